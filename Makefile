@@ -1,0 +1,59 @@
+# Lossguard: every command a developer or a user needs. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Lossguard needs Python 3.11 or newer; name one with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+.PHONY: setup
+setup: $(VENV)/.installed ## make the virtual environment and install everything into it
+
+.PHONY: system
+system: ## install the programs of the system that the tests use (Debian, as root; elsewhere says what is missing)
+	@bash tests/system-packages.sh
+
+.PHONY: demo
+demo: setup ## train on real text, plant a fault, watch it caught and rolled back (under three minutes)
+	@$(BIN)/python -m demo
+
+.PHONY: serve
+serve: setup ## collector on :8000 and dashboard on :8501
+	@$(BIN)/python -m demo serve
+
+.PHONY: test
+test: setup system ## the whole suite (real processes and servers included)
+	$(BIN)/python -m pytest
+
+.PHONY: test-fast
+test-fast: setup ## what is quick enough for daily work (under 60 s)
+	$(BIN)/python -m pytest -m 'not slow'
+
+.PHONY: check
+check: setup ## ruff, mypy strict and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: fix
+fix: setup ## let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: bench
+bench: setup ## measure the figures of docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+.PHONY: clean
+clean: ## delete the virtual environment and every cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist *.egg-info

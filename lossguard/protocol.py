@@ -1,0 +1,77 @@
+"""The words and numbers that travel between trainer and collector (JSON under /api/v1).
+
+Both sides import this module, so that neither can disagree with the other. It holds no I/O.
+"""
+
+import math
+from enum import StrEnum
+
+API = "/api/v1"
+
+STANDARD_METRICS = (
+    "loss",
+    "perplexity",
+    "grad_norm",
+    "log_z",
+    "log_z_max",
+    "z_loss",
+    "lr",
+    "tokens",
+    "batch_index",
+    "step_seconds",
+)
+"""Metrics with a typed column in the store; any other name a user logs goes into one JSON column."""
+
+
+class RunState(StrEnum):
+    RUNNING = "running"
+    FINISHED = "finished"  # reached its end
+    INTERRUPTED = "interrupted"  # stopped on purpose (preemption, Ctrl-C); the same run_id resumes it
+    FAILED = "failed"  # the loop raised
+
+
+class SegmentReason(StrEnum):
+    START = "start"  # the first segment of a run
+    RESUME = "resume"  # a new process took the run up again
+    ROLLBACK = "rollback"  # an order was obeyed
+    REWIND = "rewind"  # the loop went back by itself
+
+
+class OrderKind(StrEnum):
+    ROLLBACK = "rollback"  # restore a checkpoint, skip batches, go on
+    HOLD = "hold"  # stop at the step boundary until a person decides
+    RELEASE = "release"  # a person ended the hold: go on
+
+
+class OrderState(StrEnum):
+    OPEN = "open"
+    APPLIED = "applied"
+    FAILED = "failed"
+    WITHDRAWN = "withdrawn"  # taken back before the trainer obeyed
+
+
+CAN_ROLL_BACK = "rollback"
+"""Capability that a run names at its start when it obeys orders; orders go only to runs that do."""
+
+
+def encode_number(value: float | None) -> float | str | None:
+    """Make a number fit for JSON, which has no NaN: non-finite values become "NaN", "Infinity", "-Infinity"."""
+    if value is None or math.isfinite(value):
+        return value
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def decode_number(value: float | str | None) -> float | None:
+    """Undo `encode_number`. Raises ValueError for any other string or type."""
+    if isinstance(value, str):
+        if value in NON_FINITE:
+            return NON_FINITE[value]
+        raise ValueError(f'{value!r} is not a number; non-finite numbers are written "NaN", "Infinity" or "-Infinity"')
+    if isinstance(value, bool) or not (value is None or isinstance(value, int | float)):
+        raise ValueError(f"{value!r} is not a number")
+    return value if value is None else float(value)

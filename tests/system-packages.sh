@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Installs what the tests use from the system, when it may (Debian, as root). Elsewhere it says what is missing; pytest then
+# says which tests are left out and why, and under CI=true fails them.
+set -u
+missing=()
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+command -v chromium >/dev/null || missing+=(chromium)
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing for the tests: ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >/tmp/lossguard-apt.log 2>&1 ||
+        { echo "apt-get failed; the end of its output:"; tail -n 5 /tmp/lossguard-apt.log; }
+else
+    echo "not installed (no root, or not Debian): ${missing[*]}; the tests that need them are left out"
+fi
+exit 0
