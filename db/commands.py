@@ -1,0 +1,231 @@
+"""Everything that writes to the store. Each function takes the session; the caller owns the transaction."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db import lineage, queries
+from db.models import (
+    DetectorSnapshot,
+    Event,
+    Incident,
+    Intervention,
+    Order,
+    Run,
+    Segment,
+    SkippedBatches,
+    WatchState,
+)
+from lossguard.protocol import OrderState, RunState, SegmentReason
+
+
+def lock_run(session: Session, *, run_id: str) -> Run | None:
+    """The run, locked until the transaction ends (SQLite has locked the whole database at its beginning)."""
+    return session.scalar(sa.select(Run).where(Run.id == run_id).with_for_update())
+
+
+def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> tuple[Run, bool]:
+    """The run with this id, made when it is new: (run, whether it was). A known run goes back to running."""
+    run = lock_run(session, run_id=values["id"])
+    if run is not None:
+        run.state = RunState.RUNNING
+        run.finished_at = None
+        run.last_report_at = now
+        run.capabilities = list(values["capabilities"])
+        return run, False
+    run = Run(**values, state=RunState.RUNNING, last_report_at=now, restorable_steps=[])
+    session.add(run)
+    session.flush()
+    return run, True
+
+
+def open_segment(
+    session: Session,
+    *,
+    run: Run,
+    key: str,
+    fork_step: int | None,
+    reason: SegmentReason,
+    order_id: int | None,
+    opened_at: float,
+) -> tuple[Segment, bool]:
+    """The segment with this key, made when it is new: (segment, whether it was)."""
+    segments = queries.segments(session, run=run)
+    for known in segments:
+        if known.key == key:
+            return known, False
+    segment = Segment(
+        run_pk=run.pk,
+        number=len(segments),
+        key=key,
+        fork_step=fork_step,
+        parent=None if fork_step is None else lineage.parent_at(segments, fork_step),
+        reason=reason,
+        order_id=order_id,
+        opened_at=opened_at,
+        num_steps=0,
+    )
+    session.add(segment)
+    session.flush()
+    return segment, True
+
+
+def settle_fork(session: Session, *, run: Run, segment: Segment, first_step: int) -> None:
+    """Say where a segment begins that did not know it when it was opened."""
+    assert segment.fork_step is None
+    segment.parent = lineage.parent_at(queries.segments(session, run=run), first_step)
+    segment.fork_step = first_step
+    session.flush()
+
+
+def grow_segment(segment: Segment, *, steps: Sequence[int]) -> None:
+    segment.first_step = min(steps[0], steps[0] if segment.first_step is None else segment.first_step)
+    segment.last_step = max(steps[-1], steps[-1] if segment.last_step is None else segment.last_step)
+    segment.num_steps += len(steps)
+
+
+def add_event(
+    session: Session,
+    *,
+    run: Run,
+    key: str,
+    segment: int,
+    step: int | None,
+    time: float,
+    kind: str,
+    details: Mapping[str, Any],
+) -> bool:
+    """Record an event unless its key is known: whether it was new."""
+    if session.scalar(sa.select(Event.id).where(Event.run_pk == run.pk, Event.key == key)) is not None:
+        return False
+    session.add(Event(run_pk=run.pk, key=key, segment=segment, step=step, time=time, kind=kind, details=dict(details)))
+    session.flush()
+    return True
+
+
+def save_incident(session: Session, *, run: Run, number: int, segment: int, now: float, **values: Any) -> Incident:
+    """Insert or update the run's incident of this number. An incident keeps the segment it was found on."""
+    incident = session.scalar(sa.select(Incident).where(Incident.run_pk == run.pk, Incident.number == number))
+    if incident is None:
+        incident = Incident(run_pk=run.pk, number=number, segment=segment, opened_at=now)
+        session.add(incident)
+    _assign(incident, values, now)
+    session.flush()
+    return incident
+
+
+def save_intervention(session: Session, *, run: Run, number: int, now: float, **values: Any) -> Intervention:
+    """Insert or update the run's intervention of this number."""
+    intervention = session.scalar(
+        sa.select(Intervention).where(Intervention.run_pk == run.pk, Intervention.number == number)
+    )
+    if intervention is None:
+        intervention = Intervention(run_pk=run.pk, number=number, created_at=now)
+        session.add(intervention)
+    _assign(intervention, values, now)
+    session.flush()
+    return intervention
+
+
+def _assign(row: Incident | Intervention, values: Mapping[str, Any], now: float) -> None:
+    for name, value in values.items():
+        setattr(row, name, value)
+    row.changed_at = now
+
+
+def issue_order(session: Session, *, intervention: Intervention, reason: str, now: float) -> Order:
+    """Send an intervention to the trainer; the same one never twice."""
+    order = queries.order_of(session, intervention=intervention)
+    if order is None:
+        order = Order(
+            run_pk=intervention.run_pk,
+            intervention=intervention.number,
+            kind=intervention.kind,
+            state=OrderState.OPEN,
+            incident=intervention.incident,
+            rewind_to=intervention.rewind_to,
+            skip_from=intervention.skip_from,
+            skip_to=intervention.skip_to,
+            lr_scale=intervention.lr_scale,
+            reason=reason,
+            created_at=now,
+        )
+        session.add(order)
+        session.flush()
+    return order
+
+
+def answer_order(
+    session: Session,
+    *,
+    order: Order,
+    state: OrderState,
+    rewound_to: int | None,
+    skip_from: int | None,
+    skip_to: int | None,
+    detail: str,
+    now: float,
+) -> bool:
+    """Record the trainer's answer and what it skips: whether it is news. An answered order stays as it is."""
+    if order.state != OrderState.OPEN:
+        return False
+    order.state = state
+    order.rewound_to = rewound_to
+    order.detail = detail
+    order.answered_at = now
+    if state is OrderState.APPLIED and skip_from is not None and skip_to is not None and skip_from < skip_to:
+        session.add(
+            SkippedBatches(
+                run_pk=order.run_pk,
+                skip_from=skip_from,
+                skip_to=skip_to,
+                order_id=order.id,
+                reason=order.reason,
+                created_at=now,
+            )
+        )
+    session.flush()
+    return True
+
+
+def withdraw_order(session: Session, *, order: Order, detail: str, now: float) -> None:
+    """Take back an order that the trainer has not obeyed yet; an answered one stays as it is."""
+    if order.state == OrderState.OPEN:
+        order.state, order.detail, order.answered_at = OrderState.WITHDRAWN, detail, now
+        session.flush()
+
+
+def save_watch(session: Session, *, run: Run, state: dict[str, Any]) -> None:
+    row = session.get(WatchState, run.pk)
+    if row is None:
+        session.add(WatchState(run_pk=run.pk, state=state))
+    else:
+        row.state = state
+    session.flush()
+
+
+NUM_SNAPSHOTS = 64
+
+
+def save_snapshot(session: Session, *, run: Run, segment: int, step: int, state: dict[str, Any]) -> None:
+    """Keep a detectors' state for later forks; the oldest beyond NUM_SNAPSHOTS goes."""
+    session.merge(DetectorSnapshot(run_pk=run.pk, segment=segment, step=step, state=state))
+    session.flush()
+    newest = sa.select(DetectorSnapshot.segment, DetectorSnapshot.step).where(DetectorSnapshot.run_pk == run.pk)
+    ordered = newest.order_by(DetectorSnapshot.segment.desc(), DetectorSnapshot.step.desc())
+    for old_segment, old_step in session.execute(ordered.offset(NUM_SNAPSHOTS)).all():
+        session.delete(session.get_one(DetectorSnapshot, (run.pk, old_segment, old_step)))
+
+
+def finish_run(session: Session, *, run: Run, state: RunState, at: float, now: float) -> None:
+    run.state = state
+    run.finished_at = at
+    run.last_report_at = now
+    session.flush()
+
+
+def delete_run(session: Session, *, run: Run) -> None:
+    """Delete a run and all that belongs to it (the foreign keys cascade)."""
+    session.execute(sa.delete(Run).where(Run.pk == run.pk))

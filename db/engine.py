@@ -1,0 +1,77 @@
+"""Engines and sessions: SQLite (WAL) embedded, PostgreSQL for teams.
+
+SQLite is opened so that a commit is on the disk before it is acknowledged (synchronous=FULL) and so that a writing
+transaction takes its lock at its beginning (BEGIN IMMEDIATE): two collectors wait for each other instead of failing
+in the middle.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+
+DEFAULT_URL = "sqlite:///.lossguard/lossguard.db"
+WRITES = {"lossguard_writes": True}
+
+
+class BadDatabaseUrl(ValueError):
+    """The database URL cannot be used; the message says why and how to mend it."""
+
+
+def create_engine(url: str = DEFAULT_URL, **options: Any) -> sa.Engine:
+    """An engine for `url`. Raises BadDatabaseUrl when that is no SQLite or PostgreSQL URL, or has no usable folder."""
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise BadDatabaseUrl(
+            f"{url!r} is not a database URL; write sqlite:///path/to/file.db or postgresql://user@host/name"
+        ) from error
+    if parsed.get_backend_name() == "postgresql":
+        return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **options)
+    if parsed.get_backend_name() != "sqlite":
+        raise BadDatabaseUrl(f"{parsed.get_backend_name()} is not supported; use a sqlite:/// or postgresql:// URL")
+    _make_folder(parsed.database)
+    engine = sa.create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False}, **options)
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _make_folder(database: str | None) -> None:
+    if not database or database == ":memory:":
+        return
+    try:
+        Path(database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadDatabaseUrl(f"cannot make the folder of the database {database}: {error.strerror}") from error
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late to lock anything; see _begin_sqlite
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("lossguard_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[Session]:
+    """A session for queries."""
+    with Session(engine) as session:
+        yield session
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[Session]:
+    """A session whose transaction is committed at the end of the block, or rolled back whole if the block raises."""
+    with Session(engine.execution_options(**WRITES), expire_on_commit=False) as session, session.begin():
+        yield session

@@ -1,0 +1,50 @@
+"""Migrations: bring a database to the newest schema, and tell drift."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def _config(connection: sa.Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def upgrade(engine: sa.Engine, revision: str = "head") -> None:
+    """Bring the schema to `revision`; every migration and its record commit together."""
+    with engine.execution_options(lossguard_writes=True).begin() as connection:
+        command.upgrade(_config(connection), revision)
+
+
+def downgrade(engine: sa.Engine, revision: str) -> None:
+    with engine.execution_options(lossguard_writes=True).begin() as connection:
+        command.downgrade(_config(connection), revision)
+
+
+def revisions(engine: sa.Engine) -> tuple[str | None, str | None]:
+    """(the database's revision, the newest one): equal when nothing is to be done."""
+    script = ScriptDirectory(str(MIGRATIONS))
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision(), script.get_current_head()
+
+
+def drift(engine: sa.Engine) -> str | None:
+    """One sentence saying how the database differs from the models; None when it does not."""
+    current, newest = revisions(engine)
+    if current != newest:
+        return f"the database is at revision {current or 'none'}, the code at {newest}; run: python -m db upgrade"
+    with engine.connect() as connection:
+        try:
+            command.check(_config(connection))
+        except CommandError as error:
+            return f"the database differs from the models: {error}"
+    return None

@@ -1,0 +1,227 @@
+"""Tables of the store.
+
+Times are unix seconds (UTC). Steps count optimizer steps from 0. Numbers that are not finite never reach a numeric
+column (SQLite turns NaN into NULL, PostgreSQL sorts it above everything): the column stays NULL and `Step.non_finite`
+says which kind it was, so that no aggregate is poisoned and none is lost.
+"""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Integer, MetaData, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        dict[str, Any]: JSON(none_as_null=True),
+        list[Any]: JSON(none_as_null=True),
+        float: Float(53),
+    }
+
+
+def _run_key(*, primary: bool = False) -> Mapped[int]:
+    return mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"), primary_key=primary)
+
+
+class Run(Base):
+    """One training job, through all of its restarts and rollbacks."""
+
+    __tablename__ = "runs"
+
+    pk: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(String(128), unique=True)
+    project: Mapped[str] = mapped_column(String(128), index=True)
+    name: Mapped[str | None] = mapped_column(String(256))
+    state: Mapped[str] = mapped_column(String(16))
+    config: Mapped[dict[str, Any]]
+    command: Mapped[str | None] = mapped_column(Text)
+    git_commit: Mapped[str | None] = mapped_column(String(64))
+    host: Mapped[str | None] = mapped_column(String(256))
+    devices: Mapped[list[Any]]
+    versions: Mapped[dict[str, Any]]
+    capabilities: Mapped[list[Any]]
+    policy: Mapped[dict[str, Any] | None]
+    """The rule from incidents to interventions as `monitor.detection.Policy.to_dict` writes it; NULL is the default."""
+    total_steps: Mapped[int | None] = mapped_column(BigInteger)
+    restorable_steps: Mapped[list[Any]]
+    started_at: Mapped[float]
+    last_report_at: Mapped[float]
+    """When the collector last heard of the run, by the collector's clock."""
+    finished_at: Mapped[float | None]
+
+
+class Segment(Base):
+    """An unbroken stretch of a run; `fork_step` is its first step, `parent` the segment that it forked from."""
+
+    __tablename__ = "segments"
+    __table_args__ = (UniqueConstraint("run_pk", "key"),)
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    parent: Mapped[int | None]
+    fork_step: Mapped[int | None] = mapped_column(BigInteger)
+    """NULL until the first step tells it (a resume that did not say where it goes on)."""
+    key: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str] = mapped_column(String(16))
+    order_id: Mapped[int | None]
+    opened_at: Mapped[float]
+    first_step: Mapped[int | None] = mapped_column(BigInteger)
+    last_step: Mapped[int | None] = mapped_column(BigInteger)
+    num_steps: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class Step(Base):
+    """The step report of one optimizer step: one wide row."""
+
+    __tablename__ = "steps"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    time: Mapped[float]
+    loss: Mapped[float | None]
+    perplexity: Mapped[float | None]
+    grad_norm: Mapped[float | None]
+    log_z: Mapped[float | None]
+    log_z_max: Mapped[float | None]
+    z_loss: Mapped[float | None]
+    lr: Mapped[float | None]
+    tokens: Mapped[int | None] = mapped_column(BigInteger)
+    batch_index: Mapped[int | None] = mapped_column(BigInteger)
+    step_seconds: Mapped[float | None]
+    extra: Mapped[dict[str, Any] | None]
+    """Every other named scalar that the user logs."""
+    non_finite: Mapped[dict[str, Any] | None]
+    """Metric name -> "NaN", "Infinity" or "-Infinity", where a reported number was not finite."""
+
+
+class Incident(Base):
+    """An episode of trouble, numbered within its run."""
+
+    __tablename__ = "incidents"
+    __table_args__ = (UniqueConstraint("run_pk", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_pk: Mapped[int] = _run_key()
+    number: Mapped[int]
+    segment: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(32))
+    signal: Mapped[str] = mapped_column(String(64))
+    onset_step: Mapped[int] = mapped_column(BigInteger)
+    detected_step: Mapped[int] = mapped_column(BigInteger)
+    peak_step: Mapped[int | None] = mapped_column(BigInteger)
+    end_step: Mapped[int | None] = mapped_column(BigInteger)
+    score: Mapped[float | None]
+    outcome: Mapped[str | None] = mapped_column(String(32))
+    details: Mapped[dict[str, Any]]
+    """The whole incident as the detection wrote it (peak value, band, reasons); non-finite numbers encoded."""
+    opened_at: Mapped[float]
+    changed_at: Mapped[float]
+
+
+class Intervention(Base):
+    """What is done about an incident, numbered within its run."""
+
+    __tablename__ = "interventions"
+    __table_args__ = (UniqueConstraint("run_pk", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_pk: Mapped[int] = _run_key()
+    number: Mapped[int]
+    incident: Mapped[int | None]
+    """Number of the incident within the run; NULL for a person's order without one."""
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(32))
+    attempt: Mapped[int]
+    rewind_to: Mapped[int | None] = mapped_column(BigInteger)
+    skip_from: Mapped[int | None] = mapped_column(BigInteger)
+    skip_to: Mapped[int | None] = mapped_column(BigInteger)
+    lr_scale: Mapped[float | None]
+    details: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+    changed_at: Mapped[float]
+
+
+class Order(Base):
+    """An intervention as sent to the trainer; it is executed once or not at all."""
+
+    __tablename__ = "orders"
+    __table_args__ = (UniqueConstraint("run_pk", "intervention"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_pk: Mapped[int] = _run_key()
+    intervention: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    incident: Mapped[int | None]
+    rewind_to: Mapped[int | None] = mapped_column(BigInteger)
+    skip_from: Mapped[int | None] = mapped_column(BigInteger)
+    skip_to: Mapped[int | None] = mapped_column(BigInteger)
+    lr_scale: Mapped[float | None]
+    reason: Mapped[str] = mapped_column(Text)
+    rewound_to: Mapped[int | None] = mapped_column(BigInteger)
+    """Where the trainer really went: an older checkpoint when the wished one was damaged."""
+    detail: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[float]
+    answered_at: Mapped[float | None]
+
+
+class SkippedBatches(Base):
+    """The skip ledger: batches [skip_from, skip_to) that a run excludes, and why."""
+
+    __tablename__ = "skip_ledger"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_pk: Mapped[int] = _run_key()
+    skip_from: Mapped[int] = mapped_column(BigInteger)
+    skip_to: Mapped[int] = mapped_column(BigInteger)
+    order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id", ondelete="SET NULL"), unique=True)
+    reason: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[float]
+
+
+class Event(Base):
+    """A declared event, or an outlier that was seen and let pass."""
+
+    __tablename__ = "events"
+    __table_args__ = (UniqueConstraint("run_pk", "key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_pk: Mapped[int] = _run_key()
+    key: Mapped[str] = mapped_column(String(128))
+    segment: Mapped[int]
+    step: Mapped[int | None] = mapped_column(BigInteger)
+    time: Mapped[float]
+    kind: Mapped[str] = mapped_column(String(64))
+    details: Mapped[dict[str, Any]]
+
+
+class WatchState(Base):
+    """Where the detection of a run stands; written in the transaction of the rows that it has seen."""
+
+    __tablename__ = "watch_states"
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    state: Mapped[dict[str, Any]]
+
+
+class DetectorSnapshot(Base):
+    """The detectors' state after `step` of `segment`: where the relearning after a fork starts."""
+
+    __tablename__ = "detector_snapshots"
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    segment: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    state: Mapped[dict[str, Any]]

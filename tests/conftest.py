@@ -1,0 +1,88 @@
+"""Fixtures that several folders share, and the rule about programs of the system that a test needs."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from db import migrate
+from db.engine import create_engine
+
+POSTGRES_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+HAS = {
+    "postgresql": bool(POSTGRES_PROGRAMS),
+    "chromium": shutil.which("chromium") is not None,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out, and say why, the tests whose program is not installed; continuous integration may leave out none."""
+    for item in items:
+        for mark in item.iter_markers("needs"):
+            (name,) = mark.args
+            if not HAS[name] and os.environ.get("CI") != "true":
+                item.add_marker(pytest.mark.skip(reason=f"{name} is not installed; `make system` says how to get it"))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL server of our own on a socket in a temporary folder: the URL without a database name."""
+    programs = POSTGRES_PROGRAMS[-1].parent
+    with tempfile.TemporaryDirectory(prefix="lossguard-pg-") as folder:
+        # PostgreSQL refuses to run as root; Debian's package brings a user for it.
+        become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        if become:
+            shutil.chown(folder, "postgres")
+        data = f"{folder}/data"
+        _run(*become, programs / "initdb", "-D", data, "-U", "lossguard", "--auth=trust", "--no-sync", "-E", "UTF8")
+        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+        _run(*become, programs / "pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start")
+        try:
+            yield f"postgresql://lossguard@/{{name}}?host={folder}"
+        finally:
+            _run(*become, programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/lossguard.db"
+        return
+    server: str = request.getfixturevalue("postgres_server")
+    name = "t" + os.urandom(6).hex()
+    admin = create_engine(server.format(name="postgres"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield server.format(name=name)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    admin.dispose()
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[sa.Engine]:
+    """A store at the newest schema, once on SQLite and once on PostgreSQL."""
+    engine = create_engine(database_url)
+    migrate.upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sqlite_engine(tmp_path: Path) -> Iterator[sa.Engine]:
+    """A store at the newest schema on SQLite alone, for tests of what lies above the store."""
+    engine = create_engine(f"sqlite:///{tmp_path}/lossguard.db")
+    migrate.upgrade(engine)
+    yield engine
+    engine.dispose()

@@ -1,0 +1,129 @@
+"""What is written is written once, and belongs to its run."""
+
+import sqlalchemy as sa
+
+from db import commands, queries
+from db.engine import reading, writing
+from db.models import Base, Order, Run
+from lossguard.protocol import OrderState
+from tests.db.seed import NOW, add_run, add_segment, add_steps
+
+
+def proposed_order(session: sa.orm.Session, run: Run) -> Order:
+    intervention = commands.save_intervention(
+        session,
+        run=run,
+        number=1,
+        now=NOW,
+        incident=1,
+        kind="rollback",
+        state="ordered",
+        attempt=1,
+        rewind_to=100,
+        skip_from=100,
+        skip_to=300,
+        lr_scale=None,
+        details={},
+    )
+    return commands.issue_order(session, intervention=intervention, reason="because", now=NOW)
+
+
+def test_registering_a_run_twice_makes_one_run(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        first = add_run(session)
+        second = add_run(session)
+        assert first.pk == second.pk
+        assert len(queries.runs(session)) == 1
+
+
+def test_a_segment_is_opened_once_per_key(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        assert add_segment(session, run, "a").number == 0
+        assert add_segment(session, run, "a").number == 0
+        assert add_segment(session, run, "b", fork_step=10).number == 1
+
+
+def test_a_resume_learns_its_parent_from_its_first_step(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(10))
+        resumed = add_segment(session, run, "b", fork_step=None)
+        assert resumed.fork_step is None
+        commands.settle_fork(session, run=run, segment=resumed, first_step=8)
+        assert resumed.parent == 0
+
+
+def test_an_intervention_is_ordered_once(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        assert proposed_order(session, run).id == proposed_order(session, run).id
+        assert len(queries.orders(session, run=run)) == 1
+
+
+def test_an_answered_order_stays_as_it_was_answered(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        order = proposed_order(session, run)
+        told = {"rewound_to": 75, "skip_from": 75, "skip_to": 300, "detail": "", "now": NOW}
+        assert commands.answer_order(session, order=order, state=OrderState.APPLIED, **told)  # type: ignore[arg-type]
+        assert not commands.answer_order(session, order=order, state=OrderState.FAILED, **told)  # type: ignore[arg-type]
+        assert order.state == OrderState.APPLIED
+        ledger = queries.skip_ledger(session, run=run)
+        assert [(entry.skip_from, entry.skip_to) for entry in ledger] == [(75, 300)]
+        assert queries.orders(session, run=run, open_only=True) == []
+
+
+def test_an_event_is_recorded_once_per_key(engine: sa.Engine) -> None:
+    event = {"segment": 0, "step": 3, "time": NOW, "kind": "learning_rate", "details": {"value": 0.1}}
+    with writing(engine) as session:
+        run = add_run(session)
+        assert commands.add_event(session, run=run, key="a", **event)  # type: ignore[arg-type]
+        assert not commands.add_event(session, run=run, key="a", **event)  # type: ignore[arg-type]
+
+
+def test_a_deleted_run_leaves_nothing_behind(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(5))
+        order = proposed_order(session, run)
+        commands.answer_order(
+            session,
+            order=order,
+            state=OrderState.APPLIED,
+            rewound_to=0,
+            skip_from=0,
+            skip_to=9,
+            detail="",
+            now=NOW,
+        )
+        commands.save_watch(session, run=run, state={"x": 1})
+        commands.save_snapshot(session, run=run, segment=0, step=4, state={"x": 1})
+        commands.delete_run(session, run=run)
+    with reading(engine) as session:
+        for table in Base.metadata.sorted_tables:
+            assert session.scalar(sa.select(sa.func.count()).select_from(table)) == 0, table.name
+
+
+def test_a_block_that_raises_writes_nothing(engine: sa.Engine) -> None:
+    try:
+        with writing(engine) as session:
+            add_run(session)
+            raise RuntimeError
+    except RuntimeError:
+        pass
+    with reading(engine) as session:
+        assert queries.runs(session) == []
+
+
+def test_only_the_newest_snapshots_are_kept_and_only_live_ones_found(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        first = add_segment(session, run, "a")
+        add_steps(session, run, first, range(300))
+        for step in range(commands.NUM_SNAPSHOTS + 5):
+            commands.save_snapshot(session, run=run, segment=0, step=step, state={"step": step})
+        add_segment(session, run, "b", fork_step=50)
+        assert queries.snapshot_before(session, run=run, step=4) is None
+        assert queries.snapshot_before(session, run=run, step=40) == (39, {"step": 39})
+        assert queries.snapshot_before(session, run=run, step=500) == (49, {"step": 49})

@@ -1,0 +1,120 @@
+"""Series are exact, lines are live, and frames hold what was reported."""
+
+import math
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from db import frames, queries
+from db.engine import reading, writing
+from db.lineage import Stretch
+from tests.db.seed import add_run, add_segment, add_steps
+
+
+@pytest.fixture
+def forked(engine: sa.Engine) -> sa.Engine:
+    """Steps 0-149, then 100-199 again, as after a rollback to 100."""
+    with writing(engine) as session:
+        run = add_run(session)
+        old = add_segment(session, run, "a")
+        add_steps(session, run, old, range(150), loss=[float(step) for step in range(150)])
+        new = add_segment(session, run, "b", fork_step=100)
+        add_steps(session, run, new, range(100, 200), loss=[-float(step) for step in range(100, 200)])
+    return engine
+
+
+def test_the_live_line_takes_each_step_from_where_it_counts(forked: sa.Engine) -> None:
+    with reading(forked) as session:
+        run = queries.runs(session)[0]
+        live = queries.series(session, run=run, stretches=queries.live(session, run=run), metric="loss")
+        assert live.first_step == list(range(200))
+        assert live.last == [float(step) for step in range(100)] + [-float(step) for step in range(100, 200)]
+        newest = queries.newest_step(session, run=run)
+        assert newest is not None
+        assert (newest.segment, newest.step) == (1, 199)
+
+
+def test_what_was_rolled_back_stays_readable(forked: sa.Engine) -> None:
+    with reading(forked) as session:
+        run = queries.runs(session)[0]
+        old = queries.series(session, run=run, stretches=[Stretch(0, 0, None)], metric="loss")
+        assert old.last[-1] == 149.0
+
+
+def test_one_step_spikes_are_in_the_buckets(engine: sa.Engine) -> None:
+    loss = [1.0] * 5000
+    planted = range(37, 5000, 250)
+    for step in planted:
+        loss[step] = 9.0
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(5000), loss=loss)
+        series = queries.series(session, run=run, stretches=queries.live(session, run=run), metric="loss", points=100)
+        assert len(series) <= 101
+        assert sum(value == 9.0 for value in series.max) == len(planted)
+        assert sum(series.count) == 5000
+
+
+def test_values_that_are_not_finite_are_counted_and_poison_nothing(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(4), loss=[1.0, math.nan, math.inf, 3.0])
+        series = queries.series(session, run=run, stretches=[Stretch(0, 0, None)], metric="loss", points=1)
+        assert (series.min, series.max, series.mean, series.last) == ([1.0], [3.0], [2.0], [3.0])
+        assert (series.count, series.non_finite) == ([2], [2])
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    values=st.lists(st.none() | st.floats(-1e6, 1e6) | st.just(math.nan), min_size=1, max_size=60),
+    points=st.integers(1, 20),
+    name=st.sampled_from(["loss", "custom"]),
+)
+def test_buckets_agree_with_a_plain_loop(
+    sqlite_engine: sa.Engine, values: list[float | None], points: int, name: str
+) -> None:
+    with writing(sqlite_engine) as session:
+        run = add_run(session)
+        session.execute(sa.text("DELETE FROM steps"))
+        segment = add_segment(session, run, "a")
+        add_steps(session, run, segment, range(len(values)), **{name: values})
+        series = queries.series(session, run=run, stretches=[Stretch(0, 0, None)], metric=name, points=points)
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    assert sum(series.count) == len(finite)
+    assert sum(series.non_finite) == sum(value is not None and math.isnan(value) for value in values)
+    if finite:
+        assert max(value for value in series.max if value is not None) == max(finite)
+        assert min(value for value in series.min if value is not None) == min(finite)
+        assert [value for value in series.last if value is not None][-1] == finite[-1]
+
+
+def test_a_frame_tells_a_reported_nan_from_an_absent_value(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        segment = add_segment(session, run, "a")
+        add_steps(session, run, segment, range(3), loss=[1.0, math.nan, None], **{"eval/loss": [None, math.inf, 2.0]})
+        frame = frames.steps(session, run=run)
+    assert frame.index.tolist() == [0, 1, 2]
+    assert frame["loss"].isna().tolist() == [False, True, True]
+    assert frame["loss_non_finite"].isna().tolist() == [True, False, True]
+    assert frame["eval/loss"].tolist()[1:] == [math.inf, 2.0]
+    assert frame["loss"].dtype == "float64"
+
+
+def test_frames_of_an_empty_run_are_empty(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        assert frames.steps(session, run=run, metrics=["loss"]).empty
+        assert frames.incidents(session, run=run).empty
+        assert frames.interventions(session, run=run).empty
+        assert frames.segments(session, run=run).empty
+
+
+def test_the_frame_of_segments_shows_the_tree_and_the_live_line(forked: sa.Engine) -> None:
+    with reading(forked) as session:
+        table = frames.segments(session, run=queries.runs(session)[0])
+        assert table.loc[0, "live_to"] == 100
+        assert table.loc[1, "parent"] == 0
+        assert len(frames.steps(session, run=queries.runs(session)[0])) == 200
