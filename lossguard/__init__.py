@@ -1,0 +1,32 @@
+"""Lossguard's SDK: report a training run step by step, and let it be rolled back past loss spikes.
+
+run = lossguard.init(project="gpt-small", config=config)
+guard = lossguard.Guard(run, checkpoints=Checkpoints("out/ckpt", model=model, optimizer=optimizer), every=50)
+for step, batch in guard.steps(batches, until=10_000):
+    ...
+    run.log(step, loss=loss, grad_norm=norm, log_z=log_z, lr=lr)
+run.finish()
+"""
+
+from lossguard.errors import CheckpointError, ConfigurationError, LossguardError
+from lossguard.guard import Guard
+from lossguard.ledger import Ledger, Skip
+from lossguard.orders import Order
+from lossguard.protocol import OrderKind, RunState, SegmentReason
+from lossguard.run import Run
+from lossguard.start import init
+
+__all__ = [
+    "CheckpointError",
+    "ConfigurationError",
+    "Guard",
+    "Ledger",
+    "LossguardError",
+    "Order",
+    "OrderKind",
+    "Run",
+    "RunState",
+    "SegmentReason",
+    "Skip",
+    "init",
+]

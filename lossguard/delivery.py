@@ -1,0 +1,184 @@
+"""Takes the lines of one spool to the collector, in order.
+
+Every request may be sent again: keys and offsets make that harmless.
+"""
+
+import json
+from collections.abc import Callable
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from lossguard.collector import Body, Collector
+from lossguard.errors import Rejected, UnknownRun
+from lossguard.notices import Notices
+from lossguard.orders import Order
+from lossguard.spool import SpoolReader
+
+STEPS_PER_REPORT = 1000
+APPLIED = ("rewound_to", "skip_from", "skip_to", "detail")
+"""What PUT /orders takes of a segment line's `applied`."""
+
+Line = tuple[int, bytes, dict[str, Any]]
+"""Offset in the spool, the line as written, and what it says."""
+
+
+class Delivery:
+    def __init__(
+        self, path: Path, collector: Collector, receive: Callable[[list[Order]], None], notices: Notices
+    ) -> None:
+        self._reader = SpoolReader(path)
+        self._rejected = path.with_name("rejected.jsonl")
+        self._collector = collector
+        self._receive = receive
+        self._notices = notices
+        self._run: str | None = None
+        self._segment: int | None = None
+        self._limit = STEPS_PER_REPORT
+
+    def advance(self) -> bool:
+        """Deliver what comes next: one report, or one line that is no part of one. Returns False when there is none.
+
+        Raises Unreachable or UnknownRun; then nothing was acknowledged and the same comes next again.
+        """
+        if self._run is None:
+            self._recall()
+        lines = self._next()
+        if not lines:
+            return False
+        _, _, record = lines[0]
+        batch = [line for line in takewhile(lambda line: in_report(line[2]), lines)][: self._limit] or lines[:1]
+        try:
+            if in_report(record):
+                self._report(report(self._reader.session, self._segment, batch))
+            else:
+                self._control(record)
+            self._limit = STEPS_PER_REPORT
+        except Rejected as problem:
+            if len(batch) > 1:  # look for the bad line instead of giving up good ones
+                self._limit = len(batch) // 2
+                return True
+            self._set_aside(batch[0][1], problem)
+        last_offset, last_line, _ = batch[-1]
+        self._acknowledge(last_offset + len(last_line))
+        return True
+
+    def heartbeat(self) -> None:
+        """Ask for orders while there is nothing to deliver. Raises as `advance`."""
+        if self._segment is not None:
+            self._report({"segment": self._segment, "steps": []})
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _recall(self) -> None:
+        """Take up a spool in the middle: whose it is, and the segment that was open at the acknowledged offset."""
+        first = self._reader.lines(0)
+        if not first:
+            return
+        self._run = json.loads(first[0][1])["run"]["id"]
+        segment = self._reader.last_segment()
+        if segment is not None:
+            self._open_segment(json.loads(segment))
+
+    def _next(self) -> list[Line]:
+        lines: list[Line] = []
+        for offset, line in self._reader.lines(self._reader.offset):
+            try:
+                record = json.loads(line)
+            except ValueError as problem:
+                if lines:
+                    break  # deliver what is before it first
+                self._set_aside(line, problem)
+                self._acknowledge(offset + len(line))
+                continue
+            lines.append((offset, line, record))
+        return lines
+
+    def _control(self, record: dict[str, Any]) -> None:
+        if "run" in record:
+            self._collector.send("POST", "/runs", record["run"])
+        elif "segment" in record:
+            self._open_segment(record)
+            if record["order"] is not None:
+                applied = record["applied"] or {}
+                self._answer(record["order"], "applied", **{name: applied[name] for name in APPLIED if name in applied})
+        elif "answer" in record:
+            self._answer(record["answer"], record["state"], detail=record["detail"])
+        elif "finish" in record:
+            self._collector.send("POST", f"/runs/{self._run}/finish", {"state": record["finish"], "at": record["time"]})
+
+    def _open_segment(self, record: dict[str, Any]) -> None:
+        body = {"key": f"{self._reader.session}-{record['segment']}", "opened_at": record["time"]}
+        body |= {name: record[name] for name in ("fork_step", "reason", "order")}
+        path = f"/runs/{self._run}/segments"
+        try:
+            answer = self._collector.send("POST", path, body)
+        except Rejected:
+            if record["order"] is None:
+                raise
+            answer = self._collector.send("POST", path, {**body, "order": None})  # steps matter more than who asked
+        self._segment = int(answer["segment"])
+
+    def _answer(self, order: int, state: str, **how: Any) -> None:
+        try:
+            self._collector.send("PUT", f"/orders/{order}", {"state": state, **how})
+        except UnknownRun as problem:  # the order is what is unknown; bringing everything again would not help
+            raise Rejected(str(problem)) from problem
+
+    def _report(self, body: Body) -> None:
+        answer = self._collector.send("POST", f"/runs/{self._run}/reports", body)
+        orders = []
+        for order in answer.get("orders", ()):
+            try:
+                orders.append(Order.from_wire(order))
+            except (KeyError, TypeError, ValueError) as problem:
+                self._notices.say(f"order {problem}", f"an order was not understood: {problem}")
+        self._receive(orders)
+
+    def _acknowledge(self, offset: int) -> None:
+        try:
+            self._reader.acknowledge(offset)
+        except OSError as problem:
+            self._notices.say("acknowledge", f"what was delivered cannot be noted down ({problem.strerror})")
+
+    def _set_aside(self, line: bytes, problem: Exception) -> None:
+        try:
+            with self._rejected.open("ab") as rejected:
+                rejected.write(line)
+        except OSError:
+            self._notices.say("rejected", f"{self._rejected} cannot be written")
+        self._notices.say(
+            "rejected", f"the collector refused a line ({problem}); such lines are kept in {self._rejected}"
+        )
+
+
+def in_report(record: dict[str, Any]) -> bool:
+    return "step" in record or "restorable" in record
+
+
+def report(session: str, segment: int | None, lines: list[Line]) -> Body:
+    """The body of POST /reports for `lines`: columns of equal length, null where a step has no such metric."""
+    steps = [record for _, _, record in lines if "metrics" in record]
+    names = dict.fromkeys(name for record in steps for name in record["metrics"])
+    body: Body = {
+        "segment": segment,
+        "steps": [record["step"] for record in steps],
+        "times": [record["time"] for record in steps],
+        "metrics": {name: [record["metrics"].get(name) for record in steps] for name in names},
+        "events": [_event(f"{session}-{offset}", record) for offset, _, record in lines if "event" in record],
+    }
+    for _, _, record in lines:
+        if "restorable" in record:
+            body["restorable_steps"] = record["restorable"]
+    return body
+
+
+def _event(key: str, record: dict[str, Any]) -> Body:
+    return {
+        "key": key,
+        "step": record["step"],
+        "time": record["time"],
+        "kind": record["event"],
+        "details": record["details"],
+    }

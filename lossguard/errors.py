@@ -1,0 +1,46 @@
+"""The exceptions of the SDK.
+
+LossguardError
+    ConfigurationError (also ValueError)   a setting is wrong; raised by `init` alone
+    CheckpointError                        no intact checkpoint, or one that cannot be written
+    CollectorError                         internal to the sender; a training loop never sees one
+        Unreachable                        try again later (no connection, 408, 429, 5xx, not a collector)
+            Unauthorised                   401, 403: only a person can mend it
+        UnknownRun                         404: the collector lost or never had the run
+        Rejected                           any other 4xx: what was sent is bad
+"""
+
+
+class LossguardError(Exception):
+    pass
+
+
+class ConfigurationError(LossguardError, ValueError):
+    pass
+
+
+class CheckpointError(LossguardError):
+    pass
+
+
+class CollectorError(LossguardError):
+    pass
+
+
+class Unreachable(CollectorError):
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds that the collector asked us to wait at least."""
+
+
+class Unauthorised(Unreachable):
+    pass
+
+
+class UnknownRun(CollectorError):
+    pass
+
+
+class Rejected(CollectorError):
+    pass

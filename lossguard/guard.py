@@ -1,0 +1,189 @@
+"""The guard drives a training loop: it feeds batches, saves checkpoints and obeys orders, all at step boundaries."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Protocol
+
+from lossguard.batches import Feed, Indexable
+from lossguard.errors import CheckpointError
+from lossguard.ledger import Ledger, Skip
+from lossguard.notices import Notices
+from lossguard.orders import Order
+from lossguard.protocol import OrderKind, SegmentReason
+from lossguard.run import Run
+
+HOLD_POLL = 0.05
+"""Seconds between two looks at the inbox while a run is held."""
+
+
+class CheckpointStore(Protocol):
+    """What a guard needs of checkpoints; `lossguard.torch.Checkpoints` is one."""
+
+    def steps(self) -> list[int]:
+        """Steps that can be restored, ascending. Checkpoint R is the state before step R."""
+
+    def save(self, step: int, state: dict[str, Any], /) -> None: ...
+
+    def load(self, step: int, /) -> dict[str, Any]:
+        """Restore the newest intact checkpoint at or before `step`; return its `state`. Raises CheckpointError."""
+
+    def discard_after(self, step: int, /) -> None:
+        """Forget the checkpoints of later steps."""
+
+
+class Guard:
+    """Feeds a loop its steps and batches, and takes it back when the collector orders so.
+
+    `every`: steps between two checkpoints. `signals`: what stops the run after the current step, with a checkpoint; a
+    second SIGINT raises KeyboardInterrupt. With several ranks (WORLD_SIZE) rank 0 alone saves, and nobody rolls back:
+    one rank going back alone would poison the others.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        checkpoints: CheckpointStore,
+        every: int = 50,
+        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every={every} must be at least 1 step")
+        self.run = run
+        self.checkpoints = checkpoints
+        self.every = every
+        self.signals = tuple(signals)
+        self.ledger = Ledger(run.history.skips)
+        self.lr_scale = 1.0
+        """Factor for the schedule's learning rate; an order may lower it."""
+        self.interrupted = False
+        self.step = 0
+        self._cursor = 0  # batch index from which the next step takes its batch
+        self._saved: int | None = None  # the step whose checkpoint is the present state
+        self._notices = Notices()
+        if run.num_ranks == 1:
+            run.can_roll_back()
+
+    def steps(self, batches: Indexable | Iterable[Any], until: int) -> Iterator[tuple[int, Any]]:
+        """Yield (step, batch) up to step `until` - 1, from the newest checkpoint on where there is one.
+
+        `batches` is anything with `__getitem__` by absolute batch index (a skip is a jump, a replay is exact), or any
+        iterable (skipped by consuming). Raises CheckpointError when there are checkpoints and none is intact.
+        """
+        feed = Feed(batches)
+        self._resume()
+        with self._watching_signals():
+            while True:
+                self._obey(feed)
+                if self.interrupted or self.step >= until:
+                    break
+                if self.step % self.every == 0:
+                    self._save()
+                index = self.ledger.next_free(self._cursor)
+                try:
+                    batch = feed.get(index)
+                except StopIteration:
+                    break
+                self.run.batch_index = index
+                yield self.step, batch
+                self.step, self._cursor, self._saved = self.step + 1, index + 1, None
+            self.run.batch_index = None
+            self._save()
+
+    def _resume(self) -> None:
+        reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START
+        if self.checkpoints.steps():
+            self._restore(self.checkpoints.steps()[-1])
+            reason = SegmentReason.RESUME
+        self.run.open_segment(self.step, reason)
+        self.run.set_restorable(self.checkpoints.steps())
+
+    def _restore(self, step: int) -> None:
+        state = self.checkpoints.load(step)
+        self.step = self._saved = state["step"]
+        self._cursor = state["cursor"]
+        self.lr_scale = state["lr_scale"] if self.run.history.lr_scale is None else self.run.history.lr_scale
+        for skip in state["ledger"]:
+            self.ledger.add(Skip(*skip))
+
+    def _save(self) -> None:
+        if self._saved == self.step or self.run.rank > 0:
+            return
+        skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
+        state = {"step": self.step, "cursor": self._cursor, "lr_scale": self.lr_scale, "ledger": skips}
+        try:
+            self.checkpoints.save(self.step, state)
+        except Exception as problem:  # a full disk must not end a run that computes
+            self._notices.say(f"save {type(problem).__name__}", f"no checkpoint of step {self.step}: {problem}")
+        else:
+            self._saved = self.step
+        self.run.set_restorable(self.checkpoints.steps())
+
+    def _obey(self, feed: Feed) -> None:
+        while (order := self.run.take_order()) is not None:
+            if order.kind is OrderKind.ROLLBACK:
+                self._roll_back(order, feed)
+            elif order.kind is OrderKind.HOLD:
+                self._hold(order, feed)
+            else:
+                self.run.accept(order, "the run was not held")
+
+    def _roll_back(self, order: Order, feed: Feed) -> bool:
+        """Restore, extend the ledger, and say so in one line of the spool. Returns whether that worked."""
+        try:
+            if order.rewind_to is None:
+                raise CheckpointError("the order names no step to rewind to")
+            self._restore(order.rewind_to)
+        except CheckpointError as problem:
+            self.run.refuse(order, str(problem))
+            return False
+        self._cursor = feed.earliest(self._cursor)
+        # Before the line is written: should we die in between, the order is still open and is obeyed after the restart.
+        self.checkpoints.discard_after(self.step)
+        applied: dict[str, Any] = {"rewound_to": self.step, "reason": order.reason}
+        if order.skip_from is not None and order.skip_to is not None:
+            self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
+            applied |= {"skip_from": order.skip_from, "skip_to": order.skip_to}
+        if order.lr_scale is not None:
+            self.lr_scale = self.run.history.lr_scale = applied["lr_scale"] = order.lr_scale
+        self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, applied)
+        self.run.set_restorable(self.checkpoints.steps())
+        return True
+
+    def _hold(self, order: Order, feed: Feed) -> None:
+        """Wait at the boundary until a person releases the run or rolls it back; heartbeats bring the word."""
+        self._save()
+        self.run.accept(order)
+        while not self.interrupted:
+            word = self.run.take_order()
+            if word is None:
+                time.sleep(HOLD_POLL)
+            elif word.kind is OrderKind.ROLLBACK:
+                if self._roll_back(word, feed):
+                    return
+            else:
+                self.run.accept(word)
+                if word.kind is OrderKind.RELEASE:
+                    return
+
+    @contextmanager
+    def _watching_signals(self) -> Iterator[None]:
+        """Stop after the current step on a signal. Only the main thread may set handlers; elsewhere nothing changes."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._interrupt) for number in self.signals}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.interrupted = self.run.interrupted = True

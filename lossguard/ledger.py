@@ -1,0 +1,33 @@
+"""The skip ledger: batch ranges that a run never uses again, each with its reason."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    skip_from: int
+    """First batch index left out."""
+    skip_to: int
+    """First batch index after it that may be used."""
+    reason: str = ""
+
+
+class Ledger:
+    def __init__(self, skips: Iterable[Skip] = ()) -> None:
+        self.skips: list[Skip] = []
+        for skip in skips:
+            self.add(skip)
+
+    def add(self, skip: Skip) -> None:
+        """Take `skip` in, once; an empty range is nothing to remember."""
+        if skip not in self.skips and skip.skip_from < skip.skip_to:
+            self.skips.append(skip)
+            self.skips.sort(key=lambda known: (known.skip_from, known.skip_to))
+
+    def next_free(self, index: int) -> int:
+        """The first batch index at or after `index` that no range covers."""
+        for skip in self.skips:  # sorted by where they begin, so one pass is enough
+            if skip.skip_from <= index < skip.skip_to:
+                index = skip.skip_to
+        return index

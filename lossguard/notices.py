@@ -1,0 +1,23 @@
+"""Messages of the SDK to the person who trains: through `logging`, each only once."""
+
+import logging
+
+logger = logging.getLogger("lossguard")
+
+
+class Notices:
+    """Says a thing once per key; a training loop logs thousands of steps and needs no thousand warnings."""
+
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+
+    def say(self, key: str, message: str) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            logger.warning(message)
+
+    def forget(self, key: str) -> bool:
+        """Let `key` be said again. Returns whether it had been said."""
+        said = key in self._said
+        self._said.discard(key)
+        return said

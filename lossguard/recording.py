@@ -1,0 +1,223 @@
+"""A run that is recorded: steps go to the spool in the caller's thread, a sender delivers them in its own."""
+
+import atexit
+import functools
+import operator
+import os
+import sys
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from lossguard.collector import Collector
+from lossguard.history import History
+from lossguard.notices import Notices
+from lossguard.orders import Order
+from lossguard.protocol import CAN_ROLL_BACK, OrderState, RunState, SegmentReason
+from lossguard.run import Run
+from lossguard.scalars import Snapshot, on_device, plain
+from lossguard.sender import Sender
+from lossguard.spool import Spool, new_session
+from lossguard.surroundings import plain_json
+from lossguard.writer import Record, Writer
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def _harmless(method: Method) -> Method:
+    """Nothing that goes wrong in here reaches the training loop; a forked child's copy of a run does nothing."""
+
+    @functools.wraps(method)
+    def guarded(self: "RecordingRun", *args: Any, **kwargs: Any) -> None:
+        if self.inert:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception as problem:
+            self.notices.say(f"{method.__name__} {problem}", f"{method.__name__} was left out: {problem}")
+
+    return cast(Method, guarded)
+
+
+class RecordingRun(Run):
+    def __init__(
+        self,
+        *,
+        registration: dict[str, Any],
+        directory: Path,
+        collector: Collector | None,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        """`registration` is the body of POST /runs. Raises OSError when `directory` cannot be written."""
+        super().__init__(id=registration["id"], directory=directory, rank=rank, num_ranks=num_ranks)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.inert = False
+        """True after `finish` and in a forked child."""
+        self.notices = Notices()
+        self.history = History.read(directory)
+        self._registration = registration
+        self._session = new_session()
+        spool = Spool(directory / f"{self._session}.spool", self.notices)
+        self._writer = Writer(spool, self.notices)
+        self._num_segments = 0
+        self._last_step = -1
+        self._restorable: list[int] | None = None
+        self._inbox: tuple[Order, ...] = ()
+        self._taken = set(self.history.answered)
+        self._put({"run": registration})
+        self._sender = (
+            None if collector is None else Sender(directory, spool.path, collector, self._receive, self.notices)
+        )
+        if self._sender is not None:
+            self._sender.start()
+        _living.add(self)
+        atexit.register(self._at_exit)
+
+    @_harmless
+    def log(self, step: int, **metrics: Any) -> None:
+        waits = False
+        for value in metrics.values():
+            if type(value) is not float:
+                metrics, waits = self._plain(metrics)
+                break
+        if self.batch_index is not None:
+            metrics.setdefault("batch_index", self.batch_index)
+        if type(step) is not int:
+            step = operator.index(step)
+        if step < 0:
+            raise ValueError(f"step {step} is below 0")
+        now = time.time()
+        with self._writer.lock:
+            if step <= self._last_step or not self._num_segments:
+                self._begin_segment(step, self._reason(), None, None)
+            self._last_step = step
+            self._writer.put({"step": step, "time": now, "metrics": metrics}, waits=waits)
+
+    @_harmless
+    def declare(self, kind: str, **details: Any) -> None:
+        with self._writer.lock:
+            step = max(self._last_step + 1, 0)
+            if not self._num_segments:
+                self._begin_segment(step, self._reason(), None, None)
+            self._put({"event": str(kind), "step": step, "time": time.time(), "details": plain_json(details)})
+
+    @_harmless
+    def finish(self, state: str | None = None, timeout: float = 30.0) -> None:
+        atexit.unregister(self._at_exit)
+        deadline = time.monotonic() + timeout
+        try:
+            self._put({"finish": self._final(state), "time": time.time()})
+            if not self._writer.close(timeout):
+                self.notices.say(
+                    "close", f"not every step reached {self.directory}: a device or the disk kept it waiting"
+                )
+        finally:
+            self.inert = True
+            if self._sender is not None:
+                self._sender.close(max(0.0, deadline - time.monotonic()))
+
+    @_harmless
+    def can_roll_back(self) -> None:
+        if CAN_ROLL_BACK not in self._registration["capabilities"]:
+            self._registration = {
+                **self._registration,
+                "capabilities": [*self._registration["capabilities"], CAN_ROLL_BACK],
+            }
+            self._put({"run": self._registration})
+
+    def take_order(self) -> Order | None:
+        if not self._inbox or self.inert:
+            return None
+        with self._writer.lock:
+            order = next((order for order in self._inbox if order.id not in self._taken), None)
+            if order is not None:
+                self._taken.add(order.id)
+            return order
+
+    @_harmless
+    def open_segment(
+        self, fork_step: int, reason: SegmentReason, order: Order | None = None, applied: dict[str, Any] | None = None
+    ) -> None:
+        with self._writer.lock:
+            self._begin_segment(fork_step, reason, order, applied)
+
+    @_harmless
+    def accept(self, order: Order, detail: str = "") -> None:
+        self._answer(order, OrderState.APPLIED, detail)
+
+    @_harmless
+    def refuse(self, order: Order, detail: str) -> None:
+        self._answer(order, OrderState.FAILED, detail)
+
+    @_harmless
+    def set_restorable(self, steps: Sequence[int]) -> None:
+        if list(steps) != self._restorable:
+            self._restorable = list(steps)
+            self._put({"restorable": self._restorable})
+
+    def _begin_segment(
+        self, fork_step: int, reason: SegmentReason, order: Order | None, applied: Mapping[str, Any] | None
+    ) -> None:
+        ordinal = self._num_segments
+        self._num_segments += 1
+        self._last_step = fork_step - 1
+        record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}
+        self._put({**record, "applied": applied, "time": time.time()})
+
+    def _reason(self) -> SegmentReason:
+        if self._num_segments:
+            return SegmentReason.REWIND
+        return SegmentReason.RESUME if self.history.num_segments else SegmentReason.START
+
+    def _answer(self, order: Order, state: OrderState, detail: str) -> None:
+        self._put({"answer": order.id, "state": state, "detail": detail, "time": time.time()})
+
+    def _final(self, state: str | None) -> RunState:
+        try:
+            return RunState(state) if state else RunState.INTERRUPTED if self.interrupted else RunState.FINISHED
+        except ValueError:
+            self.notices.say("state", f"finish: {state!r} is not a state of a run; taken as finished")
+            return RunState.FINISHED
+
+    def _put(self, record: Record) -> None:
+        with self._writer.lock:
+            self._writer.put(record)
+
+    def _plain(self, metrics: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Metrics as plain numbers, or as Snapshots of device tensors (then the second value is True)."""
+        numbers: dict[str, Any] = {}
+        waits = False
+        for name, value in metrics.items():
+            try:
+                if value is None:
+                    continue
+                if on_device(value):
+                    numbers[name], waits = Snapshot(value), True
+                else:
+                    numbers[name] = plain(value)
+            except Exception as problem:  # a bad value costs itself, not the step
+                self.notices.say(f"metric {name}", f"{name} was not recorded: {problem}")
+        return numbers, waits
+
+    def _receive(self, orders: list[Order]) -> None:
+        """Called by the sender with all orders that are open now, so that a withdrawn one leaves the inbox."""
+        self._inbox = tuple(orders)
+
+    def _at_exit(self) -> None:
+        """The interpreter ends without `finish`: after an exception that nobody caught, the run has failed."""
+        self.finish(RunState.FAILED if getattr(sys, "last_value", None) is not None else None, timeout=10.0)
+
+
+_living: weakref.WeakSet[RecordingRun] = weakref.WeakSet()
+
+
+def _silence_child() -> None:
+    """After a fork (DataLoader workers) only the parent goes on recording: a child has the file but not the threads."""
+    for run in _living:
+        run.inert = True
+
+
+os.register_at_fork(after_in_child=_silence_child)

@@ -1,0 +1,80 @@
+"""The run as a training loop sees it. This class is the null object: every method is there and does nothing.
+
+`lossguard.init` returns it for mode "off", and a `RecordingRun` otherwise.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lossguard.history import History
+from lossguard.orders import Order
+from lossguard.protocol import RunState, SegmentReason
+
+
+class Run:
+    def __init__(self, *, id: str, directory: Path | None = None, rank: int = 0, num_ranks: int = 1) -> None:
+        self.id = id
+        self.directory = directory
+        """The folder of this run's spools; None when nothing is recorded."""
+        self.rank = rank
+        self.num_ranks = num_ranks
+        self.history = History()
+        """What earlier sessions of this run did."""
+        self.batch_index: int | None = None
+        """Absolute index of the batch in use; a guard sets it, and every step logged then carries it."""
+        self.interrupted = False
+        """Set by a guard that was told to stop: `finish()` then reports `interrupted`."""
+
+    def log(self, step: int, **metrics: Any) -> None:
+        """Record the metrics of one optimizer step: Python or NumPy scalars, or 0-dim tensors on any device.
+
+        Never raises, never waits for a device or the network. A step that is not above the last one begins a new
+        segment. Non-finite values are recorded as they are; None means "not measured".
+        """
+
+    def declare(self, kind: str, **details: Any) -> None:
+        """Announce a change made on purpose (learning_rate, batch_size, data_mix, ...): detectors re-baseline."""
+
+    def finish(self, state: str | None = None, timeout: float = 30.0) -> None:
+        """Deliver what is spooled, at most `timeout` seconds, and close the run as finished, interrupted or failed.
+
+        What could not be delivered stays in the spool, and a warning says how to deliver it later.
+        """
+
+    def can_roll_back(self) -> None:
+        """Tell the collector that this run obeys orders. A guard calls it."""
+
+    def take_order(self) -> Order | None:
+        """The next order that nobody took yet, from an inbox in memory: costs no network, never waits."""
+        return None
+
+    def open_segment(
+        self, fork_step: int, reason: SegmentReason, order: Order | None = None, applied: dict[str, Any] | None = None
+    ) -> None:
+        """Begin a new segment whose first step is `fork_step`.
+
+        With `order`, the same line says that it was applied, and how: `applied` holds rewound_to, skip_from, skip_to,
+        and optionally lr_scale, reason and detail. So what was done and what the collector is told cannot differ.
+        """
+
+    def accept(self, order: Order, detail: str = "") -> None:
+        """Tell the collector that an order that opens no segment (hold, release) was obeyed."""
+
+    def refuse(self, order: Order, detail: str) -> None:
+        """Tell the collector that `order` could not be obeyed, and why."""
+
+    def set_restorable(self, steps: Sequence[int]) -> None:
+        """Tell the collector all steps that can be restored now."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.finish(RunState.INTERRUPTED)
+        else:
+            self.finish(RunState.FAILED if kind else None)

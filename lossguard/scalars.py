@@ -1,0 +1,66 @@
+"""From what users log (Python and NumPy scalars, 0-dim tensors) to plain numbers, never waiting for a device.
+
+Nothing here imports NumPy or torch: values are told apart by their attributes.
+"""
+
+import math
+import sys
+from typing import Any
+
+EXACT = 2**53
+"""Integers up to here survive the way through a float."""
+
+
+def plain(value: Any) -> float | int:
+    """Return a Python number for `value`, which lies on the host. Raises TypeError when it is no scalar."""
+    if isinstance(value, int):  # bool too
+        return int(value) if -EXACT <= value <= EXACT else _float_of(value)
+    if isinstance(value, str | bytes | bytearray):
+        raise TypeError(f"{value!r:.40} is not a number")
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"a {type(value).__name__} is not a scalar") from None
+
+
+def _float_of(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
+def on_device(value: Any) -> bool:
+    """Whether reading `value` would make the caller wait for an accelerator."""
+    return getattr(getattr(value, "device", None), "type", "cpu") != "cpu"
+
+
+class Snapshot:
+    """The value that a device tensor has (or will have) at this point of its stream; taking one waits for nothing."""
+
+    def __init__(self, tensor: Any) -> None:
+        if hasattr(tensor, "full_tensor"):  # reading a sharded tensor is a collective: only the loop may do that
+            raise TypeError("a distributed tensor is not a scalar; log its .full_tensor()")
+        tensor = tensor.detach()
+        self._event = _event_on(tensor.device)
+        # A copy to pinned host memory, ordered on the caller's stream. Reading the device tensor in the background
+        # would instead wait for all that the loop has queued by then, once a value, and fall ever further behind.
+        self._value = tensor.clone() if self._event is None else tensor.to("cpu", non_blocking=True)
+        if self._event is not None:
+            self._event.record(sys.modules["torch"].accelerator.current_stream(tensor.device))
+
+    def resolve(self) -> float | int:
+        """Wait for the device and return the number. Raises TypeError when it is no scalar."""
+        if self._event is not None:
+            self._event.synchronize()
+        return plain(self._value)
+
+
+def _event_on(device: Any) -> Any | None:
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "accelerator"):
+        return None
+    try:
+        return torch.Event(device, blocking=True)  # blocking: the background thread sleeps instead of spinning
+    except (RuntimeError, NotImplementedError, TypeError):
+        return None  # a device without events: the value is read from the clone

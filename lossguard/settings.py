@@ -1,0 +1,98 @@
+"""Where the SDK reports to and how, read from arguments and the environment once, at `init`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
+
+from lossguard.errors import ConfigurationError
+
+
+class Mode(StrEnum):
+    ONLINE = "online"  # spool and deliver
+    OFFLINE = "offline"  # spool only; `python -m lossguard sync` or a later online run delivers
+    OFF = "off"  # do nothing at all
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Arguments of `init` go before the environment; an empty variable counts as unset."""
+
+    mode: Mode
+    """LOSSGUARD_MODE; without it online when there is a URL, else offline. RANK above 0 means off."""
+    url: str | None
+    """LOSSGUARD_URL: the collector's base address, without a trailing slash."""
+    token: str | None
+    """LOSSGUARD_TOKEN: bearer token with the scope `report`."""
+    directory: Path
+    """LOSSGUARD_DIR, default `.lossguard`: the folder that holds the spools."""
+    run_id: str | None
+    """LOSSGUARD_RUN_ID: the run to resume."""
+    rank: int
+    """RANK, as torchrun sets it."""
+    num_ranks: int
+    """WORLD_SIZE, as torchrun sets it."""
+
+    @classmethod
+    def read(
+        cls,
+        environment: Mapping[str, str] | None = None,
+        *,
+        mode: str | None = None,
+        url: str | None = None,
+        token: str | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        run_id: str | None = None,
+    ) -> "Settings":
+        """Raises ConfigurationError naming the setting and its value."""
+        env = os.environ if environment is None else environment
+        address = _url("url", url) if url else _url("LOSSGUARD_URL", env.get("LOSSGUARD_URL") or "")
+        rank = _count("RANK", env.get("RANK") or "0")
+        if mode:
+            chosen = _mode("mode", mode)
+        elif rank > 0:
+            chosen = Mode.OFF
+        elif env.get("LOSSGUARD_MODE"):
+            chosen = _mode("LOSSGUARD_MODE", env["LOSSGUARD_MODE"])
+        else:
+            chosen = Mode.ONLINE if address else Mode.OFFLINE
+        if chosen is Mode.ONLINE and not address:
+            raise ConfigurationError("mode 'online' needs the collector's address: pass url= or set LOSSGUARD_URL")
+        return cls(
+            mode=chosen,
+            url=address,
+            token=token or env.get("LOSSGUARD_TOKEN") or None,
+            directory=Path(directory or env.get("LOSSGUARD_DIR") or ".lossguard"),
+            run_id=run_id or env.get("LOSSGUARD_RUN_ID") or None,
+            rank=rank,
+            num_ranks=max(1, _count("WORLD_SIZE", env.get("WORLD_SIZE") or "1")),
+        )
+
+
+def _url(source: str, value: str) -> str | None:
+    if not value:
+        return None
+    try:
+        parsed = parse_url(value)
+    except LocationParseError:
+        parsed = None
+    if parsed is None or parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
+        raise ConfigurationError(f"{source}={value!r} is not the address of a collector, such as http://127.0.0.1:8000")
+    return value.rstrip("/")
+
+
+def _mode(source: str, value: str) -> Mode:
+    try:
+        return Mode(value)
+    except ValueError:
+        raise ConfigurationError(f"{source}={value!r} must be online, offline or off") from None
+
+
+def _count(source: str, value: str) -> int:
+    if not value.isdecimal():
+        raise ConfigurationError(f"{source}={value!r} must be a whole number of at least 0")
+    return int(value)

@@ -1,0 +1,74 @@
+"""`lossguard.init`: from a project's name to a run."""
+
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from lossguard.collector import Collector
+from lossguard.errors import ConfigurationError
+from lossguard.recording import RecordingRun
+from lossguard.run import Run
+from lossguard.settings import Mode, Settings
+from lossguard.surroundings import plain_json, surroundings
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def init(
+    project: str,
+    *,
+    name: str | None = None,
+    config: Mapping[str, Any] | Any | None = None,
+    run_id: str | None = None,
+    mode: str | None = None,
+    url: str | None = None,
+    token: str | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    total_steps: int | None = None,
+    capabilities: Sequence[str] = (),
+) -> Run:
+    """Begin a run, or resume the one named `run_id` (or LOSSGUARD_RUN_ID): what it left undelivered goes first.
+
+    `config` is a mapping or a dataclass; `mode` is "online", "offline" or "off"; what is left out comes from the
+    environment (`Settings`). Raises ConfigurationError (a ValueError) when an argument, a variable or the directory is
+    unusable, and never talks to the network itself.
+    """
+    if not isinstance(project, str) or not project.strip() or len(project) > 128:
+        raise ConfigurationError(f"project={project!r} must be a name of 1 to 128 characters")
+    settings = Settings.read(mode=mode, url=url, token=token, directory=directory, run_id=run_id)
+    id = settings.run_id or time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
+    if not RUN_ID.fullmatch(id):
+        raise ConfigurationError(f"run_id={id!r} must be 1 to 128 letters, digits, dots, dashes or underscores")
+    if settings.mode is Mode.OFF:
+        return Run(id=id, rank=settings.rank, num_ranks=settings.num_ranks)
+    registration = {
+        "id": id,
+        "project": project,
+        "name": name or id,
+        "config": plain_json(config if config is not None else {}),
+        **surroundings(),
+        "capabilities": list(capabilities),
+        "started_at": time.time(),
+        "total_steps": total_steps,
+    }
+    folder = settings.directory / _folder_name(project) / id
+    return _recording(registration, folder.absolute(), settings)
+
+
+def _folder_name(project: str) -> str:
+    name = quote(project, safe=" ")
+    return "%2E" + name[1:] if name.startswith(".") else name
+
+
+def _recording(registration: dict[str, Any], folder: Path, settings: Settings) -> RecordingRun:
+    online = settings.mode is Mode.ONLINE
+    collector = Collector(settings.url, settings.token) if online and settings.url else None
+    ranks = {"rank": settings.rank, "num_ranks": settings.num_ranks}
+    try:
+        return RecordingRun(registration=registration, directory=folder, collector=collector, **ranks)
+    except OSError as problem:
+        raise ConfigurationError(f"{folder} cannot be written ({problem.strerror}): set LOSSGUARD_DIR") from problem

@@ -1,0 +1,66 @@
+"""What a run records about itself at its start, and how values of users become JSON."""
+
+import dataclasses
+import math
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from lossguard.protocol import encode_number
+
+
+def plain_json(value: Any) -> Any:
+    """A strictly JSON-able copy of `value`: non-finite numbers as in the protocol, the unknown as str()."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain_json(each) for each in value]
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else encode_number(float(value))
+    return str(value)
+
+
+def surroundings() -> dict[str, Any]:
+    """Command, git commit, host, devices and versions of this process. Asks no device anything."""
+    return {
+        "command": " ".join(sys.orig_argv),
+        "git_commit": git_commit(),
+        "host": socket.gethostname(),
+        "devices": devices(),
+        "versions": versions(),
+    }
+
+
+def git_commit() -> str | None:
+    try:
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return asked.stdout.strip() or None if asked.returncode == 0 else None
+
+
+def devices() -> list[str]:
+    """Names of the accelerators, when the loop has begun to use them: asking earlier would initialise the driver."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        count = range(torch.cuda.device_count())
+        return [torch.cuda.get_device_name(i) if torch.cuda.is_initialized() else f"cuda:{i}" for i in count]
+    return [platform.processor() or platform.machine()]
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("lossguard", "torch", "numpy"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
