@@ -1,0 +1,56 @@
+"""Detection: which steps of a run are trouble, and what is done about it. Pure: values in, values out."""
+
+from monitor.detection.effects import (
+    Effect,
+    Incident,
+    IncidentChanged,
+    IncidentKind,
+    Intervention,
+    InterventionChanged,
+    InterventionKind,
+    Outcome,
+    Outlier,
+)
+from monitor.detection.policy import Mode, Policy
+from monitor.detection.rows import Rows
+from monitor.detection.settings import DetectionSettings
+from monitor.detection.states import (
+    INCIDENT_TERMINAL,
+    INCIDENT_TRANSITIONS,
+    INTERVENTION_TERMINAL,
+    INTERVENTION_TRANSITIONS,
+    IllegalTransition,
+    IncidentEvent,
+    IncidentState,
+    InterventionEvent,
+    InterventionState,
+    advance,
+)
+from monitor.detection.watch import Watch
+
+__all__ = [
+    "INCIDENT_TERMINAL",
+    "INCIDENT_TRANSITIONS",
+    "INTERVENTION_TERMINAL",
+    "INTERVENTION_TRANSITIONS",
+    "DetectionSettings",
+    "Effect",
+    "IllegalTransition",
+    "Incident",
+    "IncidentChanged",
+    "IncidentEvent",
+    "IncidentKind",
+    "IncidentState",
+    "Intervention",
+    "InterventionChanged",
+    "InterventionEvent",
+    "InterventionKind",
+    "InterventionState",
+    "Mode",
+    "Outcome",
+    "Outlier",
+    "Policy",
+    "Rows",
+    "Watch",
+    "advance",
+]

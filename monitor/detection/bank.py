@@ -1,0 +1,103 @@
+"""All signal detectors of a segment with their recent past: the part of a watch that forks with the run."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from monitor.detection.codec import pack, unpack
+from monitor.detection.episodes import LOOK_BACK, Reading, Trail
+from monitor.detection.rows import Bools, Floats, Ints, Rows
+from monitor.detection.settings import DetectionSettings
+from monitor.detection.signals import SIGNALS, Scores, SignalDetector
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Rows with their scores. `steps` and `z` begin with the `lead` rows before them."""
+
+    rows: Rows
+    scores: Mapping[str, Scores]
+    steps: Ints
+    z: Mapping[str, Floats]
+    lead: int
+
+    def alarms(self) -> Bools:
+        """Rows that need a closer look, whatever the state of affairs."""
+        alarm = np.zeros(len(self.rows), dtype=bool)
+        for score in self.scores.values():
+            alarm |= score.broken | (score.evidence >= 1.0)
+        return alarm
+
+    def readings(self, k: int) -> dict[str, Reading]:
+        """Row k, signal by signal; a signal that was not reported is left out."""
+        return {
+            name: Reading(
+                float(self.rows.metrics[name][k]),
+                float(score.z[k]),
+                float(score.evidence[k]),
+                float(score.expected[k]),
+                float(score.scale[k]),
+                bool(score.broken[k]),
+            )
+            for name, score in self.scores.items()
+            if self.rows.present[name][k]
+        }
+
+    def trail(self, k: int) -> Trail:
+        end = self.lead + k + 1
+        part = slice(max(end - LOOK_BACK, 0), end)
+        return Trail(self.steps[part], {name: z[part] for name, z in self.z.items()})
+
+
+class Bank:
+    def __init__(self, settings: DetectionSettings) -> None:
+        self.detectors = {name: SignalDetector(signal, settings) for name, signal in SIGNALS.items()}
+        self.declared: list[int] = []  # steps of declared events still to come
+        self.steps = np.empty(0, dtype=np.int64)
+        self.z: dict[str, Floats] = {name: np.empty(0) for name in SIGNALS}
+
+    def declare(self, step: int) -> None:
+        """From `step` on the signals have a new normal."""
+        self.declared = sorted({*self.declared, step})
+
+    def feed(self, rows: Rows) -> Iterator[Judged]:
+        """Score the rows, cut at declared events: the detectors learn anew from there."""
+        start = 0
+        while start < len(rows):
+            ahead = [step for step in self.declared if step > rows.steps[start]]
+            if len(ahead) < len(self.declared):
+                self.declared = ahead
+                for detector in self.detectors.values():
+                    detector.shift()
+            end = int(np.searchsorted(rows.steps, min(ahead))) if ahead else len(rows)
+            yield self._judge(rows[start:end])
+            start = end
+
+    def _judge(self, rows: Rows) -> Judged:
+        known = [name for name in self.detectors if name in rows.metrics]
+        scores = {name: self.detectors[name].feed(rows.metrics[name], rows.present[name]) for name in known}
+        steps = np.concatenate([self.steps, rows.steps])
+        nothing = np.zeros(len(rows))
+        new = {name: scores[name].z if name in scores else nothing for name in self.z}
+        z = {name: np.concatenate([past, new[name]]) for name, past in self.z.items()}
+        judged = Judged(rows, scores, steps, z, len(self.steps))
+        self.steps = steps[-LOOK_BACK:]
+        self.z = {name: column[-LOOK_BACK:] for name, column in z.items()}
+        return judged
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "detectors": {name: detector.state_dict() for name, detector in self.detectors.items()},
+            "declared": list(self.declared),
+            "steps": self.steps.tolist(),
+            "z": {name: pack(column) for name, column in self.z.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, detector in self.detectors.items():
+            detector.load_state_dict(state["detectors"][name])
+        self.declared = list(state["declared"])
+        self.steps = np.array(state["steps"], dtype=np.int64)
+        self.z = {name: unpack(text) for name, text in state["z"].items()}

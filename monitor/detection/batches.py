@@ -1,0 +1,42 @@
+"""Which batch a step used: steps and batches drift apart with every skip."""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from monitor.detection.rows import Rows
+
+
+@dataclass(slots=True)
+class BatchIndex:
+    """batch = step + offset, where the offset changes at a few steps. Unknown steps go on from the last known one."""
+
+    steps: list[int] = field(default_factory=lambda: [0])
+    offsets: list[int] = field(default_factory=lambda: [0])
+
+    def at(self, step: int) -> int:
+        return step + self.offsets[max(bisect_right(self.steps, step) - 1, 0)]
+
+    def learn(self, rows: Rows) -> None:
+        """Read the `batch_index` column, where it is logged."""
+        known = rows.present.get("batch_index")
+        if known is None or not known.any():
+            return
+        column = rows.metrics["batch_index"]
+        known = known & np.isfinite(column)
+        offsets = column[known].astype(np.int64) - rows.steps[known]
+        last = np.concatenate([self.offsets[-1:], offsets[:-1]])
+        for k in np.flatnonzero(offsets != last):
+            self.jump(int(rows.steps[known][k]), int(offsets[k]))
+
+    def jump(self, step: int, offset: int) -> None:
+        """From `step` on the offset is this one."""
+        self.rewind(step)
+        self.steps.append(step)
+        self.offsets.append(offset)
+
+    def rewind(self, step: int) -> None:
+        """Forget what was learnt of `step` and later (the first entry stays)."""
+        keep = max(bisect_right(self.steps, step - 1), 1)
+        del self.steps[keep:], self.offsets[keep:]

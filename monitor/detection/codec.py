@@ -1,0 +1,31 @@
+"""Arrays and non-finite numbers in JSON, exactly."""
+
+import base64
+import math
+from typing import Any
+
+import numpy as np
+
+from monitor.detection.rows import Floats
+
+
+def pack(values: Floats) -> str:
+    """float64[N] as base64 of its little-endian bytes."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode("ascii")
+
+
+def unpack(text: str) -> Floats:
+    """The inverse of `pack`, as an array of its own."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)
+
+
+def plain(value: float) -> float | str:
+    """A float as JSON can carry it: non-finite numbers as the words of the wire protocol."""
+    if math.isfinite(value):
+        return float(value)
+    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+
+
+def number(value: Any) -> float:
+    """The inverse of `plain` (float() reads those words)."""
+    return float(value)

@@ -1,0 +1,99 @@
+"""What a `Watch` hands back: incidents, interventions and outliers, as values that never change."""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from monitor.detection.states import IncidentState, InterventionState
+
+
+class IncidentKind(StrEnum):
+    NONFINITE = "nonfinite"  # a watched value is NaN or infinite
+    LOSS_SPIKE = "loss_spike"  # the loss rose out of its band
+    GRAD_SPIKE = "grad_spike"  # the grad norm rose out of its band, the loss did not (yet)
+    LOG_Z_DRIFT = "log_z_drift"  # log Z left its band, up or down, the loss did not (yet)
+    DIVERGENCE = "divergence"  # the loss rises slowly, row after row
+    PLATEAU = "plateau"  # the loss stopped falling (advisory)
+    STALL = "stall"  # no reports (raised by whoever has a clock)
+
+
+class Outcome(StrEnum):
+    RECOVERED = "recovered"  # back in its band
+    ONGOING = "ongoing"  # not back (yet), or back only by taking the new level for the normal one
+    DIVERGED = "diverged"  # not back, and far above where it came from or not finite
+
+
+class InterventionKind(StrEnum):
+    ROLLBACK = "rollback"  # rewind to a checkpoint and skip batches
+    HOLD = "hold"  # wait for a person
+    RELEASE = "release"  # go on after a hold
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """An episode of trouble. Steps are optimizer steps; values and band are in the signal's own unit."""
+
+    number: int
+    kind: IncidentKind
+    state: IncidentState
+    signal: str
+    onset_step: int
+    detected_step: int
+    peak_step: int
+    peak_value: float
+    end_step: int | None
+    score: float
+    """How far past the alarm threshold: 1.0 is the threshold itself."""
+    expected: float
+    """What the signal was expected to be at detection."""
+    scale: float
+    """One robust standard deviation of the signal at detection."""
+    outcome: Outcome
+    reasons: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """What is done about an incident: restore step `rewind_to`, never use batches [skip_from, skip_to) again."""
+
+    number: int
+    incident: int | None
+    kind: InterventionKind
+    state: InterventionState
+    attempt: int
+    rewind_to: int | None
+    skip_from: int | None
+    skip_to: int | None
+    lr_scale: float | None
+    decided_step: int
+    verify_at: int | None
+    reasons: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentChanged:
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
+class InterventionChanged:
+    intervention: Intervention
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """One row out of band that was back at the next row: a hard batch, most likely. No incident."""
+
+    step: int
+    signal: str
+    value: float
+    score: float
+
+
+Effect = IncidentChanged | InterventionChanged | Outlier

@@ -1,0 +1,235 @@
+"""An episode: one open incident, followed row by row from its onset to its end."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from monitor.detection.codec import number, plain
+from monitor.detection.effects import Incident, IncidentKind, Outcome
+from monitor.detection.rows import Floats, Ints
+from monitor.detection.settings import DetectionSettings
+from monitor.detection.states import IncidentEvent, IncidentState, advance
+
+CALM_Z = 3.0  # in band
+PRECURSOR_Z = 5.0  # a precursor that the onset is dated back to
+FAR = 0.25  # a loss that stays higher by this part of itself has diverged
+LOOK_BACK = 16  # rows that an onset may be dated back
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One signal at one row; not reported: z = evidence = 0."""
+
+    value: float
+    z: float
+    evidence: float
+    expected: float
+    scale: float
+    broken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """The rows up to and including the present one: steps int64[K], z per signal float64[K]."""
+
+    steps: Ints
+    z: Mapping[str, Floats]
+
+
+@dataclass(slots=True)
+class Episode:
+    """An open incident and what its course so far says."""
+
+    incident: Incident
+    moved: bool
+    """The loss is or was out of band."""
+    last_loss: float
+    last_out: int
+    """The last step at which anything was out of band."""
+    check_step: int
+    peak_excess: float = 0.0
+    check_excess: float = 0.0
+    excess: float = 0.0
+    rising_rows: int = 0
+    falls: int = 0
+    rises: int = 0
+    calm: int = 0
+    broken: bool = False
+    settled: bool = False
+    """The policy has nothing more to say (observed, or a person said no)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        data = asdict(self)
+        data["incident"] |= {"peak_value": plain(self.incident.peak_value)}
+        return data | {"last_loss": plain(self.last_loss)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Episode":
+        return cls(**data | {"incident": incident_from(data["incident"]), "last_loss": number(data["last_loss"])})
+
+    def observe(self, step: int, readings: Mapping[str, Reading]) -> bool:
+        """Take in the next row; True when the incident itself changed."""
+        before = self.incident
+        self.broken = any(reading.broken for reading in readings.values())
+        out = self.broken or any(reading.z >= CALM_Z for reading in readings.values())
+        self.calm = 0 if out else self.calm + 1
+        self.last_out = step if out else self.last_out
+        if self.broken and self.incident.kind is not IncidentKind.NONFINITE:
+            signal = next(name for name, reading in readings.items() if reading.broken)
+            self.moved = True
+            self._worsen(IncidentKind.NONFINITE, signal, readings[signal], f"{signal} is not finite at step {step}.")
+        loss = readings.get("loss")
+        if loss is not None and np.isfinite(loss.value):
+            self._follow_loss(step, loss)
+        self._peak(step, readings)
+        return self.incident is not before
+
+    def _follow_loss(self, step: int, loss: Reading) -> None:
+        if not self.moved and loss.evidence >= 1.0:
+            self.moved = True
+            reason = f"The loss followed at step {step}: {describe('loss', loss)}."
+            self._worsen(IncidentKind.LOSS_SPIKE, "loss", loss, reason)
+        self.excess = max(loss.value - self.incident.expected, 0.0) if self.incident.signal == "loss" else 0.0
+        rose = loss.value > self.last_loss
+        self.rises, self.falls = self.rises + rose, self.falls + (not rose)
+        self.rising_rows = self.rising_rows + 1 if rose and loss.z >= CALM_Z else 0
+        self.last_loss = loss.value
+        if self.excess > self.peak_excess:
+            self.peak_excess = self.excess
+            self.check_step, self.check_excess = step, self.excess
+
+    def _worsen(self, kind: IncidentKind, signal: str, reading: Reading, reason: str) -> None:
+        """The incident becomes one of a graver kind; its band is now that of the graver signal."""
+        state = advance(self.incident.state, IncidentEvent.WORSEN)
+        band = self.incident if signal == self.incident.signal or np.isnan(reading.expected) else reading
+        self.incident = replace(
+            self.incident,
+            kind=kind,
+            state=state,
+            signal=signal,
+            expected=band.expected,
+            scale=band.scale,
+            reasons=[*self.incident.reasons, reason],
+        )
+
+    def _peak(self, step: int, readings: Mapping[str, Reading]) -> None:
+        reading = readings.get(self.incident.signal)
+        if reading is not None and reading.evidence > self.incident.score:
+            self.incident = replace(
+                self.incident, peak_step=step, peak_value=reading.value, score=round(reading.evidence, 3)
+            )
+
+    def halve(self, step: int, patience: int) -> None:
+        """Begin the next span of patience when the excess has halved in the last one."""
+        if step - self.check_step >= patience and self.excess <= 0.5 * self.check_excess:
+            self.check_step, self.check_excess = step, self.excess
+
+    def over(self, settings: DetectionSettings) -> bool:
+        return self.calm >= settings.calm_rows
+
+    def close(self, outcome: Outcome, reason: str) -> Incident:
+        state = advance(self.incident.state, IncidentEvent.CLOSE)
+        reasons = [*self.incident.reasons, reason]
+        self.incident = replace(self.incident, state=state, end_step=self.last_out, outcome=outcome, reasons=reasons)
+        return self.incident
+
+
+def incident_from(data: dict[str, Any]) -> Incident:
+    kinds = {"kind": IncidentKind(data["kind"]), "state": IncidentState(data["state"])}
+    return Incident(**data | kinds | {"outcome": Outcome(data["outcome"]), "peak_value": number(data["peak_value"])})
+
+
+def describe(signal: str, reading: Reading) -> str:
+    return (
+        f"{signal} {reading.value:.5g}, expected {reading.expected:.5g} +- {reading.scale:.3g} "
+        f"({reading.z:.1f} deviations, {reading.evidence:.2f} of the alarm threshold)"
+    )
+
+
+def trigger(readings: Mapping[str, Reading]) -> str | None:
+    """The signal that makes this row an alarm: not finite before loss before precursors."""
+    for name, reading in readings.items():
+        if reading.broken:
+            return name
+    alarms = [name for name, reading in readings.items() if reading.evidence >= 1.0]
+    return "loss" if "loss" in alarms else (alarms[0] if alarms else None)
+
+
+KINDS = {"loss": IncidentKind.LOSS_SPIKE, "grad_norm": IncidentKind.GRAD_SPIKE, "log_z": IncidentKind.LOG_Z_DRIFT}
+
+
+def begin(number: int, step: int, signal: str, readings: Mapping[str, Reading], trail: Trail) -> Episode:
+    """Open an incident at `step` because of `signal`, dated back to the first signal that left its band."""
+    reading = readings[signal]
+    kind = IncidentKind.NONFINITE if reading.broken else KINDS[signal]
+    moved = reading.broken or signal == "loss"
+    reasons = [
+        f"{signal} is not finite at step {step}." if reading.broken else f"Step {step}: {describe(signal, reading)}."
+    ]
+    onset = onset_step(trail, signal)
+    for other in trail.z:
+        earlier = onset_step(trail, other, PRECURSOR_Z) if other not in (signal, "loss") else onset
+        if earlier < onset:
+            onset = earlier
+            reasons.append(f"{other} left its band first, at step {onset}.")
+    loss = readings.get("loss")
+    last_loss = loss.value if loss is not None and np.isfinite(loss.value) else float("inf")
+    expected = reading.expected if np.isfinite(reading.expected) else 0.0
+    scale = reading.scale if np.isfinite(reading.scale) else 0.0
+    incident = Incident(
+        number=number,
+        kind=kind,
+        state=IncidentState.OPEN if moved else IncidentState.WARNING,
+        signal=signal,
+        onset_step=onset,
+        detected_step=step,
+        peak_step=step,
+        peak_value=reading.value,
+        end_step=None,
+        score=round(max(reading.evidence, 1.0), 3),
+        expected=expected,
+        scale=scale,
+        outcome=Outcome.ONGOING,
+        reasons=reasons,
+    )
+    excess = max(reading.value - expected, 0.0) if signal == "loss" and not reading.broken else 0.0
+    return Episode(
+        incident,
+        moved,
+        last_loss,
+        step,
+        step,
+        peak_excess=excess,
+        check_excess=excess,
+        excess=excess,
+        broken=reading.broken,
+    )
+
+
+def onset_step(trail: Trail, signal: str, edge: float = CALM_Z) -> int:
+    """The first step of the run of rows out of band that ends at the present row (gaps of one row are bridged)."""
+    z = trail.z[signal][-LOOK_BACK:]
+    steps = trail.steps[-LOOK_BACK:]
+    first, gap = len(z) - 1, 0
+    for k in range(len(z) - 1, -1, -1):
+        if z[k] >= edge:
+            first, gap = k, 0
+        elif (gap := gap + 1) > 1:
+            break
+    return int(steps[first])
+
+
+def outcome_of(episode: Episode, readings: Mapping[str, Reading]) -> tuple[Outcome, str]:
+    """How an episode ended whose signals are all in band again: by coming back, or by becoming the normal."""
+    incident = episode.incident
+    last = readings.get("loss") if incident.signal == "loss" else None
+    if last is None or not episode.peak_excess > 0:
+        return Outcome.RECOVERED, f"Back in band since step {episode.last_out}."
+    left = last.value - incident.expected
+    if left <= max(3 * incident.scale, 0.3 * episode.peak_excess):
+        return Outcome.RECOVERED, f"Back in band since step {episode.last_out}: loss {last.value:.4g}."
+    far = left > FAR * max(abs(incident.expected), 1e-9)
+    words = f"The loss stayed {left:.3g} above what was expected; this level is now taken for the normal one."
+    return (Outcome.DIVERGED if far else Outcome.ONGOING), words

@@ -1,0 +1,63 @@
+"""Rows: a stretch of a run, as columns. N is the number of rows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Columns of equal length N. Raises ValueError when they are not, or when the steps do not rise.
+
+    Where `present` is False the value is nan and means "not reported"; a *present* non-finite value is news.
+    """
+
+    steps: Ints
+    metrics: Mapping[str, Floats]
+    present: Mapping[str, Bools]
+    times: Floats | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {f"metrics[{name}]": len(column) for name, column in self.metrics.items()}
+        lengths |= {f"present[{name}]": len(column) for name, column in self.present.items()}
+        if self.times is not None:
+            lengths["times"] = len(self.times)
+        for name, length in lengths.items():
+            if length != len(self.steps):
+                raise ValueError(f"{name} has {length} values for {len(self.steps)} steps")
+        if set(self.metrics) != set(self.present):
+            raise ValueError("metrics and present must have the same names")
+        if len(self.steps) > 1 and not (np.diff(self.steps) > 0).all():
+            raise ValueError("steps must be strictly increasing")
+
+    @classmethod
+    def of(cls, steps: Sequence[int] | Ints, **columns: Sequence[float | None] | Floats) -> "Rows":
+        """Rows from plain sequences; None means "not reported"."""
+        metrics, present = {}, {}
+        for name, column in columns.items():
+            present[name] = np.array([x is not None for x in column], dtype=bool)
+            metrics[name] = np.array([np.nan if x is None else x for x in column], dtype=np.float64)
+        return cls(np.asarray(steps, dtype=np.int64), metrics, present)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, part: slice) -> "Rows":
+        """A stretch of these rows (views, nothing is copied)."""
+        return Rows(
+            self.steps[part],
+            {name: column[part] for name, column in self.metrics.items()},
+            {name: column[part] for name, column in self.present.items()},
+            None if self.times is None else self.times[part],
+        )
+
+    def split(self, size: int) -> Iterator["Rows"]:
+        """The same rows in stretches of at most `size`."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]

@@ -1,0 +1,122 @@
+"""The life of an incident and of an intervention: one literal table each, and one `advance`.
+
+Illegal events raise `IllegalTransition` and change nothing; a terminal state has no row in its table.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+
+class IllegalTransition(ValueError):
+    """The event is not possible in this state."""
+
+    def __init__(self, state: StrEnum, event: StrEnum) -> None:
+        super().__init__(f"{type(state).__name__} {state.value!r} has no transition for {event.value!r}")
+        self.state, self.event = state, event
+
+
+class IncidentState(StrEnum):
+    WARNING = "warning"  # a precursor (grad norm, log Z) is out of band; the loss has not moved
+    OPEN = "open"  # the trouble is there
+    TREATED = "treated"  # a rollback was ordered for it and is not verified yet
+    CLOSED = "closed"  # over: see the incident's outcome
+
+
+class IncidentEvent(StrEnum):
+    WORSEN = "worsen"  # the loss follows its precursor, or a value stops being finite
+    TREAT = "treat"  # an intervention was ordered
+    RELAPSE = "relapse"  # the order failed or was withdrawn: the trouble is on its own again
+    CLOSE = "close"  # back in band, accepted as the new level, or verified
+
+
+class InterventionState(StrEnum):
+    PROPOSED = "proposed"  # waits for a person
+    APPROVED = "approved"  # a person agreed; about to be ordered
+    ORDERED = "ordered"  # on its way to the trainer
+    APPLIED = "applied"  # the trainer did it; the outcome is open
+    VERIFIED = "verified"  # it worked
+    RECURRED = "recurred"  # the trouble came back
+    FAILED = "failed"  # the trainer could not do it
+    REJECTED = "rejected"  # a person said no
+    WITHDRAWN = "withdrawn"  # the run recovered, or another intervention took its place
+    RELEASED = "released"  # a hold that a person ended
+
+
+class InterventionEvent(StrEnum):
+    APPROVE = "approve"
+    REJECT = "reject"
+    ORDER = "order"
+    APPLY = "apply"
+    FAIL = "fail"
+    VERIFY = "verify"
+    RECUR = "recur"
+    WITHDRAW = "withdraw"
+    RELEASE = "release"
+
+
+INCIDENT_TRANSITIONS: Mapping[IncidentState, Mapping[IncidentEvent, IncidentState]] = {
+    IncidentState.WARNING: {
+        IncidentEvent.WORSEN: IncidentState.OPEN,
+        IncidentEvent.TREAT: IncidentState.TREATED,
+        IncidentEvent.CLOSE: IncidentState.CLOSED,
+    },
+    IncidentState.OPEN: {
+        IncidentEvent.WORSEN: IncidentState.OPEN,
+        IncidentEvent.TREAT: IncidentState.TREATED,
+        IncidentEvent.CLOSE: IncidentState.CLOSED,
+    },
+    IncidentState.TREATED: {
+        IncidentEvent.WORSEN: IncidentState.TREATED,
+        IncidentEvent.TREAT: IncidentState.TREATED,
+        IncidentEvent.RELAPSE: IncidentState.OPEN,
+        IncidentEvent.CLOSE: IncidentState.CLOSED,
+    },
+}
+INCIDENT_TERMINAL = frozenset({IncidentState.CLOSED})
+
+INTERVENTION_TRANSITIONS: Mapping[InterventionState, Mapping[InterventionEvent, InterventionState]] = {
+    InterventionState.PROPOSED: {
+        InterventionEvent.APPROVE: InterventionState.APPROVED,
+        InterventionEvent.REJECT: InterventionState.REJECTED,
+        InterventionEvent.WITHDRAW: InterventionState.WITHDRAWN,
+    },
+    InterventionState.APPROVED: {
+        InterventionEvent.ORDER: InterventionState.ORDERED,
+        InterventionEvent.WITHDRAW: InterventionState.WITHDRAWN,
+    },
+    InterventionState.ORDERED: {
+        InterventionEvent.APPLY: InterventionState.APPLIED,
+        InterventionEvent.FAIL: InterventionState.FAILED,
+        InterventionEvent.WITHDRAW: InterventionState.WITHDRAWN,
+    },
+    InterventionState.APPLIED: {
+        InterventionEvent.VERIFY: InterventionState.VERIFIED,
+        InterventionEvent.RECUR: InterventionState.RECURRED,
+        InterventionEvent.WITHDRAW: InterventionState.WITHDRAWN,
+        InterventionEvent.RELEASE: InterventionState.RELEASED,
+    },
+}
+INTERVENTION_TERMINAL = frozenset(
+    {
+        InterventionState.VERIFIED,
+        InterventionState.RECURRED,
+        InterventionState.FAILED,
+        InterventionState.REJECTED,
+        InterventionState.WITHDRAWN,
+        InterventionState.RELEASED,
+    }
+)
+
+State = TypeVar("State", IncidentState, InterventionState)
+
+
+def advance(state: State, event: IncidentEvent | InterventionEvent) -> State:
+    """The state after `event`; raises `IllegalTransition`."""
+    table: Mapping[object, Mapping[object, State]] = (
+        INCIDENT_TRANSITIONS if isinstance(state, IncidentState) else INTERVENTION_TRANSITIONS  # type: ignore[assignment]
+    )
+    try:
+        return table[state][event]
+    except KeyError:
+        raise IllegalTransition(state, event) from None
