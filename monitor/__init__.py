@@ -1,0 +1,1 @@
+"""The collector: takes reports, stores them, detects spikes and orders what to do about them."""

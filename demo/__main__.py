@@ -1,0 +1,129 @@
+"""The demo, and the services alone.
+
+python -m demo                 train on real text with one planted fault; watch it caught, rolled back and verified
+python -m demo serve           collector and dashboard only, until Ctrl-C
+
+Without a terminal the demo exits by itself: 0 only if the fault was detected, rolled back and verified.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from demo.processes import CannotRun, Processes, check_port, only_one
+from demo.report import Report, read_report
+
+FOLDER = Path(os.environ.get("LOSSGUARD_DIR", ".lossguard")).absolute()
+STEPS = 600
+FAULT = "corrupt@320"
+CollectorPort = Annotated[int, typer.Option(min=1, max=65535, help="port of the collector")]
+DashboardPort = Annotated[int, typer.Option(min=1, max=65535, help="port of the dashboard")]
+
+app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+console = Console(highlight=False)
+
+
+@app.callback(invoke_without_command=True)
+def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard_port: DashboardPort = 8501) -> None:
+    """Train, break, and watch it mended."""
+    if context.invoked_subcommand is not None:
+        return
+    folder = FOLDER / "demo"
+    run_id = time.strftime("demo-%Y%m%d-%H%M%S")
+    with services(folder, f"sqlite:///{folder}/lossguard.db", collector_port, dashboard_port) as running:
+        console.print(f"[bold]dashboard[/]  {running.dashboard}/run?run={run_id}")
+        console.print(
+            f"training {STEPS} steps on the Python standard library's source; one fault is planted: {FAULT}\n"
+        )
+        train(running.processes, folder, running.collector, run_id)
+        report = read_report(running.collector, run_id)
+        show(report)
+        if sys.stdout.isatty():
+            console.print(f"\nthe dashboard stays up on {running.dashboard} until Ctrl-C")
+            signal.pause()
+    raise typer.Exit(0 if report.verified else 1)
+
+
+@app.command()
+def serve(collector_port: CollectorPort = 8000, dashboard_port: DashboardPort = 8501) -> None:
+    """Collector and dashboard, until Ctrl-C."""
+    database = os.environ.get("LOSSGUARD_DATABASE_URL", f"sqlite:///{FOLDER}/lossguard.db")
+    with services(FOLDER / "serve", database, collector_port, dashboard_port) as running:
+        console.print(f"[bold]collector[/]  {running.collector} (API at /docs; point LOSSGUARD_URL at it)")
+        console.print(f"[bold]dashboard[/]  {running.dashboard}\nCtrl-C ends both")
+        signal.pause()
+
+
+class Running:
+    """Collector and dashboard, up and answering."""
+
+    def __init__(self, processes: Processes, collector_port: int, dashboard_port: int) -> None:
+        self.processes = processes
+        self.collector = f"http://127.0.0.1:{collector_port}"
+        self.dashboard = f"http://127.0.0.1:{dashboard_port}"
+
+
+@contextmanager
+def services(folder: Path, database: str, collector_port: int, dashboard_port: int) -> Iterator[Running]:
+    """Collector and dashboard on these ports; they end with the block. What stands in the way is told in a sentence."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        lock = only_one(folder / "lock")
+        check_port(collector_port, "collector", "--collector-port")
+        check_port(dashboard_port, "dashboard", "--dashboard-port")
+        with lock, Processes(folder / "logs") as processes:
+            running = Running(processes, collector_port, dashboard_port)
+            environment = {"LOSSGUARD_DATABASE_URL": database}
+            processes.start(
+                "collector", "-m", "monitor", "serve", "--port", str(collector_port), environment=environment
+            )
+            processes.wait_until_up("collector", f"{running.collector}/healthz")
+            processes.start("dashboard", "-m", "dashboard", "--port", str(dashboard_port), environment=environment)
+            processes.wait_until_up("dashboard", f"{running.dashboard}/_stcore/health")
+            yield running
+    except CannotRun as reason:
+        typer.echo(f"demo: {reason}", err=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        typer.echo("\ndemo: stopped; every process of it has ended", err=True)
+        raise typer.Exit(130) from None
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def train(processes: Processes, folder: Path, collector: str, run_id: str) -> None:
+    """Train to the end, shown as it goes. Raises CannotRun when the trainer fails."""
+    out = folder / "checkpoints"
+    shutil.rmtree(out, ignore_errors=True)
+    arguments = ["--recipe", "tiny", "--steps", str(STEPS), "--fault", FAULT, "--run-id", run_id, "--out", str(out)]
+    environment = {"LOSSGUARD_URL": collector, "LOSSGUARD_DIR": str(folder / "spool")}
+    trainer = processes.start("trainer", "-m", "trainer", "run", *arguments, environment=environment, show=True)
+    code = trainer.wait()
+    shutil.rmtree(out, ignore_errors=True)
+    if code != 0:
+        raise CannotRun(f"the trainer ended with exit code {code}")
+
+
+def show(report: Report) -> None:
+    table = Table(title=f"run {report.run_id}", show_header=False, title_justify="left")
+    for label, text in report.lines():
+        table.add_row(label, text)
+    console.print()
+    console.print(table)
+
+
+if __name__ == "__main__":
+    app()

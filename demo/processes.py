@@ -1,0 +1,122 @@
+"""Processes that end with the one that started them, however that ends."""
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import urllib3
+
+PR_SET_PDEATHSIG = 1
+
+
+class CannotRun(Exception):
+    """One sentence that says what stands in the way and what to do about it."""
+
+
+def only_one(lock: Path) -> IO[str]:
+    """Hold `lock` until the process ends. Raises CannotRun when another process holds it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    handle = lock.open("a+")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.seek(0)
+        holder = handle.read().strip()
+        handle.close()
+        raise CannotRun(
+            f"another demo is running here (process {holder}); wait for it, or end it with Ctrl-C"
+        ) from None
+    handle.truncate(0)
+    handle.write(str(os.getpid()))
+    handle.flush()
+    return handle
+
+
+def check_port(port: int, what: str, option: str) -> None:
+    """Raise CannotRun when something listens on `port` of this machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            message = f"port {port} for the {what} is in use; end what listens there, or choose another with {option}"
+            raise CannotRun(message) from None
+
+
+class Processes:
+    """A group of child processes; leaving the block ends them all, the last started first."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._running: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def __enter__(self) -> "Processes":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for name, process in reversed(self._running):
+            end(name, process)
+
+    def log_of(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def start(
+        self, name: str, *arguments: str, environment: Mapping[str, str], show: bool = False
+    ) -> subprocess.Popen[bytes]:
+        """Start `python ARGUMENTS`; what it prints goes to its log, or to our own output when `show`."""
+        self._logs.mkdir(parents=True, exist_ok=True)
+        with self.log_of(name).open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=None if show else log,
+                stderr=None if show else log,
+                start_new_session=True,  # Ctrl-C reaches us alone; we end the others in order
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+        self._running.append((name, process))
+        return process
+
+    def wait_until_up(self, name: str, url: str, *, timeout: float = 60.0) -> None:
+        """Wait until `url` answers. Raises CannotRun with the end of the log when the process ends before."""
+        process = dict(self._running)[name]
+        deadline = time.monotonic() + timeout
+        http = urllib3.PoolManager(retries=False, timeout=1.0)
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise CannotRun(f"the {name} did not start:\n{self._last_lines(name)}")
+            try:
+                if http.request("GET", url).status == 200:
+                    return
+            except urllib3.exceptions.HTTPError:
+                time.sleep(0.1)
+        raise CannotRun(f"the {name} did not answer within {timeout:.0f} s; its log is {self.log_of(name)}")
+
+    def _last_lines(self, name: str) -> str:
+        return "\n".join(self.log_of(name).read_text(errors="replace").splitlines()[-5:])
+
+
+def end(name: str, process: subprocess.Popen[bytes], *, patience: float = 15.0) -> None:
+    """Ask a process to stop, and stop it for certain when it has not after `patience` seconds."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        print(f"the {name} does not stop; killing it", file=sys.stderr)
+        process.kill()
+        process.wait()
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

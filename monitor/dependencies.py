@@ -1,0 +1,50 @@
+"""What a route asks for: a session that reads or writes, the time, the counters, and the right to ask at all."""
+
+import hmac
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.orm import Session
+
+from db.engine import reading, writing
+from monitor.problems import Problem
+from monitor.settings import Settings
+from monitor.telemetry import Counters
+
+
+def _reading(request: Request) -> Iterator[Session]:
+    with reading(request.app.state.engine) as session:
+        yield session
+
+
+def _writing(request: Request) -> Iterator[Session]:
+    with writing(request.app.state.engine) as session:
+        yield session
+
+
+def _now(request: Request) -> float:
+    now: float = request.app.state.clock()
+    return now
+
+
+def _counters(request: Request) -> Counters:
+    counters: Counters = request.app.state.counters
+    return counters
+
+
+# scope="function": the transaction has ended before the answer is sent, so what is acknowledged is stored.
+Reading = Annotated[Session, Depends(_reading, scope="function")]
+Writing = Annotated[Session, Depends(_writing, scope="function")]
+Now = Annotated[float, Depends(_now)]
+Telemetry = Annotated[Counters, Depends(_counters)]
+
+
+def authorized(request: Request) -> None:
+    """Raise Problem 401 unless the request carries the configured token."""
+    settings: Settings = request.app.state.settings
+    if settings.token is None:
+        return
+    wanted = f"Bearer {settings.token.get_secret_value()}"
+    if not hmac.compare_digest(request.headers.get("authorization", "").encode(), wanted.encode()):
+        raise Problem(401, "not authorized", "send the collector's token: Authorization: Bearer <LOSSGUARD_TOKEN>")

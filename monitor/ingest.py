@@ -1,0 +1,204 @@
+"""One report, one transaction: drop what is known, store the rest, advance the detection, answer with open orders."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db import commands, queries, step_rows
+from db.models import Order, Run, Segment
+from lossguard.protocol import OrderState, RunState
+from monitor import watching
+from monitor.columns import Column, decode, rows
+from monitor.detection import Effect, Watch
+from monitor.problems import bad_report, unknown
+from monitor.schemas import AnswerIn, EventIn, FinishIn, ReportIn, RunIn, SegmentIn
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a report: new steps, steps that were known already, and the orders that are open."""
+
+    accepted: int
+    duplicates: int
+    orders: Sequence[Order]
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """The part of a report that the store did not have: columns of equal length."""
+
+    steps: list[int]
+    times: list[float]
+    metrics: Mapping[str, Column]
+
+    def between(self, first: int, last: int) -> "Fresh":
+        """The rows at positions [first, last)."""
+        metrics = {name: column[first:last] for name, column in self.metrics.items()}
+        return Fresh(self.steps[first:last], self.times[first:last], metrics)
+
+
+def register(session: Session, spec: RunIn, *, now: float) -> tuple[Run, bool]:
+    """The run, made when it is new: (run, whether it was)."""
+    return commands.register_run(
+        session, values=spec.model_dump() | {"config": watching.encode(spec.config), "policy": None}, now=now
+    )
+
+
+def open_segment(session: Session, run_id: str, spec: SegmentIn, *, now: float) -> Segment:
+    """The segment with this key, made when it is new; the detection goes back to where it stood before the fork."""
+    run = locked(session, run_id)
+    segment, is_new = commands.open_segment(
+        session,
+        run=run,
+        key=spec.key,
+        fork_step=spec.fork_step,
+        reason=spec.reason,
+        order_id=spec.order,
+        opened_at=spec.opened_at,
+    )
+    if is_new and segment.number > 0 and segment.fork_step is not None:
+        _fork(session, run, segment, now)
+    return segment
+
+
+def _fork(session: Session, run: Run, segment: Segment, now: float) -> None:
+    assert segment.fork_step is not None
+    watch = watching.bring_up(session, run)
+    effects = watching.fork(session, run, watch, step=segment.fork_step, reason=segment.reason)
+    watching.put_down(session, run, watch, effects, segment=segment.number, now=now)
+
+
+def locked(session: Session, run_id: str) -> Run:
+    """The run, locked; raises Problem 404 when there is none."""
+    run = commands.lock_run(session, run_id=run_id)
+    if run is None:
+        raise unknown("run", run_id)
+    return run
+
+
+def take_report(session: Session, run_id: str, report: ReportIn, *, now: float) -> Receipt:
+    """Store a report and act on it. Raises Problem when it is malformed: then nothing of it is stored."""
+    metrics = decode(report)
+    run = locked(session, run_id)
+    segment = session.get(Segment, (run.pk, report.segment))
+    if segment is None:
+        raise bad_report(f"the run has no segment {report.segment}; open it first", "segment")
+    run.last_report_at = now
+    known = step_rows.known_steps(session, run=run, segment=segment.number, steps=report.steps)
+    fresh = _without(known, Fresh(report.steps, report.times, metrics))
+    if fresh.steps and segment.fork_step is None:
+        commands.settle_fork(session, run=run, segment=segment, first_step=fresh.steps[0])
+        if segment.number > 0:
+            _fork(session, run, segment, now)
+    _store_and_watch(session, run, segment, report, fresh, now)
+    return Receipt(len(fresh.steps), len(known), queries.orders(session, run=run, open_only=True))
+
+
+def _without(known: set[int], given: Fresh) -> Fresh:
+    if not known:
+        return given
+    kept = [position for position, step in enumerate(given.steps) if step not in known]
+    return Fresh(
+        [given.steps[position] for position in kept],
+        [given.times[position] for position in kept],
+        {name: [column[position] for position in kept] for name, column in given.metrics.items()},
+    )
+
+
+def _store_and_watch(session: Session, run: Run, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> None:
+    step_rows.insert_steps(
+        session, run=run, segment=segment.number, steps=fresh.steps, times=fresh.times, metrics=fresh.metrics
+    )
+    events = [event for event in report.events if _record_event(session, run, segment, event)]
+    if report.restorable_steps is not None:
+        run.restorable_steps = report.restorable_steps
+    before = segment.last_step
+    in_order = bool(fresh.steps) and (before is None or fresh.steps[0] > before)
+    if fresh.steps:
+        commands.grow_segment(segment, steps=fresh.steps)
+    if not (fresh.steps or events or report.restorable_steps is not None) or not _is_newest(session, run, segment):
+        return
+    watch = watching.bring_up(session, run)
+    # Steps that arrive behind their successors are stored, but the detectors have gone past them.
+    effects = _feed(watch, fresh if in_order else fresh.between(0, 0), events, report.restorable_steps)
+    watching.put_down(session, run, watch, effects, segment=segment.number, now=now)
+    if in_order:
+        watching.snapshot(session, run, watch, segment=segment.number, before=before, step=fresh.steps[-1])
+
+
+def _is_newest(session: Session, run: Run, segment: Segment) -> bool:
+    """Whether the detection follows this segment: late reports of one that was left are stored only."""
+    newest = session.scalar(
+        sa.select(sa.func.max(Segment.number)).where(Segment.run_pk == run.pk, Segment.fork_step.is_not(None))
+    )
+    return newest is None or segment.number >= newest
+
+
+def _record_event(session: Session, run: Run, segment: Segment, event: EventIn) -> bool:
+    return commands.add_event(
+        session,
+        run=run,
+        key=event.key,
+        segment=segment.number,
+        step=event.step,
+        time=event.time,
+        kind=event.kind,
+        details=watching.encode(event.details),
+    )
+
+
+def _feed(watch: Watch, fresh: Fresh, events: list[EventIn], restorable: list[int] | None) -> list[Effect]:
+    """Feed rows and declared events in the order of their steps."""
+    effects: list[Effect] = []
+    start = 0
+    for event in sorted(events, key=lambda event: -1 if event.step is None else event.step):
+        step = watch_step(event, fresh)
+        end = sum(known < step for known in fresh.steps)
+        if end > start:
+            effects += _feed_rows(watch, fresh.between(start, end), restorable)
+            start = end
+        effects += watch.declare(step, event.kind, event.details)
+    return effects + _feed_rows(watch, fresh.between(start, len(fresh.steps)), restorable)
+
+
+def watch_step(event: EventIn, fresh: Fresh) -> int:
+    """The step from which a declared event holds; without one, the first of the report that carries it."""
+    if event.step is not None:
+        return event.step
+    return fresh.steps[0] if fresh.steps else 0
+
+
+def _feed_rows(watch: Watch, fresh: Fresh, restorable: list[int] | None) -> list[Effect]:
+    return watch.feed(rows(fresh.steps, fresh.times, fresh.metrics), restorable=restorable)
+
+
+def take_answer(session: Session, order_id: int, answer: AnswerIn, *, now: float) -> Order:
+    """What the trainer did about an order; told again, it changes nothing."""
+    order = session.get(Order, order_id)
+    if order is None:
+        raise unknown("order", order_id)
+    run = session.get_one(Run, order.run_pk)
+    locked(session, run.id)
+    session.refresh(order)
+    state = OrderState(answer.state)
+    told = answer.model_dump(exclude={"state"})
+    if not commands.answer_order(session, order=order, state=state, now=now, **told):
+        return order
+    watch = watching.bring_up(session, run)
+    if state is OrderState.APPLIED:
+        effects = watch.applied(
+            order.intervention, rewound_to=answer.rewound_to, skip_from=answer.skip_from, skip_to=answer.skip_to
+        )
+    else:
+        effects = watch.failed(order.intervention, answer.detail)
+    newest = queries.segments(session, run=run)[-1].number
+    watching.put_down(session, run, watch, effects, segment=newest, now=now)
+    return order
+
+
+def finish(session: Session, run_id: str, spec: FinishIn, *, now: float) -> Run:
+    run = locked(session, run_id)
+    commands.finish_run(session, run=run, state=RunState(spec.state), at=spec.at, now=now)
+    return run

@@ -1,0 +1,73 @@
+"""What a person decides about a run: approve, reject, roll back, release, change the policy, delete."""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db import commands, queries
+from db.models import Intervention, Run
+from monitor import watching
+from monitor.detection import Effect, IllegalTransition, Policy, Watch
+from monitor.ingest import locked
+from monitor.problems import Problem, unknown
+from monitor.schemas import RollbackIn
+
+
+def decide(session: Session, intervention_id: int, *, approved: bool, now: float) -> Intervention:
+    """Approve or reject a proposed intervention. Raises Problem 409 when it is not waiting for a decision."""
+    intervention = session.get(Intervention, intervention_id)
+    if intervention is None:
+        raise unknown("intervention", intervention_id)
+    run = locked(session, session.get_one(Run, intervention.run_pk).id)
+    session.refresh(intervention)
+    verb = Watch.approve if approved else Watch.reject
+    _act(session, run, lambda watch: verb(watch, intervention.number), now)
+    session.refresh(intervention)
+    return intervention
+
+
+def roll_back(session: Session, run_id: str, wish: RollbackIn, *, now: float) -> Run:
+    """A person's order to roll back."""
+    run = locked(session, run_id)
+    _act(
+        session,
+        run,
+        lambda watch: watch.rollback(rewind_to=wish.rewind_to, skip_to=wish.skip_to, reason=wish.reason),
+        now,
+    )
+    return run
+
+
+def release(session: Session, run_id: str, *, now: float) -> Run:
+    """End a hold: the trainer goes on from where it stands."""
+    run = locked(session, run_id)
+    _act(session, run, lambda watch: watch.release(), now)
+    return run
+
+
+def set_policy(session: Session, run_id: str, wish: dict[str, Any], *, now: float) -> Policy:
+    """Change the run's policy; fields that are not named keep their defaults. Raises Problem 422 for a bad field."""
+    run = locked(session, run_id)
+    try:
+        policy = Policy.from_dict(wish)
+    except (TypeError, ValueError) as error:
+        raise Problem(422, "the policy is malformed; nothing was changed", str(error), ["body"]) from None
+    run.policy = policy.to_dict()
+    watch = watching.bring_up(session, run)  # takes the new policy up
+    commands.save_watch(session, run=run, state=watch.state_dict())
+    return policy
+
+
+def _act(session: Session, run: Run, do: Callable[[Watch], list[Effect]], now: float) -> None:
+    watch = watching.bring_up(session, run)
+    try:
+        effects = do(watch)
+    except (IllegalTransition, ValueError) as error:
+        raise Problem(409, "not possible now; nothing was changed", str(error), ["path"]) from None
+    newest = max((segment.number for segment in queries.segments(session, run=run)), default=0)
+    watching.put_down(session, run, watch, effects, segment=newest, now=now)
+
+
+def delete(session: Session, run_id: str) -> None:
+    commands.delete_run(session, run=locked(session, run_id))

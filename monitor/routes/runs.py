@@ -1,0 +1,86 @@
+"""Runs, their segments and reports: what the trainer's side of the protocol needs."""
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from db import queries
+from monitor import ingest, operate, views
+from monitor.dependencies import Now, Reading, Telemetry, Writing
+from monitor.problems import unknown
+from monitor.schemas import FinishIn, ReportIn, RunIn, SegmentIn
+
+router = APIRouter(prefix="/runs", tags=["runs"])
+
+
+@router.post("", status_code=201)
+def register(spec: RunIn, response: Response, session: Writing, now: Now) -> dict[str, Any]:
+    """Make a run, or take up one with the same id (200)."""
+    run, is_new = ingest.register(session, spec, now=now)
+    if not is_new:
+        response.status_code = 200
+    return views.run(run)
+
+
+@router.get("")
+def list_runs(session: Reading, project: str | None = None) -> list[dict[str, Any]]:
+    """All runs, the newest first."""
+    return [views.run(run) for run in queries.runs(session, project=project)]
+
+
+@router.get("/{run_id}")
+def show(run_id: str, session: Reading) -> dict[str, Any]:
+    """A run with its segments, interventions, orders, skip ledger, events and newest step."""
+    run = queries.run_named(session, run_id=run_id)
+    if run is None:
+        raise unknown("run", run_id)
+    names = queries.metric_names(session, run=run)
+    return views.run(run) | {
+        "metrics": names,
+        "newest_step": views.step(queries.newest_step(session, run=run), names),
+        "segments": [views.record(row) for row in queries.segments(session, run=run)],
+        "interventions": [views.record(row) for row in queries.interventions(session, run=run)],
+        "orders": [views.record(row) for row in queries.orders(session, run=run)],
+        "skip_ledger": [views.record(row) for row in queries.skip_ledger(session, run=run)],
+        "events": [views.record(row) for row in queries.events(session, run=run)],
+    }
+
+
+@router.post("/{run_id}/segments")
+def open_segment(run_id: str, spec: SegmentIn, session: Writing, now: Now) -> dict[str, Any]:
+    """Open a segment, or tell the number of the one with the same key."""
+    segment = ingest.open_segment(session, run_id, spec, now=now)
+    return {"segment": segment.number, "parent": segment.parent, "fork_step": segment.fork_step}
+
+
+@router.post("/{run_id}/reports")
+def report(run_id: str, spec: ReportIn, session: Writing, now: Now, telemetry: Telemetry) -> dict[str, Any]:
+    """Store step reports and answer with the orders that are open. An empty report is a heartbeat."""
+    receipt = ingest.take_report(session, run_id, spec, now=now)
+    telemetry.count_report(receipt)
+    return {
+        "accepted": receipt.accepted,
+        "duplicates": receipt.duplicates,
+        "orders": [views.order(order) for order in receipt.orders],
+    }
+
+
+@router.post("/{run_id}/finish")
+def finish(run_id: str, spec: FinishIn, session: Writing, now: Now) -> dict[str, Any]:
+    """The run has ended, or was interrupted."""
+    return views.run(ingest.finish(session, run_id, spec, now=now))
+
+
+@router.delete("/{run_id}", status_code=204)
+def delete(run_id: str, session: Writing) -> None:
+    """Delete a run and everything that belongs to it."""
+    operate.delete(session, run_id)
+
+
+@router.get("/{run_id}/incidents")
+def incidents(run_id: str, session: Reading) -> list[dict[str, Any]]:
+    """The run's incidents, oldest first."""
+    run = queries.run_named(session, run_id=run_id)
+    if run is None:
+        raise unknown("run", run_id)
+    return [views.record(row) for row in queries.incidents(session, run=run)]

@@ -1,0 +1,33 @@
+"""Metrics over steps."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from db import queries
+from db.lineage import Stretch
+from monitor import views
+from monitor.dependencies import Reading
+from monitor.problems import unknown
+
+router = APIRouter(prefix="/runs", tags=["series"])
+
+
+@router.get("/{run_id}/series")
+def series(
+    run_id: str,
+    session: Reading,
+    metric: Annotated[str, Query(min_length=1, max_length=128)],
+    first: Annotated[int | None, Query(alias="from", ge=0, lt=2**62)] = None,
+    last: Annotated[int | None, Query(alias="to", ge=0, lt=2**62)] = None,
+    points: Annotated[int, Query(ge=1, le=20_000)] = 1500,
+    segment: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
+) -> dict[str, Any]:
+    """At most about `points` exact buckets of a metric over the live line, or over one whole segment."""
+    run = queries.run_named(session, run_id=run_id)
+    if run is None:
+        raise unknown("run", run_id)
+    stretches = queries.live(session, run=run) if segment is None else [Stretch(segment, 0, None)]
+    return views.series(
+        queries.series(session, run=run, stretches=stretches, metric=metric, first=first, last=last, points=points)
+    )

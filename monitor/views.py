@@ -1,0 +1,41 @@
+"""Stored rows as the protocol shows them (JSON-able; numbers that are not finite encoded)."""
+
+from dataclasses import asdict
+from typing import Any
+
+from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
+from db.queries import Series
+from db.step_rows import metric_value
+from lossguard.protocol import encode_number
+from monitor.watching import policy_of
+
+Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event
+
+ORDER_FIELDS = ("id", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "reason")
+"""What the trainer is told of an order; `record` has the rest."""
+
+
+def record(row: Stored) -> dict[str, Any]:
+    """Every column of a stored row but the keys that only the store needs."""
+    names = [column.key for column in row.__table__.columns if column.key not in ("pk", "run_pk")]
+    return {name: getattr(row, name) for name in names}
+
+
+def order(row: Order) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in ORDER_FIELDS}
+
+
+def run(row: Run) -> dict[str, Any]:
+    return record(row) | {"policy": policy_of(row).to_dict()}
+
+
+def step(row: Step | None, names: list[str]) -> dict[str, Any] | None:
+    """The metrics of one step."""
+    if row is None:
+        return None
+    values = {name: encode_number(metric_value(row, name)) for name in names}
+    return {"step": row.step, "segment": row.segment, "time": row.time, "metrics": values}
+
+
+def series(columns: Series) -> dict[str, Any]:
+    return asdict(columns)

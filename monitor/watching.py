@@ -1,0 +1,152 @@
+"""Between the pure detection and the store: brings a run's Watch up, feeds it, and writes what it concludes.
+
+Everything here happens inside the transaction of the report that caused it.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db import commands, queries
+from db.lineage import Stretch
+from db.models import Run
+from lossguard.protocol import CAN_ROLL_BACK, encode_number
+from monitor.columns import stored_rows
+from monitor.detection import (
+    Effect,
+    Incident,
+    IncidentChanged,
+    Intervention,
+    InterventionChanged,
+    InterventionState,
+    Mode,
+    Outlier,
+    Policy,
+    Rows,
+    Watch,
+)
+
+SNAPSHOT_EVERY = 250
+"""Steps between two kept detectors' states; a fork relearns at most about so many steps from the stored rows."""
+
+TAKEN_BACK = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
+
+
+def policy_of(run: Run) -> Policy:
+    """The run's own policy; by default PaLM's rule, acting by itself on the runs that can be rolled back."""
+    return Policy(mode=Mode.AUTO) if run.policy is None else Policy.from_dict(run.policy)
+
+
+def bring_up(session: Session, run: Run) -> Watch:
+    """The run's Watch as it stood after the last report."""
+    policy = policy_of(run)
+    watch = Watch(policy=policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
+    state = queries.watch_state(session, run=run)
+    if state is not None:
+        watch.load_state_dict(state)
+        watch.set_policy(policy)
+    return watch
+
+
+def put_down(session: Session, run: Run, watch: Watch, effects: Iterable[Effect], *, segment: int, now: float) -> None:
+    """Write what the Watch concluded, then where it stands."""
+    for effect in effects:
+        _record(session, run, effect, segment, now)
+    commands.save_watch(session, run=run, state=watch.state_dict())
+
+
+def snapshot(session: Session, run: Run, watch: Watch, *, segment: int, before: int | None, step: int) -> None:
+    """Keep the detectors' state when the segment has passed another multiple of SNAPSHOT_EVERY steps."""
+    if before is None or step // SNAPSHOT_EVERY > before // SNAPSHOT_EVERY:
+        commands.save_snapshot(session, run=run, segment=segment, step=step, state=watch.detectors_state())
+
+
+def fork(session: Session, run: Run, watch: Watch, *, step: int, reason: str) -> list[Effect]:
+    """A new segment begins at `step`: put the detectors back to where they stood before it on the live line."""
+    known = queries.snapshot_before(session, run=run, step=step)
+    first, state = (0, None) if known is None else (known[0] + 1, known[1])
+    return watch.fork(step, reason, _history(session, run, first, step), state)
+
+
+def _history(session: Session, run: Run, first: int, last: int) -> Iterator[Rows]:
+    """The live line's rows [first, last) in chunks."""
+    for stretch in queries.live(session, run=run):
+        end = last if stretch.last is None else min(last, stretch.last)
+        cut = Stretch(stretch.segment, max(first, stretch.first), end)
+        if cut.first < end:
+            for steps in queries.steps_of(session, run=run, stretch=cut):
+                yield stored_rows(steps)
+
+
+def _record(session: Session, run: Run, effect: Effect, segment: int, now: float) -> None:
+    match effect:
+        case IncidentChanged(incident):
+            _record_incident(session, run, incident, segment, now)
+        case InterventionChanged(intervention):
+            _record_intervention(session, run, intervention, now)
+        case Outlier(step, signal, value, score):
+            details = {"signal": signal, "value": encode_number(value), "score": encode_number(score)}
+            key = f"outlier-{segment}-{step}-{signal}"
+            commands.add_event(
+                session, run=run, key=key, segment=segment, step=step, time=now, kind="outlier", details=details
+            )
+
+
+def _record_incident(session: Session, run: Run, incident: Incident, segment: int, now: float) -> None:
+    commands.save_incident(
+        session,
+        run=run,
+        number=incident.number,
+        segment=segment,
+        now=now,
+        kind=incident.kind,
+        state=incident.state,
+        signal=incident.signal,
+        onset_step=incident.onset_step,
+        detected_step=incident.detected_step,
+        peak_step=incident.peak_step,
+        end_step=incident.end_step,
+        score=_finite(incident.score),
+        outcome=incident.outcome,
+        details=encode(asdict(incident)),
+    )
+
+
+def _record_intervention(session: Session, run: Run, intervention: Intervention, now: float) -> None:
+    row = commands.save_intervention(
+        session,
+        run=run,
+        number=intervention.number,
+        now=now,
+        incident=intervention.incident,
+        kind=intervention.kind,
+        state=intervention.state,
+        attempt=intervention.attempt,
+        rewind_to=intervention.rewind_to,
+        skip_from=intervention.skip_from,
+        skip_to=intervention.skip_to,
+        lr_scale=intervention.lr_scale,
+        details=encode(asdict(intervention)),
+    )
+    if intervention.state is InterventionState.ORDERED:
+        commands.issue_order(session, intervention=row, reason="; ".join(intervention.reasons), now=now)
+    elif intervention.state in TAKEN_BACK and (order := queries.order_of(session, intervention=row)) is not None:
+        commands.withdraw_order(session, order=order, detail=f"the intervention is {row.state}", now=now)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def encode(value: Any) -> Any:
+    """A JSON-able copy in which numbers that are not finite are written as the protocol writes them."""
+    if isinstance(value, float):
+        return encode_number(value)
+    if isinstance(value, dict):
+        return {str(name): encode(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    return value

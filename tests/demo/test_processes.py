@@ -1,0 +1,77 @@
+"""The demo's processes end with it, and what stands in its way is told in a sentence."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from demo.processes import CannotRun, Processes, check_port, only_one
+
+SLEEP = "import time; time.sleep(600)"
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    return state != "Z"
+
+
+def wait_until_gone(pid: int) -> bool:
+    deadline = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not alive(pid)
+
+
+def test_leaving_the_block_ends_every_process(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        pids = [processes.start(str(number), "-c", SLEEP, environment={}).pid for number in range(2)]
+        assert all(alive(pid) for pid in pids)
+    assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
+def test_processes_end_even_when_the_demo_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from demo.processes import Processes\n"
+        f"p = Processes(Path({str(tmp_path)!r})).start('x', '-c', {SLEEP!r}, environment={{}})\n"
+        "print(p.pid, flush=True); p.wait()"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    assert wait_until_gone(child)
+
+
+def test_a_process_that_ends_early_is_told_with_its_last_words(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        processes.start("collector", "-c", "raise SystemExit('no room')", environment={})
+        with pytest.raises(CannotRun, match="no room"):
+            processes.wait_until_up("collector", "http://127.0.0.1:9/")
+
+
+def test_a_port_in_use_is_told_with_the_option_that_changes_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotRun, match=rf"port {port} for the collector is in use.*--collector-port"):
+            check_port(port, "collector", "--collector-port")
+    check_port(port, "collector", "--collector-port")
+
+
+def test_a_second_demo_is_told_of_the_first(tmp_path: Path) -> None:
+    with only_one(tmp_path / "lock"), pytest.raises(CannotRun, match=f"process {os.getpid()}"):
+        only_one(tmp_path / "lock")
+    only_one(tmp_path / "lock").close()

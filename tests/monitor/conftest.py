@@ -1,0 +1,24 @@
+"""An application over a fresh store, and a client for it."""
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from monitor.app import create_app
+from monitor.settings import Settings
+from tests.monitor.client import NOW
+
+
+@pytest.fixture
+def http(sqlite_engine: sa.Engine) -> Iterator[TestClient]:
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as client:
+        yield client
+
+
+@pytest.fixture
+def http_on_both(engine: sa.Engine) -> Iterator[TestClient]:
+    """The same on SQLite and on PostgreSQL."""
+    with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW)) as client:
+        yield client

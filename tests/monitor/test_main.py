@@ -1,0 +1,102 @@
+"""The collector's commands as a user runs them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import urllib3
+
+from demo.processes import Processes
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def monitor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "monitor", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    with Processes(tmp_path / "logs") as group:
+        yield group
+
+
+@pytest.mark.slow
+def test_serve_makes_its_database_and_answers(processes: Processes, tmp_path: Path) -> None:
+    port = free_port()
+    environment = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{tmp_path}/new/folder/l.db"}
+    process = processes.start("collector", "-m", "monitor", "serve", "--port", str(port), environment=environment)
+    processes.wait_until_up("collector", f"http://127.0.0.1:{port}/readyz")
+    with urllib3.PoolManager() as http:
+        paths = http.request("GET", f"http://127.0.0.1:{port}/openapi.json").json()["paths"]
+    assert "/api/v1/runs/{run_id}/reports" in paths
+    process.terminate()
+    assert process.wait(20) in (0, -15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (("serve", "--host", "0.0.0.0"), {}, "LOSSGUARD_TOKEN"),
+        (("serve",), {"LOSSGUARD_DATABASE_URL": "mysql://x/y"}, "postgresql"),
+        (("serve",), {"LOSSGUARD_DATABASE_URL": "nonsense"}, "sqlite:///"),
+        (("serve",), {"LOSSGUARD_DATABASE_URL": "sqlite:////proc/nowhere/x.db"}, "/proc/nowhere"),
+        (("serve",), {"LOSSGUARD_MAX_REPORT_BYTES": "many"}, "LOSSGUARD_MAX_REPORT_BYTES"),
+        (("backtest", "missing.csv"), {}, "missing.csv"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    arguments: tuple[str, ...], environment: dict[str, str], words: str
+) -> None:
+    port = ("--port", str(free_port())) if arguments[0] == "serve" else ()
+    done = monitor(*arguments, *port, **environment)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_one_sentence_and_exit_code_2() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = monitor("serve", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 2
+    assert "choose another with --port" in done.stderr
+
+
+@pytest.mark.slow
+def test_backtest_prints_one_json_object_a_line(tmp_path: Path) -> None:
+    rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)] + ["300,nan", "301,nan"]
+    curve = tmp_path / "curve.csv"
+    curve.write_text("step,loss\n" + "\n".join(rows))
+    done = monitor("backtest", str(curve), str(curve), "--json")
+    assert done.returncode == 0, done.stderr
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first == second
+    assert first["steps"] == 302
+    (incident,) = first["incidents"]
+    assert (incident["kind"], incident["detected_step"]) == ("nonfinite", 300)
+    assert incident["action"]["kind"] == "rollback"
+    assert set(incident) >= {
+        *("kind", "signal", "onset_step", "detected_step", "peak_step", "end_step", "score", "outcome", "action")
+    }

@@ -1,0 +1,102 @@
+"""Bad input is answered with what was wrong and where, and nothing of it is stored."""
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+from pydantic import SecretStr
+
+from db import migrate
+from db.engine import create_engine
+from lossguard.protocol import API
+from monitor.app import create_app
+from monitor.settings import Settings
+from tests.monitor.client import Trainer
+
+GOOD: dict[str, Any] = {"segment": 0, "steps": [0, 1], "times": [1.0, 2.0], "metrics": {"loss": [1.0, 2.0]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"metrics": {"loss": [1.0]}}, ["metrics", "loss"]),
+        ({"metrics": {"loss": [1.0, "oops"]}}, ["metrics", "loss", 1]),
+        ({"metrics": {"loss": [1.0, True]}}, ["metrics", "loss", 1]),
+        ({"metrics": {"loss": [1.0, [2.0]]}}, ["metrics", "loss", 1]),
+        ({"metrics": {"loss": [1.0, 10**400]}}, ["metrics", "loss", 1]),
+        ({"steps": [1, 0]}, ["steps", 1]),
+        ({"steps": [1, 1]}, ["steps", 1]),
+        ({"steps": [-1, 0]}, ["body", "steps", 0]),
+        ({"steps": ["x", 0]}, ["body", "steps", 0]),
+        ({"times": [1.0]}, ["times"]),
+        ({"times": [1.0, "NaN"]}, ["body", "times", 1]),
+        ({"segment": 7}, ["segment"]),
+        ({"surprise": 1}, ["body", "surprise"]),
+        ({"metrics": {"": [1.0, 2.0]}}, ["body", "metrics", "", "[key]"]),
+    ],
+)
+def test_a_malformed_report_is_told_what_and_where(
+    http: TestClient, change: dict[str, Any], where: list[str | int]
+) -> None:
+    trainer = Trainer(http)
+    trainer.open("a")
+    answer = http.post(f"{API}/runs/r1/reports", json=GOOD | change)
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["where"] == where
+    assert answer.json()["detail"]
+    assert trainer.get()["newest_step"] is None
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"null"])
+def test_a_body_that_is_not_a_report_is_refused(http: TestClient, body: bytes) -> None:
+    Trainer(http).open("a")
+    answer = http.post(f"{API}/runs/r1/reports", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["", "/incidents", "/series?metric=loss"])
+def test_an_unknown_run_is_not_found(http: TestClient, path: str) -> None:
+    answer = http.get(f"{API}/runs/nobody{path}")
+    assert answer.status_code == 404
+    assert "nobody" in answer.json()["detail"]
+
+
+def test_a_report_to_an_unknown_run_or_order_is_not_found(http: TestClient) -> None:
+    assert http.post(f"{API}/runs/nobody/reports", json=GOOD).status_code == 404
+    assert http.put(f"{API}/orders/99", json={"state": "applied"}).status_code == 404
+    assert http.post(f"{API}/interventions/99/approve").status_code == 404
+
+
+def test_a_run_id_that_would_not_fit_in_a_path_is_refused(http: TestClient) -> None:
+    body = {"id": "a/b", "project": "p", "started_at": 1.0}
+    assert http.post(f"{API}/runs", json=body).status_code == 422
+
+
+def test_a_body_beyond_the_limit_is_refused(sqlite_engine: sa.Engine) -> None:
+    app = create_app(Settings(max_report_bytes=1024), engine=sqlite_engine)
+    answer = TestClient(app).post(f"{API}/runs", content=b"x" * 1025)
+    assert answer.status_code == 413
+    assert "LOSSGUARD_MAX_REPORT_BYTES" in answer.json()["detail"]
+
+
+def test_with_a_token_every_route_but_healthz_asks_for_it(sqlite_engine: sa.Engine) -> None:
+    http = TestClient(create_app(Settings(token=SecretStr("secret")), engine=sqlite_engine))
+    assert http.get("/healthz").status_code == 200
+    for path in (f"{API}/runs", "/readyz", "/metrics"):
+        assert http.get(path).status_code == 401
+        assert http.get(path, headers={"authorization": "Bearer wrong"}).status_code == 401
+        assert http.get(path, headers={"authorization": "Bearer secret"}).status_code == 200
+
+
+def test_a_database_that_is_away_is_answered_with_503(tmp_path: Any) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path}/x.db")  # no schema: every query fails
+    http = TestClient(create_app(Settings(), engine=engine))
+    answer = http.get(f"{API}/runs")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert http.get("/readyz").status_code == 503
+    migrate.upgrade(engine)
+    assert http.get("/readyz").status_code == 200
+    engine.dispose()

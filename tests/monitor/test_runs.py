@@ -1,0 +1,99 @@
+"""The trainer's side of the protocol: runs, segments, reports."""
+
+import math
+
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lossguard.protocol import API, decode_number
+from tests.monitor.client import NOW, Trainer
+
+
+def test_a_run_is_registered_once_and_taken_up_again(http_on_both: TestClient) -> None:
+    assert Trainer(http_on_both, config={"lr": 0.1}).registered.status_code == 201
+    assert Trainer(http_on_both).registered.status_code == 200
+    (run,) = http_on_both.get(f"{API}/runs").json()
+    assert (run["id"], run["state"], run["config"]) == ("r1", "running", {"lr": 0.1})
+    assert run["policy"]["mode"] == "auto"
+
+
+def test_a_report_is_stored_and_counted_once(http_on_both: TestClient) -> None:
+    trainer = Trainer(http_on_both)
+    segment = trainer.open("a")
+    first = trainer.report(segment, [0, 1, 2], {"loss": [3.0, 2.0, 1.0]})
+    again = trainer.report(segment, [0, 1, 2, 3], {"loss": [3.0, 2.0, 1.0, 0.5]})
+    assert (first["accepted"], first["duplicates"]) == (3, 0)
+    assert (again["accepted"], again["duplicates"]) == (1, 3)
+    assert trainer.get("/series", metric="loss")["last"] == [3.0, 2.0, 1.0, 0.5]
+
+
+def test_an_empty_report_is_a_heartbeat(http: TestClient) -> None:
+    trainer = Trainer(http)
+    assert trainer.report(trainer.open("a"), [], {}) == {"accepted": 0, "duplicates": 0, "orders": []}
+    assert trainer.get()["last_report_at"] == NOW
+
+
+def test_a_rollback_keeps_both_lines_and_marks_the_live_one(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(150), {"loss": [1.0] * 150})
+    segment = trainer.open("b", 100, "rewind")
+    trainer.report(segment, range(100, 200), {"loss": [2.0] * 100})
+    assert trainer.get("/series", metric="loss")["last"] == [1.0] * 100 + [2.0] * 100
+    assert trainer.get("/series", metric="loss", segment=0)["last"] == [1.0] * 150
+    assert [one["parent"] for one in trainer.get()["segments"]] == [None, 0]
+
+
+def test_a_resume_tells_its_first_step_with_its_first_report(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(10), {"loss": [1.0] * 10})
+    segment = trainer.open("b", None, "resume")
+    trainer.report(segment, [8, 9], {"loss": [1.0, 1.0]})
+    assert [(one["fork_step"], one["parent"]) for one in trainer.get()["segments"]] == [(0, None), (8, 0)]
+
+
+numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(numbers, min_size=1, max_size=8))
+def test_every_number_survives_the_way_through_the_collector(http: TestClient, values: list[float | None]) -> None:
+    http.delete(f"{API}/runs/r1")
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    for step, value in enumerate(values):
+        trainer.report(segment, [step], {"loss": [value]})
+        newest = trainer.get()["newest_step"]["metrics"].get("loss")
+        told = decode_number(newest)
+        assert told == value or (value is not None and told is not None and math.isnan(told) and math.isnan(value))
+
+
+def test_custom_metrics_have_series_too(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), [0, 1], {"loss": [1.0, 1.0], "eval/loss": [None, 2.5]})
+    assert trainer.get("/series", metric="eval/loss")["last"] == [2.5]
+    assert trainer.get()["metrics"] == ["loss", "perplexity", "eval/loss"]
+
+
+def test_declared_events_are_kept_once(http: TestClient) -> None:
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    event = {"key": "e1", "step": 1, "time": NOW, "kind": "learning_rate", "details": {"value": 0.1}}
+    for _ in range(2):
+        trainer.report(segment, [0, 1, 2], {"loss": [1.0] * 3}, events=[event])
+    assert [one["kind"] for one in trainer.get()["events"]] == ["learning_rate"]
+
+
+def test_a_finished_run_says_so(http: TestClient) -> None:
+    trainer = Trainer(http)
+    http.post(f"{API}/runs/r1/finish", json={"state": "interrupted", "at": NOW})
+    assert trainer.get()["state"] == "interrupted"
+    Trainer(http)
+    assert trainer.get()["state"] == "running"
+
+
+def test_a_deleted_run_is_gone(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), [0], {"loss": [1.0]})
+    assert http.delete(f"{API}/runs/r1").status_code == 204
+    assert http.get(f"{API}/runs/r1").status_code == 404

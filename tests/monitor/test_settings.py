@@ -1,0 +1,23 @@
+"""The collector opens itself to the network only with a token."""
+
+import pytest
+from pydantic import SecretStr
+
+from monitor.settings import Settings, UnsafeBind, check_bind
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.9.9"])
+def test_loopback_needs_no_token(host: str) -> None:
+    check_bind(host, Settings())
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
+def test_anything_else_needs_one(host: str) -> None:
+    with pytest.raises(UnsafeBind, match="LOSSGUARD_TOKEN"):
+        check_bind(host, Settings())
+    check_bind(host, Settings(token=SecretStr("x")))
+
+
+def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", "sqlite:///elsewhere.db")
+    assert Settings().database_url == "sqlite:///elsewhere.db"
