@@ -18,7 +18,7 @@ def plain(value: Any) -> float | int:
     if isinstance(value, str | bytes | bytearray):
         raise TypeError(f"{value!r:.40} is not a number")
     try:
-        return float(value)
+        return float(value.item() if hasattr(value, "item") else value)  # float() of a tensor with gradient warns
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"a {type(value).__name__} is not a scalar") from None
 
@@ -27,7 +27,7 @@ def _float_of(value: int) -> float:
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def on_device(value: Any) -> bool:

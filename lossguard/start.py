@@ -49,7 +49,7 @@ def init(
         "id": id,
         "project": project,
         "name": name or id,
-        "config": plain_json(config if config is not None else {}),
+        "config": _config(config),
         **surroundings(),
         "capabilities": list(capabilities),
         "started_at": time.time(),
@@ -57,6 +57,14 @@ def init(
     }
     folder = settings.directory / _folder_name(project) / id
     return _recording(registration, folder.absolute(), settings)
+
+
+def _config(config: Any) -> dict[str, Any]:
+    known = isinstance(config, Mapping) or not hasattr(config, "__dict__")
+    plain = plain_json({} if config is None else config if known else vars(config))
+    if not isinstance(plain, dict):
+        raise ConfigurationError(f"config={config!r:.80} must be a mapping, a dataclass or a namespace")
+    return plain
 
 
 def _folder_name(project: str) -> str:

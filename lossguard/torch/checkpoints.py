@@ -60,7 +60,7 @@ class Checkpoints:
         return sorted(int(match[1]) for match in found if match)
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Save all objects, the random number generators and `state` (tensors and plain values) as the state before `step`.
+        """Save all objects, the random number generators and `state` (tensors, plain values) as of before `step`.
 
         Raises OSError when the disk takes it not, CheckpointError when an object's state could not be read back safely.
         """
@@ -124,7 +124,7 @@ class Checkpoints:
         self._sweep()
 
     def _read(self, folder: Path) -> dict[str, Any]:
-        """All states of a checkpoint by name. Raises CheckpointError when anything about it is not as it was written."""
+        """All states of a checkpoint by name. Raises CheckpointError when anything is not as it was written."""
         try:
             files = json.loads((folder / MANIFEST).read_bytes())["files"]
             for name, expected in files.items():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = {"cpu": 1 << 21}
+CHUNK = {"cpu": 1 << 22}
 """Elements of a chunk of rows: on the CPU what stays in its cache, elsewhere enough to fill the device."""
 BIG_CHUNK = 1 << 26
 
@@ -79,7 +79,7 @@ class _CausalLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        """A row of d loss / d logits: softmax * (1 + 2 * z_weight * log Z) - (1 - smoothing) * one-hot - smoothing / V."""
+        """A row: softmax * (1 + 2 * z_weight * log Z) - (1 - smoothing) * one-hot - smoothing / V, over the count."""
         logits_NV, safe_N, counted_N, log_z_N, count = ctx.saved_tensors
         weight_N = (grad / count).to(log_z_N.dtype) * counted_N
         scale_N = weight_N * (1 + 2 * ctx.z_weight * log_z_N)
@@ -102,9 +102,11 @@ def _row_terms(logits_NV: Tensor, safe_N: Tensor, smoothing: float) -> tuple[Ten
     """log Z, the target's negative log-probability, and the mean of all of them (0 when not smoothing), a row each."""
     dtype = torch.promote_types(logits_NV.dtype, torch.float32)
     log_z_N, nll_N, uniform_N = torch.zeros((3, len(logits_NV)), dtype=dtype, device=logits_NV.device)
+    first = next(_chunks(logits_NV), slice(0))
+    scratch_CV = torch.empty_like(logits_NV[first], dtype=dtype)  # reused: fresh pages cost more than the arithmetic
     for rows in _chunks(logits_NV):
         logits_CV, targets_C1 = logits_NV[rows], safe_N[rows].unsqueeze(1)
-        log_probs_CV = torch.log_softmax(logits_CV, dim=-1, dtype=dtype)
+        log_probs_CV = torch.log_softmax(logits_CV, dim=-1, dtype=dtype, out=scratch_CV[: len(logits_CV)])
         target_C1 = log_probs_CV.gather(1, targets_C1)
         nll_N[rows] = -target_C1.squeeze(1)
         log_z_N[rows] = (logits_CV.gather(1, targets_C1).to(dtype) - target_C1).squeeze(1)

@@ -1,0 +1,125 @@
+"""A tiny real collector on loopback: keeps what it is sent, numbers segments, drops duplicates, hands out orders."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = tuple[int, dict[str, Any]]
+
+
+class FakeCollector:
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, dict[str, Any]]] = []
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.segments: list[dict[str, Any]] = []
+        self.rows: dict[tuple[int, int], dict[str, Any]] = {}
+        self.events: dict[str, dict[str, Any]] = {}
+        self.restorable: list[int] = []
+        self.orders: dict[int, dict[str, Any]] = {}
+        self.answers: dict[int, dict[str, Any]] = {}
+        self.finished: list[str] = []
+        self.delay = 0.0
+        """Seconds that each answer takes."""
+        self.trouble: Callable[[str, str, dict[str, Any]], Answer | None] = lambda method, path, body: None
+        """Gets each request first; what it returns is the answer."""
+        self.url = ""
+        self.lock = threading.Lock()
+
+    def handle(self, method: str, path: str, body: dict[str, Any]) -> Answer:
+        time.sleep(self.delay)
+        with self.lock:
+            self.requests.append((method, path, body))
+            return self.trouble(method, path, body) or self._handle(path.removeprefix("/api/v1/").split("/"), body)
+
+    def losses(self, segment: int) -> dict[int, Any]:
+        with self.lock:
+            return {step: row.get("loss") for (number, step), row in self.rows.items() if number == segment}
+
+    def order(self, **order: Any) -> None:
+        blank = dict.fromkeys(("incident", "rewind_to", "skip_from", "skip_to", "lr_scale"))
+        with self.lock:
+            self.orders[order["id"]] = {**blank, "reason": "a test asked", **order}
+
+    def _handle(self, path: list[str], body: dict[str, Any]) -> Answer:
+        match path:
+            case ["runs"]:
+                self.runs[body["id"]] = body
+                return 201, {"id": body["id"], "state": "running", "policy": {}}
+            case ["orders", number]:
+                self.answers[int(number)] = body
+                self.orders.pop(int(number), None)
+                return 200, {"id": int(number)}
+            case ["runs", run, *_] if run not in self.runs:
+                return 404, {"title": "Not Found", "detail": f"no run {run}"}
+            case ["runs", _, "segments"]:
+                keys = [segment["key"] for segment in self.segments]
+                if body["key"] not in keys:
+                    self.segments.append(body)
+                    keys.append(body["key"])
+                return 200, {"segment": keys.index(body["key"]), "parent": None, "fork_step": body["fork_step"]}
+            case ["runs", _, "reports"]:
+                return self._report(body)
+            case ["runs", _, "finish"]:
+                self.finished.append(body["state"])
+                return 200, {}
+        return 404, {"title": "Not Found", "detail": "no such route"}
+
+    def _report(self, body: dict[str, Any]) -> Answer:
+        accepted = 0
+        for position, step in enumerate(body["steps"]):
+            row = {name: column[position] for name, column in body["metrics"].items() if column[position] is not None}
+            accepted += (body["segment"], step) not in self.rows
+            self.rows.setdefault((body["segment"], step), row)
+        self.events |= {event["key"]: event for event in body.get("events", [])}
+        self.restorable = body.get("restorable_steps", self.restorable)
+        orders = list(self.orders.values())
+        return 200, {"accepted": accepted, "duplicates": len(body["steps"]) - accepted, "orders": orders}
+
+
+@contextmanager
+def serving(collector: FakeCollector, port: int = 0) -> Iterator[FakeCollector]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            data = self.rfile.read(int(self.headers["content-length"]))
+            status, answer = collector.handle(self.command, self.path, json.loads(data))
+            encoded = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(encoded)))
+            self.end_headers()
+            self.wfile.write(encoded)
+
+        do_POST = do_PUT = handle_any
+
+        def log_message(self, format: str, *args: Any) -> None:
+            return
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    server = Server(("127.0.0.1", port), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    collector.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield collector
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True

@@ -1,0 +1,259 @@
+import json
+import math
+import os
+import sys
+import threading
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lossguard
+from lossguard.orders import Order
+from lossguard.protocol import OrderKind, SegmentReason
+from lossguard.spool import spools_in
+
+
+def offline(folder: Path, **options: Any) -> lossguard.Run:
+    return lossguard.init("project", mode="offline", directory=folder, **options)
+
+
+def records(run: lossguard.Run) -> list[dict[str, Any]]:
+    assert run.directory is not None
+    return [json.loads(line) for path in spools_in(run.directory) for line in path.read_bytes().splitlines()]
+
+
+def steps(run: lossguard.Run) -> list[tuple[int, dict[str, Any]]]:
+    return [(record["step"], record["metrics"]) for record in records(run) if "metrics" in record]
+
+
+def test_a_step_is_in_the_spool_when_log_returns(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.5, tokens=4096, lr=1e-3)
+        assert steps(run) == [(0, {"loss": 1.5, "tokens": 4096, "lr": 1e-3})]
+
+
+def test_a_run_describes_itself_first(tmp_path: Path) -> None:
+    with offline(tmp_path, name="first", config={"lr": 1e-3, "bad": math.nan, "path": tmp_path}, total_steps=9) as run:
+        first = records(run)[0]["run"]
+    assert (first["id"], first["name"], first["project"], first["total_steps"]) == (run.id, "first", "project", 9)
+    assert first["config"] == {"lr": 1e-3, "bad": "NaN", "path": str(tmp_path)}
+    assert first["versions"]["python"]
+
+
+def test_the_configuration_may_be_a_namespace(tmp_path: Path) -> None:
+    with offline(tmp_path, config=types.SimpleNamespace(lr=0.1)) as run:
+        assert records(run)[0]["run"]["config"] == {"lr": 0.1}
+    with pytest.raises(ValueError, match="config="):
+        offline(tmp_path, config=3)
+
+
+def test_non_finite_values_are_kept_as_the_protocol_writes_them(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.log(0, loss=math.nan, grad_norm=math.inf, log_z=-math.inf, lr=1.0)
+    assert steps(run)[0][1] == {"loss": "NaN", "grad_norm": "Infinity", "log_z": "-Infinity", "lr": 1.0}
+
+
+def test_a_bad_value_costs_itself_and_not_the_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with offline(tmp_path) as run:
+        for step in range(3):
+            run.log(step, loss=1.0, note="a string", absent=None)
+    assert steps(run) == [(step, {"loss": 1.0}) for step in range(3)]
+    assert caplog.text.count("note was not recorded") == 1
+
+
+def test_nothing_that_is_logged_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with offline(tmp_path) as run:
+        run.log("first", loss=1.0)  # type: ignore[arg-type]
+        run.log(-1, loss=1.0)
+        run.declare("data_mix", weird=object())
+        run.log(0, loss=1.0)
+    run.log(1, loss=1.0)
+    run.finish()
+    assert [step for step, _ in steps(run)] == [0]
+    assert "step -1 is below 0" in caplog.text
+
+
+def test_a_step_not_above_the_last_begins_a_new_segment(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        for step in (0, 1, 2, 1, 2):
+            run.log(step, loss=1.0)
+    segments = [record for record in records(run) if "segment" in record]
+    assert [(each["fork_step"], each["reason"]) for each in segments] == [(0, "start"), (1, "rewind")]
+
+
+def test_the_same_run_id_resumes_the_run_in_a_new_spool(tmp_path: Path) -> None:
+    with offline(tmp_path, run_id="r") as run:
+        run.log(0, loss=1.0)
+    with offline(tmp_path, run_id="r") as run:
+        run.log(1, loss=1.0)
+    segments = [record for record in records(run) if "segment" in record]
+    assert [each["reason"] for each in segments] == ["start", "resume"]
+
+
+def test_a_declared_event_takes_effect_at_the_next_step(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.log(4, loss=1.0)
+        run.declare("learning_rate", lr=math.inf)
+    event = next(record for record in records(run) if "event" in record)
+    assert (event["event"], event["step"], event["details"]) == ("learning_rate", 5, {"lr": "Infinity"})
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(None, "finished"), (RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")]
+)
+def test_leaving_the_block_says_how_the_run_ended(
+    tmp_path: Path, error: type[BaseException] | None, state: str
+) -> None:
+    def train() -> lossguard.Run:
+        with offline(tmp_path, run_id="r"):
+            if error is not None:
+                raise error
+
+    if error is None:
+        train()
+    else:
+        with pytest.raises(error):
+            train()
+    run = offline(tmp_path, run_id="r")
+    assert [record["finish"] for record in records(run) if "finish" in record] == [state]
+    run.finish()
+
+
+def test_off_does_nothing_at_all(tmp_path: Path) -> None:
+    with lossguard.init("project", mode="off", directory=tmp_path) as run:
+        run.log(0, loss=1.0)
+        run.declare("data_mix")
+        assert run.take_order() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forked_child_records_nothing(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.0)
+        child = os.fork()
+        if child == 0:
+            run.log(1, loss=666.0)
+            run.finish()
+            os._exit(0)
+        os.waitpid(child, 0)
+        run.log(1, loss=2.0)
+    assert [metrics["loss"] for _, metrics in steps(run)] == [1.0, 2.0]
+
+
+def test_many_threads_may_log(tmp_path: Path) -> None:
+    def work(run: lossguard.Run) -> None:
+        for _ in range(200):
+            run.declare("tick")
+
+    with offline(tmp_path) as run:
+        threads = [threading.Thread(target=work, args=(run,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sum("event" in record for record in records(run)) == 800
+
+
+def test_an_answered_order_is_remembered_by_the_next_session(tmp_path: Path) -> None:
+    applied = {"rewound_to": 50, "skip_from": 60, "skip_to": 90, "lr_scale": 0.5, "reason": "spike"}
+    with offline(tmp_path, run_id="r") as run:
+        run.open_segment(0, SegmentReason.START)
+        run.refuse(Order(id=1, kind=OrderKind.ROLLBACK), "no checkpoint")
+        run.open_segment(50, SegmentReason.ROLLBACK, Order(id=2, kind=OrderKind.ROLLBACK), applied)
+    with offline(tmp_path, run_id="r") as run:
+        assert run.history.answered == {1, 2}
+        assert run.history.skips == [lossguard.Skip(60, 90, "spike")]
+        assert run.history.lr_scale == 0.5
+
+
+class DeviceTensor:
+    """Behaves like a 0-dim tensor whose kernel has not run yet: reading it in the loop's thread is an error."""
+
+    def __init__(self, value: float, gate: threading.Event, *, on_host: bool = False) -> None:
+        self.value, self.gate, self.on_host = value, gate, on_host
+        self.device = types.SimpleNamespace(type="cpu" if on_host else "tpu")
+
+    def detach(self) -> "DeviceTensor":
+        return self
+
+    def clone(self) -> "DeviceTensor":
+        return DeviceTensor(self.value, self.gate)
+
+    def to(self, device: str, non_blocking: bool) -> "DeviceTensor":
+        assert (device, non_blocking) == ("cpu", True)
+        return DeviceTensor(self.value, self.gate, on_host=True)
+
+    def item(self) -> float:
+        assert threading.current_thread() is not threading.main_thread()
+        assert self.gate.wait(10)
+        return self.value
+
+
+def test_a_device_tensor_is_never_read_in_the_loops_thread_and_keeps_its_place(tmp_path: Path) -> None:
+    gate = threading.Event()
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.0)
+        run.log(1, loss=DeviceTensor(2.0, gate), lr=0.5)
+        run.log(2, loss=3.0)
+        assert [step for step, _ in steps(run)] == [0]
+        gate.set()
+    assert steps(run) == [(0, {"loss": 1.0}), (1, {"loss": 2.0, "lr": 0.5}), (2, {"loss": 3.0})]
+
+
+def test_a_device_that_fails_costs_the_value_and_not_the_step(tmp_path: Path) -> None:
+    class Broken(DeviceTensor):
+        def clone(self) -> DeviceTensor:
+            return Broken(self.value, self.gate)
+
+        def item(self) -> float:
+            raise RuntimeError("device-side assert")
+
+    with offline(tmp_path) as run:
+        run.log(0, loss=Broken(0.0, threading.Event()), lr=1.0)
+    assert steps(run) == [(0, {"lr": 1.0})]
+
+
+def test_a_device_with_events_is_waited_for_through_its_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    calls: list[str] = []
+
+    class FakeEvent:
+        def __init__(self, device: Any, *, blocking: bool) -> None:
+            calls.append("made")
+
+        def record(self, stream: str) -> None:
+            calls.append(f"recorded on {stream}")
+
+        def synchronize(self) -> None:
+            assert threading.current_thread() is not threading.main_thread()
+            gate.wait(10)
+
+    accelerator = types.SimpleNamespace(current_stream=lambda device: "the loop's stream")
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(Event=FakeEvent, accelerator=accelerator))
+    run = lossguard.recording.RecordingRun(
+        registration={"id": "r", "capabilities": []}, directory=tmp_path, collector=None
+    )
+    run.log(0, loss=DeviceTensor(2.0, gate))
+    assert calls == ["made", "recorded on the loop's stream"]
+    assert steps(run) == []
+    gate.set()
+    run.finish()
+    assert steps(run) == [(0, {"loss": 2.0})]
+
+
+def test_a_device_that_never_answers_holds_finish_no_longer_than_asked(tmp_path: Path) -> None:
+    gate = threading.Event()
+    run = offline(tmp_path)
+    run.log(0, loss=DeviceTensor(1.0, gate))
+    run.finish(timeout=0.1)
+    gate.set()
+
+
+def test_a_sharded_tensor_is_refused_in_a_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tensor = DeviceTensor(1.0, threading.Event())
+    tensor.full_tensor = None  # type: ignore[attr-defined]
+    with offline(tmp_path) as run:
+        run.log(0, grad_norm=tensor)
+    assert "log its .full_tensor()" in caplog.text

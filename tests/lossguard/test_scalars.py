@@ -1,0 +1,46 @@
+import math
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lossguard.scalars import on_device, plain
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2.5, np.float32(2.5), np.float64(2.5), np.array(2.5), torch.tensor(2.5), torch.tensor(2.5, dtype=torch.bfloat16)],
+)
+def test_scalars_of_every_library_become_python_numbers(value: Any) -> None:
+    assert plain(value) == 2.5
+    assert type(plain(value)) is float
+
+
+def test_a_parameter_with_gradient_is_read_without_a_warning() -> None:
+    assert plain(torch.tensor(1.0, requires_grad=True)) == 1.0
+
+
+@pytest.mark.parametrize(("value", "number"), [(True, 1), (np.int64(3), 3), (7, 7), (Decimal("0.5"), 0.5)])
+def test_whole_numbers_and_booleans_count(value: Any, number: float) -> None:
+    assert plain(value) == number
+
+
+def test_integers_beyond_a_float_become_infinite() -> None:
+    assert plain(10**400) == math.inf
+    assert plain(-(10**400)) == -math.inf
+    assert plain(2**60) == float(2**60)
+
+
+@pytest.mark.parametrize("value", ["1.0", b"1", [1.0], {"a": 1}, torch.ones(2), np.ones(2), None, object()])
+def test_what_is_no_scalar_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError):
+        plain(value)
+
+
+def test_only_what_lies_on_an_accelerator_waits() -> None:
+    assert not on_device(torch.ones(()))
+    assert not on_device(np.ones(()))
+    assert not on_device(1.0)
+    assert on_device(torch.ones((), device="meta"))
