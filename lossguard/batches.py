@@ -16,7 +16,7 @@ class Feed:
         self._batches = batches
         self._indexed = hasattr(batches, "__getitem__")
         self._length = len(self._batches) if self._indexed and hasattr(batches, "__len__") else None
-        self._iterator: Iterator[Any] | None = None
+        self._iterator: Iterator[Any] = iter(())
         self._position = 0  # index of the batch that the iterator yields next
 
     def earliest(self, index: int) -> int:
@@ -27,17 +27,22 @@ class Feed:
         """Batch `index`; what has an end starts over there. Raises StopIteration when an iterator is exhausted."""
         if self._indexed:
             return self._batches[index if self._length is None else index % self._length]
-        if self._iterator is None or index < self._position:
+        if not self._position or index < self._position:
             self._iterator, self._position = iter(self._batches), 0
-        while True:
-            before = self._position
-            for batch in self._iterator:
-                self._position += 1
-                if self._position > index:
-                    return batch
-            if self._is_once() or self._position == before:
-                raise StopIteration(index)
-            self._iterator = iter(self._batches)
+        while self._position <= index:
+            batch = self._next()
+            self._position += 1
+        return batch
+
+    def _next(self) -> Any:
+        """The next batch; an iterable that is exhausted starts over, unless it is an iterator or empty."""
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            if self._is_once():
+                raise
+        self._iterator = iter(self._batches)
+        return next(self._iterator)
 
     def _is_once(self) -> bool:
         return not self._indexed and hasattr(self._batches, "__next__")

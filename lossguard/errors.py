@@ -12,15 +12,15 @@ LossguardError
 
 
 class LossguardError(Exception):
-    pass
+    """Whatever the SDK raises on purpose."""
 
 
 class ConfigurationError(LossguardError, ValueError):
-    pass
+    """A setting is wrong: one sentence that names it and its value."""
 
 
 class CheckpointError(LossguardError):
-    pass
+    """No checkpoint is intact, or one could not be restored safely."""
 
 
 class CollectorError(LossguardError):

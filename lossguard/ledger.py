@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Skip:
+    """The batches [skip_from, skip_to)."""
+
     skip_from: int
     """First batch index left out."""
     skip_to: int
@@ -14,6 +16,8 @@ class Skip:
 
 
 class Ledger:
+    """Ranges in ascending order."""
+
     def __init__(self, skips: Iterable[Skip] = ()) -> None:
         self.skips: list[Skip] = []
         for skip in skips:

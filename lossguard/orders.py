@@ -8,6 +8,8 @@ from lossguard.protocol import OrderKind
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
+    """One intervention, as sent to the trainer."""
+
     id: int
     kind: OrderKind
     incident: int | None = None

@@ -24,6 +24,8 @@ STANDARD_METRICS = (
 
 
 class RunState(StrEnum):
+    """How a run stands."""
+
     RUNNING = "running"
     FINISHED = "finished"  # reached its end
     INTERRUPTED = "interrupted"  # stopped on purpose (preemption, Ctrl-C); the same run_id resumes it
@@ -31,6 +33,8 @@ class RunState(StrEnum):
 
 
 class SegmentReason(StrEnum):
+    """Why a segment was opened."""
+
     START = "start"  # the first segment of a run
     RESUME = "resume"  # a new process took the run up again
     ROLLBACK = "rollback"  # an order was obeyed
@@ -38,12 +42,16 @@ class SegmentReason(StrEnum):
 
 
 class OrderKind(StrEnum):
+    """What a trainer is asked to do."""
+
     ROLLBACK = "rollback"  # restore a checkpoint, skip batches, go on
     HOLD = "hold"  # stop at the step boundary until a person decides
     RELEASE = "release"  # a person ended the hold: go on
 
 
 class OrderState(StrEnum):
+    """How an order stands."""
+
     OPEN = "open"
     APPLIED = "applied"
     FAILED = "failed"

@@ -14,6 +14,8 @@ from lossguard.protocol import RunState, SegmentReason
 
 
 class Run:
+    """What `lossguard.init` returns; as it stands here, the run that records nothing."""
+
     def __init__(self, *, id: str, directory: Path | None = None, rank: int = 0, num_ranks: int = 1) -> None:
         self.id = id
         self.directory = directory

@@ -127,12 +127,11 @@ class Checkpoints:
         """All states of a checkpoint by name. Raises CheckpointError when anything is not as it was written."""
         try:
             files = json.loads((folder / MANIFEST).read_bytes())["files"]
-            for name, expected in files.items():
-                if fingerprint(folder / name) != expected:
-                    raise CheckpointError(f"{name} is not as it was written (checksum)")
-            states = {
-                name: torch.load(folder / f"{name}.pt", "cpu", weights_only=True) for name in [*self.objects, RUN]
-            }
+            paths = {name: folder / f"{name}.pt" for name in [*self.objects, RUN]}
+            for path in paths.values():
+                if fingerprint(path) != files[path.name]:
+                    raise CheckpointError(f"{path.name} is not as it was written (checksum)")
+            states = {name: torch.load(path, "cpu", weights_only=True) for name, path in paths.items()}
         except CheckpointError:
             raise
         except Exception as problem:  # unreadable in whatever way: torch and json raise many kinds

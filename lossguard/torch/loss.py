@@ -18,6 +18,8 @@ BIG_CHUNK = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class LossTerms:
+    """0-dim tensors, in float32 at least."""
+
     loss: Tensor
     """What to call backward on: cross-entropy (smoothed when asked) + z_loss."""
     cross_entropy: Tensor

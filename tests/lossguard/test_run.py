@@ -106,7 +106,7 @@ def test_a_declared_event_takes_effect_at_the_next_step(tmp_path: Path) -> None:
 def test_leaving_the_block_says_how_the_run_ended(
     tmp_path: Path, error: type[BaseException] | None, state: str
 ) -> None:
-    def train() -> lossguard.Run:
+    def train() -> None:
         with offline(tmp_path, run_id="r"):
             if error is not None:
                 raise error

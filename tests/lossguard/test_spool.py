@@ -80,7 +80,7 @@ class Disk:
             self.room -= written
             return written
 
-        monkeypatch.setattr(spools.os, "write", write)
+        monkeypatch.setattr("lossguard.spool.os.write", write)
 
 
 def test_a_full_disk_loses_nothing_once_there_is_room(

@@ -1,0 +1,25 @@
+"""Public means: in `__all__`, documented, importable."""
+
+import inspect
+import subprocess
+import sys
+
+import lossguard
+import lossguard.torch
+
+
+def test_every_exported_name_exists_and_is_documented() -> None:
+    for module in (lossguard, lossguard.torch):
+        for name in module.__all__:
+            assert inspect.getdoc(getattr(module, name)), f"{module.__name__}.{name} has no docstring"
+
+
+def test_every_public_method_of_run_and_guard_is_documented() -> None:
+    for kind in (lossguard.Run, lossguard.Guard, lossguard.torch.Checkpoints):
+        for name, method in inspect.getmembers(kind, inspect.isfunction):
+            assert name.startswith("_") or inspect.getdoc(method), f"{kind.__name__}.{name} has no docstring"
+
+
+def test_importing_the_sdk_imports_neither_torch_nor_numpy() -> None:
+    code = "import sys, lossguard; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

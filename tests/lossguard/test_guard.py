@@ -1,0 +1,323 @@
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import lossguard
+from lossguard import Guard, Order, OrderKind, Run, Skip
+from lossguard.errors import CheckpointError
+from lossguard.torch import Checkpoints
+from tests.lossguard.collectors import FakeCollector, eventually
+
+
+class Memory:
+    """Checkpoints in memory, of one list that stands for a model."""
+
+    def __init__(self, model: list[int]) -> None:
+        self.model = model
+        self.saved: dict[int, tuple[list[int], dict[str, Any]]] = {}
+        self.full = False
+
+    def steps(self) -> list[int]:
+        return sorted(self.saved)
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.saved[step] = (list(self.model), state)
+
+    def load(self, step: int) -> dict[str, Any]:
+        known = [each for each in self.steps() if each <= step]
+        if not known:
+            raise CheckpointError(f"no intact checkpoint at or before step {step}")
+        model, state = self.saved[known[-1]]
+        self.model[:] = model
+        return state
+
+    def discard_after(self, step: int) -> None:
+        self.saved = {each: saved for each, saved in self.saved.items() if each <= step}
+
+
+class ScriptedRun(Run):
+    """A run whose orders come at fixed boundaries: {number of the call: order}."""
+
+    def __init__(self, orders: dict[int, Order] | None = None) -> None:
+        super().__init__(id="r")
+        self.orders = orders or {}
+        self.calls = 0
+        self.told: list[tuple[Any, ...]] = []
+        self.restorable: list[int] = []
+
+    def take_order(self) -> Order | None:
+        self.calls += 1
+        return self.orders.pop(self.calls, None)
+
+    def open_segment(self, fork_step: int, reason: Any, order: Order | None = None, applied: Any = None) -> None:
+        self.told.append((str(reason), fork_step, order and order.id, applied))
+
+    def accept(self, order: Order, detail: str = "") -> None:
+        self.told.append(("accepted", order.id))
+
+    def refuse(self, order: Order, detail: str) -> None:
+        self.told.append(("refused", order.id, detail))
+
+    def set_restorable(self, steps: Any) -> None:
+        self.restorable = list(steps)
+
+
+class Indices:
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def train(run: Run, checkpoints: Memory, until: int = 10, batches: Any = None, **options: Any) -> list[tuple[int, int]]:
+    guard = Guard(run, checkpoints=checkpoints, every=2, **options)
+    seen = []
+    for step, batch in guard.steps(batches or Indices(), until):
+        assert run.batch_index == batch or batches is not None
+        checkpoints.model.append(batch)
+        seen.append((step, batch))
+    return seen
+
+
+def rollback(id: int = 1, **fields: Any) -> Order:
+    return Order(id=id, kind=OrderKind.ROLLBACK, **fields)
+
+
+def test_without_orders_step_and_batch_go_together() -> None:
+    run, checkpoints = ScriptedRun(), Memory([])
+    assert train(run, checkpoints, 5) == [(step, step) for step in range(5)]
+    assert checkpoints.steps() == run.restorable == [0, 2, 4, 5]
+    assert run.told == [("start", 0, None, None)]
+
+
+def test_a_rollback_restores_skips_and_goes_on_at_the_restored_step() -> None:
+    run = ScriptedRun({8: rollback(rewind_to=5, skip_from=5, skip_to=9, reason="spike")})
+    checkpoints = Memory([])
+    seen = train(run, checkpoints, 9)
+    assert seen == [*((n, n) for n in range(7)), (4, 4), (5, 9), (6, 10), (7, 11), (8, 12)]
+    assert checkpoints.model == [0, 1, 2, 3, 4, 9, 10, 11, 12]
+    applied = {"rewound_to": 4, "skip_from": 5, "skip_to": 9, "reason": "spike"}
+    assert run.told[1] == ("rollback", 4, 1, applied)
+
+
+def test_the_checkpoints_of_a_discarded_branch_are_gone_before_the_rollback_is_told() -> None:
+    checkpoints = Memory([])
+
+    class Watching(ScriptedRun):
+        def open_segment(self, *told: Any) -> None:
+            super().open_segment(*told)
+            if told[1] == "rollback":
+                assert checkpoints.steps() == [0, 2]
+
+    run = Watching({8: rollback(rewind_to=2, skip_from=2, skip_to=4)})
+    train(run, checkpoints, 8)
+    assert len(run.told) == 2
+
+
+def test_a_one_shot_iterator_goes_forward_where_it_cannot_go_back() -> None:
+    run = ScriptedRun({5: rollback(rewind_to=2, skip_from=3, skip_to=6)})
+    seen = train(run, Memory([]), 6, batches=iter(range(100)))
+    assert seen == [(0, 0), (1, 1), (2, 2), (3, 3), (2, 6), (3, 7), (4, 8), (5, 9)]
+
+
+def test_an_order_that_cannot_be_obeyed_is_refused_and_training_goes_on() -> None:
+    checkpoints = Memory([])
+    run = ScriptedRun({3: rollback(1), 4: rollback(2, rewind_to=-1)})
+    assert len(train(run, checkpoints, 5)) == 5
+    assert [told[:2] for told in run.told[1:]] == [("refused", 1), ("refused", 2)]
+
+
+def test_an_order_may_lower_the_learning_rate_and_a_restart_remembers() -> None:
+    checkpoints = Memory([])
+    run = ScriptedRun({4: rollback(rewind_to=2, lr_scale=0.5)})
+    guard = Guard(run, checkpoints=checkpoints, every=2)
+    assert [guard.lr_scale for _ in guard.steps(Indices(), 4)] == [1.0, 1.0, 1.0, 0.5, 0.5]
+    again = Guard(ScriptedRun(), checkpoints=checkpoints)
+    assert [again.lr_scale for _ in again.steps(Indices(), 5)] == [0.5]
+
+
+def test_a_restart_resumes_from_the_newest_checkpoint_with_its_ledger() -> None:
+    checkpoints = Memory([])
+    train(ScriptedRun({5: rollback(rewind_to=2, skip_from=3, skip_to=6)}), checkpoints, 6)
+    checkpoints.discard_after(4)
+    run = ScriptedRun()
+    assert train(run, checkpoints, 8) == [(4, 7), (5, 8), (6, 9), (7, 10)]
+    assert run.told == [("resume", 4, None, None)]
+    assert checkpoints.model == [0, 1, 2, 6, 7, 8, 9, 10]
+
+
+def test_a_skip_that_only_the_spool_remembers_holds_after_a_restart() -> None:
+    run = ScriptedRun()
+    run.history.skips.append(Skip(1, 3))
+    assert train(run, Memory([]), 3) == [(0, 0), (1, 3), (2, 4)]
+
+
+def test_a_held_run_waits_until_it_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lossguard.guard.HOLD_POLL", 0.001)
+    run = ScriptedRun({2: Order(id=1, kind=OrderKind.HOLD), 50: Order(id=2, kind=OrderKind.RELEASE)})
+    checkpoints = Memory([])
+    guard = Guard(run, checkpoints=checkpoints, every=100)
+    for step, _ in guard.steps(Indices(), 2):
+        if step == 1:
+            assert run.calls >= 50
+            assert checkpoints.steps() == [0, 1]
+    assert run.told[1:] == [("accepted", 1), ("accepted", 2)]
+
+
+def test_a_held_run_may_be_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lossguard.guard.HOLD_POLL", 0.001)
+    run = ScriptedRun({4: Order(id=1, kind=OrderKind.HOLD), 9: rollback(2, rewind_to=2, skip_from=2, skip_to=3)})
+    assert train(run, Memory([]), 4) == [(0, 0), (1, 1), (2, 2), (2, 3), (3, 4)]
+
+
+def test_a_failing_save_is_said_once_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Memory([])
+    checkpoints.full = True
+    run = ScriptedRun()
+    assert len(train(run, checkpoints, 10)) == 10
+    assert caplog.text.count("No space left on device") == 1
+    assert run.restorable == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    run, checkpoints = ScriptedRun(), Memory([])
+    guard = Guard(run, checkpoints=checkpoints)
+    finished = []
+    for step, _ in guard.steps(Indices(), 100):
+        if step == 3:
+            os.kill(os.getpid(), number)
+        finished.append(step)
+    assert finished == [0, 1, 2, 3]
+    assert checkpoints.steps() == [0, 4]
+    assert guard.interrupted
+    assert run.interrupted
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_is_a_keyboard_interrupt_and_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def loop() -> None:
+        for _ in Guard(ScriptedRun(), checkpoints=Memory([])).steps(Indices(), 100):
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        loop()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    seen: list[Any] = []
+    thread = threading.Thread(target=lambda: seen.extend(train(ScriptedRun(), Memory([]), 3)))
+    thread.start()
+    thread.join()
+    assert len(seen) == 3
+
+
+def test_several_ranks_do_not_claim_to_roll_back() -> None:
+    class Asked(ScriptedRun):
+        claims = False
+
+        def can_roll_back(self) -> None:
+            self.claims = True
+
+    alone, together = Asked(), Asked()
+    together.num_ranks = 2
+    for run in (alone, together):
+        Guard(run, checkpoints=Memory([]))
+    assert (alone.claims, together.claims) == (True, False)
+
+
+def test_other_ranks_do_not_save() -> None:
+    run, checkpoints = ScriptedRun(), Memory([])
+    run.rank = 1
+    train(run, checkpoints, 5)
+    assert checkpoints.steps() == []
+
+
+def test_an_interval_below_one_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="every=0"):
+        Guard(ScriptedRun(), checkpoints=Memory([]), every=0)
+
+
+class Batches:
+    """Batch i is a pure function of i."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return torch.randn(4, 8, generator=torch.Generator().manual_seed(index))
+
+
+class Tiny:
+    """A model with dropout, AdamW and a schedule: everything that a checkpoint must bring back."""
+
+    def __init__(self, folder: Path) -> None:
+        torch.manual_seed(0)
+        random.seed(0)
+        self.model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1)
+        self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.9)
+        self.checkpoints = Checkpoints(folder, model=self.model, optimizer=self.optimizer, scheduler=self.scheduler)
+
+    def step(self, batch: torch.Tensor) -> float:
+        loss = self.model(batch + random.random()).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+        return float(loss.detach())
+
+    def run(self, run: Run, until: int) -> Iterator[tuple[int, float]]:
+        for step, batch in Guard(run, checkpoints=self.checkpoints, every=5).steps(Batches(), until):
+            yield step, self.step(batch)
+
+
+def test_a_rolled_back_run_equals_one_that_never_saw_the_skipped_batches_bit_for_bit(tmp_path: Path) -> None:
+    rolled = dict(Tiny(tmp_path / "a").run(ScriptedRun({19: rollback(rewind_to=12, skip_from=11, skip_to=17)}), 25))
+    never = ScriptedRun()
+    never.history.skips.append(Skip(11, 17))
+    assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
+
+
+def test_a_restarted_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
+    whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(), 12))
+    parts = dict(Tiny(tmp_path / "b").run(ScriptedRun(), 7)) | dict(Tiny(tmp_path / "b").run(ScriptedRun(), 12))
+    assert parts == whole
+
+
+def test_an_order_from_a_collector_is_obeyed_told_and_never_obeyed_again(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    def loop(until: int) -> None:
+        with lossguard.init("project", run_id="r", url=collector.url, directory=tmp_path) as run:
+            for step, batch in Guard(run, checkpoints=checkpoints, every=2).steps(Indices(), until):
+                checkpoints.model.append(batch)
+                run.log(step, loss=1.0)
+                if step == 5 and not collector.answers and not collector.orders:
+                    collector.order(id=3, kind="rollback", rewind_to=2, skip_from=4, skip_to=8)
+                    run.log(6, loss=9.0)
+                    assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
+                time.sleep(0.01)
+
+    checkpoints = Memory([])
+    loop(8)
+    assert checkpoints.model == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert "rollback" in collector.runs["r"]["capabilities"]
+    assert collector.answers == {3: {"state": "applied", "rewound_to": 2, "skip_from": 4, "skip_to": 8}}
+    assert collector.rows[1, 4] == {"loss": 1.0, "batch_index": 8}
+    assert [segment["reason"] for segment in collector.segments] == ["start", "rollback"]
+    assert collector.restorable == [0, 2, 4, 6, 8]
+    collector.order(id=3, kind="rollback", rewind_to=2, skip_from=4, skip_to=8)
+    loop(10)
+    assert checkpoints.model == [0, 1, 2, 3, 8, 9, 10, 11, 12, 13]
