@@ -1,0 +1,73 @@
+"""Serve the dashboard.
+
+python -m dashboard                                   on http://127.0.0.1:8501, of the embedded store
+python -m dashboard --port 8600 --database postgresql://lossguard@db/lossguard
+"""
+
+import os
+import socket
+import sys
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
+
+THEMES = {
+    "theme.light.primaryColor": "#0072B2",  # Okabe and Ito's blue and sky blue, as the live line
+    "theme.dark.primaryColor": "#56B4E9",
+    "theme.headingFontSizes": ["1.9rem", "1.6rem", "1.25rem", "1.1rem", "1rem", "1rem"],
+    "theme.metricValueFontSize": "1.4rem",
+}
+
+Database = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="SQLite or PostgreSQL URL of the store.")]
+
+
+def main(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    database: Database = DEFAULT_URL,
+) -> None:
+    """Serve the dashboard until Ctrl-C."""
+    try:
+        create_engine(database).dispose()
+    except (BadDatabaseUrl, SQLAlchemyError) as error:
+        _refuse(f"LOSSGUARD_DATABASE_URL / --database: {error}")
+    try:
+        _check_free(host, port)
+    except OSError as error:
+        _refuse(f"cannot listen on {host}:{port}: {error.strerror}; name another port with --port")
+    os.environ["LOSSGUARD_DATABASE_URL"] = database  # data.py reads it: Streamlit runs its scripts without arguments
+    from dashboard.server import app  # late: Streamlit takes a second to import, a refusal none
+
+    app.run(config=_config(host, port))
+
+
+def _config(host: str, port: int) -> dict[str, Any]:
+    return {
+        "server.address": host,
+        "server.port": port,
+        "server.headless": True,
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": False,
+        "runner.magicEnabled": False,
+        "client.toolbarMode": "viewer",
+        **THEMES,
+    }
+
+
+def _check_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))
+
+
+def _refuse(sentence: str) -> None:
+    print(f"lossguard dashboard: {sentence}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,18 @@
+"""The Streamlit script: names the pages. Serve it with `python -m dashboard`."""
+
+from pathlib import Path
+
+import streamlit as st
+
+HERE = Path(__file__).parent
+VIEWS = HERE / "views"
+
+st.set_page_config(page_title="Lossguard", page_icon=str(HERE / "icon.svg"), layout="wide")
+st.html(VIEWS / "page.css")
+st.navigation(
+    [
+        st.Page(VIEWS / "runs.py", title="Runs", icon=":material/list:", default=True),
+        st.Page(VIEWS / "run.py", title="Run", icon=":material/show_chart:", url_path="run"),
+    ],
+    position="top",
+).run()

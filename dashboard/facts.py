@@ -1,0 +1,53 @@
+"""What the pages know about runs: values read from the store, without a session behind them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dashboard.progress import Progress
+from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
+from db.overview import Tally
+from db.queries import Series
+
+
+@dataclass(frozen=True, slots=True)
+class RunCard:
+    """A run in the list of runs."""
+
+    run: Run
+    tally: Tally
+    progress: Progress
+    loss: float | None
+    """Of the newest step, non-finite values included; None when it has none."""
+    spark: list[float]
+    """Largest finite loss of each bucket of the newest steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Everything about one run except its curves."""
+
+    run: Run
+    segments: Sequence[Segment]
+    incidents: Sequence[Incident]
+    interventions: Sequence[Intervention]
+    orders: dict[int, Order]
+    """By number of the intervention."""
+    ledger: Sequence[SkippedBatches]
+    events: Sequence[Event]
+    progress: Progress
+    metrics: list[str]
+    newest: dict[str, float | None]
+    """The metrics of the newest step on the live line."""
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """Changes when the run has new steps or a new segment: steps are never overwritten."""
+        return (len(self.segments), *(segment.num_steps for segment in self.segments))
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One metric: its live line, and one series per discarded branch."""
+
+    live: Series
+    discarded: list[Series]

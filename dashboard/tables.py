@@ -1,0 +1,92 @@
+"""The tables below a run's curves. Pure: facts in, data frames out."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from dashboard import words
+from dashboard.facts import RunFacts
+
+
+def interventions(known: RunFacts) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "Number": each.number,
+            "Incident": words.steps(each.incident),
+            "Kind": each.kind,
+            "State": each.state,
+            "Attempt": each.attempt,
+            "Rewind to": words.steps(each.rewind_to),
+            "Skipped batches": words.batches(each.skip_from, each.skip_to),
+            "Learning rate x": words.number(each.lr_scale),
+            "Order": known.orders[each.number].state if each.number in known.orders else "-",
+            "Decided at": _moment(each.created_at),
+        }
+        for each in known.interventions
+    )
+
+
+def skip_ledger(known: RunFacts) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "Skipped batches": words.batches(each.skip_from, each.skip_to),
+            "Count": each.skip_to - each.skip_from,
+            "Reason": each.reason,
+            "At": _moment(each.created_at),
+        }
+        for each in known.ledger
+    )
+
+
+def events(known: RunFacts) -> pd.DataFrame:
+    """Declared events and outliers that were let pass, the newest first."""
+    return pd.DataFrame(
+        {
+            "Step": words.steps(each.step),
+            "Kind": each.kind.replace("_", " "),
+            "Details": words.details(each.details),
+            "At": _moment(each.time),
+        }
+        for each in reversed(known.events)
+    )
+
+
+def segments(known: RunFacts) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "Segment": each.number,
+            "Parent": words.steps(each.parent),
+            "Reason": each.reason,
+            "Fork step": words.steps(each.fork_step),
+            "Last step": words.steps(each.last_step),
+            "Steps": words.steps(each.num_steps),
+            "Opened at": _moment(each.opened_at),
+        }
+        for each in known.segments
+    )
+
+
+def configuration(known: RunFacts) -> pd.DataFrame:
+    run = known.run
+    rows: dict[str, Any] = {
+        "Command": run.command,
+        "Commit": run.git_commit,
+        "Host": run.host,
+        "Devices": ", ".join(map(str, run.devices)),
+        "Started at": datetime.fromtimestamp(run.started_at, UTC).isoformat(" ", "seconds"),
+        "Policy": None if run.policy is None else words.details(run.policy),
+        **run.config,
+        **{f"{name} version": version for name, version in run.versions.items()},
+    }
+    return pd.DataFrame({"Name": name, "Value": str(value)} for name, value in rows.items() if value not in (None, ""))
+
+
+def in_zone(rows: pd.DataFrame, zone: str) -> pd.DataFrame:
+    """Moments as text in the viewer's time zone."""
+    moments = rows.select_dtypes("datetimetz").columns
+    return rows.assign(**{name: rows[name].dt.tz_convert(zone).dt.strftime("%Y-%m-%d %H:%M:%S") for name in moments})
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

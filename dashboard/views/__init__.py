@@ -1,0 +1,1 @@
+"""The pages, each a script in the order of the page."""

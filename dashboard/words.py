@@ -1,0 +1,143 @@
+"""Values as people read them. Pure: values in, text out."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from db.models import Incident, Intervention, Order, Run
+from lossguard.protocol import NON_FINITE
+
+METRIC_TITLES = {
+    "loss": "Loss (nats per token)",
+    "perplexity": "Perplexity",
+    "grad_norm": "Grad norm (L2, before clipping)",
+    "log_z": "Log Z (nats)",
+    "log_z_max": "Log Z, largest over tokens (nats)",
+    "z_loss": "z-loss (nats)",
+    "lr": "Learning rate",
+    "tokens": "Tokens",
+    "batch_index": "Batch index",
+    "step_seconds": "Time per step (s)",
+}
+METRIC_NAMES = {"grad_norm": "grad norm", "log_z": "log Z", "log_z_max": "log Z max", "lr": "learning rate"}
+INCIDENT_KINDS = {
+    "nonfinite": "non-finite value",
+    "loss_spike": "loss spike",
+    "grad_spike": "grad norm spike",
+    "log_z_drift": "log Z drift",
+}
+
+
+def metric_title(name: str) -> str:
+    return METRIC_TITLES.get(name, name)
+
+
+def metric_name(name: str) -> str:
+    return METRIC_NAMES.get(name, name)
+
+
+def incident_kind(kind: str) -> str:
+    return INCIDENT_KINDS.get(kind, kind.replace("_", " "))
+
+
+def number(value: Any) -> str:
+    """Four significant digits, or the word for what is not a number; a dash when there is none."""
+    if value is None:
+        return "-"
+    value = NON_FINITE[value] if isinstance(value, str) else value
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "infinity" if value > 0 else "-infinity"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.3e}"
+
+
+def steps(count: int | None) -> str:
+    return "-" if count is None else f"{count:,}"
+
+
+def duration(seconds: float | None) -> str:
+    """The two largest units: "1 h 05 min"."""
+    if seconds is None:
+        return "-"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
+
+
+def seconds(value: float | None) -> str:
+    """A short time, in milliseconds when it is less than a second."""
+    if value is None:
+        return "-"
+    return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
+def steps_label(total: int | None) -> str:
+    return "Steps" if total is None else f"Steps of {total:,}"
+
+
+def ago(seconds: float) -> str:
+    return "just now" if seconds < 2 else f"{duration(seconds)} ago"
+
+
+def run_title(run: Run) -> str:
+    return f"{run.project} / {run.name or run.id}"
+
+
+def escaped(text: str) -> str:
+    """Text that people chose, so that Markdown shows it as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:-])", r"\\\1", text)
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def batches(skip_from: int | None, skip_to: int | None) -> str:
+    """A half-open range of batches: "[300, 700)"."""
+    return "-" if skip_from is None or skip_to is None else f"[{skip_from:,}, {skip_to:,})"
+
+
+def incident_sentence(incident: Incident) -> str:
+    """Onset, detection, peak and end of an incident in one sentence."""
+    parts = [f"Onset at step {incident.onset_step:,}, detected at {incident.detected_step:,}"]
+    if incident.peak_step is not None:
+        peak = f"{metric_name(incident.signal)} {number(incident.details.get('peak_value'))}"
+        parts.append(f"peak at {incident.peak_step:,} ({peak})")
+    parts.append("not over yet" if incident.end_step is None else f"over at {incident.end_step:,}")
+    return ", ".join(parts) + "."
+
+
+def intervention_sentence(intervention: Intervention, order: Order | None) -> str:
+    """What an intervention does or did, in one sentence."""
+    if intervention.kind != "rollback":
+        return {"hold": "Hold until a person decides.", "release": "Go on after the hold."}.get(intervention.kind, "")
+    went = order.rewound_to if order is not None and order.rewound_to is not None else intervention.rewind_to
+    sentence = f"Rewind to step {steps(went)}"
+    if order is not None and order.rewound_to not in (None, intervention.rewind_to):
+        sentence += f" (step {steps(intervention.rewind_to)} was wished)"
+    if intervention.skip_from is not None and intervention.skip_to is not None:
+        count = intervention.skip_to - intervention.skip_from
+        sentence += f", skip {count:,} batches {batches(intervention.skip_from, intervention.skip_to)}"
+    if intervention.lr_scale is not None:
+        sentence += f", learning rate x {intervention.lr_scale:g}"
+    return sentence + "."
+
+
+def details(values: Mapping[str, Any]) -> str:
+    """Details of an event: "lr: 0.0003, by: schedule"."""
+    return ", ".join(f"{name}: {number(value) if _is_number(value) else value}" for name, value in values.items())
+
+
+def listed(reasons: Sequence[str]) -> str:
+    return "\n".join(f"- {reason}" for reason in reasons)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

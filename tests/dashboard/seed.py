@@ -1,0 +1,133 @@
+"""A stored run with everything that a page can show.
+
+python -m tests.dashboard.seed sqlite:///out/seeded.db          fills a store to look at
+"""
+
+import math
+import random
+import sys
+import time
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db import commands, migrate, step_rows
+from db.engine import create_engine, writing
+from db.models import Run, Segment
+from lossguard.protocol import OrderState, RunState, SegmentReason
+
+SPIKE, REWIND, STEPS = 412, 300, 800
+"""First bad step; where the run goes back to; where it ends."""
+LEFT = 428
+"""First step of the old segment that was never done."""
+
+
+def seed(engine: sa.Engine, *, run_id: str = "spiky-1", state: RunState = RunState.RUNNING, now: float) -> None:
+    """A run of STEPS steps: a spike at SPIKE, a rollback to REWIND, a NaN afterwards, declared events."""
+    start = now - 0.4 * (STEPS + LEFT - REWIND)
+    with writing(engine) as session:
+        run = commands.register_run(session, values=_registration(run_id, start), now=start)[0]
+        old = _segment(session, run, "a", 0, SegmentReason.START, start)
+        _report(session, run, old, range(LEFT), start)
+        _incident(session, run, start + 0.4 * LEFT)
+        new = _segment(session, run, "b", REWIND, SegmentReason.ROLLBACK, start + 0.4 * LEFT)
+        _report(session, run, new, range(REWIND, STEPS), start + 0.4 * (LEFT - REWIND))
+        _events(session, run, start)
+        run.last_report_at = now
+        if state is not RunState.RUNNING:
+            commands.finish_run(session, run=run, state=state, at=now, now=now)
+
+
+def _registration(run_id: str, start: float) -> dict[str, object]:
+    return {
+        "id": run_id,
+        "project": "gpt-small",
+        "name": "stdlib bytes",
+        "config": {"lr": 3e-4, "batch_size": 32, "context": 256},
+        "command": "python -m trainer run --recipe tiny",
+        "git_commit": "0123456789abcdef",
+        "host": "trainer-1",
+        "devices": ["cpu"],
+        "versions": {"torch": "2.9.0"},
+        "capabilities": ["rollback"],
+        "policy": None,
+        "total_steps": 1200,
+        "started_at": start,
+    }
+
+
+def _segment(session: Session, run: Run, key: str, fork: int, reason: SegmentReason, at: float) -> Segment:
+    order = 1 if reason is SegmentReason.ROLLBACK else None
+    return commands.open_segment(
+        session, run=run, key=key, fork_step=fork, reason=reason, order_id=order, opened_at=at
+    )[0]
+
+
+def _report(session: Session, run: Run, segment: Segment, steps: range, start: float) -> None:
+    noise = random.Random(segment.number)
+    metrics = {name: [] for name in ("loss", "grad_norm", "log_z", "lr", "tokens")}  # type: dict[str, list[float | None]]
+    for step in steps:
+        bad = max(0.0, 1 - abs(step - SPIKE - 8) / 14) if segment.number == 0 and step >= SPIKE - 4 else 0.0
+        loss = 2.1 + 3.4 * math.exp(-step / 140) + noise.gauss(0, 0.03) + 5 * bad
+        metrics["loss"].append(math.nan if segment.number == 1 and step == 655 else loss)
+        metrics["grad_norm"].append(0.4 + 2 * math.exp(-step / 60) + abs(noise.gauss(0, 0.05)) + 40 * bad)
+        metrics["log_z"].append(1.2 - 0.4 * math.exp(-step / 200) + noise.gauss(0, 0.01) + 2 * bad)
+        metrics["lr"].append(3e-4 * min(1, (step + 1) / 100) * (0.55 + 0.45 * math.cos(math.pi * step / 1200)))
+        metrics["tokens"].append((step + 1) * 32 * 256.0)
+    times = [start + 0.4 * step for step in steps]
+    step_rows.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics)
+    commands.grow_segment(segment, steps=steps)
+
+
+def _incident(session: Session, run: Run, now: float) -> None:
+    reasons = [
+        "grad norm 11.8 left its band (0.52 +- 0.05) at step 409: onset.",
+        "loss 4.61 is 31 robust deviations above the expected 2.28 at step 413.",
+    ]
+    commands.save_incident(
+        session, run=run, number=1, segment=0, now=now, kind="loss_spike", state="closed", signal="loss",
+        onset_step=409, detected_step=413, peak_step=420, end_step=LEFT - 1, score=3.1, outcome="recovered",
+        details={"peak_value": 7.28, "expected": 2.28, "scale": 0.03, "reasons": reasons},
+    )  # fmt: skip
+    why = (
+        "The loss was still rising after 8 steps; step 300 is the newest restorable step at least 100 before the onset."
+    )
+    intervention = commands.save_intervention(
+        session, run=run, number=1, now=now, incident=1, kind="rollback", state="verified", attempt=1,
+        rewind_to=REWIND, skip_from=300, skip_to=500, lr_scale=None,
+        details={"decided_step": 421, "verify_at": 521, "reasons": [why]},
+    )  # fmt: skip
+    order = commands.issue_order(session, intervention=intervention, reason=why, now=now)
+    commands.answer_order(
+        session,
+        order=order,
+        state=OrderState.APPLIED,
+        rewound_to=REWIND,
+        skip_from=300,
+        skip_to=500,
+        detail="",
+        now=now,
+    )
+
+
+def _events(session: Session, run: Run, start: float) -> None:
+    happened: list[tuple[int, str, dict[str, object]]] = [
+        (100, "learning_rate", {"phase": "end of the warm-up", "lr": 3e-4}),
+        (205, "outlier", {"signal": "loss", "value": 3.4, "score": 1.3}),
+        (600, "batch_size", {"from": 32, "to": 64}),
+    ]
+    for step, kind, details in happened:
+        commands.add_event(
+            session, run=run, key=f"e{step}", segment=0, step=step, time=start + 0.4 * step, kind=kind, details=details
+        )
+
+
+def main(url: str) -> None:
+    engine = create_engine(url)
+    migrate.upgrade(engine)
+    seed(engine, now=time.time())
+    seed(engine, run_id="done-1", state=RunState.FINISHED, now=time.time() - 86400)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,77 @@
+"""`python -m dashboard` as a process of its own."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import urllib3
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dashboard", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def refusal(*arguments: str) -> tuple[int, str]:
+    process = start(*arguments)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_it_serves_the_app_and_its_drawing_library(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = start("--port", str(port), "--database", f"sqlite:///{tmp_path}/lossguard.db")
+    try:
+        http = urllib3.PoolManager(retries=False, timeout=5)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                health = http.request("GET", f"http://127.0.0.1:{port}/_stcore/health")
+                break
+            except urllib3.exceptions.HTTPError:
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        assert health.status == 200
+        script = http.request("GET", f"http://127.0.0.1:{port}/lossguard/plotly.min.js")
+        assert script.status == 200
+        assert len(script.data) > 1_000_000
+        page = http.request("GET", f"http://127.0.0.1:{port}/run?run=r1")
+        assert (page.status, page.headers["Content-Type"].split(";")[0]) == (200, "text/html")
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.mark.slow
+def test_a_port_in_use_is_one_sentence_and_exit_code_2(taken_port: int, tmp_path: Path) -> None:
+    code, errors = refusal("--port", str(taken_port), "--database", f"sqlite:///{tmp_path}/lossguard.db")
+    assert code == 2
+    assert f"cannot listen on 127.0.0.1:{taken_port}: Address already in use" in errors
+    assert len(errors.splitlines()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("url", ["nonsense", "mysql://host/name"])
+def test_a_bad_database_url_is_one_sentence_and_exit_code_2(url: str) -> None:
+    code, errors = refusal("--database", url)
+    assert code == 2
+    assert "LOSSGUARD_DATABASE_URL" in errors
+    assert len(errors.splitlines()) == 1

@@ -1,0 +1,176 @@
+"""Every page, with an empty store, with a seeded one, and with one that cannot be read."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from db import commands, queries
+from db.engine import writing
+from lossguard.protocol import RunState
+from tests.dashboard.conftest import OpenPage
+from tests.dashboard.seed import STEPS, seed
+from tests.db.seed import add_run, add_segment
+
+pytestmark = pytest.mark.usefixtures("store")
+
+
+def metrics(app: AppTest) -> dict[str, str]:
+    assert not app.exception
+    return {metric.label: metric.value for metric in app.metric}
+
+
+def badges(app: AppTest) -> list[str]:
+    return [markdown.value for markdown in app.markdown if "-badge[" in markdown.value]
+
+
+def figure(app: AppTest) -> dict[str, Any]:
+    (component,) = app.get("bidi_component")
+    data: dict[str, Any] = json.loads(component.proto.json or component.proto.mixed.json)["figure"]
+    return data
+
+
+def names(drawing: dict[str, Any]) -> set[str]:
+    return {trace["name"] for trace in drawing["data"]}
+
+
+def test_a_first_visit_says_how_to_start_a_run(open_page: OpenPage) -> None:
+    app = open_page()
+    assert not app.exception
+    assert app.subheader[0].value == "No runs yet"
+    assert "python -m monitor serve" in app.markdown[0].value
+
+
+def test_the_run_page_of_an_empty_store_says_so(open_page: OpenPage) -> None:
+    app = open_page("run")
+    assert not app.exception
+    assert app.info[0].value == "No runs yet."
+
+
+def test_a_card_shows_loss_progress_trouble_and_age(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time() - 90)
+    app = open_page()
+    shown = metrics(app)
+    assert shown["Steps of 1,200"] == "800"
+    assert (shown["Open incidents"], shown["Interventions"]) == ("0", "1")
+    assert shown["Last report"].startswith("1 min 3")
+    assert float(shown["Loss"]) == pytest.approx(2.1, abs=0.2)
+
+
+def test_what_needs_a_person_stands_on_top(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, run_id="held", state=RunState.INTERRUPTED, now=time.time() - 1000)
+    seed(store, run_id="newer", now=time.time())
+    with writing(store) as session:
+        run = queries.run_named(session, run_id="held")
+        assert run is not None
+        commands.save_intervention(
+            session, run=run, number=2, now=1.0, incident=1, kind="hold", state="proposed", attempt=1,
+            rewind_to=None, skip_from=None, skip_to=None, lr_scale=None, details={},
+        )  # fmt: skip
+    app = open_page()
+    assert [caption.value for caption in app.caption] == ["held", "newer"]
+    assert [text for text in badges(app) if "needs a person" in text] == badges(app)[1:2]
+
+
+def test_the_run_page_draws_the_live_line_the_discarded_branch_and_what_happened(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    seed(store, now=time.time())
+    app = open_page("run", run="spiky-1")
+    assert metrics(app)["Steps of 1,200"] == f"{STEPS:,}"
+    drawing = figure(app)
+    assert {"live line", "discarded branch", "not finite", "incident", "intervention", "declared event"} <= names(
+        drawing
+    )
+    assert app.multiselect[0].value == ["loss", "perplexity", "grad_norm", "log_z", "lr"]
+    text = " ".join(markdown.value for markdown in app.markdown)
+    assert "Onset at step 409, detected at 413, peak at 420 (loss 7.28), over at 427." in text
+    assert "Rewind to step 300, skip 200 batches [300, 500)." in text
+    assert "31 robust deviations" in text
+    assert [len(table.value) for table in app.dataframe][:4] == [1, 1, 3, 2]
+
+
+def test_discarded_branches_can_be_left_out(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    app = open_page("run", run="spiky-1")
+    assert "discarded branch" not in names(figure(app.toggle[0].set_value(False).run()))
+
+
+def test_a_link_with_steps_shows_these_steps(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    drawing = figure(open_page("run", run="spiky-1", steps="400-500"))
+    assert list(drawing["layout"]["xaxis"]["range"]) == [400, 500]
+    live = next(trace for trace in drawing["data"] if trace["name"] == "live line")
+    assert (live["x"][0], live["x"][-1]) == (400, 500)
+
+
+@pytest.mark.parametrize("steps", ["", "x-y", "9-3", "-5", "400"])
+def test_steps_that_make_no_sense_show_the_whole_run(open_page: OpenPage, store: sa.Engine, steps: str) -> None:
+    seed(store, now=time.time())
+    assert figure(open_page("run", run="spiky-1", steps=steps))["layout"]["xaxis"].get("range") is None
+
+
+def test_the_run_page_without_a_choice_shows_the_top_run_and_says_so_in_the_url(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    seed(store, now=time.time())
+    app = open_page("run")
+    assert app.header[0].value == r"gpt\-small / stdlib bytes"
+    assert app.query_params["run"] == "spiky-1"
+
+
+def test_an_unknown_run_is_named(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    app = open_page("run", run="nobody")
+    assert not app.exception
+    assert "There is no run `nobody`" in app.warning[0].value
+
+
+def test_a_run_without_steps_has_a_page(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        add_segment(session, add_run(session), "a", fork_step=None)
+    app = open_page("run", run="r1")
+    assert metrics(app)["Loss"] == "-"
+    assert app.info[0].value == "No step has been reported yet."
+
+
+def test_a_proposed_intervention_asks_for_a_person(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        commands.save_intervention(
+            session, run=add_run(session), number=1, now=1.0, incident=None, kind="rollback", state="proposed",
+            attempt=1, rewind_to=50, skip_from=50, skip_to=250, lr_scale=0.5, details={},
+        )  # fmt: skip
+    app = open_page("run", run="r1")
+    waits = "Intervention 1 waits for a person. Rewind to step 50, skip 200 batches [50, 250), learning rate x 0.5."
+    assert app.warning[0].value == waits
+
+
+@pytest.mark.parametrize("page", ["runs", "run"])
+def test_a_database_without_tables_gets_a_plain_message_and_the_page_goes_on_when_they_come(
+    open_page: OpenPage, store: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    full = str(store.url)
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", f"sqlite:///{tmp_path}/empty.db")
+    app = open_page(page)
+    assert not app.exception
+    assert "has no tables yet" in app.warning[0].value
+    seed(store, now=time.time())
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", full)
+    st.cache_data.clear()
+    assert metrics(app.run())["Steps of 1,200"] == "800"
+
+
+@pytest.mark.parametrize("page", ["runs", "run"])
+def test_a_database_that_is_away_gets_a_plain_message_without_its_password(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", "postgresql://lossguard:secret@127.0.0.1:1/lossguard")
+    app = open_page(page)
+    assert not app.exception
+    assert "is away" in app.warning[0].value
+    assert "secret" not in app.warning[0].value

@@ -1,0 +1,43 @@
+"""What people read."""
+
+import math
+
+import pytest
+
+from dashboard import words
+from db.models import Intervention, Order
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (2.34567, "2.346"),
+        (123456.7, "123,457"),
+        (3e12, "3.000e+12"),
+        (math.nan, "NaN"),
+        (-math.inf, "-infinity"),
+        ("NaN", "NaN"),
+    ],
+)
+def test_a_number_is_short_and_never_lost(value: float | str | None, text: str) -> None:
+    assert words.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.2, "0 s"), (59.4, "59 s"), (61, "1 min 01 s"), (3660, "1 h 01 min"), (90000, "1 d 01 h")],
+)
+def test_a_duration_has_two_units(seconds: float | None, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+def test_a_rollback_says_where_it_went_when_that_is_not_where_it_was_sent() -> None:
+    sent = Intervention(kind="rollback", rewind_to=300, skip_from=250, skip_to=500, lr_scale=None)
+    went = Order(state="applied", rewound_to=250)
+    sentence = "Rewind to step 250 (step 300 was wished), skip 250 batches [250, 500)."
+    assert words.intervention_sentence(sent, went) == sentence
+
+
+def test_names_are_shown_as_they_were_written() -> None:
+    assert words.escaped("a_b*c* $x$ [y](z)") == r"a\_b\*c\* \$x\$ \[y\]\(z\)"
