@@ -27,7 +27,7 @@ class Judged:
         """Rows that need a closer look, whatever the state of affairs."""
         alarm = np.zeros(len(self.rows), dtype=bool)
         for score in self.scores.values():
-            alarm |= score.broken | (score.evidence >= 1.0)
+            alarm |= score.broken | (score.evidence >= 1.0) | (score.single >= 1.0) | (score.drift >= 1.0)
         return alarm
 
     def readings(self, k: int) -> dict[str, Reading]:
@@ -37,8 +37,11 @@ class Judged:
                 float(self.rows.metrics[name][k]),
                 float(score.z[k]),
                 float(score.evidence[k]),
+                float(score.single[k]),
+                float(score.drift[k]),
                 float(score.expected[k]),
                 float(score.scale[k]),
+                int(score.low_step[k]),
                 bool(score.broken[k]),
             )
             for name, score in self.scores.items()
@@ -77,8 +80,11 @@ class Bank:
 
     def _judge(self, rows: Rows) -> Judged:
         known = [name for name in self.detectors if name in rows.metrics]
-        scores = {name: self.detectors[name].feed(rows.metrics[name], rows.present[name]) for name in known}
         steps = np.concatenate([self.steps, rows.steps])
+        gaps = np.diff(steps, prepend=steps[0] - 1)[len(self.steps) :]
+        scores = {
+            name: self.detectors[name].feed(rows.metrics[name], rows.present[name], rows.steps, gaps) for name in known
+        }
         nothing = np.zeros(len(rows))
         new = {name: scores[name].z if name in scores else nothing for name in self.z}
         z = {name: np.concatenate([past, new[name]]) for name, past in self.z.items()}

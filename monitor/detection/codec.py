@@ -9,14 +9,14 @@ import numpy as np
 from monitor.detection.rows import Floats
 
 
-def pack(values: Floats) -> str:
-    """float64[N] as base64 of its little-endian bytes."""
-    return base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode("ascii")
+def pack(values: Floats, kind: str = "<f8") -> str:
+    """float64[N] as base64 of its little-endian bytes; as "<f4" only what is exact in four bytes."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode("ascii")
 
 
-def unpack(text: str) -> Floats:
+def unpack(text: str, kind: str = "<f8") -> Floats:
     """The inverse of `pack`, as an array of its own."""
-    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)
+    return np.frombuffer(base64.b64decode(text), dtype=kind).astype(np.float64)
 
 
 def plain(value: float) -> float | str:

@@ -12,6 +12,7 @@ from monitor.detection.rows import Floats, Ints
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.states import IncidentEvent, IncidentState, advance
 
+GRADUAL = 6  # rows on which the loss rises without a break, out of band: not a spike any more
 CALM_Z = 3.0  # in band
 PRECURSOR_Z = 5.0  # a precursor that the onset is dated back to
 FAR = 0.25  # a loss that stays higher by this part of itself has diverged
@@ -20,14 +21,24 @@ LOOK_BACK = 16  # rows that an onset may be dated back
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One signal at one row; not reported: z = evidence = 0."""
+    """One signal at one row: see `Scores`."""
 
     value: float
     z: float
     evidence: float
+    single: float
+    drift: float
     expected: float
     scale: float
+    low_step: int
     broken: bool
+
+    def alarm(self) -> bool:
+        return self.broken or self.evidence >= 1.0 or self.drift >= 1.0
+
+    def out(self) -> bool:
+        """Not back in band: the row itself, or the level that it belongs to."""
+        return self.broken or self.z >= CALM_Z or self.drift >= 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,8 @@ class Episode:
     rises: int = 0
     calm: int = 0
     broken: bool = False
+    root: int = 0
+    """The onset that a rollback must lie before: that of the first of the incidents that led here."""
     settled: bool = False
     """The policy has nothing more to say (observed, or a person said no)."""
 
@@ -73,13 +86,9 @@ class Episode:
         """Take in the next row; True when the incident itself changed."""
         before = self.incident
         self.broken = any(reading.broken for reading in readings.values())
-        out = self.broken or any(reading.z >= CALM_Z for reading in readings.values())
+        out = any(reading.out() for reading in readings.values())
         self.calm = 0 if out else self.calm + 1
         self.last_out = step if out else self.last_out
-        if self.broken and self.incident.kind is not IncidentKind.NONFINITE:
-            signal = next(name for name, reading in readings.items() if reading.broken)
-            self.moved = True
-            self._worsen(IncidentKind.NONFINITE, signal, readings[signal], f"{signal} is not finite at step {step}.")
         loss = readings.get("loss")
         if loss is not None and np.isfinite(loss.value):
             self._follow_loss(step, loss)
@@ -87,7 +96,7 @@ class Episode:
         return self.incident is not before
 
     def _follow_loss(self, step: int, loss: Reading) -> None:
-        if not self.moved and loss.evidence >= 1.0:
+        if not self.moved and loss.alarm():
             self.moved = True
             reason = f"The loss followed at step {step}: {describe('loss', loss)}."
             self._worsen(IncidentKind.LOSS_SPIKE, "loss", loss, reason)
@@ -95,6 +104,9 @@ class Episode:
         rose = loss.value > self.last_loss
         self.rises, self.falls = self.rises + rose, self.falls + (not rose)
         self.rising_rows = self.rising_rows + 1 if rose and loss.z >= CALM_Z else 0
+        if self.rising_rows == GRADUAL and self.incident.kind is IncidentKind.LOSS_SPIKE:
+            reason = f"The loss has risen on {GRADUAL} rows in a row: a divergence, not a spike."
+            self._worsen(IncidentKind.DIVERGENCE, "loss", loss, reason)
         self.last_loss = loss.value
         if self.excess > self.peak_excess:
             self.peak_excess = self.excess
@@ -150,34 +162,29 @@ def describe(signal: str, reading: Reading) -> str:
 
 def trigger(readings: Mapping[str, Reading]) -> str | None:
     """The signal that makes this row an alarm: not finite before loss before precursors."""
-    for name, reading in readings.items():
-        if reading.broken:
-            return name
-    alarms = [name for name, reading in readings.items() if reading.evidence >= 1.0]
-    return "loss" if "loss" in alarms else (alarms[0] if alarms else None)
+    broken = [name for name, reading in readings.items() if reading.broken]
+    alarms = [name for name, reading in readings.items() if reading.alarm()]
+    return next(iter([*broken, *[name for name in alarms if name == "loss"], *alarms]), None)
 
 
 KINDS = {"loss": IncidentKind.LOSS_SPIKE, "grad_norm": IncidentKind.GRAD_SPIKE, "log_z": IncidentKind.LOG_Z_DRIFT}
 
 
+def kind_of(signal: str, reading: Reading) -> IncidentKind:
+    if reading.broken:
+        return IncidentKind.NONFINITE
+    if signal == "loss" and reading.evidence < 1.0 <= reading.drift:
+        return IncidentKind.DIVERGENCE
+    return KINDS[signal]
+
+
 def begin(number: int, step: int, signal: str, readings: Mapping[str, Reading], trail: Trail) -> Episode:
     """Open an incident at `step` because of `signal`, dated back to the first signal that left its band."""
     reading = readings[signal]
-    kind = IncidentKind.NONFINITE if reading.broken else KINDS[signal]
-    moved = reading.broken or signal == "loss"
-    reasons = [
-        f"{signal} is not finite at step {step}." if reading.broken else f"Step {step}: {describe(signal, reading)}."
-    ]
-    onset = onset_step(trail, signal)
-    for other in trail.z:
-        earlier = onset_step(trail, other, PRECURSOR_Z) if other not in (signal, "loss") else onset
-        if earlier < onset:
-            onset = earlier
-            reasons.append(f"{other} left its band first, at step {onset}.")
-    loss = readings.get("loss")
-    last_loss = loss.value if loss is not None and np.isfinite(loss.value) else float("inf")
+    kind = kind_of(signal, reading)
+    onset, reasons = dated_back(step, signal, kind, reading, trail)
     expected = reading.expected if np.isfinite(reading.expected) else 0.0
-    scale = reading.scale if np.isfinite(reading.scale) else 0.0
+    moved = kind is IncidentKind.NONFINITE or signal == "loss"
     incident = Incident(
         number=number,
         kind=kind,
@@ -188,24 +195,40 @@ def begin(number: int, step: int, signal: str, readings: Mapping[str, Reading], 
         peak_step=step,
         peak_value=reading.value,
         end_step=None,
-        score=round(max(reading.evidence, 1.0), 3),
+        score=round(max(reading.evidence, reading.drift, 1.0), 3),
         expected=expected,
-        scale=scale,
+        scale=reading.scale if np.isfinite(reading.scale) else 0.0,
         outcome=Outcome.ONGOING,
         reasons=reasons,
     )
-    excess = max(reading.value - expected, 0.0) if signal == "loss" and not reading.broken else 0.0
-    return Episode(
-        incident,
-        moved,
-        last_loss,
-        step,
-        step,
-        peak_excess=excess,
-        check_excess=excess,
-        excess=excess,
-        broken=reading.broken,
-    )
+    loss = readings.get("loss")
+    last_loss = loss.value if loss is not None and np.isfinite(loss.value) else float("inf")
+    episode = Episode(incident, moved, last_loss, step, step, root=onset, broken=reading.broken)
+    if signal == "loss" and not reading.broken:
+        episode.excess = episode.peak_excess = episode.check_excess = max(reading.value - expected, 0.0)
+    return episode
+
+
+def dated_back(step: int, signal: str, kind: IncidentKind, reading: Reading, trail: Trail) -> tuple[int, list[str]]:
+    """(onset, the reasons so far): back to the rows that led here, and to the first precursor among them."""
+    if kind is IncidentKind.NONFINITE:
+        onset, reasons = step, [f"Step {step}: {signal} is not finite."]
+    elif kind is IncidentKind.DIVERGENCE:
+        words = f"the loss level has risen since step {reading.low_step}, by {reading.drift:.2f} of the alarm threshold"
+        onset, reasons = reading.low_step, [f"Step {step}: {words}."]
+    else:
+        onset, reasons = onset_step(trail, signal), [f"Step {step}: {describe(signal, reading)}."]
+    for other in trail.z:
+        earlier = onset_step(trail, other, PRECURSOR_Z) if other not in (signal, "loss") else onset
+        if earlier < onset:
+            onset = earlier
+            reasons.append(f"{other} left its band first, at step {onset}.")
+    return onset, reasons
+
+
+def foretold(signal: str, trail: Trail) -> bool:
+    """Another signal was far out of band in the rows just before: then even a single row is no hard batch."""
+    return any((z[-4:-1] >= PRECURSOR_Z).any() for name, z in trail.z.items() if name not in (signal, "loss"))
 
 
 def onset_step(trail: Trail, signal: str, edge: float = CALM_Z) -> int:

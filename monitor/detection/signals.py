@@ -1,22 +1,44 @@
-"""One signal's detector: how surprising is each value, given the run's own past?
+"""One signal's detector: how surprising are the last rows, given the run's own past?
 
-Values in, scores out; vectorised over the rows of a report. The baseline is fitted anew on an absolute grid of
-observations, so any split of a stream into reports gives the same scores.
+Values in, scores out; vectorised over the rows of a report. Three steps:
+
+1. A value's residual z against the median of the last few values that may teach, in robust standard deviations of the
+   residuals of the past. What is out of band does not teach.
+2. Over each span of w rows the sum of all z but the largest, over sqrt(w - 1): a scan statistic (Glaz, Naus and
+   Wallenstein 2001) that one hard batch cannot raise, whatever its size. A single row has its own, span 1.
+3. Each statistic against the threshold from its own tail (see `tails`): evidence 1.0 is the alarm.
+
+Slow divergence is a fourth thing: how far the level lies above the lowest level so far.
+
+Levels are fitted on an absolute grid of observations, so any split of a stream into reports gives the same scores.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from monitor.detection.codec import pack, unpack
-from monitor.detection.rows import Bools, Floats
+from monitor.detection.rows import Bools, Floats, Ints
 from monitor.detection.settings import DetectionSettings
+from monitor.detection.tails import PRIOR, Tails
 
-SPANS = (1, 2, 3, 5, 8, 16)
-"""Lengths, in observations, over which evidence is added up."""
-MEMORY = SPANS[-1] - 1
+SPANS = (1, 2, 3, 6, 12)
+FLOORS = np.array([6.5, 5.0, 5.5, 6.5, 8.0, 6.0])
+"""The least threshold of each span, and of the drift, in standard deviations: less is not worth waking anybody for."""
+REACH = SPANS[-1] - 1
+CHUNK = 64  # observations between two fits of the tails
+BLOCKS = ((2, 1), (4, 2), (CHUNK, 4))  # observations between two fits of the level, below so many observations
+BLOCK = 16  # and later
+LEVEL_ROWS = 12  # the level is the median of so many values
+KEPT = 128  # values and residuals behind the noise
+TEACH_Z = 4.0  # a residual above this does not teach the level
+SOLE = 2.5
+"""A row alone, where rows are close together, needs so many times the threshold: most are hard batches."""
+SPARSE = 5
+"""In rows so many steps apart a real spike may be one row: there the size alone decides."""
+CLUSTER = 3.0
+"""Rows over the threshold in one false alarm (the inverse of the extremal index), and so rows per wished alarm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,170 +48,244 @@ class Signal:
     """Judge the logarithm (a norm's noise is multiplicative)."""
     two_sided: bool = False
     """A collapse counts too."""
-    falling: bool = False
-    """The trend may only be followed downwards: a rise is never learnt as normal."""
+    drifts: bool = False
+    """A slow rise is a divergence."""
+    gross: float = np.inf
+    """A rise (in the judged unit) that is trouble even before anything is known of the noise."""
+    gross_part: float = 0.0
+    """The same as a part of the level; the larger of the two counts."""
 
 
 SIGNALS = {
-    "loss": Signal("loss", falling=True),
-    "grad_norm": Signal("grad_norm", log=True),
+    # A rise by 1 nat and by 30% multiplies the perplexity by e at least: no warm-up makes such a step.
+    "loss": Signal("loss", drifts=True, gross=1.0, gross_part=0.3),
+    "grad_norm": Signal("grad_norm", log=True, gross=float(np.log(30.0))),
     "log_z": Signal("log_z", two_sided=True),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Columns over N rows; a row without an observation has z = evidence = 0.
+    """Columns over N rows; a row without an observation has z = evidence = single = drift = 0.
 
-    `z`: residual in robust standard deviations, positive for trouble; `evidence`: 1.0 is the alarm threshold;
-    `expected` and `scale` in the signal's own unit; `broken`: present and not finite.
+    `z`: residual in robust standard deviations, positive for trouble; `evidence`, `single` (of the row alone) and
+    `drift`: 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit; `low_step`: when the level was
+    lowest; `broken`: present, not finite.
     """
 
     z: Floats
     evidence: Floats
+    single: Floats
+    drift: Floats
     expected: Floats
     scale: Floats
+    low_step: Floats
     broken: Bools
+
+
+def spread(values: Floats) -> float:
+    """Median absolute deviation from zero, scaled to a normal standard deviation (Hampel 1974)."""
+    return 1.4826 * median(np.abs(values))
+
+
+def median(values: Floats) -> float:
+    """np.median is ten times slower on so few values."""
+    ordered = np.sort(values)
+    half = len(ordered) // 2
+    return float(ordered[half]) if len(ordered) % 2 else float(ordered[half - 1] + ordered[half]) / 2.0
+
+
+def statistics(z: Floats, out: Floats) -> None:
+    """out[S, N] := the statistics of the last N values of z, which begins REACH values earlier."""
+    size = out.shape[1]
+    total, top = z, z
+    out[0] = z[REACH:]
+    for row, (span, shift) in enumerate(((2, 1), (3, 0), (6, 3), (12, 6)), start=1):
+        if span == 3:  # from 2: the value before those two
+            total, top = total[1:] + z[: len(total) - 1], np.maximum(top[1:], z[: len(top) - 1])
+        else:  # twice the span before
+            total, top = total[shift:] + total[:-shift], np.maximum(top[shift:], top[:-shift])
+        out[row] = (total[-size:] - top[-size:]) / np.sqrt(span - 1.0)
 
 
 class SignalDetector:
     """See the module. State is a few hundred numbers: `state_dict` / `load_state_dict` are exact."""
 
+    NUMBERS = (
+        *("count", "level", "noise", "old_noise", "low", "low_step", "drift", "silent", "drifting", "last_alarm"),
+        *("declared", "sparse"),
+    )
+    ARRAYS = ("window", "residuals", "block", "z")
+
     def __init__(self, signal: Signal, settings: DetectionSettings) -> None:
         self.signal, self.settings = signal, settings
-        self.restart()
+        self.probability = CLUSTER * settings.false_alarms_per_10k / 1e4
+        self.tails = Tails(FLOORS)
+        self.noise = self.old_noise = 0.0  # robust standard deviation; the one before the last declared change
+        self.level = 0.0
+        self.sparse = self.declared = False
+        self._forget()
 
-    def restart(self) -> None:
-        self.count = 0  # finite observations since the start (or the last restart)
-        self.next_fit = 4
+    def _forget(self) -> None:
+        self.count = 0  # finite observations since the start, or since the last declared change
         self.window = np.empty(0)  # the last values that may teach
-        self.ages = np.empty(0)  # their observation numbers
-        self.block = np.empty(0)  # values since the last fit
-        self.recent = np.empty(0)  # the last MEMORY z, clipped
-        self.tail = np.empty(0)  # |z| of the past, for the heaviness of the run's own tail
-        self.level, self.slope, self.noise, self.origin = 0.0, 0.0, np.inf, 0.0
-        self.heavy = 1.0
-        self.silent = 0  # observations since one last taught
-        self.floor = 0.0  # the noise before the last declared change
-        self.declared = False  # restarted by a declared event: the noise of before still serves
+        self.residuals = np.empty(0)  # the last residuals that may teach
+        self.block = np.empty(0)  # values since the last fit of the level
+        self.z = np.zeros(REACH)  # z of this chunk, after the REACH before it
+        self.low, self.low_step, self.drift = (
+            1e300,
+            0,
+            0.0,
+        )  # the lowest level so far; how far above it we are, in noises
+        self.silent = self.drifting = 0  # observations since one last taught; for which the drift is an alarm
+        self.last_alarm = -CHUNK  # the observation of the last alarm
 
     def shift(self) -> None:
-        """A declared change: learn the new level from the rows that follow; noise and tail are kept as a floor.
+        """A declared change: the level is learnt anew from the rows that follow; noise and tails stay.
 
-        Until the first fit only a gross rise over the old level is an alarm.
+        Until a few rows are known only a gross rise over the old level is an alarm.
         """
-        if self.count < self.settings.warmup_rows:
-            return
-        last = self.level + self.slope * (self.count - self.origin)
-        self.level, self.slope, self.origin = last, 0.0, 0.0
-        self.floor = self.noise
-        self.noise = max(self.noise, 0.05 * (1.0 if self.signal.log else abs(last)))
-        self.window, self.ages, self.block, self.recent = (np.empty(0) for _ in range(4))
-        self.count, self.next_fit, self.declared = 0, 4, True
+        if self._settled():
+            self.old_noise, self.declared = self.noise, True
+            self._forget()
 
-    def feed(self, values: Floats, present: Bools) -> Scores:
+    def _settled(self) -> bool:
+        """Enough is known for more than gross alarms (constant within a block)."""
+        return self.count - len(self.block) >= (8 if self.declared else self.settings.warmup_rows)
+
+    def feed(self, values: Floats, present: Bools, steps: Ints, gaps: Ints) -> Scores:
+        """Judge N rows; `gaps`: steps since the row before."""
         finite = present & np.isfinite(values)
-        size = len(values)
-        z, evidence = np.zeros(size), np.zeros(size)
-        expected, scale = np.full(size, np.nan), np.full(size, np.nan)
         where = np.flatnonzero(finite)
         x = values[where]
         if self.signal.log:
             x = np.log(np.maximum(x, 1e-30))
+        table = np.zeros((7, len(values)))  # as in Scores
+        table[4:6] = np.nan
         start = 0
         while start < len(x):
-            part = slice(start, start + self.next_fit - self.count)
-            at = where[part]
-            z[at], evidence[at], expected[at], scale[at] = self._score(x[part])
+            at = where[start : start + CHUNK - self.count % CHUNK]
+            table[:, at] = self._chunk(x[start : start + len(at)], steps[at], gaps[at])
             start += len(at)
-        return Scores(z, evidence, expected, scale, present & ~finite)
+        if self.signal.log:
+            table[4] = np.exp(table[4])
+            table[5] *= table[4]
+        z, evidence, single, drift, expected, scale, low_step = table
+        return Scores(z, evidence, single, drift, expected, scale, low_step, present & ~finite)
 
-    def _score(self, x: Floats) -> tuple[Any, ...]:
-        """Judge observations inside one block, then fit when the block is full."""
-        expected = self.level + self.slope * (self.count + np.arange(len(x)) - self.origin)
-        scale = self.noise * self.heavy
-        z = (x - expected) / scale
-        if self.signal.two_sided:
-            z = np.abs(z)
-        clipped = np.clip(z, -3.0, 60.0)
-        single = np.concatenate([self.recent, clipped])
-        several = np.minimum(single, 6.0)
-        evidence = np.zeros(len(x))
-        fitted = self.count - len(self.block)
-        young = 1.0 + 2.0 * max(0.0, 1.0 - fitted / (3.0 * self.settings.warmup_rows))
-        for span in SPANS:
-            known = single if span == 1 else several
-            if len(known) < span:
-                continue
-            total = known.copy()
-            for lag in range(1, span):
-                total[lag:] += known[:-lag]
-            total[: span - 1] = 0.0
-            limit = young * (11.0 if span == 1 else 8.5)
-            np.maximum(evidence, total[len(self.recent) :] / (np.sqrt(span) * limit), out=evidence)
-        if fitted < self.settings.warmup_rows and not self.declared:
-            evidence[:] = 0.0
-        self.recent = single[-MEMORY:]
+    def _chunk(self, x: Floats, steps: Ints, gaps: Ints) -> Floats:
+        """Judge values inside one chunk. Returns the table of `feed` for them."""
+        size = len(x)
+        table = np.empty((7, size))
+        start = 0
+        while start < size:
+            block = next((block for below, block in BLOCKS if self.count < below), BLOCK)
+            part = slice(start, min(start + block - self.count % block, size))
+            self._block(x[part], table[:, part])
+            if self.count % block == 0:
+                self.sparse = bool(gaps[part.stop - 1] >= SPARSE)
+                self._fit(int(steps[part.stop - 1]))
+            start = part.stop
+        self.z = np.concatenate([self.z, np.clip(table[0], -4.0, 60.0)])
+        ratios = self._ratios(size)
+        table[2] = np.maximum(ratios[0], 0.0)
+        ratios[0] /= 1.0 if self.sparse else SOLE
+        table[1] = np.maximum(ratios.max(axis=0), 0.0)
+        if self.count % CHUNK == 0:
+            self._learn()
+        return table
+
+    def _block(self, x: Floats, table: Floats) -> None:
+        """Residuals of values that one level serves."""
+        scale = self.noise if self._settled() else max(self.noise, self._gross() / PRIOR)
+        residual = x - self.level if self.count > 0 else np.zeros(len(x))
+        table[0] = np.abs(residual / scale) if self.signal.two_sided else residual / scale
+        table[3] = self.drift / self.tails.thresholds[-1]
+        table[4], table[5] = self.level if self.count > 0 else x, scale
+        table[6] = self.low_step
         self.block = np.concatenate([self.block, x])
         self.count += len(x)
-        noise: Any = scale
-        if self.signal.log:
-            expected = np.exp(expected)
-            noise = noise * expected
-        if self.count == self.next_fit:
-            self._fit()
-        return z, evidence, expected, np.broadcast_to(noise, (len(z),))
 
-    def _fit(self) -> None:
-        ages = np.arange(self.count - len(self.block), self.count, dtype=np.float64)
-        z = (self.block - self.level - self.slope * (ages - self.origin)) / (self.noise * self.heavy)
-        if self.signal.two_sided:
-            z = np.abs(z)
-        teaches = z < 5.0 if self.count > self.settings.warmup_rows else np.ones(len(z), dtype=bool)
-        self.silent = 0 if teaches.sum() > len(z) // 4 else self.silent + len(z)
-        if self.silent >= self.settings.adopt_rows:  # the level has held: it is the new normal
-            self.silent, teaches = 0, np.ones(len(z), dtype=bool)
-            self.window, self.ages = np.empty(0), np.empty(0)
-        keep = self.settings.window_rows
-        self.window = np.concatenate([self.window, self.block[teaches]])[-keep:]
-        self.ages = np.concatenate([self.ages, ages[teaches]])[-keep:]
-        if self.count > self.settings.warmup_rows:
-            self.tail = np.concatenate([self.tail, self.heavy * z[z < 30.0]])[-self.settings.tail_rows :]
+    def _gross(self) -> float:
+        return max(self.signal.gross, self.signal.gross_part * abs(self.level))
+
+    def _ratios(self, size: int) -> Floats:
+        """The last `size` statistics in units of their thresholds."""
+        stats = np.empty((len(SPANS), size))
+        statistics(self.z[-size - REACH :], stats)
+        return stats / self.tails.thresholds[:-1, None]
+
+    def _fit(self, step: int) -> None:
+        """Learn level and noise from the block that is full, which ends at `step`."""
+        settled, x = self._settled(), self.block
+        scale = self.noise if settled else max(self.noise, self._gross() / PRIOR)
+        residual = x - self.level if self.count > len(x) else np.zeros(len(x))
+        teaches = (np.abs(residual) if self.signal.two_sided else residual) < TEACH_Z * scale
+        self.silent = 0 if 4 * teaches.sum() > len(x) else self.silent + len(x)
+        if self.silent >= self.settings.adopt_rows:
+            self.silent, self.low, teaches = 0, 1e300, np.ones(len(x), dtype=bool)
+            self.window = np.empty(0)
+        if settled:
+            self.residuals = np.concatenate([self.residuals, residual[teaches]])[-KEPT:]
+        self.window = np.concatenate([self.window, x[teaches]])[-KEPT:]
         self.block = np.empty(0)
-        half = len(self.window) // 2
-        early, late = float(np.median(self.window[:half])), float(np.median(self.window[half:]))
-        mid_early, mid_late = float(np.mean(self.ages[:half])), float(np.mean(self.ages[half:]))
-        slope = (late - early) / (mid_late - mid_early)
-        if self.signal.falling:
-            slope = min(slope, 0.0)
-        residual = self.window - late - slope * (self.ages - mid_late)
-        self.slope, self.origin, self.level = slope * 0.5, mid_late, late
-        spread = 1.4826 * float(np.median(np.abs(residual)))
-        step = 1.4826 * float(np.median(np.abs(np.diff(self.window)))) / 1.414
-        young = self.floor if self.count < self.settings.warmup_rows else 0.0
-        floor = 1e-3 if self.signal.log else 1e-4 * max(abs(late), 1e-3)
-        distinct = np.diff(np.sort(self.window))
-        quantum = float(distinct[distinct > 0].min()) if (distinct > 0).any() else 0.0
-        self.noise = max(spread, step, floor, young, 0.5 * quantum if spread == 0 else 0.0)
-        if len(self.tail) >= 64:
-            self.heavy = max(1.0, float(np.quantile(self.tail, 0.995)) / 3.0)
-        self.next_fit = self.count + int(min(max(self.count // 4, 4), self.settings.block_rows))
+        if len(self.window):
+            self.level = median(self.window[-LEVEL_ROWS:])
+            self.noise = self._noise()
+            self._drift(step)
+
+    def _noise(self) -> float:
+        """From the residuals of the past and from the differences of neighbours, with floors."""
+        steps = np.diff(self.window)
+        jitter = spread(steps) / np.sqrt(2.0) if len(steps) else 0.0
+        if len(self.residuals) >= 32:
+            noise = max(spread(self.residuals - median(self.residuals)), 0.7 * jitter)
+        else:
+            recent = self.window[-2 * LEVEL_ROWS :]
+            noise = max(spread(recent - median(recent)), jitter)
+        if jitter == 0.0 and (steps != 0).any():  # quantised: half of the neighbours are equal
+            noise = max(noise, 0.5 * float(np.abs(steps[steps != 0]).min()))
+        young = self.old_noise if self.count < CHUNK else 0.0
+        return max(noise, young, 1e-3 if self.signal.log else 1e-4 * abs(self.level), 1e-9)
+
+    def _drift(self, step: int) -> None:
+        if not self.signal.drifts or not self._settled():
+            return
+        if self.level <= self.low:
+            self.low, self.low_step = self.level, step
+        self.drift = (self.level - self.low) / self.noise
+        alarm = self.drift >= self.tails.thresholds[-1]
+        self.drifting = self.drifting + BLOCK if alarm else 0
+        if self.drifting >= self.settings.adopt_rows:
+            self.low, self.low_step, self.drifting, self.drift = self.level, step, 0, 0.0
+
+    def _learn(self) -> None:
+        """Teach the tails this chunk, without alarms and their aftermath."""
+        known = self.z[-CHUNK - REACH :]
+        stats = np.empty((len(SPANS) + 1, CHUNK))
+        statistics(known, stats[:-1])
+        stats[-1] = self.drift
+        limits = self.tails.thresholds.copy()
+        limits[0] *= 1.0 if self.sparse else SOLE
+        calm = stats < limits[:, None]
+        rows = np.arange(self.count - CHUNK, self.count)
+        alarms = np.where(calm[:-1].all(axis=0), self.last_alarm, rows)
+        last = np.maximum.accumulate(alarms)
+        self.last_alarm = int(last[-1])
+        calm &= rows - last > REACH
+        if self.count <= CHUNK:
+            calm[:, : self.settings.warmup_rows] = False
+        self.tails.learn(stats, calm)
+        self.tails.fit(self.probability)
+        self.z = self.z[-REACH:]
 
     def state_dict(self) -> dict[str, Any]:
-        arrays = {name: pack(getattr(self, name)) for name in ("window", "ages", "block", "recent", "tail")}
-        numbers = {
-            name: getattr(self, name)
-            for name in ("count", "next_fit", "level", "slope", "origin", "heavy", "floor", "declared", "silent")
-        }
-        return arrays | numbers | {"noise": None if np.isinf(self.noise) else self.noise}
+        numbers = {name: getattr(self, name) for name in self.NUMBERS}
+        return numbers | {name: pack(getattr(self, name)) for name in self.ARRAYS} | {"tails": self.tails.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("window", "ages", "block", "recent", "tail"):
-            setattr(self, name, unpack(state[name]))
-        for name in ("count", "next_fit", "level", "slope", "origin", "heavy", "floor", "declared", "silent"):
+        for name in self.NUMBERS:
             setattr(self, name, state[name])
-        self.noise = np.inf if state["noise"] is None else state["noise"]
-
-
-def detectors(settings: DetectionSettings, names: Sequence[str] = tuple(SIGNALS)) -> dict[str, SignalDetector]:
-    return {name: SignalDetector(SIGNALS[name], settings) for name in names}
+        for name in self.ARRAYS:
+            setattr(self, name, unpack(state[name]))
+        self.tails.load_state_dict(state["tails"])

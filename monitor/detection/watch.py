@@ -21,18 +21,26 @@ from monitor.detection.effects import (
     Effect,
     Incident,
     IncidentChanged,
+    IncidentKind,
     InterventionKind,
     Outcome,
     Outlier,
 )
-from monitor.detection.episodes import CALM_Z, Episode, Reading, Trail, begin, incident_from, outcome_of, trigger
+from monitor.detection.episodes import (
+    CALM_Z,
+    Episode,
+    Reading,
+    Trail,
+    begin,
+    foretold,
+    incident_from,
+    outcome_of,
+    trigger,
+)
 from monitor.detection.policy import Decision, Mode, Policy, Situation, palm
 from monitor.detection.rows import Rows
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.states import IncidentEvent, InterventionEvent, InterventionState, advance
-
-SOLE = 2.5
-"""A single row so far past its alarm threshold is an incident at once; a smaller one waits for the next row."""
 
 
 class Watch:
@@ -50,6 +58,7 @@ class Watch:
         self.episode: Episode | None = None
         self.treated: Incident | None = None  # the incident behind the rollback that is on trial
         self.pending: Outlier | None = None  # a single row out of band, judged at the next row
+        self.root: int | None = None  # the onset of the incident that the next one goes on from
         self.incidents = 0
         self.restorable: list[int] = []
         self.last_step = -1
@@ -87,38 +96,43 @@ class Watch:
         return row
 
     def _row(self, step: int, readings: Mapping[str, Reading], trail: Trail) -> list[Effect]:
-        effects: list[Effect] = []
+        effects = self._worse(readings)
         if self.episode is None:
             effects += self._open(step, readings, trail)
         elif self.episode.observe(step, readings):
             effects.append(IncidentChanged(self.episode.incident))
         effects += self._decide(step)
         if self.episode is not None and self.episode.over(self.settings) and not self._ordered():
-            effects += self._close(readings)
+            effects += self._close(*outcome_of(self.episode, readings))
         return effects + self._verify(step, trail)
+
+    def _worse(self, readings: Mapping[str, Reading]) -> list[Effect]:
+        """A value stops being finite in the course of another incident: that one ends here, a graver one begins."""
+        episode = self.episode
+        if episode is None or self._ordered() or episode.incident.kind is IncidentKind.NONFINITE:
+            return []
+        if not any(reading.broken for reading in readings.values()):
+            return []
+        self.root = episode.root
+        return self._close(Outcome.DIVERGED, "A value stopped being finite.")
 
     def _open(self, step: int, readings: Mapping[str, Reading], trail: Trail) -> list[Effect]:
         signal = trigger(readings)
         pending, self.pending = self.pending, None
-        if pending is not None and signal is None:
-            last = readings.get(pending.signal)
-            if last is None or last.z < CALM_Z:
-                return [pending]
-            signal = pending.signal
+        root, self.root = self.root, None
         if signal is None:
-            return []
-        if pending is None and self._sole(readings[signal], trail):
-            self.pending = Outlier(step, signal, readings[signal].value, readings[signal].z)
-            return []
+            effects: list[Effect] = [] if pending is None else [pending]
+            signal = next((name for name, reading in readings.items() if reading.single >= 1.0), None)
+            if signal is None:
+                return effects
+            if not foretold(signal, trail):
+                self.pending = Outlier(step, signal, readings[signal].value, readings[signal].z)
+                return effects
         self.incidents += 1
         self.episode = begin(self.incidents, step, signal, readings, trail)
+        if root is not None:
+            self.episode.root = root
         return [IncidentChanged(self.episode.incident)]
-
-    def _sole(self, reading: Reading, trail: Trail) -> bool:
-        """One row alone is out of band, by an amount that a hard batch can explain, and nothing foretold it."""
-        if reading.broken or reading.evidence >= SOLE:
-            return False
-        return all((z[-4:-1] < CALM_Z).all() for z in trail.z.values())
 
     # What to do about it
 
@@ -132,7 +146,7 @@ class Watch:
         if episode is None or episode.settled or self.care.awaited():
             return []
         episode.halve(step, self.policy.patience)
-        attempt, previous = self.care.attempt(episode.incident.onset_step)
+        attempt, previous = self.care.attempt(episode.root)
         decision = palm(self.policy, self._situation(episode, step, attempt, previous), self.batches.at)
         if decision.kind is None:
             return []
@@ -149,7 +163,7 @@ class Watch:
     def _situation(self, episode: Episode, step: int, attempt: int, previous: int | None) -> Situation:
         return Situation(
             kind=episode.incident.kind,
-            onset_step=episode.incident.onset_step,
+            onset_step=min(episode.root, episode.incident.onset_step),
             detected_step=episode.incident.detected_step,
             step=step,
             broken=episode.broken,
@@ -184,13 +198,12 @@ class Watch:
             return []
         return [self._incident(state=advance(self.episode.incident.state, IncidentEvent.RELAPSE))]
 
-    def _close(self, readings: Mapping[str, Reading]) -> list[Effect]:
+    def _close(self, outcome: Outcome, reason: str) -> list[Effect]:
         assert self.episode is not None
         effects: list[Effect] = []
-        outcome, reason = outcome_of(self.episode, readings)
         active = self.care.active
         if active is not None and active.state is InterventionState.PROPOSED:
-            effects.append(self.care.step(InterventionEvent.WITHDRAW, "The run is back in its band without it."))
+            effects.append(self.care.step(InterventionEvent.WITHDRAW, f"Its incident ended without it. {reason}"))
         effects.append(IncidentChanged(self.episode.close(outcome, reason)))
         self.episode = None
         return effects
@@ -243,18 +256,7 @@ class Watch:
         active = self.care.active
         if active is not None and active.kind is InterventionKind.ROLLBACK and self._ordered():
             return self.applied(active.number, rewound_to=step, skip_from=active.skip_from, skip_to=active.skip_to)
-        return self._abandon() if self.episode is not None else []
-
-    def _abandon(self) -> list[Effect]:
-        """The run left the segment of its open incident by itself."""
-        assert self.episode is not None
-        effects: list[Effect] = []
-        active = self.care.active
-        if active is not None and active.state is InterventionState.PROPOSED:
-            effects.append(self.care.step(InterventionEvent.WITHDRAW, "The run left this segment by itself."))
-        effects.append(IncidentChanged(self.episode.close(Outcome.ONGOING, "The run left this segment by itself.")))
-        self.episode = None
-        return effects
+        return self._close(Outcome.ONGOING, "The run left this segment by itself.") if self.episode is not None else []
 
     def detectors_state(self) -> dict[str, Any]:
         """The part that forks: a snapshot for later calls of `fork`."""
