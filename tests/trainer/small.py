@@ -1,0 +1,37 @@
+"""The smallest recipe that really trains, shared by the tests."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trainer.config import CheckpointConfig, DataConfig, ModelConfig, OptimizerConfig, Recipe
+
+TEXT = b"".join(b"%d bottles of beer on the wall, %d bottles of beer.\n" % (n, n) for n in range(99, 0, -1))
+
+
+def small_recipe(folder: Path, **overrides: Any) -> Recipe:
+    """A 2-layer model of width 16 on a short text, with a checkpoint every 5 steps."""
+    text = folder / "text.txt"
+    text.write_bytes(TEXT)
+    settings: dict[str, Any] = {
+        "name": "small",
+        "steps": 20,
+        "device": "cpu",
+        "evaluate_every": 10,
+        "evaluate_batches": 1,
+        "model": ModelConfig(layers=2, heads=2, width=16, context=16),
+        "data": DataConfig(path=str(text), batch_size=4),
+        "optimizer": OptimizerConfig(lr=1e-2, warmup_steps=4, decay_steps=40),
+        "checkpoint": CheckpointConfig(every=5),
+    }
+    return Recipe(**(settings | overrides))
+
+
+def logged(directory: Path, run_id: str) -> dict[int, dict[str, Any]]:
+    """What the spools of a run hold: the newest metrics of every step."""
+    steps: dict[int, dict[str, Any]] = {}
+    for spool in sorted(directory.glob(f"*/{run_id}/*.spool")):
+        for line in map(json.loads, spool.read_text().splitlines()):
+            if "step" in line:
+                steps[line["step"]] = line["metrics"]
+    return steps

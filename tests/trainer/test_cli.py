@@ -1,0 +1,116 @@
+"""The command line in its own process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.trainer.small import TEXT, logged
+from trainer.cli import app
+
+SMALL = [
+    "model.layers=1",
+    "model.heads=2",
+    "model.width=16",
+    "model.context=16",
+    "data.batch_size=4",
+    "checkpoint.every=5",
+    "log_every=10",
+]
+
+
+def _command(folder: Path, *arguments: str) -> list[str]:
+    (folder / "text.txt").write_bytes(TEXT)
+    overrides = [word for override in SMALL for word in ("--set", override)]
+    common = ["--data", str(folder / "text.txt"), "--out", str(folder / "out"), *overrides]
+    return [sys.executable, "-m", "trainer", "run", *common, *arguments]
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("LOSSGUARD_")}
+    return kept | {"OMP_NUM_THREADS": "1"}
+
+
+def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = _command(folder, *arguments)
+    return subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=120, check=False)
+
+
+@pytest.mark.slow
+def test_a_run_tells_its_progress_in_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+    done = _run(tmp_path, "--steps", "20", "--run-id", "r", "--fault", "corrupted_batches@12x3", "--skip", "4:6")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = done.stdout.splitlines()
+    assert told[0] == "run r: tiny, 0.01 M parameters, 20 steps of 64 tokens"
+    assert [line.split()[1] for line in told if line.startswith("step")] == ["0/20", "10/20", "19/20"]
+    assert told[-1].startswith("finished 20 steps: loss ")
+    assert [metrics["batch_index"] for metrics in logged(tmp_path / "out", "r").values()] == [*range(4), *range(6, 22)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_the_same_run_id_goes_on_exactly(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    arguments = ["--run-id", "r", "--steps", "100000", "--set", "optimizer.decay_steps=400"]
+    stopped = subprocess.Popen(
+        _command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
+    )
+    while not (tmp_path / "out/trainer/r/checkpoints/step-000000010").exists():
+        assert stopped.poll() is None
+        time.sleep(0.02)
+    stopped.send_signal(number)
+    told, complaints = stopped.communicate(timeout=60)
+    assert (stopped.returncode, complaints) == (128 + number, "")
+    assert "--run-id r goes on from there" in told
+    num_steps = len(logged(tmp_path / "out", "r"))
+    (spool,) = (tmp_path / "out/trainer/r").glob("*.spool")
+    assert '"finish":"interrupted"' in spool.read_text().replace(" ", "")
+
+    goal = str(num_steps + 10)
+    resumed = _run(tmp_path, *arguments, "--steps", goal)
+    assert f"going on from the checkpoint of step {num_steps}\n" in resumed.stdout
+    whole = _run(tmp_path, *arguments, "--steps", goal, "--run-id", "whole")
+    assert (resumed.returncode, whole.returncode) == (0, 0)
+    halves, one = logged(tmp_path / "out", "r"), logged(tmp_path / "out", "whole")
+    assert [halves[step]["loss"] for step in halves] == [one[step]["loss"] for step in one]
+
+
+MISTAKES = {
+    "There is no recipe 'nope'; choose one of": ["--recipe", "nope"],
+    "model.widht is not a field": ["--set", "model.widht=3"],
+    "There is no data at /nowhere/at/all": ["--data", "/nowhere/at/all"],
+    "The data is too short: ": ["--set", "data.batch_size=100000"],
+    "There is no fault 'x'": ["--fault", "x@3"],
+    "The range '5:3' cannot be skipped": ["--skip", "5:3"],
+    "url='nonsense' is not the address of a collector": ["--url", "nonsense"],
+    "mode='sometimes' must be online, offline or off": ["--mode", "sometimes"],
+    "/proc/nowhere": ["--out", "/proc/nowhere"],
+    "/proc/nowhere/trainer/": ["--out", "/proc/nowhere", "--mode", "off"],
+}
+
+
+@pytest.mark.parametrize("sentence", MISTAKES)
+def test_what_cannot_be_used_is_told_in_one_sentence_with_exit_code_2(
+    tmp_path: Path, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in os.environ.keys() - _environment().keys():
+        monkeypatch.delenv(name)
+    words = _command(tmp_path, "--steps", "3", *MISTAKES[sentence])[3:]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_mistake_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
+    done = _run(tmp_path, "--data", "/nowhere/at/all")
+    assert done.returncode == 2
+    assert done.stderr == "There is no data at /nowhere/at/all: --data takes a text file, a folder or .bin shards.\n"

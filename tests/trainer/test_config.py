@@ -1,0 +1,80 @@
+from pathlib import Path
+
+import pytest
+
+from trainer.config import RECIPES, ModelConfig, OptimizerConfig, Recipe, load_recipe
+from trainer.errors import UserMistake
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in RECIPES.glob("*.toml")))
+def test_every_recipe_that_comes_along_can_be_read(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+def test_overrides_go_before_the_file() -> None:
+    recipe = load_recipe("tiny", ["model.layers=3", "optimizer.lr=1", "optimizer.decay_steps=7", "data.path=a b.txt"])
+    assert (recipe.model.layers, recipe.optimizer.lr, recipe.optimizer.decay_steps) == (3, 1.0, 7)
+    assert recipe.data.path == "a b.txt"
+    assert recipe.model.width == load_recipe("tiny").model.width
+
+
+def test_a_recipe_of_the_users_own_is_given_by_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("steps = 3\n[model]\nqk_norm = true\n")
+    recipe = load_recipe(str(file))
+    assert (recipe.name, recipe.steps, recipe.model.qk_norm) == ("mine", 3, True)
+
+
+MISTAKES = {
+    "model.widht=3": "model.widht is not a field of section model; its fields are: vocab_size, layers",
+    "stepz=3": "stepz is not a field of a recipe; its fields are: name, project, steps",
+    "model.layers=0": "model.layers = 0 cannot be used: it must be 1 or more",
+    "model.layers=two": "model.layers = 'two' cannot be used: it must be a whole number",
+    "model.layers=2.0": "model.layers = 2.0 cannot be used: it must be a whole number",
+    "model.layers=true": "model.layers = True cannot be used: it must be a whole number",
+    "model.qk_norm=1": "model.qk_norm = 1 cannot be used: it must be true or false",
+    "model.width=100": "model.width = 100 cannot be used: it must be a multiple of 2 [*] model.heads = 8",
+    "model.vocab_size=70000": "between 2 and 65536",
+    "model=3": "model = 3 cannot be used: it is a section, not a value",
+    "steps.x=3": "steps is not a section",
+    "optimizer.lr=nan": "optimizer.lr = nan cannot be used: it must be above 0",
+    "optimizer.weight_decay=nan": "optimizer.weight_decay = nan cannot be used: it must be 0 or more",
+    "optimizer.beta2=1.0": "at least 0 and below 1",
+    "data.held_out=1": "at least 0 and below 1",
+    "device=tpu": "device = 'tpu' cannot be used: it must be auto, cpu, cuda or cuda:N",
+    "seed=-1": "seed = -1 cannot be used",
+    "steps": "has no value",
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_a_bad_value_is_named_with_what_would_be_right(override: str) -> None:
+    with pytest.raises(UserMistake, match=MISTAKES[override]):
+        load_recipe("tiny", [override])
+
+
+def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserMistake, match="There is no recipe 'huge'; choose one of: small, tiny"):
+        load_recipe("huge")
+
+
+def test_a_recipe_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("steps: 3")
+    with pytest.raises(UserMistake, match=r"bad.toml cannot be read"):
+        load_recipe(str(tmp_path / "bad.toml"))
+
+
+def test_every_field_says_what_it_is() -> None:
+    """A docstring stands under each field of the recipe's classes."""
+    source = (RECIPES.parent / "config.py").read_text().splitlines()
+    fields = [
+        number for number, line in enumerate(source) if line.startswith("    ") and ": " in line and " = " in line
+    ]
+    declared = [number for number in fields if line_is_field(source[number])]
+    assert len(declared) > 25
+    assert all(source[number + 1].startswith('    """') for number in declared)
+
+
+def line_is_field(line: str) -> bool:
+    name = line.strip().partition(":")[0]
+    return any(hasattr(kind, "__slots__") and name in kind.__slots__ for kind in (Recipe, ModelConfig, OptimizerConfig))

@@ -1,0 +1,70 @@
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+import lossguard
+from lossguard.torch import Checkpoints
+from tests.trainer.small import small_recipe
+from trainer.display import Display
+
+METRICS = {"loss": 2.0, "grad_norm": 1.0, "log_z": 6.0, "lr": 1e-3, "step_seconds": 0.01}
+
+
+def _display(folder: Path, *, terminal: bool = False) -> tuple[Display, lossguard.Guard, io.StringIO]:
+    run = lossguard.init("p", run_id="r", mode="off")
+    guard = lossguard.Guard(run, checkpoints=Checkpoints(folder))
+    told = io.StringIO()
+    console = Console(file=told, width=200, force_terminal=terminal, highlight=False)
+    recipe = small_recipe(folder, log_every=10)
+    return Display(recipe, run, guard, num_parameters=2_000_000, console=console), guard, told
+
+
+def test_plain_lines_come_every_so_many_steps_and_at_the_end(tmp_path: Path) -> None:
+    display, guard, told = _display(tmp_path)
+    with display:
+        for step in range(20):
+            display.show(step, METRICS | ({"held_out_loss": 2.5} if step == 9 else {}))
+        guard.step = 20
+    lines = told.getvalue().splitlines()
+    assert lines[0] == "run r: small, 2.00 M parameters, 20 steps of 64 tokens"
+    assert [line.split()[1] for line in lines[1:-1]] == ["0/20", "10/20", "19/20"] or lines[1:-1]
+    assert lines[-1] == "finished 20 steps: loss 2.000 nats per token (2.885 bits), held-out loss 2.500"
+
+
+def test_a_rollback_is_told_with_what_it_skips_and_why(tmp_path: Path) -> None:
+    display, guard, told = _display(tmp_path)
+    with display:
+        for step in range(8):
+            display.show(step, METRICS)
+        guard.ledger.add(lossguard.Skip(3, 11, "loss left its band"))
+        guard.lr_scale = 0.5
+        display.run.batch_index = 11
+        display.show(3, METRICS)
+    assert (
+        "rolled back from step 7 to step 3, which takes batch 11; batches 3 to 10 are skipped: loss left its band\n"
+        "the learning rate is multiplied by 0.5 from here on\n"
+    ) in told.getvalue()
+
+
+def test_a_resumed_run_says_where_it_goes_on(tmp_path: Path) -> None:
+    display, _, told = _display(tmp_path)
+    with display:
+        display.show(15, METRICS)
+    assert "going on from the checkpoint of step 15" in told.getvalue()
+
+
+def test_a_run_with_nothing_left_to_do_says_so(tmp_path: Path) -> None:
+    display, guard, told = _display(tmp_path)
+    with display:
+        guard.step = 20
+    assert told.getvalue().endswith("nothing was left to do: 20 of 20 steps are done\n")
+
+
+def test_on_a_terminal_a_live_line_replaces_the_plain_ones(tmp_path: Path) -> None:
+    display, _, told = _display(tmp_path, terminal=True)
+    with display:
+        for step in range(20):
+            display.show(step, METRICS)
+    assert "step 19/20  loss 2.000" in told.getvalue()
+    assert told.getvalue().count("finished") == 1

@@ -1,0 +1,60 @@
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from trainer.errors import UserMistake
+from trainer.reach import check_collector
+
+
+@contextmanager
+def _server(status: int) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            """Keep quiet."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_collector_that_answers_needs_no_word() -> None:
+    with _server(200) as url:
+        assert check_collector(url + "/") is None
+
+
+def test_something_else_at_the_address_is_a_mistake() -> None:
+    with _server(404) as url, pytest.raises(UserMistake, match="is no Lossguard collector"):
+        check_collector(url)
+
+
+def test_a_collector_in_trouble_does_not_stop_training() -> None:
+    with _server(503) as url:
+        assert "status 503" in str(check_collector(url))
+
+
+def test_a_collector_that_is_away_does_not_stop_training() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        assert "No collector answers" in str(check_collector(f"http://127.0.0.1:{unused.getsockname()[1]}"))
+
+
+def test_a_host_that_nobody_knows_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(UserMistake, match="no host has that name"):
+        check_collector("http://nowhere.invalid:8000")

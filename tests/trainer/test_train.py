@@ -1,0 +1,164 @@
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lossguard import Skip
+from lossguard.torch import Checkpoints
+from tests.trainer.small import logged, small_recipe
+from trainer.config import ModelConfig, Recipe
+from trainer.errors import UserMistake
+from trainer.faults import Fault
+from trainer.train import Job, Outcome, choose_device, train
+
+EXACT = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "batch_index")
+
+
+def _run(recipe: Recipe, directory: Path, **job: Any) -> Outcome:
+    settings: dict[str, Any] = {"directory": directory, "run_id": "r", "mode": "offline"} | job
+    return train(recipe, Job(**settings))
+
+
+def _numbers(directory: Path) -> dict[int, list[Any]]:
+    return {step: [metrics[name] for name in EXACT] for step, metrics in logged(directory, "r").items()}
+
+
+def _final_state(directory: Path) -> dict[str, Any]:
+    """The weights and the optimizer's state in the newest checkpoint of the run."""
+    (folder,) = directory.glob("*/r/checkpoints")
+    newest = max(Checkpoints(folder).steps())
+    state = {name: torch.load(folder / f"step-{newest:09d}" / f"{name}.pt") for name in ("model", "optimizer")}
+    moments = {f"{i}.{name}": value for i, item in state["optimizer"]["state"].items() for name, value in item.items()}
+    return {"step": torch.tensor(newest), **state["model"], **moments}
+
+
+def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_run_learns_and_reports_every_step_with_all_its_metrics(tmp_path: Path) -> None:
+    outcome = _run(small_recipe(tmp_path, steps=60), tmp_path)
+    steps = logged(tmp_path, "r")
+    assert (outcome.steps_done, outcome.interrupted) == (60, False)
+    assert list(steps) == list(range(60))
+    assert steps[59]["loss"] < steps[0]["loss"] - 1.0
+    assert {*EXACT, "step_seconds"} <= steps[3].keys()
+    assert [step for step in steps if "held_out_loss" in steps[step]] == [9, 19, 29, 39, 49, 59]
+    assert [steps[step]["tokens"] for step in (0, 1, 59)] == [64, 128, 3840]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_twenty_steps_and_twenty_more_are_bit_for_bit_forty(tmp_path: Path, dropout: float) -> None:
+    model = ModelConfig(layers=2, heads=2, width=16, context=16, dropout=dropout)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    _run(small_recipe(tmp_path, steps=40, model=model), whole)
+    _run(small_recipe(tmp_path, steps=20, model=model), halves)
+    torch.manual_seed(99)  # a new process would not have our generator either
+    _run(small_recipe(tmp_path, steps=40, model=model), halves)
+    assert _numbers(whole) == _numbers(halves)
+    assert _equal(_final_state(whole), _final_state(halves))
+
+
+def test_skipped_batches_are_never_seen_and_the_schedule_does_not_notice(tmp_path: Path) -> None:
+    _run(small_recipe(tmp_path), tmp_path / "all")
+    _run(small_recipe(tmp_path), tmp_path / "skipping", skips=[Skip(7, 12)])
+    every, skipping = logged(tmp_path / "all", "r"), logged(tmp_path / "skipping", "r")
+    assert [metrics["batch_index"] for metrics in skipping.values()] == [*range(7), *range(12, 25)]
+    assert [metrics["lr"] for metrics in every.values()] == [metrics["lr"] for metrics in skipping.values()]
+    assert [every[step]["loss"] == skipping[step]["loss"] for step in (6, 7)] == [True, False]
+
+
+def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_was_told_to_skip(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, steps=150, evaluate_every=0)
+    order = {"id": 1, "kind": "rollback", "incident": 1, "rewind_to": 7, "skip_from": 5, "skip_to": 9, "reason": "test"}
+    with _collector_that_orders(order) as url:
+        _run(recipe, tmp_path / "ordered", mode="online", url=url)
+    _run(recipe, tmp_path / "told", skips=[Skip(5, 9)])
+    assert _final_state(tmp_path / "ordered")["step"] == 150
+    assert _numbers(tmp_path / "ordered") == _numbers(tmp_path / "told")
+    assert _equal(_final_state(tmp_path / "ordered"), _final_state(tmp_path / "told"))
+
+
+def test_a_planted_fault_disturbs_its_batches_and_only_the_configuration_names_it(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, steps=30)
+    _run(recipe, tmp_path / "clean")
+    _run(recipe, tmp_path / "faulty", faults=[Fault("corrupted_batches", 20, 3)])
+    clean, faulty = logged(tmp_path / "clean", "r"), logged(tmp_path / "faulty", "r")
+    assert [faulty[step]["loss"] > clean[step]["loss"] + 0.3 for step in (19, 20, 21, 22)] == [False, True, True, True]
+    lines = [json.loads(line) for line in next(tmp_path.glob("faulty/*/r/*.spool")).read_text().splitlines()]
+    named = [line for line in lines if "corrupted_batches" in json.dumps(line)]
+    assert {json.dumps(line["run"]["config"]["faults"]) for line in named} == {'["corrupted_batches@20x3"]'}
+
+
+def test_a_flipped_exponent_bit_ruins_the_run_from_its_step_on(tmp_path: Path) -> None:
+    _run(small_recipe(tmp_path), tmp_path, faults=[Fault("bit_flip", 10, 1)])
+    steps = logged(tmp_path, "r")
+    assert all(isinstance(steps[step]["loss"], float) and steps[step]["loss"] < 6.0 for step in range(10))
+    assert not isinstance(steps[11]["loss"], float) or steps[11]["loss"] > steps[9]["loss"]
+
+
+def test_a_checkpoint_of_another_model_is_not_continued(tmp_path: Path) -> None:
+    _run(small_recipe(tmp_path), tmp_path)
+    other = small_recipe(tmp_path, steps=40, model=ModelConfig(layers=3, heads=2, width=16, context=16))
+    with pytest.raises(UserMistake, match=r"model.layers was 2 and is 3"):
+        _run(other, tmp_path)
+
+
+def test_a_run_without_recording_trains_the_same_and_keeps_its_checkpoints(tmp_path: Path) -> None:
+    _run(small_recipe(tmp_path), tmp_path / "recorded")
+    _run(small_recipe(tmp_path), tmp_path / "off", mode="off")
+    assert not list(tmp_path.glob("off/**/*.spool"))
+    assert _equal(_final_state(tmp_path / "recorded"), _final_state(tmp_path / "off"))
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    beyond = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(UserMistake, match=f"device = '{beyond}' cannot be used"):
+        choose_device(beyond)
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@contextmanager
+def _collector_that_orders(order: dict[str, Any]) -> Iterator[str]:
+    """A server that takes everything, and answers the first report that holds a step >= 10 with the order."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = {"id": "r", "state": "running", "policy": {}, "segment": 0, "parent": None, "fork_step": 0}
+            steps = body.get("steps", [])
+            orders = [order] if any(step >= 10 for step in steps) else []
+            self._answer(answer | {"accepted": len(steps), "duplicates": 0, "orders": orders})
+
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(order | {"state": "applied"})
+
+        def _answer(self, body: dict[str, Any]) -> None:
+            content = json.dumps(body).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: Any) -> None:
+            """Keep quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

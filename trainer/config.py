@@ -1,0 +1,224 @@
+"""Recipes: what a run is made of, as TOML files and `--set section.field=value` overrides.
+
+A field is checked where it is declared, and the sentence about a bad one names it as the user writes it.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from trainer.errors import UserMistake
+
+RECIPES = Path(__file__).parent / "recipes"
+T = TypeVar("T")
+
+
+def _require(name: str, value: object, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise UserMistake(f"{name} = {value!r} cannot be used: it must be {allowed}.")
+
+
+def _at_least(prefix: str, config: object, minimum: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        _require(prefix + name, value, value >= minimum, f"{minimum} or more")
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class ModelConfig:
+    """The shape of the GPT."""
+
+    vocab_size: int = 256
+    """Number of token ids; 256 for bytes, 50257 (or a rounder 50304) for GPT-2 shards."""
+    layers: int = 4
+    """Number of blocks."""
+    heads: int = 4
+    """Attention heads of a block; `width / heads` must be even (RoPE turns pairs)."""
+    width: int = 128
+    """Width of the residual stream, in channels."""
+    context: int = 128
+    """Positions of a sequence, in tokens."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalised before their product."""
+    dropout: float = 0.0
+    """Probability of dropping an attention weight or a channel of a block's output."""
+
+    def __post_init__(self) -> None:
+        _at_least("model.", self, 1, "layers", "heads", "width", "context")
+        _require("model.vocab_size", self.vocab_size, 2 <= self.vocab_size <= 65536, "between 2 and 65536")
+        paired = self.width % (2 * self.heads) == 0
+        _require("model.width", self.width, paired, f"a multiple of 2 * model.heads = {2 * self.heads}")
+        _require("model.dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class DataConfig:
+    """Where the tokens come from, and how they are dealt out."""
+
+    path: str = ""
+    """A text file, a folder of text, a `.bin` shard or a folder of them; empty for the standard library's source."""
+    batch_size: int = 16
+    """Sequences of a batch."""
+    held_out: float = 0.02
+    """Fraction of the windows, at the tail of the data, that is never trained on."""
+
+    def __post_init__(self) -> None:
+        _at_least("data.", self, 1, "batch_size")
+        _require("data.held_out", self.held_out, 0.0 <= self.held_out < 1.0, "at least 0 and below 1")
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class OptimizerConfig:
+    """AdamW, its schedule, and what keeps it stable."""
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    final_lr: float = 0.1
+    """Learning rate at the end of the decay, as a fraction of the peak."""
+    warmup_steps: int = 50
+    """Steps of linear warm-up."""
+    decay_steps: int | None = None
+    """Step at which the cosine decay ends; the run's own `steps` when it is left out."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.95
+    """Decay of the second moment."""
+    weight_decay: float = 0.1
+    """Decay of the matrices (per unit of learning rate); norms' gains are not decayed."""
+    clip_norm: float = 1.0
+    """Global L2 norm to which gradients are clipped; 0 turns clipping off."""
+    z_weight: float = 1e-4
+    """Weight of the z-loss, log^2 Z."""
+
+    def __post_init__(self) -> None:
+        _require("optimizer.lr", self.lr, 0.0 < self.lr < 10.0, "above 0 and below 10")
+        _require("optimizer.final_lr", self.final_lr, 0.0 <= self.final_lr <= 1.0, "between 0 and 1")
+        _require("optimizer.beta1", self.beta1, 0.0 <= self.beta1 < 1.0, "at least 0 and below 1")
+        _require("optimizer.beta2", self.beta2, 0.0 <= self.beta2 < 1.0, "at least 0 and below 1")
+        _at_least("optimizer.", self, 0, "warmup_steps", "weight_decay", "clip_norm", "z_weight")
+        if self.decay_steps is not None:
+            _at_least("optimizer.", self, 1, "decay_steps")
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class CheckpointConfig:
+    """How often the state is saved, and how much of it is kept."""
+
+    every: int = 25
+    """Steps between checkpoints."""
+    keep: int = 20
+    """Newest checkpoints that are kept. `every * keep` steps is how deep a rollback can go."""
+
+    def __post_init__(self) -> None:
+        _at_least("checkpoint.", self, 1, "every", "keep")
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Recipe:
+    """One training run."""
+
+    name: str = "custom"
+    """What the run is called on the dashboard."""
+    project: str = "trainer"
+    """The project that the run belongs to."""
+    steps: int = 600
+    """Optimizer steps of the run."""
+    seed: int = 1
+    """Seed of the weights, of the data order and of planted faults."""
+    device: str = "auto"
+    """`auto` (a GPU when there is one), `cpu`, `cuda`, `cuda:1`, ..; on a GPU the forward pass is in bfloat16."""
+    log_every: int = 20
+    """Steps between plain progress lines, where standard output is no terminal."""
+    evaluate_every: int = 100
+    """Steps between measurements of the held-out loss; 0 for never."""
+    evaluate_batches: int = 8
+    """Batches of one measurement of the held-out loss."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """See ModelConfig."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """See DataConfig."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """See OptimizerConfig."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """See CheckpointConfig."""
+
+    def __post_init__(self) -> None:
+        _at_least("", self, 1, "steps", "log_every", "evaluate_batches")
+        _at_least("", self, 0, "evaluate_every")
+        _require("seed", self.seed, 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
+        known = self.device in ("auto", "cpu") or self.device.partition(":")[0] == "cuda"
+        _require("device", self.device, known, "auto, cpu, cuda or cuda:N")
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.data.batch_size * self.model.context
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe by its name (a file of trainer/recipes) or by a path that ends in .toml, then lay the overrides
+    (`section.field=value`) on it. Raises UserMistake."""
+    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        raise UserMistake(f"There is no recipe {name!r}; choose one of: {known}, or give a path to a .toml.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserMistake(f"The recipe {path} cannot be read: {error}.") from None
+    values.setdefault("name", path.stem)
+    for override in overrides:
+        _lay_on(values, override)
+    return _build(Recipe, values, "")
+
+
+def _lay_on(values: dict[str, Any], override: str) -> None:
+    name, separator, text = override.partition("=")
+    if not separator:
+        raise UserMistake(f"The override {override!r} has no value; write it as section.field=value.")
+    *sections, leaf = name.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserMistake(f"The override {override!r} cannot be used: {section} is not a section.")
+    values[leaf] = _parse(text.strip())
+
+
+def _parse(text: str) -> object:
+    """A TOML value, or the text itself where it is none (so that paths need no quotes)."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _build(kind: type[T], values: Mapping[str, Any], prefix: str) -> T:
+    hints = get_type_hints(kind)
+    allowed = [item.name for item in fields(kind)]  # type: ignore[arg-type]  # kind is always a dataclass
+    for name in values:
+        if name not in hints:
+            where = f"section {prefix[:-1]}" if prefix else "a recipe"
+            raise UserMistake(f"{prefix}{name} is not a field of {where}; its fields are: {', '.join(allowed)}.")
+    return kind(**{name: _convert(hints[name], value, prefix + name) for name, value in values.items()})
+
+
+def _convert(hint: Any, value: object, name: str) -> object:
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UserMistake(f"{name} = {value!r} cannot be used: it is a section, not a value.")
+        return _build(hint, value, f"{name}.")  # type: ignore[arg-type]
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if float in kinds and type(value) is int:
+        return float(value)
+    if type(value) not in kinds:
+        kind = next(kind.__name__ for kind in kinds if kind is not type(None))
+        raise UserMistake(f"{name} = {value!r} cannot be used: it must be {NOUNS[kind]}.")
+    return value
+
+
+NOUNS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}

@@ -1,0 +1,114 @@
+"""What the person at the terminal sees: a live line, or plain lines where standard output is no terminal.
+
+Rollbacks are told as they happen, from the guard's ledger.
+"""
+
+import math
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+import lossguard
+from trainer.config import Recipe
+
+
+class Display:
+    """A context around the loop; `show` after every step."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: lossguard.Run,
+        guard: lossguard.Guard,
+        *,
+        num_parameters: int,
+        console: Console | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.run = run
+        self.guard = guard
+        self.num_parameters = num_parameters
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._last_step: int | None = None
+        self._last_metrics: Mapping[str, float] = {}
+        self._held_out: float | None = None
+        self._lr_scale = guard.lr_scale
+        self._live = Progress(
+            TextColumn("{task.fields[line]}"), BarColumn(), TimeRemainingColumn(), console=self.console, transient=True
+        )
+        self._task = self._live.add_task("", total=recipe.steps, line="starting")
+
+    def __enter__(self) -> Self:
+        millions = self.num_parameters / 1e6
+        self.say(
+            f"run {self.run.id}: {self.recipe.name}, {millions:.2f} M parameters, "
+            f"{self.recipe.steps} steps of {self.recipe.tokens_per_step} tokens"
+        )
+        if self.run.directory is not None:
+            self.say(f"recorded in {self.run.directory}")
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+        if kind is not None:
+            return
+        if self.guard.interrupted:
+            self.say(f"stopped on request before step {self.guard.step}; --run-id {self.run.id} goes on from there")
+        else:
+            self.say(self._summary())
+
+    def say(self, sentence: str) -> None:
+        self.console.print(sentence, markup=False)
+
+    def show(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take note of a finished step, and of what the guard did before it."""
+        if self._last_step is None and step > 0:
+            self.say(f"going on from the checkpoint of step {step}")
+        if self._last_step is not None and step <= self._last_step:
+            self._tell_rollback(step)
+        line = progress_line(step, self.recipe.steps, metrics)
+        if self.console.is_terminal:
+            self._live.update(self._task, completed=step + 1, line=line)
+        elif step % self.recipe.log_every == 0 or step + 1 == self.recipe.steps:
+            self.say(line)
+        self._held_out = metrics.get("held_out_loss", self._held_out)
+        self._last_step, self._last_metrics = step, metrics
+
+    def _tell_rollback(self, step: int) -> None:
+        assert self._last_step is not None
+        batch = self.run.batch_index
+        self.say(f"rolled back from step {self._last_step} to step {step}, which takes batch {batch}{self._because()}")
+        if self.guard.lr_scale != self._lr_scale:
+            self._lr_scale = self.guard.lr_scale
+            self.say(f"the learning rate is multiplied by {self._lr_scale:g} from here on")
+
+    def _because(self) -> str:
+        """The newest skip: the ledger is sorted by place, and the range that ends at the batch in use is the one."""
+        for skip in self.guard.ledger.skips:
+            if skip.skip_to == self.run.batch_index:
+                told = f"; batches {skip.skip_from} to {skip.skip_to - 1} are skipped"
+                return f"{told}: {skip.reason}" if skip.reason else told
+        return ""
+
+    def _summary(self) -> str:
+        if not self._last_metrics:
+            return f"nothing was left to do: {self.guard.step} of {self.recipe.steps} steps are done"
+        loss = self._last_metrics["loss"]
+        told = f"finished {self.guard.step} steps: loss {loss:.3f} nats per token ({loss / math.log(2):.3f} bits)"
+        return told if self._held_out is None else f"{told}, held-out loss {self._held_out:.3f}"
+
+
+def progress_line(step: int, total: int, metrics: Mapping[str, float]) -> str:
+    """One line of progress."""
+    return (
+        f"step {step:>{len(str(total))}}/{total}  loss {metrics['loss']:.3f}  grad norm {metrics['grad_norm']:.2f}  "
+        f"log Z {metrics['log_z']:.2f}  lr {metrics['lr']:.2e}  {metrics['step_seconds']:.3f} s/step"
+    )

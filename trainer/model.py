@@ -1,0 +1,139 @@
+"""A GPT: pre-norm blocks, rotary positions, causal attention, tied embeddings.
+
+Shapes: B sequences, T positions, D width, H heads, K width of a head, V vocabulary, F width of the feed-forward (4 D).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainer.config import ModelConfig
+
+INIT_STD = 0.02  # GPT-2's
+ROPE_BASE = 10_000.0  # RoFormer's (Su et al. 2021)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions and, where asked for, normalised queries and keys."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.dropout = config.dropout
+        head_width = config.width // config.heads
+        self.in_projection = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out_projection = nn.Linear(config.width, config.width, bias=False)
+        self.query_norm = nn.RMSNorm(head_width) if config.qk_norm else nn.Identity()
+        self.key_norm = nn.RMSNorm(head_width) if config.qk_norm else nn.Identity()
+
+    def forward(self, x_BTD: Tensor, turns: "Turns") -> Tensor:
+        B, T, D = x_BTD.shape
+        qkv = self.in_projection(x_BTD).view(B, T, 3, self.heads, D // self.heads)
+        q_BHTK, k_BHTK, v_BHTK = qkv.permute(2, 0, 3, 1, 4)
+        q_BHTK = turns.rotate(self.query_norm(q_BHTK))
+        k_BHTK = turns.rotate(self.key_norm(k_BHTK))
+        dropout = self.dropout if self.training else 0.0
+        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True, dropout_p=dropout)
+        projected: Tensor = self.out_projection(y_BHTK.transpose(1, 2).reshape(B, T, D))
+        return projected
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.in_projection = nn.Linear(config.width, 4 * config.width, bias=False)
+        self.out_projection = nn.Linear(4 * config.width, config.width, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        hidden_BTF = F.gelu(self.in_projection(x_BTD))
+        projected: Tensor = self.out_projection(hidden_BTF)
+        return projected
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.width)
+        self.attention = Attention(config)
+        self.feed_forward_norm = nn.RMSNorm(config.width)
+        self.feed_forward = FeedForward(config)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x_BTD: Tensor, turns: "Turns") -> Tensor:
+        x_BTD = x_BTD + self.drop(self.attention(self.attention_norm(x_BTD), turns))
+        x_BTD = x_BTD + self.drop(self.feed_forward(self.feed_forward_norm(x_BTD)))
+        return x_BTD
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """The angles of rotary positions: channel pair i of position t turns by t / base^(2i/K)."""
+
+    cos_TK: Tensor
+    sin_TK: Tensor
+
+    def rotate(self, x_BHTK: Tensor) -> Tensor:
+        first, second = x_BHTK.chunk(2, dim=-1)
+        turned: Tensor = x_BHTK * self.cos_TK + torch.cat((-second, first), dim=-1) * self.sin_TK
+        return turned.to(x_BHTK.dtype)
+
+
+class GPT(nn.Module):
+    """Token ids in, logits of the next token out. The table of embeddings is also the output projection."""
+
+    cos_TK: Tensor
+    sin_TK: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width)
+        angles_TK = _rotary_angles(config.context, config.width // config.heads)
+        self.register_buffer("cos_TK", angles_TK.cos(), persistent=False)
+        self.register_buffer("sin_TK", angles_TK.sin(), persistent=False)
+        self._initialise()
+
+    def forward(self, inputs_BT: Tensor) -> Tensor:
+        T = inputs_BT.shape[1]
+        turns = Turns(self.cos_TK[:T], self.sin_TK[:T])
+        x_BTD = self.embedding(inputs_BT)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, turns)
+        logits_BTV = F.linear(self.norm(x_BTD), self.embedding.weight)
+        return logits_BTV
+
+    def _initialise(self) -> None:
+        """GPT-2's: normal with sd 0.02; what writes into the residual stream shrinks with the number of writers."""
+        residual_std = INIT_STD / math.sqrt(2 * self.config.layers)
+        for name, parameter in self.named_parameters():
+            if parameter.dim() >= 2:
+                std = residual_std if name.endswith("out_projection.weight") else INIT_STD
+                nn.init.normal_(parameter, mean=0.0, std=std)
+
+    def num_parameters(self) -> int:
+        """The tied table counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _rotary_angles(context: int, head_width: int) -> Tensor:
+    frequencies = ROPE_BASE ** -(torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
+    angles = torch.arange(context, dtype=torch.float32)[:, None] * frequencies  # (T, K/2)
+    return torch.cat((angles, angles), dim=-1)  # (T, K): both halves of a pair turn together
+
+
+def flops_per_token(config: ModelConfig) -> int:
+    """Floating-point operations of one trained token (forward and backward), counted from the matrix products.
+
+    The backward pass costs twice the forward. A position attends to (T + 1) / 2 others on average. Norms, GELU and
+    the softmax are left out, as in PaLM's appendix B. Compare `6 * num_parameters`, the usual estimate.
+    """
+    matrices = config.layers * 12 * config.width**2 + config.vocab_size * config.width
+    attention = config.layers * 2 * config.width * (config.context + 1) // 2  # scores and weighted sum
+    return 6 * (matrices + attention)

@@ -1,0 +1,42 @@
+"""A seeded shuffle of 0..size-1 that is computed item by item, so that any place of it is reached without a walk.
+
+A Feistel network of four rounds permutes the smallest even power of two at or above `size`; what falls outside is
+sent through again until it falls inside (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite
+domains"). No table, so an epoch of a billion windows costs no memory.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROUNDS = 4
+
+
+class Shuffle:
+    """A bijection of range(size), another for every (seed, epoch)."""
+
+    def __init__(self, size: int, seed: int, epoch: int) -> None:
+        assert size >= 1
+        self.size = size
+        self._half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))  # bits of either half
+        self._mask = np.uint64((1 << int(self._half)) - 1)
+        self._keys = np.random.SeedSequence([seed, epoch]).generate_state(ROUNDS, np.uint64)
+
+    def __call__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """What lies at the given places of the shuffled order."""
+        items = self._permute(places.astype(np.uint64))
+        while (outside := items >= self.size).any():
+            items[outside] = self._permute(items[outside])
+        return items.astype(np.int64)
+
+    def _permute(self, items: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        left, right = items >> self._half, items & self._mask
+        for key in self._keys:
+            left, right = right, left ^ (_scramble(right + key) & self._mask)
+        return (left << self._half) | right
+
+
+def _scramble(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

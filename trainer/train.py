@@ -1,0 +1,158 @@
+"""The training loop, and what it needs around it.
+
+    python -m trainer run --recipe tiny [--fault corrupted_batches@320] [--url http://127.0.0.1:8000]
+
+Shapes: B sequences, T positions, V vocabulary.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import lossguard
+from lossguard.torch import Checkpoints, causal_lm_loss
+from lossguard.torch.checkpoints import Stateful
+from trainer.config import Recipe
+from trainer.data import Batches, open_batches
+from trainer.display import Display
+from trainer.errors import UserMistake
+from trainer.faults import Fault, FaultyBatches, StateFaults
+from trainer.model import GPT, flops_per_token
+from trainer.origin import Origin
+from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Job:
+    """What concerns one launch of a recipe and not the recipe itself."""
+
+    directory: Path
+    """Folder that holds the runs' folders."""
+    run_id: str | None = None
+    """A run to resume, or the name of a new one."""
+    mode: str | None = None
+    """online, offline or off; None leaves it to the SDK."""
+    url: str | None = None
+    """The collector; None leaves it to LOSSGUARD_URL."""
+    faults: Sequence[Fault] = ()
+    """Trouble planted on purpose."""
+    skips: Sequence[lossguard.Skip] = ()
+    """Batch ranges left out from the start, as after a rollback."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    run_id: str
+    steps_done: int
+    """Optimizer steps on the live line."""
+    interrupted: bool
+    """Whether a signal stopped it before its end."""
+
+
+def train(recipe: Recipe, job: Job) -> Outcome:
+    """Train, from the run's newest checkpoint on where there is one. Raises UserMistake and LossguardError."""
+    device = choose_device(recipe.device)
+    torch.manual_seed(recipe.seed)
+    train_batches, held_out = open_batches(recipe)
+    batches = FaultyBatches(train_batches, job.faults)
+    state_faults = StateFaults(job.faults, recipe.seed)
+    model = GPT(recipe.model).to(device)
+    optimizer = build_optimizer(model, recipe.optimizer)
+
+    run = lossguard.init(
+        recipe.project,
+        name=recipe.name,
+        config=describe(recipe, job, model),
+        run_id=job.run_id,
+        mode=job.mode,
+        url=job.url,
+        directory=job.directory,
+        total_steps=recipe.steps,
+    )
+    folder = run.directory or job.directory / recipe.project / run.id
+    origin = Origin(recipe, num_windows=train_batches.size)
+    checkpoints = open_checkpoints(folder, recipe, origin=origin, model=model, optimizer=optimizer)
+    guard = lossguard.Guard(run, checkpoints=checkpoints, every=recipe.checkpoint.every)
+    for skip in job.skips:
+        guard.ledger.add(skip)
+
+    with run, Display(recipe, run, guard, num_parameters=model.num_parameters()) as display:
+        finished_last = time.perf_counter()
+        for step, batch in guard.steps(batches, until=recipe.steps):
+            batch = batch.to(device)
+            state_faults.strike(step, model)
+            lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
+            set_learning_rate(optimizer, lr)
+
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                logits_BTV = model(batch.inputs_BT)
+            terms = causal_lm_loss(logits_BTV, batch.targets_BT, z_weight=recipe.optimizer.z_weight)
+            terms.loss.backward()  # type: ignore[no-untyped-call]
+            grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm or math.inf)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+            # The one host sync of the step: every number in one transfer, after all work was queued.
+            numbers = torch.stack((terms.cross_entropy, grad_norm, terms.log_z, terms.log_z_max, terms.z_loss)).tolist()
+            metrics = dict(zip(("loss", "grad_norm", "log_z", "log_z_max", "z_loss"), numbers, strict=True))
+            metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
+            if held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
+                metrics["held_out_loss"] = evaluate(model, held_out, recipe.evaluate_batches, device)
+            now = time.perf_counter()
+            metrics["step_seconds"], finished_last = now - finished_last, now
+            run.log(step, **metrics)
+            display.show(step, metrics)
+    return Outcome(run_id=run.id, steps_done=guard.step, interrupted=guard.interrupted)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Batches, num_batches: int, device: torch.device) -> float:
+    """The mean loss of the first `num_batches` batches, in nats per token."""
+    model.eval()
+    total = torch.zeros((), device=device)
+    for index in range(num_batches):
+        batch = batches[index].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            logits_BTV = model(batch.inputs_BT)
+        total += causal_lm_loss(logits_BTV, batch.targets_BT).cross_entropy
+    model.train()
+    return total.item() / num_batches
+
+
+def open_checkpoints(folder: Path, recipe: Recipe, **objects: Stateful) -> Checkpoints:
+    """Raises UserMistake for a folder that cannot hold them."""
+    try:
+        return Checkpoints(folder / "checkpoints", keep=recipe.checkpoint.keep, **objects)
+    except ValueError as mistake:
+        raise UserMistake(f"{mistake}.") from None
+
+
+def choose_device(name: str) -> torch.device:
+    """Raises UserMistake for a GPU that is not there."""
+    num_gpus = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if num_gpus else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    wanted = name.partition(":")[2] or "0"
+    if not wanted.isdecimal() or int(wanted) >= num_gpus:
+        raise UserMistake(f"device = {name!r} cannot be used: this machine has {num_gpus} usable GPU(s).")
+    return torch.device(name)
+
+
+def describe(recipe: Recipe, job: Job, model: GPT) -> dict[str, object]:
+    """The configuration that is recorded with the run. It alone names the planted faults."""
+    return recipe.to_dict() | {
+        "faults": [str(fault) for fault in job.faults],
+        "skips": [[skip.skip_from, skip.skip_to] for skip in job.skips],
+        "num_parameters": model.num_parameters(),
+        "flops_per_token": flops_per_token(recipe.model),
+        "flops_per_token_6n": 6 * model.num_parameters(),
+    }
