@@ -32,6 +32,7 @@ BLOCKS = ((2, 1), (4, 2), (CHUNK, 4))  # observations between two fits of the le
 BLOCK = 16  # and later
 LEVEL_ROWS = 12  # the level is the median of so many values
 KEPT = 128  # values and residuals behind the noise
+ADDS_Z = 2.0  # a row below this is no alarm, whatever came before it
 TEACH_Z = 4.0  # a residual above this does not teach the level
 SOLE = 2.5
 """A row alone, where rows are close together, needs so many times the threshold: most are hard batches."""
@@ -50,6 +51,10 @@ class Signal:
     """A collapse counts too."""
     drifts: bool = False
     """A slow rise is a divergence."""
+    floor: float = 1e-9
+    """The least noise, in the judged unit."""
+    caution: float = 1.0
+    """Multiplies the thresholds: a signal that only foretells trouble must be surer than the loss itself."""
     gross: float = np.inf
     """A rise (in the judged unit) that is trouble even before anything is known of the noise."""
     gross_part: float = 0.0
@@ -59,8 +64,8 @@ class Signal:
 SIGNALS = {
     # A rise by 1 nat and by 30% multiplies the perplexity by e at least: no warm-up makes such a step.
     "loss": Signal("loss", drifts=True, gross=1.0, gross_part=0.3),
-    "grad_norm": Signal("grad_norm", log=True, gross=float(np.log(30.0))),
-    "log_z": Signal("log_z", two_sided=True),
+    "grad_norm": Signal("grad_norm", log=True, floor=0.1, caution=2.0, gross=float(np.log(30.0))),
+    "log_z": Signal("log_z", two_sided=True, caution=2.0),
 }
 
 
@@ -190,7 +195,8 @@ class SignalDetector:
         ratios = self._ratios(size)
         table[2] = np.maximum(ratios[0], 0.0)
         ratios[0] /= 1.0 if self.sparse else SOLE
-        table[1] = np.maximum(ratios.max(axis=0), 0.0)
+        # the sums of a spike outlast it: an alarm needs a row that adds to them
+        table[1] = np.where(table[0] >= ADDS_Z, np.maximum(ratios.max(axis=0), 0.0) / self.signal.caution, 0.0)
         if self.count % CHUNK == 0:
             self._learn()
         return table
@@ -242,11 +248,11 @@ class SignalDetector:
             noise = max(spread(self.residuals - median(self.residuals)), 0.7 * jitter)
         else:
             recent = self.window[-2 * LEVEL_ROWS :]
-            noise = max(spread(recent - median(recent)), jitter)
+            noise = max(spread(recent - median(recent)), jitter if self._settled() else 0.0)
         if jitter == 0.0 and (steps != 0).any():  # quantised: half of the neighbours are equal
             noise = max(noise, 0.5 * float(np.abs(steps[steps != 0]).min()))
         young = self.old_noise if self.count < CHUNK else 0.0
-        return max(noise, young, 1e-3 if self.signal.log else 1e-4 * abs(self.level), 1e-9)
+        return max(noise, young, self.signal.floor, 1e-9 if self.signal.log else 1e-4 * abs(self.level))
 
     def _drift(self, step: int) -> None:
         if not self.signal.drifts or not self._settled():
