@@ -65,6 +65,7 @@ class RecordingRun(Run):
         self._num_segments = 0
         self._last_step = -1
         self._restorable: list[int] | None = None
+        self._early: list[Record] = []
         self._inbox: tuple[Order, ...] = ()
         self._taken = set(self.history.answered)
         self._put({"run": registration})
@@ -98,11 +99,9 @@ class RecordingRun(Run):
 
     @_harmless
     def declare(self, kind: str, **details: Any) -> None:
+        record = {"event": str(kind), "step": None, "time": time.time(), "details": plain_json(details)}
         with self._writer.lock:
-            step = max(self._last_step + 1, 0)
-            if not self._num_segments:
-                self._begin_segment(step, self._reason(), None, None)
-            self._put({"event": str(kind), "step": step, "time": time.time(), "details": plain_json(details)})
+            self._put_in_segment(record)
 
     @_harmless
     def finish(self, state: str | None = None, timeout: float = 30.0) -> None:
@@ -156,7 +155,8 @@ class RecordingRun(Run):
     def set_restorable(self, steps: Sequence[int]) -> None:
         if list(steps) != self._restorable:
             self._restorable = list(steps)
-            self._put({"restorable": self._restorable})
+            with self._writer.lock:
+                self._put_in_segment({"restorable": self._restorable})
 
     def _begin_segment(
         self, fork_step: int, reason: SegmentReason, order: Order | None, applied: Mapping[str, Any] | None
@@ -166,6 +166,18 @@ class RecordingRun(Run):
         self._last_step = fork_step - 1
         record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}
         self._put({**record, "applied": applied, "time": time.time()})
+        early, self._early = self._early, []
+        for each in early:
+            self._put_in_segment(each)
+
+    def _put_in_segment(self, record: Record) -> None:
+        """Append what belongs to a segment, once there is one: before its first step nobody knows where it begins."""
+        if not self._num_segments:
+            self._early.append(record)
+            return
+        if "event" in record:
+            record["step"] = self._last_step + 1
+        self._writer.put(record)
 
     def _reason(self) -> SegmentReason:
         if self._num_segments:

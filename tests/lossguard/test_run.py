@@ -148,6 +148,7 @@ def test_many_threads_may_log(tmp_path: Path) -> None:
             run.declare("tick")
 
     with offline(tmp_path) as run:
+        run.log(0, loss=1.0)
         threads = [threading.Thread(target=work, args=(run,)) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -257,3 +258,12 @@ def test_a_sharded_tensor_is_refused_in_a_sentence(tmp_path: Path, caplog: pytes
     with offline(tmp_path) as run:
         run.log(0, grad_norm=tensor)
     assert "log its .full_tensor()" in caplog.text
+
+
+def test_what_is_said_before_the_first_step_waits_for_the_segment_it_belongs_to(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.declare("data_mix")
+        run.set_restorable([0, 50])
+        run.log(70, loss=1.0)
+    _, segment, event, restorable, *_ = records(run)
+    assert (segment["fork_step"], event["step"], restorable["restorable"]) == (70, 70, [0, 50])
