@@ -47,7 +47,7 @@ class Delivery:
         if not lines:
             return False
         _, _, record = lines[0]
-        batch = [line for line in takewhile(lambda line: in_report(line[2]), lines)][: self._limit] or lines[:1]
+        batch = [line for line in takewhile(lambda line: in_report(line[2]), lines)] or lines[:1]
         try:
             if in_report(record):
                 self._report(report(self._reader.session, self._segment, batch))
@@ -93,6 +93,8 @@ class Delivery:
                 self._acknowledge(offset + len(line))
                 continue
             lines.append((offset, line, record))
+            if len(lines) == self._limit:
+                break
         return lines
 
     def _control(self, record: dict[str, Any]) -> None:

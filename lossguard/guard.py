@@ -76,7 +76,7 @@ class Guard:
         """
         feed = Feed(batches)
         self._resume()
-        with self._watching_signals():
+        with self._watching_signals(), self._telling_batches():
             while True:
                 self._obey(feed)
                 if self.interrupted or self.step >= until:
@@ -91,7 +91,6 @@ class Guard:
                 self.run.batch_index = index
                 yield self.step, batch
                 self.step, self._cursor, self._saved = self.step + 1, index + 1, None
-            self.run.batch_index = None
             self._save()
 
     def _resume(self) -> None:
@@ -143,7 +142,7 @@ class Guard:
             return False
         self._cursor = feed.earliest(self._cursor)
         # Before the line is written: should we die in between, the order is still open and is obeyed after the restart.
-        self.checkpoints.discard_after(self.step)
+        self._discard()
         applied: dict[str, Any] = {"rewound_to": self.step, "reason": order.reason}
         if order.skip_from is not None and order.skip_to is not None:
             self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
@@ -153,6 +152,12 @@ class Guard:
         self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, applied)
         self.run.set_restorable(self.checkpoints.steps())
         return True
+
+    def _discard(self) -> None:
+        try:
+            self.checkpoints.discard_after(self.step)
+        except OSError as problem:
+            self._notices.say("discard", f"checkpoints after step {self.step} could not be deleted: {problem}")
 
     def _hold(self, order: Order, feed: Feed) -> None:
         """Wait at the boundary until a person releases the run or rolls it back; heartbeats bring the word."""
@@ -169,6 +174,13 @@ class Guard:
                 self.run.accept(word)
                 if word.kind is OrderKind.RELEASE:
                     return
+
+    @contextmanager
+    def _telling_batches(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.run.batch_index = None
 
     @contextmanager
     def _watching_signals(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """What earlier sessions of a run did, read back from their spools: so that no order is ever obeyed twice."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ class History:
             with path.open("rb") as spool:
                 for line in spool:  # a spool holds mostly steps: look at the first bytes before parsing
                     if line.startswith((b'{"segment"', b'{"answer"')) and line.endswith(b"\n"):
-                        history._learn(json.loads(line))
+                        with suppress(ValueError, KeyError):  # damaged by the disk: the others still count
+                            history._learn(json.loads(line))
         return history
 
     def _learn(self, record: dict[str, Any]) -> None:

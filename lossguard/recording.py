@@ -36,7 +36,9 @@ def _harmless(method: Method) -> Method:
         try:
             method(self, *args, **kwargs)
         except Exception as problem:
-            self.notices.say(f"{method.__name__} {problem}", f"{method.__name__} was left out: {problem}")
+            self.notices.say(
+                f"{method.__name__} {type(problem).__name__}", f"{method.__name__} was left out: {problem}"
+            )
 
     return cast(Method, guarded)
 

@@ -76,7 +76,9 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt):
             self.finish(RunState.INTERRUPTED)
+        elif error is None or (isinstance(error, SystemExit) and not error.code):
+            self.finish()
         else:
-            self.finish(RunState.FAILED if kind else None)
+            self.finish(RunState.FAILED)

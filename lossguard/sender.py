@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lossguard.collector import Collector
 from lossguard.delivery import Delivery
-from lossguard.errors import CollectorError, Unauthorised, Unreachable
+from lossguard.errors import CollectorError, Unauthorised, UnknownRun
 from lossguard.notices import Notices
 from lossguard.orders import Order
 from lossguard.spool import acknowledged, spools_in
@@ -66,9 +66,9 @@ class Sender(threading.Thread):
         try:
             deliveries = self._open(spools_in(self._directory))
             self._work(deliveries)
-        except Exception as problem:  # a thread that dies without a word would look like a quiet run
-            self.problem = f"{type(problem).__name__}: {problem}"
-            self._notices.say("sender", f"delivery stopped ({self.problem}); steps stay in the spool")
+        except OSError as problem:  # a thread that dies without a word would look like a quiet run
+            self.problem = f"{self._directory} cannot be used ({problem.strerror})"
+            self._notices.say("sender", f"{self.problem}: nothing is delivered; steps stay in the spool")
         finally:
             for delivery in deliveries:
                 delivery.close()
@@ -97,8 +97,8 @@ class Sender(threading.Thread):
                 self._later(problem)
                 if self._closing.is_set():
                     return
-            except CollectorError as problem:
-                if not isinstance(problem, Unreachable):  # it lost the run: bring everything again
+            except Exception as problem:  # also what no one thought of: a strange answer must not end the delivery
+                if isinstance(problem, UnknownRun):  # it lost the run: bring everything again
                     deliveries[:] = self._start_over(deliveries)
                 self._later(problem)
 
@@ -115,10 +115,11 @@ class Sender(threading.Thread):
         if self._notices.forget("unreachable"):
             self._notices.say(f"again {self._last_exchange}", f"the collector at {self._collector.url} answers again")
 
-    def _later(self, problem: CollectorError) -> None:
+    def _later(self, problem: Exception) -> None:
         """Say once what is wrong, then wait: longer after each failure, with jitter, and as the collector asks."""
-        self.problem = str(problem)
-        self._notices.say("unreachable", f"{problem}; steps stay in the spool and are sent later")
+        self.problem = str(problem) if isinstance(problem, CollectorError) else f"{type(problem).__name__}: {problem}"
+        self._notices.say("unreachable", f"{self.problem}; steps stay in the spool and are sent later")
         self.failures += 1
-        wait = min(INTERVAL * 2**self.failures, MAX_BACKOFF) * self._random.uniform(0.5, 1.5)
-        self._abandoned.wait(max(wait, getattr(problem, "retry_after", 0.0)))
+        closing = self._closing.is_set()  # then there is little time left, and it is for trying
+        wait = min(INTERVAL * 2**self.failures, 1.0 if closing else MAX_BACKOFF) * self._random.uniform(0.5, 1.5)
+        (self._abandoned if closing else self._closing).wait(max(wait, getattr(problem, "retry_after", 0.0)))

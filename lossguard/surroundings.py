@@ -1,7 +1,7 @@
 """What a run records about itself at its start, and how values of users become JSON."""
 
 import dataclasses
-import math
+import numbers
 import platform
 import socket
 import subprocess
@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from lossguard.protocol import encode_number
+from lossguard.scalars import plain
 
 
 def plain_json(value: Any) -> Any:
@@ -23,8 +24,8 @@ def plain_json(value: Any) -> Any:
         return [plain_json(each) for each in value]
     if value is None or isinstance(value, bool | int):
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else encode_number(float(value))
+    if isinstance(value, numbers.Real):  # NumPy's too
+        return encode_number(plain(value))
     return str(value)
 
 

@@ -14,7 +14,6 @@ import random
 import re
 import shutil
 import sys
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from typing import Any, Protocol
 import torch
 
 from lossguard.errors import CheckpointError
+from lossguard.notices import logger
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -84,7 +84,7 @@ class Checkpoints:
             try:
                 states = self._read(self._path(candidate))
             except CheckpointError as problem:
-                warnings.warn(f"checkpoint of step {candidate} is passed over: {problem}", stacklevel=2)
+                logger.warning("checkpoint of step %d is passed over: %s", candidate, problem)
                 continue
             own = states.pop(RUN)
             for name, instance in self.objects.items():
@@ -135,7 +135,7 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as problem:  # unreadable in whatever way: torch and json raise many kinds
-            raise CheckpointError(f"{type(problem).__name__}: {problem}") from problem
+            raise CheckpointError(f"{type(problem).__name__}: {problem}".splitlines()[0]) from problem
         return states
 
 

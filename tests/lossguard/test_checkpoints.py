@@ -81,12 +81,14 @@ def forget_a_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [damage_bytes, truncate, lose_a_file, garble_the_manifest, forget_a_file])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, harm: Any) -> None:
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    tmp_path: Path, harm: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     box = Box()
     checkpoints = three(tmp_path, box)
     harm(tmp_path / "step-000000020")
-    with pytest.warns(UserWarning, match="checkpoint of step 20 is passed over"):
-        assert checkpoints.load(20) == {"step": 10}
+    assert checkpoints.load(20) == {"step": 10}
+    assert "checkpoint of step 20 is passed over" in caplog.text
     assert box.value == 10
 
 
@@ -95,10 +97,7 @@ def test_when_none_is_intact_nothing_changes(tmp_path: Path) -> None:
     checkpoints = three(tmp_path, box)
     for folder in tmp_path.glob("step-*"):
         damage_bytes(folder)
-    with (
-        pytest.warns(UserWarning, match="passed over"),
-        pytest.raises(CheckpointError, match="no intact checkpoint at or before step 20"),
-    ):
+    with pytest.raises(CheckpointError, match="no intact checkpoint at or before step 20"):
         checkpoints.load(20)
     assert box.value == 20
 
@@ -157,8 +156,7 @@ def test_a_pickle_with_code_in_it_is_never_run(tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"]["box.pt"] = fingerprint(folder / "box.pt")
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.warns(UserWarning, match="passed over"):
-        assert checkpoints.load(20) == {"step": 10}
+    assert checkpoints.load(20) == {"step": 10}
     assert not (tmp_path / "hacked").exists()
 
 

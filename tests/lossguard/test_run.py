@@ -101,7 +101,8 @@ def test_a_declared_event_takes_effect_at_the_next_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "state"), [(None, "finished"), (RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")]
+    ("error", "state"),
+    [(None, "finished"), (SystemExit, "finished"), (RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")],
 )
 def test_leaving_the_block_says_how_the_run_ended(
     tmp_path: Path, error: type[BaseException] | None, state: str
