@@ -9,6 +9,9 @@ from dashboard import words
 from dashboard.panels import GREEN, GREY, VERMILLION, Panel, faint
 from db.models import Event, Incident, Intervention, Order
 
+ARROWS = 0.86
+"""Height of the arrows in the first panel, 0..1: the upper part, which curves seldom reach."""
+
 
 @dataclass(frozen=True, slots=True)
 class Marks:
@@ -69,7 +72,7 @@ def _incident_hover(incident: Incident) -> str:
 
 
 def _add_interventions(figure: go.Figure, panels: list[Panel], marks: Marks) -> None:
-    """A line over all panels where the run went back to, and an arrow from where that was decided."""
+    """A line over all panels where the run went back to, and an arrow to it from where that was decided."""
     rewinds = [(each, target) for each in marks.interventions if (target := _target(each, marks)) is not None]
     for intervention, target in rewinds:
         figure.add_shape(
@@ -81,19 +84,17 @@ def _add_interventions(figure: go.Figure, panels: list[Panel], marks: Marks) -> 
             yref="paper",
             line={"color": GREEN, "width": 1.4, "dash": "dash"},
         )
-        decided = intervention.details.get("decided_step")
-        if isinstance(decided, int) and decided != target:
-            _add_arrow(figure, panels[0], decided, target)
-    if rewinds:
+        decided = intervention.details.get("decided_step", target)
         figure.add_scatter(
-            x=[target for _, target in rewinds],
-            y=[0.06] * len(rewinds),
+            x=[target, decided],
+            y=[ARROWS, ARROWS],
             yaxis=panels[0].marks,
             name="intervention",
             legendgroup="intervention",
-            mode="markers",
-            marker={"symbol": "triangle-left", "size": 11, "color": GREEN},
-            customdata=[_intervention_hover(each, marks) for each, _ in rewinds],
+            mode="lines+markers",
+            line={"color": GREEN, "width": 1.6},
+            marker={"symbol": "triangle-left", "size": [12, 0], "color": GREEN, "opacity": 1, "line": {"width": 0}},
+            customdata=[_intervention_hover(intervention, marks)] * 2,
             hovertemplate="%{customdata}<extra></extra>",
         )
 
@@ -104,24 +105,6 @@ def _target(intervention: Intervention, marks: Marks) -> int | None:
     if order is None or order.state != "applied":
         return None
     return intervention.rewind_to if order.rewound_to is None else order.rewound_to
-
-
-def _add_arrow(figure: go.Figure, panel: Panel, start: int, end: int) -> None:
-    figure.add_annotation(
-        x=end,
-        ax=start,
-        xref="x",
-        axref="x",
-        y=0.06,
-        ay=0.06,
-        yref=panel.marks,
-        ayref=panel.marks,
-        text="",
-        showarrow=True,
-        arrowhead=0,
-        arrowwidth=1.6,
-        arrowcolor=GREEN,
-    )
 
 
 def _intervention_hover(intervention: Intervention, marks: Marks) -> str:

@@ -103,9 +103,8 @@ def test_a_rewind_is_drawn_where_the_trainer_really_went(state: str, drawn: bool
     )
     marks = Marks(interventions=[intervention], orders={1: Order(state=state, rewound_to=30)})
     figure = run_figure({"loss": Curve(plain([1.0]), [])}, marks)
-    assert [list(trace.x) for trace in traces(figure, "intervention")] == ([[30]] if drawn else [])
-    arrows = [(each.ax, each.x) for each in figure.layout.annotations if each.showarrow]
-    assert arrows == ([(90, 30)] if drawn else [])
+    assert [list(trace.x) for trace in traces(figure, "intervention")] == ([[30, 90]] if drawn else [])
+    assert [line.x0 for line in figure.layout.shapes] == ([30] if drawn else [])
 
 
 def test_outliers_stand_in_the_panel_of_their_signal_and_declared_events_are_lines() -> None:
