@@ -26,7 +26,7 @@ from demo.report import Report, read_report
 
 FOLDER = Path(os.environ.get("LOSSGUARD_DIR", ".lossguard")).absolute()
 STEPS = 600
-FAULT = "corrupt@320"
+FAULT = "corrupted_batches@320"
 CollectorPort = Annotated[int, typer.Option(min=1, max=65535, help="port of the collector")]
 DashboardPort = Annotated[int, typer.Option(min=1, max=65535, help="port of the dashboard")]
 
@@ -106,11 +106,12 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def train(processes: Processes, folder: Path, collector: str, run_id: str) -> None:
     """Train to the end, shown as it goes. Raises CannotRun when the trainer fails."""
-    out = folder / "checkpoints"
-    shutil.rmtree(out, ignore_errors=True)
+    out = folder / "runs"
+    shutil.rmtree(out, ignore_errors=True)  # what an interrupted demo left
     arguments = ["--recipe", "tiny", "--steps", str(STEPS), "--fault", FAULT, "--run-id", run_id, "--out", str(out)]
-    environment = {"LOSSGUARD_URL": collector, "LOSSGUARD_DIR": str(folder / "spool")}
-    trainer = processes.start("trainer", "-m", "trainer", "run", *arguments, environment=environment, show=True)
+    trainer = processes.start(
+        "trainer", "-m", "trainer", "run", *arguments, environment={"LOSSGUARD_URL": collector}, show=True
+    )
     code = trainer.wait()
     shutil.rmtree(out, ignore_errors=True)
     if code != 0:

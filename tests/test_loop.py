@@ -1,0 +1,154 @@
+"""The whole loop with real processes: what is killed comes back, and every step is there exactly once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from demo.processes import Processes
+from lossguard.protocol import API
+from tests.monitor.test_main import free_port
+
+pytestmark = pytest.mark.slow
+
+SMALL = "model.layers=1 model.heads=2 model.width=32 model.context=32 data.batch_size=4 checkpoint.every=25"
+HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
+
+
+class Loop:
+    """A collector and a trainer as a user would start them, on a free port and in a temporary folder."""
+
+    def __init__(self, processes: Processes, folder: Path) -> None:
+        self.processes, self.folder = processes, folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def start_collector(self) -> subprocess.Popen[bytes]:
+        environment = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{self.folder}/l.db"}
+        collector = self.processes.start(
+            "collector", "-m", "monitor", "serve", "--port", str(self.port), environment=environment
+        )
+        self.processes.wait_until_up("collector", f"{self.url}/healthz")
+        return collector
+
+    def start_trainer(self, steps: int, *arguments: str) -> subprocess.Popen[bytes]:
+        settings = [part for setting in SMALL.split() for part in ("--set", setting)]
+        common = ["--run-id", "r", "--steps", str(steps), "--out", str(self.folder / "out"), "--url", self.url]
+        return self.processes.start(
+            "trainer", "-m", "trainer", "run", *common, *settings, *arguments, environment={"OMP_NUM_THREADS": "1"}
+        )
+
+    def ask(self, path: str = "") -> Any:
+        """What the collector says of the run; None while it is down or does not know it."""
+        try:
+            answer = HTTP.request("GET", f"{self.url}{API}/runs/r{path}")
+        except urllib3.exceptions.HTTPError:
+            return None
+        return json.loads(answer.data) if answer.status == 200 else None
+
+    def newest_step(self) -> int:
+        run = self.ask()
+        return run["newest_step"]["step"] if run and run["newest_step"] else -1
+
+    def log(self, name: str) -> str:
+        return self.processes.log_of(name).read_text()
+
+
+def wait_while_it_runs(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds, at most 90 s, and while `process` lives."""
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert process.poll() is None, "the process ended before it happened"
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    with Processes(tmp_path / "logs") as processes:
+        yield Loop(processes, tmp_path)
+
+
+def test_a_collector_killed_in_the_middle_loses_nothing(loop: Loop) -> None:
+    collector = loop.start_collector()
+    trainer = loop.start_trainer(600)
+    wait_while_it_runs(trainer, lambda: loop.newest_step() > 100)
+    collector.send_signal(signal.SIGKILL)
+    collector.wait()
+    assert trainer.poll() is None, "the trainer had ended before the collector was killed"
+    time.sleep(1.0)
+    loop.start_collector()
+    assert trainer.wait(120) == 0, loop.log("trainer")
+    series = loop.ask("/series?metric=loss&points=5000")
+    assert series["first_step"] == list(range(600))
+    assert [one["num_steps"] for one in loop.ask()["segments"]] == [600]
+    assert loop.ask()["state"] == "finished"
+
+
+def test_a_trainer_killed_in_the_middle_goes_on_with_the_same_run(loop: Loop) -> None:
+    loop.start_collector()
+    trainer = loop.start_trainer(400)
+    wait_while_it_runs(trainer, lambda: loop.newest_step() > 120)
+    trainer.send_signal(signal.SIGKILL)
+    trainer.wait()
+    assert loop.start_trainer(400).wait(120) == 0, loop.log("trainer")
+    run = loop.ask()
+    first, second = run["segments"]
+    assert second["reason"] == "resume"
+    assert second["parent"] == 0
+    assert second["fork_step"] % 25 == 0
+    assert second["fork_step"] <= first["last_step"] + 1
+    assert first["num_steps"] == first["last_step"] + 1, "a step that was logged before the kill is missing"
+    assert loop.ask("/series?metric=loss&points=5000")["first_step"] == list(range(400))
+    assert run["state"] == "finished"
+
+
+def test_a_trainer_asked_to_stop_says_interrupted_and_resumes_without_losing_a_step(loop: Loop) -> None:
+    loop.start_collector()
+    trainer = loop.start_trainer(400)
+    wait_while_it_runs(trainer, lambda: loop.newest_step() > 60)
+    trainer.send_signal(signal.SIGTERM)
+    assert trainer.wait(60) in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    assert loop.ask()["state"] == "interrupted"
+    assert loop.start_trainer(400).wait(120) == 0, loop.log("trainer")
+    first, second = loop.ask()["segments"]
+    assert second["fork_step"] == first["last_step"] + 1
+    assert first["num_steps"] + second["num_steps"] == 400
+
+
+def test_a_run_without_a_collector_is_delivered_later(loop: Loop) -> None:
+    assert loop.start_trainer(60, "--mode", "offline").wait(120) == 0, loop.log("trainer")
+    loop.start_collector()
+    (folder,) = {path.parent for path in (loop.folder / "out").rglob("*.spool")}
+    sync = [sys.executable, "-m", "lossguard", "sync", str(folder)]
+    done = subprocess.run(
+        sync, env=os.environ | {"LOSSGUARD_URL": loop.url}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert loop.ask("/series?metric=loss")["first_step"] == list(range(60))
+    assert loop.ask()["state"] == "finished"
+
+
+def test_a_planted_bit_flip_is_rolled_back_and_verified(loop: Loop) -> None:
+    """The fault makes the loss NaN or huge at once; after the rollback it does not come back."""
+    loop.start_collector()
+    assert loop.start_trainer(450, "--fault", "bit_flip@260").wait(180) == 0, loop.log("trainer")
+    run = loop.ask()
+    (order,) = run["orders"]
+    assert order["state"] == "applied"
+    assert order["rewound_to"] <= 160
+    assert [one["state"] for one in run["interventions"]] == ["verified"]
+    assert [one["reason"] for one in run["segments"]] == ["start", "rollback"]
+    assert loop.ask("/series?metric=loss&points=5000")["first_step"] == list(range(450))
+    (entry,) = run["skip_ledger"]
+    batches = loop.ask("/series?metric=batch_index&points=5000")["last"]
+    assert not any(entry["skip_from"] <= index < entry["skip_to"] for index in batches)
+    assert len(set(batches)) == 450
