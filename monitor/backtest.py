@@ -33,6 +33,9 @@ CHECKPOINT_STEPS = 100
 """A recorded curve does not say where its checkpoints were: the backtest supposes one every so many steps."""
 
 
+REPORT_ROWS = 1000
+
+
 class CurveError(ValueError):
     """A curve that cannot be read; the message is one sentence with file and line."""
 
@@ -50,13 +53,19 @@ def backtest_rows(
     policy: Policy | None = None,
     *,
     every: int = CHECKPOINT_STEPS,
+    declared: Iterable[tuple[int, str]] = (),
 ) -> dict[str, Any]:
-    """Drive a watch over recorded rows, with a checkpoint every `every` steps, and collect what it says."""
+    """Drive a watch over recorded rows, with a checkpoint every `every` steps, and collect what it says.
+
+    `declared`: (step, kind) of the events that the run announced. The policy proposes, whatever its mode.
+    """
     watch = Watch(settings, replace(policy or Policy(), mode=Mode.APPROVE))
+    for step, kind in declared:
+        watch.declare(step, kind, {})
     incidents: dict[int, Incident] = {}
     actions: dict[int, Intervention] = {}
     outliers = 0
-    for part in rows.split(1000):
+    for part in rows.split(REPORT_ROWS):
         checkpoints = range(0, int(part.steps[-1]) + 1, every)
         for effect in watch.feed(part, restorable=checkpoints):
             match effect:

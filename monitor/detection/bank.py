@@ -12,6 +12,9 @@ from monitor.detection.rows import Bools, Floats, Ints, Rows
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.signals import SIGNALS, Scores, SignalDetector
 
+RATE_JUMP = 0.25
+"""A change of log(lr) from row to row (a factor of 1.28) that no smooth schedule makes after its first steps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -58,6 +61,7 @@ class Bank:
     def __init__(self, settings: DetectionSettings) -> None:
         self.detectors = {name: SignalDetector(signal, settings) for name, signal in SIGNALS.items()}
         self.declared: list[int] = []  # steps of declared events still to come
+        self.log_lr: float | None = None  # the last learning rate that was reported
         self.steps = np.empty(0, dtype=np.int64)
         self.z: dict[str, Floats] = {name: np.empty(0) for name in SIGNALS}
 
@@ -66,17 +70,34 @@ class Bank:
         self.declared = sorted({*self.declared, step})
 
     def feed(self, rows: Rows) -> Iterator[Judged]:
-        """Score the rows, cut at declared events: the detectors learn anew from there."""
-        start = 0
-        while start < len(rows):
-            ahead = [step for step in self.declared if step > rows.steps[start]]
-            if len(ahead) < len(self.declared):
-                self.declared = ahead
+        """Score the rows, cut where something was declared or the learning rate jumps: there the signals learn anew."""
+        if len(rows) == 0:
+            return
+        ahead = np.array(self.declared, dtype=np.int64)
+        due = ahead <= rows.steps[-1]
+        cuts = sorted({*np.searchsorted(rows.steps, ahead[due]).tolist(), *self._rate_jumps(rows)})
+        self.declared = ahead[~due].tolist()
+        for start, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
+            if end == start:
+                continue
+            if start in cuts:
                 for detector in self.detectors.values():
                     detector.shift()
-            end = int(np.searchsorted(rows.steps, min(ahead))) if ahead else len(rows)
             yield self._judge(rows[start:end])
-            start = end
+
+    def _rate_jumps(self, rows: Rows) -> list[int]:
+        """Rows whose learning rate differs from the last one known by more than RATE_JUMP."""
+        known = rows.present.get("lr")
+        if known is None:
+            return []
+        lr = rows.metrics["lr"]
+        where = np.flatnonzero(known & np.isfinite(lr) & (lr > 0))
+        if len(where) == 0:
+            return []
+        logs = np.log(lr[where])
+        jumps = np.abs(np.diff(logs, prepend=logs[0] if self.log_lr is None else self.log_lr)) > RATE_JUMP
+        self.log_lr = float(logs[-1])
+        return [int(k) for k in where[jumps]]
 
     def _judge(self, rows: Rows) -> Judged:
         known = [name for name in self.detectors if name in rows.metrics]
@@ -97,6 +118,7 @@ class Bank:
         return {
             "detectors": {name: detector.state_dict() for name, detector in self.detectors.items()},
             "declared": list(self.declared),
+            "log_lr": self.log_lr,
             "steps": self.steps.tolist(),
             "z": {name: pack(column) for name, column in self.z.items()},
         }
@@ -105,5 +127,6 @@ class Bank:
         for name, detector in self.detectors.items():
             detector.load_state_dict(state["detectors"][name])
         self.declared = list(state["declared"])
+        self.log_lr = state["log_lr"]
         self.steps = np.array(state["steps"], dtype=np.int64)
         self.z = {name: unpack(text) for name, text in state["z"].items()}

@@ -13,6 +13,7 @@ from monitor.detection.settings import DetectionSettings
 from monitor.detection.states import IncidentEvent, IncidentState, advance
 
 GRADUAL = 6  # rows on which the loss rises without a break, out of band: not a spike any more
+CALM_DRIFT = 0.6  # of the drift's threshold
 CALM_Z = 3.0  # in band
 PRECURSOR_Z = 5.0  # a precursor that the onset is dated back to
 FAR = 0.25  # a loss that stays higher by this part of itself has diverged
@@ -36,9 +37,9 @@ class Reading:
     def alarm(self) -> bool:
         return self.broken or self.evidence >= 1.0 or self.drift >= 1.0
 
-    def out(self) -> bool:
-        """Not back in band: the row itself, or the level that it belongs to."""
-        return self.broken or self.z >= CALM_Z or self.drift >= 1.0
+    def out(self, kind: IncidentKind) -> bool:
+        """Not back in band: the row itself or, in a slow divergence, the level."""
+        return self.broken or self.z >= CALM_Z or (kind is IncidentKind.DIVERGENCE and self.drift >= CALM_DRIFT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class Episode:
     falls: int = 0
     rises: int = 0
     calm: int = 0
+    unburst: int = 0
+    """Rows since the last one whose evidence was an alarm."""
     broken: bool = False
     root: int = 0
     """The onset that a rollback must lie before: that of the first of the incidents that led here."""
@@ -86,12 +89,14 @@ class Episode:
         """Take in the next row; True when the incident itself changed."""
         before = self.incident
         self.broken = any(reading.broken for reading in readings.values())
-        out = any(reading.out() for reading in readings.values())
+        out = any(reading.out(before.kind) for reading in readings.values())
         self.calm = 0 if out else self.calm + 1
         self.last_out = step if out else self.last_out
         loss = readings.get("loss")
         if loss is not None and np.isfinite(loss.value):
             self._follow_loss(step, loss)
+        burst = any(reading.evidence >= 1.0 for reading in readings.values())
+        self.unburst = 0 if burst else self.unburst + 1
         self._peak(step, readings)
         return self.incident is not before
 
@@ -137,6 +142,16 @@ class Episode:
         """Begin the next span of patience when the excess has halved in the last one."""
         if step - self.check_step >= patience and self.excess <= 0.5 * self.check_excess:
             self.check_step, self.check_excess = step, self.excess
+
+    def outdone(self, readings: Mapping[str, Reading]) -> str | None:
+        """Why this row begins a graver incident than the present one, or None."""
+        kind = self.incident.kind
+        if kind is not IncidentKind.NONFINITE and any(reading.broken for reading in readings.values()):
+            return "A value stopped being finite."
+        loss = readings.get("loss")
+        if kind is IncidentKind.DIVERGENCE and self.unburst >= 3 and loss is not None and loss.evidence >= 1.0:
+            return "A spike rose out of the divergence."
+        return None
 
     def over(self, settings: DetectionSettings) -> bool:
         return self.calm >= settings.calm_rows

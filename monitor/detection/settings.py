@@ -16,8 +16,8 @@ class DetectionSettings:
     """A level that has held for so many rows out of band is taken for the new normal; its incident ends as ongoing."""
     calm_rows: int = 3
     """Rows back in band that end an incident."""
-    plateau_rows: int = 10_000
-    """Rows without a lower loss level before the plateau advisory; 0 turns it off."""
+    plateau_steps: int = 50_000
+    """Steps without a lower loss level before the plateau advisory; 0 turns it off."""
 
     def __post_init__(self) -> None:
         for name in ("false_alarms_per_10k", "warmup_rows", "adopt_rows", "calm_rows"):
@@ -25,8 +25,8 @@ class DetectionSettings:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
         if self.false_alarms_per_10k > 1000:
             raise ValueError(f"false_alarms_per_10k must be at most 1000, not {self.false_alarms_per_10k!r}")
-        if self.plateau_rows < 0:
-            raise ValueError(f"plateau_rows must not be negative, not {self.plateau_rows!r}")
+        if self.plateau_steps < 0:
+            raise ValueError(f"plateau_steps must not be negative, not {self.plateau_steps!r}")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

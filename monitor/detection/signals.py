@@ -21,12 +21,16 @@ import numpy as np
 from monitor.detection.codec import pack, unpack
 from monitor.detection.rows import Bools, Floats, Ints
 from monitor.detection.settings import DetectionSettings
-from monitor.detection.tails import PRIOR, Tails
+from monitor.detection.tails import Tails
 
 SPANS = (1, 2, 3, 6, 12)
 FLOORS = np.array([6.5, 5.0, 5.5, 6.5, 8.0, 6.0])
 """The least threshold of each span, and of the drift, in standard deviations: less is not worth waking anybody for."""
+PRIOR = 9.0
+PRIORS = np.array([PRIOR, PRIOR, PRIOR, PRIOR, PRIOR, 6.0])
+"""Thresholds of a run whose tail is not known yet."""
 REACH = SPANS[-1] - 1
+NEVER = 1e300  # a lowest level that is not known yet
 CHUNK = 64  # observations between two fits of the tails
 BLOCKS = ((2, 1), (4, 2), (CHUNK, 4))  # observations between two fits of the level, below so many observations
 BLOCK = 16  # and later
@@ -34,10 +38,9 @@ LEVEL_ROWS = 12  # the level is the median of so many values
 KEPT = 128  # values and residuals behind the noise
 ADDS_Z = 2.0  # a row below this is no alarm, whatever came before it
 TEACH_Z = 4.0  # a residual above this does not teach the level
-SOLE = 2.5
-"""A row alone, where rows are close together, needs so many times the threshold: most are hard batches."""
 SPARSE = 5
-"""In rows so many steps apart a real spike may be one row: there the size alone decides."""
+"""In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
+single one is a hard batch, whatever its size, unless the next row is out of band too."""
 CLUSTER = 3.0
 """Rows over the threshold in one false alarm (the inverse of the extremal index), and so rows per wished alarm."""
 
@@ -100,6 +103,13 @@ def median(values: Floats) -> float:
     return float(ordered[half]) if len(ordered) % 2 else float(ordered[half - 1] + ordered[half]) / 2.0
 
 
+def mean(z: Floats) -> Floats:
+    """The mean of REACH + 1 = 12 values, at each value after the first REACH."""
+    pairs = z[1:] + z[:-1]
+    fours = pairs[2:] + pairs[:-2]
+    return (fours[8:] + fours[4:-4] + fours[:-8]) / (REACH + 1.0)
+
+
 def statistics(z: Floats, out: Floats) -> None:
     """out[S, N] := the statistics of the last N values of z, which begins REACH values earlier."""
     size = out.shape[1]
@@ -120,12 +130,13 @@ class SignalDetector:
         *("count", "level", "noise", "old_noise", "low", "low_step", "drift", "silent", "drifting", "last_alarm"),
         *("declared", "sparse"),
     )
-    ARRAYS = ("window", "residuals", "block", "z")
+    ARRAYS = ("window", "residuals", "block", "z", "tamed")
 
     def __init__(self, signal: Signal, settings: DetectionSettings) -> None:
         self.signal, self.settings = signal, settings
-        self.probability = CLUSTER * settings.false_alarms_per_10k / 1e4
-        self.tails = Tails(FLOORS)
+        # the drift moves so slowly that a chunk of it counts as one value
+        self.probability = settings.false_alarms_per_10k / 1e4 * np.array([CLUSTER] * len(SPANS) + [CHUNK])
+        self.tails = Tails(FLOORS, PRIORS)
         self.noise = self.old_noise = 0.0  # robust standard deviation; the one before the last declared change
         self.level = 0.0
         self.sparse = self.declared = False
@@ -137,11 +148,9 @@ class SignalDetector:
         self.residuals = np.empty(0)  # the last residuals that may teach
         self.block = np.empty(0)  # values since the last fit of the level
         self.z = np.zeros(REACH)  # z of this chunk, after the REACH before it
-        self.low, self.low_step, self.drift = (
-            1e300,
-            0,
-            0.0,
-        )  # the lowest level so far; how far above it we are, in noises
+        self.tamed = np.empty(0)  # the last REACH values with what is out of band cut off
+        self.low, self.low_step = NEVER, 0  # the lowest level so far
+        self.drift = 0.0  # how far above it the level is now, in noises
         self.silent = self.drifting = 0  # observations since one last taught; for which the drift is an alarm
         self.last_alarm = -CHUNK  # the observation of the last alarm
 
@@ -194,7 +203,7 @@ class SignalDetector:
         self.z = np.concatenate([self.z, np.clip(table[0], -4.0, 60.0)])
         ratios = self._ratios(size)
         table[2] = np.maximum(ratios[0], 0.0)
-        ratios[0] /= 1.0 if self.sparse else SOLE
+        ratios[0] *= gaps >= SPARSE
         # the sums of a spike outlast it: an alarm needs a row that adds to them
         table[1] = np.where(table[0] >= ADDS_Z, np.maximum(ratios.max(axis=0), 0.0) / self.signal.caution, 0.0)
         if self.count % CHUNK == 0:
@@ -203,17 +212,33 @@ class SignalDetector:
 
     def _block(self, x: Floats, table: Floats) -> None:
         """Residuals of values that one level serves."""
-        scale = self.noise if self._settled() else max(self.noise, self._gross() / PRIOR)
+        scale = self._scale()
         residual = x - self.level if self.count > 0 else np.zeros(len(x))
+        table[3] = self._drifts(x, scale) / self.tails.thresholds[-1]
         table[0] = np.abs(residual / scale) if self.signal.two_sided else residual / scale
-        table[3] = self.drift / self.tails.thresholds[-1]
         table[4], table[5] = self.level if self.count > 0 else x, scale
         table[6] = self.low_step
         self.block = np.concatenate([self.block, x])
         self.count += len(x)
 
+    def _scale(self) -> float:
+        """Before enough is known, an alarm takes a gross rise."""
+        return self.noise if self._settled() else max(self.noise, self._gross() / PRIOR)
+
     def _gross(self) -> float:
         return max(self.signal.gross, self.signal.gross_part * abs(self.level))
+
+    def _drifts(self, x: Floats, scale: float) -> Floats | float:
+        """How far the mean of the last 12 values lies above the lowest level, in noises."""
+        if not self.signal.drifts:
+            return 0.0
+        known = np.concatenate([self.tamed, np.minimum(x, self.level + TEACH_Z * scale)])
+        self.tamed = known[-REACH:]
+        if self.low == NEVER or len(known) < len(x) + REACH:
+            return 0.0
+        drifts = (mean(known) - self.low) / self.noise
+        self.drift = float(drifts[-1])
+        return drifts
 
     def _ratios(self, size: int) -> Floats:
         """The last `size` statistics in units of their thresholds."""
@@ -224,12 +249,12 @@ class SignalDetector:
     def _fit(self, step: int) -> None:
         """Learn level and noise from the block that is full, which ends at `step`."""
         settled, x = self._settled(), self.block
-        scale = self.noise if settled else max(self.noise, self._gross() / PRIOR)
+        scale = self._scale()
         residual = x - self.level if self.count > len(x) else np.zeros(len(x))
         teaches = (np.abs(residual) if self.signal.two_sided else residual) < TEACH_Z * scale
         self.silent = 0 if 4 * teaches.sum() > len(x) else self.silent + len(x)
         if self.silent >= self.settings.adopt_rows:
-            self.silent, self.low, teaches = 0, 1e300, np.ones(len(x), dtype=bool)
+            self.silent, self.low, teaches = 0, NEVER, np.ones(len(x), dtype=bool)
             self.window = np.empty(0)
         if settled:
             self.residuals = np.concatenate([self.residuals, residual[teaches]])[-KEPT:]
@@ -238,7 +263,7 @@ class SignalDetector:
         if len(self.window):
             self.level = median(self.window[-LEVEL_ROWS:])
             self.noise = self._noise()
-            self._drift(step)
+            self._lowest(step)
 
     def _noise(self) -> float:
         """From the residuals of the past and from the differences of neighbours, with floors."""
@@ -254,16 +279,14 @@ class SignalDetector:
         young = self.old_noise if self.count < CHUNK else 0.0
         return max(noise, young, self.signal.floor, 1e-9 if self.signal.log else 1e-4 * abs(self.level))
 
-    def _drift(self, step: int) -> None:
+    def _lowest(self, step: int) -> None:
         if not self.signal.drifts or not self._settled():
             return
         if self.level <= self.low:
             self.low, self.low_step = self.level, step
-        self.drift = (self.level - self.low) / self.noise
-        alarm = self.drift >= self.tails.thresholds[-1]
-        self.drifting = self.drifting + BLOCK if alarm else 0
+        self.drifting = self.drifting + BLOCK if self.drift >= self.tails.thresholds[-1] else 0
         if self.drifting >= self.settings.adopt_rows:
-            self.low, self.low_step, self.drifting, self.drift = self.level, step, 0, 0.0
+            self.low, self.low_step, self.drifting = self.level, step, 0
 
     def _learn(self) -> None:
         """Teach the tails this chunk, without alarms and their aftermath."""
@@ -272,7 +295,8 @@ class SignalDetector:
         statistics(known, stats[:-1])
         stats[-1] = self.drift
         limits = self.tails.thresholds.copy()
-        limits[0] *= 1.0 if self.sparse else SOLE
+        if not self.sparse:
+            limits[0] = np.inf  # hard batches teach
         calm = stats < limits[:, None]
         rows = np.arange(self.count - CHUNK, self.count)
         alarms = np.where(calm[:-1].all(axis=0), self.last_alarm, rows)
@@ -281,6 +305,7 @@ class SignalDetector:
         calm &= rows - last > REACH
         if self.count <= CHUNK:
             calm[:, : self.settings.warmup_rows] = False
+        calm[-1, :-1] = False
         self.tails.learn(stats, calm)
         self.tails.fit(self.probability)
         self.z = self.z[-REACH:]

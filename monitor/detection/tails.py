@@ -21,8 +21,7 @@ BINS = len(MIDDLES)
 UPPER = 0.03
 """The part of the values that counts as the tail."""
 ENOUGH = 64.0
-"""Values before the tail is fitted; the prior threshold serves until then."""
-PRIOR = 9.0
+"""Values before the tail is fitted; a prior threshold serves until then."""
 PRIOR_SHAPE, PRIOR_WEIGHT = 0.2, 10.0
 """Prior of the Pareto shape (between exponential, 0, and the heaviest we saw, 0.5), worth so many excesses."""
 HALF_LIFE = 4000.0
@@ -32,11 +31,11 @@ HALF_LIFE = 4000.0
 class Tails:
     """Histograms float64[S, BINS] of S statistics and their thresholds float64[S]."""
 
-    def __init__(self, floors: Floats) -> None:
-        self.floors = floors
+    def __init__(self, floors: Floats, priors: Floats) -> None:
+        self.floors, self.priors = floors, priors
         self.counts = np.zeros((len(floors), BINS))
         self.offsets = np.arange(len(floors))[:, None] * BINS
-        self.thresholds = np.maximum(floors, PRIOR)
+        self.thresholds = priors
 
     def learn(self, values: Floats, teaches: Bools) -> None:
         """Take in values[S, N] where teaches[S, N], each worth the same, after ageing what is known by N rows."""
@@ -46,8 +45,8 @@ class Tails:
         aged = self.counts * 0.5 ** (values.shape[1] / HALF_LIFE) + new
         self.counts = aged.astype(np.float32).astype(np.float64)
 
-    def fit(self, probability: float) -> None:
-        """Thresholds that each statistic exceeds with this probability in a row."""
+    def fit(self, probability: Floats) -> None:
+        """Thresholds that each statistic exceeds with its probability[S] at a value."""
         above = np.cumsum(self.counts[:, ::-1], axis=1)[:, ::-1]
         total = above[:, 0]
         first = np.maximum((above >= np.maximum(UPPER * total, 4.0)[:, None]).sum(axis=1) - 1, 1)
@@ -63,7 +62,7 @@ class Tails:
         shape = np.minimum(np.maximum(shape, 0.01), 0.6)
         rarity = np.maximum(count / np.maximum(total, 1.0) / probability, 1.0)
         level = edge + mean * (1.0 - shape) / shape * (rarity**shape - 1.0)
-        self.thresholds = np.maximum(self.floors, np.where(total >= ENOUGH, level, PRIOR))
+        self.thresholds = np.maximum(self.floors, np.where(total >= ENOUGH, level, self.priors))
 
     def state_dict(self) -> dict[str, Any]:
         return {"counts": pack(self.counts, "<f4"), "thresholds": pack(self.thresholds)}

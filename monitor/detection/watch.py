@@ -21,7 +21,6 @@ from monitor.detection.effects import (
     Effect,
     Incident,
     IncidentChanged,
-    IncidentKind,
     InterventionKind,
     Outcome,
     Outlier,
@@ -107,14 +106,12 @@ class Watch:
         return effects + self._verify(step, trail)
 
     def _worse(self, readings: Mapping[str, Reading]) -> list[Effect]:
-        """A value stops being finite in the course of another incident: that one ends here, a graver one begins."""
-        episode = self.episode
-        if episode is None or self._ordered() or episode.incident.kind is IncidentKind.NONFINITE:
+        """Something graver begins in the course of an incident: that one ends here and a new one begins."""
+        reason = None if self.episode is None or self._ordered() else self.episode.outdone(readings)
+        if self.episode is None or reason is None:
             return []
-        if not any(reading.broken for reading in readings.values()):
-            return []
-        self.root = episode.root
-        return self._close(Outcome.DIVERGED, "A value stopped being finite.")
+        self.root = self.episode.root
+        return self._close(Outcome.DIVERGED, reason)
 
     def _open(self, step: int, readings: Mapping[str, Reading], trail: Trail) -> list[Effect]:
         signal = trigger(readings)
