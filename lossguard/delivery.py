@@ -32,7 +32,8 @@ class Delivery:
         self._collector = collector
         self._receive = receive
         self._notices = notices
-        self._run: str | None = None
+        self._recalled = False
+        self._run = ""
         self._segment: int | None = None
         self._limit = STEPS_PER_REPORT
 
@@ -41,7 +42,7 @@ class Delivery:
 
         Raises Unreachable or UnknownRun; then nothing was acknowledged and the same comes next again.
         """
-        if self._run is None:
+        if not self._recalled:
             self._recall()
         lines = self._next()
         if not lines:
@@ -80,6 +81,7 @@ class Delivery:
         segment = self._reader.last_segment()
         if segment is not None:
             self._open_segment(json.loads(segment))
+        self._recalled = True
 
     def _next(self) -> list[Line]:
         lines: list[Line] = []

@@ -67,6 +67,8 @@ class Guard:
         self._notices = Notices()
         if run.num_ranks == 1:
             run.can_roll_back()
+        elif run.rank == 0:
+            self._notices.say("ranks", f"{run.num_ranks} ranks: this run saves and reports, but does not roll back")
 
     def steps(self, batches: Indexable | Iterable[Any], until: int) -> Iterator[tuple[int, Any]]:
         """Yield (step, batch) up to step `until` - 1, from the newest checkpoint on where there is one.

@@ -5,8 +5,11 @@ Nothing here imports NumPy or torch: values are told apart by their attributes.
 
 import math
 import sys
+import time
 from typing import Any
 
+POLL = 0.001
+"""Seconds between two looks at whether a device has come to a value."""
 EXACT = 2**53
 """Integers up to here survive the way through a float."""
 
@@ -51,16 +54,15 @@ class Snapshot:
 
     def resolve(self) -> float | int:
         """Wait for the device and return the number. Raises TypeError when it is no scalar."""
-        if self._event is not None:
-            self._event.synchronize()
+        while self._event is not None and not self._event.query():
+            time.sleep(POLL)  # waiting inside the driver may spin, and take a core from the loop
         return plain(self._value)
 
 
 def _event_on(device: Any) -> Any | None:
-    torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "accelerator"):
+    """An event of torch's accelerator; None for any other device, whose value is then read from a clone."""
+    torch: Any = sys.modules.get("torch")
+    if not hasattr(torch, "accelerator"):
         return None
-    try:
-        return torch.Event(device, blocking=True)  # blocking: the background thread sleeps instead of spinning
-    except (RuntimeError, NotImplementedError, TypeError):
-        return None  # a device without events: the value is read from the clone
+    accelerator = torch.accelerator.current_accelerator()
+    return None if accelerator is None or accelerator.type != device.type else torch.Event(device)

@@ -99,15 +99,15 @@ class Sender(threading.Thread):
                     return
             except Exception as problem:  # also what no one thought of: a strange answer must not end the delivery
                 if isinstance(problem, UnknownRun):  # it lost the run: bring everything again
-                    deliveries[:] = self._start_over(deliveries)
+                    self._start_over(deliveries)
                 self._later(problem)
 
-    def _start_over(self, deliveries: list[Delivery]) -> list[Delivery]:
-        for delivery in deliveries:
-            delivery.close()
+    def _start_over(self, deliveries: list[Delivery]) -> None:
+        while deliveries:
+            deliveries.pop().close()
         for path in spools_in(self._directory):
             path.with_suffix(".acknowledged").unlink(missing_ok=True)
-        return self._open(spools_in(self._directory))
+        deliveries += self._open(spools_in(self._directory))
 
     def _exchanged(self) -> None:
         self._last_exchange = time.monotonic()

@@ -38,9 +38,12 @@ class Writer:
         self._waiting: deque[Record] = deque()
         self._more = threading.Condition(self.lock)
         self._resolver: threading.Thread | None = None
+        self._closed = False
 
     def put(self, record: Record, *, waits: bool = False) -> None:
         """Append `record`; `waits` says that some of its metrics are Snapshots. The caller holds `lock`."""
+        if self._closed:
+            return
         if waits or self._waiting:
             self._waiting.append(record)
             self._more.notify_all()
@@ -54,22 +57,26 @@ class Writer:
         """Wait for the device and the disk, at most `timeout` seconds. Returns whether every record is in the file."""
         deadline = time.monotonic() + timeout
         with self._more:
-            done = self._more.wait_for(lambda: not self._waiting, timeout)
-            while not self._spool.retry():
-                if time.monotonic() > deadline:
-                    return False
-                self._more.wait(0.1)
+            while not (done := not self._waiting and self._spool.retry()) and time.monotonic() < deadline:
+                self._more.wait(min(0.1, timeout))
+            self._closed = True
+            self._more.notify_all()
+            self._spool.close()
         return done
 
     def _resolve_all(self) -> None:
         while True:
             with self._more:
-                self._more.wait_for(lambda: bool(self._waiting))
+                self._more.wait_for(lambda: bool(self._waiting) or self._closed)
+                if self._closed:
+                    return
                 record = self._waiting[0]
             metrics = record.get("metrics")
             if metrics:
                 record["metrics"] = self._resolved(metrics)
             with self._more:
+                if self._closed:
+                    return
                 self._spool.append(to_line(record))
                 self._waiting.popleft()  # only now: until it is in the file, later records queue behind it
                 self._more.notify_all()

@@ -210,6 +210,28 @@ def test_an_order_that_the_collector_forgot_does_not_stop_the_steps(collector: F
     assert collector.losses(0) == {3: 1.0}
 
 
+def test_a_half_delivered_spool_is_taken_up_in_its_segment_by_a_collector_that_stumbles(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    """The segment is asked for again first; when that fails, its steps must not go out without one."""
+    collector.trouble = lambda method, path, body: (503, {}) if 5 in body.get("steps", ()) else None
+    run = online(collector, tmp_path)
+    for step in range(5):
+        run.log(step, loss=1.0)
+    assert eventually(lambda: len(collector.rows) == 5)
+    run.log(5, loss=2.0)
+    run.finish(timeout=0.1)
+    stumbles = iter([True, True])
+    collector.trouble = lambda method, path, body: (
+        (503, {}) if path.endswith("segments") and next(stumbles, False) else None
+    )
+    online(collector, tmp_path).finish()
+    assert collector.losses(0) == dict.fromkeys(range(5), 1.0) | {5: 2.0}
+    assert len(collector.segments) == 1
+    assert run.directory is not None
+    assert not (run.directory / "rejected.jsonl").exists()
+
+
 TRAINER = textwrap.dedent(
     """
     import sys, time, lossguard

@@ -226,7 +226,7 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     assert len(seen) == 3
 
 
-def test_several_ranks_do_not_claim_to_roll_back() -> None:
+def test_several_ranks_do_not_claim_to_roll_back(caplog: pytest.LogCaptureFixture) -> None:
     class Asked(ScriptedRun):
         claims = False
 
@@ -238,6 +238,7 @@ def test_several_ranks_do_not_claim_to_roll_back() -> None:
     for run in (alone, together):
         Guard(run, checkpoints=Memory([]))
     assert (alone.claims, together.claims) == (True, False)
+    assert "2 ranks: this run saves and reports, but does not roll back" in caplog.text
 
 
 def test_other_ranks_do_not_save() -> None:

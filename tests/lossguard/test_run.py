@@ -222,17 +222,20 @@ def test_a_device_with_events_is_waited_for_through_its_event(tmp_path: Path, mo
     calls: list[str] = []
 
     class FakeEvent:
-        def __init__(self, device: Any, *, blocking: bool) -> None:
+        def __init__(self, device: Any) -> None:
             calls.append("made")
 
         def record(self, stream: str) -> None:
             calls.append(f"recorded on {stream}")
 
-        def synchronize(self) -> None:
+        def query(self) -> bool:
             assert threading.current_thread() is not threading.main_thread()
-            gate.wait(10)
+            return gate.is_set()
 
-    accelerator = types.SimpleNamespace(current_stream=lambda device: "the loop's stream")
+    accelerator = types.SimpleNamespace(
+        current_accelerator=lambda: types.SimpleNamespace(type="tpu"),
+        current_stream=lambda device: "the loop's stream",
+    )
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(Event=FakeEvent, accelerator=accelerator))
     run = lossguard.recording.RecordingRun(
         registration={"id": "r", "capabilities": []}, directory=tmp_path, collector=None
