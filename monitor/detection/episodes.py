@@ -12,7 +12,7 @@ from monitor.detection.rows import Floats, Ints
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.states import IncidentEvent, IncidentState, advance
 
-GRADUAL = 6  # rows on which the loss rises without a break, out of band: not a spike any more
+GRADUAL = 5  # rows on which the loss rises without a break, out of band: not a spike any more
 CALM_DRIFT = 0.6  # of the drift's threshold
 CALM_Z = 3.0  # in band
 PRECURSOR_Z = 5.0  # a precursor that the onset is dated back to
@@ -222,6 +222,29 @@ def begin(number: int, step: int, signal: str, readings: Mapping[str, Reading], 
     if signal == "loss" and not reading.broken:
         episode.excess = episode.peak_excess = episode.check_excess = max(reading.value - expected, 0.0)
     return episode
+
+
+def plateau(number: int, step: int, loss: Reading) -> Incident:
+    """The advisory that the loss has not been lower for a long time: an incident that is over at once."""
+    words = (
+        f"The loss level was lowest at step {loss.low_step}, {step - loss.low_step} steps ago: {loss.expected:.5g} now."
+    )
+    return Incident(
+        number=number,
+        kind=IncidentKind.PLATEAU,
+        state=IncidentState.CLOSED,
+        signal="loss",
+        onset_step=loss.low_step,
+        detected_step=step,
+        peak_step=step,
+        peak_value=loss.value,
+        end_step=step,
+        score=1.0,
+        expected=loss.expected,
+        scale=loss.scale,
+        outcome=Outcome.ONGOING,
+        reasons=[words],
+    )
 
 
 def dated_back(step: int, signal: str, kind: IncidentKind, reading: Reading, trail: Trail) -> tuple[int, list[str]]:

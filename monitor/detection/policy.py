@@ -25,8 +25,8 @@ class Policy:
     mode: Mode = Mode.OBSERVE
     min_depth: int = 100
     """Steps between the restored checkpoint and the onset, at least."""
-    deep_factor: int = 3
-    """A gradual divergence goes back so many times deeper: its cause lies further back than its onset."""
+    deep_factor: int = 10
+    """A gradual divergence goes back so many times deeper, up to a quarter of the run: its cause lies further back."""
     skip_min: int = 200
     """Batches to skip, at least."""
     skip_max: int = 500
@@ -210,7 +210,7 @@ def depth(policy: Policy, now: Situation) -> tuple[int | None, str]:
     """The checkpoint to restore and the sentence that says why; None when there is none before the onset."""
     wanted = policy.min_depth * 2 ** (now.attempt - 1)
     if now.kind is IncidentKind.DIVERGENCE:
-        wanted *= policy.deep_factor
+        wanted = max(wanted, min(wanted * policy.deep_factor, now.onset_step // 4))
     bound = now.onset_step - wanted
     if now.previous_rewind is not None:
         bound = min(bound, now.previous_rewind - 1)

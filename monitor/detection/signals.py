@@ -19,17 +19,16 @@ from typing import Any
 import numpy as np
 
 from monitor.detection.codec import pack, unpack
+from monitor.detection.robust import REACH, SPANS, mean, median, spread, statistics
 from monitor.detection.rows import Bools, Floats, Ints
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.tails import Tails
 
-SPANS = (1, 2, 3, 6, 12)
-FLOORS = np.array([6.5, 5.0, 5.5, 6.5, 8.0, 6.0])
+FLOORS = np.array([6.5, 5.0, 5.5, 6.5, 8.0, 5.0])
 """The least threshold of each span, and of the drift, in standard deviations: less is not worth waking anybody for."""
 PRIOR = 9.0
-PRIORS = np.array([PRIOR, PRIOR, PRIOR, PRIOR, PRIOR, 6.0])
+PRIORS = np.array([PRIOR, PRIOR, PRIOR, PRIOR, PRIOR, 5.0])
 """Thresholds of a run whose tail is not known yet."""
-REACH = SPANS[-1] - 1
 NEVER = 1e300  # a lowest level that is not known yet
 CHUNK = 64  # observations between two fits of the tails
 BLOCKS = ((2, 1), (4, 2), (CHUNK, 4))  # observations between two fits of the level, below so many observations
@@ -89,38 +88,6 @@ class Scores:
     scale: Floats
     low_step: Floats
     broken: Bools
-
-
-def spread(values: Floats) -> float:
-    """Median absolute deviation from zero, scaled to a normal standard deviation (Hampel 1974)."""
-    return 1.4826 * median(np.abs(values))
-
-
-def median(values: Floats) -> float:
-    """np.median is ten times slower on so few values."""
-    ordered = np.sort(values)
-    half = len(ordered) // 2
-    return float(ordered[half]) if len(ordered) % 2 else float(ordered[half - 1] + ordered[half]) / 2.0
-
-
-def mean(z: Floats) -> Floats:
-    """The mean of REACH + 1 = 12 values, at each value after the first REACH."""
-    pairs = z[1:] + z[:-1]
-    fours = pairs[2:] + pairs[:-2]
-    return (fours[8:] + fours[4:-4] + fours[:-8]) / (REACH + 1.0)
-
-
-def statistics(z: Floats, out: Floats) -> None:
-    """out[S, N] := the statistics of the last N values of z, which begins REACH values earlier."""
-    size = out.shape[1]
-    total, top = z, z
-    out[0] = z[REACH:]
-    for row, (span, shift) in enumerate(((2, 1), (3, 0), (6, 3), (12, 6)), start=1):
-        if span == 3:  # from 2: the value before those two
-            total, top = total[1:] + z[: len(total) - 1], np.maximum(top[1:], z[: len(top) - 1])
-        else:  # twice the span before
-            total, top = total[shift:] + total[:-shift], np.maximum(top[shift:], top[:-shift])
-        out[row] = (total[-size:] - top[-size:]) / np.sqrt(span - 1.0)
 
 
 class SignalDetector:

@@ -4,63 +4,36 @@
     for effect in watch.feed(rows, restorable=[0, 50, 100]):
         ...
 
-In each row, in this order: open, follow or end the incident; let the policy decide; verify.
+What a row does is in `course`; here is what others call.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
-from monitor.detection.bank import Bank, Judged
+from monitor.detection.bank import Bank
 from monitor.detection.batches import BatchIndex
 from monitor.detection.care import Care, newest, persons_decision, verification
 from monitor.detection.codec import plain
+from monitor.detection.course import Course
 from monitor.detection.effects import (
     Effect,
-    Incident,
     IncidentChanged,
     InterventionKind,
     Outcome,
     Outlier,
 )
 from monitor.detection.episodes import (
-    CALM_Z,
     Episode,
-    Reading,
-    Trail,
-    begin,
-    foretold,
     incident_from,
-    outcome_of,
-    trigger,
 )
-from monitor.detection.policy import Decision, Mode, Policy, Situation, palm
+from monitor.detection.policy import Decision, Policy
 from monitor.detection.rows import Rows
-from monitor.detection.settings import DetectionSettings
-from monitor.detection.states import IncidentEvent, InterventionEvent, InterventionState, advance
+from monitor.detection.states import InterventionEvent, InterventionState
 
 
-class Watch:
+class Watch(Course):
     """See the module. Nothing here reads a clock or does I/O; `state_dict` / `load_state_dict` are exact."""
-
-    def __init__(
-        self, settings: DetectionSettings | None = None, policy: Policy | None = None, *, can_roll_back: bool = True
-    ) -> None:
-        self.settings = settings or DetectionSettings()
-        self.policy = policy or Policy()
-        self.can_roll_back = can_roll_back
-        self.bank = Bank(self.settings)
-        self.care = Care()
-        self.batches = BatchIndex()
-        self.episode: Episode | None = None
-        self.treated: Incident | None = None  # the incident behind the rollback that is on trial
-        self.pending: Outlier | None = None  # a single row out of band, judged at the next row
-        self.root: int | None = None  # the onset of the incident that the next one goes on from
-        self.incidents = 0
-        self.restorable: list[int] = []
-        self.last_step = -1
 
     # Rows
 
@@ -73,162 +46,6 @@ class Watch:
         for judged in self.bank.feed(rows):
             effects += self._judge(judged)
         return effects
-
-    def _judge(self, judged: Judged) -> list[Effect]:
-        effects: list[Effect] = []
-        steps, alarms = judged.rows.steps, judged.alarms()
-        k = -1
-        while (k := self._next(alarms, steps, k + 1)) < len(steps):
-            effects += self._row(int(steps[k]), judged.readings(k), judged.trail(k))
-        self.last_step = int(steps[-1])
-        return effects
-
-    def _next(self, alarms: Any, steps: Any, k: int) -> int:
-        """The next row, from k on, that needs a closer look: an alarm, or the end of a verification."""
-        if self.episode is not None or self.pending is not None:
-            return k
-        ahead = np.flatnonzero(alarms[k:])
-        row = k + int(ahead[0]) if len(ahead) else len(steps)
-        trial = self.care.on_trial()
-        if trial is not None and trial.verify_at is not None:
-            row = min(row, max(k, int(np.searchsorted(steps, trial.verify_at))))
-        return row
-
-    def _row(self, step: int, readings: Mapping[str, Reading], trail: Trail) -> list[Effect]:
-        effects = self._worse(readings)
-        if self.episode is None:
-            effects += self._open(step, readings, trail)
-        elif self.episode.observe(step, readings):
-            effects.append(IncidentChanged(self.episode.incident))
-        effects += self._decide(step)
-        if self.episode is not None and self.episode.over(self.settings) and not self._ordered():
-            effects += self._close(*outcome_of(self.episode, readings))
-        return effects + self._verify(step, trail)
-
-    def _worse(self, readings: Mapping[str, Reading]) -> list[Effect]:
-        """Something graver begins in the course of an incident: that one ends here and a new one begins."""
-        reason = None if self.episode is None or self._ordered() else self.episode.outdone(readings)
-        if self.episode is None or reason is None:
-            return []
-        self.root = self.episode.root
-        return self._close(Outcome.DIVERGED, reason)
-
-    def _open(self, step: int, readings: Mapping[str, Reading], trail: Trail) -> list[Effect]:
-        signal = trigger(readings)
-        pending, self.pending = self.pending, None
-        root, self.root = self.root, None
-        if signal is None:
-            effects: list[Effect] = [] if pending is None else [pending]
-            signal = next((name for name, reading in readings.items() if reading.single >= 1.0), None)
-            if signal is None:
-                return effects
-            if not foretold(signal, trail):
-                self.pending = Outlier(step, signal, readings[signal].value, readings[signal].z)
-                return effects
-        self.incidents += 1
-        self.episode = begin(self.incidents, step, signal, readings, trail)
-        if root is not None:
-            self.episode.root = root
-        return [IncidentChanged(self.episode.incident)]
-
-    # What to do about it
-
-    def _ordered(self) -> bool:
-        """An order is on its way: whatever happens on this segment belongs to its incident."""
-        active = self.care.active
-        return active is not None and active.state in (InterventionState.APPROVED, InterventionState.ORDERED)
-
-    def _decide(self, step: int) -> list[Effect]:
-        episode = self.episode
-        if episode is None or episode.settled or self.care.awaited():
-            return []
-        episode.halve(step, self.policy.patience)
-        attempt, previous = self.care.attempt(episode.root)
-        decision = palm(self.policy, self._situation(episode, step, attempt, previous), self.batches.at)
-        if decision.kind is None:
-            return []
-        if self.policy.mode is Mode.OBSERVE:
-            episode.settled = True
-            words = " ".join([f"Observed only; the policy would {decision.kind.value}.", *decision.reasons])
-            return [self._incident(reasons=[*episode.incident.reasons, words])]
-        effects = self._recur(step)
-        verify_at = verification(self.policy, max(step, episode.last_out), decision.rewind_to)
-        ask = self.policy.mode is Mode.APPROVE
-        effects.append(self.care.decide(decision, episode.incident.number, step, attempt, verify_at, ask))
-        return effects if ask else [*effects, self._treat()]
-
-    def _situation(self, episode: Episode, step: int, attempt: int, previous: int | None) -> Situation:
-        return Situation(
-            kind=episode.incident.kind,
-            onset_step=min(episode.root, episode.incident.onset_step),
-            detected_step=episode.incident.detected_step,
-            step=step,
-            broken=episode.broken,
-            moved=episode.moved,
-            excess=episode.excess,
-            peak_excess=episode.peak_excess,
-            check_excess=episode.check_excess,
-            check_step=episode.check_step,
-            rising_rows=episode.rising_rows,
-            falls=episode.falls,
-            rises=episode.rises,
-            scale=episode.incident.scale,
-            attempt=attempt,
-            spent=self.care.spent,
-            previous_rewind=previous,
-            restorable=self.restorable,
-            can_roll_back=self.can_roll_back,
-        )
-
-    def _incident(self, **changes: Any) -> Effect:
-        assert self.episode is not None
-        self.episode.incident = replace(self.episode.incident, **changes)
-        return IncidentChanged(self.episode.incident)
-
-    def _treat(self) -> Effect:
-        assert self.episode is not None
-        return self._incident(state=advance(self.episode.incident.state, IncidentEvent.TREAT))
-
-    def _relapse(self) -> list[Effect]:
-        """The order came to nothing: the incident is on its own again."""
-        if self.episode is None:
-            return []
-        return [self._incident(state=advance(self.episode.incident.state, IncidentEvent.RELAPSE))]
-
-    def _close(self, outcome: Outcome, reason: str) -> list[Effect]:
-        assert self.episode is not None
-        effects: list[Effect] = []
-        active = self.care.active
-        if active is not None and active.state is InterventionState.PROPOSED:
-            effects.append(self.care.step(InterventionEvent.WITHDRAW, f"Its incident ended without it. {reason}"))
-        effects.append(IncidentChanged(self.episode.close(outcome, reason)))
-        self.episode = None
-        return effects
-
-    def _verify(self, step: int, trail: Trail) -> list[Effect]:
-        trial = self.care.on_trial()
-        if trial is None or trial.verify_at is None or step < trial.verify_at or self.episode is not None:
-            return []
-        if (trail.z["loss"][-3:] >= CALM_Z).any():
-            return []
-        reason = f"Step {step} was reached without a recurrence, with the loss in its band."
-        effects = [self.care.step(InterventionEvent.VERIFY, reason)]
-        self.care.last = None
-        return effects + self._end_treated(Outcome.RECOVERED, "The rollback is verified.")
-
-    def _recur(self, step: int) -> list[Effect]:
-        """A rollback on trial did not hold."""
-        if self.care.on_trial() is None:
-            return []
-        effects = [self.care.step(InterventionEvent.RECUR, f"The trouble came back by step {step}.")]
-        return effects + self._end_treated(Outcome.ONGOING, "The trouble came back after the rollback.")
-
-    def _end_treated(self, outcome: Outcome, reason: str) -> list[Effect]:
-        incident, self.treated = self.treated, None
-        if incident is None:
-            return []
-        state = advance(incident.state, IncidentEvent.CLOSE)
-        return [IncidentChanged(replace(incident, state=state, outcome=outcome, reasons=[*incident.reasons, reason]))]
 
     # What happened outside
 
@@ -368,6 +185,8 @@ class Watch:
             "episode": None if self.episode is None else self.episode.to_dict(),
             "treated": None if treated is None else asdict(treated) | {"peak_value": plain(treated.peak_value)},
             "pending": None if pending is None else asdict(pending),
+            "root": self.root,
+            "plateau_from": self.plateau_from,
             "incidents": self.incidents,
             "restorable": self.restorable,
             "last_step": self.last_step,
@@ -380,5 +199,6 @@ class Watch:
         self.episode = None if state["episode"] is None else Episode.from_dict(state["episode"])
         self.treated = None if state["treated"] is None else incident_from(state["treated"])
         self.pending = None if state["pending"] is None else Outlier(**state["pending"])
+        self.root, self.plateau_from = state["root"], state["plateau_from"]
         self.incidents, self.last_step = state["incidents"], state["last_step"]
         self.restorable = list(state["restorable"])
