@@ -257,7 +257,7 @@ def dated_back(step: int, signal: str, kind: IncidentKind, reading: Reading, tra
     else:
         onset, reasons = onset_step(trail, signal), [f"Step {step}: {describe(signal, reading)}."]
     for other in trail.z:
-        earlier = onset_step(trail, other, PRECURSOR_Z) if other not in (signal, "loss") else onset
+        earlier = onset_step(trail, other, PRECURSOR_Z, gaps=3) if other not in (signal, "loss") else onset
         if earlier < onset:
             onset = earlier
             reasons.append(f"{other} left its band first, at step {onset}.")
@@ -269,15 +269,15 @@ def foretold(signal: str, trail: Trail) -> bool:
     return any((z[-4:-1] >= PRECURSOR_Z).any() for name, z in trail.z.items() if name not in (signal, "loss"))
 
 
-def onset_step(trail: Trail, signal: str, edge: float = CALM_Z) -> int:
-    """The first step of the run of rows out of band that ends at the present row (gaps of one row are bridged)."""
+def onset_step(trail: Trail, signal: str, edge: float = CALM_Z, gaps: int = 1) -> int:
+    """The first step of the run of rows out of band that ends at the present row (over gaps of so many rows)."""
     z = trail.z[signal][-LOOK_BACK:]
     steps = trail.steps[-LOOK_BACK:]
     first, gap = len(z) - 1, 0
     for k in range(len(z) - 1, -1, -1):
         if z[k] >= edge:
             first, gap = k, 0
-        elif (gap := gap + 1) > 1:
+        elif (gap := gap + 1) > gaps:
             break
     return int(steps[first])
 

@@ -1,0 +1,124 @@
+"""Small seeded runs for the tests of detection."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from monitor.detection import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Policy, Rows, Watch
+
+
+def healthy(steps: int = 600, *, seed: int = 0, noise: float = 0.02) -> dict[str, Any]:
+    """Columns of a healthy run, to be changed in place."""
+    random = np.random.default_rng(seed)
+    at = np.arange(steps)
+    return {
+        "loss": 2.2 + 3.3 * np.exp(-at / 90) + noise * random.standard_normal(steps),
+        "grad_norm": (0.3 + np.exp(-at / 30)) * np.exp(0.1 * random.standard_normal(steps)),
+        "log_z": 8.0 + 0.05 * random.standard_normal(steps),
+    }
+
+
+def spiked(at: int = 300, height: float = 1.5, tail: float = 60.0, **options: Any) -> dict[str, Any]:
+    """A healthy run whose loss jumps at a step and falls back with a time constant of `tail` steps."""
+    columns = healthy(**options)
+    steps = np.arange(len(columns["loss"]))
+    columns["loss"] = columns["loss"] + np.where(steps >= at, height * np.exp(-np.maximum(steps - at, 0) / tail), 0.0)
+    return columns
+
+
+def rows_of(columns: dict[str, Any], start: int = 0) -> Rows:
+    return Rows.of(np.arange(start, start + len(columns["loss"])), **columns)
+
+
+@dataclass
+class Story:
+    """The last word on each incident and intervention, and everything in order."""
+
+    effects: list[Effect] = field(default_factory=list)
+
+    def add(self, effects: list[Effect]) -> list[Effect]:
+        self.effects += effects
+        return effects
+
+    @property
+    def incidents(self) -> list[Incident]:
+        last = {e.incident.number: e.incident for e in self.effects if isinstance(e, IncidentChanged)}
+        return [last[number] for number in sorted(last)]
+
+    @property
+    def interventions(self) -> list[Intervention]:
+        last = {e.intervention.number: e.intervention for e in self.effects if isinstance(e, InterventionChanged)}
+        return [last[number] for number in sorted(last)]
+
+    def states(self, number: int) -> list[str]:
+        """The states that an intervention went through."""
+        told = [
+            e.intervention.state.value
+            for e in self.effects
+            if isinstance(e, InterventionChanged) and e.intervention.number == number
+        ]
+        return [state for k, state in enumerate(told) if k == 0 or told[k - 1] != state]
+
+
+def watch_over(columns: dict[str, Any], *, policy: Policy | None = None, size: int = 1000, **options: Any) -> Story:
+    """Feed a whole run, with a checkpoint every 50 steps."""
+    watch, story = Watch(None, policy, **options), Story()
+    for part in rows_of(columns).split(size):
+        story.add(watch.feed(part, restorable=range(0, int(part.steps[-1]) + 1, 50)))
+    return story
+
+
+class Trainer:
+    """A trainer in miniature: it obeys orders, and its batches decide whether the loss is disturbed.
+
+    `bad`: batch indices that disturb the loss for `hurt` steps. Reports one row at a time, checkpoints every 50 steps.
+    """
+
+    def __init__(
+        self, watch: Watch, bad: set[int], *, steps: int = 600, hurt: int = 40, cursed: range = range(0)
+    ) -> None:
+        self.watch, self.bad, self.hurt, self.cursed = watch, bad, hurt, cursed
+        self.steps, self.story, self.columns = steps, Story(), healthy(steps)
+        self.skips: list[tuple[int, int]] = []
+        self.cursors: dict[int, int] = {}
+        self.snapshots: dict[int, dict[str, Any]] = {}
+        self.rewinds: list[int] = []
+
+    def run(self) -> Story:
+        step, cursor, ill = 0, 0, 0
+        while step < self.steps:
+            while skip := next((b for a, b in self.skips if a <= cursor < b), None):
+                cursor = skip
+            if step % 50 == 0:
+                self.cursors[step], self.snapshots[step] = cursor, self.watch.detectors_state()
+            ill = self.hurt if cursor in self.bad or step in self.cursed else max(ill - 1, 0)
+            row = {name: [column[step]] for name, column in self.columns.items()} | {"batch_index": [cursor]}
+            row["loss"] = [row["loss"][0] + (1.5 if ill else 0.0)]
+            restorable = sorted(at for at in self.cursors if at <= step)
+            effects = self.story.add(self.watch.feed(Rows.of([step], **row), restorable=restorable))
+            step, cursor = step + 1, cursor + 1
+            for order in orders(effects):
+                if order.kind == "hold":
+                    self.story.add(self.watch.applied(order.number, rewound_to=None, skip_from=None, skip_to=None))
+                    return self.story
+                step, cursor, ill = self.obey(order), self.cursors[order.rewind_to or 0], 0
+        return self.story
+
+    def obey(self, order: Intervention) -> int:
+        assert order.rewind_to is not None
+        assert order.skip_from is not None
+        assert order.skip_to is not None
+        self.skips.append((order.skip_from, order.skip_to))
+        self.rewinds.append(order.rewind_to)
+        to = order.rewind_to
+        self.story.add(self.watch.fork(to, "rollback", [], self.snapshots[to]))
+        self.story.add(
+            self.watch.applied(order.number, rewound_to=to, skip_from=order.skip_from, skip_to=order.skip_to)
+        )
+        return to
+
+
+def orders(effects: list[Effect]) -> list[Intervention]:
+    told = [effect.intervention for effect in effects if isinstance(effect, InterventionChanged)]
+    return [intervention for intervention in told if intervention.state == "ordered"]

@@ -1,0 +1,301 @@
+"""A watch as the collector drives it: exact detection steps, splits, persistence, forks and a person's orders."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monitor.detection import Effect, IllegalTransition, IncidentKind, Outcome, Outlier, Policy, Rows, Watch
+from tests.monitor.detection.runs import Story, Trainer, healthy, orders, rows_of, spiked, watch_over
+
+AUTO = Policy(mode="auto")  # type: ignore[arg-type]
+APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
+
+
+def test_a_healthy_run_has_no_incident() -> None:
+    for seed in range(5):
+        assert watch_over(healthy(2000, seed=seed)).incidents == []
+
+
+def test_a_spike_is_found_in_the_row_that_confirms_it() -> None:
+    (incident,) = watch_over(spiked(at=300)).incidents
+    assert (incident.kind, incident.onset_step, incident.detected_step) == (IncidentKind.LOSS_SPIKE, 300, 301)
+
+
+@pytest.mark.parametrize("signal", ["loss", "grad_norm", "log_z"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("step", [0, 1, 30, 300])
+def test_a_value_that_is_not_finite_is_found_in_the_same_step(signal: str, value: float, step: int) -> None:
+    columns = healthy(400)
+    columns[signal][step] = value
+    incident = watch_over(columns).incidents[0]
+    assert (incident.kind, incident.signal, incident.detected_step) == (IncidentKind.NONFINITE, signal, step)
+
+
+def test_nan_for_ever_is_one_incident_that_stays_open() -> None:
+    columns = healthy(600)
+    columns["loss"][300:] = np.nan
+    (incident,) = watch_over(columns).incidents
+    assert (incident.detected_step, incident.end_step, incident.outcome) == (300, None, Outcome.ONGOING)
+
+
+def test_nan_in_a_spike_is_an_incident_of_its_own_in_the_same_step() -> None:
+    columns = spiked(at=300)
+    columns["loss"][306] = np.nan
+    spike, nan = watch_over(columns).incidents[:2]
+    assert (spike.outcome, nan.kind, nan.detected_step) == (Outcome.DIVERGED, IncidentKind.NONFINITE, 306)
+
+
+def test_one_hard_batch_is_an_outlier_and_no_incident() -> None:
+    columns = healthy()
+    columns["loss"][400] += 1.0
+    story = watch_over(columns)
+    assert story.incidents == []
+    assert [(e.step, e.signal) for e in story.effects if isinstance(e, Outlier)] == [(400, "loss")]
+
+
+def test_one_hard_batch_after_a_precursor_is_an_incident() -> None:
+    columns = healthy()
+    columns["grad_norm"][398] *= 10
+    columns["loss"][400] += 1.0
+    (incident,) = watch_over(columns).incidents
+    assert (incident.onset_step, incident.detected_step) == (398, 400)
+
+
+def test_in_rows_far_apart_one_row_is_a_spike() -> None:
+    columns = healthy()
+    columns["loss"][400] += 1.0
+    watch, story = Watch(), Story()
+    story.add(watch.feed(Rows.of(5 * np.arange(600), **columns)))
+    assert [incident.detected_step for incident in story.incidents] == [2000]
+
+
+def test_the_onset_is_dated_back_to_the_precursor() -> None:
+    columns = spiked(at=300)
+    columns["grad_norm"][297:320] *= 10
+    (incident,) = watch_over(columns).incidents
+    assert (incident.onset_step, incident.detected_step) == (297, 298)
+    assert incident.kind is IncidentKind.LOSS_SPIKE
+
+
+def test_slow_drift_is_a_divergence_found_within_100_steps() -> None:
+    for seed in range(5):
+        columns = healthy(1300, seed=seed)
+        columns["loss"][1000:] += 0.002 * np.arange(300)
+        incident = watch_over(columns).incidents[0]
+        assert incident.kind is IncidentKind.DIVERGENCE
+        assert 1000 < incident.detected_step <= 1100
+        assert incident.onset_step < 1030
+
+
+@pytest.mark.parametrize("kind", ["data_mix", "learning_rate", "resume", "batch_size"])
+def test_a_declared_shift_is_no_incident_and_blinds_nobody(kind: str) -> None:
+    columns = healthy(900)
+    columns["loss"][600:] += 0.4
+    columns["loss"][620:660] += 1.0
+    watch, story = Watch(), Story()
+    watch.declare(600, kind, {})
+    story.add(watch.feed(rows_of(columns)))
+    assert [incident.detected_step for incident in story.incidents] == [621]
+
+
+def test_a_jump_of_the_learning_rate_counts_as_declared() -> None:
+    columns = healthy(900)
+    columns["loss"][600:] += 0.2
+    columns["lr"] = np.where(np.arange(900) < 600, 1e-3, 3e-3)
+    assert watch_over(columns).incidents == []
+
+
+def test_a_loss_that_stays_up_becomes_the_normal_one_and_the_incident_ends_as_ongoing() -> None:
+    columns = healthy(900)
+    columns["loss"][500:] += 0.3
+    (incident,) = watch_over(columns).incidents
+    assert incident.outcome is Outcome.ONGOING
+    assert incident.end_step is not None
+    assert incident.end_step < 650
+
+
+def test_a_plateau_is_told_once() -> None:
+    watch, story = Watch(), Story()
+    loss = 2.0 + 0.001 * np.random.default_rng(0).standard_normal(3000)
+    loss[:100] -= 0.0005
+    story.add(watch.feed(Rows.of(100 * np.arange(3000), loss=loss)))
+    kinds = [incident.kind for incident in story.incidents]
+    assert set(kinds) <= {IncidentKind.PLATEAU}
+
+
+# Splits and persistence
+
+
+def eventful() -> Rows:
+    columns = spiked(at=200, tail=8, steps=500)
+    columns["loss"][330:334] = [np.nan, np.inf, 9.0, 2.4]
+    columns["grad_norm"][410:420] *= 20
+    columns["log_z"][440:] -= 2
+    columns["loss"][150] += 1
+    columns["lr"] = np.where(np.arange(500) < 260, 1e-3, 1e-4)
+    return rows_of(columns)
+
+
+def told(watch: Watch, parts: list[Rows]) -> list[Effect]:
+    return [effect for part in parts for effect in watch.feed(part, restorable=range(0, 500, 50))]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 499), max_size=12), st.integers(0, 499))
+def test_any_split_and_a_save_anywhere_give_the_verdicts_of_one_pass(cuts: list[int], saved: int) -> None:
+    rows = eventful()
+    whole = Watch(policy=APPROVE)
+    expected = told(whole, [rows])
+    bounds = sorted({0, saved, *cuts, len(rows)})
+    parts = [rows[a:b] for a, b in pairwise(bounds)]
+    split, effects = Watch(policy=APPROVE), []
+    for part in parts:
+        if part.steps[0] == saved:
+            text = json.dumps(split.state_dict(), allow_nan=False)
+            split = Watch(policy=APPROVE)
+            split.load_state_dict(json.loads(text))
+        effects += told(split, [part])
+    assert repr(effects) == repr(expected)
+    assert split.state_dict() == whole.state_dict()
+
+
+def test_the_state_is_small() -> None:
+    watch = Watch(policy=AUTO)
+    sizes = []
+    for part in rows_of(spiked(at=700, steps=2000)).split(37):
+        watch.feed(part, restorable=range(0, 2000, 50))
+        sizes.append(len(json.dumps(watch.state_dict(), allow_nan=False)))
+    assert max(sizes) < 20_000
+
+
+# The closed loop
+
+
+def test_a_spike_is_rolled_back_skipped_and_verified() -> None:
+    trainer = Trainer(Watch(policy=AUTO), bad={300, 301, 302})
+    story = trainer.run()
+    (incident,) = story.incidents
+    (done,) = story.interventions
+    assert story.states(1) == ["ordered", "applied", "verified"]
+    assert (done.rewind_to, done.skip_from, done.skip_to) == (200, 200, 400)
+    assert (incident.state, incident.outcome, incident.detected_step) == ("closed", Outcome.RECOVERED, 301)
+    assert any("Waiting is expected to cost" in reason for reason in done.reasons)
+
+
+def test_trouble_that_comes_back_escalates_deeper_and_wider_then_holds() -> None:
+    trainer = Trainer(Watch(policy=AUTO), bad=set(), cursed=range(400, 403))
+    story = trainer.run()
+    assert [i.kind.value for i in story.interventions] == ["rollback", "rollback", "hold"]
+    assert [i.attempt for i in story.interventions] == [1, 2, 3]
+    assert trainer.rewinds[1] < trainer.rewinds[0]
+    widths = [b - a for a, b in trainer.skips]
+    assert widths[1] > widths[0]
+    assert story.states(1)[-1] == story.states(2)[-1] == "recurred"
+
+
+def test_the_last_attempt_lowers_the_learning_rate_where_that_is_allowed() -> None:
+    policy = Policy(mode="auto", allow_lr_scale=True)  # type: ignore[arg-type]
+    story = Trainer(Watch(policy=policy), bad=set(), cursed=range(400, 403)).run()
+    assert [i.lr_scale for i in story.interventions] == [None, None, 0.5, None]
+    assert story.interventions[-1].kind == "hold"
+
+
+def test_the_budget_of_a_run_ends_in_a_hold() -> None:
+    policy = Policy(mode="auto", budget_per_run=1)  # type: ignore[arg-type]
+    story = Trainer(Watch(policy=policy), bad={200, 420 + 200}, steps=600).run()
+    assert [i.kind.value for i in story.interventions] == ["rollback", "hold"]
+
+
+def test_observe_only_writes_down_what_it_would_do() -> None:
+    story = watch_over(spiked(at=300))
+    assert story.interventions == []
+    assert any("Observed only; the policy would rollback" in reason for reason in story.incidents[0].reasons)
+
+
+def test_a_run_that_only_reports_gets_no_order() -> None:
+    assert watch_over(spiked(at=300), policy=AUTO, can_roll_back=False).interventions == []
+
+
+def waiting() -> tuple[Watch, Story]:
+    """A watch with a proposal that waits for a person."""
+    watch, story = Watch(policy=APPROVE), Story()
+    story.add(watch.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 330, 50)))
+    assert story.interventions[0].state == "proposed"
+    return watch, story
+
+
+def test_a_proposal_that_a_person_approves_is_ordered() -> None:
+    watch, story = waiting()
+    assert [order.number for order in orders(story.add(watch.approve(1)))] == [1]
+    assert story.incidents[0].state == "treated"
+    with pytest.raises(IllegalTransition):
+        watch.approve(1)
+
+
+def test_a_proposal_that_a_person_rejects_is_not_made_again() -> None:
+    watch, story = waiting()
+    story.add(watch.reject(1))
+    story.add(watch.feed(rows_of(spiked(at=300))[330:360]))
+    assert [i.state.value for i in story.interventions] == ["rejected"]
+
+
+def test_a_proposal_is_withdrawn_when_the_run_recovers_without_it() -> None:
+    story = watch_over(spiked(at=300, tail=40), policy=APPROVE)
+    assert [i.state.value for i in story.interventions] == ["withdrawn"]
+
+
+def test_an_order_that_fails_is_followed_by_a_deeper_one() -> None:
+    watch, story = Watch(policy=AUTO), Story()
+    rows = rows_of(spiked(at=300))
+    story.add(watch.feed(rows[:330], restorable=range(0, 330, 50)))
+    story.add(watch.failed(1, "checkpoint 200 is damaged"))
+    story.add(watch.feed(rows[330:335]))
+    first, second = story.interventions
+    assert (first.state, second.attempt) == ("failed", 2)
+    assert (first.rewind_to or 0) > (second.rewind_to or 0)
+
+
+def test_a_person_may_order_a_rollback_and_name_the_checkpoint() -> None:
+    watch, story = Watch(), Story()
+    story.add(watch.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    (order,) = orders(story.add(watch.rollback(rewind_to=260, skip_to=400, reason="bad shard")))
+    assert (order.incident, order.rewind_to, order.skip_from, order.skip_to) == (None, 250, 250, 400)
+    with pytest.raises(ValueError, match="no checkpoint"):
+        watch.rollback(rewind_to=-5)
+
+
+def test_a_hold_ends_when_a_person_releases_the_run() -> None:
+    trainer = Trainer(Watch(policy=AUTO), bad=set(), cursed=range(400, 403))
+    story = trainer.run()
+    held = story.interventions[-1]
+    (release,) = orders(story.add(trainer.watch.release("go on")))
+    story.add(trainer.watch.applied(release.number, rewound_to=None, skip_from=None, skip_to=None))
+    assert story.states(held.number)[-1] == "released"
+    assert story.states(release.number)[-1] == "verified"
+    with pytest.raises(ValueError, match="not held"):
+        trainer.watch.release()
+
+
+def test_after_a_fork_the_detectors_are_those_of_the_fork_step() -> None:
+    rows = rows_of(healthy(400))
+    taught, plain = Watch(), Watch()
+    plain.feed(rows[:200])
+    snapshot = plain.detectors_state()
+    taught.feed(rows_of(spiked(at=210, steps=400)))
+    taught.fork(250, "rewind", [rows[200:250]], json.loads(json.dumps(snapshot)))
+    plain.feed(rows[200:250])
+    assert taught.detectors_state() == plain.detectors_state()
+
+
+def test_a_second_acknowledgement_changes_nothing_and_a_strange_one_is_an_error() -> None:
+    trainer = Trainer(Watch(policy=AUTO), bad={300, 301, 302})
+    trainer.run()
+    details: dict[str, Any] = {"rewound_to": 200, "skip_from": 200, "skip_to": 400}
+    assert trainer.watch.applied(1, **details) == []
+    with pytest.raises(ValueError, match="no intervention 7"):
+        trainer.watch.applied(7, **details)
