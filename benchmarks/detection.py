@@ -1,0 +1,200 @@
+"""How good is the detection? Prints Markdown tables; `--write` puts them into docs/detection.md.
+
+python -m benchmarks.detection                          curves of ../shared/curves, suites, calibration, speed
+python -m benchmarks.detection --compare                the published rules beside ours
+python -m benchmarks.detection --curves FOLDER          other curves, with a labels.json
+python -m benchmarks.detection --seeds 5                quicker suites
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.detection_rules import RULES, alarm_steps
+from benchmarks.detection_scoring import Curve, Score, ours, read_folder, score, total
+from benchmarks.suites import FAULT, SUITES, Run, Suite
+from monitor.backtest import backtest_rows
+from monitor.detection import DetectionSettings, Rows, Watch
+from monitor.detection.rows import Floats
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs" / "detection.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+NOISES = (0.02, 0.06)
+WISHES = (0.3, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.detection", description="How good is the detection?")
+    parser.add_argument(
+        "--curves", type=Path, default=ROOT.parent / "shared" / "curves", help="folder with labels.json"
+    )
+    parser.add_argument("--compare", action="store_true", help="also the published rules")
+    parser.add_argument("--seeds", type=int, default=20, help="runs of each synthetic suite")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/detection.md")
+    options = parser.parse_args(arguments)
+    lines: list[str] = []
+    for line in report(options.curves, options.compare, options.seeds):
+        print(line, flush=True)
+        lines.append(line)
+    if options.write:
+        write("\n".join(lines))
+
+
+def write(tables: str) -> None:
+    head, rest = DOCUMENT.read_text().split(BEGIN)
+    DOCUMENT.write_text(f"{head}{BEGIN}\n{tables}\n{END}{rest.split(END)[1]}")
+
+
+def report(folder: Path, compare: bool, seeds: int) -> Iterator[str]:
+    if (folder / "labels.json").exists():
+        curves = read_folder(folder)
+        yield from by_curve(curves)
+        yield from by_wish(curves)
+        if compare:
+            yield from by_rule(curves)
+    else:
+        print(f"no labels.json in {folder}: the tables of curves are left out", file=sys.stderr)
+    yield from by_suite(seeds)
+    yield from on_noise()
+    yield from speed()
+
+
+def heading(title: str, *columns: str) -> str:
+    return f"\n### {title}\n\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns)
+
+
+def by_curve(curves: list[Curve]) -> Iterator[str]:
+    yield heading("Labelled curves", "curve", "kind", "rows", "onsets found", "false alarms", "median delay in rows")
+    for curve in curves:
+        alarms = ours(curve)
+        one = score(curve, alarms)
+        false = str(one.false) if curve.kind == "clean" else ""
+        late = [curve.row_of(a) - curve.row_of(o) for o in curve.onsets for a in alarms]
+        late = [rows for rows in late if -2 <= rows <= 12]
+        delay = f"{np.median(late):g}" if late else ""
+        yield f"| {curve.name} | {curve.kind} | {len(curve.rows)} | {one.found}/{one.onsets} | {false} | {delay} |"
+    for which in ("detected_step", "onset_step"):
+        all_of_it = total(curves, lambda curve, which=which: ours(curve, which=which))  # type: ignore[misc]
+        yield f"| **all, by {which}** | | {all_of_it.rows} clean | {words(all_of_it)} | |"
+
+
+def words(one: Score) -> str:
+    return f"**{one.found}/{one.onsets} = {100 * one.recall:.0f}%** | **{one.false}: {one.rate:.2f} per 10k**"
+
+
+def by_wish(curves: list[Curve]) -> Iterator[str]:
+    """The one parameter; and leave-one-out: it is chosen on the other curves, then judged on the one left out."""
+    yield heading(
+        "The wished rate of false alarms", "false_alarms_per_10k", "recall", "false alarms per 10k clean rows"
+    )
+    scores: dict[float, list[Score]] = {}
+    for wish in WISHES:
+        settings = DetectionSettings(false_alarms_per_10k=wish)
+        scores[wish] = [score(curve, ours(curve, settings)) for curve in curves]
+        all_of_it = sum(scores[wish], Score())
+        yield f"| {wish:g} | {all_of_it.found}/{all_of_it.onsets} = {100 * all_of_it.recall:.0f}% | {all_of_it.rate:.2f} |"
+    held_out = Score()
+    for k in range(len(curves)):
+        rest = {wish: sum((s for j, s in enumerate(one) if j != k), Score()) for wish, one in scores.items()}
+        fits = [wish for wish in WISHES if rest[wish].rate <= 1.0] or [WISHES[0]]
+        held_out += scores[max(fits, key=lambda wish: (rest[wish].found, -wish))][k]
+    yield f"| chosen on the other curves | {held_out.found}/{held_out.onsets} = {100 * held_out.recall:.0f}% | {held_out.rate:.2f} |"
+
+
+def by_rule(curves: list[Curve]) -> Iterator[str]:
+    yield heading("Published rules on the same curves", "rule", "recall", "false alarms per 10k clean rows")
+    for name, rule in RULES.items():
+        one = total(curves, lambda curve, rule=rule: alarm_steps(rule, curve.rows))  # type: ignore[misc]
+        yield f"| {name} | {one.found}/{one.onsets} = {100 * one.recall:.0f}% | {one.rate:.2f} |"
+    one = total(curves, ours)
+    yield f"| **Lossguard** | **{one.found}/{one.onsets} = {100 * one.recall:.0f}%** | **{one.rate:.2f}** |"
+
+
+def by_suite(seeds: int) -> Iterator[str]:
+    columns = ("suite", "noise", "found", "false incidents", "delay: median, most", "right action")
+    yield heading(f"Synthetic suites, {seeds} runs each", *columns)
+    for suite in SUITES:
+        for noise in NOISES:
+            yield suite_row(suite, noise, seeds)
+
+
+def suite_row(suite: Suite, noise: float, seeds: int) -> str:
+    delays, false, right = [], 0, 0
+    for seed in range(seeds):
+        run = Run.healthy(seed, noise)
+        suite.plant(run)
+        incidents = backtest_rows(run.rows(), declared=run.declared)["incidents"]
+        due = [i for i in incidents if suite.found and i["detected_step"] >= FAULT - 5]
+        false += len(incidents) - len(due)
+        delays += [i["detected_step"] - FAULT for i in due[:1] if i["detected_step"] <= FAULT + suite.within]
+        actions = [i["action"]["kind"] for i in incidents if i["action"]["kind"] != "none"]
+        right += (actions[0] if actions else "none") in suite.actions
+    found = f"{len(delays)}/{seeds}" if suite.found else ""
+    delay = f"{np.median(delays):g}, {max(delays)}" if delays else ""
+    return f"| {suite.name} | {noise:g} | {found} | {false} | {delay} | {right}/{seeds} |"
+
+
+def on_noise(rows: int = 20_000, seeds: int = 5) -> Iterator[str]:
+    """Healthy losses whose noise is not normal: does the run's own tail keep the promise?"""
+    yield heading("Healthy runs with other noise", "noise", "wished per 10k", "false incidents per 10k rows")
+    for name, make in NOISE_KINDS.items():
+        for wish in (1.0, 4.0):
+            false = 0
+            for seed in range(seeds):
+                loss = 2.5 + np.exp(-np.arange(rows) / 3000) + 0.02 * make(np.random.default_rng(seed), rows)
+                curve = Rows.of(np.arange(rows), loss=loss)
+                false += len(backtest_rows(curve, DetectionSettings(false_alarms_per_10k=wish))["incidents"])
+            yield f"| {name} | {wish:g} | {1e4 * false / rows / seeds:.2f} |"
+
+
+def smoothed(random: np.random.Generator, rows: int) -> Floats:
+    """An exponential moving average over 10 rows, of unit variance."""
+    white, out, last = random.standard_normal(rows), np.empty(rows), 0.0
+    for k in range(rows):
+        out[k] = last = 0.9 * last + white[k] * np.sqrt(1 - 0.81)
+    return out
+
+
+NOISE_KINDS = {
+    "normal": lambda random, rows: random.standard_normal(rows),
+    "Student t, 3 degrees of freedom": lambda random, rows: random.standard_t(3, rows) / np.sqrt(3),
+    "skewed (log-normal)": lambda random, rows: np.exp(0.7 * random.standard_normal(rows)),
+    "exponential moving average": smoothed,
+}
+
+
+def speed(rows: int = 100_000) -> Iterator[str]:
+    yield heading("Speed, one core", "what", "measured", "target")
+    random, at = np.random.default_rng(0), np.arange(rows)
+    loss = 2 + 3 * np.exp(-at / 3000) + 0.03 * random.standard_normal(rows)
+    columns = {
+        "loss": loss,
+        "grad_norm": np.exp(0.1 * random.standard_normal(rows)),
+        "log_z": random.normal(5, 0.05, rows),
+    }
+    run = Rows.of(at, **columns)
+    best = min(elapsed(run, 1000) for _ in range(3))
+    yield f"| rows a second, reports of 1,000 rows, loss, grad norm and log Z | {rows / best:,.0f} | 100,000 |"
+    each = 1e3 * elapsed(run[:5000], 1) / 5000
+    yield f"| a report of one row | {each:.2f} ms | 1 ms |"
+    watch = Watch()
+    watch.feed(run)
+    yield f"| state as JSON | {len(json.dumps(watch.state_dict()))} bytes | 20,000 |"
+
+
+def elapsed(rows: Rows, size: int) -> float:
+    watch, parts = Watch(), list(rows.split(size))
+    start = time.perf_counter()
+    for part in parts:
+        watch.feed(part)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
