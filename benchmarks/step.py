@@ -3,7 +3,7 @@
     python -m benchmarks.step
 
 A GPT-like step of some tens of milliseconds on half of the cores; the instrumented one logs eight metrics while the
-sender delivers to a sink in another process. Each round has the plain step twice: how far those two are apart is the noise.
+sender delivers to a sink in another process. Each round has the plain step twice: their difference is noise.
 """
 
 import os
