@@ -40,7 +40,7 @@ TEACH_Z = 4.0  # a residual above this does not teach the level
 SPARSE = 5
 """In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
 single one is a hard batch, whatever its size, unless the next row is out of band too."""
-CLUSTER = 3.0
+CLUSTER = 2.0
 """Rows over the threshold in one false alarm (the inverse of the extremal index), and so rows per wished alarm."""
 
 
@@ -102,7 +102,7 @@ class SignalDetector:
     def __init__(self, signal: Signal, settings: DetectionSettings) -> None:
         self.signal, self.settings = signal, settings
         # the drift moves so slowly that a chunk of it counts as one value
-        self.probability = settings.false_alarms_per_10k / 1e4 * np.array([CLUSTER] * len(SPANS) + [CHUNK])
+        self.probability = settings.false_alarms_per_10k / 1e4 * np.array([CLUSTER] * len(SPANS) + [CHUNK / 4])
         self.tails = Tails(FLOORS, PRIORS)
         self.noise = self.old_noise = 0.0  # robust standard deviation; the one before the last declared change
         self.level = 0.0
