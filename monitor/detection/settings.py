@@ -16,7 +16,7 @@ class DetectionSettings:
     """A level that has held for so many rows out of band is taken for the new normal; its incident ends as ongoing."""
     calm_rows: int = 3
     """Rows back in band that end an incident."""
-    plateau_steps: int = 50_000
+    plateau_steps: int = 100_000
     """Steps without a lower loss level before the plateau advisory; 0 turns it off."""
 
     def __post_init__(self) -> None:

@@ -30,7 +30,8 @@ PRIOR = 9.0
 PRIORS = np.array([PRIOR, PRIOR, PRIOR, PRIOR, PRIOR, 5.0])
 """Thresholds of a run whose tail is not known yet."""
 NEVER = 1e300  # a lowest level that is not known yet
-CHUNK = 64  # observations between two fits of the tails
+CHUNK = 64  # observations that teach the tails at once
+OFTEN = 4 * CHUNK  # observations between two fits of the tails, in a run that has more
 BLOCKS = ((2, 1), (4, 2), (CHUNK, 4))  # observations between two fits of the level, below so many observations
 BLOCK = 16  # and later
 LEVEL_ROWS = 12  # the level is the median of so many values
@@ -168,13 +169,15 @@ class SignalDetector:
                 self._fit(int(steps[part.stop - 1]))
             start = part.stop
         self.z = np.concatenate([self.z, np.clip(table[0], -4.0, 60.0)])
-        ratios = self._ratios(size)
+        stats = np.empty((len(SPANS) + 1, size))
+        statistics(self.z[-size - REACH :], stats[:-1])
+        ratios = stats[:-1] / self.tails.thresholds[:-1, None]
         table[2] = np.maximum(ratios[0], 0.0)
         ratios[0] *= gaps >= SPARSE
         # the sums of a spike outlast it: an alarm needs a row that adds to them
         table[1] = np.where(table[0] >= ADDS_Z, np.maximum(ratios.max(axis=0), 0.0) / self.signal.caution, 0.0)
         if self.count % CHUNK == 0:
-            self._learn()
+            self._learn(stats)
         return table
 
     def _block(self, x: Floats, table: Floats) -> None:
@@ -207,12 +210,6 @@ class SignalDetector:
         self.drift = float(drifts[-1])
         return drifts
 
-    def _ratios(self, size: int) -> Floats:
-        """The last `size` statistics in units of their thresholds."""
-        stats = np.empty((len(SPANS), size))
-        statistics(self.z[-size - REACH :], stats)
-        return stats / self.tails.thresholds[:-1, None]
-
     def _fit(self, step: int) -> None:
         """Learn level and noise from the block that is full, which ends at `step`."""
         settled, x = self._settled(), self.block
@@ -234,7 +231,7 @@ class SignalDetector:
 
     def _noise(self) -> float:
         """From the residuals of the past and from the differences of neighbours, with floors."""
-        steps = np.diff(self.window)
+        steps = self.window[1:] - self.window[:-1]
         jitter = spread(steps) / np.sqrt(2.0) if len(steps) else 0.0
         if len(self.residuals) >= 32:
             noise = max(spread(self.residuals - median(self.residuals)), 0.7 * jitter)
@@ -255,11 +252,11 @@ class SignalDetector:
         if self.drifting >= self.settings.adopt_rows:
             self.low, self.low_step, self.drifting = self.level, step, 0
 
-    def _learn(self) -> None:
+    def _learn(self, stats: Floats) -> None:
         """Teach the tails this chunk, without alarms and their aftermath."""
-        known = self.z[-CHUNK - REACH :]
-        stats = np.empty((len(SPANS) + 1, CHUNK))
-        statistics(known, stats[:-1])
+        if stats.shape[1] < CHUNK:  # the chunk came in several reports: its statistics are worked out again
+            stats = np.empty((len(SPANS) + 1, CHUNK))
+            statistics(self.z[-CHUNK - REACH :], stats[:-1])
         stats[-1] = self.drift
         limits = self.tails.thresholds.copy()
         if not self.sparse:
@@ -274,7 +271,8 @@ class SignalDetector:
             calm[:, : self.settings.warmup_rows] = False
         calm[-1, :-1] = False
         self.tails.learn(stats, calm)
-        self.tails.fit(self.probability)
+        if self.count <= OFTEN or self.count % OFTEN == 0:
+            self.tails.fit(self.probability)
         self.z = self.z[-REACH:]
 
     def state_dict(self) -> dict[str, Any]:
