@@ -85,7 +85,7 @@ def by_curve(curves: list[Curve]) -> Iterator[str]:
 
 
 def words(one: Score) -> str:
-    return f"**{one.found}/{one.onsets} = {100 * one.recall:.0f}%** | **{one.false}: {one.rate:.2f} per 10k**"
+    return f"**{one.percent()}** | **{one.false}: {one.rate:.2f} per 10k**"
 
 
 def by_wish(curves: list[Curve]) -> Iterator[str]:
@@ -98,22 +98,22 @@ def by_wish(curves: list[Curve]) -> Iterator[str]:
         settings = DetectionSettings(false_alarms_per_10k=wish)
         scores[wish] = [score(curve, ours(curve, settings)) for curve in curves]
         all_of_it = sum(scores[wish], Score())
-        yield f"| {wish:g} | {all_of_it.found}/{all_of_it.onsets} = {100 * all_of_it.recall:.0f}% | {all_of_it.rate:.2f} |"
+        yield f"| {wish:g} | {all_of_it.percent()} | {all_of_it.rate:.2f} |"
     held_out = Score()
     for k in range(len(curves)):
         rest = {wish: sum((s for j, s in enumerate(one) if j != k), Score()) for wish, one in scores.items()}
         fits = [wish for wish in WISHES if rest[wish].rate <= 1.0] or [WISHES[0]]
         held_out += scores[max(fits, key=lambda wish: (rest[wish].found, -wish))][k]
-    yield f"| chosen on the other curves | {held_out.found}/{held_out.onsets} = {100 * held_out.recall:.0f}% | {held_out.rate:.2f} |"
+    yield f"| chosen on the other curves | {held_out.percent()} | {held_out.rate:.2f} |"
 
 
 def by_rule(curves: list[Curve]) -> Iterator[str]:
     yield heading("Published rules on the same curves", "rule", "recall", "false alarms per 10k clean rows")
     for name, rule in RULES.items():
         one = total(curves, lambda curve, rule=rule: alarm_steps(rule, curve.rows))  # type: ignore[misc]
-        yield f"| {name} | {one.found}/{one.onsets} = {100 * one.recall:.0f}% | {one.rate:.2f} |"
+        yield f"| {name} | {one.percent()} | {one.rate:.2f} |"
     one = total(curves, ours)
-    yield f"| **Lossguard** | **{one.found}/{one.onsets} = {100 * one.recall:.0f}%** | **{one.rate:.2f}** |"
+    yield f"| **Lossguard** | **{one.percent()}** | **{one.rate:.2f}** |"
 
 
 def by_suite(seeds: int) -> Iterator[str]:

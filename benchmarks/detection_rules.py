@@ -20,7 +20,7 @@ def before(x: Floats, rows: int) -> Floats:
 
 
 def in_a_row(mask: Bools, rows: int) -> Bools:
-    return sliding_window_view(np.concatenate([np.zeros(rows - 1, dtype=bool), mask]), rows).all(axis=1)
+    return np.asarray(sliding_window_view(np.concatenate([np.zeros(rows - 1, dtype=bool), mask]), rows).all(axis=1))
 
 
 def megatron(loss: Floats, grad: Floats) -> Bools:
@@ -30,7 +30,7 @@ def megatron(loss: Floats, grad: Floats) -> Bools:
 
 def lightning(loss: Floats, grad: Floats) -> Bools:
     """Three times the mean of the last 10, or not finite."""
-    return ~np.isfinite(loss) | (loss > 3 * before(loss, 10).mean(axis=1))
+    return np.asarray(~np.isfinite(loss) | (loss > 3 * before(loss, 10).mean(axis=1)))
 
 
 def axolotl(loss: Floats, grad: Floats) -> Bools:

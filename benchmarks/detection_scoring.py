@@ -1,7 +1,7 @@
 """The scoring of labelled curves: recall of onsets, and false alarms per 10,000 clean rows.
 
-Alarms closer than 20 rows are one episode. An onset is found when an episode starts at most 12 rows after it and ends no
-earlier than 2 rows before it. An episode near an ambiguous step counts neither way; every other one is a false alarm.
+Alarms closer than 20 rows are one episode. An onset is found when an episode starts at most 12 rows after it and ends
+no earlier than 2 rows before it. An episode near an ambiguous step counts neither way; every other one is a false alarm.
 """
 
 import json
@@ -47,6 +47,9 @@ class Score:
     @property
     def recall(self) -> float:
         return self.found / max(self.onsets, 1)
+
+    def percent(self) -> str:
+        return f"{self.found}/{self.onsets} = {100 * self.recall:.0f}%"
 
     @property
     def rate(self) -> float:
