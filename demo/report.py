@@ -32,7 +32,7 @@ class Report:
             return [("spike", "not detected"), *self._end()]
         spike = [
             ("spike", f"{self.kind}, onset at step {self.onset}"),
-            ("detected", f"{self.detected_after} steps after the onset"),
+            ("detected", f"{self.detected_after} step{'' if self.detected_after == 1 else 's'} after the onset"),
         ]
         if self.rewound_to is None or self.skip_from is None or self.skip_to is None:
             return [*spike, ("rolled back", "no"), *self._end()]

@@ -132,7 +132,7 @@ def _record_intervention(session: Session, run: Run, intervention: Intervention,
         details=encode(asdict(intervention)),
     )
     if intervention.state is InterventionState.ORDERED:
-        commands.issue_order(session, intervention=row, reason="; ".join(intervention.reasons), now=now)
+        commands.issue_order(session, intervention=row, reason=" ".join(intervention.reasons), now=now)
     elif intervention.state in TAKEN_BACK and (order := queries.order_of(session, intervention=row)) is not None:
         commands.withdraw_order(session, order=order, detail=f"the intervention is {row.state}", now=now)
 
