@@ -1,7 +1,7 @@
 """The scoring of labelled curves: recall of onsets, and false alarms per 10,000 clean rows.
 
 Alarms closer than 20 rows are one episode. An onset is found when an episode starts at most 12 rows after it and ends
-no earlier than 2 rows before it. An episode near an ambiguous step counts neither way; every other one is a false alarm.
+no earlier than 2 rows before it. An episode near an ambiguous step counts neither way, every other one as false.
 """
 
 import json

@@ -37,6 +37,7 @@ BLOCK = 16  # and later
 LEVEL_ROWS = 12  # the level is the median of so many values
 KEPT = 128  # values and residuals behind the noise
 ADDS_Z = 2.0  # a row below this is no alarm, whatever came before it
+SMOOTHED = 0.6  # correlation of neighbours from which the values are taken for smoothed ones
 TEACH_Z = 4.0  # a residual above this does not teach the level
 SPARSE = 5
 """In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
@@ -96,7 +97,7 @@ class SignalDetector:
 
     NUMBERS = (
         *("count", "level", "noise", "old_noise", "low", "low_step", "drift", "silent", "drifting", "last_alarm"),
-        *("declared", "sparse"),
+        *("declared", "sparse", "memory", "last_z"),
     )
     ARRAYS = ("window", "residuals", "block", "z", "tamed")
 
@@ -116,9 +117,10 @@ class SignalDetector:
         self.residuals = np.empty(0)  # the last residuals that may teach
         self.block = np.empty(0)  # values since the last fit of the level
         self.z = np.zeros(REACH)  # z of this chunk, after the REACH before it
-        self.tamed = np.empty(0)  # the last REACH values with what is out of band cut off
+        self.tamed = np.full(REACH, np.nan)  # the last REACH values with what is out of band cut off
         self.low, self.low_step = NEVER, 0  # the lowest level so far
         self.drift = 0.0  # how far above it the level is now, in noises
+        self.memory, self.last_z = 0.0, 0.0  # correlation of neighbouring residuals; the last z
         self.silent = self.drifting = 0  # observations since one last taught; for which the drift is an alarm
         self.last_alarm = -CHUNK  # the observation of the last alarm
 
@@ -168,7 +170,6 @@ class SignalDetector:
                 self.sparse = bool(gaps[part.stop - 1] >= SPARSE)
                 self._fit(int(steps[part.stop - 1]))
             start = part.stop
-        self.z = np.concatenate([self.z, np.clip(table[0], -4.0, 60.0)])
         stats = np.empty((len(SPANS) + 1, size))
         statistics(self.z[-size - REACH :], stats[:-1])
         ratios = stats[:-1] / self.tails.thresholds[:-1, None]
@@ -186,10 +187,17 @@ class SignalDetector:
         residual = x - self.level if self.count > 0 else np.zeros(len(x))
         table[3] = self._drifts(x, scale) / self.tails.thresholds[-1]
         table[0] = np.abs(residual / scale) if self.signal.two_sided else residual / scale
+        self.z = np.concatenate([self.z, np.clip(self._news(table[0]), -4.0, 60.0)])
         table[4], table[5] = self.level if self.count > 0 else x, scale
         table[6] = self.low_step
         self.block = np.concatenate([self.block, x])
         self.count += len(x)
+
+    def _news(self, z: Floats) -> Floats:
+        """z without what the value before it foretold (Box and Jenkins 1970); of unit variance like z."""
+        before = np.concatenate([[self.last_z], z[:-1]])
+        self.last_z = float(z[-1])
+        return (z - self.memory * before) / np.sqrt(1.0 - self.memory**2) if self.memory else z
 
     def _scale(self) -> float:
         """Before enough is known, an alarm takes a gross rise."""
@@ -204,9 +212,9 @@ class SignalDetector:
             return 0.0
         known = np.concatenate([self.tamed, np.minimum(x, self.level + TEACH_Z * scale)])
         self.tamed = known[-REACH:]
-        if self.low == NEVER or len(known) < len(x) + REACH:
+        if self.low == NEVER:
             return 0.0
-        drifts = (mean(known) - self.low) / self.noise
+        drifts = np.nan_to_num((mean(known) - self.low) / self.noise, nan=0.0)
         self.drift = float(drifts[-1])
         return drifts
 
@@ -227,6 +235,7 @@ class SignalDetector:
         if len(self.window):
             self.level = median(self.window[-LEVEL_ROWS:])
             self.noise = self._noise()
+            self.memory = self._memory()
             self._lowest(step)
 
     def _noise(self) -> float:
@@ -242,6 +251,14 @@ class SignalDetector:
             noise = max(noise, 0.5 * float(np.abs(steps[steps != 0]).min()))
         young = self.old_noise if self.count < CHUNK else 0.0
         return max(noise, young, self.signal.floor, 1e-9 if self.signal.log else 1e-4 * abs(self.level))
+
+    def _memory(self) -> float:
+        """Correlation of neighbouring residuals where it is so strong that the loss must have been smoothed, else 0."""
+        if self.signal.two_sided or len(self.residuals) < KEPT // 2:
+            return 0.0
+        r = self.residuals - median(self.residuals)
+        memory = float((r[1:] * r[:-1]).sum() / max((r * r).sum(), 1e-300))
+        return min(memory, 0.97) if memory >= SMOOTHED else 0.0
 
     def _lowest(self, step: int) -> None:
         if not self.signal.drifts or not self._settled():
