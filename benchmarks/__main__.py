@@ -6,9 +6,10 @@ python -m benchmarks [--peers]       --peers installs trackio and wandb into a t
 import argparse
 import os
 import platform
+from collections.abc import Iterator
 
 from benchmarks import kill, log, loss, order, step
-from benchmarks.rows import print_rows
+from benchmarks.rows import Row, print_rows
 
 
 def main() -> None:
@@ -16,8 +17,13 @@ def main() -> None:
     arguments.add_argument("--peers", action="store_true", help="measure trackio and wandb (offline) beside ours")
     peers = arguments.parse_args().peers
     print(f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}\n")
-    groups = (lambda: log.measure(peers=peers), kill.measure, order.measure, step.measure, loss.measure)
-    print_rows(row for measure in groups for row in measure())
+    print_rows(figures(peers))
+
+
+def figures(peers: bool) -> Iterator[Row]:
+    yield from log.measure(peers=peers)
+    for group in (kill, order, step, loss):
+        yield from group.measure()
 
 
 if __name__ == "__main__":
