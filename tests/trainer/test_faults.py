@@ -23,7 +23,7 @@ def test_a_fault_that_is_written_wrongly_is_refused_with_the_right_form(text: st
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserMistake, match="corrupted_batches, shuffled_targets, bit_flip"):
+    with pytest.raises(UserMistake, match="corrupted_batches, random_targets, bit_flip"):
         parse_fault("gremlins@3")
 
 
@@ -41,7 +41,7 @@ def test_a_fault_in_the_data_is_keyed_by_batch_index_so_a_replay_meets_it_again(
 
 def test_shuffled_targets_are_the_same_targets_in_another_order() -> None:
     clean = _batches()
-    batch = FaultyBatches(clean, [Fault("shuffled_targets", 5, 1)])[5]
+    batch = FaultyBatches(clean, [Fault("corrupted_batches", 5, 1)])[5]
     assert batch.targets_BT.flatten().sort().values.equal(clean[5].targets_BT.flatten().sort().values)
 
 
