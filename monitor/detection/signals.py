@@ -42,8 +42,6 @@ TEACH_Z = 4.0  # a residual above this does not teach the level
 SPARSE = 5
 """In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
 single one is a hard batch, whatever its size, unless the next row is out of band too."""
-CLUSTER = 2.0
-"""Rows over the threshold in one false alarm (the inverse of the extremal index), and so rows per wished alarm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +101,8 @@ class SignalDetector:
 
     def __init__(self, signal: Signal, settings: DetectionSettings) -> None:
         self.signal, self.settings = signal, settings
-        # the drift moves so slowly that a chunk of it counts as one value
-        self.probability = settings.false_alarms_per_10k / 1e4 * np.array([CLUSTER] * len(SPANS) + [CHUNK / 4])
+        # one in so many rows for each sum; the drift moves so slowly that a chunk of it counts as one value
+        self.probability = settings.false_alarms_per_10k / 1e4 * np.array([1.0] * len(SPANS) + [CHUNK / 4])
         self.tails = Tails(FLOORS, PRIORS)
         self.noise = self.old_noise = 0.0  # robust standard deviation; the one before the last declared change
         self.level = 0.0
@@ -214,7 +212,8 @@ class SignalDetector:
         self.tamed = known[-REACH:]
         if self.low == NEVER:
             return 0.0
-        drifts = np.nan_to_num((mean(known) - self.low) / self.noise, nan=0.0)
+        inert = np.sqrt((1.0 + self.memory) / (1.0 - self.memory))  # means of correlated values vary more
+        drifts = np.nan_to_num((mean(known) - self.low) / (self.noise * inert), nan=0.0)
         self.drift = float(drifts[-1])
         return drifts
 
