@@ -86,10 +86,16 @@ def test_buckets_agree_with_a_plain_loop(
     assert sum(series.non_finite) == sum(value is not None and math.isnan(value) for value in values)
     if finite:
         # SQLite reads a number out of JSON to the last bit or one off it; a typed column is exact.
-        exact = {"rel": 1e-15, "abs": 0.0} if name == "custom" else {"rel": 0.0, "abs": 0.0}
-        assert max(value for value in series.max if value is not None) == pytest.approx(max(finite), **exact)
-        assert min(value for value in series.min if value is not None) == pytest.approx(min(finite), **exact)
-        assert [value for value in series.last if value is not None][-1] == pytest.approx(finite[-1], **exact)
+        within = 1e-15 if name == "custom" else 0.0
+        assert max(value for value in series.max if value is not None) == pytest.approx(
+            max(finite), rel=within, abs=0.0
+        )
+        assert min(value for value in series.min if value is not None) == pytest.approx(
+            min(finite), rel=within, abs=0.0
+        )
+        assert [value for value in series.last if value is not None][-1] == pytest.approx(
+            finite[-1], rel=within, abs=0.0
+        )
 
 
 def test_a_frame_tells_a_reported_nan_from_an_absent_value(engine: sa.Engine) -> None:
