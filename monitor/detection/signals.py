@@ -67,7 +67,7 @@ SIGNALS = {
     # A rise by 1 nat and by 30% multiplies the perplexity by e at least: no warm-up makes such a step.
     "loss": Signal("loss", drifts=True, gross=1.0, gross_part=0.3),
     "grad_norm": Signal("grad_norm", log=True, floor=0.1, caution=2.0, gross=float(np.log(30.0))),
-    "log_z": Signal("log_z", two_sided=True, caution=2.0),
+    "log_z": Signal("log_z", two_sided=True, caution=3.0),
 }
 
 
@@ -215,7 +215,7 @@ class SignalDetector:
         inert = np.sqrt((1.0 + self.memory) / (1.0 - self.memory))  # means of correlated values vary more
         drifts = np.nan_to_num((mean(known) - self.low) / (self.noise * inert), nan=0.0)
         self.drift = float(drifts[-1])
-        return drifts
+        return np.asarray(drifts)
 
     def _fit(self, step: int) -> None:
         """Learn level and noise from the block that is full, which ends at `step`."""
