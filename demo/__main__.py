@@ -26,7 +26,7 @@ from demo.report import Report, read_report
 
 FOLDER = Path(os.environ.get("LOSSGUARD_DIR", ".lossguard")).absolute()
 STEPS = 600
-FAULT = "corrupted_batches@320x60"
+FAULT = "corrupted_batches@320"
 CollectorPort = Annotated[int, typer.Option(min=1, max=65535, help="port of the collector")]
 DashboardPort = Annotated[int, typer.Option(min=1, max=65535, help="port of the dashboard")]
 

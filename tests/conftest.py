@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from db import migrate
 from db.engine import create_engine
 
-# The models under test are tiny: threads that wait for each other cost them more than they bring. Before torch is imported.
+# The models under test are tiny: threads that wait for each other cost more than they bring. Set before torch is there.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 POSTGRES_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
