@@ -1,0 +1,78 @@
+"""The demo as a user runs it without a terminal."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.demo.test_processes import wait_until_gone
+from tests.monitor.test_main import free_port
+
+pytestmark = pytest.mark.slow
+
+
+def demo(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "demo", *arguments],
+        env=os.environ | {"LOSSGUARD_DIR": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ports() -> list[str]:
+    return ["--collector-port", str(free_port()), "--dashboard-port", str(free_port())]
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.timeout(600)
+def test_the_planted_spike_is_detected_rolled_back_and_verified(tmp_path: Path) -> None:
+    process = demo(tmp_path, *ports())
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    for words in ("rolled back from step", "rewound to", "skipped", "steps lost", "verified   │ yes", "final loss"):
+        assert words in output, output
+
+
+def test_a_port_in_use_is_told_and_nothing_is_started(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = demo(tmp_path, "--collector-port", str(taken.getsockname()[1]))
+        output, _ = process.communicate()
+    assert process.returncode == 2
+    assert "in use" in output
+    assert output.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_interrupted_demo_leaves_no_process_and_a_second_one_is_told_of_the_first(tmp_path: Path) -> None:
+    first = demo(tmp_path, *ports())
+    wait_until(lambda: len(children(first.pid)) == 3)
+    second = demo(tmp_path, *ports())
+    output, _ = second.communicate()
+    assert second.returncode == 2
+    assert f"process {first.pid}" in output
+    started = children(first.pid)
+    first.send_signal(signal.SIGINT)
+    output, _ = first.communicate()
+    assert first.returncode == 130
+    assert "every process of it has ended" in output
+    assert all(wait_until_gone(pid) for pid in started)
