@@ -30,7 +30,7 @@ from monitor.detection.episodes import (
 from monitor.detection.policy import Mode, Policy, Situation, palm
 from monitor.detection.rows import Bools
 from monitor.detection.settings import DetectionSettings
-from monitor.detection.states import IncidentEvent, InterventionEvent, InterventionState, advance
+from monitor.detection.states import IncidentEvent, IncidentState, InterventionEvent, InterventionState, advance
 
 
 class Course:
@@ -190,7 +190,7 @@ class Course:
 
     def _relapse(self) -> list[Effect]:
         """The order came to nothing: the incident is on its own again."""
-        if self.episode is None:
+        if self.episode is None or self.episode.incident.state is not IncidentState.TREATED:
             return []
         return [self._incident(state=advance(self.episode.incident.state, IncidentEvent.RELAPSE))]
 

@@ -31,6 +31,15 @@ from monitor.detection.policy import Decision, Policy
 from monitor.detection.rows import Rows
 from monitor.detection.states import InterventionEvent, InterventionState
 
+RECENT, OLDER = 192, 64
+"""Restorable steps that are kept of a longer list: the newest, and so many spread evenly over the rest."""
+
+
+def thinned(steps: list[int]) -> list[int]:
+    """At most RECENT + OLDER of the steps, the oldest among them: a run that keeps them all has a small state too."""
+    old, recent = steps[:-RECENT], steps[-RECENT:]
+    return [old[k * len(old) // OLDER] for k in range(OLDER)] + recent if len(old) > OLDER else steps
+
 
 class Watch(Course):
     """See the module. Nothing here reads a clock or does I/O; `state_dict` / `load_state_dict` are exact."""
@@ -40,7 +49,7 @@ class Watch(Course):
     def feed(self, rows: Rows, *, restorable: Sequence[int] | None = None) -> list[Effect]:
         """Judge the next rows of the live line. `restorable`: the complete list when it is news."""
         if restorable is not None:
-            self.restorable = sorted(int(step) for step in restorable)
+            self.restorable = thinned(sorted(int(step) for step in restorable))
         self.batches.learn(rows)
         effects: list[Effect] = []
         for judged in self.bank.feed(rows):
@@ -86,20 +95,18 @@ class Watch(Course):
             return []
         if active.kind is InterventionKind.RELEASE:
             return [self.care.step(InterventionEvent.APPLY), self.care.step(InterventionEvent.VERIFY)]
-        if active.kind is InterventionKind.HOLD:
-            return [self.care.step(InterventionEvent.APPLY)]
         fresh = active.state is not InterventionState.APPLIED
-        effects = [
-            self.care.correct(
-                rewind_to=active.rewind_to if rewound_to is None else rewound_to,
-                skip_from=active.skip_from if skip_from is None else skip_from,
-                skip_to=active.skip_to if skip_to is None else skip_to,
-                verify_at=self._verify_at(active.verify_at, rewound_to) if fresh else active.verify_at,
-            )
-        ]
+        if active.kind is InterventionKind.HOLD:
+            return [self.care.step(InterventionEvent.APPLY)] if fresh else []
+        figures: dict[str, Any] = {
+            "rewind_to": active.rewind_to if rewound_to is None else rewound_to,
+            "skip_from": active.skip_from if skip_from is None else skip_from,
+            "skip_to": active.skip_to if skip_to is None else skip_to,
+        }
         if not fresh:
-            return effects
-        effects = [self.care.step(InterventionEvent.APPLY)]
+            return [self.care.correct(**figures)]
+        verify_at = self._verify_at(active.verify_at, rewound_to)
+        effects = [self.care.step(InterventionEvent.APPLY, verify_at=verify_at, **figures)]
         if self.episode is not None:
             self.treated, self.episode = replace(self.episode.incident, end_step=self.episode.last_out), None
             effects.append(IncidentChanged(self.treated))

@@ -173,6 +173,14 @@ def test_the_state_is_small() -> None:
     assert max(sizes) < 20_000
 
 
+def test_the_state_stays_small_in_a_run_that_keeps_every_checkpoint() -> None:
+    watch = Watch(policy=AUTO)
+    watch.feed(rows_of(spiked(at=700, steps=2000)), restorable=range(0, 1_000_000, 50))
+    assert len(json.dumps(watch.state_dict(), allow_nan=False)) < 20_000
+    assert watch.restorable[0] == 0
+    assert watch.restorable[-1] == 999_950
+
+
 # The closed loop
 
 
@@ -290,6 +298,25 @@ def test_after_a_fork_the_detectors_are_those_of_the_fork_step() -> None:
     taught.fork(250, "rewind", [rows[200:250]], json.loads(json.dumps(snapshot)))
     plain.feed(rows[200:250])
     assert taught.detectors_state() == plain.detectors_state()
+
+
+def test_the_bump_of_a_resume_is_no_incident() -> None:
+    columns = healthy(700)
+    columns["loss"][600:] += 0.15 * np.exp(-np.arange(100) / 50)
+    rows, watch = rows_of(columns), Watch()
+    watch.feed(rows[:600])
+    snapshot = watch.detectors_state()
+    watch.fork(600, "resume", [], snapshot)
+    assert watch.feed(rows[600:]) == []
+
+
+def test_trouble_on_the_old_segment_belongs_to_the_incident_that_was_ordered_for() -> None:
+    watch, story = Watch(policy=AUTO), Story()
+    columns = spiked(at=300)
+    columns["loss"][340:345] = np.nan
+    story.add(watch.feed(rows_of(columns)[:400], restorable=range(0, 330, 50)))
+    assert len(story.incidents) == len(story.interventions) == 1
+    assert story.incidents[0].state == "treated"
 
 
 def test_a_second_acknowledgement_changes_nothing_and_a_strange_one_is_an_error() -> None:
