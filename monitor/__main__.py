@@ -1,24 +1,34 @@
 """The collector's commands.
 
 python -m monitor serve --host 127.0.0.1 --port 8000     take reports, detect, order
-python -m monitor backtest CURVE.csv... [--json]         what would have been detected and done on a stored curve
+python -m monitor backtest CURVE.csv... [--json]         what would have been detected and done on a curve
+python -m monitor backtest --run RUN                     the same on a stored run
 """
 
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import sqlalchemy as sa
 import typer
 import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
+from rich.table import Table
+from sqlalchemy.orm import Session
 
-from db import migrate
-from db.engine import BadDatabaseUrl, create_engine
+from db import migrate, queries
+from db.engine import BadDatabaseUrl, create_engine, reading
+from db.lineage import Stretch
+from db.models import Run, Step
+from monitor import parameters
 from monitor.app import create_app
-from monitor.backtest import CurveError, backtest_file, table
+from monitor.backtest import CurveError, backtest_file, backtest_rows, table
+from monitor.columns import stored_rows
+from monitor.detection import DetectionSettings, Policy
 from monitor.settings import Settings, UnsafeBind, check_bind
 from monitor.watching import encode
 
@@ -60,7 +70,8 @@ def serve(
 def _listen(host: str, port: int) -> socket.socket:
     """The listening socket, taken before anything else is started, so that a port in use is told in one sentence."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named because asyncio switches Nagle's algorithm off only then: without it an answer takes 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -72,19 +83,77 @@ def _listen(host: str, port: int) -> socket.socket:
 
 @app.command()
 def backtest(
-    curves: Annotated[list[Path], typer.Argument(help="CSV: step, loss and optionally grad_norm, log_z, lr, tokens")],
+    curves: Annotated[
+        list[Path] | None, typer.Argument(help="CSV: step, loss and optionally grad_norm, log_z, lr, tokens")
+    ] = None,
+    runs: Annotated[list[str] | None, typer.Option("--run", help="a stored run (its live line); repeatable")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=f"{', '.join(parameters.NAMES)}; repeatable")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line instead of a table")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="the published rules beside ours, on the files")] = False,
 ) -> None:
-    """What the detection would have found on stored curves, and what the policy would have done."""
+    """What the detection would have found on curves, and what the policy would have done."""
+    if not curves and not runs:
+        raise stop("name a CSV file, or a stored run with --run")
     try:
-        results = [backtest_file(curve) for curve in curves]
-    except CurveError as error:
+        detection, policy = parameters.read(settings or [])
+        results = [backtest_file(curve, detection, policy) for curve in curves or []]
+        results += [_backtest_run(run, detection, policy) for run in runs or []]
+        compared = _compare(curves or [], detection) if compare else None
+    except (CurveError, parameters.BadParameter) as error:
         raise stop(error) from None
     if as_json:
         for result in results:
             typer.echo(json.dumps(encode(result), allow_nan=False))
-    else:
-        Console().print(table(results))
+        return
+    console = Console()
+    console.print(table(results))
+    if compared is not None:
+        console.print(compared)
+
+
+def _backtest_run(run_id: str, detection: DetectionSettings, policy: Policy) -> dict[str, Any]:
+    """The live line of a stored run as if it were a curve."""
+    with _store() as session:
+        run = queries.run_named(session, run_id=run_id)
+        if run is None:
+            raise stop(f"the store has no run {run_id!r}; the dashboard lists them")
+        line = [steps for stretch in queries.live(session, run=run) for steps in _all_steps(session, run, stretch)]
+        if not line:
+            raise stop(f"run {run_id!r} has no steps yet")
+        declared = [(event.step, event.kind) for event in queries.events(session, run=run) if event.step is not None]
+        told = [(step, kind) for step, kind in declared if kind != "outlier"]
+        return {"file": run_id} | backtest_rows(stored_rows(line), detection, policy, declared=told)
+
+
+def _all_steps(session: Session, run: Run, stretch: Stretch) -> Iterator[Step]:
+    for steps in queries.steps_of(session, run=run, stretch=stretch):
+        yield from steps
+
+
+@contextmanager
+def _store() -> Iterator[Session]:
+    """A session on the store that the environment names; what is wrong with it is told in one sentence."""
+    url = Settings().database_url
+    try:
+        engine = create_engine(url)
+        with reading(engine) as session:
+            yield session
+        engine.dispose()
+    except BadDatabaseUrl as error:
+        raise stop(error) from None
+    except sa.exc.SQLAlchemyError as error:
+        raise stop(f"cannot read the database {url}: {getattr(error, 'orig', error)}") from None
+
+
+def _compare(curves: list[Path], detection: DetectionSettings) -> Table:
+    """The rules live with the benchmarks: they are no part of the product, and an image may lack them."""
+    try:
+        from benchmarks.compare import comparison
+    except ModuleNotFoundError:
+        raise stop("--compare needs the folder benchmarks/ of the repository") from None
+    return comparison(curves, detection)
 
 
 if __name__ == "__main__":

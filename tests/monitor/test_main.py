@@ -100,3 +100,18 @@ def test_backtest_prints_one_json_object_a_line(tmp_path: Path) -> None:
     assert set(incident) >= {
         *("kind", "signal", "onset_step", "detected_step", "peak_step", "end_step", "score", "outcome", "action")
     }
+
+
+@pytest.mark.slow
+def test_backtest_takes_its_parameters_and_compares_with_published_rules(tmp_path: Path) -> None:
+    rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)] + ["300,nan"]
+    curve = tmp_path / "curve.csv"
+    curve.write_text("step,loss\n" + "\n".join(rows))
+    done = monitor("backtest", str(curve), "--json", "--set", "min_depth=250", "--set", "false_alarms_per_10k=2")
+    assert json.loads(done.stdout)["incidents"][0]["action"]["rewind_to"] == 0
+    done = monitor("backtest", str(curve), "--compare", COLUMNS="200")
+    assert "trainscope" in done.stdout
+    for bad in ("min_depth=x", "min_depth=0", "depth=3", "min_depth"):
+        done = monitor("backtest", str(curve), "--set", bad)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert bad in done.stderr
