@@ -54,6 +54,10 @@ fix: setup ## let ruff format and mend what it can
 bench: setup ## measure the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks
 
+.PHONY: bench-detection
+bench-detection: setup ## judge the detection on labelled curves and synthetic suites (CURVES=folder with labels.json)
+	$(BIN)/python -m benchmarks.detection --compare $(if $(CURVES),--curves $(CURVES))
+
 .PHONY: clean
 clean: ## delete the virtual environment and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist *.egg-info

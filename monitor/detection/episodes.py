@@ -44,10 +44,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """The rows up to and including the present one: steps int64[K], z per signal float64[K]."""
+    """The last rows, up to and including the present one: steps int64[K]; z and values per signal float64[K]."""
 
     steps: Ints
     z: Mapping[str, Floats]
+    values: Mapping[str, Floats]
+
+    def peak(self, signal: str, since: int) -> int:
+        """The place of the largest z from a step on, or of the last row when that is not finite."""
+        z = np.where(self.steps >= since, self.z[signal], -np.inf)
+        return int(np.argmax(z)) if np.isfinite(self.values[signal][-1]) else len(z) - 1
 
 
 @dataclass(slots=True)
@@ -61,6 +67,7 @@ class Episode:
     last_out: int
     """The last step at which anything was out of band."""
     check_step: int
+    peak_z: float = 0.0
     peak_excess: float = 0.0
     check_excess: float = 0.0
     excess: float = 0.0
@@ -120,7 +127,9 @@ class Episode:
     def _worsen(self, kind: IncidentKind, signal: str, reading: Reading, reason: str) -> None:
         """The incident becomes one of a graver kind; its band is now that of the graver signal."""
         state = advance(self.incident.state, IncidentEvent.WORSEN)
+        self.peak_z = self.peak_z if signal == self.incident.signal else 0.0
         band = self.incident if signal == self.incident.signal or np.isnan(reading.expected) else reading
+        peak_value = self.incident.peak_value if signal == self.incident.signal else band.expected  # a new scale
         self.incident = replace(
             self.incident,
             kind=kind,
@@ -128,15 +137,19 @@ class Episode:
             signal=signal,
             expected=band.expected,
             scale=band.scale,
+            peak_value=peak_value,
             reasons=[*self.incident.reasons, reason],
         )
 
     def _peak(self, step: int, readings: Mapping[str, Reading]) -> None:
         reading = readings.get(self.incident.signal)
-        if reading is not None and reading.evidence > self.incident.score:
-            self.incident = replace(
-                self.incident, peak_step=step, peak_value=reading.value, score=round(reading.evidence, 3)
-            )
+        if reading is None:
+            return
+        if reading.z > self.peak_z:
+            self.peak_z = reading.z
+            self.incident = replace(self.incident, peak_step=step, peak_value=reading.value)
+        if reading.evidence > self.incident.score:
+            self.incident = replace(self.incident, score=round(reading.evidence, 3))
 
     def halve(self, step: int, patience: int) -> None:
         """Begin the next span of patience when the excess has halved in the last one."""
@@ -198,6 +211,7 @@ def begin(number: int, step: int, signal: str, readings: Mapping[str, Reading], 
     reading = readings[signal]
     kind = kind_of(signal, reading)
     onset, reasons = dated_back(step, signal, kind, reading, trail)
+    peak = trail.peak(signal, onset)
     expected = reading.expected if np.isfinite(reading.expected) else 0.0
     moved = kind is IncidentKind.NONFINITE or signal == "loss"
     incident = Incident(
@@ -207,8 +221,8 @@ def begin(number: int, step: int, signal: str, readings: Mapping[str, Reading], 
         signal=signal,
         onset_step=onset,
         detected_step=step,
-        peak_step=step,
-        peak_value=reading.value,
+        peak_step=int(trail.steps[peak]),
+        peak_value=float(trail.values[signal][peak]),
         end_step=None,
         score=round(max(reading.evidence, reading.drift, 1.0), 3),
         expected=expected,
@@ -218,7 +232,8 @@ def begin(number: int, step: int, signal: str, readings: Mapping[str, Reading], 
     )
     loss = readings.get("loss")
     last_loss = loss.value if loss is not None and np.isfinite(loss.value) else float("inf")
-    episode = Episode(incident, moved, last_loss, step, step, root=onset, broken=reading.broken)
+    peak_z = float(trail.z[signal][peak])
+    episode = Episode(incident, moved, last_loss, step, step, root=onset, broken=reading.broken, peak_z=peak_z)
     if signal == "loss" and not reading.broken:
         episode.excess = episode.peak_excess = episode.check_excess = max(reading.value - expected, 0.0)
     return episode

@@ -38,6 +38,14 @@ def test_the_output_is_as_fixed_in_the_design(tmp_path: Path) -> None:
     assert incident["action"] == {"kind": "rollback", "rewind_to": 300, "skip_from": 300, "skip_to": 500}
 
 
+def test_the_peak_is_the_row_farthest_from_the_band(tmp_path: Path) -> None:
+    path = spiked(tmp_path)
+    rows = path.read_text().splitlines()
+    rows[1 + 405] = "405,4.75"
+    (incident,) = backtest_file(written(tmp_path, "\n".join(rows)))["incidents"]
+    assert incident["peak_step"] == 405
+
+
 def test_the_table_names_file_and_deed(tmp_path: Path) -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table([backtest_file(spiked(tmp_path)), {"file": "quiet.csv", "steps": 5, "incidents": []}]))
