@@ -18,12 +18,13 @@ RATE_JUMP = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Rows with their scores. `steps` and `z` begin with the `lead` rows before them."""
+    """Rows with their scores. `steps`, `z` and `values` begin with the `lead` rows before them."""
 
     rows: Rows
     scores: Mapping[str, Scores]
     steps: Ints
     z: Mapping[str, Floats]
+    values: Mapping[str, Floats]
     lead: int
 
     def alarms(self) -> Bools:
@@ -54,7 +55,8 @@ class Judged:
     def trail(self, k: int) -> Trail:
         end = self.lead + k + 1
         part = slice(max(end - LOOK_BACK, 0), end)
-        return Trail(self.steps[part], {name: z[part] for name, z in self.z.items()})
+        z = {name: column[part] for name, column in self.z.items()}
+        return Trail(self.steps[part], z, {name: column[part] for name, column in self.values.items()})
 
 
 class Bank:
@@ -64,6 +66,7 @@ class Bank:
         self.log_lr: float | None = None  # the last learning rate that was reported
         self.steps = np.empty(0, dtype=np.int64)
         self.z: dict[str, Floats] = {name: np.empty(0) for name in SIGNALS}
+        self.values: dict[str, Floats] = {name: np.empty(0) for name in SIGNALS}
 
     def declare(self, step: int) -> None:
         """From `step` on the signals have a new normal."""
@@ -109,9 +112,12 @@ class Bank:
         nothing = np.zeros(len(rows))
         new = {name: scores[name].z if name in scores else nothing for name in self.z}
         z = {name: np.concatenate([past, new[name]]) for name, past in self.z.items()}
-        judged = Judged(rows, scores, steps, z, len(self.steps))
+        missing = np.full(len(rows), np.nan)
+        values = {name: np.concatenate([past, rows.metrics.get(name, missing)]) for name, past in self.values.items()}
+        judged = Judged(rows, scores, steps, z, values, len(self.steps))
         self.steps = steps[-LOOK_BACK:]
         self.z = {name: column[-LOOK_BACK:] for name, column in z.items()}
+        self.values = {name: column[-LOOK_BACK:] for name, column in values.items()}
         return judged
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,6 +127,7 @@ class Bank:
             "log_lr": self.log_lr,
             "steps": self.steps.tolist(),
             "z": {name: pack(column) for name, column in self.z.items()},
+            "values": {name: pack(column) for name, column in self.values.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -130,3 +137,4 @@ class Bank:
         self.log_lr = state["log_lr"]
         self.steps = np.array(state["steps"], dtype=np.int64)
         self.z = {name: unpack(text) for name, text in state["z"].items()}
+        self.values = {name: unpack(text) for name, text in state["values"].items()}
