@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from monitor.detection.codec import pack, unpack
-from monitor.detection.episodes import LOOK_BACK, Reading, Trail
+from monitor.detection.readings import LOOK_BACK, Reading, Trail
 from monitor.detection.rows import Bools, Floats, Ints, Rows
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.signals import SIGNALS, Scores, SignalDetector

@@ -16,18 +16,9 @@ from monitor.detection.effects import (
     Outcome,
     Outlier,
 )
-from monitor.detection.episodes import (
-    CALM_Z,
-    Episode,
-    Reading,
-    Trail,
-    begin,
-    foretold,
-    outcome_of,
-    plateau,
-    trigger,
-)
+from monitor.detection.episodes import Episode, begin, outcome_of, plateau, trigger
 from monitor.detection.policy import Mode, Policy, Situation, palm
+from monitor.detection.readings import CALM_Z, Reading, Trail, foretold
 from monitor.detection.rows import Bools
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.states import IncidentEvent, IncidentState, InterventionEvent, InterventionState, advance

@@ -8,52 +8,12 @@ import numpy as np
 
 from monitor.detection.codec import number, plain
 from monitor.detection.effects import Incident, IncidentKind, Outcome
-from monitor.detection.rows import Floats, Ints
+from monitor.detection.readings import CALM_Z, PRECURSOR_Z, Reading, Trail, describe, onset_step
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.states import IncidentEvent, IncidentState, advance
 
 GRADUAL = 5  # rows on which the loss rises without a break, out of band: not a spike any more
-CALM_DRIFT = 0.6  # of the drift's threshold
-CALM_Z = 3.0  # in band
-PRECURSOR_Z = 5.0  # a precursor that the onset is dated back to
 FAR = 0.25  # a loss that stays higher by this part of itself has diverged
-LOOK_BACK = 16  # rows that an onset may be dated back
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One signal at one row: see `Scores`."""
-
-    value: float
-    z: float
-    evidence: float
-    single: float
-    drift: float
-    expected: float
-    scale: float
-    low_step: int
-    broken: bool
-
-    def alarm(self) -> bool:
-        return self.broken or self.evidence >= 1.0 or self.drift >= 1.0
-
-    def out(self, kind: IncidentKind) -> bool:
-        """Not back in band: the row itself or, in a slow divergence, the level."""
-        return self.broken or self.z >= CALM_Z or (kind is IncidentKind.DIVERGENCE and self.drift >= CALM_DRIFT)
-
-
-@dataclass(frozen=True, slots=True)
-class Trail:
-    """The last rows, up to and including the present one: steps int64[K]; z and values per signal float64[K]."""
-
-    steps: Ints
-    z: Mapping[str, Floats]
-    values: Mapping[str, Floats]
-
-    def peak(self, signal: str, since: int) -> int:
-        """The place of the largest z from a step on, or of the last row when that is not finite."""
-        z = np.where(self.steps >= since, self.z[signal], -np.inf)
-        return int(np.argmax(z)) if np.isfinite(self.values[signal][-1]) else len(z) - 1
 
 
 @dataclass(slots=True)
@@ -181,13 +141,6 @@ def incident_from(data: dict[str, Any]) -> Incident:
     return Incident(**data | kinds | {"outcome": Outcome(data["outcome"]), "peak_value": number(data["peak_value"])})
 
 
-def describe(signal: str, reading: Reading) -> str:
-    return (
-        f"{signal} {reading.value:.5g}, expected {reading.expected:.5g} +- {reading.scale:.3g} "
-        f"({reading.z:.1f} deviations, {reading.evidence:.2f} of the alarm threshold)"
-    )
-
-
 def trigger(readings: Mapping[str, Reading]) -> str | None:
     """The signal that makes this row an alarm: not finite before loss before precursors."""
     broken = [name for name, reading in readings.items() if reading.broken]
@@ -277,24 +230,6 @@ def dated_back(step: int, signal: str, kind: IncidentKind, reading: Reading, tra
             onset = earlier
             reasons.append(f"{other} left its band first, at step {onset}.")
     return onset, reasons
-
-
-def foretold(signal: str, trail: Trail) -> bool:
-    """Another signal was far out of band in the rows just before: then even a single row is no hard batch."""
-    return any((z[-4:-1] >= PRECURSOR_Z).any() for name, z in trail.z.items() if name not in (signal, "loss"))
-
-
-def onset_step(trail: Trail, signal: str, edge: float = CALM_Z, gaps: int = 1) -> int:
-    """The first step of the run of rows out of band that ends at the present row (over gaps of so many rows)."""
-    z = trail.z[signal][-LOOK_BACK:]
-    steps = trail.steps[-LOOK_BACK:]
-    first, gap = len(z) - 1, 0
-    for k in range(len(z) - 1, -1, -1):
-        if z[k] >= edge:
-            first, gap = k, 0
-        elif (gap := gap + 1) > gaps:
-            break
-    return int(steps[first])
 
 
 def outcome_of(episode: Episode, readings: Mapping[str, Reading]) -> tuple[Outcome, str]:

@@ -24,6 +24,7 @@ def test_a_healthy_run_has_no_incident() -> None:
 def test_a_spike_is_found_in_the_row_that_confirms_it() -> None:
     (incident,) = watch_over(spiked(at=300)).incidents
     assert (incident.kind, incident.onset_step, incident.detected_step) == (IncidentKind.LOSS_SPIKE, 300, 301)
+    assert incident.peak_value == spiked(at=300)["loss"][incident.peak_step] == max(spiked(at=300)["loss"][300:])
 
 
 @pytest.mark.parametrize("signal", ["loss", "grad_norm", "log_z"])
