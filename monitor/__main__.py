@@ -7,6 +7,7 @@ python -m monitor backtest --run RUN                     the same on a stored ru
 
 import json
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,7 +108,7 @@ def backtest(
         for result in results:
             typer.echo(json.dumps(encode(result), allow_nan=False))
         return
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width: do not fold for one
     console.print(table(results))
     if compared is not None:
         console.print(compared)

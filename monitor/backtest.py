@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from monitor.detection import (
     DetectionSettings,
@@ -145,7 +145,8 @@ def _step(path: str | Path, line: int, value: float | None) -> int:
 
 def table(results: Iterable[Mapping[str, Any]]) -> Table:
     """The same, to be read by a person."""
-    out = Table("file", "kind", "signal", "onset", "detected", "peak", "end", "score", "outcome", "action")
+    names = ("file", "kind", "signal", "onset", "detected", "peak", "end", "score", "outcome", "action")
+    out = Table(*(Column(name, overflow="fold") for name in names))
     for result in results:
         name = Path(str(result.get("file", "run"))).name
         if not result["incidents"]:

@@ -12,7 +12,7 @@ from lossguard.protocol import OrderState, RunState
 from monitor import watching
 from monitor.columns import Column, decode, rows
 from monitor.detection import Effect, Watch
-from monitor.problems import bad_report, unknown
+from monitor.problems import Problem, bad_report, unknown
 from monitor.schemas import AnswerIn, EventIn, FinishIn, ReportIn, RunIn, SegmentIn
 
 
@@ -187,15 +187,20 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, now: float
     if not commands.answer_order(session, order=order, state=state, now=now, **told):
         return order
     watch = watching.bring_up(session, run)
-    if state is OrderState.APPLIED:
-        effects = watch.applied(
-            order.intervention, rewound_to=answer.rewound_to, skip_from=answer.skip_from, skip_to=answer.skip_to
-        )
-    else:
-        effects = watch.failed(order.intervention, answer.detail)
+    try:
+        effects = _told(watch, order.intervention, answer)
+    except ValueError as error:
+        raise Problem(409, "the answer does not fit; nothing was changed", str(error), ["body", "state"]) from None
     newest = queries.segments(session, run=run)[-1].number
     watching.put_down(session, run, watch, effects, segment=newest, now=now)
     return order
+
+
+def _told(watch: Watch, intervention: int, answer: AnswerIn) -> list[Effect]:
+    if answer.state == "failed":
+        return watch.failed(intervention, answer.detail)
+    where = {"rewound_to": answer.rewound_to, "skip_from": answer.skip_from, "skip_to": answer.skip_to}
+    return watch.applied(intervention, **where)
 
 
 def finish(session: Session, run_id: str, spec: FinishIn, *, now: float) -> Run:
