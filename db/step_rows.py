@@ -1,13 +1,17 @@
 """Step reports as rows and back: where non-finite numbers leave the numeric columns and come back to them."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from db.models import Run, Step
+from db import rollups
+from db.buckets import Buckets, Floats, Ints, joined, points
+from db.models import Run, Segment, Step
 from lossguard.protocol import NON_FINITE, STANDARD_METRICS, encode_number
 
 WHOLE_NUMBERS = ("tokens", "batch_index")
@@ -34,44 +38,93 @@ def insert_steps(
     times: Sequence[float],
     metrics: Mapping[str, Column],
 ) -> None:
-    """Insert one wide row per step; `metrics` holds columns as long as `steps`, None where a metric is absent."""
+    """Insert one wide row per step, and what the roll-ups gain by it. The caller then lets the segment grow.
+
+    `metrics` holds columns as long as `steps`, which rise; None where a metric is absent.
+    """
     if not steps:
         return
-    columns = {name: metrics[name] for name in STANDARD_METRICS if name in metrics}
+    columns = {name: _Numbers.of(column) for name, column in metrics.items()}
     if "loss" in columns and "perplexity" not in columns:
-        columns["perplexity"] = [_perplexity(loss) for loss in columns["loss"]]
-    others = {name: column for name, column in metrics.items() if name not in STANDARD_METRICS}
-    strange = _non_finite(metrics, len(steps))
-    rows: list[dict[str, Any]] = [
-        {"run_pk": run.pk, "segment": segment, "step": step, "time": time, "extra": None, "non_finite": None}
-        for step, time in zip(steps, times, strict=True)
+        columns["perplexity"] = _perplexity(columns["loss"])
+    session.execute(sa.insert(Step), _rows(run, segment, steps, times, columns))
+    numbers = rollups.metric_numbers(session, run_pk=run.pk, names=columns)
+    grown = session.get(Segment, (run.pk, segment))
+    before = None if grown is None else grown.last_step
+    rollups.grow(
+        session,
+        rollups.Place(run.pk, segment, numbers),
+        _points(np.asarray(steps, dtype=np.int64), columns, numbers),
+        before=before,
+        after=max(steps[-1], steps[-1] if before is None else before),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """A column of a report: float64[N], where `reported` is not False; `plain` tells that all are there and finite."""
+
+    values: Floats
+    reported: NDArray[np.bool_]
+    finite: NDArray[np.bool_]
+    plain: bool
+
+    @classmethod
+    def of(cls, column: Column) -> "_Numbers":
+        values = np.array(column, dtype=np.float64)  # None becomes NaN
+        finite = np.isfinite(values)
+        if finite.all():
+            return cls(values, finite, finite, True)
+        reported = finite | np.fromiter((value is not None for value in column), dtype=bool, count=len(values))
+        return cls(values, reported, finite, False)
+
+    def stored(self, convert: Callable[[float], float]) -> list[float | None]:
+        """What the numeric column holds: NULL where the value is absent or not finite."""
+        if self.plain:
+            return list(map(convert, self.values.tolist()))
+        return [convert(value) if fine else None for value, fine in zip(self.values.tolist(), self.finite, strict=True)]
+
+
+def _perplexity(loss: _Numbers) -> _Numbers:
+    """exp(loss), where that is a number that can be stored."""
+    fits = loss.finite & (loss.values <= 700)
+    values = np.exp(np.where(fits, loss.values, 0.0))
+    return _Numbers(values, fits, fits, bool(fits.all()))
+
+
+def _rows(
+    run: Run, segment: int, steps: Sequence[int], times: Sequence[float], columns: Mapping[str, _Numbers]
+) -> list[dict[str, Any]]:
+    standard = {
+        name: columns[name].stored(int if name in WHOLE_NUMBERS else float)
+        for name in STANDARD_METRICS
+        if name in columns
+    }
+    names = ["step", "time", *standard]
+    same = {"run_pk": run.pk, "segment": segment, "extra": None, "non_finite": None}
+    rows = [
+        same | dict(zip(names, values, strict=True)) for values in zip(steps, times, *standard.values(), strict=True)
     ]
     for name, column in columns.items():
-        convert = int if name in WHOLE_NUMBERS else float
-        for row, value in zip(rows, column, strict=True):
-            row[name] = None if value is None or not math.isfinite(value) else convert(value)
-    for name, column in others.items():
-        for row, value in zip(rows, column, strict=True):
-            if value is not None and math.isfinite(value):
-                row["extra"] = (row["extra"] or {}) | {name: value}
-    for position, names in strange.items():
-        rows[position]["non_finite"] = names
-    session.execute(sa.insert(Step), rows)
+        if name not in STANDARD_METRICS:
+            for at in np.flatnonzero(column.finite).tolist():
+                rows[at]["extra"] = (rows[at]["extra"] or {}) | {name: float(column.values[at])}
+        if not column.plain:
+            for at in np.flatnonzero(column.reported & ~column.finite).tolist():
+                mark = {name: encode_number(float(column.values[at]))}
+                rows[at]["non_finite"] = (rows[at]["non_finite"] or {}) | mark
+    return rows
 
 
-def _perplexity(loss: float | None) -> float | None:
-    return None if loss is None or not math.isfinite(loss) or loss > 700 else math.exp(loss)
-
-
-def _non_finite(metrics: Mapping[str, Column], num_steps: int) -> dict[int, dict[str, Any]]:
-    """Row position -> {metric: "NaN" | "Infinity" | "-Infinity"}, for the rows that have any."""
-    strange: dict[int, dict[str, Any]] = {}
-    for name, column in metrics.items():
-        assert len(column) == num_steps
-        for position, value in enumerate(column):
-            if value is not None and not math.isfinite(value):
-                strange.setdefault(position, {})[name] = encode_number(value)
-    return strange
+def _points(steps: Ints, columns: Mapping[str, _Numbers], numbers: Mapping[str, int]) -> Buckets:
+    """Every reported value of the report."""
+    parts = [
+        points(
+            np.full(int(column.reported.sum()), numbers[name]), steps[column.reported], column.values[column.reported]
+        )
+        for name, column in columns.items()
+    ]
+    return joined(parts)
 
 
 def metric_value(step: Step, name: str) -> float | None:
