@@ -3,6 +3,7 @@
 B is the number of buckets. A single step is a bucket of width 1.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -67,6 +68,8 @@ def joined(given: Sequence[Buckets]) -> Buckets:
     if len(parts) < 2:
         return parts[0] if parts else nothing()
     together = Buckets(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Buckets)))
+    if all(part.key[-1] < after.key[0] for part, after in itertools.pairwise(parts)):
+        return together  # in order already
     return together.where(np.lexsort((together.start, together.key)))
 
 

@@ -31,6 +31,10 @@ def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:
     return session.scalars(found if project is None else found.where(Run.project == project)).all()
 
 
+def num_runs(session: Session) -> int:
+    return session.scalar(sa.select(sa.func.count()).select_from(Run)) or 0
+
+
 def run_named(session: Session, *, run_id: str) -> Run | None:
     return session.scalar(sa.select(Run).where(Run.id == run_id))
 

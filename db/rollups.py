@@ -14,6 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from db import bulk
 from db.buckets import Buckets, Ints, coarsen, joined, nothing, points
 from db.models import Metric, Rollup, Segment, Step
 from lossguard.protocol import NON_FINITE, STANDARD_METRICS
@@ -54,12 +55,19 @@ def pieces(level: int, low: int, high: int, sealed: int) -> Iterator[tuple[int, 
         yield from pieces(level - 1, end, high, sealed)
 
 
-def metric_numbers(session: Session, *, run_pk: int, names: Iterable[str] = ()) -> dict[str, int]:
-    """The numbers of the run's metrics by name; `names` that are new get one."""
-    found = sa.select(Metric.name, Metric.number).where(Metric.run_pk == run_pk)
-    numbers = {name: number for name, number in session.execute(found)}
+class TooManyMetrics(ValueError):
+    """A run has more metrics than it may."""
+
+
+def metric_numbers(
+    session: Session, *, run_pk: int, names: Iterable[str] = (), limit: int | None = None
+) -> dict[str, int]:
+    """The numbers of the run's metrics by name; `names` that are new get one. Raises TooManyMetrics beyond `limit`."""
+    numbers = dict(bulk.read(session, "SELECT name, number FROM metrics WHERE run_pk = ?", (run_pk,)))
     new = [name for name in names if name not in numbers]
     fresh = {name: number for number, name in enumerate(new, start=len(numbers))}
+    if fresh and limit is not None and len(numbers) + len(fresh) > limit:
+        raise TooManyMetrics(f"a run may have {limit} metrics; {new[-1]!r} is one too many")
     if fresh:
         rows = [{"run_pk": run_pk, "number": number, "name": name} for name, number in fresh.items()]
         session.execute(sa.insert(Metric), rows)
@@ -130,17 +138,17 @@ def _stretches(starts: Ints, size: int) -> Iterator[tuple[int, int]]:
 
 def children(session: Session, place: Place, *, level: int, low: int, high: int) -> Buckets:
     """What the buckets [low, high) of `level` are made of: the level below, or the steps; every metric of the run."""
-    if low >= high:
+    if low >= high or not place.numbers:
         return nothing()
     if level == 1:
         return stored_points(session, place, low=low, high=high)
-    columns = [Rollup.metric, *(getattr(Rollup, name) for name in KEPT)]
-    found = sa.select(*columns).where(
-        *(Rollup.run_pk == place.run_pk, Rollup.segment == place.segment, Rollup.level == level - 1),
-        *(Rollup.start >= low, Rollup.start < high),
-        Rollup.metric.in_(place.numbers.values()),  # all of them, so that the key serves
+    rows = bulk.read(
+        session,
+        f"SELECT metric, {', '.join(bulk.quoted(KEPT))} FROM rollups WHERE run_pk = ? AND segment = ? AND level = ?"
+        f" AND start >= ? AND start < ? AND metric IN ({', '.join('?' * len(place.numbers))}) ORDER BY metric, start",
+        (place.run_pk, place.segment, level - 1, low, high, *place.numbers.values()),  # every metric: the key serves
     )
-    return from_rows(session.execute(found.order_by(Rollup.metric, Rollup.start)).all())
+    return from_rows(rows)
 
 
 def from_rows(rows: Sequence[Any]) -> Buckets:
@@ -192,21 +200,12 @@ def of_columns(rows: Sequence[Any], numbers: Mapping[str, int]) -> Buckets:
 def _write(session: Session, place: Place, level: int, buckets: Buckets) -> None:
     if len(buckets) == 0:
         return
-    session.execute(sa.insert(Rollup), as_rows(place, level, buckets))
-
-
-def as_rows(place: Place, level: int, buckets: Buckets) -> list[dict[str, Any]]:
-    """Rows for the table, NULL in place of what no finite value tells."""
     columns = {name: getattr(buckets, name).tolist() for name in KEPT}
     if not buckets.count.all():
         for name in NUMBERS:
             columns[name] = [None if value != value else value for value in columns[name]]
-    same = {"run_pk": place.run_pk, "segment": place.segment, "level": level}
-    names = ["metric", *columns]
-    return [
-        same | dict(zip(names, values, strict=True))
-        for values in zip(buckets.key.tolist(), *columns.values(), strict=True)
-    ]
+    same = {"run_pk": place.run_pk, "segment": place.segment, "level": level, "metric": buckets.key.tolist()}
+    bulk.insert(session, Rollup, same | columns)
 
 
 def fill_in(session: Session, chunk: int = 50_000) -> None:

@@ -1,16 +1,16 @@
 """Step reports as rows and back: where non-finite numbers leave the numeric columns and come back to them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from db import rollups
-from db.buckets import Buckets, Floats, Ints, joined, points
+from db import bulk, rollups
+from db.buckets import Buckets, Ints, nothing, points
+from db.columns import Numbers, perplexity
 from db.models import Run, Segment, Step
 from lossguard.protocol import NON_FINITE, STANDARD_METRICS, encode_number
 
@@ -36,19 +36,21 @@ def insert_steps(
     segment: int,
     steps: Sequence[int],
     times: Sequence[float],
-    metrics: Mapping[str, Column],
+    metrics: Mapping[str, Column | Numbers],
+    max_metrics: int | None = None,
 ) -> None:
     """Insert one wide row per step, and what the roll-ups gain by it. The caller then lets the segment grow.
 
     `metrics` holds columns as long as `steps`, which rise; None where a metric is absent.
+    Raises rollups.TooManyMetrics when the run would have more than `max_metrics`.
     """
     if not steps:
         return
-    columns = {name: _Numbers.of(column) for name, column in metrics.items()}
+    columns = {name: one if isinstance(one, Numbers) else Numbers.of(one) for name, one in metrics.items()}
     if "loss" in columns and "perplexity" not in columns:
-        columns["perplexity"] = _perplexity(columns["loss"])
-    session.execute(sa.insert(Step), _rows(run, segment, steps, times, columns))
-    numbers = rollups.metric_numbers(session, run_pk=run.pk, names=columns)
+        columns["perplexity"] = perplexity(columns["loss"])
+    numbers = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics)
+    bulk.insert(session, Step, _table(run, segment, steps, times, columns))
     grown = session.get(Segment, (run.pk, segment))
     before = None if grown is None else grown.last_step
     rollups.grow(
@@ -60,71 +62,43 @@ def insert_steps(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Numbers:
-    """A column of a report: float64[N], where `reported` is not False; `plain` tells that all are there and finite."""
-
-    values: Floats
-    reported: NDArray[np.bool_]
-    finite: NDArray[np.bool_]
-    plain: bool
-
-    @classmethod
-    def of(cls, column: Column) -> "_Numbers":
-        values = np.array(column, dtype=np.float64)  # None becomes NaN
-        finite = np.isfinite(values)
-        if finite.all():
-            return cls(values, finite, finite, True)
-        reported = finite | np.fromiter((value is not None for value in column), dtype=bool, count=len(values))
-        return cls(values, reported, finite, False)
-
-    def stored(self, convert: Callable[[float], float]) -> list[float | None]:
-        """What the numeric column holds: NULL where the value is absent or not finite."""
-        if self.plain:
-            return list(map(convert, self.values.tolist()))
-        return [convert(value) if fine else None for value, fine in zip(self.values.tolist(), self.finite, strict=True)]
+def _table(
+    run: Run, segment: int, steps: Sequence[int], times: Sequence[float], columns: Mapping[str, Numbers]
+) -> dict[str, Any]:
+    table: dict[str, Any] = {"run_pk": run.pk, "segment": segment, "step": list(steps), "time": list(times)}
+    for name in STANDARD_METRICS:
+        if name in columns:
+            table[name] = columns[name].stored(int if name in WHOLE_NUMBERS else None)
+    extra, strange = _json_columns(columns)
+    for name, cells in (("extra", extra), ("non_finite", strange)):
+        if cells:
+            table[name] = [json.dumps(cells[at]) if at in cells else None for at in range(len(steps))]
+    return table
 
 
-def _perplexity(loss: _Numbers) -> _Numbers:
-    """exp(loss), where that is a number that can be stored."""
-    fits = loss.finite & (loss.values <= 700)
-    values = np.exp(np.where(fits, loss.values, 0.0))
-    return _Numbers(values, fits, fits, bool(fits.all()))
-
-
-def _rows(
-    run: Run, segment: int, steps: Sequence[int], times: Sequence[float], columns: Mapping[str, _Numbers]
-) -> list[dict[str, Any]]:
-    standard = {
-        name: columns[name].stored(int if name in WHOLE_NUMBERS else float)
-        for name in STANDARD_METRICS
-        if name in columns
-    }
-    names = ["step", "time", *standard]
-    same = {"run_pk": run.pk, "segment": segment, "extra": None, "non_finite": None}
-    rows = [
-        same | dict(zip(names, values, strict=True)) for values in zip(steps, times, *standard.values(), strict=True)
-    ]
+def _json_columns(columns: Mapping[str, Numbers]) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
+    """By position: the metrics without a column of their own, and the values that are not finite."""
+    extra: dict[int, dict[str, Any]] = {}
+    strange: dict[int, dict[str, Any]] = {}
     for name, column in columns.items():
         if name not in STANDARD_METRICS:
             for at in np.flatnonzero(column.finite).tolist():
-                rows[at]["extra"] = (rows[at]["extra"] or {}) | {name: float(column.values[at])}
+                extra.setdefault(at, {})[name] = float(column.values[at])
         if not column.plain:
             for at in np.flatnonzero(column.reported & ~column.finite).tolist():
-                mark = {name: encode_number(float(column.values[at]))}
-                rows[at]["non_finite"] = (rows[at]["non_finite"] or {}) | mark
-    return rows
+                strange.setdefault(at, {})[name] = encode_number(float(column.values[at]))
+    return extra, strange
 
 
-def _points(steps: Ints, columns: Mapping[str, _Numbers], numbers: Mapping[str, int]) -> Buckets:
-    """Every reported value of the report."""
-    parts = [
-        points(
-            np.full(int(column.reported.sum()), numbers[name]), steps[column.reported], column.values[column.reported]
-        )
-        for name, column in columns.items()
-    ]
-    return joined(parts)
+def _points(steps: Ints, columns: Mapping[str, Numbers], numbers: Mapping[str, int]) -> Buckets:
+    """Every reported value of the report, metric by metric."""
+    if not columns:
+        return nothing()
+    chosen = sorted(columns.items(), key=lambda pair: numbers[pair[0]])
+    reported = np.concatenate([column.reported for _, column in chosen])
+    key = np.repeat([numbers[name] for name, _ in chosen], len(steps))
+    values = np.concatenate([column.values for _, column in chosen])
+    return points(key[reported], np.tile(steps, len(chosen))[reported], values[reported])
 
 
 def metric_value(step: Step, name: str) -> float | None:
