@@ -198,12 +198,10 @@ def withdraw_order(session: Session, *, order: Order, detail: str, now: float) -
 
 
 def save_watch(session: Session, *, run: Run, state: dict[str, Any]) -> None:
-    row = session.get(WatchState, run.pk)
-    if row is None:
-        session.add(WatchState(run_pk=run.pk, state=state))
-    else:
-        row.state = state
-    session.flush()
+    """Keep the state of the run's Watch. It is large: written without reading the old one again."""
+    changed = sa.update(WatchState).where(WatchState.run_pk == run.pk).values(state=state)
+    if session.connection().execute(changed).rowcount == 0:
+        session.connection().execute(sa.insert(WatchState).values(run_pk=run.pk, state=state))
 
 
 NUM_SNAPSHOTS = 64
@@ -211,12 +209,17 @@ NUM_SNAPSHOTS = 64
 
 def save_snapshot(session: Session, *, run: Run, segment: int, step: int, state: dict[str, Any]) -> None:
     """Keep a detectors' state for later forks; the oldest beyond NUM_SNAPSHOTS goes."""
-    session.merge(DetectorSnapshot(run_pk=run.pk, segment=segment, step=step, state=state))
-    session.flush()
-    newest = sa.select(DetectorSnapshot.segment, DetectorSnapshot.step).where(DetectorSnapshot.run_pk == run.pk)
-    ordered = newest.order_by(DetectorSnapshot.segment.desc(), DetectorSnapshot.step.desc())
-    for old_segment, old_step in session.execute(ordered.offset(NUM_SNAPSHOTS)).all():
-        session.delete(session.get_one(DetectorSnapshot, (run.pk, old_segment, old_step)))
+    key = (DetectorSnapshot.run_pk, DetectorSnapshot.segment, DetectorSnapshot.step)
+    connection = session.connection()
+    found = sa.select(*key).where(DetectorSnapshot.run_pk == run.pk)
+    kept = [tuple(row) for row in connection.execute(found.order_by(key[1].desc(), key[2].desc()))]
+    if (run.pk, segment, step) in kept:
+        return
+    values = {"run_pk": run.pk, "segment": segment, "step": step, "state": state}
+    connection.execute(sa.insert(DetectorSnapshot).values(values))
+    for old in sorted([*kept, (run.pk, segment, step)])[:-NUM_SNAPSHOTS]:
+        oldest = [column == value for column, value in zip(key, old, strict=True)]
+        connection.execute(sa.delete(DetectorSnapshot).where(*oldest))
 
 
 def finish_run(session: Session, *, run: Run, state: RunState, at: float, now: float) -> None:

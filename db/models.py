@@ -7,7 +7,18 @@ says which kind it was, so that no aggregate is poisoned and none is lost.
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Integer, MetaData, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    SmallInteger,
+    String,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAMING = {
@@ -225,3 +236,39 @@ class DetectorSnapshot(Base):
     segment: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     state: Mapped[dict[str, Any]]
+
+
+class Metric(Base):
+    """The name of a metric that a run has reported, numbered within the run as the names appeared."""
+
+    __tablename__ = "metrics"
+    __table_args__ = (UniqueConstraint("run_pk", "name"),)
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(String(128))
+
+
+class Rollup(Base):
+    """A metric over one bucket of a segment's steps (see db.rollups). No number in it is NaN or infinite."""
+
+    __tablename__ = "rollups"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """`Metric.number`"""
+    level: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    start: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """The multiple of the level's width at which the bucket begins."""
+    first_step: Mapped[int] = mapped_column(BigInteger)
+    last_step: Mapped[int] = mapped_column(BigInteger)
+    count: Mapped[int] = mapped_column(BigInteger)
+    """Finite values; min to last are of these, NULL where there is none."""
+    non_finite: Mapped[int] = mapped_column(BigInteger)
+    min: Mapped[float | None]
+    max: Mapped[float | None]
+    mean: Mapped[float | None]
+    first: Mapped[float | None]
+    last: Mapped[float | None]

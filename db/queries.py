@@ -1,7 +1,6 @@
 """Everything that reads the store: keyword-only functions named by their question."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +12,7 @@ from db.models import (
     Event,
     Incident,
     Intervention,
+    Metric,
     Order,
     Run,
     Segment,
@@ -20,7 +20,8 @@ from db.models import (
     Step,
     WatchState,
 )
-from db.step_rows import metric_column, non_finite_text
+from db.series import Series as Series
+from db.series import series as series
 from lossguard.protocol import STANDARD_METRICS, OrderState
 
 
@@ -28,6 +29,10 @@ def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:
     """All runs, the newest first."""
     found = sa.select(Run).order_by(Run.started_at.desc(), Run.pk.desc())
     return session.scalars(found if project is None else found.where(Run.project == project)).all()
+
+
+def num_runs(session: Session) -> int:
+    return session.scalar(sa.select(sa.func.count()).select_from(Run)) or 0
 
 
 def run_named(session: Session, *, run_id: str) -> Run | None:
@@ -88,12 +93,8 @@ def snapshot_before(session: Session, *, run: Run, step: int) -> tuple[int, dict
 
 
 def metric_names(session: Session, *, run: Run) -> list[str]:
-    """The names that the run's newest steps carry: standard ones first."""
-    found = sa.select(Step).where(Step.run_pk == run.pk).order_by(Step.segment.desc(), Step.step.desc()).limit(100)
-    seen: set[str] = set()
-    for step in session.scalars(found):
-        seen |= {name for name in STANDARD_METRICS if getattr(step, name) is not None}
-        seen |= set(step.extra or {}) | set(step.non_finite or {})
+    """The names that the run has reported: standard ones first."""
+    seen = set(session.scalars(sa.select(Metric.name).where(Metric.run_pk == run.pk)))
     return [name for name in STANDARD_METRICS if name in seen] + sorted(seen - set(STANDARD_METRICS))
 
 
@@ -115,113 +116,9 @@ def newest_step(session: Session, *, run: Run) -> Step | None:
     return None
 
 
-@dataclass(slots=True)
-class Series:
-    """A metric over steps in buckets; columns of equal length, in step order.
-
-    With at most one step a bucket, min = max = mean = last is the value itself. `non_finite` counts the values that
-    were NaN or infinite: they are in no other column (min, max, mean and last are None where nothing else was).
-    """
-
-    first_step: list[int] = field(default_factory=list)
-    last_step: list[int] = field(default_factory=list)
-    min: list[float | None] = field(default_factory=list)
-    max: list[float | None] = field(default_factory=list)
-    mean: list[float | None] = field(default_factory=list)
-    last: list[float | None] = field(default_factory=list)
-    count: list[int] = field(default_factory=list)
-    non_finite: list[int] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.first_step)
-
-
-def series(
-    session: Session,
-    *,
-    run: Run,
-    stretches: Sequence[Stretch],
-    metric: str,
-    first: int | None = None,
-    last: int | None = None,
-    points: int = 1500,
-) -> Series:
-    """`metric` over the steps [first, last] of these stretches in about `points` buckets, exactly: no spike is hidden.
-
-    The range is cut before the buckets are made, and the buckets lie on multiples of their width, so that a chart
-    that grows does not jump. Raises ValueError when `points` is below 1.
-    """
-    if points < 1:
-        raise ValueError(f"points must be at least 1, not {points}")
-    spans = [_span(session, run, stretch, first, last) for stretch in stretches]
-    known = [span for span in spans if span is not None]
-    if not known:
-        return Series()
-    width = max(1, -(-(max(high for _, high in known) - min(low for low, _ in known) + 1) // points))
-    result = Series()
-    for stretch in stretches:
-        _add_buckets(result, session, run, stretch, metric, width, first, last)
-    return result
-
-
 def _within(select: Any, run: Run, stretch: Stretch, first: int | None, last: int | None) -> Any:
     low = stretch.first if first is None else max(first, stretch.first)
     select = select.where(Step.run_pk == run.pk, Step.segment == stretch.segment, Step.step >= low)
     if stretch.last is not None:
         select = select.where(Step.step < stretch.last)
     return select if last is None else select.where(Step.step <= last)
-
-
-def _span(session: Session, run: Run, stretch: Stretch, first: int | None, last: int | None) -> tuple[int, int] | None:
-    low, high = session.execute(
-        _within(sa.select(sa.func.min(Step.step), sa.func.max(Step.step)), run, stretch, first, last)
-    ).one()
-    return None if low is None else (low, high)
-
-
-def _add_buckets(
-    result: Series,
-    session: Session,
-    run: Run,
-    stretch: Stretch,
-    metric: str,
-    width: int,
-    first: int | None,
-    last: int | None,
-) -> None:
-    value, strange = metric_column(metric), non_finite_text(metric)
-    bucket = Step.step.op("/")(width) if width > 1 else Step.step  # whole-number division in both databases
-    summary = sa.select(
-        sa.func.min(Step.step),
-        sa.func.max(Step.step),
-        sa.func.min(value),
-        sa.func.max(value),
-        sa.func.avg(value),
-        sa.func.count(value),
-        sa.func.count(strange),
-        sa.func.max(Step.step).filter(value.is_not(None)).label("last_finite"),
-    )
-    summary = _within(summary, run, stretch, first, last).where(sa.or_(value.is_not(None), strange.is_not(None)))
-    rows = session.execute(summary.group_by(bucket).order_by(bucket)).all()
-    lasts = _values_at(session, run, stretch, value, [row.last_finite for row in rows if row.last_finite is not None])
-    for low, high, least, most, mean, count, num_strange, last_finite in rows:
-        result.first_step.append(low)
-        result.last_step.append(high)
-        result.min.append(least)
-        result.max.append(most)
-        result.mean.append(mean)
-        result.last.append(lasts.get(last_finite))
-        result.count.append(count)
-        result.non_finite.append(num_strange)
-
-
-def _values_at(
-    session: Session, run: Run, stretch: Stretch, value: sa.ColumnElement[Any], steps: list[int]
-) -> dict[int, float]:
-    found: dict[int, float] = {}
-    for start in range(0, len(steps), 500):
-        chosen = sa.select(Step.step, value).where(
-            Step.run_pk == run.pk, Step.segment == stretch.segment, Step.step.in_(steps[start : start + 500])
-        )
-        found.update({step: number for step, number in session.execute(chosen)})
-    return found

@@ -1,13 +1,17 @@
 """Step reports as rows and back: where non-finite numbers leave the numeric columns and come back to them."""
 
-import math
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.models import Run, Step
+from db import bulk, rollups
+from db.buckets import Buckets, Ints, nothing, points
+from db.columns import Numbers, perplexity
+from db.models import Run, Segment, Step
 from lossguard.protocol import NON_FINITE, STANDARD_METRICS, encode_number
 
 WHOLE_NUMBERS = ("tokens", "batch_index")
@@ -32,46 +36,69 @@ def insert_steps(
     segment: int,
     steps: Sequence[int],
     times: Sequence[float],
-    metrics: Mapping[str, Column],
+    metrics: Mapping[str, Column | Numbers],
+    max_metrics: int | None = None,
 ) -> None:
-    """Insert one wide row per step; `metrics` holds columns as long as `steps`, None where a metric is absent."""
+    """Insert one wide row per step, and what the roll-ups gain by it. The caller then lets the segment grow.
+
+    `metrics` holds columns as long as `steps`, which rise; None where a metric is absent.
+    Raises rollups.TooManyMetrics when the run would have more than `max_metrics`.
+    """
     if not steps:
         return
-    columns = {name: metrics[name] for name in STANDARD_METRICS if name in metrics}
+    columns = {name: one if isinstance(one, Numbers) else Numbers.of(one) for name, one in metrics.items()}
     if "loss" in columns and "perplexity" not in columns:
-        columns["perplexity"] = [_perplexity(loss) for loss in columns["loss"]]
-    others = {name: column for name, column in metrics.items() if name not in STANDARD_METRICS}
-    strange = _non_finite(metrics, len(steps))
-    rows: list[dict[str, Any]] = [
-        {"run_pk": run.pk, "segment": segment, "step": step, "time": time, "extra": None, "non_finite": None}
-        for step, time in zip(steps, times, strict=True)
-    ]
-    for name, column in columns.items():
-        convert = int if name in WHOLE_NUMBERS else float
-        for row, value in zip(rows, column, strict=True):
-            row[name] = None if value is None or not math.isfinite(value) else convert(value)
-    for name, column in others.items():
-        for row, value in zip(rows, column, strict=True):
-            if value is not None and math.isfinite(value):
-                row["extra"] = (row["extra"] or {}) | {name: value}
-    for position, names in strange.items():
-        rows[position]["non_finite"] = names
-    session.execute(sa.insert(Step), rows)
+        columns["perplexity"] = perplexity(columns["loss"])
+    numbers = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics)
+    bulk.insert(session, Step, _table(run, segment, steps, times, columns))
+    grown = session.get(Segment, (run.pk, segment))
+    before = None if grown is None else grown.last_step
+    rollups.grow(
+        session,
+        rollups.Place(run.pk, segment, numbers),
+        _points(np.asarray(steps, dtype=np.int64), columns, numbers),
+        before=before,
+        after=max(steps[-1], steps[-1] if before is None else before),
+    )
 
 
-def _perplexity(loss: float | None) -> float | None:
-    return None if loss is None or not math.isfinite(loss) or loss > 700 else math.exp(loss)
+def _table(
+    run: Run, segment: int, steps: Sequence[int], times: Sequence[float], columns: Mapping[str, Numbers]
+) -> dict[str, Any]:
+    table: dict[str, Any] = {"run_pk": run.pk, "segment": segment, "step": list(steps), "time": list(times)}
+    for name in STANDARD_METRICS:
+        if name in columns:
+            table[name] = columns[name].stored(int if name in WHOLE_NUMBERS else None)
+    extra, strange = _json_columns(columns)
+    for name, cells in (("extra", extra), ("non_finite", strange)):
+        if cells:
+            table[name] = [json.dumps(cells[at]) if at in cells else None for at in range(len(steps))]
+    return table
 
 
-def _non_finite(metrics: Mapping[str, Column], num_steps: int) -> dict[int, dict[str, Any]]:
-    """Row position -> {metric: "NaN" | "Infinity" | "-Infinity"}, for the rows that have any."""
+def _json_columns(columns: Mapping[str, Numbers]) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
+    """By position: the metrics without a column of their own, and the values that are not finite."""
+    extra: dict[int, dict[str, Any]] = {}
     strange: dict[int, dict[str, Any]] = {}
-    for name, column in metrics.items():
-        assert len(column) == num_steps
-        for position, value in enumerate(column):
-            if value is not None and not math.isfinite(value):
-                strange.setdefault(position, {})[name] = encode_number(value)
-    return strange
+    for name, column in columns.items():
+        if name not in STANDARD_METRICS:
+            for at in np.flatnonzero(column.finite).tolist():
+                extra.setdefault(at, {})[name] = float(column.values[at])
+        if not column.plain:
+            for at in np.flatnonzero(column.reported & ~column.finite).tolist():
+                strange.setdefault(at, {})[name] = encode_number(float(column.values[at]))
+    return extra, strange
+
+
+def _points(steps: Ints, columns: Mapping[str, Numbers], numbers: Mapping[str, int]) -> Buckets:
+    """Every reported value of the report, metric by metric."""
+    if not columns:
+        return nothing()
+    chosen = sorted(columns.items(), key=lambda pair: numbers[pair[0]])
+    reported = np.concatenate([column.reported for _, column in chosen])
+    key = np.repeat([numbers[name] for name, _ in chosen], len(steps))
+    values = np.concatenate([column.values for _, column in chosen])
+    return points(key[reported], np.tile(steps, len(chosen))[reported], values[reported])
 
 
 def metric_value(step: Step, name: str) -> float | None:

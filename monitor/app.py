@@ -1,18 +1,18 @@
 """The collector as an ASGI application. Importing this module creates nothing."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import sqlalchemy as sa
-from fastapi import Depends, FastAPI, Request
-from fastapi.responses import Response
+from fastapi import Depends, FastAPI
 from prometheus_client import CollectorRegistry
 
 from db.engine import create_engine
 from lossguard.protocol import API
 from monitor import problems
 from monitor.dependencies import authorized
+from monitor.limits import Limits
 from monitor.routes import health, orders, runs, series
 from monitor.settings import Settings
 from monitor.telemetry import Counters, RunsCollector
@@ -39,17 +39,9 @@ def create_app(
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
     app.state.registry, app.state.counters = registry, Counters(registry)
     problems.install(app)
-    app.middleware("http")(_refuse_large_bodies)
+    app.add_middleware(Limits, settings=settings)
     for router in (runs.router, series.router, orders.router):
         app.include_router(router, prefix=API, dependencies=[Depends(authorized)])
     app.include_router(health.open_router)
     app.include_router(health.router, dependencies=[Depends(authorized)])
     return app
-
-
-async def _refuse_large_bodies(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    limit = request.app.state.settings.max_report_bytes
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > limit:
-        return problems.too_large(limit)
-    return await call_next(request)

@@ -33,10 +33,16 @@ def _counters(request: Request) -> Counters:
     return counters
 
 
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
 # scope="function": the transaction has ended before the answer is sent, so what is acknowledged is stored.
 Reading = Annotated[Session, Depends(_reading, scope="function")]
 Writing = Annotated[Session, Depends(_writing, scope="function")]
 Now = Annotated[float, Depends(_now)]
+Config = Annotated[Settings, Depends(_settings)]
 Telemetry = Annotated[Counters, Depends(_counters)]
 
 

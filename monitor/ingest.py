@@ -1,18 +1,21 @@
 """One report, one transaction: drop what is known, store the rest, advance the detection, answer with open orders."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import sqlalchemy as sa
+import numpy as np
 from sqlalchemy.orm import Session
 
-from db import commands, queries, step_rows
+from db import bulk, commands, queries, step_rows
+from db.columns import Numbers
 from db.models import Order, Run, Segment
+from db.rollups import TooManyMetrics
 from lossguard.protocol import OrderState, RunState
 from monitor import watching
-from monitor.columns import Column, decode, rows
+from monitor.columns import decode, rows
 from monitor.detection import Effect, Watch
-from monitor.problems import Problem, bad_report, unknown
+from monitor.problems import Problem, bad_report, full, unknown
 from monitor.schemas import AnswerIn, EventIn, FinishIn, ReportIn, RunIn, SegmentIn
 
 
@@ -31,19 +34,24 @@ class Fresh:
 
     steps: list[int]
     times: list[float]
-    metrics: Mapping[str, Column]
+    metrics: Mapping[str, Numbers]
 
     def between(self, first: int, last: int) -> "Fresh":
         """The rows at positions [first, last)."""
-        metrics = {name: column[first:last] for name, column in self.metrics.items()}
+        if (first, last) == (0, len(self.steps)):
+            return self
+        metrics = {name: column.at(slice(first, last)) for name, column in self.metrics.items()}
         return Fresh(self.steps[first:last], self.times[first:last], metrics)
 
 
-def register(session: Session, spec: RunIn, *, now: float) -> tuple[Run, bool]:
-    """The run, made when it is new: (run, whether it was)."""
-    return commands.register_run(
+def register(session: Session, spec: RunIn, *, now: float, max_runs: int | None = None) -> tuple[Run, bool]:
+    """The run, made when it is new: (run, whether it was). Raises Problem 429 when there are `max_runs` others."""
+    run, is_new = commands.register_run(
         session, values=spec.model_dump() | {"config": watching.encode(spec.config), "policy": None}, now=now
     )
+    if is_new and max_runs is not None and queries.num_runs(session) > max_runs:
+        raise full(max_runs)
+    return run, is_new
 
 
 def open_segment(session: Session, run_id: str, spec: SegmentIn, *, now: float) -> Segment:
@@ -78,7 +86,9 @@ def locked(session: Session, run_id: str) -> Run:
     return run
 
 
-def take_report(session: Session, run_id: str, report: ReportIn, *, now: float) -> Receipt:
+def take_report(
+    session: Session, run_id: str, report: ReportIn, *, now: float, max_metrics: int | None = None
+) -> Receipt:
     """Store a report and act on it. Raises Problem when it is malformed: then nothing of it is stored."""
     metrics = decode(report)
     run = locked(session, run_id)
@@ -86,13 +96,27 @@ def take_report(session: Session, run_id: str, report: ReportIn, *, now: float) 
     if segment is None:
         raise bad_report(f"the run has no segment {report.segment}; open it first", "segment")
     run.last_report_at = now
-    known = step_rows.known_steps(session, run=run, segment=segment.number, steps=report.steps)
+    known = set()
+    if report.steps and segment.last_step is not None and report.steps[0] <= segment.last_step:
+        known = step_rows.known_steps(session, run=run, segment=segment.number, steps=report.steps)
     fresh = _without(known, Fresh(report.steps, report.times, metrics))
     if fresh.steps and segment.fork_step is None:
         commands.settle_fork(session, run=run, segment=segment, first_step=fresh.steps[0])
         if segment.number > 0:
             _fork(session, run, segment, now)
-    _store_and_watch(session, run, segment, report, fresh, now)
+    try:
+        step_rows.insert_steps(
+            session,
+            run=run,
+            segment=segment.number,
+            steps=fresh.steps,
+            times=fresh.times,
+            metrics=fresh.metrics,
+            max_metrics=max_metrics,
+        )
+    except TooManyMetrics as error:
+        raise bad_report(f"{error}; raise LOSSGUARD_MAX_METRICS for more", "metrics") from None
+    _watch(session, run, segment, report, fresh, now)
     return Receipt(len(fresh.steps), len(known), queries.orders(session, run=run, open_only=True))
 
 
@@ -103,14 +127,11 @@ def _without(known: set[int], given: Fresh) -> Fresh:
     return Fresh(
         [given.steps[position] for position in kept],
         [given.times[position] for position in kept],
-        {name: [column[position] for position in kept] for name, column in given.metrics.items()},
+        {name: column.at(np.array(kept, dtype=np.int64)) for name, column in given.metrics.items()},
     )
 
 
-def _store_and_watch(session: Session, run: Run, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> None:
-    step_rows.insert_steps(
-        session, run=run, segment=segment.number, steps=fresh.steps, times=fresh.times, metrics=fresh.metrics
-    )
+def _watch(session: Session, run: Run, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> None:
     events = [event for event in report.events if _record_event(session, run, segment, event)]
     if report.restorable_steps is not None:
         run.restorable_steps = report.restorable_steps
@@ -130,10 +151,10 @@ def _store_and_watch(session: Session, run: Run, segment: Segment, report: Repor
 
 def _is_newest(session: Session, run: Run, segment: Segment) -> bool:
     """Whether the detection follows this segment: late reports of one that was left are stored only."""
-    newest = session.scalar(
-        sa.select(sa.func.max(Segment.number)).where(Segment.run_pk == run.pk, Segment.fork_step.is_not(None))
+    newest = bulk.read(
+        session, "SELECT max(number) FROM segments WHERE run_pk = ? AND fork_step IS NOT NULL", (run.pk,)
     )
-    return newest is None or segment.number >= newest
+    return newest[0][0] is None or segment.number >= newest[0][0]
 
 
 def _record_event(session: Session, run: Run, segment: Segment, event: EventIn) -> bool:
@@ -155,7 +176,7 @@ def _feed(watch: Watch, fresh: Fresh, events: list[EventIn], restorable: list[in
     start = 0
     for event in sorted(events, key=lambda event: -1 if event.step is None else event.step):
         step = watch_step(event, fresh)
-        end = sum(known < step for known in fresh.steps)
+        end = bisect_left(fresh.steps, step)
         if end > start:
             effects += _feed_rows(watch, fresh.between(start, end), restorable)
             start = end

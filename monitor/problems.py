@@ -16,9 +16,17 @@ log = logging.getLogger(__name__)
 class Problem(Exception):
     """A request that cannot be served: `status` 4xx, a sentence, and where in the request it went wrong."""
 
-    def __init__(self, status: int, title: str, detail: str, where: Sequence[str | int] = ()) -> None:
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        where: Sequence[str | int] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status, self.title, self.detail, self.where = status, title, detail, list(where)
+        self.headers = headers
 
 
 def bad_report(detail: str, *where: str | int) -> Problem:
@@ -38,7 +46,7 @@ def _answer(
 
 def _of_problem(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Problem)
-    return _answer(error.status, error.title, error.detail, error.where)
+    return _answer(error.status, error.title, error.detail, error.where, error.headers)
 
 
 def _of_http(_request: Request, error: Exception) -> JSONResponse:
@@ -74,6 +82,20 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler)
 
 
+def too_large_detail(limit: int) -> str:
+    return f"a request body may have {limit} bytes; send the report in parts, or raise LOSSGUARD_MAX_REPORT_BYTES"
+
+
 def too_large(limit: int) -> JSONResponse:
-    detail = f"a request body may have {limit} bytes; send the report in parts, or raise LOSSGUARD_MAX_REPORT_BYTES"
-    return _answer(413, "the request is too large; nothing of it was stored", detail, ["body"])
+    return _answer(413, "the request is too large; nothing of it was stored", too_large_detail(limit), ["body"])
+
+
+def busy() -> JSONResponse:
+    detail = "the collector has all the work that it takes at once; nothing was stored, send it again after a second"
+    return _answer(429, "the collector is busy", detail, [], {"Retry-After": "1"})
+
+
+def full(limit: int) -> Problem:
+    """There is no room for another run."""
+    detail = f"the store holds {limit} runs, as many as it may; delete some, or raise LOSSGUARD_MAX_RUNS"
+    return Problem(429, "there is no room for another run", detail, ["body", "id"], {"Retry-After": "60"})

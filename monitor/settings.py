@@ -19,6 +19,14 @@ class Settings(BaseSettings):
     """When set, every route but /healthz asks for it as a bearer token."""
     max_report_bytes: int = Field(default=16 * 2**20, ge=1024)
     """A request body larger than this is refused with 413."""
+    max_requests_at_once: int = Field(default=64, ge=1)
+    """Requests being served or waiting for it; a further one is answered with 429 and Retry-After."""
+    max_bytes_at_once: int = Field(default=64 * 2**20, ge=1024)
+    """Bytes of the bodies of these requests; what would go beyond is answered with 429 and Retry-After."""
+    max_runs: int = Field(default=100_000, ge=1)
+    """Runs in the store; a further one is answered with 429 until some are deleted."""
+    max_metrics: int = Field(default=1_000, ge=1)
+    """Names of metrics in one run; a report that brings more is refused with 422."""
 
 
 class UnsafeBind(ValueError):

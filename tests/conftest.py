@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +10,13 @@ import sqlalchemy as sa
 
 from db import migrate
 from db.engine import create_engine
+from tests import postgres
 
 # The models under test are tiny: threads that wait for each other cost more than they bring. Set before torch is there.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-POSTGRES_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 HAS = {
-    "postgresql": bool(POSTGRES_PROGRAMS),
+    "postgresql": bool(postgres.PROGRAMS),
     "chromium": shutil.which("chromium") is not None,
 }
 
@@ -33,27 +31,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """A PostgreSQL server of our own on a socket in a temporary folder: the URL without a database name."""
-    programs = POSTGRES_PROGRAMS[-1].parent
-    with tempfile.TemporaryDirectory(prefix="lossguard-pg-") as folder:
-        # PostgreSQL refuses to run as root; Debian's package brings a user for it.
-        become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        if become:
-            shutil.chown(folder, "postgres")
-        data = f"{folder}/data"
-        _run(*become, programs / "initdb", "-D", data, "-U", "lossguard", "--auth=trust", "--no-sync", "-E", "UTF8")
-        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-        _run(*become, programs / "pg_ctl", "-D", data, "-w", "-l", f"{folder}/log", "-o", options, "start")
-        try:
-            yield f"postgresql://lossguard@/{{name}}?host={folder}"
-        finally:
-            _run(*become, programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
-
-
-def _run(*command: str | Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, done.stdout + done.stderr
+def postgres_server() -> Iterator[postgres.Server]:
+    """A PostgreSQL server that the tests of this session share."""
+    with postgres.running() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("postgresql"))])
@@ -62,12 +43,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/lossguard.db"
         return
-    server: str = request.getfixturevalue("postgres_server")
+    server: postgres.Server = request.getfixturevalue("postgres_server")
     name = "t" + os.urandom(6).hex()
-    admin = create_engine(server.format(name="postgres"), isolation_level="AUTOCOMMIT")
+    admin = create_engine(server.url(), isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    yield server.format(name=name)
+    yield server.url(name)
     with admin.connect() as connection:
         connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
     admin.dispose()

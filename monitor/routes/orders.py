@@ -6,9 +6,10 @@ from fastapi import APIRouter, Body, Path
 
 from monitor import ingest, operate, views
 from monitor.dependencies import Now, Writing
+from monitor.parsing import Route
 from monitor.schemas import AnswerIn, RecordId, RollbackIn
 
-router = APIRouter(tags=["orders"])
+router = APIRouter(tags=["orders"], route_class=Route)
 InterventionId = Annotated[RecordId, Path()]
 
 

@@ -6,17 +6,18 @@ from fastapi import APIRouter, Response
 
 from db import queries
 from monitor import ingest, operate, views
-from monitor.dependencies import Now, Reading, Telemetry, Writing
+from monitor.dependencies import Config, Now, Reading, Telemetry, Writing
+from monitor.parsing import Route
 from monitor.problems import unknown
 from monitor.schemas import FinishIn, ReportIn, RunIn, SegmentIn
 
-router = APIRouter(prefix="/runs", tags=["runs"])
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=Route)
 
 
 @router.post("", status_code=201)
-def register(spec: RunIn, response: Response, session: Writing, now: Now) -> dict[str, Any]:
+def register(spec: RunIn, response: Response, session: Writing, now: Now, config: Config) -> dict[str, Any]:
     """Make a run, or take up one with the same id (200)."""
-    run, is_new = ingest.register(session, spec, now=now)
+    run, is_new = ingest.register(session, spec, now=now, max_runs=config.max_runs)
     if not is_new:
         response.status_code = 200
     return views.run(run)
@@ -54,9 +55,11 @@ def open_segment(run_id: str, spec: SegmentIn, session: Writing, now: Now) -> di
 
 
 @router.post("/{run_id}/reports")
-def report(run_id: str, spec: ReportIn, session: Writing, now: Now, telemetry: Telemetry) -> dict[str, Any]:
+def report(
+    run_id: str, spec: ReportIn, session: Writing, now: Now, config: Config, telemetry: Telemetry
+) -> dict[str, Any]:
     """Store step reports and answer with the orders that are open. An empty report is a heartbeat."""
-    receipt = ingest.take_report(session, run_id, spec, now=now)
+    receipt = ingest.take_report(session, run_id, spec, now=now, max_metrics=config.max_metrics)
     telemetry.count_report(receipt)
     return {
         "accepted": receipt.accepted,

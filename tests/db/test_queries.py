@@ -1,6 +1,7 @@
 """Series are exact, lines are live, and frames hold what was reported."""
 
 import math
+import uuid
 
 import pytest
 import sqlalchemy as sa
@@ -76,8 +77,7 @@ def test_buckets_agree_with_a_plain_loop(
     sqlite_engine: sa.Engine, values: list[float | None], points: int, name: str
 ) -> None:
     with writing(sqlite_engine) as session:
-        run = add_run(session)
-        session.execute(sa.text("DELETE FROM steps"))
+        run = add_run(session, uuid.uuid4().hex)
         segment = add_segment(session, run, "a")
         add_steps(session, run, segment, range(len(values)), **{name: values})
         series = queries.series(session, run=run, stretches=[Stretch(0, 0, None)], metric=name, points=points)

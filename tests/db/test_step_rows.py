@@ -1,6 +1,7 @@
 """A number comes back from the store as it was reported, whatever it is."""
 
 import math
+import uuid
 
 import pytest
 import sqlalchemy as sa
@@ -20,8 +21,7 @@ names = st.sampled_from(["loss", "grad_norm", "log_z", "eval/loss", "with space"
 @given(st.dictionaries(names, st.lists(numbers, min_size=3, max_size=3)))
 def test_every_number_survives_the_store(engine: sa.Engine, metrics: dict[str, list[float | None]]) -> None:
     with writing(engine) as session:
-        run = add_run(session)
-        session.execute(sa.text("DELETE FROM steps"))
+        run = add_run(session, uuid.uuid4().hex)
         step_rows.insert_steps(session, run=run, segment=0, steps=[1, 2, 3], times=[1.0, 2.0, 3.0], metrics=metrics)
     with reading(engine) as session:
         (rows,) = queries.steps_of(session, run=run, stretch=Stretch(0, 0, None))

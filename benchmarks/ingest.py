@@ -1,0 +1,133 @@
+"""How many steps a second the collector takes: over HTTP, into SQLite, all detectors on.
+
+    python -m benchmarks.ingest [--reports 300]
+
+A real collector process with a new store; this process posts reports of 1,000 steps with 8 metrics, encoded before, on
+one kept connection a run. First one run, then four at once.
+"""
+
+import argparse
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import urllib3
+
+from benchmarks.rows import Row, print_rows
+from lossguard.protocol import API
+
+SIZE, METRICS = 1_000, 8
+WANTED_US = 1e6 / 50_000
+
+
+def measure(reports: int = 300) -> Iterator[Row]:
+    for runs in (1, 4):
+        with tempfile.TemporaryDirectory() as folder, collector(f"sqlite:///{folder}/store.db") as (url, process):
+            bodies = [encoded_reports(seed, reports // runs) for seed in range(runs)]
+            before = _cpu_seconds(process)
+            seconds = _post_all(url, bodies)
+            used = _cpu_seconds(process) - before
+        steps = runs * (reports // runs) * SIZE
+        label = f"collector over HTTP into SQLite, {runs} run(s), {METRICS} metrics, reports of {SIZE:,}"
+        beside = f"{steps / seconds:,.0f} steps/s; the collector's own CPU: {1e6 * used / steps:.1f} us a step"
+        yield Row(label, 1e6 * seconds / steps, "us a step", WANTED_US, beside)
+
+
+@contextmanager
+def collector(database: str) -> Iterator[tuple[str, int]]:
+    """The URL and the process id of a collector."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"LOSSGUARD_DATABASE_URL": database, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "monitor", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until(lambda: urllib3.request("GET", f"{url}/readyz", retries=False).status == 200)
+        yield url, process.pid
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _cpu_seconds(process: int) -> float:
+    """What a process has used so far (Linux)."""
+    user, system = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _wait_until(ready: Callable[[], bool]) -> None:
+    for _ in range(300):
+        try:
+            if ready():
+                return
+        except urllib3.exceptions.HTTPError:
+            pass  # not listening yet
+        time.sleep(0.1)
+    raise TimeoutError("the collector did not come up in 30 s")
+
+
+def encoded_reports(seed: int, count: int) -> list[bytes]:
+    """Bodies of a quiet run: noise around a slow fall."""
+    noise = random.Random(seed)
+    return [json.dumps(_report(noise, at * SIZE)).encode() for at in range(count)]
+
+
+def _report(noise: random.Random, first: int) -> dict[str, object]:
+    steps = range(first, first + SIZE)
+    metrics = {
+        "loss": [2.5 + 3 / (1 + step / 500) + noise.gauss(0, 0.02) for step in steps],
+        "grad_norm": [0.5 + abs(noise.gauss(0, 0.05)) for _ in steps],
+        "log_z": [1.0 + noise.gauss(0, 0.01) for _ in steps],
+        "log_z_max": [2.0 + noise.random() for _ in steps],
+        "z_loss": [1e-4 * noise.random() for _ in steps],
+        "lr": [3e-4] * SIZE,
+        "tokens": [(step + 1) * 8192 for step in steps],
+        "step_seconds": [0.4 + noise.random() / 100 for _ in steps],
+    }
+    assert len(metrics) == METRICS
+    return {"segment": 0, "steps": list(steps), "times": [1.8e9 + 0.4 * step for step in steps], "metrics": metrics}
+
+
+def _post_all(url: str, bodies: Sequence[Sequence[bytes]]) -> float:
+    """Seconds until every run has delivered all of its reports."""
+    with urllib3.PoolManager(maxsize=len(bodies), retries=False) as http:
+        for number in range(len(bodies)):
+            _post(http, f"{url}{API}/runs", {"id": f"r{number}", "project": "bench", "started_at": 0.0})
+            body = {"key": "a", "fork_step": 0, "reason": "start", "opened_at": 0.0}
+            _post(http, f"{url}{API}/runs/r{number}/segments", body)
+
+        def deliver(number: int) -> None:
+            for body in bodies[number]:
+                _post(http, f"{url}{API}/runs/r{number}/reports", body)
+
+        threads = [threading.Thread(target=deliver, args=(number,)) for number in range(len(bodies))]
+        began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return time.perf_counter() - began
+
+
+def _post(http: urllib3.PoolManager, url: str, body: object) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = http.request("POST", url, body=content, headers={"content-type": "application/json"})
+    if answer.status >= 300:
+        raise RuntimeError(f"{url} answered {answer.status}: {answer.data[:300]!r}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest")
+    parser.add_argument("--reports", type=int, default=300, help="reports of 1,000 steps")
+    print_rows(measure(parser.parse_args().reports))

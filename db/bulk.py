@@ -1,0 +1,52 @@
+"""Many rows at once and short questions asked all the time, past the ORM: by the driver, at a tenth of the cost."""
+
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Session
+
+FEW = 8
+"""Up to so many rows an INSERT is cheaper than a COPY."""
+
+
+def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, Any]) -> None:
+    """Insert rows given as columns: lists of equal length, or one value for all rows. JSON columns hold text."""
+    session.flush()
+    length = next(len(column) for column in columns.values() if isinstance(column, list))
+    lists = [column if isinstance(column, list) else repeat(column, length) for column in columns.values()]
+    names, rows = list(columns), list(zip(*lists, strict=False))
+    connection = session.connection()
+    if connection.dialect.name == "postgresql" and length > FEW:
+        _copy(connection, table.__tablename__, names, rows)
+        return
+    marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(names))
+    into = f"{table.__tablename__} ({', '.join(quoted(names))})"
+    connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({marks})", rows)
+
+
+def read(session: Session, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """The rows of a question with ? for its values; what the session has not written yet is not seen."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        statement = statement.replace("?", "%s")
+    return list(connection.exec_driver_sql(statement, values).cursor.fetchall())
+
+
+def _copy(connection: sa.Connection, table: str, names: list[str], rows: Sequence[tuple[Any, ...]]) -> None:
+    statement = f"COPY {table} ({', '.join(quoted(names))}) FROM STDIN"
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:  # as SQLAlchemy would have raised it
+        raise sa.exc.DBAPIError.instance(statement, None, error, psycopg.Error) from error
+
+
+def quoted(names: Sequence[str]) -> list[str]:
+    """Column names as both databases take them, whatever they mean to either."""
+    return [f'"{name}"' for name in names]

@@ -1,0 +1,67 @@
+"""What the collector lets in: bodies up to a size, and only so much work at once, so that its memory is bounded.
+
+A report that comes while it is full is answered with 429 and Retry-After: the SDK keeps it in its spool and sends it
+again. One request is always let in.
+"""
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from monitor import problems
+from monitor.settings import Settings
+
+ALWAYS = ("/healthz",)
+
+
+class Limits:
+    """ASGI middleware; lives in the event loop's thread, so that its counts need no lock."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app, self._settings = app, settings
+        self.requests = 0
+        self.bytes = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in ALWAYS:
+            await self._app(scope, receive, send)
+            return
+        length = _announced(scope)
+        if length > self._settings.max_report_bytes:
+            await problems.too_large(self._settings.max_report_bytes)(scope, receive, send)
+        elif self._full(length):
+            await problems.busy()(scope, receive, send)
+        else:
+            await self._let_in(length, scope, receive, send)
+
+    def _full(self, length: int) -> bool:
+        settings = self._settings
+        too_many = self.requests >= settings.max_requests_at_once
+        return self.requests > 0 and (too_many or self.bytes + length > settings.max_bytes_at_once)
+
+    async def _let_in(self, length: int, scope: Scope, receive: Receive, send: Send) -> None:
+        held = length
+        self.requests += 1
+        self.bytes += length
+        seen = 0
+
+        async def counted() -> Message:
+            """What a body without an announced length really has counts too."""
+            nonlocal held, seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._settings.max_report_bytes:
+                raise HTTPException(413, problems.too_large_detail(self._settings.max_report_bytes))
+            self.bytes += max(seen - held, 0)
+            held = max(held, seen)
+            return message
+
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self.requests -= 1
+            self.bytes -= held
+
+
+def _announced(scope: Scope) -> int:
+    lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+    return int(lengths[0]) if lengths and lengths[0].isdigit() else 0

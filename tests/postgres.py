@@ -1,0 +1,58 @@
+"""A PostgreSQL server of our own on a socket in a temporary folder, for tests and benchmarks."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
+class Server:
+    """A running server; `restart` does what an operator or a crash does."""
+
+    def __init__(self, folder: str, *, durable: bool) -> None:
+        self.folder, self.programs = folder, PROGRAMS[-1].parent
+        # PostgreSQL refuses to run as root; Debian's package brings a user for it.
+        self.become = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        if self.become:
+            shutil.chown(folder, "postgres")
+        self.options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
+        self.options += "" if durable else " -c fsync=off"
+        data = f"{folder}/data"
+        _run(
+            *self.become, self.programs / "initdb", "-D", data, "-U", "lossguard", "--auth=trust", "--no-sync", "-EUTF8"
+        )
+        self.start()
+
+    def url(self, name: str = "postgres") -> str:
+        return f"postgresql://lossguard@/{name}?host={self.folder}"
+
+    def start(self) -> None:
+        self._control("start", "-l", f"{self.folder}/log", "-o", self.options)
+
+    def stop(self, mode: str = "immediate") -> None:
+        """`immediate` is what a crash does: the next start recovers from the log."""
+        self._control("stop", "-m", mode)
+
+    def _control(self, verb: str, *more: str) -> None:
+        _run(*self.become, self.programs / "pg_ctl", "-D", f"{self.folder}/data", "-w", verb, *more)
+
+
+@contextmanager
+def running(*, durable: bool = False) -> Iterator[Server]:
+    """A server for the block; without `durable` it trusts the machine not to crash, and is faster."""
+    with tempfile.TemporaryDirectory(prefix="lossguard-pg-") as folder:
+        server = Server(folder, durable=durable)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout + done.stderr
