@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from lossguard.batches import Feed, Indexable
-from lossguard.errors import CheckpointError
+from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.ledger import Ledger, Skip
 from lossguard.notices import Notices
 from lossguard.orders import Order
@@ -29,7 +29,10 @@ class CheckpointStore(Protocol):
     def save(self, step: int, state: dict[str, Any], /) -> None: ...
 
     def load(self, step: int, /) -> dict[str, Any]:
-        """Restore the newest intact checkpoint at or before `step`; return its `state`. Raises CheckpointError."""
+        """Restore the newest intact checkpoint at or before `step`; return its `state`.
+
+        Raises CheckpointError when there is none, and CheckpointMismatch when what was restored is not what was saved.
+        """
 
     def discard_after(self, step: int, /) -> None:
         """Forget the checkpoints of later steps."""
@@ -41,6 +44,9 @@ class Guard:
     `every`: steps between two checkpoints. `signals`: what stops the run after the current step, with a checkpoint; a
     second SIGINT raises KeyboardInterrupt. With several ranks (WORLD_SIZE) rank 0 alone saves, and nobody rolls back:
     one rank going back alone would poison the others.
+
+    Every restore is verified. One that is not exact raises CheckpointMismatch out of `steps`: the only error that a
+    guard raises into a loop once it runs, because going on would train something else than the run.
     """
 
     def __init__(
@@ -60,7 +66,10 @@ class Guard:
         self.ledger = Ledger(run.history.skips)
         self.lr_scale = 1.0
         """Factor for the schedule's learning rate; an order may lower it."""
-        self.interrupted = False
+        self.interrupted_by: signal.Signals | None = None
+        """The first signal that asked the run to stop."""
+        self.held = False
+        """Whether the run waits for a person: an order to hold was obeyed, and none to go on has come."""
         self.step = 0
         self._cursor = 0  # batch index from which the next step takes its batch
         self._saved: int | None = None  # the step whose checkpoint is the present state
@@ -70,11 +79,17 @@ class Guard:
         elif run.rank == 0:
             self._notices.say("ranks", f"{run.num_ranks} ranks: this run saves and reports, but does not roll back")
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked the run to stop."""
+        return self.interrupted_by is not None
+
     def steps(self, batches: Indexable | Iterable[Any], until: int) -> Iterator[tuple[int, Any]]:
         """Yield (step, batch) up to step `until` - 1, from the newest checkpoint on where there is one.
 
         `batches` is anything with `__getitem__` by absolute batch index (a skip is a jump, a replay is exact), or any
-        iterable (skipped by consuming). Raises CheckpointError when there are checkpoints and none is intact.
+        iterable (skipped by consuming). Raises CheckpointError when there are checkpoints and none is intact, and
+        CheckpointMismatch when a restore is not exact.
         """
         feed = Feed(batches)
         self._resume()
@@ -105,6 +120,7 @@ class Guard:
 
     def _restore(self, step: int) -> None:
         state = self.checkpoints.load(step)
+        _check_position(state, step)
         self.step = self._saved = state["step"]
         self._cursor = state["cursor"]
         self.lr_scale = state["lr_scale"] if self.run.history.lr_scale is None else self.run.history.lr_scale
@@ -139,6 +155,9 @@ class Guard:
             if order.rewind_to is None:
                 raise CheckpointError("the order names no step to rewind to")
             self._restore(order.rewind_to)
+        except CheckpointMismatch as problem:
+            self.run.refuse(order, str(problem))
+            raise
         except CheckpointError as problem:
             self.run.refuse(order, str(problem))
             return False
@@ -165,17 +184,19 @@ class Guard:
         """Wait at the boundary until a person releases the run or rolls it back; heartbeats bring the word."""
         self._save()
         self.run.accept(order)
-        while not self.interrupted:
+        why = f": {order.reason}" if order.reason else ""
+        self._notices.say("held", f"held before step {self.step}, until it is released or rolled back{why}")
+        self.held = True
+        while self.held and not self.interrupted:
             word = self.run.take_order()
             if word is None:
                 time.sleep(HOLD_POLL)
             elif word.kind is OrderKind.ROLLBACK:
-                if self._roll_back(word, feed):
-                    return
+                self.held = not self._roll_back(word, feed)
             else:
                 self.run.accept(word)
-                if word.kind is OrderKind.RELEASE:
-                    return
+                self.held = word.kind is not OrderKind.RELEASE
+        self._notices.forget("held")
 
     @contextmanager
     def _telling_batches(self) -> Iterator[None]:
@@ -200,4 +221,14 @@ class Guard:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.interrupted = self.run.interrupted = True
+        self.interrupted_by = self.interrupted_by or signal.Signals(number)
+        self.run.interrupted = True
+
+
+def _check_position(state: dict[str, Any], step: int) -> None:
+    """The restored step is at or before the one asked for, and its batch was not used before it. Each step took one."""
+    if not 0 <= state["step"] <= step or state["cursor"] < state["step"]:
+        raise CheckpointMismatch(
+            f"the checkpoint for step {step} says step {state['step']} with batch {state['cursor']} next, "
+            "which no run can have reached"
+        )

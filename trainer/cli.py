@@ -1,6 +1,7 @@
 """The command line: `python -m trainer run`.
 
-Exit codes: 0 the run reached its end; 2 something the user wrote cannot be used; 130 stopped by SIGINT; 143 by SIGTERM.
+Exit codes: 0 the run reached its end; 1 a restore was not exact, so the run was stopped; 2 something the user wrote
+cannot be used; 130 stopped by SIGINT; 143 by SIGTERM.
 """
 
 import json
@@ -19,7 +20,6 @@ from trainer.config import load_recipe
 from trainer.errors import UserMistake
 from trainer.faults import parse_fault
 from trainer.reach import check_collector
-from trainer.signals import noted_signals
 from trainer.train import Job, train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -61,16 +61,17 @@ def run(
             skips=[_parse_skip(text) for text in skip or []],
         )
         _look_for_collector(mode, url)
-        with noted_signals() as first_signal:
-            outcome = train(chosen, job)
-            stopped_by = first_signal() or signal.SIGINT
+        outcome = train(chosen, job)
+    except lossguard.CheckpointMismatch as mismatch:
+        print(f"{mismatch}.", file=sys.stderr)
+        raise typer.Exit(1) from None
     except (UserMistake, lossguard.LossguardError) as mistake:
         print(mistake, file=sys.stderr)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         raise typer.Exit(128 + signal.SIGINT) from None
-    if outcome.interrupted:
-        raise typer.Exit(128 + stopped_by)
+    if outcome.interrupted_by is not None:
+        raise typer.Exit(128 + outcome.interrupted_by)
 
 
 def _overrides(*, data: str | None, steps: int | None, seed: int | None) -> list[str]:

@@ -6,6 +6,7 @@ Shapes: B sequences, T positions, V vocabulary.
 """
 
 import math
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,7 @@ import torch
 from torch import nn
 
 import lossguard
-from lossguard.torch import Checkpoints, causal_lm_loss
-from lossguard.torch.checkpoints import Stateful
+from lossguard.torch import Checkpoints, Stateful, causal_lm_loss
 from trainer.config import Recipe
 from trainer.data import Batches, open_batches
 from trainer.display import Display
@@ -52,8 +52,8 @@ class Outcome:
     run_id: str
     steps_done: int
     """Optimizer steps on the live line."""
-    interrupted: bool
-    """Whether a signal stopped it before its end."""
+    interrupted_by: signal.Signals | None
+    """The signal that stopped it before its end."""
 
 
 def train(recipe: Recipe, job: Job) -> Outcome:
@@ -109,7 +109,7 @@ def train(recipe: Recipe, job: Job) -> Outcome:
             metrics["step_seconds"], finished_last = now - finished_last, now
             run.log(step, **metrics)
             display.show(step, metrics)
-    return Outcome(run_id=run.id, steps_done=guard.step, interrupted=guard.interrupted)
+    return Outcome(run_id=run.id, steps_done=guard.step, interrupted_by=guard.interrupted_by)
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Checkpoints that restore a run exactly, and that are found out when they are damaged.
 
-    <directory>/step-000000050/manifest.json     step, and size and SHA-256 of each file
+    <directory>/step-000000050/manifest.json     step, size and SHA-256 of each file, and what each object's state says
                                model.pt ...      the state_dict of each object
                                run.pt            random number generators and the guard's state
 
@@ -10,29 +10,24 @@ A checkpoint is written to a temporary folder, flushed to the disk and renamed, 
 import hashlib
 import json
 import os
-import random
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from lossguard.errors import CheckpointError
+from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.notices import logger
+from lossguard.torch.digest import Digest, differences, digest
+from lossguard.torch.generators import generators, restore_generators
+from lossguard.torch.stateful import Stateful
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 RUN = "run"
 NAME = re.compile(r"step-(\d+)")
-
-
-class Stateful(Protocol):
-    def state_dict(self) -> Any: ...
-
-    def load_state_dict(self, state: Any, /) -> Any: ...
 
 
 class Checkpoints:
@@ -78,17 +73,20 @@ class Checkpoints:
     def load(self, step: int) -> dict[str, Any]:
         """Restore the newest intact checkpoint at or before `step` and return the `state` it was saved with.
 
-        A damaged one is warned of and passed over. Raises CheckpointError when none is left, before anything changed.
+        A damaged one is warned of and passed over. Raises CheckpointError when none is left, before anything changed,
+        and CheckpointMismatch when an object, once loaded, is not what was saved: learning rates, moments, step counts
+        and weights are compared. What an object's own `load_state_dict` raises comes through.
         """
         for candidate in reversed([known for known in self.steps() if known <= step]):
             try:
-                states = self._read(self._path(candidate))
+                states, digests = self._read(candidate)
             except CheckpointError as problem:
                 logger.warning("checkpoint of step %d is passed over: %s", candidate, problem)
                 continue
             own = states.pop(RUN)
             for name, instance in self.objects.items():
                 instance.load_state_dict(states[name])
+            self._verify(candidate, digests)
             restore_generators(own["generators"])
             return dict(own["state"])
         raise CheckpointError(f"{self.directory} holds no intact checkpoint at or before step {step}")
@@ -98,6 +96,17 @@ class Checkpoints:
         for later in self.steps():
             if later > step:
                 shutil.rmtree(self._path(later))
+
+    def _verify(self, step: int, digests: Mapping[str, Digest]) -> None:
+        """All objects are loaded by now, so that those which share state (a schedule, its optimizer) agree."""
+        for name, instance in self.objects.items():
+            differing = differences(digests[name], digest(instance.state_dict()))
+            if differing:
+                more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+                raise CheckpointMismatch(
+                    f"{name} is not what the checkpoint of step {step} saved: {differing[0]}{more}; "
+                    "training on would continue another run, so it stops here"
+                )
 
     def _path(self, step: int) -> Path:
         return self.directory / f"step-{step:09d}"
@@ -111,7 +120,8 @@ class Checkpoints:
         states = {name: instance.state_dict() for name, instance in self.objects.items()}
         states[RUN] = {"generators": generators(), "state": dict(state)}
         files = {f"{name}.pt": _write_state(folder / f"{name}.pt", content) for name, content in states.items()}
-        manifest = json.dumps({"format": FORMAT, "step": step, "files": files}, indent=1)
+        digests = {name: digest(states[name]) for name in self.objects}
+        manifest = json.dumps({"format": FORMAT, "step": step, "files": files, "objects": digests}, indent=1)
         _write_bytes(folder / MANIFEST, manifest.encode())
 
     def _put_in_place(self, partial: Path, step: int) -> None:
@@ -123,43 +133,24 @@ class Checkpoints:
         _flush_folder(self.directory)
         self._sweep()
 
-    def _read(self, folder: Path) -> dict[str, Any]:
-        """All states of a checkpoint by name. Raises CheckpointError when anything is not as it was written."""
+    def _read(self, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
+        """All states of a checkpoint and their digests, by name. Raises CheckpointError when it is not as written."""
+        folder = self._path(step)
         try:
-            files = json.loads((folder / MANIFEST).read_bytes())["files"]
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            if (manifest["format"], manifest["step"]) != (FORMAT, step):
+                raise CheckpointError(f"it is of step {manifest['step']} in format {manifest['format']}")
+            digests = {name: dict(manifest["objects"][name]) for name in self.objects}
             paths = {name: folder / f"{name}.pt" for name in [*self.objects, RUN]}
             for path in paths.values():
-                if fingerprint(path) != files[path.name]:
+                if fingerprint(path) != manifest["files"][path.name]:
                     raise CheckpointError(f"{path.name} is not as it was written (checksum)")
             states = {name: torch.load(path, "cpu", weights_only=True) for name, path in paths.items()}
         except CheckpointError:
             raise
         except Exception as problem:  # unreadable in whatever way: torch and json raise many kinds
             raise CheckpointError(f"{type(problem).__name__}: {problem}".splitlines()[0]) from problem
-        return states
-
-
-def generators() -> dict[str, Any]:
-    """States of the random number generators of Python, NumPy (if imported) and torch, as plain values and tensors."""
-    states: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        name, keys, *rest = numpy.random.get_state()
-        states["numpy"] = [name, keys.tolist(), *rest]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    return states
-
-
-def restore_generators(states: Mapping[str, Any]) -> None:
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    torch.set_rng_state(states["torch"])
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and "numpy" in states:
-        numpy.random.set_state(tuple(states["numpy"]))
-    if "cuda" in states and torch.cuda.device_count() == len(states["cuda"]):
-        torch.cuda.set_rng_state_all(states["cuda"])
+        return states, digests
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

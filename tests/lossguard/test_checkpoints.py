@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lossguard.errors import CheckpointError
+from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
 from lossguard.torch.checkpoints import fingerprint
 
@@ -176,6 +176,52 @@ def test_model_and_optimizer_come_back_exactly(tmp_path: Path) -> None:
     first = step()
     checkpoints.load(1)
     assert torch.equal(step(), first)
+
+
+class Forgetful(torch.optim.AdamW):
+    """What has happened to real runs: after a restore something is not what it was."""
+
+    lost = ""
+
+    def load_state_dict(self, state: Any) -> None:
+        super().load_state_dict(state)
+        if self.lost == "moments":
+            self.state.clear()
+        elif self.lost == "one bit of a moment":
+            next(iter(self.state.values()))["exp_avg_sq"].view(torch.int32)[1, 2] ^= 1
+        elif self.lost == "steps":
+            next(iter(self.state.values()))["step"].zero_()
+        elif self.lost:
+            self.param_groups[0][self.lost] = 0.5
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [
+        ("lr", "param_groups.0.lr was 0.001 and is 0.5"),
+        ("weight_decay", "param_groups.0.weight_decay was 0.01 and is 0.5"),
+        ("moments", "state.0.step was float32"),
+        ("one bit of a moment", "state.0.exp_avg_sq was float32"),
+        ("steps", "state.0.step was float32"),
+    ],
+)
+def test_a_restore_that_loses_something_is_found_out_and_named(tmp_path: Path, lost: str, named: str) -> None:
+    model = nn.Linear(3, 3)
+    optimizer = Forgetful(model.parameters())
+    checkpoints = Checkpoints(tmp_path, model=model, optimizer=optimizer)
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+    checkpoints.save(1, {})
+    assert checkpoints.load(1) == {}
+    optimizer.lost = lost
+    with pytest.raises(CheckpointMismatch, match=f"optimizer is not what the checkpoint of step 1 saved: {named}"):
+        checkpoints.load(1)
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_passed_over(tmp_path: Path) -> None:
+    checkpoints = three(tmp_path, Box())
+    (tmp_path / "step-000000020").rename(tmp_path / "step-000000030")
+    assert checkpoints.load(30) == {"step": 10}
 
 
 @pytest.mark.parametrize("options", [{"keep": 0}, {"run": Box()}])
