@@ -26,7 +26,14 @@ class CheckpointStore(Protocol):
     def steps(self) -> list[int]:
         """Steps that can be restored, ascending. Checkpoint R is the state before step R."""
 
-    def save(self, step: int, state: dict[str, Any], /) -> None: ...
+    def save(self, step: int, state: dict[str, Any], /) -> None:
+        """Save, or begin to: `steps` has the step only once it is durable."""
+
+    def settle(self, wait: bool = False, /) -> bool:
+        """Whether a save ended in the background since the last call (`wait` for it). Raises what it failed with."""
+
+    def pin(self, steps: Sequence[int], /) -> None:
+        """Keep these, whatever is deleted for its age, until other ones are named."""
 
     def load(self, step: int, /) -> dict[str, Any]:
         """Restore the newest intact checkpoint at or before `step`; return its `state`.
@@ -73,6 +80,8 @@ class Guard:
         self.step = 0
         self._cursor = 0  # batch index from which the next step takes its batch
         self._saved: int | None = None  # the step whose checkpoint is the present state
+        self._pinned: list[int] = []  # what an escalation of the last rollback may need,
+        self._pinned_until = 0  # up to this step
         self._notices = Notices()
         if run.num_ranks == 1:
             run.can_roll_back()
@@ -95,6 +104,7 @@ class Guard:
         self._resume()
         with self._watching_signals(), self._telling_batches():
             while True:
+                self._settle()
                 self._obey(feed)
                 if self.interrupted or self.step >= until:
                     break
@@ -109,6 +119,7 @@ class Guard:
                 yield self.step, batch
                 self.step, self._cursor, self._saved = self.step + 1, index + 1, None
             self._save()
+            self._settle(wait=True)
 
     def _resume(self) -> None:
         reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START
@@ -124,21 +135,42 @@ class Guard:
         self.step = self._saved = state["step"]
         self._cursor = state["cursor"]
         self.lr_scale = state["lr_scale"] if self.run.history.lr_scale is None else self.run.history.lr_scale
+        self._pinned, self._pinned_until = state["pinned"], state["pinned_until"]
         for skip in state["ledger"]:
             self.ledger.add(Skip(*skip))
 
     def _save(self) -> None:
         if self._saved == self.step or self.run.rank > 0:
             return
-        skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
-        state = {"step": self.step, "cursor": self._cursor, "lr_scale": self.lr_scale, "ledger": skips}
+        self._settle(wait=True)
+        if self.step >= self._pinned_until:
+            self._pinned = []
         try:
-            self.checkpoints.save(self.step, state)
+            self.checkpoints.pin(self._pinned)
+            self.checkpoints.save(self.step, self._state())
         except Exception as problem:  # a full disk must not end a run that computes
-            self._notices.say(f"save {type(problem).__name__}", f"no checkpoint of step {self.step}: {problem}")
+            self._miss(problem)
         else:
             self._saved = self.step
         self.run.set_restorable(self.checkpoints.steps())
+
+    def _state(self) -> dict[str, Any]:
+        skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
+        state = {"step": self.step, "cursor": self._cursor, "lr_scale": self.lr_scale, "ledger": skips}
+        return state | {"pinned": self._pinned, "pinned_until": self._pinned_until}
+
+    def _settle(self, wait: bool = False) -> None:
+        """Tell what became of a save in the background: only what is durable can be restored."""
+        try:
+            if self.checkpoints.settle(wait):
+                self.run.set_restorable(self.checkpoints.steps())
+                self._notices.forget("save")
+        except Exception as problem:
+            self._miss(problem)
+
+    def _miss(self, problem: Exception) -> None:
+        self._saved = None
+        self._notices.say("save", f"a checkpoint could not be saved, the run goes on without it: {problem}")
 
     def _obey(self, feed: Feed) -> None:
         while (order := self.run.take_order()) is not None:
@@ -151,6 +183,8 @@ class Guard:
 
     def _roll_back(self, order: Order, feed: Feed) -> bool:
         """Restore, extend the ledger, and say so in one line of the spool. Returns whether that worked."""
+        left = self.step
+        self._settle(wait=True)
         try:
             if order.rewind_to is None:
                 raise CheckpointError("the order names no step to rewind to")
@@ -164,6 +198,7 @@ class Guard:
         self._cursor = feed.earliest(self._cursor)
         # Before the line is written: should we die in between, the order is still open and is obeyed after the restart.
         self._discard()
+        self._pinned, self._pinned_until = self.checkpoints.steps(), max(self._pinned_until, 2 * left - self.step)
         applied: dict[str, Any] = {"rewound_to": self.step, "reason": order.reason}
         if order.skip_from is not None and order.skip_to is not None:
             self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
@@ -183,6 +218,7 @@ class Guard:
     def _hold(self, order: Order, feed: Feed) -> None:
         """Wait at the boundary until a person releases the run or rolls it back; heartbeats bring the word."""
         self._save()
+        self._settle(wait=True)
         self.run.accept(order)
         why = f": {order.reason}" if order.reason else ""
         self._notices.say("held", f"held before step {self.step}, until it is released or rolled back{why}")

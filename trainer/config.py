@@ -110,7 +110,7 @@ class CheckpointConfig:
     every: int = 25
     """Steps between checkpoints."""
     keep: int = 20
-    """Newest checkpoints that are kept. `every * keep` steps is how deep a rollback can go."""
+    """Newest checkpoints that are kept. Behind them one stays in each doubling of the age, and the first."""
 
     def __post_init__(self) -> None:
         _at_least("checkpoint.", self, 1, "every", "keep")

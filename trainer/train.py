@@ -129,7 +129,7 @@ def evaluate(model: nn.Module, batches: Batches, num_batches: int, device: torch
 def open_checkpoints(folder: Path, recipe: Recipe, **objects: Stateful) -> Checkpoints:
     """Raises UserMistake for a folder that cannot hold them."""
     try:
-        return Checkpoints(folder / "checkpoints", keep=recipe.checkpoint.keep, **objects)
+        return Checkpoints(folder / "checkpoints", keep=recipe.checkpoint.keep, blocking=False, **objects)
     except ValueError as mistake:
         raise UserMistake(f"{mistake}.") from None
 

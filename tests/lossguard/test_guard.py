@@ -3,6 +3,7 @@ import random
 import signal
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from lossguard import Guard, Order, OrderKind, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
 from tests.lossguard.collectors import FakeCollector, eventually
+from tests.lossguard.test_checkpoints import Box
 
 
 class Memory:
@@ -25,6 +27,7 @@ class Memory:
         self.model = model
         self.saved: dict[int, tuple[list[int], dict[str, Any]]] = {}
         self.full = False
+        self.pinned: list[list[int]] = []
 
     def steps(self) -> list[int]:
         return sorted(self.saved)
@@ -33,6 +36,12 @@ class Memory:
         if self.full:
             raise OSError(28, "No space left on device")
         self.saved[step] = (list(self.model), state)
+
+    def settle(self, wait: bool = False) -> bool:
+        return False
+
+    def pin(self, steps: Any) -> None:
+        self.pinned.append(list(steps))
 
     def load(self, step: int) -> dict[str, Any]:
         known = [each for each in self.steps() if each <= step]
@@ -263,6 +272,42 @@ def test_other_ranks_do_not_save() -> None:
     run.rank = 1
     train(run, checkpoints, 5)
     assert checkpoints.steps() == []
+
+
+def test_what_a_deeper_rollback_may_need_is_pinned_until_the_trouble_is_well_past() -> None:
+    """Left at step 7 for step 4: pinned for as many steps again, up to 10, also across a restart."""
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=5)}), Memory([])
+    train(run, checkpoints, 8)
+    assert checkpoints.pinned == [[], [], [], [], [0, 2, 4], [0, 2, 4]]
+    train(ScriptedRun(), checkpoints, 12)
+    assert checkpoints.pinned[6:] == [[], []]
+
+
+def test_only_what_is_durable_is_told_as_restorable(tmp_path: Path) -> None:
+    """The step after a save is not held up, and the collector hears of the checkpoint when it is on the disk."""
+    durable, told = threading.Event(), []
+
+    class Slow(Box):
+        def state_dict(self) -> dict[str, Any]:
+            return {"value": Waiting()}
+
+    class Waiting:
+        def __deepcopy__(self, memo: Any) -> Any:
+            return self
+
+        def __reduce__(self) -> Any:
+            assert durable.wait(10)
+            return (OrderedDict, ())
+
+    run = ScriptedRun()
+    checkpoints = Checkpoints(tmp_path, box=Slow())
+    for step, _ in Guard(run, checkpoints=checkpoints, every=100).steps(Indices(), 2):
+        told.append(run.restorable)
+        durable.set()
+        if step == 0:
+            checkpoints._join()
+    assert told == [[], [0]]
+    assert run.restorable == [0, 2]
 
 
 @pytest.mark.parametrize("harm", [{"step": 7}, {"step": -1}, {"cursor": 3}])
