@@ -1,6 +1,7 @@
 """The reference trainer: GPT pre-training that uses the Lossguard SDK exactly as any user would.
 
     python -m trainer run --recipe tiny
+    python -m trainer drill --faults 20
 
 config   recipes: what a run is made of, checked before anything is built
 data     tokens, and a data order that is a pure function of (seed, batch index)
@@ -9,4 +10,6 @@ schedule the learning rate as a function of the step, and AdamW
 faults   trouble planted on purpose
 train    the loop
 display  what the person at the terminal sees
+drill    faults along one run, beside other rules (arms) and a clean run; judging measures what became of each
+services the drill's own collector, as a process
 """

@@ -54,7 +54,7 @@ def test_a_bad_value_is_named_with_what_would_be_right(override: str) -> None:
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UserMistake, match="There is no recipe 'huge'; choose one of: small, tiny"):
+    with pytest.raises(UserMistake, match="There is no recipe 'huge'; choose one of: drill, small, tiny"):
         load_recipe("huge")
 
 
