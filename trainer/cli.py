@@ -1,6 +1,6 @@
-"""The command line: `python -m trainer run` and `python -m trainer drill`.
+"""The command line: `python -m trainer run`, `drill` and `lab`.
 
-Exit codes of `drill`: 0 every planted fault that hurt was got past; 1 one was not; 2 as below.
+Exit codes of `drill`: 0 every planted fault that hurt was got past; 1 one was not; else as below.
 Exit codes of `run`: 0 the run reached its end; 1 a restore was not exact, so the run was stopped; 2 something the user
 wrote cannot be used; 130 stopped by SIGINT; 143 by SIGTERM.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 import lossguard
 from trainer.config import load_recipe
@@ -28,6 +28,7 @@ from trainer.drill import succeeded, summary
 from trainer.drill_table import show_drill
 from trainer.errors import Stopped, UserMistake
 from trainer.faults import parse_fault
+from trainer.lab import SWITCHES, show_lab, try_switch
 from trainer.reach import check_collector
 from trainer.train import Job, train
 
@@ -118,6 +119,40 @@ def drill(
             show_drill(one)
     print(json.dumps(summary(drills), allow_nan=False))
     raise typer.Exit(0 if succeeded(drills) else 1)
+
+
+@app.command()
+def lab(
+    switch: Annotated[list[str] | None, Argument(help="Recipes to compare; all the switches if left out.")] = None,
+    steps: Annotated[int, Option(min=1, help="Optimizer steps of each.")] = 500,
+    seed: Annotated[int, Option(help="Seed of all of them.")] = 1,
+    data: Annotated[str | None, Option(help="A text file, a folder, or .bin shards of uint16.")] = None,
+    json_: Annotated[bool, Option("--json", help="Print one JSON object a recipe in place of the table.")] = False,
+    set_: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field. Repeatable.")
+    ] = None,
+) -> None:
+    """Train the same model with each switch thrown, and say what that does to loss, grad norm and log Z."""
+    overrides = _overrides(data=data, steps=steps, seed=seed) + [f"evaluate_every={steps}"] + (set_ or [])
+    results = []
+    try:
+        recipes = [load_recipe(name, overrides) for name in switch or SWITCHES]
+        with _folder(None) as folder:
+            for recipe in recipes:
+                print(f"{recipe.name}, {recipe.steps} steps", file=sys.stderr)
+                results.append(try_switch(recipe, folder))
+    except (UserMistake, lossguard.LossguardError) as mistake:
+        print(mistake, file=sys.stderr)
+        raise typer.Exit(2) from None
+    except Stopped as stopped:
+        raise typer.Exit(128 + stopped.by) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
+    if json_:
+        for result in results:
+            print(json.dumps(result.to_dict(), allow_nan=False))
+    else:
+        show_lab(results)
 
 
 @contextmanager

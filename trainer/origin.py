@@ -15,6 +15,7 @@ class Origin:
         self.facts |= {
             "seed": recipe.seed,
             "data.batch_size": recipe.data.batch_size,
+            "data.easy_first": recipe.data.easy_first,
             # An optimizer's state holds these too and would silently bring back the checkpoint's.
             "optimizer.beta1": recipe.optimizer.beta1,
             "optimizer.beta2": recipe.optimizer.beta2,

@@ -24,6 +24,7 @@ from trainer.display import Display
 from trainer.errors import UserMistake
 from trainer.faults import Fault, FaultyBatches, StateFaults
 from trainer.model import GPT, flops_per_token
+from trainer.objective import objective, own_inputs
 from trainer.origin import Origin
 from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
 
@@ -65,6 +66,8 @@ class Outcome:
     """Optimizer steps on the live line."""
     interrupted_by: signal.Signals | None
     """The signal that stopped it before its end."""
+    model: GPT
+    """As it was at the end."""
 
 
 def train(recipe: Recipe, job: Job) -> Outcome:
@@ -105,8 +108,9 @@ def train(recipe: Recipe, job: Job) -> Outcome:
             set_learning_rate(optimizer, lr * state_faults.lr_factor)
 
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                logits_BTV = model(batch.inputs_BT)
-            terms = causal_lm_loss(logits_BTV, batch.targets_BT, z_weight=recipe.optimizer.z_weight)
+                inputs_BT = own_inputs(model, batch.inputs_BT, recipe.objective.own_inputs)
+                logits_BTV = model(inputs_BT)
+            terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=recipe.optimizer.z_weight)
             terms.loss.backward()  # type: ignore[no-untyped-call]
             state_faults.strike_gradients(model, optimizer)
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm or math.inf)
@@ -126,7 +130,7 @@ def train(recipe: Recipe, job: Job) -> Outcome:
             display.show(step, metrics)
             if job.on_step is not None:
                 job.on_step(step, batch.index, metrics)
-    return Outcome(run_id=run.id, steps_done=guard.step, interrupted_by=guard.interrupted_by)
+    return Outcome(run_id=run.id, steps_done=guard.step, interrupted_by=guard.interrupted_by, model=model)
 
 
 @torch.no_grad()
