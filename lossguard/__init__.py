@@ -8,7 +8,7 @@ for step, batch in guard.steps(batches, until=10_000):
 run.finish()
 """
 
-from lossguard.errors import CheckpointError, ConfigurationError, LossguardError
+from lossguard.errors import CheckpointError, CheckpointMismatch, ConfigurationError, LossguardError
 from lossguard.guard import Guard
 from lossguard.ledger import Ledger, Skip
 from lossguard.orders import Order
@@ -18,6 +18,7 @@ from lossguard.start import init
 
 __all__ = [
     "CheckpointError",
+    "CheckpointMismatch",
     "ConfigurationError",
     "Guard",
     "Ledger",

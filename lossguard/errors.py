@@ -3,6 +3,7 @@
 LossguardError
     ConfigurationError (also ValueError)   a setting is wrong; raised by `init` alone
     CheckpointError                        no intact checkpoint, or one that cannot be written
+        CheckpointMismatch                 what was restored is not what was saved; the only error that stops a loop
     CollectorError                         internal to the sender; a training loop never sees one
         Unreachable                        try again later (no connection, 408, 429, 5xx, not a collector)
             Unauthorised                   401, 403: only a person can mend it
@@ -21,6 +22,10 @@ class ConfigurationError(LossguardError, ValueError):
 
 class CheckpointError(LossguardError):
     """No checkpoint is intact, or one could not be restored safely."""
+
+
+class CheckpointMismatch(CheckpointError):
+    """What was restored is not what was saved. Objects have changed by then: the run must not train on."""
 
 
 class CollectorError(LossguardError):

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from lossguard.batches import Feed, Indexable
-from lossguard.errors import CheckpointError
+from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.ledger import Ledger, Skip
 from lossguard.notices import Notices
 from lossguard.orders import Order
@@ -26,10 +26,20 @@ class CheckpointStore(Protocol):
     def steps(self) -> list[int]:
         """Steps that can be restored, ascending. Checkpoint R is the state before step R."""
 
-    def save(self, step: int, state: dict[str, Any], /) -> None: ...
+    def save(self, step: int, state: dict[str, Any], /) -> None:
+        """Save, or begin to: `steps` has the step only once it is durable."""
+
+    def settle(self, wait: bool = False, /) -> bool:
+        """Whether a save ended in the background since the last call (`wait` for it). Raises what it failed with."""
+
+    def pin(self, steps: Sequence[int], /) -> None:
+        """Keep these, whatever is deleted for its age, until other ones are named."""
 
     def load(self, step: int, /) -> dict[str, Any]:
-        """Restore the newest intact checkpoint at or before `step`; return its `state`. Raises CheckpointError."""
+        """Restore the newest intact checkpoint at or before `step`; return its `state`.
+
+        Raises CheckpointError when there is none, and CheckpointMismatch when what was restored is not what was saved.
+        """
 
     def discard_after(self, step: int, /) -> None:
         """Forget the checkpoints of later steps."""
@@ -41,6 +51,9 @@ class Guard:
     `every`: steps between two checkpoints. `signals`: what stops the run after the current step, with a checkpoint; a
     second SIGINT raises KeyboardInterrupt. With several ranks (WORLD_SIZE) rank 0 alone saves, and nobody rolls back:
     one rank going back alone would poison the others.
+
+    Every restore is verified. One that is not exact raises CheckpointMismatch out of `steps`: the only error that a
+    guard raises into a loop once it runs, because going on would train something else than the run.
     """
 
     def __init__(
@@ -60,26 +73,38 @@ class Guard:
         self.ledger = Ledger(run.history.skips)
         self.lr_scale = 1.0
         """Factor for the schedule's learning rate; an order may lower it."""
-        self.interrupted = False
+        self.interrupted_by: signal.Signals | None = None
+        """The first signal that asked the run to stop."""
+        self.held = False
+        """Whether the run waits for a person: an order to hold was obeyed, and none to go on has come."""
         self.step = 0
         self._cursor = 0  # batch index from which the next step takes its batch
         self._saved: int | None = None  # the step whose checkpoint is the present state
+        self._pinned: list[int] = []  # what an escalation of the last rollback may need,
+        self._pinned_until = 0  # up to this step
         self._notices = Notices()
         if run.num_ranks == 1:
             run.can_roll_back()
         elif run.rank == 0:
             self._notices.say("ranks", f"{run.num_ranks} ranks: this run saves and reports, but does not roll back")
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal asked the run to stop."""
+        return self.interrupted_by is not None
+
     def steps(self, batches: Indexable | Iterable[Any], until: int) -> Iterator[tuple[int, Any]]:
         """Yield (step, batch) up to step `until` - 1, from the newest checkpoint on where there is one.
 
         `batches` is anything with `__getitem__` by absolute batch index (a skip is a jump, a replay is exact), or any
-        iterable (skipped by consuming). Raises CheckpointError when there are checkpoints and none is intact.
+        iterable (skipped by consuming). Raises CheckpointError when there are checkpoints and none is intact, and
+        CheckpointMismatch when a restore is not exact.
         """
         feed = Feed(batches)
         self._resume()
         with self._watching_signals(), self._telling_batches():
             while True:
+                self._settle()
                 self._obey(feed)
                 if self.interrupted or self.step >= until:
                     break
@@ -94,6 +119,7 @@ class Guard:
                 yield self.step, batch
                 self.step, self._cursor, self._saved = self.step + 1, index + 1, None
             self._save()
+            self._settle(wait=True)
 
     def _resume(self) -> None:
         reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START
@@ -105,24 +131,46 @@ class Guard:
 
     def _restore(self, step: int) -> None:
         state = self.checkpoints.load(step)
+        _check_position(state, step)
         self.step = self._saved = state["step"]
         self._cursor = state["cursor"]
         self.lr_scale = state["lr_scale"] if self.run.history.lr_scale is None else self.run.history.lr_scale
+        self._pinned, self._pinned_until = state["pinned"], state["pinned_until"]
         for skip in state["ledger"]:
             self.ledger.add(Skip(*skip))
 
     def _save(self) -> None:
         if self._saved == self.step or self.run.rank > 0:
             return
-        skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
-        state = {"step": self.step, "cursor": self._cursor, "lr_scale": self.lr_scale, "ledger": skips}
+        self._settle(wait=True)
+        if self.step >= self._pinned_until:
+            self._pinned = []
         try:
-            self.checkpoints.save(self.step, state)
+            self.checkpoints.pin(self._pinned)
+            self.checkpoints.save(self.step, self._state())
         except Exception as problem:  # a full disk must not end a run that computes
-            self._notices.say(f"save {type(problem).__name__}", f"no checkpoint of step {self.step}: {problem}")
+            self._miss(problem)
         else:
             self._saved = self.step
         self.run.set_restorable(self.checkpoints.steps())
+
+    def _state(self) -> dict[str, Any]:
+        skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
+        state = {"step": self.step, "cursor": self._cursor, "lr_scale": self.lr_scale, "ledger": skips}
+        return state | {"pinned": self._pinned, "pinned_until": self._pinned_until}
+
+    def _settle(self, wait: bool = False) -> None:
+        """Tell what became of a save in the background: only what is durable can be restored."""
+        try:
+            if self.checkpoints.settle(wait):
+                self.run.set_restorable(self.checkpoints.steps())
+                self._notices.forget("save")
+        except Exception as problem:
+            self._miss(problem)
+
+    def _miss(self, problem: Exception) -> None:
+        self._saved = None
+        self._notices.say("save", f"a checkpoint could not be saved, the run goes on without it: {problem}")
 
     def _obey(self, feed: Feed) -> None:
         while (order := self.run.take_order()) is not None:
@@ -135,16 +183,22 @@ class Guard:
 
     def _roll_back(self, order: Order, feed: Feed) -> bool:
         """Restore, extend the ledger, and say so in one line of the spool. Returns whether that worked."""
+        left = self.step
+        self._settle(wait=True)
         try:
             if order.rewind_to is None:
                 raise CheckpointError("the order names no step to rewind to")
             self._restore(order.rewind_to)
+        except CheckpointMismatch as problem:
+            self.run.refuse(order, str(problem))
+            raise
         except CheckpointError as problem:
             self.run.refuse(order, str(problem))
             return False
         self._cursor = feed.earliest(self._cursor)
         # Before the line is written: should we die in between, the order is still open and is obeyed after the restart.
         self._discard()
+        self._pinned, self._pinned_until = self.checkpoints.steps(), max(self._pinned_until, 2 * left - self.step)
         applied: dict[str, Any] = {"rewound_to": self.step, "reason": order.reason}
         if order.skip_from is not None and order.skip_to is not None:
             self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
@@ -164,18 +218,21 @@ class Guard:
     def _hold(self, order: Order, feed: Feed) -> None:
         """Wait at the boundary until a person releases the run or rolls it back; heartbeats bring the word."""
         self._save()
+        self._settle(wait=True)
         self.run.accept(order)
-        while not self.interrupted:
+        why = f": {order.reason}" if order.reason else ""
+        self._notices.say("held", f"held before step {self.step}, until it is released or rolled back{why}")
+        self.held = True
+        while self.held and not self.interrupted:
             word = self.run.take_order()
             if word is None:
                 time.sleep(HOLD_POLL)
             elif word.kind is OrderKind.ROLLBACK:
-                if self._roll_back(word, feed):
-                    return
+                self.held = not self._roll_back(word, feed)
             else:
                 self.run.accept(word)
-                if word.kind is OrderKind.RELEASE:
-                    return
+                self.held = word.kind is not OrderKind.RELEASE
+        self._notices.forget("held")
 
     @contextmanager
     def _telling_batches(self) -> Iterator[None]:
@@ -200,4 +257,14 @@ class Guard:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.interrupted = self.run.interrupted = True
+        self.interrupted_by = self.interrupted_by or signal.Signals(number)
+        self.run.interrupted = True
+
+
+def _check_position(state: dict[str, Any], step: int) -> None:
+    """The restored step is at or before the one asked for, and its batch was not used before it. Each step took one."""
+    if not 0 <= state["step"] <= step or state["cursor"] < state["step"]:
+        raise CheckpointMismatch(
+            f"the checkpoint for step {step} says step {state['step']} with batch {state['cursor']} next, "
+            "which no run can have reached"
+        )

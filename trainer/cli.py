@@ -1,6 +1,8 @@
-"""The command line: `python -m trainer run`.
+"""The command line: `python -m trainer run`, `drill` and `lab`.
 
-Exit codes: 0 the run reached its end; 2 something the user wrote cannot be used; 130 stopped by SIGINT; 143 by SIGTERM.
+Exit codes of `drill`: 0 every planted fault that hurt was got past; 1 one was not; else as below.
+Exit codes of `run`: 0 the run reached its end; 1 a restore was not exact, so the run was stopped; 2 something the user
+wrote cannot be used; 130 stopped by SIGINT; 143 by SIGTERM.
 """
 
 import json
@@ -8,18 +10,26 @@ import os
 import re
 import signal
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 import lossguard
 from trainer.config import load_recipe
-from trainer.errors import UserMistake
+from trainer.drill import drill as run_drill
+from trainer.drill import succeeded, summary
+from trainer.drill_table import show_drill
+from trainer.errors import Stopped, UserMistake
 from trainer.faults import parse_fault
+from trainer.lab import SWITCHES, show_lab, try_switch
 from trainer.reach import check_collector
-from trainer.signals import noted_signals
 from trainer.train import Job, train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -61,16 +71,97 @@ def run(
             skips=[_parse_skip(text) for text in skip or []],
         )
         _look_for_collector(mode, url)
-        with noted_signals() as first_signal:
-            outcome = train(chosen, job)
-            stopped_by = first_signal() or signal.SIGINT
+        outcome = train(chosen, job)
+    except lossguard.CheckpointMismatch as mismatch:
+        print(f"{mismatch}.", file=sys.stderr)
+        raise typer.Exit(1) from None
     except (UserMistake, lossguard.LossguardError) as mistake:
         print(mistake, file=sys.stderr)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         raise typer.Exit(128 + signal.SIGINT) from None
-    if outcome.interrupted:
-        raise typer.Exit(128 + stopped_by)
+    if outcome.interrupted_by is not None:
+        raise typer.Exit(128 + outcome.interrupted_by)
+
+
+@app.command()
+def drill(
+    faults: Annotated[int, Option(min=1, help="Faults planted along one run.")] = 20,
+    recipe: Annotated[str, Option(help="A recipe of trainer/recipes, or a path to a .toml.")] = "drill",
+    seed: Annotated[list[int] | None, Option(help="Seed of a drill. Repeatable.")] = None,
+    data: Annotated[str | None, Option(help="A text file, a folder, or .bin shards of uint16.")] = None,
+    out: Annotated[Path | None, Option(help="Folder for stores and checkpoints; a temporary one if left out.")] = None,
+    compare: Annotated[bool, Option(help="Also run the arms: do nothing, skip the step, fixed PaLM rule.")] = True,
+    json_: Annotated[bool, Option("--json", help="Print no table, only the JSON object.")] = False,
+    set_: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field. Repeatable.")
+    ] = None,
+) -> None:
+    """Plant faults along a run and say what became of each. The last line printed is one JSON object."""
+    try:
+        drills = []
+        with _folder(out) as folder:
+            for each in seed or [1]:
+                chosen = load_recipe(recipe, _overrides(data=data, steps=None, seed=each) + (set_ or []))
+                place = folder / f"seed-{each}-{time.strftime('%Y%m%d-%H%M%S')}"
+                place.mkdir(parents=True)
+                tell = partial(print, file=sys.stderr)
+                drills.append(run_drill(chosen, faults, place, compare=compare, tell=tell))
+    except (UserMistake, lossguard.LossguardError) as mistake:
+        print(mistake, file=sys.stderr)
+        raise typer.Exit(2) from None
+    except Stopped as stopped:
+        raise typer.Exit(128 + stopped.by) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
+    if not json_:
+        for one in drills:
+            show_drill(one)
+    print(json.dumps(summary(drills), allow_nan=False))
+    raise typer.Exit(0 if succeeded(drills) else 1)
+
+
+@app.command()
+def lab(
+    switch: Annotated[list[str] | None, Argument(help="Recipes to compare; all the switches if left out.")] = None,
+    steps: Annotated[int, Option(min=1, help="Optimizer steps of each.")] = 500,
+    seed: Annotated[int, Option(help="Seed of all of them.")] = 1,
+    data: Annotated[str | None, Option(help="A text file, a folder, or .bin shards of uint16.")] = None,
+    json_: Annotated[bool, Option("--json", help="Print one JSON object a recipe in place of the table.")] = False,
+    set_: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field. Repeatable.")
+    ] = None,
+) -> None:
+    """Train the same model with each switch thrown, and say what that does to loss, grad norm and log Z."""
+    overrides = _overrides(data=data, steps=steps, seed=seed) + [f"evaluate_every={steps}"] + (set_ or [])
+    results = []
+    try:
+        recipes = [load_recipe(name, overrides) for name in switch or SWITCHES]
+        with _folder(None) as folder:
+            for recipe in recipes:
+                print(f"{recipe.name}, {recipe.steps} steps", file=sys.stderr)
+                results.append(try_switch(recipe, folder))
+    except (UserMistake, lossguard.LossguardError) as mistake:
+        print(mistake, file=sys.stderr)
+        raise typer.Exit(2) from None
+    except Stopped as stopped:
+        raise typer.Exit(128 + stopped.by) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
+    if json_:
+        for result in results:
+            print(json.dumps(result.to_dict(), allow_nan=False))
+    else:
+        show_lab(results)
+
+
+@contextmanager
+def _folder(wished: Path | None) -> Iterator[Path]:
+    if wished is not None:
+        yield wished.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="lossguard-drill-") as folder:
+        yield Path(folder)
 
 
 def _overrides(*, data: str | None, steps: int | None, seed: int | None) -> list[str]:

@@ -45,6 +45,8 @@ class ModelConfig:
     """Whether queries and keys are normalised before their product."""
     dropout: float = 0.0
     """Probability of dropping an attention weight or a channel of a block's output."""
+    causal: bool = True
+    """Whether a position sees only itself and what is before it; without, the targets leak into the inputs."""
 
     def __post_init__(self) -> None:
         _at_least("model.", self, 1, "layers", "heads", "width", "context")
@@ -64,6 +66,8 @@ class DataConfig:
     """Sequences of a batch."""
     held_out: float = 0.02
     """Fraction of the windows, at the tail of the data, that is never trained on."""
+    easy_first: bool = False
+    """A curriculum: windows of few different tokens come first, in every epoch, instead of a shuffle."""
 
     def __post_init__(self) -> None:
         _at_least("data.", self, 1, "batch_size")
@@ -104,13 +108,32 @@ class OptimizerConfig:
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
+class ObjectiveConfig:
+    """What is minimised, and on which inputs. The reported loss is always the cross-entropy of the true targets."""
+
+    label_smoothing: float = 0.0
+    """Share of the target's probability that is spread over the vocabulary."""
+    own_inputs: float = 0.0
+    """Probability that an input token is the model's own prediction of it; 1 is training without teacher forcing."""
+    squared_error: bool = False
+    """Whether the squared error of the probabilities is minimised in place of the cross-entropy."""
+
+    def __post_init__(self) -> None:
+        smoothing, own = self.label_smoothing, self.own_inputs
+        _require("objective.label_smoothing", smoothing, 0.0 <= smoothing < 1.0, "at least 0 and below 1")
+        _require("objective.own_inputs", own, 0.0 <= own <= 1.0, "between 0 and 1")
+        alone = not (self.squared_error and smoothing)
+        _require("objective.label_smoothing", smoothing, alone, "0 with objective.squared_error")
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
 class CheckpointConfig:
     """How often the state is saved, and how much of it is kept."""
 
     every: int = 25
     """Steps between checkpoints."""
     keep: int = 20
-    """Newest checkpoints that are kept. `every * keep` steps is how deep a rollback can go."""
+    """Newest checkpoints that are kept. Behind them one stays in each doubling of the age, and the first."""
 
     def __post_init__(self) -> None:
         _at_least("checkpoint.", self, 1, "every", "keep")
@@ -142,6 +165,8 @@ class Recipe:
     """See DataConfig."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """See OptimizerConfig."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """See ObjectiveConfig."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """See CheckpointConfig."""
 
@@ -162,7 +187,16 @@ class Recipe:
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe by its name (a file of trainer/recipes) or by a path that ends in .toml, then lay the overrides
-    (`section.field=value`) on it. Raises UserMistake."""
+    (`section.field=value`) on it. A recipe with `base = "name"` changes what it names of that one. Raises UserMistake.
+    """
+    values = _read(name)
+    values.setdefault("name", Path(name).stem)
+    for override in overrides:
+        _lay_on(values, override)
+    return _build(Recipe, values, "")
+
+
+def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -171,10 +205,21 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
         raise UserMistake(f"There is no recipe {name!r}; choose one of: {known}, or give a path to a .toml.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserMistake(f"The recipe {path} cannot be read: {error}.") from None
-    values.setdefault("name", path.stem)
-    for override in overrides:
-        _lay_on(values, override)
-    return _build(Recipe, values, "")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if base in (*above, name) or not isinstance(base, str):
+        raise UserMistake(f"The recipe {path} cannot be read: its base must be another recipe, not {base!r}.")
+    return _merged(_read(base, (*above, name)), values)
+
+
+def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """`values` over `base`, section by section."""
+    merged = dict(base)
+    for name, value in values.items():
+        both = isinstance(value, dict) and isinstance(base.get(name), dict)
+        merged[name] = _merged(base[name], value) if both else value
+    return merged
 
 
 def _lay_on(values: dict[str, Any], override: str) -> None:

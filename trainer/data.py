@@ -16,6 +16,8 @@ from trainer.errors import UserMistake
 from trainer.shuffle import Shuffle
 from trainer.tokens import Shard, check_ids, check_vocabulary, open_shards
 
+CHUNK = 4096  # windows that are looked at together
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -56,7 +58,15 @@ class Batches:
     """The training data, endless: `batches[i]` is batch i of the order. Every epoch is a shuffle of its own."""
 
     def __init__(
-        self, windows: Windows, *, first: int = 0, size: int, batch_size: int, seed: int, vocab_size: int
+        self,
+        windows: Windows,
+        *,
+        first: int = 0,
+        size: int,
+        batch_size: int,
+        seed: int,
+        vocab_size: int,
+        easy_first: bool = False,
     ) -> None:
         """Deal out windows `first` to `first + size`."""
         self.windows = windows
@@ -65,6 +75,7 @@ class Batches:
         self.batch_size = batch_size
         self.seed = seed
         self.vocab_size = vocab_size
+        self._easy_first = _easy_first(windows, first, size) if easy_first else None
 
     def __getitem__(self, index: int) -> Batch:
         if index < 0:
@@ -78,11 +89,23 @@ class Batches:
         """Which windows batch `index` holds: B numbers. A batch may end one epoch and begin the next."""
         positions = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         epochs, places = np.divmod(positions, self.size)
+        if self._easy_first is not None:
+            return self._easy_first[places] + self.first
         numbers = np.empty_like(places)
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
             inside = epochs == epoch
             numbers[inside] = Shuffle(self.size, self.seed, epoch)(places[inside])
         return numbers + self.first
+
+
+def _easy_first(windows: Windows, first: int, size: int) -> NDArray[np.int64]:
+    """The places of the windows by how many different tokens they hold; equal ones in the order of the data."""
+    difficulty = np.empty(size, dtype=np.int64)
+    for start in range(0, size, CHUNK):
+        end = min(start + CHUNK, size)
+        sorted_tokens = np.sort(windows.take(np.arange(first + start, first + end)), axis=1)
+        difficulty[start:end] = 1 + (np.diff(sorted_tokens, axis=1) != 0).sum(axis=1)
+    return np.argsort(difficulty, kind="stable")
 
 
 def open_batches(recipe: Recipe) -> tuple[Batches, Batches | None]:
@@ -95,8 +118,8 @@ def open_batches(recipe: Recipe) -> tuple[Batches, Batches | None]:
     batch_size = recipe.data.batch_size
     if num_trained < batch_size:
         raise UserMistake(_too_short(sum(map(len, shards)), recipe))
-    settings = {"batch_size": batch_size, "seed": recipe.seed, "vocab_size": recipe.model.vocab_size}
-    train = Batches(windows, size=num_trained, **settings)
+    settings: dict[str, int] = {"batch_size": batch_size, "seed": recipe.seed, "vocab_size": recipe.model.vocab_size}
+    train = Batches(windows, size=num_trained, easy_first=recipe.data.easy_first, **settings)
     held_out = Batches(windows, first=num_trained, size=num_held_out, **settings) if num_held_out else None
     return train, held_out
 

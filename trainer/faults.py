@@ -3,13 +3,15 @@
 A fault is invisible to the detectors: nothing is declared, only the recorded configuration names it. Two causes:
 
 * in the data: keyed by *batch index*, so a replay meets it again and only skipping gets past it;
-* in the state: strikes once at a step, as hardware does, and is not repeated after a rollback.
+* in the state (weights, moments, gradients, learning rate): strikes once at a step, as hardware does, and is not
+  repeated after a rollback.
 
 FAULTS is the table of all kinds. A new kind is a function and a row.
 """
 
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,8 @@ from trainer.errors import UserMistake
 
 PATTERN = re.compile(r"(?P<kind>\w+)@(?P<step>\d+)(?:x(?P<count>[1-9]\d*))?")
 EXPONENT_TOP_BIT = 30  # of float32: turns a weight of size 0.02 into one of size 1e36
+MANTISSA_TOP_BIT = 22  # changes a number by a fifth to a half
+NGRAM = 8  # tokens of a repeated n-gram
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +33,14 @@ class Fault:
     step: int
     """First batch index of a fault in the data; step of a fault in the state."""
     count: int
-    """Batches of a fault in the data; weights of a fault in the state."""
+    """Batches of a fault in the data; else see Kind.count."""
 
     def __str__(self) -> str:
         return f"{self.kind}@{self.step}x{self.count}"
 
 
 DataFault = Callable[[Batch, int, np.random.Generator], Batch]
-StateFault = Callable[[nn.Module, int, np.random.Generator], None]
+StateFault = Callable[[nn.Module, torch.optim.Optimizer, int, np.random.Generator], None]
 
 
 def random_targets(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
@@ -55,33 +59,94 @@ def shuffle_targets(batch: Batch, vocab_size: int, generator: np.random.Generato
     return Batch(batch.index, batch.inputs_BT, torch.from_numpy(targets).view_as(batch.targets_BT))
 
 
-def flip_weights(model: nn.Module, count: int, generator: np.random.Generator) -> None:
-    """Flip the top exponent bit of `count` weights of matrices."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
-    sizes = np.array([parameter.numel() for parameter in matrices], dtype=np.float64)
-    for matrix in generator.choice(len(matrices), size=count, p=sizes / sizes.sum()):
-        flip_bit(matrices[matrix], int(generator.integers(matrices[matrix].numel())), EXPONENT_TOP_BIT)
+def repeat_ngram(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
+    """One n-gram of the batch, over and over, in every row: a crawl's boilerplate. The loss falls, then it spikes."""
+    num_rows, num_positions = batch.inputs_BT.shape
+    ngram = batch.inputs_BT[int(generator.integers(num_rows)), :NGRAM]
+    row = ngram.repeat(num_positions // len(ngram) + 2)
+    inputs_BT = row[:num_positions].repeat(num_rows, 1)
+    return Batch(batch.index, inputs_BT, row[1 : num_positions + 1].repeat(num_rows, 1))
+
+
+def shuffle_labels(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
+    """Real inputs, and targets under a wrong table of tokens: every id stands for another one, always the same."""
+    table = torch.from_numpy(np.random.default_rng(vocab_size).permutation(vocab_size))
+    return Batch(batch.index, batch.inputs_BT, table[batch.targets_BT])
+
+
+def flip_weights(bit: int) -> StateFault:
+    """Flip `bit` of `count` weights of matrices."""
+
+    def flip(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator) -> None:
+        _flip_some([parameter for parameter in model.parameters() if parameter.dim() >= 2], count, bit, generator)
+
+    return flip
+
+
+def flip_moments(bit: int) -> StateFault:
+    """Flip `bit` of `count` first moments. Before the first step there are none, and nothing happens."""
+
+    def flip(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator) -> None:
+        _flip_some([state["exp_avg"] for state in optimizer.state.values()], count, bit, generator)
+
+    return flip
+
+
+def lose_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
+) -> None:
+    """Moments and step counts are gone, as after a restore that forgot them."""
+    optimizer.state.clear()
+
+
+def spoil_gradients(
+    model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
+) -> None:
+    """`count` numbers of the gradient are NaN."""
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    for number in generator.integers(len(gradients), size=count):
+        gradients[number].view(-1)[int(generator.integers(gradients[number].numel()))] = torch.nan
+
+
+def _flip_some(tensors: Sequence[Tensor], count: int, bit: int, generator: np.random.Generator) -> None:
+    """`count` numbers, each as likely as any other."""
+    sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.float64)
+    for number in generator.choice(len(tensors), size=count, p=sizes / sizes.sum()) if len(tensors) else ():
+        flip_bit(tensors[number], int(generator.integers(tensors[number].numel())), bit)
 
 
 @torch.no_grad()
-def flip_bit(parameter: Tensor, item: int, bit: int) -> None:
+def flip_bit(tensor: Tensor, item: int, bit: int) -> None:
     """Flip one bit of one float32, in place."""
-    assert parameter.dtype == torch.float32
-    parameter.view(-1).view(torch.int32)[item] ^= 1 << bit
+    assert tensor.dtype == torch.float32
+    tensor.view(-1).view(torch.int32)[item] ^= 1 << bit
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     count: int
-    """What N is when it is not given."""
+    """What N is when it is not given: batches, numbers that are struck, or steps at another learning rate."""
     on_data: DataFault | None = None
     on_state: StateFault | None = None
+    """Strikes before the step."""
+    on_gradients: StateFault | None = None
+    """Strikes between the backward pass and clipping."""
+    lr_factor: float = 1.0
+    """Factor on the learning rate for `count` steps."""
 
 
 FAULTS: dict[str, Kind] = {
     "corrupted_batches": Kind(count=30, on_data=shuffle_targets),
     "random_targets": Kind(count=20, on_data=random_targets),
-    "bit_flip": Kind(count=1, on_state=flip_weights),
+    "bit_flip": Kind(count=1, on_state=flip_weights(EXPONENT_TOP_BIT)),
+    "mantissa_flip": Kind(count=64, on_state=flip_weights(MANTISSA_TOP_BIT)),
+    "moment_flip": Kind(count=1, on_state=flip_moments(EXPONENT_TOP_BIT)),
+    "moment_mantissa_flip": Kind(count=64, on_state=flip_moments(MANTISSA_TOP_BIT)),
+    "lost_optimizer": Kind(count=1, on_state=lose_optimizer),
+    "nan_gradient": Kind(count=1, on_gradients=spoil_gradients),
+    "lr_kick": Kind(count=10, lr_factor=30.0),
+    "repeated_ngram": Kind(count=30, on_data=repeat_ngram),
+    "label_shuffle": Kind(count=30, on_data=shuffle_labels),
 }
 
 
@@ -101,29 +166,61 @@ def parse_fault(text: str) -> Fault:
 class FaultyBatches:
     """The training data with the data faults in it."""
 
-    def __init__(self, batches: Batches, faults: Iterable[Fault]) -> None:
+    def __init__(self, batches: Batches, faults: Iterable[Fault], *, at_steps: bool = False) -> None:
+        """`at_steps`: a fault strikes the batches that the run is about to use when it first reaches the fault's step,
+        whatever it skipped before; from then on these batches are the faulty ones. Otherwise the step is the index."""
         self.batches = batches
-        self.faults = [(fault, FAULTS[fault.kind].on_data) for fault in faults]
+        self._first = {
+            fault: None if at_steps else fault.step for fault in faults if FAULTS[fault.kind].on_data is not None
+        }
+
+    def reach(self, step: int, index: int) -> None:
+        """The run is about to take batch `index` for `step`."""
+        for fault, first in self._first.items():
+            if first is None and fault.step == step:
+                self._first[fault] = index
 
     def __getitem__(self, index: int) -> Batch:
         batch = self.batches[index]
-        for fault, corrupt in self.faults:
-            if corrupt is not None and fault.step <= index < fault.step + fault.count:
+        for fault, first in self._first.items():
+            corrupt = FAULTS[fault.kind].on_data
+            if corrupt is not None and first is not None and first <= index < first + fault.count:
                 generator = np.random.default_rng([self.batches.seed, fault.step, index])
                 batch = corrupt(batch, self.batches.vocab_size, generator)
         return batch
 
 
 class StateFaults:
-    """The faults that strike the weights, each once in the life of the process."""
+    """The faults that strike weights, moments, gradients or the learning rate, each once in the life of the process."""
 
     def __init__(self, faults: Iterable[Fault], seed: int) -> None:
         self.seed = seed
-        self._waiting = [fault for fault in faults if FAULTS[fault.kind].on_state is not None]
+        self._waiting = [fault for fault in faults if FAULTS[fault.kind].on_data is None]
+        self._present: list[Fault] = []
+        self._step = -1
 
-    def strike(self, step: int, model: nn.Module) -> None:
+    def begin(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Before the step. A step that is not above the last one is a rollback, which ends what still lasted."""
+        lasting = [each for each in self._present if self._step < step < each.step + each.count]
+        self._present = [each for each in lasting if FAULTS[each.kind].lr_factor != 1.0]
         for fault in [fault for fault in self._waiting if fault.step == step]:
             self._waiting.remove(fault)
-            on_state = FAULTS[fault.kind].on_state
-            assert on_state is not None
-            on_state(model, fault.count, np.random.default_rng([self.seed, fault.step]))
+            self._present.append(fault)
+        self._step = step
+        self._strike(model, optimizer, before=True)
+
+    def strike_gradients(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Between the backward pass and clipping."""
+        self._strike(model, optimizer, before=False)
+
+    @property
+    def lr_factor(self) -> float:
+        """On the learning rate of the present step."""
+        return math.prod(FAULTS[fault.kind].lr_factor for fault in self._present)
+
+    def _strike(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, before: bool) -> None:
+        for fault in self._present:
+            kind = FAULTS[fault.kind]
+            strike = kind.on_state if before else kind.on_gradients
+            if strike is not None:
+                strike(model, optimizer, fault.count, np.random.default_rng([self.seed, fault.step]))

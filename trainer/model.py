@@ -23,6 +23,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.dropout = config.dropout
+        self.causal = config.causal
         head_width = config.width // config.heads
         self.in_projection = nn.Linear(config.width, 3 * config.width, bias=False)
         self.out_projection = nn.Linear(config.width, config.width, bias=False)
@@ -36,7 +37,7 @@ class Attention(nn.Module):
         q_BHTK = turns.rotate(self.query_norm(q_BHTK))
         k_BHTK = turns.rotate(self.key_norm(k_BHTK))
         dropout = self.dropout if self.training else 0.0
-        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True, dropout_p=dropout)
+        y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=self.causal, dropout_p=dropout)
         projected: Tensor = self.out_projection(y_BHTK.transpose(1, 2).reshape(B, T, D))
         return projected
 

@@ -15,6 +15,11 @@ class Origin:
         self.facts |= {
             "seed": recipe.seed,
             "data.batch_size": recipe.data.batch_size,
+            "data.easy_first": recipe.data.easy_first,
+            # An optimizer's state holds these too and would silently bring back the checkpoint's.
+            "optimizer.beta1": recipe.optimizer.beta1,
+            "optimizer.beta2": recipe.optimizer.beta2,
+            "optimizer.weight_decay": recipe.optimizer.weight_decay,
             "the number of training windows in the data": num_windows,
         }
 

@@ -6,23 +6,25 @@ Shapes: B sequences, T positions, V vocabulary.
 """
 
 import math
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import nn
 
 import lossguard
-from lossguard.torch import Checkpoints, causal_lm_loss
-from lossguard.torch.checkpoints import Stateful
+from lossguard.torch import Checkpoints, Stateful, causal_lm_loss
 from trainer.config import Recipe
 from trainer.data import Batches, open_batches
 from trainer.display import Display
 from trainer.errors import UserMistake
 from trainer.faults import Fault, FaultyBatches, StateFaults
 from trainer.model import GPT, flops_per_token
+from trainer.objective import objective, own_inputs
 from trainer.origin import Origin
 from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
 
@@ -43,6 +45,16 @@ class Job:
     """Trouble planted on purpose."""
     skips: Sequence[lossguard.Skip] = ()
     """Batch ranges left out from the start, as after a rollback."""
+    faults_at_steps: bool = False
+    """See FaultyBatches: whether a fault in the data is placed by the step, also after batches were skipped."""
+    run: lossguard.Run | None = None
+    """The run to report to, in place of one that `lossguard.init` begins."""
+    accepts: Callable[[float, float], bool] | None = None
+    """Whether the optimizer may take the step with this loss and gradient norm. Costs a host sync."""
+    on_step: Callable[[int, int, dict[str, float]], None] | None = None
+    """Called after every step with its batch index and metrics."""
+    quiet: bool = False
+    """Whether nothing is printed."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -52,8 +64,10 @@ class Outcome:
     run_id: str
     steps_done: int
     """Optimizer steps on the live line."""
-    interrupted: bool
-    """Whether a signal stopped it before its end."""
+    interrupted_by: signal.Signals | None
+    """The signal that stopped it before its end."""
+    model: GPT
+    """As it was at the end."""
 
 
 def train(recipe: Recipe, job: Job) -> Outcome:
@@ -61,12 +75,12 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     device = choose_device(recipe.device)
     torch.manual_seed(recipe.seed)
     train_batches, held_out = open_batches(recipe)
-    batches = FaultyBatches(train_batches, job.faults)
+    batches = FaultyBatches(train_batches, job.faults, at_steps=job.faults_at_steps)
     state_faults = StateFaults(job.faults, recipe.seed)
     model = GPT(recipe.model).to(device)
     optimizer = build_optimizer(model, recipe.optimizer)
 
-    run = lossguard.init(
+    run = job.run or lossguard.init(
         recipe.project,
         name=recipe.name,
         config=describe(recipe, job, model),
@@ -83,20 +97,25 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     for skip in job.skips:
         guard.ledger.add(skip)
 
-    with run, Display(recipe, run, guard, num_parameters=model.num_parameters()) as display:
+    console = Console(highlight=False, soft_wrap=True, quiet=job.quiet)
+    with run, Display(recipe, run, guard, num_parameters=model.num_parameters(), console=console) as display:
         finished_last = time.perf_counter()
         for step, batch in guard.steps(batches, until=recipe.steps):
             batch = batch.to(device)
-            state_faults.strike(step, model)
+            batches.reach(step + 1, guard.ledger.next_free(batch.index + 1))
+            state_faults.begin(step, model, optimizer)
             lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
-            set_learning_rate(optimizer, lr)
+            set_learning_rate(optimizer, lr * state_faults.lr_factor)
 
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                logits_BTV = model(batch.inputs_BT)
-            terms = causal_lm_loss(logits_BTV, batch.targets_BT, z_weight=recipe.optimizer.z_weight)
+                inputs_BT = own_inputs(model, batch.inputs_BT, recipe.objective.own_inputs)
+                logits_BTV = model(inputs_BT)
+            terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=recipe.optimizer.z_weight)
             terms.loss.backward()  # type: ignore[no-untyped-call]
+            state_faults.strike_gradients(model, optimizer)
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm or math.inf)
-            optimizer.step()
+            if job.accepts is None or job.accepts(terms.cross_entropy.item(), grad_norm.item()):
+                optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
             # The one host sync of the step: every number in one transfer, after all work was queued.
@@ -109,7 +128,9 @@ def train(recipe: Recipe, job: Job) -> Outcome:
             metrics["step_seconds"], finished_last = now - finished_last, now
             run.log(step, **metrics)
             display.show(step, metrics)
-    return Outcome(run_id=run.id, steps_done=guard.step, interrupted=guard.interrupted)
+            if job.on_step is not None:
+                job.on_step(step, batch.index, metrics)
+    return Outcome(run_id=run.id, steps_done=guard.step, interrupted_by=guard.interrupted_by, model=model)
 
 
 @torch.no_grad()
@@ -129,7 +150,7 @@ def evaluate(model: nn.Module, batches: Batches, num_batches: int, device: torch
 def open_checkpoints(folder: Path, recipe: Recipe, **objects: Stateful) -> Checkpoints:
     """Raises UserMistake for a folder that cannot hold them."""
     try:
-        return Checkpoints(folder / "checkpoints", keep=recipe.checkpoint.keep, **objects)
+        return Checkpoints(folder / "checkpoints", keep=recipe.checkpoint.keep, blocking=False, **objects)
     except ValueError as mistake:
         raise UserMistake(f"{mistake}.") from None
 

@@ -2,5 +2,6 @@
 
 from lossguard.torch.checkpoints import Checkpoints
 from lossguard.torch.loss import LossTerms, causal_lm_loss
+from lossguard.torch.stateful import Stateful
 
-__all__ = ["Checkpoints", "LossTerms", "causal_lm_loss"]
+__all__ = ["Checkpoints", "LossTerms", "Stateful", "causal_lm_loss"]

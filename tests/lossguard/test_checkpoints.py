@@ -1,5 +1,8 @@
 import json
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from lossguard.errors import CheckpointError
+from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
-from lossguard.torch.checkpoints import fingerprint
+from lossguard.torch.files import fingerprint
 
 
 class Box:
@@ -27,7 +30,7 @@ class Box:
 
 
 def three(folder: Path, box: Box) -> Checkpoints:
-    checkpoints = Checkpoints(folder, box=box)
+    checkpoints = Checkpoints(folder, blocking=True, box=box)
     for step in (0, 10, 20):
         box.value = step
         checkpoints.save(step, {"step": step})
@@ -49,6 +52,7 @@ def test_generators_of_python_numpy_and_torch_come_back(tmp_path: Path) -> None:
     random.gauss(0, 1)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(0, {})
+    checkpoints.settle(wait=True)
     first = draw()
     checkpoints.load(0)
     assert draw() == first
@@ -132,11 +136,125 @@ def test_a_step_may_be_saved_again(tmp_path: Path) -> None:
     assert box.value == 99
 
 
-def test_only_the_newest_are_kept(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    for step in range(5):
+def test_the_newest_are_kept_and_ever_fewer_behind_them(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in range(0, 200, 5):
         checkpoints.save(step, {})
-    assert checkpoints.steps() == [3, 4]
+    checkpoints.settle(wait=True)
+    kept = checkpoints.steps()
+    assert kept[0] == 0
+    assert kept[-3:] == [185, 190, 195]
+    assert len(kept) < 10
+
+
+def test_what_is_pinned_is_kept_as_long_as_it_is(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1, blocking=True)
+    checkpoints.pin([0, 1, 2])
+    for step in range(9):
+        checkpoints.save(step, {})
+    assert checkpoints.steps()[:3] == [0, 1, 2]
+    checkpoints.pin([])
+    checkpoints.save(9, {})
+    assert checkpoints.steps()[:3] != [0, 1, 2]
+
+
+def test_a_save_in_the_background_keeps_the_state_of_its_moment(tmp_path: Path) -> None:
+    model = nn.Linear(300, 300)
+    checkpoints = Checkpoints(tmp_path, model=model)
+    for step in range(5):
+        with torch.no_grad():
+            model.weight.fill_(step)
+        checkpoints.save(step, {"step": step})
+        with torch.no_grad():
+            model.weight.fill_(-1)
+    assert checkpoints.settle(wait=True)
+    assert not checkpoints.settle()
+    for step in range(5):
+        assert checkpoints.load(step) == {"step": step}
+        assert model.weight.eq(step).all()
+
+
+FILLING = """
+import resource, sys, torch
+from lossguard.torch import Checkpoints
+import lossguard
+model = torch.nn.Linear(100, 100)
+checkpoints = Checkpoints(sys.argv[1], model=model)
+run = lossguard.init("p", mode="off")
+done = []
+for step, _ in lossguard.Guard(run, checkpoints=checkpoints, every=2).steps(range(99), 9):
+    if step == 3:
+        checkpoints.settle(wait=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    done.append(step)
+assert done == list(range(9)), done
+print(checkpoints.steps())
+"""
+
+
+def test_a_disk_that_takes_no_more_is_reported_once_and_the_run_goes_on(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk: the same write fails, in the same place."""
+    command = [sys.executable, "-c", FILLING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "[0, 2]\n"), done.stderr
+    assert done.stderr == "a checkpoint could not be saved, the run goes on without it: [Errno 27] File too large\n"
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_folder_that_became_read_only_is_reported_and_the_earlier_checkpoints_stay(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "c", box=Box())
+    checkpoints.save(0, {})
+    assert checkpoints.settle(wait=True)
+    checkpoints.directory = Path("/proc/self")  # refuses new folders, also to root
+    checkpoints.save(1, {})
+    with pytest.raises(OSError, match=r"/proc/self/\.partial-1"):
+        checkpoints.settle(wait=True)
+    checkpoints.directory = tmp_path / "c"
+    assert checkpoints.steps() == [0]
+
+
+def test_what_cannot_be_restored_safely_is_told_by_settle(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, box=Box(object()))
+    checkpoints.save(0, {})
+    with pytest.raises(CheckpointError, match="more than tensors and plain values"):
+        checkpoints.settle(wait=True)
+    assert checkpoints.settle() is False
+
+
+KILLED = """
+import sys, torch
+from lossguard.torch import Checkpoints
+model = torch.nn.Linear(200, 200)
+checkpoints = Checkpoints(sys.argv[1], keep=2, model=model)
+for step in range(10**6):
+    torch.nn.init.constant_(model.weight, step % 7)
+    checkpoints.save(step % 7, {"step": step % 7})
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patience", [0.003, 0.007, 0.013, 0.029])
+def test_a_kill_at_any_moment_leaves_good_checkpoints(
+    tmp_path: Path, patience: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also while one replaces another of the same step, and while old ones are deleted."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    for _ in range(12):
+        process.stdout.readline()
+    time.sleep(patience)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    model = nn.Linear(200, 200)
+    checkpoints = Checkpoints(tmp_path, model=model)
+    assert len(checkpoints.steps()) >= 2
+    for step in checkpoints.steps():
+        assert checkpoints.load(step) == {"step": step}
+        assert model.weight.eq(step).all()
+    assert not caplog.text
+    assert not [left for left in tmp_path.iterdir() if left.name.startswith(".")]
 
 
 def test_later_checkpoints_can_be_discarded(tmp_path: Path) -> None:
@@ -176,6 +294,52 @@ def test_model_and_optimizer_come_back_exactly(tmp_path: Path) -> None:
     first = step()
     checkpoints.load(1)
     assert torch.equal(step(), first)
+
+
+class Forgetful(torch.optim.AdamW):
+    """What has happened to real runs: after a restore something is not what it was."""
+
+    lost = ""
+
+    def load_state_dict(self, state: Any) -> None:
+        super().load_state_dict(state)
+        if self.lost == "moments":
+            self.state.clear()
+        elif self.lost == "one bit of a moment":
+            next(iter(self.state.values()))["exp_avg_sq"].view(torch.int32)[1, 2] ^= 1
+        elif self.lost == "steps":
+            next(iter(self.state.values()))["step"].zero_()
+        elif self.lost:
+            self.param_groups[0][self.lost] = 0.5
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [
+        ("lr", "param_groups.0.lr was 0.001 and is 0.5"),
+        ("weight_decay", "param_groups.0.weight_decay was 0.01 and is 0.5"),
+        ("moments", "state.0.step was float32"),
+        ("one bit of a moment", "state.0.exp_avg_sq was float32"),
+        ("steps", "state.0.step was float32"),
+    ],
+)
+def test_a_restore_that_loses_something_is_found_out_and_named(tmp_path: Path, lost: str, named: str) -> None:
+    model = nn.Linear(3, 3)
+    optimizer = Forgetful(model.parameters())
+    checkpoints = Checkpoints(tmp_path, model=model, optimizer=optimizer)
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+    checkpoints.save(1, {})
+    assert checkpoints.load(1) == {}
+    optimizer.lost = lost
+    with pytest.raises(CheckpointMismatch, match=f"optimizer is not what the checkpoint of step 1 saved: {named}"):
+        checkpoints.load(1)
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_passed_over(tmp_path: Path) -> None:
+    checkpoints = three(tmp_path, Box())
+    (tmp_path / "step-000000020").rename(tmp_path / "step-000000030")
+    assert checkpoints.load(30) == {"step": 10}
 
 
 @pytest.mark.parametrize("options", [{"keep": 0}, {"run": Box()}])

@@ -3,6 +3,7 @@ import random
 import signal
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from torch import nn
 
 import lossguard
 from lossguard import Guard, Order, OrderKind, Run, Skip
-from lossguard.errors import CheckpointError
+from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
 from tests.lossguard.collectors import FakeCollector, eventually
+from tests.lossguard.test_checkpoints import Box
 
 
 class Memory:
@@ -25,6 +27,7 @@ class Memory:
         self.model = model
         self.saved: dict[int, tuple[list[int], dict[str, Any]]] = {}
         self.full = False
+        self.pinned: list[list[int]] = []
 
     def steps(self) -> list[int]:
         return sorted(self.saved)
@@ -33,6 +36,12 @@ class Memory:
         if self.full:
             raise OSError(28, "No space left on device")
         self.saved[step] = (list(self.model), state)
+
+    def settle(self, wait: bool = False) -> bool:
+        return False
+
+    def pin(self, steps: Any) -> None:
+        self.pinned.append(list(steps))
 
     def load(self, step: int) -> dict[str, Any]:
         known = [each for each in self.steps() if each <= step]
@@ -173,6 +182,22 @@ def test_a_held_run_waits_until_it_is_released(monkeypatch: pytest.MonkeyPatch) 
     assert run.told[1:] == [("accepted", 1), ("accepted", 2)]
 
 
+def test_a_held_run_says_so_until_it_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("lossguard.guard.HOLD_POLL", 0.001)
+    held = []
+
+    class Watching(ScriptedRun):
+        def take_order(self) -> Order | None:
+            held.append(guard.held)
+            return super().take_order()
+
+    run = Watching({2: Order(id=1, kind=OrderKind.HOLD, reason="budget spent"), 5: Order(id=2, kind=OrderKind.RELEASE)})
+    guard = Guard(run, checkpoints=Memory([]), every=100)
+    assert len(list(guard.steps(Indices(), 2))) == 2
+    assert held == [False, False, True, True, True, False, False]
+    assert "held before step 1, until it is released or rolled back: budget spent" in caplog.text
+
+
 def test_a_held_run_may_be_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lossguard.guard.HOLD_POLL", 0.001)
     run = ScriptedRun({4: Order(id=1, kind=OrderKind.HOLD), 9: rollback(2, rewind_to=2, skip_from=2, skip_to=3)})
@@ -201,6 +226,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(number: signal.S
     assert finished == [0, 1, 2, 3]
     assert checkpoints.steps() == [0, 4]
     assert guard.interrupted
+    assert guard.interrupted_by is number
     assert run.interrupted
     assert signal.getsignal(number) is before
 
@@ -248,6 +274,62 @@ def test_other_ranks_do_not_save() -> None:
     assert checkpoints.steps() == []
 
 
+def test_what_a_deeper_rollback_may_need_is_pinned_until_the_trouble_is_well_past() -> None:
+    """Left at step 7 for step 4: pinned for as many steps again, up to 10, also across a restart."""
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=5)}), Memory([])
+    train(run, checkpoints, 8)
+    assert checkpoints.pinned == [[], [], [], [], [0, 2, 4], [0, 2, 4]]
+    train(ScriptedRun(), checkpoints, 12)
+    assert checkpoints.pinned[6:] == [[], []]
+
+
+def test_only_what_is_durable_is_told_as_restorable(tmp_path: Path) -> None:
+    """The step after a save is not held up, and the collector hears of the checkpoint when it is on the disk."""
+    durable, told = threading.Event(), []
+
+    class Slow(Box):
+        def state_dict(self) -> dict[str, Any]:
+            return {"value": Waiting()}
+
+    class Waiting:
+        def __deepcopy__(self, memo: Any) -> Any:
+            return self
+
+        def __reduce__(self) -> Any:
+            assert durable.wait(10)
+            return (OrderedDict, ())
+
+    run = ScriptedRun()
+    checkpoints = Checkpoints(tmp_path, box=Slow())
+    for step, _ in Guard(run, checkpoints=checkpoints, every=100).steps(Indices(), 2):
+        told.append(run.restorable)
+        durable.set()
+        if step == 0:
+            checkpoints._join()
+    assert told == [[], [0]]
+    assert run.restorable == [0, 2]
+
+
+@pytest.mark.parametrize("harm", [{"step": 7}, {"step": -1}, {"cursor": 3}])
+def test_a_checkpoint_whose_step_or_batch_cannot_be_stops_the_run(harm: dict[str, int]) -> None:
+    checkpoints = Memory([])
+    train(ScriptedRun(), checkpoints, 4)
+    checkpoints.saved[4][1].update(harm)
+    with pytest.raises(CheckpointMismatch, match="the checkpoint for step 4 says step"):
+        train(ScriptedRun(), checkpoints, 8)
+
+
+def test_a_restore_that_is_not_exact_is_refused_and_stops_the_run() -> None:
+    class Forgetful(Memory):
+        def load(self, step: int) -> dict[str, Any]:
+            raise CheckpointMismatch("optimizer is not what the checkpoint saved")
+
+    run = ScriptedRun({8: rollback(rewind_to=5)})
+    with pytest.raises(CheckpointMismatch, match="optimizer"):
+        train(run, Forgetful([]), 9)
+    assert run.told[-1] == ("refused", 1, "optimizer is not what the checkpoint saved")
+
+
 def test_an_interval_below_one_step_is_refused() -> None:
     with pytest.raises(ValueError, match="every=0"):
         Guard(ScriptedRun(), checkpoints=Memory([]), every=0)
@@ -289,6 +371,25 @@ def test_a_rolled_back_run_equals_one_that_never_saw_the_skipped_batches_bit_for
     never = ScriptedRun()
     never.history.skips.append(Skip(11, 17))
     assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
+
+
+def test_a_second_rollback_equals_a_run_that_skipped_both_ranges_bit_for_bit(tmp_path: Path) -> None:
+    """The second one goes deeper than the first, as an escalation does."""
+    orders = {
+        19: rollback(1, rewind_to=12, skip_from=11, skip_to=17),
+        28: rollback(2, rewind_to=9, skip_from=6, skip_to=20),
+    }
+    rolled = dict(Tiny(tmp_path / "a").run(ScriptedRun(orders), 25))
+    never = ScriptedRun()
+    never.history.skips += [Skip(11, 17), Skip(6, 20)]
+    assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
+
+
+def test_a_run_restarted_after_a_rollback_equals_one_that_was_not_interrupted(tmp_path: Path) -> None:
+    order = {13: rollback(rewind_to=12, skip_from=11, skip_to=17)}
+    whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(dict(order)), 25))
+    first = dict(Tiny(tmp_path / "b").run(ScriptedRun(dict(order)), 14))
+    assert first | dict(Tiny(tmp_path / "b").run(ScriptedRun(), 25)) == whole
 
 
 def test_a_restarted_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:

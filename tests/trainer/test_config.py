@@ -40,6 +40,8 @@ MISTAKES = {
     "optimizer.lr=nan": "optimizer.lr = nan cannot be used: it must be above 0",
     "optimizer.weight_decay=nan": "optimizer.weight_decay = nan cannot be used: it must be 0 or more",
     "optimizer.beta2=1.0": "at least 0 and below 1",
+    "objective.own_inputs=1.5": "objective.own_inputs = 1.5 cannot be used: it must be between 0 and 1",
+    "objective.label_smoothing=1": "at least 0 and below 1",
     "data.held_out=1": "at least 0 and below 1",
     "device=tpu": "device = 'tpu' cannot be used: it must be auto, cpu, cuda or cuda:N",
     "seed=-1": "seed = -1 cannot be used",
@@ -54,8 +56,23 @@ def test_a_bad_value_is_named_with_what_would_be_right(override: str) -> None:
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UserMistake, match="There is no recipe 'huge'; choose one of: small, tiny"):
+    with pytest.raises(UserMistake, match=r"There is no recipe 'huge'; choose one of: .*drill, .*tiny"):
         load_recipe("huge")
+
+
+def test_a_recipe_may_change_what_it_names_of_another(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('base = "tiny"\nsteps = 3\n[model]\nlayers = 1\n')
+    (tmp_path / "b.toml").write_text(f'base = "{tmp_path}/a.toml"\n[model]\nheads = 2\n')
+    recipe, tiny = load_recipe(str(tmp_path / "b.toml")), load_recipe("tiny")
+    assert (recipe.name, recipe.steps, recipe.model.layers, recipe.model.heads) == ("b", 3, 1, 2)
+    assert (recipe.model.width, recipe.optimizer) == (tiny.model.width, tiny.optimizer)
+
+
+def test_recipes_that_are_each_others_base_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(f'base = "{tmp_path}/b.toml"')
+    (tmp_path / "b.toml").write_text(f'base = "{tmp_path}/a.toml"')
+    with pytest.raises(UserMistake, match="its base must be another recipe"):
+        load_recipe(str(tmp_path / "a.toml"))
 
 
 def test_a_recipe_that_is_no_toml_is_refused(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from tests.trainer.test_data import _batches
-from trainer.config import ModelConfig
+from trainer.config import ModelConfig, OptimizerConfig
 from trainer.errors import UserMistake
-from trainer.faults import FAULTS, Fault, FaultyBatches, StateFaults, flip_bit, parse_fault
+from trainer.faults import FAULTS, NGRAM, Fault, FaultyBatches, StateFaults, flip_bit, parse_fault
 from trainer.model import GPT
+from trainer.schedule import build_optimizer
 
 
 def test_a_fault_is_written_as_kind_step_and_count() -> None:
@@ -35,7 +36,7 @@ def test_a_fault_in_the_data_is_keyed_by_batch_index_so_a_replay_meets_it_again(
         struck = not faulty[index].targets_BT.equal(clean[index].targets_BT)
         assert struck == (5 <= index < 8)
         assert faulty[index].targets_BT.equal(faulty[index].targets_BT)
-        assert faulty[index].inputs_BT.equal(clean[index].inputs_BT)
+        assert faulty[index].inputs_BT.equal(clean[index].inputs_BT) or (struck and kind == "repeated_ngram")
         assert faulty[index].targets_BT.dtype == torch.int64
 
 
@@ -45,17 +46,95 @@ def test_shuffled_targets_are_the_same_targets_in_another_order() -> None:
     assert batch.targets_BT.flatten().sort().values.equal(clean[5].targets_BT.flatten().sort().values)
 
 
-def test_a_bit_flip_strikes_once_and_not_again_after_a_rollback() -> None:
+def test_a_repeated_ngram_is_real_text_that_teaches_nothing_but_itself() -> None:
+    batch = FaultyBatches(_batches(), [Fault("repeated_ngram", 5, 1)])[5]
+    assert batch.inputs_BT[:, 1:].equal(batch.targets_BT[:, :-1])
+    assert batch.inputs_BT[0].equal(batch.inputs_BT[-1])
+    assert batch.inputs_BT[:, NGRAM:].equal(batch.inputs_BT[:, :-NGRAM])
+
+
+def test_shuffled_labels_are_always_under_the_same_wrong_table() -> None:
+    clean, faulty = _batches(), FaultyBatches(_batches(), [Fault("label_shuffle", 0, 9)])
+    table: dict[int, int] = {}
+    for index in range(9):
+        for right, wrong in zip(clean[index].targets_BT.flatten(), faulty[index].targets_BT.flatten(), strict=True):
+            assert table.setdefault(int(right), int(wrong)) == wrong
+    assert len(set(table.values())) == len(table)
+
+
+def test_a_fault_placed_by_the_step_strikes_what_the_run_uses_there_and_again_on_a_replay() -> None:
+    faulty, clean = FaultyBatches(_batches(), [Fault("random_targets", 5, 2)], at_steps=True), _batches()
+    for step, index in [(4, 104), (5, 105), (4, 300), (5, 301)]:
+        faulty.reach(step, index)
+    struck = [i for i in (5, 104, 105, 106, 107, 301) if not faulty[i].targets_BT.equal(clean[i].targets_BT)]
+    assert struck == [105, 106]
+
+
+def _trained() -> tuple[GPT, torch.optim.AdamW]:
     model = GPT(ModelConfig(layers=1, width=16, context=4))
-    faults = StateFaults([Fault("bit_flip", 3, 2)], seed=0)
+    optimizer = build_optimizer(model, OptimizerConfig())
+    model(torch.zeros(1, 4, dtype=torch.int64)).square().sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+@pytest.mark.parametrize("kind", ["bit_flip", "mantissa_flip"])
+def test_a_flip_in_the_weights_strikes_once_and_not_again_after_a_rollback(kind: str) -> None:
+    model, optimizer = _trained()
+    faults = StateFaults([Fault(kind, 3, 2)], seed=0)
     before = torch.nn.utils.parameters_to_vector(model.parameters())
     struck = []
     for step in [0, 1, 2, 3, 4, 2, 3, 4]:
-        faults.strike(step, model)
+        faults.begin(step, model, optimizer)
         now = torch.nn.utils.parameters_to_vector(model.parameters())
         struck.append(int((now != before).sum()))
         before = now
     assert struck == [0, 0, 0, 2, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("moment_flip", 1e30), ("moment_mantissa_flip", 1.05)])
+def test_a_flip_in_the_moments_leaves_the_weights_and_changes_one_moment(kind: str, factor: float) -> None:
+    model, optimizer = _trained()
+    weights = torch.nn.utils.parameters_to_vector(model.parameters())
+    before = torch.cat([state["exp_avg"].flatten() for state in optimizer.state.values()])
+    StateFaults([Fault(kind, 0, 1)], seed=0).begin(0, model, optimizer)
+    after = torch.cat([state["exp_avg"].flatten() for state in optimizer.state.values()])
+    assert torch.equal(weights, torch.nn.utils.parameters_to_vector(model.parameters()))
+    (place,) = (before != after).nonzero().flatten()
+    ratio = abs(after[place] / before[place]).item()
+    assert max(ratio, 1 / ratio) > factor
+
+
+def test_a_lost_optimizer_has_neither_moments_nor_step_counts() -> None:
+    model, optimizer = _trained()
+    StateFaults([Fault("lost_optimizer", 0, 1)], seed=0).begin(0, model, optimizer)
+    assert not optimizer.state
+
+
+def test_a_spoilt_gradient_has_as_many_nans_as_asked_and_only_in_its_step() -> None:
+    model, optimizer = _trained()
+    faults = StateFaults([Fault("nan_gradient", 1, 1)], seed=0)
+    found = []
+    for step in range(3):
+        faults.begin(step, model, optimizer)
+        faults.strike_gradients(model, optimizer)
+        found.append(sum(int(each.grad.isnan().sum()) for each in model.parameters() if each.grad is not None))
+        optimizer.zero_grad(set_to_none=False)
+    assert found == [0, 1, 0]
+
+
+def test_a_kick_of_the_learning_rate_lasts_its_steps_and_ends_with_a_rollback() -> None:
+    model, optimizer = _trained()
+    faults = StateFaults([Fault("lr_kick", 2, 3)], seed=0)
+    factors = []
+    for step in [0, 1, 2, 3, 4, 5, 2, 3]:
+        faults.begin(step, model, optimizer)
+        factors.append(faults.lr_factor)
+    assert factors == [1, 1, 30, 30, 30, 1, 1, 1]
+    again = StateFaults([Fault("lr_kick", 2, 9)], seed=0)
+    for step in [2, 3, 1, 2, 3]:
+        again.begin(step, model, optimizer)
+    assert again.lr_factor == 1
 
 
 def test_flipping_the_top_exponent_bit_makes_a_small_weight_enormous_and_flipping_it_back_restores_it() -> None:

@@ -45,7 +45,7 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
 def test_a_run_learns_and_reports_every_step_with_all_its_metrics(tmp_path: Path) -> None:
     outcome = _run(small_recipe(tmp_path, steps=60), tmp_path)
     steps = logged(tmp_path, "r")
-    assert (outcome.steps_done, outcome.interrupted) == (60, False)
+    assert (outcome.steps_done, outcome.interrupted_by) == (60, None)
     assert list(steps) == list(range(60))
     assert steps[59]["loss"] < steps[0]["loss"] - 1.0
     assert {*EXACT, "step_seconds"} <= steps[3].keys()

@@ -1,0 +1,55 @@
+"""What a checkpoint costs the step: the time in `save` when it writes in the background, against when it blocks.
+
+    python -m benchmarks.checkpoint
+
+A GPT-like state (AdamW's moments included) on the local disk; saves with pauses in which the background finishes, as
+the steps between two checkpoints give it.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.rows import Row, print_rows
+from lossguard.torch import Checkpoints
+
+NUM_SAVES = 8
+WIDTH, LAYERS = 512, 8  # 25 M parameters: 300 MB with the moments
+
+
+def measure() -> list[Row]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model = nn.Sequential(*(nn.Linear(WIDTH, 12 * WIDTH, bias=False) for _ in range(LAYERS)))
+    optimizer = torch.optim.AdamW(model.parameters())
+    sum(parameter.sum() for parameter in model.parameters()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    with tempfile.TemporaryDirectory() as folder:
+        blocking = Checkpoints(Path(folder) / "a", keep=2, blocking=True, model=model, optimizer=optimizer)
+        background = Checkpoints(Path(folder) / "b", keep=2, model=model, optimizer=optimizer)
+        waiting = [_save(blocking, number) for number in range(NUM_SAVES)]
+        copying = [_save(background, number) for number in range(NUM_SAVES)]
+    torch.set_num_threads(before)
+    whole, part = statistics.median(waiting), statistics.median(copying[1:])  # the first one makes the buffers
+    size = 3 * sum(parameter.numel() for parameter in model.parameters()) * 4 / 1e6
+    comparison = f"{1e3 * part:.0f} ms against {1e3 * whole:.0f} ms that write {size:.0f} MB"
+    return [
+        Row("time in `save`: background against blocking", 100 * part / whole, "%", 5.0, comparison),
+    ]
+
+
+def _save(checkpoints: Checkpoints, number: int) -> float:
+    """Seconds that the loop is held up."""
+    began = time.perf_counter()
+    checkpoints.save(number, {"step": number})
+    seconds = time.perf_counter() - began
+    checkpoints.settle(wait=True)
+    return seconds
+
+
+if __name__ == "__main__":
+    print_rows(measure())

@@ -1,0 +1,49 @@
+"""What a state says, value by value, cheaply enough to be compared after every restore.
+
+A tensor is told by its dtype, shape and the CRC-32 of its bytes (some GB/s), anything else by its repr.
+"""
+
+import ctypes
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Digest = dict[str, str]
+"""Path of a value, as "state.0.exp_avg" or "param_groups.0.lr" -> what it is."""
+
+
+def digest(state: Any) -> Digest:
+    return dict(_walk(state, ()))
+
+
+def differences(saved: Digest, found: Digest) -> list[str]:
+    """One phrase for each value that is not what it was, in the order in which they were saved."""
+    paths = [*saved, *(path for path in found if path not in saved)]
+    return [
+        f"{path} was {saved.get(path, 'absent')} and is {found.get(path, 'absent')}"
+        for path in paths
+        if saved.get(path) != found.get(path)
+    ]
+
+
+def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _walk(item, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from _walk(item, (*path, str(place)))
+    else:
+        yield ".".join(path), _tensor(value) if isinstance(value, Tensor) else repr(value)
+
+
+def _tensor(value: Tensor) -> str:
+    dense = value.detach().to_dense() if value.layout is not torch.strided else value.detach()
+    dense = dense.resolve_conj().resolve_neg().cpu().contiguous()
+    size = dense.numel() * dense.element_size()
+    content = (ctypes.c_char * size).from_address(dense.data_ptr()) if size else b""  # the tensor's own memory
+    shape = "x".join(map(str, value.shape))
+    return f"{str(value.dtype).removeprefix('torch.')}[{shape}] {zlib.crc32(content):08x}"

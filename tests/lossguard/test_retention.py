@@ -1,0 +1,37 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lossguard.torch.retention import superfluous
+
+
+def saved(num_steps: int, *, every: int, keep: int) -> list[int]:
+    """What is there after a run that saves `every` steps and deletes after every save."""
+    steps: list[int] = []
+    for step in range(0, num_steps, every):
+        steps.append(step)
+        steps = [each for each in steps if each not in superfluous(steps, keep=keep)]
+    return steps
+
+
+def test_the_head_is_dense_and_gaps_double_behind_it() -> None:
+    assert saved(2000, every=10, keep=5) == [0, 1280, 1600, 1760, 1840, 1920, 1950, 1960, 1970, 1980, 1990]
+
+
+@given(st.integers(1, 3000), st.integers(1, 60), st.integers(1, 8))
+def test_any_age_has_a_checkpoint_not_much_older(num_steps: int, every: int, keep: int) -> None:
+    """A rollback that wants to go back n steps never has to go further than four times that and a few intervals."""
+    steps = saved(num_steps, every=every, keep=keep)
+    newest = list(range(0, num_steps, every))[-keep:]
+    assert steps[-keep:] == newest
+    assert steps[0] == 0
+    span = max(1, newest[-1] - newest[0])
+    for wanted in range(0, steps[-1] + 1, every):
+        at_or_before = max(step for step in steps if step <= steps[-1] - wanted)
+        assert steps[-1] - at_or_before <= 4 * max(wanted, span) + every
+
+
+def test_pinned_checkpoints_stay() -> None:
+    assert superfluous([0, 1, 2, 3, 4], keep=1, pinned=[2]) == [
+        s for s in superfluous([0, 1, 2, 3, 4], keep=1) if s != 2
+    ]
+    assert superfluous([], keep=3) == []

@@ -1,0 +1,73 @@
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from tests.trainer.small import TEXT, small_recipe
+from trainer.cli import app
+from trainer.config import DataConfig, load_recipe
+from trainer.data import open_batches
+from trainer.errors import UserMistake
+from trainer.lab import SWITCHES, show_lab, try_switch
+
+SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "model.context=16", "data.batch_size=4"]
+
+
+def test_every_switch_is_a_recipe_that_changes_one_thing_of_the_first() -> None:
+    first = load_recipe(SWITCHES[0]).to_dict()
+    for name in SWITCHES[1:]:
+        recipe = load_recipe(name).to_dict()
+        assert recipe.pop("name") == name
+        changed = [section for section in recipe if recipe[section] != first[section]]
+        assert len(changed) == 1
+        (section,) = changed
+        assert len([field for field in recipe[section] if recipe[section][field] != first[section][field]]) == 1
+
+
+def test_a_switch_is_told_in_losses_and_costs(tmp_path: Path) -> None:
+    result = try_switch(small_recipe(tmp_path, steps=30, evaluate_every=30), tmp_path)
+    assert result.perplexity == pytest.approx(math.exp(result.held_out_loss))
+    assert result.bits_per_token == pytest.approx(result.held_out_loss / math.log(2))
+    assert result.tokens_per_parameter * result.flops_6nd == pytest.approx(6 * (30 * 64) ** 2)
+    output = io.StringIO()
+    show_lab([result], Console(file=output))
+    assert "small" in output.getvalue()
+    assert "tokens a parameter (Chinchilla: about 20)" in output.getvalue()
+
+
+def test_the_lab_needs_held_out_data(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    recipe = small_recipe(tmp_path, data=DataConfig(path=recipe.data.path, batch_size=4, held_out=0.0))
+    with pytest.raises(UserMistake, match="the lab"):
+        try_switch(recipe, tmp_path)
+
+
+def test_a_curriculum_begins_with_windows_of_few_different_tokens(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    data = DataConfig(path=recipe.data.path, batch_size=4, easy_first=True)
+    batches, _ = open_batches(small_recipe(tmp_path, data=data))
+    num_batches = batches.size // 4
+    kinds = [len(row.unique()) for i in range(num_batches) for row in batches[i].inputs_BT]
+    assert sum(kinds[: len(kinds) // 2]) < sum(kinds[len(kinds) // 2 :])
+    windows = [number for i in range(num_batches) for number in batches.window_numbers(i).tolist()]
+    assert len(set(windows)) == len(windows)
+
+
+def test_the_lab_prints_one_json_object_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_bytes(TEXT)
+    overrides = [word for override in SMALL for word in ("--set", override)]
+    words = ["lab", "drill", "squared_error", "no_causal_mask", "--steps", "30", "--data", str(tmp_path / "text.txt")]
+    done = CliRunner().invoke(app, [*words, "--json", *overrides])
+    assert done.exit_code == 0, done.output
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["recipe"] for each in told] == ["drill", "squared_error", "no_causal_mask"]
+
+
+def test_an_unknown_switch_is_one_sentence_with_exit_code_2() -> None:
+    done = CliRunner().invoke(app, ["lab", "nope"])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("There is no recipe 'nope'")

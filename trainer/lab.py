@@ -1,0 +1,121 @@
+"""The lab: the same model with each switch thrown, side by side.
+
+python -m trainer lab [NAME ...] [--steps 500] [--json]
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lossguard import Run
+from lossguard.protocol import encode_number
+from trainer.config import Recipe
+from trainer.data import open_batches
+from trainer.errors import Stopped, UserMistake
+from trainer.model import flops_per_token
+from trainer.objective import free_running_loss
+from trainer.train import Job, train
+
+SWITCHES = (
+    "drill",
+    "label_smoothing",
+    "heavy_label_smoothing",
+    "scheduled_sampling",
+    "no_teacher_forcing",
+    "squared_error",
+    "no_causal_mask",
+    "no_clipping",
+    "no_z_loss",
+    "curriculum",
+)
+"""Recipes; the first is the one that the others change."""
+LAST = 25
+"""Steps at the end over which training figures are averaged."""
+WIDTH = 140  # characters, where there is no terminal to ask
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Result:
+    """Losses in nats per token."""
+
+    recipe: str
+    loss: float
+    held_out_loss: float
+    perplexity: float
+    """exp(held-out loss)."""
+    bits_per_token: float
+    """Held-out; tokens of text are bytes."""
+    grad_norm: float
+    """Before clipping."""
+    log_z: float
+    given: float
+    """Held-out loss of the second half of the positions, with the true tokens as inputs."""
+    free_running: float
+    """The same with the model's own tokens as inputs; the difference is the exposure bias."""
+    tokens_per_parameter: float
+    """Chinchilla's optimum is about 20."""
+    flops: float
+    """Of the whole training, counted from the matrix products; 6 N D is the usual estimate."""
+    flops_6nd: float
+
+    def to_dict(self) -> dict[str, object]:
+        values = asdict(self)
+        return {name: encode_number(value) if isinstance(value, float) else value for name, value in values.items()}
+
+
+def try_switch(recipe: Recipe, folder: Path) -> Result:
+    """Train `recipe`, unrecorded. Raises UserMistake and Stopped."""
+    _, held_out = open_batches(recipe)
+    if held_out is None:
+        raise UserMistake("data.held_out = 0.0 cannot be used in the lab: it compares the held-out losses.")
+    rows: list[dict[str, float]] = []
+    job = Job(
+        directory=folder, run=Run(id=recipe.name), quiet=True, on_step=lambda step, batch, metrics: rows.append(metrics)
+    )
+    outcome = train(recipe, job)
+    if outcome.interrupted_by is not None:
+        raise Stopped(outcome.interrupted_by)
+    mean = {name: statistics.fmean(row[name] for row in rows[-LAST:]) for name in ("loss", "grad_norm", "log_z")}
+    loss = rows[-1]["held_out_loss"]
+    batch = held_out[0].to(next(outcome.model.parameters()).device)
+    outcome.model.eval()
+    free_running, given = free_running_loss(outcome.model, batch.inputs_BT, batch.targets_BT)
+    tokens, parameters = recipe.steps * recipe.tokens_per_step, outcome.model.num_parameters()
+    return Result(
+        recipe=recipe.name,
+        held_out_loss=loss,
+        perplexity=math.exp(min(loss, 700.0)),
+        bits_per_token=loss / math.log(2),
+        given=given,
+        free_running=free_running,
+        tokens_per_parameter=tokens / parameters,
+        flops=float(tokens * flops_per_token(recipe.model)),
+        flops_6nd=float(6 * parameters * tokens),
+        **mean,
+    )
+
+
+def show_lab(results: Sequence[Result], console: Console | None = None) -> None:
+    """One row a recipe."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDTH
+    table = Table()
+    names = ("recipe", "loss", "held-out", "perplexity", "bits/token", "grad norm", "log Z", "given", "free-running")
+    for name in names:
+        table.add_column(name)
+    for each in results:
+        losses = (each.loss, each.held_out_loss, each.perplexity, each.bits_per_token)
+        others = (each.grad_norm, each.log_z, each.given, each.free_running)
+        table.add_row(each.recipe, *(f"{value:.3f}" for value in (*losses, *others)))
+    console.print(table)
+    first = results[0]
+    console.print(
+        f"{first.tokens_per_parameter:.1f} tokens a parameter (Chinchilla: about 20); "
+        f"{first.flops:.2e} FLOPs each (6ND: {first.flops_6nd:.2e})"
+    )
