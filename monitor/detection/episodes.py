@@ -40,6 +40,8 @@ class Episode:
     broken: bool = False
     root: int = 0
     """The onset that a rollback must lie before: that of the first of the incidents that led here."""
+    known: bool = True
+    """What the signal was expected to be is known: without that there is no excess."""
     settled: bool = False
     """The policy has nothing more to say (observed, or a person said no)."""
 
@@ -72,7 +74,8 @@ class Episode:
             self.moved = True
             reason = f"The loss followed at step {step}: {describe('loss', loss)}."
             self._worsen(IncidentKind.LOSS_SPIKE, "loss", loss, reason)
-        self.excess = max(loss.value - self.incident.expected, 0.0) if self.incident.signal == "loss" else 0.0
+        measured = self.known and self.incident.signal == "loss"
+        self.excess = max(loss.value - self.incident.expected, 0.0) if measured else 0.0
         rose = loss.value > self.last_loss
         self.rises, self.falls = self.rises + rose, self.falls + (not rose)
         self.rising_rows = self.rising_rows + 1 if rose and loss.z >= CALM_Z else 0
@@ -87,9 +90,11 @@ class Episode:
     def _worsen(self, kind: IncidentKind, signal: str, reading: Reading, reason: str) -> None:
         """The incident becomes one of a graver kind; its band is now that of the graver signal."""
         state = advance(self.incident.state, IncidentEvent.WORSEN)
-        self.peak_z = self.peak_z if signal == self.incident.signal else 0.0
-        band = self.incident if signal == self.incident.signal or np.isnan(reading.expected) else reading
-        peak_value = self.incident.peak_value if signal == self.incident.signal else band.expected  # a new scale
+        same = signal == self.incident.signal
+        self.known = self.known if same else bool(np.isfinite(reading.expected))
+        band = self.incident if same or not self.known else reading
+        self.peak_z = self.peak_z if same else 0.0
+        peak_value = self.incident.peak_value if same else band.expected  # a new scale
         self.incident = replace(
             self.incident,
             kind=kind,
@@ -187,6 +192,7 @@ def begin(number: int, step: int, signal: str, readings: Mapping[str, Reading], 
     last_loss = loss.value if loss is not None and np.isfinite(loss.value) else float("inf")
     peak_z = float(trail.z[signal][peak])
     episode = Episode(incident, moved, last_loss, step, step, root=onset, broken=reading.broken, peak_z=peak_z)
+    episode.known = bool(np.isfinite(reading.expected))
     if signal == "loss" and not reading.broken:
         episode.excess = episode.peak_excess = episode.check_excess = max(reading.value - expected, 0.0)
     return episode

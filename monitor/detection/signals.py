@@ -76,8 +76,8 @@ class Scores:
     """Columns over N rows; a row without an observation has z = evidence = single = drift = 0.
 
     `z`: residual in robust standard deviations, positive for trouble; `evidence`, `single` (of the row alone) and
-    `drift`: 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit; `low_step`: when the level was
-    lowest; `broken`: present, not finite.
+    `drift`: 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit, of broken rows too, nan where
+    nothing is known; `low_step`: when the level was lowest; `broken`: present, not finite.
     """
 
     z: Floats
@@ -144,16 +144,20 @@ class SignalDetector:
             x = np.log(np.maximum(x, 1e-30))
         table = np.zeros((7, len(values)))  # as in Scores
         table[4:6] = np.nan
+        broken = present & ~finite
         start = 0
-        while start < len(x):
-            at = where[start : start + CHUNK - self.count % CHUNK]
-            table[:, at] = self._chunk(x[start : start + len(at)], steps[at], gaps[at])
-            start += len(at)
+        for end in sorted({*np.cumsum(finite)[broken].tolist(), len(x)}):
+            while start < end:
+                at = where[start : min(start + CHUNK - self.count % CHUNK, end)]
+                table[:, at] = self._chunk(x[start : start + len(at)], steps[at], gaps[at])
+                start += len(at)
+            if self.count > 0:
+                table[4:6, broken & (np.cumsum(finite) == end)] = [[self.level], [self._scale()]]
         if self.signal.log:
             table[4] = np.exp(table[4])
             table[5] *= table[4]
         z, evidence, single, drift, expected, scale, low_step = table
-        return Scores(z, evidence, single, drift, expected, scale, low_step, present & ~finite)
+        return Scores(z, evidence, single, drift, expected, scale, low_step, broken)
 
     def _chunk(self, x: Floats, steps: Ints, gaps: Ints) -> Floats:
         """Judge values inside one chunk. Returns the table of `feed` for them."""

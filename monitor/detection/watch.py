@@ -63,11 +63,26 @@ class Watch(Course):
         self.bank.declare(max(step, self.last_step + 1))
         return []
 
-    def fork(self, step: int, reason: str, history: Iterable[Rows], detectors: dict[str, Any] | None) -> list[Effect]:
-        """A new segment begins at `step`, with baselines of the live line below it. See the module `bank`."""
+    def fork(
+        self,
+        step: int,
+        reason: str,
+        history: Iterable[Rows],
+        detectors: dict[str, Any] | None,
+        *,
+        obeyed: int | None = None,
+        declared: Sequence[tuple[int, str]] = (),
+    ) -> list[Effect]:
+        """A new segment begins at `step`, with baselines of the live line below it. See the module `bank`.
+
+        `obeyed`: the intervention that the new segment executes; any other order stays open. `declared`: (step, kind)
+        of the events that the trainer announced for the rows of `history`.
+        """
         self.bank = Bank(self.settings)
         if detectors is not None:
             self.bank.load_state_dict(detectors)
+        for at, _kind in declared:
+            self.bank.declare(at)
         for rows in history:
             for _ in self.bank.feed(rows):
                 pass  # taught, not judged
@@ -77,8 +92,12 @@ class Watch(Course):
         if reason == "resume":
             self.bank.declare(step)
         active = self.care.active
-        if active is not None and active.kind is InterventionKind.ROLLBACK and self._ordered():
-            return self.applied(active.number, rewound_to=step, skip_from=active.skip_from, skip_to=active.skip_to)
+        if self._ordered() and active is not None:
+            if active.kind is InterventionKind.ROLLBACK and active.number == obeyed:
+                return self.applied(active.number, rewound_to=step, skip_from=active.skip_from, skip_to=active.skip_to)
+            if self.episode is not None:  # it goes on: the trainer may still obey
+                self.episode.check_step = min(self.episode.check_step, step)
+            return []
         return self._close(Outcome.ONGOING, "The run left this segment by itself.") if self.episode is not None else []
 
     def detectors_state(self) -> dict[str, Any]:

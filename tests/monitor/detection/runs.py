@@ -112,7 +112,7 @@ class Trainer:
         self.skips.append((order.skip_from, order.skip_to))
         self.rewinds.append(order.rewind_to)
         to = order.rewind_to
-        self.story.add(self.watch.fork(to, "rollback", [], self.snapshots[to]))
+        self.story.add(self.watch.fork(to, "rollback", [], self.snapshots[to], obeyed=order.number))
         self.story.add(
             self.watch.applied(order.number, rewound_to=to, skip_from=order.skip_from, skip_to=order.skip_to)
         )

@@ -69,7 +69,9 @@ class Random:
                 return watch.failed(number, "no disk")
             case "fork" | "resume":
                 self.step = max(self.step - 60, 0)
-                return watch.fork(self.step, "rollback" if event == "fork" else event, [], self.fresh)
+                if event == "resume":
+                    return watch.fork(self.step, event, [], self.fresh)
+                return watch.fork(self.step, "rollback", [], self.fresh, obeyed=number)
             case "rollback":
                 return watch.rollback(reason="try")
         return watch.release("go on")

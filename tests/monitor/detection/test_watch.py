@@ -44,6 +44,24 @@ def test_nan_for_ever_is_one_incident_that_stays_open() -> None:
     assert (incident.detected_step, incident.end_step, incident.outcome) == (300, None, Outcome.ONGOING)
 
 
+@pytest.mark.parametrize("signal", ["loss", "grad_norm", "log_z"])
+@pytest.mark.parametrize("step", [0, 1, 30, 300])
+def test_a_single_nan_that_is_over_at_the_next_row_ends_as_recovered(signal: str, step: int) -> None:
+    columns = healthy(400)
+    columns[signal][step] = np.nan
+    (incident,) = watch_over(columns).incidents
+    assert (incident.kind, incident.outcome, incident.end_step) == (IncidentKind.NONFINITE, Outcome.RECOVERED, step)
+    assert incident.reasons[-1].startswith("Back in band since")
+
+
+def test_a_row_that_is_not_finite_has_what_was_expected_of_it() -> None:
+    columns = healthy(400)
+    columns["loss"][300] = np.nan
+    (incident,) = watch_over(columns).incidents
+    assert incident.expected == pytest.approx(2.2 + 3.3 * np.exp(-300 / 90), abs=0.1)
+    assert 0.01 < incident.scale < 0.04
+
+
 def test_nan_in_a_spike_is_an_incident_of_its_own_in_the_same_step() -> None:
     columns = spiked(at=300)
     columns["loss"][306] = np.nan
@@ -299,6 +317,56 @@ def test_after_a_fork_the_detectors_are_those_of_the_fork_step() -> None:
     taught.fork(250, "rewind", [rows[200:250]], json.loads(json.dumps(snapshot)))
     plain.feed(rows[200:250])
     assert taught.detectors_state() == plain.detectors_state()
+
+
+def ordered() -> tuple[Watch, Story, dict[str, Any]]:
+    """A watch with an open order to go back to step 200, and the detectors as they were there."""
+    watch, story, rows = Watch(policy=AUTO), Story(), rows_of(spiked(at=300))
+    story.add(watch.feed(rows[:250], restorable=range(0, 250, 50)))
+    snapshot = watch.detectors_state()
+    story.add(watch.feed(rows[250:330], restorable=range(0, 330, 50)))
+    assert story.interventions[0].state == "ordered"
+    return watch, story, snapshot
+
+
+@pytest.mark.parametrize("reason", ["resume", "rewind"])
+def test_a_new_segment_that_does_not_name_the_order_leaves_it_open_with_its_incident(reason: str) -> None:
+    watch, story, snapshot = ordered()
+    story.add(watch.fork(250, reason, [], snapshot))
+    story.add(watch.feed(rows_of(healthy(600))[250:300]))
+    assert story.states(1) == ["ordered"]
+    assert [incident.state.value for incident in story.incidents] == ["treated"]
+    story.add(watch.failed(1, "checkpoint 200 is damaged"))
+    story.add(watch.feed(rows_of(healthy(600))[300:310]))
+    assert story.states(1) == ["ordered", "failed"]
+    assert [(i.state.value, i.outcome) for i in story.incidents] == [("closed", Outcome.RECOVERED)]
+
+
+def test_an_order_may_be_obeyed_after_a_segment_that_did_not() -> None:
+    watch, story, snapshot = ordered()
+    story.add(watch.fork(250, "resume", [], snapshot))
+    story.add(watch.feed(rows_of(healthy(600))[250:270]))
+    story.add(watch.fork(200, "rollback", [rows_of(healthy(600))[:200]], None, obeyed=1))
+    assert story.states(1) == ["ordered", "applied"]
+    story.add(watch.feed(rows_of(healthy(600))[200:]))
+    assert story.states(1) == ["ordered", "applied", "verified"]
+    assert len(story.incidents) == 1
+
+
+def test_a_shift_that_was_declared_in_the_replayed_stretch_is_no_incident_after_a_fork() -> None:
+    columns = healthy(900)
+    columns["loss"][600:] += 0.5
+    rows, watch = rows_of(columns), Watch()
+    watch.feed(rows[:550])
+    snapshot = watch.detectors_state()
+    watch.declare(600, "data_mix", {})
+    watch.feed(rows[550:800])
+    straight = Watch()
+    straight.declare(600, "data_mix", {})
+    straight.feed(rows[:650])
+    watch.fork(650, "rewind", [rows[550:580], rows[580:650]], snapshot, declared=[(600, "data_mix")])
+    assert watch.detectors_state() == straight.detectors_state()
+    assert watch.feed(rows[650:]) == []
 
 
 def test_the_bump_of_a_resume_is_no_incident() -> None:
