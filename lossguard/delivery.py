@@ -106,9 +106,10 @@ class Delivery:
             self._open_segment(record)
             if record["order"] is not None:
                 applied = record["applied"] or {}
-                self._answer(record["order"], "applied", **{name: applied[name] for name in APPLIED if name in applied})
+                how = {name: applied[name] for name in APPLIED if name in applied}
+                self._answer(record, record["order"], "applied", **how)
         elif "answer" in record:
-            self._answer(record["answer"], record["state"], detail=record["detail"])
+            self._answer(record, record["answer"], record["state"], detail=record["detail"])
         elif "finish" in record:
             self._collector.send("POST", f"/runs/{self._run}/finish", {"state": record["finish"], "at": record["time"]})
 
@@ -124,7 +125,10 @@ class Delivery:
             answer = self._collector.send("POST", path, {**body, "order": None})  # steps matter more than who asked
         self._segment = int(answer["segment"])
 
-    def _answer(self, order: int, state: str, **how: Any) -> None:
+    def _answer(self, record: dict[str, Any], order: int, state: str, **how: Any) -> None:
+        """The key lets the collector refuse an answer to an order of another run that has the same id."""
+        if record.get("key") is not None:
+            how["key"] = record["key"]
         try:
             self._collector.send("PUT", f"/orders/{order}", {"state": state, **how})
         except UnknownRun as problem:  # the order is what is unknown; bringing everything again would not help

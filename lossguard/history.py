@@ -13,8 +13,8 @@ from lossguard.spool import spools_in
 @dataclass(slots=True)
 class History:
     num_segments: int = 0
-    answered: set[int] = field(default_factory=set)
-    """Ids of orders that were applied or refused."""
+    answered: set[str | int] = field(default_factory=set)
+    """Orders that were applied or refused: their keys, or the ids of those that came without one."""
     skips: list[Skip] = field(default_factory=list)
     lr_scale: float | None = None
     """As the last applied order set it."""
@@ -35,7 +35,7 @@ class History:
             self.num_segments += 1
         order = record["order"] if "segment" in record else record["answer"]
         if order is not None:
-            self.answered.add(order)
+            self.answered.add(order if record.get("key") is None else record["key"])
         applied = record.get("applied") or {}
         if applied.get("skip_from") is not None:
             self.skips.append(Skip(applied["skip_from"], applied["skip_to"], applied.get("reason", "")))

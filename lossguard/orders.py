@@ -1,5 +1,6 @@
 """What the collector asks of a trainer."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +23,39 @@ class Order:
     lr_scale: float | None = None
     """Factor on the schedule's learning rate from now on; None leaves it."""
     reason: str = ""
+    key: str | None = None
+    """Random, so unique for ever; a store that was rebuilt counts its ids from 1 again. Older collectors send none."""
+
+    @property
+    def identity(self) -> str | int:
+        """What tells this order from every other one."""
+        return self.id if self.key is None else self.key
 
     @classmethod
     def from_wire(cls, body: dict[str, Any]) -> "Order":
-        """Raises ValueError for a kind this version does not know; unknown fields are left alone."""
+        """Raises KeyError, TypeError or ValueError for what is no order that can be obeyed.
+
+        A kind that this version does not know is such a one; unknown fields are left alone.
+        """
+        _check(body, "id", _is_integer(body["id"]), "an integer")
+        for name in ("rewind_to", "skip_from", "skip_to"):
+            _check(body, name, body.get(name) is None or _is_integer(body[name]), "an integer or null")
+        scale = body.get("lr_scale")
+        _check(body, "lr_scale", scale is None or _is_finite(scale), "a finite number or null")
+        _check(body, "key", body.get("key") is None or isinstance(body["key"], str), "a string or null")
+        _check(body, "reason", isinstance(body.get("reason", ""), str), "a string")
         known = {name: body[name] for name in cls.__slots__ if name in body}
         return cls(**{**known, "kind": OrderKind(body["kind"])})
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _check(body: dict[str, Any], name: str, good: bool, wanted: str) -> None:
+    if not good:
+        raise ValueError(f"{name}={body[name]!r} is not {wanted}")

@@ -133,9 +133,9 @@ class RecordingRun(Run):
         if not self._inbox or self.inert:
             return None
         with self._writer.lock:
-            order = next((order for order in self._inbox if order.id not in self._taken), None)
+            order = next((order for order in self._inbox if order.identity not in self._taken), None)
             if order is not None:
-                self._taken.add(order.id)
+                self._taken.add(order.identity)
             return order
 
     @_harmless
@@ -167,7 +167,7 @@ class RecordingRun(Run):
         self._num_segments += 1
         self._last_step = fork_step - 1
         record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}
-        self._put({**record, "applied": applied, "time": time.time()})
+        self._put({**record, "key": order and order.key, "applied": applied, "time": time.time()})
         early, self._early = self._early, []
         for each in early:
             self._put_in_segment(each)
@@ -187,7 +187,7 @@ class RecordingRun(Run):
         return SegmentReason.RESUME if self.history.num_segments else SegmentReason.START
 
     def _answer(self, order: Order, state: OrderState, detail: str) -> None:
-        self._put({"answer": order.id, "state": state, "detail": detail, "time": time.time()})
+        self._put({"answer": order.id, "key": order.key, "state": state, "detail": detail, "time": time.time()})
 
     def _final(self, state: str | None) -> RunState:
         try:

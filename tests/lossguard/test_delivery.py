@@ -268,3 +268,15 @@ def test_the_interpreters_end_delivers_without_finish(collector: FakeCollector, 
         subprocess.run(command, env=environment, capture_output=True, check=False)
         assert collector.finished[-1] == state
     assert collector.losses(0) == {0: 1.0}
+
+
+def test_an_answer_carries_the_key_of_its_order(collector: FakeCollector, tmp_path: Path) -> None:
+    kind = lossguard.OrderKind.ROLLBACK
+    with online(collector, tmp_path) as run:
+        run.open_segment(0, lossguard.SegmentReason.START)
+        run.refuse(lossguard.Order(id=1, kind=kind, key="a"), "no checkpoint")
+        run.refuse(lossguard.Order(id=2, kind=kind), "no checkpoint")
+        run.open_segment(0, lossguard.SegmentReason.ROLLBACK, lossguard.Order(id=3, kind=kind, key="c"), {})
+    failed = {"state": "failed", "detail": "no checkpoint"}
+    assert collector.answers == {1: {**failed, "key": "a"}, 2: failed, 3: {"state": "applied", "key": "c"}}
+    assert all("key" in segment and "order_key" not in segment for segment in collector.segments)

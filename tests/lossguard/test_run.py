@@ -271,3 +271,21 @@ def test_what_is_said_before_the_first_step_waits_for_the_segment_it_belongs_to(
         run.log(70, loss=1.0)
     _, segment, event, restorable, *_ = records(run)
     assert (segment["fork_step"], event["step"], restorable["restorable"]) == (70, 70, [0, 50])
+
+
+def test_an_order_with_a_key_of_its_own_is_new_though_its_id_was_answered(tmp_path: Path) -> None:
+    """A store that was rebuilt counts its orders from 1 again."""
+
+    def order(id: int, key: str | None) -> Order:
+        return Order(id=id, kind=OrderKind.HOLD, key=key)
+
+    with offline(tmp_path, run_id="r") as run:
+        run.open_segment(0, SegmentReason.START)
+        run.accept(order(1, "a"))
+        run.accept(order(2, None))
+        run.open_segment(50, SegmentReason.ROLLBACK, order(3, "c"), {"rewound_to": 50})
+    with offline(tmp_path, run_id="r") as run:
+        assert run.history.answered == {"a", 2, "c"}
+        inbox = [order(1, "a"), order(2, None), order(3, "c"), order(1, "b"), order(1, "b")]
+        run._receive(inbox)  # type: ignore[attr-defined]
+        assert [run.take_order(), run.take_order()] == [order(1, "b"), None]
