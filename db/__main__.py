@@ -11,9 +11,10 @@ from typing import Annotated, TypeVar
 
 import sqlalchemy as sa
 import typer
+from alembic.util.exc import CommandError
 
 from db import migrate
-from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
+from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine, first_line, shown
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 T = TypeVar("T")
@@ -23,9 +24,9 @@ Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:
 def _on_engine(url: str, do: Callable[[sa.Engine], T]) -> T:
     try:
         return do(create_engine(url))
-    except (BadDatabaseUrl, sa.exc.OperationalError) as error:
-        reason = error.orig if isinstance(error, sa.exc.OperationalError) else error
-        typer.echo(f"db: cannot use the database {url}: {reason}", err=True)
+    except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as error:
+        reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+        typer.echo(f"db: cannot use the database {shown(url)}: {reason}", err=True)
         raise typer.Exit(2) from None
 
 

@@ -1,5 +1,6 @@
 """Everything that writes to the store. Each function takes the session; the caller owns the transaction."""
 
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -141,6 +142,7 @@ def issue_order(session: Session, *, intervention: Intervention, reason: str, no
     if order is None:
         order = Order(
             run_pk=intervention.run_pk,
+            key=secrets.token_hex(8),
             intervention=intervention.number,
             kind=intervention.kind,
             state=OrderState.OPEN,
@@ -168,8 +170,11 @@ def answer_order(
     detail: str,
     now: float,
 ) -> bool:
-    """Record the trainer's answer and what it skips: whether it is news. An answered order stays as it is."""
-    if order.state != OrderState.OPEN:
+    """Record the trainer's answer and what it skips: whether it is news. An answered order stays as it is.
+
+    One that was withdrawn while the trainer obeyed it is answered all the same: what it did, it did.
+    """
+    if order.state in (OrderState.APPLIED, OrderState.FAILED):
         return False
     order.state = state
     order.rewound_to = rewound_to

@@ -41,6 +41,19 @@ def create_engine(url: str = DEFAULT_URL, **options: Any) -> sa.Engine:
     return engine
 
 
+def shown(url: str) -> str:
+    """A database URL as it may be printed: without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return repr(url)
+
+
+def first_line(error: object) -> str:
+    """What a driver says of an error, which may be many lines."""
+    return str(error).partition("\n")[0]
+
+
 def _make_folder(database: str | None) -> None:
     if not database or database == ":memory:":
         return

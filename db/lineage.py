@@ -21,11 +21,13 @@ class Stretch:
 def live_line(segments: Sequence[Segment]) -> list[Stretch]:
     """The path from the root to the newest segment, oldest first, each stretch cut where its child forked off.
 
+    The newest is the one that the trainer opened last, whenever it arrived: a spool may be delivered late.
     Segments that have not told their first step yet (a resume before its first report) are left out.
     """
     settled = {segment.number: segment for segment in segments if segment.fork_step is not None}
     line: list[Stretch] = []
-    number = max(settled, default=None)
+    newest = max(settled.values(), key=lambda segment: (segment.opened_at or 0.0, segment.number), default=None)
+    number = None if newest is None else newest.number
     last: int | None = None
     while number is not None:
         segment = settled[number]

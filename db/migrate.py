@@ -9,6 +9,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
+MIGRATION_LOCK = 0x10556A2D  # any number that nobody else locks
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -22,7 +23,14 @@ def _config(connection: sa.Connection) -> Config:
 def upgrade(engine: sa.Engine, revision: str = "head") -> None:
     """Bring the schema to `revision`; every migration and its record commit together."""
     with engine.execution_options(lossguard_writes=True).begin() as connection:
+        _wait_for_turn(connection)
         command.upgrade(_config(connection), revision)
+
+
+def _wait_for_turn(connection: sa.Connection) -> None:
+    """Collectors that start at once migrate one after the other (SQLite has locked the database already)."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
 
 
 def downgrade(engine: sa.Engine, revision: str) -> None:

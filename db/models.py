@@ -172,6 +172,8 @@ class Order(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_pk: Mapped[int] = _run_key()
+    key: Mapped[str | None] = mapped_column(String(32))
+    """Random: ids begin again in a rebuilt store, and an answer to an older order must not be taken for this one's."""
     intervention: Mapped[int]
     kind: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16))

@@ -23,8 +23,11 @@ class CannotRun(Exception):
 
 def only_one(lock: Path) -> IO[str]:
     """Hold `lock` until the process ends. Raises CannotRun when another process holds it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    handle = lock.open("a+")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = lock.open("a+")
+    except OSError as error:
+        raise CannotRun(f"cannot write in {lock.parent}: {error.strerror}; choose another with LOSSGUARD_DIR") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

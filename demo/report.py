@@ -76,8 +76,13 @@ def read_report(collector: str, run_id: str) -> Report:
         rewound_to=order.get("rewound_to"),
         skip_from=skip.get("skip_from"),
         skip_to=skip.get("skip_to"),
-        steps_lost=sum(one["num_steps"] for one in run["segments"]) - (newest["step"] or -1) - 1,
+        steps_lost=sum(one["num_steps"] for one in run["segments"]) - _num_live(newest["step"]),
         verified=states.get(order.get("intervention")) == "verified",
         final_step=newest["step"],
         final_loss=newest["metrics"].get("loss"),
     )
+
+
+def _num_live(newest_step: int | None) -> int:
+    """Steps on the live line: they begin at 0."""
+    return 0 if newest_step is None else newest_step + 1

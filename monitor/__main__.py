@@ -16,22 +16,22 @@ from typing import Annotated, Any
 import sqlalchemy as sa
 import typer
 import uvicorn
+from alembic.util.exc import CommandError
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.orm import Session
 
 from db import migrate, queries
-from db.engine import BadDatabaseUrl, create_engine, reading
+from db.engine import BadDatabaseUrl, create_engine, first_line, reading, shown
 from db.lineage import Stretch
 from db.models import Run, Step
-from monitor import parameters
+from monitor import parameters, watching
 from monitor.app import create_app
 from monitor.backtest import CurveError, backtest_file, backtest_rows, table
 from monitor.columns import stored_rows
 from monitor.detection import DetectionSettings, Policy
 from monitor.settings import Settings, UnsafeBind, check_bind
-from monitor.watching import encode
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -50,22 +50,30 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
     """Take reports, detect spikes and order rollbacks. The database is LOSSGUARD_DATABASE_URL."""
-    try:
+    with _one_sentence():
         settings = Settings()
         check_bind(host, settings)
         listener = _listen(host, port)
         engine = create_engine(settings.database_url)
         migrate.upgrade(engine)
+    config = uvicorn.Config(create_app(settings, engine=engine), log_level="warning", timeout_graceful_shutdown=10)
+    typer.echo(f"collector on http://{host}:{port} (API at /docs), database {engine.url.render_as_string()}")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Tell what is wrong with the settings or with the database that they name."""
+    try:
+        yield
     except ValidationError as error:
         first = error.errors()[0]
         raise stop(f"LOSSGUARD_{str(first['loc'][0]).upper()}={first['input']!r}: {first['msg']}") from None
     except (UnsafeBind, BadDatabaseUrl) as error:
         raise stop(error) from None
-    except sa.exc.OperationalError as error:
-        raise stop(f"cannot use the database {settings.database_url}: {error.orig}") from None
-    config = uvicorn.Config(create_app(settings, engine=engine), log_level="warning", timeout_graceful_shutdown=10)
-    typer.echo(f"collector on http://{host}:{port} (API at /docs), database {engine.url.render_as_string()}")
-    uvicorn.Server(config).run(sockets=[listener])
+    except (sa.exc.DBAPIError, CommandError) as error:
+        reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+        raise stop(f"cannot use the database {shown(Settings().database_url)}: {reason}") from None
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -97,6 +105,8 @@ def backtest(
     """What the detection would have found on curves, and what the policy would have done."""
     if not curves and not runs:
         raise stop("name a CSV file, or a stored run with --run")
+    if compare and (as_json or not curves):
+        raise stop("--compare prints a table about CSV files: name some, and leave --json out")
     try:
         detection, policy = parameters.read(settings or [])
         results = [backtest_file(curve, detection, policy) for curve in curves or []]
@@ -106,7 +116,7 @@ def backtest(
         raise stop(error) from None
     if as_json:
         for result in results:
-            typer.echo(json.dumps(encode(result), allow_nan=False))
+            typer.echo(json.dumps(watching.encode(result), allow_nan=False))
         return
     console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width: do not fold for one
     console.print(table(results))
@@ -123,9 +133,8 @@ def _backtest_run(run_id: str, detection: DetectionSettings, policy: Policy) -> 
         line = [steps for stretch in queries.live(session, run=run) for steps in _all_steps(session, run, stretch)]
         if not line:
             raise stop(f"run {run_id!r} has no steps yet")
-        declared = [(event.step, event.kind) for event in queries.events(session, run=run) if event.step is not None]
-        told = [(step, kind) for step, kind in declared if kind != "outlier"]
-        return {"file": run_id} | backtest_rows(stored_rows(line), detection, policy, declared=told)
+        declared = watching.declared(session, run, 0, line[-1].step + 1)
+        return {"file": run_id} | backtest_rows(stored_rows(line), detection, policy, declared=declared)
 
 
 def _all_steps(session: Session, run: Run, stretch: Stretch) -> Iterator[Step]:
@@ -135,17 +144,12 @@ def _all_steps(session: Session, run: Run, stretch: Stretch) -> Iterator[Step]:
 
 @contextmanager
 def _store() -> Iterator[Session]:
-    """A session on the store that the environment names; what is wrong with it is told in one sentence."""
-    url = Settings().database_url
-    try:
-        engine = create_engine(url)
+    """A session on the store that the environment names."""
+    with _one_sentence():
+        engine = create_engine(Settings().database_url)
         with reading(engine) as session:
             yield session
         engine.dispose()
-    except BadDatabaseUrl as error:
-        raise stop(error) from None
-    except sa.exc.SQLAlchemyError as error:
-        raise stop(f"cannot read the database {url}: {getattr(error, 'orig', error)}") from None
 
 
 def _compare(curves: list[Path], detection: DetectionSettings) -> Table:

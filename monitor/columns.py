@@ -7,7 +7,7 @@ import numpy as np
 
 from db.columns import Numbers
 from db.models import Step
-from db.step_rows import metric_value
+from db.step_rows import WHOLE_NUMBERS, metric_value
 from lossguard.protocol import decode_number
 from monitor.detection import Rows
 from monitor.problems import bad_report
@@ -34,6 +34,18 @@ PLAIN = ({float}, {int}, {int, float})
 
 
 def _decode_column(name: str, values: Sequence[Any], num_steps: int) -> Numbers:
+    column = _numbers(name, values, num_steps)
+    if name in WHOLE_NUMBERS:
+        with np.errstate(invalid="ignore"):
+            beyond = np.flatnonzero(np.isfinite(column.values) & (np.abs(column.values) >= 2.0**63))
+        if beyond.size:
+            index = int(beyond[0])
+            detail = f"metric {name!r} at index {index}: {values[index]!r} is no count that a run can reach"
+            raise bad_report(detail, "metrics", name, index)
+    return column
+
+
+def _numbers(name: str, values: Sequence[Any], num_steps: int) -> Numbers:
     if len(values) != num_steps:
         raise bad_report(f"metric {name!r} has {len(values)} values for {num_steps} steps", "metrics", name)
     try:

@@ -11,7 +11,7 @@ from db import bulk, commands, queries, step_rows
 from db.columns import Numbers
 from db.models import Order, Run, Segment
 from db.rollups import TooManyMetrics
-from lossguard.protocol import OrderState, RunState
+from lossguard.protocol import CAN_ROLL_BACK, OrderState, RunState
 from monitor import watching
 from monitor.columns import decode, rows
 from monitor.detection import Effect, Watch
@@ -66,15 +66,16 @@ def open_segment(session: Session, run_id: str, spec: SegmentIn, *, now: float) 
         order_id=spec.order,
         opened_at=spec.opened_at,
     )
-    if is_new and segment.number > 0 and segment.fork_step is not None:
+    if is_new and segment.fork_step is not None:
         _fork(session, run, segment, now)
     return segment
 
 
 def _fork(session: Session, run: Run, segment: Segment, now: float) -> None:
-    assert segment.fork_step is not None
+    if segment.number == 0 or not _is_newest(session, run, segment):
+        return
     watch = watching.bring_up(session, run)
-    effects = watching.fork(session, run, watch, step=segment.fork_step, reason=segment.reason)
+    effects = watching.fork(session, run, watch, segment)
     watching.put_down(session, run, watch, effects, segment=segment.number, now=now)
 
 
@@ -102,8 +103,7 @@ def take_report(
     fresh = _without(known, Fresh(report.steps, report.times, metrics))
     if fresh.steps and segment.fork_step is None:
         commands.settle_fork(session, run=run, segment=segment, first_step=fresh.steps[0])
-        if segment.number > 0:
-            _fork(session, run, segment, now)
+        _fork(session, run, segment, now)
     try:
         step_rows.insert_steps(
             session,
@@ -117,7 +117,8 @@ def take_report(
     except TooManyMetrics as error:
         raise bad_report(f"{error}; raise LOSSGUARD_MAX_METRICS for more", "metrics") from None
     _watch(session, run, segment, report, fresh, now)
-    return Receipt(len(fresh.steps), len(known), queries.orders(session, run=run, open_only=True))
+    open_orders = queries.orders(session, run=run, open_only=True) if CAN_ROLL_BACK in run.capabilities else []
+    return Receipt(len(fresh.steps), len(known), open_orders)
 
 
 def _without(known: set[int], given: Fresh) -> Fresh:
@@ -151,10 +152,9 @@ def _watch(session: Session, run: Run, segment: Segment, report: ReportIn, fresh
 
 def _is_newest(session: Session, run: Run, segment: Segment) -> bool:
     """Whether the detection follows this segment: late reports of one that was left are stored only."""
-    newest = bulk.read(
-        session, "SELECT max(number) FROM segments WHERE run_pk = ? AND fork_step IS NOT NULL", (run.pk,)
-    )
-    return newest[0][0] is None or segment.number >= newest[0][0]
+    settled = "SELECT number FROM segments WHERE run_pk = ? AND fork_step IS NOT NULL"
+    newest = bulk.read(session, f"{settled} ORDER BY opened_at DESC, number DESC LIMIT 1", (run.pk,))
+    return not newest or segment.number == newest[0][0]
 
 
 def _record_event(session: Session, run: Run, segment: Segment, event: EventIn) -> bool:
@@ -200,11 +200,13 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, now: float
     order = session.get(Order, order_id)
     if order is None:
         raise unknown("order", order_id)
+    if answer.key is not None and answer.key != order.key:
+        raise Problem(409, "this is another order", f"order {order_id} has another key", ["body", "key"])
     run = session.get_one(Run, order.run_pk)
     locked(session, run.id)
     session.refresh(order)
     state = OrderState(answer.state)
-    told = answer.model_dump(exclude={"state"})
+    told = answer.model_dump(exclude={"state", "key"})
     if not commands.answer_order(session, order=order, state=state, now=now, **told):
         return order
     watch = watching.bring_up(session, run)

@@ -63,6 +63,12 @@ def _of_validation(_request: Request, error: Exception) -> JSONResponse:
     return _answer(422, "the request is malformed; nothing of it was stored", detail, where)
 
 
+def _of_data(_request: Request, error: Exception) -> JSONResponse:
+    log.warning("the database refused a value: %s", error)
+    detail = "the database cannot hold a value of this request (a text with a zero character, a number out of range)"
+    return _answer(422, "the request is malformed; nothing of it was stored", detail, ["body"])
+
+
 def _of_database(_request: Request, error: Exception) -> JSONResponse:
     log.error("the database failed: %s", error)
     detail = "the database cannot be reached or is busy; nothing of the request was stored, send it again"
@@ -75,6 +81,7 @@ def install(app: FastAPI) -> None:
         Problem: _of_problem,
         HTTPException: _of_http,
         RequestValidationError: _of_validation,
+        sa.exc.DataError: _of_data,
         sa.exc.OperationalError: _of_database,
         sa.exc.TimeoutError: _of_database,
     }

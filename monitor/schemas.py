@@ -62,6 +62,8 @@ class ReportIn(Body):
 
 class AnswerIn(Body):
     state: Literal["applied", "failed"]
+    key: Annotated[str, StringConstraints(max_length=32)] | None = None
+    """The order's key, where the trainer knows it: an answer to another order is refused."""
     rewound_to: StepNumber | None = None
     skip_from: StepNumber | None = None
     skip_to: StepNumber | None = None

@@ -11,7 +11,7 @@ from db.engine import DEFAULT_URL
 class Settings(BaseSettings):
     """Every field is the environment variable LOSSGUARD_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="LOSSGUARD_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="LOSSGUARD_", env_ignore_empty=True, frozen=True)
 
     database_url: str = DEFAULT_URL
     """sqlite:///path or postgresql://user@host/name"""

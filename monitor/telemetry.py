@@ -90,10 +90,8 @@ def _run_gauges(session: Session, live: list[Run]) -> Iterator[Metric]:
 
 
 def _tally(session: Session, column: sa.orm.InstrumentedAttribute[str], name: str, text: str, label: str) -> Metric:
-    family: Metric
-    # An intervention's state changes, so its count can fall: a gauge. An incident's kind stays: a counter.
-    kind = CounterMetricFamily if column is Incident.kind else GaugeMetricFamily
-    family = kind(name, text, labels=[label])
+    # Gauges, because they can fall: a grad spike becomes a loss spike when the loss follows, a proposal is approved.
+    family = GaugeMetricFamily(name, text, labels=[label])
     for value, count in session.execute(sa.select(column, sa.func.count()).group_by(column)):
         family.add_metric([value], count)
     return family

@@ -11,7 +11,7 @@ from monitor.watching import policy_of
 
 Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event
 
-ORDER_FIELDS = ("id", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "reason")
+ORDER_FIELDS = ("id", "key", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "reason")
 """What the trainer is told of an order; `record` has the rest."""
 
 

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.lineage import Stretch
-from db.models import Run
-from lossguard.protocol import CAN_ROLL_BACK, encode_number
+from db.models import Order, Run, Segment
+from lossguard.protocol import CAN_ROLL_BACK, SegmentReason, encode_number
 from monitor.columns import stored_rows
 from monitor.detection import (
     Effect,
@@ -64,11 +64,43 @@ def snapshot(session: Session, run: Run, watch: Watch, *, segment: int, before: 
         commands.save_snapshot(session, run=run, segment=segment, step=step, state=watch.detectors_state())
 
 
-def fork(session: Session, run: Run, watch: Watch, *, step: int, reason: str) -> list[Effect]:
-    """A new segment begins at `step`: put the detectors back to where they stood before it on the live line."""
+def fork(session: Session, run: Run, watch: Watch, segment: Segment) -> list[Effect]:
+    """A new segment begins: put the detectors back to where they stood before it on the live line."""
+    step = segment.fork_step
+    assert step is not None
     known = queries.snapshot_before(session, run=run, step=step)
     first, state = (0, None) if known is None else (known[0] + 1, known[1])
-    return watch.fork(step, reason, _history(session, run, first, step), state)
+    order = None if segment.order_id is None else session.get(Order, segment.order_id)
+    return watch.fork(
+        step,
+        segment.reason,
+        _history(session, run, first, step),
+        state,
+        obeyed=order.intervention if order is not None and order.run_pk == run.pk else None,
+        declared=declared(session, run, first, step),
+    )
+
+
+def declared(session: Session, run: Run, first: int, last: int) -> list[tuple[int, str]]:
+    """(step, kind) of what the live line's steps [first, last) announced: declared events, and where it was resumed."""
+    line = queries.live(session, run=run)
+    told = [
+        (event.step, event.kind)
+        for event in queries.events(session, run=run)
+        if event.step is not None and event.kind != "outlier" and _on(line, event.segment, event.step)
+    ]
+    told += [
+        (segment.fork_step, segment.reason)
+        for segment in queries.segments(session, run=run)
+        if segment.reason == SegmentReason.RESUME
+        and segment.fork_step is not None
+        and _on(line, segment.number, segment.fork_step)
+    ]
+    return sorted((step, kind) for step, kind in told if first <= step < last)
+
+
+def _on(line: list[Stretch], segment: int, step: int) -> bool:
+    return any(stretch.segment == segment and stretch.holds(step) for stretch in line)
 
 
 def _history(session: Session, run: Run, first: int, last: int) -> Iterator[Rows]:

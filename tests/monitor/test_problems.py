@@ -25,6 +25,8 @@ GOOD: dict[str, Any] = {"segment": 0, "steps": [0, 1], "times": [1.0, 2.0], "met
         ({"metrics": {"loss": [1.0, True]}}, ["metrics", "loss", 1]),
         ({"metrics": {"loss": [1.0, [2.0]]}}, ["metrics", "loss", 1]),
         ({"metrics": {"loss": [1.0, 10**400]}}, ["metrics", "loss", 1]),
+        ({"metrics": {"tokens": [1.0, 1e30]}}, ["metrics", "tokens", 1]),
+        ({"metrics": {"batch_index": [1, 2**63]}}, ["metrics", "batch_index", 1]),
         ({"steps": [1, 0]}, ["steps", 1]),
         ({"steps": [1, 1]}, ["steps", 1]),
         ({"steps": [-1, 0]}, ["body", "steps", 0]),

@@ -132,7 +132,7 @@ def test_a_policy_with_an_unknown_field_is_refused(http: TestClient) -> None:
 
 def test_after_a_rollback_the_detectors_have_forgotten_the_branch(http: TestClient) -> None:
     """What is learnt after the fork equals what a run that never left the line has learnt."""
-    straight, forked = Trainer(http, "straight"), Trainer(http, "forked")
+    straight, forked = (Trainer(http, name, capabilities=[]) for name in ("straight", "forked"))
     quiet = noise(5, 400)
     straight.report(straight.open("a"), range(400), {"loss": quiet})
     forked.report(forked.open("a"), range(300), {"loss": quiet[:280] + [9.0] * 20})
@@ -151,7 +151,61 @@ def test_metrics_show_live_runs_and_drop_ended_ones(http: TestClient) -> None:
     text = http.get("/metrics").text
     assert 'lossguard_loss_nats{project="gpt",run="r1"} NaN' in text
     assert 'lossguard_step{project="gpt",run="r1"} 300.0' in text
-    assert 'lossguard_incidents_total{kind="nonfinite"} 1.0' in text
+    assert 'lossguard_incidents{kind="nonfinite"} 1.0' in text
     assert "lossguard_steps_total 301.0" in text
     http.post(f"{API}/runs/r1/finish", json={"state": "finished", "at": 1.0})
     assert 'run="r1"' not in http.get("/metrics").text
+
+
+def test_an_answer_to_an_order_of_another_store_is_refused(http: TestClient) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    answer = http.put(f"{API}/orders/{order['id']}", json={"state": "failed", "key": "an older one"})
+    assert answer.status_code == 409
+    assert http.put(f"{API}/orders/{order['id']}", json={"state": "failed", "key": order["key"]}).status_code == 200
+
+
+def test_what_the_trainer_did_is_recorded_though_the_order_was_withdrawn_meanwhile(http: TestClient) -> None:
+    trainer = Trainer(http)
+    (first,) = train_until_nan(trainer)["orders"]
+    assert http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 50}).status_code == 200
+    told = {"state": "applied", "rewound_to": 200, "skip_from": 200, "skip_to": 400}
+    assert http.put(f"{API}/orders/{first['id']}", json=told).status_code == 200
+    assert [(entry["skip_from"], entry["skip_to"]) for entry in trainer.get()["skip_ledger"]] == [(200, 400)]
+
+
+def test_a_spool_that_arrives_late_does_not_take_over_the_live_line(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(100), {"loss": noise(1, 100)})
+    body = {"key": "late", "fork_step": 40, "reason": "resume", "order": None, "opened_at": 1.0}
+    late = http.post(f"{API}/runs/r1/segments", json=body).json()["segment"]
+    trainer.report(late, range(40, 60), {"loss": [9.0] * 20})
+    assert trainer.get()["newest_step"]["step"] == 99
+    assert trainer.get("/incidents") == []
+
+
+def test_an_order_stays_open_when_the_trainer_restarts_before_it_obeys(http: TestClient) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    segment = trainer.open("b", 300, "resume")
+    assert [one["id"] for one in trainer.report(segment, [], {})["orders"]] == [order["id"]]
+    assert [one["state"] for one in trainer.get()["interventions"]] == ["ordered"]
+    answer = http.put(f"{API}/orders/{order['id']}", json={"state": "failed", "detail": "no intact checkpoint"})
+    assert answer.status_code == 200, answer.text
+    assert trainer.get()["interventions"][0]["state"] == "failed"
+
+
+def test_a_declared_change_in_the_replayed_stretch_is_no_incident_after_the_rollback(http: TestClient) -> None:
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    loss = [value + (0.5 if step >= 400 else 0.0) for step, value in enumerate(noise(4, 560))]
+    checkpoints = list(range(0, 560, 50))
+    event = {"key": "e1", "step": 400, "time": 1.0, "kind": "data_mix", "details": {}}
+    trainer.report(segment, range(400), {"loss": loss[:400]}, restorable_steps=checkpoints)
+    trainer.report(segment, range(400, 560), {"loss": loss[400:]}, events=[event])
+    (order,) = trainer.report(segment, [560], {"loss": [float("nan")]})["orders"]
+    assert order["rewind_to"] == 450
+    segment = obey(trainer, order)
+    trainer.report(segment, range(450, 800), {"loss": [value + 0.5 for value in noise(6, 350)]})
+    assert len(trainer.get("/incidents")) == 1
+    assert [one["state"] for one in trainer.get()["interventions"]] == ["verified"]
