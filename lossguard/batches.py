@@ -12,10 +12,12 @@ class Indexable(Protocol):
 
 class Feed:
     def __init__(self, batches: Any) -> None:
-        """`batches` is an Indexable or an iterable."""
+        """`batches` is an Indexable or an iterable. Raises ValueError when it is a sequence without any."""
         self._batches = batches
         self._indexed = hasattr(batches, "__getitem__")
         self._length = len(self._batches) if self._indexed and hasattr(batches, "__len__") else None
+        if self._length == 0:
+            raise ValueError("batches is empty: there is nothing to train on")
         self._iterator: Iterator[Any] = iter(())
         self._position = 0  # index of the batch that the iterator yields next
 

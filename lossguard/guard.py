@@ -52,8 +52,9 @@ class Guard:
     second SIGINT raises KeyboardInterrupt. With several ranks (WORLD_SIZE) rank 0 alone saves, and nobody rolls back:
     one rank going back alone would poison the others.
 
-    Every restore is verified. One that is not exact raises CheckpointMismatch out of `steps`: the only error that a
-    guard raises into a loop once it runs, because going on would train something else than the run.
+    Every restore is verified. One that is not exact raises CheckpointMismatch out of `steps`, and one that breaks off
+    and leaves no way back to a checkpoint CheckpointError: the only errors that a guard raises into a loop once it runs,
+    because going on would train something else than the run.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Guard:
         self.step = 0
         self._cursor = 0  # batch index from which the next step takes its batch
         self._saved: int | None = None  # the step whose checkpoint is the present state
+        self._owner = None if run.directory is None else run.id  # whose checkpoints these are; None: nobody knows
         self._pinned: list[int] = []  # what an escalation of the last rollback may need,
         self._pinned_until = 0  # up to this step
         self._notices = Notices()
@@ -97,8 +99,9 @@ class Guard:
         """Yield (step, batch) up to step `until` - 1, from the newest checkpoint on where there is one.
 
         `batches` is anything with `__getitem__` by absolute batch index (a skip is a jump, a replay is exact), or any
-        iterable (skipped by consuming). Raises CheckpointError when there are checkpoints and none is intact, and
-        CheckpointMismatch when a restore is not exact.
+        iterable (skipped by consuming). Raises ValueError for an empty sequence, CheckpointError when there are
+        checkpoints and none is intact or a new run finds those of another, and CheckpointMismatch when a restore is not
+        exact.
         """
         feed = Feed(batches)
         self._resume()
@@ -131,6 +134,7 @@ class Guard:
 
     def _restore(self, step: int) -> None:
         state = self.checkpoints.load(step)
+        self._check_owner(state.get("run"))
         _check_position(state, step)
         self.step = self._saved = state["step"]
         self._cursor = state["cursor"]
@@ -138,6 +142,17 @@ class Guard:
         self._pinned, self._pinned_until = state["pinned"], state["pinned_until"]
         for skip in state["ledger"]:
             self.ledger.add(Skip(*skip))
+
+    def _check_owner(self, owner: str | None) -> None:
+        """A run that records and has no past goes on from its own checkpoints alone: the others tell another story."""
+        if self._owner is None:
+            self._owner = owner
+        elif owner not in (None, self._owner) and not self.run.history.num_segments:
+            place = getattr(self.checkpoints, "directory", "the store")
+            raise CheckpointError(
+                f"{place} holds checkpoints of run {owner!r}, and this is the new run {self.run.id!r}: "
+                f"pass run_id={owner!r} to lossguard.init to resume that run, or keep checkpoints in another folder"
+            )
 
     def _save(self) -> None:
         if self._saved == self.step or self.run.rank > 0:
@@ -156,7 +171,8 @@ class Guard:
 
     def _state(self) -> dict[str, Any]:
         skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
-        state = {"step": self.step, "cursor": self._cursor, "lr_scale": self.lr_scale, "ledger": skips}
+        state: dict[str, Any] = {"step": self.step, "cursor": self._cursor, "lr_scale": self.lr_scale, "ledger": skips}
+        state["run"] = self._owner
         return state | {"pinned": self._pinned, "pinned_until": self._pinned_until}
 
     def _settle(self, wait: bool = False) -> None:
@@ -195,6 +211,12 @@ class Guard:
         except CheckpointError as problem:
             self.run.refuse(order, str(problem))
             return False
+        except Exception as problem:  # an object's own load_state_dict may raise anything, with half of it loaded
+            why = f"{type(problem).__name__}: {problem}"
+            self.run.refuse(order, f"restoring failed: {why}")
+            self._recover(left, why)
+            self._cursor = feed.earliest(self._cursor)
+            return False
         self._cursor = feed.earliest(self._cursor)
         # Before the line is written: should we die in between, the order is still open and is obeyed after the restart.
         self._discard()
@@ -208,6 +230,24 @@ class Guard:
         self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, applied)
         self.run.set_restorable(self.checkpoints.steps())
         return True
+
+    def _recover(self, left: int, why: str) -> None:
+        """Bring back the newest checkpoint after a restore that failed half-way.
+
+        Raises CheckpointError when that fails too: training on with a half-restored model would be worse than to end.
+        """
+        self._notices.say(f"recover {why}", f"a rollback failed ({why}): back to the newest checkpoint instead")
+        try:
+            self._restore(max(self.checkpoints.steps(), default=left))
+        except CheckpointMismatch:
+            raise
+        except Exception as problem:
+            raise CheckpointError(
+                f"a rollback failed half-way ({why}), and so did the way back to the newest checkpoint ({problem}): "
+                "the model is half-restored, so training stops here"
+            ) from problem
+        if self.step < left:
+            self.run.open_segment(self.step, SegmentReason.REWIND)
 
     def _discard(self) -> None:
         try:

@@ -43,3 +43,8 @@ def test_an_iterator_ends_and_has_no_way_back() -> None:
 def test_an_empty_iterable_ends_at_once() -> None:
     with pytest.raises(StopIteration):
         Feed(set()).get(0)
+
+
+def test_no_batches_at_all_are_told_at_once() -> None:
+    with pytest.raises(ValueError, match="batches is empty"):
+        Feed([])

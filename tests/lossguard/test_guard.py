@@ -423,3 +423,70 @@ def test_an_order_from_a_collector_is_obeyed_told_and_never_obeyed_again(
     collector.order(id=3, kind="rollback", rewind_to=2, skip_from=4, skip_to=8)
     loop(10)
     assert checkpoints.model == [0, 1, 2, 3, 8, 9, 10, 11, 12, 13]
+
+
+class Fragile(Memory):
+    """Restoring breaks off half-way, for the steps in `broken`."""
+
+    def __init__(self, broken: set[int]) -> None:
+        super().__init__([])
+        self.broken = broken
+
+    def load(self, step: int) -> dict[str, Any]:
+        if step in self.broken:
+            self.model[:] = [666]
+            raise RuntimeError("out of memory")
+        return super().load(step)
+
+
+def test_a_rollback_that_breaks_off_half_way_is_refused_and_the_newest_checkpoint_comes_back() -> None:
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=3)}), Fragile({3})
+    seen = train(run, checkpoints, 8)
+    assert seen == [*((n, n) for n in range(7)), (6, 6), (7, 7)]
+    assert checkpoints.model == list(range(8))
+    refused = ("refused", 1, "restoring failed: RuntimeError: out of memory")
+    assert run.told[1:] == [refused, ("rewind", 6, None, None)]
+
+
+def test_a_model_that_stays_half_restored_is_never_trained_on() -> None:
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=3)}), Fragile({3, 6})
+    with pytest.raises(CheckpointError, match="the model is half-restored, so training stops here"):
+        train(run, checkpoints, 8)
+    assert run.told[-1][:2] == ("refused", 1)
+
+
+def test_an_empty_list_of_batches_is_told_before_the_run_begins() -> None:
+    run = ScriptedRun()
+    with pytest.raises(ValueError, match="batches is empty"):
+        next(Guard(run, checkpoints=Memory([])).steps([], 10))
+    assert run.told == []
+
+
+def record_some(checkpoints: Any, folder: Path, until: int, **options: Any) -> list[int]:
+    with lossguard.init("project", directory=folder, **options) as run:
+        return [step for step, _ in Guard(run, checkpoints=checkpoints).steps(Indices(), until)]
+
+
+def test_a_new_run_does_not_go_on_from_the_checkpoints_of_another(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "ckpt", box=Box())
+    assert record_some(checkpoints, tmp_path, 3, run_id="old") == [0, 1, 2]
+    with pytest.raises(CheckpointError, match=r"ckpt holds checkpoints of run 'old'.*run_id='old'.*another folder"):
+        record_some(checkpoints, tmp_path, 6, run_id="new")
+    assert record_some(checkpoints, tmp_path, 6, run_id="old") == [3, 4, 5]
+
+
+def test_the_same_run_goes_on_where_its_spool_is_not(tmp_path: Path) -> None:
+    """On another machine only the checkpoints are there; a run that records nothing leaves them to their owner."""
+    checkpoints = Memory([])
+    record_some(checkpoints, tmp_path / "here", 3, run_id="r")
+    assert record_some(checkpoints, tmp_path / "there", 5, run_id="r") == [3, 4]
+    assert record_some(checkpoints, tmp_path, 7, mode="off") == [5, 6]
+    assert record_some(checkpoints, tmp_path / "elsewhere", 8, run_id="r") == [7]
+
+
+def test_checkpoints_that_name_no_run_are_accepted(tmp_path: Path) -> None:
+    checkpoints = Memory([])
+    record_some(checkpoints, tmp_path, 3, run_id="old")
+    for _, state in checkpoints.saved.values():
+        del state["run"]
+    assert record_some(checkpoints, tmp_path, 5, run_id="new") == [3, 4]
