@@ -23,23 +23,27 @@ from lossguard.protocol import OrderState, RunState, SegmentReason
 
 
 def lock_run(session: Session, *, run_id: str) -> Run | None:
-    """The run, locked until the transaction ends (SQLite has locked the whole database at its beginning)."""
-    return session.scalar(sa.select(Run).where(Run.id == run_id).with_for_update())
+    """The run as it is now, locked until the transaction ends (SQLite has locked the whole store at its beginning)."""
+    found = sa.select(Run).where(Run.id == run_id).with_for_update()
+    return session.scalar(found.execution_options(populate_existing=True))
 
 
 def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> tuple[Run, bool]:
     """The run with this id, made when it is new: (run, whether it was). A known run goes back to running."""
     run = lock_run(session, run_id=values["id"])
-    if run is not None:
-        run.state = RunState.RUNNING
-        run.finished_at = None
-        run.last_report_at = now
-        run.capabilities = list(values["capabilities"])
-        return run, False
-    run = Run(**values, state=RunState.RUNNING, last_report_at=now, restorable_steps=[])
-    session.add(run)
-    session.flush()
-    return run, True
+    if run is None:
+        new = Run(**values, state=RunState.RUNNING, last_report_at=now, restorable_steps=[])
+        try:
+            with session.begin_nested():
+                session.add(new)
+            return new, True
+        except sa.exc.IntegrityError:  # another collector made it in this moment
+            return register_run(session, values=values, now=now)
+    run.state = RunState.RUNNING
+    run.finished_at = None
+    run.last_report_at = now
+    run.capabilities = list(values["capabilities"])
+    return run, False
 
 
 def open_segment(

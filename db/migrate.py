@@ -1,5 +1,7 @@
 """Migrations: bring a database to the newest schema, and tell drift."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -9,7 +11,6 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
-MIGRATION_LOCK = 0x10556A2D  # any number that nobody else locks
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -20,22 +21,27 @@ def _config(connection: sa.Connection) -> Config:
     return config
 
 
+STARTING = 0x10555  # the advisory lock under which schemas change; any number that nobody else uses
+
+
+@contextmanager
+def _changing(engine: sa.Engine) -> Iterator[Config]:
+    """One transaction that changes the schema, alone: a second collector that starts waits, and finds it done."""
+    with engine.execution_options(lossguard_writes=True).begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(STARTING)))
+        yield _config(connection)
+
+
 def upgrade(engine: sa.Engine, revision: str = "head") -> None:
     """Bring the schema to `revision`; every migration and its record commit together."""
-    with engine.execution_options(lossguard_writes=True).begin() as connection:
-        _wait_for_turn(connection)
-        command.upgrade(_config(connection), revision)
-
-
-def _wait_for_turn(connection: sa.Connection) -> None:
-    """Collectors that start at once migrate one after the other (SQLite has locked the database already)."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+    with _changing(engine) as config:
+        command.upgrade(config, revision)
 
 
 def downgrade(engine: sa.Engine, revision: str) -> None:
-    with engine.execution_options(lossguard_writes=True).begin() as connection:
-        command.downgrade(_config(connection), revision)
+    with _changing(engine) as config:
+        command.downgrade(config, revision)
 
 
 def revisions(engine: sa.Engine) -> tuple[str | None, str | None]:

@@ -1,0 +1,165 @@
+"""A real collector process that tests start, kill and start again, and a trainer that does not give up."""
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from lossguard.protocol import API
+
+NOW = 1_800_000_000.0
+CHECKPOINTS = list(range(0, 20_000, 50))
+
+
+class Collector:
+    """`python -m monitor serve` on a port of its own, over one database, through any number of lives."""
+
+    def __init__(self, database_url: str, log: Path, **environment: str) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        self._environment = os.environ | environment | {"LOSSGUARD_DATABASE_URL": database_url, "OMP_NUM_THREADS": "1"}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and return at once."""
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "monitor", "serve", "--port", str(self.port)]
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+
+    def wait_until_up(self, timeout: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout
+        with urllib3.PoolManager(retries=False, timeout=5.0) as http:
+            while time.monotonic() < deadline:
+                assert self._process is not None
+                assert self._process.poll() is None, self.log.read_text()
+                try:
+                    if http.request("GET", f"{self.url}/readyz").status == 200:
+                        return
+                except urllib3.exceptions.HTTPError:
+                    pass  # not listening yet
+                time.sleep(0.05)
+        raise TimeoutError(self.log.read_text())
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """SIGKILL: no handler runs, nothing is flushed."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(30)
+
+    def stop(self) -> int:
+        """SIGTERM, as an operator does: the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(30)
+
+
+class Trainer:
+    """Reports a run to the collectors given, in turn, and sends again until it is answered. Counts what came back."""
+
+    def __init__(self, urls: Sequence[str], run_id: str, *, patience: float = 120.0) -> None:
+        self.urls, self.run_id, self.patience = list(urls), run_id, patience
+        self.http = urllib3.PoolManager(retries=False, timeout=20.0)
+        self.accepted = self.duplicates = self.retries = 0
+        self.orders: dict[int, dict[str, Any]] = {}
+        self._turn = 0
+        self.send("POST", "/runs", {"id": run_id, "project": "p", "capabilities": ["rollback"], "started_at": NOW})
+
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, url: str | None = None) -> Any:
+        """The answer's body. Connection errors, 429 and 5xx are tried again; anything else is a failure."""
+        deadline = time.monotonic() + self.patience
+        while True:
+            target = url or self.urls[self._turn % len(self.urls)]
+            self._turn += 1
+            try:
+                answer = self.http.request(method, f"{target}{API}{path}", json=body)
+                if answer.status < 300:
+                    return json.loads(answer.data) if answer.data else None
+                assert answer.status in (429, 500, 502, 503), (answer.status, answer.data)
+                assert answer.status != 500, answer.data
+            except urllib3.exceptions.HTTPError:
+                pass  # away: the next attempt finds it again
+            assert time.monotonic() < deadline, f"{path} was not taken in {self.patience} s"
+            self.retries += 1
+            time.sleep(0.05)
+
+    def open(self, key: str, fork_step: int | None = 0, reason: str = "start", order: int | None = None) -> int:
+        body = {"key": key, "fork_step": fork_step, "reason": reason, "order": order, "opened_at": NOW}
+        number: int = self.send("POST", f"/runs/{self.run_id}/segments", body)["segment"]
+        return number
+
+    def report(self, body: Mapping[str, Any], *, url: str | None = None) -> dict[str, Any]:
+        answer: dict[str, Any] = self.send("POST", f"/runs/{self.run_id}/reports", body, url=url)
+        self.accepted += answer["accepted"]
+        self.duplicates += answer["duplicates"]
+        self.orders |= {order["id"]: order for order in answer["orders"]}
+        return answer
+
+    def obey(self, order: Mapping[str, Any], key: str) -> int:
+        """What the SDK sends when the guard has rolled back."""
+        segment = self.open(key, order["rewind_to"], "rollback", order["id"])
+        told = {"state": "applied", "rewound_to": order["rewind_to"]}
+        self.send("PUT", f"/orders/{order['id']}", told | {name: order[name] for name in ("skip_from", "skip_to")})
+        return segment
+
+    def get(self, path: str = "") -> Any:
+        return self.send("GET", f"/runs/{self.run_id}{path}")
+
+
+def reports(segment: int, first: int, last: int, size: int, *, seed: int, bad_at: int | None = None) -> list[Any]:
+    """The reports of steps [first, last): the loss falls and is noisy, and is NaN at `bad_at`."""
+    made = []
+    for begin in range(first, last, size):
+        steps = range(begin, min(begin + size, last))
+        metrics = {
+            "loss": ["NaN" if step == bad_at else _noise(seed, step, 3.0, 0.02) for step in steps],
+            "grad_norm": [_noise(seed + 1, step, 0.5, 0.02) for step in steps],
+            "eval/acc": [_noise(seed + 2, step, 0.3, 0.02) for step in steps],
+        }
+        body = {"segment": segment, "steps": list(steps), "times": [NOW + step for step in steps], "metrics": metrics}
+        made.append(body | ({"restorable_steps": CHECKPOINTS} if begin == first else {}))
+    return made
+
+
+def _noise(seed: int, step: int, mean: float, scale: float) -> float:
+    return mean + random.Random(seed * 1_000_003 + step).gauss(0, scale)
+
+
+KEPT = ("number", "kind", "state", "signal", "onset_step", "detected_step", "peak_step", "end_step", "score", "outcome")
+DONE = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to")
+
+
+def verdicts(trainer: Trainer) -> dict[str, Any]:
+    """What the collector concluded of a run, without the times and ids that differ from run to run."""
+    facts = trainer.get()
+    return {
+        "incidents": [{name: row[name] for name in KEPT} for row in trainer.get("/incidents")],
+        "interventions": [{name: row[name] for name in DONE} for row in facts["interventions"]],
+        "ledger": [(row["skip_from"], row["skip_to"]) for row in facts["skip_ledger"]],
+        "orders": [(row["kind"], row["state"], row["rewind_to"]) for row in facts["orders"]],
+        "outliers": sorted(row["key"] for row in facts["events"]),
+        "segments": [(row["number"], row["parent"], row["fork_step"], row["num_steps"]) for row in facts["segments"]],
+    }
+
+
+def history(trainer: Trainer) -> list[Any]:
+    """Every value of the run, on every segment."""
+    series = [
+        f"/series?metric={name}&segment={number}&points=20000" for name in ("loss", "eval/acc") for number in (0, 1)
+    ]
+    return [trainer.get(path) for path in series]

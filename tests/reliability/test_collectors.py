@@ -1,0 +1,134 @@
+"""Several collectors share one database, PostgreSQL or SQLite on one machine: one history, one set of verdicts."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from db import commands, migrate, queries
+from db.engine import create_engine, reading, writing
+from tests.db.seed import NOW, add_run, add_segment
+from tests.reliability.collector import Collector, Trainer, history, reports, verdicts
+
+Deliver = Callable[[Trainer, Any], dict[str, Any]]
+
+
+@pytest.fixture
+def pair(database_url: str, tmp_path: Path) -> Iterator[list[Collector]]:
+    """Two collectors that started at the same moment on one empty database."""
+    collectors = [Collector(database_url, tmp_path / f"{number}.log") for number in range(2)]
+    try:
+        for collector in collectors:
+            collector.start()
+        for collector in collectors:
+            collector.wait_until_up()
+        yield collectors
+    finally:
+        for collector in collectors:
+            collector.stop()
+
+
+def in_turn(trainer: Trainer, body: Any) -> dict[str, Any]:
+    return trainer.report(body)
+
+
+def to_both_at_once(trainer: Trainer, body: Any) -> dict[str, Any]:
+    """As a retry that overtakes its first attempt."""
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda url: trainer.report(body, url=url), trainer.urls))
+    assert sorted(answer["accepted"] for answer in answers) == [0, len(body["steps"])]
+    return max(answers, key=lambda answer: len(answer["orders"]))
+
+
+def train(trainer: Trainer, deliver: Deliver) -> None:
+    """300 quiet steps, a NaN, the rollback that is ordered, and on to its verification."""
+    for body in reports(trainer.open("a"), 0, 310, 10, seed=1, bad_at=300):
+        deliver(trainer, body)
+    (order,) = trainer.orders.values()
+    for body in reports(trainer.obey(order, "b"), order["rewind_to"], 520, 10, seed=7):
+        deliver(trainer, body)
+
+
+@pytest.mark.slow
+def test_two_collectors_give_one_history_and_one_set_of_verdicts(pair: list[Collector]) -> None:
+    urls = [collector.url for collector in pair]
+    alone = Trainer(urls[:1], "alone")
+    train(alone, in_turn)
+    wanted = verdicts(alone)
+    assert [one["state"] for one in wanted["interventions"]] == ["verified"]
+    for run_id, deliver in (("in-turn", in_turn), ("at-once", to_both_at_once)):
+        trainer = Trainer(urls, run_id)
+        train(trainer, deliver)
+        assert verdicts(trainer) == wanted, run_id
+        assert history(trainer) == history(alone), run_id
+
+
+@pytest.mark.slow
+def test_two_collectors_told_the_same_at_once_make_one_run_and_one_segment(pair: list[Collector]) -> None:
+    for attempt in range(10):
+        with ThreadPoolExecutor(2) as pool:
+            trainers = list(pool.map(lambda one: Trainer([one.url], f"new-{attempt}"), pair))  # noqa: B023
+            numbers = list(pool.map(lambda trainer: trainer.open("a"), trainers))
+        assert numbers == [0, 0]
+    assert len(trainers[0].send("GET", "/runs")) == 10
+
+
+@pytest.mark.slow
+def test_different_reports_at_once_are_all_kept_once(pair: list[Collector]) -> None:
+    trainer = Trainer([collector.url for collector in pair], "spread")
+    bodies = reports(trainer.open("a"), 0, 400, 10, seed=1)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda at: trainer.report(bodies[at // 2], url=trainer.urls[at % 2]), range(80)))
+    assert sum(answer["accepted"] for answer in answers) == 400
+    series = trainer.get("/series?metric=loss&points=20000")
+    assert series["last"] == [value for body in bodies for value in body["metrics"]["loss"]]
+    coarse = trainer.get("/series?metric=loss&points=10")
+    assert (sum(coarse["count"]), coarse["first"][0], coarse["last"][-1]) == (
+        400,
+        series["first"][0],
+        series["last"][-1],
+    )
+
+
+def test_collectors_that_start_at_once_make_the_schema_once(database_url: str) -> None:
+    barrier, failures = threading.Barrier(4), []
+
+    def start() -> None:
+        engine = create_engine(database_url)
+        barrier.wait()
+        try:
+            migrate.upgrade(engine)
+        except sa.exc.SQLAlchemyError as error:
+            failures.append(error)
+        engine.dispose()
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    engine = create_engine(database_url)
+    assert migrate.drift(engine) is None
+    engine.dispose()
+
+
+def test_what_another_collector_changed_is_seen_once_the_run_is_locked(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        add_segment(session, add_run(session), "a")
+    with reading(engine) as session:
+        run = queries.run_named(session, run_id="r1")
+        assert run is not None
+        session.commit()
+        with writing(engine) as other:
+            changed = queries.run_named(other, run_id="r1")
+            assert changed is not None
+            changed.restorable_steps = [50]
+        locked = commands.lock_run(session, run_id="r1")
+        assert locked is run
+        assert run.restorable_steps == [50]
+        assert run.last_report_at == NOW
