@@ -12,6 +12,8 @@ from monitor.detection.rows import Bools, Floats, Ints, Rows
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.signals import SIGNALS, Scores, SignalDetector
 
+SHIFTS = frozenset({"learning_rate", "batch_size", "data_mix", "resume"})
+"""Declared events that change the curve. Any other kind (a note, say) is only written down."""
 RATE_JUMP = 0.25
 """A change of log(lr) from row to row (a factor of 1.28) that no smooth schedule makes after its first steps."""
 
@@ -68,9 +70,10 @@ class Bank:
         self.z: dict[str, Floats] = {name: np.empty(0) for name in SIGNALS}
         self.values: dict[str, Floats] = {name: np.empty(0) for name in SIGNALS}
 
-    def declare(self, step: int) -> None:
-        """From `step` on the signals have a new normal."""
-        self.declared = sorted({*self.declared, step})
+    def declare(self, step: int, kind: str) -> None:
+        """From `step` on the signals have a new normal, when the event is of a kind that changes the curve."""
+        if kind in SHIFTS:
+            self.declared = sorted({*self.declared, step})
 
     def feed(self, rows: Rows) -> Iterator[Judged]:
         """Score the rows, cut where something was declared or the learning rate jumps: there the signals learn anew."""

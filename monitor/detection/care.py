@@ -43,12 +43,18 @@ class Care:
         return previous.attempt + 1, previous.rewind_to
 
     def decide(
-        self, decision: Decision, incident: int | None, step: int, attempt: int, verify_at: int, ask: bool
+        self,
+        decision: Decision,
+        incident: int | None,
+        step: int,
+        attempt: int,
+        verify_at: int,
+        ask: bool,
+        by_policy: bool = True,
     ) -> Effect:
-        """Turn a decision (or a person's wish) into the active intervention."""
+        """Turn a decision (or a person's wish, which costs the run's budget nothing) into the active intervention."""
         assert decision.kind is not None
         self.made += 1
-        self.spent += decision.kind is InterventionKind.ROLLBACK and incident is not None
         self.active = Intervention(
             number=self.made,
             incident=incident,
@@ -63,12 +69,15 @@ class Care:
             verify_at=verify_at if decision.kind is InterventionKind.ROLLBACK else None,
             reasons=list(decision.reasons),
         )
-        return InterventionChanged(self.active) if ask else self.order()
+        return InterventionChanged(self.active) if ask else self.order(by_policy)
 
-    def order(self) -> Effect:
-        """Proposed to ordered."""
+    def order(self, by_policy: bool = True) -> Effect:
+        """Proposed to ordered: only now a rollback of the policy's own is spent."""
         self.step(InterventionEvent.APPROVE)
-        return self.step(InterventionEvent.ORDER)
+        effect = self.step(InterventionEvent.ORDER)
+        assert self.active is not None
+        self.spent += by_policy and self.active.kind is InterventionKind.ROLLBACK
+        return effect
 
     def step(self, event: InterventionEvent, reason: str | None = None, **changes: Any) -> Effect:
         """Advance the active intervention; a terminal one is active no longer."""

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from monitor.detection.checks import check_types
 from monitor.detection.effects import IncidentKind, InterventionKind
 
 
@@ -40,7 +41,7 @@ class Policy:
     attempts_per_site: int = 2
     """Rollbacks at one site, each deeper and wider, before the learning rate is lowered or a person is asked."""
     budget_per_run: int = 20
-    """Rollbacks in a run by the policy; then it holds for a person (PaLM's largest run needed about 20)."""
+    """The policy's rollbacks that are ordered in a run; then it holds for a person (PaLM's largest needed about 20)."""
     allow_lr_scale: bool = False
     """Whether the last attempt at a site may halve the learning rate."""
     lr_scale: float = 0.5
@@ -49,7 +50,10 @@ class Policy:
     """What loading a checkpoint costs, in steps of training."""
 
     def __post_init__(self) -> None:
+        if self.mode not in tuple(Mode):
+            raise ValueError(f"mode must be one of {', '.join(Mode)}, not {self.mode!r}")
         object.__setattr__(self, "mode", Mode(self.mode))
+        check_types(self)
         positive = (
             "min_depth",
             "deep_factor",
@@ -64,8 +68,9 @@ class Policy:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
         if self.skip_max < self.skip_min:
             raise ValueError(f"skip_max ({self.skip_max}) must not be below skip_min ({self.skip_min})")
-        if self.budget_per_run < 0 or self.restart_steps < 0:
-            raise ValueError("budget_per_run and restart_steps must not be negative")
+        for name in ("budget_per_run", "restart_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)!r}")
         if not 0 < self.lr_scale <= 1:
             raise ValueError(f"lr_scale must be in (0, 1], not {self.lr_scale!r}")
 
@@ -107,7 +112,7 @@ class Situation:
     attempt: int
     """1 for the first intervention at this site."""
     spent: int
-    """Rollbacks that the policy has spent in this run."""
+    """Rollbacks of the policy that were ordered in this run."""
     previous_rewind: int | None
     """Where the attempt before this one went back to."""
     restorable: Sequence[int]
@@ -215,6 +220,13 @@ def depth(policy: Policy, now: Situation) -> tuple[int | None, str]:
     if now.previous_rewind is not None:
         bound = min(bound, now.previous_rewind - 1)
     before = sorted(step for step in now.restorable if step <= now.onset_step)
+    if now.previous_rewind is not None:
+        before = [step for step in before if step < now.previous_rewind]
+        if not before:
+            return (
+                None,
+                f"No checkpoint below step {now.previous_rewind}, where the last attempt went, can be restored.",
+            )
     deep = [step for step in before if step <= bound]
     if deep:
         return deep[

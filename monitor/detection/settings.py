@@ -1,7 +1,9 @@
 """What a user can set about detection. The defaults serve every run that we have seen; there is none per file."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from monitor.detection.checks import check_types
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +22,7 @@ class DetectionSettings:
     """Steps without a lower loss level before the plateau advisory; 0 turns it off."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("false_alarms_per_10k", "warmup_rows", "adopt_rows", "calm_rows"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
@@ -27,9 +30,6 @@ class DetectionSettings:
             raise ValueError(f"false_alarms_per_10k must be at most 1000, not {self.false_alarms_per_10k!r}")
         if self.plateau_steps < 0:
             raise ValueError(f"plateau_steps must not be negative, not {self.plateau_steps!r}")
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DetectionSettings":

@@ -38,6 +38,7 @@ LEVEL_ROWS = 12  # the level is the median of so many values
 KEPT = 128  # values and residuals behind the noise
 ADDS_Z = 2.0  # a row below this is no alarm, whatever came before it
 SMOOTHED = 0.6  # correlation of neighbours from which the values are taken for smoothed ones
+GRACE = 8  # values after a declared change that are not enough to judge by
 TEACH_Z = 4.0  # a residual above this does not teach the level
 SPARSE = 5
 """In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
@@ -125,15 +126,16 @@ class SignalDetector:
     def shift(self) -> None:
         """A declared change: the level is learnt anew from the rows that follow; noise and tails stay.
 
-        Until a few rows are known only a gross rise over the old level is an alarm.
+        Until a few rows are known only a gross rise over the old level is an alarm. A change while the one
+        before it settles (a chunk) changes nothing: declared at every row, seven of eight rows are watched all the same.
         """
-        if self._settled():
+        if self._settled() and not (self.declared and self.count < CHUNK):
             self.old_noise, self.declared = self.noise, True
             self._forget()
 
     def _settled(self) -> bool:
         """Enough is known for more than gross alarms (constant within a block)."""
-        return self.count - len(self.block) >= (8 if self.declared else self.settings.warmup_rows)
+        return self.count - len(self.block) >= (GRACE if self.declared else self.settings.warmup_rows)
 
     def feed(self, values: Floats, present: Bools, steps: Ints, gaps: Ints) -> Scores:
         """Judge N rows; `gaps`: steps since the row before."""

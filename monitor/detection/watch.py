@@ -60,7 +60,7 @@ class Watch(Course):
 
     def declare(self, step: int, kind: str, details: Mapping[str, object]) -> list[Effect]:
         """A change that the trainer announced takes effect at `step`: signals find their new normal there."""
-        self.bank.declare(max(step, self.last_step + 1))
+        self.bank.declare(max(step, self.last_step + 1), kind)
         return []
 
     def fork(
@@ -81,8 +81,8 @@ class Watch(Course):
         self.bank = Bank(self.settings)
         if detectors is not None:
             self.bank.load_state_dict(detectors)
-        for at, _kind in declared:
-            self.bank.declare(at)
+        for at, kind in declared:
+            self.bank.declare(at, kind)
         for rows in history:
             for _ in self.bank.feed(rows):
                 pass  # taught, not judged
@@ -90,7 +90,7 @@ class Watch(Course):
         self.pending = None
         self.last_step = step - 1
         if reason == "resume":
-            self.bank.declare(step)
+            self.bank.declare(step, reason)
         active = self.care.active
         if self._ordered() and active is not None:
             if active.kind is InterventionKind.ROLLBACK and active.number == obeyed:
@@ -98,7 +98,11 @@ class Watch(Course):
             if self.episode is not None:  # it goes on: the trainer may still obey
                 self.episode.check_step = min(self.episode.check_step, step)
             return []
-        return self._close(Outcome.ONGOING, "The run left this segment by itself.") if self.episode is not None else []
+        words = "The run was restarted." if reason == "resume" else "The run left this segment by itself."
+        effects: list[Effect] = []
+        if active is not None and active.kind is InterventionKind.HOLD and active.state is InterventionState.APPLIED:
+            effects.append(self.care.step(InterventionEvent.WITHDRAW, words))  # it is held no longer: decide again
+        return effects + self._close(Outcome.ONGOING, words) if self.episode is not None else effects
 
     def detectors_state(self) -> dict[str, Any]:
         """The part that forks: a snapshot for later calls of `fork`."""
@@ -169,7 +173,7 @@ class Watch(Course):
         verify_at = verification(self.policy, self.last_step, target)
         incident = None if self.episode is None else self.episode.incident.number
         decision = persons_decision(target, skip_from, end, reason)
-        effects.append(self.care.decide(decision, incident, self.last_step, 1, verify_at, ask=False))
+        effects.append(self.care.decide(decision, incident, self.last_step, 1, verify_at, ask=False, by_policy=False))
         return effects if self.episode is None else [*effects, self._treat()]
 
     def release(self, reason: str = "") -> list[Effect]:

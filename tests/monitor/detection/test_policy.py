@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from monitor.detection import IncidentKind, InterventionKind, Policy
+from monitor.detection import DetectionSettings, IncidentKind, InterventionKind, Policy
 from monitor.detection.policy import Situation, costs, palm
 
 CHECKPOINTS = list(range(0, 5001, 50))
@@ -109,11 +109,37 @@ def test_waiting_is_dearer_the_less_likely_the_loss_comes_back() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("min_depth", 0), ("skip_max", 100), ("mode", "bold"), ("lr_scale", 0.0), ("budget_per_run", -1), ("patience", 0)],
+    [
+        *[("min_depth", 0), ("skip_max", 100), ("mode", "bold"), ("mode", 3), ("mode", []), ("lr_scale", 0.0)],
+        *[("budget_per_run", -1), ("restart_steps", -1), ("patience", 0)],
+        *[("skip_min", 200.5), ("patience", True), ("patience", "9"), ("patience", None), ("skip_max", float("inf"))],
+        *[("min_depth", float("nan")), ("lr_scale", float("nan")), ("lr_scale", False), ("lr_scale", "0.5")],
+        *[("allow_lr_scale", "no"), ("allow_lr_scale", 1), ("skip_max", 10**400)],
+    ],
 )
 def test_a_value_that_makes_no_sense_is_named(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=field if field != "mode" else "bold"):
+    with pytest.raises(ValueError, match=f"^{field}") as told:
         Policy(**{field: value})
+    assert str(value) in str(told.value) or field == "skip_max"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("false_alarms_per_10k", float("nan")), ("false_alarms_per_10k", True), ("false_alarms_per_10k", "1")],
+        *[("warmup_rows", 24.5), ("adopt_rows", float("inf")), ("calm_rows", None), ("plateau_steps", False)],
+    ],
+)
+def test_a_setting_of_the_wrong_type_is_named_with_its_value(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{field} must be .*, not {value!r}$"):
+        DetectionSettings(**{field: value})
+
+
+def test_the_next_attempt_goes_strictly_below_the_last_one_or_a_person_is_asked() -> None:
+    assert decide(attempt=2, previous_rewind=4950, restorable=[4900, 4950]).rewind_to == 4900
+    decision = decide(attempt=2, previous_rewind=4950, restorable=[4950, 5000])
+    assert decision.kind is InterventionKind.HOLD
+    assert "No checkpoint below step 4950" in decision.reasons[-1]
 
 
 def test_a_policy_survives_its_dictionary_and_refuses_strangers() -> None:

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.detection import Effect, IllegalTransition, IncidentKind, Outcome, Outlier, Policy, Rows, Watch
+from monitor.detection import (
+    Effect,
+    IllegalTransition,
+    IncidentKind,
+    InterventionChanged,
+    Outcome,
+    Outlier,
+    Policy,
+    Rows,
+    Watch,
+)
 from tests.monitor.detection.runs import Story, Trainer, healthy, orders, rows_of, spiked, watch_over
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]
@@ -120,6 +130,25 @@ def test_a_declared_shift_is_no_incident_and_blinds_nobody(kind: str) -> None:
     watch.declare(600, kind, {})
     story.add(watch.feed(rows_of(columns)))
     assert [incident.detected_step for incident in story.incidents] == [621]
+
+
+@pytest.mark.parametrize("kind", ["note", "eval", "checkpoint", ""])
+def test_a_declared_event_that_changes_no_curve_changes_no_detector(kind: str) -> None:
+    rows, told, plain = rows_of(spiked(at=300)), Watch(), Watch()
+    told.declare(299, kind, {})
+    assert repr(told.feed(rows)) == repr(plain.feed(rows))
+    assert told.state_dict() == plain.state_dict()
+
+
+def test_a_shift_that_is_declared_at_every_row_does_not_blind_for_ever() -> None:
+    found = 0
+    for at in range(300, 364, 2):
+        watch, story = Watch(), Story()
+        for step in range(600):
+            watch.declare(step, "batch_size", {})
+        story.add(watch.feed(rows_of(spiked(at=at, height=0.5))))
+        found += any(at <= incident.detected_step <= at + 4 for incident in story.incidents)
+    assert found >= 24
 
 
 def test_a_jump_of_the_learning_rate_counts_as_declared() -> None:
@@ -248,6 +277,30 @@ def test_a_run_that_only_reports_gets_no_order() -> None:
     assert watch_over(spiked(at=300), policy=AUTO, can_roll_back=False).interventions == []
 
 
+def test_only_what_was_ordered_uses_up_the_budget() -> None:
+    columns = healthy(1200)
+    for at in (300, 600, 900):
+        columns["loss"][at : at + 60] += 1.5
+    policy = Policy(mode="approve", budget_per_run=1)  # type: ignore[arg-type]
+    watch, story = Watch(policy=policy), Story()
+    for part in rows_of(columns).split(10):
+        fresh = story.add(watch.feed(part, restorable=range(0, int(part.steps[-1]), 50)))
+        for effect in fresh:
+            if isinstance(effect, InterventionChanged) and effect.intervention.state == "proposed":
+                story.add(watch.reject(effect.intervention.number))
+    assert [i.kind.value for i in story.interventions] == ["rollback"] * 3
+    assert watch.care.spent == 0
+
+
+def test_an_approved_proposal_uses_up_the_budget_and_a_persons_order_does_not() -> None:
+    watch, story = waiting()
+    story.add(watch.approve(1))
+    assert watch.care.spent == 1
+    story.add(watch.rollback(reason="deeper"))
+    assert story.interventions[-1].incident == 1
+    assert watch.care.spent == 1
+
+
 def waiting() -> tuple[Watch, Story]:
     """A watch with a proposal that waits for a person."""
     watch, story = Watch(policy=APPROVE), Story()
@@ -306,6 +359,23 @@ def test_a_hold_ends_when_a_person_releases_the_run() -> None:
     assert story.states(release.number)[-1] == "verified"
     with pytest.raises(ValueError, match="not held"):
         trainer.watch.release()
+
+
+def test_a_held_run_that_restarts_is_watched_and_decided_about_again() -> None:
+    policy = Policy(mode="auto", budget_per_run=0)  # type: ignore[arg-type]
+    watch, story, columns = Watch(policy=policy), Story(), healthy(600)
+    columns["loss"][300] = np.nan
+    story.add(watch.feed(rows_of(columns)[:301], restorable=range(0, 300, 50)))
+    story.add(watch.applied(1, rewound_to=None, skip_from=None, skip_to=None))
+    story.add(watch.fork(250, "resume", [rows_of(columns)[:250]], None))
+    assert story.states(1) == ["ordered", "applied", "withdrawn"]
+    assert story.interventions[0].reasons[-1] == "The run was restarted."
+    assert story.incidents[0].state == "closed"
+    columns["loss"][300] = 2.2
+    columns["loss"][400:] = np.nan
+    story.add(watch.feed(rows_of(columns)[250:]))
+    assert [(i.kind.value, i.state.value) for i in story.interventions[1:]] == [("hold", "ordered")]
+    assert story.incidents[-1].detected_step == 400
 
 
 def test_after_a_fork_the_detectors_are_those_of_the_fork_step() -> None:
