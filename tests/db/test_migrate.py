@@ -1,7 +1,6 @@
 """Migrations go up and down, and drift is told."""
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import sqlalchemy as sa
 
@@ -73,12 +72,3 @@ def test_a_database_without_a_schema_is_told_to_upgrade(database_url: str) -> No
     engine = create_engine(database_url)
     assert "python -m db upgrade" in (migrate.drift(engine) or "")
     engine.dispose()
-
-
-def test_collectors_that_start_at_once_migrate_one_after_the_other(database_url: str) -> None:
-    engines = [create_engine(database_url) for _ in range(3)]
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(migrate.upgrade, engines))
-    assert migrate.drift(engines[0]) is None
-    for engine in engines:
-        engine.dispose()
