@@ -5,6 +5,7 @@ Shapes: B sequences, T positions.
 
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,7 +119,7 @@ def open_batches(recipe: Recipe) -> tuple[Batches, Batches | None]:
     batch_size = recipe.data.batch_size
     if num_trained < batch_size:
         raise UserMistake(_too_short(sum(map(len, shards)), recipe))
-    settings: dict[str, int] = {"batch_size": batch_size, "seed": recipe.seed, "vocab_size": recipe.model.vocab_size}
+    settings: dict[str, Any] = {"batch_size": batch_size, "seed": recipe.seed, "vocab_size": recipe.model.vocab_size}
     train = Batches(windows, size=num_trained, easy_first=recipe.data.easy_first, **settings)
     held_out = Batches(windows, first=num_trained, size=num_held_out, **settings) if num_held_out else None
     return train, held_out

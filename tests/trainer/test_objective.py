@@ -34,7 +34,7 @@ def test_whatever_is_minimised_the_cross_entropy_is_reported(config: ObjectiveCo
 
 def test_the_gradient_of_the_squared_error_vanishes_where_the_model_is_sure_and_wrong() -> None:
     logits = torch.tensor([[[30.0, 0.0]]], requires_grad=True)
-    squared_error(logits, torch.tensor([[1]])).backward()
+    squared_error(logits, torch.tensor([[1]])).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert logits.grad.abs().max() < 1e-6
 
