@@ -27,6 +27,7 @@ class Delivery:
     def __init__(
         self, path: Path, collector: Collector, receive: Callable[[list[Order]], None], notices: Notices
     ) -> None:
+        self._path = path
         self._reader = SpoolReader(path)
         self._rejected = path.with_name("rejected.jsonl")
         self._collector = collector
@@ -36,14 +37,19 @@ class Delivery:
         self._run = ""
         self._segment: int | None = None
         self._limit = STEPS_PER_REPORT
+        self.refused = ""
+        """Why the collector takes nothing of this spool; it stays on the disk, undelivered."""
+        self._damaged = False
 
     def advance(self) -> bool:
         """Deliver what comes next: one report, or one line that is no part of one. Returns False when there is none.
 
         Raises Unreachable or UnknownRun; then nothing was acknowledged and the same comes next again.
         """
-        if not self._recalled:
+        if not self._recalled and not self.refused:
             self._recall()
+        if self.refused or self._damaged:
+            return False
         lines = self._next()
         if not lines:
             return False
@@ -54,8 +60,11 @@ class Delivery:
                 self._report(report(self._reader.session, self._segment, batch))
             else:
                 self._control(record)
-            self._limit = STEPS_PER_REPORT
+            self._limit = min(2 * self._limit, STEPS_PER_REPORT)  # bad lines seldom come alone
         except Rejected as problem:
+            if lines[0][0] == 0:
+                self._give_up(problem)
+                return False
             if len(batch) > 1:  # look for the bad line instead of giving up good ones
                 self._limit = len(batch) // 2
                 return True
@@ -77,18 +86,43 @@ class Delivery:
         first = self._reader.lines(0)
         if not first:
             return
-        self._run = json.loads(first[0][1])["run"]["id"]
-        segment = self._reader.last_segment()
+        try:
+            self._run = str(json.loads(first[0][1])["run"]["id"])
+            last = self._reader.last_segment()
+            segment = None if last is None else dict(json.loads(last))
+        except (ValueError, KeyError, TypeError) as problem:
+            self._pass_over(problem)
+            return
         if segment is not None:
-            self._open_segment(json.loads(segment))
+            try:
+                self._open_segment(segment)
+            except Rejected as problem:
+                self._give_up(problem)
+                return
         self._recalled = True
+
+    def _give_up(self, problem: Rejected) -> None:
+        """Without a run or a segment no step can be sent, and asking again would change nothing."""
+        self.refused = f"{self._collector.url} refuses {self._run} ({problem})"
+        self._notices.say(
+            f"refused {self.refused}",
+            f"the collector at {self.refused}: nothing more of {self._path} is delivered; its steps are kept there",
+        )
+
+    def _pass_over(self, problem: Exception) -> None:
+        self._damaged = True
+        self._notices.say(
+            f"damaged {self._path}",
+            f"{self._path} is damaged ({type(problem).__name__}: {problem}) and cannot be delivered; it is kept",
+        )
+        self._acknowledge(self._path.stat().st_size)
 
     def _next(self) -> list[Line]:
         lines: list[Line] = []
         for offset, line in self._reader.lines(self._reader.offset):
             try:
-                record = json.loads(line)
-            except ValueError as problem:
+                record = dict(json.loads(line))
+            except (ValueError, TypeError) as problem:
                 if lines:
                     break  # deliver what is before it first
                 self._set_aside(line, problem)

@@ -53,7 +53,7 @@ class Guard:
     one rank going back alone would poison the others.
 
     Every restore is verified. One that is not exact raises CheckpointMismatch out of `steps`, and one that breaks off
-    and leaves no way back to a checkpoint CheckpointError: the only errors that a guard raises into a loop once it runs,
+    with no way back to a checkpoint CheckpointError: the only errors that a guard raises into a loop once it runs,
     because going on would train something else than the run.
     """
 

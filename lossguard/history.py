@@ -26,7 +26,7 @@ class History:
             with path.open("rb") as spool:
                 for line in spool:  # a spool holds mostly steps: look at the first bytes before parsing
                     if line.startswith((b'{"segment"', b'{"answer"')) and line.endswith(b"\n"):
-                        with suppress(ValueError, KeyError):  # damaged by the disk: the others still count
+                        with suppress(ValueError, KeyError, TypeError):  # damaged by the disk: the others still count
                             history._learn(json.loads(line))
         return history
 

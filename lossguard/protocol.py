@@ -4,6 +4,7 @@ Both sides import this module, so that neither can disagree with the other. It h
 """
 
 import math
+import re
 from enum import StrEnum
 
 API = "/api/v1"
@@ -60,6 +61,32 @@ class OrderState(StrEnum):
 
 CAN_ROLL_BACK = "rollback"
 """Capability that a run names at its start when it obeys orders; orders go only to runs that do."""
+
+
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+
+
+def is_name(value: object) -> bool:
+    """Whether the collector takes `value` as the name of a project, an event or a metric."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None and encodable(value)
+
+
+def encodable(text: str) -> bool:
+    """Whether `text` can be written as UTF-8: half a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+MAX_COUNT = 2**63
+COUNTS = ("tokens", "batch_index")
+"""Metrics that count: the collector takes them from 0 up to, and without, MAX_COUNT."""
+
+
+def is_count(value: float) -> bool:
+    return 0 <= value < MAX_COUNT
 
 
 def encode_number(value: float | None) -> float | str | None:

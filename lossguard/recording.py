@@ -15,13 +15,13 @@ from lossguard.collector import Collector
 from lossguard.history import History
 from lossguard.notices import Notices
 from lossguard.orders import Order
-from lossguard.protocol import CAN_ROLL_BACK, OrderState, RunState, SegmentReason
+from lossguard.protocol import CAN_ROLL_BACK, COUNTS, OrderState, RunState, SegmentReason, is_count, is_name
 from lossguard.run import Run
 from lossguard.scalars import Snapshot, on_device, plain
 from lossguard.sender import Sender
 from lossguard.spool import Spool, new_session
 from lossguard.surroundings import plain_json
-from lossguard.writer import Record, Writer
+from lossguard.writer import NO_COUNT, Record, Writer
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
@@ -68,6 +68,7 @@ class RecordingRun(Run):
         self._last_step = -1
         self._restorable: list[int] | None = None
         self._early: list[Record] = []
+        self._names: set[str] = set()  # of metrics, found to be good
         self._inbox: tuple[Order, ...] = ()
         self._taken = set(self.history.answered)
         self._put({"run": registration})
@@ -82,12 +83,17 @@ class RecordingRun(Run):
     @_harmless
     def log(self, step: int, **metrics: Any) -> None:
         waits = False
+        if not self._names.issuperset(metrics):
+            metrics = self._well_named(metrics)
         for value in metrics.values():
             if type(value) is not float:
                 metrics, waits = self._plain(metrics)
                 break
         if self.batch_index is not None:
             metrics.setdefault("batch_index", self.batch_index)
+        for name in COUNTS:
+            if name in metrics and not isinstance(metrics[name], Snapshot) and not is_count(metrics[name]):
+                self.notices.say(f"count {name}", NO_COUNT.format(name, metrics.pop(name)))
         if type(step) is not int:
             step = operator.index(step)
         if step < 0:
@@ -199,6 +205,18 @@ class RecordingRun(Run):
     def _put(self, record: Record) -> None:
         with self._writer.lock:
             self._writer.put(record)
+
+    def _well_named(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Metrics whose name the collector takes: one bad name would cost the whole step there."""
+        for name in metrics:
+            if is_name(name):
+                self._names.add(name)
+            else:
+                self.notices.say(
+                    f"name {name}",
+                    f"{name!r:.200} was not recorded: a name has 1 to 128 characters, none of them control",
+                )
+        return {name: value for name, value in metrics.items() if name in self._names}
 
     def _plain(self, metrics: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """Metrics as plain numbers, or as Snapshots of device tensors (then the second value is True)."""

@@ -47,7 +47,7 @@ class Sender(threading.Thread):
         self.delivered = False
         """Whether the thread ended with everything delivered."""
         self.problem = ""
-        """Why it is not, in a sentence."""
+        """Why it is not, in a few words."""
 
     def close(self, timeout: float) -> None:
         """Deliver what is left, at most `timeout` seconds; say what stays behind."""
@@ -85,7 +85,8 @@ class Sender(threading.Thread):
             try:
                 moved = any(delivery.advance() for delivery in deliveries)
                 if not moved and self._closing.is_set():
-                    self.delivered = True
+                    self.problem = next((delivery.refused for delivery in deliveries if delivery.refused), "")
+                    self.delivered = not self.problem
                     return
                 if moved:
                     self._exchanged()

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from lossguard.collector import Collector
 from lossguard.errors import ConfigurationError
+from lossguard.protocol import encodable, is_name
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
 from lossguard.settings import Mode, Settings
@@ -37,8 +38,14 @@ def init(
     environment (`Settings`). Raises ConfigurationError (a ValueError) when an argument, a variable or the directory is
     unusable, and never talks to the network itself.
     """
-    if not isinstance(project, str) or not project.strip() or len(project) > 128:
-        raise ConfigurationError(f"project={project!r} must be a name of 1 to 128 characters")
+    if not is_name(project) or not project.strip():
+        raise ConfigurationError(
+            f"project={project!r:.200} must be a name of 1 to 128 characters, none of them control"
+        )
+    if name is not None and not (isinstance(name, str) and len(name) <= 256 and encodable(name)):
+        raise ConfigurationError(f"name={name!r:.300} must be a text of at most 256 characters")
+    if total_steps is not None and not (type(total_steps) is int and 0 <= total_steps < 2**62):
+        raise ConfigurationError(f"total_steps={total_steps!r:.100} must be a whole number of at least 0")
     settings = Settings.read(mode=mode, url=url, token=token, directory=directory, run_id=run_id)
     id = settings.run_id or time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
     if not RUN_ID.fullmatch(id):

@@ -7,11 +7,13 @@ from collections import deque
 from typing import Any
 
 from lossguard.notices import Notices
-from lossguard.protocol import encode_number
+from lossguard.protocol import COUNTS, encode_number, is_count
 from lossguard.scalars import Snapshot
 from lossguard.spool import Spool
 
 Record = dict[str, Any]
+
+NO_COUNT = "{}={} was not recorded: it must be at least 0 and less than 2**63"
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -85,7 +87,11 @@ class Writer:
         numbers = {}
         for name, value in metrics.items():
             try:
-                numbers[name] = value.resolve() if isinstance(value, Snapshot) else value
+                number = value.resolve() if isinstance(value, Snapshot) else value
+                if name in COUNTS and not is_count(number):
+                    self._notices.say(f"count {name}", NO_COUNT.format(name, number))
+                else:
+                    numbers[name] = number
             except Exception as problem:  # whatever a device may raise, the other metrics of the step are kept
                 self._notices.say(f"metric {name}", f"{name} was not recorded: {problem}")
         return numbers

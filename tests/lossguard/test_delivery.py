@@ -280,3 +280,50 @@ def test_an_answer_carries_the_key_of_its_order(collector: FakeCollector, tmp_pa
     failed = {"state": "failed", "detail": "no checkpoint"}
     assert collector.answers == {1: {**failed, "key": "a"}, 2: failed, 3: {"state": "applied", "key": "c"}}
     assert all("key" in segment and "order_key" not in segment for segment in collector.segments)
+
+
+def test_a_run_that_the_collector_does_not_register_is_said_once_and_stays_in_the_spool(
+    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.trouble = lambda method, path, body: (422, {"detail": "no such host"}) if path.endswith("/runs") else None
+    run = online(collector, tmp_path)
+    run.log(0, loss=1.0)
+    assert eventually(lambda: "refuses r (422 no such host)" in caplog.text)
+    time.sleep(0.3)
+    run.finish(timeout=1.0)
+    assert [path for _, path, _ in collector.requests] == ["/api/v1/runs"]
+    assert caplog.text.count("no such host") == 1
+    assert "not everything was delivered" in caplog.text
+    collector.trouble = lambda method, path, body: None
+    online(collector, tmp_path).finish()
+    assert collector.losses(0) == {0: 1.0}
+
+
+@pytest.mark.parametrize("line", [b"\x00\x00garbage\n", b"{}\n", b"5\n", b'{"run":7}\n'])
+def test_a_damaged_spool_is_said_once_kept_and_in_nobodys_way(
+    collector: FakeCollector, tmp_path: Path, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = tmp_path / "project" / "r" / "0000.spool"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(line)
+    for step in range(2):
+        with online(collector, tmp_path) as run:
+            run.log(step, loss=1.0)
+    assert {step for _, step in collector.rows} == {0, 1}
+    assert caplog.text.count("is damaged") == 1
+    assert "undelivered" not in caplog.text
+    assert damaged.read_bytes() == line
+
+
+def test_bad_lines_in_a_row_are_not_looked_for_from_the_start_each_time(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    bad = set(range(20, 40))
+    collector.trouble = lambda method, path, body: (422, {}) if bad & set(body.get("steps", ())) else None
+    run = lossguard.init("project", run_id="r", mode="offline", directory=tmp_path)
+    for step in range(60):
+        run.log(step, loss=1.0)
+    run.finish()
+    online(collector, tmp_path).finish()
+    assert set(collector.losses(0)) == set(range(60)) - bad
+    assert sum(path.endswith("reports") for _, path, _ in collector.requests) < 50

@@ -289,3 +289,28 @@ def test_an_order_with_a_key_of_its_own_is_new_though_its_id_was_answered(tmp_pa
         inbox = [order(1, "a"), order(2, None), order(3, "c"), order(1, "b"), order(1, "b")]
         run._receive(inbox)  # type: ignore[attr-defined]
         assert [run.take_order(), run.take_order()] == [order(1, "b"), None]
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "\x7f", "\ud800"])
+def test_a_bad_name_costs_its_metric_and_not_the_step(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with offline(tmp_path) as run:
+        for step in range(3):
+            run.log(step, **{"loss": 1.0, name: 2.0, "lr": 0.5})
+    assert steps(run) == [(step, {"loss": 1.0, "lr": 0.5}) for step in range(3)]
+    assert caplog.text.count("a name has 1 to 128 characters") == 1
+
+
+@pytest.mark.parametrize("value", [1e30, 2**63, -1, math.nan, math.inf])
+def test_a_count_that_no_run_can_reach_is_left_out(
+    tmp_path: Path, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+    gate.set()
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.0, tokens=value, batch_index=value)
+        run.log(1, loss=value, tokens=DeviceTensor(value, gate))
+        run.log(2, loss=1.0, tokens=2**62, batch_index=0)
+    assert [set(metrics) for _, metrics in steps(run)] == [{"loss"}, {"loss"}, {"loss", "tokens", "batch_index"}]
+    assert caplog.text.count("tokens=") == caplog.text.count("batch_index=") == 1

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_online_without_an_address_is_told_at_init(tmp_path: Path) -> None:
         lossguard.init("p", mode="online", directory=tmp_path)
 
 
-@pytest.mark.parametrize("project", ["", "  ", "x" * 200])
+@pytest.mark.parametrize("project", ["", "  ", "x" * 200, "a\tb", "\ud800"])
 def test_a_project_needs_a_name(project: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="project="):
         lossguard.init(project, directory=tmp_path)
@@ -85,3 +86,13 @@ def test_a_project_with_slashes_and_dots_stays_below_the_directory(tmp_path: Pat
         assert run.directory is not None
         assert run.directory.parent.parent == tmp_path
         run.finish()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"name": "x" * 257}, {"name": 5}, {"name": "\ud800"}, {"total_steps": -5}, {"total_steps": 1.5}],
+)
+def test_what_the_collector_would_refuse_is_told_at_init(wrong: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(lossguard.ConfigurationError, match=next(iter(wrong))):
+        lossguard.init("p", directory=tmp_path, **wrong)
+    assert not list(tmp_path.iterdir())
