@@ -31,13 +31,11 @@ from monitor.detection import (
 COLUMNS = ("loss", "grad_norm", "log_z", "lr", "tokens", "batch_index")
 CHECKPOINT_STEPS = 100
 """A recorded curve does not say where its checkpoints were: the backtest supposes one every so many steps."""
-
-
 REPORT_ROWS = 1000
 
 
 class CurveError(ValueError):
-    """A curve that cannot be read; the message is one sentence with file and line."""
+    """A curve that cannot be read, or tested as asked; the message is one sentence, with file and line."""
 
 
 def backtest_file(
@@ -57,8 +55,11 @@ def backtest_rows(
 ) -> dict[str, Any]:
     """Drive a watch over recorded rows, with a checkpoint every `every` steps, and collect what it says.
 
-    `declared`: (step, kind) of the events that the run announced. The policy proposes, whatever its mode.
+    `declared`: (step, kind) of the events that the run announced. The policy proposes, so that a person's word or a
+    trainer's deed is never waited for; raises CurveError for a policy that would order.
     """
+    if policy is not None and policy.mode is Mode.AUTO:
+        raise CurveError("mode=auto: a backtest has no trainer that could obey; it proposes, as with mode=approve.")
     watch = Watch(settings, replace(policy or Policy(), mode=Mode.APPROVE))
     for step, kind in declared:
         watch.declare(step, kind, {})

@@ -15,9 +15,7 @@ from monitor.detection.policy import Mode, Policy
 from monitor.detection.rows import Rows
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.states import (
-    INCIDENT_TERMINAL,
     INCIDENT_TRANSITIONS,
-    INTERVENTION_TERMINAL,
     INTERVENTION_TRANSITIONS,
     IllegalTransition,
     IncidentEvent,
@@ -29,9 +27,7 @@ from monitor.detection.states import (
 from monitor.detection.watch import Watch
 
 __all__ = [
-    "INCIDENT_TERMINAL",
     "INCIDENT_TRANSITIONS",
-    "INTERVENTION_TERMINAL",
     "INTERVENTION_TRANSITIONS",
     "DetectionSettings",
     "Effect",

@@ -17,7 +17,7 @@ from monitor.detection.effects import (
     Outlier,
 )
 from monitor.detection.episodes import Episode, begin, outcome_of, plateau, trigger
-from monitor.detection.policy import Mode, Policy, Situation, palm
+from monitor.detection.policy import Decision, Mode, Policy, Situation, palm
 from monitor.detection.readings import CALM_Z, Reading, Trail, foretold
 from monitor.detection.rows import Bools
 from monitor.detection.settings import DetectionSettings
@@ -135,17 +135,28 @@ class Course:
         episode.halve(step, self.policy.patience)
         attempt, previous = self.care.attempt(episode.root)
         decision = palm(self.policy, self._situation(episode, step, attempt, previous), self.batches.at)
-        if decision.kind is None:
-            return []
-        if self.policy.mode is Mode.OBSERVE:
+        deed = decision.kind or decision.would
+        if deed is None:
+            return self._wait(decision)
+        episode.waiting = []
+        if decision.kind is None or self.policy.mode is Mode.OBSERVE:
             episode.settled = True
-            words = " ".join([f"Observed only; the policy would {decision.kind.value}.", *decision.reasons])
+            why = "Observed only" if self.can_roll_back else "This run only reports and cannot roll back"
+            words = " ".join([f"{why}; the policy would {deed.value}.", *decision.reasons])
             return [self._incident(reasons=[*episode.incident.reasons, words])]
         effects = self._recur(step)
         verify_at = verification(self.policy, max(step, episode.last_out), decision.rewind_to)
         ask = self.policy.mode is Mode.APPROVE
         effects.append(self.care.decide(decision, episode.incident.number, step, attempt, verify_at, ask))
         return effects if ask else [*effects, self._treat()]
+
+    def _wait(self, decision: Decision) -> list[Effect]:
+        """A decision to wait is told with its costs when the reason is a new one; the last one when all is over."""
+        assert self.episode is not None
+        before, self.episode.waiting = self.episode.waiting, decision.reasons
+        if before[:1] == decision.reasons[:1]:
+            return []
+        return [self._incident(reasons=[*self.episode.incident.reasons, " ".join(decision.reasons)])]
 
     def _situation(self, episode: Episode, step: int, attempt: int, previous: int | None) -> Situation:
         return Situation(
@@ -191,6 +202,9 @@ class Course:
         active = self.care.active
         if active is not None and active.state is InterventionState.PROPOSED:
             effects.append(self.care.step(InterventionEvent.WITHDRAW, f"Its incident ended without it. {reason}"))
+        words = " ".join(self.episode.waiting)
+        if words and words not in self.episode.incident.reasons:
+            self._incident(reasons=[*self.episode.incident.reasons, f"Nothing was done. {words}"])
         effects.append(IncidentChanged(self.episode.close(outcome, reason)))
         self.episode = None
         return effects

@@ -1,8 +1,7 @@
 """What a `Watch` hands back: incidents, interventions and outliers, as values that never change."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from monitor.detection.states import IncidentState, InterventionState
 
@@ -14,7 +13,6 @@ class IncidentKind(StrEnum):
     LOG_Z_DRIFT = "log_z_drift"  # log Z left its band, up or down, the loss did not (yet)
     DIVERGENCE = "divergence"  # the loss rises slowly, row after row
     PLATEAU = "plateau"  # the loss stopped falling (advisory)
-    STALL = "stall"  # no reports (raised by whoever has a clock)
 
 
 class Outcome(StrEnum):
@@ -51,9 +49,6 @@ class Incident:
     outcome: Outcome
     reasons: list[str] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class Intervention:
@@ -71,9 +66,6 @@ class Intervention:
     decided_step: int
     verify_at: int | None
     reasons: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """An episode: one open incident, followed row by row from its onset to its end."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class Episode:
     """The onset that a rollback must lie before: that of the first of the incidents that led here."""
     known: bool = True
     """What the signal was expected to be is known: without that there is no excess."""
+    waiting: list[str] = field(default_factory=list)
+    """Why nothing has been done yet, and what it is expected to cost."""
     settled: bool = False
     """The policy has nothing more to say (observed, or a person said no)."""
 

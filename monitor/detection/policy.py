@@ -129,6 +129,8 @@ class Decision:
     skip_to: int | None = None
     lr_scale: float | None = None
     reasons: list[str] = field(default_factory=list)
+    would: InterventionKind | None = None
+    """What would be done, were the run able to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +190,21 @@ def palm(policy: Policy, now: Situation, batch_of: Callable[[int], int]) -> Deci
         reason = "Waiting has become dearer than rolling back."
     if reason is None:
         what = "The loss may still fall back" if now.moved else "The loss has not moved: save a checkpoint now"
-        return Decision(None, reasons=[f"{what}. {price}"])
-    reasons = [reason, str(price)]
+        return Decision(None, reasons=[f"{what}.", str(price)])
+    deed = act(policy, now, batch_of, [reason, str(price)], rewind_to, depth_words)
+    return deed if now.can_roll_back else Decision(None, reasons=deed.reasons, would=deed.kind)
+
+
+def act(
+    policy: Policy,
+    now: Situation,
+    batch_of: Callable[[int], int],
+    reasons: list[str],
+    rewind_to: int | None,
+    depth_words: str,
+) -> Decision:
+    """What to do when there is nothing to wait for: roll back, or ask a person."""
     last = policy.attempts_per_site + (1 if policy.allow_lr_scale else 0)
-    if not now.can_roll_back:
-        return Decision(None, reasons=[*reasons, "This run only reports: it cannot roll back."])
     if now.attempt > last:
         return Decision(InterventionKind.HOLD, reasons=[*reasons, f"{last} attempts at this site did not hold."])
     if now.spent >= policy.budget_per_run:

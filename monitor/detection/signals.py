@@ -127,7 +127,7 @@ class SignalDetector:
         """A declared change: the level is learnt anew from the rows that follow; noise and tails stay.
 
         Until a few rows are known only a gross rise over the old level is an alarm. A change while the one
-        before it settles (a chunk) changes nothing: declared at every row, seven of eight rows are watched all the same.
+        before it settles (a chunk) changes nothing: declared at every row, seven in eight are watched all the same.
         """
         if self._settled() and not (self.declared and self.count < CHUNK):
             self.old_noise, self.declared = self.noise, True

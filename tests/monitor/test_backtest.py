@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from monitor.backtest import CurveError, backtest_file, read_curve, table
-from monitor.detection import DetectionSettings
+from monitor.detection import DetectionSettings, Mode, Policy
 
 
 def written(folder: Path, text: str) -> Path:
@@ -90,6 +90,35 @@ def test_a_bad_file_gets_one_sentence_with_file_and_line(tmp_path: Path, text: s
 def test_a_file_that_is_not_there_gets_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(CurveError, match="cannot be read"):
         backtest_file(tmp_path / "nowhere.csv")
+
+
+def test_a_spike_that_is_left_alone_says_why(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    loss = 2.0 + 0.02 * random.standard_normal(600)
+    loss[400:] += 1.5 * np.exp(-np.arange(200) / 8)
+    lines = [f"{step},{value:.5f}" for step, value in enumerate(loss)]
+    incident = backtest_file(written(tmp_path, "\n".join(["step,loss", *lines])))["incidents"][0]
+    assert incident["action"]["kind"] == "none"
+    assert any("Nothing was done. The loss may still fall back. Waiting is" in words for words in incident["reasons"])
+
+
+def test_proposals_of_a_backtest_never_use_up_the_budget(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    loss = 2.0 + 0.02 * random.standard_normal(2000)
+    for at in range(300, 2000, 300):
+        loss[at : at + 60] += 1.5
+    lines = [f"{step},{value:.5f}" for step, value in enumerate(loss)]
+    found = backtest_file(written(tmp_path, "\n".join(["step,loss", *lines])), policy=Policy(budget_per_run=2))
+    deeds = [incident["action"]["kind"] for incident in found["incidents"]]
+    assert deeds.count("rollback") == 6
+    assert "hold" not in deeds
+
+
+def test_a_backtest_that_should_order_is_refused(tmp_path: Path) -> None:
+    for mode in (Mode.OBSERVE, Mode.APPROVE):
+        assert backtest_file(spiked(tmp_path), policy=Policy(mode=mode))["incidents"][0]["action"]["kind"] == "rollback"
+    with pytest.raises(CurveError, match="mode=auto"):
+        backtest_file(spiked(tmp_path), policy=Policy(mode=Mode.AUTO))
 
 
 def test_settings_that_make_no_sense_are_named() -> None:

@@ -49,7 +49,8 @@ def test_a_spike_that_stays_is_rolled_back_100_steps_and_200_batches() -> None:
 def test_a_loss_that_halves_its_excess_is_waited_for() -> None:
     decision = decide(excess=0.7)
     assert decision.kind is None
-    assert "Waiting is expected to cost" in decision.reasons[0]
+    assert decision.reasons[0] == "The loss may still fall back."
+    assert decision.reasons[1].startswith("Waiting is expected to cost")
 
 
 def test_what_is_not_finite_is_acted_on_at_once() -> None:
@@ -88,6 +89,13 @@ def test_after_the_last_attempt_a_person_is_asked() -> None:
     allowed = decide(Policy(allow_lr_scale=True), attempt=3)
     assert (allowed.kind, allowed.lr_scale) == (InterventionKind.ROLLBACK, 0.5)
     assert decide(Policy(allow_lr_scale=True), attempt=4).kind is InterventionKind.HOLD
+
+
+def test_a_run_that_only_reports_is_told_what_would_be_done() -> None:
+    decision = decide(can_roll_back=False)
+    assert (decision.kind, decision.would) == (None, InterventionKind.ROLLBACK)
+    assert decision.reasons == decide().reasons
+    assert decide(can_roll_back=False, attempt=3).would is InterventionKind.HOLD
 
 
 def test_a_run_without_a_checkpoint_before_the_onset_is_held() -> None:

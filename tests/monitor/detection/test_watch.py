@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from monitor.detection import (
     Effect,
     IllegalTransition,
+    IncidentChanged,
     IncidentKind,
     InterventionChanged,
     Outcome,
@@ -274,7 +275,30 @@ def test_observe_only_writes_down_what_it_would_do() -> None:
 
 
 def test_a_run_that_only_reports_gets_no_order() -> None:
-    assert watch_over(spiked(at=300), policy=AUTO, can_roll_back=False).interventions == []
+    story = watch_over(spiked(at=300), policy=AUTO, can_roll_back=False)
+    assert story.interventions == []
+    (words,) = [reason for reason in story.incidents[0].reasons if "cannot roll back" in reason]
+    assert words.startswith("This run only reports and cannot roll back; the policy would rollback. In 16 steps")
+    assert "Rewind to 200" in words
+
+
+@pytest.mark.parametrize("policy", [Policy(), APPROVE, AUTO])
+def test_a_decision_to_wait_says_why_and_what_it_is_expected_to_cost(policy: Policy) -> None:
+    story = watch_over(spiked(at=300, tail=8), policy=policy)
+    (incident,) = story.incidents
+    assert story.interventions == []
+    first, last = [reason for reason in incident.reasons if "Waiting is expected to cost" in reason]
+    assert first.startswith("The loss may still fall back.")
+    assert last.startswith("Nothing was done. The loss may still fall back.")
+    assert "rolling back 1" in last
+
+
+def test_a_precursor_says_at_once_that_a_checkpoint_should_be_saved() -> None:
+    columns = healthy(400)
+    columns["grad_norm"][300:306] *= 10
+    story = watch_over(columns, policy=AUTO)
+    assert "save a checkpoint now" in story.incidents[0].reasons[1]
+    assert [e for e in story.effects if isinstance(e, IncidentChanged)][1].incident.state == "warning"
 
 
 def test_only_what_was_ordered_uses_up_the_budget() -> None:
