@@ -3,7 +3,7 @@
     python -m tests.reliability.drill [--kills 100] [--postgresql] [--seed 0]
 
 Three trainers report runs, each with a NaN, the rollback that follows and its verification; they send every report
-until it is answered, a fifth of them again later (doubled, out of order). Meanwhile the collector is killed with SIGKILL
+until it is answered, a fifth of them again later (doubled, out of order). Meanwhile the collector is killed by SIGKILL
 and started again, at a random moment each time. Every run must end like one that was left in peace: the same values on
 every segment, the same incidents, interventions, orders and skip ledger. The last line of output is one JSON object;
 exit 0 only if nothing was lost, counted twice or judged otherwise.
