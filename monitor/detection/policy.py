@@ -99,7 +99,6 @@ class Situation:
     moved: bool
     """The loss itself is, or was, out of band (not a precursor alone)."""
     excess: float
-    peak_excess: float
     check_excess: float
     """The excess when the present span of patience began, at `check_step`."""
     check_step: int
@@ -108,7 +107,6 @@ class Situation:
     falls: int
     rises: int
     """Rows since detection on which the loss fell, or rose."""
-    scale: float
     attempt: int
     """1 for the first intervention at this site."""
     spent: int
