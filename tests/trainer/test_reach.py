@@ -58,3 +58,24 @@ def test_a_host_that_nobody_knows_is_a_mistake(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(UserMistake, match="no host has that name"):
         check_collector("http://nowhere.invalid:8000")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:abc", "127.0.0.1:99999", "127.0.0.1:-1", "[::1", "127.0.0.1/a b"])
+def test_an_address_that_cannot_be_is_a_mistake(address: str) -> None:
+    with pytest.raises(UserMistake, match="cannot be right"):
+        check_collector(f"http://{address}")
+
+
+def test_a_port_that_speaks_no_http_is_a_mistake() -> None:
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        with pytest.raises(UserMistake, match="does not speak HTTP"):
+            check_collector(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        thread.join()
