@@ -30,7 +30,7 @@ def _harmless(method: Method) -> Method:
     """Nothing that goes wrong in here reaches the training loop; a forked child's copy of a run does nothing."""
 
     @functools.wraps(method)
-    def guarded(self: "RecordingRun", *args: Any, **kwargs: Any) -> None:
+    def guarded(self: "RecordingRun", /, *args: Any, **kwargs: Any) -> None:
         if self.inert:
             return
         try:
@@ -81,7 +81,7 @@ class RecordingRun(Run):
         atexit.register(self._at_exit)
 
     @_harmless
-    def log(self, step: int, **metrics: Any) -> None:
+    def log(self, /, step: int, **metrics: Any) -> None:
         waits = False
         if not self._names.issuperset(metrics):
             metrics = self._well_named(metrics)
@@ -106,7 +106,7 @@ class RecordingRun(Run):
             self._writer.put({"step": step, "time": now, "metrics": metrics}, waits=waits)
 
     @_harmless
-    def declare(self, kind: str, **details: Any) -> None:
+    def declare(self, /, kind: str, **details: Any) -> None:
         record = {"event": str(kind), "step": None, "time": time.time(), "details": plain_json(details)}
         with self._writer.lock:
             self._put_in_segment(record)
@@ -239,8 +239,13 @@ class RecordingRun(Run):
         self._inbox = tuple(orders)
 
     def _at_exit(self) -> None:
-        """The interpreter ends without `finish`: after an exception that nobody caught, the run has failed."""
-        self.finish(RunState.FAILED if getattr(sys, "last_value", None) is not None else None, timeout=10.0)
+        """The interpreter ends without `finish`: an exception that nobody caught is a failure, Ctrl-C is none."""
+        uncaught = getattr(sys, "last_type", None)
+        if uncaught is None:
+            state = None
+        else:
+            state = RunState.INTERRUPTED if issubclass(uncaught, KeyboardInterrupt) else RunState.FAILED
+        self.finish(state, timeout=10.0)
 
 
 _living: weakref.WeakSet[RecordingRun] = weakref.WeakSet()

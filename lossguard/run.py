@@ -29,14 +29,14 @@ class Run:
         self.interrupted = False
         """Set by a guard that was told to stop: `finish()` then reports `interrupted`."""
 
-    def log(self, step: int, **metrics: Any) -> None:
+    def log(self, /, step: int, **metrics: Any) -> None:
         """Record the metrics of one optimizer step: Python or NumPy scalars, or 0-dim tensors on any device.
 
         Never raises, never waits for a device or the network. A step that is not above the last one begins a new
         segment. Non-finite values are recorded as they are; None means "not measured".
         """
 
-    def declare(self, kind: str, **details: Any) -> None:
+    def declare(self, /, kind: str, **details: Any) -> None:
         """Announce a change made on purpose (learning_rate, batch_size, data_mix, ...): detectors re-baseline."""
 
     def finish(self, state: str | None = None, timeout: float = 30.0) -> None:

@@ -54,12 +54,12 @@ class Settings:
         rank = _count("RANK", env.get("RANK") or "0")
         if mode:
             chosen = _mode("mode", mode)
-        elif rank > 0:
-            chosen = Mode.OFF
         elif env.get("LOSSGUARD_MODE"):
             chosen = _mode("LOSSGUARD_MODE", env["LOSSGUARD_MODE"])
         else:
             chosen = Mode.ONLINE if address else Mode.OFFLINE
+        if rank > 0:  # whatever was asked for: the same script runs on all ranks, and one of them records
+            chosen = Mode.OFF
         if chosen is Mode.ONLINE and not address:
             raise ConfigurationError("mode 'online' needs the collector's address: pass url= or set LOSSGUARD_URL")
         return cls(

@@ -1,5 +1,6 @@
 """`lossguard.init`: from a project's name to a run."""
 
+import json
 import os
 import re
 import time
@@ -16,6 +17,8 @@ from lossguard.run import Run
 from lossguard.settings import Mode, Settings
 from lossguard.surroundings import plain_json, surroundings
 
+MAX_CONFIG = 4 << 20
+"""Bytes; well below what a collector takes as a body."""
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -68,7 +71,13 @@ def init(
 
 def _config(config: Any) -> dict[str, Any]:
     known = isinstance(config, Mapping) or not hasattr(config, "__dict__")
-    plain = plain_json({} if config is None else config if known else vars(config))
+    try:
+        plain = plain_json({} if config is None else config if known else vars(config))
+        size = len(json.dumps(plain))
+    except RecursionError:
+        raise ConfigurationError("config= is nested too deeply, or contains itself") from None
+    if size > MAX_CONFIG:
+        raise ConfigurationError(f"config= takes {size} bytes of JSON; it may take {MAX_CONFIG}")
     if not isinstance(plain, dict):
         raise ConfigurationError(f"config={config!r:.80} must be a mapping, a dataclass or a namespace")
     return plain

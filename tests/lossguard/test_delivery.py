@@ -263,7 +263,8 @@ def test_kill_9_loses_no_step(collector: FakeCollector, tmp_path: Path, up: bool
 def test_the_interpreters_end_delivers_without_finish(collector: FakeCollector, tmp_path: Path) -> None:
     script = "import sys, lossguard\nlossguard.init('p', url=sys.argv[1], directory=sys.argv[2]).log(0, loss=1.0)\n"
     environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
-    for ending, state in (("", "finished"), ("raise RuntimeError", "failed")):
+    endings = {"": "finished", "raise RuntimeError": "failed", "raise KeyboardInterrupt": "interrupted"}
+    for ending, state in endings.items():
         command = [sys.executable, "-c", script + ending, collector.url, str(tmp_path)]
         subprocess.run(command, env=environment, capture_output=True, check=False)
         assert collector.finished[-1] == state

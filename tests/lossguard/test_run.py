@@ -314,3 +314,22 @@ def test_a_count_that_no_run_can_reach_is_left_out(
         run.log(2, loss=1.0, tokens=2**62, batch_index=0)
     assert [set(metrics) for _, metrics in steps(run)] == [{"loss"}, {"loss"}, {"loss", "tokens", "batch_index"}]
     assert caplog.text.count("tokens=") == caplog.text.count("batch_index=") == 1
+
+
+def test_names_of_the_methods_own_arguments_are_names_like_others(tmp_path: Path) -> None:
+    for mode in ("offline", "off"):
+        with lossguard.init("project", mode=mode, directory=tmp_path, run_id="r") as run:
+            run.log(step=0, **{"self": 2.0})
+            run.declare("data_mix", **{"self": 1})
+            if mode == "offline":
+                assert steps(run) == [(0, {"self": 2.0})]
+                assert records(run)[-1]["details"] == {"self": 1}
+
+
+def test_a_configuration_that_is_no_json_of_a_sane_size_is_one_sentence(tmp_path: Path) -> None:
+    itself: dict[str, Any] = {}
+    itself["self"] = itself
+    for config, why in ((itself, "contains itself"), ({"text": "x" * (5 << 20)}, "takes 5242892 bytes")):
+        with pytest.raises(lossguard.ConfigurationError, match=why):
+            offline(tmp_path, config=config)
+    assert not list(tmp_path.iterdir())

@@ -22,6 +22,7 @@ def test_an_address_turns_a_run_online_and_loses_its_trailing_slash() -> None:
 
 def test_only_rank_0_records() -> None:
     assert Settings.read({"LOSSGUARD_URL": URL, "LOSSGUARD_MODE": "online", "RANK": "1"}).mode is Mode.OFF
+    assert Settings.read({"LOSSGUARD_URL": URL, "RANK": "1"}, mode="online").mode is Mode.OFF
     assert Settings.read({"LOSSGUARD_URL": URL, "RANK": "0"}).mode is Mode.ONLINE
 
 
