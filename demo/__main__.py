@@ -77,7 +77,8 @@ class Running:
 @contextmanager
 def services(folder: Path, database: str, collector_port: int, dashboard_port: int) -> Iterator[Running]:
     """Collector and dashboard on these ports; they end with the block. What stands in the way is told in a sentence."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         lock = only_one(folder / "lock")
         check_port(collector_port, "collector", "--collector-port")

@@ -52,6 +52,9 @@ class Collector:
             return Unauthorised(message, retry_after=RETRY_UNAUTHORISED)
         if status == 404:
             return UnknownRun(f"the collector at {self.url} answers 404 {detail}")
+        by_collector = answer.headers.get("content-type", "").startswith("application/problem+json")
+        if 400 <= status < 500 and status not in (408, 429) and not by_collector:
+            return Unreachable(f"what answers at {self.url} ({status}) is not a Lossguard collector")
         if 400 <= status < 500 and status not in (408, 429):
             return Rejected(f"{status} {detail}")
         wait = answer.headers.get("retry-after", "")

@@ -19,20 +19,25 @@ def plain_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain_json(each) for key, each in value.items()}
+        return {printable(str(key)): plain_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain_json(each) for each in value]
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, numbers.Real):  # NumPy's too
         return encode_number(plain(value))
-    return str(value)
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """`text` without the halves of characters that Python makes of bytes that are no UTF-8: JSON cannot carry them."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def surroundings() -> dict[str, Any]:
     """Command, git commit, host, devices and versions of this process. Asks no device anything."""
     return {
-        "command": " ".join(sys.orig_argv),
+        "command": printable(" ".join(sys.orig_argv)),
         "git_commit": git_commit(),
         "host": socket.gethostname(),
         "devices": devices(),

@@ -95,7 +95,7 @@ def told(incident: Incident, action: Intervention | None) -> dict[str, Any]:
 def read_curve(path: str | Path) -> Rows:
     """Rows of a CSV file. An empty cell is a metric that was not reported; nan and inf are kept. Raises CurveError."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = [name.strip() for name in next(reader, [])]
             _check_header(path, header)

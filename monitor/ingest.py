@@ -46,9 +46,7 @@ class Fresh:
 
 def register(session: Session, spec: RunIn, *, now: float, max_runs: int | None = None) -> tuple[Run, bool]:
     """The run, made when it is new: (run, whether it was). Raises Problem 429 when there are `max_runs` others."""
-    run, is_new = commands.register_run(
-        session, values=spec.model_dump() | {"config": watching.encode(spec.config), "policy": None}, now=now
-    )
+    run, is_new = commands.register_run(session, values=watching.encode(spec.model_dump()) | {"policy": None}, now=now)
     if is_new and max_runs is not None and queries.num_runs(session) > max_runs:
         raise full(max_runs)
     return run, is_new

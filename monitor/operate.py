@@ -47,10 +47,10 @@ def release(session: Session, run_id: str, *, now: float) -> Run:
 
 
 def set_policy(session: Session, run_id: str, wish: dict[str, Any], *, now: float) -> Policy:
-    """Change the run's policy; fields that are not named keep their defaults. Raises Problem 422 for a bad field."""
+    """Change the run's policy; fields that are not named keep their values. Raises Problem 422 for a bad field."""
     run = locked(session, run_id)
     try:
-        policy = Policy.from_dict(wish)
+        policy = Policy.from_dict(watching.policy_of(run).to_dict() | wish)
     except (TypeError, ValueError) as error:
         raise Problem(422, "the policy is malformed; nothing was changed", str(error), ["body"]) from None
     run.policy = policy.to_dict()

@@ -65,7 +65,7 @@ def _of_validation(_request: Request, error: Exception) -> JSONResponse:
 
 def _of_data(_request: Request, error: Exception) -> JSONResponse:
     log.warning("the database refused a value: %s", error)
-    detail = "the database cannot hold a value of this request (a text with a zero character, a number out of range)"
+    detail = "the database cannot hold a value of this request: a text with a zero character, or a number out of range"
     return _answer(422, "the request is malformed; nothing of it was stored", detail, ["body"])
 
 
@@ -82,6 +82,7 @@ def install(app: FastAPI) -> None:
         HTTPException: _of_http,
         RequestValidationError: _of_validation,
         sa.exc.DataError: _of_data,
+        UnicodeEncodeError: _of_data,
         sa.exc.OperationalError: _of_database,
         sa.exc.TimeoutError: _of_database,
     }

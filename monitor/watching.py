@@ -177,8 +177,10 @@ def encode(value: Any) -> Any:
     """A JSON-able copy in which numbers that are not finite are written as the protocol writes them."""
     if isinstance(value, float):
         return encode_number(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # half a character (a lone surrogate) cannot be sent on
     if isinstance(value, dict):
-        return {str(name): encode(item) for name, item in value.items()}
+        return {encode(str(name)): encode(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     return value

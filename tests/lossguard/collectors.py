@@ -90,7 +90,7 @@ def serving(collector: FakeCollector, port: int = 0) -> Iterator[FakeCollector]:
             status, answer = collector.handle(self.command, self.path, json.loads(data))
             encoded = json.dumps(answer).encode()
             self.send_response(status)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", "application/json" if status < 400 else "application/problem+json")
             self.send_header("content-length", str(len(encoded)))
             self.end_headers()
             self.wfile.write(encoded)

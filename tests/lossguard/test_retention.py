@@ -22,8 +22,8 @@ def test_the_head_is_dense_and_gaps_double_behind_it() -> None:
 def test_any_age_has_a_checkpoint_not_much_older(num_steps: int, every: int, keep: int) -> None:
     """A rollback that wants to go back n steps never has to go further than eight times that and an interval.
 
-    A doubling of the age can be empty for a while, when its oldest has just grown into the next one, which has an older one
-    already. Four times is usual; 4.5 times was met (902 steps, one checkpoint kept at the head).
+    A doubling of the age can be empty for a while, when its oldest has just grown into the next one, which has an
+    older one already. Four times is usual; 4.5 times was met (902 steps, one checkpoint kept at the head).
     """
     steps = saved(num_steps, every=every, keep=keep)
     newest = list(range(0, num_steps, every))[-keep:]

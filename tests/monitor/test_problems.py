@@ -102,3 +102,12 @@ def test_a_database_that_is_away_is_answered_with_503(tmp_path: Any) -> None:
     migrate.upgrade(engine)
     assert http.get("/readyz").status_code == 200
     engine.dispose()
+
+
+def test_half_a_character_is_refused_and_poisons_nothing(http_on_both: TestClient) -> None:
+    trainer = Trainer(http_on_both)
+    trainer.open("a")
+    event = b'{"segment": 0, "events": [{"key": "k", "kind": "x", "time": 1.0, "details": {"a": "\\ud800"}}]}'
+    answer = http_on_both.post(f"{API}/runs/r1/reports", content=event, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    assert trainer.get()["events"] == []

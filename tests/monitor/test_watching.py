@@ -209,3 +209,10 @@ def test_a_declared_change_in_the_replayed_stretch_is_no_incident_after_the_roll
     trainer.report(segment, range(450, 800), {"loss": [value + 0.5 for value in noise(6, 350)]})
     assert len(trainer.get("/incidents")) == 1
     assert [one["state"] for one in trainer.get()["interventions"]] == ["verified"]
+
+
+def test_a_policy_keeps_what_is_not_named(http: TestClient) -> None:
+    trainer = Trainer(http)
+    http.put(f"{API}/runs/r1/policy", json={"mode": "approve"})
+    http.put(f"{API}/runs/r1/policy", json={"patience": 20})
+    assert (trainer.get()["policy"]["mode"], trainer.get()["policy"]["patience"]) == ("approve", 20)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainer.small import TEXT, small_recipe
@@ -17,6 +17,7 @@ def _batches(*, num_windows: int = 50, seed: int = 0, batch_size: int = 4) -> Ba
     return Batches(windows, size=len(windows), batch_size=batch_size, seed=seed, vocab_size=65536)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**63 - 1), st.integers(0, 10_000))
 def test_a_batch_is_a_pure_function_of_seed_and_index(seed: int, index: int) -> None:
     first, second = _batches(seed=seed)[index], _batches(seed=seed)[index]
@@ -24,6 +25,7 @@ def test_a_batch_is_a_pure_function_of_seed_and_index(seed: int, index: int) -> 
     assert first.targets_BT.equal(second.targets_BT)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200))
 def test_a_jump_arrives_where_a_walk_does(index: int) -> None:
     walked = _batches()
@@ -32,6 +34,7 @@ def test_a_jump_arrives_where_a_walk_does(index: int) -> None:
     assert walked[index].inputs_BT.equal(_batches()[index].inputs_BT)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 1000))
 def test_no_window_repeats_within_an_epoch_and_none_is_left_out(size: int, batch_size: int, seed: int) -> None:
     batches = _batches(num_windows=size, seed=seed, batch_size=min(size, batch_size))
