@@ -1,6 +1,7 @@
 """The collector's commands.
 
 python -m monitor serve --host 127.0.0.1 --port 8000     take reports, detect, order
+python -m monitor token create|list|revoke               who may report, read and operate
 python -m monitor backtest CURVE.csv... [--json]         what would have been detected and done on a stored curve
 """
 
@@ -15,14 +16,16 @@ import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
 
-from db import migrate
-from db.engine import BadDatabaseUrl, create_engine
+from db import access, migrate
+from db.engine import BadDatabaseUrl, create_engine, reading
+from monitor import tokens
 from monitor.app import create_app
 from monitor.backtest import CurveError, backtest_file, table
 from monitor.settings import Settings, UnsafeBind, check_bind
 from monitor.watching import encode
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(tokens.app, name="token")
 
 
 def stop(reason: object) -> typer.Exit:
@@ -33,18 +36,17 @@ def stop(reason: object) -> typer.Exit:
 
 @app.command()
 def serve(
-    host: Annotated[
-        str, typer.Option(help="address to listen on; loopback only without LOSSGUARD_TOKEN")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="address to listen on; loopback only without a token")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
     """Take reports, detect spikes and order rollbacks. The database is LOSSGUARD_DATABASE_URL."""
     try:
         settings = Settings()
-        check_bind(host, settings)
-        listener = _listen(host, port)
         engine = create_engine(settings.database_url)
         migrate.upgrade(engine)
+        with reading(engine) as session:
+            check_bind(host, settings, tokens=access.any_token(session))
+        listener = _listen(host, port)
     except ValidationError as error:
         first = error.errors()[0]
         raise stop(f"LOSSGUARD_{str(first['loc'][0]).upper()}={first['input']!r}: {first['msg']}") from None

@@ -3,10 +3,10 @@
     python -m tests.reliability.drill [--kills 100] [--postgresql] [--seed 0]
 
 Three trainers report runs, each with a NaN, the rollback that follows and its verification; they send every report
-until it is answered, a fifth of them again later (doubled, out of order). Meanwhile the collector is killed with SIGKILL
-and started again, at a random moment each time. Every run must end like one that was left in peace: the same values on
-every segment, the same incidents, interventions, orders and skip ledger. The last line of output is one JSON object;
-exit 0 only if nothing was lost, counted twice or judged otherwise.
+until it is answered, a fifth of them again later (doubled, out of order). Meanwhile the collector is killed with
+SIGKILL and started again, at a random moment each time. Every run must end like one that was left in peace: the same
+values on every segment, the same incidents, interventions, orders and skip ledger. The last line of output is one JSON
+object; exit 0 only if nothing was lost, counted twice or judged otherwise.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def _load(url: str, number: int, wanted: tuple[Any, Any], over: threading.Event,
             trainer = Trainer([url], f"run-{number}-{round_}")
             doubled = train(trainer, noise)
             if (found := (verdicts(trainer), history(trainer))) != wanted:
-                result.failures.append(f"{trainer.run_id}: not as in peace: {found} != {wanted}"[:4000])
+                result.failures.append(f"{trainer.run_id}: not as in peace: {found} != {wanted}"[:2000])
             result.runs += 1
             result.steps += sum(segment["num_steps"] for segment in trainer.get()["segments"])
             result.retries += trainer.retries
