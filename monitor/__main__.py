@@ -2,6 +2,7 @@
 
 python -m monitor serve --host 127.0.0.1 --port 8000     take reports, detect, order
 python -m monitor token create|list|revoke               who may report, read and operate
+python -m monitor settings                               what can be set in the environment
 python -m monitor backtest CURVE.csv... [--json]         what would have been detected and done on a stored curve
 """
 
@@ -22,6 +23,7 @@ from monitor import tokens
 from monitor.app import create_app
 from monitor.backtest import CurveError, backtest_file, table
 from monitor.settings import Settings, UnsafeBind, check_bind
+from monitor.settings import table as table_of_settings
 from monitor.watching import encode
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -71,6 +73,12 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise stop(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
     return listener
+
+
+@app.command("settings")
+def print_settings() -> None:
+    """What can be set in the environment, as a Markdown table."""
+    typer.echo(table_of_settings())
 
 
 @app.command()

@@ -11,7 +11,7 @@ from db.engine import DEFAULT_URL
 class Settings(BaseSettings):
     """Every field is the environment variable LOSSGUARD_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="LOSSGUARD_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="LOSSGUARD_", frozen=True, use_attribute_docstrings=True)
 
     database_url: str = DEFAULT_URL
     """sqlite:///path or postgresql://user@host/name"""
@@ -27,6 +27,15 @@ class Settings(BaseSettings):
     """Runs in the store; a further one is answered with 429 until some are deleted."""
     max_metrics: int = Field(default=1_000, ge=1)
     """Names of metrics in one run; a report that brings more is refused with 422."""
+
+
+def table() -> str:
+    """Every setting as a Markdown table, as docs/settings.md has it."""
+    lines = ["| variable | default | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "none" if field.default is None else f"`{field.default}`"
+        lines.append(f"| `LOSSGUARD_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)
 
 
 class UnsafeBind(ValueError):

@@ -42,7 +42,10 @@ def show(run_id: RunId, _who: Reader, session: Reading) -> dict[str, Any]:
     if run is None:
         raise unknown("run", run_id)
     names = queries.metric_names(session, run=run)
+    counts = queries.step_counts(session, run=run)
     return views.run(run) | {
+        "steps_consumed": counts.consumed,
+        "steps_effective": counts.effective,
         "metrics": names,
         "newest_step": views.step(queries.newest_step(session, run=run), names),
         "segments": [views.record(row) for row in queries.segments(session, run=run)],
