@@ -2,10 +2,12 @@
 
 python -m db upgrade     make the database, or bring it to the newest schema
 python -m db check       tell whether the database fits the code (exit 1 when it does not)
+python -m db prune --days 90 [--dry-run]     delete the runs that ended so long ago, with all that belongs to them
 
 The database is LOSSGUARD_DATABASE_URL, or --url; by default sqlite:///.lossguard/lossguard.db.
 """
 
+import time
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
@@ -13,8 +15,9 @@ import sqlalchemy as sa
 import typer
 from alembic.util.exc import CommandError
 
-from db import migrate
-from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine, first_line, shown
+from db import access, commands, migrate, queries
+from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine, first_line, reading, shown, writing
+from lossguard.protocol import RunState
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 T = TypeVar("T")
@@ -23,7 +26,11 @@ Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:
 
 def _on_engine(url: str, do: Callable[[sa.Engine], T]) -> T:
     try:
-        return do(create_engine(url))
+        engine = create_engine(url)
+        try:
+            return do(engine)
+        finally:
+            engine.dispose()
     except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as error:
         reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
         typer.echo(f"db: cannot use the database {shown(url)}: {reason}", err=True)
@@ -44,6 +51,32 @@ def check(url: Url = DEFAULT_URL) -> None:
         typer.echo(difference, err=True)
         raise typer.Exit(1)
     typer.echo("the database fits the code")
+
+
+@app.command()
+def prune(
+    days: Annotated[float, typer.Option(min=0, help="runs that ended and were last heard of so many days ago")],
+    url: Url = DEFAULT_URL,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and delete nothing")] = False,
+) -> None:
+    """Delete runs that ended long ago; runs that are not finished, interrupted or failed stay."""
+    for line in _on_engine(url, lambda engine: _prune(engine, days, dry_run)):
+        typer.echo(line)
+
+
+def _prune(engine: sa.Engine, days: float, dry_run: bool) -> list[str]:
+    now = time.time()
+    with reading(engine) as session:
+        old = [(run.id, run.project, run.state) for run in queries.ended_before(session, time=now - 86_400 * days)]
+    for run_id, _, _ in [] if dry_run else old:
+        with writing(engine) as session:  # one run a transaction: reports of others are not kept waiting
+            run = commands.lock_run(session, run_id=run_id)
+            if run is None or run.state == RunState.RUNNING:
+                continue  # deleted or taken up again meanwhile
+            access.record(session, who="python -m db prune", action="delete", run=run_id, details={}, now=now)
+            commands.delete_run(session, run=run)
+    verb = "would delete" if dry_run else "deleted"
+    return [f"{verb} {run_id} ({project}, {state})" for run_id, project, state in old] or ["nothing is that old"]
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 B is the number of buckets. A single step is a bucket of width 1.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -56,6 +55,14 @@ def points(key: Ints, steps: Ints, values: Floats) -> Buckets:
     return Buckets(key, steps, steps, steps, count, 1 - count, kept, kept, kept, kept, kept)
 
 
+def in_order(buckets: Buckets) -> Buckets:
+    """The same, sorted by (key, start): a database gives rows in any order that suits it."""
+    key, start = np.diff(buckets.key), np.diff(buckets.start)
+    if ((key > 0) | ((key == 0) & (start >= 0))).all():
+        return buckets
+    return buckets.where(np.lexsort((buckets.start, buckets.key)))
+
+
 def nothing() -> Buckets:
     """No buckets."""
     no_steps, no_values = np.empty(0, dtype=np.int64), np.empty(0)
@@ -66,11 +73,9 @@ def joined(given: Sequence[Buckets]) -> Buckets:
     """All of these in one, sorted by (key, start)."""
     parts = [part for part in given if len(part)]
     if len(parts) < 2:
-        return parts[0] if parts else nothing()
+        return in_order(parts[0]) if parts else nothing()
     together = Buckets(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Buckets)))
-    if all(part.key[-1] < after.key[0] for part, after in itertools.pairwise(parts)):
-        return together  # in order already
-    return together.where(np.lexsort((together.start, together.key)))
+    return in_order(together)
 
 
 def coarsen(buckets: Buckets, width: int) -> Buckets:

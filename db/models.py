@@ -274,3 +274,32 @@ class Rollup(Base):
     mean: Mapped[float | None]
     first: Mapped[float | None]
     last: Mapped[float | None]
+
+
+class Token(Base):
+    """A bearer token: only its digest is kept. A revoked one stays, so that its name in the audit trail is clear."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256 of the token in hexadecimal; the token is 256 random bits, so that no salt is needed."""
+    scopes: Mapped[list[Any]]
+    project: Mapped[str | None] = mapped_column(String(128))
+    """The only project it is good for; NULL for all."""
+    created_at: Mapped[float]
+    revoked_at: Mapped[float | None]
+
+
+class Audit(Base):
+    """Who ordered, approved, changed or deleted what. It outlives the runs that it names."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[float]
+    who: Mapped[str] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(64))
+    run: Mapped[str | None] = mapped_column(String(128), index=True)
+    details: Mapped[dict[str, Any]]

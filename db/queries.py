@@ -1,12 +1,13 @@
 """Everything that reads the store: keyword-only functions named by their question."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.lineage import Stretch, live_line
+from db.lineage import Stretch, discarded, live_line
 from db.models import (
     DetectorSnapshot,
     Event,
@@ -22,7 +23,7 @@ from db.models import (
 )
 from db.series import Series as Series
 from db.series import series as series
-from lossguard.protocol import STANDARD_METRICS, OrderState
+from lossguard.protocol import STANDARD_METRICS, OrderState, RunState
 
 
 def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:
@@ -47,6 +48,32 @@ def segments(session: Session, *, run: Run) -> Sequence[Segment]:
 def live(session: Session, *, run: Run) -> list[Stretch]:
     """The live line: the path from the root to the newest segment, oldest stretch first."""
     return live_line(segments(session, run=run))
+
+
+@dataclass(frozen=True, slots=True)
+class StepCounts:
+    """What a run has computed, and what of it counts."""
+
+    consumed: int
+    """Steps on all segments."""
+    effective: int
+    """Steps on the live line."""
+
+
+def step_counts(session: Session, *, run: Run) -> StepCounts:
+    """Counted over the discarded branches alone, which are short."""
+    tree = segments(session, run=run)
+    consumed = sum(segment.num_steps for segment in tree)
+    left = 0
+    for stretch in discarded(tree):
+        left += session.scalar(_within(sa.select(sa.func.count()).select_from(Step), run, stretch, None, None)) or 0
+    return StepCounts(consumed, consumed - left)
+
+
+def ended_before(session: Session, *, time: float) -> Sequence[Run]:
+    """Runs that ended and were last heard of before `time`, the oldest first."""
+    found = sa.select(Run).where(Run.state != RunState.RUNNING, Run.last_report_at < time)
+    return session.scalars(found.order_by(Run.last_report_at)).all()
 
 
 def incidents(session: Session, *, run: Run) -> Sequence[Incident]:

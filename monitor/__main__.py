@@ -3,6 +3,8 @@
 python -m monitor serve --host 127.0.0.1 --port 8000     take reports, detect, order
 python -m monitor backtest CURVE.csv... [--json]         what would have been detected and done on a curve
 python -m monitor backtest --run RUN                     the same on a stored run
+python -m monitor token create|list|revoke               who may report, read and operate
+python -m monitor settings                               what can be set in the environment
 """
 
 import json
@@ -22,18 +24,20 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from db import migrate, queries
+from db import access, migrate, queries
 from db.engine import BadDatabaseUrl, create_engine, first_line, reading, shown
 from db.lineage import Stretch
 from db.models import Run, Step
-from monitor import parameters, watching
+from monitor import parameters, tokens, watching
 from monitor.app import create_app
 from monitor.backtest import CurveError, backtest_file, backtest_rows, table
 from monitor.columns import stored_rows
 from monitor.detection import DetectionSettings, Policy
 from monitor.settings import Settings, UnsafeBind, check_bind
+from monitor.settings import table as table_of_settings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(tokens.app, name="token")
 
 
 def stop(reason: object) -> typer.Exit:
@@ -44,18 +48,17 @@ def stop(reason: object) -> typer.Exit:
 
 @app.command()
 def serve(
-    host: Annotated[
-        str, typer.Option(help="address to listen on; loopback only without LOSSGUARD_TOKEN")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="address to listen on; loopback only without a token")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
     """Take reports, detect spikes and order rollbacks. The database is LOSSGUARD_DATABASE_URL."""
     with _one_sentence():
         settings = Settings()
-        check_bind(host, settings)
-        listener = _listen(host, port)
         engine = create_engine(settings.database_url)
         migrate.upgrade(engine)
+        with reading(engine) as session:
+            check_bind(host, settings, tokens=access.any_token(session))
+        listener = _listen(host, port)
     config = uvicorn.Config(create_app(settings, engine=engine), log_level="warning", timeout_graceful_shutdown=10)
     typer.echo(f"collector on http://{host}:{port} (API at /docs), database {engine.url.render_as_string()}")
     uvicorn.Server(config).run(sockets=[listener])
@@ -88,6 +91,12 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise stop(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
     return listener
+
+
+@app.command("settings")
+def print_settings() -> None:
+    """What can be set in the environment, as a Markdown table."""
+    typer.echo(table_of_settings())
 
 
 @app.command()

@@ -5,15 +5,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import sqlalchemy as sa
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from db.engine import create_engine
 from lossguard.protocol import API
 from monitor import problems
-from monitor.dependencies import authorized
+from monitor.access import Attempts
+from monitor.headers import Headers
 from monitor.limits import Limits
-from monitor.routes import health, orders, runs, series
+from monitor.routes import audit, health, orders, runs, series
 from monitor.settings import Settings
 from monitor.telemetry import Counters, RunsCollector
 
@@ -35,13 +36,15 @@ def create_app(
         yield
         engine.dispose()
 
-    app = FastAPI(title="Lossguard collector", version="1", lifespan=lifespan)
+    # The description is served by routes of our own, which ask for a token as all others do.
+    app = FastAPI(title="Lossguard collector", version="1", lifespan=lifespan, openapi_url=None)
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
     app.state.registry, app.state.counters = registry, Counters(registry)
     problems.install(app)
     app.add_middleware(Limits, settings=settings)
-    for router in (runs.router, series.router, orders.router):
-        app.include_router(router, prefix=API, dependencies=[Depends(authorized)])
-    app.include_router(health.open_router)
-    app.include_router(health.router, dependencies=[Depends(authorized)])
+    app.add_middleware(Headers)
+    app.state.attempts = Attempts()
+    for router in (runs.router, series.router, orders.router, audit.router):
+        app.include_router(router, prefix=API)
+    app.include_router(health.router)
     return app

@@ -1,6 +1,5 @@
-"""What a route asks for: a session that reads or writes, the time, the counters, and the right to ask at all."""
+"""What a route asks for: a session that reads or writes, the time, the counters, the settings."""
 
-import hmac
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -8,7 +7,6 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from db.engine import reading, writing
-from monitor.problems import Problem
 from monitor.settings import Settings
 from monitor.telemetry import Counters
 
@@ -44,13 +42,3 @@ Writing = Annotated[Session, Depends(_writing, scope="function")]
 Now = Annotated[float, Depends(_now)]
 Config = Annotated[Settings, Depends(_settings)]
 Telemetry = Annotated[Counters, Depends(_counters)]
-
-
-def authorized(request: Request) -> None:
-    """Raise Problem 401 unless the request carries the configured token."""
-    settings: Settings = request.app.state.settings
-    if settings.token is None:
-        return
-    wanted = f"Bearer {settings.token.get_secret_value()}"
-    if not hmac.compare_digest(request.headers.get("authorization", "").encode(), wanted.encode()):
-        raise Problem(401, "not authorized", "send the collector's token: Authorization: Bearer <LOSSGUARD_TOKEN>")

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import commands, queries
+from db import access, commands, queries
 from db.models import Intervention, Run
 from monitor import watching
 from monitor.detection import Effect, IllegalTransition, Policy, Watch
@@ -14,7 +14,7 @@ from monitor.problems import Problem, unknown
 from monitor.schemas import RollbackIn
 
 
-def decide(session: Session, intervention_id: int, *, approved: bool, now: float) -> Intervention:
+def decide(session: Session, intervention_id: int, *, approved: bool, who: str, now: float) -> Intervention:
     """Approve or reject a proposed intervention. Raises Problem 409 when it is not waiting for a decision."""
     intervention = session.get(Intervention, intervention_id)
     if intervention is None:
@@ -23,11 +23,13 @@ def decide(session: Session, intervention_id: int, *, approved: bool, now: float
     session.refresh(intervention)
     verb = Watch.approve if approved else Watch.reject
     _act(session, run, lambda watch: verb(watch, intervention.number), now)
+    action = "approve" if approved else "reject"
+    access.record(session, who=who, action=action, run=run.id, details={"intervention": intervention.number}, now=now)
     session.refresh(intervention)
     return intervention
 
 
-def roll_back(session: Session, run_id: str, wish: RollbackIn, *, now: float) -> Run:
+def roll_back(session: Session, run_id: str, wish: RollbackIn, *, who: str, now: float) -> Run:
     """A person's order to roll back."""
     run = locked(session, run_id)
     _act(
@@ -36,17 +38,19 @@ def roll_back(session: Session, run_id: str, wish: RollbackIn, *, now: float) ->
         lambda watch: watch.rollback(rewind_to=wish.rewind_to, skip_to=wish.skip_to, reason=wish.reason),
         now,
     )
+    access.record(session, who=who, action="rollback", run=run.id, details=wish.model_dump(), now=now)
     return run
 
 
-def release(session: Session, run_id: str, *, now: float) -> Run:
+def release(session: Session, run_id: str, *, who: str, now: float) -> Run:
     """End a hold: the trainer goes on from where it stands."""
     run = locked(session, run_id)
     _act(session, run, lambda watch: watch.release(), now)
+    access.record(session, who=who, action="release", run=run.id, details={}, now=now)
     return run
 
 
-def set_policy(session: Session, run_id: str, wish: dict[str, Any], *, now: float) -> Policy:
+def set_policy(session: Session, run_id: str, wish: dict[str, Any], *, who: str, now: float) -> Policy:
     """Change the run's policy; fields that are not named keep their values. Raises Problem 422 for a bad field."""
     run = locked(session, run_id)
     try:
@@ -54,6 +58,7 @@ def set_policy(session: Session, run_id: str, wish: dict[str, Any], *, now: floa
     except (TypeError, ValueError) as error:
         raise Problem(422, "the policy is malformed; nothing was changed", str(error), ["body"]) from None
     run.policy = policy.to_dict()
+    access.record(session, who=who, action="policy", run=run.id, details=run.policy, now=now)
     watch = watching.bring_up(session, run)  # takes the new policy up
     commands.save_watch(session, run=run, state=watch.state_dict())
     return policy
@@ -69,5 +74,7 @@ def _act(session: Session, run: Run, do: Callable[[Watch], list[Effect]], now: f
     watching.put_down(session, run, watch, effects, segment=newest, now=now)
 
 
-def delete(session: Session, run_id: str) -> None:
+def delete(session: Session, run_id: str, *, who: str, now: float) -> None:
+    """Delete a run and all that belongs to it; that it was deleted stays in the audit trail."""
+    access.record(session, who=who, action="delete", run=run_id, details={}, now=now)
     commands.delete_run(session, run=locked(session, run_id))

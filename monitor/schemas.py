@@ -2,11 +2,45 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from lossguard.protocol import SegmentReason
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+MAX_DEPTH, MAX_NODES = 16, 20_000
+
+
+def plain(value: Any) -> Any:
+    """JSON that the store can hold: not too deep, not too much, and without the characters that PostgreSQL refuses."""
+    level, nodes = [value], 0
+    for _ in range(MAX_DEPTH):
+        nodes += len(level)
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += [*item.keys(), *item.values()]
+            elif isinstance(item, list):
+                below += item
+            elif isinstance(item, str) and ("\x00" in item or (not item.isascii() and _has_surrogate(item))):
+                raise ValueError("text must not hold NUL or lone surrogates")
+        if nodes > MAX_NODES:
+            raise ValueError(f"at most {MAX_NODES} values are taken here")
+        if not below:
+            return value
+        level = below
+    raise ValueError(f"at most {MAX_DEPTH} levels of nesting are taken here")
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+Json = Annotated[dict[str, Any], AfterValidator(plain)]
+Text = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(plain)]
+Short = Annotated[str, StringConstraints(max_length=256), AfterValidator(plain)]
+Few = Field(max_length=1024)
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(plain)
+]
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 StepNumber = Annotated[int, Field(ge=0, lt=2**62)]
 RecordId = Annotated[int, Field(ge=1, lt=2**31)]
@@ -20,14 +54,14 @@ class Body(BaseModel):
 class RunIn(Body):
     id: RunId
     project: Name
-    name: Annotated[str, StringConstraints(max_length=256)] | None = None
-    config: dict[str, Any] = {}
-    command: str | None = None
-    git_commit: Annotated[str, StringConstraints(max_length=64)] | None = None
-    host: Annotated[str, StringConstraints(max_length=256)] | None = None
-    devices: list[str] = []
-    versions: dict[str, str] = {}
-    capabilities: list[str] = []
+    name: Short | None = None
+    config: Json = {}
+    command: Text | None = None
+    git_commit: Annotated[Short, StringConstraints(max_length=64)] | None = None
+    host: Short | None = None
+    devices: Annotated[list[Short], Few] = []
+    versions: Annotated[dict[Short, Short], Few] = {}
+    capabilities: Annotated[list[Short], Few] = []
     started_at: Seconds
     total_steps: StepNumber | None = None
 
@@ -45,7 +79,7 @@ class EventIn(Body):
     step: StepNumber | None = None
     time: Seconds
     kind: Annotated[Name, StringConstraints(max_length=64)]
-    details: dict[str, Any] = {}
+    details: Json = {}
 
 
 class ReportIn(Body):
@@ -57,7 +91,7 @@ class ReportIn(Body):
     times: list[Seconds] = []
     metrics: dict[Name, list[Any]] = {}
     events: list[EventIn] = []
-    restorable_steps: list[StepNumber] | None = None
+    restorable_steps: Annotated[list[StepNumber], Field(max_length=100_000)] | None = None
 
 
 class AnswerIn(Body):
@@ -67,7 +101,7 @@ class AnswerIn(Body):
     rewound_to: StepNumber | None = None
     skip_from: StepNumber | None = None
     skip_to: StepNumber | None = None
-    detail: str = ""
+    detail: Text = ""
 
 
 class FinishIn(Body):
@@ -80,4 +114,4 @@ class RollbackIn(Body):
 
     rewind_to: StepNumber | None = None
     skip_to: StepNumber | None = None
-    reason: str = ""
+    reason: Text = ""

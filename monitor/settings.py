@@ -11,12 +11,14 @@ from db.engine import DEFAULT_URL
 class Settings(BaseSettings):
     """Every field is the environment variable LOSSGUARD_<NAME>."""
 
-    model_config = SettingsConfigDict(env_prefix="LOSSGUARD_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="LOSSGUARD_", env_ignore_empty=True, frozen=True, use_attribute_docstrings=True
+    )
 
     database_url: str = DEFAULT_URL
     """sqlite:///path or postgresql://user@host/name"""
     token: SecretStr | None = None
-    """When set, every route but /healthz asks for it as a bearer token."""
+    """A bearer token that is good for everything; every route but /healthz then asks for one."""
     max_report_bytes: int = Field(default=16 * 2**20, ge=1024)
     """A request body larger than this is refused with 413."""
     max_requests_at_once: int = Field(default=64, ge=1)
@@ -29,15 +31,25 @@ class Settings(BaseSettings):
     """Names of metrics in one run; a report that brings more is refused with 422."""
 
 
+def table() -> str:
+    """Every setting as a Markdown table, as docs/settings.md has it."""
+    lines = ["| variable | default | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "none" if field.default is None else f"`{field.default}`"
+        lines.append(f"| `LOSSGUARD_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)
+
+
 class UnsafeBind(ValueError):
     """The collector was asked to listen beyond this machine without a token."""
 
 
-def check_bind(host: str, settings: Settings) -> None:
-    """Raise UnsafeBind when anybody on the network could report and order rollbacks."""
-    if settings.token is None and not _is_loopback(host):
+def check_bind(host: str, settings: Settings, *, tokens: bool = False) -> None:
+    """Raise UnsafeBind when anybody on the network could report and order rollbacks. `tokens`: the store has some."""
+    if settings.token is None and not tokens and not _is_loopback(host):
         raise UnsafeBind(
-            f"without a token the collector listens on loopback only, not on {host}; set LOSSGUARD_TOKEN to open it"
+            f"without a token the collector listens on loopback only, not on {host}; "
+            "set LOSSGUARD_TOKEN, or make a token with: python -m monitor token create"
         )
 
 

@@ -3,13 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
-from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
+from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
 from db.queries import Series
 from db.step_rows import metric_value
 from lossguard.protocol import encode_number
 from monitor.watching import policy_of
 
-Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event
+Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit
 
 ORDER_FIELDS = ("id", "key", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "reason")
 """What the trainer is told of an order; `record` has the rest."""

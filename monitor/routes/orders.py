@@ -5,47 +5,52 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Path
 
 from monitor import ingest, operate, views
+from monitor.access import Operator, Reporter
 from monitor.dependencies import Now, Writing
 from monitor.parsing import Route
-from monitor.schemas import AnswerIn, RecordId, RollbackIn
+from monitor.schemas import AnswerIn, Json, RecordId, RollbackIn, RunId
 
 router = APIRouter(tags=["orders"], route_class=Route)
 InterventionId = Annotated[RecordId, Path()]
 
 
 @router.put("/orders/{order_id}")
-def answer(order_id: Annotated[RecordId, Path()], spec: AnswerIn, session: Writing, now: Now) -> dict[str, Any]:
+def answer(
+    order_id: Annotated[RecordId, Path()], spec: AnswerIn, _who: Reporter, session: Writing, now: Now
+) -> dict[str, Any]:
     """The trainer says what it did about an order."""
     return views.record(ingest.take_answer(session, order_id, spec, now=now))
 
 
 @router.post("/interventions/{intervention_id}/approve")
-def approve(intervention_id: InterventionId, session: Writing, now: Now) -> dict[str, Any]:
+def approve(intervention_id: InterventionId, who: Operator, session: Writing, now: Now) -> dict[str, Any]:
     """Let a proposed intervention be ordered."""
-    row = operate.decide(session, intervention_id, approved=True, now=now)
+    row = operate.decide(session, intervention_id, approved=True, who=who.name, now=now)
     return views.record(row)
 
 
 @router.post("/interventions/{intervention_id}/reject")
-def reject(intervention_id: InterventionId, session: Writing, now: Now) -> dict[str, Any]:
+def reject(intervention_id: InterventionId, who: Operator, session: Writing, now: Now) -> dict[str, Any]:
     """Drop a proposed intervention."""
-    row = operate.decide(session, intervention_id, approved=False, now=now)
+    row = operate.decide(session, intervention_id, approved=False, who=who.name, now=now)
     return views.record(row)
 
 
 @router.post("/runs/{run_id}/rollback")
-def roll_back(run_id: str, wish: RollbackIn, session: Writing, now: Now) -> dict[str, Any]:
+def roll_back(run_id: RunId, wish: RollbackIn, who: Operator, session: Writing, now: Now) -> dict[str, Any]:
     """A person's order to roll back."""
-    return views.run(operate.roll_back(session, run_id, wish, now=now))
+    return views.run(operate.roll_back(session, run_id, wish, who=who.name, now=now))
 
 
 @router.post("/runs/{run_id}/release")
-def release(run_id: str, session: Writing, now: Now) -> dict[str, Any]:
+def release(run_id: RunId, who: Operator, session: Writing, now: Now) -> dict[str, Any]:
     """End a hold: the trainer goes on from where it stands."""
-    return views.run(operate.release(session, run_id, now=now))
+    return views.run(operate.release(session, run_id, who=who.name, now=now))
 
 
 @router.put("/runs/{run_id}/policy")
-def set_policy(run_id: str, wish: Annotated[dict[str, Any], Body()], session: Writing, now: Now) -> dict[str, Any]:
+def set_policy(
+    run_id: RunId, wish: Annotated[Json, Body()], who: Operator, session: Writing, now: Now
+) -> dict[str, Any]:
     """Change the rule from incidents to interventions."""
-    return operate.set_policy(session, run_id, wish, now=now).to_dict()
+    return operate.set_policy(session, run_id, wish, who=who.name, now=now).to_dict()

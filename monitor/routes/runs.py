@@ -5,18 +5,22 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from db import queries
-from monitor import ingest, operate, views
+from monitor import access, ingest, operate, views
+from monitor.access import Operator, Reader, Reporter
 from monitor.dependencies import Config, Now, Reading, Telemetry, Writing
 from monitor.parsing import Route
 from monitor.problems import unknown
-from monitor.schemas import FinishIn, ReportIn, RunIn, SegmentIn
+from monitor.schemas import FinishIn, Name, ReportIn, RunId, RunIn, SegmentIn
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=Route)
 
 
 @router.post("", status_code=201)
-def register(spec: RunIn, response: Response, session: Writing, now: Now, config: Config) -> dict[str, Any]:
+def register(
+    spec: RunIn, response: Response, who: Reporter, session: Writing, now: Now, config: Config
+) -> dict[str, Any]:
     """Make a run, or take up one with the same id (200)."""
+    access.check_registration(session, who, run_id=spec.id, project=spec.project)
     run, is_new = ingest.register(session, spec, now=now, max_runs=config.max_runs)
     if not is_new:
         response.status_code = 200
@@ -24,19 +28,24 @@ def register(spec: RunIn, response: Response, session: Writing, now: Now, config
 
 
 @router.get("")
-def list_runs(session: Reading, project: str | None = None) -> list[dict[str, Any]]:
+def list_runs(who: Reader, session: Reading, project: Name | None = None) -> list[dict[str, Any]]:
     """All runs, the newest first."""
-    return [views.run(run) for run in queries.runs(session, project=project)]
+    if who.project is not None and project not in (None, who.project):
+        return []
+    return [views.run(run) for run in queries.runs(session, project=who.project or project)]
 
 
 @router.get("/{run_id}")
-def show(run_id: str, session: Reading) -> dict[str, Any]:
+def show(run_id: RunId, _who: Reader, session: Reading) -> dict[str, Any]:
     """A run with its segments, interventions, orders, skip ledger, events and newest step."""
     run = queries.run_named(session, run_id=run_id)
     if run is None:
         raise unknown("run", run_id)
     names = queries.metric_names(session, run=run)
+    counts = queries.step_counts(session, run=run)
     return views.run(run) | {
+        "steps_consumed": counts.consumed,
+        "steps_effective": counts.effective,
         "metrics": names,
         "newest_step": views.step(queries.newest_step(session, run=run), names),
         "segments": [views.record(row) for row in queries.segments(session, run=run)],
@@ -48,7 +57,7 @@ def show(run_id: str, session: Reading) -> dict[str, Any]:
 
 
 @router.post("/{run_id}/segments")
-def open_segment(run_id: str, spec: SegmentIn, session: Writing, now: Now) -> dict[str, Any]:
+def open_segment(run_id: RunId, spec: SegmentIn, _who: Reporter, session: Writing, now: Now) -> dict[str, Any]:
     """Open a segment, or tell the number of the one with the same key."""
     segment = ingest.open_segment(session, run_id, spec, now=now)
     return {"segment": segment.number, "parent": segment.parent, "fork_step": segment.fork_step}
@@ -56,7 +65,13 @@ def open_segment(run_id: str, spec: SegmentIn, session: Writing, now: Now) -> di
 
 @router.post("/{run_id}/reports")
 def report(
-    run_id: str, spec: ReportIn, session: Writing, now: Now, config: Config, telemetry: Telemetry
+    run_id: RunId,
+    spec: ReportIn,
+    _who: Reporter,
+    session: Writing,
+    now: Now,
+    config: Config,
+    telemetry: Telemetry,
 ) -> dict[str, Any]:
     """Store step reports and answer with the orders that are open. An empty report is a heartbeat."""
     receipt = ingest.take_report(session, run_id, spec, now=now, max_metrics=config.max_metrics)
@@ -69,19 +84,19 @@ def report(
 
 
 @router.post("/{run_id}/finish")
-def finish(run_id: str, spec: FinishIn, session: Writing, now: Now) -> dict[str, Any]:
+def finish(run_id: RunId, spec: FinishIn, _who: Reporter, session: Writing, now: Now) -> dict[str, Any]:
     """The run has ended, or was interrupted."""
     return views.run(ingest.finish(session, run_id, spec, now=now))
 
 
 @router.delete("/{run_id}", status_code=204)
-def delete(run_id: str, session: Writing) -> None:
+def delete(run_id: RunId, who: Operator, session: Writing, now: Now) -> None:
     """Delete a run and everything that belongs to it."""
-    operate.delete(session, run_id)
+    operate.delete(session, run_id, who=who.name, now=now)
 
 
 @router.get("/{run_id}/incidents")
-def incidents(run_id: str, session: Reading) -> list[dict[str, Any]]:
+def incidents(run_id: RunId, _who: Reader, session: Reading) -> list[dict[str, Any]]:
     """The run's incidents, oldest first."""
     run = queries.run_named(session, run_id=run_id)
     if run is None:

@@ -7,17 +7,20 @@ from fastapi import APIRouter, Query
 from db import queries
 from db.lineage import Stretch
 from monitor import views
+from monitor.access import Reader
 from monitor.dependencies import Reading
 from monitor.problems import unknown
+from monitor.schemas import Name, RunId
 
 router = APIRouter(prefix="/runs", tags=["series"])
 
 
 @router.get("/{run_id}/series")
 def series(
-    run_id: str,
+    run_id: RunId,
+    _who: Reader,
     session: Reading,
-    metric: Annotated[str, Query(min_length=1, max_length=128)],
+    metric: Name,
     first: Annotated[int | None, Query(alias="from", ge=0, lt=2**62)] = None,
     last: Annotated[int | None, Query(alias="to", ge=0, lt=2**62)] = None,
     points: Annotated[int, Query(ge=1, le=20_000)] = 1500,

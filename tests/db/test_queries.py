@@ -44,6 +44,12 @@ def test_what_was_rolled_back_stays_readable(forked: sa.Engine) -> None:
         assert old.last[-1] == 149.0
 
 
+def test_steps_on_discarded_branches_are_consumed_but_not_effective(forked: sa.Engine) -> None:
+    with reading(forked) as session:
+        run = queries.runs(session)[0]
+        assert queries.step_counts(session, run=run) == queries.StepCounts(consumed=250, effective=200)
+
+
 def test_one_step_spikes_are_in_the_buckets(engine: sa.Engine) -> None:
     loss = [1.0] * 5000
     planted = range(37, 5000, 250)

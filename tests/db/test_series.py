@@ -155,3 +155,19 @@ def test_numbers_too_large_to_add_up_have_a_mean(engine: sa.Engine) -> None:
 def test_fewer_points_than_one_are_refused(engine: sa.Engine) -> None:
     with writing(engine) as session, pytest.raises(ValueError, match="points"):
         queries.series(session, run=add_run(session), stretches=[], metric="loss", points=0)
+
+
+def test_the_order_in_which_the_database_gives_its_rows_does_not_matter(engine: sa.Engine) -> None:
+    """PostgreSQL read a small table from its pages, not along the key: a series of single steps came back shuffled."""
+    values: dict[int, Value] = {step: float(step) for step in range(14)}
+    with writing(engine) as session:
+        run = add_run(session)
+        report(session, run, values, range(7, 14), "loss")
+        report(session, run, values, range(7), "loss")
+        if engine.dialect.name == "postgresql":
+            for method in ("indexscan", "indexonlyscan", "bitmapscan"):
+                session.execute(sa.text(f"SET LOCAL enable_{method} = off"))
+        found = queries.series(session, run=run, stretches=[Stretch(0, 0, None)], metric="loss")
+        assert found.last == [float(step) for step in range(14)]
+        whole = queries.series(session, run=run, stretches=[Stretch(0, 0, None)], metric="loss", points=1)
+        assert (whole.first, whole.last) == ([0.0], [13.0])

@@ -56,7 +56,7 @@ def test_serve_makes_its_database_and_answers(processes: Processes, tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "environment", "words"),
     [
-        (("serve", "--host", "0.0.0.0"), {}, "LOSSGUARD_TOKEN"),
+        (("serve", "--host", "0.0.0.0"), {"LOSSGUARD_DATABASE_URL": "sqlite://"}, "LOSSGUARD_TOKEN"),
         (("serve",), {"LOSSGUARD_DATABASE_URL": "mysql://x/y"}, "postgresql"),
         (("serve",), {"LOSSGUARD_DATABASE_URL": "nonsense"}, "sqlite:///"),
         (("serve",), {"LOSSGUARD_DATABASE_URL": "sqlite:////proc/nowhere/x.db"}, "/proc/nowhere"),

@@ -1,9 +1,11 @@
 """The collector opens itself to the network only with a token."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr
 
-from monitor.settings import Settings, UnsafeBind, check_bind
+from monitor.settings import Settings, UnsafeBind, check_bind, table
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.9.9"])
@@ -21,3 +23,9 @@ def test_anything_else_needs_one(host: str) -> None:
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSGUARD_DATABASE_URL", "sqlite:///elsewhere.db")
     assert Settings().database_url == "sqlite:///elsewhere.db"
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    page = (Path(__file__).parents[2] / "docs/settings.md").read_text()
+    assert table() in page, "docs/settings.md is stale; put in what this prints: python -m monitor settings"
+    assert all(field.description for field in Settings.model_fields.values())

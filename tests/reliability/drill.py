@@ -28,6 +28,7 @@ from tests.reliability.collector import Collector, Trainer, history, reports, ve
 LAST, BAD, SIZE, TRAINERS = 520, 300, 10, 3
 AGAIN = 0.2
 """Share of the reports that are sent once more after later ones."""
+COUNTING = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -97,11 +98,13 @@ def _load(url: str, number: int, wanted: tuple[Any, Any], over: threading.Event,
             trainer = Trainer([url], f"run-{number}-{round_}")
             doubled = train(trainer, noise)
             if (found := (verdicts(trainer), history(trainer))) != wanted:
-                result.failures.append(f"{trainer.run_id}: not as in peace: {found} != {wanted}"[:4000])
-            result.runs += 1
-            result.steps += sum(segment["num_steps"] for segment in trainer.get()["segments"])
-            result.retries += trainer.retries
-            result.doubled += doubled
+                result.failures.append(f"{trainer.run_id}: not as in peace: {found} != {wanted}"[:2000])
+            steps = sum(segment["num_steps"] for segment in trainer.get()["segments"])
+            with COUNTING:
+                result.runs += 1
+                result.steps += steps
+                result.retries += trainer.retries
+                result.doubled += doubled
             round_ += 1
     except Exception as error:  # whatever it is, the drill has found it
         result.failures.append(f"run-{number}-{round_}: {error!r}"[:2000])

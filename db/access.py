@@ -1,0 +1,92 @@
+"""Who may do what, and who did what: tokens and the audit trail. The caller owns the transaction."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db.models import Audit, Intervention, Order, Run, Token
+
+
+class Scope(StrEnum):
+    """What a token is good for."""
+
+    REPORT = "report"  # a trainer: runs, segments, reports, answers to orders
+    READ = "read"  # whoever looks: every GET
+    OPERATE = "operate"  # a person who decides: approve, reject, roll back, release, policy, delete
+
+
+class TokenExists(ValueError):
+    """A token of this name was made before, revoked or not."""
+
+
+def digest(token: str) -> str:
+    """What is kept of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def create_token(
+    session: Session, *, name: str, scopes: Sequence[Scope], project: str | None, now: float
+) -> tuple[Token, str]:
+    """A new token: (its row, the token itself, which is told this once). Raises TokenExists."""
+    if session.scalar(sa.select(Token.id).where(Token.name == name)) is not None:
+        raise TokenExists(f"there is a token {name!r} already; choose another name")
+    token = "lg_" + secrets.token_urlsafe(32)
+    row = Token(name=name, digest=digest(token), scopes=[*scopes], project=project, created_at=now)
+    session.add(row)
+    session.flush()
+    return row, token
+
+
+def tokens(session: Session) -> Sequence[Token]:
+    """All of them, revoked ones included, oldest first."""
+    return session.scalars(sa.select(Token).order_by(Token.id)).all()
+
+
+def any_token(session: Session) -> bool:
+    """Whether a token was ever made: from then on nothing is open, even if all are revoked."""
+    return session.scalar(sa.select(Token.id).limit(1)) is not None
+
+
+def token_with(session: Session, *, digest: str) -> Token | None:
+    """The token with this digest, unless it is revoked."""
+    return session.scalar(sa.select(Token).where(Token.digest == digest, Token.revoked_at.is_(None)))
+
+
+def revoke_token(session: Session, *, name: str, now: float) -> bool:
+    """Whether there was such a token; revoked twice it keeps its first date."""
+    row = session.scalar(sa.select(Token).where(Token.name == name))
+    if row is not None and row.revoked_at is None:
+        row.revoked_at = now
+        session.flush()
+    return row is not None
+
+
+def project_of(
+    session: Session, *, run_id: str | None = None, order: int | None = None, intervention: int | None = None
+) -> str | None:
+    """The project of a run, an order or an intervention; None when there is no such thing."""
+    found = sa.select(Run.project)
+    if run_id is not None:
+        found = found.where(Run.id == run_id)
+    elif order is not None:
+        found = found.join(Order, Order.run_pk == Run.pk).where(Order.id == order)
+    else:
+        found = found.join(Intervention, Intervention.run_pk == Run.pk).where(Intervention.id == intervention)
+    return session.scalar(found)
+
+
+def record(session: Session, *, who: str, action: str, run: str | None, details: dict[str, Any], now: float) -> None:
+    """Write a line of the audit trail."""
+    session.add(Audit(at=now, who=who, action=action, run=run, details=details))
+    session.flush()
+
+
+def trail(session: Session, *, run: str | None = None, limit: int = 1000) -> Sequence[Audit]:
+    """The newest lines of the audit trail, newest first."""
+    found = sa.select(Audit).order_by(Audit.id.desc()).limit(limit)
+    return session.scalars(found if run is None else found.where(Audit.run == run)).all()
