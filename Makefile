@@ -35,8 +35,8 @@ test: setup system ## the whole suite (real processes and servers included)
 	$(BIN)/python -m pytest
 
 .PHONY: test-fast
-test-fast: setup ## what is quick enough for daily work (under 60 s)
-	$(BIN)/python -m pytest -m 'not slow'
+test-fast: setup ## what is quick enough for daily work (about a minute; SQLite alone)
+	$(BIN)/python -m pytest -m 'not slow and not needs'
 
 .PHONY: check
 check: setup ## ruff, mypy strict and the import contracts

@@ -141,6 +141,7 @@ def test_a_declared_event_that_changes_no_curve_changes_no_detector(kind: str) -
     assert told.state_dict() == plain.state_dict()
 
 
+@pytest.mark.slow
 def test_a_shift_that_is_declared_at_every_row_does_not_blind_for_ever() -> None:
     found = 0
     for at in range(300, 364, 2):
