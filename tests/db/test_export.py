@@ -22,11 +22,10 @@ from db.engine import reading, writing
 from db.export import Format
 from db.lineage import Line, Stretch
 from db.models import Run, Segment
-from lossguard.protocol import OrderState, RunState
-from tests.db.seed import NOW, add_run, add_segment, add_steps
+from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story
 
 RULES = settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -36,36 +35,6 @@ metrics = st.dictionaries(names, st.lists(numbers, min_size=4, max_size=4), min_
 details = st.dictionaries(st.text("ab\u00e9\"'", max_size=3), st.none() | st.integers(-9, 9) | st.text(max_size=4))
 plain = details.map(lambda one: json.loads(json.dumps(one).replace("\\u0000", "").encode("utf-8", "replace")))
 reports = st.lists(st.tuples(st.integers(0, 6), metrics), min_size=1, max_size=5)
-
-
-def add_story(session: Session, run: Run, told: Mapping[str, Any]) -> None:
-    """An incident, the order about it, what it skipped, and an event."""
-    values = {"kind": "loss_spike", "state": "closed", "signal": "loss", "onset_step": 3, "detected_step": 4}
-    commands.save_incident(
-        session, run=run, number=1, segment=0, now=NOW, score=8.5, outcome=None, details=dict(told), **values
-    )
-    wish = {"rewind_to": 2, "skip_from": 2, "skip_to": 9, "lr_scale": None}
-    done = commands.save_intervention(
-        session,
-        run=run,
-        number=1,
-        now=NOW,
-        incident=1,
-        kind="rollback",
-        state="verified",
-        attempt=1,
-        details={},
-        **wish,
-    )
-    order = commands.issue_order(session, intervention=done, reason="because", now=NOW)
-    answer = {"rewound_to": 2, "skip_from": 2, "skip_to": 9, "detail": "", "now": NOW}
-    commands.answer_order(session, order=order, state=OrderState.APPLIED, **answer)
-    for segment in queries.segments(session, run=run)[1:2]:
-        segment.order_id = order.id
-    event = {"segment": 0, "step": None, "time": NOW, "kind": "learning_rate"}
-    commands.add_event(session, run=run, key="e1", details=told, **event)
-    commands.save_watch(session, run=run, state={"bank": dict(told)})
-    commands.finish_run(session, run=run, state=RunState.FAILED, at=NOW + 9, now=NOW + 9)
 
 
 def add_forked_run(session: Session, parts: Sequence[tuple[int, Mapping[str, Any]]], told: Mapping[str, Any]) -> Run:
@@ -131,14 +100,14 @@ def test_a_run_comes_back_from_parquet_as_it_was(
 @RULES
 @given(parts=reports)
 def test_steps_and_their_tree_come_back_from_csv(
-    engine: sa.Engine, tmp_path: Path, parts: list[tuple[int, dict[str, Any]]]
+    sqlite_engine: sa.Engine, tmp_path: Path, parts: list[tuple[int, dict[str, Any]]]
 ) -> None:
-    with writing(engine) as session:
+    with writing(sqlite_engine) as session:
         run = add_run(session, uuid.uuid4().hex)
         for at, (fork, columns) in enumerate(parts):
             add_steps(session, run, add_segment(session, run, f"s{at}", fork), range(fork, fork + 4), **columns)
-    path = write(engine, run.id, tmp_path / "run.csv")
-    with writing(engine) as session:
+    path = write(sqlite_engine, run.id, tmp_path / "run.csv")
+    with writing(sqlite_engine) as session:
         copy, _ = imports.take(session, path=path, now=NOW, run_id=uuid.uuid4().hex, project="p")
         original = session.merge(run)
         assert queries.metric_names(session, run=copy) == queries.metric_names(session, run=original)
@@ -156,8 +125,8 @@ def small_run(engine: sa.Engine, **values: Any) -> str:
         return run.id
 
 
-def test_a_parquet_file_is_a_plain_table_too(engine: sa.Engine, tmp_path: Path) -> None:
-    table = pd.read_parquet(write(engine, small_run(engine), tmp_path / "r1.parquet"))
+def test_a_parquet_file_is_a_plain_table_too(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    table = pd.read_parquet(write(sqlite_engine, small_run(sqlite_engine), tmp_path / "r1.parquet"))
     assert list(table.columns) == ["segment", "step", "time", "live", "loss", "perplexity"]
     assert table.live.sum() == 200
     raw = pyarrow.parquet.read_table(tmp_path / "r1.parquet")["loss"][:3].to_pylist()
@@ -176,22 +145,22 @@ def test_an_export_that_spans_blocks_holds_every_step_once(
     assert len(pieces) > 30  # none of them holds more than a block
 
 
-def test_a_run_that_is_there_is_never_overwritten(engine: sa.Engine, tmp_path: Path) -> None:
-    path = write(engine, small_run(engine), tmp_path / "r1.parquet")
+def test_a_run_that_is_there_is_never_overwritten(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "r1.parquet")
     for given_id in (None, "r1"):
         with (
             pytest.raises(record.RunExists, match="never overwrites; choose another id with --as"),
-            writing(engine) as s,
+            writing(sqlite_engine) as s,
         ):
             imports.take(s, path=path, now=NOW, run_id=given_id)
-    with reading(engine) as session:
+    with reading(sqlite_engine) as session:
         assert len(queries.runs(session)) == 1
         assert queries.step_counts(session, run=queries.runs(session)[0]).consumed == 250
 
 
-def test_a_run_that_was_running_is_interrupted_where_it_is_imported(engine: sa.Engine, tmp_path: Path) -> None:
-    path = write(engine, small_run(engine), tmp_path / "r1.parquet")
-    with writing(engine) as session:
+def test_a_run_that_was_running_is_interrupted_where_it_is_imported(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "r1.parquet")
+    with writing(sqlite_engine) as session:
         copy, _ = imports.take(session, path=path, now=NOW, run_id="copy")
         assert copy.state == "interrupted"
 
@@ -205,26 +174,28 @@ def test_a_run_that_is_deleted_meanwhile_is_no_whole_file(engine: sa.Engine) -> 
         list(pieces)
 
 
-def test_what_arrives_during_an_export_is_left_out(engine: sa.Engine) -> None:
-    pieces = export.stream(engine, run_id=small_run(engine), format=Format.CSV)
+def test_what_arrives_during_an_export_is_left_out(sqlite_engine: sa.Engine) -> None:
+    pieces = export.stream(sqlite_engine, run_id=small_run(sqlite_engine), format=Format.CSV)
     first = next(pieces)
-    with writing(engine) as session:
+    with writing(sqlite_engine) as session:
         run = queries.runs(session)[0]
         add_steps(session, run, session.get_one(Segment, (run.pk, 1)), range(200, 260))
     assert len(b"".join([first, *pieces]).splitlines()) == 1 + 250
 
 
-def test_no_database_connection_is_held_between_the_pieces(engine: sa.Engine) -> None:
-    pieces = export.stream(engine, run_id=small_run(engine), format=Format.CSV)
+def test_no_database_connection_is_held_between_the_pieces(sqlite_engine: sa.Engine) -> None:
+    pieces = export.stream(sqlite_engine, run_id=small_run(sqlite_engine), format=Format.CSV)
     next(pieces)
-    assert isinstance(engine.pool, sa.pool.QueuePool)
-    assert engine.pool.checkedout() == 0
+    assert isinstance(sqlite_engine.pool, sa.pool.QueuePool)
+    assert sqlite_engine.pool.checkedout() == 0
 
 
-def test_a_curve_from_elsewhere_is_imported_with_steps_and_metrics_alone(engine: sa.Engine, tmp_path: Path) -> None:
+def test_a_curve_from_elsewhere_is_imported_with_steps_and_metrics_alone(
+    sqlite_engine: sa.Engine, tmp_path: Path
+) -> None:
     path = tmp_path / "curve.csv"
     path.write_text("step,loss,eval/acc\n0,3.5,\n10,NaN,0.5\n20,inf,\n", encoding="utf-8")
-    with writing(engine) as session:
+    with writing(sqlite_engine) as session:
         run, count = imports.take(session, path=path, now=NOW)
         assert (run.id, run.project, run.state, count) == ("curve", "imported", "finished", 3)
         frame = frames.steps(session, run=run)
@@ -233,10 +204,10 @@ def test_a_curve_from_elsewhere_is_imported_with_steps_and_metrics_alone(engine:
     assert frame["eval/acc"].tolist()[1] == 0.5
 
 
-def test_segments_that_a_csv_leaves_out_keep_their_numbers(engine: sa.Engine, tmp_path: Path) -> None:
+def test_segments_that_a_csv_leaves_out_keep_their_numbers(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     path = tmp_path / "curve.csv"
     path.write_text("segment,step,loss\n0,0,1\n0,1,1\n2,1,2\n", encoding="utf-8")
-    with writing(engine) as session:
+    with writing(sqlite_engine) as session:
         run, _ = imports.take(session, path=path, now=NOW)
         table = frames.segments(session, run=run)
     assert table.fork_step.tolist() == [0, pd.NA, 1]
@@ -258,22 +229,24 @@ BAD_CSVS = {
 }
 
 
-@pytest.mark.parametrize(("sentence", "text"), BAD_CSVS.items(), ids=BAD_CSVS.keys())
-def test_a_bad_csv_is_one_sentence_and_nothing_of_it_is_kept(
-    sqlite_engine: sa.Engine, tmp_path: Path, sentence: str, text: str
-) -> None:
-    path = tmp_path / "bad.csv"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(imports.BadFile, match=sentence) as caught, writing(sqlite_engine) as session:
+def refused(engine: sa.Engine, path: Path, sentence: str) -> None:
+    """The import of the file fails with such a sentence, and nothing of it is kept."""
+    with pytest.raises(imports.BadFile, match=sentence) as caught, writing(engine) as session:
         imports.take(session, path=path, now=NOW)
     assert "\n" not in str(caught.value)
-    with reading(sqlite_engine) as session:
+    with reading(engine) as session:
         assert queries.runs(session) == []
 
 
-def spoiled(path: Path, spoil: Any) -> None:
+def test_a_bad_csv_is_one_sentence_and_nothing_of_it_is_kept(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    for sentence, text in BAD_CSVS.items():
+        path = tmp_path / "bad.csv"
+        path.write_text(text, encoding="utf-8")
+        refused(sqlite_engine, path, sentence)
+
+
+def spoiled(table: pa.Table, path: Path, spoil: Any) -> None:
     """Write the file again with a changed description."""
-    table = pyarrow.parquet.read_table(path)
     described = json.loads(table.schema.metadata[export.KEY])
     spoil(described)
     pyarrow.parquet.write_table(table.replace_schema_metadata({export.KEY: json.dumps(described)}), path)
@@ -297,29 +270,23 @@ BAD_RECORDS = {
 }
 
 
-@pytest.mark.parametrize(("sentence", "spoil"), BAD_RECORDS.items(), ids=BAD_RECORDS.keys())
-def test_a_bad_description_is_one_sentence_and_nothing_of_it_is_kept(
-    sqlite_engine: sa.Engine, tmp_path: Path, sentence: str, spoil: Any
-) -> None:
+def test_a_bad_description_is_one_sentence_and_nothing_of_it_is_kept(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "bad.parquet")
-    spoiled(path, spoil)
     with writing(sqlite_engine) as session:
         commands.delete_run(session, run=queries.runs(session)[0])
-    with pytest.raises(imports.BadFile, match=sentence) as caught, writing(sqlite_engine) as session:
-        imports.take(session, path=path, now=NOW)
-    assert "\n" not in str(caught.value)
-    with reading(sqlite_engine) as session:
-        assert queries.runs(session) == []
+    table = pyarrow.parquet.read_table(path)
+    for sentence, spoil in BAD_RECORDS.items():
+        spoiled(table, path, spoil)
+        refused(sqlite_engine, path, sentence)
 
 
 def test_a_parquet_file_of_somebody_else_is_refused(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     path = tmp_path / "other.parquet"
     pyarrow.parquet.write_table(pa.table({"step": np.arange(3)}), path)
-    with pytest.raises(imports.BadFile, match="holds no run"), writing(sqlite_engine) as session:
-        imports.take(session, path=path, now=NOW)
+    refused(sqlite_engine, path, "holds no run")
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(imports.BadFile, match=r"other\.parquet"), writing(sqlite_engine) as session:
-        imports.take(session, path=path, now=NOW)
+    refused(sqlite_engine, path, r"other\.parquet: .")
+    refused(sqlite_engine, tmp_path / "nowhere.parquet", "No such file")
 
 
 def test_the_lines_of_an_imported_run_are_those_of_the_original(engine: sa.Engine, tmp_path: Path) -> None:
