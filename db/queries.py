@@ -80,6 +80,10 @@ def incidents(session: Session, *, run: Run) -> Sequence[Incident]:
     return session.scalars(sa.select(Incident).where(Incident.run_pk == run.pk).order_by(Incident.number)).all()
 
 
+def incident_numbered(session: Session, *, run: Run, number: int) -> Incident | None:
+    return session.scalar(sa.select(Incident).where(Incident.run_pk == run.pk, Incident.number == number))
+
+
 def interventions(session: Session, *, run: Run) -> Sequence[Intervention]:
     found = sa.select(Intervention).where(Intervention.run_pk == run.pk)
     return session.scalars(found.order_by(Intervention.number)).all()
