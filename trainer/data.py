@@ -45,6 +45,11 @@ class Windows:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    @property
+    def bytewise(self) -> bool:
+        """Whether a token is a byte of a text."""
+        return all(shard.dtype == np.uint8 for shard in self.shards)
+
     def take(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The windows of these numbers: (B, T + 1)."""
         return np.stack([self._window(int(number)) for number in numbers]).astype(np.int64)

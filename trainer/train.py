@@ -26,6 +26,7 @@ from trainer.faults import Fault, FaultyBatches, StateFaults
 from trainer.model import GPT, flops_per_token
 from trainer.objective import objective, own_inputs
 from trainer.origin import Origin
+from trainer.probes import Probes
 from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
 
 
@@ -76,6 +77,7 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     torch.manual_seed(recipe.seed)
     train_batches, held_out = open_batches(recipe)
     batches = FaultyBatches(train_batches, job.faults, at_steps=job.faults_at_steps)
+    probes = Probes(recipe, bytewise=train_batches.windows.bytewise)
     state_faults = StateFaults(job.faults, recipe.seed)
     model = GPT(recipe.model).to(device)
     optimizer = build_optimizer(model, recipe.optimizer)
@@ -127,6 +129,8 @@ def train(recipe: Recipe, job: Job) -> Outcome:
             now = time.perf_counter()
             metrics["step_seconds"], finished_last = now - finished_last, now
             run.log(step, **metrics)
+            if probes.due(step):
+                probes.take(model, run, step, device)
             display.show(step, metrics)
             if job.on_step is not None:
                 job.on_step(step, batch.index, metrics)
