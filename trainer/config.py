@@ -64,6 +64,8 @@ class DataConfig:
     """A text file, a folder of text, a `.bin` shard or a folder of them; empty for the standard library's source."""
     batch_size: int = 16
     """Sequences of a batch."""
+    bytes_per_token: float = 0.0
+    """Bytes of text that a token of `.bin` shards stands for, on average; 0 for unknown. In text a token is a byte."""
     held_out: float = 0.02
     """Fraction of the windows, at the tail of the data, that is never trained on."""
     easy_first: bool = False
@@ -71,6 +73,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _at_least("data.", self, 1, "batch_size")
+        _at_least("data.", self, 0, "bytes_per_token")
         _require("data.held_out", self.held_out, 0.0 <= self.held_out < 1.0, "at least 0 and below 1")
 
 

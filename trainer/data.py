@@ -104,6 +104,16 @@ class Batches:
         return numbers + self.first
 
 
+def bytes_per_token(recipe: Recipe, windows: Windows) -> float | None:
+    """How many bytes of text a token stands for; None where nobody said it. Raises UserMistake."""
+    told = recipe.data.bytes_per_token
+    if not windows.bytewise:
+        return told or None
+    if told not in (0.0, 1.0):
+        raise UserMistake(f"data.bytes_per_token = {told} cannot be used: this data is text, where a token is a byte.")
+    return 1.0
+
+
 def _easy_first(windows: Windows, first: int, size: int) -> NDArray[np.int64]:
     """The places of the windows by how many different tokens they hold; equal ones in the order of the data."""
     difficulty = np.empty(size, dtype=np.int64)

@@ -102,7 +102,7 @@ def lose_optimizer(
 def lose_second_moments(
     model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
 ) -> None:
-    """Half of the optimizer's state is gone, as after a restore that forgot one tensor of each: steps are far too long."""
+    """Half of the state is gone, as after a restore that forgot one tensor of each: steps are far too long."""
     for state in optimizer.state.values():
         state["exp_avg_sq"].zero_()
 
