@@ -26,6 +26,9 @@ from db.series import series as series
 from lossguard.probe import Probe
 from lossguard.protocol import PROBE, STANDARD_METRICS, OrderState, RunState
 
+TIMES_AT_ONCE = 500
+"""Steps of one IN; databases bound the number of parameters."""
+
 
 def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:
     """All runs, the newest first."""
@@ -185,6 +188,21 @@ def steps_of(
     """The steps of a stretch from `first` on, in chunks, in order."""
     found = _within(sa.select(Step), run, stretch, first, None).order_by(Step.step)
     yield from session.scalars(found.execution_options(yield_per=chunk)).partitions(chunk)
+
+
+def times(session: Session, *, run: Run, stretches: Sequence[Stretch], steps: Sequence[int]) -> dict[int, float]:
+    """When these steps of the stretches were reported by the trainer: step -> unix seconds, in step order."""
+    found: dict[int, float] = {}
+    for stretch in stretches:
+        wanted = [step for step in steps if stretch.holds(step)]
+        for start in range(0, len(wanted), TIMES_AT_ONCE):
+            some = sa.select(Step.step, Step.time).where(
+                Step.run_pk == run.pk,
+                Step.segment == stretch.segment,
+                Step.step.in_(wanted[start : start + TIMES_AT_ONCE]),
+            )
+            found.update((step, time) for step, time in session.execute(some))
+    return dict(sorted(found.items()))
 
 
 def newest_step(session: Session, *, run: Run) -> Step | None:
