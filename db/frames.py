@@ -8,6 +8,7 @@ incidents(...)      one row per incident, `number` as index
 interventions(...)  one row per intervention, `number` as index, with what the trainer really did
 segments(...)       one row per segment, `number` as index, with its part of the live line
 events(...)         one row per declared event, and per outlier that was let pass
+probes(...)         one row per token of a probe; what a probe does not name is one row more, without a token
 runs(...)           one row per run, `id` as index
 together(make, ...) any of these of many runs at once: `run` is the first level of the index
 
@@ -29,7 +30,7 @@ from db.buckets import Floats
 from db.columns import column_of
 from db.lineage import Line, Stretch, live_line, stretches
 from db.models import Base, Event, Incident, Intervention, Order, Run, Segment
-from lossguard.protocol import encode_number
+from lossguard.protocol import PROBE, encode_number
 
 TIME = "datetime64[us, UTC]"
 
@@ -122,7 +123,39 @@ def segments(session: Session, *, run: Run) -> pd.DataFrame:
 
 def events(session: Session, *, run: Run) -> pd.DataFrame:
     """One row per event in the order in which they came; `key` as index."""
-    return _table(session, sa.select(*_columns(Event)).where(Event.run_pk == run.pk).order_by(Event.id), "key")
+    found = sa.select(*_columns(Event)).where(Event.run_pk == run.pk, Event.kind != PROBE)
+    return _table(session, found.order_by(Event.id), "key")
+
+
+PROBE_COLUMNS = {
+    "run": "str",
+    "segment": "int64",
+    "step": "int64",
+    "live": "bool",
+    "prompt": "str",
+    "target": "str",
+    "token": "str",
+    "count": "int64",
+    "log_probability": "float64",
+}
+
+
+def probes(session: Session, *, run: Run, prompt: str | None = None) -> pd.DataFrame:
+    """Next-token distributions, in nats: all prompts or one, by step, the likeliest token first.
+
+    `count` is 1, and in the row of the rest, whose `token` is missing, the number of tokens that it stands for.
+    `live` says whether the step is on the live line.
+    """
+    rows = [row for each in queries.probes(session, run=run, prompt=prompt) for row in _probe_rows(run.id, each)]
+    return pd.DataFrame.from_records(rows, columns=list(PROBE_COLUMNS)).astype(PROBE_COLUMNS)
+
+
+def _probe_rows(run_id: str, stored: queries.StoredProbe) -> list[tuple[object, ...]]:
+    probe = stored.probe
+    named = [(token, 1, value) for token, value in zip(probe.tokens, probe.log_probabilities, strict=True)]
+    rest = [(None, probe.rest_count, probe.rest_log_probability)] if probe.rest_count else []
+    where = (run_id, stored.segment, stored.step, stored.live, probe.prompt, probe.target)
+    return [(*where, *row) for row in (*named, *rest)]
 
 
 def runs(session: Session, *, project: str | None = None) -> pd.DataFrame:

@@ -104,10 +104,10 @@ def add_run(session: Session, values: Mapping[str, Any]) -> Run:
 
 def _anew(model: type[Base], row: Mapping[str, Any], ids: Mapping[int | None, int]) -> dict[str, Any]:
     """The row for this store: orders get new ids, and a segment grows as its steps come."""
-    values = dict(row)
+    values = dict.fromkeys(_names(model)) | dict(row)  # every row of one INSERT names the same columns
     if model is Order:
         del values["id"]
-    if "order_id" in values:
+    if "order_id" in values:  # an order of another run is nothing here
         values["order_id"] = ids.get(values["order_id"])
     if model is Segment:
         values |= {"first_step": None, "last_step": None, "num_steps": 0}
@@ -141,12 +141,12 @@ def _list(described: Mapping[str, Any], name: str) -> list[Any]:
 
 def _check_row(model: type[Base], row: Any, where: str) -> None:
     names = _names(model)
-    if not isinstance(row, dict) or set(row) != set(names):
-        raise BadRecord(f"{where}: an object with exactly these fields belongs here: {', '.join(names)}")
-    for name in names:
-        column = _table(model).columns[name]
-        if not (column.nullable if row[name] is None else _fits(column, row[name])):
-            raise BadRecord(f"{where}.{name}: {str(row[name])[:80]!r} does not fit a column of type {column.type}")
+    if not isinstance(row, dict) or not set(row) <= set(names):
+        raise BadRecord(f"{where}: an object with these fields belongs here: {', '.join(names)}")
+    for name in names:  # one that an earlier release did not have yet may be missing
+        column, value = _table(model).columns[name], row.get(name)
+        if not (column.nullable if value is None else _fits(column, value)):
+            raise BadRecord(f"{where}.{name}: {str(value)[:80]!r} does not fit a column of type {column.type}")
 
 
 def _check_tree(segments: list[dict[str, Any]]) -> None:

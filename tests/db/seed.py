@@ -49,11 +49,11 @@ def add_steps(
 
 def add_story(session: Session, run: Run, told: Mapping[str, Any]) -> None:
     """An incident, the order about it, what it skipped, and an event."""
-    values = {"kind": "loss_spike", "state": "closed", "signal": "loss", "onset_step": 3, "detected_step": 4}
+    values: dict[str, Any] = {"kind": "loss_spike", "state": "closed", "signal": "loss", "onset_step": 3, "detected_step": 4}
     commands.save_incident(
         session, run=run, number=1, segment=0, now=NOW, score=8.5, outcome=None, details=dict(told), **values
     )
-    wish = {"rewind_to": 2, "skip_from": 2, "skip_to": 9, "lr_scale": None}
+    wish: dict[str, Any] = {"rewind_to": 2, "skip_from": 2, "skip_to": 9, "lr_scale": None}
     done = commands.save_intervention(
         session,
         run=run,
@@ -67,11 +67,11 @@ def add_story(session: Session, run: Run, told: Mapping[str, Any]) -> None:
         **wish,
     )
     order = commands.issue_order(session, intervention=done, reason="because", now=NOW)
-    answer = {"rewound_to": 2, "skip_from": 2, "skip_to": 9, "detail": "", "now": NOW}
+    answer: dict[str, Any] = {"rewound_to": 2, "skip_from": 2, "skip_to": 9, "detail": "", "now": NOW}
     commands.answer_order(session, order=order, state=OrderState.APPLIED, **answer)
     for segment in queries.segments(session, run=run)[1:2]:
         segment.order_id = order.id
-    event = {"segment": 0, "step": None, "time": NOW, "kind": "learning_rate"}
+    event: dict[str, Any] = {"segment": 0, "step": None, "time": NOW, "kind": "learning_rate"}
     commands.add_event(session, run=run, key="e1", details=told, **event)
     commands.save_watch(session, run=run, state={"bank": dict(told)})
     commands.finish_run(session, run=run, state=RunState.FAILED, at=NOW + 9, now=NOW + 9)

@@ -254,7 +254,8 @@ def spoiled(table: pa.Table, path: Path, spoil: Any) -> None:
 
 BAD_RECORDS = {
     "has format 99": lambda one: one.update(format=99),
-    r"run: an object with exactly these fields": lambda one: one["run"].pop("project"),
+    "run: an object with these fields": lambda one: one["run"].update(colour="red"),
+    "run.project: 'None' does not fit": lambda one: one["run"].pop("project"),
     r"run.project: '7' does not fit": lambda one: one["run"].update(project=7),
     r"segments\[0\].key: .* does not fit": lambda one: one["segments"][0].update(key="k" * 200),
     "segments: a list belongs here": lambda one: one.pop("segments"),
@@ -278,6 +279,16 @@ def test_a_bad_description_is_one_sentence_and_nothing_of_it_is_kept(sqlite_engi
     for sentence, spoil in BAD_RECORDS.items():
         spoiled(table, path, spoil)
         refused(sqlite_engine, path, sentence)
+
+
+def test_a_file_of_a_release_that_lacked_a_column_is_imported(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with writing(sqlite_engine) as session:
+        run = add_forked_run(session, [(0, {"loss": [1.0] * 4})], {})
+    path = write(sqlite_engine, run.id, tmp_path / "r.parquet")
+    spoiled(pyarrow.parquet.read_table(path), path, lambda one: one["incidents"][0].pop("verdict"))
+    with writing(sqlite_engine) as session:
+        copy, _ = imports.take(session, path=path, now=NOW, run_id="copy")
+        assert [row.verdict for row in queries.incidents(session, run=copy)] == [None]
 
 
 def test_a_parquet_file_of_somebody_else_is_refused(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
