@@ -49,7 +49,13 @@ def add_steps(
 
 def add_story(session: Session, run: Run, told: Mapping[str, Any]) -> None:
     """An incident, the order about it, what it skipped, and an event."""
-    values: dict[str, Any] = {"kind": "loss_spike", "state": "closed", "signal": "loss", "onset_step": 3, "detected_step": 4}
+    values: dict[str, Any] = {
+        "kind": "loss_spike",
+        "state": "closed",
+        "signal": "loss",
+        "onset_step": 3,
+        "detected_step": 4,
+    }
     commands.save_incident(
         session, run=run, number=1, segment=0, now=NOW, score=8.5, outcome=None, details=dict(told), **values
     )

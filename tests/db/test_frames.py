@@ -64,7 +64,10 @@ def test_dtypes_do_not_depend_on_what_is_there(sqlite_engine: sa.Engine) -> None
         found = frames.incidents(session, run=told)
         every = frames.runs(session)
     assert found.dtypes[["onset_step", "end_step", "opened_at", "kind"]].tolist() == ["int64", "Int64", TIME, "str"]
-    assert every.loc["told", ["steps_consumed", "steps_effective"]].tolist() == [4, 4]
+    assert every[["steps_consumed", "steps_effective"]].to_dict("index")["told"] == {
+        "steps_consumed": 4,
+        "steps_effective": 4,
+    }
     assert every.dtypes["finished_at"] == TIME
 
 
