@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from db import queries
 from db.engine import reading, writing
-from db.lineage import Stretch
+from db.lineage import Line, Stretch
 from tests.db.seed import add_run, add_segment, add_steps
 
 
@@ -48,6 +48,18 @@ def test_steps_on_discarded_branches_are_consumed_but_not_effective(forked: sa.E
     with reading(forked) as session:
         run = queries.runs(session)[0]
         assert queries.step_counts(session, run=run) == queries.StepCounts(consumed=250, effective=200)
+
+
+def test_all_branches_are_one_question_each(forked: sa.Engine) -> None:
+    with reading(forked) as session:
+        run = queries.runs(session)[0]
+        told = {line: queries.stretches(session, run=run, line=line) for line in Line}
+        assert told[Line.LIVE] == [Stretch(0, 0, 100), Stretch(1, 100, None)]
+        assert told[Line.DISCARDED] == [Stretch(0, 100, 150)]
+        assert told[Line.ALL] == [Stretch(0, 0, None), Stretch(1, 0, None)]
+        assert queries.tree(session, run=run) == {None: [0], 0: [1]}
+        left = queries.series(session, run=run, stretches=told[Line.DISCARDED], metric="loss")
+        assert (left.first_step, left.last[-1]) == (list(range(100, 150)), 149.0)
 
 
 def test_one_step_spikes_are_in_the_buckets(engine: sa.Engine) -> None:
