@@ -3,18 +3,24 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import sqlalchemy as sa
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from sqlalchemy.orm import Session
 
 from db.engine import create_engine
 from lossguard.protocol import API
 from monitor import problems
 from monitor.access import Attempts
+from monitor.desk import Desks
 from monitor.headers import Headers
+from monitor.ingest import Receipt, take_report
+from monitor.intake import Intake
 from monitor.limits import Limits
 from monitor.routes import audit, health, orders, runs, series
+from monitor.schemas import ReportIn
 from monitor.settings import Settings
 from monitor.telemetry import Counters, RunsCollector
 
@@ -44,7 +50,15 @@ def create_app(
     app.add_middleware(Limits, settings=settings)
     app.add_middleware(Headers)
     app.state.attempts = Attempts()
+    app.state.desks = Desks()
+    app.state.intake = Intake(engine, partial(_take_report, settings, clock, app.state.desks))
     for router in (runs.router, series.router, orders.router, audit.router):
         app.include_router(router, prefix=API)
     app.include_router(health.router)
     return app
+
+
+def _take_report(
+    settings: Settings, clock: Callable[[], float], desks: Desks, session: Session, run_id: str, report: ReportIn
+) -> Receipt:
+    return take_report(session, run_id, report, now=clock(), desks=desks, max_metrics=settings.max_metrics)
