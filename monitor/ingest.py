@@ -11,7 +11,7 @@ from db import commands, queries, step_rows
 from db.columns import Numbers
 from db.models import Order, Run, Segment
 from db.rollups import TooManyMetrics
-from lossguard.protocol import OrderState, RunState
+from lossguard.protocol import PROBE, OrderState, RunState
 from monitor import watching
 from monitor.columns import decode, rows
 from monitor.desk import Desk, Desks
@@ -139,7 +139,8 @@ def _without(known: set[int], given: Fresh) -> Fresh:
 
 def _watch(session: Session, desk: Desk, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> None:
     run, restorable = desk.run, report.restorable_steps
-    events = [event for event in report.events if _record_event(session, run, segment, event)]
+    new = [event for event in report.events if _record_event(session, run, segment, event)]
+    events = [event for event in new if event.kind != PROBE]  # a look at the model changes nothing
     if restorable is not None:
         run.restorable_steps = restorable
     before = segment.last_step

@@ -3,14 +3,14 @@
 Why: a collector keeps what it knows of a run between two reports. The revision tells whether anybody else has touched
 the run meanwhile; and the state of the detection need not be written with every step, when it says which it has seen.
 
-Revision: 0007, after 0004
+Revision: 0007, after 0005
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0007"
-down_revision = "0004"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
