@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 from fastapi import FastAPI
@@ -19,10 +20,20 @@ from monitor.headers import Headers
 from monitor.ingest import Receipt, take_report
 from monitor.intake import Intake
 from monitor.limits import Limits
+from monitor.logs import Requests
 from monitor.routes import audit, health, orders, runs, series
 from monitor.schemas import ReportIn
 from monitor.settings import Settings
 from monitor.telemetry import Counters, RunsCollector
+
+
+class Collector(FastAPI):
+    """With the shape of errors in its description."""
+
+    def openapi(self) -> dict[str, Any]:
+        description = super().openapi()
+        description["components"]["schemas"]["Problem"] = problems.SCHEMA
+        return description
 
 
 def create_app(
@@ -43,12 +54,15 @@ def create_app(
         engine.dispose()
 
     # The description is served by routes of our own, which ask for a token as all others do.
-    app = FastAPI(title="Lossguard collector", version="1", lifespan=lifespan, openapi_url=None)
+    app = Collector(
+        title="Lossguard collector", version="1", lifespan=lifespan, openapi_url=None, responses=problems.RESPONSES
+    )
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
     app.state.registry, app.state.counters = registry, Counters(registry)
     problems.install(app)
     app.add_middleware(Limits, settings=settings)
     app.add_middleware(Headers)
+    app.add_middleware(Requests)
     app.state.attempts = Attempts()
     app.state.desks = Desks()
     app.state.intake = Intake(engine, partial(_take_report, settings, clock, app.state.desks))
