@@ -3,19 +3,21 @@
 python -m db upgrade     make the database, or bring it to the newest schema
 python -m db check       tell whether the database fits the code (exit 1 when it does not)
 python -m db prune --days 90 [--dry-run]     delete the runs that ended so long ago, with all that belongs to them
+python -m db backup -o FILE     copy a SQLite store while collectors write to it
 
 The database is LOSSGUARD_DATABASE_URL, or --url; by default sqlite:///.lossguard/lossguard.db.
 """
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import sqlalchemy as sa
 import typer
 from alembic.util.exc import CommandError
 
-from db import access, commands, migrate, queries
+from db import access, backup, commands, migrate, queries
 from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine, first_line, reading, shown, writing
 from lossguard.protocol import RunState
 
@@ -77,6 +79,20 @@ def _prune(engine: sa.Engine, days: float, dry_run: bool) -> list[str]:
             commands.delete_run(session, run=run)
     verb = "would delete" if dry_run else "deleted"
     return [f"{verb} {run_id} ({project}, {state})" for run_id, project, state in old] or ["nothing is that old"]
+
+
+@app.command("backup")
+def back_up(
+    output: Annotated[Path, typer.Option("--output", "-o", help="the new file")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Copy a SQLite store while collectors write to it."""
+    try:
+        size = backup.backup(url, output)
+    except backup.CannotBackUp as error:
+        typer.echo(f"db: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{output}: {size:,} bytes; to restore it, stop the collectors and put it in the place of the store")
 
 
 if __name__ == "__main__":
