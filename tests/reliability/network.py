@@ -3,9 +3,9 @@
     python -m tests.reliability.network [--steps 3000] [--seed 0]
 
 A TCP proxy on loopback gives every connection a fault of its own: cut in the middle of a request or of an answer (also
-after the collector has stored it), slow, by a few bytes at a time, or silent for good. A run is logged through it with
-the SDK. The last line of output is one JSON object; exit 0 only if every step arrived once, with its value, and no call
-of `run.log` waited for the network.
+after the collector has stored it), slow, by a few bytes at a time, or silent for good; and every one is cut at last. A
+run is logged through it with the SDK. The last line of output is one JSON object; exit 0 only if every step arrived
+once, with its value, and no call of `run.log` waited for the network.
 """
 
 import argparse
@@ -73,13 +73,15 @@ class Network:
                 return  # closed
             fault = Fault.NONE if self.calm else self._random.choice(self._faults)
             self.befallen[fault] += 1
-            _Connection(client, self._port, fault, self._random.randrange(20, 3_000)).start()
+            reach = self._random.randrange(20, 3_000)
+            _Connection(client, self._port, fault, reach, life=10**9 if self.calm else 5 * reach).start()
 
 
 class _Connection:
-    def __init__(self, client: socket.socket, port: int, fault: Fault, reach: int) -> None:
-        """`reach`: bytes after which a connection that is to be cut is cut."""
+    def __init__(self, client: socket.socket, port: int, fault: Fault, reach: int, life: int) -> None:
+        """`reach`: bytes after which a connection that is to be cut is cut; `life`: after which any other is."""
         self._client, self._fault, self._reach = client, fault, reach
+        self._life = reach if fault is Fault.CUT_REQUEST else life
         self._server = socket.create_connection(("127.0.0.1", port))
 
     def start(self) -> None:
@@ -103,8 +105,8 @@ class _Connection:
     def _requests(self) -> None:
         carried = 0
         while data := self._client.recv(65_536):
-            if self._fault is Fault.CUT_REQUEST and carried + len(data) > self._reach:
-                self._server.sendall(data[: self._reach - carried])
+            if carried + len(data) > self._life:
+                self._server.sendall(data[: self._life - carried])
                 return
             carried += len(data)
             if self._fault is Fault.SLOW:
