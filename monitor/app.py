@@ -21,7 +21,7 @@ from monitor.ingest import Receipt, take_report
 from monitor.intake import Intake
 from monitor.limits import Limits
 from monitor.logs import Requests
-from monitor.routes import audit, health, orders, runs, series
+from monitor.routes import audit, export, health, orders, runs, series
 from monitor.schemas import ReportIn
 from monitor.settings import Settings
 from monitor.telemetry import Counters, RunsCollector
@@ -66,7 +66,7 @@ def create_app(
     app.state.attempts = Attempts()
     app.state.desks = Desks()
     app.state.intake = Intake(engine, partial(_take_report, settings, clock, app.state.desks))
-    for router in (runs.router, series.router, orders.router, audit.router):
+    for router in (runs.router, series.router, export.router, orders.router, audit.router):
         app.include_router(router, prefix=API)
     app.include_router(health.router)
     return app
