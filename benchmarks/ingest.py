@@ -3,7 +3,7 @@
     python -m benchmarks.ingest [--reports 300] [--peers]
 
 A real collector process with a new store; this process posts reports of 1,000 steps with 8 metrics, encoded before, on
-one kept connection a run. First one run, then four at once. --peers measures mlflow's server and trackio in the same run.
+one kept connection a run. First one run, then four at once. --peers measures mlflow's server and trackio beside it.
 """
 
 import argparse
