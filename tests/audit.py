@@ -21,11 +21,7 @@ def verdict(report: dict[str, Any]) -> tuple[int, list[str]]:
     """(exit code, sentences) of what pip-audit found; what it passed over is not clean."""
     packages = report["dependencies"]
     passed_over = [package for package in packages if "skip_reason" in package]
-    known = [
-        f"{package['name']} {package['version']}: {found['id']}, mended in {', '.join(found['fix_versions']) or 'none yet'}"
-        for package in packages
-        for found in package.get("vulns", [])
-    ]
+    known = [_told(package, found) for package in packages for found in package.get("vulns", [])]
     if passed_over and len(passed_over) == len(packages):
         reason = passed_over[0]["skip_reason"]
         return UNKNOWN, [f"the advisories cannot be reached from here, so nothing was checked ({reason})"]
@@ -35,6 +31,11 @@ def verdict(report: dict[str, Any]) -> tuple[int, list[str]]:
     if any(package.get("vulns") for package in packages):
         return KNOWN, [*known, checked]
     return (UNKNOWN if passed_over else CLEAN), [*known, f"{checked}; nothing is known of them"]
+
+
+def _told(package: dict[str, Any], found: dict[str, Any]) -> str:
+    mended = ", ".join(found["fix_versions"]) or "no version yet"
+    return f"{package['name']} {package['version']}: {found['id']}, mended in {mended}"
 
 
 def installed() -> list[str]:
@@ -48,13 +49,13 @@ def pip_audit(folder: Path, packages: list[str]) -> dict[str, Any]:
     """What it says of these packages. Raises RuntimeError when it says nothing."""
     (folder / "packages").write_text("\n".join(packages))
     venv.create(folder / "venv", with_pip=True)
-    python = folder / "venv/bin/python"
+    python = str(folder / "venv/bin/python")
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pip-audit"]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode != 0:
         raise RuntimeError(f"pip-audit cannot be installed here: {_last_line(made.stderr)}")
     options = ["--no-deps", "--disable-pip", "--progress-spinner=off", "--format=json"]
-    command = [python, "-m", "pip_audit", "--requirement", folder / "packages", *options]
+    command = [python, "-m", "pip_audit", "--requirement", str(folder / "packages"), *options]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         report: dict[str, Any] = json.loads(ran.stdout)
