@@ -73,6 +73,10 @@ CAN_ROLL_BACK = "rollback"
 """Capability that a run names at its start when it obeys orders; orders go only to runs that do."""
 
 
+PROBE = "probe"
+"""Kind of an event that is no change: the next-token distribution of a prompt (see lossguard.probe)."""
+
+
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 

@@ -1,10 +1,11 @@
 """The bodies of the protocol, as OpenAPI shows them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from lossguard.protocol import Cause, SegmentReason
+from lossguard.probe import Probe
+from lossguard.protocol import PROBE, Cause, SegmentReason
 
 MAX_DEPTH, MAX_NODES = 16, 20_000
 
@@ -80,6 +81,13 @@ class EventIn(Body):
     time: Seconds
     kind: Annotated[Name, StringConstraints(max_length=64)]
     details: Json = {}
+
+    @model_validator(mode="after")
+    def well_formed(self) -> Self:
+        """A probe has a form of its own (lossguard.probe); the details of any other event are free."""
+        if self.kind == PROBE:
+            Probe.from_details(self.details)
+        return self
 
 
 class ReportIn(Body):
