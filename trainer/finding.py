@@ -85,21 +85,21 @@ def sentence(finding: Finding, earlier: int | None) -> str:
     same, before = f"the state of step {finding.first}", f"that of step {earlier}"
     match finding.cause:
         case Cause.HARDWARE:
-            where = (
-                "" if finding.departed_at is None else f"; the replay leaves the record at step {finding.departed_at}"
-            )
-            return f"Hardware, or something else that passed: {same} with the same batches does not do it again{where}."
+            left = f"; the replay leaves the record at step {finding.departed_at}"
+            told = f"Hardware, or something else that passed: {same} with the same batches does not do it again"
+            return f"{told}{'' if finding.departed_at is None else left}."
         case Cause.DATA:
             return f"The data: the same batches do it from {same} and from {before}, other batches from neither."
         case Cause.STATE:
-            rest = "." if earlier is None else f"; {before} does it with none. Do not go back to that checkpoint."
-            return f"The state: {same} does it with other batches too{rest}"
+            return f"The state: {same} does it with other batches too, {before} with none. Do not go back to the first."
         case Cause.DATA_X_STATE:
             return f"These batches in this state: {same} does it with no others, and {before} not even with these."
-    does = [f"step {arm.checkpoint} with {arm.batches} batches" for arm in finding.arms if arm.reproduced]
     if earlier is None:
-        return "Undetermined: there is no earlier checkpoint to tell the batches from the state."
-    return f"Undetermined: the arms contradict each other (it is done by {', and by '.join(does) or 'none'})."
+        return f"Undetermined: {same} does it again, and no earlier checkpoint is left to compare it with."
+    if all(arm.reproduced for arm in finding.arms):
+        return "Undetermined: every state does it with any batches. Either all are damaged, or it is the recipe."
+    does = " and ".join(f"step {arm.checkpoint} with {arm.batches} batches" for arm in finding.arms if arm.reproduced)
+    return f"Undetermined: the outcomes contradict each other, it is done by {does} alone."
 
 
 def too_small(excess: float, tolerance: float) -> str:

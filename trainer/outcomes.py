@@ -13,7 +13,6 @@ from itertools import pairwise
 from lossguard.protocol import Cause
 from trainer.record import Row
 
-SIGNALS = ("loss", "grad_norm", "log_z")
 SDS = 6.0
 """Standard deviations of the step-to-step noise that a clean step stays within."""
 SHARE = 0.25
@@ -41,10 +40,9 @@ CAUSES: dict[Outcomes, Cause] = {
     Outcomes(False, False, None, None): Cause.HARDWARE,
     Outcomes(True, False, True, False): Cause.DATA,
     Outcomes(True, True, False, False): Cause.STATE,
-    Outcomes(True, True, None, None): Cause.STATE,
     Outcomes(True, False, False, False): Cause.DATA_X_STATE,
 }
-"""Whatever is not in here contradicts itself (the batches do it, and so does the state, ..) or shows too little."""
+"""Whatever is not in here contradicts itself (the batches do it, and so does the state, ..) or has no clean arm."""
 
 
 def cause_of(outcomes: Outcomes) -> Cause:
@@ -70,7 +68,7 @@ class Reference:
 
     def excess(self, step: int, row: Row) -> float:
         """How far above it (loss) or from it (the others) a row is; infinite where one of its numbers is not finite."""
-        if not all(math.isfinite(row.value(name)) for name in SIGNALS):
+        if not row.finite:
             return math.inf
         beyond = row.value(self.signal) - self.expected(step)
         return beyond if self.signal == "loss" else abs(beyond)
@@ -107,7 +105,7 @@ def departure(recorded: Sequence[Row], replayed: Sequence[Row], repeat: float) -
 
 
 def off(was: Row, now: Row) -> float:
-    """How far apart two losses are; 0 where neither is finite, infinite where one is not."""
-    if math.isfinite(was.loss) and math.isfinite(now.loss):
+    """How far apart two losses are; where a row is not finite, 0 if neither is, else infinite."""
+    if was.finite and now.finite:
         return abs(was.loss - now.loss)
-    return 0.0 if math.isfinite(was.loss) == math.isfinite(now.loss) else math.inf
+    return 0.0 if was.finite == now.finite else math.inf

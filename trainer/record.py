@@ -5,6 +5,7 @@ one segment, with the steps that it took from its ancestors.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,11 @@ class Row:
     loss: float
     grad_norm: float
     log_z: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether all three are."""
+        return all(map(math.isfinite, (self.loss, self.grad_norm, self.log_z)))
 
     def value(self, signal: str) -> float:
         number: float = getattr(self, signal)

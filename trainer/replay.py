@@ -30,6 +30,8 @@ DEPTH = 50
 """Steps that an earlier state lies before the same one, at least, where there is such a checkpoint."""
 TRIES = 3
 """Checkpoints that are tried for either state."""
+BEHIND = 50
+"""Batches behind the replayed ones that are looked at for culprits where none were skipped."""
 FEWEST = 8
 """Clean steps that a tolerance can be calibrated on."""
 
@@ -180,13 +182,14 @@ class Trial:
         )
 
     def find_culprits(self, finding: Finding) -> None:
-        """Bisect the window that was replayed, and what of the skipped one lies behind it."""
+        """Bisect the batches that were replayed together with what of the skipped window lies behind them."""
 
         def troubled(part: Sequence[int]) -> bool:
             return self._bad(self.state, self._train(self.state, [*part, *self.other[:TAIL]], self._is_bad))
 
-        skipped = self.record.skipped
-        window = self.same if skipped is None else [*self.same, *range(self.same[-1] + 1, skipped[1])]
+        behind = self.same[-1] + 1
+        end = behind + BEHIND if self.record.skipped is None else self.record.skipped[1]
+        window = [*self.same, *range(behind, end)]
         shown = next(place for place, row in enumerate(self.arms[0].rows) if self._is_bad(self.state + place, row))
         first, end = bisect(window, troubled, first_end=shown + 1)
         finding.culprits = [(first, end)]
@@ -206,7 +209,5 @@ class Trial:
         source, _ = open_batches(recipe)
         batches = self.rerun.batches(FaultyBatches(source, self.rerun.faults, at_steps=self.rerun.faults_at_steps))
         model = self.rerun.model(self.state, self.record.checkpoints[self.state])
-        as_bytes = all(shard.dtype.itemsize == 1 for shard in source.windows.shards)
-        return [
-            excerpt(model, batches[index], as_bytes=as_bytes) for index in sorted({first, (first + end) // 2, end - 1})
-        ]
+        shown = sorted({first, (first + end) // 2, end - 1})
+        return [excerpt(model, batches[index], as_bytes=source.windows.bytewise) for index in shown]

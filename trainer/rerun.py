@@ -102,6 +102,5 @@ class Rerun:
         """Without end, so that no checkpoint is written at it; the schedule still ends where the run's does."""
         optimizer = replace(self.recipe.optimizer, decay_steps=self.recipe.optimizer.decay_steps or self.recipe.steps)
         checkpoint = CheckpointConfig(every=sys.maxsize)
-        return replace(
-            self.recipe, project=PROJECT, steps=steps, optimizer=optimizer, checkpoint=checkpoint, evaluate_every=0
-        )
+        quiet: dict[str, Any] = {"project": PROJECT, "evaluate_every": 0, "probe_every": 0}
+        return replace(self.recipe, steps=steps, optimizer=optimizer, checkpoint=checkpoint, **quiet)
