@@ -80,14 +80,7 @@ def test_a_state_that_the_batches_before_it_have_spoilt_is_traced_to_them(tmp_pa
     assert (finding.cause, finding.first, finding.culprits) == (Cause.DATA, 100, [(112, 128)])
 
 
-def test_the_excerpts_are_the_batches_as_the_run_met_them(tmp_path: Path) -> None:
-    trained(tmp_path, "corrupted_batches@130x1")
-    (excerpt,) = replayed(tmp_path, "130:130").excerpts
-    assert (excerpt.batch, excerpt.row in range(4)) == (130, True)
-    assert sorted(excerpt.inputs) != sorted(excerpt.targets)
-    assert set(excerpt.inputs) <= set("0123456789 bottlesfrnhwa,.\n")
-
-
+@pytest.mark.slow
 def test_a_replay_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     trained(tmp_path, "nan_gradient@130")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -95,6 +88,7 @@ def test_a_replay_leaves_the_run_as_it_was(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_without_an_earlier_checkpoint_batches_are_not_told_from_the_state(tmp_path: Path) -> None:
     trained(tmp_path, "random_targets@130x6")
     for place in (tmp_path / "trainer" / "r" / "checkpoints").glob("step-*"):
@@ -105,6 +99,7 @@ def test_without_an_earlier_checkpoint_batches_are_not_told_from_the_state(tmp_p
     assert "no earlier checkpoint is left" in finding.sentence
 
 
+@pytest.mark.slow
 def test_a_trouble_that_clean_steps_have_too_is_left_undetermined(tmp_path: Path) -> None:
     trained(tmp_path)
     finding = replayed(tmp_path, "130:131")
@@ -112,12 +107,17 @@ def test_a_trouble_that_clean_steps_have_too_is_left_undetermined(tmp_path: Path
     assert "too small to tell" in finding.sentence
 
 
-def test_a_fault_that_was_placed_by_its_step_is_met_again_where_it_was(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_batches_are_as_the_run_met_them_also_where_a_fault_was_placed_by_its_step(tmp_path: Path) -> None:
     """As in a drill, where batches were skipped before."""
     job = Job(directory=tmp_path, run_id="r", mode="offline", quiet=True, faults_at_steps=True)
-    faults = [parse_fault("random_targets@130x2")]
+    faults = [parse_fault("corrupted_batches@130x1")]
     train(recipe(tmp_path), replace(job, faults=faults, skips=[lossguard.Skip(50, 60)]))
-    assert replayed(tmp_path, "130:131").culprits == [(140, 142)]
+    finding = replayed(tmp_path, "130:130")
+    (excerpt,) = finding.excerpts
+    assert (finding.culprits, excerpt.batch) == ([(140, 141)], 140)
+    assert sorted(excerpt.inputs) != sorted(excerpt.targets)
+    assert set(excerpt.inputs) <= set("0123456789 bottlesfrnhwa,.\n")
 
 
 MISTAKES = {
@@ -133,19 +133,26 @@ MISTAKES = {
 }
 
 
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("short")
+    train(replace(recipe(folder), steps=5), Job(directory=folder, run_id="r", mode="offline", quiet=True))
+    return folder
+
+
 @pytest.mark.parametrize("sentence", MISTAKES)
 def test_what_cannot_be_replayed_is_told_in_one_sentence_with_exit_code_2(
-    tmp_path: Path, sentence: str, monkeypatch: pytest.MonkeyPatch
+    short_run: Path, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("LOSSGUARD_URL", "LOSSGUARD_DIR"):
         monkeypatch.delenv(name, raising=False)
-    train(replace(recipe(tmp_path), steps=5), Job(directory=tmp_path, run_id="r", mode="offline", quiet=True))
-    done = CliRunner().invoke(app, ["replay", *MISTAKES[sentence], "--out", str(tmp_path)])
+    done = CliRunner().invoke(app, ["replay", *MISTAKES[sentence], "--out", str(short_run)])
     assert (done.exit_code, done.stdout) == (2, "")
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_gone_and_data_that_is_gone_are_said_so(tmp_path: Path) -> None:
     trained(tmp_path, "nan_gradient@130")
     text = tmp_path / "text.txt"
