@@ -10,6 +10,7 @@ from lossguard.collector import Collector
 from lossguard.errors import CollectorError, Rejected, Unauthorised, UnknownRun
 from lossguard.settings import Settings
 from trainer.errors import UserMistake
+from trainer.record import SIGNALS
 
 NAME = re.compile(r"(?P<run>[A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:/(?P<number>[1-9]\d{0,8}))?")
 AT = re.compile(r"(\d+):(\d+)")
@@ -77,7 +78,7 @@ def look_up(collector: Collector, run_id: str, number: int) -> Case:
         number=number,
         onset=incident["onset_step"],
         detected=incident["detected_step"],
-        signal=incident["signal"],
+        signal=incident["signal"] if incident["signal"] in SIGNALS else "loss",
         segment=segments[incident["segment"]],
     )
 

@@ -6,7 +6,7 @@ same, other} batches.
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -63,8 +63,8 @@ class Reference:
     def expected(self, step: int) -> float:
         """The median around the step; past the onset, that of the last clean steps."""
         middle = min(step, self.onset - 1 - NEAR)
-        near = range(middle - NEAR, middle + NEAR + 1)
-        return statistics.median(self.rows[each].value(self.signal) for each in near if each in self.rows)
+        near = _finite(self.rows, range(middle - NEAR, middle + NEAR + 1), self.signal)
+        return statistics.median(near) if near else self.expected(self.onset)
 
     def excess(self, step: int, row: Row) -> float:
         """How far above it (loss) or from it (the others) a row is; infinite where one of its numbers is not finite."""
@@ -90,10 +90,14 @@ def reference(rows: Mapping[int, Row], *, first: int, onset: int, signal: str, r
 
     The noise is that of the differences between neighbours, so that a loss that falls is not taken for a noisy one.
     """
-    clean = [rows[step].value(signal) for step in range(first, onset) if step in rows]
+    clean = _finite(rows, range(first, onset), signal)
     jumps = [abs(after - before) for before, after in pairwise(clean)]
     noise = 1.4826 * statistics.median(jumps) / math.sqrt(2.0)
     return Reference(rows, onset, signal, max(SDS * noise, 2.0 * repeat, 1e-3 * abs(statistics.median(clean))))
+
+
+def _finite(rows: Mapping[int, Row], steps: Iterable[int], signal: str) -> list[float]:
+    return [rows[step].value(signal) for step in steps if step in rows and rows[step].finite]
 
 
 def departure(recorded: Sequence[Row], replayed: Sequence[Row], repeat: float) -> int | None:

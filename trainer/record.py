@@ -7,6 +7,7 @@ one segment, with the steps that it took from its ancestors.
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lossguard.protocol import SegmentReason, decode_number
 from lossguard.spool import spools_in
 from trainer.errors import UserMistake
 
+SIGNALS = ("loss", "grad_norm", "log_z")
 WENT_BACK = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
 
 
@@ -30,7 +32,7 @@ class Row:
     @property
     def finite(self) -> bool:
         """Whether all three are."""
-        return all(map(math.isfinite, (self.loss, self.grad_norm, self.log_z)))
+        return all(math.isfinite(self.value(signal)) for signal in SIGNALS)
 
     def value(self, signal: str) -> float:
         number: float = getattr(self, signal)
@@ -75,18 +77,31 @@ def read_record(folder: Path, *, key: str | None = None, step: int) -> Record:
     rows: dict[int, Row] = {}
     first_batches: dict[int, int] = {}
     for segment in segments[: last + 1]:
-        rows = {step: row for step, row in rows.items() if step < segment.fork_step} | segment.rows
-        for step, row in segment.rows.items():
-            first_batches.setdefault(step, row.batch)
+        rows = {each: row for each, row in rows.items() if each < segment.fork_step} | segment.rows
+        for each, row in segment.rows.items():
+            first_batches.setdefault(each, row.batch)
+    rows = _unbroken(rows, step)
+    first = min(rows)
+    checkpoints = _checkpoints(folder / "checkpoints", segments[last + 1 :])
     left = _left(segments[last + 1 :])
     return Record(
         folder=folder,
         config=segments[last].config,
         rows=rows,
         first_batches=first_batches,
-        checkpoints=_checkpoints(folder / "checkpoints", segments[last + 1 :]),
+        checkpoints={each: path for each, path in checkpoints.items() if each >= first},
         skipped=None if left is None else left.skipped,
     )
+
+
+def _unbroken(rows: Mapping[int, Row], step: int) -> dict[int, Row]:
+    """The rows around `step` without a gap: what was recorded by another spool that is gone cannot be replayed."""
+    first = last = step
+    while first - 1 in rows:
+        first -= 1
+    while last + 1 in rows:
+        last += 1
+    return {each: rows[each] for each in range(first, last + 1)}
 
 
 def _segments(spools: Iterable[Path]) -> Iterator[Segment]:
@@ -110,7 +125,8 @@ def _lines(spool: Path) -> Iterator[dict[str, Any]]:
     with spool.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):  # a torn one is none
-                yield json.loads(line)
+                with suppress(ValueError):  # damaged by the disk: a gap, from which on the steps can be used again
+                    yield json.loads(line)
 
 
 def _opened(key: str, line: Mapping[str, Any], config: Mapping[str, Any]) -> Segment:
@@ -121,7 +137,7 @@ def _opened(key: str, line: Mapping[str, Any], config: Mapping[str, Any]) -> Seg
 
 def _take(segment: Segment, line: Mapping[str, Any]) -> None:
     metrics = line["metrics"]
-    numbers = {name: decode_number(metrics.get(name)) for name in ("loss", "grad_norm", "log_z")}
+    numbers = {name: decode_number(metrics.get(name)) for name in SIGNALS}
     if "batch_index" in metrics and None not in numbers.values():
         segment.rows[line["step"]] = Row(batch=int(metrics["batch_index"]), **numbers)  # type: ignore[arg-type]
 

@@ -85,12 +85,14 @@ class Trial:
 
     def judge(self) -> Finding:
         """Calibrate, run the arms, decide."""
-        if self.case.onset < FEWEST:
+        onset, recorded_from = self.case.onset, min(self.record.rows)
+        if onset - recorded_from < FEWEST:
             raise UserMistake(
-                f"The trouble began at step {self.case.onset}: a replay is judged by {FEWEST} clean steps before it."
+                f"The trouble began at step {onset}, and the steps are recorded from {recorded_from} on: "
+                f"a replay is judged by {FEWEST} clean steps before it."
             )
         earlier, self.other, calibration, repeat = self._calibrate()
-        since = max(0, self.case.onset - 2 * DEPTH) if earlier is None else earlier
+        since = max(recorded_from, min(onset - 2 * DEPTH, onset if earlier is None else earlier))
         self.near, excess = self._reference(since, repeat)
         if excess <= self.near.tolerance:
             return self._finding(Cause.UNDETERMINED, too_small(excess, self.near.tolerance), repeat)
@@ -113,7 +115,9 @@ class Trial:
         wanted = [rows[step].batch for step in range(older, self.last + 1)]
         again = self._bad(older, self._train(older, wanted, self._is_bad))
         self.tell(f"the run trained again from step {older} on {'gets there too' if again else 'does not get there'}")
-        if not again and finding.cause is Cause.STATE:
+        if again:
+            finding.sentence += f" It comes from before step {self.state}: the run trained again gets there too."
+        elif finding.cause is Cause.STATE:
             finding.sentence += f" It was damaged between step {older} and step {self.state}."
         return again
 

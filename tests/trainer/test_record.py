@@ -86,6 +86,13 @@ def test_a_step_that_was_not_recorded_is_said_so(tmp_path: Path, key: str | None
         read_record(tmp_path, key=key, step=step)
 
 
+def test_steps_and_checkpoints_before_a_gap_are_left_out(tmp_path: Path) -> None:
+    spool(tmp_path, "1", segment(0, 0, "start"), *[line(step, step) for step in (0, 1, 2, 4, 5, 6)])
+    saved(tmp_path / "checkpoints", 0, 2, 3, 4, 6)
+    record = read_record(tmp_path, step=5)
+    assert (sorted(record.rows), sorted(record.checkpoints)) == ([4, 5, 6], [4, 6])
+
+
 def test_a_run_that_logs_no_log_z_cannot_be_judged_and_says_that_its_steps_are_not_there(tmp_path: Path) -> None:
     short = line(0, 0)
     del short["metrics"]["log_z"]
