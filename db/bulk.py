@@ -1,6 +1,6 @@
 """Many rows at once and short questions asked all the time, past the ORM: by the driver, at a tenth of the cost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -14,7 +14,8 @@ FEW = 8
 
 def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, Any]) -> None:
     """Insert rows given as columns: lists of equal length, or one value for all rows. JSON columns hold text."""
-    session.flush()
+    if session.new:  # rows that these refer to; changes of others can wait, and are then written together
+        session.flush()
     length = next(len(column) for column in columns.values() if isinstance(column, list))
     lists = [column if isinstance(column, list) else repeat(column, length) for column in columns.values()]
     names, rows = list(columns), list(zip(*lists, strict=False))
@@ -24,7 +25,8 @@ def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, An
         return
     marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(names))
     into = f"{table.__tablename__} ({', '.join(quoted(names))})"
-    connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({marks})", rows)
+    # one row alone is no "many": psycopg would open a pipeline for it
+    connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({marks})", rows if length > 1 else rows[0])
 
 
 def read(session: Session, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -33,6 +35,20 @@ def read(session: Session, statement: str, values: tuple[Any, ...]) -> list[tupl
     if connection.dialect.name == "postgresql":
         statement = statement.replace("?", "%s")
     return list(connection.exec_driver_sql(statement, values).cursor.fetchall())
+
+
+PART = 2_000
+"""Rows that `parts` hands on at a time."""
+
+
+def parts(session: Session, statement: str, values: tuple[Any, ...]) -> Iterator[Sequence[Any]]:
+    """The same rows, PART at a time."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        statement = statement.replace("?", "%s")
+    cursor = connection.exec_driver_sql(statement, values).cursor
+    while rows := cursor.fetchmany(PART):
+        yield rows
 
 
 def _copy(connection: sa.Connection, table: str, names: list[str], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -47,6 +63,6 @@ def _copy(connection: sa.Connection, table: str, names: list[str], rows: Sequenc
         raise sa.exc.DBAPIError.instance(statement, None, error, psycopg.Error) from error
 
 
-def quoted(names: Sequence[str]) -> list[str]:
+def quoted(names: Iterable[str]) -> list[str]:
     """Column names as both databases take them, whatever they mean to either."""
     return [f'"{name}"' for name in names]

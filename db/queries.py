@@ -7,7 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.lineage import Stretch, discarded, live_line
+from db import lineage
+from db.lineage import Line, Stretch, discarded, live_line
 from db.models import (
     DetectorSnapshot,
     Event,
@@ -49,9 +50,25 @@ def segments(session: Session, *, run: Run) -> Sequence[Segment]:
     return session.scalars(sa.select(Segment).where(Segment.run_pk == run.pk).order_by(Segment.number)).all()
 
 
+def newest_segment(session: Session, *, run: Run) -> Segment | None:
+    """The segment that was opened last, of those whose place in the tree is known."""
+    found = sa.select(Segment).where(Segment.run_pk == run.pk, Segment.fork_step.is_not(None))
+    return session.scalar(found.order_by(Segment.opened_at.desc(), Segment.number.desc()).limit(1))
+
+
 def live(session: Session, *, run: Run) -> list[Stretch]:
     """The live line: the path from the root to the newest segment, oldest stretch first."""
     return live_line(segments(session, run=run))
+
+
+def stretches(session: Session, *, run: Run, line: Line | int) -> list[Stretch]:
+    """The live line, what was discarded, both, or one whole segment by its number."""
+    return lineage.stretches(segments(session, run=run), line)
+
+
+def tree(session: Session, *, run: Run) -> dict[int | None, list[int]]:
+    """Parent -> the segments that forked off it; None -> the roots."""
+    return lineage.tree(segments(session, run=run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +179,11 @@ def _probes_of(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
     return (Event.run_pk == run.pk, Event.kind == PROBE, Event.step.is_not(None))
 
 
-def watch_state(session: Session, *, run: Run) -> dict[str, Any] | None:
-    return session.scalar(sa.select(WatchState.state).where(WatchState.run_pk == run.pk))
+def watch_state(session: Session, *, run: Run) -> WatchState | None:
+    """Where the detection of the run stood when it was last written down."""
+    return session.scalar(
+        sa.select(WatchState).where(WatchState.run_pk == run.pk).execution_options(populate_existing=True)
+    )
 
 
 def snapshot_before(session: Session, *, run: Run, step: int) -> tuple[int, dict[str, Any]] | None:

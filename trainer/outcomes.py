@@ -63,7 +63,7 @@ class Reference:
     def expected(self, step: int) -> float:
         """The median around the step; past the onset, that of the last clean steps."""
         middle = min(step, self.onset - 1 - NEAR)
-        near = _finite(self.rows, range(middle - NEAR, middle + NEAR + 1), self.signal)
+        near = finite(self.rows, range(middle - NEAR, middle + NEAR + 1), self.signal)
         return statistics.median(near) if near else self.expected(self.onset)
 
     def excess(self, step: int, row: Row) -> float:
@@ -90,13 +90,14 @@ def reference(rows: Mapping[int, Row], *, first: int, onset: int, signal: str, r
 
     The noise is that of the differences between neighbours, so that a loss that falls is not taken for a noisy one.
     """
-    clean = _finite(rows, range(first, onset), signal)
+    clean = finite(rows, range(first, onset), signal)
     jumps = [abs(after - before) for before, after in pairwise(clean)]
     noise = 1.4826 * statistics.median(jumps) / math.sqrt(2.0)
     return Reference(rows, onset, signal, max(SDS * noise, 2.0 * repeat, 1e-3 * abs(statistics.median(clean))))
 
 
-def _finite(rows: Mapping[int, Row], steps: Iterable[int], signal: str) -> list[float]:
+def finite(rows: Mapping[int, Row], steps: Iterable[int], signal: str) -> list[float]:
+    """The values of those of these steps that are recorded, and finite in all signals."""
     return [rows[step].value(signal) for step in steps if step in rows and rows[step].finite]
 
 

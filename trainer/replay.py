@@ -20,7 +20,7 @@ from trainer.errors import UserMistake
 from trainer.excerpts import Excerpt, excerpt
 from trainer.faults import FaultyBatches, parse_fault
 from trainer.finding import Arm, Finding, numbered, sentence, too_small
-from trainer.outcomes import Outcomes, Reference, cause_of, departure, off, reference
+from trainer.outcomes import NEAR, Outcomes, Reference, cause_of, departure, finite, off, reference
 from trainer.record import Record, Row
 from trainer.rerun import Rerun
 
@@ -86,10 +86,11 @@ class Trial:
     def judge(self) -> Finding:
         """Calibrate, run the arms, decide."""
         onset, recorded_from = self.case.onset, min(self.record.rows)
-        if onset - recorded_from < FEWEST:
+        clean = finite(self.record.rows, range(onset - 1 - 2 * NEAR, onset), "loss")
+        if len(clean) < FEWEST:
             raise UserMistake(
-                f"The trouble began at step {onset}, and the steps are recorded from {recorded_from} on: "
-                f"a replay is judged by {FEWEST} clean steps before it."
+                f"Of the {2 * NEAR + 1} steps before step {onset} only {len(clean)} are recorded and finite: "
+                f"a replay is judged by {FEWEST} clean steps before the trouble."
             )
         earlier, self.other, calibration, repeat = self._calibrate()
         since = max(recorded_from, min(onset - 2 * DEPTH, onset if earlier is None else earlier))

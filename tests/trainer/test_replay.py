@@ -127,7 +127,7 @@ MISTAKES = {
     "The steps '9-3' cannot be read": ["r", "--at", "9-3"],
     "There is no run 'other' in": ["other", "--at", "3:3"],
     "do not hold step 900": ["r", "--at", "3:900"],
-    "a replay is judged by 8 clean steps": ["r", "--at", "3:3"],
+    "only 3 are recorded and finite: a replay is judged by 8": ["r", "--at", "3:3"],
     "No collector answers at http://127.0.0.1:9": ["r/1", "--url", "http://127.0.0.1:9"],
     "url='nonsense' is not the address": ["r/1", "--url", "nonsense"],
 }
