@@ -185,6 +185,8 @@ def replay(
     For runs of one process. The token (LOSSGUARD_TOKEN) needs the scopes read and report.
     """
     try:
+        if int(os.environ.get("WORLD_SIZE") or "1") > 1:
+            raise UserMistake("A replay runs in one process: start it without torchrun.")
         case, collector = find_case(incident, at=at, url=url, directory=out)
         record = read_record(folder_of(out, case.run_id), key=case.segment, step=case.detected)
         finding = run_replay(case, record, tell=partial(print, file=sys.stderr))

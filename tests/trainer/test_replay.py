@@ -152,6 +152,12 @@ def test_what_cannot_be_replayed_is_told_in_one_sentence_with_exit_code_2(
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_replay_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = CliRunner().invoke(app, ["replay", "r", "--at", "3:3"])
+    assert (done.exit_code, done.stderr) == (2, "A replay runs in one process: start it without torchrun.\n")
+
+
 @pytest.mark.slow
 def test_a_checkpoint_that_is_gone_and_data_that_is_gone_are_said_so(tmp_path: Path) -> None:
     trained(tmp_path, "nan_gradient@130")
