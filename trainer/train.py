@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import nn
 
 import lossguard
+from lossguard.batches import Indexable
 from lossguard.torch import Checkpoints, Stateful, causal_lm_loss
 from trainer.config import Recipe
 from trainer.data import Batches, bytes_per_token, open_batches
@@ -50,6 +51,8 @@ class Job:
     """Batch ranges left out from the start, as after a rollback."""
     faults_at_steps: bool = False
     """See FaultyBatches: whether a fault in the data is placed by the step, also after batches were skipped."""
+    instead: Callable[[FaultyBatches], Indexable] | None = None
+    """Makes what is trained on of the run's batches: for a replay, which takes other ones at the same steps."""
     run: lossguard.Run | None = None
     """The run to report to, in place of one that `lossguard.init` begins."""
     accepts: Callable[[float, float], bool] | None = None
@@ -108,7 +111,8 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     console = Console(highlight=False, soft_wrap=True, quiet=job.quiet)
     with run, Display(recipe, run, guard, throughput=throughput, console=console) as display:
         finished_last = time.perf_counter()
-        for step, batch in guard.steps(batches, until=recipe.steps):
+        feed = batches if job.instead is None else job.instead(batches)
+        for step, batch in guard.steps(feed, until=recipe.steps):
             batch = batch.to(device)
             batches.reach(step + 1, guard.ledger.next_free(batch.index + 1))
             state_faults.begin(step, model, optimizer)
@@ -191,5 +195,6 @@ def describe(recipe: Recipe, job: Job) -> dict[str, object]:
     """The configuration that is recorded with the run. It alone names the planted faults."""
     return recipe.to_dict() | {
         "faults": [str(fault) for fault in job.faults],
+        "faults_at_steps": job.faults_at_steps,
         "skips": [[skip.skip_from, skip.skip_to] for skip in job.skips],
     }
