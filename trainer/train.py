@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import nn
 
 import lossguard
-from lossguard.torch import Checkpoints, Stateful, causal_lm_loss
+from lossguard.torch import Checkpoints, causal_lm_loss, over_ranks
 from trainer.config import Recipe
 from trainer.data import Batches, open_batches
 from trainer.display import Display
@@ -26,6 +27,7 @@ from trainer.faults import Fault, FaultyBatches, StateFaults
 from trainer.model import GPT, flops_per_token
 from trainer.objective import objective, own_inputs
 from trainer.origin import Origin
+from trainer.ranks import local_rank, part_of, position, spread
 from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
 
 
@@ -78,7 +80,11 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     batches = FaultyBatches(train_batches, job.faults, at_steps=job.faults_at_steps)
     state_faults = StateFaults(job.faults, recipe.seed)
     model = GPT(recipe.model).to(device)
+    network = spread(model, recipe.parallel)
     optimizer = build_optimizer(model, recipe.optimizer)
+    rank, _ = position()
+    if rank > 0:
+        torch.manual_seed(recipe.seed + rank)  # all have the same weights, and each its own dropout
 
     run = job.run or lossguard.init(
         recipe.project,
@@ -97,11 +103,11 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     for skip in job.skips:
         guard.ledger.add(skip)
 
-    console = Console(highlight=False, soft_wrap=True, quiet=job.quiet)
+    console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or rank > 0)
     with run, Display(recipe, run, guard, num_parameters=model.num_parameters(), console=console) as display:
         finished_last = time.perf_counter()
         for step, batch in guard.steps(batches, until=recipe.steps):
-            batch = batch.to(device)
+            batch = part_of(batch).to(device)
             batches.reach(step + 1, guard.ledger.next_free(batch.index + 1))
             state_faults.begin(step, model, optimizer)
             lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
@@ -109,11 +115,11 @@ def train(recipe: Recipe, job: Job) -> Outcome:
 
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 inputs_BT = own_inputs(model, batch.inputs_BT, recipe.objective.own_inputs)
-                logits_BTV = model(inputs_BT)
+                logits_BTV = network(inputs_BT)
             terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=recipe.optimizer.z_weight)
             terms.loss.backward()  # type: ignore[no-untyped-call]
-            state_faults.strike_gradients(model, optimizer)
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm or math.inf)
+            terms, grad_norm = over_ranks(terms, grad_norm)
             if job.accepts is None or job.accepts(terms.cross_entropy.item(), grad_norm.item()):
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -147,7 +153,7 @@ def evaluate(model: nn.Module, batches: Batches, num_batches: int, device: torch
     return total.item() / num_batches
 
 
-def open_checkpoints(folder: Path, recipe: Recipe, **objects: Stateful) -> Checkpoints:
+def open_checkpoints(folder: Path, recipe: Recipe, **objects: Any) -> Checkpoints:
     """Raises UserMistake for a folder that cannot hold them."""
     try:
         return Checkpoints(folder / "checkpoints", keep=recipe.checkpoint.keep, blocking=False, **objects)
@@ -159,7 +165,7 @@ def choose_device(name: str) -> torch.device:
     """Raises UserMistake for a GPU that is not there."""
     num_gpus = torch.cuda.device_count()
     if name == "auto":
-        return torch.device("cuda" if num_gpus else "cpu")
+        return torch.device("cuda", local_rank()) if num_gpus else torch.device("cpu")
     if name == "cpu":
         return torch.device("cpu")
     wanted = name.partition(":")[2] or "0"

@@ -2,6 +2,8 @@
 
 from lossguard.torch.checkpoints import Checkpoints
 from lossguard.torch.loss import LossTerms, causal_lm_loss
+from lossguard.torch.ranks import TorchRanks
+from lossguard.torch.reduce import over_ranks
 from lossguard.torch.stateful import Stateful
 
-__all__ = ["Checkpoints", "LossTerms", "Stateful", "causal_lm_loss"]
+__all__ = ["Checkpoints", "LossTerms", "Stateful", "TorchRanks", "causal_lm_loss", "over_ranks"]
