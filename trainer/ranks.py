@@ -30,8 +30,13 @@ def launched(device: str) -> Iterator[None]:
     if on_gpu:
         torch.cuda.set_device(local_rank())
     dist.init_process_group("nccl" if on_gpu else "gloo")
-    yield
-    dist.destroy_process_group()  # after an error the others may never come to this
+    try:
+        yield
+    except BaseException:
+        if not on_gpu:  # gloo waits for nobody; NCCL would, and the others may never come to this
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def local_rank() -> int:

@@ -88,6 +88,10 @@ class _SavePlanner(DefaultSavePlanner):
 
 
 class _LoadPlanner(DefaultLoadPlanner):
+    def set_up_planner(self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False) -> None:
+        """The inherited one makes None of what is no tensor."""
+        self.state_dict, self.metadata, self.is_coordinator = state_dict, metadata, is_coordinator
+
     def lookup_tensor(self, index: MetadataIndex) -> Tensor:
         piece: Piece = self.state_dict[index.fqn]
         return piece.local
