@@ -6,7 +6,8 @@ torch.distributed.
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -32,9 +33,12 @@ class Ranks:
     rank: int = 0
     size: int = 1
 
-    def name_run(self, run_id: str) -> str:
-        """Rank 0's `run_id`. The other ranks wait for it; rank 0 waits for nobody."""
-        return run_id
+    def name_run(self, given: str | None, otherwise: str) -> str:
+        """The id of a run: rank 0's `given` one, or that of this launch before it was restarted, or `otherwise`.
+
+        The other ranks wait for it; rank 0 waits for nobody.
+        """
+        return given or otherwise
 
     def gather(self, value: Any) -> list[Any]:
         """The `value` of every rank, in their order."""
@@ -50,6 +54,11 @@ class Ranks:
         Raises RanksError when a rank has left, or the ranks are at different steps.
         """
         return word
+
+    @contextmanager
+    def telling_who_left(self) -> Iterator[None]:
+        """A context for the loop: where its own collectives break because a process ended, RanksError says which."""
+        yield
 
     def together(self, action: Callable[..., T], *arguments: Any) -> T:
         """`action(*arguments)` on every rank: what fails on one fails on all.

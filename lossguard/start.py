@@ -55,10 +55,10 @@ def init(
         raise ConfigurationError(f"total_steps={total_steps!r:.100} must be a whole number of at least 0")
     ranks = present()
     settings = Settings.read(mode=mode, url=url, token=token, directory=directory, run_id=run_id, ranks=ranks)
-    id = settings.run_id or time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
+    new_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
+    id = ranks.name_run(settings.run_id, new_id)
     if not RUN_ID.fullmatch(id):
         raise ConfigurationError(f"run_id={id!r} must be 1 to 128 letters, digits, dots, dashes or underscores")
-    id = ranks.name_run(id)
     if settings.mode is Mode.OFF:
         return Run(id=id, rank=settings.rank, num_ranks=settings.num_ranks)
     registration = {

@@ -29,7 +29,7 @@ def launched(device: str) -> Iterator[None]:
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(local_rank())
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    _initialise("nccl" if on_gpu else "gloo")
     try:
         yield
     except BaseException:
@@ -37,6 +37,17 @@ def launched(device: str) -> Iterator[None]:
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
+
+
+def _initialise(backend: str) -> None:
+    """As `init_process_group(backend)`, but fit to be started again by `torchrun --max-restarts`.
+
+    torch 2.13 gives a new attempt the store of the one before, whose addresses gloo then tries in vain.
+    """
+    store, rank, size = next(dist.rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"trainer/{attempt}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def local_rank() -> int:

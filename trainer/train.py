@@ -104,7 +104,8 @@ def train(recipe: Recipe, job: Job) -> Outcome:
         guard.ledger.add(skip)
 
     console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or rank > 0)
-    with run, Display(recipe, run, guard, num_parameters=model.num_parameters(), console=console) as display:
+    showing = Display(recipe, run, guard, num_parameters=model.num_parameters(), console=console)
+    with run, guard.ranks.telling_who_left(), showing as display:
         finished_last = time.perf_counter()
         for step, batch in guard.steps(batches, until=recipe.steps):
             batch = part_of(batch).to(device)

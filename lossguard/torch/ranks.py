@@ -7,7 +7,8 @@ has long ended: the decision is the same on all ranks, and a step late.
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from itertools import count
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from lossguard.errors import ConfigurationError, RanksError
 from lossguard.ranks import Ranks, Word
@@ -40,18 +42,21 @@ class TorchRanks(Ranks):
         self._under_way: tuple[dist.Work, Tensor] | None = None
         self._processes: list[tuple[str, int]] = []  # host and process of each rank
 
-    def name_run(self, run_id: str) -> str:
-        """By the store, so that rank 0 may do this alone. Raises ConfigurationError when rank 0 does not."""
-        assert dist.group.WORLD is not None
-        store, key = dist.group.WORLD.get_group_store(), f"lossguard/run/{next(_num_runs)}"
+    def name_run(self, given: str | None, otherwise: str) -> str:
+        """By the store, so that rank 0 may do this alone. Raises ConfigurationError when rank 0 does not.
+
+        `torchrun --max-restarts` keeps the store, and so the id, when it starts the processes again.
+        """
+        store, key = _store(), f"lossguard/run/{next(_num_runs)}"
         if self.rank == 0:
-            store.set(key, run_id)
-            return run_id
+            if given is not None or not store.check([key]):
+                store.set(key, given or otherwise)
+            return str(store.get(key), "utf-8")
         try:
             store.wait([key], timedelta(seconds=min(60.0, self.timeout)))
         except RuntimeError as problem:
             raise ConfigurationError("rank 0 has not called lossguard.init: call it on every rank") from problem
-        return store.get(key).decode()
+        return str(store.get(key), "utf-8")
 
     def gather(self, value: Any) -> list[Any]:
         values: list[Any] = [None] * self.size
@@ -73,6 +78,15 @@ class TorchRanks(Ranks):
             assert now is not None
             return now
         return before or Word(word.step)
+
+    @contextmanager
+    def telling_who_left(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as problem:
+            if gone := self.gone():
+                raise self._left(gone) from problem
+            raise
 
     def gone(self) -> list[int]:
         """Ranks on this machine whose process has ended."""
@@ -108,11 +122,23 @@ class TorchRanks(Ranks):
         try:
             return call(*arguments, **options)
         except RuntimeError as problem:
-            names = ", ".join(f"rank {rank} (process {self._processes[rank][1]})" for rank in self.gone())
-            raise RanksError(
-                f"{names or 'a rank'} left, or has not answered in {self.timeout:g} s; the others cannot go on "
-                f"without it, so all stop here: start again, and the run goes on from its newest checkpoint"
-            ) from problem
+            raise self._left(self.gone()) from problem
+
+    def _left(self, gone: list[int]) -> RanksError:
+        names = ", ".join(f"rank {rank} (process {self._processes[rank][1]})" for rank in gone)
+        return RanksError(
+            f"{names or f'a rank elsewhere, or one that has not answered in {self.timeout:g} s,'} left, and the others "
+            "cannot go on without it: start again, and the run goes on from its newest checkpoint"
+        )
+
+
+def _store() -> Store:
+    """The store of the default process group, without the prefixes that differ from one restart to the next."""
+    assert dist.group.WORLD is not None
+    store = dist.group.WORLD.get_group_store()
+    while isinstance(store, PrefixStore):
+        store = store.underlying_store
+    return store
 
 
 def _lives(pid: int) -> bool:

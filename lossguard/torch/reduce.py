@@ -9,7 +9,6 @@ from torch import Tensor
 from lossguard.torch.loss import LossTerms
 from lossguard.torch.sharding import is_sharded
 
-
 _gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
 
 
