@@ -12,7 +12,9 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -44,9 +46,9 @@ def _initialise(backend: str) -> None:
 
     torch 2.13 gives a new attempt the store of the one before, whose addresses gloo then tries in vain.
     """
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"trainer/{attempt}", store)
+    store = PrefixStore(f"trainer/{attempt}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
