@@ -1,14 +1,14 @@
 """The guard drives a training loop: it feeds batches, saves checkpoints and obeys orders, all at step boundaries."""
 
 import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from lossguard.batches import Feed, Indexable
+from lossguard.checkpoint_store import CheckpointStore
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.ledger import Ledger, Skip
 from lossguard.notices import Notices
@@ -16,38 +16,10 @@ from lossguard.orders import Order
 from lossguard.protocol import OrderKind, SegmentReason
 from lossguard.ranks import Ranks, Word, present
 from lossguard.run import Run
+from lossguard.signals import watching
 
 HOLD_POLL = 0.05
 """Seconds between two looks at the inbox while a run is held."""
-
-
-class CheckpointStore(Protocol):
-    """What a guard needs of checkpoints; `lossguard.torch.Checkpoints` is one.
-
-    With several ranks each method is called on all of them, and what `save` and `load` do on one and not on another
-    must come to the same end: done on all, or raised on all.
-    """
-
-    def steps(self) -> list[int]:
-        """Steps that can be restored, ascending. Checkpoint R is the state before step R."""
-
-    def save(self, step: int, state: dict[str, Any], /) -> None:
-        """Save, or begin to: `steps` has the step only once it is durable."""
-
-    def settle(self, wait: bool = False, /) -> bool:
-        """Whether a save ended in the background since the last call (`wait` for it). Raises what it failed with."""
-
-    def pin(self, steps: Sequence[int], /) -> None:
-        """Keep these, whatever is deleted for its age, until other ones are named."""
-
-    def load(self, step: int, /) -> dict[str, Any]:
-        """Restore the newest intact checkpoint at or before `step`; return its `state`.
-
-        Raises CheckpointError when there is none, and CheckpointMismatch when what was restored is not what was saved.
-        """
-
-    def discard_after(self, step: int, /) -> None:
-        """Forget the checkpoints of later steps."""
 
 
 class Guard:
@@ -121,7 +93,7 @@ class Guard:
         """
         feed = Feed(batches)
         self._resume()
-        with self._watching_signals(), self._telling_batches():
+        with watching(self.signals, self._interrupt), self._telling_batches():
             while True:
                 self._settle()
                 self._obey(feed, last=self.step >= until)
@@ -320,19 +292,6 @@ class Guard:
             yield
         finally:
             self.run.batch_index = None
-
-    @contextmanager
-    def _watching_signals(self) -> Iterator[None]:
-        """Stop after the current step on a signal. Only the main thread may set handlers; elsewhere nothing changes."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._interrupt) for number in self.signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted and number == signal.SIGINT:
