@@ -3,8 +3,8 @@
     python -m benchmarks.ranks
 
 Two gloo processes with one thread each; a step of some tens of milliseconds. In each round the plain step comes twice,
-and once as the guard's: which comes first rotates, and the two plain ones differ by noise alone. The guard saves nothing
-after its first checkpoint; `python -m benchmarks.checkpoint` measures that.
+and once as the guard's: which comes first rotates, and the two plain ones differ by noise alone. The guard saves once,
+at its first boundary, which is not counted; `python -m benchmarks.checkpoint` measures that.
 """
 
 import json

@@ -30,4 +30,4 @@ class CheckpointStore(Protocol):
         """
 
     def discard_after(self, step: int, /) -> None:
-        """Forget the checkpoints of later steps."""
+        """From now on the checkpoints of later steps are no part of the run."""

@@ -152,7 +152,7 @@ class Guard:
             return
         self._settle(wait=True)
         if self.step >= self._pinned_until:
-            self._pinned = []
+            self._pinned = self._pinned[-2:]  # what a replay of the incident starts from: there, and one earlier
         try:
             self.checkpoints.pin(self._pinned)
             self.checkpoints.save(self.step, self._state())
