@@ -39,27 +39,36 @@ def measure() -> list[Row]:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "LOSSGUARD_MODE": "offline"}
         subprocess.run(command, check=True, env=environment, capture_output=True)
         times = json.loads((Path(folder) / "times.json").read_text())
-    plain, again, guarded, boundary = (statistics.median(each) for each in times)
-    noise, step = 100 * (again / plain - 1), 100 * (guarded / plain - 1)
+    plain, again, guarded, boundary, cpu_plain, cpu_again, cpu_guarded = map(statistics.median, times)
     beside = (
         f"{1e6 * boundary:.0f} us at the boundary of a step of {1e3 * plain:.2f} ms; the guarded step as a whole "
-        f"{step:+.2f} %, the plain step against itself {noise:+.2f} %; medians of {NUM_ROUNDS} rounds"
+        f"{_more(guarded, plain)}, the plain step against itself {_more(again, plain)}; medians of {NUM_ROUNDS} rounds"
     )
-    return [Row(f"agreement of {NUM_RANKS} ranks: time in the guard", 100 * boundary / plain, "%", 1.0, beside)]
+    cpu = f"{1e3 * cpu_plain:.2f} ms without the guard; the plain step against itself {_more(cpu_again, cpu_plain)}"
+    return [
+        Row(f"agreement of {NUM_RANKS} ranks: time in the guard", 100 * boundary / plain, "%", 1.0, beside),
+        Row("the same: CPU time of all threads, added", 100 * (cpu_guarded / cpu_plain - 1), "%", None, cpu),
+    ]
+
+
+def _more(seconds: float, base: float) -> str:
+    return f"{100 * (seconds / base - 1):+.2f} %"
 
 
 def _rounds(step: Callable[[], None], boundaries: Iterator[Any]) -> list[list[float]]:
-    """Seconds of the plain step, of the plain step again, of the guarded step, and of its boundary alone."""
-    times: list[list[float]] = [[], [], [], []]
+    """Seconds of the plain step, of the plain step again, of the guarded step, and of its boundary alone; then the
+    CPU seconds of the first three, gloo's threads included."""
+    times: list[list[float]] = [[] for _ in range(7)]
     for number in range(NUM_ROUNDS + 5):
         for variant in ((number + offset) % 3 for offset in range(3)):
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             if variant == 2:
                 next(boundaries)
-                reached = time.perf_counter()
+            reached = time.perf_counter()
             step()
             if number >= 5:  # the first ones warm up
                 times[variant].append(time.perf_counter() - began)
+                times[4 + variant].append(time.process_time() - cpu_began)
                 if variant == 2:
                     times[3].append(reached - began)
     return times
