@@ -5,6 +5,7 @@ column (SQLite turns NaN into NULL, PostgreSQL sorts it above everything): the c
 says which kind it was, so that no aggregate is poisoned and none is lost.
 """
 
+import secrets
 from typing import Any
 
 from sqlalchemy import (
@@ -68,6 +69,9 @@ class Run(Base):
     last_report_at: Mapped[float]
     """When the collector last heard of the run, by the collector's clock."""
     finished_at: Mapped[float | None]
+    revision: Mapped[int] = mapped_column(BigInteger, default=lambda: secrets.randbits(48), server_default="0")
+    """Rises with every transaction that locks the run: what was kept at another revision is stale. It begins anywhere,
+    because SQLite gives the key of a deleted run to the next one."""
 
 
 class Segment(Base):
@@ -223,12 +227,16 @@ class Event(Base):
 
 
 class WatchState(Base):
-    """Where the detection of a run stands; written in the transaction of the rows that it has seen."""
+    """Where the detection of a run stood. Rows that were stored since are fed to it again before it is used."""
 
     __tablename__ = "watch_states"
 
     run_pk: Mapped[int] = _run_key(primary=True)
     state: Mapped[dict[str, Any]]
+    segment: Mapped[int | None]
+    """The segment that it follows; NULL in a state that has seen all there is."""
+    seen_step: Mapped[int | None] = mapped_column(BigInteger)
+    """The last step of that segment which it has seen, or passed over; NULL before the first."""
 
 
 class DetectorSnapshot(Base):

@@ -206,6 +206,12 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     return _build(Recipe, values, "")
 
 
+def recorded_recipe(config: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run from the configuration that it recorded, which holds more than that. Raises UserMistake."""
+    known = {each.name for each in fields(Recipe)}
+    return _build(Recipe, {name: value for name, value in config.items() if name in known}, "")
+
+
 def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     try:

@@ -126,6 +126,34 @@ def _spoil_next(parameter: nn.Parameter, item: int) -> None:
     hook = parameter.register_post_accumulate_grad_hook(spoil)  # type: ignore[no-untyped-call]
 
 
+def grow_weights(
+    model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
+) -> None:
+    """The optimizer's own settings are damaged: the decay of the matrices is -`count`, so that they grow by `count`
+    times the learning rate a step. Every checkpoint carries it, and it shows only after a while.
+    """
+    for group in optimizer.param_groups:
+        if group["weight_decay"] > 0:
+            group["weight_decay"] = -float(count)
+
+
+@torch.no_grad()
+def swell_row(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator) -> None:
+    """The embedding of the last token id is `count` times what it was. Where the text does not hold that token the
+    model has learnt to give it a logit well below zero, which is now further below: nothing shows until it comes.
+    """
+    own_part(model.get_parameter("embedding.weight"))[-1] *= count
+
+
+def plant_rare_token(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
+    """The last token id at one place of every other row: rare, and harmless to a sound model."""
+    inputs_BT, targets_BT = batch.inputs_BT.clone(), batch.targets_BT.clone()
+    places = generator.integers(1, inputs_BT.shape[1], size=len(inputs_BT))
+    for row in range(0, len(inputs_BT), 2):
+        inputs_BT[row, places[row]] = targets_BT[row, places[row] - 1] = vocab_size - 1
+    return Batch(batch.index, inputs_BT, targets_BT)
+
+
 def _flip_some(tensors: Iterable[Tensor], count: int, bit: int, generator: np.random.Generator) -> None:
     """`count` numbers, each as likely as any other."""
     tensors = [part for part in map(own_part, tensors) if part.numel()]
@@ -165,6 +193,9 @@ FAULTS: dict[str, Kind] = {
     "lr_kick": Kind(count=10, lr_factor=30.0),
     "repeated_ngram": Kind(count=30, on_data=repeat_ngram),
     "label_shuffle": Kind(count=30, on_data=shuffle_labels),
+    "growing_weights": Kind(count=30, on_state=grow_weights),
+    "swollen_row": Kind(count=64, on_state=swell_row),
+    "rare_token": Kind(count=5, on_data=plant_rare_token),
 }
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import nn
 
 import lossguard
+from lossguard.batches import Indexable
 from lossguard.torch import Checkpoints, causal_lm_loss, over_ranks
 from trainer.config import Recipe
 from trainer.data import Batches, bytes_per_token, open_batches
@@ -52,6 +53,8 @@ class Job:
     """Batch ranges left out from the start, as after a rollback."""
     faults_at_steps: bool = False
     """See FaultyBatches: whether a fault in the data is placed by the step, also after batches were skipped."""
+    instead: Callable[[FaultyBatches], Indexable] | None = None
+    """Makes what is trained on of the run's batches: for a replay, which takes other ones at the same steps."""
     run: lossguard.Run | None = None
     """The run to report to, in place of one that `lossguard.init` begins."""
     accepts: Callable[[float, float], bool] | None = None
@@ -116,7 +119,8 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     showing = Display(recipe, run, guard, throughput=throughput, console=console)
     with run, guard.ranks.telling_who_left(), showing as display:
         finished_last = time.perf_counter()
-        for step, batch in guard.steps(batches, until=recipe.steps):
+        feed = batches if job.instead is None else job.instead(batches)
+        for step, batch in guard.steps(feed, until=recipe.steps):
             batch = part_of(batch).to(device)
             batches.reach(step + 1, guard.ledger.next_free(batch.index + 1))
             state_faults.begin(step, model, optimizer)
@@ -199,5 +203,6 @@ def describe(recipe: Recipe, job: Job) -> dict[str, object]:
     """The configuration that is recorded with the run. It alone names the planted faults."""
     return recipe.to_dict() | {
         "faults": [str(fault) for fault in job.faults],
+        "faults_at_steps": job.faults_at_steps,
         "skips": [[skip.skip_from, skip.skip_to] for skip in job.skips],
     }
