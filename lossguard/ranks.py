@@ -49,7 +49,7 @@ class Ranks:
         return value
 
     def meet(self, word: Word, *, wait: bool = False) -> Word:
-        """Say `word`, and hear what all ranks said at this boundary (one rank, or `wait`) or at the one before.
+        """Say `word`, and hear what all ranks said at this boundary (one rank, or `wait`) or at an earlier one.
 
         Raises RanksError when a rank has left, or the ranks are at different steps.
         """

@@ -117,6 +117,15 @@ def spoil_gradients(
         _spoil_next(parameters[number], int(generator.integers(own_part(parameters[number]).numel())))
 
 
+def _spoil_next(parameter: nn.Parameter, item: int) -> None:
+    def spoil(parameter: Tensor) -> None:
+        hook.remove()
+        assert parameter.grad is not None
+        own_part(parameter.grad).view(-1)[item] = torch.nan
+
+    hook = parameter.register_post_accumulate_grad_hook(spoil)  # type: ignore[no-untyped-call]
+
+
 def grow_weights(
     model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
 ) -> None:
@@ -133,7 +142,7 @@ def swell_row(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, ge
     """The embedding of the last token id is `count` times what it was. Where the text does not hold that token the
     model has learnt to give it a logit well below zero, which is now further below: nothing shows until it comes.
     """
-    model.get_parameter("embedding.weight")[-1] *= count
+    own_part(model.get_parameter("embedding.weight"))[-1] *= count
 
 
 def plant_rare_token(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
@@ -143,15 +152,6 @@ def plant_rare_token(batch: Batch, vocab_size: int, generator: np.random.Generat
     for row in range(0, len(inputs_BT), 2):
         inputs_BT[row, places[row]] = targets_BT[row, places[row] - 1] = vocab_size - 1
     return Batch(batch.index, inputs_BT, targets_BT)
-
-
-def _spoil_next(parameter: nn.Parameter, item: int) -> None:
-    def spoil(parameter: Tensor) -> None:
-        hook.remove()
-        assert parameter.grad is not None
-        own_part(parameter.grad).view(-1)[item] = torch.nan
-
-    hook = parameter.register_post_accumulate_grad_hook(spoil)  # type: ignore[no-untyped-call]
 
 
 def _flip_some(tensors: Iterable[Tensor], count: int, bit: int, generator: np.random.Generator) -> None:

@@ -1,9 +1,11 @@
 """Ranks that agree by torch.distributed, over a gloo group of their own: no device is ever waited for.
 
-At a step boundary each rank starts an all-reduce of four integers and takes up the one of the boundary before, which
-has long ended: the decision is the same on all ranks, and a step late.
+At a step boundary each rank sends four integers to all others and takes up those of an earlier boundary, which have
+long arrived: the decision is the same on all ranks, and a step late. Where steps are short they do so a few times a
+second only, as an exchange costs the CPU of a few system calls on each rank.
 """
 
+import math
 import os
 import socket
 import time
@@ -24,6 +26,10 @@ from lossguard.errors import ConfigurationError, RanksError
 from lossguard.ranks import Ranks, Word
 
 T = TypeVar("T")
+PAUSE = 0.2
+"""Seconds between two exchanges, at least; steps that take longer have one each."""
+MOST_STEPS = 16
+"""Steps between two exchanges, at most, however short they are."""
 GRACE = 1.0
 """Seconds in which a process whose connection broke is looked for."""
 _num_runs = count()
@@ -33,13 +39,18 @@ class TorchRanks(Ranks):
     """The ranks of the default process group, which must be initialised.
 
     `timeout`: seconds after which a rank that is silent counts as gone. One whose process dies is noticed at once.
+    `pause`: seconds between two exchanges, at least; 0 for one at every step.
     """
 
-    def __init__(self, timeout: float = 600.0) -> None:
+    def __init__(self, timeout: float = 600.0, pause: float = PAUSE) -> None:
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
         self.timeout = timeout
-        self._under_way: tuple[dist.Work, Tensor] | None = None
+        self.pause = pause
+        self._under_way: tuple[dist.Work, list[Tensor]] | None = None
+        self._interval = 1  # boundaries from one exchange to the next, the same on all ranks
+        self._boundaries = 0  # since the last exchange, which began
+        self._since = time.monotonic()
         self._processes: list[tuple[str, int]] = []  # host and process of each rank
 
     def name_run(self, given: str | None, otherwise: str) -> str:
@@ -69,15 +80,13 @@ class TorchRanks(Ranks):
         return values[0]
 
     def meet(self, word: Word, *, wait: bool = False) -> Word:
+        self._boundaries += 1
+        if not wait and self._boundaries < self._interval:
+            return Word(word.step)
         before = self._hear()
-        numbers = torch.tensor([word.signal, int(word.order), word.step, -word.step])
-        work = self._collectively(dist.all_reduce, numbers, dist.ReduceOp.MAX, group=self.group, async_op=True)
-        self._under_way = work, numbers
-        if wait:
-            now = self._hear()
-            assert now is not None
-            return now
-        return before or Word(word.step)
+        self._say(word)
+        now = self._hear() if wait else before
+        return now or Word(word.step)
 
     @contextmanager
     def telling_who_left(self) -> Iterator[None]:
@@ -107,16 +116,27 @@ class TorchRanks(Ranks):
         self._processes = processes
         return group
 
+    def _say(self, word: Word) -> None:
+        now = time.monotonic()
+        pace = round(1e6 * (now - self._since) / self._boundaries)  # microseconds of a step
+        self._since, self._boundaries = now, 0
+        mine = torch.tensor([word.signal, int(word.order), word.step, pace])
+        everyone = [torch.empty_like(mine) for _ in range(self.size)]
+        self._under_way = self._collectively(dist.all_gather, everyone, mine, self.group, async_op=True), everyone
+
     def _hear(self) -> Word | None:
         """What all ranks said in the exchange that is under way. Raises RanksError."""
         if self._under_way is None:
             return None
-        (work, numbers), self._under_way = self._under_way, None
+        (work, everyone), self._under_way = self._under_way, None
         self._collectively(work.wait)
-        signal, order, last, first = numbers.tolist()
-        if last != -first:
-            raise RanksError(f"the ranks are at different steps, {-first} to {last}: they cannot go on together")
-        return Word(last, signal, bool(order))
+        signals, orders, steps, paces = zip(*(each.tolist() for each in everyone), strict=True)
+        if min(steps) != max(steps):
+            raise RanksError(
+                f"the ranks are at different steps, {min(steps)} to {max(steps)}: they cannot go on together"
+            )
+        self._interval = min(MOST_STEPS, max(1, math.ceil(1e6 * self.pause / max(1, *paces))))
+        return Word(steps[0], max(signals), any(orders))
 
     def _collectively(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:

@@ -13,7 +13,7 @@ import lossguard
 from lossguard import Guard, Order, OrderKind, RanksError, Run
 from lossguard.errors import CheckpointMismatch
 from lossguard.ranks import Word, present
-from lossguard.torch import LossTerms, over_ranks
+from lossguard.torch import LossTerms, TorchRanks, over_ranks
 from tests.lossguard.test_guard import Indices, Memory, ScriptedRun, rollback
 
 Told = dict[str, Any]
@@ -30,7 +30,7 @@ def run_of(orders: dict[int, Order] | None = None) -> Any:
 
 
 def follow(run: Run, checkpoints: Memory, until: int, kill_at: int | None = None) -> Told:
-    guard = Guard(run, checkpoints=checkpoints, every=2)
+    guard = Guard(run, checkpoints=checkpoints, every=2, ranks=TorchRanks(pause=0))
     seen = []
     for step, batch in guard.steps(Indices(), until):
         checkpoints.model.append(batch)
@@ -103,6 +103,17 @@ def ranks_at_different_steps(folder: Path) -> Told:
     return {}
 
 
+def an_order_from_the_fourth_boundary_on(folder: Path) -> Told:
+    """At which boundary it is known, with an exchange at every step and with steps that are too short for that."""
+    told = {}
+    for pause in (0.0, 60.0):
+        ranks = TorchRanks(pause=pause)
+        heard = [ranks.meet(Word(step, order=step >= 3 and ranks.rank == 0)).order for step in range(40)]
+        told[f"{pause:g} s"] = heard.index(True)
+        ranks.meet(Word(40), wait=True)
+    return told
+
+
 def a_nan_on_the_last_rank(folder: Path) -> Told:
     rank = dist.get_rank()
     bad = rank == dist.get_world_size() - 1
@@ -130,6 +141,7 @@ STORIES = [
     a_restore_that_breaks_off_on_the_last_rank,
     a_restore_that_is_not_exact_on_the_last_rank,
     ranks_at_different_steps,
+    an_order_from_the_fourth_boundary_on,
     a_nan_on_the_last_rank,
     one_run_for_all,
 ]

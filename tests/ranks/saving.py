@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lossguard import Guard, Order, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
-from lossguard.torch import Checkpoints, sharded
+from lossguard.torch import Checkpoints, TorchRanks, sharded
 from tests.lossguard.test_guard import rollback
 from tests.ranks.agreement import Told, run_of
 
@@ -59,7 +59,8 @@ class Small:
         return float(loss.detach()).hex()
 
     def run(self, until: int, run: Run | None = None) -> Iterator[tuple[int, str]]:
-        guard = Guard(run or run_of(), checkpoints=self.checkpoints, every=5)
+        ranks = TorchRanks(pause=0) if dist.is_initialized() else None
+        guard = Guard(run or run_of(), checkpoints=self.checkpoints, every=5, ranks=ranks)
         for step, batch in guard.steps(Batches(), until):
             yield step, self.step(batch)
 

@@ -61,6 +61,11 @@ def test_ranks_that_are_at_different_steps_find_out(told: Told) -> None:
     assert all(each["ranks_at_different_steps"]["raised"] == raised for each in told)
 
 
+def test_short_steps_share_an_exchange_and_all_ranks_still_hear_of_an_order_at_the_same_boundary(told: Told) -> None:
+    """Exchanges begin at boundaries 0, 1 and 17, and each is taken up at the next."""
+    assert all(each["an_order_from_the_fourth_boundary_on"] == {"0 s": 4, "60 s": 33} for each in told)
+
+
 def test_a_number_that_is_not_finite_on_any_rank_is_so_for_all(told: Told) -> None:
     mean, highest = repr((len(told) - 1) / 2), repr(float(len(told) - 1))
     numbers = [mean, highest, "nan", "nan", "nan", mean]
