@@ -1,6 +1,7 @@
 """A run without its steps as one JSON object, and back: what an exported file tells beside the columns of its steps."""
 
 import graphlib
+import secrets
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.models import Base, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
+from db.models import Base, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, WatchState
 from lossguard.protocol import RunState, is_name
 from lossguard.start import RUN_ID
 
@@ -24,8 +25,6 @@ PARTS: Mapping[str, type[Base]] = {
     "events": Event,
 }
 """Part of the object -> its table; orders first, others refer to them."""
-WATCH = ("state", "segment", "seen_step")
-"""Where the detection stood, and up to where it had seen: see `db.models.WatchState`."""
 
 
 class BadRecord(ValueError):
@@ -38,12 +37,12 @@ class RunExists(ValueError):
 
 def describe(session: Session, *, run: Run) -> dict[str, Any]:
     """The run, its segments, orders, incidents, interventions, skip ledger, events, and where its detection stands."""
-    watch = queries.watch_state(session, run=run)
+    watch = session.get(WatchState, run.pk)
     described = {
         "format": FORMAT,
         "run": _row(run),
         "metrics": queries.metric_names(session, run=run),
-        "watch": None if watch is None else {name: getattr(watch, name) for name in WATCH},
+        "watch": None if watch is None else _row(watch),
     }
     for name, model in PARTS.items():
         table = _table(model)
@@ -82,7 +81,7 @@ def restore(session: Session, described: Mapping[str, Any], *, run_id: str | Non
             ids = dict(zip([row["id"] for row in rows[name]], returned, strict=True))
         elif values:
             session.execute(sa.insert(model), values)
-    if described["watch"] is not None:
+    if described.get("watch") is not None:
         commands.save_watch(session, run=run, **described["watch"])
     return run
 
@@ -96,7 +95,8 @@ def add_run(session: Session, values: Mapping[str, Any]) -> Run:
     if queries.run_named(session, run_id=run_id) is not None:
         raise RunExists(exists)
     running = values["state"] == RunState.RUNNING
-    run = Run(**{**values, "state": RunState.INTERRUPTED if running else values["state"]})
+    changed = {"state": RunState.INTERRUPTED if running else values["state"], "revision": secrets.randbits(48)}
+    run = Run(**{**values, **changed})  # the revision begins anywhere, as in commands.register_run
     try:
         with session.begin_nested():
             session.add(run)
@@ -130,17 +130,9 @@ def check(described: Any) -> dict[str, list[dict[str, Any]]]:
     _check_tree(rows["segments"])
     if not all(is_name(name) for name in _list(described, "metrics")):
         raise BadRecord("metrics: names of metrics belong here")
-    _check_watch(described.get("watch", 0))
+    if described.get("watch") is not None:
+        _check_row(WatchState, described["watch"], "watch")
     return rows
-
-
-def _check_watch(watch: Any) -> None:
-    if watch is None:
-        return
-    if not isinstance(watch, dict) or set(watch) != set(WATCH) or not isinstance(watch["state"], dict):
-        raise BadRecord(f"watch: an object of {', '.join(WATCH)}, or null, belongs here")
-    if not all(isinstance(watch[name], int | None) for name in WATCH[1:]):
-        raise BadRecord("watch: segment and seen_step are numbers, or null")
 
 
 def _list(described: Mapping[str, Any], name: str) -> list[Any]:
