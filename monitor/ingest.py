@@ -109,6 +109,12 @@ def take_report(
         commands.settle_fork(session, run=desk.run, segment=segment, first_step=fresh.steps[0])
         _fork(session, desk.run, segment, now)
         desk.refresh(session)
+    _insert(session, desk, segment, fresh, max_metrics)
+    _watch(session, desk, segment, report, fresh, now)
+    return Receipt(len(fresh.steps), len(known), desk.orders)
+
+
+def _insert(session: Session, desk: Desk, segment: Segment, fresh: Fresh, max_metrics: int | None) -> None:
     try:
         desk.numbers = step_rows.insert_steps(
             session,
@@ -122,8 +128,6 @@ def take_report(
         )
     except TooManyMetrics as error:
         raise bad_report(f"{error}; raise LOSSGUARD_MAX_METRICS for more", "metrics") from None
-    _watch(session, desk, segment, report, fresh, now)
-    return Receipt(len(fresh.steps), len(known), desk.orders)
 
 
 def _without(known: set[int], given: Fresh) -> Fresh:
