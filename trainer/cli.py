@@ -2,7 +2,7 @@
 
 Exit codes of `drill`: 0 every planted fault that hurt was got past; 1 one was not; else as below.
 Exit codes of `replay`: 0 a cause was found, 1 none was, or it could not be written to the incident; else as below.
-Exit codes of `run`: 0 the run reached its end; 1 a restore was not exact, so the run was stopped; 2 something the user
+Exit codes of `run`: 0 the run reached its end; 1 a restore was not exact, or another process left; 2 something the user
 wrote cannot be used; 130 stopped by SIGINT; 143 by SIGTERM.
 """
 
@@ -32,6 +32,7 @@ from trainer.drill_table import show_drill
 from trainer.errors import Stopped, UserMistake
 from trainer.faults import parse_fault
 from trainer.lab import SWITCHES, show_lab, try_switch
+from trainer.ranks import launched
 from trainer.reach import check_collector
 from trainer.record import read_record
 from trainer.replay import replay as run_replay
@@ -77,9 +78,10 @@ def run(
             skips=[_parse_skip(text) for text in skip or []],
         )
         _look_for_collector(mode, url)
-        outcome = train(chosen, job)
-    except lossguard.CheckpointMismatch as mismatch:
-        print(f"{mismatch}.", file=sys.stderr)
+        with launched(chosen.device):
+            outcome = train(chosen, job)
+    except (lossguard.CheckpointMismatch, lossguard.RanksError) as problem:
+        print(f"{problem}.", file=sys.stderr)
         raise typer.Exit(1) from None
     except (UserMistake, lossguard.LossguardError) as mistake:
         print(mistake, file=sys.stderr)
