@@ -11,8 +11,8 @@ from db import bulk, commands, queries, step_rows
 from db.columns import Numbers
 from db.models import Order, Run, Segment
 from db.rollups import TooManyMetrics
-from lossguard.protocol import CAN_ROLL_BACK, OrderState, RunState
-from monitor import watching
+from lossguard.protocol import CAN_ROLL_BACK, EXPECT, OrderState, RunState, is_pause
+from monitor import pulse, watching
 from monitor.columns import decode, rows
 from monitor.detection import Effect, Watch
 from monitor.problems import Problem, bad_report, full, unknown
@@ -49,6 +49,7 @@ def register(session: Session, spec: RunIn, *, now: float, max_runs: int | None 
     run, is_new = commands.register_run(session, values=watching.encode(spec.model_dump()) | {"policy": None}, now=now)
     if is_new and max_runs is not None and queries.num_runs(session) > max_runs:
         raise full(max_runs)
+    commands.pulse_of(session, run=run, now=now).stepped_at = now
     return run, is_new
 
 
@@ -86,9 +87,18 @@ def locked(session: Session, run_id: str) -> Run:
 
 
 def take_report(
-    session: Session, run_id: str, report: ReportIn, *, now: float, max_metrics: int | None = None
+    session: Session,
+    run_id: str,
+    report: ReportIn,
+    *,
+    now: float,
+    max_metrics: int | None = None,
+    undelivered: int | None = None,
 ) -> Receipt:
-    """Store a report and act on it. Raises Problem when it is malformed: then nothing of it is stored."""
+    """Store a report and act on it. Raises Problem when it is malformed: then nothing of it is stored.
+
+    `undelivered`: bytes that the trainer's spool holds behind this report, where it says so.
+    """
     metrics = decode(report)
     run = locked(session, run_id)
     segment = session.get(Segment, (run.pk, report.segment))
@@ -114,7 +124,8 @@ def take_report(
         )
     except TooManyMetrics as error:
         raise bad_report(f"{error}; raise LOSSGUARD_MAX_METRICS for more", "metrics") from None
-    _watch(session, run, segment, report, fresh, now)
+    follows = _watch(session, run, segment, report, fresh, now)
+    _beat(session, run, report, fresh, undelivered, now, follows=follows)
     open_orders = queries.orders(session, run=run, open_only=True) if CAN_ROLL_BACK in run.capabilities else []
     return Receipt(len(fresh.steps), len(known), open_orders)
 
@@ -130,22 +141,53 @@ def _without(known: set[int], given: Fresh) -> Fresh:
     )
 
 
-def _watch(session: Session, run: Run, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> None:
-    events = [event for event in report.events if _record_event(session, run, segment, event)]
+def _watch(session: Session, run: Run, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> bool:
+    """Show the detection what is new: whether it follows this segment."""
+    told = [event for event in report.events if event.kind != EXPECT]
+    events = [event for event in told if _record_event(session, run, segment, event)]
     if report.restorable_steps is not None:
         run.restorable_steps = report.restorable_steps
     before = segment.last_step
     in_order = bool(fresh.steps) and (before is None or fresh.steps[0] > before)
     if fresh.steps:
         commands.grow_segment(segment, steps=fresh.steps)
-    if not (fresh.steps or events or report.restorable_steps is not None) or not _is_newest(session, run, segment):
-        return
+    if not (fresh.steps or report.events or report.restorable_steps is not None):
+        return True
+    if not _is_newest(session, run, segment):
+        return False
+    if not (fresh.steps or events or report.restorable_steps is not None):
+        return True
     watch = watching.bring_up(session, run)
     # Steps that arrive behind their successors are stored, but the detectors have gone past them.
     effects = _feed(watch, fresh if in_order else fresh.between(0, 0), events, report.restorable_steps)
     watching.put_down(session, run, watch, effects, segment=segment.number, now=now)
     if in_order:
         watching.snapshot(session, run, watch, segment=segment.number, before=before, step=fresh.steps[-1])
+    return True
+
+
+def _beat(
+    session: Session, run: Run, report: ReportIn, fresh: Fresh, undelivered: int | None, now: float, *, follows: bool
+) -> None:
+    """Bring up how the run is doing. Late reports of a segment that was left say nothing about that."""
+    beating = commands.pulse_of(session, run=run, now=now)
+    beating.undelivered_bytes = undelivered
+    if follows and fresh.steps:
+        pulse.beat(beating, pulse.News(fresh.steps, fresh.times, fresh.metrics), now)
+    if follows and (pause := _pause(report, fresh)) is not None:
+        beating.expected_by = now + pause
+
+
+def _pause(report: ReportIn, fresh: Fresh) -> float | None:
+    """The seconds of a pause that was announced and is not over. Raises Problem when they are no number of seconds."""
+    pauses = [(index, event) for index, event in enumerate(report.events) if event.kind == EXPECT]
+    for index, event in pauses:
+        if not is_pause(event.details.get("next_report_in")):
+            detail = "an expect event has next_report_in in its details: seconds, above 0 and at most 30 days"
+            raise bad_report(detail, "events", index, "details", "next_report_in")
+    if not pauses or (fresh.steps and fresh.steps[-1] >= watch_step(pauses[-1][1], fresh)):
+        return None
+    return float(pauses[-1][1].details["next_report_in"])
 
 
 def _is_newest(session: Session, run: Run, segment: Segment) -> bool:

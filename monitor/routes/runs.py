@@ -1,10 +1,11 @@
 """Runs, their segments and reports: what the trainer's side of the protocol needs."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 
 from db import queries
+from lossguard.protocol import SPOOL_HEADER
 from monitor import access, ingest, operate, views
 from monitor.access import Operator, Reader, Reporter
 from monitor.dependencies import Config, Now, Reading, Telemetry, Writing
@@ -72,9 +73,10 @@ def report(
     now: Now,
     config: Config,
     telemetry: Telemetry,
+    spool: Annotated[int | None, Header(alias=SPOOL_HEADER, ge=0, lt=2**62)] = None,
 ) -> dict[str, Any]:
     """Store step reports and answer with the orders that are open. An empty report is a heartbeat."""
-    receipt = ingest.take_report(session, run_id, spec, now=now, max_metrics=config.max_metrics)
+    receipt = ingest.take_report(session, run_id, spec, now=now, max_metrics=config.max_metrics, undelivered=spool)
     telemetry.count_report(receipt)
     return {
         "accepted": receipt.accepted,
