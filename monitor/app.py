@@ -15,8 +15,9 @@ from monitor.access import Attempts
 from monitor.headers import Headers
 from monitor.limits import Limits
 from monitor.routes import audit, health, orders, runs, series
+from monitor.run_metrics import RunsCollector
 from monitor.settings import Settings
-from monitor.telemetry import Counters, RunsCollector
+from monitor.telemetry import Counters, Measured
 
 
 def create_app(
@@ -29,7 +30,7 @@ def create_app(
     """The application over a store whose schema is up to date; `clock` tells unix seconds."""
     engine = engine or create_engine(settings.database_url)
     registry = registry or CollectorRegistry()
-    registry.register(RunsCollector(engine))
+    registry.register(RunsCollector(engine, limit=settings.max_runs_in_metrics, clock=clock))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -43,6 +44,7 @@ def create_app(
     problems.install(app)
     app.add_middleware(Limits, settings=settings)
     app.add_middleware(Headers)
+    app.add_middleware(Measured, counters=app.state.counters)
     app.state.attempts = Attempts()
     for router in (runs.router, series.router, orders.router, audit.router):
         app.include_router(router, prefix=API)

@@ -17,7 +17,7 @@ def _reading(request: Request) -> Iterator[Session]:
 
 
 def _writing(request: Request) -> Iterator[Session]:
-    with writing(request.app.state.engine) as session:
+    with _counters(request).transaction(), writing(request.app.state.engine) as session:
         yield session
 
 

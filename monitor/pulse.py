@@ -1,7 +1,7 @@
 """How a run is doing right now: brought up to date with every report, so that /metrics reads one row a run.
 
-Maxima are kept by slots of wall time, for the last PEAK_WINDOW seconds. So a spike of one step stays in sight for longer
-than a scrape interval, however many scrape, and whichever collector took the report.
+Maxima are kept by slots of wall time, for the last PEAK_WINDOW seconds. So a spike of one step stays in sight for
+longer than a scrape interval, however many scrape, and whichever collector took the report.
 """
 
 import math
