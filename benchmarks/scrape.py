@@ -20,6 +20,7 @@ from benchmarks.rows import Row, print_rows
 from db import commands, migrate
 from db.columns import Numbers
 from db.engine import create_engine, writing
+from db.models import Run
 from lossguard.protocol import RunState, SegmentReason
 from monitor import pulse
 
@@ -73,7 +74,7 @@ def _add(session: sa.orm.Session, number: int, *, ended: bool) -> None:
         pulse.beat(beating, pulse.News(steps, [now + 0.4 * step for step in steps], columns), now)
 
 
-def _add_trouble(session: sa.orm.Session, run: commands.Run, now: float) -> None:
+def _add_trouble(session: sa.orm.Session, run: Run, now: float) -> None:
     for number, state in ((1, "closed"), (2, "open")):
         told = {"kind": "loss_spike", "signal": "loss", "onset_step": 50, "detected_step": 51, "details": {}}
         commands.save_incident(session, run=run, number=number, segment=0, now=now, state=state, **told)

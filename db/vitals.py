@@ -32,9 +32,10 @@ def closed_incidents(session: Session, *, run_pks: Collection[int]) -> Mapping[t
     return {(pk, kind): count for pk, kind, count in session.execute(found.group_by(Incident.run_pk, Incident.kind))}
 
 
-def open_incidents(session: Session, *, run_pks: Collection[int]) -> Sequence[Incident]:
-    """Those under way, in the order in which they began."""
-    found = sa.select(Incident).where(Incident.run_pk.in_(run_pks), Incident.state != "closed")
+def incidents_since(session: Session, *, run_pks: Collection[int], time: float) -> Sequence[Incident]:
+    """Those under way, or over since `time`, in the order in which they began."""
+    present = sa.or_(Incident.state != "closed", Incident.changed_at >= time)
+    found = sa.select(Incident).where(Incident.run_pk.in_(run_pks), present)
     return session.scalars(found.order_by(Incident.run_pk, Incident.number)).all()
 
 

@@ -24,6 +24,8 @@ from monitor.detection import IncidentKind
 from monitor.detection.states import INTERVENTION_TERMINAL
 
 RUN = ["run", "project"]
+LINGER = 20.0
+"""Seconds that an incident is shown after its end: else one that begins and ends between two scrapes is missed."""
 WINDOW = f"in the last {pulse.PEAK_WINDOW:.0f} s or a little more; NaN when one was NaN"
 VALUES = {
     "loss": ("lossguard_loss_nats", "Cross-entropy of the newest step, in nats per token"),
@@ -71,7 +73,7 @@ class RunsCollector(Collector):
         yield from _peaks(runs, self._clock())
         yield from _pace(runs)
         yield from _totals(session, runs)
-        yield from _incidents(session, runs)
+        yield from _incidents(session, runs, self._clock())
         yield from _interventions(session, runs)
 
 
@@ -130,7 +132,7 @@ def _totals(session: Session, runs: Sequence[Beating]) -> Iterator[Metric]:
     yield from families.values()
 
 
-def _incidents(session: Session, runs: Sequence[Beating]) -> Iterator[Metric]:
+def _incidents(session: Session, runs: Sequence[Beating], now: float) -> Iterator[Metric]:
     """Counters begin at 0 for every kind: of a counter that appears with 1, Prometheus sees no increase."""
     by_pk = {run.Pulse.run_pk: run for run in runs}
     over = CounterMetricFamily("lossguard_incidents_closed", "Incidents that are over, by kind", labels=[*RUN, "kind"])
@@ -138,9 +140,10 @@ def _incidents(session: Session, runs: Sequence[Beating]) -> Iterator[Metric]:
     for pk, run in by_pk.items():
         for kind in IncidentKind:
             over.add_metric([run.id, run.project, kind], closed.get((pk, kind), 0))
-    text = "Onset step of the newest incident of this kind and state that is under way; absent without one"
+    text = f"Onset step of the newest incident of this kind and state, shown until {LINGER:.0f} s after its end"
     onset = GaugeMetricFamily("lossguard_incident_onset_step", text, labels=[*RUN, "kind", "state"])
-    newest = {(one.run_pk, one.kind, one.state): one for one in vitals.open_incidents(session, run_pks=by_pk)}
+    present = vitals.incidents_since(session, run_pks=by_pk, time=now - LINGER)
+    newest = {(one.run_pk, one.kind, one.state): one for one in present}
     for (pk, *of), incident in newest.items():
         onset.add_metric([by_pk[pk].id, by_pk[pk].project, *of], incident.onset_step)
     yield from (over, onset)
