@@ -1,111 +1,165 @@
-"""Figures out of values. Pure: nothing here reads a store or draws on a page.
+"""A run's figure out of values. Pure: nothing here reads a store or draws on a page.
 
-`run_figure` stacks one panel per metric over one axis of steps, so that a zoom moves all of them and an incident's
-band shows which signal moved first.
+`run_figure` stacks one panel per metric over one axis, so that a zoom moves all of them and an incident's band shows
+which signal moved first.
 """
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import words
 from dashboard.facts import Curve
 from dashboard.marks import Marks, add_marks
-from dashboard.panels import BLUE, GREY, PURPLE, Panel, faint, lay_out, stack
+from dashboard.panels import Panel, lay_out, stack
+from dashboard.rulers import Along, Floats, Ruler, Rulers
+from dashboard.smoothing import smoothed
+from dashboard.style import BLUE, GREY, PURPLE, faint
 from db.queries import Series
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a viewer wants to see a run."""
+
+    along: Along = Along.STEP
+    window: tuple[float, float] | None = None
+    """The range in view, in the units of the x axis; None for all of it."""
+    smooth: int = 0
+    """Steps over which lines are smoothed; 0 for not at all."""
+    revision: str = ""
+    """A viewer's zoom is kept as long as it stays the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """Of the line of a branch."""
+
+    name: str
+    color: str
+    width: float
+    note: str = ""
+
+
+LIVE = Style("live line", BLUE, 1.8)
+DISCARDED = Style("discarded branch", GREY, 1.2, " (discarded)")
+
+
 def run_figure(
-    curves: Mapping[str, Curve], marks: Marks, *, window: tuple[int, int] | None = None, revision: str = ""
+    curves: Mapping[str, Curve], marks: Marks, rulers: Rulers | None = None, look: Look | None = None
 ) -> go.Figure:
-    """One panel per metric, the first one larger. A viewer's zoom is kept as long as `revision` stays the same."""
-    figure = go.Figure()
-    height, panels = stack(list(curves))
-    lay_out(figure, panels, height, window, revision)
-    for panel in panels:
-        _add_curve(figure, panel, curves[panel.metric])
-    add_marks(figure, panels, marks)
+    """One panel per metric, the first one larger."""
+    look, rulers = look or Look(), rulers or Rulers()
+    stacked = stack(list(curves))
+    figure = lay_out(stacked, look.along, look.window, look.revision)
+    traces: list[dict[str, Any]] = []
+    for panel in stacked.panels:
+        traces += _curve(panel, curves[panel.metric], rulers, look.smooth)
+    figure.add_traces(traces)
+    add_marks(figure, stacked, marks, rulers)
     _name_each_once(figure)
     return figure
 
 
-def _add_curve(figure: go.Figure, panel: Panel, curve: Curve) -> None:
-    for branch in curve.discarded:
-        _add_envelope(figure, panel, branch, GREY, "discarded branch")
-        _add_line(figure, panel, branch, "discarded branch", color=GREY, width=1.4, opacity=0.9)
-        _add_non_finite(figure, panel, branch, on="discarded branch")
-    _add_envelope(figure, panel, curve.live, BLUE, "live line")
-    _add_line(figure, panel, curve.live, "live line", color=BLUE, width=1.8, opacity=1.0)
-    _add_non_finite(figure, panel, curve.live, on="live line")
+def _curve(panel: Panel, curve: Curve, rulers: Rulers, smooth: int) -> list[dict[str, Any]]:
+    traces = []
+    for segment, branch in curve.discarded.items():
+        traces += _branch(panel, branch, rulers.branches.get(segment, rulers.live), DISCARDED, smooth)
+    return traces + _branch(panel, curve.live, rulers.live, LIVE, smooth)
 
 
-def _add_line(
-    figure: go.Figure, panel: Panel, series: Series, name: str, *, color: str, width: float, opacity: float
-) -> None:
-    """The mean of each bucket; a bucket without any finite value is a gap."""
+def _branch(panel: Panel, series: Series, ruler: Ruler, style: Style, smooth: int) -> list[dict[str, Any]]:
     if not len(series):
-        return
-    label = words.metric_name(panel.metric) + (" (discarded)" if name == "discarded branch" else "")
-    figure.add_scatter(
-        x=series.first_step,
-        y=_rounded(series.mean),
-        yaxis=panel.values,
-        name=name,
-        legendgroup=name,
-        mode="lines",
-        line={"color": color, "width": width},
-        opacity=opacity,
-        customdata=_ranges(series),
-        hovertemplate=f"{label} %{{y:.4~g}}%{{customdata}}<extra></extra>",
-    )
+        return []
+    x = ruler.at(series.first_step)
+    traces = _envelope(panel, series, x, style)
+    if smooth:
+        traces.append(_line(panel, series, x, style, _floats(series.mean)) | _quiet(style))
+    mean = smoothed(series, smooth) if smooth else _floats(series.mean)
+    traces.append(_line(panel, series, x, style, mean))
+    return traces + _non_finite(panel, series, x, style)
 
 
-def _ranges(series: Series) -> list[str]:
-    """For the hover text: what a bucket of several steps spans, nothing for a single step."""
+def _line(panel: Panel, series: Series, x: Floats, style: Style, y: Floats) -> dict[str, Any]:
+    """The mean of each bucket; a bucket without any finite value is a gap."""
+    several = series.first_step != series.last_step
+    label = words.plain_html(words.metric_name(panel.metric)) + style.note
+    spans = " (%{customdata[0]:.4~g} .. %{customdata[1]:.4~g})" if several else ""
+    trace = {
+        "type": "scatter",
+        "x": _x(x),
+        "y": y.astype(np.float32),
+        "yaxis": panel.values,
+        "name": style.name,
+        "legendgroup": style.name,
+        "mode": "lines",
+        "line": {"color": style.color, "width": style.width},
+        "hovertemplate": f"{label} %{{y:.4~g}}{spans}<extra></extra>",
+    }
+    if several:
+        trace["customdata"] = np.stack([_floats(series.min), _floats(series.max)], axis=1).astype(np.float32)
+    return trace
+
+
+def _quiet(style: Style) -> dict[str, Any]:
+    """The raw line below a smoothed one."""
+    return {
+        "line": {"color": faint(style.color, 0.4), "width": 0.8},
+        "name": f"{style.name}, raw",
+        "showlegend": False,
+        "hoverinfo": "skip",
+        "hovertemplate": None,
+    }
+
+
+def _envelope(panel: Panel, series: Series, x: Floats, style: Style) -> list[dict[str, Any]]:
+    """Least and largest value of each bucket, outlined: a spike of one step in a million stays a visible stroke."""
+    if series.first_step == series.last_step:
+        return []
+    low, high = _floats(series.min), _floats(series.max)
+    kept = ~np.isnan(low)
     return [
-        "" if first == last or low is None else f" ({words.number(low)} .. {words.number(high)})"
-        for first, last, low, high in zip(series.first_step, series.last_step, series.min, series.max, strict=True)
+        {
+            "type": "scatter",
+            "x": _x(x[kept]),
+            "y": column[kept].astype(np.float32),
+            "yaxis": panel.values,
+            "name": "smallest .. largest",
+            "legendgroup": style.name,
+            "showlegend": False,
+            "mode": "lines",
+            "line": {"color": faint(style.color, 0.55), "width": 0.8},
+            "fill": fill,
+            "fillcolor": faint(style.color, 0.22),
+            "hoverinfo": "skip",
+        }
+        for column, fill in ((low, None), (high, "tonexty"))
     ]
 
 
-def _add_envelope(figure: go.Figure, panel: Panel, series: Series, color: str, group: str) -> None:
-    """Least and largest value of each bucket, outlined: a spike of one step in a million stays a visible stroke."""
-    kept = [index for index, low in enumerate(series.min) if low is not None]
-    if all(series.first_step[index] == series.last_step[index] for index in kept):
-        return
-    for column, fill in ((series.min, None), (series.max, "tonexty")):
-        figure.add_scatter(
-            x=[series.first_step[index] for index in kept],
-            y=_rounded([column[index] for index in kept]),
-            yaxis=panel.values,
-            name="smallest .. largest",
-            legendgroup=group,
-            showlegend=False,
-            mode="lines",
-            line={"color": faint(color, 0.55), "width": 0.8},
-            fill=fill,
-            fillcolor=faint(color, 0.22),
-            hoverinfo="skip",
-        )
-
-
-def _add_non_finite(figure: go.Figure, panel: Panel, series: Series, *, on: str) -> None:
+def _non_finite(panel: Panel, series: Series, x: Floats, style: Style) -> list[dict[str, Any]]:
     """A cross on the panel's upper edge for each bucket with NaN or infinite values."""
-    hit = [index for index, count in enumerate(series.non_finite) if count]
-    if not hit:
-        return
-    figure.add_scatter(
-        x=[series.first_step[index] for index in hit],
-        y=[0.95] * len(hit),
-        yaxis=panel.marks,
-        name="not finite",
-        legendgroup="not finite",
-        mode="markers",
-        marker={"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}},
-        customdata=[words.plural(series.non_finite[index], "value") for index in hit],
-        hovertemplate=f"{words.metric_name(panel.metric)} not finite: %{{customdata}} ({on})<extra></extra>",
-    )
+    hit = np.flatnonzero(series.non_finite)
+    if not len(hit):
+        return []
+    label = words.plain_html(words.metric_name(panel.metric))
+    return [
+        {
+            "type": "scatter",
+            "x": _x(x[hit]),
+            "y": [0.95] * len(hit),
+            "yaxis": panel.marks,
+            "name": "not finite",
+            "legendgroup": "not finite",
+            "mode": "markers",
+            "marker": {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}},
+            "customdata": [words.plural(series.non_finite[index], "value") for index in hit],
+            "hovertemplate": f"{label} not finite: %{{customdata}} ({style.name})<extra></extra>",
+        }
+    ]
 
 
 def _name_each_once(figure: go.Figure) -> None:
@@ -117,6 +171,12 @@ def _name_each_once(figure: go.Figure) -> None:
             seen.add(trace.name)
 
 
-def _rounded(values: Sequence[float | None]) -> list[float | None]:
-    """Six significant digits: more than a screen shows, at half the bytes."""
-    return [None if value is None or not math.isfinite(value) else float(f"{value:.6g}") for value in values]
+def _floats(values: Sequence[float | None]) -> Floats:
+    """None becomes NaN, which plotly draws as a gap."""
+    return np.array(values, dtype=np.float64)
+
+
+def _x(positions: Floats) -> Any:
+    """Whole positions as integers: half the bytes."""
+    whole = positions.astype(np.int64)
+    return whole.astype(np.int32) if len(whole) and (whole == positions).all() and whole.max() < 2**31 else positions

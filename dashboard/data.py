@@ -1,43 +1,30 @@
-"""The only module of the dashboard that reads. Everything is cached, and shared by all viewers.
+"""The only module of the dashboard that reads runs. Everything is cached, and shared by all viewers.
 
-What may change is read at most once a second. Curves are kept for as long as the run has no new steps: a finished
-run is read once. A store that cannot be read raises `StoreAway`, whose text is for the page.
+What may change is read at most once a second (`fresh`). Curves are kept for as long as the run has no new steps: a
+finished run is read once. A store that cannot be read raises `StoreAway`, whose text is for the page.
 """
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from collections.abc import Sequence
+from itertools import chain
 
-import sqlalchemy as sa
 import streamlit as st
-from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
-from dashboard.facts import Curve, RunCard, RunFacts
+from dashboard import compute
+from dashboard.facts import Curve, Curves, RunCard, RunFacts
 from dashboard.progress import progress
-from db import lineage, migrate, overview, queries
-from db.engine import DEFAULT_URL, create_engine, reading
+from dashboard.rulers import PLAIN, Along, Ruler, Rulers
+from dashboard.store import database_url, fresh, open_store
+from db import lineage, overview, queries
+from db.lineage import Stretch
 from db.models import Run
 from db.overview import Tally
 from db.queries import Series
 from db.step_rows import metric_value
 
-FRESH_SECONDS = 1.0
 SPARK_STEPS, SPARK_POINTS = 1000, 60
 POINTS = 1000
 """Buckets per curve: about one per pixel."""
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class StoreAway(Exception):
-    """The store cannot be read now; the message says why and what to do."""
-
-
-def database_url() -> str:
-    return os.environ.get("LOSSGUARD_DATABASE_URL") or DEFAULT_URL
 
 
 def ordered_runs() -> list[tuple[Run, Tally]]:
@@ -54,68 +41,28 @@ def facts(run_id: str) -> RunFacts | None:
 
 
 def curves(
-    known: RunFacts, metrics: Sequence[str], *, window: tuple[int, int] | None, discarded: bool
-) -> dict[str, Curve]:
+    known: RunFacts,
+    metrics: Sequence[str],
+    *,
+    along: Along = Along.STEP,
+    window: tuple[int, int] | None = None,
+    discarded: bool = True,
+) -> Curves:
     """The curves of these metrics over `window` (first and last step), the whole run without one."""
-    return _curves(database_url(), known.run.id, known.stamp, tuple(metrics), window, discarded)
+    return _curves(database_url(), known.run.id, known.stamp, tuple(metrics), along, window, discarded)
 
 
-@st.cache_resource
-def _engine(url: str) -> sa.Engine:
-    if make_url(url).get_backend_name() == "sqlite":
-        # A connection per read: one that is kept would go on reading a file that was deleted or replaced.
-        return create_engine(url, poolclass=sa.pool.NullPool)
-    return create_engine(url, connect_args={"connect_timeout": 5})
-
-
-@contextmanager
-def _reading(url: str) -> Iterator[Session]:
-    try:
-        with reading(_engine(url)) as session:
-            yield session
-    except sa.exc.DBAPIError as error:
-        raise StoreAway(_why(url, error)) from error
-
-
-def _why(url: str, error: sa.exc.DBAPIError) -> str:
-    shown = make_url(url).render_as_string(hide_password=True)
-    try:
-        current, newest = migrate.revisions(_engine(url))
-    except sa.exc.DBAPIError as away:
-        return f"The database {shown} is away: {_first_line(away)}. This page goes on by itself when it is back."
-    if current is None:
-        return (
-            f"The database {shown} has no tables yet. The collector makes them when it starts "
-            "(`python -m monitor serve`), and so does `python -m db upgrade`. This page goes on by itself then."
-        )
-    if current != newest:
-        return (
-            f"The database {shown} is at revision {current}, this dashboard reads {newest}: "
-            "run `python -m db upgrade`, or start the dashboard of the collector's version."
-        )
-    return f"The database {shown} could not be read: {_first_line(error)}. This page tries again by itself."
-
-
-def _first_line(error: sa.exc.DBAPIError) -> str:
-    return str(error.orig).strip().splitlines()[0].rstrip(".") if error.orig else type(error).__name__
-
-
-def _fresh(function: Callable[P, T]) -> Callable[P, T]:
-    """Cache what changes while a run goes on."""
-    return st.cache_data(ttl=FRESH_SECONDS, show_spinner=False, max_entries=256)(function)
-
-
-@_fresh
+@fresh
 def _ordered_runs(url: str) -> list[tuple[Run, Tally]]:
-    with _reading(url) as session:
+    with open_store(url) as session:
         tallies = overview.tallies(session)
         found = [(run, tallies.get(run.pk, Tally())) for run in queries.runs(session)]
     return sorted(found, key=lambda pair: (pair[1].waiting == 0, pair[0].state != "running"))  # stable: newest first
 
 
-@_fresh
+@fresh
 def _card(url: str, run_id: str) -> RunCard | None:
-    with _reading(url) as session:
+    with open_store(url) as session:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             return None
@@ -134,9 +81,9 @@ def _card(url: str, run_id: str) -> RunCard | None:
         )
 
 
-@_fresh
+@fresh
 def _facts(url: str, run_id: str) -> RunFacts | None:
-    with _reading(url) as session:
+    with open_store(url) as session:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             return None
@@ -162,21 +109,66 @@ def _curves(
     run_id: str,
     stamp: tuple[int, ...],  # part of the key only: new steps make a new entry
     metrics: tuple[str, ...],
+    along: Along,
     window: tuple[int, int] | None,
     discarded: bool,
-) -> dict[str, Curve]:
-    first, last = window or (None, None)
-    with _reading(url) as session:
+) -> Curves:
+    with open_store(url) as session:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
-            return {}
+            return Curves({}, Rulers())
         segments = queries.segments(session, run=run)
+        read = _Reader(session, run, window)
         live = lineage.live_line(segments)
-        branches = lineage.discarded(segments) if discarded else []
+        branches = {branch.segment: branch for branch in lineage.discarded(segments)}
+        kept = branches if discarded else {}
+        return Curves(
+            {
+                name: Curve(read.series(name, live), {key: read.series(name, [one]) for key, one in kept.items()})
+                for name in metrics
+            },
+            Rulers(
+                read.ruler(along, live),
+                {key: read.ruler(along, [branch]) for key, branch in branches.items()},
+            ),
+        )
 
-        def read(metric: str, stretches: Sequence[lineage.Stretch]) -> Series:
-            return queries.series(
-                session, run=run, stretches=stretches, metric=metric, first=first, last=last, points=POINTS
-            )
 
-        return {name: Curve(read(name, live), [read(name, [branch]) for branch in branches]) for name in metrics}
+class _Reader:
+    """Reads one run over one window."""
+
+    def __init__(self, session: Session, run: Run, window: tuple[int, int] | None) -> None:
+        self.session, self.run = session, run
+        self.window = window or (None, None)
+
+    def series(self, metric: str, stretches: Sequence[Stretch]) -> Series:
+        return queries.series(
+            self.session,
+            run=self.run,
+            stretches=stretches,
+            metric=metric,
+            first=self.window[0],
+            last=self.window[1],
+            points=POINTS,
+        )
+
+    def ruler(self, along: Along, stretches: Sequence[Stretch]) -> Ruler:
+        """Exact at the ends of every bucket."""
+        if along is Along.STEP:
+            return PLAIN
+        if along is Along.TIME:
+            return self._times(stretches)
+        tokens = self.series("tokens", stretches)
+        known = [index for index, value in enumerate(tokens.first) if value is not None]
+        steps = chain.from_iterable((tokens.first_step[index], tokens.last_step[index]) for index in known)
+        counts = chain.from_iterable((tokens.first[index], tokens.last[index]) for index in known)
+        scale = compute.flops_per_token(self.run.config) or 1.0 if along is Along.FLOPS else 1.0
+        return Ruler.of(steps, (float(count or 0) * scale for count in counts))
+
+    def _times(self, stretches: Sequence[Stretch]) -> Ruler:
+        """In milliseconds."""
+        names = queries.metric_names(self.session, run=self.run)
+        usual = self.series("loss" if "loss" in names else names[0], stretches) if names else Series()
+        steps = sorted({*usual.first_step, *usual.last_step})
+        times = queries.times(self.session, run=self.run, stretches=stretches, steps=steps)
+        return Ruler.of(times.keys(), (1000 * time for time in times.values()))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dashboard.progress import Progress
+from dashboard.rulers import Rulers
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.overview import Tally
 from db.queries import Series
@@ -44,10 +45,25 @@ class RunFacts:
         """Changes when the run has new steps or a new segment: steps are never overwritten."""
         return (len(self.segments), *(segment.num_steps for segment in self.segments))
 
+    @property
+    def marks_stamp(self) -> tuple[float, ...]:
+        """Changes when something happened to the run: nothing of it is ever deleted."""
+        changes = [each.changed_at for each in self.incidents] + [each.changed_at for each in self.interventions]
+        answers = [order.answered_at or 0.0 for order in self.orders.values()]
+        return (len(changes), max(changes, default=0.0), len(answers), sum(answers), len(self.events))
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One metric: its live line, and one series per discarded branch."""
+    """One metric: its live line, and its discarded branches by number of their segment."""
 
     live: Series
-    discarded: list[Series]
+    discarded: dict[int, Series]
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Some metrics of one run, and where their steps lie along the chosen axis."""
+
+    by_metric: dict[str, Curve]
+    rulers: Rulers

@@ -1,4 +1,4 @@
-// Draws data.figure into one element that lives as long as its key; see figure.py.
+// Draws the figure at data.figure into one element that lives as long as its key; see figure.py.
 
 function plotly(script) {
   window.lossguardPlotly ??= new Promise((resolve, reject) => {
@@ -40,34 +40,71 @@ function fitted(layout, host) {
   const more = host.clientWidth < 640 ? 60 : 0;
   layout.height += more;
   layout.margin.t += more;
-  host.style.minHeight = `${layout.height}px`; // holds the place before the first drawing
+  host.style.minHeight = `${layout.height}px`;
   return layout;
 }
 
-// The steps that a zoom shows: [first, last], [] for all of them, undefined when it was no zoom along the steps.
-function steps(change) {
+// What a zoom shows along x: [first, last], [] for all of it, undefined when it was no zoom along x.
+function bounds(change) {
   if (change["xaxis.autorange"]) return [];
   const range = change["xaxis.range"] ?? [change["xaxis.range[0]"], change["xaxis.range[1]"]];
-  return range[0] === undefined ? undefined : [Math.floor(range[0]), Math.ceil(range[1])];
+  return range[0] === undefined ? undefined : range.map(number);
+}
+
+// Plotly tells a date as "2026-11-25 03:12:00.5" on the clock that the figure was made for.
+function number(value) {
+  return typeof value === "string" ? Date.parse(`${value.replace(" ", "T")}Z`) : value;
+}
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+// The figure, once the server has it; undefined when another one is wanted by then.
+async function fetched(url, host) {
+  for (let wait = 250; host.wanted === url; wait = Math.min(2 * wait, 4000)) {
+    try {
+      const answer = await fetch(url);
+      if (answer.ok) return await answer.json();
+    } catch {
+      // the server is away: it is asked again
+    }
+    await pause(wait);
+  }
+  return undefined;
+}
+
+async function draw(host, data) {
+  const [library, figure] = await Promise.all([plotly(data.script), fetched(data.figure, host)]);
+  while (host._dragging) await pause(50); // a drawing in the middle of a drag would end it
+  if (figure === undefined || host.wanted !== data.figure) return;
+  const layout = fitted(themed(figure.layout, host), host);
+  // A double click shows the whole run, also when the page was opened with a window.
+  const buttons = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toImage"];
+  const config = { displaylogo: false, doubleClick: "autosize", modeBarButtons: [buttons] };
+  await library.react(host, figure.data, layout, config);
+  host.leave ??= bind(host, library);
+  host.dataset.drawn = data.figure;
 }
 
 export default async function ({ data, parentElement, setStateValue }) {
   const host = parentElement.querySelector(".lossguard-figure");
-  const layout = fitted(themed(data.figure.layout, host), host);
-  const library = await plotly(data.script);
-  // A double click shows the whole run, also when the page was opened with a window.
-  const buttons = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toImage"];
-  const config = { displaylogo: false, doubleClick: "autosize", modeBarButtons: [buttons] };
-  await library.react(host, data.figure.data, layout, config);
+  const ink = getComputedStyle(host).getPropertyValue("--st-text-color");
   host.tellWindow = setStateValue;
-  host.leave ??= bind(host, library);
-  return host.leave;
+  host.style.minHeight ||= `${data.height}px`; // holds the place before the first drawing
+  if (host.wanted !== data.figure || host.ink !== ink) {
+    host.wanted = data.figure;
+    host.ink = ink;
+    await draw(host, data);
+  }
+  return () => {
+    host.wanted = undefined;
+    host.leave?.();
+  };
 }
 
 // Once per element: tell zooms, follow its size. Returns what undoes that.
 function bind(host, library) {
   host.on("plotly_relayout", (change) => {
-    const window = steps(change);
+    const window = bounds(change);
     if (window !== undefined) host.tellWindow("window", window);
   });
   const observer = new ResizeObserver(() => library.Plots.resize(host));

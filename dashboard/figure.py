@@ -2,10 +2,20 @@
 
 Streamlit's own plotly chart is a new element whenever its values change: a live curve would flicker and lose its
 zoom at every report. This component keeps one drawing per key, takes its colours from the page's theme, and says
-which steps are in view, so that they can be read at full resolution.
+what range is in view, so that it can be read at full resolution.
+
+A figure travels beside the page: `pack` makes bytes of it once, for all viewers, under a name that is made of them.
+The page is told the name alone, and the browser fetches it (server.py) when it is a new one: what did not change is
+not sent.
 """
 
+import gzip
+import hashlib
+import json
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import plotly  # type: ignore[import-untyped]
@@ -14,7 +24,11 @@ import streamlit as st
 
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 PLOTLY_ROUTE = "/lossguard/plotly.min.js"
-"""Where server.py serves PLOTLY_JS."""
+FIGURES_ROUTE = "/lossguard/figures/"
+"""Where server.py serves PLOTLY_JS and packed figures."""
+
+KEPT = 256
+"""Packed figures that the server keeps: every one that is on a page is put on top again at each look."""
 
 _component = st.components.v2.component(
     "lossguard_figure",
@@ -24,13 +38,63 @@ _component = st.components.v2.component(
 )
 
 
-def show(figure: go.Figure, *, key: str, script: str = PLOTLY_ROUTE, on_window: Callable[[], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A figure as the browser fetches it."""
+
+    name: str
+    """SHA-256 of the content."""
+    content: bytes
+    """JSON, compressed with gzip."""
+    height: int
+    """In pixels: the place that the page holds for it."""
+
+
+class Shelf:
+    """The newest packed figures, by name; shared by the sessions and the server of this process."""
+
+    def __init__(self, size: int = KEPT) -> None:
+        self._size = size
+        self._figures: OrderedDict[str, Packed] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, packed: Packed) -> None:
+        with self._lock:
+            self._figures[packed.name] = packed
+            self._figures.move_to_end(packed.name)
+            while len(self._figures) > self._size:
+                self._figures.popitem(last=False)
+
+    def get(self, name: str) -> Packed | None:
+        with self._lock:
+            return self._figures.get(name)
+
+
+shelf = Shelf()
+
+
+def pack(figure: go.Figure) -> Packed:
+    text = json.dumps(figure.to_plotly_json(), separators=(",", ":"), allow_nan=False).encode()
+    return Packed(hashlib.sha256(text).hexdigest(), gzip.compress(text, 1, mtime=0), int(figure.layout.height))
+
+
+def show(figure: go.Figure | Packed, *, key: str, on_window: Callable[[], None] | None = None) -> None:
     """Draw `figure`; `on_window` is called after a zoom, when `window(key)` has changed."""
-    url = f"{script}?v={plotly.__version__}"
-    _component(data={"figure": figure.to_plotly_json(), "script": url}, key=key, on_window_change=on_window)
+    packed = figure if isinstance(figure, Packed) else pack(figure)
+    shelf.put(packed)
+    data = {
+        "figure": FIGURES_ROUTE + packed.name,
+        "script": f"{PLOTLY_ROUTE}?v={plotly.__version__}",
+        "height": packed.height,
+    }
+    _component(data=data, key=key, on_window_change=on_window or _nothing)
 
 
-def window(key: str) -> tuple[int, int] | None:
-    """First and last step that the viewer zoomed to; None for the whole run."""
+def window(key: str) -> tuple[float, float] | None:
+    """The range along the x axis that the viewer zoomed to (dates in milliseconds); None for all of it."""
     bounds = st.session_state[key].get("window")
-    return (int(bounds[0]), int(bounds[1])) if bounds else None
+    return (float(bounds[0]), float(bounds[1])) if bounds else None
+
+
+def _nothing() -> None:
+    pass

@@ -1,25 +1,45 @@
-"""The ground of a run's figure: one panel per metric over one axis of steps.
+"""The ground of a run's figure: one panel per metric over one axis, and a lane above them for the incidents' names.
 
 Every panel has a second, invisible axis 0..1 for marks: they keep their height whatever the values do.
-Colours are Okabe and Ito's, which people with any of the usual colour vision deficiencies tell apart, and each
-kind of mark also has a shape of its own. They are readable on white and on near-black; text and grid follow the
-page's theme (figure.js).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import words
+from dashboard.rulers import Along
+from dashboard.style import GREY, LOG_AXES, ground, metric_axis
 
-BLUE, VERMILLION, GREEN, PURPLE, GREY = "#2F86C4", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
+FIRST_PANEL, PANEL, GAP, LANE = 250, 130, 42, 18
+"""Heights in pixels; the gap holds the next panel's title, the lane the incidents' names."""
+TOP, BOTTOM = 40, 46
+"""Margins in pixels: the legend above, the title of the x axis below."""
 
-LOG_AXES = frozenset({"perplexity", "grad_norm"})
-TICKS = {"lr": ".3~g", "perplexity": "~s", "tokens": "~s", "batch_index": "~s"}
-FIRST_PANEL, PANEL, GAP = 260, 140, 44
-"""Heights in pixels; the gap holds the next panel's title."""
-TOP, BOTTOM = 84, 46
-"""Margins in pixels: legend and the incidents' names above, the steps below."""
+ALONG: dict[Along, dict[str, Any]] = {
+    Along.STEP: {
+        "title": {"text": "Step", "standoff": 8},
+        "tickformat": ",d",
+        "unifiedhovertitle": {"text": "step %{x:,d}"},
+    },
+    Along.TOKENS: {
+        "title": {"text": "Tokens", "standoff": 8},
+        "tickformat": "~s",
+        "unifiedhovertitle": {"text": "%{x:.4s} tokens"},
+    },
+    Along.TIME: {
+        "title": {"text": "Time", "standoff": 8},
+        "type": "date",
+        "unifiedhovertitle": {"text": "%{x|%Y-%m-%d %H:%M:%S}"},
+    },
+    Along.FLOPS: {
+        "title": {"text": "Floating-point operations (6ND)", "standoff": 8},
+        "tickformat": ".3~g",
+        "exponentformat": "power",
+        "unifiedhovertitle": {"text": "%{x:.3e} FLOPs"},
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,36 +61,36 @@ class Panel:
         return f"y{self.position + 101}"
 
 
-def stack(metrics: list[str]) -> tuple[int, list[Panel]]:
-    """Height of the whole figure in pixels, and the panels from the top down."""
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Panels from the top down, and the lane above them."""
+
+    height: int
+    """Of the whole figure in pixels."""
+    panels: list[Panel]
+    lane: Panel
+
+
+def stack(metrics: list[str]) -> Stack:
     heights = [FIRST_PANEL] + [PANEL] * (len(metrics) - 1)
-    inside = sum(heights) + GAP * (len(heights) - 1)
-    panels, top = [], float(inside)
+    inside = sum(heights) + GAP * len(heights) + LANE
+    panels, top = [], float(inside - LANE - GAP)
     for position, (metric, height) in enumerate(zip(metrics, heights, strict=False)):
         panels.append(Panel(metric, position, max(0.0, (top - height) / inside), top / inside))
         top -= height + GAP
-    return inside + TOP + BOTTOM, panels
+    return Stack(inside + TOP + BOTTOM, panels, Panel("", 100, (inside - LANE) / inside, 1.0))
 
 
-def lay_out(figure: go.Figure, panels: list[Panel], height: int, window: tuple[int, int] | None, revision: str) -> None:
+def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, revision: str) -> go.Figure:
+    """The empty figure; `window` is the range in view, in the x axis's own units."""
+    figure = ground(height=stacked.height, top=TOP, bottom=BOTTOM, revision=f"{revision} {along}")
     figure.update_layout(
-        template="none",
-        height=height,
-        margin={"l": 58, "r": 12, "t": TOP, "b": BOTTOM},
-        uirevision=revision,
         hovermode="x unified",
         hoversubplots="axis",
         hoverdistance=30,
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"},
-        font={"size": 13},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
         xaxis={
-            "title": {"text": "Step", "standoff": 8},
-            "anchor": panels[-1].values if panels else "y",
+            "anchor": stacked.panels[-1].values if stacked.panels else "y",
             "range": window,
-            "tickformat": ",d",
-            "hoverformat": ",d",
-            "unifiedhovertitle": {"text": "step %{x:,d}"},
             "showgrid": True,
             "zeroline": False,
             "showspikes": True,
@@ -78,27 +98,25 @@ def lay_out(figure: go.Figure, panels: list[Panel], height: int, window: tuple[i
             "spikethickness": 1,
             "spikedash": "dot",
             "spikecolor": GREY,
+            **ALONG[along],
         },
     )
-    for panel in panels:
+    for panel in stacked.panels:
         _lay_out_one(figure, panel)
+    figure.update_layout({_axis_key(stacked.lane.marks): _hidden(stacked.lane)})
+    return figure
 
 
 def _lay_out_one(figure: go.Figure, panel: Panel) -> None:
-    domain = [panel.bottom, panel.top]
-    values = {
-        "domain": domain,
-        "type": "log" if panel.metric in LOG_AXES else "linear",
-        "tickformat": TICKS.get(panel.metric, "~g"),
+    values = metric_axis(panel.metric) | {
+        "domain": [panel.bottom, panel.top],
         "nticks": 6 if panel.position == 0 else 4,
-        "zeroline": False,
-        "showgrid": True,
     }
-    hidden = {"domain": domain, "range": [0, 1], "overlaying": panel.values, "visible": False, "fixedrange": True}
-    figure.update_layout({_axis_key(panel.values): values, _axis_key(panel.marks): hidden})
+    marks = _hidden(panel) | {"overlaying": panel.values}
+    figure.update_layout({_axis_key(panel.values): values, _axis_key(panel.marks): marks})
     scale = " - log scale" if panel.metric in LOG_AXES else ""
     figure.add_annotation(
-        text=f"<b>{words.metric_title(panel.metric)}</b>{scale}",
+        text=f"<b>{words.plain_html(words.metric_title(panel.metric))}</b>{scale}",
         x=0,
         xref="paper",
         xanchor="left",
@@ -110,10 +128,9 @@ def _lay_out_one(figure: go.Figure, panel: Panel) -> None:
     )
 
 
+def _hidden(panel: Panel) -> dict[str, Any]:
+    return {"domain": [panel.bottom, panel.top], "range": [0, 1], "visible": False, "fixedrange": True}
+
+
 def _axis_key(axis: str) -> str:
     return "yaxis" + axis.removeprefix("y")
-
-
-def faint(color: str, alpha: float) -> str:
-    red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{alpha})"

@@ -1,4 +1,4 @@
-"""The web server: the Streamlit app, and plotly's script beside it for figure.py.
+"""The web server: the Streamlit app, and beside it what figure.py's component fetches.
 
 Run it with `python -m dashboard` (or `streamlit run dashboard/server.py` with the repository root on PYTHONPATH).
 """
@@ -7,20 +7,30 @@ from pathlib import Path
 
 import streamlit as st
 from starlette.requests import Request
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from dashboard.figure import PLOTLY_JS, PLOTLY_ROUTE
+from dashboard.figure import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, shelf
+
+FOR_GOOD = "max-age=31536000, immutable"
 
 
 def create_app() -> st.App:
     script = Path(__file__).parent / "app.py"
-    return st.App(script, routes=[Route(PLOTLY_ROUTE, _plotly)])
+    return st.App(script, routes=[Route(PLOTLY_ROUTE, _plotly), Route(FIGURES_ROUTE + "{name}", _figure)])
 
 
 async def _plotly(_request: Request) -> FileResponse:
     # The page asks for it with the version in the query, so it may be kept for good.
-    return FileResponse(PLOTLY_JS, headers={"Cache-Control": "public, max-age=31536000, immutable"})
+    return FileResponse(PLOTLY_JS, headers={"Cache-Control": f"public, {FOR_GOOD}"})
+
+
+async def _figure(request: Request) -> Response:
+    packed = shelf.get(request.path_params["name"])
+    if packed is None:
+        return Response(status_code=404)
+    headers = {"Content-Encoding": "gzip", "Cache-Control": f"private, {FOR_GOOD}"}  # the name changes with the content
+    return Response(packed.content, media_type="application/json", headers=headers)
 
 
 app = create_app()

@@ -1,5 +1,6 @@
 """Values as people read them. Pure: values in, text out."""
 
+import html
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -95,8 +96,13 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:-])", r"\\\1", text)
 
 
-def plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def plain_html(text: str) -> str:
+    """Text that people chose, so that plotly, which reads a few tags of HTML, shows it as it is."""
+    return html.escape(text, quote=False)
+
+
+def plural(count: int, noun: str, several: str | None = None) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {several or noun + 's'}"
 
 
 def batches(skip_from: int | None, skip_to: int | None) -> str:
@@ -136,7 +142,7 @@ def details(values: Mapping[str, Any]) -> str:
 
 
 def listed(reasons: Sequence[str]) -> str:
-    return "\n".join(f"- {reason}" for reason in reasons)
+    return "\n".join(f"- {escaped(reason)}" for reason in reasons)
 
 
 def _is_number(value: Any) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.lineage import Stretch, discarded, live_line
+from db import lineage
+from db.lineage import Line, Stretch, discarded, live_line
 from db.models import (
     DetectorSnapshot,
     Event,
@@ -23,7 +24,11 @@ from db.models import (
 )
 from db.series import Series as Series
 from db.series import series as series
-from lossguard.protocol import STANDARD_METRICS, OrderState, RunState
+from lossguard.probe import Probe
+from lossguard.protocol import PROBE, STANDARD_METRICS, OrderState, RunState
+
+TIMES_AT_ONCE = 500
+"""Steps of one IN; databases bound the number of parameters."""
 
 
 def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:
@@ -48,6 +53,16 @@ def segments(session: Session, *, run: Run) -> Sequence[Segment]:
 def live(session: Session, *, run: Run) -> list[Stretch]:
     """The live line: the path from the root to the newest segment, oldest stretch first."""
     return live_line(segments(session, run=run))
+
+
+def stretches(session: Session, *, run: Run, line: Line | int) -> list[Stretch]:
+    """The live line, what was discarded, both, or one whole segment by its number."""
+    return lineage.stretches(segments(session, run=run), line)
+
+
+def tree(session: Session, *, run: Run) -> dict[int | None, list[int]]:
+    """Parent -> the segments that forked off it; None -> the roots."""
+    return lineage.tree(segments(session, run=run))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,10 @@ def incidents(session: Session, *, run: Run) -> Sequence[Incident]:
     return session.scalars(sa.select(Incident).where(Incident.run_pk == run.pk).order_by(Incident.number)).all()
 
 
+def incident_numbered(session: Session, *, run: Run, number: int) -> Incident | None:
+    return session.scalar(sa.select(Incident).where(Incident.run_pk == run.pk, Incident.number == number))
+
+
 def interventions(session: Session, *, run: Run) -> Sequence[Intervention]:
     found = sa.select(Intervention).where(Intervention.run_pk == run.pk)
     return session.scalars(found.order_by(Intervention.number)).all()
@@ -102,7 +121,56 @@ def skip_ledger(session: Session, *, run: Run) -> Sequence[SkippedBatches]:
 
 
 def events(session: Session, *, run: Run) -> Sequence[Event]:
-    return session.scalars(sa.select(Event).where(Event.run_pk == run.pk).order_by(Event.id)).all()
+    """What was declared and what was let pass; probes, which are many and large, are asked for by themselves."""
+    found = sa.select(Event).where(Event.run_pk == run.pk, Event.kind != PROBE)
+    return session.scalars(found.order_by(Event.id)).all()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProbe:
+    """A probe and where in the run it was taken."""
+
+    segment: int
+    step: int
+    """The last step that was done before it."""
+    time: float
+    live: bool
+    """Whether this step of the segment is on the live line."""
+    probe: Probe
+
+
+def probes(session: Session, *, run: Run, prompt: str | None = None) -> list[StoredProbe]:
+    """The probes of a run, or those of one prompt, by step; discarded branches included."""
+    found = sa.select(Event).where(*_probes_of(run))
+    if prompt is not None:
+        found = found.where(_prompt() == prompt)
+    line = {stretch.segment: stretch for stretch in live(session, run=run)}
+    return [
+        StoredProbe(
+            segment=event.segment,
+            step=event.step,
+            time=event.time,
+            live=event.segment in line and line[event.segment].holds(event.step),
+            probe=Probe.from_details(event.details),
+        )
+        for event in session.scalars(found.order_by(Event.step, Event.segment, Event.id))
+        if event.step is not None
+    ]
+
+
+def prompts(session: Session, *, run: Run) -> list[str]:
+    """The prompts that a run was probed with, as they first came."""
+    named = sa.select(Event.id, _prompt().label("prompt")).where(*_probes_of(run)).subquery()
+    return list(session.scalars(sa.select(named.c.prompt).group_by(named.c.prompt).order_by(sa.func.min(named.c.id))))
+
+
+def _prompt() -> sa.ColumnElement[str]:
+    prompt: sa.ColumnElement[str] = Event.details["prompt"].as_string()
+    return prompt
+
+
+def _probes_of(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
+    return (Event.run_pk == run.pk, Event.kind == PROBE, Event.step.is_not(None))
 
 
 def watch_state(session: Session, *, run: Run) -> dict[str, Any] | None:
@@ -131,6 +199,21 @@ def steps_of(
     """The steps of a stretch from `first` on, in chunks, in order."""
     found = _within(sa.select(Step), run, stretch, first, None).order_by(Step.step)
     yield from session.scalars(found.execution_options(yield_per=chunk)).partitions(chunk)
+
+
+def times(session: Session, *, run: Run, stretches: Sequence[Stretch], steps: Sequence[int]) -> dict[int, float]:
+    """When these steps of the stretches were reported by the trainer: step -> unix seconds, in step order."""
+    found: dict[int, float] = {}
+    for stretch in stretches:
+        wanted = [step for step in steps if stretch.holds(step)]
+        for start in range(0, len(wanted), TIMES_AT_ONCE):
+            some = sa.select(Step.step, Step.time).where(
+                Step.run_pk == run.pk,
+                Step.segment == stretch.segment,
+                Step.step.in_(wanted[start : start + TIMES_AT_ONCE]),
+            )
+            found.update((step, time) for step, time in session.execute(some))
+    return dict(sorted(found.items()))
 
 
 def newest_step(session: Session, *, run: Run) -> Step | None:

@@ -11,7 +11,7 @@ from db import bulk, commands, queries, step_rows
 from db.columns import Numbers
 from db.models import Order, Run, Segment
 from db.rollups import TooManyMetrics
-from lossguard.protocol import CAN_ROLL_BACK, EXPECT, OrderState, RunState, is_pause
+from lossguard.protocol import CAN_ROLL_BACK, EXPECT, PROBE, OrderState, RunState, is_pause
 from monitor import pulse, watching
 from monitor.columns import decode, rows
 from monitor.detection import Effect, Watch
@@ -144,7 +144,8 @@ def _without(known: set[int], given: Fresh) -> Fresh:
 def _watch(session: Session, run: Run, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> bool:
     """Show the detection what is new: whether it follows this segment."""
     told = [event for event in report.events if event.kind != EXPECT]
-    events = [event for event in told if _record_event(session, run, segment, event)]
+    new = [event for event in told if _record_event(session, run, segment, event)]
+    events = [event for event in new if event.kind != PROBE]  # a look at the model changes nothing
     if report.restorable_steps is not None:
         run.restorable_steps = report.restorable_steps
     before = segment.last_step

@@ -1,55 +1,28 @@
-"""Run: one run's curves and what happened to it, live while it goes on. The run is in the URL: ?run=ID&steps=A-B."""
+"""Run: one run's curves and what happened to it, live while it goes on.
+
+In the URL: ?run=ID&steps=A-B&curves=..&x=..&smooth=..&discarded=..
+"""
 
 import time
 
 import streamlit as st
 
-from dashboard import charts, data, figure, tables, words
-from dashboard.data import StoreAway
+from dashboard import data, figure, run_drawing, selection, tables, words
 from dashboard.facts import RunFacts
-from dashboard.marks import Marks
-from dashboard.views import states
+from dashboard.rulers import Along
+from dashboard.views import frame, states
 from db.models import Incident
 
-LIVE_SECONDS = 1.5
-QUIET_SECONDS = 15.0  # a run that is not running can be taken up again: it is looked at now and then
 WIDTH = 165  # pixels of a number in the header: two side by side on a phone
 CURVES = ["loss", "perplexity", "grad_norm", "log_z", "lr"]
+SMOOTH = [0, 10, 30, 100, 300, 1000, 3000]
 
 
-def chosen_run() -> str | None:
-    """The run of the URL, or the one that stands on top of the list."""
-    if "run" not in st.query_params:
-        runs = data.ordered_runs()
-        if not runs:
-            return None
-        st.query_params["run"] = runs[0][0].id
-    return st.query_params["run"]
-
-
-def page(shown_as_running: bool) -> None:
-    try:
-        run_id = chosen_run()
-        known = None if run_id is None else data.facts(run_id)
-        if known is None:
-            nothing_to_show(run_id)
-            return
-        if (known.run.state == "running") != shown_as_running:
-            st.rerun()  # another pace from here on
-        header(known)
-        curves(known)
-        incidents(known)
-        details(known)
-    except StoreAway as away:
-        st.warning(str(away), icon=":material/cloud_off:")
-
-
-def nothing_to_show(run_id: str | None) -> None:
-    if run_id is None:
-        st.info("No runs yet.", icon=":material/info:")
-    else:
-        st.warning(f"There is no run `{run_id}` in this store.", icon=":material/search_off:")
-    st.page_link("views/runs.py", label="All runs", icon=":material/arrow_back:")
+def page(known: RunFacts) -> None:
+    header(known)
+    curves(known)
+    incidents(known)
+    details(known)
 
 
 def header(known: RunFacts) -> None:
@@ -87,38 +60,36 @@ def curves(known: RunFacts) -> None:
         st.info("No step has been reported yet.", icon=":material/info:")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        usual = [name for name in CURVES if name in known.metrics]
-        key = f"curves-{known.run.id}-{len(usual)}"  # a usual curve that comes late is shown too
-        chosen = st.multiselect("Curves", known.metrics, default=usual, format_func=words.metric_name, key=key)
-        discarded = st.toggle("Discarded branches", value=True, key=f"discarded-{known.run.id}")
-    if not chosen:
+        options = CURVES + [name for name in known.metrics if name not in CURVES]
+        chosen = st.multiselect(
+            "Curves", options, default=CURVES, format_func=words.metric_name, key="curves", bind="query-params"
+        )
+        smooth = st.select_slider(
+            "Smooth over", SMOOTH, format_func=smooth_name, key="smooth", bind="query-params", width=220
+        )
+        discarded = st.toggle("Discarded branches", value=True, key="discarded", bind="query-params")
+    shown = tuple(name for name in chosen if name in known.metrics)
+    if not shown:
         st.info("Choose a curve.", icon=":material/info:")
         return
-    window, key = asked_window(), f"figure-{known.run.id}"
-    read = data.curves(known, chosen, window=window, discarded=discarded)
-    marks = Marks(
-        incidents=known.incidents,
-        interventions=known.interventions,
-        orders=known.orders,
-        events=known.events,
-        last_step=known.progress.done - 1,
+    key = f"figure-{known.run.id}"
+    drawing = run_drawing.draw(
+        known, shown, along=Along.STEP, window=selection.steps(), discarded=discarded, smooth=smooth
     )
-    drawing = charts.run_figure(read, marks, window=window, revision=known.run.id)
-    figure.show(drawing, key=key, on_window=lambda: keep_window(key))
+    figure.show(drawing, key=key, on_window=lambda: keep_window(known, key))
 
 
-def asked_window() -> tuple[int, int] | None:
-    """The steps in view, from the URL: a link or a reload shows the same."""
-    first, _, last = st.query_params.get("steps", "").partition("-")
-    return (int(first), int(last)) if first.isdigit() and last.isdigit() and int(first) < int(last) else None
+def smooth_name(steps: int) -> str:
+    return words.plural(steps, "step") if steps else "off"
 
 
-def keep_window(key: str) -> None:
-    window = figure.window(key)
-    if window is None:
-        st.query_params.pop("steps", None)
-    else:
-        st.query_params["steps"] = f"{max(0, window[0])}-{max(1, window[1])}"
+def keep_window(known: RunFacts, key: str) -> None:
+    bounds = figure.window(key)
+    if bounds is None:
+        selection.choose_steps(None)
+        return
+    ruler = data.curves(known, ()).rulers.live
+    selection.choose_steps((ruler.step_at(bounds[0]), ruler.step_at(bounds[1])))
 
 
 def incidents(known: RunFacts) -> None:
@@ -159,15 +130,4 @@ def details(known: RunFacts) -> None:
                 st.dataframe(rows, hide_index=True, key=f"table-{title}")
 
 
-def running_now() -> bool:
-    """Whether the chosen run is running; True while the store is away, to look again soon."""
-    try:
-        run_id = chosen_run()
-        known = None if run_id is None else data.facts(run_id)
-    except StoreAway:
-        return True
-    return known is None or known.run.state == "running"
-
-
-running = running_now()
-st.fragment(page, run_every=LIVE_SECONDS if running else QUIET_SECONDS)(running)
+frame.follow_run(page)

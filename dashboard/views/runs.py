@@ -5,9 +5,8 @@ import time
 import streamlit as st
 
 from dashboard import data, words
-from dashboard.data import StoreAway
 from dashboard.facts import RunCard
-from dashboard.views import states
+from dashboard.views import frame, states
 
 REFRESH_SECONDS = 2.0
 PAGE_SIZE = 20
@@ -37,22 +36,17 @@ The run appears here with its first report. `make demo` shows all of it in three
 """
 
 
-@st.fragment(run_every=REFRESH_SECONDS)
 def cards() -> None:
-    try:
-        runs = data.ordered_runs()
-        if not runs:
-            st.subheader("No runs yet")
-            st.markdown(FIRST_STEPS)
-            return
-        shown = st.session_state.setdefault("runs_shown", PAGE_SIZE)
-        for run, _ in runs[:shown]:
-            found = data.card(run.id)
-            if found is not None:
-                show(found)
-    except StoreAway as away:
-        st.warning(str(away), icon=":material/cloud_off:")
+    runs = data.ordered_runs()
+    if not runs:
+        st.subheader("No runs yet")
+        st.markdown(FIRST_STEPS)
         return
+    shown = st.session_state.setdefault("runs_shown", PAGE_SIZE)
+    for run, _ in runs[:shown]:
+        found = data.card(run.id)
+        if found is not None:
+            show(found)
     if len(runs) > shown and st.button(f"Show more of {words.plural(len(runs), 'run')}"):
         st.session_state["runs_shown"] = shown + PAGE_SIZE
         st.rerun(scope="fragment")
@@ -98,4 +92,4 @@ def _progress(card: RunCard) -> None:
 
 
 st.title("Runs")
-cards()
+frame.follow(cards, seconds=REFRESH_SECONDS)

@@ -26,6 +26,7 @@ base python python3  # for the libraries that it needs
 tar --create --directory="$prefix" --exclude=site-packages --exclude=test --exclude=__pycache__ bin lib |
     tar --extract --directory="$folder/python/usr/local"
 ln -sf python3 "$folder/python/usr/local/bin/python"
+chroot "$folder/python" ldconfig
 if [ -d "${PIP_FIND_LINKS:-}" ]; then
     mkdir -p "$folder/python$PIP_FIND_LINKS"
     cp "$PIP_FIND_LINKS"/*.whl "$folder/python$PIP_FIND_LINKS/"

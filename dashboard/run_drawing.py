@@ -1,0 +1,50 @@
+"""A run's figure, packed once for all viewers who look at it in the same way."""
+
+import streamlit as st
+
+from dashboard import data, figure
+from dashboard.charts import Look, run_figure
+from dashboard.facts import RunFacts
+from dashboard.figure import Packed
+from dashboard.marks import Marks
+from dashboard.rulers import Along
+from dashboard.store import database_url
+
+
+def draw(
+    known: RunFacts,
+    metrics: tuple[str, ...],
+    *,
+    along: Along,
+    window: tuple[int, int] | None,
+    discarded: bool,
+    smooth: int,
+) -> Packed:
+    """`window` is the first and the last step in view; None for the whole run."""
+    stamp = (*known.stamp, *known.marks_stamp)
+    return _draw(database_url(), known.run.id, stamp, metrics, along, window, discarded, smooth, known)
+
+
+@st.cache_resource(show_spinner=False, max_entries=128)
+def _draw(
+    url: str,
+    run_id: str,
+    stamp: tuple[float, ...],  # as the url part of the key only: what is new makes a new entry
+    metrics: tuple[str, ...],
+    along: Along,
+    window: tuple[int, int] | None,
+    discarded: bool,
+    smooth: int,
+    _known: RunFacts,
+) -> Packed:
+    read = data.curves(_known, metrics, along=along, window=window, discarded=discarded)
+    marks = Marks(
+        incidents=_known.incidents,
+        interventions=_known.interventions,
+        orders=_known.orders,
+        events=_known.events,
+        last_step=_known.progress.done - 1,
+    )
+    bounds = None if window is None else tuple(read.rulers.live.at(window))
+    look = Look(along=along, window=bounds, smooth=smooth, revision=run_id)
+    return figure.pack(run_figure(read.by_metric, marks, read.rulers, look))

@@ -1,0 +1,73 @@
+"""The store behind the pages: one engine for each address, and plain words when it cannot be read."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import sqlalchemy as sa
+import streamlit as st
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+
+from db import migrate
+from db.engine import DEFAULT_URL, create_engine, reading
+
+FRESH_SECONDS = 1.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class StoreAway(Exception):
+    """The store cannot be read now; the message says why and what to do."""
+
+
+def database_url() -> str:
+    return os.environ.get("LOSSGUARD_DATABASE_URL") or DEFAULT_URL
+
+
+@contextmanager
+def open_store(url: str) -> Iterator[Session]:
+    """A session that reads. Raises StoreAway."""
+    try:
+        with reading(_engine(url)) as session:
+            yield session
+    except sa.exc.DBAPIError as error:
+        raise StoreAway(_why(url, error)) from error
+
+
+def fresh(function: Callable[P, T]) -> Callable[P, T]:
+    """Cache what changes while a run goes on, for all viewers together."""
+    return st.cache_data(ttl=FRESH_SECONDS, show_spinner=False, max_entries=256)(function)
+
+
+@st.cache_resource
+def _engine(url: str) -> sa.Engine:
+    if make_url(url).get_backend_name() == "sqlite":
+        # A connection per read: one that is kept would go on reading a file that was deleted or replaced.
+        return create_engine(url, poolclass=sa.pool.NullPool)
+    return create_engine(url, connect_args={"connect_timeout": 5})
+
+
+def _why(url: str, error: sa.exc.DBAPIError) -> str:
+    shown = make_url(url).render_as_string(hide_password=True)
+    try:
+        current, newest = migrate.revisions(_engine(url))
+    except sa.exc.DBAPIError as away:
+        return f"The database {shown} is away: {_first_line(away)}. This page goes on by itself when it is back."
+    if current is None:
+        return (
+            f"The database {shown} has no tables yet. The collector makes them when it starts "
+            "(`python -m monitor serve`), and so does `python -m db upgrade`. This page goes on by itself then."
+        )
+    if current != newest:
+        return (
+            f"The database {shown} is at revision {current}, this dashboard reads {newest}: "
+            "run `python -m db upgrade`, or start the dashboard of the collector's version."
+        )
+    return f"The database {shown} could not be read: {_first_line(error)}. This page tries again by itself."
+
+
+def _first_line(error: sa.exc.DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0].rstrip(".") if error.orig else type(error).__name__

@@ -1,0 +1,68 @@
+"""What every page has in common: it follows the store at a pace, and says plainly when the store is away."""
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from dashboard import data, selection
+from dashboard.facts import RunFacts
+from dashboard.store import StoreAway
+
+LIVE_SECONDS = 1.5
+QUIET_SECONDS = 15.0  # a run that is not running can be taken up again: it is looked at now and then
+
+
+def follow(page: Callable[[], None], *, seconds: float) -> None:
+    """Show `page` now and again every so many seconds, without touching what a viewer does on it."""
+
+    def shown() -> None:
+        try:
+            page()
+        except StoreAway as away:
+            st.warning(str(away), icon=":material/cloud_off:")
+
+    st.fragment(shown, run_every=seconds)()
+
+
+def follow_run(page: Callable[[RunFacts], None]) -> None:
+    """Show `page` of the run that the URL names (the top one of the list when it names none), live while it runs."""
+    running = _is_running()
+
+    def shown() -> None:
+        run_id = chosen_run()
+        known = None if run_id is None else data.facts(run_id)
+        if known is None:
+            _nothing_to_show(run_id)
+            return
+        if (known.run.state == "running") != running:
+            st.rerun()  # another pace from here on
+        page(known)
+
+    follow(shown, seconds=LIVE_SECONDS if running else QUIET_SECONDS)
+
+
+def chosen_run() -> str | None:
+    """The run of the URL, or the one that stands on top of the list, which the URL names from then on."""
+    if selection.run() is None:
+        runs = data.ordered_runs()
+        if runs:
+            selection.choose_run(runs[0][0].id)
+    return selection.run()
+
+
+def _is_running() -> bool:
+    """Whether the chosen run is running; True while the store is away or the run not there, to look again soon."""
+    try:
+        run_id = chosen_run()
+        known = None if run_id is None else data.facts(run_id)
+    except StoreAway:
+        return True
+    return known is None or known.run.state == "running"
+
+
+def _nothing_to_show(run_id: str | None) -> None:
+    if run_id is None:
+        st.info("No runs yet.", icon=":material/info:")
+    else:
+        st.warning(f"There is no run `{run_id.replace('`', '')}` in this store.", icon=":material/search_off:")
+    st.page_link("views/runs.py", label="All runs", icon=":material/arrow_back:")
