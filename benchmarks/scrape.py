@@ -15,7 +15,7 @@ from statistics import median
 import sqlalchemy as sa
 import urllib3
 
-from benchmarks.ingest import collector
+from benchmarks.collectors import collector
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate
 from db.columns import Numbers

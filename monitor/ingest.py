@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk, commands, queries, step_rows
+from db import commands, queries, step_rows
 from db.columns import Numbers
-from db.models import Order, Run, Segment
+from db.models import Order, Pulse, Run, Segment
 from db.rollups import TooManyMetrics
-from lossguard.protocol import CAN_ROLL_BACK, EXPECT, PROBE, OrderState, RunState, is_pause
+from lossguard.protocol import EXPECT, PROBE, OrderState, RunState, is_pause
 from monitor import pulse, watching
 from monitor.columns import decode, rows
+from monitor.desk import Desk, Desks
 from monitor.detection import Effect, Watch
 from monitor.problems import Problem, bad_report, full, unknown
 from monitor.schemas import AnswerIn, EventIn, FinishIn, ReportIn, RunIn, SegmentIn
@@ -71,11 +72,11 @@ def open_segment(session: Session, run_id: str, spec: SegmentIn, *, now: float) 
 
 
 def _fork(session: Session, run: Run, segment: Segment, now: float) -> None:
-    if segment.number == 0 or not _is_newest(session, run, segment):
+    if segment.number == 0 or segment is not queries.newest_segment(session, run=run):
         return
     watch = watching.bring_up(session, run)
     effects = watching.fork(session, run, watch, segment)
-    watching.put_down(session, run, watch, effects, segment=segment.number, now=now)
+    watching.put_down(session, run, watch, effects, segment=segment, now=now)
 
 
 def locked(session: Session, run_id: str) -> Run:
@@ -92,42 +93,45 @@ def take_report(
     report: ReportIn,
     *,
     now: float,
+    desks: Desks,
     max_metrics: int | None = None,
-    undelivered: int | None = None,
+    left: int | None = None,
 ) -> Receipt:
     """Store a report and act on it. Raises Problem when it is malformed: then nothing of it is stored.
 
-    `undelivered`: bytes that the trainer's spool holds behind this report, where it says so.
+    `left`: bytes that the trainer's spool holds behind this report, where it says so.
     """
     metrics = decode(report)
-    run = locked(session, run_id)
-    segment = session.get(Segment, (run.pk, report.segment))
+    desk = desks.take(session, run_id, now)
+    segment = desk.segment(session, report.segment)
     if segment is None:
         raise bad_report(f"the run has no segment {report.segment}; open it first", "segment")
-    run.last_report_at = now
     known = set()
     if report.steps and segment.last_step is not None and report.steps[0] <= segment.last_step:
-        known = step_rows.known_steps(session, run=run, segment=segment.number, steps=report.steps)
+        known = step_rows.known_steps(session, run=desk.run, segment=segment.number, steps=report.steps)
     fresh = _without(known, Fresh(report.steps, report.times, metrics))
     if fresh.steps and segment.fork_step is None:
-        commands.settle_fork(session, run=run, segment=segment, first_step=fresh.steps[0])
-        _fork(session, run, segment, now)
+        commands.settle_fork(session, run=desk.run, segment=segment, first_step=fresh.steps[0])
+        _fork(session, desk.run, segment, now)
+        desk.refresh(session)
     try:
-        step_rows.insert_steps(
+        desk.numbers = step_rows.insert_steps(
             session,
-            run=run,
+            run=desk.run,
             segment=segment.number,
             steps=fresh.steps,
             times=fresh.times,
             metrics=fresh.metrics,
             max_metrics=max_metrics,
+            numbers=desk.numbers,
         )
     except TooManyMetrics as error:
         raise bad_report(f"{error}; raise LOSSGUARD_MAX_METRICS for more", "metrics") from None
-    follows = _watch(session, run, segment, report, fresh, now)
-    _beat(session, run, report, fresh, undelivered, now, follows=follows)
-    open_orders = queries.orders(session, run=run, open_only=True) if CAN_ROLL_BACK in run.capabilities else []
-    return Receipt(len(fresh.steps), len(known), open_orders)
+    _watch(session, desk, segment, report, fresh, now)
+    desk.pulse.undelivered_bytes = left
+    if desk.follows(segment):
+        _beat(desk.pulse, report, fresh, now)
+    return Receipt(len(fresh.steps), len(known), desk.orders)
 
 
 def _without(known: set[int], given: Fresh) -> Fresh:
@@ -141,41 +145,33 @@ def _without(known: set[int], given: Fresh) -> Fresh:
     )
 
 
-def _watch(session: Session, run: Run, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> bool:
-    """Show the detection what is new: whether it follows this segment."""
+def _watch(session: Session, desk: Desk, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> None:
+    run, restorable = desk.run, report.restorable_steps
     told = [event for event in report.events if event.kind != EXPECT]
     new = [event for event in told if _record_event(session, run, segment, event)]
     events = [event for event in new if event.kind != PROBE]  # a look at the model changes nothing
-    if report.restorable_steps is not None:
-        run.restorable_steps = report.restorable_steps
+    if restorable is not None:
+        run.restorable_steps = restorable
     before = segment.last_step
     in_order = bool(fresh.steps) and (before is None or fresh.steps[0] > before)
     if fresh.steps:
         commands.grow_segment(segment, steps=fresh.steps)
-    if not (fresh.steps or report.events or report.restorable_steps is not None):
-        return True
-    if not _is_newest(session, run, segment):
-        return False
-    if not (fresh.steps or events or report.restorable_steps is not None):
-        return True
-    watch = watching.bring_up(session, run)
+    if not (fresh.steps or events or restorable is not None) or not desk.follows(segment):
+        return
     # Steps that arrive behind their successors are stored, but the detectors have gone past them.
-    effects = _feed(watch, fresh if in_order else fresh.between(0, 0), events, report.restorable_steps)
-    watching.put_down(session, run, watch, effects, segment=segment.number, now=now)
+    effects = _feed(desk.watch, fresh if in_order else fresh.between(0, 0), events, restorable)
+    # Rows alone need not be written down at once: they are stored, and can be fed to the detectors again.
+    replayable = in_order and not events and restorable is None
+    desk.conclude(session, segment, effects, rows=len(fresh.steps) if replayable else None, now=now)
     if in_order:
-        watching.snapshot(session, run, watch, segment=segment.number, before=before, step=fresh.steps[-1])
-    return True
+        watching.snapshot(session, run, desk.watch, segment=segment.number, before=before, step=fresh.steps[-1])
 
 
-def _beat(
-    session: Session, run: Run, report: ReportIn, fresh: Fresh, undelivered: int | None, now: float, *, follows: bool
-) -> None:
-    """Bring up how the run is doing. Late reports of a segment that was left say nothing about that."""
-    beating = commands.pulse_of(session, run=run, now=now)
-    beating.undelivered_bytes = undelivered
-    if follows and fresh.steps:
+def _beat(beating: Pulse, report: ReportIn, fresh: Fresh, now: float) -> None:
+    """Bring up how the run is doing."""
+    if fresh.steps:
         pulse.beat(beating, pulse.News(fresh.steps, fresh.times, fresh.metrics), now)
-    if follows and (pause := _pause(report, fresh)) is not None:
+    if (pause := _pause(report, fresh)) is not None:
         beating.expected_by = now + pause
 
 
@@ -189,13 +185,6 @@ def _pause(report: ReportIn, fresh: Fresh) -> float | None:
     if not pauses or (fresh.steps and fresh.steps[-1] >= watch_step(pauses[-1][1], fresh)):
         return None
     return float(pauses[-1][1].details["next_report_in"])
-
-
-def _is_newest(session: Session, run: Run, segment: Segment) -> bool:
-    """Whether the detection follows this segment: late reports of one that was left are stored only."""
-    settled = "SELECT number FROM segments WHERE run_pk = ? AND fork_step IS NOT NULL"
-    newest = bulk.read(session, f"{settled} ORDER BY opened_at DESC, number DESC LIMIT 1", (run.pk,))
-    return not newest or segment.number == newest[0][0]
 
 
 def _record_event(session: Session, run: Run, segment: Segment, event: EventIn) -> bool:
@@ -255,7 +244,7 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, now: float
         effects = _told(watch, order.intervention, answer)
     except ValueError as error:
         raise Problem(409, "the answer does not fit; nothing was changed", str(error), ["body", "state"]) from None
-    newest = queries.segments(session, run=run)[-1].number
+    newest = queries.newest_segment(session, run=run)
     watching.put_down(session, run, watch, effects, segment=newest, now=now)
     return order
 

@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import DEFAULT_URL
+from monitor.logs import LogFormat, LogLevel
 
 
 class Settings(BaseSettings):
@@ -31,6 +32,10 @@ class Settings(BaseSettings):
     """Running runs that /metrics shows, those heard of last first; how many are left out is a metric of its own."""
     max_metrics: int = Field(default=1_000, ge=1)
     """Names of metrics in one run; a report that brings more is refused with 422."""
+    log_format: LogFormat = LogFormat.TEXT
+    """How the log is written to standard error: text (logfmt) or json, one line an event."""
+    log_level: LogLevel = LogLevel.INFO
+    """The least important lines of the log: info (every request), warning (what was refused or failed) or error."""
 
 
 def table() -> str:

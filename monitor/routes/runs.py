@@ -8,7 +8,7 @@ from db import queries
 from lossguard.protocol import SPOOL_HEADER
 from monitor import access, forensics, ingest, operate, views
 from monitor.access import Operator, Reader, Reporter
-from monitor.dependencies import Config, Now, Reading, Telemetry, Writing
+from monitor.dependencies import Config, Now, Reading, Reports, Telemetry, Writing
 from monitor.parsing import Route
 from monitor.problems import unknown
 from monitor.schemas import FinishIn, Name, RecordId, ReportIn, RunId, RunIn, SegmentIn, VerdictIn
@@ -65,18 +65,16 @@ def open_segment(run_id: RunId, spec: SegmentIn, _who: Reporter, session: Writin
 
 
 @router.post("/{run_id}/reports")
-def report(
+async def report(
     run_id: RunId,
     spec: ReportIn,
     _who: Reporter,
-    session: Writing,
-    now: Now,
-    config: Config,
+    reports: Reports,
     telemetry: Telemetry,
     spool: Annotated[int | None, Header(alias=SPOOL_HEADER, ge=0, lt=2**62)] = None,
 ) -> dict[str, Any]:
     """Store step reports and answer with the orders that are open. An empty report is a heartbeat."""
-    receipt = ingest.take_report(session, run_id, spec, now=now, max_metrics=config.max_metrics, undelivered=spool)
+    receipt = await reports.take(run_id, spec, left=spool)
     telemetry.count_report(receipt)
     return {
         "accepted": receipt.accepted,

@@ -3,14 +3,14 @@
 Why: /metrics must not miss a spike of one step between two scrapes, must tell a hung loop from a planned pause, and must
 not read the steps of every run for it.
 
-Revision: 0006, after 0005
+Revision: 0008, after 0007
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0008"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
