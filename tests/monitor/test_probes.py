@@ -42,7 +42,10 @@ def test_probes_do_not_move_the_detectors(http: TestClient, sqlite_engine: sa.En
         plain, probed = (queries.run_named(session, run_id=name) for name in ("plain", "probed"))
         assert plain is not None
         assert probed is not None
-        assert queries.watch_state(session, run=probed) == queries.watch_state(session, run=plain)
+        states = [queries.watch_state(session, run=run) for run in (plain, probed)]
+        assert states[0] is not None
+        assert states[1] is not None
+        assert (states[0].state, states[0].seen_step) == (states[1].state, states[1].seen_step)
         assert len(queries.probes(session, run=probed)) == 57
         assert queries.events(session, run=probed) == []
 
