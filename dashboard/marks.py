@@ -109,7 +109,7 @@ def _add_interventions(figure: go.Figure, panels: list[Panel], marks: Marks, rul
             customdata=[_intervention_hover(intervention, marks)] * 2,
             hovertemplate="%{customdata}<extra></extra>",
         )
-        _add_skip(figure, panels[0], intervention, at)
+        _add_skip(figure, panels[0], intervention, float(rulers.live.at([target])[0]))
 
 
 def _add_skip(figure: go.Figure, panel: Panel, intervention: Intervention, at: float) -> None:
