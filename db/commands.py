@@ -121,6 +121,12 @@ def save_incident(session: Session, *, run: Run, number: int, segment: int, now:
     return incident
 
 
+def save_verdict(session: Session, *, incident: Incident, verdict: Mapping[str, Any], now: float) -> None:
+    """Keep what a replay found, in the stead of what an earlier one did."""
+    _assign(incident, {"verdict": dict(verdict)}, now)
+    session.flush()
+
+
 def save_intervention(session: Session, *, run: Run, number: int, now: float, **values: Any) -> Intervention:
     """Insert or update the run's intervention of this number."""
     intervention = session.scalar(

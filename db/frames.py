@@ -6,6 +6,7 @@ steps(...)          index `step` (int64), `segment` (int64), `time` (datetime64,
 incidents(...)      one row per incident, `number` as index
 interventions(...)  one row per intervention, `number` as index, with what the trainer really did
 segments(...)       one row per segment, `number` as index, with its part of the live line
+probes(...)         one row per token of a probe; what a probe does not name is one row more, without a token
 """
 
 from collections.abc import Sequence
@@ -102,6 +103,37 @@ def segments(session: Session, *, run: Run) -> pd.DataFrame:
         for segment in queries.segments(session, run=run)
     ]
     return pd.DataFrame(rows).set_index("number") if rows else pd.DataFrame(index=pd.Index([], name="number"))
+
+
+PROBE_COLUMNS = {
+    "run": "str",
+    "segment": "int64",
+    "step": "int64",
+    "live": "bool",
+    "prompt": "str",
+    "target": "str",
+    "token": "str",
+    "count": "int64",
+    "log_probability": "float64",
+}
+
+
+def probes(session: Session, *, run: Run, prompt: str | None = None) -> pd.DataFrame:
+    """Next-token distributions, in nats: all prompts or one, by step, the likeliest token first.
+
+    `count` is 1, and in the row of the rest, whose `token` is missing, the number of tokens that it stands for.
+    `live` says whether the step is on the live line.
+    """
+    rows = [row for each in queries.probes(session, run=run, prompt=prompt) for row in _probe_rows(run.id, each)]
+    return pd.DataFrame.from_records(rows, columns=list(PROBE_COLUMNS)).astype(PROBE_COLUMNS)
+
+
+def _probe_rows(run_id: str, stored: queries.StoredProbe) -> list[tuple[object, ...]]:
+    probe = stored.probe
+    named = [(token, 1, value) for token, value in zip(probe.tokens, probe.log_probabilities, strict=True)]
+    rest = [(None, probe.rest_count, probe.rest_log_probability)] if probe.rest_count else []
+    where = (run_id, stored.segment, stored.step, stored.live, probe.prompt, probe.target)
+    return [(*where, *row) for row in (*named, *rest)]
 
 
 def _columns(model: type[Incident] | type[Intervention], skip: set[str]) -> list[sa.ColumnElement[Any]]:

@@ -137,6 +137,8 @@ class Incident(Base):
     outcome: Mapped[str | None] = mapped_column(String(32))
     details: Mapped[dict[str, Any]]
     """The whole incident as the detection wrote it (peak value, band, reasons); non-finite numbers encoded."""
+    verdict: Mapped[dict[str, Any] | None]
+    """Its cause as a replay found it (`monitor.schemas.VerdictIn`); NULL until it was replayed."""
     opened_at: Mapped[float]
     changed_at: Mapped[float]
 

@@ -23,7 +23,8 @@ from db.models import (
 )
 from db.series import Series as Series
 from db.series import series as series
-from lossguard.protocol import STANDARD_METRICS, OrderState, RunState
+from lossguard.probe import Probe
+from lossguard.protocol import PROBE, STANDARD_METRICS, OrderState, RunState
 
 TIMES_AT_ONCE = 500
 """Steps of one IN; databases bound the number of parameters."""
@@ -83,6 +84,10 @@ def incidents(session: Session, *, run: Run) -> Sequence[Incident]:
     return session.scalars(sa.select(Incident).where(Incident.run_pk == run.pk).order_by(Incident.number)).all()
 
 
+def incident_numbered(session: Session, *, run: Run, number: int) -> Incident | None:
+    return session.scalar(sa.select(Incident).where(Incident.run_pk == run.pk, Incident.number == number))
+
+
 def interventions(session: Session, *, run: Run) -> Sequence[Intervention]:
     found = sa.select(Intervention).where(Intervention.run_pk == run.pk)
     return session.scalars(found.order_by(Intervention.number)).all()
@@ -105,7 +110,56 @@ def skip_ledger(session: Session, *, run: Run) -> Sequence[SkippedBatches]:
 
 
 def events(session: Session, *, run: Run) -> Sequence[Event]:
-    return session.scalars(sa.select(Event).where(Event.run_pk == run.pk).order_by(Event.id)).all()
+    """What was declared and what was let pass; probes, which are many and large, are asked for by themselves."""
+    found = sa.select(Event).where(Event.run_pk == run.pk, Event.kind != PROBE)
+    return session.scalars(found.order_by(Event.id)).all()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProbe:
+    """A probe and where in the run it was taken."""
+
+    segment: int
+    step: int
+    """The last step that was done before it."""
+    time: float
+    live: bool
+    """Whether this step of the segment is on the live line."""
+    probe: Probe
+
+
+def probes(session: Session, *, run: Run, prompt: str | None = None) -> list[StoredProbe]:
+    """The probes of a run, or those of one prompt, by step; discarded branches included."""
+    found = sa.select(Event).where(*_probes_of(run))
+    if prompt is not None:
+        found = found.where(_prompt() == prompt)
+    line = {stretch.segment: stretch for stretch in live(session, run=run)}
+    return [
+        StoredProbe(
+            segment=event.segment,
+            step=event.step,
+            time=event.time,
+            live=event.segment in line and line[event.segment].holds(event.step),
+            probe=Probe.from_details(event.details),
+        )
+        for event in session.scalars(found.order_by(Event.step, Event.segment, Event.id))
+        if event.step is not None
+    ]
+
+
+def prompts(session: Session, *, run: Run) -> list[str]:
+    """The prompts that a run was probed with, as they first came."""
+    named = sa.select(Event.id, _prompt().label("prompt")).where(*_probes_of(run)).subquery()
+    return list(session.scalars(sa.select(named.c.prompt).group_by(named.c.prompt).order_by(sa.func.min(named.c.id))))
+
+
+def _prompt() -> sa.ColumnElement[str]:
+    prompt: sa.ColumnElement[str] = Event.details["prompt"].as_string()
+    return prompt
+
+
+def _probes_of(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
+    return (Event.run_pk == run.pk, Event.kind == PROBE, Event.step.is_not(None))
 
 
 def watch_state(session: Session, *, run: Run) -> dict[str, Any] | None:

@@ -42,7 +42,7 @@ class CheckpointStore(Protocol):
         """
 
     def discard_after(self, step: int, /) -> None:
-        """Forget the checkpoints of later steps."""
+        """From now on the checkpoints of later steps are no part of the run."""
 
 
 class Guard:
@@ -159,7 +159,7 @@ class Guard:
             return
         self._settle(wait=True)
         if self.step >= self._pinned_until:
-            self._pinned = []
+            self._pinned = self._pinned[-2:]  # what a replay of the incident starts from: there, and one earlier
         try:
             self.checkpoints.pin(self._pinned)
             self.checkpoints.save(self.step, self._state())

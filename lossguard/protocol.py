@@ -59,8 +59,22 @@ class OrderState(StrEnum):
     WITHDRAWN = "withdrawn"  # taken back before the trainer obeyed
 
 
+class Cause(StrEnum):
+    """What the outcomes of a replay point to."""
+
+    HARDWARE = "hardware"  # or anything transient: the same state with the same batches does not do it again
+    DATA = "data"  # these batches do it from another state too
+    STATE = "state"  # this state does it with other batches too
+    DATA_X_STATE = "data_x_state"  # only this state with these batches (what PaLM saw)
+    UNDETERMINED = "undetermined"  # the outcomes contradict each other, or show too little
+
+
 CAN_ROLL_BACK = "rollback"
 """Capability that a run names at its start when it obeys orders; orders go only to runs that do."""
+
+
+PROBE = "probe"
+"""Kind of an event that is no change: the next-token distribution of a prompt (see lossguard.probe)."""
 
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")

@@ -15,12 +15,13 @@ from lossguard.collector import Collector
 from lossguard.history import History
 from lossguard.notices import Notices
 from lossguard.orders import Order
-from lossguard.protocol import CAN_ROLL_BACK, COUNTS, OrderState, RunState, SegmentReason, is_count, is_name
+from lossguard.probe import Probe
+from lossguard.protocol import CAN_ROLL_BACK, COUNTS, PROBE, OrderState, RunState, SegmentReason, is_count, is_name
 from lossguard.run import Run
 from lossguard.scalars import Snapshot, on_device, plain
 from lossguard.sender import Sender
 from lossguard.spool import Spool, new_session
-from lossguard.surroundings import plain_json
+from lossguard.surroundings import plain_json, storable
 from lossguard.writer import NO_COUNT, Record, Writer
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -112,6 +113,33 @@ class RecordingRun(Run):
             self._put_in_segment(record)
 
     @_harmless
+    def probe(
+        self,
+        /,
+        step: int,
+        prompt: str,
+        *,
+        tokens: Sequence[str],
+        log_probabilities: Sequence[float],
+        target: str | None = None,
+        **others: Any,
+    ) -> None:
+        numbers: dict[str, Any] = {name: value if value is None else plain(value) for name, value in others.items()}
+        probe = Probe(
+            prompt=storable(prompt),
+            tokens=tuple(map(storable, tokens)),
+            log_probabilities=tuple(map(plain, log_probabilities)),
+            target=None if target is None else storable(target),
+            **numbers,
+        )
+        step = operator.index(step)
+        if step < 0:
+            raise ValueError(f"step {step} is below 0")
+        record = {"event": PROBE, "step": step, "time": time.time(), "details": probe.to_details()}
+        with self._writer.lock:
+            self._put_in_segment(record)
+
+    @_harmless
     def finish(self, state: str | None = None, timeout: float = 30.0) -> None:
         atexit.unregister(self._at_exit)
         deadline = time.monotonic() + timeout
@@ -183,7 +211,7 @@ class RecordingRun(Run):
         if not self._num_segments:
             self._early.append(record)
             return
-        if "event" in record:
+        if "event" in record and record["step"] is None:
             record["step"] = self._last_step + 1
         self._writer.put(record)
 

@@ -39,6 +39,27 @@ class Run:
     def declare(self, /, kind: str, **details: Any) -> None:
         """Announce a change made on purpose (learning_rate, batch_size, data_mix, ...): detectors re-baseline."""
 
+    def probe(
+        self,
+        /,
+        step: int,
+        prompt: str,
+        *,
+        tokens: Sequence[str],
+        log_probabilities: Sequence[float],
+        target: str | None = None,
+        target_log_probability: float | None = None,
+        rest_count: int = 0,
+        rest_log_probability: float | None = None,
+    ) -> None:
+        """Record which token the model expects after `prompt`, once `step` is done; call it after that step's `log`.
+
+        `tokens` says what is shown of each, the likeliest first, at most 256; `log_probabilities` are in nats. Where
+        these are not the whole vocabulary, the rest is how many others there are and the logarithm of what they sum
+        to. `lossguard.torch.next_token` makes all of it of logits. Never raises, never waits for a device or the
+        network: the numbers are on the host already. Detectors do not re-baseline.
+        """
+
     def finish(self, state: str | None = None, timeout: float = 30.0) -> None:
         """Deliver what is spooled, at most `timeout` seconds, and close the run as finished, interrupted or failed.
 

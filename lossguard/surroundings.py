@@ -34,6 +34,11 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
+def storable(text: str) -> str:
+    """`printable`, and without NUL, which no store takes: its symbol stands in its place."""
+    return printable(text).replace("\0", "\u2400")
+
+
 def surroundings() -> dict[str, Any]:
     """Command, git commit, host, devices and versions of this process. Asks no device anything."""
     return {

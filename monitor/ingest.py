@@ -11,7 +11,7 @@ from db import bulk, commands, queries, step_rows
 from db.columns import Numbers
 from db.models import Order, Run, Segment
 from db.rollups import TooManyMetrics
-from lossguard.protocol import CAN_ROLL_BACK, OrderState, RunState
+from lossguard.protocol import CAN_ROLL_BACK, PROBE, OrderState, RunState
 from monitor import watching
 from monitor.columns import decode, rows
 from monitor.detection import Effect, Watch
@@ -131,7 +131,8 @@ def _without(known: set[int], given: Fresh) -> Fresh:
 
 
 def _watch(session: Session, run: Run, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> None:
-    events = [event for event in report.events if _record_event(session, run, segment, event)]
+    new = [event for event in report.events if _record_event(session, run, segment, event)]
+    events = [event for event in new if event.kind != PROBE]  # a look at the model changes nothing
     if report.restorable_steps is not None:
         run.restorable_steps = report.restorable_steps
     before = segment.last_step

@@ -1,10 +1,11 @@
 """The bodies of the protocol, as OpenAPI shows them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from lossguard.protocol import SegmentReason
+from lossguard.probe import Probe
+from lossguard.protocol import PROBE, Cause, SegmentReason
 
 MAX_DEPTH, MAX_NODES = 16, 20_000
 
@@ -81,6 +82,13 @@ class EventIn(Body):
     kind: Annotated[Name, StringConstraints(max_length=64)]
     details: Json = {}
 
+    @model_validator(mode="after")
+    def well_formed(self) -> Self:
+        """A probe has a form of its own (lossguard.probe); the details of any other event are free."""
+        if self.kind == PROBE:
+            Probe.from_details(self.details)
+        return self
+
 
 class ReportIn(Body):
     """Columns of equal length. In `metrics` a number that is not finite is "NaN", "Infinity" or "-Infinity"; null
@@ -107,6 +115,71 @@ class AnswerIn(Body):
 class FinishIn(Body):
     state: Literal["finished", "interrupted", "failed"]
     at: Seconds
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)] | Literal["NaN", "Infinity", "-Infinity"]
+Curve = Annotated[list[Number], Field(max_length=2000)]
+
+
+class ArmIn(Body):
+    """A replay of one state with one list of batches. `losses`: nats per token, a value a step from `checkpoint` on."""
+
+    state: Literal["same", "earlier"]
+    batches: Literal["same", "other"]
+    checkpoint: StepNumber
+    reproduced: bool
+    worst: Number
+    """The value of the signal that lay furthest from `expected`."""
+    expected: Number
+    tolerance: Number
+    """What lies further from `expected` than this is trouble."""
+    losses: Curve
+
+
+class EvidenceIn(Body):
+    """What a verdict rests on."""
+
+    signal: Name
+    first_step: StepNumber
+    """Step of the checkpoint from which the trouble was replayed."""
+    last_step: StepNumber
+    recorded: Curve
+    """The losses that the run itself had from `first_step` on."""
+    departed_at: StepNumber | None
+    """First step at which the replay of the same state and batches left the recorded curve."""
+    repeat_tolerance: Number
+    """How far clean steps lie from their record when they are repeated; 0 where they are equal bit for bit."""
+    arms: Annotated[list[ArmIn], Field(max_length=16)]
+
+
+class BatchesIn(Body):
+    """The batches [batch_from, batch_to)."""
+
+    batch_from: StepNumber
+    batch_to: StepNumber
+
+
+class ExcerptIn(Body):
+    """The row of a culprit batch with the highest loss, as text (or token ids where there is no text)."""
+
+    batch: StepNumber
+    row: Annotated[int, Field(ge=0, lt=2**31)]
+    loss: Number
+    inputs: Annotated[Text, StringConstraints(max_length=2000)]
+    targets: Annotated[Text, StringConstraints(max_length=2000)]
+
+
+class VerdictIn(Body):
+    """The cause of an incident, as a replay found it."""
+
+    cause: Cause
+    sentence: Annotated[Text, StringConstraints(min_length=1, max_length=1000)]
+    evidence: EvidenceIn
+    culprits: Annotated[list[BatchesIn], Field(max_length=64)] = []
+    excerpts: Annotated[list[ExcerptIn], Field(max_length=16)] = []
+    replayed_at: Seconds
+    version: Short
+    """Of Lossguard."""
 
 
 class RollbackIn(Body):

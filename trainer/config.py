@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from trainer.errors import UserMistake
 
@@ -64,6 +64,8 @@ class DataConfig:
     """A text file, a folder of text, a `.bin` shard or a folder of them; empty for the standard library's source."""
     batch_size: int = 16
     """Sequences of a batch."""
+    bytes_per_token: float = 0.0
+    """Bytes of text that a token of `.bin` shards stands for, on average; 0 for unknown. In text a token is a byte."""
     held_out: float = 0.02
     """Fraction of the windows, at the tail of the data, that is never trained on."""
     easy_first: bool = False
@@ -71,6 +73,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _at_least("data.", self, 1, "batch_size")
+        _at_least("data.", self, 0, "bytes_per_token")
         _require("data.held_out", self.held_out, 0.0 <= self.held_out < 1.0, "at least 0 and below 1")
 
 
@@ -159,6 +162,10 @@ class Recipe:
     """Steps between measurements of the held-out loss; 0 for never."""
     evaluate_batches: int = 8
     """Batches of one measurement of the held-out loss."""
+    probe_every: int = 100
+    """Steps between probes, the distributions of the next token after fixed prompts; 0 for never."""
+    probe_prompts: tuple[str, ...] = ()
+    """The prompts; the last token of each is the one to predict. Empty for those of trainer/probes.py (bytes only)."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """See ModelConfig."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -172,7 +179,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _at_least("", self, 1, "steps", "log_every", "evaluate_batches")
-        _at_least("", self, 0, "evaluate_every")
+        _at_least("", self, 0, "evaluate_every", "probe_every")
         _require("seed", self.seed, 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
         known = self.device in ("auto", "cpu") or self.device.partition(":")[0] == "cuda"
         _require("device", self.device, known, "auto, cpu, cuda or cuda:N")
@@ -257,6 +264,8 @@ def _convert(hint: Any, value: object, name: str) -> object:
         if not isinstance(value, Mapping):
             raise UserMistake(f"{name} = {value!r} cannot be used: it is a section, not a value.")
         return _build(hint, value, f"{name}.")  # type: ignore[arg-type]
+    if get_origin(hint) is tuple:
+        return _texts(value, name)
     kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
     if float in kinds and type(value) is int:
         return float(value)
@@ -264,6 +273,12 @@ def _convert(hint: Any, value: object, name: str) -> object:
         kind = next(kind.__name__ for kind in kinds if kind is not type(None))
         raise UserMistake(f"{name} = {value!r} cannot be used: it must be {NOUNS[kind]}.")
     return value
+
+
+def _texts(value: object, name: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise UserMistake(f"{name} = {value!r} cannot be used: it must be a list of texts.")
+    return tuple(value)
 
 
 NOUNS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}

@@ -45,6 +45,11 @@ class Windows:
     def __len__(self) -> int:
         return int(self._ends[-1])
 
+    @property
+    def bytewise(self) -> bool:
+        """Whether a token is a byte of a text."""
+        return all(shard.dtype == np.uint8 for shard in self.shards)
+
     def take(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """The windows of these numbers: (B, T + 1)."""
         return np.stack([self._window(int(number)) for number in numbers]).astype(np.int64)
@@ -97,6 +102,16 @@ class Batches:
             inside = epochs == epoch
             numbers[inside] = Shuffle(self.size, self.seed, epoch)(places[inside])
         return numbers + self.first
+
+
+def bytes_per_token(recipe: Recipe, windows: Windows) -> float | None:
+    """How many bytes of text a token stands for; None where nobody said it. Raises UserMistake."""
+    told = recipe.data.bytes_per_token
+    if not windows.bytewise:
+        return told or None
+    if told not in (0.0, 1.0):
+        raise UserMistake(f"data.bytes_per_token = {told} cannot be used: this data is text, where a token is a byte.")
+    return 1.0
 
 
 def _easy_first(windows: Windows, first: int, size: int) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lossguard
 from trainer.config import Recipe
+from trainer.throughput import Throughput
 
 
 class Display:
@@ -24,17 +25,18 @@ class Display:
         run: lossguard.Run,
         guard: lossguard.Guard,
         *,
-        num_parameters: int,
+        throughput: Throughput,
         console: Console | None = None,
     ) -> None:
         self.recipe = recipe
         self.run = run
         self.guard = guard
-        self.num_parameters = num_parameters
+        self.throughput = throughput
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._last_step: int | None = None
         self._last_metrics: Mapping[str, float] = {}
         self._held_out: float | None = None
+        self._bits_per_byte: float | None = None
         self._lr_scale = guard.lr_scale
         self._live = Progress(
             TextColumn("{task.fields[line]}"), BarColumn(), TimeRemainingColumn(), console=self.console, transient=True
@@ -42,7 +44,7 @@ class Display:
         self._task = self._live.add_task("", total=recipe.steps, line="starting")
 
     def __enter__(self) -> Self:
-        millions = self.num_parameters / 1e6
+        millions = self.throughput.num_parameters / 1e6
         self.say(
             f"run {self.run.id}: {self.recipe.name}, {millions:.2f} M parameters, "
             f"{self.recipe.steps} steps of {self.recipe.tokens_per_step} tokens"
@@ -63,7 +65,8 @@ class Display:
         if self.guard.interrupted:
             self.say(f"stopped on request before step {self.guard.step}; --run-id {self.run.id} goes on from there")
         else:
-            self.say(self._summary())
+            for sentence in self._summary():
+                self.say(sentence)
 
     def say(self, sentence: str) -> None:
         self.console.print(sentence, markup=False)
@@ -80,6 +83,7 @@ class Display:
         elif step % self.recipe.log_every == 0 or step + 1 == self.recipe.steps:
             self.say(line)
         self._held_out = metrics.get("held_out_loss", self._held_out)
+        self._bits_per_byte = metrics.get("held_out_bits_per_byte", self._bits_per_byte)
         self._last_step, self._last_metrics = step, metrics
 
     def _tell_rollback(self, step: int) -> None:
@@ -98,12 +102,20 @@ class Display:
                 return f"{told}: {skip.reason}" if skip.reason else told
         return ""
 
-    def _summary(self) -> str:
+    def _summary(self) -> list[str]:
         if not self._last_metrics:
-            return f"nothing was left to do: {self.guard.step} of {self.recipe.steps} steps are done"
+            return [f"nothing was left to do: {self.guard.step} of {self.recipe.steps} steps are done"]
         loss = self._last_metrics["loss"]
         told = f"finished {self.guard.step} steps: loss {loss:.3f} nats per token ({loss / math.log(2):.3f} bits)"
-        return told if self._held_out is None else f"{told}, held-out loss {self._held_out:.3f}"
+        return [told + self._held_out_part(), *self.throughput.told()]
+
+    def _held_out_part(self) -> str:
+        if self._held_out is None:
+            return ""
+        if self._bits_per_byte is not None:
+            return f", held-out loss {self._held_out:.3f} ({self._bits_per_byte:.3f} bits per byte)"
+        unknown = "bits per byte need data.bytes_per_token, the bytes of text that a token stands for"
+        return f", held-out loss {self._held_out:.3f} ({unknown})"
 
 
 def progress_line(step: int, total: int, metrics: Mapping[str, float]) -> str:

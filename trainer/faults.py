@@ -99,6 +99,14 @@ def lose_optimizer(
     optimizer.state.clear()
 
 
+def lose_second_moments(
+    model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
+) -> None:
+    """Half of the state is gone, as after a restore that forgot one tensor of each: steps are far too long."""
+    for state in optimizer.state.values():
+        state["exp_avg_sq"].zero_()
+
+
 def spoil_gradients(
     model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
 ) -> None:
@@ -143,6 +151,7 @@ FAULTS: dict[str, Kind] = {
     "moment_flip": Kind(count=1, on_state=flip_moments(EXPONENT_TOP_BIT)),
     "moment_mantissa_flip": Kind(count=64, on_state=flip_moments(MANTISSA_TOP_BIT)),
     "lost_optimizer": Kind(count=1, on_state=lose_optimizer),
+    "lost_second_moments": Kind(count=1, on_state=lose_second_moments),
     "nan_gradient": Kind(count=1, on_gradients=spoil_gradients),
     "lr_kick": Kind(count=10, lr_factor=30.0),
     "repeated_ngram": Kind(count=30, on_data=repeat_ngram),

@@ -17,7 +17,6 @@ from lossguard.protocol import encode_number
 from trainer.config import Recipe
 from trainer.data import open_batches
 from trainer.errors import Stopped, UserMistake
-from trainer.model import flops_per_token
 from trainer.objective import free_running_loss
 from trainer.train import Job, train
 
@@ -36,6 +35,10 @@ SWITCHES = (
 """Recipes; the first is the one that the others change."""
 LAST = 25
 """Steps at the end over which training figures are averaged."""
+COLUMNS = (
+    *("recipe", "loss", "held-out", "perplexity", "bits/byte", "grad norm", "log Z", "given", "free-running"),
+    *("tokens/s", "MFU"),
+)
 WIDTH = 140  # characters, where there is no terminal to ask
 
 
@@ -49,7 +52,9 @@ class Result:
     perplexity: float
     """exp(held-out loss)."""
     bits_per_token: float
-    """Held-out; tokens of text are bytes."""
+    """Held-out."""
+    bits_per_byte: float | None
+    """Held-out; None where nobody said how many bytes a token stands for."""
     grad_norm: float
     """Before clipping."""
     log_z: float
@@ -62,6 +67,10 @@ class Result:
     flops: float
     """Of the whole training, counted from the matrix products; 6 N D is the usual estimate."""
     flops_6nd: float
+    tokens_per_second: float | None
+    """Median over the run; None for a run of one step."""
+    mfu: float | None
+    """Share of the device's peak that the model's matrix products took; see trainer/throughput.py."""
 
     def to_dict(self) -> dict[str, object]:
         values = asdict(self)
@@ -83,19 +92,23 @@ def try_switch(recipe: Recipe, folder: Path) -> Result:
     mean = {name: statistics.fmean(row[name] for row in rows[-LAST:]) for name in ("loss", "grad_norm", "log_z")}
     loss = rows[-1]["held_out_loss"]
     batch = held_out[0].to(next(outcome.model.parameters()).device)
+    speed = outcome.throughput.median()
     outcome.model.eval()
     free_running, given = free_running_loss(outcome.model, batch.inputs_BT, batch.targets_BT)
-    tokens, parameters = recipe.steps * recipe.tokens_per_step, outcome.model.num_parameters()
+    tokens, parameters = outcome.throughput.tokens, outcome.throughput.num_parameters
     return Result(
         recipe=recipe.name,
         held_out_loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
         bits_per_token=loss / math.log(2),
+        bits_per_byte=rows[-1].get("held_out_bits_per_byte"),
         given=given,
         free_running=free_running,
         tokens_per_parameter=tokens / parameters,
-        flops=float(tokens * flops_per_token(recipe.model)),
+        flops=float(tokens * outcome.throughput.flops_per_token),
         flops_6nd=float(6 * parameters * tokens),
+        tokens_per_second=speed.get("tokens_per_second"),
+        mfu=speed.get("mfu"),
         **mean,
     )
 
@@ -106,14 +119,17 @@ def show_lab(results: Sequence[Result], console: Console | None = None) -> None:
     if not console.is_terminal:
         console.width = WIDTH
     table = Table()
-    names = ("recipe", "loss", "held-out", "perplexity", "bits/token", "grad norm", "log Z", "given", "free-running")
-    for name in names:
+    for name in COLUMNS:
         table.add_column(name)
     for each in results:
-        losses = (each.loss, each.held_out_loss, each.perplexity, each.bits_per_token)
+        losses = (each.loss, each.held_out_loss, each.perplexity, each.bits_per_byte)
         others = (each.grad_norm, each.log_z, each.given, each.free_running)
-        table.add_row(each.recipe, *(f"{value:.3f}" for value in (*losses, *others)))
+        numbers = ["-" if value is None else f"{value:.3f}" for value in (*losses, *others)]
+        speed = "-" if each.tokens_per_second is None else f"{each.tokens_per_second:,.0f}"
+        table.add_row(each.recipe, *numbers, speed, "-" if each.mfu is None else f"{each.mfu:.1%}")
     console.print(table)
+    if any(each.bits_per_byte is None for each in results):
+        console.print("bits per byte need data.bytes_per_token, the bytes of text that a token stands for")
     first = results[0]
     console.print(
         f"{first.tokens_per_parameter:.1f} tokens a parameter (Chinchilla: about 20); "

@@ -19,14 +19,17 @@ from torch import nn
 import lossguard
 from lossguard.torch import Checkpoints, Stateful, causal_lm_loss
 from trainer.config import Recipe
-from trainer.data import Batches, open_batches
+from trainer.data import Batches, bytes_per_token, open_batches
 from trainer.display import Display
 from trainer.errors import UserMistake
 from trainer.faults import Fault, FaultyBatches, StateFaults
-from trainer.model import GPT, flops_per_token
+from trainer.model import GPT
 from trainer.objective import objective, own_inputs
 from trainer.origin import Origin
+from trainer.peak import peak_of
+from trainer.probes import Probes
 from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
+from trainer.throughput import Throughput
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -68,6 +71,8 @@ class Outcome:
     """The signal that stopped it before its end."""
     model: GPT
     """As it was at the end."""
+    throughput: Throughput
+    """How fast it trained."""
 
 
 def train(recipe: Recipe, job: Job) -> Outcome:
@@ -76,14 +81,17 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     torch.manual_seed(recipe.seed)
     train_batches, held_out = open_batches(recipe)
     batches = FaultyBatches(train_batches, job.faults, at_steps=job.faults_at_steps)
+    probes = Probes(recipe, bytewise=train_batches.windows.bytewise)
     state_faults = StateFaults(job.faults, recipe.seed)
     model = GPT(recipe.model).to(device)
     optimizer = build_optimizer(model, recipe.optimizer)
+    throughput = Throughput(recipe, num_parameters=model.num_parameters(), peak=peak_of(device))
+    token_bytes = bytes_per_token(recipe, train_batches.windows)
 
     run = job.run or lossguard.init(
         recipe.project,
         name=recipe.name,
-        config=describe(recipe, job, model),
+        config=describe(recipe, job) | throughput.facts(),
         run_id=job.run_id,
         mode=job.mode,
         url=job.url,
@@ -98,7 +106,7 @@ def train(recipe: Recipe, job: Job) -> Outcome:
         guard.ledger.add(skip)
 
     console = Console(highlight=False, soft_wrap=True, quiet=job.quiet)
-    with run, Display(recipe, run, guard, num_parameters=model.num_parameters(), console=console) as display:
+    with run, Display(recipe, run, guard, throughput=throughput, console=console) as display:
         finished_last = time.perf_counter()
         for step, batch in guard.steps(batches, until=recipe.steps):
             batch = batch.to(device)
@@ -124,13 +132,24 @@ def train(recipe: Recipe, job: Job) -> Outcome:
             metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
             if held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
                 metrics["held_out_loss"] = evaluate(model, held_out, recipe.evaluate_batches, device)
+                if token_bytes is not None:
+                    metrics["held_out_bits_per_byte"] = metrics["held_out_loss"] / math.log(2) / token_bytes
             now = time.perf_counter()
             metrics["step_seconds"], finished_last = now - finished_last, now
+            metrics |= throughput.after(step, now)
             run.log(step, **metrics)
+            if probes.due(step):
+                probes.take(model, run, step, device)
             display.show(step, metrics)
             if job.on_step is not None:
                 job.on_step(step, batch.index, metrics)
-    return Outcome(run_id=run.id, steps_done=guard.step, interrupted_by=guard.interrupted_by, model=model)
+    return Outcome(
+        run_id=run.id,
+        steps_done=guard.step,
+        interrupted_by=guard.interrupted_by,
+        model=model,
+        throughput=throughput,
+    )
 
 
 @torch.no_grad()
@@ -168,12 +187,9 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def describe(recipe: Recipe, job: Job, model: GPT) -> dict[str, object]:
+def describe(recipe: Recipe, job: Job) -> dict[str, object]:
     """The configuration that is recorded with the run. It alone names the planted faults."""
     return recipe.to_dict() | {
         "faults": [str(fault) for fault in job.faults],
         "skips": [[skip.skip_from, skip.skip_to] for skip in job.skips],
-        "num_parameters": model.num_parameters(),
-        "flops_per_token": flops_per_token(recipe.model),
-        "flops_per_token_6n": 6 * model.num_parameters(),
     }

@@ -2,6 +2,7 @@
 
 from lossguard.torch.checkpoints import Checkpoints
 from lossguard.torch.loss import LossTerms, causal_lm_loss
+from lossguard.torch.next_token import next_token
 from lossguard.torch.stateful import Stateful
 
-__all__ = ["Checkpoints", "LossTerms", "Stateful", "causal_lm_loss"]
+__all__ = ["Checkpoints", "LossTerms", "Stateful", "causal_lm_loss", "next_token"]

@@ -3,6 +3,7 @@
     <directory>/step-000000050/manifest.json     step, size and SHA-256 of each file, and what each object's state says
                                model.pt ...      the state_dict of each object
                                run.pt            random number generators and the guard's state
+    <directory>/discarded/step-...               some that the last rollback left behind, for a replay of its incident
 
 `save` copies the state to host memory and returns; a thread writes it. A checkpoint is written to a temporary folder,
 flushed to the disk and renamed, so that it is there whole or not at all.
@@ -14,6 +15,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,9 @@ from lossguard.torch.stateful import Stateful
 FORMAT = 2
 MANIFEST = "manifest.json"
 RUN = "run"
+DISCARDED = "discarded"
+KEEP_DISCARDED = 3
+"""Newest checkpoints of a discarded branch that stay; behind them one in each doubling of the age, as in the line."""
 NAME = re.compile(r"step-(\d+)")
 
 
@@ -128,11 +133,26 @@ class Checkpoints:
         raise CheckpointError(f"{self.directory} holds no intact checkpoint at or before step {step}")
 
     def discard_after(self, step: int) -> None:
-        """Delete the checkpoints of later steps: after a rollback they belong to a discarded branch."""
+        """Take the checkpoints of later steps out of the line: after a rollback they belong to a discarded branch.
+
+        A few are set aside in `discarded`, in the stead of those of the rollback before: one of them holds the state in
+        which the trouble began.
+        """
         self._join()
-        for later in self.steps():
-            if later > step:
-                remove(self._path(later))
+        later = [known for known in self.steps() if known > step]
+        if not later:
+            return
+        aside = self.directory / DISCARDED
+        if aside.exists():
+            remove(aside)
+        with suppress(OSError):  # a full disk: then none is set aside
+            aside.mkdir()
+        kept = set(later).difference(superfluous(later, keep=KEEP_DISCARDED)) if aside.is_dir() else ()
+        for each in later:
+            if each in kept:
+                self._path(each).rename(aside / self._path(each).name)
+            else:
+                remove(self._path(each))
 
     def _path(self, step: int) -> Path:
         return self.directory / f"step-{step:09d}"

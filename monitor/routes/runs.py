@@ -5,12 +5,12 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from db import queries
-from monitor import access, ingest, operate, views
+from monitor import access, forensics, ingest, operate, views
 from monitor.access import Operator, Reader, Reporter
 from monitor.dependencies import Config, Now, Reading, Telemetry, Writing
 from monitor.parsing import Route
 from monitor.problems import unknown
-from monitor.schemas import FinishIn, Name, ReportIn, RunId, RunIn, SegmentIn
+from monitor.schemas import FinishIn, Name, RecordId, ReportIn, RunId, RunIn, SegmentIn, VerdictIn
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=Route)
 
@@ -102,3 +102,12 @@ def incidents(run_id: RunId, _who: Reader, session: Reading) -> list[dict[str, A
     if run is None:
         raise unknown("run", run_id)
     return [views.record(row) for row in queries.incidents(session, run=run)]
+
+
+@router.put("/{run_id}/incidents/{number}/verdict")
+def verdict(
+    run_id: RunId, number: RecordId, spec: VerdictIn, who: Reporter, session: Writing, now: Now
+) -> dict[str, Any]:
+    """What a replay found about an incident (`python -m trainer replay`); it takes the place of an earlier verdict."""
+    found = spec.model_dump(mode="json")
+    return views.record(forensics.record_verdict(session, run_id, number, found, who=who.name, now=now))

@@ -263,6 +263,38 @@ def test_later_checkpoints_can_be_discarded(tmp_path: Path) -> None:
     assert checkpoints.steps() == [0, 10]
 
 
+def test_what_the_last_rollback_left_is_set_aside_thinned_and_can_be_loaded_from_there(tmp_path: Path) -> None:
+    def aside() -> list[int]:
+        return Checkpoints(tmp_path / "discarded", box=box).steps()
+
+    box = Box()
+    checkpoints = Checkpoints(tmp_path, blocking=True, box=box)
+    for step in range(0, 100, 10):
+        box.value = step
+        checkpoints.save(step, {})
+    checkpoints.discard_after(20)
+    assert checkpoints.steps() == [0, 10, 20]
+    assert aside() == [30, 50, 70, 80, 90]
+    Checkpoints(tmp_path / "discarded", box=box).load(75)
+    assert box.value == 70
+    checkpoints.discard_after(20)
+    assert aside() == [30, 50, 70, 80, 90]
+    checkpoints.discard_after(0)
+    assert (checkpoints.steps(), aside()) == ([0], [10, 20])
+
+
+def test_a_disk_that_takes_no_folder_still_loses_what_was_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    checkpoints = three(tmp_path, Box())
+    monkeypatch.setattr(Path, "mkdir", full)
+    checkpoints.discard_after(0)
+    assert checkpoints.steps() == [0]
+
+
 def test_a_pickle_with_code_in_it_is_never_run(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> Any:

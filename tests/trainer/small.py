@@ -32,6 +32,6 @@ def logged(directory: Path, run_id: str) -> dict[int, dict[str, Any]]:
     steps: dict[int, dict[str, Any]] = {}
     for spool in sorted(directory.glob(f"*/{run_id}/*.spool")):
         for line in map(json.loads, spool.read_text().splitlines()):
-            if "step" in line:
+            if "metrics" in line:
                 steps[line["step"]] = line["metrics"]
     return steps

@@ -7,6 +7,8 @@ import lossguard
 from lossguard.torch import Checkpoints
 from tests.trainer.small import small_recipe
 from trainer.display import Display
+from trainer.peak import Peak
+from trainer.throughput import Throughput
 
 METRICS = {"loss": 2.0, "grad_norm": 1.0, "log_z": 6.0, "lr": 1e-3, "step_seconds": 0.01}
 
@@ -17,7 +19,8 @@ def _display(folder: Path, *, terminal: bool = False) -> tuple[Display, lossguar
     told = io.StringIO()
     console = Console(file=told, width=200, force_terminal=terminal, highlight=False)
     recipe = small_recipe(folder, log_every=10)
-    return Display(recipe, run, guard, num_parameters=2_000_000, console=console), guard, told
+    throughput = Throughput(recipe, num_parameters=2_000_000, peak=Peak(1e12, "a guess"))
+    return Display(recipe, run, guard, throughput=throughput, console=console), guard, told
 
 
 def test_plain_lines_come_every_so_many_steps_and_at_the_end(tmp_path: Path) -> None:
@@ -28,8 +31,12 @@ def test_plain_lines_come_every_so_many_steps_and_at_the_end(tmp_path: Path) -> 
         guard.step = 20
     lines = told.getvalue().splitlines()
     assert lines[0] == "run r: small, 2.00 M parameters, 20 steps of 64 tokens"
-    assert [line.split()[1] for line in lines[1:-1]] == ["0/20", "10/20", "19/20"] or lines[1:-1]
-    assert lines[-1] == "finished 20 steps: loss 2.000 nats per token (2.885 bits), held-out loss 2.500"
+    assert [line.split()[1] for line in lines[1:-2]] == ["0/20", "10/20", "19/20"]
+    assert lines[-2] == (
+        "finished 20 steps: loss 2.000 nats per token (2.885 bits), held-out loss 2.500 (bits per byte need "
+        "data.bytes_per_token, the bytes of text that a token stands for)"
+    )
+    assert lines[-1].startswith("0.00064 tokens a parameter (Chinchilla: about 20); ")
 
 
 def test_a_rollback_is_told_with_what_it_skips_and_why(tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from trainer.judging import Verdict
 from trainer.train import Job
 
 
-def test_every_kind_of_fault_is_planted_in_turn_with_room_for_an_intervention() -> None:
+def test_every_kind_of_fault_that_hurts_is_planted_in_turn_with_room_for_an_intervention() -> None:
     faults = plan(20)
-    assert {fault.kind for fault in faults} == set(KINDS) == set(FAULTS)
+    harmless = {"lost_optimizer", "mantissa_flip", "moment_mantissa_flip"}
+    assert {fault.kind for fault in faults} == set(KINDS) == set(FAULTS) - harmless
     assert [fault.step for fault in faults[:3]] == [FIRST, FIRST + GAP, FIRST + 2 * GAP]
 
 

@@ -111,6 +111,16 @@ def test_a_lost_optimizer_has_neither_moments_nor_step_counts() -> None:
     assert not optimizer.state
 
 
+def test_lost_second_moments_leave_the_first_and_the_step_counts() -> None:
+    model, optimizer = _trained()
+    first = [state["exp_avg"].clone() for state in optimizer.state.values()]
+    StateFaults([Fault("lost_second_moments", 0, 1)], seed=0).begin(0, model, optimizer)
+    states = list(optimizer.state.values())
+    assert [bool(state["exp_avg_sq"].any()) for state in states] == [False] * len(states)
+    assert all(torch.equal(before, state["exp_avg"]) for before, state in zip(first, states, strict=True))
+    assert {state["step"].item() for state in states} == {1.0}
+
+
 def test_a_spoilt_gradient_has_as_many_nans_as_asked_and_only_in_its_step() -> None:
     model, optimizer = _trained()
     faults = StateFaults([Fault("nan_gradient", 1, 1)], seed=0)

@@ -1,0 +1,92 @@
+"""A probe: the distribution of the next token that a model gives after a fixed prompt, as it is written and stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from lossguard.protocol import decode_number, encode_number
+
+MAX_TOKENS = 256
+"""Tokens that one probe names at most: a vocabulary of bytes is stored whole, of a larger one the likeliest."""
+MAX_TEXT = 1000
+"""Characters of a prompt and of a token."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Probe:
+    """Checked when it is made: raises ValueError. Log probabilities are in nats, and may be NaN or infinite."""
+
+    prompt: str
+    tokens: tuple[str, ...]
+    """What is shown of each token, the likeliest first."""
+    log_probabilities: tuple[float, ...]
+    """One a token."""
+    target: str | None = None
+    """The token that follows in the text, where one is known."""
+    target_log_probability: float | None = None
+    """Also where the target is not among `tokens`."""
+    rest_count: int = 0
+    """Tokens of the vocabulary that are not named."""
+    rest_log_probability: float | None = None
+    """The logarithm of their probabilities' sum; None when there are none."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.tokens) <= MAX_TOKENS:
+            raise ValueError(f"a probe names 1 to {MAX_TOKENS} tokens, not {len(self.tokens)}: give the likeliest")
+        if len(self.tokens) != len(self.log_probabilities):
+            raise ValueError(f"{len(self.tokens)} tokens have {len(self.log_probabilities)} log probabilities")
+        if max(len(self.prompt), *map(len, self.tokens)) > MAX_TEXT:
+            raise ValueError(f"a prompt and a token have at most {MAX_TEXT} characters")
+        if (self.target is None) != (self.target_log_probability is None):
+            raise ValueError("a target and its log probability go together")
+        if self.rest_count < 0 or (self.rest_count == 0) != (self.rest_log_probability is None):
+            raise ValueError("the rest has a log probability exactly when it has tokens")
+
+    def to_details(self) -> dict[str, Any]:
+        """The JSON form: the details of an event of kind `probe`."""
+        return {
+            "prompt": self.prompt,
+            "target": self.target,
+            "tokens": list(self.tokens),
+            "log_probabilities": [encode_number(value) for value in self.log_probabilities],
+            "target_log_probability": encode_number(self.target_log_probability),
+            "rest": {"count": self.rest_count, "log_probability": encode_number(self.rest_log_probability)},
+        }
+
+    @classmethod
+    def from_details(cls, details: Mapping[str, Any]) -> Self:
+        """Undo `to_details`. Raises ValueError for anything else."""
+        try:
+            rest = details["rest"]
+            return cls(
+                prompt=_text(details["prompt"]),
+                tokens=tuple(map(_text, details["tokens"])),
+                log_probabilities=tuple(map(_number, details["log_probabilities"])),
+                target=None if details["target"] is None else _text(details["target"]),
+                target_log_probability=decode_number(details["target_log_probability"]),
+                rest_count=_count(rest["count"]),
+                rest_log_probability=decode_number(rest["log_probability"]),
+            )
+        except KeyError as missing:
+            raise ValueError(f"a probe needs {missing}") from None
+        except TypeError as wrong:
+            raise ValueError(f"not the form of a probe: {wrong}") from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.40} is not a text")
+    return value
+
+
+def _number(value: Any) -> float:
+    number = decode_number(value)
+    if number is None:
+        raise ValueError("a token has no log probability")
+    return number
+
+
+def _count(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r:.40} is not a count")
+    return value

@@ -1,0 +1,74 @@
+"""Probes: what the model expects after fixed prompts, recorded at intervals.
+
+The last token of a prompt is what is to be predicted from those before it. Where a token is a byte a prompt is text,
+and a token is shown as in a Python bytes literal; over shards of other tokens a prompt is their ids, "464 3290 318".
+"""
+
+import torch
+from torch import nn
+
+import lossguard
+from lossguard.torch import next_token
+from trainer.config import Recipe
+from trainer.errors import UserMistake
+
+PROMPTS = ("import sys", "def __init__(self", "    return None", "for i in range(")
+"""For the standard library's source, and taken where the recipe names none and a token is a byte."""
+
+
+class Probes:
+    def __init__(self, recipe: Recipe, *, bytewise: bool) -> None:
+        """`bytewise`: whether a token of the data is a byte. Raises UserMistake for prompts that cannot be used."""
+        self.every = recipe.probe_every
+        self.bytewise = bytewise
+        self.context = recipe.model.context
+        encode = _bytes if bytewise else _ids
+        texts = recipe.probe_prompts or (PROMPTS if bytewise and recipe.model.vocab_size >= 128 else ())
+        self.prompts = [_checked(text, encode(text), recipe.model.vocab_size) for text in texts]
+
+    def due(self, step: int) -> bool:
+        """Whether the model is probed once `step` is done."""
+        return self.every > 0 and (step + 1) % self.every == 0
+
+    @torch.no_grad()
+    def take(self, model: nn.Module, run: lossguard.Run, step: int, device: torch.device) -> None:
+        """Probe the model as it is after `step`. Every rank calls it: the forward pass may be a collective."""
+        model.eval()
+        show = _show_byte if self.bytewise else str
+        for tokens in self.prompts:
+            *given, target = tokens
+            inputs_BT = torch.tensor([given[-self.context :]], device=device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                logits_V = model(inputs_BT)[0, -1]
+            text = bytes(given).decode("utf-8", "replace") if self.bytewise else " ".join(map(str, given))
+            run.probe(step, text, **next_token(logits_V, show, target=target))
+        model.train()
+
+
+def _bytes(text: str) -> list[int]:
+    return list(text.encode())
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split()]
+    except ValueError:
+        raise UserMistake(
+            f"The prompt {text!r} in probe_prompts cannot be used: over shards of tokens a prompt is their ids, "
+            "whole numbers with blanks between them."
+        ) from None
+
+
+def _checked(text: str, tokens: list[int], vocab_size: int) -> list[int]:
+    if len(tokens) < 2:
+        raise UserMistake(f"The prompt {text!r} in probe_prompts is too short: the last of its tokens is the target.")
+    if not 0 <= min(tokens) <= max(tokens) < vocab_size:
+        raise UserMistake(
+            f"The prompt {text!r} in probe_prompts holds a token beyond the vocabulary of {vocab_size}: "
+            "take another prompt, or raise model.vocab_size."
+        )
+    return tokens
+
+
+def _show_byte(token: int) -> str:
+    return repr(bytes([token]))[2:-1] if token < 256 else str(token)

@@ -1,0 +1,82 @@
+"""How fast a run trains, and how large it is: tokens per second, model FLOPs utilisation, tokens per parameter.
+
+Utilisation (MFU) is as in PaLM's appendix B: the FLOPs that the model needs for the tokens of a second, over the peak
+of the devices. It is told by two counts: of the matrix products (`trainer.model.flops_per_token`), and 6 N a token.
+"""
+
+import statistics
+
+from trainer.config import Recipe
+from trainer.model import flops_per_token
+from trainer.peak import Peak
+
+CHINCHILLA = 20.0
+"""Tokens a parameter at which a given amount of compute trains best, about (Hoffmann et al. 2022)."""
+
+
+class Throughput:
+    def __init__(self, recipe: Recipe, *, num_parameters: int, peak: Peak, num_devices: int = 1) -> None:
+        self.recipe = recipe
+        self.num_parameters = num_parameters
+        self.peak = peak
+        self.num_devices = num_devices
+        self.flops_per_token = flops_per_token(recipe.model)
+        self.tokens = recipe.steps * recipe.tokens_per_step
+        """Of the whole run."""
+        self._since: tuple[int, float] | None = None
+        self._rates: list[float] = []
+
+    def facts(self) -> dict[str, object]:
+        """What is known before the first step, for the run's configuration."""
+        return {
+            "num_parameters": self.num_parameters,
+            "flops_per_token": self.flops_per_token,
+            "flops_per_token_6n": 6 * self.num_parameters,
+            "tokens_per_parameter": self.tokens / self.num_parameters,
+            "peak_flops_per_second": self.peak.flops_per_second,
+            "peak_flops_source": self.peak.source,
+        }
+
+    def after(self, step: int, now: float) -> dict[str, float]:
+        """The rates since the last time they were told, every `log_every` steps and at the last one; else nothing.
+
+        All that the loop does counts: evaluation, probes, checkpoints. `now` is in seconds of any steady clock.
+        """
+        if self._since is None or step <= self._since[0]:  # the first step warms up; a rollback went back
+            self._since = step, now
+            return {}
+        if (step + 1) % self.recipe.log_every and step + 1 != self.recipe.steps:
+            return {}
+        num_steps, seconds = step - self._since[0], now - self._since[1]
+        self._since = step, now
+        self._rates.append(num_steps * self.recipe.tokens_per_step / max(seconds, 1e-9))
+        return self._utilisation(self._rates[-1])
+
+    def median(self) -> dict[str, float]:
+        """The same for the whole run: of the median rate. Empty where none was told."""
+        return self._utilisation(statistics.median(self._rates)) if self._rates else {}
+
+    def _utilisation(self, rate: float) -> dict[str, float]:
+        peak = self.peak.flops_per_second * self.num_devices
+        return {
+            "tokens_per_second": rate,
+            "mfu": rate * self.flops_per_token / peak,
+            "mfu_6nd": rate * 6 * self.num_parameters / peak,
+        }
+
+    def told(self) -> list[str]:
+        """Sentences for the end of a run."""
+        exact, usual = self.tokens * self.flops_per_token, 6 * self.tokens * self.num_parameters
+        sentences = [
+            f"{self.tokens / self.num_parameters:.3g} tokens a parameter (Chinchilla: about {CHINCHILLA:g}); "
+            f"{exact:.3g} FLOPs (6ND: {usual:.3g})"
+        ]
+        rates = self.median()
+        if rates:
+            sentences.insert(
+                0,
+                f"{rates['tokens_per_second']:,.0f} tokens a second; "
+                f"MFU {rates['mfu']:.1%} (6ND: {rates['mfu_6nd']:.1%}) of "
+                f"{self.num_devices} x {self.peak.flops_per_second / 1e12:.3g} TFLOP/s ({self.peak.source})",
+            )
+        return sentences
