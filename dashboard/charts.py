@@ -13,7 +13,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import words
 from dashboard.facts import Curve
-from dashboard.marks import Marks, add_marks
+from dashboard.marks import Marks, draw_marks
 from dashboard.panels import Panel, lay_out, stack
 from dashboard.rulers import Along, Floats, Ruler, Rulers
 from dashboard.smoothing import smoothed
@@ -60,9 +60,9 @@ def run_figure(
     traces: list[dict[str, Any]] = []
     for panel in stacked.panels:
         traces += _curve(panel, curves[panel.metric], rulers, look)
-    figure.add_traces(traces)
-    add_marks(figure, stacked, marks, rulers)
-    _name_each_once(figure)
+    drawn = draw_marks(stacked, marks, rulers)
+    figure.add_traces(_named_once(traces + drawn.traces))
+    figure.update_layout(shapes=drawn.shapes)
     return figure
 
 
@@ -172,13 +172,14 @@ def _non_finite(panel: Panel, series: Series, x: Floats, style: Style) -> list[d
     ]
 
 
-def _name_each_once(figure: go.Figure) -> None:
+def _named_once(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One legend entry for each kind of thing, however many traces draw it."""
     seen: set[str] = set()
-    for trace in figure.data:
-        if trace.showlegend is not False:
-            trace.showlegend = trace.name not in seen
-            seen.add(trace.name)
+    for trace in traces:
+        trace["showlegend"] = trace.get("showlegend", True) and trace["name"] not in seen
+        if trace["showlegend"]:
+            seen.add(trace["name"])
+    return traces
 
 
 def _floats(values: Sequence[float | None]) -> Floats:
