@@ -1,9 +1,18 @@
 """The tree of a run's segments, and the live line through it. Pure: values in, values out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from db.models import Segment
+
+
+class Line(StrEnum):
+    """Which of a run's steps are meant."""
+
+    LIVE = "live"  # the path from the root to the newest segment: every step once
+    DISCARDED = "discarded"  # what the run computed and left
+    ALL = "all"  # both, segment by segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +27,33 @@ class Stretch:
         return self.first <= step and (self.last is None or step < self.last)
 
 
+def tree(segments: Sequence[Segment]) -> dict[int | None, list[int]]:
+    """Parent -> the segments that forked off it, by number; None -> the roots (several when a run began again)."""
+    children: dict[int | None, list[int]] = {}
+    for segment in sorted(segments, key=lambda segment: segment.number):
+        children.setdefault(segment.parent, []).append(segment.number)
+    return children
+
+
 def live_line(segments: Sequence[Segment]) -> list[Stretch]:
     """The path from the root to the newest segment, oldest first, each stretch cut where its child forked off.
 
     The newest is the one that the trainer opened last, whenever it arrived: a spool may be delivered late.
     Segments that have not told their first step yet (a resume before its first report) are left out.
     """
-    settled = {segment.number: segment for segment in segments if segment.fork_step is not None}
+    settled = [segment for segment in segments if segment.fork_step is not None]
+    newest = max(settled, key=lambda segment: (segment.opened_at or 0.0, segment.number), default=None)
+    return [] if newest is None else line_to(settled, newest.number)
+
+
+def line_to(segments: Sequence[Segment], head: int) -> list[Stretch]:
+    """The same path to segment `head`: what was the live line when that was the newest."""
+    known = {segment.number: segment for segment in segments}
     line: list[Stretch] = []
-    newest = max(settled.values(), key=lambda segment: (segment.opened_at or 0.0, segment.number), default=None)
-    number = None if newest is None else newest.number
+    number: int | None = head
     last: int | None = None
     while number is not None:
-        segment = settled[number]
+        segment = known[number]
         assert segment.fork_step is not None
         if last is None or segment.fork_step < last:  # else the child forked off before this one began
             line.append(Stretch(number, segment.fork_step, last))
@@ -48,14 +71,33 @@ def parent_at(segments: Sequence[Segment], fork_step: int) -> int | None:
 def discarded(segments: Sequence[Segment]) -> list[Stretch]:
     """What the run computed and left: the parts of its segments that are not on the live line, ends included."""
     kept = {stretch.segment: stretch for stretch in live_line(segments)}
-    branches = []
-    for segment in segments:
-        if segment.fork_step is None or segment.last_step is None:
-            continue
-        first = segment.fork_step
-        if segment.number in kept:
-            last = kept[segment.number].last
-            first = segment.last_step + 1 if last is None else max(last, first)
-        if first <= segment.last_step:
-            branches.append(Stretch(segment.number, first, segment.last_step + 1))
-    return branches
+    return [
+        Stretch(segment.number, first, last)
+        for segment in segments
+        for first, last in _left(segment, kept.get(segment.number))
+        if first < last
+    ]
+
+
+def _left(segment: Segment, live: Stretch | None) -> Iterator[tuple[int, int]]:
+    """The steps [first, last) of a segment before and behind its part of the live line."""
+    if segment.first_step is None or segment.last_step is None:
+        return
+    first, end = segment.first_step, segment.last_step + 1
+    if live is None:
+        yield first, end
+        return
+    yield first, min(live.first, end)
+    if live.last is not None:
+        yield max(first, live.last), end
+
+
+def stretches(segments: Sequence[Segment], line: Line | int) -> list[Stretch]:
+    """The stretches of a line, or one whole segment by its number."""
+    if not isinstance(line, Line):
+        return [Stretch(line, 0, None)]
+    if line is Line.LIVE:
+        return live_line(segments)
+    if line is Line.DISCARDED:
+        return discarded(segments)
+    return [Stretch(segment.number, 0, None) for segment in segments]
