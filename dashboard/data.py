@@ -131,7 +131,7 @@ def _seconds_lost(session: Session, run: Run, segments: Sequence[Segment]) -> fl
     return compute.union([(left, back) for left, back in ways if left is not None and back is not None])
 
 
-@st.cache_data(show_spinner=False, max_entries=64)
+@st.cache_resource(show_spinner=False, max_entries=64)
 def _curves(
     url: str,
     run_id: str,

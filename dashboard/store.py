@@ -38,8 +38,8 @@ def open_store(url: str) -> Iterator[Session]:
 
 
 def fresh(function: Callable[P, T]) -> Callable[P, T]:
-    """Cache what changes while a run goes on, for all viewers together."""
-    return st.cache_data(ttl=FRESH_SECONDS, show_spinner=False, max_entries=256)(function)
+    """Cache what changes while a run goes on, for all viewers: they get the same object, and change nothing in it."""
+    return st.cache_resource(ttl=FRESH_SECONDS, show_spinner=False, max_entries=256)(function)
 
 
 @st.cache_resource
