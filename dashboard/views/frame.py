@@ -10,7 +10,7 @@ from dashboard.facts import RunFacts
 from dashboard.listing import listed
 from dashboard.store import StoreAway
 
-LIVE_SECONDS = 1.5
+LIVE_SECONDS = 1.3
 BELOW_SECONDS = 4.0
 QUIET_SECONDS = 15.0  # a run that is not running can be taken up again: it is looked at now and then
 

@@ -1,11 +1,14 @@
-"""A viewer without a browser: what Streamlit's page says to the server, and what the figures' component fetches.
+"""Viewers without a browser: what Streamlit's page says to the server, and what the figures' component fetches.
 
-It opens a page, looks again whenever a fragment asks for it, and fetches every figure that it was not told of before.
+    python -m tests.dashboard.viewer http://127.0.0.1:8501 run=ID 20          20 viewers of a run, until SIGTERM
+
+One opens a page, looks again whenever a fragment asks for it, and fetches every figure that it was not told of before.
 So many viewers can be had at the cost of their requests alone.
 """
 
 import heapq
 import re
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -74,3 +77,16 @@ def _ask(socket: ClientConnection, page: str, query: str, fragment: str = "") ->
     message.rerun_script.is_auto_rerun = bool(fragment)
     message.rerun_script.context_info.timezone = "Europe/Berlin"
     socket.send(message.SerializeToString())
+
+
+def main(url: str, query: str, count: int) -> None:
+    seen, stop = Seen(), threading.Event()
+    viewers = [threading.Thread(target=view, args=(url, "run", query, stop, seen), daemon=True) for _ in range(count)]
+    for viewer in viewers:
+        viewer.start()
+    for viewer in viewers:
+        viewer.join()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
