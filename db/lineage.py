@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db.models import Segment
+from db.models import Event, Segment
+from lossguard.protocol import SegmentReason
+
+OUTLIER = "outlier"
+"""Kind of the event of a row out of band that was let pass: nothing that the trainer announced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +28,17 @@ def live_line(segments: Sequence[Segment]) -> list[Stretch]:
     The newest is the one that the trainer opened last, whenever it arrived: a spool may be delivered late.
     Segments that have not told their first step yet (a resume before its first report) are left out.
     """
+    settled = [segment for segment in segments if segment.fork_step is not None]
+    newest = max(settled, key=lambda segment: (segment.opened_at or 0.0, segment.number), default=None)
+    return [] if newest is None else line_to(segments, newest.number)
+
+
+def line_to(segments: Sequence[Segment], number: int | None) -> list[Stretch]:
+    """The path from the root to the end of this segment, on the live line or not."""
     settled = {segment.number: segment for segment in segments if segment.fork_step is not None}
     line: list[Stretch] = []
-    newest = max(settled.values(), key=lambda segment: (segment.opened_at or 0.0, segment.number), default=None)
-    number = None if newest is None else newest.number
     last: int | None = None
-    while number is not None:
-        segment = settled[number]
+    while number is not None and (segment := settled.get(number)) is not None:
         assert segment.fork_step is not None
         if last is None or segment.fork_step < last:  # else the child forked off before this one began
             line.append(Stretch(number, segment.fork_step, last))
@@ -43,6 +51,25 @@ def parent_at(segments: Sequence[Segment], fork_step: int) -> int | None:
     """Number of the live segment that held the step before `fork_step`; None when the fork goes back to the root."""
     before = [stretch for stretch in live_line(segments) if stretch.first < fork_step]
     return before[-1].segment if before else None
+
+
+def declared(
+    segments: Sequence[Segment], events: Sequence[Event], line: Sequence[Stretch], first: int, last: int
+) -> list[tuple[int, str]]:
+    """(step, kind) of what the steps [first, last) of a line announced: declared events, and where it was resumed."""
+    told = [
+        (event.segment, event.step, event.kind) for event in events if event.step is not None and event.kind != OUTLIER
+    ]
+    told += [
+        (segment.number, segment.fork_step, segment.reason)
+        for segment in segments
+        if segment.reason == SegmentReason.RESUME and segment.fork_step is not None
+    ]
+    return sorted(
+        (step, kind)
+        for number, step, kind in told
+        if first <= step < last and any(part.segment == number and part.holds(step) for part in line)
+    )
 
 
 def discarded(segments: Sequence[Segment]) -> list[Stretch]:

@@ -166,12 +166,17 @@ def watch_state(session: Session, *, run: Run) -> dict[str, Any] | None:
     return session.scalar(sa.select(WatchState.state).where(WatchState.run_pk == run.pk))
 
 
-def snapshot_before(session: Session, *, run: Run, step: int) -> tuple[int, dict[str, Any]] | None:
-    """The newest detectors' state on the live line that saw only steps below `step`: (its last step, the state)."""
-    line = {stretch.segment: stretch for stretch in live(session, run=run)}
+def snapshot_before(
+    session: Session, *, run: Run, step: int, line: Sequence[Stretch] | None = None
+) -> tuple[int, dict[str, Any]] | None:
+    """The newest detectors' state on a line that saw only steps below `step`: (its last step, the state).
+
+    `line` is the live one unless another is given.
+    """
+    kept = {stretch.segment: stretch for stretch in (live(session, run=run) if line is None else line)}
     found = sa.select(DetectorSnapshot).where(DetectorSnapshot.run_pk == run.pk, DetectorSnapshot.step < step)
     for row in session.scalars(found.order_by(DetectorSnapshot.step.desc(), DetectorSnapshot.segment.desc())):
-        if row.segment in line and line[row.segment].holds(row.step):
+        if row.segment in kept and kept[row.segment].holds(row.step):
             return row.step, row.state
     return None
 
