@@ -7,6 +7,7 @@ python -m dashboard --port 8600 --database postgresql://lossguard@db/lossguard
 import os
 import socket
 import sys
+from ipaddress import ip_address
 from typing import Annotated, Any
 
 import typer
@@ -28,8 +29,16 @@ def main(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     database: Database = DEFAULT_URL,
+    open_to_network: Annotated[
+        bool, typer.Option("--open-to-network", help="Listen beyond this machine although it asks nobody who they are.")
+    ] = False,
 ) -> None:
     """Serve the dashboard until Ctrl-C."""
+    if not (open_to_network or _is_loopback(host)):
+        _refuse(
+            f"it asks nobody who they are, so it listens on loopback only, not on {host}; put a proxy that does in "
+            "front of it, or say --open-to-network"
+        )
     try:
         create_engine(database).dispose()
     except (BadDatabaseUrl, SQLAlchemyError) as error:
@@ -62,6 +71,13 @@ def _check_free(host: str, port: int) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _refuse(sentence: str) -> None:

@@ -37,7 +37,7 @@ function themed(layout, host) {
 
 // On a phone the legend takes more lines.
 function fitted(layout, host) {
-  const more = host.clientWidth < 640 ? 60 : 0;
+  const more = host.clientWidth < 640 && layout.showlegend !== false ? 60 : 0;
   layout.height += more;
   layout.margin.t += more;
   host.style.minHeight = `${layout.height}px`;

@@ -1,11 +1,13 @@
 """What every page has in common: it follows the store at a pace, and says plainly when the store is away."""
 
+import time
 from collections.abc import Callable
 
 import streamlit as st
 
 from dashboard import data, selection
 from dashboard.facts import RunFacts
+from dashboard.listing import listed
 from dashboard.store import StoreAway
 
 LIVE_SECONDS = 1.5
@@ -44,9 +46,9 @@ def follow_run(page: Callable[[RunFacts], None]) -> None:
 def chosen_run() -> str | None:
     """The run of the URL, or the one that stands on top of the list, which the URL names from then on."""
     if selection.run() is None:
-        runs = data.ordered_runs()
-        if runs:
-            selection.choose_run(runs[0][0].id)
+        top = listed(data.runs(), now=time.time())
+        if top:
+            selection.choose_run(top[0][0].id)
     return selection.run()
 
 

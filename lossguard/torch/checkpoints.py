@@ -35,7 +35,7 @@ MANIFEST = "manifest.json"
 RUN = "run"
 DISCARDED = "discarded"
 KEEP_DISCARDED = 3
-"""Newest checkpoints of a discarded branch that stay; behind them one in each doubling of the age, as on the live line."""
+"""Newest checkpoints of a discarded branch that stay; behind them one in each doubling of the age, as in the line."""
 NAME = re.compile(r"step-(\d+)")
 
 

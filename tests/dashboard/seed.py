@@ -43,7 +43,7 @@ def _registration(run_id: str, start: float) -> dict[str, object]:
         "id": run_id,
         "project": "gpt-small",
         "name": "stdlib bytes",
-        "config": {"lr": 3e-4, "batch_size": 32, "context": 256},
+        "config": {"lr": 3e-4, "batch_size": 32, "context": 256, "num_parameters": 826_368},
         "command": "python -m trainer run --recipe tiny",
         "git_commit": "0123456789abcdef",
         "host": "trainer-1",
