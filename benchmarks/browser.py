@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import urllib3
@@ -33,9 +34,21 @@ def chromium() -> Iterator[Browser]:
             browser.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    url: str
+    process: int
+    """Its id."""
+
+    def cpu_ms(self) -> float:
+        """What the process has used so far (Linux)."""
+        user, system = Path(f"/proc/{self.process}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        return 1000 * (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def dashboard(database: str, port: int | None = None) -> Iterator[str]:
-    """The URL of a dashboard process of its own."""
+def dashboard(database: str, port: int | None = None) -> Iterator[Served]:
+    """A dashboard process of its own."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "dashboard", "--port", str(port), "--database", database]
@@ -43,7 +56,7 @@ def dashboard(database: str, port: int | None = None) -> Iterator[str]:
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         wait_until_up(f"{url}/_stcore/health", process)
-        yield url
+        yield Served(url, process.pid)
     finally:
         process.terminate()
         process.wait(timeout=30)
@@ -73,3 +86,15 @@ def drawn(page: Page, *, other_than: str | None = None, seconds: float = 60) -> 
     page.wait_for_function(f"old => {DRAWN} && {DRAWN} !== old", arg=other_than, timeout=1000 * seconds)
     name: str = page.evaluate(DRAWN)
     return name
+
+
+class MainThread:
+    """What a page's main thread uses: its own time, whatever else the machine does."""
+
+    def __init__(self, page: Page) -> None:
+        self._session = page.context.new_cdp_session(page)
+        self._session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def cpu_ms(self) -> float:
+        metrics = self._session.send("Performance.getMetrics")["metrics"]
+        return next(1000 * float(each["value"]) for each in metrics if each["name"] == "TaskDuration")

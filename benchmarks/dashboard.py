@@ -4,8 +4,8 @@
 
 The store (kept when --store names a file) holds one finished run with a rollback in it, five metrics and 20 planted
 spikes of one step each. Measured in the system's Chromium: from the navigation to the drawn chart, and from the end of
-a gesture to the chart at its new resolution; medians. The machine's load stands beside: the browser, the dashboard and
-whatever else runs share its cores.
+a gesture to the chart at its new resolution; medians. Beside it stand the CPU time of the page's main thread and of the
+dashboard, which other load does not change, and the machine's load.
 """
 
 import argparse
@@ -13,14 +13,16 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import sqlalchemy as sa
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, ViewportSize
 
-from benchmarks.browser import FIGURE, chromium, dashboard, drawn
+from benchmarks.browser import DRAWN, FIGURE, MainThread, Served, chromium, dashboard, drawn
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries, step_rows
 from db.columns import Numbers
@@ -31,6 +33,7 @@ from tests.db.seed import add_run
 STEPS, SPIKES, CHUNK, TIMES = 1_000_000, 20, 20_000, 5
 HEIGHT = 25.0
 """Loss of a planted spike; no other step comes near."""
+SIZE: ViewportSize = {"width": 1440, "height": 900}
 FIRST_VIEW_MS, INTERACTION_MS = 1000.0, 300.0
 
 
@@ -100,70 +103,73 @@ def measure(steps: int, store: Path) -> Iterator[Row]:
     migrate.upgrade(engine)
     fill(engine, steps)
     engine.dispose()
-    with dashboard(f"sqlite:///{store}") as url, chromium() as browser:
-        yield from _views(browser, f"{url}/run?run=long", steps)
-        yield from _gestures(browser, f"{url}/run?run=long", steps)
+    with dashboard(f"sqlite:///{store}") as served, chromium() as browser:
+        yield from _views(browser, served, steps)
+        yield from _gestures(browser, served, steps)
 
 
-def _load() -> str:
-    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What something took until the chart was drawn, in milliseconds."""
+
+    wall: float
+    page: float
+    """CPU time of the page's main thread."""
+    server: float
+    """CPU time of the dashboard."""
 
 
-def _views(browser: Browser, address: str, steps: int) -> Iterator[Row]:
-    """The dashboard has just started: the first view reads the store; later ones find the curves in its memory."""
-    label = f"run of {steps:,} steps"
-    first = _view(browser, address)
-    yield Row(f"{label}: navigation to drawn chart, the first viewer, empty browser cache", first, "ms", None, _load())
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    times = []
-    for _ in range(1 + TIMES):
-        page = context.new_page()
-        times.append(_navigate(page, address))
-        page.close()
-    context.close()
-    median = statistics.median(times[1:])
-    yield Row(f"{label}: navigation to drawn chart, known browser", median, "ms", FIRST_VIEW_MS, _load())
+def _row(name: str, took: Sequence[Took], target: float | None) -> Row:
+    load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    page, server = (statistics.median(column) for column in zip(*((one.page, one.server) for one in took), strict=True))
+    beside = f"CPU time: page {page:.0f} ms, server {server:.0f} ms; {load}"
+    return Row(name, statistics.median(one.wall for one in took), "ms", target, beside)
 
 
-def _view(browser: Browser, address: str) -> float:
-    context = browser.new_context(viewport={"width": 1440, "height": 900})
-    try:
-        return _navigate(context.new_page(), address)
-    finally:
-        context.close()
+def _views(browser: Browser, served: Served, steps: int) -> Iterator[Row]:
+    """The first viewer's curves are read from the store; the next ones' are in the dashboard's memory."""
+    label = f"run of {steps:,} steps: navigation to drawn chart"
+    took = []
+    with closing(browser.new_context(viewport=SIZE)) as context:
+        for _ in range(1 + TIMES):
+            with closing(context.new_page()) as page:
+                took.append(_timed(page, served, lambda page: _go(page, served)))
+    yield _row(f"{label}, the first viewer, empty browser cache", took[:1], None)
+    yield _row(f"{label}, known browser", took[1:], FIRST_VIEW_MS)
 
 
-def _navigate(page: Page, address: str) -> float:
+def _go(page: Page, served: Served) -> float:
     began = time.perf_counter()
-    page.goto(address, wait_until="commit")
-    drawn(page)
-    return 1000 * (time.perf_counter() - began)
+    page.goto(f"{served.url}/run?run=long", wait_until="commit")
+    return began
 
 
-def _gestures(browser: Browser, address: str, steps: int) -> Iterator[Row]:
-    page, label = browser.new_page(viewport={"width": 1440, "height": 900}), f"run of {steps:,} steps"
-    page.goto(address)
+def _gestures(browser: Browser, served: Served, steps: int) -> Iterator[Row]:
+    page, label = browser.new_page(viewport=SIZE), f"run of {steps:,} steps"
+    _go(page, served)
     drawn(page)
     yield Row(f"planted spikes of one step that the chart hides, of {SPIKES}", SPIKES - _shown(page, steps), "", 0, "")
-    times: dict[str, list[float]] = {"zoom by dragging": [], "double click back": [], "smoothing": []}
+    took: dict[str, list[Took]] = {"zoom by dragging": [], "double click back": [], "smoothing": []}
     for turn in range(TIMES):
-        for name, gesture in zip(times, (_zoom, _back, _smoother(turn)), strict=True):
-            times[name].append(_timed(page, gesture))
-    for name, taken in times.items():
-        yield Row(f"{label}: {name}, to the new chart", statistics.median(taken), "ms", INTERACTION_MS, _load())
+        for name, gesture in zip(took, (_zoom, _back, _smoother(turn)), strict=True):
+            page.wait_for_timeout(600)  # two clicks within half a second would be a double click
+            took[name].append(_timed(page, served, gesture))
+    for name, taken in took.items():
+        yield _row(f"{label}: {name}, to the new chart", taken, INTERACTION_MS)
 
 
-def _timed(page: Page, gesture: Callable[[Page], None]) -> float:
-    """From the end of the gesture."""
-    page.wait_for_timeout(600)  # two clicks within half a second would be a double click
-    before = drawn(page)
-    gesture(page)
-    began = time.perf_counter()
+def _timed(page: Page, served: Served, gesture: Callable[[Page], float]) -> Took:
+    """From the gesture (of a drag, from its end) to the next drawing."""
+    before, thread = page.evaluate(DRAWN), MainThread(page)
+    used = thread.cpu_ms(), served.cpu_ms()
+    began = gesture(page)
     drawn(page, other_than=before)
-    return 1000 * (time.perf_counter() - began)
+    wall = 1000 * (time.perf_counter() - began)
+    return Took(wall, thread.cpu_ms() - used[0], served.cpu_ms() - used[1])
 
 
-def _zoom(page: Page) -> None:
+def _zoom(page: Page) -> float:
+    """When the mouse was let go."""
     box = page.locator(f"{FIGURE} .nsewdrag").first.bounding_box()
     assert box is not None
     y = box["y"] + box["height"] / 2
@@ -172,19 +178,22 @@ def _zoom(page: Page) -> None:
     page.mouse.move(box["x"] + 0.5 * box["width"], y, steps=4)
     page.mouse.move(box["x"] + 0.6 * box["width"], y, steps=4)
     page.mouse.up()
+    return time.perf_counter()
 
 
-def _back(page: Page) -> None:
+def _back(page: Page) -> float:
     """The whole run again."""
     box = page.locator(f"{FIGURE} .nsewdrag").first.bounding_box()
     assert box is not None
     page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    return time.perf_counter()
 
 
-def _smoother(turn: int) -> Callable[[Page], None]:
-    def choose(page: Page) -> None:
+def _smoother(turn: int) -> Callable[[Page], float]:
+    def choose(page: Page) -> float:
         page.locator(".st-key-smooth input").first.click()
         page.get_by_role("option").nth(1 + turn).click()
+        return time.perf_counter()
 
     return choose
 

@@ -24,8 +24,9 @@ from lossguard.protocol import SegmentReason
 
 WENT_BACK = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
 SPARK_STEPS, SPARK_POINTS = 1000, 60
-POINTS = 1000
-"""Buckets per curve: about one per pixel."""
+POINTS = 800
+"""Buckets per curve, at most; their width is a power of two, so that there are at least half as many: one to three
+pixels each. Every one shows its least and its largest value, so that fewer hide nothing and are drawn sooner."""
 
 
 def runs() -> list[tuple[Run, Tally]]:
@@ -102,10 +103,18 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
             events=queries.events(session, run=run),
             progress=progress(run, newest),
             metrics=names + ([throughput.NAME] if throughput.derivable(names) else []),
+            mfu=_last(session, run, segments, "mfu") if "mfu" in names else None,
             counts=counts,
             seconds_lost=_seconds_lost(session, run, segments),
             newest={name: metric_value(newest[-1], name) for name in names} if newest else {},
         )
+
+
+def _last(session: Session, run: Run, segments: Sequence[Segment], metric: str) -> float | None:
+    """The last finite value of a metric on the live line."""
+    live = lineage.live_line(segments)
+    series = queries.series(session, run=run, stretches=live, metric=metric, points=len(live))
+    return next((value for value in reversed(series.last) if value is not None), None)
 
 
 def _seconds_lost(session: Session, run: Run, segments: Sequence[Segment]) -> float:

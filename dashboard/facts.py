@@ -41,6 +41,8 @@ class RunFacts:
     metrics: list[str]
     newest: dict[str, float | None]
     """The metrics of the newest step on the live line."""
+    mfu: float | None
+    """Model FLOPs utilisation, 0..1, as last reported: it may come every so many steps."""
     counts: StepCounts
     seconds_lost: float
     """Wall time between the steps that the run went back to and its coming back to them."""

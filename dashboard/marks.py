@@ -13,6 +13,7 @@ from db.models import Event, Incident, Intervention, Order
 
 ARROWS = 0.86
 """Height of the arrows in the first panel, 0..1: the upper part, which curves seldom reach."""
+ARROW_HEAD = {"symbol": "triangle-left", "size": [12, 0], "color": GREEN, "opacity": 1, "line": {"width": 0}}
 NAMED = 6
 """Incidents up to which their kind is written beside the number; more would overlap."""
 
@@ -96,13 +97,7 @@ def _add_interventions(drawn: Drawn, panels: list[Panel], marks: Marks, rulers: 
             | {
                 "mode": "lines+markers",
                 "line": {"color": GREEN, "width": 1.6},
-                "marker": {
-                    "symbol": "triangle-left",
-                    "size": [12, 0],
-                    "color": GREEN,
-                    "opacity": 1,
-                    "line": {"width": 0},
-                },
+                "marker": ARROW_HEAD,
                 "customdata": [_intervention_hover(intervention, marks)] * 2,
                 "hovertemplate": "%{customdata}<extra></extra>",
             }

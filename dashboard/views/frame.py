@@ -11,23 +11,31 @@ from dashboard.listing import listed
 from dashboard.store import StoreAway
 
 LIVE_SECONDS = 1.5
+BELOW_SECONDS = 4.0
 QUIET_SECONDS = 15.0  # a run that is not running can be taken up again: it is looked at now and then
 
 
-def follow(page: Callable[[], None], *, seconds: float) -> None:
-    """Show `page` now and again every so many seconds, without touching what a viewer does on it."""
+def follow(page: Callable[[], None], *, seconds: float, quiet: bool = False) -> None:
+    """Show `page` now and again every so many seconds, without touching what a viewer does on it.
+
+    A part that is `quiet` leaves it to another one to say that the store is away.
+    """
 
     def shown() -> None:
         try:
             page()
         except StoreAway as away:
-            st.warning(str(away), icon=":material/cloud_off:")
+            if not quiet:
+                st.warning(str(away), icon=":material/cloud_off:")
 
     st.fragment(shown, run_every=seconds)()
 
 
-def follow_run(page: Callable[[RunFacts], None]) -> None:
-    """Show `page` of the run that the URL names (the top one of the list when it names none), live while it runs."""
+def follow_run(page: Callable[[RunFacts], None], *, below: Callable[[RunFacts], None] | None = None) -> None:
+    """Show `page` of the run that the URL names (the top one of the list when it names none), live while it runs.
+
+    What stands `below` it is looked at less often, and is left alone by what a viewer does above.
+    """
     running = _is_running()
 
     def shown() -> None:
@@ -40,7 +48,15 @@ def follow_run(page: Callable[[RunFacts], None]) -> None:
             st.rerun()  # another pace from here on
         page(known)
 
+    def shown_below() -> None:
+        run_id = selection.run()
+        known = None if run_id is None else data.facts(run_id)
+        if known is not None and below is not None:
+            below(known)
+
     follow(shown, seconds=LIVE_SECONDS if running else QUIET_SECONDS)
+    if below is not None:
+        follow(shown_below, seconds=BELOW_SECONDS if running else QUIET_SECONDS, quiet=True)
 
 
 def chosen_run() -> str | None:

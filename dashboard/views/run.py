@@ -19,6 +19,9 @@ WIDTH = 165  # pixels of a number in the header: two side by side on a phone
 def page(known: RunFacts) -> None:
     header(known)
     run_curves.show(known)
+
+
+def below(known: RunFacts) -> None:
     incidents(known)
     run_costs.show(known)
     details(known)
@@ -92,4 +95,4 @@ def details(known: RunFacts) -> None:
                 st.dataframe(rows, hide_index=True, key=f"table-{title}")
 
 
-frame.follow_run(page)
+frame.follow_run(page, below=below)

@@ -24,8 +24,8 @@ def show(known: RunFacts) -> None:
         st.metric("Tokens", words.large(cost.tokens), width=WIDTH)
         st.metric("Tokens per parameter", words.number(ratio), help=CHINCHILLA, width=WIDTH)
         st.metric("FLOPs (6ND)", "-" if cost.flops is None else f"{cost.flops:.2e}", width=WIDTH)
-        if "mfu" in known.newest:
-            st.metric("Model FLOPs utilisation", words.percent(known.newest["mfu"]), width=WIDTH)
+        if known.mfu is not None:
+            st.metric("Model FLOPs utilisation", words.percent(known.mfu), width=WIDTH)
         st.metric("Steps lost to spikes", words.steps(lost), help=LOST, width=WIDTH)
         st.metric("Time lost to spikes", words.duration(known.seconds_lost), help=LOST, width=WIDTH)
     drawing = compute_figure(cost)
