@@ -36,3 +36,13 @@ def choose_steps(window: tuple[float, float] | None) -> None:
         return
     first = max(0, int(window[0]))
     st.query_params["steps"] = f"{first}-{max(first + 1, int(window[1]))}"
+
+
+def incident() -> int | None:
+    """Number of the incident that the URL names."""
+    named = st.query_params.get("incident", "")
+    return int(named) if re.fullmatch("[0-9]{1,9}", named) else None
+
+
+def choose_incident(number: int) -> None:
+    st.query_params["incident"] = str(number)

@@ -1,0 +1,5 @@
+"""Detector lab."""
+
+import streamlit as st
+
+st.write("x")
