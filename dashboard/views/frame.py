@@ -15,8 +15,8 @@ BELOW_SECONDS = 4.0
 QUIET_SECONDS = 15.0  # a run that is not running can be taken up again: it is looked at now and then
 
 
-def follow(page: Callable[[], None], *, seconds: float, quiet: bool = False) -> None:
-    """Show `page` now and again every so many seconds, without touching what a viewer does on it.
+def follow(page: Callable[[], None], *, seconds: float | None, quiet: bool = False) -> None:
+    """Show `page` now and again every so many seconds (None: once), without touching what a viewer does on it.
 
     A part that is `quiet` leaves it to another one to say that the store is away.
     """
