@@ -40,9 +40,18 @@ def choose_steps(window: tuple[float, float] | None) -> None:
 
 def incident() -> int | None:
     """Number of the incident that the URL names."""
-    named = st.query_params.get("incident", "")
+    return number("incident")
+
+
+def choose_incident(chosen: int) -> None:
+    choose_number("incident", chosen)
+
+
+def number(name: str) -> int | None:
+    """A small number in the URL; None when there is none, or none that makes sense."""
+    named = st.query_params.get(name, "")
     return int(named) if re.fullmatch("[0-9]{1,9}", named) else None
 
 
-def choose_incident(number: int) -> None:
-    st.query_params["incident"] = str(number)
+def choose_number(name: str, chosen: int) -> None:
+    st.query_params[name] = str(chosen)

@@ -28,6 +28,7 @@ def trial_figure(specimen: Specimen, found: Sequence[Finding]) -> go.Figure:
         end = int(np.searchsorted(strand.rows.steps, specimen.left.get(strand.number, np.inf)))
         traces += _strand(panel, strand.rows[:end], "loss", BLUE)
         traces += _strand(panel, strand.rows[end:], "loss, discarded branch", GREY)
+        traces += _broken(panel, strand.rows)
     for verdict in SIGNS:
         traces += _found(stacked.lane, verdict, [each for each in found if each.verdict == verdict])
     traces += [_rewind(panel, each) for each in found if each.action is not None and each.action.rewind_to is not None]
@@ -61,6 +62,19 @@ def outline(rows: Rows, points: int) -> tuple[Any, Any, Any]:
     empty = ~np.isfinite(low)
     low[empty] = high[empty] = np.nan
     return rows.steps[starts].astype(np.float64), low.astype(np.float32), high.astype(np.float32)
+
+
+def _broken(panel: Panel, rows: Rows) -> list[dict[str, Any]]:
+    """A cross on the panel's upper edge for the values that are not finite, POINTS of them at most."""
+    hit = rows.present["loss"] & ~np.isfinite(rows.metrics["loss"]) if "loss" in rows.metrics else np.zeros(0)
+    steps = rows.steps[np.flatnonzero(hit)]
+    if not len(steps):
+        return []
+    shown = steps[:: -(-len(steps) // POINTS)]
+    place = {"x": shown.astype(np.float64), "y": np.full(len(shown), 0.95, np.float32), "yaxis": panel.marks}
+    marker = {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}}
+    name = {"name": "not finite", "legendgroup": "not finite", "hovertemplate": "not finite<extra></extra>"}
+    return [{"type": "scatter", "mode": "markers", "marker": marker} | place | name]
 
 
 def _found(lane: Panel, verdict: str, found: Sequence[Finding]) -> list[dict[str, Any]]:

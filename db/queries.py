@@ -147,6 +147,11 @@ def probes(session: Session, *, run: Run, prompt: str | None = None) -> list[Sto
     ]
 
 
+def num_probes(session: Session, *, run: Run) -> int:
+    """Probes are never changed or taken away: the number tells whether there is a new one."""
+    return session.scalar(sa.select(sa.func.count()).select_from(Event).where(*_probes_of(run))) or 0
+
+
 def prompts(session: Session, *, run: Run) -> list[str]:
     """The prompts that a run was probed with, as they first came."""
     named = sa.select(Event.id, _prompt().label("prompt")).where(*_probes_of(run)).subquery()
