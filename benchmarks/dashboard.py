@@ -22,12 +22,12 @@ import numpy as np
 import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, ViewportSize
 
-from benchmarks.browser import DRAWN, FIGURE, MainThread, Served, chromium, dashboard, drawn
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries, step_rows
 from db.columns import Numbers
 from db.engine import create_engine, reading, writing
 from lossguard.protocol import RunState, SegmentReason
+from tests.dashboard.browser import DRAWN, FIGURE, MainThread, Served, chromium, dashboard, drawn
 from tests.db.seed import add_run
 
 STEPS, SPIKES, CHUNK, TIMES = 1_000_000, 20, 20_000, 5

@@ -80,14 +80,17 @@ def pack(figure: go.Figure) -> Packed:
     return Packed(hashlib.sha256(text).hexdigest(), gzip.compress(text, 1, mtime=0), int(figure.layout.height))
 
 
-def show(figure: go.Figure | Packed, *, key: str, on_window: Callable[[], None] | None = None) -> None:
-    """Draw `figure`; `on_window` is called after a zoom, when `window(key)` has changed."""
+def show(
+    figure: go.Figure | Packed, *, key: str, label: str = "Chart", on_window: Callable[[], None] | None = None
+) -> None:
+    """Draw `figure`, which screen readers call `label`; `on_window` is called when `window(key)` has changed."""
     packed = figure if isinstance(figure, Packed) else pack(figure)
     shelf.put(packed)
     data = {
         "figure": FIGURES_ROUTE + packed.name,
         "script": f"{PLOTLY_ROUTE}?v={PLOTLY_VERSION}",
         "height": packed.height,
+        "label": label,
     }
     _component(data=data, key=key, on_window_change=on_window or _nothing)
 

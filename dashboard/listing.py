@@ -21,6 +21,12 @@ class Order(StrEnum):
     NAME = "by name"
 
 
+def tags_of(run: Run) -> list[str]:
+    """What the run's configuration has under "tags", where that is a list of texts."""
+    told = run.config.get("tags")
+    return [tag for tag in told if isinstance(tag, str)] if isinstance(told, list) else []
+
+
 def state(run: Run, tally: Tally, now: float) -> str:
     """What a viewer filters by: the state, "silent" for a run that ought to report, or that a person is waited for."""
     if tally.waiting:
@@ -29,9 +35,15 @@ def state(run: Run, tally: Tally, now: float) -> str:
 
 
 def listed(
-    runs: Sequence[Listed], *, text: str = "", states: Sequence[str] = (), order: Order = Order.ATTENTION, now: float
+    runs: Sequence[Listed],
+    *,
+    text: str = "",
+    states: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    order: Order = Order.ATTENTION,
+    now: float,
 ) -> list[Listed]:
-    """The runs that have every word of `text` and one of `states` (any without), in this order.
+    """The runs that have every word of `text`, one of `states` (any without) and all `tags`, in this order.
 
     `runs` come newest first, and runs that are equal keep that order.
     """
@@ -39,14 +51,17 @@ def listed(
     found = [
         (run, tally)
         for run, tally in runs
-        if all(word in _text(run) for word in wanted) and (not states or state(run, tally, now) in states)
+        if all(word in _text(run) for word in wanted)
+        and (not states or state(run, tally, now) in states)
+        and set(tags) <= set(tags_of(run))
     ]
     return sorted(found, key=lambda pair: _keys(now)[order](*pair))
 
 
 def _text(run: Run) -> str:
     """What a search looks into."""
-    parts = [run.project, run.name or "", run.id, run.host or "", *map(str, run.devices), run.command or ""]
+    devices, command = map(str, run.devices), run.command or ""
+    parts = [run.project, run.name or "", run.id, run.host or "", *devices, command, *tags_of(run)]
     return "\n".join(parts).casefold()
 
 

@@ -3,20 +3,25 @@
 python -m db upgrade     make the database, or bring it to the newest schema
 python -m db check       tell whether the database fits the code (exit 1 when it does not)
 python -m db prune --days 90 [--dry-run]     delete the runs that ended so long ago, with all that belongs to them
+python -m db export RUN -o FILE              write a run to FILE.parquet (the whole run) or FILE.csv (its steps)
+python -m db import FILE [--as NEW_ID]       take a run from such a file; a run that is there is never overwritten
 
 The database is LOSSGUARD_DATABASE_URL, or --url; by default sqlite:///.lossguard/lossguard.db.
 """
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import sqlalchemy as sa
 import typer
 from alembic.util.exc import CommandError
 
-from db import access, commands, migrate, queries
+from db import access, commands, imports, migrate, queries
 from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine, first_line, reading, shown, writing
+from db.export import Format, RunChanged, UnknownRun, stream
+from db.record import RunExists
 from lossguard.protocol import RunState
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -77,6 +82,76 @@ def _prune(engine: sa.Engine, days: float, dry_run: bool) -> list[str]:
             commands.delete_run(session, run=run)
     verb = "would delete" if dry_run else "deleted"
     return [f"{verb} {run_id} ({project}, {state})" for run_id, project, state in old] or ["nothing is that old"]
+
+
+@app.command("export")
+def export(
+    run: Annotated[str, typer.Argument(help="the id of the run")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="RUN.parquet by default")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Write a run to a file: .parquet holds the whole run, .csv its steps alone."""
+    path = output or Path(f"{run}.parquet")
+    formats = {f".{one}": one for one in Format}
+    if path.suffix not in formats:
+        raise _refused(f"{path}: the name of the file ends in {' or '.join(formats)}")
+    try:
+        _on_engine(url, lambda engine: _export(engine, run, path, formats[path.suffix]))
+    except FileExistsError:
+        raise _refused(f"{path} is there already; name another file with -o, or delete it") from None
+    except (UnknownRun, RunChanged, OSError) as error:
+        raise _refused(str(error)) from None
+    typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
+
+
+def _export(engine: sa.Engine, run_id: str, path: Path, format: Format) -> None:
+    _check_schema(engine)
+    pieces = stream(engine, run_id=run_id, format=format)
+    first = next(pieces)  # an unknown run makes no file
+    with path.open("xb") as file:
+        try:
+            file.write(first)
+            file.writelines(pieces)
+        except BaseException:
+            path.unlink()
+            raise
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="what `export` wrote, or a CSV with a column `step`")],
+    run_id: Annotated[
+        str | None, typer.Option("--as", help="the run's id in this store, where it is to differ")
+    ] = None,
+    project: Annotated[str | None, typer.Option(help="the project of a CSV's run")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Take a run from a file. A run that is there is never overwritten."""
+    try:
+        typer.echo(_on_engine(url, lambda engine: _import(engine, file, run_id, project)))
+    except (imports.BadFile, RunExists) as error:
+        raise _refused(str(error)) from None
+
+
+def _import(engine: sa.Engine, file: Path, run_id: str | None, project: str | None) -> str:
+    _check_schema(engine)
+    now = time.time()
+    with writing(engine) as session:
+        run, count = imports.take(session, path=file, now=now, run_id=run_id, project=project)
+        details = {"file": file.name, "steps": count}
+        access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)
+        return f"imported {run.id} ({run.project}, {run.state}): {count:,} steps"
+
+
+def _check_schema(engine: sa.Engine) -> None:
+    current, newest = migrate.revisions(engine)
+    if current != newest:
+        raise _refused(f"the database is at revision {current or 'none'}, not {newest}; run: python -m db upgrade")
+
+
+def _refused(sentence: str) -> typer.Exit:
+    typer.echo(f"db: {sentence}", err=True)
+    return typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""A metric over the steps of a report, as arrays."""
+"""A metric over the steps of a report, as arrays; and what its column is called where steps are a table."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,23 @@ from numpy.typing import NDArray
 from db.buckets import Floats, Ints
 
 Bools = NDArray[np.bool_]
+
+OWN_COLUMNS = ("segment", "step", "time", "live")
+"""What a table of steps holds beside the metrics."""
+
+_TAKEN = re.compile(r"(metric\.)*(segment|step|time|live)")
+
+
+def column_of(metric: str) -> str:
+    """The metric's name, with `metric.` before it where a table of steps has such a column itself."""
+    return f"metric.{metric}" if _TAKEN.fullmatch(metric) else metric
+
+
+def metric_of(column: str) -> str | None:
+    """Undo `column_of`; None for a column that is no metric."""
+    if column in OWN_COLUMNS:
+        return None
+    return column.removeprefix("metric.") if _TAKEN.fullmatch(column) else column
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,108 +1,130 @@
 """Stored runs as pandas frames, for analysis afterwards.
 
-steps(...)          index `step` (int64), `segment` (int64), `time` (datetime64, UTC), then one float64 column a metric.
-                    NaN stands for a reported NaN and for an absent value; where a metric has values that were not
-                    finite, a column `<metric>_non_finite` tells the two apart.
+steps(...)          one row per step, by step: index `step` (int64), `segment` (int64), `live` (bool), `time`, then one
+                    float64 column a metric. NaN stands for a reported NaN and for an absent value; where a metric has
+                    values that were not finite, a column `<metric>_non_finite` ("NaN", "Infinity", "-Infinity", else
+                    missing) tells the two apart.
 incidents(...)      one row per incident, `number` as index
 interventions(...)  one row per intervention, `number` as index, with what the trainer really did
 segments(...)       one row per segment, `number` as index, with its part of the live line
+events(...)         one row per declared event, and per outlier that was let pass
 probes(...)         one row per token of a probe; what a probe does not name is one row more, without a token
+runs(...)           one row per run, `id` as index
+together(make, ...) any of these of many runs at once: `run` is the first level of the index
+
+Dtypes are the same however few rows there are: whole numbers int64, or Int64 where some may be missing; other numbers
+float64; times datetime64[us, UTC]; texts str; JSON (details, config) object.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import queries
-from db.lineage import Stretch
-from db.models import Incident, Intervention, Order, Run, Step
-from db.step_rows import metric_column, non_finite_text
-from lossguard.protocol import NON_FINITE
+from db import blocks, queries
+from db.blocks import Block
+from db.buckets import Floats
+from db.columns import column_of
+from db.lineage import Line, Stretch, live_line, stretches
+from db.models import Base, Event, Incident, Intervention, Order, Run, Segment
+from lossguard.protocol import PROBE, encode_number
+
+TIME = "datetime64[us, UTC]"
 
 
 def steps(
-    session: Session, *, run: Run, metrics: Sequence[str] | None = None, segment: int | None = None
+    session: Session, *, run: Run, metrics: Sequence[str] | None = None, line: Line | int = Line.LIVE
 ) -> pd.DataFrame:
-    """The live line of a run, or one whole segment of it, with these metrics (all that it has by default)."""
+    """The steps of a run with these metrics (all that it has by default).
+
+    `line` is the live line, what was discarded, both (segment by segment; `live` tells which counts), or the number of
+    one segment. A metric called like one of the frame's own columns is found under `metric.<name>`.
+    """
     names = queries.metric_names(session, run=run) if metrics is None else list(metrics)
-    stretches = queries.live(session, run=run) if segment is None else [Stretch(segment, 0, None)]
-    parts = [_stretch_frame(session, run, stretch, names) for stretch in stretches]
-    frame = pd.concat(parts, ignore_index=True) if parts else _frame([], names)
-    frame["time"] = pd.to_datetime(frame["time"], unit="s", utc=True)
+    tree = queries.segments(session, run=run)
+    parts = [
+        block
+        for stretch in stretches(tree, line)
+        for block in blocks.blocks(session, run_pk=run.pk, stretch=stretch, metrics=names)
+    ]
+    columns: dict[str, Any] = {
+        "segment": _joined([np.full(len(part), part.segment) for part in parts], np.int64),
+        "live": is_live(parts, live_line(tree)),
+        "time": _times(_joined([part.times for part in parts], np.float64)),
+    }
     for name in names:
-        _restore_non_finite(frame, name)
-    return frame.set_index("step")
+        columns |= _metric(name, parts)
+    return pd.DataFrame(columns, index=pd.Index(_joined([part.steps for part in parts], np.int64), name="step"))
 
 
-def _stretch_frame(session: Session, run: Run, stretch: Stretch, names: list[str]) -> pd.DataFrame:
-    columns = [column for name in names for column in (metric_column(name), non_finite_text(name))]
-    found = sa.select(Step.step, Step.segment, Step.time, *columns).where(
-        Step.run_pk == run.pk, Step.segment == stretch.segment, Step.step >= stretch.first
-    )
-    if stretch.last is not None:
-        found = found.where(Step.step < stretch.last)
-    return _frame([tuple(row) for row in session.execute(found.order_by(Step.step))], names)
+def is_live(parts: Sequence[Block], line: Sequence[Stretch]) -> Any:
+    """bool[N]: whether each step is on the live line."""
+    kept = {stretch.segment: stretch for stretch in line}
+    return _joined([part.within(kept.get(part.segment)) for part in parts], np.bool_)
 
 
-def _frame(rows: list[tuple[object, ...]], names: list[str]) -> pd.DataFrame:
-    header = ["step", "segment", "time"] + [column for name in names for column in (name, f"{name}_non_finite")]
-    frame = pd.DataFrame.from_records(rows, columns=header)
-    kinds = {"step": "int64", "segment": "int64", "time": "float64"} | dict.fromkeys(names, "float64")
-    return frame.astype(kinds)
+def _metric(name: str, parts: Sequence[Block]) -> dict[str, Any]:
+    values = _joined([part.metrics[name].values for part in parts], np.float64)
+    column = column_of(name)
+    if all(part.metrics[name].plain for part in parts):
+        return {column: values}
+    strange = _joined([part.metrics[name].reported & ~part.metrics[name].finite for part in parts], np.bool_)
+    if not strange.any():
+        return {column: values}
+    texts = np.full(len(values), None, dtype=object)
+    texts[strange] = [encode_number(value) for value in values[strange].tolist()]
+    return {column: values, f"{column}_non_finite": pd.array(texts, dtype="str")}
 
 
-def _restore_non_finite(frame: pd.DataFrame, name: str) -> None:
-    marks = frame[f"{name}_non_finite"]
-    if marks.isna().all():
-        del frame[f"{name}_non_finite"]
-        return
-    for text, value in NON_FINITE.items():
-        frame.loc[marks == text, name] = value
+def _joined(parts: Sequence[Any], kind: Any) -> Any:
+    return np.concatenate([np.empty(0, dtype=kind), *parts])
+
+
+def _times(seconds: Floats) -> Any:
+    """Unix seconds as times; missing where NaN."""
+    missing = np.isnan(seconds)
+    whole = np.round(np.where(missing, 0.0, seconds) * 1e6).astype("datetime64[us]")
+    whole[missing] = np.datetime64("NaT")
+    return pd.DatetimeIndex(whole).tz_localize("UTC")
+
+
+def together(make: Callable[..., pd.DataFrame], session: Session, *, runs: Sequence[Run], **more: Any) -> pd.DataFrame:
+    """`make` (steps, incidents, ..) of many runs in one frame; the run's id is the first level of the index."""
+    frames = {run.id: make(session, run=run, **more) for run in runs}
+    return pd.concat(frames, names=["run"]) if frames else pd.DataFrame()
 
 
 def incidents(session: Session, *, run: Run) -> pd.DataFrame:
-    """One row per incident."""
-    skip = {"run_pk", "id"}
-    return _table(session, sa.select(*_columns(Incident, skip)).where(Incident.run_pk == run.pk))
+    """One row per incident; score and details as the detection wrote them."""
+    return _table(session, sa.select(*_columns(Incident)).where(Incident.run_pk == run.pk).order_by(Incident.number))
 
 
 def interventions(session: Session, *, run: Run) -> pd.DataFrame:
-    """One row per intervention, with the order that carried it."""
-    joined = sa.outerjoin(
-        Intervention,
-        Order,
-        sa.and_(Order.run_pk == Intervention.run_pk, Order.intervention == Intervention.number),
-    )
+    """One row per intervention, with the order that carried it: its state, and where the trainer really went."""
+    same = sa.and_(Order.run_pk == Intervention.run_pk, Order.intervention == Intervention.number)
     found = sa.select(
-        *_columns(Intervention, {"run_pk", "id"}),
-        Order.state.label("order_state"),
-        Order.rewound_to,
-        Order.answered_at,
-    ).select_from(joined)
-    return _table(session, found.where(Intervention.run_pk == run.pk))
+        *_columns(Intervention), Order.state.label("order_state"), Order.rewound_to, Order.answered_at
+    ).select_from(sa.outerjoin(Intervention, Order, same))
+    return _table(session, found.where(Intervention.run_pk == run.pk).order_by(Intervention.number))
 
 
 def segments(session: Session, *, run: Run) -> pd.DataFrame:
-    """One row per segment; `live_from` and `live_to` bound what is on the live line (missing when nothing is)."""
+    """One row per segment; its steps [live_from, live_to) are on the live line (both missing when none is)."""
+    frame = _table(session, sa.select(*_columns(Segment)).where(Segment.run_pk == run.pk).order_by(Segment.number))
     line = {stretch.segment: stretch for stretch in queries.live(session, run=run)}
-    rows = [
-        {
-            "number": segment.number,
-            "parent": segment.parent,
-            "fork_step": segment.fork_step,
-            "reason": segment.reason,
-            "first_step": segment.first_step,
-            "last_step": segment.last_step,
-            "num_steps": segment.num_steps,
-            "live_from": line[segment.number].first if segment.number in line else None,
-            "live_to": line[segment.number].last if segment.number in line else None,
-        }
-        for segment in queries.segments(session, run=run)
-    ]
-    return pd.DataFrame(rows).set_index("number") if rows else pd.DataFrame(index=pd.Index([], name="number"))
+    parts = [line.get(number) for number in frame.index]
+    frame["live_from"] = pd.array([None if part is None else part.first for part in parts], dtype="Int64")
+    frame["live_to"] = pd.array([None if part is None else part.last for part in parts], dtype="Int64")
+    return frame
+
+
+def events(session: Session, *, run: Run) -> pd.DataFrame:
+    """One row per event in the order in which they came; `key` as index."""
+    found = sa.select(*_columns(Event)).where(Event.run_pk == run.pk, Event.kind != PROBE)
+    return _table(session, found.order_by(Event.id), "key")
 
 
 PROBE_COLUMNS = {
@@ -136,10 +158,40 @@ def _probe_rows(run_id: str, stored: queries.StoredProbe) -> list[tuple[object, 
     return [(*where, *row) for row in (*named, *rest)]
 
 
-def _columns(model: type[Incident] | type[Intervention], skip: set[str]) -> list[sa.ColumnElement[Any]]:
-    return [column for column in model.__table__.columns if column.key not in skip]
+def runs(session: Session, *, project: str | None = None) -> pd.DataFrame:
+    """One row per run, the newest first, with its steps consumed (all) and effective (on the live line)."""
+    found = sa.select(*_columns(Run)).order_by(Run.started_at.desc(), Run.pk.desc())
+    frame = _table(session, found if project is None else found.where(Run.project == project), "id")
+    counts = [queries.step_counts(session, run=run) for run in queries.runs(session, project=project)]
+    frame["steps_consumed"] = np.array([count.consumed for count in counts], dtype=np.int64)
+    frame["steps_effective"] = np.array([count.effective for count in counts], dtype=np.int64)
+    return frame
 
 
-def _table(session: Session, found: sa.Select[Any]) -> pd.DataFrame:
-    result = session.execute(found)
-    return pd.DataFrame.from_records([tuple(row) for row in result], columns=list(result.keys())).set_index("number")
+def _columns(model: type[Base]) -> list[sa.ColumnElement[Any]]:
+    """All but the keys that only the store needs."""
+    inner = {"run_pk", "pk"} if model is Run else {"run_pk", "id"}
+    return [column for column in model.__table__.columns if column.key not in inner]
+
+
+def _table(session: Session, found: sa.Select[Any], index: str = "number") -> pd.DataFrame:
+    rows = session.execute(found).all()
+    cells = list(zip(*rows, strict=True)) or [()] * len(found.selected_columns)
+    columns: Mapping[str, Any] = {
+        column.key: _cells(column, list(values))
+        for column, values in zip(found.selected_columns, cells, strict=True)
+        if column.key is not None
+    }
+    return pd.DataFrame(columns).set_index(index)
+
+
+def _cells(column: Any, values: list[Any]) -> Any:
+    if isinstance(column.type, sa.Float):
+        seconds = np.array(values, dtype=np.float64)
+        return _times(seconds) if column.key == "time" or column.key.endswith("_at") else seconds
+    if isinstance(column.type, sa.Integer):
+        known = isinstance(column, sa.Column) and not column.nullable and column.key != "rewound_to"
+        return pd.array(values, dtype="int64" if known else "Int64")
+    if isinstance(column.type, sa.String):
+        return pd.array(values, dtype="str")
+    return pd.Series(values, dtype=object)

@@ -1,13 +1,22 @@
 """The tree of a run's segments, and the live line through it. Pure: values in, values out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from db.models import Event, Segment
 from lossguard.protocol import SegmentReason
 
 OUTLIER = "outlier"
 """Kind of the event of a row out of band that was let pass: nothing that the trainer announced."""
+
+
+class Line(StrEnum):
+    """Which of a run's steps are meant."""
+
+    LIVE = "live"  # the path from the root to the newest segment: every step once
+    DISCARDED = "discarded"  # what the run computed and left
+    ALL = "all"  # both, segment by segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +31,14 @@ class Stretch:
         return self.first <= step and (self.last is None or step < self.last)
 
 
+def tree(segments: Sequence[Segment]) -> dict[int | None, list[int]]:
+    """Parent -> the segments that forked off it, by number; None -> the roots (several when a run began again)."""
+    children: dict[int | None, list[int]] = {}
+    for segment in sorted(segments, key=lambda segment: segment.number):
+        children.setdefault(segment.parent, []).append(segment.number)
+    return children
+
+
 def live_line(segments: Sequence[Segment]) -> list[Stretch]:
     """The path from the root to the newest segment, oldest first, each stretch cut where its child forked off.
 
@@ -30,13 +47,14 @@ def live_line(segments: Sequence[Segment]) -> list[Stretch]:
     """
     settled = [segment for segment in segments if segment.fork_step is not None]
     newest = max(settled, key=lambda segment: (segment.opened_at or 0.0, segment.number), default=None)
-    return [] if newest is None else line_to(segments, newest.number)
+    return [] if newest is None else line_to(settled, newest.number)
 
 
-def line_to(segments: Sequence[Segment], number: int | None) -> list[Stretch]:
-    """The path from the root to the end of this segment, on the live line or not."""
+def line_to(segments: Sequence[Segment], head: int) -> list[Stretch]:
+    """The same path to segment `head`: what was the live line when that was the newest."""
     settled = {segment.number: segment for segment in segments if segment.fork_step is not None}
     line: list[Stretch] = []
+    number: int | None = head
     last: int | None = None
     while number is not None and (segment := settled.get(number)) is not None:
         assert segment.fork_step is not None
@@ -75,14 +93,33 @@ def declared(
 def discarded(segments: Sequence[Segment]) -> list[Stretch]:
     """What the run computed and left: the parts of its segments that are not on the live line, ends included."""
     kept = {stretch.segment: stretch for stretch in live_line(segments)}
-    branches = []
-    for segment in segments:
-        if segment.fork_step is None or segment.last_step is None:
-            continue
-        first = segment.fork_step
-        if segment.number in kept:
-            last = kept[segment.number].last
-            first = segment.last_step + 1 if last is None else max(last, first)
-        if first <= segment.last_step:
-            branches.append(Stretch(segment.number, first, segment.last_step + 1))
-    return branches
+    return [
+        Stretch(segment.number, first, last)
+        for segment in segments
+        for first, last in _left(segment, kept.get(segment.number))
+        if first < last
+    ]
+
+
+def _left(segment: Segment, live: Stretch | None) -> Iterator[tuple[int, int]]:
+    """The steps [first, last) of a segment before and behind its part of the live line."""
+    if segment.first_step is None or segment.last_step is None:
+        return
+    first, end = segment.first_step, segment.last_step + 1
+    if live is None:
+        yield first, end
+        return
+    yield first, min(live.first, end)
+    if live.last is not None:
+        yield max(first, live.last), end
+
+
+def stretches(segments: Sequence[Segment], line: Line | int) -> list[Stretch]:
+    """The stretches of a line, or one whole segment by its number."""
+    if not isinstance(line, Line):
+        return [Stretch(line, 0, None)]
+    if line is Line.LIVE:
+        return live_line(segments)
+    if line is Line.DISCARDED:
+        return discarded(segments)
+    return [Stretch(segment.number, 0, None) for segment in segments]

@@ -1,5 +1,6 @@
 """Migrations: bring a database to the newest schema, and tell drift."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def _config(connection: sa.Connection) -> Config:
-    config = Config()
+    config = Config(stdout=io.StringIO())  # what alembic says on success is not for the user of our commands
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     return config

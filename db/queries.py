@@ -7,7 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db.lineage import Stretch, discarded, live_line
+from db import lineage
+from db.lineage import Line, Stretch, discarded, live_line
 from db.models import (
     DetectorSnapshot,
     Event,
@@ -52,6 +53,16 @@ def segments(session: Session, *, run: Run) -> Sequence[Segment]:
 def live(session: Session, *, run: Run) -> list[Stretch]:
     """The live line: the path from the root to the newest segment, oldest stretch first."""
     return live_line(segments(session, run=run))
+
+
+def stretches(session: Session, *, run: Run, line: Line | int) -> list[Stretch]:
+    """The live line, what was discarded, both, or one whole segment by its number."""
+    return lineage.stretches(segments(session, run=run), line)
+
+
+def tree(session: Session, *, run: Run) -> dict[int | None, list[int]]:
+    """Parent -> the segments that forked off it; None -> the roots."""
+    return lineage.tree(segments(session, run=run))
 
 
 @dataclass(frozen=True, slots=True)

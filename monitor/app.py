@@ -14,7 +14,7 @@ from monitor import problems
 from monitor.access import Attempts
 from monitor.headers import Headers
 from monitor.limits import Limits
-from monitor.routes import audit, health, orders, runs, series
+from monitor.routes import audit, export, health, orders, runs, series
 from monitor.settings import Settings
 from monitor.telemetry import Counters, RunsCollector
 
@@ -44,7 +44,7 @@ def create_app(
     app.add_middleware(Limits, settings=settings)
     app.add_middleware(Headers)
     app.state.attempts = Attempts()
-    for router in (runs.router, series.router, orders.router, audit.router):
+    for router in (runs.router, series.router, export.router, orders.router, audit.router):
         app.include_router(router, prefix=API)
     app.include_router(health.router)
     return app

@@ -1,8 +1,10 @@
 """Stored rows as the protocol shows them (JSON-able; numbers that are not finite encoded)."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from db.lineage import live_line
 from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
 from db.queries import Series
 from db.step_rows import metric_value
@@ -19,6 +21,17 @@ def record(row: Stored) -> dict[str, Any]:
     """Every column of a stored row but the keys that only the store needs."""
     names = [column.key for column in row.__table__.columns if column.key not in ("pk", "run_pk")]
     return {name: getattr(row, name) for name in names}
+
+
+def segments(rows: Sequence[Segment]) -> list[dict[str, Any]]:
+    """The tree; the steps [live_from, live_to) of a segment are on the live line (live_to null: without end)."""
+    line = {stretch.segment: stretch for stretch in live_line(rows)}
+    told = []
+    for row in rows:
+        part = line.get(row.number)
+        live = {"live_from": None, "live_to": None} if part is None else {"live_from": part.first, "live_to": part.last}
+        told.append(record(row) | live)
+    return told
 
 
 def order(row: Order) -> dict[str, Any]:

@@ -34,4 +34,4 @@ def show(known: RunFacts) -> None:
             "A run that records `num_parameters` in its configuration and reports `tokens` is put on a scale here."
         )
     else:
-        figure.show(drawing, key=f"compute-{known.run.id}")
+        figure.show(drawing, key=f"compute-{known.run.id}", label="Compute beside published runs")

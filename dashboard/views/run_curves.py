@@ -24,7 +24,7 @@ def show(known: RunFacts) -> None:
     drawing = run_drawing.draw(
         known, shown, along=along, window=selection.steps(), discarded=discarded, smooth=smooth, zone=zone
     )
-    figure.show(drawing, key=key, on_window=lambda: keep_window(known, key, along, zone))
+    figure.show(drawing, key=key, label="Curves of the run", on_window=lambda: keep_window(known, key, along, zone))
 
 
 def wishes(known: RunFacts) -> tuple[list[str], Along, int, bool]:

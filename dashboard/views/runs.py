@@ -7,7 +7,7 @@ import streamlit as st
 
 from dashboard import data, words
 from dashboard.facts import RunCard
-from dashboard.listing import Listed, Order, listed
+from dashboard.listing import Listed, Order, listed, tags_of
 from dashboard.progress import is_silent
 from dashboard.views import frame, states
 
@@ -64,11 +64,13 @@ def wished(runs: Sequence[Listed]) -> list[Listed]:
     """What the viewer filtered and sorted."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         text = st.text_input(
-            "Find", placeholder="project, name, host, device", key="find", bind="query-params", width=300
+            "Find", placeholder="project, name, tag, host, device", key="find", bind="query-params", width=300
         )
         states = st.multiselect("State", STATES, placeholder="any", key="state", bind="query-params", width=300)
+        known = sorted({tag for run, _ in runs for tag in tags_of(run)})
+        tags = st.multiselect("Tags", known, placeholder="any", key="tags", bind="query-params", width=200)
         order = st.selectbox("Sort", ORDERS, key="sort", bind="query-params", width=250)
-    return listed(runs, text=text, states=states, order=order, now=time.time())
+    return listed(runs, text=text, states=states, tags=tags, order=order, now=time.time())
 
 
 def show(card: RunCard) -> None:
@@ -92,6 +94,8 @@ def _name(card: RunCard) -> None:
         st.caption(words.escaped(" / ".join(filter(None, (card.run.id, card.run.host, words.hardware(card.run))))))
         with st.container(horizontal=True):
             states.run_badge(card.run)
+            for tag in tags_of(card.run):
+                st.badge(words.escaped(tag), color="gray", icon=":material/sell:")
             if card.tally.waiting:
                 st.badge("needs a person", color="orange", icon=":material/person_raised_hand:")
 

@@ -48,7 +48,7 @@ def show(run_id: RunId, _who: Reader, session: Reading) -> dict[str, Any]:
         "steps_effective": counts.effective,
         "metrics": names,
         "newest_step": views.step(queries.newest_step(session, run=run), names),
-        "segments": [views.record(row) for row in queries.segments(session, run=run)],
+        "segments": views.segments(queries.segments(session, run=run)),
         "interventions": [views.record(row) for row in queries.interventions(session, run=run)],
         "orders": [views.record(row) for row in queries.orders(session, run=run)],
         "skip_ledger": [views.record(row) for row in queries.skip_ledger(session, run=run)],

@@ -29,10 +29,10 @@ def seed(engine: sa.Engine, *, run_id: str = "spiky-1", state: RunState = RunSta
     with writing(engine) as session:
         run = commands.register_run(session, values=_registration(run_id, start), now=start)[0]
         old = _segment(session, run, "a", 0, SegmentReason.START, start)
-        _report(session, run, old, range(LEFT), start)
+        report(session, run, old, range(LEFT), start)
         _incident(session, run, start + 0.4 * LEFT)
         new = _segment(session, run, "b", REWIND, SegmentReason.ROLLBACK, start + 0.4 * LEFT)
-        _report(session, run, new, range(REWIND, STEPS), start + 0.4 * (LEFT - REWIND))
+        report(session, run, new, range(REWIND, STEPS), start + 0.4 * (LEFT - REWIND))
         _events(session, run, start)
         for segment, steps in ((old, range(0, LEFT, 100)), (new, range(REWIND, STEPS, 50))):
             _probes(session, run, segment, steps, start)
@@ -46,7 +46,7 @@ def _registration(run_id: str, start: float) -> dict[str, object]:
         "id": run_id,
         "project": "gpt-small",
         "name": "stdlib bytes",
-        "config": {"lr": 3e-4, "batch_size": 32, "context": 256, "num_parameters": 826_368},
+        "config": {"lr": 3e-4, "batch_size": 32, "context": 256, "num_parameters": 826_368, "tags": ["baseline"]},
         "command": "python -m trainer run --recipe tiny",
         "git_commit": "0123456789abcdef",
         "host": "trainer-1",
@@ -66,7 +66,8 @@ def _segment(session: Session, run: Run, key: str, fork: int, reason: SegmentRea
     )[0]
 
 
-def _report(session: Session, run: Run, segment: Segment, steps: range, start: float) -> None:
+def report(session: Session, run: Run, segment: Segment, steps: range, start: float) -> None:
+    """Steps of 0.4 s, the first of all at `start` - 0.4 s times its number."""
     noise = random.Random(segment.number)
     metrics = {name: [] for name in ("loss", "grad_norm", "log_z", "lr", "tokens")}  # type: dict[str, list[float | None]]
     for step in steps:

@@ -9,7 +9,15 @@ from db.overview import Tally
 NOW = 10_000.0
 
 
-def run(name: str, *, state: str = "finished", started: float = 0.0, last: float = NOW, host: str = "h1") -> Run:
+def run(
+    name: str,
+    *,
+    state: str = "finished",
+    started: float = 0.0,
+    last: float = NOW,
+    host: str = "h1",
+    tags: object = None,
+) -> Run:
     return Run(
         id=f"id-{name}",
         project="gpt",
@@ -18,15 +26,16 @@ def run(name: str, *, state: str = "finished", started: float = 0.0, last: float
         host=host,
         devices=["NVIDIA H100"],
         command=None,
+        config={"tags": tags},
         started_at=started,
         last_report_at=last,
     )
 
 
 RUNS = [
-    (run("newest", started=9.0), Tally()),
+    (run("newest", started=9.0, tags="sweep 3"), Tally()),
     (run("dead", state="running", started=8.0, last=NOW - 600), Tally(open_incidents=2)),
-    (run("alive", state="running", started=7.0), Tally(open_incidents=1)),
+    (run("alive", state="running", started=7.0, tags=["sweep 3", 7]), Tally(open_incidents=1)),
     (run("Held", started=6.0, host="h2", last=NOW - 60), Tally(waiting=1)),
 ]
 
@@ -51,6 +60,11 @@ def test_every_word_is_looked_for_whatever_its_case() -> None:
     assert names(text="GPT held") == ["Held"]
     assert names(text="h100 h2") == ["Held"]
     assert names(text="nobody") == []
+
+
+def test_a_tag_is_a_text_of_a_list_and_can_be_searched_for() -> None:
+    assert names(tags=["sweep 3"]) == names(text="sweep") == ["alive"]
+    assert names(tags=["sweep 3", "other"]) == []
 
 
 def test_a_silent_run_is_not_running() -> None:

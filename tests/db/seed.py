@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import commands, step_rows
+from db import commands, queries, step_rows
 from db.models import Run, Segment
-from lossguard.protocol import SegmentReason
+from lossguard.protocol import OrderState, RunState, SegmentReason
 
 NOW = 1_000_000.0
 
@@ -39,9 +39,45 @@ def add_segment(session: Session, run: Run, key: str, fork_step: int | None = 0)
 
 
 def add_steps(
-    session: Session, run: Run, segment: Segment, steps: Sequence[int], **metrics: Sequence[float | None]
+    session: Session, run: Run, segment: Segment, steps: Sequence[int], /, **metrics: Sequence[float | None]
 ) -> None:
     columns: Mapping[str, Sequence[float | None]] = metrics or {"loss": [float(step) for step in steps]}
     times = [NOW + step for step in steps]
     step_rows.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=columns)
     commands.grow_segment(segment, steps=steps)
+
+
+def add_story(session: Session, run: Run, told: Mapping[str, Any]) -> None:
+    """An incident, the order about it, what it skipped, and an event."""
+    values: dict[str, Any] = {
+        "kind": "loss_spike",
+        "state": "closed",
+        "signal": "loss",
+        "onset_step": 3,
+        "detected_step": 4,
+    }
+    commands.save_incident(
+        session, run=run, number=1, segment=0, now=NOW, score=8.5, outcome=None, details=dict(told), **values
+    )
+    wish: dict[str, Any] = {"rewind_to": 2, "skip_from": 2, "skip_to": 9, "lr_scale": None}
+    done = commands.save_intervention(
+        session,
+        run=run,
+        number=1,
+        now=NOW,
+        incident=1,
+        kind="rollback",
+        state="verified",
+        attempt=1,
+        details={},
+        **wish,
+    )
+    order = commands.issue_order(session, intervention=done, reason="because", now=NOW)
+    answer: dict[str, Any] = {"rewound_to": 2, "skip_from": 2, "skip_to": 9, "detail": "", "now": NOW}
+    commands.answer_order(session, order=order, state=OrderState.APPLIED, **answer)
+    for segment in queries.segments(session, run=run)[1:2]:
+        segment.order_id = order.id
+    event: dict[str, Any] = {"segment": 0, "step": None, "time": NOW, "kind": "learning_rate"}
+    commands.add_event(session, run=run, key="e1", details=told, **event)
+    commands.save_watch(session, run=run, state={"bank": dict(told)})
+    commands.finish_run(session, run=run, state=RunState.FAILED, at=NOW + 9, now=NOW + 9)

@@ -5,12 +5,13 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.lineage import Stretch, discarded, live_line, parent_at
+from db.lineage import Line, Stretch, discarded, line_to, live_line, parent_at, stretches, tree
 from db.models import Segment
 
 
 def segment(number: int, parent: int | None, fork_step: int | None, last_step: int | None = None) -> Segment:
-    return Segment(number=number, parent=parent, fork_step=fork_step, last_step=last_step)
+    first_step = None if last_step is None else fork_step
+    return Segment(number=number, parent=parent, fork_step=fork_step, first_step=first_step, last_step=last_step)
 
 
 def test_a_run_without_segments_has_no_live_line() -> None:
@@ -38,6 +39,40 @@ def test_a_fork_back_to_the_first_step_has_no_parent() -> None:
     tree = [segment(0, None, 0, 50)]
     assert parent_at(tree, 0) is None
     assert parent_at(tree, 1) == 0
+
+
+def test_the_tree_tells_the_branches_of_every_segment() -> None:
+    segments = [segment(0, None, 0, 300), segment(1, 0, 200, 320), segment(2, 0, 100, 150), segment(3, None, 0, 9)]
+    assert tree(segments) == {None: [0, 3], 0: [1, 2]}
+    assert line_to(segments, 1) == [Stretch(0, 0, 200), Stretch(1, 200, None)]
+
+
+def test_a_segment_with_steps_before_its_fork_has_them_on_no_live_line() -> None:
+    early = Segment(number=1, parent=0, fork_step=100, first_step=90, last_step=120)
+    assert discarded([segment(0, None, 0, 149), early]) == [Stretch(0, 100, 150), Stretch(1, 90, 100)]
+
+
+trees = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), min_size=1, max_size=10)
+
+
+@given(trees)
+def test_every_step_of_every_segment_is_live_or_discarded_and_no_step_is_live_twice(
+    forks: list[tuple[int, int]],
+) -> None:
+    segments: list[Segment] = []
+    for number, (fork, length) in enumerate(forks):
+        segments.append(segment(number, parent_at(segments, fork), fork, fork + length))
+    live, left = live_line(segments), discarded(segments)
+    for one in segments:
+        assert one.first_step is not None
+        assert one.last_step is not None
+        for step in range(one.first_step, one.last_step + 1):
+            held = [stretch for stretch in (*live, *left) if stretch.segment == one.number and stretch.holds(step)]
+            assert len(held) == 1, (one.number, step)
+    assert all(sum(stretch.holds(step) for stretch in live) <= 1 for step in range(100))
+    assert stretches(segments, Line.LIVE) == live
+    assert stretches(segments, Line.DISCARDED) == left
+    assert stretches(segments, Line.ALL) == [Stretch(number, 0, None) for number in range(len(segments))]
 
 
 @given(st.lists(st.integers(0, 60), max_size=12))

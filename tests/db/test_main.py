@@ -1,13 +1,17 @@
 """The store's commands as a user runs them."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from db import access, commands, queries
 from db.__main__ import app
-from db.engine import reading, writing
+from db.engine import create_engine, reading, writing
 from db.models import Base
 from lossguard.protocol import RunState
 from tests.db.seed import add_run, add_segment, add_steps
@@ -54,3 +58,62 @@ def test_a_database_that_cannot_be_used_is_one_sentence() -> None:
     done = CliRunner().invoke(app, ["prune", "--days", "1", "--url", "sqlite:////proc/nowhere/x.db"])
     assert done.exit_code == 2
     assert "/proc/nowhere" in done.output
+
+
+def run_command(*given: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, list(given))
+    return done.exit_code, done.output
+
+
+def test_a_run_goes_from_one_store_to_another_by_a_file(
+    engine: sa.Engine, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_of_three_ages(engine)
+    monkeypatch.chdir(tmp_path)
+    other = ["--url", f"sqlite:///{tmp_path}/other.db"]
+    assert run_command("export", "old", "--url", database_url)[0] == 0
+    assert run_command("import", "old.parquet", *other)[1].endswith("run: python -m db upgrade\n")
+    run_command("upgrade", *other)
+    assert run_command("import", "old.parquet", *other) == (0, "imported old (gpt, finished): 40 steps\n")
+    assert run_command("check", *other) == (0, "the database fits the code\n")
+    code, told = run_command("import", "old.parquet", *other)
+    assert (code, told.count("\n")) == (1, 1)
+    assert "there is a run 'old' already" in told
+    assert run_command("import", "old.parquet", "--as", "again", *other)[0] == 0
+    store = create_engine(other[1])
+    with reading(store) as session:
+        assert {run.id for run in queries.runs(session)} == {"old", "again"}
+        assert [(line.action, line.run) for line in access.trail(session)] == [("import", "again"), ("import", "old")]
+    store.dispose()
+
+
+def test_an_export_that_cannot_be_is_one_sentence_and_no_file(
+    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_of_three_ages(sqlite_engine)
+    monkeypatch.chdir(tmp_path)
+    url = ["--url", str(sqlite_engine.url)]
+    assert run_command("export", "nope", *url) == (1, "db: there is no run 'nope'\n")
+    assert run_command("export", "old", "-o", "old.xlsx", *url)[1].startswith(
+        "db: old.xlsx: the name of the file ends in"
+    )
+    Path("old.csv").write_text("mine", encoding="utf-8")
+    assert run_command("export", "old", "-o", "old.csv", *url)[1].startswith("db: old.csv is there already")
+    assert Path("old.csv").read_text(encoding="utf-8") == "mine"
+    assert "No such file" in run_command("export", "old", "-o", "nowhere/old.csv", *url)[1]
+    assert "No such file" in run_command("import", "nowhere.csv", *url)[1]
+    assert {path.name for path in tmp_path.iterdir()} - {"lossguard.db", "lossguard.db-wal", "lossguard.db-shm"} == {
+        "old.csv"
+    }
+
+
+def test_a_check_says_one_line_whatever_it_finds(sqlite_engine: sa.Engine) -> None:
+    url = str(sqlite_engine.url)
+    script = [sys.executable, "-m", "db", "check", "--url", url]
+    fits = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert (fits.returncode, fits.stdout, fits.stderr) == (0, "the database fits the code\n", "")
+    with sqlite_engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE events DROP COLUMN kind")
+    differs = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert (differs.returncode, differs.stdout, differs.stderr.count("\n")) == (1, "", 1)
+    assert "kind" in differs.stderr

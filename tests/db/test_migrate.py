@@ -3,11 +3,12 @@
 import math
 
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 
-from db import migrate, rollups
+from db import access, commands, migrate, rollups
 from db.engine import create_engine, reading, writing
 from db.models import Base, Metric, Rollup
-from tests.db.seed import add_run, add_segment, add_steps
+from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story
 
 
 def test_an_empty_database_is_brought_to_the_newest_schema_and_back(database_url: str) -> None:
@@ -56,6 +57,50 @@ def test_roll_ups_are_filled_in_for_what_is_stored_already(engine: sa.Engine) ->
         session.execute(sa.delete(Rollup))
         rollups.fill_in(session, chunk=33)  # the chunks do not matter
     assert kept() == before
+
+
+FORGOTTEN = {"orders": {"key"}, "incidents": {"verdict"}, "tokens": None, "audit": None}
+"""Columns and whole tables whose contents a migration down gives up."""
+
+
+def everything(engine: sa.Engine, *, lasting: bool) -> dict[str, list[str]]:
+    """Every row of every table that there is; `lasting`: without what a migration down gives up."""
+    tables = sa.MetaData()
+    found = {}
+    with engine.connect() as connection:
+        tables.reflect(connection)
+        for name, table in tables.tables.items():
+            gone = FORGOTTEN.get(name, set()) if lasting else set()
+            if gone is not None and name != "alembic_version":
+                columns = [column for column in table.columns if column.name not in gone]
+                found[name] = sorted(map(repr, connection.execute(sa.select(*columns)).all()))
+    return found
+
+
+def fill_every_table(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(150), loss=[1.0, math.nan, None] * 50)
+        add_steps(session, run, add_segment(session, run, "b", fork_step=100), range(100, 200))
+        add_story(session, run, {"why": "so"})
+        commands.save_snapshot(session, run=run, segment=0, step=100, state={"x": 1})
+        access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)
+        access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
+
+
+def test_migrations_step_by_step_down_and_up_lose_no_row(engine: sa.Engine) -> None:
+    fill_every_table(engine)
+    assert all(everything(engine, lasting=False).values()), "every table has rows, so that there is something to lose"
+    before = everything(engine, lasting=True)
+    revisions = [one.revision for one in ScriptDirectory(str(migrate.MIGRATIONS)).walk_revisions()]  # newest first
+    for move, revision in [(migrate.downgrade, one) for one in revisions[1:]] + [
+        (migrate.upgrade, one) for one in revisions[-2::-1]
+    ]:
+        move(engine, revision)
+        now = everything(engine, lasting=True)
+        assert now == {name: before[name] for name in now}, (move.__name__, revision)
+    assert set(now) == set(before)
+    assert migrate.drift(engine) is None
 
 
 def test_a_fresh_store_has_no_drift(engine: sa.Engine) -> None:

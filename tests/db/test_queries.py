@@ -1,4 +1,4 @@
-"""Series are exact, lines are live, and frames hold what was reported."""
+"""Series are exact, and lines are live."""
 
 import math
 import uuid
@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db import frames, queries
+from db import queries
 from db.engine import reading, writing
-from db.lineage import Stretch
+from db.lineage import Line, Stretch
 from db.models import Step
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
@@ -59,6 +59,18 @@ def test_a_step_that_was_computed_twice_has_the_time_of_the_line_that_is_asked_f
         line = queries.live(session, run=run)
         assert queries.times(session, run=run, stretches=line, steps=[120, 1, 999]) == {1: NOW + 1, 120: 9.0}
         assert queries.times(session, run=run, stretches=[Stretch(0, 0, None)], steps=[120]) == {120: NOW + 120}
+
+
+def test_all_branches_are_one_question_each(forked: sa.Engine) -> None:
+    with reading(forked) as session:
+        run = queries.runs(session)[0]
+        told = {line: queries.stretches(session, run=run, line=line) for line in Line}
+        assert told[Line.LIVE] == [Stretch(0, 0, 100), Stretch(1, 100, None)]
+        assert told[Line.DISCARDED] == [Stretch(0, 100, 150)]
+        assert told[Line.ALL] == [Stretch(0, 0, None), Stretch(1, 0, None)]
+        assert queries.tree(session, run=run) == {None: [0], 0: [1]}
+        left = queries.series(session, run=run, stretches=told[Line.DISCARDED], metric="loss")
+        assert (left.first_step, left.last[-1]) == (list(range(100, 150)), 149.0)
 
 
 def test_one_step_spikes_are_in_the_buckets(engine: sa.Engine) -> None:
@@ -113,33 +125,3 @@ def test_buckets_agree_with_a_plain_loop(
         assert [value for value in series.last if value is not None][-1] == pytest.approx(
             finite[-1], rel=within, abs=0.0
         )
-
-
-def test_a_frame_tells_a_reported_nan_from_an_absent_value(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        segment = add_segment(session, run, "a")
-        add_steps(session, run, segment, range(3), loss=[1.0, math.nan, None], **{"eval/loss": [None, math.inf, 2.0]})
-        frame = frames.steps(session, run=run)
-    assert frame.index.tolist() == [0, 1, 2]
-    assert frame["loss"].isna().tolist() == [False, True, True]
-    assert frame["loss_non_finite"].isna().tolist() == [True, False, True]
-    assert frame["eval/loss"].tolist()[1:] == [math.inf, 2.0]
-    assert frame["loss"].dtype == "float64"
-
-
-def test_frames_of_an_empty_run_are_empty(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        assert frames.steps(session, run=run, metrics=["loss"]).empty
-        assert frames.incidents(session, run=run).empty
-        assert frames.interventions(session, run=run).empty
-        assert frames.segments(session, run=run).empty
-
-
-def test_the_frame_of_segments_shows_the_tree_and_the_live_line(forked: sa.Engine) -> None:
-    with reading(forked) as session:
-        table = frames.segments(session, run=queries.runs(session)[0])
-        assert table.loc[0, "live_to"] == 100
-        assert table.loc[1, "parent"] == 0
-        assert len(frames.steps(session, run=queries.runs(session)[0])) == 200

@@ -20,5 +20,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("orders") as orders:
-        orders.drop_column("key")
+    # Not by a new table in the old one's place: SQLite would take the ledger's references to the old one away.
+    op.drop_column("orders", "key")

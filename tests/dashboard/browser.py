@@ -17,7 +17,7 @@ from pathlib import Path
 import urllib3
 from playwright.sync_api import Browser, Page, sync_playwright
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 FIGURE = ".lossguard-figure"
 DRAWN = f"document.querySelector('{FIGURE}')?.dataset.drawn"

@@ -1,0 +1,148 @@
+"""Frames hold what was reported, with the same dtypes however much there is of it."""
+
+import math
+import uuid
+
+import pandas as pd
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from db import blocks, bulk, frames, queries
+from db.columns import OWN_COLUMNS, column_of, metric_of
+from db.engine import reading, writing
+from db.lineage import Line, Stretch
+from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story
+
+TIME = "datetime64[us, UTC]"
+
+
+def test_a_frame_tells_a_reported_nan_from_an_absent_value(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        segment = add_segment(session, run, "a")
+        add_steps(session, run, segment, range(3), loss=[1.0, math.nan, None], **{"eval/loss": [None, math.inf, 2.0]})
+        frame = frames.steps(session, run=run)
+    assert frame.index.tolist() == [0, 1, 2]
+    assert frame["loss"].isna().tolist() == [False, True, True]
+    assert frame["loss_non_finite"].isna().tolist() == [True, False, True]
+    assert frame["eval/loss"].tolist()[1:] == [math.inf, 2.0]
+    assert frame["loss"].dtype == "float64"
+
+
+def test_the_overlap_keeps_both_and_marks_which_is_live(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(150), loss=[1.0] * 150)
+        add_steps(session, run, add_segment(session, run, "b", fork_step=100), range(100, 200), loss=[2.0] * 100)
+        whole, live, left, first = (
+            frames.steps(session, run=run, metrics=["loss"], line=line)
+            for line in (Line.ALL, Line.LIVE, Line.DISCARDED, 0)
+        )
+        table = frames.segments(session, run=run)
+    assert (len(whole), whole["live"].tolist().count(True)) == (250, 200)
+    assert live.loss.tolist() == [1.0] * 100 + [2.0] * 100
+    assert live.equals(whole[whole.live])
+    assert left.equals(whole[~whole.live])
+    assert (left.index.tolist(), set(left.loss)) == (list(range(100, 150)), {1.0})
+    assert first.live.tolist() == [True] * 100 + [False] * 50
+    assert table[["parent", "live_from", "live_to"]].values.tolist() == [[pd.NA, 0, 100], [0, 100, pd.NA]]
+
+
+def test_dtypes_do_not_depend_on_what_is_there(sqlite_engine: sa.Engine) -> None:
+    with writing(sqlite_engine) as session:
+        empty = add_run(session, "empty")
+        told = add_run(session, "told")
+        add_steps(session, told, add_segment(session, told, "a"), range(4), loss=[1.0] * 4)
+        add_story(session, told, {"why": "so"})
+        for make in (frames.steps, frames.incidents, frames.interventions, frames.segments, frames.events):
+            one, other = make(session, run=empty), make(session, run=told)
+            assert one.empty
+            assert len(other) > 0
+            assert one.dtypes.to_dict() == {name: other.dtypes[name] for name in one.columns}, make
+        found = frames.incidents(session, run=told)
+        every = frames.runs(session)
+    assert found.dtypes[["onset_step", "end_step", "opened_at", "kind"]].tolist() == ["int64", "Int64", TIME, "str"]
+    assert every[["steps_consumed", "steps_effective"]].to_dict("index")["told"] == {
+        "steps_consumed": 4,
+        "steps_effective": 4,
+    }
+    assert every.dtypes["finished_at"] == TIME
+
+
+def test_an_intervention_tells_what_the_trainer_really_did(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_story(session, run, {})
+        (done,) = frames.interventions(session, run=run).itertuples()
+    assert (done.Index, done.state, done.order_state, done.rewound_to) == (1, "verified", "applied", 2)
+    assert done.answered_at == pd.Timestamp(NOW, unit="s", tz="UTC")
+
+
+def test_many_runs_are_one_frame(sqlite_engine: sa.Engine) -> None:
+    with writing(sqlite_engine) as session:
+        for number in range(3):
+            run = add_run(session, f"r{number}")
+            add_steps(session, run, add_segment(session, run, "a"), range(5), loss=[float(number)] * 5)
+            add_story(session, run, {})
+        several = queries.runs(session)
+        losses = frames.together(frames.steps, session, runs=several, metrics=["loss"])
+        found = frames.together(frames.incidents, session, runs=several)
+        assert frames.together(frames.steps, session, runs=[]).empty
+    assert losses.loss.groupby("run").mean().to_dict() == {"r0": 0.0, "r1": 1.0, "r2": 2.0}
+    assert found.index.tolist() == [("r2", 1), ("r1", 1), ("r0", 1)]
+
+
+def test_times_far_ahead_are_times(sqlite_engine: sa.Engine) -> None:
+    with writing(sqlite_engine) as session:
+        run = add_run(session, started_at=9e10)  # the clock of a host may say so
+        assert frames.runs(session).started_at["r1"].year == 4821
+        assert frames.steps(session, run=run, metrics=["loss"]).dtypes["time"] == TIME
+
+
+numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=st.lists(st.integers(0, 40), min_size=1, max_size=25, unique=True).map(sorted),
+    column=st.lists(numbers, min_size=25, max_size=25),
+    name=st.sampled_from(["loss", "eval/loss", 'quote"d', "segment"]),
+    rows=st.integers(1, 9),
+)
+def test_blocks_of_any_size_hold_every_value_to_the_last_bit(
+    engine: sa.Engine, steps: list[int], column: list[float | None], name: str, rows: int
+) -> None:
+    column = column[: len(steps)]
+    with writing(engine) as session:
+        run = add_run(session, uuid.uuid4().hex)
+        add_steps(session, run, add_segment(session, run, "a"), steps, **{name: column})
+        stretch = Stretch(0, 2, 37)
+        parts = list(blocks.blocks(session, run_pk=run.pk, stretch=stretch, metrics=[name], rows=rows))
+    assert all(len(part) == rows for part in parts[:-1])
+    found = [
+        (step, value if reported else None)
+        for part in parts
+        for step, value, reported in zip(
+            part.steps.tolist(), part.metrics[name].values.tolist(), part.metrics[name].reported.tolist(), strict=True
+        )
+    ]
+    wanted = [(step, value) for step, value in zip(steps, column, strict=True) if 2 <= step < 37]
+    assert str(found) == str(wanted)
+
+
+def test_a_block_longer_than_the_drivers_parts_is_whole(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "PART", 7)
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(50))
+        assert frames.steps(session, run=run).loss.tolist() == [float(step) for step in range(50)]
+    with reading(engine) as session:
+        assert len(frames.steps(session, run=queries.runs(session)[0])) == 50
+
+
+@given(st.from_regex(r"(metric\.){0,3}(segment|step|time|live|loss|metric)", fullmatch=True))
+def test_the_column_of_a_metric_tells_its_name(name: str) -> None:
+    assert column_of(name) not in OWN_COLUMNS
+    assert metric_of(column_of(name)) == name
