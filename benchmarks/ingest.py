@@ -8,20 +8,15 @@ one kept connection a run. First one run, then four at once.
 
 import argparse
 import json
-import os
 import random
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import urllib3
 
+from benchmarks.collectors import collector, cpu_seconds
 from benchmarks.rows import Row, print_rows
 from lossguard.protocol import API
 
@@ -33,48 +28,13 @@ def measure(reports: int = 300) -> Iterator[Row]:
     for runs in (1, 4):
         with tempfile.TemporaryDirectory() as folder, collector(f"sqlite:///{folder}/store.db") as (url, process):
             bodies = [encoded_reports(seed, reports // runs) for seed in range(runs)]
-            before = _cpu_seconds(process)
+            before = cpu_seconds(process)
             seconds = _post_all(url, bodies)
-            used = _cpu_seconds(process) - before
+            used = cpu_seconds(process) - before
         steps = runs * (reports // runs) * SIZE
         label = f"collector over HTTP into SQLite, {runs} run(s), {METRICS} metrics, reports of {SIZE:,}"
         beside = f"{steps / seconds:,.0f} steps/s; the collector's own CPU: {1e6 * used / steps:.1f} us a step"
         yield Row(label, 1e6 * seconds / steps, "us a step", WANTED_US, beside)
-
-
-@contextmanager
-def collector(database: str) -> Iterator[tuple[str, int]]:
-    """The URL and the process id of a collector."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"LOSSGUARD_DATABASE_URL": database, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "monitor", "serve", "--port", str(port)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until(lambda: urllib3.request("GET", f"{url}/readyz", retries=False).status == 200)
-        yield url, process.pid
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _cpu_seconds(process: int) -> float:
-    """What a process has used so far (Linux)."""
-    user, system = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def _wait_until(ready: Callable[[], bool]) -> None:
-    for _ in range(300):
-        try:
-            if ready():
-                return
-        except urllib3.exceptions.HTTPError:
-            pass  # not listening yet
-        time.sleep(0.1)
-    raise TimeoutError("the collector did not come up in 30 s")
 
 
 def encoded_reports(seed: int, count: int) -> list[bytes]:

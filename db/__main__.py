@@ -5,6 +5,7 @@ python -m db check       tell whether the database fits the code (exit 1 when it
 python -m db prune --days 90 [--dry-run]     delete the runs that ended so long ago, with all that belongs to them
 python -m db export RUN -o FILE              write a run to FILE.parquet (the whole run) or FILE.csv (its steps)
 python -m db import FILE [--as NEW_ID]       take a run from such a file; a run that is there is never overwritten
+python -m db backup -o FILE     copy a SQLite store while collectors write to it
 
 The database is LOSSGUARD_DATABASE_URL, or --url; by default sqlite:///.lossguard/lossguard.db.
 """
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 import typer
 from alembic.util.exc import CommandError
 
-from db import access, commands, imports, migrate, queries
+from db import access, backup, commands, imports, migrate, queries
 from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine, first_line, reading, shown, writing
 from db.export import Format, RunChanged, UnknownRun, stream
 from db.record import RunExists
@@ -152,6 +153,20 @@ def _check_schema(engine: sa.Engine) -> None:
 def _refused(sentence: str) -> typer.Exit:
     typer.echo(f"db: {sentence}", err=True)
     return typer.Exit(1)
+
+
+@app.command("backup")
+def back_up(
+    output: Annotated[Path, typer.Option("--output", "-o", help="the new file")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Copy a SQLite store while collectors write to it."""
+    try:
+        size = backup.backup(url, output)
+    except backup.CannotBackUp as error:
+        typer.echo(f"db: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(f"{output}: {size:,} bytes; to restore it, stop the collectors and put it in the place of the store")
 
 
 if __name__ == "__main__":

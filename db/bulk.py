@@ -14,7 +14,8 @@ FEW = 8
 
 def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, Any]) -> None:
     """Insert rows given as columns: lists of equal length, or one value for all rows. JSON columns hold text."""
-    session.flush()
+    if session.new:  # rows that these refer to; changes of others can wait, and are then written together
+        session.flush()
     length = next(len(column) for column in columns.values() if isinstance(column, list))
     lists = [column if isinstance(column, list) else repeat(column, length) for column in columns.values()]
     names, rows = list(columns), list(zip(*lists, strict=False))
@@ -24,7 +25,8 @@ def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, An
         return
     marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(names))
     into = f"{table.__tablename__} ({', '.join(quoted(names))})"
-    connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({marks})", rows)
+    # one row alone is no "many": psycopg would open a pipeline for it
+    connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({marks})", rows if length > 1 else rows[0])
 
 
 def read(session: Session, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:

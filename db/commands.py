@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import lineage, queries
+from db import bulk, lineage, queries
 from db.models import (
     DetectorSnapshot,
     Event,
@@ -23,16 +23,28 @@ from lossguard.protocol import OrderState, RunState, SegmentReason
 
 
 def lock_run(session: Session, *, run_id: str) -> Run | None:
-    """The run as it is now, locked until the transaction ends (SQLite has locked the whole store at its beginning)."""
-    found = sa.select(Run).where(Run.id == run_id).with_for_update()
-    return session.scalar(found.execution_options(populate_existing=True))
+    """The run as it is now, locked until the transaction ends; its revision rises."""
+    session.flush()
+    taken = lock(session, run_id=run_id)
+    return None if taken is None else session.get(Run, taken[0], populate_existing=True)
+
+
+def lock(session: Session, *, run_id: str, heard_at: float | None = None) -> tuple[int, int] | None:
+    """(key, revision) of the run, locked: the one statement that locks, on which revisions and caches rest."""
+    heard = "" if heard_at is None else ", last_report_at = ?"
+    values = (run_id,) if heard_at is None else (heard_at, run_id)
+    statement = f"UPDATE runs SET revision = revision + 1{heard} WHERE id = ? RETURNING pk, revision"
+    found = bulk.read(session, statement, values)
+    return (found[0][0], found[0][1]) if found else None
 
 
 def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> tuple[Run, bool]:
     """The run with this id, made when it is new: (run, whether it was). A known run goes back to running."""
     run = lock_run(session, run_id=values["id"])
     if run is None:
-        new = Run(**values, state=RunState.RUNNING, last_report_at=now, restorable_steps=[])
+        # The revision begins anywhere, because SQLite gives the key of a deleted run to the next one.
+        begun = {"revision": secrets.randbits(48), "last_report_at": now, "restorable_steps": []}
+        new = Run(**values, **begun, state=RunState.RUNNING)
         try:
             with session.begin_nested():
                 session.add(new)
@@ -212,11 +224,17 @@ def withdraw_order(session: Session, *, order: Order, detail: str, now: float) -
         session.flush()
 
 
-def save_watch(session: Session, *, run: Run, state: dict[str, Any]) -> None:
-    """Keep the state of the run's Watch. It is large: written without reading the old one again."""
-    changed = sa.update(WatchState).where(WatchState.run_pk == run.pk).values(state=state)
+def save_watch(
+    session: Session, *, run: Run, state: dict[str, Any], segment: int | None = None, seen_step: int | None = None
+) -> None:
+    """Keep the state of the run's Watch. It is large: written without reading the old one again.
+
+    It has seen the steps of `segment` up to `seen_step`; without a segment all that are stored.
+    """
+    values = {"state": state, "segment": segment, "seen_step": seen_step}
+    changed = sa.update(WatchState).where(WatchState.run_pk == run.pk).values(values)
     if session.connection().execute(changed).rowcount == 0:
-        session.connection().execute(sa.insert(WatchState).values(run_pk=run.pk, state=state))
+        session.connection().execute(sa.insert(WatchState).values(run_pk=run.pk, **values))
 
 
 NUM_SNAPSHOTS = 64

@@ -15,6 +15,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 DEFAULT_URL = "sqlite:///.lossguard/lossguard.db"
+CONNECT_SECONDS, BUSY_SECONDS = 10, 30
+"""How long a PostgreSQL server may take to answer at all, and how long SQLite waits for another writer."""
 WRITES = {"lossguard_writes": True}
 
 
@@ -23,7 +25,10 @@ class BadDatabaseUrl(ValueError):
 
 
 def create_engine(url: str = DEFAULT_URL, **options: Any) -> sa.Engine:
-    """An engine for `url`. Raises BadDatabaseUrl when that is no SQLite or PostgreSQL URL, or has no usable folder."""
+    """An engine for `url`; its errors do not tell the values of a statement.
+
+    Raises BadDatabaseUrl when that is no SQLite or PostgreSQL URL, or has no usable folder.
+    """
     try:
         parsed = make_url(url)
     except sa.exc.ArgumentError as error:
@@ -31,11 +36,14 @@ def create_engine(url: str = DEFAULT_URL, **options: Any) -> sa.Engine:
             f"{url!r} is not a database URL; write sqlite:///path/to/file.db or postgresql://user@host/name"
         ) from error
     if parsed.get_backend_name() == "postgresql":
-        return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **options)
+        driver = parsed.set(drivername="postgresql+psycopg")
+        wait = {"connect_timeout": CONNECT_SECONDS}
+        return sa.create_engine(driver, pool_pre_ping=True, hide_parameters=True, connect_args=wait, **options)
     if parsed.get_backend_name() != "sqlite":
         raise BadDatabaseUrl(f"{parsed.get_backend_name()} is not supported; use a sqlite:/// or postgresql:// URL")
     _make_folder(parsed.database)
-    engine = sa.create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False}, **options)
+    wait = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+    engine = sa.create_engine(parsed, hide_parameters=True, connect_args=wait, **options)
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -68,6 +68,8 @@ class Run(Base):
     last_report_at: Mapped[float]
     """When the collector last heard of the run, by the collector's clock."""
     finished_at: Mapped[float | None]
+    revision: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Rises with every transaction that locks the run: what was kept at another revision is stale."""
 
 
 class Segment(Base):
@@ -223,12 +225,16 @@ class Event(Base):
 
 
 class WatchState(Base):
-    """Where the detection of a run stands; written in the transaction of the rows that it has seen."""
+    """Where the detection of a run stood. Rows that were stored since are fed to it again before it is used."""
 
     __tablename__ = "watch_states"
 
     run_pk: Mapped[int] = _run_key(primary=True)
     state: Mapped[dict[str, Any]]
+    segment: Mapped[int | None]
+    """The segment that it follows; NULL in a state that has seen all there is."""
+    seen_step: Mapped[int | None] = mapped_column(BigInteger)
+    """The last step of that segment which it has seen, or passed over; NULL before the first."""
 
 
 class DetectorSnapshot(Base):

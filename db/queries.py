@@ -50,6 +50,12 @@ def segments(session: Session, *, run: Run) -> Sequence[Segment]:
     return session.scalars(sa.select(Segment).where(Segment.run_pk == run.pk).order_by(Segment.number)).all()
 
 
+def newest_segment(session: Session, *, run: Run) -> Segment | None:
+    """The segment that was opened last, of those whose place in the tree is known."""
+    found = sa.select(Segment).where(Segment.run_pk == run.pk, Segment.fork_step.is_not(None))
+    return session.scalar(found.order_by(Segment.opened_at.desc(), Segment.number.desc()).limit(1))
+
+
 def live(session: Session, *, run: Run) -> list[Stretch]:
     """The live line: the path from the root to the newest segment, oldest stretch first."""
     return live_line(segments(session, run=run))
@@ -178,8 +184,11 @@ def _probes_of(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
     return (Event.run_pk == run.pk, Event.kind == PROBE, Event.step.is_not(None))
 
 
-def watch_state(session: Session, *, run: Run) -> dict[str, Any] | None:
-    return session.scalar(sa.select(WatchState.state).where(WatchState.run_pk == run.pk))
+def watch_state(session: Session, *, run: Run) -> WatchState | None:
+    """Where the detection of the run stood when it was last written down."""
+    return session.scalar(
+        sa.select(WatchState).where(WatchState.run_pk == run.pk).execution_options(populate_existing=True)
+    )
 
 
 def snapshot_before(

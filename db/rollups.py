@@ -60,10 +60,18 @@ class TooManyMetrics(ValueError):
 
 
 def metric_numbers(
-    session: Session, *, run_pk: int, names: Iterable[str] = (), limit: int | None = None
+    session: Session,
+    *,
+    run_pk: int,
+    names: Iterable[str] = (),
+    limit: int | None = None,
+    known: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
-    """The numbers of the run's metrics by name; `names` that are new get one. Raises TooManyMetrics beyond `limit`."""
-    numbers = dict(bulk.read(session, "SELECT name, number FROM metrics WHERE run_pk = ?", (run_pk,)))
+    """The numbers of the run's metrics by name; `names` that are new get one. Raises TooManyMetrics beyond `limit`.
+
+    `known`: all of them as they are stored, where the caller has them.
+    """
+    numbers = dict(known or bulk.read(session, "SELECT name, number FROM metrics WHERE run_pk = ?", (run_pk,)))
     new = [name for name in names if name not in numbers]
     fresh = {name: number for number, name in enumerate(new, start=len(numbers))}
     if fresh and limit is not None and len(numbers) + len(fresh) > limit:
@@ -81,6 +89,12 @@ class Place:
     run_pk: int
     segment: int
     numbers: Mapping[str, int]
+
+
+def touches(before: int | None, first: int, last: int) -> bool:
+    """Whether new steps from `first` to `last` of a segment that ended at `before` end a bucket, or mend one."""
+    known = 0 if before is None else before + 1
+    return first < known or (last + 1) // FINEST > known // FINEST
 
 
 def grow(session: Session, place: Place, given: Buckets, *, before: int | None, after: int) -> None:

@@ -38,28 +38,28 @@ def insert_steps(
     times: Sequence[float],
     metrics: Mapping[str, Column | Numbers],
     max_metrics: int | None = None,
-) -> None:
+    numbers: Mapping[str, int] | None = None,
+) -> dict[str, int]:
     """Insert one wide row per step, and what the roll-ups gain by it. The caller then lets the segment grow.
 
-    `metrics` holds columns as long as `steps`, which rise; None where a metric is absent.
+    `metrics` holds columns as long as `steps`, which rise; None where a metric is absent. `numbers` are those of the
+    run's metrics where they are known already; returns them with those of new metrics.
     Raises rollups.TooManyMetrics when the run would have more than `max_metrics`.
     """
     if not steps:
-        return
+        return dict(numbers or {})
     columns = {name: one if isinstance(one, Numbers) else Numbers.of(one) for name, one in metrics.items()}
     if "loss" in columns and "perplexity" not in columns:
         columns["perplexity"] = perplexity(columns["loss"])
-    numbers = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics)
+    known = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics, known=numbers)
     bulk.insert(session, Step, _table(run, segment, steps, times, columns))
     grown = session.get(Segment, (run.pk, segment))
     before = None if grown is None else grown.last_step
-    rollups.grow(
-        session,
-        rollups.Place(run.pk, segment, numbers),
-        _points(np.asarray(steps, dtype=np.int64), columns, numbers),
-        before=before,
-        after=max(steps[-1], steps[-1] if before is None else before),
-    )
+    if rollups.touches(before, steps[0], steps[-1]):
+        place = rollups.Place(run.pk, segment, known)
+        given = _points(np.asarray(steps, dtype=np.int64), columns, known)
+        rollups.grow(session, place, given, before=before, after=max(steps[-1], before or 0))
+    return known
 
 
 def _table(

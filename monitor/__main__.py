@@ -28,7 +28,7 @@ from db import access, migrate, queries
 from db.engine import BadDatabaseUrl, create_engine, first_line, reading, shown
 from db.lineage import Stretch
 from db.models import Run, Step
-from monitor import parameters, tokens, watching
+from monitor import logs, parameters, tokens, watching
 from monitor.app import create_app
 from monitor.backtest import CurveError, backtest_file, backtest_rows, table
 from monitor.columns import stored_rows
@@ -37,6 +37,8 @@ from monitor.settings import Settings, UnsafeBind, check_bind
 from monitor.settings import table as table_of_settings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+GRACE = 25
+"""Seconds that requests in flight have to be answered in, once the collector was told to end."""
 app.add_typer(tokens.app, name="token")
 
 
@@ -54,12 +56,18 @@ def serve(
     """Take reports, detect spikes and order rollbacks. The database is LOSSGUARD_DATABASE_URL."""
     with _one_sentence():
         settings = Settings()
+        logs.configure(settings.log_format, settings.log_level)
         engine = create_engine(settings.database_url)
         migrate.upgrade(engine)
         with reading(engine) as session:
             check_bind(host, settings, tokens=access.any_token(session))
         listener = _listen(host, port)
-    config = uvicorn.Config(create_app(settings, engine=engine), log_level="warning", timeout_graceful_shutdown=10)
+    config = uvicorn.Config(
+        create_app(settings, engine=engine),
+        log_config=None,
+        access_log=False,  # we write a better one
+        timeout_graceful_shutdown=GRACE,
+    )
     typer.echo(f"collector on http://{host}:{port} (API at /docs), database {engine.url.render_as_string()}")
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -9,12 +9,14 @@ import hmac
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
+import sqlalchemy as sa
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from db import access
 from db.access import Scope
@@ -58,7 +60,7 @@ class Attempts:
         return self._failed[address] <= TRIES
 
 
-def _principal(request: Request) -> Principal:
+async def _principal(request: Request) -> Principal:
     """Who asks; raises Problem 401, or 429 after too many failed attempts."""
     given = request.headers.get("authorization", "")
     kind, _, token = given.partition(" ")
@@ -66,12 +68,18 @@ def _principal(request: Request) -> Principal:
     owner = request.app.state.settings.token
     if owner is not None and hmac.compare_digest(presented.encode(), owner.get_secret_value().encode()):
         return OWNER
-    with reading(request.app.state.engine) as session:
+    found = await run_in_threadpool(_stored, request.app.state.engine, presented, may_be_open=owner is None)
+    if found is None:
+        raise _refused(request, "wrong token" if given else "no token")
+    return found
+
+
+def _stored(engine: sa.Engine, presented: str, *, may_be_open: bool) -> Principal | None:
+    """Whose token of the store this is."""
+    with reading(engine) as session:
         if presented and (row := access.token_with(session, digest=access.digest(presented))) is not None:
             return Principal(row.name, frozenset(map(Scope, row.scopes)), row.project)
-        if owner is None and not access.any_token(session):
-            return ANYBODY
-    raise _refused(request, "wrong token" if given else "no token")
+        return ANYBODY if may_be_open and not access.any_token(session) else None
 
 
 def _refused(request: Request, why: str) -> Problem:
@@ -84,17 +92,17 @@ def _refused(request: Request, why: str) -> Problem:
     return Problem(401, "not authorized", detail, ["header", "authorization"], {"WWW-Authenticate": "Bearer"})
 
 
-def needs(scope: Scope) -> Callable[..., Principal]:
+def needs(scope: Scope) -> Callable[..., Awaitable[Principal]]:
     """A dependency: the one who asks, if they have `scope` and the run in the path is theirs to see."""
 
-    def allowed(request: Request, principal: Annotated[Principal, Depends(_principal)]) -> Principal:
+    async def allowed(request: Request, principal: Annotated[Principal, Depends(_principal)]) -> Principal:
         if scope not in principal.scopes:
             log.warning("refused: %r lacks %s for %s %s", principal.name, scope, request.method, request.url.path)
             scopes = ", ".join(sorted(principal.scopes))
             detail = f"the token {principal.name!r} has the scopes {scopes}; this needs {scope}"
             raise Problem(403, "not allowed", detail, ["header", "authorization"])
         if principal.project is not None:
-            _check_project(request, principal.project)
+            await run_in_threadpool(_check_project, request, principal.project)
         return principal
 
     allowed.scope = scope  # type: ignore[attr-defined]  # a test reads it from every route

@@ -3,20 +3,37 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import sqlalchemy as sa
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from sqlalchemy.orm import Session
 
 from db.engine import create_engine
 from lossguard.protocol import API
 from monitor import problems
 from monitor.access import Attempts
+from monitor.desk import Desks
 from monitor.headers import Headers
+from monitor.ingest import Receipt, take_report
+from monitor.intake import Intake
 from monitor.limits import Limits
+from monitor.logs import Requests
 from monitor.routes import audit, export, health, orders, runs, series
+from monitor.schemas import ReportIn
 from monitor.settings import Settings
 from monitor.telemetry import Counters, RunsCollector
+
+
+class Collector(FastAPI):
+    """With the shape of errors in its description."""
+
+    def openapi(self) -> dict[str, Any]:
+        description = super().openapi()
+        description["components"]["schemas"]["Problem"] = problems.SCHEMA
+        return description
 
 
 def create_app(
@@ -37,14 +54,25 @@ def create_app(
         engine.dispose()
 
     # The description is served by routes of our own, which ask for a token as all others do.
-    app = FastAPI(title="Lossguard collector", version="1", lifespan=lifespan, openapi_url=None)
+    app = Collector(
+        title="Lossguard collector", version="1", lifespan=lifespan, openapi_url=None, responses=problems.RESPONSES
+    )
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
     app.state.registry, app.state.counters = registry, Counters(registry)
     problems.install(app)
     app.add_middleware(Limits, settings=settings)
     app.add_middleware(Headers)
+    app.add_middleware(Requests)
     app.state.attempts = Attempts()
+    app.state.desks = Desks()
+    app.state.intake = Intake(engine, partial(_take_report, settings, clock, app.state.desks))
     for router in (runs.router, series.router, export.router, orders.router, audit.router):
         app.include_router(router, prefix=API)
     app.include_router(health.router)
     return app
+
+
+def _take_report(
+    settings: Settings, clock: Callable[[], float], desks: Desks, session: Session, run_id: str, report: ReportIn
+) -> Receipt:
+    return take_report(session, run_id, report, now=clock(), desks=desks, max_metrics=settings.max_metrics)

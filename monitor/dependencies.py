@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
 from db.engine import reading, writing
+from monitor.intake import Intake
 from monitor.settings import Settings
 from monitor.telemetry import Counters
 
@@ -21,17 +22,23 @@ def _writing(request: Request) -> Iterator[Session]:
         yield session
 
 
-def _now(request: Request) -> float:
+# Plain values come from coroutines: a plain function would be run in a thread, at the cost of two switches.
+async def _now(request: Request) -> float:
     now: float = request.app.state.clock()
     return now
 
 
-def _counters(request: Request) -> Counters:
+async def _counters(request: Request) -> Counters:
     counters: Counters = request.app.state.counters
     return counters
 
 
-def _settings(request: Request) -> Settings:
+async def _intake(request: Request) -> Intake:
+    intake: Intake = request.app.state.intake
+    return intake
+
+
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
@@ -42,3 +49,4 @@ Writing = Annotated[Session, Depends(_writing, scope="function")]
 Now = Annotated[float, Depends(_now)]
 Config = Annotated[Settings, Depends(_settings)]
 Telemetry = Annotated[Counters, Depends(_counters)]
+Reports = Annotated[Intake, Depends(_intake)]

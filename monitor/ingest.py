@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from sqlalchemy.orm import Session
 
-from db import bulk, commands, queries, step_rows
+from db import commands, queries, step_rows
 from db.columns import Numbers
 from db.models import Order, Run, Segment
 from db.rollups import TooManyMetrics
-from lossguard.protocol import CAN_ROLL_BACK, PROBE, OrderState, RunState
+from lossguard.protocol import PROBE, OrderState, RunState
 from monitor import watching
 from monitor.columns import decode, rows
+from monitor.desk import Desk, Desks
 from monitor.detection import Effect, Watch
 from monitor.problems import Problem, bad_report, full, unknown
 from monitor.schemas import AnswerIn, EventIn, FinishIn, ReportIn, RunIn, SegmentIn
@@ -70,11 +71,11 @@ def open_segment(session: Session, run_id: str, spec: SegmentIn, *, now: float) 
 
 
 def _fork(session: Session, run: Run, segment: Segment, now: float) -> None:
-    if segment.number == 0 or not _is_newest(session, run, segment):
+    if segment.number == 0 or segment is not queries.newest_segment(session, run=run):
         return
     watch = watching.bring_up(session, run)
     effects = watching.fork(session, run, watch, segment)
-    watching.put_down(session, run, watch, effects, segment=segment.number, now=now)
+    watching.put_down(session, run, watch, effects, segment=segment, now=now)
 
 
 def locked(session: Session, run_id: str) -> Run:
@@ -86,37 +87,43 @@ def locked(session: Session, run_id: str) -> Run:
 
 
 def take_report(
-    session: Session, run_id: str, report: ReportIn, *, now: float, max_metrics: int | None = None
+    session: Session,
+    run_id: str,
+    report: ReportIn,
+    *,
+    now: float,
+    desks: Desks,
+    max_metrics: int | None = None,
 ) -> Receipt:
     """Store a report and act on it. Raises Problem when it is malformed: then nothing of it is stored."""
     metrics = decode(report)
-    run = locked(session, run_id)
-    segment = session.get(Segment, (run.pk, report.segment))
+    desk = desks.take(session, run_id, now)
+    segment = desk.segment(session, report.segment)
     if segment is None:
         raise bad_report(f"the run has no segment {report.segment}; open it first", "segment")
-    run.last_report_at = now
     known = set()
     if report.steps and segment.last_step is not None and report.steps[0] <= segment.last_step:
-        known = step_rows.known_steps(session, run=run, segment=segment.number, steps=report.steps)
+        known = step_rows.known_steps(session, run=desk.run, segment=segment.number, steps=report.steps)
     fresh = _without(known, Fresh(report.steps, report.times, metrics))
     if fresh.steps and segment.fork_step is None:
-        commands.settle_fork(session, run=run, segment=segment, first_step=fresh.steps[0])
-        _fork(session, run, segment, now)
+        commands.settle_fork(session, run=desk.run, segment=segment, first_step=fresh.steps[0])
+        _fork(session, desk.run, segment, now)
+        desk.refresh(session)
     try:
-        step_rows.insert_steps(
+        desk.numbers = step_rows.insert_steps(
             session,
-            run=run,
+            run=desk.run,
             segment=segment.number,
             steps=fresh.steps,
             times=fresh.times,
             metrics=fresh.metrics,
             max_metrics=max_metrics,
+            numbers=desk.numbers,
         )
     except TooManyMetrics as error:
         raise bad_report(f"{error}; raise LOSSGUARD_MAX_METRICS for more", "metrics") from None
-    _watch(session, run, segment, report, fresh, now)
-    open_orders = queries.orders(session, run=run, open_only=True) if CAN_ROLL_BACK in run.capabilities else []
-    return Receipt(len(fresh.steps), len(known), open_orders)
+    _watch(session, desk, segment, report, fresh, now)
+    return Receipt(len(fresh.steps), len(known), desk.orders)
 
 
 def _without(known: set[int], given: Fresh) -> Fresh:
@@ -130,30 +137,25 @@ def _without(known: set[int], given: Fresh) -> Fresh:
     )
 
 
-def _watch(session: Session, run: Run, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> None:
+def _watch(session: Session, desk: Desk, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> None:
+    run, restorable = desk.run, report.restorable_steps
     new = [event for event in report.events if _record_event(session, run, segment, event)]
     events = [event for event in new if event.kind != PROBE]  # a look at the model changes nothing
-    if report.restorable_steps is not None:
-        run.restorable_steps = report.restorable_steps
+    if restorable is not None:
+        run.restorable_steps = restorable
     before = segment.last_step
     in_order = bool(fresh.steps) and (before is None or fresh.steps[0] > before)
     if fresh.steps:
         commands.grow_segment(segment, steps=fresh.steps)
-    if not (fresh.steps or events or report.restorable_steps is not None) or not _is_newest(session, run, segment):
+    if not (fresh.steps or events or restorable is not None) or not desk.follows(segment):
         return
-    watch = watching.bring_up(session, run)
     # Steps that arrive behind their successors are stored, but the detectors have gone past them.
-    effects = _feed(watch, fresh if in_order else fresh.between(0, 0), events, report.restorable_steps)
-    watching.put_down(session, run, watch, effects, segment=segment.number, now=now)
+    effects = _feed(desk.watch, fresh if in_order else fresh.between(0, 0), events, restorable)
+    # Rows alone need not be written down at once: they are stored, and can be fed to the detectors again.
+    replayable = in_order and not events and restorable is None
+    desk.conclude(session, segment, effects, rows=len(fresh.steps) if replayable else None, now=now)
     if in_order:
-        watching.snapshot(session, run, watch, segment=segment.number, before=before, step=fresh.steps[-1])
-
-
-def _is_newest(session: Session, run: Run, segment: Segment) -> bool:
-    """Whether the detection follows this segment: late reports of one that was left are stored only."""
-    settled = "SELECT number FROM segments WHERE run_pk = ? AND fork_step IS NOT NULL"
-    newest = bulk.read(session, f"{settled} ORDER BY opened_at DESC, number DESC LIMIT 1", (run.pk,))
-    return not newest or segment.number == newest[0][0]
+        watching.snapshot(session, run, desk.watch, segment=segment.number, before=before, step=fresh.steps[-1])
 
 
 def _record_event(session: Session, run: Run, segment: Segment, event: EventIn) -> bool:
@@ -213,7 +215,7 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, now: float
         effects = _told(watch, order.intervention, answer)
     except ValueError as error:
         raise Problem(409, "the answer does not fit; nothing was changed", str(error), ["body", "state"]) from None
-    newest = queries.segments(session, run=run)[-1].number
+    newest = queries.newest_segment(session, run=run)
     watching.put_down(session, run, watch, effects, segment=newest, now=now)
     return order
 

@@ -57,10 +57,18 @@ def set_policy(session: Session, run_id: str, wish: dict[str, Any], *, who: str,
         run.policy = rule.changed(run.policy, wish)
     except (TypeError, ValueError) as error:
         raise Problem(422, "the policy is malformed; nothing was changed", str(error), ["body"]) from None
+<<<<<<< HEAD
     access.record(session, who=who, action="policy", run=run.id, details=run.policy, now=now)
     watch = watching.bring_up(session, run)  # takes the new policy up
     commands.save_watch(session, run=run, state=watch.state_dict())
     return run.policy
+=======
+    watch = watching.bring_up(session, run)  # under the policy that its rows were judged by
+    run.policy = policy.to_dict()
+    access.record(session, who=who, action="policy", run=run.id, details=run.policy, now=now)
+    watching.put_down(session, run, watch, [], segment=queries.newest_segment(session, run=run), now=now)
+    return policy
+>>>>>>> main
 
 
 def _act(session: Session, run: Run, do: Callable[[Watch], list[Effect]], now: float) -> None:
@@ -69,7 +77,7 @@ def _act(session: Session, run: Run, do: Callable[[Watch], list[Effect]], now: f
         effects = do(watch)
     except (IllegalTransition, ValueError) as error:
         raise Problem(409, "not possible now; nothing was changed", str(error), ["path"]) from None
-    newest = max((segment.number for segment in queries.segments(session, run=run)), default=0)
+    newest = queries.newest_segment(session, run=run)
     watching.put_down(session, run, watch, effects, segment=newest, now=now)
 
 

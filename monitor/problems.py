@@ -10,7 +10,35 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from db.engine import first_line
+
 log = logging.getLogger(__name__)
+
+
+SCHEMA = {
+    "title": "Problem",
+    "type": "object",
+    "description": "What is wrong, where, and how to mend it (RFC 9457).",
+    "required": ["type", "title", "status", "detail", "where"],
+    "properties": {
+        "type": {"type": "string", "const": "about:blank"},
+        "title": {"type": "string", "description": "What is wrong, in words that stay the same."},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string", "description": "What is wrong here, and how to mend it."},
+        "where": {
+            "type": "array",
+            "items": {"type": ["string", "integer"]},
+            "description": "The way to the place in the request: names of fields and indexes of lists.",
+        },
+    },
+}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "Refused, or not possible now: nothing was changed",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
+"""What every operation may answer besides its own."""
 
 
 class Problem(Exception):
@@ -49,9 +77,18 @@ def _of_problem(_request: Request, error: Exception) -> JSONResponse:
     return _answer(error.status, error.title, error.detail, error.where, error.headers)
 
 
+HOW_TO_MEND = {
+    404: "there is nothing at this path; the API is described at /docs",
+    405: "this path does not take this method; the API is described at /docs",
+    400: "the body is no JSON, or its headers say something else than what it is",
+}
+
+
 def _of_http(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return _answer(error.status_code, str(error.detail), str(error.detail), [], error.headers)
+    title = str(error.detail)
+    where = ["body"] if error.status_code in (400, 413) else ["path"]
+    return _answer(error.status_code, title, HOW_TO_MEND.get(error.status_code, title), where, error.headers)
 
 
 def _of_validation(_request: Request, error: Exception) -> JSONResponse:
@@ -64,15 +101,38 @@ def _of_validation(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _of_data(_request: Request, error: Exception) -> JSONResponse:
-    log.warning("the database refused a value: %s", error)
+    log.warning("the database refused a value: %s", first_line(error))
     detail = "the database cannot hold a value of this request: a text with a zero character, or a number out of range"
     return _answer(422, "the request is malformed; nothing of it was stored", detail, ["body"])
 
 
-def _of_database(_request: Request, error: Exception) -> JSONResponse:
-    log.error("the database failed: %s", error)
+RETRY = {"Retry-After": "1"}
+
+
+def no_schema(detail: str) -> Problem:
+    return Problem(
+        503, "starting up", f"{detail}; if nothing is migrating it, run: python -m db upgrade", ["schema"], RETRY
+    )
+
+
+def no_database(detail: str) -> Problem:
+    return Problem(503, "the database is away", detail, ["database"], RETRY)
+
+
+def _of_database(request: Request, error: Exception) -> JSONResponse:
+    reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+    if isinstance(error, sa.exc.ProgrammingError) or reason.startswith("no such"):
+        log.error("the database lacks what this release needs: %s", reason)
+        return _of_problem(request, no_schema("the database has not the schema that this release needs"))
+    log.error("the database failed: %s", reason)
     detail = "the database cannot be reached or is busy; nothing of the request was stored, send it again"
-    return _answer(503, "the database is away", detail, [], {"Retry-After": "1"})
+    return _of_problem(request, no_database(detail))
+
+
+def broken() -> JSONResponse:
+    """A mistake of the collector's own."""
+    detail = "the collector failed; nothing of the request was stored. Its log has the cause under the X-Request-ID"
+    return _answer(500, "the collector failed", detail, [])
 
 
 def install(app: FastAPI) -> None:
@@ -84,6 +144,7 @@ def install(app: FastAPI) -> None:
         sa.exc.DataError: _of_data,
         UnicodeEncodeError: _of_data,
         sa.exc.OperationalError: _of_database,
+        sa.exc.ProgrammingError: _of_database,
         sa.exc.TimeoutError: _of_database,
     }
     for kind, handler in handlers.items():

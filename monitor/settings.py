@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import DEFAULT_URL
+from monitor.logs import LogFormat, LogLevel
 
 
 class Settings(BaseSettings):
@@ -29,6 +30,10 @@ class Settings(BaseSettings):
     """Runs in the store; a further one is answered with 429 until some are deleted."""
     max_metrics: int = Field(default=1_000, ge=1)
     """Names of metrics in one run; a report that brings more is refused with 422."""
+    log_format: LogFormat = LogFormat.TEXT
+    """How the log is written to standard error: text (logfmt) or json, one line an event."""
+    log_level: LogLevel = LogLevel.INFO
+    """The least important lines of the log: info (every request), warning (what was refused or failed) or error."""
 
 
 def table() -> str:

@@ -35,21 +35,40 @@ TAKEN_BACK = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
 
 
 def bring_up(session: Session, run: Run) -> Watch:
+<<<<<<< HEAD
     """The run's Watch as it stood after the last report."""
     policy = rule.policy_of(run.policy)
     watch = Watch(rule.settings_of(run.policy), policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
     state = queries.watch_state(session, run=run)
     if state is not None:
         watch.load_state_dict(state)
+=======
+    """The run's Watch as it stands after the last report: as it was written down, and the rows since fed to it.
+
+    The rows lead to nothing: a report whose rows did was written down with what they led to.
+    """
+    policy = policy_of(run)
+    watch = Watch(policy=policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
+    stored = queries.watch_state(session, run=run)
+    if stored is not None:
+        watch.load_state_dict(stored.state)
+>>>>>>> main
         watch.set_policy(policy)
+        if stored.segment is not None:
+            first = 0 if stored.seen_step is None else stored.seen_step + 1
+            for steps in queries.steps_of(session, run=run, stretch=Stretch(stored.segment, first, None)):
+                watch.feed(stored_rows(steps))
     return watch
 
 
-def put_down(session: Session, run: Run, watch: Watch, effects: Iterable[Effect], *, segment: int, now: float) -> None:
-    """Write what the Watch concluded, then where it stands."""
+def put_down(
+    session: Session, run: Run, watch: Watch, effects: Iterable[Effect], *, segment: Segment | None, now: float
+) -> None:
+    """Write what the Watch concluded, then where it stands: it follows `segment`, and has seen all of it."""
+    number, seen = (0, None) if segment is None else (segment.number, segment.last_step)
     for effect in effects:
-        _record(session, run, effect, segment, now)
-    commands.save_watch(session, run=run, state=watch.state_dict())
+        _record(session, run, effect, number, now)
+    commands.save_watch(session, run=run, state=watch.state_dict(), segment=number, seen_step=seen)
 
 
 def snapshot(session: Session, run: Run, watch: Watch, *, segment: int, before: int | None, step: int) -> None:

@@ -29,6 +29,7 @@ FLOORS = np.array([6.5, 5.0, 5.5, 6.5, 8.0, 5.0])
 PRIOR = 9.0
 PRIORS = np.array([PRIOR, PRIOR, PRIOR, PRIOR, PRIOR, 5.0])
 """Thresholds of a run whose tail is not known yet."""
+HUGE = 1e100  # nothing that trains gets there: as good as infinite, and sums of squares below it do not overflow
 NEVER = 1e300  # a lowest level that is not known yet
 CHUNK = 64  # observations that teach the tails at once
 OFTEN = 4 * CHUNK  # observations between two fits of the tails, in a run that has more
@@ -78,7 +79,7 @@ class Scores:
 
     `z`: residual in robust standard deviations, positive for trouble; `evidence`, `single` (of the row alone) and
     `drift`: 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit, of broken rows too, nan where
-    nothing is known; `low_step`: when the level was lowest; `broken`: present, not finite.
+    nothing is known; `low_step`: when the level was lowest; `broken`: present, not finite (or HUGE).
     """
 
     z: Floats
@@ -139,7 +140,7 @@ class SignalDetector:
 
     def feed(self, values: Floats, present: Bools, steps: Ints, gaps: Ints) -> Scores:
         """Judge N rows; `gaps`: steps since the row before."""
-        finite = present & np.isfinite(values)
+        finite = present & (np.abs(values) < HUGE)
         where = np.flatnonzero(finite)
         x = values[where]
         if self.signal.log:
@@ -191,7 +192,7 @@ class SignalDetector:
         residual = x - self.level if self.count > 0 else np.zeros(len(x))
         table[3] = self._drifts(x, scale) / self.tails.thresholds[-1]
         table[0] = np.abs(residual / scale) if self.signal.two_sided else residual / scale
-        self.z = np.concatenate([self.z, np.clip(self._news(table[0]), -4.0, 60.0)])
+        self.z = np.concatenate([self.z, np.minimum(np.maximum(self._news(table[0]), -4.0), 60.0)])
         table[4], table[5] = self.level if self.count > 0 else x, scale
         table[6] = self.low_step
         self.block = np.concatenate([self.block, x])
@@ -219,7 +220,8 @@ class SignalDetector:
         if self.low == NEVER:
             return 0.0
         inert = np.sqrt((1.0 + self.memory) / (1.0 - self.memory))  # means of correlated values vary more
-        drifts = np.nan_to_num((mean(known) - self.low) / (self.noise * inert), nan=0.0)
+        drifts = (mean(known) - self.low) / (self.noise * inert)
+        drifts[np.isnan(drifts)] = 0.0
         self.drift = float(drifts[-1])
         return np.asarray(drifts)
 

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from db import migrate
 from monitor.access import Reader
-from monitor.problems import Problem
+from monitor.problems import Problem, no_database, no_schema
 
 router = APIRouter(tags=["health"])
 
@@ -21,16 +21,17 @@ def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz")
-def readyz(request: Request, response: Response, _who: Reader) -> dict[str, str]:
-    """The database answers and has the schema that this release needs."""
+def readyz(request: Request, _who: Reader) -> dict[str, str]:
+    """The database answers and has the schema that this release needs; else 503, and which of the two it is."""
     try:
         current, newest = migrate.revisions(request.app.state.engine)
     except sa.exc.SQLAlchemyError as error:
-        response.status_code = 503
-        return {"status": "the database is away", "detail": type(error).__name__}
+        detail = (
+            f"it does not answer ({type(error).__name__}); see that it runs and that LOSSGUARD_DATABASE_URL names it"
+        )
+        raise no_database(detail) from None
     if current != newest:
-        response.status_code = 503
-        return {"status": "the schema is old", "detail": f"at {current}, needs {newest}; run: python -m db upgrade"}
+        raise no_schema(f"the schema is at {current or 'nothing'}, this release needs {newest}")
     return {"status": "ready"}
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 from db import queries
 from monitor import access, forensics, ingest, operate, views
 from monitor.access import Operator, Reader, Reporter
-from monitor.dependencies import Config, Now, Reading, Telemetry, Writing
+from monitor.dependencies import Config, Now, Reading, Reports, Telemetry, Writing
 from monitor.parsing import Route
 from monitor.problems import unknown
 from monitor.schemas import FinishIn, Name, RecordId, ReportIn, RunId, RunIn, SegmentIn, VerdictIn
@@ -64,17 +64,11 @@ def open_segment(run_id: RunId, spec: SegmentIn, _who: Reporter, session: Writin
 
 
 @router.post("/{run_id}/reports")
-def report(
-    run_id: RunId,
-    spec: ReportIn,
-    _who: Reporter,
-    session: Writing,
-    now: Now,
-    config: Config,
-    telemetry: Telemetry,
+async def report(
+    run_id: RunId, spec: ReportIn, _who: Reporter, reports: Reports, telemetry: Telemetry
 ) -> dict[str, Any]:
     """Store step reports and answer with the orders that are open. An empty report is a heartbeat."""
-    receipt = ingest.take_report(session, run_id, spec, now=now, max_metrics=config.max_metrics)
+    receipt = await reports.take(run_id, spec)
     telemetry.count_report(receipt)
     return {
         "accepted": receipt.accepted,

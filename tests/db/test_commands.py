@@ -1,6 +1,7 @@
 """What is written is written once, and belongs to its run."""
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.engine import reading, writing
@@ -83,26 +84,26 @@ def test_an_event_is_recorded_once_per_key(engine: sa.Engine) -> None:
 
 
 def test_a_deleted_run_leaves_nothing_behind(engine: sa.Engine) -> None:
+    of_runs = [table for table in Base.metadata.sorted_tables if table.name == "runs" or "run_pk" in table.columns]
     with writing(engine) as session:
         run = add_run(session)
-        add_steps(session, run, add_segment(session, run, "a"), range(5))
+        add_steps(session, run, add_segment(session, run, "a"), range(20))
         order = proposed_order(session, run)
-        commands.answer_order(
-            session,
-            order=order,
-            state=OrderState.APPLIED,
-            rewound_to=0,
-            skip_from=0,
-            skip_to=9,
-            detail="",
-            now=NOW,
-        )
+        told = {"rewound_to": 0, "skip_from": 0, "skip_to": 9, "detail": ""}
+        commands.answer_order(session, order=order, state=OrderState.APPLIED, now=NOW, **told)  # type: ignore[arg-type]
+        commands.add_event(session, run=run, key="a", segment=0, step=3, time=NOW, kind="note", details={})
+        facts = {"kind": "loss_spike", "state": "open", "signal": "loss", "onset_step": 3, "detected_step": 4}
+        commands.save_incident(session, run=run, number=1, segment=0, now=NOW, details={}, **facts)
         commands.save_watch(session, run=run, state={"x": 1})
         commands.save_snapshot(session, run=run, segment=0, step=4, state={"x": 1})
+        assert [table.name for table in of_runs if _rows(session, table) == 0] == [], "give these a row, to see it go"
         commands.delete_run(session, run=run)
     with reading(engine) as session:
-        for table in Base.metadata.sorted_tables:
-            assert session.scalar(sa.select(sa.func.count()).select_from(table)) == 0, table.name
+        assert [table.name for table in Base.metadata.sorted_tables if _rows(session, table)] == []
+
+
+def _rows(session: Session, table: sa.Table) -> int:
+    return session.scalar(sa.select(sa.func.count()).select_from(table)) or 0
 
 
 def test_a_block_that_raises_writes_nothing(engine: sa.Engine) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import schemathesis
 import sqlalchemy as sa
@@ -11,11 +12,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
+from lossguard.protocol import API
+from monitor import problems
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import Trainer
 
 RULES = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+
+
+def test_every_operation_tells_the_real_shape_of_an_error(http: TestClient) -> None:
+    description = http.get("/openapi.json").json()
+    operations = [one for path in description["paths"].values() for one in path.values()]
+    for operation in operations:
+        content = operation["responses"]["default"]["content"]
+        assert content == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+        assert "422" not in operation["responses"]
+    assert "HTTPValidationError" not in description["components"]["schemas"]
+    jsonschema_rs.validate(description["components"]["schemas"]["Problem"], http.get(f"{API}/runs/nobody").json())
 
 
 def check(case: Any) -> None:
@@ -26,7 +40,8 @@ def check(case: Any) -> None:
     assert answer.status_code < 500, (case, answer.text)
     if answer.status_code >= 400:
         assert answer.headers["content-type"] == ["application/problem+json"], (case, answer.headers)
-        assert {"type", "title", "status", "detail", "where"} <= set(answer.json())
+        jsonschema_rs.validate(problems.SCHEMA, answer.json())
+        assert answer.json()["detail"]
 
 
 @pytest.mark.slow

@@ -99,8 +99,23 @@ def test_a_database_that_is_away_is_answered_with_503(tmp_path: Any) -> None:
     answer = http.get(f"{API}/runs")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert http.get("/readyz").status_code == 503
+    assert (http.get("/readyz").json()["title"], http.get("/readyz").json()["where"]) == ("starting up", ["schema"])
     migrate.upgrade(engine)
     assert http.get("/readyz").status_code == 200
+    engine.dispose()
+
+
+def test_readyz_tells_a_database_that_is_away_from_a_start(tmp_path: Any) -> None:
+    engine = create_engine(f"postgresql://nobody@/nothing?host={tmp_path}")
+    http = TestClient(create_app(Settings(), engine=engine))
+    headers = {"authorization": "Bearer x"}
+    app = create_app(Settings(token=SecretStr("x")), engine=engine)
+    answer = TestClient(app).get("/readyz", headers=headers)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert (answer.json()["title"], answer.json()["where"]) == ("the database is away", ["database"])
+    assert "LOSSGUARD_DATABASE_URL" in answer.json()["detail"]
+    assert http.get("/readyz").json()["title"] == "the database is away"
+    assert http.get("/healthz").status_code == 200
     engine.dispose()
 
 

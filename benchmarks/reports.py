@@ -1,0 +1,136 @@
+"""How many reports of one step a second the collectors take: over HTTP, 50 runs at once, into PostgreSQL.
+
+    python -m benchmarks.reports [--seconds 10] [--collectors 2] [--runs 50] [--sqlite]
+
+A PostgreSQL server of our own that is as safe as it comes (fsync and synchronous_commit on), collector processes before
+it, and this process as all trainers: one kept connection a run, the next report when the last one is answered. Every
+report is checked to be acknowledged, and at the end every acknowledged step to be stored.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from benchmarks.collectors import collector, cpu_seconds
+from benchmarks.rows import Row, print_rows
+from db.engine import create_engine
+from db.models import Step
+from lossguard.protocol import API
+from tests import postgres
+
+TOKEN = "of-the-benchmark"
+WANTED_US = 1e6 / 1_000
+
+
+@dataclass(slots=True)
+class Load:
+    """What the trainers of one measurement have sent."""
+
+    seconds: float
+    taken: int = 0
+    latencies: list[float] = field(default_factory=list)
+
+
+def measure(*, seconds: float = 10.0, collectors: int = 2, runs: int = 50, sqlite: bool = False) -> Iterator[Row]:
+    with ExitStack() as stack:
+        if sqlite:
+            database = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/store.db"
+        else:
+            database = stack.enter_context(postgres.running(durable=True)).url()
+        started = [stack.enter_context(collector(database, LOSSGUARD_TOKEN=TOKEN)) for _ in range(collectors)]
+        load = Load(seconds)
+        before = sum(cpu_seconds(process) for _, process in started)
+        took = asyncio.run(_all_trainers([url for url, _ in started], runs, load))
+        used = sum(cpu_seconds(process) for _, process in started) - before
+        _check_stored(database, load.taken)
+    load.latencies.sort()
+    middle, late = (1e3 * load.latencies[int(part * len(load.latencies))] for part in (0.5, 0.99))
+    name = f"reports of one step, {runs} runs, {collectors} collector(s), {'SQLite' if sqlite else 'PostgreSQL'}"
+    beside = f"{load.taken / took:,.0f} reports/s; answered in {middle:.1f} ms (median), {late:.1f} ms (p99); "
+    beside += f"the collectors' own CPU: {1e6 * used / load.taken:,.0f} us a report"
+    yield Row(name, 1e6 * took / load.taken, "us a report", WANTED_US, beside)
+
+
+async def _all_trainers(urls: Sequence[str], runs: int, load: Load) -> float:
+    """Register every run, then report; the seconds that the reports took."""
+    ports = [int(url.rpartition(":")[2]) for url in urls]
+    trainers = [await _Trainer.started(f"r{number}", ports[number % len(ports)]) for number in range(runs)]
+    began = time.perf_counter()
+    await asyncio.gather(*(trainer.report_until(began + load.seconds, load) for trainer in trainers))
+    return time.perf_counter() - began
+
+
+class _Trainer:
+    """One run on one connection: the least that an HTTP client can cost."""
+
+    def __init__(self, run: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.run, self._reader, self._writer = run, reader, writer
+        self._noise = random.Random(run)
+
+    @classmethod
+    async def started(cls, run: str, port: int) -> "_Trainer":
+        trainer = cls(run, *await asyncio.open_connection("127.0.0.1", port))
+        await trainer._post("", {"id": run, "project": "bench", "capabilities": ["rollback"], "started_at": 0.0})
+        segment = {"key": "a", "fork_step": 0, "reason": "start", "opened_at": 0.0}
+        await trainer._post(f"/{run}/segments", segment)
+        return trainer
+
+    async def report_until(self, end: float, load: Load) -> None:
+        step = 0
+        while (began := time.perf_counter()) < end:
+            await self._post(f"/{self.run}/reports", self._report(step))
+            load.latencies.append(time.perf_counter() - began)
+            load.taken += 1
+            step += 1
+        self._writer.close()
+
+    def _report(self, step: int) -> dict[str, object]:
+        metrics = {
+            "loss": 2.5 + 3 / (1 + step / 500) + self._noise.gauss(0, 0.02),
+            "grad_norm": 0.5 + abs(self._noise.gauss(0, 0.05)),
+            "log_z": 1.0 + self._noise.gauss(0, 0.01),
+            "log_z_max": 2.0 + self._noise.random(),
+            "z_loss": 1e-4 * self._noise.random(),
+            "lr": 3e-4,
+            "tokens": (step + 1) * 8192,
+            "step_seconds": 0.4,
+        }
+        columns = {name: [value] for name, value in metrics.items()}
+        return {"segment": 0, "steps": [step], "times": [1.8e9 + step], "metrics": columns}
+
+    async def _post(self, path: str, body: object) -> None:
+        content = json.dumps(body).encode()
+        head = f"POST {API}/runs{path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+        head += f"authorization: Bearer {TOKEN}\r\n"
+        self._writer.write(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        length = int(answer.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        told = await self._reader.readexactly(length)
+        if not answer.startswith(b"HTTP/1.1 2"):
+            raise RuntimeError(f"{path} was answered {answer[:80]!r}: {told[:300]!r}")
+
+
+def _check_stored(database: str, taken: int) -> None:
+    engine = create_engine(database)
+    with engine.connect() as connection:
+        stored = connection.scalar(sa.select(sa.func.count()).select_from(Step))
+    engine.dispose()
+    if stored != taken:
+        raise RuntimeError(f"{taken} steps were acknowledged, {stored} are stored")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--collectors", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--sqlite", action="store_true", help="into SQLite in place of PostgreSQL")
+    print_rows(measure(**vars(parser.parse_args())))

@@ -1,0 +1,103 @@
+"""What a collector has before it when a report comes: the run, its newest segment, its detection, its open orders.
+
+Reading all of that again for every step would cost more than the step. So a collector keeps it between two reports of a
+run, and trusts it as long as nobody else has locked the run meanwhile: every lock raises the run's revision.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db import commands, queries, rollups
+from db.models import Order, Run, Segment
+from lossguard.protocol import CAN_ROLL_BACK
+from monitor import watching
+from monitor.detection import Effect, Watch
+from monitor.problems import unknown
+
+UNSAVED = 64
+"""Rows that the stored state of the detection may be behind: whoever takes the run up next feeds them to it again."""
+KEPT = 512
+"""Runs whose desks a collector keeps, about 50 kB each."""
+
+
+@dataclass(slots=True)
+class Desk:
+    """Of a run that is locked in the present transaction."""
+
+    run: Run
+    newest: Segment | None
+    """The segment that the detection follows: late reports of one that was left are stored only."""
+    numbers: dict[str, int]
+    orders: Sequence[Order]
+    watch: Watch
+    unsaved: int = 0
+
+    @classmethod
+    def laid_out(cls, session: Session, run: Run) -> "Desk":
+        """From the store."""
+        return cls(
+            run=run,
+            newest=queries.newest_segment(session, run=run),
+            numbers=rollups.metric_numbers(session, run_pk=run.pk),
+            orders=_open_orders(session, run),
+            watch=watching.bring_up(session, run),
+        )
+
+    def segment(self, session: Session, number: int) -> Segment | None:
+        if self.newest is not None and self.newest.number == number:
+            return self.newest
+        return session.get(Segment, (self.run.pk, number))
+
+    def follows(self, segment: Segment) -> bool:
+        return self.newest is None or segment.number == self.newest.number
+
+    def refresh(self, session: Session) -> None:
+        """Read again what a new segment changes."""
+        fresh = Desk.laid_out(session, self.run)
+        self.newest, self.orders, self.watch, self.unsaved = fresh.newest, fresh.orders, fresh.watch, 0
+
+    def conclude(
+        self, session: Session, segment: Segment, effects: Sequence[Effect], *, rows: int | None, now: float
+    ) -> None:
+        """Write what the detection concluded; its state too, unless it has seen but these rows, which are stored."""
+        self.unsaved += rows or 0
+        if effects or rows is None or self.unsaved >= UNSAVED:
+            watching.put_down(session, self.run, self.watch, effects, segment=segment, now=now)
+            self.unsaved = 0
+        if effects:
+            self.orders = _open_orders(session, self.run)
+
+
+def _open_orders(session: Session, run: Run) -> Sequence[Order]:
+    return queries.orders(session, run=run, open_only=True) if CAN_ROLL_BACK in run.capabilities else []
+
+
+class Desks:
+    """The desks that a collector keeps, the least used of them cleared first. Used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[int, tuple[int, Desk]] = OrderedDict()
+
+    def take(self, session: Session, run_id: str, now: float) -> Desk:
+        """Lock the run: its desk, as it was left or laid out anew. Raises Problem 404 when there is no such run."""
+        taken = commands.lock(session, run_id=run_id, heard_at=now)
+        if taken is None:
+            raise unknown("run", run_id)
+        key, revision = taken
+        left_at, desk = self._kept.pop(key, (None, None))
+        if desk is None or left_at != revision - 1:
+            session.flush()
+            desk = Desk.laid_out(session, session.get_one(Run, key, populate_existing=True))
+        else:
+            session.add_all(row for row in (desk.run, desk.newest) if row is not None)
+        sa.event.listen(session, "after_commit", lambda _: self._keep(key, revision, desk), once=True)
+        return desk
+
+    def _keep(self, key: int, revision: int, desk: Desk) -> None:
+        self._kept[key] = (revision, desk)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)

@@ -1,0 +1,59 @@
+"""SIGTERM: what is in flight is answered and stored, nothing new is taken, and the log of it all can be read."""
+
+import json
+import signal
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import urllib3
+
+from lossguard.protocol import API
+from tests.reliability.collector import Collector, Trainer, reports
+
+
+@pytest.mark.slow
+def test_a_report_in_flight_is_finished_before_the_collector_ends(tmp_path: Path) -> None:
+    """The report is slow because another process holds the store's lock."""
+    store, log = tmp_path / "store.db", tmp_path / "log"
+    collector = Collector(f"sqlite:///{store}", log, LOSSGUARD_LOG_FORMAT="json")
+    collector.start()
+    collector.wait_until_up()
+    trainer = Trainer([collector.url], "slow", patience=0.0)
+    (body,) = reports(trainer.open("a"), 0, 10, 10, seed=1)
+    answers: list[dict[str, Any]] = []
+    holder = sqlite3.connect(store, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    sender = threading.Thread(target=lambda: answers.append(trainer.report(body)))
+    sender.start()
+    time.sleep(0.3)
+    stopper = threading.Thread(target=lambda: codes.append(collector.stop()))
+    codes: list[int] = []
+    stopper.start()
+    _wait_until_refused(collector.url)
+    assert answers == []
+    holder.execute("ROLLBACK")
+    holder.close()
+    sender.join(20)
+    stopper.join(20)
+    assert answers == [{"accepted": 10, "duplicates": 0, "orders": []}]
+    assert codes[0] in (0, -signal.SIGTERM)  # uvicorn ends itself by the signal that it was told with
+    with sqlite3.connect(store) as reader:
+        assert reader.execute("SELECT count(*) FROM steps").fetchone() == (10,)
+    requests = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    assert (requests[-1]["route"], requests[-1]["status"]) == (f"{API}/runs/{{run_id}}/reports", 200)
+    assert requests[-1]["ms"] > 300
+
+
+def _wait_until_refused(url: str) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            urllib3.request("GET", f"{url}/healthz", retries=False, timeout=2.0)
+        except urllib3.exceptions.HTTPError:
+            return
+        time.sleep(0.02)
+    raise TimeoutError("the collector still takes requests")
