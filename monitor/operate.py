@@ -54,21 +54,14 @@ def set_policy(session: Session, run_id: str, wish: dict[str, Any], *, who: str,
     """Change the run's rule; fields that are not named keep their values. Raises Problem 422 for a bad field."""
     run = locked(session, run_id)
     try:
-        run.policy = rule.changed(run.policy, wish)
+        changed = rule.changed(run.policy, wish)
     except (TypeError, ValueError) as error:
         raise Problem(422, "the policy is malformed; nothing was changed", str(error), ["body"]) from None
-<<<<<<< HEAD
-    access.record(session, who=who, action="policy", run=run.id, details=run.policy, now=now)
-    watch = watching.bring_up(session, run)  # takes the new policy up
-    commands.save_watch(session, run=run, state=watch.state_dict())
-    return run.policy
-=======
-    watch = watching.bring_up(session, run)  # under the policy that its rows were judged by
-    run.policy = policy.to_dict()
-    access.record(session, who=who, action="policy", run=run.id, details=run.policy, now=now)
+    watch = watching.bring_up(session, run)  # under the rule that its rows were judged by
+    run.policy = changed
+    access.record(session, who=who, action="policy", run=run.id, details=changed, now=now)
     watching.put_down(session, run, watch, [], segment=queries.newest_segment(session, run=run), now=now)
-    return policy
->>>>>>> main
+    return changed
 
 
 def _act(session: Session, run: Run, do: Callable[[Watch], list[Effect]], now: float) -> None:

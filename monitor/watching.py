@@ -35,24 +35,15 @@ TAKEN_BACK = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
 
 
 def bring_up(session: Session, run: Run) -> Watch:
-<<<<<<< HEAD
-    """The run's Watch as it stood after the last report."""
-    policy = rule.policy_of(run.policy)
-    watch = Watch(rule.settings_of(run.policy), policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
-    state = queries.watch_state(session, run=run)
-    if state is not None:
-        watch.load_state_dict(state)
-=======
     """The run's Watch as it stands after the last report: as it was written down, and the rows since fed to it.
 
     The rows lead to nothing: a report whose rows did was written down with what they led to.
     """
-    policy = policy_of(run)
-    watch = Watch(policy=policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
+    policy = rule.policy_of(run.policy)
+    watch = Watch(rule.settings_of(run.policy), policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
     stored = queries.watch_state(session, run=run)
     if stored is not None:
         watch.load_state_dict(stored.state)
->>>>>>> main
         watch.set_policy(policy)
         if stored.segment is not None:
             first = 0 if stored.seen_step is None else stored.seen_step + 1
