@@ -62,6 +62,10 @@ bench: setup ## measure the figures of docs/benchmarks.md
 bench-detection: setup ## judge the detection on labelled curves and synthetic suites (CURVES=folder with labels.json)
 	$(BIN)/python -m benchmarks.detection --compare $(if $(CURVES),--curves $(CURVES))
 
+.PHONY: audit
+audit: setup ## look up every installed package in the published advisories (needs the network; exit 3 without it)
+	@$(BIN)/python -m tests.audit
+
 .PHONY: clean
 clean: ## delete the virtual environment and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist *.egg-info

@@ -20,7 +20,7 @@ def collector(database: str, **more: str) -> Iterator[tuple[str, int]]:
         port = probe.getsockname()[1]
     environment = os.environ | more | {"LOSSGUARD_DATABASE_URL": database, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "monitor", "serve", "--port", str(port)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until(lambda: urllib3.request("GET", f"{url}/healthz", retries=False).status == 200)

@@ -1,9 +1,9 @@
 """How many steps a second the collector takes: over HTTP, into SQLite, all detectors on.
 
-    python -m benchmarks.ingest [--reports 300]
+    python -m benchmarks.ingest [--reports 300] [--peers]
 
 A real collector process with a new store; this process posts reports of 1,000 steps with 8 metrics, encoded before, on
-one kept connection a run. First one run, then four at once.
+one kept connection a run. First one run, then four at once. --peers measures mlflow's server and trackio beside it.
 """
 
 import argparse
@@ -13,9 +13,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import urllib3
 
+from benchmarks import ingest_peers
 from benchmarks.collectors import collector, cpu_seconds
 from benchmarks.rows import Row, print_rows
 from lossguard.protocol import API
@@ -90,4 +92,6 @@ def _post(http: urllib3.PoolManager, url: str, body: object) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest")
     parser.add_argument("--reports", type=int, default=300, help="reports of 1,000 steps")
-    print_rows(measure(parser.parse_args().reports))
+    parser.add_argument("--peers", action="store_true", help="mlflow and trackio too (installs them elsewhere)")
+    arguments = parser.parse_args()
+    print_rows(chain(measure(arguments.reports), ingest_peers.measure() if arguments.peers else ()))

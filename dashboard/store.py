@@ -47,7 +47,7 @@ def _engine(url: str) -> sa.Engine:
     if make_url(url).get_backend_name() == "sqlite":
         # A connection per read: one that is kept would go on reading a file that was deleted or replaced.
         return create_engine(url, poolclass=sa.pool.NullPool)
-    return create_engine(url, connect_args={"connect_timeout": 5})
+    return create_engine(url)
 
 
 def _why(url: str, error: sa.exc.DBAPIError) -> str:

@@ -42,9 +42,7 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
     """The run with this id, made when it is new: (run, whether it was). A known run goes back to running."""
     run = lock_run(session, run_id=values["id"])
     if run is None:
-        # The revision begins anywhere, because SQLite gives the key of a deleted run to the next one.
-        begun = {"revision": secrets.randbits(48), "last_report_at": now, "restorable_steps": []}
-        new = Run(**values, **begun, state=RunState.RUNNING)
+        new = Run(**values, state=RunState.RUNNING, last_report_at=now, restorable_steps=[])
         try:
             with session.begin_nested():
                 session.add(new)

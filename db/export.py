@@ -7,8 +7,8 @@ CSV       the steps alone. An empty cell is a value that was not reported; `nan`
 Columns of both: `segment`, `step`, `time` (unix seconds), `live` (whether the step is on the live line), then the
 metrics; one whose name is taken is called `metric.<name>`. Rows are sorted by segment and step.
 
-The description is read in one snapshot; steps are never changed, so every block may be read in a transaction of its
-own. What arrives meanwhile is left out.
+The description (in memory as a whole) is read in one snapshot; steps are never changed, so every block may be read in a
+transaction of its own. What arrives meanwhile is left out.
 """
 
 import json
@@ -59,7 +59,7 @@ def stream(engine: sa.Engine, *, run_id: str, format: Format) -> Iterator[bytes]
     line = {stretch.segment: stretch for stretch in live_line(tree)}
     sink = _Sink()
     schema = schema_of(described)
-    with _writer(sink, schema, format) as writer:
+    with _writer(sink, schema, format, described) as writer:
         for segment in tree:
             for block in _blocks(engine, run_pk, segment, described["metrics"]):
                 writer.write_batch(_batch(block, line.get(segment.number), schema))
@@ -74,16 +74,20 @@ def _one_snapshot(session: Session) -> None:
 
 
 def schema_of(described: Mapping[str, Any]) -> pa.Schema:
-    """The columns of a file of steps, with the run's description."""
+    """The columns of a file of steps."""
     own = [("segment", pa.int32()), ("step", pa.int64()), ("time", pa.float64()), ("live", pa.bool_())]
     fields = own + [(column_of(name), pa.float64()) for name in described["metrics"]]
-    return pa.schema(fields, metadata={KEY: json.dumps(described, allow_nan=False).encode()})
+    return pa.schema(fields)
 
 
-def _writer(sink: "_Sink", schema: pa.Schema, format: Format) -> Any:
+def _writer(sink: "_Sink", schema: pa.Schema, format: Format, described: Mapping[str, Any]) -> Any:
     if format is Format.CSV:
         return pyarrow.csv.CSVWriter(sink, schema)
-    return pyarrow.parquet.ParquetWriter(sink, schema, compression="zstd", use_dictionary=["segment"])
+    # store_schema: Arrow's own copy of the schema would hold the description a second time.
+    options = {"compression": "zstd", "use_dictionary": ["segment"], "store_schema": False}
+    writer = pyarrow.parquet.ParquetWriter(sink, schema, **options)
+    writer.add_key_value_metadata({KEY: json.dumps(described)})
+    return writer
 
 
 def _blocks(engine: sa.Engine, run_pk: int, segment: Any, metrics: list[str]) -> Iterator[Block]:

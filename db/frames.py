@@ -170,7 +170,7 @@ def runs(session: Session, *, project: str | None = None) -> pd.DataFrame:
 
 def _columns(model: type[Base]) -> list[sa.ColumnElement[Any]]:
     """All but the keys that only the store needs."""
-    inner = {"run_pk", "pk"} if model is Run else {"run_pk", "id"}
+    inner = {"run_pk", "pk", "revision"} if model is Run else {"run_pk", "id"}
     return [column for column in model.__table__.columns if column.key not in inner]
 
 

@@ -5,6 +5,7 @@ column (SQLite turns NaN into NULL, PostgreSQL sorts it above everything): the c
 says which kind it was, so that no aggregate is poisoned and none is lost.
 """
 
+import secrets
 from typing import Any
 
 from sqlalchemy import (
@@ -68,8 +69,9 @@ class Run(Base):
     last_report_at: Mapped[float]
     """When the collector last heard of the run, by the collector's clock."""
     finished_at: Mapped[float | None]
-    revision: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    """Rises with every transaction that locks the run: what was kept at another revision is stale."""
+    revision: Mapped[int] = mapped_column(BigInteger, default=lambda: secrets.randbits(48), server_default="0")
+    """Rises with every transaction that locks the run: what was kept at another revision is stale. It begins anywhere,
+    because SQLite gives the key of a deleted run to the next one."""
 
 
 class Segment(Base):

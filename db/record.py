@@ -1,6 +1,7 @@
 """A run without its steps as one JSON object, and back: what an exported file tells beside the columns of its steps."""
 
 import graphlib
+import secrets
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.models import Base, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
+from db.models import Base, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, WatchState
 from lossguard.protocol import RunState, is_name
 from lossguard.start import RUN_ID
 
@@ -36,11 +37,12 @@ class RunExists(ValueError):
 
 def describe(session: Session, *, run: Run) -> dict[str, Any]:
     """The run, its segments, orders, incidents, interventions, skip ledger, events, and where its detection stands."""
+    watch = session.get(WatchState, run.pk)
     described = {
         "format": FORMAT,
         "run": _row(run),
         "metrics": queries.metric_names(session, run=run),
-        "watch": queries.watch_state(session, run=run),
+        "watch": None if watch is None else _row(watch),
     }
     for name, model in PARTS.items():
         table = _table(model)
@@ -55,7 +57,7 @@ def _table(model: type[Base]) -> sa.Table:
 
 def _names(model: type[Base]) -> list[str]:
     """The columns that mean something outside of this store. Segments and the ledger name orders by their id."""
-    inner = {"pk", "run_pk"} if model in (Run, Order) else {"id", "run_pk"}
+    inner = {"pk", "run_pk", "revision"} if model in (Run, Order) else {"id", "run_pk"}
     return [column.key for column in _table(model).columns if column.key not in inner]
 
 
@@ -79,8 +81,8 @@ def restore(session: Session, described: Mapping[str, Any], *, run_id: str | Non
             ids = dict(zip([row["id"] for row in rows[name]], returned, strict=True))
         elif values:
             session.execute(sa.insert(model), values)
-    if described["watch"] is not None:
-        commands.save_watch(session, run=run, state=described["watch"])
+    if described.get("watch") is not None:
+        commands.save_watch(session, run=run, **described["watch"])
     return run
 
 
@@ -93,7 +95,8 @@ def add_run(session: Session, values: Mapping[str, Any]) -> Run:
     if queries.run_named(session, run_id=run_id) is not None:
         raise RunExists(exists)
     running = values["state"] == RunState.RUNNING
-    run = Run(**{**values, "state": RunState.INTERRUPTED if running else values["state"]})
+    changed = {"state": RunState.INTERRUPTED if running else values["state"], "revision": secrets.randbits(48)}
+    run = Run(**{**values, **changed})  # the revision begins anywhere, as in commands.register_run
     try:
         with session.begin_nested():
             session.add(run)
@@ -127,8 +130,8 @@ def check(described: Any) -> dict[str, list[dict[str, Any]]]:
     _check_tree(rows["segments"])
     if not all(is_name(name) for name in _list(described, "metrics")):
         raise BadRecord("metrics: names of metrics belong here")
-    if not isinstance(described.get("watch", 0), dict | None):
-        raise BadRecord("watch: an object or null belongs here")
+    if described.get("watch") is not None:
+        _check_row(WatchState, described["watch"], "watch")
     return rows
 
 

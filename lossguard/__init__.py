@@ -8,11 +8,12 @@ for step, batch in guard.steps(batches, until=10_000):
 run.finish()
 """
 
-from lossguard.errors import CheckpointError, CheckpointMismatch, ConfigurationError, LossguardError
+from lossguard.errors import CheckpointError, CheckpointMismatch, ConfigurationError, LossguardError, RanksError
 from lossguard.guard import Guard
 from lossguard.ledger import Ledger, Skip
 from lossguard.orders import Order
 from lossguard.protocol import OrderKind, RunState, SegmentReason
+from lossguard.ranks import Ranks
 from lossguard.run import Run
 from lossguard.start import init
 
@@ -25,6 +26,8 @@ __all__ = [
     "LossguardError",
     "Order",
     "OrderKind",
+    "Ranks",
+    "RanksError",
     "Run",
     "RunState",
     "SegmentReason",

@@ -3,7 +3,8 @@
 LossguardError
     ConfigurationError (also ValueError)   a setting is wrong; raised by `init` alone
     CheckpointError                        no intact checkpoint, or one that cannot be written
-        CheckpointMismatch                 what was restored is not what was saved; the only error that stops a loop
+        CheckpointMismatch                 what was restored is not what was saved: stops a loop
+    RanksError                             a rank left, or is at another step: stops the loops of all the others
     CollectorError                         internal to the sender; a training loop never sees one
         Unreachable                        try again later (no connection, 408, 429, 5xx, not a collector)
             Unauthorised                   401, 403: only a person can mend it
@@ -26,6 +27,10 @@ class CheckpointError(LossguardError):
 
 class CheckpointMismatch(CheckpointError):
     """What was restored is not what was saved. Objects have changed by then: the run must not train on."""
+
+
+class RanksError(LossguardError):
+    """A rank has left, or the ranks do not stand at the same step: they cannot go on together."""
 
 
 class CollectorError(LossguardError):

@@ -1,60 +1,38 @@
 """The guard drives a training loop: it feeds batches, saves checkpoints and obeys orders, all at step boundaries."""
 
 import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from lossguard.batches import Feed, Indexable
+from lossguard.checkpoint_store import CheckpointStore
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.ledger import Ledger, Skip
 from lossguard.notices import Notices
 from lossguard.orders import Order
 from lossguard.protocol import OrderKind, SegmentReason
+from lossguard.ranks import Ranks, Word, present
 from lossguard.run import Run
+from lossguard.signals import watching
 
 HOLD_POLL = 0.05
 """Seconds between two looks at the inbox while a run is held."""
-
-
-class CheckpointStore(Protocol):
-    """What a guard needs of checkpoints; `lossguard.torch.Checkpoints` is one."""
-
-    def steps(self) -> list[int]:
-        """Steps that can be restored, ascending. Checkpoint R is the state before step R."""
-
-    def save(self, step: int, state: dict[str, Any], /) -> None:
-        """Save, or begin to: `steps` has the step only once it is durable."""
-
-    def settle(self, wait: bool = False, /) -> bool:
-        """Whether a save ended in the background since the last call (`wait` for it). Raises what it failed with."""
-
-    def pin(self, steps: Sequence[int], /) -> None:
-        """Keep these, whatever is deleted for its age, until other ones are named."""
-
-    def load(self, step: int, /) -> dict[str, Any]:
-        """Restore the newest intact checkpoint at or before `step`; return its `state`.
-
-        Raises CheckpointError when there is none, and CheckpointMismatch when what was restored is not what was saved.
-        """
-
-    def discard_after(self, step: int, /) -> None:
-        """From now on the checkpoints of later steps are no part of the run."""
 
 
 class Guard:
     """Feeds a loop its steps and batches, and takes it back when the collector orders so.
 
     `every`: steps between two checkpoints. `signals`: what stops the run after the current step, with a checkpoint; a
-    second SIGINT raises KeyboardInterrupt. With several ranks (WORLD_SIZE) rank 0 alone saves, and nobody rolls back:
-    one rank going back alone would poison the others.
+    second SIGINT raises KeyboardInterrupt. `ranks`: the processes that train the run together; left out, those of
+    torch.distributed where it is initialised. They do the same at the same step: what rank 0 is ordered and a signal on
+    any of them hold for all, from the boundary on at which all know of it, and so does a restore that fails on one.
 
-    Every restore is verified. One that is not exact raises CheckpointMismatch out of `steps`, and one that breaks off
-    with no way back to a checkpoint CheckpointError: the only errors that a guard raises into a loop once it runs,
-    because going on would train something else than the run.
+    Every restore is verified. One that is not exact raises CheckpointMismatch out of `steps`, one that breaks off
+    with no way back to a checkpoint CheckpointError, and a rank that left RanksError: the only errors that a guard
+    raises into a loop once it runs, because going on would train something else than the run.
     """
 
     def __init__(
@@ -64,6 +42,7 @@ class Guard:
         checkpoints: CheckpointStore,
         every: int = 50,
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+        ranks: Ranks | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 step")
@@ -71,6 +50,8 @@ class Guard:
         self.checkpoints = checkpoints
         self.every = every
         self.signals = tuple(signals)
+        self.ranks = present() if ranks is None else ranks
+        run.history = self.ranks.share(run.history)
         self.ledger = Ledger(run.history.skips)
         self.lr_scale = 1.0
         """Factor for the schedule's learning rate; an order may lower it."""
@@ -81,14 +62,21 @@ class Guard:
         self.step = 0
         self._cursor = 0  # batch index from which the next step takes its batch
         self._saved: int | None = None  # the step whose checkpoint is the present state
-        self._owner = None if run.directory is None else run.id  # whose checkpoints these are; None: nobody knows
+        # Whose checkpoints these are; None: nobody knows.
+        self._owner = self.ranks.share(None if run.directory is None else run.id)
         self._pinned: list[int] = []  # what an escalation of the last rollback may need,
         self._pinned_until = 0  # up to this step
-        self._notices = Notices()
-        if run.num_ranks == 1:
+        self._order: Order | None = None  # taken, and not yet known to all ranks
+        self._stopping = False  # all ranks know of a signal
+        self._notices = Notices(quiet=run.rank > 0)
+        if run.num_ranks <= self.ranks.size:
             run.can_roll_back()
-        elif run.rank == 0:
-            self._notices.say("ranks", f"{run.num_ranks} ranks: this run saves and reports, but does not roll back")
+        else:
+            self._notices.say(
+                "ranks",
+                f"{run.num_ranks} ranks that cannot agree: rank 0 saves and reports, and nobody rolls back; "
+                "call torch.distributed.init_process_group before lossguard.init",
+            )
 
     @property
     def interrupted(self) -> bool:
@@ -105,11 +93,11 @@ class Guard:
         """
         feed = Feed(batches)
         self._resume()
-        with self._watching_signals(), self._telling_batches():
+        with watching(self.signals, self._interrupt), self._telling_batches():
             while True:
                 self._settle()
-                self._obey(feed)
-                if self.interrupted or self.step >= until:
+                self._obey(feed, last=self.step >= until)
+                if self._stopping or self.step >= until:
                     break
                 if self.step % self.every == 0:
                     self._save()
@@ -123,16 +111,21 @@ class Guard:
                 self.step, self._cursor, self._saved = self.step + 1, index + 1, None
             self._save()
             self._settle(wait=True)
+            self.ranks.meet(Word(self.step), wait=True)  # all have come to this end
 
     def _resume(self) -> None:
         reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START
-        if self.checkpoints.steps():
-            self._restore(self.checkpoints.steps()[-1])
+        known = self.ranks.share(self.checkpoints.steps())
+        if known:
+            self._restore(known[-1])
             reason = SegmentReason.RESUME
         self.run.open_segment(self.step, reason)
         self.run.set_restorable(self.checkpoints.steps())
 
     def _restore(self, step: int) -> None:
+        self.ranks.together(self._restore_here, step)
+
+    def _restore_here(self, step: int) -> None:
         state = self.checkpoints.load(step)
         self._check_owner(state.get("run"))
         _check_position(state, step)
@@ -155,7 +148,7 @@ class Guard:
             )
 
     def _save(self) -> None:
-        if self._saved == self.step or self.run.rank > 0:
+        if self._saved == self.step or (self.run.rank > 0 and self.ranks.size == 1):
             return
         self._settle(wait=True)
         if self.step >= self._pinned_until:
@@ -188,14 +181,30 @@ class Guard:
         self._saved = None
         self._notices.say("save", f"a checkpoint could not be saved, the run goes on without it: {problem}")
 
-    def _obey(self, feed: Feed) -> None:
-        while (order := self.run.take_order()) is not None:
+    def _obey(self, feed: Feed, *, last: bool) -> None:
+        said = self._meet(wait=last)
+        while said.order and (order := self._next_order()) is not None:
             if order.kind is OrderKind.ROLLBACK:
                 self._roll_back(order, feed)
             elif order.kind is OrderKind.HOLD:
                 self._hold(order, feed)
             else:
                 self.run.accept(order, "the run was not held")
+
+    def _meet(self, *, wait: bool) -> Word:
+        """Tell the other ranks of a signal or an order, and hear of theirs."""
+        self._order = self._order or self.run.take_order()
+        word = Word(self.step, self.interrupted_by or 0, self._order is not None)
+        said = self.ranks.meet(word, wait=wait)
+        if said.signal:
+            self._stopping = self.run.interrupted = True
+            self.interrupted_by = self.interrupted_by or signal.Signals(said.signal)
+        return said
+
+    def _next_order(self) -> Order | None:
+        """The order that rank 0 has, on all ranks."""
+        order, self._order = self._order or self.run.take_order(), None
+        return self.ranks.share(order)
 
     def _roll_back(self, order: Order, feed: Feed) -> bool:
         """Restore, extend the ledger, and say so in one line of the spool. Returns whether that worked."""
@@ -238,7 +247,7 @@ class Guard:
         """
         self._notices.say(f"recover {why}", f"a rollback failed ({why}): back to the newest checkpoint instead")
         try:
-            self._restore(max(self.checkpoints.steps(), default=left))
+            self._restore(self.ranks.share(max(self.checkpoints.steps(), default=left)))
         except CheckpointMismatch:
             raise
         except Exception as problem:
@@ -263,8 +272,11 @@ class Guard:
         why = f": {order.reason}" if order.reason else ""
         self._notices.say("held", f"held before step {self.step}, until it is released or rolled back{why}")
         self.held = True
-        while self.held and not self.interrupted:
-            word = self.run.take_order()
+        while self.held:
+            said = self._meet(wait=True)
+            if self._stopping:
+                break
+            word = self._next_order() if said.order else None
             if word is None:
                 time.sleep(HOLD_POLL)
             elif word.kind is OrderKind.ROLLBACK:
@@ -280,19 +292,6 @@ class Guard:
             yield
         finally:
             self.run.batch_index = None
-
-    @contextmanager
-    def _watching_signals(self) -> Iterator[None]:
-        """Stop after the current step on a signal. Only the main thread may set handlers; elsewhere nothing changes."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._interrupt) for number in self.signals}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted and number == signal.SIGINT:

@@ -8,13 +8,16 @@ logger = logging.getLogger("lossguard")
 class Notices:
     """Says a thing once per key; a training loop logs thousands of steps and needs no thousand warnings."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        """`quiet`: say nothing, as on all ranks but one."""
         self._said: set[str] = set()
+        self._quiet = quiet
 
     def say(self, key: str, message: str) -> None:
         if key not in self._said:
             self._said.add(key)
-            logger.warning(message)
+            if not self._quiet:
+                logger.warning(message)
 
     def forget(self, key: str) -> bool:
         """Let `key` be said again. Returns whether it had been said."""

@@ -10,6 +10,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from lossguard.errors import ConfigurationError
+from lossguard.ranks import Ranks
 
 
 class Mode(StrEnum):
@@ -47,11 +48,18 @@ class Settings:
         token: str | None = None,
         directory: str | os.PathLike[str] | None = None,
         run_id: str | None = None,
+        ranks: Ranks | None = None,
     ) -> "Settings":
-        """Raises ConfigurationError naming the setting and its value."""
+        """`ranks`, where there are several, go before RANK and WORLD_SIZE.
+
+        Raises ConfigurationError naming the setting and its value.
+        """
         env = os.environ if environment is None else environment
         address = _url("url", url) if url else _url("LOSSGUARD_URL", env.get("LOSSGUARD_URL") or "")
         rank = _count("RANK", env.get("RANK") or "0")
+        num_ranks = max(1, _count("WORLD_SIZE", env.get("WORLD_SIZE") or "1"))
+        if ranks is not None and ranks.size > 1:
+            rank, num_ranks = ranks.rank, ranks.size
         if mode:
             chosen = _mode("mode", mode)
         elif env.get("LOSSGUARD_MODE"):
@@ -69,7 +77,7 @@ class Settings:
             directory=Path(directory or env.get("LOSSGUARD_DIR") or ".lossguard"),
             run_id=run_id or env.get("LOSSGUARD_RUN_ID") or None,
             rank=rank,
-            num_ranks=max(1, _count("WORLD_SIZE", env.get("WORLD_SIZE") or "1")),
+            num_ranks=num_ranks,
         )
 
 

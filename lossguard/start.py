@@ -12,6 +12,7 @@ from urllib.parse import quote
 from lossguard.collector import Collector
 from lossguard.errors import ConfigurationError
 from lossguard.protocol import encodable, is_name
+from lossguard.ranks import present
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
 from lossguard.settings import Mode, Settings
@@ -40,8 +41,11 @@ def init(
     """Begin a run, or resume the one named `run_id` (or LOSSGUARD_RUN_ID): what it left undelivered goes first.
 
     `config` is a mapping or a dataclass; `tags` are words to find the run by, kept in it as "tags"; `mode` is "online",
-    "offline" or "off"; what is left out comes from the environment (`Settings`). Raises ConfigurationError (a
-    ValueError) when an argument, a variable or the directory is unusable, and never talks to the network itself.
+    "offline" or "off"; what is left out comes from the environment (`Settings`). With several ranks call it on each,
+    once torch.distributed is initialised: rank 0 records, and the others get a run of the same id that records nothing.
+
+    Raises ConfigurationError (a ValueError) when an argument, a variable or the directory is unusable, and never talks
+    to the network itself.
     """
     if not is_name(project) or not project.strip():
         raise ConfigurationError(
@@ -51,8 +55,10 @@ def init(
         raise ConfigurationError(f"name={name!r:.300} must be a text of at most 256 characters")
     if total_steps is not None and not (type(total_steps) is int and 0 <= total_steps < 2**62):
         raise ConfigurationError(f"total_steps={total_steps!r:.100} must be a whole number of at least 0")
-    settings = Settings.read(mode=mode, url=url, token=token, directory=directory, run_id=run_id)
-    id = settings.run_id or time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
+    ranks = present()
+    settings = Settings.read(mode=mode, url=url, token=token, directory=directory, run_id=run_id, ranks=ranks)
+    new_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
+    id = ranks.name_run(settings.run_id, new_id)
     if not RUN_ID.fullmatch(id):
         raise ConfigurationError(f"run_id={id!r} must be 1 to 128 letters, digits, dots, dashes or underscores")
     if settings.mode is Mode.OFF:

@@ -21,7 +21,7 @@ from monitor.problems import unknown
 UNSAVED = 64
 """Rows that the stored state of the detection may be behind: whoever takes the run up next feeds them to it again."""
 KEPT = 512
-"""Runs whose desks a collector keeps, about 50 kB each."""
+"""Runs whose desks a collector keeps, about 0.1 MB each."""
 
 
 @dataclass(slots=True)

@@ -10,6 +10,17 @@ from monitor.ingest import locked
 from monitor.problems import unknown
 
 
+def incident(session: Session, run_id: str, number: int) -> Incident:
+    """Raises Problem 404."""
+    run = queries.run_named(session, run_id=run_id)
+    if run is None:
+        raise unknown("run", run_id)
+    found = queries.incident_numbered(session, run=run, number=number)
+    if found is None:
+        raise unknown("incident", number)
+    return found
+
+
 def record_verdict(
     session: Session, run_id: str, number: int, verdict: dict[str, Any], *, who: str, now: float
 ) -> Incident:
@@ -18,10 +29,8 @@ def record_verdict(
     It decides nothing, so a trainer's token will do; the audit trail keeps who said what.
     """
     run = locked(session, run_id)
-    incident = queries.incident_numbered(session, run=run, number=number)
-    if incident is None:
-        raise unknown("incident", number)
-    commands.save_verdict(session, incident=incident, verdict=verdict, now=now)
+    found = incident(session, run_id, number)
+    commands.save_verdict(session, incident=found, verdict=verdict, now=now)
     told = {"incident": number, **{name: verdict[name] for name in ("cause", "sentence", "culprits", "version")}}
     access.record(session, who=who, action="verdict", run=run.id, details=told, now=now)
-    return incident
+    return found

@@ -4,6 +4,8 @@ A report that comes while it is full is answered with 429 and Retry-After: the S
 again. One request is always let in.
 """
 
+import asyncio
+
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -11,6 +13,8 @@ from monitor import problems
 from monitor.settings import Settings
 
 ALWAYS = ("/healthz",)
+SILENCE = 60.0
+"""Seconds for which a client may send nothing in the middle of a body."""
 
 
 class Limits:
@@ -42,12 +46,13 @@ class Limits:
         held = length
         self.requests += 1
         self.bytes += length
-        seen = 0
+        seen, complete = 0, False
 
         async def counted() -> Message:
-            """What a body without an announced length really has counts too."""
-            nonlocal held, seen
-            message = await receive()
+            """What a body without an announced length really has counts too; and it must come at last."""
+            nonlocal held, seen, complete
+            message = await (receive() if complete else _in_time(receive))
+            complete = not message.get("more_body", False)
             seen += len(message.get("body", b""))
             if seen > self._settings.max_report_bytes:
                 raise HTTPException(413, problems.too_large_detail(self._settings.max_report_bytes))
@@ -60,6 +65,15 @@ class Limits:
         finally:
             self.requests -= 1
             self.bytes -= held
+
+
+async def _in_time(receive: Receive) -> Message:
+    """A network that has fallen silent in the middle of a request must not hold its place for ever."""
+    try:
+        async with asyncio.timeout(SILENCE):
+            return await receive()
+    except TimeoutError:
+        raise HTTPException(408, f"nothing of the body came for {SILENCE:.0f} s; send it again") from None
 
 
 def _announced(scope: Scope) -> int:

@@ -1,7 +1,8 @@
-"""The command line: `python -m trainer run`, `drill` and `lab`.
+"""The command line: `python -m trainer run`, `drill`, `lab` and `replay`.
 
 Exit codes of `drill`: 0 every planted fault that hurt was got past; 1 one was not; else as below.
-Exit codes of `run`: 0 the run reached its end; 1 a restore was not exact, so the run was stopped; 2 something the user
+Exit codes of `replay`: 0 a cause was found, 1 none was, or it could not be written to the incident; else as below.
+Exit codes of `run`: 0 the run reached its end; 1 a restore was not exact, or another process left; 2 something the user
 wrote cannot be used; 130 stopped by SIGINT; 143 by SIGTERM.
 """
 
@@ -22,6 +23,8 @@ import typer
 from typer import Argument, Option
 
 import lossguard
+from lossguard.protocol import Cause
+from trainer.case import find_case, folder_of, write_verdict
 from trainer.config import load_recipe
 from trainer.drill import drill as run_drill
 from trainer.drill import succeeded, summary
@@ -29,7 +32,11 @@ from trainer.drill_table import show_drill
 from trainer.errors import Stopped, UserMistake
 from trainer.faults import parse_fault
 from trainer.lab import SWITCHES, show_lab, try_switch
+from trainer.ranks import launched
 from trainer.reach import check_collector
+from trainer.record import read_record
+from trainer.replay import replay as run_replay
+from trainer.replay_table import show_replay
 from trainer.train import Job, train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -71,9 +78,10 @@ def run(
             skips=[_parse_skip(text) for text in skip or []],
         )
         _look_for_collector(mode, url)
-        outcome = train(chosen, job)
-    except lossguard.CheckpointMismatch as mismatch:
-        print(f"{mismatch}.", file=sys.stderr)
+        with launched(chosen.device):
+            outcome = train(chosen, job)
+    except (lossguard.CheckpointMismatch, lossguard.RanksError) as problem:
+        print(f"{problem}.", file=sys.stderr)
         raise typer.Exit(1) from None
     except (UserMistake, lossguard.LossguardError) as mistake:
         print(mistake, file=sys.stderr)
@@ -153,6 +161,56 @@ def lab(
             print(json.dumps(result.to_dict(), allow_nan=False))
     else:
         show_lab(results)
+
+
+@app.command()
+def replay(
+    incident: Annotated[str, Argument(metavar="RUN/NUMBER", help="The incident, as the dashboard and alerts name it.")],
+    at: Annotated[
+        str | None,
+        Option(metavar="ONSET:DETECTED", help="For RUN alone: the steps of a trouble that no collector knows."),
+    ] = None,
+    out: Annotated[
+        Path, Option(envvar="LOSSGUARD_DIR", help="Folder that holds the run's spools and checkpoints.")
+    ] = Path(".lossguard"),
+    write: Annotated[bool, Option(help="Write the verdict to the incident.")] = True,
+    json_: Annotated[bool, Option("--json", help="Print the verdict as one JSON object, with all curves.")] = False,
+    url: Annotated[str | None, Option(envvar="LOSSGUARD_URL", help="The collector's address.")] = None,
+) -> None:
+    """Say what caused an incident: hardware, the data, the state, or only both together.
+
+    Trains {the same, an earlier} checkpoint again on {the same, other} batches, in a folder of its own, and looks
+    which of the four does it again. Where batches have a part in it, says which, and shows their text.
+
+    Takes some 4 times the steps from the checkpoint to the incident; finding the batches some 4 times more.
+
+    For runs of one process. The token (LOSSGUARD_TOKEN) needs the scopes read and report.
+    """
+    try:
+        if int(os.environ.get("WORLD_SIZE") or "1") > 1:
+            raise UserMistake("A replay runs in one process: start it without torchrun.")
+        case, collector = find_case(incident, at=at, url=url, directory=out)
+        record = read_record(folder_of(out, case.run_id), key=case.segment, step=case.detected)
+        finding = run_replay(case, record, tell=partial(print, file=sys.stderr))
+    except (UserMistake, lossguard.LossguardError) as mistake:
+        print(mistake, file=sys.stderr)
+        raise typer.Exit(2) from None
+    except Stopped as stopped:
+        raise typer.Exit(128 + stopped.by) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
+    told = finding.to_dict()
+    if json_:
+        print(json.dumps({"incident": str(case)} | told, allow_nan=False))
+    else:
+        show_replay(case, finding)
+    if write and collector is not None:
+        try:
+            write_verdict(collector, case, told)
+        except UserMistake as mistake:
+            print(f"The verdict was not written. {mistake}", file=sys.stderr)
+            raise typer.Exit(1) from None
+    raise typer.Exit(1 if finding.cause is Cause.UNDETERMINED else 0)
 
 
 @contextmanager

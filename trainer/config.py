@@ -156,6 +156,8 @@ class Recipe:
     """Seed of the weights, of the data order and of planted faults."""
     device: str = "auto"
     """`auto` (a GPU when there is one), `cpu`, `cuda`, `cuda:1`, ..; on a GPU the forward pass is in bfloat16."""
+    parallel: str = "ddp"
+    """How several processes (torchrun) share the model: `ddp`, a copy each, or `fsdp`, a shard each."""
     log_every: int = 20
     """Steps between plain progress lines, where standard output is no terminal."""
     evaluate_every: int = 100
@@ -181,6 +183,7 @@ class Recipe:
         _at_least("", self, 1, "steps", "log_every", "evaluate_batches")
         _at_least("", self, 0, "evaluate_every", "probe_every")
         _require("seed", self.seed, 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
+        _require("parallel", self.parallel, self.parallel in ("ddp", "fsdp"), "ddp or fsdp")
         known = self.device in ("auto", "cpu") or self.device.partition(":")[0] == "cuda"
         _require("device", self.device, known, "auto, cpu, cuda or cuda:N")
 
@@ -201,6 +204,12 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         _lay_on(values, override)
     return _build(Recipe, values, "")
+
+
+def recorded_recipe(config: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run from the configuration that it recorded, which holds more than that. Raises UserMistake."""
+    known = {each.name for each in fields(Recipe)}
+    return _build(Recipe, {name: value for name, value in config.items() if name in known}, "")
 
 
 def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -11,7 +11,7 @@ FAULTS is the table of all kinds. A new kind is a function and a row.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from trainer.data import Batch, Batches
 from trainer.errors import UserMistake
+from trainer.ranks import own_part, position
 
 PATTERN = re.compile(r"(?P<kind>\w+)@(?P<step>\d+)(?:x(?P<count>[1-9]\d*))?")
 EXPONENT_TOP_BIT = 30  # of float32: turns a weight of size 0.02 into one of size 1e36
@@ -110,14 +111,52 @@ def lose_second_moments(
 def spoil_gradients(
     model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
 ) -> None:
-    """`count` numbers of the gradient are NaN."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    for number in generator.integers(len(gradients), size=count):
-        gradients[number].view(-1)[int(generator.integers(gradients[number].numel()))] = torch.nan
+    """`count` numbers of the next gradient are NaN as soon as they are there, before DDP averages them over ranks."""
+    parameters = [parameter for parameter in model.parameters() if own_part(parameter).numel()]
+    for number in generator.integers(len(parameters), size=count):
+        _spoil_next(parameters[number], int(generator.integers(own_part(parameters[number]).numel())))
 
 
-def _flip_some(tensors: Sequence[Tensor], count: int, bit: int, generator: np.random.Generator) -> None:
+def grow_weights(
+    model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
+) -> None:
+    """The optimizer's own settings are damaged: the decay of the matrices is -`count`, so that they grow by `count`
+    times the learning rate a step. Every checkpoint carries it, and it shows only after a while.
+    """
+    for group in optimizer.param_groups:
+        if group["weight_decay"] > 0:
+            group["weight_decay"] = -float(count)
+
+
+@torch.no_grad()
+def swell_row(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator) -> None:
+    """The embedding of the last token id is `count` times what it was. Where the text does not hold that token the
+    model has learnt to give it a logit well below zero, which is now further below: nothing shows until it comes.
+    """
+    model.get_parameter("embedding.weight")[-1] *= count
+
+
+def plant_rare_token(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
+    """The last token id at one place of every other row: rare, and harmless to a sound model."""
+    inputs_BT, targets_BT = batch.inputs_BT.clone(), batch.targets_BT.clone()
+    places = generator.integers(1, inputs_BT.shape[1], size=len(inputs_BT))
+    for row in range(0, len(inputs_BT), 2):
+        inputs_BT[row, places[row]] = targets_BT[row, places[row] - 1] = vocab_size - 1
+    return Batch(batch.index, inputs_BT, targets_BT)
+
+
+def _spoil_next(parameter: nn.Parameter, item: int) -> None:
+    def spoil(parameter: Tensor) -> None:
+        hook.remove()
+        assert parameter.grad is not None
+        own_part(parameter.grad).view(-1)[item] = torch.nan
+
+    hook = parameter.register_post_accumulate_grad_hook(spoil)  # type: ignore[no-untyped-call]
+
+
+def _flip_some(tensors: Iterable[Tensor], count: int, bit: int, generator: np.random.Generator) -> None:
     """`count` numbers, each as likely as any other."""
+    tensors = [part for part in map(own_part, tensors) if part.numel()]
     sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.float64)
     for number in generator.choice(len(tensors), size=count, p=sizes / sizes.sum()) if len(tensors) else ():
         flip_bit(tensors[number], int(generator.integers(tensors[number].numel())), bit)
@@ -137,8 +176,6 @@ class Kind:
     on_data: DataFault | None = None
     on_state: StateFault | None = None
     """Strikes before the step."""
-    on_gradients: StateFault | None = None
-    """Strikes between the backward pass and clipping."""
     lr_factor: float = 1.0
     """Factor on the learning rate for `count` steps."""
 
@@ -152,10 +189,13 @@ FAULTS: dict[str, Kind] = {
     "moment_mantissa_flip": Kind(count=64, on_state=flip_moments(MANTISSA_TOP_BIT)),
     "lost_optimizer": Kind(count=1, on_state=lose_optimizer),
     "lost_second_moments": Kind(count=1, on_state=lose_second_moments),
-    "nan_gradient": Kind(count=1, on_gradients=spoil_gradients),
+    "nan_gradient": Kind(count=1, on_state=spoil_gradients),
     "lr_kick": Kind(count=10, lr_factor=30.0),
     "repeated_ngram": Kind(count=30, on_data=repeat_ngram),
     "label_shuffle": Kind(count=30, on_data=shuffle_labels),
+    "growing_weights": Kind(count=30, on_state=grow_weights),
+    "swollen_row": Kind(count=64, on_state=swell_row),
+    "rare_token": Kind(count=5, on_data=plant_rare_token),
 }
 
 
@@ -200,10 +240,15 @@ class FaultyBatches:
 
 
 class StateFaults:
-    """The faults that strike weights, moments, gradients or the learning rate, each once in the life of the process."""
+    """The faults that strike weights, moments, gradients or the learning rate, each once in the life of the process.
+
+    Of several processes the last one alone is struck, as by hardware, but the learning rate is that of all.
+    """
 
     def __init__(self, faults: Iterable[Fault], seed: int) -> None:
         self.seed = seed
+        rank, num_ranks = position()
+        self._here = rank == num_ranks - 1
         self._waiting = [fault for fault in faults if FAULTS[fault.kind].on_data is None]
         self._present: list[Fault] = []
         self._step = -1
@@ -216,20 +261,12 @@ class StateFaults:
             self._waiting.remove(fault)
             self._present.append(fault)
         self._step = step
-        self._strike(model, optimizer, before=True)
-
-    def strike_gradients(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Between the backward pass and clipping."""
-        self._strike(model, optimizer, before=False)
+        for fault in self._present if self._here else ():
+            strike = FAULTS[fault.kind].on_state
+            if strike is not None:
+                strike(model, optimizer, fault.count, np.random.default_rng([self.seed, fault.step]))
 
     @property
     def lr_factor(self) -> float:
         """On the learning rate of the present step."""
         return math.prod(FAULTS[fault.kind].lr_factor for fault in self._present)
-
-    def _strike(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, before: bool) -> None:
-        for fault in self._present:
-            kind = FAULTS[fault.kind]
-            strike = kind.on_state if before else kind.on_gradients
-            if strike is not None:
-                strike(model, optimizer, fault.count, np.random.default_rng([self.seed, fault.step]))

@@ -5,6 +5,7 @@ A shard is a one-dimensional array of uint8 or uint16, memory-mapped where it is
 
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def check_ids(tokens: NDArray[Any], vocab_size: int) -> None:
         )
 
 
+@cache
 def _standard_library() -> Shard:
     """The source of the running Python's standard library without its tests, about 12 MB."""
     root = Path(sysconfig.get_paths()["stdlib"])

@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import nn
 
 import lossguard
-from lossguard.torch import Checkpoints, Stateful, causal_lm_loss
+from lossguard.batches import Indexable
+from lossguard.torch import Checkpoints, causal_lm_loss, over_ranks
 from trainer.config import Recipe
 from trainer.data import Batches, bytes_per_token, open_batches
 from trainer.display import Display
@@ -28,6 +30,7 @@ from trainer.objective import objective, own_inputs
 from trainer.origin import Origin
 from trainer.peak import peak_of
 from trainer.probes import Probes
+from trainer.ranks import local_rank, part_of, position, spread
 from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
 from trainer.throughput import Throughput
 
@@ -50,6 +53,8 @@ class Job:
     """Batch ranges left out from the start, as after a rollback."""
     faults_at_steps: bool = False
     """See FaultyBatches: whether a fault in the data is placed by the step, also after batches were skipped."""
+    instead: Callable[[FaultyBatches], Indexable] | None = None
+    """Makes what is trained on of the run's batches: for a replay, which takes other ones at the same steps."""
     run: lossguard.Run | None = None
     """The run to report to, in place of one that `lossguard.init` begins."""
     accepts: Callable[[float, float], bool] | None = None
@@ -84,8 +89,13 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     probes = Probes(recipe, bytewise=train_batches.windows.bytewise)
     state_faults = StateFaults(job.faults, recipe.seed)
     model = GPT(recipe.model).to(device)
+    network = spread(model, recipe.parallel)
     optimizer = build_optimizer(model, recipe.optimizer)
-    throughput = Throughput(recipe, num_parameters=model.num_parameters(), peak=peak_of(device))
+    rank, num_ranks = position()
+    if rank > 0:
+        torch.manual_seed(recipe.seed + rank)  # all have the same weights, and each its own dropout
+    peak = peak_of(device)
+    throughput = Throughput(recipe, num_parameters=model.num_parameters(), peak=peak, num_devices=num_ranks)
     token_bytes = bytes_per_token(recipe, train_batches.windows)
 
     run = job.run or lossguard.init(
@@ -105,11 +115,13 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     for skip in job.skips:
         guard.ledger.add(skip)
 
-    console = Console(highlight=False, soft_wrap=True, quiet=job.quiet)
-    with run, Display(recipe, run, guard, throughput=throughput, console=console) as display:
+    console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or rank > 0)
+    showing = Display(recipe, run, guard, throughput=throughput, console=console)
+    with run, guard.ranks.telling_who_left(), showing as display:
         finished_last = time.perf_counter()
-        for step, batch in guard.steps(batches, until=recipe.steps):
-            batch = batch.to(device)
+        feed = batches if job.instead is None else job.instead(batches)
+        for step, batch in guard.steps(feed, until=recipe.steps):
+            batch = part_of(batch).to(device)
             batches.reach(step + 1, guard.ledger.next_free(batch.index + 1))
             state_faults.begin(step, model, optimizer)
             lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
@@ -117,11 +129,11 @@ def train(recipe: Recipe, job: Job) -> Outcome:
 
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 inputs_BT = own_inputs(model, batch.inputs_BT, recipe.objective.own_inputs)
-                logits_BTV = model(inputs_BT)
+                logits_BTV = network(inputs_BT)
             terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=recipe.optimizer.z_weight)
             terms.loss.backward()  # type: ignore[no-untyped-call]
-            state_faults.strike_gradients(model, optimizer)
             grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm or math.inf)
+            terms, grad_norm = over_ranks(terms, grad_norm)
             if job.accepts is None or job.accepts(terms.cross_entropy.item(), grad_norm.item()):
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -166,7 +178,7 @@ def evaluate(model: nn.Module, batches: Batches, num_batches: int, device: torch
     return total.item() / num_batches
 
 
-def open_checkpoints(folder: Path, recipe: Recipe, **objects: Stateful) -> Checkpoints:
+def open_checkpoints(folder: Path, recipe: Recipe, **objects: Any) -> Checkpoints:
     """Raises UserMistake for a folder that cannot hold them."""
     try:
         return Checkpoints(folder / "checkpoints", keep=recipe.checkpoint.keep, blocking=False, **objects)
@@ -178,7 +190,7 @@ def choose_device(name: str) -> torch.device:
     """Raises UserMistake for a GPU that is not there."""
     num_gpus = torch.cuda.device_count()
     if name == "auto":
-        return torch.device("cuda" if num_gpus else "cpu")
+        return torch.device("cuda", local_rank()) if num_gpus else torch.device("cpu")
     if name == "cpu":
         return torch.device("cpu")
     wanted = name.partition(":")[2] or "0"
@@ -191,5 +203,6 @@ def describe(recipe: Recipe, job: Job) -> dict[str, object]:
     """The configuration that is recorded with the run. It alone names the planted faults."""
     return recipe.to_dict() | {
         "faults": [str(fault) for fault in job.faults],
+        "faults_at_steps": job.faults_at_steps,
         "skips": [[skip.skip_from, skip.skip_to] for skip in job.skips],
     }

@@ -105,7 +105,12 @@ def curves(known: RunFacts, incident: Incident, seen: Closeup, window: tuple[int
         return
     key = f"incident-{known.run.id}-{incident.number}"
     drawing = incident_drawing.draw(known, incident, seen, window)
-    figure.show(drawing, key=key, on_window=lambda: selection.choose_steps(figure.window(key)))
+    figure.show(
+        drawing,
+        key=key,
+        label=f"Signals around incident {incident.number}",
+        on_window=lambda: selection.choose_steps(figure.window(key)),
+    )
     if not seen.whole:
         part = f"Steps {seen.first:,} to {seen.last:,} are shown, each of them; drag in the Run page for the rest."
         st.caption(f"{part} At most {closeup.MOST:,} are read at full resolution.")

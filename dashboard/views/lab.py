@@ -149,7 +149,7 @@ def results(sample: Specimen, chosen: Trial) -> None:
         st.metric("Steps given up", words.steps(told.steps_given_up), width=WIDTH)
         st.metric("Batches skipped", words.steps(told.batches_skipped), width=WIDTH)
     st.caption(about(sample, took, rehearsal.outliers))
-    figure.show(trial_figure(sample, found), key="lab-figure")
+    figure.show(trial_figure(sample, found), key="lab-figure", label="Loss, and what was found")
     if found:
         st.dataframe(trial.table(found), hide_index=True, key="lab-table")
     else:

@@ -42,9 +42,9 @@ def page(known: RunFacts) -> None:
         st.error(f"At step {taken.step:,} the model's output is no distribution: it is NaN or infinite.")
     else:
         numbers(taken.step, taken.probe, now, plain, temperature)
-        figure.show(token_charts.bars(taken.probe, now, plain), key="next-token-bars")
+        figure.show(token_charts.bars(taken.probe, now, plain), key="next-token-bars", label="Next tokens")
     st.subheader("Over training", anchor=False)
-    figure.show(token_charts.history(probes, taken.step), key="next-token-history")
+    figure.show(token_charts.history(probes, taken.step), key="next-token-history", label="Prediction over training")
 
 
 def prompt(prompts: list[str]) -> str:

@@ -22,7 +22,7 @@ def show(known: RunFacts, incident: Incident) -> None:
     st.subheader("Replay", anchor=False)
     verdict = incident.verdict
     if not verdict:
-        command = f"python -m trainer replay {known.run.id} --incident {incident.number}"
+        command = f"python -m trainer replay {known.run.id}/{incident.number}"
         st.caption(f"No replay has looked for the cause yet: `{command.replace('`', '')}`.")
         return
     st.markdown(f"**{words.escaped(str(verdict.get('sentence', '')))}**")

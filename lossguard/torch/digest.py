@@ -1,6 +1,7 @@
 """What a state says, value by value, cheaply enough to be compared after every restore.
 
-A tensor is told by its dtype, shape and the CRC-32 of its bytes (some GB/s), anything else by its repr.
+A tensor is told by its dtype, shape and the CRC-32 of its bytes (some GB/s; of a sharded one those of this rank),
+anything else by its repr.
 """
 
 import ctypes
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from lossguard.torch.sharding import local_part
 
 Digest = dict[str, str]
 """Path of a value, as "state.0.exp_avg" or "param_groups.0.lr" -> what it is."""
@@ -41,7 +44,8 @@ def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 
 def _tensor(value: Tensor) -> str:
-    dense = value.detach().to_dense() if value.layout is not torch.strided else value.detach()
+    local = local_part(value)
+    dense = local.to_dense() if local.layout is not torch.strided else local
     dense = dense.resolve_conj().resolve_neg().cpu().contiguous()
     size = dense.numel() * dense.element_size()
     content = (ctypes.c_char * size).from_address(dense.data_ptr()) if size else b""  # the tensor's own memory

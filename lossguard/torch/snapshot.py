@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossguard.torch.sharding import is_sharded
+
 Path = tuple[str, ...]
 
 
@@ -17,13 +19,21 @@ class Snapshots:
         self._buffers: dict[Path, Tensor] = {}
 
     def take(self, state: Any) -> Any:
-        """A copy of `state` with all tensors in host memory, valid until the next one is taken."""
+        """A copy of `state` with all tensors in host memory, valid until the next one is taken.
+
+        Of a sharded tensor it holds the Piece that is on this rank.
+        """
         copied = self._copy(state, ())
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()  # the copies from the device were only queued
         return copied
 
     def _copy(self, value: Any, path: Path) -> Any:
+        if is_sharded(value):
+            from lossguard.torch.pieces import Piece  # loads torch.distributed.checkpoint
+
+            piece = Piece.of(value)
+            return piece.like(self._copy_tensor(piece.local, path))
         if isinstance(value, Tensor):
             return self._copy_tensor(value.detach(), path)
         if isinstance(value, Mapping):

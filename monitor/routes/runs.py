@@ -98,6 +98,12 @@ def incidents(run_id: RunId, _who: Reader, session: Reading) -> list[dict[str, A
     return [views.record(row) for row in queries.incidents(session, run=run)]
 
 
+@router.get("/{run_id}/incidents/{number}")
+def incident(run_id: RunId, number: RecordId, _who: Reader, session: Reading) -> dict[str, Any]:
+    """One incident of the run."""
+    return views.record(forensics.incident(session, run_id, number))
+
+
 @router.put("/{run_id}/incidents/{number}/verdict")
 def verdict(
     run_id: RunId, number: RecordId, spec: VerdictIn, who: Reporter, session: Writing, now: Now

@@ -79,5 +79,5 @@ def add_story(session: Session, run: Run, told: Mapping[str, Any]) -> None:
         segment.order_id = order.id
     event: dict[str, Any] = {"segment": 0, "step": None, "time": NOW, "kind": "learning_rate"}
     commands.add_event(session, run=run, key="e1", details=told, **event)
-    commands.save_watch(session, run=run, state={"bank": dict(told)})
+    commands.save_watch(session, run=run, state={"bank": dict(told)}, segment=0, seen_step=3)
     commands.finish_run(session, run=run, state=RunState.FAILED, at=NOW + 9, now=NOW + 9)

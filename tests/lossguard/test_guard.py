@@ -252,7 +252,7 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     assert len(seen) == 3
 
 
-def test_several_ranks_do_not_claim_to_roll_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_several_ranks_that_cannot_agree_do_not_claim_to_roll_back(caplog: pytest.LogCaptureFixture) -> None:
     class Asked(ScriptedRun):
         claims = False
 
@@ -264,10 +264,10 @@ def test_several_ranks_do_not_claim_to_roll_back(caplog: pytest.LogCaptureFixtur
     for run in (alone, together):
         Guard(run, checkpoints=Memory([]))
     assert (alone.claims, together.claims) == (True, False)
-    assert "2 ranks: this run saves and reports, but does not roll back" in caplog.text
+    assert "2 ranks that cannot agree: rank 0 saves and reports, and nobody rolls back" in caplog.text
 
 
-def test_other_ranks_do_not_save() -> None:
+def test_other_ranks_that_cannot_agree_do_not_save() -> None:
     run, checkpoints = ScriptedRun(), Memory([])
     run.rank = 1
     train(run, checkpoints, 5)

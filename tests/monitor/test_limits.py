@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from lossguard.protocol import API
+from monitor import limits
 from monitor.app import create_app
 from monitor.limits import Limits
 from monitor.settings import Settings
@@ -109,3 +110,27 @@ def test_a_report_with_too_many_metrics_is_refused_whole(sqlite_engine: sa.Engin
     assert (answer.status_code, answer.json()["where"]) == (422, ["metrics"])
     assert "LOSSGUARD_MAX_METRICS" in answer.json()["detail"]
     assert trainer.get()["newest_step"]["step"] == 0
+
+
+def test_a_client_that_falls_silent_in_its_body_is_told_and_makes_room(
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "SILENCE", 0.05)
+    told: list[Message] = []
+
+    async def silent() -> Message:
+        await asyncio.sleep(10)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    async def play() -> None:
+        app = create_app(Settings(), engine=sqlite_engine)
+        scope = {"type": "http", "method": "POST", "path": f"{API}/runs", "query_string": b""}
+        scope |= {"headers": [(b"content-length", b"10"), (b"content-type", b"application/json")]}
+        await asyncio.wait_for(app(scope, silent, send), 5)
+
+    asyncio.run(play())
+    assert told[0]["status"] == 408
+    assert b"send it again" in told[1]["body"]

@@ -24,7 +24,8 @@ from trainer.train import Job
 def test_every_kind_of_fault_that_hurts_is_planted_in_turn_with_room_for_an_intervention() -> None:
     faults = plan(20)
     harmless = {"lost_optimizer", "mantissa_flip", "moment_mantissa_flip"}
-    assert {fault.kind for fault in faults} == set(KINDS) == set(FAULTS) - harmless
+    for_replays = {"growing_weights", "swollen_row", "rare_token"}
+    assert {fault.kind for fault in faults} == set(KINDS) == set(FAULTS) - harmless - for_replays
     assert [fault.step for fault in faults[:3]] == [FIRST, FIRST + GAP, FIRST + 2 * GAP]
 
 

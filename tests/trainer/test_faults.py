@@ -36,7 +36,9 @@ def test_a_fault_in_the_data_is_keyed_by_batch_index_so_a_replay_meets_it_again(
         struck = not faulty[index].targets_BT.equal(clean[index].targets_BT)
         assert struck == (5 <= index < 8)
         assert faulty[index].targets_BT.equal(faulty[index].targets_BT)
-        assert faulty[index].inputs_BT.equal(clean[index].inputs_BT) or (struck and kind == "repeated_ngram")
+        assert faulty[index].inputs_BT.equal(clean[index].inputs_BT) or (
+            struck and kind in ("repeated_ngram", "rare_token")
+        )
         assert faulty[index].targets_BT.dtype == torch.int64
 
 
@@ -68,6 +70,13 @@ def test_a_fault_placed_by_the_step_strikes_what_the_run_uses_there_and_again_on
         faulty.reach(step, index)
     struck = [i for i in (5, 104, 105, 106, 107, 301) if not faulty[i].targets_BT.equal(clean[i].targets_BT)]
     assert struck == [105, 106]
+
+
+def test_a_rare_token_comes_once_in_every_other_row_as_target_and_then_as_input() -> None:
+    batch = FaultyBatches(_batches(), [Fault("rare_token", 5, 1)])[5]
+    as_targets, as_inputs = (tokens_BT == 65535 for tokens_BT in (batch.targets_BT, batch.inputs_BT))
+    assert as_targets.sum(dim=1).tolist() == [1, 0, 1, 0]
+    assert as_targets[:, :-1].equal(as_inputs[:, 1:])
 
 
 def _trained() -> tuple[GPT, torch.optim.AdamW]:
@@ -127,7 +136,7 @@ def test_a_spoilt_gradient_has_as_many_nans_as_asked_and_only_in_its_step() -> N
     found = []
     for step in range(3):
         faults.begin(step, model, optimizer)
-        faults.strike_gradients(model, optimizer)
+        model(torch.zeros(1, 4, dtype=torch.int64)).sum().backward()
         found.append(sum(int(each.grad.isnan().sum()) for each in model.parameters() if each.grad is not None))
         optimizer.zero_grad(set_to_none=False)
     assert found == [0, 1, 0]
@@ -154,3 +163,19 @@ def test_flipping_the_top_exponent_bit_makes_a_small_weight_enormous_and_flippin
     assert math.isfinite(weights[1, 1].item())
     flip_bit(weights, 4, 30)
     assert np.array_equal(weights.detach().numpy(), np.full((2, 3), 0.02, dtype=np.float32))
+
+
+def test_growing_weights_are_a_setting_of_the_optimizer_that_its_state_carries() -> None:
+    model, optimizer = _trained()
+    StateFaults([Fault("growing_weights", 0, 30)], seed=0).begin(0, model, optimizer)
+    other = build_optimizer(GPT(ModelConfig(layers=1, width=16, context=4)), OptimizerConfig())
+    other.load_state_dict(optimizer.state_dict())
+    assert [group["weight_decay"] for group in other.param_groups] == [-30.0, 0.0]
+
+
+def test_a_swollen_row_is_the_last_tokens_alone() -> None:
+    model, optimizer = _trained()
+    before = model.embedding.weight.detach().clone()
+    StateFaults([Fault("swollen_row", 0, 64)], seed=0).begin(0, model, optimizer)
+    assert model.embedding.weight[-1].equal(64 * before[-1])
+    assert model.embedding.weight[:-1].equal(before[:-1])

@@ -1,0 +1,112 @@
+"""What it costs to get a run out of the store: frames, exports, imports, and the memory that they take.
+
+    python -m benchmarks.frames [--steps 1000000]
+
+A run with a rollback in it, three metrics, in a SQLite file in a temporary folder. The frame of one metric is taken in
+turn with pandas.read_sql of the same two columns from the same file, in this process; minima of 7. Exports and imports
+are processes of their own, whose peak of memory is compared with the same of a run of a tenth of the length.
+"""
+
+import argparse
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import sqlalchemy as sa
+
+from benchmarks.rows import Row, print_rows
+from benchmarks.store import fill
+from db import frames, migrate, queries
+from db.engine import create_engine, reading
+
+CALLS = 7
+LIMIT_SECONDS = 0.6
+
+
+def measure(length: int = 1_000_000) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store.db"
+        engine = create_engine(f"sqlite:///{store}")
+        migrate.upgrade(engine)
+        for steps in (length // 10, length):
+            fill(engine, steps, np.array([steps // 3]))
+        yield from _frame(engine, store, length)
+        engine.dispose()
+        for suffix in ("parquet", "csv"):
+            yield from _files(Path(folder), store, suffix, length)
+
+
+def _frame(engine: sa.Engine, store: Path, length: int) -> Iterator[Row]:
+    def frame() -> int:
+        with reading(engine) as session:
+            run = queries.run_named(session, run_id=f"run-{length}")
+            assert run is not None
+            return len(frames.steps(session, run=run, metrics=["loss"]))
+
+    def plain() -> int:
+        where = "run_pk = 2 AND (segment = 0 AND step < ? OR segment = 1) ORDER BY segment, step"
+        fork = length // 2 - length // 7
+        return len(pd.read_sql(f"SELECT step, loss FROM steps WHERE {where}", connection, params=(fork,)))
+
+    connection = sqlite3.connect(store)
+    (ours, theirs), (busy, _) = (
+        _in_turn(clock, frame, plain, length) for clock in (time.perf_counter, time.process_time)
+    )
+    connection.close()
+    beside = f"{busy:.2f} s of CPU; pandas.read_sql of step and loss {theirs:.2f} s: {ours / theirs:.2f} times that"
+    yield Row(f"live line of {length:,} steps, one metric, as a frame", ours, "s", LIMIT_SECONDS, beside)
+
+
+def _in_turn(
+    clock: Callable[[], float], first: Callable[[], int], second: Callable[[], int], length: int
+) -> tuple[float, float]:
+    """The shortest times of both; what the rest of the machine does meets both alike."""
+    best = [float("inf"), float("inf")]
+    for _ in range(CALLS):
+        for at, call in enumerate((first, second)):
+            began = clock()
+            assert call() == length
+            best[at] = min(best[at], clock() - began)
+    return best[0], best[1]
+
+
+def _files(folder: Path, store: Path, suffix: str, length: int) -> Iterator[Row]:
+    told: dict[str, list[tuple[float, float]]] = {"export": [], "import": []}
+    for steps in (length // 10, length):
+        file = folder / f"run-{steps}.{suffix}"
+        told["export"].append(_command(store, "export", f"run-{steps}", "-o", str(file)))
+        told["import"].append(_command(store, "import", str(file), "--as", f"copy-{steps}-{suffix}"))
+    size = (folder / f"run-{length}.{suffix}").stat().st_size / 2**20
+    for verb, ((_, small), (seconds, peak)) in told.items():
+        beside = f"peak memory {peak:.0f} MiB; {small:.0f} MiB at a tenth of the steps; {size:.0f} MiB of file"
+        yield Row(f"{verb} of {length:,} live steps, {suffix}", seconds, "s", None, beside)
+
+
+PEAK = """
+import runpy, sys
+try:
+    runpy.run_module("db", run_name="__main__")
+finally:
+    print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr)
+"""
+"""`python -m db`, which then tells its peak of memory in KiB; what a parent is told includes its own."""
+
+
+def _command(store: Path, *given: str) -> tuple[float, float]:
+    """(seconds, peak MiB) of `python -m db`, start-up included."""
+    began = time.perf_counter()
+    command = [sys.executable, "-c", PEAK, *given, "--url", f"sqlite:///{store}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return time.perf_counter() - began, int(done.stderr) / 1024
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.frames")
+    parser.add_argument("--steps", type=int, default=1_000_000, help="length of the live line")
+    print_rows(measure(parser.parse_args().steps))

@@ -1,0 +1,133 @@
+"""How many steps of 8 metrics a second others take in: mlflow's server by log-batch, and trackio by its own client.
+
+Both are installed into a folder of their own (LOSSGUARD_BENCH_PEERS names one to keep), never beside our packages.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import urllib3
+
+from benchmarks.rows import Row
+
+STEPS = 5_000
+BATCH = 125
+"""Steps in a request: mlflow takes 1,000 metrics at once, 8 a step."""
+NAMES = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "step_seconds")
+
+
+def measure() -> Iterator[Row]:
+    with _python() as python, tempfile.TemporaryDirectory() as folder:
+        for name, seconds in (("mlflow server, log-batch into SQLite", _mlflow), ("trackio, its own client", _trackio)):
+            took = seconds(python, Path(folder))
+            told = "did not run" if took is None else f"{STEPS / took:,.0f} steps/s"
+            yield Row(
+                f"{name}, 8 metrics", float("nan") if took is None else 1e6 * took / STEPS, "us a step", None, told
+            )
+
+
+@contextmanager
+def _python() -> Iterator[Path]:
+    """A Python that has both."""
+    kept = os.environ.get("LOSSGUARD_BENCH_PEERS")
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(kept or folder)
+        python = home / "bin/python"
+        if not python.exists():
+            venv.create(home, with_pip=True)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", "mlflow", "trackio"], check=True)
+        yield python
+
+
+def _mlflow(python: Path, folder: Path) -> float | None:
+    """Seconds for all steps over HTTP, one connection, requests as large as it takes them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/files"]
+    with (folder / "mlflow.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+    try:
+        with urllib3.PoolManager(retries=False) as http:
+            return _log_batches(http, f"http://127.0.0.1:{port}/api/2.0/mlflow")
+    except (TimeoutError, RuntimeError) as error:
+        print(f"mlflow: {error}; see its log: {(folder / 'mlflow.log').read_text()[-500:]}", file=sys.stderr)
+        return None
+    finally:
+        os.killpg(server.pid, 15)  # the server and its workers: a session of their own
+        server.wait(30)
+
+
+def _log_batches(http: urllib3.PoolManager, api: str) -> float:
+    deadline = time.monotonic() + 180
+    while not _up(http, api):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the server did not come up in 180 s")
+        time.sleep(0.5)
+    run = _post(http, f"{api}/runs/create", {"experiment_id": "0", "start_time": 0})["run"]["info"]["run_id"]
+    bodies = [json.dumps({"run_id": run, "metrics": _metrics(first)}).encode() for first in range(0, STEPS, BATCH)]
+    began = time.perf_counter()
+    for body in bodies:
+        _post(http, f"{api}/runs/log-batch", body)
+    return time.perf_counter() - began
+
+
+def _up(http: urllib3.PoolManager, api: str) -> bool:
+    try:
+        return http.request("GET", api.removesuffix("/api/2.0/mlflow") + "/health", timeout=5.0).status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
+
+
+def _metrics(first: int) -> list[dict[str, object]]:
+    return [
+        {"key": name, "value": 1.0 + step / 7, "timestamp": step, "step": step}
+        for step in range(first, first + BATCH)
+        for name in NAMES
+    ]
+
+
+def _post(http: urllib3.PoolManager, url: str, body: object) -> dict[str, dict[str, dict[str, str]]]:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = http.request("POST", url, body=content, headers={"content-type": "application/json"}, timeout=120.0)
+    if answer.status != 200:
+        raise RuntimeError(f"{url} answered {answer.status}: {answer.data[:300]!r}")
+    told: dict[str, dict[str, dict[str, str]]] = answer.json()
+    return told
+
+
+TRACKIO = textwrap.dedent(
+    """
+    import sys, time, trackio
+    names, steps = sys.argv[1].split(","), int(sys.argv[2])
+    run = trackio.init(project="bench", name="r")
+    began = time.perf_counter()
+    for step in range(steps):
+        trackio.log({name: 1.0 + step / 7 for name in names}, step=step)
+    trackio.finish()
+    print("measured", time.perf_counter() - began, flush=True)
+    """
+)
+
+
+def _trackio(python: Path, folder: Path) -> float | None:
+    """Seconds until `finish` has returned: it waits for everything to be stored."""
+    environment = os.environ | {"HOME": str(folder), "TRACKIO_DIR": str(folder / "trackio")}
+    command = [str(python), "-c", TRACKIO, ",".join(NAMES), str(STEPS)]
+    ran = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
+    measured = [line.split()[1] for line in ran.stdout.splitlines() if line.startswith("measured")]
+    if not measured:
+        print(f"trackio did not run: {ran.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    return float(measured[0])

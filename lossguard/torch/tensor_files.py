@@ -1,0 +1,142 @@
+"""The tensors of a checkpoint that several ranks write, by torch.distributed.checkpoint: `*.distcp` and `tensors.json`.
+
+Its own reader unpickles the metadata, and values that are no tensors. Here the metadata is JSON and the files hold
+tensors alone, which torch reads with `weights_only`: nothing in a checkpoint is ever run.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, Metadata, MetadataIndex, TensorProperties
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata as TensorMetadata
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import WriteResult
+
+from lossguard.errors import CheckpointError
+from lossguard.torch.files import write_bytes
+from lossguard.torch.pieces import Piece
+
+INDEX = "tensors.json"
+SUFFIX = ".distcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a piece lies; the names are those that FileSystemReader asks for."""
+
+    relative_path: str
+    offset: int
+    length: int
+    transform_descriptors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor of a checkpoint."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+
+
+def write_tensors(folder: Path, pieces: Mapping[str, Piece], group: dist.ProcessGroup) -> None:
+    """Write the tensors of all ranks into `folder`, which they share. Raises CheckpointError on all when one cannot."""
+    planner = _SavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+    try:
+        save(dict(pieces), storage_writer=_Writer(folder), planner=planner, process_group=group)
+    except CheckpointException as problem:  # no Exception
+        rank, (cause, _) = next(iter(problem.failures.items()))
+        raise CheckpointError(f"rank {rank} could not write: {type(cause).__name__}: {cause}") from None
+
+
+class TensorFiles:
+    """The tensors in a folder. Raises CheckpointError when the index names a file that is not among `known`."""
+
+    def __init__(self, folder: Path, known: Collection[str]) -> None:
+        self._folder = folder
+        self._metadata = _from_json(json.loads((folder / INDEX).read_bytes()), known)
+
+    @property
+    def stored(self) -> dict[str, Stored]:
+        """All of them, by name."""
+        tensors: dict[str, Any] = self._metadata.state_dict_metadata
+        return {name: Stored(each.size, each.properties.dtype) for name, each in tensors.items()}
+
+    def read(self, pieces: Mapping[str, Piece]) -> None:
+        """Fill `pieces`, which may be cut otherwise than those that were written. Asks nothing of other ranks."""
+        reader, planner = FileSystemReader(self._folder), _LoadPlanner(False, False)
+        reader.set_up_storage_reader(self._metadata, True)
+        planner.set_up_planner(dict(pieces), self._metadata, True)
+        plan = planner.finish_plan(planner.create_local_plan())
+        if sum(item.lengths.numel() for item in plan.items) != sum(piece.local.numel() for piece in pieces.values()):
+            raise CheckpointError("the tensors in it are not whole")
+        reader.read_data(plan, planner).wait()
+
+
+class _SavePlanner(DefaultSavePlanner):
+    def lookup_object(self, index: MetadataIndex) -> Tensor:
+        piece: Piece = self.state_dict[index.fqn]
+        return piece.local
+
+
+class _LoadPlanner(DefaultLoadPlanner):
+    def set_up_planner(self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False) -> None:
+        """The inherited one makes None of what is no tensor."""
+        self.state_dict, self.metadata, self.is_coordinator = state_dict, metadata, is_coordinator
+
+    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
+        piece: Piece = self.state_dict[index.fqn]
+        return piece.local
+
+
+class _Writer(FileSystemWriter):
+    """Writes the metadata as JSON in place of a pickle."""
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        places = {result.index: result.storage_data for results_of_rank in results for result in results_of_rank}
+        write_bytes(Path(self.path) / INDEX, json.dumps(_to_json(metadata, places)).encode())
+
+
+def _to_json(metadata: Metadata, places: Mapping[MetadataIndex, Any]) -> dict[str, Any]:
+    content = {}
+    for name, tensor in metadata.state_dict_metadata.items():
+        assert isinstance(tensor, TensorMetadata)
+        chunks = []
+        for chunk in tensor.chunks:
+            place = places[MetadataIndex(name, chunk.offsets)]
+            where = {"file": place.relative_path, "at": place.offset, "bytes": place.length}
+            chunks.append({"offsets": list(chunk.offsets), "shape": list(chunk.sizes), **where})
+        dtype = str(tensor.properties.dtype).removeprefix("torch.")
+        content[name] = {"dtype": dtype, "shape": list(tensor.size), "pieces": chunks}
+    return content
+
+
+def _from_json(content: Mapping[str, Any], known: Collection[str]) -> Metadata:
+    tensors: dict[str, Any] = {}
+    places = {}
+    for name, tensor in content.items():
+        chunks = []
+        for number, piece in enumerate(tensor["pieces"]):
+            if piece["file"] not in known:
+                raise CheckpointError(f"{INDEX} names {piece['file']!r}, which is no file of it")
+            chunk = ChunkStorageMetadata(torch.Size(piece["offsets"]), torch.Size(piece["shape"]))
+            chunks.append(chunk)
+            places[MetadataIndex(name, chunk.offsets, number)] = Place(piece["file"], piece["at"], piece["bytes"])
+        properties = TensorProperties(dtype=_dtype(tensor["dtype"]))
+        tensors[name] = TensorMetadata(properties, torch.Size(tensor["shape"]), chunks)
+    return Metadata(tensors, storage_data=places)
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype):
+        raise CheckpointError(f"{INDEX} names a type {name!r} that torch does not have")
+    return dtype

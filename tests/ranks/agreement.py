@@ -1,0 +1,135 @@
+"""Guards of several ranks that agree, on checkpoints in memory. Each function is one story, told by `stories`."""
+
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import lossguard
+from lossguard import Guard, Order, OrderKind, RanksError, Run
+from lossguard.errors import CheckpointMismatch
+from lossguard.ranks import Word, present
+from lossguard.torch import LossTerms, over_ranks
+from tests.lossguard.test_guard import Indices, Memory, ScriptedRun, rollback
+
+Told = dict[str, Any]
+
+
+def run_of(orders: dict[int, Order] | None = None) -> Any:
+    """Rank 0 has the orders; the others have the run that records nothing."""
+    size, rank = dist.get_world_size(), dist.get_rank()
+    if rank > 0:
+        return Run(id="r", rank=rank, num_ranks=size)
+    run = ScriptedRun(orders)
+    run.num_ranks = size
+    return run
+
+
+def follow(run: Run, checkpoints: Memory, until: int, kill_at: int | None = None) -> Told:
+    guard = Guard(run, checkpoints=checkpoints, every=2)
+    seen = []
+    for step, batch in guard.steps(Indices(), until):
+        checkpoints.model.append(batch)
+        seen.append([step, batch])
+        if step == kill_at and dist.get_rank() == dist.get_world_size() - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+    told = {"seen": seen, "model": checkpoints.model, "steps": checkpoints.steps(), "by": guard.interrupted_by}
+    return told | {"told": getattr(run, "told", []), "lr_scale": guard.lr_scale}
+
+
+def an_order_of_rank_0(folder: Path) -> Told:
+    order = rollback(rewind_to=4, skip_from=4, skip_to=9, lr_scale=0.5, reason="spike")
+    return follow(run_of({7: order}), Memory([]), 9)
+
+
+def an_order_at_the_last_step(folder: Path) -> Told:
+    return follow(run_of({7: rollback(rewind_to=4)}), Memory([]), 6)
+
+
+def a_signal_on_the_last_rank(folder: Path) -> Told:
+    return follow(run_of(), Memory([]), 100, kill_at=3)
+
+
+def a_hold_and_its_release(folder: Path) -> Told:
+    hold, release = Order(id=1, kind=OrderKind.HOLD), Order(id=2, kind=OrderKind.RELEASE)
+    return follow(run_of({3: hold, 9: release}), Memory([]), 6)
+
+
+def a_signal_while_held(folder: Path) -> Told:
+    run = run_of({3: Order(id=1, kind=OrderKind.HOLD)})
+    if dist.get_rank() == 0:
+        held = run.take_order
+        run.take_order = lambda: os.kill(os.getpid(), signal.SIGTERM) if run.calls > 5 else held()
+    return follow(run, Memory([]), 100)
+
+
+class Failing(Memory):
+    """Fails once to load on the last rank, with the model half loaded."""
+
+    def __init__(self, problem: Exception) -> None:
+        super().__init__([])
+        self.problem: Exception | None = problem if dist.get_rank() == dist.get_world_size() - 1 else None
+
+    def load(self, step: int) -> dict[str, Any]:
+        state = super().load(step)
+        if self.problem is not None:
+            problem, self.problem = self.problem, None
+            raise problem
+        return state
+
+
+def a_restore_that_breaks_off_on_the_last_rank(folder: Path) -> Told:
+    return follow(run_of({7: rollback(rewind_to=2)}), Failing(RuntimeError("out of memory")), 9)
+
+
+def a_restore_that_is_not_exact_on_the_last_rank(folder: Path) -> Told:
+    run = run_of({7: rollback(rewind_to=2)})
+    try:
+        return follow(run, Failing(CheckpointMismatch("the lr was 1 and is 2")), 9)
+    except CheckpointMismatch as mismatch:
+        return {"raised": str(mismatch), "told": getattr(run, "told", [])}
+
+
+def ranks_at_different_steps(folder: Path) -> Told:
+    ranks = present()
+    try:
+        ranks.meet(Word(7 + dist.get_rank()), wait=True)
+    except RanksError as problem:
+        return {"raised": str(problem)}
+    return {}
+
+
+def a_nan_on_the_last_rank(folder: Path) -> Told:
+    rank = dist.get_rank()
+    bad = rank == dist.get_world_size() - 1
+    number, strange = torch.tensor(float(rank)), torch.tensor(math.nan if bad else 1.0)
+    terms, norm = over_ranks(LossTerms(number, number, number, number, number), strange)
+    other, _ = over_ranks(LossTerms(number, strange, number, number, strange), number)
+    fields = [terms.cross_entropy, terms.log_z_max, norm, other.cross_entropy, other.log_z_max, other.log_z]
+    return {"numbers": [repr(each.item()) for each in fields]}
+
+
+def one_run_for_all(folder: Path) -> Told:
+    first, second = (lossguard.init("p", mode="offline", directory=folder) for _ in range(2))
+    told = {"ids": [first.id, second.id], "records": first.directory is not None}
+    first.finish()
+    second.finish()
+    return told
+
+
+STORIES = [
+    an_order_of_rank_0,
+    an_order_at_the_last_step,
+    a_signal_on_the_last_rank,
+    a_hold_and_its_release,
+    a_signal_while_held,
+    a_restore_that_breaks_off_on_the_last_rank,
+    a_restore_that_is_not_exact_on_the_last_rank,
+    ranks_at_different_steps,
+    a_nan_on_the_last_rank,
+    one_run_for_all,
+]

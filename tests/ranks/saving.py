@@ -1,0 +1,196 @@
+"""Models under DDP and FSDP2: rolled back, interrupted, damaged. Each function is one story, told by `stories`."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from lossguard import Guard, Order, Run, Skip
+from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.torch import Checkpoints, sharded
+from tests.lossguard.test_guard import rollback
+from tests.ranks.agreement import Told, run_of
+
+KINDS = ("ddp", "fsdp")
+ROWS = 6
+"""Not a multiple of 4: the pieces of 4 ranks differ in size, and one has none of the last layer."""
+
+
+class Batches:
+    """Batch i is a pure function of i and of the rank."""
+
+    def __getitem__(self, index: int) -> Tensor:
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        return torch.randn(4, 8, generator=torch.Generator().manual_seed(1000 * rank + index))
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, ROWS), nn.Dropout(0.5), nn.Linear(ROWS, 3))
+
+
+class Small:
+    """A model with dropout, AdamW and a schedule: everything that a checkpoint must bring back."""
+
+    def __init__(self, kind: str, folder: Path, blocking: bool = False) -> None:
+        self.model: nn.Module = network()
+        if kind == "fsdp":
+            fully_shard(self.model)
+        self.network = DistributedDataParallel(self.model) if kind == "ddp" else self.model
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1)
+        self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.9)
+        torch.manual_seed(dist.get_rank() if dist.is_initialized() else 0)
+        parts = {"model": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        self.checkpoints = Checkpoints(folder, blocking=blocking, **parts)  # type: ignore[arg-type]
+
+    def step(self, batch: Tensor) -> str:
+        loss = self.network(batch).square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.scheduler.step()
+        return float(loss.detach()).hex()
+
+    def run(self, until: int, run: Run | None = None) -> Iterator[tuple[int, str]]:
+        guard = Guard(run or run_of(), checkpoints=self.checkpoints, every=5)
+        for step, batch in guard.steps(Batches(), until):
+            yield step, self.step(batch)
+
+    def whole(self) -> dict[str, Any]:
+        """Weights and moments, put together from all ranks."""
+        weights = {name: full(tensor) for name, tensor in self.model.state_dict().items()}
+        states = self.optimizer.state_dict()["state"].items()
+        return weights | {f"{key}.{name}": full(value) for key, state in states for name, value in state.items()}
+
+
+def full(tensor: Any) -> Any:
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).tolist()
+
+
+def trained(kind: str, folder: Path, until: int, orders: dict[int, Order] | None = None) -> Told:
+    small = Small(kind, folder)
+    return {"losses": dict(small.run(until, run_of(orders))), "whole": small.whole()}
+
+
+def a_rollback_that_skips(folder: Path) -> Told:
+    order = rollback(rewind_to=12, skip_from=11, skip_to=17)
+    told = {}
+    for kind in KINDS:
+        never = run_of()
+        never.history.skips.append(Skip(11, 17))
+        told[kind] = [trained(kind, folder / f"rolled-{kind}", 25, {18: dataclasses.replace(order)})]
+        small = Small(kind, folder / f"never-{kind}")
+        told[kind].append({"losses": dict(small.run(25, never)), "whole": small.whole()})
+    return told
+
+
+def twelve_steps_and_eight_more(folder: Path) -> Told:
+    told = {}
+    for kind in KINDS:
+        halves = trained(kind, folder / f"halves-{kind}", 12)["losses"]
+        more = trained(kind, folder / f"halves-{kind}", 20)
+        once = trained(kind, folder / f"once-{kind}", 20)
+        told[kind] = [once, {"losses": halves | more["losses"], "whole": more["whole"]}]
+    return told
+
+
+def a_checkpoint_of_each_kind(folder: Path) -> Told:
+    return {kind: trained(kind, folder / kind, 7)["whole"] for kind in KINDS}
+
+
+def a_checkpoint_of_one_process(folder: Path) -> Told:
+    """`folder`/alone was written before."""
+    return {kind: restored(Small(kind, folder / "alone")) for kind in KINDS}
+
+
+def restored(small: Small, step: int = 10**9) -> Told:
+    state = small.checkpoints.load(step)
+    return {"step": state["step"], "whole": small.whole(), "drawn": float(torch.rand(()))}
+
+
+def a_piece_that_is_damaged(folder: Path) -> Told:
+    small = Small("fsdp", folder / "damaged")
+    for _ in small.run(7):
+        pass
+    (piece,) = (folder / "damaged" / "step-000000007").glob("__1_*.distcp")
+    if dist.get_rank() == 0:
+        content = bytearray(piece.read_bytes())
+        content[len(content) // 2] ^= 1
+        piece.write_bytes(content)
+    dist.barrier()
+    return {"step": small.checkpoints.load(7)["step"]}
+
+
+def a_rank_whose_disk_is_full(folder: Path) -> Told:
+    """The checkpoints that were there stay, and no rank believes that there is another one."""
+    small = Small("ddp", folder / "full")
+    small.checkpoints.save(0, {"step": 0})
+    small.checkpoints.settle(wait=True)
+    told = []
+    with pytest.MonkeyPatch.context() as patch:
+        if dist.get_rank() == 1:
+            patch.setattr(sharded, "write_state", no_space)
+        small.checkpoints.save(5, {"step": 5})
+        try:
+            small.checkpoints.settle(wait=True)
+        except Exception as problem:
+            told.append(f"{type(problem).__name__}: {problem}")
+    dist.barrier()
+    left = sorted(path.name for path in (folder / "full").iterdir())
+    return {"problems": told, "left": left, "steps": small.checkpoints.steps()}
+
+
+def no_space(path: Path, content: Any) -> dict[str, Any]:
+    raise OSError(28, "No space left on device")
+
+
+def an_object_that_forgets_on_one_rank(folder: Path) -> Told:
+    small = Small("fsdp", folder / "forgets")
+    small.checkpoints.save(0, {"step": 0})
+    if dist.get_rank() == 1:
+        small.scheduler.load_state_dict = lambda state: None  # type: ignore[method-assign, assignment]
+        small.scheduler.last_epoch = 17
+    try:
+        small.checkpoints.load(0)
+    except CheckpointMismatch as mismatch:
+        return {"raised": str(mismatch)}
+    return {}
+
+
+def a_state_that_is_no_plain_value(folder: Path) -> Told:
+    small = Small("ddp", folder / "code", blocking=True)
+    try:
+        small.checkpoints.save(0, {"folder": folder})
+    except CheckpointError as problem:
+        return {"raised": str(problem), "steps": small.checkpoints.steps()}
+    return {}
+
+
+ON_TWO = [
+    a_checkpoint_of_each_kind,
+    a_checkpoint_of_one_process,
+    a_rollback_that_skips,
+    twelve_steps_and_eight_more,
+    a_piece_that_is_damaged,
+    a_rank_whose_disk_is_full,
+    an_object_that_forgets_on_one_rank,
+    a_state_that_is_no_plain_value,
+]
+
+
+def what_two_ranks_wrote(folder: Path) -> Told:
+    """The checkpoint of either kind, read by the other one too."""
+    told = {f"{saved} as {kind}": restored(Small(kind, folder / saved)) for saved in KINDS for kind in KINDS}
+    for kind in KINDS:
+        trained(kind, folder / kind, 8)  # and they go on from there: this one is of four ranks
+    return told | {"after": {kind: Small(kind, folder / kind).checkpoints.load(8)["step"] for kind in KINDS}}
+
+
+ON_FOUR = [a_rollback_that_skips, what_two_ranks_wrote]

@@ -1,0 +1,76 @@
+"""The reference trainer under torchrun, with real processes."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.processes import Processes
+from tests.ranks.launch import TORCHRUN
+from tests.test_loop import SMALL, Loop, wait_while_it_runs
+from tests.trainer.small import logged
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    with Processes(tmp_path / "logs") as processes:
+        yield Loop(processes, tmp_path)
+
+
+def start(loop: Loop, *arguments: str, torchrun: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    settings = [part for setting in SMALL.split() for part in ("--set", setting)]
+    trainer = ["-m", "trainer", "run", "--out", str(loop.folder / "out"), *settings, *arguments]
+    launcher = [*TORCHRUN[1:], "--nproc-per-node=2", *torchrun]
+    return loop.processes.start("trainer", *launcher, *trainer, environment={"OMP_NUM_THREADS": "1"})
+
+
+def test_a_nan_in_the_gradient_of_one_rank_is_rolled_back_on_all_of_them(loop: Loop) -> None:
+    loop.start_collector()
+    trainer = start(loop, "--run-id=r", "--steps=330", "--url", loop.url, "--fault=nan_gradient@130")
+    assert trainer.wait(180) == 0, loop.log("trainer")
+    run = loop.ask()
+    (order,) = run["orders"]
+    assert (order["state"], order["rewound_to"]) == ("applied", 25)
+    assert [one["state"] for one in run["interventions"]] == ["verified"]
+    assert [one["reason"] for one in run["segments"]] == ["start", "rollback"]
+    series = loop.ask("/series?metric=grad_norm&points=5000")
+    assert series["first_step"] == list(range(330))
+    assert not any(series["non_finite"])
+    discarded = loop.ask("/series?metric=grad_norm&segment=0&points=5000")
+    assert [bool(count) for count in discarded["non_finite"]].index(True) == 130
+    assert loop.log("trainer").count("rolled back from step") == 1
+
+
+def test_a_rank_that_is_killed_takes_the_job_down_and_the_restart_goes_on_with_the_run(loop: Loop) -> None:
+    """No run id is given: the launch keeps its run."""
+    trainer = start(
+        loop,
+        "--steps=110",
+        "--set=log_every=10",
+        "--set=parallel=fsdp",
+        "--mode=offline",
+        torchrun=("--max-restarts=1",),
+    )
+    wait_while_it_runs(trainer, lambda: "step  40/110" in loop.log("trainer"))
+    os.kill(process_of(rank=1, torchrun=trainer.pid), signal.SIGKILL)
+    assert trainer.wait(120) == 0, loop.log("trainer")
+    log = loop.log("trainer")
+    assert re.search(r"rank 1 \(process \d+\) left, and the others cannot go on without it", log)
+    assert "Traceback" not in log
+    assert re.search(r"going on from the checkpoint of step (25|50|75)", log)
+    (folder,) = {path.parent for path in (loop.folder / "out").rglob("*.spool")}
+    assert list(logged(loop.folder / "out", folder.name)) == list(range(110))
+
+
+def process_of(rank: int, torchrun: int) -> int:
+    """Of the processes that torchrun started, the one with this rank."""
+    for child in Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
+    raise LookupError(f"torchrun has no process of rank {rank}")

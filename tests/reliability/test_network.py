@@ -1,0 +1,48 @@
+"""A network that is cut, slow or silent costs time, never a step: none is lost, none counted twice, nobody waits."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lossguard import collector as sdk
+from tests.reliability.collector import Collector, Trainer, history, verdicts
+from tests.reliability.drill import train
+from tests.reliability.network import PATIENCE, SLOW, Fault, Network, log_through, stored
+
+
+@pytest.fixture(scope="module")
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+    folder = tmp_path_factory.mktemp("collector")
+    collector = Collector(f"sqlite:///{folder}/store.db", folder / "log")
+    collector.start()
+    collector.wait_until_up()
+    yield collector
+    collector.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
+def test_whatever_befalls_every_other_connection_all_steps_arrive_once(
+    on_sqlite: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setattr(sdk, "TIMEOUT", PATIENCE)
+    network = Network(on_sqlite.port, faults=[fault, Fault.NONE], seed=4)
+    losses, slowest = log_through(network, tmp_path, steps=200, run_id=fault)
+    assert network.befallen[fault] > 0
+    assert stored(on_sqlite.url, fault) == (losses, len(losses))
+    assert slowest < SLOW  # a call that waits for the network waits so long at least
+    network.close()
+
+
+@pytest.mark.slow
+def test_a_rollback_through_a_bad_network_ends_as_one_in_peace(on_sqlite: Collector) -> None:
+    peace = Trainer([on_sqlite.url], "peace")
+    train(peace)
+    network = Network(on_sqlite.port, faults=[Fault.CUT_REQUEST, Fault.CUT_ANSWER, Fault.TRICKLE], seed=2)
+    trainer = Trainer([network.url], "cut")
+    train(trainer)
+    network.calm = True
+    assert trainer.retries > 3
+    assert (verdicts(trainer), history(trainer)) == (verdicts(peace), history(peace))
+    network.close()
