@@ -1,7 +1,7 @@
 """The only module of the dashboard that reads runs. Everything is cached, and shared by all viewers.
 
-What may change is read at most once a second (`fresh`). Curves are kept for as long as the run has no new steps: a
-finished run is read once. A store that cannot be read raises `StoreAway`, whose text is for the page.
+What may change is read a few times a second at most (`fresh`). Curves are kept for as long as the run has no new
+steps: a finished run is read once. A store that cannot be read raises `StoreAway`, whose text is for the page.
 """
 
 from collections.abc import Sequence
@@ -131,7 +131,7 @@ def _seconds_lost(session: Session, run: Run, segments: Sequence[Segment]) -> fl
     return compute.union([(left, back) for left, back in ways if left is not None and back is not None])
 
 
-@st.cache_data(show_spinner=False, max_entries=64)
+@st.cache_resource(show_spinner=False, max_entries=64)
 def _curves(
     url: str,
     run_id: str,

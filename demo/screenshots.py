@@ -49,7 +49,7 @@ def take(dashboard: str, run: str, folder: Path) -> None:
 
 
 def _take_one(browser: Browser, url: str, theme: Literal["light", "dark"], width: int, target: Path) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page = browser.new_page(viewport={"width": width, "height": 400}, color_scheme=theme)
     page.goto(url)
     _settle(page)
     page.set_viewport_size({"width": width, "height": max(400, page.evaluate(HEIGHT))})

@@ -12,7 +12,7 @@ from dashboard.store import StoreAway
 
 LAST_RUN = "last_run"
 """In the session: the links on top of the page name no run."""
-LIVE_SECONDS = 1.5
+LIVE_SECONDS = 1.3
 BELOW_SECONDS = 4.0
 QUIET_SECONDS = 15.0  # a run that is not running can be taken up again: it is looked at now and then
 

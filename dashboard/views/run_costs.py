@@ -6,6 +6,7 @@ from dashboard import compute, figure, words
 from dashboard.compute import Compute
 from dashboard.compute_chart import compute_figure
 from dashboard.facts import RunFacts
+from dashboard.figure import Packed
 
 WIDTH = 165
 CHINCHILLA = "About 20 spend a given compute best (Hoffmann et al. 2022)."
@@ -28,10 +29,14 @@ def show(known: RunFacts) -> None:
             st.metric("Model FLOPs utilisation", words.percent(known.mfu), width=WIDTH)
         st.metric("Steps lost to spikes", words.steps(lost), help=LOST, width=WIDTH)
         st.metric("Time lost to spikes", words.duration(known.seconds_lost), help=LOST, width=WIDTH)
-    drawing = compute_figure(cost)
+    drawing = drawn(cost.parameters, cost.tokens)
     if drawing is None:
-        st.caption(
-            "A run that records `num_parameters` in its configuration and reports `tokens` is put on a scale here."
-        )
+        st.caption(UNKNOWN)
     else:
         figure.show(drawing, key=f"compute-{known.run.id}", label="Compute beside published runs")
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def drawn(parameters: int | None, tokens: float | None) -> Packed | None:
+    made = compute_figure(Compute(parameters, tokens))
+    return None if made is None else figure.pack(made)

@@ -94,10 +94,10 @@ def _name(card: RunCard) -> None:
         st.caption(words.escaped(" / ".join(filter(None, (card.run.id, card.run.host, words.hardware(card.run))))))
         with st.container(horizontal=True):
             states.run_badge(card.run)
-            for tag in tags_of(card.run):
-                st.badge(words.escaped(tag), color="gray", icon=":material/sell:")
             if card.tally.waiting:
                 st.badge("needs a person", color="orange", icon=":material/person_raised_hand:")
+            for tag in tags_of(card.run):
+                st.badge(words.escaped(tag), color="gray", icon=":material/sell:")
 
 
 def _loss(card: RunCard) -> None:

@@ -212,7 +212,7 @@ def test_a_database_without_tables_gets_a_plain_message_and_the_page_goes_on_whe
     assert "has no tables yet" in app.warning[0].value
     seed(store, now=time.time())
     monkeypatch.setenv("LOSSGUARD_DATABASE_URL", full)
-    st.cache_data.clear()
+    st.cache_resource.clear()
     assert metrics(app.run())["Steps of 1,200"] == "800"
 
 
