@@ -61,7 +61,7 @@ def run_figure(
     for panel in stacked.panels:
         traces += _curve(panel, curves[panel.metric], rulers, look)
     drawn = draw_marks(stacked, marks, rulers)
-    figure.add_traces(_named_once(traces + drawn.traces))
+    figure.add_traces(named_once(traces + drawn.traces))
     figure.update_layout(shapes=drawn.shapes)
     return figure
 
@@ -172,7 +172,7 @@ def _non_finite(panel: Panel, series: Series, x: Floats, style: Style) -> list[d
     ]
 
 
-def _named_once(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def named_once(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One legend entry for each kind of thing, however many traces draw it."""
     seen: set[str] = set()
     for trace in traces:

@@ -66,6 +66,11 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.3e}"
 
 
+def rough(value: Any) -> str:
+    """Two significant digits: of a spread, more mean nothing."""
+    return f"{value:.2g}" if _is_number(value) and math.isfinite(value) else number(value)
+
+
 def power(value: float) -> str:
     """Three digits and a power of ten, as plotly writes it: "3.15 x 10<sup>23</sup>"."""
     digits, exponent = f"{value:.2e}".split("e")

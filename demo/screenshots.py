@@ -20,7 +20,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from demo.__main__ import services, train
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
-PAGES = {"runs": "/", "run": "/run?run={run}"}
+PAGES = {
+    "runs": "/",
+    "run": "/run?run={run}",
+    "incident": "/incident?run={run}&incident=1",
+    "next-token": "/next-token?run={run}&temperature=1.5",
+    "lab": "/lab?run={run}",
+}
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 WIDTHS = (1440, 390)
 PORTS = (8017, 8517)

@@ -10,13 +10,15 @@ from dashboard.facts import RunFacts
 from dashboard.listing import listed
 from dashboard.store import StoreAway
 
+LAST_RUN = "last_run"
+"""In the session: the links on top of the page name no run."""
 LIVE_SECONDS = 1.3
 BELOW_SECONDS = 4.0
 QUIET_SECONDS = 15.0  # a run that is not running can be taken up again: it is looked at now and then
 
 
-def follow(page: Callable[[], None], *, seconds: float, quiet: bool = False) -> None:
-    """Show `page` now and again every so many seconds, without touching what a viewer does on it.
+def follow(page: Callable[[], None], *, seconds: float | None, quiet: bool = False) -> None:
+    """Show `page` now and again every so many seconds (None: once), without touching what a viewer does on it.
 
     A part that is `quiet` leaves it to another one to say that the store is away.
     """
@@ -60,11 +62,13 @@ def follow_run(page: Callable[[RunFacts], None], *, below: Callable[[RunFacts], 
 
 
 def chosen_run() -> str | None:
-    """The run of the URL, or the one that stands on top of the list, which the URL names from then on."""
+    """The run of the URL, else the one last looked at, else the top one of the list; the URL names it from then on."""
     if selection.run() is None:
-        top = listed(data.runs(), now=time.time())
+        last = st.session_state.get(LAST_RUN)
+        top = [last] if last is not None else [run.id for run, _ in listed(data.runs(), now=time.time())]
         if top:
-            selection.choose_run(top[0][0].id)
+            selection.choose_run(top[0])
+    st.session_state[LAST_RUN] = selection.run()
     return selection.run()
 
 
@@ -79,6 +83,7 @@ def _is_running() -> bool:
 
 
 def _nothing_to_show(run_id: str | None) -> None:
+    st.session_state.pop(LAST_RUN, None)
     if run_id is None:
         st.info("No runs yet.", icon=":material/info:")
     else:

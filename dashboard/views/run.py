@@ -68,7 +68,11 @@ def incidents(known: RunFacts) -> None:
 
 def show_incident(known: RunFacts, incident: Incident) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{incident.number}. {words.incident_kind(incident.kind)}**", width="content")
+        st.page_link(
+            "views/incident.py",
+            label=f"**{incident.number}. {words.incident_kind(incident.kind)}**",
+            query_params={"run": known.run.id, "incident": str(incident.number)},
+        )
         states.badge(incident.state)
         if incident.outcome is not None:
             st.badge(incident.outcome, color="gray")

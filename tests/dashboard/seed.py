@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from db import commands, migrate, step_rows
 from db.engine import create_engine, writing
 from db.models import Run, Segment
-from lossguard.protocol import OrderState, RunState, SegmentReason
+from lossguard.probe import Probe
+from lossguard.protocol import PROBE, OrderState, RunState, SegmentReason
 
 SPIKE, REWIND, STEPS = 412, 300, 800
 """First bad step; where the run goes back to; where it ends."""
@@ -33,6 +34,8 @@ def seed(engine: sa.Engine, *, run_id: str = "spiky-1", state: RunState = RunSta
         new = _segment(session, run, "b", REWIND, SegmentReason.ROLLBACK, start + 0.4 * LEFT)
         report(session, run, new, range(REWIND, STEPS), start + 0.4 * (LEFT - REWIND))
         _events(session, run, start)
+        for segment, steps in ((old, range(0, LEFT, 100)), (new, range(REWIND, STEPS, 50))):
+            _probes(session, run, segment, steps, start)
         run.last_report_at = now
         if state is not RunState.RUNNING:
             commands.finish_run(session, run=run, state=state, at=now, now=now)
@@ -121,6 +124,39 @@ def _events(session: Session, run: Run, start: float) -> None:
         commands.add_event(
             session, run=run, key=f"e{step}", segment=0, step=step, time=start + 0.4 * step, kind=kind, details=details
         )
+
+
+PROMPTS = {"import sys": ("s", ["a", "o", "t", "y", "\\n"]), "def __init__(self": ("f", ["t", ",", " ", ")"])}
+"""The true token of each, and some others."""
+
+
+def _probes(session: Session, run: Run, segment: Segment, steps: range, start: float) -> None:
+    """The true token is learnt, and forgotten in the spike."""
+    for step in steps:
+        forgotten = segment.number == 0 and step >= SPIKE - 12
+        learnt = 0.2 if forgotten else min(0.9, 0.05 + step / 600)
+        for prompt, (target, others) in PROMPTS.items():
+            shares = [learnt, *((1 - learnt) * share for share in (0.4, 0.25, 0.15, 0.1, 0.05)[: len(others)])]
+            ranked = sorted(zip(shares, [target, *others], strict=True), reverse=True)
+            probe = Probe(
+                prompt=prompt,
+                tokens=tuple(token for _, token in ranked),
+                log_probabilities=tuple(math.log(share) for share, _ in ranked),
+                target=target,
+                target_log_probability=math.log(learnt),
+                rest_count=250,
+                rest_log_probability=math.log(1 - sum(shares)),
+            )
+            commands.add_event(
+                session,
+                run=run,
+                key=f"probe-{segment.number}-{step}-{target}",
+                segment=segment.number,
+                step=step,
+                time=start + 0.4 * step,
+                kind=PROBE,
+                details=probe.to_details(),
+            )
 
 
 def main(url: str) -> None:
