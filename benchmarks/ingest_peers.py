@@ -5,6 +5,7 @@ Both are installed into a folder of their own (LOSSGUARD_BENCH_PEERS names one t
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def _mlflow(python: Path, folder: Path) -> float | None:
         print(f"mlflow: {error}; see its log: {(folder / 'mlflow.log').read_text()[-500:]}", file=sys.stderr)
         return None
     finally:
-        os.killpg(server.pid, 15)  # the server and its workers: a session of their own
+        os.killpg(server.pid, signal.SIGKILL)  # the server and its workers: a session of their own
         server.wait(30)
 
 

@@ -14,6 +14,7 @@ from db.models import (
     Incident,
     Intervention,
     Order,
+    Pulse,
     Run,
     Segment,
     SkippedBatches,
@@ -54,6 +55,15 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
     run.last_report_at = now
     run.capabilities = list(values["capabilities"])
     return run, False
+
+
+def pulse_of(session: Session, *, run: Run, now: float) -> Pulse:
+    """How the run is doing, made when it is new: then it has no step yet."""
+    pulse = session.get(Pulse, run.pk)
+    if pulse is None:
+        pulse = Pulse(run_pk=run.pk, stepped_at=now, nonfinite_steps=0, skipped_steps=0, newest={}, peaks=[], beats=[])
+        session.add(pulse)
+    return pulse
 
 
 def open_segment(

@@ -120,6 +120,29 @@ class Step(Base):
     """Metric name -> "NaN", "Infinity" or "-Infinity", where a reported number was not finite."""
 
 
+class Pulse(Base):
+    """How a run is doing right now, as its reports brought it: what `/metrics` shows of it (see monitor.pulse)."""
+
+    __tablename__ = "pulses"
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    step: Mapped[int | None] = mapped_column(BigInteger)
+    stepped_at: Mapped[float]
+    """When the newest steps came, by the collector's clock; before the first, when the run was registered."""
+    expected_by: Mapped[float | None]
+    """A pause was announced: the next step is due by then."""
+    undelivered_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """What is left in the trainer's spool, as it said with its last report."""
+    nonfinite_steps: Mapped[int] = mapped_column(BigInteger, default=0)
+    skipped_steps: Mapped[int] = mapped_column(BigInteger, default=0)
+    newest: Mapped[dict[str, Any]]
+    """Metric -> its last value; non-finite numbers encoded, here and in `peaks`."""
+    peaks: Mapped[list[Any]]
+    """[slot of wall time, {metric: its maximum}] of the last few slots."""
+    beats: Mapped[list[Any]]
+    """[time, step, tokens, seconds a step] of the last few reports, by the trainer's clock."""
+
+
 class Incident(Base):
     """An episode of trouble, numbered within its run."""
 

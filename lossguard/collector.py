@@ -6,7 +6,7 @@ from typing import Any
 import urllib3
 
 from lossguard.errors import Rejected, Unauthorised, UnknownRun, Unreachable
-from lossguard.protocol import API
+from lossguard.protocol import API, SPOOL_HEADER
 
 Body = dict[str, Any]
 TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
@@ -25,11 +25,15 @@ class Collector:
         if token:
             self._headers["authorization"] = f"Bearer {token}"
 
-    def send(self, method: str, path: str, body: Body) -> Body:
-        """Return the answer's JSON object. Raises Unreachable, Unauthorised, UnknownRun or Rejected."""
+    def send(self, method: str, path: str, body: Body, *, left: int | None = None) -> Body:
+        """Return the answer's JSON object. Raises Unreachable, Unauthorised, UnknownRun or Rejected.
+
+        `left` tells the collector how many bytes of the spool wait behind this request.
+        """
         data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+        headers = self._headers if left is None else self._headers | {SPOOL_HEADER: str(left)}
         try:
-            answer = self._pool.urlopen(method, self._base + path, body=data, headers=self._headers, redirect=False)
+            answer = self._pool.urlopen(method, self._base + path, body=data, headers=headers, redirect=False)
         except (urllib3.exceptions.HTTPError, OSError) as problem:
             raise Unreachable(f"no collector answers at {self.url} ({type(problem).__name__})") from problem
         if not 200 <= answer.status < 300:

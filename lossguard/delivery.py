@@ -57,7 +57,8 @@ class Delivery:
         batch = [line for line in takewhile(lambda line: in_report(line[2]), lines)] or lines[:1]
         try:
             if in_report(record):
-                self._report(report(self._reader.session, self._segment, batch))
+                behind = batch[-1][0] + len(batch[-1][1])
+                self._report(report(self._reader.session, self._segment, batch), self._reader.size() - behind)
             else:
                 self._control(record)
             self._limit = min(2 * self._limit, STEPS_PER_REPORT)  # bad lines seldom come alone
@@ -76,7 +77,7 @@ class Delivery:
     def heartbeat(self) -> None:
         """Ask for orders while there is nothing to deliver. Raises as `advance`."""
         if self._segment is not None:
-            self._report({"segment": self._segment, "steps": []})
+            self._report({"segment": self._segment, "steps": []}, self._reader.size() - self._reader.offset)
 
     def close(self) -> None:
         self._reader.close()
@@ -168,8 +169,8 @@ class Delivery:
         except UnknownRun as problem:  # the order is what is unknown; bringing everything again would not help
             raise Rejected(str(problem)) from problem
 
-    def _report(self, body: Body) -> None:
-        answer = self._collector.send("POST", f"/runs/{self._run}/reports", body)
+    def _report(self, body: Body, left: int) -> None:
+        answer = self._collector.send("POST", f"/runs/{self._run}/reports", body, left=left)
         orders = []
         for order in answer.get("orders", ()):
             try:

@@ -71,10 +71,19 @@ class Cause(StrEnum):
 
 CAN_ROLL_BACK = "rollback"
 """Capability that a run names at its start when it obeys orders; orders go only to runs that do."""
-
-
 PROBE = "probe"
 """Kind of an event that is no change: the next-token distribution of a prompt (see lossguard.probe)."""
+EXPECT = "expect"
+"""Kind of the event by which a loop announces a pause: `next_report_in` in its details holds the seconds."""
+MAX_PAUSE = 30 * 86_400.0
+"""Seconds; a longer pause is no pause."""
+SPOOL_HEADER = "Lossguard-Spool-Bytes"
+"""Header of a report: the bytes that the trainer's spool still holds behind it. A collector may ignore it."""
+
+
+def is_pause(value: object) -> bool:
+    """Whether a pause of `value` seconds can be announced."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_PAUSE
 
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")

@@ -16,7 +16,19 @@ from lossguard.history import History
 from lossguard.notices import Notices
 from lossguard.orders import Order
 from lossguard.probe import Probe
-from lossguard.protocol import CAN_ROLL_BACK, COUNTS, PROBE, OrderState, RunState, SegmentReason, is_count, is_name
+from lossguard.protocol import (
+    CAN_ROLL_BACK,
+    COUNTS,
+    EXPECT,
+    MAX_PAUSE,
+    PROBE,
+    OrderState,
+    RunState,
+    SegmentReason,
+    is_count,
+    is_name,
+    is_pause,
+)
 from lossguard.run import Run
 from lossguard.scalars import Snapshot, on_device, plain
 from lossguard.sender import Sender
@@ -111,6 +123,16 @@ class RecordingRun(Run):
         record = {"event": str(kind), "step": None, "time": time.time(), "details": plain_json(details)}
         with self._writer.lock:
             self._put_in_segment(record)
+
+    @_harmless
+    def expect(self, /, *, next_report_in: float) -> None:
+        if not is_pause(next_report_in):
+            raise ValueError(
+                f"next_report_in={next_report_in!r} must be seconds, above 0 and at most {MAX_PAUSE:.0f} (30 days)"
+            )
+        details = {"next_report_in": float(next_report_in)}
+        with self._writer.lock:
+            self._put_in_segment({"event": EXPECT, "step": None, "time": time.time(), "details": details})
 
     @_harmless
     def probe(

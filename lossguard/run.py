@@ -39,6 +39,12 @@ class Run:
     def declare(self, /, kind: str, **details: Any) -> None:
         """Announce a change made on purpose (learning_rate, batch_size, data_mix, ...): detectors re-baseline."""
 
+    def expect(self, /, *, next_report_in: float) -> None:
+        """Announce a pause: the next step comes within `next_report_in` seconds (an evaluation, a save, a compilation).
+
+        Until then nobody is paged for a run that stands still. The next `log` ends the pause; it concerns nothing else.
+        """
+
     def probe(
         self,
         /,

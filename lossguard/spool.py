@@ -111,6 +111,10 @@ class SpoolReader:
             position = offset + len(line)
         return found
 
+    def size(self) -> int:
+        """Bytes that are in the file now."""
+        return os.fstat(self._fd).st_size
+
     def acknowledge(self, offset: int) -> None:
         """Remember that the collector has all before `offset`. Raises OSError, and yet counts for this process."""
         self.offset = offset

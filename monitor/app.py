@@ -22,9 +22,10 @@ from monitor.intake import Intake
 from monitor.limits import Limits
 from monitor.logs import Requests
 from monitor.routes import audit, export, health, orders, runs, series
+from monitor.run_metrics import RunsCollector
 from monitor.schemas import ReportIn
 from monitor.settings import Settings
-from monitor.telemetry import Counters, RunsCollector
+from monitor.telemetry import Counters, Measured
 
 
 class Collector(FastAPI):
@@ -46,7 +47,7 @@ def create_app(
     """The application over a store whose schema is up to date; `clock` tells unix seconds."""
     engine = engine or create_engine(settings.database_url)
     registry = registry or CollectorRegistry()
-    registry.register(RunsCollector(engine))
+    registry.register(RunsCollector(engine, limit=settings.max_runs_in_metrics, clock=clock))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -62,10 +63,12 @@ def create_app(
     problems.install(app)
     app.add_middleware(Limits, settings=settings)
     app.add_middleware(Headers)
+    app.add_middleware(Measured, counters=app.state.counters)
     app.add_middleware(Requests)
     app.state.attempts = Attempts()
     app.state.desks = Desks()
-    app.state.intake = Intake(engine, partial(_take_report, settings, clock, app.state.desks))
+    take = partial(_take_report, settings, clock, app.state.desks)
+    app.state.intake = Intake(engine, take, timed=app.state.counters.transaction)
     for router in (runs.router, series.router, export.router, orders.router, audit.router):
         app.include_router(router, prefix=API)
     app.include_router(health.router)
@@ -73,6 +76,13 @@ def create_app(
 
 
 def _take_report(
-    settings: Settings, clock: Callable[[], float], desks: Desks, session: Session, run_id: str, report: ReportIn
+    settings: Settings,
+    clock: Callable[[], float],
+    desks: Desks,
+    session: Session,
+    run_id: str,
+    report: ReportIn,
+    left: int | None,
 ) -> Receipt:
-    return take_report(session, run_id, report, now=clock(), desks=desks, max_metrics=settings.max_metrics)
+    limit = settings.max_metrics
+    return take_report(session, run_id, report, now=clock(), desks=desks, max_metrics=limit, left=left)

@@ -18,7 +18,7 @@ def _reading(request: Request) -> Iterator[Session]:
 
 
 def _writing(request: Request) -> Iterator[Session]:
-    with writing(request.app.state.engine) as session:
+    with request.app.state.counters.transaction(), writing(request.app.state.engine) as session:
         yield session
 
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries, rollups
-from db.models import Order, Run, Segment
+from db.models import Order, Pulse, Run, Segment
 from lossguard.protocol import CAN_ROLL_BACK
 from monitor import watching
 from monitor.detection import Effect, Watch
@@ -34,6 +34,7 @@ class Desk:
     numbers: dict[str, int]
     orders: Sequence[Order]
     watch: Watch
+    pulse: Pulse
     unsaved: int = 0
 
     @classmethod
@@ -45,6 +46,7 @@ class Desk:
             numbers=rollups.metric_numbers(session, run_pk=run.pk),
             orders=_open_orders(session, run),
             watch=watching.bring_up(session, run),
+            pulse=commands.pulse_of(session, run=run, now=run.last_report_at),
         )
 
     def segment(self, session: Session, number: int) -> Segment | None:
@@ -93,7 +95,7 @@ class Desks:
             session.flush()
             desk = Desk.laid_out(session, session.get_one(Run, key, populate_existing=True))
         else:
-            session.add_all(row for row in (desk.run, desk.newest) if row is not None)
+            session.add_all(row for row in (desk.run, desk.newest, desk.pulse) if row is not None)
         sa.event.listen(session, "after_commit", lambda _: self._keep(key, revision, desk), once=True)
         return desk
 

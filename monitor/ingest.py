@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries, step_rows
 from db.columns import Numbers
-from db.models import Order, Run, Segment
+from db.models import Order, Pulse, Run, Segment
 from db.rollups import TooManyMetrics
-from lossguard.protocol import PROBE, OrderState, RunState
-from monitor import watching
+from lossguard.protocol import EXPECT, PROBE, OrderState, RunState, is_pause
+from monitor import pulse, watching
 from monitor.columns import decode, rows
 from monitor.desk import Desk, Desks
 from monitor.detection import Effect, Watch
@@ -50,6 +50,7 @@ def register(session: Session, spec: RunIn, *, now: float, max_runs: int | None 
     run, is_new = commands.register_run(session, values=watching.encode(spec.model_dump()) | {"policy": None}, now=now)
     if is_new and max_runs is not None and queries.num_runs(session) > max_runs:
         raise full(max_runs)
+    commands.pulse_of(session, run=run, now=now).stepped_at = now
     return run, is_new
 
 
@@ -94,8 +95,12 @@ def take_report(
     now: float,
     desks: Desks,
     max_metrics: int | None = None,
+    left: int | None = None,
 ) -> Receipt:
-    """Store a report and act on it. Raises Problem when it is malformed: then nothing of it is stored."""
+    """Store a report and act on it. Raises Problem when it is malformed: then nothing of it is stored.
+
+    `left`: bytes that the trainer's spool holds behind this report, where it says so.
+    """
     metrics = decode(report)
     desk = desks.take(session, run_id, now)
     segment = desk.segment(session, report.segment)
@@ -109,6 +114,15 @@ def take_report(
         commands.settle_fork(session, run=desk.run, segment=segment, first_step=fresh.steps[0])
         _fork(session, desk.run, segment, now)
         desk.refresh(session)
+    _insert(session, desk, segment, fresh, max_metrics)
+    _watch(session, desk, segment, report, fresh, now)
+    desk.pulse.undelivered_bytes = left
+    if desk.follows(segment):
+        _beat(desk.pulse, report, fresh, now)
+    return Receipt(len(fresh.steps), len(known), desk.orders)
+
+
+def _insert(session: Session, desk: Desk, segment: Segment, fresh: Fresh, max_metrics: int | None) -> None:
     try:
         desk.numbers = step_rows.insert_steps(
             session,
@@ -122,8 +136,6 @@ def take_report(
         )
     except TooManyMetrics as error:
         raise bad_report(f"{error}; raise LOSSGUARD_MAX_METRICS for more", "metrics") from None
-    _watch(session, desk, segment, report, fresh, now)
-    return Receipt(len(fresh.steps), len(known), desk.orders)
 
 
 def _without(known: set[int], given: Fresh) -> Fresh:
@@ -139,7 +151,8 @@ def _without(known: set[int], given: Fresh) -> Fresh:
 
 def _watch(session: Session, desk: Desk, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> None:
     run, restorable = desk.run, report.restorable_steps
-    new = [event for event in report.events if _record_event(session, run, segment, event)]
+    told = [event for event in report.events if event.kind != EXPECT]
+    new = [event for event in told if _record_event(session, run, segment, event)]
     events = [event for event in new if event.kind != PROBE]  # a look at the model changes nothing
     if restorable is not None:
         run.restorable_steps = restorable
@@ -156,6 +169,26 @@ def _watch(session: Session, desk: Desk, segment: Segment, report: ReportIn, fre
     desk.conclude(session, segment, effects, rows=len(fresh.steps) if replayable else None, now=now)
     if in_order:
         watching.snapshot(session, run, desk.watch, segment=segment.number, before=before, step=fresh.steps[-1])
+
+
+def _beat(beating: Pulse, report: ReportIn, fresh: Fresh, now: float) -> None:
+    """Bring up how the run is doing."""
+    if fresh.steps:
+        pulse.beat(beating, pulse.News(fresh.steps, fresh.times, fresh.metrics), now)
+    if (pause := _pause(report, fresh)) is not None:
+        beating.expected_by = now + pause
+
+
+def _pause(report: ReportIn, fresh: Fresh) -> float | None:
+    """The seconds of a pause that was announced and is not over. Raises Problem when they are no number of seconds."""
+    pauses = [(index, event) for index, event in enumerate(report.events) if event.kind == EXPECT]
+    for index, event in pauses:
+        if not is_pause(event.details.get("next_report_in")):
+            detail = "an expect event has next_report_in in its details: seconds, above 0 and at most 30 days"
+            raise bad_report(detail, "events", index, "details", "next_report_in")
+    if not pauses or (fresh.steps and fresh.steps[-1] >= watch_step(pauses[-1][1], fresh)):
+        return None
+    return float(pauses[-1][1].details["next_report_in"])
 
 
 def _record_event(session: Session, run: Run, segment: Segment, event: EventIn) -> bool:

@@ -7,6 +7,7 @@ others nothing: the group is rolled back and its members are taken one by one.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -20,28 +21,34 @@ from monitor.schemas import ReportIn
 MOST_REPORTS, MOST_STEPS = 64, 10_000
 """A group: it locks its runs until it is stored."""
 
-Take = Callable[[Session, str, ReportIn], Receipt]
+Take = Callable[[Session, str, ReportIn, int | None], Receipt]
+Timed = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
     run_id: str
     report: ReportIn
+    left: int | None
+    """Bytes that wait in the trainer's spool behind this report, where it says so."""
     answer: asyncio.Future[Receipt]
 
 
 class Intake:
-    """Lives in the event loop's thread, so that its queue needs no lock; `take` stores one report in a session."""
+    """Lives in the event loop's thread, so that its queue needs no lock; `take` stores one report in a session.
 
-    def __init__(self, engine: sa.Engine, take: Take) -> None:
-        self._engine, self._take = engine, take
+    `timed` is entered around every transaction.
+    """
+
+    def __init__(self, engine: sa.Engine, take: Take, *, timed: Timed = nullcontext) -> None:
+        self._engine, self._take, self._timed = engine, take, timed
         self._waiting: list[Waiting] = []
         self._storing: asyncio.Task[None] | None = None
 
-    async def take(self, run_id: str, report: ReportIn) -> Receipt:
+    async def take(self, run_id: str, report: ReportIn, *, left: int | None = None) -> Receipt:
         """Store the report: its receipt, once it is committed. Raises what kept it from being stored."""
         answer = asyncio.get_running_loop().create_future()
-        self._waiting.append(Waiting(run_id, report, answer))
+        self._waiting.append(Waiting(run_id, report, left, answer))
         if self._storing is None:
             self._storing = asyncio.create_task(self._store_all())
         receipt: Receipt = await answer
@@ -71,8 +78,8 @@ class Intake:
 
     def _store(self, group: Sequence[Waiting]) -> list[Receipt | Exception]:
         try:
-            with writing(self._engine) as session:
-                return [self._take(session, one.run_id, one.report) for one in group]
+            with self._timed(), writing(self._engine) as session:
+                return [self._take(session, one.run_id, one.report, one.left) for one in group]
         except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:  # the database is away, for all of them
             return [error] * len(group)
         except Exception as error:

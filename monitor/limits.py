@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from monitor import problems
 from monitor.settings import Settings
 
-ALWAYS = ("/healthz",)
+ALWAYS = ("/healthz", "/metrics")
+"""A collector that has much to do is up, and says so."""
 SILENCE = 60.0
 """Seconds for which a client may send nothing in the middle of a body."""
 

@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """Bytes of the bodies of these requests; what would go beyond is answered with 429 and Retry-After."""
     max_runs: int = Field(default=100_000, ge=1)
     """Runs in the store; a further one is answered with 429 until some are deleted."""
+    max_runs_in_metrics: int = Field(default=500, ge=0)
+    """Running runs that /metrics shows, those heard of last first; how many are left out is a metric of its own."""
     max_metrics: int = Field(default=1_000, ge=1)
     """Names of metrics in one run; a report that brings more is refused with 422."""
     log_format: LogFormat = LogFormat.TEXT

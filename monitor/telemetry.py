@@ -1,97 +1,84 @@
-"""The collector's metrics for Prometheus.
+"""What this collector process does, for Prometheus: each worker's own; what concerns runs is in monitor.run_metrics."""
 
-What concerns runs is read from the store at every scrape: so it is right with several collectors and after a restart,
-and a run's labels go when it ends. What concerns this process is counted here.
-"""
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-import math
-from collections.abc import Iterator
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import sqlalchemy as sa
-from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-from sqlalchemy.orm import Session
-
-from db import queries
-from db.engine import reading
-from db.models import Incident, Intervention, Run, SkippedBatches
-from db.step_rows import metric_value
-from lossguard.protocol import RunState
 from monitor.ingest import Receipt
 
-RUN_LABELS = ["run", "project"]
-GAUGES = {
-    "loss": ("lossguard_loss_nats", "Cross-entropy of the newest step, in nats per token"),
-    "perplexity": ("lossguard_perplexity", "exp(loss) of the newest step"),
-    "grad_norm": ("lossguard_grad_norm", "Global L2 norm of the gradient before clipping, newest step"),
-    "log_z": ("lossguard_log_z_nats", "Mean log partition function of the newest step"),
-    "lr": ("lossguard_learning_rate", "Learning rate of the newest step"),
-    "tokens": ("lossguard_tokens", "Tokens seen so far"),
-}
+SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+OUTCOMES = ("stored", "refused", "busy", "failed")
+"""Of a report: 2xx, 4xx, 429 (sent again later), 5xx or no answer at all."""
 
 
 class Counters:
     """What this process has done since it started."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.reports = Counter("lossguard_reports", "Reports taken", registry=registry)
+        self.reports = Counter("lossguard_reports", "Reports by what became of them", ["outcome"], registry=registry)
+        self.seconds = Histogram(
+            "lossguard_report_seconds",
+            "Time from a report's first byte to its answer",
+            buckets=SECONDS,
+            registry=registry,
+        )
         self.steps = Counter("lossguard_steps", "Steps stored", registry=registry)
         self.duplicates = Counter("lossguard_duplicate_steps", "Steps that were stored already", registry=registry)
+        self.requests = Gauge(
+            "lossguard_requests_in_progress", "Requests being served or waiting for it", registry=registry
+        )
+        self.database = Histogram(
+            "lossguard_database_transaction_seconds",
+            "Time of a transaction that writes, waiting for its turn and the commit included",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        ProcessCollector(registry=registry)
+        for outcome in OUTCOMES:
+            self.reports.labels(outcome)
 
     def count_report(self, receipt: Receipt) -> None:
-        self.reports.inc()
         self.steps.inc(receipt.accepted)
         self.duplicates.inc(receipt.duplicates)
 
-
-class RunsCollector(Collector):
-    """The state of the live runs, and counts of incidents and interventions, as the store has them."""
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: registering must not ask the store."""
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
-        with reading(self._engine) as session:
-            live = [run for run in queries.runs(session) if run.state == RunState.RUNNING]
-            yield from _run_gauges(session, live)
-            yield _tally(session, Incident.kind, "lossguard_incidents", "Incidents by kind", "kind")
-            yield _tally(session, Intervention.state, "lossguard_interventions", "Interventions by state", "state")
-            skipped = CounterMetricFamily("lossguard_batches_skipped", "Batches that orders made runs skip")
-            total = sa.select(sa.func.coalesce(sa.func.sum(SkippedBatches.skip_to - SkippedBatches.skip_from), 0))
-            skipped.add_metric([], float(session.scalar(total) or 0))
-            yield skipped
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Times the block, also one that raises."""
+        with self.database.time():
+            yield
 
 
-def _run_gauges(session: Session, live: list[Run]) -> Iterator[Metric]:
-    families = {name: GaugeMetricFamily(*text, labels=RUN_LABELS) for name, text in GAUGES.items()}
-    step = GaugeMetricFamily("lossguard_step", "Newest step on the live line", labels=RUN_LABELS)
-    heard = GaugeMetricFamily(
-        "lossguard_last_report_timestamp_seconds", "When the collector last heard of the run", labels=RUN_LABELS
-    )
-    for run in live:
-        labels = [run.id, run.project]
-        heard.add_metric(labels, run.last_report_at)
-        newest = queries.newest_step(session, run=run)
-        if newest is None:
-            continue
-        step.add_metric(labels, newest.step)
-        for name, family in families.items():
-            value = metric_value(newest, name)
-            if name == "perplexity" and value is None and (loss := metric_value(newest, "loss")) is not None:
-                value = math.inf if loss > 700 else loss if not math.isfinite(loss) else math.exp(loss)
-            if value is not None:
-                family.add_metric(labels, value)
-    yield from (*families.values(), step, heard)
+class Measured:
+    """ASGI middleware, the outermost: how long each report takes, and what becomes of it."""
+
+    def __init__(self, app: ASGIApp, counters: Counters, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._app, self._counters, self._clock = app, counters, clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, began = 500, self._clock()
+
+        async def seen(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            with self._counters.requests.track_inprogress():
+                await self._app(scope, receive, seen)
+        finally:
+            if scope["method"] == "POST" and scope["path"].endswith("/reports"):
+                self._counters.seconds.observe(self._clock() - began)
+                self._counters.reports.labels(outcome(status)).inc()
 
 
-def _tally(session: Session, column: sa.orm.InstrumentedAttribute[str], name: str, text: str, label: str) -> Metric:
-    # Gauges, because they can fall: a grad spike becomes a loss spike when the loss follows, a proposal is approved.
-    family = GaugeMetricFamily(name, text, labels=[label])
-    for value, count in session.execute(sa.select(column, sa.func.count()).group_by(column)):
-        family.add_metric([value], count)
-    return family
+def outcome(status: int) -> str:
+    """The word for an HTTP status."""
+    if status == 429:
+        return "busy"
+    return "stored" if status < 400 else "refused" if status < 500 else "failed"

@@ -48,13 +48,19 @@ def bring_up(session: Session, run: Run) -> Watch:
     policy = policy_of(run)
     watch = Watch(policy=policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
     stored = queries.watch_state(session, run=run)
-    if stored is not None:
-        watch.load_state_dict(stored.state)
-        watch.set_policy(policy)
-        if stored.segment is not None:
-            first = 0 if stored.seen_step is None else stored.seen_step + 1
-            for steps in queries.steps_of(session, run=run, stretch=Stretch(stored.segment, first, None)):
-                watch.feed(stored_rows(steps))
+    if stored is None:  # of a young run nothing may be written down yet
+        return _caught_up(session, run, watch, Stretch(0, 0, None))
+    watch.load_state_dict(stored.state)
+    watch.set_policy(policy)
+    if stored.segment is None:
+        return watch
+    first = 0 if stored.seen_step is None else stored.seen_step + 1
+    return _caught_up(session, run, watch, Stretch(stored.segment, first, None))
+
+
+def _caught_up(session: Session, run: Run, watch: Watch, unseen: Stretch) -> Watch:
+    for steps in queries.steps_of(session, run=run, stretch=unseen):
+        watch.feed(stored_rows(steps))
     return watch
 
 

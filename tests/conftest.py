@@ -18,6 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 HAS = {
     "postgresql": bool(postgres.PROGRAMS),
     "chromium": shutil.which("chromium") is not None,
+    "prometheus": all(map(shutil.which, ("prometheus", "promtool"))),
+    "alertmanager": all(map(shutil.which, ("prometheus-alertmanager", "amtool"))),
+    "nginx": shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None,
 }
 
 

@@ -93,13 +93,15 @@ def drill(recipe: Recipe, num_faults: int, folder: Path, *, compare: bool, tell:
         guarded = arm("lossguard", run_id="lossguard", mode="online", url=url)
         incidents = ask(url, "/runs/lossguard/incidents")
         interventions = ask(url, "/runs/lossguard")["interventions"]
+    losses = {each.step: each.loss for each in clean}
+    verdicts = judge(faults, guarded, losses, incidents, interventions)
+    result = Drill(seed=recipe.seed, steps=steps, verdicts=verdicts, held_out=held_out)
+    tell(f"seed {result.seed}: {result.got_past} of {result.hurt} faults that hurt were got past")
     if compare:
         arm("nothing", run=Run(id="nothing"))
         arm("skip_step", run=Run(id="skip_step"), accepts=SkipStep())
         arm("fixed_palm", run=FixedPalm(id="fixed_palm", budget=3 * num_faults))
-    losses = {each.step: each.loss for each in clean}
-    verdicts = judge(faults, guarded, losses, incidents, interventions)
-    return Drill(seed=recipe.seed, steps=steps, verdicts=verdicts, held_out=held_out)
+    return result
 
 
 def run_arm(recipe: Recipe, job: Job) -> tuple[list[Logged], float]:

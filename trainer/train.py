@@ -34,6 +34,9 @@ from trainer.ranks import check_batch_size, local_rank, part_of, position, sprea
 from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
 from trainer.throughput import Throughput
 
+EVALUATION = 300.0
+"""Seconds within which an evaluation is over, or something hangs."""
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Job:
@@ -144,6 +147,7 @@ def train(recipe: Recipe, job: Job) -> Outcome:
             metrics = dict(zip(("loss", "grad_norm", "log_z", "log_z_max", "z_loss"), numbers, strict=True))
             metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
             if held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
+                run.expect(next_report_in=EVALUATION)
                 metrics["held_out_loss"] = evaluate(model, held_out, recipe.evaluate_batches, device)
                 if token_bytes is not None:
                     metrics["held_out_bits_per_byte"] = metrics["held_out_loss"] / math.log(2) / token_bytes

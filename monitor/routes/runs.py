@@ -1,10 +1,11 @@
 """Runs, their segments and reports: what the trainer's side of the protocol needs."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Response
 
 from db import queries
+from lossguard.protocol import SPOOL_HEADER
 from monitor import access, forensics, ingest, operate, views
 from monitor.access import Operator, Reader, Reporter
 from monitor.dependencies import Config, Now, Reading, Reports, Telemetry, Writing
@@ -65,10 +66,15 @@ def open_segment(run_id: RunId, spec: SegmentIn, _who: Reporter, session: Writin
 
 @router.post("/{run_id}/reports")
 async def report(
-    run_id: RunId, spec: ReportIn, _who: Reporter, reports: Reports, telemetry: Telemetry
+    run_id: RunId,
+    spec: ReportIn,
+    _who: Reporter,
+    reports: Reports,
+    telemetry: Telemetry,
+    spool: Annotated[int | None, Header(alias=SPOOL_HEADER, ge=0, lt=2**62)] = None,
 ) -> dict[str, Any]:
     """Store step reports and answer with the orders that are open. An empty report is a heartbeat."""
-    receipt = await reports.take(run_id, spec)
+    receipt = await reports.take(run_id, spec, left=spool)
     telemetry.count_report(receipt)
     return {
         "accepted": receipt.accepted,

@@ -25,7 +25,7 @@ from db.models import Run, Segment
 from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story
 
 RULES = settings(
-    max_examples=12,
+    max_examples=10,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

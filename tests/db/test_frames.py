@@ -71,8 +71,8 @@ def test_dtypes_do_not_depend_on_what_is_there(sqlite_engine: sa.Engine) -> None
     assert every.dtypes["finished_at"] == TIME
 
 
-def test_an_intervention_tells_what_the_trainer_really_did(engine: sa.Engine) -> None:
-    with writing(engine) as session:
+def test_an_intervention_tells_what_the_trainer_really_did(sqlite_engine: sa.Engine) -> None:
+    with writing(sqlite_engine) as session:
         run = add_run(session)
         add_story(session, run, {})
         (done,) = frames.interventions(session, run=run).itertuples()

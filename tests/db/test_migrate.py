@@ -66,6 +66,7 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "incidents": {"verdict"},
     "tokens": None,
     "audit": None,
+    "pulses": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 
@@ -91,6 +92,7 @@ def fill_every_table(engine: sa.Engine) -> None:
         add_steps(session, run, add_segment(session, run, "b", fork_step=100), range(100, 200))
         add_story(session, run, {"why": "so"})
         commands.save_snapshot(session, run=run, segment=0, step=100, state={"x": 1})
+        commands.pulse_of(session, run=run, now=NOW)
         access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)
         access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from lossguard.protocol import SPOOL_HEADER
+
 Answer = tuple[int, dict[str, Any]]
 
 
@@ -22,6 +24,8 @@ class FakeCollector:
         self.orders: dict[int, dict[str, Any]] = {}
         self.answers: dict[int, dict[str, Any]] = {}
         self.finished: list[str] = []
+        self.spool_bytes: list[int] = []
+        """What waits behind each report, as the SDK says."""
         self.delay = 0.0
         """Seconds that each answer takes."""
         self.trouble: Callable[[str, str, dict[str, Any]], Answer | None] = lambda method, path, body: None
@@ -87,6 +91,8 @@ def serving(collector: FakeCollector, port: int = 0) -> Iterator[FakeCollector]:
 
         def handle_any(self) -> None:
             data = self.rfile.read(int(self.headers["content-length"]))
+            if SPOOL_HEADER in self.headers:
+                collector.spool_bytes.append(int(self.headers[SPOOL_HEADER]))
             status, answer = collector.handle(self.command, self.path, json.loads(data))
             encoded = json.dumps(answer).encode()
             self.send_response(status)

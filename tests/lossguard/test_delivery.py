@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import lossguard
 from lossguard.collector import Collector
-from lossguard.delivery import report
+from lossguard.delivery import STEPS_PER_REPORT, report
 from lossguard.errors import Unreachable
 from lossguard.protocol import decode_number
 from lossguard.writer import to_line
@@ -54,6 +54,15 @@ def test_steps_arrive_in_columns_with_their_segment(collector: FakeCollector, tm
     assert [(event["kind"], event["step"]) for event in collector.events.values()] == [("data_mix", 2)]
     assert collector.finished == ["finished"]
     assert collector.segments[0]["key"].endswith("-0")
+
+
+def test_every_report_says_how_much_waits_behind_it(collector: FakeCollector, tmp_path: Path) -> None:
+    collector.delay = 0.05  # so that the steps queue up
+    with online(collector, tmp_path) as run:
+        for step in range(2 * STEPS_PER_REPORT):
+            run.log(step, loss=1.0)
+    assert max(collector.spool_bytes) >= STEPS_PER_REPORT * len('{"step":0,"time":0,"metrics":{"loss":1.0}}')
+    assert collector.spool_bytes[-1] < 200, "only the line that ends the run"
 
 
 def test_a_segment_that_the_loop_opens_by_going_back_gets_its_own_steps(

@@ -100,6 +100,26 @@ def test_a_declared_event_takes_effect_at_the_next_step(tmp_path: Path) -> None:
     assert (event["event"], event["step"], event["details"]) == ("learning_rate", 5, {"lr": "Infinity"})
 
 
+def test_an_announced_pause_is_in_the_spool_when_expect_returns(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.log(4, loss=1.0)
+        run.expect(next_report_in=90)
+        event = records(run)[-1]
+    assert (event["event"], event["step"], event["details"]) == ("expect", 5, {"next_report_in": 90.0})
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, None, "soon", True])
+def test_a_pause_that_makes_no_sense_is_said_once_and_left_out(
+    tmp_path: Path, seconds: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.0)
+        run.expect(next_report_in=seconds)
+        run.expect(next_report_in=seconds)
+    assert not [record for record in records(run) if "event" in record]
+    assert caplog.text.count("next_report_in=") == 1
+
+
 @pytest.mark.parametrize(
     ("error", "state"),
     [(None, "finished"), (SystemExit, "finished"), (RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")],
@@ -126,6 +146,7 @@ def test_off_does_nothing_at_all(tmp_path: Path) -> None:
     with lossguard.init("project", mode="off", directory=tmp_path) as run:
         run.log(0, loss=1.0)
         run.declare("data_mix")
+        run.expect(next_report_in=60)
         assert run.take_order() is None
     assert list(tmp_path.iterdir()) == []
 

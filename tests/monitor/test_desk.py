@@ -93,6 +93,22 @@ def test_steps_that_were_passed_over_stay_so_when_the_state_is_brought_up(pair: 
     assert states[0] == states[1]
 
 
+def test_a_young_run_of_which_nothing_is_written_down_is_brought_up_too(pair: list[TestClient]) -> None:
+    trainer = Trainer(pair[0])
+    segment = trainer.open("a")
+    for step in range(UNSAVED // 2):
+        trainer.http = pair[step % 2]
+        trainer.report(segment, [step], {"loss": [loss(step, -1)]})
+    ((_, desk),) = _desks(trainer.http)
+    assert desk.watch.last_step == UNSAVED // 2 - 1
+    with reading(trainer.http.app.state.engine) as session:  # type: ignore[attr-defined]
+        assert session.scalar(sa.select(WatchState)) is None
+    alone = Trainer(pair[0], "alone")
+    alone.report(alone.open("a"), range(UNSAVED // 2), {"loss": [loss(step, -1) for step in range(UNSAVED // 2)]})
+    alike = [one for _, one in _desks(pair[0]) if one.run.id == "alone"]
+    assert desk.watch.state_dict() == alike[0].watch.state_dict()
+
+
 def test_a_run_that_was_deleted_leaves_no_desk_to_the_next_of_its_key(pair: list[TestClient]) -> None:
     for client in pair:
         trainer = Trainer(client)

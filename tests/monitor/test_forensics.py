@@ -53,7 +53,7 @@ def test_an_incident_has_no_verdict_until_it_was_replayed_and_the_newest_one_aft
     answer = put(http_on_both)
     assert answer.status_code == 200, answer.text
     (incident,) = trainer.get("/incidents")
-    assert incident == answer.json()
+    assert incident == answer.json() == trainer.get("/incidents/1")
     assert incident["verdict"] == FOUND
     assert incident["kind"] == "nonfinite"
     with reading(engine) as session:
@@ -101,8 +101,9 @@ def test_a_malformed_verdict_is_refused_and_changes_nothing(
 
 def test_an_incident_that_is_not_there_is_said_so(http: TestClient) -> None:
     troubled(http)
-    answer = put(http, number=7)
-    assert (answer.status_code, answer.json()["detail"]) == (404, "there is no incident 7")
+    for answer in (put(http, number=7), http.get(f"{API}/runs/r1/incidents/7")):
+        assert (answer.status_code, answer.json()["detail"]) == (404, "there is no incident 7")
+    assert http.get(f"{API}/runs/nobody/incidents/1").json()["detail"] == "there is no run 'nobody'"
 
 
 def test_a_trainers_token_may_write_a_verdict_and_the_audit_trail_keeps_who_did(

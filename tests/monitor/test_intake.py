@@ -25,7 +25,7 @@ class Store:
         with engine.begin() as connection:
             connection.exec_driver_sql("CREATE TABLE taken (name TEXT)")
 
-    def take(self, session: Session, run_id: str, _report: ReportIn) -> Receipt:
+    def take(self, session: Session, run_id: str, _report: ReportIn, _left: int | None) -> Receipt:
         self.go.wait(10)
         if self.away:
             raise sa.exc.OperationalError("", None, Exception("away"))

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from db import frames, queries
 from lossguard.probe import Probe
 from lossguard.protocol import API
+from monitor import watching
 from tests.monitor.client import NOW, Trainer
 from tests.monitor.test_watching import noise
 
@@ -42,10 +43,8 @@ def test_probes_do_not_move_the_detectors(http: TestClient, sqlite_engine: sa.En
         plain, probed = (queries.run_named(session, run_id=name) for name in ("plain", "probed"))
         assert plain is not None
         assert probed is not None
-        states = [queries.watch_state(session, run=run) for run in (plain, probed)]
-        assert states[0] is not None
-        assert states[1] is not None
-        assert (states[0].state, states[0].seen_step) == (states[1].state, states[1].seen_step)
+        states = [watching.bring_up(session, run).state_dict() for run in (plain, probed)]
+        assert states[0] == states[1]
         assert len(queries.probes(session, run=probed)) == 57
         assert queries.events(session, run=probed) == []
 

@@ -151,7 +151,7 @@ def test_metrics_show_live_runs_and_drop_ended_ones(http: TestClient) -> None:
     text = http.get("/metrics").text
     assert 'lossguard_loss_nats{project="gpt",run="r1"} NaN' in text
     assert 'lossguard_step{project="gpt",run="r1"} 300.0' in text
-    assert 'lossguard_incidents{kind="nonfinite"} 1.0' in text
+    assert 'lossguard_incident_onset_step{kind="nonfinite",project="gpt",run="r1",state="treated"} 300.0' in text
     assert "lossguard_steps_total 301.0" in text
     http.post(f"{API}/runs/r1/finish", json={"state": "finished", "at": 1.0})
     assert 'run="r1"' not in http.get("/metrics").text

@@ -53,6 +53,16 @@ def test_a_value_that_is_not_finite_is_flagged_and_teaches_nothing(name: str) ->
     assert it.noise == clean.noise
 
 
+@pytest.mark.parametrize("huge", [1e100, 1.79e308, -1.79e308])
+def test_a_value_that_nothing_reaches_is_as_good_as_infinite(name: str, huge: float) -> None:
+    it = detector(name)
+    feed(it, stream(name, 500))
+    before = it.state_dict()
+    scores = feed(it, np.array([huge, -huge]), 500)
+    assert scores.broken.all()
+    assert it.state_dict() == before
+
+
 def test_quiet_on_a_clean_stream(name: str) -> None:
     for seed in range(5):
         assert alarms(feed(detector(name), stream(name, 10_000, seed))) == []

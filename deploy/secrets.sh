@@ -1,0 +1,12 @@
+#!/bin/sh
+# Makes the secrets that docker-compose.yml reads, where they are missing: there is no default password anywhere.
+# The folder is closed to other users of this machine; the files are open to the containers' own users.
+set -eu
+folder=${1:-$(dirname "$0")/secrets}
+mkdir -p "$folder"
+chmod 700 "$folder"
+for name in lossguard_token postgres_password grafana_password; do
+    [ -s "$folder/$name" ] || { od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$folder/$name"; }
+    chmod 644 "$folder/$name"
+done
+echo "secrets are in $folder"

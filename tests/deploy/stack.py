@@ -1,0 +1,147 @@
+"""Collector, Prometheus and Alertmanager as processes on free ports, with the files of deploy/, and a pager."""
+
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+
+from demo.processes import Processes
+from lossguard.protocol import API
+from tests.deploy.files import DEPLOY, read
+from tests.monitor.test_main import free_port
+
+TOKEN = "a-token-of-the-tests"
+HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
+
+
+@dataclass
+class Pager:
+    """What reached the webhook: (when, in unix seconds, and the alert), in order."""
+
+    url: str = ""
+    seen: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+
+    def first(self, name: str, status: str) -> tuple[float, dict[str, Any]] | None:
+        """The first that was told of this alert `firing` or `resolved`."""
+        told = (one for one in self.seen if (one[1]["labels"]["alertname"], one[1]["status"]) == (name, status))
+        return next(told, None)
+
+
+@contextmanager
+def pager() -> Iterator[Pager]:
+    """A webhook receiver on loopback."""
+    paged = Pager()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            message = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            paged.seen += [(time.time(), alert) for alert in message["alerts"]]
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """The test tells what came, not every request."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        paged.url = f"http://127.0.0.1:{server.server_port}/page"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield paged
+        server.shutdown()
+
+
+class Stack:
+    """`seconds` in place of every interval of the files of deploy/; None leaves them as they are."""
+
+    def __init__(self, processes: Processes, folder: Path, page_to: str, *, seconds: int | None = None) -> None:
+        self._processes, self._folder, self._seconds = processes, folder, seconds
+        self.collector, self.prometheus, self.alertmanager = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
+        self.database = f"sqlite:///{folder}/l.db"
+        self._start_collector()
+        self._start_alertmanager(page_to)
+        self._start_prometheus()
+
+    def ask(self, path: str) -> Any:
+        """What the collector answers under its API; None for anything but 200."""
+        answer = HTTP.request("GET", f"{self.collector}{API}{path}", headers={"authorization": f"Bearer {TOKEN}"})
+        return json.loads(answer.data) if answer.status == 200 else None
+
+    def _start_collector(self) -> None:
+        settings = {"LOSSGUARD_DATABASE_URL": self.database, "LOSSGUARD_TOKEN": TOKEN}
+        command = ("-m", "monitor", "serve", "--port", self.collector.rpartition(":")[2])
+        self._processes.start("collector", *command, environment=settings)
+        self._processes.wait_until_up("collector", f"{self.collector}/healthz")
+
+    def _start_alertmanager(self, page_to: str) -> None:
+        shutil.copytree(DEPLOY / "alertmanager", self._folder / "alertmanager")
+        config = self._folder / "alertmanager" / "alertmanager.yml"
+        if self._seconds is not None:
+            config.write_text(re.sub(r"(group_\w+): \w+", rf"\1: {self._seconds}s", config.read_text()))
+        written = self._folder / "written"
+        written.mkdir()
+        listen = f"--web.listen-address={self.alertmanager.removeprefix('http://')}"
+        storage = f"--storage.path={self._folder}/alertmanager-data"
+        alone = "--cluster.listen-address="
+        start = self._folder / "alertmanager" / "start.sh"
+        self._start("alertmanager", start, written, listen, storage, alone, environment={"PAGE_WEBHOOK_URL": page_to})
+        self._processes.wait_until_up("alertmanager", f"{self.alertmanager}/-/ready")
+
+    def _start_prometheus(self) -> None:
+        config = self._folder / "prometheus.yml"
+        config.write_text(yaml.safe_dump(self._prometheus_config()))
+        arguments = (
+            f"--config.file={config}",
+            f"--storage.tsdb.path={self._folder}/prometheus-data",
+            f"--web.listen-address={self.prometheus.removeprefix('http://')}",
+            "--enable-feature=expand-external-labels",
+        )
+        links = {"LOSSGUARD_DASHBOARD_URL": "http://dash:8501", "LOSSGUARD_RUNBOOK_URL": "http://book/runbook.md"}
+        program = shutil.which("prometheus")
+        assert program is not None
+        self._start("prometheus", Path(program), *arguments, environment=links)
+        self._processes.wait_until_up("prometheus", f"{self.prometheus}/-/ready")
+
+    def _prometheus_config(self) -> dict[str, Any]:
+        """What is shipped, with the addresses of this stack."""
+        config: dict[str, Any] = read(DEPLOY / "prometheus" / "prometheus.yml")
+        rules = (DEPLOY / "prometheus" / "rules.yml").read_text()
+        if self._seconds is not None:
+            short = f"{self._seconds}s"
+            config["global"] |= dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), short)
+            rules = re.sub(r"keep_firing_for: \w+", f"keep_firing_for: {short}", rules)
+        (self._folder / "rules.yml").write_text(rules)
+        (self._folder / "token").write_text(TOKEN)
+        target = [{"targets": [self.alertmanager.removeprefix("http://")]}]
+        config["alerting"]["alertmanagers"] = [{"static_configs": target}]
+        collectors = next(job for job in config["scrape_configs"] if job["job_name"] == "lossguard")
+        del collectors["dns_sd_configs"]
+        collectors["authorization"]["credentials_file"] = str(self._folder / "token")
+        collectors["static_configs"] = [{"targets": [self.collector.removeprefix("http://")]}]
+        return config | {"scrape_configs": [collectors]}
+
+    def _start(self, name: str, program: Path, *arguments: str | Path, environment: Mapping[str, str]) -> None:
+        """Processes starts Python: a line of it that becomes the program."""
+        become = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
+        path = {"PATH": f"/usr/bin:/bin:{os.environ.get('PATH', '')}"}
+        self._processes.start(
+            name, "-c", become, str(program), *map(str, arguments), environment=path | dict(environment)
+        )
+
+
+def wait_for(condition: Callable[[], Any], *, seconds: float, what: str) -> Any:
+    """What `condition` returns once it is true; AssertionError after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.1)
+    return found

@@ -1,0 +1,104 @@
+"""Who is told what: the configuration as start.sh writes it, judged by amtool."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deploy.files import DEPLOY, alerts, read
+
+pytestmark = pytest.mark.needs("alertmanager")
+START = DEPLOY / "alertmanager" / "start.sh"
+MAIL = {"SMTP_HOST": "mail:587", "SMTP_FROM": "lossguard@example.org"}
+
+
+def run(*command: str | Path, **environment: str) -> str:
+    path = {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, env=path | environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def written(folder: Path, **environment: str) -> Path:
+    run(START, "--write-only", folder, **environment)
+    config = folder / "alertmanager.yml"
+    run("amtool", "check-config", config)
+    return config
+
+
+def receivers(config: Path) -> dict[str, dict[str, Any]]:
+    return {one.pop("name"): one for one in read(config)["receivers"]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "receiver"),
+    [
+        (["alertname=NonFiniteLoss", "severity=critical", "project=gpt", "run=r"], "page"),
+        (["alertname=LossSpike", "severity=warning", "project=gpt", "run=r"], "notice"),
+        (["alertname=CollectorDown", "severity=critical", "instance=a"], "page"),
+        (["alertname=NonFiniteLoss", "severity=critical", "project=sandbox-7", "run=r"], "notice"),
+    ],
+)
+def test_critical_alerts_page_and_others_and_quiet_projects_do_not(
+    tmp_path: Path, labels: list[str], receiver: str
+) -> None:
+    config = written(tmp_path, PAGE_WEBHOOK_URL="http://page", NOTICE_WEBHOOK_URL="http://notice")
+    assert run("amtool", "config", "routes", "test", f"--config.file={config}", *labels).strip() == receiver
+
+
+def test_quiet_projects_come_from_the_environment_whatever_they_hold(tmp_path: Path) -> None:
+    config = written(tmp_path, PAGE_WEBHOOK_URL="http://page", QUIET_PROJECTS=r"a\d+|o'x#&\"q")
+    for project, receiver in (("a17", "notice"), ("sandbox", "page")):
+        labels = ("severity=critical", f"project={project}")
+        assert run("amtool", "config", "routes", "test", f"--config.file={config}", *labels).strip() == receiver
+
+
+def test_all_kinds_of_receivers_come_from_the_environment_and_no_secret_is_in_the_configuration(tmp_path: Path) -> None:
+    secret = tmp_path / "slack"
+    secret.write_text("https://hooks.example.org/SECRET-2\n")
+    config = written(
+        tmp_path,
+        PAGE_WEBHOOK_URL="https://page.example.org/SECRET-1",
+        PAGE_SLACK_URL_FILE=str(secret),
+        PAGE_EMAIL="o'brien@example.org",
+        NOTICE_EMAIL="team@example.org",
+        **MAIL,
+    )
+    page, notice = receivers(config)["page"], receivers(config)["notice"]
+    assert sorted(page) == ["email_configs", "slack_configs", "webhook_configs"]
+    assert page["email_configs"][0]["to"] == "o'brien@example.org"
+    assert sorted(notice) == ["email_configs"]
+    assert "SECRET" not in config.read_text()
+    assert Path(page["webhook_configs"][0]["url_file"]).read_text() == "https://page.example.org/SECRET-1"
+    assert Path(page["slack_configs"][0]["api_url_file"]).read_text() == "https://hooks.example.org/SECRET-2"
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.iterdir() if path != secret)
+    assert all(one[0]["send_resolved"] for one in page.values())
+
+
+def test_notices_go_where_pages_go_unless_they_have_a_place_of_their_own(tmp_path: Path) -> None:
+    both = receivers(written(tmp_path, PAGE_WEBHOOK_URL="http://page"))
+    assert both["page"] == both["notice"] != {}
+
+
+def test_without_any_receiver_it_starts_and_tells_nobody(tmp_path: Path) -> None:
+    assert receivers(written(tmp_path)) == {"page": {}, "notice": {}}
+
+
+def test_mail_without_a_server_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [START, "--write-only", tmp_path],
+        env={"PAGE_EMAIL": "a@example.org"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "SMTP_HOST" in done.stderr
+
+
+def test_inhibition_names_alerts_that_there_are() -> None:
+    known = {alert["alert"] for alert in alerts()}
+    for rule in read(DEPLOY / "alertmanager" / "alertmanager.yml")["inhibit_rules"]:
+        for matcher in rule["source_matchers"] + rule["target_matchers"]:
+            assert set(matcher.split('"')[1].split("|")) <= known

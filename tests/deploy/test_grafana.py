@@ -1,0 +1,66 @@
+"""Grafana's provisioning, as far as it can be judged without Grafana: its shape, its queries, its references."""
+
+import json
+import re
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.deploy.files import DASHBOARD, DEPLOY, read
+
+PROVISIONING = DEPLOY / "grafana" / "provisioning"
+TYPES = ("row", "timeseries", "stat", "table")
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(DASHBOARD.read_text())
+    return found
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+
+
+def test_the_dashboard_asks_the_source_that_is_provisioned() -> None:
+    (source,) = read(PROVISIONING / "datasources" / "prometheus.yml")["datasources"]
+    assert source["type"] == "prometheus"
+    asked = {target["datasource"]["uid"] for panel in panels() for target in panel["targets"]}
+    asked |= {panel["datasource"]["uid"] for panel in panels()}
+    asked |= {variable["datasource"]["uid"] for variable in dashboard()["templating"]["list"]}
+    assert asked == {source["uid"]}
+
+
+def test_the_dashboard_is_found_where_compose_puts_it() -> None:
+    (provider,) = read(PROVISIONING / "dashboards" / "lossguard.yml")["providers"]
+    mounts = read(DEPLOY.parent / "docker-compose.yml")["services"]["grafana"]["volumes"]
+    assert f"./deploy/grafana/dashboards:{provider['options']['path']}:ro" in mounts
+    assert "./deploy/grafana/provisioning:/etc/grafana/provisioning:ro" in mounts
+
+
+def test_panels_have_their_own_numbers_and_places() -> None:
+    whole = dashboard()
+    assert len({panel["id"] for panel in whole["panels"]}) == len(whole["panels"])
+    assert {panel["type"] for panel in whole["panels"]} == set(TYPES)
+    taken: set[tuple[int, int]] = set()
+    for panel in whole["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, f"{panel['title']} lies on another panel"
+        taken |= cells
+    for panel in panels():
+        references = [target["refId"] for target in panel["targets"]]
+        assert len(set(references)) == len(references) > 0
+
+
+@pytest.mark.needs("prometheus")
+def test_every_query_is_one_that_prometheus_understands() -> None:
+    queries = [target["expr"] for panel in panels() for target in panel["targets"]]
+    queries += [one["expr"] for one in dashboard()["annotations"]["list"]]
+    variables = {variable["name"] for variable in dashboard()["templating"]["list"]}
+    assert set(re.findall(r"\$(\w+)", " ".join(queries))) <= variables
+    rules = {"groups": [{"name": "g", "rules": [{"record": f"q{at}", "expr": q} for at, q in enumerate(queries)]}]}
+    command = ["promtool", "check", "rules", "/dev/stdin"]
+    done = subprocess.run(command, input=json.dumps(rules), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,46 @@
+"""Somebody is paged: real Prometheus and Alertmanager, a real training run with a planted fault, and a webhook."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from demo.processes import Processes
+from tests.deploy.stack import TOKEN, Stack, pager, wait_for
+from tests.test_loop import SMALL
+
+STRIKES = 160
+FAULT = f"random_targets@{STRIKES}"
+
+
+@pytest.mark.slow
+@pytest.mark.needs("prometheus")
+@pytest.mark.needs("alertmanager")
+def test_a_planted_spike_pages_with_run_step_and_link_and_resolves_once_the_rollback_is_verified(
+    tmp_path: Path,
+) -> None:
+    with pager() as paged, Processes(tmp_path / "logs") as processes:
+        stack = Stack(processes, tmp_path, paged.url, seconds=1)
+        settings = [part for setting in SMALL.split() for part in ("--set", setting)]
+        command = ["-m", "trainer", "run", "--run-id", "r", "--steps", "20000", "--out", str(tmp_path / "out")]
+        environment = {"LOSSGUARD_URL": stack.collector, "LOSSGUARD_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
+        trainer = processes.start("trainer", *command, *settings, "--fault", FAULT, environment=environment)
+
+        _, page = wait_for(lambda: paged.first("LossSpike", "firing"), seconds=90, what="the page")
+        (incident,) = stack.ask("/runs/r/incidents")
+        assert incident["onset_step"] == STRIKES
+        assert page["labels"] == {"alertname": "LossSpike", "severity": "warning", "run": "r", "project": "trainer"}
+        assert page["annotations"]["summary"] == f"Loss spike in run r of trainer at step {STRIKES}"
+        assert page["annotations"]["link"] == "http://dash:8501/run?run=r"
+        assert page["annotations"]["runbook_url"] == "http://book/runbook.md#lossspike"
+
+        wait_for(lambda: paged.first("LossSpike", "resolved"), seconds=90, what="its resolution")
+        assert [one["state"] for one in stack.ask("/runs/r")["interventions"]] == ["verified"]
+        assert stack.ask("/runs/r")["state"] == "running", (
+            "it resolved because it was mended, not because the run ended"
+        )
+        assert {alert["labels"]["alertname"] for _, alert in paged.seen} == {"LossSpike"}, (
+            "and nobody heard anything else"
+        )
+        trainer.send_signal(signal.SIGTERM)
+        trainer.wait(60)

@@ -1,0 +1,82 @@
+"""The alerts: each fires when it should, stays quiet when it should, asks for what is exported, and is explained."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.deploy.files import DASHBOARD, DEPLOY, RULES, alerts, metrics_in, read
+from tests.monitor.client import Trainer
+from tests.monitor.conftest import http as http
+from tests.monitor.test_run_metrics import expecting
+
+TESTS = Path(__file__).parent / "rules.yml"
+RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
+
+
+def promtool(*arguments: str | Path) -> None:
+    done = subprocess.run(["promtool", *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.needs("prometheus")
+def test_every_alert_fires_when_it_should_and_stays_quiet_when_it_should() -> None:
+    promtool("test", "rules", TESTS)
+
+
+def test_every_alert_is_tested_in_both_directions() -> None:
+    named = [group["name"].split(" ", 2)[:2] for group in read(TESTS)["tests"]]
+    for alert in alerts():
+        assert [alert["alert"], "fires"] in named, f"{alert['alert']} is not shown to fire"
+        assert [alert["alert"], "stays"] in named, f"{alert['alert']} is not shown to stay quiet"
+
+
+def test_a_test_of_an_alert_looks_at_that_alert_and_says_the_same_as_its_name() -> None:
+    for group in read(TESTS)["tests"]:
+        alert, direction, *_ = group["name"].split(" ")
+        for one in group["alert_rule_test"]:
+            assert one["alertname"] == alert
+            assert bool(one["exp_alerts"]) == (direction == "fires"), group["name"]
+
+
+@pytest.mark.needs("prometheus")
+def test_prometheus_takes_the_configuration() -> None:
+    promtool("check", "config", "--syntax-only", DEPLOY / "prometheus" / "prometheus.yml")
+
+
+def test_every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() -> None:
+    text = RUNBOOK.read_text()
+    sections = re.findall(r"^## (\w+)$", text, re.MULTILINE)
+    assert sections == [alert["alert"] for alert in alerts()]
+    for alert in alerts():
+        assert alert["annotations"]["runbook_url"] == f"{{{{ $externalLabels.runbook }}}}#{alert['alert'].lower()}"
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        assert "**Look at**" in section, section
+        assert "**Do**" in section, section
+
+
+def test_every_link_within_the_runbook_leads_to_a_section() -> None:
+    text = RUNBOOK.read_text()
+    sections = {name.lower() for name in re.findall(r"^## (\w+)$", text, re.MULTILINE)}
+    assert set(re.findall(r"\(#(\w+)\)", text)) <= sections
+
+
+def test_every_alert_says_how_bad_it_is_and_what_is_wrong() -> None:
+    for alert in alerts():
+        assert alert["labels"]["severity"] in ("critical", "warning")
+        assert {"summary", "description", "runbook_url"} <= set(alert["annotations"])
+        assert "for" in alert
+        of_a_run = "by (run, project" in alert["expr"]
+        assert ("link" in alert["annotations"]) == of_a_run, "a page about a run leads to it"
+
+
+@pytest.mark.parametrize("path", [RULES, DASHBOARD, RUNBOOK], ids=lambda path: path.name)
+def test_what_the_files_ask_for_is_what_the_collector_exports(http: TestClient, path: Path) -> None:
+    trainer = Trainer(http)
+    series = {name: [1.0] * 20 for name in ("loss", "grad_norm", "log_z", "lr", "tokens")}
+    trainer.report(trainer.open("a"), range(20), series, events=[expecting(20, 60.0)])
+    http.post("/api/v1/runs/r1/reports", json={"segment": 0}, headers={"Lossguard-Spool-Bytes": "0"})
+    exported = metrics_in(http.get("/metrics").text)
+    assert metrics_in(path.read_text()) <= exported
