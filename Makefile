@@ -50,6 +50,10 @@ fix: setup ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: screenshots
+screenshots: setup system ## the pictures of docs/ and the README, from a real run (minutes)
+	$(BIN)/python -m demo.screenshots
+
 .PHONY: bench
 bench: setup ## measure the figures of docs/benchmarks.md
 	$(BIN)/python -m benchmarks

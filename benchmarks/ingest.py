@@ -31,7 +31,7 @@ def measure(reports: int = 300) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as folder, collector(f"sqlite:///{folder}/store.db") as (url, process):
             bodies = [encoded_reports(seed, reports // runs) for seed in range(runs)]
             before = cpu_seconds(process)
-            seconds = _post_all(url, bodies)
+            seconds = post_all(url, bodies)
             used = cpu_seconds(process) - before
         steps = runs * (reports // runs) * SIZE
         label = f"collector over HTTP into SQLite, {runs} run(s), {METRICS} metrics, reports of {SIZE:,}"
@@ -61,7 +61,7 @@ def _report(noise: random.Random, first: int) -> dict[str, object]:
     return {"segment": 0, "steps": list(steps), "times": [1.8e9 + 0.4 * step for step in steps], "metrics": metrics}
 
 
-def _post_all(url: str, bodies: Sequence[Sequence[bytes]]) -> float:
+def post_all(url: str, bodies: Sequence[Sequence[bytes]]) -> float:
     """Seconds until every run has delivered all of its reports."""
     with urllib3.PoolManager(maxsize=len(bodies), retries=False) as http:
         for number in range(len(bodies)):

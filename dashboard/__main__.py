@@ -7,11 +7,13 @@ python -m dashboard --port 8600 --database postgresql://lossguard@db/lossguard
 import os
 import socket
 import sys
+from ipaddress import ip_address
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from dashboard.acting import OPERATE
 from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
 
 THEMES = {
@@ -23,13 +25,30 @@ THEMES = {
 
 Database = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="SQLite or PostgreSQL URL of the store.")]
 
+Operate = Annotated[
+    bool | None,
+    typer.Option(
+        help="Lend the dashboard's LOSSGUARD_TOKEN to everybody who sees it, or to nobody. "
+        "By default to viewers at this machine alone."
+    ),
+]
+
 
 def main(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     database: Database = DEFAULT_URL,
+    operate: Operate = None,
+    open_to_network: Annotated[
+        bool, typer.Option("--open-to-network", help="Listen beyond this machine although it asks nobody who they are.")
+    ] = False,
 ) -> None:
-    """Serve the dashboard until Ctrl-C."""
+    """Serve the dashboard until Ctrl-C. What people decide on it goes to the collector at LOSSGUARD_URL."""
+    if not (open_to_network or _is_loopback(host)):
+        _refuse(
+            f"it asks nobody who they are, so it listens on loopback only, not on {host}; put a proxy that does in "
+            "front of it, or say --open-to-network"
+        )
     try:
         create_engine(database).dispose()
     except (BadDatabaseUrl, SQLAlchemyError) as error:
@@ -39,6 +58,8 @@ def main(
     except OSError as error:
         _refuse(f"cannot listen on {host}:{port}: {error.strerror}; name another port with --port")
     os.environ["LOSSGUARD_DATABASE_URL"] = database  # data.py reads it: Streamlit runs its scripts without arguments
+    if operate is not None:
+        os.environ[OPERATE] = str(int(operate))
     from dashboard.server import app  # late: Streamlit takes a second to import, a refusal none
 
     app.run(config=_config(host, port))
@@ -62,6 +83,13 @@ def _check_free(host: str, port: int) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _refuse(sentence: str) -> None:

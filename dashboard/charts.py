@@ -13,7 +13,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import words
 from dashboard.facts import Curve
-from dashboard.marks import Marks, add_marks
+from dashboard.marks import Marks, draw_marks
 from dashboard.panels import Panel, lay_out, stack
 from dashboard.rulers import Along, Floats, Ruler, Rulers
 from dashboard.smoothing import smoothed
@@ -46,6 +46,8 @@ class Style:
 
 LIVE = Style("live line", BLUE, 1.8)
 DISCARDED = Style("discarded branch", GREY, 1.2, " (discarded)")
+PAUSE = 20
+"""Times the usual distance of two buckets in wall time: a line does not pretend that something was there."""
 
 
 def run_figure(
@@ -57,57 +59,65 @@ def run_figure(
     figure = lay_out(stacked, look.along, look.window, look.revision)
     traces: list[dict[str, Any]] = []
     for panel in stacked.panels:
-        traces += _curve(panel, curves[panel.metric], rulers, look.smooth)
-    figure.add_traces(traces)
-    add_marks(figure, stacked, marks, rulers)
-    _name_each_once(figure)
+        traces += _curve(panel, curves[panel.metric], rulers, look)
+    drawn = draw_marks(stacked, marks, rulers)
+    figure.add_traces(named_once(traces + drawn.traces))
+    figure.update_layout(shapes=drawn.shapes)
     return figure
 
 
-def _curve(panel: Panel, curve: Curve, rulers: Rulers, smooth: int) -> list[dict[str, Any]]:
+def _curve(panel: Panel, curve: Curve, rulers: Rulers, look: Look) -> list[dict[str, Any]]:
     traces = []
     for segment, branch in curve.discarded.items():
-        traces += _branch(panel, branch, rulers.branches.get(segment, rulers.live), DISCARDED, smooth)
-    return traces + _branch(panel, curve.live, rulers.live, LIVE, smooth)
+        traces += _branch(panel, branch, rulers.branches.get(segment, rulers.live), DISCARDED, look)
+    return traces + _branch(panel, curve.live, rulers.live, LIVE, look)
 
 
-def _branch(panel: Panel, series: Series, ruler: Ruler, style: Style, smooth: int) -> list[dict[str, Any]]:
+def _branch(panel: Panel, series: Series, ruler: Ruler, style: Style, look: Look) -> list[dict[str, Any]]:
     if not len(series):
         return []
     x = ruler.at(series.first_step)
+    pauses = _pauses(x) if look.along is Along.TIME else []
     traces = _envelope(panel, series, x, style)
-    if smooth:
-        traces.append(_line(panel, series, x, style, _floats(series.mean)) | _quiet(style))
-    mean = smoothed(series, smooth) if smooth else _floats(series.mean)
-    traces.append(_line(panel, series, x, style, mean))
+    if look.smooth:
+        traces.append(_line(panel, series, x, style, _floats(series.mean), pauses) | _quiet(style))
+    mean = smoothed(series, look.smooth) if look.smooth else _floats(series.mean)
+    traces.append(_line(panel, series, x, style, mean, pauses))
     return traces + _non_finite(panel, series, x, style)
 
 
-def _line(panel: Panel, series: Series, x: Floats, style: Style, y: Floats) -> dict[str, Any]:
-    """The mean of each bucket; a bucket without any finite value is a gap."""
+def _pauses(x: Floats) -> list[int]:
+    """Before which positions nothing happened for long, by the pace of the rest."""
+    gaps = np.diff(x)
+    return [] if not len(gaps) else (np.flatnonzero(gaps > PAUSE * np.median(gaps)) + 1).tolist()
+
+
+def _line(panel: Panel, series: Series, x: Floats, style: Style, y: Floats, pauses: Sequence[int]) -> dict[str, Any]:
+    """The mean of each bucket; a bucket without any finite value is a gap, and so is a pause."""
     several = series.first_step != series.last_step
     label = words.plain_html(words.metric_name(panel.metric)) + style.note
-    spans = " (%{customdata[0]:.4~g} .. %{customdata[1]:.4~g})" if several else ""
+    range_text = " (%{customdata[0]:.4~g} .. %{customdata[1]:.4~g})" if several else ""
     trace = {
         "type": "scatter",
-        "x": _x(x),
-        "y": y.astype(np.float32),
+        "x": _x(np.insert(x, pauses, x[pauses])),
+        "y": np.insert(y, pauses, np.nan).astype(np.float32),
         "yaxis": panel.values,
         "name": style.name,
         "legendgroup": style.name,
         "mode": "lines",
         "line": {"color": style.color, "width": style.width},
-        "hovertemplate": f"{label} %{{y:.4~g}}{spans}<extra></extra>",
+        "hovertemplate": f"{label} %{{y:.4~g}}{range_text}<extra></extra>",
     }
     if several:
-        trace["customdata"] = np.stack([_floats(series.min), _floats(series.max)], axis=1).astype(np.float32)
+        spans = np.stack([_floats(series.min), _floats(series.max)], axis=1)
+        trace["customdata"] = np.insert(spans, pauses, np.nan, axis=0).astype(np.float32)
     return trace
 
 
 def _quiet(style: Style) -> dict[str, Any]:
     """The raw line below a smoothed one."""
     return {
-        "line": {"color": faint(style.color, 0.4), "width": 0.8},
+        "line": {"color": faint(style.color, 0.55), "width": 1},
         "name": f"{style.name}, raw",
         "showlegend": False,
         "hoverinfo": "skip",
@@ -162,13 +172,14 @@ def _non_finite(panel: Panel, series: Series, x: Floats, style: Style) -> list[d
     ]
 
 
-def _name_each_once(figure: go.Figure) -> None:
+def named_once(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One legend entry for each kind of thing, however many traces draw it."""
     seen: set[str] = set()
-    for trace in figure.data:
-        if trace.showlegend is not False:
-            trace.showlegend = trace.name not in seen
-            seen.add(trace.name)
+    for trace in traces:
+        trace["showlegend"] = trace.get("showlegend", True) and trace["name"] not in seen
+        if trace["showlegend"]:
+            seen.add(trace["name"])
+    return traces
 
 
 def _floats(values: Sequence[float | None]) -> Floats:

@@ -1,35 +1,37 @@
 """The only module of the dashboard that reads runs. Everything is cached, and shared by all viewers.
 
-What may change is read at most once a second (`fresh`). Curves are kept for as long as the run has no new steps: a
-finished run is read once. A store that cannot be read raises `StoreAway`, whose text is for the page.
+What may change is read a few times a second at most (`fresh`). Curves are kept for as long as the run has no new
+steps: a finished run is read once. A store that cannot be read raises `StoreAway`, whose text is for the page.
 """
 
 from collections.abc import Sequence
-from itertools import chain
 
 import streamlit as st
 from sqlalchemy.orm import Session
 
-from dashboard import compute
+from dashboard import compute, throughput
 from dashboard.facts import Curve, Curves, RunCard, RunFacts
 from dashboard.progress import progress
 from dashboard.rulers import PLAIN, Along, Ruler, Rulers
 from dashboard.store import database_url, fresh, open_store
 from db import lineage, overview, queries
 from db.lineage import Stretch
-from db.models import Run
+from db.models import Run, Segment
 from db.overview import Tally
 from db.queries import Series
 from db.step_rows import metric_value
+from lossguard.protocol import SegmentReason
 
+WENT_BACK = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
 SPARK_STEPS, SPARK_POINTS = 1000, 60
-POINTS = 1000
-"""Buckets per curve: about one per pixel."""
+POINTS = 800
+"""Buckets per curve, at most; their width is a power of two, so that there are at least half as many: one to three
+pixels each. Every one shows its least and its largest value, so that fewer hide nothing and are drawn sooner."""
 
 
-def ordered_runs() -> list[tuple[Run, Tally]]:
-    """All runs: those that need a person first, then running ones, then the newest."""
-    return _ordered_runs(database_url())
+def runs() -> list[tuple[Run, Tally]]:
+    """All runs, the newest first."""
+    return _runs(database_url())
 
 
 def card(run_id: str) -> RunCard | None:
@@ -53,11 +55,10 @@ def curves(
 
 
 @fresh
-def _ordered_runs(url: str) -> list[tuple[Run, Tally]]:
+def _runs(url: str) -> list[tuple[Run, Tally]]:
     with open_store(url) as session:
         tallies = overview.tallies(session)
-        found = [(run, tallies.get(run.pk, Tally())) for run in queries.runs(session)]
-    return sorted(found, key=lambda pair: (pair[1].waiting == 0, pair[0].state != "running"))  # stable: newest first
+        return [(run, tallies.get(run.pk, Tally())) for run in queries.runs(session)]
 
 
 @fresh
@@ -77,6 +78,7 @@ def _card(url: str, run_id: str) -> RunCard | None:
             tally=overview.tallies(session).get(run.pk, Tally()),
             progress=progress(run, newest),
             loss=metric_value(newest[-1], "loss") if newest else None,
+            tokens=newest[-1].tokens if newest else None,
             spark=spark,
         )
 
@@ -89,21 +91,47 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
             return None
         newest = overview.newest_steps(session, run=run)
         names = queries.metric_names(session, run=run)
+        segments = queries.segments(session, run=run)
+        counts = queries.step_counts(session, run=run)
         return RunFacts(
             run=run,
-            segments=queries.segments(session, run=run),
+            segments=segments,
             incidents=queries.incidents(session, run=run),
             interventions=queries.interventions(session, run=run),
             orders={order.intervention: order for order in queries.orders(session, run=run)},
             ledger=queries.skip_ledger(session, run=run),
             events=queries.events(session, run=run),
             progress=progress(run, newest),
-            metrics=names,
+            metrics=names + ([throughput.NAME] if throughput.derivable(names) else []),
+            mfu=_last(session, run, segments, "mfu") if "mfu" in names else None,
+            counts=counts,
+            seconds_lost=_seconds_lost(session, run, segments),
             newest={name: metric_value(newest[-1], name) for name in names} if newest else {},
         )
 
 
-@st.cache_data(show_spinner=False, max_entries=64)
+def _last(session: Session, run: Run, segments: Sequence[Segment], metric: str) -> float | None:
+    """The last finite value of a metric on the live line."""
+    live = lineage.live_line(segments)
+    series = queries.series(session, run=run, stretches=live, metric=metric, points=len(live))
+    return next((value for value in reversed(series.last) if value is not None), None)
+
+
+def _seconds_lost(session: Session, run: Run, segments: Sequence[Segment]) -> float:
+    """From each step that the run went back to until it was there again: computed and left, and the way back."""
+
+    def when(segment: int, step: int) -> float | None:
+        return queries.times(session, run=run, stretches=[Stretch(segment, 0, None)], steps=[step]).get(step)
+
+    ways = [
+        (when(segment.parent, segment.fork_step), when(segment.number, segment.fork_step))
+        for segment in segments
+        if segment.reason in WENT_BACK and segment.fork_step is not None and segment.parent is not None
+    ]
+    return compute.union([(left, back) for left, back in ways if left is not None and back is not None])
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
 def _curves(
     url: str,
     run_id: str,
@@ -138,37 +166,44 @@ class _Reader:
     """Reads one run over one window."""
 
     def __init__(self, session: Session, run: Run, window: tuple[int, int] | None) -> None:
-        self.session, self.run = session, run
-        self.window = window or (None, None)
+        self.session, self.run, self.window = session, run, window
 
     def series(self, metric: str, stretches: Sequence[Stretch]) -> Series:
-        return queries.series(
-            self.session,
-            run=self.run,
-            stretches=stretches,
-            metric=metric,
-            first=self.window[0],
-            last=self.window[1],
-            points=POINTS,
-        )
+        if metric != throughput.NAME:
+            return self._stored(metric, stretches, self.window)
+        tokens = self._stored("tokens", stretches, self.window)
+        return throughput.throughput(tokens, self._times(stretches, tokens.last_step))
 
     def ruler(self, along: Along, stretches: Sequence[Stretch]) -> Ruler:
-        """Exact at the ends of every bucket."""
+        """Exact at the ends of every bucket of the window, and of the whole run: a mark may lie outside the window."""
         if along is Along.STEP:
             return PLAIN
-        if along is Along.TIME:
-            return self._times(stretches)
-        tokens = self.series("tokens", stretches)
-        known = [index for index, value in enumerate(tokens.first) if value is not None]
-        steps = chain.from_iterable((tokens.first_step[index], tokens.last_step[index]) for index in known)
-        counts = chain.from_iterable((tokens.first[index], tokens.last[index]) for index in known)
-        scale = compute.flops_per_token(self.run.config) or 1.0 if along is Along.FLOPS else 1.0
-        return Ruler.of(steps, (float(count or 0) * scale for count in counts))
+        points: dict[int, float] = {}
+        for window in {None, self.window}:
+            points |= self._positions(along, stretches, window)
+        return Ruler.of(points)
 
-    def _times(self, stretches: Sequence[Stretch]) -> Ruler:
-        """In milliseconds."""
-        names = queries.metric_names(self.session, run=self.run)
-        usual = self.series("loss" if "loss" in names else names[0], stretches) if names else Series()
-        steps = sorted({*usual.first_step, *usual.last_step})
-        times = queries.times(self.session, run=self.run, stretches=stretches, steps=steps)
-        return Ruler.of(times.keys(), (1000 * time for time in times.values()))
+    def _positions(
+        self, along: Along, stretches: Sequence[Stretch], window: tuple[int, int] | None
+    ) -> dict[int, float]:
+        if along is Along.TIME:
+            series = self._stored(self._usual(), stretches, window)
+            times = self._times(stretches, sorted({*series.first_step, *series.last_step}))
+            return {step: 1000 * time for step, time in times.items()}
+        scale = (compute.flops_per_token(self.run.config) or 1.0) if along is Along.FLOPS else 1.0
+        tokens = self._stored("tokens", stretches, window)
+        ends = [*zip(tokens.first_step, tokens.first, strict=True), *zip(tokens.last_step, tokens.last, strict=True)]
+        return {step: scale * count for step, count in ends if count is not None}
+
+    def _stored(self, metric: str, stretches: Sequence[Stretch], window: tuple[int, int] | None) -> Series:
+        first, last = window or (None, None)
+        return queries.series(
+            self.session, run=self.run, stretches=stretches, metric=metric, first=first, last=last, points=POINTS
+        )
+
+    def _times(self, stretches: Sequence[Stretch], steps: Sequence[int]) -> dict[int, float]:
+        return queries.times(self.session, run=self.run, stretches=stretches, steps=steps)
+
+    def _usual(self) -> str:
+        """A metric that most steps have."""
+        return next(iter(queries.metric_names(self.session, run=self.run)), "loss")

@@ -7,7 +7,7 @@ from dashboard.progress import Progress
 from dashboard.rulers import Rulers
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.overview import Tally
-from db.queries import Series
+from db.queries import Series, StepCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class RunCard:
     progress: Progress
     loss: float | None
     """Of the newest step, non-finite values included; None when it has none."""
+    tokens: int | None
+    """Seen on the live line."""
     spark: list[float]
     """Largest finite loss of each bucket of the newest steps."""
 
@@ -39,6 +41,11 @@ class RunFacts:
     metrics: list[str]
     newest: dict[str, float | None]
     """The metrics of the newest step on the live line."""
+    mfu: float | None
+    """Model FLOPs utilisation, 0..1, as last reported: it may come every so many steps."""
+    counts: StepCounts
+    seconds_lost: float
+    """Wall time between the steps that the run went back to and its coming back to them."""
 
     @property
     def stamp(self) -> tuple[int, ...]:

@@ -37,7 +37,7 @@ function themed(layout, host) {
 
 // On a phone the legend takes more lines.
 function fitted(layout, host) {
-  const more = host.clientWidth < 640 ? 60 : 0;
+  const more = host.clientWidth < 640 && layout.showlegend !== false ? 60 : 0;
   layout.height += more;
   layout.margin.t += more;
   host.style.minHeight = `${layout.height}px`;
@@ -54,6 +54,15 @@ function bounds(change) {
 // Plotly tells a date as "2026-11-25 03:12:00.5" on the clock that the figure was made for.
 function number(value) {
   return typeof value === "string" ? Date.parse(`${value.replace(" ", "T")}Z`) : value;
+}
+
+// What the viewer sees along x stays, also when the figure was made before the last zoom; a new axis begins anew.
+function kept(layout, host) {
+  const now = host._fullLayout;
+  if (now === undefined || now.uirevision !== layout.uirevision) return layout;
+  layout.xaxis = { ...layout.xaxis, autorange: now.xaxis.autorange };
+  layout.xaxis.range = now.xaxis.autorange ? undefined : now.xaxis.range.slice();
+  return layout;
 }
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -76,7 +85,7 @@ async function draw(host, data) {
   const [library, figure] = await Promise.all([plotly(data.script), fetched(data.figure, host)]);
   while (host._dragging) await pause(50); // a drawing in the middle of a drag would end it
   if (figure === undefined || host.wanted !== data.figure) return;
-  const layout = fitted(themed(figure.layout, host), host);
+  const layout = kept(fitted(themed(figure.layout, host), host), host);
   // A double click shows the whole run, also when the page was opened with a window.
   const buttons = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toImage"];
   const config = { displaylogo: false, doubleClick: "autosize", modeBarButtons: [buttons] };
@@ -89,6 +98,9 @@ export default async function ({ data, parentElement, setStateValue }) {
   const host = parentElement.querySelector(".lossguard-figure");
   const ink = getComputedStyle(host).getPropertyValue("--st-text-color");
   host.tellWindow = setStateValue;
+  host.tabIndex = 0;
+  host.role = "application";
+  host.ariaLabel = `${data.label}: arrow keys move along x, plus and minus zoom, 0 shows all of it`;
   host.style.minHeight ||= `${data.height}px`; // holds the place before the first drawing
   if (host.wanted !== data.figure || host.ink !== ink) {
     host.wanted = data.figure;
@@ -101,8 +113,29 @@ export default async function ({ data, parentElement, setStateValue }) {
   };
 }
 
-// Once per element: tell zooms, follow its size. Returns what undoes that.
+// For the keyboard: arrows move along x, + and - zoom, 0 shows all of it.
+function pressed(event, host, library) {
+  const axis = host._fullLayout.xaxis;
+  const [first, last] = axis.range.map((bound) => axis.r2l(bound));
+  const width = last - first;
+  const moves = {
+    ArrowLeft: [-0.2, -0.2],
+    ArrowRight: [0.2, 0.2],
+    "+": [0.25, -0.25],
+    "=": [0.25, -0.25],
+    "-": [-0.5, 0.5],
+  };
+  if (event.ctrlKey || event.metaKey || event.altKey || !(event.key === "0" || event.key in moves)) return;
+  event.preventDefault();
+  const [left, right] = moves[event.key] ?? [];
+  const range = [first + left * width, last + right * width].map((bound) => axis.l2r(bound));
+  library.relayout(host, event.key === "0" ? { "xaxis.autorange": true } : { "xaxis.range": range });
+}
+
+// Once per element: tell zooms, take keys, follow its size. Returns what undoes that.
 function bind(host, library) {
+  const onKey = (event) => pressed(event, host, library);
+  host.addEventListener("keydown", onKey);
   host.on("plotly_relayout", (change) => {
     const window = bounds(change);
     if (window !== undefined) host.tellWindow("window", window);
@@ -110,6 +143,7 @@ function bind(host, library) {
   const observer = new ResizeObserver(() => library.Plots.resize(host));
   observer.observe(host);
   return () => {
+    host.removeEventListener("keydown", onKey);
     observer.disconnect();
     library.purge(host);
     host.leave = undefined;

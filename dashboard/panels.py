@@ -10,7 +10,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import words
 from dashboard.rulers import Along
-from dashboard.style import GREY, LOG_AXES, ground, metric_axis
+from dashboard.style import GREY, LOG_AXES, faint, ground, metric_axis
 
 FIRST_PANEL, PANEL, GAP, LANE = 250, 130, 42, 18
 """Heights in pixels; the gap holds the next panel's title, the lane the incidents' names."""
@@ -84,10 +84,19 @@ def stack(metrics: list[str]) -> Stack:
 def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, revision: str) -> go.Figure:
     """The empty figure; `window` is the range in view, in the x axis's own units."""
     figure = ground(height=stacked.height, top=TOP, bottom=BOTTOM, revision=f"{revision} {along}")
+    axes: dict[str, Any] = {_axis_key(stacked.lane.marks): _hidden(stacked.lane)}
+    for panel in stacked.panels:
+        axes[_axis_key(panel.values)] = metric_axis(panel.metric) | {
+            "domain": [panel.bottom, panel.top],
+            "nticks": 6 if panel.position == 0 else 4,
+        }
+        axes[_axis_key(panel.marks)] = _hidden(panel) | {"overlaying": panel.values}
+    # All at once: plotly looks through everything again at every change.
     figure.update_layout(
         hovermode="x unified",
         hoversubplots="axis",
         hoverdistance=30,
+        annotations=[_title(panel) for panel in stacked.panels],
         xaxis={
             "anchor": stacked.panels[-1].values if stacked.panels else "y",
             "range": window,
@@ -100,32 +109,44 @@ def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, re
             "spikecolor": GREY,
             **ALONG[along],
         },
+        **axes,
     )
-    for panel in stacked.panels:
-        _lay_out_one(figure, panel)
-    figure.update_layout({_axis_key(stacked.lane.marks): _hidden(stacked.lane)})
     return figure
 
 
-def _lay_out_one(figure: go.Figure, panel: Panel) -> None:
-    values = metric_axis(panel.metric) | {
-        "domain": [panel.bottom, panel.top],
-        "nticks": 6 if panel.position == 0 else 4,
+def band(first: float, last: float, color: str) -> dict[str, Any]:
+    """A shape over all panels, below the curves."""
+    return {
+        "type": "rect",
+        "x0": first,
+        "x1": last,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "layer": "below",
+        "fillcolor": faint(color, 0.16),
+        "line": {"color": faint(color, 0.5), "width": 0.5},
     }
-    marks = _hidden(panel) | {"overlaying": panel.values}
-    figure.update_layout({_axis_key(panel.values): values, _axis_key(panel.marks): marks})
+
+
+def stroke(at: float, line: dict[str, Any]) -> dict[str, Any]:
+    """A shape: an upright line over all panels."""
+    return {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line}
+
+
+def _title(panel: Panel) -> dict[str, Any]:
     scale = " - log scale" if panel.metric in LOG_AXES else ""
-    figure.add_annotation(
-        text=f"<b>{words.plain_html(words.metric_title(panel.metric))}</b>{scale}",
-        x=0,
-        xref="paper",
-        xanchor="left",
-        y=panel.top,
-        yref="paper",
-        yanchor="bottom",
-        yshift=4,
-        showarrow=False,
-    )
+    return {
+        "text": f"<b>{words.plain_html(words.metric_title(panel.metric))}</b>{scale}",
+        "x": 0,
+        "xref": "paper",
+        "xanchor": "left",
+        "y": panel.top,
+        "yref": "paper",
+        "yanchor": "bottom",
+        "yshift": 4,
+        "showarrow": False,
+    }
 
 
 def _hidden(panel: Panel) -> dict[str, Any]:

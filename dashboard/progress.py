@@ -5,6 +5,14 @@ from dataclasses import dataclass
 
 from db.models import Run, Step
 
+SILENT_SECONDS = 60.0
+"""The SDK is heard of every two seconds: a run without a word for so long has died, or cannot reach the collector."""
+
+
+def is_silent(run: Run, now: float) -> bool:
+    """Whether the run ought to report and does not: `kill -9` leaves no other trace."""
+    return run.state == "running" and now - run.last_report_at > SILENT_SECONDS
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

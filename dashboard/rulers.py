@@ -1,6 +1,6 @@
 """Where a run's steps lie along the axis that a viewer chose: steps, tokens, wall time or FLOPs. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -27,17 +27,24 @@ class Ruler:
     positions: Floats
 
     @classmethod
-    def of(cls, steps: Iterable[float], positions: Iterable[float]) -> "Ruler":
-        """A ruler through these points; PLAIN without any."""
-        columns = np.array([*steps], dtype=np.float64), np.array([*positions], dtype=np.float64)
-        return cls(*columns) if len(columns[0]) else PLAIN
+    def of(cls, points: Mapping[int, float]) -> "Ruler":
+        """A ruler through these points (step -> position); PLAIN without any."""
+        steps = sorted(points)
+        if not steps:
+            return PLAIN
+        return cls(np.array(steps, dtype=np.float64), np.array([points[step] for step in steps], dtype=np.float64))
 
     def at(self, steps: Sequence[float]) -> Floats:
         """Positions of these steps; beyond the ends the end's."""
         return np.interp(np.asarray(steps, dtype=np.float64), self.steps, self.positions)
 
     def step_at(self, position: float) -> float:
-        return float(np.interp(position, self.positions, self.steps))
+        # Where a clock is put back in autumn, positions do not rise.
+        return float(np.interp(position, np.maximum.accumulate(self.positions), self.steps))
+
+    def moved(self, move: Callable[[Floats], Floats]) -> "Ruler":
+        """The same steps at other positions."""
+        return Ruler(self.steps, move(self.positions))
 
 
 PLAIN = Ruler(np.array([-1.0, 2.0**53]), np.array([-1.0, 2.0**53]))
@@ -50,6 +57,9 @@ class Rulers:
 
     live: Ruler = PLAIN
     branches: Mapping[int, Ruler] = field(default_factory=dict)
+
+    def moved(self, move: Callable[[Floats], Floats]) -> "Rulers":
+        return Rulers(self.live.moved(move), {segment: ruler.moved(move) for segment, ruler in self.branches.items()})
 
     def at(self, segment: int, step: float) -> float:
         """Position of a step of a segment: on the discarded part when it lies there."""

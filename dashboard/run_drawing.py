@@ -1,13 +1,15 @@
 """A run's figure, packed once for all viewers who look at it in the same way."""
 
+from datetime import tzinfo
+
 import streamlit as st
 
-from dashboard import data, figure
+from dashboard import clock, data, figure
 from dashboard.charts import Look, run_figure
 from dashboard.facts import RunFacts
 from dashboard.figure import Packed
 from dashboard.marks import Marks
-from dashboard.rulers import Along
+from dashboard.rulers import Along, Rulers
 from dashboard.store import database_url
 
 
@@ -19,10 +21,11 @@ def draw(
     window: tuple[int, int] | None,
     discarded: bool,
     smooth: int,
+    zone: str,
 ) -> Packed:
-    """`window` is the first and the last step in view; None for the whole run."""
+    """`window` is the first and the last step in view, None for the whole run; `zone` names a viewer's time zone."""
     stamp = (*known.stamp, *known.marks_stamp)
-    return _draw(database_url(), known.run.id, stamp, metrics, along, window, discarded, smooth, known)
+    return _draw(database_url(), known.run.id, stamp, metrics, along, window, discarded, smooth, zone, known)
 
 
 @st.cache_resource(show_spinner=False, max_entries=128)
@@ -35,6 +38,7 @@ def _draw(
     window: tuple[int, int] | None,
     discarded: bool,
     smooth: int,
+    zone: str,
     _known: RunFacts,
 ) -> Packed:
     read = data.curves(_known, metrics, along=along, window=window, discarded=discarded)
@@ -45,6 +49,14 @@ def _draw(
         events=_known.events,
         last_step=_known.progress.done - 1,
     )
-    bounds = None if window is None else tuple(read.rulers.live.at(window))
+    rulers = seen_rulers(read.rulers, along, clock.zone(zone))
+    bounds = None if window is None else tuple(rulers.live.at(window))
     look = Look(along=along, window=bounds, smooth=smooth, revision=run_id)
-    return figure.pack(run_figure(read.by_metric, marks, read.rulers, look))
+    return figure.pack(run_figure(read.by_metric, marks, rulers, look))
+
+
+def seen_rulers(rulers: Rulers, along: Along, where: tzinfo) -> Rulers:
+    """As a viewer there sees them."""
+    if along is not Along.TIME:
+        return rulers
+    return rulers.moved(lambda milliseconds: clock.on_the_wall(milliseconds, where))

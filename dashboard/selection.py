@@ -36,3 +36,22 @@ def choose_steps(window: tuple[float, float] | None) -> None:
         return
     first = max(0, int(window[0]))
     st.query_params["steps"] = f"{first}-{max(first + 1, int(window[1]))}"
+
+
+def incident() -> int | None:
+    """Number of the incident that the URL names."""
+    return number("incident")
+
+
+def choose_incident(chosen: int) -> None:
+    choose_number("incident", chosen)
+
+
+def number(name: str) -> int | None:
+    """A small number in the URL; None when there is none, or none that makes sense."""
+    named = st.query_params.get(name, "")
+    return int(named) if re.fullmatch("[0-9]{1,9}", named) else None
+
+
+def choose_number(name: str, chosen: int) -> None:
+    st.query_params[name] = str(chosen)

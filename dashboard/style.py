@@ -15,7 +15,15 @@ RUN_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, OLIVE, GREY)
 """For several runs in one figure, in this order; lines beyond the eighth need a dash too."""
 
 LOG_AXES = frozenset({"perplexity", "grad_norm"})
-TICKS = {"lr": ".3~g", "perplexity": "~s", "tokens": "~s", "batch_index": "~s", "tokens_per_second": "~s"}
+TICKS = {
+    "lr": ".3~g",
+    "perplexity": "~s",
+    "tokens": "~s",
+    "batch_index": "~s",
+    "tokens_per_second": "~s",
+    "throughput": "~s",
+    "mfu": ".0%",
+}
 
 
 def ground(*, height: int, top: int = 36, bottom: int = 46, revision: str = "") -> go.Figure:

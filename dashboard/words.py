@@ -3,6 +3,7 @@
 import html
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,8 +21,19 @@ METRIC_TITLES = {
     "tokens": "Tokens",
     "batch_index": "Batch index",
     "step_seconds": "Time per step (s)",
+    "throughput": "Throughput (tokens per second)",
+    "tokens_per_second": "Throughput (tokens per second)",
+    "mfu": "Model FLOPs utilisation",
 }
-METRIC_NAMES = {"grad_norm": "grad norm", "log_z": "log Z", "log_z_max": "log Z max", "lr": "learning rate"}
+METRIC_NAMES = {
+    "grad_norm": "grad norm",
+    "log_z": "log Z",
+    "log_z_max": "log Z max",
+    "lr": "learning rate",
+    "step_seconds": "time per step",
+    "tokens_per_second": "tokens per second",
+    "mfu": "MFU",
+}
 INCIDENT_KINDS = {
     "nonfinite": "non-finite value",
     "loss_spike": "loss spike",
@@ -52,6 +64,31 @@ def number(value: Any) -> str:
     if math.isinf(value):
         return "infinity" if value > 0 else "-infinity"
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.3e}"
+
+
+def rough(value: Any) -> str:
+    """Two significant digits: of a spread, more mean nothing."""
+    return f"{value:.2g}" if _is_number(value) and math.isfinite(value) else number(value)
+
+
+def power(value: float) -> str:
+    """Three digits and a power of ten, as plotly writes it: "3.15 x 10<sup>23</sup>"."""
+    digits, exponent = f"{value:.2e}".split("e")
+    return f"{digits} x 10<sup>{int(exponent)}</sup>"
+
+
+def percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}" if math.isfinite(share) else number(share)
+
+
+def large(value: float | None) -> str:
+    """Three digits and a unit: "6.55 M"; a dash when there is none."""
+    if value is None:
+        return "-"
+    for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
 
 
 def steps(count: int | None) -> str:
@@ -91,9 +128,15 @@ def run_title(run: Run) -> str:
     return f"{run.project} / {run.name or run.id}"
 
 
+def hardware(run: Run) -> str:
+    """Devices, equal ones counted: "8 x NVIDIA H100"."""
+    counted = Counter(map(str, run.devices))
+    return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counted.items())
+
+
 def escaped(text: str) -> str:
     """Text that people chose, so that Markdown shows it as it is."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:-])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", " ".join(text.split()))
 
 
 def plain_html(text: str) -> str:

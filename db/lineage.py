@@ -4,7 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from db.models import Segment
+from db.models import Event, Segment
+from lossguard.protocol import SegmentReason
+
+OUTLIER = "outlier"
+"""Kind of the event of a row out of band that was let pass: nothing that the trainer announced."""
 
 
 class Line(StrEnum):
@@ -48,12 +52,11 @@ def live_line(segments: Sequence[Segment]) -> list[Stretch]:
 
 def line_to(segments: Sequence[Segment], head: int) -> list[Stretch]:
     """The same path to segment `head`: what was the live line when that was the newest."""
-    known = {segment.number: segment for segment in segments}
+    settled = {segment.number: segment for segment in segments if segment.fork_step is not None}
     line: list[Stretch] = []
     number: int | None = head
     last: int | None = None
-    while number is not None:
-        segment = known[number]
+    while number is not None and (segment := settled.get(number)) is not None:
         assert segment.fork_step is not None
         if last is None or segment.fork_step < last:  # else the child forked off before this one began
             line.append(Stretch(number, segment.fork_step, last))
@@ -66,6 +69,25 @@ def parent_at(segments: Sequence[Segment], fork_step: int) -> int | None:
     """Number of the live segment that held the step before `fork_step`; None when the fork goes back to the root."""
     before = [stretch for stretch in live_line(segments) if stretch.first < fork_step]
     return before[-1].segment if before else None
+
+
+def declared(
+    segments: Sequence[Segment], events: Sequence[Event], line: Sequence[Stretch], first: int, last: int
+) -> list[tuple[int, str]]:
+    """(step, kind) of what the steps [first, last) of a line announced: declared events, and where it was resumed."""
+    told = [
+        (event.segment, event.step, event.kind) for event in events if event.step is not None and event.kind != OUTLIER
+    ]
+    told += [
+        (segment.number, segment.fork_step, segment.reason)
+        for segment in segments
+        if segment.reason == SegmentReason.RESUME and segment.fork_step is not None
+    ]
+    return sorted(
+        (step, kind)
+        for number, step, kind in told
+        if first <= step < last and any(part.segment == number and part.holds(step) for part in line)
+    )
 
 
 def discarded(segments: Sequence[Segment]) -> list[Stretch]:

@@ -164,6 +164,11 @@ def probes(session: Session, *, run: Run, prompt: str | None = None) -> list[Sto
     ]
 
 
+def num_probes(session: Session, *, run: Run) -> int:
+    """Probes are never changed or taken away: the number tells whether there is a new one."""
+    return session.scalar(sa.select(sa.func.count()).select_from(Event).where(*_probes_of(run))) or 0
+
+
 def prompts(session: Session, *, run: Run) -> list[str]:
     """The prompts that a run was probed with, as they first came."""
     named = sa.select(Event.id, _prompt().label("prompt")).where(*_probes_of(run)).subquery()
@@ -186,12 +191,17 @@ def watch_state(session: Session, *, run: Run) -> WatchState | None:
     )
 
 
-def snapshot_before(session: Session, *, run: Run, step: int) -> tuple[int, dict[str, Any]] | None:
-    """The newest detectors' state on the live line that saw only steps below `step`: (its last step, the state)."""
-    line = {stretch.segment: stretch for stretch in live(session, run=run)}
+def snapshot_before(
+    session: Session, *, run: Run, step: int, line: Sequence[Stretch] | None = None
+) -> tuple[int, dict[str, Any]] | None:
+    """The newest detectors' state on a line that saw only steps below `step`: (its last step, the state).
+
+    `line` is the live one unless another is given.
+    """
+    kept = {stretch.segment: stretch for stretch in (live(session, run=run) if line is None else line)}
     found = sa.select(DetectorSnapshot).where(DetectorSnapshot.run_pk == run.pk, DetectorSnapshot.step < step)
     for row in session.scalars(found.order_by(DetectorSnapshot.step.desc(), DetectorSnapshot.segment.desc())):
-        if row.segment in line and line[row.segment].holds(row.step):
+        if row.segment in kept and kept[row.segment].holds(row.step):
             return row.step, row.state
     return None
 

@@ -20,6 +20,7 @@ from lossguard.surroundings import plain_json, surroundings
 
 MAX_CONFIG = 4 << 20
 """Bytes; well below what a collector takes as a body."""
+MAX_TAGS = 32
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -35,15 +36,16 @@ def init(
     directory: str | os.PathLike[str] | None = None,
     total_steps: int | None = None,
     capabilities: Sequence[str] = (),
+    tags: Sequence[str] = (),
 ) -> Run:
     """Begin a run, or resume the one named `run_id` (or LOSSGUARD_RUN_ID): what it left undelivered goes first.
 
-    `config` is a mapping or a dataclass; `mode` is "online", "offline" or "off"; what is left out comes from the
-    environment (`Settings`). With several ranks call it on each, once torch.distributed is initialised: rank 0 records,
-    and the others get a run of the same id that records nothing.
+    `config` is a mapping or a dataclass; `tags` are words to find the run by, kept in it as "tags"; `mode` is "online",
+    "offline" or "off"; what is left out comes from the environment (`Settings`). With several ranks call it on each,
+    once torch.distributed is initialised: rank 0 records, and the others get a run of the same id that records nothing.
 
-    Raises ConfigurationError (a ValueError) when an argument, a variable or the directory is
-    unusable, and never talks to the network itself.
+    Raises ConfigurationError (a ValueError) when an argument, a variable or the directory is unusable, and never talks
+    to the network itself.
     """
     if not is_name(project) or not project.strip():
         raise ConfigurationError(
@@ -65,7 +67,7 @@ def init(
         "id": id,
         "project": project,
         "name": name or id,
-        "config": _config(config),
+        "config": _tagged(_config(config), tags),
         **surroundings(),
         "capabilities": list(capabilities),
         "started_at": time.time(),
@@ -87,6 +89,17 @@ def _config(config: Any) -> dict[str, Any]:
     if not isinstance(plain, dict):
         raise ConfigurationError(f"config={config!r:.80} must be a mapping, a dataclass or a namespace")
     return plain
+
+
+def _tagged(config: dict[str, Any], tags: Sequence[str]) -> dict[str, Any]:
+    """The configuration with the tags in it."""
+    if isinstance(tags, str) or not all(is_name(tag) for tag in tags) or len(tags) > MAX_TAGS:
+        raise ConfigurationError(
+            f"tags={tags!r:.200} must be a list of at most {MAX_TAGS} texts of 1 to 128 characters"
+        )
+    if tags and "tags" in config:
+        raise ConfigurationError("tags= is given, and config= has tags too; keep one of them")
+    return config | {"tags": list(dict.fromkeys(tags))} if tags else config
 
 
 def _folder_name(project: str) -> str:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from db import access, commands, queries
 from db.models import Intervention, Run
 from monitor import watching
-from monitor.detection import Effect, IllegalTransition, Policy, Watch
+from monitor.detection import Effect, IllegalTransition, Watch, rule
 from monitor.ingest import locked
 from monitor.problems import Problem, unknown
 from monitor.schemas import RollbackIn
@@ -50,18 +50,18 @@ def release(session: Session, run_id: str, *, who: str, now: float) -> Run:
     return run
 
 
-def set_policy(session: Session, run_id: str, wish: dict[str, Any], *, who: str, now: float) -> Policy:
-    """Change the run's policy; fields that are not named keep their values. Raises Problem 422 for a bad field."""
+def set_policy(session: Session, run_id: str, wish: dict[str, Any], *, who: str, now: float) -> dict[str, Any]:
+    """Change the run's rule; fields that are not named keep their values. Raises Problem 422 for a bad field."""
     run = locked(session, run_id)
     try:
-        policy = Policy.from_dict(watching.policy_of(run).to_dict() | wish)
+        changed = rule.changed(run.policy, wish)
     except (TypeError, ValueError) as error:
         raise Problem(422, "the policy is malformed; nothing was changed", str(error), ["body"]) from None
-    watch = watching.bring_up(session, run)  # under the policy that its rows were judged by
-    run.policy = policy.to_dict()
-    access.record(session, who=who, action="policy", run=run.id, details=run.policy, now=now)
+    watch = watching.bring_up(session, run)  # under the rule that its rows were judged by
+    run.policy = changed
+    access.record(session, who=who, action="policy", run=run.id, details=changed, now=now)
     watching.put_down(session, run, watch, [], segment=queries.newest_segment(session, run=run), now=now)
-    return policy
+    return changed
 
 
 def _act(session: Session, run: Run, do: Callable[[Watch], list[Effect]], now: float) -> None:

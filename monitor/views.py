@@ -9,7 +9,7 @@ from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment,
 from db.queries import Series
 from db.step_rows import metric_value
 from lossguard.protocol import encode_number
-from monitor.watching import policy_of
+from monitor.detection import rule
 
 Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit
 
@@ -39,7 +39,7 @@ def order(row: Order) -> dict[str, Any]:
 
 
 def run(row: Run) -> dict[str, Any]:
-    return record(row) | {"policy": policy_of(row).to_dict()}
+    return record(row) | {"policy": rule.to_rule(rule.policy_of(row.policy), rule.settings_of(row.policy))}
 
 
 def step(row: Step | None, names: list[str]) -> dict[str, Any] | None:

@@ -10,10 +10,10 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import commands, queries
+from db import commands, lineage, queries
 from db.lineage import Stretch
 from db.models import Order, Run, Segment
-from lossguard.protocol import CAN_ROLL_BACK, SegmentReason, encode_number
+from lossguard.protocol import CAN_ROLL_BACK, encode_number
 from monitor.columns import stored_rows
 from monitor.detection import (
     Effect,
@@ -22,11 +22,10 @@ from monitor.detection import (
     Intervention,
     InterventionChanged,
     InterventionState,
-    Mode,
     Outlier,
-    Policy,
     Rows,
     Watch,
+    rule,
 )
 
 SNAPSHOT_EVERY = 250
@@ -35,18 +34,13 @@ SNAPSHOT_EVERY = 250
 TAKEN_BACK = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
 
 
-def policy_of(run: Run) -> Policy:
-    """The run's own policy; by default PaLM's rule, acting by itself on the runs that can be rolled back."""
-    return Policy(mode=Mode.AUTO) if run.policy is None else Policy.from_dict(run.policy)
-
-
 def bring_up(session: Session, run: Run) -> Watch:
     """The run's Watch as it stands after the last report: as it was written down, and the rows since fed to it.
 
     The rows lead to nothing: a report whose rows did was written down with what they led to.
     """
-    policy = policy_of(run)
-    watch = Watch(policy=policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
+    policy = rule.policy_of(run.policy)
+    watch = Watch(rule.settings_of(run.policy), policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
     stored = queries.watch_state(session, run=run)
     if stored is None:  # of a young run nothing may be written down yet
         return _caught_up(session, run, watch, Stretch(0, 0, None))
@@ -99,24 +93,8 @@ def fork(session: Session, run: Run, watch: Watch, segment: Segment) -> list[Eff
 
 def declared(session: Session, run: Run, first: int, last: int) -> list[tuple[int, str]]:
     """(step, kind) of what the live line's steps [first, last) announced: declared events, and where it was resumed."""
-    line = queries.live(session, run=run)
-    told = [
-        (event.step, event.kind)
-        for event in queries.events(session, run=run)
-        if event.step is not None and event.kind != "outlier" and _on(line, event.segment, event.step)
-    ]
-    told += [
-        (segment.fork_step, segment.reason)
-        for segment in queries.segments(session, run=run)
-        if segment.reason == SegmentReason.RESUME
-        and segment.fork_step is not None
-        and _on(line, segment.number, segment.fork_step)
-    ]
-    return sorted((step, kind) for step, kind in told if first <= step < last)
-
-
-def _on(line: list[Stretch], segment: int, step: int) -> bool:
-    return any(stretch.segment == segment and stretch.holds(step) for stretch in line)
+    segments, line = queries.segments(session, run=run), queries.live(session, run=run)
+    return lineage.declared(segments, queries.events(session, run=run), line, first, last)
 
 
 def _history(session: Session, run: Run, first: int, last: int) -> Iterator[Rows]:

@@ -1,31 +1,43 @@
 """What every page has in common: it follows the store at a pace, and says plainly when the store is away."""
 
+import time
 from collections.abc import Callable
 
 import streamlit as st
 
 from dashboard import data, selection
 from dashboard.facts import RunFacts
+from dashboard.listing import listed
 from dashboard.store import StoreAway
 
-LIVE_SECONDS = 1.5
+LAST_RUN = "last_run"
+"""In the session: the links on top of the page name no run."""
+LIVE_SECONDS = 1.3
+BELOW_SECONDS = 4.0
 QUIET_SECONDS = 15.0  # a run that is not running can be taken up again: it is looked at now and then
 
 
-def follow(page: Callable[[], None], *, seconds: float) -> None:
-    """Show `page` now and again every so many seconds, without touching what a viewer does on it."""
+def follow(page: Callable[[], None], *, seconds: float | None, quiet: bool = False) -> None:
+    """Show `page` now and again every so many seconds (None: once), without touching what a viewer does on it.
+
+    A part that is `quiet` leaves it to another one to say that the store is away.
+    """
 
     def shown() -> None:
         try:
             page()
         except StoreAway as away:
-            st.warning(str(away), icon=":material/cloud_off:")
+            if not quiet:
+                st.warning(str(away), icon=":material/cloud_off:")
 
     st.fragment(shown, run_every=seconds)()
 
 
-def follow_run(page: Callable[[RunFacts], None]) -> None:
-    """Show `page` of the run that the URL names (the top one of the list when it names none), live while it runs."""
+def follow_run(page: Callable[[RunFacts], None], *, below: Callable[[RunFacts], None] | None = None) -> None:
+    """Show `page` of the run that the URL names (the top one of the list when it names none), live while it runs.
+
+    What stands `below` it is looked at less often, and is left alone by what a viewer does above.
+    """
     running = _is_running()
 
     def shown() -> None:
@@ -38,15 +50,25 @@ def follow_run(page: Callable[[RunFacts], None]) -> None:
             st.rerun()  # another pace from here on
         page(known)
 
+    def shown_below() -> None:
+        run_id = selection.run()
+        known = None if run_id is None else data.facts(run_id)
+        if known is not None and below is not None:
+            below(known)
+
     follow(shown, seconds=LIVE_SECONDS if running else QUIET_SECONDS)
+    if below is not None:
+        follow(shown_below, seconds=BELOW_SECONDS if running else QUIET_SECONDS, quiet=True)
 
 
 def chosen_run() -> str | None:
-    """The run of the URL, or the one that stands on top of the list, which the URL names from then on."""
+    """The run of the URL, else the one last looked at, else the top one of the list; the URL names it from then on."""
     if selection.run() is None:
-        runs = data.ordered_runs()
-        if runs:
-            selection.choose_run(runs[0][0].id)
+        last = st.session_state.get(LAST_RUN)
+        top = [last] if last is not None else [run.id for run, _ in listed(data.runs(), now=time.time())]
+        if top:
+            selection.choose_run(top[0])
+    st.session_state[LAST_RUN] = selection.run()
     return selection.run()
 
 
@@ -61,6 +83,7 @@ def _is_running() -> bool:
 
 
 def _nothing_to_show(run_id: str | None) -> None:
+    st.session_state.pop(LAST_RUN, None)
     if run_id is None:
         st.info("No runs yet.", icon=":material/info:")
     else:

@@ -7,21 +7,23 @@ import time
 
 import streamlit as st
 
-from dashboard import data, figure, run_drawing, selection, tables, words
+from dashboard import tables, words
 from dashboard.facts import RunFacts
-from dashboard.rulers import Along
-from dashboard.views import frame, states
+from dashboard.progress import is_silent
+from dashboard.views import frame, run_costs, run_curves, states
 from db.models import Incident
 
 WIDTH = 165  # pixels of a number in the header: two side by side on a phone
-CURVES = ["loss", "perplexity", "grad_norm", "log_z", "lr"]
-SMOOTH = [0, 10, 30, 100, 300, 1000, 3000]
 
 
 def page(known: RunFacts) -> None:
     header(known)
-    curves(known)
+    run_curves.show(known)
+
+
+def below(known: RunFacts) -> None:
     incidents(known)
+    run_costs.show(known)
     details(known)
 
 
@@ -29,13 +31,13 @@ def header(known: RunFacts) -> None:
     run, progress = known.run, known.progress
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header(words.escaped(words.run_title(run)), width="content", anchor=False)
-        states.badge(run.state)
-    about = [f"run {run.id}", run.host, ", ".join(map(str, run.devices)), run.git_commit and run.git_commit[:10]]
+        states.run_badge(run)
+    about = [f"run {run.id}", run.host, words.hardware(run), run.git_commit and run.git_commit[:10]]
     st.caption(words.escaped(" / ".join(part for part in about if part)))
     with st.container(horizontal=True):
         st.metric(words.steps_label(progress.total), words.steps(progress.done), width=WIDTH)
         st.metric("Loss", words.number(known.newest.get("loss")), width=WIDTH)
-        if run.state == "running":
+        if run.state == "running" and not is_silent(run, time.time()):
             st.metric("Time left", words.duration(progress.seconds_left), width=WIDTH)
         st.metric("Time per step", words.seconds(progress.seconds_per_step), width=WIDTH)
         st.metric("Open incidents", sum(each.state != "closed" for each in known.incidents), width=WIDTH)
@@ -55,43 +57,6 @@ def needs_a_person(known: RunFacts) -> None:
             st.warning("The run is on hold and waits for a person.", icon=":material/front_hand:")
 
 
-def curves(known: RunFacts) -> None:
-    if not known.metrics:
-        st.info("No step has been reported yet.", icon=":material/info:")
-        return
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        options = CURVES + [name for name in known.metrics if name not in CURVES]
-        chosen = st.multiselect(
-            "Curves", options, default=CURVES, format_func=words.metric_name, key="curves", bind="query-params"
-        )
-        smooth = st.select_slider(
-            "Smooth over", SMOOTH, format_func=smooth_name, key="smooth", bind="query-params", width=220
-        )
-        discarded = st.toggle("Discarded branches", value=True, key="discarded", bind="query-params")
-    shown = tuple(name for name in chosen if name in known.metrics)
-    if not shown:
-        st.info("Choose a curve.", icon=":material/info:")
-        return
-    key = f"figure-{known.run.id}"
-    drawing = run_drawing.draw(
-        known, shown, along=Along.STEP, window=selection.steps(), discarded=discarded, smooth=smooth
-    )
-    figure.show(drawing, key=key, on_window=lambda: keep_window(known, key))
-
-
-def smooth_name(steps: int) -> str:
-    return words.plural(steps, "step") if steps else "off"
-
-
-def keep_window(known: RunFacts, key: str) -> None:
-    bounds = figure.window(key)
-    if bounds is None:
-        selection.choose_steps(None)
-        return
-    ruler = data.curves(known, ()).rulers.live
-    selection.choose_steps((ruler.step_at(bounds[0]), ruler.step_at(bounds[1])))
-
-
 def incidents(known: RunFacts) -> None:
     st.subheader("Incidents", anchor=False)
     if not known.incidents:
@@ -103,7 +68,11 @@ def incidents(known: RunFacts) -> None:
 
 def show_incident(known: RunFacts, incident: Incident) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{incident.number}. {words.incident_kind(incident.kind)}**", width="content")
+        st.page_link(
+            "views/incident.py",
+            label=f"**{incident.number}. {words.incident_kind(incident.kind)}**",
+            query_params={"run": known.run.id, "incident": str(incident.number)},
+        )
         states.badge(incident.state)
         if incident.outcome is not None:
             st.badge(incident.outcome, color="gray")
@@ -130,4 +99,4 @@ def details(known: RunFacts) -> None:
                 st.dataframe(rows, hide_index=True, key=f"table-{title}")
 
 
-frame.follow_run(page)
+frame.follow_run(page, below=below)

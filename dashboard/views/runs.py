@@ -1,15 +1,20 @@
 """Runs: one card per run; what needs a person stands on top."""
 
 import time
+from collections.abc import Sequence
 
 import streamlit as st
 
 from dashboard import data, words
 from dashboard.facts import RunCard
+from dashboard.listing import Listed, Order, listed, tags_of
+from dashboard.progress import is_silent
 from dashboard.views import frame, states
 
 REFRESH_SECONDS = 2.0
 PAGE_SIZE = 20
+STATES = ("needs a person", "running", "silent", "finished", "interrupted", "failed")
+ORDERS = tuple(Order)
 WIDTH = 155  # pixels of a column: two side by side on a phone
 
 FIRST_STEPS = """\
@@ -36,20 +41,36 @@ The run appears here with its first report. `make demo` shows all of it in three
 """
 
 
-def cards() -> None:
-    runs = data.ordered_runs()
+def page() -> None:
+    runs = data.runs()
     if not runs:
         st.subheader("No runs yet")
         st.markdown(FIRST_STEPS)
         return
+    found = wished(runs)
     shown = st.session_state.setdefault("runs_shown", PAGE_SIZE)
-    for run, _ in runs[:shown]:
-        found = data.card(run.id)
-        if found is not None:
-            show(found)
-    if len(runs) > shown and st.button(f"Show more of {words.plural(len(runs), 'run')}"):
+    for run, _ in found[:shown]:
+        card = data.card(run.id)
+        if card is not None:
+            show(card)
+    if not found:
+        st.info("No run is like that.", icon=":material/filter_alt_off:")
+    if len(found) > shown and st.button(f"Show more of {words.plural(len(found), 'run')}"):
         st.session_state["runs_shown"] = shown + PAGE_SIZE
         st.rerun(scope="fragment")
+
+
+def wished(runs: Sequence[Listed]) -> list[Listed]:
+    """What the viewer filtered and sorted."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        text = st.text_input(
+            "Find", placeholder="project, name, tag, host, device", key="find", bind="query-params", width=300
+        )
+        states = st.multiselect("State", STATES, placeholder="any", key="state", bind="query-params", width=300)
+        known = sorted({tag for run, _ in runs for tag in tags_of(run)})
+        tags = st.multiselect("Tags", known, placeholder="any", key="tags", bind="query-params", width=200)
+        order = st.selectbox("Sort", ORDERS, key="sort", bind="query-params", width=250)
+    return listed(runs, text=text, states=states, tags=tags, order=order, now=time.time())
 
 
 def show(card: RunCard) -> None:
@@ -60,6 +81,7 @@ def show(card: RunCard) -> None:
         _name(card)
         _loss(card)
         _progress(card)
+        st.metric("Tokens", words.large(card.tokens), width=WIDTH)
         st.metric("Open incidents", card.tally.open_incidents, width=WIDTH)
         st.metric("Interventions", card.tally.interventions, width=WIDTH)
         st.metric("Last report", words.ago(time.time() - card.run.last_report_at), width=WIDTH)
@@ -69,11 +91,13 @@ def _name(card: RunCard) -> None:
     with st.container(width=280, gap="small"):
         label = words.escaped(words.run_title(card.run))
         st.page_link("views/run.py", label=f"**{label}**", query_params={"run": card.run.id})
-        st.caption(words.escaped(card.run.id))
+        st.caption(words.escaped(" / ".join(filter(None, (card.run.id, card.run.host, words.hardware(card.run))))))
         with st.container(horizontal=True):
-            states.badge(card.run.state)
+            states.run_badge(card.run)
             if card.tally.waiting:
                 st.badge("needs a person", color="orange", icon=":material/person_raised_hand:")
+            for tag in tags_of(card.run):
+                st.badge(words.escaped(tag), color="gray", icon=":material/sell:")
 
 
 def _loss(card: RunCard) -> None:
@@ -83,7 +107,7 @@ def _loss(card: RunCard) -> None:
 
 def _progress(card: RunCard) -> None:
     progress = card.progress
-    running = card.run.state == "running" and progress.seconds_left is not None
+    running = card.run.state == "running" and not is_silent(card.run, time.time()) and progress.seconds_left is not None
     with st.container(width=WIDTH, gap="small"):
         st.metric(words.steps_label(progress.total), words.steps(progress.done))
         if progress.fraction is not None:
@@ -92,4 +116,4 @@ def _progress(card: RunCard) -> None:
 
 
 st.title("Runs")
-frame.follow(cards, seconds=REFRESH_SECONDS)
+frame.follow(page, seconds=REFRESH_SECONDS)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from monitor.detection.bank import Bank
+from monitor.detection.bank import Bank, Judged
 from monitor.detection.batches import BatchIndex
 from monitor.detection.care import Care, newest, persons_decision, verification
 from monitor.detection.codec import plain
@@ -49,12 +49,21 @@ class Watch(Course):
     def feed(self, rows: Rows, *, restorable: Sequence[int] | None = None) -> list[Effect]:
         """Judge the next rows of the live line. `restorable`: the complete list when it is news."""
         if restorable is not None:
-            self.restorable = thinned(sorted(int(step) for step in restorable))
+            self.restore_from(restorable)
         self.batches.learn(rows)
         effects: list[Effect] = []
         for judged in self.bank.feed(rows):
             effects += self._judge(judged)
         return effects
+
+    def restore_from(self, steps: Iterable[int]) -> None:
+        """The complete list of restorable steps."""
+        self.restorable = thinned(sorted(int(step) for step in steps))
+
+    def follow(self, judged: Judged) -> list[Effect]:
+        """Judge rows that a bank with the same settings has scored before: no policy changes the scores."""
+        self.batches.learn(judged.rows)
+        return self._judge(judged)
 
     # What happened outside
 

@@ -52,5 +52,5 @@ def release(run_id: RunId, who: Operator, session: Writing, now: Now) -> dict[st
 def set_policy(
     run_id: RunId, wish: Annotated[Json, Body()], who: Operator, session: Writing, now: Now
 ) -> dict[str, Any]:
-    """Change the rule from incidents to interventions."""
-    return operate.set_policy(session, run_id, wish, who=who.name, now=now).to_dict()
+    """Change the rule from incidents to interventions; under `detection`, what counts as an incident."""
+    return operate.set_policy(session, run_id, wish, who=who.name, now=now)

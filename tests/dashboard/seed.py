@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from db import commands, migrate, step_rows
 from db.engine import create_engine, writing
 from db.models import Run, Segment
-from lossguard.protocol import OrderState, RunState, SegmentReason
+from lossguard.probe import Probe
+from lossguard.protocol import PROBE, OrderState, RunState, SegmentReason
 
 SPIKE, REWIND, STEPS = 412, 300, 800
 """First bad step; where the run goes back to; where it ends."""
@@ -28,11 +29,13 @@ def seed(engine: sa.Engine, *, run_id: str = "spiky-1", state: RunState = RunSta
     with writing(engine) as session:
         run = commands.register_run(session, values=_registration(run_id, start), now=start)[0]
         old = _segment(session, run, "a", 0, SegmentReason.START, start)
-        _report(session, run, old, range(LEFT), start)
+        report(session, run, old, range(LEFT), start)
         _incident(session, run, start + 0.4 * LEFT)
         new = _segment(session, run, "b", REWIND, SegmentReason.ROLLBACK, start + 0.4 * LEFT)
-        _report(session, run, new, range(REWIND, STEPS), start + 0.4 * (LEFT - REWIND))
+        report(session, run, new, range(REWIND, STEPS), start + 0.4 * (LEFT - REWIND))
         _events(session, run, start)
+        for segment, steps in ((old, range(0, LEFT, 100)), (new, range(REWIND, STEPS, 50))):
+            _probes(session, run, segment, steps, start)
         run.last_report_at = now
         if state is not RunState.RUNNING:
             commands.finish_run(session, run=run, state=state, at=now, now=now)
@@ -43,7 +46,7 @@ def _registration(run_id: str, start: float) -> dict[str, object]:
         "id": run_id,
         "project": "gpt-small",
         "name": "stdlib bytes",
-        "config": {"lr": 3e-4, "batch_size": 32, "context": 256},
+        "config": {"lr": 3e-4, "batch_size": 32, "context": 256, "num_parameters": 826_368, "tags": ["baseline"]},
         "command": "python -m trainer run --recipe tiny",
         "git_commit": "0123456789abcdef",
         "host": "trainer-1",
@@ -63,7 +66,8 @@ def _segment(session: Session, run: Run, key: str, fork: int, reason: SegmentRea
     )[0]
 
 
-def _report(session: Session, run: Run, segment: Segment, steps: range, start: float) -> None:
+def report(session: Session, run: Run, segment: Segment, steps: range, start: float) -> None:
+    """Steps of 0.4 s, the first of all at `start` - 0.4 s times its number."""
     noise = random.Random(segment.number)
     metrics = {name: [] for name in ("loss", "grad_norm", "log_z", "lr", "tokens")}  # type: dict[str, list[float | None]]
     for step in steps:
@@ -120,6 +124,39 @@ def _events(session: Session, run: Run, start: float) -> None:
         commands.add_event(
             session, run=run, key=f"e{step}", segment=0, step=step, time=start + 0.4 * step, kind=kind, details=details
         )
+
+
+PROMPTS = {"import sys": ("s", ["a", "o", "t", "y", "\\n"]), "def __init__(self": ("f", ["t", ",", " ", ")"])}
+"""The true token of each, and some others."""
+
+
+def _probes(session: Session, run: Run, segment: Segment, steps: range, start: float) -> None:
+    """The true token is learnt, and forgotten in the spike."""
+    for step in steps:
+        forgotten = segment.number == 0 and step >= SPIKE - 12
+        learnt = 0.2 if forgotten else min(0.9, 0.05 + step / 600)
+        for prompt, (target, others) in PROMPTS.items():
+            shares = [learnt, *((1 - learnt) * share for share in (0.4, 0.25, 0.15, 0.1, 0.05)[: len(others)])]
+            ranked = sorted(zip(shares, [target, *others], strict=True), reverse=True)
+            probe = Probe(
+                prompt=prompt,
+                tokens=tuple(token for _, token in ranked),
+                log_probabilities=tuple(math.log(share) for share, _ in ranked),
+                target=target,
+                target_log_probability=math.log(learnt),
+                rest_count=250,
+                rest_log_probability=math.log(1 - sum(shares)),
+            )
+            commands.add_event(
+                session,
+                run=run,
+                key=f"probe-{segment.number}-{step}-{target}",
+                segment=segment.number,
+                step=step,
+                time=start + 0.4 * step,
+                kind=PROBE,
+                details=probe.to_details(),
+            )
 
 
 def main(url: str) -> None:

@@ -34,7 +34,7 @@ def badges(app: AppTest) -> list[str]:
 
 
 def figure(app: AppTest) -> dict[str, Any]:
-    (component,) = app.get("bidi_component")
+    component = app.get("bidi_component")[0]
     url = json.loads(component.proto.json or component.proto.mixed.json)["figure"]
     packed = shelf.get(url.removeprefix(FIGURES_ROUTE))
     assert packed is not None
@@ -85,7 +85,7 @@ def test_what_needs_a_person_stands_on_top(open_page: OpenPage, store: sa.Engine
             rewind_to=None, skip_from=None, skip_to=None, lr_scale=None, details={},
         )  # fmt: skip
     app = open_page()
-    assert [caption.value for caption in app.caption] == ["held", "newer"]
+    assert [caption.value.split(" ")[0] for caption in app.caption] == ["held", "newer"]
     assert [text for text in badges(app) if "needs a person" in text] == badges(app)[1:2]
 
 
@@ -99,7 +99,7 @@ def test_the_run_page_draws_the_live_line_the_discarded_branch_and_what_happened
     assert {"live line", "discarded branch", "not finite", "incident", "intervention", "declared event"} <= names(
         drawing
     )
-    assert app.multiselect[0].value == ["loss", "perplexity", "grad_norm", "log_z", "lr"]
+    assert app.multiselect[0].value == ["loss", "perplexity", "grad_norm", "log_z", "lr", "throughput"]
     text = " ".join(markdown.value for markdown in app.markdown)
     assert "Onset at step 409, detected at 413, peak at 420 (loss 7.28), over at 427." in text
     assert "Rewind to step 300, skip 200 batches [300, 500)." in text
@@ -111,6 +111,44 @@ def test_discarded_branches_can_be_left_out(open_page: OpenPage, store: sa.Engin
     seed(store, now=time.time())
     app = open_page("run", run="spiky-1")
     assert "discarded branch" not in names(figure(app.toggle[0].set_value(False).run()))
+
+
+@pytest.mark.parametrize(("x", "title"), [("Tokens", "Tokens"), ("Time", "Time"), ("FLOPs", "Floating-point")])
+def test_a_link_lays_the_run_along_another_axis(open_page: OpenPage, store: sa.Engine, x: str, title: str) -> None:
+    seed(store, now=time.time())
+    drawing = figure(open_page("run", run="spiky-1", x=x, steps="400-500"))
+    axis = drawing["layout"]["xaxis"]
+    assert axis["title"]["text"].startswith(title)
+    live = next(trace for trace in drawing["data"] if trace["name"] == "live line")
+    positions = column(live["x"])
+    assert [positions[0], positions[-1]] == pytest.approx(axis["range"], rel=1e-9)
+    assert positions == sorted(positions)
+
+
+def test_a_link_smooths_and_leaves_the_raw_line(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    assert "live line, raw" in names(figure(open_page("run", run="spiky-1", smooth="100 steps")))
+
+
+def test_a_run_that_was_killed_is_silent_and_has_no_time_left(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time() - 3600)
+    for app in (open_page(), open_page("run", run="spiky-1")):
+        assert "silent since" in badges(app)[0]
+        assert "Time left" not in metrics(app)
+
+
+def test_the_list_is_filtered_by_its_url(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    seed(store, run_id="done-1", state=RunState.FINISHED, now=time.time() - 86400)
+    assert [caption.value.split(" ")[0] for caption in open_page(state="finished").caption] == [r"done\-1"]
+    assert open_page(find="nobody").info[0].value == "No run is like that."
+
+
+def test_what_a_run_cost_and_lost_is_told(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    shown = metrics(open_page("run", run="spiky-1"))
+    assert (shown["Parameters"], shown["Tokens"], shown["Tokens per parameter"]) == ("826 k", "6.55 M", "7.931")
+    assert (shown["Steps lost to spikes"], shown["Time lost to spikes"]) == ("128", "51 s")
 
 
 def test_a_link_with_steps_shows_these_steps(open_page: OpenPage, store: sa.Engine) -> None:
@@ -174,7 +212,7 @@ def test_a_database_without_tables_gets_a_plain_message_and_the_page_goes_on_whe
     assert "has no tables yet" in app.warning[0].value
     seed(store, now=time.time())
     monkeypatch.setenv("LOSSGUARD_DATABASE_URL", full)
-    st.cache_data.clear()
+    st.cache_resource.clear()
     assert metrics(app.run())["Steps of 1,200"] == "800"
 
 

@@ -39,5 +39,17 @@ def test_a_rollback_says_where_it_went_when_that_is_not_where_it_was_sent() -> N
     assert words.intervention_sentence(sent, went) == sentence
 
 
+def test_reasons_are_a_list_in_which_nothing_else_is_markdown() -> None:
+    assert words.listed(["a *b*", "![x](http://y) <b>"]) == ("- a \\*b\\*\n- \\!\\[x\\]\\(http\\://y\\) \\<b\\>")
+    assert words.listed(["one\n\n# two"]) == "- one \\# two"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (999.0, "999"), (999_600.0, "1 M"), (826_368, "826 k"), (3e11, "300 B")]
+)
+def test_a_large_number_has_three_digits_and_a_unit(value: float | None, text: str) -> None:
+    assert words.large(value) == text
+
+
 def test_names_are_shown_as_they_were_written() -> None:
     assert words.escaped("a_b*c* $x$ [y](z)") == r"a\_b\*c\* \$x\$ \[y\]\(z\)"

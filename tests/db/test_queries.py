@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from db import queries
 from db.engine import reading, writing
 from db.lineage import Line, Stretch
-from tests.db.seed import add_run, add_segment, add_steps
+from db.models import Step
+from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 
 @pytest.fixture
@@ -48,6 +49,16 @@ def test_steps_on_discarded_branches_are_consumed_but_not_effective(forked: sa.E
     with reading(forked) as session:
         run = queries.runs(session)[0]
         assert queries.step_counts(session, run=run) == queries.StepCounts(consumed=250, effective=200)
+
+
+def test_a_step_that_was_computed_twice_has_the_time_of_the_line_that_is_asked_for(forked: sa.Engine) -> None:
+    with writing(forked) as session:
+        run = queries.runs(session)[0]
+        again = sa.update(Step).where(Step.segment == 1, Step.step == 120)
+        session.execute(again.values(time=9.0))
+        line = queries.live(session, run=run)
+        assert queries.times(session, run=run, stretches=line, steps=[120, 1, 999]) == {1: NOW + 1, 120: 9.0}
+        assert queries.times(session, run=run, stretches=[Stretch(0, 0, None)], steps=[120]) == {120: NOW + 120}
 
 
 def test_all_branches_are_one_question_each(forked: sa.Engine) -> None:

@@ -49,6 +49,21 @@ def test_the_configuration_may_be_a_namespace(tmp_path: Path) -> None:
         offline(tmp_path, config=3)
 
 
+def test_tags_are_part_of_the_configuration(tmp_path: Path) -> None:
+    with offline(tmp_path, config={"lr": 0.1}, tags=["sweep 3", "baseline", "sweep 3"]) as run:
+        assert records(run)[0]["run"]["config"] == {"lr": 0.1, "tags": ["sweep 3", "baseline"]}
+    with offline(tmp_path, config={"tags": ["mine"]}) as run:
+        assert records(run)[0]["run"]["config"] == {"tags": ["mine"]}
+
+
+@pytest.mark.parametrize("tags", ["one", [1], [""], ["a\n"], ["x"] * 33])
+def test_tags_that_are_no_list_of_words_are_refused(tmp_path: Path, tags: Any) -> None:
+    with pytest.raises(ValueError, match="must be a list of at most 32 texts"):
+        offline(tmp_path, tags=tags)
+    with pytest.raises(ValueError, match="keep one of them"):
+        offline(tmp_path, tags=["a"], config={"tags": ["b"]})
+
+
 def test_non_finite_values_are_kept_as_the_protocol_writes_them(tmp_path: Path) -> None:
     with offline(tmp_path) as run:
         run.log(0, loss=math.nan, grad_norm=math.inf, log_z=-math.inf, lr=1.0)

@@ -1,0 +1,53 @@
+"""An incident in numbers: what was expected, how bad it was, and how it is now. Pure."""
+
+import numpy as np
+import pandas as pd
+
+from dashboard import words
+from dashboard.closeup import Closeup
+from dashboard.rulers import Floats
+from db.models import Incident
+
+AFTER = 20
+"""Steps that say how it is now: the median of the last of them that are shown."""
+
+
+def before_and_after(seen: Closeup, incident: Incident) -> pd.DataFrame:
+    """One row per signal."""
+    return pd.DataFrame(_row(name, seen, incident) for name in seen.bands)
+
+
+def _row(name: str, seen: Closeup, incident: Incident) -> dict[str, str]:
+    band, steps = seen.bands[name], seen.led.steps
+    values = seen.led.metrics[name]
+    end = incident.end_step if incident.end_step is not None else steps[-1]
+    onset = min(int(np.searchsorted(steps, incident.onset_step)), len(steps) - 1)
+    bad = slice(onset, int(np.searchsorted(steps, end, side="right")))
+    return {
+        "Signal": words.metric_name(name),
+        "Expected at onset": words.number(_known(band.expected[onset])),
+        "Band at onset": f"{words.number(_known(band.low[onset]))} .. {words.number(_known(band.high[onset]))}",
+        "Farthest in the incident": _farthest(values[bad], band.expected[bad]),
+        "Highest score": words.number(float(np.max(band.score[bad], initial=0.0))),
+        "Now": _now(name, seen),
+    }
+
+
+def _farthest(values: Floats, expected: Floats) -> str:
+    """The value farthest from what was expected at its step; one that is not finite is farther than any."""
+    broken = values[~np.isfinite(values)]
+    if len(broken):
+        return words.number(float(broken[0]))
+    distance = np.abs(values - expected)
+    return words.number(float(values[np.nanargmax(distance)])) if np.isfinite(distance).any() else "-"
+
+
+def _now(name: str, seen: Closeup) -> str:
+    rows = seen.led if seen.after is None or name not in seen.after.metrics else seen.after
+    last = rows.metrics[name][-AFTER:]
+    finite = last[np.isfinite(last)]
+    return words.number(float(np.median(finite))) if len(finite) else "-"
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,34 @@
+"""An incident's figure, packed once for all viewers who look at it in the same way."""
+
+import streamlit as st
+
+from dashboard import figure
+from dashboard.closeup import Closeup, interventions_of, went_to
+from dashboard.facts import RunFacts
+from dashboard.figure import Packed
+from dashboard.incident_chart import incident_figure
+from dashboard.store import database_url
+from db.models import Incident
+
+
+def draw(known: RunFacts, incident: Incident, seen: Closeup, window: tuple[int, int] | None) -> Packed:
+    stamp = (*known.marks_stamp, len(seen.led), len(seen.after) if seen.after is not None else 0)
+    where = (seen.first, seen.last)
+    return _draw(database_url(), known.run.id, incident.number, stamp, where, window, known, incident, seen)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _draw(
+    url: str,
+    run_id: str,
+    number: int,
+    stamp: tuple[float, ...],  # as the names before it part of the key only
+    where: tuple[int, int],
+    window: tuple[int, int] | None,
+    _known: RunFacts,
+    _incident: Incident,
+    _seen: Closeup,
+) -> Packed:
+    deeds = interventions_of(_known, _incident)
+    forks = [went for each in deeds if (went := went_to(_known, each)) is not None]
+    return figure.pack(incident_figure(_seen, _incident, deeds, forks[-1] if forks else None, window))

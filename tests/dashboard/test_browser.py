@@ -1,0 +1,120 @@
+"""The Run page in the system's Chromium: it goes on by itself and keeps what the viewer did."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+pytest.importorskip("playwright", reason="the package playwright is not installed")
+from playwright.sync_api import Browser, Page, expect
+
+from db import migrate, queries
+from db.engine import create_engine, writing
+from tests.dashboard.browser import DRAWN, FIGURE, chromium, dashboard, drawn, free_port
+from tests.dashboard.seed import STEPS, report, seed
+
+HOLDER = "document.activeElement.closest('[class*=st-key-]')"
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    with browser.new_context(viewport={"width": 1440, "height": 900}, timezone_id="Asia/Kolkata") as context:
+        yield context.new_page()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[sa.Engine]:
+    engine = create_engine(f"sqlite:///{tmp_path}/lossguard.db")
+    migrate.upgrade(engine)
+    seed(engine, now=time.time())
+    yield engine
+    engine.dispose()
+
+
+def grow(engine: sa.Engine, first: int) -> None:
+    """The run goes on for ten steps."""
+    with writing(engine) as session:
+        run = queries.run_named(session, run_id="spiky-1")
+        assert run is not None
+        report(session, run, queries.segments(session, run=run)[-1], range(first, first + 10), time.time())
+        run.last_report_at = time.time()
+
+
+def in_view(page: Page) -> list[float]:
+    found: list[float] = page.evaluate(f"document.querySelector('{FIGURE}')._fullLayout.xaxis.range")
+    return found
+
+
+def last_step(page: Page) -> float:
+    data = f"document.querySelector('{FIGURE}')._fullData"
+    ends = page.evaluate(f"{data}.filter(trace => trace.name === 'live line').map(trace => trace.x.at(-1))")
+    return max(map(float, ends))
+
+
+def test_a_live_chart_grows_in_place_and_a_zoom_outlives_reports_a_reload_and_a_restart(
+    page: Page, engine: sa.Engine
+) -> None:
+    port = free_port()
+    with dashboard(str(engine.url), port) as served:
+        page.goto(f"{served.url}/run?run=spiky-1")
+        first = drawn(page)
+        page.evaluate(f"document.querySelector('{FIGURE}').mine = window.mine = true")
+        grow(engine, STEPS)
+        second = drawn(page, other_than=first)
+        assert last_step(page) == STEPS + 9
+        page.locator(FIGURE).first.focus()
+        page.keyboard.press("+")
+        third = drawn(page, other_than=second)
+        zoomed = in_view(page)
+        assert 0 < zoomed[0] < zoomed[1] < STEPS
+        grow(engine, STEPS + 10)
+        expect(page.get_by_text(f"{STEPS + 20:,}").first).to_be_visible(timeout=30_000)
+        assert page.evaluate(DRAWN) == third  # nothing new is in view
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        moved = in_view(page)
+        assert moved[0] > zoomed[0]
+        page.wait_for_url(f"**steps={int(moved[0])}-*")
+        fourth = page.evaluate(DRAWN)
+        grow(engine, STEPS + 20)
+        drawn(page, other_than=fourth)
+        assert in_view(page) == moved
+        assert page.evaluate(f"document.querySelector('{FIGURE}').mine && window.mine")
+        page.reload()
+        drawn(page)
+        assert in_view(page) == pytest.approx(moved, abs=1)
+    expect(page.get_by_text("Connection", exact=False).first).to_be_visible(timeout=30_000)
+    with dashboard(str(engine.url), port):
+        grow(engine, STEPS + 30)
+        expect(page.get_by_text(f"{STEPS + 40:,}").first).to_be_visible(timeout=60_000)
+        assert in_view(page) == pytest.approx(moved, abs=1)
+
+
+def test_every_control_of_the_run_page_is_reached_with_the_tabulator_key(page: Page, engine: sa.Engine) -> None:
+    with dashboard(str(engine.url)) as served:
+        page.goto(f"{served.url}/run?run=spiky-1&x=Time")
+        before = drawn(page)
+        assert page.evaluate(f"document.querySelector('{FIGURE}')._fullLayout.xaxis.type") == "date"
+        reached = set()
+        for _ in range(30):
+            page.keyboard.press("Tab")
+            reached.add(
+                page.evaluate("document.activeElement.closest('[class*=st-key-]')?.className.match(/st-key-(\\S+)/)[1]")
+            )
+            if "discarded" in reached:
+                break
+        page.keyboard.press("Space")
+        drawn(page, other_than=before)
+        assert {"curves", "x", "smooth", "discarded"} <= reached
+        assert "discarded=false" in page.url
