@@ -30,6 +30,8 @@ def launched(device: str) -> Iterator[None]:
         return
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
+        if local_rank() >= torch.cuda.device_count():
+            raise UserMistake(f"This machine has {torch.cuda.device_count()} GPU(s): start one process for each.")
         torch.cuda.set_device(local_rank())
     _initialise("nccl" if on_gpu else "gloo")
     try:
@@ -62,12 +64,17 @@ def position() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Raises UserMistake for one that cannot be dealt out evenly."""
+    _, size = position()
+    if batch_size % size:
+        raise UserMistake(f"data.batch_size = {batch_size} cannot be used: it must be a multiple of {size} processes.")
+
+
 def part_of(batch: Batch) -> Batch:
-    """The rows of a batch that this process trains on. Raises UserMistake when they cannot be dealt out evenly."""
+    """The rows of a batch that this process trains on."""
     rank, size = position()
     num_rows = len(batch.inputs_BT)
-    if num_rows % size:
-        raise UserMistake(f"data.batch_size = {num_rows} cannot be used: it must be a multiple of {size} processes.")
     rows = slice(rank * num_rows // size, (rank + 1) * num_rows // size)
     return Batch(batch.index, batch.inputs_BT[rows], batch.targets_BT[rows])
 

@@ -30,7 +30,7 @@ from trainer.objective import objective, own_inputs
 from trainer.origin import Origin
 from trainer.peak import peak_of
 from trainer.probes import Probes
-from trainer.ranks import local_rank, part_of, position, spread
+from trainer.ranks import check_batch_size, local_rank, part_of, position, spread
 from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
 from trainer.throughput import Throughput
 
@@ -86,6 +86,7 @@ class Outcome:
 def train(recipe: Recipe, job: Job) -> Outcome:
     """Train, from the run's newest checkpoint on where there is one. Raises UserMistake and LossguardError."""
     device = choose_device(recipe.device)
+    check_batch_size(recipe.data.batch_size)
     torch.manual_seed(recipe.seed)
     train_batches, held_out = open_batches(recipe)
     batches = FaultyBatches(train_batches, job.faults, at_steps=job.faults_at_steps)
@@ -104,7 +105,7 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     run = job.run or lossguard.init(
         recipe.project,
         name=recipe.name,
-        config=describe(recipe, job) | throughput.facts(),
+        config=describe(recipe, job) | throughput.facts() | {"ranks": num_ranks},
         run_id=job.run_id,
         mode=job.mode,
         url=job.url,

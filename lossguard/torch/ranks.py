@@ -1,7 +1,7 @@
 """Ranks that agree by torch.distributed, over a gloo group of their own: no device is ever waited for.
 
 At a step boundary each rank sends four integers to all others and takes up those of an earlier boundary, which have
-long arrived: the decision is the same on all ranks, and a step late. Where steps are short they do so a few times a
+long arrived: the decision is the same on all ranks, and a step late. Where steps are short they do so twice a
 second only, as an exchange costs the CPU of a few system calls on each rank.
 """
 
@@ -26,7 +26,7 @@ from lossguard.errors import ConfigurationError, RanksError
 from lossguard.ranks import Ranks, Word
 
 T = TypeVar("T")
-PAUSE = 0.2
+PAUSE = 0.5
 """Seconds between two exchanges, at least; steps that take longer have one each."""
 MOST_STEPS = 16
 """Steps between two exchanges, at most, however short they are."""

@@ -1,0 +1,60 @@
+from typing import Any
+
+import pytest
+
+from lossguard import Ranks
+from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.ranks import Word, present
+
+
+class Two(Ranks):
+    """Rank 0 of two; what the other one tells is given."""
+
+    size = 2
+
+    def __init__(self, *other: Any) -> None:
+        self.other = other
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, self.other]
+
+
+def fail(problem: Exception) -> None:
+    raise problem
+
+
+def test_a_process_without_torch_distributed_is_alone_and_agrees_with_itself_at_once() -> None:
+    ranks = present()
+    word = Word(3, signal=15, order=True)
+    assert (ranks.rank, ranks.size, ranks.meet(word), ranks.share(7), ranks.gather(7)) == (0, 1, word, 7, [7])
+    assert (ranks.name_run("given", "new"), ranks.name_run(None, "new")) == ("given", "new")
+
+
+def test_what_one_rank_does_alone_raises_what_it_raises() -> None:
+    assert Ranks().together(divmod, 7, 2) == (3, 1)
+    with pytest.raises(OSError, match="disk full"):
+        Ranks().together(fail, OSError("disk full"))
+
+
+def test_what_works_here_and_fails_there_fails_here_too() -> None:
+    assert Two(0, "").together(divmod, 7, 2) == (3, 1)
+    with pytest.raises(RuntimeError, match="rank 1: OSError: disk full"):
+        Two(2, "OSError: disk full").together(divmod, 7, 2)
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "raised", "why"),
+    [
+        (CheckpointError("a"), (3, "b"), CheckpointMismatch, "rank 1: b"),
+        (CheckpointError("a"), (2, "b"), RuntimeError, "rank 1: b"),
+        (CheckpointError("a"), (1, "b"), CheckpointError, "a"),
+        (OSError("a"), (1, "b"), OSError, "a"),
+        (CheckpointMismatch("a"), (2, "b"), CheckpointMismatch, "a"),
+    ],
+)
+def test_the_worst_that_went_wrong_on_any_rank_decides(
+    mine: Exception, other: tuple[int, str], raised: type[Exception], why: str
+) -> None:
+    with pytest.raises(raised) as caught:
+        Two(*other).together(fail, mine)
+    assert (type(caught.value), str(caught.value)) == (raised, why)
