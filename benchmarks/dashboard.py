@@ -1,11 +1,12 @@
 """The dashboard in a real browser, on a run of a million steps.
 
-    python -m benchmarks.dashboard [--steps 1000000] [--store FILE]
+    python -m benchmarks.dashboard [--steps 1000000] [--store FILE] [--peers]
 
 The store (kept when --store names a file) holds one finished run with a rollback in it, five metrics and 20 planted
 spikes of one step each. Measured in the system's Chromium: from the navigation to the drawn chart, and from the end of
 a gesture to the chart at its new resolution; medians. Beside it stand the CPU time of the page's main thread and of the
-dashboard, which other load does not change, and the machine's load.
+dashboard, which other load does not change, and the machine's load. --peers shows the same loss in TensorBoard and in
+trackio (benchmarks/dashboard_peers.py).
 """
 
 import argparse
@@ -22,6 +23,7 @@ import numpy as np
 import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, ViewportSize
 
+from benchmarks import dashboard_peers
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries, step_rows
 from db.columns import Numbers
@@ -86,10 +88,8 @@ def _segment(
 
 
 def _metrics(rows: np.ndarray, noise: np.random.Generator, steps: int) -> dict[str, Numbers]:
-    loss = 2.5 + 8 / np.sqrt(1 + rows / 100) + noise.normal(0, 0.03, len(rows))
-    loss[np.isin(rows, spikes(steps))] = HEIGHT
     columns = {
-        "loss": loss,
+        "loss": _loss(rows, noise, steps),
         "grad_norm": np.exp(noise.normal(-0.7, 0.1, len(rows))),
         "log_z": 1 + noise.normal(0, 0.01, len(rows)),
         "lr": 3e-4 * np.cos(rows / steps),
@@ -98,14 +98,24 @@ def _metrics(rows: np.ndarray, noise: np.random.Generator, steps: int) -> dict[s
     return {name: Numbers.of(column.tolist()) for name, column in columns.items()}
 
 
-def measure(steps: int, store: Path) -> Iterator[Row]:
+def _loss(rows: np.ndarray, noise: np.random.Generator, steps: int) -> np.ndarray:
+    loss: np.ndarray = 2.5 + 8 / np.sqrt(1 + rows / 100) + noise.normal(0, 0.03, len(rows))
+    loss[np.isin(rows, spikes(steps))] = HEIGHT
+    return loss
+
+
+def measure(steps: int, store: Path, *, peers: bool) -> Iterator[Row]:
     engine = create_engine(f"sqlite:///{store}")
     migrate.upgrade(engine)
     fill(engine, steps)
     engine.dispose()
-    with dashboard(f"sqlite:///{store}") as served, chromium() as browser:
-        yield from _views(browser, served, steps)
-        yield from _gestures(browser, served, steps)
+    with chromium() as browser:
+        with dashboard(f"sqlite:///{store}") as served:
+            yield from _views(browser, served, steps)
+            yield from _gestures(browser, served, steps)
+        if peers:
+            losses = _loss(np.arange(steps), np.random.default_rng(0), steps)
+            yield from dashboard_peers.measure(browser, losses.tolist(), HEIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +228,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--store", type=Path, help="SQLite file to keep the run in")
+    parser.add_argument("--peers", action="store_true", help="TensorBoard and trackio beside it")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print_rows(measure(arguments.steps, arguments.store or Path(folder) / "store.db"))
+        store = arguments.store or Path(folder) / "store.db"
+        print_rows(measure(arguments.steps, store, peers=arguments.peers))
 
 
 if __name__ == "__main__":
