@@ -24,6 +24,9 @@ METRIC_TITLES = {
     "throughput": "Throughput (tokens per second)",
     "tokens_per_second": "Throughput (tokens per second)",
     "mfu": "Model FLOPs utilisation",
+    "held_out_loss": "Held-out loss (nats per token)",
+    "held_out_bits_per_byte": "Held-out bits per byte",
+    "held_out_difference": "Held-out loss minus the baseline's (nats per token)",
 }
 METRIC_NAMES = {
     "grad_norm": "grad norm",
@@ -33,6 +36,9 @@ METRIC_NAMES = {
     "step_seconds": "time per step",
     "tokens_per_second": "tokens per second",
     "mfu": "MFU",
+    "held_out_loss": "held-out loss",
+    "held_out_bits_per_byte": "held-out bits per byte",
+    "held_out_difference": "held-out loss minus baseline",
 }
 INCIDENT_KINDS = {
     "nonfinite": "non-finite value",

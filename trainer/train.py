@@ -21,7 +21,7 @@ import lossguard
 from lossguard.batches import Indexable
 from lossguard.torch import Checkpoints, causal_lm_loss, over_ranks
 from trainer.config import Recipe
-from trainer.data import Batch, Batches
+from trainer.data import Batch, Batches, tokenizer
 from trainer.display import Display
 from trainer.errors import UserMistake
 from trainer.faults import Fault, FaultyBatches, StateFaults
@@ -125,10 +125,11 @@ def train(recipe: Recipe, job: Job) -> Outcome:
 
 def begin(recipe: Recipe, job: Job, parts: Parts) -> tuple[lossguard.Run, lossguard.Guard]:
     """Open the run and its checkpoints. Raises UserMistake and LossguardError."""
+    facts = {"ranks": parts.num_ranks, "tokenizer": tokenizer(recipe, parts.batches.windows)}
     run = job.run or lossguard.init(
         recipe.project,
         name=recipe.name,
-        config=describe(recipe, job) | parts.throughput.facts() | {"ranks": parts.num_ranks},
+        config=describe(recipe, job) | parts.throughput.facts() | facts,
         run_id=job.run_id,
         mode=job.mode,
         url=job.url,
