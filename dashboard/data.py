@@ -62,9 +62,10 @@ def track(
     *,
     along: Along = Along.STEP,
     window: tuple[int, int] | None = None,
+    points: int = POINTS,
 ) -> Track:
     """These metrics of one segment, of the live line without one, over `window` (first and last step)."""
-    return _track(database_url(), known.run.id, known.stamp, segment, tuple(metrics), along, window)
+    return _track(database_url(), known.run.id, known.stamp, segment, tuple(metrics), along, window, points)
 
 
 def newest(known: RunFacts, segment: int | None, metric: str) -> Reading | None:
@@ -189,13 +190,14 @@ def _track(
     metrics: tuple[str, ...],
     along: Along,
     window: tuple[int, int] | None,
+    points: int,
 ) -> Track:
     with open_store(url) as session:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             return Track({}, PLAIN)
         stretches = queries.stretches(session, run=run, line=Line.LIVE if segment is None else segment)
-        read = _Reader(session, run, window)
+        read = _Reader(session, run, window, points)
         return Track({name: read.series(name, stretches) for name in metrics}, read.ruler(along, stretches))
 
 
@@ -217,10 +219,10 @@ def _newest(url: str, run_id: str, stamp: tuple[int, ...], segment: int | None, 
 
 
 class _Reader:
-    """Reads one run over one window."""
+    """Reads one run over one window, at most `points` buckets of each metric."""
 
-    def __init__(self, session: Session, run: Run, window: tuple[int, int] | None) -> None:
-        self.session, self.run, self.window = session, run, window
+    def __init__(self, session: Session, run: Run, window: tuple[int, int] | None, points: int = POINTS) -> None:
+        self.session, self.run, self.window, self.points = session, run, window, points
 
     def series(self, metric: str, stretches: Sequence[Stretch]) -> Series:
         if metric != throughput.NAME:
@@ -252,7 +254,7 @@ class _Reader:
     def _stored(self, metric: str, stretches: Sequence[Stretch], window: tuple[int, int] | None) -> Series:
         first, last = window or (None, None)
         return queries.series(
-            self.session, run=self.run, stretches=stretches, metric=metric, first=first, last=last, points=POINTS
+            self.session, run=self.run, stretches=stretches, metric=metric, first=first, last=last, points=self.points
         )
 
     def _times(self, stretches: Sequence[Stretch], steps: Sequence[int]) -> dict[int, float]:

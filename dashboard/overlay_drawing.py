@@ -14,6 +14,9 @@ from dashboard.overlay import Overlaid, overlay_figure
 from dashboard.rulers import Along
 from dashboard.store import database_url
 
+SEVERAL, POINTS_OF_SEVERAL = 3, 400
+"""More lines than this are drawn in fewer buckets, so that they come as soon; envelopes hide nothing all the same."""
+
 
 def draw(
     entries: Sequence[Entry],
@@ -41,16 +44,19 @@ def _draw(
     _entries: Sequence[Entry],
 ) -> Packed:
     read = tuple(dict.fromkeys(LOSS if name == DIFFERENCE else name for name in metrics))
-    lines = [_overlaid(entry, read, along, view) for entry in _entries]
+    points = data.POINTS if len(_entries) <= SEVERAL else POINTS_OF_SEVERAL
+    lines = [_overlaid(entry, read, along, view, points) for entry in _entries]
     look = Look(along=along, window=view, smooth=smooth, revision="compare")
     return figure.pack(overlay_figure(lines, metrics, baseline=baseline, look=look))
 
 
-def _overlaid(entry: Entry, metrics: tuple[str, ...], along: Along, view: tuple[int, int] | None) -> Overlaid:
+def _overlaid(
+    entry: Entry, metrics: tuple[str, ...], along: Along, view: tuple[int, int] | None, points: int
+) -> Overlaid:
     """What is in view of it, at the resolution that this allows."""
     segment, window = entry.choice.segment, None
     if view is not None:
         ruler = data.track(entry.known, segment, (), along=along).ruler
         window = (math.floor(ruler.step_at(view[0])), math.ceil(ruler.step_at(view[1])))
-    track = data.track(entry.known, segment, metrics, along=along, window=window)
+    track = data.track(entry.known, segment, metrics, along=along, window=window, points=points)
     return Overlaid(entry.style, track.by_metric, track.ruler)

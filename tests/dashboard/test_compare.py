@@ -252,3 +252,18 @@ def test_the_chosen_curves_and_axis_stay_when_another_run_brings_more(open_page:
     assert app.multiselect(key="curves").value == ["tokens"]
     drawing = figure(app)
     assert (names(drawing), drawing["layout"]["xaxis"]["title"]["text"]) == ({"a", "b", "c"}, "Tokens")
+
+
+def test_many_long_runs_are_drawn_in_fewer_buckets_and_no_spike_is_lost(open_page: OpenPage, store: sa.Engine) -> None:
+    runs = ["a", "b", "c", "d"]
+    for place, run_id in enumerate(runs):
+        with writing(store) as session:
+            run = add_run(session, run_id)
+            losses = [25.0 if step == 1234 + place else 2.0 for step in range(5000)]
+            add_steps(session, run, add_segment(session, run, f"{run_id}-1"), range(5000), loss=losses)
+    few, many = (figure(open_page("compare", runs=",".join(some)))["data"] for some in (runs[:3], runs))
+    sizes = [max(len(column(trace["x"])) for trace in drawn) for drawn in (few, many)]
+    assert 400 < sizes[0] <= 800
+    assert 200 < sizes[1] <= 400
+    highest = {trace["legendgroup"]: max(column(trace["y"])) for trace in many if trace.get("fill") == "tonexty"}
+    assert highest == dict.fromkeys(runs, 25.0)
