@@ -9,20 +9,19 @@ from collections.abc import Sequence
 import streamlit as st
 from sqlalchemy.orm import Session
 
-from dashboard import compute, throughput
+from dashboard import compute, throughput, ways_back
 from dashboard.facts import Curve, Curves, RunCard, RunFacts
 from dashboard.progress import progress
 from dashboard.rulers import PLAIN, Along, Ruler, Rulers
 from dashboard.store import database_url, fresh, open_store
+from dashboard.ways_back import WENT_BACK, WayBack
 from db import lineage, overview, queries
 from db.lineage import Stretch
 from db.models import Run, Segment
 from db.overview import Tally
 from db.queries import Series
 from db.step_rows import metric_value
-from lossguard.protocol import SegmentReason
 
-WENT_BACK = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
 SPARK_STEPS, SPARK_POINTS = 1000, 60
 POINTS = 800
 """Buckets per curve, at most; their width is a power of two, so that there are at least half as many: one to three
@@ -52,6 +51,12 @@ def curves(
 ) -> Curves:
     """The curves of these metrics over `window` (first and last step), the whole run without one."""
     return _curves(database_url(), known.run.id, known.stamp, tuple(metrics), along, window, discarded)
+
+
+def lost(known: RunFacts) -> list[WayBack]:
+    """What the run gave up at each of its ways back."""
+    with open_store(database_url()) as session:
+        return ways_back.ways_back(session, run=known.run, segments=known.segments, orders=known.orders)
 
 
 @fresh

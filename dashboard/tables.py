@@ -1,5 +1,6 @@
 """The tables below a run's curves. Pure: facts in, data frames out."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -76,10 +77,21 @@ def configuration(known: RunFacts) -> pd.DataFrame:
         "Devices": ", ".join(map(str, run.devices)),
         "Started at": datetime.fromtimestamp(run.started_at, UTC).isoformat(" ", "seconds"),
         "Policy": None if run.policy is None else words.details(run.policy),
-        **run.config,
+        **flattened(run.config),
         **{f"{name} version": version for name, version in run.versions.items()},
     }
     return pd.DataFrame({"Name": name, "Value": str(value)} for name, value in rows.items() if value not in (None, ""))
+
+
+def flattened(config: Mapping[str, Any], under: str = "") -> dict[str, Any]:
+    """One level: {"optimizer.lr": 0.002}. Lists stay whole."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flattened(value, f"{under}{name}.")
+        else:
+            flat[f"{under}{name}"] = value
+    return flat
 
 
 def in_zone(rows: pd.DataFrame, zone: str) -> pd.DataFrame:

@@ -24,6 +24,9 @@ METRIC_TITLES = {
     "throughput": "Throughput (tokens per second)",
     "tokens_per_second": "Throughput (tokens per second)",
     "mfu": "Model FLOPs utilisation",
+    "mfu_6nd": "Model FLOPs utilisation (6ND)",
+    "held_out_loss": "Held-out loss (nats per token)",
+    "held_out_bits_per_byte": "Held-out bits per byte",
 }
 METRIC_NAMES = {
     "grad_norm": "grad norm",
@@ -33,6 +36,9 @@ METRIC_NAMES = {
     "step_seconds": "time per step",
     "tokens_per_second": "tokens per second",
     "mfu": "MFU",
+    "mfu_6nd": "MFU (6ND)",
+    "held_out_loss": "held-out loss",
+    "held_out_bits_per_byte": "held-out bits per byte",
 }
 INCIDENT_KINDS = {
     "nonfinite": "non-finite value",
