@@ -31,8 +31,10 @@ from db.models import Intervention
 HERE = Path(__file__).parent
 TOGETHER = 4
 """Curves in one picture: as many as a sheet of paper holds."""
-MOST_ROWS = 200
-"""Of a table; the rest is counted."""
+MOST_ROWS, MOST_SETTINGS, MOST_LETTERS = 200, 2000, 1000
+"""Rows of a table and of the configuration, letters of a cell; the rest is counted."""
+MOST_BYTES = 7_000_000
+"""Of the incidents' pictures together."""
 SHORT = 0.64
 """Height of a picture, of that on its page: so that the curves stand on the first sheet, below the summary."""
 
@@ -68,9 +70,8 @@ def render(story: Story, episodes: Iterable[Episode]) -> str:
         curves=_curves(story),
         without=[words.metric_name(name) for name in story.without],
         incidents=_incidents(known),
-        episodes=(_episode(known, each, zone) for each in episodes),
+        episodes=_episodes(known, episodes, zone),
         num_left=max(0, len(known.incidents) - MOST_EPISODES),
-        most_pictures=MOST_PICTURES,
         lost=_lost(story),
         cost=_cost(known),
         cost_picture=_cost_picture(known),
@@ -131,6 +132,16 @@ def _incidents(known: RunFacts) -> Table:
     return Table(("Incident", "Kind", "Onset", "Detected", "Score", "Outcome", "What was done"), rows)
 
 
+def _episodes(known: RunFacts, ranked: Iterable[Episode], zone: tzinfo) -> list[dict[str, Any]]:
+    """In the order of their numbers; the pictures, as long as there is room, in the order in which they come."""
+    told, room = [], MOST_BYTES
+    for each in ranked:
+        picture = _picture(known, each)
+        room -= len(picture or "")
+        told.append(_episode(known, each, zone) | _shown_or_not(each, picture if room >= 0 else None))
+    return sorted(told, key=lambda one: one["number"])
+
+
 def _episode(known: RunFacts, episode: Episode, zone: tzinfo) -> dict[str, Any]:
     incident, deeds, seen = episode.incident, episode.deeds, episode.seen
     times = {} if seen is None or seen.led.times is None else dict(
@@ -143,8 +154,6 @@ def _episode(known: RunFacts, episode: Episode, zone: tzinfo) -> dict[str, Any]:
         "state": incident.state,
         "outcome": incident.outcome,
         "sentence": words.incident_sentence(incident),
-        "picture": _picture(known, episode),
-        "caption": _caption(episode),
         "numbers": None if seen is None or not seen.bands else shown(comparison.before_and_after(seen, incident), zone),
         "course": [
             (each.name, "" if each.step is None else f"step {each.step:,}",
@@ -183,15 +192,16 @@ def _picture(known: RunFacts, episode: Episode) -> Markup | None:
     return Markup(still(figure, name=f"incident-{incident.number}-picture", label=label, height=height))
 
 
-def _caption(episode: Episode) -> str:
+def _shown_or_not(episode: Episode, picture: Markup | None) -> dict[str, Any]:
+    """The picture and what stands below it, or why there is none."""
     seen = episode.seen
-    if seen is None:
-        return f"No picture: the report has {MOST_PICTURES}, of what was acted on and of the highest scores first."
-    if not len(seen.led):
-        return "No picture: the store has no steps here any more."
-    if not seen.whole:
-        return f"Steps {seen.first:,} to {seen.last:,} are shown, which is not all of it: at most {MOST:,} are read."
-    return f"Steps {seen.first:,} to {seen.last:,}."
+    if picture is not None and seen is not None:
+        all_of_it = "" if seen.whole else f", which is not all of it: at most {MOST:,} are read"
+        return {"picture": picture, "caption": f"Steps {seen.first:,} to {seen.last:,}{all_of_it}."}
+    if seen is not None and not len(seen.led):
+        return {"picture": None, "caption": "No picture: the store has no steps here any more."}
+    why = f"at most {MOST_PICTURES} incidents are drawn, and no more than a mail can carry"
+    return {"picture": None, "caption": f"No picture: {why}. It stands on the dashboard."}
 
 
 def _lost(story: Story) -> Table | None:
@@ -248,16 +258,23 @@ def _cost_picture(known: RunFacts) -> Markup | None:
 def _tables(known: RunFacts, zone: tzinfo) -> list[tuple[str, Table]]:
     """What is looked up, at the end."""
     made = {
-        "Configuration, versions and hardware": tables.configuration(known),
         "Interventions": tables.interventions(known),
         "Skip ledger": tables.skip_ledger(known),
         "Events": tables.events(known),
         "Segments": tables.segments(known),
     }
-    return [(title, shown(rows, zone)) for title, rows in made.items()]
+    settings = shown(tables.configuration(known), zone, most=MOST_SETTINGS)
+    looked_up = [(title, shown(rows, zone)) for title, rows in made.items()]
+    return [("Configuration, versions and hardware", settings), *looked_up]
 
 
-def shown(rows: pd.DataFrame, zone: tzinfo) -> Table:
+def shown(rows: pd.DataFrame, zone: tzinfo, *, most: int = MOST_ROWS) -> Table:
     told = tables.in_zone(rows, str(zone))
-    few = told.head(MOST_ROWS)
-    return Table(list(few.columns), list(few.itertuples(index=False, name=None)), len(told) - len(few))
+    few = told.head(most)
+    cells = [[_short(cell) for cell in row] for row in few.itertuples(index=False, name=None)]
+    return Table(list(few.columns), cells, len(told) - len(few))
+
+
+def _short(cell: Any) -> str:
+    text = str(cell)
+    return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]} .. ({len(text):,} characters)"

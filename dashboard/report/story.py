@@ -7,6 +7,7 @@ from datetime import tzinfo
 from dashboard import closeup, data, throughput
 from dashboard.closeup import Closeup
 from dashboard.facts import Curve, RunFacts
+from dashboard.naming import NoSuchRun
 from dashboard.ways_back import WayBack
 from db.models import Incident, Intervention
 from lossguard.protocol import STANDARD_METRICS
@@ -14,7 +15,7 @@ from lossguard.protocol import STANDARD_METRICS
 CURVES = ("loss", "perplexity", "grad_norm", "log_z", "lr", throughput.REPORTED, throughput.NAME)
 MOST_CURVES = 24
 MOST_PICTURES = 100
-"""Incidents that get a picture: those that were acted on first, then those with the highest scores."""
+"""Incidents that get a picture: those that are open, then those that were acted on, then the highest scores."""
 MOST_EPISODES = 300
 """Incidents that get a section of their own; all others stand in the list of incidents."""
 
@@ -42,10 +43,10 @@ class Episode:
 
 
 def read_story(run_id: str, *, now: float, zone: tzinfo) -> Story:
-    """Raises StoreAway, and KeyError when the run is not there."""
+    """Raises StoreAway, and NoSuchRun when the run is not there (any more)."""
     known = data.facts(run_id)
     if known is None:
-        raise KeyError(run_id)
+        raise NoSuchRun(f"there is no run {run_id!r} in this store")
     names = curve_names(known.metrics)
     curves = data.curves(known, names[:MOST_CURVES]).by_metric
     return Story(known, curves, names[MOST_CURVES:], data.lost(known), now, zone)
@@ -58,18 +59,13 @@ def curve_names(metrics: Sequence[str]) -> list[str]:
 
 
 def episodes(known: RunFacts) -> Iterator[Episode]:
-    """In order, read one after the other."""
-    pictured = {incident.number for incident in ranked(known)[:MOST_PICTURES]}
-    told = sorted(incident.number for incident in ranked(known)[:MOST_EPISODES])
-    by_number = {incident.number: incident for incident in known.incidents}
-    for number in told:
-        incident = by_number[number]
-        seen = closeup.closeup(known, incident) if number in pictured else None
+    """What matters most first; read one after the other."""
+    for rank, incident in enumerate(ranked(known)[:MOST_EPISODES]):
+        seen = closeup.closeup(known, incident) if rank < MOST_PICTURES else None
         yield Episode(incident, closeup.interventions_of(known, incident), seen)
 
 
 def ranked(known: RunFacts) -> list[Incident]:
-    """What matters most first."""
     acted = {each.incident for each in known.interventions}
     return sorted(
         known.incidents,
