@@ -3,7 +3,7 @@
     python -m benchmarks.report [--store FILE]
 
 The run is that of benchmarks.dashboard (a store that --store names is kept, and filled once). No state of the
-detectors is kept near any of the incidents, as it is with old ones: each band costs 20,000 steps of learning.
+detectors is kept near any of the incidents, as it is with old ones: each band costs 10,000 steps of learning.
 """
 
 import argparse

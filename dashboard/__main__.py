@@ -33,7 +33,7 @@ Operate = Annotated[
     ),
 ]
 
-app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command("report")(report)
 
 

@@ -1,25 +1,31 @@
-"""The pictures of the README and of docs/: every page of the dashboard, of a real run.
+"""The pictures of the README and of docs/: every page of the dashboard, and the report, of a real run.
 
-python -m demo.screenshots                                        trains the demo's run first (a few minutes)
-python -m demo.screenshots --dashboard http://localhost:8501 --run ID      of a dashboard that is up already
+python -m demo.screenshots                       those that the docs show; trains the demo's run first (a few minutes)
+python -m demo.screenshots --all --out FOLDER    every page in light and dark, 1440 and 390 pixels wide, to look at
+python -m demo.screenshots --dashboard http://localhost:8501 --run ID [--report FILE]     of what is there already
 
-Writes docs/pictures/PAGE-THEME-WIDTH.png in light and dark, 1440 and 390 pixels wide. Needs the package playwright and
-the program chromium (`make system`).
+Writes docs/pictures/PAGE-THEME-WIDTH.png. Needs the package playwright and the program chromium (`make system`).
 """
 
 import argparse
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from demo.__main__ import services, train
 
-PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
 PAGES = {
     "runs": "/",
     "run": "/run?run={run}",
@@ -27,69 +33,126 @@ PAGES = {
     "next-token": "/next-token?run={run}&temperature=1.5",
     "lab": "/lab?run={run}",
 }
-THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+REPORT = "report"
+NAME = re.compile(r"pictures/(?P<page>[a-z-]+)-(?P<theme>light|dark)-(?P<width>\d+)\.png")
 WIDTHS = (1440, 390)
 PORTS = (8017, 8517)
 """Of the collector and the dashboard: not those of a demo that is up."""
-DRAWN = "[...document.querySelectorAll('.lossguard-figure')].every(figure => figure.dataset.drawn)"
+COLORS = 128
+"""Of a picture: as many as text and lines need, at a third of the bytes."""
+REPORT_HEIGHT = 1330
+"""The report is pages long: its picture shows the beginning."""
+TRIES = 3
+
 HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
+DRAWN = "[...document.querySelectorAll('.lossguard-figure')].every(figure => figure.dataset.drawn)"
+QUIET = "document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"
+BROKEN = "document.body.innerText.includes('Failed to fetch')"
+
+Theme = Literal["light", "dark"]
 
 
-def take(dashboard: str, run: str, folder: Path) -> None:
-    """Every page in both themes and widths."""
+@dataclass(frozen=True, slots=True, order=True)
+class Picture:
+    page: str
+    theme: Theme
+    width: int
+
+    @property
+    def file(self) -> str:
+        return f"{self.page}-{self.theme}-{self.width}.png"
+
+
+def shown() -> list[Picture]:
+    """Those that the README and the docs show."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
+    found = {match.group("page", "theme", "width") for text in texts for match in NAME.finditer(text)}
+    return sorted(Picture(page, "light" if theme == "light" else "dark", int(width)) for page, theme, width in found)
+
+
+def every() -> list[Picture]:
+    themes: tuple[Theme, ...] = ("light", "dark")
+    return [Picture(page, theme, width) for page in (*PAGES, REPORT) for theme in themes for width in WIDTHS]
+
+
+def take(wanted: list[Picture], dashboard: str, run: str, report: Path | None, folder: Path) -> None:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name, path in PAGES.items():
-            for theme in THEMES:
-                for width in WIDTHS:
-                    target = folder / f"{name}-{theme}-{width}.png"
-                    _take_one(browser, dashboard + path.format(run=run), theme, width, target)
-                    print(target)
+        flags = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        for picture in wanted:
+            target = folder / picture.file
+            if picture.page != REPORT:
+                _take_page(browser, dashboard + PAGES[picture.page].format(run=run), picture, target)
+            elif report is not None:
+                _take_report(browser, report, picture, target)
+            else:
+                continue
+            Image.open(target).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(target, optimize=True)
+            print(f"{target} ({target.stat().st_size:,} bytes)")
         browser.close()
 
 
-def _take_one(browser: Browser, url: str, theme: Literal["light", "dark"], width: int, target: Path) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 400}, color_scheme=theme)
-    page.goto(url)
-    _settle(page)
-    page.set_viewport_size({"width": width, "height": max(400, page.evaluate(HEIGHT))})
-    _settle(page)
-    page.screenshot(path=target)
-    page.close()
+def _take_page(browser: Browser, url: str, picture: Picture, target: Path) -> None:
+    """Once more where a part of the page did not arrive, which a busy machine brings about."""
+    for _ in range(TRIES):
+        with closing(_open(browser, picture, height=400)) as page:
+            page.goto(url)
+            _settle(page)
+            page.set_viewport_size({"width": picture.width, "height": max(400, page.evaluate(HEIGHT))})
+            _settle(page)
+            if not page.evaluate(BROKEN):
+                page.screenshot(path=target)
+                return
+    raise RuntimeError(f"{url} did not arrive whole in {TRIES} tries")
+
+
+def _take_report(browser: Browser, report: Path, picture: Picture, target: Path) -> None:
+    with closing(_open(browser, picture, height=REPORT_HEIGHT)) as page:
+        page.goto(report.absolute().as_uri())
+        page.screenshot(path=target)
+
+
+def _open(browser: Browser, picture: Picture, *, height: int) -> Page:
+    return browser.new_page(viewport={"width": picture.width, "height": height}, color_scheme=picture.theme)
 
 
 def _settle(page: Page) -> None:
     """Until everything is drawn, and nothing moves any more."""
     page.wait_for_selector("[data-testid=stMetric]", timeout=60_000)
-    page.wait_for_function(DRAWN, timeout=60_000)
     page.wait_for_timeout(1500)
+    page.wait_for_function(f"{QUIET} && {DRAWN}", timeout=60_000)
+    page.wait_for_timeout(500)
 
 
 @contextmanager
-def trained() -> Iterator[tuple[str, str]]:
-    """A dashboard with the demo's run: its URL, and the run's id."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        services(Path(folder), f"sqlite:///{folder}/lossguard.db", *PORTS) as running,
-    ):
-        train(running.processes, Path(folder), running.collector, "demo")
-        yield running.dashboard, "demo"
+def trained() -> Iterator[tuple[str, str, Path]]:
+    """The demo's run: the URL of a dashboard, the run's id, and its report."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, run, database = Path(place), "demo", f"sqlite:///{place}/lossguard.db"
+        with services(folder, database, *PORTS) as running:
+            train(running.processes, folder, running.collector, run)
+            command = [sys.executable, "-m", "dashboard", "report", run, "--database", database]
+            subprocess.run([*command, "-o", str(folder / "report.html")], check=True)
+            yield running.dashboard, run, folder / "report.html"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dashboard", help="URL of a dashboard that is up")
     parser.add_argument("--run", help="the run to show")
+    parser.add_argument("--report", type=Path, help="its report, as HTML; without it none is shown")
+    parser.add_argument("--all", action="store_true", help="every page in both themes and widths")
     parser.add_argument("--out", type=Path, default=PICTURES)
     arguments = parser.parse_args()
     if (arguments.dashboard is None) != (arguments.run is None):
         parser.error("--dashboard and --run go together")
     arguments.out.mkdir(parents=True, exist_ok=True)
+    wanted = every() if arguments.all else shown()
     if arguments.dashboard is not None:
-        take(arguments.dashboard, arguments.run, arguments.out)
+        take(wanted, arguments.dashboard, arguments.run, arguments.report, arguments.out)
         return
-    with trained() as (dashboard, run):
-        take(dashboard, run, arguments.out)
+    with trained() as (dashboard, run, report):
+        take(wanted, dashboard, run, report, arguments.out)
 
 
 if __name__ == "__main__":
