@@ -33,6 +33,8 @@ TOGETHER = 4
 """Curves in one picture: as many as a sheet of paper holds."""
 MOST_ROWS, MOST_SETTINGS, MOST_LETTERS = 200, 2000, 1000
 """Rows of a table and of the configuration, letters of a cell; the rest is counted."""
+MOST_EVENTS = 1000
+"""Events that are marked on the curves: the newest."""
 MOST_BYTES = 7_000_000
 """Of the incidents' pictures together."""
 SHORT = 0.64
@@ -68,6 +70,7 @@ def render(story: Story, episodes: Iterable[Episode]) -> str:
         waiting=summary.waiting(known),
         numbers=_numbers(story),
         curves=_curves(story),
+        num_unmarked=max(0, len(known.events) - MOST_EVENTS),
         without=[words.metric_name(name) for name in story.without],
         incidents=_incidents(known),
         episodes=_episodes(known, episodes, zone),
@@ -105,7 +108,8 @@ def _numbers(story: Story) -> list[tuple[str, str]]:
 def _curves(story: Story) -> Iterator[Markup]:
     """A few panels a picture."""
     names, known = list(story.curves), story.known
-    marks = Marks(known.incidents, known.interventions, known.orders, known.events, known.progress.done - 1)
+    events = known.events[-MOST_EVENTS:]
+    marks = Marks(known.incidents, known.interventions, known.orders, events, known.progress.done - 1)
     for first in range(0, len(names), TOGETHER):
         some = names[first : first + TOGETHER]
         figure = run_figure({name: story.curves[name] for name in some}, marks)

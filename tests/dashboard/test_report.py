@@ -225,6 +225,14 @@ def test_a_configuration_without_end_is_cut_and_says_so(store: sa.Engine) -> Non
     assert ".. (58,890 characters) name last" in run.text
 
 
+def test_events_without_end_are_cut_and_said(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed(store, now=time.time())
+    monkeypatch.setattr(document, "MOST_EVENTS", 2)
+    assert "Older events that are not marked: 1." in read().text
+    monkeypatch.setattr(document, "MOST_EVENTS", 3)
+    assert "not marked" not in read().text
+
+
 def test_pictures_end_where_the_file_would_become_too_large(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     with_incidents(store, range(2, 5))
     monkeypatch.setattr(document, "MOST_BYTES", 60_000)
