@@ -12,6 +12,8 @@ from dashboard.rulers import Floats
 PADDING = 0.05
 """Share of the span that is left free at both ends of what is drawn."""
 EDGE = 1e-9
+MOST_LETTERS = 8
+"""Of a tick: as many as the margin holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,11 @@ def tick_text(value: float, form: str | None) -> str:
         for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:
                 return f"{value / size:.4g}{unit}"
-    return f"{value:.6g}"
+    text = f"{value:.6g}"
+    if len(text) <= MOST_LETTERS:
+        return text
+    digits, _, power = f"{value:.4e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
 
 
 def _round(low: float, high: float, most: int) -> list[float]:

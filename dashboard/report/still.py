@@ -21,6 +21,8 @@ from dashboard.style import BLUE
 
 WIDTH = 760
 """In units that are pixels at this width: a sheet of A4 without its margins is about as wide."""
+LETTER = 6.5
+"""Width of a letter, about."""
 TOP = 4
 """Margin above: the legend does not stand in the picture."""
 TAGS = {"<b>": '<tspan font-weight="600">', "<sup>": '<tspan dy="-.4em" font-size=".75em">', "</b>": "</tspan>"}
@@ -161,10 +163,11 @@ def _markers(traces: Sequence[Any], axes: dict[str, Scale]) -> Iterator[str]:
     for trace in traces:
         if "markers" not in trace.mode:
             continue
-        places = zip(scale.at(trace.x).tolist(), axes[trace.yaxis or "y"].at(trace.y).tolist(), strict=True)
-        for index, (x, y) in enumerate(places):
-            if scale.start - 1 <= x <= scale.end + 1 and np.isfinite(y):
-                yield _marker(trace, index, x, y)
+        xs, ys = scale.at(trace.x), axes[trace.yaxis or "y"].at(trace.y)
+        for index in np.flatnonzero((xs >= scale.start - 1) & (xs <= scale.end + 1) & np.isfinite(ys)).tolist():
+            yield _marker(trace, index, xs[index], ys[index])
+            if "text" in trace.mode:
+                yield _name(trace, index, xs, ys)
 
 
 def _marker(trace: Any, index: int, x: float, y: float) -> str:
@@ -175,15 +178,20 @@ def _marker(trace: Any, index: int, x: float, y: float) -> str:
     color = outline.color or _of(trace.marker.color, index)
     style = f'fill="none" {strokes.stroke(color, outline.width or 1.4, None)}' if outlined else f'fill="{color}"'
     place = f'transform="translate({x:.1f},{y:.1f})"'
-    drawn = f'<path {place} d="{path}" {style}><title>{_hover(trace, index)}</title></path>'
-    return drawn + _name(trace, index, x, y, size) if "text" in trace.mode else drawn
+    return f'<path {place} d="{path}" {style}><title>{_hover(trace, index)}</title></path>'
 
 
-def _name(trace: Any, index: int, x: float, y: float, size: float) -> str:
-    """The text beside a marker."""
-    left = _of(trace.textposition, index) == "middle left"
-    anchor, at = ("end", x - size) if left else ("start", x + size)
-    return f'<text x="{at:.1f}" y="{y + 4:.1f}" text-anchor="{anchor}">{_text(trace.text[index])}</text>'
+def _name(trace: Any, index: int, xs: Floats, ys: Floats) -> str:
+    """The text beside a marker, where it covers no other marker."""
+    text, size = trace.text[index], _of(trace.marker.size, index)
+    side = -1 if _of(trace.textposition, index) == "middle left" else 1
+    away = side * (xs[ys == ys[index]] - xs[index])
+    if ((away > 0) & (away < 2 * size + LETTER * len(text))).any():
+        return ""
+    anchor = "end" if side < 0 else "start"
+    return (
+        f'<text x="{xs[index] + side * size:.1f}" y="{ys[index] + 4:.1f}" text-anchor="{anchor}">{_text(text)}</text>'
+    )
 
 
 def _hover(trace: Any, index: int) -> str:

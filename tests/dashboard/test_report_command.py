@@ -94,6 +94,12 @@ def test_a_store_that_cannot_be_read_is_refused(tmp_path: Path, url: str, why: s
     assert "secret" not in sentence
 
 
+def test_the_store_may_be_named_before_the_command_too(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["--database", f"sqlite:///{tmp_path}/other.db", "report", "r"])
+    assert result.exit_code == 2
+    assert "other.db has no tables yet" in result.stderr
+
+
 def test_a_full_disk_leaves_the_earlier_file_and_no_other(tmp_path: Path) -> None:
     folder = tmp_path / "reports"
     folder.mkdir()

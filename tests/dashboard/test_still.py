@@ -37,6 +37,13 @@ def texts(drawn: ElementTree.Element) -> list[str]:
     return ["".join(each.itertext()) for each in drawn.iter("text")]
 
 
+def incident(number: int, step: int) -> Incident:
+    return Incident(
+        number=number, segment=0, kind="loss_spike", state="closed", signal="loss", onset_step=step,
+        detected_step=step + 1, end_step=step + 2, details={},
+    )  # fmt: skip
+
+
 def test_a_spike_of_one_step_in_a_million_keeps_its_height_in_a_few_points() -> None:
     x = np.linspace(0, 700, 1_000_000)
     y = 100 + np.sin(x)
@@ -82,15 +89,12 @@ def test_an_axis_holds_whatever_values_come(values: list[float], log: bool) -> N
 def test_ticks_are_written_as_the_pages_write_them() -> None:
     told = [tick_text(1500.0, ",d"), tick_text(0.25, ".0%"), tick_text(2e6, "~s"), tick_text(3e-4, ".3~g")]
     assert told == ["1,500", "25%", "2M", "0.0003"]
+    assert [tick_text(2.8078e-4, "~g"), tick_text(-1234567.0, "~g")] == ["2.8078e-4", "-1.2346e6"]
 
 
 def test_a_run_is_drawn_with_its_panels_its_incident_and_what_is_not_finite() -> None:
     curve = Curve(series([3.0, 2.0, None, 2.5], {2: 1}), {})
-    incident = Incident(
-        number=1, segment=0, kind="loss_spike", state="closed", signal="loss", onset_step=1, detected_step=2,
-        end_step=2, details={},
-    )  # fmt: skip
-    drawn = picture(run_figure({"loss": curve, "perplexity": curve}, Marks([incident], last_step=3)))
+    drawn = picture(run_figure({"loss": curve, "perplexity": curve}, Marks([incident(1, 1)], last_step=3)))
     assert {"Loss (nats per token)", "Perplexity - log scale", "#1 loss spike", "Step"} <= set(texts(drawn))
     hovers = [each.text for each in drawn.iter("title")]
     assert "loss not finite: 1 value (live line)" in hovers
@@ -115,16 +119,19 @@ def test_an_axis_of_words_keeps_its_order() -> None:
     assert any(re.fullmatch(r"10\d+", text) for text in texts(drawn))
 
 
+def test_names_that_would_cover_each_other_are_left_to_the_pointer() -> None:
+    marks = Marks([incident(1, 5), incident(2, 8), incident(3, 50)], last_step=99)
+    drawn = picture(run_figure({"loss": Curve(series([1.0] * 100), {})}, marks))
+    assert [text for text in texts(drawn) if text.startswith("#")] == ["#2 loss spike", "#3 loss spike"]
+    assert sum("detected" in (each.text or "") for each in drawn.iter("title")) == 3
+
+
 def shapes(drawn: ElementTree.Element) -> list[Any]:
     return [each for each in drawn.iter("rect") if each.get("fill")]
 
 
 def test_what_lies_outside_the_steps_in_view_is_not_drawn_beside_them() -> None:
-    incident = Incident(
-        number=1, segment=0, kind="loss_spike", state="closed", signal="loss", onset_step=5, detected_step=6,
-        end_step=7, details={},
-    )  # fmt: skip
-    figure = run_figure({"loss": Curve(series([1.0] * 100), {})}, Marks([incident], last_step=99))
+    figure = run_figure({"loss": Curve(series([1.0] * 100), {})}, Marks([incident(1, 5)], last_step=99))
     assert len(shapes(picture(figure))) == 1
     figure.update_layout(xaxis_range=[50, 99])
     drawn = picture(figure)
