@@ -45,9 +45,9 @@ def test_every_step_that_is_on_no_live_line_is_given_up_once(forks: list[tuple[i
     assert sum(way.steps for way in given_up(tree)) == left
 
 
-def test_what_was_given_up_is_told_in_tokens_and_time_and_for_its_incident(sqlite_engine: sa.Engine) -> None:
-    seed(sqlite_engine, now=1e9)
-    with reading(sqlite_engine) as session:
+def test_what_was_given_up_is_told_in_tokens_and_time_and_for_its_incident(engine: sa.Engine) -> None:
+    seed(engine, now=1e9)
+    with reading(engine) as session:
         run = queries.run_named(session, run_id="spiky-1")
         assert run is not None
         orders = {order.intervention: order for order in queries.orders(session, run=run)}
