@@ -1,11 +1,13 @@
 """The dashboard in a real browser, on a run of a million steps.
 
-    python -m benchmarks.dashboard [--steps 1000000] [--store FILE]
+    python -m benchmarks.dashboard [--steps 1000000] [--store FILE] [--peers]
 
-The store (kept when --store names a file) holds one finished run with a rollback in it, five metrics and 20 planted
-spikes of one step each. Measured in the system's Chromium: from the navigation to the drawn chart, and from the end of
-a gesture to the chart at its new resolution; medians. Beside it stand the CPU time of the page's main thread and of the
-dashboard, which other load does not change, and the machine's load.
+The store (kept when --store names a file) holds one finished run with a rollback in it, five metrics and a held-out
+loss, and 20 planted spikes of one step each. Measured in the system's Chromium on the Run page, and on the Compare page
+with its live line and both segments over each other: from the navigation to the drawn chart, and from the end of a
+gesture to the chart at its new resolution; medians. Beside it stand the CPU time of the page's main thread and of the
+dashboard, which other load does not change, and the machine's load. --peers shows the same loss in TensorBoard and in
+trackio (benchmarks/dashboard_peers.py).
 """
 
 import argparse
@@ -22,6 +24,7 @@ import numpy as np
 import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, ViewportSize
 
+from benchmarks import dashboard_peers
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries, step_rows
 from db.columns import Numbers
@@ -33,8 +36,26 @@ from tests.db.seed import add_run
 STEPS, SPIKES, CHUNK, TIMES = 1_000_000, 20, 20_000, 5
 HEIGHT = 25.0
 """Loss of a planted spike; no other step comes near."""
+EVALUATED = 100
+"""Steps between two held-out losses."""
 SIZE: ViewportSize = {"width": 1440, "height": 900}
 FIRST_VIEW_MS, INTERACTION_MS = 1000.0, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A page that is measured."""
+
+    name: str
+    path: str
+    line: str
+    """What it calls the live line, which holds all spikes."""
+
+
+VIEWS = (
+    View("run of {steps:,} steps", "/run?run=long", "live line"),
+    View("{steps:,} steps and both segments compared", "/compare?runs=long,long:0,long:1", "long"),
+)
 
 
 def spikes(steps: int) -> list[int]:
@@ -86,8 +107,7 @@ def _segment(
 
 
 def _metrics(rows: np.ndarray, noise: np.random.Generator, steps: int) -> dict[str, Numbers]:
-    loss = 2.5 + 8 / np.sqrt(1 + rows / 100) + noise.normal(0, 0.03, len(rows))
-    loss[np.isin(rows, spikes(steps))] = HEIGHT
+    loss = _loss(rows, noise, steps)
     columns = {
         "loss": loss,
         "grad_norm": np.exp(noise.normal(-0.7, 0.1, len(rows))),
@@ -95,17 +115,31 @@ def _metrics(rows: np.ndarray, noise: np.random.Generator, steps: int) -> dict[s
         "lr": 3e-4 * np.cos(rows / steps),
         "tokens": (rows + 1) * 500_000.0,
     }
-    return {name: Numbers.of(column.tolist()) for name, column in columns.items()}
+    held_out = [float(value) if step % EVALUATED == 0 else None for step, value in zip(rows + 1, loss, strict=True)]
+    return {name: Numbers.of(column.tolist()) for name, column in columns.items()} | {
+        "held_out_loss": Numbers.of(held_out)
+    }
 
 
-def measure(steps: int, store: Path) -> Iterator[Row]:
+def _loss(rows: np.ndarray, noise: np.random.Generator, steps: int) -> np.ndarray:
+    loss: np.ndarray = 2.5 + 8 / np.sqrt(1 + rows / 100) + noise.normal(0, 0.03, len(rows))
+    loss[np.isin(rows, spikes(steps))] = HEIGHT
+    return loss
+
+
+def measure(steps: int, store: Path, *, peers: bool) -> Iterator[Row]:
     engine = create_engine(f"sqlite:///{store}")
     migrate.upgrade(engine)
     fill(engine, steps)
     engine.dispose()
-    with dashboard(f"sqlite:///{store}") as served, chromium() as browser:
-        yield from _views(browser, served, steps)
-        yield from _gestures(browser, served, steps)
+    with chromium() as browser:
+        with dashboard(f"sqlite:///{store}") as served:
+            for view in VIEWS:
+                yield from _views(browser, served, view, steps)
+                yield from _gestures(browser, served, view, steps)
+        if peers:
+            losses = _loss(np.arange(steps), np.random.default_rng(0), steps)
+            yield from dashboard_peers.measure(browser, losses.tolist(), HEIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,29 +160,30 @@ def _row(name: str, took: Sequence[Took], target: float | None) -> Row:
     return Row(name, statistics.median(one.wall for one in took), "ms", target, beside)
 
 
-def _views(browser: Browser, served: Served, steps: int) -> Iterator[Row]:
+def _views(browser: Browser, served: Served, view: View, steps: int) -> Iterator[Row]:
     """The first viewer's curves are read from the store; the next ones' are in the dashboard's memory."""
-    label = f"run of {steps:,} steps: navigation to drawn chart"
+    label = f"{view.name.format(steps=steps)}: navigation to drawn chart"
     took = []
     with closing(browser.new_context(viewport=SIZE)) as context:
         for _ in range(1 + TIMES):
             with closing(context.new_page()) as page:
-                took.append(_timed(page, served, lambda page: _go(page, served)))
+                took.append(_timed(page, served, lambda page: _go(page, served, view)))
     yield _row(f"{label}, the first viewer, empty browser cache", took[:1], None)
     yield _row(f"{label}, known browser", took[1:], FIRST_VIEW_MS)
 
 
-def _go(page: Page, served: Served) -> float:
+def _go(page: Page, served: Served, view: View) -> float:
     began = time.perf_counter()
-    page.goto(f"{served.url}/run?run=long", wait_until="commit")
+    page.goto(served.url + view.path, wait_until="commit")
     return began
 
 
-def _gestures(browser: Browser, served: Served, steps: int) -> Iterator[Row]:
-    page, label = browser.new_page(viewport=SIZE), f"run of {steps:,} steps"
-    _go(page, served)
+def _gestures(browser: Browser, served: Served, view: View, steps: int) -> Iterator[Row]:
+    page, label = browser.new_page(viewport=SIZE), view.name.format(steps=steps)
+    _go(page, served, view)
     drawn(page)
-    yield Row(f"planted spikes of one step that the chart hides, of {SPIKES}", SPIKES - _shown(page, steps), "", 0, "")
+    hidden = SPIKES - _shown(page, view, steps)
+    yield Row(f"{label}: planted spikes of one step that the chart hides, of {SPIKES}", hidden, "", 0, "")
     took: dict[str, list[Took]] = {"zoom by dragging": [], "double click back": [], "smoothing": []}
     for turn in range(TIMES):
         for name, gesture in zip(took, (_zoom, _back, _smoother(turn)), strict=True):
@@ -198,11 +233,11 @@ def _smoother(turn: int) -> Callable[[Page], float]:
     return choose
 
 
-def _shown(page: Page, steps: int) -> int:
+def _shown(page: Page, view: View, steps: int) -> int:
     """Spikes that the chart's envelope reaches, where they are."""
     reached = page.evaluate(
         f"""() => document.querySelector('{FIGURE}')._fullData
-            .filter(trace => trace.yaxis === 'y' && trace.fill === 'tonexty')
+            .filter(trace => trace.yaxis === 'y' && trace.fill === 'tonexty' && trace.legendgroup === '{view.line}')
             .flatMap(trace => Array.from(trace.x, (x, at) => [x, trace.y[at]]))"""
     )
     starts = sorted((x, y) for x, y in reached)
@@ -218,9 +253,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--store", type=Path, help="SQLite file to keep the run in")
+    parser.add_argument("--peers", action="store_true", help="TensorBoard and trackio beside it")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print_rows(measure(arguments.steps, arguments.store or Path(folder) / "store.db"))
+        store = arguments.store or Path(folder) / "store.db"
+        print_rows(measure(arguments.steps, store, peers=arguments.peers))
 
 
 if __name__ == "__main__":

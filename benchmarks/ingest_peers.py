@@ -1,7 +1,4 @@
-"""How many steps of 8 metrics a second others take in: mlflow's server by log-batch, and trackio by its own client.
-
-Both are installed into a folder of their own (LOSSGUARD_BENCH_PEERS names one to keep), never beside our packages.
-"""
+"""How many steps of 8 metrics a second others take in: mlflow's server by log-batch, and trackio by its own client."""
 
 import json
 import os
@@ -12,13 +9,12 @@ import sys
 import tempfile
 import textwrap
 import time
-import venv
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import urllib3
 
+from benchmarks.peers import python_with
 from benchmarks.rows import Row
 
 STEPS = 5_000
@@ -28,26 +24,13 @@ NAMES = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "s
 
 
 def measure() -> Iterator[Row]:
-    with _python() as python, tempfile.TemporaryDirectory() as folder:
+    with python_with("mlflow", "trackio") as python, tempfile.TemporaryDirectory() as folder:
         for name, seconds in (("mlflow server, log-batch into SQLite", _mlflow), ("trackio, its own client", _trackio)):
             took = seconds(python, Path(folder))
             told = "did not run" if took is None else f"{STEPS / took:,.0f} steps/s"
             yield Row(
                 f"{name}, 8 metrics", float("nan") if took is None else 1e6 * took / STEPS, "us a step", None, told
             )
-
-
-@contextmanager
-def _python() -> Iterator[Path]:
-    """A Python that has both."""
-    kept = os.environ.get("LOSSGUARD_BENCH_PEERS")
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(kept or folder)
-        python = home / "bin/python"
-        if not python.exists():
-            venv.create(home, with_pip=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", "mlflow", "trackio"], check=True)
-        yield python
 
 
 def _mlflow(python: Path, folder: Path) -> float | None:

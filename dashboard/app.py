@@ -13,6 +13,7 @@ st.navigation(
     [
         st.Page(VIEWS / "runs.py", title="Runs", icon=":material/list:", default=True),
         st.Page(VIEWS / "run.py", title="Run", icon=":material/show_chart:", url_path="run"),
+        st.Page(VIEWS / "compare.py", title="Compare", icon=":material/compare_arrows:", url_path="compare"),
         st.Page(VIEWS / "incident.py", title="Incident", icon=":material/crisis_alert:", url_path="incident"),
         st.Page(VIEWS / "next_token.py", title="Next token", icon=":material/format_quote:", url_path="next-token"),
         st.Page(VIEWS / "lab.py", title="Detector lab", icon=":material/tune:", url_path="lab"),

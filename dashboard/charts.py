@@ -42,12 +42,19 @@ class Style:
     color: str
     width: float
     note: str = ""
+    """Behind the metric's name, under the pointer."""
+    dash: str = "solid"
+    cross: str = PURPLE
+    """Colour of the values that are not finite, and how high they stand in their panel, 0..1."""
+    cross_height: float = 0.95
 
 
 LIVE = Style("live line", BLUE, 1.8)
 DISCARDED = Style("discarded branch", GREY, 1.2, " (discarded)")
 PAUSE = 20
 """Times the usual distance of two buckets in wall time: a line does not pretend that something was there."""
+FEW = 60
+"""Points up to which each is shown: what is measured now and then is no line, and one point alone is none at all."""
 
 
 def run_figure(
@@ -69,11 +76,12 @@ def run_figure(
 def _curve(panel: Panel, curve: Curve, rulers: Rulers, look: Look) -> list[dict[str, Any]]:
     traces = []
     for segment, branch in curve.discarded.items():
-        traces += _branch(panel, branch, rulers.branches.get(segment, rulers.live), DISCARDED, look)
-    return traces + _branch(panel, curve.live, rulers.live, LIVE, look)
+        traces += draw_branch(panel, branch, rulers.branches.get(segment, rulers.live), DISCARDED, look)
+    return traces + draw_branch(panel, curve.live, rulers.live, LIVE, look)
 
 
-def _branch(panel: Panel, series: Series, ruler: Ruler, style: Style, look: Look) -> list[dict[str, Any]]:
+def draw_branch(panel: Panel, series: Series, ruler: Ruler, style: Style, look: Look) -> list[dict[str, Any]]:
+    """A line with its envelope and its crosses."""
     if not len(series):
         return []
     x = ruler.at(series.first_step)
@@ -104,8 +112,9 @@ def _line(panel: Panel, series: Series, x: Floats, style: Style, y: Floats, paus
         "yaxis": panel.values,
         "name": style.name,
         "legendgroup": style.name,
-        "mode": "lines",
-        "line": {"color": style.color, "width": style.width},
+        "mode": "lines+markers" if len(series) <= FEW else "lines",
+        "line": {"color": style.color, "width": style.width, "dash": style.dash},
+        "marker": {"size": 5},
         "hovertemplate": f"{label} %{{y:.4~g}}{range_text}<extra></extra>",
     }
     if several:
@@ -117,7 +126,8 @@ def _line(panel: Panel, series: Series, x: Floats, style: Style, y: Floats, paus
 def _quiet(style: Style) -> dict[str, Any]:
     """The raw line below a smoothed one."""
     return {
-        "line": {"color": faint(style.color, 0.55), "width": 1},
+        "line": {"color": faint(style.color, 0.55), "width": 1, "dash": style.dash},
+        "mode": "lines",
         "name": f"{style.name}, raw",
         "showlegend": False,
         "hoverinfo": "skip",
@@ -160,12 +170,12 @@ def _non_finite(panel: Panel, series: Series, x: Floats, style: Style) -> list[d
         {
             "type": "scatter",
             "x": _x(x[hit]),
-            "y": [0.95] * len(hit),
+            "y": [style.cross_height] * len(hit),
             "yaxis": panel.marks,
             "name": "not finite",
             "legendgroup": "not finite",
             "mode": "markers",
-            "marker": {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}},
+            "marker": {"symbol": "x-thin", "size": 9, "line": {"color": style.cross, "width": 2.5}},
             "customdata": [words.plural(series.non_finite[index], "value") for index in hit],
             "hovertemplate": f"{label} not finite: %{{customdata}} ({style.name})<extra></extra>",
         }

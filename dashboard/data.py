@@ -4,19 +4,20 @@ What may change is read a few times a second at most (`fresh`). Curves are kept 
 steps: a finished run is read once. A store that cannot be read raises `StoreAway`, whose text is for the page.
 """
 
+import math
 from collections.abc import Sequence
 
 import streamlit as st
 from sqlalchemy.orm import Session
 
 from dashboard import compute, throughput, ways_back
-from dashboard.facts import Curve, Curves, RunCard, RunFacts
+from dashboard.facts import Curve, Curves, Reading, RunCard, RunFacts, Track
 from dashboard.progress import progress
 from dashboard.rulers import PLAIN, Along, Ruler, Rulers
 from dashboard.store import database_url, fresh, open_store
 from dashboard.ways_back import WENT_BACK, WayBack
 from db import lineage, overview, queries
-from db.lineage import Stretch
+from db.lineage import Line, Stretch
 from db.models import Run, Segment
 from db.overview import Tally
 from db.queries import Series
@@ -51,6 +52,23 @@ def curves(
 ) -> Curves:
     """The curves of these metrics over `window` (first and last step), the whole run without one."""
     return _curves(database_url(), known.run.id, known.stamp, tuple(metrics), along, window, discarded)
+
+
+def track(
+    known: RunFacts,
+    segment: int | None,
+    metrics: Sequence[str],
+    *,
+    along: Along = Along.STEP,
+    window: tuple[int, int] | None = None,
+) -> Track:
+    """These metrics of one segment, of the live line without one, over `window` (first and last step)."""
+    return _track(database_url(), known.run.id, known.stamp, segment, tuple(metrics), along, window)
+
+
+def newest(known: RunFacts, segment: int | None, metric: str) -> Reading | None:
+    """What was last reported of a metric, which may come every so many steps; None when it never was."""
+    return _newest(database_url(), known.run.id, known.stamp, segment, metric)
 
 
 def lost(known: RunFacts) -> list[WayBack]:
@@ -165,6 +183,42 @@ def _curves(
                 {key: read.ruler(along, [branch]) for key, branch in branches.items()},
             ),
         )
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _track(
+    url: str,
+    run_id: str,
+    stamp: tuple[int, ...],  # part of the key only, as above
+    segment: int | None,
+    metrics: tuple[str, ...],
+    along: Along,
+    window: tuple[int, int] | None,
+) -> Track:
+    with open_store(url) as session:
+        run = queries.run_named(session, run_id=run_id)
+        if run is None:
+            return Track({}, PLAIN)
+        stretches = queries.stretches(session, run=run, line=Line.LIVE if segment is None else segment)
+        read = _Reader(session, run, window)
+        return Track({name: read.series(name, stretches) for name in metrics}, read.ruler(along, stretches))
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _newest(url: str, run_id: str, stamp: tuple[int, ...], segment: int | None, metric: str) -> Reading | None:
+    with open_store(url) as session:
+        run = queries.run_named(session, run_id=run_id)
+        if run is None:
+            return None
+        stretches = queries.stretches(session, run=run, line=Line.LIVE if segment is None else segment)
+        series = _Reader(session, run, None).series(metric, stretches)
+        while len(series) and series.non_finite[-1] and series.first_step[-1] != series.last_step[-1]:
+            # Which of the bucket's values was the last one is seen when it is read again, more finely.
+            series = _Reader(session, run, (series.first_step[-1], series.last_step[-1])).series(metric, stretches)
+        if not len(series):
+            return None
+        value = series.last[-1]
+        return Reading(series.last_step[-1], math.nan if value is None or series.non_finite[-1] else value)
 
 
 class _Reader:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dashboard.progress import Progress
-from dashboard.rulers import Rulers
+from dashboard.rulers import Ruler, Rulers
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.overview import Tally
 from db.queries import Series, StepCounts
@@ -74,3 +74,19 @@ class Curves:
 
     by_metric: dict[str, Curve]
     rulers: Rulers
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Some metrics of a run's live line or of one segment, and where its steps lie along the chosen axis."""
+
+    by_metric: dict[str, Series]
+    ruler: Ruler
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A value that was reported at a step; NaN when it was not finite."""
+
+    step: int
+    value: float

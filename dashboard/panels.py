@@ -35,7 +35,6 @@ ALONG: dict[Along, dict[str, Any]] = {
     },
     Along.FLOPS: {
         "title": {"text": "Floating-point operations (6ND)", "standoff": 8},
-        "tickformat": ".3~g",
         "exponentformat": "power",
         "unifiedhovertitle": {"text": "%{x:.3e} FLOPs"},
     },
@@ -67,24 +66,29 @@ class Stack:
 
     height: int
     """Of the whole figure in pixels."""
+    top: int
+    """Its upper margin in pixels."""
     panels: list[Panel]
     lane: Panel
 
 
-def stack(metrics: list[str]) -> Stack:
+def stack(metrics: list[str], *, lane: int = LANE, top: int = TOP) -> Stack:
+    """`lane` and `top` in pixels: a figure without incidents and without a legend needs neither."""
     heights = [FIRST_PANEL] + [PANEL] * (len(metrics) - 1)
-    inside = sum(heights) + GAP * len(heights) + LANE
-    panels, top = [], float(inside - LANE - GAP)
+    inside = sum(heights) + GAP * len(heights) + lane
+    panels, upper = [], float(inside - lane - GAP)
     for position, (metric, height) in enumerate(zip(metrics, heights, strict=False)):
-        panels.append(Panel(metric, position, max(0.0, (top - height) / inside), top / inside))
-        top -= height + GAP
-    return Stack(inside + TOP + BOTTOM, panels, Panel("", 100, (inside - LANE) / inside, 1.0))
+        panels.append(Panel(metric, position, max(0.0, (upper - height) / inside), upper / inside))
+        upper -= height + GAP
+    return Stack(inside + top + BOTTOM, top, panels, Panel("", 100, (inside - lane) / inside, 1.0))
 
 
 def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, revision: str) -> go.Figure:
     """The empty figure; `window` is the range in view, in the x axis's own units."""
-    figure = ground(height=stacked.height, top=TOP, bottom=BOTTOM, revision=f"{revision} {along}")
-    axes: dict[str, Any] = {_axis_key(stacked.lane.marks): _hidden(stacked.lane)}
+    figure = ground(height=stacked.height, top=stacked.top, bottom=BOTTOM, revision=f"{revision} {along}")
+    axes: dict[str, Any] = {}
+    if stacked.lane.bottom < stacked.lane.top:
+        axes[_axis_key(stacked.lane.marks)] = _hidden(stacked.lane)
     for panel in stacked.panels:
         axes[_axis_key(panel.values)] = metric_axis(panel.metric) | {
             "domain": [panel.bottom, panel.top],

@@ -1,12 +1,12 @@
 """The tables below a run's curves. Pure: facts in, data frames out."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 
 from dashboard import words
+from dashboard.configurations import flattened
 from dashboard.facts import RunFacts
 
 
@@ -81,17 +81,6 @@ def configuration(known: RunFacts) -> pd.DataFrame:
         **{f"{name} version": version for name, version in run.versions.items()},
     }
     return pd.DataFrame({"Name": name, "Value": str(value)} for name, value in rows.items() if value not in (None, ""))
-
-
-def flattened(config: Mapping[str, Any], under: str = "") -> dict[str, Any]:
-    """One level: {"optimizer.lr": 0.002}. Lists stay whole."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flattened(value, f"{under}{name}.")
-        else:
-            flat[f"{under}{name}"] = value
-    return flat
 
 
 def in_zone(rows: pd.DataFrame, zone: str) -> pd.DataFrame:

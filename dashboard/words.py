@@ -27,6 +27,7 @@ METRIC_TITLES = {
     "mfu_6nd": "Model FLOPs utilisation (6ND)",
     "held_out_loss": "Held-out loss (nats per token)",
     "held_out_bits_per_byte": "Held-out bits per byte",
+    "held_out_difference": "Held-out loss minus the baseline's (nats per token)",
 }
 METRIC_NAMES = {
     "grad_norm": "grad norm",
@@ -39,6 +40,7 @@ METRIC_NAMES = {
     "mfu_6nd": "MFU (6ND)",
     "held_out_loss": "held-out loss",
     "held_out_bits_per_byte": "held-out bits per byte",
+    "held_out_difference": "held-out loss minus baseline",
 }
 INCIDENT_KINDS = {
     "nonfinite": "non-finite value",

@@ -105,11 +105,12 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def train(processes: Processes, folder: Path, collector: str, run_id: str) -> None:
-    """Train to the end, shown as it goes. Raises CannotRun when the trainer fails."""
+def train(processes: Processes, folder: Path, collector: str, run_id: str, *settings: str) -> None:
+    """Train to the end, shown as it goes; with other settings (`lr=..`) if given. Raises CannotRun when it fails."""
     out = folder / "runs"
     shutil.rmtree(out, ignore_errors=True)  # what an interrupted demo left
     arguments = ["--recipe", "tiny", "--steps", str(STEPS), "--fault", FAULT, "--run-id", run_id, "--out", str(out)]
+    arguments += [f"--set={setting}" for setting in settings]
     # One core is left to the collector and the dashboard: threads that wait for a core cost more than they bring.
     environment = {"LOSSGUARD_URL": collector, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1))}
     trainer = processes.start("trainer", "-m", "trainer", "run", *arguments, environment=environment, show=True)

@@ -1,8 +1,9 @@
 """The pictures of the README and of docs/: every page of the dashboard, and the report, of a real run.
 
-python -m demo.screenshots                       those that the docs show; trains the demo's run first (a few minutes)
+python -m demo.screenshots                       those that the docs show; trains two runs first (minutes)
 python -m demo.screenshots --all --out FOLDER    every page in light and dark, 1440 and 390 pixels wide, to look at
-python -m demo.screenshots --dashboard http://localhost:8501 --run ID [--report FILE]     of what is there already
+python -m demo.screenshots --dashboard http://localhost:8501 --run ID [--other ID] [--report FILE]
+                                                 of what is there already
 
 Writes docs/pictures/PAGE-THEME-WIDTH.png. Needs the package playwright and the program chromium (`make system`).
 """
@@ -30,6 +31,7 @@ PICTURES = ROOT / "docs" / "pictures"
 PAGES = {
     "runs": "/",
     "run": "/run?run={run}",
+    "compare": "/compare?runs={run},{other}",
     "incident": "/incident?run={run}&incident=1",
     "next-token": "/next-token?run={run}&temperature=1.5",
     "lab": "/lab?run={run}",
@@ -76,16 +78,31 @@ def every() -> list[Picture]:
     return [Picture(page, theme, width) for page in (*PAGES, REPORT) for theme in themes for width in WIDTHS]
 
 
-def take(wanted: list[Picture], dashboard: str, run: str, report: Path | None, folder: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Of what pictures are taken."""
+
+    dashboard: str
+    """Its URL."""
+    run: str
+    other: str
+    """What the run is compared with."""
+    report: Path | None
+
+    def url(self, page: str) -> str:
+        return self.dashboard + PAGES[page].format(run=self.run, other=self.other)
+
+
+def take(wanted: list[Picture], source: Source, folder: Path) -> None:
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         for picture in wanted:
             target = folder / picture.file
             if picture.page != REPORT:
-                _take_page(browser, dashboard + PAGES[picture.page].format(run=run), picture, target)
-            elif report is not None:
-                _take_report(browser, report, picture, target)
+                _take_page(browser, source.url(picture.page), picture, target)
+            elif source.report is not None:
+                _take_report(browser, source.report, picture, target)
             else:
                 continue
             _make_small(target)
@@ -132,41 +149,44 @@ def _open(browser: Browser, picture: Picture, *, height: int) -> Page:
 
 def _settle(page: Page) -> None:
     """Until everything is drawn, and nothing moves any more."""
-    page.wait_for_selector("[data-testid=stMetric]", timeout=60_000)
+    page.wait_for_selector("[data-testid=stMetric], .lossguard-figure", timeout=60_000)
     page.wait_for_timeout(1500)
     page.wait_for_function(f"{QUIET} && {DRAWN}", timeout=60_000)
     page.wait_for_timeout(500)
 
 
 @contextmanager
-def trained() -> Iterator[tuple[str, str, Path]]:
-    """The demo's run: the URL of a dashboard, the run's id, and its report."""
+def trained() -> Iterator[Source]:
+    """The demo's run with its report, and one with half its learning rate."""
     with tempfile.TemporaryDirectory() as place:
-        folder, run, database = Path(place), "demo", f"sqlite:///{place}/lossguard.db"
+        folder, database = Path(place), f"sqlite:///{place}/lossguard.db"
         with services(folder, database, *PORTS) as running:
-            train(running.processes, folder, running.collector, run)
-            command = [sys.executable, "-m", "dashboard", "report", run, "--database", database]
-            subprocess.run([*command, "-o", str(folder / "report.html")], check=True)
-            yield running.dashboard, run, folder / "report.html"
+            train(running.processes, folder, running.collector, "demo")
+            train(running.processes, folder, running.collector, "half-lr", "optimizer.lr=1e-3", "name=tiny, half lr")
+            report = folder / "report.html"
+            command = [sys.executable, "-m", "dashboard", "report", "demo", "--database", database, "-o", str(report)]
+            subprocess.run(command, check=True)
+            yield Source(running.dashboard, "demo", "half-lr", report)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dashboard", help="URL of a dashboard that is up")
     parser.add_argument("--run", help="the run to show")
+    parser.add_argument("--other", help="the run to compare it with; by default its first segment")
     parser.add_argument("--report", type=Path, help="its report, as HTML; without it none is shown")
     parser.add_argument("--all", action="store_true", help="every page in both themes and widths")
     parser.add_argument("--out", type=Path, default=PICTURES)
-    arguments = parser.parse_args()
-    if (arguments.dashboard is None) != (arguments.run is None):
+    asked = parser.parse_args()
+    if (asked.dashboard is None) != (asked.run is None):
         parser.error("--dashboard and --run go together")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    wanted = every() if arguments.all else shown()
-    if arguments.dashboard is not None:
-        take(wanted, arguments.dashboard, arguments.run, arguments.report, arguments.out)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    wanted = every() if asked.all else shown()
+    if asked.dashboard is not None:
+        take(wanted, Source(asked.dashboard, asked.run, asked.other or f"{asked.run}:0", asked.report), asked.out)
         return
-    with trained() as (dashboard, run, report):
-        take(wanted, dashboard, run, report, arguments.out)
+    with trained() as source:
+        take(wanted, source, asked.out)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from tests import postgres
 
 # The models under test are tiny: threads that wait for each other cost more than they bring. Set before torch is there.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A suite that was started in the background is deaf to SIGINT, and so would be every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HAS = {
     "postgresql": bool(postgres.PROGRAMS),

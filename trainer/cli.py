@@ -67,7 +67,7 @@ def run(
     url: Annotated[str | None, Option(envvar="LOSSGUARD_URL", help="The collector's address.")] = None,
 ) -> None:
     """Train a recipe. Ctrl-C or SIGTERM saves a checkpoint first; the same --run-id goes on from it."""
-    try:
+    with _told_in_a_sentence():
         chosen = load_recipe(recipe, _overrides(data=data, steps=steps, seed=seed) + (set_ or []))
         job = Job(
             directory=out,
@@ -80,14 +80,6 @@ def run(
         _look_for_collector(mode, url)
         with launched(chosen.device):
             outcome = train(chosen, job)
-    except (lossguard.CheckpointMismatch, lossguard.RanksError) as problem:
-        print(f"{problem}.", file=sys.stderr)
-        raise typer.Exit(1) from None
-    except (UserMistake, lossguard.LossguardError) as mistake:
-        print(mistake, file=sys.stderr)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(128 + signal.SIGINT) from None
     if outcome.interrupted_by is not None:
         raise typer.Exit(128 + outcome.interrupted_by)
 
@@ -106,7 +98,7 @@ def drill(
     ] = None,
 ) -> None:
     """Plant faults along a run and say what became of each. The last line printed is one JSON object."""
-    try:
+    with _told_in_a_sentence():
         drills = []
         with _folder(out) as folder:
             for each in seed or [1]:
@@ -115,13 +107,6 @@ def drill(
                 place.mkdir(parents=True)
                 tell = partial(print, file=sys.stderr)
                 drills.append(run_drill(chosen, faults, place, compare=compare, tell=tell))
-    except (UserMistake, lossguard.LossguardError) as mistake:
-        print(mistake, file=sys.stderr)
-        raise typer.Exit(2) from None
-    except Stopped as stopped:
-        raise typer.Exit(128 + stopped.by) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(128 + signal.SIGINT) from None
     if not json_:
         for one in drills:
             show_drill(one)
@@ -143,19 +128,12 @@ def lab(
     """Train the same model with each switch thrown, and say what that does to loss, grad norm and log Z."""
     overrides = _overrides(data=data, steps=steps, seed=seed) + [f"evaluate_every={steps}"] + (set_ or [])
     results = []
-    try:
+    with _told_in_a_sentence():
         recipes = [load_recipe(name, overrides) for name in switch or SWITCHES]
         with _folder(None) as folder:
             for recipe in recipes:
                 print(f"{recipe.name}, {recipe.steps} steps", file=sys.stderr)
                 results.append(try_switch(recipe, folder))
-    except (UserMistake, lossguard.LossguardError) as mistake:
-        print(mistake, file=sys.stderr)
-        raise typer.Exit(2) from None
-    except Stopped as stopped:
-        raise typer.Exit(128 + stopped.by) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(128 + signal.SIGINT) from None
     if json_:
         for result in results:
             print(json.dumps(result.to_dict(), allow_nan=False))
@@ -186,19 +164,12 @@ def replay(
 
     For runs of one process. The token (LOSSGUARD_TOKEN) needs the scopes read and report.
     """
-    try:
+    with _told_in_a_sentence():
         if int(os.environ.get("WORLD_SIZE") or "1") > 1:
             raise UserMistake("A replay runs in one process: start it without torchrun.")
         case, collector = find_case(incident, at=at, url=url, directory=out)
         record = read_record(folder_of(out, case.run_id), key=case.segment, step=case.detected)
         finding = run_replay(case, record, tell=partial(print, file=sys.stderr))
-    except (UserMistake, lossguard.LossguardError) as mistake:
-        print(mistake, file=sys.stderr)
-        raise typer.Exit(2) from None
-    except Stopped as stopped:
-        raise typer.Exit(128 + stopped.by) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(128 + signal.SIGINT) from None
     told = finding.to_dict()
     if json_:
         print(json.dumps({"incident": str(case)} | told, allow_nan=False))
@@ -211,6 +182,23 @@ def replay(
             print(f"The verdict was not written. {mistake}", file=sys.stderr)
             raise typer.Exit(1) from None
     raise typer.Exit(1 if finding.cause is Cause.UNDETERMINED else 0)
+
+
+@contextmanager
+def _told_in_a_sentence() -> Iterator[None]:
+    """What goes wrong ends the command with one sentence and the exit code that the top of this file names."""
+    try:
+        yield
+    except (lossguard.CheckpointMismatch, lossguard.RanksError) as problem:
+        print(f"{problem}.", file=sys.stderr)
+        raise typer.Exit(1) from None
+    except (UserMistake, lossguard.LossguardError) as mistake:
+        print(mistake, file=sys.stderr)
+        raise typer.Exit(2) from None
+    except Stopped as stopped:
+        raise typer.Exit(128 + stopped.by) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
 
 
 @contextmanager

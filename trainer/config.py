@@ -66,6 +66,8 @@ class DataConfig:
     """Sequences of a batch."""
     bytes_per_token: float = 0.0
     """Bytes of text that a token of `.bin` shards stands for, on average; 0 for unknown. In text a token is a byte."""
+    tokenizer: str = ""
+    """Name of the tokenizer that made the `.bin` shards, for the record: perplexities compare within one alone."""
     held_out: float = 0.02
     """Fraction of the windows, at the tail of the data, that is never trained on."""
     easy_first: bool = False

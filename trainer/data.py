@@ -114,6 +114,11 @@ def bytes_per_token(recipe: Recipe, windows: Windows) -> float | None:
     return 1.0
 
 
+def tokenizer(recipe: Recipe, windows: Windows) -> str | None:
+    """What text was made into tokens with; None where nobody said it."""
+    return "bytes" if windows.bytewise else recipe.data.tokenizer or None
+
+
 def _easy_first(windows: Windows, first: int, size: int) -> NDArray[np.int64]:
     """The places of the windows by how many different tokens they hold; equal ones in the order of the data."""
     difficulty = np.empty(size, dtype=np.int64)

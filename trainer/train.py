@@ -21,17 +21,17 @@ import lossguard
 from lossguard.batches import Indexable
 from lossguard.torch import Checkpoints, causal_lm_loss, over_ranks
 from trainer.config import Recipe
-from trainer.data import Batches, bytes_per_token, open_batches
+from trainer.data import Batch, Batches, tokenizer
 from trainer.display import Display
 from trainer.errors import UserMistake
 from trainer.faults import Fault, FaultyBatches, StateFaults
 from trainer.model import GPT
 from trainer.objective import objective, own_inputs
 from trainer.origin import Origin
-from trainer.peak import peak_of
+from trainer.parts import Parts, build
 from trainer.probes import Probes
-from trainer.ranks import check_batch_size, local_rank, part_of, position, spread
-from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
+from trainer.ranks import part_of
+from trainer.schedule import learning_rate, set_learning_rate
 from trainer.throughput import Throughput
 
 EVALUATION = 300.0
@@ -85,78 +85,32 @@ class Outcome:
 
 def train(recipe: Recipe, job: Job) -> Outcome:
     """Train, from the run's newest checkpoint on where there is one. Raises UserMistake and LossguardError."""
-    device = choose_device(recipe.device)
-    check_batch_size(recipe.data.batch_size)
-    torch.manual_seed(recipe.seed)
-    train_batches, held_out = open_batches(recipe)
-    batches = FaultyBatches(train_batches, job.faults, at_steps=job.faults_at_steps)
-    probes = Probes(recipe, bytewise=train_batches.windows.bytewise)
+    parts = build(recipe)
+    batches = FaultyBatches(parts.batches, job.faults, at_steps=job.faults_at_steps)
+    probes = Probes(recipe, bytewise=parts.batches.windows.bytewise)
     state_faults = StateFaults(job.faults, recipe.seed)
-    model = GPT(recipe.model).to(device)
-    network = spread(model, recipe.parallel)
-    optimizer = build_optimizer(model, recipe.optimizer)
-    rank, num_ranks = position()
-    if rank > 0:
-        torch.manual_seed(recipe.seed + rank)  # all have the same weights, and each its own dropout
-    peak = peak_of(device)
-    throughput = Throughput(recipe, num_parameters=model.num_parameters(), peak=peak, num_devices=num_ranks)
-    token_bytes = bytes_per_token(recipe, train_batches.windows)
-
-    run = job.run or lossguard.init(
-        recipe.project,
-        name=recipe.name,
-        config=describe(recipe, job) | throughput.facts() | {"ranks": num_ranks},
-        run_id=job.run_id,
-        mode=job.mode,
-        url=job.url,
-        directory=job.directory,
-        total_steps=recipe.steps,
-    )
-    folder = run.directory or job.directory / recipe.project / run.id
-    origin = Origin(recipe, num_windows=train_batches.size)
-    checkpoints = open_checkpoints(folder, recipe, origin=origin, model=model, optimizer=optimizer)
-    guard = lossguard.Guard(run, checkpoints=checkpoints, every=recipe.checkpoint.every)
-    for skip in job.skips:
-        guard.ledger.add(skip)
-
-    console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or rank > 0)
-    showing = Display(recipe, run, guard, throughput=throughput, console=console)
+    run, guard = begin(recipe, job, parts)
+    console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or parts.rank > 0)
+    showing = Display(recipe, run, guard, throughput=parts.throughput, console=console)
     with run, guard.ranks.telling_who_left(), showing as display:
         finished_last = time.perf_counter()
         feed = batches if job.instead is None else job.instead(batches)
         for step, batch in guard.steps(feed, until=recipe.steps):
-            batch = part_of(batch).to(device)
             batches.reach(step + 1, guard.ledger.next_free(batch.index + 1))
-            state_faults.begin(step, model, optimizer)
+            state_faults.begin(step, parts.model, parts.optimizer)
             lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
-            set_learning_rate(optimizer, lr * state_faults.lr_factor)
-
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                inputs_BT = own_inputs(model, batch.inputs_BT, recipe.objective.own_inputs)
-                logits_BTV = network(inputs_BT)
-            terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=recipe.optimizer.z_weight)
-            terms.loss.backward()  # type: ignore[no-untyped-call]
-            grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm or math.inf)
-            terms, grad_norm = over_ranks(terms, grad_norm)
-            if job.accepts is None or job.accepts(terms.cross_entropy.item(), grad_norm.item()):
-                optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-            # The one host sync of the step: every number in one transfer, after all work was queued.
-            numbers = torch.stack((terms.cross_entropy, grad_norm, terms.log_z, terms.log_z_max, terms.z_loss)).tolist()
-            metrics = dict(zip(("loss", "grad_norm", "log_z", "log_z_max", "z_loss"), numbers, strict=True))
+            set_learning_rate(parts.optimizer, lr * state_faults.lr_factor)
+            metrics = learn(recipe, parts, batch, job.accepts)
             metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
-            if held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
+            if parts.held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
                 run.expect(next_report_in=EVALUATION)
-                metrics["held_out_loss"] = evaluate(model, held_out, recipe.evaluate_batches, device)
-                if token_bytes is not None:
-                    metrics["held_out_bits_per_byte"] = metrics["held_out_loss"] / math.log(2) / token_bytes
+                metrics |= judge(recipe, parts, parts.held_out)
             now = time.perf_counter()
             metrics["step_seconds"], finished_last = now - finished_last, now
-            metrics |= throughput.after(step, now)
+            metrics |= parts.throughput.after(step, now)
             run.log(step, **metrics)
             if probes.due(step):
-                probes.take(model, run, step, device)
+                probes.take(parts.model, run, step, parts.device)
             display.show(step, metrics)
             if job.on_step is not None:
                 job.on_step(step, batch.index, metrics)
@@ -164,9 +118,59 @@ def train(recipe: Recipe, job: Job) -> Outcome:
         run_id=run.id,
         steps_done=guard.step,
         interrupted_by=guard.interrupted_by,
-        model=model,
-        throughput=throughput,
+        model=parts.model,
+        throughput=parts.throughput,
     )
+
+
+def begin(recipe: Recipe, job: Job, parts: Parts) -> tuple[lossguard.Run, lossguard.Guard]:
+    """Open the run and its checkpoints. Raises UserMistake and LossguardError."""
+    facts = {"ranks": parts.num_ranks, "tokenizer": tokenizer(recipe, parts.batches.windows)}
+    run = job.run or lossguard.init(
+        recipe.project,
+        name=recipe.name,
+        config=describe(recipe, job) | parts.throughput.facts() | facts,
+        run_id=job.run_id,
+        mode=job.mode,
+        url=job.url,
+        directory=job.directory,
+        total_steps=recipe.steps,
+    )
+    folder = run.directory or job.directory / recipe.project / run.id
+    origin = Origin(recipe, num_windows=parts.batches.size)
+    checkpoints = open_checkpoints(folder, recipe, origin=origin, model=parts.model, optimizer=parts.optimizer)
+    guard = lossguard.Guard(run, checkpoints=checkpoints, every=recipe.checkpoint.every)
+    for skip in job.skips:
+        guard.ledger.add(skip)
+    return run, guard
+
+
+def learn(
+    recipe: Recipe, parts: Parts, batch: Batch, accepts: Callable[[float, float], bool] | None
+) -> dict[str, float]:
+    """One optimizer step on `batch`, and its numbers, over all ranks. `accepts` is as in Job."""
+    batch = part_of(batch).to(parts.device)
+    with torch.autocast(parts.device.type, torch.bfloat16, enabled=parts.device.type == "cuda"):
+        inputs_BT = own_inputs(parts.model, batch.inputs_BT, recipe.objective.own_inputs)
+        logits_BTV = parts.network(inputs_BT)
+    terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=recipe.optimizer.z_weight)
+    terms.loss.backward()  # type: ignore[no-untyped-call]
+    grad_norm = nn.utils.clip_grad_norm_(parts.model.parameters(), recipe.optimizer.clip_norm or math.inf)
+    terms, grad_norm = over_ranks(terms, grad_norm)
+    if accepts is None or accepts(terms.cross_entropy.item(), grad_norm.item()):
+        parts.optimizer.step()
+    parts.optimizer.zero_grad(set_to_none=True)
+    # The one host sync of the step: every number in one transfer, after all work was queued.
+    numbers = torch.stack((terms.cross_entropy, grad_norm, terms.log_z, terms.log_z_max, terms.z_loss)).tolist()
+    return dict(zip(("loss", "grad_norm", "log_z", "log_z_max", "z_loss"), numbers, strict=True))
+
+
+def judge(recipe: Recipe, parts: Parts, held_out: Batches) -> dict[str, float]:
+    """The held-out loss, and its bits per byte where the bytes of a token are known."""
+    loss = evaluate(parts.model, held_out, recipe.evaluate_batches, parts.device)
+    if parts.token_bytes is None:
+        return {"held_out_loss": loss}
+    return {"held_out_loss": loss, "held_out_bits_per_byte": loss / math.log(2) / parts.token_bytes}
 
 
 @torch.no_grad()
@@ -189,19 +193,6 @@ def open_checkpoints(folder: Path, recipe: Recipe, **objects: Any) -> Checkpoint
         return Checkpoints(folder / "checkpoints", keep=recipe.checkpoint.keep, blocking=False, **objects)
     except ValueError as mistake:
         raise UserMistake(f"{mistake}.") from None
-
-
-def choose_device(name: str) -> torch.device:
-    """Raises UserMistake for a GPU that is not there."""
-    num_gpus = torch.cuda.device_count()
-    if name == "auto":
-        return torch.device("cuda", local_rank()) if num_gpus else torch.device("cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    wanted = name.partition(":")[2] or "0"
-    if not wanted.isdecimal() or int(wanted) >= num_gpus:
-        raise UserMistake(f"device = {name!r} cannot be used: this machine has {num_gpus} usable GPU(s).")
-    return torch.device(name)
 
 
 def describe(recipe: Recipe, job: Job) -> dict[str, object]:

@@ -14,7 +14,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from dashboard import cause, clock, comparison, compute, tables, words
+from dashboard import cause, clock, comparison, compute, held_out, tables, words
 from dashboard.charts import run_figure
 from dashboard.closeup import MOST, went_to
 from dashboard.compute import Compute
@@ -91,13 +91,13 @@ def _about(known: RunFacts) -> list[str]:
 def _numbers(story: Story) -> list[tuple[str, str]]:
     known, lost = story.known, summary.lost_in_all(story)
     loss = story.curves.get("loss")
-    held_out = summary.last_of(story.curves.get(summary.HELD_OUT))
+    measured = summary.last_of(story.curves.get(held_out.LOSS))
     told = [
         (words.steps_label(known.progress.total), words.steps(known.progress.done)),
         ("Tokens", words.large(known.newest.get("tokens"))),
         ("Duration", words.duration(summary.seconds_of(known, story.written_at))),
         ("Loss at the end", words.number(summary.recent(loss.live)[0] if loss and len(loss.live) else None)),
-        ("Held-out loss", words.number(held_out[1]) if held_out else None),
+        ("Held-out loss", words.number(measured[1]) if measured else None),
         ("Incidents", words.steps(len(known.incidents))),
         ("Steps lost", f"{words.steps(lost.steps)} ({words.percent(lost.steps_share)})"),
         ("Time lost", f"{words.duration(lost.seconds)} ({words.percent(lost.seconds_share)})"),

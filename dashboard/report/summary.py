@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from dashboard import clock, compute, words
+from dashboard import clock, compute, held_out, words
 from dashboard.facts import Curve, RunFacts
 from dashboard.progress import is_silent
 from dashboard.report.story import Story
 from db.models import Intervention
 from db.queries import Series
 
-HELD_OUT = "held_out_loss"
 RECENT = 50
 """The last loss is the mean of this part of the run: 1/50."""
 
@@ -103,7 +102,7 @@ def _loss(story: Story) -> list[str]:
     live = curve.live
     mean, steps = recent(live)
     told = [f"The loss is {words.number(mean)} nats per token, the mean of the last {words.plural(steps, 'step')}"]
-    last = last_of(story.curves.get(HELD_OUT))
+    last = last_of(story.curves.get(held_out.LOSS))
     if last is not None:
         told.append(f"on held-out text it was {words.number(last[1])} at step {last[0]:,}")
     broken = sum(live.non_finite)

@@ -32,6 +32,9 @@ def header(known: RunFacts) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header(words.escaped(words.run_title(run)), width="content", anchor=False)
         states.run_badge(run)
+        st.page_link(
+            "views/compare.py", label="Compare", icon=":material/compare_arrows:", query_params={"runs": run.id}
+        )
     about = [f"run {run.id}", run.host, words.hardware(run), run.git_commit and run.git_commit[:10]]
     st.caption(words.escaped(" / ".join(part for part in about if part)))
     with st.container(horizontal=True):

@@ -15,6 +15,7 @@ REFRESH_SECONDS = 2.0
 PAGE_SIZE = 20
 STATES = ("needs a person", "running", "silent", "finished", "interrupted", "failed")
 ORDERS = tuple(Order)
+PICKED = "picked"  # in the session: ids of the runs to compare, as they were ticked
 WIDTH = 155  # pixels of a column: two side by side on a phone
 
 FIRST_STEPS = """\
@@ -48,6 +49,7 @@ def page() -> None:
         st.markdown(FIRST_STEPS)
         return
     found = wished(runs)
+    compare_picked()
     shown = st.session_state.setdefault("runs_shown", PAGE_SIZE)
     for run, _ in found[:shown]:
         card = data.card(run.id)
@@ -73,6 +75,21 @@ def wished(runs: Sequence[Listed]) -> list[Listed]:
     return listed(runs, text=text, states=states, tags=tags, order=order, now=time.time())
 
 
+def compare_picked() -> None:
+    """The way to compare the runs that are ticked."""
+    picked = st.session_state.setdefault(PICKED, [])
+    if picked:
+        label = f"**Compare {words.plural(len(picked), 'run')}**"
+        query = {"runs": ",".join(picked)}
+        st.page_link("views/compare.py", label=label, icon=":material/compare_arrows:", query_params=query)
+
+
+def pick(run_id: str) -> None:
+    """Take a run among those to compare, or out of them."""
+    picked = st.session_state[PICKED]
+    st.session_state[PICKED] = [each for each in picked if each != run_id] if run_id in picked else [*picked, run_id]
+
+
 def show(card: RunCard) -> None:
     with (
         st.container(border=True, key=f"card-{card.run.pk}"),
@@ -92,8 +109,10 @@ def _name(card: RunCard) -> None:
         label = words.escaped(words.run_title(card.run))
         st.page_link("views/run.py", label=f"**{label}**", query_params={"run": card.run.id})
         st.caption(words.escaped(" / ".join(filter(None, (card.run.id, card.run.host, words.hardware(card.run))))))
-        with st.container(horizontal=True):
+        with st.container(horizontal=True, vertical_alignment="center"):
             states.run_badge(card.run)
+            picked = card.run.id in st.session_state[PICKED]
+            st.checkbox("Compare", picked, key=f"pick-{card.run.pk}", on_change=pick, args=(card.run.id,))
             if card.tally.waiting:
                 st.badge("needs a person", color="orange", icon=":material/person_raised_hand:")
             for tag in tags_of(card.run):

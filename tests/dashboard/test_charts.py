@@ -139,3 +139,9 @@ def test_a_figure_is_json_and_holds_no_number_that_json_cannot() -> None:
 
 def test_no_curves_make_an_empty_figure() -> None:
     assert not run_figure({}, Marks(incidents=[incident()])).data
+
+
+def test_what_is_measured_now_and_then_is_shown_point_by_point() -> None:
+    few, many = plain([1.0]), plain([1.0] * 1000)
+    modes = [traces(run_figure({"loss": Curve(each, {})}, Marks()), "live line")[0].mode for each in (few, many)]
+    assert modes == ["lines+markers", "lines"]

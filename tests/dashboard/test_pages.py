@@ -216,7 +216,7 @@ def test_a_database_without_tables_gets_a_plain_message_and_the_page_goes_on_whe
     assert metrics(app.run())["Steps of 1,200"] == "800"
 
 
-@pytest.mark.parametrize("page", ["runs", "run"])
+@pytest.mark.parametrize("page", ["runs", "run", "compare"])
 def test_a_database_that_is_away_gets_a_plain_message_without_its_password(
     open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:

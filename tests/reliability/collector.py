@@ -81,7 +81,7 @@ class Trainer:
         self.send("POST", "/runs", {"id": run_id, "project": "p", "capabilities": ["rollback"], "started_at": NOW})
 
     def send(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, url: str | None = None) -> Any:
-        """The answer's body. Connection errors, 429 and 5xx are tried again; anything else is a failure."""
+        """The answer as JSON. Lost connections, cut answers, 429, 502 and 503 are tried again; else it is a failure."""
         deadline = time.monotonic() + self.patience
         while True:
             target = url or self.urls[self._turn % len(self.urls)]
@@ -89,11 +89,10 @@ class Trainer:
             try:
                 answer = self.http.request(method, f"{target}{API}{path}", json=body)
                 if answer.status < 300:
-                    return json.loads(answer.data) if answer.data else None
-                assert answer.status in (429, 500, 502, 503), (answer.status, answer.data)
-                assert answer.status != 500, answer.data
-            except urllib3.exceptions.HTTPError:
-                pass  # away: the next attempt finds it again
+                    return json.loads(answer.data)
+                assert answer.status in (429, 502, 503), (answer.status, answer.data)
+            except (urllib3.exceptions.HTTPError, json.JSONDecodeError):
+                pass  # away, or cut in the middle of its answer: the next attempt finds it again
             assert time.monotonic() < deadline, f"{path} was not taken in {self.patience} s"
             self.retries += 1
             time.sleep(0.05)

@@ -49,7 +49,9 @@ def test_a_run_tells_its_progress_in_plain_lines_where_there_is_no_terminal(tmp_
     told = done.stdout.splitlines()
     assert told[0] == "run r: tiny, 0.01 M parameters, 20 steps of 64 tokens"
     assert [line.split()[1] for line in told if line.startswith("step")] == ["0/20", "10/20", "19/20"]
-    assert told[-1].startswith("finished 20 steps: loss ")
+    assert told[-3].startswith("finished 20 steps: loss ")
+    assert " tokens a second; MFU " in told[-2]
+    assert " tokens a parameter (Chinchilla: about 20); " in told[-1]
     assert [metrics["batch_index"] for metrics in logged(tmp_path / "out", "r").values()] == [*range(4), *range(6, 22)]
 
 

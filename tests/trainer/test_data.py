@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.trainer.small import TEXT, small_recipe
 from trainer.config import DataConfig, ModelConfig
-from trainer.data import Batches, Windows, open_batches
+from trainer.data import Batches, Windows, open_batches, tokenizer
 from trainer.errors import UserMistake
 
 
@@ -95,3 +95,13 @@ def test_the_whole_data_can_be_trained_on(tmp_path: Path) -> None:
     train, held_out = open_batches(small_recipe(tmp_path, data=data, model=ModelConfig(width=16, context=16)))
     assert held_out is None
     assert train.size == (len(TEXT) - 1) // 16
+
+
+def test_text_is_read_as_bytes_and_shards_with_what_the_recipe_names(tmp_path: Path) -> None:
+    text = small_recipe(tmp_path)
+    assert tokenizer(text, open_batches(text)[0].windows) == "bytes"
+    np.arange(2000, dtype=np.uint16).tofile(tmp_path / "a.bin")
+    for told, known in (("gpt2", "gpt2"), ("", None)):
+        data = DataConfig(path=str(tmp_path / "a.bin"), batch_size=2, tokenizer=told)
+        shards = small_recipe(tmp_path, data=data, model=ModelConfig(heads=1, width=16, context=16, vocab_size=2000))
+        assert tokenizer(shards, open_batches(shards)[0].windows) == known

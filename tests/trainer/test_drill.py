@@ -102,6 +102,10 @@ def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path
         "2",
         "--no-compare",
         "--json",
+        "--set",
+        "model.layers=1",
+        "--set",
+        "model.context=32",
         "--out",
         str(tmp_path),
     ]

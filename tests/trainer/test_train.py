@@ -15,7 +15,8 @@ from tests.trainer.small import logged, small_recipe
 from trainer.config import ModelConfig, Recipe
 from trainer.errors import UserMistake
 from trainer.faults import Fault
-from trainer.train import Job, Outcome, choose_device, train
+from trainer.parts import choose_device
+from trainer.train import Job, Outcome, train
 
 EXACT = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "batch_index")
 
