@@ -22,8 +22,8 @@ def _sample(trace: Any) -> str:
         drawn += f'<path d="M1,0h18" fill="none" {style}/>'
     if "markers" in trace.mode:
         size = marker.size if isinstance(marker.size, int | float) else marker.size[0]
-        path, outlined = strokes.symbol(marker.symbol, size)
-        color = marker.line.color or marker.color
+        path, outlined = strokes.symbol(marker.symbol or "circle", size)
+        color = marker.line.color or marker.color or line.color
         style = f'fill="none" {strokes.stroke(color, 1.6, None)}' if outlined else f'fill="{color}"'
         drawn += f'<path transform="translate(10,0)" d="{path}" {style}/>'
     return f'<svg width="20" height="14" viewBox="0 -7 20 14">{drawn}</svg>'

@@ -174,8 +174,8 @@ def _marker(trace: Any, index: int, x: float, y: float) -> str:
     size, outline = _of(trace.marker.size, index), trace.marker.line
     if not size:
         return ""  # the tail of an arrow
-    path, outlined = strokes.symbol(_of(trace.marker.symbol, index), size)
-    color = outline.color or _of(trace.marker.color, index)
+    path, outlined = strokes.symbol(_of(trace.marker.symbol, index) or "circle", size)
+    color = outline.color or _of(trace.marker.color, index) or trace.line.color
     style = f'fill="none" {strokes.stroke(color, outline.width or 1.4, None)}' if outlined else f'fill="{color}"'
     place = f'transform="translate({x:.1f},{y:.1f})"'
     return f'<path {place} d="{path}" {style}><title>{_hover(trace, index)}</title></path>'
@@ -200,11 +200,12 @@ def _hover(trace: Any, index: int) -> str:
     told["y"] = trace.y[index]
 
     def filled(match: re.Match[str]) -> str:
-        value, form = told[match[1]], match[2]
+        value, form = told[match[1]], match[3]
+        value = value if match[2] is None else value[int(match[2])]
         return str(value) if form is None or isinstance(value, str) else tick_text(float(value), form)
 
     template = (trace.hovertemplate or "").removesuffix("<extra></extra>")
-    return html.escape(html.unescape(re.sub(r"%\{(\w+)(?::([^}]*))?\}", filled, template)))
+    return html.escape(html.unescape(re.sub(r"%\{(\w+)(?:\[(\d)\])?(?::([^}]*))?\}", filled, template)))
 
 
 def _titles(annotations: Sequence[Any], box: Box) -> Iterator[str]:
