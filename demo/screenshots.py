@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from demo.__main__ import services, train
 
@@ -115,12 +116,13 @@ def _take_page(browser: Browser, url: str, picture: Picture, target: Path) -> No
     for _ in range(TRIES):
         with closing(_open(browser, picture, height=400)) as page:
             page.goto(url)
-            _settle(page)
-            page.set_viewport_size({"width": picture.width, "height": max(400, page.evaluate(HEIGHT))})
-            _settle(page)
-            if not page.evaluate(BROKEN):
-                page.screenshot(path=target)
-                return
+            with suppress(PlaywrightTimeout):
+                _settle(page)
+                page.set_viewport_size({"width": picture.width, "height": max(400, page.evaluate(HEIGHT))})
+                _settle(page)
+                if not page.evaluate(BROKEN):
+                    page.screenshot(path=target)
+                    return
     raise RuntimeError(f"{url} did not arrive whole in {TRIES} tries")
 
 
