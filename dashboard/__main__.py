@@ -2,6 +2,7 @@
 
 python -m dashboard                                   on http://127.0.0.1:8501, of the embedded store
 python -m dashboard --port 8600 --database postgresql://lossguard@db/lossguard
+python -m dashboard report RUN -o report.html -o report.pdf       a run as a file
 """
 
 import os
@@ -14,6 +15,7 @@ import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from dashboard.acting import OPERATE
+from dashboard.report.command import Database, report
 from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
 
 THEMES = {
@@ -23,8 +25,6 @@ THEMES = {
     "theme.metricValueFontSize": "1.4rem",
 }
 
-Database = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="SQLite or PostgreSQL URL of the store.")]
-
 Operate = Annotated[
     bool | None,
     typer.Option(
@@ -33,8 +33,13 @@ Operate = Annotated[
     ),
 ]
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command("report")(report)
 
+
+@app.callback(invoke_without_command=True)
 def main(
+    context: typer.Context,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8501,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     database: Database = DEFAULT_URL,
@@ -44,6 +49,9 @@ def main(
     ] = False,
 ) -> None:
     """Serve the dashboard until Ctrl-C. What people decide on it goes to the collector at LOSSGUARD_URL."""
+    if context.invoked_subcommand is not None:
+        os.environ["LOSSGUARD_DATABASE_URL"] = database  # so that it may be named before the command, too
+        return
     if not (open_to_network or _is_loopback(host)):
         _refuse(
             f"it asks nobody who they are, so it listens on loopback only, not on {host}; put a proxy that does in "
@@ -60,9 +68,9 @@ def main(
     os.environ["LOSSGUARD_DATABASE_URL"] = database  # data.py reads it: Streamlit runs its scripts without arguments
     if operate is not None:
         os.environ[OPERATE] = str(int(operate))
-    from dashboard.server import app  # late: Streamlit takes a second to import, a refusal none
+    from dashboard.server import app as served  # late: Streamlit takes a second to import, a refusal none
 
-    app.run(config=_config(host, port))
+    served.run(config=_config(host, port))
 
 
 def _config(host: str, port: int) -> dict[str, Any]:
@@ -98,4 +106,4 @@ def _refuse(sentence: str) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -24,7 +24,7 @@ LEAD, TRAIL = 150, 60
 """Steps shown before the onset and after the end."""
 MOST = 6000
 """Steps that are read at full resolution."""
-RELEARN = 20_000
+RELEARN = 10_000
 """Steps before them that the detectors are taught at most, where no state was kept near."""
 
 

@@ -10,20 +10,19 @@ from collections.abc import Sequence
 import streamlit as st
 from sqlalchemy.orm import Session
 
-from dashboard import compute, throughput
+from dashboard import compute, throughput, ways_back
 from dashboard.facts import Curve, Curves, Reading, RunCard, RunFacts, Track
 from dashboard.progress import progress
 from dashboard.rulers import PLAIN, Along, Ruler, Rulers
 from dashboard.store import database_url, fresh, open_store
+from dashboard.ways_back import WENT_BACK, WayBack
 from db import lineage, overview, queries
 from db.lineage import Line, Stretch
 from db.models import Run, Segment
 from db.overview import Tally
 from db.queries import Series
 from db.step_rows import metric_value
-from lossguard.protocol import SegmentReason
 
-WENT_BACK = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
 SPARK_STEPS, SPARK_POINTS = 1000, 60
 POINTS = 800
 """Buckets per curve, at most; their width is a power of two, so that there are at least half as many: one to three
@@ -71,6 +70,12 @@ def track(
 def newest(known: RunFacts, segment: int | None, metric: str) -> Reading | None:
     """What was last reported of a metric, which may come every so many steps; None when it never was."""
     return _newest(database_url(), known.run.id, known.stamp, segment, metric)
+
+
+def lost(known: RunFacts) -> list[WayBack]:
+    """What the run gave up at each of its ways back."""
+    with open_store(database_url()) as session:
+        return ways_back.ways_back(session, run=known.run, segments=known.segments, orders=known.orders)
 
 
 @fresh

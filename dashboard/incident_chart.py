@@ -109,7 +109,7 @@ def _scores(panel: Panel, seen: Closeup) -> list[dict[str, Any]]:
 def _score_axis(stacked: Stack) -> dict[str, Any]:
     """Logarithmic: a spike scores a hundred times what is worth a look."""
     return {
-        f"yaxis{panel.position + 1}": {"type": "log", "tickformat": "~g", "nticks": 4}
+        f"yaxis{panel.position + 1}": {"type": "log", "tickformat": "~g", "nticks": 3}
         for panel in stacked.panels
         if panel.metric == SCORE
     }

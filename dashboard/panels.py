@@ -92,7 +92,7 @@ def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, re
     for panel in stacked.panels:
         axes[_axis_key(panel.values)] = metric_axis(panel.metric) | {
             "domain": [panel.bottom, panel.top],
-            "nticks": 6 if panel.position == 0 else 4,
+            "nticks": ticks(panel),
         }
         axes[_axis_key(panel.marks)] = _hidden(panel) | {"overlaying": panel.values}
     # All at once: plotly looks through everything again at every change.
@@ -116,6 +116,11 @@ def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, re
         **axes,
     )
     return figure
+
+
+def ticks(panel: Panel) -> int:
+    """About how many there are; with more than 3 plotly writes every digit beside a log axis of one power of ten."""
+    return 3 if panel.metric in LOG_AXES else 6 if panel.position == 0 else 4
 
 
 def band(first: float, last: float, color: str) -> dict[str, Any]:

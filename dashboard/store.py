@@ -56,18 +56,18 @@ def _why(url: str, error: sa.exc.DBAPIError) -> str:
     try:
         current, newest = migrate.revisions(_engine(url))
     except sa.exc.DBAPIError as away:
-        return f"The database {shown} is away: {_first_line(away)}. This page goes on by itself when it is back."
+        return f"The database {shown} is away: {_first_line(away)}."
     if current is None:
         return (
             f"The database {shown} has no tables yet. The collector makes them when it starts "
-            "(`python -m monitor serve`), and so does `python -m db upgrade`. This page goes on by itself then."
+            "(`python -m monitor serve`), and so does `python -m db upgrade`."
         )
     if current != newest:
         return (
-            f"The database {shown} is at revision {current}, this dashboard reads {newest}: "
-            "run `python -m db upgrade`, or start the dashboard of the collector's version."
+            f"The database {shown} is at revision {current}, this version reads {newest}: "
+            "run `python -m db upgrade`, or use the dashboard of the collector's version."
         )
-    return f"The database {shown} could not be read: {_first_line(error)}. This page tries again by itself."
+    return f"The database {shown} could not be read: {_first_line(error)}."
 
 
 def _first_line(error: sa.exc.DBAPIError) -> str:

@@ -23,6 +23,7 @@ TICKS = {
     "tokens_per_second": "~s",
     "throughput": "~s",
     "mfu": ".0%",
+    "mfu_6nd": ".0%",
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from dashboard import words
+from dashboard.configurations import flattened
 from dashboard.facts import RunFacts
 
 
@@ -76,7 +77,7 @@ def configuration(known: RunFacts) -> pd.DataFrame:
         "Devices": ", ".join(map(str, run.devices)),
         "Started at": datetime.fromtimestamp(run.started_at, UTC).isoformat(" ", "seconds"),
         "Policy": None if run.policy is None else words.details(run.policy),
-        **run.config,
+        **flattened(run.config),
         **{f"{name} version": version for name, version in run.versions.items()},
     }
     return pd.DataFrame({"Name": name, "Value": str(value)} for name, value in rows.items() if value not in (None, ""))

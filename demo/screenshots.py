@@ -1,25 +1,34 @@
-"""The pictures of the README and of docs/: every page of the dashboard, of a real run.
+"""The pictures of the README and of docs/: every page of the dashboard, and the report, of a real run.
 
-python -m demo.screenshots                                        trains the demo's run and another one first (minutes)
-python -m demo.screenshots --dashboard http://localhost:8501 --run ID --other ID      of a dashboard that is up already
+python -m demo.screenshots                       those that the docs show; trains two runs first (minutes)
+python -m demo.screenshots --all --out FOLDER    every page in light and dark, 1440 and 390 pixels wide, to look at
+python -m demo.screenshots --dashboard http://localhost:8501 --run ID [--other ID] [--report FILE]
+                                                 of what is there already
 
-Writes docs/pictures/PAGE-THEME-WIDTH.png in light and dark, 1440 and 390 pixels wide. Needs the package playwright and
-the program chromium (`make system`).
+Writes docs/pictures/PAGE-THEME-WIDTH.png. Needs the package playwright and the program chromium (`make system`).
 """
 
 import argparse
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from demo.__main__ import services, train
 
-PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
 PAGES = {
     "runs": "/",
     "run": "/run?run={run}",
@@ -28,54 +37,138 @@ PAGES = {
     "next-token": "/next-token?run={run}&temperature=1.5",
     "lab": "/lab?run={run}",
 }
-THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+REPORT = "report"
+NAME = re.compile(r"pictures/(?P<page>[a-z-]+)-(?P<theme>light|dark)-(?P<width>\d+)\.png")
 WIDTHS = (1440, 390)
 PORTS = (8017, 8517)
 """Of the collector and the dashboard: not those of a demo that is up."""
-DRAWN = "[...document.querySelectorAll('.lossguard-figure')].every(figure => figure.dataset.drawn)"
+COLORS = 256
+"""Of a picture: as many as text and lines need, at a third of the bytes."""
+REPORT_HEIGHT = 1330
+"""The report is pages long: its picture shows the beginning."""
+TRIES = 3
+
 HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
+DRAWN = "[...document.querySelectorAll('.lossguard-figure')].every(figure => figure.dataset.drawn)"
+QUIET = "document.querySelector('[data-testid=stApp]').dataset.testScriptState === 'notRunning'"
+BROKEN = "document.body.innerText.includes('Failed to fetch')"
+
+Theme = Literal["light", "dark"]
 
 
-def take(dashboard: str, run: str, other: str, folder: Path) -> None:
-    """Every page in both themes and widths, of a run; the comparison is with the other one."""
+@dataclass(frozen=True, slots=True, order=True)
+class Picture:
+    page: str
+    theme: Theme
+    width: int
+
+    @property
+    def file(self) -> str:
+        return f"{self.page}-{self.theme}-{self.width}.png"
+
+
+def shown() -> list[Picture]:
+    """Those that the README and the docs show."""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
+    found = {match.group("page", "theme", "width") for text in texts for match in NAME.finditer(text)}
+    return sorted(Picture(page, "light" if theme == "light" else "dark", int(width)) for page, theme, width in found)
+
+
+def every() -> list[Picture]:
+    themes: tuple[Theme, ...] = ("light", "dark")
+    return [Picture(page, theme, width) for page in (*PAGES, REPORT) for theme in themes for width in WIDTHS]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Of what pictures are taken."""
+
+    dashboard: str
+    """Its URL."""
+    run: str
+    other: str
+    """What the run is compared with."""
+    report: Path | None
+
+    def url(self, page: str) -> str:
+        return self.dashboard + PAGES[page].format(run=self.run, other=self.other)
+
+
+def take(wanted: list[Picture], source: Source, folder: Path) -> None:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name, path in PAGES.items():
-            for theme in THEMES:
-                for width in WIDTHS:
-                    target = folder / f"{name}-{theme}-{width}.png"
-                    _take_one(browser, dashboard + path.format(run=run, other=other), theme, width, target)
-                    print(target)
+        flags = ["--no-sandbox", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        for picture in wanted:
+            target = folder / picture.file
+            if picture.page != REPORT:
+                _take_page(browser, source.url(picture.page), picture, target)
+            elif source.report is not None:
+                _take_report(browser, source.report, picture, target)
+            else:
+                continue
+            _make_small(target)
+            print(f"{target} ({target.stat().st_size:,} bytes)")
         browser.close()
 
 
-def _take_one(browser: Browser, url: str, theme: Literal["light", "dark"], width: int, target: Path) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 400}, color_scheme=theme)
-    page.goto(url)
-    _settle(page)
-    page.set_viewport_size({"width": width, "height": max(400, page.evaluate(HEIGHT))})
-    _settle(page)
-    page.screenshot(path=target)
-    page.close()
+def _take_page(browser: Browser, url: str, picture: Picture, target: Path) -> None:
+    """Once more where a part of the page did not arrive, which a busy machine brings about."""
+    for _ in range(TRIES):
+        with closing(_open(browser, picture, height=400)) as page:
+            page.goto(url)
+            with suppress(PlaywrightTimeout):
+                _settle(page)
+                page.set_viewport_size({"width": picture.width, "height": max(400, page.evaluate(HEIGHT))})
+                _settle(page)
+                if not page.evaluate(BROKEN):
+                    page.screenshot(path=target)
+                    return
+    raise RuntimeError(f"{url} did not arrive whole in {TRIES} tries")
+
+
+def _take_report(browser: Browser, report: Path, picture: Picture, target: Path) -> None:
+    with closing(_open(browser, picture, height=REPORT_HEIGHT)) as page:
+        page.goto(report.absolute().as_uri())
+        page.screenshot(path=target)
+
+
+def _make_small(target: Path) -> None:
+    """Half of the colours are the most frequent ones, half are as far apart as can be: a marker's is rare."""
+    picture = Image.open(target).convert("RGB")
+    pixels = np.asarray(picture).reshape(-1, 3)
+    found, where, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
+    apart = picture.quantize(COLORS // 2, method=Image.Quantize.MAXCOVERAGE).getpalette() or []
+    book = np.concatenate([found[np.argsort(-counts)[: COLORS // 2]], np.array(apart, dtype=np.uint8).reshape(-1, 3)])
+    nearest = [np.abs(book.astype(int) - color).sum(axis=1).argmin() for color in found.astype(int)]
+    small = Image.fromarray(np.array(nearest, dtype=np.uint8)[where].reshape(picture.height, picture.width), "P")
+    small.putpalette(book.tobytes())
+    small.save(target, optimize=True)
+
+
+def _open(browser: Browser, picture: Picture, *, height: int) -> Page:
+    return browser.new_page(viewport={"width": picture.width, "height": height}, color_scheme=picture.theme)
 
 
 def _settle(page: Page) -> None:
     """Until everything is drawn, and nothing moves any more."""
     page.wait_for_selector("[data-testid=stMetric], .lossguard-figure", timeout=60_000)
-    page.wait_for_function(DRAWN, timeout=60_000)
     page.wait_for_timeout(1500)
+    page.wait_for_function(f"{QUIET} && {DRAWN}", timeout=60_000)
+    page.wait_for_timeout(500)
 
 
 @contextmanager
-def trained() -> Iterator[tuple[str, str, str]]:
-    """A dashboard with the demo's run and one with half its learning rate: its URL, and the runs' ids."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        services(Path(folder), f"sqlite:///{folder}/lossguard.db", *PORTS) as running,
-    ):
-        train(running.processes, Path(folder), running.collector, "demo")
-        train(running.processes, Path(folder), running.collector, "half-lr", "optimizer.lr=1e-3", "name=tiny, half lr")
-        yield running.dashboard, "demo", "half-lr"
+def trained() -> Iterator[Source]:
+    """The demo's run with its report, and one with half its learning rate."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, database = Path(place), f"sqlite:///{place}/lossguard.db"
+        with services(folder, database, *PORTS) as running:
+            train(running.processes, folder, running.collector, "demo")
+            train(running.processes, folder, running.collector, "half-lr", "optimizer.lr=1e-3", "name=tiny, half lr")
+            report = folder / "report.html"
+            command = [sys.executable, "-m", "dashboard", "report", "demo", "--database", database, "-o", str(report)]
+            subprocess.run(command, check=True)
+            yield Source(running.dashboard, "demo", "half-lr", report)
 
 
 def main() -> None:
@@ -83,16 +176,19 @@ def main() -> None:
     parser.add_argument("--dashboard", help="URL of a dashboard that is up")
     parser.add_argument("--run", help="the run to show")
     parser.add_argument("--other", help="the run to compare it with; by default its first segment")
+    parser.add_argument("--report", type=Path, help="its report, as HTML; without it none is shown")
+    parser.add_argument("--all", action="store_true", help="every page in both themes and widths")
     parser.add_argument("--out", type=Path, default=PICTURES)
-    arguments = parser.parse_args()
-    if (arguments.dashboard is None) != (arguments.run is None):
+    asked = parser.parse_args()
+    if (asked.dashboard is None) != (asked.run is None):
         parser.error("--dashboard and --run go together")
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.dashboard is not None:
-        take(arguments.dashboard, arguments.run, arguments.other or f"{arguments.run}:0", arguments.out)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    wanted = every() if asked.all else shown()
+    if asked.dashboard is not None:
+        take(wanted, Source(asked.dashboard, asked.run, asked.other or f"{asked.run}:0", asked.report), asked.out)
         return
-    with trained() as (dashboard, run, other):
-        take(dashboard, run, other, arguments.out)
+    with trained() as source:
+        take(wanted, source, asked.out)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def follow(page: Callable[[], None], *, seconds: float | None, quiet: bool = Fal
             page()
         except StoreAway as away:
             if not quiet:
-                st.warning(str(away), icon=":material/cloud_off:")
+                st.warning(f"{away} This page goes on by itself then.", icon=":material/cloud_off:")
 
     st.fragment(shown, run_every=seconds)()
 

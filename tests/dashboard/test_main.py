@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from dashboard.__main__ import main
+from dashboard.__main__ import app
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +65,7 @@ def test_it_serves_the_app_and_its_drawing_library(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "trainer.example"])
 def test_beyond_this_machine_it_listens_only_when_told_to(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(host=host)
+        app(["--host", host])
     assert ended.value.code == 2
     assert f"loopback only, not on {host}; put a proxy" in capsys.readouterr().err
 

@@ -1,0 +1,103 @@
+"""`python -m dashboard report`: what it takes, and what it refuses in one sentence with exit code 2."""
+
+import os
+import time
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Annotated, NoReturn
+from zoneinfo import ZoneInfo
+
+import typer
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
+
+SUFFIXES = (".html", ".pdf")
+
+Database = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="SQLite or PostgreSQL URL of the store.")]
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="The run: its id, project/name, name, or the beginning of its id.")],
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--output", "-o", help="A file that ends in .html or .pdf; may be said twice. RUN.html by default."
+        ),
+    ] = None,
+    timezone: Annotated[str, typer.Option(help="Of all times, as Europe/Berlin.")] = "UTC",
+    database: Database = DEFAULT_URL,
+) -> None:
+    """Write a run as one file that opens anywhere: summary, curves, every incident, lost compute, configuration.
+
+    A PDF is printed by the system's Chromium. A file that is there already is replaced, when the new one is whole.
+    """
+    zone = _zone(timezone)
+    for path in output or []:
+        _check(path)
+    page, run_id = _page(run, database, zone)
+    for path in output or [Path(f"{run_id}.html")]:
+        _write(page, path)
+
+
+def _zone(name: str) -> tzinfo:
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        refuse(f"there is no time zone {name!r}; write it as Europe/Berlin or UTC")
+
+
+def _check(path: Path) -> None:
+    """Everything that can be known before the run is read."""
+    from dashboard.report.delivery import CannotDeliver, check_place
+    from dashboard.report.printing import CannotPrint, browser
+
+    if path.suffix not in SUFFIXES:
+        refuse(f"{path}: the name of the file ends in {' or '.join(SUFFIXES)}")
+    try:
+        check_place(path)
+        if path.suffix == ".pdf":
+            browser()
+    except (CannotDeliver, CannotPrint) as reason:
+        refuse(str(reason))
+
+
+def _page(run: str, database: str, zone: tzinfo) -> tuple[str, str]:
+    """The report as HTML, and the id of its run."""
+    try:
+        create_engine(database).dispose()
+    except (BadDatabaseUrl, SQLAlchemyError) as error:
+        refuse(f"LOSSGUARD_DATABASE_URL / --database: {error}")
+    os.environ["LOSSGUARD_DATABASE_URL"] = database  # the modules that read take it from there, as on the pages
+    from dashboard import data, naming  # late: Streamlit takes a second to import, a refusal none
+    from dashboard.report import document, story
+    from dashboard.store import StoreAway
+
+    try:
+        chosen = naming.pick([each for each, _ in data.runs()], run).id
+        told = story.read_story(chosen, now=time.time(), zone=zone)
+        return document.render(told, story.episodes(told.known)), chosen
+    except (naming.NoSuchRun, StoreAway) as reason:
+        refuse(str(reason).rstrip("."))
+
+
+def _write(page: str, path: Path) -> None:
+    from dashboard.report.delivery import CannotDeliver, deliver
+    from dashboard.report.printing import CannotPrint, print_pdf
+
+    def make(part: Path) -> None:
+        if path.suffix == ".pdf":
+            print_pdf(page, part)
+        else:
+            part.write_text(page, encoding="utf-8")
+
+    try:
+        deliver(path, make)
+    except (CannotDeliver, CannotPrint) as reason:
+        refuse(str(reason))
+    typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
+
+
+def refuse(sentence: str) -> NoReturn:
+    typer.echo(f"lossguard report: {sentence}", err=True)
+    raise typer.Exit(2)

@@ -1,0 +1,43 @@
+"""A file that is there whole, or not at all."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+class CannotDeliver(Exception):
+    """One sentence that says what stands in the way."""
+
+
+def check_place(path: Path) -> None:
+    """Raises CannotDeliver where no file can be written, before any work is done for it."""
+    folder = path.parent
+    if path.is_dir():
+        raise CannotDeliver(f"{path} is a folder; name a file in it")
+    if not folder.is_dir():
+        raise CannotDeliver(f"there is no folder {folder}; make it, or name another file with -o")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CannotDeliver(f"cannot write in the folder {folder}: permission denied")
+
+
+def deliver(path: Path, make: Callable[[Path], None]) -> None:
+    """What `make` writes into a file beside it takes the place of `path` when it is done. Raises CannotDeliver."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        part = Path(name)
+        try:
+            os.fchmod(handle, 0o666 & ~_umask())  # mkstemp's own is for its owner alone
+            os.close(handle)
+            make(part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotDeliver(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,187 @@
+"""A run in a few sentences with numbers. Pure."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+
+from dashboard import clock, compute, held_out, words
+from dashboard.facts import Curve, RunFacts
+from dashboard.progress import is_silent
+from dashboard.report.story import Story
+from db.models import Intervention
+from db.queries import Series
+
+RECENT = 50
+"""The last loss is the mean of this part of the run: 1/50."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What was computed and left, in all."""
+
+    steps: int
+    steps_share: float | None
+    """Of all steps that were done."""
+    tokens: float | None
+    flops: float | None
+    seconds: float
+    seconds_share: float | None
+    """Of the time since the start."""
+
+
+def lost_in_all(story: Story) -> Lost:
+    known, ways = story.known, story.lost
+    steps = sum(way.steps for way in ways)
+    done = known.progress.done + steps
+    told = [way.tokens for way in ways if way.tokens is not None]
+    tokens = sum(told) if told or not ways else None
+    seconds = compute.union(
+        [(way.left_at, way.back_at) for way in ways if way.left_at is not None and way.back_at is not None]
+    )
+    whole = seconds_of(known, story.written_at)
+    return Lost(
+        steps=steps,
+        steps_share=steps / done if done else None,
+        tokens=tokens,
+        flops=flops(tokens, known),
+        seconds=seconds,
+        seconds_share=seconds / whole if whole > 0 else None,
+    )
+
+
+def flops(tokens: float | None, known: RunFacts) -> float | None:
+    """6ND; None where the run does not tell N or D."""
+    each = compute.flops_per_token(known.run.config)
+    return None if each is None or tokens is None else each * tokens
+
+
+def seconds_of(known: RunFacts, now: float) -> float:
+    """From the start to the end, or to now while it runs."""
+    run = known.run
+    running = run.state == "running" and not is_silent(run, now)
+    return max(0.0, (now if running else run.finished_at or run.last_report_at) - run.started_at)
+
+
+def sentences(story: Story) -> list[str]:
+    known = story.known
+    return [
+        _course(known, story.written_at, story.zone),
+        *_loss(story),
+        *_trouble(known),
+        *_lost(story),
+        _next(known),
+    ]
+
+
+def state(known: RunFacts, now: float) -> str:
+    return "silent" if is_silent(known.run, now) else known.run.state
+
+
+def _course(known: RunFacts, now: float, zone: tzinfo) -> str:
+    run, done, total = known.run, known.progress.done, known.progress.total
+    verb = {"running": "is running, and has done", "silent": "is silent. It had done"}.get(
+        state(known, now), f"is {run.state} after"
+    )
+    steps = words.plural(done, "step") if total is None else f"{done:,} of {words.plural(total, 'step')}"
+    tokens = known.newest.get("tokens")
+    seen = f" and {words.large(tokens)} tokens" if tokens else ""
+    sentence = f"The run {verb} {steps}{seen} in {words.duration(seconds_of(known, now))}"
+    sentence += f", begun {clock.moment(run.started_at, zone)}"
+    if state(known, now) == "silent":
+        sentence += f"; nothing was heard of it since {clock.moment(run.last_report_at, zone)}"
+    elif run.state == "running" and known.progress.seconds_left is not None:
+        sentence += f"; about {words.duration(known.progress.seconds_left)} are left"
+    return sentence + "."
+
+
+def _loss(story: Story) -> list[str]:
+    curve = story.curves.get("loss")
+    if curve is None or not len(curve.live):
+        return ["No loss was reported."]
+    live = curve.live
+    mean, steps = recent(live)
+    told = [f"The loss is {words.number(mean)} nats per token, the mean of the last {words.plural(steps, 'step')}"]
+    last = last_of(story.curves.get(held_out.LOSS))
+    if last is not None:
+        told.append(f"on held-out text it was {words.number(last[1])} at step {last[0]:,}")
+    broken = sum(live.non_finite)
+    if broken:
+        told.append(f"it was not finite at {words.plural(broken, 'step')} of the live line")
+    return ["; ".join(told) + "."]
+
+
+def recent(series: Series) -> tuple[float | None, int]:
+    """The mean of the finite values at the end of a curve, and over how many steps."""
+    few = max(1, len(series) // RECENT)
+    buckets = [
+        (mean, count) for mean, count in zip(series.mean[-few:], series.count[-few:], strict=True) if mean is not None
+    ]
+    total = sum(count for _, count in buckets)
+    steps = series.last_step[-1] - series.first_step[-few] + 1
+    return (sum(mean * count for mean, count in buckets) / total if total else None), steps
+
+
+def last_of(curve: Curve | None) -> tuple[int, float] | None:
+    """The last finite value of a curve and its step."""
+    live = Series() if curve is None else curve.live
+    told = zip(reversed(live.last_step), reversed(live.last), strict=True)
+    return next(((step, value) for step, value in told if value is not None), None)
+
+
+def _trouble(known: RunFacts) -> list[str]:
+    if not known.incidents:
+        return ["There was no incident."]
+    kinds = Counter(words.incident_kind(each.kind) for each in known.incidents)
+    told = ", ".join(words.plural(count, kind) for kind, count in kinds.most_common())
+    first = f"There {'was' if len(known.incidents) == 1 else 'were'} {words.plural(len(known.incidents), 'incident')}"
+    return [
+        f"{first}: {told}.",
+        _deeds(known.interventions, sum(each.skip_to - each.skip_from for each in known.ledger)),
+    ]
+
+
+def _deeds(interventions: Sequence[Intervention], skipped: int) -> str:
+    if not interventions:
+        return "No intervention was made."
+    kinds = Counter((each.kind, each.state) for each in interventions)
+    told = ", ".join(f"{words.plural(count, kind)} {done}" for (kind, done), count in kinds.most_common())
+    batches = f"; {words.plural(skipped, 'batch', 'batches')} were skipped" if skipped else ""
+    return f"What was done: {told}{batches}."
+
+
+def _lost(story: Story) -> list[str]:
+    if not story.lost:
+        return ["Nothing that was computed was given up."]
+    lost = lost_in_all(story)
+    tokens = f", {words.large(lost.tokens)} tokens" if lost.tokens else ""
+    time = f"{words.duration(lost.seconds)} ({words.percent(lost.seconds_share)} of the time)"
+    return [
+        f"{words.plural(lost.steps, 'step')} ({words.percent(lost.steps_share)} of those done){tokens} "
+        f"and {time} were lost by going back {_times(len(story.lost))}."
+    ]
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def waiting(known: RunFacts) -> list[str]:
+    """What a person has to decide."""
+    told = [
+        f"Intervention {each.number} waits for approval. {words.intervention_sentence(each, None)}"
+        for each in known.interventions
+        if each.state == "proposed"
+    ]
+    if any(each.kind == "hold" and each.state == "applied" for each in known.interventions):
+        told.append("The run is on hold.")
+    return told
+
+
+def _next(known: RunFacts) -> str:
+    several = len(waiting(known))
+    if several:
+        return "One thing waits for a person." if several == 1 else f"{several} things wait for a person."
+    going_on = sum(each.state != "closed" for each in known.incidents)
+    left = f"; {words.plural(going_on, 'incident')} not over yet" if going_on else ""
+    return f"Nothing waits for a person{left}."

@@ -1,0 +1,145 @@
+"""The still pictures of the report: they show what the pages' figures show, without a script."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+import pytest
+
+from dashboard.charts import run_figure
+from dashboard.compute import Compute
+from dashboard.compute_chart import compute_figure
+from dashboard.facts import Curve
+from dashboard.marks import Marks
+from dashboard.report.scales import Scale, scale_for, tick_text
+from dashboard.report.still import still
+from dashboard.report.strokes import line, stairs, thinned
+from db.models import Event, Incident
+from db.queries import Series
+
+
+def series(values: list[float | None], broken: Mapping[int, int] | None = None) -> Series:
+    steps = list(range(len(values)))
+    counts = [(broken or {}).get(step, 0) for step in steps]
+    return Series(steps, steps, values, values, values, values, [1] * len(steps), counts, values)
+
+
+def picture(figure: go.Figure) -> ElementTree.Element:
+    """The picture as a reader of XML takes it: one that is not well-formed raises."""
+    text = still(figure, name="p", label="a picture")
+    return ElementTree.fromstring(text[text.index('<svg viewBox="0 0 760') :])
+
+
+def texts(drawn: ElementTree.Element) -> list[str]:
+    return ["".join(each.itertext()) for each in drawn.iter("text")]
+
+
+def incident(number: int, step: int) -> Incident:
+    return Incident(
+        number=number, segment=0, kind="loss_spike", state="closed", signal="loss", onset_step=step,
+        detected_step=step + 1, end_step=step + 2, details={},
+    )  # fmt: skip
+
+
+def test_a_spike_of_one_step_in_a_million_keeps_its_height_in_a_few_points() -> None:
+    x = np.linspace(0, 700, 1_000_000)
+    y = 100 + np.sin(x)
+    y[123_456] = 3.0
+    seen_x, seen_y = thinned(x, y)
+    assert len(seen_x) <= 4 * 702
+    assert seen_y.min() == 3.0
+    assert (np.diff(seen_x) >= 0).all()
+
+
+def test_a_thinned_line_keeps_its_gaps() -> None:
+    x, y = np.linspace(0, 10, 10_000), np.ones(10_000)
+    y[5_000:5_010] = np.nan
+    assert np.isnan(thinned(x, y)[1]).any()
+
+
+def test_a_line_is_broken_where_there_is_no_value_and_a_lone_value_is_a_dot() -> None:
+    nan = np.nan
+    assert line(np.array([0.0, 1, 2, 3, 4]), np.array([1.0, 2, nan, 4, nan])) == "M0,10l10,10M30,40h0"
+
+
+def test_stairs_hold_a_value_until_the_next() -> None:
+    x, y = stairs(np.array([0.0, 1, 2]), np.array([5.0, 6, 7]))
+    assert (x.tolist(), y.tolist()) == ([0, 1, 1, 2, 2], [5, 5, 6, 6, 7])
+
+
+def test_ticks_are_round_numbers_and_powers_of_ten() -> None:
+    assert Scale(0.0, 9.3, 0, 1).ticks(5) == [0, 2, 4, 6, 8]
+    assert Scale(-1.0, 3.0, 0, 1, log=True).ticks(5) == [0.1, 1, 10, 100, 1000]
+    assert Scale(0.0, 1.0, 0, 1, log=True).ticks(5) == [1, 2, 5, 10]
+    assert Scale(0.0, 0.2, 0, 1, log=True).ticks(5) == pytest.approx([1, 1.2, 1.4])
+
+
+@pytest.mark.parametrize("values", [[], [np.nan], [3.0, 3.0], [0.0], [-1.0, -5.0], [1e-300, 1e300]])
+@pytest.mark.parametrize("log", [False, True])
+def test_an_axis_holds_whatever_values_come(values: list[float], log: bool) -> None:
+    scale = scale_for([np.array(values)], None, 0.0, 100.0, log=log, padding=0.05)
+    places = scale.at(values)
+    assert np.isfinite(scale.ticks(5)).all()
+    assert ((places[np.isfinite(places)] >= 0) & (places[np.isfinite(places)] <= 100)).all()
+
+
+def test_ticks_are_written_as_the_pages_write_them() -> None:
+    told = [tick_text(1500.0, ",d"), tick_text(0.25, ".0%"), tick_text(2e6, "~s"), tick_text(3e-4, ".3~g")]
+    assert told == ["1,500", "25%", "2M", "0.0003"]
+    assert [tick_text(2.8078e-4, "~g"), tick_text(-1234567.0, "~g")] == ["2.8078e-4", "-1.2346e6"]
+
+
+def test_a_run_is_drawn_with_its_panels_its_incident_and_what_is_not_finite() -> None:
+    curve = Curve(series([3.0, 2.0, None, 2.5], {2: 1}), {})
+    drawn = picture(run_figure({"loss": curve, "perplexity": curve}, Marks([incident(1, 1)], last_step=3)))
+    assert {"Loss (nats per token)", "Perplexity - log scale", "#1 loss spike", "Step"} <= set(texts(drawn))
+    hovers = [each.text for each in drawn.iter("title")]
+    assert "loss not finite: 1 value (live line)" in hovers
+    lines = [each.attrib["d"] for each in drawn.iter("path") if each.get("class") == "line"]
+    assert all(path.count("M") == 2 for path in lines[:2])
+
+
+def test_a_point_of_what_is_measured_seldom_tells_its_value_and_its_spread() -> None:
+    spread = Series([0, 4], [3, 7], [1.0, 2.0], [3.0, 5.0], [2.0, 4.0], [2.0, 4.0], [4, 4], [0, 0], [1.0, 2.0])
+    drawn = picture(run_figure({"held_out_loss": Curve(spread, {})}, Marks(last_step=7)))
+    assert [each.text for each in drawn.iter("title")] == ["held-out loss 2 (1 .. 3)", "held-out loss 4 (2 .. 5)"]
+
+
+def test_a_name_that_people_chose_is_never_markup() -> None:
+    name = "</title></svg><script>alert(1)</script><b>&amp;"
+    event = Event(segment=0, step=1, kind=name, details={"why": name})
+    drawn = picture(run_figure({name: Curve(series([1.0, 2.0]), {})}, Marks(events=[event], last_step=1)))
+    assert name in texts(drawn)
+    assert any(name in (each.text or "") for each in drawn.iter("title"))
+
+
+def test_an_axis_of_words_keeps_its_order() -> None:
+    figure = compute_figure(Compute(1_000_000, 5e6))
+    assert figure is not None
+    drawn = picture(figure)
+    rows = {"".join(each.itertext()): float(each.attrib["y"]) for each in drawn.iter("text")}
+    assert rows["this run"] < rows["20 tokens a parameter"] < rows["GPT-3 175B"] < rows["Llama 2 70B"]
+    assert any(re.fullmatch(r"10\d+", text) for text in texts(drawn))
+
+
+def test_names_that_would_cover_each_other_are_left_to_the_pointer() -> None:
+    marks = Marks([incident(1, 5), incident(2, 8), incident(3, 50)], last_step=99)
+    drawn = picture(run_figure({"loss": Curve(series([1.0] * 100), {})}, marks))
+    assert [text for text in texts(drawn) if text.startswith("#")] == ["#2 loss spike", "#3 loss spike"]
+    assert sum("detected" in (each.text or "") for each in drawn.iter("title")) == 3
+
+
+def shapes(drawn: ElementTree.Element) -> list[Any]:
+    return [each for each in drawn.iter("rect") if each.get("fill")]
+
+
+def test_what_lies_outside_the_steps_in_view_is_not_drawn_beside_them() -> None:
+    figure = run_figure({"loss": Curve(series([1.0] * 100), {})}, Marks([incident(1, 5)], last_step=99))
+    assert len(shapes(picture(figure))) == 1
+    figure.update_layout(xaxis_range=[50, 99])
+    drawn = picture(figure)
+    assert shapes(drawn) == []
+    assert "#1 loss spike" not in texts(drawn)
