@@ -73,16 +73,15 @@ def roll_back(known: RunFacts, incident: Incident | None) -> None:
         help="Checkpoints that the trainer can restore, the newest first.",
     )  # fmt: skip
     count = st.number_input("Batches to skip", 0, 1_000_000, policy.skip_min, key="hand-skip")
-    reason = st.text_input("Reason, for the audit trail", key="hand-reason", max_chars=500)
-    operate.ask(wish(known, int(target), int(count), reason.strip()))
+    operate.ask(wish(known, int(target), int(count)), reason=True)
 
 
-def wish(known: RunFacts, target: int, count: int, reason: str) -> Deed:
+def wish(known: RunFacts, target: int, count: int) -> Deed:
     first = closeup.batch_at(known, target)
     skip = f", skip {words.plural(count, 'batch', 'batches')} {words.batches(first, first + count)}" if count else ""
     question = f"Go back from step {known.progress.done:,} to step {target:,}{skip}. "
     lost = words.plural(max(0, known.progress.done - target), "step")
-    body = {"rewind_to": target, "skip_to": first + count, "reason": reason}
+    body = {"rewind_to": target, "skip_to": first + count}
     done = f"Ordered: back to step {target:,}."
     question += f"{lost} of training are given up."
     return Deed("Roll back", question, done, "POST", f"/runs/{known.run.id}/rollback", body)

@@ -1,6 +1,7 @@
 """Deeds of a person: a button, a dialog that asks, and the collector that does it."""
 
 import os
+from dataclasses import replace
 
 import streamlit as st
 
@@ -29,14 +30,22 @@ def confirm(deed: Deed) -> None:
     ask(deed)
 
 
-def ask(deed: Deed) -> None:
-    """The question, the token where one is needed, and the two answers."""
+def ask(deed: Deed, *, reason: bool = False) -> None:
+    """The question, the reason where one is wished, the token where one is needed, and the two answers.
+
+    A form: what is typed goes with the press. A field that is sent when it is left can swallow the press that left it.
+    """
     st.markdown(deed.question)
-    token = _token()
-    with st.container(horizontal=True):
-        yes = st.button(deed.verb, type="primary", key="confirm-yes")
-        if st.button("Cancel", key="confirm-no"):
-            st.rerun()
+    with st.form("confirm", border=False, enter_to_submit=False):
+        if reason:
+            why = st.text_input("Reason, for the audit trail", key="confirm-reason", max_chars=500)
+            deed = replace(deed, body={**deed.body, "reason": why.strip()})
+        token = _token()
+        with st.container(horizontal=True):
+            yes = st.form_submit_button(deed.verb, type="primary", key="confirm-yes")
+            no = st.form_submit_button("Cancel", key="confirm-no")
+    if no:
+        st.rerun()
     if yes:
         _do(deed, token)
     st.caption("The collector writes who did it to the audit trail.")

@@ -40,15 +40,15 @@ def press(app: AppTest, label: str) -> AppTest:
     return button.click().run()
 
 
-def dialog(deed: Deed) -> AppTest:
+def dialog(deed: Deed, *, reason: bool = False) -> AppTest:
     """What stands in the dialog: a press in one that is open reruns it alone, which AppTest cannot do."""
 
-    def script(deed: object) -> None:
+    def script(deed: object, reason: bool) -> None:
         from dashboard.views import operate
 
-        operate.ask(deed)  # type: ignore[arg-type]
+        operate.ask(deed, reason=reason)  # type: ignore[arg-type]
 
-    return AppTest.from_function(script, default_timeout=30, kwargs={"deed": deed}).run()
+    return AppTest.from_function(script, default_timeout=30, kwargs={"deed": deed, "reason": reason}).run()
 
 
 def facts() -> RunFacts:
@@ -181,10 +181,12 @@ def test_the_dialog_of_a_rollback_by_hand_begins_with_the_policys_own_depth(
 
 def test_a_rollback_by_hand_is_ordered_with_its_reason(asking: sa.Engine) -> None:
     known = facts()
-    deed = wish(known, 400, 30, "the shard is bad")
+    deed = wish(known, 400, 30)
     told = "Go back from step 670 to step 400, skip 30 batches [400, 430). 270 steps of training are given up."
     assert deed.question == told
-    press(dialog(deed), "Roll back")
+    app = dialog(deed, reason=True)
+    app.text_input(key="confirm-reason").input("the shard is bad")
+    press(app, "Roll back")
     with reading(asking) as session:
         order = queries.orders(session, run=known.run)[-1]
         assert (order.rewind_to, order.skip_from, order.skip_to) == (400, 400, 430)
