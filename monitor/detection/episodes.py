@@ -37,6 +37,8 @@ class Episode:
     falls: int = 0
     rises: int = 0
     calm: int = 0
+    lull: int = 0
+    """Calm rows before the last rows out of band."""
     left: float = 0.0
     """The mean excess of the last calm rows."""
     unburst: int = 0
@@ -65,6 +67,7 @@ class Episode:
         before = self.incident
         self.broken = any(reading.broken for reading in readings.values())
         out = any(reading.out(before.kind) for reading in readings.values())
+        self.lull = self.calm if out and self.calm else self.lull
         self.calm = 0 if out else self.calm + 1
         self.last_out = step if out else self.last_out
         loss = readings.get("loss")
@@ -144,8 +147,10 @@ class Episode:
         return self.calm >= settings.calm_rows and back
 
     def relit(self, readings: Mapping[str, Reading], settings: DetectionSettings) -> bool:
-        """A new trouble begins while this one lingers in its band."""
-        return self.calm >= settings.calm_rows and trigger(readings) is not None
+        """A new trouble begins while this one lingers in its band: an alarm by a row that stands out by itself."""
+        signal = trigger(readings)
+        calm = self.calm or self.lull
+        return calm >= settings.calm_rows and signal is not None and readings[signal].z >= PRECURSOR_Z
 
     def close(self, outcome: Outcome, reason: str) -> Incident:
         state = advance(self.incident.state, IncidentEvent.CLOSE)
