@@ -1,11 +1,12 @@
 """How many reports of one step a second the collectors take: over HTTP, 50 runs at once, into PostgreSQL.
 
-    python -m benchmarks.reports [--seconds 10] [--collectors 2] [--runs 50] [--sqlite] [--in-turn]
+    python -m benchmarks.reports [--seconds 10] [--collectors 2] [--runs 50] [--sqlite] [--in-turn] [--every 1]
 
 A PostgreSQL server of our own that is as safe as it comes (fsync and synchronous_commit on), collector processes before
 it, and this process as all trainers: one kept connection a run, the next report when the last one is answered. Every
 report is checked to be acknowledged, and at the end every acknowledged step to be stored. With --in-turn the reports of
-a run go to the collectors in turn, as a load balancer sends them that does not keep a run with one.
+a run go to the collectors in turn, as a load balancer sends them that does not keep a run with one. With --every a run
+reports at most once in so many seconds, as one that trains: what counts is then the share of a core.
 """
 
 import argparse
@@ -37,20 +38,29 @@ class Load:
     """What the trainers of one measurement have sent."""
 
     seconds: float
+    every: float = 0.0
+    """Seconds from a run's report to its next."""
     taken: int = 0
     latencies: list[float] = field(default_factory=list)
 
 
 def measure(
-    *, seconds: float = 10.0, collectors: int = 2, runs: int = 50, sqlite: bool = False, in_turn: bool = False
+    *,
+    seconds: float = 10.0,
+    collectors: int = 2,
+    runs: int = 50,
+    sqlite: bool = False,
+    in_turn: bool = False,
+    every: float = 0.0,
 ) -> Iterator[Row]:
     with ExitStack() as stack:
         if sqlite:
             database = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/store.db"
         else:
             database = stack.enter_context(postgres.running(durable=True)).url()
-        started = [stack.enter_context(collector(database, LOSSGUARD_TOKEN=TOKEN)) for _ in range(collectors)]
-        load = Load(seconds)
+        settings = {"LOSSGUARD_TOKEN": TOKEN, "LOSSGUARD_MAX_REQUESTS_AT_ONCE": str(max(64, runs))}
+        started = [stack.enter_context(collector(database, **settings)) for _ in range(collectors)]
+        load = Load(seconds, every)
         before = sum(cpu_seconds(process) for _, process in started)
         took = asyncio.run(_all_trainers([url for url, _ in started], runs, load, in_turn=in_turn))
         used = sum(cpu_seconds(process) for _, process in started) - before
@@ -60,7 +70,9 @@ def measure(
     name = f"reports of one step, {runs} runs, {collectors} collector(s){' in turn' if in_turn else ''}, "
     name += "SQLite" if sqlite else "PostgreSQL"
     beside = f"{load.taken / took:,.0f} reports/s; answered in {middle:.1f} ms (median), {late:.1f} ms (p99); "
-    beside += f"the collectors' own CPU: {1e6 * used / load.taken:,.0f} us a report"
+    beside += (
+        f"the collectors' own CPU: {1e6 * used / load.taken:,.0f} us a report, {100 * used / took:.0f} % of a core"
+    )
     yield Row(name, 1e6 * took / load.taken, "us a report", WANTED_US, beside)
 
 
@@ -68,7 +80,7 @@ async def _all_trainers(urls: Sequence[str], runs: int, load: Load, *, in_turn: 
     """Register every run, then report; the seconds that the reports took."""
     ports = [int(url.rpartition(":")[2]) for url in urls]
     chosen = [ports if in_turn else [ports[number % len(ports)]] for number in range(runs)]
-    trainers = [await _Trainer.started(f"r{number}", ports) for number, ports in enumerate(chosen)]
+    trainers = await asyncio.gather(*(_Trainer.started(f"r{number}", ports) for number, ports in enumerate(chosen)))
     began = time.perf_counter()
     await asyncio.gather(*(trainer.report_until(began + load.seconds, load) for trainer in trainers))
     return time.perf_counter() - began
@@ -91,11 +103,13 @@ class _Trainer:
 
     async def report_until(self, end: float, load: Load) -> None:
         step = 0
+        await asyncio.sleep(self._noise.random() * load.every)  # they do not step together
         while (began := time.perf_counter()) < end:
             await self._post(f"/{self.run}/reports", self._report(step))
             load.latencies.append(time.perf_counter() - began)
             load.taken += 1
             step += 1
+            await asyncio.sleep(max(0.0, began + load.every - time.perf_counter()) if load.every else 0.0)
 
     def _report(self, step: int) -> dict[str, object]:
         metrics = {
@@ -139,5 +153,6 @@ if __name__ == "__main__":
     parser.add_argument("--collectors", type=int, default=2)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--sqlite", action="store_true", help="into SQLite in place of PostgreSQL")
+    parser.add_argument("--every", type=float, default=0.0, help="seconds from a run's report to its next")
     parser.add_argument("--in-turn", action="store_true", help="a run's reports go to every collector in turn")
     print_rows(measure(**vars(parser.parse_args())))
