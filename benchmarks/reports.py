@@ -73,7 +73,7 @@ def measure(
     beside += (
         f"the collectors' own CPU: {1e6 * used / load.taken:,.0f} us a report, {100 * used / took:.0f} % of a core"
     )
-    yield Row(name, 1e6 * took / load.taken, "us a report", WANTED_US, beside)
+    yield Row(name, 1e6 * took / load.taken, "us a report", None if every else WANTED_US, beside)
 
 
 async def _all_trainers(urls: Sequence[str], runs: int, load: Load, *, in_turn: bool) -> float:
