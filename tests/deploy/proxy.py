@@ -1,10 +1,10 @@
-"""nginx with deploy/nginx/lossguard.conf before a collector and a dashboard, all of them processes on free ports."""
+"""nginx with deploy/nginx/lossguard.conf before collectors and a dashboard, all of them processes on free ports."""
 
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,8 @@ class Proxy:
     plain_port: int
     certificate: Path
     database: str
+    processes: Processes
+    collectors: Sequence[subprocess.Popen[bytes]]
 
     @property
     def collector(self) -> str:
@@ -38,33 +40,45 @@ class Proxy:
         return f"https://{DASHBOARD}:{self.port}"
 
     def ask(
-        self, method: str, name: str, path: str, *, come_from: str = "127.0.0.1", **more: object
+        self,
+        method: str,
+        name: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        come_from: str = "127.0.0.1",
     ) -> urllib3.BaseHTTPResponse:
         """The answer to a request for `name`, trusting its certificate; `come_from` is an address of this machine."""
         pool = urllib3.HTTPSConnectionPool(
             "127.0.0.1", self.port, ca_certs=str(self.certificate), server_hostname=name, assert_hostname=name,
             source_address=(come_from, 0), retries=False, timeout=20.0,
         )  # fmt: skip
-        headers = {"host": f"{name}:{self.port}"} | dict(more.pop("headers", {}))  # type: ignore[call-overload]
+        sent = {"host": f"{name}:{self.port}"} | dict(headers or {})
         with pool:
-            return pool.request(method, path, headers=headers, redirect=False, **more)  # type: ignore[arg-type]
+            return pool.request(method, path, headers=sent, body=body, redirect=False)
 
 
 @contextmanager
-def proxied(folder: Path) -> Iterator[Proxy]:
-    """All three, until the block ends."""
-    proxy = Proxy(free_port(), free_port(), folder / "lossguard.crt", f"sqlite:///{folder}/l.db")
-    collector, dashboard = free_port(), free_port()
-    settings = {"LOSSGUARD_DATABASE_URL": proxy.database, "LOSSGUARD_TOKEN": TOKEN}
+def proxied(folder: Path, *, collectors: int = 1) -> Iterator[Proxy]:
+    """All of them, until the block ends; at most two collectors, `collector-0` and `collector-1`."""
     make_certificate(folder)
     hashed = openssl("passwd", "-6", PASSWORD).strip()
     (folder / "lossguard.htpasswd").write_text(f"{USER}:{hashed}\n")
+    database = f"sqlite:///{folder}/l.db"
+    settings = {"LOSSGUARD_DATABASE_URL": database, "LOSSGUARD_TOKEN": TOKEN}
+    ports, dashboard = [free_port() for _ in range(collectors)], free_port()
     with Processes(folder / "logs") as processes:
-        processes.start("collector", "-m", "monitor", "serve", "--port", str(collector), environment=settings)
+        started = [
+            processes.start(f"collector-{at}", "-m", "monitor", "serve", "--port", str(port), environment=settings)
+            for at, port in enumerate(ports)
+        ]
         processes.start("dashboard", "-m", "dashboard", "--port", str(dashboard), environment=settings)
-        processes.wait_until_up("collector", f"http://127.0.0.1:{collector}/healthz")
+        for at, port in enumerate(ports):
+            processes.wait_until_up(f"collector-{at}", f"http://127.0.0.1:{port}/healthz")
         processes.wait_until_up("dashboard", f"http://127.0.0.1:{dashboard}/_stcore/health")
-        main = write_configuration(folder, proxy, collector, dashboard)
+        proxy = Proxy(free_port(), free_port(), folder / "lossguard.crt", database, processes, started)
+        main = write_configuration(folder, proxy, ports, dashboard)
         start_program(processes, "nginx", nginx(), "-c", main, "-g", "daemon off;", environment={})
         processes.wait_until_up("nginx", f"http://127.0.0.1:{proxy.plain_port}/up")
         yield proxy
@@ -92,7 +106,7 @@ def make_certificate(folder: Path) -> None:
     )  # fmt: skip
 
 
-def write_configuration(folder: Path, proxy: Proxy, collector: int, dashboard: int) -> Path:
+def write_configuration(folder: Path, proxy: Proxy, collectors: Sequence[int], dashboard: int) -> Path:
     """The file as it is shipped, with the names, ports and files of this test, and the least around it."""
     text = CONF.read_text()
     changes = {
@@ -102,7 +116,8 @@ def write_configuration(folder: Path, proxy: Proxy, collector: int, dashboard: i
         r"return 308 .*?;": "location / { \\g<0> }",
         r"collector\.example\.org": COLLECTOR,
         r"dashboard\.example\.org": DASHBOARD,
-        r"127\.0\.0\.1:8000;": f"127.0.0.1:{collector};",
+        r"127\.0\.0\.1:8000;": f"127.0.0.1:{collectors[0]};",
+        r"# server 127\.0\.0\.1:8001;": "".join(f"server 127.0.0.1:{port};" for port in collectors[1:]),
         r"127\.0\.0\.1:8501;": f"127.0.0.1:{dashboard};",
         r"/etc/nginx/": f"{folder}/",
     }

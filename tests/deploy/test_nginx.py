@@ -13,7 +13,8 @@ import pytest
 import urllib3
 
 import lossguard
-from db.engine import create_engine
+from db import queries
+from db.engine import create_engine, reading
 from lossguard.collector import Collector
 from lossguard.errors import Rejected, Unreachable
 from lossguard.protocol import API
@@ -21,7 +22,7 @@ from monitor.access import TRIES
 from monitor.settings import Settings
 from tests.dashboard.live import report_a_spike
 from tests.deploy.proxy import COLLECTOR, DASHBOARD, PASSWORD, USER, Proxy, nginx, proxied
-from tests.deploy.stack import TOKEN
+from tests.deploy.stack import TOKEN, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import HttpCredentials
@@ -153,3 +154,34 @@ def test_a_browser_follows_a_run_through_the_proxy_and_is_asked_for_a_token_befo
         drawn(page)
         page.get_by_role("button", name="Roll back by hand").click()
         page.get_by_role("dialog").get_by_role("textbox", name="Token with the scope").wait_for(timeout=30_000)
+
+
+def test_a_run_stays_with_one_of_two_collectors_and_the_other_takes_it_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with proxied(tmp_path, collectors=2) as proxy:
+        monkeypatch.setenv("SSL_CERT_FILE", str(proxy.certificate))
+        url, folder = proxy.collector, tmp_path / "spool"
+        with lossguard.init("proxied", run_id="moves", url=url, token=TOKEN, directory=folder) as run:
+
+            def report(steps: range) -> None:
+                for step in steps:
+                    run.log(step, loss=2.0)
+                wait_for(lambda: stored(proxy, "moves") == steps.stop, seconds=60, what=f"{steps.stop} steps")
+
+            for first in range(0, 50, 10):
+                report(range(first, first + 10))
+            (used,) = [at for at in (0, 1) if "run=moves" in proxy.processes.log_of(f"collector-{at}").read_text()]
+            proxy.collectors[used].terminate()
+            proxy.collectors[used].wait(30)
+            report(range(50, 60))
+
+
+def stored(proxy: Proxy, run_id: str) -> int:
+    """Steps that the store has of the run."""
+    engine = create_engine(proxy.database)
+    with reading(engine) as session:
+        run = queries.run_named(session, run_id=run_id)
+        count = 0 if run is None else queries.step_counts(session, run=run).consumed
+    engine.dispose()
+    return count
