@@ -18,6 +18,8 @@ class History:
     skips: list[Skip] = field(default_factory=list)
     lr_scale: float | None = None
     """As the last applied order set it."""
+    newest_segment_at: float = 0.0
+    """Unix seconds, as the trainer's clock told them."""
 
     @classmethod
     def read(cls, directory: Path) -> "History":
@@ -41,3 +43,5 @@ class History:
             self.skips.append(Skip(applied["skip_from"], applied["skip_to"], applied.get("reason", "")))
         if applied.get("lr_scale") is not None:
             self.lr_scale = applied["lr_scale"]
+        if "segment" in record:
+            self.newest_segment_at = max(self.newest_segment_at, record["time"])

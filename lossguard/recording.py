@@ -74,10 +74,11 @@ class RecordingRun(Run):
         self.notices = Notices()
         self.history = History.read(directory)
         self._registration = registration
-        self._session = new_session()
+        self._session = new_session(directory)
         spool = Spool(directory / f"{self._session}.spool", self.notices)
         self._writer = Writer(spool, self.notices)
         self._num_segments = 0
+        self._newest_segment_at = self.history.newest_segment_at
         self._last_step = -1
         self._restorable: list[int] | None = None
         self._early: list[Record] = []
@@ -222,8 +223,10 @@ class RecordingRun(Run):
         ordinal = self._num_segments
         self._num_segments += 1
         self._last_step = fork_step - 1
+        # The segment opened last is the one that counts: a clock that was set back must not hide it behind older ones.
+        self._newest_segment_at = max(time.time(), self._newest_segment_at + 0.001)
         record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}
-        self._put({**record, "key": order and order.key, "applied": applied, "time": time.time()})
+        self._put({**record, "key": order and order.key, "applied": applied, "time": self._newest_segment_at})
         early, self._early = self._early, []
         for each in early:
             self._put_in_segment(each)

@@ -4,11 +4,13 @@
                                        <session>.acknowledged   how many bytes of it the collector has
                                        rejected.jsonl           lines that the collector refused
 
-A session's name is hexadecimal and sorts by time. A kill -9 can tear the last line at most: a line counts from its
-newline on. Power loss is not guarded against (no fsync on the path of a step).
+A session's name is hexadecimal and sorts by time, behind those that are there when the clock was set back. A kill -9
+can tear the last line at most: a line counts from its newline on. Power loss is not guarded against (no fsync on the
+path of a step).
 """
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -18,8 +20,13 @@ BACKLOG_LIMIT = 16 << 20
 """Bytes of lines kept in memory while the disk takes none."""
 
 
-def new_session() -> str:
-    return f"{time.time_ns():016x}{os.urandom(3).hex()}"
+SESSION = re.compile("[0-9a-f]{22}")
+
+
+def new_session(directory: Path) -> str:
+    """A name that sorts behind those in `directory`, whatever the clock says."""
+    known = [int(path.stem[:16], 16) for path in spools_in(directory) if SESSION.fullmatch(path.stem)]
+    return f"{max([time.time_ns(), *(begun + 1 for begun in known)]):016x}{os.urandom(3).hex()}"
 
 
 def spools_in(directory: Path) -> list[Path]:

@@ -37,18 +37,21 @@ class Desk:
     orders: Sequence[Order]
     watch: Watch
     pulse: Pulse
-    unsaved: int = 0
+    unsaved: int
+    """Rows that the watch has seen and its stored state has not."""
 
     @classmethod
     def laid_out(cls, session: Session, run: Run) -> "Desk":
         """From the store."""
+        watch, fed = watching.brought_up(session, run)
         return cls(
             run=run,
             newest=queries.newest_segment(session, run=run),
             numbers=rollups.metric_numbers(session, run_pk=run.pk),
             orders=_open_orders(session, run),
-            watch=watching.bring_up(session, run),
+            watch=watch,
             pulse=commands.pulse_of(session, run=run, now=run.last_report_at),
+            unsaved=fed,
         )
 
     def segment(self, session: Session, number: int) -> Segment | None:
@@ -62,7 +65,8 @@ class Desk:
     def refresh(self, session: Session) -> None:
         """Read again what a new segment changes."""
         fresh = Desk.laid_out(session, self.run)
-        self.newest, self.orders, self.watch, self.unsaved = fresh.newest, fresh.orders, fresh.watch, 0
+        self.newest, self.orders = fresh.newest, fresh.orders
+        self.watch, self.unsaved = fresh.watch, fresh.unsaved
 
     def conclude(
         self, session: Session, segment: Segment, effects: Sequence[Effect], *, rows: int | None, now: float

@@ -35,7 +35,12 @@ TAKEN_BACK = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
 
 
 def bring_up(session: Session, run: Run) -> Watch:
-    """The run's Watch as it stands after the last report: as it was written down, and the rows since fed to it.
+    """The run's Watch as it stands after the last report."""
+    return brought_up(session, run)[0]
+
+
+def brought_up(session: Session, run: Run) -> tuple[Watch, int]:
+    """The same, as it was written down and the rows since fed to it; and how many rows these were.
 
     The rows lead to nothing: a report whose rows did was written down with what they led to.
     """
@@ -43,19 +48,22 @@ def bring_up(session: Session, run: Run) -> Watch:
     watch = Watch(rule.settings_of(run.policy), policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
     stored = queries.watch_state(session, run=run)
     if stored is None:  # of a young run nothing may be written down yet
-        return _caught_up(session, run, watch, Stretch(0, 0, None))
+        return watch, _catch_up(session, run, watch, Stretch(0, 0, None))
     watch.load_state_dict(stored.state)
     watch.set_policy(policy)
     if stored.segment is None:
-        return watch
+        return watch, 0
     first = 0 if stored.seen_step is None else stored.seen_step + 1
-    return _caught_up(session, run, watch, Stretch(stored.segment, first, None))
+    return watch, _catch_up(session, run, watch, Stretch(stored.segment, first, None))
 
 
-def _caught_up(session: Session, run: Run, watch: Watch, unseen: Stretch) -> Watch:
+def _catch_up(session: Session, run: Run, watch: Watch, unseen: Stretch) -> int:
+    """Feed it what it has not seen: the number of rows."""
+    fed = 0
     for steps in queries.steps_of(session, run=run, stretch=unseen):
         watch.feed(stored_rows(steps))
-    return watch
+        fed += len(steps)
+    return fed
 
 
 def put_down(

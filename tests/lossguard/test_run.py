@@ -3,6 +3,7 @@ import math
 import os
 import sys
 import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,22 @@ def test_the_same_run_id_resumes_the_run_in_a_new_spool(tmp_path: Path) -> None:
         run.log(1, loss=1.0)
     segments = [record for record in records(run) if "segment" in record]
     assert [each["reason"] for each in segments] == ["start", "resume"]
+
+
+def test_a_run_resumed_while_the_clock_is_behind_goes_on_behind_what_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its segment was opened "before" the one that it resumes: it was stored, and never judged."""
+    real, real_ns = time.time, time.time_ns
+    for hours_behind in range(3):
+        monkeypatch.setattr(time, "time", lambda behind=3600 * hours_behind: real() - behind)
+        monkeypatch.setattr(time, "time_ns", lambda behind=3600 * 10**9 * hours_behind: real_ns() - behind)
+        with offline(tmp_path, run_id="r") as run:
+            run.log(hours_behind, loss=1.0)
+            run.log(0, loss=1.0)
+    assert [step for step, _ in steps(run)] == [0, 0, 1, 0, 2, 0]
+    opened = [record["time"] for record in records(run) if "segment" in record]
+    assert opened == sorted(set(opened))
 
 
 def test_a_declared_event_takes_effect_at_the_next_step(tmp_path: Path) -> None:

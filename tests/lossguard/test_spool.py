@@ -11,7 +11,7 @@ from lossguard.spool import Spool, SpoolReader, new_session, spools_in
 
 
 def make(folder: Path) -> Spool:
-    return Spool(folder / f"{new_session()}.spool", Notices())
+    return Spool(folder / f"{new_session(folder)}.spool", Notices())
 
 
 def read(spool: Spool) -> bytes:

@@ -110,6 +110,19 @@ def test_a_young_run_of_which_nothing_is_written_down_is_brought_up_too(pair: li
     assert desk.watch.state_dict() == alike[0].watch.state_dict()
 
 
+def test_a_run_whose_desk_is_laid_out_for_every_report_is_written_down_all_the_same(pair: list[TestClient]) -> None:
+    """Each collector began to count anew, so that nothing was ever written and every report read the whole run."""
+    trainer = Trainer(pair[0])
+    segment = trainer.open("a")
+    for step in range(3 * UNSAVED):
+        trainer.http = pair[step % 2]
+        trainer.report(segment, [step], {"loss": [loss(step, -1)]})
+    with reading(pair[0].app.state.engine) as session:  # type: ignore[attr-defined]
+        (kept,) = session.scalars(sa.select(WatchState)).all()
+    assert kept.seen_step is not None
+    assert kept.seen_step >= 2 * UNSAVED - 1
+
+
 def test_a_run_that_was_deleted_leaves_no_desk_to_the_next_of_its_key(pair: list[TestClient]) -> None:
     for client in pair:
         trainer = Trainer(client)
