@@ -6,6 +6,7 @@ Both sides import this module, so that neither can disagree with the other. It h
 import math
 import re
 from enum import StrEnum
+from typing import Any
 
 API = "/api/v1"
 
@@ -101,6 +102,34 @@ def encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+MAX_TEXT = 10_000
+"""Characters of a command line."""
+MAX_DEPTH, MAX_NODES = 16, 20_000
+"""Of JSON: levels of nesting, and values, the keys among them."""
+
+
+def checked_json(value: Any) -> Any:
+    """`value`, if it is JSON that the store can hold: not too deep, not too much, and without the characters that
+    PostgreSQL refuses. Else raises ValueError."""
+    level, nodes = [value], 0
+    for _ in range(MAX_DEPTH):
+        nodes += len(level)
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below += [*item.keys(), *item.values()]
+            elif isinstance(item, list):
+                below += item
+            elif isinstance(item, str) and ("\x00" in item or not (item.isascii() or encodable(item))):
+                raise ValueError("text must not hold NUL or lone surrogates")
+        if nodes > MAX_NODES:
+            raise ValueError(f"at most {MAX_NODES} values are taken here")
+        if not below:
+            return value
+        level = below
+    raise ValueError(f"at most {MAX_DEPTH} levels of nesting are taken here")
 
 
 MAX_COUNT = 2**63

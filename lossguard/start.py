@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from lossguard.collector import Collector
 from lossguard.errors import ConfigurationError
-from lossguard.protocol import encodable, is_name
+from lossguard.protocol import checked_json, encodable, is_name
 from lossguard.ranks import present
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
@@ -67,7 +67,7 @@ def init(
         "id": id,
         "project": project,
         "name": name or id,
-        "config": _tagged(_config(config), tags),
+        "config": _accepted(_tagged(_config(config), tags)),
         **surroundings(),
         "capabilities": list(capabilities),
         "started_at": time.time(),
@@ -100,6 +100,15 @@ def _tagged(config: dict[str, Any], tags: Sequence[str]) -> dict[str, Any]:
     if tags and "tags" in config:
         raise ConfigurationError("tags= is given, and config= has tags too; keep one of them")
     return config | {"tags": list(dict.fromkeys(tags))} if tags else config
+
+
+def _accepted(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration, if a collector takes it: else nothing of the run would ever be delivered."""
+    try:
+        checked_json(config)
+    except ValueError as error:
+        raise ConfigurationError(f"config= is too much for a collector: {error}") from None
+    return config
 
 
 def _folder_name(project: str) -> str:

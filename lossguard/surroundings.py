@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from lossguard.protocol import encode_number
+from lossguard.protocol import MAX_TEXT, encode_number
 from lossguard.scalars import plain
 
 
@@ -19,30 +19,26 @@ def plain_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {printable(str(key)): plain_json(each) for key, each in value.items()}
+        return {storable(str(key)): plain_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain_json(each) for each in value]
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, numbers.Real):  # NumPy's too
         return encode_number(plain(value))
-    return printable(str(value))
-
-
-def printable(text: str) -> str:
-    """`text` without the halves of characters that Python makes of bytes that are no UTF-8: JSON cannot carry them."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return storable(str(value))
 
 
 def storable(text: str) -> str:
-    """`printable`, and without NUL, which no store takes: its symbol stands in its place."""
-    return printable(text).replace("\0", "\u2400")
+    """`text` without the halves of characters that Python makes of bytes that are no UTF-8, which JSON cannot carry,
+    and without NUL, which no store takes: its symbol stands in its place."""
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\u2400")
 
 
 def surroundings() -> dict[str, Any]:
     """Command, git commit, host, devices and versions of this process. Asks no device anything."""
     return {
-        "command": printable(" ".join(sys.orig_argv)),
+        "command": storable(" ".join(sys.orig_argv))[:MAX_TEXT],
         "git_commit": git_commit(),
         "host": socket.gethostname(),
         "devices": devices(),

@@ -5,42 +5,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from lossguard.probe import Probe
-from lossguard.protocol import PROBE, Cause, SegmentReason
+from lossguard.protocol import MAX_TEXT, PROBE, Cause, SegmentReason, checked_json
 
-MAX_DEPTH, MAX_NODES = 16, 20_000
-
-
-def plain(value: Any) -> Any:
-    """JSON that the store can hold: not too deep, not too much, and without the characters that PostgreSQL refuses."""
-    level, nodes = [value], 0
-    for _ in range(MAX_DEPTH):
-        nodes += len(level)
-        below: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                below += [*item.keys(), *item.values()]
-            elif isinstance(item, list):
-                below += item
-            elif isinstance(item, str) and ("\x00" in item or (not item.isascii() and _has_surrogate(item))):
-                raise ValueError("text must not hold NUL or lone surrogates")
-        if nodes > MAX_NODES:
-            raise ValueError(f"at most {MAX_NODES} values are taken here")
-        if not below:
-            return value
-        level = below
-    raise ValueError(f"at most {MAX_DEPTH} levels of nesting are taken here")
-
-
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-Json = Annotated[dict[str, Any], AfterValidator(plain)]
-Text = Annotated[str, StringConstraints(max_length=10_000), AfterValidator(plain)]
-Short = Annotated[str, StringConstraints(max_length=256), AfterValidator(plain)]
+Json = Annotated[dict[str, Any], AfterValidator(checked_json)]
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT), AfterValidator(checked_json)]
+Short = Annotated[str, StringConstraints(max_length=256), AfterValidator(checked_json)]
 Few = Field(max_length=1024)
 Name = Annotated[
-    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(plain)
+    str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(checked_json)
 ]
 RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 StepNumber = Annotated[int, Field(ge=0, lt=2**62)]

@@ -14,6 +14,7 @@ import lossguard
 from lossguard.orders import Order
 from lossguard.protocol import OrderKind, SegmentReason
 from lossguard.spool import spools_in
+from monitor.schemas import RunIn
 
 
 def offline(folder: Path, **options: Any) -> lossguard.Run:
@@ -386,3 +387,22 @@ def test_a_configuration_that_is_no_json_of_a_sane_size_is_one_sentence(tmp_path
         with pytest.raises(lossguard.ConfigurationError, match=why):
             offline(tmp_path, config=config)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [({"values": [0] * 20_000}, "20000 values"), ({"a": [[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]}, "16 levels")],
+)
+def test_a_configuration_that_a_collector_would_refuse_is_one_sentence(tmp_path: Path, config: Any, why: str) -> None:
+    with pytest.raises(lossguard.ConfigurationError, match=why):
+        offline(tmp_path, config=config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_run_says_of_itself_is_what_a_collector_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One long command line, or one zero character, and nothing of the run was ever delivered."""
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-c", "x" * 20_000])
+    with offline(tmp_path, config={"sep\0": "a\0b"}) as run:
+        first = records(run)[0]["run"]
+    assert first["config"] == {"sep\u2400": "a\u2400b"}
+    assert RunIn.model_validate(first).command == ("python -c " + "x" * 20_000)[:10_000]

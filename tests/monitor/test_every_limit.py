@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from lossguard.protocol import API
-from monitor.schemas import MAX_DEPTH, MAX_NODES
+from lossguard.protocol import API, MAX_DEPTH, MAX_NODES
 from tests.monitor.client import NOW, Trainer
 
 RUN = {"id": "r2", "project": "p", "started_at": NOW}
