@@ -2,7 +2,8 @@
 
 LOSSGUARD_TOKEN is good for everything; the tokens of the store (`python -m monitor token`) are good for their scopes
 and, when bound to one, for their project alone. What another project has does not exist for them. With neither kind of
-token the collector is open, and listens on loopback only.
+token the collector is open, listens on loopback only, and is open to this machine's programs, not to the pages of other
+sites in its browser.
 """
 
 import hmac
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from fastapi import Depends, Request
@@ -22,6 +24,7 @@ from db import access
 from db.access import Scope
 from db.engine import reading
 from monitor.problems import Problem, unknown
+from monitor.settings import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +74,30 @@ async def _principal(request: Request) -> Principal:
     found = await run_in_threadpool(_stored, request.app.state.engine, presented, may_be_open=owner is None)
     if found is None:
         raise _refused(request, "wrong token" if given else "no token")
+    if found is ANYBODY and not _is_local(request):
+        log.warning("refused: not asked as this machine's own, for %s %s", request.method, request.url.path)
+        detail = (
+            "without a token the collector answers this machine alone, asked for as localhost or 127.0.0.1, "
+            "and no page of another site; ask so, or set LOSSGUARD_TOKEN"
+        )
+        raise Problem(403, "not allowed", detail, ["header", "host"])
     return found
+
+
+def _is_local(request: Request) -> bool:
+    """Whether the request was meant for this machine, and no page from elsewhere had the browser make it.
+
+    A page elsewhere names itself in Origin; one whose name was made to resolve to here asks for that name in Host.
+    """
+    asked, origin = f"//{request.headers.get('host', '')}", request.headers.get("origin")
+    return all(is_loopback(_host(url)) for url in (asked, origin) if url is not None)
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _stored(engine: sa.Engine, presented: str, *, may_be_open: bool) -> Principal | None:

@@ -62,14 +62,14 @@ class UnsafeBind(ValueError):
 
 def check_bind(host: str, settings: Settings, *, tokens: bool = False) -> None:
     """Raise UnsafeBind when anybody on the network could report and order rollbacks. `tokens`: the store has some."""
-    if settings.token is None and not tokens and not _is_loopback(host):
+    if settings.token is None and not tokens and not is_loopback(host):
         raise UnsafeBind(
             f"without a token the collector listens on loopback only, not on {host}; "
             "set LOSSGUARD_TOKEN, or make a token with: python -m monitor token create"
         )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:

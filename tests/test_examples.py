@@ -5,11 +5,10 @@ import sys
 from pathlib import Path
 
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 
 from monitor.app import create_app
 from monitor.settings import Settings
-from tests.monitor.client import NOW, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.test_watching import noise, obey, train_until_nan
 
 ANALYSIS = Path(__file__).parents[1] / "examples" / "analysis.py"

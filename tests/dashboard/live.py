@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 
 from db.engine import create_engine
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
+from tests.monitor.client import TestClient
 
 SPIKE = 640
 """First step with a loss out of its band; the grad norm leaves its own two steps earlier."""

@@ -5,10 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
 
 from tests.deploy.files import DASHBOARD, DEPLOY, RULES, alerts, metrics_in, read
-from tests.monitor.client import Trainer
+from tests.monitor.client import TestClient, Trainer
 from tests.monitor.conftest import http as http
 from tests.monitor.test_run_metrics import expecting
 

@@ -3,13 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi.testclient import TestClient
+from fastapi import FastAPI, testclient
 
 from lossguard.protocol import API, encode_number
 
 NOW = 1_800_000_000.0
 
 Number = float | None
+
+
+class TestClient(testclient.TestClient):
+    """Asks for this machine: without a token a collector answers to no other name."""
+
+    def __init__(self, app: FastAPI, **options: Any) -> None:
+        super().__init__(app, **{"base_url": "http://127.0.0.1"} | options)
 
 
 class Trainer:

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 
 from monitor.app import create_app
 from monitor.settings import Settings
-from tests.monitor.client import NOW
+from tests.monitor.client import NOW, TestClient
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
@@ -18,7 +17,7 @@ from monitor import tokens
 from monitor.access import TRIES, Attempts
 from monitor.app import create_app
 from monitor.settings import Settings
-from tests.monitor.client import NOW, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 
 
 class As:
@@ -90,6 +89,32 @@ def test_a_token_bound_to_a_project_sees_nothing_of_another(http: TestClient, en
     assert http.get(f"{API}/runs?project=bert", headers=bound.headers).json() == []
     assert http.get("/metrics", headers=bound.headers).status_code == 403
     assert bound.status("GET", "/audit") == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"host": "localhost:8000"}, True),
+        ({"host": "[::1]:8000"}, True),
+        ({"origin": "http://localhost:8501"}, True),
+        ({"host": "evil.example"}, False),
+        ({"host": "evil.example:8000", "origin": "http://evil.example:8000"}, False),
+        ({"host": ""}, False),
+        ({"host": "[::1"}, False),
+        ({"origin": "http://evil.example"}, False),
+        ({"origin": "null"}, False),
+    ],
+)
+def test_a_collector_without_tokens_is_open_to_this_machine_and_to_no_page_of_another_site(
+    http: TestClient, engine: sa.Engine, headers: dict[str, str], allowed: bool
+) -> None:
+    asks = [("GET", "/runs"), ("POST", "/runs/r1/release"), ("POST", "/interventions/1/approve")]
+    statuses = [http.request(method, f"{API}{path}", headers=headers).status_code for method, path in asks]
+    assert statuses == ([200, 409, 404] if allowed else [403, 403, 403])
+    assert http.get("/healthz", headers=headers).status_code == 200
+    token = make(engine, "t", Scope.READ)
+    assert http.get(f"{API}/runs", headers=headers | {"authorization": f"Bearer {token}"}).status_code == 200
 
 
 def test_a_revoked_token_is_worthless_and_opens_nothing(http: TestClient, engine: sa.Engine) -> None:

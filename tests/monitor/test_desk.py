@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 
 from db import queries
 from db.engine import reading, writing
@@ -18,7 +17,7 @@ from monitor.app import create_app
 from monitor.desk import UNSAVED, Desks
 from monitor.problems import Problem
 from monitor.settings import Settings
-from tests.monitor.client import NOW, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 
 CHECKPOINTS = list(range(0, 1000, 50))
 

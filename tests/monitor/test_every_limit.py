@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
 from lossguard.protocol import API, MAX_DEPTH, MAX_NODES
-from tests.monitor.client import NOW, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 
 RUN = {"id": "r2", "project": "p", "started_at": NOW}
 SEGMENT = {"key": "b", "reason": "resume", "opened_at": NOW}

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from db import access, imports, queries, record
@@ -15,7 +14,7 @@ from db.engine import reading, writing
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
-from tests.monitor.client import NOW, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.test_watching import noise, obey, train_until_nan
 
 

@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 
 from db import frames, queries
 from db.access import Scope
 from db.engine import reading
 from lossguard.protocol import API, Cause
-from tests.monitor.client import NOW, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.test_access import As, make
 
 ARM = {"state": "same", "batches": "same", "checkpoint": 5, "reproduced": True, "worst": "NaN"}

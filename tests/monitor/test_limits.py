@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import urllib3
-from fastapi.testclient import TestClient
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -19,7 +18,7 @@ from monitor.app import create_app
 from monitor.limits import Limits
 from monitor.settings import Settings
 from tests.dashboard.serving import serving
-from tests.monitor.client import Trainer
+from tests.monitor.client import TestClient, Trainer
 
 
 class Slow:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from db.engine import writing
@@ -18,7 +17,7 @@ from monitor import logs
 from monitor.app import create_app
 from monitor.logs import LogFormat, LogLevel
 from monitor.settings import Settings
-from tests.monitor.client import Trainer
+from tests.monitor.client import TestClient, Trainer
 
 ROUTE = f"{API}/runs/{{run_id}}/reports"
 

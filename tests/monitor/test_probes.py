@@ -4,14 +4,13 @@ import math
 from typing import Any
 
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
 from db import frames, queries
 from lossguard.probe import Probe
 from lossguard.protocol import API
 from monitor import watching
-from tests.monitor.client import NOW, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.test_watching import noise
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from db import migrate
@@ -12,7 +11,7 @@ from db.engine import create_engine
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
-from tests.monitor.client import Trainer
+from tests.monitor.client import TestClient, Trainer
 
 GOOD: dict[str, Any] = {"segment": 0, "steps": [0, 1], "times": [1.0, 2.0], "metrics": {"loss": [1.0, 2.0]}}
 

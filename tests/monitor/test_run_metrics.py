@@ -5,14 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from lossguard.protocol import API, EXPECT, SPOOL_HEADER
 from monitor.app import create_app
 from monitor.pulse import PEAK_WINDOW
 from monitor.settings import Settings
-from tests.monitor.client import NOW, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 
 
 class Clock:

@@ -2,12 +2,11 @@
 
 import math
 
-from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lossguard.protocol import API, decode_number
-from tests.monitor.client import NOW, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 
 
 def test_a_run_is_registered_once_and_taken_up_again(http_on_both: TestClient) -> None:

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 
 from lossguard.protocol import API
-from tests.monitor.client import Trainer
+from tests.monitor.client import TestClient, Trainer
 
 CHECKPOINTS = [0, 50, 100, 150, 200, 250, 300]
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests import postgres
-from tests.monitor.client import NOW
+from tests.monitor.client import NOW, TestClient
 from tests.monitor.client import Trainer as InProcess
 from tests.reliability.collector import Collector, Trainer, history, reports, verdicts
 from tests.reliability.drill import drill, train
