@@ -28,6 +28,7 @@ from lossguard.protocol import RunState
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 T = TypeVar("T")
+NOTHING = "nothing is that old"
 Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
 
 
@@ -40,8 +41,7 @@ def _on_engine(url: str, do: Callable[[sa.Engine], T]) -> T:
             engine.dispose()
     except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as error:
         reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
-        typer.echo(f"db: cannot use the database {shown(url)}: {reason}", err=True)
-        raise typer.Exit(2) from None
+        raise _refused(f"cannot use the database {shown(url)}: {reason}") from None
 
 
 @app.command()
@@ -85,15 +85,18 @@ def _prune(engine: sa.Engine, days: float, dry_run: bool) -> list[str]:
     now = time.time()
     with reading(engine) as session:
         old = [(run.id, run.project, run.state) for run in queries.ended_before(session, time=now - 86_400 * days)]
-    for run_id, _, _ in [] if dry_run else old:
+    if dry_run:
+        return [f"would delete {run_id} ({project}, {state})" for run_id, project, state in old] or [NOTHING]
+    deleted = []
+    for run_id, project, state in old:
         with writing(engine) as session:  # one run a transaction: reports of others are not kept waiting
             run = commands.lock_run(session, run_id=run_id)
             if run is None or run.state == RunState.RUNNING:
                 continue  # deleted or taken up again meanwhile
             access.record(session, who="python -m db prune", action="delete", run=run_id, details={}, now=now)
             commands.delete_run(session, run=run)
-    verb = "would delete" if dry_run else "deleted"
-    return [f"{verb} {run_id} ({project}, {state})" for run_id, project, state in old] or ["nothing is that old"]
+        deleted.append(f"deleted {run_id} ({project}, {state})")
+    return deleted or [NOTHING]
 
 
 @app.command("export")
@@ -163,7 +166,7 @@ def _check_schema(engine: sa.Engine) -> None:
 
 def _refused(sentence: str) -> typer.Exit:
     typer.echo(f"db: {sentence}", err=True)
-    return typer.Exit(1)
+    return typer.Exit(2)
 
 
 @app.command("backup")
@@ -175,8 +178,7 @@ def back_up(
     try:
         size = backup.backup(url, output)
     except backup.CannotBackUp as error:
-        typer.echo(f"db: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise _refused(str(error)) from None
     typer.echo(f"{output}: {size:,} bytes; to restore it, stop the collectors and put it in the place of the store")
 
 

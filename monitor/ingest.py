@@ -114,11 +114,13 @@ def take_report(
         commands.settle_fork(session, run=desk.run, segment=segment, first_step=fresh.steps[0])
         _fork(session, desk.run, segment, now)
         desk.refresh(session)
+    # Steps that arrive behind their successors are stored, but the detectors and the pulse have gone past them.
+    in_order = bool(fresh.steps) and (segment.last_step is None or fresh.steps[0] > segment.last_step)
     _insert(session, desk, segment, fresh, max_metrics)
-    _watch(session, desk, segment, report, fresh, now)
+    _watch(session, desk, segment, report, fresh, in_order, now)
     desk.pulse.undelivered_bytes = left
     if desk.follows(segment):
-        _beat(desk.pulse, report, fresh, now)
+        _beat(desk.pulse, report, fresh, in_order, now)
     return Receipt(len(fresh.steps), len(known), desk.orders)
 
 
@@ -149,7 +151,9 @@ def _without(known: set[int], given: Fresh) -> Fresh:
     )
 
 
-def _watch(session: Session, desk: Desk, segment: Segment, report: ReportIn, fresh: Fresh, now: float) -> None:
+def _watch(
+    session: Session, desk: Desk, segment: Segment, report: ReportIn, fresh: Fresh, in_order: bool, now: float
+) -> None:
     run, restorable = desk.run, report.restorable_steps
     told = [event for event in report.events if event.kind != EXPECT]
     new = [event for event in told if _record_event(session, run, segment, event)]
@@ -157,12 +161,10 @@ def _watch(session: Session, desk: Desk, segment: Segment, report: ReportIn, fre
     if restorable is not None:
         run.restorable_steps = restorable
     before = segment.last_step
-    in_order = bool(fresh.steps) and (before is None or fresh.steps[0] > before)
     if fresh.steps:
         commands.grow_segment(segment, steps=fresh.steps)
     if not (fresh.steps or events or restorable is not None) or not desk.follows(segment):
         return
-    # Steps that arrive behind their successors are stored, but the detectors have gone past them.
     effects = _feed(desk.watch, fresh if in_order else fresh.between(0, 0), events, restorable)
     # Rows alone need not be written down at once: they are stored, and can be fed to the detectors again.
     replayable = in_order and not events and restorable is None
@@ -171,9 +173,9 @@ def _watch(session: Session, desk: Desk, segment: Segment, report: ReportIn, fre
         watching.snapshot(session, run, desk.watch, segment=segment.number, before=before, step=fresh.steps[-1])
 
 
-def _beat(beating: Pulse, report: ReportIn, fresh: Fresh, now: float) -> None:
+def _beat(beating: Pulse, report: ReportIn, fresh: Fresh, in_order: bool, now: float) -> None:
     """Bring up how the run is doing."""
-    if fresh.steps:
+    if in_order:
         pulse.beat(beating, pulse.News(fresh.steps, fresh.times, fresh.metrics), now)
     if (pause := _pause(report, fresh)) is not None:
         beating.expected_by = now + pause

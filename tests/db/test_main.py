@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from db import access, commands, queries
 from db.__main__ import app
 from db.engine import create_engine, reading, writing
-from db.models import Base
+from db.models import Base, Run
 from lossguard.protocol import RunState
 from tests.db.seed import add_run, add_segment, add_steps
 
@@ -52,6 +53,33 @@ def test_runs_that_ended_long_ago_are_pruned_whole_and_written_down(engine: sa.E
         for table in Base.metadata.sorted_tables:
             if "run_pk" in table.columns:
                 assert set(session.scalars(sa.select(table.c.run_pk))) <= kept, table.name
+
+
+def test_a_run_that_was_taken_up_again_in_this_moment_is_neither_pruned_nor_called_deleted(
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs_of_three_ages(sqlite_engine)
+    lock = commands.lock_run
+
+    def resumed_first(session: Session, *, run_id: str) -> Run | None:
+        run = lock(session, run_id=run_id)
+        assert run is not None
+        run.state = RunState.RUNNING
+        return run
+
+    monkeypatch.setattr(commands, "lock_run", resumed_first)
+    assert prune(str(sqlite_engine.url)) == "nothing is that old\n"
+    with reading(sqlite_engine) as session:
+        assert len(queries.runs(session)) == 3
+
+
+def test_an_age_that_is_no_number_deletes_nothing(engine: sa.Engine, database_url: str) -> None:
+    """To PostgreSQL every time is below NaN."""
+    runs_of_three_ages(engine)
+    code, told = run_command("prune", "--days", "nan", "--url", database_url)
+    assert (code, "--days" in told) == (2, True)
+    with reading(engine) as session:
+        assert len(queries.runs(session)) == 3
 
 
 def test_an_upgrade_is_taken_back_and_made_again(engine: sa.Engine, database_url: str) -> None:
@@ -99,7 +127,7 @@ def test_a_run_goes_from_one_store_to_another_by_a_file(
     assert run_command("import", "old.parquet", *other) == (0, "imported old (gpt, finished): 40 steps\n")
     assert run_command("check", *other) == (0, "the database fits the code\n")
     code, told = run_command("import", "old.parquet", *other)
-    assert (code, told.count("\n")) == (1, 1)
+    assert (code, told.count("\n")) == (2, 1)
     assert "there is a run 'old' already" in told
     assert run_command("import", "old.parquet", "--as", "again", *other)[0] == 0
     store = create_engine(other[1])
@@ -115,7 +143,7 @@ def test_an_export_that_cannot_be_is_one_sentence_and_no_file(
     runs_of_three_ages(sqlite_engine)
     monkeypatch.chdir(tmp_path)
     url = ["--url", str(sqlite_engine.url)]
-    assert run_command("export", "nope", *url) == (1, "db: there is no run 'nope'\n")
+    assert run_command("export", "nope", *url) == (2, "db: there is no run 'nope'\n")
     assert run_command("export", "old", "-o", "old.xlsx", *url)[1].startswith(
         "db: old.xlsx: the name of the file ends in"
     )

@@ -61,6 +61,19 @@ def expecting(step: int, seconds: object) -> dict[str, object]:
     return {"key": f"e{step}", "step": step, "time": NOW, "kind": EXPECT, "details": {"next_report_in": seconds}}
 
 
+def test_steps_that_arrive_behind_their_successors_do_not_take_the_run_back(http: TestClient) -> None:
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    trainer.report(segment, [0, 1, 2], {"loss": [4.0, 3.0, 2.0]})
+    trainer.report(segment, range(8, 12), {"loss": [1.0] * 4})
+    before = scrape(http)
+    assert trainer.report(segment, [3, 4], {"loss": [9.0, 9.0]})["accepted"] == 2
+    after = scrape(http)
+    for name in ("lossguard_step", "lossguard_loss_nats", "lossguard_step_seconds"):
+        assert after[name][RUN] == before[name][RUN], name
+    assert after["lossguard_step"][RUN] == 11
+
+
 def test_two_scrapers_see_the_same_spike_and_do_not_steal_it_from_each_other(http: TestClient, clock: Clock) -> None:
     trainer = Trainer(http)
     segment = trainer.open("a")
