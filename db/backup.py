@@ -5,8 +5,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from db.engine import BadDatabaseUrl, parse_url
 
 
 class CannotBackUp(ValueError):
@@ -35,9 +34,9 @@ def backup(url: str, target: Path) -> int:
 
 def _file_of(url: str, target: Path) -> Path:
     try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise CannotBackUp(f"{url!r} is not a database URL; write sqlite:///path/to/file.db") from None
+        parsed = parse_url(url)
+    except BadDatabaseUrl as error:
+        raise CannotBackUp(str(error)) from None
     if parsed.get_backend_name() == "postgresql":
         shown = parsed.set(drivername="postgresql", password=None).render_as_string()
         raise CannotBackUp(f"this is PostgreSQL; use its own: pg_dump --format=custom --file={target} {shown!r}")

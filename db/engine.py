@@ -31,12 +31,7 @@ def create_engine(url: str = DEFAULT_URL, **options: Any) -> sa.Engine:
 
     Raises BadDatabaseUrl when that is no SQLite or PostgreSQL URL, or has no usable folder.
     """
-    try:
-        parsed = make_url(url)
-    except sa.exc.ArgumentError as error:
-        raise BadDatabaseUrl(
-            f"{url!r} is not a database URL; write sqlite:///path/to/file.db or postgresql://user@host/name"
-        ) from error
+    parsed = parse_url(url)
     if parsed.get_backend_name() == "postgresql":
         driver = parsed.set(drivername="postgresql+psycopg")
         wait = {"connect_timeout": CONNECT_SECONDS}
@@ -45,18 +40,29 @@ def create_engine(url: str = DEFAULT_URL, **options: Any) -> sa.Engine:
         raise BadDatabaseUrl(f"{parsed.get_backend_name()} is not supported; use a sqlite:/// or postgresql:// URL")
     _make_folder(parsed.database)
     wait = {"timeout": BUSY_SECONDS, "check_same_thread": False}
-    engine = sa.create_engine(parsed, hide_parameters=True, connect_args=wait, **options)
+    engine = sa.create_engine(parsed.set(drivername="sqlite"), hide_parameters=True, connect_args=wait, **options)
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def parse_url(url: str) -> sa.URL:
+    """Raises BadDatabaseUrl when that is no URL of a database."""
+    try:
+        return make_url(url)
+    except (sa.exc.ArgumentError, ValueError):  # the latter for a port that is no number
+        raise BadDatabaseUrl(
+            f"{shown(url)} is not a database URL; write sqlite:///path/to/file.db or postgresql://user@host/name"
+        ) from None
 
 
 def shown(url: str) -> str:
     """A database URL as it may be printed: without its password."""
     try:
         return make_url(url).render_as_string(hide_password=True)
-    except sa.exc.ArgumentError:
-        return repr(url)
+    except (sa.exc.ArgumentError, ValueError):
+        _, at, host = url.rpartition("@")  # nobody can tell where the password of such a text begins
+        return repr(f"...{at}{host}" if at else url)
 
 
 def first_line(error: object) -> str:

@@ -55,7 +55,7 @@ def take(
         if is_parquet:
             return _take_parquet(session, path, run_id)
         return _take_csv(session, path, run_id or path.stem, project or "imported", now)
-    except (pa.ArrowException, OSError, UnicodeDecodeError, json.JSONDecodeError, record.BadRecord) as error:
+    except (pa.ArrowException, csv.Error, OSError, UnicodeDecodeError, json.JSONDecodeError, record.BadRecord) as error:
         raise BadFile(f"{path}: {(str(error) or repr(error)).splitlines()[0]}") from error
     except sa.exc.IntegrityError as error:
         raise BadFile(f"{path}: the file contradicts itself: {first_line(error.orig)}") from error

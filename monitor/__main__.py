@@ -15,17 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import sqlalchemy as sa
 import typer
 import uvicorn
-from alembic.util.exc import CommandError
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.orm import Session
 
 from db import access, migrate, queries
-from db.engine import BadDatabaseUrl, create_engine, first_line, reading, shown
+from db.engine import create_engine, reading
 from db.lineage import Stretch
 from db.models import Run, Step
 from monitor import logs, parameters, tokens, watching
@@ -33,7 +30,8 @@ from monitor.app import create_app
 from monitor.backtest import CurveError, backtest_file, backtest_rows, table
 from monitor.columns import stored_rows
 from monitor.detection import DetectionSettings, Policy
-from monitor.settings import Settings, UnsafeBind, check_bind
+from monitor.refusals import one_sentence, stop
+from monitor.settings import Settings, check_bind
 from monitor.settings import table as table_of_settings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -42,19 +40,13 @@ GRACE = 25
 app.add_typer(tokens.app, name="token")
 
 
-def stop(reason: object) -> typer.Exit:
-    """One sentence on standard error, exit code 2."""
-    typer.echo(f"monitor: {reason}", err=True)
-    return typer.Exit(2)
-
-
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="address to listen on; loopback only without a token")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
     """Take reports, detect spikes and order rollbacks. The database is LOSSGUARD_DATABASE_URL."""
-    with _one_sentence():
+    with one_sentence():
         settings = Settings()
         logs.configure(settings.log_format, settings.log_level)
         engine = create_engine(settings.database_url)
@@ -71,21 +63,6 @@ def serve(
     )
     typer.echo(f"collector on http://{host}:{port} (API at /docs), database {engine.url.render_as_string()}")
     uvicorn.Server(config).run(sockets=[listener])
-
-
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Tell what is wrong with the settings or with the database that they name."""
-    try:
-        yield
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise stop(f"LOSSGUARD_{str(first['loc'][0]).upper()}={first['input']!r}: {first['msg']}") from None
-    except (UnsafeBind, BadDatabaseUrl) as error:
-        raise stop(error) from None
-    except (sa.exc.DBAPIError, CommandError) as error:
-        reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
-        raise stop(f"cannot use the database {shown(Settings().database_url)}: {reason}") from None
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -163,7 +140,7 @@ def _all_steps(session: Session, run: Run, stretch: Stretch) -> Iterator[Step]:
 @contextmanager
 def _store() -> Iterator[Session]:
     """A session on the store that the environment names."""
-    with _one_sentence():
+    with one_sentence():
         engine = create_engine(Settings().database_url)
         with reading(engine) as session:
             yield session

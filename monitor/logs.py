@@ -68,7 +68,10 @@ def _logfmt(values: dict[str, Any]) -> str:
 
 
 def _word(text: str) -> str:
-    return text if re.fullmatch(r"[^\s\"=]+", text) else json.dumps(text)
+    """Quoted, unless it is plain: what came from a client must not steer the terminal that shows the log."""
+    if text.isprintable() and re.fullmatch(r"[^\s\"=]+", text):
+        return text
+    return json.dumps(text).replace("\x7f", "\\u007f")  # the one control character that JSON lets through
 
 
 def configure(style: LogFormat, level: LogLevel, stream: TextIO | None = None) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from db import access, migrate
 from db.access import Scope, TokenExists
 from db.engine import create_engine, writing
+from monitor.refusals import one_sentence, stop
 from monitor.settings import Settings
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
@@ -26,13 +27,14 @@ Name = Annotated[str, typer.Argument(help="what the audit trail and the logs cal
 
 @contextmanager
 def _store() -> Iterator[Session]:
-    engine = create_engine(Settings().database_url)
-    try:
-        migrate.upgrade(engine)
-        with writing(engine) as session:
-            yield session
-    finally:
-        engine.dispose()
+    with one_sentence():
+        engine = create_engine(Settings().database_url)
+        try:
+            migrate.upgrade(engine)
+            with writing(engine) as session:
+                yield session
+        finally:
+            engine.dispose()
 
 
 def _by() -> str:
@@ -52,8 +54,7 @@ def create(
             details = {"name": row.name, "scopes": row.scopes, "project": project}
             access.record(session, who=_by(), action="token create", run=None, details=details, now=time.time())
     except TokenExists as error:
-        typer.echo(f"monitor: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise stop(error) from None
     typer.echo(token)
 
 
@@ -76,8 +77,7 @@ def revoke(name: Name) -> None:
             details = {"name": name}
             access.record(session, who=_by(), action="token revoke", run=None, details=details, now=time.time())
     if not known:
-        typer.echo(f"monitor: there is no token {name!r}; list them with: python -m monitor token list", err=True)
-        raise typer.Exit(2)
+        raise stop(f"there is no token {name!r}; list them with: python -m monitor token list")
 
 
 def _day(at: float) -> str:

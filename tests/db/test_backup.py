@@ -107,6 +107,7 @@ def test_a_postgresql_store_is_dumped_while_it_is_written_to_and_restored(
         ("sqlite:///nowhere/x.db", "there is no store at nowhere/x.db"),
         ("sqlite://", "there is no store"),
         ("nonsense", "nonsense"),
+        ("postgresql://me:secret@host:port/store", "is not a database URL"),
     ],
 )
 def test_what_cannot_be_backed_up_is_told_in_one_sentence(tmp_path: Path, url: str, words: str) -> None:

@@ -226,6 +226,7 @@ BAD_CSVS = {
     "row 1: tokens is no count": "step,tokens\n0,1e300\n",
     "leaves out 7000 numbers": "segment,step,loss\n7000,0,1\n",
     "Empty CSV|no column": "",
+    "field larger than field limit": "step," + "x" * 200_000 + "\n",
 }
 
 

@@ -104,10 +104,20 @@ def test_a_revision_that_does_not_exist_is_one_sentence(engine: sa.Engine, datab
     assert "nonsense" in done.output
 
 
-def test_a_database_that_cannot_be_used_is_one_sentence() -> None:
-    done = CliRunner().invoke(app, ["prune", "--days", "1", "--url", "sqlite:////proc/nowhere/x.db"])
-    assert done.exit_code == 2
-    assert "/proc/nowhere" in done.output
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite:////proc/nowhere/x.db", "/proc/nowhere"),
+        ("postgresql://me:secret@host:port/store", "'...@host:port/store' is not a database URL"),
+        ("me:secret@host", "'...@host' is not a database URL"),
+        ("mysql://me:secret@host/store", "mysql is not supported"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_one_sentence_without_its_password(url: str, words: str) -> None:
+    code, told = run_command("prune", "--days", "1", "--url", url)
+    assert (code, told.count("\n")) == (2, 1)
+    assert words in told
+    assert "secret" not in told
 
 
 def run_command(*given: str) -> tuple[int, str]:

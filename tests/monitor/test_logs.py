@@ -106,7 +106,15 @@ def test_what_the_database_refuses_is_told_without_the_values(engine: sa.Engine)
 
 @pytest.mark.parametrize(
     ("given", "wanted"),
-    [("plain", "plain"), ("two words", '"two words"'), ('a "b"', '"a \\"b\\""'), ("a=b", '"a=b"'), ("a\nb", '"a\\nb"')],
+    [
+        ("plain", "plain"),
+        ("two words", '"two words"'),
+        ('a "b"', '"a \\"b\\""'),
+        ("a=b", '"a=b"'),
+        ("a\nb", '"a\\nb"'),
+        ("/\x1b[31m\x07", '"/\\u001b[31m\\u0007"'),
+        ("a\x7f\x9bb", '"a\\u007f\\u009bb"'),
+    ],
 )
 def test_logfmt_quotes_what_would_break_a_line(given: str, wanted: str) -> None:
     record = logging.makeLogRecord({"msg": given, "levelname": "INFO", "name": "x"})
