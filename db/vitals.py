@@ -15,7 +15,9 @@ Beating = sa.Row[str, str, float, Pulse]
 
 
 def num_running(session: Session) -> int:
-    return session.scalar(sa.select(sa.func.count()).select_from(Run).where(Run.state == RunState.RUNNING)) or 0
+    """Runs that have not ended, and were heard of since there are pulses: `running` shows no others."""
+    found = sa.select(sa.func.count()).select_from(Run).join(Pulse, Pulse.run_pk == Run.pk)
+    return session.scalar(found.where(Run.state == RunState.RUNNING)) or 0
 
 
 def running(session: Session, *, limit: int) -> Sequence[Beating]:

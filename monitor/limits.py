@@ -1,19 +1,22 @@
 """What the collector lets in: bodies up to a size, and only so much work at once, so that its memory is bounded.
 
 A report that comes while it is full is answered with 429 and Retry-After: the SDK keeps it in its spool and sends it
-again. One request is always let in.
+again. One request is always let in. A download lasts as long as its client likes, so they have places of their own.
 """
 
 import asyncio
+import re
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lossguard.protocol import API
 from monitor import problems
 from monitor.settings import Settings
 
 ALWAYS = ("/healthz", "/metrics")
 """A collector that has much to do is up, and says so."""
+EXPORT = re.compile(f"{API}/runs/[^/]+/export")
 SILENCE = 60.0
 """Seconds for which a client may send nothing in the middle of a body."""
 
@@ -24,11 +27,15 @@ class Limits:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self._app, self._settings = app, settings
         self.requests = 0
+        self.exports = 0
         self.bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in ALWAYS:
             await self._app(scope, receive, send)
+            return
+        if scope["method"] == "GET" and EXPORT.fullmatch(scope["path"]):
+            await self._export(scope, receive, send)
             return
         length = _announced(scope)
         if length > self._settings.max_report_bytes:
@@ -37,6 +44,16 @@ class Limits:
             await problems.busy()(scope, receive, send)
         else:
             await self._let_in(length, scope, receive, send)
+
+    async def _export(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.exports >= self._settings.max_exports_at_once:
+            await problems.busy()(scope, receive, send)
+            return
+        self.exports += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self.exports -= 1
 
     def _full(self, length: int) -> bool:
         settings = self._settings

@@ -28,6 +28,8 @@ class Settings(BaseSettings):
     """Requests being served or waiting for it; a further one is answered with 429 and Retry-After."""
     max_bytes_at_once: int = Field(default=64 * 2**20, ge=1024)
     """Bytes of the bodies of these requests; what would go beyond is answered with 429 and Retry-After."""
+    max_exports_at_once: int = Field(default=8, ge=1)
+    """Runs being downloaded as files, apart from these requests; a further one is answered with 429 and Retry-After."""
     max_runs: int = Field(default=100_000, ge=1)
     """Runs in the store; a further one is answered with 429 until some are deleted."""
     max_runs_in_metrics: int = Field(default=500, ge=0)

@@ -52,7 +52,7 @@ class Counters:
 
 
 class Measured:
-    """ASGI middleware, the outermost: how long each report takes, and what becomes of it."""
+    """ASGI middleware: how long each report takes, and what becomes of it."""
 
     def __init__(self, app: ASGIApp, counters: Counters, clock: Callable[[], float] = time.perf_counter) -> None:
         self._app, self._counters, self._clock = app, counters, clock

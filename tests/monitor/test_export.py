@@ -87,7 +87,11 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(sqlite_engine:
         trainer.report(trainer.open("a"), range(100), {"loss": [1.0] * 100})
         scope: dict[str, Any] = {"type": "http", "method": "GET", "path": f"{API}/runs/r1/export"}
         scope |= {"query_string": b"format=csv"}
-        scope |= {"headers": [], "client": ("127.0.0.1", 1), "asgi": {"version": "3.0", "spec_version": "2.4"}}
+        scope |= {
+            "headers": [(b"host", b"127.0.0.1")],
+            "client": ("127.0.0.1", 1),
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+        }
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": b"", "more_body": False}

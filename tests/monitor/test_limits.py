@@ -34,10 +34,12 @@ class Slow:
         await PlainTextResponse("done")(scope, receive, send)
 
 
-async def ask(app: Limits, *bodies: bytes, announced: bool = True, path: str = "/x") -> tuple[int, dict[str, str]]:
+async def ask(
+    app: Limits, *bodies: bytes, announced: bool = True, path: str = "/x", method: str = "POST"
+) -> tuple[int, dict[str, str]]:
     """(status, headers) of a request whose body comes in these parts."""
     length = [(b"content-length", str(sum(map(len, bodies))).encode())] if announced else []
-    scope = {"type": "http", "method": "POST", "path": path, "headers": length, "query_string": b""}
+    scope = {"type": "http", "method": method, "path": path, "headers": length, "query_string": b""}
     left = [{"type": "http.request", "body": body, "more_body": True} for body in bodies]
     messages: Iterator[Message] = iter([*left, {"type": "http.request", "body": b"", "more_body": False}])
     sent: list[Message] = []
@@ -73,6 +75,25 @@ def full(**limits: Any) -> tuple[int, str, int]:
 @pytest.mark.parametrize("limits", [{"max_requests_at_once": 1}, {"max_bytes_at_once": 1500}])
 def test_while_full_the_answer_is_429_and_later_it_is_let_in(limits: dict[str, int]) -> None:
     assert full(**limits) == (429, "1", 200)
+
+
+def test_downloads_that_take_for_ever_keep_no_report_waiting() -> None:
+    async def play() -> list[int]:
+        slow = Slow()
+        app = Limits(slow, Settings(max_requests_at_once=2, max_exports_at_once=2))
+        export = {"path": f"{API}/runs/r1/export", "method": "GET"}
+        downloads = [asyncio.create_task(ask(app, **export)) for _ in range(2)]
+        await asyncio.sleep(0)
+        further = (await asyncio.wait_for(ask(app, **export), 5))[0]
+        report = asyncio.create_task(ask(app, b"x", path=f"{API}/runs/r1/reports"))
+        await asyncio.sleep(0)
+        assert (app.exports, app.requests) == (2, 1)
+        slow.go.set()
+        served = [(await one)[0] for one in (*downloads, report)]
+        assert (app.exports, app.requests) == (0, 0)
+        return [further, *served]
+
+    assert asyncio.run(play()) == [429, 200, 200, 200]
 
 
 def test_one_large_request_alone_is_let_in_and_health_always(sqlite_engine: sa.Engine) -> None:

@@ -7,6 +7,8 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
+from db.engine import writing
+from db.models import Pulse
 from lossguard.protocol import API, EXPECT, SPOOL_HEADER
 from monitor.app import create_app
 from monitor.pulse import PEAK_WINDOW
@@ -116,6 +118,19 @@ def test_at_most_so_many_runs_are_shown_and_the_rest_is_counted(sqlite_engine: s
     assert set(found["lossguard_last_report_timestamp_seconds"]) == {("gpt", "r1"), ("gpt", "r2")}
     assert found["lossguard_running_runs"] == {(): 3.0}
     assert found["lossguard_running_runs_left_out"] == {(): 1.0}
+
+
+def test_a_run_that_fell_silent_before_there_were_pulses_is_not_left_out_for_ever(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    """It counted as running and was never shown, so that the alert RunsNotShown fired until it was deleted."""
+    Trainer(http, "silent")
+    with writing(sqlite_engine) as session:
+        session.execute(sa.delete(Pulse))
+    Trainer(http)
+    found = scrape(http)
+    assert found["lossguard_running_runs"] == {(): 1.0}
+    assert found["lossguard_running_runs_left_out"] == {(): 0.0}
 
 
 def test_a_heartbeat_is_no_step(http: TestClient, clock: Clock) -> None:
