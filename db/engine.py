@@ -108,7 +108,9 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[Session]:
-    """A session for queries."""
+    """A session for queries: all of them see the moment of the first, so that no two contradict each other."""
+    if engine.dialect.name == "postgresql":  # on SQLite it is so in any case
+        engine = engine.execution_options(isolation_level="REPEATABLE READ")
     with Session(engine) as session:
         yield session
 

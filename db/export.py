@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from db import queries, record
 from db.blocks import Block, next_block
@@ -50,7 +49,6 @@ class RunChanged(RuntimeError):
 def stream(engine: sa.Engine, *, run_id: str, format: Format) -> Iterator[bytes]:
     """The bytes of the file, about a block at a time. Raises UnknownRun at the first one, RunChanged later."""
     with reading(engine) as session:
-        _one_snapshot(session)
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             raise UnknownRun(f"there is no run {run_id!r}")
@@ -65,12 +63,6 @@ def stream(engine: sa.Engine, *, run_id: str, format: Format) -> Iterator[bytes]
                 writer.write_batch(_batch(block, line.get(segment.number), schema))
                 yield sink.taken()
     yield sink.taken()
-
-
-def _one_snapshot(session: Session) -> None:
-    """Every question of this transaction sees the same moment; on SQLite that is so in any case."""
-    if session.get_bind().dialect.name == "postgresql":
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
 
 
 def schema_of(described: Mapping[str, Any]) -> pa.Schema:

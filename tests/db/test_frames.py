@@ -2,6 +2,7 @@
 
 import math
 import uuid
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -29,6 +30,28 @@ def test_a_frame_tells_a_reported_nan_from_an_absent_value(engine: sa.Engine) ->
     assert frame["loss_non_finite"].isna().tolist() == [True, False, True]
     assert frame["eval/loss"].tolist()[1:] == [math.inf, 2.0]
     assert frame["loss"].dtype == "float64"
+
+
+def test_a_step_that_arrives_while_a_frame_is_read_is_in_none_of_its_columns(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), [0, 1, 3], loss=[1.0] * 3, **{"eval/loss": [2.0] * 3})
+    read = blocks._custom
+
+    def as_it_arrives(*given: Any) -> Any:
+        with writing(engine) as other:
+            here = queries.runs(other)[0]
+            (segment,) = queries.segments(other, run=here)
+            add_steps(other, here, segment, [2], loss=[1.0], **{"eval/loss": [2.0]})
+        return read(*given)
+
+    monkeypatch.setattr(blocks, "_custom", as_it_arrives)
+    with reading(engine) as session:
+        frame = frames.steps(session, run=queries.runs(session)[0])
+    assert frame.index.tolist() == [0, 1, 3]
+    assert frame["eval/loss"].tolist() == [2.0] * 3
 
 
 def test_the_overlap_keeps_both_and_marks_which_is_live(engine: sa.Engine) -> None:
