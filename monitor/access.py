@@ -101,9 +101,7 @@ def _host(url: str) -> str:
 
 def _stored(engine: sa.Engine, presented: str, *, may_be_open: bool) -> Principal | None:
     """Whose token of the store this is."""
-    with Session(
-        engine
-    ) as session:  # every report comes by here: the one moment of `reading` would cost it a tenth more
+    with Session(engine) as session:  # every report comes by here, and `reading` would make it a tenth dearer
         if presented and (row := access.token_with(session, digest=access.digest(presented))) is not None:
             return Principal(row.name, frozenset(map(Scope, row.scopes)), row.project)
         return ANYBODY if may_be_open and not access.any_token(session) else None

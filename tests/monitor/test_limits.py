@@ -81,7 +81,7 @@ def test_downloads_that_take_for_ever_keep_no_report_waiting() -> None:
     async def play() -> list[int]:
         slow = Slow()
         app = Limits(slow, Settings(max_requests_at_once=2, max_exports_at_once=2))
-        export = {"path": f"{API}/runs/r1/export", "method": "GET"}
+        export: dict[str, Any] = {"path": f"{API}/runs/r1/export", "method": "GET"}
         downloads = [asyncio.create_task(ask(app, **export)) for _ in range(2)]
         await asyncio.sleep(0)
         further = (await asyncio.wait_for(ask(app, **export), 5))[0]
