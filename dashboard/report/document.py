@@ -267,13 +267,13 @@ def _tables(known: RunFacts, zone: tzinfo) -> list[tuple[str, Table]]:
         "Events": tables.events(known),
         "Segments": tables.segments(known),
     }
-    settings = shown(tables.configuration(known), zone, most=MOST_SETTINGS)
+    settings = shown(tables.configuration(known, zone), zone, most=MOST_SETTINGS)
     looked_up = [(title, shown(rows, zone)) for title, rows in made.items()]
     return [("Configuration, versions and hardware", settings), *looked_up]
 
 
 def shown(rows: pd.DataFrame, zone: tzinfo, *, most: int = MOST_ROWS) -> Table:
-    told = tables.in_zone(rows, str(zone))
+    told = tables.in_zone(rows, zone)
     few = told.head(most)
     cells = [[_short(cell) for cell in row] for row in few.itertuples(index=False, name=None)]
     return Table(list(few.columns), cells, len(told) - len(few))

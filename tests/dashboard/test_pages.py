@@ -161,6 +161,20 @@ def test_what_a_run_cost_and_lost_is_told(open_page: OpenPage, store: sa.Engine)
     assert (shown["Steps lost to spikes"], shown["Time lost to spikes"]) == ("128", "51 s")
 
 
+@pytest.mark.parametrize(("zone", "moment"), [("Etc/Unknown", "22:13:20"), ("Europe/Berlin", "23:13:20")])
+@pytest.mark.parametrize("table", ["Segments", "Configuration"])
+def test_moments_are_in_the_browsers_time_zone_and_in_utc_where_that_is_not_known(
+    open_page: OpenPage, store: sa.Engine, monkeypatch: pytest.MonkeyPatch, zone: str, moment: str, table: str
+) -> None:
+    with writing(store) as session:
+        run = add_run(session)
+        run.started_at = add_segment(session, run, "a", fork_step=None).opened_at = 1.7e9
+    monkeypatch.setattr(type(st.context), "timezone", zone)
+    app = open_page("run", run="r1", details=table)
+    assert not app.exception
+    assert f"2023-11-14 {moment}" in app.dataframe[0].value.to_string()
+
+
 def test_a_link_with_steps_shows_these_steps(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     drawing = figure(open_page("run", run="spiky-1", steps="400-500"))
