@@ -59,6 +59,7 @@ def chosen(known: RunFacts) -> Incident | None:
                 label, icon=f":material/{icon}:", key=f"go-{label}", disabled=number not in numbers, type="tertiary"
             ):
                 selection.choose_incident(number)
+                selection.choose_steps(None)  # those in view were of the one that is left
                 st.rerun()
         if len(numbers) > 1:
             st.caption(f"{named} of {len(numbers)}")
