@@ -147,8 +147,13 @@ def hardware(run: Run) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that people chose, so that Markdown shows it as it is."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", " ".join(text.split()))
+    """Text that people chose, so that Markdown shows it as it is, on one line."""
+    return literal(" ".join(text.split()))
+
+
+def literal(text: str) -> str:
+    """The same for text whose spaces count."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", text)
 
 
 def plain_html(text: str) -> str:

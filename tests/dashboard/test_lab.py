@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from dashboard import data, specimen
 from dashboard.facts import RunFacts
 from dashboard.specimen import Trouble, of_curve, of_run, scored
+from dashboard.store import FRESH_SECONDS
 from dashboard.trial import findings, table, totals
 from dashboard.trial_chart import outline
 from db import access, queries
@@ -137,7 +138,19 @@ def test_the_lab_of_an_empty_store_and_of_an_unknown_run_says_so(open_page: Open
     seed(store, now=time.time())
     app = open_page("lab", run="nobody")
     assert not app.exception
-    assert "There is no run `nobody`" in app.warning[0].value
+    assert "There is no run nobody" in app.warning[0].value
+
+
+def test_what_was_written_is_the_runs_own_policy_from_then_on(open_page: OpenPage, store: sa.Engine) -> None:
+    report_a_spike(store)
+    app = open_page("lab", run="asking", patience="30")
+    with writing(store) as session:
+        run = queries.run_named(session, run_id="asking")
+        assert run is not None
+        run.policy = {**(run.policy or {}), "patience": 30}
+    time.sleep(FRESH_SECONDS)
+    app.run()
+    assert "The sliders stand as the run's own policy does." in [caption.value for caption in app.caption]
 
 
 def test_writing_the_policy_names_what_changes_first(open_page: OpenPage, store: sa.Engine) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -114,6 +115,17 @@ def test_the_page_moves_sampling_with_the_temperature_and_leaves_the_loss_alone(
     assert before["Sampled with"] == "90.0%"
     assert float(after["Sampled with"].rstrip("%")) < 60
     assert float(after["Effective choices"]) > 3 * float(before["Effective choices"])
+
+
+def test_a_true_token_that_looks_like_markdown_is_shown_as_it_is(open_page: OpenPage, store: sa.Engine) -> None:
+    asked = replace(probe(0.9, 0.1, target=0), tokens=("*a  b* $x$\\", "b"), target="*a  b* $x$\\")
+    with writing(store) as session:
+        run = add_run(session)
+        add_segment(session, run, "a")
+        commands.add_event(
+            session, run=run, key="e", segment=0, step=7, time=1.0, kind=PROBE, details=asked.to_details()
+        )
+    assert metrics(open_page("next_token", run="r1"))["True token"] == r'"\*a  b\* \$x\$\\"'
 
 
 def test_a_step_of_the_url_is_shown(open_page: OpenPage, store: sa.Engine) -> None:

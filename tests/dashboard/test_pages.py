@@ -203,7 +203,14 @@ def test_an_unknown_run_is_named(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     app = open_page("run", run="nobody")
     assert not app.exception
-    assert "There is no run `nobody`" in app.warning[0].value
+    assert app.warning[0].value == "There is no run nobody in this store."
+
+
+@pytest.mark.parametrize("page", ["run", "lab"])
+def test_what_a_link_names_as_the_run_is_never_markup(open_page: OpenPage, store: sa.Engine, page: str) -> None:
+    seed(store, now=time.time())
+    app = open_page(page, run="x`\n\n[click](http://evil.example)")
+    assert r"There is no run x\` \[click\]\(http\://evil.example\) in this store." in app.warning[0].value
 
 
 def test_a_run_without_steps_has_a_page(open_page: OpenPage, store: sa.Engine) -> None:
