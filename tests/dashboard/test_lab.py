@@ -101,6 +101,27 @@ def test_planted_faults_of_the_configuration_are_the_truth_and_found_by_batch(st
     assert [each.verdict for each in found] == ["caught"]
 
 
+BOTH = ["corrupted_batches@450x12", "lr_kick@450x12"]
+
+
+@pytest.mark.parametrize(
+    ("told", "first"),
+    [
+        ({"faults_in_data": BOTH[:1]}, [300, 450]),
+        ({"faults_in_data": BOTH[:1], "faults_at_steps": True}, [450, 450]),
+        ({}, [300, 300]),  # of a trainer that did not tell them apart
+    ],
+)
+def test_a_planted_fault_is_looked_for_at_its_batch_only_where_it_was_in_the_data(
+    store: sa.Engine, told: dict[str, object], first: list[int]
+) -> None:
+    with writing(store) as session:
+        run = add_run(session, config={"faults": BOTH, **told})
+        batches = [float(step + 150) for step in range(600)]
+        add_steps(session, run, add_segment(session, run, "a"), range(600), loss=spiked().tolist(), batch_index=batches)
+    assert [each.first for each in of_run(known("r1"), (0, 599)).troubles] == first
+
+
 def test_of_a_long_run_the_newest_rows_are_taken(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     seed(store, now=time.time())
     monkeypatch.setattr(specimen, "MOST", 200)
