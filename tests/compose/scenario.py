@@ -151,6 +151,5 @@ def _newest_logged(stack: Stack, container: str) -> str:
 
 
 def _complaint(stack: Stack) -> str | None:
-    lines = stack.compose("logs", "--no-log-prefix", "--no-color", "alertmanager").splitlines()
-    told = (line for line in lines if "connection refused" in line and "webhook" in line)
+    told = (line for line in stack.logs("alertmanager") if "connection refused" in line and "webhook" in line)
     return next(told, None)

@@ -83,6 +83,11 @@ class Stack:
         (described,) = json.loads(self.docker("inspect", name))
         return dict(described)
 
+    def logs(self, service: str) -> list[str]:
+        """The lines of a service, without what compose writes for a terminal."""
+        lines = self.compose("logs", "--no-log-prefix", "--no-color", service).splitlines()
+        return [line.removeprefix("\x1b[2K") for line in lines]
+
     def wait_until_healthy(self, service: str) -> None:
         wait_for(
             lambda: self.container(service)["State"].get("Health", {}).get("Status") == "healthy",
@@ -130,8 +135,7 @@ class Stack:
 
     def pages(self) -> list[Page]:
         """What reached the webhook, in order."""
-        lines = self.compose("logs", "--no-log-prefix", "--no-color", "pager").splitlines()
-        alerts = [json.loads(line) for line in lines if line.startswith("{")]
+        alerts = [json.loads(line) for line in self.logs("pager")]
         return [
             Page(one["time"], one["labels"]["alertname"], one["status"], one["labels"].get("run")) for one in alerts
         ]

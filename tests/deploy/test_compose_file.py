@@ -105,20 +105,21 @@ def test_secrets_come_from_files_and_none_has_a_default() -> None:
 
 def test_secrets_are_made_once_differ_and_are_closed_to_others(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
-    subprocess.run([DEPLOY / "secrets.sh", folder], check=True, capture_output=True)
+    make = [str(DEPLOY / "secrets.sh"), str(folder)]
+    subprocess.run(make, check=True, capture_output=True)
     made = {path.name: path.read_text() for path in folder.iterdir()}
     assert set(made) == set(COMPOSE["secrets"])
     assert len(set(made.values())) == len(made)
     assert all(re.fullmatch(r"[0-9a-f]{64}", value) for value in made.values())
     assert folder.stat().st_mode & 0o077 == 0
-    subprocess.run([DEPLOY / "secrets.sh", folder], check=True, capture_output=True)
+    subprocess.run(make, check=True, capture_output=True)
     assert {path.name: path.read_text() for path in folder.iterdir()} == made, "a second call changes nothing"
 
 
 def test_the_entry_point_reads_secrets_from_files_and_names_an_empty_one(tmp_path: Path) -> None:
     secret = tmp_path / "token"
     secret.write_text("a b$(c)'\n")
-    command = [DEPLOY / "entrypoint.sh", "sh", "-c", 'printf %s "$LOSSGUARD_TOKEN"']
+    command = [str(DEPLOY / "entrypoint.sh"), "sh", "-c", 'printf %s "$LOSSGUARD_TOKEN"']
     path = {"PATH": "/usr/bin:/bin", "LOSSGUARD_TOKEN_FILE": str(secret)}
     assert subprocess.run(command, env=path, check=True, capture_output=True, text=True).stdout == "a b$(c)'"
     secret.write_text("")
