@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -52,15 +52,19 @@ def exercise(stack: Stack, folder: Path) -> None:
             with stage(f"build of {stack.services[service]['image']}"):
                 stack.compose("build", service)
     tell(hardening.check_images(stack))
-    tell(scenario.missing_secrets(stack))
-    with ExitStack() as afterwards:
-        afterwards.callback(stack.down)
+    try:
+        tell(scenario.missing_secrets(stack))
         with stage("up and healthy"):
             stack.up()
         hardening.check_containers(stack)
         for part in (scenario.clean_run, scenario.planted_spike, scenario.broken_services, scenario.wrong_webhook):
             with stage(part.__name__.replace("_", " ")):
                 tell(part(stack))
+    except Failed:
+        print(stack.compose("logs", "--no-color", "--tail", "10"), file=sys.stderr)
+        raise
+    finally:
+        stack.down()
 
 
 @contextmanager
