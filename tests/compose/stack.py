@@ -102,10 +102,11 @@ class Stack:
         return run_id
 
     def wait_until_ended(self, container: str) -> None:
-        """Until it exits with 0. Raises Failed."""
+        """Until it exits with 0; then it is removed. Raises Failed."""
         code = self.docker("wait", container).strip()
         if code != "0":
             raise Failed(f"{container} exited with {code}: {self.docker('logs', '--tail', '5', container)}")
+        self.docker("rm", container)
 
     def ask(self, path: str) -> bytes | None:
         """What the collector answers under its API; None while it does not."""
