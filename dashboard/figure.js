@@ -1,6 +1,8 @@
 // Draws the figure at data.figure into one element that lives as long as its key; see figure.py.
 
+// The page names the library itself (server.py); it is asked for here where that did not come.
 function plotly(script) {
+  if (window.Plotly) return window.Plotly;
   window.lossguardPlotly ??= new Promise((resolve, reject) => {
     const tag = document.createElement("script");
     tag.src = script;
@@ -81,8 +83,14 @@ async function fetched(url, host) {
   return undefined;
 }
 
+// What cannot be seen yet is drawn when the browser has nothing better to do.
+async function turn(host) {
+  if (host.leave || host.getBoundingClientRect().top < window.innerHeight) return;
+  await new Promise((resolve) => requestIdleCallback(resolve, { timeout: 1000 }));
+}
+
 async function draw(host, data) {
-  const [library, figure] = await Promise.all([plotly(data.script), fetched(data.figure, host)]);
+  const [library, figure] = await Promise.all([plotly(data.script), fetched(data.figure, host), turn(host)]);
   while (host._dragging) await pause(50); // a drawing in the middle of a drag would end it
   if (figure === undefined || host.wanted !== data.figure) return;
   const layout = kept(fitted(themed(figure.layout, host), host), host);

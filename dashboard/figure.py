@@ -27,7 +27,7 @@ that comes with the Python package."""
 PLOTLY_ROUTE = "/lossguard/plotly.min.js"
 FIGURES_ROUTE = "/lossguard/figures/"
 """Where server.py serves PLOTLY_JS and packed figures."""
-PLOTLY_VERSION = hashlib.sha256(PLOTLY_JS.read_bytes()).hexdigest()[:12]
+PLOTLY_URL = f"{PLOTLY_ROUTE}?v={hashlib.sha256(PLOTLY_JS.read_bytes()).hexdigest()[:12]}"
 
 KEPT = 256
 """Packed figures that the server keeps: every one that is on a page is put on top again at each look."""
@@ -88,7 +88,7 @@ def show(
     shelf.put(packed)
     data = {
         "figure": FIGURES_ROUTE + packed.name,
-        "script": f"{PLOTLY_ROUTE}?v={PLOTLY_VERSION}",
+        "script": PLOTLY_URL,
         "height": packed.height,
         "label": label,
     }

@@ -3,8 +3,9 @@
 B is the number of buckets. A single step is a bucket of width 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,23 @@ class Buckets:
 
     def where(self, chosen: NDArray[np.bool_] | Ints) -> "Buckets":
         """The buckets of a mask, or at these positions in their order."""
-        return Buckets(*(getattr(self, field.name)[chosen] for field in fields(Buckets)))
+        return _by_column(lambda columns: columns[0][chosen], self)
+
+
+NAMES = tuple(field.name for field in fields(Buckets))
+
+
+def _by_column(change: Callable[[Sequence[Any]], Any], *given: Buckets) -> Buckets:
+    """`change` of the columns of one name, name by name; columns that are one array (see `points`) stay one."""
+    done: dict[tuple[int, ...], Any] = {}
+    columns = []
+    for name in NAMES:
+        parts = [getattr(one, name) for one in given]
+        key = tuple(map(id, parts))
+        if key not in done:
+            done[key] = change(parts)
+        columns.append(done[key])
+    return Buckets(*columns)
 
 
 def points(key: Ints, steps: Ints, values: Floats) -> Buckets:
@@ -74,8 +91,7 @@ def joined(given: Sequence[Buckets]) -> Buckets:
     parts = [part for part in given if len(part)]
     if len(parts) < 2:
         return in_order(parts[0]) if parts else nothing()
-    together = Buckets(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Buckets)))
-    return in_order(together)
+    return in_order(_by_column(np.concatenate, *parts))
 
 
 def coarsen(buckets: Buckets, width: int) -> Buckets:

@@ -26,17 +26,19 @@ from lossguard.protocol import OrderState, RunState, SegmentReason
 def lock_run(session: Session, *, run_id: str) -> Run | None:
     """The run as it is now, locked until the transaction ends; its revision rises."""
     session.flush()
-    taken = lock(session, run_id=run_id)
+    taken = lock(session, run_ids=[run_id]).get(run_id)
     return None if taken is None else session.get(Run, taken[0], populate_existing=True)
 
 
-def lock(session: Session, *, run_id: str, heard_at: float | None = None) -> tuple[int, int] | None:
-    """(key, revision) of the run, locked: the one statement that locks, on which revisions and caches rest."""
+def lock(session: Session, *, run_ids: Sequence[str], heard_at: float | None = None) -> dict[str, tuple[int, int]]:
+    """(key, revision) of these runs, locked, by id: the one place that locks, on which revisions and caches rest."""
+    among = f"WHERE id IN ({', '.join('?' * len(run_ids))})"
+    if len(run_ids) > 1 and session.get_bind().dialect.name == "postgresql":  # an UPDATE locks in any order it likes
+        bulk.read(session, f"SELECT pk FROM runs {among} ORDER BY id FOR UPDATE", tuple(run_ids))
     heard = "" if heard_at is None else ", last_report_at = ?"
-    values = (run_id,) if heard_at is None else (heard_at, run_id)
-    statement = f"UPDATE runs SET revision = revision + 1{heard} WHERE id = ? RETURNING pk, revision"
-    found = bulk.read(session, statement, values)
-    return (found[0][0], found[0][1]) if found else None
+    values = tuple(run_ids) if heard_at is None else (heard_at, *run_ids)
+    statement = f"UPDATE runs SET revision = revision + 1{heard} {among} RETURNING id, pk, revision"
+    return {run_id: (key, revision) for run_id, key, revision in bulk.read(session, statement, values)}
 
 
 def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> tuple[Run, bool]:

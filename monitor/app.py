@@ -66,9 +66,14 @@ def create_app(
     app.add_middleware(Measured, counters=app.state.counters)
     app.add_middleware(Requests)
     app.state.attempts = Attempts()
-    app.state.desks = Desks()
-    take = partial(_take_report, settings, clock, app.state.desks)
-    app.state.intake = Intake(engine, take, timed=app.state.counters.transaction)
+    app.state.desks = desks = Desks()
+    take = partial(_take_report, settings, clock, desks)
+    app.state.intake = Intake(
+        engine,
+        take,
+        lambda session, run_ids: desks.lock(session, run_ids, clock()),
+        timed=app.state.counters.transaction,
+    )
     for router in (runs.router, series.router, export.router, orders.router, audit.router):
         app.include_router(router, prefix=API)
     app.include_router(health.router)

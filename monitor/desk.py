@@ -5,7 +5,7 @@ run, and trusts it as long as nobody else has locked the run meanwhile: every lo
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -20,6 +20,8 @@ from monitor.problems import unknown
 
 UNSAVED = 64
 """Rows that the stored state of the detection may be behind: whoever takes the run up next feeds them to it again."""
+LOCKED = "locked_runs"
+"""In a session's `info`: the runs whose desks can be taken without another question."""
 KEPT = 512
 """Runs whose desks a collector keeps, about 0.1 MB each."""
 
@@ -84,12 +86,18 @@ class Desks:
     def __init__(self) -> None:
         self._kept: OrderedDict[int, tuple[int, Desk]] = OrderedDict()
 
+    def lock(self, session: Session, run_ids: Iterable[str], now: float) -> None:
+        """Lock these runs with one question, where the desks of all of them are about to be taken."""
+        session.info[LOCKED] = commands.lock(session, run_ids=sorted(set(run_ids)), heard_at=now)
+
     def take(self, session: Session, run_id: str, now: float) -> Desk:
         """Lock the run: its desk, as it was left or laid out anew. Raises Problem 404 when there is no such run."""
-        taken = commands.lock(session, run_id=run_id, heard_at=now)
-        if taken is None:
+        locked = session.info.get(LOCKED, {})
+        if run_id not in locked:
+            locked = commands.lock(session, run_ids=[run_id], heard_at=now)
+        if run_id not in locked:
             raise unknown("run", run_id)
-        key, revision = taken
+        key, revision = locked.pop(run_id)  # a second report of it locks it again, and gets a new revision
         left_at, desk = self._kept.pop(key, (None, None))
         if desk is None or left_at != revision - 1:
             session.flush()

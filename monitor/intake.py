@@ -22,6 +22,7 @@ MOST_REPORTS, MOST_STEPS = 64, 10_000
 """A group: it locks its runs until it is stored."""
 
 Take = Callable[[Session, str, ReportIn, int | None], Receipt]
+Lock = Callable[[Session, Sequence[str]], None]
 Timed = Callable[[], AbstractContextManager[None]]
 
 
@@ -37,11 +38,12 @@ class Waiting:
 class Intake:
     """Lives in the event loop's thread, so that its queue needs no lock; `take` stores one report in a session.
 
-    `timed` is entered around every transaction.
+    `lock` is given the runs of several reports before the first of them is taken; `timed` is entered around every
+    transaction.
     """
 
-    def __init__(self, engine: sa.Engine, take: Take, *, timed: Timed = nullcontext) -> None:
-        self._engine, self._take, self._timed = engine, take, timed
+    def __init__(self, engine: sa.Engine, take: Take, lock: Lock, *, timed: Timed = nullcontext) -> None:
+        self._engine, self._take, self._lock, self._timed = engine, take, lock, timed
         self._waiting: list[Waiting] = []
         self._storing: asyncio.Task[None] | None = None
 
@@ -79,6 +81,8 @@ class Intake:
     def _store(self, group: Sequence[Waiting]) -> list[Receipt | Exception]:
         try:
             with self._timed(), writing(self._engine) as session:
+                if len(group) > 1:
+                    self._lock(session, [one.run_id for one in group])
                 return [self._take(session, one.run_id, one.report, one.left) for one in group]
         except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:  # the database is away, for all of them
             return [error] * len(group)

@@ -12,6 +12,9 @@ from dashboard.store import StoreAway
 
 LAST_RUN = "last_run"
 """In the session: the links on top of the page name no run."""
+BELOW_OF = "below_of"
+"""In the session: the run whose lower part has been shown."""
+HEAD_START = 0.3
 LIVE_SECONDS = 1.3
 BELOW_SECONDS = 4.0
 QUIET_SECONDS = 15.0  # a run that is not running can be taken up again: it is looked at now and then
@@ -36,7 +39,8 @@ def follow(page: Callable[[], None], *, seconds: float | None, quiet: bool = Fal
 def follow_run(page: Callable[[RunFacts], None], *, below: Callable[[RunFacts], None] | None = None) -> None:
     """Show `page` of the run that the URL names (the top one of the list when it names none), live while it runs.
 
-    What stands `below` it is looked at less often, and is left alone by what a viewer does above.
+    What stands `below` it is looked at less often, and is left alone by what a viewer does above. At first it comes a
+    moment later: the browser then draws the curves before it.
     """
     running = _is_running()
 
@@ -52,6 +56,9 @@ def follow_run(page: Callable[[RunFacts], None], *, below: Callable[[RunFacts], 
 
     def shown_below() -> None:
         run_id = selection.run()
+        if st.session_state.get(BELOW_OF) != run_id:
+            st.session_state[BELOW_OF] = run_id
+            time.sleep(HEAD_START)
         known = None if run_id is None else data.facts(run_id)
         if known is not None and below is not None:
             below(known)

@@ -1,10 +1,11 @@
 """Run: one run's curves and what happened to it, live while it goes on.
 
-In the URL: ?run=ID&steps=A-B&curves=..&x=..&smooth=..&discarded=..
+In the URL: ?run=ID&steps=A-B&curves=..&x=..&smooth=..&discarded=..&details=..
 """
 
 import time
 
+import pandas as pd
 import streamlit as st
 
 from dashboard import tables, words
@@ -93,13 +94,20 @@ def show_incident(known: RunFacts, incident: Incident) -> None:
 def details(known: RunFacts) -> None:
     titles = ["Interventions", "Skip ledger", "Events", "Segments", "Configuration"]
     makers = [tables.interventions, tables.skip_ledger, tables.events, tables.segments, tables.configuration]
-    for tab, title, make in zip(st.tabs(titles), titles, makers, strict=True):
-        with tab:
-            rows = tables.in_zone(make(known), st.context.timezone or "UTC")
-            if rows.empty:
-                st.caption("None so far.")
-            else:
-                st.dataframe(rows, hide_index=True, key=f"table-{title}")
+    # A table is made when it is looked at.
+    tabs = st.tabs(titles, key="details", bind="query-params", on_change="rerun")
+    for tab, title, make in zip(tabs, titles, makers, strict=True):
+        if tab.open:
+            with tab:
+                table(title, make(known))
+
+
+def table(title: str, rows: pd.DataFrame) -> None:
+    rows = tables.in_zone(rows, st.context.timezone or "UTC")
+    if rows.empty:
+        st.caption("None so far.")
+    else:
+        st.dataframe(rows, hide_index=True, key=f"table-{title}")
 
 
 frame.follow_run(page, below=below)

@@ -12,13 +12,19 @@ REACH = SPANS[-1] - 1
 
 def spread(values: Floats) -> float:
     """Median absolute deviation from zero, scaled to a normal standard deviation (Hampel 1974)."""
-    return 1.4826 * median(np.abs(values))
+    magnitudes = np.abs(values)
+    magnitudes.sort()
+    return 1.4826 * _middle(magnitudes)
 
 
 def median(values: Floats) -> float:
     """np.median is ten times slower on so few values."""
     ordered = values.copy()
     ordered.sort()
+    return _middle(ordered)
+
+
+def _middle(ordered: Floats) -> float:
     half = len(ordered) // 2
     return float(ordered[half]) if len(ordered) % 2 else float(ordered[half - 1] + ordered[half]) / 2.0
 

@@ -200,9 +200,12 @@ class SignalDetector:
 
     def _news(self, z: Floats) -> Floats:
         """z without what the value before it foretold (Box and Jenkins 1970); of unit variance like z."""
-        before = np.concatenate([[self.last_z], z[:-1]])
-        self.last_z = float(z[-1])
-        return (z - self.memory * before) / np.sqrt(1.0 - self.memory**2) if self.memory else z
+        last, self.last_z = self.last_z, float(z[-1])
+        if not self.memory:
+            return z
+        before = np.concatenate([[last], z[:-1]])
+        news: Floats = (z - self.memory * before) / np.sqrt(1.0 - self.memory**2)
+        return news
 
     def _scale(self) -> float:
         """Before enough is known, an alarm takes a gross rise."""
@@ -231,7 +234,7 @@ class SignalDetector:
         scale = self._scale()
         residual = x - self.level if self.count > len(x) else np.zeros(len(x))
         teaches = (np.abs(residual) if self.signal.two_sided else residual) < TEACH_Z * scale
-        self.silent = 0 if 4 * teaches.sum() > len(x) else self.silent + len(x)
+        self.silent = 0 if 4 * np.count_nonzero(teaches) > len(x) else self.silent + len(x)
         if self.silent >= self.settings.adopt_rows:
             self.silent, self.low, teaches = 0, NEVER, np.ones(len(x), dtype=bool)
             self.window = np.empty(0)
@@ -241,16 +244,17 @@ class SignalDetector:
         self.block = np.empty(0)
         if len(self.window):
             self.level = median(self.window[-LEVEL_ROWS:])
-            self.noise = self._noise()
-            self.memory = self._memory()
+            centred = self.residuals - median(self.residuals) if len(self.residuals) >= 32 else None
+            self.noise = self._noise(centred)
+            self.memory = self._memory(centred)
             self._lowest(step)
 
-    def _noise(self) -> float:
-        """From the residuals of the past and from the differences of neighbours, with floors."""
+    def _noise(self, centred: Floats | None) -> float:
+        """From the residuals of the past, `centred` where they are enough, and from the differences of neighbours."""
         steps = self.window[1:] - self.window[:-1]
         jitter = spread(steps) / np.sqrt(2.0) if len(steps) else 0.0
-        if len(self.residuals) >= 32:
-            noise = max(spread(self.residuals - median(self.residuals)), 0.7 * jitter)
+        if centred is not None:
+            noise = max(spread(centred), 0.7 * jitter)
         else:
             recent = self.window[-2 * LEVEL_ROWS :]
             noise = max(spread(recent - median(recent)), jitter if self._settled() else 0.0)
@@ -259,12 +263,11 @@ class SignalDetector:
         young = self.old_noise if self.count < CHUNK else 0.0
         return max(noise, young, self.signal.floor, 1e-9 if self.signal.log else 1e-4 * abs(self.level))
 
-    def _memory(self) -> float:
+    def _memory(self, centred: Floats | None) -> float:
         """Correlation of neighbouring residuals where it is so strong that the loss must have been smoothed, else 0."""
-        if self.signal.two_sided or len(self.residuals) < KEPT // 2:
+        if self.signal.two_sided or centred is None or len(centred) < KEPT // 2:
             return 0.0
-        r = self.residuals - median(self.residuals)
-        memory = float((r[1:] * r[:-1]).sum() / max((r * r).sum(), 1e-300))
+        memory = float((centred[1:] * centred[:-1]).sum() / max((centred * centred).sum(), 1e-300))
         return min(memory, 0.97) if memory >= SMOOTHED else 0.0
 
     def _lowest(self, step: int) -> None:

@@ -104,7 +104,17 @@ def test_the_run_page_draws_the_live_line_the_discarded_branch_and_what_happened
     assert "Onset at step 409, detected at 413, peak at 420 (loss 7.28), over at 427." in text
     assert "Rewind to step 300, skip 200 batches [300, 500)." in text
     assert "31 robust deviations" in text
-    assert [len(table.value) for table in app.dataframe][:4] == [1, 1, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("details", "rows"), [("Interventions", 1), ("Skip ledger", 1), ("Events", 3), ("Segments", 2), (None, 1)]
+)
+def test_the_table_that_is_looked_at_is_made_and_no_other(
+    open_page: OpenPage, store: sa.Engine, details: str | None, rows: int
+) -> None:
+    seed(store, now=time.time())
+    app = open_page("run", run="spiky-1", **({} if details is None else {"details": details}))
+    assert [len(table.value) for table in app.dataframe] == [rows]
 
 
 def test_discarded_branches_can_be_left_out(open_page: OpenPage, store: sa.Engine) -> None:

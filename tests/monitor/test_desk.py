@@ -10,12 +10,13 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from db import queries
-from db.engine import reading
+from db.engine import reading, writing
 from db.models import WatchState
 from lossguard.protocol import API
 from monitor import watching
 from monitor.app import create_app
-from monitor.desk import UNSAVED
+from monitor.desk import UNSAVED, Desks
+from monitor.problems import Problem
 from monitor.settings import Settings
 from tests.monitor.client import NOW, Trainer
 
@@ -130,3 +131,17 @@ def test_a_refused_report_leaves_nothing_behind_on_the_desk(sqlite_engine: sa.En
     assert http.post(f"{API}/runs/r1/reports", json=body).status_code == 422
     assert trainer.report(segment, [1], {"loss": [1.0], "a": [1.0]})["accepted"] == 1
     assert trainer.get("/series", metric="loss")["last"] == [1.0, 1.0]
+
+
+def test_runs_that_were_locked_together_are_taken_one_by_one_and_a_second_report_of_one_locks_it_again(
+    pair: list[TestClient], engine: sa.Engine
+) -> None:
+    for name in ("a", "b"):
+        Trainer(pair[0], name).open("s")
+    desks = Desks()
+    with writing(engine) as session:
+        desks.lock(session, ["b", "a", "a", "no-such-run"], NOW)
+        before = {name: desks.take(session, name, NOW).run.revision for name in ("a", "b")}
+        assert desks.take(session, "a", NOW).run.revision == before["a"] + 1
+        with pytest.raises(Problem, match="no-such-run"):
+            desks.take(session, "no-such-run", NOW)

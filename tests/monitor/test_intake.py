@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 
 import pytest
 import sqlalchemy as sa
@@ -21,9 +22,13 @@ class Store:
     def __init__(self, engine: sa.Engine) -> None:
         self.go = threading.Event()
         self.transactions: list[Session] = []
+        self.locked: list[Sequence[str]] = []
         self.away = False
         with engine.begin() as connection:
             connection.exec_driver_sql("CREATE TABLE taken (name TEXT)")
+
+    def lock(self, _session: Session, run_ids: Sequence[str]) -> None:
+        self.locked.append(run_ids)
 
     def take(self, session: Session, run_id: str, _report: ReportIn, _left: int | None) -> Receipt:
         self.go.wait(10)
@@ -38,7 +43,7 @@ class Store:
 
 async def play(engine: sa.Engine, store: Store, *names: str, report: ReportIn = ONE) -> list[Receipt | BaseException]:
     """Send the first report, the others while it is being stored, and let it go."""
-    intake = Intake(engine, store.take)
+    intake = Intake(engine, store.take, store.lock)
     first = asyncio.create_task(intake.take("first", report))
     await asyncio.sleep(0.05)
     others = [asyncio.create_task(intake.take(name, report)) for name in names]
@@ -63,6 +68,7 @@ def test_what_comes_while_a_report_is_stored_shares_the_next_transaction(sqlite_
     answers = asyncio.run(play(sqlite_engine, store, *names))
     assert all(isinstance(answer, Receipt) for answer in answers)
     assert sizes(store) == [1, 10]
+    assert store.locked == [names]
     assert kept(sqlite_engine) == ["first", *names]
 
 
