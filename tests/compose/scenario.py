@@ -58,6 +58,7 @@ def planted_spike(stack: Stack) -> Figures:
 def broken_services(stack: Stack) -> Figures:
     """Database and collector are killed, stopped and restarted under a run, which goes on: no step lost or doubled."""
     figures = {}
+    pages_before = len(stack.pages())
     trainer = stack.train("broken", BROKEN_STEPS)
     _wait_for_step(stack, "broken", 100)
     for service in ("postgres", "collector"):
@@ -78,6 +79,8 @@ def broken_services(stack: Stack) -> Figures:
     steps = [int(row["step"]) for row in stack.steps("broken")]
     if steps != list(range(BROKEN_STEPS)):
         raise Failed(f"the run has {len(steps)} steps of {BROKEN_STEPS}, {len(set(steps))} of them different")
+    paged = sorted({one.alert for one in stack.pages()[pages_before:]})
+    figures["paged meanwhile"] = ", ".join(paged) or "nothing"
     return figures | {f"of the {BROKEN_STEPS} steps of that run, lost or doubled": "0"}
 
 
