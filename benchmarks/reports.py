@@ -1,10 +1,12 @@
 """How many reports of one step a second the collectors take: over HTTP, 50 runs at once, into PostgreSQL.
 
-    python -m benchmarks.reports [--seconds 10] [--collectors 2] [--runs 50] [--sqlite]
+    python -m benchmarks.reports [--seconds 10] [--collectors 2] [--runs 50] [--sqlite] [--in-turn] [--every 1]
 
 A PostgreSQL server of our own that is as safe as it comes (fsync and synchronous_commit on), collector processes before
 it, and this process as all trainers: one kept connection a run, the next report when the last one is answered. Every
-report is checked to be acknowledged, and at the end every acknowledged step to be stored.
+report is checked to be acknowledged, and at the end every acknowledged step to be stored. With --in-turn the reports of
+a run go to the collectors in turn, as a load balancer sends them that does not keep a run with one. With --every a run
+reports at most once in so many seconds, as one that trains: what counts is then the share of a core.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import sqlalchemy as sa
 
@@ -35,49 +38,64 @@ class Load:
     """What the trainers of one measurement have sent."""
 
     seconds: float
+    every: float = 0.0
+    """Seconds from a run's report to its next."""
     taken: int = 0
     latencies: list[float] = field(default_factory=list)
 
 
-def measure(*, seconds: float = 10.0, collectors: int = 2, runs: int = 50, sqlite: bool = False) -> Iterator[Row]:
+def measure(
+    *,
+    seconds: float = 10.0,
+    collectors: int = 2,
+    runs: int = 50,
+    sqlite: bool = False,
+    in_turn: bool = False,
+    every: float = 0.0,
+) -> Iterator[Row]:
     with ExitStack() as stack:
         if sqlite:
             database = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/store.db"
         else:
             database = stack.enter_context(postgres.running(durable=True)).url()
-        started = [stack.enter_context(collector(database, LOSSGUARD_TOKEN=TOKEN)) for _ in range(collectors)]
-        load = Load(seconds)
+        settings = {"LOSSGUARD_TOKEN": TOKEN, "LOSSGUARD_MAX_REQUESTS_AT_ONCE": str(max(64, runs))}
+        started = [stack.enter_context(collector(database, **settings)) for _ in range(collectors)]
+        load = Load(seconds, every)
         before = sum(cpu_seconds(process) for _, process in started)
-        took = asyncio.run(_all_trainers([url for url, _ in started], runs, load))
+        took = asyncio.run(_all_trainers([url for url, _ in started], runs, load, in_turn=in_turn))
         used = sum(cpu_seconds(process) for _, process in started) - before
         _check_stored(database, load.taken)
     load.latencies.sort()
     middle, late = (1e3 * load.latencies[int(part * len(load.latencies))] for part in (0.5, 0.99))
-    name = f"reports of one step, {runs} runs, {collectors} collector(s), {'SQLite' if sqlite else 'PostgreSQL'}"
+    name = f"reports of one step, {runs} runs, {collectors} collector(s){' in turn' if in_turn else ''}, "
+    name += "SQLite" if sqlite else "PostgreSQL"
     beside = f"{load.taken / took:,.0f} reports/s; answered in {middle:.1f} ms (median), {late:.1f} ms (p99); "
-    beside += f"the collectors' own CPU: {1e6 * used / load.taken:,.0f} us a report"
-    yield Row(name, 1e6 * took / load.taken, "us a report", WANTED_US, beside)
+    beside += (
+        f"the collectors' own CPU: {1e6 * used / load.taken:,.0f} us a report, {100 * used / took:.0f} % of a core"
+    )
+    yield Row(name, 1e6 * took / load.taken, "us a report", None if every else WANTED_US, beside)
 
 
-async def _all_trainers(urls: Sequence[str], runs: int, load: Load) -> float:
+async def _all_trainers(urls: Sequence[str], runs: int, load: Load, *, in_turn: bool) -> float:
     """Register every run, then report; the seconds that the reports took."""
     ports = [int(url.rpartition(":")[2]) for url in urls]
-    trainers = [await _Trainer.started(f"r{number}", ports[number % len(ports)]) for number in range(runs)]
+    chosen = [ports if in_turn else [ports[number % len(ports)]] for number in range(runs)]
+    trainers = await asyncio.gather(*(_Trainer.started(f"r{number}", ports) for number, ports in enumerate(chosen)))
     began = time.perf_counter()
     await asyncio.gather(*(trainer.report_until(began + load.seconds, load) for trainer in trainers))
     return time.perf_counter() - began
 
 
 class _Trainer:
-    """One run on one connection: the least that an HTTP client can cost."""
+    """One run on one connection to each of its collectors: the least that an HTTP client can cost."""
 
-    def __init__(self, run: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.run, self._reader, self._writer = run, reader, writer
+    def __init__(self, run: str, connections: Sequence[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
+        self.run, self._in_turn = run, cycle(connections)
         self._noise = random.Random(run)
 
     @classmethod
-    async def started(cls, run: str, port: int) -> "_Trainer":
-        trainer = cls(run, *await asyncio.open_connection("127.0.0.1", port))
+    async def started(cls, run: str, ports: Sequence[int]) -> "_Trainer":
+        trainer = cls(run, [await asyncio.open_connection("127.0.0.1", port) for port in ports])
         await trainer._post("", {"id": run, "project": "bench", "capabilities": ["rollback"], "started_at": 0.0})
         segment = {"key": "a", "fork_step": 0, "reason": "start", "opened_at": 0.0}
         await trainer._post(f"/{run}/segments", segment)
@@ -85,12 +103,13 @@ class _Trainer:
 
     async def report_until(self, end: float, load: Load) -> None:
         step = 0
+        await asyncio.sleep(self._noise.random() * load.every)  # they do not step together
         while (began := time.perf_counter()) < end:
             await self._post(f"/{self.run}/reports", self._report(step))
             load.latencies.append(time.perf_counter() - began)
             load.taken += 1
             step += 1
-        self._writer.close()
+            await asyncio.sleep(max(0.0, began + load.every - time.perf_counter()) if load.every else 0.0)
 
     def _report(self, step: int) -> dict[str, object]:
         metrics = {
@@ -110,10 +129,11 @@ class _Trainer:
         content = json.dumps(body).encode()
         head = f"POST {API}/runs{path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
         head += f"authorization: Bearer {TOKEN}\r\n"
-        self._writer.write(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
-        answer = await self._reader.readuntil(b"\r\n\r\n")
+        reader, writer = next(self._in_turn)
+        writer.write(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
+        answer = await reader.readuntil(b"\r\n\r\n")
         length = int(answer.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-        told = await self._reader.readexactly(length)
+        told = await reader.readexactly(length)
         if not answer.startswith(b"HTTP/1.1 2"):
             raise RuntimeError(f"{path} was answered {answer[:80]!r}: {told[:300]!r}")
 
@@ -133,4 +153,6 @@ if __name__ == "__main__":
     parser.add_argument("--collectors", type=int, default=2)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--sqlite", action="store_true", help="into SQLite in place of PostgreSQL")
+    parser.add_argument("--every", type=float, default=0.0, help="seconds from a run's report to its next")
+    parser.add_argument("--in-turn", action="store_true", help="a run's reports go to every collector in turn")
     print_rows(measure(**vars(parser.parse_args())))

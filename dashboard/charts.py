@@ -63,13 +63,12 @@ def run_figure(
     """One panel per metric, the first one larger."""
     look, rulers = look or Look(), rulers or Rulers()
     stacked = stack(list(curves))
-    figure = lay_out(stacked, look.along, look.window, look.revision)
+    drawn = draw_marks(stacked, marks, rulers)
+    figure = lay_out(stacked, look.along, look.window, look.revision, shapes=drawn.shapes)
     traces: list[dict[str, Any]] = []
     for panel in stacked.panels:
         traces += _curve(panel, curves[panel.metric], rulers, look)
-    drawn = draw_marks(stacked, marks, rulers)
     figure.add_traces(named_once(traces + drawn.traces))
-    figure.update_layout(shapes=drawn.shapes)
     return figure
 
 

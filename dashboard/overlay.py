@@ -33,7 +33,6 @@ def overlay_figure(
     """One panel per metric with all lines over one axis; `baseline` is the place of what others are held to."""
     look = look or Look()
     stacked = stack(list(metrics), lane=0, top=TOP)
-    figure = lay_out(stacked, look.along, look.window, look.revision)
     traces: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     for panel in stacked.panels:
@@ -50,8 +49,9 @@ def overlay_figure(
             ]
     # Envelopes lie below all lines, those of the lines that come later too.
     traces.sort(key=lambda trace: trace["mode"] != "lines" or trace.get("hoverinfo") != "skip")
+    quiet = {"shapes": shapes, "showlegend": False, "hoversubplots": "single"}
+    figure = lay_out(stacked, look.along, look.window, look.revision, **quiet)
     figure.add_traces(traces)
-    figure.update_layout(shapes=shapes, showlegend=False, hoversubplots="single")
     return figure
 
 

@@ -83,9 +83,8 @@ def stack(metrics: list[str], *, lane: int = LANE, top: int = TOP) -> Stack:
     return Stack(inside + top + BOTTOM, top, panels, Panel("", 100, (inside - lane) / inside, 1.0))
 
 
-def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, revision: str) -> go.Figure:
-    """The empty figure; `window` is the range in view, in the x axis's own units."""
-    figure = ground(height=stacked.height, top=stacked.top, bottom=BOTTOM, revision=f"{revision} {along}")
+def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, revision: str, **more: Any) -> go.Figure:
+    """The empty figure; `window` is the range in view, in the x axis's own units; `more` of the layout."""
     axes: dict[str, Any] = {}
     if stacked.lane.bottom < stacked.lane.top:
         axes[_axis_key(stacked.lane.marks)] = _hidden(stacked.lane)
@@ -95,27 +94,28 @@ def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, re
             "nticks": ticks(panel),
         }
         axes[_axis_key(panel.marks)] = _hidden(panel) | {"overlaying": panel.values}
-    # All at once: plotly looks through everything again at every change.
-    figure.update_layout(
-        hovermode="x unified",
-        hoversubplots="axis",
-        hoverdistance=30,
-        annotations=[_title(panel) for panel in stacked.panels],
-        xaxis={
-            "anchor": stacked.panels[-1].values if stacked.panels else "y",
-            "range": window,
-            "showgrid": True,
-            "zeroline": False,
-            "showspikes": True,
-            "spikemode": "across",
-            "spikethickness": 1,
-            "spikedash": "dot",
-            "spikecolor": GREY,
-            **ALONG[along],
-        },
-        **axes,
+    axes["xaxis"] = {
+        "anchor": stacked.panels[-1].values if stacked.panels else "y",
+        "range": window,
+        "showgrid": True,
+        "zeroline": False,
+        "showspikes": True,
+        "spikemode": "across",
+        "spikethickness": 1,
+        "spikedash": "dot",
+        "spikecolor": GREY,
+        **ALONG[along],
+    }
+    hover = {"hovermode": "x unified", "hoversubplots": "axis", "hoverdistance": 30}
+    titles = [_title(panel) for panel in stacked.panels]
+    revised = f"{revision} {along}"
+    return ground(
+        height=stacked.height,
+        top=stacked.top,
+        bottom=BOTTOM,
+        revision=revised,
+        **hover | {"annotations": titles} | axes | more,
     )
-    return figure
 
 
 def ticks(panel: Panel) -> int:

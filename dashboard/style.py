@@ -27,8 +27,11 @@ TICKS = {
 }
 
 
-def ground(*, height: int, top: int = 36, bottom: int = 46, revision: str = "") -> go.Figure:
-    """An empty figure of `height` pixels. A viewer's zoom is kept as long as `revision` stays the same."""
+def ground(*, height: int, top: int = 36, bottom: int = 46, revision: str = "", **more: Any) -> go.Figure:
+    """An empty figure of `height` pixels. A viewer's zoom is kept as long as `revision` stays the same.
+
+    `more` of its layout is given here rather than later: plotly looks through everything again at every change.
+    """
     return go.Figure(
         layout={
             "template": "none",
@@ -38,6 +41,7 @@ def ground(*, height: int, top: int = 36, bottom: int = 46, revision: str = "") 
             "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"},
             "font": {"size": 13},
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
+            **more,
         }
     )
 

@@ -102,7 +102,8 @@ def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
     left = [each for each in probes if not each.live]
     known = any(each.probe.target is not None for each in probes)
     stacked = stack([LIKELIEST, *([SURPRISE] if known else []), ENTROPY])
-    figure = lay_out(stacked, Along.STEP, None, "next-token-history")
+    here = [stroke(step, {"color": GREY, "width": 1.2, "dash": "dot"})]
+    figure = lay_out(stacked, Along.STEP, None, "next-token-history", shapes=here)
     traces: list[dict[str, Any]] = []
     for panel in stacked.panels:
         if panel.metric == LIKELIEST:
@@ -113,7 +114,6 @@ def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
         traces.append(_line(panel, live, [values(each.probe) for each in live], "live line", BLUE))
     traces.append(_broken(stacked.panels[0], live))
     figure.add_traces(named_once([trace for trace in traces if len(trace["x"])]))
-    figure.update_layout(shapes=[stroke(step, {"color": GREY, "width": 1.2, "dash": "dot"})])
     return figure
 
 

@@ -21,7 +21,8 @@ SIGNS = {"caught": ("circle", GREEN), "missed": ("x", VERMILLION), "new": ("tria
 
 def trial_figure(specimen: Specimen, found: Sequence[Finding]) -> go.Figure:
     stacked = stack(["loss"])
-    figure = lay_out(stacked, Along.STEP, None, "lab")
+    troubles = [band(one.first - 0.5, one.last + 0.5, PURPLE) for one in specimen.troubles]
+    figure = lay_out(stacked, Along.STEP, None, "lab", shapes=troubles)
     panel = stacked.panels[0]
     traces: list[dict[str, Any]] = []
     for strand in specimen.strands:
@@ -33,7 +34,6 @@ def trial_figure(specimen: Specimen, found: Sequence[Finding]) -> go.Figure:
         traces += _found(stacked.lane, verdict, [each for each in found if each.verdict == verdict])
     traces += [_rewind(panel, each) for each in found if each.action is not None and each.action.rewind_to is not None]
     figure.add_traces(named_once(traces))
-    figure.update_layout(shapes=[band(one.first - 0.5, one.last + 0.5, PURPLE) for one in specimen.troubles])
     return figure
 
 

@@ -1,6 +1,7 @@
 """The store's own commands.
 
 python -m db upgrade     make the database, or bring it to the newest schema
+python -m db downgrade REVISION     take the newest migrations back, down to REVISION
 python -m db check       tell whether the database fits the code (exit 1 when it does not)
 python -m db prune --days 90 [--dry-run]     delete the runs that ended so long ago, with all that belongs to them
 python -m db export RUN -o FILE              write a run to FILE.parquet (the whole run) or FILE.csv (its steps)
@@ -48,6 +49,16 @@ def upgrade(url: Url = DEFAULT_URL) -> None:
     """Make the database, or bring it to the newest schema."""
     _on_engine(url, migrate.upgrade)
     typer.echo("the database is at the newest revision")
+
+
+@app.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="the revision to be at afterwards, such as 0007")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Take migrations back, with what the older schema has no place for: make a backup first."""
+    _on_engine(url, lambda engine: migrate.downgrade(engine, revision))
+    typer.echo(f"the database is at revision {revision}")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The collector as seen from the sender: one keep-alive connection, errors sorted by what to do about them."""
 
 import json
+import ssl
 from typing import Any
 
 import urllib3
@@ -35,7 +36,7 @@ class Collector:
         try:
             answer = self._pool.urlopen(method, self._base + path, body=data, headers=headers, redirect=False)
         except (urllib3.exceptions.HTTPError, OSError) as problem:
-            raise Unreachable(f"no collector answers at {self.url} ({type(problem).__name__})") from problem
+            raise Unreachable(f"no collector answers at {self.url} ({_why(problem)})") from problem
         if not 200 <= answer.status < 300:
             raise self._error(answer)
         try:
@@ -65,6 +66,14 @@ class Collector:
         return Unreachable(
             f"the collector at {self.url} answers {status}", retry_after=float(wait) if wait.isdecimal() else 0.0
         )
+
+
+def _why(problem: Exception) -> str:
+    cause = problem.args[0] if problem.args else None
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        refused = cause.verify_message.rstrip(".")
+        return f"its certificate is refused: {refused}; that of a private authority is named with SSL_CERT_FILE"
+    return type(problem).__name__
 
 
 def _detail(data: bytes) -> str:

@@ -66,6 +66,7 @@ def serve(
         create_app(settings, engine=engine),
         log_config=None,
         access_log=False,  # we write a better one
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=GRACE,
     )
     typer.echo(f"collector on http://{host}:{port} (API at /docs), database {engine.url.render_as_string()}")

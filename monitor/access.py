@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 WINDOW, TRIES = 60.0, 20
 """Seconds, and the failed attempts of one address within them; further ones are answered with 429 and not logged. A
-good token always passes: behind a proxy every trainer has the same address."""
+good token always passes: many trainers may share an address."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,10 @@ async def _settings(request: Request) -> Settings:
 
 
 # scope="function": the transaction has ended before the answer is sent, so what is acknowledged is stored.
-Reading = Annotated[Session, Depends(_reading, scope="function")]
-Writing = Annotated[Session, Depends(_writing, scope="function")]
+# max_concurrency: a request holds its connection while it waits for a thread to be answered in. All of these together
+# are fewer than an engine has connections (15), or the others would wait for one in every thread that there is.
+Reading = Annotated[Session, Depends(_reading, scope="function", max_concurrency=6)]
+Writing = Annotated[Session, Depends(_writing, scope="function", max_concurrency=6)]
 Now = Annotated[float, Depends(_now)]
 Config = Annotated[Settings, Depends(_settings)]
 Telemetry = Annotated[Counters, Depends(_counters)]

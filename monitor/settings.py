@@ -1,8 +1,8 @@
 """What the collector reads from its environment, once, when it starts."""
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import DEFAULT_URL
@@ -20,6 +20,8 @@ class Settings(BaseSettings):
     """sqlite:///path or postgresql://user@host/name"""
     token: SecretStr | None = None
     """A bearer token that is good for everything; every route but /healthz then asks for one."""
+    trusted_proxies: str = "127.0.0.1,::1"
+    """Addresses or networks, separated by commas; their X-Forwarded-For says whose failed attempts are counted."""
     max_report_bytes: int = Field(default=16 * 2**20, ge=1024)
     """A request body larger than this is refused with 413."""
     max_requests_at_once: int = Field(default=64, ge=1)
@@ -36,6 +38,13 @@ class Settings(BaseSettings):
     """How the log is written to standard error: text (logfmt) or json, one line an event."""
     log_level: LogLevel = LogLevel.INFO
     """The least important lines of the log: info (every request), warning (what was refused or failed) or error."""
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, given: str) -> str:
+        for one in given.split(","):
+            ip_network(one.strip())  # `*` and names are none: they would believe what any client claims
+        return given
 
 
 def table() -> str:

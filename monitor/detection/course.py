@@ -96,9 +96,13 @@ class Course:
         return effects + self._verify(step, trail)
 
     def _worse(self, readings: Mapping[str, Reading]) -> list[Effect]:
-        """Something graver begins in the course of an incident: that one ends here and a new one begins."""
-        reason = None if self.episode is None or self._ordered() else self.episode.outdone(readings)
-        if self.episode is None or reason is None:
+        """Something graver or new begins in the course of an incident: that one ends here and a new one begins."""
+        if self.episode is None or self._ordered():
+            return []
+        if self.episode.relit(readings, self.settings):
+            return self._close(Outcome.ONGOING, "It was not all the way back when the next trouble began.")
+        reason = self.episode.outdone(readings)
+        if reason is None:
             return []
         self.root = self.episode.root
         return self._close(Outcome.DIVERGED, reason)

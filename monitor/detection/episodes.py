@@ -14,6 +14,8 @@ from monitor.detection.states import IncidentEvent, IncidentState, advance
 
 GRADUAL = 5  # rows on which the loss rises without a break, out of band: not a spike any more
 FAR = 0.25  # a loss that stays higher by this part of itself has diverged
+LINGERS = 1.5  # noises by which the mean of the calm rows may lie above what was expected, to be back
+LATELY = 12  # calm rows that the mean remembers
 
 
 @dataclass(slots=True)
@@ -35,6 +37,10 @@ class Episode:
     falls: int = 0
     rises: int = 0
     calm: int = 0
+    lull: int = 0
+    """Calm rows before the last rows out of band."""
+    left: float = 0.0
+    """The mean excess of the last calm rows."""
     unburst: int = 0
     """Rows since the last one whose evidence was an alarm."""
     broken: bool = False
@@ -61,6 +67,7 @@ class Episode:
         before = self.incident
         self.broken = any(reading.broken for reading in readings.values())
         out = any(reading.out(before.kind) for reading in readings.values())
+        self.lull = self.calm if out and self.calm else self.lull
         self.calm = 0 if out else self.calm + 1
         self.last_out = step if out else self.last_out
         loss = readings.get("loss")
@@ -85,6 +92,7 @@ class Episode:
             reason = f"The loss has risen on {GRADUAL} rows in a row: a divergence, not a spike."
             self._worsen(IncidentKind.DIVERGENCE, "loss", loss, reason)
         self.last_loss = loss.value
+        self.left += (self.excess - self.left) / min(self.calm, LATELY) if self.calm else 0.0
         if self.excess > self.peak_excess:
             self.peak_excess = self.excess
             self.check_step, self.check_excess = step, self.excess
@@ -134,7 +142,15 @@ class Episode:
         return None
 
     def over(self, settings: DetectionSettings) -> bool:
-        return self.calm >= settings.calm_rows
+        """Back in band, and not only in part: or for so long that this is the normal now."""
+        back = self.left <= LINGERS * self.incident.scale or self.calm >= settings.adopt_rows
+        return self.calm >= settings.calm_rows and back
+
+    def relit(self, readings: Mapping[str, Reading], settings: DetectionSettings) -> bool:
+        """A new trouble begins while this one lingers in its band: an alarm by a row that stands out by itself."""
+        signal = trigger(readings)
+        calm = self.calm or self.lull
+        return calm >= settings.calm_rows and signal is not None and readings[signal].z >= PRECURSOR_Z
 
     def close(self, outcome: Outcome, reason: str) -> Incident:
         state = advance(self.incident.state, IncidentEvent.CLOSE)

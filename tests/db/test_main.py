@@ -54,6 +54,28 @@ def test_runs_that_ended_long_ago_are_pruned_whole_and_written_down(engine: sa.E
                 assert set(session.scalars(sa.select(table.c.run_pk))) <= kept, table.name
 
 
+def test_an_upgrade_is_taken_back_and_made_again(engine: sa.Engine, database_url: str) -> None:
+    runs_of_three_ages(engine)
+    with engine.connect() as connection:
+        newest = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    for command, said in (
+        (("downgrade", "0005"), "the database is at revision 0005\n"),
+        (("upgrade",), "the database is at the newest revision\n"),
+        (("check",), "the database fits the code\n"),
+    ):
+        done = CliRunner().invoke(app, [*command, "--url", database_url])
+        assert (done.exit_code, done.output) == (0, said)
+    with reading(engine) as session:
+        assert len(queries.runs(session)) == 3
+        assert session.scalar(sa.text("SELECT version_num FROM alembic_version")) == newest
+
+
+def test_a_revision_that_does_not_exist_is_one_sentence(engine: sa.Engine, database_url: str) -> None:
+    done = CliRunner().invoke(app, ["downgrade", "nonsense", "--url", database_url])
+    assert (done.exit_code, done.output.count("\n")) == (2, 1)
+    assert "nonsense" in done.output
+
+
 def test_a_database_that_cannot_be_used_is_one_sentence() -> None:
     done = CliRunner().invoke(app, ["prune", "--days", "1", "--url", "sqlite:////proc/nowhere/x.db"])
     assert done.exit_code == 2

@@ -93,7 +93,8 @@ class Stack:
         storage = f"--storage.path={self._folder}/alertmanager-data"
         alone = "--cluster.listen-address="
         start = self._folder / "alertmanager" / "start.sh"
-        self._start("alertmanager", start, written, listen, storage, alone, environment={"PAGE_WEBHOOK_URL": page_to})
+        receivers = {"PAGE_WEBHOOK_URL": page_to}
+        start_program(self._processes, "alertmanager", start, written, listen, storage, alone, environment=receivers)
         self._processes.wait_until_up("alertmanager", f"{self.alertmanager}/-/ready")
 
     def _start_prometheus(self) -> None:
@@ -108,7 +109,7 @@ class Stack:
         links = {"LOSSGUARD_DASHBOARD_URL": "http://dash:8501", "LOSSGUARD_RUNBOOK_URL": "http://book/runbook.md"}
         program = shutil.which("prometheus")
         assert program is not None
-        self._start("prometheus", Path(program), *arguments, environment=links)
+        start_program(self._processes, "prometheus", Path(program), *arguments, environment=links)
         self._processes.wait_until_up("prometheus", f"{self.prometheus}/-/ready")
 
     def _prometheus_config(self) -> dict[str, Any]:
@@ -129,13 +130,14 @@ class Stack:
         collectors["static_configs"] = [{"targets": [self.collector.removeprefix("http://")]}]
         return config | {"scrape_configs": [collectors]}
 
-    def _start(self, name: str, program: Path, *arguments: str | Path, environment: Mapping[str, str]) -> None:
-        """Processes starts Python: a line of it that becomes the program."""
-        become = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
-        path = {"PATH": f"/usr/bin:/bin:{os.environ.get('PATH', '')}"}
-        self._processes.start(
-            name, "-c", become, str(program), *map(str, arguments), environment=path | dict(environment)
-        )
+
+def start_program(
+    processes: Processes, name: str, program: Path, *arguments: str | Path, environment: Mapping[str, str]
+) -> None:
+    """Processes starts Python: a line of it that becomes the program."""
+    become = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
+    path = {"PATH": f"/usr/bin:/bin:{os.environ.get('PATH', '')}"}
+    processes.start(name, "-c", become, str(program), *map(str, arguments), environment=path | dict(environment))
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float, what: str) -> Any:

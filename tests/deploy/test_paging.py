@@ -9,6 +9,7 @@ from demo.processes import Processes
 from tests.deploy.stack import TOKEN, Stack, pager, wait_for
 from tests.test_loop import SMALL
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "first_page.py"
 STRIKES = 160
 FAULT = f"random_targets@{STRIKES}"
 
@@ -44,3 +45,18 @@ def test_a_planted_spike_pages_with_run_step_and_link_and_resolves_once_the_roll
         )
         trainer.send_signal(signal.SIGTERM)
         trainer.wait(60)
+
+
+@pytest.mark.slow
+@pytest.mark.needs("prometheus")
+@pytest.mark.needs("alertmanager")
+def test_the_example_pages_and_its_end_resolves_the_page(tmp_path: Path) -> None:
+    with pager() as paged, Processes(tmp_path / "logs") as processes:
+        stack = Stack(processes, tmp_path, paged.url, seconds=1)
+        environment = {"LOSSGUARD_URL": stack.collector, "LOSSGUARD_TOKEN": TOKEN, "LOSSGUARD_DIR": str(tmp_path)}
+        processes.start("example", str(EXAMPLE), "--seconds", "8", environment=environment)
+        _, page = wait_for(lambda: paged.first("NonFiniteLoss", "firing"), seconds=60, what="the page")
+        assert page["labels"]["severity"] == "critical"
+        assert page["labels"]["project"] == "first-page"
+        assert page["annotations"]["summary"].endswith("at step 100")
+        wait_for(lambda: paged.first("NonFiniteLoss", "resolved"), seconds=60, what="its resolution")

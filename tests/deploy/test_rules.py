@@ -42,8 +42,20 @@ def test_a_test_of_an_alert_looks_at_that_alert_and_says_the_same_as_its_name() 
 
 
 @pytest.mark.needs("prometheus")
-def test_prometheus_takes_the_configuration() -> None:
-    promtool("check", "config", "--syntax-only", DEPLOY / "prometheus" / "prometheus.yml")
+@pytest.mark.parametrize("name", ["prometheus.yml", "one-machine.yml"])
+def test_prometheus_takes_the_configuration(name: str) -> None:
+    promtool("check", "config", "--syntax-only", DEPLOY / "prometheus" / name)
+
+
+def test_the_configuration_without_containers_differs_in_addresses_alone() -> None:
+    with_containers, without = (read(DEPLOY / "prometheus" / name) for name in ("prometheus.yml", "one-machine.yml"))
+    for config in (with_containers, without):
+        for job in config["scrape_configs"]:
+            job.pop("static_configs", None)
+            job.pop("dns_sd_configs", None)
+            job.pop("authorization", None)
+        del config["alerting"]["alertmanagers"]
+    assert without == with_containers
 
 
 def test_every_alert_has_its_section_in_the_runbook_and_every_section_its_alert() -> None:

@@ -1,11 +1,14 @@
 """The collector's memory is bounded: what it does not take now is told to come again, and nothing is half stored."""
 
 import asyncio
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import urllib3
 from fastapi.testclient import TestClient
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -15,6 +18,7 @@ from monitor import limits
 from monitor.app import create_app
 from monitor.limits import Limits
 from monitor.settings import Settings
+from tests.dashboard.serving import serving
 from tests.monitor.client import Trainer
 
 
@@ -134,3 +138,16 @@ def test_a_client_that_falls_silent_in_its_body_is_told_and_makes_room(
     asyncio.run(play())
     assert told[0]["status"] == 408
     assert b"send it again" in told[1]["body"]
+
+
+def test_trainers_that_all_start_at_once_are_all_registered(engine: sa.Engine) -> None:
+    """Fifty of them held every thread and every connection, each in want of the other, until 30 s were over."""
+
+    def register(number: int) -> int:
+        spec = {"id": f"r{number}", "project": "gpt", "started_at": 1.0}
+        return urllib3.request("POST", f"{url}{API}/runs", json=spec, retries=False, timeout=60.0).status
+
+    with serving(engine) as url, ThreadPoolExecutor(60) as trainers:
+        began = time.monotonic()
+        assert set(trainers.map(register, range(60))) == {201}
+        assert time.monotonic() - began < 20

@@ -53,6 +53,21 @@ def test_serve_makes_its_database_and_answers(processes: Processes, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("trusted", "told"), [("", "9.9.9.9"), ("192.0.2.0/24", "127.0.0.1")])
+def test_a_proxy_says_who_asks_when_it_is_trusted(
+    processes: Processes, tmp_path: Path, trusted: str, told: str
+) -> None:
+    port = free_port()
+    environment = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{tmp_path}/l.db", "LOSSGUARD_TOKEN": "x"}
+    environment["LOSSGUARD_TRUSTED_PROXIES"] = trusted
+    processes.start("collector", "-m", "monitor", "serve", "--port", str(port), environment=environment)
+    processes.wait_until_up("collector", f"http://127.0.0.1:{port}/healthz")
+    url, claimed = f"http://127.0.0.1:{port}/api/v1/runs", {"x-forwarded-for": "9.9.9.9"}
+    assert urllib3.request("GET", url, headers=claimed, retries=False).status == 401
+    assert f"no token from {told} for GET" in processes.log_of("collector").read_text()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "environment", "words"),
     [
@@ -61,6 +76,7 @@ def test_serve_makes_its_database_and_answers(processes: Processes, tmp_path: Pa
         (("serve",), {"LOSSGUARD_DATABASE_URL": "nonsense"}, "sqlite:///"),
         (("serve",), {"LOSSGUARD_DATABASE_URL": "sqlite:////proc/nowhere/x.db"}, "/proc/nowhere"),
         (("serve",), {"LOSSGUARD_MAX_REPORT_BYTES": "many"}, "LOSSGUARD_MAX_REPORT_BYTES"),
+        (("serve",), {"LOSSGUARD_TRUSTED_PROXIES": "*"}, "LOSSGUARD_TRUSTED_PROXIES"),
         (("backtest", "missing.csv"), {}, "missing.csv"),
     ],
 )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from monitor.settings import Settings, UnsafeBind, check_bind, table
 
@@ -23,6 +23,13 @@ def test_anything_else_needs_one(host: str) -> None:
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSGUARD_DATABASE_URL", "sqlite:///elsewhere.db")
     assert Settings().database_url == "sqlite:///elsewhere.db"
+
+
+@pytest.mark.parametrize("given", ["*", "127.0.0.1,proxy", "10.0.0.1/8"])
+def test_only_addresses_and_networks_are_believed_about_who_asks(given: str) -> None:
+    Settings(trusted_proxies="10.0.0.0/8, ::1")
+    with pytest.raises(ValidationError, match="trusted_proxies"):
+        Settings(trusted_proxies=given)
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:

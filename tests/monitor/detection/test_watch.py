@@ -294,6 +294,34 @@ def test_a_decision_to_wait_says_why_and_what_it_is_expected_to_cost(policy: Pol
     assert "rolling back 1" in last
 
 
+def back_in_part(left: float) -> dict[str, Any]:
+    """A run whose loss jumps at step 300 and falls back within 20 steps, but for `left` of its standard deviations."""
+    columns = spiked(at=300, tail=5)
+    columns["loss"][300:] += left * 0.02
+    return columns
+
+
+def test_a_loss_that_is_back_in_its_band_only_in_part_is_not_taken_for_recovered() -> None:
+    story = watch_over(back_in_part(6.0), policy=AUTO)
+    assert len(story.incidents) == 1
+    (rollback,) = story.interventions
+    assert "not halved, so patience is over" in rollback.reasons[0]
+
+
+def test_a_loss_that_is_all_the_way_back_has_recovered() -> None:
+    story = watch_over(back_in_part(0.0), policy=AUTO)
+    assert [incident.outcome for incident in story.incidents] == [Outcome.RECOVERED]
+    assert story.interventions == []
+
+
+def test_a_spike_in_the_time_that_another_one_lingers_is_an_incident_of_its_own() -> None:
+    columns = back_in_part(6.0)
+    columns["loss"][340:344] += 1.5
+    story = watch_over(columns)
+    assert [incident.onset_step for incident in story.incidents] == [300, 340]
+    assert story.incidents[0].reasons[-1] == "It was not all the way back when the next trouble began."
+
+
 def test_a_precursor_says_at_once_that_a_checkpoint_should_be_saved() -> None:
     columns = healthy(400)
     columns["grad_norm"][300:306] *= 10

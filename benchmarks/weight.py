@@ -1,0 +1,90 @@
+"""What a step weighs in the store, and a collector in memory: the figures to size a machine by.
+
+    python -m benchmarks.weight [--reports 300]
+
+A real collector with a new store takes a run over HTTP in reports of 1,000 steps with 8 metrics, all detectors on; what
+the store has grown by is divided by the steps: rows, roll-ups, indexes and the detectors' states. SQLite's log is
+emptied into the file before it is weighed; PostgreSQL's, which does not grow with the run, is left out. The memory is
+that of the collector's process, at rest and at its peak, at last with 50 runs that report at once.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from benchmarks.collectors import collector
+from benchmarks.ingest import METRICS, SIZE, encoded_reports, post_all
+from benchmarks.rows import Row, print_rows
+from db.engine import create_engine
+from lossguard.writer import to_line
+from tests import postgres
+
+MANY = 50
+PARTS = ("steps", "rollups")
+WEIGH = {
+    "sqlite": "SELECT m.tbl_name, sum(s.pgsize) FROM dbstat s JOIN sqlite_schema m ON m.name = s.name GROUP BY 1",
+    "postgresql": "SELECT relname, pg_total_relation_size(oid) FROM pg_class "
+    "WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
+}
+"""The bytes of each table, its indexes included."""
+
+
+def measure(reports: int = 300) -> Iterator[Row]:
+    with ExitStack() as stack:
+        urls = {"SQLite": f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/store.db"}
+        if postgres.PROGRAMS:
+            urls["PostgreSQL"] = stack.enter_context(postgres.running()).url()
+        for name, url in urls.items():
+            yield from _measure(name, url, reports)
+
+
+def _measure(name: str, database: str, reports: int) -> Iterator[Row]:
+    with collector(database) as (url, process):
+        at_rest, empty = _memory(process, "VmRSS"), _weigh(database)
+        post_all(url, [encoded_reports(0, reports)])
+        full, one_run = _weigh(database), _memory(process, "VmHWM")
+        post_all(url, [encoded_reports(seed, 2) for seed in range(MANY)])
+        many_runs = _memory(process, "VmHWM")
+    grown = {table: (full[table] - empty.get(table, 0)) / (reports * SIZE) for table in full}
+    total = sum(grown.values())
+    parts = ", ".join(f"{part} {grown[part]:.0f}" for part in PARTS)
+    rest = total - sum(grown[part] for part in PARTS)
+    beside = f"{parts}, everything else {rest:.1f}; {1e3 / total:.1f} million steps a GB; "
+    beside += f"{_spooled():.0f} bytes in the trainer's spool"
+    yield Row(f"{name}: a step with {METRICS} metrics, {reports * SIZE:,} steps", total, "bytes", None, beside)
+    beside = f"at rest {at_rest:.0f} MiB; one run, reports of {SIZE:,} steps: peak {one_run:.0f} MiB"
+    yield Row(f"{name}: peak memory of a collector, {MANY} runs at once", many_runs, "MiB", None, beside)
+
+
+def _weigh(database: str) -> dict[str, int]:
+    engine = create_engine(database)
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        weights = {table: size for table, size in connection.execute(sa.text(WEIGH[engine.dialect.name]))}
+    engine.dispose()
+    return weights
+
+
+def _memory(process: int, what: str) -> float:
+    """MiB (Linux): VmRSS is now, VmHWM the most until now."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
+
+
+def _spooled() -> float:
+    """Bytes of such a step as the SDK writes it down."""
+    names = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "step_seconds")
+    metrics = {name: 2.123456789012345 for name in names}
+    assert len(metrics) == METRICS
+    return len(to_line({"step": 100_000, "time": 1.8e9 + 0.123456, "metrics": metrics}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.weight")
+    parser.add_argument("--reports", type=int, default=300, help="reports of 1,000 steps")
+    print_rows(measure(parser.parse_args().reports))

@@ -1,0 +1,137 @@
+"""nginx with deploy/nginx/lossguard.conf before collectors and a dashboard, all of them processes on free ports."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import urllib3
+
+from demo.processes import Processes
+from tests.deploy.files import DEPLOY
+from tests.deploy.stack import TOKEN, start_program
+from tests.monitor.test_main import free_port
+
+CONF = DEPLOY / "nginx" / "lossguard.conf"
+COLLECTOR, DASHBOARD = "localhost", "dashboard.localhost"
+"""In place of the names of the file: names of this machine."""
+USER, PASSWORD = "ada", "a-password-of-the-tests"
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    port: int
+    plain_port: int
+    certificate: Path
+    database: str
+    processes: Processes
+    collectors: Sequence[subprocess.Popen[bytes]]
+
+    @property
+    def collector(self) -> str:
+        return f"https://{COLLECTOR}:{self.port}"
+
+    @property
+    def dashboard(self) -> str:
+        return f"https://{DASHBOARD}:{self.port}"
+
+    def ask(
+        self,
+        method: str,
+        name: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        come_from: str = "127.0.0.1",
+    ) -> urllib3.BaseHTTPResponse:
+        """The answer to a request for `name`, trusting its certificate; `come_from` is an address of this machine."""
+        pool = urllib3.HTTPSConnectionPool(
+            "127.0.0.1", self.port, ca_certs=str(self.certificate), server_hostname=name, assert_hostname=name,
+            source_address=(come_from, 0), retries=False, timeout=20.0,
+        )  # fmt: skip
+        sent = {"host": f"{name}:{self.port}"} | dict(headers or {})
+        with pool:
+            return pool.request(method, path, headers=sent, body=body, redirect=False)
+
+
+@contextmanager
+def proxied(folder: Path, *, collectors: int = 1) -> Iterator[Proxy]:
+    """All of them, until the block ends; at most two collectors, `collector-0` and `collector-1`."""
+    make_certificate(folder)
+    hashed = openssl("passwd", "-6", PASSWORD).strip()
+    (folder / "lossguard.htpasswd").write_text(f"{USER}:{hashed}\n")
+    database = f"sqlite:///{folder}/l.db"
+    settings = {"LOSSGUARD_DATABASE_URL": database, "LOSSGUARD_TOKEN": TOKEN}
+    ports, dashboard = [free_port() for _ in range(collectors)], free_port()
+    with Processes(folder / "logs") as processes:
+        started = [
+            processes.start(f"collector-{at}", "-m", "monitor", "serve", "--port", str(port), environment=settings)
+            for at, port in enumerate(ports)
+        ]
+        processes.start("dashboard", "-m", "dashboard", "--port", str(dashboard), environment=settings)
+        for at, port in enumerate(ports):
+            processes.wait_until_up(f"collector-{at}", f"http://127.0.0.1:{port}/healthz")
+        processes.wait_until_up("dashboard", f"http://127.0.0.1:{dashboard}/_stcore/health")
+        proxy = Proxy(free_port(), free_port(), folder / "lossguard.crt", database, processes, started)
+        main = write_configuration(folder, proxy, ports, dashboard)
+        start_program(processes, "nginx", nginx(), "-c", main, "-g", "daemon off;", environment={})
+        processes.wait_until_up("nginx", f"http://127.0.0.1:{proxy.plain_port}/up")
+        yield proxy
+
+
+def nginx() -> Path:
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    assert program is not None
+    return Path(program)
+
+
+def openssl(*arguments: str | Path) -> str:
+    done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def make_certificate(folder: Path) -> None:
+    """One that vouches for itself, as docs/operations.md makes it."""
+    names = f"subjectAltName=DNS:{COLLECTOR},DNS:{DASHBOARD}"
+    key, certificate = folder / "lossguard.key", folder / "lossguard.crt"
+    openssl(
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
+        "-subj", "/CN=lossguard", "-addext", names, "-keyout", key, "-out", certificate,
+    )  # fmt: skip
+
+
+def write_configuration(folder: Path, proxy: Proxy, collectors: Sequence[int], dashboard: int) -> Path:
+    """The file as it is shipped, with the names, ports and files of this test, and the least around it."""
+    text = CONF.read_text()
+    changes = {
+        r" *listen \[::\].*\n": "",  # not every machine that tests has IPv6
+        r"listen 80;": f"listen 127.0.0.1:{proxy.plain_port};\n    location /up {{ return 200; }}",
+        r"listen 443 ": f"listen 127.0.0.1:{proxy.port} ",
+        r"return 308 .*?;": "location / { \\g<0> }",
+        r"collector\.example\.org": COLLECTOR,
+        r"dashboard\.example\.org": DASHBOARD,
+        r"127\.0\.0\.1:8000;": f"127.0.0.1:{collectors[0]};",
+        r"# server 127\.0\.0\.1:8001;": "".join(f"server 127.0.0.1:{port};" for port in collectors[1:]),
+        r"127\.0\.0\.1:8501;": f"127.0.0.1:{dashboard};",
+        r"/etc/nginx/": f"{folder}/",
+    }
+    for pattern, change in changes.items():
+        text, found = re.subn(pattern, change, text)
+        assert found, f"{CONF} has no {pattern}"
+    (folder / "lossguard.conf").write_text(text)
+    user = "user root;\n" if os.geteuid() == 0 else ""  # the workers read the folder of this test
+    places = "".join(
+        f"    {kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    main = folder / "nginx.conf"
+    main.write_text(
+        f"{user}pid {folder}/nginx.pid;\nerror_log stderr;\nevents {{}}\n"
+        f"http {{\n    access_log off;\n{places}    include {folder}/lossguard.conf;\n}}\n"
+    )
+    return main

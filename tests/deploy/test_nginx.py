@@ -1,0 +1,187 @@
+"""TLS before the collector and the dashboard: what is shipped in a real nginx, a run and a browser through it."""
+
+import json
+import socket
+import ssl
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import urllib3
+
+import lossguard
+from db import queries
+from db.engine import create_engine, reading
+from lossguard.collector import Collector
+from lossguard.errors import Rejected, Unreachable
+from lossguard.protocol import API
+from monitor.access import TRIES
+from monitor.settings import Settings
+from tests.dashboard.live import report_a_spike
+from tests.deploy.proxy import COLLECTOR, DASHBOARD, PASSWORD, USER, Proxy, nginx, proxied
+from tests.deploy.stack import TOKEN, wait_for
+
+if TYPE_CHECKING:
+    from playwright.sync_api import HttpCredentials
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx")]
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+BASIC = urllib3.make_headers(basic_auth=f"{USER}:{PASSWORD}")
+LIMIT = Settings().max_report_bytes
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    with proxied(tmp_path_factory.mktemp("proxy")) as running:
+        yield running
+
+
+def test_nginx_takes_the_configuration_without_a_warning(proxy: Proxy) -> None:
+    command: list[str | Path] = [nginx(), "-t", "-q", "-c", proxy.certificate.with_name("nginx.conf")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_reports_over_tls_when_the_certificate_is_named(
+    proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(proxy.certificate))
+    with lossguard.init("proxied", run_id="over-tls", url=proxy.collector, token=TOKEN, directory=tmp_path) as run:
+        for step in range(30):
+            run.log(step, loss=2.0)
+    stored = json.loads(proxy.ask("GET", COLLECTOR, f"{API}/runs/over-tls", headers=BEARER).data)
+    assert (stored["state"], stored["steps_consumed"]) == ("finished", 30)
+
+
+def test_a_certificate_that_is_not_trusted_is_told_with_what_mends_it(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    with pytest.raises(Unreachable, match=r"certificate is refused: self-signed certificate; .* with SSL_CERT_FILE"):
+        Collector(proxy.collector, TOKEN).send("POST", "/runs", {})
+
+
+def test_a_body_beyond_the_limit_gets_413_which_makes_the_sdk_send_less_at_once(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(proxy.certificate))
+    collector = Collector(proxy.collector, TOKEN)
+    with pytest.raises(Rejected, match=r"413 .*raise the limit of the proxy .at body"):
+        collector.send("POST", "/runs/r/reports", {"padding": "x" * LIMIT})
+    answer = proxy.ask("POST", COLLECTOR, f"{API}/runs", headers=BEARER, body=b"{}".ljust(LIMIT))
+    assert answer.status == 422, "as much as the collector takes gets to it"
+
+
+def test_http_only_leads_to_https(proxy: Proxy) -> None:
+    url = f"http://127.0.0.1:{proxy.plain_port}/api/v1/runs?x=1"
+    for name in (COLLECTOR, DASHBOARD):
+        answer = urllib3.request("POST", url, headers={"host": name}, redirect=False, retries=False)
+        assert (answer.status, answer.headers["location"]) == (308, f"https://{name}/api/v1/runs?x=1")
+
+
+def test_the_collectors_tokens_pass_and_are_asked_for(proxy: Proxy) -> None:
+    for headers, status in ((BEARER, 200), ({}, 401)):
+        assert proxy.ask("GET", COLLECTOR, f"{API}/runs", headers=headers, come_from="127.0.0.9").status == status
+
+
+def test_failed_attempts_are_counted_by_client_whatever_it_claims_to_be(proxy: Proxy) -> None:
+    def attempt(come_from: str, claimed: str) -> int:
+        headers = {"authorization": "Bearer wrong", "x-forwarded-for": claimed}
+        return proxy.ask("GET", COLLECTOR, f"{API}/runs", headers=headers, come_from=come_from).status
+
+    assert [attempt("127.0.0.2", f"10.0.0.{at}") for at in range(TRIES)] == [401] * TRIES
+    assert attempt("127.0.0.2", "10.0.1.1") == 429
+    assert attempt("127.0.0.3", "127.0.0.2") == 401, "another client is not locked out"
+
+
+@pytest.mark.parametrize("credentials", [{}, urllib3.make_headers(basic_auth=f"{USER}:wrong")], ids=["none", "wrong"])
+def test_the_dashboard_is_for_those_with_a_password(proxy: Proxy, credentials: dict[str, str]) -> None:
+    for path in ("/", "/_stcore/stream", "/_stcore/health"):
+        assert proxy.ask("GET", DASHBOARD, path, headers=credentials).status == 401
+    assert proxy.ask("GET", DASHBOARD, "/", headers=BASIC).status == 200
+
+
+@pytest.mark.parametrize("origin", [None, "https://elsewhere.example.org"], ids=["same host", "elsewhere"])
+def test_the_dashboards_websocket_opens_to_its_own_pages_alone(proxy: Proxy, origin: str | None) -> None:
+    host = f"{DASHBOARD}:{proxy.port}"
+    lines = [
+        "GET /_stcore/stream HTTP/1.1", f"host: {host}", "connection: Upgrade", "upgrade: websocket",
+        "sec-websocket-version: 13", "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
+        f"origin: {origin or f'https://{host}'}", f"authorization: {BASIC['authorization']}",
+    ]  # fmt: skip
+    context = ssl.create_default_context(cafile=str(proxy.certificate))
+    with (
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname=DASHBOARD) as connection,
+    ):
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        status = int(connection.recv(4096).split(b" ", 2)[1])
+    assert status == (101 if origin is None else 403)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "headers"),
+    [(COLLECTOR, "/healthz", {}), (COLLECTOR, "/docs", BEARER), (DASHBOARD, "/", BASIC), (DASHBOARD, "/", {})],
+)
+def test_no_header_stands_twice_and_the_browser_is_told_to_stay_with_tls(
+    proxy: Proxy, name: str, path: str, headers: dict[str, str]
+) -> None:
+    answer = proxy.ask("GET", name, path, headers=headers)
+    times = Counter(header.lower() for header, _ in answer.headers.iteritems())
+    assert {header for header, count in times.items() if count > 1} <= {"vary", "set-cookie"}
+    wanted = {"strict-transport-security", "x-content-type-options", "x-frame-options", "referrer-policy"}
+    assert wanted <= set(times)
+    assert "/" not in answer.headers["server"], "which release of nginx it is, is nobody's business"
+
+
+@pytest.mark.needs("chromium")
+def test_a_browser_follows_a_run_through_the_proxy_and_is_asked_for_a_token_before_it_acts(
+    proxy: Proxy,
+) -> None:
+    pytest.importorskip("playwright", reason="the package playwright is not installed")
+    from tests.dashboard.browser import chromium, drawn  # late: they import it
+
+    engine = create_engine(proxy.database)
+    report_a_spike(engine)
+    engine.dispose()
+    with chromium() as browser:
+        login: HttpCredentials = {"username": USER, "password": PASSWORD}
+        page = browser.new_context(ignore_https_errors=True, http_credentials=login).new_page()
+        page.goto(f"{proxy.dashboard}/incident?run=asking")
+        drawn(page)
+        page.get_by_role("button", name="Roll back by hand").click()
+        page.get_by_role("dialog").get_by_role("textbox", name="Token with the scope").wait_for(timeout=30_000)
+
+
+def test_a_run_stays_with_one_of_two_collectors_and_the_other_takes_it_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with proxied(tmp_path, collectors=2) as proxy:
+        monkeypatch.setenv("SSL_CERT_FILE", str(proxy.certificate))
+        url, folder = proxy.collector, tmp_path / "spool"
+        with lossguard.init("proxied", run_id="moves", url=url, token=TOKEN, directory=folder) as run:
+
+            def report(steps: range) -> None:
+                for step in steps:
+                    run.log(step, loss=2.0)
+                wait_for(lambda: stored(proxy, "moves") == steps.stop, seconds=60, what=f"{steps.stop} steps")
+
+            for first in range(0, 50, 10):
+                report(range(first, first + 10))
+            (used,) = [at for at in (0, 1) if "run=moves" in proxy.processes.log_of(f"collector-{at}").read_text()]
+            proxy.collectors[used].terminate()
+            proxy.collectors[used].wait(30)
+            report(range(50, 60))
+
+
+def stored(proxy: Proxy, run_id: str) -> int:
+    """Steps that the store has of the run."""
+    engine = create_engine(proxy.database)
+    with reading(engine) as session:
+        run = queries.run_named(session, run_id=run_id)
+        count = 0 if run is None else queries.step_counts(session, run=run).consumed
+    engine.dispose()
+    return count
