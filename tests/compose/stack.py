@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -143,14 +144,26 @@ class Stack:
 
 
 def run(command: Sequence[str | Path], **environment: str) -> str:
-    """What the command prints. Raises Failed with its last lines."""
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=TIMEOUT
-    )
-    if done.returncode != 0:
-        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-12:])
-        raise Failed(f"`{' '.join(map(str, command))}` exited with {done.returncode}:\n{last}")
-    return done.stdout
+    """What the command prints. Raises Failed with its last lines. An interrupt ends all that it has started, too."""
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=TIMEOUT)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode != 0:
+        last = "\n".join((output + errors).strip().splitlines()[-12:])
+        raise Failed(f"`{' '.join(map(str, command))}` exited with {process.returncode}:\n{last}")
+    return output
 
 
 def wait_for(condition: Callable[[], T | None], *, seconds: float, what: str) -> T:
