@@ -36,7 +36,7 @@ def main() -> int:
         print(f"FAILED: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; nothing of it is left", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
     finally:
         shutil.rmtree(folder)
