@@ -26,6 +26,8 @@ FIRST = 300
 """Step of the first fault: the detectors have warmed up, and a rollback finds its depth."""
 GAP = 250
 """Steps between two faults, so that each intervention can be verified before the next."""
+EVALUATE = 50
+"""Steps between two held-out losses. Divides FIRST and GAP: there is one just before each fault, and one at the end."""
 PACE = 0.015
 """Seconds of a step, at least, where a collector watches: real steps are longer, and an order comes some steps late."""
 KINDS = (
@@ -80,7 +82,7 @@ def drill(recipe: Recipe, num_faults: int, folder: Path, *, compare: bool, tell:
     """Run all arms one after the other; `tell` hears which. Raises UserMistake and Stopped."""
     faults = plan(num_faults)
     steps = FIRST + num_faults * GAP
-    recipe = replace(recipe, steps=steps, evaluate_every=steps)
+    recipe = replace(recipe, steps=steps, evaluate_every=EVALUATE)
     held_out: dict[str, float] = {}
 
     def arm(name: str, **job: Any) -> list[Logged]:
@@ -93,8 +95,8 @@ def drill(recipe: Recipe, num_faults: int, folder: Path, *, compare: bool, tell:
         guarded = arm("lossguard", run_id="lossguard", mode="online", url=url)
         incidents = ask(url, "/runs/lossguard/incidents")
         interventions = ask(url, "/runs/lossguard")["interventions"]
-    losses = {each.step: each.loss for each in clean}
-    verdicts = judge(faults, guarded, losses, incidents, interventions)
+    healthy = {each.step: each.held_out for each in clean if each.held_out is not None}
+    verdicts = judge(faults, guarded, healthy, incidents, interventions)
     result = Drill(seed=recipe.seed, steps=steps, verdicts=verdicts, held_out=held_out)
     tell(f"seed {result.seed}: {result.got_past} of {result.hurt} faults that hurt were got past")
     if compare:
@@ -110,22 +112,21 @@ def run_arm(recipe: Recipe, job: Job) -> tuple[list[Logged], float]:
     Raises Stopped when a signal ended it.
     """
     history: list[Logged] = []
-    held_out = [math.nan]
     pace = PACE if job.url else 0.0
     began = time.perf_counter()
 
     def note(step: int, batch_index: int, metrics: dict[str, float]) -> None:
         nonlocal began
         finite = all(math.isfinite(metrics[name]) for name in ("loss", "grad_norm", "log_z"))
-        history.append(Logged(step, batch_index, metrics["loss"], finite))
-        held_out[0] = metrics.get("held_out_loss", math.nan)
+        history.append(Logged(step, batch_index, metrics["loss"], finite, metrics.get("held_out_loss")))
         time.sleep(max(0.0, began + pace - time.perf_counter()))
         began = time.perf_counter()
 
     outcome = train(recipe, replace(job, faults_at_steps=True, on_step=note, quiet=True))
     if outcome.interrupted_by is not None:
         raise Stopped(outcome.interrupted_by)
-    return history, held_out[0]
+    last = history[-1].held_out
+    return history, math.nan if last is None else last
 
 
 def succeeded(drills: Sequence[Drill]) -> bool:

@@ -22,7 +22,7 @@ ROW = 5
 HURTS = 1.10
 """A fault hurt when the mean of a few steps rose above so many times what it was, or a number was not finite."""
 PAST = 1.05
-"""It was got past when the loss, before the next fault, is below so many times that of the clean run."""
+"""It was got past when the held-out loss, before the next fault, is at most so many times that of the clean run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ class Logged:
     loss: float
     finite: bool = True
     """Whether loss, gradient norm and log Z all are: an order may come before the loss shows what the norm did."""
+    held_out: float | None = None
+    """Held-out loss after it, where it was evaluated: on the same text in every arm, whatever batches were skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,10 @@ class Verdict:
     recurred: bool
     """Whether an intervention did not hold and another followed."""
     got_past: bool
-    loss: float
-    """Mean over the last steps before the next fault, on the live line."""
-    clean_loss: float
-    """The clean run's at the same steps."""
+    held_out: float
+    """The last held-out loss before the next fault; NaN where there is none."""
+    clean_held_out: float
+    """The clean run's at the same step."""
 
 
 def judge(
@@ -66,7 +68,7 @@ def judge(
     incidents: Sequence[Mapping[str, Any]] = (),
     interventions: Sequence[Mapping[str, Any]] = (),
 ) -> list[Verdict]:
-    """One verdict a fault, in the order of their steps. `clean`: step -> loss of the run without faults."""
+    """One verdict a fault, in the order of their steps. `clean`: step -> held-out loss of the run without faults."""
     faults = sorted(faults, key=lambda fault: fault.step)
     first = {each.step: place for place, each in reversed(list(enumerate(history)))}
     places = [first[fault.step] for fault in faults] + [len(history)]
@@ -89,9 +91,10 @@ def _verdict(
     incidents: Sequence[Mapping[str, Any]],
     interventions: Sequence[Mapping[str, Any]],
 ) -> Verdict:
-    tail = stretch[-BEFORE:]
-    loss = statistics.fmean(each.loss for each in tail)
-    clean_loss = statistics.fmean(clean[each.step] for each in tail)
+    step, held_out = next(
+        ((each.step, each.held_out) for each in reversed(stretch) if each.held_out is not None), (0, math.nan)
+    )
+    clean_held_out = clean.get(step, math.nan)
     rollbacks, steps_lost, batches_skipped = _went_back(earlier, stretch)
     hurt = did_hurt(fault, earlier, stretch)
     detected = min((each["detected_step"] for each in incidents), default=None)
@@ -105,9 +108,9 @@ def _verdict(
         steps_lost=steps_lost,
         batches_skipped=batches_skipped,
         recurred=rollbacks > 1 or any(each["state"] == "recurred" for each in interventions),
-        got_past=not hurt or loss <= PAST * clean_loss,
-        loss=loss,
-        clean_loss=clean_loss,
+        got_past=not hurt or held_out <= PAST * clean_held_out,
+        held_out=held_out,
+        clean_held_out=clean_held_out,
     )
 
 

@@ -53,8 +53,8 @@ def drilled(*, hurt: bool, got_past: bool) -> Drill:
         batches_skipped=200,
         recurred=False,
         got_past=got_past,
-        loss=math.nan,
-        clean_loss=2.0,
+        held_out=math.nan,
+        clean_held_out=2.0,
     )
     return Drill(seed=1, steps=550, verdicts=[verdict], held_out={"clean": 2.0, "lossguard": 2.01, "nothing": math.nan})
 
@@ -68,7 +68,7 @@ def test_the_summary_is_strict_json_with_its_numbers() -> None:
     told = json.loads(json.dumps(summary([drilled(hurt=True, got_past=True)]), allow_nan=False))
     assert (told["planted"], told["hurt"], told["got_past"], told["succeeded"]) == (1, 1, 1, True)
     assert told["seeds"][0]["held_out_loss"]["nothing"] == "NaN"
-    assert told["seeds"][0]["faults"][0]["loss"] == "NaN"
+    assert told["seeds"][0]["faults"][0]["held_out"] == "NaN"
 
 
 def test_the_table_has_a_row_a_fault_and_a_line_an_arm() -> None:

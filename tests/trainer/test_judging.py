@@ -10,7 +10,7 @@ CLEAN = dict.fromkeys(range(1000), 2.0)
 
 
 def line(first: int, last: int, loss: float = 2.0, shift: int = 0) -> list[Logged]:
-    return [Logged(step, step + shift, loss) for step in range(first, last)]
+    return [Logged(step, step + shift, loss, held_out=loss) for step in range(first, last)]
 
 
 def test_a_fault_that_shows_nowhere_did_not_hurt() -> None:
@@ -49,7 +49,15 @@ def test_a_second_attempt_is_a_recurrence_and_a_loss_that_stays_up_is_not_past()
     history = line(0, 100) + line(100, 120, 9.0) + line(20, 120, 9.0, 200) + line(0, 300, 2.5, 400)
     (verdict,) = judge([Fault("bit_flip", 100, 1)], history, CLEAN)
     assert (verdict.rollbacks, verdict.recurred, verdict.got_past) == (2, True, False)
-    assert (verdict.loss, verdict.clean_loss) == (2.5, 2.0)
+    assert (verdict.held_out, verdict.clean_held_out) == (2.5, 2.0)
+
+
+def test_a_fault_is_got_past_by_the_last_held_out_loss_whatever_the_training_batches_were_like() -> None:
+    def history(held_out: float) -> list[Logged]:
+        return [*line(0, 100), *line(100, 110, 9.0), Logged(199, 199, 2.6, held_out=held_out), Logged(200, 200, 2.6)]
+
+    assert judge([Fault("bit_flip", 100, 1)], history(2.1), CLEAN)[0].got_past
+    assert not judge([Fault("bit_flip", 100, 1)], history(2.11), CLEAN)[0].got_past
 
 
 def test_a_nan_that_stays_is_not_got_past() -> None:
