@@ -1,4 +1,4 @@
-"""Every figure of docs/benchmarks.md, one group after the other, as a Markdown table.
+"""The tables of docs/benchmarks.md and the checkpoints of docs/trainer.md, one group after the other, as Markdown.
 
 python -m benchmarks [--peers]       --peers installs trackio and wandb into a temporary folder to measure beside ours
 """

@@ -150,9 +150,11 @@ def _visit(page: Page, peer: Peer) -> tuple[list[float], float]:
 
     def look(answer: Response) -> None:
         with suppress(PageError):  # an answer without a body
+            answer.finished()
+            arrived = time.perf_counter() - began
             values = peer.carries(answer)
             if values is not None:
-                found.append((values, time.perf_counter() - began))
+                found.append((values, arrived))
 
     page.on("response", look)
     page.goto(peer.page, wait_until="commit", timeout=1000 * PATIENCE)

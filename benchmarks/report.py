@@ -71,7 +71,7 @@ def measure(store: Path) -> Iterator[Row]:
             file = Path(folder) / f"report{suffix}"
             wall, cpu = _timed([sys.executable, "-m", "dashboard", "report", "long", "-o", str(file)], store)
             label = f"report of {STEPS:,} steps and {INCIDENTS} incidents, {suffix}"
-            used = f"CPU time: {cpu:.1f} s" + (" without Chromium's" if suffix == ".pdf" else "")
+            used = f"CPU time: {cpu:.1f} s" + (" with what of Chromium's was waited for" if suffix == ".pdf" else "")
             beside = f"{used}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
             yield Row(label, wall, "s", target, beside)
             yield Row(f"{label}, its size", file.stat().st_size / 1e6, "MB", MEGABYTES, "")

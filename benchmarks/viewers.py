@@ -1,6 +1,6 @@
 """What viewers cost: 20 of them on a live run, and how soon one sees a report.
 
-    python -m benchmarks.viewers [--rounds 3] [--reports 60]
+    python -m benchmarks.viewers [--rounds 3] [--reports 300]
 
 Ingestion: a collector, a dashboard and viewers without a browser (tests/dashboard/viewer.py) as processes of one
 machine; reports of 1,000 steps are posted as fast as they are taken, with and without viewers in turns. Seeing: a
@@ -29,6 +29,8 @@ from tests.dashboard.browser import ROOT, chromium, dashboard, drawn
 from tests.dashboard.seed import STEPS, report, seed
 
 VIEWERS, LOST, SECONDS, LOOKS = 20, 10.0, 2.0, 10
+BEFORE = 20
+"""Reports that the run has when the viewers open it."""
 
 
 def measure(rounds: int, reports: int) -> Iterator[Row]:
@@ -52,16 +54,17 @@ def measure(rounds: int, reports: int) -> Iterator[Row]:
 
 def _ingest(reports: int, viewers: int) -> tuple[float, float]:
     """Steps a second, and the cores that the dashboard used meanwhile."""
+    bodies = encoded_reports(0, BEFORE + reports)
     with (
         tempfile.TemporaryDirectory() as folder,
         collector(f"sqlite:///{folder}/store.db") as (url, _),
         dashboard(f"sqlite:///{folder}/store.db") as served,
-        _watching(served.url, viewers),
     ):
-        bodies = [encoded_reports(0, reports)]
-        used, began = served.cpu_ms(), time.perf_counter()
-        seconds = post_all(url, bodies)
-        share = (served.cpu_ms() - used) / 1000 / (time.perf_counter() - began)
+        post_all(url, [bodies[:BEFORE]])
+        with _watching(served.url, viewers):
+            used, began = served.cpu_ms(), time.perf_counter()
+            seconds = post_all(url, [bodies[BEFORE:]])
+            share = (served.cpu_ms() - used) / 1000 / (time.perf_counter() - began)
     return reports * SIZE / seconds, share
 
 
@@ -71,12 +74,15 @@ def _watching(url: str, viewers: int) -> Iterator[None]:
         yield
         return
     command = [sys.executable, "-m", "tests.dashboard.viewer", url, "run=r0", str(viewers)]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         time.sleep(10)  # until all of them have opened the page
         yield
+        told, _ = process.communicate(timeout=30)  # the end of its input ends it
+        if int(told.split()[0]) <= viewers:
+            raise RuntimeError(f"{viewers} viewers saw only {told}")
     finally:
-        process.terminate()
+        process.kill()
         process.wait(timeout=30)
 
 
@@ -112,7 +118,7 @@ def _grow(engine: sa.Engine, first: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--reports", type=int, default=60, help="of 1,000 steps, in each round")
+    parser.add_argument("--reports", type=int, default=300, help="of 1,000 steps, in each round")
     arguments = parser.parse_args()
     print_rows(measure(arguments.rounds, arguments.reports))
 

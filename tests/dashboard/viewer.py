@@ -1,6 +1,6 @@
 """Viewers without a browser: what Streamlit's page says to the server, and what the figures' component fetches.
 
-    python -m tests.dashboard.viewer http://127.0.0.1:8501 run=ID 20          20 viewers of a run, until SIGTERM
+    python -m tests.dashboard.viewer http://127.0.0.1:8501 run=ID 20          20 viewers of a run, until stdin ends
 
 One opens a page, looks again whenever a fragment asks for it, and fetches every figure that it was not told of before.
 So many viewers can be had at the cost of their requests alone.
@@ -84,8 +84,11 @@ def main(url: str, query: str, count: int) -> None:
     viewers = [threading.Thread(target=view, args=(url, "run", query, stop, seen), daemon=True) for _ in range(count)]
     for viewer in viewers:
         viewer.start()
+    sys.stdin.read()
+    stop.set()
     for viewer in viewers:
-        viewer.join()
+        viewer.join(timeout=10)
+    print(f"{seen.figures} figures, {seen.looks} looks, {seen.bytes / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

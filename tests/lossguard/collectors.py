@@ -28,12 +28,16 @@ class FakeCollector:
         """What waits behind each report, as the SDK says."""
         self.delay = 0.0
         """Seconds that each answer takes."""
+        self.open = threading.Event()
+        """While it is not set, nothing is answered."""
+        self.open.set()
         self.trouble: Callable[[str, str, dict[str, Any]], Answer | None] = lambda method, path, body: None
         """Gets each request first; what it returns is the answer."""
         self.url = ""
         self.lock = threading.Lock()
 
     def handle(self, method: str, path: str, body: dict[str, Any]) -> Answer:
+        self.open.wait(60)
         time.sleep(self.delay)
         with self.lock:
             self.requests.append((method, path, body))

@@ -57,10 +57,11 @@ def test_steps_arrive_in_columns_with_their_segment(collector: FakeCollector, tm
 
 
 def test_every_report_says_how_much_waits_behind_it(collector: FakeCollector, tmp_path: Path) -> None:
-    collector.delay = 0.05  # so that the steps queue up
+    collector.open.clear()  # until all steps are in the queue
     with online(collector, tmp_path) as run:
         for step in range(2 * STEPS_PER_REPORT):
             run.log(step, loss=1.0)
+        collector.open.set()
     assert max(collector.spool_bytes) >= STEPS_PER_REPORT * len('{"step":0,"time":0,"metrics":{"loss":1.0}}')
     assert collector.spool_bytes[-1] < 200, "only the line that ends the run"
 
