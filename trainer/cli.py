@@ -126,7 +126,7 @@ def lab(
     ] = None,
 ) -> None:
     """Train the same model with each switch thrown, and say what that does to loss, grad norm and log Z."""
-    overrides = _overrides(data=data, steps=steps, seed=seed) + [f"evaluate_every={steps}"] + (set_ or [])
+    overrides = _overrides(data=data, steps=steps, seed=seed) + (set_ or [])
     results = []
     with _told_in_a_sentence():
         recipes = [load_recipe(name, overrides) for name in switch or SWITCHES]

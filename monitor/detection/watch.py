@@ -35,10 +35,10 @@ RECENT, OLDER = 192, 64
 """Restorable steps that are kept of a longer list: the newest, and so many spread evenly over the rest."""
 
 
-def thinned(steps: list[int]) -> list[int]:
+def thinned(steps: Sequence[int]) -> list[int]:
     """At most RECENT + OLDER of the steps, the oldest among them: a run that keeps them all has a small state too."""
     old, recent = steps[:-RECENT], steps[-RECENT:]
-    return [old[k * len(old) // OLDER] for k in range(OLDER)] + recent if len(old) > OLDER else steps
+    return [*(old[k * len(old) // OLDER] for k in range(OLDER)), *recent] if len(old) > OLDER else list(steps)
 
 
 class Watch(Course):
