@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
 from lossguard.torch.files import fingerprint
+from lossguard.torch.snapshot import Snapshots
 
 
 class Box:
@@ -56,6 +58,26 @@ def test_generators_of_python_numpy_and_torch_come_back(tmp_path: Path) -> None:
     first = draw()
     checkpoints.load(0)
     assert draw() == first
+
+
+class Copies(TorchFunctionMode):
+    """Notes of every copy into a buffer whether it was only queued."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queued: list[bool] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.copy_:
+            self.queued.append(bool((kwargs or {}).get("non_blocking")))
+        return func(*args, **(kwargs or {}))
+
+
+def test_only_copies_from_a_device_that_is_waited_for_are_queued() -> None:
+    """MPS and XPU are not waited for: what is still under way there would be written, and verified, half done."""
+    with Copies() as copies:
+        Snapshots().take({"weight": torch.ones(3)})
+    assert copies.queued == [False]
 
 
 def damage_bytes(folder: Path) -> None:
