@@ -3,7 +3,7 @@
 Exit codes of `drill`: 0 every planted fault that hurt was got past; 1 one was not; else as below.
 Exit codes of `replay`: 0 a cause was found, 1 none was, or it could not be written to the incident; else as below.
 Exit codes of `run`: 0 the run reached its end; 1 a restore was not exact, or another process left; 2 something the user
-wrote cannot be used; 130 stopped by SIGINT; 143 by SIGTERM.
+wrote cannot be used, or no checkpoint is intact; 130 stopped by SIGINT; 143 by SIGTERM.
 """
 
 import json

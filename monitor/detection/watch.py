@@ -7,7 +7,7 @@
 What a row does is in `course`; here is what others call.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -67,10 +67,9 @@ class Watch(Course):
 
     # What happened outside
 
-    def declare(self, step: int, kind: str, details: Mapping[str, object]) -> list[Effect]:
+    def declare(self, step: int, kind: str) -> None:
         """A change that the trainer announced takes effect at `step`: signals find their new normal there."""
         self.bank.declare(max(step, self.last_step + 1), kind)
-        return []
 
     def fork(
         self,
