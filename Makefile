@@ -38,6 +38,10 @@ test: setup system ## the whole suite (real processes and servers included)
 test-fast: setup ## what is quick enough for daily work (about a minute; SQLite alone)
 	$(BIN)/python -m pytest -m 'not slow and not needs'
 
+.PHONY: test-compose
+test-compose: setup ## docker-compose.yml on a real engine: a spike and its page, and services killed (root; a quarter of an hour)
+	@$(BIN)/python -m tests.compose
+
 .PHONY: check
 check: setup ## ruff, mypy strict and the import contracts
 	$(BIN)/ruff check .

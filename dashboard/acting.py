@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
 
 from lossguard.protocol import API
 
@@ -19,6 +20,8 @@ DEFAULT_COLLECTOR = "http://127.0.0.1:8000"
 OPERATE = "LOSSGUARD_DASHBOARD_OPERATE"
 """Environment: "1" lends the dashboard's token to every viewer, "0" to none."""
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+UNREACHED = (NewConnectionError, ConnectTimeoutError, SSLError, LocationValueError, UnicodeError)
+"""Errors before anything was asked: with TLS, when the two could not agree on it."""
 TIMEOUT = urllib3.Timeout(connect=3.0, read=20.0)
 
 
@@ -87,12 +90,18 @@ def act(deed: Deed, token: str | None) -> dict[str, Any]:
             deed.method, url + API + deed.path, json=dict(deed.body), headers=headers, timeout=TIMEOUT,
             retries=False, redirect=False,
         )  # fmt: skip
-    except (urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
+    except UNREACHED as error:
         raise NotDone(f"No collector answers at {url} ({type(error).__name__}). Nothing was changed.") from error
+    except (HTTPError, OSError) as error:
+        raise NotDone(_unsure(url, type(error).__name__)) from error
     told = _object(answer.data)
     if 200 <= answer.status < 300 and told is not None:
         return told
     raise _refusal(answer.status, told, url, bool(token))
+
+
+def _unsure(url: str, why: str) -> str:
+    return f"{url} was asked, and gave no answer ({why}). It may have been done: look before you press again."
 
 
 def _object(data: bytes) -> dict[str, Any] | None:
@@ -115,6 +124,8 @@ def _refusal(status: int, told: dict[str, Any] | None, url: str, with_token: boo
             return NotDone(f"The collector at {url} does not know it: {detail or 'not found'}. Nothing was changed.")
         case 409:
             return NotDone(f"Too late or not possible now: {detail}. Nothing was changed.")
+        case 502 | 504:  # a proxy's word about the collector behind it
+            return NotDone(_unsure(url, str(status)))
     if told is None or not detail:
         return NotDone(f"What answers at {url} ({status}) is not a Lossguard collector. Nothing was changed.")
     if status in (429, 503):

@@ -164,7 +164,7 @@ def _non_finite(panel: Panel, series: Series, x: Floats, style: Style) -> list[d
     hit = np.flatnonzero(series.non_finite)
     if not len(hit):
         return []
-    label = words.plain_html(words.metric_name(panel.metric))
+    label, name = words.plain_html(words.metric_name(panel.metric)), words.plain_html(style.name)
     return [
         {
             "type": "scatter",
@@ -176,7 +176,7 @@ def _non_finite(panel: Panel, series: Series, x: Floats, style: Style) -> list[d
             "mode": "markers",
             "marker": {"symbol": "x-thin", "size": 9, "line": {"color": style.cross, "width": 2.5}},
             "customdata": [words.plural(series.non_finite[index], "value") for index in hit],
-            "hovertemplate": f"{label} not finite: %{{customdata}} ({style.name})<extra></extra>",
+            "hovertemplate": f"{label} not finite: %{{customdata}} ({name})<extra></extra>",
         }
     ]
 

@@ -78,7 +78,13 @@ def closeup(known: RunFacts, incident: Incident, window: tuple[int, int] | None 
     if window is not None and not (first <= window[0] and window[1] <= last):
         first, last, whole = window[0], min(window[1], window[0] + MOST), False
     seen = tuple((one.number, min(one.last_step or 0, last)) for one in known.segments)
-    return _closeup(database_url(), known.run.id, incident.segment, first, last, whole, seen, known)
+    where = (incident.segment, first, last)
+    return _closeup(database_url(), known.run.id, where, whole, seen, judged_by(known), known)
+
+
+def judged_by(known: RunFacts) -> tuple[str, int]:
+    """What the bands depend on besides the steps: the run's settings of the detection, and its events."""
+    return repr(rule.settings_of(known.run.policy)), len(known.events)
 
 
 def batch_at(known: RunFacts, step: int) -> int:
@@ -96,13 +102,13 @@ def batch_at(known: RunFacts, step: int) -> int:
 def _closeup(
     url: str,
     run_id: str,
-    segment: int,
-    first: int,
-    last: int,
+    where: tuple[int, int, int],
     whole: bool,
-    seen: tuple[tuple[int, int], ...],  # part of the key only: new steps in what is shown make a new entry
+    seen: tuple[tuple[int, int], ...],  # part of the key only, as the next: new steps or another rule make a new entry
+    judged: tuple[str, int],
     _known: RunFacts,
 ) -> Closeup:
+    segment, first, last = where
     with open_store(url) as session:
         led = lineage.line_to(_known.segments, segment)
         own = {stretch.segment for stretch in led}

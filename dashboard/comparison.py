@@ -21,14 +21,19 @@ def _row(name: str, seen: Closeup, incident: Incident) -> dict[str, str]:
     band, steps = seen.bands[name], seen.led.steps
     values = seen.led.metrics[name]
     end = incident.end_step if incident.end_step is not None else steps[-1]
-    onset = min(int(np.searchsorted(steps, incident.onset_step)), len(steps) - 1)
+    onset = int(np.searchsorted(steps, incident.onset_step))
     bad = slice(onset, int(np.searchsorted(steps, end, side="right")))
+    seen_at_onset = steps[0] <= incident.onset_step <= steps[-1]
+    expected, low, high = (
+        words.number(_known(column[onset]) if seen_at_onset else None)
+        for column in (band.expected, band.low, band.high)
+    )
     return {
         "Signal": words.metric_name(name),
-        "Expected at onset": words.number(_known(band.expected[onset])),
-        "Band at onset": f"{words.number(_known(band.low[onset]))} .. {words.number(_known(band.high[onset]))}",
+        "Expected at onset": expected,
+        "Band at onset": f"{low} .. {high}" if seen_at_onset else "-",
         "Farthest in the incident": _farthest(values[bad], band.expected[bad]),
-        "Highest score": words.number(float(np.max(band.score[bad], initial=0.0))),
+        "Highest score": words.number(float(np.max(band.score[bad])) if len(values[bad]) else None),
         "Now": _now(name, seen),
     }
 

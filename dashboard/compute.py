@@ -4,6 +4,7 @@ The number of parameters N is `num_parameters` of the run's configuration (the t
 can). Training costs about 6ND floating-point operations for D tokens (Kaplan et al. 2020, arXiv:2001.08361).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,12 +43,17 @@ class Compute:
 
     @property
     def tokens_per_parameter(self) -> float | None:
-        return self.tokens / self.parameters if self.tokens is not None and self.parameters else None
+        return _told(self.tokens / self.parameters) if self.tokens is not None and self.parameters else None
 
     @property
     def flops(self) -> float | None:
         """6ND."""
-        return 6.0 * self.parameters * self.tokens if self.tokens is not None and self.parameters else None
+        return _told(6.0 * self.parameters * self.tokens) if self.tokens is not None and self.parameters else None
+
+
+def _told(value: float) -> float | None:
+    """A loop may report tokens that are no number: such a count tells nothing."""
+    return value if math.isfinite(value) else None
 
 
 def num_parameters(config: Mapping[str, Any]) -> int | None:

@@ -1,4 +1,4 @@
-"""The only module of the dashboard that reads runs. Everything is cached, and shared by all viewers.
+"""Reads runs: the list, one run's facts, its curves. Everything is cached, and shared by all viewers.
 
 What may change is read a few times a second at most (`fresh`). Curves are kept for as long as the run has no new
 steps: a finished run is read once. A store that cannot be read raises `StoreAway`, whose text is for the page.
@@ -15,7 +15,7 @@ from dashboard.facts import Curve, Curves, Reading, RunCard, RunFacts, Track
 from dashboard.progress import progress
 from dashboard.rulers import PLAIN, Along, Ruler, Rulers
 from dashboard.store import database_url, fresh, open_store
-from dashboard.ways_back import WENT_BACK, WayBack
+from dashboard.ways_back import WayBack
 from db import lineage, overview, queries
 from db.lineage import Line, Stretch
 from db.models import Run, Segment
@@ -74,8 +74,7 @@ def newest(known: RunFacts, segment: int | None, metric: str) -> Reading | None:
 
 def lost(known: RunFacts) -> list[WayBack]:
     """What the run gave up at each of its ways back."""
-    with open_store(database_url()) as session:
-        return ways_back.ways_back(session, run=known.run, segments=known.segments, orders=known.orders)
+    return _lost(database_url(), known.run.id, known.stamp, known)
 
 
 @fresh
@@ -99,7 +98,6 @@ def _card(url: str, run_id: str) -> RunCard | None:
             spark = [value for value in series.max if value is not None]
         return RunCard(
             run=run,
-            tally=overview.tallies(session).get(run.pk, Tally()),
             progress=progress(run, newest),
             loss=metric_value(newest[-1], "loss") if newest else None,
             tokens=newest[-1].tokens if newest else None,
@@ -116,7 +114,6 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
         newest = overview.newest_steps(session, run=run)
         names = queries.metric_names(session, run=run)
         segments = queries.segments(session, run=run)
-        counts = queries.step_counts(session, run=run)
         return RunFacts(
             run=run,
             segments=segments,
@@ -128,8 +125,6 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
             progress=progress(run, newest),
             metrics=names + ([throughput.NAME] if throughput.derivable(names) else []),
             mfu=_last(session, run, segments, "mfu") if "mfu" in names else None,
-            counts=counts,
-            seconds_lost=_seconds_lost(session, run, segments),
             newest={name: metric_value(newest[-1], name) for name in names} if newest else {},
         )
 
@@ -141,25 +136,22 @@ def _last(session: Session, run: Run, segments: Sequence[Segment], metric: str) 
     return next((value for value in reversed(series.last) if value is not None), None)
 
 
-def _seconds_lost(session: Session, run: Run, segments: Sequence[Segment]) -> float:
-    """From each step that the run went back to until it was there again: computed and left, and the way back."""
-
-    def when(segment: int, step: int) -> float | None:
-        return queries.times(session, run=run, stretches=[Stretch(segment, 0, None)], steps=[step]).get(step)
-
-    ways = [
-        (when(segment.parent, segment.fork_step), when(segment.number, segment.fork_step))
-        for segment in segments
-        if segment.reason in WENT_BACK and segment.fork_step is not None and segment.parent is not None
-    ]
-    return compute.union([(left, back) for left, back in ways if left is not None and back is not None])
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _lost(
+    url: str,
+    run_id: str,
+    stamp: tuple[int, ...],  # part of the key only: new steps make a new entry
+    _known: RunFacts,
+) -> list[WayBack]:
+    with open_store(url) as session:
+        return ways_back.ways_back(session, run=_known.run, segments=_known.segments, orders=_known.orders)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _curves(
     url: str,
     run_id: str,
-    stamp: tuple[int, ...],  # part of the key only: new steps make a new entry
+    stamp: tuple[int, ...],  # part of the key only, as above
     metrics: tuple[str, ...],
     along: Along,
     window: tuple[int, int] | None,

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from dashboard.progress import Progress
 from dashboard.rulers import Ruler, Rulers
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
-from db.overview import Tally
-from db.queries import Series, StepCounts
+from db.queries import Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +14,6 @@ class RunCard:
     """A run in the list of runs."""
 
     run: Run
-    tally: Tally
     progress: Progress
     loss: float | None
     """Of the newest step, non-finite values included; None when it has none."""
@@ -43,9 +41,6 @@ class RunFacts:
     """The metrics of the newest step on the live line."""
     mfu: float | None
     """Model FLOPs utilisation, 0..1, as last reported: it may come every so many steps."""
-    counts: StepCounts
-    seconds_lost: float
-    """Wall time between the steps that the run went back to and its coming back to them."""
 
     @property
     def stamp(self) -> tuple[int, ...]:

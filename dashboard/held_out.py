@@ -31,8 +31,12 @@ class Measured:
 
     @classmethod
     def of(cls, series: Series, ruler: Ruler) -> "Measured":
-        """The last measurement of each bucket, which is each of them where there are few."""
-        return cls(ruler.at(series.last_step), np.array(series.last, dtype=np.float64))
+        """The last measurement of each bucket, which is each of them where there are few.
+
+        Which of a bucket's was not finite is not kept: where one was, there may be no last value.
+        """
+        last = np.array(series.last, dtype=np.float64)
+        return cls(ruler.at(series.last_step), np.where(np.array(series.non_finite, dtype=bool), np.nan, last))
 
 
 @dataclass(frozen=True, slots=True)

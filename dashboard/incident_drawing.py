@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dashboard import figure
-from dashboard.closeup import Closeup, interventions_of, went_to
+from dashboard.closeup import Closeup, interventions_of, judged_by, went_to
 from dashboard.facts import RunFacts
 from dashboard.figure import Packed
 from dashboard.incident_chart import incident_figure
@@ -14,7 +14,8 @@ from db.models import Incident
 def draw(known: RunFacts, incident: Incident, seen: Closeup, window: tuple[int, int] | None) -> Packed:
     stamp = (*known.marks_stamp, len(seen.led), len(seen.after) if seen.after is not None else 0)
     where = (seen.first, seen.last)
-    return _draw(database_url(), known.run.id, incident.number, stamp, where, window, known, incident, seen)
+    judged = judged_by(known)
+    return _draw(database_url(), known.run.id, incident.number, stamp, judged, where, window, known, incident, seen)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
@@ -22,7 +23,8 @@ def _draw(
     url: str,
     run_id: str,
     number: int,
-    stamp: tuple[float, ...],  # as the names before it part of the key only
+    stamp: tuple[float, ...],  # as the names before it, and the next, part of the key only
+    judged: tuple[str, int],
     where: tuple[int, int],
     window: tuple[int, int] | None,
     _known: RunFacts,

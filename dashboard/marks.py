@@ -1,6 +1,6 @@
 """What happened to a run, marked over its curves. Pure."""
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,7 +152,7 @@ def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, rulers: Rulers)
 def _is_outlier_of(event: Event, metric: str) -> bool:
     """With a value to stand at: what is not finite has its own cross."""
     value = event.details.get("value")
-    finite = isinstance(value, int | float) and math.isfinite(value)
+    finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return event.kind == "outlier" and event.step is not None and event.details.get("signal") == metric and finite
 
 

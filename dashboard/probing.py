@@ -17,7 +17,8 @@ def prompts(known: RunFacts) -> list[str]:
 def probes(known: RunFacts, prompt: str) -> list[StoredProbe]:
     """Those of one prompt, by step."""
     count = _count(database_url(), known.run.id, known.run)
-    return _probes(database_url(), known.run.id, count, len(known.segments), prompt, known.run)
+    forks = tuple(one.fork_step for one in known.segments)  # they decide what is on the live line
+    return _probes(database_url(), known.run.id, count, forks, prompt, known.run)
 
 
 @fresh
@@ -33,6 +34,8 @@ def _prompts(url: str, run_id: str, count: int, _run: Run) -> list[str]:
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
-def _probes(url: str, run_id: str, count: int, segments: int, prompt: str, _run: Run) -> list[StoredProbe]:
+def _probes(
+    url: str, run_id: str, count: int, forks: tuple[int | None, ...], prompt: str, _run: Run
+) -> list[StoredProbe]:
     with open_store(url) as session:
         return queries.probes(session, run=_run, prompt=prompt)

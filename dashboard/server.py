@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard.figure import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, shelf
 
+PAGE_AS_IT_IS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
+"""Headers of a request that are kept from the app when it is asked for a page."""
 FOR_GOOD = "max-age=31536000, immutable"
 
 
@@ -69,8 +71,9 @@ class EarlyPlotly:
             if not message.get("more_body", False):
                 await _send_whole(send, start, body.replace(b"</head>", self.TAG, 1))
 
-        # The page comes as it is written, not compressed: it is 6 kB.
-        plain = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+        # The page comes as it is written, not compressed: it is 6 kB. And it always comes: that the file is as it was
+        # says nothing of what is put into it here.
+        plain = [(name, value) for name, value in scope["headers"] if name not in PAGE_AS_IT_IS]
         await self._app({**scope, "headers": plain}, receive, gathered)
 
 

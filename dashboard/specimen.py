@@ -107,9 +107,12 @@ def newest(known: RunFacts, steps: tuple[int, int]) -> tuple[int, int]:
 def _known_troubles(known: RunFacts, strands: Sequence[Strand]) -> tuple[list[Trouble], int, str]:
     """The faults that the configuration names as planted, else the incidents that the run had; of how many rows."""
     total = sum(one.num_steps for one in known.segments)
-    planted = [found for text in known.run.config.get("faults") or () if (found := FAULT.fullmatch(str(text)))]
+    planted = [fault for text in _listed(known, "faults") if (fault := FAULT.fullmatch(text))]
     if planted:
-        return [each for found in planted for each in _planted(found, strands)], total, "the faults that were planted"
+        in_data = _listed(known, "faults_in_data" if "faults_in_data" in known.run.config else "faults")
+        by_batch = () if known.run.config.get("faults_at_steps") else in_data
+        found = [each for fault in planted for each in _planted(fault, strands, fault[0] in by_batch)]
+        return found, total, "the faults that were planted"
     own = [
         Trouble(f"incident {one.number}: {one.kind}", one.onset_step, one.end_step or one.detected_step, one.segment)
         for one in known.incidents
@@ -118,15 +121,20 @@ def _known_troubles(known: RunFacts, strands: Sequence[Strand]) -> tuple[list[Tr
     return own, total, "the run's own incidents"
 
 
-def _planted(found: re.Match[str], strands: Sequence[Strand]) -> Iterator[Trouble]:
-    """A fault stands at a step, or at the batches of that number wherever they were first used."""
-    first, count = int(found[2]), int(found[3] or 1)
+def _listed(known: RunFacts, name: str) -> list[str]:
+    told = known.run.config.get(name)
+    return [str(each) for each in told] if isinstance(told, list) else []
+
+
+def _planted(fault: re.Match[str], strands: Sequence[Strand], by_batch: bool) -> Iterator[Trouble]:
+    """Where the run first came to the fault's step; `by_batch`: to the batch of that number, where it logs batches."""
+    first, count = int(fault[2]), int(fault[3] or 1)
     for strand in strands:
-        batches = strand.rows.metrics.get("batch_index")
+        batches = strand.rows.metrics.get("batch_index") if by_batch else None
         where = strand.rows.steps if batches is None else batches
         hit = strand.rows.steps[(where >= first) & (where < first + count)]
         if len(hit):
-            yield Trouble(found[0], int(hit[0]), int(hit[-1]), strand.number)
+            yield Trouble(fault[0], int(hit[0]), int(hit[-1]), strand.number)
             return
 
 

@@ -1,11 +1,11 @@
 """The tables below a run's curves. Pure: facts in, data frames out."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import pandas as pd
 
-from dashboard import words
+from dashboard import clock, words
 from dashboard.configurations import flattened
 from dashboard.facts import RunFacts
 
@@ -68,14 +68,14 @@ def segments(known: RunFacts) -> pd.DataFrame:
     )
 
 
-def configuration(known: RunFacts) -> pd.DataFrame:
+def configuration(known: RunFacts, zone: tzinfo) -> pd.DataFrame:
     run = known.run
     rows: dict[str, Any] = {
         "Command": run.command,
         "Commit": run.git_commit,
         "Host": run.host,
         "Devices": ", ".join(map(str, run.devices)),
-        "Started at": datetime.fromtimestamp(run.started_at, UTC).isoformat(" ", "seconds"),
+        "Started at": clock.moment(run.started_at, zone),
         "Policy": None if run.policy is None else words.details(run.policy),
         **flattened(run.config),
         **{f"{name} version": version for name, version in run.versions.items()},
@@ -83,7 +83,7 @@ def configuration(known: RunFacts) -> pd.DataFrame:
     return pd.DataFrame({"Name": name, "Value": str(value)} for name, value in rows.items() if value not in (None, ""))
 
 
-def in_zone(rows: pd.DataFrame, zone: str) -> pd.DataFrame:
+def in_zone(rows: pd.DataFrame, zone: tzinfo) -> pd.DataFrame:
     """Moments as text in the viewer's time zone."""
     moments = rows.select_dtypes("datetimetz").columns
     return rows.assign(**{name: rows[name].dt.tz_convert(zone).dt.strftime("%Y-%m-%d %H:%M:%S") for name in moments})

@@ -25,7 +25,7 @@ def timeline(
     """What happened on the incident's own line by step, then what was done about it."""
     moments = _course(incident, when)
     for each in interventions:
-        moments += _care(each, orders.get(each.number), when)
+        moments += _care(each, orders.get(each.number))
     if incident.state == "closed":
         moments.append(Moment("Closed", None, incident.changed_at, incident.outcome or ""))
     return moments
@@ -46,7 +46,7 @@ def _course(incident: Incident, when: When) -> list[Moment]:
     return sorted(moments, key=lambda moment: moment.step or 0)
 
 
-def _care(each: Intervention, order: Order | None, when: When) -> list[Moment]:
+def _care(each: Intervention, order: Order | None) -> list[Moment]:
     decided = each.details.get("decided_step")
     name = {"rollback": "Rollback decided", "hold": "Hold decided", "release": "Released"}.get(each.kind, each.kind)
     asked = " (a person is asked)" if each.state in ("proposed", "rejected") else ""

@@ -1,6 +1,6 @@
 """What each way back of a run cost: what was computed and left, and the time until the run was there again.
 
-`given_up` is pure; the rest reads with the session that it is given.
+`ways_back` reads with the session that it is given; the rest is pure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,10 @@ from itertools import pairwise
 
 from sqlalchemy.orm import Session
 
+from dashboard import compute
 from db import lineage, queries
 from db.lineage import Stretch
 from db.models import Order, Run, Segment
-from lossguard.protocol import SegmentReason
-
-WENT_BACK = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,12 @@ class WayBack:
     @property
     def seconds(self) -> float | None:
         return None if self.left_at is None or self.back_at is None else max(0.0, self.back_at - self.left_at)
+
+
+def seconds_of(ways: Sequence[WayBack]) -> float | None:
+    """The time that these took, counted once where they overlap; None where it is known of none of them."""
+    told = [(way.left_at, way.back_at) for way in ways if way.left_at is not None and way.back_at is not None]
+    return compute.union(told) if told or not ways else None
 
 
 def given_up(segments: Sequence[Segment]) -> list[WayBack]:

@@ -3,8 +3,10 @@
 import html
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from db.models import Incident, Intervention, Order, Run
@@ -67,6 +69,8 @@ def number(value: Any) -> str:
     if value is None:
         return "-"
     value = NON_FINITE[value] if isinstance(value, str) else value
+    if isinstance(value, int) and abs(value) > sys.float_info.max:  # JSON knows no bounds
+        return f"{Decimal(value):.3e}"
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
@@ -91,8 +95,8 @@ def percent(share: float | None) -> str:
 
 def large(value: float | None) -> str:
     """Three digits and a unit: "6.55 M"; a dash when there is none."""
-    if value is None:
-        return "-"
+    if value is None or not math.isfinite(value):
+        return number(value)
     for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= 0.9995 * size:
             return f"{value / size:.3g}{unit}"
@@ -143,13 +147,18 @@ def hardware(run: Run) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that people chose, so that Markdown shows it as it is."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", " ".join(text.split()))
+    """Text that people chose, so that Markdown shows it as it is, on one line."""
+    return literal(" ".join(text.split()))
+
+
+def literal(text: str) -> str:
+    """The same for text whose spaces count."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", text)
 
 
 def plain_html(text: str) -> str:
-    """Text that people chose, so that plotly, which reads a few tags of HTML, shows it as it is."""
-    return html.escape(text, quote=False)
+    """Text that people chose, so that plotly, which reads a few tags of HTML and its own %{..}, shows it as it is."""
+    return html.escape(text, quote=False).replace("%{", "%&#123;")
 
 
 def plural(count: int, noun: str, several: str | None = None) -> str:

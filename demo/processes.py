@@ -84,7 +84,7 @@ class Processes:
                 stdout=None if show else log,
                 stderr=None if show else log,
                 start_new_session=True,  # Ctrl-C reaches us alone; we end the others in order
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=end_with_parent if sys.platform == "linux" else None,
             )
         self._running.append((name, process))
         return process
@@ -121,5 +121,6 @@ def end(name: str, process: subprocess.Popen[bytes], *, patience: float = 15.0) 
         process.wait()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """For a child before it becomes its program: ask the kernel to end it when its parent ends (Linux)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -2,21 +2,23 @@
 
     python examples/analysis.py RUN [--url sqlite:///.lossguard/lossguard.db] [--plot study.html]
 
-RUN is the id of a run that the store holds; `python -m db import FILE` brings one in. Everything below is pandas: read
-it from top to bottom, and take what you need into a notebook of your own.
+RUN is the id of a run that the store holds; `python -m db import FILE` brings one in. LOSSGUARD_DATABASE_URL names the
+store too. Everything below is pandas: read it from top to bottom, and take what you need into a notebook of your own.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script in a folder does not see the checkout by itself
 
 from db import frames, queries
-from db.engine import DEFAULT_URL, create_engine, reading
+from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine, first_line, reading, shown
 from db.lineage import Line
 
 AROUND = 50
@@ -26,11 +28,13 @@ AROUND = 50
 def study(run_id: str, url: str, plot: Path | None) -> None:
     """Print the study of a run; draw it into `plot` if plotly is there."""
     # 1. Read. A session is all that the frames need; when the block ends they are plain pandas frames.
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():  # opening it would make it
+        raise SystemExit(f"there is no store at {url}; name one with --url or LOSSGUARD_DATABASE_URL")
     engine = create_engine(url)
     with reading(engine) as session:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
-            raise SystemExit(f"there is no run {run_id!r} in {url}")
+            raise SystemExit(f"there is no run {run_id!r} in {shown(url)}")
         steps = frames.steps(session, run=run, line=Line.ALL)  # every step the run ever computed
         incidents = frames.incidents(session, run=run)
         interventions = frames.interventions(session, run=run)
@@ -57,28 +61,32 @@ def study(run_id: str, url: str, plot: Path | None) -> None:
     if "loss_non_finite" in steps:
         print(f"losses that were not finite: {steps['loss_non_finite'].value_counts().to_dict()}")
 
-    # 5. Did it help? The loss just before and after each rollback, and on the branch that it replaced.
+    # 5. Did it help? The loss just before and after each rollback, and on the branch where its incident was.
     done = interventions[interventions["order_state"] == "applied"].dropna(subset=["rewound_to"])
     if len(done):
         print(f"\nmedian loss around the interventions ({AROUND} steps)")
-        print(pd.DataFrame({number: around(live, left, row) for number, row in done.iterrows()}).T.to_string())
+        rows = {number: around(live, left, incidents, row) for number, row in done.iterrows()}
+        print(pd.DataFrame(rows).T.to_string())
 
     # 6. A picture: the live line over the branches that were discarded.
     if plot is not None:
         draw(live, left, incidents, plot)
 
 
-def around(live: pd.DataFrame, left: pd.DataFrame, intervention: "pd.Series[Any]") -> dict[str, object]:
-    """Median losses before and after a rollback, and at the end of what it discarded."""
+def around(
+    live: pd.DataFrame, left: pd.DataFrame, incidents: pd.DataFrame, intervention: "pd.Series[Any]"
+) -> dict[str, object]:
+    """Median losses before and after a rollback, and what its incident was like on the branch that was discarded."""
     fork = int(intervention["rewound_to"])
-    branch = left["loss"][left.index >= fork]
+    segment = incidents["segment"].get(intervention["incident"])  # None: a person went back without one
+    branch = left[(left["segment"] == segment) & (left.index >= fork)]
     return {
         "state": intervention["state"],
         "rewound_to": fork,
         "before": live["loss"].loc[fork - AROUND : fork - 1].median(),
         "after": live["loss"].loc[fork : fork + AROUND - 1].median(),
-        "discarded, at its worst": branch.max(),
-        "not finite there": int(branch.isna().sum()),
+        "discarded, at its worst": branch["loss"].max(),
+        "not finite there": branch["loss_non_finite"].count() if "loss_non_finite" in branch else 0,
     }
 
 
@@ -102,7 +110,11 @@ def draw(live: pd.DataFrame, left: pd.DataFrame, incidents: pd.DataFrame, path: 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", help="the id of the run")
-    parser.add_argument("--url", default=DEFAULT_URL, help="the store")
+    parser.add_argument("--url", default=os.environ.get("LOSSGUARD_DATABASE_URL", DEFAULT_URL), help="the store")
     parser.add_argument("--plot", type=Path, help="an HTML file to draw into")
     given = parser.parse_args()
-    study(given.run, given.url, given.plot)
+    try:
+        study(given.run, given.url, given.plot)
+    except (BadDatabaseUrl, sa.exc.DBAPIError) as error:
+        reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+        raise SystemExit(f"cannot read the store {shown(given.url)}: {reason}") from None

@@ -3,7 +3,7 @@
 LossguardError
     ConfigurationError (also ValueError)   a setting is wrong; raised by `init` alone
     CheckpointError                        no intact checkpoint, or one that cannot be written
-        CheckpointMismatch                 what was restored is not what was saved: stops a loop
+        CheckpointMismatch                 what was restored is not what was saved, or half of it: stops a loop
     RanksError                             a rank left, or is at another step: stops the loops of all the others
     CollectorError                         internal to the sender; a training loop never sees one
         Unreachable                        try again later (no connection, 408, 429, 5xx, not a collector)
@@ -26,7 +26,7 @@ class CheckpointError(LossguardError):
 
 
 class CheckpointMismatch(CheckpointError):
-    """What was restored is not what was saved. Objects have changed by then: the run must not train on."""
+    """What was restored is not what was saved, or half of it. Objects have changed by then: the run must not go on."""
 
 
 class RanksError(LossguardError):

@@ -30,9 +30,9 @@ class Guard:
     torch.distributed where it is initialised. They do the same at the same step: what rank 0 is ordered and a signal on
     any of them hold for all, from the boundary on at which all know of it, and so does a restore that fails on one.
 
-    Every restore is verified. One that is not exact raises CheckpointMismatch out of `steps`, one that breaks off
-    with no way back to a checkpoint CheckpointError, and a rank that left RanksError: the only errors that a guard
-    raises into a loop once it runs, because going on would train something else than the run.
+    Every restore is verified. One that is not exact, or breaks off with no way back to a checkpoint, raises
+    CheckpointMismatch out of `steps`, and a rank that left RanksError: the only errors that a guard raises into a loop
+    once it runs, because going on would train something else than the run.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Guard:
         `batches` is anything with `__getitem__` by absolute batch index (a skip is a jump, a replay is exact), or any
         iterable (skipped by consuming). Raises ValueError for an empty sequence, CheckpointError when there are
         checkpoints and none is intact or a new run finds those of another, and CheckpointMismatch when a restore is not
-        exact.
+        exact, or broke off with no way back.
         """
         feed = Feed(batches)
         self._resume()
@@ -243,7 +243,7 @@ class Guard:
     def _recover(self, left: int, why: str) -> None:
         """Bring back the newest checkpoint after a restore that failed half-way.
 
-        Raises CheckpointError when that fails too: training on with a half-restored model would be worse than to end.
+        Raises CheckpointMismatch when that fails too: to train on a half-restored model would be worse than to end.
         """
         self._notices.say(f"recover {why}", f"a rollback failed ({why}): back to the newest checkpoint instead")
         try:
@@ -251,7 +251,7 @@ class Guard:
         except CheckpointMismatch:
             raise
         except Exception as problem:
-            raise CheckpointError(
+            raise CheckpointMismatch(
                 f"a rollback failed half-way ({why}), and so did the way back to the newest checkpoint ({problem}): "
                 "the model is half-restored, so training stops here"
             ) from problem

@@ -21,14 +21,12 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from db import access, migrate, queries
+from db import access, migrate, queries, watched
 from db.engine import create_engine, reading
-from db.lineage import Stretch
-from db.models import Run, Step
 from monitor import logs, parameters, tokens, watching
 from monitor.app import create_app
 from monitor.backtest import CurveError, backtest_file, backtest_rows, table
-from monitor.columns import stored_rows
+from monitor.columns import WATCHED, rows
 from monitor.detection import DetectionSettings, Policy
 from monitor.refusals import one_sentence, stop
 from monitor.settings import Settings, check_bind
@@ -125,16 +123,12 @@ def _backtest_run(run_id: str, detection: DetectionSettings, policy: Policy) -> 
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             raise stop(f"the store has no run {run_id!r}; the dashboard lists them")
-        line = [steps for stretch in queries.live(session, run=run) for steps in _all_steps(session, run, stretch)]
-        if not line:
+        line = watched.columns(session, run=run, line=queries.live(session, run=run), metrics=WATCHED)
+        if not len(line.steps):
             raise stop(f"run {run_id!r} has no steps yet")
-        declared = watching.declared(session, run, 0, line[-1].step + 1)
-        return {"file": run_id} | backtest_rows(stored_rows(line), detection, policy, declared=declared)
-
-
-def _all_steps(session: Session, run: Run, stretch: Stretch) -> Iterator[Step]:
-    for steps in queries.steps_of(session, run=run, stretch=stretch):
-        yield from steps
+        declared = watching.declared(session, run, 0, int(line.steps[-1]) + 1)
+    lived = rows(line.steps, line.times, line.metrics)
+    return {"file": run_id} | backtest_rows(lived, detection, policy, declared=declared)
 
 
 @contextmanager

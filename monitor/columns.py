@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from db.buckets import Floats, Ints
 from db.columns import Numbers
 from db.models import Step
 from db.step_rows import WHOLE_NUMBERS, metric_value
@@ -62,7 +63,7 @@ def _numbers(name: str, values: Sequence[Any], num_steps: int) -> Numbers:
     return Numbers.of(column)
 
 
-def rows(steps: Sequence[int], times: Sequence[float], metrics: Mapping[str, Numbers]) -> Rows:
+def rows(steps: Sequence[int] | Ints, times: Sequence[float] | Floats, metrics: Mapping[str, Numbers]) -> Rows:
     """What the detection sees of these steps."""
     watched = {name: metrics[name] for name in WATCHED if name in metrics}
     return Rows(

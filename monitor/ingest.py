@@ -216,7 +216,7 @@ def _feed(watch: Watch, fresh: Fresh, events: list[EventIn], restorable: list[in
         if end > start:
             effects += _feed_rows(watch, fresh.between(start, end), restorable)
             start = end
-        effects += watch.declare(step, event.kind, event.details)
+        watch.declare(step, event.kind)
     return effects + _feed_rows(watch, fresh.between(start, len(fresh.steps)), restorable)
 
 

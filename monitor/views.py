@@ -19,7 +19,7 @@ ORDER_FIELDS = ("id", "key", "kind", "incident", "rewind_to", "skip_from", "skip
 
 def record(row: Stored) -> dict[str, Any]:
     """Every column of a stored row but the keys that only the store needs."""
-    names = [column.key for column in row.__table__.columns if column.key not in ("pk", "run_pk")]
+    names = [column.key for column in row.__table__.columns if column.key not in ("pk", "run_pk", "revision")]
     return {name: getattr(row, name) for name in names}
 
 

@@ -1,22 +1,27 @@
 """The examples run, on a run as the collector stores it."""
 
+import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
+from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.test_watching import noise, obey, train_until_nan
+from tests.monitor.test_watching import CHECKPOINTS, noise, obey, train_until_nan
 
 ANALYSIS = Path(__file__).parents[1] / "examples" / "analysis.py"
 
 
 def study(folder: Path, *given: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ANALYSIS), *given, "--url", f"sqlite:///{folder}/lossguard.db"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    store = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{folder}/lossguard.db"}
+    command = [sys.executable, str(ANALYSIS), *given]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=os.environ | store)
 
 
 def test_the_study_of_a_run_that_was_rolled_back_tells_its_cost_and_draws_it(
@@ -40,3 +45,35 @@ def test_a_run_that_is_not_there_is_one_sentence(sqlite_engine: sa.Engine, tmp_p
     done = study(tmp_path, "nope")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "there is no run 'nope'" in done.stderr
+
+
+def test_of_two_rollbacks_each_is_shown_the_trouble_that_it_left(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
+        trainer = Trainer(http)
+        segment = trainer.open("a")
+        checkpoints = {"restorable_steps": CHECKPOINTS}
+        trainer.report(segment, range(300), {"loss": noise(1, 300)}, **checkpoints)
+        (first,) = trainer.report(segment, [300, 301], {"loss": [None, math.inf]})["orders"]
+        segment = obey(trainer, first)
+        trainer.report(segment, range(200, 300), {"loss": noise(2, 100)})
+        (second,) = trainer.report(segment, [300, 301, 302], {"loss": [None, 7.5, math.nan]})["orders"]
+        segment = obey(trainer, second, key="c")
+        trainer.report(segment, range(second["rewind_to"], 500), {"loss": noise(3, 500 - second["rewind_to"])})
+        http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 300})
+        (by_hand,) = trainer.report(segment, [], {})["orders"]
+        trainer.report(obey(trainer, by_hand, key="d"), [300], {"loss": [3.0]})
+    done = study(tmp_path, "r1")
+    assert done.returncode == 0, done.stderr
+    _, shown = done.stdout.split("median loss around the interventions")
+    worst, strange = zip(*(line.split()[-2:] for line in shown.splitlines()[2:5]), strict=True)
+    assert (worst, strange) == (("inf", "7.5", "NaN"), ("1", "1", "0"))  # the last one by hand: without an incident
+
+
+@pytest.mark.parametrize(
+    ("url", "told"), [("sqlite:///no/store.db", "there is no store at"), ("x", "not a database URL")]
+)
+def test_a_store_that_is_not_there_is_one_sentence_and_none_is_made(tmp_path: Path, url: str, told: str) -> None:
+    done = study(tmp_path, "r1", "--url", url)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert told in done.stderr
+    assert not list(tmp_path.iterdir())

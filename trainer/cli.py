@@ -3,7 +3,7 @@
 Exit codes of `drill`: 0 every planted fault that hurt was got past; 1 one was not; else as below.
 Exit codes of `replay`: 0 a cause was found, 1 none was, or it could not be written to the incident; else as below.
 Exit codes of `run`: 0 the run reached its end; 1 a restore was not exact, or another process left; 2 something the user
-wrote cannot be used; 130 stopped by SIGINT; 143 by SIGTERM.
+wrote cannot be used, or no checkpoint is intact; 130 stopped by SIGINT; 143 by SIGTERM.
 """
 
 import json
@@ -126,7 +126,7 @@ def lab(
     ] = None,
 ) -> None:
     """Train the same model with each switch thrown, and say what that does to loss, grad norm and log Z."""
-    overrides = _overrides(data=data, steps=steps, seed=seed) + [f"evaluate_every={steps}"] + (set_ or [])
+    overrides = _overrides(data=data, steps=steps, seed=seed) + (set_ or [])
     results = []
     with _told_in_a_sentence():
         recipes = [load_recipe(name, overrides) for name in switch or SWITCHES]

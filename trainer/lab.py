@@ -6,7 +6,7 @@ python -m trainer lab [NAME ...] [--steps 500] [--json]
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -78,7 +78,8 @@ class Result:
 
 
 def try_switch(recipe: Recipe, folder: Path) -> Result:
-    """Train `recipe`, unrecorded. Raises UserMistake and Stopped."""
+    """Train `recipe`, unrecorded, and measure the held-out loss at its end. Raises UserMistake and Stopped."""
+    recipe = replace(recipe, evaluate_every=recipe.steps)
     _, held_out = open_batches(recipe)
     if held_out is None:
         raise UserMistake("data.held_out = 0.0 cannot be used in the lab: it compares the held-out losses.")

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
@@ -50,7 +49,7 @@ def _initialise(backend: str) -> None:
     """
     store, rank, size = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = PrefixStore(f"trainer/{attempt}", store)
+    store = dist.PrefixStore(f"trainer/{attempt}", store)  # type: ignore[attr-defined]  # its own list lacks it
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 

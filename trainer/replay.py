@@ -59,6 +59,8 @@ def replay(case: Case, record: Record, *, tell: Callable[[str], None]) -> Findin
 
 def rerun_of(record: Record) -> Rerun:
     config = record.config
+    if (ranks := config.get("ranks", 1)) > 1:  # one process sums in another order, with one rank's random numbers
+        raise UserMistake(f"The run was trained by {ranks} processes: only runs of one process can be replayed.")
     return Rerun(
         recorded_recipe(config),
         [parse_fault(text) for text in config.get("faults", ())],
@@ -133,7 +135,7 @@ class Trial:
             repeat = max(off(was, now) for was, now in zip(clean, replayed, strict=False))
             if math.isfinite(repeat):
                 return earlier, other, replayed, repeat
-        before = [rows[step].batch for step in range(max(0, self.state - length), self.state)]
+        before = [rows[step].batch for step in range(max(min(rows), self.state - length), self.state)]
         return None, list(islice(cycle(before or self.same), length)), [], 0.0
 
     def _earlier(self) -> Iterator[int]:

@@ -24,7 +24,7 @@ from trainer.config import Recipe
 from trainer.data import Batch, Batches, tokenizer
 from trainer.display import Display
 from trainer.errors import UserMistake
-from trainer.faults import Fault, FaultyBatches, StateFaults
+from trainer.faults import FAULTS, Fault, FaultyBatches, StateFaults
 from trainer.model import GPT
 from trainer.objective import objective, own_inputs
 from trainer.origin import Origin
@@ -199,6 +199,7 @@ def describe(recipe: Recipe, job: Job) -> dict[str, object]:
     """The configuration that is recorded with the run. It alone names the planted faults."""
     return recipe.to_dict() | {
         "faults": [str(fault) for fault in job.faults],
+        "faults_in_data": [str(fault) for fault in job.faults if FAULTS[fault.kind].on_data is not None],
         "faults_at_steps": job.faults_at_steps,
         "skips": [[skip.skip_from, skip.skip_to] for skip in job.skips],
     }

@@ -1,9 +1,13 @@
 """A file that is there whole, or not at all."""
 
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+MOST_LETTERS = 50
+"""Of the name, in that of the part: a name may be as long as the file system takes."""
 
 
 class CannotDeliver(Exception):
@@ -13,10 +17,14 @@ class CannotDeliver(Exception):
 def check_place(path: Path) -> None:
     """Raises CannotDeliver where no file can be written, before any work is done for it."""
     folder = path.parent
-    if path.is_dir():
-        raise CannotDeliver(f"{path} is a folder; name a file in it")
-    if not folder.is_dir():
-        raise CannotDeliver(f"there is no folder {folder}; make it, or name another file with -o")
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            raise CannotDeliver(f"{path} is a folder; name a file in it")
+    except FileNotFoundError:
+        if not folder.is_dir():
+            raise CannotDeliver(f"there is no folder {folder}; make it, or name another file with -o") from None
+    except OSError as error:  # a folder that one may not enter, a name that is too long
+        raise CannotDeliver(f"cannot write {path}: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise CannotDeliver(f"cannot write in the folder {folder}: permission denied")
 
@@ -24,7 +32,7 @@ def check_place(path: Path) -> None:
 def deliver(path: Path, make: Callable[[Path], None]) -> None:
     """What `make` writes into a file beside it takes the place of `path` when it is done. Raises CannotDeliver."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:MOST_LETTERS]}.", suffix=".part", dir=path.parent)
         part = Path(name)
         try:
             os.fchmod(handle, 0o666 & ~_umask())  # mkstemp's own is for its owner alone

@@ -99,8 +99,8 @@ def _numbers(story: Story) -> list[tuple[str, str]]:
         ("Loss at the end", words.number(summary.recent(loss.live)[0] if loss and len(loss.live) else None)),
         ("Held-out loss", words.number(measured[1]) if measured else None),
         ("Incidents", words.steps(len(known.incidents))),
-        ("Steps lost", f"{words.steps(lost.steps)} ({words.percent(lost.steps_share)})"),
-        ("Time lost", f"{words.duration(lost.seconds)} ({words.percent(lost.seconds_share)})"),
+        ("Steps given up", summary.with_share(words.steps(lost.steps), lost.steps_share)),
+        ("Time given up", summary.with_share(words.duration(lost.seconds), lost.seconds_share)),
     ]
     return [(name, text) for name, text in told if text is not None]
 
@@ -228,10 +228,10 @@ def _lost(story: Story) -> Table | None:
         (
             "all",
             "",
-            f"{words.steps(whole.steps)} ({words.percent(whole.steps_share)})",
+            summary.with_share(words.steps(whole.steps), whole.steps_share),
             words.large(whole.tokens),
             _flops(whole.flops),
-            f"{words.duration(whole.seconds)} ({words.percent(whole.seconds_share)})",
+            summary.with_share(words.duration(whole.seconds), whole.seconds_share),
         )
     )
     names = ("Why", "Back to step", "Steps", "Tokens", "FLOPs (6ND)", "Time until it was there again")
@@ -267,13 +267,13 @@ def _tables(known: RunFacts, zone: tzinfo) -> list[tuple[str, Table]]:
         "Events": tables.events(known),
         "Segments": tables.segments(known),
     }
-    settings = shown(tables.configuration(known), zone, most=MOST_SETTINGS)
+    settings = shown(tables.configuration(known, zone), zone, most=MOST_SETTINGS)
     looked_up = [(title, shown(rows, zone)) for title, rows in made.items()]
     return [("Configuration, versions and hardware", settings), *looked_up]
 
 
 def shown(rows: pd.DataFrame, zone: tzinfo, *, most: int = MOST_ROWS) -> Table:
-    told = tables.in_zone(rows, str(zone))
+    told = tables.in_zone(rows, zone)
     few = told.head(most)
     cells = [[_short(cell) for cell in row] for row in few.itertuples(index=False, name=None)]
     return Table(list(few.columns), cells, len(told) - len(few))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from dashboard import clock, compute, held_out, words
+from dashboard import clock, compute, held_out, ways_back, words
 from dashboard.facts import Curve, RunFacts
 from dashboard.progress import is_silent
 from dashboard.report.story import Story
@@ -25,7 +25,8 @@ class Lost:
     """Of all steps that were done."""
     tokens: float | None
     flops: float | None
-    seconds: float
+    seconds: float | None
+    """None where it is not known when the run was where it went back to."""
     seconds_share: float | None
     """Of the time since the start."""
 
@@ -36,9 +37,7 @@ def lost_in_all(story: Story) -> Lost:
     done = known.progress.done + steps
     told = [way.tokens for way in ways if way.tokens is not None]
     tokens = sum(told) if told or not ways else None
-    seconds = compute.union(
-        [(way.left_at, way.back_at) for way in ways if way.left_at is not None and way.back_at is not None]
-    )
+    seconds = ways_back.seconds_of(ways)
     whole = seconds_of(known, story.written_at)
     return Lost(
         steps=steps,
@@ -46,8 +45,12 @@ def lost_in_all(story: Story) -> Lost:
         tokens=tokens,
         flops=flops(tokens, known),
         seconds=seconds,
-        seconds_share=seconds / whole if whole > 0 else None,
+        seconds_share=seconds / whole if seconds is not None and whole > 0 else None,
     )
+
+
+def with_share(told: str, share: float | None) -> str:
+    return told if share is None else f"{told} ({words.percent(share)})"
 
 
 def flops(tokens: float | None, known: RunFacts) -> float | None:
@@ -155,10 +158,14 @@ def _lost(story: Story) -> list[str]:
         return ["Nothing that was computed was given up."]
     lost = lost_in_all(story)
     tokens = f", {words.large(lost.tokens)} tokens" if lost.tokens else ""
-    time = f"{words.duration(lost.seconds)} ({words.percent(lost.seconds_share)} of the time)"
+    time = (
+        ""
+        if lost.seconds is None
+        else f" and {words.duration(lost.seconds)} ({words.percent(lost.seconds_share)} of the time)"
+    )
     return [
-        f"{words.plural(lost.steps, 'step')} ({words.percent(lost.steps_share)} of those done){tokens} "
-        f"and {time} were lost by going back {_times(len(story.lost))}."
+        f"{words.plural(lost.steps, 'step')} ({words.percent(lost.steps_share)} of those done){tokens}{time} "
+        f"were given up by going back {_times(len(story.lost))}."
     ]
 
 

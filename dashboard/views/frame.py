@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from dashboard import data, selection
+from dashboard import data, selection, words
 from dashboard.facts import RunFacts
 from dashboard.listing import listed
 from dashboard.store import StoreAway
@@ -94,5 +94,9 @@ def _nothing_to_show(run_id: str | None) -> None:
     if run_id is None:
         st.info("No runs yet.", icon=":material/info:")
     else:
-        st.warning(f"There is no run `{run_id.replace('`', '')}` in this store.", icon=":material/search_off:")
+        st.warning(no_such_run(run_id), icon=":material/search_off:")
     st.page_link("views/runs.py", label="All runs", icon=":material/arrow_back:")
+
+
+def no_such_run(run_id: str) -> str:
+    return f"There is no run {words.escaped(run_id)} in this store."

@@ -27,7 +27,7 @@ def page(known: RunFacts) -> None:
         incident_deeds.by_hand(known, None)
         return
     deeds = closeup.interventions_of(known, incident)
-    header(known, incident)
+    header(incident)
     incident_deeds.show(known, incident)
     window = selection.steps()
     seen = closeup.closeup(known, incident, window)
@@ -59,6 +59,7 @@ def chosen(known: RunFacts) -> Incident | None:
                 label, icon=f":material/{icon}:", key=f"go-{label}", disabled=number not in numbers, type="tertiary"
             ):
                 selection.choose_incident(number)
+                selection.choose_steps(None)  # those in view were of the one that is left
                 st.rerun()
         if len(numbers) > 1:
             st.caption(f"{named} of {len(numbers)}")
@@ -66,7 +67,7 @@ def chosen(known: RunFacts) -> Incident | None:
     return numbers[named]
 
 
-def header(known: RunFacts, incident: Incident) -> None:
+def header(incident: Incident) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         title = f"Incident {incident.number}: {words.incident_kind(incident.kind)}"
         st.header(title, width="content", anchor=False)

@@ -4,7 +4,9 @@ In the URL: ?run=ID&source=..&sensitivity=..&patience=..&depth=..&skip=..&checkp
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import streamlit as st
 
@@ -48,10 +50,11 @@ def page() -> None:
     if not sample.num_rows:
         st.info("There are no steps to try on here.", icon=":material/info:")
         return
-    chosen = sliders(known)
+    own = None if known is None else own_rule(known)
+    chosen = sliders(own)
     results(sample, chosen)
     if known is not None:
-        write(known, chosen)
+        write(known.run.id, own, chosen)
 
 
 def stored() -> RunFacts | None:
@@ -62,7 +65,7 @@ def stored() -> RunFacts | None:
         st.info("No runs yet. A curve of your own can be tried: choose a CSV file.", icon=":material/info:")
         return None
     if run_id not in runs:
-        st.warning(f"There is no run `{run_id.replace('`', '')}` in this store.", icon=":material/search_off:")
+        st.warning(frame.no_such_run(run_id), icon=":material/search_off:")
         return None
     with st.container(horizontal=True, vertical_alignment="bottom"):
         picked = st.selectbox("Run", runs, index=runs.index(run_id), key=f"lab-run-{run_id}")
@@ -101,9 +104,13 @@ def uploaded() -> Specimen | None:
     return sample
 
 
-def sliders(known: RunFacts | None) -> Trial:
+def own_rule(known: RunFacts) -> Mapping[str, Any] | None:
+    """The run's policy of this moment, not of the one when its steps were read: it may have been written since."""
+    return (data.facts(known.run.id) or known).run.policy
+
+
+def sliders(own: Mapping[str, Any] | None) -> Trial:
     """They begin where the run's own rule stands."""
-    own = known.run.policy if known is not None else None
     policy, settings = rule.policy_of(own), rule.settings_of(own)
     with st.container(horizontal=True):
         rates = sorted({*SENSITIVITIES, settings.false_alarms_per_10k})
@@ -164,20 +171,18 @@ def about(sample: Specimen, took: float, outliers: int) -> str:
     return f"{rows}{against}. {words.plural(outliers, 'row')} out of band alone let pass. Nothing is rolled back here."
 
 
-def write(known: RunFacts, chosen: Trial) -> None:
+def write(run_id: str, own: Mapping[str, Any] | None, chosen: Trial) -> None:
     """One press, and a second one in the dialog, make it the run's rule; its mode stays."""
-    before = rule.to_rule(rule.policy_of(known.run.policy), rule.settings_of(known.run.policy))
+    before = rule.to_rule(rule.policy_of(own), rule.settings_of(own))
     wish = {name: getattr(chosen.policy, name) for name in ("patience", "min_depth", "skip_min", "skip_max")}
     wish["detection"] = {"false_alarms_per_10k": chosen.settings.false_alarms_per_10k}
-    after = rule.changed(known.run.policy, wish)
+    after = rule.changed(own, wish)
     if after == before:
         st.caption("The sliders stand as the run's own policy does.")
         return
     told = words.listed([f"{name}: {was} -> {now}" for name, was, now in changes(before, after)])
-    question = (
-        f"Write this as the policy of run {words.escaped(known.run.id)}? It holds from the next decision on.\n\n{told}"
-    )
-    deed = Deed("Write", question, "Written: the run's policy.", "PUT", f"/runs/{known.run.id}/policy", wish)
+    question = f"Write this as the policy of run {words.escaped(run_id)}? It holds from the next decision on.\n\n{told}"
+    deed = Deed("Write", question, "Written: the run's policy.", "PUT", f"/runs/{run_id}/policy", wish)
     operate.button("Write as the run's policy", deed, key="lab-write", icon=":material/save:", primary=True)
 
 

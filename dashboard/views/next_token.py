@@ -82,7 +82,7 @@ def numbers(step: int, probe: Probe, now: Distribution, plain: Distribution, tem
     surprise = distribution.surprise(probe)
     with st.container(horizontal=True):
         if probe.target is not None:
-            st.metric("True token", token_charts.shown(probe.target), width=WIDTH)
+            st.metric("True token", words.literal(token_charts.shown(probe.target)), width=WIDTH)
             loss_help = "At temperature 1, as the loss counts it: the slider does not move it."
             st.metric("-log P, in the loss", f"{words.number(surprise)} nats", width=WIDTH, help=loss_help)
             change = _change(now.target, plain.target)

@@ -4,11 +4,12 @@ In the URL: ?run=ID&steps=A-B&curves=..&x=..&smooth=..&discarded=..&details=..
 """
 
 import time
+from collections.abc import Callable
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import tables, words
+from dashboard import clock, tables, words
 from dashboard.facts import RunFacts
 from dashboard.progress import is_silent
 from dashboard.views import frame, run_costs, run_curves, states
@@ -92,18 +93,23 @@ def show_incident(known: RunFacts, incident: Incident) -> None:
 
 
 def details(known: RunFacts) -> None:
-    titles = ["Interventions", "Skip ledger", "Events", "Segments", "Configuration"]
-    makers = [tables.interventions, tables.skip_ledger, tables.events, tables.segments, tables.configuration]
+    zone = clock.zone(st.context.timezone)
+    makers: dict[str, Callable[[], pd.DataFrame]] = {
+        "Interventions": lambda: tables.interventions(known),
+        "Skip ledger": lambda: tables.skip_ledger(known),
+        "Events": lambda: tables.events(known),
+        "Segments": lambda: tables.segments(known),
+        "Configuration": lambda: tables.configuration(known, zone),
+    }
     # A table is made when it is looked at.
-    tabs = st.tabs(titles, key="details", bind="query-params", on_change="rerun")
-    for tab, title, make in zip(tabs, titles, makers, strict=True):
+    tabs = st.tabs(list(makers), key="details", bind="query-params", on_change="rerun")
+    for tab, (title, make) in zip(tabs, makers.items(), strict=True):
         if tab.open:
             with tab:
-                table(title, make(known))
+                table(title, tables.in_zone(make(), zone))
 
 
 def table(title: str, rows: pd.DataFrame) -> None:
-    rows = tables.in_zone(rows, st.context.timezone or "UTC")
     if rows.empty:
         st.caption("None so far.")
     else:

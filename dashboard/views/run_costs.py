@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import compute, figure, words
+from dashboard import compute, data, figure, ways_back, words
 from dashboard.compute import Compute
 from dashboard.compute_chart import compute_figure
 from dashboard.facts import RunFacts
@@ -10,7 +10,8 @@ from dashboard.figure import Packed
 
 WIDTH = 165
 CHINCHILLA = "About 20 spend a given compute best (Hoffmann et al. 2022)."
-LOST = "On discarded branches: from the step that the run went back to, until it was there again."
+GIVEN_UP = "Done, then left on discarded branches by a rollback or a restart."
+TIME = "From each step that the run went back to, until it was there again."
 UNKNOWN = "A run that records `num_parameters` in its configuration and reports `tokens` is put on a scale here."
 
 
@@ -19,7 +20,7 @@ def show(known: RunFacts) -> None:
     st.subheader("Compute", anchor=False)
     cost = Compute(compute.num_parameters(known.run.config), known.newest.get("tokens"))
     ratio = cost.tokens_per_parameter
-    lost = known.counts.consumed - known.counts.effective
+    lost = data.lost(known)
     with st.container(horizontal=True):
         st.metric("Parameters", words.large(cost.parameters), width=WIDTH)
         st.metric("Tokens", words.large(cost.tokens), width=WIDTH)
@@ -27,8 +28,8 @@ def show(known: RunFacts) -> None:
         st.metric("FLOPs (6ND)", "-" if cost.flops is None else f"{cost.flops:.2e}", width=WIDTH)
         if known.mfu is not None:
             st.metric("Model FLOPs utilisation", words.percent(known.mfu), width=WIDTH)
-        st.metric("Steps lost to spikes", words.steps(lost), help=LOST, width=WIDTH)
-        st.metric("Time lost to spikes", words.duration(known.seconds_lost), help=LOST, width=WIDTH)
+        st.metric("Steps given up", words.steps(sum(way.steps for way in lost)), help=GIVEN_UP, width=WIDTH)
+        st.metric("Time given up", words.duration(ways_back.seconds_of(lost)), help=TIME, width=WIDTH)
     drawing = drawn(cost.parameters, cost.tokens)
     if drawing is None:
         st.caption(UNKNOWN)

@@ -10,6 +10,7 @@ from dashboard.facts import RunCard
 from dashboard.listing import Listed, Order, listed, tags_of
 from dashboard.progress import is_silent
 from dashboard.views import frame, states
+from db.overview import Tally
 
 REFRESH_SECONDS = 2.0
 PAGE_SIZE = 20
@@ -51,10 +52,10 @@ def page() -> None:
     found = wished(runs)
     compare_picked()
     shown = st.session_state.setdefault("runs_shown", PAGE_SIZE)
-    for run, _ in found[:shown]:
+    for run, tally in found[:shown]:
         card = data.card(run.id)
         if card is not None:
-            show(card)
+            show(card, tally)
     if not found:
         st.info("No run is like that.", icon=":material/filter_alt_off:")
     if len(found) > shown and st.button(f"Show more of {words.plural(len(found), 'run')}"):
@@ -90,21 +91,21 @@ def pick(run_id: str) -> None:
     st.session_state[PICKED] = [each for each in picked if each != run_id] if run_id in picked else [*picked, run_id]
 
 
-def show(card: RunCard) -> None:
+def show(card: RunCard, tally: Tally) -> None:
     with (
         st.container(border=True, key=f"card-{card.run.pk}"),
         st.container(horizontal=True, vertical_alignment="top"),
     ):
-        _name(card)
+        _name(card, tally)
         _loss(card)
         _progress(card)
         st.metric("Tokens", words.large(card.tokens), width=WIDTH)
-        st.metric("Open incidents", card.tally.open_incidents, width=WIDTH)
-        st.metric("Interventions", card.tally.interventions, width=WIDTH)
+        st.metric("Open incidents", tally.open_incidents, width=WIDTH)
+        st.metric("Interventions", tally.interventions, width=WIDTH)
         st.metric("Last report", words.ago(time.time() - card.run.last_report_at), width=WIDTH)
 
 
-def _name(card: RunCard) -> None:
+def _name(card: RunCard, tally: Tally) -> None:
     with st.container(width=280, gap="small"):
         label = words.escaped(words.run_title(card.run))
         st.page_link("views/run.py", label=f"**{label}**", query_params={"run": card.run.id})
@@ -113,7 +114,7 @@ def _name(card: RunCard) -> None:
             states.run_badge(card.run)
             picked = card.run.id in st.session_state[PICKED]
             st.checkbox("Compare", picked, key=f"pick-{card.run.pk}", on_change=pick, args=(card.run.id,))
-            if card.tally.waiting:
+            if tally.waiting:
                 st.badge("needs a person", color="orange", icon=":material/person_raised_hand:")
             for tag in tags_of(card.run):
                 st.badge(words.escaped(tag), color="gray", icon=":material/sell:")

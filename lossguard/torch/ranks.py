@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import PrefixStore, Store
 
 from lossguard.errors import ConfigurationError, RanksError
 from lossguard.ranks import Ranks, Word
@@ -152,11 +151,11 @@ class TorchRanks(Ranks):
         )
 
 
-def _store() -> Store:
+def _store() -> Any:
     """The store of the default process group, without the prefixes that differ from one restart to the next."""
     assert dist.group.WORLD is not None
     store = dist.group.WORLD.get_group_store()
-    while isinstance(store, PrefixStore):
+    while isinstance(store, dist.PrefixStore):  # type: ignore[attr-defined]  # its own list lacks it
         store = store.underlying_store
     return store
 

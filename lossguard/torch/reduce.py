@@ -9,8 +9,6 @@ from torch import Tensor
 from lossguard.torch.loss import LossTerms
 from lossguard.torch.sharding import is_sharded
 
-_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
-
 
 def over_ranks(terms: LossTerms, grad_norm: Tensor) -> tuple[LossTerms, Tensor]:
     """The terms as means over the ranks, `log_z_max` and `grad_norm` as the highest of them: 0-dim, to be logged.
@@ -25,7 +23,8 @@ def over_ranks(terms: LossTerms, grad_norm: Tensor) -> tuple[LossTerms, Tensor]:
     names = [field.name for field in dataclasses.fields(terms)]
     mine = torch.stack([*(getattr(terms, name).detach().float() for name in names), grad_norm.float()])
     gathered = mine.new_empty(dist.get_world_size() * len(mine))
-    _gather(gathered, mine)  # an all-reduce of maxima may drop a NaN
+    gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
+    gather(gathered, mine)  # an all-reduce of maxima may drop a NaN
     everyone = gathered.view(-1, len(mine))
     *means, _ = everyone.mean(dim=0)
     highest = everyone.amax(dim=0)

@@ -17,6 +17,7 @@ class Snapshots:
 
     def __init__(self) -> None:
         self._buffers: dict[Path, Tensor] = {}
+        self._queued: set[torch.device] = set()
 
     def take(self, state: Any) -> Any:
         """A copy of `state` with all tensors in host memory, valid until the next one is taken.
@@ -24,8 +25,8 @@ class Snapshots:
         Of a sharded tensor it holds the Piece that is on this rank.
         """
         copied = self._copy(state, ())
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            torch.cuda.synchronize()  # the copies from the device were only queued
+        while self._queued:
+            torch.cuda.synchronize(self._queued.pop())
         return copied
 
     def _copy(self, value: Any, path: Path) -> Any:
@@ -52,4 +53,6 @@ class Snapshots:
         if buffer is None or (buffer.shape, buffer.dtype) != (value.shape, value.dtype):
             buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
             self._buffers[path] = buffer
-        return buffer.copy_(value, non_blocking=True)
+        if value.is_cuda:  # the copy is only queued; other devices (MPS, XPU) finish theirs before they return
+            self._queued.add(value.device)
+        return buffer.copy_(value, non_blocking=value.is_cuda)

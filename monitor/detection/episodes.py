@@ -14,7 +14,7 @@ from monitor.detection.states import IncidentEvent, IncidentState, advance
 
 GRADUAL = 5  # rows on which the loss rises without a break, out of band: not a spike any more
 FAR = 0.25  # a loss that stays higher by this part of itself has diverged
-LINGERS = 1.5  # noises by which the mean of the calm rows may lie above what was expected, to be back
+LINGERS = 1.0  # noises by which the mean of the calm rows may lie above what was expected, to be back
 LATELY = 12  # calm rows that the mean remembers
 
 

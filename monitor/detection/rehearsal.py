@@ -15,7 +15,7 @@ from monitor.detection.effects import Effect, Incident, IncidentChanged, Interve
 from monitor.detection.policy import Mode, Policy
 from monitor.detection.rows import Rows
 from monitor.detection.settings import DetectionSettings
-from monitor.detection.watch import Watch
+from monitor.detection.watch import Watch, thinned
 
 CHECKPOINT_STEPS = 100
 """Recorded rows do not say where the checkpoints were: one is supposed every so many steps."""
@@ -108,7 +108,7 @@ def rehearse(
             for effect in watch.fork(one.strand.fork_step, one.strand.reason, (), None):
                 found.take(effect, number)
         for judged in one.judged:
-            watch.restore_from(range(0, int(judged.rows.steps[-1]) + 1, every))
+            watch.restore_from(thinned(range(0, int(judged.rows.steps[-1]) + 1, every)))
             for effect in watch.follow(judged):
                 found.take(effect, number)
     return found

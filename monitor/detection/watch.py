@@ -7,7 +7,7 @@
 What a row does is in `course`; here is what others call.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -35,10 +35,10 @@ RECENT, OLDER = 192, 64
 """Restorable steps that are kept of a longer list: the newest, and so many spread evenly over the rest."""
 
 
-def thinned(steps: list[int]) -> list[int]:
+def thinned(steps: Sequence[int]) -> list[int]:
     """At most RECENT + OLDER of the steps, the oldest among them: a run that keeps them all has a small state too."""
     old, recent = steps[:-RECENT], steps[-RECENT:]
-    return [old[k * len(old) // OLDER] for k in range(OLDER)] + recent if len(old) > OLDER else steps
+    return [*(old[k * len(old) // OLDER] for k in range(OLDER)), *recent] if len(old) > OLDER else list(steps)
 
 
 class Watch(Course):
@@ -67,10 +67,9 @@ class Watch(Course):
 
     # What happened outside
 
-    def declare(self, step: int, kind: str, details: Mapping[str, object]) -> list[Effect]:
+    def declare(self, step: int, kind: str) -> None:
         """A change that the trainer announced takes effect at `step`: signals find their new normal there."""
         self.bank.declare(max(step, self.last_step + 1), kind)
-        return []
 
     def fork(
         self,

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -87,11 +88,39 @@ class Stranger(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-def test_something_else_at_the_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+@contextmanager
+def asked(monkeypatch: pytest.MonkeyPatch, answers: type[BaseHTTPRequestHandler]) -> Iterator[None]:
+    """A server in the collector's place, for one request."""
+    with HTTPServer(("127.0.0.1", 0), answers) as server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         monkeypatch.setenv("LOSSGUARD_URL", f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(NotDone, match="is not a Lossguard collector"):
-            acting.act(HOLD, None)
+        yield
         thread.join()
+
+
+def test_something_else_at_the_address_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with asked(monkeypatch, Stranger), pytest.raises(NotDone, match="is not a Lossguard collector"):
+        acting.act(HOLD, None)
+
+
+class Cut(Stranger):
+    """Takes what it is asked, and hangs up without a word."""
+
+    def do_POST(self) -> None:
+        self.close_connection = True
+
+
+class Gateway(Stranger):
+    """A proxy that the collector behind it did not answer."""
+
+    def do_POST(self) -> None:
+        self.send_error(504)
+
+
+@pytest.mark.parametrize(("answers", "why"), [(Cut, "ProtocolError"), (Gateway, "504")])
+def test_what_was_asked_and_not_answered_may_have_been_done(
+    monkeypatch: pytest.MonkeyPatch, answers: type[Stranger], why: str
+) -> None:
+    with asked(monkeypatch, answers), pytest.raises(NotDone, match=rf"gave no answer \({why}\)\. It may have been"):
+        acting.act(HOLD, None)

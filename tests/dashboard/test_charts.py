@@ -145,3 +145,14 @@ def test_what_is_measured_now_and_then_is_shown_point_by_point() -> None:
     few, many = plain([1.0]), plain([1.0] * 1000)
     modes = [traces(run_figure({"loss": Curve(each, {})}, Marks()), "live line")[0].mode for each in (few, many)]
     assert modes == ["lines+markers", "lines"]
+
+
+def test_an_event_with_a_number_that_no_float_holds_is_told() -> None:
+    huge = 10**400
+    events = [
+        Event(segment=0, step=3, kind="phase", details={"n": huge}),
+        Event(segment=0, step=4, kind="outlier", details={"signal": "loss", "value": huge}),
+    ]
+    figure = run_figure({"loss": Curve(plain([1.0]), {})}, Marks(events=events))
+    assert list(traces(figure, "declared event")[0].customdata) == ["phase n: 1.000e+400"]
+    assert not traces(figure, "outlier, let pass")

@@ -1,5 +1,7 @@
 """What a run costs."""
 
+import math
+
 import pytest
 
 from dashboard.compute import PUBLISHED, Compute, num_parameters, union
@@ -34,3 +36,9 @@ def test_a_run_that_does_not_tell_its_size_has_no_place_on_the_scale() -> None:
 def test_time_that_two_rollbacks_share_is_lost_once() -> None:
     assert union([(10, 20), (15, 30), (40, 41)]) == 21
     assert union([]) == 0
+
+
+@pytest.mark.parametrize("tokens", [math.nan, math.inf, 1e308])
+def test_tokens_that_are_no_number_have_no_place_on_the_scale(tokens: float) -> None:
+    assert Compute(1_000_000, tokens).flops is None
+    assert compute_figure(Compute(1_000_000, tokens)) is None

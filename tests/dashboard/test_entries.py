@@ -11,7 +11,6 @@ from dashboard.progress import Progress
 from dashboard.rulers import Along
 from dashboard.style import RUN_COLOURS
 from db.models import Run
-from db.queries import StepCounts
 
 
 def facts(run_id: str, *, name: str | None = None, metrics: tuple[str, ...] = (), **config: Any) -> RunFacts:
@@ -24,8 +23,6 @@ def facts(run_id: str, *, name: str | None = None, metrics: tuple[str, ...] = ()
         metrics=list(metrics),
         newest={},
         mfu=None,
-        counts=StepCounts(0, 0),
-        seconds_lost=0.0,
         **nothing,
     )
 

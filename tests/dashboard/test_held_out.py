@@ -76,7 +76,7 @@ def test_a_loss_that_was_not_finite_is_no_number_in_the_difference_and_none_is_d
 
 
 def test_measurements_are_the_last_of_each_bucket_and_none_where_it_was_not_finite() -> None:
-    series = Series([0, 8], [7, 15], [1.0, None], [2.0, None], [1.5, None], [1.25, None], [8, 0], [0, 8], [2.0, None])
-    found = Measured.of(series, PLAIN)
+    few = Series([0, 8], [7, 15], [1.0, 1.0], [2.0, 2.0], [1.5, 1.5], [1.25, 1.25], [8, 7], [0, 1], [2.0, 2.0])
+    found = Measured.of(few, PLAIN)
     assert found.x.tolist() == [7, 15]
     assert found.y.tolist() == pytest.approx([1.25, math.nan], nan_ok=True)

@@ -11,12 +11,13 @@ from dashboard import data
 from dashboard.acting import Deed
 from dashboard.closeup import closeup, span
 from dashboard.facts import RunFacts
+from dashboard.store import FRESH_SECONDS
 from dashboard.views.incident_deeds import approval, rejection, wish
-from db import access, queries
+from db import access, commands, queries
 from db.engine import reading, writing
 from lossguard.protocol import RunState
 from tests.dashboard.conftest import OpenPage
-from tests.dashboard.live import report_a_spike
+from tests.dashboard.live import SPIKE, report_a_spike
 from tests.dashboard.seed import LEFT, REWIND, seed
 from tests.dashboard.serving import serving
 from tests.dashboard.test_pages import badges, column, figure, metrics, names
@@ -213,3 +214,49 @@ def test_a_run_that_cannot_obey_has_no_button(open_page: OpenPage, store: sa.Eng
     seed(store, state=RunState.FINISHED, now=time.time())
     app = open_page("incident", run="spiky-1")
     assert "Roll back by hand" not in [button.label for button in app.button]
+
+
+def test_another_rule_and_a_late_declared_event_judge_the_band_anew(store: sa.Engine) -> None:
+    report_a_spike(store)
+
+    def highest() -> float:
+        time.sleep(FRESH_SECONDS)
+        known = facts()
+        return float(closeup(known, known.incidents[0]).bands["grad_norm"].score.max())
+
+    before = highest()
+    with writing(store) as session:
+        run = queries.run_named(session, run_id="asking")
+        assert run is not None
+        run.policy = {**(run.policy or {}), "detection": {"adopt_rows": 5}}
+    by_another_rule = highest()
+    assert by_another_rule < before
+    with writing(store) as session:
+        run = queries.run_named(session, run_id="asking")
+        assert run is not None
+        commands.add_event(
+            session, run=run, key="e", segment=0, step=SPIKE - 2, time=1.0, kind="learning_rate", details={}
+        )
+    assert highest() < by_another_rule
+
+
+def test_the_way_to_another_incident_leaves_the_steps_in_view_behind(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    with writing(store) as session:
+        run = queries.run_named(session, run_id="spiky-1")
+        assert run is not None
+        commands.save_incident(
+            session, run=run, number=2, segment=1, now=time.time(), kind="nonfinite", state="closed", signal="loss",
+            onset_step=655, detected_step=655, peak_step=None, end_step=655, score=None, outcome="recovered",
+            details={},
+        )  # fmt: skip
+    app = press(open_page("incident", run="spiky-1", incident="1", steps="400-430"), "Later")
+    assert not app.exception
+    assert app.query_params["incident"] == "2"
+    assert "steps" not in app.query_params
+
+
+def test_where_the_onset_is_out_of_view_nothing_is_told_of_it(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    shown = open_page("incident", run="spiky-1", incident="1", steps="100-200").dataframe[-1].value
+    assert (shown[["Expected at onset", "Band at onset", "Highest score"]] == "-").all(axis=None)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from dashboard import data, specimen
 from dashboard.facts import RunFacts
 from dashboard.specimen import Trouble, of_curve, of_run, scored
+from dashboard.store import FRESH_SECONDS
 from dashboard.trial import findings, table, totals
 from dashboard.trial_chart import outline
 from db import access, queries
@@ -100,6 +101,27 @@ def test_planted_faults_of_the_configuration_are_the_truth_and_found_by_batch(st
     assert [each.verdict for each in found] == ["caught"]
 
 
+BOTH = ["corrupted_batches@450x12", "lr_kick@450x12"]
+
+
+@pytest.mark.parametrize(
+    ("told", "first"),
+    [
+        ({"faults_in_data": BOTH[:1]}, [300, 450]),
+        ({"faults_in_data": BOTH[:1], "faults_at_steps": True}, [450, 450]),
+        ({}, [300, 300]),  # of a trainer that did not tell them apart
+    ],
+)
+def test_a_planted_fault_is_looked_for_at_its_batch_only_where_it_was_in_the_data(
+    store: sa.Engine, told: dict[str, object], first: list[int]
+) -> None:
+    with writing(store) as session:
+        run = add_run(session, config={"faults": BOTH, **told})
+        batches = [float(step + 150) for step in range(600)]
+        add_steps(session, run, add_segment(session, run, "a"), range(600), loss=spiked().tolist(), batch_index=batches)
+    assert [each.first for each in of_run(known("r1"), (0, 599)).troubles] == first
+
+
 def test_of_a_long_run_the_newest_rows_are_taken(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     seed(store, now=time.time())
     monkeypatch.setattr(specimen, "MOST", 200)
@@ -137,7 +159,19 @@ def test_the_lab_of_an_empty_store_and_of_an_unknown_run_says_so(open_page: Open
     seed(store, now=time.time())
     app = open_page("lab", run="nobody")
     assert not app.exception
-    assert "There is no run `nobody`" in app.warning[0].value
+    assert "There is no run nobody" in app.warning[0].value
+
+
+def test_what_was_written_is_the_runs_own_policy_from_then_on(open_page: OpenPage, store: sa.Engine) -> None:
+    report_a_spike(store)
+    app = open_page("lab", run="asking", patience="30")
+    with writing(store) as session:
+        run = queries.run_named(session, run_id="asking")
+        assert run is not None
+        run.policy = {**(run.policy or {}), "patience": 30}
+    time.sleep(FRESH_SECONDS)
+    app.run()
+    assert "The sliders stand as the run's own policy does." in [caption.value for caption in app.caption]
 
 
 def test_writing_the_policy_names_what_changes_first(open_page: OpenPage, store: sa.Engine) -> None:

@@ -2,12 +2,15 @@
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from dashboard import data, probing
 from dashboard.distribution import at, surprise
+from dashboard.store import FRESH_SECONDS
 from dashboard.token_charts import bars, history, shown
 from db import commands
 from db.engine import writing
@@ -116,10 +119,40 @@ def test_the_page_moves_sampling_with_the_temperature_and_leaves_the_loss_alone(
     assert float(after["Effective choices"]) > 3 * float(before["Effective choices"])
 
 
+def test_a_true_token_that_looks_like_markdown_is_shown_as_it_is(open_page: OpenPage, store: sa.Engine) -> None:
+    asked = replace(probe(0.9, 0.1, target=0), tokens=("*a  b* $x$\\", "b"), target="*a  b* $x$\\")
+    with writing(store) as session:
+        run = add_run(session)
+        add_segment(session, run, "a")
+        commands.add_event(
+            session, run=run, key="e", segment=0, step=7, time=1.0, kind=PROBE, details=asked.to_details()
+        )
+    assert metrics(open_page("next_token", run="r1"))["True token"] == r'"\*a  b\* \$x\$\\"'
+
+
 def test_a_step_of_the_url_is_shown(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     app = open_page("next_token", run="spiky-1", step="100")
     assert any("Taken after step 100." in caption.value for caption in app.caption)
+
+
+def test_probes_are_on_the_live_line_as_soon_as_their_segment_knows_where_it_forked(store: sa.Engine) -> None:
+    def seen() -> list[bool]:
+        time.sleep(FRESH_SECONDS)
+        known = data.facts("r1")
+        assert known is not None
+        return [each.live for each in probing.probes(known, "p")]
+
+    with writing(store) as session:
+        run = add_run(session)
+        add_segment(session, run, "a")
+        resumed = add_segment(session, run, "b", fork_step=None)
+        details = probe(0.9, 0.1).to_details()
+        commands.add_event(session, run=run, key="e", segment=1, step=7, time=1.0, kind=PROBE, details=details)
+    assert seen() == [False]
+    with writing(store) as session:
+        commands.settle_fork(session, run=session.merge(run), segment=session.merge(resumed), first_step=5)
+    assert seen() == [True]
 
 
 def test_a_run_without_probes_says_how_to_record_some(open_page: OpenPage, store: sa.Engine) -> None:

@@ -16,10 +16,11 @@ from streamlit.testing.v1 import AppTest
 from dashboard.figure import FIGURES_ROUTE, shelf
 from db import commands, queries
 from db.engine import writing
-from lossguard.protocol import RunState
+from lossguard.protocol import RunState, SegmentReason
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import STEPS, seed
-from tests.db.seed import add_run, add_segment
+from tests.dashboard.test_report import read
+from tests.db.seed import add_run, add_segment, add_steps
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -158,7 +159,35 @@ def test_what_a_run_cost_and_lost_is_told(open_page: OpenPage, store: sa.Engine)
     seed(store, now=time.time())
     shown = metrics(open_page("run", run="spiky-1"))
     assert (shown["Parameters"], shown["Tokens"], shown["Tokens per parameter"]) == ("826 k", "6.55 M", "7.931")
-    assert (shown["Steps lost to spikes"], shown["Time lost to spikes"]) == ("128", "51 s")
+    assert (shown["Steps given up"], shown["Time given up"]) == ("128", "51 s")
+
+
+def test_a_loop_that_logs_every_tenth_step_gave_up_all_of_them_and_for_how_long_is_not_known(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    with writing(store) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(0, 430, 10), loss=[2.0] * 43)
+        resumed = add_segment(session, run, "b", fork_step=305)
+        resumed.reason = SegmentReason.RESUME
+        add_steps(session, run, resumed, range(310, 500, 10), loss=[2.0] * 19)
+    shown = metrics(open_page("run", run="r1"))
+    assert (shown["Steps given up"], shown["Time given up"]) == ("116", "-")  # 305 .. 420
+    assert "116 steps (19.1% of those done) were given up by going back once." in read("r1").text
+
+
+@pytest.mark.parametrize(("zone", "moment"), [("Etc/Unknown", "22:13:20"), ("Europe/Berlin", "23:13:20")])
+@pytest.mark.parametrize("table", ["Segments", "Configuration"])
+def test_moments_are_in_the_browsers_time_zone_and_in_utc_where_that_is_not_known(
+    open_page: OpenPage, store: sa.Engine, monkeypatch: pytest.MonkeyPatch, zone: str, moment: str, table: str
+) -> None:
+    with writing(store) as session:
+        run = add_run(session)
+        run.started_at = add_segment(session, run, "a", fork_step=None).opened_at = 1.7e9
+    monkeypatch.setattr(type(st.context), "timezone", zone)
+    app = open_page("run", run="r1", details=table)
+    assert not app.exception
+    assert f"2023-11-14 {moment}" in app.dataframe[0].value.to_string()
 
 
 def test_a_link_with_steps_shows_these_steps(open_page: OpenPage, store: sa.Engine) -> None:
@@ -189,7 +218,14 @@ def test_an_unknown_run_is_named(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     app = open_page("run", run="nobody")
     assert not app.exception
-    assert "There is no run `nobody`" in app.warning[0].value
+    assert app.warning[0].value == "There is no run nobody in this store."
+
+
+@pytest.mark.parametrize("page", ["run", "lab"])
+def test_what_a_link_names_as_the_run_is_never_markup(open_page: OpenPage, store: sa.Engine, page: str) -> None:
+    seed(store, now=time.time())
+    app = open_page(page, run="x`\n\n[click](http://evil.example)")
+    assert r"There is no run x\` \[click\]\(http\://evil.example\) in this store." in app.warning[0].value
 
 
 def test_a_run_without_steps_has_a_page(open_page: OpenPage, store: sa.Engine) -> None:

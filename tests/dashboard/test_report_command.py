@@ -76,6 +76,7 @@ def test_a_place_where_no_file_can_be_is_refused_before_anything_is_read(tmp_pat
     assert refusal("r", "-o", tmp_path / "no" / "r.html").startswith(f"there is no folder {tmp_path}/no; make it")
     (tmp_path / "folder.html").mkdir()
     assert refusal("r", "-o", tmp_path / "folder.html").endswith("folder.html is a folder; name a file in it")
+    assert refusal("r", "-o", tmp_path / f"{'r' * 300}.html").endswith("r.html: File name too long")
     assert refusal("r", "--timezone", "Mars/Base").startswith("there is no time zone 'Mars/Base'; write it as")
 
 
@@ -98,6 +99,12 @@ def test_the_store_may_be_named_before_the_command_too(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--database", f"sqlite:///{tmp_path}/other.db", "report", "r"])
     assert result.exit_code == 2
     assert "other.db has no tables yet" in result.stderr
+
+
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
+    target = tmp_path / f"{'r' * (os.pathconf(tmp_path, 'PC_NAME_MAX') - len('.html'))}.html"
+    deliver(target, lambda part: part.touch())
+    assert target.is_file()
 
 
 def test_a_full_disk_leaves_the_earlier_file_and_no_other(tmp_path: Path) -> None:

@@ -116,6 +116,14 @@ def test_a_name_that_people_chose_is_never_markup() -> None:
     assert any(name in (each.text or "") for each in drawn.iter("title"))
 
 
+def test_a_name_that_looks_like_a_place_in_a_template_stays_a_name() -> None:
+    name = "share %{x[9]} of %{nothing}"
+    figure = run_figure({name: Curve(series([1.0, 2.0, None], {2: 1}), {})}, Marks(last_step=2))
+    hovers = [each.text or "" for each in picture(figure).iter("title")]
+    assert f"{name} 1" in hovers
+    assert f"{name} not finite: 1 value (live line)" in hovers
+
+
 def test_an_axis_of_words_keeps_its_order() -> None:
     figure = compute_figure(Compute(1_000_000, 5e6))
     assert figure is not None

@@ -18,6 +18,7 @@ from db.models import Intervention, Order
         (math.nan, "NaN"),
         (-math.inf, "-infinity"),
         ("NaN", "NaN"),
+        pytest.param(10**400, "1.000e+400", id="beyond any float"),
     ],
 )
 def test_a_number_is_short_and_never_lost(value: float | str | None, text: str) -> None:
@@ -45,7 +46,8 @@ def test_reasons_are_a_list_in_which_nothing_else_is_markdown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(None, "-"), (999.0, "999"), (999_600.0, "1 M"), (826_368, "826 k"), (3e11, "300 B")]
+    ("value", "text"),
+    [(None, "-"), (999.0, "999"), (999_600.0, "1 M"), (826_368, "826 k"), (3e11, "300 B"), (math.inf, "infinity")],
 )
 def test_a_large_number_has_three_digits_and_a_unit(value: float | None, text: str) -> None:
     assert words.large(value) == text

@@ -12,6 +12,10 @@ from tests.deploy.files import DASHBOARD, DEPLOY, read
 PROVISIONING = DEPLOY / "grafana" / "provisioning"
 TYPES = ("row", "timeseries", "stat", "table")
 
+# What Grafana's documentation of provisioning names; it passes over other keys without a word.
+DATASOURCE = {"name", "type", "uid", "orgId", "access", "url", "isDefault", "editable", "version", "jsonData"}
+PROVIDER = {"name", "type", "orgId", "folder", "folderUid", "disableDeletion", "allowUiUpdates", "options"}
+
 
 def dashboard() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(DASHBOARD.read_text())
@@ -29,6 +33,28 @@ def test_the_dashboard_asks_the_source_that_is_provisioned() -> None:
     asked |= {panel["datasource"]["uid"] for panel in panels()}
     asked |= {variable["datasource"]["uid"] for variable in dashboard()["templating"]["list"]}
     assert asked == {source["uid"]}
+
+
+def test_provisioning_has_what_grafana_needs_and_nothing_that_it_passes_over() -> None:
+    sources = read(PROVISIONING / "datasources" / "prometheus.yml")
+    providers = read(PROVISIONING / "dashboards" / "lossguard.yml")
+    assert sources.keys() == {"apiVersion", "datasources"}
+    assert providers.keys() == {"apiVersion", "providers"}
+    assert sources["apiVersion"] == providers["apiVersion"] == 1
+    (source,), (provider,) = sources["datasources"], providers["providers"]
+    assert {"name", "type", "access", "url"} <= source.keys() <= DATASOURCE
+    assert {"name", "type", "options"} <= provider.keys() <= PROVIDER
+    assert provider["options"].keys() == {"path"}
+
+
+def test_the_dashboard_can_be_imported_anywhere() -> None:
+    whole = dashboard()
+    assert isinstance(whole["schemaVersion"], int)
+    assert "id" not in whole, "that is the number in one Grafana's database"
+    assert re.fullmatch(r"[\w-]{1,40}", whole["uid"]), "Grafana takes no others"
+    for panel in panels():
+        assert {"title", "description", "fieldConfig", "options"} <= panel.keys()
+        assert all(target["expr"] for target in panel["targets"])
 
 
 def test_the_dashboard_is_found_where_compose_puts_it() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
 from lossguard.torch.files import fingerprint
+from lossguard.torch.snapshot import Snapshots
 
 
 class Box:
@@ -56,6 +58,46 @@ def test_generators_of_python_numpy_and_torch_come_back(tmp_path: Path) -> None:
     first = draw()
     checkpoints.load(0)
     assert draw() == first
+
+
+WITHOUT = """
+import sys, types, torch
+without = types.ModuleType("torch.distributed")
+without.is_available, without.ProcessGroup = lambda: False, object  # all that such a torch has of it
+torch.distributed = sys.modules["torch.distributed"] = without
+sys.modules["torch._C._distributed_c10d"] = None
+from lossguard.torch import Checkpoints, causal_lm_loss, over_ranks
+model = torch.nn.Linear(2, 2)
+checkpoints = Checkpoints(sys.argv[1], blocking=True, model=model)
+checkpoints.save(3, {"step": 3})
+terms, norm = over_ranks(causal_lm_loss(torch.zeros(1, 1, 2), torch.zeros(1, 1, dtype=torch.long)), torch.ones(()))
+print(checkpoints.load(3), float(norm))
+"""
+
+
+def test_a_torch_that_was_built_without_distributed_will_do(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("{'step': 3} 1.0\n", "")
+
+
+class Copies(TorchFunctionMode):
+    """Notes of every copy into a buffer whether it was only queued."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queued: list[bool] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.copy_:
+            self.queued.append(bool((kwargs or {}).get("non_blocking")))
+        return func(*args, **(kwargs or {}))
+
+
+def test_only_copies_from_a_device_that_is_waited_for_are_queued() -> None:
+    """MPS and XPU are not waited for: what is still under way there would be written, and verified, half done."""
+    with Copies() as copies:
+        Snapshots().take({"weight": torch.ones(3)})
+    assert copies.queued == [False]
 
 
 def damage_bytes(folder: Path) -> None:

@@ -452,7 +452,7 @@ def test_a_rollback_that_breaks_off_half_way_is_refused_and_the_newest_checkpoin
 
 def test_a_model_that_stays_half_restored_is_never_trained_on() -> None:
     run, checkpoints = ScriptedRun({8: rollback(rewind_to=3)}), Fragile({3, 6})
-    with pytest.raises(CheckpointError, match="the model is half-restored, so training stops here"):
+    with pytest.raises(CheckpointMismatch, match="the model is half-restored, so training stops here"):
         train(run, checkpoints, 8)
     assert run.told[-1][:2] == ("refused", 1)
 

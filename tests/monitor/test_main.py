@@ -1,6 +1,7 @@
 """The collector's commands as a user runs them."""
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -9,10 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 import urllib3
 
 from demo.processes import Processes
 from monitor.__main__ import _listen
+from monitor.app import create_app
+from monitor.settings import Settings
+from tests.monitor.client import NOW, Trainer
+from tests.monitor.test_watching import noise, obey, train_until_nan
 
 
 def free_port() -> int:
@@ -117,6 +123,20 @@ def test_backtest_prints_one_json_object_a_line(tmp_path: Path) -> None:
     assert set(incident) >= {
         *("kind", "signal", "onset_step", "detected_step", "peak_step", "end_step", "score", "outcome", "action")
     }
+
+
+@pytest.mark.slow
+def test_backtest_of_a_stored_run_judges_its_live_line(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
+        trainer = Trainer(http)
+        (order,) = train_until_nan(trainer)["orders"]
+        losses = [*noise(3, 150), None, math.inf, *noise(4, 148)]
+        trainer.report(obey(trainer, order), range(200, 500), {"loss": losses})
+    store = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{tmp_path}/lossguard.db"}
+    told = json.loads(monitor("backtest", "--run", "r1", "--json", **store).stdout)
+    (incident,) = told["incidents"]
+    assert (told["file"], told["steps"]) == ("r1", 500)
+    assert (incident["kind"], incident["onset_step"], incident["detected_step"]) == ("nonfinite", 351, 351)
 
 
 @pytest.mark.slow

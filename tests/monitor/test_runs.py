@@ -15,6 +15,7 @@ def test_a_run_is_registered_once_and_taken_up_again(http_on_both: TestClient) -
     (run,) = http_on_both.get(f"{API}/runs").json()
     assert (run["id"], run["state"], run["config"]) == ("r1", "running", {"lr": 0.1})
     assert run["policy"]["mode"] == "auto"
+    assert not {"pk", "revision"} & set(run)  # the store's own
 
 
 def test_a_report_is_stored_and_counted_once(http_on_both: TestClient) -> None:

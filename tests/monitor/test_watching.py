@@ -26,9 +26,9 @@ def train_until_nan(trainer: Trainer, split: Sequence[int] = (300,)) -> dict[str
     return trainer.report(segment, [300], {"loss": [float("nan")]})
 
 
-def obey(trainer: Trainer, order: dict[str, Any]) -> int:
+def obey(trainer: Trainer, order: dict[str, Any], key: str = "b") -> int:
     """What the SDK sends when the guard has rolled back."""
-    segment = trainer.open("b", order["rewind_to"], "rollback", order["id"])
+    segment = trainer.open(key, order["rewind_to"], "rollback", order["id"])
     told = {"state": "applied", "rewound_to": order["rewind_to"]}
     told |= {name: order[name] for name in ("skip_from", "skip_to")}
     for _ in range(2):  # sent again after a crash

@@ -29,7 +29,7 @@ def test_every_switch_is_a_recipe_that_changes_one_thing_of_the_first() -> None:
 
 
 def test_a_switch_is_told_in_losses_and_costs(tmp_path: Path) -> None:
-    result = try_switch(small_recipe(tmp_path, steps=30, evaluate_every=30), tmp_path)
+    result = try_switch(small_recipe(tmp_path, steps=30), tmp_path)
     assert result.perplexity == pytest.approx(math.exp(result.held_out_loss))
     assert result.bits_per_token == pytest.approx(result.held_out_loss / math.log(2))
     assert result.tokens_per_parameter * result.flops_6nd == pytest.approx(6 * (30 * 64) ** 2)
@@ -37,6 +37,11 @@ def test_a_switch_is_told_in_losses_and_costs(tmp_path: Path) -> None:
     show_lab([result], Console(file=output))
     assert "small" in output.getvalue()
     assert "tokens a parameter (Chinchilla: about 20)" in output.getvalue()
+
+
+@pytest.mark.parametrize("every", [0, 2, 50])
+def test_the_held_out_loss_is_of_the_last_step_however_often_the_recipe_measures_it(tmp_path: Path, every: int) -> None:
+    assert math.isfinite(try_switch(small_recipe(tmp_path, steps=3, evaluate_every=every), tmp_path).held_out_loss)
 
 
 def test_the_lab_needs_held_out_data(tmp_path: Path) -> None:

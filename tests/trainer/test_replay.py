@@ -100,6 +100,17 @@ def test_without_an_earlier_checkpoint_batches_are_not_told_from_the_state(tmp_p
 
 
 @pytest.mark.slow
+def test_a_record_that_begins_shortly_before_its_only_checkpoint_is_replayed_with_what_there_is(tmp_path: Path) -> None:
+    """As of a run that was resumed and whose older spools are gone."""
+    trained(tmp_path, "random_targets@130x6")
+    record = read_record(folder_of(tmp_path, "r"), step=131)
+    rows = {step: row for step, row in record.rows.items() if step >= 115}
+    short = replace(record, rows=rows, checkpoints={120: record.checkpoints[120]})
+    finding = replay(by_hand("r", "130:131"), short, tell=lambda _: None)
+    assert [(arm.batches, arm.rows[0].batch) for arm in finding.arms] == [("same", 120), ("other", 115)]
+
+
+@pytest.mark.slow
 def test_a_trouble_that_clean_steps_have_too_is_left_undetermined(tmp_path: Path) -> None:
     trained(tmp_path)
     finding = replayed(tmp_path, "130:131")
@@ -156,6 +167,13 @@ def test_a_replay_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = CliRunner().invoke(app, ["replay", "r", "--at", "3:3"])
     assert (done.exit_code, done.stderr) == (2, "A replay runs in one process: start it without torchrun.\n")
+
+
+def test_a_run_of_several_processes_is_refused(short_run: Path) -> None:
+    record = read_record(folder_of(short_run, "r"), step=3)
+    many = replace(record, config={**record.config, "ranks": 2})
+    with pytest.raises(UserMistake, match="The run was trained by 2 processes: only runs of one process can be"):
+        replay(by_hand("r", "3:3"), many, tell=lambda _: None)
 
 
 @pytest.mark.slow

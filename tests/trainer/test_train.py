@@ -89,12 +89,15 @@ def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_was_told_to_skip(tmp_pa
 def test_a_planted_fault_disturbs_its_batches_and_only_the_configuration_names_it(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, steps=30)
     _run(recipe, tmp_path / "clean")
-    _run(recipe, tmp_path / "faulty", faults=[Fault("random_targets", 20, 3)])
+    _run(recipe, tmp_path / "faulty", faults=[Fault("random_targets", 20, 3), Fault("lr_kick", 99, 1)])
     clean, faulty = logged(tmp_path / "clean", "r"), logged(tmp_path / "faulty", "r")
     assert [faulty[step]["loss"] > clean[step]["loss"] + 0.3 for step in (19, 20, 21, 22)] == [False, True, True, True]
     lines = [json.loads(line) for line in next(tmp_path.glob("faulty/*/r/*.spool")).read_text().splitlines()]
     named = [line for line in lines if "random_targets" in json.dumps(line)]
-    assert {json.dumps(line["run"]["config"]["faults"]) for line in named} == {'["random_targets@20x3"]'}
+    assert named
+    for config in [line["run"]["config"] for line in named]:
+        assert config["faults"] == ["random_targets@20x3", "lr_kick@99x1"]
+        assert config["faults_in_data"] == ["random_targets@20x3"]
 
 
 def test_a_flipped_exponent_bit_ruins_the_run_from_its_step_on(tmp_path: Path) -> None:

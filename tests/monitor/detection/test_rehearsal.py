@@ -1,5 +1,7 @@
 """A rehearsal says what the watch that saw the same rows would have said."""
 
+import tracemalloc
+
 import numpy as np
 
 from monitor.detection import DetectionSettings, IncidentChanged, Mode, Policy, Rows, Watch
@@ -58,3 +60,14 @@ def test_an_event_is_declared_on_its_own_strand_alone() -> None:
         for a, b in zip(plain[1].judged, shifted[1].judged, strict=True)
     ]
     assert all(same)
+
+
+def test_checkpoints_are_not_listed_one_by_one_where_steps_count_tokens() -> None:
+    scored = score([Strand(loss(range(0, 100_000_000, 100_000)))], SETTINGS)
+    tracemalloc.start()
+    try:
+        rehearse(scored, SETTINGS, Policy())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000  # bytes; a list of all has a million entries

@@ -128,7 +128,7 @@ def test_a_declared_shift_is_no_incident_and_blinds_nobody(kind: str) -> None:
     columns["loss"][600:] += 0.4
     columns["loss"][620:660] += 1.0
     watch, story = Watch(), Story()
-    watch.declare(600, kind, {})
+    watch.declare(600, kind)
     story.add(watch.feed(rows_of(columns)))
     assert [incident.detected_step for incident in story.incidents] == [621]
 
@@ -136,7 +136,7 @@ def test_a_declared_shift_is_no_incident_and_blinds_nobody(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["note", "eval", "checkpoint", ""])
 def test_a_declared_event_that_changes_no_curve_changes_no_detector(kind: str) -> None:
     rows, told, plain = rows_of(spiked(at=300)), Watch(), Watch()
-    told.declare(299, kind, {})
+    told.declare(299, kind)
     assert repr(told.feed(rows)) == repr(plain.feed(rows))
     assert told.state_dict() == plain.state_dict()
 
@@ -147,7 +147,7 @@ def test_a_shift_that_is_declared_at_every_row_does_not_blind_for_ever() -> None
     for at in range(300, 364, 2):
         watch, story = Watch(), Story()
         for step in range(600):
-            watch.declare(step, "batch_size", {})
+            watch.declare(step, "batch_size")
         story.add(watch.feed(rows_of(spiked(at=at, height=0.5))))
         found += any(at <= incident.detected_step <= at + 4 for incident in story.incidents)
     assert found >= 24
@@ -482,10 +482,10 @@ def test_a_shift_that_was_declared_in_the_replayed_stretch_is_no_incident_after_
     rows, watch = rows_of(columns), Watch()
     watch.feed(rows[:550])
     snapshot = watch.detectors_state()
-    watch.declare(600, "data_mix", {})
+    watch.declare(600, "data_mix")
     watch.feed(rows[550:800])
     straight = Watch()
-    straight.declare(600, "data_mix", {})
+    straight.declare(600, "data_mix")
     straight.feed(rows[:650])
     watch.fork(650, "rewind", [rows[550:580], rows[580:650]], snapshot, declared=[(600, "data_mix")])
     assert watch.detectors_state() == straight.detectors_state()

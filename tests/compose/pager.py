@@ -1,0 +1,24 @@
+"""What a page reaches: a webhook in a container. It prints each alert with the time it came, one JSON object a line."""
+
+import json
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+PORT = 8080
+
+
+class Webhook(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        for alert in message["alerts"]:
+            print(json.dumps({"time": time.time()} | alert), flush=True)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Requests are no pages."""
+
+
+if __name__ == "__main__":
+    ThreadingHTTPServer(("", PORT), Webhook).serve_forever()

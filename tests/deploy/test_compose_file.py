@@ -1,0 +1,226 @@
+"""docker-compose.yml, the Dockerfile and what they read, as far as they can be judged without an engine.
+
+`make test-compose` runs them on a real one.
+"""
+
+import fnmatch
+import re
+import subprocess
+import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.deploy.files import DEPLOY, read
+
+ROOT = DEPLOY.parent
+COMPOSE: dict[str, Any] = read(ROOT / "docker-compose.yml")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
+IN_THE_IMAGES = {"monitor", "dashboard", "trainer"}
+"""The extras that the Dockerfile installs."""
+
+UNWATCHED = {
+    "migrate": "ends once the store has the newest schema",
+    "trainer": "ends with its run; Lossguard itself watches it",
+}
+"""Services without a health check, and why."""
+
+
+def every(wanted: str) -> pytest.MarkDecorator:
+    """Each service of the file."""
+    return pytest.mark.parametrize(wanted, list(SERVICES))
+
+
+@every("service")
+def test_every_image_is_of_one_version(service: str) -> None:
+    assert re.search(r":v?\d+\.\d+(\.\d+)?[\w.-]*$", SERVICES[service]["image"])
+
+
+def test_what_the_images_are_built_on_is_of_one_version() -> None:
+    assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE).count("${PYTHON}") == 2
+    assert re.search(r"^ARG PYTHON=python:\d+\.\d+\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
+
+
+@every("service")
+def test_every_service_may_do_little_and_use_little(service: str) -> None:
+    told = SERVICES[service]
+    assert told["read_only"] is True
+    assert told["cap_drop"] == ["ALL"]
+    assert "cap_add" not in told
+    assert "privileged" not in told
+    assert told["security_opt"] == ["no-new-privileges:true"]
+    assert told["mem_limit"]
+    assert told["pids_limit"]
+    assert told["logging"]["options"]["max-size"], "a log must not fill the disk"
+
+
+@every("service")
+def test_nobody_is_root(service: str) -> None:
+    assert SERVICES[service]["user"].split(":")[0] not in ("", "0", "root")
+
+
+@every("service")
+def test_every_service_comes_back_and_tells_whether_it_is_well(service: str) -> None:
+    told = SERVICES[service]
+    if service in UNWATCHED:
+        assert "healthcheck" not in told
+        assert told["restart"] in ("no", "on-failure:3")
+    else:
+        assert told["restart"] == "unless-stopped"
+        assert told["healthcheck"]["test"][0] == "CMD"
+
+
+def test_the_store_is_migrated_before_anything_reads_it() -> None:
+    assert SERVICES["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
+    for service in ("collector", "dashboard"):
+        assert SERVICES[service]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+
+
+def test_only_what_people_and_trainers_use_is_published_and_on_loopback_unless_it_is_told_otherwise() -> None:
+    published = {name: told["ports"] for name, told in SERVICES.items() if "ports" in told}
+    assert set(published) == {"collector", "dashboard", "prometheus", "alertmanager", "grafana"}
+    for ports in published.values():
+        (port,) = ports
+        assert re.match(r"(127\.0\.0\.1|\$\{LOSSGUARD_BIND:-127\.0\.0\.1\}):\$\{LOSSGUARD_\w+_PORT:-\d+\}:\d+$", port)
+
+
+def test_secrets_come_from_files_and_none_has_a_default() -> None:
+    for name, secret in COMPOSE["secrets"].items():
+        assert secret == {"file": f"${{LOSSGUARD_SECRETS:-./deploy/secrets}}/{name}"}
+    for service, told in SERVICES.items():
+        for name, value in told.get("environment", {}).items():
+            if re.search(r"PASSWORD|TOKEN|SECRET", name):
+                assert name.endswith("_FILE"), f"{service}: {name} is no file"
+                assert str(value).startswith(("/run/secrets/", "${")), f"{service}: {name}"
+                of = str(value).removeprefix("/run/secrets/")
+                assert of in told.get("secrets", []) or of == "${SMTP_PASSWORD_FILE:-}"
+    assert all(set(told.get("secrets", [])) <= set(COMPOSE["secrets"]) for told in SERVICES.values())
+
+
+def test_secrets_are_made_once_differ_and_are_closed_to_others(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    make = [str(DEPLOY / "secrets.sh"), str(folder)]
+    subprocess.run(make, check=True, capture_output=True)
+    made = {path.name: path.read_text() for path in folder.iterdir()}
+    assert set(made) == set(COMPOSE["secrets"])
+    assert len(set(made.values())) == len(made)
+    assert all(re.fullmatch(r"[0-9a-f]{64}", value) for value in made.values())
+    assert folder.stat().st_mode & 0o077 == 0
+    subprocess.run(make, check=True, capture_output=True)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == made, "a second call changes nothing"
+
+
+def test_the_entry_point_reads_secrets_from_files_and_names_an_empty_one(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("a b$(c)'\n")
+    command = [str(DEPLOY / "entrypoint.sh"), "sh", "-c", 'printf %s "$LOSSGUARD_TOKEN"']
+    path = {"PATH": "/usr/bin:/bin", "LOSSGUARD_TOKEN_FILE": str(secret)}
+    assert subprocess.run(command, env=path, check=True, capture_output=True, text=True).stdout == "a b$(c)'"
+    secret.write_text("")
+    refused = subprocess.run(command, env=path, check=False, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert f"LOSSGUARD_TOKEN_FILE={secret}" in refused.stderr
+
+
+def test_every_named_volume_is_declared_and_used() -> None:
+    mounts = [mount for told in SERVICES.values() for mount in told.get("volumes", [])]
+    named = {mount.split(":")[0] for mount in mounts if not mount.startswith(".")}
+    assert named == set(COMPOSE["volumes"])
+    for mount in mounts:
+        if mount.startswith("."):
+            source, _, mode = mount.split(":")
+            assert (ROOT / source).exists()
+            assert mode == "ro", f"{mount}: the checkout is not for containers to write in"
+
+
+def copied() -> set[str]:
+    """What the Dockerfile copies from the checkout."""
+    lines = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+    return {source.removeprefix("./") for line in lines for source in line.split()[:-1]}
+
+
+def test_the_engine_is_sent_exactly_what_the_images_copy() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    let_in = {line[1:] for line in lines if line.startswith("!")}
+    assert lines[0] == "*"
+    assert let_in == copied()
+    assert all((ROOT / path).exists() for path in let_in)
+    left_out = [line for line in lines[1:] if not line.startswith("!")]
+    assert any(fnmatch.fnmatch("monitor/__pycache__", pattern) for pattern in left_out)
+
+
+def test_the_last_stages_have_neither_pip_nor_a_compiler() -> None:
+    last = DOCKERFILE[DOCKERFILE.index("AS runtime") :]
+    assert "pip uninstall --yes" in last
+    assert not re.search(r"apt-get|gcc|build-essential|pip install", last.replace(build_stage("build-trainer"), ""))
+
+
+def build_stage(name: str) -> str:
+    found = re.search(rf"^FROM \S+ AS {name}\n(?:(?!FROM ).*\n)*", DOCKERFILE, re.MULTILINE)
+    assert found
+    return found[0]
+
+
+def pins() -> dict[str, str]:
+    lines = (DEPLOY / "constraints.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"==[\w.]+", str(one.specifier)) for one in requirements), "exact versions only"
+    return {canonicalize_name(one.name): str(one.specifier)[2:] for one in requirements}
+
+
+def brought(name: str, extras: set[str]) -> list[Requirement]:
+    """What the distribution asks for here with these extras, as it is installed in this environment."""
+    asked = [Requirement(text) for text in distribution(name).requires or []]
+    environments = [{"extra": extra} for extra in extras or {""}]
+    return [one for one in asked if one.marker is None or any(map(one.marker.evaluate, environments))]
+
+
+def every_requirement() -> list[tuple[str, Requirement]]:
+    """(who asks, what for) of everything that the extras bring, however deep."""
+    found: list[tuple[str, Requirement]] = []
+    looked_at: set[tuple[str, frozenset[str]]] = set()
+    waiting: list[tuple[str, set[str]]] = [("lossguard", IN_THE_IMAGES)]
+    while waiting:
+        name, extras = waiting.pop()
+        if (canonicalize_name(name), frozenset(extras)) not in looked_at:
+            looked_at.add((canonicalize_name(name), frozenset(extras)))
+            asked = brought(name, extras)
+            found += [(name, one) for one in asked]
+            waiting += [(one.name, one.extras) for one in asked]
+    return found
+
+
+def test_the_extras_are_those_that_the_dockerfile_installs() -> None:
+    installed = re.findall(r"'\.\[([\w,]+)\]'", DOCKERFILE)
+    assert {extra for extras in installed for extra in extras.split(",")} == IN_THE_IMAGES
+
+
+def test_everything_that_the_extras_bring_has_one_version_which_suits_all_who_ask_for_it() -> None:
+    pinned = pins()
+    for who, asked in every_requirement():
+        name = canonicalize_name(asked.name)
+        exact = str(asked.specifier).startswith("==")  # torch pins the parts of CUDA by itself
+        if name != "lossguard" and not (exact and name not in pinned):
+            assert name in pinned, f"{who} asks for {asked}, which is not in constraints.txt"
+            assert asked.specifier.contains(pinned[name], prereleases=True), f"{who} asks for {asked}"
+
+
+def test_nothing_is_pinned_that_nobody_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    builders = {canonicalize_name(Requirement(text).name) for text in project["build-system"]["requires"]}
+    asked = {canonicalize_name(one.name) for _, one in every_requirement()}
+    assert builders <= set(pins())
+    assert set(pins()) - asked - builders <= {"pathspec", "pluggy", "trove-classifiers"}, "what hatchling asks for"
+
+
+def test_the_test_of_the_stack_adds_nothing_that_changes_a_service() -> None:
+    override = yaml.safe_load((ROOT / "tests" / "compose" / "override.yml").read_text())["services"]
+    assert {name: told for name, told in override.items() if name in SERVICES} == {
+        name: {"build": {"network": "host"}} for name, told in SERVICES.items() if "build" in told
+    }
