@@ -17,7 +17,7 @@ from demo.processes import Processes
 from monitor.__main__ import _listen
 from monitor.app import create_app
 from monitor.settings import Settings
-from tests.monitor.client import NOW, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.test_watching import noise, obey, train_until_nan
 
 
