@@ -323,6 +323,16 @@ def test_a_spike_in_the_time_that_another_one_lingers_is_an_incident_of_its_own(
     assert story.incidents[0].reasons[-1] == "It was not all the way back when the next trouble began."
 
 
+def test_an_incident_that_an_earlier_collector_left_open_is_followed_on() -> None:
+    rows = rows_of(spiked(at=300))
+    watch, again = Watch(), Watch()
+    watch.feed(rows[:310])
+    state = watch.state_dict()
+    assert state["episode"] is not None
+    again.load_state_dict(state | {"episode": state["episode"] | {"peak_z": 75.0}})
+    assert again.feed(rows[310:]) == watch.feed(rows[310:])
+
+
 def test_a_precursor_says_at_once_that_a_checkpoint_should_be_saved() -> None:
     columns = healthy(400)
     columns["grad_norm"][300:306] *= 10
