@@ -53,7 +53,7 @@ class Collector:
     def _error(self, answer: urllib3.BaseHTTPResponse) -> Exception:
         status, detail = answer.status, _detail(answer.data)
         if status in (401, 403):
-            message = f"the collector at {self.url} refuses the token ({status} {detail}); steps stay in the spool"
+            message = f"the collector at {self.url} refuses the token ({status} {detail})"
             return Unauthorised(message, retry_after=RETRY_UNAUTHORISED)
         if status == 404:
             return UnknownRun(f"the collector at {self.url} answers 404 {detail}")
@@ -73,6 +73,8 @@ def _why(problem: Exception) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         refused = cause.verify_message.rstrip(".")
         return f"its certificate is refused: {refused}; that of a private authority is named with SSL_CERT_FILE"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS fails: {cause.reason}; where the collector speaks plain HTTP, its address begins with http://"
     return type(problem).__name__
 
 

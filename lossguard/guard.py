@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -69,6 +69,8 @@ class Guard:
         self._order: Order | None = None  # taken, and not yet known to all ranks
         self._stopping = False  # all ranks know of a signal
         self._notices = Notices(quiet=run.rank > 0)
+        self.tell: Callable[[str], None] = self._notices.tell
+        """Gets a sentence for each resume and each rollback; a loop with a display of its own may put another here."""
         if run.num_ranks <= self.ranks.size:
             run.can_roll_back()
         else:
@@ -119,6 +121,7 @@ class Guard:
         if known:
             self._restore(known[-1])
             reason = SegmentReason.RESUME
+            self.tell(f"going on from the checkpoint of step {self.step}")
         self.run.open_segment(self.step, reason)
         self.run.set_restorable(self.checkpoints.steps())
 
@@ -238,6 +241,8 @@ class Guard:
             self.lr_scale = self.run.history.lr_scale = applied["lr_scale"] = order.lr_scale
         self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, applied)
         self.run.set_restorable(self.checkpoints.steps())
+        batch = self.ledger.next_free(self._cursor)
+        self.tell(f"rolled back from step {left} to step {self.step}, which takes batch {batch}{order.told()}")
         return True
 
     def _recover(self, left: int, why: str) -> None:

@@ -16,8 +16,12 @@ class Notices:
     def say(self, key: str, message: str) -> None:
         if key not in self._said:
             self._said.add(key)
-            if not self._quiet:
-                logger.warning(message)
+            self.tell(message)
+
+    def tell(self, message: str) -> None:
+        """Say what is news each time."""
+        if not self._quiet:
+            logger.warning(message)
 
     def forget(self, key: str) -> bool:
         """Let `key` be said again. Returns whether it had been said."""

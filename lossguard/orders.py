@@ -31,6 +31,15 @@ class Order:
         """What tells this order from every other one."""
         return self.id if self.key is None else self.key
 
+    def told(self) -> str:
+        """What a rollback changes for the steps that follow, and why: the end of a sentence."""
+        told = ""
+        if self.skip_from is not None and self.skip_to is not None:
+            told += f"; batches {self.skip_from} to {self.skip_to - 1} are skipped"
+        if self.lr_scale is not None:
+            told += f"; the learning rate is to be multiplied by {self.lr_scale:g} (guard.lr_scale)"
+        return f"{told}: {self.reason}" if self.reason else told
+
     @classmethod
     def from_wire(cls, body: dict[str, Any]) -> "Order":
         """Raises KeyError, TypeError or ValueError for what is no order that can be obeyed.

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 from lossguard.collector import Collector
 from lossguard.delivery import Delivery
@@ -58,7 +59,8 @@ class Sender(threading.Thread):
             self._notices.say(
                 "undelivered",
                 f"not everything was delivered to {self._collector.url}; it stays in the spool. "
-                f"Deliver it later with: python -m lossguard sync {self._directory}",
+                f"Deliver it later with: LOSSGUARD_URL={quote(self._collector.url)} "
+                f"python -m lossguard sync {quote(str(self._directory))}",
             )
 
     def run(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
@@ -89,8 +90,18 @@ def _url(source: str, value: str) -> str | None:
     except LocationParseError:
         parsed = None
     if parsed is None or parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
-        raise ConfigurationError(f"{source}={value!r} is not the address of a collector, such as http://127.0.0.1:8000")
+        sentence = f"{source}={value!r} is not the address of a collector, such as http://127.0.0.1:8000"
+        raise ConfigurationError(sentence + _port_trouble(value))
     return value.rstrip("/")
+
+
+def _port_trouble(address: str) -> str:
+    """The end of the sentence where it is the port that is wrong."""
+    try:
+        urlsplit(address).port  # noqa: B018  (reading it checks it)
+    except ValueError as error:
+        return f" ({error})"
+    return ""
 
 
 def _mode(source: str, value: str) -> Mode:

@@ -91,10 +91,13 @@ def _of_http(_request: Request, error: Exception) -> JSONResponse:
     return _answer(error.status_code, title, HOW_TO_MEND.get(error.status_code, title), where, error.headers)
 
 
-def _of_validation(_request: Request, error: Exception) -> JSONResponse:
+def _of_validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     where = list(first["loc"])
+    if where == ["body"] and first["type"] != "missing" and "json" not in request.headers.get("content-type", ""):
+        detail = "the body is taken for no JSON; send the header Content-Type: application/json"
+        return _answer(422, "the request is malformed; nothing of it was stored", detail, where)
     others = len(error.errors()) - 1
     detail = f"{'.'.join(map(str, where))}: {first['msg']}" + (f" (and {others} more)" if others else "")
     return _answer(422, "the request is malformed; nothing of it was stored", detail, where)

@@ -15,10 +15,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_loop_of_the_readme_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_of_the_readme_trains_and_trains_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = blocks("python")
     assert "until=10_000" in code
-    assert "out/ckpt" in code
     monkeypatch.setenv("LOSSGUARD_DIR", str(tmp_path / "spool"))
     monkeypatch.delenv("LOSSGUARD_URL", raising=False)
     torch.manual_seed(0)
@@ -31,9 +30,10 @@ def test_the_loop_of_the_readme_trains(tmp_path: Path, monkeypatch: pytest.Monke
         "optimizer": torch.optim.AdamW(model.parameters(), lr=0.1),
         "batches": [SimpleNamespace(inputs=row[:, :-1], targets=row[:, 1:]) for row in tokens],
     }
-    exec(code.replace("10_000", "3").replace("out/ckpt", str(tmp_path / "ckpt")), names)
-    (spool,) = tmp_path.rglob("*.spool")
-    assert spool.exists()
+    monkeypatch.chdir(tmp_path)
+    for started in (1, 2):
+        exec(code.replace("10_000", "3"), names)
+        assert len(list(tmp_path.rglob("*.spool"))) == len(list(tmp_path.glob("out/*"))) == started
 
 
 def test_the_links_of_the_readme_lead_somewhere() -> None:

@@ -1,6 +1,6 @@
 """What the person at the terminal sees: a live line, or plain lines where standard output is no terminal.
 
-Rollbacks are told as they happen, from the guard's ledger.
+Between them stands what the guard tells of resumes and rollbacks.
 """
 
 import math
@@ -33,11 +33,10 @@ class Display:
         self.guard = guard
         self.throughput = throughput
         self.console = console or Console(highlight=False, soft_wrap=True)
-        self._last_step: int | None = None
         self._last_metrics: Mapping[str, float] = {}
         self._held_out: float | None = None
         self._bits_per_byte: float | None = None
-        self._lr_scale = guard.lr_scale
+        guard.tell = self.say
         self._live = Progress(
             TextColumn("{task.fields[line]}"), BarColumn(), TimeRemainingColumn(), console=self.console, transient=True
         )
@@ -72,11 +71,7 @@ class Display:
         self.console.print(sentence, markup=False)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take note of a finished step, and of what the guard did before it."""
-        if self._last_step is None and step > 0:
-            self.say(f"going on from the checkpoint of step {step}")
-        if self._last_step is not None and step <= self._last_step:
-            self._tell_rollback(step)
+        """Take note of a finished step."""
         line = progress_line(step, self.recipe.steps, metrics)
         if self.console.is_terminal:
             self._live.update(self._task, completed=step + 1, line=line)
@@ -84,23 +79,7 @@ class Display:
             self.say(line)
         self._held_out = metrics.get("held_out_loss", self._held_out)
         self._bits_per_byte = metrics.get("held_out_bits_per_byte", self._bits_per_byte)
-        self._last_step, self._last_metrics = step, metrics
-
-    def _tell_rollback(self, step: int) -> None:
-        assert self._last_step is not None
-        batch = self.run.batch_index
-        self.say(f"rolled back from step {self._last_step} to step {step}, which takes batch {batch}{self._because()}")
-        if self.guard.lr_scale != self._lr_scale:
-            self._lr_scale = self.guard.lr_scale
-            self.say(f"the learning rate is multiplied by {self._lr_scale:g} from here on")
-
-    def _because(self) -> str:
-        """The newest skip: the ledger is sorted by place, and the range that ends at the batch in use is the one."""
-        for skip in self.guard.ledger.skips:
-            if skip.skip_to == self.run.batch_index:
-                told = f"; batches {skip.skip_from} to {skip.skip_to - 1} are skipped"
-                return f"{told}: {skip.reason}" if skip.reason else told
-        return ""
+        self._last_metrics = metrics
 
     def _summary(self) -> list[str]:
         if not self._last_metrics:

@@ -125,17 +125,7 @@ def train(recipe: Recipe, job: Job) -> Outcome:
 
 def begin(recipe: Recipe, job: Job, parts: Parts) -> tuple[lossguard.Run, lossguard.Guard]:
     """Open the run and its checkpoints. Raises UserMistake and LossguardError."""
-    facts = {"ranks": parts.num_ranks, "tokenizer": tokenizer(recipe, parts.batches.windows)}
-    run = job.run or lossguard.init(
-        recipe.project,
-        name=recipe.name,
-        config=describe(recipe, job) | parts.throughput.facts() | facts,
-        run_id=job.run_id,
-        mode=job.mode,
-        url=job.url,
-        directory=job.directory,
-        total_steps=recipe.steps,
-    )
+    run = job.run or _open_run(recipe, job, parts)
     folder = run.directory or job.directory / recipe.project / run.id
     origin = Origin(recipe, num_windows=parts.batches.size)
     checkpoints = open_checkpoints(folder, recipe, origin=origin, model=parts.model, optimizer=parts.optimizer)
@@ -143,6 +133,26 @@ def begin(recipe: Recipe, job: Job, parts: Parts) -> tuple[lossguard.Run, lossgu
     for skip in job.skips:
         guard.ledger.add(skip)
     return run, guard
+
+
+def _open_run(recipe: Recipe, job: Job, parts: Parts) -> lossguard.Run:
+    facts = {"ranks": parts.num_ranks, "tokenizer": tokenizer(recipe, parts.batches.windows)}
+    try:
+        return lossguard.init(
+            recipe.project,
+            name=recipe.name,
+            config=describe(recipe, job) | parts.throughput.facts() | facts,
+            run_id=job.run_id,
+            mode=job.mode,
+            url=job.url,
+            directory=job.directory,
+            total_steps=recipe.steps,
+        )
+    except lossguard.ConfigurationError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        why = error.__cause__.strerror
+        raise UserMistake(f"{job.directory} cannot hold runs ({why}): name another folder with --out.") from None
 
 
 def learn(

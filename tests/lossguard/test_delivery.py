@@ -119,12 +119,13 @@ def test_log_never_waits_for_a_collector_that_is_slow_or_down(collector: FakeCol
 def test_what_finish_could_not_deliver_is_said_and_delivered_by_the_next_session(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = lossguard.init("project", run_id="r", url="http://127.0.0.1:9", directory=tmp_path)
+    folder = tmp_path / "two words"
+    run = lossguard.init("project", run_id="r", url="http://127.0.0.1:9", directory=folder)
     run.log(0, loss=1.0)
     run.finish(timeout=0.2)
-    assert "python -m lossguard sync" in caplog.text
+    assert f"LOSSGUARD_URL=http://127.0.0.1:9 python -m lossguard sync '{run.directory}'" in caplog.text
     with serving(FakeCollector()) as collector:
-        with online(collector, tmp_path) as run:
+        with online(collector, folder) as run:
             run.log(1, loss=2.0)
         assert collector.rows == {(0, 0): {"loss": 1.0}, (1, 1): {"loss": 2.0}}
         assert collector.finished == ["finished", "finished"]
@@ -141,6 +142,14 @@ def test_a_collector_that_comes_back_gets_every_step(tmp_path: Path) -> None:
         run.log(1, loss=2.0)
         run.finish()
         assert collector.losses(0) == {0: 1.0, 1: 2.0}
+
+
+def test_tls_with_a_collector_that_speaks_plain_http_is_told_with_the_way_out(
+    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = lossguard.init("project", url=collector.url.replace("http:", "https:"), directory=tmp_path)
+    assert eventually(lambda: "its address begins with http://" in caplog.text)
+    run.finish(timeout=0.1)
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
@@ -206,6 +215,7 @@ def test_a_refused_token_is_said_once_and_costs_no_step(tmp_path: Path, caplog: 
         run = online(collector, tmp_path)
         run.log(0, loss=1.0)
         assert eventually(lambda: "refuses the token (401 no such token)" in caplog.text)
+        assert caplog.text.count("in the spool") == 1
         run.finish(timeout=0.2)
         collector.trouble = lambda method, path, body: None
         online(collector, tmp_path).finish()

@@ -108,7 +108,7 @@ def test_without_orders_step_and_batch_go_together() -> None:
     assert run.told == [("start", 0, None, None)]
 
 
-def test_a_rollback_restores_skips_and_goes_on_at_the_restored_step() -> None:
+def test_a_rollback_restores_skips_and_goes_on_at_the_restored_step(caplog: pytest.LogCaptureFixture) -> None:
     run = ScriptedRun({8: rollback(rewind_to=5, skip_from=5, skip_to=9, reason="spike")})
     checkpoints = Memory([])
     seen = train(run, checkpoints, 9)
@@ -116,6 +116,9 @@ def test_a_rollback_restores_skips_and_goes_on_at_the_restored_step() -> None:
     assert checkpoints.model == [0, 1, 2, 3, 4, 9, 10, 11, 12]
     applied = {"rewound_to": 4, "skip_from": 5, "skip_to": 9, "reason": "spike"}
     assert run.told[1] == ("rollback", 4, 1, applied)
+    assert caplog.messages == [
+        "rolled back from step 7 to step 4, which takes batch 4; batches 5 to 8 are skipped: spike"
+    ]
 
 
 def test_the_checkpoints_of_a_discarded_branch_are_gone_before_the_rollback_is_told() -> None:
@@ -145,13 +148,18 @@ def test_an_order_that_cannot_be_obeyed_is_refused_and_training_goes_on() -> Non
     assert [told[:2] for told in run.told[1:]] == [("refused", 1), ("refused", 2)]
 
 
-def test_an_order_may_lower_the_learning_rate_and_a_restart_remembers() -> None:
+def test_an_order_may_lower_the_learning_rate_and_a_restart_remembers(caplog: pytest.LogCaptureFixture) -> None:
     checkpoints = Memory([])
     run = ScriptedRun({4: rollback(rewind_to=2, lr_scale=0.5)})
     guard = Guard(run, checkpoints=checkpoints, every=2)
     assert [guard.lr_scale for _ in guard.steps(Indices(), 4)] == [1.0, 1.0, 1.0, 0.5, 0.5]
     again = Guard(ScriptedRun(), checkpoints=checkpoints)
     assert [again.lr_scale for _ in again.steps(Indices(), 5)] == [0.5]
+    assert caplog.messages == [
+        "rolled back from step 3 to step 2, which takes batch 2; "
+        "the learning rate is to be multiplied by 0.5 (guard.lr_scale)",
+        "going on from the checkpoint of step 4",
+    ]
 
 
 def test_a_restart_resumes_from_the_newest_checkpoint_with_its_ledger() -> None:

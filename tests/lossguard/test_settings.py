@@ -52,6 +52,11 @@ def test_a_bad_variable_is_named_with_its_value(variable: str, value: str) -> No
     assert value in str(problem.value)
 
 
+def test_a_port_that_none_can_be_is_named_as_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="Port out of range 0-65535"):
+        Settings.read({"LOSSGUARD_URL": "http://127.0.0.1:80000"})
+
+
 def test_a_bad_address_is_told_at_init(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LOSSGUARD_URL", "collector:8000")
     with pytest.raises(ValueError, match="LOSSGUARD_URL='collector:8000' is not the address of a collector"):

@@ -58,6 +58,13 @@ def test_a_body_that_is_not_a_report_is_refused(http: TestClient, body: bytes) -
     assert answer.json()["detail"]
 
 
+def test_a_body_without_its_header_is_told_which_one(http: TestClient) -> None:
+    Trainer(http).open("a")
+    answer = http.put(f"{API}/runs/r1/policy", content=b'{"mode": "observe"}')
+    assert answer.status_code == 422
+    assert "Content-Type: application/json" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("path", ["", "/incidents", "/series?metric=loss"])
 def test_an_unknown_run_is_not_found(http: TestClient, path: str) -> None:
     answer = http.get(f"{API}/runs/nobody{path}")

@@ -93,7 +93,8 @@ MISTAKES = {
     "The range '5:3' cannot be skipped": ["--skip", "5:3"],
     "url='nonsense' is not the address of a collector": ["--url", "nonsense"],
     "mode='sometimes' must be online, offline or off": ["--mode", "sometimes"],
-    "/proc/nowhere": ["--out", "/proc/nowhere"],
+    "/proc/nowhere cannot hold runs (No such file or directory)": ["--out", "/proc/nowhere"],
+    "/proc/version cannot hold runs (Not a directory): name another folder with --out.": ["--out", "/proc/version"],
     "/proc/nowhere/trainer/": ["--out", "/proc/nowhere", "--mode", "off"],
 }
 
