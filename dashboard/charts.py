@@ -16,6 +16,7 @@ from dashboard.facts import Curve
 from dashboard.marks import Marks, draw_marks
 from dashboard.panels import Panel, lay_out, stack
 from dashboard.rulers import Along, Floats, Ruler, Rulers
+from dashboard.singles import singles
 from dashboard.smoothing import smoothed
 from dashboard.style import BLUE, GREY, PURPLE, faint
 from db.queries import Series
@@ -63,7 +64,7 @@ def run_figure(
     """One panel per metric, the first one larger."""
     look, rulers = look or Look(), rulers or Rulers()
     stacked = stack(list(curves))
-    drawn = draw_marks(stacked, marks, rulers)
+    drawn = draw_marks(stacked, marks, rulers, look.window)
     figure = lay_out(stacked, look.along, look.window, look.revision, shapes=drawn.shapes)
     traces: list[dict[str, Any]] = []
     for panel in stacked.panels:
@@ -107,7 +108,7 @@ def _line(panel: Panel, series: Series, x: Floats, style: Style, y: Floats, paus
     trace = {
         "type": "scatter",
         "x": _x(np.insert(x, pauses, x[pauses])),
-        "y": np.insert(y, pauses, np.nan).astype(np.float32),
+        "y": singles(np.insert(y, pauses, np.nan)),
         "yaxis": panel.values,
         "name": style.name,
         "legendgroup": style.name,
@@ -118,7 +119,7 @@ def _line(panel: Panel, series: Series, x: Floats, style: Style, y: Floats, paus
     }
     if several:
         spans = np.stack([_floats(series.min), _floats(series.max)], axis=1)
-        trace["customdata"] = np.insert(spans, pauses, np.nan, axis=0).astype(np.float32)
+        trace["customdata"] = singles(np.insert(spans, pauses, np.nan, axis=0))
     return trace
 
 
@@ -144,7 +145,7 @@ def _envelope(panel: Panel, series: Series, x: Floats, style: Style) -> list[dic
         {
             "type": "scatter",
             "x": _x(x[kept]),
-            "y": column[kept].astype(np.float32),
+            "y": singles(column[kept]),
             "yaxis": panel.values,
             "name": "smallest .. largest",
             "legendgroup": style.name,

@@ -37,13 +37,21 @@ function themed(layout, host) {
   return layout;
 }
 
+const PHONE = 640; // pixels: a narrower figure is one on a phone
+
 // On a phone the legend takes more lines.
 function fitted(layout, host) {
-  const more = host.clientWidth < 640 && layout.showlegend !== false ? 60 : 0;
+  const more = host.clientWidth < PHONE && layout.showlegend !== false ? 60 : 0;
   layout.height += more;
   layout.margin.t += more;
   host.style.minHeight = `${layout.height}px`;
   return layout;
+}
+
+// There the incidents' names are their numbers alone: "#3 loss spike" is "#3".
+function brief(traces, host) {
+  if (host.clientWidth >= PHONE) return traces;
+  return traces.map((each) => (each.name === "incident" ? { ...each, text: each.text.map((name) => name.split(" ")[0]) } : each));
 }
 
 // What a zoom shows along x: [first, last], [] for all of it, undefined when it was no zoom along x.
@@ -97,7 +105,7 @@ async function draw(host, data) {
   // A double click shows the whole run, also when the page was opened with a window.
   const buttons = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toImage"];
   const config = { displaylogo: false, doubleClick: "autosize", modeBarButtons: [buttons] };
-  await library.react(host, figure.data, layout, config);
+  await library.react(host, brief(figure.data, host), layout, config);
   host.leave ??= bind(host, library);
   host.dataset.drawn = data.figure;
 }

@@ -11,6 +11,7 @@ from dashboard.charts import named_once
 from dashboard.closeup import Closeup
 from dashboard.panels import Panel, Stack, band, lay_out, stack, stroke
 from dashboard.rulers import Along, Floats
+from dashboard.singles import singles
 from dashboard.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, faint
 from db.models import Incident, Intervention
 from monitor.detection import Rows
@@ -21,7 +22,7 @@ OTHERS = ("lr",)
 SCORE = "Score (1 is the alarm)"
 LEAST_SCORE, MOST_SCORE = 0.1, 1000.0
 """What the log axis of the scores shows."""
-SCORE_COLOURS = {"loss": BLUE, "grad_norm": ORANGE, "log_z": SKY}
+SCORE_COLOURS = {"loss": PURPLE, "grad_norm": ORANGE, "log_z": SKY}
 
 
 def incident_figure(
@@ -149,7 +150,7 @@ def _trace(panel: Panel, x: Any, y: Floats, name: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "x": x.astype(np.int32) if len(x) and x.max() < 2**31 else x,
-        "y": y.astype(np.float32),
+        "y": singles(y),
         "yaxis": panel.values,
         "name": name,
         "legendgroup": name,

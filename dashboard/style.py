@@ -17,7 +17,6 @@ RUN_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, OLIVE, GREY)
 LOG_AXES = frozenset({"perplexity", "grad_norm"})
 TICKS = {
     "lr": ".3~g",
-    "perplexity": "~s",
     "tokens": "~s",
     "batch_index": "~s",
     "tokens_per_second": "~s",
