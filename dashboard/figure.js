@@ -37,21 +37,20 @@ function themed(layout, host) {
   return layout;
 }
 
-const PHONE = 640; // pixels: a narrower figure is one on a phone
-
 // On a phone the legend takes more lines.
 function fitted(layout, host) {
-  const more = host.clientWidth < PHONE && layout.showlegend !== false ? 60 : 0;
+  const more = host.clientWidth < 640 && layout.showlegend !== false ? 60 : 0;
   layout.height += more;
   layout.margin.t += more;
   host.style.minHeight = `${layout.height}px`;
   return layout;
 }
 
-// There the incidents' names are their numbers alone: "#3 loss spike" is "#3".
+// In a narrow figure incidents are named by their numbers alone (marks.py): "#3 loss spike" is "#3".
 function brief(traces, host) {
-  if (host.clientWidth >= PHONE) return traces;
-  return traces.map((each) => (each.name === "incident" ? { ...each, text: each.text.map((name) => name.split(" ")[0]) } : each));
+  if (host.clientWidth >= 900) return traces;
+  const shortened = (trace) => ({ ...trace, text: trace.text.map((name) => name.split(" ")[0]) });
+  return traces.map((trace) => (trace.name === "incident" ? shortened(trace) : trace));
 }
 
 // What a zoom shows along x: [first, last], [] for all of it, undefined when it was no zoom along x.

@@ -17,8 +17,9 @@ from db.models import Event, Incident, Intervention, Order
 ARROWS = 0.86
 """Height of the arrows in the first panel, 0..1: the upper part, which curves seldom reach."""
 ARROW_HEAD = {"symbol": "triangle-left", "size": [12, 0], "color": GREEN, "opacity": 1, "line": {"width": 0}}
-LETTER = 0.009
-"""Share of the range in view that a letter of an incident's name takes, in a figure of a small window."""
+LETTER = 0.007
+"""Share of the range in view that a letter of an incident's name takes in a figure of 900 pixels; where it is narrower,
+figure.js leaves the numbers alone."""
 MARKER = 3
 """Letters that a marker has the room of."""
 
