@@ -19,6 +19,7 @@ from dashboard.rulers import Along, Floats, Ruler, Rulers
 from dashboard.singles import singles
 from dashboard.smoothing import smoothed
 from dashboard.style import BLUE, GREY, PURPLE, faint
+from dashboard.towering import log_axes
 from db.queries import Series
 
 
@@ -63,7 +64,7 @@ def run_figure(
 ) -> go.Figure:
     """One panel per metric, the first one larger."""
     look, rulers = look or Look(), rulers or Rulers()
-    stacked = stack(list(curves))
+    stacked = stack(list(curves), log=log_axes({name: _columns(curve) for name, curve in curves.items()}))
     drawn = draw_marks(stacked, marks, rulers, look.window)
     figure = lay_out(stacked, look.along, look.window, look.revision, shapes=drawn.shapes)
     traces: list[dict[str, Any]] = []
@@ -71,6 +72,12 @@ def run_figure(
         traces += _curve(panel, curves[panel.metric], rulers, look)
     figure.add_traces(named_once(traces + drawn.traces))
     return figure
+
+
+def _columns(curve: Curve) -> list[Sequence[float | None]]:
+    return [
+        column for series in (curve.live, *curve.discarded.values()) for column in (series.min, series.mean, series.max)
+    ]
 
 
 def _curve(panel: Panel, curve: Curve, rulers: Rulers, look: Look) -> list[dict[str, Any]]:

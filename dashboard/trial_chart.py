@@ -13,6 +13,7 @@ from dashboard.rulers import Along
 from dashboard.singles import singles
 from dashboard.specimen import Specimen
 from dashboard.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, faint
+from dashboard.towering import log_axes
 from dashboard.trial import Finding, deed
 from monitor.detection import Rows
 
@@ -22,7 +23,8 @@ SIGNS = {"caught": ("circle", GREEN), "missed": ("x", VERMILLION), "new": ("tria
 
 
 def trial_figure(specimen: Specimen, found: Sequence[Finding]) -> go.Figure:
-    stacked = stack(["loss"])
+    losses = [strand.rows.metrics["loss"] for strand in specimen.strands if "loss" in strand.rows.metrics]
+    stacked = stack(["loss"], log=log_axes({"loss": losses}))
     troubles = [band(one.first - 0.5, one.last + 0.5, PURPLE) for one in specimen.troubles]
     figure = lay_out(stacked, Along.STEP, None, "lab", shapes=troubles)
     panel = stacked.panels[0]

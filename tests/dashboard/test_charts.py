@@ -76,6 +76,16 @@ def test_perplexity_and_grad_norm_have_log_axes_and_their_marks_do_not() -> None
     assert layout.yaxis102.type is None
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [([2.0, 2.1, 139.0], "log"), ([2.0, 2.1, 7.0], "linear"), ([-0.1, 2.1, 139.0], "linear"), ([None], "linear")],
+)
+def test_a_loss_that_once_towered_over_the_rest_does_not_flatten_it(values: list[float | None], kind: str) -> None:
+    figure = run_figure({"loss": Curve(plain([2.0]), {0: plain(values)})}, Marks())
+    assert figure.layout.yaxis.type == kind
+    assert ("log scale" in figure.layout.annotations[0].text) == (kind == "log")
+
+
 def test_panels_do_not_overlap_and_fill_the_figure() -> None:
     curves = {name: Curve(plain([1.0]), {}) for name in ("loss", "log_z", "lr")}
     layout = run_figure(curves, Marks()).layout
