@@ -46,11 +46,16 @@ function fitted(layout, host) {
   return layout;
 }
 
-// In a narrow figure incidents are named by their numbers alone (marks.py): "#3 loss spike" is "#3".
+// In a narrow figure incidents are named by their numbers alone (marks.py), "#3 loss spike" by "#3"; where a number
+// would cover the next marker, the pointer tells it.
 function brief(traces, host) {
   if (host.clientWidth >= 900) return traces;
-  const shortened = (trace) => ({ ...trace, text: trace.text.map((name) => name.split(" ")[0]) });
-  return traces.map((trace) => (trace.name === "incident" ? shortened(trace) : trace));
+  const short = (trace) => (name, place) => {
+    const side = trace.textposition[place] === "middle left" ? -1 : 1;
+    const away = trace.meta.map((other) => side * (other - trace.meta[place]) * host.clientWidth);
+    return away.some((pixels) => pixels > 0 && pixels < 32) ? "" : name.split(" ")[0];
+  };
+  return traces.map((trace) => (trace.name === "incident" ? { ...trace, text: trace.text.map(short(trace)) } : trace));
 }
 
 // What a zoom shows along x: [first, last], [] for all of it, undefined when it was no zoom along x.

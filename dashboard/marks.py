@@ -19,7 +19,7 @@ ARROWS = 0.86
 ARROW_HEAD = {"symbol": "triangle-left", "size": [12, 0], "color": GREEN, "opacity": 1, "line": {"width": 0}}
 LETTER = 0.007
 """Share of the range in view that a letter of an incident's name takes in a figure of 900 pixels; where it is narrower,
-figure.js leaves the numbers alone."""
+figure.js leaves the number alone."""
 MARKER = 3
 """Letters that a marker has the room of."""
 
@@ -76,6 +76,7 @@ def _add_incidents(
                 "text": _incident_names(marks.incidents, x, late, last - first),
                 "textposition": np.where(late, "middle left", "middle right").tolist(),
                 "textfont": {"size": 12},
+                "meta": ((x - first) / (last - first or 1.0)).tolist(),  # where they stand in view, for figure.js
                 "customdata": [_incident_hover(incident) for incident in marks.incidents],
                 "hovertemplate": "%{customdata}<extra></extra>",
             }
