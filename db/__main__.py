@@ -21,7 +21,17 @@ import typer
 from alembic.util.exc import CommandError
 
 from db import access, backup, commands, imports, migrate, queries
-from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine, first_line, reading, shown, writing
+from db.engine import (
+    DEFAULT_URL,
+    BadDatabaseUrl,
+    NoStore,
+    check_store,
+    create_engine,
+    first_line,
+    reading,
+    shown,
+    writing,
+)
 from db.export import Format, RunChanged, UnknownRun, stream
 from db.record import RunExists
 from lossguard.protocol import RunState
@@ -32,13 +42,18 @@ NOTHING = "nothing is that old"
 Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
 
 
-def _on_engine(url: str, do: Callable[[sa.Engine], T]) -> T:
+def _on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T:
+    """`new`: the store may be one that is not there yet."""
     try:
+        if not new:
+            check_store(url)
         engine = create_engine(url)
         try:
             return do(engine)
         finally:
             engine.dispose()
+    except NoStore as error:
+        raise _refused(f"{error}; LOSSGUARD_DATABASE_URL or --url names it") from None
     except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as error:
         reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
         raise _refused(f"cannot use the database {shown(url)}: {reason}") from None
@@ -47,7 +62,7 @@ def _on_engine(url: str, do: Callable[[sa.Engine], T]) -> T:
 @app.command()
 def upgrade(url: Url = DEFAULT_URL) -> None:
     """Make the database, or bring it to the newest schema."""
-    _on_engine(url, migrate.upgrade)
+    _on_engine(url, migrate.upgrade, new=True)
     typer.echo("the database is at the newest revision")
 
 
@@ -114,7 +129,11 @@ def export(
         _on_engine(url, lambda engine: _export(engine, run, path, formats[path.suffix]))
     except FileExistsError:
         raise _refused(f"{path} is there already; name another file with -o, or delete it") from None
-    except (UnknownRun, RunChanged, OSError) as error:
+    except FileNotFoundError:
+        raise _refused(f"there is no folder {path.parent}; make it, or name another file with -o") from None
+    except OSError as error:
+        raise _refused(f"cannot write {path}: {error.strerror or error}") from None
+    except (UnknownRun, RunChanged) as error:
         raise _refused(str(error)) from None
     typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
@@ -143,7 +162,7 @@ def import_(
 ) -> None:
     """Take a run from a file. A run that is there is never overwritten."""
     try:
-        typer.echo(_on_engine(url, lambda engine: _import(engine, file, run_id, project)))
+        typer.echo(_on_engine(url, lambda engine: _import(engine, file, run_id, project), new=True))
     except (imports.BadFile, RunExists) as error:
         raise _refused(str(error)) from None
 

@@ -5,6 +5,7 @@ transaction takes its lock at its beginning (BEGIN IMMEDIATE): two collectors wa
 in the middle.
 """
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ WRITES = {"lossguard_writes": True}
 
 class BadDatabaseUrl(ValueError):
     """The database URL cannot be used; the message says why and how to mend it."""
+
+
+class NoStore(BadDatabaseUrl):
+    """There is no store at the URL."""
 
 
 def create_engine(url: str = DEFAULT_URL, **options: Any) -> sa.Engine:
@@ -54,6 +59,13 @@ def parse_url(url: str) -> sa.URL:
         raise BadDatabaseUrl(
             f"{shown(url)} is not a database URL; write sqlite:///path/to/file.db or postgresql://user@host/name"
         ) from None
+
+
+def check_store(url: str) -> None:
+    """Raise NoStore where a SQLite file is not there: who only wants to read one would make it by opening it."""
+    parsed = parse_url(url)
+    if parsed.get_backend_name() == "sqlite" and not os.path.isfile(parsed.database or ""):
+        raise NoStore(f"there is no store at {parsed.database or url}")
 
 
 def shown(url: str) -> str:

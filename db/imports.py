@@ -55,8 +55,11 @@ def take(
         if is_parquet:
             return _take_parquet(session, path, run_id)
         return _take_csv(session, path, run_id or path.stem, project or "imported", now)
+    except FileNotFoundError:
+        raise BadFile(f"there is no file {path}; name one that `python -m db export` wrote, or a CSV") from None
     except (pa.ArrowException, csv.Error, OSError, UnicodeDecodeError, json.JSONDecodeError, record.BadRecord) as error:
-        raise BadFile(f"{path}: {(str(error) or repr(error)).splitlines()[0]}") from error
+        reason = getattr(error, "strerror", None) or str(error) or repr(error)
+        raise BadFile(f"{path}: {reason.splitlines()[0]}") from error
     except sa.exc.IntegrityError as error:
         raise BadFile(f"{path}: the file contradicts itself: {first_line(error.orig)}") from error
 

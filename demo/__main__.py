@@ -7,6 +7,7 @@ Without a terminal the demo exits by itself: 0 only if the fault was detected, r
 """
 
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -27,6 +28,8 @@ from demo.report import Report, read_report
 FOLDER = Path(os.environ.get("LOSSGUARD_DIR", ".lossguard")).absolute()
 STEPS = 600
 FAULT = "corrupted_batches@320"
+COMMAND = ".venv/bin/python -m demo"
+"""What takes options; `make demo`, which most people run, has none."""
 CollectorPort = Annotated[int, typer.Option(min=1, max=65535, help="port of the collector")]
 DashboardPort = Annotated[int, typer.Option(min=1, max=65535, help="port of the dashboard")]
 
@@ -41,7 +44,8 @@ def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard
         return
     folder = FOLDER / "demo"
     run_id = time.strftime("demo-%Y%m%d-%H%M%S")
-    with services(folder, f"sqlite:///{folder}/lossguard.db", collector_port, dashboard_port) as running:
+    database = f"sqlite:///{folder}/lossguard.db"
+    with services(folder, database, collector_port, dashboard_port) as running:
         console.print(f"[bold]dashboard[/]  {running.dashboard}/run?run={run_id}")
         console.print(
             f"training {STEPS} steps on the Python standard library's source; one fault is planted: {FAULT}\n"
@@ -49,9 +53,11 @@ def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard
         train(running.processes, folder, running.collector, run_id)
         report = read_report(running.collector, run_id)
         show(report)
+        again = shlex.quote(f"LOSSGUARD_DATABASE_URL={database}")
+        console.print(f"\nto look at it again: env {again} make serve", markup=False, soft_wrap=True)
         if sys.stdout.isatty():
-            console.print(f"\nthe dashboard stays up on {running.dashboard} until Ctrl-C")
-            signal.pause()
+            console.print(f"the dashboard stays up on {running.dashboard} until Ctrl-C")
+            stay(running)
     raise typer.Exit(0 if report.verified else 1)
 
 
@@ -59,10 +65,10 @@ def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard
 def serve(collector_port: CollectorPort = 8000, dashboard_port: DashboardPort = 8501) -> None:
     """Collector and dashboard, until Ctrl-C."""
     database = os.environ.get("LOSSGUARD_DATABASE_URL", f"sqlite:///{FOLDER}/lossguard.db")
-    with services(FOLDER / "serve", database, collector_port, dashboard_port) as running:
+    with services(FOLDER / "serve", database, collector_port, dashboard_port, f"{COMMAND} serve") as running:
         console.print(f"[bold]collector[/]  {running.collector} (API at /docs; point LOSSGUARD_URL at it)")
         console.print(f"[bold]dashboard[/]  {running.dashboard}\nCtrl-C ends both")
-        signal.pause()
+        stay(running)
 
 
 class Running:
@@ -74,15 +80,24 @@ class Running:
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
 
 
+def stay(running: Running) -> NoReturn:
+    """Until Ctrl-C; when a service ends before, say so and exit with 1."""
+    name = running.processes.wait_for_an_end(("collector", "dashboard"))
+    typer.echo(f"demo: the {name} has ended; its log is {running.processes.log_of(name)}", err=True)
+    raise typer.Exit(1)
+
+
 @contextmanager
-def services(folder: Path, database: str, collector_port: int, dashboard_port: int) -> Iterator[Running]:
+def services(
+    folder: Path, database: str, collector_port: int, dashboard_port: int, command: str = COMMAND
+) -> Iterator[Running]:
     """Collector and dashboard on these ports; they end with the block. What stands in the way is told in a sentence."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         lock = only_one(folder / "lock")
-        check_port(collector_port, "collector", "--collector-port")
-        check_port(dashboard_port, "dashboard", "--dashboard-port")
+        check_port(collector_port, "collector", f"{command} --collector-port PORT")
+        check_port(dashboard_port, "dashboard", f"{command} --dashboard-port PORT")
         with lock, Processes(folder / "logs") as processes:
             running = Running(processes, collector_port, dashboard_port)
             environment = {"LOSSGUARD_DATABASE_URL": database}

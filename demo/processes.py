@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -34,23 +34,21 @@ def only_one(lock: Path) -> IO[str]:
         handle.seek(0)
         holder = handle.read().strip()
         handle.close()
-        raise CannotRun(
-            f"another demo is running here (process {holder}); wait for it, or end it with Ctrl-C"
-        ) from None
+        raise CannotRun(f"another one is running here (process {holder}); wait for it, or end it with Ctrl-C") from None
     handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()
     return handle
 
 
-def check_port(port: int, what: str, option: str) -> None:
-    """Raise CannotRun when something listens on `port` of this machine."""
+def check_port(port: int, what: str, other: str) -> None:
+    """Raise CannotRun when something listens on `port` of this machine; `other` is the command that takes another."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            message = f"port {port} for the {what} is in use; end what listens there, or choose another with {option}"
+            message = f"port {port} for the {what} is in use; end what listens there, or choose another: {other}"
             raise CannotRun(message) from None
 
 
@@ -103,6 +101,14 @@ class Processes:
             except urllib3.exceptions.HTTPError:
                 time.sleep(0.1)
         raise CannotRun(f"the {name} did not answer within {timeout:.0f} s; its log is {self.log_of(name)}")
+
+    def wait_for_an_end(self, names: Collection[str]) -> str:
+        """Wait until one of these processes ends: its name."""
+        while True:
+            for name, process in self._running:
+                if name in names and process.poll() is not None:
+                    return name
+            time.sleep(0.5)
 
     def _last_lines(self, name: str) -> str:
         return "\n".join(self.log_of(name).read_text(errors="replace").splitlines()[-5:])

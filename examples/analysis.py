@@ -18,7 +18,7 @@ import sqlalchemy as sa
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script in a folder does not see the checkout by itself
 
 from db import frames, queries
-from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine, first_line, reading, shown
+from db.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, check_store, create_engine, first_line, reading, shown
 from db.lineage import Line
 
 AROUND = 50
@@ -28,8 +28,7 @@ AROUND = 50
 def study(run_id: str, url: str, plot: Path | None) -> None:
     """Print the study of a run; draw it into `plot` if plotly is there."""
     # 1. Read. A session is all that the frames need; when the block ends they are plain pandas frames.
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():  # opening it would make it
-        raise SystemExit(f"there is no store at {url}; name one with --url or LOSSGUARD_DATABASE_URL")
+    check_store(url)
     engine = create_engine(url)
     with reading(engine) as session:
         run = queries.run_named(session, run_id=run_id)
@@ -103,7 +102,10 @@ def draw(live: pd.DataFrame, left: pd.DataFrame, incidents: pd.DataFrame, path: 
     figure.add_scatter(x=live.index, y=live["loss"], name="live line")
     for row in incidents.itertuples():
         figure.add_vline(x=row.onset_step, line_dash="dot", annotation_text=str(row.kind))
-    figure.write_html(path, include_plotlyjs="cdn")
+    try:
+        figure.write_html(path, include_plotlyjs="cdn")
+    except OSError as error:
+        raise SystemExit(f"cannot write the picture {path}: {error.strerror}; name another file with --plot") from None
     print(f"\nwrote {path}")
 
 
@@ -115,6 +117,8 @@ if __name__ == "__main__":
     given = parser.parse_args()
     try:
         study(given.run, given.url, given.plot)
+    except NoStore as error:
+        raise SystemExit(f"{error}; name one with --url or LOSSGUARD_DATABASE_URL") from None
     except (BadDatabaseUrl, sa.exc.DBAPIError) as error:
         reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
         raise SystemExit(f"cannot read the store {shown(given.url)}: {reason}") from None

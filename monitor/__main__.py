@@ -22,7 +22,7 @@ from rich.table import Table
 from sqlalchemy.orm import Session
 
 from db import access, migrate, queries, watched
-from db.engine import create_engine, reading
+from db.engine import check_store, create_engine, reading
 from monitor import logs, parameters, tokens, watching
 from monitor.app import create_app
 from monitor.backtest import CurveError, backtest_file, backtest_rows, table
@@ -135,7 +135,9 @@ def _backtest_run(run_id: str, detection: DetectionSettings, policy: Policy) -> 
 def _store() -> Iterator[Session]:
     """A session on the store that the environment names."""
     with one_sentence():
-        engine = create_engine(Settings().database_url)
+        url = Settings().database_url
+        check_store(url)
+        engine = create_engine(url)
         with reading(engine) as session:
             yield session
         engine.dispose()

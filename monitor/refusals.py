@@ -8,7 +8,7 @@ import typer
 from alembic.util.exc import CommandError
 from pydantic import ValidationError
 
-from db.engine import BadDatabaseUrl, first_line, shown
+from db.engine import BadDatabaseUrl, NoStore, first_line, shown
 from monitor.settings import Settings, UnsafeBind
 
 
@@ -26,6 +26,8 @@ def one_sentence() -> Iterator[None]:
     except ValidationError as error:
         first = error.errors()[0]
         raise stop(f"LOSSGUARD_{str(first['loc'][0]).upper()}={first['input']!r}: {first['msg']}") from None
+    except NoStore as error:
+        raise stop(f"{error}; LOSSGUARD_DATABASE_URL names it") from None
     except (UnsafeBind, BadDatabaseUrl) as error:
         raise stop(error) from None
     except (sa.exc.DBAPIError, CommandError) as error:

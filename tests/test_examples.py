@@ -41,6 +41,15 @@ def test_the_study_of_a_run_that_was_rolled_back_tells_its_cost_and_draws_it(
     assert "live line" in (tmp_path / "study.html").read_text(encoding="utf-8")
 
 
+def test_a_picture_that_cannot_be_written_is_one_sentence(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
+        trainer = Trainer(http)
+        trainer.report(trainer.open("a"), range(10), {"loss": noise(1, 10)})
+    done = study(tmp_path, "r1", "--plot", "nowhere/study.html")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert done.stderr.startswith("cannot write the picture nowhere/study.html: No such file or directory; name")
+
+
 def test_a_run_that_is_not_there_is_one_sentence(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     done = study(tmp_path, "nope")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
+from db.engine import DEFAULT_URL, BadDatabaseUrl, check_store, create_engine
 
 SUFFIXES = (".html", ".pdf")
 
@@ -65,6 +65,7 @@ def _check(path: Path) -> None:
 def _page(run: str, database: str, zone: tzinfo) -> tuple[str, str]:
     """The report as HTML, and the id of its run."""
     try:
+        check_store(database)
         create_engine(database).dispose()
     except (BadDatabaseUrl, SQLAlchemyError) as error:
         refuse(f"LOSSGUARD_DATABASE_URL / --database: {error}")

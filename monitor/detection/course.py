@@ -157,7 +157,7 @@ class Course:
     def _wait(self, decision: Decision) -> list[Effect]:
         """A decision to wait is told with its costs when the reason is a new one; the last one when all is over."""
         assert self.episode is not None
-        before, self.episode.waiting = self.episode.waiting, decision.reasons
+        before, self.episode.waiting = self.episode.waiting, [decision.reasons[0], decision.afterwards]
         if before[:1] == decision.reasons[:1]:
             return []
         return [self._incident(reasons=[*self.episode.incident.reasons, " ".join(decision.reasons)])]
@@ -204,9 +204,8 @@ class Course:
         active = self.care.active
         if active is not None and active.state is InterventionState.PROPOSED:
             effects.append(self.care.step(InterventionEvent.WITHDRAW, f"Its incident ended without it. {reason}"))
-        words = " ".join(self.episode.waiting)
-        if words and words not in self.episode.incident.reasons:
-            self._incident(reasons=[*self.episode.incident.reasons, f"Nothing was done. {words}"])
+        if self.episode.waiting:
+            self._incident(reasons=[*self.episode.incident.reasons, self.episode.waiting[-1]])
         effects.append(IncidentChanged(self.episode.close(outcome, reason)))
         self.episode = None
         return effects

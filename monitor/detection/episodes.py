@@ -8,7 +8,7 @@ import numpy as np
 
 from monitor.detection.codec import number, plain
 from monitor.detection.effects import Incident, IncidentKind, Outcome
-from monitor.detection.readings import CALM_Z, PRECURSOR_Z, Reading, Trail, describe, onset_step
+from monitor.detection.readings import CALM_Z, PRECURSOR_Z, Reading, Trail, away, describe, onset_step
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.states import IncidentEvent, IncidentState, advance
 
@@ -29,7 +29,6 @@ class Episode:
     last_out: int
     """The last step at which anything was out of band."""
     check_step: int
-    peak_z: float = 0.0
     peak_excess: float = 0.0
     check_excess: float = 0.0
     excess: float = 0.0
@@ -49,7 +48,7 @@ class Episode:
     known: bool = True
     """What the signal was expected to be is known: without that there is no excess."""
     waiting: list[str] = field(default_factory=list)
-    """Why nothing has been done yet, and what it is expected to cost."""
+    """Why nothing has been done yet, and what will be said of it if the incident is over before anything is."""
     settled: bool = False
     """The policy has nothing more to say (observed, or a person said no)."""
 
@@ -60,7 +59,8 @@ class Episode:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Episode":
-        return cls(**data | {"incident": incident_from(data["incident"]), "last_loss": number(data["last_loss"])})
+        told = {name: value for name, value in data.items() if name != "peak_z"}  # which earlier collectors kept
+        return cls(**told | {"incident": incident_from(data["incident"]), "last_loss": number(data["last_loss"])})
 
     def observe(self, step: int, readings: Mapping[str, Reading]) -> bool:
         """Take in the next row; True when the incident itself changed."""
@@ -103,7 +103,6 @@ class Episode:
         same = signal == self.incident.signal
         self.known = self.known if same else bool(np.isfinite(reading.expected))
         band = self.incident if same or not self.known else reading
-        self.peak_z = self.peak_z if same else 0.0
         peak_value = self.incident.peak_value if same else band.expected  # a new scale
         self.incident = replace(
             self.incident,
@@ -120,8 +119,9 @@ class Episode:
         reading = readings.get(self.incident.signal)
         if reading is None:
             return
-        if reading.z > self.peak_z:
-            self.peak_z = reading.z
+        seen = np.array([self.incident.peak_value, reading.value])
+        peak, now = away(self.incident.signal, seen, self.incident.expected)
+        if now > peak:
             self.incident = replace(self.incident, peak_step=step, peak_value=reading.value)
         if reading.evidence > self.incident.score:
             self.incident = replace(self.incident, score=round(reading.evidence, 3))
@@ -187,8 +187,8 @@ def begin(number: int, step: int, signal: str, readings: Mapping[str, Reading], 
     reading = readings[signal]
     kind = kind_of(signal, reading)
     onset, reasons = dated_back(step, signal, kind, reading, trail)
-    peak = trail.peak(signal, onset)
     expected = reading.expected if np.isfinite(reading.expected) else 0.0
+    peak = trail.peak(signal, onset, expected)
     moved = kind is IncidentKind.NONFINITE or signal == "loss"
     incident = Incident(
         number=number,
@@ -208,8 +208,7 @@ def begin(number: int, step: int, signal: str, readings: Mapping[str, Reading], 
     )
     loss = readings.get("loss")
     last_loss = loss.value if loss is not None and np.isfinite(loss.value) else float("inf")
-    peak_z = float(trail.z[signal][peak])
-    episode = Episode(incident, moved, last_loss, step, step, root=onset, broken=reading.broken, peak_z=peak_z)
+    episode = Episode(incident, moved, last_loss, step, step, root=onset, broken=reading.broken)
     episode.known = bool(np.isfinite(reading.expected))
     if signal == "loss" and not reading.broken:
         episode.excess = episode.peak_excess = episode.check_excess = max(reading.value - expected, 0.0)
@@ -244,7 +243,9 @@ def dated_back(step: int, signal: str, kind: IncidentKind, reading: Reading, tra
     if kind is IncidentKind.NONFINITE:
         onset, reasons = step, [f"Step {step}: {signal} is not finite."]
     elif kind is IncidentKind.DIVERGENCE:
-        words = f"the loss level has risen since step {reading.low_step}, by {reading.drift:.2f} of the alarm threshold"
+        words = (
+            f"the loss level has risen since step {reading.low_step}, by {reading.drift:.3g} times the alarm threshold"
+        )
         onset, reasons = reading.low_step, [f"Step {step}: {words}."]
     else:
         onset, reasons = onset_step(trail, signal), [f"Step {step}: {describe(signal, reading)}."]

@@ -129,6 +129,8 @@ class Decision:
     reasons: list[str] = field(default_factory=list)
     would: InterventionKind | None = None
     """What would be done, were the run able to."""
+    afterwards: str = ""
+    """What is said of a decision to wait when the incident is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +142,9 @@ class Costs:
     recovers: float
     """Probability that the loss comes back by itself (rule of succession over the rows seen)."""
 
-    def __str__(self) -> str:
+    def told(self, verb: str = "is") -> str:
         return (
-            f"Waiting is expected to cost {self.wait:.0f} steps (chance to recover by itself {self.recovers:.2f}), "
+            f"Waiting {verb} expected to cost {self.wait:.0f} steps (chance to recover by itself {self.recovers:.2f}), "
             f"rolling back {self.act:.0f}."
         )
 
@@ -188,8 +190,10 @@ def palm(policy: Policy, now: Situation, batch_of: Callable[[int], int]) -> Deci
         reason = "Waiting has become dearer than rolling back."
     if reason is None:
         what = "The loss may still fall back" if now.moved else "The loss has not moved: save a checkpoint now"
-        return Decision(None, reasons=[f"{what}.", str(price)])
-    deed = act(policy, now, batch_of, [reason, str(price)], rewind_to, depth_words)
+        was = "the loss could still fall back" if now.moved else "the loss had not moved"
+        afterwards = f"Nothing was done: {was}. {price.told('was')}"
+        return Decision(None, reasons=[f"{what}.", price.told()], afterwards=afterwards)
+    deed = act(policy, now, batch_of, [reason, price.told()], rewind_to, depth_words)
     return deed if now.can_roll_back else Decision(None, reasons=deed.reasons, would=deed.kind)
 
 

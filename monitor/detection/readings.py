@@ -7,6 +7,7 @@ import numpy as np
 
 from monitor.detection.effects import IncidentKind
 from monitor.detection.rows import Floats, Ints
+from monitor.detection.signals import SIGNALS
 
 CALM_DRIFT = 0.6  # of the drift's threshold
 CALM_Z = 3.0  # in band
@@ -44,16 +45,25 @@ class Trail:
     z: Mapping[str, Floats]
     values: Mapping[str, Floats]
 
-    def peak(self, signal: str, since: int) -> int:
-        """The place of the largest z from a step on, or of the last row when that is not finite."""
-        z = np.where(self.steps >= since, self.z[signal], -np.inf)
-        return int(np.argmax(z)) if np.isfinite(self.values[signal][-1]) else len(z) - 1
+    def peak(self, signal: str, since: int, expected: float) -> int:
+        """The place of the value farthest from `expected` from a step on, or the last one when that is not finite."""
+        values = self.values[signal]
+        if not np.isfinite(values[-1]):
+            return len(values) - 1
+        among = (self.steps >= since) & np.isfinite(values)
+        return int(np.argmax(np.where(among, away(signal, values, expected), -np.inf)))
+
+
+def away(signal: str, values: Floats, expected: float) -> Floats:
+    """How far values lie from what was expected, on the side that is trouble; not finite is farther than any."""
+    distance = np.abs(values - expected) if SIGNALS[signal].two_sided else values - expected
+    return np.where(np.isfinite(values), distance, np.inf)
 
 
 def describe(signal: str, reading: Reading) -> str:
     return (
-        f"{signal} {reading.value:.5g}, expected {reading.expected:.5g} +- {reading.scale:.3g} "
-        f"({reading.z:.1f} deviations, {reading.evidence:.2f} of the alarm threshold)"
+        f"{signal} {reading.value:.5g}, expected {reading.expected:.5g} ± {reading.scale:.3g} "
+        f"({reading.z:.1f} deviations, {reading.evidence:.3g} times the alarm threshold)"
     )
 
 

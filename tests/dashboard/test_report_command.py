@@ -87,18 +87,21 @@ def test_a_place_where_no_file_can_be_is_refused_before_anything_is_read(tmp_pat
         ("mysql://host/name", "mysql is not supported"),
         ("postgresql://lossguard:secret@127.0.0.1:1/lossguard", "is away"),
         ("sqlite:///{folder}/empty.db", "has no tables yet"),
+        ("sqlite:///{folder}/none.db", "there is no store at"),
     ],
 )
 def test_a_store_that_cannot_be_read_is_refused(tmp_path: Path, url: str, why: str) -> None:
+    (tmp_path / "empty.db").touch()
     sentence = refusal("r", "-o", tmp_path / "r.html", "--database", url.format(folder=tmp_path))
     assert why in sentence
     assert "secret" not in sentence
+    assert not (tmp_path / "none.db").exists()
 
 
 def test_the_store_may_be_named_before_the_command_too(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["--database", f"sqlite:///{tmp_path}/other.db", "report", "r"])
     assert result.exit_code == 2
-    assert "other.db has no tables yet" in result.stderr
+    assert f"there is no store at {tmp_path}/other.db" in result.stderr
 
 
 def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:

@@ -316,7 +316,7 @@ def test_a_parquet_file_of_somebody_else_is_refused(sqlite_engine: sa.Engine, tm
     refused(sqlite_engine, path, "holds no run")
     path.write_bytes(path.read_bytes()[:-20])
     refused(sqlite_engine, path, r"other\.parquet: .")
-    refused(sqlite_engine, tmp_path / "nowhere.parquet", "No such file")
+    refused(sqlite_engine, tmp_path / "nowhere.parquet", "there is no file")
 
 
 def test_the_lines_of_an_imported_run_are_those_of_the_original(engine: sa.Engine, tmp_path: Path) -> None:

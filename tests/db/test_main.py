@@ -120,6 +120,18 @@ def test_a_database_that_cannot_be_used_is_one_sentence_without_its_password(url
     assert "secret" not in told
 
 
+@pytest.mark.parametrize(
+    "command", [("check",), ("export", "r"), ("prune", "--days", "1"), ("downgrade", "0007"), ("backup", "-o", "b.db")]
+)
+def test_a_store_that_is_not_there_is_one_sentence_and_none_is_made(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = "db: there is no store at .lossguard/lossguard.db; LOSSGUARD_DATABASE_URL or --url names it\n"
+    assert run_command(*command, "--url", "sqlite:///.lossguard/lossguard.db") == (2, told)
+    assert not list(tmp_path.iterdir())
+
+
 def run_command(*given: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, list(given))
     return done.exit_code, done.output
@@ -160,8 +172,13 @@ def test_an_export_that_cannot_be_is_one_sentence_and_no_file(
     Path("old.csv").write_text("mine", encoding="utf-8")
     assert run_command("export", "old", "-o", "old.csv", *url)[1].startswith("db: old.csv is there already")
     assert Path("old.csv").read_text(encoding="utf-8") == "mine"
-    assert "No such file" in run_command("export", "old", "-o", "nowhere/old.csv", *url)[1]
-    assert "No such file" in run_command("import", "nowhere.csv", *url)[1]
+    assert run_command("export", "old", "-o", "nowhere/old.csv", *url) == (
+        2,
+        "db: there is no folder nowhere; make it, or name another file with -o\n",
+    )
+    code, told = run_command("import", "nowhere.csv", *url)
+    assert (code, told.startswith("db: there is no file nowhere.csv; name one")) == (2, True)
+    assert run_command("import", ".", *url) == (2, "db: .: Is a directory\n")
     assert {path.name for path in tmp_path.iterdir()} - {"lossguard.db", "lossguard.db-wal", "lossguard.db-shm"} == {
         "old.csv"
     }

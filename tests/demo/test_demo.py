@@ -49,6 +49,7 @@ def test_the_planted_spike_is_detected_rolled_back_and_verified(tmp_path: Path) 
     assert process.returncode == 0, output
     for words in ("rolled back from step", "rewound to", "skipped", "steps lost", "verified   │ yes", "final loss"):
         assert words in output, output
+    assert f"env LOSSGUARD_DATABASE_URL=sqlite:///{tmp_path}/demo/lossguard.db make serve\n" in output
 
 
 def test_a_port_in_use_is_told_and_nothing_is_started(tmp_path: Path) -> None:
@@ -59,7 +60,22 @@ def test_a_port_in_use_is_told_and_nothing_is_started(tmp_path: Path) -> None:
         output, _ = process.communicate()
     assert process.returncode == 2
     assert "in use" in output
+    assert ".venv/bin/python -m demo --collector-port PORT" in output
     assert output.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_serve_ends_with_1_and_names_the_service_that_has_ended(tmp_path: Path) -> None:
+    process = demo(tmp_path, "serve", *ports())
+    assert process.stdout is not None
+    while "Ctrl-C" not in process.stdout.readline():
+        pass
+    collector, dashboard = children(process.pid)
+    os.kill(collector, signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"the collector has ended; its log is {tmp_path}/serve/logs/collector.log" in output
+    assert wait_until_gone(dashboard)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

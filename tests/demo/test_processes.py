@@ -61,14 +61,22 @@ def test_a_process_that_ends_early_is_told_with_its_last_words(tmp_path: Path) -
             processes.wait_until_up("collector", "http://127.0.0.1:9/")
 
 
+def test_a_service_that_ends_while_others_go_on_is_named(tmp_path: Path) -> None:
+    with Processes(tmp_path) as processes:
+        processes.start("trainer", "-c", "", environment={}).wait()
+        processes.start("collector", "-c", SLEEP, environment={})
+        processes.start("dashboard", "-c", SLEEP, environment={}).terminate()
+        assert processes.wait_for_an_end(("collector", "dashboard")) == "dashboard"
+
+
 def test_a_port_in_use_is_told_with_the_option_that_changes_it() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(CannotRun, match=rf"port {port} for the collector is in use.*--collector-port"):
-            check_port(port, "collector", "--collector-port")
-    check_port(port, "collector", "--collector-port")
+        with pytest.raises(CannotRun, match=rf"port {port} for the collector is in use.*: demo --collector-port"):
+            check_port(port, "collector", "demo --collector-port")
+    check_port(port, "collector", "demo --collector-port")
 
 
 def test_a_second_demo_is_told_of_the_first(tmp_path: Path) -> None:

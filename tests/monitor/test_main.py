@@ -84,6 +84,7 @@ def test_a_proxy_says_who_asks_when_it_is_trusted(
         (("serve",), {"LOSSGUARD_MAX_REPORT_BYTES": "many"}, "LOSSGUARD_MAX_REPORT_BYTES"),
         (("serve",), {"LOSSGUARD_TRUSTED_PROXIES": "*"}, "LOSSGUARD_TRUSTED_PROXIES"),
         (("backtest", "missing.csv"), {}, "missing.csv"),
+        (("backtest", "--run", "r1"), {"LOSSGUARD_DATABASE_URL": "sqlite:///no/store.db"}, "there is no store at no"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(

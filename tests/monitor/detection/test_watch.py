@@ -63,6 +63,7 @@ def test_a_single_nan_that_is_over_at_the_next_row_ends_as_recovered(signal: str
     (incident,) = watch_over(columns).incidents
     assert (incident.kind, incident.outcome, incident.end_step) == (IncidentKind.NONFINITE, Outcome.RECOVERED, step)
     assert incident.reasons[-1].startswith("Back in band since")
+    assert (incident.peak_step, bool(np.isnan(incident.peak_value))) == (step, True)
 
 
 def test_a_row_that_is_not_finite_has_what_was_expected_of_it() -> None:
@@ -288,9 +289,9 @@ def test_a_decision_to_wait_says_why_and_what_it_is_expected_to_cost(policy: Pol
     story = watch_over(spiked(at=300, tail=8), policy=policy)
     (incident,) = story.incidents
     assert story.interventions == []
-    first, last = [reason for reason in incident.reasons if "Waiting is expected to cost" in reason]
-    assert first.startswith("The loss may still fall back.")
-    assert last.startswith("Nothing was done. The loss may still fall back.")
+    first, last = [reason for reason in incident.reasons if "expected to cost" in reason]
+    assert first.startswith("The loss may still fall back. Waiting is expected to cost")
+    assert last.startswith("Nothing was done: the loss could still fall back. Waiting was expected to cost")
     assert "rolling back 1" in last
 
 
@@ -322,11 +323,23 @@ def test_a_spike_in_the_time_that_another_one_lingers_is_an_incident_of_its_own(
     assert story.incidents[0].reasons[-1] == "It was not all the way back when the next trouble began."
 
 
+def test_an_incident_that_an_earlier_collector_left_open_is_followed_on() -> None:
+    rows = rows_of(spiked(at=300))
+    watch, again = Watch(), Watch()
+    watch.feed(rows[:310])
+    state = watch.state_dict()
+    assert state["episode"] is not None
+    again.load_state_dict(state | {"episode": state["episode"] | {"peak_z": 75.0}})
+    assert again.feed(rows[310:]) == watch.feed(rows[310:])
+
+
 def test_a_precursor_says_at_once_that_a_checkpoint_should_be_saved() -> None:
     columns = healthy(400)
     columns["grad_norm"][300:306] *= 10
     story = watch_over(columns, policy=AUTO)
     assert "save a checkpoint now" in story.incidents[0].reasons[1]
+    (last,) = [reason for reason in story.incidents[0].reasons if "Nothing was done" in reason]
+    assert last.startswith("Nothing was done: the loss had not moved. Waiting was expected to cost")
     assert [e for e in story.effects if isinstance(e, IncidentChanged)][1].incident.state == "warning"
 
 
