@@ -16,8 +16,10 @@ from dashboard.facts import Curve
 from dashboard.marks import Marks, draw_marks
 from dashboard.panels import Panel, lay_out, stack
 from dashboard.rulers import Along, Floats, Ruler, Rulers
+from dashboard.singles import singles
 from dashboard.smoothing import smoothed
 from dashboard.style import BLUE, GREY, PURPLE, faint
+from dashboard.towering import log_axes
 from db.queries import Series
 
 
@@ -62,14 +64,20 @@ def run_figure(
 ) -> go.Figure:
     """One panel per metric, the first one larger."""
     look, rulers = look or Look(), rulers or Rulers()
-    stacked = stack(list(curves))
-    drawn = draw_marks(stacked, marks, rulers)
+    stacked = stack(list(curves), log=log_axes({name: _columns(curve) for name, curve in curves.items()}))
+    drawn = draw_marks(stacked, marks, rulers, look.window)
     figure = lay_out(stacked, look.along, look.window, look.revision, shapes=drawn.shapes)
     traces: list[dict[str, Any]] = []
     for panel in stacked.panels:
         traces += _curve(panel, curves[panel.metric], rulers, look)
     figure.add_traces(named_once(traces + drawn.traces))
     return figure
+
+
+def _columns(curve: Curve) -> list[Sequence[float | None]]:
+    return [
+        column for series in (curve.live, *curve.discarded.values()) for column in (series.min, series.mean, series.max)
+    ]
 
 
 def _curve(panel: Panel, curve: Curve, rulers: Rulers, look: Look) -> list[dict[str, Any]]:
@@ -107,7 +115,7 @@ def _line(panel: Panel, series: Series, x: Floats, style: Style, y: Floats, paus
     trace = {
         "type": "scatter",
         "x": _x(np.insert(x, pauses, x[pauses])),
-        "y": np.insert(y, pauses, np.nan).astype(np.float32),
+        "y": singles(np.insert(y, pauses, np.nan)),
         "yaxis": panel.values,
         "name": style.name,
         "legendgroup": style.name,
@@ -118,7 +126,7 @@ def _line(panel: Panel, series: Series, x: Floats, style: Style, y: Floats, paus
     }
     if several:
         spans = np.stack([_floats(series.min), _floats(series.max)], axis=1)
-        trace["customdata"] = np.insert(spans, pauses, np.nan, axis=0).astype(np.float32)
+        trace["customdata"] = singles(np.insert(spans, pauses, np.nan, axis=0))
     return trace
 
 
@@ -144,7 +152,7 @@ def _envelope(panel: Panel, series: Series, x: Floats, style: Style) -> list[dic
         {
             "type": "scatter",
             "x": _x(x[kept]),
-            "y": column[kept].astype(np.float32),
+            "y": singles(column[kept]),
             "yaxis": panel.values,
             "name": "smallest .. largest",
             "legendgroup": style.name,

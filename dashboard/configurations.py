@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
 from dashboard import words
 from db.models import Run
+from monitor.detection import rule
 
 ABSENT = "-"
 DIFFERENT = "\N{NOT EQUAL TO}"
@@ -69,10 +70,15 @@ def _told(run: Run) -> dict[str, Any]:
         "Commit": run.git_commit,
         "Host": run.host,
         "Devices": words.hardware(run),
-        **{f"Policy: {name}": value for name, value in flattened(run.policy or {}).items()},
+        **{f"Policy: {name}": value for name, value in flattened(_rule(run)).items()},
         **{f"{name} version": version for name, version in run.versions.items()},
     }
     return flattened(run.config) | {name: value for name, value in around.items() if value not in (None, "")}
+
+
+def _rule(run: Run) -> dict[str, Any]:
+    """In full: what a run did not choose itself is as usual, which is no difference to one that chose the same."""
+    return rule.policy_of(run.policy).to_dict() | {rule.DETECTION: asdict(rule.settings_of(run.policy))}
 
 
 def _text(value: Any) -> str:

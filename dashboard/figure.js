@@ -46,6 +46,18 @@ function fitted(layout, host) {
   return layout;
 }
 
+// In a narrow figure incidents are named by their numbers alone (marks.py), "#3 loss spike" by "#3"; where a number
+// would cover the next marker, the pointer tells it.
+function brief(traces, host) {
+  if (host.clientWidth >= 900) return traces;
+  const short = (trace) => (name, place) => {
+    const side = trace.textposition[place] === "middle left" ? -1 : 1;
+    const away = trace.meta.map((other) => side * (other - trace.meta[place]) * host.clientWidth);
+    return away.some((pixels) => pixels > 0 && pixels < 32) ? "" : name.split(" ")[0];
+  };
+  return traces.map((trace) => (trace.name === "incident" ? { ...trace, text: trace.text.map(short(trace)) } : trace));
+}
+
 // What a zoom shows along x: [first, last], [] for all of it, undefined when it was no zoom along x.
 function bounds(change) {
   if (change["xaxis.autorange"]) return [];
@@ -97,7 +109,7 @@ async function draw(host, data) {
   // A double click shows the whole run, also when the page was opened with a window.
   const buttons = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toImage"];
   const config = { displaylogo: false, doubleClick: "autosize", modeBarButtons: [buttons] };
-  await library.react(host, figure.data, layout, config);
+  await library.react(host, brief(figure.data, host), layout, config);
   host.leave ??= bind(host, library);
   host.dataset.drawn = data.figure;
 }

@@ -11,7 +11,9 @@ from dashboard.charts import named_once
 from dashboard.closeup import Closeup
 from dashboard.panels import Panel, Stack, band, lay_out, stack, stroke
 from dashboard.rulers import Along, Floats
+from dashboard.singles import singles
 from dashboard.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, faint
+from dashboard.towering import log_axes
 from db.models import Incident, Intervention
 from monitor.detection import Rows
 from monitor.detection.hindsight import Band
@@ -20,8 +22,8 @@ SIGNALS = ("loss", "grad_norm", "log_z")
 OTHERS = ("lr",)
 SCORE = "Score (1 is the alarm)"
 LEAST_SCORE, MOST_SCORE = 0.1, 1000.0
-"""What the log axis of the scores shows."""
-SCORE_COLOURS = {"loss": BLUE, "grad_norm": ORANGE, "log_z": SKY}
+"""What the log axis of the scores shows: a spike scores a hundred times what is worth a look."""
+SCORE_COLOURS = {"loss": PURPLE, "grad_norm": ORANGE, "log_z": SKY}
 
 
 def incident_figure(
@@ -29,7 +31,8 @@ def incident_figure(
 ) -> go.Figure:
     """`deeds`: the interventions on it; `fork`: the step that the run went back to; `window`: the steps in view."""
     names = [name for name in (*SIGNALS, *OTHERS) if name in seen.led.metrics]
-    stacked = stack([*names[:1], SCORE, *names[1:]] if names else [])
+    log = {SCORE} | log_axes({name: _columns(name, seen) for name in names})
+    stacked = stack([*names[:1], SCORE, *names[1:]] if names else [], log=log)
     bounds = (seen.first, seen.last) if window is None else window
     figure = lay_out(stacked, Along.STEP, bounds, f"incident-{incident.number}")
     traces: list[dict[str, Any]] = []
@@ -37,8 +40,14 @@ def incident_figure(
         traces += _scores(panel, seen) if panel.metric == SCORE else _signal(panel, seen)
     traces += _marks(stacked, incident, deeds) if names else []
     figure.add_traces(named_once(traces))
-    figure.update_layout(shapes=_shapes(incident, fork, seen), **_score_axis(stacked))
+    figure.update_layout(shapes=_shapes(incident, fork, seen))
     return figure
+
+
+def _columns(name: str, seen: Closeup) -> list[Floats]:
+    lines = [rows.metrics[name] for rows in (seen.led, seen.after) if rows is not None and name in rows.metrics]
+    band = seen.bands.get(name)
+    return lines if band is None else [*lines, band.low, band.high]
 
 
 def _signal(panel: Panel, seen: Closeup) -> list[dict[str, Any]]:
@@ -106,15 +115,6 @@ def _scores(panel: Panel, seen: Closeup) -> list[dict[str, Any]]:
     return [*traces, alarm | {"line": {"color": VERMILLION, "width": 1, "dash": "dot"}, "hoverinfo": "skip"}]
 
 
-def _score_axis(stacked: Stack) -> dict[str, Any]:
-    """Logarithmic: a spike scores a hundred times what is worth a look."""
-    return {
-        f"yaxis{panel.position + 1}": {"type": "log", "tickformat": "~g", "nticks": 3}
-        for panel in stacked.panels
-        if panel.metric == SCORE
-    }
-
-
 def _marks(stacked: Stack, incident: Incident, deeds: Sequence[Intervention]) -> list[dict[str, Any]]:
     """In the lane above the panels."""
     places = [
@@ -149,7 +149,7 @@ def _trace(panel: Panel, x: Any, y: Floats, name: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "x": x.astype(np.int32) if len(x) and x.max() < 2**31 else x,
-        "y": y.astype(np.float32),
+        "y": singles(y),
         "yaxis": panel.values,
         "name": name,
         "legendgroup": name,

@@ -5,17 +5,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dashboard import words
 from dashboard.panels import Panel, Stack, band, stroke
-from dashboard.rulers import Rulers
+from dashboard.rulers import Floats, Rulers
 from dashboard.style import GREEN, GREY, ORANGE, VERMILLION
 from db.models import Event, Incident, Intervention, Order
 
 ARROWS = 0.86
 """Height of the arrows in the first panel, 0..1: the upper part, which curves seldom reach."""
 ARROW_HEAD = {"symbol": "triangle-left", "size": [12, 0], "color": GREEN, "opacity": 1, "line": {"width": 0}}
-NAMED = 6
-"""Incidents up to which their kind is written beside the number; more would overlap."""
+LETTER = 0.007
+"""Share of the range in view that a letter of an incident's name takes in a figure of 900 pixels; where it is narrower,
+figure.js leaves the number alone."""
+MARKER = 3
+"""Letters that a marker has the room of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +45,19 @@ class Drawn:
     shapes: list[dict[str, Any]] = field(default_factory=list)
 
 
-def draw_marks(stacked: Stack, marks: Marks, rulers: Rulers) -> Drawn:
+def draw_marks(stacked: Stack, marks: Marks, rulers: Rulers, window: tuple[float, float] | None = None) -> Drawn:
+    """`window` is the range in view, in the units of the x axis; None for all of it."""
     drawn = Drawn()
     if stacked.panels:
         _add_events(drawn, stacked.panels, marks, rulers)
-        _add_incidents(drawn, stacked, marks, rulers)
+        _add_incidents(drawn, stacked, marks, rulers, window)
         _add_interventions(drawn, stacked.panels, marks, rulers)
     return drawn
 
 
-def _add_incidents(drawn: Drawn, stacked: Stack, marks: Marks, rulers: Rulers) -> None:
+def _add_incidents(
+    drawn: Drawn, stacked: Stack, marks: Marks, rulers: Rulers, window: tuple[float, float] | None
+) -> None:
     """A band from onset to end over all panels, and its number and kind in the lane above."""
     for incident in marks.incidents:
         end = max(incident.detected_step, marks.last_step) if incident.end_step is None else incident.end_step
@@ -56,25 +65,35 @@ def _add_incidents(drawn: Drawn, stacked: Stack, marks: Marks, rulers: Rulers) -
         ends = [rulers.at(incident.segment, step) for step in (incident.onset_step - 0.5, end + 0.5)]
         drawn.shapes.append(band(ends[0], ends[1], VERMILLION))
     if marks.incidents:
-        few = len(marks.incidents) <= NAMED
-        late = rulers.live.at([0.75 * marks.last_step])[0]
-        x = [rulers.at(incident.segment, incident.detected_step) for incident in marks.incidents]
+        first, last = window or rulers.live.at([0, marks.last_step])
+        x = np.array([rulers.at(incident.segment, incident.detected_step) for incident in marks.incidents])
+        late = x > first + 0.75 * (last - first)
         drawn.traces.append(
-            _markers("incident", x, {"y": [0.5] * len(x), "yaxis": stacked.lane.marks})
+            _markers("incident", x.tolist(), {"y": [0.5] * len(x), "yaxis": stacked.lane.marks})
             | {
                 "mode": "markers+text",
                 "marker": {"symbol": "triangle-down", "size": 12, "color": VERMILLION},
-                "text": [_incident_name(incident, few) for incident in marks.incidents],
-                "textposition": ["middle left" if position > late else "middle right" for position in x],
+                "text": _incident_names(marks.incidents, x, late, last - first),
+                "textposition": np.where(late, "middle left", "middle right").tolist(),
                 "textfont": {"size": 12},
+                "meta": ((x - first) / (last - first or 1.0)).tolist(),  # where they stand in view, for figure.js
                 "customdata": [_incident_hover(incident) for incident in marks.incidents],
                 "hovertemplate": "%{customdata}<extra></extra>",
             }
         )
 
 
-def _incident_name(incident: Incident, with_kind: bool) -> str:
-    return f"#{incident.number} {words.incident_kind(incident.kind)}" if with_kind else f"#{incident.number}"
+def _incident_names(incidents: Sequence[Incident], x: Floats, late: NDArray[np.bool_], width: float) -> list[str]:
+    """Number and kind, or the number alone where the next incident is too near; names of `late` ones stand before."""
+    names = []
+    for place, incident in enumerate(incidents):
+        away = np.where(late[place], x[place] - x, x - x[place])
+        away[late != late[place]] /= 2  # both names stand between the two
+        beside = np.delete(away, place)
+        room = beside[beside >= 0].min(initial=np.inf)
+        name = f"#{incident.number} {words.incident_kind(incident.kind)}"
+        names.append(name if (len(name) + MARKER) * LETTER * width <= room else f"#{incident.number}")
+    return names
 
 
 def _incident_hover(incident: Incident) -> str:

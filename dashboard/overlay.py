@@ -12,6 +12,7 @@ from dashboard.charts import FEW, Look, Style, draw_branch
 from dashboard.held_out import DIFFERENCE, LOSS, MEASURED, Difference, Measured
 from dashboard.panels import Panel, lay_out, stack
 from dashboard.rulers import Ruler
+from dashboard.singles import singles
 from dashboard.style import GREY
 from db.queries import Series
 
@@ -74,7 +75,7 @@ def _difference(panel: Panel, style: Style, found: Difference) -> list[dict[str,
     broken = found.x[np.isnan(found.y)]
     line = {
         "x": found.x,
-        "y": found.y.astype(np.float32),
+        "y": singles(found.y),
         "yaxis": panel.values,
         "mode": "lines+markers" if len(found.x) <= FEW else "lines",
         "line": {"color": style.color, "width": style.width, "dash": style.dash},

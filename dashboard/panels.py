@@ -3,6 +3,7 @@
 Every panel has a second, invisible axis 0..1 for marks: they keep their height whatever the values do.
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ class Panel:
     bottom: float
     top: float
     """Share of the drawing's height."""
+    log: bool = False
 
     @property
     def values(self) -> str:
@@ -72,26 +74,29 @@ class Stack:
     lane: Panel
 
 
-def stack(metrics: list[str], *, lane: int = LANE, top: int = TOP) -> Stack:
+def stack(metrics: list[str], *, log: Container[str] = LOG_AXES, lane: int = LANE, top: int = TOP) -> Stack:
     """`lane` and `top` in pixels: a figure without incidents and without a legend needs neither."""
     heights = [FIRST_PANEL] + [PANEL] * (len(metrics) - 1)
     inside = sum(heights) + GAP * len(heights) + lane
     panels, upper = [], float(inside - lane - GAP)
     for position, (metric, height) in enumerate(zip(metrics, heights, strict=False)):
-        panels.append(Panel(metric, position, max(0.0, (upper - height) / inside), upper / inside))
+        bottom = max(0.0, (upper - height) / inside)
+        panels.append(Panel(metric, position, bottom, upper / inside, metric in log))
         upper -= height + GAP
     return Stack(inside + top + BOTTOM, top, panels, Panel("", 100, (inside - lane) / inside, 1.0))
 
 
 def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, revision: str, **more: Any) -> go.Figure:
     """The empty figure; `window` is the range in view, in the x axis's own units; `more` of the layout."""
+    revised = f"{revision} {along}"
     axes: dict[str, Any] = {}
     if stacked.lane.bottom < stacked.lane.top:
         axes[_axis_key(stacked.lane.marks)] = _hidden(stacked.lane)
     for panel in stacked.panels:
-        axes[_axis_key(panel.values)] = metric_axis(panel.metric) | {
+        axes[_axis_key(panel.values)] = metric_axis(panel.metric, panel.log) | {
             "domain": [panel.bottom, panel.top],
             "nticks": ticks(panel),
+            "uirevision": f"{revised} {panel.log}",  # a zoom along y means nothing on the other kind of axis
         }
         axes[_axis_key(panel.marks)] = _hidden(panel) | {"overlaying": panel.values}
     axes["xaxis"] = {
@@ -108,7 +113,6 @@ def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, re
     }
     hover = {"hovermode": "x unified", "hoversubplots": "axis", "hoverdistance": 30}
     titles = [_title(panel) for panel in stacked.panels]
-    revised = f"{revision} {along}"
     return ground(
         height=stacked.height,
         top=stacked.top,
@@ -120,7 +124,7 @@ def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, re
 
 def ticks(panel: Panel) -> int:
     """About how many there are; with more than 3 plotly writes every digit beside a log axis of one power of ten."""
-    return 3 if panel.metric in LOG_AXES else 6 if panel.position == 0 else 4
+    return 3 if panel.log else 6 if panel.position == 0 else 4
 
 
 def band(first: float, last: float, color: str) -> dict[str, Any]:
@@ -144,7 +148,7 @@ def stroke(at: float, line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _title(panel: Panel) -> dict[str, Any]:
-    scale = " - log scale" if panel.metric in LOG_AXES else ""
+    scale = " - log scale" if panel.log else ""
     return {
         "text": f"<b>{words.plain_html(words.metric_title(panel.metric))}</b>{scale}",
         "x": 0,

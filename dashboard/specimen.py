@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 import streamlit as st
 
+from dashboard import words
 from dashboard.closeup import rows_of, within
 from dashboard.facts import RunFacts
 from dashboard.store import database_url, open_store
@@ -114,7 +115,12 @@ def _known_troubles(known: RunFacts, strands: Sequence[Strand]) -> tuple[list[Tr
         found = [each for fault in planted for each in _planted(fault, strands, fault[0] in by_batch)]
         return found, total, "the faults that were planted"
     own = [
-        Trouble(f"incident {one.number}: {one.kind}", one.onset_step, one.end_step or one.detected_step, one.segment)
+        Trouble(
+            f"incident {one.number}: {words.incident_kind(one.kind)}",
+            one.onset_step,
+            one.end_step or one.detected_step,
+            one.segment,
+        )
         for one in known.incidents
         if one.kind != "plateau"
     ]

@@ -15,9 +15,9 @@ RUN_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, OLIVE, GREY)
 """For several runs in one figure, in this order; lines beyond the eighth need a dash too."""
 
 LOG_AXES = frozenset({"perplexity", "grad_norm"})
+"""Whatever their values are; see towering.py for the others."""
 TICKS = {
     "lr": ".3~g",
-    "perplexity": "~s",
     "tokens": "~s",
     "batch_index": "~s",
     "tokens_per_second": "~s",
@@ -46,10 +46,10 @@ def ground(*, height: int, top: int = 36, bottom: int = 46, revision: str = "", 
     )
 
 
-def metric_axis(metric: str) -> dict[str, Any]:
+def metric_axis(metric: str, log: bool) -> dict[str, Any]:
     """Scale and ticks of the axis of a metric's values."""
     return {
-        "type": "log" if metric in LOG_AXES else "linear",
+        "type": "log" if log else "linear",
         "tickformat": TICKS.get(metric, "~g"),
         "zeroline": False,
         "showgrid": True,

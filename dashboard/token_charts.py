@@ -15,7 +15,9 @@ from dashboard.style import BLUE, GREEN, GREY, PURPLE, RUN_COLOURS, ground
 from db.queries import StoredProbe
 from lossguard.probe import Probe
 
-BARS, LINES = 14, 6
+TOKEN_COLOURS = (GREEN, *(color for color in RUN_COLOURS if color not in (GREEN, BLUE, GREY)))
+"""The first is the true token's; the live line's blue and the grey of what was discarded are no token's."""
+BARS, LINES = 14, len(TOKEN_COLOURS)
 """Tokens that are shown one by one: as bars, and as lines."""
 ROW = 24
 """Height of a bar in pixels."""
@@ -146,9 +148,7 @@ def _tokens(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any]]:
             best[token] = max(best.get(token, -np.inf), -np.inf if np.isnan(value) else value)
     target = live[-1].probe.target if live else None
     tokens = sorted(best, key=lambda token: (token != target, -best[token]))[:LINES]
-    colors = [GREEN, *(color for color in RUN_COLOURS if color not in (GREEN, GREY))]
-    if target not in tokens:
-        colors = colors[1:]
+    colors = TOKEN_COLOURS if target in tokens else TOKEN_COLOURS[1:]
     return [
         _line(panel, live, [_probability(each.probe, token) for each in live], shown(token), color)
         for token, color in zip(tokens, colors, strict=False)

@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+from dashboard import words
 from dashboard.charts import named_once
 from dashboard.panels import Panel, band, lay_out, stack
 from dashboard.rulers import Along
+from dashboard.singles import singles
 from dashboard.specimen import Specimen
 from dashboard.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, faint
+from dashboard.towering import log_axes
 from dashboard.trial import Finding, deed
 from monitor.detection import Rows
 
@@ -20,7 +23,8 @@ SIGNS = {"caught": ("circle", GREEN), "missed": ("x", VERMILLION), "new": ("tria
 
 
 def trial_figure(specimen: Specimen, found: Sequence[Finding]) -> go.Figure:
-    stacked = stack(["loss"])
+    losses = [strand.rows.metrics["loss"] for strand in specimen.strands if "loss" in strand.rows.metrics]
+    stacked = stack(["loss"], log=log_axes({"loss": losses}))
     troubles = [band(one.first - 0.5, one.last + 0.5, PURPLE) for one in specimen.troubles]
     figure = lay_out(stacked, Along.STEP, None, "lab", shapes=troubles)
     panel = stacked.panels[0]
@@ -61,7 +65,7 @@ def outline(rows: Rows, points: int) -> tuple[Any, Any, Any]:
     high = np.maximum.reduceat(np.where(finite, loss, -np.inf), starts)
     empty = ~np.isfinite(low)
     low[empty] = high[empty] = np.nan
-    return rows.steps[starts].astype(np.float64), low.astype(np.float32), high.astype(np.float32)
+    return rows.steps[starts].astype(np.float64), singles(low), singles(high)
 
 
 def _broken(panel: Panel, rows: Rows) -> list[dict[str, Any]]:
@@ -101,7 +105,7 @@ def _found(lane: Panel, verdict: str, found: Sequence[Finding]) -> list[dict[str
 def _hover(each: Finding) -> str:
     if each.incident is None:
         return "" if each.trouble is None else each.trouble.name
-    return f"{each.incident.kind.replace('_', ' ')} at step {each.incident.detected_step:,}: {deed(each.action)}"
+    return f"{words.incident_kind(each.incident.kind)} at step {each.incident.detected_step:,}: {deed(each.action)}"
 
 
 def _rewind(panel: Panel, each: Finding) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def show_configurations(made: Sequence[Entry], baseline: int) -> None:
         place = [run.id for run in runs].index(made[baseline].choice.run)
         columns = list(entries.run_names(runs).values())
         mark, name = configurations.DIFFERENT, words.escaped(columns[place])
-        narrow = {mark: st.column_config.Column(width=44)}
+        narrow = {mark: st.column_config.Column(width=44), "Setting": st.column_config.Column(width="medium")}
         table = configurations.table(shown, columns, place)
-        st.dataframe(table, hide_index=True, width="content", key="configurations", column_config=narrow)
+        st.dataframe(table, hide_index=True, width="stretch", key="configurations", column_config=narrow)
         st.caption(f"{mark} in the first column: not all have the same. {mark} before a value: not as {name} has it.")

@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
-from dashboard.charts import run_figure
+from dashboard.charts import Look, run_figure
 from dashboard.facts import Curve
 from dashboard.marks import Marks
 from db.models import Event, Incident, Intervention, Order
@@ -75,6 +76,16 @@ def test_perplexity_and_grad_norm_have_log_axes_and_their_marks_do_not() -> None
     assert layout.yaxis102.type is None
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [([2.0, 2.1, 139.0], "log"), ([2.0, 2.1, 7.0], "linear"), ([-0.1, 2.1, 139.0], "linear"), ([None], "linear")],
+)
+def test_a_loss_that_once_towered_over_the_rest_does_not_flatten_it(values: list[float | None], kind: str) -> None:
+    figure = run_figure({"loss": Curve(plain([2.0]), {0: plain(values)})}, Marks())
+    assert figure.layout.yaxis.type == kind
+    assert ("log scale" in figure.layout.annotations[0].text) == (kind == "log")
+
+
 def test_panels_do_not_overlap_and_fill_the_figure() -> None:
     curves = {name: Curve(plain([1.0]), {}) for name in ("loss", "log_z", "lr")}
     layout = run_figure(curves, Marks()).layout
@@ -90,6 +101,32 @@ def test_every_kind_of_line_is_named_once() -> None:
     figure = run_figure(curves, Marks())
     named = [trace.name for trace in figure.data if trace.showlegend]
     assert sorted(named) == ["discarded branch", "live line"]
+
+
+def test_a_value_too_large_for_single_precision_keeps_its_height() -> None:
+    figure = run_figure({"perplexity": Curve(plain([2.0, 1e60, None]), {})}, Marks())
+    assert list(traces(figure, "live line")[0].y) == pytest.approx([2.0, 1e60, math.nan], nan_ok=True)
+    assert traces(run_figure({"loss": Curve(plain([2.0, 139.0]), {})}, Marks()), "live line")[0].y.dtype == np.float32
+
+
+def incident_names(steps: Sequence[int], window: tuple[float, float] | None = None) -> list[str]:
+    """As they are written over a run of 1000 steps."""
+    incidents = [incident(number=number, detected_step=step) for number, step in enumerate(steps, 1)]
+    marks = Marks(incidents=incidents, last_step=999)
+    (marker,) = traces(run_figure({"loss": Curve(plain([1.0]), {})}, marks, look=Look(window=window)), "incident")
+    return list(marker.text)
+
+
+def test_an_incident_too_near_to_the_next_one_is_its_number_alone() -> None:
+    assert incident_names([100, 130, 500]) == ["#1", "#2 loss spike", "#3 loss spike"]
+    assert incident_names([100, 130, 500], (90, 150)) == ["#1 loss spike", "#2 loss spike", "#3 loss spike"]
+    assert incident_names([100, 100]) == ["#1", "#2"]
+
+
+def test_names_on_both_sides_of_the_last_quarter_do_not_meet() -> None:
+    assert incident_names([650, 850]) == ["#1", "#2"]
+    assert incident_names([300, 850]) == ["#1 loss spike", "#2 loss spike"]
+    assert incident_names([850, 870]) == ["#1 loss spike", "#2"]
 
 
 def test_an_incident_that_is_not_over_reaches_to_the_newest_step() -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from dashboard.configurations import ABSENT, DIFFERENT, Setting, flattened, side_by_side, table
 from db.models import Run
+from monitor.detection import DetectionSettings, rule
 
 
 def run(config: dict[str, Any], **values: Any) -> Run:
@@ -51,6 +52,16 @@ def test_where_and_with_what_a_run_ran_is_compared_too() -> None:
         "Devices": ("8 x H100", "4 x H100"),
         "Policy: mode": ("auto", "observe"),
         "torch version": ("2.9.0", "2.9.1"),
+    }
+
+
+def test_a_policy_that_is_left_as_usual_differs_in_nothing_from_the_same_one_written_out() -> None:
+    usual = rule.policy_of(None).to_dict()
+    chosen = usual | {"patience": 30, "detection": {"false_alarms_per_10k": 2.0}}
+    assert not differing(run({}), run({}, policy=usual))
+    assert differing(run({}), run({}, policy=chosen)) == {
+        "Policy: patience": (str(usual["patience"]), "30"),
+        "Policy: detection.false_alarms_per_10k": (f"{DetectionSettings().false_alarms_per_10k:g}", "2"),
     }
 
 

@@ -70,6 +70,7 @@ def test_the_lab_finds_what_a_run_had_with_its_discarded_branch_there_to_be_foun
     shown = metrics(app)
     assert (shown["Caught"], shown["Missed"]) == ("1 of 1", "0")
     assert {"loss", "loss, discarded branch", "caught", "rewind"} <= names(figure(app))
+    assert app.dataframe[0].value["Known trouble"].tolist() == ["incident 1: loss spike", "-"]
     assert app.dataframe[0].value["Found"].tolist() == ["divergence", "non-finite value"]
 
 

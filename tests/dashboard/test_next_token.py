@@ -100,6 +100,12 @@ def test_the_history_draws_discarded_probes_apart_and_a_cross_for_what_is_not_fi
     assert [list(trace.x) for trace in figure.data if trace.name == "discarded branch"] == [[20]] * 2
 
 
+def test_no_token_of_the_history_has_the_colour_of_the_live_line() -> None:
+    figure = history([StoredProbe(segment=0, step=0, time=0.0, live=True, probe=probe(0.7, 0.2, 0.1))], 0)
+    colors = {trace.name: trace.line.color for trace in figure.data}
+    assert len(set(colors.values())) == len(colors) == 4
+
+
 def test_what_cannot_be_seen_of_a_token_is_written_out() -> None:
     assert [shown(token) for token in (" ", "\n", "\\n", "\u00e9")] == ['" "', '"\\n"', '"\\n"', '"\u00e9"']
 

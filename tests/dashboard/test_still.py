@@ -92,6 +92,11 @@ def test_ticks_are_written_as_the_pages_write_them() -> None:
     assert [tick_text(2.8078e-4, "~g"), tick_text(-1234567.0, "~g")] == ["2.8078e-4", "-1.2346e6"]
 
 
+def test_an_axis_of_a_perplexity_beyond_all_bounds_has_ticks_that_can_be_read() -> None:
+    drawn = picture(run_figure({"perplexity": Curve(series([3.0, 1e60, 4.0]), {})}, Marks(last_step=2)))
+    assert {"1", "1e+22", "1e+44"} <= set(texts(drawn))
+
+
 def test_a_run_is_drawn_with_its_panels_its_incident_and_what_is_not_finite() -> None:
     curve = Curve(series([3.0, 2.0, None, 2.5], {2: 1}), {})
     drawn = picture(run_figure({"loss": curve, "perplexity": curve}, Marks([incident(1, 1)], last_step=3)))
