@@ -2,6 +2,7 @@
 
 import dataclasses
 import numbers
+import os
 import platform
 import socket
 import subprocess
@@ -38,12 +39,17 @@ def storable(text: str) -> str:
 def surroundings() -> dict[str, Any]:
     """Command, git commit, host, devices and versions of this process. Asks no device anything."""
     return {
-        "command": storable(" ".join(sys.orig_argv))[:MAX_TEXT],
+        "command": _command(),
         "git_commit": git_commit(),
         "host": socket.gethostname(),
         "devices": devices(),
         "versions": versions(),
     }
+
+
+def _command() -> str:
+    """As one would type it: the interpreter without its folder."""
+    return storable(" ".join([os.path.basename(sys.orig_argv[0]), *sys.orig_argv[1:]]))[:MAX_TEXT]
 
 
 def git_commit() -> str | None:

@@ -82,7 +82,7 @@ def numbers(known: RunFacts, incident: Incident, deeds: list[Intervention]) -> N
     done = [(each, went) for each in deeds if (went := closeup.went_to(known, each)) is not None]
     skipped = sum((each.skip_to or 0) - (each.skip_from or 0) for each, _ in done)
     lost = sum(max(0, _left(known, each) - went) for each, went in done)
-    expected = f"{words.number(details.get('expected'))} +- {words.rough(details.get('scale'))}"
+    expected = f"{words.number(details.get('expected'))} ± {words.rough(details.get('scale'))}"
     with st.container(horizontal=True):
         st.metric("Score", words.number(incident.score), width=WIDTH, help="1 is the alarm threshold.")
         st.metric(f"Peak {words.metric_name(incident.signal)}", words.number(details.get("peak_value")), width=WIDTH)

@@ -85,7 +85,7 @@ def test_the_page_tells_the_incident_in_numbers(open_page: OpenPage, store: sa.E
     seed(store, now=time.time())
     app = open_page("incident", run="spiky-1", incident="1")
     shown = metrics(app)
-    assert shown["Expected"] == "2.28 +- 0.03"
+    assert shown["Expected"] == "2.28 ± 0.03"
     assert shown["Detected after"] == "4 steps"
     assert (shown["Batches skipped"], shown["Steps given up"]) == ("200", str(LEFT - REWIND))
     assert any("verified" in badge for badge in badges(app))
@@ -124,7 +124,7 @@ def test_the_band_is_the_one_that_the_collector_judged_by(store: sa.Engine) -> N
     with reading(store) as session:  # a state was kept, so that only some rows had to be read again
         assert queries.snapshot_before(session, run=known.run, step=first) is not None
     band, at = seen.bands["grad_norm"], incident.detected_step - first
-    assert f"expected {band.expected[at]:.5g} +-" in incident.details["reasons"][0]
+    assert f"expected {band.expected[at]:.5g} \u00b1" in incident.details["reasons"][0]
     assert span(known, incident)[2]
 
 

@@ -400,7 +400,7 @@ def test_a_configuration_that_a_collector_would_refuse_is_one_sentence(tmp_path:
 
 def test_what_a_run_says_of_itself_is_what_a_collector_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One long command line, or one zero character, and nothing of the run was ever delivered."""
-    monkeypatch.setattr(sys, "orig_argv", ["python", "-c", "x" * 20_000])
+    monkeypatch.setattr(sys, "orig_argv", ["/opt/env/bin/python", "-c", "x" * 20_000])
     with offline(tmp_path, config={"sep\0": "a\0b"}) as run:
         first = records(run)[0]["run"]
     assert first["config"] == {"sep\u2400": "a\u2400b"}
