@@ -34,13 +34,13 @@ def incident_figure(
     log = {SCORE} | log_axes({name: _columns(name, seen) for name in names})
     stacked = stack([*names[:1], SCORE, *names[1:]] if names else [], log=log)
     bounds = (seen.first, seen.last) if window is None else window
-    figure = lay_out(stacked, Along.STEP, bounds, f"incident-{incident.number}")
+    shapes = _shapes(incident, fork, seen)
+    figure = lay_out(stacked, Along.STEP, bounds, f"incident-{incident.number}", shapes=shapes)
     traces: list[dict[str, Any]] = []
     for panel in stacked.panels:
         traces += _scores(panel, seen) if panel.metric == SCORE else _signal(panel, seen)
     traces += _marks(stacked, incident, deeds) if names else []
     figure.add_traces(named_once(traces))
-    figure.update_layout(shapes=_shapes(incident, fork, seen))
     return figure
 
 
