@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 pytest.importorskip("playwright", reason="the package playwright is not installed")
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from db import migrate, queries
 from db.engine import create_engine, writing
@@ -99,6 +99,33 @@ def test_a_live_chart_grows_in_place_and_a_zoom_outlives_reports_a_reload_and_a_
         grow(engine, STEPS + 30)
         expect(page.get_by_text(f"{STEPS + 40:,}").first).to_be_visible(timeout=60_000)
         assert in_view(page) == pytest.approx(moved, abs=1)
+
+
+def test_a_figure_that_is_overtaken_while_it_is_fetched_leaves_the_chart_and_the_zoom_alone(
+    page: Page, engine: sa.Engine
+) -> None:
+    with dashboard(str(engine.url)) as served:
+        page.goto(f"{served.url}/run?run=spiky-1")
+        whole = drawn(page)
+        held: list[Route] = []
+        page.route("**/lossguard/figures/*", lambda route: held.append(route))
+        page.locator(FIGURE).first.focus()
+        for asked in (1, 2):
+            page.keyboard.press("+")
+            for _ in range(300):  # the handler is called while the page is waited for
+                if len(held) >= asked:
+                    break
+                page.wait_for_timeout(100)
+        for each in held:
+            each.continue_()
+            page.wait_for_timeout(300)
+        drawn(page, other_than=whole)
+        zoomed = in_view(page)
+        page.unroute("**/lossguard/figures/*")
+        grow(engine, STEPS)
+        expect(page.get_by_text(f"{STEPS + 10:,}").first).to_be_visible(timeout=30_000)
+        assert in_view(page) == zoomed
+        assert zoomed[1] - zoomed[0] == pytest.approx(STEPS / 4, rel=0.1)
 
 
 def test_every_control_of_the_run_page_is_reached_with_the_tabulator_key(page: Page, engine: sa.Engine) -> None:
