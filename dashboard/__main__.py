@@ -81,6 +81,7 @@ def _config(host: str, port: int) -> dict[str, Any]:
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": False,
         "runner.magicEnabled": False,
+        "runner.postScriptGC": False,  # a tenth of a second, in which nobody is served, after every look at a live page
         "client.toolbarMode": "viewer",
         **THEMES,
     }

@@ -48,9 +48,12 @@ async def _figure(request: Request) -> Response:
 
 
 class EarlyPlotly:
-    """ASGI middleware: names plotly.js in the page, so that a browser has run it before the first figure comes."""
+    """ASGI middleware: names plotly.js in the page, so that a browser has run it before the first figure comes.
 
-    TAG = f'<script defer src="{PLOTLY_URL}"></script></head>'.encode()
+    It runs when it is there: Streamlit's own scripts, which are many, are still on their way.
+    """
+
+    TAG = f'<script async src="{PLOTLY_URL}"></script></head>'.encode()
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -108,7 +108,7 @@ def test_a_figure_that_is_overtaken_while_it_is_fetched_leaves_the_chart_and_the
         page.goto(f"{served.url}/run?run=spiky-1")
         whole = drawn(page)
         held: list[Route] = []
-        page.route("**/lossguard/figures/*", lambda route: held.append(route))
+        page.route("**/lossguard/figures/*", lambda route: held.append(route) if len(held) < 2 else route.continue_())
         page.locator(FIGURE).first.focus()
         for asked in (1, 2):
             page.keyboard.press("+")
@@ -121,11 +121,37 @@ def test_a_figure_that_is_overtaken_while_it_is_fetched_leaves_the_chart_and_the
             page.wait_for_timeout(300)
         drawn(page, other_than=whole)
         zoomed = in_view(page)
-        page.unroute("**/lossguard/figures/*")
         grow(engine, STEPS)
         expect(page.get_by_text(f"{STEPS + 10:,}").first).to_be_visible(timeout=30_000)
         assert in_view(page) == zoomed
         assert zoomed[1] - zoomed[0] == pytest.approx(STEPS / 4, rel=0.1)
+
+
+def test_a_drag_zooms_a_double_click_shows_all_again_and_a_click_changes_nothing(page: Page, engine: sa.Engine) -> None:
+    with dashboard(str(engine.url)) as served:
+        page.goto(f"{served.url}/run?run=spiky-1")
+        drawn(page)
+        whole = in_view(page)
+        box = page.locator(f"{FIGURE} .nsewdrag").first.bounding_box()
+        assert box is not None
+        left, middle, right = (box["x"] + share * box["width"] for share in (0.4, 0.5, 0.6))
+        y = box["y"] + box["height"] / 2
+        page.mouse.move(left, y)
+        page.mouse.down()
+        page.mouse.move(middle, y, steps=4)
+        page.mouse.move(right, y, steps=4)
+        page.mouse.up()
+        page.wait_for_url("**steps=*")
+        first, last = in_view(page)
+        assert last - first == pytest.approx(0.2 * (whole[1] - whole[0]), rel=0.05)
+        page.wait_for_timeout(600)  # two clicks within half a second would be a double click
+        page.mouse.dblclick(middle, y)
+        page.wait_for_url(lambda url: "steps=" not in url)
+        page.wait_for_timeout(600)
+        page.mouse.click(middle, y)
+        page.wait_for_timeout(600)
+        assert "steps=" not in page.url
+        assert in_view(page) == pytest.approx(whole)
 
 
 def test_every_control_of_the_run_page_is_reached_with_the_tabulator_key(page: Page, engine: sa.Engine) -> None:
