@@ -152,35 +152,21 @@ function pressed(event, host, library) {
   event.preventDefault();
   const [left, right] = moves[event.key] ?? [];
   const range = [first + left * width, last + right * width].map((bound) => axis.l2r(bound));
-  const change = event.key === "0" ? { "xaxis.autorange": true } : { "xaxis.range": range };
-  tell(host, bounds(change));
-  library.relayout(host, change);
-}
-
-// What is in view along x, once; before plotly draws it where that can be: it is read meanwhile.
-function tell(host, seen) {
-  if (seen === undefined || String(seen) === host.told) return;
-  host.told = String(seen);
-  host.tellWindow("window", seen);
+  library.relayout(host, event.key === "0" ? { "xaxis.autorange": true } : { "xaxis.range": range });
 }
 
 // Once per element: tell zooms, take keys, follow its size. Returns what undoes that.
 function bind(host, library) {
   const onKey = (event) => pressed(event, host, library);
   host.addEventListener("keydown", onKey);
-  let dragged;
-  const onRelease = () => {
-    if (host._dragging) tell(host, dragged);
-    dragged = undefined;
-  };
-  window.addEventListener("mouseup", onRelease, { capture: true });
-  host.on("plotly_relayouting", (change) => (dragged = bounds(change)));
-  host.on("plotly_relayout", (change) => tell(host, bounds(change)));
+  host.on("plotly_relayout", (change) => {
+    const window = bounds(change);
+    if (window !== undefined) host.tellWindow("window", window);
+  });
   const observer = new ResizeObserver(() => library.Plots.resize(host));
   observer.observe(host);
   return () => {
     host.removeEventListener("keydown", onKey);
-    window.removeEventListener("mouseup", onRelease, { capture: true });
     observer.disconnect();
     library.purge(host);
     host.leave = undefined;

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import sqlalchemy as sa
@@ -125,6 +126,16 @@ def test_a_figure_that_is_overtaken_while_it_is_fetched_leaves_the_chart_and_the
         expect(page.get_by_text(f"{STEPS + 10:,}").first).to_be_visible(timeout=30_000)
         assert in_view(page) == zoomed
         assert zoomed[1] - zoomed[0] == pytest.approx(STEPS / 4, rel=0.1)
+
+
+def test_a_page_is_connected_without_asking_where_the_server_is(page: Page, engine: sa.Engine) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(urlsplit(request.url).path))
+    with dashboard(str(engine.url)) as served:
+        page.goto(f"{served.url}/run?run=spiky-1")
+        drawn(page)
+    assert "/_stcore/health" in asked
+    assert not [path for path in asked if path.startswith("/run/")]
 
 
 def test_a_drag_zooms_a_double_click_shows_all_again_and_a_click_changes_nothing(page: Page, engine: sa.Engine) -> None:
