@@ -5,7 +5,7 @@ steps: a finished run is read once. A store that cannot be read raises `StoreAwa
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import streamlit as st
 from sqlalchemy.orm import Session
@@ -165,12 +165,10 @@ def _curves(
         read = _Reader(session, run, window)
         live = lineage.live_line(segments)
         branches = {branch.segment: branch for branch in lineage.discarded(segments)}
-        kept = branches if discarded else {}
+        on_live = read.series(metrics, live)
+        aside = {key: read.series(metrics, [branch]) for key, branch in branches.items()} if discarded else {}
         return Curves(
-            {
-                name: Curve(read.series(name, live), {key: read.series(name, [one]) for key, one in kept.items()})
-                for name in metrics
-            },
+            {name: Curve(on_live[name], {key: one[name] for key, one in aside.items()}) for name in metrics},
             Rulers(
                 read.ruler(along, live),
                 {key: read.ruler(along, [branch]) for key, branch in branches.items()},
@@ -195,7 +193,7 @@ def _track(
             return Track({}, PLAIN)
         stretches = queries.stretches(session, run=run, line=Line.LIVE if segment is None else segment)
         read = _Reader(session, run, window, points)
-        return Track({name: read.series(name, stretches) for name in metrics}, read.ruler(along, stretches))
+        return Track(read.series(metrics, stretches), read.ruler(along, stretches))
 
 
 @st.cache_resource(show_spinner=False, max_entries=256)
@@ -205,10 +203,11 @@ def _newest(url: str, run_id: str, stamp: tuple[int, ...], segment: int | None, 
         if run is None:
             return None
         stretches = queries.stretches(session, run=run, line=Line.LIVE if segment is None else segment)
-        series = _Reader(session, run, None).series(metric, stretches)
+        series = _Reader(session, run, None).series([metric], stretches)[metric]
         while len(series) and series.non_finite[-1] and series.first_step[-1] != series.last_step[-1]:
             # Which of the bucket's values was the last one is seen when it is read again, more finely.
-            series = _Reader(session, run, (series.first_step[-1], series.last_step[-1])).series(metric, stretches)
+            window = series.first_step[-1], series.last_step[-1]
+            series = _Reader(session, run, window).series([metric], stretches)[metric]
         if not len(series):
             return None
         value = series.last[-1]
@@ -221,11 +220,13 @@ class _Reader:
     def __init__(self, session: Session, run: Run, window: tuple[int, int] | None, points: int = POINTS) -> None:
         self.session, self.run, self.window, self.points = session, run, window, points
 
-    def series(self, metric: str, stretches: Sequence[Stretch]) -> Series:
-        if metric != throughput.NAME:
-            return self._stored(metric, stretches, self.window)
-        tokens = self._stored("tokens", stretches, self.window)
-        return throughput.throughput(tokens, self._times(stretches, tokens.last_step))
+    def series(self, metrics: Sequence[str], stretches: Sequence[Stretch]) -> dict[str, Series]:
+        if throughput.NAME not in metrics:
+            return self._stored(metrics, stretches, self.window)
+        found = self._stored({*metrics, "tokens"}, stretches, self.window)
+        tokens = found["tokens"]
+        found[throughput.NAME] = throughput.throughput(tokens, self._times(stretches, tokens.last_step))
+        return {name: found[name] for name in metrics}
 
     def ruler(self, along: Along, stretches: Sequence[Stretch]) -> Ruler:
         """Exact at the ends of every bucket of the window, and of the whole run: a mark may lie outside the window."""
@@ -240,18 +241,21 @@ class _Reader:
         self, along: Along, stretches: Sequence[Stretch], window: tuple[int, int] | None
     ) -> dict[int, float]:
         if along is Along.TIME:
-            series = self._stored(self._usual(), stretches, window)
+            usual = self._usual()
+            series = self._stored([usual], stretches, window)[usual]
             times = self._times(stretches, sorted({*series.first_step, *series.last_step}))
             return {step: 1000 * time for step, time in times.items()}
         scale = (compute.flops_per_token(self.run.config) or 1.0) if along is Along.FLOPS else 1.0
-        tokens = self._stored("tokens", stretches, window)
+        tokens = self._stored(["tokens"], stretches, window)["tokens"]
         ends = [*zip(tokens.first_step, tokens.first, strict=True), *zip(tokens.last_step, tokens.last, strict=True)]
         return {step: scale * count for step, count in ends if count is not None}
 
-    def _stored(self, metric: str, stretches: Sequence[Stretch], window: tuple[int, int] | None) -> Series:
+    def _stored(
+        self, metrics: Collection[str], stretches: Sequence[Stretch], window: tuple[int, int] | None
+    ) -> dict[str, Series]:
         first, last = window or (None, None)
-        return queries.series(
-            self.session, run=self.run, stretches=stretches, metric=metric, first=first, last=last, points=self.points
+        return queries.many_series(
+            self.session, run=self.run, stretches=stretches, metrics=metrics, first=first, last=last, points=self.points
         )
 
     def _times(self, stretches: Sequence[Stretch], steps: Sequence[int]) -> dict[int, float]:

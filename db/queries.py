@@ -23,6 +23,7 @@ from db.models import (
     WatchState,
 )
 from db.series import Series as Series
+from db.series import many_series as many_series
 from db.series import series as series
 from lossguard.probe import Probe
 from lossguard.protocol import PROBE, STANDARD_METRICS, OrderState, RunState

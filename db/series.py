@@ -1,6 +1,6 @@
 """A metric over steps in buckets, exactly, at a cost that does not depend on the length of the run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,13 @@ from db import rollups
 from db.buckets import Buckets, Floats, coarsen, joined, nothing, points
 from db.lineage import Stretch
 from db.models import Metric, Rollup, Run, Segment, Step
-from db.step_rows import metric_column, non_finite_text
+from db.step_rows import metric_column
 from lossguard.protocol import NON_FINITE
 
 MAX_PARTS = 100
 """Parts of one UNION ALL; SQLite takes at most 500."""
+METRICS_AT_ONCE = 50
+"""Read by one statement: with MAX_PARTS they stay far below the parameters that a database takes."""
 
 
 @dataclass(slots=True)
@@ -52,6 +54,15 @@ class Part:
     high: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """What is read together: the key of a bucket is its metric's number times `stretches`, plus its stretch's place."""
+
+    numbers: Mapping[str, int]
+    """Of the metrics, by name."""
+    stretches: int
+
+
 def series(
     session: Session,
     *,
@@ -68,17 +79,39 @@ def series(
     chart that grows does not jump; a stretch has at least one bucket. The first and the last value of the range are
     `first[0]` and `last[-1]`. Raises ValueError when `points` is below 1.
     """
+    found = many_series(session, run=run, stretches=stretches, metrics=[metric], first=first, last=last, points=points)
+    return found[metric]
+
+
+def many_series(
+    session: Session,
+    *,
+    run: Run,
+    stretches: Sequence[Stretch],
+    metrics: Collection[str],
+    first: int | None = None,
+    last: int | None = None,
+    points: int = 1500,
+) -> dict[str, Series]:
+    """Each of `metrics` as `series` gives it, read together: by name; one that was never reported is empty."""
     if points < 1:
         raise ValueError(f"points must be at least 1, not {points}")
-    number = session.scalar(sa.select(Metric.number).where(Metric.run_pk == run.pk, Metric.name == metric))
-    if number is None:
-        return Series()
+    known = sa.select(Metric.name, Metric.number).where(Metric.run_pk == run.pk, Metric.name.in_(metrics))
+    numbers = {name: number for name, number in session.execute(known)}
     ends = _ends(session, run)
     spans = [_span(stretch, ends, first, last) for stretch in stretches]
     width = _width([span for span in spans if span is not None], points)
     parts = list(_parts(stretches, spans, ends, rollups.level_for(width)))
-    read = [_from_rollups(session, run, number, parts), _from_steps(session, run, metric, parts)]
-    return _as_series(coarsen(joined(read), width))
+    found = {metric: Series() for metric in metrics}
+    for start in range(0, len(numbers), METRICS_AT_ONCE):
+        some = dict(list(numbers.items())[start : start + METRICS_AT_ONCE])
+        places = _Places(some, len(stretches))
+        read = coarsen(
+            joined([_from_rollups(session, run, places, parts), _from_steps(session, run, places, parts)]), width
+        )
+        metric_of = read.key // len(stretches)
+        found |= {name: _as_series(read.where(metric_of == number)) for name, number in some.items()}
+    return found
 
 
 def _ends(session: Session, run: Run) -> dict[int, tuple[int, int]]:
@@ -120,11 +153,11 @@ def _parts(
                 yield Part(place, stretch.segment, at_level, low, high)
 
 
-def _from_rollups(session: Session, run: Run, number: int, parts: Sequence[Part]) -> Buckets:
+def _from_rollups(session: Session, run: Run, places: _Places, parts: Sequence[Part]) -> Buckets:
     columns = [getattr(Rollup, name) for name in rollups.KEPT]
     selects = [
-        sa.select(sa.literal(part.place), *columns).where(
-            *(Rollup.run_pk == run.pk, Rollup.segment == part.segment, Rollup.metric == number),
+        sa.select(Rollup.metric * places.stretches + part.place, *columns).where(
+            *(Rollup.run_pk == run.pk, Rollup.segment == part.segment, Rollup.metric.in_(places.numbers.values())),
             *(Rollup.level == part.level, Rollup.start >= part.low, Rollup.start < part.high),
         )
         for part in parts
@@ -133,10 +166,10 @@ def _from_rollups(session: Session, run: Run, number: int, parts: Sequence[Part]
     return rollups.from_rows(_all(session, selects))
 
 
-def _from_steps(session: Session, run: Run, metric: str, parts: Sequence[Part]) -> Buckets:
-    value, strange = metric_column(metric), non_finite_text(metric)
+def _from_steps(session: Session, run: Run, places: _Places, parts: Sequence[Part]) -> Buckets:
+    columns = [metric_column(name) for name in places.numbers]
     selects = [
-        sa.select(sa.literal(part.place), Step.step, value, strange).where(
+        sa.select(sa.literal(part.place), Step.step, Step.non_finite, *columns).where(
             Step.run_pk == run.pk, Step.segment == part.segment, Step.step >= part.low, Step.step < part.high
         )
         for part in parts
@@ -145,13 +178,19 @@ def _from_steps(session: Session, run: Run, metric: str, parts: Sequence[Part]) 
     rows = _all(session, selects)
     if not rows:
         return nothing()
-    place, step, values, marks = zip(*rows, strict=True)
-    column = np.array(values, dtype=np.float64)  # NULL becomes NaN
-    reported = ~np.isnan(column)
-    for at, mark in enumerate(marks):
-        if mark is not None:
-            column[at], reported[at] = NON_FINITE[mark], True
-    return points(np.array(place)[reported], np.array(step, dtype=np.int64)[reported], column[reported])
+    place, step, marks, *values = zip(*rows, strict=True)
+    marked = [(at, mark) for at, mark in enumerate(marks) if mark]
+    at_place, at_step = np.array(place), np.array(step, dtype=np.int64)
+    found = []
+    for (name, number), column in zip(places.numbers.items(), values, strict=True):
+        read = np.array(column, dtype=np.float64)  # NULL becomes NaN
+        reported = ~np.isnan(read)
+        for at, mark in marked:
+            if name in mark:
+                read[at], reported[at] = NON_FINITE[mark[name]], True
+        key = number * places.stretches + at_place[reported]
+        found.append(points(key, at_step[reported], read[reported]))
+    return joined(found)
 
 
 def _all(session: Session, selects: Sequence[sa.Select[Any]]) -> list[Any]:

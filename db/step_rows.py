@@ -117,9 +117,3 @@ def metric_column(name: str) -> sa.ColumnElement[Any]:
         return sa.type_coerce(getattr(Step, name), sa.Float(53))
     value: sa.ColumnElement[Any] = Step.extra[name].as_float()
     return value
-
-
-def non_finite_text(name: str) -> sa.ColumnElement[str | None]:
-    """SQL for "NaN", "Infinity", "-Infinity", or NULL where the metric is finite or absent."""
-    text: sa.ColumnElement[str | None] = Step.non_finite[name].as_string()
-    return text

@@ -3,6 +3,7 @@
 import math
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from db import queries, rollups
 from db.engine import reading, writing
 from db.lineage import Stretch
 from db.models import Rollup, Run
-from db.series import Series
+from db.series import METRICS_AT_ONCE, Series
 from tests.db.seed import add_run, add_segment, add_steps
 
 Value = float | None
@@ -120,6 +121,26 @@ def test_a_metric_that_is_reported_now_and_then_keeps_its_points(engine: sa.Engi
             add_steps(session, run, segment, [step], loss=[1.0], **extra)
         found = queries.series(session, run=run, stretches=[Stretch(0, 0, None)], metric="eval/loss", points=2)
     assert (found.first_step, found.last_step, found.count) == ([0, 75], [50, 75], [3, 1])
+
+
+def test_metrics_that_are_read_together_are_each_as_read_alone(engine: sa.Engine) -> None:
+    extra: dict[str, list[Value]] = {f"layer/{at}": [float(at)] * 300 for at in range(METRICS_AT_ONCE + 10)}
+    extra["layer/7"][100:103] = [math.nan, -math.inf, None]
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(300), loss=[1.0] * 299 + [math.inf], **extra)
+        add_steps(session, run, add_segment(session, run, "b", fork_step=150), range(150, 500), loss=[2.0] * 350)
+    with reading(engine) as session:
+        run = queries.runs(session)[0]
+        for stretches in (queries.live(session, run=run), [Stretch(0, 0, None)]):
+            for points, first in ((10, None), (1000, 90)):
+                how: dict[str, Any] = {"run": run, "stretches": stretches, "points": points, "first": first}
+                together = queries.many_series(session, metrics=["loss", "never", *extra], **how)
+                alone = {name: queries.series(session, metric=name, **how) for name in together}
+                assert together == alone
+                assert list(together) == ["loss", "never", *extra]
+        assert sum(together["layer/7"].non_finite) == 2
+        assert len(together["never"]) == 0
 
 
 def test_a_discarded_branch_is_not_in_the_roll_ups_of_the_live_line(engine: sa.Engine) -> None:
