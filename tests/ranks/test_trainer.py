@@ -48,14 +48,14 @@ def test_a_nan_in_the_gradient_of_one_rank_is_rolled_back_on_all_of_them(loop: L
 
 
 def test_a_rank_that_is_killed_takes_the_job_down_and_the_restart_goes_on_with_the_run(loop: Loop) -> None:
-    """No run id is given: the launch keeps its run."""
+    """No run id is given: the launch keeps its run. torchrun looks late, or it ends rank 0 before that can say why."""
     trainer = start(
         loop,
         "--steps=110",
         "--set=log_every=10",
         "--set=parallel=fsdp",
         "--mode=offline",
-        torchrun=("--max-restarts=1",),
+        torchrun=("--max-restarts=1", "--monitor-interval=2"),
     )
     wait_while_it_runs(trainer, lambda: "step  40/110" in loop.log("trainer"))
     os.kill(process_of(rank=1, torchrun=trainer.pid), signal.SIGKILL)
