@@ -114,6 +114,7 @@ class Guard:
             self._save()
             self._settle(wait=True)
             self.ranks.meet(Word(self.step), wait=True)  # all have come to this end
+            self.ranks.close()
 
     def _resume(self) -> None:
         reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START

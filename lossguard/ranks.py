@@ -60,6 +60,12 @@ class Ranks:
         """A context for the loop: where its own collectives break because a process ended, RanksError says which."""
         yield
 
+    def close(self) -> None:
+        """Let go of what the agreeing needs, on every rank once all have come to an end; a later word takes it up anew.
+
+        Threads of gloo that are left when Python ends may abort the process: they then still drop tensors.
+        """
+
     def together(self, action: Callable[..., T], *arguments: Any) -> T:
         """`action(*arguments)` on every rank: what fails on one fails on all.
 

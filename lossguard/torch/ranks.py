@@ -115,6 +115,11 @@ class TorchRanks(Ranks):
         self._processes = processes
         return group
 
+    def close(self) -> None:
+        if "group" in vars(self):
+            self._hear()
+            dist.destroy_process_group(vars(self).pop("group"))
+
     def _say(self, word: Word) -> None:
         now = time.monotonic()
         pace = round(1e6 * (now - self._since) / self._boundaries)  # microseconds of a step

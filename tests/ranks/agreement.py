@@ -114,6 +114,22 @@ def an_order_from_the_fourth_boundary_on(folder: Path) -> Told:
     return told
 
 
+def a_close_and_another_word(folder: Path) -> Told:
+    """How many threads there are before the first word, after one, after the end, and what is heard after it."""
+    ranks = TorchRanks()
+    threads = [num_threads()]
+    for _ in range(2):
+        heard = ranks.meet(Word(3, order=ranks.rank == 0), wait=True)
+        threads.append(num_threads())
+        ranks.close()
+        threads.append(num_threads())
+    return {"threads": threads, "heard": heard.order}
+
+
+def num_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
 def a_nan_on_the_last_rank(folder: Path) -> Told:
     rank = dist.get_rank()
     bad = rank == dist.get_world_size() - 1
@@ -142,6 +158,7 @@ STORIES = [
     a_restore_that_is_not_exact_on_the_last_rank,
     ranks_at_different_steps,
     an_order_from_the_fourth_boundary_on,
+    a_close_and_another_word,
     a_nan_on_the_last_rank,
     one_run_for_all,
 ]

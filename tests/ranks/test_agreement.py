@@ -55,6 +55,13 @@ def test_a_restore_that_is_not_exact_on_one_rank_stops_all(told: Told) -> None:
     assert raised == [f"rank {len(told) - 1}: the lr was 1 and is 2"] * (len(told) - 1) + ["the lr was 1 and is 2"]
 
 
+def test_ranks_that_close_leave_no_thread_behind_and_can_agree_again(told: Told) -> None:
+    for each in told:
+        before, open_, closed, open_again, closed_again = each["a_close_and_another_word"]["threads"]
+        assert before == closed == closed_again < open_ == open_again
+        assert each["a_close_and_another_word"]["heard"]
+
+
 def test_ranks_that_are_at_different_steps_find_out(told: Told) -> None:
     last = 6 + len(told)
     raised = f"the ranks are at different steps, 7 to {last}: they cannot go on together"
