@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from monitor.detection.codec import pack, unpack
+from monitor.detection.detector import Scores, SignalDetector
 from monitor.detection.readings import LOOK_BACK, Reading, Trail
 from monitor.detection.rows import Bools, Floats, Ints, Rows
 from monitor.detection.settings import DetectionSettings
-from monitor.detection.signals import SIGNALS, Scores, SignalDetector
+from monitor.detection.signals import SIGNALS
 
 SHIFTS = frozenset({"learning_rate", "batch_size", "data_mix", "resume"})
 """Declared events that change the curve. Any other kind (a note, say) is only written down."""

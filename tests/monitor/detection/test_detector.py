@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from monitor.detection import DetectionSettings
+from monitor.detection.detector import Scores, SignalDetector
 from monitor.detection.rows import Floats
-from monitor.detection.signals import SIGNALS, Scores, SignalDetector
+from monitor.detection.signals import SIGNALS
 
 NAMES = list(SIGNALS)
 pytestmark = pytest.mark.parametrize("name", NAMES)
