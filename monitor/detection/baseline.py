@@ -37,8 +37,6 @@ class Block(NamedTuple):
     """What lies above it is out of band, and does not teach."""
     noise: float
     memory: float
-    news: float
-    """Standard deviation of what a value does not owe to the one before it, in those of a value."""
     adopted: bool
     """The fit that followed it took what had been out of band for so long for the new normal."""
     after: float | None
@@ -76,26 +74,29 @@ class Baseline:
 
     def _blocks(self, x: Floats) -> Iterator[Block]:
         """Learn from values, block by block: what was known of each block before it taught anything."""
-        start = 0
-        while start < len(x):
-            size = next((size for below, size in BLOCKS if self.count < below), BLOCK)
-            part = x[start : start + size - self.count % size]
-            level, scale = self.level if self.count > 0 else np.nan, self._scale()
-            top, noise, memory = self.level + TEACH_Z * scale, self.noise, self.memory
-            news = sqrt(1.0 - memory**2)
-            self.block = np.concatenate([self.block, part])
-            self.count += len(part)
-            full = self.count % size == 0
-            adopted = full and self._fit(scale)
-            after = self.level if full and self._settled() and len(self.window) else None
-            yield Block(len(part), level, scale, top, noise, memory, news, adopted, after)
-            start += len(part)
+        while len(x):
+            blocks = self._many(x) or [self._one(x)]
+            yield from blocks
+            x = x[sum(block.size for block in blocks) :]
+
+    def _one(self, x: Floats) -> Block:
+        """The next block, or what there is of it."""
+        size = next((size for below, size in BLOCKS if self.count < below), BLOCK)
+        part = x[: size - self.count % size]
+        level, scale = self.level if self.count > 0 else np.nan, self._scale()
+        served = (level, scale, self.level + TEACH_Z * scale, self.noise, self.memory)
+        self.block = np.concatenate([self.block, part])
+        self.count += len(part)
+        full = self.count % size == 0
+        adopted = full and self._fit(scale)
+        after = self.level if full and self._settled() and len(self.window) else None
+        return Block(len(part), *served, adopted, after)
 
     def _fit(self, scale: float) -> bool:
         """Learn level and noise from the block that is full: whether what was out of band was adopted."""
         settled, x = self._settled(), self.block
         residual = x - self.level if self.count > len(x) else np.zeros(len(x))
-        teaches = (np.abs(residual) if self.signal.two_sided else residual) < TEACH_Z * scale
+        teaches = self._away(residual) < TEACH_Z * scale
         num_teaching = np.count_nonzero(teaches)
         self.silent = 0 if 4 * num_teaching > len(x) else self.silent + len(x)
         adopted = self.silent >= self.settings.adopt_rows
@@ -108,29 +109,76 @@ class Baseline:
         self.window = np.concatenate([self.window, x])[-KEPT:]
         self.block = np.empty(0)
         if len(self.window):
-            self.level = median(self.window[-LEVEL_ROWS:])
-            centred = self.residuals - median(self.residuals) if len(self.residuals) >= 32 else None
-            self.noise = self._noise(centred)
-            self.memory = self._memory(centred)
+            levels = median(self.window[None, -LEVEL_ROWS:])
+            noises, memories = self._noises(self.window[None], self.residuals[None], levels)
+            self.level, self.noise, self.memory = levels.item(), noises.item(), memories.item()
         return adopted
 
-    def _noise(self, centred: Floats | None) -> float:
-        """From the residuals of the past, `centred` where they are enough, and from the differences of neighbours."""
-        steps = self.window[1:] - self.window[:-1]
-        jitter = spread(steps) / sqrt(2.0) if len(steps) else 0.0
-        if centred is not None:
-            noise = max(spread(centred), 0.7 * jitter)
-        else:
-            recent = self.window[-2 * LEVEL_ROWS :]
-            noise = max(spread(recent - median(recent)), jitter if self._settled() else 0.0)
-        if jitter == 0.0 and (steps != 0).any():  # quantised: half of the neighbours are equal
-            noise = max(noise, 0.5 * float(np.abs(steps[steps != 0]).min()))
-        young = self.old_noise if self.count < CHUNK else 0.0
-        return max(noise, young, self.signal.floor, 1e-9 if self.signal.log else 1e-4 * abs(self.level))
+    def _many(self, x: Floats) -> list[Block]:
+        """The next full blocks, as far as all of their values teach: the fits of `_one`, all at once.
 
-    def _memory(self, centred: Floats | None) -> float:
-        """Correlation of neighbouring residuals where it is so strong that the loss must have been smoothed, else 0."""
-        if self.signal.two_sided or centred is None or len(centred) < KEPT // 2:
-            return 0.0
-        memory = float((centred[1:] * centred[:-1]).sum() / max((centred * centred).sum(), 1e-300))
-        return min(memory, 0.97) if memory >= SMOOTHED else 0.0
+        Nothing where the past is short, or where the present fit lets expect that they do not all teach.
+        """
+        if len(self.block) or not self._settled() or min(len(self.window), len(self.residuals)) < KEPT:
+            return []
+        expected = self._away(x - self.level) < TEACH_Z * self.noise
+        num = (len(x) if expected.all() else int(np.argmin(expected))) // BLOCK
+        if num < 2:
+            return []
+        x = x[: num * BLOCK]
+        windows = _trailing(self.window, x)
+        levels = median(windows[:, -LEVEL_ROWS:])
+        residual = x.reshape(num, BLOCK) - np.append(self.level, levels[:-1])[:, None]
+        residuals = _trailing(self.residuals, residual.ravel())
+        noises, memories = self._noises(windows, residuals, levels)
+        scales = np.append(self.noise, noises[:-1])
+        teaches = (self._away(residual) < TEACH_Z * scales[:, None]).all(axis=1)
+        num = num if teaches.all() else int(np.argmin(teaches))
+        blocks = []
+        for level, noise, memory in zip(levels[:num].tolist(), noises.tolist(), memories.tolist(), strict=False):
+            top = self.level + TEACH_Z * self.noise
+            blocks.append(Block(BLOCK, self.level, self.noise, top, self.noise, self.memory, False, level))
+            self.level, self.noise, self.memory = level, noise, memory
+        if num:
+            self.window, self.residuals = windows[num - 1].copy(), residuals[num - 1].copy()
+            self.silent = 0
+            self.count += num * BLOCK
+        return blocks
+
+    def _away(self, residual: Floats) -> Floats:
+        return np.abs(residual) if self.signal.two_sided else residual
+
+    def _noises(self, windows: Floats, residuals: Floats, levels: Floats) -> tuple[Floats, Floats]:
+        """Noise and memory of each row: of residuals where they are enough, and of differences of neighbours."""
+        steps = windows[:, 1:] - windows[:, :-1]
+        jitter = spread(steps) / sqrt(2.0) if steps.size else np.zeros(1)
+        memories = np.zeros(len(windows))
+        if residuals.shape[1] >= 32:
+            centred = residuals - median(residuals)[:, None]
+            noises = np.maximum(spread(centred), 0.7 * jitter)
+            if not self.signal.two_sided and residuals.shape[1] >= KEPT // 2:
+                memories = _memories(centred)
+        else:
+            recent = windows[:, -2 * LEVEL_ROWS :]
+            noises = spread(recent - median(recent)[:, None])
+            noises = np.maximum(noises, jitter) if self._settled() else noises
+        if not jitter.all() and steps.any():  # quantised: half of the neighbours are equal
+            sizes = np.abs(steps)
+            smallest = np.where(sizes > 0, sizes, np.inf).min(axis=1)
+            noises = np.where((jitter == 0) & (smallest < np.inf), np.maximum(noises, 0.5 * smallest), noises)
+        young = self.old_noise if self.count < CHUNK else 0.0
+        floors = 1e-9 if self.signal.log else 1e-4 * np.abs(levels)
+        return np.maximum(noises, np.maximum(floors, max(young, self.signal.floor))), memories
+
+
+def _memories(centred: Floats) -> Floats:
+    """Correlation of neighbouring residuals where it is so strong that the loss must have been smoothed, else 0."""
+    memories = (centred[:, 1:] * centred[:, :-1]).sum(axis=1) / np.maximum((centred * centred).sum(axis=1), 1e-300)
+    return np.where(memories >= SMOOTHED, np.minimum(memories, 0.97), 0.0)
+
+
+def _trailing(past: Floats, values: Floats) -> Floats:
+    """The KEPT values up to the end of each block."""
+    ends = np.arange(BLOCK, len(values) + 1, BLOCK)
+    trailing: Floats = np.concatenate([past, values])[ends[:, None] + np.arange(KEPT)]
+    return trailing

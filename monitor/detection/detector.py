@@ -129,14 +129,14 @@ class SignalDetector(Baseline):
     def _span(self, x: Floats, steps: Ints, gaps: Ints) -> Floats:
         """Judge values between two fits of the tails. Returns the table of `feed` for them."""
         blocks = list(self._blocks(x))
-        level, scale, top, _, memory, news = _by_value(blocks)
+        level, scale, top, _, memory = _by_value(blocks)
         table = np.empty((7, len(x)))
         table[4] = level if self.count > len(x) else np.where(np.isnan(level), x, level)
         table[5] = scale
         table[0] = (x - table[4]) / scale
         if self.signal.two_sided:
             np.abs(table[0], out=table[0])
-        self.z = np.concatenate([self.z, np.minimum(np.maximum(self._news(table[0], memory, news), -4.0), 60.0)])
+        self.z = np.concatenate([self.z, np.minimum(np.maximum(self._news(table[0], memory), -4.0), 60.0)])
         table[3], table[6] = self._drifts(x, top, blocks, steps)
         whole = len(self.z) - REACH  # of the chunk
         size = whole if whole >= CHUNK else len(x)
@@ -153,13 +153,13 @@ class SignalDetector(Baseline):
             self._learn(stats, gaps)
         return table
 
-    def _news(self, z: Floats, memory: Floats, news: Floats) -> Floats:
+    def _news(self, z: Floats, memory: Floats) -> Floats:
         """z without what the value before it foretold (Box and Jenkins 1970); of unit variance like z."""
         last, self.last_z = self.last_z, float(z[-1])
         if not memory.any():
             return z
         before = np.concatenate([[last], z[:-1]])
-        return np.where(memory == 0.0, z, (z - memory * before) / news)
+        return np.where(memory == 0.0, z, (z - memory * before) / np.sqrt(1.0 - np.float_power(memory, 2)))
 
     def _drifts(self, x: Floats, top: Floats, blocks: Sequence[Block], steps: Ints) -> tuple[Floats, Floats]:
         """How far the mean of the last 12 values lies above the lowest level, in noises; and when that was."""
@@ -224,6 +224,6 @@ class SignalDetector(Baseline):
 
 
 def _by_value(blocks: Sequence[Block]) -> Floats:
-    """(level, scale, top, noise, memory, news) of every value; of all at once where they are one block."""
-    kinds = np.array([block[1:7] for block in blocks]).T
+    """(level, scale, top, noise, memory) of every value; of all at once where they are one block."""
+    kinds = np.array([block[1:6] for block in blocks]).T
     return kinds if len(blocks) == 1 else np.repeat(kinds, [block.size for block in blocks], axis=1)

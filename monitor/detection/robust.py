@@ -10,23 +10,24 @@ REACH = SPANS[-1] - 1
 """Values before the first one that the sums over the longest span need."""
 
 
-def spread(values: Floats) -> float:
-    """Median absolute deviation from zero, scaled to a normal standard deviation (Hampel 1974)."""
+def spread(values: Floats) -> Floats:
+    """Median absolute deviation from zero, scaled to a normal standard deviation (Hampel 1974), of each row."""
     magnitudes = np.abs(values)
     magnitudes.sort()
     return 1.4826 * _middle(magnitudes)
 
 
-def median(values: Floats) -> float:
-    """np.median is ten times slower on so few values."""
+def median(values: Floats) -> Floats:
+    """The median of each row. np.median is ten times slower on so few values."""
     ordered = values.copy()
     ordered.sort()
     return _middle(ordered)
 
 
-def _middle(ordered: Floats) -> float:
-    half = len(ordered) // 2
-    return float(ordered[half]) if len(ordered) % 2 else float(ordered[half - 1] + ordered[half]) / 2.0
+def _middle(ordered: Floats) -> Floats:
+    half = ordered.shape[-1] // 2
+    upper: Floats = ordered[..., half]
+    return upper if ordered.shape[-1] % 2 else (ordered[..., half - 1] + upper) / 2.0
 
 
 def mean(z: Floats) -> Floats:
