@@ -29,12 +29,14 @@ def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, An
     connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({marks})", rows if length > 1 else rows[0])
 
 
+def run(session: Session, statement: str, values: tuple[Any, ...]) -> None:
+    """Execute a statement with ? for its values."""
+    _execute(session, statement, values)
+
+
 def read(session: Session, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     """The rows of a question with ? for its values; what the session has not written yet is not seen."""
-    connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        statement = statement.replace("?", "%s")
-    return list(connection.exec_driver_sql(statement, values).cursor.fetchall())
+    return list(_execute(session, statement, values).fetchall())
 
 
 PART = 2_000
@@ -43,12 +45,17 @@ PART = 2_000
 
 def parts(session: Session, statement: str, values: tuple[Any, ...]) -> Iterator[Sequence[Any]]:
     """The same rows, PART at a time."""
+    cursor = _execute(session, statement, values)
+    while rows := cursor.fetchmany(PART):
+        yield rows
+
+
+def _execute(session: Session, statement: str, values: tuple[Any, ...]) -> Any:
+    """The driver's cursor."""
     connection = session.connection()
     if connection.dialect.name == "postgresql":
         statement = statement.replace("?", "%s")
-    cursor = connection.exec_driver_sql(statement, values).cursor
-    while rows := cursor.fetchmany(PART):
-        yield rows
+    return connection.exec_driver_sql(statement, values).cursor
 
 
 def _copy(connection: sa.Connection, table: str, names: list[str], rows: Sequence[tuple[Any, ...]]) -> None:
