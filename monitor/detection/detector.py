@@ -106,7 +106,7 @@ class SignalDetector(Baseline):
         table[4:6] = np.nan
         broken = present & ~finite
         strange = broken.nonzero()[0]
-        before = np.cumsum(finite)[strange]
+        before = np.cumsum(finite)[strange] if len(strange) else strange
         start = 0
         for end in sorted({*before.tolist(), len(x)}):
             while start < end:
@@ -148,7 +148,7 @@ class SignalDetector(Baseline):
         table[2] = np.maximum(ratios[0], 0.0)
         ratios[0] *= gaps >= SPARSE
         # the sums of a spike outlast it: an alarm needs a row that adds to them
-        table[1] = np.where(table[0] >= ADDS_Z, np.maximum(ratios.max(axis=0), 0.0) / self.signal.caution, 0.0)
+        table[1] = np.where(table[0] >= ADDS_Z, np.maximum(np.maximum.reduce(ratios), 0.0) / self.signal.caution, 0.0)
         if size >= CHUNK:
             self._learn(stats, gaps)
         return table
@@ -156,7 +156,7 @@ class SignalDetector(Baseline):
     def _news(self, z: Floats, memory: Floats) -> Floats:
         """z without what the value before it foretold (Box and Jenkins 1970); of unit variance like z."""
         last, self.last_z = self.last_z, float(z[-1])
-        if not memory.any():
+        if not np.count_nonzero(memory):
             return z
         before = np.concatenate([[last], z[:-1]])
         return np.where(memory == 0.0, z, (z - memory * before) / np.sqrt(1.0 - np.float_power(memory, 2)))

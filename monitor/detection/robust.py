@@ -1,5 +1,7 @@
 """Robust statistics of a few values, and sums over the last rows; plain functions of arrays."""
 
+from math import sqrt
+
 import numpy as np
 
 from monitor.detection.rows import Floats
@@ -47,4 +49,4 @@ def statistics(z: Floats, out: Floats) -> None:
             total, top = total[1:] + z[: len(total) - 1], np.maximum(top[1:], z[: len(top) - 1])
         else:  # twice the span before
             total, top = total[shift:] + total[:-shift], np.maximum(top[shift:], top[:-shift])
-        out[row] = (total[-size:] - top[-size:]) / np.sqrt(span - 1.0)
+        out[row] = (total[-size:] - top[-size:]) / sqrt(span - 1.0)
