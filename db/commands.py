@@ -1,5 +1,6 @@
 """Everything that writes to the store. Each function takes the session; the caller owns the transaction."""
 
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from db import bulk, lineage, queries
 from db.models import (
-    DetectorSnapshot,
     Event,
     Incident,
     Intervention,
@@ -18,7 +18,6 @@ from db.models import (
     Run,
     Segment,
     SkippedBatches,
-    WatchState,
 )
 from lossguard.protocol import OrderState, RunState, SegmentReason
 
@@ -241,10 +240,12 @@ def save_watch(
 
     It has seen the steps of `segment` up to `seen_step`; without a segment all that are stored.
     """
-    values = {"state": state, "segment": segment, "seen_step": seen_step}
-    changed = sa.update(WatchState).where(WatchState.run_pk == run.pk).values(values)
-    if session.connection().execute(changed).rowcount == 0:
-        session.connection().execute(sa.insert(WatchState).values(run_pk=run.pk, **values))
+    bulk.run(
+        session,
+        "INSERT INTO watch_states (run_pk, state, segment, seen_step) VALUES (?, ?, ?, ?) ON CONFLICT (run_pk)"
+        " DO UPDATE SET state = excluded.state, segment = excluded.segment, seen_step = excluded.seen_step",
+        (run.pk, json.dumps(state), segment, seen_step),
+    )
 
 
 NUM_SNAPSHOTS = 64
@@ -252,17 +253,17 @@ NUM_SNAPSHOTS = 64
 
 def save_snapshot(session: Session, *, run: Run, segment: int, step: int, state: dict[str, Any]) -> None:
     """Keep a detectors' state for later forks; the oldest beyond NUM_SNAPSHOTS goes."""
-    key = (DetectorSnapshot.run_pk, DetectorSnapshot.segment, DetectorSnapshot.step)
-    connection = session.connection()
-    found = sa.select(*key).where(DetectorSnapshot.run_pk == run.pk)
-    kept = [tuple(row) for row in connection.execute(found.order_by(key[1].desc(), key[2].desc()))]
-    if (run.pk, segment, step) in kept:
-        return
-    values = {"run_pk": run.pk, "segment": segment, "step": step, "state": state}
-    connection.execute(sa.insert(DetectorSnapshot).values(values))
-    for old in sorted([*kept, (run.pk, segment, step)])[:-NUM_SNAPSHOTS]:
-        oldest = [column == value for column, value in zip(key, old, strict=True)]
-        connection.execute(sa.delete(DetectorSnapshot).where(*oldest))
+    bulk.run(
+        session,
+        "INSERT INTO detector_snapshots (run_pk, segment, step, state) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (run.pk, segment, step, json.dumps(state)),
+    )
+    bulk.run(
+        session,
+        "DELETE FROM detector_snapshots WHERE run_pk = ? AND (segment, step) < (SELECT segment, step"
+        " FROM detector_snapshots WHERE run_pk = ? ORDER BY segment DESC, step DESC LIMIT 1 OFFSET ?)",
+        (run.pk, run.pk, NUM_SNAPSHOTS - 1),
+    )
 
 
 def finish_run(session: Session, *, run: Run, state: RunState, at: float, now: float) -> None:

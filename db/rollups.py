@@ -6,6 +6,7 @@ read from the level below, down to the steps. So a step costs the same whatever 
 one step writes roll-ups only every FINEST steps. Steps that arrive behind their successors mend the sealed buckets.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -24,6 +25,11 @@ FACTOR = 4
 
 KEPT = [field.name for field in fields(Buckets) if field.name != "key"]
 NUMBERS = ("min", "max", "mean", "first", "last")
+POINTS = (
+    f"SELECT step, CAST(extra AS TEXT), CAST(non_finite AS TEXT), {', '.join(bulk.quoted(STANDARD_METRICS))} FROM steps"
+    " WHERE run_pk = ? AND segment = ? AND step >= ? AND step < ? ORDER BY step"
+)
+"""The steps of a segment as `of_columns` takes them, but for the JSON."""
 
 
 def width(level: int) -> int:
@@ -178,10 +184,10 @@ def from_rows(rows: Sequence[Any]) -> Buckets:
 
 def stored_points(session: Session, place: Place, *, low: int, high: int) -> Buckets:
     """The stored steps [low, high) of a segment, every metric of them."""
-    found = _select_points().where(
-        Step.run_pk == place.run_pk, Step.segment == place.segment, Step.step >= low, Step.step < high
-    )
-    rows = session.execute(found.order_by(Step.step)).all()
+    read = bulk.read(session, POINTS, (place.run_pk, place.segment, low, high))
+    rows = [
+        (step, extra and json.loads(extra), marks and json.loads(marks), *rest) for step, extra, marks, *rest in read
+    ]
     return of_columns(rows, place.numbers) if rows else nothing()
 
 

@@ -39,11 +39,13 @@ def insert_steps(
     metrics: Mapping[str, Column | Numbers],
     max_metrics: int | None = None,
     numbers: Mapping[str, int] | None = None,
+    soon: bool = False,
 ) -> dict[str, int]:
     """Insert one wide row per step, and what the roll-ups gain by it. The caller then lets the segment grow.
 
     `metrics` holds columns as long as `steps`, which rise; None where a metric is absent. `numbers` are those of the
-    run's metrics where they are known already; returns them with those of new metrics.
+    run's metrics where they are known already; returns them with those of new metrics. `soon`: with the rows of other
+    calls in this transaction, see `bulk.insert_soon`.
     Raises rollups.TooManyMetrics when the run would have more than `max_metrics`.
     """
     if not steps:
@@ -52,7 +54,8 @@ def insert_steps(
     if "loss" in columns and "perplexity" not in columns:
         columns["perplexity"] = perplexity(columns["loss"])
     known = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics, known=numbers)
-    bulk.insert(session, Step, _table(run, segment, steps, times, columns))
+    insert = bulk.insert_soon if soon else bulk.insert
+    insert(session, Step, _table(run, segment, steps, times, columns))
     grown = session.get(Segment, (run.pk, segment))
     before = None if grown is None else grown.last_step
     if rollups.touches(before, steps[0], steps[-1]):

@@ -22,6 +22,8 @@ UNSAVED = 64
 """Rows that the stored state of the detection may be behind: whoever takes the run up next feeds them to it again."""
 LOCKED = "locked_runs"
 """In a session's `info`: the runs whose desks can be taken without another question."""
+TAKEN = "taken_desks"
+"""In a session's `info`: the desks that were taken, by their run, with its revision."""
 KEPT = 512
 """Runs whose desks a collector keeps, about 0.1 MB each."""
 
@@ -108,10 +110,14 @@ class Desks:
             desk = Desk.laid_out(session, session.get_one(Run, key, populate_existing=True))
         else:
             session.add_all(row for row in (desk.run, desk.newest, desk.pulse) if row is not None)
-        sa.event.listen(session, "after_commit", lambda _: self._keep(key, revision, desk), once=True)
+        if TAKEN not in session.info:
+            session.info[TAKEN] = {}
+            sa.event.listen(session, "after_commit", self._keep, once=True)
+        session.info[TAKEN][key] = (revision, desk)
         return desk
 
-    def _keep(self, key: int, revision: int, desk: Desk) -> None:
-        self._kept[key] = (revision, desk)
+    def _keep(self, session: Session) -> None:
+        """What was taken in the transaction that is committed now."""
+        self._kept.update(session.info.pop(TAKEN))
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)

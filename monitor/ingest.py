@@ -135,6 +135,7 @@ def _insert(session: Session, desk: Desk, segment: Segment, fresh: Fresh, max_me
             metrics=fresh.metrics,
             max_metrics=max_metrics,
             numbers=desk.numbers,
+            soon=True,
         )
     except TooManyMetrics as error:
         raise bad_report(f"{error}; raise LOSSGUARD_MAX_METRICS for more", "metrics") from None

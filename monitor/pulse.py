@@ -15,6 +15,7 @@ import numpy as np
 from db.columns import Numbers
 from db.models import Pulse
 from lossguard.protocol import decode_number, encode_number
+from monitor.detection.robust import median as middle
 
 SHOWN = ("loss", "perplexity", "grad_norm", "log_z", "lr", "tokens")
 PEAKS = ("loss", "grad_norm", "log_z")
@@ -103,7 +104,7 @@ def beats(known: Slots, step: int | None, news: News) -> Slots:
     forward = gaps[gaps > 0]
     tokens = news.metrics.get("tokens")
     told = float(tokens.values[-1]) if tokens is not None and tokens.finite[-1] else None
-    pace = float(np.median(forward)) if forward.size else None
+    pace = float(middle(forward)) if forward.size else None
     return [*kept, [float(news.times[-1]), news.steps[-1], told, pace]][-NUM_BEATS:]
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from monitor.detection.codec import pack, unpack
+from monitor.detection.detector import Scores, SignalDetector
 from monitor.detection.readings import LOOK_BACK, Reading, Trail
 from monitor.detection.rows import Bools, Floats, Ints, Rows
 from monitor.detection.settings import DetectionSettings
-from monitor.detection.signals import SIGNALS, Scores, SignalDetector
+from monitor.detection.signals import SIGNALS
 
 SHIFTS = frozenset({"learning_rate", "batch_size", "data_mix", "resume"})
 """Declared events that change the curve. Any other kind (a note, say) is only written down."""
@@ -89,7 +90,7 @@ class Bank:
             if start in cuts:
                 for detector in self.detectors.values():
                     detector.shift()
-            yield self._judge(rows[start:end])
+            yield self._judge(rows[start:end] if cuts else rows)
 
     def _rate_jumps(self, rows: Rows) -> list[int]:
         """Rows whose learning rate differs from the last one known by more than RATE_JUMP."""
@@ -101,14 +102,16 @@ class Bank:
         if len(where) == 0:
             return []
         logs = np.log(lr[where])
-        jumps = np.abs(np.diff(logs, prepend=logs[0] if self.log_lr is None else self.log_lr)) > RATE_JUMP
+        before = np.concatenate([[logs[0] if self.log_lr is None else self.log_lr], logs[:-1]])
+        jumps = np.abs(logs - before) > RATE_JUMP
         self.log_lr = float(logs[-1])
         return [int(k) for k in where[jumps]]
 
     def _judge(self, rows: Rows) -> Judged:
         known = [name for name in self.detectors if name in rows.metrics]
         steps = np.concatenate([self.steps, rows.steps])
-        gaps = np.diff(steps, prepend=steps[0] - 1)[len(self.steps) :]
+        before = steps[-len(rows) - 1 : -1] if len(self.steps) else np.append(steps[0] - 1, steps[:-1])
+        gaps = rows.steps - before
         scores = {
             name: self.detectors[name].feed(rows.metrics[name], rows.present[name], rows.steps, gaps) for name in known
         }

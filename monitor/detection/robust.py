@@ -1,5 +1,7 @@
 """Robust statistics of a few values, and sums over the last rows; plain functions of arrays."""
 
+from math import sqrt
+
 import numpy as np
 
 from monitor.detection.rows import Floats
@@ -10,23 +12,24 @@ REACH = SPANS[-1] - 1
 """Values before the first one that the sums over the longest span need."""
 
 
-def spread(values: Floats) -> float:
-    """Median absolute deviation from zero, scaled to a normal standard deviation (Hampel 1974)."""
+def spread(values: Floats) -> Floats:
+    """Median absolute deviation from zero, scaled to a normal standard deviation (Hampel 1974), of each row."""
     magnitudes = np.abs(values)
     magnitudes.sort()
     return 1.4826 * _middle(magnitudes)
 
 
-def median(values: Floats) -> float:
-    """np.median is ten times slower on so few values."""
+def median(values: Floats) -> Floats:
+    """The median of each row. np.median is ten times slower on so few values."""
     ordered = values.copy()
     ordered.sort()
     return _middle(ordered)
 
 
-def _middle(ordered: Floats) -> float:
-    half = len(ordered) // 2
-    return float(ordered[half]) if len(ordered) % 2 else float(ordered[half - 1] + ordered[half]) / 2.0
+def _middle(ordered: Floats) -> Floats:
+    half = ordered.shape[-1] // 2
+    upper: Floats = ordered[..., half]
+    return upper if ordered.shape[-1] % 2 else (ordered[..., half - 1] + upper) / 2.0
 
 
 def mean(z: Floats) -> Floats:
@@ -46,4 +49,4 @@ def statistics(z: Floats, out: Floats) -> None:
             total, top = total[1:] + z[: len(total) - 1], np.maximum(top[1:], z[: len(top) - 1])
         else:  # twice the span before
             total, top = total[shift:] + total[:-shift], np.maximum(top[shift:], top[:-shift])
-        out[row] = (total[-size:] - top[-size:]) / np.sqrt(span - 1.0)
+        out[row] = (total[-size:] - top[-size:]) / sqrt(span - 1.0)

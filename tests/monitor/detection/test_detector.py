@@ -1,13 +1,15 @@
 """The contract that every signal's detector keeps."""
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from monitor.detection import DetectionSettings
+from monitor.detection.detector import Scores, SignalDetector
 from monitor.detection.rows import Floats
-from monitor.detection.signals import SIGNALS, Scores, SignalDetector
+from monitor.detection.signals import SIGNALS
 
 NAMES = list(SIGNALS)
 pytestmark = pytest.mark.parametrize("name", NAMES)
@@ -110,3 +112,35 @@ def test_quantised_values_have_a_noise(name: str) -> None:
     assert alarms(feed(detector(name), values)) == []
     values[1000:1010] += 3.0
     assert alarms(feed(detector(name), values))[0] in (1001, 1002)
+
+
+def heavy(noise: Floats) -> Floats:
+    return noise**3 / 3.0
+
+
+def smoothed(noise: Floats) -> Floats:
+    return np.convolve(noise, 0.9 ** np.arange(60), mode="same")
+
+
+def quantised(noise: Floats) -> Floats:
+    return np.round(noise)
+
+
+def broken(noise: Floats) -> Floats:
+    return np.where(np.abs(noise) > 2.5, np.nan, noise)
+
+
+def raised(noise: Floats) -> Floats:
+    return noise + 40.0 * (np.arange(len(noise)) > 700)
+
+
+@pytest.mark.parametrize("kind", [heavy, smoothed, quantised, broken, raised])
+def test_row_by_row_is_the_same_as_all_at_once(name: str, kind: Callable[[Floats], Floats]) -> None:
+    values = 3.0 + 0.05 * kind(np.random.default_rng(0).standard_normal(1200))
+    whole, single = detector(name), detector(name)
+    together = feed(whole, values)
+    apart = [feed(single, values[k : k + 1], k) for k in range(len(values))]
+    for column in ("z", "evidence", "single", "drift", "expected", "scale", "low_step", "broken"):
+        alone = np.concatenate([getattr(scores, column) for scores in apart])
+        np.testing.assert_array_equal(alone, getattr(together, column), err_msg=column)
+    assert single.state_dict() == whole.state_dict()
