@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dashboard import run_drawing  # noqa: F401 - what charts are made with is loaded before the first viewer comes
 from dashboard.figure import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, shelf
 
 PAGE_AS_IT_IS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
