@@ -116,7 +116,6 @@ async function draw(host, data) {
 
 export default async function ({ data, parentElement, setStateValue }) {
   const host = parentElement.querySelector(".lossguard-figure");
-  const look = (host.look = {}); // which one of these calls is the newest
   const ink = getComputedStyle(host).getPropertyValue("--st-text-color");
   host.tellWindow = setStateValue;
   host.tabIndex = 0;
@@ -128,9 +127,9 @@ export default async function ({ data, parentElement, setStateValue }) {
     host.ink = ink;
     await draw(host, data);
   }
-  // Also called for a figure that was overtaken while it was fetched: what is drawn by then is another's.
+  // Also called when another call has overtaken this one, or will in a moment: the page still has its figure then.
   return () => {
-    if (host.look !== look) return;
+    if (host.isConnected) return;
     host.wanted = undefined;
     host.leave?.();
   };

@@ -141,6 +141,26 @@ def test_a_figure_that_is_overtaken_while_it_is_fetched_leaves_the_chart_and_the
         assert zoomed[1] - zoomed[0] == pytest.approx(STEPS / 4, rel=0.1)
 
 
+def test_keys_in_quick_succession_never_clear_the_chart(page: Page, engine: sa.Engine) -> None:
+    with dashboard(str(engine.url)) as served:
+        page.goto(f"{served.url}/run?run=spiky-1")
+        drawn(page)
+        page.evaluate("() => { Plotly.purge = (host) => { window.cleared = host.isConnected; } }")
+        page.locator(FIGURE).first.focus()
+        for pause in (0, 50, 150, 300, 600):
+            page.keyboard.press("+")
+            page.wait_for_timeout(pause)
+            for _ in range(3):
+                page.keyboard.press("ArrowRight")
+        moved = in_view(page)
+        settled(page)
+        assert in_view(page) == moved
+        assert page.evaluate("window.cleared") is None
+        page.get_by_role("link", name="Runs").first.click()
+        page.wait_for_function("() => window.cleared !== undefined")
+        assert page.evaluate("window.cleared") is False  # it was gone from the page by then
+
+
 def test_a_page_is_connected_without_asking_where_the_server_is(page: Page, engine: sa.Engine) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(urlsplit(request.url).path))
