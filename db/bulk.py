@@ -69,7 +69,7 @@ def run(session: Session, statement: str, values: tuple[Any, ...]) -> None:
 
 
 def read(session: Session, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """The rows of a question with ? for its values; what the session has not written yet is not seen."""
+    """The rows of a question with ? for its values. It sees what `insert_soon` was given, but nothing unflushed."""
     return list(_execute(session, statement, values).fetchall())
 
 

@@ -17,8 +17,6 @@ from db.engine import create_engine, writing
 from tests.dashboard.browser import DRAWN, FIGURE, chromium, dashboard, drawn, free_port
 from tests.dashboard.seed import STEPS, report, seed
 
-HOLDER = "document.activeElement.closest('[class*=st-key-]')"
-
 pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
 
 
