@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.detection_rules import RULES, alarm_steps
 from benchmarks.detection_scoring import CLOSE, Curve, ours, score
-from monitor.backtest import read_curve
+from monitor.cli.backtest import read_curve
 from monitor.detection import DetectionSettings
 
 SHOWN = 5

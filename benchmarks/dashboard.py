@@ -26,9 +26,10 @@ from playwright.sync_api import Browser, Page, ViewportSize
 
 from benchmarks import dashboard_peers
 from benchmarks.rows import Row, print_rows
-from db import commands, migrate, queries, step_rows
-from db.columns import Numbers
+from db import commands, migrate, queries
 from db.engine import create_engine, reading, writing
+from db.steps import writer
+from db.steps.columns import MetricColumn
 from lossguard.protocol import RunState, SegmentReason
 from tests.dashboard.browser import DRAWN, FIGURE, MainThread, Served, chromium, dashboard, drawn
 from tests.db.seed import add_run
@@ -95,7 +96,7 @@ def _segment(
         with writing(engine) as session:
             run = queries.run_named(session, run_id="long")
             assert run is not None
-            step_rows.insert_steps(
+            writer.insert_steps(
                 session,
                 run=run,
                 segment=segment,
@@ -106,7 +107,7 @@ def _segment(
             commands.grow_segment(queries.segments(session, run=run)[segment], steps=rows.tolist())
 
 
-def _metrics(rows: np.ndarray, noise: np.random.Generator, steps: int) -> dict[str, Numbers]:
+def _metrics(rows: np.ndarray, noise: np.random.Generator, steps: int) -> dict[str, MetricColumn]:
     loss = _loss(rows, noise, steps)
     columns = {
         "loss": loss,
@@ -116,8 +117,8 @@ def _metrics(rows: np.ndarray, noise: np.random.Generator, steps: int) -> dict[s
         "tokens": (rows + 1) * 500_000.0,
     }
     held_out = [float(value) if step % EVALUATED == 0 else None for step, value in zip(rows + 1, loss, strict=True)]
-    return {name: Numbers.of(column.tolist()) for name, column in columns.items()} | {
-        "held_out_loss": Numbers.of(held_out)
+    return {name: MetricColumn.of(column.tolist()) for name, column in columns.items()} | {
+        "held_out_loss": MetricColumn.of(held_out)
     }
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from benchmarks.detection_rules import RULES, alarm_steps
 from benchmarks.detection_scoring import Curve, Score, ours, read_folder, score, total
 from benchmarks.suites import FAULT, SUITES, Run, Suite
-from monitor.backtest import backtest_rows
-from monitor.detection import DetectionSettings, Rows, Watch
+from monitor.cli.backtest import backtest_rows
+from monitor.detection import DetectionEngine, DetectionSettings, Rows
 from monitor.detection.rows import Floats
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -183,13 +183,13 @@ def speed(rows: int = 100_000) -> Iterator[str]:
     yield f"| rows a second, reports of 1,000 rows, loss, grad norm and log Z | {rows / best:,.0f} | 100,000 |"
     each = 1e3 * elapsed(run[:5000], 1) / 5000
     yield f"| a report of one row | {each:.2f} ms | 1 ms |"
-    watch = Watch()
+    watch = DetectionEngine()
     watch.feed(run)
     yield f"| state as JSON | {len(json.dumps(watch.state_dict()))} bytes | 20,000 |"
 
 
 def elapsed(rows: Rows, size: int) -> float:
-    watch, parts = Watch(), list(rows.split(size))
+    watch, parts = DetectionEngine(), list(rows.split(size))
     start = time.perf_counter()
     for part in parts:
         watch.feed(part)

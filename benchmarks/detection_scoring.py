@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor.backtest import backtest_rows, read_curve
+from monitor.cli.backtest import backtest_rows, read_curve
 from monitor.detection import DetectionSettings, Rows
 
 CLOSE, LATE, EARLY = 20, 12, 2  # rows

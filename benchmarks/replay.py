@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from lossguard.protocol import Cause
-from trainer.case import find_case, folder_of, write_verdict
 from trainer.config import load_recipe
-from trainer.drill import PACE
+from trainer.drill.collector import ask, collector
+from trainer.drill.drill import PACE
 from trainer.faults import parse_fault
-from trainer.finding import Finding, numbered
-from trainer.record import read_record
-from trainer.replay import replay
-from trainer.services import ask, collector
+from trainer.replay.incident import find_case, folder_of, write_verdict
+from trainer.replay.record import read_record
+from trainer.replay.replay import replay
+from trainer.replay.verdict import Finding, numbered
 from trainer.train import Job, train
 
 STEPS = 390  # the policy waits up to 16 steps, then the run goes back

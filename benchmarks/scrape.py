@@ -18,11 +18,11 @@ import urllib3
 from benchmarks.collectors import collector
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate
-from db.columns import Numbers
 from db.engine import create_engine, writing
 from db.models import Run
+from db.steps.columns import MetricColumn
 from lossguard.protocol import RunState, SegmentReason
-from monitor import pulse
+from monitor.ingestion import run_status
 
 WANTED_MS = 200.0
 STEPS = 8
@@ -67,11 +67,11 @@ def _add(session: sa.orm.Session, number: int, *, ended: bool) -> None:
         )
         commands.grow_segment(segment, steps=range(first, first + 200))
     _add_trouble(session, run, now)
-    beating = commands.pulse_of(session, run=run, now=now)
-    for report in range(pulse.NUM_BEATS):
+    beating = commands.run_status_of(session, run=run, now=now)
+    for report in range(run_status.NUM_BEATS):
         steps = range(report * STEPS, (report + 1) * STEPS)
-        columns = {name: Numbers.of([float(step) for step in steps]) for name in pulse.SHOWN}
-        pulse.beat(beating, pulse.News(steps, [now + 0.4 * step for step in steps], columns), now)
+        columns = {name: MetricColumn.of([float(step) for step in steps]) for name in run_status.SHOWN}
+        run_status.beat(beating, run_status.News(steps, [now + 0.4 * step for step in steps], columns), now)
 
 
 def _add_trouble(session: sa.orm.Session, run: Run, now: float) -> None:

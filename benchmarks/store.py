@@ -18,10 +18,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from benchmarks.rows import Row, print_rows
-from db import commands, migrate, queries, step_rows
-from db.buckets import Floats
-from db.columns import Numbers
+from db import commands, migrate, queries
 from db.engine import create_engine, reading, writing
+from db.steps import writer
+from db.steps.buckets import Floats
+from db.steps.columns import MetricColumn
 from lossguard.protocol import SegmentReason
 from tests import postgres
 
@@ -69,7 +70,7 @@ def ask(engine: sa.Engine, length: int, first: int | None = None, last: int | No
         run = queries.run_named(session, run_id=f"run-{length}")
         assert run is not None
         live = queries.live(session, run=run)
-        return queries.series(session, run=run, stretches=live, metric="loss", first=first, last=last, points=POINTS)
+        return queries.series(session, run=run, step_ranges=live, metric="loss", first=first, last=last, points=POINTS)
 
 
 def _median_ms(call: Callable[[], object]) -> float:
@@ -97,7 +98,7 @@ def _segment(engine: sa.Engine, length: int, key: str, reason: SegmentReason, fo
     for at in range(0, len(loss), CHUNK):
         part = loss[at : at + CHUNK]
         steps = range(fork + at, fork + at + len(part))
-        metrics = {"loss": Numbers.of(part.tolist()), "lr": Numbers.of([3e-4] * len(part))}
+        metrics = {"loss": MetricColumn.of(part.tolist()), "lr": MetricColumn.of([3e-4] * len(part))}
         with writing(engine) as session:
             run = queries.run_named(session, run_id=f"run-{length}")
             assert run is not None
@@ -105,7 +106,7 @@ def _segment(engine: sa.Engine, length: int, key: str, reason: SegmentReason, fo
                 session, run=run, key=key, fork_step=fork, reason=reason, order_id=None, opened_at=0.0
             )
             times = [float(step) for step in steps]
-            step_rows.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics)
+            writer.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics)
             commands.grow_segment(segment, steps=steps)
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from dashboard.acting import OPERATE
+from dashboard.operator_actions import OPERATE
 from dashboard.report.command import Database, report
 from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
 

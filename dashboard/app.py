@@ -11,12 +11,14 @@ st.set_page_config(page_title="Lossguard", page_icon=str(HERE / "icon.svg"), lay
 st.html(VIEWS / "page.css")
 st.navigation(
     [
-        st.Page(VIEWS / "runs.py", title="Runs", icon=":material/list:", default=True),
-        st.Page(VIEWS / "run.py", title="Run", icon=":material/show_chart:", url_path="run"),
-        st.Page(VIEWS / "compare.py", title="Compare", icon=":material/compare_arrows:", url_path="compare"),
-        st.Page(VIEWS / "incident.py", title="Incident", icon=":material/crisis_alert:", url_path="incident"),
-        st.Page(VIEWS / "next_token.py", title="Next token", icon=":material/format_quote:", url_path="next-token"),
-        st.Page(VIEWS / "lab.py", title="Detector lab", icon=":material/tune:", url_path="lab"),
+        st.Page(VIEWS / "runs/page.py", title="Runs", icon=":material/list:", default=True),
+        st.Page(VIEWS / "run/page.py", title="Run", icon=":material/show_chart:", url_path="run"),
+        st.Page(VIEWS / "compare/page.py", title="Compare", icon=":material/compare_arrows:", url_path="compare"),
+        st.Page(VIEWS / "incident/page.py", title="Incident", icon=":material/crisis_alert:", url_path="incident"),
+        st.Page(
+            VIEWS / "next_token/page.py", title="Next token", icon=":material/format_quote:", url_path="next-token"
+        ),
+        st.Page(VIEWS / "lab/page.py", title="Detector lab", icon=":material/tune:", url_path="lab"),
     ],
     position="top",
 ).run()

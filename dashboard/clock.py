@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from dashboard.rulers import Floats
+from dashboard.figures.axis import Floats
 
 
 def zone(name: str | None) -> tzinfo:

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dashboard import run_drawing  # noqa: F401 - what charts are made with is loaded before the first viewer comes
-from dashboard.figure import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, shelf
+from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, shelf
+from dashboard.views.run import figure  # noqa: F401 - what charts are made with is loaded before the first viewer comes
 
 PAGE_AS_IT_IS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
 """Headers of a request that are kept from the app when it is asked for a page."""

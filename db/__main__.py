@@ -20,7 +20,7 @@ import sqlalchemy as sa
 import typer
 from alembic.util.exc import CommandError
 
-from db import access, backup, commands, imports, migrate, queries
+from db import access, commands, migrate, queries
 from db.engine import (
     DEFAULT_URL,
     BadDatabaseUrl,
@@ -32,8 +32,9 @@ from db.engine import (
     shown,
     writing,
 )
-from db.export import Format, RunChanged, UnknownRun, stream
-from db.record import RunExists
+from db.files import backup, imports
+from db.files.export import Format, RunChanged, UnknownRun, stream
+from db.files.record import RunExists
 from lossguard.protocol import RunState
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -9,16 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import bulk, lineage, queries
-from db.models import (
-    Event,
-    Incident,
-    Intervention,
-    Order,
-    Pulse,
-    Run,
-    Segment,
-    SkippedBatches,
-)
+from db.models import Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
 from lossguard.protocol import OrderState, RunState, SegmentReason
 
 
@@ -58,11 +49,13 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
     return run, False
 
 
-def pulse_of(session: Session, *, run: Run, now: float) -> Pulse:
+def run_status_of(session: Session, *, run: Run, now: float) -> RunStatus:
     """How the run is doing, made when it is new: then it has no step yet."""
-    pulse = session.get(Pulse, run.pk)
+    pulse = session.get(RunStatus, run.pk)
     if pulse is None:
-        pulse = Pulse(run_pk=run.pk, stepped_at=now, nonfinite_steps=0, skipped_steps=0, newest={}, peaks=[], beats=[])
+        pulse = RunStatus(
+            run_pk=run.pk, stepped_at=now, nonfinite_steps=0, skipped_steps=0, newest={}, peaks=[], beats=[]
+        )
         session.add(pulse)
     return pulse
 
@@ -233,7 +226,7 @@ def withdraw_order(session: Session, *, order: Order, detail: str, now: float) -
         session.flush()
 
 
-def save_watch(
+def save_detection_state(
     session: Session, *, run: Run, state: dict[str, Any], segment: int | None = None, seen_step: int | None = None
 ) -> None:
     """Keep the state of the run's Watch. It is large: written without reading the old one again.

@@ -24,12 +24,13 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import blocks, queries
-from db.blocks import Block
-from db.buckets import Floats
-from db.columns import column_of
-from db.lineage import Line, Stretch, live_line, stretches
+from db import queries
+from db.lineage import Line, StepRange, live_line, step_ranges
 from db.models import Base, Event, Incident, Intervention, Order, Run, Segment
+from db.steps import blocks
+from db.steps.blocks import Block
+from db.steps.buckets import Floats
+from db.steps.columns import column_of
 from lossguard.protocol import PROBE, encode_number
 
 TIME = "datetime64[us, UTC]"
@@ -47,8 +48,8 @@ def steps(
     tree = queries.segments(session, run=run)
     parts = [
         block
-        for stretch in stretches(tree, line)
-        for block in blocks.blocks(session, run_pk=run.pk, stretch=stretch, metrics=names)
+        for step_range in step_ranges(tree, line)
+        for block in blocks.blocks(session, run_pk=run.pk, step_range=step_range, metrics=names)
     ]
     columns: dict[str, Any] = {
         "segment": _joined([np.full(len(part), part.segment) for part in parts], np.int64),
@@ -60,9 +61,9 @@ def steps(
     return pd.DataFrame(columns, index=pd.Index(_joined([part.steps for part in parts], np.int64), name="step"))
 
 
-def is_live(parts: Sequence[Block], line: Sequence[Stretch]) -> Any:
+def is_live(parts: Sequence[Block], line: Sequence[StepRange]) -> Any:
     """bool[N]: whether each step is on the live line."""
-    kept = {stretch.segment: stretch for stretch in line}
+    kept = {step_range.segment: step_range for step_range in line}
     return _joined([part.within(kept.get(part.segment)) for part in parts], np.bool_)
 
 
@@ -114,7 +115,7 @@ def interventions(session: Session, *, run: Run) -> pd.DataFrame:
 def segments(session: Session, *, run: Run) -> pd.DataFrame:
     """One row per segment; its steps [live_from, live_to) are on the live line (both missing when none is)."""
     frame = _table(session, sa.select(*_columns(Segment)).where(Segment.run_pk == run.pk).order_by(Segment.number))
-    line = {stretch.segment: stretch for stretch in queries.live(session, run=run)}
+    line = {step_range.segment: step_range for step_range in queries.live(session, run=run)}
     parts = [line.get(number) for number in frame.index]
     frame["live_from"] = pd.array([None if part is None else part.first for part in parts], dtype="Int64")
     frame["live_to"] = pd.array([None if part is None else part.last for part in parts], dtype="Int64")

@@ -20,7 +20,7 @@ class Line(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class StepRange:
     """Steps [first, last) of one segment; `last` None means without end."""
 
     segment: int
@@ -39,7 +39,7 @@ def tree(segments: Sequence[Segment]) -> dict[int | None, list[int]]:
     return children
 
 
-def live_line(segments: Sequence[Segment]) -> list[Stretch]:
+def live_line(segments: Sequence[Segment]) -> list[StepRange]:
     """The path from the root to the newest segment, oldest first, each stretch cut where its child forked off.
 
     The newest is the one that the trainer opened last, whenever it arrived: a spool may be delivered late.
@@ -50,16 +50,16 @@ def live_line(segments: Sequence[Segment]) -> list[Stretch]:
     return [] if newest is None else line_to(settled, newest.number)
 
 
-def line_to(segments: Sequence[Segment], head: int) -> list[Stretch]:
+def line_to(segments: Sequence[Segment], head: int) -> list[StepRange]:
     """The same path to segment `head`: what was the live line when that was the newest."""
     settled = {segment.number: segment for segment in segments if segment.fork_step is not None}
-    line: list[Stretch] = []
+    line: list[StepRange] = []
     number: int | None = head
     last: int | None = None
     while number is not None and (segment := settled.get(number)) is not None:
         assert segment.fork_step is not None
         if last is None or segment.fork_step < last:  # else the child forked off before this one began
-            line.append(Stretch(number, segment.fork_step, last))
+            line.append(StepRange(number, segment.fork_step, last))
             last = segment.fork_step
         number = segment.parent
     return line[::-1]
@@ -67,12 +67,12 @@ def line_to(segments: Sequence[Segment], head: int) -> list[Stretch]:
 
 def parent_at(segments: Sequence[Segment], fork_step: int) -> int | None:
     """Number of the live segment that held the step before `fork_step`; None when the fork goes back to the root."""
-    before = [stretch for stretch in live_line(segments) if stretch.first < fork_step]
+    before = [step_range for step_range in live_line(segments) if step_range.first < fork_step]
     return before[-1].segment if before else None
 
 
 def declared(
-    segments: Sequence[Segment], events: Sequence[Event], line: Sequence[Stretch], first: int, last: int
+    segments: Sequence[Segment], events: Sequence[Event], line: Sequence[StepRange], first: int, last: int
 ) -> list[tuple[int, str]]:
     """(step, kind) of what the steps [first, last) of a line announced: declared events, and where it was resumed."""
     told = [
@@ -90,18 +90,18 @@ def declared(
     )
 
 
-def discarded(segments: Sequence[Segment]) -> list[Stretch]:
+def discarded(segments: Sequence[Segment]) -> list[StepRange]:
     """What the run computed and left: the parts of its segments that are not on the live line, ends included."""
-    kept = {stretch.segment: stretch for stretch in live_line(segments)}
+    kept = {step_range.segment: step_range for step_range in live_line(segments)}
     return [
-        Stretch(segment.number, first, last)
+        StepRange(segment.number, first, last)
         for segment in segments
         for first, last in _left(segment, kept.get(segment.number))
         if first < last
     ]
 
 
-def _left(segment: Segment, live: Stretch | None) -> Iterator[tuple[int, int]]:
+def _left(segment: Segment, live: StepRange | None) -> Iterator[tuple[int, int]]:
     """The steps [first, last) of a segment before and behind its part of the live line."""
     if segment.first_step is None or segment.last_step is None:
         return
@@ -114,12 +114,12 @@ def _left(segment: Segment, live: Stretch | None) -> Iterator[tuple[int, int]]:
         yield max(first, live.last), end
 
 
-def stretches(segments: Sequence[Segment], line: Line | int) -> list[Stretch]:
+def step_ranges(segments: Sequence[Segment], line: Line | int) -> list[StepRange]:
     """The stretches of a line, or one whole segment by its number."""
     if not isinstance(line, Line):
-        return [Stretch(line, 0, None)]
+        return [StepRange(line, 0, None)]
     if line is Line.LIVE:
         return live_line(segments)
     if line is Line.DISCARDED:
         return discarded(segments)
-    return [Stretch(segment.number, 0, None) for segment in segments]
+    return [StepRange(segment.number, 0, None) for segment in segments]

@@ -120,7 +120,7 @@ class Step(Base):
     """Metric name -> "NaN", "Infinity" or "-Infinity", where a reported number was not finite."""
 
 
-class Pulse(Base):
+class RunStatus(Base):
     """How a run is doing right now, as its reports brought it: what `/metrics` shows of it (see monitor.pulse)."""
 
     __tablename__ = "pulses"
@@ -249,7 +249,7 @@ class Event(Base):
     details: Mapped[dict[str, Any]]
 
 
-class WatchState(Base):
+class DetectionState(Base):
     """Where the detection of a run stood. Rows that were stored since are fed to it again before it is used."""
 
     __tablename__ = "watch_states"

@@ -38,10 +38,10 @@ def waits_for_a_person() -> sa.ColumnElement[bool]:
 
 def newest_steps(session: Session, *, run: Run, count: int = 100) -> Sequence[Step]:
     """The last `count` steps of the newest segment on the live line that has any, in order."""
-    for stretch in reversed(queries.live(session, run=run)):
-        found = sa.select(Step).where(Step.run_pk == run.pk, Step.segment == stretch.segment)
-        if stretch.last is not None:
-            found = found.where(Step.step < stretch.last)
+    for step_range in reversed(queries.live(session, run=run)):
+        found = sa.select(Step).where(Step.run_pk == run.pk, Step.segment == step_range.segment)
+        if step_range.last is not None:
+            found = found.where(Step.step < step_range.last)
         steps = session.scalars(found.order_by(Step.step.desc()).limit(count)).all()
         if steps:
             return steps[::-1]

@@ -8,8 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import lineage
-from db.lineage import Line, Stretch, discarded, live_line
+from db.lineage import Line, StepRange, discarded, live_line
 from db.models import (
+    DetectionState,
     DetectorSnapshot,
     Event,
     Incident,
@@ -20,11 +21,10 @@ from db.models import (
     Segment,
     SkippedBatches,
     Step,
-    WatchState,
 )
-from db.series import Series as Series
-from db.series import many_series as many_series
-from db.series import series as series
+from db.steps.series import Series as Series
+from db.steps.series import many_series as many_series
+from db.steps.series import series as series
 from lossguard.probe import Probe
 from lossguard.protocol import PROBE, STANDARD_METRICS, OrderState, RunState
 
@@ -57,14 +57,14 @@ def newest_segment(session: Session, *, run: Run) -> Segment | None:
     return session.scalar(found.order_by(Segment.opened_at.desc(), Segment.number.desc()).limit(1))
 
 
-def live(session: Session, *, run: Run) -> list[Stretch]:
+def live(session: Session, *, run: Run) -> list[StepRange]:
     """The live line: the path from the root to the newest segment, oldest stretch first."""
     return live_line(segments(session, run=run))
 
 
-def stretches(session: Session, *, run: Run, line: Line | int) -> list[Stretch]:
+def step_ranges(session: Session, *, run: Run, line: Line | int) -> list[StepRange]:
     """The live line, what was discarded, both, or one whole segment by its number."""
-    return lineage.stretches(segments(session, run=run), line)
+    return lineage.step_ranges(segments(session, run=run), line)
 
 
 def tree(session: Session, *, run: Run) -> dict[int | None, list[int]]:
@@ -87,8 +87,8 @@ def step_counts(session: Session, *, run: Run) -> StepCounts:
     tree = segments(session, run=run)
     consumed = sum(segment.num_steps for segment in tree)
     left = 0
-    for stretch in discarded(tree):
-        left += session.scalar(_within(sa.select(sa.func.count()).select_from(Step), run, stretch, None, None)) or 0
+    for step_range in discarded(tree):
+        left += session.scalar(_within(sa.select(sa.func.count()).select_from(Step), run, step_range, None, None)) or 0
     return StepCounts(consumed, consumed - left)
 
 
@@ -151,7 +151,7 @@ def probes(session: Session, *, run: Run, prompt: str | None = None) -> list[Sto
     found = sa.select(Event).where(*_probes_of(run))
     if prompt is not None:
         found = found.where(_prompt() == prompt)
-    line = {stretch.segment: stretch for stretch in live(session, run=run)}
+    line = {step_range.segment: step_range for step_range in live(session, run=run)}
     return [
         StoredProbe(
             segment=event.segment,
@@ -185,21 +185,21 @@ def _probes_of(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
     return (Event.run_pk == run.pk, Event.kind == PROBE, Event.step.is_not(None))
 
 
-def watch_state(session: Session, *, run: Run) -> WatchState | None:
+def detection_state(session: Session, *, run: Run) -> DetectionState | None:
     """Where the detection of the run stood when it was last written down."""
     return session.scalar(
-        sa.select(WatchState).where(WatchState.run_pk == run.pk).execution_options(populate_existing=True)
+        sa.select(DetectionState).where(DetectionState.run_pk == run.pk).execution_options(populate_existing=True)
     )
 
 
 def snapshot_before(
-    session: Session, *, run: Run, step: int, line: Sequence[Stretch] | None = None
+    session: Session, *, run: Run, step: int, line: Sequence[StepRange] | None = None
 ) -> tuple[int, dict[str, Any]] | None:
     """The newest detectors' state on a line that saw only steps below `step`: (its last step, the state).
 
     `line` is the live one unless another is given.
     """
-    kept = {stretch.segment: stretch for stretch in (live(session, run=run) if line is None else line)}
+    kept = {step_range.segment: step_range for step_range in (live(session, run=run) if line is None else line)}
     found = sa.select(DetectorSnapshot).where(DetectorSnapshot.run_pk == run.pk, DetectorSnapshot.step < step)
     for row in session.scalars(found.order_by(DetectorSnapshot.step.desc(), DetectorSnapshot.segment.desc())):
         if row.segment in kept and kept[row.segment].holds(row.step):
@@ -214,22 +214,22 @@ def metric_names(session: Session, *, run: Run) -> list[str]:
 
 
 def steps_of(
-    session: Session, *, run: Run, stretch: Stretch, first: int | None = None, chunk: int = 5000
+    session: Session, *, run: Run, step_range: StepRange, first: int | None = None, chunk: int = 5000
 ) -> Iterator[Sequence[Step]]:
     """The steps of a stretch from `first` on, in chunks, in order."""
-    found = _within(sa.select(Step), run, stretch, first, None).order_by(Step.step)
+    found = _within(sa.select(Step), run, step_range, first, None).order_by(Step.step)
     yield from session.scalars(found.execution_options(yield_per=chunk)).partitions(chunk)
 
 
-def times(session: Session, *, run: Run, stretches: Sequence[Stretch], steps: Sequence[int]) -> dict[int, float]:
+def times(session: Session, *, run: Run, step_ranges: Sequence[StepRange], steps: Sequence[int]) -> dict[int, float]:
     """When these steps of the stretches were reported by the trainer: step -> unix seconds, in step order."""
     found: dict[int, float] = {}
-    for stretch in stretches:
-        wanted = [step for step in steps if stretch.holds(step)]
+    for step_range in step_ranges:
+        wanted = [step for step in steps if step_range.holds(step)]
         for start in range(0, len(wanted), TIMES_AT_ONCE):
             some = sa.select(Step.step, Step.time).where(
                 Step.run_pk == run.pk,
-                Step.segment == stretch.segment,
+                Step.segment == step_range.segment,
                 Step.step.in_(wanted[start : start + TIMES_AT_ONCE]),
             )
             found.update((step, time) for step, time in session.execute(some))
@@ -238,17 +238,17 @@ def times(session: Session, *, run: Run, stretches: Sequence[Stretch], steps: Se
 
 def newest_step(session: Session, *, run: Run) -> Step | None:
     """The last step of the live line."""
-    for stretch in reversed(live(session, run=run)):
-        found = _within(sa.select(Step), run, stretch, None, None).order_by(Step.step.desc()).limit(1)
+    for step_range in reversed(live(session, run=run)):
+        found = _within(sa.select(Step), run, step_range, None, None).order_by(Step.step.desc()).limit(1)
         step: Step | None = session.scalar(found)
         if step is not None:
             return step
     return None
 
 
-def _within(select: Any, run: Run, stretch: Stretch, first: int | None, last: int | None) -> Any:
-    low = stretch.first if first is None else max(first, stretch.first)
-    select = select.where(Step.run_pk == run.pk, Step.segment == stretch.segment, Step.step >= low)
-    if stretch.last is not None:
-        select = select.where(Step.step < stretch.last)
+def _within(select: Any, run: Run, step_range: StepRange, first: int | None, last: int | None) -> Any:
+    low = step_range.first if first is None else max(first, step_range.first)
+    select = select.where(Step.run_pk == run.pk, Step.segment == step_range.segment, Step.step >= low)
+    if step_range.last is not None:
+        select = select.where(Step.step < step_range.last)
     return select if last is None else select.where(Step.step <= last)

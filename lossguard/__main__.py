@@ -7,10 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from lossguard.collector import Collector
+from lossguard.delivery.client import Collector
+from lossguard.delivery.sender import Sender
 from lossguard.errors import ConfigurationError
-from lossguard.notices import Notices
-from lossguard.sender import Sender
+from lossguard.log_once import LogOnce
 from lossguard.settings import Settings
 
 PATIENCE = 5
@@ -43,7 +43,7 @@ def _sync(directory: Path, settings: Settings) -> int:
 
 def _deliver(run: Path, settings: Settings) -> bool:
     assert settings.url is not None
-    sender = Sender(run, None, Collector(settings.url, settings.token), lambda orders: None, Notices())
+    sender = Sender(run, None, Collector(settings.url, settings.token), lambda orders: None, LogOnce())
     sender.start()
     while sender.is_alive() and sender.failures < PATIENCE:
         sender.join(0.1)

@@ -11,10 +11,10 @@ from lossguard.batches import Feed, Indexable
 from lossguard.checkpoint_store import CheckpointStore
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.ledger import Ledger, Skip
-from lossguard.notices import Notices
+from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.protocol import OrderKind, SegmentReason
-from lossguard.ranks import Ranks, Word, present
+from lossguard.ranks import Ranks, RankState, present
 from lossguard.run import Run
 from lossguard.signals import watching
 
@@ -68,7 +68,7 @@ class Guard:
         self._pinned_until = 0  # up to this step
         self._order: Order | None = None  # taken, and not yet known to all ranks
         self._stopping = False  # all ranks know of a signal
-        self._notices = Notices(quiet=run.rank > 0)
+        self._notices = LogOnce(quiet=run.rank > 0)
         self.tell: Callable[[str], None] = self._notices.tell
         """Gets a sentence for each resume and each rollback; a loop with a display of its own may put another here."""
         if run.num_ranks <= self.ranks.size:
@@ -113,7 +113,7 @@ class Guard:
                 self.step, self._cursor, self._saved = self.step + 1, index + 1, None
             self._save()
             self._settle(wait=True)
-            self.ranks.meet(Word(self.step), wait=True)  # all have come to this end
+            self.ranks.meet(RankState(self.step), wait=True)  # all have come to this end
             self.ranks.close()
 
     def _resume(self) -> None:
@@ -195,10 +195,10 @@ class Guard:
             else:
                 self.run.accept(order, "the run was not held")
 
-    def _meet(self, *, wait: bool) -> Word:
+    def _meet(self, *, wait: bool) -> RankState:
         """Tell the other ranks of a signal or an order, and hear of theirs."""
         self._order = self._order or self.run.take_order()
-        word = Word(self.step, self.interrupted_by or 0, self._order is not None)
+        word = RankState(self.step, self.interrupted_by or 0, self._order is not None)
         said = self.ranks.meet(word, wait=wait)
         if said.signal:
             self._stopping = self.run.interrupted = True

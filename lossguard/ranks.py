@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class RankState:
     """What a rank has to say at a step boundary, or what all of them together said."""
 
     step: int
@@ -48,7 +48,7 @@ class Ranks:
         """Rank 0's `value`."""
         return value
 
-    def meet(self, word: Word, *, wait: bool = False) -> Word:
+    def meet(self, word: RankState, *, wait: bool = False) -> RankState:
         """Say `word`, and hear what all ranks said at this boundary (one rank, or `wait`) or at an earlier one.
 
         Raises RanksError when a rank has left, or the ranks are at different steps.

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from lossguard.collector import Collector
-from lossguard.history import History
-from lossguard.notices import Notices
+from lossguard.delivery.client import Collector
+from lossguard.delivery.sender import Sender
+from lossguard.environment import plain_json, storable
+from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.probe import Probe
 from lossguard.protocol import (
@@ -31,10 +32,9 @@ from lossguard.protocol import (
 )
 from lossguard.run import Run
 from lossguard.scalars import Snapshot, on_device, plain
-from lossguard.sender import Sender
-from lossguard.spool import Spool, new_session
-from lossguard.surroundings import plain_json, storable
-from lossguard.writer import NO_COUNT, Record, Writer
+from lossguard.spooling.history import History
+from lossguard.spooling.spool import Spool, new_session
+from lossguard.spooling.writer import NO_COUNT, Record, Writer
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
@@ -71,7 +71,7 @@ class RecordingRun(Run):
         directory.mkdir(parents=True, exist_ok=True)
         self.inert = False
         """True after `finish` and in a forked child."""
-        self.notices = Notices()
+        self.notices = LogOnce()
         self.history = History.read(directory)
         self._registration = registration
         self._session = new_session(directory)

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lossguard.history import History
 from lossguard.orders import Order
 from lossguard.protocol import RunState, SegmentReason
+from lossguard.spooling.history import History
 
 
 class Run:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lossguard.collector import Collector
+from lossguard.delivery.client import Collector
+from lossguard.environment import plain_json, surroundings
 from lossguard.errors import ConfigurationError
 from lossguard.protocol import checked_json, encodable, is_name
 from lossguard.ranks import present
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
 from lossguard.settings import Mode, Settings
-from lossguard.surroundings import plain_json, surroundings
 
 MAX_CONFIG = 4 << 20
 """Bytes; well below what a collector takes as a body."""

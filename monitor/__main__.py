@@ -21,16 +21,19 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from db import access, migrate, queries, watched
+from db import access, migrate, queries
 from db.engine import check_store, create_engine, reading
-from monitor import logs, parameters, tokens, watching
+from db.steps import reader
 from monitor.app import create_app
-from monitor.backtest import CurveError, backtest_file, backtest_rows, table
-from monitor.columns import WATCHED, rows
+from monitor.cli import parameters, tokens
+from monitor.cli.backtest import CurveError, backtest_file, backtest_rows, table
+from monitor.cli.errors import one_sentence, stop
 from monitor.detection import DetectionSettings, Policy
-from monitor.refusals import one_sentence, stop
+from monitor.ingestion import detection_state
+from monitor.ingestion.columns import WATCHED, rows
 from monitor.settings import Settings, check_bind
 from monitor.settings import table as table_of_settings
+from monitor.telemetry import logs
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 GRACE = 25
@@ -109,7 +112,7 @@ def backtest(
         raise stop(error) from None
     if as_json:
         for result in results:
-            typer.echo(json.dumps(watching.encode(result), allow_nan=False))
+            typer.echo(json.dumps(detection_state.encode(result), allow_nan=False))
         return
     console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width: do not fold for one
     console.print(table(results))
@@ -123,10 +126,10 @@ def _backtest_run(run_id: str, detection: DetectionSettings, policy: Policy) -> 
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             raise stop(f"the store has no run {run_id!r}; the dashboard lists them")
-        line = watched.columns(session, run=run, line=queries.live(session, run=run), metrics=WATCHED)
+        line = reader.columns(session, run=run, line=queries.live(session, run=run), metrics=WATCHED)
         if not len(line.steps):
             raise stop(f"run {run_id!r} has no steps yet")
-        declared = watching.declared(session, run, 0, int(line.steps[-1]) + 1)
+        declared = detection_state.declared(session, run, 0, int(line.steps[-1]) + 1)
     lived = rows(line.steps, line.times, line.metrics)
     return {"file": run_id} | backtest_rows(lived, detection, policy, declared=declared)
 

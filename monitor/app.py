@@ -14,18 +14,18 @@ from sqlalchemy.orm import Session
 from db.engine import create_engine
 from lossguard.protocol import API
 from monitor import problems
-from monitor.access import Attempts
-from monitor.desk import Desks
-from monitor.headers import Headers
-from monitor.ingest import Receipt, take_report
-from monitor.intake import Intake
-from monitor.limits import Limits
-from monitor.logs import Requests
-from monitor.routes import audit, export, health, orders, runs, series
-from monitor.run_metrics import RunsCollector
+from monitor.api.auth import Attempts
+from monitor.api.headers import Headers
+from monitor.api.limits import Limits
+from monitor.api.routes import audit, export, health, orders, runs, series
+from monitor.ingestion.queue import ReportQueue
+from monitor.ingestion.reports import Receipt, take_report
+from monitor.ingestion.run_cache import RunCache
 from monitor.schemas import ReportIn
 from monitor.settings import Settings
-from monitor.telemetry import Counters, Measured
+from monitor.telemetry.logs import Requests
+from monitor.telemetry.process_metrics import Counters, Measured
+from monitor.telemetry.run_metrics import RunsCollector
 
 
 class Collector(FastAPI):
@@ -66,9 +66,9 @@ def create_app(
     app.add_middleware(Measured, counters=app.state.counters)
     app.add_middleware(Requests)
     app.state.attempts = Attempts()
-    app.state.desks = desks = Desks()
+    app.state.desks = desks = RunCache()
     take = partial(_take_report, settings, clock, desks)
-    app.state.intake = Intake(
+    app.state.intake = ReportQueue(
         engine,
         take,
         lambda session, run_ids: desks.lock(session, run_ids, clock()),
@@ -83,7 +83,7 @@ def create_app(
 def _take_report(
     settings: Settings,
     clock: Callable[[], float],
-    desks: Desks,
+    desks: RunCache,
     session: Session,
     run_id: str,
     report: ReportIn,

@@ -6,7 +6,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import DEFAULT_URL
-from monitor.logs import LogFormat, LogLevel
+from monitor.telemetry.logs import LogFormat, LogLevel
 
 
 class Settings(BaseSettings):

@@ -24,19 +24,19 @@ from typer import Argument, Option
 
 import lossguard
 from lossguard.protocol import Cause
-from trainer.case import find_case, folder_of, write_verdict
 from trainer.config import load_recipe
-from trainer.drill import drill as run_drill
-from trainer.drill import succeeded, summary
-from trainer.drill_table import show_drill
+from trainer.drill.drill import drill as run_drill
+from trainer.drill.drill import succeeded, summary
+from trainer.drill.table import show_drill
 from trainer.errors import Stopped, UserMistake
 from trainer.faults import parse_fault
 from trainer.lab import SWITCHES, show_lab, try_switch
 from trainer.ranks import launched
 from trainer.reach import check_collector
-from trainer.record import read_record
-from trainer.replay import replay as run_replay
-from trainer.replay_table import show_replay
+from trainer.replay.incident import find_case, folder_of, write_verdict
+from trainer.replay.record import read_record
+from trainer.replay.replay import replay as run_replay
+from trainer.replay.table import show_replay
 from trainer.train import Job, train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from trainer.data import Batch, Batches
+from trainer.data.batches import Batch, Batches
 from trainer.errors import UserMistake
 from trainer.ranks import own_part, position
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from lossguard import Run
 from lossguard.protocol import encode_number
 from trainer.config import Recipe
-from trainer.data import open_batches
+from trainer.data.batches import open_batches
 from trainer.errors import Stopped, UserMistake
 from trainer.objective import free_running_loss
 from trainer.train import Job, train

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from trainer.config import Recipe
-from trainer.data import Batches, bytes_per_token, open_batches
+from trainer.data.batches import Batches, bytes_per_token, open_batches
 from trainer.errors import UserMistake
 from trainer.model import GPT
 from trainer.peak import peak_of

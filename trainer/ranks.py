@@ -17,7 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.data import Batch
+from trainer.data.batches import Batch
 from trainer.errors import UserMistake
 
 

@@ -21,7 +21,7 @@ import lossguard
 from lossguard.batches import Indexable
 from lossguard.torch import Checkpoints, causal_lm_loss, over_ranks
 from trainer.config import Recipe
-from trainer.data import Batch, Batches, tokenizer
+from trainer.data.batches import Batch, Batches, tokenizer
 from trainer.display import Display
 from trainer.errors import UserMistake
 from trainer.faults import FAULTS, Fault, FaultyBatches, StateFaults

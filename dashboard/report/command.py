@@ -70,15 +70,15 @@ def _page(run: str, database: str, zone: tzinfo) -> tuple[str, str]:
     except (BadDatabaseUrl, SQLAlchemyError) as error:
         refuse(f"LOSSGUARD_DATABASE_URL / --database: {error}")
     os.environ["LOSSGUARD_DATABASE_URL"] = database  # the modules that read take it from there, as on the pages
-    from dashboard import data, naming  # late: Streamlit takes a second to import, a refusal none
+    from dashboard.data import cached, run_lookup  # late: Streamlit takes a second to import, a refusal none
+    from dashboard.data.store import StoreAway
     from dashboard.report import document, story
-    from dashboard.store import StoreAway
 
     try:
-        chosen = naming.pick([each for each, _ in data.runs()], run).id
+        chosen = run_lookup.pick([each for each, _ in cached.runs()], run).id
         told = story.read_story(chosen, now=time.time(), zone=zone)
         return document.render(told, story.episodes(told.known)), chosen
-    except (naming.NoSuchRun, StoreAway) as reason:
+    except (run_lookup.NoSuchRun, StoreAway) as reason:
         refuse(str(reason).rstrip("."))
 
 

@@ -14,18 +14,20 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from dashboard import cause, clock, comparison, compute, held_out, tables, words
-from dashboard.charts import run_figure
-from dashboard.closeup import MOST, went_to
-from dashboard.compute import Compute
-from dashboard.compute_chart import compute_figure
-from dashboard.facts import RunFacts
-from dashboard.incident_chart import incident_figure
-from dashboard.marks import Marks
+from dashboard import clock, formatting
+from dashboard.data import cause, compute, held_out, tables
+from dashboard.data.before_after import before_and_after
+from dashboard.data.compute import Compute
+from dashboard.data.facts import RunFacts
+from dashboard.data.incident_window import MOST, went_to
+from dashboard.data.timeline import timeline
+from dashboard.figures.compute import compute_figure
+from dashboard.figures.curves import run_figure
+from dashboard.figures.incident import incident_figure
+from dashboard.figures.marks import Marks
 from dashboard.report import summary
 from dashboard.report.still import still
 from dashboard.report.story import MOST_EPISODES, MOST_PICTURES, Episode, Story
-from dashboard.timeline import timeline
 from db.models import Intervention
 
 HERE = Path(__file__).parent
@@ -61,7 +63,7 @@ def render(story: Story, episodes: Iterable[Episode]) -> str:
     return environment.get_template("report.html.jinja").render(
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         run=known.run,
-        title=words.run_title(known.run),
+        title=formatting.run_title(known.run),
         state=summary.state(known, story.written_at),
         about=_about(known),
         written=clock.moment(story.written_at, zone),
@@ -71,7 +73,7 @@ def render(story: Story, episodes: Iterable[Episode]) -> str:
         numbers=_numbers(story),
         curves=_curves(story),
         num_unmarked=max(0, len(known.events) - MOST_EVENTS),
-        without=[words.metric_name(name) for name in story.without],
+        without=[formatting.metric_name(name) for name in story.without],
         incidents=_incidents(known),
         episodes=_episodes(known, episodes, zone),
         num_left=max(0, len(known.incidents) - MOST_EPISODES),
@@ -84,7 +86,7 @@ def render(story: Story, episodes: Iterable[Episode]) -> str:
 
 def _about(known: RunFacts) -> list[str]:
     run = known.run
-    told = [f"run {run.id}", run.host, words.hardware(run), run.git_commit and f"commit {run.git_commit[:10]}"]
+    told = [f"run {run.id}", run.host, formatting.hardware(run), run.git_commit and f"commit {run.git_commit[:10]}"]
     return [part for part in told if part]
 
 
@@ -93,14 +95,14 @@ def _numbers(story: Story) -> list[tuple[str, str]]:
     loss = story.curves.get("loss")
     measured = summary.last_of(story.curves.get(held_out.LOSS))
     told = [
-        (words.steps_label(known.progress.total), words.steps(known.progress.done)),
-        ("Tokens", words.large(known.newest.get("tokens"))),
-        ("Duration", words.duration(summary.seconds_of(known, story.written_at))),
-        ("Loss at the end", words.number(summary.recent(loss.live)[0] if loss and len(loss.live) else None)),
-        ("Held-out loss", words.number(measured[1]) if measured else None),
-        ("Incidents", words.steps(len(known.incidents))),
-        ("Steps given up", summary.with_share(words.steps(lost.steps), lost.steps_share)),
-        ("Time given up", summary.with_share(words.duration(lost.seconds), lost.seconds_share)),
+        (formatting.steps_label(known.progress.total), formatting.steps(known.progress.done)),
+        ("Tokens", formatting.large(known.newest.get("tokens"))),
+        ("Duration", formatting.duration(summary.seconds_of(known, story.written_at))),
+        ("Loss at the end", formatting.number(summary.recent(loss.live)[0] if loss and len(loss.live) else None)),
+        ("Held-out loss", formatting.number(measured[1]) if measured else None),
+        ("Incidents", formatting.steps(len(known.incidents))),
+        ("Steps given up", summary.with_share(formatting.steps(lost.steps), lost.steps_share)),
+        ("Time given up", summary.with_share(formatting.duration(lost.seconds), lost.seconds_share)),
     ]
     return [(name, text) for name, text in told if text is not None]
 
@@ -113,7 +115,7 @@ def _curves(story: Story) -> Iterator[Markup]:
     for first in range(0, len(names), TOGETHER):
         some = names[first : first + TOGETHER]
         figure = run_figure({name: story.curves[name] for name in some}, marks)
-        label = "Curves of the run: " + ", ".join(map(words.metric_name, some))
+        label = "Curves of the run: " + ", ".join(map(formatting.metric_name, some))
         yield Markup(still(figure, name=f"curves-{first}", label=label, height=int(SHORT * figure.layout.height)))
 
 
@@ -124,10 +126,10 @@ def _incidents(known: RunFacts) -> Table:
     rows = [
         (
             each.number,
-            words.incident_kind(each.kind),
-            words.steps(each.onset_step),
-            words.steps(each.detected_step),
-            words.number(each.score),
+            formatting.incident_kind(each.kind),
+            formatting.steps(each.onset_step),
+            formatting.steps(each.detected_step),
+            formatting.number(each.score),
             each.outcome or each.state,
             ", ".join(deeds.get(each.number, ["nothing"])),
         )
@@ -154,11 +156,11 @@ def _episode(known: RunFacts, episode: Episode, zone: tzinfo) -> dict[str, Any]:
     verdict = incident.verdict
     return {
         "number": incident.number,
-        "kind": words.incident_kind(incident.kind),
+        "kind": formatting.incident_kind(incident.kind),
         "state": incident.state,
         "outcome": incident.outcome,
-        "sentence": words.incident_sentence(incident),
-        "numbers": None if seen is None or not seen.bands else shown(comparison.before_and_after(seen, incident), zone),
+        "sentence": formatting.incident_sentence(incident),
+        "numbers": shown(before_and_after(seen, incident), zone) if seen is not None and seen.bands else None,
         "course": [
             (each.name, "" if each.step is None else f"step {each.step:,}",
              "" if each.at is None else clock.moment(each.at, zone), each.note)
@@ -166,7 +168,9 @@ def _episode(known: RunFacts, episode: Episode, zone: tzinfo) -> dict[str, Any]:
         ],
         "reasons": incident.details.get("reasons", []),
         "deeds": [_deed(known, each) for each in deeds],
-        "skipped": [words.batches(each.skip_from, each.skip_to) for each in deeds if went_to(known, each) is not None],
+        "skipped": [
+            formatting.batches(each.skip_from, each.skip_to) for each in deeds if went_to(known, each) is not None
+        ],
         "verdict": verdict and {
             "sentence": verdict.get("sentence", ""),
             "cause": cause.cause(verdict),
@@ -180,7 +184,7 @@ def _deed(known: RunFacts, each: Intervention) -> dict[str, Any]:
     return {
         "name": f"Intervention {each.number}, attempt {each.attempt}",
         "state": each.state,
-        "sentence": words.intervention_sentence(each, known.orders.get(each.number)),
+        "sentence": formatting.intervention_sentence(each, known.orders.get(each.number)),
         "reasons": each.details.get("reasons", []),
     }
 
@@ -216,11 +220,11 @@ def _lost(story: Story) -> Table | None:
     rows = [
         (
             f"{way.reason}" + (f", incident {way.incident}" if way.incident else ""),
-            words.steps(way.fork),
-            words.steps(way.steps),
-            words.large(way.tokens),
+            formatting.steps(way.fork),
+            formatting.steps(way.steps),
+            formatting.large(way.tokens),
             _flops(summary.flops(way.tokens, known)),
-            words.duration(way.seconds),
+            formatting.duration(way.seconds),
         )
         for way in story.lost[:MOST_ROWS]
     ]
@@ -228,10 +232,10 @@ def _lost(story: Story) -> Table | None:
         (
             "all",
             "",
-            summary.with_share(words.steps(whole.steps), whole.steps_share),
-            words.large(whole.tokens),
+            summary.with_share(formatting.steps(whole.steps), whole.steps_share),
+            formatting.large(whole.tokens),
             _flops(whole.flops),
-            summary.with_share(words.duration(whole.seconds), whole.seconds_share),
+            summary.with_share(formatting.duration(whole.seconds), whole.seconds_share),
         )
     )
     names = ("Why", "Back to step", "Steps", "Tokens", "FLOPs (6ND)", "Time until it was there again")
@@ -245,11 +249,11 @@ def _flops(value: float | None) -> str:
 def _cost(known: RunFacts) -> list[tuple[str, str]]:
     cost = Compute(compute.num_parameters(known.run.config), known.newest.get("tokens"))
     told = [
-        ("Parameters", words.large(cost.parameters)),
-        ("Tokens", words.large(cost.tokens)),
-        ("Tokens per parameter", words.number(cost.tokens_per_parameter)),
+        ("Parameters", formatting.large(cost.parameters)),
+        ("Tokens", formatting.large(cost.tokens)),
+        ("Tokens per parameter", formatting.number(cost.tokens_per_parameter)),
         ("FLOPs (6ND)", _flops(cost.flops)),
-        ("Model FLOPs utilisation", None if known.mfu is None else words.percent(known.mfu)),
+        ("Model FLOPs utilisation", None if known.mfu is None else formatting.percent(known.mfu)),
     ]
     return [(name, text) for name, text in told if text is not None]
 

@@ -4,8 +4,8 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
+from dashboard.figures.style import BLUE
 from dashboard.report import strokes
-from dashboard.style import BLUE
 
 
 def legend(traces: Sequence[Any]) -> str:

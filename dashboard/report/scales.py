@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dashboard.rulers import Floats
+from dashboard.figures.axis import Floats
 
 PADDING = 0.05
 """Share of the span that is left free at both ends of what is drawn."""

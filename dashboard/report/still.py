@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+from dashboard.figures.axis import Floats
+from dashboard.figures.style import BLUE
 from dashboard.report import strokes
 from dashboard.report.legend import legend
 from dashboard.report.scales import PADDING, Scale, scale_for, tick_text
-from dashboard.rulers import Floats
-from dashboard.style import BLUE
 
 WIDTH = 760
 """In units that are pixels at this width: a sheet of A4 without its margins is about as wide."""

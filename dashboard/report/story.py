@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from dashboard import closeup, data, throughput
-from dashboard.closeup import Closeup
-from dashboard.facts import Curve, RunFacts
-from dashboard.naming import NoSuchRun
-from dashboard.ways_back import WayBack
+from dashboard.data import cached, incident_window, throughput
+from dashboard.data.facts import Curve, RunFacts
+from dashboard.data.incident_window import Closeup
+from dashboard.data.rollback_costs import WayBack
+from dashboard.data.run_lookup import NoSuchRun
 from db.models import Incident, Intervention
 from lossguard.protocol import STANDARD_METRICS
 
@@ -44,12 +44,12 @@ class Episode:
 
 def read_story(run_id: str, *, now: float, zone: tzinfo) -> Story:
     """Raises StoreAway, and NoSuchRun when the run is not there (any more)."""
-    known = data.facts(run_id)
+    known = cached.facts(run_id)
     if known is None:
         raise NoSuchRun(f"there is no run {run_id!r} in this store")
     names = curve_names(known.metrics)
-    curves = data.curves(known, names[:MOST_CURVES]).by_metric
-    return Story(known, curves, names[MOST_CURVES:], data.lost(known), now, zone)
+    curves = cached.curves(known, names[:MOST_CURVES]).by_metric
+    return Story(known, curves, names[MOST_CURVES:], cached.lost(known), now, zone)
 
 
 def curve_names(metrics: Sequence[str]) -> list[str]:
@@ -61,8 +61,8 @@ def curve_names(metrics: Sequence[str]) -> list[str]:
 def episodes(known: RunFacts) -> Iterator[Episode]:
     """What matters most first; read one after the other."""
     for rank, incident in enumerate(ranked(known)[:MOST_EPISODES]):
-        seen = closeup.closeup(known, incident) if rank < MOST_PICTURES else None
-        yield Episode(incident, closeup.interventions_of(known, incident), seen)
+        seen = incident_window.closeup(known, incident) if rank < MOST_PICTURES else None
+        yield Episode(incident, incident_window.interventions_of(known, incident), seen)
 
 
 def ranked(known: RunFacts) -> list[Incident]:

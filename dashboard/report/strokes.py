@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dashboard.rulers import Floats
+from dashboard.figures.axis import Floats
 
 COLUMN = 1.0
 """Width of a column in units of the picture."""

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from dashboard import clock, compute, held_out, ways_back, words
-from dashboard.facts import Curve, RunFacts
-from dashboard.progress import is_silent
+from dashboard import clock, formatting
+from dashboard.data import compute, held_out, rollback_costs
+from dashboard.data.facts import Curve, RunFacts
+from dashboard.data.progress import is_silent
 from dashboard.report.story import Story
 from db.models import Intervention
 from db.queries import Series
@@ -37,7 +38,7 @@ def lost_in_all(story: Story) -> Lost:
     done = known.progress.done + steps
     told = [way.tokens for way in ways if way.tokens is not None]
     tokens = sum(told) if told or not ways else None
-    seconds = ways_back.seconds_of(ways)
+    seconds = rollback_costs.seconds_of(ways)
     whole = seconds_of(known, story.written_at)
     return Lost(
         steps=steps,
@@ -50,7 +51,7 @@ def lost_in_all(story: Story) -> Lost:
 
 
 def with_share(told: str, share: float | None) -> str:
-    return told if share is None else f"{told} ({words.percent(share)})"
+    return told if share is None else f"{told} ({formatting.percent(share)})"
 
 
 def flops(tokens: float | None, known: RunFacts) -> float | None:
@@ -86,15 +87,15 @@ def _course(known: RunFacts, now: float, zone: tzinfo) -> str:
     verb = {"running": "is running, and has done", "silent": "is silent. It had done"}.get(
         state(known, now), f"is {run.state} after"
     )
-    steps = words.plural(done, "step") if total is None else f"{done:,} of {words.plural(total, 'step')}"
+    steps = formatting.plural(done, "step") if total is None else f"{done:,} of {formatting.plural(total, 'step')}"
     tokens = known.newest.get("tokens")
-    seen = f" and {words.large(tokens)} tokens" if tokens else ""
-    sentence = f"The run {verb} {steps}{seen} in {words.duration(seconds_of(known, now))}"
+    seen = f" and {formatting.large(tokens)} tokens" if tokens else ""
+    sentence = f"The run {verb} {steps}{seen} in {formatting.duration(seconds_of(known, now))}"
     sentence += f", begun {clock.moment(run.started_at, zone)}"
     if state(known, now) == "silent":
         sentence += f"; nothing was heard of it since {clock.moment(run.last_report_at, zone)}"
     elif run.state == "running" and known.progress.seconds_left is not None:
-        sentence += f"; about {words.duration(known.progress.seconds_left)} are left"
+        sentence += f"; about {formatting.duration(known.progress.seconds_left)} are left"
     return sentence + "."
 
 
@@ -104,13 +105,15 @@ def _loss(story: Story) -> list[str]:
         return ["No loss was reported."]
     live = curve.live
     mean, steps = recent(live)
-    told = [f"The loss is {words.number(mean)} nats per token, the mean of the last {words.plural(steps, 'step')}"]
+    told = [
+        f"The loss is {formatting.number(mean)} nats per token, the mean of the last {formatting.plural(steps, 'step')}"
+    ]
     last = last_of(story.curves.get(held_out.LOSS))
     if last is not None:
-        told.append(f"on held-out text it was {words.number(last[1])} at step {last[0]:,}")
+        told.append(f"on held-out text it was {formatting.number(last[1])} at step {last[0]:,}")
     broken = sum(live.non_finite)
     if broken:
-        told.append(f"it was not finite at {words.plural(broken, 'step')} of the live line")
+        told.append(f"it was not finite at {formatting.plural(broken, 'step')} of the live line")
     return ["; ".join(told) + "."]
 
 
@@ -135,9 +138,11 @@ def last_of(curve: Curve | None) -> tuple[int, float] | None:
 def _trouble(known: RunFacts) -> list[str]:
     if not known.incidents:
         return ["There was no incident."]
-    kinds = Counter(words.incident_kind(each.kind) for each in known.incidents)
-    told = ", ".join(words.plural(count, kind) for kind, count in kinds.most_common())
-    first = f"There {'was' if len(known.incidents) == 1 else 'were'} {words.plural(len(known.incidents), 'incident')}"
+    kinds = Counter(formatting.incident_kind(each.kind) for each in known.incidents)
+    told = ", ".join(formatting.plural(count, kind) for kind, count in kinds.most_common())
+    first = (
+        f"There {'was' if len(known.incidents) == 1 else 'were'} {formatting.plural(len(known.incidents), 'incident')}"
+    )
     return [
         f"{first}: {told}.",
         _deeds(known.interventions, sum(each.skip_to - each.skip_from for each in known.ledger)),
@@ -148,8 +153,8 @@ def _deeds(interventions: Sequence[Intervention], skipped: int) -> str:
     if not interventions:
         return "No intervention was made."
     kinds = Counter((each.kind, each.state) for each in interventions)
-    told = ", ".join(f"{words.plural(count, kind)} {done}" for (kind, done), count in kinds.most_common())
-    batches = f"; {words.plural(skipped, 'batch', 'batches')} were skipped" if skipped else ""
+    told = ", ".join(f"{formatting.plural(count, kind)} {done}" for (kind, done), count in kinds.most_common())
+    batches = f"; {formatting.plural(skipped, 'batch', 'batches')} were skipped" if skipped else ""
     return f"What was done: {told}{batches}."
 
 
@@ -157,14 +162,14 @@ def _lost(story: Story) -> list[str]:
     if not story.lost:
         return ["Nothing that was computed was given up."]
     lost = lost_in_all(story)
-    tokens = f", {words.large(lost.tokens)} tokens" if lost.tokens else ""
+    tokens = f", {formatting.large(lost.tokens)} tokens" if lost.tokens else ""
     time = (
         ""
         if lost.seconds is None
-        else f" and {words.duration(lost.seconds)} ({words.percent(lost.seconds_share)} of the time)"
+        else f" and {formatting.duration(lost.seconds)} ({formatting.percent(lost.seconds_share)} of the time)"
     )
     return [
-        f"{words.plural(lost.steps, 'step')} ({words.percent(lost.steps_share)} of those done){tokens}{time} "
+        f"{formatting.plural(lost.steps, 'step')} ({formatting.percent(lost.steps_share)} of those done){tokens}{time} "
         f"were given up by going back {_times(len(story.lost))}."
     ]
 
@@ -176,7 +181,7 @@ def _times(count: int) -> str:
 def waiting(known: RunFacts) -> list[str]:
     """What a person has to decide."""
     told = [
-        f"Intervention {each.number} waits for approval. {words.intervention_sentence(each, None)}"
+        f"Intervention {each.number} waits for approval. {formatting.intervention_sentence(each, None)}"
         for each in known.interventions
         if each.state == "proposed"
     ]
@@ -190,5 +195,5 @@ def _next(known: RunFacts) -> str:
     if several:
         return "One thing waits for a person." if several == 1 else f"{several} things wait for a person."
     going_on = sum(each.state != "closed" for each in known.incidents)
-    left = f"; {words.plural(going_on, 'incident')} not over yet" if going_on else ""
+    left = f"; {formatting.plural(going_on, 'incident')} not over yet" if going_on else ""
     return f"Nothing waits for a person{left}."

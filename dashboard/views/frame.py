@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from dashboard import data, selection, words
-from dashboard.facts import RunFacts
-from dashboard.listing import listed
-from dashboard.store import StoreAway
+from dashboard import formatting, url_state
+from dashboard.data import cached
+from dashboard.data.facts import RunFacts
+from dashboard.data.store import StoreAway
+from dashboard.views.runs.listing import listed
 
 LAST_RUN = "last_run"
 """In the session: the links on top of the page name no run."""
@@ -46,7 +47,7 @@ def follow_run(page: Callable[[RunFacts], None], *, below: Callable[[RunFacts], 
 
     def shown() -> None:
         run_id = chosen_run()
-        known = None if run_id is None else data.facts(run_id)
+        known = None if run_id is None else cached.facts(run_id)
         if known is None:
             _nothing_to_show(run_id)
             return
@@ -55,11 +56,11 @@ def follow_run(page: Callable[[RunFacts], None], *, below: Callable[[RunFacts], 
         page(known)
 
     def shown_below() -> None:
-        run_id = selection.run()
+        run_id = url_state.run()
         if st.session_state.get(BELOW_OF) != run_id:
             st.session_state[BELOW_OF] = run_id
             time.sleep(HEAD_START)
-        known = None if run_id is None else data.facts(run_id)
+        known = None if run_id is None else cached.facts(run_id)
         if known is not None and below is not None:
             below(known)
 
@@ -70,20 +71,20 @@ def follow_run(page: Callable[[RunFacts], None], *, below: Callable[[RunFacts], 
 
 def chosen_run() -> str | None:
     """The run of the URL, else the one last looked at, else the top one of the list; the URL names it from then on."""
-    if selection.run() is None:
+    if url_state.run() is None:
         last = st.session_state.get(LAST_RUN)
-        top = [last] if last is not None else [run.id for run, _ in listed(data.runs(), now=time.time())]
+        top = [last] if last is not None else [run.id for run, _ in listed(cached.runs(), now=time.time())]
         if top:
-            selection.choose_run(top[0])
-    st.session_state[LAST_RUN] = selection.run()
-    return selection.run()
+            url_state.choose_run(top[0])
+    st.session_state[LAST_RUN] = url_state.run()
+    return url_state.run()
 
 
 def _is_running() -> bool:
     """Whether the chosen run is running; True while the store is away or the run not there, to look again soon."""
     try:
         run_id = chosen_run()
-        known = None if run_id is None else data.facts(run_id)
+        known = None if run_id is None else cached.facts(run_id)
     except StoreAway:
         return True
     return known is None or known.run.state == "running"
@@ -95,8 +96,8 @@ def _nothing_to_show(run_id: str | None) -> None:
         st.info("No runs yet.", icon=":material/info:")
     else:
         st.warning(no_such_run(run_id), icon=":material/search_off:")
-    st.page_link("views/runs.py", label="All runs", icon=":material/arrow_back:")
+    st.page_link("views/runs/page.py", label="All runs", icon=":material/arrow_back:")
 
 
 def no_such_run(run_id: str) -> str:
-    return f"There is no run {words.escaped(run_id)} in this store."
+    return f"There is no run {formatting.escaped(run_id)} in this store."

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import streamlit as st
 
-from dashboard import acting
-from dashboard.acting import Deed
+from dashboard import operator_actions
+from dashboard.operator_actions import Deed
 
 TOKEN, ASKED, SAID = "operator_token", "operator_asked", "operator_said"
 """In the session: the viewer's own token, which no URL and no store ever holds; that the collector wants one; what was
@@ -56,15 +56,15 @@ def _do(deed: Deed, token: str | None) -> None:
         st.error("Enter a token with the scope `operate`.", icon=":material/key:")
         return
     try:
-        acting.act(deed, token)
-    except acting.TokenWanted as wanted:
+        operator_actions.act(deed, token)
+    except operator_actions.TokenWanted as wanted:
         st.session_state[ASKED] = True
         st.session_state.pop(TOKEN, None)
         st.error(f"{wanted} Enter a token with the scope `operate`, then press again.", icon=":material/key:")
-    except acting.NotDone as sentence:
+    except operator_actions.NotDone as sentence:
         st.error(str(sentence), icon=":material/block:")
     else:
-        if token != acting.own_token() and token is not None:
+        if token != operator_actions.own_token() and token is not None:
             st.session_state[TOKEN] = token
         st.session_state[SAID] = deed.done
         st.rerun()
@@ -73,7 +73,7 @@ def _do(deed: Deed, token: str | None) -> None:
 def _token() -> str | None:
     """The viewer's own token; the dashboard's where it is lent, as long as the collector takes it."""
     if _lends() and not st.session_state.get(ASKED) and TOKEN not in st.session_state:
-        return acting.own_token()
+        return operator_actions.own_token()
     given = st.text_input(
         "Token with the scope `operate`",
         value=st.session_state.get(TOKEN, ""),
@@ -87,4 +87,4 @@ def _token() -> str | None:
 
 def _lends() -> bool:
     headers = {name: str(value) for name, value in st.context.headers.items()}
-    return acting.lends(st.get_option("server.address"), headers, os.environ.get(acting.OPERATE))
+    return operator_actions.lends(st.get_option("server.address"), headers, os.environ.get(operator_actions.OPERATE))

@@ -6,7 +6,7 @@ from typing import Literal
 import streamlit as st
 
 from dashboard import clock
-from dashboard.progress import is_silent
+from dashboard.data.progress import is_silent
 from db.models import Run
 
 SILENT = (

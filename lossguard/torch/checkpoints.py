@@ -25,7 +25,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from lossguard.errors import CheckpointError, CheckpointMismatch
-from lossguard.notices import logger
+from lossguard.log_once import logger
 from lossguard.ranks import Ranks, present
 from lossguard.torch.digest import Digest, differences, digest
 from lossguard.torch.files import PARTIAL, fingerprint, put_in_place, remove, sweep, write_bytes, write_state

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lossguard.errors import ConfigurationError, RanksError
-from lossguard.ranks import Ranks, Word
+from lossguard.ranks import Ranks, RankState
 
 T = TypeVar("T")
 PAUSE = 0.5
@@ -78,14 +78,14 @@ class TorchRanks(Ranks):
         self._collectively(dist.broadcast_object_list, values, group=self.group, group_src=0)
         return values[0]
 
-    def meet(self, word: Word, *, wait: bool = False) -> Word:
+    def meet(self, word: RankState, *, wait: bool = False) -> RankState:
         self._boundaries += 1
         if not wait and self._boundaries < self._interval:
-            return Word(word.step)
+            return RankState(word.step)
         before = self._hear()
         self._say(word)
         now = self._hear() if wait else before
-        return now or Word(word.step)
+        return now or RankState(word.step)
 
     @contextmanager
     def telling_who_left(self) -> Iterator[None]:
@@ -120,7 +120,7 @@ class TorchRanks(Ranks):
             self._hear()
             dist.destroy_process_group(vars(self).pop("group"))
 
-    def _say(self, word: Word) -> None:
+    def _say(self, word: RankState) -> None:
         now = time.monotonic()
         pace = round(1e6 * (now - self._since) / self._boundaries)  # microseconds of a step
         self._since, self._boundaries = now, 0
@@ -128,7 +128,7 @@ class TorchRanks(Ranks):
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
         self._under_way = self._collectively(dist.all_gather, everyone, mine, self.group, async_op=True), everyone
 
-    def _hear(self) -> Word | None:
+    def _hear(self) -> RankState | None:
         """What all ranks said in the exchange that is under way. Raises RanksError."""
         if self._under_way is None:
             return None
@@ -140,7 +140,7 @@ class TorchRanks(Ranks):
                 f"the ranks are at different steps, {min(steps)} to {max(steps)}: they cannot go on together"
             )
         self._interval = min(MOST_STEPS, max(1, math.ceil(1e6 * self.pause / max(1, *paces))))
-        return Word(steps[0], max(signals), any(orders))
+        return RankState(steps[0], max(signals), any(orders))
 
     def _collectively(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from lossguard.torch.files import fingerprint, write_state
-from lossguard.torch.pieces import Piece
 from lossguard.torch.ranks import TorchRanks
+from lossguard.torch.shard import Piece
 from lossguard.torch.sharding import is_sharded, with_local
-from lossguard.torch.skeleton import put_together, take_apart, tensors_in
+from lossguard.torch.state_tree import put_together, take_apart, tensors_in
 from lossguard.torch.stateful import Stateful
 from lossguard.torch.tensor_files import INDEX, SUFFIX, TensorFiles, write_tensors
 

@@ -31,7 +31,7 @@ class Snapshots:
 
     def _copy(self, value: Any, path: Path) -> Any:
         if is_sharded(value):
-            from lossguard.torch.pieces import Piece  # loads torch.distributed.checkpoint
+            from lossguard.torch.shard import Piece  # loads torch.distributed.checkpoint
 
             piece = Piece.of(value)
             return piece.like(self._copy_tensor(piece.local, path))

@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 
 from lossguard.errors import CheckpointError
 from lossguard.torch.files import write_bytes
-from lossguard.torch.pieces import Piece
+from lossguard.torch.shard import Piece
 
 INDEX = "tensors.json"
 SUFFIX = ".distcp"

@@ -11,10 +11,8 @@ from monitor.detection.effects import (
     Outcome,
     Outlier,
 )
-from monitor.detection.policy import Mode, Policy
-from monitor.detection.rows import Rows
-from monitor.detection.settings import DetectionSettings
-from monitor.detection.states import (
+from monitor.detection.engine import DetectionEngine
+from monitor.detection.incidents.states import (
     INCIDENT_TRANSITIONS,
     INTERVENTION_TRANSITIONS,
     IllegalTransition,
@@ -24,11 +22,14 @@ from monitor.detection.states import (
     InterventionState,
     advance,
 )
-from monitor.detection.watch import Watch
+from monitor.detection.interventions.policy import Mode, Policy
+from monitor.detection.rows import Rows
+from monitor.detection.settings import DetectionSettings
 
 __all__ = [
     "INCIDENT_TRANSITIONS",
     "INTERVENTION_TRANSITIONS",
+    "DetectionEngine",
     "DetectionSettings",
     "Effect",
     "IllegalTransition",
@@ -47,6 +48,5 @@ __all__ = [
     "Outlier",
     "Policy",
     "Rows",
-    "Watch",
     "advance",
 ]

@@ -6,22 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from monitor.detection.bank import Bank, Judged
-from monitor.detection.batches import BatchIndex
-from monitor.detection.care import Care, verification
-from monitor.detection.effects import (
-    Effect,
-    Incident,
-    IncidentChanged,
-    Outcome,
-    Outlier,
+from monitor.detection.effects import Effect, Incident, IncidentChanged, Outcome, Outlier
+from monitor.detection.incidents.incident_tracker import IncidentTracker, begin, outcome_of, plateau, trigger
+from monitor.detection.incidents.states import (
+    IncidentEvent,
+    IncidentState,
+    InterventionEvent,
+    InterventionState,
+    advance,
 )
-from monitor.detection.episodes import Episode, begin, outcome_of, plateau, trigger
-from monitor.detection.policy import Decision, Mode, Policy, Situation, palm
-from monitor.detection.readings import CALM_Z, Reading, Trail, foretold
+from monitor.detection.interventions.batch_index import BatchIndex
+from monitor.detection.interventions.intervention_tracker import InterventionTracker, verification
+from monitor.detection.interventions.policy import Decision, Mode, Policy, Situation, palm
 from monitor.detection.rows import Bools
+from monitor.detection.scoring.detectors import DetectorSet, ScoredRows
+from monitor.detection.scoring.readings import CALM_Z, Reading, Trail, foretold
 from monitor.detection.settings import DetectionSettings
-from monitor.detection.states import IncidentEvent, IncidentState, InterventionEvent, InterventionState, advance
 
 
 class Course:
@@ -33,10 +33,10 @@ class Course:
         self.settings = settings or DetectionSettings()
         self.policy = policy or Policy()
         self.can_roll_back = can_roll_back
-        self.bank = Bank(self.settings)
-        self.care = Care()
+        self.bank = DetectorSet(self.settings)
+        self.care = InterventionTracker()
         self.batches = BatchIndex()
-        self.episode: Episode | None = None
+        self.episode: IncidentTracker | None = None
         self.treated: Incident | None = None  # the incident behind the rollback that is on trial
         self.pending: Outlier | None = None  # a single row out of band, judged at the next row
         self.root: int | None = None  # the onset of the incident that the next one goes on from
@@ -45,7 +45,7 @@ class Course:
         self.restorable: list[int] = []
         self.last_step = -1
 
-    def _judge(self, judged: Judged) -> list[Effect]:
+    def _judge(self, judged: ScoredRows) -> list[Effect]:
         effects: list[Effect] = []
         steps, alarms = judged.rows.steps, judged.alarms() | self._stale(judged)
         k = -1
@@ -54,7 +54,7 @@ class Course:
         self.last_step = int(steps[-1])
         return effects
 
-    def _stale(self, judged: Judged) -> Bools:
+    def _stale(self, judged: ScoredRows) -> Bools:
         """Rows so far from the lowest loss level that the plateau advisory is due."""
         loss = judged.scores.get("loss")
         if loss is None or self.settings.plateau_steps == 0:
@@ -162,7 +162,7 @@ class Course:
             return []
         return [self._incident(reasons=[*self.episode.incident.reasons, " ".join(decision.reasons)])]
 
-    def _situation(self, episode: Episode, step: int, attempt: int, previous: int | None) -> Situation:
+    def _situation(self, episode: IncidentTracker, step: int, attempt: int, previous: int | None) -> Situation:
         return Situation(
             kind=episode.incident.kind,
             onset_step=min(episode.root, episode.incident.onset_step),

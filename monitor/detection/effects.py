@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from monitor.detection.states import IncidentState, InterventionState
+from monitor.detection.incidents.states import IncidentState, InterventionState
 
 
 class IncidentKind(StrEnum):

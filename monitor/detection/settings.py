@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from monitor.detection.checks import check_types
+from monitor.detection.validation import check_types
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

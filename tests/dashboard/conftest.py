@@ -37,7 +37,7 @@ def open_page(store: sa.Engine) -> OpenPage:
         app = AppTest.from_file(APP, default_timeout=30)
         if page != "runs":
             app.run()
-            app.switch_page(f"views/{page}.py")
+            app.switch_page(f"views/{page}/page.py")
         for name, value in query.items():
             app.query_params[name] = value
         return app.run()

@@ -11,9 +11,10 @@ import time
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, migrate, step_rows
+from db import commands, migrate
 from db.engine import create_engine, writing
 from db.models import Run, Segment
+from db.steps import writer
 from lossguard.probe import Probe
 from lossguard.protocol import PROBE, OrderState, RunState, SegmentReason
 
@@ -79,7 +80,7 @@ def report(session: Session, run: Run, segment: Segment, steps: range, start: fl
         metrics["lr"].append(3e-4 * min(1, (step + 1) / 100) * (0.55 + 0.45 * math.cos(math.pi * step / 1200)))
         metrics["tokens"].append((step + 1) * 32 * 256.0)
     times = [start + 0.4 * step for step in steps]
-    step_rows.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics)
+    writer.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=metrics)
     commands.grow_segment(segment, steps=steps)
 
 

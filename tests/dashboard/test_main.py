@@ -11,7 +11,7 @@ import pytest
 import urllib3
 
 from dashboard.__main__ import app
-from dashboard.figure import PLOTLY_URL
+from dashboard.figures.component import PLOTLY_URL
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from dashboard.figure import FIGURES_ROUTE, shelf
+from dashboard.figures.component import FIGURES_ROUTE, shelf
 from db import commands, queries
 from db.engine import writing
 from lossguard.protocol import RunState, SegmentReason

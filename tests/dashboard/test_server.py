@@ -8,7 +8,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
 
-from dashboard.figure import PLOTLY_URL
+from dashboard.figures.component import PLOTLY_URL
 from dashboard.server import PageHead
 
 

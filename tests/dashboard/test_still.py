@@ -9,11 +9,11 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 import pytest
 
-from dashboard.charts import run_figure
-from dashboard.compute import Compute
-from dashboard.compute_chart import compute_figure
-from dashboard.facts import Curve
-from dashboard.marks import Marks
+from dashboard.data.compute import Compute
+from dashboard.data.facts import Curve
+from dashboard.figures.compute import compute_figure
+from dashboard.figures.curves import run_figure
+from dashboard.figures.marks import Marks
 from dashboard.report.scales import Scale, scale_for, tick_text
 from dashboard.report.still import still
 from dashboard.report.strokes import line, stairs, thinned

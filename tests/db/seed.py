@@ -5,8 +5,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import commands, queries, step_rows
+from db import commands, queries
 from db.models import Run, Segment
+from db.steps import writer
 from lossguard.protocol import OrderState, RunState, SegmentReason
 
 NOW = 1_000_000.0
@@ -43,7 +44,7 @@ def add_steps(
 ) -> None:
     columns: Mapping[str, Sequence[float | None]] = metrics or {"loss": [float(step) for step in steps]}
     times = [NOW + step for step in steps]
-    step_rows.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=columns)
+    writer.insert_steps(session, run=run, segment=segment.number, steps=steps, times=times, metrics=columns)
     commands.grow_segment(segment, steps=steps)
 
 
@@ -79,5 +80,5 @@ def add_story(session: Session, run: Run, told: Mapping[str, Any]) -> None:
         segment.order_id = order.id
     event: dict[str, Any] = {"segment": 0, "step": None, "time": NOW, "kind": "learning_rate"}
     commands.add_event(session, run=run, key="e1", details=told, **event)
-    commands.save_watch(session, run=run, state={"bank": dict(told)}, segment=0, seen_step=3)
+    commands.save_detection_state(session, run=run, state={"bank": dict(told)}, segment=0, seen_step=3)
     commands.finish_run(session, run=run, state=RunState.FAILED, at=NOW + 9, now=NOW + 9)

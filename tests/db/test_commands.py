@@ -94,8 +94,8 @@ def test_a_deleted_run_leaves_nothing_behind(engine: sa.Engine) -> None:
         commands.add_event(session, run=run, key="a", segment=0, step=3, time=NOW, kind="note", details={})
         facts = {"kind": "loss_spike", "state": "open", "signal": "loss", "onset_step": 3, "detected_step": 4}
         commands.save_incident(session, run=run, number=1, segment=0, now=NOW, details={}, **facts)
-        commands.save_watch(session, run=run, state={"x": 1})
-        commands.pulse_of(session, run=run, now=NOW)
+        commands.save_detection_state(session, run=run, state={"x": 1})
+        commands.run_status_of(session, run=run, now=NOW)
         commands.save_snapshot(session, run=run, segment=0, step=4, state={"x": 1})
         assert [table.name for table in of_runs if _rows(session, table) == 0] == [], "give these a row, to see it go"
         commands.delete_run(session, run=run)

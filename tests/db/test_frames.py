@@ -10,10 +10,11 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db import blocks, bulk, frames, queries
-from db.columns import OWN_COLUMNS, column_of, metric_of
+from db import bulk, frames, queries
 from db.engine import reading, writing
-from db.lineage import Line, Stretch
+from db.lineage import Line, StepRange
+from db.steps import blocks
+from db.steps.columns import OWN_COLUMNS, column_of, metric_of
 from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story
 
 TIME = "datetime64[us, UTC]"
@@ -141,8 +142,8 @@ def test_blocks_of_any_size_hold_every_value_to_the_last_bit(
     with writing(engine) as session:
         run = add_run(session, uuid.uuid4().hex)
         add_steps(session, run, add_segment(session, run, "a"), steps, **{name: column})
-        stretch = Stretch(0, 2, 37)
-        parts = list(blocks.blocks(session, run_pk=run.pk, stretch=stretch, metrics=[name], rows=rows))
+        step_range = StepRange(0, 2, 37)
+        parts = list(blocks.blocks(session, run_pk=run.pk, step_range=step_range, metrics=[name], rows=rows))
     assert all(len(part) == rows for part in parts[:-1])
     found = [
         (step, value if reported else None)

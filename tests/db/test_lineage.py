@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.lineage import Line, Stretch, discarded, line_to, live_line, parent_at, stretches, tree
+from db.lineage import Line, StepRange, discarded, line_to, live_line, parent_at, step_ranges, tree
 from db.models import Segment
 
 
@@ -20,19 +20,19 @@ def test_a_run_without_segments_has_no_live_line() -> None:
 
 def test_a_rollback_cuts_the_parent_at_the_fork_step() -> None:
     tree = [segment(0, None, 0, 149), segment(1, 0, 100, 199)]
-    assert live_line(tree) == [Stretch(0, 0, 100), Stretch(1, 100, None)]
-    assert discarded(tree) == [Stretch(0, 100, 150)]
+    assert live_line(tree) == [StepRange(0, 0, 100), StepRange(1, 100, None)]
+    assert discarded(tree) == [StepRange(0, 100, 150)]
 
 
 def test_a_deeper_second_rollback_drops_the_first_one_from_the_line() -> None:
     tree = [segment(0, None, 0, 300), segment(1, 0, 200, 320), segment(2, 0, 100, 150)]
-    assert live_line(tree) == [Stretch(0, 0, 100), Stretch(2, 100, None)]
-    assert discarded(tree) == [Stretch(0, 100, 301), Stretch(1, 200, 321)]
+    assert live_line(tree) == [StepRange(0, 0, 100), StepRange(2, 100, None)]
+    assert discarded(tree) == [StepRange(0, 100, 301), StepRange(1, 200, 321)]
 
 
 def test_a_resume_that_has_not_told_its_first_step_changes_nothing_yet() -> None:
     tree = [segment(0, None, 0, 99), segment(1, None, None)]
-    assert live_line(tree) == [Stretch(0, 0, None)]
+    assert live_line(tree) == [StepRange(0, 0, None)]
 
 
 def test_a_fork_back_to_the_first_step_has_no_parent() -> None:
@@ -44,12 +44,12 @@ def test_a_fork_back_to_the_first_step_has_no_parent() -> None:
 def test_the_tree_tells_the_branches_of_every_segment() -> None:
     segments = [segment(0, None, 0, 300), segment(1, 0, 200, 320), segment(2, 0, 100, 150), segment(3, None, 0, 9)]
     assert tree(segments) == {None: [0, 3], 0: [1, 2]}
-    assert line_to(segments, 1) == [Stretch(0, 0, 200), Stretch(1, 200, None)]
+    assert line_to(segments, 1) == [StepRange(0, 0, 200), StepRange(1, 200, None)]
 
 
 def test_a_segment_with_steps_before_its_fork_has_them_on_no_live_line() -> None:
     early = Segment(number=1, parent=0, fork_step=100, first_step=90, last_step=120)
-    assert discarded([segment(0, None, 0, 149), early]) == [Stretch(0, 100, 150), Stretch(1, 90, 100)]
+    assert discarded([segment(0, None, 0, 149), early]) == [StepRange(0, 100, 150), StepRange(1, 90, 100)]
 
 
 trees = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), min_size=1, max_size=10)
@@ -67,12 +67,16 @@ def test_every_step_of_every_segment_is_live_or_discarded_and_no_step_is_live_tw
         assert one.first_step is not None
         assert one.last_step is not None
         for step in range(one.first_step, one.last_step + 1):
-            held = [stretch for stretch in (*live, *left) if stretch.segment == one.number and stretch.holds(step)]
+            held = [
+                step_range
+                for step_range in (*live, *left)
+                if step_range.segment == one.number and step_range.holds(step)
+            ]
             assert len(held) == 1, (one.number, step)
-    assert all(sum(stretch.holds(step) for stretch in live) <= 1 for step in range(100))
-    assert stretches(segments, Line.LIVE) == live
-    assert stretches(segments, Line.DISCARDED) == left
-    assert stretches(segments, Line.ALL) == [Stretch(number, 0, None) for number in range(len(segments))]
+    assert all(sum(step_range.holds(step) for step_range in live) <= 1 for step in range(100))
+    assert step_ranges(segments, Line.LIVE) == live
+    assert step_ranges(segments, Line.DISCARDED) == left
+    assert step_ranges(segments, Line.ALL) == [StepRange(number, 0, None) for number in range(len(segments))]
 
 
 @given(st.lists(st.integers(0, 60), max_size=12))

@@ -5,9 +5,10 @@ import math
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from db import access, commands, migrate, rollups
+from db import access, commands, migrate
 from db.engine import create_engine, reading, writing
 from db.models import Base, Metric, Rollup
+from db.steps import rollups
 from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story
 
 
@@ -92,7 +93,7 @@ def fill_every_table(engine: sa.Engine) -> None:
         add_steps(session, run, add_segment(session, run, "b", fork_step=100), range(100, 200))
         add_story(session, run, {"why": "so"})
         commands.save_snapshot(session, run=run, segment=0, step=100, state={"x": 1})
-        commands.pulse_of(session, run=run, now=NOW)
+        commands.run_status_of(session, run=run, now=NOW)
         access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)
         access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from db import queries
 from db.engine import reading, writing
-from db.lineage import Line, Stretch
+from db.lineage import Line, StepRange
 from db.models import Step
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
@@ -30,7 +30,7 @@ def forked(engine: sa.Engine) -> sa.Engine:
 def test_the_live_line_takes_each_step_from_where_it_counts(forked: sa.Engine) -> None:
     with reading(forked) as session:
         run = queries.runs(session)[0]
-        live = queries.series(session, run=run, stretches=queries.live(session, run=run), metric="loss")
+        live = queries.series(session, run=run, step_ranges=queries.live(session, run=run), metric="loss")
         assert live.first_step == list(range(200))
         assert live.last == [float(step) for step in range(100)] + [-float(step) for step in range(100, 200)]
         newest = queries.newest_step(session, run=run)
@@ -41,7 +41,7 @@ def test_the_live_line_takes_each_step_from_where_it_counts(forked: sa.Engine) -
 def test_what_was_rolled_back_stays_readable(forked: sa.Engine) -> None:
     with reading(forked) as session:
         run = queries.runs(session)[0]
-        old = queries.series(session, run=run, stretches=[Stretch(0, 0, None)], metric="loss")
+        old = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="loss")
         assert old.last[-1] == 149.0
 
 
@@ -57,19 +57,19 @@ def test_a_step_that_was_computed_twice_has_the_time_of_the_line_that_is_asked_f
         again = sa.update(Step).where(Step.segment == 1, Step.step == 120)
         session.execute(again.values(time=9.0))
         line = queries.live(session, run=run)
-        assert queries.times(session, run=run, stretches=line, steps=[120, 1, 999]) == {1: NOW + 1, 120: 9.0}
-        assert queries.times(session, run=run, stretches=[Stretch(0, 0, None)], steps=[120]) == {120: NOW + 120}
+        assert queries.times(session, run=run, step_ranges=line, steps=[120, 1, 999]) == {1: NOW + 1, 120: 9.0}
+        assert queries.times(session, run=run, step_ranges=[StepRange(0, 0, None)], steps=[120]) == {120: NOW + 120}
 
 
 def test_all_branches_are_one_question_each(forked: sa.Engine) -> None:
     with reading(forked) as session:
         run = queries.runs(session)[0]
-        told = {line: queries.stretches(session, run=run, line=line) for line in Line}
-        assert told[Line.LIVE] == [Stretch(0, 0, 100), Stretch(1, 100, None)]
-        assert told[Line.DISCARDED] == [Stretch(0, 100, 150)]
-        assert told[Line.ALL] == [Stretch(0, 0, None), Stretch(1, 0, None)]
+        told = {line: queries.step_ranges(session, run=run, line=line) for line in Line}
+        assert told[Line.LIVE] == [StepRange(0, 0, 100), StepRange(1, 100, None)]
+        assert told[Line.DISCARDED] == [StepRange(0, 100, 150)]
+        assert told[Line.ALL] == [StepRange(0, 0, None), StepRange(1, 0, None)]
         assert queries.tree(session, run=run) == {None: [0], 0: [1]}
-        left = queries.series(session, run=run, stretches=told[Line.DISCARDED], metric="loss")
+        left = queries.series(session, run=run, step_ranges=told[Line.DISCARDED], metric="loss")
         assert (left.first_step, left.last[-1]) == (list(range(100, 150)), 149.0)
 
 
@@ -81,7 +81,7 @@ def test_one_step_spikes_are_in_the_buckets(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), range(5000), loss=loss)
-        series = queries.series(session, run=run, stretches=queries.live(session, run=run), metric="loss", points=100)
+        series = queries.series(session, run=run, step_ranges=queries.live(session, run=run), metric="loss", points=100)
         assert len(series) <= 101
         assert sum(value == 9.0 for value in series.max) == len(planted)
         assert sum(series.count) == 5000
@@ -91,7 +91,7 @@ def test_values_that_are_not_finite_are_counted_and_poison_nothing(engine: sa.En
     with writing(engine) as session:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), range(4), loss=[1.0, math.nan, math.inf, 3.0])
-        series = queries.series(session, run=run, stretches=[Stretch(0, 0, None)], metric="loss", points=1)
+        series = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="loss", points=1)
         assert (series.min, series.max, series.mean, series.last) == ([1.0], [3.0], [2.0], [3.0])
         assert (series.count, series.non_finite) == ([2], [2])
 
@@ -109,7 +109,7 @@ def test_buckets_agree_with_a_plain_loop(
         run = add_run(session, uuid.uuid4().hex)
         segment = add_segment(session, run, "a")
         add_steps(session, run, segment, range(len(values)), **{name: values})
-        series = queries.series(session, run=run, stretches=[Stretch(0, 0, None)], metric=name, points=points)
+        series = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric=name, points=points)
     finite = [value for value in values if value is not None and math.isfinite(value)]
     assert sum(series.count) == len(finite)
     assert sum(series.non_finite) == sum(value is not None and math.isnan(value) for value in values)

@@ -15,10 +15,10 @@ import urllib3
 import lossguard
 from db import queries
 from db.engine import create_engine, reading
-from lossguard.collector import Collector
+from lossguard.delivery.client import Collector
 from lossguard.errors import Rejected, Unreachable
 from lossguard.protocol import API
-from monitor.access import TRIES
+from monitor.api.auth import TRIES
 from monitor.settings import Settings
 from tests.dashboard.live import report_a_spike
 from tests.deploy.proxy import COLLECTOR, DASHBOARD, PASSWORD, USER, Proxy, nginx, proxied

@@ -9,7 +9,7 @@ import pytest
 from tests.deploy.files import DASHBOARD, DEPLOY, RULES, alerts, metrics_in, read
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.conftest import http as http
-from tests.monitor.test_run_metrics import expecting
+from tests.monitor.telemetry.test_run_metrics import expecting
 
 TESTS = Path(__file__).parent / "rules.yml"
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"

@@ -4,7 +4,7 @@ import pytest
 
 from lossguard import Ranks
 from lossguard.errors import CheckpointError, CheckpointMismatch
-from lossguard.ranks import Word, present
+from lossguard.ranks import RankState, present
 
 
 class Two(Ranks):
@@ -25,7 +25,7 @@ def fail(problem: Exception) -> None:
 
 def test_a_process_without_torch_distributed_is_alone_and_agrees_with_itself_at_once() -> None:
     ranks = present()
-    word = Word(3, signal=15, order=True)
+    word = RankState(3, signal=15, order=True)
     assert (ranks.rank, ranks.size, ranks.meet(word), ranks.share(7), ranks.gather(7)) == (0, 1, word, 7, [7])
     assert (ranks.name_run("given", "new"), ranks.name_run(None, "new")) == ("given", "new")
 

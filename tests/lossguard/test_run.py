@@ -13,7 +13,7 @@ import pytest
 import lossguard
 from lossguard.orders import Order
 from lossguard.protocol import MAX_TEXT, OrderKind, SegmentReason, checked_json
-from lossguard.spool import spools_in
+from lossguard.spooling.spool import spools_in
 
 
 def offline(folder: Path, **options: Any) -> lossguard.Run:

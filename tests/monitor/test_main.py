@@ -18,7 +18,7 @@ from monitor.__main__ import _listen
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.test_watching import noise, obey, train_until_nan
+from tests.monitor.ingestion.test_detection_state import noise, obey, train_until_nan
 
 
 def free_port() -> int:

@@ -26,7 +26,7 @@ from typing import Any
 import urllib3
 
 import lossguard
-from lossguard import collector as sdk
+from lossguard.delivery import client as sdk
 from lossguard.protocol import API
 from tests.reliability.collector import Collector
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lossguard import collector as sdk
+from lossguard.delivery import client as sdk
 from tests.reliability.collector import Collector, Trainer, history, verdicts
 from tests.reliability.drill import train
 from tests.reliability.network import PATIENCE, SLOW, Fault, Network, log_through, stored

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer.test_data import _batches
+from tests.trainer.data.test_batches import _batches
 from trainer.config import ModelConfig, OptimizerConfig
 from trainer.errors import UserMistake
 from trainer.faults import FAULTS, NGRAM, Fault, FaultyBatches, StateFaults, flip_bit, parse_fault

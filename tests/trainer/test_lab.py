@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from tests.trainer.small import TEXT, small_recipe
 from trainer.cli import app
 from trainer.config import DataConfig, load_recipe
-from trainer.data import open_batches
+from trainer.data.batches import open_batches
 from trainer.errors import UserMistake
 from trainer.lab import SWITCHES, show_lab, try_switch
 

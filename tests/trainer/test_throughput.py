@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainer.small import logged, small_recipe
 from trainer.config import DataConfig, ModelConfig
-from trainer.data import bytes_per_token, open_batches
+from trainer.data.batches import bytes_per_token, open_batches
 from trainer.errors import UserMistake
 from trainer.model import flops_per_token
 from trainer.peak import Peak

@@ -48,7 +48,7 @@ def upgrade() -> None:
     )
     # Two tables that only this revision brings, filled by the code that fills them from now on. A later change of them
     # must freeze that code here.
-    from db.rollups import fill_in
+    from db.steps.rollups import fill_in
 
     with Session(op.get_bind(), join_transaction_mode="create_savepoint") as session:
         fill_in(session)

@@ -5,7 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from monitor.detection import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Policy, Rows, Watch
+from monitor.detection import (
+    DetectionEngine,
+    Effect,
+    Incident,
+    IncidentChanged,
+    Intervention,
+    InterventionChanged,
+    Policy,
+    Rows,
+)
 
 
 def healthy(steps: int = 600, *, seed: int = 0, noise: float = 0.02) -> dict[str, Any]:
@@ -63,7 +72,7 @@ class Story:
 
 def watch_over(columns: dict[str, Any], *, policy: Policy | None = None, size: int = 1000, **options: Any) -> Story:
     """Feed a whole run, with a checkpoint every 50 steps."""
-    watch, story = Watch(None, policy, **options), Story()
+    watch, story = DetectionEngine(None, policy, **options), Story()
     for part in rows_of(columns).split(size):
         story.add(watch.feed(part, restorable=range(0, int(part.steps[-1]) + 1, 50)))
     return story
@@ -76,7 +85,7 @@ class Trainer:
     """
 
     def __init__(
-        self, watch: Watch, bad: set[int], *, steps: int = 600, hurt: int = 40, cursed: range = range(0)
+        self, watch: DetectionEngine, bad: set[int], *, steps: int = 600, hurt: int = 40, cursed: range = range(0)
     ) -> None:
         self.watch, self.bad, self.hurt, self.cursed = watch, bad, hurt, cursed
         self.steps, self.story, self.columns = steps, Story(), healthy(steps)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from monitor.detection import (
     INCIDENT_TRANSITIONS,
     INTERVENTION_TRANSITIONS,
+    DetectionEngine,
     Effect,
     IncidentChanged,
     InterventionChanged,
     Policy,
     Rows,
-    Watch,
 )
 
 EVENTS = (
@@ -49,7 +49,7 @@ class Random:
     """A run to which things happen."""
 
     def __init__(self, mode: str) -> None:
-        self.watch = Watch(policy=Policy(mode=mode, patience=4))  # type: ignore[arg-type]
+        self.watch = DetectionEngine(policy=Policy(mode=mode, patience=4))  # type: ignore[arg-type]
         self.random = np.random.default_rng(0)
         self.step = 0
         self.fresh = self.watch.detectors_state()
@@ -106,7 +106,7 @@ def test_any_order_of_events_follows_the_tables_and_can_be_saved(mode: str, even
             if isinstance(effect, InterventionChanged):
                 done = effect.intervention
                 check(states, numbers, "intervention", INTERVENTION_TRANSITIONS, done.number, done.state)
-        again = Watch(policy=run.watch.policy)
+        again = DetectionEngine(policy=run.watch.policy)
         again.load_state_dict(json.loads(json.dumps(run.watch.state_dict(), allow_nan=False)))
         assert again.state_dict() == run.watch.state_dict()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.detection_scoring import ours, read_folder, total
-from monitor.backtest import backtest_rows
+from monitor.cli.backtest import backtest_rows
 from monitor.detection import Rows
 
 CURVES = Path(__file__).resolve().parents[4] / "shared" / "curves"

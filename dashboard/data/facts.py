@@ -1,0 +1,87 @@
+"""What the pages know about runs: values read from the store, without a session behind them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dashboard.data.progress import Progress
+from dashboard.figures.axis import Ruler, Rulers
+from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
+from db.queries import Series
+
+
+@dataclass(frozen=True, slots=True)
+class RunCard:
+    """A run in the list of runs."""
+
+    run: Run
+    progress: Progress
+    loss: float | None
+    """Of the newest step, non-finite values included; None when it has none."""
+    tokens: int | None
+    """Seen on the live line."""
+    spark: list[float]
+    """Largest finite loss of each bucket of the newest steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Everything about one run except its curves."""
+
+    run: Run
+    segments: Sequence[Segment]
+    incidents: Sequence[Incident]
+    interventions: Sequence[Intervention]
+    orders: dict[int, Order]
+    """By number of the intervention."""
+    ledger: Sequence[SkippedBatches]
+    events: Sequence[Event]
+    progress: Progress
+    metrics: list[str]
+    newest: dict[str, float | None]
+    """The metrics of the newest step on the live line."""
+    mfu: float | None
+    """Model FLOPs utilisation, 0..1, as last reported: it may come every so many steps."""
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """Changes when the run has new steps or a new segment: steps are never overwritten."""
+        return (len(self.segments), *(segment.num_steps for segment in self.segments))
+
+    @property
+    def marks_stamp(self) -> tuple[float, ...]:
+        """Changes when something happened to the run: nothing of it is ever deleted."""
+        changes = [each.changed_at for each in self.incidents] + [each.changed_at for each in self.interventions]
+        answers = [order.answered_at or 0.0 for order in self.orders.values()]
+        return (len(changes), max(changes, default=0.0), len(answers), sum(answers), len(self.events))
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """One metric: its live line, and its discarded branches by number of their segment."""
+
+    live: Series
+    discarded: dict[int, Series]
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """Some metrics of one run, and where their steps lie along the chosen axis."""
+
+    by_metric: dict[str, Curve]
+    rulers: Rulers
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Some metrics of a run's live line or of one segment, and where its steps lie along the chosen axis."""
+
+    by_metric: dict[str, Series]
+    ruler: Ruler
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A value that was reported at a step; NaN when it was not finite."""
+
+    step: int
+    value: float

@@ -1,0 +1,93 @@
+"""The tables below a run's curves. Pure: facts in, data frames out."""
+
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+import pandas as pd
+
+from dashboard import clock, formatting
+from dashboard.data.configurations import flattened
+from dashboard.data.facts import RunFacts
+
+
+def interventions(known: RunFacts) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "Number": each.number,
+            "Incident": formatting.steps(each.incident),
+            "Kind": each.kind,
+            "State": each.state,
+            "Attempt": each.attempt,
+            "Rewind to": formatting.steps(each.rewind_to),
+            "Skipped batches": formatting.batches(each.skip_from, each.skip_to),
+            "Learning rate x": formatting.number(each.lr_scale),
+            "Order": known.orders[each.number].state if each.number in known.orders else "-",
+            "Decided at": _moment(each.created_at),
+        }
+        for each in known.interventions
+    )
+
+
+def skip_ledger(known: RunFacts) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "Skipped batches": formatting.batches(each.skip_from, each.skip_to),
+            "Count": each.skip_to - each.skip_from,
+            "Reason": each.reason,
+            "At": _moment(each.created_at),
+        }
+        for each in known.ledger
+    )
+
+
+def events(known: RunFacts) -> pd.DataFrame:
+    """Declared events and outliers that were let pass, the newest first."""
+    return pd.DataFrame(
+        {
+            "Step": formatting.steps(each.step),
+            "Kind": each.kind.replace("_", " "),
+            "Details": formatting.details(each.details),
+            "At": _moment(each.time),
+        }
+        for each in reversed(known.events)
+    )
+
+
+def segments(known: RunFacts) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "Segment": each.number,
+            "Parent": formatting.steps(each.parent),
+            "Reason": each.reason,
+            "Fork step": formatting.steps(each.fork_step),
+            "Last step": formatting.steps(each.last_step),
+            "Steps": formatting.steps(each.num_steps),
+            "Opened at": _moment(each.opened_at),
+        }
+        for each in known.segments
+    )
+
+
+def configuration(known: RunFacts, zone: tzinfo) -> pd.DataFrame:
+    run = known.run
+    rows: dict[str, Any] = {
+        "Command": run.command,
+        "Commit": run.git_commit,
+        "Host": run.host,
+        "Devices": ", ".join(map(str, run.devices)),
+        "Started at": clock.moment(run.started_at, zone),
+        "Policy": None if run.policy is None else formatting.details(run.policy),
+        **flattened(run.config),
+        **{f"{name} version": version for name, version in run.versions.items()},
+    }
+    return pd.DataFrame({"Name": name, "Value": str(value)} for name, value in rows.items() if value not in (None, ""))
+
+
+def in_zone(rows: pd.DataFrame, zone: tzinfo) -> pd.DataFrame:
+    """Moments as text in the viewer's time zone."""
+    moments = rows.select_dtypes("datetimetz").columns
+    return rows.assign(**{name: rows[name].dt.tz_convert(zone).dt.strftime("%Y-%m-%d %H:%M:%S") for name in moments})
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

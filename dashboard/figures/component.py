@@ -1,0 +1,105 @@
+"""A plotly figure that stays on its page: new values are drawn into it, and a zoom is kept and told.
+
+Streamlit's own plotly chart is a new element whenever its values change: a live curve would flicker and lose its
+zoom at every report. This component keeps one drawing per key, takes its colours from the page's theme, and says
+what range is in view, so that it can be read at full resolution.
+
+A figure travels beside the page: `pack` makes bytes of it once, for all viewers, under a name that is made of them.
+The page is told the name alone, and the browser fetches it (server.py) when it is a new one: what did not change is
+not sent.
+"""
+
+import gzip
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+import streamlit as st
+
+PLOTLY_JS = Path(__file__).parent / "vendor" / "plotly-basic.min.js"
+"""plotly.js with lines, bars and pies (MIT). A browser is ready with it five times sooner than with the whole library
+that comes with the Python package."""
+PLOTLY_ROUTE = "/lossguard/plotly.min.js"
+FIGURES_ROUTE = "/lossguard/figures/"
+"""Where server.py serves PLOTLY_JS and packed figures."""
+PLOTLY_URL = f"{PLOTLY_ROUTE}?v={hashlib.sha256(PLOTLY_JS.read_bytes()).hexdigest()[:12]}"
+
+KEPT = 256
+"""Packed figures that the server keeps: every one that is on a page is put on top again at each look."""
+
+_component = st.components.v2.component(
+    "lossguard_figure",
+    html='<div class="lossguard-figure"></div>',
+    js=(Path(__file__).parent / "component.js").read_text(encoding="utf-8"),
+    isolate_styles=False,  # plotly puts its style sheet into the document's head
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A figure as the browser fetches it."""
+
+    name: str
+    """SHA-256 of the content."""
+    content: bytes
+    """JSON, compressed with gzip."""
+    height: int
+    """In pixels: the place that the page holds for it."""
+
+
+class Shelf:
+    """The newest packed figures, by name; shared by the sessions and the server of this process."""
+
+    def __init__(self, size: int = KEPT) -> None:
+        self._size = size
+        self._figures: OrderedDict[str, Packed] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, packed: Packed) -> None:
+        with self._lock:
+            self._figures[packed.name] = packed
+            self._figures.move_to_end(packed.name)
+            while len(self._figures) > self._size:
+                self._figures.popitem(last=False)
+
+    def get(self, name: str) -> Packed | None:
+        with self._lock:
+            return self._figures.get(name)
+
+
+shelf = Shelf()
+
+
+def pack(figure: go.Figure) -> Packed:
+    text = json.dumps(figure.to_plotly_json(), separators=(",", ":"), allow_nan=False).encode()
+    return Packed(hashlib.sha256(text).hexdigest(), gzip.compress(text, 1, mtime=0), int(figure.layout.height))
+
+
+def show(
+    figure: go.Figure | Packed, *, key: str, label: str = "Chart", on_window: Callable[[], None] | None = None
+) -> None:
+    """Draw `figure`, which screen readers call `label`; `on_window` is called when `window(key)` has changed."""
+    packed = figure if isinstance(figure, Packed) else pack(figure)
+    shelf.put(packed)
+    data = {
+        "figure": FIGURES_ROUTE + packed.name,
+        "script": PLOTLY_URL,
+        "height": packed.height,
+        "label": label,
+    }
+    _component(data=data, key=key, on_window_change=on_window or _nothing)
+
+
+def window(key: str) -> tuple[float, float] | None:
+    """The range along the x axis that the viewer zoomed to (dates in milliseconds); None for all of it."""
+    bounds = st.session_state[key].get("window")
+    return (float(bounds[0]), float(bounds[1])) if bounds else None
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,48 @@
+"""A run's compute beside published ones. Pure."""
+
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+
+from dashboard import formatting
+from dashboard.data.compute import CHINCHILLA, PUBLISHED, Compute
+from dashboard.figures.style import BLUE, GREEN, GREY, ground
+
+HEIGHT = 210
+
+
+def compute_figure(compute: Compute) -> go.Figure | None:
+    """Training FLOPs on a log axis: this run, what Chinchilla would spend on its parameters, and published runs.
+
+    None without parameters and tokens.
+    """
+    if not compute.flops or not compute.parameters:
+        return None
+    optimal = 6 * CHINCHILLA * compute.parameters**2
+    rows = [
+        ("this run", compute.flops, BLUE, "circle"),
+        (f"{CHINCHILLA:g} tokens a parameter", optimal, GREEN, "diamond-open"),
+        *((each.name, each.flops, GREY, "square") for each in PUBLISHED),
+    ][::-1]
+    figure = ground(height=HEIGHT, top=8, bottom=46)
+    figure.add_scatter(
+        x=[flops for _, flops, _, _ in rows],
+        y=[label for label, _, _, _ in rows],
+        mode="markers+text",
+        text=[formatting.power(flops) for _, flops, _, _ in rows],
+        textposition=["middle left" if flops > 1e22 else "middle right" for _, flops, _, _ in rows],
+        marker={"size": 11, "color": [color for *_, color, _ in rows], "symbol": [symbol for *_, symbol in rows]},
+        hovertemplate="%{y}: %{x:.3e} FLOPs<extra></extra>",
+    )
+    figure.update_layout(
+        margin={"l": 160},
+        showlegend=False,
+        hovermode="closest",
+        xaxis={
+            "type": "log",
+            "title": {"text": "Training FLOPs (6ND)", "standoff": 8},
+            "exponentformat": "power",
+            "dtick": 3,
+            "zeroline": False,
+        },
+        yaxis={"showgrid": True, "zeroline": False},
+    )
+    return figure

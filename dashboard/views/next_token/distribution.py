@@ -1,0 +1,62 @@
+"""A next-token distribution at a temperature. Pure.
+
+Sampling at temperature T takes probabilities proportional to p^(1/T). The loss knows no temperature: it is -log p of
+the true token at T = 1, whatever anybody samples with.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dashboard.figures.axis import Floats
+from lossguard.probe import Probe
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Probabilities float64[K] of the tokens that a probe names, in its order, and of all others together."""
+
+    named: Floats
+    rest: float
+    rest_count: int
+    target: float | None
+    """Of the true token, where one is known."""
+
+    @property
+    def entropy(self) -> float:
+        """In nats. The others are taken for equally likely: what is not named is not known one by one."""
+        each = self.rest / self.rest_count if self.rest_count else 0.0
+        return float(_information(self.named).sum() + self.rest_count * _information(np.array([each]))[0])
+
+    @property
+    def choices(self) -> float:
+        """The number of equally likely tokens that would be as uncertain: exp(entropy)."""
+        return math.exp(self.entropy)
+
+
+def at(probe: Probe, temperature: float) -> Distribution | None:
+    """The probe's distribution at a temperature above 0; None when the model gave numbers that are no distribution."""
+    logs = np.array(probe.log_probabilities, dtype=np.float64)
+    rest = -math.inf if probe.rest_log_probability is None else probe.rest_log_probability
+    target = -math.inf if probe.target_log_probability is None else probe.target_log_probability
+    if np.isnan([*logs, rest, target]).any() or np.isposinf([*logs, rest, target]).any():
+        return None
+    each = rest - math.log(probe.rest_count) if probe.rest_count else -math.inf
+    top = max(logs.max(), each)
+    if top == -math.inf:
+        return None
+    weights = np.exp((logs - top) / temperature)
+    others = probe.rest_count * math.exp((each - top) / temperature)
+    total = float(weights.sum()) + others
+    true = None if probe.target is None else math.exp((target - top) / temperature) / total
+    return Distribution(weights / total, others / total, probe.rest_count, true)
+
+
+def surprise(probe: Probe) -> float | None:
+    """-log P of the true token in nats, as the loss counts it; NaN and infinity stay."""
+    return None if probe.target_log_probability is None else -probe.target_log_probability
+
+
+def _information(p: Floats) -> Floats:
+    return -p * np.log(np.where(p > 0, p, 1.0))

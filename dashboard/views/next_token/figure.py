@@ -1,0 +1,181 @@
+"""The figures of the next-token page: a distribution as bars, and how the prediction changed over training. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go  # type: ignore[import-untyped]
+
+from dashboard import formatting
+from dashboard.figures.axis import Along
+from dashboard.figures.curves import named_once
+from dashboard.figures.panels import Panel, lay_out, stack, stroke
+from dashboard.figures.style import BLUE, GREEN, GREY, PURPLE, RUN_COLOURS, ground
+from dashboard.views.next_token import distribution
+from dashboard.views.next_token.distribution import Distribution
+from db.queries import StoredProbe
+from lossguard.probe import Probe
+
+TOKEN_COLOURS = (GREEN, *(color for color in RUN_COLOURS if color not in (GREEN, BLUE, GREY)))
+"""The first is the true token's; the live line's blue and the grey of what was discarded are no token's."""
+BARS, LINES = 14, len(TOKEN_COLOURS)
+"""Tokens that are shown one by one: as bars, and as lines."""
+ROW = 24
+"""Height of a bar in pixels."""
+SURPRISE, ENTROPY = "-log P of the true token (nats)", "Entropy at temperature 1 (nats)"
+LIKELIEST = "Probability of the likeliest tokens"
+
+
+def shown(text: str) -> str:
+    """In quotes, with what cannot be seen written out; a backslash stays, since a trainer may have written it so."""
+    return '"' + "".join(each if each.isprintable() else repr(each)[1:-1] for each in text) + '"'
+
+
+def bars(probe: Probe, now: Distribution, plain: Distribution) -> go.Figure:
+    """The likeliest tokens at the chosen temperature, and where each stands at temperature 1."""
+    chosen = _chosen(probe)
+    labels = [_label(probe, index) for index in chosen]
+    values, before = list(now.named[chosen]), list(plain.named[chosen])
+    left = len(probe.tokens) - len(chosen) + probe.rest_count
+    if left:
+        labels.append(f"{left:,} others")
+        values.append(1.0 - sum(values))
+        before.append(1.0 - sum(before))
+    colors = [GREEN if probe.tokens[index] == probe.target else BLUE for index in chosen] + [GREY] * bool(left)
+    y = [*range(len(labels))]
+    figure = ground(height=ROW * len(labels) + 86, revision="next-token")
+    share = "%{x:.3~p}"
+    figure.add_traces(
+        [
+            _bar(values, y, colors, labels, share),
+            _ticks(before, y, labels, share),
+        ]
+    )
+    figure.update_layout(
+        margin={"l": 8 + 8 * min(20, max(map(len, labels))), "r": 12, "t": 36, "b": 46},
+        bargap=0.25,
+        xaxis={"range": [0, min(1.0, 1.08 * max(*values, *before))], "tickformat": "~p", "title": "Probability"},
+        yaxis={"range": [len(labels) - 0.5, -0.5], "tickvals": y, "ticktext": labels, "fixedrange": True},
+    )
+    return figure
+
+
+def _chosen(probe: Probe) -> list[int]:
+    """The likeliest tokens, and the true one wherever it stands."""
+    first = [*range(min(BARS, len(probe.tokens)))]
+    if probe.target in probe.tokens and (place := probe.tokens.index(str(probe.target))) not in first:
+        first[-1] = place
+    return first
+
+
+def _label(probe: Probe, index: int) -> str:
+    token = formatting.plain_html(shown(probe.tokens[index]))
+    return f"<b>{token}</b>" if probe.tokens[index] == probe.target else token
+
+
+def _bar(values: Sequence[float], y: Sequence[int], colors: list[str], labels: list[str], share: str) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": np.array(values),
+        "y": y,
+        "name": "sampled at this temperature",
+        "marker": {"color": colors},
+        "customdata": labels,
+        "hovertemplate": f"%{{customdata}} {share} at this temperature<extra></extra>",
+    }
+
+
+def _ticks(values: Sequence[float], y: Sequence[int], labels: list[str], share: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": np.array(values),
+        "y": y,
+        "name": "temperature 1 (what the loss sees)",
+        "marker": {"symbol": "line-ns", "size": 14, "line": {"color": GREY, "width": 2.5}},
+        "customdata": labels,
+        "hovertemplate": f"%{{customdata}} {share} at temperature 1<extra></extra>",
+    }
+
+
+def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
+    """One prompt over training: the true token's surprise, the entropy, the likeliest tokens. `step` is marked."""
+    live = [each for each in probes if each.live]
+    left = [each for each in probes if not each.live]
+    known = any(each.probe.target is not None for each in probes)
+    stacked = stack([LIKELIEST, *([SURPRISE] if known else []), ENTROPY])
+    here = [stroke(step, {"color": GREY, "width": 1.2, "dash": "dot"})]
+    figure = lay_out(stacked, Along.STEP, None, "next-token-history", shapes=here)
+    traces: list[dict[str, Any]] = []
+    for panel in stacked.panels:
+        if panel.metric == LIKELIEST:
+            traces += _tokens(panel, live)
+            continue
+        values = _surprise if panel.metric == SURPRISE else _entropy
+        traces.append(_line(panel, left, [values(each.probe) for each in left], "discarded branch", GREY, "markers"))
+        traces.append(_line(panel, live, [values(each.probe) for each in live], "live line", BLUE))
+    traces.append(_broken(stacked.panels[0], live))
+    figure.add_traces(named_once([trace for trace in traces if len(trace["x"])]))
+    return figure
+
+
+def _broken(panel: Panel, live: Sequence[StoredProbe]) -> dict[str, Any]:
+    """A cross on the upper edge where the model gave no distribution."""
+    hit = [each for each in live if distribution.at(each.probe, 1.0) is None]
+    cross = {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}}
+    return _line(panel, hit, [0.95] * len(hit), "not finite", PURPLE, "markers") | {
+        "yaxis": panel.marks,
+        "marker": cross,
+        "hovertemplate": "not finite<extra></extra>",
+    }
+
+
+def _surprise(probe: Probe) -> float:
+    value = distribution.surprise(probe)
+    return np.nan if value is None or not np.isfinite(value) else value
+
+
+def _entropy(probe: Probe) -> float:
+    plain = distribution.at(probe, 1.0)
+    return np.nan if plain is None else plain.entropy
+
+
+def _tokens(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any]]:
+    """The tokens that were likeliest at any time, by their largest probability; the true one among them."""
+    best: dict[str, float] = {}
+    for each in live:
+        for token, value in zip(each.probe.tokens[:LINES], each.probe.log_probabilities, strict=False):
+            best[token] = max(best.get(token, -np.inf), -np.inf if np.isnan(value) else value)
+    target = live[-1].probe.target if live else None
+    tokens = sorted(best, key=lambda token: (token != target, -best[token]))[:LINES]
+    colors = TOKEN_COLOURS if target in tokens else TOKEN_COLOURS[1:]
+    return [
+        _line(panel, live, [_probability(each.probe, token) for each in live], shown(token), color)
+        for token, color in zip(tokens, colors, strict=False)
+    ]
+
+
+def _probability(probe: Probe, token: str) -> float:
+    """NaN where the probe does not name the token, or the model gave no number."""
+    if token in probe.tokens:
+        return float(np.exp(probe.log_probabilities[probe.tokens.index(token)]))
+    return float(np.exp(probe.target_log_probability or np.nan)) if token == probe.target else np.nan
+
+
+def _line(
+    panel: Panel, probes: Sequence[StoredProbe], values: list[float], name: str, color: str, mode: str = "lines+markers"
+) -> dict[str, Any]:
+    name = formatting.plain_html(name)
+    return {
+        "type": "scatter",
+        "x": np.array([each.step for each in probes], dtype=np.float64),
+        "y": np.array(values, dtype=np.float32),
+        "yaxis": panel.values,
+        "name": name,
+        "legendgroup": name,
+        "mode": mode,
+        "line": {"color": color, "width": 1.6},
+        "marker": {"color": color, "size": 4 if mode == "lines+markers" else 7},
+        "hovertemplate": f"{name} %{{y:.4~g}}<extra></extra>",
+    }

@@ -1,0 +1,47 @@
+"""What earlier sessions of a run did, read back from their spools: so that no order is ever obeyed twice."""
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lossguard.ledger import Skip
+from lossguard.spooling.spool import spools_in
+
+
+@dataclass(slots=True)
+class History:
+    num_segments: int = 0
+    answered: set[str | int] = field(default_factory=set)
+    """Orders that were applied or refused: their keys, or the ids of those that came without one."""
+    skips: list[Skip] = field(default_factory=list)
+    lr_scale: float | None = None
+    """As the last applied order set it."""
+    newest_segment_at: float = 0.0
+    """Unix seconds, as the trainer's clock told them."""
+
+    @classmethod
+    def read(cls, directory: Path) -> "History":
+        history = cls()
+        for path in spools_in(directory):
+            with path.open("rb") as spool:
+                for line in spool:  # a spool holds mostly steps: look at the first bytes before parsing
+                    if line.startswith((b'{"segment"', b'{"answer"')) and line.endswith(b"\n"):
+                        with suppress(ValueError, KeyError, TypeError):  # damaged by the disk: the others still count
+                            history._learn(json.loads(line))
+        return history
+
+    def _learn(self, record: dict[str, Any]) -> None:
+        if "segment" in record:
+            self.num_segments += 1
+        order = record["order"] if "segment" in record else record["answer"]
+        if order is not None:
+            self.answered.add(order if record.get("key") is None else record["key"])
+        applied = record.get("applied") or {}
+        if applied.get("skip_from") is not None:
+            self.skips.append(Skip(applied["skip_from"], applied["skip_to"], applied.get("reason", "")))
+        if applied.get("lr_scale") is not None:
+            self.lr_scale = applied["lr_scale"]
+        if "segment" in record:
+            self.newest_segment_at = max(self.newest_segment_at, record["time"])

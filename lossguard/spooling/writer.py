@@ -1,0 +1,97 @@
+"""From records to lines of the spool, in the order of the calls, also while a device still computes their values."""
+
+import json
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from lossguard.log_once import LogOnce
+from lossguard.protocol import COUNTS, encode_number, is_count
+from lossguard.scalars import Snapshot
+from lossguard.spooling.spool import Spool
+
+Record = dict[str, Any]
+
+NO_COUNT = "{}={} was not recorded: it must be at least 0 and less than 2**63"
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def to_line(record: Record) -> bytes:
+    """One line of strict JSON: non-finite metrics are written as in the protocol."""
+    try:
+        return _encode(record).encode() + b"\n"
+    except ValueError:
+        metrics = {name: encode_number(value) for name, value in record["metrics"].items()}
+        return _encode({**record, "metrics": metrics}).encode() + b"\n"
+
+
+class Writer:
+    """Appends records to the spool at once, or behind those that wait for a device.
+
+    `lock` is held over the append alone, which is a write to a local file; the sender never takes it.
+    """
+
+    def __init__(self, spool: Spool, notices: LogOnce) -> None:
+        self.lock = threading.RLock()
+        self._spool = spool
+        self._notices = notices
+        self._waiting: deque[Record] = deque()
+        self._more = threading.Condition(self.lock)
+        self._resolver: threading.Thread | None = None
+        self._closed = False
+
+    def put(self, record: Record, *, waits: bool = False) -> None:
+        """Append `record`; `waits` says that some of its metrics are Snapshots. The caller holds `lock`."""
+        if self._closed:
+            return
+        if waits or self._waiting:
+            self._waiting.append(record)
+            self._more.notify_all()
+            if self._resolver is None:
+                self._resolver = threading.Thread(target=self._resolve_all, name="lossguard-resolver", daemon=True)
+                self._resolver.start()
+        else:
+            self._spool.append(to_line(record))
+
+    def close(self, timeout: float) -> bool:
+        """Wait for the device and the disk, at most `timeout` seconds. Returns whether every record is in the file."""
+        deadline = time.monotonic() + timeout
+        with self._more:
+            while not (done := not self._waiting and self._spool.retry()) and time.monotonic() < deadline:
+                self._more.wait(min(0.1, timeout))
+            self._closed = True
+            self._more.notify_all()
+            self._spool.close()
+        return done
+
+    def _resolve_all(self) -> None:
+        while True:
+            with self._more:
+                self._more.wait_for(lambda: bool(self._waiting) or self._closed)
+                if self._closed:
+                    return
+                record = self._waiting[0]
+            metrics = record.get("metrics")
+            if metrics:
+                record["metrics"] = self._resolved(metrics)
+            with self._more:
+                if self._closed:
+                    return
+                self._spool.append(to_line(record))
+                self._waiting.popleft()  # only now: until it is in the file, later records queue behind it
+                self._more.notify_all()
+
+    def _resolved(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        numbers = {}
+        for name, value in metrics.items():
+            try:
+                number = value.resolve() if isinstance(value, Snapshot) else value
+                if name in COUNTS and not is_count(number):
+                    self._notices.say(f"count {name}", NO_COUNT.format(name, number))
+                else:
+                    numbers[name] = number
+            except Exception as problem:  # whatever a device may raise, the other metrics of the step are kept
+                self._notices.say(f"metric {name}", f"{name} was not recorded: {problem}")
+        return numbers

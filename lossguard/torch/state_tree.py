@@ -1,0 +1,54 @@
+"""States taken apart into their tensors and all the rest, and put together again.
+
+The path of a value is its keys joined by dots, as "optimizer.state.0.exp_avg".
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lossguard.torch.shard import Piece
+
+
+def take_apart(name: str, state: Any) -> tuple[Any, dict[str, Piece]]:
+    """The state with None in the place of each tensor, and the tensors by path."""
+    pieces: dict[str, Piece] = {}
+
+    def remove(path: str, value: Any) -> Any:
+        if isinstance(value, Tensor | Piece):
+            pieces[path] = value if isinstance(value, Piece) else Piece.of(value)
+            return None
+        return value
+
+    return _rebuild(name, state, remove), pieces
+
+
+def put_together(name: str, skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The state again, from both."""
+    return _rebuild(name, skeleton, lambda path, value: tensors.get(path, value))
+
+
+def tensors_in(name: str, state: Any) -> dict[str, Tensor]:
+    """The tensors of a state, by path."""
+    found: dict[str, Tensor] = {}
+
+    def note(path: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            found[path] = value
+        return None
+
+    _rebuild(name, state, note)
+    return found
+
+
+def _rebuild(path: str, value: Any, change: Callable[[str, Any], Any]) -> Any:
+    if isinstance(value, Mapping):
+        rebuilt: Any = copy.copy(value)  # keeps the type, and the version that a module's state carries
+        for key, item in value.items():
+            rebuilt[key] = _rebuild(f"{path}.{key}", item, change)
+        return rebuilt
+    if type(value) in (list, tuple):
+        return type(value)(_rebuild(f"{path}.{place}", item, change) for place, item in enumerate(value))
+    return change(path, value)

@@ -1,0 +1,27 @@
+"""Who ordered, approved, changed or deleted what."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from db.access import trail
+from monitor.api import responses
+from monitor.api.auth import Operator
+from monitor.api.dependencies import Reading
+from monitor.problems import Problem
+from monitor.schemas import RunId
+
+router = APIRouter(prefix="/audit", tags=["audit"])
+
+
+@router.get("")
+def audit(
+    who: Operator,
+    session: Reading,
+    run: RunId | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> list[dict[str, Any]]:
+    """The newest lines first; those of deleted runs stay."""
+    if who.project is not None:
+        raise Problem(403, "not allowed", "the audit trail covers every project; this token is bound to one")
+    return [responses.record(row) for row in trail(session, run=run, limit=limit)]

@@ -1,0 +1,56 @@
+"""Whether the collector lives, whether it can serve, and its metrics for Prometheus."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from db import migrate
+from monitor.api.auth import Reader
+from monitor.problems import Problem, no_database, no_schema
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, str]:
+    """The process is up."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+def readyz(request: Request, _who: Reader) -> dict[str, str]:
+    """The database answers and has the schema that this release needs; else 503, and which of the two it is."""
+    try:
+        current, newest = migrate.revisions(request.app.state.engine)
+    except sa.exc.SQLAlchemyError as error:
+        detail = (
+            f"it does not answer ({type(error).__name__}); see that it runs and that LOSSGUARD_DATABASE_URL names it"
+        )
+        raise no_database(detail) from None
+    if current != newest:
+        raise no_schema(f"the schema is at {current or 'nothing'}, this release needs {newest}")
+    return {"status": "ready"}
+
+
+@router.get("/metrics")
+def metrics(request: Request, who: Reader) -> Response:
+    """Prometheus' text format, of all projects."""
+    if who.project is not None:
+        raise Problem(403, "not allowed", "the metrics show every project; this token is bound to one")
+    return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/openapi.json", include_in_schema=False)
+def openapi(request: Request, _who: Reader) -> dict[str, Any]:
+    """What the API takes and gives."""
+    description: dict[str, Any] = request.app.openapi()
+    return description
+
+
+@router.get("/docs", include_in_schema=False)
+def docs(_who: Reader) -> Response:
+    """The same for people."""
+    return get_swagger_ui_html(openapi_url="/openapi.json", title="Lossguard collector")

@@ -1,0 +1,82 @@
+"""The difference between two held-out losses is told where both runs have been, and nowhere else."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dashboard.data.held_out import Difference, Measured, difference
+from dashboard.figures.axis import PLAIN
+from db.queries import Series
+
+
+def measured(**at: float) -> Measured:
+    """`measured(s10=2.5)`: 2.5 at place 10."""
+    places = [float(name[1:].replace("_", ".")) for name in at]
+    return Measured(np.array(places), np.array(list(at.values())))
+
+
+def told(found: Difference) -> list[tuple[float, float]]:
+    return [(float(x), round(float(y), 9)) for x, y in zip(found.x, found.y, strict=True)]
+
+
+def test_runs_that_were_measured_at_the_same_steps_are_subtracted() -> None:
+    found = difference(measured(s10=3.0, s20=2.5), measured(s10=3.5, s20=2.25))
+    assert told(found) == [(10, -0.5), (20, 0.25)]
+    assert found.exact
+
+
+def test_at_other_intervals_the_common_places_are_taken_where_they_are_half_or_more() -> None:
+    found = difference(measured(s30=2.0, s60=1.5), measured(s20=3.0, s40=2.5, s60=2.0))
+    assert told(found) == [(60, -0.5)]
+    assert found.exact
+
+
+def test_where_common_places_are_seldom_the_baseline_is_interpolated_and_said_to_be() -> None:
+    found = difference(measured(s15=2.0, s25=1.5, s35=1.0), measured(s10=3.0, s20=2.0, s30=1.0))
+    assert told(found) == [(15, -0.5), (25, 0.0)]
+    assert not found.exact
+
+
+def test_nothing_is_told_beyond_the_baselines_measurements() -> None:
+    found = difference(measured(s5=9.0, s15=2.0, s99=0.1), measured(s10=3.0, s20=2.0))
+    assert told(found) == [(15, -0.5)]
+
+
+def test_a_shorter_run_is_compared_up_to_its_end() -> None:
+    long = measured(**{f"s{step}": 2.0 for step in range(10, 1000, 10)})
+    assert told(difference(measured(s10=2.5, s20=2.25), long)) == [(10, 0.5), (20, 0.25)]
+    assert told(difference(long, measured(s10=2.5, s20=2.25))) == [(10, -0.5), (20, -0.25)]
+
+
+def test_counted_tokens_that_differ_by_their_rounding_are_the_same_place() -> None:
+    exact = Measured(np.array([3e12, 6e12]), np.array([2.0, 1.0]))
+    rounded = Measured(np.array([3e12 + 0.4, 6e12 - 0.4]), np.array([2.5, 1.5]))
+    assert difference(exact, rounded).exact
+
+
+def test_a_baseline_of_one_measurement_is_compared_there() -> None:
+    assert told(difference(measured(s10=2.0, s20=1.0), measured(s20=1.5))) == [(20, -0.5)]
+
+
+@pytest.mark.parametrize(
+    ("own", "baseline"), [({}, {"s1": 1.0}), ({"s1": 1.0}, {}), ({"s5": 1.0}, {"s1": 1.0, "s3": 1.0})]
+)
+def test_runs_that_were_never_at_the_same_place_have_no_difference(
+    own: dict[str, float], baseline: dict[str, float]
+) -> None:
+    assert told(difference(measured(**own), measured(**baseline))) == []
+
+
+def test_a_loss_that_was_not_finite_is_no_number_in_the_difference_and_none_is_drawn_across_it() -> None:
+    broken = measured(s10=3.0, s20=math.nan, s30=2.0)
+    assert np.isnan(difference(measured(s10=3.0, s20=2.5, s30=2.0), broken).y).tolist() == [False, True, False]
+    assert np.isnan(difference(broken, measured(s10=3.0, s20=2.5, s30=2.0)).y).tolist() == [False, True, False]
+    assert np.isnan(difference(measured(s12=3.0, s22=2.5, s29=2.0), broken).y).all()
+
+
+def test_measurements_are_the_last_of_each_bucket_and_none_where_it_was_not_finite() -> None:
+    few = Series([0, 8], [7, 15], [1.0, 1.0], [2.0, 2.0], [1.5, 1.5], [1.25, 1.25], [8, 7], [0, 1], [2.0, 2.0])
+    found = Measured.of(few, PLAIN)
+    assert found.x.tolist() == [7, 15]
+    assert found.y.tolist() == pytest.approx([1.25, math.nan], nan_ok=True)

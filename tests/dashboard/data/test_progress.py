@@ -1,0 +1,23 @@
+"""How far a run is."""
+
+from dashboard.data.progress import Progress, progress
+from db.models import Run, Step
+
+
+def steps(*numbers: int) -> list[Step]:
+    return [Step(step=number, time=2.0 * number) for number in numbers]
+
+
+def test_time_left_is_steps_left_times_the_pace_of_the_newest_steps() -> None:
+    now = progress(Run(total_steps=100), steps(10, 11, 19))
+    assert (now.done, now.seconds_per_step, now.fraction, now.seconds_left) == (20, 2.0, 0.2, 160.0)
+
+
+def test_one_step_tells_no_pace_and_no_step_no_progress() -> None:
+    assert progress(Run(total_steps=100), steps(0)) == Progress(1, 100, None)
+    assert progress(Run(total_steps=None), []).seconds_left is None
+
+
+def test_a_run_past_its_total_is_complete() -> None:
+    late = progress(Run(total_steps=10), steps(10, 14))
+    assert (late.fraction, late.seconds_left) == (1.0, 0.0)

@@ -1,0 +1,195 @@
+"""Nothing that matters is hidden by a chart."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dashboard.data.facts import Curve
+from dashboard.figures.curves import Look, run_figure
+from dashboard.figures.marks import Marks
+from db.models import Event, Incident, Intervention, Order
+from db.queries import Series
+
+
+def plain(values: Sequence[float | None]) -> Series:
+    """One step a bucket."""
+    steps = list(range(len(values)))
+    ones = [int(value is not None) for value in values]
+    same = list(values)
+    return Series(steps, steps, same, same, same, same, ones, [1 - one for one in ones])
+
+
+def bucketed() -> Series:
+    """Two buckets of 100 steps; the second holds a one-step spike and a NaN."""
+    return Series([0, 100], [99, 199], [1.0, 1.0], [1.2, 9.0], [1.1, 1.18], [1.1, 1.2], [100, 99], [0, 1])
+
+
+def traces(figure: Any, name: str) -> list[Any]:
+    return [trace for trace in figure.data if trace.name == name]
+
+
+def incident(**values: Any) -> Incident:
+    usual = {
+        "number": 1,
+        "segment": 0,
+        "kind": "loss_spike",
+        "state": "open",
+        "onset_step": 8,
+        "detected_step": 10,
+        "end_step": None,
+    }
+    return Incident(**(usual | values))
+
+
+def test_a_spike_of_one_step_in_a_bucket_reaches_the_envelope() -> None:
+    figure = run_figure({"loss": Curve(bucketed(), {})}, Marks())
+    low, high = traces(figure, "smallest .. largest")
+    assert list(low.y) == [1.0, 1.0]
+    assert list(high.y) == pytest.approx([1.2, 9.0])
+    assert high.fill == "tonexty"
+
+
+def test_single_steps_need_no_envelope() -> None:
+    figure = run_figure({"loss": Curve(plain([1.0, 2.0]), {})}, Marks())
+    assert not traces(figure, "smallest .. largest")
+
+
+def test_values_that_are_not_finite_are_a_gap_and_a_cross() -> None:
+    figure = run_figure({"loss": Curve(plain([1.0, None, 2.0]), {})}, Marks())
+    (line,), (crosses,) = traces(figure, "live line"), traces(figure, "not finite")
+    assert list(line.y) == pytest.approx([1.0, math.nan, 2.0], nan_ok=True)
+    assert list(crosses.x) == [1]
+
+
+def test_a_run_that_was_never_finite_is_all_crosses() -> None:
+    figure = run_figure({"grad_norm": Curve(plain([None, None]), {})}, Marks())
+    assert list(traces(figure, "not finite")[0].x) == [0, 1]
+
+
+def test_perplexity_and_grad_norm_have_log_axes_and_their_marks_do_not() -> None:
+    curves = {name: Curve(plain([1.0]), {}) for name in ("loss", "perplexity", "grad_norm", "lr")}
+    layout = run_figure(curves, Marks()).layout
+    assert [layout[axis].type for axis in ("yaxis", "yaxis2", "yaxis3", "yaxis4")] == ["linear", "log", "log", "linear"]
+    assert layout.yaxis102.type is None
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [([2.0, 2.1, 139.0], "log"), ([2.0, 2.1, 7.0], "linear"), ([-0.1, 2.1, 139.0], "linear"), ([None], "linear")],
+)
+def test_a_loss_that_once_towered_over_the_rest_does_not_flatten_it(values: list[float | None], kind: str) -> None:
+    figure = run_figure({"loss": Curve(plain([2.0]), {0: plain(values)})}, Marks())
+    assert figure.layout.yaxis.type == kind
+    assert ("log scale" in figure.layout.annotations[0].text) == (kind == "log")
+
+
+def test_panels_do_not_overlap_and_fill_the_figure() -> None:
+    curves = {name: Curve(plain([1.0]), {}) for name in ("loss", "log_z", "lr")}
+    layout = run_figure(curves, Marks()).layout
+    domains = [layout[axis].domain for axis in ("yaxis3", "yaxis2", "yaxis")]
+    edges = [edge for domain in domains for edge in domain]
+    assert edges == sorted(edges)
+    assert edges[0] == pytest.approx(0.0)
+    assert edges[-1] < layout.yaxis201.domain[0] < layout.yaxis201.domain[1] == 1.0
+
+
+def test_every_kind_of_line_is_named_once() -> None:
+    curves = {name: Curve(plain([1.0]), {0: plain([1.0]), 1: plain([2.0])}) for name in ("loss", "lr")}
+    figure = run_figure(curves, Marks())
+    named = [trace.name for trace in figure.data if trace.showlegend]
+    assert sorted(named) == ["discarded branch", "live line"]
+
+
+def test_a_value_too_large_for_single_precision_keeps_its_height() -> None:
+    figure = run_figure({"perplexity": Curve(plain([2.0, 1e60, None]), {})}, Marks())
+    assert list(traces(figure, "live line")[0].y) == pytest.approx([2.0, 1e60, math.nan], nan_ok=True)
+    assert traces(run_figure({"loss": Curve(plain([2.0, 139.0]), {})}, Marks()), "live line")[0].y.dtype == np.float32
+
+
+def incident_names(steps: Sequence[int], window: tuple[float, float] | None = None) -> list[str]:
+    """As they are written over a run of 1000 steps."""
+    incidents = [incident(number=number, detected_step=step) for number, step in enumerate(steps, 1)]
+    marks = Marks(incidents=incidents, last_step=999)
+    (marker,) = traces(run_figure({"loss": Curve(plain([1.0]), {})}, marks, look=Look(window=window)), "incident")
+    return list(marker.text)
+
+
+def test_an_incident_too_near_to_the_next_one_is_its_number_alone() -> None:
+    assert incident_names([100, 130, 500]) == ["#1", "#2 loss spike", "#3 loss spike"]
+    assert incident_names([100, 130, 500], (90, 150)) == ["#1 loss spike", "#2 loss spike", "#3 loss spike"]
+    assert incident_names([100, 100]) == ["#1", "#2"]
+
+
+def test_names_on_both_sides_of_the_last_quarter_do_not_meet() -> None:
+    assert incident_names([650, 850]) == ["#1", "#2"]
+    assert incident_names([300, 850]) == ["#1 loss spike", "#2 loss spike"]
+    assert incident_names([850, 870]) == ["#1 loss spike", "#2"]
+
+
+def test_an_incident_that_is_not_over_reaches_to_the_newest_step() -> None:
+    figure = run_figure({"loss": Curve(plain([1.0]), {})}, Marks(incidents=[incident()], last_step=40))
+    (band,) = figure.layout.shapes
+    assert (band.x0, band.x1) == (7.5, 40.5)
+    (marker,) = traces(figure, "incident")
+    assert (list(marker.x), list(marker.text)) == ([10], ["#1 loss spike"])
+
+
+@pytest.mark.parametrize(("state", "drawn"), [("applied", True), ("open", False), ("failed", False)])
+def test_a_rewind_is_drawn_where_the_trainer_really_went(state: str, drawn: bool) -> None:
+    intervention = Intervention(
+        number=1,
+        kind="rollback",
+        state="applied",
+        rewind_to=50,
+        skip_from=50,
+        skip_to=250,
+        details={"decided_step": 90},
+    )
+    marks = Marks(interventions=[intervention], orders={1: Order(state=state, rewound_to=30)})
+    figure = run_figure({"loss": Curve(plain([1.0]), {})}, marks)
+    assert [list(trace.x) for trace in traces(figure, "intervention")] == ([[30, 90]] if drawn else [])
+    assert [line.x0 for line in figure.layout.shapes] == ([30] if drawn else [])
+
+
+def test_outliers_stand_in_the_panel_of_their_signal_and_declared_events_are_lines() -> None:
+    events = [
+        Event(segment=0, step=3, kind="outlier", details={"signal": "log_z", "value": 1.25}),
+        Event(segment=0, step=4, kind="outlier", details={"signal": "log_z", "value": "NaN"}),
+        Event(segment=0, step=5, kind="learning_rate", details={"lr": 1e-3}),
+        Event(segment=0, step=None, kind="resume", details={}),
+    ]
+    figure = run_figure({name: Curve(plain([1.0]), {}) for name in ("loss", "log_z")}, Marks(events=events))
+    (circles,) = traces(figure, "outlier, let pass")
+    assert (circles.yaxis, list(circles.x), list(circles.y)) == ("y2", [3], [1.25])
+    assert [line.x0 for line in figure.layout.shapes] == [5]
+    assert list(traces(figure, "declared event")[0].customdata) == ["learning rate lr: 0.001"]
+
+
+def test_a_figure_is_json_and_holds_no_number_that_json_cannot() -> None:
+    figure = run_figure({"loss": Curve(bucketed(), {0: plain([None, math.inf])})}, Marks(incidents=[incident()]))
+    assert "NaN" not in figure.to_json()
+    assert "Infinity" not in figure.to_json()
+
+
+def test_no_curves_make_an_empty_figure() -> None:
+    assert not run_figure({}, Marks(incidents=[incident()])).data
+
+
+def test_what_is_measured_now_and_then_is_shown_point_by_point() -> None:
+    few, many = plain([1.0]), plain([1.0] * 1000)
+    modes = [traces(run_figure({"loss": Curve(each, {})}, Marks()), "live line")[0].mode for each in (few, many)]
+    assert modes == ["lines+markers", "lines"]
+
+
+def test_an_event_with_a_number_that_no_float_holds_is_told() -> None:
+    huge = 10**400
+    events = [
+        Event(segment=0, step=3, kind="phase", details={"n": huge}),
+        Event(segment=0, step=4, kind="outlier", details={"signal": "loss", "value": huge}),
+    ]
+    figure = run_figure({"loss": Curve(plain([1.0]), {})}, Marks(events=events))
+    assert list(traces(figure, "declared event")[0].customdata) == ["phase n: 1.000e+400"]
+    assert not traces(figure, "outlier, let pass")

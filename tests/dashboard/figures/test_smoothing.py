@@ -1,0 +1,34 @@
+"""Smoothed lines."""
+
+import math
+
+import pytest
+
+from dashboard.data.facts import Curve
+from dashboard.figures.curves import Look, run_figure
+from dashboard.figures.marks import Marks
+from dashboard.figures.smoothing import smoothed
+from tests.dashboard.figures.test_curves import plain, traces
+
+
+def test_a_level_line_stays_where_it_is() -> None:
+    assert smoothed(plain([3.0] * 50), 10).tolist() == pytest.approx([3.0] * 50)
+
+
+def test_a_gap_is_a_gap_and_teaches_nothing() -> None:
+    line = smoothed(plain([2.0, None, 2.0]), 10)
+    assert math.isnan(line[1])
+    assert line[2] == pytest.approx(2.0)
+
+
+def test_after_a_jump_a_tenth_of_the_span_has_forgotten_a_tenth() -> None:
+    line = smoothed(plain([0.0] * 1000 + [1.0] * 10), 100)
+    assert line[-1] == pytest.approx(1 - math.exp(-0.1), abs=1e-3)
+
+
+def test_a_smoothed_spike_of_one_step_is_still_there_at_its_height() -> None:
+    values: list[float | None] = [1.0, 1.0, 9.0, 1.0]
+    figure = run_figure({"loss": Curve(plain(values), {})}, Marks(), look=Look(smooth=100))
+    (raw,) = traces(figure, "live line, raw")
+    assert list(raw.y) == values
+    assert max(traces(figure, "live line")[0].y) < 5

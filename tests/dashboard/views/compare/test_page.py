@@ -1,0 +1,269 @@
+"""The Compare page, of stored runs: what a link shows, and what is said where there is nothing to compare."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from streamlit.testing.v1 import AppTest
+
+from dashboard.data import cached
+from db.engine import writing
+from tests.dashboard.conftest import OpenPage
+from tests.dashboard.test_pages import column, figure, names
+from tests.db.seed import add_run, add_segment, add_steps
+
+pytestmark = pytest.mark.usefixtures("store")
+
+BYTES = {"tokenizer": "bytes", "model": {"vocab_size": 256}, "num_parameters": 1000}
+STEPS = 40
+
+
+def add(
+    store: sa.Engine,
+    run_id: str,
+    *,
+    held_out: Sequence[float | None] = (),
+    every: int = 10,
+    tokens: int = 0,
+    **values: Any,
+) -> None:
+    """A run of STEPS steps with these held-out losses, one `every` so many steps."""
+    columns: dict[str, list[float | None]] = {"loss": [3 - step / STEPS for step in range(STEPS)]}
+    if held_out:
+        columns["held_out_loss"] = [None] * STEPS
+        columns["held_out_loss"][every - 1 :: every] = held_out
+        columns["held_out_bits_per_byte"] = [
+            None if loss is None else loss / math.log(2) for loss in columns["held_out_loss"]
+        ]
+    if tokens:
+        columns["tokens"] = [(step + 1) * tokens for step in range(STEPS)]
+    with writing(store) as session:
+        run = add_run(session, run_id, **({"config": BYTES} | values))
+        add_steps(session, run, add_segment(session, run, f"{run_id}-1"), range(STEPS), **columns)
+
+
+def texts(app: AppTest) -> str:
+    assert not app.exception
+    kinds = (app.info, app.warning, app.caption, app.markdown)
+    return "\n".join(each.value for kind in kinds for each in kind)
+
+
+def rows(app: AppTest, place: int = 0) -> dict[str, dict[str, str]]:
+    """First column of a table that is no mark -> the row."""
+    assert not app.exception
+    table = app.dataframe[place].value
+    key = "Run" if "Run" in table else "Setting"
+    return {row[key]: {str(name): text for name, text in row.items()} for row in table.to_dict("records")}
+
+
+def test_an_empty_store_has_nothing_to_compare(open_page: OpenPage) -> None:
+    assert "No runs yet." in texts(open_page("compare"))
+
+
+def test_without_a_choice_the_page_asks_for_one(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a")
+    app = open_page("compare")
+    assert "Choose two runs or more" in texts(app)
+    assert not app.dataframe
+
+
+def test_one_run_alone_is_drawn_and_another_is_asked_for(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a", held_out=[2, 2, 2, 1])
+    app = open_page("compare", runs="a")
+    assert "choose another run" in texts(app)
+    assert names(figure(app)) == {"a"}
+    assert "it has one configuration" in texts(app)
+
+
+def test_two_runs_are_overlaid_subtracted_and_set_side_by_side(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a", held_out=[3, 2.5, 2.25, 2])
+    add(store, "b", held_out=[3, 2, 2, 1.5], config=BYTES | {"lr": 2})
+    app = open_page("compare", runs="a,b")
+    assert names(figure(app)) == {"a", "b"}
+    found = rows(app)
+    assert (found["a"]["Minus baseline"], found["b"]["Minus baseline"]) == ("baseline", "-0.5000")
+    assert (found["b"]["At step"], found["b"]["Compared"]) == ("39", "both measured")
+    assert float(found["a"]["Perplexity"]) == pytest.approx(math.exp(2), abs=1e-3)
+    assert found["a"]["Bits per byte"] == f"{2 / math.log(2):.4f}"
+    assert list(rows(app, 1)) == ["lr"]
+    assert not app.warning
+
+
+def test_all_settings_are_shown_on_demand_and_the_link_says_so(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a")
+    add(store, "b", config=BYTES | {"lr": 2})
+    app = open_page("compare", runs="a,b", only="false")
+    assert {"lr", "tokenizer", "model.vocab_size", "Host"} <= rows(app, 1).keys()
+
+
+def test_a_link_names_the_baseline(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a", held_out=[3, 2.5, 2.25, 2])
+    add(store, "b", held_out=[3, 2, 2, 1.5])
+    found = rows(open_page("compare", runs="a,b", baseline="b"))
+    assert (found["a"]["Minus baseline"], found["b"]["Minus baseline"]) == ("+0.5000", "baseline")
+    assert rows(open_page("compare", runs="a,b", baseline="nobody"))["a"]["Minus baseline"] == "baseline"
+
+
+def test_along_tokens_runs_are_compared_at_equal_tokens(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a", held_out=[3, 2.5, 2.25, 2], tokens=100)
+    add(store, "b", held_out=[2.75, 2, 2, 1.5], tokens=200)
+    app = open_page("compare", runs="a,b", x="Tokens")
+    found = rows(app)["b"]
+    assert (found["Minus baseline"], found["At tokens"], found["Compared"]) == ("+0.0000", "4 k", "both measured")
+    ends = {trace["name"]: column(trace["x"])[-1] for trace in figure(app)["data"] if trace["yaxis"] == "y"}
+    assert ends == {"a": 4000, "b": 8000}
+
+
+def test_what_cannot_lie_along_an_axis_is_named_and_the_others_are_drawn(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a", tokens=100)
+    add(store, "b")
+    add(store, "c", tokens=100, config={})
+    app = open_page("compare", runs="a,b,c", x="Tokens")
+    assert names(figure(app)) == {"a", "c"}
+    assert "b is not drawn: it reported no `tokens`." in texts(app)
+    app = open_page("compare", runs="a,b,c", x="FLOPs")
+    assert names(figure(app)) == {"a"}
+    assert "c is not drawn: it lacks `tokens` among its metrics, or `num_parameters`" in texts(app)
+    app = open_page("compare", runs="b", x="FLOPs")
+    assert not app.get("bidi_component")
+    assert "Choose another axis." in texts(app)
+
+
+def test_a_segment_is_compared_with_the_live_line_of_its_run(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a")
+    with writing(store) as session:
+        run = add_run(session, "forked", config=BYTES)
+        add_steps(session, run, add_segment(session, run, "f-1"), range(30), loss=[9.0] * 30)
+        add_steps(session, run, add_segment(session, run, "f-2", 20), range(20, 40), loss=[1.0] * 20)
+    app = open_page("compare", runs="forked,forked:0")
+    drawn = {trace["name"]: column(trace["y"]) for trace in figure(app)["data"]}
+    assert drawn == {"forked": [9.0] * 20 + [1.0] * 20, "forked, segment 0": [9.0] * 30}
+    assert "this is one run" in texts(app)
+    assert [option for option in app.multiselect[0].options if "segment 1" in option]
+
+
+def test_a_run_that_is_not_there_is_named_and_the_rest_is_compared(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a")
+    app = open_page("compare", runs="a,nobody,a:7")
+    assert "There is no run `nobody` in this store." in texts(app)
+    assert "The run `a` has 1 segment, and none with the number 7." in texts(app)
+    assert app.multiselect[0].value == ["a"]
+
+
+def test_runs_without_held_out_loss_or_bits_per_byte_are_told_how_to_get_them(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    add(store, "a")
+    with writing(store) as session:
+        run = add_run(session, "b", config=BYTES)
+        add_steps(session, run, add_segment(session, run, "b-1"), [0, 1], held_out_loss=[3.0, 2.0])
+    told = texts(open_page("compare", runs="a,b"))
+    assert "a reported no held-out loss." in told
+    assert "b reported no bits per byte" in told
+
+
+@pytest.mark.parametrize(
+    ("other", "warned"), [(BYTES, False), ({"tokenizer": "gpt2", "vocab_size": 50257}, True), ({"lr": 1}, True)]
+)
+def test_perplexities_of_other_or_unnamed_tokenizers_are_warned_of(
+    open_page: OpenPage, store: sa.Engine, other: dict[str, Any], warned: bool
+) -> None:
+    add(store, "a", held_out=[3, 2, 2, 2])
+    add(store, "b", held_out=[3, 2, 2, 2], config=other)
+    assert ("Perplexities of different tokenizers do not compare" in texts(open_page("compare", runs="a,b"))) == warned
+
+
+def test_other_data_or_batches_are_said_to_change_what_is_measured(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a", config=BYTES | {"seed": 1})
+    add(store, "b", config=BYTES | {"seed": 2})
+    assert "may have been measured on different text: they differ in `seed`." in texts(open_page("compare", runs="a,b"))
+
+
+def test_choosing_writes_the_link(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a", held_out=[3, 2, 2, 2])
+    add(store, "b", held_out=[3, 2, 2, 1])
+    app = open_page("compare")
+    app.multiselect[0].set_value(["b", "a"]).run()
+    assert app.query_params["runs"] == "b,a"
+    assert rows(app)["b"]["Minus baseline"] == "baseline"
+    app.selectbox(key="baseline_of_compared").set_value("a").run()
+    assert app.query_params["baseline"] == "a"
+    assert rows(app)["a"]["Minus baseline"] == "baseline"
+
+
+def test_a_view_belongs_to_its_axis(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a", tokens=100)
+    add(store, "b", tokens=200)
+    app = open_page("compare", runs="a,b", view="1000-2000", x="Tokens")
+    drawing = figure(app)
+    assert list(drawing["layout"]["xaxis"]["range"]) == [1000, 2000]
+    inside = {trace["name"]: column(trace["x"]) for trace in drawing["data"]}
+    assert (inside["a"][0], inside["a"][-1]) == (1000, 2000)
+    assert (inside["b"][0], inside["b"][-1]) == (1000, 2000)
+    app.segmented_control(key="x").set_value("step").run()
+    assert "view" not in app.query_params
+    assert figure(app)["layout"]["xaxis"].get("range") is None
+
+
+def test_runs_are_ticked_on_the_list_and_compared_from_there(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a")
+    add(store, "b")
+    app = open_page()
+    for box in app.checkbox:
+        box.check().run()
+    link = next(each.proto for each in app.get("page_link") if "Compare" in each.proto.label)
+    assert link.label == "**Compare 2 runs**"
+    assert "runs=b%2Ca" in link.query_string or "runs=a%2Cb" in link.query_string
+    app.checkbox[0].uncheck().run()
+    assert [each.proto.label for each in app.get("page_link") if "Compare" in each.proto.label] == ["**Compare 1 run**"]
+
+
+def test_a_run_leads_to_its_comparison(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a")
+    links = [each.proto for each in open_page("run", run="a").get("page_link")]
+    assert [link.query_string for link in links if link.label == "Compare"] == ["runs=a"]
+
+
+def test_the_newest_held_out_loss_is_seen_in_a_long_run_and_a_nan_is_not_hidden_by_its_bucket(store: sa.Engine) -> None:
+    for run_id, ends in (("broken", [2.0, math.nan]), ("mended", [math.nan, 2.0])):
+        with writing(store) as session:
+            run = add_run(session, run_id)
+            losses = [3.0] * 5000 + ends
+            add_steps(session, run, add_segment(session, run, f"{run_id}-1"), range(5002), held_out_loss=losses)
+    known = {run_id: cached.facts(run_id) for run_id in ("broken", "mended")}
+    assert known["broken"] is not None
+    assert known["mended"] is not None
+    broken, mended = (cached.newest(each, None, "held_out_loss") for each in known.values() if each is not None)
+    assert broken is not None
+    assert mended is not None
+    assert (broken.step, math.isnan(broken.value)) == (5001, True)
+    assert (mended.step, mended.value) == (5001, 2.0)
+
+
+def test_the_chosen_curves_and_axis_stay_when_another_run_brings_more(open_page: OpenPage, store: sa.Engine) -> None:
+    add(store, "a", tokens=100)
+    add(store, "b", tokens=100)
+    add(store, "c", held_out=[3, 2, 2, 2], tokens=100)
+    app = open_page("compare", runs="a,b", x="Tokens")
+    app.multiselect(key="curves").set_value(["tokens"]).run()
+    app.multiselect(key="compared").set_value(["a", "b", "c"]).run()
+    assert app.multiselect(key="curves").value == ["tokens"]
+    drawing = figure(app)
+    assert (names(drawing), drawing["layout"]["xaxis"]["title"]["text"]) == ({"a", "b", "c"}, "Tokens")
+
+
+def test_many_long_runs_are_drawn_in_fewer_buckets_and_no_spike_is_lost(open_page: OpenPage, store: sa.Engine) -> None:
+    runs = ["a", "b", "c", "d"]
+    for place, run_id in enumerate(runs):
+        with writing(store) as session:
+            run = add_run(session, run_id)
+            losses = [25.0 if step == 1234 + place else 2.0 for step in range(5000)]
+            add_steps(session, run, add_segment(session, run, f"{run_id}-1"), range(5000), loss=losses)
+    few, many = (figure(open_page("compare", runs=",".join(some)))["data"] for some in (runs[:3], runs))
+    sizes = [max(len(column(trace["x"])) for trace in drawn) for drawn in (few, many)]
+    assert 400 < sizes[0] <= 800
+    assert 200 < sizes[1] <= 400
+    highest = {trace["legendgroup"]: max(column(trace["y"])) for trace in many if trace.get("fill") == "tonexty"}
+    assert highest == dict.fromkeys(runs, 25.0)

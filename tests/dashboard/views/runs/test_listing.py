@@ -1,0 +1,72 @@
+"""Which runs are listed, and in what order."""
+
+import pytest
+
+from dashboard.views.runs.listing import Order, listed
+from db.models import Run
+from db.overview import Tally
+
+NOW = 10_000.0
+
+
+def run(
+    name: str,
+    *,
+    state: str = "finished",
+    started: float = 0.0,
+    last: float = NOW,
+    host: str = "h1",
+    tags: object = None,
+) -> Run:
+    return Run(
+        id=f"id-{name}",
+        project="gpt",
+        name=name,
+        state=state,
+        host=host,
+        devices=["NVIDIA H100"],
+        command=None,
+        config={"tags": tags},
+        started_at=started,
+        last_report_at=last,
+    )
+
+
+RUNS = [
+    (run("newest", started=9.0, tags="sweep 3"), Tally()),
+    (run("dead", state="running", started=8.0, last=NOW - 600), Tally(open_incidents=2)),
+    (run("alive", state="running", started=7.0, tags=["sweep 3", 7]), Tally(open_incidents=1)),
+    (run("Held", started=6.0, host="h2", last=NOW - 60), Tally(waiting=1)),
+]
+
+
+def names(**wish: object) -> list[str | None]:
+    return [run.name for run, _ in listed(RUNS, now=NOW, **wish)]  # type: ignore[arg-type]
+
+
+def test_what_needs_a_person_comes_first_then_what_is_silent_then_what_runs() -> None:
+    assert names() == ["Held", "dead", "alive", "newest"]
+
+
+@pytest.mark.parametrize(
+    ("order", "first"),
+    [(Order.NEWEST, "newest"), (Order.REPORT, "newest"), (Order.INCIDENTS, "dead"), (Order.NAME, "alive")],
+)
+def test_each_order_has_its_own_first(order: Order, first: str) -> None:
+    assert names(order=order)[0] == first
+
+
+def test_every_word_is_looked_for_whatever_its_case() -> None:
+    assert names(text="GPT held") == ["Held"]
+    assert names(text="h100 h2") == ["Held"]
+    assert names(text="nobody") == []
+
+
+def test_a_tag_is_a_text_of_a_list_and_can_be_searched_for() -> None:
+    assert names(tags=["sweep 3"]) == names(text="sweep") == ["alive"]
+    assert names(tags=["sweep 3", "other"]) == []
+
+
+def test_a_silent_run_is_not_running() -> None:
+    assert names(states=["running"]) == ["alive"]
+    assert names(states=["silent", "needs a person"]) == ["Held", "dead"]

@@ -1,0 +1,374 @@
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lossguard
+from lossguard.delivery.client import Collector
+from lossguard.delivery.spool_delivery import STEPS_PER_REPORT, report
+from lossguard.errors import Unreachable
+from lossguard.protocol import decode_number
+from lossguard.spooling.writer import to_line
+from tests.lossguard.collectors import Answer, FakeCollector, eventually, serving
+
+values = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-(2**53), 2**53))
+metrics = st.dictionaries(st.text(min_size=1, max_size=8), values, max_size=5)
+
+
+@given(st.lists(metrics, min_size=1, max_size=6))
+def test_metrics_come_through_spool_and_report_unchanged(rows: list[dict[str, float]]) -> None:
+    lines = [to_line({"step": step, "time": 1.0, "metrics": row}) for step, row in enumerate(rows)]
+    body = json.loads(json.dumps(report("s", 0, [(0, line, json.loads(line)) for line in lines]), allow_nan=False))
+    assert body["steps"] == list(range(len(rows)))
+    for step, row in enumerate(rows):
+        back = {name: decode_number(column[step]) for name, column in body["metrics"].items()}
+        assert set(back) >= set(row)
+        for name, value in back.items():
+            expected = row.get(name)
+            assert value == expected or (value != value and expected != expected)
+
+
+def online(collector: FakeCollector, folder: Path, run_id: str = "r") -> lossguard.Run:
+    return lossguard.init("project", run_id=run_id, url=collector.url, directory=folder)
+
+
+def test_steps_arrive_in_columns_with_their_segment(collector: FakeCollector, tmp_path: Path) -> None:
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0, lr=0.1)
+        run.log(1, loss=math.nan)
+        run.declare("data_mix", name="code")
+    assert collector.rows == {(0, 0): {"loss": 1.0, "lr": 0.1}, (0, 1): {"loss": "NaN"}}
+    assert [(event["kind"], event["step"]) for event in collector.events.values()] == [("data_mix", 2)]
+    assert collector.finished == ["finished"]
+    assert collector.segments[0]["key"].endswith("-0")
+
+
+def test_every_report_says_how_much_waits_behind_it(collector: FakeCollector, tmp_path: Path) -> None:
+    collector.open.clear()  # until all steps are in the queue
+    with online(collector, tmp_path) as run:
+        for step in range(2 * STEPS_PER_REPORT):
+            run.log(step, loss=1.0)
+        collector.open.set()
+    assert max(collector.spool_bytes) >= STEPS_PER_REPORT * len('{"step":0,"time":0,"metrics":{"loss":1.0}}')
+    assert collector.spool_bytes[-1] < 200, "only the line that ends the run"
+
+
+def test_a_segment_that_the_loop_opens_by_going_back_gets_its_own_steps(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    with online(collector, tmp_path) as run:
+        for step, loss in ((0, 1.0), (1, 2.0), (1, 3.0)):
+            run.log(step, loss=loss)
+    assert collector.losses(0) == {0: 1.0, 1: 2.0}
+    assert collector.losses(1) == {1: 3.0}
+
+
+def test_an_idle_run_hears_of_orders_by_heartbeat(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lossguard.delivery.sender.HEARTBEAT", 0.1)
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0)
+        assert eventually(lambda: bool(collector.rows))
+        collector.order(id=7, kind="rollback", rewind_to=0)
+        assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
+        order = run.take_order()
+        assert order is not None
+        assert (order.id, order.rewind_to) == (7, 0)
+        assert run.take_order() is None
+
+
+def test_a_withdrawn_order_leaves_the_inbox_and_an_unknown_kind_is_no_order(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lossguard.delivery.sender.HEARTBEAT", 0.05)
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0)
+        collector.order(id=7, kind="hold")
+        collector.order(id=8, kind="dance")
+        assert eventually(lambda: [order.id for order in run._inbox] == [7])  # type: ignore[attr-defined]
+        collector.orders.clear()
+        assert eventually(lambda: not run._inbox)  # type: ignore[attr-defined]
+        assert run.take_order() is None
+
+
+def test_log_never_waits_for_a_collector_that_is_slow_or_down(collector: FakeCollector, tmp_path: Path) -> None:
+    collector.delay = 1.0
+    for url in (collector.url, "http://127.0.0.1:9"):
+        run = lossguard.init("project", url=url, directory=tmp_path)
+        began = time.perf_counter()
+        for step in range(100):
+            run.log(step, loss=1.0)
+        assert time.perf_counter() - began < 0.5
+        run.finish(timeout=0.01)
+
+
+def test_what_finish_could_not_deliver_is_said_and_delivered_by_the_next_session(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "two words"
+    run = lossguard.init("project", run_id="r", url="http://127.0.0.1:9", directory=folder)
+    run.log(0, loss=1.0)
+    run.finish(timeout=0.2)
+    assert f"LOSSGUARD_URL=http://127.0.0.1:9 python -m lossguard sync '{run.directory}'" in caplog.text
+    with serving(FakeCollector()) as collector:
+        with online(collector, folder) as run:
+            run.log(1, loss=2.0)
+        assert collector.rows == {(0, 0): {"loss": 1.0}, (1, 1): {"loss": 2.0}}
+        assert collector.finished == ["finished", "finished"]
+
+
+def test_a_collector_that_comes_back_gets_every_step(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    run = lossguard.init("project", url=f"http://127.0.0.1:{port}", directory=tmp_path)
+    run.log(0, loss=1.0)
+    time.sleep(0.15)
+    with serving(FakeCollector(), port) as collector:
+        run.log(1, loss=2.0)
+        run.finish()
+        assert collector.losses(0) == {0: 1.0, 1: 2.0}
+
+
+def test_tls_with_a_collector_that_speaks_plain_http_is_told_with_the_way_out(
+    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = lossguard.init("project", url=collector.url.replace("http:", "https:"), directory=tmp_path)
+    assert eventually(lambda: "its address begins with http://" in caplog.text)
+    run.finish(timeout=0.1)
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 408])
+def test_a_collector_in_trouble_is_asked_again(collector: FakeCollector, tmp_path: Path, status: int) -> None:
+    answers: list[Answer] = [(status, {})] * 2
+    failures = iter(answers)
+    collector.trouble = lambda method, path, body: next(failures, None) if path.endswith("reports") else None
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0)
+    assert collector.losses(0) == {0: 1.0}
+
+
+def test_an_answer_lost_on_the_way_makes_no_duplicates(collector: FakeCollector, tmp_path: Path) -> None:
+    """The collector took the report, but we never heard: it is sent again, with the same keys."""
+    lost = iter([True])
+
+    def lose_once(method: str, path: str, body: dict[str, Any]) -> Answer | None:
+        if path.endswith("reports") and next(lost, False):
+            collector._report(body)
+            return 502, {}
+        return None
+
+    collector.trouble = lose_once
+    with online(collector, tmp_path) as run:
+        run.declare("data_mix")
+        run.log(0, loss=1.0)
+    assert len(collector.events) == 1
+    assert collector.losses(0) == {0: 1.0}
+
+
+def test_a_refused_line_is_set_aside_and_its_neighbours_arrive(
+    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(method: str, path: str, body: dict[str, Any]) -> Answer | None:
+        return (422, {"detail": "step 13 is unlucky", "where": ["steps", 1]}) if 13 in body.get("steps", ()) else None
+
+    collector.trouble = refuse
+    with online(collector, tmp_path) as run:
+        for step in range(40):
+            run.log(step, loss=float(step))
+    assert sorted(collector.losses(0)) == [step for step in range(40) if step != 13]
+    assert run.directory is not None
+    rejected = (run.directory / "rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in rejected] == [13]
+    assert caplog.text.count("step 13 is unlucky (at steps.1)") == 1
+
+
+def test_a_collector_that_lost_the_run_is_told_everything_again(collector: FakeCollector, tmp_path: Path) -> None:
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0)
+        assert eventually(lambda: bool(collector.rows))
+        with collector.lock:
+            collector.runs.clear()
+            collector.segments.clear()
+            collector.rows.clear()
+        run.log(1, loss=2.0)
+    assert collector.losses(0) == {0: 1.0, 1: 2.0}
+
+
+def test_a_refused_token_is_said_once_and_costs_no_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(FakeCollector()) as collector:
+        collector.trouble = lambda method, path, body: (401, {"detail": "no such token"})
+        run = online(collector, tmp_path)
+        run.log(0, loss=1.0)
+        assert eventually(lambda: "refuses the token (401 no such token)" in caplog.text)
+        assert caplog.text.count("in the spool") == 1
+        run.finish(timeout=0.2)
+        collector.trouble = lambda method, path, body: None
+        online(collector, tmp_path).finish()
+        assert collector.losses(0) == {0: 1.0}
+
+
+def test_an_order_that_the_collector_forgot_does_not_stop_the_steps(collector: FakeCollector, tmp_path: Path) -> None:
+    order = lossguard.Order(id=5, kind=lossguard.OrderKind.ROLLBACK)
+
+    collector.trouble = lambda method, path, body: (
+        (404, {}) if method == "PUT" else (422, {}) if body.get("order") == 5 else None
+    )
+    with online(collector, tmp_path) as run:
+        run.open_segment(3, lossguard.SegmentReason.ROLLBACK, order, {"rewound_to": 3})
+        run.log(3, loss=1.0)
+    assert collector.losses(0) == {3: 1.0}
+
+
+def test_a_half_delivered_spool_is_taken_up_in_its_segment_by_a_collector_that_stumbles(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    """The segment is asked for again first; when that fails, its steps must not go out without one."""
+    collector.trouble = lambda method, path, body: (503, {}) if 5 in body.get("steps", ()) else None
+    run = online(collector, tmp_path)
+    for step in range(5):
+        run.log(step, loss=1.0)
+    assert eventually(lambda: len(collector.rows) == 5)
+    run.log(5, loss=2.0)
+    run.finish(timeout=0.1)
+    stumbles = iter([True, True])
+    collector.trouble = lambda method, path, body: (
+        (503, {}) if path.endswith("segments") and next(stumbles, False) else None
+    )
+    online(collector, tmp_path).finish()
+    assert collector.losses(0) == dict.fromkeys(range(5), 1.0) | {5: 2.0}
+    assert len(collector.segments) == 1
+    assert run.directory is not None
+    assert not (run.directory / "rejected.jsonl").exists()
+
+
+TRAINER = textwrap.dedent(
+    """
+    import sys, time, lossguard
+    run = lossguard.init("project", run_id="r", url=sys.argv[1], directory=sys.argv[2])
+    for step in range(100_000):
+        run.log(step, loss=float(step))
+        print(step, flush=True)
+        time.sleep(0.002)
+    """
+)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_kill_9_loses_no_step(collector: FakeCollector, tmp_path: Path, up: bool) -> None:
+    url = collector.url if up else "http://127.0.0.1:9"
+    command = [sys.executable, "-c", TRAINER, url, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as trainer:
+        assert trainer.stdout is not None
+        for line in trainer.stdout:
+            if int(line) == 100:
+                trainer.send_signal(signal.SIGKILL)
+                break
+        last = int([line, *trainer.stdout.read().splitlines()][-1])
+    online(collector, tmp_path).finish()
+    assert set(range(last + 1)) <= set(collector.losses(0))
+
+
+def test_the_interpreters_end_delivers_without_finish(collector: FakeCollector, tmp_path: Path) -> None:
+    script = "import sys, lossguard\nlossguard.init('p', url=sys.argv[1], directory=sys.argv[2]).log(0, loss=1.0)\n"
+    environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
+    endings = {"": "finished", "raise RuntimeError": "failed", "raise KeyboardInterrupt": "interrupted"}
+    for ending, state in endings.items():
+        command = [sys.executable, "-c", script + ending, collector.url, str(tmp_path)]
+        subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert collector.finished[-1] == state
+    assert collector.losses(0) == {0: 1.0}
+
+
+def test_an_answer_carries_the_key_of_its_order(collector: FakeCollector, tmp_path: Path) -> None:
+    kind = lossguard.OrderKind.ROLLBACK
+    with online(collector, tmp_path) as run:
+        run.open_segment(0, lossguard.SegmentReason.START)
+        run.refuse(lossguard.Order(id=1, kind=kind, key="a"), "no checkpoint")
+        run.refuse(lossguard.Order(id=2, kind=kind), "no checkpoint")
+        run.open_segment(0, lossguard.SegmentReason.ROLLBACK, lossguard.Order(id=3, kind=kind, key="c"), {})
+    failed = {"state": "failed", "detail": "no checkpoint"}
+    assert collector.answers == {1: {**failed, "key": "a"}, 2: failed, 3: {"state": "applied", "key": "c"}}
+    assert all("key" in segment and "order_key" not in segment for segment in collector.segments)
+
+
+def test_a_run_that_the_collector_does_not_register_is_said_once_and_stays_in_the_spool(
+    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.trouble = lambda method, path, body: (422, {"detail": "no such host"}) if path.endswith("/runs") else None
+    run = online(collector, tmp_path)
+    run.log(0, loss=1.0)
+    assert eventually(lambda: "refuses r (422 no such host)" in caplog.text)
+    time.sleep(0.3)
+    run.finish(timeout=1.0)
+    assert [path for _, path, _ in collector.requests] == ["/api/v1/runs"]
+    assert caplog.text.count("no such host") == 1
+    assert "not everything was delivered" in caplog.text
+    collector.trouble = lambda method, path, body: None
+    online(collector, tmp_path).finish()
+    assert collector.losses(0) == {0: 1.0}
+
+
+@pytest.mark.parametrize("line", [b"\x00\x00garbage\n", b"{}\n", b"5\n", b'{"run":7}\n'])
+def test_a_damaged_spool_is_said_once_kept_and_in_nobodys_way(
+    collector: FakeCollector, tmp_path: Path, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = tmp_path / "project" / "r" / "0000.spool"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(line)
+    for step in range(2):
+        with online(collector, tmp_path) as run:
+            run.log(step, loss=1.0)
+    assert {step for _, step in collector.rows} == {0, 1}
+    assert caplog.text.count("is damaged") == 1
+    assert "undelivered" not in caplog.text
+    assert damaged.read_bytes() == line
+
+
+def test_bad_lines_in_a_row_are_not_looked_for_from_the_start_each_time(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    bad = set(range(20, 40))
+    collector.trouble = lambda method, path, body: (422, {}) if bad & set(body.get("steps", ())) else None
+    run = lossguard.init("project", run_id="r", mode="offline", directory=tmp_path)
+    for step in range(60):
+        run.log(step, loss=1.0)
+    run.finish()
+    online(collector, tmp_path).finish()
+    assert set(collector.losses(0)) == set(range(60)) - bad
+    assert sum(path.endswith("reports") for _, path, _ in collector.requests) < 50
+
+
+def test_a_server_that_is_no_collector_refuses_nothing() -> None:
+    """A dashboard's port in LOSSGUARD_URL answers 405 to everything: the steps must stay in the spool."""
+
+    class Stranger(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_error(405)
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        collector = Collector(f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(Unreachable, match="not a Lossguard collector"):
+            collector.send("POST", "/runs", {})
+        collector.close()
+        thread.join()

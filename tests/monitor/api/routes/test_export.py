@@ -1,0 +1,110 @@
+"""A run as a file, over HTTP."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from db import access, queries
+from db.access import Scope
+from db.engine import reading, writing
+from db.files import imports, record
+from lossguard.protocol import API
+from monitor.app import create_app
+from monitor.settings import Settings
+from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.ingestion.test_detection_state import noise, obey, train_until_nan
+
+
+def test_a_rolled_back_run_is_exported_and_comes_back_with_all_that_belongs_to_it(
+    http_on_both: TestClient, engine: sa.Engine, tmp_path: Path
+) -> None:
+    trainer = Trainer(http_on_both)
+    (order,) = train_until_nan(trainer)["orders"]
+    trainer.report(obey(trainer, order), range(200, 500), {"loss": noise(3, 300), "eval/loss": [None] * 300})
+    answer = http_on_both.get(f"{API}/runs/r1/export")
+    assert answer.headers["content-type"] == "application/vnd.apache.parquet"
+    assert answer.headers["content-disposition"] == 'attachment; filename="r1.parquet"'
+    path = tmp_path / "r1.parquet"
+    path.write_bytes(answer.content)
+    with writing(engine) as session:
+        copy, count = imports.take(session, path=path, now=NOW, run_id="copy")
+        assert count == 301 + 300
+        run = queries.run_named(session, run_id="r1")
+        assert run is not None
+        told, original = record.describe(session, run=copy), record.describe(session, run=run)
+    for name in ("incidents", "interventions", "events", "watch", "metrics"):
+        assert told[name] == original[name]
+        assert name in ("events",) or told[name]
+    # The detection goes on where it stood: what it says of the next spike is the next incident, not the first again.
+    again = Trainer(http_on_both, "copy")
+    again.report(1, [500], {"loss": [float("nan")]})
+    assert [one["number"] for one in again.get("/incidents")] == [1, 2]
+
+
+def test_csv_is_the_steps_alone(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), [0, 1, 2], {"eval/loss": [1.5, None, float("-inf")]})
+    answer = http.get(f"{API}/runs/r1/export", params={"format": "csv"})
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = [line.split(",") for line in answer.text.splitlines()]
+    assert rows[0] == ['"segment"', '"step"', '"time"', '"live"', '"eval/loss"']
+    assert [row[-1] for row in rows[1:]] == ["1.5", "", "-inf"]
+
+
+def test_what_cannot_be_exported_is_a_problem(http: TestClient) -> None:
+    answer = http.get(f"{API}/runs/nope/export")
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+    Trainer(http)
+    wrong = http.get(f"{API}/runs/r1/export", params={"format": "xlsx"})
+    assert (wrong.status_code, wrong.json()["where"]) == (422, ["query", "format"])
+
+
+def test_an_export_needs_the_scope_read_and_the_runs_own_project(sqlite_engine: sa.Engine) -> None:
+    owner = Settings(token=SecretStr("owner"))
+    with TestClient(create_app(owner, engine=sqlite_engine), headers={"authorization": "Bearer owner"}) as http:
+        Trainer(http)
+        with writing(sqlite_engine) as session:
+            made: dict[str, Any] = {"now": NOW}
+            tokens = {
+                "reads": access.create_token(session, name="a", scopes=[Scope.READ], project="gpt", **made)[1],
+                "reports": access.create_token(session, name="b", scopes=[Scope.REPORT], project=None, **made)[1],
+                "other": access.create_token(session, name="c", scopes=[Scope.READ], project="other", **made)[1],
+            }
+        got = {
+            name: http.get(f"{API}/runs/r1/export", headers={"authorization": f"Bearer {token}"}).status_code
+            for name, token in tokens.items()
+        }
+    assert got == {"reads": 200, "reports": 403, "other": 404}
+
+
+def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(sqlite_engine: sa.Engine) -> None:
+    app = create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)
+    with TestClient(app) as http:
+        trainer = Trainer(http)
+        trainer.report(trainer.open("a"), range(100), {"loss": [1.0] * 100})
+        scope: dict[str, Any] = {"type": "http", "method": "GET", "path": f"{API}/runs/r1/export"}
+        scope |= {"query_string": b"format=csv"}
+        scope |= {
+            "headers": [(b"host", b"127.0.0.1")],
+            "client": ("127.0.0.1", 1),
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+        }
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.body":
+                raise OSError("the client is gone")
+
+        with pytest.raises(Exception, match=r"gone|^$"):
+            asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+        assert isinstance(sqlite_engine.pool, sa.pool.QueuePool)
+        assert sqlite_engine.pool.checkedout() == 0
+        trainer.report(0, [100], {"loss": [1.0]})
+    with reading(sqlite_engine) as session:
+        assert queries.step_counts(session, run=queries.runs(session)[0]).consumed == 101

@@ -1,0 +1,244 @@
+"""Nobody does what their token is not good for, and who did what is written down."""
+
+import logging
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from db import access
+from db.access import Scope
+from db.engine import reading, writing
+from db.models import Token
+from lossguard.protocol import API
+from monitor.api.auth import TRIES, Attempts
+from monitor.app import create_app
+from monitor.cli import tokens
+from monitor.settings import Settings
+from tests.monitor.client import NOW, TestClient, Trainer
+
+
+class As:
+    """A client that sends one token."""
+
+    def __init__(self, http: TestClient, token: str) -> None:
+        self.http, self.headers = http, {"authorization": f"Bearer {token}"}
+
+    def status(self, method: str, path: str, body: Any = None) -> int:
+        return self.http.request(method, f"{API}{path}", json=body, headers=self.headers).status_code
+
+
+def make(engine: sa.Engine, name: str, *scopes: Scope, project: str | None = None) -> str:
+    with writing(engine) as session:
+        return access.create_token(session, name=name, scopes=scopes, project=project, now=NOW)[1]
+
+
+@pytest.fixture
+def http(engine: sa.Engine) -> TestClient:
+    """A collector with one run, of project gpt, that was made before there was any token."""
+    client = TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW))
+    Trainer(client).open("a")
+    return client
+
+
+RUN = {"id": "r1", "project": "gpt", "started_at": 1.0}
+ASKS: dict[Scope, list[tuple[str, str, Any]]] = {
+    Scope.READ: [("GET", "/runs", None), ("GET", "/runs/r1", None), ("GET", "/runs/r1/series?metric=loss", None)],
+    Scope.REPORT: [("POST", "/runs", RUN), ("POST", "/runs/r1/reports", {"segment": 0})],
+    Scope.OPERATE: [("PUT", "/runs/r1/policy", {"mode": "observe"}), ("GET", "/audit", None)],
+}
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_token_is_good_for_its_scope_alone(http: TestClient, engine: sa.Engine, scope: Scope) -> None:
+    client = As(http, make(engine, "t", scope))
+    for wanted, asks in ASKS.items():
+        for ask in asks:
+            assert client.status(*ask) in ((200, 201) if wanted is scope else (403,)), ask
+
+
+def test_no_route_but_healthz_answers_without_a_token(http: TestClient, engine: sa.Engine) -> None:
+    make(engine, "t", Scope.READ)
+    app: Any = http.app
+    paths = app.openapi()["paths"]
+    asks = [(method, path) for path, methods in paths.items() for method in methods]
+    assert len(asks) >= 18
+    for method, path in [*asks, ("get", "/docs"), ("get", "/openapi.json")]:
+        app.state.attempts = Attempts()  # there are more routes than failed attempts are allowed
+        real = path.format(run_id="r1", order_id=1, intervention_id=1, number=1)
+        assert http.request(method, real).status_code == (200 if path == "/healthz" else 401), (method, path)
+
+
+def test_a_token_bound_to_a_project_sees_nothing_of_another(http: TestClient, engine: sa.Engine) -> None:
+    Trainer(http, "other", project="bert")
+    bound = As(http, make(engine, "gpt only", *Scope, project="gpt"))
+    assert bound.status("GET", "/runs/r1") == 200
+    for method, path, body in [
+        ("GET", "/runs/other", None),
+        ("POST", "/runs/other/reports", {"segment": 0}),
+        ("DELETE", "/runs/other", None),
+        ("PUT", "/orders/1", {"state": "applied"}),
+        ("POST", "/interventions/1/approve", None),
+    ]:
+        assert bound.status(method, path, body) == 404, path
+    assert bound.status("POST", "/runs", RUN | {"id": "new", "project": "bert"}) == 403
+    assert bound.status("POST", "/runs", RUN | {"id": "other"}) == 403
+    assert [run["id"] for run in http.get(f"{API}/runs", headers=bound.headers).json()] == ["r1"]
+    assert http.get(f"{API}/runs?project=bert", headers=bound.headers).json() == []
+    assert http.get("/metrics", headers=bound.headers).status_code == 403
+    assert bound.status("GET", "/audit") == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"host": "localhost:8000"}, True),
+        ({"host": "[::1]:8000"}, True),
+        ({"origin": "http://localhost:8501"}, True),
+        ({"host": "evil.example"}, False),
+        ({"host": "evil.example:8000", "origin": "http://evil.example:8000"}, False),
+        ({"host": ""}, False),
+        ({"host": "[::1"}, False),
+        ({"origin": "http://evil.example"}, False),
+        ({"origin": "null"}, False),
+    ],
+)
+def test_a_collector_without_tokens_is_open_to_this_machine_and_to_no_page_of_another_site(
+    http: TestClient, engine: sa.Engine, headers: dict[str, str], allowed: bool
+) -> None:
+    asks = [("GET", "/runs"), ("POST", "/runs/r1/release"), ("POST", "/interventions/1/approve")]
+    statuses = [http.request(method, f"{API}{path}", headers=headers).status_code for method, path in asks]
+    assert statuses == ([200, 409, 404] if allowed else [403, 403, 403])
+    assert http.get("/healthz", headers=headers).status_code == 200
+    token = make(engine, "t", Scope.READ)
+    assert http.get(f"{API}/runs", headers=headers | {"authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_a_revoked_token_is_worthless_and_opens_nothing(http: TestClient, engine: sa.Engine) -> None:
+    client = As(http, make(engine, "t", *Scope))
+    assert client.status("GET", "/runs") == 200
+    with writing(engine) as session:
+        assert access.revoke_token(session, name="t", now=NOW)
+    assert client.status("GET", "/runs") == 401
+    assert http.get(f"{API}/runs").status_code == 401  # the collector does not become an open one
+
+
+def test_the_token_itself_is_not_in_the_store(engine: sa.Engine) -> None:
+    token = make(engine, "t", Scope.READ)
+    with reading(engine) as session:
+        (row,) = session.execute(sa.select(Token.__table__)).all()
+    assert token not in str(row)
+    assert len(token) > 40
+
+
+def test_the_token_of_the_environment_is_good_for_everything(engine: sa.Engine) -> None:
+    http = TestClient(create_app(Settings(token=SecretStr("secret")), engine=engine))
+    owner = As(http, "secret")
+    assert owner.status("POST", "/runs", RUN) == 201
+    assert owner.status("PUT", "/runs/r1/policy", {"mode": "observe"}) == 200
+    assert http.get(f"{API}/runs", headers={"authorization": "Basic secret"}).status_code == 401
+
+
+def test_failed_attempts_are_logged_without_the_token_and_slowed_down(
+    http: TestClient, engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, wrong = As(http, make(engine, "t", Scope.READ)), As(http, "lg_guess")
+    with caplog.at_level(logging.WARNING):
+        statuses = [wrong.status("GET", "/runs") for _ in range(TRIES + 3)]
+    assert statuses == [401] * TRIES + [429] * 3
+    assert len(caplog.records) == TRIES
+    assert "wrong token from testclient for GET /api/v1/runs" in caplog.text
+    assert "lg_guess" not in caplog.text
+    assert good.status("GET", "/runs") == 200
+
+
+def test_failed_attempts_are_forgotten_after_a_while() -> None:
+    now = [0.0]
+    attempts = Attempts(lambda: now[0])
+    assert [attempts.fail("a") for _ in range(TRIES + 1)] == [True] * TRIES + [False]
+    assert attempts.fail("b")
+    now[0] = 61.0
+    assert attempts.fail("a")
+
+
+def test_what_a_person_decides_is_in_the_audit_trail_even_after_the_run_is_gone(
+    http: TestClient, engine: sa.Engine
+) -> None:
+    ada = As(http, make(engine, "ada", *Scope))
+    http.put(f"{API}/runs/r1/policy", json={"mode": "observe"}, headers=ada.headers)
+    assert ada.status("POST", "/runs/r1/release") == 409  # not possible: not recorded
+    assert ada.status("DELETE", "/runs/r1") == 204
+    lines = http.get(f"{API}/audit?run=r1", headers=ada.headers).json()
+    assert [(line["who"], line["action"], line["at"]) for line in lines] == [
+        ("ada", "delete", NOW),
+        ("ada", "policy", NOW),
+    ]
+    assert lines[1]["details"]["mode"] == "observe"
+
+
+def test_every_answer_carries_the_security_headers(http: TestClient) -> None:
+    for path in ("/healthz", f"{API}/runs", f"{API}/runs/nobody", "/nowhere", "/docs"):
+        headers = http.get(path).headers
+        assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+        assert headers["cache-control"] == "no-store"
+        assert "default-src" in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"config": {"a": [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]}}, "levels"),
+        ({"config": {"a": list(range(30_000))}}, "values"),
+        ({"config": {"a": "x\x00y"}}, "NUL"),
+        ({"command": "x\x00y"}, "NUL"),
+        ({"command": "x" * 10_001}, "10000"),
+        ({"host": "x" * 257}, "256"),
+        ({"devices": ["gpu"] * 1025}, "1024"),
+        ({"project": "a\nb"}, "project"),
+    ],
+)
+def test_what_is_too_deep_too_long_or_cannot_be_stored_is_refused(
+    http: TestClient, change: dict[str, Any], words: str
+) -> None:
+    answer = http.post(f"{API}/runs", json=RUN | {"id": "new"} | change)
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
+
+
+def test_tokens_are_made_listed_and_revoked_on_the_command_line(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", database_url)
+    run = CliRunner()
+    made = run.invoke(tokens.app, ["create", "trainers", "--scope", "report", "--scope", "read", "--project", "gpt"])
+    token = made.output.strip()
+    assert (made.exit_code, token[:3]) == (0, "lg_")
+    twice = run.invoke(tokens.app, ["create", "trainers", "--scope", "read"])
+    assert (twice.exit_code, "choose another name" in twice.output) == (2, True)
+    listed = run.invoke(tokens.app, ["list"]).output
+    assert "trainers  report,read  project gpt" in listed
+    assert token not in listed
+    assert run.invoke(tokens.app, ["revoke", "trainers"]).exit_code == 0
+    assert "revoked" in run.invoke(tokens.app, ["list"]).output
+    assert run.invoke(tokens.app, ["revoke", "nobody"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("DATABASE_URL", "mysql://me@host/store", "mysql is not supported"),
+        ("DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/store", "cannot use the database"),
+        ("MAX_RUNS", "many", "LOSSGUARD_MAX_RUNS"),
+    ],
+)
+def test_tokens_of_a_store_that_cannot_be_used_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"LOSSGUARD_{name}", value)
+    done = CliRunner().invoke(tokens.app, ["list"])
+    assert (done.exit_code, done.output.count("\n")) == (2, 1), done.output
+    assert words in done.output
+    assert "secret" not in done.output

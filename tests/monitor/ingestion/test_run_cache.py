@@ -1,0 +1,159 @@
+"""What a collector keeps of a run between reports never shows: verdicts are those of one that keeps nothing."""
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from db import queries
+from db.engine import reading, writing
+from db.models import DetectionState
+from lossguard.protocol import API
+from monitor.app import create_app
+from monitor.ingestion import detection_state
+from monitor.ingestion.run_cache import UNSAVED, RunCache
+from monitor.problems import Problem
+from monitor.settings import Settings
+from tests.monitor.client import NOW, TestClient, Trainer
+
+CHECKPOINTS = list(range(0, 1000, 50))
+
+
+@pytest.fixture
+def pair(engine: sa.Engine) -> Iterator[list[TestClient]]:
+    """Two collectors over one store."""
+    with ExitStack() as stack:
+        apps = [create_app(Settings(), engine=engine, clock=lambda: NOW) for _ in range(2)]
+        yield [stack.enter_context(TestClient(app)) for app in apps]
+
+
+def loss(step: int, bad_at: int) -> float:
+    return math.nan if step == bad_at else 3.0 + 0.01 * (step * 7 % 13)
+
+
+def train(trainer: Trainer, clients: list[TestClient], size: int) -> dict[str, Any]:
+    """200 quiet steps, a NaN, the rollback that is ordered, and on: what is concluded of it."""
+    segment, step = trainer.open("a"), 0
+    for turn in range(300 // size):
+        trainer.http = clients[turn % len(clients)]
+        steps = range(step, step + size)
+        column = {"loss": [loss(at, 200) for at in steps], "eval": [1.0] * size}
+        orders = trainer.report(segment, steps, column, restorable_steps=CHECKPOINTS if turn == 0 else None)["orders"]
+        step += size
+        if orders and segment == 0:
+            step = orders[0]["rewind_to"]
+            segment = trainer.open("b", step, "rollback", orders[0]["id"])
+    kept = ("kind", "state", "onset_step", "detected_step", "score")
+    incidents = [[row[name] for name in kept] for row in trainer.get("/incidents")]
+    done = [[row[name] for name in ("kind", "state", "rewind_to", "skip_to")] for row in trainer.get()["interventions"]]
+    return {"incidents": incidents, "interventions": done, "at": step}
+
+
+def test_reports_in_turn_to_two_collectors_are_judged_as_by_one(pair: list[TestClient]) -> None:
+    alone = train(Trainer(pair[0], "alone"), pair[:1], 6)
+    assert [row[0] for row in alone["incidents"]] == ["nonfinite"]
+    assert train(Trainer(pair[0], "in-turn"), pair, 6) == alone
+
+
+def test_the_stored_state_lags_and_is_brought_up_to_the_same(engine: sa.Engine) -> None:
+    with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW)) as http:
+        trainer = Trainer(http)
+        segment = trainer.open("a")
+        for step in range(2 * UNSAVED + 10):
+            trainer.report(segment, [step], {"loss": [loss(step, -1)], "grad_norm": [1.0 + step % 5]})
+        with reading(engine) as session:
+            run = queries.run_named(session, run_id="r1")
+            assert run is not None
+            lag = session.get_one(DetectionState, run.pk)
+            assert (lag.segment, lag.seen_step) == (0, 2 * UNSAVED - 1)
+            ((_, desk),) = _desks(http)
+            assert detection_state.bring_up(session, run).state_dict() == desk.watch.state_dict()
+
+
+def _desks(http: TestClient) -> list[Any]:
+    return list(http.app.state.desks._kept.values())  # type: ignore[attr-defined]
+
+
+def test_steps_that_were_passed_over_stay_so_when_the_state_is_brought_up(pair: list[TestClient]) -> None:
+    """A report of steps in front of and behind the last one is stored, and the detection sees nothing of it."""
+    states = []
+    for run_id, clients in (("alone", pair[:1]), ("in-turn", pair)):
+        trainer = Trainer(pair[0], run_id)
+        segment = trainer.open("a")
+        for turn, steps in enumerate(([0, 1, 2, 4], [3, 5], [6, 7], [8])):
+            trainer.http = clients[turn % len(clients)]
+            trainer.report(segment, steps, {"loss": [float(step) for step in steps]})
+        with reading(pair[0].app.state.engine) as session:  # type: ignore[attr-defined]
+            run = queries.run_named(session, run_id=run_id)
+            assert run is not None
+            states.append(detection_state.bring_up(session, run).state_dict())
+    assert states[0] == states[1]
+
+
+def test_a_young_run_of_which_nothing_is_written_down_is_brought_up_too(pair: list[TestClient]) -> None:
+    trainer = Trainer(pair[0])
+    segment = trainer.open("a")
+    for step in range(UNSAVED // 2):
+        trainer.http = pair[step % 2]
+        trainer.report(segment, [step], {"loss": [loss(step, -1)]})
+    ((_, desk),) = _desks(trainer.http)
+    assert desk.watch.last_step == UNSAVED // 2 - 1
+    with reading(trainer.http.app.state.engine) as session:  # type: ignore[attr-defined]
+        assert session.scalar(sa.select(DetectionState)) is None
+    alone = Trainer(pair[0], "alone")
+    alone.report(alone.open("a"), range(UNSAVED // 2), {"loss": [loss(step, -1) for step in range(UNSAVED // 2)]})
+    alike = [one for _, one in _desks(pair[0]) if one.run.id == "alone"]
+    assert desk.watch.state_dict() == alike[0].watch.state_dict()
+
+
+def test_a_run_whose_desk_is_laid_out_for_every_report_is_written_down_all_the_same(pair: list[TestClient]) -> None:
+    """Each collector began to count anew, so that nothing was ever written and every report read the whole run."""
+    trainer = Trainer(pair[0])
+    segment = trainer.open("a")
+    for step in range(3 * UNSAVED):
+        trainer.http = pair[step % 2]
+        trainer.report(segment, [step], {"loss": [loss(step, -1)]})
+    with reading(pair[0].app.state.engine) as session:  # type: ignore[attr-defined]
+        (kept,) = session.scalars(sa.select(DetectionState)).all()
+    assert kept.seen_step is not None
+    assert kept.seen_step >= 2 * UNSAVED - 1
+
+
+def test_a_run_that_was_deleted_leaves_no_desk_to_the_next_of_its_key(pair: list[TestClient]) -> None:
+    for client in pair:
+        trainer = Trainer(client)
+        trainer.report(trainer.open("a"), [0, 1], {"old": [1.0, 1.0]})
+        assert trainer.get()["metrics"] == ["old"]
+        pair[0].delete(f"{API}/runs/r1")
+    trainer = Trainer(pair[0])
+    trainer.report(trainer.open("a"), [0], {"new": [1.0]})
+    assert trainer.get()["metrics"] == ["new"]
+    assert trainer.get("/series", metric="new")["last"] == [1.0]
+
+
+def test_a_refused_report_leaves_nothing_behind_on_the_desk(sqlite_engine: sa.Engine) -> None:
+    http = TestClient(create_app(Settings(max_metrics=3), engine=sqlite_engine))
+    trainer = Trainer(http)
+    segment = trainer.open("a")
+    trainer.report(segment, [0], {"loss": [1.0]})
+    body = {"segment": 0, "steps": [1], "times": [1.0], "metrics": {"loss": [5.0], "a": [1.0], "b": [1.0]}}
+    assert http.post(f"{API}/runs/r1/reports", json=body).status_code == 422
+    assert trainer.report(segment, [1], {"loss": [1.0], "a": [1.0]})["accepted"] == 1
+    assert trainer.get("/series", metric="loss")["last"] == [1.0, 1.0]
+
+
+def test_runs_that_were_locked_together_are_taken_one_by_one_and_a_second_report_of_one_locks_it_again(
+    pair: list[TestClient], engine: sa.Engine
+) -> None:
+    for name in ("a", "b"):
+        Trainer(pair[0], name).open("s")
+    desks = RunCache()
+    with writing(engine) as session:
+        desks.lock(session, ["b", "a", "a", "no-such-run"], NOW)
+        before = {name: desks.take(session, name, NOW).run.revision for name in ("a", "b")}
+        assert desks.take(session, "a", NOW).run.revision == before["a"] + 1
+        with pytest.raises(Problem, match="no-such-run"):
+            desks.take(session, "no-such-run", NOW)

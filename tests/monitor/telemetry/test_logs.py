@@ -1,0 +1,121 @@
+"""The log: one line a request, with an id that the client knows too, and no secret in it."""
+
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from db.engine import writing
+from lossguard.protocol import API
+from monitor.app import create_app
+from monitor.settings import Settings
+from monitor.telemetry import logs
+from monitor.telemetry.logs import LogFormat, LogLevel
+from tests.monitor.client import TestClient, Trainer
+
+ROUTE = f"{API}/runs/{{run_id}}/reports"
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What is logged, as JSON; afterwards the root logger is as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()  # `configure` closes those that it finds
+    stream = io.StringIO()
+    logs.configure(LogFormat.JSON, LogLevel.INFO, stream)
+    monkeypatch.setattr(logging.getLogger("httpx2"), "disabled", True)  # the client's own log, which tells the query
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def lines(stream: io.StringIO, logger: str = "monitor.requests") -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [line for line in found if line["logger"] == logger]
+
+
+def test_a_request_is_one_line_with_route_run_status_and_time(http: TestClient, written: io.StringIO) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), [0], {"loss": [1.0]})
+    *_, line = lines(written)
+    assert len(lines(written)) == 3
+    assert (line["message"], line["route"], line["run"], line["status"]) == ("POST", ROUTE, "r1", 200)
+    assert 0 < line["ms"] < 60_000
+    assert line["level"] == "info"
+
+
+def test_the_id_of_a_request_is_answered_and_a_sane_one_of_the_client_taken_over(
+    http: TestClient, written: io.StringIO
+) -> None:
+    given = ["made-by.the:client_1", "", "x" * 65, "a b", 'a"b', "caf\xe9"]
+    answered = [http.get("/healthz", headers=[(b"x-request-id", one.encode("latin-1"))]) for one in given]
+    told = [answer.headers["x-request-id"] for answer in answered]
+    assert told[0] == given[0]
+    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in told[1:])
+    assert len(set(told)) == len(told)
+    assert [line["request"] for line in lines(written)] == told
+
+
+def test_what_is_refused_before_any_route_is_written_down_too(http: TestClient, written: io.StringIO) -> None:
+    http.post(f"{API}/runs", content=b"x" * (16 * 2**20 + 1))
+    http.get("/nowhere?token=secret")
+    assert [(line["route"], line["status"]) for line in lines(written)] == [(f"{API}/runs", 413), ("/nowhere", 404)]
+    assert "secret" not in written.getvalue()
+
+
+def test_lines_within_a_request_carry_its_id(sqlite_engine: sa.Engine, written: io.StringIO) -> None:
+    http = TestClient(create_app(Settings(token=SecretStr("good-one")), engine=sqlite_engine))
+    answer = http.get(f"{API}/runs", headers={"authorization": "Bearer bad-one", "x-request-id": "r-7"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (401, "r-7")
+    (refused,) = lines(written, "monitor.api.auth")
+    assert (refused["level"], refused["request"]) == ("warning", "r-7")
+    assert "bad-one" not in written.getvalue()
+    assert "good-one" not in written.getvalue()
+
+
+def test_a_failure_of_our_own_is_a_problem_with_an_id_and_one_line_with_its_cause(
+    sqlite_engine: sa.Engine, written: io.StringIO
+) -> None:
+    def no_clock() -> float:
+        raise ZeroDivisionError
+
+    app = create_app(Settings(), engine=sqlite_engine, clock=no_clock)
+    answer = TestClient(app, raise_server_exceptions=False).post(
+        f"{API}/runs", json={"id": "r1", "project": "p", "started_at": 1.0}
+    )
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
+    assert answer.json()["title"] == "the collector failed"
+    failed, request = lines(written)
+    assert failed["request"] == request["request"] == answer.headers["x-request-id"]
+    assert "ZeroDivisionError" in failed["exception"]
+    assert request["status"] == 500
+
+
+def test_what_the_database_refuses_is_told_without_the_values(engine: sa.Engine) -> None:
+    with pytest.raises(sa.exc.SQLAlchemyError) as caught, writing(engine) as session:
+        session.execute(sa.text("INSERT INTO nothing VALUES (:value)"), {"value": "a secret of the run"})
+    assert "a secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("plain", "plain"),
+        ("two words", '"two words"'),
+        ('a "b"', '"a \\"b\\""'),
+        ("a=b", '"a=b"'),
+        ("a\nb", '"a\\nb"'),
+        ("/\x1b[31m\x07", '"/\\u001b[31m\\u0007"'),
+        ("a\x7f\x9bb", '"a\\u007f\\u009bb"'),
+    ],
+)
+def test_logfmt_quotes_what_would_break_a_line(given: str, wanted: str) -> None:
+    record = logging.makeLogRecord({"msg": given, "levelname": "INFO", "name": "x"})
+    assert logs.Lines(LogFormat.TEXT).format(record).endswith(f"level=info logger=x message={wanted}")

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer.data.tokens import LLMC_MAGIC, LLMC_WIDE_MAGIC, check_vocabulary, open_shards
+from trainer.errors import UserMistake
+
+
+def _llmc_shard(file: Path, tokens: list[int], *, magic: int = LLMC_MAGIC, announced: int | None = None) -> None:
+    header = np.zeros(256, dtype=np.int32)
+    header[:3] = magic, 1, len(tokens) if announced is None else announced
+    file.write_bytes(header.tobytes() + np.array(tokens, dtype=np.uint16).tobytes())
+
+
+def test_a_text_file_is_read_as_its_bytes(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes("h\u00e9".encode())
+    (shard,) = open_shards(str(file))
+    assert shard.tolist() == [104, 195, 169]
+
+
+def test_a_folder_is_one_text_in_the_order_of_its_paths_without_hidden_files(tmp_path: Path) -> None:
+    for name, text in {"b.txt": "B", "a/z.txt": "Z", ".hidden": "H", "a/.git/x": "X"}.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (shard,) = open_shards(str(tmp_path))
+    assert bytes(shard) == b"Z\nB"
+
+
+def test_nanogpt_shards_are_raw_uint16(tmp_path: Path) -> None:
+    np.array([1, 50256, 7], dtype=np.uint16).tofile(tmp_path / "train.bin")
+    (shard,) = open_shards(str(tmp_path / "train.bin"))
+    assert shard.tolist() == [1, 50256, 7]
+
+
+def test_llmc_shards_are_known_by_their_header(tmp_path: Path) -> None:
+    _llmc_shard(tmp_path / "a.bin", [5, 6, 7])
+    (shard,) = open_shards(str(tmp_path / "a.bin"))
+    assert shard.tolist() == [5, 6, 7]
+
+
+def test_a_folder_of_shards_gives_them_in_the_order_of_their_names(tmp_path: Path) -> None:
+    _llmc_shard(tmp_path / "b.bin", [2])
+    _llmc_shard(tmp_path / "a.bin", [1])
+    (tmp_path / "README.md").write_text("not data")
+    assert [shard.tolist() for shard in open_shards(str(tmp_path))] == [[1], [2]]
+
+
+def test_a_truncated_llmc_shard_is_found_out(tmp_path: Path) -> None:
+    _llmc_shard(tmp_path / "a.bin", [5, 6, 7], announced=9)
+    with pytest.raises(UserMistake, match="announces 1042 bytes and it has 1030"):
+        open_shards(str(tmp_path / "a.bin"))
+
+
+def test_shards_of_32_bit_tokens_are_refused(tmp_path: Path) -> None:
+    _llmc_shard(tmp_path / "a.bin", [5, 6], magic=LLMC_WIDE_MAGIC)
+    with pytest.raises(UserMistake, match="32-bit"):
+        open_shards(str(tmp_path / "a.bin"))
+
+
+def test_a_bin_file_of_an_odd_size_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"odd")
+    with pytest.raises(UserMistake, match="odd number of bytes"):
+        open_shards(str(tmp_path / "a.bin"))
+
+
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserMistake, match=r"There is no data at .*nowhere"):
+        open_shards(str(tmp_path / "nowhere"))
+
+
+def test_a_token_id_beyond_the_vocabulary_is_named_with_the_size_that_would_do(tmp_path: Path) -> None:
+    np.array([1, 50256, 7], dtype=np.uint16).tofile(tmp_path / "train.bin")
+    with pytest.raises(UserMistake, match=r"50256, beyond the vocabulary of 256: set model.vocab_size to 50257"):
+        check_vocabulary(open_shards(str(tmp_path / "train.bin")), 256)
+
+
+def test_the_default_text_is_the_standard_library_without_its_tests() -> None:
+    (shard,) = open_shards("")
+    assert 5e6 < len(shard) < 40e6
+    (again,) = open_shards("")
+    assert np.array_equal(shard, again)

@@ -1,0 +1,126 @@
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lossguard import Run
+from tests.trainer.small import small_recipe
+from tests.trainer.test_cli import _environment
+from trainer.drill.drill import FIRST, GAP, KINDS, Drill, plan, run_arm, succeeded, summary
+from trainer.drill.judging import Verdict
+from trainer.drill.table import show_drill
+from trainer.errors import Stopped
+from trainer.faults import FAULTS, Fault
+from trainer.train import Job
+
+
+def test_every_kind_of_fault_that_hurts_is_planted_in_turn_with_room_for_an_intervention() -> None:
+    faults = plan(20)
+    harmless = {"lost_optimizer", "mantissa_flip", "moment_mantissa_flip"}
+    for_replays = {"growing_weights", "swollen_row", "rare_token"}
+    assert {fault.kind for fault in faults} == set(KINDS) == set(FAULTS) - harmless - for_replays
+    assert [fault.step for fault in faults[:3]] == [FIRST, FIRST + GAP, FIRST + 2 * GAP]
+
+
+def test_an_arm_is_noted_step_by_step_and_ends_with_a_held_out_loss(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, evaluate_every=20)
+    job = Job(directory=tmp_path, run=Run(id="clean"))
+    history, held_out = run_arm(recipe, job)
+    assert [each.step for each in history] == [each.batch_index for each in history] == list(range(20))
+    faulty, worse = run_arm(recipe, Job(directory=tmp_path, run=Run(id="f"), faults=[Fault("nan_gradient", 15, 1)]))
+    assert [each.loss for each in faulty[:16]] == [each.loss for each in history[:16]]
+    assert math.isnan(faulty[-1].loss)
+    assert math.isfinite(held_out)
+    assert math.isnan(worse)
+
+
+def drilled(*, hurt: bool, got_past: bool) -> Drill:
+    verdict = Verdict(
+        fault="bit_flip",
+        step=300,
+        hurt=hurt,
+        detected_after=1,
+        action="rolled back",
+        rollbacks=1,
+        steps_lost=110,
+        batches_skipped=200,
+        recurred=False,
+        got_past=got_past,
+        held_out=math.nan,
+        clean_held_out=2.0,
+    )
+    return Drill(seed=1, steps=550, verdicts=[verdict], held_out={"clean": 2.0, "lossguard": 2.01, "nothing": math.nan})
+
+
+def test_a_drill_succeeds_when_every_fault_that_hurt_was_got_past() -> None:
+    assert succeeded([drilled(hurt=True, got_past=True), drilled(hurt=False, got_past=False)])
+    assert not succeeded([drilled(hurt=True, got_past=True), drilled(hurt=True, got_past=False)])
+
+
+def test_the_summary_is_strict_json_with_its_numbers() -> None:
+    told = json.loads(json.dumps(summary([drilled(hurt=True, got_past=True)]), allow_nan=False))
+    assert (told["planted"], told["hurt"], told["got_past"], told["succeeded"]) == (1, 1, 1, True)
+    assert told["seeds"][0]["held_out_loss"]["nothing"] == "NaN"
+    assert told["seeds"][0]["faults"][0]["held_out"] == "NaN"
+
+
+def test_the_table_has_a_row_a_fault_and_a_line_an_arm() -> None:
+    output = io.StringIO()
+    show_drill(drilled(hurt=True, got_past=False), Console(file=output, width=140))
+    told = output.getvalue()
+    assert "0 of 1 faults that hurt were got past" in told
+    assert "bit_flip" in told
+    assert "held-out loss, lossguard: 2.0100 nats per token (+0.50 %)" in told
+
+
+def test_a_signal_ends_the_whole_drill_and_not_one_arm(tmp_path: Path) -> None:
+    class Interrupting(Run):
+        def log(self, step: int, **metrics: float) -> None:
+            if step == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped) as stopped:
+        run_arm(small_recipe(tmp_path), Job(directory=tmp_path, run=Interrupting(id="r")))
+    assert stopped.value.by is signal.SIGTERM
+
+
+@pytest.mark.slow
+def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "trainer",
+        "drill",
+        "--faults",
+        "2",
+        "--no-compare",
+        "--json",
+        "--set",
+        "model.layers=1",
+        "--set",
+        "model.context=32",
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=240, check=False)
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == (0 if told["succeeded"] else 1), done.stderr
+    assert told["planted"] == 2
+    (seed,) = told["seeds"]
+    assert set(seed["held_out_loss"]) == {"clean", "lossguard"}
+    flip = seed["faults"][1]
+    assert (flip["fault"], flip["hurt"], flip["action"], flip["got_past"]) == ("bit_flip", True, "rolled back", True)
+
+
+def test_a_drill_of_an_unknown_recipe_is_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "trainer", "drill", "--recipe", "nope", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("There is no recipe 'nope'; choose one of: ")

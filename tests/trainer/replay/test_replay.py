@@ -1,0 +1,219 @@
+"""A replay names the cause that was planted, and the batches where batches have a part in it."""
+
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import lossguard
+from lossguard.protocol import Cause
+from tests.trainer.small import small_recipe
+from trainer.cli import app
+from trainer.config import CheckpointConfig, OptimizerConfig, Recipe
+from trainer.drill.collector import ask, collector
+from trainer.errors import UserMistake
+from trainer.faults import parse_fault
+from trainer.replay.incident import by_hand, folder_of
+from trainer.replay.record import read_record
+from trainer.replay.replay import replay
+from trainer.replay.verdict import Finding
+from trainer.train import Job, train
+
+
+def recipe(folder: Path) -> Recipe:
+    """142 steps, a checkpoint every 20."""
+    optimizer = OptimizerConfig(lr=1e-2, warmup_steps=4, decay_steps=400)
+    return small_recipe(
+        folder, steps=142, evaluate_every=0, probe_every=0, checkpoint=CheckpointConfig(every=20), optimizer=optimizer
+    )
+
+
+def trained(folder: Path, *faults: str) -> Job:
+    job = Job(directory=folder, run_id="r", mode="offline", quiet=True, faults=[parse_fault(each) for each in faults])
+    train(recipe(folder), job)
+    return job
+
+
+def replayed(folder: Path, at: str) -> Finding:
+    case = by_hand("r", at)
+    return replay(case, read_record(folder_of(folder, "r"), step=case.detected), tell=lambda _: None)
+
+
+PLANTED = [
+    (Cause.HARDWARE, ["nan_gradient@130"], "130:130", []),
+    (Cause.HARDWARE, ["lr_kick@130"], "131:132", []),
+    (Cause.DATA, ["random_targets@130x6"], "130:131", [(130, 136)]),
+    (Cause.STATE, ["moment_flip@119"], "120:121", []),
+    (Cause.STATE, ["growing_weights@119"], "121:124", []),
+    (Cause.DATA_X_STATE, ["swollen_row@110", "rare_token@130x3"], "130:131", [(130, 133)]),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cause", "faults", "at", "culprits"), PLANTED)
+def test_the_planted_cause_is_named(
+    tmp_path: Path, cause: Cause, faults: list[str], at: str, culprits: list[tuple[int, int]]
+) -> None:
+    trained(tmp_path, *faults)
+    finding = replayed(tmp_path, at)
+    assert (finding.cause, finding.culprits) == (cause, culprits)
+    assert finding.repeat == 0.0  # bit for bit: the same machine, on the CPU
+    assert (finding.departed_at is not None) == (cause is Cause.HARDWARE)
+    assert [(arm.checkpoint, arm.state, arm.batches) for arm in finding.arms] == [
+        (120, "same", "same"),
+        (120, "same", "other"),
+        (60, "earlier", "same"),
+        (60, "earlier", "other"),
+    ]
+    assert len(finding.excerpts) == (3 if culprits else 0)
+
+
+@pytest.mark.slow
+def test_a_state_that_the_batches_before_it_have_spoilt_is_traced_to_them(tmp_path: Path) -> None:
+    """The batches are wrong from 112 on, the onset was dated too late, and the checkpoint of 120 has learnt them."""
+    trained(tmp_path, "random_targets@112x16")
+    finding = replayed(tmp_path, "121:122")
+    assert (finding.cause, finding.first, finding.culprits) == (Cause.DATA, 100, [(112, 128)])
+
+
+@pytest.mark.slow
+def test_a_replay_leaves_the_run_as_it_was(tmp_path: Path) -> None:
+    trained(tmp_path, "nan_gradient@130")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    replayed(tmp_path, "130:130")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_without_an_earlier_checkpoint_batches_are_not_told_from_the_state(tmp_path: Path) -> None:
+    trained(tmp_path, "random_targets@130x6")
+    for place in (tmp_path / "trainer" / "r" / "checkpoints").glob("step-*"):
+        if place.name != "step-000000120":
+            shutil.rmtree(place)
+    finding = replayed(tmp_path, "130:131")
+    assert (finding.cause, finding.sentence.split(":")[0]) == (Cause.UNDETERMINED, "Undetermined")
+    assert "no earlier checkpoint is left" in finding.sentence
+
+
+@pytest.mark.slow
+def test_a_record_that_begins_shortly_before_its_only_checkpoint_is_replayed_with_what_there_is(tmp_path: Path) -> None:
+    """As of a run that was resumed and whose older spools are gone."""
+    trained(tmp_path, "random_targets@130x6")
+    record = read_record(folder_of(tmp_path, "r"), step=131)
+    rows = {step: row for step, row in record.rows.items() if step >= 115}
+    short = replace(record, rows=rows, checkpoints={120: record.checkpoints[120]})
+    finding = replay(by_hand("r", "130:131"), short, tell=lambda _: None)
+    assert [(arm.batches, arm.rows[0].batch) for arm in finding.arms] == [("same", 120), ("other", 115)]
+
+
+@pytest.mark.slow
+def test_a_trouble_that_clean_steps_have_too_is_left_undetermined(tmp_path: Path) -> None:
+    trained(tmp_path)
+    finding = replayed(tmp_path, "130:131")
+    assert (finding.cause, finding.arms) == (Cause.UNDETERMINED, [])
+    assert "too small to tell" in finding.sentence
+
+
+@pytest.mark.slow
+def test_the_batches_are_as_the_run_met_them_also_where_a_fault_was_placed_by_its_step(tmp_path: Path) -> None:
+    """As in a drill, where batches were skipped before."""
+    job = Job(directory=tmp_path, run_id="r", mode="offline", quiet=True, faults_at_steps=True)
+    faults = [parse_fault("corrupted_batches@130x1")]
+    train(recipe(tmp_path), replace(job, faults=faults, skips=[lossguard.Skip(50, 60)]))
+    finding = replayed(tmp_path, "130:130")
+    (excerpt,) = finding.excerpts
+    assert (finding.culprits, excerpt.batch) == ([(140, 141)], 140)
+    assert sorted(excerpt.inputs) != sorted(excerpt.targets)
+    assert set(excerpt.inputs) <= set("0123456789 bottlesfrnhwa,.\n")
+
+
+MISTAKES = {
+    "The incident 'a/b/c' cannot be read: write RUN/NUMBER": ["a/b/c"],
+    "Which incident of r? Write r/1 for its first": ["r"],
+    "The collector that knows r/1 is not named": ["r/1"],
+    "The steps '9-3' cannot be read": ["r", "--at", "9-3"],
+    "There is no run 'other' in": ["other", "--at", "3:3"],
+    "do not hold step 900": ["r", "--at", "3:900"],
+    "only 3 are recorded and finite: a replay is judged by 8": ["r", "--at", "3:3"],
+    "No collector answers at http://127.0.0.1:9": ["r/1", "--url", "http://127.0.0.1:9"],
+    "url='nonsense' is not the address": ["r/1", "--url", "nonsense"],
+}
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("short")
+    train(replace(recipe(folder), steps=5), Job(directory=folder, run_id="r", mode="offline", quiet=True))
+    return folder
+
+
+@pytest.mark.parametrize("sentence", MISTAKES)
+def test_what_cannot_be_replayed_is_told_in_one_sentence_with_exit_code_2(
+    short_run: Path, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOSSGUARD_URL", "LOSSGUARD_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    done = CliRunner().invoke(app, ["replay", *MISTAKES[sentence], "--out", str(short_run)])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_replay_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = CliRunner().invoke(app, ["replay", "r", "--at", "3:3"])
+    assert (done.exit_code, done.stderr) == (2, "A replay runs in one process: start it without torchrun.\n")
+
+
+def test_a_run_of_several_processes_is_refused(short_run: Path) -> None:
+    record = read_record(folder_of(short_run, "r"), step=3)
+    many = replace(record, config={**record.config, "ranks": 2})
+    with pytest.raises(UserMistake, match="The run was trained by 2 processes: only runs of one process can be"):
+        replay(by_hand("r", "3:3"), many, tell=lambda _: None)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_gone_and_data_that_is_gone_are_said_so(tmp_path: Path) -> None:
+    trained(tmp_path, "nan_gradient@130")
+    text = tmp_path / "text.txt"
+    content = text.read_bytes()
+    text.unlink()
+    with pytest.raises(UserMistake, match="There is no data at"):
+        replayed(tmp_path, "130:130")
+    text.write_bytes(content[:-200])
+    with pytest.raises(UserMistake, match="the number of training windows in the data was"):
+        replayed(tmp_path, "130:130")
+    shutil.rmtree(tmp_path / "trainer" / "r" / "checkpoints")
+    with pytest.raises(UserMistake, match=r"No checkpoint at or before step 130 .* Kept are: none"):
+        replayed(tmp_path, "130:130")
+
+
+@pytest.mark.slow
+def test_the_verdict_on_an_incident_that_was_rolled_back_reaches_the_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state in which the trouble began was discarded with its branch, and is still there for the replay."""
+    monkeypatch.delenv("LOSSGUARD_TOKEN", raising=False)
+    with collector(tmp_path) as url:
+        faults = [parse_fault("nan_gradient@130")]
+        job = Job(directory=tmp_path, run_id="r", mode="online", url=url, quiet=True, faults=faults)
+        train(recipe(tmp_path), replace(job, on_step=lambda *_: time.sleep(0.02)))
+        (order,) = ask(url, "/runs/r")["orders"]
+        number = next(each["number"] for each in ask(url, "/runs/r/incidents") if each["kind"] == "nonfinite")
+        words = ["replay", f"r/{number}", "--out", str(tmp_path), "--url", url]
+        unwritten = CliRunner().invoke(app, [*words, "--no-write", "--json"])
+        assert ask(url, f"/runs/r/incidents/{number}")["verdict"] is None
+        done = CliRunner().invoke(app, words)
+        incident = ask(url, f"/runs/r/incidents/{number}")
+        missing = CliRunner().invoke(app, ["replay", "r/77", "--out", str(tmp_path), "--url", url])
+    told = json.loads(unwritten.stdout)
+    assert (unwritten.exit_code, done.exit_code) == (0, 0), done.output
+    assert f"r/{number}: hardware" in done.stdout
+    assert (told["incident"], told["cause"], incident["verdict"]["cause"]) == (f"r/{number}", "hardware", "hardware")
+    assert incident["verdict"]["evidence"] == told["evidence"]
+    assert order["rewound_to"] < incident["onset_step"] - 20 < told["evidence"]["first_step"]
+    assert (missing.exit_code, "there is no incident 77" in missing.stderr) == (2, True)

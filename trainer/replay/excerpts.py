@@ -1,0 +1,56 @@
+"""What stands in a batch: the row that a model finds hardest, as text.
+
+Shapes: B sequences, T positions, V vocabulary.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lossguard.protocol import encode_number
+from trainer.data.batches import Batch
+from trainer.model import GPT
+
+MAX_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """One row of a batch."""
+
+    batch: int
+    row: int
+    loss: float
+    """Its mean loss under the model, nats per token."""
+    inputs: str
+    targets: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"loss": encode_number(self.loss)}
+
+
+@torch.no_grad()
+def excerpt(model: GPT, batch: Batch, *, as_bytes: bool) -> Excerpt:
+    """The row with the highest loss (the first that is not finite, where there is one)."""
+    device = next(model.parameters()).device
+    model.eval()
+    logits_BTV = model(batch.inputs_BT.to(device)).float()
+    model.train()
+    targets_BT = batch.targets_BT.to(device)
+    losses_B = F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none").mean(dim=1)
+    row = int(losses_B.nan_to_num(nan=torch.inf).argmax())
+    inputs, targets = (text(tokens_BT[row], as_bytes=as_bytes) for tokens_BT in (batch.inputs_BT, batch.targets_BT))
+    return Excerpt(batch.index, row, losses_B[row].item(), inputs, targets)
+
+
+def text(tokens_T: Tensor, *, as_bytes: bool) -> str:
+    """Bytes as UTF-8, with a replacement character for what cannot be shown; other tokens as their ids."""
+    numbers = tokens_T.tolist()
+    if not as_bytes:
+        return " ".join(map(str, numbers))[:MAX_CHARACTERS]
+    decoded = np.array(numbers, dtype=np.uint8).tobytes().decode("utf-8", "replace")
+    return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in decoded)[:MAX_CHARACTERS]
