@@ -30,7 +30,7 @@ from db import commands, migrate, queries
 from db.engine import create_engine, reading, writing
 from db.steps import writer
 from db.steps.columns import MetricColumn
-from lossguard.protocol import RunState, SegmentReason
+from lossguard.states import RunState, SegmentReason
 from tests.dashboard.browser import DRAWN, FIGURE, MainThread, Served, chromium, dashboard, drawn
 from tests.db.seed import add_run
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from lossguard.protocol import Cause
+from lossguard.states import Cause
 from trainer.config import load_recipe
 from trainer.drill.collector import ask, collector
 from trainer.drill.drill import PACE

@@ -22,7 +22,7 @@ from benchmarks.dashboard import STEPS, fill
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries
 from db.engine import create_engine, reading, writing
-from lossguard.protocol import OrderState
+from lossguard.states import OrderState
 
 INCIDENTS = 100
 HTML_SECONDS, MEGABYTES = 60.0, 10.0

@@ -21,7 +21,7 @@ from db import commands, migrate
 from db.engine import create_engine, writing
 from db.models import Run
 from db.steps.columns import MetricColumn
-from lossguard.protocol import RunState, SegmentReason
+from lossguard.states import RunState, SegmentReason
 from monitor.ingestion import run_status
 
 WANTED_MS = 200.0

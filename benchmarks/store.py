@@ -23,7 +23,7 @@ from db.engine import create_engine, reading, writing
 from db.steps import writer
 from db.steps.buckets import Floats
 from db.steps.columns import MetricColumn
-from lossguard.protocol import SegmentReason
+from lossguard.states import SegmentReason
 from tests import postgres
 
 LENGTHS = (10_000, 100_000, 1_000_000)

@@ -35,7 +35,7 @@ from db.engine import (
 from db.files import backup, imports
 from db.files.export import Format, RunChanged, UnknownRun, stream
 from db.files.record import RunExists
-from lossguard.protocol import RunState
+from lossguard.states import RunState
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 T = TypeVar("T")

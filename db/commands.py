@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from db import bulk, lineage, queries
 from db.models import Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
-from lossguard.protocol import OrderState, RunState, SegmentReason
+from lossguard.states import OrderState, RunState, SegmentReason
 
 
 def lock_run(session: Session, *, run_id: str) -> Run | None:

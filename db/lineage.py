@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from db.models import Event, Segment
-from lossguard.protocol import SegmentReason
+from lossguard.states import SegmentReason
 
 OUTLIER = "outlier"
 """Kind of the event of a row out of band that was let pass: nothing that the trainer announced."""

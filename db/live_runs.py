@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from db.lineage import discarded
 from db.models import Incident, Intervention, Run, RunStatus, Segment, SkippedBatches
-from lossguard.protocol import RunState
+from lossguard.states import RunState
 
 LiveRun = sa.Row[str, str, float, RunStatus]
 """A run's id, its project, when it was last heard of, and its pulse."""

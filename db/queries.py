@@ -25,8 +25,10 @@ from db.models import (
 from db.steps.series import Series as Series
 from db.steps.series import many_series as many_series
 from db.steps.series import series as series
+from lossguard.metrics import COLUMNS
 from lossguard.probe import Probe
-from lossguard.protocol import PROBE, STANDARD_METRICS, OrderState, RunState
+from lossguard.protocol import PROBE
+from lossguard.states import OrderState, RunState
 
 TIMES_AT_ONCE = 500
 """Steps of one IN; databases bound the number of parameters."""
@@ -210,7 +212,7 @@ def snapshot_before(
 def metric_names(session: Session, *, run: Run) -> list[str]:
     """The names that the run has reported: standard ones first."""
     seen = set(session.scalars(sa.select(Metric.name).where(Metric.run_pk == run.pk)))
-    return [name for name in STANDARD_METRICS if name in seen] + sorted(seen - set(STANDARD_METRICS))
+    return [name for name in COLUMNS if name in seen] + sorted(seen - set(COLUMNS))
 
 
 def steps_of(

@@ -12,10 +12,10 @@ from lossguard.errors import CheckpointError, CheckpointMismatch, ConfigurationE
 from lossguard.guard import Guard
 from lossguard.ledger import Ledger, Skip
 from lossguard.orders import Order
-from lossguard.protocol import OrderKind, RunState, SegmentReason
 from lossguard.ranks import Ranks
 from lossguard.run import Run
 from lossguard.start import init
+from lossguard.states import OrderKind, RunState, SegmentReason
 
 __all__ = [
     "CheckpointError",

@@ -13,10 +13,10 @@ from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.ledger import Ledger, Skip
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
-from lossguard.protocol import OrderKind, SegmentReason
 from lossguard.ranks import Ranks, RankState, present
 from lossguard.run import Run
 from lossguard.signals import watching
+from lossguard.states import OrderKind, SegmentReason
 
 HOLD_POLL = 0.05
 """Seconds between two looks at the inbox while a run is held."""

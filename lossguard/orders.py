@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from lossguard.protocol import OrderKind
+from lossguard.states import OrderKind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,70 +5,9 @@ Both sides import this module, so that neither can disagree with the other. It h
 
 import math
 import re
-from enum import StrEnum
 from typing import Any
 
 API = "/api/v1"
-
-STANDARD_METRICS = (
-    "loss",
-    "perplexity",
-    "grad_norm",
-    "log_z",
-    "log_z_max",
-    "z_loss",
-    "lr",
-    "tokens",
-    "batch_index",
-    "step_seconds",
-)
-"""Metrics with a typed column in the store; any other name a user logs goes into one JSON column."""
-
-
-class RunState(StrEnum):
-    """How a run stands."""
-
-    RUNNING = "running"
-    FINISHED = "finished"  # reached its end
-    INTERRUPTED = "interrupted"  # stopped on purpose (preemption, Ctrl-C); the same run_id resumes it
-    FAILED = "failed"  # the loop raised
-
-
-class SegmentReason(StrEnum):
-    """Why a segment was opened."""
-
-    START = "start"  # the first segment of a run
-    RESUME = "resume"  # a new process took the run up again
-    ROLLBACK = "rollback"  # an order was obeyed
-    REWIND = "rewind"  # the loop went back by itself
-
-
-class OrderKind(StrEnum):
-    """What a trainer is asked to do."""
-
-    ROLLBACK = "rollback"  # restore a checkpoint, skip batches, go on
-    HOLD = "hold"  # stop at the step boundary until a person decides
-    RELEASE = "release"  # a person ended the hold: go on
-
-
-class OrderState(StrEnum):
-    """How an order stands."""
-
-    OPEN = "open"
-    APPLIED = "applied"
-    FAILED = "failed"
-    WITHDRAWN = "withdrawn"  # taken back before the trainer obeyed
-
-
-class Cause(StrEnum):
-    """What the outcomes of a replay point to."""
-
-    HARDWARE = "hardware"  # or anything transient: the same state with the same batches does not do it again
-    DATA = "data"  # these batches do it from another state too
-    STATE = "state"  # this state does it with other batches too
-    DATA_X_STATE = "data_x_state"  # only this state with these batches (what PaLM saw)
-    UNDETERMINED = "undetermined"  # the outcomes contradict each other, or show too little
-
 
 CAN_ROLL_BACK = "rollback"
 """Capability that a run names at its start when it obeys orders; orders go only to runs that do."""
@@ -133,8 +72,7 @@ def checked_json(value: Any) -> Any:
 
 
 MAX_COUNT = 2**63
-COUNTS = ("tokens", "batch_index")
-"""Metrics that count: the collector takes them from 0 up to, and without, MAX_COUNT."""
+"""What counts (`metrics.COUNTS`) is taken from 0 up to, and without, this."""
 
 
 def is_count(value: float) -> bool:

@@ -15,26 +15,16 @@ from lossguard.delivery.client import Collector
 from lossguard.delivery.sender import Sender
 from lossguard.environment import plain_json, storable
 from lossguard.log_once import LogOnce
+from lossguard.metrics import COUNTS
 from lossguard.orders import Order
 from lossguard.probe import Probe
-from lossguard.protocol import (
-    CAN_ROLL_BACK,
-    COUNTS,
-    EXPECT,
-    MAX_PAUSE,
-    PROBE,
-    OrderState,
-    RunState,
-    SegmentReason,
-    is_count,
-    is_name,
-    is_pause,
-)
+from lossguard.protocol import CAN_ROLL_BACK, EXPECT, MAX_PAUSE, PROBE, is_count, is_name, is_pause
 from lossguard.run import Run
 from lossguard.scalars import Snapshot, on_device, plain
 from lossguard.spooling.history import History
 from lossguard.spooling.spool import Spool, new_session
 from lossguard.spooling.writer import NO_COUNT, Record, Writer
+from lossguard.states import OrderState, RunState, SegmentReason
 
 Method = TypeVar("Method", bound=Callable[..., None])
 

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from lossguard.orders import Order
-from lossguard.protocol import RunState, SegmentReason
 from lossguard.spooling.history import History
+from lossguard.states import RunState, SegmentReason
 
 
 class Run:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from lossguard.probe import Probe
-from lossguard.protocol import MAX_TEXT, PROBE, Cause, SegmentReason, checked_json
+from lossguard.protocol import MAX_TEXT, PROBE, checked_json
+from lossguard.states import Cause, SegmentReason
 
 Json = Annotated[dict[str, Any], AfterValidator(checked_json)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT), AfterValidator(checked_json)]

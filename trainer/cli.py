@@ -23,7 +23,7 @@ import typer
 from typer import Argument, Option
 
 import lossguard
-from lossguard.protocol import Cause
+from lossguard.states import Cause
 from trainer.config import load_recipe
 from trainer.drill.drill import drill as run_drill
 from trainer.drill.drill import succeeded, summary

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dashboard import formatting
-from lossguard.protocol import Cause
+from lossguard.states import Cause
 
 CAUSES = {
     Cause.HARDWARE: "hardware, or something else that passed",

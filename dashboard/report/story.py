@@ -10,7 +10,7 @@ from dashboard.data.incident_window import Closeup
 from dashboard.data.rollback_costs import WayBack
 from dashboard.data.run_lookup import NoSuchRun
 from db.models import Incident, Intervention
-from lossguard.protocol import STANDARD_METRICS
+from lossguard.metrics import COLUMNS
 
 CURVES = ("loss", "perplexity", "grad_norm", "log_z", "lr", throughput.REPORTED, throughput.NAME)
 MOST_CURVES = 24
@@ -55,7 +55,7 @@ def read_story(run_id: str, *, now: float, zone: tzinfo) -> Story:
 def curve_names(metrics: Sequence[str]) -> list[str]:
     """The usual ones, then whatever else the loop logs; of the standard ones not those that only count."""
     usual = [name for name in CURVES if name in metrics]
-    return usual + [name for name in metrics if name not in STANDARD_METRICS and name not in usual]
+    return usual + [name for name in metrics if name not in COLUMNS and name not in usual]
 
 
 def episodes(known: RunFacts) -> Iterator[Episode]:

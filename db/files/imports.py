@@ -31,7 +31,9 @@ from db.steps import rollups, writer
 from db.steps.blocks import ROWS, Block
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import Bools, MetricColumn, column_of, metric_of
-from lossguard.protocol import COUNTS, MAX_COUNT, RunState, SegmentReason, is_name
+from lossguard.metrics import COUNTS
+from lossguard.protocol import MAX_COUNT, is_name
+from lossguard.states import RunState, SegmentReason
 
 BIGGEST_DESCRIPTION = 2**31 - 1
 """Bytes of a Parquet footer; the default of 100 MB is less than a run with a million events needs."""

@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.models import Base, DetectionState, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
-from lossguard.protocol import RunState, is_name
+from lossguard.protocol import is_name
 from lossguard.start import RUN_ID
+from lossguard.states import RunState
 
 FORMAT = 1
 """Goes up when a reader of the former one would misread the object."""

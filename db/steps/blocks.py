@@ -19,7 +19,8 @@ from db import bulk
 from db.lineage import StepRange
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import Bools, MetricColumn
-from lossguard.protocol import NON_FINITE, STANDARD_METRICS
+from lossguard.metrics import COLUMNS
+from lossguard.protocol import NON_FINITE
 
 ROWS = 20_000
 """Steps of a block."""
@@ -81,10 +82,10 @@ def next_block(
     span = _next_span(session, run_pk, step_range, low, rows)
     if span is None:
         return None
-    standard = [name for name in metrics if name in STANDARD_METRICS]
+    standard = [name for name in metrics if name in COLUMNS]
     steps, numbers = _numbers(session, span, ["time", *standard])
     values = dict(zip(standard, numbers[1:], strict=True))
-    values |= _custom(session, span, [name for name in metrics if name not in STANDARD_METRICS])
+    values |= _custom(session, span, [name for name in metrics if name not in COLUMNS])
     marks = _marks(session, span)
     columns = {name: _column(values[name], steps, marks.get(name, {})) for name in metrics}
     return Block(step_range.segment, steps, numbers[0], columns)

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 from db import bulk
 from db.models import Metric, Rollup, Segment, Step
 from db.steps.buckets import Buckets, Ints, coarsen, joined, nothing, points
-from lossguard.protocol import NON_FINITE, STANDARD_METRICS
+from lossguard.metrics import COLUMNS
+from lossguard.protocol import NON_FINITE
 
 FINEST = 16
 FACTOR = 4
@@ -26,7 +27,7 @@ FACTOR = 4
 KEPT = [field.name for field in fields(Buckets) if field.name != "key"]
 NUMBERS = ("min", "max", "mean", "first", "last")
 POINTS = (
-    f"SELECT step, CAST(extra AS TEXT), CAST(non_finite AS TEXT), {', '.join(bulk.quoted(STANDARD_METRICS))} FROM steps"
+    f"SELECT step, CAST(extra AS TEXT), CAST(non_finite AS TEXT), {', '.join(bulk.quoted(COLUMNS))} FROM steps"
     " WHERE run_pk = ? AND segment = ? AND step >= ? AND step < ? ORDER BY step"
 )
 """The steps of a segment as `of_columns` takes them, but for the JSON."""
@@ -192,7 +193,7 @@ def stored_points(session: Session, place: Place, *, low: int, high: int) -> Buc
 
 
 def _select_points() -> sa.Select[Any]:
-    return sa.select(Step.step, Step.extra, Step.non_finite, *(getattr(Step, name) for name in STANDARD_METRICS))
+    return sa.select(Step.step, Step.extra, Step.non_finite, *(getattr(Step, name) for name in COLUMNS))
 
 
 def of_columns(rows: Sequence[Any], numbers: Mapping[str, int]) -> Buckets:
@@ -200,7 +201,7 @@ def of_columns(rows: Sequence[Any], numbers: Mapping[str, int]) -> Buckets:
     steps, extras, strange, *standard = zip(*rows, strict=True)
     tall: dict[str, dict[int, float]] = {
         name: {at: value for at, value in enumerate(column) if value is not None}
-        for name, column in zip(STANDARD_METRICS, standard, strict=True)
+        for name, column in zip(COLUMNS, standard, strict=True)
     }
     for at, (extra, marks) in enumerate(zip(extras, strange, strict=True)):
         for name, value in (extra or {}).items():
@@ -248,7 +249,5 @@ def _next_rows(session: Session, run_pk: int, segment: int, before: int | None, 
 
 def _names(rows: Sequence[sa.Row[Any]]) -> list[str]:
     names = {name for row in rows for name in (*(row.extra or ()), *(row.non_finite or ()))}
-    standard = [
-        name for name in STANDARD_METRICS if name in names or any(getattr(row, name) is not None for row in rows)
-    ]
+    standard = [name for name in COLUMNS if name in names or any(getattr(row, name) is not None for row in rows)]
     return standard + sorted(names - set(standard))

@@ -13,7 +13,8 @@ from db.models import Run, Segment, Step
 from db.steps import rollups
 from db.steps.buckets import Buckets, Ints, nothing, points
 from db.steps.columns import MetricColumn, perplexity
-from lossguard.protocol import NON_FINITE, STANDARD_METRICS, encode_number
+from lossguard.metrics import COLUMNS
+from lossguard.protocol import NON_FINITE, encode_number
 
 WHOLE_NUMBERS = ("tokens", "batch_index")
 
@@ -70,7 +71,7 @@ def _table(
     run: Run, segment: int, steps: Sequence[int], times: Sequence[float], columns: Mapping[str, MetricColumn]
 ) -> dict[str, Any]:
     table: dict[str, Any] = {"run_pk": run.pk, "segment": segment, "step": list(steps), "time": list(times)}
-    for name in STANDARD_METRICS:
+    for name in COLUMNS:
         if name in columns:
             table[name] = columns[name].stored(int if name in WHOLE_NUMBERS else None)
     extra, strange = _json_columns(columns)
@@ -85,7 +86,7 @@ def _json_columns(columns: Mapping[str, MetricColumn]) -> tuple[dict[int, dict[s
     extra: dict[int, dict[str, Any]] = {}
     strange: dict[int, dict[str, Any]] = {}
     for name, column in columns.items():
-        if name not in STANDARD_METRICS:
+        if name not in COLUMNS:
             for at in np.flatnonzero(column.finite).tolist():
                 extra.setdefault(at, {})[name] = float(column.values[at])
         if not column.plain:
@@ -109,7 +110,7 @@ def metric_value(step: Step, name: str) -> float | None:
     """A metric of a stored step as it was reported, non-finite values included; None when it was not."""
     if step.non_finite and name in step.non_finite:
         return NON_FINITE[step.non_finite[name]]
-    if name in STANDARD_METRICS:
+    if name in COLUMNS:
         value: float | None = getattr(step, name)
         return value
     return (step.extra or {}).get(name)
@@ -117,7 +118,7 @@ def metric_value(step: Step, name: str) -> float | None:
 
 def metric_column(name: str) -> sa.ColumnElement[Any]:
     """SQL for a metric's finite values, standard or not."""
-    if name in STANDARD_METRICS:
+    if name in COLUMNS:
         return sa.type_coerce(getattr(Step, name), sa.Float(53))
     value: sa.ColumnElement[Any] = Step.extra[name].as_float()
     return value

@@ -7,7 +7,8 @@ from collections import deque
 from typing import Any
 
 from lossguard.log_once import LogOnce
-from lossguard.protocol import COUNTS, encode_number, is_count
+from lossguard.metrics import COUNTS
+from lossguard.protocol import encode_number, is_count
 from lossguard.scalars import Snapshot
 from lossguard.spooling.spool import Spool
 

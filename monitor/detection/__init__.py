@@ -1,25 +1,13 @@
 """Detection: which steps of a run are trouble, and what is done about it. Pure: values in, values out."""
 
-from monitor.detection.effects import (
-    Effect,
-    Incident,
-    IncidentChanged,
-    IncidentKind,
-    Intervention,
-    InterventionChanged,
-    InterventionKind,
-    Outcome,
-    Outlier,
-)
+from monitor.detection.effects import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.detection.engine import DetectionEngine
 from monitor.detection.incidents.states import (
     INCIDENT_TRANSITIONS,
     INTERVENTION_TRANSITIONS,
     IllegalTransition,
     IncidentEvent,
-    IncidentState,
     InterventionEvent,
-    InterventionState,
     advance,
 )
 from monitor.detection.interventions.policy import Mode, Policy
@@ -36,15 +24,10 @@ __all__ = [
     "Incident",
     "IncidentChanged",
     "IncidentEvent",
-    "IncidentKind",
-    "IncidentState",
     "Intervention",
     "InterventionChanged",
     "InterventionEvent",
-    "InterventionKind",
-    "InterventionState",
     "Mode",
-    "Outcome",
     "Outlier",
     "Policy",
     "Rows",

@@ -6,15 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from monitor.detection.effects import Effect, Incident, IncidentChanged, Outcome, Outlier
+from lossguard.states import IncidentState, InterventionState, Outcome
+from monitor.detection.effects import Effect, Incident, IncidentChanged, Outlier
 from monitor.detection.incidents.incident_tracker import IncidentTracker, begin, outcome_of, plateau, trigger
-from monitor.detection.incidents.states import (
-    IncidentEvent,
-    IncidentState,
-    InterventionEvent,
-    InterventionState,
-    advance,
-)
+from monitor.detection.incidents.states import IncidentEvent, InterventionEvent, advance
 from monitor.detection.interventions.batch_index import BatchIndex
 from monitor.detection.interventions.intervention_tracker import InterventionTracker, verification
 from monitor.detection.interventions.policy import Decision, Mode, Policy, Situation, palm

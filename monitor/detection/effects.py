@@ -1,30 +1,8 @@
 """What a `Watch` hands back: incidents, interventions and outliers, as values that never change."""
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from monitor.detection.incidents.states import IncidentState, InterventionState
-
-
-class IncidentKind(StrEnum):
-    NONFINITE = "nonfinite"  # a watched value is NaN or infinite
-    LOSS_SPIKE = "loss_spike"  # the loss rose out of its band
-    GRAD_SPIKE = "grad_spike"  # the grad norm rose out of its band, the loss did not (yet)
-    LOG_Z_DRIFT = "log_z_drift"  # log Z left its band, up or down, the loss did not (yet)
-    DIVERGENCE = "divergence"  # the loss rises slowly, row after row
-    PLATEAU = "plateau"  # the loss stopped falling (advisory)
-
-
-class Outcome(StrEnum):
-    RECOVERED = "recovered"  # back in its band
-    ONGOING = "ongoing"  # not back (yet), or back only by taking the new level for the normal one
-    DIVERGED = "diverged"  # not back, and far above where it came from or not finite
-
-
-class InterventionKind(StrEnum):
-    ROLLBACK = "rollback"  # rewind to a checkpoint and skip batches
-    HOLD = "hold"  # wait for a person
-    RELEASE = "release"  # go on after a hold
+from lossguard.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +34,7 @@ class Intervention:
 
     number: int
     incident: int | None
-    kind: InterventionKind
+    kind: OrderKind
     state: InterventionState
     attempt: int
     rewind_to: int | None

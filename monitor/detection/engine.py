@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from lossguard.states import InterventionState, OrderKind, Outcome
 from monitor.detection.course import Course
-from monitor.detection.effects import Effect, IncidentChanged, InterventionKind, Outcome, Outlier
+from monitor.detection.effects import Effect, IncidentChanged, Outlier
 from monitor.detection.encoding import plain
 from monitor.detection.incidents.incident_tracker import IncidentTracker, incident_from
-from monitor.detection.incidents.states import InterventionEvent, InterventionState
+from monitor.detection.incidents.states import InterventionEvent
 from monitor.detection.interventions.batch_index import BatchIndex
 from monitor.detection.interventions.intervention_tracker import (
     InterventionTracker,
@@ -97,14 +98,14 @@ class DetectionEngine(Course):
             self.bank.declare(step, reason)
         active = self.care.active
         if self._ordered() and active is not None:
-            if active.kind is InterventionKind.ROLLBACK and active.number == obeyed:
+            if active.kind is OrderKind.ROLLBACK and active.number == obeyed:
                 return self.applied(active.number, rewound_to=step, skip_from=active.skip_from, skip_to=active.skip_to)
             if self.episode is not None:  # it goes on: the trainer may still obey
                 self.episode.check_step = min(self.episode.check_step, step)
             return []
         words = "The run was restarted." if reason == "resume" else "The run left this segment by itself."
         effects: list[Effect] = []
-        if active is not None and active.kind is InterventionKind.HOLD and active.state is InterventionState.APPLIED:
+        if active is not None and active.kind is OrderKind.HOLD and active.state is InterventionState.APPLIED:
             effects.append(self.care.step(InterventionEvent.WITHDRAW, words))  # it is held no longer: decide again
         return effects + self._close(Outcome.ONGOING, words) if self.episode is not None else effects
 
@@ -120,10 +121,10 @@ class DetectionEngine(Course):
         if active is None or active.number != number:
             self.care.settled(number)
             return []
-        if active.kind is InterventionKind.RELEASE:
+        if active.kind is OrderKind.RELEASE:
             return [self.care.step(InterventionEvent.APPLY), self.care.step(InterventionEvent.VERIFY)]
         fresh = active.state is not InterventionState.APPLIED
-        if active.kind is InterventionKind.HOLD:
+        if active.kind is OrderKind.HOLD:
             return [self.care.step(InterventionEvent.APPLY)] if fresh else []
         figures: dict[str, Any] = {
             "rewind_to": active.rewind_to if rewound_to is None else rewound_to,
@@ -183,14 +184,14 @@ class DetectionEngine(Course):
     def release(self, reason: str = "") -> list[Effect]:
         """A person ends a hold. Raises ValueError when the run is not held."""
         active = self.care.active
-        if active is None or active.kind is not InterventionKind.HOLD:
+        if active is None or active.kind is not OrderKind.HOLD:
             raise ValueError("the run is not held")
         held = active.state is InterventionState.APPLIED
         effects = [self.care.step(InterventionEvent.RELEASE if held else InterventionEvent.WITHDRAW, reason or None)]
         if self.episode is not None:
             self.episode.settled = True
         self.care.last = None
-        decision = Decision(InterventionKind.RELEASE, reasons=[reason or "A person released the run."])
+        decision = Decision(OrderKind.RELEASE, reasons=[reason or "A person released the run."])
         return [*effects, self.care.decide(decision, None, self.last_step, 1, 0, ask=False)]
 
     def _displace(self) -> list[Effect]:
@@ -198,7 +199,7 @@ class DetectionEngine(Course):
         active = self.care.active
         if active is None:
             return []
-        held = active.kind is InterventionKind.HOLD and active.state is InterventionState.APPLIED
+        held = active.kind is OrderKind.HOLD and active.state is InterventionState.APPLIED
         event = InterventionEvent.RELEASE if held else InterventionEvent.WITHDRAW
         effects = [self.care.step(event, "A person's order takes its place.")]
         return effects + self._end_treated(Outcome.ONGOING, "A person's order took the place of the rollback.")

@@ -14,6 +14,7 @@ from db import commands, lineage, queries
 from db.lineage import StepRange
 from db.models import Order, Run, Segment
 from lossguard.protocol import CAN_ROLL_BACK, encode_number
+from lossguard.states import InterventionState
 from monitor.detection import (
     DetectionEngine,
     Effect,
@@ -21,7 +22,6 @@ from monitor.detection import (
     IncidentChanged,
     Intervention,
     InterventionChanged,
-    InterventionState,
     Outlier,
     Rows,
 )

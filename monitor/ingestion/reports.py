@@ -12,7 +12,8 @@ from db.models import Order, Run, RunStatus, Segment
 from db.steps import writer
 from db.steps.columns import MetricColumn
 from db.steps.rollups import TooManyMetrics
-from lossguard.protocol import EXPECT, PROBE, OrderState, RunState, is_pause
+from lossguard.protocol import EXPECT, PROBE, is_pause
+from lossguard.states import OrderState, RunState
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, run_status
 from monitor.ingestion.columns import decode, rows

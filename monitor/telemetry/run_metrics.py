@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import live_runs
 from db.engine import reading
 from db.live_runs import LiveRun
-from monitor.detection import IncidentKind
+from lossguard.states import IncidentKind
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL
 from monitor.ingestion import run_status
 

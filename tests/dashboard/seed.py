@@ -16,7 +16,8 @@ from db.engine import create_engine, writing
 from db.models import Run, Segment
 from db.steps import writer
 from lossguard.probe import Probe
-from lossguard.protocol import PROBE, OrderState, RunState, SegmentReason
+from lossguard.protocol import PROBE
+from lossguard.states import OrderState, RunState, SegmentReason
 
 SPIKE, REWIND, STEPS = 412, 300, 800
 """First bad step; where the run goes back to; where it ends."""

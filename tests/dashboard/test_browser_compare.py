@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 from db import migrate
 from db.engine import create_engine
-from lossguard.protocol import RunState
+from lossguard.states import RunState
 from tests.dashboard.browser import FIGURE, chromium, dashboard, drawn
 from tests.dashboard.seed import STEPS, seed
 

@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard.figures.component import FIGURES_ROUTE, shelf
 from db import commands, queries
 from db.engine import writing
-from lossguard.protocol import RunState, SegmentReason
+from lossguard.states import RunState, SegmentReason
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import STEPS, seed
 from tests.dashboard.test_report import read

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from dashboard.report import document, story
 from db import commands, queries
 from db.engine import writing
-from lossguard.protocol import RunState
+from lossguard.states import RunState
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.seed import LEFT, REWIND, seed
 from tests.db.seed import add_run

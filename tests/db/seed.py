@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.models import Run, Segment
 from db.steps import writer
-from lossguard.protocol import OrderState, RunState, SegmentReason
+from lossguard.states import OrderState, RunState, SegmentReason
 
 NOW = 1_000_000.0
 

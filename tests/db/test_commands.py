@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.engine import reading, writing
 from db.models import Base, Order, Run
-from lossguard.protocol import OrderState
+from lossguard.states import OrderState
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 

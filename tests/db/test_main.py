@@ -14,7 +14,7 @@ from db import access, commands, queries
 from db.__main__ import app
 from db.engine import create_engine, reading, writing
 from db.models import Base, Run
-from lossguard.protocol import RunState
+from lossguard.states import RunState
 from tests.db.seed import add_run, add_segment, add_steps
 
 DAY = 86_400

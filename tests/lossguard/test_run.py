@@ -12,8 +12,9 @@ import pytest
 
 import lossguard
 from lossguard.orders import Order
-from lossguard.protocol import MAX_TEXT, OrderKind, SegmentReason, checked_json
+from lossguard.protocol import MAX_TEXT, checked_json
 from lossguard.spooling.spool import spools_in
+from lossguard.states import OrderKind, SegmentReason
 
 
 def offline(folder: Path, **options: Any) -> lossguard.Run:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lossguard.protocol import Cause
+from lossguard.states import Cause
 from trainer.replay.record import Row
 
 SDS = 6.0

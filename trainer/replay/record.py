@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lossguard.protocol import SegmentReason, decode_number
+from lossguard.protocol import decode_number
 from lossguard.spooling.spool import spools_in
+from lossguard.states import SegmentReason
 from trainer.errors import UserMistake
 
 SIGNALS = ("loss", "grad_norm", "log_z")

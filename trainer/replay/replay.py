@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 
-from lossguard.protocol import Cause
+from lossguard.states import Cause
 from trainer.config import recorded_recipe
 from trainer.data.batches import open_batches
 from trainer.errors import UserMistake

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-from lossguard.protocol import Cause, encode_number
+from lossguard.protocol import encode_number
+from lossguard.states import Cause
 from trainer.replay.excerpts import Excerpt
 from trainer.replay.record import Row
 

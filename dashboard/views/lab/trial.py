@@ -7,7 +7,8 @@ import pandas as pd
 
 from dashboard import formatting
 from dashboard.views.lab.trial_input import Trouble
-from monitor.detection import Incident, IncidentKind, Intervention
+from lossguard.states import IncidentKind
+from monitor.detection import Incident, Intervention
 from monitor.detection.simulation import Simulation
 
 EARLY, LATE = 2, 12

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from monitor.detection.effects import Incident, IncidentKind, Outcome
+from lossguard.states import IncidentKind, IncidentState, Outcome
+from monitor.detection.effects import Incident
 from monitor.detection.encoding import number, plain
-from monitor.detection.incidents.states import IncidentEvent, IncidentState, advance
+from monitor.detection.incidents.states import IncidentEvent, advance
 from monitor.detection.scoring.readings import CALM_Z, PRECURSOR_Z, Reading, Trail, away, describe, onset_step
 from monitor.detection.settings import DetectionSettings
 

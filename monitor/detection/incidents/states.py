@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
+from lossguard.states import IncidentState, InterventionState
+
 
 class IllegalTransition(ValueError):
     """The event is not possible in this state."""
@@ -16,31 +18,11 @@ class IllegalTransition(ValueError):
         self.state, self.event = state, event
 
 
-class IncidentState(StrEnum):
-    WARNING = "warning"  # a precursor (grad norm, log Z) is out of band; the loss has not moved
-    OPEN = "open"  # the trouble is there
-    TREATED = "treated"  # a rollback was ordered for it and is not verified yet
-    CLOSED = "closed"  # over: see the incident's outcome
-
-
 class IncidentEvent(StrEnum):
     WORSEN = "worsen"  # the loss follows its precursor, or a value stops being finite
     TREAT = "treat"  # an intervention was ordered
     RELAPSE = "relapse"  # the order failed or was withdrawn: the trouble is on its own again
     CLOSE = "close"  # back in band, accepted as the new level, or verified
-
-
-class InterventionState(StrEnum):
-    PROPOSED = "proposed"  # waits for a person
-    APPROVED = "approved"  # a person agreed; about to be ordered
-    ORDERED = "ordered"  # on its way to the trainer
-    APPLIED = "applied"  # the trainer did it; the outcome is open
-    VERIFIED = "verified"  # it worked
-    RECURRED = "recurred"  # the trouble came back
-    FAILED = "failed"  # the trainer could not do it
-    REJECTED = "rejected"  # a person said no
-    WITHDRAWN = "withdrawn"  # the run recovered, or another intervention took its place
-    RELEASED = "released"  # a hold that a person ended
 
 
 class InterventionEvent(StrEnum):

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from monitor.detection.effects import Effect, Intervention, InterventionChanged, InterventionKind
-from monitor.detection.incidents.states import INTERVENTION_TERMINAL, InterventionEvent, InterventionState, advance
+from lossguard.states import InterventionState, OrderKind
+from monitor.detection.effects import Effect, Intervention, InterventionChanged
+from monitor.detection.incidents.states import INTERVENTION_TERMINAL, InterventionEvent, advance
 from monitor.detection.interventions.policy import Decision, Policy
 
 AWAITED = frozenset({InterventionState.PROPOSED, InterventionState.APPROVED, InterventionState.ORDERED})
@@ -24,12 +25,12 @@ class InterventionTracker:
     def awaited(self) -> bool:
         """Something was decided and has not happened yet, or the trainer is held."""
         active = self.active
-        return active is not None and (active.state in AWAITED or active.kind is InterventionKind.HOLD)
+        return active is not None and (active.state in AWAITED or active.kind is OrderKind.HOLD)
 
     def on_trial(self) -> Intervention | None:
         """The rollback whose outcome is open."""
         active = self.active
-        if active is None or active.kind is not InterventionKind.ROLLBACK:
+        if active is None or active.kind is not OrderKind.ROLLBACK:
             return None
         return active if active.state is InterventionState.APPLIED else None
 
@@ -66,7 +67,7 @@ class InterventionTracker:
             skip_to=decision.skip_to,
             lr_scale=decision.lr_scale,
             decided_step=step,
-            verify_at=verify_at if decision.kind is InterventionKind.ROLLBACK else None,
+            verify_at=verify_at if decision.kind is OrderKind.ROLLBACK else None,
             reasons=list(decision.reasons),
         )
         return InterventionChanged(self.active) if ask else self.order(by_policy)
@@ -76,7 +77,7 @@ class InterventionTracker:
         self.step(InterventionEvent.APPROVE)
         effect = self.step(InterventionEvent.ORDER)
         assert self.active is not None
-        self.spent += by_policy and self.active.kind is InterventionKind.ROLLBACK
+        self.spent += by_policy and self.active.kind is OrderKind.ROLLBACK
         return effect
 
     def step(self, event: InterventionEvent, reason: str | None = None, **changes: Any) -> Effect:
@@ -119,12 +120,12 @@ class InterventionTracker:
 def intervention_from(data: dict[str, Any] | None) -> Intervention | None:
     if data is None:
         return None
-    return Intervention(**data | {"kind": InterventionKind(data["kind"]), "state": InterventionState(data["state"])})
+    return Intervention(**data | {"kind": OrderKind(data["kind"]), "state": InterventionState(data["state"])})
 
 
 def persons_decision(rewind_to: int, skip_from: int, skip_to: int, reason: str) -> Decision:
     words = [reason or "A person asked for it."]
-    return Decision(InterventionKind.ROLLBACK, rewind_to, skip_from, skip_to, None, words)
+    return Decision(OrderKind.ROLLBACK, rewind_to, skip_from, skip_to, None, words)
 
 
 def newest(restorable: Sequence[int], at_most: int) -> int:

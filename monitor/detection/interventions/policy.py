@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from monitor.detection.effects import IncidentKind, InterventionKind
+from lossguard.states import IncidentKind, OrderKind
 from monitor.detection.validation import check_types
 
 
@@ -121,13 +121,13 @@ class Situation:
 class Decision:
     """`kind` None: wait. Reasons are whole sentences with their numbers."""
 
-    kind: InterventionKind | None
+    kind: OrderKind | None
     rewind_to: int | None = None
     skip_from: int | None = None
     skip_to: int | None = None
     lr_scale: float | None = None
     reasons: list[str] = field(default_factory=list)
-    would: InterventionKind | None = None
+    would: OrderKind | None = None
     """What would be done, were the run able to."""
     afterwards: str = ""
     """What is said of a decision to wait when the incident is over."""
@@ -208,13 +208,11 @@ def act(
     """What to do when there is nothing to wait for: roll back, or ask a person."""
     last = policy.attempts_per_site + (1 if policy.allow_lr_scale else 0)
     if now.attempt > last:
-        return Decision(InterventionKind.HOLD, reasons=[*reasons, f"{last} attempts at this site did not hold."])
+        return Decision(OrderKind.HOLD, reasons=[*reasons, f"{last} attempts at this site did not hold."])
     if now.spent >= policy.budget_per_run:
-        return Decision(
-            InterventionKind.HOLD, reasons=[*reasons, f"The run's budget of {now.spent} rollbacks is spent."]
-        )
+        return Decision(OrderKind.HOLD, reasons=[*reasons, f"The run's budget of {now.spent} rollbacks is spent."])
     if rewind_to is None:
-        return Decision(InterventionKind.HOLD, reasons=[*reasons, depth_words])
+        return Decision(OrderKind.HOLD, reasons=[*reasons, depth_words])
     skip_from = batch_of(rewind_to)
     wide = min(policy.skip_min * 2 ** (now.attempt - 1), policy.skip_max)
     skip_to = min(max(batch_of(now.detected_step) + 1, skip_from + wide), skip_from + policy.skip_max)
@@ -222,7 +220,7 @@ def act(
     reasons += [depth_words, f"Skip batches {skip_from} to {skip_to - 1}: {skip_to - skip_from} batches."]
     if lr_scale is not None:
         reasons.append(f"Deeper rollbacks alone did not hold: the learning rate is scaled by {lr_scale:g}.")
-    return Decision(InterventionKind.ROLLBACK, rewind_to, skip_from, skip_to, lr_scale, reasons)
+    return Decision(OrderKind.ROLLBACK, rewind_to, skip_from, skip_to, lr_scale, reasons)
 
 
 def depth(policy: Policy, now: Situation) -> tuple[int | None, str]:

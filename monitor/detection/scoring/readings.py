@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.detection.effects import IncidentKind
+from lossguard.states import IncidentKind
 from monitor.detection.rows import Floats, Ints
 from monitor.detection.scoring.signals import SIGNALS
 

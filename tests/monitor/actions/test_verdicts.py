@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from db import frames, queries
 from db.access import Scope
 from db.engine import reading
-from lossguard.protocol import API, Cause
+from lossguard.protocol import API
+from lossguard.states import Cause
 from tests.monitor.api.test_auth import As, make
 from tests.monitor.client import NOW, TestClient, Trainer
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.detection import DetectionEngine, Effect, IncidentKind, Outcome, Outlier, Policy, Rows
+from lossguard.states import IncidentKind, Outcome
+from monitor.detection import DetectionEngine, Effect, Outlier, Policy, Rows
 from tests.monitor.detection.runs import Story, healthy, rows_of, spiked, watch_over
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from lossguard.protocol import Cause
+from lossguard.states import Cause
 from trainer.replay.outcomes import CAUSES, Outcomes, cause_of, departure, off, reference
 from trainer.replay.record import Row
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import lossguard
-from lossguard.protocol import Cause
+from lossguard.states import Cause
 from tests.trainer.small import small_recipe
 from trainer.cli import app
 from trainer.config import CheckpointConfig, OptimizerConfig, Recipe

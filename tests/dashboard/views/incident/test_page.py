@@ -15,7 +15,7 @@ from dashboard.operator_actions import Deed
 from dashboard.views.incident.actions import approval, rejection, wish
 from db import access, commands, queries
 from db.engine import reading, writing
-from lossguard.protocol import RunState
+from lossguard.states import RunState
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import SPIKE, report_a_spike
 from tests.dashboard.seed import LEFT, REWIND, seed

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lossguard.states import IncidentState, InterventionState
 from monitor.detection.incidents.states import (
     INCIDENT_TERMINAL,
     INCIDENT_TRANSITIONS,
@@ -11,9 +12,7 @@ from monitor.detection.incidents.states import (
     INTERVENTION_TRANSITIONS,
     IllegalTransition,
     IncidentEvent,
-    IncidentState,
     InterventionEvent,
-    InterventionState,
     advance,
 )
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from monitor.detection import DetectionEngine, IllegalTransition, IncidentChanged, InterventionChanged, Outcome, Policy
+from lossguard.states import Outcome
+from monitor.detection import DetectionEngine, IllegalTransition, IncidentChanged, InterventionChanged, Policy
 from tests.monitor.detection.runs import Story, Trainer, healthy, orders, rows_of, spiked, watch_over
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from monitor.detection import DetectionSettings, IncidentKind, InterventionKind, Policy
+from lossguard.states import IncidentKind, OrderKind
+from monitor.detection import DetectionSettings, Policy
 from monitor.detection.interventions.policy import Situation, costs, palm
 
 CHECKPOINTS = list(range(0, 5001, 50))
@@ -40,7 +41,7 @@ def decide(policy: Policy | None = None, **changes: Any) -> Any:
 
 def test_a_spike_that_stays_is_rolled_back_100_steps_and_200_batches() -> None:
     decision = decide()
-    assert (decision.kind, decision.rewind_to) == (InterventionKind.ROLLBACK, 4900)
+    assert (decision.kind, decision.rewind_to) == (OrderKind.ROLLBACK, 4900)
     assert (decision.skip_from, decision.skip_to) == (4907, 5107)
 
 
@@ -52,11 +53,11 @@ def test_a_loss_that_halves_its_excess_is_waited_for() -> None:
 
 
 def test_what_is_not_finite_is_acted_on_at_once() -> None:
-    assert decide(broken=True, step=5001, check_step=5001, moved=False).kind is InterventionKind.ROLLBACK
+    assert decide(broken=True, step=5001, check_step=5001, moved=False).kind is OrderKind.ROLLBACK
 
 
 def test_a_continued_rise_is_acted_on_at_once() -> None:
-    assert decide(rising_rows=5, step=5004, check_step=5004).kind is InterventionKind.ROLLBACK
+    assert decide(rising_rows=5, step=5004, check_step=5004).kind is OrderKind.ROLLBACK
 
 
 def test_a_precursor_alone_is_only_a_warning() -> None:
@@ -83,22 +84,22 @@ def test_the_skip_is_never_wider_than_the_most() -> None:
 
 
 def test_after_the_last_attempt_a_person_is_asked() -> None:
-    assert decide(attempt=3).kind is InterventionKind.HOLD
+    assert decide(attempt=3).kind is OrderKind.HOLD
     allowed = decide(Policy(allow_lr_scale=True), attempt=3)
-    assert (allowed.kind, allowed.lr_scale) == (InterventionKind.ROLLBACK, 0.5)
-    assert decide(Policy(allow_lr_scale=True), attempt=4).kind is InterventionKind.HOLD
+    assert (allowed.kind, allowed.lr_scale) == (OrderKind.ROLLBACK, 0.5)
+    assert decide(Policy(allow_lr_scale=True), attempt=4).kind is OrderKind.HOLD
 
 
 def test_a_run_that_only_reports_is_told_what_would_be_done() -> None:
     decision = decide(can_roll_back=False)
-    assert (decision.kind, decision.would) == (None, InterventionKind.ROLLBACK)
+    assert (decision.kind, decision.would) == (None, OrderKind.ROLLBACK)
     assert decision.reasons == decide().reasons
-    assert decide(can_roll_back=False, attempt=3).would is InterventionKind.HOLD
+    assert decide(can_roll_back=False, attempt=3).would is OrderKind.HOLD
 
 
 def test_a_run_without_a_checkpoint_before_the_onset_is_held() -> None:
     decision = decide(restorable=[5010])
-    assert decision.kind is InterventionKind.HOLD
+    assert decision.kind is OrderKind.HOLD
     assert "No checkpoint before the onset" in decision.reasons[-1]
 
 
@@ -144,7 +145,7 @@ def test_a_setting_of_the_wrong_type_is_named_with_its_value(field: str, value: 
 def test_the_next_attempt_goes_strictly_below_the_last_one_or_a_person_is_asked() -> None:
     assert decide(attempt=2, previous_rewind=4950, restorable=[4900, 4950]).rewind_to == 4900
     decision = decide(attempt=2, previous_rewind=4950, restorable=[4950, 5000])
-    assert decision.kind is InterventionKind.HOLD
+    assert decision.kind is OrderKind.HOLD
     assert "No checkpoint below step 4950" in decision.reasons[-1]
 
 

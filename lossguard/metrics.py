@@ -1,0 +1,206 @@
+"""The metric registry: one row for each metric that Lossguard knows by name.
+
+Every list of metrics elsewhere follows from this table: columns of the store, signals of the detection, gauges for
+Prometheus, titles and axes of charts, curves of the report. A metric that is not in it is a scalar of the user's own:
+it is stored and drawn under its name.
+
+A new column is a row here and a migration. A new signal is a row here, its detection parameters in
+`monitor/detection/scoring/signals.py`, and an alert.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lossguard.states import IncidentKind
+
+
+class ColumnType(StrEnum):
+    """Type of a metric's column in the table of steps."""
+
+    FLOAT = "float"
+    COUNT = "count"  # a whole number from 0 to 2**63 - 1
+
+
+class LogAxis(StrEnum):
+    """When a chart of the metric has a logarithmic axis."""
+
+    NEVER = "never"
+    ALWAYS = "always"
+    AUTO = "auto"  # when a spike would flatten everything else
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """What is known about one metric."""
+
+    name: str
+    """The key in `run.log`, in reports and in the store."""
+    title: str
+    """Heading of its chart, with the unit."""
+    short_name: str = ""
+    """In running text and legends; the name where it is empty."""
+    unit: str = ""
+    """As in "nats per token"; empty where it has none."""
+    column: ColumnType | None = None
+    """Of its own column in the store; None: it is kept in the JSON column of other scalars."""
+    detector_input: bool = False
+    """Whether the detection reads it: signals, and what the detection needs beside them."""
+    incident_kind: IncidentKind | None = None
+    """What an incident is called that begins with this metric. It makes the metric a signal."""
+    gauge: str = ""
+    """Name of the Prometheus gauge of its newest value; empty: it is not exported."""
+    gauge_help: str = ""
+    """What the gauge measures, as the subject of a sentence."""
+    default_chart: bool = False
+    """Whether the Run page and the report draw it without being asked."""
+    log_axis: LogAxis = LogAxis.NEVER
+    tick_format: str = "~g"
+    """Of its axis, in d3-format."""
+
+    @property
+    def is_signal(self) -> bool:
+        return self.incident_kind is not None
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        name="loss",
+        title="Loss (nats per token)",
+        unit="nats per token",
+        column=ColumnType.FLOAT,
+        detector_input=True,
+        incident_kind=IncidentKind.LOSS_SPIKE,
+        gauge="lossguard_loss_nats",
+        gauge_help="Cross-entropy, in nats per token",
+        default_chart=True,
+        log_axis=LogAxis.AUTO,
+    ),
+    Metric(
+        name="perplexity",
+        title="Perplexity",
+        column=ColumnType.FLOAT,
+        gauge="lossguard_perplexity",
+        gauge_help="exp(loss)",
+        default_chart=True,
+        log_axis=LogAxis.ALWAYS,
+    ),
+    Metric(
+        name="grad_norm",
+        title="Grad norm (L2, before clipping)",
+        short_name="grad norm",
+        column=ColumnType.FLOAT,
+        detector_input=True,
+        incident_kind=IncidentKind.GRAD_SPIKE,
+        gauge="lossguard_grad_norm",
+        gauge_help="Global L2 norm of the gradient before clipping",
+        default_chart=True,
+        log_axis=LogAxis.ALWAYS,
+    ),
+    Metric(
+        name="log_z",
+        title="Log Z (nats)",
+        short_name="log Z",
+        unit="nats",
+        column=ColumnType.FLOAT,
+        detector_input=True,
+        incident_kind=IncidentKind.LOG_Z_DRIFT,
+        gauge="lossguard_log_z_nats",
+        gauge_help="Mean log partition function over tokens",
+        default_chart=True,
+        log_axis=LogAxis.AUTO,
+    ),
+    Metric(
+        name="log_z_max",
+        title="Log Z, largest over tokens (nats)",
+        short_name="log Z max",
+        unit="nats",
+        column=ColumnType.FLOAT,
+    ),
+    Metric(name="z_loss", title="z-loss (nats)", unit="nats", column=ColumnType.FLOAT),
+    Metric(
+        name="lr",
+        title="Learning rate",
+        short_name="learning rate",
+        column=ColumnType.FLOAT,
+        detector_input=True,
+        gauge="lossguard_learning_rate",
+        gauge_help="Learning rate",
+        default_chart=True,
+        tick_format=".3~g",
+    ),
+    Metric(
+        name="tokens",
+        title="Tokens",
+        unit="tokens",
+        column=ColumnType.COUNT,
+        detector_input=True,
+        gauge="lossguard_tokens",
+        gauge_help="Tokens seen so far on the live line",
+        tick_format="~s",
+    ),
+    Metric(
+        name="batch_index",
+        title="Batch index",
+        column=ColumnType.COUNT,
+        detector_input=True,
+        tick_format="~s",
+    ),
+    Metric(
+        name="step_seconds",
+        title="Time per step (s)",
+        short_name="time per step",
+        unit="s",
+        column=ColumnType.FLOAT,
+    ),
+    Metric(
+        name="tokens_per_second",
+        title="Throughput (tokens per second)",
+        short_name="tokens per second",
+        unit="tokens per second",
+        default_chart=True,
+        tick_format="~s",
+    ),
+    # The next one is derived from tokens and times where the loop does not report it.
+    Metric(
+        name="throughput",
+        title="Throughput (tokens per second)",
+        unit="tokens per second",
+        default_chart=True,
+        tick_format="~s",
+    ),
+    Metric(name="mfu", title="Model FLOPs utilisation", short_name="MFU", tick_format=".0%"),
+    Metric(name="mfu_6nd", title="Model FLOPs utilisation (6ND)", short_name="MFU (6ND)", tick_format=".0%"),
+    Metric(
+        name="held_out_loss",
+        title="Held-out loss (nats per token)",
+        short_name="held-out loss",
+        unit="nats per token",
+    ),
+    Metric(name="held_out_bits_per_byte", title="Held-out bits per byte", short_name="held-out bits per byte"),
+    Metric(
+        name="held_out_difference",
+        title="Held-out loss minus the baseline's (nats per token)",
+        short_name="held-out loss minus baseline",
+        unit="nats per token",
+    ),
+)
+"""In the order in which lists and charts show them."""
+
+BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
+COLUMNS: Mapping[str, ColumnType] = {metric.name: metric.column for metric in METRICS if metric.column is not None}
+"""Metrics with a typed column in the store."""
+COUNTS = tuple(name for name, column in COLUMNS.items() if column is ColumnType.COUNT)
+SIGNALS = tuple(metric.name for metric in METRICS if metric.is_signal)
+DETECTOR_INPUTS = tuple(metric.name for metric in METRICS if metric.detector_input)
+DEFAULT_CHARTS = tuple(metric.name for metric in METRICS if metric.default_chart)
+
+
+def title(name: str) -> str:
+    """Heading of a metric's chart; its name where the registry does not know it."""
+    return BY_NAME[name].title if name in BY_NAME else name
+
+
+def short_name(name: str) -> str:
+    """A metric in running text."""
+    return BY_NAME[name].short_name or name if name in BY_NAME else name

@@ -1,0 +1,94 @@
+"""States and kinds that the SDK, the store, the detection and the pages all compare: one enumeration for each.
+
+They are stored and sent by value. Transitions between states live in `monitor.detection`.
+"""
+
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """How a run stands."""
+
+    RUNNING = "running"
+    FINISHED = "finished"  # reached its end
+    INTERRUPTED = "interrupted"  # stopped on purpose (preemption, Ctrl-C); the same run_id resumes it
+    FAILED = "failed"  # the loop raised
+
+
+class SegmentReason(StrEnum):
+    """Why a segment was opened."""
+
+    START = "start"  # the first segment of a run
+    RESUME = "resume"  # a new process took the run up again
+    ROLLBACK = "rollback"  # an order was obeyed
+    REWIND = "rewind"  # the loop went back by itself
+
+
+class IncidentKind(StrEnum):
+    """What went wrong."""
+
+    NONFINITE = "nonfinite"  # a signal is NaN or infinite
+    LOSS_SPIKE = "loss_spike"  # the loss rose out of its band
+    GRAD_SPIKE = "grad_spike"  # the grad norm rose out of its band, the loss did not (yet)
+    LOG_Z_DRIFT = "log_z_drift"  # log Z left its band, up or down, the loss did not (yet)
+    DIVERGENCE = "divergence"  # the loss rises slowly, row after row
+    PLATEAU = "plateau"  # the loss stopped falling (advisory)
+
+
+class IncidentState(StrEnum):
+    """How an incident stands."""
+
+    WARNING = "warning"  # a precursor (grad norm, log Z) is out of band; the loss has not moved
+    OPEN = "open"  # the incident is in progress
+    TREATED = "treated"  # a rollback was ordered for it and is not verified yet
+    CLOSED = "closed"  # over: see the incident's outcome
+
+
+class Outcome(StrEnum):
+    """How an incident ended."""
+
+    RECOVERED = "recovered"  # back in its band
+    ONGOING = "ongoing"  # not back (yet), or back only because the new level became the baseline
+    DIVERGED = "diverged"  # not back, and far above where it came from or not finite
+
+
+class OrderKind(StrEnum):
+    """What an intervention, and the order that carries it, asks of the trainer."""
+
+    ROLLBACK = "rollback"  # restore a checkpoint, skip batches, go on
+    HOLD = "hold"  # stop at the step boundary until a person decides
+    RELEASE = "release"  # a person ended the hold: go on
+
+
+class OrderState(StrEnum):
+    """How an order stands."""
+
+    OPEN = "open"
+    APPLIED = "applied"
+    FAILED = "failed"
+    WITHDRAWN = "withdrawn"  # taken back before the trainer obeyed
+
+
+class InterventionState(StrEnum):
+    """How an intervention stands."""
+
+    PROPOSED = "proposed"  # waits for a person
+    APPROVED = "approved"  # a person agreed; about to be ordered
+    ORDERED = "ordered"  # on its way to the trainer
+    APPLIED = "applied"  # the trainer did it; the outcome is open
+    VERIFIED = "verified"  # it worked
+    RECURRED = "recurred"  # the incident came back
+    FAILED = "failed"  # the trainer could not do it
+    REJECTED = "rejected"  # a person said no
+    WITHDRAWN = "withdrawn"  # the run recovered, or another intervention took its place
+    RELEASED = "released"  # a hold that a person ended
+
+
+class Cause(StrEnum):
+    """The cause of an incident, as a replay found it."""
+
+    HARDWARE = "hardware"  # or anything transient: the same state with the same batches does not do it again
+    DATA = "data"  # these batches do it from another state too
+    STATE = "state"  # this state does it with other batches too
+    DATA_X_STATE = "data_x_state"  # only this state with these batches (what PaLM saw)
+    UNDETERMINED = "undetermined"  # the outcomes contradict each other, or show too little
