@@ -8,7 +8,6 @@ python -m dashboard report RUN -o report.html -o report.pdf       a run as a fil
 import os
 import socket
 import sys
-from ipaddress import ip_address
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dashboard.operator_actions import OPERATE
 from dashboard.report.command import Database, report
 from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
+from lossguard.addresses import is_loopback
 
 THEMES = {
     "theme.light.primaryColor": "#0072B2",  # Okabe and Ito's blue and sky blue, as the live line
@@ -52,7 +52,7 @@ def main(
     if context.invoked_subcommand is not None:
         os.environ["LOSSGUARD_DATABASE_URL"] = database  # so that it may be named before the command, too
         return
-    if not (open_to_network or _is_loopback(host)):
+    if not (open_to_network or is_loopback(host)):
         _refuse(
             f"it asks nobody who they are, so it listens on loopback only, not on {host}; put a proxy that does in "
             "front of it, or say --open-to-network"
@@ -92,13 +92,6 @@ def _check_free(host: str, port: int) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host, port))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _refuse(sentence: str) -> None:

@@ -8,12 +8,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any
 
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
 
+from lossguard.addresses import is_loopback
 from lossguard.protocol import API
 
 DEFAULT_COLLECTOR = "http://127.0.0.1:8000"
@@ -67,18 +67,11 @@ def lends(listens_on: str | None, headers: Mapping[str, str], told: str | None) 
         return told == "1"
     names = {name.lower() for name in headers}
     host = next((value for name, value in headers.items() if name.lower() == "host"), "")
-    return _is_loopback(listens_on or "") and _is_loopback(_without_port(host)) and names.isdisjoint(FORWARDED)
+    return is_loopback(listens_on or "") and is_loopback(_without_port(host)) and names.isdisjoint(FORWARDED)
 
 
 def _without_port(host: str) -> str:
     return host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 def act(deed: Deed, token: str | None) -> dict[str, Any]:

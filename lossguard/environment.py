@@ -1,42 +1,18 @@
-"""What a run records about itself at its start, and how values of users become JSON."""
+"""What a run records about itself at its start: command, git commit, host, devices and versions."""
 
-import dataclasses
-import numbers
 import os
 import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from lossguard.protocol import MAX_TEXT, encode_number
-from lossguard.scalars import plain
+from lossguard.json_values import storable
+from lossguard.protocol import MAX_TEXT
 
 
-def plain_json(value: Any) -> Any:
-    """A strictly JSON-able copy of `value`: non-finite numbers as in the protocol, the unknown as str()."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {storable(str(key)): plain_json(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain_json(each) for each in value]
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, numbers.Real):  # NumPy's too
-        return encode_number(plain(value))
-    return storable(str(value))
-
-
-def storable(text: str) -> str:
-    """`text` without the halves of characters that Python makes of bytes that are no UTF-8, which JSON cannot carry,
-    and without NUL, which no store takes: its symbol stands in its place."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\u2400")
-
-
-def surroundings() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Command, git commit, host, devices and versions of this process. Asks no device anything."""
     return {
         "command": _command(),

@@ -26,6 +26,14 @@ def is_pause(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_PAUSE
 
 
+RUN_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+
+def is_run_id(value: str) -> bool:
+    """Whether `value` can be the id of a run."""
+    return re.fullmatch(RUN_ID_PATTERN, value) is not None
+
+
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from lossguard.delivery.client import Collector
 from lossguard.delivery.sender import Sender
-from lossguard.environment import plain_json, storable
+from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
 from lossguard.metrics import COUNTS
 from lossguard.orders import Order

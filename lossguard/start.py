@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from lossguard.delivery.client import Collector
-from lossguard.environment import plain_json, surroundings
+from lossguard.environment import describe_environment
 from lossguard.errors import ConfigurationError
-from lossguard.protocol import checked_json, encodable, is_name
+from lossguard.json_values import plain_json
+from lossguard.protocol import checked_json, encodable, is_name, is_run_id
 from lossguard.ranks import present
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
@@ -21,7 +21,6 @@ from lossguard.settings import Mode, Settings
 MAX_CONFIG = 4 << 20
 """Bytes; well below what a collector takes as a body."""
 MAX_TAGS = 32
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def init(
@@ -59,7 +58,7 @@ def init(
     settings = Settings.read(mode=mode, url=url, token=token, directory=directory, run_id=run_id, ranks=ranks)
     new_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
     id = ranks.name_run(settings.run_id, new_id)
-    if not RUN_ID.fullmatch(id):
+    if not is_run_id(id):
         raise ConfigurationError(f"run_id={id!r} must be 1 to 128 letters, digits, dots, dashes or underscores")
     if settings.mode is Mode.OFF:
         return Run(id=id, rank=settings.rank, num_ranks=settings.num_ranks)
@@ -68,7 +67,7 @@ def init(
         "project": project,
         "name": name or id,
         "config": _accepted(_tagged(_config(config), tags)),
-        **surroundings(),
+        **describe_environment(),
         "capabilities": list(capabilities),
         "started_at": time.time(),
         "total_steps": total_steps,

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from db import access, migrate, queries
 from db.engine import check_store, create_engine, reading
 from db.steps import reader
+from lossguard.json_values import plain_json
 from monitor.app import create_app
 from monitor.cli import parameters, tokens
 from monitor.cli.backtest import CurveError, backtest_file, backtest_rows, table
@@ -112,7 +113,7 @@ def backtest(
         raise stop(error) from None
     if as_json:
         for result in results:
-            typer.echo(json.dumps(detection_state.encode(result), allow_nan=False))
+            typer.echo(json.dumps(plain_json(result), allow_nan=False))
         return
     console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width: do not fold for one
     console.print(table(results))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from lossguard.probe import Probe
-from lossguard.protocol import MAX_TEXT, PROBE, checked_json
+from lossguard.protocol import MAX_TEXT, PROBE, RUN_ID_PATTERN, checked_json
 from lossguard.states import Cause, SegmentReason
 
 Json = Annotated[dict[str, Any], AfterValidator(checked_json)]
@@ -15,7 +15,7 @@ Few = Field(max_length=1024)
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(checked_json)
 ]
-RunId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID_PATTERN}$")]
 StepNumber = Annotated[int, Field(ge=0, lt=2**62)]
 RecordId = Annotated[int, Field(ge=1, lt=2**31)]
 Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]

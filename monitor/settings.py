@@ -1,11 +1,12 @@
 """What the collector reads from its environment, once, when it starts."""
 
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import DEFAULT_URL
+from lossguard.addresses import is_loopback
 from monitor.telemetry.logs import LogFormat, LogLevel
 
 
@@ -69,10 +70,3 @@ def check_bind(host: str, settings: Settings, *, tokens: bool = False) -> None:
             f"without a token the collector listens on loopback only, not on {host}; "
             "set LOSSGUARD_TOKEN, or make a token with: python -m monitor token create"
         )
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session
 
 from db import commands, queries
 from db.models import Base, DetectionState, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
-from lossguard.protocol import is_name
-from lossguard.start import RUN_ID
+from lossguard.protocol import is_name, is_run_id
 from lossguard.states import RunState
 
 FORMAT = 1
@@ -90,7 +89,7 @@ def restore(session: Session, described: Mapping[str, Any], *, run_id: str | Non
 def add_run(session: Session, values: Mapping[str, Any]) -> Run:
     """A run as it was elsewhere. Raises RunExists, and BadRecord for an id that no run can have."""
     run_id = values["id"]
-    if not RUN_ID.fullmatch(run_id):
+    if not is_run_id(run_id):
         raise BadRecord(f"{run_id!r} cannot be the id of a run (letters, digits, . _ -); give it another with --as")
     exists = f"there is a run {run_id!r} already, and an import never overwrites; choose another id with --as"
     if queries.run_named(session, run_id=run_id) is not None:

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from fastapi import Depends, Request
@@ -22,8 +21,8 @@ from starlette.concurrency import run_in_threadpool
 
 from db import access
 from db.access import Scope
+from lossguard.addresses import host_of, is_loopback
 from monitor.problems import Problem, unknown
-from monitor.settings import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -89,14 +88,7 @@ def _is_local(request: Request) -> bool:
     A page elsewhere names itself in Origin; one whose name was made to resolve to here asks for that name in Host.
     """
     asked, origin = f"//{request.headers.get('host', '')}", request.headers.get("origin")
-    return all(is_loopback(_host(url)) for url in (asked, origin) if url is not None)
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+    return all(is_loopback(host_of(url)) for url in (asked, origin) if url is not None)
 
 
 def _stored(engine: sa.Engine, presented: str, *, may_be_open: bool) -> Principal | None:

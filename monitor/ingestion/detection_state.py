@@ -6,13 +6,13 @@ Everything here happens inside the transaction of the report that caused it.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import Any
 
 from sqlalchemy.orm import Session
 
 from db import commands, lineage, queries
 from db.lineage import StepRange
 from db.models import Order, Run, Segment
+from lossguard.json_values import plain_json
 from lossguard.protocol import CAN_ROLL_BACK, encode_number
 from lossguard.states import InterventionState
 from monitor.detection import (
@@ -153,7 +153,7 @@ def _record_incident(session: Session, run: Run, incident: Incident, segment: in
         end_step=incident.end_step,
         score=_finite(incident.score),
         outcome=incident.outcome,
-        details=encode(asdict(incident)),
+        details=plain_json(asdict(incident)),
     )
 
 
@@ -171,7 +171,7 @@ def _record_intervention(session: Session, run: Run, intervention: Intervention,
         skip_from=intervention.skip_from,
         skip_to=intervention.skip_to,
         lr_scale=intervention.lr_scale,
-        details=encode(asdict(intervention)),
+        details=plain_json(asdict(intervention)),
     )
     if intervention.state is InterventionState.ORDERED:
         commands.issue_order(session, intervention=row, reason=" ".join(intervention.reasons), now=now)
@@ -181,16 +181,3 @@ def _record_intervention(session: Session, run: Run, intervention: Intervention,
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
-
-
-def encode(value: Any) -> Any:
-    """A JSON-able copy in which numbers that are not finite are written as the protocol writes them."""
-    if isinstance(value, float):
-        return encode_number(value)
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # half a character (a lone surrogate) cannot be sent on
-    if isinstance(value, dict):
-        return {encode(str(name)): encode(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [encode(item) for item in value]
-    return value

@@ -12,6 +12,7 @@ from db.models import Order, Run, RunStatus, Segment
 from db.steps import writer
 from db.steps.columns import MetricColumn
 from db.steps.rollups import TooManyMetrics
+from lossguard.json_values import plain_json
 from lossguard.protocol import EXPECT, PROBE, is_pause
 from lossguard.states import OrderState, RunState
 from monitor.detection import DetectionEngine, Effect
@@ -49,9 +50,7 @@ class Fresh:
 
 def register(session: Session, spec: RunIn, *, now: float, max_runs: int | None = None) -> tuple[Run, bool]:
     """The run, made when it is new: (run, whether it was). Raises Problem 429 when there are `max_runs` others."""
-    run, is_new = commands.register_run(
-        session, values=detection_state.encode(spec.model_dump()) | {"policy": None}, now=now
-    )
+    run, is_new = commands.register_run(session, values=plain_json(spec.model_dump()) | {"policy": None}, now=now)
     if is_new and max_runs is not None and queries.num_runs(session) > max_runs:
         raise full(max_runs)
     commands.run_status_of(session, run=run, now=now).stepped_at = now
@@ -207,7 +206,7 @@ def _record_event(session: Session, run: Run, segment: Segment, event: EventIn) 
         step=event.step,
         time=event.time,
         kind=event.kind,
-        details=detection_state.encode(event.details),
+        details=plain_json(event.details),
     )
 
 

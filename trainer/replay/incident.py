@@ -8,11 +8,12 @@ from typing import Any
 
 from lossguard.delivery.client import Collector
 from lossguard.errors import CollectorError, Rejected, Unauthorised, UnknownRun
+from lossguard.protocol import RUN_ID_PATTERN
 from lossguard.settings import Settings
 from trainer.errors import UserMistake
 from trainer.replay.record import SIGNALS
 
-NAME = re.compile(r"(?P<run>[A-Za-z0-9][A-Za-z0-9._-]{0,127})(?:/(?P<number>[1-9]\d{0,8}))?")
+NAME = re.compile(rf"(?P<run>{RUN_ID_PATTERN})(?:/(?P<number>[1-9]\d{{0,8}}))?")
 AT = re.compile(r"(\d+):(\d+)")
 BY_HAND = "without a collector, name the run alone and the steps of the trouble: RUN --at ONSET:DETECTED"
 NO_CURVE = ("plateau", "stall")
