@@ -9,8 +9,9 @@ from dashboard import clock, formatting, url_state
 from dashboard.data import cached, compute
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
-from dashboard.figures.axis import Along
+from dashboard.figures.axis import XAxis
 from dashboard.views.run import figure
+from lossguard.metrics import short_name
 
 DEFAULT_METRICS = ("loss", "perplexity", "grad_norm", "log_z", "lr", "tokens_per_second", "throughput")
 SMOOTHING_STEPS = (0, 10, 30, 100, 300, 1000, 3000)

@@ -19,12 +19,12 @@ def draw(
     facts: RunFacts,
     metrics: tuple[str, ...],
     *,
-    along: Along,
+    x_axis: XAxis,
     window: tuple[int, int] | None,
     discarded: bool,
     smooth: int,
     zone: str,
-) -> Packed:
+) -> PackedFigure:
     """`window` is the first and the last step in view, None for the whole run; `zone` names a viewer's time zone."""
     options = (metrics, along, window, discarded, smooth, zone)
     key = ("run", database_url(), facts.run.id, facts.stamp, facts.marks_stamp, *options)
@@ -34,7 +34,7 @@ def draw(
 def _figure(
     facts: RunFacts,
     metrics: tuple[str, ...],
-    along: Along,
+    x_axis: XAxis,
     window: tuple[int, int] | None,
     discarded: bool,
     smooth: int,

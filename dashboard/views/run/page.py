@@ -36,7 +36,7 @@ def lower_part(facts: RunFacts) -> None:
 def header(facts: RunFacts) -> None:
     run = facts.run
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.header(formatting.escaped(formatting.run_title(run)), width="content", anchor=False)
+        st.header(formatting.escape_markdown(formatting.run_title(run)), width="content", anchor=False)
         states.run_badge(run)
         st.page_link(
             "views/compare/page.py", label="Compare", icon=":material/compare_arrows:", query_params={"runs": run.id}
@@ -86,7 +86,7 @@ def show_incident(facts: RunFacts, incident: Incident) -> None:
                 states.badge(each.state)
                 sentence = formatting.intervention_sentence(each, facts.orders.get(each.number))
                 st.markdown(f"Intervention {each.number}: {sentence}", width="content")
-            st.markdown(formatting.listed(each.details.get("reasons", [])))
+            st.markdown(formatting.bullet_list(each.details.get("reasons", [])))
 
 
 def details(facts: RunFacts) -> None:
