@@ -45,7 +45,8 @@ def main(
     database: Database = DEFAULT_URL,
     operate: Operate = None,
     open_to_network: Annotated[
-        bool, typer.Option("--open-to-network", help="Listen on a network address, although the dashboard has no login.")
+        bool,
+        typer.Option("--open-to-network", help="Listen on a network address although there is no login."),
     ] = False,
 ) -> None:
     """Serve the dashboard until Ctrl-C. It sends operators' decisions to the collector at LOSSGUARD_URL."""

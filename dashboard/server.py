@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, shelf
+from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, figure_cache
 from dashboard.views.run import figure  # noqa: F401 - imports the plotting libraries before the first viewer comes
 
 REMOVED_HEADERS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
@@ -41,10 +41,13 @@ async def _serve_plotly(_request: Request) -> Response:
 
 
 async def _serve_figure(request: Request) -> Response:
-    packed = shelf.get(request.path_params["name"])
+    packed = figure_cache.get(request.path_params["name"])
     if packed is None:
         return Response(status_code=404)
-    headers = {"Content-Encoding": "gzip", "Cache-Control": f"private, {IMMUTABLE}"}  # the name is a hash of the content
+    headers = {
+        "Content-Encoding": "gzip",
+        "Cache-Control": f"private, {IMMUTABLE}",
+    }
     return Response(packed.content, media_type="application/json", headers=headers)
 
 

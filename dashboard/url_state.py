@@ -1,7 +1,8 @@
 """What a page shows, in its URL, so that a link or a reload shows the same.
 
 Widgets write themselves into the URL: give them `key="name", bind="query-params"`. This module holds what no widget
-does: `?run=ID`, the steps in view `?steps=FIRST-LAST`, and on the Compare page `?runs=ID,ID:SEGMENT&baseline=ID&view=A-B`.
+does: `?run=ID`, the steps in view `?steps=FIRST-LAST`, and of the Compare page `?runs=ID,ID:SEGMENT&baseline=ID` and
+`&view=A-B`.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""What all pages share: the refresh rates, the run that the URL names, and the messages when there is nothing to show."""
+"""What all pages share: refresh rates, the run that the URL names, and messages when there is nothing to show."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import formatting, url_state
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from dashboard.data.store import StoreAway
+from dashboard.data.store import StoreUnavailable
 from dashboard.views.runs.listing import filtered
 from lossguard.states import RunState
 
@@ -33,7 +33,7 @@ def show_live(part: Callable[[], None], *, refresh_seconds: float | None, warn: 
     def show() -> None:
         try:
             part()
-        except StoreAway as error:
+        except StoreUnavailable as error:
             if warn:
                 st.warning(f"{error} This page updates when the store answers again.", icon=":material/cloud_off:")
 
@@ -86,7 +86,7 @@ def current_run_id() -> str | None:
 
 def back_to_run(facts: RunFacts) -> None:
     """A link to the run's page."""
-    label = formatting.escaped(formatting.run_title(facts.run))
+    label = formatting.escape_markdown(formatting.run_title(facts.run))
     st.page_link("views/run/page.py", label=label, icon=":material/arrow_back:", query_params={"run": facts.run.id})
 
 
@@ -96,7 +96,7 @@ def show_no_runs() -> None:
 
 
 def no_such_run(run_id: str) -> str:
-    return f"There is no run {formatting.escaped(run_id)} in this store."
+    return f"There is no run {formatting.escape_markdown(run_id)} in this store."
 
 
 def _is_running() -> bool:
@@ -104,7 +104,7 @@ def _is_running() -> bool:
     try:
         run_id = current_run_id()
         facts = None if run_id is None else cached.facts(run_id)
-    except StoreAway:
+    except StoreUnavailable:
         return True
     return facts is None or facts.run.state == RunState.RUNNING
 

@@ -13,9 +13,7 @@ def proposed(facts: RunFacts) -> list[Intervention]:
 
 
 def is_held(facts: RunFacts) -> bool:
-    return any(
-        each.kind == OrderKind.HOLD and each.state == InterventionState.APPLIED for each in facts.interventions
-    )
+    return any(each.kind == OrderKind.HOLD and each.state == InterventionState.APPLIED for each in facts.interventions)
 
 
 def show_warnings(facts: RunFacts) -> None:

@@ -66,7 +66,9 @@ def test_it_serves_the_app_and_plotly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "trainer.example"])
-def test_it_listens_on_a_network_address_only_with_open_to_network(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_listens_on_a_network_address_only_with_open_to_network(
+    host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         app(["--host", host])
     assert ended.value.code == 2

@@ -68,7 +68,9 @@ def test_a_refused_action_is_reported_with_the_collectors_reason(tokens: dict[st
     with pytest.raises(ActionFailed, match="answers: there is no run 'r2'"):
         operator_actions.perform(OperatorAction("Release", "", "", "POST", "/runs/r2/release"), tokens["ada"])
     with pytest.raises(ActionFailed, match="refused: patience must be at least 1, not 0"):
-        operator_actions.perform(OperatorAction("Write", "", "", "PUT", "/runs/r1/policy", {"patience": 0}), tokens["ada"])
+        operator_actions.perform(
+            OperatorAction("Write", "", "", "PUT", "/runs/r1/policy", {"patience": 0}), tokens["ada"]
+        )
     assert operator_actions.perform(POLICY, tokens["ada"])["patience"] == 9
 
 
@@ -100,7 +102,10 @@ def collector_replaced_by(monkeypatch: pytest.MonkeyPatch, handler: type[BaseHTT
 
 
 def test_a_server_that_is_not_a_collector_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
-    with collector_replaced_by(monkeypatch, OtherServer), pytest.raises(ActionFailed, match="is not a Lossguard collector"):
+    with (
+        collector_replaced_by(monkeypatch, OtherServer),
+        pytest.raises(ActionFailed, match="is not a Lossguard collector"),
+    ):
         operator_actions.perform(RELEASE, None)
 
 

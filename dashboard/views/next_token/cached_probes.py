@@ -1,4 +1,4 @@
-"""Reads the probes of a run; read again only when there is a new one."""
+"""The probes of a run, cached until there is a new one."""
 
 import streamlit as st
 
@@ -10,14 +10,14 @@ from db.queries import StoredProbe
 
 
 def prompts(facts: RunFacts) -> list[str]:
-    """As they first came."""
+    """In the order in which they first appeared."""
     return _prompts(database_url(), facts.run.id, _count(database_url(), facts.run.id, facts.run), facts.run)
 
 
 def probes(facts: RunFacts, prompt: str) -> list[StoredProbe]:
-    """Those of one prompt, by step."""
+    """Those of one prompt, sorted by step."""
     count = _count(database_url(), facts.run.id, facts.run)
-    forks = tuple(one.fork_step for one in facts.segments)  # they decide what is on the live line
+    forks = tuple(one.fork_step for one in facts.segments)  # they decide what the live line is
     return _probes(database_url(), facts.run.id, count, forks, prompt, facts.run)
 
 

@@ -13,7 +13,7 @@ from dashboard.views.frame import METRIC_WIDTH_PIXELS
 
 CHINCHILLA_HELP = "About 20 is compute-optimal (Hoffmann et al. 2022)."
 DISCARDED_STEPS_HELP = "Trained, then discarded by a rollback or a restart."
-LOST_TIME_HELP = "For each rollback or restart: from when the run first reached the restored step until it resumed there."
+LOST_TIME_HELP = "From the first time the run did a restored step until it did that step again."
 NO_COMPUTE = (
     "To compare this run with published ones, record `num_parameters` in its configuration and report `tokens`."
 )
@@ -31,16 +31,17 @@ def show(facts: RunFacts) -> None:
 
 
 def show_metrics(facts: RunFacts, used: Compute) -> None:
-    lost = cached.lost(facts)
+    rewinds = cached.rewinds(facts)
     width = METRIC_WIDTH_PIXELS
     with st.container(horizontal=True):
-        st.metric("Parameters", formatting.large(used.parameters), width=width)
-        st.metric("Tokens", formatting.large(used.tokens), width=width)
+        st.metric("Parameters", formatting.abbreviated(used.parameters), width=width)
+        st.metric("Tokens", formatting.abbreviated(used.tokens), width=width)
         ratio = formatting.number(used.tokens_per_parameter)
         st.metric("Tokens per parameter", ratio, help=CHINCHILLA_HELP, width=width)
         st.metric("FLOPs (6ND)", "-" if used.flops is None else f"{used.flops:.2e}", width=width)
         if facts.mfu is not None:
             st.metric("Model FLOPs utilisation", formatting.percent(facts.mfu), width=width)
-        discarded = formatting.steps(sum(way.steps for way in lost))
+        discarded = formatting.count(sum(rewind.steps for rewind in rewinds))
+        lost = formatting.duration(rollback_costs.total_seconds(rewinds))
         st.metric("Steps discarded", discarded, help=DISCARDED_STEPS_HELP, width=width)
-        st.metric("Time lost", formatting.duration(rollback_costs.seconds_of(lost)), help=LOST_TIME_HELP, width=width)
+        st.metric("Time lost", lost, help=LOST_TIME_HELP, width=width)

@@ -8,9 +8,9 @@ from dashboard import clock
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import database_url
-from dashboard.figures.axis import Along, Rulers
-from dashboard.figures.component import Packed
-from dashboard.figures.curves import Look, run_figure
+from dashboard.figures.axis import RunAxes, XAxis
+from dashboard.figures.component import PackedFigure
+from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import Marks
 from dashboard.views.cached_figure import cached_figure
 
@@ -26,7 +26,7 @@ def draw(
     zone: str,
 ) -> PackedFigure:
     """`window` is the first and the last step in view, None for the whole run; `zone` names a viewer's time zone."""
-    options = (metrics, along, window, discarded, smooth, zone)
+    options = (metrics, x_axis, window, discarded, smooth, zone)
     key = ("run", database_url(), facts.run.id, facts.stamp, facts.marks_stamp, *options)
     return cached_figure(key, lambda: _figure(facts, *options))
 
@@ -40,7 +40,7 @@ def _figure(
     smooth: int,
     zone: str,
 ) -> go.Figure:
-    read = cached.curves(facts, metrics, along=along, window=window, discarded=discarded)
+    read = cached.curves(facts, metrics, x_axis=x_axis, window=window, discarded=discarded)
     marks = Marks(
         incidents=facts.incidents,
         interventions=facts.interventions,
@@ -48,14 +48,14 @@ def _figure(
         events=facts.events,
         last_step=facts.progress.done - 1,
     )
-    rulers = in_local_time(read.rulers, along, clock.zone(zone))
-    bounds = None if window is None else tuple(rulers.live.at(window))
-    look = Look(along=along, window=bounds, smooth=smooth, revision=facts.run.id)
-    return run_figure(read.by_metric, marks, rulers, look)
+    run_axes = in_local_time(read.run_axes, x_axis, clock.zone(zone))
+    bounds = None if window is None else tuple(run_axes.live.at(window))
+    chart = ChartOptions(x_axis=x_axis, window=bounds, smooth=smooth, revision=facts.run.id)
+    return run_figure(read.by_metric, marks, run_axes, chart)
 
 
-def in_local_time(rulers: Rulers, along: Along, zone: tzinfo) -> Rulers:
-    """Positions along the time axis, in the viewer's time zone; those along any other axis stay as they are."""
-    if along is not Along.TIME:
-        return rulers
-    return rulers.moved(lambda milliseconds: clock.on_the_wall(milliseconds, zone))
+def in_local_time(run_axes: RunAxes, x_axis: XAxis, zone: tzinfo) -> RunAxes:
+    """Moves positions on the time axis to the viewer's time zone, and leaves those on other axes alone."""
+    if x_axis is not XAxis.TIME:
+        return run_axes
+    return run_axes.mapped(lambda milliseconds: clock.on_clock(milliseconds, zone))

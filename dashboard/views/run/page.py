@@ -42,13 +42,13 @@ def header(facts: RunFacts) -> None:
             "views/compare/page.py", label="Compare", icon=":material/compare_arrows:", query_params={"runs": run.id}
         )
     parts = [f"run {run.id}", run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
-    st.caption(formatting.escaped(" / ".join(part for part in parts if part)))
+    st.caption(formatting.escape_markdown(" / ".join(part for part in parts if part)))
 
 
 def metrics(facts: RunFacts) -> None:
     run, progress, width = facts.run, facts.progress, METRIC_WIDTH_PIXELS
     with st.container(horizontal=True):
-        st.metric(formatting.steps_label(progress.total), formatting.steps(progress.done), width=width)
+        st.metric(formatting.steps_label(progress.total), formatting.count(progress.done), width=width)
         st.metric("Loss", formatting.number(facts.newest.get("loss")), width=width)
         if run.state == RunState.RUNNING and not is_silent(run, time.time()):
             st.metric("Time left", formatting.duration(progress.seconds_left), width=width)
@@ -79,7 +79,7 @@ def show_incident(facts: RunFacts, incident: Incident) -> None:
         if incident.outcome is not None:
             st.badge(incident.outcome, color="gray")
     st.markdown(formatting.incident_sentence(incident))
-    st.markdown(formatting.listed(incident.details.get("reasons", [])))
+    st.markdown(formatting.bullet_list(incident.details.get("reasons", [])))
     for each in facts.interventions:
         if each.incident == incident.number:
             with st.container(horizontal=True, vertical_alignment="center"):

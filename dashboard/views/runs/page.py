@@ -19,11 +19,11 @@ from lossguard.states import RunState
 
 REFRESH_SECONDS = 2.0
 PAGE_SIZE = 20
+SORT_ORDERS = tuple(SortOrder)
 COLUMN_WIDTH_PIXELS = 155  # two columns fit side by side on a phone
-NUM_SHOWN = "runs_shown"
-"""In the session: number of cards on the page."""
-SELECTED = "selected_runs"
-"""In the session: ids of the runs to compare, in the order of the ticks."""
+# In the session (Streamlit would show a bare string in a page script, so these are comments):
+NUM_SHOWN = "runs_shown"  # number of cards on the page
+SELECTED = "selected_runs"  # ids of the runs to compare, in the order of the ticks
 
 GETTING_STARTED = """\
 Start the collector, then any training loop that reports to it:
@@ -78,7 +78,7 @@ def filter_controls(rows: Sequence[RunRow]) -> list[RunRow]:
         states = st.multiselect("State", STATES, placeholder="any", key="state", bind="query-params", width=300)
         all_tags = sorted({tag for run, _ in rows for tag in tags_of(run)})
         tags = st.multiselect("Tags", all_tags, placeholder="any", key="tags", bind="query-params", width=200)
-        order = st.selectbox("Sort", tuple(SortOrder), key="sort", bind="query-params", width=250)
+        order = st.selectbox("Sort", SORT_ORDERS, key="sort", bind="query-params", width=250)
     return filtered(rows, text=text, states=states, tags=tags, order=order, now=time.time())
 
 
@@ -105,7 +105,7 @@ def show_card(card: RunCard, tally: Tally) -> None:
         _name(card, tally)
         _loss(card)
         _progress(card)
-        st.metric("Tokens", formatting.large(card.tokens), width=COLUMN_WIDTH_PIXELS)
+        st.metric("Tokens", formatting.abbreviated(card.tokens), width=COLUMN_WIDTH_PIXELS)
         st.metric("Open incidents", tally.open_incidents, width=COLUMN_WIDTH_PIXELS)
         st.metric("Interventions", tally.interventions, width=COLUMN_WIDTH_PIXELS)
         last_report = formatting.ago(time.time() - card.run.last_report_at)
@@ -115,9 +115,9 @@ def show_card(card: RunCard, tally: Tally) -> None:
 def _name(card: RunCard, tally: Tally) -> None:
     run = card.run
     with st.container(width=280, gap="small"):
-        label = formatting.escaped(formatting.run_title(run))
+        label = formatting.escape_markdown(formatting.run_title(run))
         st.page_link("views/run/page.py", label=f"**{label}**", query_params={"run": run.id})
-        st.caption(formatting.escaped(" / ".join(filter(None, (run.id, run.host, formatting.hardware(run))))))
+        st.caption(formatting.escape_markdown(" / ".join(filter(None, (run.id, run.host, formatting.hardware(run))))))
         with st.container(horizontal=True, vertical_alignment="center"):
             states.run_badge(run)
             is_selected = run.id in st.session_state[SELECTED]
@@ -125,22 +125,20 @@ def _name(card: RunCard, tally: Tally) -> None:
             if tally.waiting:
                 st.badge(NEEDS_A_PERSON, color="orange", icon=":material/person_raised_hand:")
             for tag in tags_of(run):
-                st.badge(formatting.escaped(tag), color="gray", icon=":material/sell:")
+                st.badge(formatting.escape_markdown(tag), color="gray", icon=":material/sell:")
 
 
 def _loss(card: RunCard) -> None:
-    help_text = (
-        f"At the newest step. The line shows the last {cached.SPARK_STEPS:,} steps, as the largest value of each bucket."
-    )
+    help_text = f"At the newest step. The line shows the largest values of the last {cached.SPARK_STEPS:,} steps."
     loss = formatting.number(card.loss)
-    st.metric("Loss", loss, chart_data=card.spark or None, width=COLUMN_WIDTH_PIXELS, help=help_text)
+    st.metric("Loss", loss, chart_data=card.sparkline or None, width=COLUMN_WIDTH_PIXELS, help=help_text)
 
 
 def _progress(card: RunCard) -> None:
     progress = card.progress
     is_running = card.run.state == RunState.RUNNING and not is_silent(card.run, time.time())
     with st.container(width=COLUMN_WIDTH_PIXELS, gap="small"):
-        st.metric(formatting.steps_label(progress.total), formatting.steps(progress.done))
+        st.metric(formatting.steps_label(progress.total), formatting.count(progress.done))
         if progress.fraction is not None:
             has_time_left = is_running and progress.seconds_left is not None
             left = f"{formatting.duration(progress.seconds_left)} left" if has_time_left else f"{progress.fraction:.0%}"
