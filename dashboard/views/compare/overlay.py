@@ -12,6 +12,7 @@ from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS, HELD_OUT
 from dashboard.figures.axis import StepAxis
 from dashboard.figures.curves import MAX_POINTS_WITH_MARKERS, ChartOptions, LineStyle, draw_line
 from dashboard.figures.float32 import as_float32
+from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, empty_figure, panel_layout
 from dashboard.figures.style import GREY
 from db.queries import Series
@@ -72,7 +73,6 @@ def _difference(panel: Panel, style: LineStyle, difference: Difference) -> list[
         return []
     common = {"type": "scatter", "name": style.name, "legendgroup": style.name}
     method = "" if difference.exact else " (baseline interpolated)"
-    non_finite = difference.x[np.isnan(difference.y)]
     line = {
         "x": difference.x,
         "y": as_float32(difference.y),
@@ -82,15 +82,15 @@ def _difference(panel: Panel, style: LineStyle, difference: Difference) -> list[
         "marker": {"size": 5},
         "hovertemplate": f"minus baseline{style.note} %{{y:+.4~g}}{method}<extra></extra>",
     }
-    crosses = {
-        "x": non_finite,
-        "y": [style.cross_height] * len(non_finite),
-        "yaxis": panel.mark_axis,
-        "mode": "markers",
-        "marker": {"symbol": "x-thin", "size": 9, "line": {"color": style.cross_color, "width": 2.5}},
-        "hovertemplate": f"minus baseline{style.note} not finite<extra></extra>",
-    }
-    return [common | line] + ([common | crosses] if len(non_finite) else [])
+    crosses = non_finite_crosses(
+        panel,
+        difference.x[np.isnan(difference.y)],
+        f"minus baseline{style.note} not finite",
+        name=style.name,
+        color=style.cross_color,
+        height=style.cross_height,
+    )
+    return [common | line, *crosses]
 
 
 def _zero(panel: Panel) -> dict[str, Any]:

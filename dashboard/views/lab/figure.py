@@ -11,6 +11,7 @@ from dashboard.figures.axis import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
 from dashboard.figures.float32 import as_float32
 from dashboard.figures.log_scale import log_axes
+from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_band
 from dashboard.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, with_alpha
 from dashboard.views.lab.trial_input import TrialInput
@@ -80,16 +81,12 @@ def bucket_ranges(rows: Rows, max_buckets: int) -> tuple[Any, Any, Any]:
 
 
 def _non_finite(panel: Panel, rows: Rows) -> list[dict[str, Any]]:
-    """Crosses at the panel's upper edge where the loss is not finite, at most MAX_BUCKETS of them."""
-    is_hit = rows.present["loss"] & ~np.isfinite(rows.metrics["loss"]) if "loss" in rows.metrics else np.zeros(0)
-    steps = rows.steps[np.flatnonzero(is_hit)]
-    if not len(steps):
+    """At most MAX_BUCKETS crosses where the loss is not finite."""
+    if "loss" not in rows.metrics:
         return []
-    shown = steps[:: -(-len(steps) // MAX_BUCKETS)]
-    place = {"x": shown.astype(np.float64), "y": np.full(len(shown), 0.95, np.float32), "yaxis": panel.mark_axis}
-    marker = {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}}
-    name = {"name": "not finite", "legendgroup": "not finite", "hovertemplate": "not finite<extra></extra>"}
-    return [{"type": "scatter", "mode": "markers", "marker": marker} | place | name]
+    steps = rows.steps[rows.present["loss"] & ~np.isfinite(rows.metrics["loss"])]
+    width = max(1, -(-len(steps) // MAX_BUCKETS))
+    return non_finite_crosses(panel, steps[::width].astype(np.float64), "not finite")
 
 
 def _markers(label_row: Panel, verdict: Verdict, results: Sequence[TrialResult]) -> list[dict[str, Any]]:

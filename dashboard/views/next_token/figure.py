@@ -9,8 +9,9 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard import formatting
 from dashboard.figures.axis import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
+from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_line
-from dashboard.figures.style import BLUE, GREEN, GREY, PURPLE, RUN_COLOURS, base_figure
+from dashboard.figures.style import BLUE, GREEN, GREY, RUN_COLOURS, base_figure
 from dashboard.views.next_token import distribution
 from dashboard.views.next_token.distribution import Distribution
 from db.queries import StoredProbe
@@ -118,20 +119,15 @@ def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
             _line(panel, discarded, [values(each.probe) for each in discarded], "discarded branch", GREY, "markers")
         )
         traces.append(_line(panel, live, [values(each.probe) for each in live], "live line", BLUE))
-    traces.append(_non_finite(layout.panels[0], live))
+    traces += _non_finite(layout.panels[0], live)
     figure.add_traces(without_repeated_legend_entries([trace for trace in traces if len(trace["x"])]))
     return figure
 
 
-def _non_finite(panel: Panel, live: Sequence[StoredProbe]) -> dict[str, Any]:
-    """Crosses at the upper edge where the model's output is not a distribution."""
-    hits = [each for each in live if distribution.at_temperature(each.probe, 1.0) is None]
-    cross = {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}}
-    return _line(panel, hits, [0.95] * len(hits), "not finite", PURPLE, "markers") | {
-        "yaxis": panel.mark_axis,
-        "marker": cross,
-        "hovertemplate": "not finite<extra></extra>",
-    }
+def _non_finite(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any]]:
+    """Crosses where the model's output is not a distribution."""
+    steps = [each.step for each in live if distribution.at_temperature(each.probe, 1.0) is None]
+    return non_finite_crosses(panel, np.array(steps, dtype=np.float64), "not finite")
 
 
 def _surprisal(probe: Probe) -> float:

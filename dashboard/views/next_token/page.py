@@ -6,10 +6,11 @@ In the URL: ?run=ID&probe=N&step=..&temperature=..
 import streamlit as st
 
 from dashboard import formatting, url_state
+from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.views import frame
-from dashboard.views.next_token import cached_probes, distribution, figure
+from dashboard.views.next_token import distribution, figure
 from dashboard.views.next_token.distribution import Distribution
 from db.queries import StoredProbe
 from lossguard.probe import Probe
@@ -31,12 +32,12 @@ In your own loop, call `run.probe(step, ...)`; see `lossguard.torch.next_token`.
 def page(facts: RunFacts) -> None:
     frame.back_to_run(facts)
     st.header("Next token", anchor=False)
-    prompts = cached_probes.prompts(facts)
+    prompts = cached.prompts(facts)
     if not prompts:
         st.info("No probes yet.", icon=":material/info:")
         st.markdown(HOW_TO)
         return
-    probes = cached_probes.probes(facts, select_prompt(prompts))
+    probes = cached.probes(facts, select_prompt(prompts))
     live = [each for each in probes if each.live] or probes
     stored, temperature = controls(live)
     sampled, plain = (distribution.at_temperature(stored.probe, value) for value in (temperature, 1.0))

@@ -38,7 +38,7 @@ def show_metrics(facts: RunFacts, used: Compute) -> None:
         st.metric("Tokens", formatting.abbreviated(used.tokens), width=width)
         ratio = formatting.number(used.tokens_per_parameter)
         st.metric("Tokens per parameter", ratio, help=CHINCHILLA_HELP, width=width)
-        st.metric("FLOPs (6ND)", "-" if used.flops is None else f"{used.flops:.2e}", width=width)
+        st.metric("FLOPs (6ND)", formatting.scientific(used.flops), width=width)
         if facts.mfu is not None:
             st.metric("Model FLOPs utilisation", formatting.percent(facts.mfu), width=width)
         discarded = formatting.count(sum(rewind.steps for rewind in rewinds))

@@ -11,8 +11,7 @@ from dashboard.figures import component
 from dashboard.figures.axis import XAxis
 from dashboard.views import chart_controls
 from dashboard.views.run import figure
-
-DEFAULT_METRICS = ("loss", "perplexity", "grad_norm", "log_z", "lr", "tokens_per_second", "throughput")
+from lossguard.metrics import DEFAULT_CHARTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def show(facts: RunFacts) -> None:
 def view_options(facts: RunFacts) -> ViewOptions:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         return ViewOptions(
-            metrics=chart_controls.metric_selector(facts.metrics, DEFAULT_METRICS),
+            metrics=chart_controls.metric_selector(facts.metrics, DEFAULT_CHARTS),
             x_axis=chart_controls.x_axis_selector(x_axes(facts)),
             smooth=chart_controls.smoothing_selector(),
             discarded=st.toggle("Discarded branches", value=True, key="discarded", bind="query-params"),

@@ -9,8 +9,8 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from dashboard.data.incident_window import default_span, read_incident_window
-from dashboard.data.store import FRESH_SECONDS
+from dashboard.data.incident_window import default_window
+from dashboard.data.store import CACHE_SECONDS
 from dashboard.operator_actions import OperatorAction
 from dashboard.views.incident.actions import approve, reject, rollback
 from db import access, commands, queries
@@ -120,13 +120,13 @@ def test_the_band_is_the_one_that_the_collector_used(store: sa.Engine) -> None:
     report_a_spike(store)
     facts = stored_facts()
     (incident,) = facts.incidents
-    seen = read_incident_window(facts, incident)
+    seen = cached.incident_window(facts, incident)
     first = int(seen.original.steps[0])
     with reading(store) as session:  # a snapshot of the detectors existed
         assert queries.snapshot_before(session, run=facts.run, step=first) is not None
     band, at = seen.bands["grad_norm"], incident.detected_step - first
     assert f"expected {band.expected[at]:.5g} \u00b1" in incident.details["reasons"][0]
-    assert default_span(facts, incident)[2]
+    assert default_window(facts, incident).complete
 
 
 def test_the_verdict_of_a_replay_is_shown(open_page: OpenPage, store: sa.Engine) -> None:
@@ -225,9 +225,9 @@ def test_a_new_policy_and_a_late_declared_event_change_the_band(store: sa.Engine
     report_a_spike(store)
 
     def highest() -> float:
-        time.sleep(FRESH_SECONDS)
+        time.sleep(CACHE_SECONDS)
         facts = stored_facts()
-        return float(read_incident_window(facts, facts.incidents[0]).bands["grad_norm"].score.max())
+        return float(cached.incident_window(facts, facts.incidents[0]).bands["grad_norm"].score.max())
 
     before = highest()
     with writing(store) as session:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from dashboard.data.store import FRESH_SECONDS
+from dashboard.data.store import CACHE_SECONDS
 from dashboard.views.lab.figure import bucket_ranges
 from dashboard.views.lab.trial_input import KnownIncident, of_curve, of_run, scored
 from dashboard.views.lab.trial_results import table, totals, trial_results
@@ -171,7 +171,7 @@ def test_saved_settings_become_the_runs_own_policy(open_page: OpenPage, store: s
         run = queries.run_named(session, run_id="asking")
         assert run is not None
         run.policy = {**(run.policy or {}), "patience": 30}
-    time.sleep(FRESH_SECONDS)
+    time.sleep(CACHE_SECONDS)
     app.run()
     assert "These are the settings of the run's own policy." in [caption.value for caption in app.caption]
 
