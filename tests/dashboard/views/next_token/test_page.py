@@ -119,9 +119,9 @@ def test_the_temperature_changes_the_sampling_probability_and_not_the_loss(
     app.slider(key="temperature").set_value(2.0).run()
     after = metrics(app)
     assert before["True token"] == '"f"'
-    assert before["-log P, in the loss"] == after["-log P, in the loss"] == "0.1054 nats"
-    assert before["Sampled with"] == "90.0%"
-    assert float(after["Sampled with"].rstrip("%")) < 60
+    assert before["-log P (as in the loss)"] == after["-log P (as in the loss)"] == "0.1054 nats"
+    assert before["Sampling probability"] == "90.0%"
+    assert float(after["Sampling probability"].rstrip("%")) < 60
     assert float(after["Effective choices"]) > 3 * float(before["Effective choices"])
 
 
@@ -166,7 +166,7 @@ def test_a_run_without_probes_shows_how_to_record_some(open_page: OpenPage, stor
         add_run(session)
     app = open_page("next_token", run="r1")
     assert not app.exception
-    assert app.info[0].value == "No probes yet."
+    assert app.info[0].value == "This run has recorded no probes."
 
 
 def test_the_page_of_a_single_invalid_probe_explains_it(open_page: OpenPage, store: sa.Engine) -> None:
