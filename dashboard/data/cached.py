@@ -21,7 +21,7 @@ from db.lineage import Line, StepRange
 from db.models import Run, Segment
 from db.overview import Tally
 from db.queries import Series
-from db.steps.writer import metric_value
+from db.steps.reader import metric_value
 
 SPARK_STEPS, SPARK_POINTS = 1000, 60
 MAX_POINTS = 800
@@ -90,7 +90,7 @@ def _card(url: str, run_id: str) -> RunCard | None:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             return None
-        newest = overview.newest_steps(session, run=run)
+        newest = queries.newest_steps(session, run=run)
         sparkline: list[float] = []
         if newest:
             live, first = queries.live(session, run=run), newest[-1].step - SPARK_STEPS
@@ -100,7 +100,7 @@ def _card(url: str, run_id: str) -> RunCard | None:
             run=run,
             progress=progress(run, newest),
             loss=metric_value(newest[-1], "loss") if newest else None,
-            tokens=newest[-1].tokens if newest else None,
+            tokens=metric_value(newest[-1], "tokens") if newest else None,
             sparkline=sparkline,
         )
 
@@ -111,7 +111,7 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             return None
-        newest = overview.newest_steps(session, run=run)
+        newest = queries.newest_steps(session, run=run)
         names = queries.metric_names(session, run=run)
         segments = queries.segments(session, run=run)
         return RunFacts(

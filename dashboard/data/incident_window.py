@@ -145,10 +145,10 @@ def _bands(session: Session, facts: RunFacts, line: Sequence[StepRange], rows: R
 
 
 def _rows(session: Session, run: Run, line: Sequence[StepRange]) -> Rows:
-    return rows_of(reader.columns(session, run=run, line=line, metrics=COLUMNS))
+    return rows_of(reader.read_line(session, run=run, line=line, metrics=COLUMNS))
 
 
-def rows_of(read: reader.Columns) -> Rows:
+def rows_of(read: reader.StepColumns) -> Rows:
     """As the detection takes them. Steps that a line has twice (a clock that went back) count once."""
     kept = np.flatnonzero(np.diff(read.steps, prepend=-1) > 0)
     metrics = {name: column.at(kept) for name, column in read.metrics.items()}

@@ -85,7 +85,7 @@ def _of_run(
     with open_store(url) as session:
         for one in _facts.segments:
             line = clipped([StepRange(one.number, one.fork_step or 0, None)], first, last + 1)
-            rows = rows_of(reader.columns(session, run=_facts.run, line=line, metrics=COLUMNS))
+            rows = rows_of(reader.read_line(session, run=_facts.run, line=line, metrics=COLUMNS))
             told = lineage.declared(_facts.segments, _facts.events, line, first, last + 1)
             fork = one.fork_step or 0
             strands.append(SegmentRows(rows, one.number, one.parent, max(fork, first), one.reason, told))
