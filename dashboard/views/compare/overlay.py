@@ -12,6 +12,7 @@ from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS, HELD_OUT
 from dashboard.figures.axis import StepAxis
 from dashboard.figures.curves import MAX_POINTS_WITH_MARKERS, ChartOptions, LineStyle, draw_line
 from dashboard.figures.float32 import as_float32
+from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, empty_figure, panel_layout
 from dashboard.figures.style import GREY
 from db.queries import Series
@@ -82,15 +83,11 @@ def _difference(panel: Panel, style: LineStyle, found: Difference) -> list[dict[
         "marker": {"size": 5},
         "hovertemplate": f"minus baseline{style.note} %{{y:+.4~g}}{how}<extra></extra>",
     }
-    crosses = {
-        "x": broken,
-        "y": [style.cross_height] * len(broken),
-        "yaxis": panel.mark_axis,
-        "mode": "markers",
-        "marker": {"symbol": "x-thin", "size": 9, "line": {"color": style.cross_color, "width": 2.5}},
-        "hovertemplate": f"minus baseline{style.note} not finite<extra></extra>",
-    }
-    return [usual | line] + ([usual | crosses] if len(broken) else [])
+    hover = f"minus baseline{style.note} not finite"
+    crosses = non_finite_crosses(
+        panel, broken, hover, name=style.name, color=style.cross_color, height=style.cross_height
+    )
+    return [usual | line, *crosses]
 
 
 def _zero(panel: Panel) -> dict[str, Any]:

@@ -6,7 +6,7 @@ In the URL: ?run=ID&incident=N&steps=A-B
 import streamlit as st
 
 from dashboard import clock, formatting, url_state
-from dashboard.data import before_after, incident_window
+from dashboard.data import before_after, cached, incident_window
 from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.timeline import TimelineEntry, timeline
@@ -34,7 +34,7 @@ def page(facts: RunFacts) -> None:
     header(incident)
     actions.show(facts, incident)
     window = url_state.steps()
-    seen = incident_window.read_incident_window(facts, incident, window)
+    seen = cached.incident_window(facts, incident, window)
     numbers(facts, incident, deeds)
     curves(facts, incident, seen, window)
     left, right = st.columns([2, 3], gap="large")

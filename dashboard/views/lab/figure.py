@@ -11,6 +11,7 @@ from dashboard.figures.axis import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
 from dashboard.figures.float32 import as_float32
 from dashboard.figures.log_scale import log_axes
+from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_band
 from dashboard.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, with_alpha
 from dashboard.views.lab.trial import Finding, deed
@@ -33,7 +34,7 @@ def trial_figure(specimen: Specimen, found: Sequence[Finding]) -> go.Figure:
         end = int(np.searchsorted(strand.rows.steps, specimen.left.get(strand.number, np.inf)))
         traces += _strand(panel, strand.rows[:end], "loss", BLUE)
         traces += _strand(panel, strand.rows[end:], "loss, discarded branch", GREY)
-        traces += _broken(panel, strand.rows)
+        traces += _crosses(panel, strand.rows)
     for verdict in SIGNS:
         traces += _found(layout.label_row, verdict, [each for each in found if each.verdict == verdict])
     traces += [_rewind(panel, each) for each in found if each.action is not None and each.action.rewind_to is not None]
@@ -75,17 +76,13 @@ def outline(rows: Rows, points: int) -> tuple[Any, Any, Any]:
     return rows.steps[starts].astype(np.float64), as_float32(low), as_float32(high)
 
 
-def _broken(panel: Panel, rows: Rows) -> list[dict[str, Any]]:
-    """A cross on the panel's upper edge for the values that are not finite, POINTS of them at most."""
-    hit = rows.present["loss"] & ~np.isfinite(rows.metrics["loss"]) if "loss" in rows.metrics else np.zeros(0)
-    steps = rows.steps[np.flatnonzero(hit)]
-    if not len(steps):
+def _crosses(panel: Panel, rows: Rows) -> list[dict[str, Any]]:
+    """For the values that are not finite, POINTS of them at most."""
+    if "loss" not in rows.metrics:
         return []
-    shown = steps[:: -(-len(steps) // POINTS)]
-    place = {"x": shown.astype(np.float64), "y": np.full(len(shown), 0.95, np.float32), "yaxis": panel.mark_axis}
-    marker = {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}}
-    name = {"name": "not finite", "legendgroup": "not finite", "hovertemplate": "not finite<extra></extra>"}
-    return [{"type": "scatter", "mode": "markers", "marker": marker} | place | name]
+    steps = rows.steps[rows.present["loss"] & ~np.isfinite(rows.metrics["loss"])]
+    width = max(1, -(-len(steps) // POINTS))
+    return non_finite_crosses(panel, steps[::width].astype(np.float64), "not finite")
 
 
 def _found(label_row: Panel, verdict: str, found: Sequence[Finding]) -> list[dict[str, Any]]:

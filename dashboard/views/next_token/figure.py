@@ -9,8 +9,9 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard import formatting
 from dashboard.figures.axis import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
+from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_line
-from dashboard.figures.style import BLUE, GREEN, GREY, PURPLE, RUN_COLOURS, base_figure
+from dashboard.figures.style import BLUE, GREEN, GREY, RUN_COLOURS, base_figure
 from dashboard.views.next_token import distribution
 from dashboard.views.next_token.distribution import Distribution
 from db.queries import StoredProbe
@@ -115,20 +116,15 @@ def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
         values = _surprise if panel.metric == SURPRISE else _entropy
         traces.append(_line(panel, left, [values(each.probe) for each in left], "discarded branch", GREY, "markers"))
         traces.append(_line(panel, live, [values(each.probe) for each in live], "live line", BLUE))
-    traces.append(_broken(layout.panels[0], live))
+    traces += _crosses(layout.panels[0], live)
     figure.add_traces(without_repeated_legend_entries([trace for trace in traces if len(trace["x"])]))
     return figure
 
 
-def _broken(panel: Panel, live: Sequence[StoredProbe]) -> dict[str, Any]:
-    """A cross on the upper edge where the model gave no distribution."""
-    hit = [each for each in live if distribution.at(each.probe, 1.0) is None]
-    cross = {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}}
-    return _line(panel, hit, [0.95] * len(hit), "not finite", PURPLE, "markers") | {
-        "yaxis": panel.mark_axis,
-        "marker": cross,
-        "hovertemplate": "not finite<extra></extra>",
-    }
+def _crosses(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any]]:
+    """Where the model gave no distribution."""
+    hit = [each.step for each in live if distribution.at(each.probe, 1.0) is None]
+    return non_finite_crosses(panel, np.array(hit, dtype=np.float64), "not finite")
 
 
 def _surprise(probe: Probe) -> float:

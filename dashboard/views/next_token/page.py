@@ -6,10 +6,11 @@ In the URL: ?run=ID&probe=N&step=..&temperature=..
 import streamlit as st
 
 from dashboard import formatting, url_state
+from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.views import frame
-from dashboard.views.next_token import cached_probes, distribution, figure
+from dashboard.views.next_token import distribution, figure
 from dashboard.views.next_token.distribution import Distribution
 from db.queries import StoredProbe
 from lossguard.probe import Probe
@@ -31,12 +32,12 @@ def page(facts: RunFacts) -> None:
     label = formatting.escape_markdown(formatting.run_title(facts.run))
     st.page_link("views/run/page.py", label=label, icon=":material/arrow_back:", query_params={"run": facts.run.id})
     st.header("Next token", anchor=False)
-    prompts = cached_probes.prompts(facts)
+    prompts = cached.prompts(facts)
     if not prompts:
         st.info("No probes yet.", icon=":material/info:")
         st.markdown(HOW_TO)
         return
-    probes = cached_probes.probes(facts, prompt(prompts))
+    probes = cached.probes(facts, prompt(prompts))
     live = [each for each in probes if each.live] or probes
     taken, temperature = controls(live)
     now, plain = (distribution.at(taken.probe, value) for value in (temperature, 1.0))

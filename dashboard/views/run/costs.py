@@ -27,7 +27,7 @@ def show(facts: RunFacts) -> None:
         st.metric("Parameters", formatting.abbreviated(cost.parameters), width=WIDTH)
         st.metric("Tokens", formatting.abbreviated(cost.tokens), width=WIDTH)
         st.metric("Tokens per parameter", formatting.number(ratio), help=CHINCHILLA, width=WIDTH)
-        st.metric("FLOPs (6ND)", "-" if cost.flops is None else f"{cost.flops:.2e}", width=WIDTH)
+        st.metric("FLOPs (6ND)", formatting.scientific(cost.flops), width=WIDTH)
         if facts.mfu is not None:
             st.metric("Model FLOPs utilisation", formatting.percent(facts.mfu), width=WIDTH)
         st.metric("Steps given up", formatting.count(sum(way.steps for way in lost)), help=GIVEN_UP, width=WIDTH)

@@ -8,9 +8,8 @@ from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.figures.axis import XAxis
 from dashboard.views.run import figure
-from lossguard.metrics import short_name
+from lossguard.metrics import DEFAULT_CHARTS, short_name
 
-USUAL = ("loss", "perplexity", "grad_norm", "log_z", "lr", "tokens_per_second", "throughput")
 SMOOTH = (0, 10, 30, 100, 300, 1000, 3000)
 X_AXIS_NAMES = {XAxis.STEP: "Step", XAxis.TOKENS: "Tokens", XAxis.TIME: "Time", XAxis.FLOPS: "FLOPs"}
 
@@ -34,7 +33,7 @@ def show(facts: RunFacts) -> None:
 def wishes(facts: RunFacts) -> tuple[list[str], XAxis, int, bool]:
     """Curves, x axis, steps to smooth over, and whether to show discarded branches."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        usual = [name for name in USUAL if name in facts.metrics]
+        usual = [name for name in DEFAULT_CHARTS if name in facts.metrics]
         chosen = st.multiselect(
             "Curves",
             facts.metrics,

@@ -126,7 +126,7 @@ def _name(card: RunCard, tally: Tally) -> None:
 
 
 def _loss(card: RunCard) -> None:
-    help_text = f"Newest step; the line is the last {cached.SPARK_STEPS:,} steps, largest value of each stretch."
+    help_text = f"Newest step; the line is the last {cached.SPARKLINE_STEPS:,} steps, largest value of each stretch."
     st.metric("Loss", formatting.number(card.loss), chart_data=card.sparkline or None, width=WIDTH, help=help_text)
 
 

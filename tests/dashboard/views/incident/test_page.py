@@ -9,8 +9,8 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from dashboard.data.incident_window import default_span, read_incident_window
-from dashboard.data.store import FRESH_SECONDS
+from dashboard.data.incident_window import default_window
+from dashboard.data.store import CACHE_SECONDS
 from dashboard.operator_actions import Deed
 from dashboard.views.incident.actions import approval, rejection, wish
 from db import access, commands, queries
@@ -119,13 +119,13 @@ def test_the_band_is_the_one_that_the_collector_judged_by(store: sa.Engine) -> N
     report_a_spike(store)
     facts = stored_facts()
     (incident,) = facts.incidents
-    seen = read_incident_window(facts, incident)
+    seen = cached.incident_window(facts, incident)
     first = int(seen.original.steps[0])
     with reading(store) as session:  # a state was kept, so that only some rows had to be read again
         assert queries.snapshot_before(session, run=facts.run, step=first) is not None
     band, at = seen.bands["grad_norm"], incident.detected_step - first
     assert f"expected {band.expected[at]:.5g} \u00b1" in incident.details["reasons"][0]
-    assert default_span(facts, incident)[2]
+    assert default_window(facts, incident).complete
 
 
 def test_a_verdict_of_a_replay_is_told(open_page: OpenPage, store: sa.Engine) -> None:
@@ -220,9 +220,9 @@ def test_another_rule_and_a_late_declared_event_judge_the_band_anew(store: sa.En
     report_a_spike(store)
 
     def highest() -> float:
-        time.sleep(FRESH_SECONDS)
+        time.sleep(CACHE_SECONDS)
         facts = stored_facts()
-        return float(read_incident_window(facts, facts.incidents[0]).bands["grad_norm"].score.max())
+        return float(cached.incident_window(facts, facts.incidents[0]).bands["grad_norm"].score.max())
 
     before = highest()
     with writing(store) as session:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from dashboard.data.store import FRESH_SECONDS
+from dashboard.data.store import CACHE_SECONDS
 from dashboard.views.lab import trial_input
 from dashboard.views.lab.figure import outline
 from dashboard.views.lab.trial import findings, table, totals
@@ -171,7 +171,7 @@ def test_what_was_written_is_the_runs_own_policy_from_then_on(open_page: OpenPag
         run = queries.run_named(session, run_id="asking")
         assert run is not None
         run.policy = {**(run.policy or {}), "patience": 30}
-    time.sleep(FRESH_SECONDS)
+    time.sleep(CACHE_SECONDS)
     app.run()
     assert "The sliders stand as the run's own policy does." in [caption.value for caption in app.caption]
 

@@ -9,8 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from dashboard.data import cached
-from dashboard.data.store import FRESH_SECONDS
-from dashboard.views.next_token import cached_probes
+from dashboard.data.store import CACHE_SECONDS
 from dashboard.views.next_token.distribution import at, surprise
 from dashboard.views.next_token.figure import bars, history, shown
 from db import commands
@@ -145,10 +144,10 @@ def test_a_step_of_the_url_is_shown(open_page: OpenPage, store: sa.Engine) -> No
 
 def test_probes_are_on_the_live_line_as_soon_as_their_segment_knows_where_it_forked(store: sa.Engine) -> None:
     def seen() -> list[bool]:
-        time.sleep(FRESH_SECONDS)
+        time.sleep(CACHE_SECONDS)
         facts = cached.facts("r1")
         assert facts is not None
-        return [each.live for each in cached_probes.probes(facts, "p")]
+        return [each.live for each in cached.probes(facts, "p")]
 
     with writing(store) as session:
         run = add_run(session)
