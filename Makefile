@@ -43,16 +43,21 @@ test-compose: setup ## docker-compose.yml on a real engine: a spike and its page
 	@$(BIN)/python -m tests.compose
 
 .PHONY: check
-check: setup ## ruff, mypy strict and the import contracts
+check: setup ## ruff, mypy strict, the import contracts and a strict build of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 .PHONY: fix
 fix: setup ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+.PHONY: docs
+docs: setup ## the documentation as a site on http://127.0.0.1:8002, rebuilt as you write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8002
 
 .PHONY: screenshots
 screenshots: setup system ## the pictures of docs/ and the README, from a real run (minutes)
@@ -72,4 +77,4 @@ audit: setup ## look up every installed package in the published advisories (nee
 
 .PHONY: clean
 clean: ## delete the virtual environment and every cache
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist site *.egg-info
