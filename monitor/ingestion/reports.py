@@ -53,7 +53,7 @@ def register(session: Session, spec: RunIn, *, now: float, max_runs: int | None 
     run, is_new = commands.register_run(session, values=plain_json(spec.model_dump()) | {"policy": None}, now=now)
     if is_new and max_runs is not None and queries.num_runs(session) > max_runs:
         raise full(max_runs)
-    commands.run_status_of(session, run=run, now=now).stepped_at = now
+    commands.run_status_of(session, run=run, now=now).last_step_at = now
     return run, is_new
 
 

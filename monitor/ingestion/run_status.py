@@ -44,9 +44,9 @@ class News:
 def beat(pulse: RunStatus, news: News, now: float) -> None:
     """New steps came at `now` (unix seconds)."""
     values = {name: news.metrics[name] for name in SHOWN if name in news.metrics}
-    pulse.beats = beats(pulse.beats, pulse.step, news)
-    pulse.step, pulse.stepped_at, pulse.expected_by = news.steps[-1], now, None
-    pulse.newest = {**pulse.newest, **_last(values)}
+    pulse.recent_reports = beats(pulse.recent_reports, pulse.step, news)
+    pulse.step, pulse.last_step_at, pulse.expected_by = news.steps[-1], now, None
+    pulse.latest_values = {**pulse.latest_values, **_last(values)}
     pulse.peaks = peaks(pulse.peaks, _greatest(values), int(now // SLOT))
     pulse.nonfinite_steps += _num_nonfinite(news)
     pulse.skipped_steps += _num_skipped(news)
@@ -54,8 +54,8 @@ def beat(pulse: RunStatus, news: News, now: float) -> None:
 
 def value(pulse: RunStatus, name: str) -> float | None:
     """The last value of a metric; perplexity is exp(loss) where the loop does not tell it."""
-    known = decode_number(pulse.newest.get(name))
-    if known is None and name == "perplexity" and (loss := decode_number(pulse.newest.get("loss"))) is not None:
+    known = decode_number(pulse.latest_values.get(name))
+    if known is None and name == "perplexity" and (loss := decode_number(pulse.latest_values.get("loss"))) is not None:
         return math.inf if loss > 700 else math.exp(loss)
     return known
 
@@ -69,13 +69,13 @@ def peak(pulse: RunStatus, name: str, now: float) -> float | None:
 
 def step_seconds(pulse: RunStatus) -> float | None:
     """Seconds that a step takes: the median of the last reports', so that a pause does not count."""
-    paces = [pace for *_, pace in pulse.beats if pace is not None]
+    paces = [pace for *_, pace in pulse.recent_reports if pace is not None]
     return median(paces) if paces else None
 
 
 def tokens_per_second(pulse: RunStatus) -> float | None:
     """Over the last reports, pauses included."""
-    told = [(time, tokens) for time, _, tokens, _ in pulse.beats if tokens is not None]
+    told = [(time, tokens) for time, _, tokens, _ in pulse.recent_reports if tokens is not None]
     if len(told) < 2 or told[-1][0] <= told[0][0]:
         return None
     rate: float = (told[-1][1] - told[0][1]) / (told[-1][0] - told[0][0])

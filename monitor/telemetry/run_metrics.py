@@ -102,7 +102,7 @@ def _pace(runs: Sequence[LiveRun]) -> Iterator[Metric]:
     text = "When the collector last heard of the run: a heartbeat counts"
     yield _gauge("lossguard_last_report_timestamp_seconds", text, [(run, run.last_report_at) for run in runs])
     text = "When the collector took the newest step, or the run was registered: a heartbeat does not count"
-    yield _gauge("lossguard_last_step_timestamp_seconds", text, [(run, one.stepped_at) for run, one in beating])
+    yield _gauge("lossguard_last_step_timestamp_seconds", text, [(run, one.last_step_at) for run, one in beating])
     text = "Until when the loop announced a pause (run.expect); absent without one"
     yield _gauge("lossguard_expected_by_timestamp_seconds", text, [(run, one.expected_by) for run, one in beating])
     text = "Median time of a step over the last reports"

@@ -13,7 +13,7 @@ NOW = 1_800_000_000.0
 
 
 def new() -> RunStatus:
-    return RunStatus(run_pk=1, stepped_at=NOW, nonfinite_steps=0, skipped_steps=0, newest={}, peaks=[], beats=[])
+    return RunStatus(run_pk=1, last_step_at=NOW, nonfinite_steps=0, skipped_steps=0, latest_values={}, peaks=[], recent_reports=[])
 
 
 def news(first: int, loss: list[float | None], *, seconds: float = 0.5, **others: list[float | None]) -> News:
@@ -89,4 +89,4 @@ def test_clocks_that_stand_or_go_back_give_no_pace_and_no_error() -> None:
     one = new()
     run_status.beat(one, News([0, 1, 2], [NOW, NOW, NOW - 5], {"loss": MetricColumn.of([1.0, 1.0, 1.0])}), NOW)
     assert run_status.step_seconds(one) is None
-    assert all(np.isfinite(column[0]) for column in one.beats)
+    assert all(np.isfinite(column[0]) for column in one.recent_reports)
