@@ -127,7 +127,7 @@ def _backtest_run(run_id: str, detection: DetectionSettings, policy: Policy) -> 
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             raise stop(f"the store has no run {run_id!r}; the dashboard lists them")
-        line = reader.columns(session, run=run, line=queries.live(session, run=run), metrics=WATCHED)
+        line = reader.read_line(session, run=run, line=queries.live(session, run=run), metrics=WATCHED)
         if not len(line.steps):
             raise stop(f"run {run_id!r} has no steps yet")
         declared = detection_state.declared(session, run, 0, int(line.steps[-1]) + 1)

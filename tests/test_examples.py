@@ -15,6 +15,8 @@ from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.ingestion.test_detection_state import CHECKPOINTS, noise, obey, train_until_nan
 
+pytestmark = pytest.mark.slow
+
 ANALYSIS = Path(__file__).parents[1] / "examples" / "analysis.py"
 
 

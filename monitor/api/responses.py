@@ -7,7 +7,7 @@ from typing import Any
 from db.lineage import live_line
 from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
 from db.queries import Series
-from db.steps.writer import metric_value
+from db.steps.reader import metric_value
 from lossguard.protocol import encode_number
 from monitor.detection.interventions import run_policy
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from db.models import Step
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import MetricColumn
-from db.steps.writer import WHOLE_NUMBERS, metric_value
+from db.steps.reader import StepBlock
+from lossguard.metrics import COUNTS
 from lossguard.protocol import decode_number
 from monitor.detection import Rows
 from monitor.problems import bad_report
@@ -36,7 +36,7 @@ PLAIN = ({float}, {int}, {int, float})
 
 def _decode_column(name: str, values: Sequence[Any], num_steps: int) -> MetricColumn:
     column = _numbers(name, values, num_steps)
-    if name in WHOLE_NUMBERS:
+    if name in COUNTS:
         with np.errstate(invalid="ignore"):
             beyond = np.flatnonzero(np.isfinite(column.values) & (np.abs(column.values) >= 2.0**63))
         if beyond.size:
@@ -74,10 +74,7 @@ def rows(steps: Sequence[int] | Ints, times: Sequence[float] | Floats, metrics: 
     )
 
 
-def stored_rows(steps: Sequence[Step]) -> Rows:
-    """The same of steps that the store holds."""
-    metrics = {name: [metric_value(step, name) for step in steps] for name in WATCHED}
-    reported = {
-        name: MetricColumn.of(column) for name, column in metrics.items() if any(value is not None for value in column)
-    }
-    return rows([step.step for step in steps], [step.time for step in steps], reported)
+def stored_rows(block: StepBlock) -> Rows:
+    """The same for steps that the store holds."""
+    reported = {name: column for name, column in block.metrics.items() if column.reported.any()}
+    return rows(block.steps, block.times, reported)

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from db import commands, lineage, queries
 from db.lineage import StepRange
 from db.models import Order, Run, Segment
+from db.steps.reader import StepBlock, read_blocks
 from lossguard.json_values import plain_json
 from lossguard.protocol import CAN_ROLL_BACK, encode_number
 from lossguard.states import InterventionState
@@ -26,10 +27,13 @@ from monitor.detection import (
     Rows,
 )
 from monitor.detection.interventions import run_policy
-from monitor.ingestion.columns import stored_rows
+from monitor.ingestion.columns import WATCHED, stored_rows
 
 SNAPSHOT_EVERY = 250
 """Steps between two kept detectors' states; a fork relearns at most about so many steps from the stored rows."""
+
+MAX_FED_STEPS = 5000
+"""Stored steps that are read at a time when the detection sees them again."""
 
 TAKEN_BACK = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
 
@@ -60,9 +64,9 @@ def brought_up(session: Session, run: Run) -> tuple[DetectionEngine, int]:
 def _catch_up(session: Session, run: Run, watch: DetectionEngine, unseen: StepRange) -> int:
     """Feed it what it has not seen: the number of rows."""
     fed = 0
-    for steps in queries.steps_of(session, run=run, step_range=unseen):
-        watch.feed(stored_rows(steps))
-        fed += len(steps)
+    for block in _blocks(session, run, unseen):
+        watch.feed(stored_rows(block))
+        fed += len(block)
     return fed
 
 
@@ -119,8 +123,11 @@ def _history(session: Session, run: Run, first: int, last: int) -> Iterator[Rows
         end = last if step_range.last is None else min(last, step_range.last)
         cut = StepRange(step_range.segment, max(first, step_range.first), end)
         if cut.first < end:
-            for steps in queries.steps_of(session, run=run, step_range=cut):
-                yield stored_rows(steps)
+            yield from map(stored_rows, _blocks(session, run, cut))
+
+
+def _blocks(session: Session, run: Run, step_range: StepRange) -> Iterator[StepBlock]:
+    return read_blocks(session, run_pk=run.pk, step_range=step_range, metrics=WATCHED, max_steps=MAX_FED_STEPS)
 
 
 def _record(session: Session, run: Run, effect: Effect, segment: int, now: float) -> None:

@@ -14,8 +14,9 @@ from playwright.sync_api import Browser, Page, Route, expect
 from dashboard.views.frame import RUNNING_REFRESH_SECONDS
 from db import migrate, queries
 from db.engine import create_engine, writing
-from tests.dashboard.browser import DRAWN, FIGURE, chromium, dashboard, drawn, free_port
+from tests.dashboard.browser import DRAWN, FIGURE, chromium, dashboard, drawn
 from tests.dashboard.seed import STEPS, report, seed
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
 

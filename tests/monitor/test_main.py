@@ -19,13 +19,7 @@ from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.ingestion.test_detection_state import noise, obey, train_until_nan
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from tests.ports import free_port
 
 
 def monitor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

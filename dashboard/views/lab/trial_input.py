@@ -103,7 +103,7 @@ def _of_run(
 def _segment_rows(session: Session, facts: RunFacts, segment: Segment, first: int, last: int) -> SegmentRows:
     fork_step = segment.fork_step or 0
     line = clipped([StepRange(segment.number, fork_step, None)], first, last + 1)
-    rows = rows_of(reader.columns(session, run=facts.run, line=line, metrics=COLUMNS))
+    rows = rows_of(reader.read_line(session, run=facts.run, line=line, metrics=COLUMNS))
     declared = lineage.declared(facts.segments, facts.events, line, first, last + 1)
     return SegmentRows(rows, segment.number, segment.parent, max(fork_step, first), segment.reason, declared)
 

@@ -13,7 +13,9 @@ NOW = 1_800_000_000.0
 
 
 def new() -> RunStatus:
-    return RunStatus(run_pk=1, last_step_at=NOW, nonfinite_steps=0, skipped_steps=0, latest_values={}, peaks=[], recent_reports=[])
+    return RunStatus(
+        run_pk=1, last_step_at=NOW, nonfinite_steps=0, skipped_steps=0, latest_values={}, peaks=[], recent_reports=[]
+    )
 
 
 def news(first: int, loss: list[float | None], *, seconds: float = 0.5, **others: list[float | None]) -> News:
