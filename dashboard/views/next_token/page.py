@@ -93,7 +93,8 @@ def metrics(probe: Probe, sampled: Distribution, plain: Distribution) -> None:
             loss_help = "At temperature 1, as in the loss. The slider does not change it."
             st.metric("-log P (as in the loss)", loss, width=width, help=loss_help)
             change = _change(sampled.target, plain.target)
-            st.metric("Sampling probability", formatting.percent(sampled.target), change, delta_color="off", width=width)
+            probability = formatting.percent(sampled.target)
+            st.metric("Sampling probability", probability, change, delta_color="off", width=width)
         change = _change(sampled.entropy, plain.entropy, "nats")
         st.metric("Entropy", f"{sampled.entropy:.3g} nats", change, delta_color="off", width=width)
         change = _change(sampled.effective_choices, plain.effective_choices, "")

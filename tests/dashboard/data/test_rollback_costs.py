@@ -9,7 +9,7 @@ from dashboard.data.rollback_costs import given_up, read_rewinds
 from db import lineage, queries
 from db.engine import reading
 from db.models import Segment
-from tests.dashboard.seed import LEFT, REWIND, seed
+from tests.dashboard.seed import REWIND, SEGMENT_END, seed
 
 
 def segment(number: int, parent: int | None, first: int, last: int, reason: str = "rollback") -> Segment:
@@ -52,6 +52,6 @@ def test_what_was_given_up_is_told_in_tokens_and_time_and_for_its_incident(engin
         assert run is not None
         orders = {order.intervention: order for order in queries.orders(session, run=run)}
         (way,) = read_rewinds(session, run=run, segments=queries.segments(session, run=run), orders=orders)
-    assert way.steps == LEFT - REWIND
-    assert way.tokens == (LEFT - REWIND) * 32 * 256
-    assert way.seconds == pytest.approx(0.4 * (LEFT - REWIND))
+    assert way.steps == SEGMENT_END - REWIND
+    assert way.tokens == (SEGMENT_END - REWIND) * 32 * 256
+    assert way.seconds == pytest.approx(0.4 * (SEGMENT_END - REWIND))
