@@ -16,11 +16,11 @@ from dashboard.views.incident.actions import approve, reject, rollback
 from db import access, commands, queries
 from db.engine import reading, writing
 from lossguard.states import RunState
+from tests.dashboard.app_content import badges, column, figure, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import SPIKE, report_a_spike
 from tests.dashboard.seed import REWIND, SEGMENT_END, seed
 from tests.dashboard.serving import serving
-from tests.dashboard.test_pages import badges, column, figure, metrics, names
 from tests.db.seed import add_run
 
 pytestmark = pytest.mark.usefixtures("store")
