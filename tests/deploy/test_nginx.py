@@ -152,7 +152,7 @@ def test_a_browser_follows_a_run_through_the_proxy_and_is_asked_for_a_token_befo
         page = browser.new_context(ignore_https_errors=True, http_credentials=login).new_page()
         page.goto(f"{proxy.dashboard}/incident?run=asking")
         drawn(page)
-        page.get_by_role("button", name="Roll back by hand").click()
+        page.get_by_role("button", name="Roll back manually").click()
         page.get_by_role("dialog").get_by_role("textbox", name="Token with the scope").wait_for(timeout=30_000)
 
 
