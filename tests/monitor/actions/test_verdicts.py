@@ -11,8 +11,8 @@ from db.access import Scope
 from db.engine import reading
 from lossguard.protocol import API
 from lossguard.states import Cause
-from tests.monitor.api.test_auth import As, make
 from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.tokens import TokenClient, create_token
 
 ARM = {"state": "same", "batches": "same", "checkpoint": 5, "reproduced": True, "worst": "NaN"}
 FOUND: dict[str, Any] = {
@@ -110,11 +110,11 @@ def test_a_trainers_token_may_write_a_verdict_and_the_audit_trail_keeps_who_did(
     http: TestClient, sqlite_engine: sa.Engine
 ) -> None:
     troubled(http)
-    reader = As(http, make(sqlite_engine, "reader", Scope.READ))
-    trainers = As(http, make(sqlite_engine, "trainers", Scope.REPORT))
+    reader = TokenClient(http, create_token(sqlite_engine, "reader", Scope.READ))
+    trainers = TokenClient(http, create_token(sqlite_engine, "trainers", Scope.REPORT))
     assert reader.status("PUT", "/runs/r1/incidents/1/verdict", FOUND) == 403
     assert trainers.status("PUT", "/runs/r1/incidents/1/verdict", FOUND) == 200
-    ada = As(http, make(sqlite_engine, "ada", Scope.OPERATE))
+    ada = TokenClient(http, create_token(sqlite_engine, "ada", Scope.OPERATE))
     (line,) = http.get(f"{API}/audit?run=r1", headers=ada.headers).json()
     assert (line["who"], line["action"], line["details"]["cause"]) == ("trainers", "verdict", "data")
     assert line["details"]["culprits"] == [{"batch_from": 7, "batch_to": 9}]

@@ -118,4 +118,4 @@ def test_what_the_database_refuses_is_told_without_the_values(engine: sa.Engine)
 )
 def test_logfmt_quotes_what_would_break_a_line(given: str, wanted: str) -> None:
     record = logging.makeLogRecord({"msg": given, "levelname": "INFO", "name": "x"})
-    assert logs.Lines(LogFormat.TEXT).format(record).endswith(f"level=info logger=x message={wanted}")
+    assert logs.LineFormatter(LogFormat.TEXT).format(record).endswith(f"level=info logger=x message={wanted}")

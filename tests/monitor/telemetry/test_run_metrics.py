@@ -9,11 +9,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from db.engine import writing
 from db.models import RunStatus
-from lossguard.protocol import API, EXPECT, SPOOL_HEADER
+from lossguard.protocol import API, SPOOL_HEADER
 from monitor.app import create_app
-from monitor.ingestion.run_status import PEAK_WINDOW
+from monitor.ingestion.run_status import PEAK_WINDOW_SECONDS
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.scenarios import pause_event
 
 
 class Clock:
@@ -51,16 +52,12 @@ RUN = ("gpt", "r1")
 def test_promtool_has_nothing_to_say_against_the_names_and_help_texts(http: TestClient) -> None:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(20), {"loss": [2.0] * 19 + [float("nan")], "tokens": list(range(20))})
-    trainer.report(0, [], {}, events=[expecting(20, 60.0)])
+    trainer.report(0, [], {}, events=[pause_event(20, 60.0)])
     text = http.get("/metrics").text
     assert "lossguard_incident_onset_step{" in text
     assert "lossguard_expected_by_timestamp_seconds{" in text
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
-
-
-def expecting(step: int, seconds: object) -> dict[str, object]:
-    return {"key": f"e{step}", "step": step, "time": NOW, "kind": EXPECT, "details": {"next_report_in": seconds}}
 
 
 def test_steps_that_arrive_behind_their_successors_do_not_take_the_run_back(http: TestClient) -> None:
@@ -84,7 +81,7 @@ def test_two_scrapers_see_the_same_spike_and_do_not_steal_it_from_each_other(htt
         clock.now = NOW + seconds
         assert [scrape(http)["lossguard_peak_loss_nats"][RUN] for _ in range(2)] == [9.0, 9.0]
         assert scrape(http)["lossguard_loss_nats"][RUN] == 2.0
-    clock.now = NOW + 2 * PEAK_WINDOW
+    clock.now = NOW + 2 * PEAK_WINDOW_SECONDS
     assert "lossguard_peak_loss_nats" not in scrape(http)
 
 
@@ -148,13 +145,13 @@ def test_a_heartbeat_is_no_step(http: TestClient, clock: Clock) -> None:
 def test_an_announced_pause_lasts_until_the_next_step(http: TestClient) -> None:
     trainer = Trainer(http)
     segment = trainer.open("a")
-    trainer.report(segment, range(3), {"loss": [2.0] * 3}, events=[expecting(3, 600)])
+    trainer.report(segment, range(3), {"loss": [2.0] * 3}, events=[pause_event(3, 600)])
     assert scrape(http)["lossguard_expected_by_timestamp_seconds"] == {RUN: NOW + 600}
     trainer.report(segment, [], {})
     assert "lossguard_expected_by_timestamp_seconds" in scrape(http)
     trainer.report(segment, [3], {"loss": [2.0]})
     assert "lossguard_expected_by_timestamp_seconds" not in scrape(http)
-    trainer.report(segment, [4, 5], {"loss": [2.0] * 2}, events=[expecting(5, 600)])
+    trainer.report(segment, [4, 5], {"loss": [2.0] * 2}, events=[pause_event(5, 600)])
     assert "lossguard_expected_by_timestamp_seconds" not in scrape(http), "step 5 came in the same report"
     assert trainer.get()["events"] == [], "a pause is no change of the run: nothing re-baselines"
 
@@ -162,7 +159,7 @@ def test_an_announced_pause_lasts_until_the_next_step(http: TestClient) -> None:
 @pytest.mark.parametrize("seconds", [0, -1, "soon", None, True, 1e9])
 def test_a_pause_that_is_no_number_of_seconds_is_refused(http: TestClient, seconds: object) -> None:
     trainer = Trainer(http)
-    body = {"segment": trainer.open("a"), "steps": [], "events": [expecting(0, seconds)]}
+    body = {"segment": trainer.open("a"), "steps": [], "events": [pause_event(0, seconds)]}
     answer = http.post(f"{API}/runs/r1/reports", json=body)
     assert answer.status_code == 422
     assert answer.json()["where"] == ["events", 0, "details", "next_report_in"]

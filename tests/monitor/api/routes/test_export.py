@@ -16,7 +16,7 @@ from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.ingestion.test_detection_state import noise, obey, train_until_nan
+from tests.monitor.scenarios import noise, obey, train_until_nan
 
 
 def test_a_rolled_back_run_is_exported_and_comes_back_with_all_that_belongs_to_it(

@@ -1,0 +1,11 @@
+"""Free ports for the servers of tests."""
+
+import socket
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
