@@ -53,8 +53,8 @@ def test_a_policy_keeps_what_is_not_named(http: TestClient) -> None:
 
 def test_the_detection_of_a_run_can_be_set_with_its_policy(http: TestClient) -> None:
     trainer = Trainer(http)
-    wish = {"mode": "observe", "detection": {"false_alarms_per_10k": 0.25}}
-    assert http.put(f"{API}/runs/r1/policy", json=wish).json()["detection"] == {"false_alarms_per_10k": 0.25}
+    fields = {"mode": "observe", "detection": {"false_alarms_per_10k": 0.25}}
+    assert http.put(f"{API}/runs/r1/policy", json=fields).json()["detection"] == {"false_alarms_per_10k": 0.25}
     assert trainer.get()["policy"]["detection"] == {"false_alarms_per_10k": 0.25}
     assert train_until_nan(trainer)["orders"] == []
     bad = http.put(f"{API}/runs/r1/policy", json={"detection": {"sensitivity": 2}})

@@ -1,4 +1,4 @@
-"""Nobody does what their token is not good for, and who did what is written down."""
+"""A token allows what its scopes allow and nothing else; the audit trail says who did what."""
 
 import logging
 from typing import Any
@@ -36,7 +36,7 @@ ASKS: dict[Scope, list[tuple[str, str, Any]]] = {
 
 
 @pytest.mark.parametrize("scope", Scope)
-def test_a_token_is_good_for_its_scope_alone(http: TestClient, engine: sa.Engine, scope: Scope) -> None:
+def test_a_token_allows_its_scope_only(http: TestClient, engine: sa.Engine, scope: Scope) -> None:
     client = TokenClient(http, create_token(engine, "t", scope))
     for wanted, asks in ASKS.items():
         for ask in asks:
@@ -101,7 +101,7 @@ def test_a_collector_without_tokens_is_open_to_this_machine_and_to_no_page_of_an
     assert http.get(f"{API}/runs", headers=headers | {"authorization": f"Bearer {token}"}).status_code == 200
 
 
-def test_a_revoked_token_is_worthless_and_opens_nothing(http: TestClient, engine: sa.Engine) -> None:
+def test_a_revoked_token_is_refused_and_opens_nothing(http: TestClient, engine: sa.Engine) -> None:
     client = TokenClient(http, create_token(engine, "t", *Scope))
     assert client.status("GET", "/runs") == 200
     with writing(engine) as session:
@@ -118,7 +118,7 @@ def test_the_token_itself_is_not_in_the_store(engine: sa.Engine) -> None:
     assert len(token) > 40
 
 
-def test_the_token_of_the_environment_is_good_for_everything(engine: sa.Engine) -> None:
+def test_the_token_of_the_environment_has_every_scope(engine: sa.Engine) -> None:
     http = TestClient(create_app(Settings(token=SecretStr("secret")), engine=engine))
     owner = TokenClient(http, "secret")
     assert owner.status("POST", "/runs", RUN) == 201
@@ -184,7 +184,7 @@ def test_every_answer_carries_the_security_headers(http: TestClient) -> None:
         ({"project": "a\nb"}, "project"),
     ],
 )
-def test_what_is_too_deep_too_long_or_cannot_be_stored_is_refused(
+def test_values_that_are_too_deep_too_long_or_cannot_be_stored_is_refused(
     http: TestClient, change: dict[str, Any], words: str
 ) -> None:
     answer = http.post(f"{API}/runs", json=RUN | {"id": "new"} | change)

@@ -72,11 +72,11 @@ def full(**limits: Any) -> tuple[int, str, int]:
 
 
 @pytest.mark.parametrize("limits", [{"max_requests_at_once": 1}, {"max_bytes_at_once": 1500}])
-def test_while_full_the_answer_is_429_and_later_it_is_let_in(limits: dict[str, int]) -> None:
+def test_while_full_the_answer_is_429_and_later_requests_are_admitted(limits: dict[str, int]) -> None:
     assert full(**limits) == (429, "1", 200)
 
 
-def test_downloads_that_take_for_ever_keep_no_report_waiting() -> None:
+def test_endless_downloads_do_not_delay_reports() -> None:
     async def play() -> list[int]:
         slow = Slow()
         app = RequestLimits(slow, Settings(max_requests_at_once=2, max_exports_at_once=2))
@@ -95,7 +95,7 @@ def test_downloads_that_take_for_ever_keep_no_report_waiting() -> None:
     assert asyncio.run(play()) == [429, 200, 200, 200]
 
 
-def test_one_large_request_alone_is_let_in_and_health_always(sqlite_engine: sa.Engine) -> None:
+def test_one_large_request_alone_is_admitted_and_health_always(sqlite_engine: sa.Engine) -> None:
     async def play() -> list[int]:
         slow = Slow()
         slow.go.set()
@@ -114,7 +114,7 @@ def test_a_body_that_does_not_announce_its_length_is_measured(sqlite_engine: sa.
     assert "LOSSGUARD_MAX_REPORT_BYTES" in answer.json()["detail"]
 
 
-def test_beyond_the_limit_of_runs_a_known_one_is_still_taken_up(sqlite_engine: sa.Engine) -> None:
+def test_beyond_the_limit_of_runs_a_known_one_is_still_resumed(sqlite_engine: sa.Engine) -> None:
     http = TestClient(create_app(Settings(max_runs=2), engine=sqlite_engine))
     for run_id in ("r1", "r2", "r1"):
         Trainer(http, run_id)
@@ -157,13 +157,13 @@ def test_a_client_that_falls_silent_in_its_body_gets_408_and_makes_room(sqlite_e
 
 
 def test_trainers_that_all_start_at_once_are_all_registered(engine: sa.Engine) -> None:
-    """Fifty of them held every thread and every connection, each in want of the other, until 30 s were over."""
+    """Fifty of them held every thread and every connection, each waiting for the other, until 30 s were over."""
 
     def register(number: int) -> int:
         spec = {"id": f"r{number}", "project": "gpt", "started_at": 1.0}
         return urllib3.request("POST", f"{url}{API}/runs", json=spec, retries=False, timeout=60.0).status
 
     with serving(engine) as url, ThreadPoolExecutor(60) as trainers:
-        began = time.monotonic()
+        start = time.monotonic()
         assert set(trainers.map(register, range(60))) == {201}
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - start < 20

@@ -124,8 +124,8 @@ def test_proposals_of_a_backtest_never_use_up_the_budget(tmp_path: Path) -> None
     for at in range(300, 2000, 300):
         loss[at : at + 60] += 1.5
     lines = [f"{step},{value:.5f}" for step, value in enumerate(loss)]
-    found = backtest_file(written(tmp_path, "\n".join(["step,loss", *lines])), policy=Policy(budget_per_run=2))
-    actions = [incident["action"]["kind"] for incident in found["incidents"]]
+    result = backtest_file(written(tmp_path, "\n".join(["step,loss", *lines])), policy=Policy(budget_per_run=2))
+    actions = [incident["action"]["kind"] for incident in result["incidents"]]
     assert actions.count("rollback") == 6
     assert "hold" not in actions
 

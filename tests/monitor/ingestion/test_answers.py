@@ -13,12 +13,12 @@ def test_an_answer_to_an_order_of_another_store_is_refused(http: TestClient) -> 
     assert http.put(f"{API}/orders/{order['id']}", json={"state": "failed", "key": order["key"]}).status_code == 200
 
 
-def test_what_the_trainer_did_is_recorded_though_the_order_was_withdrawn_meanwhile(http: TestClient) -> None:
+def test_an_executed_order_is_recorded_though_it_was_withdrawn_meanwhile(http: TestClient) -> None:
     trainer = Trainer(http)
     (first,) = train_until_nan(trainer)["orders"]
     assert http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 50}).status_code == 200
-    told = {"state": "applied", "rewound_to": 200, "skip_from": 200, "skip_to": 400}
-    assert http.put(f"{API}/orders/{first['id']}", json=told).status_code == 200
+    answer = {"state": "applied", "rewound_to": 200, "skip_from": 200, "skip_to": 400}
+    assert http.put(f"{API}/orders/{first['id']}", json=answer).status_code == 200
     assert [(entry["skip_from"], entry["skip_to"]) for entry in trainer.get()["skip_ledger"]] == [(200, 400)]
 
 

@@ -55,7 +55,7 @@ async def play(
     return await asyncio.gather(first, *others, return_exceptions=True)
 
 
-def kept(engine: sa.Engine) -> list[str]:
+def stored_names(engine: sa.Engine) -> list[str]:
     with engine.connect() as connection:
         return sorted(connection.exec_driver_sql("SELECT name FROM taken").scalars())
 
@@ -72,7 +72,7 @@ def test_reports_that_arrive_while_one_is_stored_share_the_next_transaction(sqli
     assert all(isinstance(answer, ReportResult) for answer in answers)
     assert sizes(store) == [1, 10]
     assert store.locked == [names]
-    assert kept(sqlite_engine) == ["first", *names]
+    assert stored_names(sqlite_engine) == ["first", *names]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_malformed_report_does_not_harm_the_others(sqlite_engine: sa.Engine) -
     store = Store(sqlite_engine)
     answers = asyncio.run(play(sqlite_engine, store, "a", "bad", "c"))
     assert [isinstance(answer, Problem) for answer in answers] == [False, False, True, False]
-    assert kept(sqlite_engine) == ["a", "c", "first"]
+    assert stored_names(sqlite_engine) == ["a", "c", "first"]
 
 
 def test_when_the_database_is_away_all_fail_and_later_ones_are_stored(sqlite_engine: sa.Engine) -> None:
@@ -101,4 +101,4 @@ def test_when_the_database_is_away_all_fail_and_later_ones_are_stored(sqlite_eng
     store.is_away = False
     (answer,) = asyncio.run(play(sqlite_engine, store))
     assert isinstance(answer, ReportResult)
-    assert kept(sqlite_engine) == ["first"]
+    assert stored_names(sqlite_engine) == ["first"]

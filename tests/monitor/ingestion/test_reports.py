@@ -22,7 +22,7 @@ def test_a_nan_is_ordered_back_in_the_same_report_and_verified_afterwards(http_o
     assert (entry["skip_from"], entry["skip_to"]) == (order["skip_from"], order["skip_to"])
 
 
-def test_trouble_that_comes_back_goes_deeper(http: TestClient) -> None:
+def test_an_incident_that_recurs_is_rolled_back_further(http: TestClient) -> None:
     trainer = Trainer(http)
     (first,) = train_until_nan(trainer)["orders"]
     segment = obey(trainer, first)
@@ -40,9 +40,9 @@ def test_the_detection_does_not_depend_on_how_the_steps_are_reported(http: TestC
     train_until_nan(parts, split=(1, 2, 77, 78, 200, 300))
     for trainer in (whole, parts):
         obey(trainer, trainer.get()["orders"][0])
-    kept = ("kind", "onset_step", "detected_step", "score", "state")
+    fields = ("kind", "onset_step", "detected_step", "score", "state")
     one, other = (
-        [{name: row[name] for name in kept} for row in trainer.get("/incidents")] for trainer in (whole, parts)
+        [{name: row[name] for name in fields} for row in trainer.get("/incidents")] for trainer in (whole, parts)
     )
     assert one == other
 

@@ -46,8 +46,8 @@ def train(trainer: Trainer, clients: list[TestClient], size: int) -> dict[str, A
         if orders and segment == 0:
             step = orders[0]["rewind_to"]
             segment = trainer.open("b", step, "rollback", orders[0]["id"])
-    kept = ("kind", "state", "onset_step", "detected_step", "score")
-    incidents = [[row[name] for name in kept] for row in trainer.get("/incidents")]
+    fields = ("kind", "state", "onset_step", "detected_step", "score")
+    incidents = [[row[name] for name in fields] for row in trainer.get("/incidents")]
     done = [[row[name] for name in ("kind", "state", "rewind_to", "skip_to")] for row in trainer.get()["interventions"]]
     return {"incidents": incidents, "interventions": done, "at": step}
 
@@ -118,9 +118,9 @@ def test_a_run_that_is_loaded_for_every_report_is_saved_all_the_same(pair: list[
         trainer.http = pair[step % 2]
         trainer.report(segment, [step], {"loss": [loss(step, -1)]})
     with reading(pair[0].app.state.engine) as session:  # type: ignore[attr-defined]
-        (kept,) = session.scalars(sa.select(DetectionState)).all()
-    assert kept.seen_step is not None
-    assert kept.seen_step >= 2 * MAX_UNSAVED_ROWS - 1
+        (state,) = session.scalars(sa.select(DetectionState)).all()
+    assert state.seen_step is not None
+    assert state.seen_step >= 2 * MAX_UNSAVED_ROWS - 1
 
 
 def test_a_run_that_was_deleted_leaves_nothing_cached_for_the_next_of_its_key(pair: list[TestClient]) -> None:
