@@ -1,4 +1,4 @@
-"""Every limit of the protocol: a request at it is accepted, one beyond it refused with what, where and how to fix it."""
+"""Every limit of the protocol: a request at it is accepted, one beyond it is refused with its place and a remedy."""
 
 from collections.abc import Callable
 from typing import Any
