@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, shelf
+from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, figure_cache
 from dashboard.views.run import figure  # noqa: F401 - what charts are made with is loaded before the first viewer comes
 
 PAGE_AS_IT_IS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
@@ -41,7 +41,7 @@ async def _plotly(_request: Request) -> Response:
 
 
 async def _figure(request: Request) -> Response:
-    packed = shelf.get(request.path_params["name"])
+    packed = figure_cache.get(request.path_params["name"])
     if packed is None:
         return Response(status_code=404)
     headers = {"Content-Encoding": "gzip", "Cache-Control": f"private, {FOR_GOOD}"}  # the name changes with the content

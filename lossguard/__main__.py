@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from lossguard.delivery.client import Collector
+from lossguard.delivery.client import Client
 from lossguard.delivery.sender import Sender
 from lossguard.errors import ConfigurationError
 from lossguard.log_once import LogOnce
@@ -43,7 +43,7 @@ def _sync(directory: Path, settings: Settings) -> int:
 
 def _deliver(run: Path, settings: Settings) -> bool:
     assert settings.url is not None
-    sender = Sender(run, None, Collector(settings.url, settings.token), lambda orders: None, LogOnce())
+    sender = Sender(run, None, Client(settings.url, settings.token), lambda orders: None, LogOnce())
     sender.start()
     while sender.is_alive() and sender.failures < PATIENCE:
         sender.join(0.1)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from lossguard.delivery.client import Collector
+from lossguard.delivery.client import Client
 from lossguard.delivery.sender import Sender
 from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
@@ -52,7 +52,7 @@ class RecordingRun(Run):
         *,
         registration: dict[str, Any],
         directory: Path,
-        collector: Collector | None,
+        client: Client | None,
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
@@ -76,9 +76,7 @@ class RecordingRun(Run):
         self._inbox: tuple[Order, ...] = ()
         self._taken = set(self.history.answered)
         self._put({"run": registration})
-        self._sender = (
-            None if collector is None else Sender(directory, spool.path, collector, self._receive, self.notices)
-        )
+        self._sender = None if client is None else Sender(directory, spool.path, client, self._receive, self.notices)
         if self._sender is not None:
             self._sender.start()
         _living.add(self)

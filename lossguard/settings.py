@@ -5,11 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from urllib3.exceptions import LocationParseError
-from urllib3.util import parse_url
-
+from lossguard.addresses import collector_url
 from lossguard.errors import ConfigurationError
 from lossguard.ranks import Ranks
 
@@ -56,7 +53,9 @@ class Settings:
         Raises ConfigurationError naming the setting and its value.
         """
         env = os.environ if environment is None else environment
-        address = _url("url", url) if url else _url("LOSSGUARD_URL", env.get("LOSSGUARD_URL") or "")
+        address = None
+        if url or env.get("LOSSGUARD_URL"):
+            address = collector_url("url", url) if url else collector_url("LOSSGUARD_URL", env["LOSSGUARD_URL"])
         rank = _count("RANK", env.get("RANK") or "0")
         num_ranks = max(1, _count("WORLD_SIZE", env.get("WORLD_SIZE") or "1"))
         if ranks is not None and ranks.size > 1:
@@ -80,28 +79,6 @@ class Settings:
             rank=rank,
             num_ranks=num_ranks,
         )
-
-
-def _url(source: str, value: str) -> str | None:
-    if not value:
-        return None
-    try:
-        parsed = parse_url(value)
-    except LocationParseError:
-        parsed = None
-    if parsed is None or parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
-        sentence = f"{source}={value!r} is not the address of a collector, such as http://127.0.0.1:8000"
-        raise ConfigurationError(sentence + _port_trouble(value))
-    return value.rstrip("/")
-
-
-def _port_trouble(address: str) -> str:
-    """The end of the sentence where it is the port that is wrong."""
-    try:
-        urlsplit(address).port  # noqa: B018  (reading it checks it)
-    except ValueError as error:
-        return f" ({error})"
-    return ""
 
 
 def _mode(source: str, value: str) -> Mode:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from lossguard.delivery.client import Collector
+from lossguard.delivery.client import Client
 from lossguard.environment import describe_environment
 from lossguard.errors import ConfigurationError
 from lossguard.json_values import plain_json
@@ -117,9 +117,9 @@ def _folder_name(project: str) -> str:
 
 def _recording(registration: dict[str, Any], folder: Path, settings: Settings) -> RecordingRun:
     online = settings.mode is Mode.ONLINE
-    collector = Collector(settings.url, settings.token) if online and settings.url else None
+    client = Client(settings.url, settings.token) if online and settings.url else None
     ranks = {"rank": settings.rank, "num_ranks": settings.num_ranks}
     try:
-        return RecordingRun(registration=registration, directory=folder, collector=collector, **ranks)
+        return RecordingRun(registration=registration, directory=folder, client=client, **ranks)
     except OSError as problem:
         raise ConfigurationError(f"{folder} cannot be written ({problem.strerror}): set LOSSGUARD_DIR") from problem

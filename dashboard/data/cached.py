@@ -11,11 +11,11 @@ import streamlit as st
 from sqlalchemy.orm import Session
 
 from dashboard.data import compute, rollback_costs, throughput
-from dashboard.data.facts import Curve, Curves, Reading, RunCard, RunFacts, Track
+from dashboard.data.facts import Curve, LatestValue, LineCurves, RunCard, RunCurves, RunFacts
 from dashboard.data.progress import progress
-from dashboard.data.rollback_costs import WayBack
-from dashboard.data.store import database_url, fresh, open_store
-from dashboard.figures.axis import PLAIN, Along, Ruler, Rulers
+from dashboard.data.rollback_costs import Rewind
+from dashboard.data.store import cached_briefly, database_url, open_store
+from dashboard.figures.axis import PLAIN_STEPS, RunAxes, StepAxis, XAxis
 from db import lineage, overview, queries
 from db.lineage import Line, StepRange
 from db.models import Run, Segment
@@ -24,7 +24,7 @@ from db.queries import Series
 from db.steps.reader import metric_value
 
 SPARK_STEPS, SPARK_POINTS = 1000, 60
-POINTS = 800
+MAX_POINTS = 800
 """Buckets per curve, at most; their width is a power of two, so that there are at least half as many: one to three
 pixels each. Every one shows its least and its largest value, so that fewer hide nothing and are drawn sooner."""
 
@@ -43,69 +43,69 @@ def facts(run_id: str) -> RunFacts | None:
 
 
 def curves(
-    known: RunFacts,
+    facts: RunFacts,
     metrics: Sequence[str],
     *,
-    along: Along = Along.STEP,
+    x_axis: XAxis = XAxis.STEP,
     window: tuple[int, int] | None = None,
     discarded: bool = True,
-) -> Curves:
+) -> RunCurves:
     """The curves of these metrics over `window` (first and last step), the whole run without one."""
-    return _curves(database_url(), known.run.id, known.stamp, tuple(metrics), along, window, discarded)
+    return _curves(database_url(), facts.run.id, facts.stamp, tuple(metrics), x_axis, window, discarded)
 
 
-def track(
-    known: RunFacts,
+def line_curves(
+    facts: RunFacts,
     segment: int | None,
     metrics: Sequence[str],
     *,
-    along: Along = Along.STEP,
+    x_axis: XAxis = XAxis.STEP,
     window: tuple[int, int] | None = None,
-    points: int = POINTS,
-) -> Track:
+    points: int = MAX_POINTS,
+) -> LineCurves:
     """These metrics of one segment, of the live line without one, over `window` (first and last step)."""
-    return _track(database_url(), known.run.id, known.stamp, segment, tuple(metrics), along, window, points)
+    return _line_curves(database_url(), facts.run.id, facts.stamp, segment, tuple(metrics), x_axis, window, points)
 
 
-def newest(known: RunFacts, segment: int | None, metric: str) -> Reading | None:
+def latest_value(facts: RunFacts, segment: int | None, metric: str) -> LatestValue | None:
     """What was last reported of a metric, which may come every so many steps; None when it never was."""
-    return _newest(database_url(), known.run.id, known.stamp, segment, metric)
+    return _latest_value(database_url(), facts.run.id, facts.stamp, segment, metric)
 
 
-def lost(known: RunFacts) -> list[WayBack]:
+def rewinds(facts: RunFacts) -> list[Rewind]:
     """What the run gave up at each of its ways back."""
-    return _lost(database_url(), known.run.id, known.stamp, known)
+    return _rewinds(database_url(), facts.run.id, facts.stamp, facts)
 
 
-@fresh
+@cached_briefly
 def _runs(url: str) -> list[tuple[Run, Tally]]:
     with open_store(url) as session:
         tallies = overview.tallies(session)
         return [(run, tallies.get(run.pk, Tally())) for run in queries.runs(session)]
 
 
-@fresh
+@cached_briefly
 def _card(url: str, run_id: str) -> RunCard | None:
     with open_store(url) as session:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             return None
         newest = queries.newest_steps(session, run=run)
-        spark: list[float] = []
+        sparkline: list[float] = []
         if newest:
             live, first = queries.live(session, run=run), newest[-1].step - SPARK_STEPS
             series = queries.series(session, run=run, step_ranges=live, metric="loss", first=first, points=SPARK_POINTS)
-            spark = [value for value in series.max if value is not None]
+            sparkline = [value for value in series.max if value is not None]
         return RunCard(
             run=run,
             progress=progress(run, newest),
             loss=metric_value(newest[-1], "loss") if newest else None,
             tokens=metric_value(newest[-1], "tokens") if newest else None,
-            spark=spark,
+            sparkline=sparkline,
         )
 
 
-@fresh
+@cached_briefly
 def _facts(url: str, run_id: str) -> RunFacts | None:
     with open_store(url) as session:
         run = queries.run_named(session, run_id=run_id)
@@ -137,14 +137,14 @@ def _last(session: Session, run: Run, segments: Sequence[Segment], metric: str) 
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
-def _lost(
+def _rewinds(
     url: str,
     run_id: str,
     stamp: tuple[int, ...],  # part of the key only: new steps make a new entry
-    _known: RunFacts,
-) -> list[WayBack]:
+    _facts: RunFacts,
+) -> list[Rewind]:
     with open_store(url) as session:
-        return rollback_costs.ways_back(session, run=_known.run, segments=_known.segments, orders=_known.orders)
+        return rollback_costs.read_rewinds(session, run=_facts.run, segments=_facts.segments, orders=_facts.orders)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
@@ -153,51 +153,53 @@ def _curves(
     run_id: str,
     stamp: tuple[int, ...],  # part of the key only, as above
     metrics: tuple[str, ...],
-    along: Along,
+    x_axis: XAxis,
     window: tuple[int, int] | None,
     discarded: bool,
-) -> Curves:
+) -> RunCurves:
     with open_store(url) as session:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
-            return Curves({}, Rulers())
+            return RunCurves({}, RunAxes())
         segments = queries.segments(session, run=run)
         read = _Reader(session, run, window)
         live = lineage.live_line(segments)
         branches = {branch.segment: branch for branch in lineage.discarded(segments)}
         on_live = read.series(metrics, live)
         aside = {key: read.series(metrics, [branch]) for key, branch in branches.items()} if discarded else {}
-        return Curves(
+        return RunCurves(
             {name: Curve(on_live[name], {key: one[name] for key, one in aside.items()}) for name in metrics},
-            Rulers(
-                read.ruler(along, live),
-                {key: read.ruler(along, [branch]) for key, branch in branches.items()},
+            RunAxes(
+                read.step_axis(x_axis, live),
+                {key: read.step_axis(x_axis, [branch]) for key, branch in branches.items()},
             ),
         )
 
 
 @st.cache_resource(show_spinner=False, max_entries=256)
-def _track(
+def _line_curves(
     url: str,
     run_id: str,
     stamp: tuple[int, ...],  # part of the key only, as above
     segment: int | None,
     metrics: tuple[str, ...],
-    along: Along,
+    x_axis: XAxis,
     window: tuple[int, int] | None,
     points: int,
-) -> Track:
+) -> LineCurves:
     with open_store(url) as session:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
-            return Track({}, PLAIN)
+            return LineCurves({}, PLAIN_STEPS)
         step_ranges = queries.step_ranges(session, run=run, line=Line.LIVE if segment is None else segment)
         read = _Reader(session, run, window, points)
-        return Track(read.series(metrics, step_ranges), read.ruler(along, step_ranges))
+        return LineCurves(read.series(metrics, step_ranges), read.step_axis(x_axis, step_ranges))
 
 
 @st.cache_resource(show_spinner=False, max_entries=256)
-def _newest(url: str, run_id: str, stamp: tuple[int, ...], segment: int | None, metric: str) -> Reading | None:
+def _latest_value(
+    url: str, run_id: str, stamp: tuple[int, ...], segment: int | None, metric: str
+) -> LatestValue | None:
     with open_store(url) as session:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
@@ -211,13 +213,13 @@ def _newest(url: str, run_id: str, stamp: tuple[int, ...], segment: int | None, 
         if not len(series):
             return None
         value = series.last[-1]
-        return Reading(series.last_step[-1], math.nan if value is None or series.non_finite[-1] else value)
+        return LatestValue(series.last_step[-1], math.nan if value is None or series.non_finite[-1] else value)
 
 
 class _Reader:
     """Reads one run over one window, at most `points` buckets of each metric."""
 
-    def __init__(self, session: Session, run: Run, window: tuple[int, int] | None, points: int = POINTS) -> None:
+    def __init__(self, session: Session, run: Run, window: tuple[int, int] | None, points: int = MAX_POINTS) -> None:
         self.session, self.run, self.window, self.points = session, run, window, points
 
     def series(self, metrics: Sequence[str], step_ranges: Sequence[StepRange]) -> dict[str, Series]:
@@ -228,24 +230,24 @@ class _Reader:
         found[throughput.NAME] = throughput.throughput(tokens, self._times(step_ranges, tokens.last_step))
         return {name: found[name] for name in metrics}
 
-    def ruler(self, along: Along, step_ranges: Sequence[StepRange]) -> Ruler:
+    def step_axis(self, x_axis: XAxis, step_ranges: Sequence[StepRange]) -> StepAxis:
         """Exact at the ends of every bucket of the window, and of the whole run: a mark may lie outside the window."""
-        if along is Along.STEP:
-            return PLAIN
+        if x_axis is XAxis.STEP:
+            return PLAIN_STEPS
         points: dict[int, float] = {}
         for window in {None, self.window}:
-            points |= self._positions(along, step_ranges, window)
-        return Ruler.of(points)
+            points |= self._positions(x_axis, step_ranges, window)
+        return StepAxis.through(points)
 
     def _positions(
-        self, along: Along, step_ranges: Sequence[StepRange], window: tuple[int, int] | None
+        self, x_axis: XAxis, step_ranges: Sequence[StepRange], window: tuple[int, int] | None
     ) -> dict[int, float]:
-        if along is Along.TIME:
+        if x_axis is XAxis.TIME:
             usual = self._usual()
             series = self._stored([usual], step_ranges, window)[usual]
             times = self._times(step_ranges, sorted({*series.first_step, *series.last_step}))
             return {step: 1000 * time for step, time in times.items()}
-        scale = (compute.flops_per_token(self.run.config) or 1.0) if along is Along.FLOPS else 1.0
+        scale = (compute.flops_per_token(self.run.config) or 1.0) if x_axis is XAxis.FLOPS else 1.0
         tokens = self._stored(["tokens"], step_ranges, window)["tokens"]
         ends = [*zip(tokens.first_step, tokens.first, strict=True), *zip(tokens.last_step, tokens.last, strict=True)]
         return {step: scale * count for step, count in ends if count is not None}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dashboard.data.progress import Progress
-from dashboard.figures.axis import Ruler, Rulers
+from dashboard.figures.axis import RunAxes, StepAxis
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
 
@@ -19,7 +19,7 @@ class RunCard:
     """Of the newest step, non-finite values included; None when it has none."""
     tokens: float | None
     """Seen on the live line."""
-    spark: list[float]
+    sparkline: list[float]
     """Largest finite loss of each bucket of the newest steps."""
 
 
@@ -64,23 +64,23 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Curves:
+class RunCurves:
     """Some metrics of one run, and where their steps lie along the chosen axis."""
 
     by_metric: dict[str, Curve]
-    rulers: Rulers
+    run_axes: RunAxes
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class LineCurves:
     """Some metrics of a run's live line or of one segment, and where its steps lie along the chosen axis."""
 
     by_metric: dict[str, Series]
-    ruler: Ruler
+    step_axis: StepAxis
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LatestValue:
     """A value that was reported at a step; NaN when it was not finite."""
 
     step: int

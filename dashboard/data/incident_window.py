@@ -24,76 +24,76 @@ from monitor.detection.interventions import run_policy
 
 LEAD, TRAIL = 150, 60
 """Steps shown before the onset and after the end."""
-MOST = 6000
+MAX_WINDOW_STEPS = 6000
 """Steps that are read at full resolution."""
 RELEARN = 10_000
 """Steps before them that the detectors are taught at most, where no state was kept near."""
 
 
 @dataclass(frozen=True, slots=True)
-class Closeup:
+class IncidentWindow:
     """Steps [first, last] around an incident."""
 
     first: int
     last: int
-    whole: bool
+    complete: bool
     """Nothing of the incident was left out."""
-    led: Rows
+    original: Rows
     """The line that led to it, to the end of its segment."""
     bands: Mapping[str, Band]
     """Of `led`, by signal."""
-    after: Rows | None
+    replacement: Rows | None
     """The line that took its place."""
 
 
-def span(known: RunFacts, incident: Incident) -> tuple[int, int, bool]:
+def default_span(facts: RunFacts, incident: Incident) -> tuple[int, int, bool]:
     """First and last step to show, and whether that is all: from before the rewind to past the verification."""
-    deeds = [each for each in interventions_of(known, incident) if each.kind == "rollback"]
-    back = [went for each in deeds if (went := went_to(known, each)) is not None]
-    newest = next((one.last_step for one in known.segments if one.number == incident.segment), None)
+    deeds = [each for each in interventions_of(facts, incident) if each.kind == "rollback"]
+    back = [went for each in deeds if (went := rewound_step(facts, each)) is not None]
+    newest = next((one.last_step for one in facts.segments if one.number == incident.segment), None)
     end = incident.end_step if incident.end_step is not None else newest
     ends = [max(incident.detected_step, end or 0) + TRAIL]
-    ends += [each.details.get("verify_at") or 0 for each in deeds if went_to(known, each) is not None]
+    ends += [each.details.get("verify_at") or 0 for each in deeds if rewound_step(facts, each) is not None]
     first = max(0, min([incident.onset_step - LEAD, *(step - TRAIL // 2 for step in back)]))
     last = max(ends)
-    if last - first < MOST:
+    if last - first < MAX_WINDOW_STEPS:
         return first, last, True
-    first = max(first, incident.onset_step - MOST // 4)
-    return first, min(last, first + MOST), False
+    first = max(first, incident.onset_step - MAX_WINDOW_STEPS // 4)
+    return first, min(last, first + MAX_WINDOW_STEPS), False
 
 
-def interventions_of(known: RunFacts, incident: Incident) -> list[Intervention]:
-    return [each for each in known.interventions if each.incident == incident.number]
+def interventions_of(facts: RunFacts, incident: Incident) -> list[Intervention]:
+    return [each for each in facts.interventions if each.incident == incident.number]
 
 
-def went_to(known: RunFacts, intervention: Intervention) -> int | None:
+def rewound_step(facts: RunFacts, intervention: Intervention) -> int | None:
     """The step that the trainer really went back to; None when it did not (yet)."""
-    order = known.orders.get(intervention.number)
+    order = facts.orders.get(intervention.number)
     if order is None or order.state != "applied":
         return None
     return intervention.rewind_to if order.rewound_to is None else order.rewound_to
 
 
-def closeup(known: RunFacts, incident: Incident, window: tuple[int, int] | None = None) -> Closeup:
+def read_incident_window(facts: RunFacts, incident: Incident, window: tuple[int, int] | None = None) -> IncidentWindow:
     """`window`: steps that a viewer asked for; those that lie beyond the usual span are read in its stead."""
-    first, last, whole = span(known, incident)
+    first, last, complete = default_span(facts, incident)
     if window is not None and not (first <= window[0] and window[1] <= last):
-        first, last, whole = window[0], min(window[1], window[0] + MOST), False
-    seen = tuple((one.number, min(one.last_step or 0, last)) for one in known.segments)
+        first, last, complete = window[0], min(window[1], window[0] + MAX_WINDOW_STEPS), False
+    seen = tuple((one.number, min(one.last_step or 0, last)) for one in facts.segments)
     where = (incident.segment, first, last)
-    return _closeup(database_url(), known.run.id, where, whole, seen, judged_by(known), known)
+    return _closeup(database_url(), facts.run.id, where, complete, seen, detection_key(facts), facts)
 
 
-def judged_by(known: RunFacts) -> tuple[str, int]:
+def detection_key(facts: RunFacts) -> tuple[str, int]:
     """What the bands depend on besides the steps: the run's settings of the detection, and its events."""
-    return repr(run_policy.settings_of(known.run.policy)), len(known.events)
+    return repr(run_policy.settings_of(facts.run.policy)), len(facts.events)
 
 
-def batch_at(known: RunFacts, step: int) -> int:
+def batch_at(facts: RunFacts, step: int) -> int:
     """The batch with which this step of the live line begins: where it is not logged, batches are counted as steps."""
     with open_store(database_url()) as session:
-        near = within(lineage.live_line(known.segments), step - 1, step + 1)
-        rows = _rows(session, known.run, near)
+        near = clipped(lineage.live_line(facts.segments), step - 1, step + 1)
+        rows = _rows(session, facts.run, near)
     if "batch_index" not in rows.metrics:
         return step
     batch, at = rows.metrics["batch_index"][-1], int(rows.steps[-1])
@@ -105,23 +105,23 @@ def _closeup(
     url: str,
     run_id: str,
     where: tuple[int, int, int],
-    whole: bool,
+    complete: bool,
     seen: tuple[tuple[int, int], ...],  # part of the key only, as the next: new steps or another rule make a new entry
     judged: tuple[str, int],
-    _known: RunFacts,
-) -> Closeup:
+    _facts: RunFacts,
+) -> IncidentWindow:
     segment, first, last = where
     with open_store(url) as session:
-        led = lineage.line_to(_known.segments, segment)
-        own = {step_range.segment for step_range in led}
-        live = [step_range for step_range in lineage.live_line(_known.segments) if step_range.segment not in own]
-        rows = _rows(session, _known.run, within(led, first, last + 1))
-        later = _rows(session, _known.run, within(live, first, last + 1))
-        expected = _bands(session, _known, led, rows) if len(rows) else {}
-    return Closeup(first, last, whole, rows, expected, later if len(later) else None)
+        original = lineage.line_to(_facts.segments, segment)
+        own = {step_range.segment for step_range in original}
+        live = [step_range for step_range in lineage.live_line(_facts.segments) if step_range.segment not in own]
+        rows = _rows(session, _facts.run, clipped(original, first, last + 1))
+        later = _rows(session, _facts.run, clipped(live, first, last + 1))
+        expected = _bands(session, _facts, original, rows) if len(rows) else {}
+    return IncidentWindow(first, last, complete, rows, expected, later if len(later) else None)
 
 
-def within(line: Sequence[StepRange], first: int, end: int) -> list[StepRange]:
+def clipped(line: Sequence[StepRange], first: int, end: int) -> list[StepRange]:
     """The part of a line in the steps [first, end)."""
     cut = [
         replace(one, first=max(one.first, first), last=end if one.last is None else min(one.last, end)) for one in line
@@ -129,18 +129,18 @@ def within(line: Sequence[StepRange], first: int, end: int) -> list[StepRange]:
     return [one for one in cut if one.last is not None and one.first < one.last]
 
 
-def _bands(session: Session, known: RunFacts, line: Sequence[StepRange], rows: Rows) -> Mapping[str, Band]:
+def _bands(session: Session, facts: RunFacts, line: Sequence[StepRange], rows: Rows) -> Mapping[str, Band]:
     first, last = int(rows.steps[0]), int(rows.steps[-1])
-    kept = queries.snapshot_before(session, run=known.run, step=first, line=line)
+    kept = queries.snapshot_before(session, run=facts.run, step=first, line=line)
     start, state = (0, None) if kept is None else (kept[0] + 1, kept[1])
     if first - start > RELEARN:
         start, state = first - RELEARN, None
     return bands(
         rows,
-        [_rows(session, known.run, within(line, start, first))],
+        [_rows(session, facts.run, clipped(line, start, first))],
         detectors=state,
-        declared=lineage.declared(known.segments, known.events, line, start, last + 1),
-        settings=run_policy.settings_of(known.run.policy),
+        declared=lineage.declared(facts.segments, facts.events, line, start, last + 1),
+        settings=run_policy.settings_of(facts.run.policy),
     )
 
 

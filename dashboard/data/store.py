@@ -21,7 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class StoreAway(Exception):
+class StoreUnavailable(Exception):
     """The store cannot be read now; the message says why and what to do."""
 
 
@@ -36,10 +36,10 @@ def open_store(url: str) -> Iterator[Session]:
         with reading(_engine(url)) as session:
             yield session
     except sa.exc.DBAPIError as error:
-        raise StoreAway(_why(url, error)) from error
+        raise StoreUnavailable(_why(url, error)) from error
 
 
-def fresh(function: Callable[P, T]) -> Callable[P, T]:
+def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:
     """Cache what changes while a run goes on, for all viewers: they get the same object, and change nothing in it."""
     return st.cache_resource(ttl=FRESH_SECONDS, show_spinner=False, max_entries=256)(function)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-class Along(StrEnum):
+class XAxis(StrEnum):
     """What the x axis counts."""
 
     STEP = "step"
@@ -20,18 +20,18 @@ class Along(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ruler:
-    """Positions of steps, straight between those that are known. Both columns rise."""
+class StepAxis:
+    """Maps steps to positions along an x axis: linear between the known points. Both columns rise."""
 
     steps: Floats
     positions: Floats
 
     @classmethod
-    def of(cls, points: Mapping[int, float]) -> "Ruler":
-        """A ruler through these points (step -> position); PLAIN without any."""
+    def through(cls, points: Mapping[int, float]) -> "StepAxis":
+        """An axis through these points (step -> position); PLAIN_STEPS without any."""
         steps = sorted(points)
         if not steps:
-            return PLAIN
+            return PLAIN_STEPS
         return cls(np.array(steps, dtype=np.float64), np.array([points[step] for step in steps], dtype=np.float64))
 
     def at(self, steps: Sequence[float]) -> Floats:
@@ -42,28 +42,31 @@ class Ruler:
         # Where a clock is put back in autumn, positions do not rise.
         return float(np.interp(position, np.maximum.accumulate(self.positions), self.steps))
 
-    def moved(self, move: Callable[[Floats], Floats]) -> "Ruler":
+    def mapped(self, transform: Callable[[Floats], Floats]) -> "StepAxis":
         """The same steps at other positions."""
-        return Ruler(self.steps, move(self.positions))
+        return StepAxis(self.steps, transform(self.positions))
 
 
-PLAIN = Ruler(np.array([-1.0, 2.0**53]), np.array([-1.0, 2.0**53]))
+PLAIN_STEPS = StepAxis(np.array([-1.0, 2.0**53]), np.array([-1.0, 2.0**53]))
 """The steps themselves."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rulers:
-    """The rulers of a run: of its live line, and of each discarded branch by number of its segment."""
+class RunAxes:
+    """The step axes of a run: of its live line, and of each discarded branch by number of its segment."""
 
-    live: Ruler = PLAIN
-    branches: Mapping[int, Ruler] = field(default_factory=dict)
+    live: StepAxis = PLAIN_STEPS
+    branches: Mapping[int, StepAxis] = field(default_factory=dict)
 
-    def moved(self, move: Callable[[Floats], Floats]) -> "Rulers":
-        return Rulers(self.live.moved(move), {segment: ruler.moved(move) for segment, ruler in self.branches.items()})
+    def mapped(self, transform: Callable[[Floats], Floats]) -> "RunAxes":
+        return RunAxes(
+            self.live.mapped(transform),
+            {segment: step_axis.mapped(transform) for segment, step_axis in self.branches.items()},
+        )
 
     def at(self, segment: int, step: float) -> float:
         """Position of a step of a segment: on the discarded part when it lies there."""
         branch = self.branches.get(segment)
         on_branch = branch is not None and len(branch.steps) > 0 and step >= branch.steps[0]
-        ruler = branch if branch is not None and on_branch else self.live
-        return float(ruler.at([step])[0])
+        step_axis = branch if branch is not None and on_branch else self.live
+        return float(step_axis.at([step])[0])

@@ -29,7 +29,7 @@ FIGURES_ROUTE = "/lossguard/figures/"
 """Where server.py serves PLOTLY_JS and packed figures."""
 PLOTLY_URL = f"{PLOTLY_ROUTE}?v={hashlib.sha256(PLOTLY_JS.read_bytes()).hexdigest()[:12]}"
 
-KEPT = 256
+MAX_CACHED_FIGURES = 256
 """Packed figures that the server keeps: every one that is on a page is put on top again at each look."""
 
 _component = st.components.v2.component(
@@ -41,7 +41,7 @@ _component = st.components.v2.component(
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedFigure:
     """A figure as the browser fetches it."""
 
     name: str
@@ -52,40 +52,40 @@ class Packed:
     """In pixels: the place that the page holds for it."""
 
 
-class Shelf:
+class FigureCache:
     """The newest packed figures, by name; shared by the sessions and the server of this process."""
 
-    def __init__(self, size: int = KEPT) -> None:
+    def __init__(self, size: int = MAX_CACHED_FIGURES) -> None:
         self._size = size
-        self._figures: OrderedDict[str, Packed] = OrderedDict()
+        self._figures: OrderedDict[str, PackedFigure] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, packed: Packed) -> None:
+    def put(self, packed: PackedFigure) -> None:
         with self._lock:
             self._figures[packed.name] = packed
             self._figures.move_to_end(packed.name)
             while len(self._figures) > self._size:
                 self._figures.popitem(last=False)
 
-    def get(self, name: str) -> Packed | None:
+    def get(self, name: str) -> PackedFigure | None:
         with self._lock:
             return self._figures.get(name)
 
 
-shelf = Shelf()
+figure_cache = FigureCache()
 
 
-def pack(figure: go.Figure) -> Packed:
+def pack(figure: go.Figure) -> PackedFigure:
     text = json.dumps(figure.to_plotly_json(), separators=(",", ":"), allow_nan=False).encode()
-    return Packed(hashlib.sha256(text).hexdigest(), gzip.compress(text, 1, mtime=0), int(figure.layout.height))
+    return PackedFigure(hashlib.sha256(text).hexdigest(), gzip.compress(text, 1, mtime=0), int(figure.layout.height))
 
 
 def show(
-    figure: go.Figure | Packed, *, key: str, label: str = "Chart", on_window: Callable[[], None] | None = None
+    figure: go.Figure | PackedFigure, *, key: str, label: str = "Chart", on_window: Callable[[], None] | None = None
 ) -> None:
     """Draw `figure`, which screen readers call `label`; `on_window` is called when `window(key)` has changed."""
-    packed = figure if isinstance(figure, Packed) else pack(figure)
-    shelf.put(packed)
+    packed = figure if isinstance(figure, PackedFigure) else pack(figure)
+    figure_cache.put(packed)
     data = {
         "figure": FIGURES_ROUTE + packed.name,
         "script": PLOTLY_URL,

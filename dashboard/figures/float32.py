@@ -10,7 +10,7 @@ from dashboard.figures.axis import Floats
 LARGEST = float(np.finfo(np.float32).max)
 
 
-def singles(values: Floats) -> NDArray[Any]:
+def as_float32(values: Floats) -> NDArray[Any]:
     """In single precision; as they are where one is too large for it: the perplexity of a loss above 88.7 is."""
     largest = np.fmax.reduce(np.abs(values), axis=None, initial=0.0)
     return values if largest > LARGEST else values.astype(np.float32)

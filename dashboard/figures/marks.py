@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard import formatting
-from dashboard.figures.axis import Floats, Rulers
-from dashboard.figures.panels import Panel, Stack, band, stroke
+from dashboard.figures.axis import Floats, RunAxes
+from dashboard.figures.panels import Panel, PanelLayout, vertical_band, vertical_line
 from dashboard.figures.style import GREEN, GREY, ORANGE, VERMILLION
 from db.models import Event, Incident, Intervention, Order
 
@@ -45,31 +45,33 @@ class Drawn:
     shapes: list[dict[str, Any]] = field(default_factory=list)
 
 
-def draw_marks(stacked: Stack, marks: Marks, rulers: Rulers, window: tuple[float, float] | None = None) -> Drawn:
+def draw_marks(
+    layout: PanelLayout, marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None = None
+) -> Drawn:
     """`window` is the range in view, in the units of the x axis; None for all of it."""
     drawn = Drawn()
-    if stacked.panels:
-        _add_events(drawn, stacked.panels, marks, rulers)
-        _add_incidents(drawn, stacked, marks, rulers, window)
-        _add_interventions(drawn, stacked.panels, marks, rulers)
+    if layout.panels:
+        _add_events(drawn, layout.panels, marks, run_axes)
+        _add_incidents(drawn, layout, marks, run_axes, window)
+        _add_interventions(drawn, layout.panels, marks, run_axes)
     return drawn
 
 
 def _add_incidents(
-    drawn: Drawn, stacked: Stack, marks: Marks, rulers: Rulers, window: tuple[float, float] | None
+    drawn: Drawn, layout: PanelLayout, marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None
 ) -> None:
     """A band from onset to end over all panels, and its number and kind in the lane above."""
     for incident in marks.incidents:
         end = max(incident.detected_step, marks.last_step) if incident.end_step is None else incident.end_step
         # Half a step to both sides: a band of one step has a width too.
-        ends = [rulers.at(incident.segment, step) for step in (incident.onset_step - 0.5, end + 0.5)]
-        drawn.shapes.append(band(ends[0], ends[1], VERMILLION))
+        ends = [run_axes.at(incident.segment, step) for step in (incident.onset_step - 0.5, end + 0.5)]
+        drawn.shapes.append(vertical_band(ends[0], ends[1], VERMILLION))
     if marks.incidents:
-        first, last = window or rulers.live.at([0, marks.last_step])
-        x = np.array([rulers.at(incident.segment, incident.detected_step) for incident in marks.incidents])
+        first, last = window or run_axes.live.at([0, marks.last_step])
+        x = np.array([run_axes.at(incident.segment, incident.detected_step) for incident in marks.incidents])
         late = x > first + 0.75 * (last - first)
         drawn.traces.append(
-            _markers("incident", x.tolist(), {"y": [0.5] * len(x), "yaxis": stacked.lane.marks})
+            _markers("incident", x.tolist(), {"y": [0.5] * len(x), "yaxis": layout.label_row.mark_axis})
             | {
                 "mode": "markers+text",
                 "marker": {"symbol": "triangle-down", "size": 12, "color": VERMILLION},
@@ -100,7 +102,7 @@ def _incident_hover(incident: Incident) -> str:
     return f"incident {incident.number} detected: {formatting.incident_kind(incident.kind)} ({incident.state})"
 
 
-def _add_interventions(drawn: Drawn, panels: list[Panel], marks: Marks, rulers: Rulers) -> None:
+def _add_interventions(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAxes) -> None:
     """A line over all panels where the run went back to, and an arrow to it from where that was decided."""
     segments = {incident.number: incident.segment for incident in marks.incidents}
     for intervention in marks.interventions:
@@ -108,11 +110,11 @@ def _add_interventions(drawn: Drawn, panels: list[Panel], marks: Marks, rulers: 
         if target is None:
             continue
         segment = segments.get(intervention.incident or 0, 0)
-        at = rulers.at(segment, target)
-        decided = rulers.at(segment, intervention.details.get("decided_step", target))
-        drawn.shapes.append(stroke(at, {"color": GREEN, "width": 1.4, "dash": "dash"}))
+        at = run_axes.at(segment, target)
+        decided = run_axes.at(segment, intervention.details.get("decided_step", target))
+        drawn.shapes.append(vertical_line(at, {"color": GREEN, "width": 1.4, "dash": "dash"}))
         drawn.traces.append(
-            _markers("intervention", [at, decided], {"y": [ARROWS, ARROWS], "yaxis": panels[0].marks})
+            _markers("intervention", [at, decided], {"y": [ARROWS, ARROWS], "yaxis": panels[0].mark_axis})
             | {
                 "mode": "lines+markers",
                 "line": {"color": GREEN, "width": 1.6},
@@ -121,7 +123,7 @@ def _add_interventions(drawn: Drawn, panels: list[Panel], marks: Marks, rulers: 
                 "hovertemplate": "%{customdata}<extra></extra>",
             }
         )
-        _add_skip(drawn, panels[0], intervention, float(rulers.live.at([target])[0]))
+        _add_skip(drawn, panels[0], intervention, float(run_axes.live.at([target])[0]))
 
 
 def _add_skip(drawn: Drawn, panel: Panel, intervention: Intervention, at: float) -> None:
@@ -130,7 +132,7 @@ def _add_skip(drawn: Drawn, panel: Panel, intervention: Intervention, at: float)
         return
     count = formatting.plural(intervention.skip_to - intervention.skip_from, "batch", "batches")
     drawn.traces.append(
-        _markers("skipped batches", [at], {"y": [0.0], "yaxis": panel.marks})
+        _markers("skipped batches", [at], {"y": [0.0], "yaxis": panel.mark_axis})
         | {
             "marker": {"symbol": "square-x-open", "size": 11, "color": ORANGE, "line": {"width": 1.6}},
             "customdata": [f"{count} {formatting.batches(intervention.skip_from, intervention.skip_to)}"],
@@ -152,20 +154,20 @@ def _intervention_hover(intervention: Intervention, marks: Marks) -> str:
     return f"intervention {intervention.number} ({intervention.state}): {sentence}"
 
 
-def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, rulers: Rulers) -> None:
+def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAxes) -> None:
     """Declared events as dotted lines with a diamond; outliers that were let pass as open circles at their value."""
     declared = [event for event in marks.events if event.step is not None and event.kind != "outlier"]
     for event in declared:
         line = {"color": GREY, "width": 1, "dash": "dot"}
-        drawn.shapes.append(stroke(rulers.at(event.segment, event.step or 0), line) | {"layer": "below"})
+        drawn.shapes.append(vertical_line(run_axes.at(event.segment, event.step or 0), line) | {"layer": "below"})
     if declared:
-        y = {"y": [0.0] * len(declared), "yaxis": panels[0].marks}
-        drawn.traces.append(_event_markers(declared, rulers, "declared event", "diamond", y))
+        y = {"y": [0.0] * len(declared), "yaxis": panels[0].mark_axis}
+        drawn.traces.append(_event_markers(declared, run_axes, "declared event", "diamond", y))
     for panel in panels:
         outliers = [event for event in marks.events if _is_outlier_of(event, panel.metric)]
         if outliers:
-            y = {"y": [event.details["value"] for event in outliers], "yaxis": panel.values}
-            drawn.traces.append(_event_markers(outliers, rulers, "outlier, let pass", "circle-open", y))
+            y = {"y": [event.details["value"] for event in outliers], "yaxis": panel.value_axis}
+            drawn.traces.append(_event_markers(outliers, run_axes, "outlier, let pass", "circle-open", y))
 
 
 def _is_outlier_of(event: Event, metric: str) -> bool:
@@ -176,9 +178,9 @@ def _is_outlier_of(event: Event, metric: str) -> bool:
 
 
 def _event_markers(
-    events: Sequence[Event], rulers: Rulers, name: str, symbol: str, y: Mapping[str, Any]
+    events: Sequence[Event], run_axes: RunAxes, name: str, symbol: str, y: Mapping[str, Any]
 ) -> dict[str, Any]:
-    return _markers(name, [rulers.at(event.segment, event.step or 0) for event in events], y) | {
+    return _markers(name, [run_axes.at(event.segment, event.step or 0) for event in events], y) | {
         "marker": {"symbol": symbol, "size": 8, "color": GREY},
         "customdata": [_event_hover(event) for event in events],
         "hovertemplate": f"{name}: %{{customdata}}<extra></extra>",
@@ -186,7 +188,7 @@ def _event_markers(
 
 
 def _event_hover(event: Event) -> str:
-    return formatting.plain_html(f"{event.kind.replace('_', ' ')} {formatting.details(event.details)}".strip())
+    return formatting.escape_plotly(f"{event.kind.replace('_', ' ')} {formatting.details(event.details)}".strip())
 
 
 def _markers(name: str, x: Sequence[float], y: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ TICKS = {
 }
 
 
-def ground(*, height: int, top: int = 36, bottom: int = 46, revision: str = "", **more: Any) -> go.Figure:
+def base_figure(*, height: int, top: int = 36, bottom: int = 46, revision: str = "", **more: Any) -> go.Figure:
     """An empty figure of `height` pixels. A viewer's zoom is kept as long as `revision` stays the same.
 
     `more` of its layout is given here rather than later: plotly looks through everything again at every change.
@@ -56,6 +56,6 @@ def metric_axis(metric: str, log: bool) -> dict[str, Any]:
     }
 
 
-def faint(color: str, alpha: float) -> str:
+def with_alpha(color: str, alpha: float) -> str:
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"

@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import formatting, url_state
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from dashboard.data.store import StoreAway
+from dashboard.data.store import StoreUnavailable
 from dashboard.views.runs.listing import listed
 
 LAST_RUN = "last_run"
@@ -30,7 +30,7 @@ def follow(page: Callable[[], None], *, seconds: float | None, quiet: bool = Fal
     def shown() -> None:
         try:
             page()
-        except StoreAway as away:
+        except StoreUnavailable as away:
             if not quiet:
                 st.warning(f"{away} This page goes on by itself then.", icon=":material/cloud_off:")
 
@@ -47,22 +47,22 @@ def follow_run(page: Callable[[RunFacts], None], *, below: Callable[[RunFacts], 
 
     def shown() -> None:
         run_id = chosen_run()
-        known = None if run_id is None else cached.facts(run_id)
-        if known is None:
+        facts = None if run_id is None else cached.facts(run_id)
+        if facts is None:
             _nothing_to_show(run_id)
             return
-        if (known.run.state == "running") != running:
+        if (facts.run.state == "running") != running:
             st.rerun()  # another pace from here on
-        page(known)
+        page(facts)
 
     def shown_below() -> None:
         run_id = url_state.run()
         if st.session_state.get(BELOW_OF) != run_id:
             st.session_state[BELOW_OF] = run_id
             time.sleep(HEAD_START)
-        known = None if run_id is None else cached.facts(run_id)
-        if known is not None and below is not None:
-            below(known)
+        facts = None if run_id is None else cached.facts(run_id)
+        if facts is not None and below is not None:
+            below(facts)
 
     follow(shown, seconds=LIVE_SECONDS if running else QUIET_SECONDS)
     if below is not None:
@@ -84,10 +84,10 @@ def _is_running() -> bool:
     """Whether the chosen run is running; True while the store is away or the run not there, to look again soon."""
     try:
         run_id = chosen_run()
-        known = None if run_id is None else cached.facts(run_id)
-    except StoreAway:
+        facts = None if run_id is None else cached.facts(run_id)
+    except StoreUnavailable:
         return True
-    return known is None or known.run.state == "running"
+    return facts is None or facts.run.state == "running"
 
 
 def _nothing_to_show(run_id: str | None) -> None:
@@ -100,4 +100,4 @@ def _nothing_to_show(run_id: str | None) -> None:
 
 
 def no_such_run(run_id: str) -> str:
-    return f"There is no run {formatting.escaped(run_id)} in this store."
+    return f"There is no run {formatting.escape_markdown(run_id)} in this store."

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 
-from lossguard.delivery.client import Collector
+from lossguard.delivery.client import Client
 from lossguard.delivery.spool_delivery import Delivery
-from lossguard.errors import CollectorError, Unauthorised, UnknownRun
+from lossguard.errors import CollectorError, NotFound, Unauthorised
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.spooling.spool import acknowledged, spools_in
@@ -27,7 +27,7 @@ class Sender(threading.Thread):
         self,
         directory: Path,
         living: Path | None,
-        collector: Collector,
+        client: Client,
         receive: Callable[[list[Order]], None],
         notices: LogOnce,
     ) -> None:
@@ -35,7 +35,7 @@ class Sender(threading.Thread):
         super().__init__(name="lossguard-sender", daemon=True)
         self._directory = directory
         self._living = living
-        self._collector = collector
+        self._client = client
         self._receive = receive
         self._notices = notices
         self._closing = threading.Event()  # deliver what is left, then end
@@ -58,8 +58,8 @@ class Sender(threading.Thread):
         if not self.delivered:
             self._notices.say(
                 "undelivered",
-                f"not everything was delivered to {self._collector.url}; it stays in the spool. "
-                f"Deliver it later with: LOSSGUARD_URL={quote(self._collector.url)} "
+                f"not everything was delivered to {self._client.url}; it stays in the spool. "
+                f"Deliver it later with: LOSSGUARD_URL={quote(self._client.url)} "
                 f"python -m lossguard sync {quote(str(self._directory))}",
             )
 
@@ -74,13 +74,13 @@ class Sender(threading.Thread):
         finally:
             for delivery in deliveries:
                 delivery.close()
-            self._collector.close()
+            self._client.close()
 
     def _open(self, paths: list[Path]) -> list[Delivery]:
         """Deliveries of the spools that are not yet delivered, the living one last."""
         paths = [path for path in paths if path != self._living and acknowledged(path) < path.stat().st_size]
         paths += [self._living] if self._living else []
-        return [Delivery(path, self._collector, self._receive, self._notices) for path in paths]
+        return [Delivery(path, self._client, self._receive, self._notices) for path in paths]
 
     def _work(self, deliveries: list[Delivery]) -> None:
         while not self._abandoned.is_set():
@@ -101,7 +101,7 @@ class Sender(threading.Thread):
                 if self._closing.is_set():
                     return
             except Exception as problem:  # also what no one thought of: a strange answer must not end the delivery
-                if isinstance(problem, UnknownRun):  # it lost the run: bring everything again
+                if isinstance(problem, NotFound):  # it lost the run: bring everything again
                     self._start_over(deliveries)
                 self._later(problem)
 
@@ -116,7 +116,7 @@ class Sender(threading.Thread):
         self._last_exchange = time.monotonic()
         self.failures = 0
         if self._notices.forget("unreachable"):
-            self._notices.say(f"again {self._last_exchange}", f"the collector at {self._collector.url} answers again")
+            self._notices.say(f"again {self._last_exchange}", f"the collector at {self._client.url} answers again")
 
     def _later(self, problem: Exception) -> None:
         """Say once what is wrong, then wait: longer after each failure, with jitter, and as the collector asks."""

@@ -9,28 +9,28 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from lossguard.delivery.client import Body, Collector
-from lossguard.errors import Rejected, UnknownRun
+from lossguard.delivery.client import Client
+from lossguard.errors import NotFound, Rejected
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
+from lossguard.protocol import SPOOL_HEADER
 from lossguard.spooling.spool import SpoolReader
 
 STEPS_PER_REPORT = 1000
 APPLIED = ("rewound_to", "skip_from", "skip_to", "detail")
 """What PUT /orders takes of a segment line's `applied`."""
 
+Body = dict[str, Any]
 Line = tuple[int, bytes, dict[str, Any]]
 """Offset in the spool, the line as written, and what it says."""
 
 
 class Delivery:
-    def __init__(
-        self, path: Path, collector: Collector, receive: Callable[[list[Order]], None], notices: LogOnce
-    ) -> None:
+    def __init__(self, path: Path, client: Client, receive: Callable[[list[Order]], None], notices: LogOnce) -> None:
         self._path = path
         self._reader = SpoolReader(path)
         self._rejected = path.with_name("rejected.jsonl")
-        self._collector = collector
+        self._client = client
         self._receive = receive
         self._notices = notices
         self._recalled = False
@@ -44,7 +44,7 @@ class Delivery:
     def advance(self) -> bool:
         """Deliver what comes next: one report, or one line that is no part of one. Returns False when there is none.
 
-        Raises Unreachable or UnknownRun; then nothing was acknowledged and the same comes next again.
+        Raises Unreachable or NotFound; then nothing was acknowledged and the same comes next again.
         """
         if not self._recalled and not self.refused:
             self._recall()
@@ -104,7 +104,7 @@ class Delivery:
 
     def _give_up(self, problem: Rejected) -> None:
         """Without a run or a segment no step can be sent, and asking again would change nothing."""
-        self.refused = f"{self._collector.url} refuses {self._run} ({problem})"
+        self.refused = f"{self._client.url} refuses {self._run} ({problem})"
         self._notices.say(
             f"refused {self.refused}",
             f"the collector at {self.refused}: nothing more of {self._path} is delivered; its steps are kept there",
@@ -136,7 +136,7 @@ class Delivery:
 
     def _control(self, record: dict[str, Any]) -> None:
         if "run" in record:
-            self._collector.send("POST", "/runs", record["run"])
+            self._client.request("POST", "/runs", record["run"])
         elif "segment" in record:
             self._open_segment(record)
             if record["order"] is not None:
@@ -146,18 +146,18 @@ class Delivery:
         elif "answer" in record:
             self._answer(record, record["answer"], record["state"], detail=record["detail"])
         elif "finish" in record:
-            self._collector.send("POST", f"/runs/{self._run}/finish", {"state": record["finish"], "at": record["time"]})
+            self._client.request("POST", f"/runs/{self._run}/finish", {"state": record["finish"], "at": record["time"]})
 
     def _open_segment(self, record: dict[str, Any]) -> None:
         body = {"key": f"{self._reader.session}-{record['segment']}", "opened_at": record["time"]}
         body |= {name: record[name] for name in ("fork_step", "reason", "order")}
         path = f"/runs/{self._run}/segments"
         try:
-            answer = self._collector.send("POST", path, body)
+            answer = self._client.request("POST", path, body)
         except Rejected:
             if record["order"] is None:
                 raise
-            answer = self._collector.send("POST", path, {**body, "order": None})  # steps matter more than who asked
+            answer = self._client.request("POST", path, {**body, "order": None})  # steps matter more than who asked
         self._segment = int(answer["segment"])
 
     def _answer(self, record: dict[str, Any], order: int, state: str, **how: Any) -> None:
@@ -165,12 +165,12 @@ class Delivery:
         if record.get("key") is not None:
             how["key"] = record["key"]
         try:
-            self._collector.send("PUT", f"/orders/{order}", {"state": state, **how})
-        except UnknownRun as problem:  # the order is what is unknown; bringing everything again would not help
+            self._client.request("PUT", f"/orders/{order}", {"state": state, **how})
+        except NotFound as problem:  # the order is what is unknown; bringing everything again would not help
             raise Rejected(str(problem)) from problem
 
     def _report(self, body: Body, left: int) -> None:
-        answer = self._collector.send("POST", f"/runs/{self._run}/reports", body, left=left)
+        answer = self._client.request("POST", f"/runs/{self._run}/reports", body, headers={SPOOL_HEADER: str(left)})
         orders = []
         for order in answer.get("orders", ()):
             try:

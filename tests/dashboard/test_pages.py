@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from dashboard.figures.component import FIGURES_ROUTE, shelf
+from dashboard.figures.component import FIGURES_ROUTE, figure_cache
 from db import commands, queries
 from db.engine import writing
 from lossguard.states import RunState, SegmentReason
@@ -37,7 +37,7 @@ def badges(app: AppTest) -> list[str]:
 def figure(app: AppTest) -> dict[str, Any]:
     component = app.get("bidi_component")[0]
     url = json.loads(component.proto.json or component.proto.mixed.json)["figure"]
-    packed = shelf.get(url.removeprefix(FIGURES_ROUTE))
+    packed = figure_cache.get(url.removeprefix(FIGURES_ROUTE))
     assert packed is not None
     drawing: dict[str, Any] = json.loads(gzip.decompress(packed.content))
     return drawing

@@ -15,7 +15,7 @@ import urllib3
 import lossguard
 from db import queries
 from db.engine import create_engine, reading
-from lossguard.delivery.client import Collector
+from lossguard.delivery.client import Client
 from lossguard.errors import Rejected, Unreachable
 from lossguard.protocol import API
 from monitor.api.auth import TRIES
@@ -61,16 +61,16 @@ def test_a_certificate_that_is_not_trusted_is_told_with_what_mends_it(
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     with pytest.raises(Unreachable, match=r"certificate is refused: self-signed certificate; .* with SSL_CERT_FILE"):
-        Collector(proxy.collector, TOKEN).send("POST", "/runs", {})
+        Client(proxy.collector, TOKEN).request("POST", "/runs", {})
 
 
 def test_a_body_beyond_the_limit_gets_413_which_makes_the_sdk_send_less_at_once(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(proxy.certificate))
-    collector = Collector(proxy.collector, TOKEN)
+    client = Client(proxy.collector, TOKEN)
     with pytest.raises(Rejected, match=r"413 .*raise the limit of the proxy .at body"):
-        collector.send("POST", "/runs/r/reports", {"padding": "x" * LIMIT})
+        client.request("POST", "/runs/r/reports", {"padding": "x" * LIMIT})
     answer = proxy.ask("POST", COLLECTOR, f"{API}/runs", headers=BEARER, body=b"{}".ljust(LIMIT))
     assert answer.status == 422, "as much as the collector takes gets to it"
 

@@ -292,7 +292,7 @@ def test_a_device_with_events_is_waited_for_through_its_event(tmp_path: Path, mo
     )
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(Event=FakeEvent, accelerator=accelerator))
     run = lossguard.recording.RecordingRun(
-        registration={"id": "r", "capabilities": []}, directory=tmp_path, collector=None
+        registration={"id": "r", "capabilities": []}, directory=tmp_path, client=None
     )
     run.log(0, loss=DeviceTensor(2.0, gate))
     assert calls == ["made", "recorded on the loop's stream"]

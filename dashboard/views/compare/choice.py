@@ -7,15 +7,16 @@ import streamlit as st
 from dashboard import formatting, url_state
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from dashboard.data.held_out import DIFFERENCE, LOSS
-from dashboard.figures.axis import Along
+from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
+from dashboard.figures.axis import XAxis
 from dashboard.views.compare import entries
 from dashboard.views.compare.entries import MOST, Choice, Entry
-from dashboard.views.run.curves import ALONG, SMOOTH, smooth_name
+from dashboard.views.run.curves import SMOOTH, X_AXIS_NAMES, smooth_name
 from db.models import Run
+from lossguard.metrics import short_name
 
-AXES = (Along.STEP, Along.TOKENS, Along.FLOPS)
-USUAL = ("loss", LOSS, DIFFERENCE)
+AXES = (XAxis.STEP, XAxis.TOKENS, XAxis.FLOPS)
+USUAL = ("loss", HELD_OUT_LOSS, HELD_OUT_DIFFERENCE)
 LAST = "last_compared"
 """In the session: the links on top of the page name no runs."""
 RUNS, BASELINE = "compared", "baseline_of_compared"
@@ -31,11 +32,11 @@ def chosen(runs: Sequence[Run]) -> list[Entry]:
             url_state.choose([str(choice) for choice in wanted])
     found: list[tuple[Choice, RunFacts]] = []
     for choice in wanted[:MOST]:
-        known = cached.facts(choice.run)
-        if known is not None and (choice.segment is None or choice.segment < len(known.segments)):
-            found.append((choice, known))
+        facts = cached.facts(choice.run)
+        if facts is not None and (choice.segment is None or choice.segment < len(facts.segments)):
+            found.append((choice, facts))
         else:
-            st.warning(not_there(choice, known), icon=":material/search_off:")
+            st.warning(not_there(choice, facts), icon=":material/search_off:")
     if len(wanted) > MOST:
         st.warning(f"The first {MOST} of {len(wanted)} are shown.", icon=":material/filter_list:")
     box(runs, found)
@@ -43,21 +44,21 @@ def chosen(runs: Sequence[Run]) -> list[Entry]:
     return entries.entries(found)
 
 
-def not_there(choice: Choice, known: RunFacts | None) -> str:
-    if known is None:
+def not_there(choice: Choice, facts: RunFacts | None) -> str:
+    if facts is None:
         return f"There is no run `{choice.run}` in this store."
-    has = formatting.plural(len(known.segments), "segment")
+    has = formatting.plural(len(facts.segments), "segment")
     return f"The run `{choice.run}` has {has}, and none with the number {choice.segment}."
 
 
 def box(runs: Sequence[Run], found: Sequence[tuple[Choice, RunFacts]]) -> None:
     """Every run, and the segments of those that are chosen."""
     titles = {run.id: formatting.run_title(run) + (f" ({run.id})" if run.name else "") for run in runs}
-    for choice, known in found:
-        titles.setdefault(choice.run, formatting.run_title(known.run))
-        if len(known.segments) > 1:
-            for segment in known.segments:
-                told = f"{segment.reason}, from step {formatting.steps(segment.fork_step)}"
+    for choice, facts in found:
+        titles.setdefault(choice.run, formatting.run_title(facts.run))
+        if len(facts.segments) > 1:
+            for segment in facts.segments:
+                told = f"{segment.reason}, from step {formatting.count(segment.fork_step)}"
                 titles[str(Choice(choice.run, segment.number))] = (
                     f"{titles[choice.run]}: segment {segment.number}, {told}"
                 )
@@ -73,7 +74,7 @@ def box(runs: Sequence[Run], found: Sequence[tuple[Choice, RunFacts]]) -> None:
     )
 
 
-def wishes(made: Sequence[Entry]) -> tuple[list[str], Along, int, int]:
+def wishes(made: Sequence[Entry]) -> tuple[list[str], XAxis, int, int]:
     """Curves, x axis, steps to smooth over, and the place of the baseline."""
     known = metrics(made)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -81,16 +82,16 @@ def wishes(made: Sequence[Entry]) -> tuple[list[str], Along, int, int]:
             "Curves",
             known,
             default=[name for name in USUAL if name in known],
-            format_func=formatting.metric_name,
+            format_func=short_name,
             key="curves",
             bind="query-params",
         )
-        along = st.segmented_control(
+        x_axis = st.segmented_control(
             "Along",
             AXES,
-            default=Along.STEP,
+            default=XAxis.STEP,
             required=True,
-            format_func=ALONG.__getitem__,
+            format_func=X_AXIS_NAMES.__getitem__,
             key="x",
             bind="query-params",
             on_change=lambda: url_state.choose_view(None),
@@ -99,14 +100,14 @@ def wishes(made: Sequence[Entry]) -> tuple[list[str], Along, int, int]:
             "Smooth over", SMOOTH, format_func=smooth_name, key="smooth", bind="query-params", width=130
         )
         place = baseline(made)
-    return curves, along, smooth, place
+    return curves, x_axis, smooth, place
 
 
 def metrics(made: Sequence[Entry]) -> list[str]:
     """What any of them reports, and the difference in held-out loss where two have one."""
-    named = list(dict.fromkeys(name for entry in made for name in entry.known.metrics))
-    if sum(LOSS in entry.known.metrics for entry in made) > 1:
-        named.insert(named.index(LOSS) + 1, DIFFERENCE)
+    named = list(dict.fromkeys(name for entry in made for name in entry.facts.metrics))
+    if sum(HELD_OUT_LOSS in entry.facts.metrics for entry in made) > 1:
+        named.insert(named.index(HELD_OUT_LOSS) + 1, HELD_OUT_DIFFERENCE)
     return named
 
 

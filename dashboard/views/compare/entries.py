@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from dashboard import formatting
 from dashboard.data import compute
 from dashboard.data.facts import RunFacts
-from dashboard.figures.axis import Along
-from dashboard.figures.curves import Style
+from dashboard.figures.axis import XAxis
+from dashboard.figures.curves import LineStyle
 from dashboard.figures.style import RUN_COLOURS
 from db.models import Run
 
@@ -35,9 +35,9 @@ class Entry:
     """A choice that is in the store."""
 
     choice: Choice
-    known: RunFacts
+    facts: RunFacts
     label: str
-    style: Style
+    style: LineStyle
 
 
 def choices(text: str) -> list[Choice]:
@@ -49,11 +49,11 @@ def choices(text: str) -> list[Choice]:
 
 def entries(chosen: Sequence[tuple[Choice, RunFacts]]) -> list[Entry]:
     """With a name of its own and a colour for each; beyond the last colour they are dashed."""
-    names = run_names([known.run for _, known in chosen])
+    names = run_names([facts.run for _, facts in chosen])
     made = []
-    for place, (choice, known) in enumerate(chosen):
+    for place, (choice, facts) in enumerate(chosen):
         label = names[choice.run] if choice.segment is None else f"{names[choice.run]}, segment {choice.segment}"
-        made.append(Entry(choice, known, label, style(place, label)))
+        made.append(Entry(choice, facts, label, style(place, label)))
     return made
 
 
@@ -66,27 +66,27 @@ def run_names(runs: Sequence[Run]) -> dict[str, str]:
 
 def runs_of(made: Sequence[Entry]) -> list[Run]:
     """The runs of these entries, each once."""
-    return list({entry.choice.run: entry.known.run for entry in made}.values())
+    return list({entry.choice.run: entry.facts.run for entry in made}.values())
 
 
-def lies_along(entry: Entry, along: Along) -> bool:
+def lies_along(entry: Entry, x_axis: XAxis) -> bool:
     """Whether the run tells what that axis counts."""
-    if along is Along.STEP:
+    if x_axis is XAxis.STEP:
         return True
-    counted = "tokens" in entry.known.metrics
-    return counted and (along is Along.TOKENS or compute.num_parameters(entry.known.run.config) is not None)
+    counted = "tokens" in entry.facts.metrics
+    return counted and (x_axis is XAxis.TOKENS or compute.num_parameters(entry.facts.run.config) is not None)
 
 
-def style(place: int, label: str) -> Style:
+def style(place: int, label: str) -> LineStyle:
     """Of the line at this place."""
     color = RUN_COLOURS[place % len(RUN_COLOURS)]
-    return Style(
+    return LineStyle(
         name=label,
         color=color,
         width=1.8,
-        note=f", {formatting.plain_html(label)}",
+        note=f", {formatting.escape_plotly(label)}",
         dash="solid" if place < len(RUN_COLOURS) else "dash",
-        cross=color,
+        cross_color=color,
         cross_height=0.95 - 0.05 * (place % len(RUN_COLOURS)),
     )
 

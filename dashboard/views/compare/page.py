@@ -9,9 +9,9 @@ import streamlit as st
 
 from dashboard import formatting, url_state
 from dashboard.data import cached
-from dashboard.data.held_out import DIFFERENCE
+from dashboard.data.held_out import HELD_OUT_DIFFERENCE
 from dashboard.figures import component
-from dashboard.figures.axis import Along
+from dashboard.figures.axis import XAxis
 from dashboard.views import frame, states
 from dashboard.views.compare import choice, entries, figure, tables
 from dashboard.views.compare.entries import Entry
@@ -23,8 +23,8 @@ LEGEND = (
     "a cross on the upper edge is a value that is not finite."
 )
 UNPLACED = {
-    Along.TOKENS: "reported no `tokens`",
-    Along.FLOPS: "lacks `tokens` among its metrics, or `num_parameters` in its configuration",
+    XAxis.TOKENS: "reported no `tokens`",
+    XAxis.FLOPS: "lacks `tokens` among its metrics, or `num_parameters` in its configuration",
 }
 
 
@@ -40,10 +40,10 @@ def page() -> None:
         return
     if len(made) == 1:
         st.info("One alone: choose another run to compare it with, or segments of this one.", icon=":material/info:")
-    curves, along, smooth, baseline = choice.wishes(made)
+    curves, x_axis, smooth, baseline = choice.wishes(made)
     legend(made, baseline)
-    show_figure(made, curves, along, smooth, baseline)
-    tables.show_standings(made, along, baseline)
+    show_figure(made, curves, x_axis, smooth, baseline)
+    tables.show_standings(made, x_axis, baseline)
     tables.show_configurations(made, baseline)
 
 
@@ -54,28 +54,31 @@ def legend(made: Sequence[Entry], baseline: int) -> None:
             with st.container(horizontal=True, width="content", gap="small", vertical_alignment="center"):
                 kind = "solid" if entry.style.dash == "solid" else "dashed"
                 st.html(f'<div style="width:28px;border-top:3px {kind} {entry.style.color}"></div>', width="content")
-                label = formatting.escaped(entry.label) + (", baseline" if place == baseline and len(made) > 1 else "")
+                label = formatting.escape_markdown(entry.label) + (
+                    ", baseline" if place == baseline and len(made) > 1 else ""
+                )
                 st.page_link("views/run/page.py", label=label, query_params={"run": entry.choice.run})
-                states.run_badge(entry.known.run)
+                states.run_badge(entry.facts.run)
 
 
-def show_figure(made: Sequence[Entry], curves: Sequence[str], along: Along, smooth: int, baseline: int) -> None:
-    if not any(entry.known.metrics for entry in made):
+def show_figure(made: Sequence[Entry], curves: Sequence[str], x_axis: XAxis, smooth: int, baseline: int) -> None:
+    if not any(entry.facts.metrics for entry in made):
         st.info("No step has been reported yet.", icon=":material/info:")
         return
-    placed = [entry for entry in made if entries.lies_along(entry, along)]
+    placed = [entry for entry in made if entries.lies_along(entry, x_axis)]
     for entry in made:
         if entry not in placed:
             st.warning(
-                f"{formatting.escaped(entry.label)} is not drawn: it {UNPLACED[along]}.", icon=":material/straighten:"
+                f"{formatting.escape_markdown(entry.label)} is not drawn: it {UNPLACED[x_axis]}.",
+                icon=":material/straighten:",
             )
     held_to = made[baseline] in placed
-    shown = tuple(name for name in curves if name != DIFFERENCE or held_to)
+    shown = tuple(name for name in curves if name != HELD_OUT_DIFFERENCE or held_to)
     if not placed or not shown:
         st.info("Choose a curve." if placed else "Choose another axis.", icon=":material/info:")
         return
     place = placed.index(made[baseline]) if held_to else 0
-    drawing = figure.draw(placed, shown, along=along, view=url_state.view(), smooth=smooth, baseline=place)
+    drawing = figure.draw(placed, shown, x_axis=x_axis, view=url_state.view(), smooth=smooth, baseline=place)
     component.show(drawing, key=FIGURE, label="Curves of several runs", on_window=keep_view)
     st.caption(LEGEND)
 

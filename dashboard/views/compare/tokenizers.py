@@ -59,7 +59,7 @@ def _told(runs: Mapping[str, Vocabulary]) -> str:
     """Each vocabulary with the runs that have it."""
     labels: dict[str, list[str]] = {}
     for label, each in runs.items():
-        labels.setdefault(formatting.escaped(str(each)), []).append(formatting.escaped(label))
+        labels.setdefault(formatting.escape_markdown(str(each)), []).append(formatting.escape_markdown(label))
     return "; ".join(f"{', '.join(those)}: {name}" for name, those in labels.items())
 
 

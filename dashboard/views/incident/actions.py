@@ -15,10 +15,10 @@ from lossguard.protocol import CAN_ROLL_BACK
 from monitor.detection.interventions import run_policy
 
 
-def show(known: RunFacts, incident: Incident) -> None:
+def show(facts: RunFacts, incident: Incident) -> None:
     """What waits for a person, and the buttons."""
-    waiting = [each for each in known.interventions if each.state == "proposed"]
-    held = any(each.kind == "hold" and each.state == "applied" for each in known.interventions)
+    waiting = [each for each in facts.interventions if each.state == "proposed"]
+    held = any(each.kind == "hold" and each.state == "applied" for each in facts.interventions)
     for each in waiting:
         sentence = formatting.intervention_sentence(each, None)
         st.warning(f"Intervention {each.number} waits for a person. {sentence}", icon=":material/person_raised_hand:")
@@ -29,8 +29,8 @@ def show(known: RunFacts, incident: Incident) -> None:
             operate.button("Approve", approval(each), key="approve", icon=":material/check:", primary=True)
             operate.button("Reject", rejection(each), key="reject", icon=":material/close:")
         if held:
-            operate.button("Release", release(known), key="release", icon=":material/play_arrow:", primary=True)
-        by_hand(known, incident)
+            operate.button("Release", release(facts), key="release", icon=":material/play_arrow:", primary=True)
+        by_hand(facts, incident)
 
 
 def approval(each: Intervention) -> Deed:
@@ -45,48 +45,48 @@ def rejection(each: Intervention) -> Deed:
     return Deed("Reject", question, done, "POST", f"/interventions/{each.id}/reject")
 
 
-def release(known: RunFacts) -> Deed:
+def release(facts: RunFacts) -> Deed:
     question = "Release the hold? The trainer goes on from where it stands."
-    return Deed("Release", question, "Released: the run goes on.", "POST", f"/runs/{known.run.id}/release")
+    return Deed("Release", question, "Released: the run goes on.", "POST", f"/runs/{facts.run.id}/release")
 
 
-def by_hand(known: RunFacts, incident: Incident | None) -> None:
+def by_hand(facts: RunFacts, incident: Incident | None) -> None:
     """A rollback that a person wishes; said why not where the run could not obey."""
-    if known.run.state != "running" or CAN_ROLL_BACK not in known.run.capabilities:
+    if facts.run.state != "running" or CAN_ROLL_BACK not in facts.run.capabilities:
         return
-    if not known.run.restorable_steps:
+    if not facts.run.restorable_steps:
         st.caption("Roll back by hand: this run has reported no checkpoint that it can restore yet.")
         return
     if st.button("Roll back by hand", key="by-hand", icon=":material/undo:"):
-        roll_back(known, incident)
+        roll_back(facts, incident)
 
 
 @st.dialog("Roll back by hand?")
-def roll_back(known: RunFacts, incident: Incident | None) -> None:
-    policy = run_policy.policy_of(known.run.policy)
-    if is_silent(known.run, time.time()):
+def roll_back(facts: RunFacts, incident: Incident | None) -> None:
+    policy = run_policy.policy_of(facts.run.policy)
+    if is_silent(facts.run, time.time()):
         st.warning("The run has not reported for a while: it obeys when it is back.", icon=":material/schedule:")
-    steps = sorted({int(step) for step in known.run.restorable_steps}, reverse=True)
-    onset = known.progress.done if incident is None else incident.onset_step
+    steps = sorted({int(step) for step in facts.run.restorable_steps}, reverse=True)
+    onset = facts.progress.done if incident is None else incident.onset_step
     wanted = next((step for step in steps if step <= onset - policy.min_depth), steps[-1])
     target = st.selectbox(
         "Rewind to step", steps, index=steps.index(wanted), key="hand-step", format_func=lambda step: f"{step:,}",
         help="Checkpoints that the trainer can restore, the newest first.",
     )  # fmt: skip
     count = st.number_input("Batches to skip", 0, 1_000_000, policy.skip_min, key="hand-skip")
-    operate.ask(wish(known, int(target), int(count)), reason=True)
+    operate.ask(wish(facts, int(target), int(count)), reason=True)
 
 
-def wish(known: RunFacts, target: int, count: int) -> Deed:
-    first = incident_window.batch_at(known, target)
+def wish(facts: RunFacts, target: int, count: int) -> Deed:
+    first = incident_window.batch_at(facts, target)
     skip = (
         f", skip {formatting.plural(count, 'batch', 'batches')} {formatting.batches(first, first + count)}"
         if count
         else ""
     )
-    question = f"Go back from step {known.progress.done:,} to step {target:,}{skip}. "
-    lost = formatting.plural(max(0, known.progress.done - target), "step")
+    question = f"Go back from step {facts.progress.done:,} to step {target:,}{skip}. "
+    lost = formatting.plural(max(0, facts.progress.done - target), "step")
     body = {"rewind_to": target, "skip_to": first + count}
     done = f"Ordered: back to step {target:,}."
     question += f"{lost} of training are given up."
-    return Deed("Roll back", question, done, "POST", f"/runs/{known.run.id}/rollback", body)
+    return Deed("Roll back", question, done, "POST", f"/runs/{facts.run.id}/rollback", body)

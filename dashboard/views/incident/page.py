@@ -8,47 +8,48 @@ import streamlit as st
 from dashboard import clock, formatting, url_state
 from dashboard.data import before_after, incident_window
 from dashboard.data.facts import RunFacts
-from dashboard.data.incident_window import Closeup
-from dashboard.data.timeline import Moment, timeline
+from dashboard.data.incident_window import IncidentWindow
+from dashboard.data.timeline import TimelineEntry, timeline
 from dashboard.figures import component
 from dashboard.views import frame, operate, states
 from dashboard.views.incident import actions, figure, verdict
 from db.models import Incident, Intervention
+from lossguard.metrics import short_name
 from monitor.detection.interventions import run_policy
 
 WIDTH = 165  # pixels of a number in the header: two side by side on a phone
 
 
-def page(known: RunFacts) -> None:
+def page(facts: RunFacts) -> None:
     operate.tell()
-    label = formatting.escaped(formatting.run_title(known.run))
-    st.page_link("views/run/page.py", label=label, icon=":material/arrow_back:", query_params={"run": known.run.id})
-    incident = chosen(known)
+    label = formatting.escape_markdown(formatting.run_title(facts.run))
+    st.page_link("views/run/page.py", label=label, icon=":material/arrow_back:", query_params={"run": facts.run.id})
+    incident = chosen(facts)
     if incident is None:
         st.header("No incidents", anchor=False)
         st.info("Nothing has left its band in this run so far.", icon=":material/check:")
-        actions.by_hand(known, None)
+        actions.by_hand(facts, None)
         return
-    deeds = incident_window.interventions_of(known, incident)
+    deeds = incident_window.interventions_of(facts, incident)
     header(incident)
-    actions.show(known, incident)
+    actions.show(facts, incident)
     window = url_state.steps()
-    seen = incident_window.closeup(known, incident, window)
-    numbers(known, incident, deeds)
-    curves(known, incident, seen, window)
+    seen = incident_window.read_incident_window(facts, incident, window)
+    numbers(facts, incident, deeds)
+    curves(facts, incident, seen, window)
     left, right = st.columns([2, 3], gap="large")
     with left:
-        course(known, incident, deeds, seen)
+        course(facts, incident, deeds, seen)
     with right:
-        decision(known, incident, deeds)
-        batches(known, deeds)
+        decision(facts, incident, deeds)
+        batches(facts, deeds)
     before_and_after(seen, incident)
-    verdict.show(known, incident)
+    verdict.show(facts, incident)
 
 
-def chosen(known: RunFacts) -> Incident | None:
+def chosen(facts: RunFacts) -> Incident | None:
     """The incident of the URL, else the newest; with a box to choose another one where there are several."""
-    numbers = {incident.number: incident for incident in reversed(known.incidents)}
+    numbers = {incident.number: incident for incident in reversed(facts.incidents)}
     if not numbers:
         return None
     named = url_state.incident()
@@ -80,94 +81,96 @@ def header(incident: Incident) -> None:
     st.markdown(formatting.incident_sentence(incident))
 
 
-def numbers(known: RunFacts, incident: Incident, deeds: list[Intervention]) -> None:
+def numbers(facts: RunFacts, incident: Incident, deeds: list[Intervention]) -> None:
     details = incident.details
-    done = [(each, went) for each in deeds if (went := incident_window.went_to(known, each)) is not None]
+    done = [(each, went) for each in deeds if (went := incident_window.rewound_step(facts, each)) is not None]
     skipped = sum((each.skip_to or 0) - (each.skip_from or 0) for each, _ in done)
-    lost = sum(max(0, _left(known, each) - went) for each, went in done)
-    expected = f"{formatting.number(details.get('expected'))} ± {formatting.rough(details.get('scale'))}"
+    lost = sum(max(0, _left(facts, each) - went) for each, went in done)
+    expected = f"{formatting.number(details.get('expected'))} ± {formatting.two_digits(details.get('scale'))}"
     with st.container(horizontal=True):
         st.metric("Score", formatting.number(incident.score), width=WIDTH, help="1 is the alarm threshold.")
-        st.metric(
-            f"Peak {formatting.metric_name(incident.signal)}", formatting.number(details.get("peak_value")), width=WIDTH
-        )
+        st.metric(f"Peak {short_name(incident.signal)}", formatting.number(details.get("peak_value")), width=WIDTH)
         st.metric("Expected", expected, width=WIDTH + 20, help="At detection, with one robust standard deviation.")
         lag = incident.detected_step - incident.onset_step
         st.metric("Detected after", formatting.plural(lag, "step"), width=WIDTH, help="Steps since the first signal.")
-        st.metric("Batches skipped", formatting.steps(skipped), width=WIDTH)
-        st.metric("Steps given up", formatting.steps(lost), width=WIDTH, help="Trained, then left by the rollback.")
+        st.metric("Batches skipped", formatting.count(skipped), width=WIDTH)
+        st.metric("Steps given up", formatting.count(lost), width=WIDTH, help="Trained, then left by the rollback.")
 
 
-def _left(known: RunFacts, each: Intervention) -> int:
+def _left(facts: RunFacts, each: Intervention) -> int:
     """The first step that was not done any more before the rollback."""
-    left = {incident.number: incident.segment for incident in known.incidents}.get(each.incident or 0)
-    last = next((one.last_step for one in known.segments if one.number == left), None)
+    left = {incident.number: incident.segment for incident in facts.incidents}.get(each.incident or 0)
+    last = next((one.last_step for one in facts.segments if one.number == left), None)
     return 0 if last is None else last + 1
 
 
-def curves(known: RunFacts, incident: Incident, seen: Closeup, window: tuple[int, int] | None) -> None:
-    if not len(seen.led):
+def curves(facts: RunFacts, incident: Incident, seen: IncidentWindow, window: tuple[int, int] | None) -> None:
+    if not len(seen.original):
         st.info("The store has no steps here any more.", icon=":material/info:")
         return
-    key = f"incident-{known.run.id}-{incident.number}"
-    drawing = figure.draw(known, incident, seen, window)
+    key = f"incident-{facts.run.id}-{incident.number}"
+    drawing = figure.draw(facts, incident, seen, window)
     component.show(
         drawing,
         key=key,
         label=f"Signals around incident {incident.number}",
         on_window=lambda: url_state.choose_steps(component.window(key)),
     )
-    if not seen.whole:
+    if not seen.complete:
         part = f"Steps {seen.first:,} to {seen.last:,} are shown, each of them; drag in the Run page for the rest."
-        st.caption(f"{part} At most {incident_window.MOST:,} are read at full resolution.")
+        st.caption(f"{part} At most {incident_window.MAX_WINDOW_STEPS:,} are read at full resolution.")
 
 
-def course(known: RunFacts, incident: Incident, deeds: list[Intervention], seen: Closeup) -> None:
+def course(facts: RunFacts, incident: Incident, deeds: list[Intervention], seen: IncidentWindow) -> None:
     st.subheader("Timeline", anchor=False)
-    times = {} if seen.led.times is None else dict(zip(seen.led.steps.tolist(), seen.led.times.tolist(), strict=True))
+    times = (
+        {}
+        if seen.original.times is None
+        else dict(zip(seen.original.steps.tolist(), seen.original.times.tolist(), strict=True))
+    )
     with st.container(gap="xsmall"):
-        for moment in timeline(incident, deeds, known.orders, times.get):
+        for moment in timeline(incident, deeds, facts.orders, times.get):
             st.markdown(_line(moment))
 
 
-def _line(moment: Moment) -> str:
+def _line(moment: TimelineEntry) -> str:
     where = [] if moment.step is None else [f"step {moment.step:,}"]
     if moment.at is not None:
         where.append(clock.moment(moment.at, clock.zone(st.context.timezone)))
-    note = f"  \n{formatting.escaped(moment.note)}" if moment.note else ""
-    return f"**{formatting.escaped(moment.name)}** &nbsp; :gray[{' - '.join(where)}]{note}"
+    note = f"  \n{formatting.escape_markdown(moment.note)}" if moment.note else ""
+    return f"**{formatting.escape_markdown(moment.name)}** &nbsp; :gray[{' - '.join(where)}]{note}"
 
 
-def decision(known: RunFacts, incident: Incident, deeds: list[Intervention]) -> None:
+def decision(facts: RunFacts, incident: Incident, deeds: list[Intervention]) -> None:
     st.subheader("Why", anchor=False)
-    st.markdown(formatting.listed(incident.details.get("reasons", [])) or "-")
+    st.markdown(formatting.bullet_list(incident.details.get("reasons", [])) or "-")
     for each in deeds:
         with st.container(horizontal=True, vertical_alignment="center"):
             states.badge(each.state)
-            sentence = formatting.intervention_sentence(each, known.orders.get(each.number))
+            sentence = formatting.intervention_sentence(each, facts.orders.get(each.number))
             st.markdown(f"Intervention {each.number}, attempt {each.attempt}: {sentence}", width="content")
-        st.markdown(formatting.listed(each.details.get("reasons", [])))
+        st.markdown(formatting.bullet_list(each.details.get("reasons", [])))
     if not deeds:
         st.caption("Nothing was done about it.")
     with st.expander("The policy that decides"):
-        told = run_policy.to_rule(run_policy.policy_of(known.run.policy), run_policy.settings_of(known.run.policy))
+        told = run_policy.to_rule(run_policy.policy_of(facts.run.policy), run_policy.settings_of(facts.run.policy))
         detection = told.pop(run_policy.DETECTION, {})
-        st.caption(formatting.escaped(formatting.details(told | detection)))
+        st.caption(formatting.escape_markdown(formatting.details(told | detection)))
         st.page_link(
-            "views/lab/page.py", label="Try another one in the detector lab", query_params={"run": known.run.id}
+            "views/lab/page.py", label="Try another one in the detector lab", query_params={"run": facts.run.id}
         )
 
 
-def batches(known: RunFacts, deeds: list[Intervention]) -> None:
-    ranges = [(each.skip_from, each.skip_to) for each in deeds if incident_window.went_to(known, each) is not None]
+def batches(facts: RunFacts, deeds: list[Intervention]) -> None:
+    ranges = [(each.skip_from, each.skip_to) for each in deeds if incident_window.rewound_step(facts, each) is not None]
     if ranges:
         st.subheader("Batches skipped", anchor=False)
         told = [f"{formatting.batches(first, end)}: {(end or 0) - (first or 0):,} batches" for first, end in ranges]
-        st.markdown(formatting.listed(told))
+        st.markdown(formatting.bullet_list(told))
 
 
-def before_and_after(seen: Closeup, incident: Incident) -> None:
-    if len(seen.led) and seen.bands:
+def before_and_after(seen: IncidentWindow, incident: Incident) -> None:
+    if len(seen.original) and seen.bands:
         st.subheader("Before and after", anchor=False)
         st.dataframe(before_after.before_and_after(seen, incident), hide_index=True, key="before-and-after")
 

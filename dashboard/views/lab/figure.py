@@ -7,12 +7,12 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.figures.axis import Along
-from dashboard.figures.curves import named_once
-from dashboard.figures.float32 import singles
+from dashboard.figures.axis import XAxis
+from dashboard.figures.curves import without_repeated_legend_entries
+from dashboard.figures.float32 import as_float32
 from dashboard.figures.log_scale import log_axes
-from dashboard.figures.panels import Panel, band, lay_out, stack
-from dashboard.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, faint
+from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_band
+from dashboard.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, with_alpha
 from dashboard.views.lab.trial import Finding, deed
 from dashboard.views.lab.trial_input import Specimen
 from monitor.detection import Rows
@@ -24,10 +24,10 @@ SIGNS = {"caught": ("circle", GREEN), "missed": ("x", VERMILLION), "new": ("tria
 
 def trial_figure(specimen: Specimen, found: Sequence[Finding]) -> go.Figure:
     losses = [strand.rows.metrics["loss"] for strand in specimen.strands if "loss" in strand.rows.metrics]
-    stacked = stack(["loss"], log=log_axes({"loss": losses}))
-    troubles = [band(one.first - 0.5, one.last + 0.5, PURPLE) for one in specimen.troubles]
-    figure = lay_out(stacked, Along.STEP, None, "lab", shapes=troubles)
-    panel = stacked.panels[0]
+    layout = panel_layout(["loss"], log=log_axes({"loss": losses}))
+    troubles = [vertical_band(one.first - 0.5, one.last + 0.5, PURPLE) for one in specimen.troubles]
+    figure = empty_figure(layout, XAxis.STEP, None, "lab", shapes=troubles)
+    panel = layout.panels[0]
     traces: list[dict[str, Any]] = []
     for strand in specimen.strands:
         end = int(np.searchsorted(strand.rows.steps, specimen.left.get(strand.number, np.inf)))
@@ -35,9 +35,9 @@ def trial_figure(specimen: Specimen, found: Sequence[Finding]) -> go.Figure:
         traces += _strand(panel, strand.rows[end:], "loss, discarded branch", GREY)
         traces += _broken(panel, strand.rows)
     for verdict in SIGNS:
-        traces += _found(stacked.lane, verdict, [each for each in found if each.verdict == verdict])
+        traces += _found(layout.label_row, verdict, [each for each in found if each.verdict == verdict])
     traces += [_rewind(panel, each) for each in found if each.action is not None and each.action.rewind_to is not None]
-    figure.add_traces(named_once(traces))
+    figure.add_traces(without_repeated_legend_entries(traces))
     return figure
 
 
@@ -46,12 +46,19 @@ def _strand(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, A
     if not len(rows):
         return []
     steps, low, high = outline(rows, POINTS)
-    common = {"type": "scatter", "x": steps, "yaxis": panel.values, "name": name, "legendgroup": name, "mode": "lines"}
+    common = {
+        "type": "scatter",
+        "x": steps,
+        "yaxis": panel.value_axis,
+        "name": name,
+        "legendgroup": name,
+        "mode": "lines",
+    }
     line = {"line": {"color": color, "width": 1}}
     if len(steps) == len(rows):
         return [common | line | {"y": high, "hovertemplate": f"{name} %{{y:.4~g}}<extra></extra>"}]
     edge = {"y": low, "hoverinfo": "skip"}
-    fill = {"y": high, "fill": "tonexty", "fillcolor": faint(color, 0.5)}
+    fill = {"y": high, "fill": "tonexty", "fillcolor": with_alpha(color, 0.5)}
     return [common | line | edge, common | line | fill | {"hovertemplate": f"{name} up to %{{y:.4~g}}<extra></extra>"}]
 
 
@@ -65,7 +72,7 @@ def outline(rows: Rows, points: int) -> tuple[Any, Any, Any]:
     high = np.maximum.reduceat(np.where(finite, loss, -np.inf), starts)
     empty = ~np.isfinite(low)
     low[empty] = high[empty] = np.nan
-    return rows.steps[starts].astype(np.float64), singles(low), singles(high)
+    return rows.steps[starts].astype(np.float64), as_float32(low), as_float32(high)
 
 
 def _broken(panel: Panel, rows: Rows) -> list[dict[str, Any]]:
@@ -75,13 +82,13 @@ def _broken(panel: Panel, rows: Rows) -> list[dict[str, Any]]:
     if not len(steps):
         return []
     shown = steps[:: -(-len(steps) // POINTS)]
-    place = {"x": shown.astype(np.float64), "y": np.full(len(shown), 0.95, np.float32), "yaxis": panel.marks}
+    place = {"x": shown.astype(np.float64), "y": np.full(len(shown), 0.95, np.float32), "yaxis": panel.mark_axis}
     marker = {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}}
     name = {"name": "not finite", "legendgroup": "not finite", "hovertemplate": "not finite<extra></extra>"}
     return [{"type": "scatter", "mode": "markers", "marker": marker} | place | name]
 
 
-def _found(lane: Panel, verdict: str, found: Sequence[Finding]) -> list[dict[str, Any]]:
+def _found(label_row: Panel, verdict: str, found: Sequence[Finding]) -> list[dict[str, Any]]:
     if not found:
         return []
     symbol, color = SIGNS[verdict]
@@ -90,7 +97,7 @@ def _found(lane: Panel, verdict: str, found: Sequence[Finding]) -> list[dict[str
             "type": "scatter",
             "x": [each.step for each in found],
             "y": [0.5] * len(found),
-            "yaxis": lane.marks,
+            "yaxis": label_row.mark_axis,
             "name": verdict,
             "legendgroup": verdict,
             "mode": "markers",
@@ -116,7 +123,7 @@ def _rewind(panel: Panel, each: Finding) -> dict[str, Any]:
         "type": "scatter",
         "x": [each.action.rewind_to, each.action.decided_step],
         "y": [0.9, 0.9],
-        "yaxis": panel.marks,
+        "yaxis": panel.mark_axis,
         "name": "rewind",
         "legendgroup": "rewind",
         "mode": "lines+markers",

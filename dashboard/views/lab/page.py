@@ -45,20 +45,20 @@ def page() -> None:
     source = st.segmented_control(
         "What to try on", [RUN, CURVE], default=RUN, required=True, key="source", bind="query-params"
     )
-    known = stored() if source == RUN else None
+    facts = stored() if source == RUN else None
     sample = uploaded() if source == CURVE else None
-    if known is not None:
-        sample = trial_input.of_run(known, steps(known))
+    if facts is not None:
+        sample = trial_input.of_run(facts, steps(facts))
     if sample is None:
         return
     if not sample.num_rows:
         st.info("There are no steps to try on here.", icon=":material/info:")
         return
-    own = None if known is None else own_rule(known)
+    own = None if facts is None else own_rule(facts)
     chosen = sliders(own)
     results(sample, chosen)
-    if known is not None:
-        write(known.run.id, own, chosen)
+    if facts is not None:
+        write(facts.run.id, own, chosen)
 
 
 def stored() -> RunFacts | None:
@@ -80,13 +80,13 @@ def stored() -> RunFacts | None:
     kept = f"lab-known-{run_id}"
     if again or kept not in st.session_state:
         st.session_state[kept] = cached.facts(run_id)
-    known: RunFacts | None = st.session_state[kept]
-    return known
+    facts: RunFacts | None = st.session_state[kept]
+    return facts
 
 
-def steps(known: RunFacts) -> tuple[int, int]:
+def steps(facts: RunFacts) -> tuple[int, int]:
     """The steps to take; the URL may name them, the rest is cut to what can be tried at once."""
-    last = max((one.last_step for one in known.segments if one.last_step is not None), default=0)
+    last = max((one.last_step for one in facts.segments if one.last_step is not None), default=0)
     named = url_state.steps()
     return (0, last) if named is None else (named[0], min(named[1], last))
 
@@ -102,15 +102,15 @@ def uploaded() -> Specimen | None:
         try:
             st.session_state[kept] = trial_input.of_curve(file.name, file.getvalue())
         except CurveError as error:
-            st.error(formatting.escaped(str(error)), icon=":material/error:")
+            st.error(formatting.escape_markdown(str(error)), icon=":material/error:")
             return None
     sample: Specimen = st.session_state[kept]
     return sample
 
 
-def own_rule(known: RunFacts) -> Mapping[str, Any] | None:
+def own_rule(facts: RunFacts) -> Mapping[str, Any] | None:
     """The run's policy of this moment, not of the one when its steps were read: it may have been written since."""
-    return (cached.facts(known.run.id) or known).run.policy
+    return (cached.facts(facts.run.id) or facts).run.policy
 
 
 def sliders(own: Mapping[str, Any] | None) -> Trial:
@@ -157,8 +157,8 @@ def results(sample: Specimen, chosen: Trial) -> None:
         else:
             st.metric("Found", told.new, width=WIDTH)
         st.metric("Rollbacks", told.rollbacks, width=WIDTH)
-        st.metric("Steps given up", formatting.steps(told.steps_given_up), width=WIDTH)
-        st.metric("Batches skipped", formatting.steps(told.batches_skipped), width=WIDTH)
+        st.metric("Steps given up", formatting.count(told.steps_given_up), width=WIDTH)
+        st.metric("Batches skipped", formatting.count(told.batches_skipped), width=WIDTH)
     st.caption(about(sample, took, simulation.outliers))
     component.show(trial_figure(sample, found), key="lab-figure", label="Loss, and what was found")
     if found:
@@ -185,9 +185,10 @@ def write(run_id: str, own: Mapping[str, Any] | None, chosen: Trial) -> None:
     if after == before:
         st.caption("The sliders stand as the run's own policy does.")
         return
-    told = formatting.listed([f"{name}: {was} -> {now}" for name, was, now in changes(before, after)])
+    told = formatting.bullet_list([f"{name}: {was} -> {now}" for name, was, now in changes(before, after)])
     question = (
-        f"Write this as the policy of run {formatting.escaped(run_id)}? It holds from the next decision on.\n\n{told}"
+        f"Write this as the policy of run {formatting.escape_markdown(run_id)}? "
+        f"It applies from the next decision on.\n\n{told}"
     )
     deed = Deed("Write", question, "Written: the run's policy.", "PUT", f"/runs/{run_id}/policy", wish)
     operate.button("Write as the run's policy", deed, key="lab-write", icon=":material/save:", primary=True)

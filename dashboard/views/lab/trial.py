@@ -81,8 +81,8 @@ def _row(each: Finding) -> dict[str, str]:
         return row | nothing
     return row | {
         "Found": formatting.incident_kind(one.kind),
-        "Onset": formatting.steps(one.onset_step),
-        "Detected": formatting.steps(one.detected_step),
+        "Onset": formatting.count(one.onset_step),
+        "Detected": formatting.count(one.detected_step),
         "Score": formatting.number(one.score),
         "Outcome": str(one.outcome),
         "What would be done": deed(each.action),
@@ -95,7 +95,7 @@ def deed(action: Intervention | None) -> str:
     if action.rewind_to is None:
         return "hold for a person"
     return (
-        f"rewind to {formatting.steps(action.rewind_to)}, skip {formatting.batches(action.skip_from, action.skip_to)}"
+        f"rewind to {formatting.count(action.rewind_to)}, skip {formatting.batches(action.skip_from, action.skip_to)}"
     )
 
 

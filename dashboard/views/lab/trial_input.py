@@ -13,7 +13,7 @@ import streamlit as st
 
 from dashboard import formatting
 from dashboard.data.facts import RunFacts
-from dashboard.data.incident_window import rows_of, within
+from dashboard.data.incident_window import clipped, rows_of
 from dashboard.data.store import database_url, open_store
 from db import lineage
 from db.lineage import StepRange
@@ -70,49 +70,49 @@ def _scored(
     return score(_specimen.strands, _settings)
 
 
-def of_run(known: RunFacts, steps: tuple[int, int]) -> Specimen:
+def of_run(facts: RunFacts, steps: tuple[int, int]) -> Specimen:
     """The run's rows in these steps, first and last; of more than MOST the newest."""
-    seen = tuple((one.number, one.num_steps) for one in known.segments)
-    return _of_run(database_url(), known.run.id, seen, steps, known)
+    seen = tuple((one.number, one.num_steps) for one in facts.segments)
+    return _of_run(database_url(), facts.run.id, seen, steps, facts)
 
 
 @st.cache_resource(show_spinner="Reading the run ...", max_entries=4)
 def _of_run(
-    url: str, run_id: str, seen: tuple[tuple[int, int], ...], steps: tuple[int, int], _known: RunFacts
+    url: str, run_id: str, seen: tuple[tuple[int, int], ...], steps: tuple[int, int], _facts: RunFacts
 ) -> Specimen:
-    first, last = newest(_known, steps)
+    first, last = newest(_facts, steps)
     strands = []
     with open_store(url) as session:
-        for one in _known.segments:
-            line = within([StepRange(one.number, one.fork_step or 0, None)], first, last + 1)
-            rows = rows_of(reader.read_line(session, run=_known.run, line=line, metrics=COLUMNS))
-            told = lineage.declared(_known.segments, _known.events, line, first, last + 1)
+        for one in _facts.segments:
+            line = clipped([StepRange(one.number, one.fork_step or 0, None)], first, last + 1)
+            rows = rows_of(reader.read_line(session, run=_facts.run, line=line, metrics=COLUMNS))
+            told = lineage.declared(_facts.segments, _facts.events, line, first, last + 1)
             fork = one.fork_step or 0
             strands.append(SegmentRows(rows, one.number, one.parent, max(fork, first), one.reason, told))
     return Specimen(
         f"{url} {run_id} {seen} {first}-{last}",
         [strand for strand in strands if len(strand.rows)],
-        {branch.segment: branch.first for branch in lineage.discarded(_known.segments)},
-        *_known_troubles(_known, strands),
+        {branch.segment: branch.first for branch in lineage.discarded(_facts.segments)},
+        *_known_troubles(_facts, strands),
     )
 
 
-def newest(known: RunFacts, steps: tuple[int, int]) -> tuple[int, int]:
+def newest(facts: RunFacts, steps: tuple[int, int]) -> tuple[int, int]:
     """These steps, cut at the front so that there are no more than MOST rows in all segments together."""
     first, last = steps
-    ends = [(one.fork_step or 0, one.last_step) for one in known.segments if one.last_step is not None]
+    ends = [(one.fork_step or 0, one.last_step) for one in facts.segments if one.last_step is not None]
     while sum(max(0, min(last, end) - max(first, start) + 1) for start, end in ends) > MOST and first < last:
         first += max(1, (last - first) // 64)
     return first, last
 
 
-def _known_troubles(known: RunFacts, strands: Sequence[SegmentRows]) -> tuple[list[Trouble], int, str]:
+def _known_troubles(facts: RunFacts, strands: Sequence[SegmentRows]) -> tuple[list[Trouble], int, str]:
     """The faults that the configuration names as planted, else the incidents that the run had; of how many rows."""
-    total = sum(one.num_steps for one in known.segments)
-    planted = [fault for text in _listed(known, "faults") if (fault := FAULT.fullmatch(text))]
+    total = sum(one.num_steps for one in facts.segments)
+    planted = [fault for text in _listed(facts, "faults") if (fault := FAULT.fullmatch(text))]
     if planted:
-        in_data = _listed(known, "faults_in_data" if "faults_in_data" in known.run.config else "faults")
-        by_batch = () if known.run.config.get("faults_at_steps") else in_data
+        in_data = _listed(facts, "faults_in_data" if "faults_in_data" in facts.run.config else "faults")
+        by_batch = () if facts.run.config.get("faults_at_steps") else in_data
         found = [each for fault in planted for each in _planted(fault, strands, fault[0] in by_batch)]
         return found, total, "the faults that were planted"
     own = [
@@ -122,14 +122,14 @@ def _known_troubles(known: RunFacts, strands: Sequence[SegmentRows]) -> tuple[li
             one.end_step or one.detected_step,
             one.segment,
         )
-        for one in known.incidents
+        for one in facts.incidents
         if one.kind != "plateau"
     ]
     return own, total, "the run's own incidents"
 
 
-def _listed(known: RunFacts, name: str) -> list[str]:
-    told = known.run.config.get(name)
+def _listed(facts: RunFacts, name: str) -> list[str]:
+    told = facts.run.config.get(name)
     return [str(each) for each in told] if isinstance(told, list) else []
 
 

@@ -3,25 +3,25 @@
 import streamlit as st
 
 from dashboard.data.facts import RunFacts
-from dashboard.data.store import database_url, fresh, open_store
+from dashboard.data.store import cached_briefly, database_url, open_store
 from db import queries
 from db.models import Run
 from db.queries import StoredProbe
 
 
-def prompts(known: RunFacts) -> list[str]:
+def prompts(facts: RunFacts) -> list[str]:
     """As they first came."""
-    return _prompts(database_url(), known.run.id, _count(database_url(), known.run.id, known.run), known.run)
+    return _prompts(database_url(), facts.run.id, _count(database_url(), facts.run.id, facts.run), facts.run)
 
 
-def probes(known: RunFacts, prompt: str) -> list[StoredProbe]:
+def probes(facts: RunFacts, prompt: str) -> list[StoredProbe]:
     """Those of one prompt, by step."""
-    count = _count(database_url(), known.run.id, known.run)
-    forks = tuple(one.fork_step for one in known.segments)  # they decide what is on the live line
-    return _probes(database_url(), known.run.id, count, forks, prompt, known.run)
+    count = _count(database_url(), facts.run.id, facts.run)
+    forks = tuple(one.fork_step for one in facts.segments)  # they decide what is on the live line
+    return _probes(database_url(), facts.run.id, count, forks, prompt, facts.run)
 
 
-@fresh
+@cached_briefly
 def _count(url: str, run_id: str, _run: Run) -> int:
     with open_store(url) as session:
         return queries.num_probes(session, run=_run)

@@ -7,10 +7,10 @@ import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.figures.axis import Along
-from dashboard.figures.curves import named_once
-from dashboard.figures.panels import Panel, lay_out, stack, stroke
-from dashboard.figures.style import BLUE, GREEN, GREY, PURPLE, RUN_COLOURS, ground
+from dashboard.figures.axis import XAxis
+from dashboard.figures.curves import without_repeated_legend_entries
+from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_line
+from dashboard.figures.style import BLUE, GREEN, GREY, PURPLE, RUN_COLOURS, base_figure
 from dashboard.views.next_token import distribution
 from dashboard.views.next_token.distribution import Distribution
 from db.queries import StoredProbe
@@ -43,7 +43,7 @@ def bars(probe: Probe, now: Distribution, plain: Distribution) -> go.Figure:
         before.append(1.0 - sum(before))
     colors = [GREEN if probe.tokens[index] == probe.target else BLUE for index in chosen] + [GREY] * bool(left)
     y = [*range(len(labels))]
-    figure = ground(height=ROW * len(labels) + 86, revision="next-token")
+    figure = base_figure(height=ROW * len(labels) + 86, revision="next-token")
     share = "%{x:.3~p}"
     figure.add_traces(
         [
@@ -69,7 +69,7 @@ def _chosen(probe: Probe) -> list[int]:
 
 
 def _label(probe: Probe, index: int) -> str:
-    token = formatting.plain_html(shown(probe.tokens[index]))
+    token = formatting.escape_plotly(shown(probe.tokens[index]))
     return f"<b>{token}</b>" if probe.tokens[index] == probe.target else token
 
 
@@ -104,19 +104,19 @@ def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
     live = [each for each in probes if each.live]
     left = [each for each in probes if not each.live]
     known = any(each.probe.target is not None for each in probes)
-    stacked = stack([LIKELIEST, *([SURPRISE] if known else []), ENTROPY])
-    here = [stroke(step, {"color": GREY, "width": 1.2, "dash": "dot"})]
-    figure = lay_out(stacked, Along.STEP, None, "next-token-history", shapes=here)
+    layout = panel_layout([LIKELIEST, *([SURPRISE] if known else []), ENTROPY])
+    here = [vertical_line(step, {"color": GREY, "width": 1.2, "dash": "dot"})]
+    figure = empty_figure(layout, XAxis.STEP, None, "next-token-history", shapes=here)
     traces: list[dict[str, Any]] = []
-    for panel in stacked.panels:
+    for panel in layout.panels:
         if panel.metric == LIKELIEST:
             traces += _tokens(panel, live)
             continue
         values = _surprise if panel.metric == SURPRISE else _entropy
         traces.append(_line(panel, left, [values(each.probe) for each in left], "discarded branch", GREY, "markers"))
         traces.append(_line(panel, live, [values(each.probe) for each in live], "live line", BLUE))
-    traces.append(_broken(stacked.panels[0], live))
-    figure.add_traces(named_once([trace for trace in traces if len(trace["x"])]))
+    traces.append(_broken(layout.panels[0], live))
+    figure.add_traces(without_repeated_legend_entries([trace for trace in traces if len(trace["x"])]))
     return figure
 
 
@@ -125,7 +125,7 @@ def _broken(panel: Panel, live: Sequence[StoredProbe]) -> dict[str, Any]:
     hit = [each for each in live if distribution.at(each.probe, 1.0) is None]
     cross = {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}}
     return _line(panel, hit, [0.95] * len(hit), "not finite", PURPLE, "markers") | {
-        "yaxis": panel.marks,
+        "yaxis": panel.mark_axis,
         "marker": cross,
         "hovertemplate": "not finite<extra></extra>",
     }
@@ -166,12 +166,12 @@ def _probability(probe: Probe, token: str) -> float:
 def _line(
     panel: Panel, probes: Sequence[StoredProbe], values: list[float], name: str, color: str, mode: str = "lines+markers"
 ) -> dict[str, Any]:
-    name = formatting.plain_html(name)
+    name = formatting.escape_plotly(name)
     return {
         "type": "scatter",
         "x": np.array([each.step for each in probes], dtype=np.float64),
         "y": np.array(values, dtype=np.float32),
-        "yaxis": panel.values,
+        "yaxis": panel.value_axis,
         "name": name,
         "legendgroup": name,
         "mode": mode,

@@ -27,16 +27,16 @@ records some by itself; in a loop of your own, `run.probe(step, ...)` does (`los
 """
 
 
-def page(known: RunFacts) -> None:
-    label = formatting.escaped(formatting.run_title(known.run))
-    st.page_link("views/run/page.py", label=label, icon=":material/arrow_back:", query_params={"run": known.run.id})
+def page(facts: RunFacts) -> None:
+    label = formatting.escape_markdown(formatting.run_title(facts.run))
+    st.page_link("views/run/page.py", label=label, icon=":material/arrow_back:", query_params={"run": facts.run.id})
     st.header("Next token", anchor=False)
-    prompts = cached_probes.prompts(known)
+    prompts = cached_probes.prompts(facts)
     if not prompts:
         st.info("No probes yet.", icon=":material/info:")
         st.markdown(HOW_TO)
         return
-    probes = cached_probes.probes(known, prompt(prompts))
+    probes = cached_probes.probes(facts, prompt(prompts))
     live = [each for each in probes if each.live] or probes
     taken, temperature = controls(live)
     now, plain = (distribution.at(taken.probe, value) for value in (temperature, 1.0))
@@ -84,7 +84,7 @@ def numbers(step: int, probe: Probe, now: Distribution, plain: Distribution, tem
     surprise = distribution.surprise(probe)
     with st.container(horizontal=True):
         if probe.target is not None:
-            st.metric("True token", formatting.literal(figure.shown(probe.target)), width=WIDTH)
+            st.metric("True token", formatting.escape_markdown_verbatim(figure.shown(probe.target)), width=WIDTH)
             loss_help = "At temperature 1, as the loss counts it: the slider does not move it."
             st.metric("-log P, in the loss", f"{formatting.number(surprise)} nats", width=WIDTH, help=loss_help)
             change = _change(now.target, plain.target)

@@ -20,41 +20,41 @@ from db.models import Incident
 WIDTH = 165  # pixels of a number in the header: two side by side on a phone
 
 
-def page(known: RunFacts) -> None:
-    header(known)
-    curves.show(known)
+def page(facts: RunFacts) -> None:
+    header(facts)
+    curves.show(facts)
 
 
-def below(known: RunFacts) -> None:
-    incidents(known)
-    costs.show(known)
-    details(known)
+def below(facts: RunFacts) -> None:
+    incidents(facts)
+    costs.show(facts)
+    details(facts)
 
 
-def header(known: RunFacts) -> None:
-    run, progress = known.run, known.progress
+def header(facts: RunFacts) -> None:
+    run, progress = facts.run, facts.progress
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.header(formatting.escaped(formatting.run_title(run)), width="content", anchor=False)
+        st.header(formatting.escape_markdown(formatting.run_title(run)), width="content", anchor=False)
         states.run_badge(run)
         st.page_link(
             "views/compare/page.py", label="Compare", icon=":material/compare_arrows:", query_params={"runs": run.id}
         )
     about = [f"run {run.id}", run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
-    st.caption(formatting.escaped(" / ".join(part for part in about if part)))
+    st.caption(formatting.escape_markdown(" / ".join(part for part in about if part)))
     with st.container(horizontal=True):
-        st.metric(formatting.steps_label(progress.total), formatting.steps(progress.done), width=WIDTH)
-        st.metric("Loss", formatting.number(known.newest.get("loss")), width=WIDTH)
+        st.metric(formatting.steps_label(progress.total), formatting.count(progress.done), width=WIDTH)
+        st.metric("Loss", formatting.number(facts.newest.get("loss")), width=WIDTH)
         if run.state == "running" and not is_silent(run, time.time()):
             st.metric("Time left", formatting.duration(progress.seconds_left), width=WIDTH)
         st.metric("Time per step", formatting.seconds(progress.seconds_per_step), width=WIDTH)
-        st.metric("Open incidents", sum(each.state != "closed" for each in known.incidents), width=WIDTH)
-        st.metric("Interventions", len(known.interventions), width=WIDTH)
+        st.metric("Open incidents", sum(each.state != "closed" for each in facts.incidents), width=WIDTH)
+        st.metric("Interventions", len(facts.interventions), width=WIDTH)
         st.metric("Last report", formatting.ago(time.time() - run.last_report_at), width=WIDTH)
-    needs_a_person(known)
+    needs_a_person(facts)
 
 
-def needs_a_person(known: RunFacts) -> None:
-    for each in known.interventions:
+def needs_a_person(facts: RunFacts) -> None:
+    for each in facts.interventions:
         if each.state == "proposed":
             sentence = formatting.intervention_sentence(each, None)
             st.warning(
@@ -64,44 +64,44 @@ def needs_a_person(known: RunFacts) -> None:
             st.warning("The run is on hold and waits for a person.", icon=":material/front_hand:")
 
 
-def incidents(known: RunFacts) -> None:
+def incidents(facts: RunFacts) -> None:
     st.subheader("Incidents", anchor=False)
-    if not known.incidents:
+    if not facts.incidents:
         st.caption("None so far.")
-    for incident in reversed(known.incidents):
+    for incident in reversed(facts.incidents):
         with st.container(border=True, key=f"incident-{incident.number}", gap="small"):
-            show_incident(known, incident)
+            show_incident(facts, incident)
 
 
-def show_incident(known: RunFacts, incident: Incident) -> None:
+def show_incident(facts: RunFacts, incident: Incident) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
             "views/incident/page.py",
             label=f"**{incident.number}. {formatting.incident_kind(incident.kind)}**",
-            query_params={"run": known.run.id, "incident": str(incident.number)},
+            query_params={"run": facts.run.id, "incident": str(incident.number)},
         )
         states.badge(incident.state)
         if incident.outcome is not None:
             st.badge(incident.outcome, color="gray")
     st.markdown(formatting.incident_sentence(incident))
-    st.markdown(formatting.listed(incident.details.get("reasons", [])))
-    for each in known.interventions:
+    st.markdown(formatting.bullet_list(incident.details.get("reasons", [])))
+    for each in facts.interventions:
         if each.incident == incident.number:
             with st.container(horizontal=True, vertical_alignment="center"):
                 states.badge(each.state)
-                sentence = formatting.intervention_sentence(each, known.orders.get(each.number))
+                sentence = formatting.intervention_sentence(each, facts.orders.get(each.number))
                 st.markdown(f"Intervention {each.number}: {sentence}", width="content")
-            st.markdown(formatting.listed(each.details.get("reasons", [])))
+            st.markdown(formatting.bullet_list(each.details.get("reasons", [])))
 
 
-def details(known: RunFacts) -> None:
+def details(facts: RunFacts) -> None:
     zone = clock.zone(st.context.timezone)
     makers: dict[str, Callable[[], pd.DataFrame]] = {
-        "Interventions": lambda: tables.interventions(known),
-        "Skip ledger": lambda: tables.skip_ledger(known),
-        "Events": lambda: tables.events(known),
-        "Segments": lambda: tables.segments(known),
-        "Configuration": lambda: tables.configuration(known, zone),
+        "Interventions": lambda: tables.interventions(facts),
+        "Skip ledger": lambda: tables.skip_ledger(facts),
+        "Events": lambda: tables.events(facts),
+        "Segments": lambda: tables.segments(facts),
+        "Configuration": lambda: tables.configuration(facts, zone),
     }
     # A table is made when it is looked at.
     tabs = st.tabs(list(makers), key="details", bind="query-params", on_change="rerun")

@@ -100,7 +100,7 @@ def show(card: RunCard, tally: Tally) -> None:
         _name(card, tally)
         _loss(card)
         _progress(card)
-        st.metric("Tokens", formatting.large(card.tokens), width=WIDTH)
+        st.metric("Tokens", formatting.abbreviated(card.tokens), width=WIDTH)
         st.metric("Open incidents", tally.open_incidents, width=WIDTH)
         st.metric("Interventions", tally.interventions, width=WIDTH)
         st.metric("Last report", formatting.ago(time.time() - card.run.last_report_at), width=WIDTH)
@@ -108,10 +108,12 @@ def show(card: RunCard, tally: Tally) -> None:
 
 def _name(card: RunCard, tally: Tally) -> None:
     with st.container(width=280, gap="small"):
-        label = formatting.escaped(formatting.run_title(card.run))
+        label = formatting.escape_markdown(formatting.run_title(card.run))
         st.page_link("views/run/page.py", label=f"**{label}**", query_params={"run": card.run.id})
         st.caption(
-            formatting.escaped(" / ".join(filter(None, (card.run.id, card.run.host, formatting.hardware(card.run)))))
+            formatting.escape_markdown(
+                " / ".join(filter(None, (card.run.id, card.run.host, formatting.hardware(card.run))))
+            )
         )
         with st.container(horizontal=True, vertical_alignment="center"):
             states.run_badge(card.run)
@@ -120,19 +122,19 @@ def _name(card: RunCard, tally: Tally) -> None:
             if tally.waiting:
                 st.badge("needs a person", color="orange", icon=":material/person_raised_hand:")
             for tag in tags_of(card.run):
-                st.badge(formatting.escaped(tag), color="gray", icon=":material/sell:")
+                st.badge(formatting.escape_markdown(tag), color="gray", icon=":material/sell:")
 
 
 def _loss(card: RunCard) -> None:
     help_text = f"Newest step; the line is the last {cached.SPARK_STEPS:,} steps, largest value of each stretch."
-    st.metric("Loss", formatting.number(card.loss), chart_data=card.spark or None, width=WIDTH, help=help_text)
+    st.metric("Loss", formatting.number(card.loss), chart_data=card.sparkline or None, width=WIDTH, help=help_text)
 
 
 def _progress(card: RunCard) -> None:
     progress = card.progress
     running = card.run.state == "running" and not is_silent(card.run, time.time()) and progress.seconds_left is not None
     with st.container(width=WIDTH, gap="small"):
-        st.metric(formatting.steps_label(progress.total), formatting.steps(progress.done))
+        st.metric(formatting.steps_label(progress.total), formatting.count(progress.done))
         if progress.fraction is not None:
             left = f"{formatting.duration(progress.seconds_left)} left" if running else f"{progress.fraction:.0%}"
             st.progress(progress.fraction, text=left)

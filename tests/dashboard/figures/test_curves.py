@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dashboard.data.facts import Curve
-from dashboard.figures.curves import Look, run_figure
+from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import Marks
 from db.models import Event, Incident, Intervention, Order
 from db.queries import Series
@@ -113,7 +113,9 @@ def incident_names(steps: Sequence[int], window: tuple[float, float] | None = No
     """As they are written over a run of 1000 steps."""
     incidents = [incident(number=number, detected_step=step) for number, step in enumerate(steps, 1)]
     marks = Marks(incidents=incidents, last_step=999)
-    (marker,) = traces(run_figure({"loss": Curve(plain([1.0]), {})}, marks, look=Look(window=window)), "incident")
+    (marker,) = traces(
+        run_figure({"loss": Curve(plain([1.0]), {})}, marks, options=ChartOptions(window=window)), "incident"
+    )
     return list(marker.text)
 
 

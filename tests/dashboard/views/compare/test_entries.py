@@ -6,7 +6,7 @@ import pytest
 
 from dashboard.data.facts import RunFacts
 from dashboard.data.progress import Progress
-from dashboard.figures.axis import Along
+from dashboard.figures.axis import XAxis
 from dashboard.figures.style import RUN_COLOURS
 from dashboard.views.compare import entries
 from dashboard.views.compare.entries import Choice
@@ -72,13 +72,13 @@ def test_a_name_cannot_bring_markup_into_the_figure() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "axes"),
+    ("facts", "axes"),
     [
-        (facts("a", metrics=("loss",), num_parameters=10), [Along.STEP]),
-        (facts("a", metrics=("loss", "tokens")), [Along.STEP, Along.TOKENS]),
-        (facts("a", metrics=("loss", "tokens"), num_parameters=10), [Along.STEP, Along.TOKENS, Along.FLOPS]),
+        (facts("a", metrics=("loss",), num_parameters=10), [XAxis.STEP]),
+        (facts("a", metrics=("loss", "tokens")), [XAxis.STEP, XAxis.TOKENS]),
+        (facts("a", metrics=("loss", "tokens"), num_parameters=10), [XAxis.STEP, XAxis.TOKENS, XAxis.FLOPS]),
     ],
 )
-def test_a_run_lies_along_what_it_tells(known: RunFacts, axes: list[Along]) -> None:
-    (entry,) = entries.entries([(Choice("a"), known)])
-    assert [along for along in (Along.STEP, Along.TOKENS, Along.FLOPS) if entries.lies_along(entry, along)] == axes
+def test_a_run_lies_along_what_it_tells(facts: RunFacts, axes: list[XAxis]) -> None:
+    (entry,) = entries.entries([(Choice("a"), facts)])
+    assert [x_axis for x_axis in (XAxis.STEP, XAxis.TOKENS, XAxis.FLOPS) if entries.lies_along(entry, x_axis)] == axes

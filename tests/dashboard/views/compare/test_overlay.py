@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.data.held_out import DIFFERENCE, LOSS
-from dashboard.figures.axis import PLAIN, Along, Ruler
-from dashboard.figures.curves import Look
+from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
+from dashboard.figures.axis import PLAIN_STEPS, StepAxis, XAxis
+from dashboard.figures.curves import ChartOptions
 from dashboard.views.compare.entries import style
 from dashboard.views.compare.overlay import Overlaid, overlay_figure
 from db.queries import Series
 from tests.dashboard.figures.test_curves import bucketed, plain
 
 
-def line(place: int, ruler: Ruler = PLAIN, **by_metric: Series) -> Overlaid:
-    return Overlaid(style(place, f"run {place}"), by_metric, ruler)
+def line(place: int, step_axis: StepAxis = PLAIN_STEPS, **by_metric: Series) -> Overlaid:
+    return Overlaid(style(place, f"run {place}"), by_metric, step_axis)
 
 
 def of(figure: Any, name: str, axis: str = "y") -> list[Any]:
@@ -56,41 +56,41 @@ def test_values_that_are_not_finite_are_crosses_in_the_runs_colour_one_above_the
 
 def test_the_difference_is_drawn_of_all_but_the_baseline_around_a_line_at_zero() -> None:
     runs = [line(0, held_out_loss=plain([2.0, 1.0])), line(1, held_out_loss=plain([2.5, 0.5]))]
-    figure = overlay_figure(runs, [LOSS, DIFFERENCE], baseline=0)
+    figure = overlay_figure(runs, [HELD_OUT_LOSS, HELD_OUT_DIFFERENCE], baseline=0)
     assert not of(figure, "run 0", "y2")
     (shown,) = of(figure, "run 1", "y2")
     assert list(shown.y) == pytest.approx([0.5, -0.5])
     (zero,) = figure.layout.shapes
     assert (zero.y0, zero.y1, zero.yref) == (0, 0, "y2")
-    figure = overlay_figure(runs, [LOSS, DIFFERENCE], baseline=1)
+    figure = overlay_figure(runs, [HELD_OUT_LOSS, HELD_OUT_DIFFERENCE], baseline=1)
     assert list(of(figure, "run 0", "y2")[0].y) == pytest.approx([-0.5, 0.5])
 
 
 def test_a_difference_that_is_no_number_is_a_gap_and_a_cross() -> None:
     runs = [line(0, held_out_loss=plain([2.0, 1.0, 1.0])), line(1, held_out_loss=plain([2.5, None, 0.5]))]
-    figure = overlay_figure(runs, [DIFFERENCE])
+    figure = overlay_figure(runs, [HELD_OUT_DIFFERENCE])
     shown, crosses = (trace for trace in figure.data if trace.name == "run 1")
     assert list(shown.y) == pytest.approx([0.5, math.nan, -0.5], nan_ok=True)
     assert (list(crosses.x), crosses.yaxis) == ([1], "y101")
 
 
 def test_an_interpolated_baseline_is_said_under_the_pointer() -> None:
-    shifted = Ruler(np.array([0.0, 2.0]), np.array([0.5, 2.5]))
+    shifted = StepAxis(np.array([0.0, 2.0]), np.array([0.5, 2.5]))
     runs = [line(0, held_out_loss=plain([2.0, 1.0, 1.0])), line(1, shifted, held_out_loss=plain([2.0, 1.0, 1.0]))]
-    (shown,) = overlay_figure(runs, [DIFFERENCE]).data
+    (shown,) = overlay_figure(runs, [HELD_OUT_DIFFERENCE]).data
     assert "baseline interpolated" in shown.hovertemplate
     assert list(shown.x) == [0.5, 1.5]
 
 
 def test_a_run_without_a_metric_leaves_its_panel_to_the_others() -> None:
-    figure = overlay_figure([line(0, loss=plain([1.0])), line(1, loss=Series())], ["loss", DIFFERENCE])
+    figure = overlay_figure([line(0, loss=plain([1.0])), line(1, loss=Series())], ["loss", HELD_OUT_DIFFERENCE])
     assert {trace.name for trace in figure.data} == {"run 0"}
 
 
 def test_each_run_lies_where_its_own_ruler_says() -> None:
-    twice = Ruler(np.array([0.0, 10.0]), np.array([0.0, 20.0]))
+    twice = StepAxis(np.array([0.0, 10.0]), np.array([0.0, 20.0]))
     runs = [line(0, loss=plain([1.0, 1.0])), line(1, twice, loss=plain([1.0, 1.0]))]
-    figure = overlay_figure(runs, ["loss"], look=Look(along=Along.TOKENS, window=(0, 4)))
+    figure = overlay_figure(runs, ["loss"], options=ChartOptions(x_axis=XAxis.TOKENS, window=(0, 4)))
     assert [list(trace.x) for trace in figure.data] == [[0, 1], [0, 2]]
     assert figure.layout.xaxis.title.text == "Tokens"
     assert figure.layout.xaxis.range == (0, 4)
@@ -98,13 +98,13 @@ def test_each_run_lies_where_its_own_ruler_says() -> None:
 
 def test_a_figure_holds_no_number_that_json_cannot() -> None:
     runs = [line(0, loss=bucketed(), held_out_loss=plain([1.0, None])), line(1, held_out_loss=plain([None, 1.0]))]
-    text = overlay_figure(runs, ["loss", LOSS, DIFFERENCE]).to_json()
+    text = overlay_figure(runs, ["loss", HELD_OUT_LOSS, HELD_OUT_DIFFERENCE]).to_json()
     assert "NaN" not in text
     assert "Infinity" not in text
 
 
 def test_held_out_losses_are_never_smoothed() -> None:
     one = line(0, loss=plain([3.0, 1.0]), held_out_loss=plain([3.0, 1.0]))
-    loss, held_out = overlay_figure([one], ["loss", LOSS], look=Look(smooth=10)).data[-2:]
+    loss, held_out = overlay_figure([one], ["loss", HELD_OUT_LOSS], options=ChartOptions(smooth=10)).data[-2:]
     assert loss.y[1] > 1.0
     assert list(held_out.y) == [3.0, 1.0]

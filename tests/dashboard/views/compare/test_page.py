@@ -232,10 +232,10 @@ def test_the_newest_held_out_loss_is_seen_in_a_long_run_and_a_nan_is_not_hidden_
             run = add_run(session, run_id)
             losses = [3.0] * 5000 + ends
             add_steps(session, run, add_segment(session, run, f"{run_id}-1"), range(5002), held_out_loss=losses)
-    known = {run_id: cached.facts(run_id) for run_id in ("broken", "mended")}
-    assert known["broken"] is not None
-    assert known["mended"] is not None
-    broken, mended = (cached.newest(each, None, "held_out_loss") for each in known.values() if each is not None)
+    facts = {run_id: cached.facts(run_id) for run_id in ("broken", "mended")}
+    assert facts["broken"] is not None
+    assert facts["mended"] is not None
+    broken, mended = (cached.latest_value(each, None, "held_out_loss") for each in facts.values() if each is not None)
     assert broken is not None
     assert mended is not None
     assert (broken.step, math.isnan(broken.value)) == (5001, True)

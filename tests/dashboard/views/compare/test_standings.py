@@ -4,19 +4,19 @@ import math
 
 import numpy as np
 
-from dashboard.data.facts import Reading
+from dashboard.data.facts import LatestValue
 from dashboard.data.held_out import Difference
-from dashboard.figures.axis import Along
+from dashboard.figures.axis import XAxis
 from dashboard.views.compare.standings import Standing, table
 from dashboard.views.compare.tokenizers import Vocabulary
 
 
 def row(
-    loss: float | None, *, difference: Difference | None = None, along: Along = Along.STEP, bits: float | None = None
+    loss: float | None, *, difference: Difference | None = None, x_axis: XAxis = XAxis.STEP, bits: float | None = None
 ) -> dict[str, str]:
-    reading, other = (None if value is None else Reading(299, value) for value in (loss, bits))
+    reading, other = (None if value is None else LatestValue(299, value) for value in (loss, bits))
     standing = Standing("a", reading, other, Vocabulary("bytes", 256), difference)
-    return {str(name): text for name, text in table([standing], along).iloc[0].items()}
+    return {str(name): text for name, text in table([standing], x_axis).iloc[0].items()}
 
 
 def at(x: float, y: float, exact: bool = True) -> Difference:
@@ -44,8 +44,8 @@ def test_a_run_without_held_out_loss_has_dashes() -> None:
 def test_a_difference_says_where_and_how_it_was_taken() -> None:
     found = row(2.0, difference=at(299, -0.1142))
     assert (found["Minus baseline"], found["At step"], found["Compared"]) == ("-0.1142", "299", "both measured")
-    found = row(2.0, difference=at(6.5e6, 0.25, exact=False), along=Along.TOKENS)
+    found = row(2.0, difference=at(6.5e6, 0.25, exact=False), x_axis=XAxis.TOKENS)
     assert (found["Minus baseline"], found["At tokens"]) == ("+0.2500", "6.5 M")
     assert found["Compared"] == "baseline interpolated"
-    assert row(2.0, difference=at(2.27e12, math.nan), along=Along.FLOPS)["Minus baseline"] == "not finite"
+    assert row(2.0, difference=at(2.27e12, math.nan), x_axis=XAxis.FLOPS)["Minus baseline"] == "not finite"
     assert row(2.0)["Minus baseline"] == "baseline"

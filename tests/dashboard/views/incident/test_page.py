@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from dashboard.data.incident_window import closeup, span
+from dashboard.data.incident_window import default_span, read_incident_window
 from dashboard.data.store import FRESH_SECONDS
 from dashboard.operator_actions import Deed
 from dashboard.views.incident.actions import approval, rejection, wish
@@ -52,10 +52,10 @@ def dialog(deed: Deed, *, reason: bool = False) -> AppTest:
     return AppTest.from_function(script, default_timeout=30, kwargs={"deed": deed, "reason": reason}).run()
 
 
-def facts() -> RunFacts:
-    known = cached.facts("asking")
-    assert known is not None
-    return known
+def stored_facts() -> RunFacts:
+    facts = cached.facts("asking")
+    assert facts is not None
+    return facts
 
 
 def actions(engine: sa.Engine) -> list[str]:
@@ -102,8 +102,8 @@ def test_every_step_around_it_is_drawn_with_its_band_and_the_line_that_took_its_
     seed(store, now=time.time())
     drawing = figure(open_page("incident", run="spiky-1", incident="1"))
     assert {"as it happened", "after the rollback", "expected band", "score of loss", "alarm"} <= names(drawing)
-    led = next(trace for trace in drawing["data"] if trace["name"] == "as it happened")
-    x = column(led["x"])
+    original = next(trace for trace in drawing["data"] if trace["name"] == "as it happened")
+    x = column(original["x"])
     assert x == [*range(int(x[0]), LEFT)]
     after = next(trace for trace in drawing["data"] if trace["name"] == "after the rollback")
     assert column(after["x"])[0] == REWIND
@@ -117,15 +117,15 @@ def test_a_link_with_steps_shows_these_steps(open_page: OpenPage, store: sa.Engi
 
 def test_the_band_is_the_one_that_the_collector_judged_by(store: sa.Engine) -> None:
     report_a_spike(store)
-    known = facts()
-    (incident,) = known.incidents
-    seen = closeup(known, incident)
-    first = int(seen.led.steps[0])
+    facts = stored_facts()
+    (incident,) = facts.incidents
+    seen = read_incident_window(facts, incident)
+    first = int(seen.original.steps[0])
     with reading(store) as session:  # a state was kept, so that only some rows had to be read again
-        assert queries.snapshot_before(session, run=known.run, step=first) is not None
+        assert queries.snapshot_before(session, run=facts.run, step=first) is not None
     band, at = seen.bands["grad_norm"], incident.detected_step - first
     assert f"expected {band.expected[at]:.5g} \u00b1" in incident.details["reasons"][0]
-    assert span(known, incident)[2]
+    assert default_span(facts, incident)[2]
 
 
 def test_a_verdict_of_a_replay_is_told(open_page: OpenPage, store: sa.Engine) -> None:
@@ -156,16 +156,16 @@ def test_a_press_asks_first_and_does_nothing_yet(open_page: OpenPage, asking: sa
 
 @pytest.mark.parametrize(("verb", "state"), [("Approve", "ordered"), ("Reject", "rejected")])
 def test_the_second_press_decides_and_the_audit_trail_says_so(asking: sa.Engine, verb: str, state: str) -> None:
-    known = facts()
-    deed = (approval if verb == "Approve" else rejection)(known.interventions[0])
+    facts = stored_facts()
+    deed = (approval if verb == "Approve" else rejection)(facts.interventions[0])
     assert not press(dialog(deed), verb).exception
     assert actions(asking)[0] == verb.lower()
     with reading(asking) as session:
-        assert queries.interventions(session, run=known.run)[0].state == state
+        assert queries.interventions(session, run=facts.run)[0].state == state
 
 
 def test_a_decision_that_came_first_is_told(asking: sa.Engine) -> None:
-    (waiting,) = facts().interventions
+    (waiting,) = stored_facts().interventions
     press(dialog(rejection(waiting)), "Reject")
     late = press(dialog(approval(waiting)), "Approve")
     assert not late.exception
@@ -181,15 +181,15 @@ def test_the_dialog_of_a_rollback_by_hand_begins_with_the_policys_own_depth(
 
 
 def test_a_rollback_by_hand_is_ordered_with_its_reason(asking: sa.Engine) -> None:
-    known = facts()
-    deed = wish(known, 400, 30)
+    facts = stored_facts()
+    deed = wish(facts, 400, 30)
     told = "Go back from step 670 to step 400, skip 30 batches [400, 430). 270 steps of training are given up."
     assert deed.question == told
     app = dialog(deed, reason=True)
     app.text_input(key="confirm-reason").input("the shard is bad")
     press(app, "Roll back")
     with reading(asking) as session:
-        order = queries.orders(session, run=known.run)[-1]
+        order = queries.orders(session, run=facts.run)[-1]
         assert (order.rewind_to, order.skip_from, order.skip_to) == (400, 400, 430)
         assert access.trail(session)[0].details["reason"] == "the shard is bad"
 
@@ -199,7 +199,7 @@ def test_nobody_acts_with_the_dashboards_token_where_it_is_not_lent(
 ) -> None:
     monkeypatch.setenv("LOSSGUARD_DASHBOARD_OPERATE", "0")
     monkeypatch.setenv("LOSSGUARD_TOKEN", "the dashboard's")
-    app = press(dialog(approval(facts().interventions[0])), "Approve")
+    app = press(dialog(approval(stored_facts().interventions[0])), "Approve")
     assert app.error[0].value == "Enter a token with the scope `operate`."
     assert actions(asking) == ["policy"]
     with writing(asking) as session:
@@ -221,8 +221,8 @@ def test_another_rule_and_a_late_declared_event_judge_the_band_anew(store: sa.En
 
     def highest() -> float:
         time.sleep(FRESH_SECONDS)
-        known = facts()
-        return float(closeup(known, known.incidents[0]).bands["grad_norm"].score.max())
+        facts = stored_facts()
+        return float(read_incident_window(facts, facts.incidents[0]).bands["grad_norm"].score.max())
 
     before = highest()
     with writing(store) as session:

@@ -39,7 +39,7 @@ def rehearsed(*spikes: int) -> Simulation:
     return simulate(score([SegmentRows(Rows.of(range(600), loss=spiked(600, *spikes)))], SETTINGS), SETTINGS, Policy())
 
 
-def known(run_id: str) -> RunFacts:
+def facts(run_id: str) -> RunFacts:
     found = cached.facts(run_id)
     assert found is not None
     return found
@@ -96,7 +96,7 @@ def test_planted_faults_of_the_configuration_are_the_truth_and_found_by_batch(st
             loss=spiked(600, 300).tolist(),
             batch_index=batches,
         )
-    sample = of_run(known("r1"), (0, 599))
+    sample = of_run(facts("r1"), (0, 599))
     assert sample.note == "the faults that were planted"
     assert [(each.first, each.last) for each in sample.troubles] == [(300, 311)]
     found = findings(simulate(scored(sample, SETTINGS), SETTINGS, Policy()), sample.troubles)
@@ -121,13 +121,13 @@ def test_a_planted_fault_is_looked_for_at_its_batch_only_where_it_was_in_the_dat
         run = add_run(session, config={"faults": BOTH, **told})
         batches = [float(step + 150) for step in range(600)]
         add_steps(session, run, add_segment(session, run, "a"), range(600), loss=spiked().tolist(), batch_index=batches)
-    assert [each.first for each in of_run(known("r1"), (0, 599)).troubles] == first
+    assert [each.first for each in of_run(facts("r1"), (0, 599)).troubles] == first
 
 
 def test_of_a_long_run_the_newest_rows_are_taken(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     seed(store, now=time.time())
     monkeypatch.setattr(trial_input, "MOST", 200)
-    sample = of_run(known("spiky-1"), (0, STEPS - 1))
+    sample = of_run(facts("spiky-1"), (0, STEPS - 1))
     assert sample.num_rows <= 200 < sample.total
     assert sample.strands[-1].rows.steps[-1] == STEPS - 1
 

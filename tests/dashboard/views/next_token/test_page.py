@@ -146,9 +146,9 @@ def test_a_step_of_the_url_is_shown(open_page: OpenPage, store: sa.Engine) -> No
 def test_probes_are_on_the_live_line_as_soon_as_their_segment_knows_where_it_forked(store: sa.Engine) -> None:
     def seen() -> list[bool]:
         time.sleep(FRESH_SECONDS)
-        known = cached.facts("r1")
-        assert known is not None
-        return [each.live for each in cached_probes.probes(known, "p")]
+        facts = cached.facts("r1")
+        assert facts is not None
+        return [each.live for each in cached_probes.probes(facts, "p")]
 
     with writing(store) as session:
         run = add_run(session)

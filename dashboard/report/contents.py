@@ -6,50 +6,50 @@ from datetime import tzinfo
 
 from dashboard.data import cached, incident_window, throughput
 from dashboard.data.facts import Curve, RunFacts
-from dashboard.data.incident_window import Closeup
-from dashboard.data.rollback_costs import WayBack
+from dashboard.data.incident_window import IncidentWindow
+from dashboard.data.rollback_costs import Rewind
 from dashboard.data.run_lookup import NoSuchRun
 from db.models import Incident, Intervention
 from lossguard.metrics import COLUMNS
 
 CURVES = ("loss", "perplexity", "grad_norm", "log_z", "lr", throughput.REPORTED, throughput.NAME)
-MOST_CURVES = 24
-MOST_PICTURES = 100
+MAX_CURVES = 24
+MAX_PICTURES = 100
 """Incidents that get a picture: those that are open, then those that were acted on, then the highest scores."""
-MOST_EPISODES = 300
+MAX_INCIDENT_SECTIONS = 300
 """Incidents that get a section of their own; all others stand in the list of incidents."""
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    known: RunFacts
+class ReportContents:
+    facts: RunFacts
     curves: Mapping[str, Curve]
     without: Sequence[str]
     """Metrics that are left out: they are too many."""
-    lost: Sequence[WayBack]
+    lost: Sequence[Rewind]
     written_at: float
     """Unix seconds."""
     zone: tzinfo
 
 
 @dataclass(frozen=True, slots=True)
-class Episode:
+class ReportIncident:
     """One incident, and what was done about it."""
 
     incident: Incident
     deeds: list[Intervention]
-    seen: Closeup | None
+    seen: IncidentWindow | None
     """None where it gets no picture."""
 
 
-def read_story(run_id: str, *, now: float, zone: tzinfo) -> Story:
+def read_contents(run_id: str, *, now: float, zone: tzinfo) -> ReportContents:
     """Raises StoreAway, and NoSuchRun when the run is not there (any more)."""
-    known = cached.facts(run_id)
-    if known is None:
+    facts = cached.facts(run_id)
+    if facts is None:
         raise NoSuchRun(f"there is no run {run_id!r} in this store")
-    names = curve_names(known.metrics)
-    curves = cached.curves(known, names[:MOST_CURVES]).by_metric
-    return Story(known, curves, names[MOST_CURVES:], cached.lost(known), now, zone)
+    names = curve_names(facts.metrics)
+    curves = cached.curves(facts, names[:MAX_CURVES]).by_metric
+    return ReportContents(facts, curves, names[MAX_CURVES:], cached.rewinds(facts), now, zone)
 
 
 def curve_names(metrics: Sequence[str]) -> list[str]:
@@ -58,16 +58,16 @@ def curve_names(metrics: Sequence[str]) -> list[str]:
     return usual + [name for name in metrics if name not in COLUMNS and name not in usual]
 
 
-def episodes(known: RunFacts) -> Iterator[Episode]:
+def report_incidents(facts: RunFacts) -> Iterator[ReportIncident]:
     """What matters most first; read one after the other."""
-    for rank, incident in enumerate(ranked(known)[:MOST_EPISODES]):
-        seen = incident_window.closeup(known, incident) if rank < MOST_PICTURES else None
-        yield Episode(incident, incident_window.interventions_of(known, incident), seen)
+    for rank, incident in enumerate(ranked(facts)[:MAX_INCIDENT_SECTIONS]):
+        seen = incident_window.read_incident_window(facts, incident) if rank < MAX_PICTURES else None
+        yield ReportIncident(incident, incident_window.interventions_of(facts, incident), seen)
 
 
-def ranked(known: RunFacts) -> list[Incident]:
-    acted = {each.incident for each in known.interventions}
+def ranked(facts: RunFacts) -> list[Incident]:
+    acted = {each.incident for each in facts.interventions}
     return sorted(
-        known.incidents,
+        facts.incidents,
         key=lambda each: (each.state == "closed", each.number not in acted, -(each.score or 0.0), -each.number),
     )

@@ -15,7 +15,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard.figures.axis import Floats
 from dashboard.figures.style import BLUE
-from dashboard.report import strokes
+from dashboard.report import svg_paths
 from dashboard.report.legend import legend
 from dashboard.report.scales import PADDING, Scale, scale_for, tick_text
 
@@ -43,7 +43,7 @@ class Box:
         return self.bottom - share * (self.bottom - self.top)
 
 
-def still(figure: go.Figure, *, name: str, label: str, height: int | None = None) -> str:
+def render_svg(figure: go.Figure, *, name: str, label: str, height: int | None = None) -> str:
     """The picture; `name` makes its ids its own, `label` is read out; `height` in the stead of the figure's."""
     layout = figure.layout
     tall = height or int(layout.height)
@@ -132,7 +132,7 @@ def _shapes(shapes: Sequence[Any], axes: dict[str, Scale], box: Box, *, below: b
         if last < box.left or first > box.right:
             continue
         first, last = max(first, box.left), min(last, box.right)
-        style = strokes.stroke(shape.line.color, shape.line.width or 1, shape.line.dash)
+        style = svg_paths.stroke(shape.line.color, shape.line.width or 1, shape.line.dash)
         if shape.type == "rect":
             rect = f'x="{first:.1f}" y="{box.top}" width="{last - first:.1f}" height="{box.bottom - box.top:.1f}"'
             yield f'<rect {rect} fill="{shape.fillcolor}" {style}/>'
@@ -148,13 +148,15 @@ def _lines(traces: Sequence[Any], axes: dict[str, Scale]) -> Iterator[str]:
             continue
         x, y = axes["x"].at(trace.x), axes[trace.yaxis or "y"].at(trace.y)
         if trace.line.shape == "hv":
-            x, y = strokes.stairs(x, y)
-        x, y = strokes.thinned(x, y) if len(x) > 1 and (np.diff(x) >= 0).all() else (x, y)
+            x, y = svg_paths.stairs(x, y)
+        x, y = svg_paths.thinned(x, y) if len(x) > 1 and (np.diff(x) >= 0).all() else (x, y)
         if trace.fill == "tonexty" and before is not None:
-            yield f'<path transform="scale(.1)" d="{strokes.area(x, y, *before)}" fill="{trace.fillcolor}"/>'
+            yield f'<path transform="scale(.1)" d="{svg_paths.area(x, y, *before)}" fill="{trace.fillcolor}"/>'
         before = (x, y)
-        style = strokes.stroke(trace.line.color or BLUE, trace.line.width or 2, trace.line.dash, scale=strokes.TENTHS)
-        yield f'<path transform="scale(.1)" d="{strokes.line(x, y)}" class="line" {style}/>'
+        style = svg_paths.stroke(
+            trace.line.color or BLUE, trace.line.width or 2, trace.line.dash, scale=svg_paths.TENTHS
+        )
+        yield f'<path transform="scale(.1)" d="{svg_paths.line(x, y)}" class="line" {style}/>'
 
 
 def _markers(traces: Sequence[Any], axes: dict[str, Scale]) -> Iterator[str]:
@@ -174,9 +176,9 @@ def _marker(trace: Any, index: int, x: float, y: float) -> str:
     size, outline = _of(trace.marker.size, index), trace.marker.line
     if not size:
         return ""  # the tail of an arrow
-    path, outlined = strokes.symbol(_of(trace.marker.symbol, index) or "circle", size)
+    path, outlined = svg_paths.symbol(_of(trace.marker.symbol, index) or "circle", size)
     color = outline.color or _of(trace.marker.color, index) or trace.line.color
-    style = f'fill="none" {strokes.stroke(color, outline.width or 1.4, None)}' if outlined else f'fill="{color}"'
+    style = f'fill="none" {svg_paths.stroke(color, outline.width or 1.4, None)}' if outlined else f'fill="{color}"'
     place = f'transform="translate({x:.1f},{y:.1f})"'
     return f'<path {place} d="{path}" {style}><title>{_hover(trace, index)}</title></path>'
 
