@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import database_url, open_store
-from db import lineage, queries
+from db import interventions, lineage, queries
 from db.lineage import StepRange
 from db.models import Incident, Intervention, Run
 from db.steps import reader
@@ -68,10 +68,7 @@ def interventions_of(facts: RunFacts, incident: Incident) -> list[Intervention]:
 
 def rewound_step(facts: RunFacts, intervention: Intervention) -> int | None:
     """The step that the trainer really went back to; None when it did not (yet)."""
-    order = facts.orders.get(intervention.number)
-    if order is None or order.state != "applied":
-        return None
-    return intervention.rewind_to if order.rewound_to is None else order.rewound_to
+    return interventions.rewound_step(intervention, facts.orders.get(intervention.number))
 
 
 def read_incident_window(facts: RunFacts, incident: Incident, window: tuple[int, int] | None = None) -> IncidentWindow:

@@ -12,6 +12,8 @@ from dashboard import formatting
 from dashboard.figures.axis import Floats, RunAxes
 from dashboard.figures.panels import Panel, PanelLayout, vertical_band, vertical_line
 from dashboard.figures.style import GREEN, GREY, ORANGE, VERMILLION
+from db.interventions import rewound_step
+from db.lineage import OUTLIER
 from db.models import Event, Incident, Intervention, Order
 
 ARROWS = 0.86
@@ -106,7 +108,7 @@ def _add_interventions(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes
     """A line over all panels where the run went back to, and an arrow to it from where that was decided."""
     segments = {incident.number: incident.segment for incident in marks.incidents}
     for intervention in marks.interventions:
-        target = _target(intervention, marks)
+        target = rewound_step(intervention, marks.orders.get(intervention.number))
         if target is None:
             continue
         segment = segments.get(intervention.incident or 0, 0)
@@ -141,14 +143,6 @@ def _add_skip(drawn: Drawn, panel: Panel, intervention: Intervention, at: float)
     )
 
 
-def _target(intervention: Intervention, marks: Marks) -> int | None:
-    """The step that the run went back to; None when it did not (yet)."""
-    order = marks.orders.get(intervention.number)
-    if order is None or order.state != "applied":
-        return None
-    return intervention.rewind_to if order.rewound_to is None else order.rewound_to
-
-
 def _intervention_hover(intervention: Intervention, marks: Marks) -> str:
     sentence = formatting.intervention_sentence(intervention, marks.orders.get(intervention.number))
     return f"intervention {intervention.number} ({intervention.state}): {sentence}"
@@ -156,7 +150,7 @@ def _intervention_hover(intervention: Intervention, marks: Marks) -> str:
 
 def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAxes) -> None:
     """Declared events as dotted lines with a diamond; outliers that were let pass as open circles at their value."""
-    declared = [event for event in marks.events if event.step is not None and event.kind != "outlier"]
+    declared = [event for event in marks.events if event.step is not None and event.kind != OUTLIER]
     for event in declared:
         line = {"color": GREY, "width": 1, "dash": "dot"}
         drawn.shapes.append(vertical_line(run_axes.at(event.segment, event.step or 0), line) | {"layer": "below"})
@@ -174,7 +168,7 @@ def _is_outlier_of(event: Event, metric: str) -> bool:
     """With a value to stand at: what is not finite has its own cross."""
     value = event.details.get("value")
     finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
-    return event.kind == "outlier" and event.step is not None and event.details.get("signal") == metric and finite
+    return event.kind == OUTLIER and event.step is not None and event.details.get("signal") == metric and finite
 
 
 def _event_markers(

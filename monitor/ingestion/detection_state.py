@@ -140,7 +140,7 @@ def _record(session: Session, run: Run, effect: Effect, segment: int, now: float
             details = {"signal": signal, "value": encode_number(value), "score": encode_number(score)}
             key = f"outlier-{segment}-{step}-{signal}"
             commands.add_event(
-                session, run=run, key=key, segment=segment, step=step, time=now, kind="outlier", details=details
+                session, run=run, key=key, segment=segment, step=step, time=now, kind=lineage.OUTLIER, details=details
             )
 
 

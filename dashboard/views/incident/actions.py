@@ -10,6 +10,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
 from dashboard.operator_actions import Deed
 from dashboard.views import operate
+from db.interventions import is_holding, is_proposed
 from db.models import Incident, Intervention
 from lossguard.protocol import CAN_ROLL_BACK
 from monitor.detection.interventions import run_policy
@@ -17,8 +18,8 @@ from monitor.detection.interventions import run_policy
 
 def show(facts: RunFacts, incident: Incident) -> None:
     """What waits for a person, and the buttons."""
-    waiting = [each for each in facts.interventions if each.state == "proposed"]
-    held = any(each.kind == "hold" and each.state == "applied" for each in facts.interventions)
+    waiting = [each for each in facts.interventions if is_proposed(each)]
+    held = any(map(is_holding, facts.interventions))
     for each in waiting:
         sentence = formatting.intervention_sentence(each, None)
         st.warning(f"Intervention {each.number} waits for a person. {sentence}", icon=":material/person_raised_hand:")

@@ -15,6 +15,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
 from dashboard.views import frame, states
 from dashboard.views.run import costs, curves
+from db.interventions import is_holding, is_proposed
 from db.models import Incident
 
 WIDTH = 165  # pixels of a number in the header: two side by side on a phone
@@ -55,12 +56,12 @@ def header(facts: RunFacts) -> None:
 
 def needs_a_person(facts: RunFacts) -> None:
     for each in facts.interventions:
-        if each.state == "proposed":
+        if is_proposed(each):
             sentence = formatting.intervention_sentence(each, None)
             st.warning(
                 f"Intervention {each.number} waits for a person. {sentence}", icon=":material/person_raised_hand:"
             )
-        elif each.kind == "hold" and each.state == "applied":
+        elif is_holding(each):
             st.warning("The run is on hold and waits for a person.", icon=":material/front_hand:")
 
 
