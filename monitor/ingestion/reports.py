@@ -261,9 +261,9 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, now: float
 
 def _told(watch: DetectionEngine, intervention: int, answer: AnswerIn) -> list[Effect]:
     if answer.state == "failed":
-        return watch.failed(intervention, answer.detail)
+        return watch.order_failed(intervention, answer.detail)
     where = {"rewound_to": answer.rewound_to, "skip_from": answer.skip_from, "skip_to": answer.skip_to}
-    return watch.applied(intervention, **where)
+    return watch.order_applied(intervention, **where)
 
 
 def finish(session: Session, run_id: str, spec: FinishIn, *, now: float) -> Run:

@@ -20,7 +20,7 @@ from db.lineage import StepRange
 from db.steps import reader
 from monitor.detection import DetectionSettings, Rows
 from monitor.detection.curve import COLUMNS, parse_curve
-from monitor.detection.simulation import Scored, SegmentRows, score
+from monitor.detection.simulation import ScoredSegment, SegmentRows, score
 
 MOST = 100_000
 """Rows that are tried at once."""
@@ -58,7 +58,7 @@ class Specimen:
         return sum(len(strand.rows) for strand in self.strands)
 
 
-def scored(specimen: Specimen, settings: DetectionSettings) -> Sequence[Scored]:
+def scored(specimen: Specimen, settings: DetectionSettings) -> Sequence[ScoredSegment]:
     """The long part, kept for the settings that were asked for last, for all viewers together."""
     return _scored(specimen.key, astuple(settings), specimen, settings)
 
@@ -66,7 +66,7 @@ def scored(specimen: Specimen, settings: DetectionSettings) -> Sequence[Scored]:
 @st.cache_resource(show_spinner="Judging every step ...", max_entries=6)
 def _scored(
     key: str, numbers: tuple[float, ...], _specimen: Specimen, _settings: DetectionSettings
-) -> Sequence[Scored]:
+) -> Sequence[ScoredSegment]:
     return score(_specimen.strands, _settings)
 
 

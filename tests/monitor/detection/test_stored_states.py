@@ -38,7 +38,9 @@ def replay(engine: DetectionEngine, event: dict[str, Any]) -> list[Effect]:
             arguments["history"] = [rows_from(**part) for part in arguments["history"]]
             return engine.fork(**arguments)
         case "applied":
-            return engine.applied(**arguments)
+            return engine.order_applied(**arguments)
+        case "failed":
+            return engine.order_failed(**arguments)
         case name:
             effects: list[Effect] = getattr(engine, name)(**arguments)
             return effects
