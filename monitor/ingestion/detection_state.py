@@ -49,12 +49,20 @@ def brought_up(session: Session, run: Run) -> tuple[DetectionEngine, int]:
     stored = queries.detection_state(session, run=run)
     if stored is None:  # of a young run nothing may be written down yet
         return watch, _catch_up(session, run, watch, StepRange(0, 0, None))
-    watch.load_state_dict(stored.state)
+    if new := watch.load_state_dict(stored.state):
+        _relearn(session, run, watch, new)
     watch.set_policy(policy)
     if stored.segment is None:
         return watch, 0
     first = 0 if stored.seen_step is None else stored.seen_step + 1
     return watch, _catch_up(session, run, watch, StepRange(stored.segment, first, None))
+
+
+def _relearn(session: Session, run: Run, watch: DetectionEngine, signals: Iterable[str]) -> None:
+    """Feed the last rows that the stored state has seen to the detectors of signals that it lacks."""
+    last = watch.last_step + 1
+    first = max(last - SNAPSHOT_EVERY, 0)
+    watch.relearn(signals, _history(session, run, first, last), declared(session, run, first, last))
 
 
 def _catch_up(session: Session, run: Run, watch: DetectionEngine, unseen: StepRange) -> int:
@@ -96,6 +104,7 @@ def fork(session: Session, run: Run, watch: DetectionEngine, segment: Segment) -
     assert step is not None
     known = queries.snapshot_before(session, run=run, step=step)
     first, state = (0, None) if known is None else (known[0] + 1, known[1])
+    earliest = max(first - SNAPSHOT_EVERY, 0)
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
     return watch.fork(
         step,
@@ -103,7 +112,8 @@ def fork(session: Session, run: Run, watch: DetectionEngine, segment: Segment) -
         _history(session, run, first, step),
         state,
         obeyed=order.intervention if order is not None and order.run_pk == run.pk else None,
-        declared=declared(session, run, first, step),
+        declared=declared(session, run, earliest, step),
+        earlier=_history(session, run, earliest, first),
     )
 
 
