@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order, Run
 from lossguard.metrics import short_name
 from lossguard.protocol import NON_FINITE
@@ -150,7 +151,7 @@ def intervention_sentence(intervention: Intervention, order: Order | None) -> st
     """What an intervention does or did, in one sentence."""
     if intervention.kind != "rollback":
         return {"hold": "Hold until a person decides.", "release": "Go on after the hold."}.get(intervention.kind, "")
-    went = order.rewound_to if order is not None and order.rewound_to is not None else intervention.rewind_to
+    went = rewind_target(intervention, order)
     sentence = f"Rewind to step {count(went)}"
     if order is not None and order.rewound_to not in (None, intervention.rewind_to):
         sentence += f" (step {count(intervention.rewind_to)} was wished)"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dashboard import formatting
+from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order
 from lossguard.metrics import short_name
 
@@ -59,7 +60,7 @@ def _care(each: Intervention, order: Order | None) -> list[TimelineEntry]:
     if order is not None:
         moments.append(TimelineEntry("Order given", None, order.created_at))
     if order is not None and order.answered_at is not None:
-        went = order.rewound_to if order.rewound_to is not None else each.rewind_to
+        went = rewind_target(each, order)
         moments.append(
             TimelineEntry(f"Order {order.state}", went, order.answered_at, order.detail or _went(each, went))
         )

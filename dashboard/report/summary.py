@@ -10,6 +10,7 @@ from dashboard.data import compute, held_out, rollback_costs
 from dashboard.data.facts import Curve, RunFacts
 from dashboard.data.progress import is_silent
 from dashboard.report.contents import ReportContents
+from db.interventions import is_holding, is_proposed
 from db.models import Intervention
 from db.queries import Series
 
@@ -183,9 +184,9 @@ def waiting(facts: RunFacts) -> list[str]:
     told = [
         f"Intervention {each.number} waits for approval. {formatting.intervention_sentence(each, None)}"
         for each in facts.interventions
-        if each.state == "proposed"
+        if is_proposed(each)
     ]
-    if any(each.kind == "hold" and each.state == "applied" for each in facts.interventions):
+    if any(map(is_holding, facts.interventions)):
         told.append("The run is on hold.")
     return told
 

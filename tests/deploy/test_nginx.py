@@ -18,7 +18,7 @@ from db.engine import create_engine, reading
 from lossguard.delivery.client import Client
 from lossguard.errors import Rejected, Unreachable
 from lossguard.protocol import API
-from monitor.api.auth import TRIES
+from monitor.api.auth import MAX_FAILED_ATTEMPTS
 from monitor.settings import Settings
 from tests.dashboard.live import report_a_spike
 from tests.deploy.proxy import COLLECTOR, DASHBOARD, PASSWORD, USER, Proxy, nginx, proxied
@@ -92,7 +92,7 @@ def test_failed_attempts_are_counted_by_client_whatever_it_claims_to_be(proxy: P
         headers = {"authorization": "Bearer wrong", "x-forwarded-for": claimed}
         return proxy.ask("GET", COLLECTOR, f"{API}/runs", headers=headers, come_from=come_from).status
 
-    assert [attempt("127.0.0.2", f"10.0.0.{at}") for at in range(TRIES)] == [401] * TRIES
+    assert [attempt("127.0.0.2", f"10.0.0.{at}") for at in range(MAX_FAILED_ATTEMPTS)] == [401] * MAX_FAILED_ATTEMPTS
     assert attempt("127.0.0.2", "10.0.1.1") == 429
     assert attempt("127.0.0.3", "127.0.0.2") == 401, "another client is not locked out"
 

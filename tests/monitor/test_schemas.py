@@ -1,4 +1,4 @@
-"""Every limit of the protocol: at it a request is taken, beyond it refused, with what, where and how to mend it."""
+"""Every limit of the protocol: a request at it is accepted, one beyond it is refused with its place and a remedy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -97,7 +97,7 @@ LIMITS: list[tuple[str, str, dict[str, Any], Make, int, list[str | int]]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "make", "limit", "where"), LIMITS)
-def test_a_body_is_taken_at_its_limit_and_refused_beyond(
+def test_a_body_is_accepted_at_its_limit_and_refused_beyond(
     http: TestClient,
     method: str,
     path: str,
@@ -110,10 +110,10 @@ def test_a_body_is_taken_at_its_limit_and_refused_beyond(
     trainer.open("a")
     before = trainer.get()
     beyond = http.request(method, f"{API}{path}", json=body | make(limit + 1))
-    told = beyond.json()
+    problem = beyond.json()
     assert (beyond.status_code, beyond.headers["content-type"]) == (422, "application/problem+json")
-    assert told["where"] == where
-    assert len(told["detail"]) < 500
+    assert problem["where"] == where
+    assert len(problem["detail"]) < 500
     assert trainer.get() == before
     assert len(http.get(f"{API}/runs").json()) == 1
     at = http.request(method, f"{API}{path}", json=body | make(limit))
@@ -130,7 +130,7 @@ def test_a_body_is_taken_at_its_limit_and_refused_beyond(
         ("/audit?limit={}", 10_000, ["query", "limit"]),
     ],
 )
-def test_a_question_is_answered_at_its_limit_and_refused_beyond(
+def test_a_query_is_answered_at_its_limit_and_refused_beyond(
     http: TestClient, path: str, limit: int, where: list[str]
 ) -> None:
     Trainer(http)

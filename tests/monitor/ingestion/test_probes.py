@@ -11,7 +11,7 @@ from lossguard.probe import Probe
 from lossguard.protocol import API
 from monitor.ingestion import detection_state
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.ingestion.test_detection_state import noise
+from tests.monitor.scenarios import noise
 
 
 def probe_event(step: int, prompt: str = "def ", **details: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def test_probes_do_not_move_the_detectors(http: TestClient, sqlite_engine: sa.En
         plain, probed = (queries.run_named(session, run_id=name) for name in ("plain", "probed"))
         assert plain is not None
         assert probed is not None
-        states = [detection_state.bring_up(session, run).state_dict() for run in (plain, probed)]
+        states = [detection_state.load(session, run).state_dict() for run in (plain, probed)]
         assert states[0] == states[1]
         assert len(queries.probes(session, run=probed)) == 57
         assert queries.events(session, run=probed) == []

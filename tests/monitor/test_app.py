@@ -1,4 +1,4 @@
-"""Whatever the API's description allows, and much that it does not, is answered without a failure of the server."""
+"""Requests that the API's description allows, and many that it does not, never make the server fail."""
 
 import contextlib
 from typing import Any
@@ -20,7 +20,7 @@ from tests.monitor.client import TestClient, Trainer
 RULES = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
 
-def test_every_operation_tells_the_real_shape_of_an_error(http: TestClient) -> None:
+def test_every_operation_describes_the_real_shape_of_an_error(http: TestClient) -> None:
     description = http.get("/openapi.json").json()
     operations = [one for path in description["paths"].values() for one in path.values()]
     for operation in operations:
@@ -51,9 +51,9 @@ def test_no_request_makes_the_collector_fail(engine: sa.Engine, mode: Generation
         trainer = Trainer(http, "r1")
         trainer.report(trainer.open("a"), range(40), {"loss": [1.0] * 40})
         schema = schemathesis.openapi.from_asgi("/openapi.json", app, headers={"host": "127.0.0.1"})
-        found: list[Any] = list(schema.get_all_operations())
-        assert len(found) >= 18
-        for operation in found:
+        operations: list[Any] = list(schema.get_all_operations())
+        assert len(operations) >= 18
+        for operation in operations:
             asked = operation.ok().as_strategy(generation_mode=mode)
             with contextlib.suppress(Unsatisfiable):  # what takes no parameters cannot be asked wrongly
                 RULES(given(case=asked)(check))()

@@ -1,7 +1,7 @@
-"""A rank's piece of a tensor, in the form in which torch.distributed.checkpoint plans what is written and read.
+"""A rank's shard of a tensor, as torch.distributed.checkpoint plans its reading and writing.
 
-A tensor that is sharded over ranks (DTensor, as FSDP2 makes them) has a piece on each; any other one is its own piece,
-the same on all ranks, and is written by one of them.
+A sharded tensor (DTensor, as FSDP2 makes them) has one shard on each rank. Any other tensor is a single shard, the same
+on all ranks, which one of them writes.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
-from lossguard.torch.sharding import is_sharded, local_part
+from lossguard.torch.dtensor import is_sharded, local_part
 
 
-class Piece:
-    """`local`: what this rank has of a tensor of `shape`, beginning at `offsets`."""
+class TensorShard:
+    """`local`: this rank's part of a tensor of `shape`, which begins at `offsets`."""
 
     def __init__(self, local: Tensor, offsets: Sequence[int], shape: Sequence[int]) -> None:
         self.local = local
@@ -24,19 +24,19 @@ class Piece:
         self.shape = torch.Size(shape)
 
     @classmethod
-    def of(cls, tensor: Tensor) -> "Piece":
-        """The piece of a tensor or DTensor; it shares its memory."""
+    def of(cls, tensor: Tensor) -> "TensorShard":
+        """The local shard of a tensor or DTensor; it shares the tensor's memory."""
         if not is_sharded(tensor):
             return cls(tensor.detach(), [0] * tensor.dim(), tensor.shape)
         (chunk,) = tensor.__create_chunk_list__()  # type: ignore[attr-defined]
         return cls(local_part(tensor), chunk.offsets, tensor.shape)
 
-    def like(self, local: Tensor) -> "Piece":
-        """The same place of the tensor, with other memory."""
-        return Piece(local, self.chunk.offsets, self.shape)
+    def with_local(self, local: Tensor) -> "TensorShard":
+        """The same part of the tensor, in other memory."""
+        return TensorShard(local, self.chunk.offsets, self.shape)
 
     def size(self) -> torch.Size:
-        """Of the whole tensor, as the planner asks."""
+        """The shape of the whole tensor; the planner calls it."""
         return self.shape
 
     def __create_write_items__(self, name: str, value: Any) -> list[WriteItem]:

@@ -1,4 +1,4 @@
-"""Tensors that are sharded over ranks: DTensor, as FSDP2 makes them. Its module is loaded only where there is one."""
+"""Tensors that are sharded over ranks: DTensor, as FSDP2 makes them. Its module is loaded only when one is used."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ def is_sharded(value: Any) -> bool:
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """What this rank has of a tensor, detached."""
+    """This rank's part of a tensor, detached."""
     part: Tensor = tensor.detach().to_local() if is_sharded(tensor) else tensor.detach()  # type: ignore[attr-defined]
     return part
 
 
 def with_local(tensor: Tensor, local: Tensor) -> Tensor:
-    """A DTensor that lies as `tensor` does, with other content."""
+    """A DTensor with the layout of `tensor` and the content `local`."""
     from torch.distributed.tensor import DTensor
 
     assert isinstance(tensor, DTensor)

@@ -1,4 +1,4 @@
-"""Copies of states in host memory, so that training may go on while they are written."""
+"""Copies of states in host memory, so that training continues while they are written."""
 
 import copy
 from collections.abc import Mapping
@@ -7,22 +7,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossguard.torch.sharding import is_sharded
+from lossguard.torch.dtensor import is_sharded
 
 Path = tuple[str, ...]
 
 
-class Snapshots:
-    """Takes a copy at a time. Its buffers are used again: fresh pages cost more than the copying."""
+class HostCopier:
+    """Copies one state at a time. Reuses its buffers: fresh memory pages cost more than the copying."""
 
     def __init__(self) -> None:
         self._buffers: dict[Path, Tensor] = {}
         self._queued: set[torch.device] = set()
 
-    def take(self, state: Any) -> Any:
-        """A copy of `state` with all tensors in host memory, valid until the next one is taken.
+    def copy(self, state: Any) -> Any:
+        """A copy of `state` with all tensors in host memory, valid until the next copy.
 
-        Of a sharded tensor it holds the Piece that is on this rank.
+        A sharded tensor becomes the TensorShard of this rank.
         """
         copied = self._copy(state, ())
         while self._queued:
@@ -31,10 +31,10 @@ class Snapshots:
 
     def _copy(self, value: Any, path: Path) -> Any:
         if is_sharded(value):
-            from lossguard.torch.shard import Piece  # loads torch.distributed.checkpoint
+            from lossguard.torch.tensor_shard import TensorShard  # loads torch.distributed.checkpoint
 
-            piece = Piece.of(value)
-            return piece.like(self._copy_tensor(piece.local, path))
+            shard = TensorShard.of(value)
+            return shard.with_local(self._copy_tensor(shard.local, path))
         if isinstance(value, Tensor):
             return self._copy_tensor(value.detach(), path)
         if isinstance(value, Mapping):
@@ -53,6 +53,6 @@ class Snapshots:
         if buffer is None or (buffer.shape, buffer.dtype) != (value.shape, value.dtype):
             buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
             self._buffers[path] = buffer
-        if value.is_cuda:  # the copy is only queued; other devices (MPS, XPU) finish theirs before they return
+        if value.is_cuda:  # CUDA only queues the copy; other devices (MPS, XPU) finish it first
             self._queued.add(value.device)
         return buffer.copy_(value, non_blocking=value.is_cuda)
