@@ -51,6 +51,11 @@ def power_of_ten(value: float) -> str:
     return f"{digits} x 10<sup>{int(exponent)}</sup>"
 
 
+def scientific(value: float | None) -> str:
+    """Three digits and an exponent: "3.15e+23"; a dash when there is none."""
+    return "-" if value is None else f"{value:.2e}"
+
+
 def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}" if math.isfinite(share) else number(share)
 

@@ -14,7 +14,7 @@ from db import migrate
 from db.dialects import parse_url
 from db.engine import DEFAULT_URL, create_engine, reading
 
-FRESH_SECONDS = 0.4
+CACHE_SECONDS = 0.4
 """Added to the pace of a live page, less than the two seconds in which it follows a report."""
 
 P = ParamSpec("P")
@@ -41,7 +41,7 @@ def open_store(url: str) -> Iterator[Session]:
 
 def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:
     """Cache what changes while a run goes on, for all viewers: they get the same object, and change nothing in it."""
-    return st.cache_resource(ttl=FRESH_SECONDS, show_spinner=False, max_entries=256)(function)
+    return st.cache_resource(ttl=CACHE_SECONDS, show_spinner=False, max_entries=256)(function)
 
 
 @st.cache_resource

@@ -12,7 +12,7 @@ from dashboard.data.run_lookup import NoSuchRun
 from db.models import Incident, Intervention
 from lossguard.metrics import COLUMNS
 
-CURVES = ("loss", "perplexity", "grad_norm", "log_z", "lr", throughput.REPORTED, throughput.NAME)
+CURVES = ("loss", "perplexity", "grad_norm", "log_z", "lr", throughput.REPORTED, throughput.DERIVED)
 MAX_CURVES = 24
 MAX_PICTURES = 100
 """Incidents that get a picture: those that are open, then those that were acted on, then the highest scores."""
@@ -61,7 +61,7 @@ def curve_names(metrics: Sequence[str]) -> list[str]:
 def report_incidents(facts: RunFacts) -> Iterator[ReportIncident]:
     """What matters most first; read one after the other."""
     for rank, incident in enumerate(ranked(facts)[:MAX_INCIDENT_SECTIONS]):
-        seen = incident_window.read_incident_window(facts, incident) if rank < MAX_PICTURES else None
+        seen = cached.incident_window(facts, incident) if rank < MAX_PICTURES else None
         yield ReportIncident(incident, incident_window.interventions_of(facts, incident), seen)
 
 

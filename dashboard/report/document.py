@@ -224,7 +224,7 @@ def _lost(story: ReportContents) -> Table | None:
             formatting.count(way.fork),
             formatting.count(way.steps),
             formatting.abbreviated(way.tokens),
-            _flops(summary.flops(way.tokens, facts)),
+            formatting.scientific(summary.flops(way.tokens, facts)),
             formatting.duration(way.seconds),
         )
         for way in story.lost[:MOST_ROWS]
@@ -235,16 +235,12 @@ def _lost(story: ReportContents) -> Table | None:
             "",
             summary.with_share(formatting.count(whole.steps), whole.steps_share),
             formatting.abbreviated(whole.tokens),
-            _flops(whole.flops),
+            formatting.scientific(whole.flops),
             summary.with_share(formatting.duration(whole.seconds), whole.seconds_share),
         )
     )
     names = ("Why", "Back to step", "Steps", "Tokens", "FLOPs (6ND)", "Time until it was there again")
     return Table(names, rows, max(0, len(story.lost) - MOST_ROWS), last_is_total=True)
-
-
-def _flops(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2e}"
 
 
 def _cost(facts: RunFacts) -> list[tuple[str, str]]:
@@ -253,7 +249,7 @@ def _cost(facts: RunFacts) -> list[tuple[str, str]]:
         ("Parameters", formatting.abbreviated(cost.parameters)),
         ("Tokens", formatting.abbreviated(cost.tokens)),
         ("Tokens per parameter", formatting.number(cost.tokens_per_parameter)),
-        ("FLOPs (6ND)", _flops(cost.flops)),
+        ("FLOPs (6ND)", formatting.scientific(cost.flops)),
         ("Model FLOPs utilisation", None if facts.mfu is None else formatting.percent(facts.mfu)),
     ]
     return [(name, text) for name, text in told if text is not None]

@@ -134,7 +134,7 @@ def test_an_axis_of_words_keeps_its_order() -> None:
     assert figure is not None
     drawn = picture(figure)
     rows = {"".join(each.itertext()): float(each.attrib["y"]) for each in drawn.iter("text")}
-    assert rows["this run"] < rows["20 tokens a parameter"] < rows["GPT-3 175B"] < rows["Llama 2 70B"]
+    assert rows["this run"] < rows["20 tokens per parameter"] < rows["GPT-3 175B"] < rows["Llama 2 70B"]
     assert any(re.fullmatch(r"10\d+", text) for text in texts(drawn))
 
 

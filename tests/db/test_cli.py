@@ -182,6 +182,7 @@ def test_an_impossible_export_is_one_sentence_and_no_file(
     }
 
 
+@pytest.mark.slow
 def test_a_check_prints_one_line_whatever_it_finds(sqlite_engine: sa.Engine) -> None:
     url = str(sqlite_engine.url)
     script = [sys.executable, "-m", "db", "check", "--url", url]

@@ -164,7 +164,7 @@ def test_outliers_stand_in_the_panel_of_their_signal_and_declared_events_are_lin
         Event(segment=0, step=None, kind="resume", details={}),
     ]
     figure = run_figure({name: Curve(plain([1.0]), {}) for name in ("loss", "log_z")}, Marks(events=events))
-    (circles,) = traces(figure, "outlier, let pass")
+    (circles,) = traces(figure, "outlier, ignored")
     assert (circles.yaxis, list(circles.x), list(circles.y)) == ("y2", [3], [1.25])
     assert [line.x0 for line in figure.layout.shapes] == [5]
     assert list(traces(figure, "declared event")[0].customdata) == ["learning rate lr: 0.001"]
@@ -194,4 +194,4 @@ def test_an_event_with_a_number_that_no_float_holds_is_told() -> None:
     ]
     figure = run_figure({"loss": Curve(plain([1.0]), {})}, Marks(events=events))
     assert list(traces(figure, "declared event")[0].customdata) == ["phase n: 1.000e+400"]
-    assert not traces(figure, "outlier, let pass")
+    assert not traces(figure, "outlier, ignored")
