@@ -54,7 +54,13 @@ def run_status_of(session: Session, *, run: Run, now: float) -> RunStatus:
     pulse = session.get(RunStatus, run.pk)
     if pulse is None:
         pulse = RunStatus(
-            run_pk=run.pk, last_step_at=now, nonfinite_steps=0, skipped_steps=0, latest_values={}, peaks=[], recent_reports=[]
+            run_pk=run.pk,
+            last_step_at=now,
+            nonfinite_steps=0,
+            skipped_steps=0,
+            latest_values={},
+            peaks=[],
+            recent_reports=[],
         )
         session.add(pulse)
     return pulse

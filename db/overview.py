@@ -1,13 +1,11 @@
 """What a list of all runs needs to know: cheap questions, the same cost however long the runs are."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import queries
-from db.models import Incident, Intervention, Run, Step
+from db.models import Incident, Intervention
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +32,6 @@ def tallies(session: Session) -> dict[int, Tally]:
 def waits_for_a_person() -> sa.ColumnElement[bool]:
     held = sa.and_(Intervention.kind == "hold", Intervention.state == "applied")
     return sa.or_(Intervention.state == "proposed", held)
-
-
-def newest_steps(session: Session, *, run: Run, count: int = 100) -> Sequence[Step]:
-    """The last `count` steps of the newest segment on the live line that has any, in order."""
-    for step_range in reversed(queries.live(session, run=run)):
-        found = sa.select(Step).where(Step.run_pk == run.pk, Step.segment == step_range.segment)
-        if step_range.last is not None:
-            found = found.where(Step.step < step_range.last)
-        steps = session.scalars(found.order_by(Step.step.desc()).limit(count)).all()
-        if steps:
-            return steps[::-1]
-    return []
 
 
 def _count_by_run(

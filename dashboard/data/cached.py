@@ -26,7 +26,7 @@ from db.lineage import Line
 from db.models import Incident, Run, Segment
 from db.overview import Tally
 from db.queries import StoredProbe
-from db.steps.writer import metric_value
+from db.steps.reader import metric_value
 
 SPARKLINE_STEPS, SPARKLINE_POINTS = 1000, 60
 MAX_POINTS = 800
@@ -118,12 +118,12 @@ def _card(url: str, run_id: str) -> RunCard | None:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             return None
-        newest = overview.newest_steps(session, run=run)
+        newest = queries.newest_steps(session, run=run)
         return RunCard(
             run=run,
             progress=progress(run, newest),
             loss=metric_value(newest[-1], "loss") if newest else None,
-            tokens=newest[-1].tokens if newest else None,
+            tokens=metric_value(newest[-1], "tokens") if newest else None,
             sparkline=_sparkline(session, run, newest[-1].step) if newest else [],
         )
 
@@ -146,7 +146,7 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             return None
-        newest = overview.newest_steps(session, run=run)
+        newest = queries.newest_steps(session, run=run)
         names = queries.metric_names(session, run=run)
         segments = queries.segments(session, run=run)
         return RunFacts(

@@ -18,7 +18,7 @@ class RunCard:
     progress: Progress
     loss: float | None
     """Of the newest step, non-finite values included; None when it has none."""
-    tokens: int | None
+    tokens: float | None
     """Seen on the live line."""
     sparkline: list[float]
     """Largest finite loss of each bucket of the newest steps."""

@@ -146,10 +146,10 @@ def _bands(session: Session, facts: RunFacts, line: Sequence[StepRange], rows: R
 
 
 def _rows(session: Session, run: Run, line: Sequence[StepRange]) -> Rows:
-    return rows_of(reader.columns(session, run=run, line=line, metrics=COLUMNS))
+    return rows_of(reader.read_line(session, run=run, line=line, metrics=COLUMNS))
 
 
-def rows_of(read: reader.Columns) -> Rows:
+def rows_of(read: reader.StepColumns) -> Rows:
     """Rows for the detection. A step that a line has twice (a clock that went back) counts once."""
     rising = np.flatnonzero(np.diff(read.steps, prepend=-1) > 0)
     metrics = {name: column.at(rising) for name, column in read.metrics.items()}

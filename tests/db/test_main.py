@@ -184,6 +184,7 @@ def test_an_export_that_cannot_be_is_one_sentence_and_no_file(
     }
 
 
+@pytest.mark.slow
 def test_a_check_says_one_line_whatever_it_finds(sqlite_engine: sa.Engine) -> None:
     url = str(sqlite_engine.url)
     script = [sys.executable, "-m", "db", "check", "--url", url]

@@ -23,8 +23,8 @@ from db.files import export, imports, record
 from db.files.export import Format
 from db.lineage import Line, StepRange
 from db.models import Run, Segment
-from db.steps import blocks
-from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story
+from db.steps import reader
+from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story, before_statement
 
 RULES = settings(
     max_examples=10,
@@ -76,7 +76,7 @@ def values_of(session: Session, run: Run, metric: str) -> list[object]:
     return [
         (block.segment, step, time, value if reported else None)
         for segment in queries.segments(session, run=run)
-        for block in blocks.blocks(
+        for block in reader.read_blocks(
             session, run_pk=run.pk, step_range=StepRange(segment.number, 0, None), metrics=[metric]
         )
         for step, time, value, reported in zip(
@@ -139,16 +139,12 @@ def test_a_parquet_file_is_a_plain_table_too(sqlite_engine: sa.Engine, tmp_path:
     assert (raw[0], math.isnan(raw[1]), raw[2]) == (1.0, True, None)
 
 
-def test_an_export_that_spans_blocks_holds_every_step_once(
-    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_that_spans_blocks_holds_every_step_once(engine: sa.Engine, tmp_path: Path) -> None:
     run_id = small_run(engine)
     in_one = write(engine, run_id, tmp_path / "one.csv").read_bytes()
-    sized = blocks.next_block
-    monkeypatch.setattr(export, "next_block", lambda *given, **named: sized(*given, **named, rows=7))
-    pieces = list(export.stream(engine, run_id=run_id, format=Format.CSV))
-    assert b"".join(pieces) == in_one
-    assert len(pieces) > 30  # none of them holds more than a block
+    chunks = list(export.stream(engine, run_id=run_id, format=Format.CSV, max_steps=7))
+    assert b"".join(chunks) == in_one
+    assert len(chunks) > 30  # none of them holds more than a block
 
 
 def test_a_run_that_is_there_is_never_overwritten(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
@@ -180,22 +176,18 @@ def test_a_run_that_is_deleted_meanwhile_is_no_whole_file(engine: sa.Engine) -> 
         list(pieces)
 
 
-def test_a_run_that_is_deleted_in_the_middle_of_a_block_is_no_whole_file(
-    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The block was counted, then its rows were gone: NumPy's complaint about nothing to join was what one read."""
-    read = blocks._numbers
+def test_a_run_that_is_deleted_in_the_middle_of_a_block_raises(engine: sa.Engine) -> None:
+    """The block was counted, then its rows were gone: the error was NumPy's about nothing to concatenate."""
 
-    def as_it_is_deleted(*given: Any) -> Any:
+    def delete() -> None:
         with writing(engine) as session:
             for run in queries.runs(session):
                 commands.delete_run(session, run=run)
-        return read(*given)
 
-    pieces = export.stream(engine, run_id=small_run(engine), format=Format.PARQUET)
-    monkeypatch.setattr(blocks, "_numbers", as_it_is_deleted)
+    chunks = export.stream(engine, run_id=small_run(engine), format=Format.PARQUET)
+    before_statement(engine, 'SELECT "time"', delete)
     with pytest.raises(export.RunChanged):
-        list(pieces)
+        list(chunks)
 
 
 def test_what_arrives_during_an_export_is_left_out(sqlite_engine: sa.Engine) -> None:
