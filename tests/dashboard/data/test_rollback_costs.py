@@ -9,7 +9,7 @@ from dashboard.data.rollback_costs import find_rewinds, read_rewinds
 from db import lineage, queries
 from db.engine import reading
 from db.models import Segment
-from tests.dashboard.seed import LEFT, REWIND, seed
+from tests.dashboard.seed import REWIND, SEGMENT_END, seed
 
 
 def segment(number: int, parent: int | None, first: int, last: int, reason: str = "rollback") -> Segment:
@@ -52,6 +52,6 @@ def test_a_rewind_has_its_tokens_its_time_and_its_incident(engine: sa.Engine) ->
         assert run is not None
         orders = {order.intervention: order for order in queries.orders(session, run=run)}
         (rewind,) = read_rewinds(session, run=run, segments=queries.segments(session, run=run), orders=orders)
-    assert rewind.steps == LEFT - REWIND
-    assert rewind.tokens == (LEFT - REWIND) * 32 * 256
-    assert rewind.seconds == pytest.approx(0.4 * (LEFT - REWIND))
+    assert rewind.steps == SEGMENT_END - REWIND
+    assert rewind.tokens == (SEGMENT_END - REWIND) * 32 * 256
+    assert rewind.seconds == pytest.approx(0.4 * (SEGMENT_END - REWIND))

@@ -15,7 +15,7 @@ from db.engine import writing
 from lossguard.states import RunState
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.report.reader import Reader, hostile_run, page, read
-from tests.dashboard.seed import LEFT, REWIND, seed
+from tests.dashboard.seed import REWIND, SEGMENT_END, seed
 from tests.db.seed import add_run
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -40,7 +40,7 @@ def test_it_describes_the_run_from_the_summary_to_the_configuration(store: sa.En
 
 def test_it_says_what_was_lost_in_steps_tokens_flops_and_time(store: sa.Engine) -> None:
     seed(store, state=RunState.FINISHED, now=time.time())
-    text, steps = read().text, LEFT - REWIND
+    text, steps = read().text, SEGMENT_END - REWIND
     flops = 6 * 826_368 * steps * 32 * 256
     assert f"rollback, incident 1 {REWIND} {steps} 1.05 M {flops:.2e} 51 s" in text
     assert f"total {steps} (13.8%) 1.05 M {flops:.2e} 51 s (13.8%)" in text
