@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+# Test processes side by side; `make test JOBS=0` runs the tests in one process.
+JOBS ?= auto
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadgroup
 
 .PHONY: help
 help: ## list the targets
@@ -32,11 +35,11 @@ serve: setup ## collector on :8000 and dashboard on :8501
 
 .PHONY: test
 test: setup system ## the whole suite (real processes and servers included)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 .PHONY: test-fast
 test-fast: setup ## what is quick enough for daily work (about a minute; SQLite alone)
-	$(BIN)/python -m pytest -m 'not slow and not needs'
+	$(PYTEST) -m 'not slow and not needs'
 
 .PHONY: test-compose
 test-compose: setup ## docker-compose.yml on a real engine: a spike and its page, and services killed (root; a quarter of an hour)

@@ -23,7 +23,7 @@ def moment(seconds: float, where: tzinfo, *, now: float | None = None) -> str:
     return then.strftime("%H:%M" if today else "%Y-%m-%d %H:%M:%S")
 
 
-def on_the_wall(milliseconds: Floats, where: tzinfo) -> Floats:
+def on_clock(milliseconds: Floats, where: tzinfo) -> Floats:
     """Milliseconds since 1970 as plotly's date axes take them, which know no zones: what a clock there shows."""
     offsets = [_offset(each / 1000, where) for each in milliseconds]
     return milliseconds + 1000 * np.array(offsets, dtype=np.float64)

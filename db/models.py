@@ -121,25 +121,28 @@ class Step(Base):
 
 
 class RunStatus(Base):
-    """How a run is doing right now, as its reports brought it: what `/metrics` shows of it (see monitor.pulse)."""
+    """How a run is doing right now, as its reports say: what `/metrics` shows of it (see monitor.ingestion.run_status).
+
+    The table and three of its columns keep the names that earlier releases gave them.
+    """
 
     __tablename__ = "pulses"
 
     run_pk: Mapped[int] = _run_key(primary=True)
     step: Mapped[int | None] = mapped_column(BigInteger)
-    stepped_at: Mapped[float]
-    """When the newest steps came, by the collector's clock; before the first, when the run was registered."""
+    last_step_at: Mapped[float] = mapped_column("stepped_at")
+    """When the newest steps arrived, by the collector's clock; before the first, when the run was registered."""
     expected_by: Mapped[float | None]
     """A pause was announced: the next step is due by then."""
     undelivered_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    """What is left in the trainer's spool, as it said with its last report."""
+    """What is left in the trainer's spool, as its last report says."""
     nonfinite_steps: Mapped[int] = mapped_column(BigInteger, default=0)
     skipped_steps: Mapped[int] = mapped_column(BigInteger, default=0)
-    newest: Mapped[dict[str, Any]]
+    latest_values: Mapped[dict[str, Any]] = mapped_column("newest")
     """Metric -> its last value; non-finite numbers encoded, here and in `peaks`."""
     peaks: Mapped[list[Any]]
     """[slot of wall time, {metric: its maximum}] of the last few slots."""
-    beats: Mapped[list[Any]]
+    recent_reports: Mapped[list[Any]] = mapped_column("beats")
     """[time, step, tokens, seconds a step] of the last few reports, by the trainer's clock."""
 
 

@@ -8,7 +8,20 @@ for step, batch in guard.steps(batches, until=10_000):
 run.finish()
 """
 
-from lossguard.errors import CheckpointError, CheckpointMismatch, ConfigurationError, LossguardError, RanksError
+from lossguard.delivery.client import Client
+from lossguard.errors import (
+    CheckpointError,
+    CheckpointMismatch,
+    CollectorError,
+    ConfigurationError,
+    Conflict,
+    LossguardError,
+    NotFound,
+    RanksError,
+    Rejected,
+    Unauthorised,
+    Unreachable,
+)
 from lossguard.guard import Guard
 from lossguard.ledger import Ledger, Skip
 from lossguard.orders import Order
@@ -20,17 +33,24 @@ from lossguard.states import OrderKind, RunState, SegmentReason
 __all__ = [
     "CheckpointError",
     "CheckpointMismatch",
+    "Client",
+    "CollectorError",
     "ConfigurationError",
+    "Conflict",
     "Guard",
     "Ledger",
     "LossguardError",
+    "NotFound",
     "Order",
     "OrderKind",
     "Ranks",
     "RanksError",
+    "Rejected",
     "Run",
     "RunState",
     "SegmentReason",
     "Skip",
+    "Unauthorised",
+    "Unreachable",
     "init",
 ]

@@ -1,24 +1,27 @@
 """The exceptions of the SDK.
 
 LossguardError
-    ConfigurationError (also ValueError)   a setting is wrong; raised by `init` alone
-    CheckpointError                        no intact checkpoint, or one that cannot be written
-        CheckpointMismatch                 what was restored is not what was saved, or half of it: stops a loop
-    RanksError                             a rank left, or is at another step: stops the loops of all the others
-    CollectorError                         internal to the sender; a training loop never sees one
-        Unreachable                        try again later (no connection, 408, 429, 5xx, not a collector)
-            Unauthorised                   401, 403: only a person can mend it
-        UnknownRun                         404: the collector lost or never had the run
-        Rejected                           any other 4xx: what was sent is bad
+    ConfigurationError (also ValueError)   a setting is invalid; raised by `init` and `Client`
+    CheckpointError                        no checkpoint is intact, or it cannot be written
+        CheckpointMismatch                 the restored state is not the saved one, or only half of it: stops a loop
+    RanksError                             a rank left, or is at another step: stops the loops of all other ranks
+    CollectorError                         a request to a collector failed; only `lossguard.Client` raises it
+        Unreachable                        no usable answer: no connection, 408, 429, 5xx, or not a collector
+        Unauthorised                       401, 403: the token is missing, unknown or lacks a scope
+        NotFound                           404: the collector does not know the run, the order or the incident
+        Rejected                           any other 4xx: the request is wrong and stays wrong
+            Conflict                       409: the request does not fit the present state
 """
+
+from typing import Any
 
 
 class LossguardError(Exception):
-    """Whatever the SDK raises on purpose."""
+    """The base class of all exceptions of the SDK."""
 
 
 class ConfigurationError(LossguardError, ValueError):
-    """A setting is wrong: one sentence that names it and its value."""
+    """A setting is invalid: one sentence that names it and its value."""
 
 
 class CheckpointError(LossguardError):
@@ -26,31 +29,46 @@ class CheckpointError(LossguardError):
 
 
 class CheckpointMismatch(CheckpointError):
-    """What was restored is not what was saved, or half of it. Objects have changed by then: the run must not go on."""
+    """The restored state is not the saved one, or only half of it. Objects have changed: the run must not continue."""
 
 
 class RanksError(LossguardError):
-    """A rank has left, or the ranks do not stand at the same step: they cannot go on together."""
+    """A rank has left, or the ranks are at different steps: they cannot continue together."""
 
 
 class CollectorError(LossguardError):
-    pass
+    """A request to a collector failed."""
+
+    def __init__(self, message: str, *, status: int | None = None, detail: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status; None without an answer."""
+        self.detail = detail
+        """The collector's own sentence about it; empty without one."""
+        self.retry_after = retry_after
+        """Seconds to wait before the next attempt, at least."""
 
 
 class Unreachable(CollectorError):
-    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-        """Seconds that the collector asked us to wait at least."""
+    """No collector answered, or it could not answer now: trying again later may help."""
+
+    def __init__(self, message: str, *, may_have_arrived: bool = True, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.may_have_arrived = may_have_arrived
+        """Whether the collector may have received the request, and acted on it."""
 
 
-class Unauthorised(Unreachable):
-    pass
+class Unauthorised(CollectorError):
+    """The collector asks for a token (401) or for one with another scope (403)."""
 
 
-class UnknownRun(CollectorError):
-    pass
+class NotFound(CollectorError):
+    """The collector does not know the run, the order or the incident (404)."""
 
 
 class Rejected(CollectorError):
-    pass
+    """The collector refuses the request, and would refuse it again (4xx)."""
+
+
+class Conflict(Rejected):
+    """The request does not fit the present state (409): it comes too late, or too early."""

@@ -1,20 +1,19 @@
-"""Where the SDK reports to and how, read from arguments and the environment once, at `init`."""
+"""Where the SDK reports to and how, read once from arguments and the environment, at `init`."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from urllib3.exceptions import LocationParseError
-from urllib3.util import parse_url
-
+from lossguard.addresses import collector_url
 from lossguard.errors import ConfigurationError
 from lossguard.ranks import Ranks
 
 
 class Mode(StrEnum):
+    """Whether a run is recorded and delivered."""
+
     ONLINE = "online"  # spool and deliver
     OFFLINE = "offline"  # spool only; `python -m lossguard sync` or a later online run delivers
     OFF = "off"  # do nothing at all
@@ -22,7 +21,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """Arguments of `init` go before the environment; an empty variable counts as unset."""
+    """Arguments of `init` take precedence over the environment; an empty variable counts as unset."""
 
     mode: Mode
     """LOSSGUARD_MODE; without it online when there is a URL, else offline. RANK above 0 means off."""
@@ -51,12 +50,14 @@ class Settings:
         run_id: str | None = None,
         ranks: Ranks | None = None,
     ) -> "Settings":
-        """`ranks`, where there are several, go before RANK and WORLD_SIZE.
+        """Several `ranks` take precedence over RANK and WORLD_SIZE.
 
         Raises ConfigurationError naming the setting and its value.
         """
         env = os.environ if environment is None else environment
-        address = _url("url", url) if url else _url("LOSSGUARD_URL", env.get("LOSSGUARD_URL") or "")
+        address = None
+        if url or env.get("LOSSGUARD_URL"):
+            address = collector_url("url", url) if url else collector_url("LOSSGUARD_URL", env["LOSSGUARD_URL"])
         rank = _count("RANK", env.get("RANK") or "0")
         num_ranks = max(1, _count("WORLD_SIZE", env.get("WORLD_SIZE") or "1"))
         if ranks is not None and ranks.size > 1:
@@ -67,7 +68,7 @@ class Settings:
             chosen = _mode("LOSSGUARD_MODE", env["LOSSGUARD_MODE"])
         else:
             chosen = Mode.ONLINE if address else Mode.OFFLINE
-        if rank > 0:  # whatever was asked for: the same script runs on all ranks, and one of them records
+        if rank > 0:  # whatever the mode: the same script runs on all ranks, and only rank 0 records
             chosen = Mode.OFF
         if chosen is Mode.ONLINE and not address:
             raise ConfigurationError("mode 'online' needs the collector's address: pass url= or set LOSSGUARD_URL")
@@ -80,28 +81,6 @@ class Settings:
             rank=rank,
             num_ranks=num_ranks,
         )
-
-
-def _url(source: str, value: str) -> str | None:
-    if not value:
-        return None
-    try:
-        parsed = parse_url(value)
-    except LocationParseError:
-        parsed = None
-    if parsed is None or parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
-        sentence = f"{source}={value!r} is not the address of a collector, such as http://127.0.0.1:8000"
-        raise ConfigurationError(sentence + _port_trouble(value))
-    return value.rstrip("/")
-
-
-def _port_trouble(address: str) -> str:
-    """The end of the sentence where it is the port that is wrong."""
-    try:
-        urlsplit(address).port  # noqa: B018  (reading it checks it)
-    except ValueError as error:
-        return f" ({error})"
-    return ""
 
 
 def _mode(source: str, value: str) -> Mode:

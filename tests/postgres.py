@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import sqlalchemy as sa
+
+from db.engine import create_engine
+
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
@@ -30,6 +34,19 @@ class Server:
 
     def url(self, name: str = "postgres") -> str:
         return f"postgresql://lossguard@/{name}?host={self.folder}"
+
+    def create_database(self, name: str, *, template: str = "template1") -> str:
+        """Make a database, a copy of `template`; its URL. Nobody may be connected to the template meanwhile."""
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _execute(self, statement: str) -> None:
+        engine = create_engine(self.url(), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement)
 
     def start(self) -> None:
         self._control("start", "-l", f"{self.folder}/log", "-o", self.options)

@@ -15,7 +15,7 @@ import urllib3
 
 from demo.processes import Processes
 from lossguard.protocol import API
-from tests.monitor.test_main import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 

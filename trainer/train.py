@@ -92,7 +92,7 @@ def train(recipe: Recipe, job: Job) -> Outcome:
     run, guard = begin(recipe, job, parts)
     console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or parts.rank > 0)
     showing = Display(recipe, run, guard, throughput=parts.throughput, console=console)
-    with run, guard.ranks.telling_who_left(), showing as display:
+    with run, guard.ranks.reporting_lost_ranks(), showing as display:
         finished_last = time.perf_counter()
         feed = batches if job.instead is None else job.instead(batches)
         for step, batch in guard.steps(feed, until=recipe.steps):

@@ -4,32 +4,33 @@ import numpy as np
 import pandas as pd
 
 from dashboard import formatting
-from dashboard.data.incident_window import Closeup
+from dashboard.data.incident_window import IncidentWindow
 from dashboard.figures.axis import Floats
 from db.models import Incident
+from lossguard.metrics import short_name
 
 AFTER = 20
 """Steps that say how it is now: the median of the last of them that are shown."""
 
 
-def before_and_after(seen: Closeup, incident: Incident) -> pd.DataFrame:
+def before_and_after(seen: IncidentWindow, incident: Incident) -> pd.DataFrame:
     """One row per signal."""
     return pd.DataFrame(_row(name, seen, incident) for name in seen.bands)
 
 
-def _row(name: str, seen: Closeup, incident: Incident) -> dict[str, str]:
-    band, steps = seen.bands[name], seen.led.steps
-    values = seen.led.metrics[name]
+def _row(name: str, seen: IncidentWindow, incident: Incident) -> dict[str, str]:
+    band, steps = seen.bands[name], seen.original.steps
+    values = seen.original.metrics[name]
     end = incident.end_step if incident.end_step is not None else steps[-1]
     onset = int(np.searchsorted(steps, incident.onset_step))
     bad = slice(onset, int(np.searchsorted(steps, end, side="right")))
     seen_at_onset = steps[0] <= incident.onset_step <= steps[-1]
     expected, low, high = (
-        formatting.number(_known(column[onset]) if seen_at_onset else None)
+        formatting.number(_facts(column[onset]) if seen_at_onset else None)
         for column in (band.expected, band.low, band.high)
     )
     return {
-        "Signal": formatting.metric_name(name),
+        "Signal": short_name(name),
         "Expected at onset": expected,
         "Band at onset": f"{low} .. {high}" if seen_at_onset else "-",
         "Farthest in the incident": _farthest(values[bad], band.expected[bad]),
@@ -47,12 +48,12 @@ def _farthest(values: Floats, expected: Floats) -> str:
     return formatting.number(float(values[np.nanargmax(distance)])) if np.isfinite(distance).any() else "-"
 
 
-def _now(name: str, seen: Closeup) -> str:
-    rows = seen.led if seen.after is None or name not in seen.after.metrics else seen.after
+def _now(name: str, seen: IncidentWindow) -> str:
+    rows = seen.original if seen.replacement is None or name not in seen.replacement.metrics else seen.replacement
     last = rows.metrics[name][-AFTER:]
     finite = last[np.isfinite(last)]
     return formatting.number(float(np.median(finite))) if len(finite) else "-"
 
 
-def _known(value: float) -> float | None:
+def _facts(value: float) -> float | None:
     return None if np.isnan(value) else float(value)

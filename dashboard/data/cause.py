@@ -15,7 +15,7 @@ CAUSES = {
 }
 
 
-def cause(verdict: Mapping[str, Any]) -> str:
+def describe(verdict: Mapping[str, Any]) -> str:
     told = str(verdict.get("cause"))
     return CAUSES.get(Cause(told), told) if told in tuple(Cause) else told
 
@@ -30,7 +30,7 @@ def arms(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What was trained on what, and whether the trouble came again: one row each."""
     return [
         {
-            "State": f"{arm.get('state')} (step {formatting.steps(arm.get('checkpoint'))})",
+            "State": f"{arm.get('state')} (step {formatting.count(arm.get('checkpoint'))})",
             "Batches": arm.get("batches"),
             "Trouble again": "yes" if arm.get("reproduced") else "no",
             "Worst": formatting.number(arm.get("worst")),

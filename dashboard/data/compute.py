@@ -14,7 +14,7 @@ CHINCHILLA = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedRun:
     """A training run that was written about."""
 
     name: str
@@ -28,8 +28,8 @@ class Published:
 
 
 PUBLISHED = (
-    Published("GPT-3 175B", 175e9, 300e9),  # Brown et al. 2020, arXiv:2005.14165
-    Published("Llama 2 70B", 70e9, 2e12),  # Touvron et al. 2023, arXiv:2307.09288
+    PublishedRun("GPT-3 175B", 175e9, 300e9),  # Brown et al. 2020, arXiv:2005.14165
+    PublishedRun("Llama 2 70B", 70e9, 2e12),  # Touvron et al. 2023, arXiv:2307.09288
 )
 
 

@@ -14,7 +14,7 @@ from monitor.detection.interventions import run_policy
 ABSENT = "-"
 DIFFERENT = "\N{NOT EQUAL TO}"
 """Beside a setting that differs, and in the cells that are not as the baseline's: no colour is needed to see it."""
-EVALUATION = frozenset(
+EVALUATION_SETTINGS = frozenset(
     ("data", "data.path", "data.held_out", "data.batch_size", "dataset", "evaluate_batches", "model.context", "seed")
 )
 """Settings that change which text a held-out loss is measured on, or in which pieces: the trainer's, and usual ones."""

@@ -10,33 +10,33 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboard.figures.axis import Floats, Ruler
+from dashboard.figures.axis import Floats, StepAxis
 from db.queries import Series
 
-LOSS, BITS_PER_BYTE = "held_out_loss", "held_out_bits_per_byte"
-MEASURED = (LOSS, BITS_PER_BYTE)
+HELD_OUT_LOSS, HELD_OUT_BITS_PER_BYTE = "held_out_loss", "held_out_bits_per_byte"
+HELD_OUT_METRICS = (HELD_OUT_LOSS, HELD_OUT_BITS_PER_BYTE)
 """Not of every step: an average over steps would only lag behind."""
-DIFFERENCE = "held_out_difference"
+HELD_OUT_DIFFERENCE = "held_out_difference"
 """As a curve: derived, never stored."""
 SAME = 1e-9
 """Places of two runs that are nearer than this share of the axis are the same: counted tokens carry rounding."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class HeldOutCurve:
     """Held-out losses at places along the axis, which rise; NaN where one was not finite."""
 
     x: Floats
     y: Floats
 
     @classmethod
-    def of(cls, series: Series, ruler: Ruler) -> "Measured":
+    def from_series(cls, series: Series, step_axis: StepAxis) -> "HeldOutCurve":
         """The last measurement of each bucket, which is each of them where there are few.
 
         Which of a bucket's was not finite is not kept: where one was, there may be no last value.
         """
         last = np.array(series.last, dtype=np.float64)
-        return cls(ruler.at(series.last_step), np.where(np.array(series.non_finite, dtype=bool), np.nan, last))
+        return cls(step_axis.at(series.last_step), np.where(np.array(series.non_finite, dtype=bool), np.nan, last))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Difference:
     """Whether both were measured at all these places; else the baseline is interpolated."""
 
 
-def difference(own: Measured, baseline: Measured) -> Difference:
+def difference(own: HeldOutCurve, baseline: HeldOutCurve) -> Difference:
     """Where both runs have been; empty when that is nowhere."""
     if not len(own.x) or not len(baseline.x):
         return Difference(np.empty(0), np.empty(0), True)

@@ -16,7 +16,7 @@ from db.models import Order, Run, Segment
 
 
 @dataclass(frozen=True, slots=True)
-class WayBack:
+class Rewind:
     """From one segment to the one that forked off before its end."""
 
     segment: int
@@ -44,13 +44,13 @@ class WayBack:
         return None if self.left_at is None or self.back_at is None else max(0.0, self.back_at - self.left_at)
 
 
-def seconds_of(ways: Sequence[WayBack]) -> float | None:
+def total_seconds(ways: Sequence[Rewind]) -> float | None:
     """The time that these took, counted once where they overlap; None where it is known of none of them."""
     told = [(way.left_at, way.back_at) for way in ways if way.left_at is not None and way.back_at is not None]
     return compute.union(told) if told or not ways else None
 
 
-def given_up(segments: Sequence[Segment]) -> list[WayBack]:
+def given_up(segments: Sequence[Segment]) -> list[Rewind]:
     """In the order in which it happened. Every step that lies on no live line any more is in exactly one of them."""
     opened = sorted(
         (segment for segment in segments if segment.fork_step is not None), key=lambda one: (one.opened_at, one.number)
@@ -62,7 +62,7 @@ def given_up(segments: Sequence[Segment]) -> list[WayBack]:
         line = lineage.line_to(opened, before.number)
         left = tuple(one for part in line for one in _beyond(part, segment.fork_step, *ends[part.segment]))
         if left:
-            found.append(WayBack(segment.number, segment.reason, segment.fork_step, left))
+            found.append(Rewind(segment.number, segment.reason, segment.fork_step, left))
     return found
 
 
@@ -74,7 +74,9 @@ def _beyond(part: StepRange, fork: int, first: int | None, last: int | None) -> 
     return [StepRange(part.segment, low, high)] if low < high else []
 
 
-def ways_back(session: Session, *, run: Run, segments: Sequence[Segment], orders: Mapping[int, Order]) -> list[WayBack]:
+def read_rewinds(
+    session: Session, *, run: Run, segments: Sequence[Segment], orders: Mapping[int, Order]
+) -> list[Rewind]:
     """With what they cost; `orders` by number of the intervention."""
     ordered = {order.id: order.incident for order in orders.values()}
     by_segment = {segment.number: segment.order_id for segment in segments}

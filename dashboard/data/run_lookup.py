@@ -12,7 +12,7 @@ class NoSuchRun(LookupError):
     """No run fits, or several do; the message says which."""
 
 
-def pick(runs: Sequence[Run], wanted: str) -> Run:
+def find_run(runs: Sequence[Run], wanted: str) -> Run:
     """By its id, as project/name, by its name, or by the beginning of its id: the first of these that fits any."""
     ways: tuple[Callable[[Run], bool], ...] = (
         lambda run: run.id == wanted,

@@ -11,16 +11,17 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from db import migrate
+from db.dialects import parse_url
 from db.engine import DEFAULT_URL, create_engine, reading
 
-FRESH_SECONDS = 0.4
+CACHE_SECONDS = 0.4
 """Added to the pace of a live page, less than the two seconds in which it follows a report."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class StoreAway(Exception):
+class StoreUnavailable(Exception):
     """The store cannot be read now; the message says why and what to do."""
 
 
@@ -35,17 +36,17 @@ def open_store(url: str) -> Iterator[Session]:
         with reading(_engine(url)) as session:
             yield session
     except sa.exc.DBAPIError as error:
-        raise StoreAway(_why(url, error)) from error
+        raise StoreUnavailable(_why(url, error)) from error
 
 
-def fresh(function: Callable[P, T]) -> Callable[P, T]:
+def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:
     """Cache what changes while a run goes on, for all viewers: they get the same object, and change nothing in it."""
-    return st.cache_resource(ttl=FRESH_SECONDS, show_spinner=False, max_entries=256)(function)
+    return st.cache_resource(ttl=CACHE_SECONDS, show_spinner=False, max_entries=256)(function)
 
 
 @st.cache_resource
 def _engine(url: str) -> sa.Engine:
-    if make_url(url).get_backend_name() == "sqlite":
+    if parse_url(url)[0].is_file:
         # A connection per read: one that is kept would go on reading a file that was deleted or replaced.
         return create_engine(url, poolclass=sa.pool.NullPool)
     return create_engine(url)

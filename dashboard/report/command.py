@@ -49,16 +49,16 @@ def _zone(name: str) -> tzinfo:
 
 def _check(path: Path) -> None:
     """Everything that can be known before the run is read."""
-    from dashboard.report.delivery import CannotDeliver, check_place
+    from dashboard.report.atomic_file import CannotWrite, check_writable
     from dashboard.report.printing import CannotPrint, browser
 
     if path.suffix not in SUFFIXES:
         refuse(f"{path}: the name of the file ends in {' or '.join(SUFFIXES)}")
     try:
-        check_place(path)
+        check_writable(path)
         if path.suffix == ".pdf":
             browser()
-    except (CannotDeliver, CannotPrint) as reason:
+    except (CannotWrite, CannotPrint) as reason:
         refuse(str(reason))
 
 
@@ -71,19 +71,19 @@ def _page(run: str, database: str, zone: tzinfo) -> tuple[str, str]:
         refuse(f"LOSSGUARD_DATABASE_URL / --database: {error}")
     os.environ["LOSSGUARD_DATABASE_URL"] = database  # the modules that read take it from there, as on the pages
     from dashboard.data import cached, run_lookup  # late: Streamlit takes a second to import, a refusal none
-    from dashboard.data.store import StoreAway
-    from dashboard.report import document, story
+    from dashboard.data.store import StoreUnavailable
+    from dashboard.report import contents, document
 
     try:
-        chosen = run_lookup.pick([each for each, _ in cached.runs()], run).id
-        told = story.read_story(chosen, now=time.time(), zone=zone)
-        return document.render(told, story.episodes(told.known)), chosen
-    except (run_lookup.NoSuchRun, StoreAway) as reason:
+        chosen = run_lookup.find_run([each for each, _ in cached.runs()], run).id
+        told = contents.read_contents(chosen, now=time.time(), zone=zone)
+        return document.render(told, contents.report_incidents(told.facts)), chosen
+    except (run_lookup.NoSuchRun, StoreUnavailable) as reason:
         refuse(str(reason).rstrip("."))
 
 
 def _write(page: str, path: Path) -> None:
-    from dashboard.report.delivery import CannotDeliver, deliver
+    from dashboard.report.atomic_file import CannotWrite, write_atomically
     from dashboard.report.printing import CannotPrint, print_pdf
 
     def make(part: Path) -> None:
@@ -93,8 +93,8 @@ def _write(page: str, path: Path) -> None:
             part.write_text(page, encoding="utf-8")
 
     try:
-        deliver(path, make)
-    except (CannotDeliver, CannotPrint) as reason:
+        write_atomically(path, make)
+    except (CannotWrite, CannotPrint) as reason:
         refuse(str(reason))
     typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
 

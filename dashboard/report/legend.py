@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dashboard.figures.style import BLUE
-from dashboard.report import strokes
+from dashboard.report import svg_paths
 
 
 def legend(traces: Sequence[Any]) -> str:
@@ -18,12 +18,12 @@ def _sample(trace: Any) -> str:
     line, marker = trace.line, trace.marker
     drawn = f'<rect x="1" y="-5" width="18" height="10" fill="{trace.fillcolor}"/>' if trace.fill else ""
     if "lines" in trace.mode:
-        style = strokes.stroke(line.color or BLUE, 2, line.dash)
+        style = svg_paths.stroke(line.color or BLUE, 2, line.dash)
         drawn += f'<path d="M1,0h18" fill="none" {style}/>'
     if "markers" in trace.mode:
         size = marker.size if isinstance(marker.size, int | float) else marker.size[0]
-        path, outlined = strokes.symbol(marker.symbol or "circle", size)
+        path, outlined = svg_paths.symbol(marker.symbol or "circle", size)
         color = marker.line.color or marker.color or line.color
-        style = f'fill="none" {strokes.stroke(color, 1.6, None)}' if outlined else f'fill="{color}"'
+        style = f'fill="none" {svg_paths.stroke(color, 1.6, None)}' if outlined else f'fill="{color}"'
         drawn += f'<path transform="translate(10,0)" d="{path}" {style}/>'
     return f'<svg width="20" height="14" viewBox="0 -7 20 14">{drawn}</svg>'

@@ -9,7 +9,8 @@ from dashboard import clock, formatting
 from dashboard.data import compute, held_out, rollback_costs
 from dashboard.data.facts import Curve, RunFacts
 from dashboard.data.progress import is_silent
-from dashboard.report.story import Story
+from dashboard.report.contents import ReportContents
+from db.interventions import is_holding, is_proposed
 from db.models import Intervention
 from db.queries import Series
 
@@ -32,19 +33,19 @@ class Lost:
     """Of the time since the start."""
 
 
-def lost_in_all(story: Story) -> Lost:
-    known, ways = story.known, story.lost
+def lost_in_all(story: ReportContents) -> Lost:
+    facts, ways = story.facts, story.lost
     steps = sum(way.steps for way in ways)
-    done = known.progress.done + steps
+    done = facts.progress.done + steps
     told = [way.tokens for way in ways if way.tokens is not None]
     tokens = sum(told) if told or not ways else None
-    seconds = rollback_costs.seconds_of(ways)
-    whole = seconds_of(known, story.written_at)
+    seconds = rollback_costs.total_seconds(ways)
+    whole = seconds_of(facts, story.written_at)
     return Lost(
         steps=steps,
         steps_share=steps / done if done else None,
         tokens=tokens,
-        flops=flops(tokens, known),
+        flops=flops(tokens, facts),
         seconds=seconds,
         seconds_share=seconds / whole if seconds is not None and whole > 0 else None,
     )
@@ -54,52 +55,52 @@ def with_share(told: str, share: float | None) -> str:
     return told if share is None else f"{told} ({formatting.percent(share)})"
 
 
-def flops(tokens: float | None, known: RunFacts) -> float | None:
+def flops(tokens: float | None, facts: RunFacts) -> float | None:
     """6ND; None where the run does not tell N or D."""
-    each = compute.flops_per_token(known.run.config)
+    each = compute.flops_per_token(facts.run.config)
     return None if each is None or tokens is None else each * tokens
 
 
-def seconds_of(known: RunFacts, now: float) -> float:
+def seconds_of(facts: RunFacts, now: float) -> float:
     """From the start to the end, or to now while it runs."""
-    run = known.run
+    run = facts.run
     running = run.state == "running" and not is_silent(run, now)
     return max(0.0, (now if running else run.finished_at or run.last_report_at) - run.started_at)
 
 
-def sentences(story: Story) -> list[str]:
-    known = story.known
+def sentences(story: ReportContents) -> list[str]:
+    facts = story.facts
     return [
-        _course(known, story.written_at, story.zone),
+        _course(facts, story.written_at, story.zone),
         *_loss(story),
-        *_trouble(known),
+        *_trouble(facts),
         *_lost(story),
-        _next(known),
+        _next(facts),
     ]
 
 
-def state(known: RunFacts, now: float) -> str:
-    return "silent" if is_silent(known.run, now) else known.run.state
+def state(facts: RunFacts, now: float) -> str:
+    return "silent" if is_silent(facts.run, now) else facts.run.state
 
 
-def _course(known: RunFacts, now: float, zone: tzinfo) -> str:
-    run, done, total = known.run, known.progress.done, known.progress.total
+def _course(facts: RunFacts, now: float, zone: tzinfo) -> str:
+    run, done, total = facts.run, facts.progress.done, facts.progress.total
     verb = {"running": "is running, and has done", "silent": "is silent. It had done"}.get(
-        state(known, now), f"is {run.state} after"
+        state(facts, now), f"is {run.state} after"
     )
     steps = formatting.plural(done, "step") if total is None else f"{done:,} of {formatting.plural(total, 'step')}"
-    tokens = known.newest.get("tokens")
-    seen = f" and {formatting.large(tokens)} tokens" if tokens else ""
-    sentence = f"The run {verb} {steps}{seen} in {formatting.duration(seconds_of(known, now))}"
+    tokens = facts.newest.get("tokens")
+    seen = f" and {formatting.abbreviated(tokens)} tokens" if tokens else ""
+    sentence = f"The run {verb} {steps}{seen} in {formatting.duration(seconds_of(facts, now))}"
     sentence += f", begun {clock.moment(run.started_at, zone)}"
-    if state(known, now) == "silent":
+    if state(facts, now) == "silent":
         sentence += f"; nothing was heard of it since {clock.moment(run.last_report_at, zone)}"
-    elif run.state == "running" and known.progress.seconds_left is not None:
-        sentence += f"; about {formatting.duration(known.progress.seconds_left)} are left"
+    elif run.state == "running" and facts.progress.seconds_left is not None:
+        sentence += f"; about {formatting.duration(facts.progress.seconds_left)} are left"
     return sentence + "."
 
 
-def _loss(story: Story) -> list[str]:
+def _loss(story: ReportContents) -> list[str]:
     curve = story.curves.get("loss")
     if curve is None or not len(curve.live):
         return ["No loss was reported."]
@@ -108,7 +109,7 @@ def _loss(story: Story) -> list[str]:
     told = [
         f"The loss is {formatting.number(mean)} nats per token, the mean of the last {formatting.plural(steps, 'step')}"
     ]
-    last = last_of(story.curves.get(held_out.LOSS))
+    last = last_of(story.curves.get(held_out.HELD_OUT_LOSS))
     if last is not None:
         told.append(f"on held-out text it was {formatting.number(last[1])} at step {last[0]:,}")
     broken = sum(live.non_finite)
@@ -135,17 +136,17 @@ def last_of(curve: Curve | None) -> tuple[int, float] | None:
     return next(((step, value) for step, value in told if value is not None), None)
 
 
-def _trouble(known: RunFacts) -> list[str]:
-    if not known.incidents:
+def _trouble(facts: RunFacts) -> list[str]:
+    if not facts.incidents:
         return ["There was no incident."]
-    kinds = Counter(formatting.incident_kind(each.kind) for each in known.incidents)
+    kinds = Counter(formatting.incident_kind(each.kind) for each in facts.incidents)
     told = ", ".join(formatting.plural(count, kind) for kind, count in kinds.most_common())
     first = (
-        f"There {'was' if len(known.incidents) == 1 else 'were'} {formatting.plural(len(known.incidents), 'incident')}"
+        f"There {'was' if len(facts.incidents) == 1 else 'were'} {formatting.plural(len(facts.incidents), 'incident')}"
     )
     return [
         f"{first}: {told}.",
-        _deeds(known.interventions, sum(each.skip_to - each.skip_from for each in known.ledger)),
+        _deeds(facts.interventions, sum(each.skip_to - each.skip_from for each in facts.ledger)),
     ]
 
 
@@ -158,11 +159,11 @@ def _deeds(interventions: Sequence[Intervention], skipped: int) -> str:
     return f"What was done: {told}{batches}."
 
 
-def _lost(story: Story) -> list[str]:
+def _lost(story: ReportContents) -> list[str]:
     if not story.lost:
         return ["Nothing that was computed was given up."]
     lost = lost_in_all(story)
-    tokens = f", {formatting.large(lost.tokens)} tokens" if lost.tokens else ""
+    tokens = f", {formatting.abbreviated(lost.tokens)} tokens" if lost.tokens else ""
     time = (
         ""
         if lost.seconds is None
@@ -178,22 +179,22 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
 
-def waiting(known: RunFacts) -> list[str]:
+def waiting(facts: RunFacts) -> list[str]:
     """What a person has to decide."""
     told = [
         f"Intervention {each.number} waits for approval. {formatting.intervention_sentence(each, None)}"
-        for each in known.interventions
-        if each.state == "proposed"
+        for each in facts.interventions
+        if is_proposed(each)
     ]
-    if any(each.kind == "hold" and each.state == "applied" for each in known.interventions):
+    if any(map(is_holding, facts.interventions)):
         told.append("The run is on hold.")
     return told
 
 
-def _next(known: RunFacts) -> str:
-    several = len(waiting(known))
+def _next(facts: RunFacts) -> str:
+    several = len(waiting(facts))
     if several:
         return "One thing waits for a person." if several == 1 else f"{several} things wait for a person."
-    going_on = sum(each.state != "closed" for each in known.incidents)
+    going_on = sum(each.state != "closed" for each in facts.incidents)
     left = f"; {formatting.plural(going_on, 'incident')} not over yet" if going_on else ""
     return f"Nothing waits for a person{left}."

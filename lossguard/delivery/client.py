@@ -1,88 +1,144 @@
-"""The collector as seen from the sender: one keep-alive connection, errors sorted by what to do about them."""
+"""A collector's HTTP API: one keep-alive connection, JSON in both directions, and errors sorted by what to do next."""
 
 import json
 import ssl
-from typing import Any
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
 
 import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
 
-from lossguard.errors import Rejected, Unauthorised, UnknownRun, Unreachable
-from lossguard.protocol import API, SPOOL_HEADER
+from lossguard.addresses import collector_url
+from lossguard.errors import CollectorError, Conflict, NotFound, Rejected, Unauthorised, Unreachable
+from lossguard.protocol import API
 
-Body = dict[str, Any]
-TIMEOUT = urllib3.Timeout(connect=5.0, read=30.0)
+CONNECT_TIMEOUT = 5.0
+"""Seconds, at most."""
 RETRY_UNAUTHORISED = 30.0
-"""Seconds."""
+"""Seconds to wait before a refused token is tried again."""
+NOT_SENT = (NewConnectionError, ConnectTimeoutError, SSLError, LocationValueError, UnicodeError)
+"""Errors that occur before the request is sent."""
+TRY_AGAIN = (408, 429)
+"""Client errors that may pass."""
 
 
-class Collector:
-    def __init__(self, url: str, token: str | None = None) -> None:
-        """`url` is the base address, as `Settings` checked it. Connects at the first request."""
-        self.url = url
-        address = urllib3.util.parse_url(url)
-        self._pool = urllib3.connection_from_url(url, maxsize=1, timeout=TIMEOUT, retries=False)
-        self._base = (address.path or "").rstrip("/") + API
-        self._headers = {"content-type": "application/json", "user-agent": "lossguard"}
-        if token:
-            self._headers["authorization"] = f"Bearer {token}"
+class Client:
+    """Requests to a collector.
 
-    def send(self, method: str, path: str, body: Body, *, left: int | None = None) -> Body:
-        """Return the answer's JSON object. Raises Unreachable, Unauthorised, UnknownRun or Rejected.
+        client = lossguard.Client("http://127.0.0.1:8000", token)
+        for run in client.get("/runs"):
+            print(run["id"], run["state"])
 
-        `left` tells the collector how many bytes of the spool wait behind this request.
+    Paths are relative to /api/v1; the collector describes them at /docs. A request that fails raises one of the
+    children of `CollectorError`: `Unreachable`, `Unauthorised`, `NotFound`, `Conflict` or `Rejected`.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
+        """`url` is the collector's base address, `timeout` the seconds to wait for an answer.
+
+        Connects at the first request. Raises ConfigurationError when `url` is not an HTTP address.
         """
-        data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
-        headers = self._headers if left is None else self._headers | {SPOOL_HEADER: str(left)}
-        try:
-            answer = self._pool.urlopen(method, self._base + path, body=data, headers=headers, redirect=False)
-        except (urllib3.exceptions.HTTPError, OSError) as problem:
-            raise Unreachable(f"no collector answers at {self.url} ({_why(problem)})") from problem
-        if not 200 <= answer.status < 300:
-            raise self._error(answer)
-        try:
-            decoded = json.loads(answer.data)
-        except ValueError:
-            decoded = None
-        if not isinstance(decoded, dict):
-            raise Unreachable(f"what answers at {self.url} is not a Lossguard collector")
-        return decoded
+        self.url = collector_url("url", url)
+        address = urllib3.util.parse_url(self.url)
+        limits = urllib3.Timeout(connect=min(timeout, CONNECT_TIMEOUT), read=timeout)
+        self._pool = urllib3.connection_from_url(self.url, maxsize=1, timeout=limits, retries=False)
+        self._path = (address.path or "").rstrip("/")
+        self._headers = {"user-agent": "lossguard"} | ({"authorization": f"Bearer {token}"} if token else {})
+
+    def get(self, path: str) -> Any:
+        """The JSON value at `path`, such as "/runs" or "/runs/ID/series?metric=loss"."""
+        return self.request("GET", path)
+
+    def request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> Any:
+        """Send `body` as JSON and return the decoded answer: always a dict when there is a body; None for status 204.
+
+        NaN and infinity must be encoded already, as the protocol writes them.
+        """
+        sent = {**self._headers, **(headers or {})}
+        data = None
+        if body is not None:
+            data = json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+            sent["content-type"] = "application/json"
+        answer = self._send(method, API + path, data, sent)
+        if answer.status == 204:
+            return None
+        return self._decoded(answer, dict if data else (dict, list))
+
+    def ping(self) -> None:
+        """Ask whether the collector is up; no token is needed. Raises CollectorError when it is not."""
+        self._send("GET", "/healthz", None, self._headers)
 
     def close(self) -> None:
+        """Close the connection; the next request opens another one."""
         self._pool.close()
 
-    def _error(self, answer: urllib3.BaseHTTPResponse) -> Exception:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+        try:
+            answer = self._pool.urlopen(method, self._path + path, body=data, headers=headers, redirect=False)
+        except (HTTPError, OSError, UnicodeError) as error:
+            raise Unreachable(
+                f"no collector answers at {self.url} ({_reason(error)})",
+                may_have_arrived=not isinstance(error, NOT_SENT),
+            ) from error
+        if not 200 <= answer.status < 300:
+            raise self._error(answer)
+        return answer
+
+    def _decoded(self, answer: urllib3.BaseHTTPResponse, kinds: type | tuple[type, ...]) -> Any:
+        try:
+            value = json.loads(answer.data)
+        except ValueError:
+            value = None
+        if not isinstance(value, kinds):
+            raise self._not_a_collector(answer.status)
+        return value
+
+    def _error(self, answer: urllib3.BaseHTTPResponse) -> CollectorError:
         status, detail = answer.status, _detail(answer.data)
+        facts: dict[str, Any] = {"status": status, "detail": detail}
         if status in (401, 403):
             message = f"the collector at {self.url} refuses the token ({status} {detail})"
-            return Unauthorised(message, retry_after=RETRY_UNAUTHORISED)
+            return Unauthorised(message, retry_after=RETRY_UNAUTHORISED, **facts)
         if status == 404:
-            return UnknownRun(f"the collector at {self.url} answers 404 {detail}")
-        by_collector = answer.headers.get("content-type", "").startswith("application/problem+json")
-        if 400 <= status < 500 and status not in (408, 429) and not by_collector:
-            return Unreachable(f"what answers at {self.url} ({status}) is not a Lossguard collector")
-        if 400 <= status < 500 and status not in (408, 429):
-            return Rejected(f"{status} {detail}")
-        wait = answer.headers.get("retry-after", "")
-        return Unreachable(
-            f"the collector at {self.url} answers {status}", retry_after=float(wait) if wait.isdecimal() else 0.0
-        )
+            return NotFound(f"the collector at {self.url} answers 404 {detail}".rstrip(), **facts)
+        if not 400 <= status < 500 or status in TRY_AGAIN:
+            wait = answer.headers.get("retry-after", "")
+            seconds = float(wait) if wait.isdecimal() else 0.0
+            return Unreachable(f"the collector at {self.url} answers {status}", retry_after=seconds, **facts)
+        if not answer.headers.get("content-type", "").startswith("application/problem+json"):
+            return self._not_a_collector(status)
+        return (Conflict if status == 409 else Rejected)(f"{status} {detail}".rstrip(), **facts)
+
+    def _not_a_collector(self, status: int) -> Unreachable:
+        return Unreachable(f"the server at {self.url} ({status}) is not a Lossguard collector", status=status)
 
 
-def _why(problem: Exception) -> str:
-    cause = problem.args[0] if problem.args else None
+def _reason(error: Exception) -> str:
+    cause = error.args[0] if error.args else None
     if isinstance(cause, ssl.SSLCertVerificationError):
         refused = cause.verify_message.rstrip(".")
-        return f"its certificate is refused: {refused}; that of a private authority is named with SSL_CERT_FILE"
+        return f"its certificate is refused: {refused}; trust a private authority with SSL_CERT_FILE"
     if isinstance(cause, ssl.SSLError):
-        return f"TLS fails: {cause.reason}; where the collector speaks plain HTTP, its address begins with http://"
-    return type(problem).__name__
+        return f"TLS fails: {cause.reason}; if the collector speaks plain HTTP, its address begins with http://"
+    return type(error).__name__
 
 
 def _detail(data: bytes) -> str:
-    """The sentence in a problem+json body, with where the trouble is, else the beginning of whatever came."""
+    """The sentence of a problem+json body and the field that it concerns; the first bytes of any other body."""
     try:
         problem = json.loads(data)
         where = ".".join(str(part) for part in problem.get("where") or ())
-        return f"{problem.get('detail') or problem.get('title')}" + (f" (at {where})" if where else "")
+        return str(problem.get("detail") or problem.get("title") or "") + (f" (at {where})" if where else "")
     except (ValueError, AttributeError, TypeError):
         return data[:200].decode(errors="replace")

@@ -15,7 +15,7 @@ import urllib3
 import yaml
 
 from lossguard.protocol import API
-from tests.monitor.test_main import free_port
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 OVERRIDE = Path(__file__).with_name("override.yml")

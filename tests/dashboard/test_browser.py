@@ -11,11 +11,12 @@ import sqlalchemy as sa
 pytest.importorskip("playwright", reason="the package playwright is not installed")
 from playwright.sync_api import Browser, Page, Route, expect
 
-from dashboard.views.frame import LIVE_SECONDS
+from dashboard.views.frame import RUNNING_REFRESH_SECONDS
 from db import migrate, queries
 from db.engine import create_engine, writing
-from tests.dashboard.browser import DRAWN, FIGURE, chromium, dashboard, drawn, free_port
+from tests.dashboard.browser import DRAWN, FIGURE, chromium, dashboard, drawn
 from tests.dashboard.seed import STEPS, report, seed
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
 
@@ -66,7 +67,7 @@ def settled(page: Page) -> str:
     before = None
     while (now := page.evaluate(DRAWN)) != before:
         before = now
-        page.wait_for_timeout(2000 * LIVE_SECONDS)
+        page.wait_for_timeout(2000 * RUNNING_REFRESH_SECONDS)
     name: str = now
     return name
 

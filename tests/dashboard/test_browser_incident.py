@@ -35,12 +35,12 @@ def test_a_dialog_stays_open_while_the_page_follows_and_a_person_at_this_machine
         with dashboard(str(sqlite_engine.url)) as served:
             page.goto(f"{served.url}/incident?run=asking")
             drawn(page)
-            page.get_by_role("button", name="Roll back by hand").click()
+            page.get_by_role("button", name="Roll back manually").click()
             dialog = page.get_by_role("dialog")
-            dialog.get_by_label("Reason, for the audit trail").fill("the shard is bad")
+            dialog.get_by_label("Reason for the audit trail").fill("the shard is bad")
             time.sleep(REFRESHES)
             dialog.get_by_role("button", name="Roll back", exact=True).click()
-            expect(page.get_by_text("Ordered: back to step 500.")).to_be_visible(timeout=30_000)
+            expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible(timeout=30_000)
             expect(dialog).to_have_count(0, timeout=30_000)
     with reading(sqlite_engine) as session:
         (line, *_) = access.trail(session)

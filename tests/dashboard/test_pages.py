@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from dashboard.figures.component import FIGURES_ROUTE, shelf
+from dashboard.figures.component import FIGURES_ROUTE, figure_cache
 from db import commands, queries
 from db.engine import writing
 from lossguard.states import RunState, SegmentReason
@@ -37,7 +37,7 @@ def badges(app: AppTest) -> list[str]:
 def figure(app: AppTest) -> dict[str, Any]:
     component = app.get("bidi_component")[0]
     url = json.loads(component.proto.json or component.proto.mixed.json)["figure"]
-    packed = shelf.get(url.removeprefix(FIGURES_ROUTE))
+    packed = figure_cache.get(url.removeprefix(FIGURES_ROUTE))
     assert packed is not None
     drawing: dict[str, Any] = json.loads(gzip.decompress(packed.content))
     return drawing
@@ -52,7 +52,7 @@ def names(drawing: dict[str, Any]) -> set[str]:
     return {trace["name"] for trace in drawing["data"]}
 
 
-def test_a_first_visit_says_how_to_start_a_run(open_page: OpenPage) -> None:
+def test_the_list_of_an_empty_store_shows_how_to_start_a_run(open_page: OpenPage) -> None:
     app = open_page()
     assert not app.exception
     assert app.subheader[0].value == "No runs yet"
@@ -65,7 +65,9 @@ def test_the_run_page_of_an_empty_store_says_so(open_page: OpenPage) -> None:
     assert app.info[0].value == "No runs yet."
 
 
-def test_a_card_shows_loss_progress_trouble_and_age(open_page: OpenPage, store: sa.Engine) -> None:
+def test_a_card_shows_loss_progress_incidents_and_the_age_of_the_last_report(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
     seed(store, now=time.time() - 90)
     app = open_page()
     shown = metrics(app)
@@ -75,7 +77,7 @@ def test_a_card_shows_loss_progress_trouble_and_age(open_page: OpenPage, store: 
     assert float(shown["Loss"]) == pytest.approx(2.1, abs=0.2)
 
 
-def test_what_needs_a_person_stands_on_top(open_page: OpenPage, store: sa.Engine) -> None:
+def test_runs_that_need_a_person_come_first(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, run_id="held", state=RunState.INTERRUPTED, now=time.time() - 1000)
     seed(store, run_id="newer", now=time.time())
     with writing(store) as session:
@@ -110,7 +112,7 @@ def test_the_run_page_draws_the_live_line_the_discarded_branch_and_what_happened
 @pytest.mark.parametrize(
     ("details", "rows"), [("Interventions", 1), ("Skip ledger", 1), ("Events", 3), ("Segments", 2), (None, 1)]
 )
-def test_the_table_that_is_looked_at_is_made_and_no_other(
+def test_only_the_table_of_the_open_tab_is_built(
     open_page: OpenPage, store: sa.Engine, details: str | None, rows: int
 ) -> None:
     seed(store, now=time.time())
@@ -118,14 +120,14 @@ def test_the_table_that_is_looked_at_is_made_and_no_other(
     assert [len(table.value) for table in app.dataframe] == [rows]
 
 
-def test_discarded_branches_can_be_left_out(open_page: OpenPage, store: sa.Engine) -> None:
+def test_discarded_branches_can_be_hidden(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     app = open_page("run", run="spiky-1")
     assert "discarded branch" not in names(figure(app.toggle[0].set_value(False).run()))
 
 
 @pytest.mark.parametrize(("x", "title"), [("Tokens", "Tokens"), ("Time", "Time"), ("FLOPs", "Floating-point")])
-def test_a_link_lays_the_run_along_another_axis(open_page: OpenPage, store: sa.Engine, x: str, title: str) -> None:
+def test_a_link_selects_the_x_axis(open_page: OpenPage, store: sa.Engine, x: str, title: str) -> None:
     seed(store, now=time.time())
     drawing = figure(open_page("run", run="spiky-1", x=x, steps="400-500"))
     axis = drawing["layout"]["xaxis"]
@@ -136,7 +138,7 @@ def test_a_link_lays_the_run_along_another_axis(open_page: OpenPage, store: sa.E
     assert positions == sorted(positions)
 
 
-def test_a_link_smooths_and_leaves_the_raw_line(open_page: OpenPage, store: sa.Engine) -> None:
+def test_a_smoothed_line_is_drawn_over_the_raw_one(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     assert "live line, raw" in names(figure(open_page("run", run="spiky-1", smooth="100 steps")))
 
@@ -152,17 +154,17 @@ def test_the_list_is_filtered_by_its_url(open_page: OpenPage, store: sa.Engine) 
     seed(store, now=time.time())
     seed(store, run_id="done-1", state=RunState.FINISHED, now=time.time() - 86400)
     assert [caption.value.split(" ")[0] for caption in open_page(state="finished").caption] == [r"done\-1"]
-    assert open_page(find="nobody").info[0].value == "No run is like that."
+    assert open_page(find="nobody").info[0].value == "No run matches these filters."
 
 
-def test_what_a_run_cost_and_lost_is_told(open_page: OpenPage, store: sa.Engine) -> None:
+def test_the_run_page_shows_the_compute_used_and_lost(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     shown = metrics(open_page("run", run="spiky-1"))
     assert (shown["Parameters"], shown["Tokens"], shown["Tokens per parameter"]) == ("826 k", "6.55 M", "7.931")
-    assert (shown["Steps given up"], shown["Time given up"]) == ("128", "51 s")
+    assert (shown["Steps discarded"], shown["Time lost"]) == ("128", "51 s")
 
 
-def test_a_loop_that_logs_every_tenth_step_gave_up_all_of_them_and_for_how_long_is_not_known(
+def test_steps_between_logged_ones_count_as_discarded_and_the_lost_time_is_unknown(
     open_page: OpenPage, store: sa.Engine
 ) -> None:
     with writing(store) as session:
@@ -172,13 +174,13 @@ def test_a_loop_that_logs_every_tenth_step_gave_up_all_of_them_and_for_how_long_
         resumed.reason = SegmentReason.RESUME
         add_steps(session, run, resumed, range(310, 500, 10), loss=[2.0] * 19)
     shown = metrics(open_page("run", run="r1"))
-    assert (shown["Steps given up"], shown["Time given up"]) == ("116", "-")  # 305 .. 420
+    assert (shown["Steps discarded"], shown["Time lost"]) == ("116", "-")  # 305 .. 420
     assert "116 steps (19.1% of those done) were given up by going back once." in read("r1").text
 
 
 @pytest.mark.parametrize(("zone", "moment"), [("Etc/Unknown", "22:13:20"), ("Europe/Berlin", "23:13:20")])
 @pytest.mark.parametrize("table", ["Segments", "Configuration"])
-def test_moments_are_in_the_browsers_time_zone_and_in_utc_where_that_is_not_known(
+def test_times_are_in_the_browsers_time_zone_or_in_utc_if_that_is_unknown(
     open_page: OpenPage, store: sa.Engine, monkeypatch: pytest.MonkeyPatch, zone: str, moment: str, table: str
 ) -> None:
     with writing(store) as session:
@@ -200,12 +202,12 @@ def test_a_link_with_steps_shows_these_steps(open_page: OpenPage, store: sa.Engi
 
 
 @pytest.mark.parametrize("steps", ["", "x-y", "9-3", "-5", "400", "\u00b2-\u00b3", "1-9\n", "1-" + "9" * 4000])
-def test_steps_that_make_no_sense_show_the_whole_run(open_page: OpenPage, store: sa.Engine, steps: str) -> None:
+def test_invalid_steps_in_the_url_show_the_whole_run(open_page: OpenPage, store: sa.Engine, steps: str) -> None:
     seed(store, now=time.time())
     assert figure(open_page("run", run="spiky-1", steps=steps))["layout"]["xaxis"].get("range") is None
 
 
-def test_the_run_page_without_a_choice_shows_the_top_run_and_says_so_in_the_url(
+def test_the_run_page_without_a_run_shows_the_first_one_and_names_it_in_the_url(
     open_page: OpenPage, store: sa.Engine
 ) -> None:
     seed(store, now=time.time())
@@ -222,7 +224,7 @@ def test_an_unknown_run_is_named(open_page: OpenPage, store: sa.Engine) -> None:
 
 
 @pytest.mark.parametrize("page", ["run", "lab"])
-def test_what_a_link_names_as_the_run_is_never_markup(open_page: OpenPage, store: sa.Engine, page: str) -> None:
+def test_a_run_id_in_the_url_is_never_rendered_as_markup(open_page: OpenPage, store: sa.Engine, page: str) -> None:
     seed(store, now=time.time())
     app = open_page(page, run="x`\n\n[click](http://evil.example)")
     assert r"There is no run x\` \[click\]\(http\://evil.example\) in this store." in app.warning[0].value
@@ -233,22 +235,24 @@ def test_a_run_without_steps_has_a_page(open_page: OpenPage, store: sa.Engine) -
         add_segment(session, add_run(session), "a", fork_step=None)
     app = open_page("run", run="r1")
     assert metrics(app)["Loss"] == "-"
-    assert app.info[0].value == "No step has been reported yet."
+    assert app.info[0].value == "No steps reported yet."
 
 
-def test_a_proposed_intervention_asks_for_a_person(open_page: OpenPage, store: sa.Engine) -> None:
+def test_a_proposed_intervention_is_shown_as_waiting_for_approval(open_page: OpenPage, store: sa.Engine) -> None:
     with writing(store) as session:
         commands.save_intervention(
             session, run=add_run(session), number=1, now=1.0, incident=None, kind="rollback", state="proposed",
             attempt=1, rewind_to=50, skip_from=50, skip_to=250, lr_scale=0.5, details={},
         )  # fmt: skip
     app = open_page("run", run="r1")
-    waits = "Intervention 1 waits for a person. Rewind to step 50, skip 200 batches [50, 250), learning rate x 0.5."
-    assert app.warning[0].value == waits
+    warning = (
+        "Intervention 1 is waiting for approval. Rewind to step 50, skip 200 batches [50, 250), learning rate x 0.5."
+    )
+    assert app.warning[0].value == warning
 
 
 @pytest.mark.parametrize("page", ["runs", "run"])
-def test_a_database_without_tables_gets_a_plain_message_and_the_page_goes_on_when_they_come(
+def test_a_database_without_tables_is_explained_and_the_page_recovers_when_they_exist(
     open_page: OpenPage, store: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     full = str(store.url)
@@ -263,7 +267,7 @@ def test_a_database_without_tables_gets_a_plain_message_and_the_page_goes_on_whe
 
 
 @pytest.mark.parametrize("page", ["runs", "run", "compare"])
-def test_a_database_that_is_away_gets_a_plain_message_without_its_password(
+def test_an_unreachable_database_is_explained_without_its_password(
     open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     monkeypatch.setenv("LOSSGUARD_DATABASE_URL", "postgresql://lossguard:secret@127.0.0.1:1/lossguard")

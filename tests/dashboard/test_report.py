@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from dashboard.report import document, story
+from dashboard.report import contents, document
 from db import commands, queries
 from db.engine import writing
 from lossguard.states import RunState
@@ -62,8 +62,8 @@ class Reader(HTMLParser):
 
 
 def page(run_id: str = "spiky-1", *, now: float | None = None) -> str:
-    told = story.read_story(run_id, now=time.time() if now is None else now, zone=UTC)
-    return document.render(told, story.episodes(told.known))
+    told = contents.read_contents(run_id, now=time.time() if now is None else now, zone=UTC)
+    return document.render(told, contents.report_incidents(told.facts))
 
 
 def read(run_id: str = "spiky-1") -> Reader:
@@ -108,13 +108,13 @@ def test_every_incident_has_its_picture_its_numbers_its_course_and_the_reasons(s
 
 
 def test_the_curves_hold_every_metric_that_exists_and_say_which_are_left_out(store: sa.Engine) -> None:
-    assert story.curve_names(["lr", "loss", "tokens", "batch_index", "my/score", "throughput"]) == [
+    assert contents.curve_names(["lr", "loss", "tokens", "batch_index", "my/score", "throughput"]) == [
         "loss", "lr", "throughput", "my/score",
     ]  # fmt: skip
     seed(store, now=time.time())
-    told = story.read_story("spiky-1", now=time.time(), zone=UTC)
+    told = contents.read_contents("spiky-1", now=time.time(), zone=UTC)
     assert list(told.curves) == ["loss", "perplexity", "grad_norm", "log_z", "lr", "throughput"]
-    left_out = story.Story(told.known, told.curves, ["my/score"], told.lost, told.written_at, told.zone)
+    left_out = contents.ReportContents(told.facts, told.curves, ["my/score"], told.lost, told.written_at, told.zone)
     assert "Left out, because they are many: my/score." in Reader(document.render(left_out, [])).text
 
 
@@ -207,9 +207,9 @@ def test_too_many_incidents_for_pictures_are_told_and_none_is_dropped(
     store: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_incidents(store, range(2, 8))
-    monkeypatch.setattr(story, "MOST_PICTURES", 3)
-    monkeypatch.setattr(story, "MOST_EPISODES", 5)
-    monkeypatch.setattr(document, "MOST_EPISODES", 5)
+    monkeypatch.setattr(contents, "MAX_PICTURES", 3)
+    monkeypatch.setattr(contents, "MAX_INCIDENT_SECTIONS", 5)
+    monkeypatch.setattr(document, "MAX_INCIDENT_SECTIONS", 5)
     run = read()
     assert pictures(run) == ["1", "6", "7"]  # the one that was acted on, and the highest scores
     assert run.text.count("No picture: at most") == 2

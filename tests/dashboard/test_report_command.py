@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from dashboard.__main__ import app
 from dashboard.report import printing
-from dashboard.report.delivery import CannotDeliver, deliver
+from dashboard.report.atomic_file import CannotWrite, write_atomically
 from dashboard.report.printing import CannotPrint, print_pdf
 from db.engine import writing
 from tests.dashboard.browser import chromium
@@ -106,7 +106,7 @@ def test_the_store_may_be_named_before_the_command_too(tmp_path: Path) -> None:
 
 def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path: Path) -> None:
     target = tmp_path / f"{'r' * (os.pathconf(tmp_path, 'PC_NAME_MAX') - len('.html'))}.html"
-    deliver(target, lambda part: part.touch())
+    write_atomically(target, lambda part: part.touch())
     assert target.is_file()
 
 
@@ -120,8 +120,8 @@ def test_a_full_disk_leaves_the_earlier_file_and_no_other(tmp_path: Path) -> Non
         part.write_text("half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(CannotDeliver, match=r"cannot write .*r\.html: No space left on device"):
-        deliver(target, make)
+    with pytest.raises(CannotWrite, match=r"cannot write .*r\.html: No space left on device"):
+        write_atomically(target, make)
     assert target.read_text() == "yesterday's"
     assert [each.name for each in folder.iterdir()] == ["r.html"]
 

@@ -15,8 +15,8 @@ from dashboard.figures.compute import compute_figure
 from dashboard.figures.curves import run_figure
 from dashboard.figures.marks import Marks
 from dashboard.report.scales import Scale, scale_for, tick_text
-from dashboard.report.still import still
-from dashboard.report.strokes import line, stairs, thinned
+from dashboard.report.svg import render_svg
+from dashboard.report.svg_paths import line, stairs, thinned
 from db.models import Event, Incident
 from db.queries import Series
 
@@ -29,7 +29,7 @@ def series(values: list[float | None], broken: Mapping[int, int] | None = None) 
 
 def picture(figure: go.Figure) -> ElementTree.Element:
     """The picture as a reader of XML takes it: one that is not well-formed raises."""
-    text = still(figure, name="p", label="a picture")
+    text = render_svg(figure, name="p", label="a picture")
     return ElementTree.fromstring(text[text.index('<svg viewBox="0 0 760') :])
 
 
@@ -134,7 +134,7 @@ def test_an_axis_of_words_keeps_its_order() -> None:
     assert figure is not None
     drawn = picture(figure)
     rows = {"".join(each.itertext()): float(each.attrib["y"]) for each in drawn.iter("text")}
-    assert rows["this run"] < rows["20 tokens a parameter"] < rows["GPT-3 175B"] < rows["Llama 2 70B"]
+    assert rows["this run"] < rows["20 tokens per parameter"] < rows["GPT-3 175B"] < rows["Llama 2 70B"]
     assert any(re.fullmatch(r"10\d+", text) for text in texts(drawn))
 
 

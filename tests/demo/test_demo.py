@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.demo.test_processes import wait_until_gone
-from tests.monitor.test_main import free_port
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ import yaml
 from demo.processes import Processes
 from lossguard.protocol import API
 from tests.deploy.files import DEPLOY, read
-from tests.monitor.test_main import free_port
+from tests.ports import free_port
 
 TOKEN = "a-token-of-the-tests"
 HTTP = urllib3.PoolManager(retries=False, timeout=5.0)

@@ -15,10 +15,10 @@ import urllib3
 import lossguard
 from db import queries
 from db.engine import create_engine, reading
-from lossguard.delivery.client import Collector
+from lossguard.delivery.client import Client
 from lossguard.errors import Rejected, Unreachable
 from lossguard.protocol import API
-from monitor.api.auth import TRIES
+from monitor.api.auth import MAX_FAILED_ATTEMPTS
 from monitor.settings import Settings
 from tests.dashboard.live import report_a_spike
 from tests.deploy.proxy import COLLECTOR, DASHBOARD, PASSWORD, USER, Proxy, nginx, proxied
@@ -27,7 +27,7 @@ from tests.deploy.stack import TOKEN, wait_for
 if TYPE_CHECKING:
     from playwright.sync_api import HttpCredentials
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx"), pytest.mark.xdist_group("nginx")]
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 BASIC = urllib3.make_headers(basic_auth=f"{USER}:{PASSWORD}")
 LIMIT = Settings().max_report_bytes
@@ -61,16 +61,16 @@ def test_a_certificate_that_is_not_trusted_is_told_with_what_mends_it(
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     with pytest.raises(Unreachable, match=r"certificate is refused: self-signed certificate; .* with SSL_CERT_FILE"):
-        Collector(proxy.collector, TOKEN).send("POST", "/runs", {})
+        Client(proxy.collector, TOKEN).request("POST", "/runs", {})
 
 
 def test_a_body_beyond_the_limit_gets_413_which_makes_the_sdk_send_less_at_once(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(proxy.certificate))
-    collector = Collector(proxy.collector, TOKEN)
+    client = Client(proxy.collector, TOKEN)
     with pytest.raises(Rejected, match=r"413 .*raise the limit of the proxy .at body"):
-        collector.send("POST", "/runs/r/reports", {"padding": "x" * LIMIT})
+        client.request("POST", "/runs/r/reports", {"padding": "x" * LIMIT})
     answer = proxy.ask("POST", COLLECTOR, f"{API}/runs", headers=BEARER, body=b"{}".ljust(LIMIT))
     assert answer.status == 422, "as much as the collector takes gets to it"
 
@@ -92,7 +92,7 @@ def test_failed_attempts_are_counted_by_client_whatever_it_claims_to_be(proxy: P
         headers = {"authorization": "Bearer wrong", "x-forwarded-for": claimed}
         return proxy.ask("GET", COLLECTOR, f"{API}/runs", headers=headers, come_from=come_from).status
 
-    assert [attempt("127.0.0.2", f"10.0.0.{at}") for at in range(TRIES)] == [401] * TRIES
+    assert [attempt("127.0.0.2", f"10.0.0.{at}") for at in range(MAX_FAILED_ATTEMPTS)] == [401] * MAX_FAILED_ATTEMPTS
     assert attempt("127.0.0.2", "10.0.1.1") == 429
     assert attempt("127.0.0.3", "127.0.0.2") == 401, "another client is not locked out"
 
@@ -152,7 +152,7 @@ def test_a_browser_follows_a_run_through_the_proxy_and_is_asked_for_a_token_befo
         page = browser.new_context(ignore_https_errors=True, http_credentials=login).new_page()
         page.goto(f"{proxy.dashboard}/incident?run=asking")
         drawn(page)
-        page.get_by_role("button", name="Roll back by hand").click()
+        page.get_by_role("button", name="Roll back manually").click()
         page.get_by_role("dialog").get_by_role("textbox", name="Token with the scope").wait_for(timeout=30_000)
 
 

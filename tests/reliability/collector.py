@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 import urllib3
 
 from lossguard.protocol import API
+from tests.ports import free_port
 
 NOW = 1_800_000_000.0
 CHECKPOINTS = list(range(0, 20_000, 50))
@@ -23,9 +23,7 @@ class Collector:
     """`python -m monitor serve` on a port of its own, over one database, through any number of lives."""
 
     def __init__(self, database_url: str, log: Path, **environment: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         self._environment = os.environ | environment | {"LOSSGUARD_DATABASE_URL": database_url, "OMP_NUM_THREADS": "1"}

@@ -26,14 +26,14 @@ from typing import Any
 import urllib3
 
 import lossguard
-from lossguard.delivery import client as sdk
 from lossguard.protocol import API
+from lossguard.recording import RecordingRun
 from tests.reliability.collector import Collector
 
 SLOW = 0.4
 """Seconds that a slow connection holds back what it carries."""
-PATIENCE = urllib3.Timeout(connect=2.0, read=2.0)
-"""The SDK's own is 30 s for an answer: too long to watch it run out again and again."""
+TIMEOUT = 2.0
+"""Seconds; the SDK's own is 30 s for an answer: too long to watch it run out again and again."""
 
 
 class Fault(StrEnum):
@@ -139,7 +139,9 @@ def log_through(
     noise = random.Random(1)
     losses = [3.0 + noise.gauss(0, 0.02) for _ in range(steps)]
     slowest = 0.0
-    with lossguard.init("network", run_id=run_id, url=network.url, directory=folder) as run:
+    registration = {"id": run_id, "project": "network", "capabilities": [], "started_at": time.time()}
+    client = lossguard.Client(network.url, timeout=TIMEOUT)
+    with RecordingRun(registration=registration, directory=folder / run_id, client=client) as run:
         for step, loss in enumerate(losses):
             began = time.perf_counter()
             run.log(step, loss=loss, grad_norm=0.5)
@@ -162,7 +164,6 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=3_000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    sdk.TIMEOUT = PATIENCE
     with tempfile.TemporaryDirectory() as name:
         collector = Collector(f"sqlite:///{name}/store.db", Path(name) / "log")
         collector.start()

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lossguard.delivery import client as sdk
 from tests.reliability.collector import Collector, Trainer, history, verdicts
 from tests.reliability.drill import train
-from tests.reliability.network import PATIENCE, SLOW, Fault, Network, log_through, stored
+from tests.reliability.network import SLOW, Fault, Network, log_through, stored
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +23,8 @@ def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
 def test_whatever_befalls_every_other_connection_all_steps_arrive_once(
-    on_sqlite: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Fault
+    on_sqlite: Collector, tmp_path: Path, fault: Fault
 ) -> None:
-    monkeypatch.setattr(sdk, "TIMEOUT", PATIENCE)
     network = Network(on_sqlite.port, faults=[fault, Fault.NONE], seed=4)
     losses, slowest = log_through(network, tmp_path, steps=200, run_id=fault)
     assert network.befallen[fault] > 0

@@ -49,7 +49,7 @@ def test_what_the_guard_tells_stands_between_the_lines_and_nowhere_else(
     with display:
         for step, _ in guard.steps("abc", 16):
             display.show(step, METRICS)
-    assert told.getvalue().splitlines()[1] == "going on from the checkpoint of step 15"
+    assert told.getvalue().splitlines()[1] == "resumed from the checkpoint of step 15"
     assert not caplog.text
 
 

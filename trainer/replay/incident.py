@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lossguard.delivery.client import Collector
-from lossguard.errors import CollectorError, Rejected, Unauthorised, UnknownRun
+from lossguard import Client, CollectorError, NotFound, Rejected, Unauthorised
 from lossguard.protocol import RUN_ID_PATTERN
 from lossguard.settings import Settings
 from trainer.errors import UserMistake
@@ -45,7 +44,7 @@ def parse_incident(text: str) -> tuple[str, int | None]:
     return match["run"], None if match["number"] is None else int(match["number"])
 
 
-def find_case(text: str, *, at: str | None, url: str | None, directory: Path) -> tuple[Case, Collector | None]:
+def find_case(text: str, *, at: str | None, url: str | None, directory: Path) -> tuple[Case, Client | None]:
     """The case, and the collector that knows it (None for one that is described by hand). Raises UserMistake."""
     run_id, number = parse_incident(text)
     if at is not None and number is None:
@@ -55,8 +54,8 @@ def find_case(text: str, *, at: str | None, url: str | None, directory: Path) ->
         raise UserMistake(f"Which incident of {run_id}? Write {run_id}/1 for its first; {BY_HAND}.")
     if settings.url is None:
         raise UserMistake(f"The collector that knows {text} is not named: give --url or set LOSSGUARD_URL; {BY_HAND}.")
-    collector = Collector(settings.url, settings.token)
-    return look_up(collector, run_id, number), collector
+    client = Client(settings.url, settings.token)
+    return look_up(client, run_id, number), client
 
 
 def by_hand(run_id: str, at: str) -> Case:
@@ -68,12 +67,12 @@ def by_hand(run_id: str, at: str) -> Case:
     return Case(run_id=run_id, number=None, onset=onset, detected=detected, signal="loss", segment=None)
 
 
-def look_up(collector: Collector, run_id: str, number: int) -> Case:
+def look_up(client: Client, run_id: str, number: int) -> Case:
     """Ask the collector for an incident. Raises UserMistake for what it does not know, and when it is away."""
-    incident = _ask(collector, "GET", f"/runs/{run_id}/incidents/{number}")
+    incident = _ask(client, "GET", f"/runs/{run_id}/incidents/{number}")
     if incident["kind"] in NO_CURVE:
         raise UserMistake(f"Incident {run_id}/{number} is a {incident['kind']}: there is no trouble to repeat.")
-    segments = {each["number"]: each["key"] for each in _ask(collector, "GET", f"/runs/{run_id}")["segments"]}
+    segments = {each["number"]: each["key"] for each in _ask(client, "GET", f"/runs/{run_id}")["segments"]}
     return Case(
         run_id=run_id,
         number=number,
@@ -84,23 +83,23 @@ def look_up(collector: Collector, run_id: str, number: int) -> Case:
     )
 
 
-def write_verdict(collector: Collector, case: Case, verdict: Mapping[str, Any]) -> None:
+def write_verdict(client: Client, case: Case, verdict: Mapping[str, Any]) -> None:
     """Put the verdict to the incident. Raises UserMistake when the collector does not take it."""
-    _ask(collector, "PUT", f"/runs/{case.run_id}/incidents/{case.number}/verdict", dict(verdict))
+    _ask(client, "PUT", f"/runs/{case.run_id}/incidents/{case.number}/verdict", dict(verdict))
 
 
-def _ask(collector: Collector, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def _ask(client: Client, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
     try:
-        return collector.send(method, path, body or {})
-    except UnknownRun as problem:
+        return client.request(method, path, body)
+    except NotFound as problem:
         raise UserMistake(f"{_sentence(problem)}; the incidents of a run are on its page of the dashboard.") from None
     except Unauthorised:
         needed = "read" if method == "GET" else "report"
         raise UserMistake(
-            f"The collector at {collector.url} refuses the token: set LOSSGUARD_TOKEN to one with the scope {needed}."
+            f"The collector at {client.url} refuses the token: set LOSSGUARD_TOKEN to one with the scope {needed}."
         ) from None
     except Rejected as problem:
-        raise UserMistake(f"The collector at {collector.url} refuses: {problem}.") from None
+        raise UserMistake(f"The collector at {client.url} refuses: {problem}.") from None
     except CollectorError as problem:
         raise UserMistake(f"{_sentence(problem)}; {BY_HAND}.") from None
 

@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.data.rollback_costs import given_up, ways_back
+from dashboard.data.rollback_costs import given_up, read_rewinds
 from db import lineage, queries
 from db.engine import reading
 from db.models import Segment
@@ -51,7 +51,7 @@ def test_what_was_given_up_is_told_in_tokens_and_time_and_for_its_incident(engin
         run = queries.run_named(session, run_id="spiky-1")
         assert run is not None
         orders = {order.intervention: order for order in queries.orders(session, run=run)}
-        (way,) = ways_back(session, run=run, segments=queries.segments(session, run=run), orders=orders)
+        (way,) = read_rewinds(session, run=run, segments=queries.segments(session, run=run), orders=orders)
     assert way.steps == LEFT - REWIND
     assert way.tokens == (LEFT - REWIND) * 32 * 256
     assert way.seconds == pytest.approx(0.4 * (LEFT - REWIND))

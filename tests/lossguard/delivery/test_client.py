@@ -1,0 +1,174 @@
+"""What the client returns, and how a caller tells failures apart."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+import lossguard
+from lossguard import Client, Conflict, NotFound, Rejected, Unauthorised, Unreachable
+
+JSON, PROBLEM, HTML = "application/json", "application/problem+json", "text/html"
+
+
+class Server:
+    """Answers every request the same way, and remembers what was sent."""
+
+    def __init__(self, status: int, body: bytes, content_type: str, headers: dict[str, str]) -> None:
+        self.status, self.body, self.headers = status, body, {"content-type": content_type, **headers}
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.url = ""
+
+
+@contextmanager
+def serving(status: int = 200, body: bytes = b"{}", content_type: str = JSON, **headers: str) -> Iterator[Server]:
+    answers = Server(status, body, content_type, {name.replace("_", "-"): value for name, value in headers.items()})
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            sent = self.rfile.read(int(self.headers.get("content-length") or 0))
+            names = {name.lower(): value for name, value in self.headers.items()}
+            answers.requests.append((self.command, self.path, names, sent))
+            self.send_response(answers.status)
+            for name, value in answers.headers.items():
+                self.send_header(name, value)
+            self.send_header("content-length", str(len(answers.body)))
+            self.end_headers()
+            self.wfile.write(answers.body)
+
+        do_GET = do_POST = do_PUT = do_DELETE = answer
+
+        def log_message(self, format: str, *args: Any) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    answers.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield answers
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_list_is_read_with_the_token_from_below_the_base_path() -> None:
+    with serving(body=b'[{"id": "r"}]') as server, Client(f"{server.url}/behind/", "secret") as client:
+        assert client.get("/runs") == [{"id": "r"}]
+    ((method, path, headers, body),) = server.requests
+    assert (method, path, headers["authorization"], body) == ("GET", "/behind/api/v1/runs", "Bearer secret", b"")
+
+
+def test_a_body_is_sent_as_json_with_the_callers_headers() -> None:
+    with serving(201, b'{"id": "r"}') as server, Client(server.url) as client:
+        assert client.request("POST", "/runs", {"id": "r"}, headers={"Lossguard-Spool-Bytes": "7"}) == {"id": "r"}
+    ((method, _, headers, body),) = server.requests
+    assert (method, headers["content-type"], headers["lossguard-spool-bytes"]) == ("POST", JSON, "7")
+    assert body == b'{"id":"r"}'
+    assert "authorization" not in headers
+
+
+def test_an_answer_without_content_is_none() -> None:
+    with serving(204, b"") as server, Client(server.url) as client:
+        assert client.request("DELETE", "/runs/r") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (401, Unauthorised),
+        (403, Unauthorised),
+        (404, NotFound),
+        (409, Conflict),
+        (413, Rejected),
+        (422, Rejected),
+        (408, Unreachable),
+        (429, Unreachable),
+        (302, Unreachable),
+        (500, Unreachable),
+        (503, Unreachable),
+    ],
+)
+def test_each_refusal_has_its_own_exception_with_status_and_detail(status: int, error: type[Exception]) -> None:
+    problem = b'{"title": "Problem", "detail": "it is so", "where": ["steps", 1]}'
+    with (
+        serving(status, problem, PROBLEM) as server,
+        Client(server.url) as client,
+        pytest.raises(lossguard.CollectorError) as caught,
+    ):
+        client.get("/runs")
+    assert type(caught.value) is error
+    assert (caught.value.status, caught.value.detail) == (status, "it is so (at steps.1)")
+
+
+def test_a_refused_token_is_not_tried_again_at_once_and_a_busy_collector_when_it_says() -> None:
+    for status, header, seconds in ((401, "", 30.0), (503, "7", 7.0), (503, "tomorrow", 0.0)):
+        with (
+            serving(status, b"{}", PROBLEM, retry_after=header) as server,
+            Client(server.url) as client,
+            pytest.raises(lossguard.CollectorError) as caught,
+        ):
+            client.get("/runs")
+        assert caught.value.retry_after == seconds
+
+
+def test_nobody_at_the_address_means_that_nothing_arrived() -> None:
+    with Client("http://127.0.0.1:9") as client, pytest.raises(Unreachable, match="no collector answers") as caught:
+        client.request("POST", "/runs", {})
+    assert (caught.value.status, caught.value.may_have_arrived) == (None, False)
+
+
+def test_a_connection_that_ends_without_an_answer_leaves_open_what_arrived() -> None:
+    with (
+        serving(content_length="99") as server,
+        Client(server.url, timeout=0.2) as client,
+        pytest.raises(Unreachable) as caught,
+    ):
+        client.request("POST", "/runs", {})
+    assert caught.value.may_have_arrived
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "content_type"), [(200, b"<html>", HTML), (200, b"3", JSON), (405, b"", HTML)]
+)
+def test_a_server_that_is_no_collector_is_unreachable_rather_than_a_refusal(
+    status: int, body: bytes, content_type: str
+) -> None:
+    """A dashboard's port in LOSSGUARD_URL: the steps must stay in the spool."""
+    with (
+        serving(status, body, content_type) as server,
+        Client(server.url) as client,
+        pytest.raises(Unreachable, match="not a Lossguard collector"),
+    ):
+        client.request("POST", "/runs", {})
+
+
+def test_a_list_is_no_answer_to_a_body() -> None:
+    with (
+        serving(body=b"[]") as server,
+        Client(server.url) as client,
+        pytest.raises(Unreachable, match="not a Lossguard collector"),
+    ):
+        client.request("POST", "/runs", {})
+
+
+def test_ping_needs_no_token_and_no_json() -> None:
+    with serving(body=b"ok") as server, Client(server.url) as client:
+        client.ping()
+        assert server.requests[0][1] == "/healthz"
+        server.status = 503
+        with pytest.raises(Unreachable):
+            client.ping()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "nonsense", "ftp://h", "http://", "http://h:99999", "http://h/?a=1", "http://h/a b"]
+)
+def test_an_address_that_cannot_be_a_collectors_is_refused_at_once(url: str) -> None:
+    with pytest.raises(lossguard.ConfigurationError, match="is not the address of a collector"):
+        Client(url)
