@@ -5,8 +5,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 import yaml
@@ -30,7 +30,7 @@ IN_REPOSITORY = re.compile(
 )
 NO_PATHS = {"deploy/secrets", "lossguard/service", "lossguard/trainer"}
 """A folder that every installation creates for itself, and names of images."""
-COMMANDS = {
+APPLICATIONS = {
     "dashboard": dashboard.__main__.app,
     "db": db.__main__.app,
     "monitor": monitor.__main__.app,
@@ -86,38 +86,24 @@ def test_the_page_of_the_api_has_every_route_and_no_other(http: TestClient) -> N
     assert set(re.findall(r"^\| `([A-Z]+ /\S+)`", page, re.MULTILINE)) == routes
 
 
-def leaves(app: typer.Typer) -> Iterator[tuple[str, click.Command]]:
-    """Every command of an application with its name, as it is typed."""
-
-    def below(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-        children = getattr(command, "commands", {})
-        if not children:
-            yield name, command
-        for child, inner in children.items():
-            yield from below(f"{name} {child}".strip(), inner)
-
-    return below("", typer.main.get_command(app))
+def commands(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """A command and all commands below it, each with its name as it is typed. (typer has its own copy of click.)"""
+    yield name, command
+    for child, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {child}".strip())
 
 
 def test_the_page_of_commands_has_every_command_and_only_options_that_exist() -> None:
     page = (DOCS / "reference" / "commands.md").read_text()
     found = re.finditer(r"## [^\n]*`python -m (\w+)`.*?(?=\n## |\Z)", page, re.DOTALL)
     sections = {section[1]: section[0] for section in found}
-    for package, app in COMMANDS.items():
-        for name, _ in leaves(app):
-            assert f"`{name}" in sections[package], f"python -m {package} {name}"
-        known = {option for _, command in commands_of(app) for option in options(command)}
-        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", sections[package])) - {"--nproc-per-node"}
+    for package, app in APPLICATIONS.items():
+        known = {"--nproc-per-node"}  # torchrun's
+        for name, command in commands(typer.main.get_command(app)):
+            assert f"`{name}" in sections[package] or hasattr(command, "commands"), f"python -m {package} {name}"
+            known |= {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", sections[package]))
         assert named <= known, f"python -m {package}: {named - known}"
-
-
-def commands_of(app: typer.Typer) -> Iterator[tuple[str, click.Command]]:
-    yield "", typer.main.get_command(app)
-    yield from leaves(app)
-
-
-def options(command: click.Command) -> set[str]:
-    return {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
 def test_every_decision_is_numbered_in_order_and_listed() -> None:
