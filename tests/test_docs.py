@@ -12,11 +12,11 @@ import typer
 import yaml
 
 import dashboard.__main__
-import db.__main__
 import lossguard
 import lossguard.torch
 import monitor.__main__
 import trainer.cli
+from db import cli as db_cli
 from tests.monitor.client import TestClient
 from tests.monitor.conftest import http as http
 
@@ -32,7 +32,7 @@ NO_PATHS = {"deploy/secrets", "lossguard/service", "lossguard/trainer"}
 """A folder that every installation creates for itself, and names of images."""
 APPLICATIONS = {
     "dashboard": dashboard.__main__.app,
-    "db": db.__main__.app,
+    "db": db_cli.app,
     "monitor": monitor.__main__.app,
     "trainer": trainer.cli.app,
 }
@@ -116,6 +116,7 @@ def test_every_decision_is_numbered_in_order_and_listed() -> None:
         assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
 
 
+@pytest.mark.slow
 def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     environment = {"NO_MKDOCS_2_WARNING": "1", "PATH": str(Path(sys.executable).parent)}
