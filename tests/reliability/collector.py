@@ -14,6 +14,7 @@ import urllib3
 
 from lossguard.protocol import API
 from tests.ports import free_port
+from tests.waiting import eventually
 
 NOW = 1_800_000_000.0
 CHECKPOINTS = list(range(0, 20_000, 50))
@@ -36,18 +37,16 @@ class Collector:
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 
     def wait_until_up(self, timeout: float = 60.0) -> None:
-        deadline = time.monotonic() + timeout
         with urllib3.PoolManager(retries=False, timeout=5.0) as http:
-            while time.monotonic() < deadline:
-                assert self._process is not None
-                assert self._process.poll() is None, self.log.read_text()
-                try:
-                    if http.request("GET", f"{self.url}/readyz").status == 200:
-                        return
-                except urllib3.exceptions.HTTPError:
-                    pass  # not listening yet
-                time.sleep(0.05)
-        raise TimeoutError(self.log.read_text())
+            assert eventually(lambda: self._is_ready(http), timeout), self.log.read_text()
+
+    def _is_ready(self, http: urllib3.PoolManager) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        try:
+            return http.request("GET", f"{self.url}/readyz").status == 200
+        except urllib3.exceptions.HTTPError:
+            return False  # not listening yet
 
     @property
     def pid(self) -> int:

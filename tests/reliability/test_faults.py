@@ -2,7 +2,6 @@
 
 import resource
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tests.monitor.client import NOW, TestClient
 from tests.monitor.client import Trainer as InProcess
 from tests.reliability.collector import Collector, Trainer, history, reports, verdicts
 from tests.reliability.drill import drill, train
+from tests.waiting import eventually
 
 
 @pytest.mark.slow
@@ -47,9 +47,8 @@ def test_a_full_disk_is_told_with_503_and_afterwards_all_is_delivered(on_sqlite:
     worker = threading.Thread(target=train, args=(trainer,))
     resource.prlimit(on_sqlite.pid, resource.RLIMIT_FSIZE, (4096, hard))
     worker.start()
-    time.sleep(1.5)
+    assert eventually(lambda: trainer.retries > 3)
     assert worker.is_alive()
-    assert trainer.retries > 3
     resource.prlimit(on_sqlite.pid, resource.RLIMIT_FSIZE, (soft, hard))
     worker.join(120)
     assert not worker.is_alive()
@@ -68,15 +67,20 @@ def test_a_database_that_crashes_and_comes_back_is_found_again(tmp_path: Path) -
         worker = threading.Thread(target=train, args=(trainer,))
         worker.start()
         for _ in range(3):
-            time.sleep(0.3)
+            _wait_for_more(trainer, "accepted")
             server.stop("immediate")
-            time.sleep(0.3)
+            _wait_for_more(trainer, "retries")
             server.start()
         worker.join(120)
         assert not worker.is_alive()
         assert trainer.retries > 0
         assert (verdicts(trainer), history(trainer)) == (verdicts(peace), history(peace))
         collector.stop()
+
+
+def _wait_for_more(trainer: Trainer, counter: str) -> None:
+    before = getattr(trainer, counter)
+    assert eventually(lambda: getattr(trainer, counter) > before, 30), f"no more {counter}"
 
 
 def test_a_clock_that_is_set_back_changes_no_verdict(engine: sa.Engine) -> None:
