@@ -11,8 +11,8 @@ from db.engine import writing
 from lossguard.states import SegmentReason
 from tests.dashboard.app_content import column, figure, metrics, names
 from tests.dashboard.conftest import OpenPage
+from tests.dashboard.report.reader import read
 from tests.dashboard.seed import STEPS, seed
-from tests.dashboard.test_report import read
 from tests.db.seed import add_run, add_segment, add_steps
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -30,7 +30,7 @@ def test_the_run_page_draws_the_live_line_the_discarded_branch_and_what_happened
     )
     assert app.multiselect[0].value == ["loss", "perplexity", "grad_norm", "log_z", "lr", "throughput"]
     text = " ".join(markdown.value for markdown in app.markdown)
-    assert "Onset at step 409, detected at 413, peak at 420 (loss 7.28), over at 427." in text
+    assert "Onset at step 409, detected at 413, peak at 420 (loss 7.28), ended at 427." in text
     assert "Rewind to step 300, skip 200 batches [300, 500)." in text
     assert "31 robust deviations" in text
 
@@ -87,7 +87,7 @@ def test_steps_between_logged_ones_count_as_discarded_and_the_lost_time_is_unkno
         add_steps(session, run, resumed, range(310, 500, 10), loss=[2.0] * 19)
     shown = metrics(open_page("run", run="r1"))
     assert (shown["Steps discarded"], shown["Time lost"]) == ("116", "-")  # 305 .. 420
-    assert "116 steps (19.1% of those done) were given up by going back once." in read("r1").text
+    assert "1 rewind cost 116 steps (19.1% of all steps)." in read("r1").text
 
 
 @pytest.mark.parametrize(("zone", "moment"), [("Etc/Unknown", "22:13:20"), ("Europe/Berlin", "23:13:20")])
