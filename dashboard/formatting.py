@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order, Run
 from lossguard.metrics import short_name
 from lossguard.protocol import NON_FINITE
@@ -166,7 +167,7 @@ def intervention_sentence(intervention: Intervention, order: Order | None) -> st
 
 
 def _rollback_sentence(intervention: Intervention, order: Order | None) -> str:
-    actual = order.rewound_to if order is not None and order.rewound_to is not None else intervention.rewind_to
+    actual = rewind_target(intervention, order)
     sentence = f"Rewind to step {count(actual)}"
     if actual != intervention.rewind_to:
         sentence += f" (step {count(intervention.rewind_to)} was requested)"

@@ -1,12 +1,14 @@
 """Many rows at once, and short queries that run all the time: by the driver, at a tenth of what the ORM costs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session
+
+from db.dialects import dialect_of
+from db.dialects.base import quoted as quoted
 
 CHUNK_ROWS = 2_000
 """Rows that `read_chunks` yields at a time."""
@@ -14,8 +16,6 @@ MAX_WAITING_ROWS = 2_000
 """Rows of one table that `insert_soon` lets wait."""
 WAITING = "waiting_rows"
 """Key in a session's `info`: the rows given to `insert_soon`, by table and columns."""
-MAX_INSERT_ROWS = 8
-"""Up to this number of rows an INSERT is cheaper than a COPY."""
 
 
 def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, Any]) -> None:
@@ -56,13 +56,7 @@ def _insert(session: Session, table: str, names: Sequence[str], rows: list[tuple
     if session.new:  # rows that these refer to; changes of other objects wait for the next flush
         session.flush()
     connection = session.connection()
-    if connection.dialect.name == "postgresql" and len(rows) > MAX_INSERT_ROWS:
-        _copy(connection, table, names, rows)
-        return
-    marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(names))
-    into = f"{table} ({', '.join(quoted(names))})"
-    # one row alone is no "many": psycopg would open a pipeline for it
-    connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({marks})", rows if len(rows) > 1 else rows[0])
+    dialect_of(connection).insert(connection, table, names, rows)
 
 
 def run(session: Session, statement: str, values: tuple[Any, ...]) -> None:
@@ -88,28 +82,10 @@ def _execute(session: Session, statement: str, values: tuple[Any, ...]) -> Any:
     """The driver's cursor."""
     _insert_waiting(session)
     connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        statement = statement.replace("?", "%s")
+    statement = statement.replace("?", dialect_of(connection).parameter)
     return connection.exec_driver_sql(statement, values).cursor
 
 
-def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    statement = f"COPY {table} ({', '.join(quoted(names))}) FROM STDIN"
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
-    try:
-        with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            for row in rows:
-                copy.write_row(row)
-    except psycopg.Error as error:  # as SQLAlchemy would have raised it
-        raise sa.exc.DBAPIError.instance(statement, None, error, psycopg.Error) from error
-
-
-def quoted(names: Iterable[str]) -> list[str]:
-    """Column names in quotes, so that none of them is taken for a keyword."""
-    return [f'"{name}"' for name in names]
-
-
-def json_text(column: str) -> str:
+def json_text(session: Session, column: str) -> str:
     """SQL for the text of a JSON column, which the driver would parse otherwise."""
-    return f"CAST({column} AS TEXT)"
+    return dialect_of(session.get_bind()).json_text(column)

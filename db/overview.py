@@ -1,11 +1,13 @@
-"""What a list of all runs needs to know: cheap questions, the same cost however long the runs are."""
+"""Counts for a list of all runs: queries whose cost does not depend on the length of the runs."""
 
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from db.interventions import needs_a_person_in_sql
 from db.models import Incident, Intervention
+from lossguard.states import IncidentState
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,23 +17,18 @@ class Tally:
     open_incidents: int = 0
     interventions: int = 0
     waiting: int = 0
-    """Interventions that wait for a person: proposed ones, and holds that were applied and not released."""
+    """Interventions that need a person: proposed ones, and holds that were applied and not released."""
 
 
 def tallies(session: Session) -> dict[int, Tally]:
-    """Counts by `Run.pk`, of the runs that have any."""
-    open_incidents = _count_by_run(session, Incident, Incident.state != "closed")
+    """Counts by `Run.pk`, of the runs with an incident or an intervention."""
+    open_incidents = _count_by_run(session, Incident, Incident.state != IncidentState.CLOSED)
     interventions = _count_by_run(session, Intervention, sa.true())
-    waiting = _count_by_run(session, Intervention, waits_for_a_person())
+    waiting = _count_by_run(session, Intervention, needs_a_person_in_sql())
     return {
         pk: Tally(open_incidents.get(pk, 0), interventions.get(pk, 0), waiting.get(pk, 0))
         for pk in open_incidents.keys() | interventions.keys()
     }
-
-
-def waits_for_a_person() -> sa.ColumnElement[bool]:
-    held = sa.and_(Intervention.kind == "hold", Intervention.state == "applied")
-    return sa.or_(Intervention.state == "proposed", held)
 
 
 def _count_by_run(

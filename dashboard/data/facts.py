@@ -7,7 +7,6 @@ from dashboard.data.progress import Progress
 from dashboard.figures.axis import RunAxes, StepAxis
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
-from lossguard.states import OrderState
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +85,3 @@ class LatestValue:
 
     step: int
     value: float
-
-
-def applied_rewind(intervention: Intervention, order: Order | None) -> int | None:
-    """The step to which the trainer rewound for this intervention; None when it did not (yet)."""
-    if order is None or order.state != OrderState.APPLIED:
-        return None
-    return intervention.rewind_to if order.rewound_to is None else order.rewound_to

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sqlalchemy.orm import Session
 
-from dashboard.data.facts import RunFacts, applied_rewind
+from dashboard.data.facts import RunFacts
 from dashboard.data.store import database_url, open_store
-from db import lineage, queries
+from db import interventions, lineage, queries
 from db.lineage import StepRange
 from db.models import Incident, Intervention, Run
 from db.steps import reader
@@ -85,7 +85,7 @@ def interventions_of(facts: RunFacts, incident: Incident) -> list[Intervention]:
 
 def rewound_step(facts: RunFacts, intervention: Intervention) -> int | None:
     """The step to which the trainer rewound; None when it did not (yet)."""
-    return applied_rewind(intervention, facts.orders.get(intervention.number))
+    return interventions.rewound_step(intervention, facts.orders.get(intervention.number))
 
 
 def detection_key(facts: RunFacts) -> tuple[str, int]:

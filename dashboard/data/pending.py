@@ -2,14 +2,14 @@
 
 from dashboard import formatting
 from dashboard.data.facts import RunFacts
+from db.interventions import is_holding, is_proposed
 from db.models import Intervention
-from lossguard.states import InterventionState, OrderKind
 
 HELD_SENTENCE = "The run is on hold until a person decides."
 
 
 def proposed(facts: RunFacts) -> list[Intervention]:
-    return [each for each in facts.interventions if each.state == InterventionState.PROPOSED]
+    return [each for each in facts.interventions if is_proposed(each)]
 
 
 def proposal_sentence(each: Intervention) -> str:
@@ -17,7 +17,7 @@ def proposal_sentence(each: Intervention) -> str:
 
 
 def is_held(facts: RunFacts) -> bool:
-    return any(each.kind == OrderKind.HOLD and each.state == InterventionState.APPLIED for each in facts.interventions)
+    return any(map(is_holding, facts.interventions))
 
 
 def sentences(facts: RunFacts) -> list[str]:

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from db import migrate
+from db.dialects import parse_url
 from db.engine import DEFAULT_URL, create_engine, reading
 
 CACHE_SECONDS = 0.4
@@ -45,7 +46,7 @@ def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:
 
 @st.cache_resource
 def _engine(url: str) -> sa.Engine:
-    if make_url(url).get_backend_name() == "sqlite":
+    if parse_url(url)[0].is_file:
         # A connection per read: a pooled one would keep reading a file that was deleted or replaced.
         return create_engine(url, poolclass=sa.pool.NullPool)
     return create_engine(url)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dashboard import formatting
+from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order
 from lossguard.metrics import short_name
 from lossguard.states import IncidentState, InterventionState, OrderKind
@@ -66,7 +67,7 @@ def _intervention(each: Intervention, order: Order | None) -> list[TimelineEntry
     if order is not None:
         entries.append(TimelineEntry("Order issued", None, order.created_at))
     if order is not None and order.answered_at is not None:
-        step = order.rewound_to if order.rewound_to is not None else each.rewind_to
+        step = rewind_target(each, order)
         note = order.detail or _rollback_note(each, step)
         entries.append(TimelineEntry(f"Order {order.state}", step, order.answered_at, note))
     return entries + _outcome(each)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard import formatting
-from dashboard.data.facts import applied_rewind
 from dashboard.figures.axis import Floats, RunAxes
 from dashboard.figures.panels import Panel, PanelLayout, vertical_band, vertical_line
 from dashboard.figures.style import GREEN, GREY, ORANGE, VERMILLION
+from db.interventions import rewound_step
 from db.lineage import OUTLIER
 from db.models import Event, Incident, Intervention, Order
 
@@ -113,7 +113,7 @@ def _add_interventions(drawn: Drawn, panel: Panel, marks: Marks, run_axes: RunAx
     segments = {incident.number: incident.segment for incident in marks.incidents}
     for intervention in marks.interventions:
         order = marks.orders.get(intervention.number)
-        target = applied_rewind(intervention, order)
+        target = rewound_step(intervention, order)
         if target is None:
             continue
         segment = segments.get(intervention.incident or 0, 0)

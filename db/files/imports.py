@@ -46,7 +46,7 @@ class BadFile(ValueError):
     """The file cannot be imported: one sentence that says what is wrong, where, and how to mend it."""
 
 
-def take(
+def import_file(
     session: Session, *, path: Path, now: float, run_id: str | None = None, project: str | None = None
 ) -> tuple[Run, int]:
     """Import a file: (its run, the number of its steps). Raises BadFile, and record.RunExists; then nothing is kept.

@@ -183,7 +183,7 @@ def _read_numbers(
     Steps without a gap between them need not be read, which saves a third of the time.
     """
     kinds = [(name, np.float64) for name in names] + ([] if gapless else [("step", np.int64)])
-    columns = bulk.quoted(name for name, _ in kinds)
+    columns = bulk.quoted([name for name, _ in kinds])
     dtype = np.dtype(kinds if len(ranges) == 1 else [("range", np.int64), *kinds])
     chunks = [np.array(rows, dtype=dtype) for rows in _rows(session, run_pk, ranges, columns)]
     table = np.concatenate([np.empty(0, dtype=dtype), *chunks])
@@ -197,10 +197,10 @@ def _read_cells(
     session: Session, run_pk: int, ranges: Sequence[StepRange], *, with_extra: bool
 ) -> Sequence[Sequence[Cell]]:
     """For each range: the steps that have JSON cells."""
-    extra = bulk.json_text("extra") if with_extra else "NULL"
+    extra = bulk.json_text(session, "extra") if with_extra else "NULL"
     has_cells = " AND (non_finite IS NOT NULL OR extra IS NOT NULL)" if with_extra else " AND non_finite IS NOT NULL"
     found: list[list[Cell]] = [[] for _ in ranges]
-    for rows in _rows(session, run_pk, ranges, ["step", bulk.json_text("non_finite"), extra], has_cells):
+    for rows in _rows(session, run_pk, ranges, ["step", bulk.json_text(session, "non_finite"), extra], has_cells):
         if len(ranges) == 1:
             found[0] += rows
         else:

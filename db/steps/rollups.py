@@ -233,7 +233,7 @@ def _reported_names(session: Session, run_pk: int, segment: int) -> list[str]:
     counts = ", ".join(f"count({name})" for name in bulk.quoted(own))
     (found,) = bulk.read(session, f"SELECT {counts} {where}", (run_pk, segment))
     names = {name for name, count in zip(own, found, strict=True) if count}
-    texts = f"{bulk.json_text('extra')}, {bulk.json_text('non_finite')}"
+    texts = f"{bulk.json_text(session, 'extra')}, {bulk.json_text(session, 'non_finite')}"
     for rows in bulk.read_chunks(session, f"SELECT {texts} {where}", (run_pk, segment)):
         for text in {text for row in rows for text in row if text}:
             names |= json.loads(text).keys() - (COLUMNS.keys() - table)

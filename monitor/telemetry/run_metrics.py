@@ -9,7 +9,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import sqlalchemy as sa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -17,6 +16,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.orm import Session
 
 from db import live_runs
+from db.dialects import DIALECTS
 from db.engine import reading
 from db.live_runs import LiveRun
 from lossguard.metrics import BY_NAME, SIGNALS
@@ -175,8 +175,9 @@ def _interventions(session: Session, runs: Sequence[LiveRun]) -> Iterator[Metric
 
 def disk(url: sa.URL) -> Iterator[Metric]:
     """The file system of an embedded store; a database server has its own exporter."""
-    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+    file = DIALECTS[url.get_backend_name()].store_file(url)
+    if file is None:
         return
-    usage = shutil.disk_usage(Path(url.database).parent)
+    usage = shutil.disk_usage(file.parent)
     yield GaugeMetricFamily("lossguard_disk_free_bytes", "Free space on the store's file system", value=usage.free)
     yield GaugeMetricFamily("lossguard_disk_size_bytes", "Size of the store's file system", value=usage.total)

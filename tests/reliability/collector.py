@@ -19,7 +19,7 @@ NOW = 1_800_000_000.0
 CHECKPOINTS = list(range(0, 20_000, 50))
 
 
-class Collector:
+class CollectorProcess:
     """`python -m monitor serve` on a port of its own, over one database, through any number of lives."""
 
     def __init__(self, database_url: str, log: Path, **environment: str) -> None:
@@ -91,7 +91,7 @@ class Trainer:
                 assert answer.status in (429, 502, 503), (answer.status, answer.data)
             except (urllib3.exceptions.HTTPError, json.JSONDecodeError):
                 pass  # away, or cut in the middle of its answer: the next attempt finds it again
-            assert time.monotonic() < deadline, f"{path} was not taken in {self.patience} s"
+            assert time.monotonic() < deadline, f"{path} was not accepted within {self.patience} s"
             self.retries += 1
             time.sleep(0.05)
 
@@ -110,8 +110,8 @@ class Trainer:
     def obey(self, order: Mapping[str, Any], key: str) -> int:
         """What the SDK sends when the guard has rolled back."""
         segment = self.open(key, order["rewind_to"], "rollback", order["id"])
-        told = {"state": "applied", "rewound_to": order["rewind_to"]}
-        self.send("PUT", f"/orders/{order['id']}", told | {name: order[name] for name in ("skip_from", "skip_to")})
+        answer = {"state": "applied", "rewound_to": order["rewind_to"]}
+        self.send("PUT", f"/orders/{order['id']}", answer | {name: order[name] for name in ("skip_from", "skip_to")})
         return segment
 
     def get(self, path: str = "") -> Any:
@@ -137,16 +137,27 @@ def _noise(seed: int, step: int, mean: float, scale: float) -> float:
     return mean + random.Random(seed * 1_000_003 + step).gauss(0, scale)
 
 
-KEPT = ("number", "kind", "state", "signal", "onset_step", "detected_step", "peak_step", "end_step", "score", "outcome")
-DONE = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to")
+INCIDENT_FIELDS = (
+    "number",
+    "kind",
+    "state",
+    "signal",
+    "onset_step",
+    "detected_step",
+    "peak_step",
+    "end_step",
+    "score",
+    "outcome",
+)
+INTERVENTION_FIELDS = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to")
 
 
 def verdicts(trainer: Trainer) -> dict[str, Any]:
-    """What the collector concluded of a run, without the times and ids that differ from run to run."""
+    """What the collector concluded about a run, without the times and ids that differ from run to run."""
     facts = trainer.get()
     return {
-        "incidents": [{name: row[name] for name in KEPT} for row in trainer.get("/incidents")],
-        "interventions": [{name: row[name] for name in DONE} for row in facts["interventions"]],
+        "incidents": [{name: row[name] for name in INCIDENT_FIELDS} for row in trainer.get("/incidents")],
+        "interventions": [{name: row[name] for name in INTERVENTION_FIELDS} for row in facts["interventions"]],
         "ledger": [(row["skip_from"], row["skip_to"]) for row in facts["skip_ledger"]],
         "orders": [(row["kind"], row["state"], row["rewind_to"]) for row in facts["orders"]],
         "outliers": sorted(row["key"] for row in facts["events"]),

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import postgres
-from tests.reliability.collector import Collector, Trainer, history, reports, verdicts
+from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
 
 LAST, BAD, SIZE, TRAINERS = 520, 300, 10, 3
 AGAIN = 0.2
@@ -63,7 +63,7 @@ def _deliver(trainer: Trainer, bodies: Sequence[Any], noise: random.Random | Non
 
 def drill(database_url: str, folder: Path, *, kills: int, seed: int) -> Result:
     """Kill `kills` times; what it did to the runs."""
-    collector, result, noise = Collector(database_url, folder / "collector.log"), Result(), random.Random(seed)
+    collector, result, noise = CollectorProcess(database_url, folder / "collector.log"), Result(), random.Random(seed)
     collector.start()
     collector.wait_until_up()
     began = time.monotonic()

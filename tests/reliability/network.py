@@ -28,7 +28,7 @@ import urllib3
 import lossguard
 from lossguard.protocol import API
 from lossguard.recording import RecordingRun
-from tests.reliability.collector import Collector
+from tests.reliability.collector import CollectorProcess
 
 SLOW = 0.4
 """Seconds that a slow connection holds back what it carries."""
@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        collector = Collector(f"sqlite:///{name}/store.db", Path(name) / "log")
+        collector = CollectorProcess(f"sqlite:///{name}/store.db", Path(name) / "log")
         collector.start()
         collector.wait_until_up()
         network = Network(collector.port, seed=arguments.seed)

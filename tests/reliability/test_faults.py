@@ -15,8 +15,9 @@ from monitor.settings import Settings
 from tests import postgres
 from tests.monitor.client import NOW, TestClient
 from tests.monitor.client import Trainer as InProcess
-from tests.reliability.collector import Collector, Trainer, history, reports, verdicts
+from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
 from tests.reliability.drill import drill, train
+from tests.waiting import wait_for
 
 
 @pytest.mark.slow
@@ -29,8 +30,8 @@ def test_a_collector_that_is_killed_again_and_again_loses_and_doubles_nothing(
 
 
 @pytest.fixture
-def on_sqlite(tmp_path: Path) -> Iterator[Collector]:
-    collector = Collector(f"sqlite:///{tmp_path}/store.db", tmp_path / "log")
+def on_sqlite(tmp_path: Path) -> Iterator[CollectorProcess]:
+    collector = CollectorProcess(f"sqlite:///{tmp_path}/store.db", tmp_path / "log")
     collector.start()
     collector.wait_until_up()
     yield collector
@@ -38,8 +39,10 @@ def on_sqlite(tmp_path: Path) -> Iterator[Collector]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_with_503_and_afterwards_all_is_delivered(on_sqlite: Collector, tmp_path: Path) -> None:
-    """The kernel refuses to let the collector's files grow; the trainer goes on sending; then there is room again."""
+def test_a_full_disk_is_answered_with_503_and_afterwards_all_is_delivered(
+    on_sqlite: CollectorProcess, tmp_path: Path
+) -> None:
+    """The kernel refuses to let the collector's files grow; the trainer keeps sending; then there is space again."""
     peace = Trainer([on_sqlite.url], "peace")
     train(peace)
     trainer = Trainer([on_sqlite.url], "full")
@@ -47,9 +50,8 @@ def test_a_full_disk_is_told_with_503_and_afterwards_all_is_delivered(on_sqlite:
     worker = threading.Thread(target=train, args=(trainer,))
     resource.prlimit(on_sqlite.pid, resource.RLIMIT_FSIZE, (4096, hard))
     worker.start()
-    time.sleep(1.5)
+    wait_for(lambda: trainer.retries > 3, seconds=60, what="the trainer sends again")
     assert worker.is_alive()
-    assert trainer.retries > 3
     resource.prlimit(on_sqlite.pid, resource.RLIMIT_FSIZE, (soft, hard))
     worker.join(120)
     assert not worker.is_alive()
@@ -58,9 +60,9 @@ def test_a_full_disk_is_told_with_503_and_afterwards_all_is_delivered(on_sqlite:
 
 @pytest.mark.slow
 @pytest.mark.needs("postgresql")
-def test_a_database_that_crashes_and_comes_back_is_found_again(tmp_path: Path) -> None:
+def test_a_collector_survives_crashes_of_its_database(tmp_path: Path) -> None:
     with postgres.running(durable=True) as server:
-        collector = Collector(server.url(), tmp_path / "log")
+        collector = CollectorProcess(server.url(), tmp_path / "log")
         collector.start()
         collector.wait_until_up()
         peace, trainer = Trainer([collector.url], "peace"), Trainer([collector.url], "shaken")

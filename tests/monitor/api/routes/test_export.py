@@ -31,7 +31,7 @@ def test_a_rolled_back_run_is_exported_and_is_imported_with_all_that_belongs_to_
     path = tmp_path / "r1.parquet"
     path.write_bytes(answer.content)
     with writing(engine) as session:
-        copy, count = imports.take(session, path=path, now=NOW, run_id="copy")
+        copy, count = imports.import_file(session, path=path, now=NOW, run_id="copy")
         assert count == 301 + 300
         run = queries.run_named(session, run_id="r1")
         assert run is not None
