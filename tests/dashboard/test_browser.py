@@ -1,7 +1,7 @@
 """The Run page in the system's Chromium: it updates while the run grows and keeps what the viewer did."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -73,10 +73,10 @@ def settled(page: Page) -> str:
     return name
 
 
-def wait_until(page: Page, condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for what a handler of the page's events brings about: handlers run only while Playwright waits."""
+def wait_for_routes(page: Page, held: list[Route], count: int, seconds: float = 30) -> None:
+    """Wait until a handler has put `count` routes into `held`: handlers run only while Playwright waits."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while len(held) < count:
         assert time.monotonic() < deadline
         page.wait_for_timeout(50)
 
@@ -134,7 +134,7 @@ def test_a_figure_that_arrives_after_a_newer_one_changes_neither_the_chart_nor_t
         page.locator(FIGURE).first.focus()
         for count in (1, 2):
             page.keyboard.press("+")
-            wait_until(page, lambda count=count: len(held) == count)
+            wait_for_routes(page, held, count)
         for each in held:
             with page.expect_event("requestfinished", lambda request, held=each: request == held.request):
                 each.continue_()
