@@ -18,7 +18,6 @@ from typing import Annotated, Any
 import typer
 import uvicorn
 from rich.console import Console
-from rich.table import Table
 from sqlalchemy.orm import Session
 
 from db import access, migrate, queries
@@ -28,6 +27,7 @@ from lossguard.json_values import plain_json
 from monitor.app import create_app
 from monitor.cli import parameters, tokens
 from monitor.cli.backtest import CurveError, backtest_file, backtest_rows, table
+from monitor.cli.comparison import comparison
 from monitor.cli.errors import one_sentence, stop
 from monitor.detection import DetectionSettings, Policy
 from monitor.ingestion import detection_state
@@ -108,7 +108,7 @@ def backtest(
         detection, policy = parameters.read(settings or [])
         results = [backtest_file(curve, detection, policy) for curve in curves or []]
         results += [_backtest_run(run, detection, policy) for run in runs or []]
-        compared = _compare(curves or [], detection) if compare else None
+        compared = comparison(curves or [], detection) if compare else None
     except (CurveError, parameters.BadParameter) as error:
         raise stop(error) from None
     if as_json:
@@ -145,15 +145,6 @@ def _store() -> Iterator[Session]:
         with reading(engine) as session:
             yield session
         engine.dispose()
-
-
-def _compare(curves: list[Path], detection: DetectionSettings) -> Table:
-    """The rules live with the benchmarks: they are no part of the product, and an image may lack them."""
-    try:
-        from benchmarks.compare import comparison
-    except ModuleNotFoundError:
-        raise stop("--compare needs the folder benchmarks/ of the repository") from None
-    return comparison(curves, detection)
 
 
 if __name__ == "__main__":
