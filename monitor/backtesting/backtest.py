@@ -1,4 +1,4 @@
-"""What detection and policy would have concluded and done on recorded rows: the policy proposes, nothing is rolled back."""
+"""What detection and policy conclude on recorded rows: the policy proposes, nothing is rolled back."""
 
 from collections.abc import Iterable
 from pathlib import Path
