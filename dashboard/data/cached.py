@@ -80,16 +80,16 @@ def latest_value(facts: RunFacts, segment: int | None, metric: str) -> LatestVal
 
 
 def rewinds(facts: RunFacts) -> list[Rewind]:
-    """Each time the run went back, with what it cost."""
+    """Every rewind of the run, with its cost."""
     return _rewinds(database_url(), facts.run.id, facts.stamp, facts)
 
 
 def incident_window(facts: RunFacts, incident: Incident, window: tuple[int, int] | None = None) -> IncidentWindow:
     """The steps around an incident at full resolution, or those that a viewer asked for (`window`)."""
     steps = windows.step_window(facts, incident, window)
-    seen = tuple((one.number, min(one.last_step or 0, steps.last)) for one in facts.segments)
+    last_steps = tuple((one.number, min(one.last_step or 0, steps.last)) for one in facts.segments)
     detection = windows.detection_key(facts)
-    return _incident_window(database_url(), facts.run.id, incident.segment, steps, seen, detection, facts)
+    return _incident_window(database_url(), facts.run.id, incident.segment, steps, last_steps, detection, facts)
 
 
 def prompts(facts: RunFacts) -> list[str]:
@@ -242,7 +242,7 @@ def _incident_window(
     run_id: str,
     segment: int,
     steps: windows.StepWindow,
-    seen: tuple[tuple[int, int], ...],  # part of the key only, as the next: new steps or settings make a new entry
+    last_steps: tuple[tuple[int, int], ...],  # part of the key only, as the next: what is new makes a new entry
     detection: tuple[str, int],
     _facts: RunFacts,
 ) -> IncidentWindow:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from db.models import Run, Step
 from lossguard.states import RunState
 
+SILENT = "silent"
+"""Shown instead of the state of a run that is silent."""
 SILENT_SECONDS = 60.0
 """The SDK reports every two seconds: a run without a report for this long was killed, or cannot reach the collector."""
 

@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from dashboard import clock, formatting
-from dashboard.data import compute, held_out, tables
+from dashboard.data import compute, held_out, pending, tables
 from dashboard.data.compute import Compute
 from dashboard.data.facts import RunFacts
 from dashboard.figures.compute import compute_figure
@@ -44,7 +44,7 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
         written=clock.moment(contents.written_at, zone),
         zone=str(zone),
         sentences=summary.sentences(contents),
-        pending=summary.pending_decisions(facts),
+        pending=pending.sentences(facts),
         numbers=_numbers(contents),
         curves=_curves(contents),
         num_unmarked=max(0, len(facts.events) - limits.max_events),

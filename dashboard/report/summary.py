@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from datetime import tzinfo
 
 from dashboard import clock, formatting
-from dashboard.data import compute, held_out, rollback_costs
+from dashboard.data import compute, held_out, pending, rollback_costs
 from dashboard.data.facts import Curve, RunFacts
-from dashboard.data.progress import is_silent
+from dashboard.data.progress import SILENT, is_silent
 from dashboard.report.contents import ReportContents
-from db.interventions import is_holding, is_proposed
 from db.models import Intervention
 from db.queries import Series
 from lossguard.states import IncidentState, RunState
 
 RECENT_SHARE = 50
 """The final loss is the mean over the last 1/50 of the run."""
-SILENT = "silent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,20 +186,8 @@ def _joined(parts: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-def pending_decisions(facts: RunFacts) -> list[str]:
-    """What a person has to decide."""
-    pending = [
-        f"Intervention {each.number} needs approval: {formatting.intervention_sentence(each, None)}"
-        for each in facts.interventions
-        if is_proposed(each)
-    ]
-    if any(map(is_holding, facts.interventions)):
-        pending.append("The run is on hold.")
-    return pending
-
-
 def _pending(facts: RunFacts) -> str:
-    num_pending = len(pending_decisions(facts))
+    num_pending = len(pending.sentences(facts))
     if num_pending:
         return f"{formatting.plural(num_pending, 'decision is', 'decisions are')} pending."
     num_open = sum(each.state != IncidentState.CLOSED for each in facts.incidents)

@@ -1,26 +1,13 @@
-"""What waits for an operator: proposed interventions, and a hold."""
+"""Warnings about what needs a person: proposed interventions, and a hold."""
 
 import streamlit as st
 
-from dashboard import formatting
+from dashboard.data import pending
 from dashboard.data.facts import RunFacts
-from db.interventions import is_holding, is_proposed
-from db.models import Intervention
-
-
-def proposed(facts: RunFacts) -> list[Intervention]:
-    return [each for each in facts.interventions if is_proposed(each)]
-
-
-def is_held(facts: RunFacts) -> bool:
-    return any(map(is_holding, facts.interventions))
 
 
 def show_warnings(facts: RunFacts) -> None:
-    for each in proposed(facts):
-        sentence = formatting.intervention_sentence(each, None)
-        st.warning(
-            f"Intervention {each.number} is waiting for approval. {sentence}", icon=":material/person_raised_hand:"
-        )
-    if is_held(facts):
-        st.warning("The run is on hold until an operator decides.", icon=":material/front_hand:")
+    for each in pending.proposed(facts):
+        st.warning(pending.proposal_sentence(each), icon=":material/person_raised_hand:")
+    if pending.is_held(facts):
+        st.warning(pending.HELD_SENTENCE, icon=":material/front_hand:")

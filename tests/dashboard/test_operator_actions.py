@@ -61,7 +61,7 @@ def test_a_refused_action_is_reported_with_the_collectors_reason(tokens: dict[st
         operator_actions.perform(POLICY, None)
     with pytest.raises(TokenRequired, match="does not know this token"):
         operator_actions.perform(POLICY, "guessed")
-    with pytest.raises(TokenRequired, match="'ron' has the scopes read; this needs operate"):
+    with pytest.raises(TokenRequired, match="'ron' has the scopes read; this request needs operate"):
         operator_actions.perform(POLICY, tokens["ron"])
     with pytest.raises(ActionFailed, match=r"not possible now: the run is not held\. Nothing"):
         operator_actions.perform(RELEASE, tokens["ada"])

@@ -5,7 +5,7 @@ import time
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import incident_window
+from dashboard.data import incident_window, pending
 from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
 from dashboard.operator_actions import OperatorAction
@@ -22,10 +22,10 @@ def show(facts: RunFacts, incident: Incident) -> None:
     """What waits for a decision, and the buttons."""
     waiting.show_warnings(facts)
     with st.container(horizontal=True):
-        for each in waiting.proposed(facts):
+        for each in pending.proposed(facts):
             operate.button("Approve", approve(each), key="approve", icon=":material/check:", primary=True)
             operate.button("Reject", reject(each), key="reject", icon=":material/close:")
-        if waiting.is_held(facts):
+        if pending.is_held(facts):
             operate.button("Release", release(facts), key="release", icon=":material/play_arrow:", primary=True)
         manual_rollback(facts, incident)
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
-from dashboard.data.progress import is_silent
+from dashboard.data.progress import SILENT, is_silent
 from db.models import Run
 from db.overview import Tally
 from lossguard.states import RunState
 
-NEEDS_A_PERSON, SILENT = "needs a person", "silent"
+NEEDS_A_PERSON = "needs a person"
 STATES = (
     NEEDS_A_PERSON,
     RunState.RUNNING.value,

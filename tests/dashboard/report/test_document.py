@@ -106,7 +106,7 @@ def test_pending_decisions_come_first(store: sa.Engine) -> None:
     report_a_spike(store)
     text = read("asking").text
     assert "1 decision is pending." in text
-    assert text.index("Needs a decision Intervention 1 needs approval: Rewind to") < text.index("Summary")
+    assert text.index("Needs a decision Intervention 1 is waiting for approval. Rewind to") < text.index("Summary")
 
 
 def test_a_run_without_a_step_has_a_report_too(store: sa.Engine) -> None:
