@@ -1,4 +1,4 @@
-"""Fixtures that several folders share, and the rule about programs of the system that a test needs."""
+"""Fixtures that several folders share, and the rule about system programs that a test needs."""
 
 import os
 import shutil
@@ -13,13 +13,13 @@ from db import migrate
 from db.engine import create_engine
 from tests import postgres
 
-# The models under test are tiny: threads that wait for each other cost more than they bring. Set before torch is there.
+# The models under test are tiny: synchronising threads costs more than it saves. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A suite that was started in the background is deaf to SIGINT, and so would be every process that a test interrupts.
+# A suite that was started in the background ignores SIGINT, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-HAS = {
+INSTALLED = {
     "postgresql": bool(postgres.PROGRAMS),
     "chromium": shutil.which("chromium") is not None,
     "prometheus": all(map(shutil.which, ("prometheus", "promtool"))),
@@ -29,17 +29,17 @@ HAS = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out, and say why, the tests whose program is not installed; continuous integration may leave out none."""
+    """Skip the tests whose program is not installed, except in continuous integration, where all must run."""
     for item in items:
         for mark in item.iter_markers("needs"):
             (name,) = mark.args
-            if not HAS[name] and os.environ.get("CI") != "true":
-                item.add_marker(pytest.mark.skip(reason=f"{name} is not installed; `make system` says how to get it"))
+            if not INSTALLED[name] and os.environ.get("CI") != "true":
+                item.add_marker(pytest.mark.skip(reason=f"{name} is not installed; `make system` installs it"))
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[postgres.Server]:
-    """A PostgreSQL server that the tests of this session share."""
+    """A PostgreSQL server that the tests of this process share."""
     with postgres.running() as server:
         yield server
 
@@ -86,23 +86,23 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 def engine(database_url: str) -> Iterator[sa.Engine]:
     """A store at the newest schema, once on SQLite and once on PostgreSQL."""
     engine = create_engine(database_url)
-    _hurry(engine)
+    _skip_fsync(engine)
     yield engine
     engine.dispose()
 
 
 @pytest.fixture
 def sqlite_engine(migrated_file: Path, tmp_path: Path) -> Iterator[sa.Engine]:
-    """A store at the newest schema on SQLite alone, for tests of what lies above the store."""
+    """A store at the newest schema on SQLite alone, for tests of the layers above the store."""
     path = tmp_path / "lossguard.db"
     shutil.copy(migrated_file, path)
     engine = create_engine(f"sqlite:///{path}")
-    _hurry(engine)
+    _skip_fsync(engine)
     yield engine
     engine.dispose()
 
 
-def _hurry(engine: sa.Engine) -> None:
-    """Let SQLite not wait for the disk at every commit: no test cuts the power."""
+def _skip_fsync(engine: sa.Engine) -> None:
+    """SQLite need not wait for the disk at every commit: no test cuts the power."""
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-INTERVAL = 0.02
-"""Seconds between two looks."""
 
 
-def eventually(condition: Callable[[], T], seconds: float = 10.0) -> T:
-    """What `condition` returns as soon as that is true; after `seconds`, whatever it returns then."""
+def eventually(condition: Callable[[], T], seconds: float = 10.0, *, interval: float = 0.02) -> T:
+    """What `condition` returns as soon as that is true; after `seconds`, whatever it returns then.
+
+    `interval`: seconds between two calls of it.
+    """
     deadline = time.monotonic() + seconds
     while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(INTERVAL)
+        time.sleep(interval)
     return found
 
 

@@ -126,22 +126,22 @@ def needs(scope: Scope) -> Callable[..., Awaitable[Principal]]:
             await run_in_threadpool(_check_project, request, principal.project)
         return principal
 
-    allowed.scope = scope  # type: ignore[attr-defined]  # a test reads it from every route
     return allowed
 
 
 def _check_project(request: Request, project: str) -> None:
+    """Raise Problem 404 if the run, order or intervention in the path belongs to another project."""
     with Session(request.app.state.engine) as session:
-        for name, what in (("run_id", "run"), ("order_id", "order"), ("intervention_id", "intervention")):
-            key = request.path_params.get(name)
-            if key is not None and _project(session, what, key) != project:
+        for what in ("run", "order", "intervention"):
+            key = request.path_params.get(f"{what}_id")
+            if key is not None and _project_of(session, what, key) != project:
                 raise unknown(what, key)
 
 
-def _project(session: Session, what: str, key: str) -> str | None:
+def _project_of(session: Session, what: str, key: str) -> str | None:
     if what == "run":
         return access.project_of(session, run_id=key)
-    number = int(key) if key.isdecimal() and len(key) < 10 else 0
+    number = int(key) if key.isdecimal() and len(key) < 10 else 0  # 0: no row has it
     if what == "order":
         return access.project_of(session, order=number)
     return access.project_of(session, intervention=number)

@@ -33,8 +33,8 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, now: float
 def _apply(engine: DetectionEngine, intervention: int, answer: AnswerIn) -> list[Effect]:
     try:
         if OrderState(answer.state) is OrderState.FAILED:
-            return engine.failed(intervention, answer.detail)
+            return engine.order_failed(intervention, answer.detail)
         rewound_to, skip_from, skip_to = answer.rewound_to, answer.skip_from, answer.skip_to
-        return engine.applied(intervention, rewound_to=rewound_to, skip_from=skip_from, skip_to=skip_to)
+        return engine.order_applied(intervention, rewound_to=rewound_to, skip_from=skip_from, skip_to=skip_to)
     except ValueError as error:
         raise Problem(409, "the answer does not fit; nothing was changed", str(error), ["body", "state"]) from None

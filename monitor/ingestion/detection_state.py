@@ -40,12 +40,20 @@ def load_and_replay(session: Session, run: Run) -> tuple[DetectionEngine, int]:
     stored = queries.detection_state(session, run=run)
     if stored is None:  # a young run has no saved state yet
         return engine, _replay(session, run, engine, StepRange(0, 0, None))
-    engine.load_state_dict(stored.state)
+    if new_signals := engine.load_state_dict(stored.state):
+        _relearn(session, run, engine, new_signals)
     engine.set_policy(policy)
     if stored.segment is None:
         return engine, 0
     first = 0 if stored.seen_step is None else stored.seen_step + 1
     return engine, _replay(session, run, engine, StepRange(stored.segment, first, None))
+
+
+def _relearn(session: Session, run: Run, engine: DetectionEngine, signals: Iterable[str]) -> None:
+    """Feed the last rows that the saved state has seen to the detectors of the signals that it lacks."""
+    last = engine.last_step + 1
+    first = max(last - SNAPSHOT_EVERY, 0)
+    engine.relearn(signals, _history(session, run, first, last), declared(session, run, first, last))
 
 
 def _replay(session: Session, run: Run, engine: DetectionEngine, unseen: StepRange) -> int:
@@ -93,6 +101,7 @@ def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment) 
     assert step is not None
     known = queries.snapshot_before(session, run=run, step=step)
     first, state = (0, None) if known is None else (known[0] + 1, known[1])
+    earliest = max(first - SNAPSHOT_EVERY, 0)
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
     return engine.fork(
         step,
@@ -100,7 +109,8 @@ def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment) 
         _history(session, run, first, step),
         state,
         obeyed=order.intervention if order is not None and order.run_pk == run.pk else None,
-        declared=declared(session, run, first, step),
+        declared=declared(session, run, earliest, step),
+        earlier=_history(session, run, earliest, first),
     )
 
 

@@ -22,7 +22,8 @@ from monitor.api.auth import MAX_FAILED_ATTEMPTS
 from monitor.settings import Settings
 from tests.dashboard.live import report_a_spike
 from tests.deploy.proxy import COLLECTOR, DASHBOARD, PASSWORD, USER, Proxy, nginx, proxied
-from tests.deploy.stack import TOKEN, wait_for
+from tests.deploy.stack import TOKEN
+from tests.waiting import wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import HttpCredentials

@@ -93,5 +93,5 @@ def _method(difference: Difference | None) -> str:
     if difference is None:
         return ""
     if not len(difference.x):
-        return "nowhere"
+        return "no common point"
     return "both measured" if difference.exact else "baseline interpolated"

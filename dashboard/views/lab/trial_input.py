@@ -24,7 +24,7 @@ from db.steps import reader
 from lossguard.states import IncidentKind
 from monitor.detection import DetectionSettings, Rows
 from monitor.detection.curve import COLUMNS, parse_curve
-from monitor.detection.simulation import Scored, SegmentRows, score
+from monitor.detection.simulation import ScoredSegment, SegmentRows, score
 
 MAX_ROWS = 100_000
 """Rows of one simulation."""
@@ -65,7 +65,7 @@ class TrialInput:
         return sum(len(segment.rows) for segment in self.segments)
 
 
-def scored(trial_input: TrialInput, settings: DetectionSettings) -> Sequence[Scored]:
+def scored(trial_input: TrialInput, settings: DetectionSettings) -> Sequence[ScoredSegment]:
     """The scores of all rows: the slow part, cached for all viewers."""
     return _scored(trial_input.key, astuple(settings), trial_input, settings)
 
@@ -73,7 +73,7 @@ def scored(trial_input: TrialInput, settings: DetectionSettings) -> Sequence[Sco
 @st.cache_resource(show_spinner="Scoring all steps ...", max_entries=6)
 def _scored(
     key: str, settings: tuple[float, ...], _trial_input: TrialInput, _settings: DetectionSettings
-) -> Sequence[Scored]:
+) -> Sequence[ScoredSegment]:
     return score(_trial_input.segments, _settings)
 
 

@@ -89,7 +89,7 @@ def table(results: Sequence[TrialResult]) -> pd.DataFrame:
 
 def _row(result: TrialResult) -> dict[str, str]:
     incident = result.detected
-    row = {"": str(result.verdict), "Known incident": "-" if result.known is None else result.known.name}
+    row = {"Result": str(result.verdict), "Known incident": "-" if result.known is None else result.known.name}
     if incident is None:
         return row | dict.fromkeys(("Detected as", "Onset", "Detected", "Score", "Outcome", "Intervention"), "-")
     return row | {

@@ -18,8 +18,8 @@ from lossguard.probe import Probe
 METRIC_WIDTH_PIXELS = 175  # two metrics fit side by side on a phone
 NEWEST = "newest"
 HOW_TO = """\
-This run has recorded no probes. A probe records the next-token distribution after a fixed prompt at regular steps of
-the training. The trainer records some by default:
+A probe records the next-token distribution after a fixed prompt, at regular intervals during training. The trainer
+records some by default:
 
 ```bash
 python -m trainer run --recipe tiny
@@ -34,7 +34,7 @@ def page(facts: RunFacts) -> None:
     st.header("Next token", anchor=False)
     prompts = cached.prompts(facts)
     if not prompts:
-        st.info("No probes yet.", icon=":material/info:")
+        st.info("This run has recorded no probes.", icon=":material/info:")
         st.markdown(HOW_TO)
         return
     probes = cached.probes(facts, select_prompt(prompts))
@@ -91,9 +91,10 @@ def metrics(probe: Probe, sampled: Distribution, plain: Distribution) -> None:
             st.metric("True token", token, width=width)
             loss = f"{formatting.number(distribution.surprisal(probe))} nats"
             loss_help = "At temperature 1, as in the loss. The slider does not change it."
-            st.metric("-log P, in the loss", loss, width=width, help=loss_help)
+            st.metric("-log P (as in the loss)", loss, width=width, help=loss_help)
             change = _change(sampled.target, plain.target)
-            st.metric("Sampled with", formatting.percent(sampled.target), change, delta_color="off", width=width)
+            probability = formatting.percent(sampled.target)
+            st.metric("Sampling probability", probability, change, delta_color="off", width=width)
         change = _change(sampled.entropy, plain.entropy, "nats")
         st.metric("Entropy", f"{sampled.entropy:.3g} nats", change, delta_color="off", width=width)
         change = _change(sampled.effective_choices, plain.effective_choices, "")

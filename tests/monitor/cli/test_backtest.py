@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from rich.console import Console
 
 from monitor.app import create_app
-from monitor.cli.backtest import CurveError, backtest_file, backtest_rows, read_curve, table
+from monitor.backtesting.backtest import CurveError, backtest_file, backtest_rows, read_curve
+from monitor.cli.backtest import table
 from monitor.detection import DetectionSettings, Mode, Policy, Rows
 from monitor.settings import Settings
 from tests.monitor.cli.command import monitor
@@ -84,7 +85,7 @@ def test_nan_is_news_and_an_empty_cell_is_none(tmp_path: Path) -> None:
         ("", "line 1: the file is empty"),
         ("step,grad_norm\n1,2\n2,3\n", "line 1: no column loss"),
         ("loss\n1\n2\n", "line 1: no column step"),
-        ("step,loss,loss\n1,2,3\n2,3,4\n", "line 1: column loss is there twice"),
+        ("step,loss,loss\n1,2,3\n2,3,4\n", "line 1: column loss appears twice"),
         ("step,loss\n", "line 1: a curve needs at least two rows"),
         ("step,loss\n1,2.0\n", "line 2: a curve needs at least two rows"),
         ("step,loss\n1,2.0\n1,2.1\n", "line 3: step 1 is a duplicate"),

@@ -12,7 +12,7 @@ from dashboard.figures.curves import ChartOptions
 from dashboard.views.compare.lines import line_style
 from dashboard.views.compare.overlay import OverlayLine, overlay_figure
 from db.queries import Series
-from tests.dashboard.figures.test_curves import bucketed, plain
+from tests.dashboard.series import bucketed, plain
 
 
 def line(place: int, step_axis: StepAxis = PLAIN_STEPS, **by_metric: Series) -> OverlayLine:

@@ -10,8 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cached
 from db.engine import writing
+from tests.dashboard.app_content import column, figure, names
 from tests.dashboard.conftest import OpenPage
-from tests.dashboard.test_pages import column, figure, names
 from tests.db.seed import add_run, add_segment, add_steps
 
 pytestmark = pytest.mark.usefixtures("store")

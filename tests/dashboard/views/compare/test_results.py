@@ -38,7 +38,7 @@ def test_a_run_without_held_out_loss_has_dashes() -> None:
     found = row(None, difference=Difference(np.empty(0), np.empty(0), True))
     names = ("Held-out loss", "Perplexity", "Bits per byte", "After step", "Minus baseline")
     assert {found[name] for name in names} == {"-"}
-    assert found["Compared"] == "nowhere"
+    assert found["Compared"] == "no common point"
 
 
 def test_a_difference_is_shown_with_its_position_and_method() -> None:

@@ -16,11 +16,11 @@ from dashboard.views.incident.actions import approve, reject, rollback
 from db import access, commands, queries
 from db.engine import reading, writing
 from lossguard.states import RunState
+from tests.dashboard.app_content import badges, column, figure, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import SPIKE, report_a_spike
-from tests.dashboard.seed import LEFT, REWIND, seed
+from tests.dashboard.seed import REWIND, SEGMENT_END, seed
 from tests.dashboard.serving import serving
-from tests.dashboard.test_pages import badges, column, figure, metrics, names
 from tests.db.seed import add_run
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -88,7 +88,7 @@ def test_the_page_shows_the_incident_in_numbers(open_page: OpenPage, store: sa.E
     shown = metrics(app)
     assert shown["Expected"] == "2.28 ± 0.03"
     assert shown["Detected after"] == "4 steps"
-    assert (shown["Batches skipped"], shown["Steps discarded"]) == ("200", str(LEFT - REWIND))
+    assert (shown["Batches skipped"], shown["Steps discarded"]) == ("200", str(SEGMENT_END - REWIND))
     assert any("verified" in badge for badge in badges(app))
     told = " ".join(markdown.value for markdown in app.markdown)
     moments = ("Precursor", "Detected", "Peak", "Rollback decided", "Order applied", "Verified", "Closed")
@@ -105,7 +105,7 @@ def test_every_step_around_it_is_drawn_with_the_expected_band_and_the_replacemen
     assert {"as it happened", "after the rollback", "expected band", "score of loss", "alarm"} <= names(drawing)
     original = next(trace for trace in drawing["data"] if trace["name"] == "as it happened")
     x = column(original["x"])
-    assert x == [*range(int(x[0]), LEFT)]
+    assert x == [*range(int(x[0]), SEGMENT_END)]
     after = next(trace for trace in drawing["data"] if trace["name"] == "after the rollback")
     assert column(after["x"])[0] == REWIND
 

@@ -1,22 +1,18 @@
-"""The still pictures of the report: they show what the pages' figures show, without a script."""
+"""The pictures of the report show what the pages' figures show, without a script."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
-import pytest
 
 from dashboard.data.compute import Compute
 from dashboard.data.facts import Curve
 from dashboard.figures.compute import compute_figure
 from dashboard.figures.curves import run_figure
 from dashboard.figures.marks import Marks
-from dashboard.report.scales import Scale, scale_for, tick_text
 from dashboard.report.svg import render_svg
-from dashboard.report.svg_paths import line, stairs, thinned
 from db.models import Event, Incident
 from db.queries import Series
 
@@ -42,54 +38,6 @@ def incident(number: int, step: int) -> Incident:
         number=number, segment=0, kind="loss_spike", state="closed", signal="loss", onset_step=step,
         detected_step=step + 1, end_step=step + 2, details={},
     )  # fmt: skip
-
-
-def test_a_spike_of_one_step_in_a_million_keeps_its_height_in_a_few_points() -> None:
-    x = np.linspace(0, 700, 1_000_000)
-    y = 100 + np.sin(x)
-    y[123_456] = 3.0
-    seen_x, seen_y = thinned(x, y)
-    assert len(seen_x) <= 4 * 702
-    assert seen_y.min() == 3.0
-    assert (np.diff(seen_x) >= 0).all()
-
-
-def test_a_thinned_line_keeps_its_gaps() -> None:
-    x, y = np.linspace(0, 10, 10_000), np.ones(10_000)
-    y[5_000:5_010] = np.nan
-    assert np.isnan(thinned(x, y)[1]).any()
-
-
-def test_a_line_is_broken_where_there_is_no_value_and_a_lone_value_is_a_dot() -> None:
-    nan = np.nan
-    assert line(np.array([0.0, 1, 2, 3, 4]), np.array([1.0, 2, nan, 4, nan])) == "M0,10l10,10M30,40h0"
-
-
-def test_stairs_hold_a_value_until_the_next() -> None:
-    x, y = stairs(np.array([0.0, 1, 2]), np.array([5.0, 6, 7]))
-    assert (x.tolist(), y.tolist()) == ([0, 1, 1, 2, 2], [5, 5, 6, 6, 7])
-
-
-def test_ticks_are_round_numbers_and_powers_of_ten() -> None:
-    assert Scale(0.0, 9.3, 0, 1).ticks(5) == [0, 2, 4, 6, 8]
-    assert Scale(-1.0, 3.0, 0, 1, log=True).ticks(5) == [0.1, 1, 10, 100, 1000]
-    assert Scale(0.0, 1.0, 0, 1, log=True).ticks(5) == [1, 2, 5, 10]
-    assert Scale(0.0, 0.2, 0, 1, log=True).ticks(5) == pytest.approx([1, 1.2, 1.4])
-
-
-@pytest.mark.parametrize("values", [[], [np.nan], [3.0, 3.0], [0.0], [-1.0, -5.0], [1e-300, 1e300]])
-@pytest.mark.parametrize("log", [False, True])
-def test_an_axis_holds_whatever_values_come(values: list[float], log: bool) -> None:
-    scale = scale_for([np.array(values)], None, 0.0, 100.0, log=log, padding=0.05)
-    places = scale.at(values)
-    assert np.isfinite(scale.ticks(5)).all()
-    assert ((places[np.isfinite(places)] >= 0) & (places[np.isfinite(places)] <= 100)).all()
-
-
-def test_ticks_are_written_as_the_pages_write_them() -> None:
-    told = [tick_text(1500.0, ",d"), tick_text(0.25, ".0%"), tick_text(2e6, "~s"), tick_text(3e-4, ".3~g")]
-    assert told == ["1,500", "25%", "2M", "0.0003"]
-    assert [tick_text(2.8078e-4, "~g"), tick_text(-1234567.0, "~g")] == ["2.8078e-4", "-1.2346e6"]
 
 
 def test_an_axis_of_a_perplexity_beyond_all_bounds_has_ticks_that_can_be_read() -> None:
