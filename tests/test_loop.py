@@ -1,6 +1,5 @@
 """The whole loop with real processes: what is killed comes back, and every step is there exactly once."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import urllib3
 
 from demo.processes import Processes
-from lossguard.protocol import API
+from lossguard import Client, CollectorError
 from tests.monitor.test_main import free_port
 
 pytestmark = pytest.mark.slow
 
 SMALL = "model.layers=1 model.heads=2 model.width=32 model.context=32 data.batch_size=4 checkpoint.every=25"
-HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
 
 
 class Loop:
@@ -30,6 +27,7 @@ class Loop:
         self.processes, self.folder = processes, folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.client = Client(self.url, timeout=5.0)
 
     def start_collector(self) -> subprocess.Popen[bytes]:
         environment = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{self.folder}/l.db"}
@@ -47,12 +45,11 @@ class Loop:
         )
 
     def ask(self, path: str = "") -> Any:
-        """What the collector says of the run; None while it is down or does not know it."""
+        """The collector's data about the run; None while it is down or does not know the run."""
         try:
-            answer = HTTP.request("GET", f"{self.url}{API}/runs/r{path}")
-        except urllib3.exceptions.HTTPError:
+            return self.client.get(f"/runs/r{path}")
+        except CollectorError:
             return None
-        return json.loads(answer.data) if answer.status == 200 else None
 
     def newest_step(self) -> int:
         run = self.ask()
@@ -74,7 +71,9 @@ def wait_while_it_runs(process: subprocess.Popen[bytes], condition: Callable[[],
 @pytest.fixture
 def loop(tmp_path: Path) -> Iterator[Loop]:
     with Processes(tmp_path / "logs") as processes:
-        yield Loop(processes, tmp_path)
+        running = Loop(processes, tmp_path)
+        with running.client:
+            yield running
 
 
 def test_a_collector_killed_in_the_middle_loses_nothing(loop: Loop) -> None:
@@ -84,7 +83,7 @@ def test_a_collector_killed_in_the_middle_loses_nothing(loop: Loop) -> None:
     collector.send_signal(signal.SIGKILL)
     collector.wait()
     assert trainer.poll() is None, "the trainer had ended before the collector was killed"
-    time.sleep(1.0)
+    wait_while_it_runs(trainer, lambda: "steps stay in the spool" in loop.log("trainer"))
     loop.start_collector()
     assert trainer.wait(120) == 0, loop.log("trainer")
     series = loop.ask("/series?metric=loss&points=5000")
