@@ -5,11 +5,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import urllib3
+from lossguard import Client, CollectorError
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def collector(database: str, **more: str) -> Iterator[tuple[str, int]]:
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until(lambda: urllib3.request("GET", f"{url}/healthz", retries=False).status == 200)
+        _wait_until_up(url)
         yield url, process.pid
     finally:
         process.terminate()
@@ -36,12 +36,13 @@ def cpu_seconds(process: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def _wait_until(ready: Callable[[], bool]) -> None:
-    for _ in range(300):
-        try:
-            if ready():
+def _wait_until_up(url: str) -> None:
+    with Client(url) as client:
+        for _ in range(300):
+            try:
+                client.ping()
+            except CollectorError:  # not listening yet
+                time.sleep(0.1)
+            else:
                 return
-        except urllib3.exceptions.HTTPError:
-            pass  # not listening yet
-        time.sleep(0.1)
-    raise TimeoutError("the collector did not come up in 30 s")
+    raise TimeoutError("the collector did not start within 30 s")

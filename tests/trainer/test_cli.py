@@ -94,7 +94,7 @@ MISTAKES = {
     "url='nonsense' is not the address of a collector": ["--url", "nonsense"],
     "mode='sometimes' must be online, offline or off": ["--mode", "sometimes"],
     "/proc/nowhere cannot hold runs (No such file or directory)": ["--out", "/proc/nowhere"],
-    "/proc/version cannot hold runs (Not a directory): name another folder with --out.": ["--out", "/proc/version"],
+    "/proc/version cannot hold runs (Not a directory): choose another folder with --out.": ["--out", "/proc/version"],
     "/proc/nowhere/trainer/": ["--out", "/proc/nowhere", "--mode", "off"],
 }
 
