@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+# Test processes side by side; `make test JOBS=0` runs the tests in one process.
+JOBS ?= auto
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadgroup
 
 .PHONY: help
 help: ## list the targets
@@ -32,27 +35,32 @@ serve: setup ## collector on :8000 and dashboard on :8501
 
 .PHONY: test
 test: setup system ## the whole suite (real processes and servers included)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 .PHONY: test-fast
 test-fast: setup ## what is quick enough for daily work (about a minute; SQLite alone)
-	$(BIN)/python -m pytest -m 'not slow and not needs'
+	$(PYTEST) -m 'not slow and not needs'
 
 .PHONY: test-compose
 test-compose: setup ## docker-compose.yml on a real engine: a spike and its page, and services killed (root; a quarter of an hour)
 	@$(BIN)/python -m tests.compose
 
 .PHONY: check
-check: setup ## ruff, mypy strict and the import contracts
+check: setup ## ruff, mypy strict, the import contracts and a strict build of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 .PHONY: fix
 fix: setup ## let ruff format and mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+.PHONY: docs
+docs: setup ## the documentation as a site on http://127.0.0.1:8002, rebuilt as you write
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8002
 
 .PHONY: screenshots
 screenshots: setup system ## the pictures of docs/ and the README, from a real run (minutes)
@@ -72,4 +80,4 @@ audit: setup ## look up every installed package in the published advisories (nee
 
 .PHONY: clean
 clean: ## delete the virtual environment and every cache
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist site *.egg-info

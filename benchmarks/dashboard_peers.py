@@ -22,7 +22,7 @@ from playwright.sync_api import Error as PageError
 
 from benchmarks.peers import python_with
 from benchmarks.rows import Row
-from tests.dashboard.browser import free_port
+from tests.ports import free_port
 
 SIZE: ViewportSize = {"width": 1440, "height": 900}
 TIMES = 3

@@ -20,8 +20,9 @@ from benchmarks.rows import Row, print_rows
 from db.engine import create_engine
 from db.models import Intervention, Step
 from demo.processes import Processes
-from tests.deploy.stack import TOKEN, Pager, Stack, pager, wait_for
-from tests.test_loop import SMALL
+from tests.deploy.stack import TOKEN, Pager, Stack, pager
+from tests.loop import small_settings
+from tests.waiting import wait_for
 
 STRIKES = 160
 WANTED_PAGE, WANTED_RESOLVED = 60.0, 120.0
@@ -71,11 +72,10 @@ def training(*faults: str) -> Iterator[tuple[Stack, Pager]]:
     """A stack, and a run that trains on it until the block ends."""
     with tempfile.TemporaryDirectory() as name, pager() as seen, Processes(Path(name) / "logs") as processes:
         stack = Stack(processes, Path(name), seen.url)
-        settings = [part for setting in SMALL.split() for part in ("--set", setting)]
         planted = [part for fault in faults for part in ("--fault", fault)]
         command = ["-m", "trainer", "run", "--run-id", "r", "--steps", "200000", "--out", f"{name}/out"]
         environment = {"LOSSGUARD_URL": stack.collector, "LOSSGUARD_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
-        trainer = processes.start("trainer", *command, *settings, *planted, environment=environment)
+        trainer = processes.start("trainer", *command, *small_settings(), *planted, environment=environment)
         yield stack, seen
         assert trainer.poll() is None, processes.log_of("trainer").read_text()[-500:]
         trainer.send_signal(signal.SIGTERM)

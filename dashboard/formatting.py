@@ -9,67 +9,36 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order, Run
+from lossguard.metrics import short_name
 from lossguard.protocol import NON_FINITE
+from lossguard.states import IncidentKind, OrderKind
 
-METRIC_TITLES = {
-    "loss": "Loss (nats per token)",
-    "perplexity": "Perplexity",
-    "grad_norm": "Grad norm (L2, before clipping)",
-    "log_z": "Log Z (nats)",
-    "log_z_max": "Log Z, largest over tokens (nats)",
-    "z_loss": "z-loss (nats)",
-    "lr": "Learning rate",
-    "tokens": "Tokens",
-    "batch_index": "Batch index",
-    "step_seconds": "Time per step (s)",
-    "throughput": "Throughput (tokens per second)",
-    "tokens_per_second": "Throughput (tokens per second)",
-    "mfu": "Model FLOPs utilisation",
-    "mfu_6nd": "Model FLOPs utilisation (6ND)",
-    "held_out_loss": "Held-out loss (nats per token)",
-    "held_out_bits_per_byte": "Held-out bits per byte",
-    "held_out_difference": "Held-out loss minus the baseline's (nats per token)",
+INCIDENT_KINDS: Mapping[str, str] = {
+    IncidentKind.NONFINITE: "non-finite value",
+    IncidentKind.GRAD_SPIKE: "grad norm spike",
+    IncidentKind.LOG_Z_DRIFT: "log Z drift",
 }
-METRIC_NAMES = {
-    "grad_norm": "grad norm",
-    "log_z": "log Z",
-    "log_z_max": "log Z max",
-    "lr": "learning rate",
-    "step_seconds": "time per step",
-    "tokens_per_second": "tokens per second",
-    "mfu": "MFU",
-    "mfu_6nd": "MFU (6ND)",
-    "held_out_loss": "held-out loss",
-    "held_out_bits_per_byte": "held-out bits per byte",
-    "held_out_difference": "held-out loss minus baseline",
-}
-INCIDENT_KINDS = {
-    "nonfinite": "non-finite value",
-    "loss_spike": "loss spike",
-    "grad_spike": "grad norm spike",
-    "log_z_drift": "log Z drift",
-}
-
-
-def metric_title(name: str) -> str:
-    return METRIC_TITLES.get(name, name)
-
-
-def metric_name(name: str) -> str:
-    return METRIC_NAMES.get(name, name)
+"""The others read well as they are stored."""
 
 
 def incident_kind(kind: str) -> str:
-    return INCIDENT_KINDS.get(kind, kind.replace("_", " "))
+    """Also of kinds that this version does not know."""
+    return INCIDENT_KINDS.get(kind, words(kind))
+
+
+def words(name: str) -> str:
+    """An identifier as words: "learning_rate" is "learning rate"."""
+    return name.replace("_", " ")
 
 
 def number(value: Any) -> str:
-    """Four significant digits, or the word for what is not a number; a dash when there is none."""
+    """Four significant digits, "NaN" or "infinity"; a dash for None. Non-finite values may be encoded as in JSON."""
     if value is None:
         return "-"
     value = NON_FINITE[value] if isinstance(value, str) else value
-    if isinstance(value, int) and abs(value) > sys.float_info.max:  # JSON knows no bounds
+    if isinstance(value, int) and abs(value) > sys.float_info.max:  # JSON has no bounds
         return f"{Decimal(value):.3e}"
     if math.isnan(value):
         return "NaN"
@@ -78,22 +47,27 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.3e}"
 
 
-def rough(value: Any) -> str:
-    """Two significant digits: of a spread, more mean nothing."""
+def two_digits(value: Any) -> str:
+    """Two significant digits, for a standard deviation: more would not be significant."""
     return f"{value:.2g}" if _is_number(value) and math.isfinite(value) else number(value)
 
 
-def power(value: float) -> str:
+def power_of_ten(value: float) -> str:
     """Three digits and a power of ten, as plotly writes it: "3.15 x 10<sup>23</sup>"."""
     digits, exponent = f"{value:.2e}".split("e")
     return f"{digits} x 10<sup>{int(exponent)}</sup>"
+
+
+def scientific(value: float | None) -> str:
+    """Three digits and an exponent: "3.15e+23"; a dash when there is none."""
+    return "-" if value is None else f"{value:.2e}"
 
 
 def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}" if math.isfinite(share) else number(share)
 
 
-def large(value: float | None) -> str:
+def abbreviated(value: float | None) -> str:
     """Three digits and a unit: "6.55 M"; a dash when there is none."""
     if value is None or not math.isfinite(value):
         return number(value)
@@ -103,8 +77,8 @@ def large(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def steps(count: int | None) -> str:
-    return "-" if count is None else f"{count:,}"
+def count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
 
 
 def duration(seconds: float | None) -> str:
@@ -146,18 +120,18 @@ def hardware(run: Run) -> str:
     return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counted.items())
 
 
-def escaped(text: str) -> str:
-    """Text that people chose, so that Markdown shows it as it is, on one line."""
-    return literal(" ".join(text.split()))
+def escape_markdown(text: str) -> str:
+    """Escapes text for Markdown, and puts it on one line."""
+    return escape_markdown_verbatim(" ".join(text.split()))
 
 
-def literal(text: str) -> str:
-    """The same for text whose spaces count."""
+def escape_markdown_verbatim(text: str) -> str:
+    """Escapes text for Markdown, and keeps its white space."""
     return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", text)
 
 
-def plain_html(text: str) -> str:
-    """Text that people chose, so that plotly, which reads a few tags of HTML and its own %{..}, shows it as it is."""
+def escape_plotly(text: str) -> str:
+    """Escapes text for plotly, which interprets a few tags of HTML and its own %{..}."""
     return html.escape(text, quote=False).replace("%{", "%&#123;")
 
 
@@ -174,23 +148,32 @@ def incident_sentence(incident: Incident) -> str:
     """Onset, detection, peak and end of an incident in one sentence."""
     parts = [f"Onset at step {incident.onset_step:,}, detected at {incident.detected_step:,}"]
     if incident.peak_step is not None:
-        peak = f"{metric_name(incident.signal)} {number(incident.details.get('peak_value'))}"
+        peak = f"{short_name(incident.signal)} {number(incident.details.get('peak_value'))}"
         parts.append(f"peak at {incident.peak_step:,} ({peak})")
-    parts.append("not over yet" if incident.end_step is None else f"over at {incident.end_step:,}")
+    parts.append("still in progress" if incident.end_step is None else f"ended at {incident.end_step:,}")
     return ", ".join(parts) + "."
 
 
 def intervention_sentence(intervention: Intervention, order: Order | None) -> str:
     """What an intervention does or did, in one sentence."""
-    if intervention.kind != "rollback":
-        return {"hold": "Hold until a person decides.", "release": "Go on after the hold."}.get(intervention.kind, "")
-    went = order.rewound_to if order is not None and order.rewound_to is not None else intervention.rewind_to
-    sentence = f"Rewind to step {steps(went)}"
-    if order is not None and order.rewound_to not in (None, intervention.rewind_to):
-        sentence += f" (step {steps(intervention.rewind_to)} was wished)"
+    match intervention.kind:
+        case OrderKind.HOLD:
+            return "Hold until a person decides."
+        case OrderKind.RELEASE:
+            return "Resume after the hold."
+        case OrderKind.ROLLBACK:
+            return _rollback_sentence(intervention, order)
+    return ""
+
+
+def _rollback_sentence(intervention: Intervention, order: Order | None) -> str:
+    actual = rewind_target(intervention, order)
+    sentence = f"Rewind to step {count(actual)}"
+    if actual != intervention.rewind_to:
+        sentence += f" (step {count(intervention.rewind_to)} was requested)"
     if intervention.skip_from is not None and intervention.skip_to is not None:
-        count = intervention.skip_to - intervention.skip_from
-        sentence += f", skip {count:,} batches {batches(intervention.skip_from, intervention.skip_to)}"
+        num_skipped = intervention.skip_to - intervention.skip_from
+        sentence += f", skip {num_skipped:,} batches {batches(intervention.skip_from, intervention.skip_to)}"
     if intervention.lr_scale is not None:
         sentence += f", learning rate x {intervention.lr_scale:g}"
     return sentence + "."
@@ -201,8 +184,9 @@ def details(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}: {number(value) if _is_number(value) else value}" for name, value in values.items())
 
 
-def listed(reasons: Sequence[str]) -> str:
-    return "\n".join(f"- {escaped(reason)}" for reason in reasons)
+def bullet_list(reasons: Sequence[str]) -> str:
+    """A list in Markdown, with its items escaped."""
+    return "\n".join(f"- {escape_markdown(reason)}" for reason in reasons)
 
 
 def _is_number(value: Any) -> bool:

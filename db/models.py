@@ -8,6 +8,7 @@ says which kind it was, so that no aggregate is poisoned and none is lost.
 import secrets
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -21,6 +22,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from lossguard.metrics import COLUMNS, ColumnType
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -95,7 +98,10 @@ class Segment(Base):
 
 
 class Step(Base):
-    """The step report of one optimizer step: one wide row."""
+    """The step report of one optimizer step: one wide row.
+
+    The metrics of `lossguard.metrics.COLUMNS` are columns too, added below; `db.steps.reader` reads them.
+    """
 
     __tablename__ = "steps"
     __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
@@ -104,42 +110,44 @@ class Step(Base):
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     time: Mapped[float]
-    loss: Mapped[float | None]
-    perplexity: Mapped[float | None]
-    grad_norm: Mapped[float | None]
-    log_z: Mapped[float | None]
-    log_z_max: Mapped[float | None]
-    z_loss: Mapped[float | None]
-    lr: Mapped[float | None]
-    tokens: Mapped[int | None] = mapped_column(BigInteger)
-    batch_index: Mapped[int | None] = mapped_column(BigInteger)
-    step_seconds: Mapped[float | None]
     extra: Mapped[dict[str, Any] | None]
-    """Every other named scalar that the user logs."""
+    """The metrics that have no column of their own."""
     non_finite: Mapped[dict[str, Any] | None]
     """Metric name -> "NaN", "Infinity" or "-Infinity", where a reported number was not finite."""
 
 
+METRIC_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
+    ColumnType.FLOAT: Float(53),
+    ColumnType.COUNT: BigInteger(),
+}
+
+for _metric, _type in COLUMNS.items():
+    setattr(Step, _metric, mapped_column(METRIC_TYPES[_type], nullable=True))
+
+
 class RunStatus(Base):
-    """How a run is doing right now, as its reports brought it: what `/metrics` shows of it (see monitor.pulse)."""
+    """How a run is doing right now, as its reports say: what `/metrics` shows of it (see monitor.ingestion.run_status).
+
+    The table and three of its columns keep the names that earlier releases gave them.
+    """
 
     __tablename__ = "pulses"
 
     run_pk: Mapped[int] = _run_key(primary=True)
     step: Mapped[int | None] = mapped_column(BigInteger)
-    stepped_at: Mapped[float]
-    """When the newest steps came, by the collector's clock; before the first, when the run was registered."""
+    last_step_at: Mapped[float] = mapped_column("stepped_at")
+    """When the newest steps arrived, by the collector's clock; before the first, when the run was registered."""
     expected_by: Mapped[float | None]
     """A pause was announced: the next step is due by then."""
     undelivered_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    """What is left in the trainer's spool, as it said with its last report."""
+    """What is left in the trainer's spool, as its last report says."""
     nonfinite_steps: Mapped[int] = mapped_column(BigInteger, default=0)
     skipped_steps: Mapped[int] = mapped_column(BigInteger, default=0)
-    newest: Mapped[dict[str, Any]]
+    latest_values: Mapped[dict[str, Any]] = mapped_column("newest")
     """Metric -> its last value; non-finite numbers encoded, here and in `peaks`."""
     peaks: Mapped[list[Any]]
     """[slot of wall time, {metric: its maximum}] of the last few slots."""
-    beats: Mapped[list[Any]]
+    recent_reports: Mapped[list[Any]] = mapped_column("beats")
     """[time, step, tokens, seconds a step] of the last few reports, by the trainer's clock."""
 
 

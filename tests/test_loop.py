@@ -1,79 +1,24 @@
-"""The whole loop with real processes: what is killed comes back, and every step is there exactly once."""
+"""The whole loop with real processes: a process that was killed comes back, and every step is stored exactly once."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from demo.processes import Processes
-from lossguard import Client, CollectorError
-from tests.monitor.test_main import free_port
+from tests.loop import Loop, wait_while_it_runs
 
 pytestmark = pytest.mark.slow
-
-SMALL = "model.layers=1 model.heads=2 model.width=32 model.context=32 data.batch_size=4 checkpoint.every=25"
-
-
-class Loop:
-    """A collector and a trainer as a user would start them, on a free port and in a temporary folder."""
-
-    def __init__(self, processes: Processes, folder: Path) -> None:
-        self.processes, self.folder = processes, folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.client = Client(self.url, timeout=5.0)
-
-    def start_collector(self) -> subprocess.Popen[bytes]:
-        environment = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{self.folder}/l.db"}
-        collector = self.processes.start(
-            "collector", "-m", "monitor", "serve", "--port", str(self.port), environment=environment
-        )
-        self.processes.wait_until_up("collector", f"{self.url}/healthz")
-        return collector
-
-    def start_trainer(self, steps: int, *arguments: str) -> subprocess.Popen[bytes]:
-        settings = [part for setting in SMALL.split() for part in ("--set", setting)]
-        common = ["--run-id", "r", "--steps", str(steps), "--out", str(self.folder / "out"), "--url", self.url]
-        return self.processes.start(
-            "trainer", "-m", "trainer", "run", *common, *settings, *arguments, environment={"OMP_NUM_THREADS": "1"}
-        )
-
-    def ask(self, path: str = "") -> Any:
-        """The collector's data about the run; None while it is down or does not know the run."""
-        try:
-            return self.client.get(f"/runs/r{path}")
-        except CollectorError:
-            return None
-
-    def newest_step(self) -> int:
-        run = self.ask()
-        return run["newest_step"]["step"] if run and run["newest_step"] else -1
-
-    def log(self, name: str) -> str:
-        return self.processes.log_of(name).read_text()
-
-
-def wait_while_it_runs(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
-    """Wait until `condition` holds, at most 90 s, and while `process` lives."""
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert process.poll() is None, "the process ended before it happened"
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture
 def loop(tmp_path: Path) -> Iterator[Loop]:
     with Processes(tmp_path / "logs") as processes:
-        running = Loop(processes, tmp_path)
-        with running.client:
-            yield running
+        yield Loop(processes, tmp_path)
 
 
 def test_a_collector_killed_in_the_middle_loses_nothing(loop: Loop) -> None:

@@ -1,10 +1,10 @@
-"""What the pages know about runs: values read from the store, without a session behind them."""
+"""What pages and the report know about runs: values read from the store, without a session behind them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dashboard.data.progress import Progress
-from dashboard.figures.axis import Ruler, Rulers
+from dashboard.figures.axis import RunAxes, StepAxis
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
 
@@ -17,9 +17,9 @@ class RunCard:
     progress: Progress
     loss: float | None
     """Of the newest step, non-finite values included; None when it has none."""
-    tokens: int | None
+    tokens: float | None
     """Seen on the live line."""
-    spark: list[float]
+    sparkline: list[float]
     """Largest finite loss of each bucket of the newest steps."""
 
 
@@ -40,7 +40,7 @@ class RunFacts:
     newest: dict[str, float | None]
     """The metrics of the newest step on the live line."""
     mfu: float | None
-    """Model FLOPs utilisation, 0..1, as last reported: it may come every so many steps."""
+    """Model FLOPs utilisation, 0..1, as last reported: it may be reported every so many steps only."""
 
     @property
     def stamp(self) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ class RunFacts:
 
     @property
     def marks_stamp(self) -> tuple[float, ...]:
-        """Changes when something happened to the run: nothing of it is ever deleted."""
+        """Changes with every new incident, intervention, order or event, and with their states; none is deleted."""
         changes = [each.changed_at for each in self.incidents] + [each.changed_at for each in self.interventions]
         answers = [order.answered_at or 0.0 for order in self.orders.values()]
         return (len(changes), max(changes, default=0.0), len(answers), sum(answers), len(self.events))
@@ -64,24 +64,24 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Curves:
-    """Some metrics of one run, and where their steps lie along the chosen axis."""
+class RunCurves:
+    """Some metrics of one run, and the positions of their steps along the chosen x axis."""
 
     by_metric: dict[str, Curve]
-    rulers: Rulers
+    run_axes: RunAxes
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
-    """Some metrics of a run's live line or of one segment, and where its steps lie along the chosen axis."""
+class LineCurves:
+    """Some metrics of a run's live line or of one segment, and the positions of its steps along the chosen x axis."""
 
     by_metric: dict[str, Series]
-    ruler: Ruler
+    step_axis: StepAxis
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """A value that was reported at a step; NaN when it was not finite."""
+class LatestValue:
+    """The newest reported value of a metric; NaN when it was not finite."""
 
     step: int
     value: float

@@ -1,4 +1,4 @@
-"""Where a run's steps lie along the axis that a viewer chose: steps, tokens, wall time or FLOPs. Pure."""
+"""Positions of a run's steps along the x axis that a viewer chose: steps, tokens, wall time or FLOPs. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-class Along(StrEnum):
+class XAxis(StrEnum):
     """What the x axis counts."""
 
     STEP = "step"
@@ -20,50 +20,54 @@ class Along(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ruler:
-    """Positions of steps, straight between those that are known. Both columns rise."""
+class StepAxis:
+    """Maps steps to positions along an x axis, linear between known points. Both columns rise."""
 
     steps: Floats
     positions: Floats
 
     @classmethod
-    def of(cls, points: Mapping[int, float]) -> "Ruler":
-        """A ruler through these points (step -> position); PLAIN without any."""
+    def through(cls, points: Mapping[int, float]) -> "StepAxis":
+        """An axis through these points (step -> position); PLAIN_STEPS without any."""
         steps = sorted(points)
         if not steps:
-            return PLAIN
+            return PLAIN_STEPS
         return cls(np.array(steps, dtype=np.float64), np.array([points[step] for step in steps], dtype=np.float64))
 
     def at(self, steps: Sequence[float]) -> Floats:
-        """Positions of these steps; beyond the ends the end's."""
+        """Positions of these steps; beyond the first and the last known step, theirs."""
         return np.interp(np.asarray(steps, dtype=np.float64), self.steps, self.positions)
 
     def step_at(self, position: float) -> float:
+        """The inverse of `at`."""
         # Where a clock is put back in autumn, positions do not rise.
         return float(np.interp(position, np.maximum.accumulate(self.positions), self.steps))
 
-    def moved(self, move: Callable[[Floats], Floats]) -> "Ruler":
-        """The same steps at other positions."""
-        return Ruler(self.steps, move(self.positions))
+    def mapped(self, transform: Callable[[Floats], Floats]) -> "StepAxis":
+        """The same steps at transformed positions."""
+        return StepAxis(self.steps, transform(self.positions))
 
 
-PLAIN = Ruler(np.array([-1.0, 2.0**53]), np.array([-1.0, 2.0**53]))
-"""The steps themselves."""
+PLAIN_STEPS = StepAxis(np.array([-1.0, 2.0**53]), np.array([-1.0, 2.0**53]))
+"""Every step at its own number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rulers:
-    """The rulers of a run: of its live line, and of each discarded branch by number of its segment."""
+class RunAxes:
+    """The step axes of a run: one of its live line, and one of each discarded branch by number of its segment."""
 
-    live: Ruler = PLAIN
-    branches: Mapping[int, Ruler] = field(default_factory=dict)
+    live: StepAxis = PLAIN_STEPS
+    branches: Mapping[int, StepAxis] = field(default_factory=dict)
 
-    def moved(self, move: Callable[[Floats], Floats]) -> "Rulers":
-        return Rulers(self.live.moved(move), {segment: ruler.moved(move) for segment, ruler in self.branches.items()})
+    def mapped(self, transform: Callable[[Floats], Floats]) -> "RunAxes":
+        """All axes with transformed positions."""
+        return RunAxes(
+            self.live.mapped(transform), {segment: axis.mapped(transform) for segment, axis in self.branches.items()}
+        )
 
     def at(self, segment: int, step: float) -> float:
-        """Position of a step of a segment: on the discarded part when it lies there."""
+        """Position of a step of a segment, on the discarded branch when the step lies there."""
         branch = self.branches.get(segment)
         on_branch = branch is not None and len(branch.steps) > 0 and step >= branch.steps[0]
-        ruler = branch if branch is not None and on_branch else self.live
-        return float(ruler.at([step])[0])
+        axis = branch if branch is not None and on_branch else self.live
+        return float(axis.at([step])[0])

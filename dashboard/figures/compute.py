@@ -1,16 +1,16 @@
-"""A run's compute beside published ones. Pure."""
+"""A run's training compute, compared with that of published runs. Pure."""
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
 from dashboard.data.compute import CHINCHILLA, PUBLISHED, Compute
-from dashboard.figures.style import BLUE, GREEN, GREY, ground
+from dashboard.figures.style import BLUE, GREEN, GREY, base_figure
 
 HEIGHT = 210
 
 
 def compute_figure(compute: Compute) -> go.Figure | None:
-    """Training FLOPs on a log axis: this run, what Chinchilla would spend on its parameters, and published runs.
+    """Training FLOPs on a log axis: this run, the compute-optimal amount for its parameters, and published runs.
 
     None without parameters and tokens.
     """
@@ -19,15 +19,15 @@ def compute_figure(compute: Compute) -> go.Figure | None:
     optimal = 6 * CHINCHILLA * compute.parameters**2
     rows = [
         ("this run", compute.flops, BLUE, "circle"),
-        (f"{CHINCHILLA:g} tokens a parameter", optimal, GREEN, "diamond-open"),
+        (f"{CHINCHILLA:g} tokens per parameter", optimal, GREEN, "diamond-open"),
         *((each.name, each.flops, GREY, "square") for each in PUBLISHED),
     ][::-1]
-    figure = ground(height=HEIGHT, top=8, bottom=46)
+    figure = base_figure(height=HEIGHT, top=8, bottom=46)
     figure.add_scatter(
         x=[flops for _, flops, _, _ in rows],
         y=[label for label, _, _, _ in rows],
         mode="markers+text",
-        text=[formatting.power(flops) for _, flops, _, _ in rows],
+        text=[formatting.power_of_ten(flops) for _, flops, _, _ in rows],
         textposition=["middle left" if flops > 1e22 else "middle right" for _, flops, _, _ in rows],
         marker={"size": 11, "color": [color for *_, color, _ in rows], "symbol": [symbol for *_, symbol in rows]},
         hovertemplate="%{y}: %{x:.3e} FLOPs<extra></extra>",

@@ -1,6 +1,6 @@
-"""The ground of a run's figure: one panel per metric over one axis, and a lane above them for the incidents' names.
+"""The layout of a run's figure: one panel per metric over one x axis, and a row above them for names of incidents.
 
-Every panel has a second, invisible axis 0..1 for marks: they keep their height whatever the values do.
+Every panel has a second, invisible y axis 0..1 for marks: they keep their height whatever the values are.
 """
 
 from collections.abc import Container
@@ -10,31 +10,33 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.figures.axis import Along
-from dashboard.figures.style import GREY, LOG_AXES, faint, ground, metric_axis
+from dashboard.figures.axis import XAxis
+from dashboard.figures.log_scale import ALWAYS_LOG
+from dashboard.figures.style import GREY, base_figure, metric_axis, with_alpha
+from lossguard.metrics import title
 
-FIRST_PANEL, PANEL, GAP, LANE = 250, 130, 42, 18
-"""Heights in pixels; the gap holds the next panel's title, the lane the incidents' names."""
+FIRST_PANEL_HEIGHT, PANEL_HEIGHT, GAP, LABEL_ROW = 250, 130, 42, 18
+"""Heights in pixels; the gap holds the title of the next panel, the label row the names of the incidents."""
 TOP, BOTTOM = 40, 46
 """Margins in pixels: the legend above, the title of the x axis below."""
 
-ALONG: dict[Along, dict[str, Any]] = {
-    Along.STEP: {
+X_AXES: dict[XAxis, dict[str, Any]] = {
+    XAxis.STEP: {
         "title": {"text": "Step", "standoff": 8},
         "tickformat": ",d",
         "unifiedhovertitle": {"text": "step %{x:,d}"},
     },
-    Along.TOKENS: {
+    XAxis.TOKENS: {
         "title": {"text": "Tokens", "standoff": 8},
         "tickformat": "~s",
         "unifiedhovertitle": {"text": "%{x:.4s} tokens"},
     },
-    Along.TIME: {
+    XAxis.TIME: {
         "title": {"text": "Time", "standoff": 8},
         "type": "date",
         "unifiedhovertitle": {"text": "%{x|%Y-%m-%d %H:%M:%S}"},
     },
-    Along.FLOPS: {
+    XAxis.FLOPS: {
         "title": {"text": "Floating-point operations (6ND)", "standoff": 8},
         "exponentformat": "power",
         "unifiedhovertitle": {"text": "%{x:.3e} FLOPs"},
@@ -44,63 +46,68 @@ ALONG: dict[Along, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Panel:
+    """One metric's part of the figure; `bottom` and `top` are shares of the drawing's height."""
+
     metric: str
     position: int
     bottom: float
     top: float
-    """Share of the drawing's height."""
     log: bool = False
 
     @property
-    def values(self) -> str:
-        """Name of the axis of the values, as traces write it."""
+    def value_axis(self) -> str:
+        """Name of the y axis of the values, as traces write it."""
         return "y" if self.position == 0 else f"y{self.position + 1}"
 
     @property
-    def marks(self) -> str:
-        """Name of the axis 0..1."""
+    def mark_axis(self) -> str:
+        """Name of the y axis 0..1."""
         return f"y{self.position + 101}"
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
-    """Panels from the top down, and the lane above them."""
+class PanelLayout:
+    """Panels from the top down, and the label row above them."""
 
     height: int
     """Of the whole figure in pixels."""
     top: int
     """Its upper margin in pixels."""
     panels: list[Panel]
-    lane: Panel
+    label_row: Panel
 
 
-def stack(metrics: list[str], *, log: Container[str] = LOG_AXES, lane: int = LANE, top: int = TOP) -> Stack:
-    """`lane` and `top` in pixels: a figure without incidents and without a legend needs neither."""
-    heights = [FIRST_PANEL] + [PANEL] * (len(metrics) - 1)
-    inside = sum(heights) + GAP * len(heights) + lane
-    panels, upper = [], float(inside - lane - GAP)
+def panel_layout(
+    metrics: list[str], *, log: Container[str] = ALWAYS_LOG, label_row: int = LABEL_ROW, top: int = TOP
+) -> PanelLayout:
+    """`label_row` and `top` in pixels: a figure without incidents and without a legend needs neither."""
+    heights = [FIRST_PANEL_HEIGHT] + [PANEL_HEIGHT] * (len(metrics) - 1)
+    inside = sum(heights) + GAP * len(heights) + label_row
+    panels, upper = [], float(inside - label_row - GAP)
     for position, (metric, height) in enumerate(zip(metrics, heights, strict=False)):
         bottom = max(0.0, (upper - height) / inside)
         panels.append(Panel(metric, position, bottom, upper / inside, metric in log))
         upper -= height + GAP
-    return Stack(inside + top + BOTTOM, top, panels, Panel("", 100, (inside - lane) / inside, 1.0))
+    return PanelLayout(inside + top + BOTTOM, top, panels, Panel("", 100, (inside - label_row) / inside, 1.0))
 
 
-def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, revision: str, **more: Any) -> go.Figure:
-    """The empty figure; `window` is the range in view, in the x axis's own units; `more` of the layout."""
-    revised = f"{revision} {along}"
+def empty_figure(
+    layout: PanelLayout, x_axis: XAxis, window: tuple[float, float] | None, revision: str, **more: Any
+) -> go.Figure:
+    """A figure without traces; `window` is the range in view in units of the x axis, `more` is added to the layout."""
+    revision = f"{revision} {x_axis}"
     axes: dict[str, Any] = {}
-    if stacked.lane.bottom < stacked.lane.top:
-        axes[_axis_key(stacked.lane.marks)] = _hidden(stacked.lane)
-    for panel in stacked.panels:
-        axes[_axis_key(panel.values)] = metric_axis(panel.metric, panel.log) | {
+    if layout.label_row.bottom < layout.label_row.top:
+        axes[_axis_key(layout.label_row.mark_axis)] = _mark_axis(layout.label_row)
+    for panel in layout.panels:
+        axes[_axis_key(panel.value_axis)] = metric_axis(panel.metric, panel.log) | {
             "domain": [panel.bottom, panel.top],
-            "nticks": ticks(panel),
-            "uirevision": f"{revised} {panel.log}",  # a zoom along y means nothing on the other kind of axis
+            "nticks": num_ticks(panel),
+            "uirevision": f"{revision} {panel.log}",  # a zoom along y means nothing on the other kind of axis
         }
-        axes[_axis_key(panel.marks)] = _hidden(panel) | {"overlaying": panel.values}
+        axes[_axis_key(panel.mark_axis)] = _mark_axis(panel) | {"overlaying": panel.value_axis}
     axes["xaxis"] = {
-        "anchor": stacked.panels[-1].values if stacked.panels else "y",
+        "anchor": layout.panels[-1].value_axis if layout.panels else "y",
         "range": window,
         "showgrid": True,
         "zeroline": False,
@@ -109,25 +116,25 @@ def lay_out(stacked: Stack, along: Along, window: tuple[float, float] | None, re
         "spikethickness": 1,
         "spikedash": "dot",
         "spikecolor": GREY,
-        **ALONG[along],
+        **X_AXES[x_axis],
     }
     hover = {"hovermode": "x unified", "hoversubplots": "axis", "hoverdistance": 30}
-    titles = [_title(panel) for panel in stacked.panels]
-    return ground(
-        height=stacked.height,
-        top=stacked.top,
+    titles = [_title(panel) for panel in layout.panels]
+    return base_figure(
+        height=layout.height,
+        top=layout.top,
         bottom=BOTTOM,
-        revision=revised,
+        revision=revision,
         **hover | {"annotations": titles} | axes | more,
     )
 
 
-def ticks(panel: Panel) -> int:
-    """About how many there are; with more than 3 plotly writes every digit beside a log axis of one power of ten."""
+def num_ticks(panel: Panel) -> int:
+    """Approximate; with more than 3 plotly writes every digit beside a log axis of one power of ten."""
     return 3 if panel.log else 6 if panel.position == 0 else 4
 
 
-def band(first: float, last: float, color: str) -> dict[str, Any]:
+def vertical_band(first: float, last: float, color: str) -> dict[str, Any]:
     """A shape over all panels, below the curves."""
     return {
         "type": "rect",
@@ -137,20 +144,20 @@ def band(first: float, last: float, color: str) -> dict[str, Any]:
         "y1": 1,
         "yref": "paper",
         "layer": "below",
-        "fillcolor": faint(color, 0.16),
-        "line": {"color": faint(color, 0.5), "width": 0.5},
+        "fillcolor": with_alpha(color, 0.16),
+        "line": {"color": with_alpha(color, 0.5), "width": 0.5},
     }
 
 
-def stroke(at: float, line: dict[str, Any]) -> dict[str, Any]:
-    """A shape: an upright line over all panels."""
+def vertical_line(at: float, line: dict[str, Any]) -> dict[str, Any]:
+    """A shape over all panels."""
     return {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line}
 
 
 def _title(panel: Panel) -> dict[str, Any]:
     scale = " - log scale" if panel.log else ""
     return {
-        "text": f"<b>{formatting.plain_html(formatting.metric_title(panel.metric))}</b>{scale}",
+        "text": f"<b>{formatting.escape_plotly(title(panel.metric))}</b>{scale}",
         "x": 0,
         "xref": "paper",
         "xanchor": "left",
@@ -162,7 +169,7 @@ def _title(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _hidden(panel: Panel) -> dict[str, Any]:
+def _mark_axis(panel: Panel) -> dict[str, Any]:
     return {"domain": [panel.bottom, panel.top], "range": [0, 1], "visible": False, "fixedrange": True}
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ import urllib3
 import yaml
 
 from lossguard.protocol import API
-from tests.monitor.test_main import free_port
+from tests.ports import free_port
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 OVERRIDE = Path(__file__).with_name("override.yml")
@@ -168,9 +168,7 @@ def run(command: Sequence[str | Path], **environment: str) -> str:
 
 def wait_for(condition: Callable[[], T | None], *, seconds: float, what: str) -> T:
     """What `condition` returns once it is true. Raises Failed after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise Failed(f"not within {seconds:.0f} s: {what}")
-        time.sleep(0.5)
+    found = eventually(condition, seconds, interval=0.5)
+    if not found:
+        raise Failed(f"not within {seconds:.0f} s: {what}")
     return found

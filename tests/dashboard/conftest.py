@@ -6,27 +6,32 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 import streamlit as st
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
-from db import migrate
-from db.engine import create_engine
+from dashboard.views import frame
 
 APP = Path(__file__).parents[2] / "dashboard" / "app.py"
 
 OpenPage = Callable[..., AppTest]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_components_of_other_packages() -> Iterator[None]:
+    """Every AppTest starts a Streamlit that reads the metadata of all installed packages: a third of a test's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_scanner, "scan_component_manifests", list)
+        yield
+
+
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Engine]:
+def store(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> sa.Engine:
     """The store that the pages read, with tables and no runs; what an earlier test cached is forgotten."""
-    url = f"sqlite:///{tmp_path}/lossguard.db"
-    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", url)
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", str(sqlite_engine.url))
+    monkeypatch.setattr(frame, "LOWER_PART_DELAY_SECONDS", 0.0)  # no browser draws the curves meanwhile
     st.cache_data.clear()
     st.cache_resource.clear()
-    engine = create_engine(url)
-    migrate.upgrade(engine)
-    yield engine
-    engine.dispose()
+    return sqlite_engine
 
 
 @pytest.fixture

@@ -36,13 +36,15 @@ def test_a_duration_has_two_units(seconds: float | None, text: str) -> None:
 def test_a_rollback_says_where_it_went_when_that_is_not_where_it_was_sent() -> None:
     sent = Intervention(kind="rollback", rewind_to=300, skip_from=250, skip_to=500, lr_scale=None)
     went = Order(state="applied", rewound_to=250)
-    sentence = "Rewind to step 250 (step 300 was wished), skip 250 batches [250, 500)."
+    sentence = "Rewind to step 250 (step 300 was requested), skip 250 batches [250, 500)."
     assert formatting.intervention_sentence(sent, went) == sentence
 
 
 def test_reasons_are_a_list_in_which_nothing_else_is_markdown() -> None:
-    assert formatting.listed(["a *b*", "![x](http://y) <b>"]) == ("- a \\*b\\*\n- \\!\\[x\\]\\(http\\://y\\) \\<b\\>")
-    assert formatting.listed(["one\n\n# two"]) == "- one \\# two"
+    assert formatting.bullet_list(["a *b*", "![x](http://y) <b>"]) == (
+        "- a \\*b\\*\n- \\!\\[x\\]\\(http\\://y\\) \\<b\\>"
+    )
+    assert formatting.bullet_list(["one\n\n# two"]) == "- one \\# two"
 
 
 @pytest.mark.parametrize(
@@ -50,8 +52,8 @@ def test_reasons_are_a_list_in_which_nothing_else_is_markdown() -> None:
     [(None, "-"), (999.0, "999"), (999_600.0, "1 M"), (826_368, "826 k"), (3e11, "300 B"), (math.inf, "infinity")],
 )
 def test_a_large_number_has_three_digits_and_a_unit(value: float | None, text: str) -> None:
-    assert formatting.large(value) == text
+    assert formatting.abbreviated(value) == text
 
 
 def test_names_are_shown_as_they_were_written() -> None:
-    assert formatting.escaped("a_b*c* $x$ [y](z)") == r"a\_b\*c\* \$x\$ \[y\]\(z\)"
+    assert formatting.escape_markdown("a_b*c* $x$ [y](z)") == r"a\_b\*c\* \$x\$ \[y\]\(z\)"

@@ -5,14 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.demo.test_processes import wait_until_gone
-from tests.monitor.test_main import free_port
+from tests.ports import free_port
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -33,13 +32,6 @@ def ports() -> list[str]:
 
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.timeout(600)
@@ -81,7 +73,7 @@ def test_serve_ends_with_1_and_names_the_service_that_has_ended(tmp_path: Path) 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_interrupted_demo_leaves_no_process_and_a_second_one_is_told_of_the_first(tmp_path: Path) -> None:
     first = demo(tmp_path, *ports())
-    wait_until(lambda: len(children(first.pid)) == 3)
+    assert eventually(lambda: len(children(first.pid)) == 3, 60)
     second = demo(tmp_path, *ports())
     output, _ = second.communicate()
     assert second.returncode == 2

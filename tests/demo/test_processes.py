@@ -5,12 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from demo.processes import CannotRun, Processes, check_port, only_one
+from tests.waiting import eventually
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -25,10 +25,7 @@ def alive(pid: int) -> bool:
 
 
 def wait_until_gone(pid: int) -> bool:
-    deadline = time.monotonic() + 10
-    while alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return not alive(pid)
+    return eventually(lambda: not alive(pid))
 
 
 def test_leaving_the_block_ends_every_process(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import urllib3
 from demo.processes import Processes
 from tests.deploy.files import DEPLOY
 from tests.deploy.stack import TOKEN, start_program
-from tests.monitor.test_main import free_port
+from tests.ports import free_port
 
 CONF = DEPLOY / "nginx" / "lossguard.conf"
 COLLECTOR, DASHBOARD = "localhost", "dashboard.localhost"

@@ -6,7 +6,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +19,7 @@ import yaml
 from demo.processes import Processes
 from lossguard.protocol import API
 from tests.deploy.files import DEPLOY, read
-from tests.monitor.test_main import free_port
+from tests.ports import free_port
 
 TOKEN = "a-token-of-the-tests"
 HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
@@ -138,12 +138,3 @@ def start_program(
     become = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
     path = {"PATH": f"/usr/bin:/bin:{os.environ.get('PATH', '')}"}
     processes.start(name, "-c", become, str(program), *map(str, arguments), environment=path | dict(environment))
-
-
-def wait_for(condition: Callable[[], Any], *, seconds: float, what: str) -> Any:
-    """What `condition` returns once it is true; AssertionError after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.1)
-    return found

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from demo.processes import Processes
-from tests.deploy.stack import TOKEN, Stack, pager, wait_for
-from tests.test_loop import SMALL
+from tests.deploy.stack import TOKEN, Stack, pager
+from tests.loop import small_settings
+from tests.waiting import wait_for
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "first_page.py"
 STRIKES = 160
@@ -22,10 +23,9 @@ def test_a_planted_spike_pages_with_run_step_and_link_and_resolves_once_the_roll
 ) -> None:
     with pager() as paged, Processes(tmp_path / "logs") as processes:
         stack = Stack(processes, tmp_path, paged.url, seconds=1)
-        settings = [part for setting in SMALL.split() for part in ("--set", setting)]
         command = ["-m", "trainer", "run", "--run-id", "r", "--steps", "20000", "--out", str(tmp_path / "out")]
         environment = {"LOSSGUARD_URL": stack.collector, "LOSSGUARD_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
-        trainer = processes.start("trainer", *command, *settings, "--fault", FAULT, environment=environment)
+        trainer = processes.start("trainer", *command, *small_settings(), "--fault", FAULT, environment=environment)
 
         _, page = wait_for(lambda: paged.first("LossSpike", "firing"), seconds=90, what="the page")
         (incident,) = stack.ask("/runs/r/incidents")

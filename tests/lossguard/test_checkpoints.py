@@ -75,6 +75,7 @@ print(checkpoints.load(3), float(norm))
 """
 
 
+@pytest.mark.slow
 def test_a_torch_that_was_built_without_distributed_will_do(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT, str(tmp_path)], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("{'step': 3} 1.0\n", "")
@@ -234,6 +235,7 @@ print(checkpoints.steps())
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_is_reported_once_and_the_run_goes_on(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: the same write fails, in the same place."""
     command = [sys.executable, "-c", FILLING, str(tmp_path)]

@@ -10,7 +10,7 @@ import torch
 from lossguard.errors import CheckpointError
 from tests.ranks.saving import KINDS, Small, restored
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
 Told = list[dict[str, Any]]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from demo.processes import Processes
+from tests.loop import Loop, small_settings, wait_while_it_runs
 from tests.ranks.launch import TORCHRUN
-from tests.test_loop import SMALL, Loop, wait_while_it_runs
 from tests.trainer.small import logged
 
 pytestmark = pytest.mark.slow
@@ -24,8 +24,7 @@ def loop(tmp_path: Path) -> Iterator[Loop]:
 
 
 def start(loop: Loop, *arguments: str, torchrun: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-    settings = [part for setting in SMALL.split() for part in ("--set", setting)]
-    trainer = ["-m", "trainer", "run", "--out", str(loop.folder / "out"), *settings, *arguments]
+    trainer = ["-m", "trainer", "run", "--out", str(loop.folder / "out"), *small_settings(), *arguments]
     launcher = [*TORCHRUN[1:], "--nproc-per-node=2", *torchrun]
     return loop.processes.start("trainer", *launcher, *trainer, environment={"OMP_NUM_THREADS": "1"})
 

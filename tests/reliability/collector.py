@@ -1,9 +1,8 @@
-"""A real collector process that tests start, kill and start again, and a trainer that does not give up."""
+"""A collector process that tests start, kill and restart, and a trainer that retries until it is answered."""
 
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -14,42 +13,40 @@ from typing import Any
 import urllib3
 
 from lossguard.protocol import API
+from tests.ports import free_port
+from tests.waiting import eventually
 
 NOW = 1_800_000_000.0
 CHECKPOINTS = list(range(0, 20_000, 50))
 
 
-class Collector:
-    """`python -m monitor serve` on a port of its own, over one database, through any number of lives."""
+class CollectorProcess:
+    """`python -m monitor serve` on a port of its own, with one database; it can be killed and started again."""
 
     def __init__(self, database_url: str, log: Path, **environment: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         self._environment = os.environ | environment | {"LOSSGUARD_DATABASE_URL": database_url, "OMP_NUM_THREADS": "1"}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start, and return at once."""
+        """Start the process; do not wait until it answers."""
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "monitor", "serve", "--port", str(self.port)]
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 
     def wait_until_up(self, timeout: float = 60.0) -> None:
-        deadline = time.monotonic() + timeout
         with urllib3.PoolManager(retries=False, timeout=5.0) as http:
-            while time.monotonic() < deadline:
-                assert self._process is not None
-                assert self._process.poll() is None, self.log.read_text()
-                try:
-                    if http.request("GET", f"{self.url}/readyz").status == 200:
-                        return
-                except urllib3.exceptions.HTTPError:
-                    pass  # not listening yet
-                time.sleep(0.05)
-        raise TimeoutError(self.log.read_text())
+            assert eventually(lambda: self._is_ready(http), timeout), self.log.read_text()
+
+    def _is_ready(self, http: urllib3.PoolManager) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        try:
+            return http.request("GET", f"{self.url}/readyz").status == 200
+        except urllib3.exceptions.HTTPError:
+            return False  # not listening yet
 
     @property
     def pid(self) -> int:
@@ -57,20 +54,20 @@ class Collector:
         return self._process.pid
 
     def kill(self) -> None:
-        """SIGKILL: no handler runs, nothing is flushed."""
+        """Send SIGKILL: no handler runs, nothing is flushed."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(30)
 
     def stop(self) -> int:
-        """SIGTERM, as an operator does: the exit code."""
+        """Send SIGTERM, as an operator does; return the exit code."""
         assert self._process is not None
         self._process.terminate()
         return self._process.wait(30)
 
 
 class Trainer:
-    """Reports a run to the collectors given, in turn, and sends again until it is answered. Counts what came back."""
+    """Reports a run to several collectors in turn, retries until it is answered, and counts the answers."""
 
     def __init__(self, urls: Sequence[str], run_id: str, *, patience: float = 120.0) -> None:
         self.urls, self.run_id, self.patience = list(urls), run_id, patience
@@ -81,7 +78,7 @@ class Trainer:
         self.send("POST", "/runs", {"id": run_id, "project": "p", "capabilities": ["rollback"], "started_at": NOW})
 
     def send(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, url: str | None = None) -> Any:
-        """The answer as JSON. Lost connections, cut answers, 429, 502 and 503 are tried again; else it is a failure."""
+        """The answer as JSON. Retries lost connections, truncated answers, 429, 502 and 503; any other status fails."""
         deadline = time.monotonic() + self.patience
         while True:
             target = url or self.urls[self._turn % len(self.urls)]
@@ -92,8 +89,8 @@ class Trainer:
                     return json.loads(answer.data)
                 assert answer.status in (429, 502, 503), (answer.status, answer.data)
             except (urllib3.exceptions.HTTPError, json.JSONDecodeError):
-                pass  # away, or cut in the middle of its answer: the next attempt finds it again
-            assert time.monotonic() < deadline, f"{path} was not taken in {self.patience} s"
+                pass  # down, or cut off in the middle of its answer: the next attempt may succeed
+            assert time.monotonic() < deadline, f"{path} was not accepted within {self.patience} s"
             self.retries += 1
             time.sleep(0.05)
 
@@ -110,54 +107,65 @@ class Trainer:
         return answer
 
     def obey(self, order: Mapping[str, Any], key: str) -> int:
-        """What the SDK sends when the guard has rolled back."""
+        """Send what the SDK sends after a rollback; the number of the new segment."""
         segment = self.open(key, order["rewind_to"], "rollback", order["id"])
-        told = {"state": "applied", "rewound_to": order["rewind_to"]}
-        self.send("PUT", f"/orders/{order['id']}", told | {name: order[name] for name in ("skip_from", "skip_to")})
+        answer = {"state": "applied", "rewound_to": order["rewind_to"]}
+        self.send("PUT", f"/orders/{order['id']}", answer | {name: order[name] for name in ("skip_from", "skip_to")})
         return segment
 
     def get(self, path: str = "") -> Any:
         return self.send("GET", f"/runs/{self.run_id}{path}")
 
 
-def reports(segment: int, first: int, last: int, size: int, *, seed: int, bad_at: int | None = None) -> list[Any]:
-    """The reports of steps [first, last): the loss falls and is noisy, and is NaN at `bad_at`."""
-    made = []
+def reports(segment: int, first: int, last: int, size: int, *, seed: int, nan_at: int | None = None) -> list[Any]:
+    """Reports of steps [first, last), each of `size` steps: noise around a constant; the loss is NaN at `nan_at`."""
+    bodies = []
     for begin in range(first, last, size):
         steps = range(begin, min(begin + size, last))
         metrics = {
-            "loss": ["NaN" if step == bad_at else _noise(seed, step, 3.0, 0.02) for step in steps],
+            "loss": ["NaN" if step == nan_at else _noise(seed, step, 3.0, 0.02) for step in steps],
             "grad_norm": [_noise(seed + 1, step, 0.5, 0.02) for step in steps],
             "eval/acc": [_noise(seed + 2, step, 0.3, 0.02) for step in steps],
         }
         body = {"segment": segment, "steps": list(steps), "times": [NOW + step for step in steps], "metrics": metrics}
-        made.append(body | ({"restorable_steps": CHECKPOINTS} if begin == first else {}))
-    return made
+        bodies.append(body | ({"restorable_steps": CHECKPOINTS} if begin == first else {}))
+    return bodies
 
 
 def _noise(seed: int, step: int, mean: float, scale: float) -> float:
     return mean + random.Random(seed * 1_000_003 + step).gauss(0, scale)
 
 
-KEPT = ("number", "kind", "state", "signal", "onset_step", "detected_step", "peak_step", "end_step", "score", "outcome")
-DONE = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to")
+INCIDENT_FIELDS = (
+    "number",
+    "kind",
+    "state",
+    "signal",
+    "onset_step",
+    "detected_step",
+    "peak_step",
+    "end_step",
+    "score",
+    "outcome",
+)
+INTERVENTION_FIELDS = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to")
 
 
 def verdicts(trainer: Trainer) -> dict[str, Any]:
-    """What the collector concluded of a run, without the times and ids that differ from run to run."""
-    facts = trainer.get()
+    """The collector's verdicts on a run, without the times and ids that differ between runs."""
+    run = trainer.get()
     return {
-        "incidents": [{name: row[name] for name in KEPT} for row in trainer.get("/incidents")],
-        "interventions": [{name: row[name] for name in DONE} for row in facts["interventions"]],
-        "ledger": [(row["skip_from"], row["skip_to"]) for row in facts["skip_ledger"]],
-        "orders": [(row["kind"], row["state"], row["rewind_to"]) for row in facts["orders"]],
-        "outliers": sorted(row["key"] for row in facts["events"]),
-        "segments": [(row["number"], row["parent"], row["fork_step"], row["num_steps"]) for row in facts["segments"]],
+        "incidents": [{name: row[name] for name in INCIDENT_FIELDS} for row in trainer.get("/incidents")],
+        "interventions": [{name: row[name] for name in INTERVENTION_FIELDS} for row in run["interventions"]],
+        "ledger": [(row["skip_from"], row["skip_to"]) for row in run["skip_ledger"]],
+        "orders": [(row["kind"], row["state"], row["rewind_to"]) for row in run["orders"]],
+        "outliers": sorted(row["key"] for row in run["events"]),
+        "segments": [(row["number"], row["parent"], row["fork_step"], row["num_steps"]) for row in run["segments"]],
     }
 
 
 def history(trainer: Trainer) -> list[Any]:
-    """Every value of the run, on every segment."""
+    """Every stored value of two metrics of the run, on both segments."""
     series = [
         f"/series?metric={name}&segment={number}&points=20000" for name in ("loss", "eval/acc") for number in (0, 1)
     ]

@@ -1,12 +1,12 @@
-"""Kills a collector at random moments under load and checks that nothing of it shows.
+"""Kills a collector at random moments under load and checks that no run is affected.
 
     python -m tests.reliability.drill [--kills 100] [--postgresql] [--seed 0]
 
-Three trainers report runs, each with a NaN, the rollback that follows and its verification; they send every report
-until it is answered, a fifth of them again later (doubled, out of order). Meanwhile the collector is killed by SIGKILL
-and started again, at a random moment each time. Every run must end like one that was left in peace: the same values on
-every segment, the same incidents, interventions, orders and skip ledger. The last line of output is one JSON object;
-exit 0 only if nothing was lost, counted twice or judged otherwise.
+Three trainers report runs, each with a NaN, the rollback that follows and its verification. They retry every report
+until it is answered, and send a fifth of the reports again later (duplicates, out of order). Meanwhile the collector is
+killed with SIGKILL and restarted, at a random moment each time. Every run must end like an undisturbed one: the same
+values on every segment, the same incidents, interventions, orders and skip ledger. The last line of output is one JSON
+object. The exit code is 0 only if no step was lost or counted twice and every verdict is the same.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from tests import postgres
-from tests.reliability.collector import Collector, Trainer, history, reports, verdicts
+from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
 
-LAST, BAD, SIZE, TRAINERS = 520, 300, 10, 3
-AGAIN = 0.2
-"""Share of the reports that are sent once more after later ones."""
-COUNTING = threading.Lock()
+NUM_STEPS, NAN_STEP, STEPS_PER_REPORT, NUM_TRAINERS = 520, 300, 10, 3
+RESENT_SHARE = 0.2
+"""Share of the reports that are sent a second time, after later ones."""
+RESULT_LOCK = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -43,18 +43,22 @@ class Result:
 
 
 def train(trainer: Trainer, noise: random.Random | None = None) -> int:
-    """One run from its first step to the verification of its rollback: the reports that were sent twice."""
-    doubled = _deliver(trainer, reports(trainer.open("a"), 0, BAD + SIZE, SIZE, seed=1, bad_at=BAD), noise)
+    """Report one run up to the verification of its rollback; the number of reports that were sent twice."""
+    doubled = _deliver(
+        trainer,
+        reports(trainer.open("a"), 0, NAN_STEP + STEPS_PER_REPORT, STEPS_PER_REPORT, seed=1, nan_at=NAN_STEP),
+        noise,
+    )
     (order,) = trainer.orders.values()
     segment = trainer.obey(order, "b")
-    return doubled + _deliver(trainer, reports(segment, order["rewind_to"], LAST, SIZE, seed=7), noise)
+    return doubled + _deliver(trainer, reports(segment, order["rewind_to"], NUM_STEPS, STEPS_PER_REPORT, seed=7), noise)
 
 
 def _deliver(trainer: Trainer, bodies: Sequence[Any], noise: random.Random | None) -> int:
     doubled = 0
     for at, body in enumerate(bodies):
         trainer.report(body)
-        if noise is not None and noise.random() < AGAIN:
+        if noise is not None and noise.random() < RESENT_SHARE:
             answer = trainer.report(noise.choice(bodies[: at + 1]))
             assert answer["accepted"] == 0, "a report was counted twice"
             doubled += 1
@@ -62,17 +66,18 @@ def _deliver(trainer: Trainer, bodies: Sequence[Any], noise: random.Random | Non
 
 
 def drill(database_url: str, folder: Path, *, kills: int, seed: int) -> Result:
-    """Kill `kills` times; what it did to the runs."""
-    collector, result, noise = Collector(database_url, folder / "collector.log"), Result(), random.Random(seed)
+    """Kill the collector `kills` times while runs are reported, and compare them with an undisturbed run."""
+    collector, result, noise = CollectorProcess(database_url, folder / "collector.log"), Result(), random.Random(seed)
     collector.start()
     collector.wait_until_up()
     began = time.monotonic()
-    peace = Trainer([collector.url], "peace")
-    train(peace)
-    wanted = (verdicts(peace), history(peace))
+    undisturbed = Trainer([collector.url], "undisturbed")
+    train(undisturbed)
+    expected = (verdicts(undisturbed), history(undisturbed))
     over = threading.Event()
     threads = [
-        threading.Thread(target=_load, args=(collector.url, number, wanted, over, result)) for number in range(TRAINERS)
+        threading.Thread(target=_load, args=(collector.url, number, expected, over, result))
+        for number in range(NUM_TRAINERS)
     ]
     for thread in threads:
         thread.start()
@@ -90,23 +95,23 @@ def drill(database_url: str, folder: Path, *, kills: int, seed: int) -> Result:
     return result
 
 
-def _load(url: str, number: int, wanted: tuple[Any, Any], over: threading.Event, result: Result) -> None:
-    """Train one run after the other until it is over, and compare each with the one that was left in peace."""
+def _load(url: str, number: int, expected: tuple[Any, Any], over: threading.Event, result: Result) -> None:
+    """Report one run after the other until `over` is set, and compare each with the undisturbed one."""
     noise, round_ = random.Random(number), 0
     try:
         while round_ == 0 or not over.is_set():
             trainer = Trainer([url], f"run-{number}-{round_}")
             doubled = train(trainer, noise)
-            if (found := (verdicts(trainer), history(trainer))) != wanted:
-                result.failures.append(f"{trainer.run_id}: not as in peace: {found} != {wanted}"[:2000])
+            if (found := (verdicts(trainer), history(trainer))) != expected:
+                result.failures.append(f"{trainer.run_id}: not as undisturbed: {found} != {expected}"[:2000])
             steps = sum(segment["num_steps"] for segment in trainer.get()["segments"])
-            with COUNTING:
+            with RESULT_LOCK:
                 result.runs += 1
                 result.steps += steps
                 result.retries += trainer.retries
                 result.doubled += doubled
             round_ += 1
-    except Exception as error:  # whatever it is, the drill has found it
+    except Exception as error:  # whatever it is, the drill reports it
         result.failures.append(f"run-{number}-{round_}: {error!r}"[:2000])
 
 
@@ -114,7 +119,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--postgresql", action="store_true", help="on a PostgreSQL of its own in place of SQLite")
+    parser.add_argument("--postgresql", action="store_true", help="use a temporary PostgreSQL server instead of SQLite")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

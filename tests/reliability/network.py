@@ -1,11 +1,12 @@
-"""A bad network between trainer and collector, and what the SDK makes of it.
+"""An unreliable network between trainer and collector, and how the SDK copes with it.
 
     python -m tests.reliability.network [--steps 3000] [--seed 0]
 
-A TCP proxy on loopback gives every connection a fault of its own: cut in the middle of a request or of an answer (also
-after the collector has stored it), slow, by a few bytes at a time, or silent for good; and every one is cut at last. A
-run is logged through it with the SDK. The last line of output is one JSON object; exit 0 only if every step arrived
-once, with its value, and no call of `run.log` waited for the network.
+A TCP proxy on loopback injects one fault into every connection: it is cut in the middle of a request or of an answer
+(also after the collector has stored the report), delayed, sent a few bytes at a time, or never answered; every
+connection is cut in the end. A run is logged through the proxy with the SDK. The last line of output is one JSON
+object. The exit code is 0 only if every step arrived once, with its value, and no call of `run.log` waited for the
+network.
 """
 
 import argparse
@@ -18,42 +19,41 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import lossguard
 from lossguard.recording import RecordingRun
-from tests.reliability.collector import Collector
+from tests.reliability.collector import CollectorProcess
 
-SLOW = 0.4
-"""Seconds that a slow connection holds back what it carries."""
+DELAY = 0.4
+"""Seconds by which a slow connection delays every chunk."""
 TIMEOUT = 2.0
-"""Seconds; the SDK's own is 30 s for an answer: too long to watch it run out again and again."""
+"""Seconds; the SDK's own 30 s for an answer are too long for a test in which they expire again and again."""
 
 
 class Fault(StrEnum):
-    """What befalls a connection."""
+    """The fault that the proxy injects into a connection."""
 
     NONE = "none"
     CUT_REQUEST = "cut_request"  # somewhere in a request
-    CUT_ANSWER = "cut_answer"  # somewhere in an answer: the collector has stored what it was sent
-    SLOW = "slow"  # every piece is held back
-    TRICKLE = "trickle"  # requests arrive by a few bytes at a time
+    CUT_ANSWER = "cut_answer"  # somewhere in an answer: the collector has stored the report
+    SLOW = "slow"  # every chunk is delayed
+    TRICKLE = "trickle"  # requests arrive a few bytes at a time
     SILENT = "silent"  # requests arrive, answers do not
 
 
 class Network:
-    """A proxy before a port of this machine; `calm` connections have no fault."""
+    """A proxy in front of a local port; while it is `reliable`, new connections get no fault."""
 
     def __init__(self, port: int, *, seed: int = 0, faults: Sequence[Fault] = tuple(Fault)) -> None:
         self._port, self._faults = port, faults
         self._random = random.Random(seed)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.calm = False
-        self.befallen: Counter[str] = Counter()
+        self.reliable = False
+        self.injected: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -68,46 +68,48 @@ class Network:
                 client, _ = self._listener.accept()
             except OSError:
                 return  # closed
-            fault = Fault.NONE if self.calm else self._random.choice(self._faults)
-            self.befallen[fault] += 1
-            reach = self._random.randrange(20, 3_000)
-            _Connection(client, self._port, fault, reach, life=10**9 if self.calm else 5 * reach).start()
+            fault = Fault.NONE if self.reliable else self._random.choice(self._faults)
+            self.injected[fault] += 1
+            cut_after = self._random.randrange(20, 3_000)
+            _Connection(
+                client, self._port, fault, cut_after, max_bytes=10**9 if self.reliable else 5 * cut_after
+            ).start()
 
 
 class _Connection:
-    def __init__(self, client: socket.socket, port: int, fault: Fault, reach: int, life: int) -> None:
-        """`reach`: bytes after which a connection that is to be cut is cut; `life`: after which any other is."""
-        self._client, self._fault, self._reach = client, fault, reach
-        self._life = reach if fault is Fault.CUT_REQUEST else life
+    def __init__(self, client: socket.socket, port: int, fault: Fault, cut_after: int, max_bytes: int) -> None:
+        """`cut_after`: bytes until the fault cuts the connection; `max_bytes`: until any connection is cut."""
+        self._client, self._fault, self._cut_after = client, fault, cut_after
+        self._max_bytes = cut_after if fault is Fault.CUT_REQUEST else max_bytes
         self._server = socket.create_connection(("127.0.0.1", port))
 
     def start(self) -> None:
-        for carry in (self._requests, self._answers):
-            threading.Thread(target=self._carry, args=(carry,), daemon=True).start()
+        for forward in (self._forward_requests, self._forward_answers):
+            threading.Thread(target=self._run, args=(forward,), daemon=True).start()
 
-    def _carry(self, carry: Any) -> None:
+    def _run(self, forward: Callable[[], None]) -> None:
         try:
-            carry()
+            forward()
         except OSError:
-            pass  # the other direction has cut it
+            pass  # the thread of the other direction has closed it
         finally:
             self._cut()
 
     def _cut(self) -> None:
         for end in (self._client, self._server):
-            with contextlib.suppress(OSError):  # the other direction was first
-                end.shutdown(socket.SHUT_RDWR)  # wakes who waits for it; closing alone would not
+            with contextlib.suppress(OSError):  # the other thread closed it first
+                end.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in recv; closing alone would not
             end.close()
 
-    def _requests(self) -> None:
-        carried = 0
+    def _forward_requests(self) -> None:
+        forwarded = 0
         while data := self._client.recv(65_536):
-            if carried + len(data) > self._life:
-                self._server.sendall(data[: self._life - carried])
+            if forwarded + len(data) > self._max_bytes:
+                self._server.sendall(data[: self._max_bytes - forwarded])
                 return
-            carried += len(data)
+            forwarded += len(data)
             if self._fault is Fault.SLOW:
-                time.sleep(SLOW)
+                time.sleep(DELAY)
             if self._fault is Fault.TRICKLE:
                 for begin in range(0, len(data), 97):
                     self._server.sendall(data[begin : begin + 97])
@@ -115,24 +117,24 @@ class _Connection:
             else:
                 self._server.sendall(data)
 
-    def _answers(self) -> None:
-        carried = 0
+    def _forward_answers(self) -> None:
+        forwarded = 0
         while data := self._server.recv(65_536):
             if self._fault is Fault.SILENT:
                 continue
-            if self._fault is Fault.CUT_ANSWER and carried + len(data) > self._reach // 3:
-                self._client.sendall(data[: self._reach // 3 - carried])
+            if self._fault is Fault.CUT_ANSWER and forwarded + len(data) > self._cut_after // 3:
+                self._client.sendall(data[: self._cut_after // 3 - forwarded])
                 return
-            carried += len(data)
+            forwarded += len(data)
             if self._fault is Fault.SLOW:
-                time.sleep(SLOW)
+                time.sleep(DELAY)
             self._client.sendall(data)
 
 
 def log_through(
     network: Network, folder: Path, *, steps: int, run_id: str = "r", pause: float = 0.004
 ) -> tuple[list[float], float]:
-    """Log a run through the network, which is calm at the end: (the losses, seconds of the slowest `run.log`)."""
+    """Log a run through the network, which is reliable at the end: (losses, seconds of the slowest `run.log`)."""
     noise = random.Random(1)
     losses = [3.0 + noise.gauss(0, 0.02) for _ in range(steps)]
     slowest = 0.0
@@ -144,13 +146,13 @@ def log_through(
             run.log(step, loss=loss, grad_norm=0.5)
             slowest = max(slowest, time.perf_counter() - began)
             time.sleep(pause)
-        network.calm = True
+        network.reliable = True
         run.finish(timeout=60.0)
     return losses, slowest
 
 
 def stored(url: str, run_id: str = "r") -> tuple[list[float], int]:
-    """(the losses that the collector has, the steps that it counted)."""
+    """(losses that the collector has stored, number of steps that it counted)."""
     with lossguard.Client(url) as client:
         run = client.get(f"/runs/{run_id}")
         series = client.get(f"/runs/{run_id}/series?metric=loss&points=20000")
@@ -163,7 +165,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        collector = Collector(f"sqlite:///{name}/store.db", Path(name) / "log")
+        collector = CollectorProcess(f"sqlite:///{name}/store.db", Path(name) / "log")
         collector.start()
         collector.wait_until_up()
         network = Network(collector.port, seed=arguments.seed)
@@ -172,9 +174,9 @@ def main() -> int:
         network.close()
         collector.stop()
     good = arrived == losses and counted == len(losses)
-    told = {"steps": len(losses), "arrived": len(arrived), "counted": counted, "as_logged": arrived == losses}
-    print(json.dumps(told | {"connections": dict(network.befallen), "slowest_log_ms": round(1e3 * slowest, 2)}))
-    return 0 if good and slowest < SLOW else 1
+    summary = {"steps": len(losses), "arrived": len(arrived), "counted": counted, "as_logged": arrived == losses}
+    print(json.dumps(summary | {"connections": dict(network.injected), "slowest_log_ms": round(1e3 * slowest, 2)}))
+    return 0 if good and slowest < DELAY else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Several collectors share one database, PostgreSQL or SQLite on one machine: one history, one set of verdicts."""
+"""Several collectors with one database, PostgreSQL or SQLite on one machine: one history, one set of verdicts."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,15 +12,15 @@ import sqlalchemy as sa
 from db import commands, migrate, queries
 from db.engine import create_engine, reading, writing
 from tests.db.seed import NOW, add_run, add_segment
-from tests.reliability.collector import Collector, Trainer, history, reports, verdicts
+from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
 
 Deliver = Callable[[Trainer, Any], dict[str, Any]]
 
 
 @pytest.fixture
-def pair(database_url: str, tmp_path: Path) -> Iterator[list[Collector]]:
+def pair(database_url: str, tmp_path: Path) -> Iterator[list[CollectorProcess]]:
     """Two collectors that started at the same moment on one empty database."""
-    collectors = [Collector(database_url, tmp_path / f"{number}.log") for number in range(2)]
+    collectors = [CollectorProcess(database_url, tmp_path / f"{number}.log") for number in range(2)]
     try:
         for collector in collectors:
             collector.start()
@@ -37,7 +37,7 @@ def in_turn(trainer: Trainer, body: Any) -> dict[str, Any]:
 
 
 def to_both_at_once(trainer: Trainer, body: Any) -> dict[str, Any]:
-    """As a retry that overtakes its first attempt."""
+    """Like a retry that overtakes the first attempt."""
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda url: trainer.report(body, url=url), trainer.urls))
     assert sorted(answer["accepted"] for answer in answers) == [0, len(body["steps"])]
@@ -45,8 +45,8 @@ def to_both_at_once(trainer: Trainer, body: Any) -> dict[str, Any]:
 
 
 def train(trainer: Trainer, deliver: Deliver) -> None:
-    """300 quiet steps, a NaN, the rollback that is ordered, and on to its verification."""
-    for body in reports(trainer.open("a"), 0, 310, 10, seed=1, bad_at=300):
+    """Report 300 quiet steps, a NaN, the ordered rollback, and the steps up to its verification."""
+    for body in reports(trainer.open("a"), 0, 310, 10, seed=1, nan_at=300):
         deliver(trainer, body)
     (order,) = trainer.orders.values()
     for body in reports(trainer.obey(order, "b"), order["rewind_to"], 520, 10, seed=7):
@@ -54,21 +54,23 @@ def train(trainer: Trainer, deliver: Deliver) -> None:
 
 
 @pytest.mark.slow
-def test_two_collectors_give_one_history_and_one_set_of_verdicts(pair: list[Collector]) -> None:
+def test_two_collectors_give_one_history_and_one_set_of_verdicts(pair: list[CollectorProcess]) -> None:
     urls = [collector.url for collector in pair]
     alone = Trainer(urls[:1], "alone")
     train(alone, in_turn)
-    wanted = verdicts(alone)
-    assert [one["state"] for one in wanted["interventions"]] == ["verified"]
+    expected = verdicts(alone)
+    assert [one["state"] for one in expected["interventions"]] == ["verified"]
     for run_id, deliver in (("in-turn", in_turn), ("at-once", to_both_at_once)):
         trainer = Trainer(urls, run_id)
         train(trainer, deliver)
-        assert verdicts(trainer) == wanted, run_id
+        assert verdicts(trainer) == expected, run_id
         assert history(trainer) == history(alone), run_id
 
 
 @pytest.mark.slow
-def test_two_collectors_told_the_same_at_once_make_one_run_and_one_segment(pair: list[Collector]) -> None:
+def test_two_collectors_that_get_the_same_request_at_once_create_one_run_and_one_segment(
+    pair: list[CollectorProcess],
+) -> None:
     for attempt in range(10):
         with ThreadPoolExecutor(2) as pool:
             trainers = list(pool.map(lambda one: Trainer([one.url], f"new-{attempt}"), pair))  # noqa: B023
@@ -78,7 +80,7 @@ def test_two_collectors_told_the_same_at_once_make_one_run_and_one_segment(pair:
 
 
 @pytest.mark.slow
-def test_different_reports_at_once_are_all_kept_once(pair: list[Collector]) -> None:
+def test_different_reports_at_once_are_all_stored_once(pair: list[CollectorProcess]) -> None:
     trainer = Trainer([collector.url for collector in pair], "spread")
     bodies = reports(trainer.open("a"), 0, 400, 10, seed=1)
     with ThreadPoolExecutor(4) as pool:
@@ -94,7 +96,7 @@ def test_different_reports_at_once_are_all_kept_once(pair: list[Collector]) -> N
     )
 
 
-def test_collectors_that_start_at_once_make_the_schema_once(database_url: str) -> None:
+def test_collectors_that_start_at_once_create_the_schema_once(database_url: str) -> None:
     barrier, failures = threading.Barrier(4), []
 
     def start() -> None:
@@ -117,7 +119,7 @@ def test_collectors_that_start_at_once_make_the_schema_once(database_url: str) -
     engine.dispose()
 
 
-def test_what_another_collector_changed_is_seen_once_the_run_is_locked(engine: sa.Engine) -> None:
+def test_a_locked_run_shows_the_changes_of_another_collector(engine: sa.Engine) -> None:
     with writing(engine) as session:
         add_segment(session, add_run(session), "a")
     with reading(engine) as session:

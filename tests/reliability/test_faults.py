@@ -1,8 +1,7 @@
-"""Whatever happens to the collector and its database: what was acknowledged is there, once, and judged as in peace."""
+"""Whatever happens to the collector and its database, acknowledged steps are stored once and verdicts do not change."""
 
 import resource
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from monitor.settings import Settings
 from tests import postgres
 from tests.monitor.client import NOW, TestClient
 from tests.monitor.client import Trainer as InProcess
-from tests.reliability.collector import Collector, Trainer, history, reports, verdicts
+from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
 from tests.reliability.drill import drill, train
+from tests.waiting import eventually
 
 
 @pytest.mark.slow
-def test_a_collector_that_is_killed_again_and_again_loses_and_doubles_nothing(
+def test_a_collector_that_is_killed_repeatedly_neither_loses_nor_duplicates_a_step(
     database_url: str, tmp_path: Path
 ) -> None:
     result = drill(database_url, tmp_path, kills=5, seed=1)
@@ -29,8 +29,8 @@ def test_a_collector_that_is_killed_again_and_again_loses_and_doubles_nothing(
 
 
 @pytest.fixture
-def on_sqlite(tmp_path: Path) -> Iterator[Collector]:
-    collector = Collector(f"sqlite:///{tmp_path}/store.db", tmp_path / "log")
+def on_sqlite(tmp_path: Path) -> Iterator[CollectorProcess]:
+    collector = CollectorProcess(f"sqlite:///{tmp_path}/store.db", tmp_path / "log")
     collector.start()
     collector.wait_until_up()
     yield collector
@@ -38,60 +38,66 @@ def on_sqlite(tmp_path: Path) -> Iterator[Collector]:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_with_503_and_afterwards_all_is_delivered(on_sqlite: Collector, tmp_path: Path) -> None:
-    """The kernel refuses to let the collector's files grow; the trainer goes on sending; then there is room again."""
-    peace = Trainer([on_sqlite.url], "peace")
-    train(peace)
+def test_a_full_disk_is_answered_with_503_and_everything_is_delivered_afterwards(
+    on_sqlite: CollectorProcess, tmp_path: Path
+) -> None:
+    """The kernel refuses to let the collector's files grow while the trainer retries; then it allows it again."""
+    undisturbed = Trainer([on_sqlite.url], "undisturbed")
+    train(undisturbed)
     trainer = Trainer([on_sqlite.url], "full")
     soft, hard = resource.prlimit(on_sqlite.pid, resource.RLIMIT_FSIZE)
     worker = threading.Thread(target=train, args=(trainer,))
     resource.prlimit(on_sqlite.pid, resource.RLIMIT_FSIZE, (4096, hard))
     worker.start()
-    time.sleep(1.5)
+    assert eventually(lambda: trainer.retries > 3)
     assert worker.is_alive()
-    assert trainer.retries > 3
     resource.prlimit(on_sqlite.pid, resource.RLIMIT_FSIZE, (soft, hard))
     worker.join(120)
     assert not worker.is_alive()
-    assert (verdicts(trainer), history(trainer)) == (verdicts(peace), history(peace))
+    assert (verdicts(trainer), history(trainer)) == (verdicts(undisturbed), history(undisturbed))
 
 
 @pytest.mark.slow
 @pytest.mark.needs("postgresql")
-def test_a_database_that_crashes_and_comes_back_is_found_again(tmp_path: Path) -> None:
+def test_a_collector_reconnects_to_a_database_that_crashed(tmp_path: Path) -> None:
     with postgres.running(durable=True) as server:
-        collector = Collector(server.url(), tmp_path / "log")
+        collector = CollectorProcess(server.url(), tmp_path / "log")
         collector.start()
         collector.wait_until_up()
-        peace, trainer = Trainer([collector.url], "peace"), Trainer([collector.url], "shaken")
-        train(peace)
+        undisturbed, trainer = Trainer([collector.url], "undisturbed"), Trainer([collector.url], "crashes")
+        train(undisturbed)
         worker = threading.Thread(target=train, args=(trainer,))
         worker.start()
         for _ in range(3):
-            time.sleep(0.3)
+            _wait_for_more(trainer, "accepted")
             server.stop("immediate")
-            time.sleep(0.3)
+            _wait_for_more(trainer, "retries")
             server.start()
         worker.join(120)
         assert not worker.is_alive()
         assert trainer.retries > 0
-        assert (verdicts(trainer), history(trainer)) == (verdicts(peace), history(peace))
+        assert (verdicts(trainer), history(trainer)) == (verdicts(undisturbed), history(undisturbed))
         collector.stop()
 
 
+def _wait_for_more(trainer: Trainer, counter: str) -> None:
+    before = getattr(trainer, counter)
+    assert eventually(lambda: getattr(trainer, counter) > before, 30), f"no more {counter}"
+
+
 def test_a_clock_that_is_set_back_changes_no_verdict(engine: sa.Engine) -> None:
-    """Steps are ordered by their number, orders by their id; the clock is only written down."""
+    """Steps are ordered by their number, orders by their id; the clock is only recorded."""
     now = [NOW]
-    found: list[Any] = []
+    outcomes: list[Any] = []
     for run_id, jump in (("steady", 1.0), ("back", -3600.0)):
         with TestClient(create_app(Settings(), engine=engine, clock=lambda: now[0])) as http:
             trainer = InProcess(http, run_id)
-            for body in reports(trainer.open("a"), 0, 310, 10, seed=1, bad_at=300):
+            for body in reports(trainer.open("a"), 0, 310, 10, seed=1, nan_at=300):
                 now[0] += jump
                 answer = http.post(f"/api/v1/runs/{run_id}/reports", json=body)
                 assert answer.status_code == 200, answer.text
             (order,) = answer.json()["orders"]
-            kept = ("kind", "state", "onset_step", "detected_step", "score")
-            incidents = [[row[name] for name in kept] for row in trainer.get("/incidents")]
-            found.append([order["rewind_to"], order["skip_to"], incidents])
-    assert found[0] == found[1]
+            fields = ("kind", "state", "onset_step", "detected_step", "score")
+            incidents = [[row[name] for name in fields] for row in trainer.get("/incidents")]
+            outcomes.append([order["rewind_to"], order["skip_to"], incidents])
+    assert outcomes[0] == outcomes[1]

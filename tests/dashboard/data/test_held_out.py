@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from dashboard.data.held_out import Difference, Measured, difference
-from dashboard.figures.axis import PLAIN
+from dashboard.data.held_out import Difference, HeldOutCurve, difference
+from dashboard.figures.axis import PLAIN_STEPS
 from db.queries import Series
 
 
-def measured(**at: float) -> Measured:
+def measured(**at: float) -> HeldOutCurve:
     """`measured(s10=2.5)`: 2.5 at place 10."""
     places = [float(name[1:].replace("_", ".")) for name in at]
-    return Measured(np.array(places), np.array(list(at.values())))
+    return HeldOutCurve(np.array(places), np.array(list(at.values())))
 
 
 def told(found: Difference) -> list[tuple[float, float]]:
@@ -50,8 +50,8 @@ def test_a_shorter_run_is_compared_up_to_its_end() -> None:
 
 
 def test_counted_tokens_that_differ_by_their_rounding_are_the_same_place() -> None:
-    exact = Measured(np.array([3e12, 6e12]), np.array([2.0, 1.0]))
-    rounded = Measured(np.array([3e12 + 0.4, 6e12 - 0.4]), np.array([2.5, 1.5]))
+    exact = HeldOutCurve(np.array([3e12, 6e12]), np.array([2.0, 1.0]))
+    rounded = HeldOutCurve(np.array([3e12 + 0.4, 6e12 - 0.4]), np.array([2.5, 1.5]))
     assert difference(exact, rounded).exact
 
 
@@ -77,6 +77,6 @@ def test_a_loss_that_was_not_finite_is_no_number_in_the_difference_and_none_is_d
 
 def test_measurements_are_the_last_of_each_bucket_and_none_where_it_was_not_finite() -> None:
     few = Series([0, 8], [7, 15], [1.0, 1.0], [2.0, 2.0], [1.5, 1.5], [1.25, 1.25], [8, 7], [0, 1], [2.0, 2.0])
-    found = Measured.of(few, PLAIN)
+    found = HeldOutCurve.from_series(few, PLAIN_STEPS)
     assert found.x.tolist() == [7, 15]
     assert found.y.tolist() == pytest.approx([1.25, math.nan], nan_ok=True)

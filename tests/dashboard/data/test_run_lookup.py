@@ -2,7 +2,7 @@
 
 import pytest
 
-from dashboard.data.run_lookup import NoSuchRun, pick
+from dashboard.data.run_lookup import NoSuchRun, find_run
 from db.models import Run
 
 RUNS = [
@@ -18,21 +18,21 @@ RUNS = [
     [("night", "night"), ("lab/wide", "day-1"), ("deep", "night-1"), ("da", "day-1"), ("night-2", "night-2")],
 )
 def test_a_run_is_named_by_its_id_its_name_or_the_beginning_of_its_id(wanted: str, found: str) -> None:
-    assert pick(RUNS, wanted).id == found
+    assert find_run(RUNS, wanted).id == found
 
 
 @pytest.mark.parametrize("wanted", ["wide", "nigh"])
 def test_a_name_that_fits_several_runs_is_answered_with_their_ids(wanted: str) -> None:
-    with pytest.raises(NoSuchRun, match=f"'{wanted}' may be any of . runs; name one by its id: night-2, "):
-        pick(RUNS, wanted)
+    with pytest.raises(NoSuchRun, match=f"'{wanted}' matches . runs; name one by its id: night-2, "):
+        find_run(RUNS, wanted)
 
 
 @pytest.mark.parametrize("wanted", ["evening", "", "gpt/none", "None"])
 def test_a_name_that_fits_no_run_is_answered_with_the_newest_ones(wanted: str) -> None:
     with pytest.raises(NoSuchRun, match=f"no run '{wanted}' in this store; the newest are: night-2, night-1"):
-        pick(RUNS, wanted)
+        find_run(RUNS, wanted)
 
 
 def test_an_empty_store_has_no_runs() -> None:
     with pytest.raises(NoSuchRun, match="the store has no runs yet"):
-        pick([], "night")
+        find_run([], "night")

@@ -7,32 +7,32 @@ import numpy as np
 import pytest
 
 from dashboard import clock
-from dashboard.figures.axis import PLAIN, Ruler, Rulers
+from dashboard.figures.axis import PLAIN_STEPS, RunAxes, StepAxis
 
 
 def test_a_ruler_is_exact_at_its_points_and_straight_between() -> None:
-    ruler = Ruler.of({10: 1000.0, 0: 0.0, 20: 3000.0})
-    assert ruler.at([0, 10, 15, 20]).tolist() == [0, 1000, 2000, 3000]
-    assert ruler.step_at(2000) == 15
+    step_axis = StepAxis.through({10: 1000.0, 0: 0.0, 20: 3000.0})
+    assert step_axis.at([0, 10, 15, 20]).tolist() == [0, 1000, 2000, 3000]
+    assert step_axis.step_at(2000) == 15
 
 
 def test_steps_themselves_keep_their_halves() -> None:
-    assert PLAIN.at([-0.5, 7.5, 1e9 + 0.5]).tolist() == [-0.5, 7.5, 1e9 + 0.5]
-    assert Ruler.of({}) is PLAIN
+    assert PLAIN_STEPS.at([-0.5, 7.5, 1e9 + 0.5]).tolist() == [-0.5, 7.5, 1e9 + 0.5]
+    assert StepAxis.through({}) is PLAIN_STEPS
 
 
 def test_a_step_that_was_computed_twice_lies_on_the_branch_that_is_meant() -> None:
-    rulers = Rulers(Ruler.of({0: 0.0, 100: 900.0}), {0: Ruler.of({50: 100.0, 60: 120.0})})
-    assert [rulers.at(0, 55), rulers.at(0, 40), rulers.at(1, 55)] == [110.0, 360.0, 495.0]
+    run_axes = RunAxes(StepAxis.through({0: 0.0, 100: 900.0}), {0: StepAxis.through({50: 100.0, 60: 120.0})})
+    assert [run_axes.at(0, 55), run_axes.at(0, 40), run_axes.at(1, 55)] == [110.0, 360.0, 495.0]
 
 
 def test_a_clock_that_is_put_back_does_not_break_a_zoom() -> None:
     hour = 3_600_000.0
     autumn = 1000 * datetime(2026, 10, 25, 0, 50, tzinfo=UTC).timestamp()  # ten minutes before Berlin's clocks go back
-    moved = clock.on_the_wall(np.array([autumn, autumn + hour / 2]), ZoneInfo("Europe/Berlin"))
+    moved = clock.on_clock(np.array([autumn, autumn + hour / 2]), ZoneInfo("Europe/Berlin"))
     assert (moved - [autumn, autumn + hour / 2]).tolist() == [2 * hour, hour]
-    ruler = Ruler(np.array([0.0, 1.0, 2.0]), np.array([moved[0], moved[1], moved[0] + 10 * hour]))
-    assert ruler.step_at(moved[0] + 10 * hour) == 2.0
+    step_axis = StepAxis(np.array([0.0, 1.0, 2.0]), np.array([moved[0], moved[1], moved[0] + 10 * hour]))
+    assert step_axis.step_at(moved[0] + 10 * hour) == 2.0
 
 
 @pytest.mark.parametrize("name", [None, "", "Nowhere/Else", "Europe", "../etc/passwd"])

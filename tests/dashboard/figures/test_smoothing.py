@@ -5,10 +5,10 @@ import math
 import pytest
 
 from dashboard.data.facts import Curve
-from dashboard.figures.curves import Look, run_figure
+from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import Marks
 from dashboard.figures.smoothing import smoothed
-from tests.dashboard.figures.test_curves import plain, traces
+from tests.dashboard.series import plain, traces
 
 
 def test_a_level_line_stays_where_it_is() -> None:
@@ -28,7 +28,7 @@ def test_after_a_jump_a_tenth_of_the_span_has_forgotten_a_tenth() -> None:
 
 def test_a_smoothed_spike_of_one_step_is_still_there_at_its_height() -> None:
     values: list[float | None] = [1.0, 1.0, 9.0, 1.0]
-    figure = run_figure({"loss": Curve(plain(values), {})}, Marks(), look=Look(smooth=100))
+    figure = run_figure({"loss": Curve(plain(values), {})}, Marks(), options=ChartOptions(smooth=100))
     (raw,) = traces(figure, "live line, raw")
     assert list(raw.y) == values
     assert max(traces(figure, "live line")[0].y) < 5

@@ -109,7 +109,9 @@ class Trainer:
             step, cursor = step + 1, cursor + 1
             for order in orders(effects):
                 if order.kind == "hold":
-                    self.story.add(self.watch.applied(order.number, rewound_to=None, skip_from=None, skip_to=None))
+                    self.story.add(
+                        self.watch.order_applied(order.number, rewound_to=None, skip_from=None, skip_to=None)
+                    )
                     return self.story
                 step, cursor, ill = self.obey(order), self.cursors[order.rewind_to or 0], 0
         return self.story
@@ -123,7 +125,7 @@ class Trainer:
         to = order.rewind_to
         self.story.add(self.watch.fork(to, "rollback", [], self.snapshots[to], obeyed=order.number))
         self.story.add(
-            self.watch.applied(order.number, rewound_to=to, skip_from=order.skip_from, skip_to=order.skip_to)
+            self.watch.order_applied(order.number, rewound_to=to, skip_from=order.skip_from, skip_to=order.skip_to)
         )
         return to
 

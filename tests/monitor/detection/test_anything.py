@@ -55,7 +55,7 @@ class Random:
         self.fresh = self.watch.detectors_state()
 
     def happen(self, event: str) -> list[Effect]:
-        watch, number = self.watch, self.watch.care.made
+        watch, number = self.watch, self.watch.interventions.num_interventions
         match event:
             case "calm" | "spike" | "nan":
                 return self.rows(event)
@@ -64,9 +64,9 @@ class Random:
             case "reject":
                 return watch.reject(number)
             case "applied":
-                return watch.applied(number, rewound_to=None, skip_from=None, skip_to=None)
+                return watch.order_applied(number, rewound_to=None, skip_from=None, skip_to=None)
             case "failed":
-                return watch.failed(number, "no disk")
+                return watch.order_failed(number, "no disk")
             case "fork" | "resume":
                 self.step = max(self.step - 60, 0)
                 if event == "resume":

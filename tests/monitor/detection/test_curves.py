@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.detection_scoring import ours, read_folder, total
-from monitor.cli.backtest import backtest_rows
+from monitor.backtesting.backtest import backtest_rows
+from monitor.backtesting.labelled_curves import our_alarms, read_folder, total
 from monitor.detection import Rows
 
 CURVES = Path(__file__).resolve().parents[4] / "shared" / "curves"
@@ -50,6 +50,6 @@ def test_bloom_104b_is_rolled_back_deep(seed: int) -> None:
 def test_labelled_curves_recall_85_percent_at_one_false_alarm_in_10000_rows() -> None:
     curves = read_folder(CURVES)
     for which in ("detected_step", "onset_step"):
-        score = total(curves, lambda curve, which=which: ours(curve, which=which))  # type: ignore[misc]
+        score = total(curves, lambda curve, which=which: our_alarms(curve, which=which))  # type: ignore[misc]
         assert score.recall >= 0.85
         assert score.rate <= 1.0

@@ -51,7 +51,7 @@ def test_a_single_nan_that_is_over_at_the_next_row_ends_as_recovered(signal: str
     columns[signal][step] = np.nan
     (incident,) = watch_over(columns).incidents
     assert (incident.kind, incident.outcome, incident.end_step) == (IncidentKind.NONFINITE, Outcome.RECOVERED, step)
-    assert incident.reasons[-1].startswith("Back in band since")
+    assert incident.reasons[-1].startswith("Back in band after step")
     assert (incident.peak_step, bool(np.isnan(incident.peak_value))) == (step, True)
 
 

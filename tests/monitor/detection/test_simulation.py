@@ -57,7 +57,7 @@ def test_an_event_is_declared_on_its_own_strand_alone() -> None:
     plain, shifted = score(strands, SETTINGS), score(told, SETTINGS)
     same = [
         (a.scores["loss"].z == b.scores["loss"].z).all()
-        for a, b in zip(plain[1].judged, shifted[1].judged, strict=True)
+        for a, b in zip(plain[1].scored, shifted[1].scored, strict=True)
     ]
     assert all(same)
 

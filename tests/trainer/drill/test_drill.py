@@ -127,6 +127,7 @@ def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path
     assert (flip["fault"], flip["hurt"], flip["action"], flip["got_past"]) == ("bit_flip", True, "rolled back", True)
 
 
+@pytest.mark.slow
 def test_a_drill_of_an_unknown_recipe_is_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "trainer", "drill", "--recipe", "nope", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=60, check=False)

@@ -52,14 +52,14 @@ def test_the_budget_of_a_run_ends_in_a_hold() -> None:
 def test_observe_only_writes_down_what_it_would_do() -> None:
     story = watch_over(spiked(at=300))
     assert story.interventions == []
-    assert any("Observed only; the policy would rollback" in reason for reason in story.incidents[0].reasons)
+    assert any("Observe mode: the policy would roll back." in reason for reason in story.incidents[0].reasons)
 
 
 def test_a_run_that_only_reports_gets_no_order() -> None:
     story = watch_over(spiked(at=300), policy=AUTO, can_roll_back=False)
     assert story.interventions == []
     (words,) = [reason for reason in story.incidents[0].reasons if "cannot roll back" in reason]
-    assert words.startswith("This run only reports and cannot roll back; the policy would rollback. In 16 steps")
+    assert words.startswith("This run only reports and cannot roll back: the policy would roll back. In 16 steps")
     assert "Rewind to 200" in words
 
 
@@ -85,7 +85,7 @@ def test_a_loss_that_is_back_in_its_band_only_in_part_is_not_taken_for_recovered
     story = watch_over(back_in_part(6.0), policy=AUTO)
     assert len(story.incidents) == 1
     (rollback,) = story.interventions
-    assert "not halved, so patience is over" in rollback.reasons[0]
+    assert "it did not halve, so the policy stops waiting" in rollback.reasons[0]
 
 
 def test_a_loss_that_is_all_the_way_back_has_recovered() -> None:
@@ -99,7 +99,7 @@ def test_a_spike_in_the_time_that_another_one_lingers_is_an_incident_of_its_own(
     columns["loss"][340:344] += 1.5
     story = watch_over(columns)
     assert [incident.onset_step for incident in story.incidents] == [300, 340]
-    assert story.incidents[0].reasons[-1] == "It was not all the way back when the next trouble began."
+    assert story.incidents[0].reasons[-1] == "A new alarm began before the signal had fully recovered."
 
 
 def test_an_incident_that_an_earlier_collector_left_open_is_followed_on() -> None:
@@ -107,8 +107,9 @@ def test_an_incident_that_an_earlier_collector_left_open_is_followed_on() -> Non
     watch, again = DetectionEngine(), DetectionEngine()
     watch.feed(rows[:310])
     state = watch.state_dict()
-    assert state["episode"] is not None
-    again.load_state_dict(state | {"episode": state["episode"] | {"peak_z": 75.0}})
+    incidents = state["incidents"]
+    assert incidents["open"] is not None
+    again.load_state_dict(state | {"incidents": incidents | {"open": incidents["open"] | {"peak_z": 75.0}}})
     assert again.feed(rows[310:]) == watch.feed(rows[310:])
 
 
@@ -134,16 +135,16 @@ def test_only_what_was_ordered_uses_up_the_budget() -> None:
             if isinstance(effect, InterventionChanged) and effect.intervention.state == "proposed":
                 story.add(watch.reject(effect.intervention.number))
     assert [i.kind.value for i in story.interventions] == ["rollback"] * 3
-    assert watch.care.spent == 0
+    assert watch.interventions.rollbacks_used == 0
 
 
 def test_an_approved_proposal_uses_up_the_budget_and_a_persons_order_does_not() -> None:
     watch, story = waiting()
     story.add(watch.approve(1))
-    assert watch.care.spent == 1
+    assert watch.interventions.rollbacks_used == 1
     story.add(watch.rollback(reason="deeper"))
     assert story.interventions[-1].incident == 1
-    assert watch.care.spent == 1
+    assert watch.interventions.rollbacks_used == 1
 
 
 def waiting() -> tuple[DetectionEngine, Story]:
@@ -178,7 +179,7 @@ def test_an_order_that_fails_is_followed_by_a_deeper_one() -> None:
     watch, story = DetectionEngine(policy=AUTO), Story()
     rows = rows_of(spiked(at=300))
     story.add(watch.feed(rows[:330], restorable=range(0, 330, 50)))
-    story.add(watch.failed(1, "checkpoint 200 is damaged"))
+    story.add(watch.order_failed(1, "checkpoint 200 is damaged"))
     story.add(watch.feed(rows[330:335]))
     first, second = story.interventions
     assert (first.state, second.attempt) == ("failed", 2)
@@ -199,7 +200,7 @@ def test_a_hold_ends_when_a_person_releases_the_run() -> None:
     story = trainer.run()
     held = story.interventions[-1]
     (release,) = orders(story.add(trainer.watch.release("go on")))
-    story.add(trainer.watch.applied(release.number, rewound_to=None, skip_from=None, skip_to=None))
+    story.add(trainer.watch.order_applied(release.number, rewound_to=None, skip_from=None, skip_to=None))
     assert story.states(held.number)[-1] == "released"
     assert story.states(release.number)[-1] == "verified"
     with pytest.raises(ValueError, match="not held"):
@@ -211,7 +212,7 @@ def test_a_held_run_that_restarts_is_watched_and_decided_about_again() -> None:
     watch, story, columns = DetectionEngine(policy=policy), Story(), healthy(600)
     columns["loss"][300] = np.nan
     story.add(watch.feed(rows_of(columns)[:301], restorable=range(0, 300, 50)))
-    story.add(watch.applied(1, rewound_to=None, skip_from=None, skip_to=None))
+    story.add(watch.order_applied(1, rewound_to=None, skip_from=None, skip_to=None))
     story.add(watch.fork(250, "resume", [rows_of(columns)[:250]], None))
     assert story.states(1) == ["ordered", "applied", "withdrawn"]
     assert story.interventions[0].reasons[-1] == "The run was restarted."
@@ -251,7 +252,7 @@ def test_a_new_segment_that_does_not_name_the_order_leaves_it_open_with_its_inci
     story.add(watch.feed(rows_of(healthy(600))[250:300]))
     assert story.states(1) == ["ordered"]
     assert [incident.state.value for incident in story.incidents] == ["treated"]
-    story.add(watch.failed(1, "checkpoint 200 is damaged"))
+    story.add(watch.order_failed(1, "checkpoint 200 is damaged"))
     story.add(watch.feed(rows_of(healthy(600))[300:310]))
     assert story.states(1) == ["ordered", "failed"]
     assert [(i.state.value, i.outcome) for i in story.incidents] == [("closed", Outcome.RECOVERED)]
@@ -307,6 +308,6 @@ def test_a_second_acknowledgement_changes_nothing_and_a_strange_one_is_an_error(
     trainer = Trainer(DetectionEngine(policy=AUTO), bad={300, 301, 302})
     trainer.run()
     details: dict[str, Any] = {"rewound_to": 200, "skip_from": 200, "skip_to": 400}
-    assert trainer.watch.applied(1, **details) == []
+    assert trainer.watch.order_applied(1, **details) == []
     with pytest.raises(ValueError, match="no intervention 7"):
-        trainer.watch.applied(7, **details)
+        trainer.watch.order_applied(7, **details)

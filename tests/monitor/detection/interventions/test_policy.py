@@ -18,8 +18,8 @@ def situation(**changes: Any) -> Situation:
         "onset_step": 5000,
         "detected_step": 5001,
         "step": 5020,
-        "broken": False,
-        "moved": True,
+        "non_finite": False,
+        "loss_moved": True,
         "excess": 1.4,
         "check_excess": 1.5,
         "check_step": 5002,
@@ -27,7 +27,7 @@ def situation(**changes: Any) -> Situation:
         "falls": 9,
         "rises": 9,
         "attempt": 1,
-        "spent": 0,
+        "rollbacks_used": 0,
         "previous_rewind": None,
         "restorable": CHECKPOINTS,
         "can_roll_back": True,
@@ -53,7 +53,7 @@ def test_a_loss_that_halves_its_excess_is_waited_for() -> None:
 
 
 def test_what_is_not_finite_is_acted_on_at_once() -> None:
-    assert decide(broken=True, step=5001, check_step=5001, moved=False).kind is OrderKind.ROLLBACK
+    assert decide(non_finite=True, step=5001, check_step=5001, loss_moved=False).kind is OrderKind.ROLLBACK
 
 
 def test_a_continued_rise_is_acted_on_at_once() -> None:
@@ -61,7 +61,7 @@ def test_a_continued_rise_is_acted_on_at_once() -> None:
 
 
 def test_a_precursor_alone_is_only_a_warning() -> None:
-    decision = decide(moved=False)
+    decision = decide(loss_moved=False)
     assert decision.kind is None
     assert "save a checkpoint now" in decision.reasons[0]
 
@@ -92,15 +92,15 @@ def test_after_the_last_attempt_a_person_is_asked() -> None:
 
 def test_a_run_that_only_reports_is_told_what_would_be_done() -> None:
     decision = decide(can_roll_back=False)
-    assert (decision.kind, decision.would) == (None, OrderKind.ROLLBACK)
+    assert (decision.kind, decision.unavailable) == (None, OrderKind.ROLLBACK)
     assert decision.reasons == decide().reasons
-    assert decide(can_roll_back=False, attempt=3).would is OrderKind.HOLD
+    assert decide(can_roll_back=False, attempt=3).unavailable is OrderKind.HOLD
 
 
 def test_a_run_without_a_checkpoint_before_the_onset_is_held() -> None:
     decision = decide(restorable=[5010])
     assert decision.kind is OrderKind.HOLD
-    assert "No checkpoint before the onset" in decision.reasons[-1]
+    assert "no restorable checkpoint before the onset" in decision.reasons[-1]
 
 
 def test_the_oldest_checkpoint_serves_where_none_is_deep_enough() -> None:
@@ -110,8 +110,8 @@ def test_the_oldest_checkpoint_serves_where_none_is_deep_enough() -> None:
 def test_waiting_is_dearer_the_less_likely_the_loss_comes_back() -> None:
     falling = costs(Policy(), situation(falls=18, rises=0), 4900)
     rising = costs(Policy(), situation(falls=0, rises=18), 4900)
-    assert falling.wait < falling.act < rising.wait
-    assert costs(Policy(), situation(broken=True), 4900).recovers == 0
+    assert falling.wait < falling.roll_back < rising.wait
+    assert costs(Policy(), situation(non_finite=True), 4900).recovery_probability == 0
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_next_attempt_goes_strictly_below_the_last_one_or_a_person_is_asked(
     assert decide(attempt=2, previous_rewind=4950, restorable=[4900, 4950]).rewind_to == 4900
     decision = decide(attempt=2, previous_rewind=4950, restorable=[4950, 5000])
     assert decision.kind is OrderKind.HOLD
-    assert "No checkpoint below step 4950" in decision.reasons[-1]
+    assert "no restorable checkpoint before step 4950" in decision.reasons[-1]
 
 
 def test_a_policy_survives_its_dictionary_and_refuses_strangers() -> None:

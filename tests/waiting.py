@@ -1,0 +1,25 @@
+"""Waiting for an event in place of a fixed time."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(condition: Callable[[], T], seconds: float = 10.0, *, interval: float = 0.02) -> T:
+    """What `condition` returns as soon as that is true; after `seconds`, whatever it returns then.
+
+    `interval`: seconds between two calls of it.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(interval)
+    return found
+
+
+def wait_for(condition: Callable[[], T | None], *, seconds: float, what: str) -> T:
+    """What `condition` returns once that is true. Raises AssertionError after `seconds`."""
+    found = eventually(condition, seconds)
+    assert found, f"not within {seconds:.0f} s: {what}"
+    return found
