@@ -94,11 +94,11 @@ class Source:
         return self.dashboard + PAGES[page].format(run=self.run, other=self.other)
 
 
-def take(wanted: list[Picture], source: Source, folder: Path) -> None:
+def take(pictures: list[Picture], source: Source, folder: Path) -> None:
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        for picture in wanted:
+        for picture in pictures:
             target = folder / picture.file
             if picture.page != REPORT:
                 _take_page(browser, source.url(picture.page), picture, target)
@@ -123,7 +123,7 @@ def _take_page(browser: Browser, url: str, picture: Picture, target: Path) -> No
                 if not page.evaluate(BROKEN):
                     page.screenshot(path=target)
                     return
-    raise RuntimeError(f"{url} did not arrive whole in {MAX_ATTEMPTS} attempts")
+    raise RuntimeError(f"{url} did not load completely in {MAX_ATTEMPTS} attempts")
 
 
 def _take_report(browser: Browser, report: Path, picture: Picture, target: Path) -> None:
@@ -185,12 +185,12 @@ def main() -> None:
     if (asked.dashboard is None) != (asked.run is None):
         parser.error("--dashboard and --run go together")
     asked.out.mkdir(parents=True, exist_ok=True)
-    wanted = every() if asked.all else shown()
+    pictures = every() if asked.all else shown()
     if asked.dashboard is not None:
-        take(wanted, Source(asked.dashboard, asked.run, asked.other or f"{asked.run}:0", asked.report), asked.out)
+        take(pictures, Source(asked.dashboard, asked.run, asked.other or f"{asked.run}:0", asked.report), asked.out)
         return
     with trained() as source:
-        take(wanted, source, asked.out)
+        take(pictures, source, asked.out)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ class Loop:
         self.processes, self.folder = processes, folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.client = Client(self.url, timeout=5.0)
 
     def start_collector(self) -> subprocess.Popen[bytes]:
         environment = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{self.folder}/l.db"}
@@ -46,7 +45,8 @@ class Loop:
     def ask(self, path: str = "") -> Any:
         """The collector's answer about the run; None while it is down or does not know the run."""
         try:
-            return self.client.get(f"/runs/r{path}")
+            with Client(self.url, timeout=5.0) as client:
+                return client.get(f"/runs/r{path}")
         except CollectorError:
             return None
 

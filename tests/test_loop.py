@@ -18,9 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def loop(tmp_path: Path) -> Iterator[Loop]:
     with Processes(tmp_path / "logs") as processes:
-        running = Loop(processes, tmp_path)
-        with running.client:
-            yield running
+        yield Loop(processes, tmp_path)
 
 
 def test_a_collector_killed_in_the_middle_loses_nothing(loop: Loop) -> None:

@@ -70,7 +70,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda", local_rank()) if num_gpus else torch.device("cpu")
     if name == "cpu":
         return torch.device("cpu")
-    wanted = name.partition(":")[2] or "0"
-    if not wanted.isdecimal() or int(wanted) >= num_gpus:
+    number = name.partition(":")[2] or "0"
+    if not number.isdecimal() or int(number) >= num_gpus:
         raise UsageError(f"device = {name!r} cannot be used: this machine has {num_gpus} usable GPU(s).")
     return torch.device(name)

@@ -127,8 +127,8 @@ class ObjectiveConfig:
         smoothing, own = self.label_smoothing, self.own_inputs
         _require("objective.label_smoothing", smoothing, 0.0 <= smoothing < 1.0, "at least 0 and below 1")
         _require("objective.own_inputs", own, 0.0 <= own <= 1.0, "between 0 and 1")
-        alone = not (self.squared_error and smoothing)
-        _require("objective.label_smoothing", smoothing, alone, "0 with objective.squared_error")
+        is_compatible = not (self.squared_error and smoothing)
+        _require("objective.label_smoothing", smoothing, is_compatible, "0 with objective.squared_error")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
