@@ -1,9 +1,9 @@
-"""Whether a replay names the cause that was planted: runs with one fault each, watched by a collector, then replayed.
+"""Whether a replay names the planted cause: runs with one fault each, watched by a collector, then replayed.
 
     python -m benchmarks.replay [--seed 1 --seed 2] [--only STATE]
 
-What is planted just before a checkpoint (step 299, with one at 300) is in the state from which the trouble is replayed;
-what strikes the weights after it is gone when they are restored.
+A fault just before a checkpoint (step 299, with one at 300) is in the state from which the incident is replayed. A
+fault that hits the weights after the checkpoint is gone when they are restored.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from trainer.replay.replay import replay
 from trainer.replay.verdict import Finding, numbered
 from trainer.train import Job, train
 
-STEPS = 390  # the policy waits up to 16 steps, then the run goes back
+NUM_STEPS = 390  # the policy waits up to 16 steps before it rolls the run back
 PLANTED: dict[str, Cause] = {
     "bit_flip@310": Cause.HARDWARE,
     "nan_gradient@310": Cause.HARDWARE,
@@ -42,41 +42,43 @@ PLANTED: dict[str, Cause] = {
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--seed", type=int, action="append", help="of a run; repeatable")
-    arguments.add_argument("--only", help="plant only the faults whose name holds this")
-    given = arguments.parse_args()
+    arguments.add_argument("--seed", type=int, action="append", help="seed of the runs; repeatable")
+    arguments.add_argument("--only", help="plant only the faults whose name contains this text")
+    options = arguments.parse_args()
     right = total = 0
     print("| seed | planted | cause | verdict | batches | detected | replay (s) |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place, collector(Path(place)) as url:
-        for seed in given.seed or [1]:
+        for seed in options.seed or [1]:
             for number, (faults, cause) in enumerate(PLANTED.items()):
-                if given.only is None or given.only in faults:
-                    right += tried(Path(place), url, f"run-{seed}-{number}", seed, faults, cause)
+                if options.only is None or options.only in faults:
+                    right += replay_one(Path(place), url, f"run-{seed}-{number}", seed, faults, cause)
                     total += 1
-    print(f"\n{right} of {total} verdicts are right")
+    print(f"\n{right} of {total} verdicts are correct")
 
 
-def tried(place: Path, url: str, run_id: str, seed: int, faults: str, cause: Cause) -> bool:
-    """Plant, train, replay the first incident, print a row: whether the verdict is right."""
-    recipe = load_recipe("drill", [f"steps={STEPS}", f"seed={seed}", "evaluate_every=0", "optimizer.decay_steps=1000"])
+def replay_one(place: Path, url: str, run_id: str, seed: int, faults: str, cause: Cause) -> bool:
+    """Plant the faults, train, replay the first incident and print a row; whether the verdict is right."""
+    recipe = load_recipe(
+        "drill", [f"steps={NUM_STEPS}", f"seed={seed}", "evaluate_every=0", "optimizer.decay_steps=1000"]
+    )
     job = Job(directory=place, run_id=run_id, mode="online", url=url, quiet=True, on_step=lambda *_: time.sleep(PACE))
     train(recipe, replace(job, faults=[parse_fault(fault) for fault in faults.split()]))
     incidents = ask(url, f"/runs/{run_id}/incidents")
-    found = [each for each in incidents if each["detected_step"] >= 299]
-    if not found:
+    detected = [each for each in incidents if each["detected_step"] >= 299]
+    if not detected:
         print(f"| {seed} | `{faults}` | {cause} | not detected | | | |", flush=True)
         return False
     began = time.perf_counter()
-    finding = replayed(place, url, f"{run_id}/{found[0]['number']}")
+    finding = replayed(place, url, f"{run_id}/{detected[0]['number']}")
     spent = time.perf_counter() - began
     culprits = ", ".join(numbered(first, end) for first, end in finding.culprits)
-    row = [seed, f"`{faults}`", cause, finding.cause, culprits, found[0]["detected_step"], f"{spent:.0f}"]
+    row = [seed, f"`{faults}`", cause, finding.cause, culprits, detected[0]["detected_step"], f"{spent:.0f}"]
     print("| " + " | ".join(map(str, row)) + " |", flush=True)
     return finding.cause is cause
 
 
 def replayed(place: Path, url: str, incident: str) -> Finding:
-    """What `python -m trainer replay` does."""
+    """Do what `python -m trainer replay` does."""
     case, knower = find_case(incident, at=None, url=url, directory=place)
     record = read_record(folder_of(place, case.run_id), key=case.segment, step=case.detected)
     finding = replay(case, record, tell=lambda _: None)
