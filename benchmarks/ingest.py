@@ -35,8 +35,8 @@ def measure(reports: int = 300) -> Iterator[Row]:
             used = cpu_seconds(process) - before
         steps = runs * (reports // runs) * SIZE
         label = f"ingestion over HTTP into SQLite, {runs} run(s), {NUM_METRICS} metrics, reports of {SIZE:,}"
-        beside = f"{steps / seconds:,.0f} steps/s; CPU time of the collector: {1e6 * used / steps:.1f} us per step"
-        yield Row(label, 1e6 * seconds / steps, "us per step", TARGET_US, beside)
+        comparison = f"{steps / seconds:,.0f} steps/s; CPU time of the collector: {1e6 * used / steps:.1f} us per step"
+        yield Row(label, 1e6 * seconds / steps, "us per step", TARGET_US, comparison)
 
 
 def encoded_reports(seed: int, count: int) -> list[bytes]:
