@@ -46,16 +46,21 @@ test-compose: setup ## test docker-compose.yml on a real engine: a spike and its
 	@$(BIN)/python -m tests.compose
 
 .PHONY: check
-check: setup ## run ruff, mypy (strict) and the import contracts
+check: setup ## run ruff, mypy (strict), the import contracts and a strict build of the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 .PHONY: fix
 fix: setup ## format the code and apply ruff's fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+.PHONY: docs
+docs: setup ## serve the documentation on http://127.0.0.1:8002, rebuilt on every change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8002
 
 .PHONY: screenshots
 screenshots: setup system ## regenerate the pictures of docs/ and the README from a real run (minutes)
@@ -75,4 +80,4 @@ audit: setup ## check every installed package against published advisories (need
 
 .PHONY: clean
 clean: ## delete the virtual environment and all caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist site *.egg-info

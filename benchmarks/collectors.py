@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import urllib3
-
+from lossguard import Client, CollectorError
 from tests.ports import free_port
 from tests.waiting import wait_for
 
@@ -22,7 +21,8 @@ def collector(database: str, **more: str) -> Iterator[tuple[str, int]]:
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_for(lambda: _is_up(url), seconds=30, what="a collector that answers")
+        with Client(url) as client:
+            wait_for(lambda: _answers(client), seconds=30, what="a collector that answers")
         yield url, process.pid
     finally:
         process.terminate()
@@ -30,13 +30,14 @@ def collector(database: str, **more: str) -> Iterator[tuple[str, int]]:
 
 
 def cpu_seconds(process: int) -> float:
-    """CPU time that a process has used so far (Linux)."""
+    """What a process has used so far (Linux)."""
     user, system = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def _is_up(url: str) -> bool:
+def _answers(client: Client) -> bool:
     try:
-        return urllib3.request("GET", f"{url}/healthz", retries=False).status == 200
-    except urllib3.exceptions.HTTPError:
-        return False  # not listening yet
+        client.ping()
+    except CollectorError:  # not listening yet
+        return False
+    return True

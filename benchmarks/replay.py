@@ -1,9 +1,9 @@
-"""Whether a replay names the planted cause: runs with one fault each, watched by a collector, then replayed.
+"""Whether a replay names the cause that was planted: runs with one fault each, watched by a collector, then replayed.
 
     python -m benchmarks.replay [--seed 1 --seed 2] [--only STATE]
 
 A fault just before a checkpoint (step 299, with one at 300) is in the state from which the incident is replayed. A
-fault that hits the weights after the checkpoint is gone when they are restored.
+fault in the weights after it is gone when they are restored.
 """
 
 import argparse
@@ -12,15 +12,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from lossguard.states import Cause
+from lossguard import Cause, Client
 from trainer.config import load_recipe
-from trainer.drill.collector import ask, collector
-from trainer.drill.drill import PACE
+from trainer.drill.collector import run_collector
+from trainer.drill.drill import MIN_STEP_SECONDS
 from trainer.faults import parse_fault
-from trainer.replay.incident import find_case, folder_of, write_verdict
+from trainer.replay.incident import find_incident, run_folder, write_verdict
 from trainer.replay.record import read_record
 from trainer.replay.replay import replay
-from trainer.replay.verdict import Finding, numbered
+from trainer.replay.verdict import ReplayVerdict, batch_range
 from trainer.train import Job, train
 
 NUM_STEPS = 390  # the policy waits up to 16 steps before it rolls the run back
@@ -47,44 +47,51 @@ def main() -> None:
     options = arguments.parse_args()
     right = total = 0
     print("| seed | planted | cause | verdict | batches | detected | replay (s) |\n|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as place, collector(Path(place)) as url:
+    with tempfile.TemporaryDirectory() as place, run_collector(Path(place)) as client:
         for seed in options.seed or [1]:
             for number, (faults, cause) in enumerate(PLANTED.items()):
                 if options.only is None or options.only in faults:
-                    right += replay_one(Path(place), url, f"run-{seed}-{number}", seed, faults, cause)
+                    right += replay_one(Path(place), client, f"run-{seed}-{number}", seed, faults, cause)
                     total += 1
     print(f"\n{right} of {total} verdicts are correct")
 
 
-def replay_one(place: Path, url: str, run_id: str, seed: int, faults: str, cause: Cause) -> bool:
+def replay_one(place: Path, client: Client, run_id: str, seed: int, faults: str, cause: Cause) -> bool:
     """Plant the faults, train, replay the first incident and print a row; whether the verdict is right."""
     recipe = load_recipe(
         "drill", [f"steps={NUM_STEPS}", f"seed={seed}", "evaluate_every=0", "optimizer.decay_steps=1000"]
     )
-    job = Job(directory=place, run_id=run_id, mode="online", url=url, quiet=True, on_step=lambda *_: time.sleep(PACE))
+    job = Job(
+        directory=place,
+        run_id=run_id,
+        mode="online",
+        url=client.url,
+        quiet=True,
+        on_step=lambda *_: time.sleep(MIN_STEP_SECONDS),
+    )
     train(recipe, replace(job, faults=[parse_fault(fault) for fault in faults.split()]))
-    incidents = ask(url, f"/runs/{run_id}/incidents")
+    incidents = client.get(f"/runs/{run_id}/incidents")
     detected = [each for each in incidents if each["detected_step"] >= 299]
     if not detected:
         print(f"| {seed} | `{faults}` | {cause} | not detected | | | |", flush=True)
         return False
     began = time.perf_counter()
-    finding = replayed(place, url, f"{run_id}/{detected[0]['number']}")
+    verdict = replayed(place, client.url, f"{run_id}/{detected[0]['number']}")
     spent = time.perf_counter() - began
-    culprits = ", ".join(numbered(first, end) for first, end in finding.culprits)
-    row = [seed, f"`{faults}`", cause, finding.cause, culprits, detected[0]["detected_step"], f"{spent:.0f}"]
+    culprits = ", ".join(batch_range(first, end) for first, end in verdict.culprits)
+    row = [seed, f"`{faults}`", cause, verdict.cause, culprits, detected[0]["detected_step"], f"{spent:.0f}"]
     print("| " + " | ".join(map(str, row)) + " |", flush=True)
-    return finding.cause is cause
+    return verdict.cause is cause
 
 
-def replayed(place: Path, url: str, incident: str) -> Finding:
+def replayed(place: Path, url: str, incident: str) -> ReplayVerdict:
     """Do what `python -m trainer replay` does."""
-    case, knower = find_case(incident, at=None, url=url, directory=place)
-    record = read_record(folder_of(place, case.run_id), key=case.segment, step=case.detected)
-    finding = replay(case, record, tell=lambda _: None)
-    assert knower is not None
-    write_verdict(knower, case, finding.to_dict())
-    return finding
+    target, client = find_incident(incident, at=None, url=url)
+    record = read_record(run_folder(place, target.run_id), key=target.segment, step=target.detected)
+    verdict = replay(target, record, report=lambda _: None)
+    assert client is not None
+    write_verdict(client, target, verdict.to_dict())
+    return verdict
 
 
 if __name__ == "__main__":

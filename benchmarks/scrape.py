@@ -23,6 +23,7 @@ from db.models import Run
 from db.steps.columns import MetricColumn
 from lossguard.states import RunState, SegmentReason
 from monitor.ingestion import run_status
+from monitor.ingestion.columns import StepColumns
 
 TARGET_MS = 200.0
 STEPS_PER_REPORT = 8
@@ -67,11 +68,11 @@ def _add(session: sa.orm.Session, number: int, *, ended: bool) -> None:
         )
         commands.grow_segment(segment, steps=range(first, first + 200))
     _add_incidents(session, run, now)
-    beating = commands.run_status_of(session, run=run, now=now)
-    for report in range(run_status.NUM_BEATS):
+    status = commands.run_status_of(session, run=run, now=now)
+    for report in range(run_status.NUM_RATE_REPORTS):
         steps = range(report * STEPS_PER_REPORT, (report + 1) * STEPS_PER_REPORT)
-        columns = {name: MetricColumn.of([float(step) for step in steps]) for name in run_status.SHOWN}
-        run_status.beat(beating, run_status.News(steps, [now + 0.4 * step for step in steps], columns), now)
+        columns = {name: MetricColumn.of([float(step) for step in steps]) for name in run_status.GAUGES}
+        run_status.record_steps(status, StepColumns(steps, [now + 0.4 * step for step in steps], columns), now)
 
 
 def _add_incidents(session: sa.orm.Session, run: Run, now: float) -> None:

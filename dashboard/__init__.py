@@ -1,5 +1,9 @@
-"""The Streamlit app: what the store holds, as pages that follow the runs while they go on.
+"""The Streamlit app: what the store holds, as pages that follow runs live, and a run as a file.
 
-app.py names the pages (views/), data.py and a few others read the store, charts.py makes figures out of values,
-figure.py keeps a figure on a page, words.py turns values into what people read, server.py serves it all.
+app.py       lists the pages; server.py serves them
+views/       the pages
+data/        reads from the store, and values derived from them
+figures/     plotly figures from values, and the component that shows them
+report/      a run as one HTML or PDF file
+formatting.py, clock.py    values and times as text
 """

@@ -1,8 +1,8 @@
 """Serve the dashboard.
 
-python -m dashboard                                   on http://127.0.0.1:8501, of the embedded store
+python -m dashboard                                   on http://127.0.0.1:8501, from the embedded store
 python -m dashboard --port 8600 --database postgresql://lossguard@db/lossguard
-python -m dashboard report RUN -o report.html -o report.pdf       a run as a file
+python -m dashboard report RUN -o report.html -o report.pdf       writes a run's report to files
 """
 
 import os
@@ -13,13 +13,13 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from dashboard.operator_actions import OPERATE
+from dashboard.operator_actions import OPERATE_VARIABLE
 from dashboard.report.command import Database, report
 from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
 from lossguard.addresses import is_loopback
 
 THEMES = {
-    "theme.light.primaryColor": "#0072B2",  # Okabe and Ito's blue and sky blue, as the live line
+    "theme.light.primaryColor": "#0072B2",  # blue and sky blue of Okabe and Ito, the colours of the live line
     "theme.dark.primaryColor": "#56B4E9",
     "theme.headingFontSizes": ["1.9rem", "1.6rem", "1.25rem", "1.1rem", "1rem", "1rem"],
     "theme.metricValueFontSize": "1.4rem",
@@ -28,8 +28,8 @@ THEMES = {
 Operate = Annotated[
     bool | None,
     typer.Option(
-        help="Lend the dashboard's LOSSGUARD_TOKEN to everybody who sees it, or to nobody. "
-        "By default to viewers at this machine alone."
+        help="Let every viewer act with the dashboard's LOSSGUARD_TOKEN, or no viewer. "
+        "By default only viewers on this machine can."
     ),
 ]
 
@@ -45,17 +45,18 @@ def main(
     database: Database = DEFAULT_URL,
     operate: Operate = None,
     open_to_network: Annotated[
-        bool, typer.Option("--open-to-network", help="Listen beyond this machine although it asks nobody who they are.")
+        bool,
+        typer.Option("--open-to-network", help="Listen on a network address although there is no login."),
     ] = False,
 ) -> None:
-    """Serve the dashboard until Ctrl-C. What people decide on it goes to the collector at LOSSGUARD_URL."""
+    """Serve the dashboard until Ctrl-C. It sends operators' decisions to the collector at LOSSGUARD_URL."""
     if context.invoked_subcommand is not None:
-        os.environ["LOSSGUARD_DATABASE_URL"] = database  # so that it may be named before the command, too
+        os.environ["LOSSGUARD_DATABASE_URL"] = database  # the option may also stand before the subcommand
         return
     if not (open_to_network or is_loopback(host)):
         _refuse(
-            f"it asks nobody who they are, so it listens on loopback only, not on {host}; put a proxy that does in "
-            "front of it, or say --open-to-network"
+            f"the dashboard has no login, so it listens on loopback only, not on {host}; "
+            "put an authenticating proxy in front of it, or pass --open-to-network"
         )
     try:
         create_engine(database).dispose()
@@ -64,13 +65,13 @@ def main(
     try:
         _check_free(host, port)
     except OSError as error:
-        _refuse(f"cannot listen on {host}:{port}: {error.strerror}; name another port with --port")
-    os.environ["LOSSGUARD_DATABASE_URL"] = database  # data.py reads it: Streamlit runs its scripts without arguments
+        _refuse(f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port")
+    os.environ["LOSSGUARD_DATABASE_URL"] = database  # Streamlit scripts take no arguments
     if operate is not None:
-        os.environ[OPERATE] = str(int(operate))
-    from dashboard.server import app as served  # late: Streamlit takes a second to import, a refusal none
+        os.environ[OPERATE_VARIABLE] = str(int(operate))
+    from dashboard.server import app as web_app  # imported late: Streamlit takes a second, an error message should not
 
-    served.run(config=_config(host, port))
+    web_app.run(config=_config(host, port))
 
 
 def _config(host: str, port: int) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def _config(host: str, port: int) -> dict[str, Any]:
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": False,
         "runner.magicEnabled": False,
-        "runner.postScriptGC": False,  # a tenth of a second, in which nobody is served, after every look at a live page
+        "runner.postScriptGC": False,  # it would block all viewers for 0.1 s after every refresh of a live page
         "client.toolbarMode": "viewer",
         **THEMES,
     }
@@ -94,8 +95,8 @@ def _check_free(host: str, port: int) -> None:
         probe.bind((host, port))
 
 
-def _refuse(sentence: str) -> None:
-    print(f"lossguard dashboard: {sentence}", file=sys.stderr)
+def _refuse(reason: str) -> None:
+    print(f"lossguard dashboard: {reason}", file=sys.stderr)
     raise SystemExit(2)
 
 

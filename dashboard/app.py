@@ -1,4 +1,4 @@
-"""The Streamlit script: names the pages. Serve it with `python -m dashboard`."""
+"""The Streamlit script: declares the pages. Serve it with `python -m dashboard`."""
 
 from pathlib import Path
 

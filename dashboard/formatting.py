@@ -9,28 +9,36 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order, Run
 from lossguard.metrics import short_name
 from lossguard.protocol import NON_FINITE
+from lossguard.states import IncidentKind, OrderKind
 
-INCIDENT_KINDS = {
-    "nonfinite": "non-finite value",
-    "loss_spike": "loss spike",
-    "grad_spike": "grad norm spike",
-    "log_z_drift": "log Z drift",
+INCIDENT_KINDS: Mapping[str, str] = {
+    IncidentKind.NONFINITE: "non-finite value",
+    IncidentKind.GRAD_SPIKE: "grad norm spike",
+    IncidentKind.LOG_Z_DRIFT: "log Z drift",
 }
+"""The others read well as they are stored."""
 
 
 def incident_kind(kind: str) -> str:
-    return INCIDENT_KINDS.get(kind, kind.replace("_", " "))
+    """Also of kinds that this version does not know."""
+    return INCIDENT_KINDS.get(kind, words(kind))
+
+
+def words(name: str) -> str:
+    """An identifier as words: "learning_rate" is "learning rate"."""
+    return name.replace("_", " ")
 
 
 def number(value: Any) -> str:
-    """Four significant digits, or the word for what is not a number; a dash when there is none."""
+    """Four significant digits, "NaN" or "infinity"; a dash for None. Non-finite values may be encoded as in JSON."""
     if value is None:
         return "-"
     value = NON_FINITE[value] if isinstance(value, str) else value
-    if isinstance(value, int) and abs(value) > sys.float_info.max:  # JSON knows no bounds
+    if isinstance(value, int) and abs(value) > sys.float_info.max:  # JSON has no bounds
         return f"{Decimal(value):.3e}"
     if math.isnan(value):
         return "NaN"
@@ -40,7 +48,7 @@ def number(value: Any) -> str:
 
 
 def two_digits(value: Any) -> str:
-    """Two significant digits: of a spread, more mean nothing."""
+    """Two significant digits, for a standard deviation: more would not be significant."""
     return f"{value:.2g}" if _is_number(value) and math.isfinite(value) else number(value)
 
 
@@ -48,6 +56,11 @@ def power_of_ten(value: float) -> str:
     """Three digits and a power of ten, as plotly writes it: "3.15 x 10<sup>23</sup>"."""
     digits, exponent = f"{value:.2e}".split("e")
     return f"{digits} x 10<sup>{int(exponent)}</sup>"
+
+
+def scientific(value: float | None) -> str:
+    """Three digits and an exponent: "3.15e+23"; a dash when there is none."""
+    return "-" if value is None else f"{value:.2e}"
 
 
 def percent(share: float | None) -> str:
@@ -108,17 +121,17 @@ def hardware(run: Run) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that people chose, so that Markdown shows it as it is, on one line."""
+    """Escapes text for Markdown, and puts it on one line."""
     return escape_markdown_verbatim(" ".join(text.split()))
 
 
 def escape_markdown_verbatim(text: str) -> str:
-    """The same for text whose spaces count."""
+    """Escapes text for Markdown, and keeps its white space."""
     return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", text)
 
 
 def escape_plotly(text: str) -> str:
-    """Text that people chose, so that plotly, which reads a few tags of HTML and its own %{..}, shows it as it is."""
+    """Escapes text for plotly, which interprets a few tags of HTML and its own %{..}."""
     return html.escape(text, quote=False).replace("%{", "%&#123;")
 
 
@@ -137,18 +150,27 @@ def incident_sentence(incident: Incident) -> str:
     if incident.peak_step is not None:
         peak = f"{short_name(incident.signal)} {number(incident.details.get('peak_value'))}"
         parts.append(f"peak at {incident.peak_step:,} ({peak})")
-    parts.append("not over yet" if incident.end_step is None else f"over at {incident.end_step:,}")
+    parts.append("still in progress" if incident.end_step is None else f"ended at {incident.end_step:,}")
     return ", ".join(parts) + "."
 
 
 def intervention_sentence(intervention: Intervention, order: Order | None) -> str:
     """What an intervention does or did, in one sentence."""
-    if intervention.kind != "rollback":
-        return {"hold": "Hold until a person decides.", "release": "Go on after the hold."}.get(intervention.kind, "")
-    went = order.rewound_to if order is not None and order.rewound_to is not None else intervention.rewind_to
-    sentence = f"Rewind to step {count(went)}"
-    if order is not None and order.rewound_to not in (None, intervention.rewind_to):
-        sentence += f" (step {count(intervention.rewind_to)} was wished)"
+    match intervention.kind:
+        case OrderKind.HOLD:
+            return "Hold until a person decides."
+        case OrderKind.RELEASE:
+            return "Resume after the hold."
+        case OrderKind.ROLLBACK:
+            return _rollback_sentence(intervention, order)
+    return ""
+
+
+def _rollback_sentence(intervention: Intervention, order: Order | None) -> str:
+    actual = rewind_target(intervention, order)
+    sentence = f"Rewind to step {count(actual)}"
+    if actual != intervention.rewind_to:
+        sentence += f" (step {count(intervention.rewind_to)} was requested)"
     if intervention.skip_from is not None and intervention.skip_to is not None:
         num_skipped = intervention.skip_to - intervention.skip_from
         sentence += f", skip {num_skipped:,} batches {batches(intervention.skip_from, intervention.skip_to)}"
@@ -163,6 +185,7 @@ def details(values: Mapping[str, Any]) -> str:
 
 
 def bullet_list(reasons: Sequence[str]) -> str:
+    """A list in Markdown, with its items escaped."""
     return "\n".join(f"- {escape_markdown(reason)}" for reason in reasons)
 
 

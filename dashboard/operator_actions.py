@@ -1,7 +1,7 @@
-"""What a person does about a run, through the collector: it checks who asks, acts, and writes the audit trail.
+"""Actions of an operator on a run. The collector checks the token, performs the action and writes the audit trail.
 
-Who may press is decided by the token. The dashboard's own LOSSGUARD_TOKEN is lent to a viewer only when the dashboard
-is this machine's alone, or was started with --operate: a page that many can see must not act for all of them.
+A viewer may act with the dashboard's own LOSSGUARD_TOKEN only when both are on the same machine, or when the dashboard
+was started with --operate. Otherwise every visitor of a public dashboard could act with the token's rights.
 """
 
 import json
@@ -17,31 +17,32 @@ from lossguard.addresses import is_loopback
 from lossguard.protocol import API
 
 DEFAULT_COLLECTOR = "http://127.0.0.1:8000"
-OPERATE = "LOSSGUARD_DASHBOARD_OPERATE"
-"""Environment: "1" lends the dashboard's token to every viewer, "0" to none."""
-FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-UNREACHED = (NewConnectionError, ConnectTimeoutError, SSLError, LocationValueError, UnicodeError)
-"""Errors before anything was asked: with TLS, when the two could not agree on it."""
+OPERATE_VARIABLE = "LOSSGUARD_DASHBOARD_OPERATE"
+"""Environment variable: "1" lets every viewer act with the dashboard's token, "0" lets none."""
+PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+NOT_SENT = (NewConnectionError, ConnectTimeoutError, SSLError, LocationValueError, UnicodeError)
+"""Errors that are raised before the request is sent, a failed TLS handshake among them."""
 TIMEOUT = urllib3.Timeout(connect=3.0, read=20.0)
 
 
-class NotDone(Exception):
-    """The collector did not do it; the message says why in plain words."""
+class ActionFailed(Exception):
+    """The collector did not confirm the action; the message tells the operator why."""
 
 
-class TokenWanted(NotDone):
-    """Another token could do it."""
+class TokenRequired(ActionFailed):
+    """The action needs a token, or one with more rights."""
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
-    """One thing that a person can do."""
+class OperatorAction:
+    """A request to the collector, and the text around it."""
 
-    verb: str
-    """On the button."""
+    label: str
+    """Text of the button that confirms it."""
     question: str
-    """What is about to happen, for the dialog. Markdown."""
-    done: str
+    """Markdown: what the dialog says is about to happen."""
+    success: str
+    """The message when it was performed."""
     method: str
     path: str
     """Below /api/v1."""
@@ -53,74 +54,75 @@ def collector_url() -> str:
 
 
 def own_token() -> str | None:
-    """The dashboard's, from its environment."""
+    """The dashboard's token, from its environment."""
     return os.environ.get("LOSSGUARD_TOKEN") or None
 
 
-def lends(listens_on: str | None, headers: Mapping[str, str], told: str | None) -> bool:
-    """Whether a viewer may act with the dashboard's own token (or without one, where the collector asks for none).
+def may_use_own_token(listen_address: str | None, headers: Mapping[str, str], setting: str | None) -> bool:
+    """Whether a viewer may act with the dashboard's own token (or with none, if the collector requires none).
 
-    `told`: the value of OPERATE. Otherwise the viewer must sit at this machine: a dashboard on loopback, asked for by a
-    loopback name (a page elsewhere cannot have its name resolve to here), and by no proxy that says so.
+    `setting` is the value of OPERATE_VARIABLE. Unless it decides, the viewer must be on this machine: the dashboard
+    listens on loopback, the Host header names loopback (which rules out DNS rebinding), and no proxy forwarded the
+    request.
     """
-    if told in ("0", "1"):
-        return told == "1"
+    if setting in ("0", "1"):
+        return setting == "1"
     names = {name.lower() for name in headers}
     host = next((value for name, value in headers.items() if name.lower() == "host"), "")
-    return is_loopback(listens_on or "") and is_loopback(_without_port(host)) and names.isdisjoint(FORWARDED)
+    return is_loopback(listen_address or "") and is_loopback(_without_port(host)) and names.isdisjoint(PROXY_HEADERS)
 
 
 def _without_port(host: str) -> str:
     return host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
 
 
-def act(deed: Deed, token: str | None) -> dict[str, Any]:
-    """Ask the collector to do it; its answer. Raises NotDone."""
+def perform(action: OperatorAction, token: str | None) -> dict[str, Any]:
+    """Send the action to the collector and return its answer. Raises ActionFailed."""
     headers = {"user-agent": "lossguard-dashboard"} | ({"authorization": f"Bearer {token}"} if token else {})
     url = collector_url()
     try:
         answer = urllib3.request(
-            deed.method, url + API + deed.path, json=dict(deed.body), headers=headers, timeout=TIMEOUT,
+            action.method, url + API + action.path, json=dict(action.body), headers=headers, timeout=TIMEOUT,
             retries=False, redirect=False,
         )  # fmt: skip
-    except UNREACHED as error:
-        raise NotDone(f"No collector answers at {url} ({type(error).__name__}). Nothing was changed.") from error
+    except NOT_SENT as error:
+        raise ActionFailed(f"No collector answers at {url} ({type(error).__name__}). Nothing was changed.") from error
     except (HTTPError, OSError) as error:
-        raise NotDone(_unsure(url, type(error).__name__)) from error
-    told = _object(answer.data)
-    if 200 <= answer.status < 300 and told is not None:
-        return told
-    raise _refusal(answer.status, told, url, bool(token))
+        raise ActionFailed(_unknown_result(url, type(error).__name__)) from error
+    body = _json_object(answer.data)
+    if 200 <= answer.status < 300 and body is not None:
+        return body
+    raise _failure(answer.status, body, url, bool(token))
 
 
-def _unsure(url: str, why: str) -> str:
-    return f"{url} was asked, and gave no answer ({why}). It may have been done: look before you press again."
+def _unknown_result(url: str, why: str) -> str:
+    return f"{url} did not answer the request ({why}). It may have been performed: check before you try again."
 
 
-def _object(data: bytes) -> dict[str, Any] | None:
+def _json_object(data: bytes) -> dict[str, Any] | None:
     try:
-        told = json.loads(data)
+        value = json.loads(data)
     except ValueError:
         return None
-    return told if isinstance(told, dict) else None
+    return value if isinstance(value, dict) else None
 
 
-def _refusal(status: int, told: dict[str, Any] | None, url: str, with_token: bool) -> NotDone:
-    detail = str((told or {}).get("detail", "")).rstrip(".")
+def _failure(status: int, body: dict[str, Any] | None, url: str, with_token: bool) -> ActionFailed:
+    detail = str((body or {}).get("detail", "")).rstrip(".")
     match status:
         case 401:
-            why = "does not know this token" if with_token else "asks for a token"
-            return TokenWanted(f"The collector {why}. Nothing was changed.")
+            why = "does not know this token" if with_token else "requires a token"
+            return TokenRequired(f"The collector {why}. Nothing was changed.")
         case 403:
-            return TokenWanted(f"Not allowed: {detail}. Nothing was changed.")
+            return TokenRequired(f"Not allowed: {detail}. Nothing was changed.")
         case 404:
-            return NotDone(f"The collector at {url} does not know it: {detail or 'not found'}. Nothing was changed.")
+            return ActionFailed(f"The collector at {url} answers: {detail or 'not found'}. Nothing was changed.")
         case 409:
-            return NotDone(f"Too late or not possible now: {detail}. Nothing was changed.")
-        case 502 | 504:  # a proxy's word about the collector behind it
-            return NotDone(_unsure(url, str(status)))
-    if told is None or not detail:
-        return NotDone(f"What answers at {url} ({status}) is not a Lossguard collector. Nothing was changed.")
+            return ActionFailed(f"Too late, or not possible now: {detail}. Nothing was changed.")
+        case 502 | 504:  # from a proxy in front of the collector
+            return ActionFailed(_unknown_result(url, str(status)))
+    if body is None or not detail:
+        return ActionFailed(f"The server at {url} (status {status}) is not a Lossguard collector. Nothing was changed.")
     if status in (429, 503):
-        return NotDone(f"The collector cannot do it now: {detail}. Nothing was changed; try again.")
-    return NotDone(f"The collector refused: {detail}. Nothing was changed.")
+        return ActionFailed(f"The collector cannot do this now: {detail}. Nothing was changed; try again later.")
+    return ActionFailed(f"The collector refused: {detail}. Nothing was changed.")

@@ -1,19 +1,21 @@
-"""Many rows at once and short questions asked all the time, past the ORM: by the driver, at a tenth of the cost."""
+"""Many rows at once, and short queries that run all the time: by the driver, at a tenth of what the ORM costs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session
 
-PART = 2_000
-"""Rows that `parts` hands on at a time, and that `insert_soon` lets wait."""
+from db.dialects import dialect_of
+from db.dialects.base import quoted as quoted
+
+CHUNK_ROWS = 2_000
+"""Rows that `read_chunks` yields at a time."""
+MAX_WAITING_ROWS = 2_000
+"""Rows of one table that `insert_soon` lets wait."""
 WAITING = "waiting_rows"
-"""In a session's `info`: what `insert_soon` was given, by table and columns."""
-FEW = 8
-"""Up to so many rows an INSERT is cheaper than a COPY."""
+"""Key in a session's `info`: the rows given to `insert_soon`, by table and columns."""
 
 
 def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, Any]) -> None:
@@ -22,18 +24,18 @@ def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, An
 
 
 def insert_soon(session: Session, table: type[DeclarativeBase], columns: dict[str, Any]) -> None:
-    """The same, but together with others like them: at the latest before the session asks anything, or commits.
+    """The same, but with one statement for the rows of many calls: before the session's next query or commit.
 
-    Not for a transaction with savepoints: the rows would know nothing of them.
+    Not for a transaction with savepoints, which the waiting rows would ignore.
     """
     if WAITING not in session.info:
         session.info[WAITING] = {}
-        sa.event.listen(session, "do_orm_execute", lambda asked: _insert_waiting(asked.session))
+        sa.event.listen(session, "do_orm_execute", lambda query: _insert_waiting(query.session))
         sa.event.listen(session, "before_commit", _insert_waiting)
         sa.event.listen(session, "after_rollback", lambda session: session.info[WAITING].clear())
     rows = session.info[WAITING].setdefault((table.__tablename__, tuple(columns)), [])
     rows.extend(_rows(columns))
-    if len(rows) >= PART:
+    if len(rows) >= MAX_WAITING_ROWS:
         _insert_waiting(session)
 
 
@@ -51,16 +53,10 @@ def _rows(columns: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _insert(session: Session, table: str, names: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
-    if session.new:  # rows that these refer to; changes of others can wait, and are then written together
+    if session.new:  # rows that these refer to; changes of other objects wait for the next flush
         session.flush()
     connection = session.connection()
-    if connection.dialect.name == "postgresql" and len(rows) > FEW:
-        _copy(connection, table, names, rows)
-        return
-    marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(names))
-    into = f"{table} ({', '.join(quoted(names))})"
-    # one row alone is no "many": psycopg would open a pipeline for it
-    connection.exec_driver_sql(f"INSERT INTO {into} VALUES ({marks})", rows if len(rows) > 1 else rows[0])
+    dialect_of(connection).insert(connection, table, names, rows)
 
 
 def run(session: Session, statement: str, values: tuple[Any, ...]) -> None:
@@ -69,14 +65,16 @@ def run(session: Session, statement: str, values: tuple[Any, ...]) -> None:
 
 
 def read(session: Session, statement: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """The rows of a question with ? for its values. It sees what `insert_soon` was given, but nothing unflushed."""
+    """The rows of a query with ? for its values. It sees the rows given to `insert_soon`, but no unflushed objects."""
     return list(_execute(session, statement, values).fetchall())
 
 
-def parts(session: Session, statement: str, values: tuple[Any, ...]) -> Iterator[Sequence[Any]]:
-    """The same rows, PART at a time."""
+def read_chunks(
+    session: Session, statement: str, values: tuple[Any, ...], *, chunk_rows: int = CHUNK_ROWS
+) -> Iterator[Sequence[Any]]:
+    """The same rows, at most `chunk_rows` at a time."""
     cursor = _execute(session, statement, values)
-    while rows := cursor.fetchmany(PART):
+    while rows := cursor.fetchmany(chunk_rows):
         yield rows
 
 
@@ -84,23 +82,10 @@ def _execute(session: Session, statement: str, values: tuple[Any, ...]) -> Any:
     """The driver's cursor."""
     _insert_waiting(session)
     connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        statement = statement.replace("?", "%s")
+    statement = statement.replace("?", dialect_of(connection).parameter)
     return connection.exec_driver_sql(statement, values).cursor
 
 
-def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-    statement = f"COPY {table} ({', '.join(quoted(names))}) FROM STDIN"
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, psycopg.Connection)
-    try:
-        with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-            for row in rows:
-                copy.write_row(row)
-    except psycopg.Error as error:  # as SQLAlchemy would have raised it
-        raise sa.exc.DBAPIError.instance(statement, None, error, psycopg.Error) from error
-
-
-def quoted(names: Iterable[str]) -> list[str]:
-    """Column names as both databases take them, whatever they mean to either."""
-    return [f'"{name}"' for name in names]
+def json_text(session: Session, column: str) -> str:
+    """SQL for the text of a JSON column, which the driver would parse otherwise."""
+    return dialect_of(session.get_bind()).json_text(column)

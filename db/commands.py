@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import bulk, lineage, queries
+from db.dialects import dialect_of
 from db.models import Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
 from lossguard.states import OrderState, RunState, SegmentReason
 
@@ -23,8 +24,9 @@ def lock_run(session: Session, *, run_id: str) -> Run | None:
 def lock(session: Session, *, run_ids: Sequence[str], heard_at: float | None = None) -> dict[str, tuple[int, int]]:
     """(key, revision) of these runs, locked, by id: the one place that locks, on which revisions and caches rest."""
     among = f"WHERE id IN ({', '.join('?' * len(run_ids))})"
-    if len(run_ids) > 1 and session.get_bind().dialect.name == "postgresql":  # an UPDATE locks in any order it likes
-        bulk.read(session, f"SELECT pk FROM runs {among} ORDER BY id FOR UPDATE", tuple(run_ids))
+    row_lock = dialect_of(session.get_bind()).row_lock
+    if row_lock and len(run_ids) > 1:  # an UPDATE locks its rows in no particular order: two could wait for each other
+        bulk.read(session, f"SELECT pk FROM runs {among} ORDER BY id{row_lock}", tuple(run_ids))
     heard = "" if heard_at is None else ", last_report_at = ?"
     values = tuple(run_ids) if heard_at is None else (heard_at, *run_ids)
     statement = f"UPDATE runs SET revision = revision + 1{heard} {among} RETURNING id, pk, revision"
@@ -54,7 +56,13 @@ def run_status_of(session: Session, *, run: Run, now: float) -> RunStatus:
     pulse = session.get(RunStatus, run.pk)
     if pulse is None:
         pulse = RunStatus(
-            run_pk=run.pk, last_step_at=now, nonfinite_steps=0, skipped_steps=0, latest_values={}, peaks=[], recent_reports=[]
+            run_pk=run.pk,
+            last_step_at=now,
+            nonfinite_steps=0,
+            skipped_steps=0,
+            latest_values={},
+            peaks=[],
+            recent_reports=[],
         )
         session.add(pulse)
     return pulse

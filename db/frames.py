@@ -27,10 +27,9 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.lineage import Line, StepRange, live_line, step_ranges
 from db.models import Base, Event, Incident, Intervention, Order, Run, Segment
-from db.steps import blocks
-from db.steps.blocks import Block
 from db.steps.buckets import Floats
-from db.steps.columns import column_of
+from db.steps.columns import MetricColumn, column_of
+from db.steps.reader import StepBlock, read_blocks
 from lossguard.protocol import PROBE, encode_number
 
 TIME = "datetime64[us, UTC]"
@@ -46,38 +45,35 @@ def steps(
     """
     names = queries.metric_names(session, run=run) if metrics is None else list(metrics)
     tree = queries.segments(session, run=run)
-    parts = [
+    blocks = [
         block
         for step_range in step_ranges(tree, line)
-        for block in blocks.blocks(session, run_pk=run.pk, step_range=step_range, metrics=names)
+        for block in read_blocks(session, run_pk=run.pk, step_range=step_range, metrics=names)
     ]
     columns: dict[str, Any] = {
-        "segment": _joined([np.full(len(part), part.segment) for part in parts], np.int64),
-        "live": is_live(parts, live_line(tree)),
-        "time": _times(_joined([part.times for part in parts], np.float64)),
+        "segment": _joined([np.full(len(block), block.segment) for block in blocks], np.int64),
+        "live": is_live(blocks, live_line(tree)),
+        "time": _times(_joined([block.times for block in blocks], np.float64)),
     }
     for name in names:
-        columns |= _metric(name, parts)
-    return pd.DataFrame(columns, index=pd.Index(_joined([part.steps for part in parts], np.int64), name="step"))
+        columns |= _metric(name, MetricColumn.joined([block.metrics[name] for block in blocks]))
+    return pd.DataFrame(columns, index=pd.Index(_joined([block.steps for block in blocks], np.int64), name="step"))
 
 
-def is_live(parts: Sequence[Block], line: Sequence[StepRange]) -> Any:
+def is_live(blocks: Sequence[StepBlock], line: Sequence[StepRange]) -> Any:
     """bool[N]: whether each step is on the live line."""
-    kept = {step_range.segment: step_range for step_range in line}
-    return _joined([part.within(kept.get(part.segment)) for part in parts], np.bool_)
+    ranges = {step_range.segment: step_range for step_range in line}
+    return _joined([block.within(ranges.get(block.segment)) for block in blocks], np.bool_)
 
 
-def _metric(name: str, parts: Sequence[Block]) -> dict[str, Any]:
-    values = _joined([part.metrics[name].values for part in parts], np.float64)
+def _metric(name: str, metric: MetricColumn) -> dict[str, Any]:
     column = column_of(name)
-    if all(part.metrics[name].plain for part in parts):
-        return {column: values}
-    strange = _joined([part.metrics[name].reported & ~part.metrics[name].finite for part in parts], np.bool_)
-    if not strange.any():
-        return {column: values}
-    texts = np.full(len(values), None, dtype=object)
-    texts[strange] = [encode_number(value) for value in values[strange].tolist()]
-    return {column: values, f"{column}_non_finite": pd.array(texts, dtype="str")}
+    non_finite = metric.reported & ~metric.finite
+    if metric.plain or not non_finite.any():
+        return {column: metric.values}
+    texts = np.full(len(metric.values), None, dtype=object)
+    texts[non_finite] = [encode_number(value) for value in metric.values[non_finite].tolist()]
+    return {column: metric.values, f"{column}_non_finite": pd.array(texts, dtype="str")}
 
 
 def _joined(parts: Sequence[Any], kind: Any) -> Any:

@@ -8,7 +8,7 @@ from db.models import Event, Segment
 from lossguard.states import SegmentReason
 
 OUTLIER = "outlier"
-"""Kind of the event of a row out of band that was let pass: nothing that the trainer announced."""
+"""Kind of the event that the detection stores for a row out of band without an incident."""
 
 
 class Line(StrEnum):

@@ -1,4 +1,4 @@
-"""What a monitoring system asks of the running runs at every scrape: a fixed number of questions for all of them."""
+"""The state of all running runs for a monitoring system: each scrape costs a fixed number of queries."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -8,55 +8,55 @@ from sqlalchemy.orm import Session
 
 from db.lineage import discarded
 from db.models import Incident, Intervention, Run, RunStatus, Segment, SkippedBatches
-from lossguard.states import RunState
+from lossguard.states import IncidentState, RunState
 
 LiveRun = sa.Row[str, str, float, RunStatus]
-"""A run's id, its project, when it was last heard of, and its pulse."""
+"""A run's id, its project, when it last reported, and its status."""
 
 
 def num_running(session: Session) -> int:
-    """Runs that have not ended, and were heard of since there are pulses: `running` shows no others."""
+    """Runs that have not ended and have a status: the ones that `running` yields."""
     found = sa.select(sa.func.count()).select_from(Run).join(RunStatus, RunStatus.run_pk == Run.pk)
     return session.scalar(found.where(Run.state == RunState.RUNNING)) or 0
 
 
 def running(session: Session, *, limit: int) -> Sequence[LiveRun]:
-    """The runs that have not ended, those first that were heard of last, at most `limit`."""
+    """The runs that have not ended, those that reported last first, at most `limit`."""
     found = sa.select(Run.id, Run.project, Run.last_report_at, RunStatus).join(RunStatus, RunStatus.run_pk == Run.pk)
     found = found.where(Run.state == RunState.RUNNING).order_by(Run.last_report_at.desc(), Run.pk.desc())
     return session.execute(found.limit(limit)).all()
 
 
 def closed_incidents(session: Session, *, run_pks: Collection[int]) -> Mapping[tuple[int, str], int]:
-    """(run, kind) -> how many are over. What is over keeps its kind, so that such a count never falls."""
+    """(run, kind) -> closed incidents. A closed incident keeps its kind, so that a count never falls."""
     found = sa.select(Incident.run_pk, Incident.kind, sa.func.count())
-    found = found.where(Incident.run_pk.in_(run_pks), Incident.state == "closed")
+    found = found.where(Incident.run_pk.in_(run_pks), Incident.state == IncidentState.CLOSED)
     return {(pk, kind): count for pk, kind, count in session.execute(found.group_by(Incident.run_pk, Incident.kind))}
 
 
 def incidents_since(session: Session, *, run_pks: Collection[int], time: float) -> Sequence[Incident]:
-    """Those under way, or over since `time`, in the order in which they began."""
-    present = sa.or_(Incident.state != "closed", Incident.changed_at >= time)
+    """Incidents that are not closed, or were closed since `time`, in the order of their numbers."""
+    present = sa.or_(Incident.state != IncidentState.CLOSED, Incident.changed_at >= time)
     found = sa.select(Incident).where(Incident.run_pk.in_(run_pks), present)
     return session.scalars(found.order_by(Incident.run_pk, Incident.number)).all()
 
 
 def interventions(session: Session, *, run_pks: Collection[int]) -> Mapping[tuple[int, str, str], int]:
-    """(run, kind, state) -> how many there are."""
+    """(run, kind, state) -> interventions."""
     by = (Intervention.run_pk, Intervention.kind, Intervention.state)
     found = sa.select(*by, sa.func.count()).where(Intervention.run_pk.in_(run_pks)).group_by(*by)
     return {(pk, kind, state): count for pk, kind, state, count in session.execute(found)}
 
 
 def skipped_batches(session: Session, *, run_pks: Collection[int]) -> Mapping[int, int]:
-    """Run -> batches that its orders made it skip."""
+    """Run -> batches that it skipped because of orders."""
     width = sa.func.sum(SkippedBatches.skip_to - SkippedBatches.skip_from)
     found = sa.select(SkippedBatches.run_pk, width).where(SkippedBatches.run_pk.in_(run_pks))
     return {pk: int(count) for pk, count in session.execute(found.group_by(SkippedBatches.run_pk))}
 
 
 def lost_steps(session: Session, *, run_pks: Collection[int]) -> Mapping[int, int]:
-    """Run -> optimizer steps on its discarded branches, whether each was reported or not."""
+    """Run -> optimizer steps on its discarded branches, including those that were never reported."""
     trees: dict[int, list[Segment]] = defaultdict(list)
     several = sa.select(Segment.run_pk).where(Segment.run_pk.in_(run_pks), Segment.number > 0)
     for segment in session.scalars(sa.select(Segment).where(Segment.run_pk.in_(several)).order_by(Segment.number)):

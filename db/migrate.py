@@ -12,6 +12,9 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
+from db.dialects import dialect_of
+from db.dialects.base import WRITES
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -22,15 +25,11 @@ def _config(connection: sa.Connection) -> Config:
     return config
 
 
-STARTING = 0x10555  # the advisory lock under which schemas change; any number that nobody else uses
-
-
 @contextmanager
 def _changing(engine: sa.Engine) -> Iterator[Config]:
     """One transaction that changes the schema, alone: a second collector that starts waits, and finds it done."""
-    with engine.execution_options(lossguard_writes=True).begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(STARTING)))
+    with engine.execution_options(**WRITES).begin() as connection:
+        dialect_of(connection).lock_schema(connection)
         yield _config(connection)
 
 

@@ -8,6 +8,7 @@ says which kind it was, so that no aggregate is poisoned and none is lost.
 import secrets
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -21,6 +22,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from lossguard.metrics import COLUMNS, ColumnType
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -95,7 +98,10 @@ class Segment(Base):
 
 
 class Step(Base):
-    """The step report of one optimizer step: one wide row."""
+    """The step report of one optimizer step: one wide row.
+
+    The metrics of `lossguard.metrics.COLUMNS` are columns too, added below; `db.steps.reader` reads them.
+    """
 
     __tablename__ = "steps"
     __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
@@ -104,20 +110,19 @@ class Step(Base):
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     time: Mapped[float]
-    loss: Mapped[float | None]
-    perplexity: Mapped[float | None]
-    grad_norm: Mapped[float | None]
-    log_z: Mapped[float | None]
-    log_z_max: Mapped[float | None]
-    z_loss: Mapped[float | None]
-    lr: Mapped[float | None]
-    tokens: Mapped[int | None] = mapped_column(BigInteger)
-    batch_index: Mapped[int | None] = mapped_column(BigInteger)
-    step_seconds: Mapped[float | None]
     extra: Mapped[dict[str, Any] | None]
-    """Every other named scalar that the user logs."""
+    """The metrics that have no column of their own."""
     non_finite: Mapped[dict[str, Any] | None]
     """Metric name -> "NaN", "Infinity" or "-Infinity", where a reported number was not finite."""
+
+
+METRIC_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
+    ColumnType.FLOAT: Float(53),
+    ColumnType.COUNT: BigInteger(),
+}
+
+for _metric, _type in COLUMNS.items():
+    setattr(Step, _metric, mapped_column(METRIC_TYPES[_type], nullable=True))
 
 
 class RunStatus(Base):

@@ -1,13 +1,13 @@
-"""What a list of all runs needs to know: cheap questions, the same cost however long the runs are."""
+"""Counts for a list of all runs: queries whose cost does not depend on the length of the runs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import queries
-from db.models import Incident, Intervention, Run, Step
+from db.interventions import needs_a_person_in_sql
+from db.models import Incident, Intervention
+from lossguard.states import IncidentState
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,35 +17,18 @@ class Tally:
     open_incidents: int = 0
     interventions: int = 0
     waiting: int = 0
-    """Interventions that wait for a person: proposed ones, and holds that were applied and not released."""
+    """Interventions that need a person: proposed ones, and holds that were applied and not released."""
 
 
 def tallies(session: Session) -> dict[int, Tally]:
-    """Counts by `Run.pk`, of the runs that have any."""
-    open_incidents = _count_by_run(session, Incident, Incident.state != "closed")
+    """Counts by `Run.pk`, of the runs with an incident or an intervention."""
+    open_incidents = _count_by_run(session, Incident, Incident.state != IncidentState.CLOSED)
     interventions = _count_by_run(session, Intervention, sa.true())
-    waiting = _count_by_run(session, Intervention, waits_for_a_person())
+    waiting = _count_by_run(session, Intervention, needs_a_person_in_sql())
     return {
         pk: Tally(open_incidents.get(pk, 0), interventions.get(pk, 0), waiting.get(pk, 0))
         for pk in open_incidents.keys() | interventions.keys()
     }
-
-
-def waits_for_a_person() -> sa.ColumnElement[bool]:
-    held = sa.and_(Intervention.kind == "hold", Intervention.state == "applied")
-    return sa.or_(Intervention.state == "proposed", held)
-
-
-def newest_steps(session: Session, *, run: Run, count: int = 100) -> Sequence[Step]:
-    """The last `count` steps of the newest segment on the live line that has any, in order."""
-    for step_range in reversed(queries.live(session, run=run)):
-        found = sa.select(Step).where(Step.run_pk == run.pk, Step.segment == step_range.segment)
-        if step_range.last is not None:
-            found = found.where(Step.step < step_range.last)
-        steps = session.scalars(found.order_by(Step.step.desc()).limit(count)).all()
-        if steps:
-            return steps[::-1]
-    return []
 
 
 def _count_by_run(

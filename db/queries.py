@@ -1,6 +1,6 @@
 """Everything that reads the store: keyword-only functions named by their question."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ def step_counts(session: Session, *, run: Run) -> StepCounts:
     consumed = sum(segment.num_steps for segment in tree)
     left = 0
     for step_range in discarded(tree):
-        left += session.scalar(_within(sa.select(sa.func.count()).select_from(Step), run, step_range, None, None)) or 0
+        left += session.scalar(_within(sa.select(sa.func.count()).select_from(Step), run, step_range)) or 0
     return StepCounts(consumed, consumed - left)
 
 
@@ -215,14 +215,6 @@ def metric_names(session: Session, *, run: Run) -> list[str]:
     return [name for name in COLUMNS if name in seen] + sorted(seen - set(COLUMNS))
 
 
-def steps_of(
-    session: Session, *, run: Run, step_range: StepRange, first: int | None = None, chunk: int = 5000
-) -> Iterator[Sequence[Step]]:
-    """The steps of a stretch from `first` on, in chunks, in order."""
-    found = _within(sa.select(Step), run, step_range, first, None).order_by(Step.step)
-    yield from session.scalars(found.execution_options(yield_per=chunk)).partitions(chunk)
-
-
 def times(session: Session, *, run: Run, step_ranges: Sequence[StepRange], steps: Sequence[int]) -> dict[int, float]:
     """When these steps of the stretches were reported by the trainer: step -> unix seconds, in step order."""
     found: dict[int, float] = {}
@@ -240,17 +232,19 @@ def times(session: Session, *, run: Run, step_ranges: Sequence[StepRange], steps
 
 def newest_step(session: Session, *, run: Run) -> Step | None:
     """The last step of the live line."""
+    newest = newest_steps(session, run=run, count=1)
+    return newest[-1] if newest else None
+
+
+def newest_steps(session: Session, *, run: Run, count: int = 100) -> Sequence[Step]:
+    """The last `count` steps of the newest segment on the live line that has any, in order."""
     for step_range in reversed(live(session, run=run)):
-        found = _within(sa.select(Step), run, step_range, None, None).order_by(Step.step.desc()).limit(1)
-        step: Step | None = session.scalar(found)
-        if step is not None:
-            return step
-    return None
+        newest_first = _within(sa.select(Step), run, step_range).order_by(Step.step.desc()).limit(count)
+        if steps := session.scalars(newest_first).all():
+            return steps[::-1]
+    return []
 
 
-def _within(select: Any, run: Run, step_range: StepRange, first: int | None, last: int | None) -> Any:
-    low = step_range.first if first is None else max(first, step_range.first)
-    select = select.where(Step.run_pk == run.pk, Step.segment == step_range.segment, Step.step >= low)
-    if step_range.last is not None:
-        select = select.where(Step.step < step_range.last)
-    return select if last is None else select.where(Step.step <= last)
+def _within(select: sa.Select[Any], run: Run, step_range: StepRange) -> sa.Select[Any]:
+    select = select.where(Step.run_pk == run.pk, Step.segment == step_range.segment, Step.step >= step_range.first)
+    return select if step_range.last is None else select.where(Step.step < step_range.last)

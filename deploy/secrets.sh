@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the secrets that docker-compose.yml reads, where they are missing: there is no default password anywhere.
-# The folder is closed to other users of this machine; the files are open to the containers' own users.
+# Creates the secrets that docker-compose.yml reads, if they are missing: there is no default password anywhere.
+# Other users of this machine cannot enter the folder; the containers' own users can read the files.
 set -eu
 folder=${1:-$(dirname "$0")/secrets}
 mkdir -p "$folder"

@@ -1,33 +1,36 @@
-"""What a guard needs of checkpoints."""
+"""What a guard requires of checkpoints."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 
 class CheckpointStore(Protocol):
-    """What a guard needs of checkpoints; `lossguard.torch.Checkpoints` is one.
+    """What a guard requires of checkpoints; `lossguard.torch.Checkpoints` is one implementation.
 
-    With several ranks each method is called on all of them, and what `save` and `load` do on one and not on another
-    must come to the same end: done on all, or raised on all.
+    With several ranks, each method is called on all of them. If `save` or `load` raises on one rank, it must raise on
+    all.
     """
 
     def steps(self) -> list[int]:
-        """Steps that can be restored, ascending. Checkpoint R is the state before step R."""
+        """Steps that can be restored, ascending. The checkpoint of step R is the state before step R."""
 
     def save(self, step: int, state: dict[str, Any], /) -> None:
-        """Save, or begin to: `steps` has the step only once it is durable."""
+        """Save, or begin to: `steps` lists the step only once it is durable."""
 
     def settle(self, wait: bool = False, /) -> bool:
-        """Whether a save ended in the background since the last call (`wait` for it). Raises what it failed with."""
+        """Whether a background save has ended since the last call; with `wait`, wait for it first.
+
+        Raises the exception with which it failed.
+        """
 
     def pin(self, steps: Sequence[int], /) -> None:
-        """Keep these, whatever is deleted for its age, until other ones are named."""
+        """Keep the checkpoints of these steps, whatever their age, until another call names others."""
 
     def load(self, step: int, /) -> dict[str, Any]:
-        """Restore the newest intact checkpoint at or before `step`; return its `state`.
+        """Restore the newest intact checkpoint at or before `step`; return the `state` it was saved with.
 
-        Raises CheckpointError when there is none, and CheckpointMismatch when what was restored is not what was saved.
+        Raises CheckpointError when there is none, and CheckpointMismatch when the restored state is not the saved one.
         """
 
     def discard_after(self, step: int, /) -> None:
-        """From now on the checkpoints of later steps are no part of the run."""
+        """Remove the checkpoints of later steps from the run."""

@@ -1,4 +1,4 @@
-"""What a run records about itself at its start: command, git commit, host, devices and versions."""
+"""What a run records about its environment: command, git commit, host, devices and versions."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ from lossguard.protocol import MAX_TEXT
 
 
 def describe_environment() -> dict[str, Any]:
-    """Command, git commit, host, devices and versions of this process. Asks no device anything."""
+    """Command, git commit, host, devices and versions of this process. Initialises no device."""
     return {
         "command": _command(),
         "git_commit": git_commit(),
@@ -24,20 +24,21 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _command() -> str:
-    """As one would type it: the interpreter without its folder."""
+    """As typed in a shell: the interpreter without its folder."""
     return storable(" ".join([os.path.basename(sys.orig_argv[0]), *sys.orig_argv[1:]]))[:MAX_TEXT]
 
 
 def git_commit() -> str | None:
+    """The commit of the working directory; None outside of a repository."""
     try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+        process = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
-    return asked.stdout.strip() or None if asked.returncode == 0 else None
+    return process.stdout.strip() or None if process.returncode == 0 else None
 
 
 def devices() -> list[str]:
-    """Names of the accelerators, when the loop has begun to use them: asking earlier would initialise the driver."""
+    """The accelerators, by name once they are in use: asking earlier would initialise the driver."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         count = range(torch.cuda.device_count())
@@ -46,6 +47,7 @@ def devices() -> list[str]:
 
 
 def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter for a run."""
     found = {"python": platform.python_version()}
     for package in ("lossguard", "torch", "numpy"):
         try:

@@ -1,10 +1,10 @@
 """The exceptions of the SDK.
 
 LossguardError
-    ConfigurationError (also ValueError)   a setting is wrong; raised by `init` alone
-    CheckpointError                        no intact checkpoint, or one that cannot be written
-        CheckpointMismatch                 what was restored is not what was saved, or half of it: stops a loop
-    RanksError                             a rank left, or is at another step: stops the loops of all the others
+    ConfigurationError (also ValueError)   a setting is invalid; raised by `init` and `Client`
+    CheckpointError                        no checkpoint is intact, or it cannot be written
+        CheckpointMismatch                 the restored state is not the saved one, or only half of it: stops a loop
+    RanksError                             a rank left, or is at another step: stops the loops of all other ranks
     CollectorError                         a request to a collector failed; only `lossguard.Client` raises it
         Unreachable                        no usable answer: no connection, 408, 429, 5xx, or not a collector
         Unauthorised                       401, 403: the token is missing, unknown or lacks a scope
@@ -21,7 +21,7 @@ class LossguardError(Exception):
 
 
 class ConfigurationError(LossguardError, ValueError):
-    """A setting is wrong: one sentence that names it and its value."""
+    """A setting is invalid: one sentence that names it and its value."""
 
 
 class CheckpointError(LossguardError):
@@ -29,11 +29,11 @@ class CheckpointError(LossguardError):
 
 
 class CheckpointMismatch(CheckpointError):
-    """What was restored is not what was saved, or half of it. Objects have changed by then: the run must not go on."""
+    """The restored state is not the saved one, or only half of it. Objects have changed: the run must not continue."""
 
 
 class RanksError(LossguardError):
-    """A rank has left, or the ranks do not stand at the same step: they cannot go on together."""
+    """A rank has left, or the ranks are at different steps: they cannot continue together."""
 
 
 class CollectorError(LossguardError):

@@ -1,4 +1,4 @@
-"""The guard drives a training loop: it feeds batches, saves checkpoints and obeys orders, all at step boundaries."""
+"""The guard drives a training loop: it yields batches, saves checkpoints and executes orders at step boundaries."""
 
 import signal
 import time
@@ -7,32 +7,33 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from lossguard.batches import Feed, Indexable
+from lossguard.batches import BatchSource, Indexable
 from lossguard.checkpoint_store import CheckpointStore
+from lossguard.distributed import current_ranks
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.ledger import Ledger, Skip
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
-from lossguard.ranks import Ranks, RankState, present
+from lossguard.ranks import Ranks, RankState
 from lossguard.run import Run
-from lossguard.signals import watching
+from lossguard.signals import handling
 from lossguard.states import OrderKind, SegmentReason
 
-HOLD_POLL = 0.05
-"""Seconds between two looks at the inbox while a run is held."""
+HOLD_POLL_SECONDS = 0.05
+"""Pause between two looks at the inbox while a run is held."""
 
 
 class Guard:
-    """Feeds a loop its steps and batches, and takes it back when the collector orders so.
+    """Yields steps and batches to a loop, and takes the run back when the collector orders a rollback.
 
-    `every`: steps between two checkpoints. `signals`: what stops the run after the current step, with a checkpoint; a
-    second SIGINT raises KeyboardInterrupt. `ranks`: the processes that train the run together; left out, those of
-    torch.distributed where it is initialised. They do the same at the same step: what rank 0 is ordered and a signal on
-    any of them hold for all, from the boundary on at which all know of it, and so does a restore that fails on one.
+    `every`: steps between two checkpoints. `signals`: signals that stop the run after the current step, with a
+    checkpoint; a second SIGINT raises KeyboardInterrupt. `ranks`: the processes that train the run together, by default
+    those of torch.distributed if it is initialised. All ranks act at the same step: an order to rank 0, a signal on any
+    rank and a restore that fails on one rank concern all of them, at the boundary where all know of it.
 
-    Every restore is verified. One that is not exact, or breaks off with no way back to a checkpoint, raises
-    CheckpointMismatch out of `steps`, and a rank that left RanksError: the only errors that a guard raises into a loop
-    once it runs, because going on would train something else than the run.
+    Every restore is verified. `steps` raises CheckpointMismatch if a restore is not exact, or fails half-way and cannot
+    be undone, and RanksError if a rank has left. A guard raises no other errors into a running loop: in these cases,
+    going on would train something else than the run.
     """
 
     def __init__(
@@ -50,33 +51,32 @@ class Guard:
         self.checkpoints = checkpoints
         self.every = every
         self.signals = tuple(signals)
-        self.ranks = present() if ranks is None else ranks
-        run.history = self.ranks.share(run.history)
+        self.ranks = current_ranks() if ranks is None else ranks
+        run.history = self.ranks.broadcast(run.history)
         self.ledger = Ledger(run.history.skips)
         self.lr_scale = 1.0
         """Factor for the schedule's learning rate; an order may lower it."""
         self.interrupted_by: signal.Signals | None = None
         """The first signal that asked the run to stop."""
         self.held = False
-        """Whether the run waits for a person: an order to hold was obeyed, and none to go on has come."""
+        """Whether the run waits for a person: a hold order was executed, and no release order has come."""
         self.step = 0
         self._cursor = 0  # batch index from which the next step takes its batch
-        self._saved: int | None = None  # the step whose checkpoint is the present state
-        # Whose checkpoints these are; None: nobody knows.
-        self._owner = self.ranks.share(None if run.directory is None else run.id)
-        self._pinned: list[int] = []  # what an escalation of the last rollback may need,
+        self._saved_step: int | None = None  # the step whose checkpoint is the present state
+        self._checkpoint_owner = self.ranks.broadcast(None if run.directory is None else run.id)  # None: unknown
+        self._pinned: list[int] = []  # checkpoints that an escalation of the last rollback may need,
         self._pinned_until = 0  # up to this step
-        self._order: Order | None = None  # taken, and not yet known to all ranks
+        self._order: Order | None = None  # taken from the inbox, and not yet known to all ranks
         self._stopping = False  # all ranks know of a signal
-        self._notices = LogOnce(quiet=run.rank > 0)
-        self.tell: Callable[[str], None] = self._notices.tell
-        """Gets a sentence for each resume and each rollback; a loop with a display of its own may put another here."""
+        self._log_once = LogOnce(quiet=run.rank > 0)
+        self.tell: Callable[[str], None] = self._log_once.warn
+        """Called with one sentence for each resume and each rollback; a loop with its own display may replace it."""
         if run.num_ranks <= self.ranks.size:
             run.can_roll_back()
         else:
-            self._notices.say(
+            self._log_once.warn_once(
                 "ranks",
-                f"{run.num_ranks} ranks that cannot agree: rank 0 saves and reports, and nobody rolls back; "
+                f"{run.num_ranks} ranks cannot communicate: rank 0 saves and reports, and no rank rolls back; "
                 "call torch.distributed.init_process_group before lossguard.init",
             )
 
@@ -86,54 +86,57 @@ class Guard:
         return self.interrupted_by is not None
 
     def steps(self, batches: Indexable | Iterable[Any], until: int) -> Iterator[tuple[int, Any]]:
-        """Yield (step, batch) up to step `until` - 1, from the newest checkpoint on where there is one.
+        """Yield (step, batch) up to step `until` - 1, starting from the newest checkpoint if there is one.
 
         `batches` is anything with `__getitem__` by absolute batch index (a skip is a jump, a replay is exact), or any
-        iterable (skipped by consuming). Raises ValueError for an empty sequence, CheckpointError when there are
-        checkpoints and none is intact or a new run finds those of another, and CheckpointMismatch when a restore is not
-        exact, or broke off with no way back.
+        iterable (skipped batches are read and dropped). Raises ValueError for an empty sequence, CheckpointError when
+        no checkpoint is intact or a new run finds the checkpoints of another run, and CheckpointMismatch when a restore
+        is not exact, or fails half-way and cannot be undone.
         """
-        feed = Feed(batches)
+        source = BatchSource(batches)
         self._resume()
-        with watching(self.signals, self._interrupt), self._telling_batches():
+        with handling(self.signals, self._on_signal), self._reporting_batch_index():
             while True:
-                self._settle()
-                self._obey(feed, last=self.step >= until)
+                self._check_background_save()
+                self._execute_orders(source, is_last=self.step >= until)
                 if self._stopping or self.step >= until:
                     break
                 if self.step % self.every == 0:
                     self._save()
                 index = self.ledger.next_free(self._cursor)
                 try:
-                    batch = feed.get(index)
+                    batch = source.get(index)
                 except StopIteration:
                     break
                 self.run.batch_index = index
                 yield self.step, batch
-                self.step, self._cursor, self._saved = self.step + 1, index + 1, None
+                self.step, self._cursor, self._saved_step = self.step + 1, index + 1, None
             self._save()
-            self._settle(wait=True)
-            self.ranks.meet(RankState(self.step), wait=True)  # all have come to this end
+            self._check_background_save(wait=True)
+            self.ranks.exchange(RankState(self.step), wait=True)  # all ranks have reached the end
             self.ranks.close()
 
     def _resume(self) -> None:
         reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START
-        known = self.ranks.share(self.checkpoints.steps())
+        known = self.ranks.broadcast(self.checkpoints.steps())
         if known:
             self._restore(known[-1])
             reason = SegmentReason.RESUME
-            self.tell(f"going on from the checkpoint of step {self.step}")
+            self.tell(f"resumed from the checkpoint of step {self.step}")
         self.run.open_segment(self.step, reason)
+        self._report_restorable()
+
+    def _report_restorable(self) -> None:
         self.run.set_restorable(self.checkpoints.steps())
 
     def _restore(self, step: int) -> None:
-        self.ranks.together(self._restore_here, step)
+        self.ranks.run_on_all(self._restore_here, step)
 
     def _restore_here(self, step: int) -> None:
         state = self.checkpoints.load(step)
         self._check_owner(state.get("run"))
         _check_position(state, step)
-        self.step = self._saved = state["step"]
+        self.step = self._saved_step = state["step"]
         self._cursor = state["cursor"]
         self.lr_scale = state["lr_scale"] if self.run.history.lr_scale is None else self.run.history.lr_scale
         self._pinned, self._pinned_until = state["pinned"], state["pinned_until"]
@@ -141,10 +144,10 @@ class Guard:
             self.ledger.add(Skip(*skip))
 
     def _check_owner(self, owner: str | None) -> None:
-        """A run that records and has no past goes on from its own checkpoints alone: the others tell another story."""
-        if self._owner is None:
-            self._owner = owner
-        elif owner not in (None, self._owner) and not self.run.history.num_segments:
+        """A new run that is recorded may not continue from the checkpoints of another run."""
+        if self._checkpoint_owner is None:
+            self._checkpoint_owner = owner
+        elif owner not in (None, self._checkpoint_owner) and not self.run.history.num_segments:
             place = getattr(self.checkpoints, "directory", "the store")
             raise CheckpointError(
                 f"{place} holds checkpoints of run {owner!r}, and this is the new run {self.run.id!r}: "
@@ -152,154 +155,167 @@ class Guard:
             )
 
     def _save(self) -> None:
-        if self._saved == self.step or (self.run.rank > 0 and self.ranks.size == 1):
+        if self._saved_step == self.step or (self.run.rank > 0 and self.ranks.size == 1):
             return
-        self._settle(wait=True)
+        self._check_background_save(wait=True)
         if self.step >= self._pinned_until:
-            self._pinned = self._pinned[-2:]  # what a replay of the incident starts from: there, and one earlier
+            self._pinned = self._pinned[-2:]  # a replay of the incident starts from the last, and from an earlier one
         try:
             self.checkpoints.pin(self._pinned)
             self.checkpoints.save(self.step, self._state())
         except Exception as problem:  # a full disk must not end a run that computes
-            self._miss(problem)
+            self._report_failed_save(problem)
         else:
-            self._saved = self.step
-        self.run.set_restorable(self.checkpoints.steps())
+            self._saved_step = self.step
+        self._report_restorable()
 
     def _state(self) -> dict[str, Any]:
         skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
         state: dict[str, Any] = {"step": self.step, "cursor": self._cursor, "lr_scale": self.lr_scale, "ledger": skips}
-        state["run"] = self._owner
+        state["run"] = self._checkpoint_owner
         return state | {"pinned": self._pinned, "pinned_until": self._pinned_until}
 
-    def _settle(self, wait: bool = False) -> None:
-        """Tell what became of a save in the background: only what is durable can be restored."""
+    def _check_background_save(self, wait: bool = False) -> None:
+        """Report how a background save ended: only a durable checkpoint can be restored."""
         try:
             if self.checkpoints.settle(wait):
-                self.run.set_restorable(self.checkpoints.steps())
-                self._notices.forget("save")
+                self._report_restorable()
+                self._log_once.reset("save")
         except Exception as problem:
-            self._miss(problem)
+            self._report_failed_save(problem)
 
-    def _miss(self, problem: Exception) -> None:
-        self._saved = None
-        self._notices.say("save", f"a checkpoint could not be saved, the run goes on without it: {problem}")
+    def _report_failed_save(self, problem: Exception) -> None:
+        self._saved_step = None
+        self._log_once.warn_once("save", f"a checkpoint could not be saved; the run continues without it: {problem}")
 
-    def _obey(self, feed: Feed, *, last: bool) -> None:
-        said = self._meet(wait=last)
-        while said.order and (order := self._next_order()) is not None:
+    def _execute_orders(self, source: BatchSource, *, is_last: bool) -> None:
+        combined = self._exchange_state(wait=is_last)
+        while combined.order and (order := self._next_order()) is not None:
             if order.kind is OrderKind.ROLLBACK:
-                self._roll_back(order, feed)
+                self._roll_back(order, source)
             elif order.kind is OrderKind.HOLD:
-                self._hold(order, feed)
+                self._hold(order, source)
             else:
                 self.run.accept(order, "the run was not held")
 
-    def _meet(self, *, wait: bool) -> RankState:
-        """Tell the other ranks of a signal or an order, and hear of theirs."""
+    def _exchange_state(self, *, wait: bool) -> RankState:
+        """Tell the other ranks of a signal or an order, and learn of theirs."""
         self._order = self._order or self.run.take_order()
-        word = RankState(self.step, self.interrupted_by or 0, self._order is not None)
-        said = self.ranks.meet(word, wait=wait)
-        if said.signal:
+        state = RankState(self.step, self.interrupted_by or 0, self._order is not None)
+        combined = self.ranks.exchange(state, wait=wait)
+        if combined.signal:
             self._stopping = self.run.interrupted = True
-            self.interrupted_by = self.interrupted_by or signal.Signals(said.signal)
-        return said
+            self.interrupted_by = self.interrupted_by or signal.Signals(combined.signal)
+        return combined
 
     def _next_order(self) -> Order | None:
-        """The order that rank 0 has, on all ranks."""
+        """Rank 0's next order, on all ranks."""
         order, self._order = self._order or self.run.take_order(), None
-        return self.ranks.share(order)
+        return self.ranks.broadcast(order)
 
-    def _roll_back(self, order: Order, feed: Feed) -> bool:
-        """Restore, extend the ledger, and say so in one line of the spool. Returns whether that worked."""
-        left = self.step
-        self._settle(wait=True)
+    def _roll_back(self, order: Order, source: BatchSource) -> bool:
+        """Restore, extend the ledger, and record both in one line of the spool. Returns whether that worked."""
+        left_step = self.step
+        self._check_background_save(wait=True)
+        if not self._restore_for(order, source):
+            return False
+        # Before the line is written: if the process dies in between, the order is still open and is executed again.
+        self._discard_later_checkpoints()
+        self._pinned = self.checkpoints.steps()
+        self._pinned_until = max(self._pinned_until, 2 * left_step - self.step)
+        self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, self._apply(order))
+        self._report_restorable()
+        batch = self.ledger.next_free(self._cursor)
+        self.tell(f"rolled back from step {left_step} to step {self.step}; the next batch is {batch}{order.describe()}")
+        return True
+
+    def _restore_for(self, order: Order, source: BatchSource) -> bool:
+        """Restore the checkpoint that `order` names; if that fails, refuse the order and return False."""
+        left_step = self.step
         try:
             if order.rewind_to is None:
                 raise CheckpointError("the order names no step to rewind to")
             self._restore(order.rewind_to)
-        except CheckpointMismatch as problem:
-            self.run.refuse(order, str(problem))
-            raise
         except CheckpointError as problem:
             self.run.refuse(order, str(problem))
+            if isinstance(problem, CheckpointMismatch):
+                raise
             return False
         except Exception as problem:  # an object's own load_state_dict may raise anything, with half of it loaded
             why = f"{type(problem).__name__}: {problem}"
             self.run.refuse(order, f"restoring failed: {why}")
-            self._recover(left, why)
-            self._cursor = feed.earliest(self._cursor)
+            self._restore_newest(left_step, why)
+            self._cursor = source.first_available(self._cursor)
             return False
-        self._cursor = feed.earliest(self._cursor)
-        # Before the line is written: should we die in between, the order is still open and is obeyed after the restart.
-        self._discard()
-        self._pinned, self._pinned_until = self.checkpoints.steps(), max(self._pinned_until, 2 * left - self.step)
+        self._cursor = source.first_available(self._cursor)
+        return True
+
+    def _apply(self, order: Order) -> dict[str, Any]:
+        """Take over the skip and the learning rate of `order`; return what the spool records of it."""
         applied: dict[str, Any] = {"rewound_to": self.step, "reason": order.reason}
         if order.skip_from is not None and order.skip_to is not None:
             self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
             applied |= {"skip_from": order.skip_from, "skip_to": order.skip_to}
         if order.lr_scale is not None:
             self.lr_scale = self.run.history.lr_scale = applied["lr_scale"] = order.lr_scale
-        self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, applied)
-        self.run.set_restorable(self.checkpoints.steps())
-        batch = self.ledger.next_free(self._cursor)
-        self.tell(f"rolled back from step {left} to step {self.step}, which takes batch {batch}{order.told()}")
-        return True
+        return applied
 
-    def _recover(self, left: int, why: str) -> None:
-        """Bring back the newest checkpoint after a restore that failed half-way.
+    def _restore_newest(self, left_step: int, why: str) -> None:
+        """Restore the newest checkpoint after a restore that failed half-way.
 
-        Raises CheckpointMismatch when that fails too: to train on a half-restored model would be worse than to end.
+        Raises CheckpointMismatch when that fails too: training on a half-restored model would be worse than stopping.
         """
-        self._notices.say(f"recover {why}", f"a rollback failed ({why}): back to the newest checkpoint instead")
+        self._log_once.warn_once(
+            f"recover {why}", f"a rollback failed ({why}): the newest checkpoint is restored instead"
+        )
         try:
-            self._restore(self.ranks.share(max(self.checkpoints.steps(), default=left)))
+            self._restore(self.ranks.broadcast(max(self.checkpoints.steps(), default=left_step)))
         except CheckpointMismatch:
             raise
         except Exception as problem:
             raise CheckpointMismatch(
-                f"a rollback failed half-way ({why}), and so did the way back to the newest checkpoint ({problem}): "
+                f"a rollback failed half-way ({why}), and so did restoring the newest checkpoint ({problem}): "
                 "the model is half-restored, so training stops here"
             ) from problem
-        if self.step < left:
+        if self.step < left_step:
             self.run.open_segment(self.step, SegmentReason.REWIND)
 
-    def _discard(self) -> None:
+    def _discard_later_checkpoints(self) -> None:
         try:
             self.checkpoints.discard_after(self.step)
         except OSError as problem:
-            self._notices.say("discard", f"checkpoints after step {self.step} could not be deleted: {problem}")
+            self._log_once.warn_once("discard", f"checkpoints after step {self.step} could not be deleted: {problem}")
 
-    def _hold(self, order: Order, feed: Feed) -> None:
-        """Wait at the boundary until a person releases the run or rolls it back; heartbeats bring the word."""
+    def _hold(self, order: Order, source: BatchSource) -> None:
+        """Wait at the boundary until a person releases the run or rolls it back; heartbeats bring that order."""
         self._save()
-        self._settle(wait=True)
+        self._check_background_save(wait=True)
         self.run.accept(order)
         why = f": {order.reason}" if order.reason else ""
-        self._notices.say("held", f"held before step {self.step}, until it is released or rolled back{why}")
+        self._log_once.warn_once("held", f"held before step {self.step} until it is released or rolled back{why}")
         self.held = True
         while self.held:
-            said = self._meet(wait=True)
+            combined = self._exchange_state(wait=True)
             if self._stopping:
                 break
-            word = self._next_order() if said.order else None
-            if word is None:
-                time.sleep(HOLD_POLL)
-            elif word.kind is OrderKind.ROLLBACK:
-                self.held = not self._roll_back(word, feed)
+            next_order = self._next_order() if combined.order else None
+            if next_order is None:
+                time.sleep(HOLD_POLL_SECONDS)
+            elif next_order.kind is OrderKind.ROLLBACK:
+                self.held = not self._roll_back(next_order, source)
             else:
-                self.run.accept(word)
-                self.held = word.kind is not OrderKind.RELEASE
-        self._notices.forget("held")
+                self.run.accept(next_order)
+                self.held = next_order.kind is not OrderKind.RELEASE
+        self._log_once.reset("held")
 
     @contextmanager
-    def _telling_batches(self) -> Iterator[None]:
+    def _reporting_batch_index(self) -> Iterator[None]:
         try:
             yield
         finally:
             self.run.batch_index = None
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.interrupted_by = self.interrupted_by or signal.Signals(number)
@@ -307,9 +323,9 @@ class Guard:
 
 
 def _check_position(state: dict[str, Any], step: int) -> None:
-    """The restored step is at or before the one asked for, and its batch was not used before it. Each step took one."""
+    """The restored step is at or before the requested one, and each step before it has used one batch."""
     if not 0 <= state["step"] <= step or state["cursor"] < state["step"]:
         raise CheckpointMismatch(
-            f"the checkpoint for step {step} says step {state['step']} with batch {state['cursor']} next, "
+            f"the checkpoint for step {step} contains step {state['step']} with batch {state['cursor']} next, "
             "which no run can have reached"
         )

@@ -10,7 +10,7 @@ from lossguard.scalars import plain
 
 
 def plain_json(value: Any) -> Any:
-    """A strictly JSON-able copy of `value`: non-finite numbers as in the protocol, the unknown as str()."""
+    """A strictly JSON-able copy of `value`: non-finite numbers as in the protocol, unknown types as str()."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):

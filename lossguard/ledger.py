@@ -9,14 +9,14 @@ class Skip:
     """The batches [skip_from, skip_to)."""
 
     skip_from: int
-    """First batch index left out."""
+    """First skipped batch index."""
     skip_to: int
-    """First batch index after it that may be used."""
+    """First batch index after the skipped ones."""
     reason: str = ""
 
 
 class Ledger:
-    """Ranges in ascending order."""
+    """Skipped ranges in ascending order."""
 
     def __init__(self, skips: Iterable[Skip] = ()) -> None:
         self.skips: list[Skip] = []
@@ -24,14 +24,14 @@ class Ledger:
             self.add(skip)
 
     def add(self, skip: Skip) -> None:
-        """Take `skip` in, once; an empty range is nothing to remember."""
+        """Add `skip`, unless it is known or empty."""
         if skip not in self.skips and skip.skip_from < skip.skip_to:
             self.skips.append(skip)
             self.skips.sort(key=lambda known: (known.skip_from, known.skip_to))
 
     def next_free(self, index: int) -> int:
         """The first batch index at or after `index` that no range covers."""
-        for skip in self.skips:  # sorted by where they begin, so one pass is enough
+        for skip in self.skips:  # sorted by their begin, so one pass is enough
             if skip.skip_from <= index < skip.skip_to:
                 index = skip.skip_to
         return index

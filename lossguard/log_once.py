@@ -1,4 +1,4 @@
-"""Messages of the SDK to the person who trains: through `logging`, each only once."""
+"""Messages of the SDK to the person who trains, through `logging`."""
 
 import logging
 
@@ -6,25 +6,26 @@ logger = logging.getLogger("lossguard")
 
 
 class LogOnce:
-    """Says a thing once per key; a training loop logs thousands of steps and needs no thousand warnings."""
+    """Logs a warning once per key: a loop that runs for thousands of steps needs no thousand warnings."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        """`quiet`: say nothing, as on all ranks but one."""
-        self._said: set[str] = set()
+        """`quiet`: log nothing, as on all ranks but one."""
+        self._logged: set[str] = set()
         self._quiet = quiet
 
-    def say(self, key: str, message: str) -> None:
-        if key not in self._said:
-            self._said.add(key)
-            self.tell(message)
+    def warn_once(self, key: str, message: str) -> None:
+        """Log `message`, unless a message with this key was logged since the last `reset`."""
+        if key not in self._logged:
+            self._logged.add(key)
+            self.warn(message)
 
-    def tell(self, message: str) -> None:
-        """Say what is news each time."""
+    def warn(self, message: str) -> None:
+        """Log `message` every time."""
         if not self._quiet:
             logger.warning(message)
 
-    def forget(self, key: str) -> bool:
-        """Let `key` be said again. Returns whether it had been said."""
-        said = key in self._said
-        self._said.discard(key)
-        return said
+    def reset(self, key: str) -> bool:
+        """Allow `key` to be logged again. Returns whether it had been logged."""
+        logged = key in self._logged
+        self._logged.discard(key)
+        return logged

@@ -1,4 +1,4 @@
-"""What the collector asks of a trainer."""
+"""Orders from the collector to the trainer."""
 
 import sys
 from dataclasses import dataclass
@@ -17,34 +17,34 @@ class Order:
     rewind_to: int | None = None
     """Restore the newest checkpoint at or before this step."""
     skip_from: int | None = None
-    """First batch index never to be used again."""
+    """First batch index that is never used again."""
     skip_to: int | None = None
-    """First batch index that may be used again."""
+    """First batch index after the skipped ones."""
     lr_scale: float | None = None
-    """Factor on the schedule's learning rate from now on; None leaves it."""
+    """Factor on the schedule's learning rate from now on; None leaves it as it is."""
     reason: str = ""
     key: str | None = None
-    """Random, so unique for ever; a store that was rebuilt counts its ids from 1 again. Older collectors send none."""
+    """Random and globally unique, because a rebuilt store counts its ids from 1 again. Older collectors send none."""
 
     @property
     def identity(self) -> str | int:
-        """What tells this order from every other one."""
+        """Distinguishes this order from every other one."""
         return self.id if self.key is None else self.key
 
-    def told(self) -> str:
-        """What a rollback changes for the steps that follow, and why: the end of a sentence."""
-        told = ""
+    def describe(self) -> str:
+        """What a rollback changes and why, as the end of a sentence: "; batches 4 to 8 are skipped: loss spike"."""
+        changes = ""
         if self.skip_from is not None and self.skip_to is not None:
-            told += f"; batches {self.skip_from} to {self.skip_to - 1} are skipped"
+            changes += f"; batches {self.skip_from} to {self.skip_to - 1} are skipped"
         if self.lr_scale is not None:
-            told += f"; the learning rate is to be multiplied by {self.lr_scale:g} (guard.lr_scale)"
-        return f"{told}: {self.reason}" if self.reason else told
+            changes += f"; the learning rate is to be multiplied by {self.lr_scale:g} (guard.lr_scale)"
+        return f"{changes}: {self.reason}" if self.reason else changes
 
     @classmethod
     def from_wire(cls, body: dict[str, Any]) -> "Order":
-        """Raises KeyError, TypeError or ValueError for what is no order that can be obeyed.
+        """Decode an order. Raises KeyError, TypeError or ValueError for one that cannot be executed.
 
-        A kind that this version does not know is such a one; unknown fields are left alone.
+        An unknown kind is an error; unknown fields are ignored.
         """
         _check(body, "id", _is_integer(body["id"]), "an integer")
         for name in ("rewind_to", "skip_from", "skip_to"):
@@ -65,6 +65,6 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _check(body: dict[str, Any], name: str, good: bool, wanted: str) -> None:
-    if not good:
-        raise ValueError(f"{name}={body[name]!r} is not {wanted}")
+def _check(body: dict[str, Any], name: str, is_valid: bool, expected: str) -> None:
+    if not is_valid:
+        raise ValueError(f"{name}={body[name]!r} is not {expected}")

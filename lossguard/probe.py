@@ -1,4 +1,4 @@
-"""A probe: the distribution of the next token that a model gives after a fixed prompt, as it is written and stored."""
+"""A probe: the distribution of the next token that a model predicts after a fixed prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,36 +7,36 @@ from typing import Any, Self
 from lossguard.protocol import decode_number, encode_number
 
 MAX_TOKENS = 256
-"""Tokens that one probe names at most: a vocabulary of bytes is stored whole, of a larger one the likeliest."""
-MAX_TEXT = 1000
+"""Named tokens of a probe: a vocabulary of bytes is stored completely, of a larger one only the likeliest tokens."""
+MAX_TEXT_LENGTH = 1000
 """Characters of a prompt and of a token."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Probe:
-    """Checked when it is made: raises ValueError. Log probabilities are in nats, and may be NaN or infinite."""
+    """Raises ValueError for inconsistent fields. Log probabilities are in nats, and may be NaN or infinite."""
 
     prompt: str
     tokens: tuple[str, ...]
-    """What is shown of each token, the likeliest first."""
+    """The texts of the tokens, the likeliest first."""
     log_probabilities: tuple[float, ...]
-    """One a token."""
+    """One per token."""
     target: str | None = None
-    """The token that follows in the text, where one is known."""
+    """The token that follows in the text, if known."""
     target_log_probability: float | None = None
-    """Also where the target is not among `tokens`."""
+    """Also if the target is not among `tokens`."""
     rest_count: int = 0
-    """Tokens of the vocabulary that are not named."""
+    """Number of the other tokens in the vocabulary."""
     rest_log_probability: float | None = None
-    """The logarithm of their probabilities' sum; None when there are none."""
+    """The logarithm of their summed probability; None when there are none."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.tokens) <= MAX_TOKENS:
             raise ValueError(f"a probe names 1 to {MAX_TOKENS} tokens, not {len(self.tokens)}: give the likeliest")
         if len(self.tokens) != len(self.log_probabilities):
             raise ValueError(f"{len(self.tokens)} tokens have {len(self.log_probabilities)} log probabilities")
-        if max(len(self.prompt), *map(len, self.tokens)) > MAX_TEXT:
-            raise ValueError(f"a prompt and a token have at most {MAX_TEXT} characters")
+        if max(len(self.prompt), *map(len, self.tokens)) > MAX_TEXT_LENGTH:
+            raise ValueError(f"a prompt and a token have at most {MAX_TEXT_LENGTH} characters")
         if (self.target is None) != (self.target_log_probability is None):
             raise ValueError("a target and its log probability go together")
         if self.rest_count < 0 or (self.rest_count == 0) != (self.rest_log_probability is None):
@@ -55,7 +55,7 @@ class Probe:
 
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self:
-        """Undo `to_details`. Raises ValueError for anything else."""
+        """Undo `to_details`. Raises ValueError when `details` are not those of a probe."""
         try:
             rest = details["rest"]
             return cls(

@@ -1,4 +1,4 @@
-"""A run that is recorded: steps go to the spool in the caller's thread, a sender delivers them in its own."""
+"""A run that is recorded: the caller's thread writes steps to the spool, the sender's thread delivers them."""
 
 import atexit
 import functools
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from lossguard.delivery.client import Client
-from lossguard.delivery.sender import Sender
+from lossguard.delivery.sender import HEARTBEAT, Sender
 from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
 from lossguard.metrics import COUNTS
@@ -20,17 +20,17 @@ from lossguard.orders import Order
 from lossguard.probe import Probe
 from lossguard.protocol import CAN_ROLL_BACK, EXPECT, MAX_PAUSE, PROBE, is_count, is_name, is_pause
 from lossguard.run import Run
-from lossguard.scalars import Snapshot, on_device, plain
+from lossguard.scalars import PendingScalar, on_device, plain
 from lossguard.spooling.history import History
 from lossguard.spooling.spool import Spool, new_session
-from lossguard.spooling.writer import NO_COUNT, Record, Writer
+from lossguard.spooling.writer import INVALID_COUNT, Record, Writer
 from lossguard.states import OrderState, RunState, SegmentReason
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
 
-def _harmless(method: Method) -> Method:
-    """Nothing that goes wrong in here reaches the training loop; a forked child's copy of a run does nothing."""
+def _never_raises(method: Method) -> Method:
+    """Log exceptions instead of raising them into the training loop; do nothing on an inert run."""
 
     @functools.wraps(method)
     def guarded(self: "RecordingRun", /, *args: Any, **kwargs: Any) -> None:
@@ -39,14 +39,15 @@ def _harmless(method: Method) -> Method:
         try:
             method(self, *args, **kwargs)
         except Exception as problem:
-            self.notices.say(
-                f"{method.__name__} {type(problem).__name__}", f"{method.__name__} was left out: {problem}"
-            )
+            name = method.__name__
+            self.log_once.warn_once(f"{name} {type(problem).__name__}", f"run.{name} was ignored: {problem}")
 
     return cast(Method, guarded)
 
 
 class RecordingRun(Run):
+    """The run that `lossguard.init` returns unless the mode is off."""
+
     def __init__(
         self,
         *,
@@ -55,47 +56,51 @@ class RecordingRun(Run):
         client: Client | None,
         rank: int = 0,
         num_ranks: int = 1,
+        heartbeat: float = HEARTBEAT,
     ) -> None:
-        """`registration` is the body of POST /runs. Raises OSError when `directory` cannot be written."""
+        """`registration` is the body of POST /runs; without a `client` nothing is delivered. `heartbeat`: see Sender.
+
+        Raises OSError when `directory` cannot be written.
+        """
         super().__init__(id=registration["id"], directory=directory, rank=rank, num_ranks=num_ranks)
         directory.mkdir(parents=True, exist_ok=True)
         self.inert = False
-        """True after `finish` and in a forked child."""
-        self.notices = LogOnce()
+        """True after `finish`, and in a forked child process: then every method does nothing."""
+        self.log_once = LogOnce()
         self.history = History.read(directory)
         self._registration = registration
         self._session = new_session(directory)
-        spool = Spool(directory / f"{self._session}.spool", self.notices)
-        self._writer = Writer(spool, self.notices)
+        spool = Spool(directory / f"{self._session}.spool", self.log_once)
+        self._writer = Writer(spool, self.log_once)
         self._num_segments = 0
         self._newest_segment_at = self.history.newest_segment_at
         self._last_step = -1
         self._restorable: list[int] | None = None
-        self._early: list[Record] = []
-        self._names: set[str] = set()  # of metrics, found to be good
+        self._unplaced: list[Record] = []  # before the first segment
+        self._valid_names: set[str] = set()  # of metrics
         self._inbox: tuple[Order, ...] = ()
         self._taken = set(self.history.answered)
         self._put({"run": registration})
-        self._sender = None if client is None else Sender(directory, spool.path, client, self._receive, self.notices)
+        self._sender = None if client is None else Sender(directory, spool.path, client, self._receive, self.log_once)
         if self._sender is not None:
             self._sender.start()
-        _living.add(self)
+        _open_runs.add(self)
         atexit.register(self._at_exit)
 
-    @_harmless
+    @_never_raises
     def log(self, /, step: int, **metrics: Any) -> None:
-        waits = False
-        if not self._names.issuperset(metrics):
-            metrics = self._well_named(metrics)
+        is_pending = False
+        if not self._valid_names.issuperset(metrics):
+            metrics = self._with_valid_names(metrics)
         for value in metrics.values():
             if type(value) is not float:
-                metrics, waits = self._plain(metrics)
+                metrics, is_pending = self._to_numbers(metrics)
                 break
         if self.batch_index is not None:
             metrics.setdefault("batch_index", self.batch_index)
         for name in COUNTS:
-            if name in metrics and not isinstance(metrics[name], Snapshot) and not is_count(metrics[name]):
-                self.notices.say(f"count {name}", NO_COUNT.format(name, metrics.pop(name)))
+            if name in metrics and not isinstance(metrics[name], PendingScalar) and not is_count(metrics[name]):
+                self.log_once.warn_once(f"count {name}", INVALID_COUNT.format(name, metrics.pop(name)))
         if type(step) is not int:
             step = operator.index(step)
         if step < 0:
@@ -103,17 +108,17 @@ class RecordingRun(Run):
         now = time.time()
         with self._writer.lock:
             if step <= self._last_step or not self._num_segments:
-                self._begin_segment(step, self._reason(), None, None)
+                self._begin_segment(step, self._segment_reason(), None, None)
             self._last_step = step
-            self._writer.put({"step": step, "time": now, "metrics": metrics}, waits=waits)
+            self._writer.put({"step": step, "time": now, "metrics": metrics}, is_pending=is_pending)
 
-    @_harmless
+    @_never_raises
     def declare(self, /, kind: str, **details: Any) -> None:
         record = {"event": str(kind), "step": None, "time": time.time(), "details": plain_json(details)}
         with self._writer.lock:
             self._put_in_segment(record)
 
-    @_harmless
+    @_never_raises
     def expect(self, /, *, next_report_in: float) -> None:
         if not is_pause(next_report_in):
             raise ValueError(
@@ -123,7 +128,7 @@ class RecordingRun(Run):
         with self._writer.lock:
             self._put_in_segment({"event": EXPECT, "step": None, "time": time.time(), "details": details})
 
-    @_harmless
+    @_never_raises
     def probe(
         self,
         /,
@@ -150,22 +155,22 @@ class RecordingRun(Run):
         with self._writer.lock:
             self._put_in_segment(record)
 
-    @_harmless
+    @_never_raises
     def finish(self, state: str | None = None, timeout: float = 30.0) -> None:
         atexit.unregister(self._at_exit)
         deadline = time.monotonic() + timeout
         try:
-            self._put({"finish": self._final(state), "time": time.time()})
+            self._put({"finish": self._final_state(state), "time": time.time()})
             if not self._writer.close(timeout):
-                self.notices.say(
-                    "close", f"not every step reached {self.directory}: a device or the disk kept it waiting"
+                self.log_once.warn_once(
+                    "close", f"not every step was written to {self.directory}: a device or the disk was too slow"
                 )
         finally:
             self.inert = True
             if self._sender is not None:
                 self._sender.close(max(0.0, deadline - time.monotonic()))
 
-    @_harmless
+    @_never_raises
     def can_roll_back(self) -> None:
         if CAN_ROLL_BACK not in self._registration["capabilities"]:
             self._registration = {
@@ -183,22 +188,22 @@ class RecordingRun(Run):
                 self._taken.add(order.identity)
             return order
 
-    @_harmless
+    @_never_raises
     def open_segment(
         self, fork_step: int, reason: SegmentReason, order: Order | None = None, applied: dict[str, Any] | None = None
     ) -> None:
         with self._writer.lock:
             self._begin_segment(fork_step, reason, order, applied)
 
-    @_harmless
+    @_never_raises
     def accept(self, order: Order, detail: str = "") -> None:
         self._answer(order, OrderState.APPLIED, detail)
 
-    @_harmless
+    @_never_raises
     def refuse(self, order: Order, detail: str) -> None:
         self._answer(order, OrderState.FAILED, detail)
 
-    @_harmless
+    @_never_raises
     def set_restorable(self, steps: Sequence[int]) -> None:
         if list(steps) != self._restorable:
             self._restorable = list(steps)
@@ -211,24 +216,24 @@ class RecordingRun(Run):
         ordinal = self._num_segments
         self._num_segments += 1
         self._last_step = fork_step - 1
-        # The segment opened last is the one that counts: a clock that was set back must not hide it behind older ones.
+        # The newest segment must have the latest time, even when the clock was set back.
         self._newest_segment_at = max(time.time(), self._newest_segment_at + 0.001)
         record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}
         self._put({**record, "key": order and order.key, "applied": applied, "time": self._newest_segment_at})
-        early, self._early = self._early, []
-        for each in early:
+        unplaced, self._unplaced = self._unplaced, []
+        for each in unplaced:
             self._put_in_segment(each)
 
     def _put_in_segment(self, record: Record) -> None:
-        """Append what belongs to a segment, once there is one: before its first step nobody knows where it begins."""
+        """Append a line that belongs to a segment; it waits until the first step opens one."""
         if not self._num_segments:
-            self._early.append(record)
+            self._unplaced.append(record)
             return
         if "event" in record and record["step"] is None:
             record["step"] = self._last_step + 1
         self._writer.put(record)
 
-    def _reason(self) -> SegmentReason:
+    def _segment_reason(self) -> SegmentReason:
         if self._num_segments:
             return SegmentReason.REWIND
         return SegmentReason.RESUME if self.history.num_segments else SegmentReason.START
@@ -236,51 +241,51 @@ class RecordingRun(Run):
     def _answer(self, order: Order, state: OrderState, detail: str) -> None:
         self._put({"answer": order.id, "key": order.key, "state": state, "detail": detail, "time": time.time()})
 
-    def _final(self, state: str | None) -> RunState:
+    def _final_state(self, state: str | None) -> RunState:
         try:
             return RunState(state) if state else RunState.INTERRUPTED if self.interrupted else RunState.FINISHED
         except ValueError:
-            self.notices.say("state", f"finish: {state!r} is not a state of a run; taken as finished")
+            self.log_once.warn_once("state", f"finish: {state!r} is not a run state; the run is recorded as finished")
             return RunState.FINISHED
 
     def _put(self, record: Record) -> None:
         with self._writer.lock:
             self._writer.put(record)
 
-    def _well_named(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """Metrics whose name the collector takes: one bad name would cost the whole step there."""
+    def _with_valid_names(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """The metrics whose name the collector accepts: it would reject the whole step for one invalid name."""
         for name in metrics:
             if is_name(name):
-                self._names.add(name)
+                self._valid_names.add(name)
             else:
-                self.notices.say(
+                self.log_once.warn_once(
                     f"name {name}",
-                    f"{name!r:.200} was not recorded: a name has 1 to 128 characters, none of them control",
+                    f"{name!r:.200} was not recorded: a name has 1 to 128 characters and no control characters",
                 )
-        return {name: value for name, value in metrics.items() if name in self._names}
+        return {name: value for name, value in metrics.items() if name in self._valid_names}
 
-    def _plain(self, metrics: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Metrics as plain numbers, or as Snapshots of device tensors (then the second value is True)."""
+    def _to_numbers(self, metrics: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The metrics as plain numbers, or as PendingScalars of device tensors (then the second value is True)."""
         numbers: dict[str, Any] = {}
-        waits = False
+        is_pending = False
         for name, value in metrics.items():
             try:
                 if value is None:
                     continue
                 if on_device(value):
-                    numbers[name], waits = Snapshot(value), True
+                    numbers[name], is_pending = PendingScalar(value), True
                 else:
                     numbers[name] = plain(value)
-            except Exception as problem:  # a bad value costs itself, not the step
-                self.notices.say(f"metric {name}", f"{name} was not recorded: {problem}")
-        return numbers, waits
+            except Exception as problem:  # an invalid value must not cost the whole step
+                self.log_once.warn_once(f"metric {name}", f"{name} was not recorded: {problem}")
+        return numbers, is_pending
 
     def _receive(self, orders: list[Order]) -> None:
-        """Called by the sender with all orders that are open now, so that a withdrawn one leaves the inbox."""
+        """Replace the inbox by the orders that are open now: a withdrawn order leaves it. The sender calls this."""
         self._inbox = tuple(orders)
 
     def _at_exit(self) -> None:
-        """The interpreter ends without `finish`: an exception that nobody caught is a failure, Ctrl-C is none."""
+        """The interpreter exits without `finish`: after an uncaught exception (not Ctrl-C) the run has failed."""
         uncaught = getattr(sys, "last_type", None)
         if uncaught is None:
             state = None
@@ -289,13 +294,13 @@ class RecordingRun(Run):
         self.finish(state, timeout=10.0)
 
 
-_living: weakref.WeakSet[RecordingRun] = weakref.WeakSet()
+_open_runs: weakref.WeakSet[RecordingRun] = weakref.WeakSet()
 
 
-def _silence_child() -> None:
-    """After a fork (DataLoader workers) only the parent goes on recording: a child has the file but not the threads."""
-    for run in _living:
+def _disable_in_child() -> None:
+    """After a fork (DataLoader workers) only the parent records: a child has the file but not the threads."""
+    for run in _open_runs:
         run.inert = True
 
 
-os.register_at_fork(after_in_child=_silence_child)
+os.register_at_fork(after_in_child=_disable_in_child)

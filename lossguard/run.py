@@ -1,4 +1,4 @@
-"""The run as a training loop sees it. This class is the null object: every method is there and does nothing.
+"""The run as a training loop sees it. This class is the null object: every method exists and does nothing.
 
 `lossguard.init` returns it for mode "off", and a `RecordingRun` otherwise.
 """
@@ -14,7 +14,7 @@ from lossguard.states import RunState, SegmentReason
 
 
 class Run:
-    """What `lossguard.init` returns; as it stands here, the run that records nothing."""
+    """What `lossguard.init` returns. This class records nothing."""
 
     def __init__(self, *, id: str, directory: Path | None = None, rank: int = 0, num_ranks: int = 1) -> None:
         self.id = id
@@ -25,24 +25,24 @@ class Run:
         self.history = History()
         """What earlier sessions of this run did."""
         self.batch_index: int | None = None
-        """Absolute index of the batch in use; a guard sets it, and every step logged then carries it."""
+        """Absolute index of the current batch; a guard sets it, and every logged step then includes it."""
         self.interrupted = False
-        """Set by a guard that was told to stop: `finish()` then reports `interrupted`."""
+        """Set by a guard after a signal: `finish()` then reports `interrupted`."""
 
     def log(self, /, step: int, **metrics: Any) -> None:
         """Record the metrics of one optimizer step: Python or NumPy scalars, or 0-dim tensors on any device.
 
-        Never raises, never waits for a device or the network. A step that is not above the last one begins a new
+        Never raises, never waits for a device or the network. A step that is not greater than the last one begins a new
         segment. Non-finite values are recorded as they are; None means "not measured".
         """
 
     def declare(self, /, kind: str, **details: Any) -> None:
-        """Announce a change made on purpose (learning_rate, batch_size, data_mix, ...): detectors re-baseline."""
+        """Announce an intended change (learning_rate, batch_size, data_mix, ...): detectors start a new baseline."""
 
     def expect(self, /, *, next_report_in: float) -> None:
         """Announce a pause: the next step comes within `next_report_in` seconds (an evaluation, a save, a compilation).
 
-        Until then nobody is paged for a run that stands still. The next `log` ends the pause; it concerns nothing else.
+        Until then, no alert is sent because the run has stalled. The next `log` ends the pause. It has no other effect.
         """
 
     def probe(
@@ -58,25 +58,25 @@ class Run:
         rest_count: int = 0,
         rest_log_probability: float | None = None,
     ) -> None:
-        """Record which token the model expects after `prompt`, once `step` is done; call it after that step's `log`.
+        """Record which token the model predicts after `prompt` at the end of `step`; call it after that step's `log`.
 
-        `tokens` says what is shown of each, the likeliest first, at most 256; `log_probabilities` are in nats. Where
-        these are not the whole vocabulary, the rest is how many others there are and the logarithm of what they sum
-        to. `lossguard.torch.next_token` makes all of it of logits. Never raises, never waits for a device or the
-        network: the numbers are on the host already. Detectors do not re-baseline.
+        `tokens` are the texts of the likeliest tokens, in descending order, at most 256; `log_probabilities` are in
+        nats. If these are not the whole vocabulary, `rest_count` is the number of other tokens, and
+        `rest_log_probability` the logarithm of their summed probability. `lossguard.torch.next_token` computes all
+        arguments from logits. Never raises, never waits for a device or the network. Detectors keep their baseline.
         """
 
     def finish(self, state: str | None = None, timeout: float = 30.0) -> None:
-        """Deliver what is spooled, at most `timeout` seconds, and close the run as finished, interrupted or failed.
+        """Deliver the spool within `timeout` seconds, and close the run as finished, interrupted or failed.
 
-        What could not be delivered stays in the spool, and a warning says how to deliver it later.
+        Undelivered lines stay in the spool, and a warning explains how to deliver them later.
         """
 
     def can_roll_back(self) -> None:
-        """Tell the collector that this run obeys orders. A guard calls it."""
+        """Tell the collector that this run executes orders. A guard calls it."""
 
     def take_order(self) -> Order | None:
-        """The next order that nobody took yet, from an inbox in memory: costs no network, never waits."""
+        """The next order that was not taken yet, from an inbox in memory: never waits for the network."""
         return None
 
     def open_segment(
@@ -84,15 +84,15 @@ class Run:
     ) -> None:
         """Begin a new segment whose first step is `fork_step`.
 
-        With `order`, the same line says that it was applied, and how: `applied` holds rewound_to, skip_from, skip_to,
-        and optionally lr_scale, reason and detail. So what was done and what the collector is told cannot differ.
+        With `order`, the same line of the spool records that it was applied, and how: `applied` holds rewound_to,
+        skip_from, skip_to, and optionally lr_scale, reason and detail. So the action and its report cannot differ.
         """
 
     def accept(self, order: Order, detail: str = "") -> None:
-        """Tell the collector that an order that opens no segment (hold, release) was obeyed."""
+        """Tell the collector that an order that opens no segment (hold, release) was executed."""
 
     def refuse(self, order: Order, detail: str) -> None:
-        """Tell the collector that `order` could not be obeyed, and why."""
+        """Tell the collector that `order` could not be executed, and why."""
 
     def set_restorable(self, steps: Sequence[int]) -> None:
         """Tell the collector all steps that can be restored now."""

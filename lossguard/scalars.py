@@ -1,6 +1,6 @@
-"""From what users log (Python and NumPy scalars, 0-dim tensors) to plain numbers, never waiting for a device.
+"""From logged values (Python and NumPy scalars, 0-dim tensors) to plain numbers, without waiting for a device.
 
-Nothing here imports NumPy or torch: values are told apart by their attributes.
+This module does not import NumPy or torch: it distinguishes values by their attributes.
 """
 
 import math
@@ -8,16 +8,16 @@ import sys
 import time
 from typing import Any
 
-POLL = 0.001
-"""Seconds between two looks at whether a device has come to a value."""
-EXACT = 2**53
-"""Integers up to here survive the way through a float."""
+POLL_SECONDS = 0.001
+"""Pause between two checks whether a device has computed a value."""
+MAX_EXACT_INT = 2**53
+"""Larger integers may change when they are converted to a float."""
 
 
 def plain(value: Any) -> float | int:
-    """Return a Python number for `value`, which lies on the host. Raises TypeError when it is no scalar."""
+    """`value`, which is in host memory, as a Python number. Raises TypeError when it is not a scalar."""
     if isinstance(value, int):  # bool too
-        return int(value) if -EXACT <= value <= EXACT else _float_of(value)
+        return int(value) if -MAX_EXACT_INT <= value <= MAX_EXACT_INT else _float_of(value)
     if isinstance(value, str | bytes | bytearray):
         raise TypeError(f"{value!r:.40} is not a number")
     try:
@@ -38,29 +38,29 @@ def on_device(value: Any) -> bool:
     return getattr(getattr(value, "device", None), "type", "cpu") != "cpu"
 
 
-class Snapshot:
-    """The value that a device tensor has (or will have) at this point of its stream; taking one waits for nothing."""
+class PendingScalar:
+    """The value that a device tensor has (or will have) at this point of its stream; creating one does not wait."""
 
     def __init__(self, tensor: Any) -> None:
-        if hasattr(tensor, "full_tensor"):  # reading a sharded tensor is a collective: only the loop may do that
+        if hasattr(tensor, "full_tensor"):  # reading it is a collective, which only the loop may run
             raise TypeError("a distributed tensor is not a scalar; log its .full_tensor()")
         tensor = tensor.detach()
         self._event = _event_on(tensor.device)
         # A copy to pinned host memory, ordered on the caller's stream. Reading the device tensor in the background
-        # would instead wait for all that the loop has queued by then, once a value, and fall ever further behind.
+        # would wait for all work that the loop has queued by then, for each value, and fall further and further behind.
         self._value = tensor.clone() if self._event is None else tensor.to("cpu", non_blocking=True)
         if self._event is not None:
             self._event.record(sys.modules["torch"].accelerator.current_stream(tensor.device))
 
     def resolve(self) -> float | int:
-        """Wait for the device and return the number. Raises TypeError when it is no scalar."""
+        """Wait for the device and return the number. Raises TypeError when it is not a scalar."""
         while self._event is not None and not self._event.query():
-            time.sleep(POLL)  # waiting inside the driver may spin, and take a core from the loop
+            time.sleep(POLL_SECONDS)  # a driver may wait in a busy loop, which takes a core from the training
         return plain(self._value)
 
 
 def _event_on(device: Any) -> Any | None:
-    """An event of torch's accelerator; None for any other device, whose value is then read from a clone."""
+    """An event of torch's accelerator; None for any other device, where a clone is read instead."""
     torch: Any = sys.modules.get("torch")
     if not hasattr(torch, "accelerator"):
         return None

@@ -1,4 +1,4 @@
-"""Where the SDK reports to and how, read from arguments and the environment once, at `init`."""
+"""Where the SDK reports to and how, read once from arguments and the environment, at `init`."""
 
 import os
 from collections.abc import Mapping
@@ -12,6 +12,8 @@ from lossguard.ranks import Ranks
 
 
 class Mode(StrEnum):
+    """Whether a run is recorded and delivered."""
+
     ONLINE = "online"  # spool and deliver
     OFFLINE = "offline"  # spool only; `python -m lossguard sync` or a later online run delivers
     OFF = "off"  # do nothing at all
@@ -19,7 +21,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """Arguments of `init` go before the environment; an empty variable counts as unset."""
+    """Arguments of `init` take precedence over the environment; an empty variable counts as unset."""
 
     mode: Mode
     """LOSSGUARD_MODE; without it online when there is a URL, else offline. RANK above 0 means off."""
@@ -48,7 +50,7 @@ class Settings:
         run_id: str | None = None,
         ranks: Ranks | None = None,
     ) -> "Settings":
-        """`ranks`, where there are several, go before RANK and WORLD_SIZE.
+        """Several `ranks` take precedence over RANK and WORLD_SIZE.
 
         Raises ConfigurationError naming the setting and its value.
         """
@@ -66,7 +68,7 @@ class Settings:
             chosen = _mode("LOSSGUARD_MODE", env["LOSSGUARD_MODE"])
         else:
             chosen = Mode.ONLINE if address else Mode.OFFLINE
-        if rank > 0:  # whatever was asked for: the same script runs on all ranks, and one of them records
+        if rank > 0:  # whatever the mode: the same script runs on all ranks, and only rank 0 records
             chosen = Mode.OFF
         if chosen is Mode.ONLINE and not address:
             raise ConfigurationError("mode 'online' needs the collector's address: pass url= or set LOSSGUARD_URL")

@@ -8,8 +8,8 @@ from types import FrameType
 
 
 @contextmanager
-def watching(numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Call `handler` on these signals. Only the main thread may set handlers; elsewhere nothing changes."""
+def handling(numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Call `handler` on these signals. Only the main thread can set handlers; in other threads nothing changes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

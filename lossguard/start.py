@@ -1,4 +1,4 @@
-"""`lossguard.init`: from a project's name to a run."""
+"""`lossguard.init`: begin or resume a run."""
 
 import json
 import os
@@ -9,17 +9,17 @@ from typing import Any
 from urllib.parse import quote
 
 from lossguard.delivery.client import Client
+from lossguard.distributed import current_ranks
 from lossguard.environment import describe_environment
 from lossguard.errors import ConfigurationError
 from lossguard.json_values import plain_json
 from lossguard.protocol import checked_json, encodable, is_name, is_run_id
-from lossguard.ranks import present
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
 from lossguard.settings import Mode, Settings
 
-MAX_CONFIG = 4 << 20
-"""Bytes; well below what a collector takes as a body."""
+MAX_CONFIG_BYTES = 4 << 20
+"""Of JSON; well below the largest body that a collector accepts."""
 MAX_TAGS = 32
 
 
@@ -37,27 +37,28 @@ def init(
     capabilities: Sequence[str] = (),
     tags: Sequence[str] = (),
 ) -> Run:
-    """Begin a run, or resume the one named `run_id` (or LOSSGUARD_RUN_ID): what it left undelivered goes first.
+    """Begin a run, or resume the run `run_id` (or LOSSGUARD_RUN_ID), whose undelivered lines are delivered first.
 
-    `config` is a mapping or a dataclass; `tags` are words to find the run by, kept in it as "tags"; `mode` is "online",
-    "offline" or "off"; what is left out comes from the environment (`Settings`). With several ranks call it on each,
-    once torch.distributed is initialised: rank 0 records, and the others get a run of the same id that records nothing.
+    `config` is a mapping or a dataclass; `tags` are words to search for, stored in it as "tags"; `mode` is "online",
+    "offline" or "off"; arguments that are left out are read from the environment (`Settings`). With several ranks, call
+    it on each, after torch.distributed is initialised: rank 0 records, and the other ranks get a run with the same id
+    that records nothing.
 
-    Raises ConfigurationError (a ValueError) when an argument, a variable or the directory is unusable, and never talks
-    to the network itself.
+    Raises ConfigurationError (a ValueError) when an argument, a variable or the directory is invalid. Makes no request
+    itself.
     """
     if not is_name(project) or not project.strip():
         raise ConfigurationError(
-            f"project={project!r:.200} must be a name of 1 to 128 characters, none of them control"
+            f"project={project!r:.200} must be a name of 1 to 128 characters without control characters"
         )
     if name is not None and not (isinstance(name, str) and len(name) <= 256 and encodable(name)):
         raise ConfigurationError(f"name={name!r:.300} must be a text of at most 256 characters")
     if total_steps is not None and not (type(total_steps) is int and 0 <= total_steps < 2**62):
         raise ConfigurationError(f"total_steps={total_steps!r:.100} must be a whole number of at least 0")
-    ranks = present()
+    ranks = current_ranks()
     settings = Settings.read(mode=mode, url=url, token=token, directory=directory, run_id=run_id, ranks=ranks)
     new_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
-    id = ranks.name_run(settings.run_id, new_id)
+    id = ranks.agree_on_run_id(settings.run_id, new_id)
     if not is_run_id(id):
         raise ConfigurationError(f"run_id={id!r} must be 1 to 128 letters, digits, dots, dashes or underscores")
     if settings.mode is Mode.OFF:
@@ -66,7 +67,7 @@ def init(
         "id": id,
         "project": project,
         "name": name or id,
-        "config": _accepted(_tagged(_config(config), tags)),
+        "config": _checked(_tagged(_config(config), tags)),
         **describe_environment(),
         "capabilities": list(capabilities),
         "started_at": time.time(),
@@ -83,30 +84,30 @@ def _config(config: Any) -> dict[str, Any]:
         size = len(json.dumps(plain))
     except RecursionError:
         raise ConfigurationError("config= is nested too deeply, or contains itself") from None
-    if size > MAX_CONFIG:
-        raise ConfigurationError(f"config= takes {size} bytes of JSON; it may take {MAX_CONFIG}")
+    if size > MAX_CONFIG_BYTES:
+        raise ConfigurationError(f"config= takes {size} bytes of JSON; at most {MAX_CONFIG_BYTES} are allowed")
     if not isinstance(plain, dict):
         raise ConfigurationError(f"config={config!r:.80} must be a mapping, a dataclass or a namespace")
     return plain
 
 
 def _tagged(config: dict[str, Any], tags: Sequence[str]) -> dict[str, Any]:
-    """The configuration with the tags in it."""
+    """The configuration, with the tags added."""
     if isinstance(tags, str) or not all(is_name(tag) for tag in tags) or len(tags) > MAX_TAGS:
         raise ConfigurationError(
             f"tags={tags!r:.200} must be a list of at most {MAX_TAGS} texts of 1 to 128 characters"
         )
     if tags and "tags" in config:
-        raise ConfigurationError("tags= is given, and config= has tags too; keep one of them")
+        raise ConfigurationError("tags= is given, and config= has tags too; use only one of them")
     return config | {"tags": list(dict.fromkeys(tags))} if tags else config
 
 
-def _accepted(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration, if a collector takes it: else nothing of the run would ever be delivered."""
+def _checked(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration, if a collector accepts it; otherwise it would refuse the whole run."""
     try:
         checked_json(config)
     except ValueError as error:
-        raise ConfigurationError(f"config= is too much for a collector: {error}") from None
+        raise ConfigurationError(f"a collector does not accept config=: {error}") from None
     return config
 
 

@@ -1,9 +1,8 @@
 """The collector as an ASGI application. Importing this module creates nothing."""
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,22 +13,24 @@ from sqlalchemy.orm import Session
 from db.engine import create_engine
 from lossguard.protocol import API
 from monitor import problems
-from monitor.api.auth import Attempts
-from monitor.api.headers import Headers
-from monitor.api.limits import Limits
+from monitor.api.auth import FailedAttempts
+from monitor.api.request_limits import BODY_TIMEOUT_SECONDS, RequestLimits
 from monitor.api.routes import audit, export, health, orders, runs, series
+from monitor.api.security_headers import SecurityHeaders
 from monitor.ingestion.queue import ReportQueue
-from monitor.ingestion.reports import Receipt, take_report
+from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import RunCache
 from monitor.schemas import ReportIn
 from monitor.settings import Settings
-from monitor.telemetry.logs import Requests
-from monitor.telemetry.process_metrics import Counters, Measured
+from monitor.telemetry.logs import RequestLog
+from monitor.telemetry.process_metrics import ProcessMetrics, RequestMetrics
 from monitor.telemetry.run_metrics import RunsCollector
 
+Clock = Callable[[], float]
 
-class Collector(FastAPI):
-    """With the shape of errors in its description."""
+
+class CollectorApp(FastAPI):
+    """Describes the shape of error responses in its OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         description = super().openapi()
@@ -42,9 +43,13 @@ def create_app(
     *,
     engine: sa.Engine | None = None,
     registry: CollectorRegistry | None = None,
-    clock: Callable[[], float] = time.time,
+    clock: Clock = time.time,
+    body_timeout: float = BODY_TIMEOUT_SECONDS,
 ) -> FastAPI:
-    """The application over a store whose schema is up to date; `clock` tells unix seconds."""
+    """The application over a store whose schema is up to date; `clock` returns unix seconds.
+
+    `body_timeout`: seconds for which a client may send nothing in the middle of a body.
+    """
     engine = engine or create_engine(settings.database_url)
     registry = registry or CollectorRegistry()
     registry.register(RunsCollector(engine, limit=settings.max_runs_in_metrics, clock=clock))
@@ -54,40 +59,42 @@ def create_app(
         yield
         engine.dispose()
 
-    # The description is served by routes of our own, which ask for a token as all others do.
-    app = Collector(
+    # The OpenAPI document is served by routes of our own, which require a token like all others.
+    app = CollectorApp(
         title="Lossguard collector", version="1", lifespan=lifespan, openapi_url=None, responses=problems.RESPONSES
     )
+    metrics = ProcessMetrics(registry)
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
-    app.state.registry, app.state.counters = registry, Counters(registry)
+    app.state.registry, app.state.metrics, app.state.failed_attempts = registry, metrics, FailedAttempts()
+    app.state.run_cache = RunCache()
+    app.state.report_queue = _report_queue(settings, engine, clock, app.state.run_cache, metrics)
     problems.install(app)
-    app.add_middleware(Limits, settings=settings)
-    app.add_middleware(Headers)
-    app.add_middleware(Measured, counters=app.state.counters)
-    app.add_middleware(Requests)
-    app.state.attempts = Attempts()
-    app.state.desks = desks = RunCache()
-    take = partial(_take_report, settings, clock, desks)
-    app.state.intake = ReportQueue(
-        engine,
-        take,
-        lambda session, run_ids: desks.lock(session, run_ids, clock()),
-        timed=app.state.counters.transaction,
-    )
+    # The last one added is the outermost.
+    app.add_middleware(RequestLimits, settings=settings, body_timeout=body_timeout)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(RequestMetrics, metrics=metrics)
+    app.add_middleware(RequestLog)
     for router in (runs.router, series.router, export.router, orders.router, audit.router):
         app.include_router(router, prefix=API)
     app.include_router(health.router)
     return app
 
 
-def _take_report(
-    settings: Settings,
-    clock: Callable[[], float],
-    desks: RunCache,
-    session: Session,
-    run_id: str,
-    report: ReportIn,
-    left: int | None,
-) -> Receipt:
-    limit = settings.max_metrics
-    return take_report(session, run_id, report, now=clock(), desks=desks, max_metrics=limit, left=left)
+def _report_queue(
+    settings: Settings, engine: sa.Engine, clock: Clock, cache: RunCache, metrics: ProcessMetrics
+) -> ReportQueue:
+    def take(session: Session, run_id: str, report: ReportIn, undelivered_bytes: int | None) -> ReportResult:
+        return take_report(
+            session,
+            run_id,
+            report,
+            now=clock(),
+            cache=cache,
+            max_metrics=settings.max_metrics,
+            undelivered_bytes=undelivered_bytes,
+        )
+
+    def lock(session: Session, run_ids: Sequence[str]) -> None:
+        cache.lock_ahead(session, run_ids, clock())
+
+    return ReportQueue(engine, take, lock, timer=metrics.time_transaction)

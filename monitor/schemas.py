@@ -1,4 +1,4 @@
-"""The bodies of the protocol, as OpenAPI shows them."""
+"""The request bodies of the API, as OpenAPI describes them."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -11,7 +11,7 @@ from lossguard.states import Cause, SegmentReason
 Json = Annotated[dict[str, Any], AfterValidator(checked_json)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT), AfterValidator(checked_json)]
 Short = Annotated[str, StringConstraints(max_length=256), AfterValidator(checked_json)]
-Few = Field(max_length=1024)
+MaxItems = Field(max_length=1024)
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(checked_json)
 ]
@@ -33,9 +33,9 @@ class RunIn(Body):
     command: Text | None = None
     git_commit: Annotated[Short, StringConstraints(max_length=64)] | None = None
     host: Short | None = None
-    devices: Annotated[list[Short], Few] = []
-    versions: Annotated[dict[Short, Short], Few] = {}
-    capabilities: Annotated[list[Short], Few] = []
+    devices: Annotated[list[Short], MaxItems] = []
+    versions: Annotated[dict[Short, Short], MaxItems] = {}
+    capabilities: Annotated[list[Short], MaxItems] = []
     started_at: Seconds
     total_steps: StepNumber | None = None
 
@@ -57,15 +57,15 @@ class EventIn(Body):
 
     @model_validator(mode="after")
     def well_formed(self) -> Self:
-        """A probe has a form of its own (lossguard.probe); the details of any other event are free."""
+        """The details of a probe have a fixed form (lossguard.probe); those of any other event are free."""
         if self.kind == PROBE:
             Probe.from_details(self.details)
         return self
 
 
 class ReportIn(Body):
-    """Columns of equal length. In `metrics` a number that is not finite is "NaN", "Infinity" or "-Infinity"; null
-    means that the metric was not reported at that step. An empty report is a heartbeat."""
+    """Columns of equal length. In `metrics`, non-finite numbers are "NaN", "Infinity" or "-Infinity"; null means
+    that the metric was not reported at that step. An empty report is a heartbeat."""
 
     segment: Annotated[int, Field(ge=0, lt=2**31)]
     steps: list[StepNumber] = []
@@ -78,7 +78,7 @@ class ReportIn(Body):
 class AnswerIn(Body):
     state: Literal["applied", "failed"]
     key: Annotated[str, StringConstraints(max_length=32)] | None = None
-    """The order's key, where the trainer knows it: an answer to another order is refused."""
+    """The order's key, if the trainer knows it: an answer to a different order is refused."""
     rewound_to: StepNumber | None = None
     skip_from: StepNumber | None = None
     skip_to: StepNumber | None = None
@@ -95,33 +95,33 @@ Curve = Annotated[list[Number], Field(max_length=2000)]
 
 
 class ArmIn(Body):
-    """A replay of one state with one list of batches. `losses`: nats per token, a value a step from `checkpoint` on."""
+    """A replay of one state with one list of batches. `losses`: nats per token, one per step from `checkpoint`."""
 
     state: Literal["same", "earlier"]
     batches: Literal["same", "other"]
     checkpoint: StepNumber
     reproduced: bool
     worst: Number
-    """The value of the signal that lay furthest from `expected`."""
+    """The value of the signal furthest from `expected`."""
     expected: Number
     tolerance: Number
-    """What lies further from `expected` than this is trouble."""
+    """A value further from `expected` than this reproduces the incident."""
     losses: Curve
 
 
 class EvidenceIn(Body):
-    """What a verdict rests on."""
+    """The evidence for a verdict."""
 
     signal: Name
     first_step: StepNumber
-    """Step of the checkpoint from which the trouble was replayed."""
+    """Step of the checkpoint from which the incident was replayed."""
     last_step: StepNumber
     recorded: Curve
-    """The losses that the run itself had from `first_step` on."""
+    """The losses of the run itself from `first_step` on."""
     departed_at: StepNumber | None
     """First step at which the replay of the same state and batches left the recorded curve."""
     repeat_tolerance: Number
-    """How far clean steps lie from their record when they are repeated; 0 where they are equal bit for bit."""
+    """How far repeated clean steps are from their recorded losses; 0 if they are bit-identical."""
     arms: Annotated[list[ArmIn], Field(max_length=16)]
 
 
@@ -133,7 +133,7 @@ class BatchesIn(Body):
 
 
 class ExcerptIn(Body):
-    """The row of a culprit batch with the highest loss, as text (or token ids where there is no text)."""
+    """The row of a culprit batch with the highest loss, as text (or as token ids if there is no text)."""
 
     batch: StepNumber
     row: Annotated[int, Field(ge=0, lt=2**31)]
@@ -152,11 +152,11 @@ class VerdictIn(Body):
     excerpts: Annotated[list[ExcerptIn], Field(max_length=16)] = []
     replayed_at: Seconds
     version: Short
-    """Of Lossguard."""
+    """Lossguard version."""
 
 
 class RollbackIn(Body):
-    """A person's order. Without numbers the policy's own depth and width are used, from the newest step on."""
+    """A rollback ordered by a person. Without numbers, the policy's depth and width apply, from the newest step."""
 
     rewind_to: StepNumber | None = None
     skip_to: StepNumber | None = None

@@ -13,7 +13,7 @@ from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.ingestion.test_detection_state import CHECKPOINTS, noise, obey, train_until_nan
+from tests.monitor.scenarios import CHECKPOINTS, noise, obey, train_until_nan
 
 pytestmark = pytest.mark.slow
 

@@ -1,32 +1,37 @@
-"""Reads runs: the list, one run's facts, its curves. Everything is cached, and shared by all viewers.
+"""The cached reads of the pages and the report; all viewers share them.
 
-What may change is read a few times a second at most (`fresh`). Curves are kept for as long as the run has no new
-steps: a finished run is read once. A store that cannot be read raises `StoreAway`, whose text is for the page.
+What may change is read a few times a second at most (`cached_briefly`). Curves stay cached as long as the run has no
+new steps: a finished run is read once. When the store cannot be read, every function raises `StoreUnavailable`, whose
+text is for the page.
+
+Arguments with a leading underscore are not part of a cache key (Streamlit's convention); `stamp` is part of it only.
 """
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import streamlit as st
 from sqlalchemy.orm import Session
 
-from dashboard.data import compute, rollback_costs, throughput
+from dashboard.data import incident_window as windows
+from dashboard.data import rollback_costs, throughput
+from dashboard.data.curve_reader import CurveReader
 from dashboard.data.facts import Curve, LatestValue, LineCurves, RunCard, RunCurves, RunFacts
+from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.progress import progress
 from dashboard.data.rollback_costs import Rewind
 from dashboard.data.store import cached_briefly, database_url, open_store
-from dashboard.figures.axis import PLAIN_STEPS, RunAxes, StepAxis, XAxis
+from dashboard.figures.axis import PLAIN_STEPS, RunAxes, XAxis
 from db import lineage, overview, queries
-from db.lineage import Line, StepRange
-from db.models import Run, Segment
+from db.lineage import Line
+from db.models import Incident, Run, Segment
 from db.overview import Tally
-from db.queries import Series
-from db.steps.writer import metric_value
+from db.queries import StoredProbe
+from db.steps.reader import metric_value
 
-SPARK_STEPS, SPARK_POINTS = 1000, 60
+SPARKLINE_STEPS, SPARKLINE_POINTS = 1000, 60
 MAX_POINTS = 800
-"""Buckets per curve, at most; their width is a power of two, so that there are at least half as many: one to three
-pixels each. Every one shows its least and its largest value, so that fewer hide nothing and are drawn sooner."""
+"""Buckets per curve; their width is a power of two, so that there are at least half as many: one to three pixels each.
+Every bucket shows its smallest and its largest value, so that fewer buckets hide nothing and are drawn sooner."""
 
 
 def runs() -> list[tuple[Run, Tally]]:
@@ -35,10 +40,12 @@ def runs() -> list[tuple[Run, Tally]]:
 
 
 def card(run_id: str) -> RunCard | None:
+    """None when the store has no such run."""
     return _card(database_url(), run_id)
 
 
 def facts(run_id: str) -> RunFacts | None:
+    """None when the store has no such run."""
     return _facts(database_url(), run_id)
 
 
@@ -63,18 +70,39 @@ def line_curves(
     window: tuple[int, int] | None = None,
     points: int = MAX_POINTS,
 ) -> LineCurves:
-    """These metrics of one segment, of the live line without one, over `window` (first and last step)."""
+    """These metrics of one segment (None: the live line) over `window` (first and last step)."""
     return _line_curves(database_url(), facts.run.id, facts.stamp, segment, tuple(metrics), x_axis, window, points)
 
 
 def latest_value(facts: RunFacts, segment: int | None, metric: str) -> LatestValue | None:
-    """What was last reported of a metric, which may come every so many steps; None when it never was."""
+    """The newest value of a metric, which may be reported every so many steps only; None when it never was."""
     return _latest_value(database_url(), facts.run.id, facts.stamp, segment, metric)
 
 
 def rewinds(facts: RunFacts) -> list[Rewind]:
-    """What the run gave up at each of its ways back."""
+    """Every rewind of the run, with its cost."""
     return _rewinds(database_url(), facts.run.id, facts.stamp, facts)
+
+
+def incident_window(facts: RunFacts, incident: Incident, window: tuple[int, int] | None = None) -> IncidentWindow:
+    """The steps around an incident at full resolution, or those that a viewer asked for (`window`)."""
+    steps = windows.step_window(facts, incident, window)
+    last_steps = tuple((one.number, min(one.last_step or 0, steps.last)) for one in facts.segments)
+    detection = windows.detection_key(facts)
+    return _incident_window(database_url(), facts.run.id, incident.segment, steps, last_steps, detection, facts)
+
+
+def prompts(facts: RunFacts) -> list[str]:
+    """The prompts of the run's probes, in the order of their first one."""
+    url, run = database_url(), facts.run
+    return _prompts(url, run.id, _num_probes(url, run.id, run), run)
+
+
+def probes(facts: RunFacts, prompt: str) -> list[StoredProbe]:
+    """The probes of one prompt, by step."""
+    url, run = database_url(), facts.run
+    forks = tuple(one.fork_step for one in facts.segments)  # they decide what is on the live line
+    return _probes(url, run.id, _num_probes(url, run.id, run), forks, prompt, run)
 
 
 @cached_briefly
@@ -90,19 +118,26 @@ def _card(url: str, run_id: str) -> RunCard | None:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             return None
-        newest = overview.newest_steps(session, run=run)
-        sparkline: list[float] = []
-        if newest:
-            live, first = queries.live(session, run=run), newest[-1].step - SPARK_STEPS
-            series = queries.series(session, run=run, step_ranges=live, metric="loss", first=first, points=SPARK_POINTS)
-            sparkline = [value for value in series.max if value is not None]
+        newest = queries.newest_steps(session, run=run)
         return RunCard(
             run=run,
             progress=progress(run, newest),
             loss=metric_value(newest[-1], "loss") if newest else None,
-            tokens=newest[-1].tokens if newest else None,
-            sparkline=sparkline,
+            tokens=metric_value(newest[-1], "tokens") if newest else None,
+            sparkline=_sparkline(session, run, newest[-1].step) if newest else [],
         )
+
+
+def _sparkline(session: Session, run: Run, last_step: int) -> list[float]:
+    series = queries.series(
+        session,
+        run=run,
+        step_ranges=queries.live(session, run=run),
+        metric="loss",
+        first=last_step - SPARKLINE_STEPS,
+        points=SPARKLINE_POINTS,
+    )
+    return [value for value in series.max if value is not None]
 
 
 @cached_briefly
@@ -111,7 +146,7 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             return None
-        newest = overview.newest_steps(session, run=run)
+        newest = queries.newest_steps(session, run=run)
         names = queries.metric_names(session, run=run)
         segments = queries.segments(session, run=run)
         return RunFacts(
@@ -123,13 +158,13 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
             ledger=queries.skip_ledger(session, run=run),
             events=queries.events(session, run=run),
             progress=progress(run, newest),
-            metrics=names + ([throughput.NAME] if throughput.derivable(names) else []),
-            mfu=_last(session, run, segments, "mfu") if "mfu" in names else None,
+            metrics=names + ([throughput.DERIVED] if throughput.derivable(names) else []),
+            mfu=_last_finite(session, run, segments, "mfu") if "mfu" in names else None,
             newest={name: metric_value(newest[-1], name) for name in names} if newest else {},
         )
 
 
-def _last(session: Session, run: Run, segments: Sequence[Segment], metric: str) -> float | None:
+def _last_finite(session: Session, run: Run, segments: Sequence[Segment], metric: str) -> float | None:
     """The last finite value of a metric on the live line."""
     live = lineage.live_line(segments)
     series = queries.series(session, run=run, step_ranges=live, metric=metric, points=len(live))
@@ -137,12 +172,7 @@ def _last(session: Session, run: Run, segments: Sequence[Segment], metric: str) 
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)
-def _rewinds(
-    url: str,
-    run_id: str,
-    stamp: tuple[int, ...],  # part of the key only: new steps make a new entry
-    _facts: RunFacts,
-) -> list[Rewind]:
+def _rewinds(url: str, run_id: str, stamp: tuple[int, ...], _facts: RunFacts) -> list[Rewind]:
     with open_store(url) as session:
         return rollback_costs.read_rewinds(session, run=_facts.run, segments=_facts.segments, orders=_facts.orders)
 
@@ -151,7 +181,7 @@ def _rewinds(
 def _curves(
     url: str,
     run_id: str,
-    stamp: tuple[int, ...],  # part of the key only, as above
+    stamp: tuple[int, ...],
     metrics: tuple[str, ...],
     x_axis: XAxis,
     window: tuple[int, int] | None,
@@ -162,17 +192,15 @@ def _curves(
         if run is None:
             return RunCurves({}, RunAxes())
         segments = queries.segments(session, run=run)
-        read = _Reader(session, run, window)
-        live = lineage.live_line(segments)
+        reader = CurveReader(session, run, window, MAX_POINTS)
+        live_line = lineage.live_line(segments)
         branches = {branch.segment: branch for branch in lineage.discarded(segments)}
-        on_live = read.series(metrics, live)
-        aside = {key: read.series(metrics, [branch]) for key, branch in branches.items()} if discarded else {}
+        live = reader.series(metrics, live_line)
+        left = {number: reader.series(metrics, [branch]) for number, branch in branches.items()} if discarded else {}
+        axes = {number: reader.step_axis(x_axis, [branch]) for number, branch in branches.items()}
         return RunCurves(
-            {name: Curve(on_live[name], {key: one[name] for key, one in aside.items()}) for name in metrics},
-            RunAxes(
-                read.step_axis(x_axis, live),
-                {key: read.step_axis(x_axis, [branch]) for key, branch in branches.items()},
-            ),
+            {name: Curve(live[name], {number: series[name] for number, series in left.items()}) for name in metrics},
+            RunAxes(reader.step_axis(x_axis, live_line), axes),
         )
 
 
@@ -180,7 +208,7 @@ def _curves(
 def _line_curves(
     url: str,
     run_id: str,
-    stamp: tuple[int, ...],  # part of the key only, as above
+    stamp: tuple[int, ...],
     segment: int | None,
     metrics: tuple[str, ...],
     x_axis: XAxis,
@@ -192,8 +220,8 @@ def _line_curves(
         if run is None:
             return LineCurves({}, PLAIN_STEPS)
         step_ranges = queries.step_ranges(session, run=run, line=Line.LIVE if segment is None else segment)
-        read = _Reader(session, run, window, points)
-        return LineCurves(read.series(metrics, step_ranges), read.step_axis(x_axis, step_ranges))
+        reader = CurveReader(session, run, window, points)
+        return LineCurves(reader.series(metrics, step_ranges), reader.step_axis(x_axis, step_ranges))
 
 
 @st.cache_resource(show_spinner=False, max_entries=256)
@@ -205,70 +233,38 @@ def _latest_value(
         if run is None:
             return None
         step_ranges = queries.step_ranges(session, run=run, line=Line.LIVE if segment is None else segment)
-        series = _Reader(session, run, None).series([metric], step_ranges)[metric]
-        while len(series) and series.non_finite[-1] and series.first_step[-1] != series.last_step[-1]:
-            # Which of the bucket's values was the last one is seen when it is read again, more finely.
-            window = series.first_step[-1], series.last_step[-1]
-            series = _Reader(session, run, window).series([metric], step_ranges)[metric]
-        if not len(series):
-            return None
-        value = series.last[-1]
-        return LatestValue(series.last_step[-1], math.nan if value is None or series.non_finite[-1] else value)
+        return CurveReader(session, run, None, MAX_POINTS).latest(metric, step_ranges)
 
 
-class _Reader:
-    """Reads one run over one window, at most `points` buckets of each metric."""
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _incident_window(
+    url: str,
+    run_id: str,
+    segment: int,
+    steps: windows.StepWindow,
+    last_steps: tuple[tuple[int, int], ...],  # part of the key only, as the next: what is new makes a new entry
+    detection: tuple[str, int],
+    _facts: RunFacts,
+) -> IncidentWindow:
+    with open_store(url) as session:
+        return windows.read_incident_window(session, _facts, segment, steps)
 
-    def __init__(self, session: Session, run: Run, window: tuple[int, int] | None, points: int = MAX_POINTS) -> None:
-        self.session, self.run, self.window, self.points = session, run, window, points
 
-    def series(self, metrics: Sequence[str], step_ranges: Sequence[StepRange]) -> dict[str, Series]:
-        if throughput.NAME not in metrics:
-            return self._stored(metrics, step_ranges, self.window)
-        found = self._stored({*metrics, "tokens"}, step_ranges, self.window)
-        tokens = found["tokens"]
-        found[throughput.NAME] = throughput.throughput(tokens, self._times(step_ranges, tokens.last_step))
-        return {name: found[name] for name in metrics}
+@cached_briefly
+def _num_probes(url: str, run_id: str, _run: Run) -> int:
+    with open_store(url) as session:
+        return queries.num_probes(session, run=_run)
 
-    def step_axis(self, x_axis: XAxis, step_ranges: Sequence[StepRange]) -> StepAxis:
-        """Exact at the ends of every bucket of the window, and of the whole run: a mark may lie outside the window."""
-        if x_axis is XAxis.STEP:
-            return PLAIN_STEPS
-        points: dict[int, float] = {}
-        for window in {None, self.window}:
-            points |= self._positions(x_axis, step_ranges, window)
-        return StepAxis.through(points)
 
-    def _positions(
-        self, x_axis: XAxis, step_ranges: Sequence[StepRange], window: tuple[int, int] | None
-    ) -> dict[int, float]:
-        if x_axis is XAxis.TIME:
-            usual = self._usual()
-            series = self._stored([usual], step_ranges, window)[usual]
-            times = self._times(step_ranges, sorted({*series.first_step, *series.last_step}))
-            return {step: 1000 * time for step, time in times.items()}
-        scale = (compute.flops_per_token(self.run.config) or 1.0) if x_axis is XAxis.FLOPS else 1.0
-        tokens = self._stored(["tokens"], step_ranges, window)["tokens"]
-        ends = [*zip(tokens.first_step, tokens.first, strict=True), *zip(tokens.last_step, tokens.last, strict=True)]
-        return {step: scale * count for step, count in ends if count is not None}
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _prompts(url: str, run_id: str, num_probes: int, _run: Run) -> list[str]:
+    with open_store(url) as session:
+        return queries.prompts(session, run=_run)
 
-    def _stored(
-        self, metrics: Collection[str], step_ranges: Sequence[StepRange], window: tuple[int, int] | None
-    ) -> dict[str, Series]:
-        first, last = window or (None, None)
-        return queries.many_series(
-            self.session,
-            run=self.run,
-            step_ranges=step_ranges,
-            metrics=metrics,
-            first=first,
-            last=last,
-            points=self.points,
-        )
 
-    def _times(self, step_ranges: Sequence[StepRange], steps: Sequence[int]) -> dict[int, float]:
-        return queries.times(self.session, run=self.run, step_ranges=step_ranges, steps=steps)
-
-    def _usual(self) -> str:
-        """A metric that most steps have."""
-        return next(iter(queries.metric_names(self.session, run=self.run)), "loss")
+@st.cache_resource(show_spinner=False, max_entries=32)
+def _probes(
+    url: str, run_id: str, num_probes: int, forks: tuple[int | None, ...], prompt: str, _run: Run
+) -> list[StoredProbe]:
+    with open_store(url) as session:
+        return queries.probes(session, run=_run, prompt=prompt)

@@ -1,4 +1,4 @@
-"""What a replay found about an incident, in words. Pure."""
+"""The verdict of a replay about an incident, as text. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from dashboard import formatting
 from lossguard.states import Cause
 
-CAUSES = {
-    Cause.HARDWARE: "hardware, or something else that passed",
+CAUSES: Mapping[str, str] = {
+    Cause.HARDWARE: "hardware, or something else transient",
     Cause.DATA: "the data",
     Cause.STATE: "the state",
     Cause.DATA_X_STATE: "these batches in this state",
@@ -16,23 +16,24 @@ CAUSES = {
 
 
 def describe(verdict: Mapping[str, Any]) -> str:
-    told = str(verdict.get("cause"))
-    return CAUSES.get(Cause(told), told) if told in tuple(Cause) else told
+    """The cause; as it is stored where this version does not know it."""
+    cause = str(verdict.get("cause"))
+    return CAUSES.get(cause, cause)
 
 
 def culprits(verdict: Mapping[str, Any]) -> str:
-    """The batches that do it; empty when none were found."""
+    """The batches that cause the incident; empty when none were found."""
     found = verdict.get("culprits") or []
     return ", ".join(formatting.batches(each.get("batch_from"), each.get("batch_to")) for each in found)
 
 
 def arms(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What was trained on what, and whether the trouble came again: one row each."""
+    """One row for each replay: state, batches, and whether the incident occurred again."""
     return [
         {
             "State": f"{arm.get('state')} (step {formatting.count(arm.get('checkpoint'))})",
             "Batches": arm.get("batches"),
-            "Trouble again": "yes" if arm.get("reproduced") else "no",
+            "Reproduced": "yes" if arm.get("reproduced") else "no",
             "Worst": formatting.number(arm.get("worst")),
             "Expected": formatting.number(arm.get("expected")),
         }

@@ -1,7 +1,7 @@
-"""What a run's training costs, from what it recorded. Pure.
+"""The training compute of a run, from its parameters and tokens. Pure.
 
-The number of parameters N is `num_parameters` of the run's configuration (the trainer records it; a loop of one's own
-can). Training costs about 6ND floating-point operations for D tokens (Kaplan et al. 2020, arXiv:2001.08361).
+The number of parameters N is `num_parameters` of the run's configuration (the trainer records it; any loop can).
+Training takes about 6ND floating-point operations for D tokens (Kaplan et al. 2020, arXiv:2001.08361).
 """
 
 import math
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 CHINCHILLA = 20.0
-"""Tokens per parameter at which a given compute is best spent (Hoffmann et al. 2022, arXiv:2203.15556), about."""
+"""Compute-optimal tokens per parameter, approximately (Hoffmann et al. 2022, arXiv:2203.15556)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedRun:
-    """A training run that was written about."""
+    """A published training run."""
 
     name: str
     parameters: float
@@ -43,24 +43,24 @@ class Compute:
 
     @property
     def tokens_per_parameter(self) -> float | None:
-        return _told(self.tokens / self.parameters) if self.tokens is not None and self.parameters else None
+        return _finite(self.tokens / self.parameters) if self.tokens is not None and self.parameters else None
 
     @property
     def flops(self) -> float | None:
         """6ND."""
-        return _told(6.0 * self.parameters * self.tokens) if self.tokens is not None and self.parameters else None
+        return _finite(6.0 * self.parameters * self.tokens) if self.tokens is not None and self.parameters else None
 
 
-def _told(value: float) -> float | None:
-    """A loop may report tokens that are no number: such a count tells nothing."""
+def _finite(value: float) -> float | None:
+    """None for NaN and infinity: a loop may report such a token count."""
     return value if math.isfinite(value) else None
 
 
 def num_parameters(config: Mapping[str, Any]) -> int | None:
-    """None when the configuration does not tell it."""
-    told = config.get("num_parameters")
-    if isinstance(told, int | float) and not isinstance(told, bool) and 0 < told < 1e18:
-        return int(told)
+    """None when the configuration does not have it."""
+    value = config.get("num_parameters")
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e18:
+        return int(value)
     return None
 
 
@@ -70,8 +70,8 @@ def flops_per_token(config: Mapping[str, Any]) -> float | None:
     return None if parameters is None else 6.0 * parameters
 
 
-def union(intervals: Sequence[tuple[float, float]]) -> float:
-    """The length that these intervals cover together: what overlaps counts once."""
+def union_length(intervals: Sequence[tuple[float, float]]) -> float:
+    """Total length of these intervals; overlaps count once."""
     covered, end = 0.0, float("-inf")
     for left, right in sorted(intervals):
         covered += max(0.0, right - max(left, end))

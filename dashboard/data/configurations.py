@@ -1,4 +1,4 @@
-"""Configurations of several runs side by side, with what differs marked. Pure."""
+"""Configurations of several runs side by side, with differences marked. Pure."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,16 +13,16 @@ from monitor.detection.interventions import run_policy
 
 ABSENT = "-"
 DIFFERENT = "\N{NOT EQUAL TO}"
-"""Beside a setting that differs, and in the cells that are not as the baseline's: no colour is needed to see it."""
+"""Beside a setting that differs, and in cells that differ from the baseline: readable without colour."""
 EVALUATION_SETTINGS = frozenset(
     ("data", "data.path", "data.held_out", "data.batch_size", "dataset", "evaluate_batches", "model.context", "seed")
 )
-"""Settings that change which text a held-out loss is measured on, or in which pieces: the trainer's, and usual ones."""
+"""Settings that change the text of the held-out evaluation or how it is split: the trainer's, and common names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting of several runs, as texts in the runs' order."""
+    """One setting of several runs: its values as text, in the order of the runs."""
 
     name: str
     values: tuple[str, ...]
@@ -33,10 +33,10 @@ class Setting:
 
 
 def side_by_side(runs: Sequence[Run]) -> list[Setting]:
-    """Every setting that one of these runs has, with what each has: configurations first, then where they ran."""
-    told = [_told(run) for run in runs]
-    names = dict.fromkeys(name for each in told for name in each)
-    return [Setting(name, tuple(_text(each[name]) if name in each else ABSENT for each in told)) for name in names]
+    """Every setting of any of these runs: configurations first, then command, host and versions."""
+    settings = [_settings(run) for run in runs]
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [Setting(name, tuple(_text(each[name]) if name in each else ABSENT for each in settings)) for name in names]
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -51,7 +51,7 @@ def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def table(settings: Sequence[Setting], labels: Sequence[str], baseline: int) -> pd.DataFrame:
-    """One row a setting, one column a run; `baseline` is the place of the run that the others are compared with."""
+    """One row per setting, one column per run; `baseline` is the index of the run that the others are compared with."""
     rows = []
     for setting in settings:
         cells = [_cell(value, value != setting.values[baseline]) for value in setting.values]
@@ -63,28 +63,28 @@ def _cell(value: str, differs: bool) -> str:
     return f"{DIFFERENT} {value}" if differs else value
 
 
-def _told(run: Run) -> dict[str, Any]:
-    around = {
-        "Steps to do": run.total_steps,
+def _settings(run: Run) -> dict[str, Any]:
+    environment = {
+        "Total steps": run.total_steps,
         "Command": run.command,
         "Commit": run.git_commit,
         "Host": run.host,
         "Devices": formatting.hardware(run),
-        **{f"Policy: {name}": value for name, value in flattened(_rule(run)).items()},
+        **{f"Policy: {name}": value for name, value in flattened(_policy(run)).items()},
         **{f"{name} version": version for name, version in run.versions.items()},
     }
-    return flattened(run.config) | {name: value for name, value in around.items() if value not in (None, "")}
+    return flattened(run.config) | {name: value for name, value in environment.items() if value not in (None, "")}
 
 
-def _rule(run: Run) -> dict[str, Any]:
-    """In full: what a run did not choose itself is as usual, which is no difference to one that chose the same."""
+def _policy(run: Run) -> dict[str, Any]:
+    """With all defaults: a default that one run spells out is no difference."""
     return run_policy.policy_of(run.policy).to_dict() | {
         run_policy.DETECTION: asdict(run_policy.settings_of(run.policy))
     }
 
 
 def _text(value: Any) -> str:
-    """Whole numbers look alike however they were written: 3 and 3.0 do not differ."""
+    """3 and 3.0 are the same text."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     return value if isinstance(value, str) and value else json.dumps(value, default=str)

@@ -1,4 +1,4 @@
-"""What the pages know about runs: values read from the store, without a session behind them."""
+"""What pages and the report know about runs: values read from the store, without a session behind them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class RunCard:
     progress: Progress
     loss: float | None
     """Of the newest step, non-finite values included; None when it has none."""
-    tokens: int | None
+    tokens: float | None
     """Seen on the live line."""
     sparkline: list[float]
     """Largest finite loss of each bucket of the newest steps."""
@@ -40,7 +40,7 @@ class RunFacts:
     newest: dict[str, float | None]
     """The metrics of the newest step on the live line."""
     mfu: float | None
-    """Model FLOPs utilisation, 0..1, as last reported: it may come every so many steps."""
+    """Model FLOPs utilisation, 0..1, as last reported: it may be reported every so many steps only."""
 
     @property
     def stamp(self) -> tuple[int, ...]:
@@ -49,7 +49,7 @@ class RunFacts:
 
     @property
     def marks_stamp(self) -> tuple[float, ...]:
-        """Changes when something happened to the run: nothing of it is ever deleted."""
+        """Changes with every new incident, intervention, order or event, and with their states; none is deleted."""
         changes = [each.changed_at for each in self.incidents] + [each.changed_at for each in self.interventions]
         answers = [order.answered_at or 0.0 for order in self.orders.values()]
         return (len(changes), max(changes, default=0.0), len(answers), sum(answers), len(self.events))
@@ -65,7 +65,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class RunCurves:
-    """Some metrics of one run, and where their steps lie along the chosen axis."""
+    """Some metrics of one run, and the positions of their steps along the chosen x axis."""
 
     by_metric: dict[str, Curve]
     run_axes: RunAxes
@@ -73,7 +73,7 @@ class RunCurves:
 
 @dataclass(frozen=True, slots=True)
 class LineCurves:
-    """Some metrics of a run's live line or of one segment, and where its steps lie along the chosen axis."""
+    """Some metrics of a run's live line or of one segment, and the positions of its steps along the chosen x axis."""
 
     by_metric: dict[str, Series]
     step_axis: StepAxis
@@ -81,7 +81,7 @@ class LineCurves:
 
 @dataclass(frozen=True, slots=True)
 class LatestValue:
-    """A value that was reported at a step; NaN when it was not finite."""
+    """The newest reported value of a metric; NaN when it was not finite."""
 
     step: int
     value: float

@@ -1,8 +1,8 @@
-"""Held-out losses beside each other: their difference where runs stand at the same place, and what they come to. Pure.
+"""The difference of two runs' held-out losses at equal positions along the x axis. Pure.
 
-A held-out loss is measured now and then. Two runs are compared where both were measured; where that is seldom (they
-were evaluated at other intervals, or with other batch sizes along tokens), the baseline's loss is taken on the straight
-line between its two neighbouring measurements. Nothing is told beyond the last one.
+A held-out loss is measured every so many steps. Two runs are compared where both were measured; where that is rare
+(other evaluation intervals, or other batch sizes on a token axis), the baseline's loss is interpolated linearly between
+its two neighbouring measurements. There is no extrapolation.
 """
 
 from dataclasses import dataclass
@@ -15,25 +15,25 @@ from db.queries import Series
 
 HELD_OUT_LOSS, HELD_OUT_BITS_PER_BYTE = "held_out_loss", "held_out_bits_per_byte"
 HELD_OUT_METRICS = (HELD_OUT_LOSS, HELD_OUT_BITS_PER_BYTE)
-"""Not of every step: an average over steps would only lag behind."""
+"""Measured every so many steps: smoothing would only add lag."""
 HELD_OUT_DIFFERENCE = "held_out_difference"
-"""As a curve: derived, never stored."""
-SAME = 1e-9
-"""Places of two runs that are nearer than this share of the axis are the same: counted tokens carry rounding."""
+"""A derived curve, never stored."""
+TOLERANCE = 1e-9
+"""Positions of two runs are equal when they differ by less than this share of the axis: token counts are rounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutCurve:
-    """Held-out losses at places along the axis, which rise; NaN where one was not finite."""
+    """Held-out losses at rising positions along the x axis; NaN where one was not finite."""
 
     x: Floats
     y: Floats
 
     @classmethod
     def from_series(cls, series: Series, step_axis: StepAxis) -> "HeldOutCurve":
-        """The last measurement of each bucket, which is each of them where there are few.
+        """The last measurement of each bucket; every measurement where there are few.
 
-        Which of a bucket's was not finite is not kept: where one was, there may be no last value.
+        A bucket with a value that is not finite is NaN: the store does not say which of its values that was.
         """
         last = np.array(series.last, dtype=np.float64)
         return cls(step_axis.at(series.last_step), np.where(np.array(series.non_finite, dtype=bool), np.nan, last))
@@ -46,14 +46,14 @@ class Difference:
     x: Floats
     y: Floats
     exact: bool
-    """Whether both were measured at all these places; else the baseline is interpolated."""
+    """Whether both were measured at all these positions; otherwise the baseline is interpolated."""
 
 
 def difference(own: HeldOutCurve, baseline: HeldOutCurve) -> Difference:
-    """Where both runs have been; empty when that is nowhere."""
+    """At positions that both runs have reached; empty when there are none."""
     if not len(own.x) or not len(baseline.x):
         return Difference(np.empty(0), np.empty(0), True)
-    slack = SAME * max(own.x[-1], baseline.x[-1])
+    slack = TOLERANCE * max(own.x[-1], baseline.x[-1])
     inside = _within(own.x, baseline.x, slack)
     near = _nearest(baseline.x, own.x)
     common = np.abs(baseline.x[near] - own.x) <= slack
@@ -69,8 +69,8 @@ def _within(x: Floats, other: Floats, slack: float) -> NDArray[np.bool_]:
     return inside
 
 
-def _nearest(places: Floats, x: Floats) -> NDArray[np.int64]:
-    """For each of `x` the index of the nearest of `places`."""
-    right = np.searchsorted(places, x).clip(max=len(places) - 1)
+def _nearest(positions: Floats, x: Floats) -> NDArray[np.int64]:
+    """For each of `x` the index of the nearest of `positions`."""
+    right = np.searchsorted(positions, x).clip(max=len(positions) - 1)
     left = np.maximum(right - 1, 0)
-    return np.where(np.abs(places[left] - x) <= np.abs(places[right] - x), left, right)
+    return np.where(np.abs(positions[left] - x) <= np.abs(positions[right] - x), left, right)

@@ -1,22 +1,25 @@
-"""How far a run is and how long it will take. Pure: values in, values out."""
+"""How far a run is and how long it will take. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from db.models import Run, Step
+from lossguard.states import RunState
 
+SILENT = "silent"
+"""Shown instead of the state of a run that is silent."""
 SILENT_SECONDS = 60.0
-"""The SDK is heard of every two seconds: a run without a word for so long has died, or cannot reach the collector."""
+"""The SDK reports every two seconds: a run without a report for this long was killed, or cannot reach the collector."""
 
 
 def is_silent(run: Run, now: float) -> bool:
-    """Whether the run ought to report and does not: `kill -9` leaves no other trace."""
-    return run.state == "running" and now - run.last_report_at > SILENT_SECONDS
+    """Whether the run counts as running but has stopped reporting: `kill -9` leaves no other trace."""
+    return run.state == RunState.RUNNING and now - run.last_report_at > SILENT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Steps done on the live line, of a total where the run told one."""
+    """Steps done on the live line, and their total where the run reported one."""
 
     done: int
     total: int | None

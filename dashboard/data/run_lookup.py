@@ -1,33 +1,39 @@
-"""Which run a person means. Pure."""
+"""Finds the run that a person names. Pure."""
 
 from collections.abc import Callable, Sequence
 
 from db.models import Run
 
-SHOWN = 5
-"""Runs that are named when several fit."""
+MAX_SUGGESTIONS = 5
+"""Runs that an error names."""
 
 
 class NoSuchRun(LookupError):
-    """No run fits, or several do; the message says which."""
+    """No run matches, or several do; the message names candidates."""
 
 
-def find_run(runs: Sequence[Run], wanted: str) -> Run:
-    """By its id, as project/name, by its name, or by the beginning of its id: the first of these that fits any."""
-    ways: tuple[Callable[[Run], bool], ...] = (
-        lambda run: run.id == wanted,
-        lambda run: f"{run.project}/{run.name}" == wanted,
-        lambda run: run.name == wanted,
-        lambda run: bool(wanted) and run.id.startswith(wanted),
+def find_run(runs: Sequence[Run], query: str) -> Run:
+    """By id, project/name, name, or the beginning of an id: the first of these that matches any run.
+
+    Raises NoSuchRun.
+    """
+    matchers: tuple[Callable[[Run], bool], ...] = (
+        lambda run: run.id == query,
+        lambda run: f"{run.project}/{run.name}" == query,
+        lambda run: run.name == query,
+        lambda run: bool(query) and run.id.startswith(query),
     )
-    for fits in ways:
-        found = [run for run in runs if fits(run)]
+    for matches in matchers:
+        found = [run for run in runs if matches(run)]
         if len(found) == 1:
             return found[0]
         if found:
-            ids = ", ".join(run.id for run in found[:SHOWN]) + (", .." if len(found) > SHOWN else "")
-            raise NoSuchRun(f"{wanted!r} may be any of {len(found)} runs; name one by its id: {ids}")
+            more = ", .." if len(found) > MAX_SUGGESTIONS else ""
+            raise NoSuchRun(f"{query!r} matches {len(found)} runs; name one by its id: {_ids(found)}{more}")
     if not runs:
-        raise NoSuchRun(f"there is no run {wanted!r}: the store has no runs yet")
-    newest = ", ".join(run.id for run in runs[:SHOWN])
-    raise NoSuchRun(f"there is no run {wanted!r} in this store; the newest are: {newest}")
+        raise NoSuchRun(f"there is no run {query!r}: the store has no runs yet")
+    raise NoSuchRun(f"there is no run {query!r} in this store; the newest are: {_ids(runs)}")
+
+
+def _ids(runs: Sequence[Run]) -> str:
+    return ", ".join(run.id for run in runs[:MAX_SUGGESTIONS])

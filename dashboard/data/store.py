@@ -1,4 +1,4 @@
-"""The store behind the pages: one engine for each address, and plain words when it cannot be read."""
+"""The store behind the pages: one engine for each database URL, and readable errors."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -11,17 +11,18 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from db import migrate
+from db.dialects import parse_url
 from db.engine import DEFAULT_URL, create_engine, reading
 
-FRESH_SECONDS = 0.4
-"""Added to the pace of a live page, less than the two seconds in which it follows a report."""
+CACHE_SECONDS = 0.4
+"""Adds to the delay of a live page, which follows a report within two seconds."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class StoreUnavailable(Exception):
-    """The store cannot be read now; the message says why and what to do."""
+    """The store cannot be read now; the message gives the reason and the remedy."""
 
 
 def database_url() -> str:
@@ -30,7 +31,7 @@ def database_url() -> str:
 
 @contextmanager
 def open_store(url: str) -> Iterator[Session]:
-    """A session that reads. Raises StoreAway."""
+    """A read-only session. Raises StoreUnavailable."""
     try:
         with reading(_engine(url)) as session:
             yield session
@@ -39,14 +40,14 @@ def open_store(url: str) -> Iterator[Session]:
 
 
 def cached_briefly(function: Callable[P, T]) -> Callable[P, T]:
-    """Cache what changes while a run goes on, for all viewers: they get the same object, and change nothing in it."""
-    return st.cache_resource(ttl=FRESH_SECONDS, show_spinner=False, max_entries=256)(function)
+    """Caches results that change during a run, for all viewers: they share the object and must not modify it."""
+    return st.cache_resource(ttl=CACHE_SECONDS, show_spinner=False, max_entries=256)(function)
 
 
 @st.cache_resource
 def _engine(url: str) -> sa.Engine:
-    if make_url(url).get_backend_name() == "sqlite":
-        # A connection per read: one that is kept would go on reading a file that was deleted or replaced.
+    if parse_url(url)[0].is_file:
+        # A connection per read: a pooled one would keep reading a file that was deleted or replaced.
         return create_engine(url, poolclass=sa.pool.NullPool)
     return create_engine(url)
 
@@ -55,16 +56,16 @@ def _why(url: str, error: sa.exc.DBAPIError) -> str:
     shown = make_url(url).render_as_string(hide_password=True)
     try:
         current, newest = migrate.revisions(_engine(url))
-    except sa.exc.DBAPIError as away:
-        return f"The database {shown} is away: {_first_line(away)}."
+    except sa.exc.DBAPIError as unreachable:
+        return f"The database {shown} cannot be reached: {_first_line(unreachable)}."
     if current is None:
         return (
-            f"The database {shown} has no tables yet. The collector makes them when it starts "
+            f"The database {shown} has no tables yet. The collector creates them when it starts "
             "(`python -m monitor serve`), and so does `python -m db upgrade`."
         )
     if current != newest:
         return (
-            f"The database {shown} is at revision {current}, this version reads {newest}: "
+            f"The database {shown} is at revision {current}, this version needs {newest}: "
             "run `python -m db upgrade`, or use the dashboard of the collector's version."
         )
     return f"The database {shown} could not be read: {_first_line(error)}."

@@ -1,4 +1,4 @@
-"""The tables below a run's curves. Pure: facts in, data frames out."""
+"""The tables below a run's curves. Pure."""
 
 from datetime import UTC, datetime, tzinfo
 from typing import Any
@@ -13,15 +13,15 @@ from dashboard.data.facts import RunFacts
 def interventions(facts: RunFacts) -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "Number": each.number,
+            "Intervention": each.number,
             "Incident": formatting.count(each.incident),
             "Kind": each.kind,
             "State": each.state,
             "Attempt": each.attempt,
             "Rewind to": formatting.count(each.rewind_to),
             "Skipped batches": formatting.batches(each.skip_from, each.skip_to),
-            "Learning rate x": formatting.number(each.lr_scale),
-            "Order": facts.orders[each.number].state if each.number in facts.orders else "-",
+            "Learning rate scale": formatting.number(each.lr_scale),
+            "Order state": facts.orders[each.number].state if each.number in facts.orders else "-",
             "Decided at": _moment(each.created_at),
         }
         for each in facts.interventions
@@ -32,22 +32,22 @@ def skip_ledger(facts: RunFacts) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Skipped batches": formatting.batches(each.skip_from, each.skip_to),
-            "Count": each.skip_to - each.skip_from,
+            "Batches": each.skip_to - each.skip_from,
             "Reason": each.reason,
-            "At": _moment(each.created_at),
+            "Time": _moment(each.created_at),
         }
         for each in facts.ledger
     )
 
 
 def events(facts: RunFacts) -> pd.DataFrame:
-    """Declared events and outliers that were let pass, the newest first."""
+    """Declared events and ignored outliers, the newest first."""
     return pd.DataFrame(
         {
             "Step": formatting.count(each.step),
-            "Kind": each.kind.replace("_", " "),
+            "Kind": formatting.words(each.kind),
             "Details": formatting.details(each.details),
-            "At": _moment(each.time),
+            "Time": _moment(each.time),
         }
         for each in reversed(facts.events)
     )
@@ -80,11 +80,13 @@ def configuration(facts: RunFacts, zone: tzinfo) -> pd.DataFrame:
         **flattened(run.config),
         **{f"{name} version": version for name, version in run.versions.items()},
     }
-    return pd.DataFrame({"Name": name, "Value": str(value)} for name, value in rows.items() if value not in (None, ""))
+    return pd.DataFrame(
+        {"Setting": name, "Value": str(value)} for name, value in rows.items() if value not in (None, "")
+    )
 
 
 def in_zone(rows: pd.DataFrame, zone: tzinfo) -> pd.DataFrame:
-    """Moments as text in the viewer's time zone."""
+    """Times as text in the viewer's time zone."""
     moments = rows.select_dtypes("datetimetz").columns
     return rows.assign(**{name: rows[name].dt.tz_convert(zone).dt.strftime("%Y-%m-%d %H:%M:%S") for name in moments})
 

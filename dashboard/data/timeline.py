@@ -1,14 +1,23 @@
-"""The course of an incident, from the first signal to the verified rollback. Pure."""
+"""The timeline of an incident, from the first signal to the verified rollback. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dashboard import formatting
+from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order
 from lossguard.metrics import short_name
+from lossguard.states import IncidentState, InterventionState, OrderKind
 
-When = Callable[[int], float | None]
-"""When a step of the incident's line was done, in unix seconds."""
+StepTime = Callable[[int], float | None]
+"""Unix seconds at which a step of the incident's line was done."""
+
+DECISIONS: Mapping[str, str] = {
+    OrderKind.ROLLBACK: "Rollback decided",
+    OrderKind.HOLD: "Hold decided",
+    OrderKind.RELEASE: "Released",
+}
+PROPOSALS: Mapping[str, str] = {OrderKind.ROLLBACK: "Rollback proposed", OrderKind.HOLD: "Hold proposed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,58 +30,63 @@ class TimelineEntry:
 
 
 def timeline(
-    incident: Incident, interventions: Sequence[Intervention], orders: dict[int, Order], when: When
+    incident: Incident, interventions: Sequence[Intervention], orders: Mapping[int, Order], step_time: StepTime
 ) -> list[TimelineEntry]:
-    """What happened on the incident's own line by step, then what was done about it."""
-    moments = _course(incident, when)
+    """The incident by step, then the interventions in their order; `orders` by number of the intervention."""
+    entries = _incident(incident, step_time)
     for each in interventions:
-        moments += _care(each, orders.get(each.number))
-    if incident.state == "closed":
-        moments.append(TimelineEntry("Closed", None, incident.changed_at, incident.outcome or ""))
-    return moments
+        entries += _intervention(each, orders.get(each.number))
+    if incident.state == IncidentState.CLOSED:
+        entries.append(TimelineEntry("Closed", None, incident.changed_at, incident.outcome or ""))
+    return entries
 
 
-def _course(incident: Incident, when: When) -> list[TimelineEntry]:
+def _incident(incident: Incident, step_time: StepTime) -> list[TimelineEntry]:
+    def entry(name: str, step: int, note: str = "") -> TimelineEntry:
+        return TimelineEntry(name, step, step_time(step), note)
+
     onset, detected = incident.onset_step, incident.detected_step
-    lead = formatting.plural(detected - onset, "step")
     signal = short_name(incident.signal)
-    moments = [
-        TimelineEntry("Detected", detected, when(detected), f"{signal}, score {formatting.number(incident.score)}")
-    ]
+    entries = [entry("Detected", detected, f"{signal}, score {formatting.number(incident.score)}")]
     if onset < detected:
-        moments.append(
-            TimelineEntry("Precursor", onset, when(onset), f"a signal leaves its band, {lead} before the alarm")
-        )
+        lead = formatting.plural(detected - onset, "step")
+        entries.append(entry("Precursor", onset, f"a signal leaves its band, {lead} before the alarm"))
     if incident.peak_step is not None:
-        value = f"{signal} {formatting.number(incident.details.get('peak_value'))}"
-        moments.append(TimelineEntry("Peak", incident.peak_step, when(incident.peak_step), value))
+        peak = formatting.number(incident.details.get("peak_value"))
+        entries.append(entry("Peak", incident.peak_step, f"{signal} {peak}"))
     if incident.end_step is not None:
-        moments.append(TimelineEntry("Last step out of band", incident.end_step, when(incident.end_step)))
-    return sorted(moments, key=lambda moment: moment.step or 0)
+        entries.append(entry("Last step out of band", incident.end_step))
+    return sorted(entries, key=lambda each: each.step or 0)
 
 
-def _care(each: Intervention, order: Order | None) -> list[TimelineEntry]:
+def _intervention(each: Intervention, order: Order | None) -> list[TimelineEntry]:
+    asked = each.state in (InterventionState.PROPOSED, InterventionState.REJECTED)
+    name = (PROPOSALS if asked else DECISIONS).get(each.kind, each.kind)
     decided = each.details.get("decided_step")
-    name = {"rollback": "Rollback decided", "hold": "Hold decided", "release": "Released"}.get(each.kind, each.kind)
-    asked = " (a person is asked)" if each.state in ("proposed", "rejected") else ""
-    moments = [TimelineEntry(f"{name}{asked}", decided, each.created_at, f"intervention {each.number}")]
+    entries = [TimelineEntry(name, decided, each.created_at, f"intervention {each.number}")]
     if order is not None:
-        moments.append(TimelineEntry("Order given", None, order.created_at))
+        entries.append(TimelineEntry("Order issued", None, order.created_at))
     if order is not None and order.answered_at is not None:
-        went = order.rewound_to if order.rewound_to is not None else each.rewind_to
-        moments.append(
-            TimelineEntry(f"Order {order.state}", went, order.answered_at, order.detail or _went(each, went))
-        )
-    if each.state not in ("proposed", "ordered", "applied"):
-        step = each.details.get("verify_at") if each.state == "verified" else None
-        moments.append(TimelineEntry(each.state.capitalize(), step, each.changed_at))
-    elif each.state == "applied" and each.details.get("verify_at") is not None:
-        moments.append(TimelineEntry("To be verified", each.details["verify_at"], None))
-    return moments
+        step = rewind_target(each, order)
+        note = order.detail or _rollback_note(each, step)
+        entries.append(TimelineEntry(f"Order {order.state}", step, order.answered_at, note))
+    return entries + _outcome(each)
 
 
-def _went(each: Intervention, went: int | None) -> str:
-    if each.kind != "rollback" or each.skip_from is None or each.skip_to is None:
+def _outcome(each: Intervention) -> list[TimelineEntry]:
+    due = each.details.get("verify_at")
+    match each.state:
+        case InterventionState.PROPOSED | InterventionState.ORDERED:
+            return []
+        case InterventionState.APPLIED:
+            return [] if due is None else [TimelineEntry("Verification due", due, None)]
+        case InterventionState.VERIFIED:
+            return [TimelineEntry("Verified", due, each.changed_at)]
+    return [TimelineEntry(each.state.capitalize(), None, each.changed_at)]
+
+
+def _rollback_note(each: Intervention, step: int | None) -> str:
+    if each.kind != OrderKind.ROLLBACK or each.skip_from is None or each.skip_to is None:
         return ""
     skipped = formatting.plural(each.skip_to - each.skip_from, "batch", "batches")
-    return f"back to step {formatting.count(went)}, without {skipped}"
+    return f"rewound to step {formatting.count(step)}, {skipped} skipped"

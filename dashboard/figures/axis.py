@@ -1,4 +1,4 @@
-"""Where a run's steps lie along the axis that a viewer chose: steps, tokens, wall time or FLOPs. Pure."""
+"""Positions of a run's steps along the x axis that a viewer chose: steps, tokens, wall time or FLOPs. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class XAxis(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepAxis:
-    """Maps steps to positions along an x axis: linear between the known points. Both columns rise."""
+    """Maps steps to positions along an x axis, linear between known points. Both columns rise."""
 
     steps: Floats
     positions: Floats
@@ -35,38 +35,39 @@ class StepAxis:
         return cls(np.array(steps, dtype=np.float64), np.array([points[step] for step in steps], dtype=np.float64))
 
     def at(self, steps: Sequence[float]) -> Floats:
-        """Positions of these steps; beyond the ends the end's."""
+        """Positions of these steps; beyond the first and the last known step, theirs."""
         return np.interp(np.asarray(steps, dtype=np.float64), self.steps, self.positions)
 
     def step_at(self, position: float) -> float:
+        """The inverse of `at`."""
         # Where a clock is put back in autumn, positions do not rise.
         return float(np.interp(position, np.maximum.accumulate(self.positions), self.steps))
 
     def mapped(self, transform: Callable[[Floats], Floats]) -> "StepAxis":
-        """The same steps at other positions."""
+        """The same steps at transformed positions."""
         return StepAxis(self.steps, transform(self.positions))
 
 
 PLAIN_STEPS = StepAxis(np.array([-1.0, 2.0**53]), np.array([-1.0, 2.0**53]))
-"""The steps themselves."""
+"""Every step at its own number."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunAxes:
-    """The step axes of a run: of its live line, and of each discarded branch by number of its segment."""
+    """The step axes of a run: one of its live line, and one of each discarded branch by number of its segment."""
 
     live: StepAxis = PLAIN_STEPS
     branches: Mapping[int, StepAxis] = field(default_factory=dict)
 
     def mapped(self, transform: Callable[[Floats], Floats]) -> "RunAxes":
+        """All axes with transformed positions."""
         return RunAxes(
-            self.live.mapped(transform),
-            {segment: step_axis.mapped(transform) for segment, step_axis in self.branches.items()},
+            self.live.mapped(transform), {segment: axis.mapped(transform) for segment, axis in self.branches.items()}
         )
 
     def at(self, segment: int, step: float) -> float:
-        """Position of a step of a segment: on the discarded part when it lies there."""
+        """Position of a step of a segment, on the discarded branch when the step lies there."""
         branch = self.branches.get(segment)
         on_branch = branch is not None and len(branch.steps) > 0 and step >= branch.steps[0]
-        step_axis = branch if branch is not None and on_branch else self.live
-        return float(step_axis.at([step])[0])
+        axis = branch if branch is not None and on_branch else self.live
+        return float(axis.at([step])[0])

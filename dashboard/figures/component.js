@@ -1,6 +1,6 @@
-// Draws the figure at data.figure into one element that lives as long as its key; see figure.py.
+// Draws the figure at the URL data.figure into one element that lives as long as its key; see component.py.
 
-// The page names the library itself (server.py); it is asked for here where that did not come.
+// The page's head loads the library (server.py); it is loaded here where that failed.
 function plotly(script) {
   if (window.Plotly) return window.Plotly;
   window.lossguardPlotly ??= new Promise((resolve, reject) => {
@@ -37,7 +37,7 @@ function themed(layout, host) {
   return layout;
 }
 
-// On a phone the legend takes more lines.
+// On a phone the legend needs more lines.
 function fitted(layout, host) {
   const more = host.clientWidth < 640 && layout.showlegend !== false ? 60 : 0;
   layout.height += more;
@@ -46,9 +46,9 @@ function fitted(layout, host) {
   return layout;
 }
 
-// In a narrow figure incidents are named by their numbers alone (marks.py), "#3 loss spike" by "#3"; where a number
-// would cover the next marker, the pointer tells it.
-function brief(traces, host) {
+// A narrow figure names incidents by their numbers alone: "#3" instead of "#3 loss spike" (marks.py). A number that would
+// cover the next marker is left to the hover text.
+function shortened(traces, host) {
   if (host.clientWidth >= 900) return traces;
   const short = (trace) => (name, place) => {
     const side = trace.textposition[place] === "middle left" ? -1 : 1;
@@ -58,20 +58,20 @@ function brief(traces, host) {
   return traces.map((trace) => (trace.name === "incident" ? { ...trace, text: trace.text.map(short(trace)) } : trace));
 }
 
-// What a zoom shows along x: [first, last], [] for all of it, undefined when it was no zoom along x.
+// The range of the x axis after a zoom: [first, last], [] for all of it, undefined when x did not change.
 function bounds(change) {
   if (change["xaxis.autorange"]) return [];
   const range = change["xaxis.range"] ?? [change["xaxis.range[0]"], change["xaxis.range[1]"]];
   return range[0] === undefined ? undefined : range.map(number);
 }
 
-// Plotly tells a date as "2026-11-25 03:12:00.5" on the clock that the figure was made for.
+// Plotly writes a date as "2026-11-25 03:12:00.5", in the time zone for which the figure was made.
 function number(value) {
   return typeof value === "string" ? Date.parse(`${value.replace(" ", "T")}Z`) : value;
 }
 
-// What the viewer sees along x stays, also when the figure was made before the last zoom; a new axis begins anew.
-function kept(layout, host) {
+// Keeps the viewer's range of x, also when the figure was made before the last zoom; another x axis starts over.
+function withCurrentRange(layout, host) {
   const now = host._fullLayout;
   if (now === undefined || now.uirevision !== layout.uirevision) return layout;
   layout.xaxis = { ...layout.xaxis, autorange: now.xaxis.autorange };
@@ -81,35 +81,35 @@ function kept(layout, host) {
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-// The figure, once the server has it; undefined when another one is wanted by then.
+// The figure, once the server has it; undefined when another one is requested by then.
 async function fetched(url, host) {
-  for (let wait = 250; host.wanted === url; wait = Math.min(2 * wait, 4000)) {
+  for (let wait = 250; host.requested === url; wait = Math.min(2 * wait, 4000)) {
     try {
       const answer = await fetch(url);
       if (answer.ok) return await answer.json();
     } catch {
-      // the server is away: it is asked again
+      // the server is unavailable: try again
     }
     await pause(wait);
   }
   return undefined;
 }
 
-// What cannot be seen yet is drawn when the browser has nothing better to do.
-async function turn(host) {
+// A figure outside the viewport waits until the browser is idle.
+async function untilVisibleOrIdle(host) {
   if (host.leave || host.getBoundingClientRect().top < window.innerHeight) return;
   await new Promise((resolve) => requestIdleCallback(resolve, { timeout: 1000 }));
 }
 
 async function draw(host, data) {
-  const [library, figure] = await Promise.all([plotly(data.script), fetched(data.figure, host), turn(host)]);
+  const [library, figure] = await Promise.all([plotly(data.script), fetched(data.figure, host), untilVisibleOrIdle(host)]);
   while (host._dragging) await pause(50); // a drawing in the middle of a drag would end it
-  if (figure === undefined || host.wanted !== data.figure) return;
-  const layout = kept(fitted(themed(figure.layout, host), host), host);
+  if (figure === undefined || host.requested !== data.figure) return;
+  const layout = withCurrentRange(fitted(themed(figure.layout, host), host), host);
   // A double click shows the whole run, also when the page was opened with a window.
   const buttons = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toImage"];
   const config = { displaylogo: false, doubleClick: "autosize", modeBarButtons: [buttons] };
-  await library.react(host, brief(figure.data, host), layout, config);
+  await library.react(host, shortened(figure.data, host), layout, config);
   host.leave ??= bind(host, library);
   host.dataset.drawn = data.figure;
 }
@@ -117,20 +117,20 @@ async function draw(host, data) {
 export default async function ({ data, parentElement, setStateValue }) {
   const host = parentElement.querySelector(".lossguard-figure");
   const ink = getComputedStyle(host).getPropertyValue("--st-text-color");
-  host.tellWindow = setStateValue;
+  host.reportWindow = setStateValue;
   host.tabIndex = 0;
   host.role = "application";
   host.ariaLabel = `${data.label}: arrow keys move along x, plus and minus zoom, 0 shows all of it`;
-  host.style.minHeight ||= `${data.height}px`; // holds the place before the first drawing
-  if (host.wanted !== data.figure || host.ink !== ink) {
-    host.wanted = data.figure;
+  host.style.minHeight ||= `${data.height}px`; // reserves the space before the first drawing
+  if (host.requested !== data.figure || host.ink !== ink) {
+    host.requested = data.figure;
     host.ink = ink;
     await draw(host, data);
   }
-  // Also called when another call has overtaken this one, or will in a moment: the page still has its figure then.
+  // Also called when a newer call replaces this one: the element is still on the page then.
   return () => {
     if (host.isConnected) return;
-    host.wanted = undefined;
+    host.requested = undefined;
     host.leave?.();
   };
 }
@@ -154,13 +154,13 @@ function pressed(event, host, library) {
   library.relayout(host, event.key === "0" ? { "xaxis.autorange": true } : { "xaxis.range": range });
 }
 
-// Once per element: tell zooms, take keys, follow its size. Returns what undoes that.
+// Once per element: reports zooms, handles keys, follows its size. Returns a function that undoes this.
 function bind(host, library) {
   const onKey = (event) => pressed(event, host, library);
   host.addEventListener("keydown", onKey);
   host.on("plotly_relayout", (change) => {
     const window = bounds(change);
-    if (window !== undefined) host.tellWindow("window", window);
+    if (window !== undefined) host.reportWindow("window", window);
   });
   const observer = new ResizeObserver(() => library.Plots.resize(host));
   observer.observe(host);

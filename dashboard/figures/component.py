@@ -1,12 +1,11 @@
-"""A plotly figure that stays on its page: new values are drawn into it, and a zoom is kept and told.
+"""A Streamlit component for plotly figures that updates in place and reports the range in view.
 
 Streamlit's own plotly chart is a new element whenever its values change: a live curve would flicker and lose its
-zoom at every report. This component keeps one drawing per key, takes its colours from the page's theme, and says
-what range is in view, so that it can be read at full resolution.
+zoom at every report. This component keeps one drawing per key, takes its colours from the page's theme, and reports
+the range in view, so that the page can read that range at full resolution.
 
-A figure travels beside the page: `pack` makes bytes of it once, for all viewers, under a name that is made of them.
-The page is told the name alone, and the browser fetches it (server.py) when it is a new one: what did not change is
-not sent.
+The page sends only the name of a figure, which is a hash of its content; the browser fetches the content from server.py
+when the name is new. `pack` encodes a figure once for all viewers.
 """
 
 import gzip
@@ -22,15 +21,15 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 import streamlit as st
 
 PLOTLY_JS = Path(__file__).parent / "vendor" / "plotly-basic.min.js"
-"""plotly.js with lines, bars and pies (MIT). A browser is ready with it five times sooner than with the whole library
-that comes with the Python package."""
+"""plotly.js with lines, bars and pies only (MIT): it loads five times faster than the complete library of the Python
+package."""
 PLOTLY_ROUTE = "/lossguard/plotly.min.js"
 FIGURES_ROUTE = "/lossguard/figures/"
 """Where server.py serves PLOTLY_JS and packed figures."""
 PLOTLY_URL = f"{PLOTLY_ROUTE}?v={hashlib.sha256(PLOTLY_JS.read_bytes()).hexdigest()[:12]}"
 
 MAX_CACHED_FIGURES = 256
-"""Packed figures that the server keeps: every one that is on a page is put on top again at each look."""
+"""Packed figures in the server's memory; the least recently shown ones are dropped."""
 
 _component = st.components.v2.component(
     "lossguard_figure",
@@ -49,14 +48,14 @@ class PackedFigure:
     content: bytes
     """JSON, compressed with gzip."""
     height: int
-    """In pixels: the place that the page holds for it."""
+    """In pixels: the page reserves it before the figure is drawn."""
 
 
 class FigureCache:
-    """The newest packed figures, by name; shared by the sessions and the server of this process."""
+    """The packed figures shown last, by name; shared by all sessions and the server of this process."""
 
-    def __init__(self, size: int = MAX_CACHED_FIGURES) -> None:
-        self._size = size
+    def __init__(self, max_figures: int = MAX_CACHED_FIGURES) -> None:
+        self._max_figures = max_figures
         self._figures: OrderedDict[str, PackedFigure] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -64,7 +63,7 @@ class FigureCache:
         with self._lock:
             self._figures[packed.name] = packed
             self._figures.move_to_end(packed.name)
-            while len(self._figures) > self._size:
+            while len(self._figures) > self._max_figures:
                 self._figures.popitem(last=False)
 
     def get(self, name: str) -> PackedFigure | None:
@@ -76,6 +75,7 @@ figure_cache = FigureCache()
 
 
 def pack(figure: go.Figure) -> PackedFigure:
+    """The figure as compressed JSON, under the hash of its content."""
     text = json.dumps(figure.to_plotly_json(), separators=(",", ":"), allow_nan=False).encode()
     return PackedFigure(hashlib.sha256(text).hexdigest(), gzip.compress(text, 1, mtime=0), int(figure.layout.height))
 
@@ -83,7 +83,7 @@ def pack(figure: go.Figure) -> PackedFigure:
 def show(
     figure: go.Figure | PackedFigure, *, key: str, label: str = "Chart", on_window: Callable[[], None] | None = None
 ) -> None:
-    """Draw `figure`, which screen readers call `label`; `on_window` is called when `window(key)` has changed."""
+    """Draw `figure`; `label` is for screen readers, `on_window` is called when `window(key)` has changed."""
     packed = figure if isinstance(figure, PackedFigure) else pack(figure)
     figure_cache.put(packed)
     data = {
@@ -96,7 +96,7 @@ def show(
 
 
 def window(key: str) -> tuple[float, float] | None:
-    """The range along the x axis that the viewer zoomed to (dates in milliseconds); None for all of it."""
+    """The range of the x axis that the viewer zoomed to (dates in milliseconds); None for all of it."""
     bounds = st.session_state[key].get("window")
     return (float(bounds[0]), float(bounds[1])) if bounds else None
 

@@ -1,4 +1,4 @@
-"""A run's compute beside published ones. Pure."""
+"""A run's training compute, compared with that of published runs. Pure."""
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
@@ -10,7 +10,7 @@ HEIGHT = 210
 
 
 def compute_figure(compute: Compute) -> go.Figure | None:
-    """Training FLOPs on a log axis: this run, what Chinchilla would spend on its parameters, and published runs.
+    """Training FLOPs on a log axis: this run, the compute-optimal amount for its parameters, and published runs.
 
     None without parameters and tokens.
     """
@@ -19,7 +19,7 @@ def compute_figure(compute: Compute) -> go.Figure | None:
     optimal = 6 * CHINCHILLA * compute.parameters**2
     rows = [
         ("this run", compute.flops, BLUE, "circle"),
-        (f"{CHINCHILLA:g} tokens a parameter", optimal, GREEN, "diamond-open"),
+        (f"{CHINCHILLA:g} tokens per parameter", optimal, GREEN, "diamond-open"),
         *((each.name, each.flops, GREY, "square") for each in PUBLISHED),
     ][::-1]
     figure = base_figure(height=HEIGHT, top=8, bottom=46)

@@ -1,6 +1,6 @@
-"""A run's figure out of values. Pure: nothing here reads a store or draws on a page.
+"""A run's figure. Pure: nothing here reads a store or draws on a page.
 
-`run_figure` stacks one panel per metric over one axis, so that a zoom moves all of them and an incident's band shows
+`run_figure` stacks one panel per metric over one x axis, so that a zoom moves all of them and an incident's band shows
 which signal moved first.
 """
 
@@ -17,6 +17,7 @@ from dashboard.figures.axis import Floats, RunAxes, StepAxis, XAxis
 from dashboard.figures.float32 import as_float32
 from dashboard.figures.log_scale import log_axes
 from dashboard.figures.marks import Marks, draw_marks
+from dashboard.figures.non_finite import HEIGHT, non_finite_crosses
 from dashboard.figures.panels import Panel, empty_figure, panel_layout
 from dashboard.figures.smoothing import smoothed
 from dashboard.figures.style import BLUE, GREY, PURPLE, with_alpha
@@ -26,11 +27,11 @@ from lossguard.metrics import short_name
 
 @dataclass(frozen=True, slots=True)
 class ChartOptions:
-    """How a viewer wants to see a run."""
+    """What a viewer chose to see of a run."""
 
     x_axis: XAxis = XAxis.STEP
     window: tuple[float, float] | None = None
-    """The range in view, in the units of the x axis; None for all of it."""
+    """The range in view, in units of the x axis; None for all of it."""
     smooth: int = 0
     """Steps over which lines are smoothed; 0 for not at all."""
     revision: str = ""
@@ -45,19 +46,20 @@ class LineStyle:
     color: str
     width: float
     note: str = ""
-    """Behind the metric's name, under the pointer."""
+    """After the metric's name in the hover text."""
     dash: str = "solid"
     cross_color: str = PURPLE
-    """Colour of the values that are not finite, and how high they stand in their panel, 0..1."""
-    cross_height: float = 0.95
+    """Of the crosses for values that are not finite."""
+    cross_height: float = HEIGHT
+    """Of these crosses in their panel, 0..1."""
 
 
 LIVE = LineStyle("live line", BLUE, 1.8)
 DISCARDED = LineStyle("discarded branch", GREY, 1.2, " (discarded)")
-PAUSE = 20
-"""Times the usual distance of two buckets in wall time: a line does not pretend that something was there."""
+PAUSE_RATIO = 20
+"""Ratio of a gap in wall time to the usual one above which a line is broken: nothing was reported there."""
 MAX_POINTS_WITH_MARKERS = 60
-"""Points up to which each is shown: what is measured now and then is no line, and one point alone is none at all."""
+"""Up to so many points each has a marker: rare measurements are no line, and a single point would be invisible."""
 
 
 def run_figure(
@@ -84,39 +86,40 @@ def _columns(curve: Curve) -> list[Sequence[float | None]]:
 def _curve(panel: Panel, curve: Curve, run_axes: RunAxes, options: ChartOptions) -> list[dict[str, Any]]:
     traces = []
     for segment, branch in curve.discarded.items():
-        traces += draw_line(panel, branch, run_axes.branches.get(segment, run_axes.live), DISCARDED, options)
+        step_axis = run_axes.branches.get(segment, run_axes.live)
+        traces += draw_line(panel, branch, step_axis, DISCARDED, options)
     return traces + draw_line(panel, curve.live, run_axes.live, LIVE, options)
 
 
 def draw_line(
     panel: Panel, series: Series, step_axis: StepAxis, style: LineStyle, options: ChartOptions
 ) -> list[dict[str, Any]]:
-    """A line with its envelope and its crosses."""
+    """A line with its envelope, and crosses for values that are not finite."""
     if not len(series):
         return []
     x = step_axis.at(series.first_step)
     pauses = _pauses(x) if options.x_axis is XAxis.TIME else []
     traces = _envelope(panel, series, x, style)
     if options.smooth:
-        traces.append(_line(panel, series, x, style, _floats(series.mean), pauses) | _quiet(style))
+        traces.append(_line(panel, series, x, style, _floats(series.mean), pauses) | _raw(style))
     mean = smoothed(series, options.smooth) if options.smooth else _floats(series.mean)
     traces.append(_line(panel, series, x, style, mean, pauses))
-    return traces + _non_finite(panel, series, x, style)
+    return traces + _crosses(panel, series, x, style)
 
 
 def _pauses(x: Floats) -> list[int]:
-    """Before which positions nothing happened for long, by the pace of the rest."""
+    """Indices of the positions that follow a pause."""
     gaps = np.diff(x)
-    return [] if not len(gaps) else (np.flatnonzero(gaps > PAUSE * np.median(gaps)) + 1).tolist()
+    return [] if not len(gaps) else (np.flatnonzero(gaps > PAUSE_RATIO * np.median(gaps)) + 1).tolist()
 
 
 def _line(
     panel: Panel, series: Series, x: Floats, style: LineStyle, y: Floats, pauses: Sequence[int]
 ) -> dict[str, Any]:
     """The mean of each bucket; a bucket without any finite value is a gap, and so is a pause."""
-    several = series.first_step != series.last_step
+    bucketed = series.first_step != series.last_step
     label = formatting.escape_plotly(short_name(panel.metric)) + style.note
-    range_text = " (%{customdata[0]:.4~g} .. %{customdata[1]:.4~g})" if several else ""
+    range_text = " (%{customdata[0]:.4~g} .. %{customdata[1]:.4~g})" if bucketed else ""
     trace = {
         "type": "scatter",
         "x": _x(np.insert(x, pauses, x[pauses])),
@@ -129,14 +132,14 @@ def _line(
         "marker": {"size": 5},
         "hovertemplate": f"{label} %{{y:.4~g}}{range_text}<extra></extra>",
     }
-    if several:
-        spans = np.stack([_floats(series.min), _floats(series.max)], axis=1)
-        trace["customdata"] = as_float32(np.insert(spans, pauses, np.nan, axis=0))
+    if bucketed:
+        ranges = np.stack([_floats(series.min), _floats(series.max)], axis=1)
+        trace["customdata"] = as_float32(np.insert(ranges, pauses, np.nan, axis=0))
     return trace
 
 
-def _quiet(style: LineStyle) -> dict[str, Any]:
-    """The raw line below a smoothed one."""
+def _raw(style: LineStyle) -> dict[str, Any]:
+    """What differs for the raw line below a smoothed one."""
     return {
         "line": {"color": with_alpha(style.color, 0.55), "width": 1, "dash": style.dash},
         "mode": "lines",
@@ -148,16 +151,16 @@ def _quiet(style: LineStyle) -> dict[str, Any]:
 
 
 def _envelope(panel: Panel, series: Series, x: Floats, style: LineStyle) -> list[dict[str, Any]]:
-    """Least and largest value of each bucket, outlined: a spike of one step in a million stays a visible stroke."""
+    """Smallest and largest value of each bucket, outlined: a spike of one step in a million stays visible."""
     if series.first_step == series.last_step:
         return []
     low, high = _floats(series.min), _floats(series.max)
-    kept = ~np.isnan(low)
+    finite = ~np.isnan(low)
     return [
         {
             "type": "scatter",
-            "x": _x(x[kept]),
-            "y": as_float32(column[kept]),
+            "x": _x(x[finite]),
+            "y": as_float32(column[finite]),
             "yaxis": panel.value_axis,
             "name": "smallest .. largest",
             "legendgroup": style.name,
@@ -172,30 +175,22 @@ def _envelope(panel: Panel, series: Series, x: Floats, style: LineStyle) -> list
     ]
 
 
-def _non_finite(panel: Panel, series: Series, x: Floats, style: LineStyle) -> list[dict[str, Any]]:
-    """A cross on the panel's upper edge for each bucket with NaN or infinite values."""
+def _crosses(panel: Panel, series: Series, x: Floats, style: LineStyle) -> list[dict[str, Any]]:
+    """One for each bucket with NaN or infinite values."""
     hit = np.flatnonzero(series.non_finite)
-    if not len(hit):
-        return []
     label, name = formatting.escape_plotly(short_name(panel.metric)), formatting.escape_plotly(style.name)
-    return [
-        {
-            "type": "scatter",
-            "x": _x(x[hit]),
-            "y": [style.cross_height] * len(hit),
-            "yaxis": panel.mark_axis,
-            "name": "not finite",
-            "legendgroup": "not finite",
-            "mode": "markers",
-            "marker": {"symbol": "x-thin", "size": 9, "line": {"color": style.cross_color, "width": 2.5}},
-            "customdata": [formatting.plural(series.non_finite[index], "value") for index in hit],
-            "hovertemplate": f"{label} not finite: %{{customdata}} ({name})<extra></extra>",
-        }
-    ]
+    return non_finite_crosses(
+        panel,
+        _x(x[hit]),
+        f"{label} not finite: %{{customdata}} ({name})",
+        values=[formatting.plural(series.non_finite[index], "value") for index in hit],
+        color=style.cross_color,
+        height=style.cross_height,
+    )
 
 
 def without_repeated_legend_entries(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One legend entry for each kind of thing, however many traces draw it."""
+    """Each name once in the legend, however many traces have it."""
     seen: set[str] = set()
     for trace in traces:
         trace["showlegend"] = trace.get("showlegend", True) and trace["name"] not in seen

@@ -1,6 +1,7 @@
-"""An incident's figure: each signal step by step, the band that was expected, and the score. Pure."""
+"""An incident's figure: each signal step by step, its expected band, and its score. Pure."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -12,153 +13,143 @@ from dashboard.figures.axis import Floats, XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
 from dashboard.figures.float32 import as_float32
 from dashboard.figures.log_scale import log_axes
-from dashboard.figures.panels import Panel, PanelLayout, empty_figure, panel_layout, vertical_band, vertical_line
-from dashboard.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, with_alpha
+from dashboard.figures.non_finite import non_finite_crosses
+from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_band, vertical_line
+from dashboard.figures.style import BLUE, GREEN, GREY, OLIVE, ORANGE, PURPLE, SKY, VERMILLION, with_alpha
 from db.models import Incident, Intervention
-from lossguard.metrics import short_name
+from lossguard.metrics import COUNTS, DETECTOR_INPUTS, SIGNALS, short_name
 from monitor.detection import Rows
 from monitor.detection.expected_bands import Band
 
-SIGNALS = ("loss", "grad_norm", "log_z")
-OTHERS = ("lr",)
-SCORE = "Score (1 is the alarm)"
-LEAST_SCORE, MOST_SCORE = 0.1, 1000.0
-"""What the log axis of the scores shows: a spike scores a hundred times what is worth a look."""
-SCORE_COLOURS = {"loss": PURPLE, "grad_norm": ORANGE, "log_z": SKY}
+CURVES = (*SIGNALS, *(name for name in DETECTOR_INPUTS if name not in SIGNALS and name not in COUNTS))
+SCORE = "Score (1 is the alarm threshold)"
+MIN_SCORE, MAX_SCORE = 0.1, 1000.0
+"""Ends of the log axis of scores: a spike may score a hundred times the alarm threshold."""
+SCORE_COLOURS = dict(zip(SIGNALS, cycle((PURPLE, ORANGE, SKY, OLIVE, GREEN, BLUE)), strict=False))
 
 
 def incident_figure(
-    seen: IncidentWindow,
+    shown: IncidentWindow,
     incident: Incident,
-    deeds: Sequence[Intervention],
-    fork: int | None,
+    interventions: Sequence[Intervention],
+    rewound_to: int | None,
     window: tuple[int, int] | None,
 ) -> go.Figure:
-    """`deeds`: the interventions on it; `fork`: the step that the run went back to; `window`: the steps in view."""
-    names = [name for name in (*SIGNALS, *OTHERS) if name in seen.original.metrics]
-    log = {SCORE} | log_axes({name: _columns(name, seen) for name in names})
+    """`interventions`: those on this incident; `rewound_to`: a step, where there was a rewind; `window`: in view."""
+    names = [name for name in CURVES if name in shown.original.metrics]
+    log = {SCORE} | log_axes({name: _columns(name, shown) for name in names})
     layout = panel_layout([*names[:1], SCORE, *names[1:]] if names else [], log=log)
-    bounds = (seen.first, seen.last) if window is None else window
-    shapes = _shapes(incident, fork, seen)
+    bounds = (shown.first, shown.last) if window is None else window
+    shapes = _shapes(incident, rewound_to, shown)
     figure = empty_figure(layout, XAxis.STEP, bounds, f"incident-{incident.number}", shapes=shapes)
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:
-        traces += _scores(panel, seen) if panel.metric == SCORE else _signal(panel, seen)
-    traces += _marks(layout, incident, deeds) if names else []
+        traces += _scores(panel, shown) if panel.metric == SCORE else _signal(panel, shown)
+    traces += _marks(layout.label_row, incident, interventions) if names else []
     figure.add_traces(without_repeated_legend_entries(traces))
     return figure
 
 
-def _columns(name: str, seen: IncidentWindow) -> list[Floats]:
-    lines = [
-        rows.metrics[name] for rows in (seen.original, seen.replacement) if rows is not None and name in rows.metrics
-    ]
-    band = seen.bands.get(name)
-    return lines if band is None else [*lines, band.low, band.high]
+def _columns(name: str, shown: IncidentWindow) -> list[Floats]:
+    lines = (shown.original, shown.replacement)
+    columns = [rows.metrics[name] for rows in lines if rows is not None and name in rows.metrics]
+    band = shown.bands.get(name)
+    return columns if band is None else [*columns, band.low, band.high]
 
 
-def _signal(panel: Panel, seen: IncidentWindow) -> list[dict[str, Any]]:
+def _signal(panel: Panel, shown: IncidentWindow) -> list[dict[str, Any]]:
     name = panel.metric
-    traces = _band(panel, seen.original, seen.bands[name]) if name in seen.bands else []
-    traces += _line(panel, seen.original, "as it happened", BLUE)
-    if seen.replacement is not None and name in seen.replacement.metrics:
-        traces += _line(panel, seen.replacement, "after the rollback", GREEN)
+    traces = _band(panel, shown.original, shown.bands[name]) if name in shown.bands else []
+    traces += _line(panel, shown.original, "as it happened", BLUE)
+    if shown.replacement is not None and name in shown.replacement.metrics:
+        traces += _line(panel, shown.replacement, "after the rollback", GREEN)
     return traces
 
 
 def _line(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, Any]]:
-    values, present = rows.metrics[panel.metric], rows.present[panel.metric]
+    values = rows.metrics[panel.metric]
     label = formatting.escape_plotly(short_name(panel.metric))
-    finite = np.where(np.isfinite(values), values, np.nan)
-    line = _trace(panel, rows.steps, finite, name) | {
+    finite = np.isfinite(values)
+    line = _trace(panel, rows.steps, np.where(finite, values, np.nan), name) | {
         "line": {"color": color, "width": 1.6},
         "hovertemplate": f"{label} %{{y:.5~g}} ({name})<extra></extra>",
     }
-    return [line, *_broken(panel, rows, present & ~np.isfinite(values), f"{label} ({name})")]
+    hit = rows.present[panel.metric] & ~finite
+    texts = [formatting.number(float(value)) for value in values[hit]]
+    return [line, *non_finite_crosses(panel, _x(rows.steps[hit]), f"{label} ({name}): %{{customdata}}", values=texts)]
 
 
-def _broken(panel: Panel, rows: Rows, hit: Any, label: str) -> list[dict[str, Any]]:
-    """A cross on the panel's upper edge for each value that is not finite."""
-    if not hit.any():
-        return []
-    steps, values = rows.steps[hit], rows.metrics[panel.metric][hit]
-    marker = {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}}
-    trace = _trace(panel, steps, np.full(len(steps), 0.95), "not finite")
-    return [
-        trace
-        | {"mode": "markers", "yaxis": panel.mark_axis, "marker": marker}
-        | {"customdata": [formatting.number(float(value)) for value in values]}
-        | {"hovertemplate": f"{label}: %{{customdata}}<extra></extra>"}
-    ]
-
-
-def _band(panel: Panel, rows: Rows, expected: Band) -> list[dict[str, Any]]:
-    """The band as a filled ribbon and its middle as a dashed line; nothing where nothing was known yet."""
-    known = np.isfinite(expected.low) & np.isfinite(expected.high)
-    steps = rows.steps[known]
+def _band(panel: Panel, rows: Rows, band: Band) -> list[dict[str, Any]]:
+    """The expected band as a filled ribbon and its middle as a dashed line; a gap during the warm-up."""
+    warm = np.isfinite(band.low) & np.isfinite(band.high)
+    steps, low, high = rows.steps[warm], band.low[warm], band.high[warm]
     edge = {"line": {"color": with_alpha(GREY, 0.5), "width": 0.5}, "hoverinfo": "skip"}
-    low = _trace(panel, steps, expected.low[known], "expected band") | edge | {"showlegend": False}
-    high = _trace(panel, steps, expected.high[known], "expected band") | edge
-    middle = _trace(panel, steps, expected.expected[known], "expected") | {
+    lower = _trace(panel, steps, low, "expected band") | edge | {"showlegend": False}
+    upper = _trace(panel, steps, high, "expected band") | edge
+    middle = _trace(panel, steps, band.expected[warm], "expected") | {
         "line": {"color": GREY, "width": 1.2, "dash": "dash"},
-        "customdata": np.stack([expected.low[known], expected.high[known]], axis=1),
+        "customdata": np.stack([low, high], axis=1),
         "hovertemplate": "expected %{y:.5~g} (band %{customdata[0]:.4~g} .. %{customdata[1]:.4~g})<extra></extra>",
     }
-    return [low, high | {"fill": "tonexty", "fillcolor": with_alpha(GREY, 0.25)}, middle]
+    return [lower, upper | {"fill": "tonexty", "fillcolor": with_alpha(GREY, 0.25)}, middle]
 
 
-def _scores(panel: Panel, seen: IncidentWindow) -> list[dict[str, Any]]:
-    """One line per signal; a value that is not finite is beyond every score."""
+def _scores(panel: Panel, shown: IncidentWindow) -> list[dict[str, Any]]:
+    """One line per signal; a value that is not finite has the highest score of the axis."""
     traces = []
-    for name, one in seen.bands.items():
-        score = np.clip(np.nan_to_num(one.score, nan=0.0, posinf=MOST_SCORE), LEAST_SCORE, MOST_SCORE)
+    for name, band in shown.bands.items():
+        score = np.clip(np.nan_to_num(band.score, nan=0.0, posinf=MAX_SCORE), MIN_SCORE, MAX_SCORE)
         label = f"score of {short_name(name)}"
         traces.append(
-            _trace(panel, seen.original.steps, score, label)
+            _trace(panel, shown.original.steps, score, label)
             | {"line": {"color": SCORE_COLOURS[name], "width": 1.4, "shape": "hv"}}
             | {"hovertemplate": f"{label} %{{y:.3~g}}<extra></extra>"}
         )
-    alarm = _trace(panel, np.array([seen.first, seen.last]), np.ones(2), "alarm")
+    alarm = _trace(panel, np.array([shown.first, shown.last]), np.ones(2), "alarm")
     return [*traces, alarm | {"line": {"color": VERMILLION, "width": 1, "dash": "dot"}, "hoverinfo": "skip"}]
 
 
-def _marks(layout: PanelLayout, incident: Incident, deeds: Sequence[Intervention]) -> list[dict[str, Any]]:
-    """In the lane above the panels."""
-    places = [
+def _marks(label_row: Panel, incident: Incident, interventions: Sequence[Intervention]) -> list[dict[str, Any]]:
+    marks = [
         ("precursor", incident.onset_step, "circle", ORANGE),
         ("detected", incident.detected_step, "triangle-down", VERMILLION),
         ("peak", incident.peak_step, "star", PURPLE),
-        *(("decided", each.details.get("decided_step"), "diamond", GREEN) for each in deeds),
+        *(("decided", each.details.get("decided_step"), "diamond", GREEN) for each in interventions),
     ]
     if incident.onset_step == incident.detected_step:
-        places = places[1:]
+        marks = marks[1:]
     return [
-        _trace(layout.label_row, np.array([step]), np.array([0.5]), name)
-        | {"mode": "markers", "yaxis": layout.label_row.mark_axis, "cliponaxis": False}
+        _trace(label_row, np.array([step]), np.array([0.5]), name)
+        | {"mode": "markers", "yaxis": label_row.mark_axis, "cliponaxis": False}
         | {"marker": {"symbol": symbol, "size": 11, "color": color}}
         | {"hovertemplate": f"{name} at step %{{x:,d}}<extra></extra>"}
-        for name, step, symbol, color in places
+        for name, step, symbol, color in marks
         if step is not None
     ]
 
 
-def _shapes(incident: Incident, fork: int | None, seen: IncidentWindow) -> list[dict[str, Any]]:
+def _shapes(incident: Incident, rewound_to: int | None, shown: IncidentWindow) -> list[dict[str, Any]]:
     end = incident.end_step
     if end is None:
-        end = max(incident.detected_step, int(seen.original.steps[-1]) if len(seen.original) else 0)
+        end = max(incident.detected_step, int(shown.original.steps[-1]) if len(shown.original) else 0)
     shapes = [vertical_band(incident.onset_step - 0.5, end + 0.5, VERMILLION)]
-    if fork is not None:
-        shapes.append(vertical_line(fork, {"color": GREEN, "width": 1.4, "dash": "dash"}))
+    if rewound_to is not None:
+        shapes.append(vertical_line(rewound_to, {"color": GREEN, "width": 1.4, "dash": "dash"}))
     return shapes
 
 
 def _trace(panel: Panel, x: Any, y: Floats, name: str) -> dict[str, Any]:
     return {
         "type": "scatter",
-        "x": x.astype(np.int32) if len(x) and x.max() < 2**31 else x,
+        "x": _x(x),
         "y": as_float32(y),
         "yaxis": panel.value_axis,
         "name": name,
         "legendgroup": name,
         "mode": "lines",
     }
+
+
+def _x(steps: Any) -> Any:
+    """Half the bytes where they fit."""
+    return steps.astype(np.int32) if len(steps) and steps.max() < 2**31 else steps

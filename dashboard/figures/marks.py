@@ -12,16 +12,18 @@ from dashboard import formatting
 from dashboard.figures.axis import Floats, RunAxes
 from dashboard.figures.panels import Panel, PanelLayout, vertical_band, vertical_line
 from dashboard.figures.style import GREEN, GREY, ORANGE, VERMILLION
+from db.interventions import rewound_step
+from db.lineage import OUTLIER
 from db.models import Event, Incident, Intervention, Order
 
-ARROWS = 0.86
-"""Height of the arrows in the first panel, 0..1: the upper part, which curves seldom reach."""
+ARROW_HEIGHT = 0.86
+"""Of the arrows in the first panel, 0..1: in the upper part, which curves seldom reach."""
 ARROW_HEAD = {"symbol": "triangle-left", "size": [12, 0], "color": GREEN, "opacity": 1, "line": {"width": 0}}
-LETTER = 0.007
-"""Share of the range in view that a letter of an incident's name takes in a figure of 900 pixels; where it is narrower,
-component.js leaves the number alone."""
-MARKER = 3
-"""Letters that a marker has the room of."""
+LETTER_WIDTH = 0.007
+"""Share of the range in view that one letter of an incident's name takes in a figure of 900 pixels; in a narrower one,
+component.js shows the number alone."""
+MARKER_LETTERS = 3
+"""Width of a marker, in letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,12 @@ class Marks:
     """By number of the intervention."""
     events: Sequence[Event] = ()
     last_step: int = 0
-    """Newest step on the live line: where an incident ends that is not over."""
+    """Newest step on the live line, where the band of an incident ends that is not over."""
 
 
 @dataclass(slots=True)
 class Drawn:
-    """What is put into a figure, as plotly's dictionaries."""
+    """Traces and shapes, as plotly's dictionaries."""
 
     traces: list[dict[str, Any]] = field(default_factory=list)
     shapes: list[dict[str, Any]] = field(default_factory=list)
@@ -48,19 +50,19 @@ class Drawn:
 def draw_marks(
     layout: PanelLayout, marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None = None
 ) -> Drawn:
-    """`window` is the range in view, in the units of the x axis; None for all of it."""
+    """`window` is the range in view, in units of the x axis; None for all of it."""
     drawn = Drawn()
     if layout.panels:
         _add_events(drawn, layout.panels, marks, run_axes)
-        _add_incidents(drawn, layout, marks, run_axes, window)
-        _add_interventions(drawn, layout.panels, marks, run_axes)
+        _add_incidents(drawn, layout.label_row, marks, run_axes, window)
+        _add_interventions(drawn, layout.panels[0], marks, run_axes)
     return drawn
 
 
 def _add_incidents(
-    drawn: Drawn, layout: PanelLayout, marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None
+    drawn: Drawn, label_row: Panel, marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None
 ) -> None:
-    """A band from onset to end over all panels, and its number and kind in the lane above."""
+    """A band from onset to end over all panels, and number and kind in the row above them."""
     for incident in marks.incidents:
         end = max(incident.detected_step, marks.last_step) if incident.end_step is None else incident.end_step
         # Half a step to both sides: a band of one step has a width too.
@@ -68,33 +70,37 @@ def _add_incidents(
         drawn.shapes.append(vertical_band(ends[0], ends[1], VERMILLION))
     if marks.incidents:
         first, last = window or run_axes.live.at([0, marks.last_step])
-        x = np.array([run_axes.at(incident.segment, incident.detected_step) for incident in marks.incidents])
-        late = x > first + 0.75 * (last - first)
-        drawn.traces.append(
-            _markers("incident", x.tolist(), {"y": [0.5] * len(x), "yaxis": layout.label_row.mark_axis})
-            | {
-                "mode": "markers+text",
-                "marker": {"symbol": "triangle-down", "size": 12, "color": VERMILLION},
-                "text": _incident_names(marks.incidents, x, late, last - first),
-                "textposition": np.where(late, "middle left", "middle right").tolist(),
-                "textfont": {"size": 12},
-                "meta": ((x - first) / (last - first or 1.0)).tolist(),  # where they stand in view, for component.js
-                "customdata": [_incident_hover(incident) for incident in marks.incidents],
-                "hovertemplate": "%{customdata}<extra></extra>",
-            }
-        )
+        drawn.traces.append(_incident_labels(label_row, marks.incidents, run_axes, first, last))
 
 
-def _incident_names(incidents: Sequence[Incident], x: Floats, late: NDArray[np.bool_], width: float) -> list[str]:
-    """Number and kind, or the number alone where the next incident is too near; names of `late` ones stand before."""
+def _incident_labels(
+    label_row: Panel, incidents: Sequence[Incident], run_axes: RunAxes, first: float, last: float
+) -> dict[str, Any]:
+    x = np.array([run_axes.at(incident.segment, incident.detected_step) for incident in incidents])
+    on_left = x > first + 0.75 * (last - first)
+    return _markers("incident", x.tolist(), {"y": [0.5] * len(x), "yaxis": label_row.mark_axis}) | {
+        "mode": "markers+text",
+        "marker": {"symbol": "triangle-down", "size": 12, "color": VERMILLION},
+        "text": _incident_names(incidents, x, on_left, last - first),
+        "textposition": np.where(on_left, "middle left", "middle right").tolist(),
+        "textfont": {"size": 12},
+        "meta": ((x - first) / (last - first or 1.0)).tolist(),  # positions in view, for component.js
+        "customdata": [_incident_hover(incident) for incident in incidents],
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }
+
+
+def _incident_names(incidents: Sequence[Incident], x: Floats, on_left: NDArray[np.bool_], width: float) -> list[str]:
+    """Number and kind, or the number alone where the next marker is too near; `on_left`: names left of their marker."""
     names = []
-    for place, incident in enumerate(incidents):
-        away = np.where(late[place], x[place] - x, x - x[place])
-        away[late != late[place]] /= 2  # both names stand between the two
-        beside = np.delete(away, place)
-        room = beside[beside >= 0].min(initial=np.inf)
+    for index, incident in enumerate(incidents):
+        distance = np.where(on_left[index], x[index] - x, x - x[index])
+        distance[on_left != on_left[index]] /= 2  # two names share the room between the markers
+        others = np.delete(distance, index)
+        room = others[others >= 0].min(initial=np.inf)
         name = f"#{incident.number} {formatting.incident_kind(incident.kind)}"
-        names.append(name if (len(name) + MARKER) * LETTER * width <= room else f"#{incident.number}")
+        fits = (len(name) + MARKER_LETTERS) * LETTER_WIDTH * width <= room
+        names.append(name if fits else f"#{incident.number}")
     return names
 
 
@@ -102,32 +108,34 @@ def _incident_hover(incident: Incident) -> str:
     return f"incident {incident.number} detected: {formatting.incident_kind(incident.kind)} ({incident.state})"
 
 
-def _add_interventions(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAxes) -> None:
-    """A line over all panels where the run went back to, and an arrow to it from where that was decided."""
+def _add_interventions(drawn: Drawn, panel: Panel, marks: Marks, run_axes: RunAxes) -> None:
+    """A line over all panels at the step of the rewind, and an arrow to it from the step of the decision."""
     segments = {incident.number: incident.segment for incident in marks.incidents}
     for intervention in marks.interventions:
-        target = _target(intervention, marks)
+        order = marks.orders.get(intervention.number)
+        target = rewound_step(intervention, order)
         if target is None:
             continue
         segment = segments.get(intervention.incident or 0, 0)
         at = run_axes.at(segment, target)
         decided = run_axes.at(segment, intervention.details.get("decided_step", target))
         drawn.shapes.append(vertical_line(at, {"color": GREEN, "width": 1.4, "dash": "dash"}))
-        drawn.traces.append(
-            _markers("intervention", [at, decided], {"y": [ARROWS, ARROWS], "yaxis": panels[0].mark_axis})
-            | {
-                "mode": "lines+markers",
-                "line": {"color": GREEN, "width": 1.6},
-                "marker": ARROW_HEAD,
-                "customdata": [_intervention_hover(intervention, marks)] * 2,
-                "hovertemplate": "%{customdata}<extra></extra>",
-            }
-        )
-        _add_skip(drawn, panels[0], intervention, float(run_axes.live.at([target])[0]))
+        drawn.traces.append(_arrow(panel, at, decided, _intervention_hover(intervention, order)))
+        _add_skip(drawn, panel, intervention, float(run_axes.live.at([target])[0]))
+
+
+def _arrow(panel: Panel, head: float, tail: float, hover: str) -> dict[str, Any]:
+    return _markers("intervention", [head, tail], {"y": [ARROW_HEIGHT] * 2, "yaxis": panel.mark_axis}) | {
+        "mode": "lines+markers",
+        "line": {"color": GREEN, "width": 1.6},
+        "marker": ARROW_HEAD,
+        "customdata": [hover] * 2,
+        "hovertemplate": "%{customdata}<extra></extra>",
+    }
 
 
 def _add_skip(drawn: Drawn, panel: Panel, intervention: Intervention, at: float) -> None:
-    """Batches are no steps: what was skipped is marked where the run went on without it."""
+    """Batches are not steps: the skipped ones are marked where the run continues without them."""
     if intervention.skip_from is None or intervention.skip_to is None:
         return
     count = formatting.plural(intervention.skip_to - intervention.skip_from, "batch", "batches")
@@ -141,22 +149,14 @@ def _add_skip(drawn: Drawn, panel: Panel, intervention: Intervention, at: float)
     )
 
 
-def _target(intervention: Intervention, marks: Marks) -> int | None:
-    """The step that the run went back to; None when it did not (yet)."""
-    order = marks.orders.get(intervention.number)
-    if order is None or order.state != "applied":
-        return None
-    return intervention.rewind_to if order.rewound_to is None else order.rewound_to
-
-
-def _intervention_hover(intervention: Intervention, marks: Marks) -> str:
-    sentence = formatting.intervention_sentence(intervention, marks.orders.get(intervention.number))
+def _intervention_hover(intervention: Intervention, order: Order | None) -> str:
+    sentence = formatting.intervention_sentence(intervention, order)
     return f"intervention {intervention.number} ({intervention.state}): {sentence}"
 
 
 def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAxes) -> None:
-    """Declared events as dotted lines with a diamond; outliers that were let pass as open circles at their value."""
-    declared = [event for event in marks.events if event.step is not None and event.kind != "outlier"]
+    """Declared events as dotted lines with a diamond; ignored outliers as open circles at their value."""
+    declared = [event for event in marks.events if event.step is not None and event.kind != OUTLIER]
     for event in declared:
         line = {"color": GREY, "width": 1, "dash": "dot"}
         drawn.shapes.append(vertical_line(run_axes.at(event.segment, event.step or 0), line) | {"layer": "below"})
@@ -167,14 +167,14 @@ def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAx
         outliers = [event for event in marks.events if _is_outlier_of(event, panel.metric)]
         if outliers:
             y = {"y": [event.details["value"] for event in outliers], "yaxis": panel.value_axis}
-            drawn.traces.append(_event_markers(outliers, run_axes, "outlier, let pass", "circle-open", y))
+            drawn.traces.append(_event_markers(outliers, run_axes, "outlier, ignored", "circle-open", y))
 
 
 def _is_outlier_of(event: Event, metric: str) -> bool:
-    """With a value to stand at: what is not finite has its own cross."""
+    """Finite ones only: other values have a cross."""
     value = event.details.get("value")
     finite = isinstance(value, int | float) and abs(value) <= sys.float_info.max
-    return event.kind == "outlier" and event.step is not None and event.details.get("signal") == metric and finite
+    return event.kind == OUTLIER and event.step is not None and event.details.get("signal") == metric and finite
 
 
 def _event_markers(

@@ -1,6 +1,6 @@
-"""The ground of a run's figure: one panel per metric over one axis, and a lane above them for the incidents' names.
+"""The layout of a run's figure: one panel per metric over one x axis, and a row above them for names of incidents.
 
-Every panel has a second, invisible axis 0..1 for marks: they keep their height whatever the values do.
+Every panel has a second, invisible y axis 0..1 for marks: they keep their height whatever the values are.
 """
 
 from collections.abc import Container
@@ -11,11 +11,12 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
 from dashboard.figures.axis import XAxis
-from dashboard.figures.style import GREY, LOG_AXES, base_figure, metric_axis, with_alpha
+from dashboard.figures.log_scale import ALWAYS_LOG
+from dashboard.figures.style import GREY, base_figure, metric_axis, with_alpha
 from lossguard.metrics import title
 
-FIRST_PANEL, PANEL, GAP, LABEL_ROW = 250, 130, 42, 18
-"""Heights in pixels; the gap holds the next panel's title, the lane the incidents' names."""
+FIRST_PANEL_HEIGHT, PANEL_HEIGHT, GAP, LABEL_ROW = 250, 130, 42, 18
+"""Heights in pixels; the gap holds the title of the next panel, the label row the names of the incidents."""
 TOP, BOTTOM = 40, 46
 """Margins in pixels: the legend above, the title of the x axis below."""
 
@@ -45,27 +46,28 @@ X_AXES: dict[XAxis, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Panel:
+    """One metric's part of the figure; `bottom` and `top` are shares of the drawing's height."""
+
     metric: str
     position: int
     bottom: float
     top: float
-    """Share of the drawing's height."""
     log: bool = False
 
     @property
     def value_axis(self) -> str:
-        """Name of the axis of the values, as traces write it."""
+        """Name of the y axis of the values, as traces write it."""
         return "y" if self.position == 0 else f"y{self.position + 1}"
 
     @property
     def mark_axis(self) -> str:
-        """Name of the axis 0..1."""
+        """Name of the y axis 0..1."""
         return f"y{self.position + 101}"
 
 
 @dataclass(frozen=True, slots=True)
 class PanelLayout:
-    """Panels from the top down, and the lane above them."""
+    """Panels from the top down, and the label row above them."""
 
     height: int
     """Of the whole figure in pixels."""
@@ -76,10 +78,10 @@ class PanelLayout:
 
 
 def panel_layout(
-    metrics: list[str], *, log: Container[str] = LOG_AXES, label_row: int = LABEL_ROW, top: int = TOP
+    metrics: list[str], *, log: Container[str] = ALWAYS_LOG, label_row: int = LABEL_ROW, top: int = TOP
 ) -> PanelLayout:
-    """`lane` and `top` in pixels: a figure without incidents and without a legend needs neither."""
-    heights = [FIRST_PANEL] + [PANEL] * (len(metrics) - 1)
+    """`label_row` and `top` in pixels: a figure without incidents and without a legend needs neither."""
+    heights = [FIRST_PANEL_HEIGHT] + [PANEL_HEIGHT] * (len(metrics) - 1)
     inside = sum(heights) + GAP * len(heights) + label_row
     panels, upper = [], float(inside - label_row - GAP)
     for position, (metric, height) in enumerate(zip(metrics, heights, strict=False)):
@@ -92,18 +94,18 @@ def panel_layout(
 def empty_figure(
     layout: PanelLayout, x_axis: XAxis, window: tuple[float, float] | None, revision: str, **more: Any
 ) -> go.Figure:
-    """The empty figure; `window` is the range in view, in the x axis's own units; `more` of the layout."""
-    revised = f"{revision} {x_axis}"
+    """A figure without traces; `window` is the range in view in units of the x axis, `more` is added to the layout."""
+    revision = f"{revision} {x_axis}"
     axes: dict[str, Any] = {}
     if layout.label_row.bottom < layout.label_row.top:
-        axes[_axis_key(layout.label_row.mark_axis)] = _hidden(layout.label_row)
+        axes[_axis_key(layout.label_row.mark_axis)] = _mark_axis(layout.label_row)
     for panel in layout.panels:
         axes[_axis_key(panel.value_axis)] = metric_axis(panel.metric, panel.log) | {
             "domain": [panel.bottom, panel.top],
             "nticks": num_ticks(panel),
-            "uirevision": f"{revised} {panel.log}",  # a zoom along y means nothing on the other kind of axis
+            "uirevision": f"{revision} {panel.log}",  # a zoom along y means nothing on the other kind of axis
         }
-        axes[_axis_key(panel.mark_axis)] = _hidden(panel) | {"overlaying": panel.value_axis}
+        axes[_axis_key(panel.mark_axis)] = _mark_axis(panel) | {"overlaying": panel.value_axis}
     axes["xaxis"] = {
         "anchor": layout.panels[-1].value_axis if layout.panels else "y",
         "range": window,
@@ -122,13 +124,13 @@ def empty_figure(
         height=layout.height,
         top=layout.top,
         bottom=BOTTOM,
-        revision=revised,
+        revision=revision,
         **hover | {"annotations": titles} | axes | more,
     )
 
 
 def num_ticks(panel: Panel) -> int:
-    """About how many there are; with more than 3 plotly writes every digit beside a log axis of one power of ten."""
+    """Approximate; with more than 3 plotly writes every digit beside a log axis of one power of ten."""
     return 3 if panel.log else 6 if panel.position == 0 else 4
 
 
@@ -148,7 +150,7 @@ def vertical_band(first: float, last: float, color: str) -> dict[str, Any]:
 
 
 def vertical_line(at: float, line: dict[str, Any]) -> dict[str, Any]:
-    """A shape: an upright line over all panels."""
+    """A shape over all panels."""
     return {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line}
 
 
@@ -167,7 +169,7 @@ def _title(panel: Panel) -> dict[str, Any]:
     }
 
 
-def _hidden(panel: Panel) -> dict[str, Any]:
+def _mark_axis(panel: Panel) -> dict[str, Any]:
     return {"domain": [panel.bottom, panel.top], "range": [0, 1], "visible": False, "fixedrange": True}
 
 

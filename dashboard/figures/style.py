@@ -1,4 +1,4 @@
-"""How every figure looks: colours, the ground that a figure starts from, and the axes of metrics. Pure.
+"""How every figure looks: colours, the layout that a figure starts from, and the axes of metrics. Pure.
 
 Colours are Okabe and Ito's, which people with any of the usual colour vision deficiencies tell apart. They are
 readable on white and on near-black; text, grid and background follow the page's theme (component.js).
@@ -8,29 +8,19 @@ from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
+from lossguard.metrics import BY_NAME
+
 BLUE, VERMILLION, GREEN, PURPLE, GREY = "#2F86C4", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C"
 ORANGE, SKY, OLIVE = "#E69F00", "#56B4E9", "#A79A00"
 
 RUN_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, OLIVE, GREY)
 """For several runs in one figure, in this order; lines beyond the eighth need a dash too."""
 
-LOG_AXES = frozenset({"perplexity", "grad_norm"})
-"""Whatever their values are; see towering.py for the others."""
-TICKS = {
-    "lr": ".3~g",
-    "tokens": "~s",
-    "batch_index": "~s",
-    "tokens_per_second": "~s",
-    "throughput": "~s",
-    "mfu": ".0%",
-    "mfu_6nd": ".0%",
-}
 
-
-def base_figure(*, height: int, top: int = 36, bottom: int = 46, revision: str = "", **more: Any) -> go.Figure:
+def base_figure(*, height: int, top: int = 36, bottom: int = 46, revision: str = "", **layout: Any) -> go.Figure:
     """An empty figure of `height` pixels. A viewer's zoom is kept as long as `revision` stays the same.
 
-    `more` of its layout is given here rather than later: plotly looks through everything again at every change.
+    More of its `layout` is given here rather than later: plotly validates everything again at every change.
     """
     return go.Figure(
         layout={
@@ -41,7 +31,7 @@ def base_figure(*, height: int, top: int = 36, bottom: int = 46, revision: str =
             "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"},
             "font": {"size": 13},
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
-            **more,
+            **layout,
         }
     )
 
@@ -50,12 +40,13 @@ def metric_axis(metric: str, log: bool) -> dict[str, Any]:
     """Scale and ticks of the axis of a metric's values."""
     return {
         "type": "log" if log else "linear",
-        "tickformat": TICKS.get(metric, "~g"),
+        "tickformat": BY_NAME[metric].tick_format if metric in BY_NAME else "~g",
         "zeroline": False,
         "showgrid": True,
     }
 
 
 def with_alpha(color: str, alpha: float) -> str:
+    """A colour "#rrggbb" with an opacity 0..1, as CSS writes it."""
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},{alpha})"

@@ -1,4 +1,4 @@
-"""A file that is there whole, or not at all."""
+"""A file that is written completely or not at all."""
 
 import os
 import stat
@@ -6,16 +6,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-MOST_LETTERS = 50
-"""Of the name, in that of the part: a name may be as long as the file system takes."""
+MAX_NAME_LETTERS = 50
+"""Of the name, in that of the partial file: a name may be as long as the file system permits."""
 
 
 class CannotWrite(Exception):
-    """One sentence that says what stands in the way."""
+    """The message is one sentence with the reason."""
 
 
 def check_writable(path: Path) -> None:
-    """Raises CannotDeliver where no file can be written, before any work is done for it."""
+    """Raises CannotWrite where no file can be written; to be called before any work is done."""
     folder = path.parent
     try:
         if stat.S_ISDIR(path.stat().st_mode):
@@ -23,19 +23,19 @@ def check_writable(path: Path) -> None:
     except FileNotFoundError:
         if not folder.is_dir():
             raise CannotWrite(f"there is no folder {folder}; make it, or name another file with -o") from None
-    except OSError as error:  # a folder that one may not enter, a name that is too long
+    except OSError as error:  # no permission to enter the folder, a name that is too long
         raise CannotWrite(f"cannot write {path}: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise CannotWrite(f"cannot write in the folder {folder}: permission denied")
 
 
 def write_atomically(path: Path, make: Callable[[Path], None]) -> None:
-    """What `make` writes into a file beside it takes the place of `path` when it is done. Raises CannotDeliver."""
+    """`make` writes a temporary file in the same folder, which then replaces `path`. Raises CannotWrite."""
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:MOST_LETTERS]}.", suffix=".part", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:MAX_NAME_LETTERS]}.", suffix=".part", dir=path.parent)
         part = Path(name)
         try:
-            os.fchmod(handle, 0o666 & ~_umask())  # mkstemp's own is for its owner alone
+            os.fchmod(handle, 0o666 & ~_umask())  # mkstemp makes it readable for its owner only
             os.close(handle)
             make(part)
             part.replace(path)

@@ -1,4 +1,4 @@
-"""`python -m dashboard report`: what it takes, and what it refuses in one sentence with exit code 2."""
+"""`python -m dashboard report`: its options; an error is one sentence and exit code 2."""
 
 import os
 import time
@@ -21,16 +21,14 @@ def report(
     run: Annotated[str, typer.Argument(help="The run: its id, project/name, name, or the beginning of its id.")],
     output: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--output", "-o", help="A file that ends in .html or .pdf; may be said twice. RUN.html by default."
-        ),
+        typer.Option("--output", "-o", help="A file that ends in .html or .pdf; may be repeated. RUN.html by default."),
     ] = None,
-    timezone: Annotated[str, typer.Option(help="Of all times, as Europe/Berlin.")] = "UTC",
+    timezone: Annotated[str, typer.Option(help="Time zone of all times, such as Europe/Berlin.")] = "UTC",
     database: Database = DEFAULT_URL,
 ) -> None:
     """Write a run as one file that opens anywhere: summary, curves, every incident, lost compute, configuration.
 
-    A PDF is printed by the system's Chromium. A file that is there already is replaced, when the new one is whole.
+    A PDF is printed by the system's Chromium. An existing file is replaced when the new one is complete.
     """
     zone = _zone(timezone)
     for path in output or []:
@@ -44,20 +42,20 @@ def _zone(name: str) -> tzinfo:
     try:
         return UTC if name == "UTC" else ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        refuse(f"there is no time zone {name!r}; write it as Europe/Berlin or UTC")
+        refuse(f"there is no time zone {name!r}; write it like Europe/Berlin or UTC")
 
 
 def _check(path: Path) -> None:
-    """Everything that can be known before the run is read."""
+    """Refuses what can be refused before the run is read."""
     from dashboard.report.atomic_file import CannotWrite, check_writable
-    from dashboard.report.printing import CannotPrint, browser
+    from dashboard.report.printing import CannotPrint, find_browser
 
     if path.suffix not in SUFFIXES:
-        refuse(f"{path}: the name of the file ends in {' or '.join(SUFFIXES)}")
+        refuse(f"{path}: the name of the file must end in {' or '.join(SUFFIXES)}")
     try:
         check_writable(path)
         if path.suffix == ".pdf":
-            browser()
+            find_browser()
     except (CannotWrite, CannotPrint) as reason:
         refuse(str(reason))
 
@@ -69,15 +67,17 @@ def _page(run: str, database: str, zone: tzinfo) -> tuple[str, str]:
         create_engine(database).dispose()
     except (BadDatabaseUrl, SQLAlchemyError) as error:
         refuse(f"LOSSGUARD_DATABASE_URL / --database: {error}")
-    os.environ["LOSSGUARD_DATABASE_URL"] = database  # the modules that read take it from there, as on the pages
-    from dashboard.data import cached, run_lookup  # late: Streamlit takes a second to import, a refusal none
+    os.environ["LOSSGUARD_DATABASE_URL"] = (
+        database  # the modules that read the store take it from there, as on the pages
+    )
+    from dashboard.data import cached, run_lookup  # late: Streamlit takes a second to import, an error should not
     from dashboard.data.store import StoreUnavailable
     from dashboard.report import contents, document
 
     try:
         chosen = run_lookup.find_run([each for each, _ in cached.runs()], run).id
-        told = contents.read_contents(chosen, now=time.time(), zone=zone)
-        return document.render(told, contents.report_incidents(told.facts)), chosen
+        read = contents.read_contents(chosen, now=time.time(), zone=zone)
+        return document.render(read, contents.read_incidents(read.facts, read.limits)), chosen
     except (run_lookup.NoSuchRun, StoreUnavailable) as reason:
         refuse(str(reason).rstrip("."))
 

@@ -1,73 +1,92 @@
-"""What a report tells of a run: read through the same modules as the pages, and bounded."""
+"""What a report contains: read through the same modules as the pages, within limits."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
 
-from dashboard.data import cached, incident_window, throughput
+from dashboard.data import cached, incident_window
 from dashboard.data.facts import Curve, RunFacts
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.rollback_costs import Rewind
 from dashboard.data.run_lookup import NoSuchRun
 from db.models import Incident, Intervention
-from lossguard.metrics import COLUMNS
+from lossguard.metrics import COLUMNS, DEFAULT_CHARTS
+from lossguard.states import IncidentState
 
-CURVES = ("loss", "perplexity", "grad_norm", "log_z", "lr", throughput.REPORTED, throughput.NAME)
-MAX_CURVES = 24
-MAX_PICTURES = 100
-"""Incidents that get a picture: those that are open, then those that were acted on, then the highest scores."""
-MAX_INCIDENT_SECTIONS = 300
-"""Incidents that get a section of their own; all others stand in the list of incidents."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How large a report may become; it says what it leaves out."""
+
+    max_curves: int = 24
+    max_events: int = 1000
+    """Events marked on the curves: the newest."""
+    max_incident_pictures: int = 100
+    """For incidents that are open, then those with an intervention, then the highest scores."""
+    max_picture_bytes: int = 7_000_000
+    """Total size of the incidents' pictures, so that the report can be sent by e-mail."""
+    max_incident_sections: int = 300
+    """The table of incidents lists all of them."""
+    max_rows: int = 200
+    """Of a table."""
+    max_settings: int = 2000
+    """Rows of the configuration."""
+    max_cell_letters: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class ReportContents:
     facts: RunFacts
     curves: Mapping[str, Curve]
-    without: Sequence[str]
-    """Metrics that are left out: they are too many."""
-    lost: Sequence[Rewind]
+    omitted_curves: Sequence[str]
+    """Metrics beyond `limits.max_curves`."""
+    rewinds: Sequence[Rewind]
     written_at: float
     """Unix seconds."""
     zone: tzinfo
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
 class ReportIncident:
-    """One incident, and what was done about it."""
+    """One incident and its interventions."""
 
     incident: Incident
-    deeds: list[Intervention]
-    seen: IncidentWindow | None
+    interventions: list[Intervention]
+    window: IncidentWindow | None
     """None where it gets no picture."""
 
 
-def read_contents(run_id: str, *, now: float, zone: tzinfo) -> ReportContents:
-    """Raises StoreAway, and NoSuchRun when the run is not there (any more)."""
+def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: Limits | None = None) -> ReportContents:
+    """Raises StoreUnavailable, and NoSuchRun when the store has no such run (any more)."""
+    limits = limits or Limits()
     facts = cached.facts(run_id)
     if facts is None:
         raise NoSuchRun(f"there is no run {run_id!r} in this store")
     names = curve_names(facts.metrics)
-    curves = cached.curves(facts, names[:MAX_CURVES]).by_metric
-    return ReportContents(facts, curves, names[MAX_CURVES:], cached.rewinds(facts), now, zone)
+    curves = cached.curves(facts, names[: limits.max_curves]).by_metric
+    return ReportContents(facts, curves, names[limits.max_curves :], cached.rewinds(facts), now, zone, limits)
 
 
 def curve_names(metrics: Sequence[str]) -> list[str]:
-    """The usual ones, then whatever else the loop logs; of the standard ones not those that only count."""
-    usual = [name for name in CURVES if name in metrics]
-    return usual + [name for name in metrics if name not in COLUMNS and name not in usual]
+    """The default charts, then scalars of the user's own; of the metrics with a column only the default ones."""
+    default = [name for name in DEFAULT_CHARTS if name in metrics]
+    return default + [name for name in metrics if name not in COLUMNS and name not in default]
 
 
-def report_incidents(facts: RunFacts) -> Iterator[ReportIncident]:
-    """What matters most first; read one after the other."""
-    for rank, incident in enumerate(ranked(facts)[:MAX_INCIDENT_SECTIONS]):
-        seen = incident_window.read_incident_window(facts, incident) if rank < MAX_PICTURES else None
-        yield ReportIncident(incident, incident_window.interventions_of(facts, incident), seen)
+def read_incidents(facts: RunFacts, limits: Limits) -> Iterator[ReportIncident]:
+    """The most important first; each is read when it is asked for."""
+    for rank, incident in enumerate(ranked(facts)[: limits.max_incident_sections]):
+        window = cached.incident_window(facts, incident) if rank < limits.max_incident_pictures else None
+        yield ReportIncident(incident, incident_window.interventions_of(facts, incident), window)
 
 
 def ranked(facts: RunFacts) -> list[Incident]:
-    acted = {each.incident for each in facts.interventions}
-    return sorted(
-        facts.incidents,
-        key=lambda each: (each.state == "closed", each.number not in acted, -(each.score or 0.0), -each.number),
-    )
+    """Open ones, then those with an intervention, then by score."""
+    acted_on = {each.incident for each in facts.interventions}
+
+    def rank(incident: Incident) -> tuple[bool, bool, float, int]:
+        closed = incident.state == IncidentState.CLOSED
+        return (closed, incident.number not in acted_on, -(incident.score or 0.0), -incident.number)
+
+    return sorted(facts.incidents, key=rank)

@@ -1,4 +1,4 @@
-"""The legend of a still picture, as HTML: it wraps where the page is narrow. Pure."""
+"""The legend of a picture, as HTML that wraps on a narrow page. Pure."""
 
 import html
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ def legend(traces: Sequence[Any]) -> str:
 
 
 def _sample(trace: Any) -> str:
-    """A piece of the line and a marker as the trace draws them."""
+    """A short line and a marker in the style of the trace."""
     line, marker = trace.line, trace.marker
-    drawn = f'<rect x="1" y="-5" width="18" height="10" fill="{trace.fillcolor}"/>' if trace.fill else ""
+    sample = f'<rect x="1" y="-5" width="18" height="10" fill="{trace.fillcolor}"/>' if trace.fill else ""
     if "lines" in trace.mode:
-        style = svg_paths.stroke(line.color or BLUE, 2, line.dash)
-        drawn += f'<path d="M1,0h18" fill="none" {style}/>'
+        style = svg_paths.stroke_attributes(line.color or BLUE, 2, line.dash)
+        sample += f'<path d="M1,0h18" fill="none" {style}/>'
     if "markers" in trace.mode:
         size = marker.size if isinstance(marker.size, int | float) else marker.size[0]
-        path, outlined = svg_paths.symbol(marker.symbol or "circle", size)
+        path, outlined = svg_paths.symbol_path(marker.symbol or "circle", size)
         color = marker.line.color or marker.color or line.color
-        style = f'fill="none" {svg_paths.stroke(color, 1.6, None)}' if outlined else f'fill="{color}"'
-        drawn += f'<path transform="translate(10,0)" d="{path}" {style}/>'
-    return f'<svg width="20" height="14" viewBox="0 -7 20 14">{drawn}</svg>'
+        style = f'fill="none" {svg_paths.stroke_attributes(color, 1.6, None)}' if outlined else f'fill="{color}"'
+        sample += f'<path transform="translate(10,0)" d="{path}" {style}/>'
+    return f'<svg width="20" height="14" viewBox="0 -7 20 14">{sample}</svg>'

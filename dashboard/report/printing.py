@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SECONDS = 120
-"""A report of 100 incidents takes a few; after so long the browser hangs."""
+TIMEOUT_SECONDS = 120.0
+"""A report of 100 incidents takes a few seconds."""
 FLAGS = (
     "--headless",
     "--disable-gpu",
@@ -22,11 +22,11 @@ FLAGS = (
 
 
 class CannotPrint(Exception):
-    """One sentence that says what stands in the way."""
+    """The message is one sentence with the reason."""
 
 
-def browser() -> str:
-    """The program. Raises CannotPrint when there is none."""
+def find_browser() -> str:
+    """Path of the system's Chromium. Raises CannotPrint when there is none."""
     for name in PROGRAMS:
         if (found := shutil.which(name)) is not None:
             return found
@@ -36,30 +36,32 @@ def browser() -> str:
     )
 
 
-def print_pdf(page: str, target: Path, *, seconds: float = SECONDS) -> None:
-    """Print the HTML `page` to the file `target`. Raises CannotPrint."""
-    program = browser()
+def print_pdf(page: str, target: Path, *, browser: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    """Print the HTML `page` to `target` with the program `browser` (None: the system's). Raises CannotPrint."""
+    program = browser or find_browser()
     with tempfile.TemporaryDirectory(prefix="lossguard-report-") as folder:
         source, printed = Path(folder) / "report.html", Path(folder) / "report.pdf"
         source.write_text(page, encoding="utf-8")
-        # Chromium's sandbox does not start for root; the page runs no script and connects to nothing.
-        own = ["--no-sandbox"] if os.geteuid() == 0 else []
-        place = [f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}", source.as_uri()]
-        errors = _run([program, *FLAGS, *own, *place], seconds)
+        # Chromium's sandbox does not start as root; the page runs no script and opens no connection.
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        output = [f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}", source.as_uri()]
+        errors = _run([program, *FLAGS, *sandbox, *output], timeout_seconds)
         if not printed.is_file() or printed.stat().st_size == 0:
-            raise CannotPrint(f"{program} printed no PDF: {errors or 'it did not say why'}")
+            raise CannotPrint(f"{program} printed no PDF: {errors or 'it gave no reason'}")
         shutil.copyfile(printed, target)
 
 
-def _run(command: list[str], seconds: float) -> str:
-    """The last line that it complained with. It ends in time with all of its own processes."""
+def _run(command: list[str], timeout_seconds: float) -> str:
+    """The last line of stderr. The command and its child processes end within the timeout."""
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
     ) as process:
         try:
-            _, errors = process.communicate(timeout=seconds)
+            _, errors = process.communicate(timeout=timeout_seconds)
         except subprocess.TimeoutExpired:
-            raise CannotPrint(f"{command[0]} did not print within {seconds:g} seconds and was ended") from None
+            raise CannotPrint(
+                f"{command[0]} did not print within {timeout_seconds:g} seconds and was terminated"
+            ) from None
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -6,20 +6,21 @@ from dataclasses import dataclass
 from datetime import tzinfo
 
 from dashboard import clock, formatting
-from dashboard.data import compute, held_out, rollback_costs
+from dashboard.data import compute, held_out, pending, rollback_costs
 from dashboard.data.facts import Curve, RunFacts
-from dashboard.data.progress import is_silent
+from dashboard.data.progress import SILENT, is_silent
 from dashboard.report.contents import ReportContents
 from db.models import Intervention
 from db.queries import Series
+from lossguard.states import IncidentState, RunState
 
-RECENT = 50
-"""The last loss is the mean of this part of the run: 1/50."""
+RECENT_SHARE = 50
+"""The final loss is the mean over the last 1/50 of the run."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """What was computed and left, in all."""
+class LostCompute:
+    """Total over all rewinds of a run."""
 
     steps: int
     steps_share: float | None
@@ -27,173 +28,168 @@ class Lost:
     tokens: float | None
     flops: float | None
     seconds: float | None
-    """None where it is not known when the run was where it went back to."""
+    """None where no rewind has known times."""
     seconds_share: float | None
     """Of the time since the start."""
 
 
-def lost_in_all(story: ReportContents) -> Lost:
-    facts, ways = story.facts, story.lost
-    steps = sum(way.steps for way in ways)
+def lost_compute(contents: ReportContents) -> LostCompute:
+    facts, rewinds = contents.facts, contents.rewinds
+    steps = sum(each.steps for each in rewinds)
     done = facts.progress.done + steps
-    told = [way.tokens for way in ways if way.tokens is not None]
-    tokens = sum(told) if told or not ways else None
-    seconds = rollback_costs.total_seconds(ways)
-    whole = seconds_of(facts, story.written_at)
-    return Lost(
+    counted = [each.tokens for each in rewinds if each.tokens is not None]
+    tokens = sum(counted) if counted or not rewinds else None
+    seconds = rollback_costs.total_seconds(rewinds)
+    total_seconds = duration(facts, contents.written_at)
+    return LostCompute(
         steps=steps,
         steps_share=steps / done if done else None,
         tokens=tokens,
         flops=flops(tokens, facts),
         seconds=seconds,
-        seconds_share=seconds / whole if seconds is not None and whole > 0 else None,
+        seconds_share=seconds / total_seconds if seconds is not None and total_seconds > 0 else None,
     )
 
 
-def with_share(told: str, share: float | None) -> str:
-    return told if share is None else f"{told} ({formatting.percent(share)})"
+def with_share(text: str, share: float | None) -> str:
+    return text if share is None else f"{text} ({formatting.percent(share)})"
 
 
 def flops(tokens: float | None, facts: RunFacts) -> float | None:
-    """6ND; None where the run does not tell N or D."""
-    each = compute.flops_per_token(facts.run.config)
-    return None if each is None or tokens is None else each * tokens
+    """6ND; None where N or D is not known."""
+    per_token = compute.flops_per_token(facts.run.config)
+    return None if per_token is None or tokens is None else per_token * tokens
 
 
-def seconds_of(facts: RunFacts, now: float) -> float:
-    """From the start to the end, or to now while it runs."""
+def duration(facts: RunFacts, now: float) -> float:
+    """Seconds from the start to the end, to the last report of a silent run, or to now."""
     run = facts.run
-    running = run.state == "running" and not is_silent(run, now)
+    running = run.state == RunState.RUNNING and not is_silent(run, now)
     return max(0.0, (now if running else run.finished_at or run.last_report_at) - run.started_at)
 
 
-def sentences(story: ReportContents) -> list[str]:
-    facts = story.facts
+def state(facts: RunFacts, now: float) -> str:
+    return SILENT if is_silent(facts.run, now) else facts.run.state
+
+
+def sentences(contents: ReportContents) -> list[str]:
+    facts = contents.facts
     return [
-        _course(facts, story.written_at, story.zone),
-        *_loss(story),
-        *_trouble(facts),
-        *_lost(story),
-        _next(facts),
+        *_progress(facts, contents.written_at, contents.zone),
+        *_loss(contents),
+        *_incidents(facts),
+        _lost(contents),
+        _pending(facts),
     ]
 
 
-def state(facts: RunFacts, now: float) -> str:
-    return "silent" if is_silent(facts.run, now) else facts.run.state
+def _progress(facts: RunFacts, now: float, zone: tzinfo) -> list[str]:
+    verbs = {
+        RunState.RUNNING: "has completed",
+        SILENT: "had completed",
+        RunState.FINISHED: "finished after",
+        RunState.INTERRUPTED: "was interrupted after",
+        RunState.FAILED: "failed after",
+    }
+    current = state(facts, now)
+    sentence = f"The run {verbs.get(current, f'is {current} after')} {_work(facts)}"
+    sentence += f" in {formatting.duration(duration(facts, now))}"
+    if current == SILENT:
+        sentence += f" when its reports stopped on {clock.moment(facts.run.last_report_at, zone)}"
+    started = f"It started on {clock.moment(facts.run.started_at, zone)}"
+    if current == RunState.RUNNING and facts.progress.seconds_left is not None:
+        started += f" and needs about {formatting.duration(facts.progress.seconds_left)} more"
+    return [f"{sentence}.", f"{started}."]
 
 
-def _course(facts: RunFacts, now: float, zone: tzinfo) -> str:
-    run, done, total = facts.run, facts.progress.done, facts.progress.total
-    verb = {"running": "is running, and has done", "silent": "is silent. It had done"}.get(
-        state(facts, now), f"is {run.state} after"
-    )
+def _work(facts: RunFacts) -> str:
+    done, total = facts.progress.done, facts.progress.total
     steps = formatting.plural(done, "step") if total is None else f"{done:,} of {formatting.plural(total, 'step')}"
     tokens = facts.newest.get("tokens")
-    seen = f" and {formatting.abbreviated(tokens)} tokens" if tokens else ""
-    sentence = f"The run {verb} {steps}{seen} in {formatting.duration(seconds_of(facts, now))}"
-    sentence += f", begun {clock.moment(run.started_at, zone)}"
-    if state(facts, now) == "silent":
-        sentence += f"; nothing was heard of it since {clock.moment(run.last_report_at, zone)}"
-    elif run.state == "running" and facts.progress.seconds_left is not None:
-        sentence += f"; about {formatting.duration(facts.progress.seconds_left)} are left"
-    return sentence + "."
+    return f"{steps} ({formatting.abbreviated(tokens)} tokens)" if tokens else steps
 
 
-def _loss(story: ReportContents) -> list[str]:
-    curve = story.curves.get("loss")
+def _loss(contents: ReportContents) -> list[str]:
+    curve = contents.curves.get("loss")
     if curve is None or not len(curve.live):
-        return ["No loss was reported."]
-    live = curve.live
-    mean, steps = recent(live)
-    told = [
-        f"The loss is {formatting.number(mean)} nats per token, the mean of the last {formatting.plural(steps, 'step')}"
+        return ["The run has reported no loss."]
+    mean, num_steps = recent_mean(curve.live)
+    parts = [
+        f"The mean loss of the last {formatting.plural(num_steps, 'step')} is {formatting.number(mean)} nats per token"
     ]
-    last = last_of(story.curves.get(held_out.HELD_OUT_LOSS))
-    if last is not None:
-        told.append(f"on held-out text it was {formatting.number(last[1])} at step {last[0]:,}")
-    broken = sum(live.non_finite)
-    if broken:
-        told.append(f"it was not finite at {formatting.plural(broken, 'step')} of the live line")
-    return ["; ".join(told) + "."]
+    measured = last_finite(contents.curves.get(held_out.HELD_OUT_LOSS))
+    if measured is not None:
+        parts.append(f"the held-out loss was {formatting.number(measured[1])} at step {measured[0]:,}")
+    non_finite = sum(curve.live.non_finite)
+    if non_finite:
+        parts.append(f"the loss was not finite at {formatting.plural(non_finite, 'step')} of the live line")
+    return ["; ".join(parts) + "."]
 
 
-def recent(series: Series) -> tuple[float | None, int]:
+def recent_mean(series: Series) -> tuple[float | None, int]:
     """The mean of the finite values at the end of a curve, and over how many steps."""
-    few = max(1, len(series) // RECENT)
+    num_buckets = max(1, len(series) // RECENT_SHARE)
     buckets = [
-        (mean, count) for mean, count in zip(series.mean[-few:], series.count[-few:], strict=True) if mean is not None
+        (mean, count)
+        for mean, count in zip(series.mean[-num_buckets:], series.count[-num_buckets:], strict=True)
+        if mean is not None
     ]
     total = sum(count for _, count in buckets)
-    steps = series.last_step[-1] - series.first_step[-few] + 1
+    steps = series.last_step[-1] - series.first_step[-num_buckets] + 1
     return (sum(mean * count for mean, count in buckets) / total if total else None), steps
 
 
-def last_of(curve: Curve | None) -> tuple[int, float] | None:
-    """The last finite value of a curve and its step."""
+def last_finite(curve: Curve | None) -> tuple[int, float] | None:
+    """Step and value of the last finite value of a curve's live line."""
     live = Series() if curve is None else curve.live
-    told = zip(reversed(live.last_step), reversed(live.last), strict=True)
-    return next(((step, value) for step, value in told if value is not None), None)
+    newest_first = zip(reversed(live.last_step), reversed(live.last), strict=True)
+    return next(((step, value) for step, value in newest_first if value is not None), None)
 
 
-def _trouble(facts: RunFacts) -> list[str]:
+def _incidents(facts: RunFacts) -> list[str]:
     if not facts.incidents:
-        return ["There was no incident."]
+        return ["There were no incidents."]
     kinds = Counter(formatting.incident_kind(each.kind) for each in facts.incidents)
-    told = ", ".join(formatting.plural(count, kind) for kind, count in kinds.most_common())
-    first = (
-        f"There {'was' if len(facts.incidents) == 1 else 'were'} {formatting.plural(len(facts.incidents), 'incident')}"
-    )
+    listed = ", ".join(formatting.plural(count, kind) for kind, count in kinds.most_common())
+    num_incidents = len(facts.incidents)
+    verb = "was" if num_incidents == 1 else "were"
     return [
-        f"{first}: {told}.",
-        _deeds(facts.interventions, sum(each.skip_to - each.skip_from for each in facts.ledger)),
+        f"There {verb} {formatting.plural(num_incidents, 'incident')}: {listed}.",
+        _interventions(facts.interventions, sum(each.skip_to - each.skip_from for each in facts.ledger)),
     ]
 
 
-def _deeds(interventions: Sequence[Intervention], skipped: int) -> str:
+def _interventions(interventions: Sequence[Intervention], num_skipped: int) -> str:
     if not interventions:
-        return "No intervention was made."
+        return "There were no interventions."
     kinds = Counter((each.kind, each.state) for each in interventions)
-    told = ", ".join(f"{formatting.plural(count, kind)} {done}" for (kind, done), count in kinds.most_common())
-    batches = f"; {formatting.plural(skipped, 'batch', 'batches')} were skipped" if skipped else ""
-    return f"What was done: {told}{batches}."
+    listed = ", ".join(f"{formatting.plural(count, kind)} {state}" for (kind, state), count in kinds.most_common())
+    skipped = f"; {formatting.plural(num_skipped, 'batch', 'batches')} skipped" if num_skipped else ""
+    return f"Interventions: {listed}{skipped}."
 
 
-def _lost(story: ReportContents) -> list[str]:
-    if not story.lost:
-        return ["Nothing that was computed was given up."]
-    lost = lost_in_all(story)
-    tokens = f", {formatting.abbreviated(lost.tokens)} tokens" if lost.tokens else ""
-    time = (
-        ""
-        if lost.seconds is None
-        else f" and {formatting.duration(lost.seconds)} ({formatting.percent(lost.seconds_share)} of the time)"
-    )
-    return [
-        f"{formatting.plural(lost.steps, 'step')} ({formatting.percent(lost.steps_share)} of those done){tokens}{time} "
-        f"were given up by going back {_times(len(story.lost))}."
-    ]
+def _lost(contents: ReportContents) -> str:
+    if not contents.rewinds:
+        return "No steps were discarded."
+    lost = lost_compute(contents)
+    share = f"{formatting.plural(lost.steps, 'step')} ({formatting.percent(lost.steps_share)} of all steps)"
+    parts = [share]
+    if lost.tokens:
+        parts.append(f"{formatting.abbreviated(lost.tokens)} tokens")
+    if lost.seconds is not None:
+        parts.append(f"{formatting.duration(lost.seconds)} ({formatting.percent(lost.seconds_share)} of the time)")
+    return f"{formatting.plural(len(contents.rewinds), 'rewind')} cost {_joined(parts)}."
 
 
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
+def _joined(parts: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
-def waiting(facts: RunFacts) -> list[str]:
-    """What a person has to decide."""
-    told = [
-        f"Intervention {each.number} waits for approval. {formatting.intervention_sentence(each, None)}"
-        for each in facts.interventions
-        if each.state == "proposed"
-    ]
-    if any(each.kind == "hold" and each.state == "applied" for each in facts.interventions):
-        told.append("The run is on hold.")
-    return told
-
-
-def _next(facts: RunFacts) -> str:
-    several = len(waiting(facts))
-    if several:
-        return "One thing waits for a person." if several == 1 else f"{several} things wait for a person."
-    going_on = sum(each.state != "closed" for each in facts.incidents)
-    left = f"; {formatting.plural(going_on, 'incident')} not over yet" if going_on else ""
-    return f"Nothing waits for a person{left}."
+def _pending(facts: RunFacts) -> str:
+    num_pending = len(pending.sentences(facts))
+    if num_pending:
+        return f"{formatting.plural(num_pending, 'decision is', 'decisions are')} pending."
+    num_open = sum(each.state != IncidentState.CLOSED for each in facts.incidents)
+    still_open = f"; {formatting.plural(num_open, 'incident is', 'incidents are')} still open" if num_open else ""
+    return f"No decision is pending{still_open}."

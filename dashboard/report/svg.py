@@ -1,7 +1,7 @@
-"""A plotly figure as a still picture: SVG, without a script. Pure.
+"""Renders a plotly figure as SVG, without a script. Pure.
 
-It draws what the figures of this dashboard are made of (scatter traces, panels, bands, upright lines, titles) and
-nothing else. Text, grid and ground take the colours of the page around them (`currentColor` and the class `grid`).
+It supports what the figures of this dashboard consist of (scatter traces, panels, vertical bands and lines, titles) and
+nothing else. Text and grid take the colours of the page around them (`currentColor` and the class `grid`).
 """
 
 import html
@@ -19,42 +19,45 @@ from dashboard.report import svg_paths
 from dashboard.report.legend import legend
 from dashboard.report.scales import PADDING, Scale, scale_for, tick_text
 
-WIDTH = 760
-"""In units that are pixels at this width: a sheet of A4 without its margins is about as wide."""
-LETTER = 6.5
-"""Width of a letter, about."""
-TOP = 4
-"""Margin above: the legend does not stand in the picture."""
+PICTURE_WIDTH = 760
+"""In user units: about the width of an A4 sheet without its margins, in pixels."""
+PICTURE_SCALE = 0.64
+"""Height of a report's picture relative to the page's figure: the first curves fit on the first sheet."""
+LETTER_WIDTH = 6.5
+"""Approximate."""
+TOP_MARGIN = 4
+"""The legend is outside the picture."""
+MAX_X_TICKS, DEFAULT_Y_TICKS = 8, 6
 TAGS = {"<b>": '<tspan font-weight="600">', "<sup>": '<tspan dy="-.4em" font-size=".75em">', "</b>": "</tspan>"}
 TAGS["</sup>"] = "</tspan>"
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """What the axes enclose."""
+    """The plot area, in units of the picture."""
 
     left: float
     top: float
     right: float
     bottom: float
 
-    def up(self, share: float) -> float:
-        """The height of a share 0..1 of the drawing, counted from below."""
+    def y_at(self, share: float) -> float:
+        """The y coordinate of a share 0..1 of the height, counted from below."""
         return self.bottom - share * (self.bottom - self.top)
 
 
 def render_svg(figure: go.Figure, *, name: str, label: str, height: int | None = None) -> str:
-    """The picture; `name` makes its ids its own, `label` is read out; `height` in the stead of the figure's."""
+    """A legend and an SVG. `name` makes ids unique, `label` is for screen readers, `height` replaces the figure's."""
     layout = figure.layout
-    tall = height or int(layout.height)
     entries = [trace for trace in figure.data if trace.showlegend is not False and layout.showlegend is not False]
     margin = layout.margin
-    tall -= margin.t - TOP
-    box = Box(margin.l, TOP, WIDTH - margin.r, tall - margin.b)
+    total_height = (height or int(layout.height)) - margin.t + TOP_MARGIN
+    box = Box(margin.l, TOP_MARGIN, PICTURE_WIDTH - margin.r, total_height - margin.b)
     axes = _axes(figure, box)
     parts = [
         legend(entries),
-        f'<svg viewBox="0 0 {WIDTH} {tall}" role="img" aria-label="{html.escape(label)}" class="still">',
+        f'<svg viewBox="0 0 {PICTURE_WIDTH} {total_height}" role="img" aria-label="{html.escape(label)}" '
+        'class="chart">',
         f'<clipPath id="{name}"><rect x="{box.left}" y="{box.top - 1}" width="{box.right - box.left:.1f}" '
         f'height="{box.bottom - box.top + 2:.1f}"/></clipPath>',
         *_shapes(layout.shapes, axes, box, below=True),
@@ -73,50 +76,63 @@ def render_svg(figure: go.Figure, *, name: str, label: str, height: int | None =
 def _axes(figure: go.Figure, box: Box) -> dict[str, Scale]:
     """ "x" and "y", "y2", ..: the scales that the traces name."""
     layout = figure.layout
-    found = {"x": _axis(layout.xaxis, [trace.x for trace in figure.data], box.left, box.right, _room(figure))}
+    found = {"x": _axis(layout.xaxis, [trace.x for trace in figure.data], box.left, box.right, _x_padding(figure))}
     for trace in figure.data:
         key = trace.yaxis or "y"
         if key not in found:
             axis = layout[f"yaxis{key[1:]}"]
             low, high = axis.domain or (0, 1)
             values = [each.y for each in figure.data if (each.yaxis or "y") == key]
-            found[key] = _axis(axis, values, box.up(low), box.up(high), PADDING)
+            found[key] = _axis(axis, values, box.y_at(low), box.y_at(high), PADDING)
     return found
 
 
-def _room(figure: go.Figure) -> float:
-    """Lines reach to the edges; markers with text keep away from them."""
+def _x_padding(figure: go.Figure) -> float:
+    """Padding of the x axis: lines reach the edges, markers with text keep a distance."""
     return 0.01 if any("lines" in trace.mode for trace in figure.data) else 0.1
 
 
 def _axis(axis: Any, columns: Sequence[Any], start: float, end: float, padding: float) -> Scale:
-    words = [value for column in columns for value in column if isinstance(value, str)]
-    if words:
-        names = tuple(dict.fromkeys(words))
+    categories = [value for column in columns for value in column if isinstance(value, str)]
+    if categories:
+        names = tuple(dict.fromkeys(categories))
         return Scale(-0.5, len(names) - 0.5, start, end, names=names)
     return scale_for(columns, axis.range, start, end, log=axis.type == "log", padding=padding)
 
 
 def _grid(figure: go.Figure, axes: dict[str, Scale], box: Box) -> Iterator[str]:
-    layout, x = figure.layout, axes["x"]
-    upright, marks = [], []
-    for value in x.ticks(8):
-        at = float(x.at([value])[0])
-        upright.append(f"M{at:.1f},{box.top:.1f}V{box.bottom:.1f}")
-        label = _power(value) if x.log else html.escape(tick_text(value, layout.xaxis.tickformat))
-        marks.append(f'<text x="{at:.1f}" y="{box.bottom + 16:.1f}" text-anchor="middle">{label}</text>')
+    """Grid lines, tick labels, and the title of the x axis."""
+    layout = figure.layout
+    lines, labels = _x_grid(layout.xaxis, axes["x"], box)
     for key, scale in axes.items():
         axis = layout[f"yaxis{key[1:]}"] if key != "x" else None
-        if axis is None or axis.visible is False:
-            continue
-        for value in scale.ticks(axis.nticks or 6):
-            at = float(scale.at([scale.names[int(value)] if scale.names else value])[0])
-            text = html.escape(scale.names[int(value)]) if scale.names else tick_text(value, axis.tickformat)
-            upright.append(f"M{box.left},{at:.1f}H{box.right}")
-            marks.append(f'<text x="{box.left - 6}" y="{at + 4:.1f}" text-anchor="end">{text}</text>')
+        if axis is not None and axis.visible is not False:
+            more_lines, more_labels = _y_grid(axis, scale, box)
+            lines, labels = lines + more_lines, labels + more_labels
     middle, title = (box.left + box.right) / 2, _text(layout.xaxis.title.text or "")
-    yield f'<path class="grid" d="{"".join(upright)}"/><g class="ticks">{"".join(marks)}</g>'
+    yield f'<path class="grid" d="{"".join(lines)}"/><g class="ticks">{"".join(labels)}</g>'
     yield f'<text x="{middle:.1f}" y="{box.bottom + 34:.1f}" text-anchor="middle">{title}</text>'
+
+
+def _x_grid(axis: Any, scale: Scale, box: Box) -> tuple[list[str], list[str]]:
+    lines, labels = [], []
+    for value in scale.ticks(MAX_X_TICKS):
+        x = float(scale.at([value])[0])
+        lines.append(f"M{x:.1f},{box.top:.1f}V{box.bottom:.1f}")
+        text = _power(value) if scale.log else html.escape(tick_text(value, axis.tickformat))
+        labels.append(f'<text x="{x:.1f}" y="{box.bottom + 16:.1f}" text-anchor="middle">{text}</text>')
+    return lines, labels
+
+
+def _y_grid(axis: Any, scale: Scale, box: Box) -> tuple[list[str], list[str]]:
+    lines, labels = [], []
+    for value in scale.ticks(axis.nticks or DEFAULT_Y_TICKS):
+        name = scale.names[int(value)] if scale.names else None
+        y = float(scale.at([value if name is None else name])[0])
+        text = tick_text(value, axis.tickformat) if name is None else html.escape(name)
+        lines.append(f"M{box.left},{y:.1f}H{box.right}")
+        labels.append(f'<text x="{box.left - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
+    return lines, labels
 
 
 def _power(value: float) -> str:
@@ -124,7 +140,7 @@ def _power(value: float) -> str:
 
 
 def _shapes(shapes: Sequence[Any], axes: dict[str, Scale], box: Box, *, below: bool) -> Iterator[str]:
-    """Bands and upright lines over all panels, as far as they are in view."""
+    """The visible part of vertical bands and lines."""
     for shape in shapes:
         if (shape.layer == "below") != below:
             continue
@@ -132,7 +148,7 @@ def _shapes(shapes: Sequence[Any], axes: dict[str, Scale], box: Box, *, below: b
         if last < box.left or first > box.right:
             continue
         first, last = max(first, box.left), min(last, box.right)
-        style = svg_paths.stroke(shape.line.color, shape.line.width or 1, shape.line.dash)
+        style = svg_paths.stroke_attributes(shape.line.color, shape.line.width or 1, shape.line.dash)
         if shape.type == "rect":
             rect = f'x="{first:.1f}" y="{box.top}" width="{last - first:.1f}" height="{box.bottom - box.top:.1f}"'
             yield f'<rect {rect} fill="{shape.fillcolor}" {style}/>'
@@ -141,26 +157,26 @@ def _shapes(shapes: Sequence[Any], axes: dict[str, Scale], box: Box, *, below: b
 
 
 def _lines(traces: Sequence[Any], axes: dict[str, Scale]) -> Iterator[str]:
-    """Lines, and ribbons between a line and the one before it."""
+    """Lines, and the filled areas between a line and the one before it."""
     before: tuple[Floats, Floats] | None = None
     for trace in traces:
         if "lines" not in trace.mode:
             continue
         x, y = axes["x"].at(trace.x), axes[trace.yaxis or "y"].at(trace.y)
         if trace.line.shape == "hv":
-            x, y = svg_paths.stairs(x, y)
+            x, y = svg_paths.staircase(x, y)
         x, y = svg_paths.thinned(x, y) if len(x) > 1 and (np.diff(x) >= 0).all() else (x, y)
         if trace.fill == "tonexty" and before is not None:
-            yield f'<path transform="scale(.1)" d="{svg_paths.area(x, y, *before)}" fill="{trace.fillcolor}"/>'
+            yield f'<path transform="scale(.1)" d="{svg_paths.area_path(x, y, *before)}" fill="{trace.fillcolor}"/>'
         before = (x, y)
-        style = svg_paths.stroke(
+        style = svg_paths.stroke_attributes(
             trace.line.color or BLUE, trace.line.width or 2, trace.line.dash, scale=svg_paths.TENTHS
         )
-        yield f'<path transform="scale(.1)" d="{svg_paths.line(x, y)}" class="line" {style}/>'
+        yield f'<path transform="scale(.1)" d="{svg_paths.line_path(x, y)}" class="line" {style}/>'
 
 
 def _markers(traces: Sequence[Any], axes: dict[str, Scale]) -> Iterator[str]:
-    """Each with what hovering over it says; those out of view along x are left out."""
+    """Those in view along x, with their hover text as a title."""
     scale = axes["x"]
     for trace in traces:
         if "markers" not in trace.mode:
@@ -173,22 +189,26 @@ def _markers(traces: Sequence[Any], axes: dict[str, Scale]) -> Iterator[str]:
 
 
 def _marker(trace: Any, index: int, x: float, y: float) -> str:
-    size, outline = _of(trace.marker.size, index), trace.marker.line
+    size, outline = _at(trace.marker.size, index), trace.marker.line
     if not size:
         return ""  # the tail of an arrow
-    path, outlined = svg_paths.symbol(_of(trace.marker.symbol, index) or "circle", size)
-    color = outline.color or _of(trace.marker.color, index) or trace.line.color
-    style = f'fill="none" {svg_paths.stroke(color, outline.width or 1.4, None)}' if outlined else f'fill="{color}"'
+    path, outlined = svg_paths.symbol_path(_at(trace.marker.symbol, index) or "circle", size)
+    color = outline.color or _at(trace.marker.color, index) or trace.line.color
+    style = (
+        f'fill="none" {svg_paths.stroke_attributes(color, outline.width or 1.4, None)}'
+        if outlined
+        else f'fill="{color}"'
+    )
     place = f'transform="translate({x:.1f},{y:.1f})"'
     return f'<path {place} d="{path}" {style}><title>{_hover(trace, index)}</title></path>'
 
 
 def _name(trace: Any, index: int, xs: Floats, ys: Floats) -> str:
-    """The text beside a marker, where it covers no other marker."""
-    text, size = trace.text[index], _of(trace.marker.size, index)
-    side = -1 if _of(trace.textposition, index) == "middle left" else 1
-    away = side * (xs[ys == ys[index]] - xs[index])
-    if ((away > 0) & (away < 2 * size + LETTER * len(text))).any():
+    """The text beside a marker, unless it would cover another marker."""
+    text, size = trace.text[index], _at(trace.marker.size, index)
+    side = -1 if _at(trace.textposition, index) == "middle left" else 1
+    distance = side * (xs[ys == ys[index]] - xs[index])
+    if ((distance > 0) & (distance < 2 * size + LETTER_WIDTH * len(text))).any():
         return ""
     anchor = "end" if side < 0 else "start"
     return (
@@ -198,11 +218,11 @@ def _name(trace: Any, index: int, xs: Floats, ys: Floats) -> str:
 
 def _hover(trace: Any, index: int) -> str:
     """The hover template of a marker, filled in."""
-    told = {"customdata": None if trace.customdata is None else trace.customdata[index], "x": trace.x[index]}
-    told["y"] = trace.y[index]
+    point = {"x": trace.x[index], "y": trace.y[index]}
+    point["customdata"] = None if trace.customdata is None else trace.customdata[index]
 
     def filled(match: re.Match[str]) -> str:
-        value, form = told[match[1]], match[3]
+        value, form = point[match[1]], match[3]
         value = value if match[2] is None else value[int(match[2])]
         return str(value) if form is None or isinstance(value, str) else tick_text(float(value), form)
 
@@ -212,15 +232,15 @@ def _hover(trace: Any, index: int) -> str:
 
 def _titles(annotations: Sequence[Any], box: Box) -> Iterator[str]:
     for each in annotations:
-        yield f'<text x="{box.left}" y="{box.up(each.y) - (each.yshift or 0):.1f}">{_text(each.text)}</text>'
+        yield f'<text x="{box.left}" y="{box.y_at(each.y) - (each.yshift or 0):.1f}">{_text(each.text)}</text>'
 
 
 def _text(plotly: str) -> str:
-    """Plotly's text, which knows a few tags, as SVG: the tags that the figures use, and everything else as it is."""
+    """Plotly's text as SVG: the tags that the figures use are converted, everything else is escaped."""
     pieces = re.split(r"(</?(?:b|sup)>)", plotly)
     return "".join(TAGS.get(piece) or html.escape(html.unescape(piece)) for piece in pieces)
 
 
-def _of(value: Any, index: int) -> Any:
-    """One value for all markers, or one for each."""
+def _at(value: Any, index: int) -> Any:
+    """`value` is one for all markers, or a sequence with one for each."""
     return value if value is None or isinstance(value, str | int | float) else value[index]

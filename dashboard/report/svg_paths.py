@@ -1,8 +1,7 @@
-"""Lines and markers as SVG paths, in few bytes. Pure.
+"""Lines and markers as compact SVG paths. Pure.
 
-A line is thinned to what a reader can see: of the points that share a column of the picture, the first, the lowest, the
-highest and the last stay, so that a spike of one step keeps its full height. Paths count in tenths of a unit, so that
-they need no decimal points.
+Lines are thinned: of the points in one column of the picture, the first, the lowest, the highest and the last remain,
+so that a spike of one step keeps its full height. Coordinates are tenths of a unit, which saves the decimal points.
 """
 
 from collections.abc import Iterator
@@ -11,27 +10,27 @@ import numpy as np
 
 from dashboard.figures.axis import Floats
 
-COLUMN = 1.0
-"""Width of a column in units of the picture."""
+COLUMN_WIDTH = 1.0
+"""In units of the picture."""
 TENTHS = 10
 DASHES = {"dash": (6, 4), "dot": (1.5, 2.5)}
 
 
 def thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    """`x` must rise. A gap (NaN) stays one."""
+    """`x` must rise. Gaps (NaN) remain."""
     if len(x) < 5:
         return x, y
-    starts = np.flatnonzero(np.diff(np.floor(x / COLUMN), prepend=-np.inf))
+    starts = np.flatnonzero(np.diff(np.floor(x / COLUMN_WIDTH), prepend=-np.inf))
     if len(starts) * 4 >= len(x):
         return x, y
-    kept: list[int] = []
+    indices: list[int] = []
     for first, last in zip(starts, np.append(starts[1:], len(x)), strict=True):
-        kept += _seen(y[first:last], int(first))
-    return x[kept], y[kept]
+        indices += _extremes(y[first:last], int(first))
+    return x[indices], y[indices]
 
 
-def _seen(column: Floats, first: int) -> list[int]:
-    """Positions of the first, lowest, highest and last value, and of one gap."""
+def _extremes(column: Floats, first: int) -> list[int]:
+    """Indices of the first, lowest, highest and last value, and of one gap; `first`: that of the first value."""
     found = {0, len(column) - 1}
     gaps = np.isnan(column)
     if not gaps.all():
@@ -41,50 +40,50 @@ def _seen(column: Floats, first: int) -> list[int]:
     return [first + each for each in sorted(found)]
 
 
-def line(x: Floats, y: Floats) -> str:
-    """The `d` of a path through these points, broken where there is none."""
+def line_path(x: Floats, y: Floats) -> str:
+    """The `d` of a path through these points, with gaps where one is not finite."""
     parts = []
     for first, last in _runs(np.isfinite(x) & np.isfinite(y)):
         points = np.rint(TENTHS * np.stack([x[first:last], y[first:last]], axis=1)).astype(np.int64)
         moves = np.diff(points, axis=0)
         moves = moves[(moves != 0).any(axis=1)]
         start = f"M{points[0, 0]},{points[0, 1]}"
-        # A dot where a value stands alone: a path without length shows its round ends.
+        # A lone value becomes a dot: a path without length shows its round line caps.
         parts.append(start + ("l" + _numbers(moves) if len(moves) else "h0"))
     return "".join(parts)
 
 
-def area(x: Floats, low: Floats, other_x: Floats, high: Floats) -> str:
-    """The `d` of the ribbon between two lines without gaps."""
+def area_path(x: Floats, low: Floats, other_x: Floats, high: Floats) -> str:
+    """The `d` of the area between two lines without gaps."""
     if not len(x) or not len(other_x):
         return ""
-    return line(np.concatenate([x, other_x[::-1]]), np.concatenate([low, high[::-1]])) + "z"
+    return line_path(np.concatenate([x, other_x[::-1]]), np.concatenate([low, high[::-1]])) + "z"
 
 
-def stairs(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+def staircase(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """The corners of a line that holds each value until the next."""
     return np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
 
 
-def _runs(there: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Iterator[tuple[int, int]]:
-    """Ends [first, last) of what is unbroken."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], there, [False]]).astype(np.int8)))
+def _runs(present: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Iterator[tuple[int, int]]:
+    """Index ranges [first, last) without a gap."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], present, [False]]).astype(np.int8)))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 def _numbers(moves: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> str:
-    """A minus sign separates as well as a comma."""
+    """A minus sign separates numbers as a comma does."""
     return ",".join(map(str, moves.ravel().tolist())).replace(",-", "-")
 
 
-def stroke(color: str, width: float, dash: str | None, *, scale: float = 1.0) -> str:
-    """The attributes of a line; lengths are in units of the picture, and `scale` of them one of the path's own."""
+def stroke_attributes(color: str, width: float, dash: str | None, *, scale: float = 1.0) -> str:
+    """Attributes of a line; lengths are in units of the picture, of which the path's own are `scale` times smaller."""
     pattern = " ".join(f"{scale * length:g}" for length in DASHES.get(dash or "", ()))
     return f'stroke="{color}" stroke-width="{scale * width:g}"' + (f' stroke-dasharray="{pattern}"' if pattern else "")
 
 
-def symbol(name: str, size: float) -> tuple[str, bool]:
-    """The `d` of a marker around 0, 0 with plotly's name for it, and whether it is an outline."""
+def symbol_path(name: str, size: float) -> tuple[str, bool]:
+    """The `d` of plotly's marker `name` around 0, 0, and whether it is an outline."""
     radius = size / 2
     shape = name.removesuffix("-open")
     return SHAPES[shape].format(r=_short(radius), d=_short(2 * radius), h=_short(radius / 2)), name in OUTLINED

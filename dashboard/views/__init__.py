@@ -1,1 +1,1 @@
-"""The pages, each a script in the order of the page."""
+"""The pages of the dashboard. Each page.py is a Streamlit script whose functions stand in page order."""

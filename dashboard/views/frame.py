@@ -1,4 +1,4 @@
-"""What every page has in common: it follows the store at a pace, and says plainly when the store is away."""
+"""What all pages share: refresh rates, the run that the URL names, and messages when there is nothing to show."""
 
 import time
 from collections.abc import Callable
@@ -9,95 +9,114 @@ from dashboard import formatting, url_state
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import StoreUnavailable
-from dashboard.views.runs.listing import listed
+from dashboard.views.runs.listing import filtered
+from lossguard.states import RunState
+
+METRIC_WIDTH_PIXELS = 165  # two metrics fit side by side on a phone
 
 LAST_RUN = "last_run"
-"""In the session: the links on top of the page name no run."""
-BELOW_OF = "below_of"
-"""In the session: the run whose lower part has been shown."""
-HEAD_START = 0.3
-LIVE_SECONDS = 1.3
-BELOW_SECONDS = 4.0
-QUIET_SECONDS = 15.0  # a run that is not running can be taken up again: it is looked at now and then
+"""In the session: id of the run shown last. The links at the top of the page name no run."""
+LOWER_PART_RUN = "lower_part_run"
+"""In the session: id of the run whose lower part was shown last."""
+LOWER_PART_DELAY_SECONDS = 0.3
+RUNNING_REFRESH_SECONDS = 1.3
+LOWER_PART_REFRESH_SECONDS = 4.0
+IDLE_REFRESH_SECONDS = 15.0  # a run that is not running can be resumed
 
 
-def follow(page: Callable[[], None], *, seconds: float | None, quiet: bool = False) -> None:
-    """Show `page` now and again every so many seconds (None: once), without touching what a viewer does on it.
+def show_live(part: Callable[[], None], *, refresh_seconds: float | None, warn: bool = True) -> None:
+    """Show a part of the page and refresh it every `refresh_seconds` (None: never), without touching the rest.
 
-    A part that is `quiet` leaves it to another one to say that the store is away.
+    `warn` is False where another part of the page already shows the warning that the store cannot be read.
     """
 
-    def shown() -> None:
+    def show() -> None:
         try:
-            page()
-        except StoreUnavailable as away:
-            if not quiet:
-                st.warning(f"{away} This page goes on by itself then.", icon=":material/cloud_off:")
+            part()
+        except StoreUnavailable as error:
+            if warn:
+                st.warning(f"{error} This page updates when the store answers again.", icon=":material/cloud_off:")
 
-    st.fragment(shown, run_every=seconds)()
+    st.fragment(show, run_every=refresh_seconds)()
 
 
-def follow_run(page: Callable[[RunFacts], None], *, below: Callable[[RunFacts], None] | None = None) -> None:
-    """Show `page` of the run that the URL names (the top one of the list when it names none), live while it runs.
+def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts], None] | None = None) -> None:
+    """Show `page` for the run that the URL names (by default the first one of the list), live while it is running.
 
-    What stands `below` it is looked at less often, and is left alone by what a viewer does above. At first it comes a
-    moment later: the browser then draws the curves before it.
+    `lower_part` is a fragment of its own: it is refreshed less often, and not when a viewer uses a control above it.
+    Its first appearance is delayed a little, so that the browser draws the curves first.
     """
     running = _is_running()
 
-    def shown() -> None:
-        run_id = chosen_run()
+    def show_page() -> None:
+        run_id = current_run_id()
         facts = None if run_id is None else cached.facts(run_id)
         if facts is None:
-            _nothing_to_show(run_id)
+            _show_missing(run_id)
             return
-        if (facts.run.state == "running") != running:
-            st.rerun()  # another pace from here on
+        if (facts.run.state == RunState.RUNNING) != running:
+            st.rerun()  # the refresh rate changes
         page(facts)
 
-    def shown_below() -> None:
+    def show_lower_part() -> None:
         run_id = url_state.run()
-        if st.session_state.get(BELOW_OF) != run_id:
-            st.session_state[BELOW_OF] = run_id
-            time.sleep(HEAD_START)
+        if st.session_state.get(LOWER_PART_RUN) != run_id:
+            st.session_state[LOWER_PART_RUN] = run_id
+            time.sleep(LOWER_PART_DELAY_SECONDS)
         facts = None if run_id is None else cached.facts(run_id)
-        if facts is not None and below is not None:
-            below(facts)
+        if facts is not None and lower_part is not None:
+            lower_part(facts)
 
-    follow(shown, seconds=LIVE_SECONDS if running else QUIET_SECONDS)
-    if below is not None:
-        follow(shown_below, seconds=BELOW_SECONDS if running else QUIET_SECONDS, quiet=True)
+    show_live(show_page, refresh_seconds=RUNNING_REFRESH_SECONDS if running else IDLE_REFRESH_SECONDS)
+    if lower_part is not None:
+        seconds = LOWER_PART_REFRESH_SECONDS if running else IDLE_REFRESH_SECONDS
+        show_live(show_lower_part, refresh_seconds=seconds, warn=False)
 
 
-def chosen_run() -> str | None:
-    """The run of the URL, else the one last looked at, else the top one of the list; the URL names it from then on."""
+def current_run_id() -> str | None:
+    """The run of the URL, else the one shown last, else the first one of the list. Afterwards the URL names it."""
     if url_state.run() is None:
         last = st.session_state.get(LAST_RUN)
-        top = [last] if last is not None else [run.id for run, _ in listed(cached.runs(), now=time.time())]
-        if top:
-            url_state.choose_run(top[0])
+        run_ids = [last] if last is not None else [run.id for run, _ in filtered(cached.runs(), now=time.time())]
+        if run_ids:
+            url_state.set_run(run_ids[0])
     st.session_state[LAST_RUN] = url_state.run()
     return url_state.run()
 
 
-def _is_running() -> bool:
-    """Whether the chosen run is running; True while the store is away or the run not there, to look again soon."""
-    try:
-        run_id = chosen_run()
-        facts = None if run_id is None else cached.facts(run_id)
-    except StoreUnavailable:
-        return True
-    return facts is None or facts.run.state == "running"
+def back_to_run(facts: RunFacts) -> None:
+    """A link to the run's page."""
+    label = formatting.escape_markdown(formatting.run_title(facts.run))
+    st.page_link("views/run/page.py", label=label, icon=":material/arrow_back:", query_params={"run": facts.run.id})
 
 
-def _nothing_to_show(run_id: str | None) -> None:
-    st.session_state.pop(LAST_RUN, None)
-    if run_id is None:
-        st.info("No runs yet.", icon=":material/info:")
-    else:
-        st.warning(no_such_run(run_id), icon=":material/search_off:")
-    st.page_link("views/runs/page.py", label="All runs", icon=":material/arrow_back:")
+def show_no_runs() -> None:
+    st.info("No runs yet.", icon=":material/info:")
+    _link_to_all_runs()
 
 
 def no_such_run(run_id: str) -> str:
     return f"There is no run {formatting.escape_markdown(run_id)} in this store."
+
+
+def _is_running() -> bool:
+    """Whether the current run is running. True if the store cannot be read or has no such run, to try again soon."""
+    try:
+        run_id = current_run_id()
+        facts = None if run_id is None else cached.facts(run_id)
+    except StoreUnavailable:
+        return True
+    return facts is None or facts.run.state == RunState.RUNNING
+
+
+def _show_missing(run_id: str | None) -> None:
+    st.session_state.pop(LAST_RUN, None)
+    if run_id is None:
+        show_no_runs()
+        return
+    st.warning(no_such_run(run_id), icon=":material/search_off:")
+    _link_to_all_runs()
+
+
+def _link_to_all_runs() -> None:
+    st.page_link("views/runs/page.py", label="All runs", icon=":material/arrow_back:")

@@ -1,4 +1,4 @@
-"""Deeds of a person: a button, a dialog that asks, and the collector that does it."""
+"""Operator actions on a page: a button, a confirmation dialog, and the request to the collector."""
 
 import os
 from dataclasses import replace
@@ -6,85 +6,91 @@ from dataclasses import replace
 import streamlit as st
 
 from dashboard import operator_actions
-from dashboard.operator_actions import Deed
+from dashboard.operator_actions import OperatorAction
 
-TOKEN, ASKED, SAID = "operator_token", "operator_asked", "operator_said"
-"""In the session: the viewer's own token, which no URL and no store ever holds; that the collector wants one; what was
-done, told after the dialog."""
+TOKEN = "operator_token"
+"""In the session: the viewer's own token. It is never written to the URL or to the store."""
+TOKEN_REQUESTED = "operator_token_requested"
+"""In the session: whether the collector rejected the dashboard's own token."""
+SUCCESS = "operator_success"
+"""In the session: the message to show once the dialog has closed."""
 
 
-def button(label: str, deed: Deed, *, key: str, icon: str, primary: bool = False) -> None:
+def button(label: str, action: OperatorAction, *, key: str, icon: str, primary: bool = False) -> None:
+    """A button that opens the action's confirmation dialog."""
     if st.button(label, key=key, icon=icon, type="primary" if primary else "secondary"):
-        confirm(deed)
+        confirm(action)
 
 
-def tell() -> None:
-    """Say what was done by the dialog that has just closed."""
-    said = st.session_state.pop(SAID, None)
-    if said is not None:
-        st.toast(said, icon=":material/check:")
+def show_success() -> None:
+    """Show the message of the action that a dialog has just performed."""
+    message = st.session_state.pop(SUCCESS, None)
+    if message is not None:
+        st.toast(message, icon=":material/check:")
 
 
 @st.dialog("Are you sure?")
-def confirm(deed: Deed) -> None:
-    ask(deed)
+def confirm(action: OperatorAction) -> None:
+    confirmation_form(action)
 
 
-def ask(deed: Deed, *, reason: bool = False) -> None:
-    """The question, the reason where one is wished, the token where one is needed, and the two answers.
+def confirmation_form(action: OperatorAction, *, with_reason: bool = False) -> None:
+    """The question, a reason if `with_reason`, the token if one is needed, and two buttons.
 
-    A form: what is typed goes with the press. A field that is sent when it is left can swallow the press that left it.
+    It is a form, which sends its fields together with the press of a button. Outside a form a text field is sent when
+    it loses focus, and the rerun that follows can swallow the press.
     """
-    st.markdown(deed.question)
+    st.markdown(action.question)
     with st.form("confirm", border=False, enter_to_submit=False):
-        if reason:
-            why = st.text_input("Reason, for the audit trail", key="confirm-reason", max_chars=500)
-            deed = replace(deed, body={**deed.body, "reason": why.strip()})
+        if with_reason:
+            reason = st.text_input("Reason for the audit trail", key="confirm-reason", max_chars=500)
+            action = replace(action, body={**action.body, "reason": reason.strip()})
         token = _token()
         with st.container(horizontal=True):
-            yes = st.form_submit_button(deed.verb, type="primary", key="confirm-yes")
-            no = st.form_submit_button("Cancel", key="confirm-no")
-    if no:
+            confirmed = st.form_submit_button(action.label, type="primary", key="confirm-yes")
+            cancelled = st.form_submit_button("Cancel", key="confirm-no")
+    if cancelled:
         st.rerun()
-    if yes:
-        _do(deed, token)
-    st.caption("The collector writes who did it to the audit trail.")
+    if confirmed:
+        _perform(action, token)
+    st.caption("The collector records this action and its author in the audit trail.")
 
 
-def _do(deed: Deed, token: str | None) -> None:
-    if token is None and not _lends():
+def _perform(action: OperatorAction, token: str | None) -> None:
+    if token is None and not _may_use_own_token():
         st.error("Enter a token with the scope `operate`.", icon=":material/key:")
         return
     try:
-        operator_actions.act(deed, token)
-    except operator_actions.TokenWanted as wanted:
-        st.session_state[ASKED] = True
+        operator_actions.perform(action, token)
+    except operator_actions.TokenRequired as error:
+        st.session_state[TOKEN_REQUESTED] = True
         st.session_state.pop(TOKEN, None)
-        st.error(f"{wanted} Enter a token with the scope `operate`, then press again.", icon=":material/key:")
-    except operator_actions.NotDone as sentence:
-        st.error(str(sentence), icon=":material/block:")
+        st.error(f"{error} Enter a token with the scope `operate` and try again.", icon=":material/key:")
+    except operator_actions.ActionFailed as error:
+        st.error(str(error), icon=":material/block:")
     else:
-        if token != operator_actions.own_token() and token is not None:
+        if token is not None and token != operator_actions.own_token():
             st.session_state[TOKEN] = token
-        st.session_state[SAID] = deed.done
+        st.session_state[SUCCESS] = action.success
         st.rerun()
 
 
 def _token() -> str | None:
-    """The viewer's own token; the dashboard's where it is lent, as long as the collector takes it."""
-    if _lends() and not st.session_state.get(ASKED) and TOKEN not in st.session_state:
+    """The token that the viewer typed; the dashboard's own, if the viewer may use it and the collector accepts it."""
+    if _may_use_own_token() and not st.session_state.get(TOKEN_REQUESTED) and TOKEN not in st.session_state:
         return operator_actions.own_token()
-    given = st.text_input(
+    typed = st.text_input(
         "Token with the scope `operate`",
         value=st.session_state.get(TOKEN, ""),
         type="password",
         key="token-input",
-        help="Make one with `python -m monitor token create NAME --scope operate`. It is kept for this tab alone.",
+        help="Create one with `python -m monitor token create NAME --scope operate`. Only this browser tab keeps it.",
         autocomplete="off",
     )
-    return (given or "").strip() or None
+    return (typed or "").strip() or None
 
 
-def _lends() -> bool:
+def _may_use_own_token() -> bool:
     headers = {name: str(value) for name, value in st.context.headers.items()}
-    return operator_actions.lends(st.get_option("server.address"), headers, os.environ.get(operator_actions.OPERATE))
+    setting = os.environ.get(operator_actions.OPERATE_VARIABLE)
+    return operator_actions.may_use_own_token(st.get_option("server.address"), headers, setting)

@@ -1,4 +1,4 @@
-"""How states look: the same colour and sign wherever one is shown."""
+"""Badges of states: every state has one colour and one icon on all pages."""
 
 import time
 from typing import Literal
@@ -8,39 +8,41 @@ import streamlit as st
 from dashboard import clock
 from dashboard.data.progress import is_silent
 from db.models import Run
+from lossguard.states import IncidentState, InterventionState, RunState
 
-SILENT = (
-    "It did not say that it ended. It was killed, or it cannot reach the collector: then its spool holds the steps."
+SILENT_HELP = (
+    "The run has not ended, but it no longer reports. Either it was killed, or it cannot reach the collector; then its "
+    "spool holds the steps."
 )
 Color = Literal["red", "orange", "blue", "green", "gray"]
 
-LOOKS: dict[str, tuple[Color, str]] = {
-    "running": ("blue", ":material/play_arrow:"),
-    "finished": ("green", ":material/check:"),
-    "interrupted": ("gray", ":material/pause:"),
-    "failed": ("red", ":material/error:"),
-    "warning": ("orange", ":material/warning:"),
-    "open": ("red", ":material/error:"),
-    "treated": ("orange", ":material/healing:"),
-    "closed": ("gray", ":material/check:"),
-    "proposed": ("orange", ":material/person_raised_hand:"),
-    "ordered": ("blue", ":material/send:"),
-    "applied": ("blue", ":material/hourglass_top:"),
-    "verified": ("green", ":material/verified:"),
-    "recurred": ("red", ":material/replay:"),
+BADGES: dict[str, tuple[Color, str]] = {
+    RunState.RUNNING: ("blue", ":material/play_arrow:"),
+    RunState.FINISHED: ("green", ":material/check:"),
+    RunState.INTERRUPTED: ("gray", ":material/pause:"),
+    RunState.FAILED: ("red", ":material/error:"),  # an intervention can fail, too
+    IncidentState.WARNING: ("orange", ":material/warning:"),
+    IncidentState.OPEN: ("red", ":material/error:"),
+    IncidentState.TREATED: ("orange", ":material/healing:"),
+    IncidentState.CLOSED: ("gray", ":material/check:"),
+    InterventionState.PROPOSED: ("orange", ":material/person_raised_hand:"),
+    InterventionState.ORDERED: ("blue", ":material/send:"),
+    InterventionState.APPLIED: ("blue", ":material/hourglass_top:"),
+    InterventionState.VERIFIED: ("green", ":material/verified:"),
+    InterventionState.RECURRED: ("red", ":material/replay:"),
 }
 
 
 def run_badge(run: Run) -> None:
-    """The state of a run; of one that ought to report and does not, since when."""
+    """The state of a run, or since when it has been silent."""
     now = time.time()
     if is_silent(run, now):
         since = clock.moment(run.last_report_at, clock.zone(st.context.timezone), now=now)
-        st.badge(f"silent since {since}", color="orange", icon=":material/signal_disconnected:", help=SILENT)
+        st.badge(f"silent since {since}", color="orange", icon=":material/signal_disconnected:", help=SILENT_HELP)
     else:
         badge(run.state)
 
 
 def badge(state: str) -> None:
-    color, icon = LOOKS.get(state, ("gray", ":material/circle:"))
+    color, icon = BADGES.get(state, ("gray", ":material/circle:"))
     st.badge(state, color=color, icon=icon)

@@ -1,14 +1,14 @@
-"""A run as a file, streamed: no more than a block of its steps is in memory, and nothing is locked or held meanwhile.
+"""Write a run to a file as a stream: one block of its steps is in memory at a time, and no lock is held meanwhile.
 
-Parquet   one row per step, and the whole run beside it: the schema's metadata holds the JSON of `db.record` under
-          `lossguard`. A null is a value that was not reported, NaN and infinities are what was reported.
+Parquet   one row per step, and the rest of the run: the schema's metadata holds the JSON of `db.files.record` under
+          `lossguard`. A null is a value that was not reported; NaN and infinities were reported.
 CSV       the steps alone. An empty cell is a value that was not reported; `nan`, `inf` and `-inf` were reported.
 
-Columns of both: `segment`, `step`, `time` (unix seconds), `live` (whether the step is on the live line), then the
-metrics; one whose name is taken is called `metric.<name>`. Rows are sorted by segment and step.
+Both have the columns `segment`, `step`, `time` (unix seconds), `live` (whether the step is on the live line), then the
+metrics; a metric that is called like one of these has the column `metric.<name>`. Rows are sorted by segment and step.
 
-The description (in memory as a whole) is read in one snapshot; steps are never changed, so every block may be read in a
-transaction of its own. What arrives meanwhile is left out.
+The description (in memory as a whole) is read in one snapshot. Stored steps never change, so every block is read in a
+transaction of its own. Steps that arrive during the export are left out.
 """
 
 import json
@@ -26,8 +26,9 @@ from db import queries
 from db.engine import reading
 from db.files import record
 from db.lineage import StepRange, live_line
-from db.steps.blocks import Block, next_block
+from db.models import Segment
 from db.steps.columns import MetricColumn, column_of
+from db.steps.reader import MAX_BLOCK_STEPS, StepBlock, next_block
 
 KEY = b"lossguard"
 
@@ -47,8 +48,11 @@ class RunChanged(RuntimeError):
     """The run was deleted while it was exported: what was written is not whole."""
 
 
-def stream(engine: sa.Engine, *, run_id: str, format: Format) -> Iterator[bytes]:
-    """The bytes of the file, about a block at a time. Raises UnknownRun at the first one, RunChanged later."""
+def stream(engine: sa.Engine, *, run_id: str, format: Format, max_steps: int = MAX_BLOCK_STEPS) -> Iterator[bytes]:
+    """The bytes of the file, about a block of `max_steps` steps at a time.
+
+    Raises UnknownRun before the first bytes, RunChanged after some of them.
+    """
     with reading(engine) as session:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
@@ -60,10 +64,10 @@ def stream(engine: sa.Engine, *, run_id: str, format: Format) -> Iterator[bytes]
     schema = schema_of(described)
     with _writer(sink, schema, format, described) as writer:
         for segment in tree:
-            for block in _blocks(engine, run_pk, segment, described["metrics"]):
+            for block in _blocks(engine, run_pk, segment, described["metrics"], max_steps):
                 writer.write_batch(_batch(block, line.get(segment.number), schema))
-                yield sink.taken()
-    yield sink.taken()
+                yield sink.drain()
+    yield sink.drain()
 
 
 def schema_of(described: Mapping[str, Any]) -> pa.Schema:
@@ -83,23 +87,28 @@ def _writer(sink: "_Sink", schema: pa.Schema, format: Format, described: Mapping
     return writer
 
 
-def _blocks(engine: sa.Engine, run_pk: int, segment: Any, metrics: list[str]) -> Iterator[Block]:
+def _blocks(
+    engine: sa.Engine, run_pk: int, segment: Segment, metrics: list[str], max_steps: int
+) -> Iterator[StepBlock]:
     """The steps that a segment had when it was described; the session of a block ends before the block is used."""
-    if segment.last_step is None:
+    if segment.first_step is None or segment.last_step is None:
         return
-    step_range, low, seen = StepRange(segment.number, segment.first_step, segment.last_step + 1), segment.first_step, 0
+    step_range, num_read = StepRange(segment.number, segment.first_step, segment.last_step + 1), 0
+    low = step_range.first
     while True:
         with reading(engine) as session:
-            block = next_block(session, run_pk=run_pk, step_range=step_range, metrics=metrics, low=low)
+            block = next_block(
+                session, run_pk=run_pk, step_range=step_range, metrics=metrics, low=low, max_steps=max_steps
+            )
         if block is None:
             break
-        low, seen = int(block.steps[-1]) + 1, seen + len(block)
+        low, num_read = int(block.steps[-1]) + 1, num_read + len(block)
         yield block
-    if seen < segment.num_steps:
-        raise RunChanged("the run was deleted while it was exported; what was written is not whole")
+    if num_read < segment.num_steps:
+        raise RunChanged("the run was deleted during the export; the file is incomplete")
 
 
-def _batch(block: Block, live: StepRange | None, schema: pa.Schema) -> pa.RecordBatch:
+def _batch(block: StepBlock, live: StepRange | None, schema: pa.Schema) -> pa.RecordBatch:
     own = (np.full(len(block), block.segment, dtype=np.int32), block.steps, block.times, block.within(live))
     metrics = [_array(column) for column in block.metrics.values()]
     return pa.record_batch([*map(pa.array, own), *metrics], schema=schema)
@@ -110,21 +119,21 @@ def _array(column: MetricColumn) -> pa.Array:
 
 
 class _Sink:
-    """A file that is taken away piece by piece as it is written."""
+    """A file in memory that is emptied whenever its bytes are sent."""
 
     closed = False
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
 
-    def write(self, piece: bytes) -> int:
-        self._pieces.append(bytes(piece))
-        return len(piece)
+    def write(self, chunk: bytes) -> int:
+        self._chunks.append(bytes(chunk))
+        return len(chunk)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Writes are never delayed."""
 
-    def taken(self) -> bytes:
-        """What was written since the last call."""
-        pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)
+    def drain(self) -> bytes:
+        """The bytes that were written since the last call."""
+        chunks, self._chunks = self._chunks, []
+        return b"".join(chunks)

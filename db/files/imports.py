@@ -28,9 +28,9 @@ from db.files import record
 from db.files.export import KEY
 from db.models import Run, Segment
 from db.steps import rollups, writer
-from db.steps.blocks import ROWS, Block
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import Bools, MetricColumn, column_of, metric_of
+from db.steps.reader import MAX_BLOCK_STEPS, StepBlock
 from lossguard.metrics import COUNTS
 from lossguard.protocol import MAX_COUNT, is_name
 from lossguard.states import RunState, SegmentReason
@@ -46,7 +46,7 @@ class BadFile(ValueError):
     """The file cannot be imported: one sentence that says what is wrong, where, and how to mend it."""
 
 
-def take(
+def import_file(
     session: Session, *, path: Path, now: float, run_id: str | None = None, project: str | None = None
 ) -> tuple[Run, int]:
     """Import a file: (its run, the number of its steps). Raises BadFile, and record.RunExists; then nothing is kept.
@@ -80,7 +80,7 @@ def _take_parquet(session: Session, path: Path, run_id: str | None) -> tuple[Run
         missing = [name for name in expected if name not in file.schema_arrow.names]
         if missing:
             raise BadFile(f"{path}: the column {missing[0]!r} is missing")
-        batches = file.iter_batches(batch_size=ROWS, columns=expected)
+        batches = file.iter_batches(batch_size=MAX_BLOCK_STEPS, columns=expected)
         count = _Steps(session, path, run, names).take(batches)
         _check_whole(session, path, run, described)
     return run, count
@@ -152,7 +152,7 @@ class _Steps:
                 self._row += len(block)
         return self._row
 
-    def _blocks(self, batch: pa.RecordBatch) -> Iterator[Block]:
+    def _blocks(self, batch: pa.RecordBatch) -> Iterator[StepBlock]:
         """The rows of a batch, cut where the segment changes."""
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         steps, segments = self._whole(columns, "step"), self._whole(columns, "segment", 0)
@@ -163,9 +163,9 @@ class _Steps:
             if first < last:
                 part = slice(first, last)
                 cut = {name: column.at(part) for name, column in metrics.items()}
-                yield Block(int(segments[first]), steps[part], times[part], cut)
+                yield StepBlock(int(segments[first]), steps[part], times[part], cut)
 
-    def _insert(self, block: Block) -> None:
+    def _insert(self, block: StepBlock) -> None:
         segment = self._segment(block)
         before = -1 if segment.last_step is None else segment.last_step
         self._refuse(np.diff(block.steps, prepend=before) <= 0, "does not rise above the one before it", "step")
@@ -181,7 +181,7 @@ class _Steps:
         commands.grow_segment(segment, steps=steps)
         self.times = (self.times[0] if self.times else float(block.times[0]), float(block.times[-1]))
 
-    def _segment(self, block: Block) -> Segment:
+    def _segment(self, block: StepBlock) -> Segment:
         """The segment of a block, made if the file is what tells of it."""
         if block.segment not in self._segments:
             if self._now is None:
@@ -194,7 +194,7 @@ class _Steps:
             self._segments[block.segment] = self._open(block.segment, int(block.steps[0]), block)
         return self._segments[block.segment]
 
-    def _open(self, number: int, first: int | None, block: Block) -> Segment:
+    def _open(self, number: int, first: int | None, block: StepBlock) -> Segment:
         before = max((one.last_step for one in self._segments.values() if one.last_step is not None), default=-1)
         went_back = first is not None and first <= before
         reason = SegmentReason.REWIND if went_back else SegmentReason.RESUME

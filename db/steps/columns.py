@@ -1,7 +1,7 @@
-"""A metric over the steps of a report, as arrays; and what its column is called where steps are a table."""
+"""A metric over steps as arrays, how it is stored and read back, and what its column in a table of steps is called."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,31 +12,32 @@ from db.steps.buckets import Floats, Ints
 Bools = NDArray[np.bool_]
 
 OWN_COLUMNS = ("segment", "step", "time", "live")
-"""What a table of steps holds beside the metrics."""
+"""Columns of a table of steps that are not metrics."""
 
-_TAKEN = re.compile(r"(metric\.)*(segment|step|time|live)")
+_RESERVED = re.compile(r"(metric\.)*(segment|step|time|live)")
 
 
 def column_of(metric: str) -> str:
-    """The metric's name, with `metric.` before it where a table of steps has such a column itself."""
-    return f"metric.{metric}" if _TAKEN.fullmatch(metric) else metric
+    """The metric's name, with the prefix `metric.` where a table of steps has a column of this name itself."""
+    return f"metric.{metric}" if _RESERVED.fullmatch(metric) else metric
 
 
 def metric_of(column: str) -> str | None:
-    """Undo `column_of`; None for a column that is no metric."""
+    """The inverse of `column_of`; None for a column that is not a metric."""
     if column in OWN_COLUMNS:
         return None
-    return column.removeprefix("metric.") if _TAKEN.fullmatch(column) else column
+    return column.removeprefix("metric.") if _RESERVED.fullmatch(column) else column
 
 
 @dataclass(frozen=True, slots=True)
 class MetricColumn:
-    """float64[N]; where `reported` is False the value is NaN and means nothing. `plain`: all are there and finite."""
+    """A metric over N steps. A value that was not reported is NaN, and so is a reported NaN: `reported` differs."""
 
     values: Floats
     reported: Bools
     finite: Bools
     plain: bool
+    """Every value was reported and is finite."""
 
     @classmethod
     def of(cls, column: Sequence[float | None]) -> "MetricColumn":
@@ -47,23 +48,48 @@ class MetricColumn:
             return cls(values, finite, finite, True)
         return cls(values, finite | np.array([value is not None for value in column]), finite, False)
 
+    @classmethod
+    def from_stored(cls, values: Floats, non_finite: Mapping[int, float]) -> "MetricColumn":
+        """A numeric column with NaN where it is NULL, and position -> value of those that were not finite.
+
+        It undoes `stored`: NULL means that the metric was not reported, unless the position is in `non_finite`.
+        """
+        finite = ~np.isnan(values)
+        if not non_finite:
+            return cls(values, finite, finite, bool(finite.all()))
+        values, reported = values.copy(), finite.copy()
+        at = np.fromiter(non_finite, dtype=np.int64, count=len(non_finite))
+        values[at], reported[at] = list(non_finite.values()), True
+        return cls(values, reported, finite, False)
+
+    @classmethod
+    def joined(cls, parts: Sequence["MetricColumn"]) -> "MetricColumn":
+        """Columns that follow one another, as one."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            np.concatenate([np.empty(0), *(part.values for part in parts)]),
+            np.concatenate([np.empty(0, dtype=np.bool_), *(part.reported for part in parts)]),
+            np.concatenate([np.empty(0, dtype=np.bool_), *(part.finite for part in parts)]),
+            all(part.plain for part in parts),
+        )
+
     def at(self, positions: Ints | slice) -> "MetricColumn":
         """The values at these positions."""
         finite = self.finite[positions]
         return MetricColumn(self.values[positions], self.reported[positions], finite, bool(finite.all()))
 
     def stored(self, convert: Callable[[float], float] | None = None) -> list[float | None]:
-        """What a numeric column holds: NULL where the value is absent or not finite."""
+        """The cells of a numeric column: NULL where the value was not reported or is not finite."""
         values: list[float] = self.values.tolist()
         if self.plain:
             return list(values if convert is None else map(convert, values))
-        fine = self.finite.tolist()
         change = float if convert is None else convert
-        return [change(value) if good else None for value, good in zip(values, fine, strict=True)]
+        return [change(value) if finite else None for value, finite in zip(values, self.finite.tolist(), strict=True)]
 
 
 def perplexity(loss: MetricColumn) -> MetricColumn:
-    """exp(loss), where that is a number that can be stored."""
+    """exp(loss) where it does not overflow; not reported elsewhere."""
     fits = loss.finite & (loss.values <= 700)
     values = np.exp(np.where(fits, loss.values, 0.0))
     return MetricColumn(values, fits, fits, bool(fits.all()))

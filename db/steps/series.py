@@ -4,21 +4,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.lineage import StepRange
-from db.models import Metric, Rollup, Run, Segment, Step
-from db.steps import rollups
-from db.steps.buckets import Buckets, Floats, coarsen, joined, nothing, points
-from db.steps.writer import metric_column
-from lossguard.protocol import NON_FINITE
+from db.models import Metric, Rollup, Run, Segment
+from db.steps import reader, rollups
+from db.steps.buckets import Buckets, Floats, coarsen, joined
 
-MAX_PARTS = 100
-"""Parts of one UNION ALL; SQLite takes at most 500."""
 METRICS_AT_ONCE = 50
-"""Read by one statement: with MAX_PARTS they stay far below the parameters that a database takes."""
+"""Metrics read by one statement: with reader.MAX_RANGES they stay far below the parameters that a database takes."""
 
 
 @dataclass(slots=True)
@@ -26,7 +21,7 @@ class Series:
     """A metric over steps in buckets; columns of equal length, in step order.
 
     With at most one step a bucket, min = max = mean = first = last is the value itself. `non_finite` counts the values
-    that were NaN or infinite: they are in no other column (the others are None where nothing else was).
+    that were NaN or infinite: no other column includes them (the others are None where there is no finite value).
     """
 
     first_step: list[int] = field(default_factory=list)
@@ -44,10 +39,10 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Steps [low, high) of a segment, read from one level; `place` orders the stretches of the line."""
+class _LevelRange:
+    """Steps [low, high) of a segment that are read from one level; `index` is that of their range on the line."""
 
-    place: int
+    index: int
     segment: int
     level: int
     low: int
@@ -55,12 +50,16 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
-    """What is read together: the key of a bucket is its metric's number times `stretches`, plus its stretch's place."""
+class _Keys:
+    """The key of a bucket: its metric's number times `num_ranges`, plus the index of its range."""
 
     numbers: Mapping[str, int]
     """Of the metrics, by name."""
-    step_ranges: int
+    num_ranges: int
+
+    def of_range(self, index: int) -> dict[str, int]:
+        """The keys of the metrics in one of the ranges, by name."""
+        return {name: number * self.num_ranges + index for name, number in self.numbers.items()}
 
 
 def series(
@@ -73,10 +72,10 @@ def series(
     last: int | None = None,
     points: int = 1500,
 ) -> Series:
-    """`metric` over the steps [first, last] of these stretches in at most `points` buckets: exact, no spike is hidden.
+    """`metric` over the steps [first, last] of these ranges in at most `points` buckets: exact, no spike is hidden.
 
-    The range is cut before the buckets are made. Their width is a power of two and they lie on its multiples, so that a
-    chart that grows does not jump; a stretch has at least one bucket. The first and the last value of the range are
+    Steps outside [first, last] are in no bucket. The width of the buckets is a power of two and they begin at its
+    multiples, so that a growing chart does not jump; a range has at least one bucket. The first and the last value are
     `first[0]` and `last[-1]`. Raises ValueError when `points` is below 1.
     """
     found = many_series(
@@ -95,7 +94,7 @@ def many_series(
     last: int | None = None,
     points: int = 1500,
 ) -> dict[str, Series]:
-    """Each of `metrics` as `series` gives it, read together: by name; one that was never reported is empty."""
+    """The same of many metrics, read together: by name; one that was never reported is empty."""
     if points < 1:
         raise ValueError(f"points must be at least 1, not {points}")
     known = sa.select(Metric.name, Metric.number).where(Metric.run_pk == run.pk, Metric.name.in_(metrics))
@@ -103,16 +102,15 @@ def many_series(
     ends = _ends(session, run)
     spans = [_span(step_range, ends, first, last) for step_range in step_ranges]
     width = _width([span for span in spans if span is not None], points)
-    parts = list(_parts(step_ranges, spans, ends, rollups.level_for(width)))
+    level_ranges = list(_level_ranges(step_ranges, spans, ends, rollups.level_for(width)))
     found = {metric: Series() for metric in metrics}
     for start in range(0, len(numbers), METRICS_AT_ONCE):
         some = dict(list(numbers.items())[start : start + METRICS_AT_ONCE])
-        places = _Places(some, len(step_ranges))
-        read = coarsen(
-            joined([_from_rollups(session, run, places, parts), _from_steps(session, run, places, parts)]), width
-        )
-        metric_of = read.key // len(step_ranges)
-        found |= {name: _as_series(read.where(metric_of == number)) for name, number in some.items()}
+        keys = _Keys(some, len(step_ranges))
+        buckets = [_from_rollups(session, run, keys, level_ranges), *_from_steps(session, run, keys, level_ranges)]
+        read = coarsen(joined(buckets), width)
+        number_of = read.key // len(step_ranges)
+        found |= {name: _as_series(read.where(number_of == number)) for name, number in some.items()}
     return found
 
 
@@ -125,7 +123,7 @@ def _ends(session: Session, run: Run) -> dict[int, tuple[int, int]]:
 def _span(
     step_range: StepRange, ends: dict[int, tuple[int, int]], first: int | None, last: int | None
 ) -> tuple[int, int] | None:
-    """The steps [low, high) that the stretch can have within the range."""
+    """The steps [low, high) of a range between `first` and `last`; None when there is none."""
     if step_range.segment not in ends:
         return None
     begin, end = ends[step_range.segment]
@@ -135,71 +133,48 @@ def _span(
 
 
 def _width(spans: Sequence[tuple[int, int]], points: int) -> int:
-    """The smallest power of two whose buckets are no more than `points`."""
-    width, wanted = 1, max(points, len(spans))
-    while sum((high - 1) // width - low // width + 1 for low, high in spans) > wanted:
+    """The smallest power of two that makes no more than `points` buckets."""
+    width, limit = 1, max(points, len(spans))
+    while sum((high - 1) // width - low // width + 1 for low, high in spans) > limit:
         width *= 2
     return width
 
 
-def _parts(
+def _level_ranges(
     step_ranges: Sequence[StepRange],
     spans: Sequence[tuple[int, int] | None],
     ends: dict[int, tuple[int, int]],
     level: int,
-) -> Iterator[Part]:
-    for place, (step_range, span) in enumerate(zip(step_ranges, spans, strict=True)):
+) -> Iterator[_LevelRange]:
+    for index, (step_range, span) in enumerate(zip(step_ranges, spans, strict=True)):
         if span is not None:
             sealed = ends[step_range.segment][1] + 1
-            for at_level, low, high in rollups.pieces(level, *span, sealed):
-                yield Part(place, step_range.segment, at_level, low, high)
+            for at_level, low, high in rollups.split_by_level(level, *span, sealed):
+                yield _LevelRange(index, step_range.segment, at_level, low, high)
 
 
-def _from_rollups(session: Session, run: Run, places: _Places, parts: Sequence[Part]) -> Buckets:
-    columns = [getattr(Rollup, name) for name in rollups.KEPT]
+def _from_rollups(session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange]) -> Buckets:
+    columns = [getattr(Rollup, name) for name in rollups.BUCKET_COLUMNS]
     selects = [
-        sa.select(Rollup.metric * places.step_ranges + part.place, *columns).where(
-            *(Rollup.run_pk == run.pk, Rollup.segment == part.segment, Rollup.metric.in_(places.numbers.values())),
-            *(Rollup.level == part.level, Rollup.start >= part.low, Rollup.start < part.high),
+        sa.select(Rollup.metric * keys.num_ranges + one.index, *columns).where(
+            *(Rollup.run_pk == run.pk, Rollup.segment == one.segment, Rollup.metric.in_(keys.numbers.values())),
+            *(Rollup.level == one.level, Rollup.start >= one.low, Rollup.start < one.high),
         )
-        for part in parts
-        if part.level > 0
+        for one in level_ranges
+        if one.level > 0
     ]
-    return rollups.from_rows(_all(session, selects))
-
-
-def _from_steps(session: Session, run: Run, places: _Places, parts: Sequence[Part]) -> Buckets:
-    columns = [metric_column(name) for name in places.numbers]
-    selects = [
-        sa.select(sa.literal(part.place), Step.step, Step.non_finite, *columns).where(
-            Step.run_pk == run.pk, Step.segment == part.segment, Step.step >= part.low, Step.step < part.high
-        )
-        for part in parts
-        if part.level == 0
-    ]
-    rows = _all(session, selects)
-    if not rows:
-        return nothing()
-    place, step, marks, *values = zip(*rows, strict=True)
-    marked = [(at, mark) for at, mark in enumerate(marks) if mark]
-    at_place, at_step = np.array(place), np.array(step, dtype=np.int64)
-    found = []
-    for (name, number), column in zip(places.numbers.items(), values, strict=True):
-        read = np.array(column, dtype=np.float64)  # NULL becomes NaN
-        reported = ~np.isnan(read)
-        for at, mark in marked:
-            if name in mark:
-                read[at], reported[at] = NON_FINITE[mark[name]], True
-        key = number * places.step_ranges + at_place[reported]
-        found.append(points(key, at_step[reported], read[reported]))
-    return joined(found)
-
-
-def _all(session: Session, selects: Sequence[sa.Select[Any]]) -> list[Any]:
     rows: list[Any] = []
-    for start in range(0, len(selects), MAX_PARTS):
-        rows += session.execute(sa.union_all(*selects[start : start + MAX_PARTS])).all()
-    return rows
+    for start in range(0, len(selects), reader.MAX_RANGES):
+        rows += session.execute(sa.union_all(*selects[start : start + reader.MAX_RANGES])).all()
+    return rollups.from_rows(rows)
+
+
+def _from_steps(session: Session, run: Run, keys: _Keys, level_ranges: Sequence[_LevelRange]) -> Iterator[Buckets]:
+    unsealed = [one for one in level_ranges if one.level == 0]
+    ranges = [StepRange(one.segment, one.low, one.high) for one in unsealed]
+    blocks = reader.read_ranges(session, run_pk=run.pk, ranges=ranges, metrics=list(keys.numbers))
+    for one, block in zip(unsealed, blocks, strict=True):
+        yield rollups.points_of(block.steps, block.metrics, keys.of_range(one.index))
 
 
 def _as_series(buckets: Buckets) -> Series:

@@ -1,4 +1,4 @@
-"""Step reports as rows and back: where non-finite numbers leave the numeric columns and come back to them."""
+"""Step reports as rows; `db.steps.reader` is the way back."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,18 +11,15 @@ from sqlalchemy.orm import Session
 from db import bulk
 from db.models import Run, Segment, Step
 from db.steps import rollups
-from db.steps.buckets import Buckets, Ints, nothing, points
 from db.steps.columns import MetricColumn, perplexity
-from lossguard.metrics import COLUMNS
-from lossguard.protocol import NON_FINITE, encode_number
-
-WHOLE_NUMBERS = ("tokens", "batch_index")
+from lossguard.metrics import COLUMNS, COUNTS
+from lossguard.protocol import encode_number
 
 Column = Sequence[float | None]
 
 
 def known_steps(session: Session, *, run: Run, segment: int, steps: Sequence[int]) -> set[int]:
-    """Which of these steps the segment has already."""
+    """Which of these steps the segment holds already."""
     if not steps:
         return set()
     found = sa.select(Step.step).where(
@@ -43,27 +40,29 @@ def insert_steps(
     numbers: Mapping[str, int] | None = None,
     soon: bool = False,
 ) -> dict[str, int]:
-    """Insert one wide row per step, and what the roll-ups gain by it. The caller then lets the segment grow.
+    """Insert one row for each step, and update the roll-ups. Call `commands.grow_segment` afterwards.
 
-    `metrics` holds columns as long as `steps`, which rise; None where a metric is absent. `numbers` are those of the
-    run's metrics where they are known already; returns them with those of new metrics. `soon`: with the rows of other
-    calls in this transaction, see `bulk.insert_soon`.
+    `steps` rise. `metrics` holds columns of the same length, with None where a metric was not reported. `numbers` are
+    those of all of the run's metrics by name, if the caller knows them; returned are these and those of new metrics.
+    `soon` inserts the rows together with those of other calls in this transaction, see `bulk.insert_soon`.
     Raises rollups.TooManyMetrics when the run would have more than `max_metrics`.
     """
     if not steps:
         return dict(numbers or {})
-    columns = {name: one if isinstance(one, MetricColumn) else MetricColumn.of(one) for name, one in metrics.items()}
+    columns = {
+        name: given if isinstance(given, MetricColumn) else MetricColumn.of(given) for name, given in metrics.items()
+    }
     if "loss" in columns and "perplexity" not in columns:
         columns["perplexity"] = perplexity(columns["loss"])
     known = rollups.metric_numbers(session, run_pk=run.pk, names=columns, limit=max_metrics, known=numbers)
     insert = bulk.insert_soon if soon else bulk.insert
     insert(session, Step, _table(run, segment, steps, times, columns))
-    grown = session.get(Segment, (run.pk, segment))
-    before = None if grown is None else grown.last_step
-    if rollups.touches(before, steps[0], steps[-1]):
-        place = rollups.Place(run.pk, segment, known)
-        given = _points(np.asarray(steps, dtype=np.int64), columns, known)
-        rollups.grow(session, place, given, before=before, after=max(steps[-1], before or 0))
+    stored = session.get(Segment, (run.pk, segment))
+    before = None if stored is None else stored.last_step
+    if rollups.affects_buckets(before, steps[0], steps[-1]):
+        target = rollups.Target(run.pk, segment, known)
+        new_points = rollups.points_of(np.asarray(steps, dtype=np.int64), columns, known)
+        rollups.grow(session, target, new_points, before=before, after=max(steps[-1], before or 0))
     return known
 
 
@@ -73,9 +72,9 @@ def _table(
     table: dict[str, Any] = {"run_pk": run.pk, "segment": segment, "step": list(steps), "time": list(times)}
     for name in COLUMNS:
         if name in columns:
-            table[name] = columns[name].stored(int if name in WHOLE_NUMBERS else None)
-    extra, strange = _json_columns(columns)
-    for name, cells in (("extra", extra), ("non_finite", strange)):
+            table[name] = columns[name].stored(int if name in COUNTS else None)
+    extra, non_finite = _json_columns(columns)
+    for name, cells in (("extra", extra), ("non_finite", non_finite)):
         if cells:
             table[name] = [json.dumps(cells[at]) if at in cells else None for at in range(len(steps))]
     return table
@@ -84,41 +83,12 @@ def _table(
 def _json_columns(columns: Mapping[str, MetricColumn]) -> tuple[dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
     """By position: the metrics without a column of their own, and the values that are not finite."""
     extra: dict[int, dict[str, Any]] = {}
-    strange: dict[int, dict[str, Any]] = {}
+    non_finite: dict[int, dict[str, Any]] = {}
     for name, column in columns.items():
         if name not in COLUMNS:
             for at in np.flatnonzero(column.finite).tolist():
                 extra.setdefault(at, {})[name] = float(column.values[at])
         if not column.plain:
             for at in np.flatnonzero(column.reported & ~column.finite).tolist():
-                strange.setdefault(at, {})[name] = encode_number(float(column.values[at]))
-    return extra, strange
-
-
-def _points(steps: Ints, columns: Mapping[str, MetricColumn], numbers: Mapping[str, int]) -> Buckets:
-    """Every reported value of the report, metric by metric."""
-    if not columns:
-        return nothing()
-    chosen = sorted(columns.items(), key=lambda pair: numbers[pair[0]])
-    reported = np.concatenate([column.reported for _, column in chosen])
-    key = np.repeat([numbers[name] for name, _ in chosen], len(steps))
-    values = np.concatenate([column.values for _, column in chosen])
-    return points(key[reported], np.tile(steps, len(chosen))[reported], values[reported])
-
-
-def metric_value(step: Step, name: str) -> float | None:
-    """A metric of a stored step as it was reported, non-finite values included; None when it was not."""
-    if step.non_finite and name in step.non_finite:
-        return NON_FINITE[step.non_finite[name]]
-    if name in COLUMNS:
-        value: float | None = getattr(step, name)
-        return value
-    return (step.extra or {}).get(name)
-
-
-def metric_column(name: str) -> sa.ColumnElement[Any]:
-    """SQL for a metric's finite values, standard or not."""
-    if name in COLUMNS:
-        return sa.type_coerce(getattr(Step, name), sa.Float(53))
-    value: sa.ColumnElement[Any] = Step.extra[name].as_float()
-    return value
+                non_finite.setdefault(at, {})[name] = encode_number(float(column.values[at]))
+    return extra, non_finite

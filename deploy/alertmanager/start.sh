@@ -1,16 +1,16 @@
 #!/bin/sh
-# Writes Alertmanager's configuration from alertmanager.yml and the environment, then starts Alertmanager with what follows.
+# Writes Alertmanager's configuration from alertmanager.yml and the environment, then starts Alertmanager.
 #
 #   start.sh [--write-only] FOLDER [alertmanager's own options]
 #
-# FOLDER is where the configuration goes (a tmpfs: it holds addresses, readable by this user alone). The receivers:
+# The configuration goes to FOLDER (use a tmpfs: it contains addresses, and only this user can read it). The receivers:
 #
 #   PAGE_WEBHOOK_URL    PAGE_SLACK_URL    PAGE_EMAIL      critical alerts
-#   NOTICE_WEBHOOK_URL  NOTICE_SLACK_URL  NOTICE_EMAIL    the others; those of PAGE_ when none of these is set
+#   NOTICE_WEBHOOK_URL  NOTICE_SLACK_URL  NOTICE_EMAIL    other alerts; if none is set, those of PAGE_
 #   SMTP_HOST (host:port), SMTP_FROM, SMTP_USER, SMTP_PASSWORD_FILE   for e-mail
-#   QUIET_PROJECTS      a regular expression of projects that page nobody (default: demo|sandbox.*)
+#   QUIET_PROJECTS      a regular expression of projects whose alerts wake nobody (default: demo|sandbox.*)
 #
-# Of the URLs, which are secrets, NAME_FILE may name a file that holds the value.
+# The URLs are secrets. Instead of a URL, NAME_FILE may name a file that contains it.
 set -eu
 umask 077
 write_only=
@@ -22,19 +22,19 @@ config=$folder/alertmanager.yml
 
 quoted() { printf "'%s'" "$(printf %s "$1" | sed "s/'/''/g")"; }
 
-# The value of variable $1, or what the file named by $1_FILE holds.
+# The value of variable $1, or the contents of the file that $1_FILE names.
 value() {
     eval "direct=\${$1:-} file=\${$1_FILE:-}"
     if [ -n "$direct" ]; then printf %s "$direct"; elif [ -n "$file" ]; then tr -d '\n' <"$file"; fi
 }
 
-# The file that Alertmanager reads the URL in variable $1 from: it is never part of the configuration itself.
+# The file from which Alertmanager reads the URL in variable $1; the configuration itself never contains it.
 url_file() {
     value "$1" >"$folder/$1"
     quoted "$folder/$1"
 }
 
-receiver() { # $1: its name, $2: the beginning of its variables
+receiver() { # $1: its name, $2: the prefix of its variables
     printf '  - name: %s\n' "$1"
     if [ -n "$(value "$2_WEBHOOK_URL")" ]; then
         printf '    webhook_configs:\n      - url_file: %s\n        send_resolved: true\n' "$(url_file "$2_WEBHOOK_URL")"

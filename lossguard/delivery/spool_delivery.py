@@ -1,6 +1,6 @@
-"""Takes the lines of one spool to the collector, in order.
+"""Delivers the lines of one spool to the collector, in order.
 
-Every request may be sent again: keys and offsets make that harmless.
+Every request may be repeated: keys and offsets make that harmless.
 """
 
 import json
@@ -16,74 +16,76 @@ from lossguard.orders import Order
 from lossguard.protocol import SPOOL_HEADER
 from lossguard.spooling.spool import SpoolReader
 
-STEPS_PER_REPORT = 1000
-APPLIED = ("rewound_to", "skip_from", "skip_to", "detail")
-"""What PUT /orders takes of a segment line's `applied`."""
+MAX_STEPS_PER_REPORT = 1000
+APPLIED_FIELDS = ("rewound_to", "skip_from", "skip_to", "detail")
+"""Fields of a segment line's `applied` that PUT /orders accepts."""
 
 Body = dict[str, Any]
 Line = tuple[int, bytes, dict[str, Any]]
-"""Offset in the spool, the line as written, and what it says."""
+"""Offset in the spool, the line as written, and its decoded record."""
 
 
 class Delivery:
-    def __init__(self, path: Path, client: Client, receive: Callable[[list[Order]], None], notices: LogOnce) -> None:
+    """One spool on its way to the collector; `advance` sends what comes next."""
+
+    def __init__(self, path: Path, client: Client, receive: Callable[[list[Order]], None], log_once: LogOnce) -> None:
         self._path = path
         self._reader = SpoolReader(path)
-        self._rejected = path.with_name("rejected.jsonl")
+        self._rejected_path = path.with_name("rejected.jsonl")
         self._client = client
         self._receive = receive
-        self._notices = notices
-        self._recalled = False
+        self._log_once = log_once
+        self._is_ready = False  # the run and the open segment are known
         self._run = ""
         self._segment: int | None = None
-        self._limit = STEPS_PER_REPORT
+        self._max_lines = MAX_STEPS_PER_REPORT
         self.refused = ""
-        """Why the collector takes nothing of this spool; it stays on the disk, undelivered."""
-        self._damaged = False
+        """Why the collector refuses this spool, which stays on the disk; empty if it does not."""
+        self._is_damaged = False
 
     def advance(self) -> bool:
-        """Deliver what comes next: one report, or one line that is no part of one. Returns False when there is none.
+        """Deliver the next report, or the next line that belongs to no report. Returns False when nothing is left.
 
-        Raises Unreachable or NotFound; then nothing was acknowledged and the same comes next again.
+        Raises CollectorError; then nothing was acknowledged, and the next call sends the same again.
         """
-        if not self._recalled and not self.refused:
-            self._recall()
-        if self.refused or self._damaged:
+        if not self._is_ready and not self.refused:
+            self._resume()
+        if self.refused or self._is_damaged:
             return False
-        lines = self._next()
+        lines = self._next_lines()
         if not lines:
             return False
         _, _, record = lines[0]
         batch = [line for line in takewhile(lambda line: in_report(line[2]), lines)] or lines[:1]
         try:
             if in_report(record):
-                behind = batch[-1][0] + len(batch[-1][1])
-                self._report(report(self._reader.session, self._segment, batch), self._reader.size() - behind)
+                end = batch[-1][0] + len(batch[-1][1])
+                self._report(report(self._reader.session, self._segment, batch), self._reader.size() - end)
             else:
-                self._control(record)
-            self._limit = min(2 * self._limit, STEPS_PER_REPORT)  # bad lines seldom come alone
+                self._send_control_line(record)
+            self._max_lines = min(2 * self._max_lines, MAX_STEPS_PER_REPORT)  # bad lines often come in groups
         except Rejected as problem:
             if lines[0][0] == 0:
-                self._give_up(problem)
+                self._refuse_spool(problem)
                 return False
-            if len(batch) > 1:  # look for the bad line instead of giving up good ones
-                self._limit = len(batch) // 2
+            if len(batch) > 1:  # search for the bad line, so that the good ones are kept
+                self._max_lines = len(batch) // 2
                 return True
-            self._set_aside(batch[0][1], problem)
+            self._set_rejected_line_aside(batch[0][1], problem)
         last_offset, last_line, _ = batch[-1]
         self._acknowledge(last_offset + len(last_line))
         return True
 
     def heartbeat(self) -> None:
-        """Ask for orders while there is nothing to deliver. Raises as `advance`."""
+        """Ask for orders while there is nothing to deliver. Raises like `advance`."""
         if self._segment is not None:
             self._report({"segment": self._segment, "steps": []}, self._reader.size() - self._reader.offset)
 
     def close(self) -> None:
         self._reader.close()
 
-    def _recall(self) -> None:
-        """Take up a spool in the middle: whose it is, and the segment that was open at the acknowledged offset."""
+    def _resume(self) -> None:
+        """Find out the run, and open the segment that was open at the acknowledged offset."""
         first = self._reader.lines(0)
         if not first:
             return
@@ -92,57 +94,57 @@ class Delivery:
             last = self._reader.last_segment()
             segment = None if last is None else dict(json.loads(last))
         except (ValueError, KeyError, TypeError) as problem:
-            self._pass_over(problem)
+            self._skip_damaged_spool(problem)
             return
         if segment is not None:
             try:
                 self._open_segment(segment)
             except Rejected as problem:
-                self._give_up(problem)
+                self._refuse_spool(problem)
                 return
-        self._recalled = True
+        self._is_ready = True
 
-    def _give_up(self, problem: Rejected) -> None:
-        """Without a run or a segment no step can be sent, and asking again would change nothing."""
+    def _refuse_spool(self, problem: Rejected) -> None:
+        """Without a run or a segment no step can be sent, and another attempt would change nothing."""
         self.refused = f"{self._client.url} refuses {self._run} ({problem})"
-        self._notices.say(
+        self._log_once.warn_once(
             f"refused {self.refused}",
-            f"the collector at {self.refused}: nothing more of {self._path} is delivered; its steps are kept there",
+            f"the collector at {self.refused}: {self._path} is not delivered any further; its steps stay there",
         )
 
-    def _pass_over(self, problem: Exception) -> None:
-        self._damaged = True
-        self._notices.say(
+    def _skip_damaged_spool(self, problem: Exception) -> None:
+        self._is_damaged = True
+        self._log_once.warn_once(
             f"damaged {self._path}",
             f"{self._path} is damaged ({type(problem).__name__}: {problem}) and cannot be delivered; it is kept",
         )
         self._acknowledge(self._path.stat().st_size)
 
-    def _next(self) -> list[Line]:
+    def _next_lines(self) -> list[Line]:
         lines: list[Line] = []
         for offset, line in self._reader.lines(self._reader.offset):
             try:
                 record = dict(json.loads(line))
             except (ValueError, TypeError) as problem:
                 if lines:
-                    break  # deliver what is before it first
-                self._set_aside(line, problem)
+                    break  # deliver the lines before it first
+                self._set_rejected_line_aside(line, problem)
                 self._acknowledge(offset + len(line))
                 continue
             lines.append((offset, line, record))
-            if len(lines) == self._limit:
+            if len(lines) == self._max_lines:
                 break
         return lines
 
-    def _control(self, record: dict[str, Any]) -> None:
+    def _send_control_line(self, record: dict[str, Any]) -> None:
         if "run" in record:
             self._client.request("POST", "/runs", record["run"])
         elif "segment" in record:
             self._open_segment(record)
             if record["order"] is not None:
                 applied = record["applied"] or {}
-                how = {name: applied[name] for name in APPLIED if name in applied}
-                self._answer(record, record["order"], "applied", **how)
+                fields = {name: applied[name] for name in APPLIED_FIELDS if name in applied}
+                self._answer(record, record["order"], "applied", **fields)
         elif "answer" in record:
             self._answer(record, record["answer"], record["state"], detail=record["detail"])
         elif "finish" in record:
@@ -157,46 +159,54 @@ class Delivery:
         except Rejected:
             if record["order"] is None:
                 raise
-            answer = self._client.request("POST", path, {**body, "order": None})  # steps matter more than who asked
+            answer = self._client.request("POST", path, {**body, "order": None})  # the steps matter more than the order
         self._segment = int(answer["segment"])
 
-    def _answer(self, record: dict[str, Any], order: int, state: str, **how: Any) -> None:
-        """The key lets the collector refuse an answer to an order of another run that has the same id."""
+    def _answer(self, record: dict[str, Any], order: int, state: str, **fields: Any) -> None:
+        """The key lets the collector reject an answer to another run's order with the same id."""
         if record.get("key") is not None:
-            how["key"] = record["key"]
+            fields["key"] = record["key"]
         try:
-            self._client.request("PUT", f"/orders/{order}", {"state": state, **how})
-        except NotFound as problem:  # the order is what is unknown; bringing everything again would not help
+            self._client.request("PUT", f"/orders/{order}", {"state": state, **fields})
+        except NotFound as problem:  # the order is unknown, not the run: starting over would not help
             raise Rejected(str(problem)) from problem
 
-    def _report(self, body: Body, left: int) -> None:
-        answer = self._client.request("POST", f"/runs/{self._run}/reports", body, headers={SPOOL_HEADER: str(left)})
+    def _report(self, body: Body, remaining_bytes: int) -> None:
+        answer = self._client.request(
+            "POST", f"/runs/{self._run}/reports", body, headers={SPOOL_HEADER: str(remaining_bytes)}
+        )
         orders = []
         for order in answer.get("orders", ()):
             try:
                 orders.append(Order.from_wire(order))
             except (KeyError, TypeError, ValueError) as problem:
-                self._notices.say(f"order {problem}", f"an order was not understood: {problem}")
+                self._log_once.warn_once(
+                    f"order {problem}", f"an order was ignored, because it cannot be decoded: {problem}"
+                )
         self._receive(orders)
 
     def _acknowledge(self, offset: int) -> None:
         try:
             self._reader.acknowledge(offset)
         except OSError as problem:
-            self._notices.say("acknowledge", f"what was delivered cannot be noted down ({problem.strerror})")
+            self._log_once.warn_once(
+                "acknowledge",
+                f"the delivered position cannot be saved ({problem.strerror}); some lines may be sent again",
+            )
 
-    def _set_aside(self, line: bytes, problem: Exception) -> None:
+    def _set_rejected_line_aside(self, line: bytes, problem: Exception) -> None:
         try:
-            with self._rejected.open("ab") as rejected:
+            with self._rejected_path.open("ab") as rejected:
                 rejected.write(line)
         except OSError:
-            self._notices.say("rejected", f"{self._rejected} cannot be written")
-        self._notices.say(
-            "rejected", f"the collector refused a line ({problem}); such lines are kept in {self._rejected}"
+            self._log_once.warn_once("rejected", f"{self._rejected_path} cannot be written")
+        self._log_once.warn_once(
+            "rejected", f"the collector rejected a line ({problem}); rejected lines are kept in {self._rejected_path}"
         )
 
 
 def in_report(record: dict[str, Any]) -> bool:
+    """Whether a line is sent as a part of a report."""
     return "step" in record or "restorable" in record
 
 

@@ -1,4 +1,4 @@
-"""What earlier sessions of a run did, read back from their spools: so that no order is ever obeyed twice."""
+"""What earlier sessions of a run did, read from their spools, so that no order is executed twice."""
 
 import json
 from contextlib import suppress
@@ -12,27 +12,30 @@ from lossguard.spooling.spool import spools_in
 
 @dataclass(slots=True)
 class History:
+    """What earlier sessions of a run did."""
+
     num_segments: int = 0
     answered: set[str | int] = field(default_factory=set)
-    """Orders that were applied or refused: their keys, or the ids of those that came without one."""
+    """Orders that were applied or refused: their keys, or the ids of orders without a key."""
     skips: list[Skip] = field(default_factory=list)
     lr_scale: float | None = None
-    """As the last applied order set it."""
+    """Set by the last applied order that has one."""
     newest_segment_at: float = 0.0
-    """Unix seconds, as the trainer's clock told them."""
+    """Unix seconds, by the trainer's clock."""
 
     @classmethod
     def read(cls, directory: Path) -> "History":
+        """The history of the run whose spools are in `directory`."""
         history = cls()
         for path in spools_in(directory):
             with path.open("rb") as spool:
-                for line in spool:  # a spool holds mostly steps: look at the first bytes before parsing
+                for line in spool:  # most lines are steps: check the first bytes before parsing
                     if line.startswith((b'{"segment"', b'{"answer"')) and line.endswith(b"\n"):
-                        with suppress(ValueError, KeyError, TypeError):  # damaged by the disk: the others still count
-                            history._learn(json.loads(line))
+                        with suppress(ValueError, KeyError, TypeError):  # damaged by the disk: skip it
+                            history._add(json.loads(line))
         return history
 
-    def _learn(self, record: dict[str, Any]) -> None:
+    def _add(self, record: dict[str, Any]) -> None:
         if "segment" in record:
             self.num_segments += 1
         order = record["order"] if "segment" in record else record["answer"]

@@ -1,12 +1,12 @@
-"""The spool: one append-only file of JSON lines per process session. It is the queue between loop and sender.
+"""The spool: one append-only file of JSON lines per session (process). It is the queue between loop and sender.
 
     <LOSSGUARD_DIR>/<project>/<run id>/<session>.spool          lines, each written with one write call
                                        <session>.acknowledged   how many bytes of it the collector has
-                                       rejected.jsonl           lines that the collector refused
+                                       rejected.jsonl           lines that the collector rejected
 
-A session's name is hexadecimal and sorts by time, behind those that are there when the clock was set back. A kill -9
-can tear the last line at most: a line counts from its newline on. Power loss is not guarded against (no fsync on the
-path of a step).
+The name of a session is hexadecimal and sorts by time, after all existing names even when the clock was set back. A
+kill -9 truncates the last line at most: a line without its newline is ignored. A power loss may lose lines (no fsync on
+the path of a step).
 """
 
 import os
@@ -17,14 +17,12 @@ from pathlib import Path
 from lossguard.log_once import LogOnce
 
 BACKLOG_LIMIT = 16 << 20
-"""Bytes of lines kept in memory while the disk takes none."""
-
-
+"""Bytes of lines that are kept in memory while the disk cannot be written."""
 SESSION = re.compile("[0-9a-f]{22}")
 
 
 def new_session(directory: Path) -> str:
-    """A name that sorts behind those in `directory`, whatever the clock says."""
+    """A name that sorts after those in `directory`, whatever the clock shows."""
     known = [int(path.stem[:16], 16) for path in spools_in(directory) if SESSION.fullmatch(path.stem)]
     return f"{max([time.time_ns(), *(begun + 1 for begun in known)]):016x}{os.urandom(3).hex()}"
 
@@ -37,53 +35,56 @@ def spools_in(directory: Path) -> list[Path]:
 class Spool:
     """The writing end. Not thread-safe: `Writer` serialises."""
 
-    def __init__(self, path: Path, notices: LogOnce) -> None:
+    def __init__(self, path: Path, log_once: LogOnce, *, backlog_limit: int = BACKLOG_LIMIT) -> None:
         self.path = path
-        self._notices = notices
-        self._backlog = bytearray()  # the untaken rest of a short write, then whole lines
+        self._log_once = log_once
+        self._backlog_limit = backlog_limit
+        self._backlog = bytearray()  # the rest of a partial write, then whole lines
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
     def append(self, line: bytes) -> None:
-        """Write `line` (with its newline) at the end. A full disk costs memory up to a limit, no exception."""
+        """Append `line` (with its newline). On a full disk it stays in memory, up to a limit; never raises."""
         if self._backlog:
-            self._keep(line)
+            self._buffer(line)
             self.retry()
             return
         try:
             written = os.write(self._fd, line)
         except OSError as problem:
             written = 0
-            self._complain(problem)
+            self._warn_unwritable(problem)
         if written < len(line):
-            self._keep(line[written:])
+            self._buffer(line[written:])
 
     def retry(self) -> bool:
-        """Write what an earlier append could not. Returns whether nothing is left."""
+        """Write the backlog. Returns whether nothing is left."""
         try:
             while self._backlog:
                 del self._backlog[: os.write(self._fd, self._backlog[: 1 << 20])]
         except OSError as problem:
-            self._complain(problem)
+            self._warn_unwritable(problem)
         else:
-            if self._notices.forget("spool"):
-                self._notices.say("spool-again", f"{self.path} can be written again; nothing in the backlog was lost")
+            if self._log_once.reset("spool"):
+                self._log_once.warn_once("spool-again", f"{self.path} can be written again; the backlog was not lost")
         return not self._backlog
 
     def close(self) -> None:
         os.close(self._fd)
 
-    def _keep(self, rest: bytes) -> None:
-        if len(self._backlog) + len(rest) <= BACKLOG_LIMIT:
+    def _buffer(self, rest: bytes) -> None:
+        if len(self._backlog) + len(rest) <= self._backlog_limit:
             self._backlog += rest
         else:
-            self._notices.say("spool-full", f"{self.path} takes no lines and the backlog is full: steps are being lost")
+            self._log_once.warn_once(
+                "spool-full", f"{self.path} cannot be written and the backlog is full: steps are being lost"
+            )
 
-    def _complain(self, problem: OSError) -> None:
-        self._notices.say("spool", f"{self.path} cannot be written ({problem.strerror}); lines wait in memory")
+    def _warn_unwritable(self, problem: OSError) -> None:
+        self._log_once.warn_once("spool", f"{self.path} cannot be written ({problem.strerror}); lines wait in memory")
 
 
 class SpoolReader:
-    """The reading end, with the acknowledged offset beside it."""
+    """The reading end, with the acknowledged offset."""
 
     def __init__(self, path: Path) -> None:
         self.session = path.stem
@@ -96,7 +97,7 @@ class SpoolReader:
         self.offset = acknowledged(path)
 
     def lines(self, offset: int, size: int = 1 << 18) -> list[tuple[int, bytes]]:
-        """Complete lines from `offset` on with their offsets: about `size` bytes, at least one line if there is one."""
+        """Complete lines from `offset` on, with their offsets: about `size` bytes, at least one line if any."""
         data = os.pread(self._fd, size, offset)
         while b"\n" not in data and len(data) == size:  # a line longer than the window
             size *= 2
@@ -109,7 +110,7 @@ class SpoolReader:
         return found
 
     def last_segment(self) -> bytes | None:
-        """The line that opened the segment in force at the acknowledged offset."""
+        """The line that opened the segment of the acknowledged offset."""
         position, found = 0, None
         while position < self.offset and (lines := self.lines(position)):
             for offset, line in lines:
@@ -119,11 +120,11 @@ class SpoolReader:
         return found
 
     def size(self) -> int:
-        """Bytes that are in the file now."""
+        """Bytes in the file now."""
         return os.fstat(self._fd).st_size
 
     def acknowledge(self, offset: int) -> None:
-        """Remember that the collector has all before `offset`. Raises OSError, and yet counts for this process."""
+        """Save that the collector has everything before `offset`. If it raises OSError, this process still knows it."""
         self.offset = offset
         os.pwrite(self._ack_fd, b"%020d\n" % offset, 0)
 
@@ -133,7 +134,7 @@ class SpoolReader:
 
 
 def acknowledged(path: Path) -> int:
-    """How many bytes of the spool at `path` the collector has; 0 when nobody knows (delivering again is harmless)."""
+    """How many bytes of the spool at `path` the collector has; 0 if unknown (delivering again is harmless)."""
     try:
         return int(path.with_suffix(".acknowledged").read_bytes())
     except (OSError, ValueError):

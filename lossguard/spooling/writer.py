@@ -1,4 +1,4 @@
-"""From records to lines of the spool, in the order of the calls, also while a device still computes their values."""
+"""From records to lines of the spool, in the order of the calls, even if a device still computes their values."""
 
 import json
 import threading
@@ -9,18 +9,18 @@ from typing import Any
 from lossguard.log_once import LogOnce
 from lossguard.metrics import COUNTS
 from lossguard.protocol import encode_number, is_count
-from lossguard.scalars import Snapshot
+from lossguard.scalars import PendingScalar
 from lossguard.spooling.spool import Spool
 
 Record = dict[str, Any]
 
-NO_COUNT = "{}={} was not recorded: it must be at least 0 and less than 2**63"
+INVALID_COUNT = "{}={} was not recorded: it must be at least 0 and less than 2**63"
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def to_line(record: Record) -> bytes:
-    """One line of strict JSON: non-finite metrics are written as in the protocol."""
+    """One line of strict JSON; non-finite metrics are encoded as in the protocol."""
     try:
         return _encode(record).encode() + b"\n"
     except ValueError:
@@ -29,25 +29,25 @@ def to_line(record: Record) -> bytes:
 
 
 class Writer:
-    """Appends records to the spool at once, or behind those that wait for a device.
+    """Appends records to the spool at once, or after those that wait for a device.
 
-    `lock` is held over the append alone, which is a write to a local file; the sender never takes it.
+    `lock` is only held during an append, which is a write to a local file; the sender never acquires it.
     """
 
-    def __init__(self, spool: Spool, notices: LogOnce) -> None:
+    def __init__(self, spool: Spool, log_once: LogOnce) -> None:
         self.lock = threading.RLock()
         self._spool = spool
-        self._notices = notices
+        self._log_once = log_once
         self._waiting: deque[Record] = deque()
         self._more = threading.Condition(self.lock)
         self._resolver: threading.Thread | None = None
         self._closed = False
 
-    def put(self, record: Record, *, waits: bool = False) -> None:
-        """Append `record`; `waits` says that some of its metrics are Snapshots. The caller holds `lock`."""
+    def put(self, record: Record, *, is_pending: bool = False) -> None:
+        """Append `record`; `is_pending`: some of its metrics are PendingScalars. The caller holds `lock`."""
         if self._closed:
             return
-        if waits or self._waiting:
+        if is_pending or self._waiting:
             self._waiting.append(record)
             self._more.notify_all()
             if self._resolver is None:
@@ -81,18 +81,18 @@ class Writer:
                 if self._closed:
                     return
                 self._spool.append(to_line(record))
-                self._waiting.popleft()  # only now: until it is in the file, later records queue behind it
+                self._waiting.popleft()  # only now: later records must wait until it is in the file
                 self._more.notify_all()
 
     def _resolved(self, metrics: dict[str, Any]) -> dict[str, Any]:
         numbers = {}
         for name, value in metrics.items():
             try:
-                number = value.resolve() if isinstance(value, Snapshot) else value
+                number = value.resolve() if isinstance(value, PendingScalar) else value
                 if name in COUNTS and not is_count(number):
-                    self._notices.say(f"count {name}", NO_COUNT.format(name, number))
+                    self._log_once.warn_once(f"count {name}", INVALID_COUNT.format(name, number))
                 else:
                     numbers[name] = number
-            except Exception as problem:  # whatever a device may raise, the other metrics of the step are kept
-                self._notices.say(f"metric {name}", f"{name} was not recorded: {problem}")
+            except Exception as problem:  # a device may raise anything: keep the other metrics of the step
+                self._log_once.warn_once(f"metric {name}", f"{name} was not recorded: {problem}")
         return numbers

@@ -1,7 +1,7 @@
-"""What a state says, value by value, cheaply enough to be compared after every restore.
+"""A digest of each value in a state, cheap enough to be compared after every restore.
 
-A tensor is told by its dtype, shape and the CRC-32 of its bytes (some GB/s; of a sharded one those of this rank),
-anything else by its repr.
+The digest of a tensor is its dtype, its shape and the CRC-32 of its bytes (some GB/s; for a sharded tensor, of this
+rank's bytes). The digest of any other value is its repr.
 """
 
 import ctypes
@@ -12,18 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossguard.torch.sharding import local_part
+from lossguard.torch.dtensor import local_part
 
 Digest = dict[str, str]
-"""Path of a value, as "state.0.exp_avg" or "param_groups.0.lr" -> what it is."""
+"""Path of a value, as "state.0.exp_avg" or "param_groups.0.lr" -> its digest."""
 
 
 def digest(state: Any) -> Digest:
+    """The digest of every value in `state`."""
     return dict(_walk(state, ()))
 
 
 def differences(saved: Digest, found: Digest) -> list[str]:
-    """One phrase for each value that is not what it was, in the order in which they were saved."""
+    """One phrase for each value that differs, in the order in which they were saved."""
     paths = [*saved, *(path for path in found if path not in saved)]
     return [
         f"{path} was {saved.get(path, 'absent')} and is {found.get(path, 'absent')}"

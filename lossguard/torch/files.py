@@ -1,7 +1,7 @@
-"""How the files of a checkpoint reach the disk: whole or not at all, and with fingerprints.
+"""How the files of a checkpoint reach the disk: completely or not at all, and with fingerprints.
 
-A folder is written under a name that begins with PARTIAL, flushed, and renamed. A folder that is to be replaced or
-deleted is first renamed too: no kill at any moment leaves half a folder under a good name.
+A folder is written under a name that begins with PARTIAL, flushed, and renamed. A folder to be replaced or deleted is
+renamed first, too: a kill at any moment leaves no incomplete folder under a valid name.
 """
 
 import hashlib
@@ -19,33 +19,33 @@ REPLACED = ".replaced-"
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 
 def write_state(path: Path, content: Any) -> dict[str, Any]:
-    """Write a state and return its fingerprint. Raises OSError, and CheckpointError when it could not be read back."""
+    """Write a state and return its fingerprint. Raises OSError, and CheckpointError when it cannot be read back."""
     with path.open("wb") as file:
-        disk = _Disk(file)
+        target = _File(file)
         try:
-            torch.save(content, disk)  # type: ignore[arg-type]  # it only writes and flushes
+            torch.save(content, target)  # type: ignore[arg-type]  # it only writes and flushes
         except RuntimeError as problem:
-            raise disk.problem or problem from None
+            raise target.problem or problem from None
         file.flush()
         os.fsync(file.fileno())
     try:
         torch.load(path, "cpu", weights_only=True, mmap=True)  # reads the structure, not the numbers
     except Exception as problem:
-        message = (
-            f"the state of {path.stem!r} holds more than tensors and plain values, so it could not be restored safely"
-        )
-        raise CheckpointError(message) from problem
+        raise CheckpointError(
+            f"the state of {path.stem!r} contains more than tensors and plain values: it could not be restored safely"
+        ) from problem
     return fingerprint(path)
 
 
-class _Disk:
-    """Remembers what the disk refused: torch.save tells its own confusion instead."""
+class _File:
+    """Remembers the OSError of a failed write: torch.save raises an unrelated RuntimeError instead."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -63,14 +63,15 @@ class _Disk:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file and flush it to the disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def put_in_place(partial: Path, place: Path) -> None:
-    """Give a finished folder its name, in the stead of an earlier one."""
+def publish(partial: Path, place: Path) -> None:
+    """Give a finished folder its name; it replaces an earlier folder of that name."""
     _flush(partial)
     if place.exists():
         place.rename(place.with_name(REPLACED + place.name))
@@ -79,21 +80,22 @@ def put_in_place(partial: Path, place: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    doomed = folder.with_name(f"{PARTIAL}{folder.name}-deleted")
-    folder.rename(doomed)
-    shutil.rmtree(doomed)
+    """Delete a folder, after a rename that makes it invalid."""
+    renamed = folder.with_name(f"{PARTIAL}{folder.name}-deleted")
+    folder.rename(renamed)
+    shutil.rmtree(renamed)
 
 
-def sweep(directory: Path) -> None:
-    """Clear what a process that died has left: half a folder goes, and one whose successor did not come returns."""
+def clean_up(directory: Path) -> None:
+    """Remove the incomplete folders of a process that died; restore a folder whose replacement never came."""
     for replaced in directory.glob(f"{REPLACED}*"):
         place = directory / replaced.name.removeprefix(REPLACED)
         if place.exists():
             shutil.rmtree(replaced, ignore_errors=True)
         else:
             replaced.rename(place)
-    for left in directory.glob(f"{PARTIAL}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for partial in directory.glob(f"{PARTIAL}*"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _flush(path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 
 
 def generators() -> dict[str, Any]:
-    """Their states, as plain values and tensors."""
+    """The states of the generators, as plain values and tensors."""
     states: dict[str, Any] = {"python": random.getstate(), "torch": torch.get_rng_state()}
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -21,6 +21,7 @@ def generators() -> dict[str, Any]:
 
 
 def restore_generators(states: Mapping[str, Any]) -> None:
+    """Undo `generators`. CUDA generators are restored if the number of devices is the same."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     torch.set_rng_state(states["torch"])

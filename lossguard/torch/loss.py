@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = {"cpu": 1 << 22}
-"""Elements of a chunk of rows: on the CPU what stays in its cache, elsewhere enough to fill the device."""
-BIG_CHUNK = 1 << 26
+CHUNK_ELEMENTS = {"cpu": 1 << 22}
+"""Elements of a chunk of rows, by device type: on a CPU, a chunk fits into its cache."""
+DEFAULT_CHUNK_ELEMENTS = 1 << 26
+"""Enough to keep any other device busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,9 @@ class LossTerms:
     """0-dim tensors, in float32 at least."""
 
     loss: Tensor
-    """What to call backward on: cross-entropy (smoothed when asked) + z_loss."""
+    """The loss to call backward on: cross-entropy (smoothed if requested) + z_loss."""
     cross_entropy: Tensor
-    """Mean nats per counted token, without smoothing and z-loss. Detached, as all below."""
+    """Mean nats per counted token, without smoothing and z-loss. Detached, like all terms below."""
     z_loss: Tensor
     """z_weight * mean(log Z ** 2)."""
     log_z: Tensor
@@ -41,12 +42,12 @@ def causal_lm_loss(
 ) -> LossTerms:
     """Next-token loss over all positions whose target is not `ignore_index`; all terms are 0 when there is none.
 
-    log Z comes for free: it is logit[target] - log_softmax[target]. The z-loss z_weight * log(Z)^2 keeps Z near 1
+    log Z costs nothing extra: it is logit[target] - log_softmax[target]. The z-loss z_weight * log(Z)^2 keeps Z near 1
     (PaLM, Chowdhery et al. 2022, section 5, with z_weight 1e-4). Reduced precision is computed in float32. Raises
-    ValueError when the shapes do not fit.
+    ValueError when the shapes do not match.
     """
     if logits_BTV.shape[:-1] != targets_BT.shape:
-        raise ValueError(f"logits {tuple(logits_BTV.shape)} do not fit targets {tuple(targets_BT.shape)}")
+        raise ValueError(f"logits {tuple(logits_BTV.shape)} do not match targets {tuple(targets_BT.shape)}")
     logits_NV = logits_BTV.reshape(-1, logits_BTV.shape[-1])
     targets_N = targets_BT.reshape(-1)
     terms = _CausalLoss.apply(  # type: ignore[no-untyped-call]
@@ -96,12 +97,12 @@ class _CausalLoss(torch.autograd.Function):
 
 def _chunks(logits_NV: Tensor) -> Iterator[slice]:
     num_rows, vocabulary = logits_NV.shape
-    size = max(1, CHUNK.get(logits_NV.device.type, BIG_CHUNK) // max(1, vocabulary))
+    size = max(1, CHUNK_ELEMENTS.get(logits_NV.device.type, DEFAULT_CHUNK_ELEMENTS) // max(1, vocabulary))
     return (slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size))
 
 
 def _row_terms(logits_NV: Tensor, safe_N: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
-    """log Z, the target's negative log-probability, and the mean of all of them (0 when not smoothing), a row each."""
+    """Per row: log Z, the target's negative log-probability, and the mean of all of them (0 without smoothing)."""
     dtype = torch.promote_types(logits_NV.dtype, torch.float32)
     log_z_N, nll_N, uniform_N = torch.zeros((3, len(logits_NV)), dtype=dtype, device=logits_NV.device)
     first = next(_chunks(logits_NV), slice(0))

@@ -1,8 +1,8 @@
-"""Ranks that agree by torch.distributed, over a gloo group of their own: no device is ever waited for.
+"""Ranks that communicate through torch.distributed, over a gloo group of their own, so that no device is waited for.
 
-At a step boundary each rank sends four integers to all others and takes up those of an earlier boundary, which have
-long arrived: the decision is the same on all ranks, and a step late. Where steps are short they do so twice a
-second only, as an exchange costs the CPU of a few system calls on each rank.
+At a step boundary each rank sends four integers to all others, and reads those of an earlier boundary, which arrived
+long ago: the decision is the same on all ranks, and one exchange late. Short steps share an exchange, about two a
+second, because an exchange costs each rank a few system calls.
 """
 
 import math
@@ -26,19 +26,19 @@ from lossguard.ranks import Ranks, RankState
 
 T = TypeVar("T")
 PAUSE = 0.5
-"""Seconds between two exchanges, at least; steps that take longer have one each."""
-MOST_STEPS = 16
-"""Steps between two exchanges, at most, however short they are."""
+"""Minimum seconds between two exchanges; steps that take longer have one each."""
+MAX_STEPS_BETWEEN_EXCHANGES = 16
+"""However short the steps are."""
 GRACE = 1.0
-"""Seconds in which a process whose connection broke is looked for."""
+"""Seconds in which the process behind a broken connection is looked for."""
 _num_runs = count()
 
 
 class TorchRanks(Ranks):
     """The ranks of the default process group, which must be initialised.
 
-    `timeout`: seconds after which a rank that is silent counts as gone. One whose process dies is noticed at once.
-    `pause`: seconds between two exchanges, at least; 0 for one at every step.
+    `timeout`: seconds after which a silent rank counts as lost. A process that ends is noticed at once.
+    `pause`: minimum seconds between two exchanges; 0 for one at every step.
     """
 
     def __init__(self, timeout: float = 600.0, pause: float = PAUSE) -> None:
@@ -46,14 +46,14 @@ class TorchRanks(Ranks):
         self.size = dist.get_world_size()
         self.timeout = timeout
         self.pause = pause
-        self._under_way: tuple[dist.Work, list[Tensor]] | None = None
+        self._pending: tuple[dist.Work, list[Tensor]] | None = None
         self._interval = 1  # boundaries from one exchange to the next, the same on all ranks
-        self._boundaries = 0  # since the last exchange, which began
-        self._since = time.monotonic()
-        self._processes: list[tuple[str, int]] = []  # host and process of each rank
+        self._num_boundaries = 0  # since the last exchange began
+        self._last_exchange_at = time.monotonic()
+        self._processes: list[tuple[str, int]] = []  # host and process id of each rank
 
-    def name_run(self, given: str | None, otherwise: str) -> str:
-        """By the store, so that rank 0 may do this alone. Raises ConfigurationError when rank 0 does not.
+    def agree_on_run_id(self, given: str | None, otherwise: str) -> str:
+        """Through the store, so that rank 0 does not wait. Raises ConfigurationError when rank 0 never calls it.
 
         `torchrun --max-restarts` keeps the store, and so the id, when it starts the processes again.
         """
@@ -70,45 +70,45 @@ class TorchRanks(Ranks):
 
     def gather(self, value: Any) -> list[Any]:
         values: list[Any] = [None] * self.size
-        self._collectively(dist.all_gather_object, values, value, group=self.group)
+        self._call(dist.all_gather_object, values, value, group=self.group)
         return values
 
-    def share(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         values = [value]
-        self._collectively(dist.broadcast_object_list, values, group=self.group, group_src=0)
+        self._call(dist.broadcast_object_list, values, group=self.group, group_src=0)
         return values[0]
 
-    def meet(self, word: RankState, *, wait: bool = False) -> RankState:
-        self._boundaries += 1
-        if not wait and self._boundaries < self._interval:
-            return RankState(word.step)
-        before = self._hear()
-        self._say(word)
-        now = self._hear() if wait else before
-        return now or RankState(word.step)
+    def exchange(self, state: RankState, *, wait: bool = False) -> RankState:
+        self._num_boundaries += 1
+        if not wait and self._num_boundaries < self._interval:
+            return RankState(state.step)
+        earlier = self._finish_exchange()
+        self._start_exchange(state)
+        combined = self._finish_exchange() if wait else earlier
+        return combined or RankState(state.step)
 
     @contextmanager
-    def telling_who_left(self) -> Iterator[None]:
+    def reporting_lost_ranks(self) -> Iterator[None]:
         try:
             yield
         except RuntimeError as problem:
-            if gone := self.gone():
-                raise self._left(gone) from problem
+            if lost := self.lost_ranks():
+                raise self._lost_error(lost) from problem
             raise
 
-    def gone(self) -> list[int]:
+    def lost_ranks(self) -> list[int]:
         """Ranks on this machine whose process has ended."""
         here = socket.gethostname()
         deadline = time.monotonic() + GRACE
         while True:
-            left = [rank for rank, (host, pid) in enumerate(self._processes) if host == here and not _lives(pid)]
-            if left or time.monotonic() > deadline:
-                return left
+            lost = [rank for rank, (host, pid) in enumerate(self._processes) if host == here and not _is_alive(pid)]
+            if lost or time.monotonic() > deadline:
+                return lost
             time.sleep(0.05)
 
     @cached_property
     def group(self) -> dist.ProcessGroup:
-        """Made when it is first used, by all ranks at the same place."""
+        """Created at its first use, by all ranks at the same place."""
         group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=timedelta(seconds=self.timeout))
         processes: list[Any] = [None] * self.size
         dist.all_gather_object(processes, (socket.gethostname(), os.getpid()), group=group)
@@ -117,47 +117,48 @@ class TorchRanks(Ranks):
 
     def close(self) -> None:
         if "group" in vars(self):
-            self._hear()
+            self._finish_exchange()
             dist.destroy_process_group(vars(self).pop("group"))
 
-    def _say(self, word: RankState) -> None:
+    def _start_exchange(self, state: RankState) -> None:
         now = time.monotonic()
-        pace = round(1e6 * (now - self._since) / self._boundaries)  # microseconds of a step
-        self._since, self._boundaries = now, 0
-        mine = torch.tensor([word.signal, int(word.order), word.step, pace])
+        step_us = round(1e6 * (now - self._last_exchange_at) / self._num_boundaries)
+        self._last_exchange_at, self._num_boundaries = now, 0
+        mine = torch.tensor([state.signal, int(state.order), state.step, step_us])
         everyone = [torch.empty_like(mine) for _ in range(self.size)]
-        self._under_way = self._collectively(dist.all_gather, everyone, mine, self.group, async_op=True), everyone
+        self._pending = self._call(dist.all_gather, everyone, mine, self.group, async_op=True), everyone
 
-    def _hear(self) -> RankState | None:
-        """What all ranks said in the exchange that is under way. Raises RanksError."""
-        if self._under_way is None:
+    def _finish_exchange(self) -> RankState | None:
+        """The combined state of the pending exchange; None without one. Raises RanksError."""
+        if self._pending is None:
             return None
-        (work, everyone), self._under_way = self._under_way, None
-        self._collectively(work.wait)
-        signals, orders, steps, paces = zip(*(each.tolist() for each in everyone), strict=True)
+        (work, everyone), self._pending = self._pending, None
+        self._call(work.wait)
+        signals, orders, steps, step_us = zip(*(each.tolist() for each in everyone), strict=True)
         if min(steps) != max(steps):
             raise RanksError(
-                f"the ranks are at different steps, {min(steps)} to {max(steps)}: they cannot go on together"
+                f"the ranks are at different steps, {min(steps)} to {max(steps)}: they cannot continue together"
             )
-        self._interval = min(MOST_STEPS, max(1, math.ceil(1e6 * self.pause / max(1, *paces))))
+        steps_per_pause = math.ceil(1e6 * self.pause / max(1, *step_us))
+        self._interval = min(MAX_STEPS_BETWEEN_EXCHANGES, max(1, steps_per_pause))
         return RankState(steps[0], max(signals), any(orders))
 
-    def _collectively(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def _call(self, collective: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         try:
-            return call(*arguments, **options)
+            return collective(*arguments, **options)
         except RuntimeError as problem:
-            raise self._left(self.gone()) from problem
+            raise self._lost_error(self.lost_ranks()) from problem
 
-    def _left(self, gone: list[int]) -> RanksError:
-        names = ", ".join(f"rank {rank} (process {self._processes[rank][1]})" for rank in gone)
+    def _lost_error(self, lost: list[int]) -> RanksError:
+        names = ", ".join(f"rank {rank} (process {self._processes[rank][1]})" for rank in lost)
         return RanksError(
             f"{names or f'a rank elsewhere, or one that has not answered in {self.timeout:g} s,'} left, and the others "
-            "cannot go on without it: start again, and the run goes on from its newest checkpoint"
+            "cannot continue without it: start again, and the run resumes from its newest checkpoint"
         )
 
 
 def _store() -> Any:
-    """The store of the default process group, without the prefixes that differ from one restart to the next."""
+    """The store of the default process group, without the prefixes that change with each restart."""
     assert dist.group.WORLD is not None
     store = dist.group.WORLD.get_group_store()
     while isinstance(store, dist.PrefixStore):  # type: ignore[attr-defined]  # its own list lacks it
@@ -165,8 +166,8 @@ def _store() -> Any:
     return store
 
 
-def _lives(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not yet waited for does not."""
+def _is_alive(pid: int) -> bool:
+    """Whether a process is running; a zombie is not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

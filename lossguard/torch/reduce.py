@@ -1,4 +1,4 @@
-"""The numbers of a step over all ranks, so that trouble on any of them is seen."""
+"""The metrics of a step over all ranks, so that an anomaly on any rank is visible."""
 
 import dataclasses
 
@@ -6,15 +6,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lossguard.torch.dtensor import is_sharded
 from lossguard.torch.loss import LossTerms
-from lossguard.torch.sharding import is_sharded
 
 
 def over_ranks(terms: LossTerms, grad_norm: Tensor) -> tuple[LossTerms, Tensor]:
-    """The terms as means over the ranks, `log_z_max` and `grad_norm` as the highest of them: 0-dim, to be logged.
+    """The means of the terms over the ranks, and the maxima of `log_z_max` and `grad_norm`, as 0-dim tensors to log.
 
-    A NaN on any rank is NaN in the result. One gather of a few numbers on the default process group, which waits for
-    no device; without one the arguments come back. Call it on every rank. `grad_norm` may be a DTensor (FSDP2).
+    A NaN on any rank is NaN in the result. It costs one gather of a few numbers on the default process group and waits
+    for no device; without a process group it returns its arguments. Call it on every rank. `grad_norm` may be a DTensor
+    (FSDP2).
     """
     if is_sharded(grad_norm):
         grad_norm = grad_norm.full_tensor()  # type: ignore[attr-defined]

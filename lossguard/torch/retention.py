@@ -1,20 +1,23 @@
-"""Which checkpoints stay: all near the head, ever fewer behind it; so deep rollbacks are possible on a small disk."""
+"""Which checkpoints stay: all of the newest, and ever fewer of the older ones.
+
+So deep rollbacks are possible, and the disk stays small.
+"""
 
 from collections.abc import Collection, Sequence
 
 
-def superfluous(steps: Sequence[int], *, keep: int, pinned: Collection[int] = ()) -> list[int]:
-    """Steps to delete of `steps` (ascending): all but the newest `keep`, one in each doubling of the age, the pinned.
+def steps_to_delete(steps: Sequence[int], *, keep: int, pinned: Collection[int] = ()) -> list[int]:
+    """Steps of `steps` (ascending) to delete: neither among the newest `keep`, nor pinned, nor needed for their age.
 
-    The newest `keep` span D steps. Behind them, of those aged D to 2 D the oldest stays, of those aged 2 D to 4 D the
-    oldest, and so on: the very first stays for ever, and a run of n steps keeps about keep + log2(n / D).
+    The newest `keep` span D steps. Of the older ones, the oldest aged D to 2 D stays, the oldest aged 2 D to 4 D, and
+    so on. So the very first stays for ever, and a run of n steps keeps about keep + log2(n / D).
     """
     newest, older = steps[-keep:], steps[:-keep]
     span = max(1, newest[-1] - newest[0]) if newest else 1
-    oldest: dict[int, int] = {}
+    oldest_of_age: dict[int, int] = {}
     for step in older:
-        oldest.setdefault(_doublings(steps[-1] - step, span), step)
-    staying = {*oldest.values(), *pinned}
+        oldest_of_age.setdefault(_doublings(steps[-1] - step, span), step)
+    staying = {*oldest_of_age.values(), *pinned}
     return [step for step in older if step not in staying]
 
 

@@ -1,4 +1,4 @@
-"""States taken apart into their tensors and all the rest, and put together again.
+"""States split into their tensors and everything else, and joined again.
 
 The path of a value is its keys joined by dots, as "optimizer.state.0.exp_avg".
 """
@@ -9,24 +9,24 @@ from typing import Any
 
 from torch import Tensor
 
-from lossguard.torch.shard import Piece
+from lossguard.torch.tensor_shard import TensorShard
 
 
-def take_apart(name: str, state: Any) -> tuple[Any, dict[str, Piece]]:
-    """The state with None in the place of each tensor, and the tensors by path."""
-    pieces: dict[str, Piece] = {}
+def split_tensors(name: str, state: Any) -> tuple[Any, dict[str, TensorShard]]:
+    """The state with None in place of each tensor, and the tensors by path."""
+    shards: dict[str, TensorShard] = {}
 
     def remove(path: str, value: Any) -> Any:
-        if isinstance(value, Tensor | Piece):
-            pieces[path] = value if isinstance(value, Piece) else Piece.of(value)
+        if isinstance(value, Tensor | TensorShard):
+            shards[path] = value if isinstance(value, TensorShard) else TensorShard.of(value)
             return None
         return value
 
-    return _rebuild(name, state, remove), pieces
+    return _rebuild(name, state, remove), shards
 
 
-def put_together(name: str, skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The state again, from both."""
+def join_tensors(name: str, skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Undo `split_tensors`."""
     return _rebuild(name, skeleton, lambda path, value: tensors.get(path, value))
 
 

@@ -1,17 +1,17 @@
-"""What can be saved in a checkpoint."""
+"""Objects that can be saved in a checkpoint."""
 
 from typing import Any, Protocol
 
 
 class Stateful(Protocol):
-    """Anything with a state: modules, optimizers, schedules, samplers, and what users write themselves.
+    """Any object with a state: modules, optimizers, schedules, samplers, and the user's own classes.
 
-    The state holds tensors and plain values alone, and `load_state_dict` brings all of it back: `state_dict` must then
-    say again what was saved.
+    The state contains only tensors and plain values, and `load_state_dict` restores all of it: `state_dict` must return
+    the saved state afterwards.
     """
 
     def state_dict(self) -> Any:
         """The whole state."""
 
     def load_state_dict(self, state: Any, /) -> Any:
-        """Take a state over."""
+        """Restore a state."""

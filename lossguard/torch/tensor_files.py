@@ -1,7 +1,7 @@
 """The tensors of a checkpoint that several ranks write, by torch.distributed.checkpoint: `*.distcp` and `tensors.json`.
 
-Its own reader unpickles the metadata, and values that are no tensors. Here the metadata is JSON and the files hold
-tensors alone, which torch reads with `weights_only`: nothing in a checkpoint is ever run.
+The reader of torch unpickles the metadata and all values but tensors. Here the metadata is JSON and the files contain
+only tensors, which torch reads with `weights_only`: no code in a checkpoint is ever executed.
 """
 
 import json
@@ -23,15 +23,15 @@ from torch.distributed.checkpoint.storage import WriteResult
 
 from lossguard.errors import CheckpointError
 from lossguard.torch.files import write_bytes
-from lossguard.torch.shard import Piece
+from lossguard.torch.tensor_shard import TensorShard
 
 INDEX = "tensors.json"
 SUFFIX = ".distcp"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a piece lies; the names are those that FileSystemReader asks for."""
+class ShardLocation:
+    """Where a shard is stored; FileSystemReader requires these names."""
 
     relative_path: str
     offset: int
@@ -40,61 +40,61 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A tensor of a checkpoint."""
+class StoredTensor:
+    """Shape and type of a tensor in a checkpoint."""
 
     shape: torch.Size
     dtype: torch.dtype
 
 
-def write_tensors(folder: Path, pieces: Mapping[str, Piece], group: dist.ProcessGroup) -> None:
-    """Write the tensors of all ranks into `folder`, which they share. Raises CheckpointError on all when one cannot."""
+def write_tensors(folder: Path, shards: Mapping[str, TensorShard], group: dist.ProcessGroup) -> None:
+    """Write the tensors of all ranks into `folder`, which they share. If it fails on one, all raise CheckpointError."""
     planner = _SavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     try:
-        save(dict(pieces), storage_writer=_Writer(folder), planner=planner, process_group=group)
-    except CheckpointException as problem:  # no Exception
+        save(dict(shards), storage_writer=_Writer(folder), planner=planner, process_group=group)
+    except CheckpointException as problem:  # a BaseException, not an Exception
         rank, (cause, _) = next(iter(problem.failures.items()))
         raise CheckpointError(f"rank {rank} could not write: {type(cause).__name__}: {cause}") from None
 
 
 class TensorFiles:
-    """The tensors in a folder. Raises CheckpointError when the index names a file that is not among `known`."""
+    """The tensors in a folder. Raises CheckpointError when the index names a file that is not in `known`."""
 
     def __init__(self, folder: Path, known: Collection[str]) -> None:
         self._folder = folder
         self._metadata = _from_json(json.loads((folder / INDEX).read_bytes()), known)
 
     @property
-    def stored(self) -> dict[str, Stored]:
-        """All of them, by name."""
+    def stored(self) -> dict[str, StoredTensor]:
+        """All tensors, by name."""
         tensors: dict[str, Any] = self._metadata.state_dict_metadata
-        return {name: Stored(each.size, each.properties.dtype) for name, each in tensors.items()}
+        return {name: StoredTensor(each.size, each.properties.dtype) for name, each in tensors.items()}
 
-    def read(self, pieces: Mapping[str, Piece]) -> None:
-        """Fill `pieces`, which may be cut otherwise than those that were written. Asks nothing of other ranks."""
+    def read(self, shards: Mapping[str, TensorShard]) -> None:
+        """Fill `shards`, which may divide the tensors differently than when they were written. No communication."""
         reader, planner = FileSystemReader(self._folder), _LoadPlanner(False, False)
         reader.set_up_storage_reader(self._metadata, True)
-        planner.set_up_planner(dict(pieces), self._metadata, True)
+        planner.set_up_planner(dict(shards), self._metadata, True)
         plan = planner.finish_plan(planner.create_local_plan())
-        if sum(item.lengths.numel() for item in plan.items) != sum(piece.local.numel() for piece in pieces.values()):
-            raise CheckpointError("the tensors in it are not whole")
+        if sum(item.lengths.numel() for item in plan.items) != sum(shard.local.numel() for shard in shards.values()):
+            raise CheckpointError("its tensors are incomplete")
         reader.read_data(plan, planner).wait()
 
 
 class _SavePlanner(DefaultSavePlanner):
     def lookup_object(self, index: MetadataIndex) -> Tensor:
-        piece: Piece = self.state_dict[index.fqn]
-        return piece.local
+        shard: TensorShard = self.state_dict[index.fqn]
+        return shard.local
 
 
 class _LoadPlanner(DefaultLoadPlanner):
     def set_up_planner(self, state_dict: Any, metadata: Metadata | None = None, is_coordinator: bool = False) -> None:
-        """The inherited one makes None of what is no tensor."""
+        """Unlike the inherited method, does not replace a TensorShard by None."""
         self.state_dict, self.metadata, self.is_coordinator = state_dict, metadata, is_coordinator
 
     def lookup_tensor(self, index: MetadataIndex) -> Tensor:
-        piece: Piece = self.state_dict[index.fqn]
-        return piece.local
+        shard: TensorShard = self.state_dict[index.fqn]
+        return shard.local
 
 
 class _Writer(FileSystemWriter):
@@ -124,12 +124,14 @@ def _from_json(content: Mapping[str, Any], known: Collection[str]) -> Metadata:
     places = {}
     for name, tensor in content.items():
         chunks = []
-        for number, piece in enumerate(tensor["pieces"]):
-            if piece["file"] not in known:
-                raise CheckpointError(f"{INDEX} names {piece['file']!r}, which is no file of it")
-            chunk = ChunkStorageMetadata(torch.Size(piece["offsets"]), torch.Size(piece["shape"]))
+        for number, shard in enumerate(tensor["pieces"]):
+            if shard["file"] not in known:
+                raise CheckpointError(f"{INDEX} names the file {shard['file']!r}, which the manifest does not list")
+            chunk = ChunkStorageMetadata(torch.Size(shard["offsets"]), torch.Size(shard["shape"]))
             chunks.append(chunk)
-            places[MetadataIndex(name, chunk.offsets, number)] = Place(piece["file"], piece["at"], piece["bytes"])
+            places[MetadataIndex(name, chunk.offsets, number)] = ShardLocation(
+                shard["file"], shard["at"], shard["bytes"]
+            )
         properties = TensorProperties(dtype=_dtype(tensor["dtype"]))
         tensors[name] = TensorMetadata(properties, torch.Size(tensor["shape"]), chunks)
     return Metadata(tensors, storage_data=places)
@@ -138,5 +140,5 @@ def _from_json(content: Mapping[str, Any], known: Collection[str]) -> Metadata:
 def _dtype(name: str) -> torch.dtype:
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
-        raise CheckpointError(f"{INDEX} names a type {name!r} that torch does not have")
+        raise CheckpointError(f"{INDEX} names the dtype {name!r}, which torch does not have")
     return dtype

@@ -1,0 +1,1 @@
+"""What people and replays decide about a run."""

@@ -1,4 +1,4 @@
-"""What a replay found about an incident."""
+"""The verdict of a replay: the cause of an incident."""
 
 from typing import Any
 
@@ -6,31 +6,31 @@ from sqlalchemy.orm import Session
 
 from db import access, commands, queries
 from db.models import Incident
-from monitor.ingestion.reports import locked
+from monitor.ingestion import runs
 from monitor.problems import unknown
 
 
-def incident(session: Session, run_id: str, number: int) -> Incident:
-    """Raises Problem 404."""
+def find_incident(session: Session, run_id: str, number: int) -> Incident:
+    """Raises Problem 404 when there is no such run or incident."""
     run = queries.run_named(session, run_id=run_id)
     if run is None:
         raise unknown("run", run_id)
-    found = queries.incident_numbered(session, run=run, number=number)
-    if found is None:
+    incident = queries.incident_numbered(session, run=run, number=number)
+    if incident is None:
         raise unknown("incident", number)
-    return found
+    return incident
 
 
 def record_verdict(
     session: Session, run_id: str, number: int, verdict: dict[str, Any], *, who: str, now: float
 ) -> Incident:
-    """Write a verdict to the incident, in the stead of an earlier one. Raises Problem 404.
+    """Write a verdict to the incident; it replaces an earlier one. Raises Problem 404.
 
-    It decides nothing, so a trainer's token will do; the audit trail keeps who said what.
+    A verdict decides nothing, so a trainer's token is enough. The audit trail keeps who wrote it.
     """
-    run = locked(session, run_id)
-    found = incident(session, run_id, number)
-    commands.save_verdict(session, incident=found, verdict=verdict, now=now)
-    told = {"incident": number, **{name: verdict[name] for name in ("cause", "sentence", "culprits", "version")}}
-    access.record(session, who=who, action="verdict", run=run.id, details=told, now=now)
-    return found
+    run = runs.lock(session, run_id)
+    incident = find_incident(session, run_id, number)
+    commands.save_verdict(session, incident=incident, verdict=verdict, now=now)
+    details = {"incident": number, **{name: verdict[name] for name in ("cause", "sentence", "culprits", "version")}}
+    access.record(session, who=who, action="verdict", run=run.id, details=details, now=now)
+    return incident

@@ -1,4 +1,4 @@
-"""What a route asks for: a session that reads or writes, the time, the counters, the settings."""
+"""Dependencies of the routes: a session that reads or writes, the time, the settings, the metrics, the report queue."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -9,16 +9,16 @@ from sqlalchemy.orm import Session
 from db.engine import reading, writing
 from monitor.ingestion.queue import ReportQueue
 from monitor.settings import Settings
-from monitor.telemetry.process_metrics import Counters
+from monitor.telemetry.process_metrics import ProcessMetrics
 
 
-def _reading(request: Request) -> Iterator[Session]:
+def _read_session(request: Request) -> Iterator[Session]:
     with reading(request.app.state.engine) as session:
         yield session
 
 
-def _writing(request: Request) -> Iterator[Session]:
-    with request.app.state.counters.transaction(), writing(request.app.state.engine) as session:
+def _write_session(request: Request) -> Iterator[Session]:
+    with request.app.state.metrics.time_transaction(), writing(request.app.state.engine) as session:
         yield session
 
 
@@ -28,14 +28,14 @@ async def _now(request: Request) -> float:
     return now
 
 
-async def _counters(request: Request) -> Counters:
-    counters: Counters = request.app.state.counters
-    return counters
+async def _metrics(request: Request) -> ProcessMetrics:
+    metrics: ProcessMetrics = request.app.state.metrics
+    return metrics
 
 
-async def _intake(request: Request) -> ReportQueue:
-    intake: ReportQueue = request.app.state.intake
-    return intake
+async def _report_queue(request: Request) -> ReportQueue:
+    queue: ReportQueue = request.app.state.report_queue
+    return queue
 
 
 async def _settings(request: Request) -> Settings:
@@ -43,12 +43,12 @@ async def _settings(request: Request) -> Settings:
     return settings
 
 
-# scope="function": the transaction has ended before the answer is sent, so what is acknowledged is stored.
-# max_concurrency: a request holds its connection while it waits for a thread to be answered in. All of these together
-# are fewer than an engine has connections (15), or the others would wait for one in every thread that there is.
-Reading = Annotated[Session, Depends(_reading, scope="function", max_concurrency=6)]
-Writing = Annotated[Session, Depends(_writing, scope="function", max_concurrency=6)]
+# scope="function": the transaction has ended before the response is sent, so what is acknowledged is stored.
+# max_concurrency: a request holds its connection while it waits for a thread that sends its response. All of these
+# together need fewer connections than an engine has (15): otherwise requests in every thread could wait for one.
+ReadSession = Annotated[Session, Depends(_read_session, scope="function", max_concurrency=6)]
+WriteSession = Annotated[Session, Depends(_write_session, scope="function", max_concurrency=6)]
 Now = Annotated[float, Depends(_now)]
 Config = Annotated[Settings, Depends(_settings)]
-Telemetry = Annotated[Counters, Depends(_counters)]
-Reports = Annotated[ReportQueue, Depends(_intake)]
+Metrics = Annotated[ProcessMetrics, Depends(_metrics)]
+Reports = Annotated[ReportQueue, Depends(_report_queue)]

@@ -1,4 +1,4 @@
-"""Bodies parsed by pydantic's own JSON parser: five times as fast as the standard library's on columns of numbers."""
+"""Request bodies are parsed by pydantic's JSON parser: five times as fast as the standard library's on long columns."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from pydantic_core import from_json
 
 
-class _Request(Request):
+class _FastJsonRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
         try:
@@ -18,13 +18,13 @@ class _Request(Request):
             raise json.JSONDecodeError(str(error), "", 0) from None
 
 
-class Route(APIRoute):
-    """A route whose body is parsed so."""
+class FastJsonRoute(APIRoute):
+    """A route whose request body is parsed by pydantic."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def parsed(request: Request) -> Response:
-            return await handle(_Request(request.scope, request.receive))
+        async def handle_parsed(request: Request) -> Response:
+            return await handle(_FastJsonRequest(request.scope, request.receive))
 
-        return parsed
+        return handle_parsed

@@ -1,4 +1,4 @@
-"""Stored rows as the protocol shows them (JSON-able; numbers that are not finite encoded)."""
+"""Stored rows as the API returns them: JSON-able, with non-finite numbers encoded."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -7,38 +7,40 @@ from typing import Any
 from db.lineage import live_line
 from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
 from db.queries import Series
-from db.steps.writer import metric_value
+from db.steps.reader import metric_value
 from lossguard.protocol import encode_number
 from monitor.detection.interventions import run_policy
 
 Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit
 
 ORDER_FIELDS = ("id", "key", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "reason")
-"""What the trainer is told of an order; `record` has the rest."""
+"""What the trainer needs of an order; `record` has the rest."""
 
 
 def record(row: Stored) -> dict[str, Any]:
-    """Every column of a stored row but the keys that only the store needs."""
+    """Every column of a stored row, without the keys that only the store needs."""
     names = [column.key for column in row.__table__.columns if column.key not in ("pk", "run_pk", "revision")]
     return {name: getattr(row, name) for name in names}
 
 
 def segments(rows: Sequence[Segment]) -> list[dict[str, Any]]:
-    """The tree; the steps [live_from, live_to) of a segment are on the live line (live_to null: without end)."""
+    """The tree. The steps [live_from, live_to) of a segment are on the live line; live_to null: to its end."""
     line = {step_range.segment: step_range for step_range in live_line(rows)}
-    told = []
+    shown = []
     for row in rows:
         part = line.get(row.number)
         live = {"live_from": None, "live_to": None} if part is None else {"live_from": part.first, "live_to": part.last}
-        told.append(record(row) | live)
-    return told
+        shown.append(record(row) | live)
+    return shown
 
 
 def order(row: Order) -> dict[str, Any]:
+    """An order as the trainer gets it."""
     return {name: getattr(row, name) for name in ORDER_FIELDS}
 
 
 def run(row: Run) -> dict[str, Any]:
+    """A run with its complete policy."""
     return record(row) | {
         "policy": run_policy.to_rule(run_policy.policy_of(row.policy), run_policy.settings_of(row.policy))
     }
@@ -53,4 +55,5 @@ def step(row: Step | None, names: list[str]) -> dict[str, Any] | None:
 
 
 def series(columns: Series) -> dict[str, Any]:
+    """A metric over steps, in columns."""
     return asdict(columns)

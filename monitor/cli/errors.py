@@ -1,4 +1,4 @@
-"""What a command that cannot go on says: one sentence on standard error, exit code 2."""
+"""A command that fails because of its input prints one line on standard error and exits with code 2."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,24 +12,24 @@ from db.engine import BadDatabaseUrl, NoStore, first_line, shown
 from monitor.settings import Settings, UnsafeBind
 
 
-def stop(reason: object) -> typer.Exit:
-    """One sentence on standard error, exit code 2."""
+def exit_with(reason: object) -> typer.Exit:
+    """Print the reason as one line on standard error; raise what is returned, to exit with code 2."""
     typer.echo(f"monitor: {reason}", err=True)
     return typer.Exit(2)
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
-    """Tell what is wrong with the settings or with the database that they name."""
+def one_line_errors() -> Iterator[None]:
+    """Turn errors of the settings, and of the database that they name, into one line and exit code 2."""
     try:
         yield
     except ValidationError as error:
         first = error.errors()[0]
-        raise stop(f"LOSSGUARD_{str(first['loc'][0]).upper()}={first['input']!r}: {first['msg']}") from None
+        raise exit_with(f"LOSSGUARD_{str(first['loc'][0]).upper()}={first['input']!r}: {first['msg']}") from None
     except NoStore as error:
-        raise stop(f"{error}; LOSSGUARD_DATABASE_URL names it") from None
+        raise exit_with(f"{error}; LOSSGUARD_DATABASE_URL names it") from None
     except (UnsafeBind, BadDatabaseUrl) as error:
-        raise stop(error) from None
+        raise exit_with(error) from None
     except (sa.exc.DBAPIError, CommandError) as error:
         reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
-        raise stop(f"cannot use the database {shown(Settings().database_url)}: {reason}") from None
+        raise exit_with(f"cannot use the database {shown(Settings().database_url)}: {reason}") from None

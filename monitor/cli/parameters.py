@@ -1,4 +1,4 @@
-"""`--set NAME=VALUE`: the parameters of detection and policy as a command line gives them."""
+"""`--set NAME=VALUE`: settings of the detection and of the policy on the command line."""
 
 import json
 from collections.abc import Sequence
@@ -7,30 +7,30 @@ from typing import Any
 
 from monitor.detection import DetectionSettings, Policy
 
-DETECTION = [field.name for field in fields(DetectionSettings)]
-POLICY = [field.name for field in fields(Policy)]
-NAMES = DETECTION + POLICY
+DETECTION_NAMES = [field.name for field in fields(DetectionSettings)]
+POLICY_NAMES = [field.name for field in fields(Policy)]
+NAMES = DETECTION_NAMES + POLICY_NAMES
 
 
 class BadParameter(ValueError):
-    """One sentence that names the parameter and the value."""
+    """A sentence that names the parameter and the value."""
 
 
-def read(settings: Sequence[str]) -> tuple[DetectionSettings, Policy]:
-    """The parameters with these changes. Raises BadParameter."""
-    values = dict(map(_pair, settings))
+def parse(assignments: Sequence[str]) -> tuple[DetectionSettings, Policy]:
+    """Settings and policy with these NAME=VALUE assignments. Raises BadParameter."""
+    values = dict(map(_parse_assignment, assignments))
     try:
-        detection = DetectionSettings.from_dict({name: values[name] for name in DETECTION if name in values})
-        policy = Policy.from_dict({name: values[name] for name in POLICY if name in values})
+        detection = DetectionSettings.from_dict({name: values[name] for name in DETECTION_NAMES if name in values})
+        policy = Policy.from_dict({name: values[name] for name in POLICY_NAMES if name in values})
     except (TypeError, ValueError) as error:
-        raise BadParameter(f"--set {' '.join(settings)}: {error}") from None
+        raise BadParameter(f"--set {' '.join(assignments)}: {error}") from None
     return detection, policy
 
 
-def _pair(setting: str) -> tuple[str, Any]:
-    name, equals, text = setting.partition("=")
+def _parse_assignment(assignment: str) -> tuple[str, Any]:
+    name, equals, text = assignment.partition("=")
     if not equals or name not in NAMES:
-        raise BadParameter(f"--set {setting}: write NAME=VALUE with a name of: {', '.join(NAMES)}")
+        raise BadParameter(f"--set {assignment}: expected NAME=VALUE, with one of these names: {', '.join(NAMES)}")
     try:
         return name, json.loads(text)  # a number, true or false
     except ValueError:

@@ -1,4 +1,4 @@
-"""Detection: which steps of a run are trouble, and what is done about it. Pure: values in, values out."""
+"""Detection: incidents in the metrics of a run, and the interventions that follow. Pure: values in, values out."""
 
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.detection.engine import DetectionEngine

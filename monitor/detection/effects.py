@@ -1,4 +1,4 @@
-"""What a `Watch` hands back: incidents, interventions and outliers, as values that never change."""
+"""What the detection engine returns: incidents, interventions and outliers, as values that never change."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from lossguard.states import IncidentKind, IncidentState, InterventionState, Ord
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """An episode of trouble. Steps are optimizer steps; values and band are in the signal's own unit."""
+    """A stretch of steps on which something went wrong. Values and band are in the signal's own unit."""
 
     number: int
     kind: IncidentKind
@@ -19,7 +19,7 @@ class Incident:
     peak_value: float
     end_step: int | None
     score: float
-    """How far past the alarm threshold: 1.0 is the threshold itself."""
+    """The largest evidence, in alarm thresholds: 1.0 is the threshold itself."""
     expected: float
     """What the signal was expected to be at detection."""
     scale: float
@@ -30,7 +30,7 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Intervention:
-    """What is done about an incident: restore step `rewind_to`, never use batches [skip_from, skip_to) again."""
+    """The response to an incident: restore step `rewind_to` and skip batches [skip_from, skip_to) from then on."""
 
     number: int
     incident: int | None
@@ -58,7 +58,7 @@ class InterventionChanged:
 
 @dataclass(frozen=True, slots=True)
 class Outlier:
-    """One row out of band that was back at the next row: a hard batch, most likely. No incident."""
+    """One row out of band, followed by a row in band: most likely a hard batch. No incident."""
 
     step: int
     signal: str

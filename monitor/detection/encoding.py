@@ -1,31 +1,51 @@
-"""Arrays and non-finite numbers in JSON, exactly."""
+"""Detection state as JSON: arrays exactly, and parts that another release stored as far as they can be read."""
 
 import base64
-import math
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import numpy as np
 
 from monitor.detection.rows import Floats
 
-
-def pack(values: Floats, kind: str = "<f8") -> str:
-    """float64[N] as base64 of its little-endian bytes; as "<f4" only what is exact in four bytes."""
-    return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode("ascii")
+Part = TypeVar("Part")
 
 
-def unpack(text: str, kind: str = "<f8") -> Floats:
-    """The inverse of `pack`, as an array of its own."""
-    return np.frombuffer(base64.b64decode(text), dtype=kind).astype(np.float64)
+def pack(values: Floats, dtype: str = "<f8") -> str:
+    """float64[N] as base64 of its little-endian bytes; as "<f4" only what four bytes hold exactly."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype=dtype).tobytes()).decode("ascii")
 
 
-def plain(value: float) -> float | str:
-    """A float as JSON can carry it: non-finite numbers as the words of the wire protocol."""
-    if math.isfinite(value):
-        return float(value)
-    return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+def unpack(text: str, dtype: str = "<f8") -> Floats:
+    """The inverse of `pack`, as a writable array."""
+    return np.frombuffer(base64.b64decode(text), dtype=dtype).astype(np.float64)
 
 
-def number(value: Any) -> float:
-    """The inverse of `plain` (float() reads those words)."""
-    return float(value)
+def dump_fields(owner: object, numbers: Sequence[str], arrays: Sequence[str]) -> dict[str, Any]:
+    """The named attributes as JSON."""
+    return {name: getattr(owner, name) for name in numbers} | {name: pack(getattr(owner, name)) for name in arrays}
+
+
+def load_fields(owner: object, state: Mapping[str, Any], numbers: Sequence[str], arrays: Sequence[str]) -> None:
+    """The inverse of `dump_fields`. Raises KeyError for a field that the state lacks."""
+    for name in numbers:
+        setattr(owner, name, state[name])
+    for name in arrays:
+        setattr(owner, name, unpack(state[name]))
+
+
+def known_fields(kind: type, state: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of `state` that are fields of the dataclass `kind`."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in state.items() if name in names}
+
+
+def restore(build: Callable[[Any], Part], state: Any) -> Part | None:
+    """What `build` makes of a stored part; None where there is none, or where this release cannot read it."""
+    if state is None:
+        return None
+    try:
+        return build(state)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None

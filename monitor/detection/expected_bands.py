@@ -1,7 +1,7 @@
 """What the detectors expected of rows that they judged before: the band, and the score of each row.
 
-Nothing of this is kept while a run goes on. It is worked out again from a kept state and the rows since, and comes out
-the same: scores depend on the rows and not on how they were cut into reports.
+None of this is stored while a run trains. It is recomputed from a stored state and the rows since, with the same
+result: scores depend on the rows and not on how they were cut into reports.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from monitor.detection.rows import Bools, Floats, Rows
-from monitor.detection.scoring.detectors import DetectorSet, ScoredRows
-from monitor.detection.scoring.readings import CALM_Z
+from monitor.detection.rows import Floats, Rows
+from monitor.detection.scoring.detector import Scores
+from monitor.detection.scoring.detectors import DetectorSet
+from monitor.detection.scoring.readings import IN_BAND_Z
 from monitor.detection.scoring.signals import SIGNALS
 from monitor.detection.settings import DetectionSettings
 
@@ -24,49 +25,46 @@ class Band:
     expected: Floats
     low: Floats
     high: Floats
-    """CALM_Z robust standard deviations from the expected value: in band."""
+    """IN_BAND_Z robust standard deviations from the expected value."""
     score: Floats
-    """The largest of the signal's statistics against its alarm threshold, which is 1.0; infinite for a broken row."""
+    """The largest of the signal's statistics, in alarm thresholds; infinite for a row that is not finite."""
 
     @classmethod
-    def of(cls, name: str, judged: Sequence[ScoredRows]) -> Self:
-        scores = [each.scores[name] for each in judged]
-        expected, scale = (np.concatenate([getattr(one, field) for one in scores]) for field in ("expected", "scale"))
-        width = CALM_Z * scale
-        if SIGNALS[name].log:  # judged as a logarithm: a factor up and down
+    def of(cls, signal: str, scores: Sequence[Scores]) -> Self:
+        expected = np.concatenate([each.expected for each in scores])
+        width = IN_BAND_Z * np.concatenate([each.scale for each in scores])
+        if SIGNALS[signal].log:  # judged as a logarithm: a factor up and down
             factor = np.exp(width / expected)
             low, high = expected / factor, expected * factor
         else:
             low, high = expected - width, expected + width
-        known = np.concatenate([_score(one.evidence, one.single, one.drift, one.broken) for one in scores])
-        return cls(expected, low, high, known)
+        return cls(expected, low, high, np.concatenate([_score(each) for each in scores]))
 
 
-def _score(evidence: Floats, single: Floats, drift: Floats, broken: Bools) -> Floats:
-    return np.where(broken, np.inf, np.maximum(np.maximum(evidence, single), drift))
+def _score(scores: Scores) -> Floats:
+    largest = np.maximum(np.maximum(scores.evidence, scores.single), scores.drift)
+    return np.where(scores.non_finite, np.inf, largest)
 
 
 def bands(
     rows: Rows,
     history: Iterable[Rows],
     *,
-    detectors: dict[str, Any] | None,
+    detectors: Mapping[str, Any] | None,
     declared: Sequence[tuple[int, str]] = (),
     settings: DetectionSettings | None = None,
 ) -> Mapping[str, Band]:
     """The band of every signal that the rows have.
 
-    `history`: the rows between the kept state `detectors` (None: nothing is known) and `rows`; `declared`: (step, kind)
-    of the events that were announced on either.
+    `history`: the rows between the stored state `detectors` (None: nothing is known) and `rows`; `declared`: (step,
+    kind) of the events that were announced on either.
     """
-    bank = DetectorSet(settings or DetectionSettings())
+    detector_set = DetectorSet(settings or DetectionSettings())
     if detectors is not None:
-        bank.load_state_dict(detectors)
+        detector_set.load_state_dict(detectors)
     for step, kind in declared:
-        bank.declare(step, kind)
-    for part in history:
-        for _ in bank.feed(part):
-            pass  # taught, not shown
-    judged = [*bank.feed(rows)]
-    names = [name for name in SIGNALS if name in rows.metrics]
-    return {name: Band.of(name, judged) for name in names} if judged else {}
+        detector_set.declare(step, kind)
+    detector_set.learn(history)
+    scored = [*detector_set.feed(rows)]
+    signals = [name for name in SIGNALS if name in rows.metrics]
+    return {name: Band.of(name, [each.scores[name] for each in scored]) for name in signals} if scored else {}

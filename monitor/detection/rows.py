@@ -1,4 +1,4 @@
-"""Rows: a stretch of a run, as columns. N is the number of rows."""
+"""Rows: consecutive steps of a run, as columns. N is the number of rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ Bools = NDArray[np.bool_]
 class Rows:
     """Columns of equal length N. Raises ValueError when they are not, or when the steps do not rise.
 
-    Where `present` is False the value is nan and means "not reported"; a *present* non-finite value is news.
+    Where `present` is False the value is nan and means "not reported"; a *present* value that is not finite was
+    reported so.
     """
 
     steps: Ints
@@ -49,7 +50,7 @@ class Rows:
         return len(self.steps)
 
     def __getitem__(self, part: slice) -> "Rows":
-        """A stretch of these rows (views, nothing is copied)."""
+        """Some of these rows (views, nothing is copied)."""
         return Rows(
             self.steps[part],
             {name: column[part] for name, column in self.metrics.items()},
@@ -58,6 +59,6 @@ class Rows:
         )
 
     def split(self, size: int) -> Iterator["Rows"]:
-        """The same rows in stretches of at most `size`."""
+        """The same rows in parts of at most `size`."""
         for start in range(0, len(self), size):
             yield self[start : start + size]

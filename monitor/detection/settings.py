@@ -1,4 +1,4 @@
-"""What a user can set about detection. The defaults serve every run that we have seen; there is none per file."""
+"""What a user can set about detection. The defaults fit every run that we have seen; no curve has its own."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +8,14 @@ from monitor.detection.validation import check_types
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DetectionSettings:
-    """Raises ValueError when a value makes no sense, naming it."""
+    """Raises ValueError that names the first invalid value."""
 
     false_alarms_per_10k: float = 1.0
-    """Wished false incidents per 10,000 rows of a healthy run; the thresholds follow from the run's own tail."""
+    """Target false incidents per 10,000 rows of a healthy run; the thresholds follow from the run's own tail."""
     warmup_rows: int = 24
     """Rows that a signal needs before anything but a gross jump can be an alarm."""
     adopt_rows: int = 96
-    """A level that has held for so many rows out of band is taken for the new normal; its incident ends as ongoing."""
+    """Rows out of band after which their level becomes the new baseline; the incident then ends as ongoing."""
     calm_rows: int = 3
     """Rows back in band that end an incident."""
     plateau_steps: int = 100_000

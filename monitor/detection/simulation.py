@@ -1,7 +1,7 @@
-"""What the detectors and a policy would have said and done on rows that were recorded before.
+"""What the detectors and a policy would have concluded and done on recorded rows.
 
-Two steps, because the first is the long one and no policy changes it: `score` the rows, then `rehearse` a policy over
-the scores. Nothing is rolled back: the policy proposes, so that no person's word or trainer's deed is waited for.
+Two steps, because the first is the long one and no policy changes it: `score` the rows, then `simulate` a policy over
+the scores. Nothing is rolled back: the policy proposes, so that nothing waits for an operator or a trainer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
-from monitor.detection.engine import DetectionEngine, thinned
+from monitor.detection.engine import DetectionEngine
 from monitor.detection.interventions.policy import Mode, Policy
+from monitor.detection.interventions.response import thinned
 from monitor.detection.rows import Rows
-from monitor.detection.scoring.detectors import DetectorSet, ScoredRows
+from monitor.detection.scoring.detectors import DetectorSet
+from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.settings import DetectionSettings
 
 CHECKPOINT_STEPS = 100
-"""Recorded rows do not say where the checkpoints were: one is supposed every so many steps."""
+"""Recorded rows do not say where the checkpoints were: one is assumed every so many steps."""
 REPORT_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentRows:
-    """The rows of one segment of a run, the first of which is `fork_step`. A curve without rollbacks is one strand."""
+    """The rows of one segment of a run, which begins at `fork_step`. A curve without rollbacks is one segment."""
 
     rows: Rows
     number: int = 0
@@ -36,24 +38,24 @@ class SegmentRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """A strand with what every signal's detector made of its rows."""
+class ScoredSegment:
+    """A segment with the scores that the detectors gave its rows."""
 
-    strand: SegmentRows
-    judged: Sequence[ScoredRows]
+    segment: SegmentRows
+    scored: Sequence[ScoredRows]
 
 
 @dataclass(slots=True)
 class Simulation:
-    """By number of the incident; the first thing that the policy would have done about it."""
+    """By number of the incident: the incident, and the first thing that the policy would have done about it."""
 
     incidents: dict[int, Incident] = field(default_factory=dict)
     actions: dict[int, Intervention] = field(default_factory=dict)
     segments: dict[int, int] = field(default_factory=dict)
-    """The strand on which an incident began."""
+    """The segment on which an incident began."""
     outliers: int = 0
 
-    def take(self, effect: Effect, segment: int) -> None:
+    def add(self, effect: Effect, segment: int) -> None:
         match effect:
             case IncidentChanged(incident):
                 self.incidents[incident.number] = incident
@@ -64,26 +66,26 @@ class Simulation:
                 self.outliers += 1
 
 
-def score(strands: Sequence[SegmentRows], settings: DetectionSettings) -> list[Scored]:
-    """Judge the strands in the order in which they were trained; each goes on from where its parent stood."""
+def score(segments: Sequence[SegmentRows], settings: DetectionSettings) -> list[ScoredSegment]:
+    """Score segments in the order in which they were trained; each begins with the detectors of its parent."""
     states: dict[tuple[int | None, int], dict[str, Any]] = {}
-    scored = []
-    for strand in strands:
-        bank = DetectorSet(settings)
-        if (state := states.get((strand.parent, strand.fork_step))) is not None:
-            bank.load_state_dict(state)
-        judged: list[ScoredRows] = []
-        forks = sorted({child.fork_step for child in strands if child.parent == strand.number})
-        announced = [*strand.declared, *([(strand.fork_step, "resume")] if strand.reason == "resume" else [])]
-        for part, fork in _cut(strand.rows, forks):
-            for step, kind in announced:
+    result = []
+    for segment in segments:
+        detectors = DetectorSet(settings)
+        if (state := states.get((segment.parent, segment.fork_step))) is not None:
+            detectors.load_state_dict(state)
+        scored: list[ScoredRows] = []
+        forks = sorted({child.fork_step for child in segments if child.parent == segment.number})
+        resumed = [(segment.fork_step, "resume")] if segment.reason == "resume" else []
+        for part, fork in _cut(segment.rows, forks):
+            for step, kind in [*segment.declared, *resumed]:
                 if len(part) and part.steps[0] <= step <= part.steps[-1]:
-                    bank.declare(step, kind)
+                    detectors.declare(step, kind)
             for rows in part.split(REPORT_ROWS):
-                judged += bank.feed(rows)
-            states[(strand.number, fork)] = bank.state_dict()
-        scored.append(Scored(strand, judged))
-    return scored
+                scored += detectors.feed(rows)
+            states[(segment.number, fork)] = detectors.state_dict()
+        result.append(ScoredSegment(segment, scored))
+    return result
 
 
 def _cut(rows: Rows, steps: Sequence[int]) -> Iterator[tuple[Rows, int]]:
@@ -97,18 +99,18 @@ def _cut(rows: Rows, steps: Sequence[int]) -> Iterator[tuple[Rows, int]]:
 
 
 def simulate(
-    scored: Sequence[Scored], settings: DetectionSettings, policy: Policy, *, every: int = CHECKPOINT_STEPS
+    segments: Sequence[ScoredSegment], settings: DetectionSettings, policy: Policy, *, every: int = CHECKPOINT_STEPS
 ) -> Simulation:
-    """Let the policy decide over the scores, with a checkpoint every `every` steps. Its mode is left aside."""
-    watch = DetectionEngine(settings, replace(policy, mode=Mode.APPROVE))
-    found = Simulation()
-    for one in scored:
-        number = one.strand.number
-        if one.strand.parent is not None:
-            for effect in watch.fork(one.strand.fork_step, one.strand.reason, (), None):
-                found.take(effect, number)
-        for judged in one.judged:
-            watch.restore_from(thinned(range(0, int(judged.rows.steps[-1]) + 1, every)))
-            for effect in watch.follow(judged):
-                found.take(effect, number)
-    return found
+    """Let the policy decide over the scores, with a checkpoint every `every` steps. Its mode is ignored."""
+    engine = DetectionEngine(settings, replace(policy, mode=Mode.APPROVE))
+    simulation = Simulation()
+    for each in segments:
+        number = each.segment.number
+        if each.segment.parent is not None:
+            for effect in engine.fork(each.segment.fork_step, each.segment.reason, (), None):
+                simulation.add(effect, number)
+        for scored in each.scored:
+            engine.response.set_restorable(thinned(range(0, int(scored.rows.steps[-1]) + 1, every)))
+            for effect in engine.feed_scored(scored):
+                simulation.add(effect, number)
+    return simulation

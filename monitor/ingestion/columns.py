@@ -1,59 +1,87 @@
-"""The columns of a report: from the wire's numbers and strings to arrays, and from stored rows to the same arrays."""
+"""Steps as columns: from the numbers and strings of a report to arrays, and from stored rows to the same arrays."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from db.models import Step
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import MetricColumn
-from db.steps.writer import WHOLE_NUMBERS, metric_value
-from lossguard.protocol import decode_number
+from db.steps.reader import StepBlock
+from lossguard.metrics import COUNTS, DETECTOR_INPUTS
+from lossguard.protocol import MAX_COUNT, decode_number
 from monitor.detection import Rows
 from monitor.problems import bad_report
 from monitor.schemas import ReportIn
 
-WATCHED = ("loss", "grad_norm", "log_z", "lr", "batch_index", "tokens")
-"""What the detection is shown; the other metrics are stored and drawn."""
+
+@dataclass(frozen=True, slots=True)
+class StepColumns:
+    """N steps of one segment: steps[N] rise, times[N] are unix seconds, and every metric has N values."""
+
+    steps: Sequence[int] = ()
+    times: Sequence[float] = ()
+    metrics: Mapping[str, MetricColumn] = field(default_factory=dict)
+
+    def between(self, first: int, last: int) -> "StepColumns":
+        """The steps at positions [first, last)."""
+        if (first, last) == (0, len(self.steps)):
+            return self
+        metrics = {name: column.at(slice(first, last)) for name, column in self.metrics.items()}
+        return StepColumns(self.steps[first:last], self.times[first:last], metrics)
+
+    def without(self, known: set[int]) -> "StepColumns":
+        """The steps that are not among `known`."""
+        if not known:
+            return self
+        positions = [position for position, step in enumerate(self.steps) if step not in known]
+        return StepColumns(
+            [self.steps[position] for position in positions],
+            [self.times[position] for position in positions],
+            {name: column.at(np.array(positions, dtype=np.int64)) for name, column in self.metrics.items()},
+        )
 
 
-def decode(report: ReportIn) -> dict[str, MetricColumn]:
-    """The report's metrics as numbers (NaN and infinities included). Raises Problem with the metric and the index."""
+def decode(report: ReportIn) -> StepColumns:
+    """The report's steps as numbers, NaN and infinities included. Raises Problem 422 with the metric and the index."""
     num_steps = len(report.steps)
     if len(report.times) != num_steps:
         raise bad_report(f"times has {len(report.times)} entries for {num_steps} steps", "times")
     if num_steps > 1 and (falls := np.flatnonzero(np.diff(np.array(report.steps)) <= 0)).size:
         index = int(falls[0]) + 1
-        detail = f"step {report.steps[index]} follows {report.steps[index - 1]}; the steps of a segment only rise"
+        detail = f"step {report.steps[index]} follows {report.steps[index - 1]}; the steps of a report must increase"
         raise bad_report(detail, "steps", index)
-    return {name: _decode_column(name, values, num_steps) for name, values in report.metrics.items()}
-
-
-PLAIN = ({float}, {int}, {int, float})
-"""Types of nearly every column; the rest is looked at one by one."""
+    metrics = {name: _decode_column(name, values, num_steps) for name, values in report.metrics.items()}
+    return StepColumns(report.steps, report.times, metrics)
 
 
 def _decode_column(name: str, values: Sequence[Any], num_steps: int) -> MetricColumn:
-    column = _numbers(name, values, num_steps)
-    if name in WHOLE_NUMBERS:
+    if len(values) != num_steps:
+        raise bad_report(f"metric {name!r} has {len(values)} values for {num_steps} steps", "metrics", name)
+    column = _numbers(name, values)
+    if name in COUNTS:
         with np.errstate(invalid="ignore"):
-            beyond = np.flatnonzero(np.isfinite(column.values) & (np.abs(column.values) >= 2.0**63))
-        if beyond.size:
-            index = int(beyond[0])
-            detail = f"metric {name!r} at index {index}: {values[index]!r} is no count that a run can reach"
+            too_large = np.flatnonzero(np.isfinite(column.values) & (np.abs(column.values) >= float(MAX_COUNT)))
+        if too_large.size:
+            index = int(too_large[0])
+            detail = (
+                f"metric {name!r} at index {index}: {values[index]!r} is too large for a count (it must fit 64 bits)"
+            )
             raise bad_report(detail, "metrics", name, index)
     return column
 
 
-def _numbers(name: str, values: Sequence[Any], num_steps: int) -> MetricColumn:
-    if len(values) != num_steps:
-        raise bad_report(f"metric {name!r} has {len(values)} values for {num_steps} steps", "metrics", name)
+NUMBER_TYPES = ({float}, {int}, {int, float})
+"""Types of the values of nearly every column: these are converted at once, any other column value by value."""
+
+
+def _numbers(name: str, values: Sequence[Any]) -> MetricColumn:
     try:
-        if set(map(type, values)) in PLAIN:
+        if set(map(type, values)) in NUMBER_TYPES:
             return MetricColumn.of(values)
     except OverflowError:
-        pass  # an integer beyond every float: below it is told which
+        pass  # an integer beyond the range of floats: the loop below finds its index
     column: list[float | None] = []
     for index, value in enumerate(values):
         try:
@@ -63,21 +91,20 @@ def _numbers(name: str, values: Sequence[Any], num_steps: int) -> MetricColumn:
     return MetricColumn.of(column)
 
 
-def rows(steps: Sequence[int] | Ints, times: Sequence[float] | Floats, metrics: Mapping[str, MetricColumn]) -> Rows:
-    """What the detection sees of these steps."""
-    watched = {name: metrics[name] for name in WATCHED if name in metrics}
+def detector_rows(
+    steps: Sequence[int] | Ints, times: Sequence[float] | Floats, metrics: Mapping[str, MetricColumn]
+) -> Rows:
+    """The input of the detection for these steps; the other metrics are stored and drawn only."""
+    inputs = {name: metrics[name] for name in DETECTOR_INPUTS if name in metrics}
     return Rows(
         steps=np.asarray(steps, dtype=np.int64),
-        metrics={name: column.values for name, column in watched.items()},
-        present={name: column.reported for name, column in watched.items()},
+        metrics={name: column.values for name, column in inputs.items()},
+        present={name: column.reported for name, column in inputs.items()},
         times=np.asarray(times, dtype=np.float64),
     )
 
 
-def stored_rows(steps: Sequence[Step]) -> Rows:
-    """The same of steps that the store holds."""
-    metrics = {name: [metric_value(step, name) for step in steps] for name in WATCHED}
-    reported = {
-        name: MetricColumn.of(column) for name, column in metrics.items() if any(value is not None for value in column)
-    }
-    return rows([step.step for step in steps], [step.time for step in steps], reported)
+def stored_rows(block: StepBlock) -> Rows:
+    """The same for steps from the store."""
+    reported = {name: column for name, column in block.metrics.items() if column.reported.any()}
+    return detector_rows(block.steps, block.times, reported)

@@ -1,114 +1,121 @@
-"""Between the pure detection and the store: brings a run's Watch up, feeds it, and writes what it concludes.
+"""Between the pure detection and the store: load and save a run's detection engine, snapshot and fork it.
 
-Everything here happens inside the transaction of the report that caused it.
+The caller has locked the run; everything here happens inside the caller's transaction.
 """
 
-import math
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
 
 from sqlalchemy.orm import Session
 
 from db import commands, lineage, queries
 from db.lineage import StepRange
 from db.models import Order, Run, Segment
-from lossguard.json_values import plain_json
-from lossguard.protocol import CAN_ROLL_BACK, encode_number
-from lossguard.states import InterventionState
-from monitor.detection import (
-    DetectionEngine,
-    Effect,
-    Incident,
-    IncidentChanged,
-    Intervention,
-    InterventionChanged,
-    Outlier,
-    Rows,
-)
+from db.steps.reader import StepBlock, read_blocks
+from lossguard.metrics import DETECTOR_INPUTS
+from lossguard.protocol import CAN_ROLL_BACK
+from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
+from monitor.ingestion import effects
 from monitor.ingestion.columns import stored_rows
 
+MAX_BLOCK_STEPS = 5000
+"""Stored steps that are read at a time when they are fed to the detection again."""
 SNAPSHOT_EVERY = 250
-"""Steps between two kept detectors' states; a fork relearns at most about so many steps from the stored rows."""
-
-TAKEN_BACK = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
+"""Steps between two snapshots of the detectors; after a fork about so many stored steps at most are fed again."""
 
 
-def bring_up(session: Session, run: Run) -> DetectionEngine:
-    """The run's Watch as it stands after the last report."""
-    return brought_up(session, run)[0]
+def load(session: Session, run: Run) -> DetectionEngine:
+    """The run's detection engine as it was after the newest stored row."""
+    return load_and_replay(session, run)[0]
 
 
-def brought_up(session: Session, run: Run) -> tuple[DetectionEngine, int]:
-    """The same, as it was written down and the rows since fed to it; and how many rows these were.
+def load_and_replay(session: Session, run: Run) -> tuple[DetectionEngine, int]:
+    """The same, and how many rows were stored after the saved state and had to be fed to it again.
 
-    The rows lead to nothing: a report whose rows did was written down with what they led to.
+    These rows have no effects: had a report with them had any, the state would have been saved with it.
     """
     policy = run_policy.policy_of(run.policy)
-    watch = DetectionEngine(run_policy.settings_of(run.policy), policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
+    settings = run_policy.settings_of(run.policy)
+    engine = DetectionEngine(settings, policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
     stored = queries.detection_state(session, run=run)
-    if stored is None:  # of a young run nothing may be written down yet
-        return watch, _catch_up(session, run, watch, StepRange(0, 0, None))
-    watch.load_state_dict(stored.state)
-    watch.set_policy(policy)
+    if stored is None:  # a young run has no saved state yet
+        return engine, _replay(session, run, engine, StepRange(0, 0, None))
+    if new_signals := engine.load_state_dict(stored.state):
+        _relearn(session, run, engine, new_signals)
+    engine.set_policy(policy)
     if stored.segment is None:
-        return watch, 0
+        return engine, 0
     first = 0 if stored.seen_step is None else stored.seen_step + 1
-    return watch, _catch_up(session, run, watch, StepRange(stored.segment, first, None))
+    return engine, _replay(session, run, engine, StepRange(stored.segment, first, None))
 
 
-def _catch_up(session: Session, run: Run, watch: DetectionEngine, unseen: StepRange) -> int:
-    """Feed it what it has not seen: the number of rows."""
-    fed = 0
-    for steps in queries.steps_of(session, run=run, step_range=unseen):
-        watch.feed(stored_rows(steps))
-        fed += len(steps)
-    return fed
+def _relearn(session: Session, run: Run, engine: DetectionEngine, signals: Iterable[str]) -> None:
+    """Feed the last rows that the saved state has seen to the detectors of the signals that it lacks."""
+    last = engine.last_step + 1
+    first = max(last - SNAPSHOT_EVERY, 0)
+    engine.relearn(signals, _history(session, run, first, last), declared(session, run, first, last))
 
 
-def put_down(
+def _replay(session: Session, run: Run, engine: DetectionEngine, unseen: StepRange) -> int:
+    """Feed the rows that the engine has not seen: how many there were."""
+    num_rows = 0
+    for block in _blocks(session, run, unseen):
+        engine.feed(stored_rows(block))
+        num_rows += len(block)
+    return num_rows
+
+
+def save(
     session: Session,
     run: Run,
-    watch: DetectionEngine,
-    effects: Iterable[Effect],
+    engine: DetectionEngine,
+    concluded: Iterable[Effect],
     *,
     segment: Segment | None,
     now: float,
 ) -> None:
-    """Write what the Watch concluded, then where it stands: it follows `segment`, and has seen all of it."""
-    number, seen = (0, None) if segment is None else (segment.number, segment.last_step)
-    for effect in effects:
-        _record(session, run, effect, number, now)
-    commands.save_detection_state(session, run=run, state=watch.state_dict(), segment=number, seen_step=seen)
+    """Write what the engine concluded, and its state: it follows `segment` and has seen all of its rows."""
+    number, seen_step = (0, None) if segment is None else (segment.number, segment.last_step)
+    effects.write(session, run, concluded, segment=number, now=now)
+    commands.save_detection_state(session, run=run, state=engine.state_dict(), segment=number, seen_step=seen_step)
+
+
+def update(session: Session, run: Run, change: Callable[[DetectionEngine], list[Effect]], *, now: float) -> None:
+    """Load the engine, apply `change`, save. What `change` raises passes through, before anything is written."""
+    engine = load(session, run)
+    concluded = change(engine)
+    save(session, run, engine, concluded, segment=queries.newest_segment(session, run=run), now=now)
 
 
 def snapshot(
-    session: Session, run: Run, watch: DetectionEngine, *, segment: int, before: int | None, step: int
+    session: Session, run: Run, engine: DetectionEngine, *, segment: int, before: int | None, step: int
 ) -> None:
-    """Keep the detectors' state when the segment has passed another multiple of SNAPSHOT_EVERY steps."""
+    """Keep the detectors' state if the segment, at `before` so far, passed a multiple of SNAPSHOT_EVERY steps."""
     if before is None or step // SNAPSHOT_EVERY > before // SNAPSHOT_EVERY:
-        commands.save_snapshot(session, run=run, segment=segment, step=step, state=watch.detectors_state())
+        commands.save_snapshot(session, run=run, segment=segment, step=step, state=engine.detectors_state())
 
 
-def fork(session: Session, run: Run, watch: DetectionEngine, segment: Segment) -> list[Effect]:
-    """A new segment begins: put the detectors back to where they stood before it on the live line."""
+def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment) -> list[Effect]:
+    """A new segment begins: the detectors return to their state before its first step on the live line."""
     step = segment.fork_step
     assert step is not None
     known = queries.snapshot_before(session, run=run, step=step)
     first, state = (0, None) if known is None else (known[0] + 1, known[1])
+    earliest = max(first - SNAPSHOT_EVERY, 0)
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
-    return watch.fork(
+    return engine.fork(
         step,
         segment.reason,
         _history(session, run, first, step),
         state,
         obeyed=order.intervention if order is not None and order.run_pk == run.pk else None,
-        declared=declared(session, run, first, step),
+        declared=declared(session, run, earliest, step),
+        earlier=_history(session, run, earliest, first),
     )
 
 
 def declared(session: Session, run: Run, first: int, last: int) -> list[tuple[int, str]]:
-    """(step, kind) of what the live line's steps [first, last) announced: declared events, and where it was resumed."""
+    """(step, kind) of every declared event and resume among the live line's steps [first, last)."""
     segments, line = queries.segments(session, run=run), queries.live(session, run=run)
     return lineage.declared(segments, queries.events(session, run=run), line, first, last)
 
@@ -119,65 +126,10 @@ def _history(session: Session, run: Run, first: int, last: int) -> Iterator[Rows
         end = last if step_range.last is None else min(last, step_range.last)
         cut = StepRange(step_range.segment, max(first, step_range.first), end)
         if cut.first < end:
-            for steps in queries.steps_of(session, run=run, step_range=cut):
-                yield stored_rows(steps)
+            yield from map(stored_rows, _blocks(session, run, cut))
 
 
-def _record(session: Session, run: Run, effect: Effect, segment: int, now: float) -> None:
-    match effect:
-        case IncidentChanged(incident):
-            _record_incident(session, run, incident, segment, now)
-        case InterventionChanged(intervention):
-            _record_intervention(session, run, intervention, now)
-        case Outlier(step, signal, value, score):
-            details = {"signal": signal, "value": encode_number(value), "score": encode_number(score)}
-            key = f"outlier-{segment}-{step}-{signal}"
-            commands.add_event(
-                session, run=run, key=key, segment=segment, step=step, time=now, kind="outlier", details=details
-            )
-
-
-def _record_incident(session: Session, run: Run, incident: Incident, segment: int, now: float) -> None:
-    commands.save_incident(
-        session,
-        run=run,
-        number=incident.number,
-        segment=segment,
-        now=now,
-        kind=incident.kind,
-        state=incident.state,
-        signal=incident.signal,
-        onset_step=incident.onset_step,
-        detected_step=incident.detected_step,
-        peak_step=incident.peak_step,
-        end_step=incident.end_step,
-        score=_finite(incident.score),
-        outcome=incident.outcome,
-        details=plain_json(asdict(incident)),
+def _blocks(session: Session, run: Run, step_range: StepRange) -> Iterator[StepBlock]:
+    return read_blocks(
+        session, run_pk=run.pk, step_range=step_range, metrics=DETECTOR_INPUTS, max_steps=MAX_BLOCK_STEPS
     )
-
-
-def _record_intervention(session: Session, run: Run, intervention: Intervention, now: float) -> None:
-    row = commands.save_intervention(
-        session,
-        run=run,
-        number=intervention.number,
-        now=now,
-        incident=intervention.incident,
-        kind=intervention.kind,
-        state=intervention.state,
-        attempt=intervention.attempt,
-        rewind_to=intervention.rewind_to,
-        skip_from=intervention.skip_from,
-        skip_to=intervention.skip_to,
-        lr_scale=intervention.lr_scale,
-        details=plain_json(asdict(intervention)),
-    )
-    if intervention.state is InterventionState.ORDERED:
-        commands.issue_order(session, intervention=row, reason=" ".join(intervention.reasons), now=now)
-    elif intervention.state in TAKEN_BACK and (order := queries.order_of(session, intervention=row)) is not None:
-        commands.withdraw_order(session, order=order, detail=f"the intervention is {row.state}", now=now)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -1,8 +1,8 @@
-"""Reports that wait are stored together: one transaction, one commit to the disk, many answers.
+"""Groups waiting reports: one transaction and one commit to the disk for all of them.
 
-While a group is being stored in a thread the next one gathers, so that a lone report waits for nobody and a hundred
-trainers share the cost of a commit. Nothing is answered before the commit. A report that cannot be stored spoils the
-others nothing: the group is rolled back and its members are taken one by one.
+While one group is being stored in a thread, the next one gathers: a single report waits for nobody, and a hundred
+trainers share the cost of a commit. Nothing is answered before the commit. A report that cannot be stored does not harm
+the others: the group is rolled back, and its reports are stored one by one.
 """
 
 import asyncio
@@ -15,76 +15,79 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from db.engine import writing
-from monitor.ingestion.reports import Receipt
+from monitor.ingestion.reports import ReportResult
 from monitor.schemas import ReportIn
 
-MOST_REPORTS, MOST_STEPS = 64, 10_000
-"""A group: it locks its runs until it is stored."""
+MAX_GROUP_REPORTS, MAX_GROUP_STEPS = 64, 10_000
+"""A group stays small, because its runs are locked until it is stored."""
 
-Take = Callable[[Session, str, ReportIn, int | None], Receipt]
-Lock = Callable[[Session, Sequence[str]], None]
-Timed = Callable[[], AbstractContextManager[None]]
+TakeReport = Callable[[Session, str, ReportIn, int | None], ReportResult]
+LockRuns = Callable[[Session, Sequence[str]], None]
+Timer = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingReport:
+    """A report that waits to be stored."""
+
     run_id: str
     report: ReportIn
-    left: int | None
-    """Bytes that wait in the trainer's spool behind this report, where it says so."""
-    answer: asyncio.Future[Receipt]
+    undelivered_bytes: int | None
+    """Size of the trainer's spool behind this report, if the trainer sent it."""
+    result: asyncio.Future[ReportResult]
 
 
 class ReportQueue:
-    """Lives in the event loop's thread, so that its queue needs no lock; `take` stores one report in a session.
+    """Lives in the event loop's thread, so that it needs no lock.
 
-    `lock` is given the runs of several reports before the first of them is taken; `timed` is entered around every
-    transaction.
+    `take` stores one report in a session. `lock` receives the runs of a group of several reports before the first of
+    them is taken. `timer` is entered around every transaction.
     """
 
-    def __init__(self, engine: sa.Engine, take: Take, lock: Lock, *, timed: Timed = nullcontext) -> None:
-        self._engine, self._take, self._lock, self._timed = engine, take, lock, timed
-        self._waiting: list[Waiting] = []
+    def __init__(self, engine: sa.Engine, take: TakeReport, lock: LockRuns, *, timer: Timer = nullcontext) -> None:
+        self._engine, self._take, self._lock, self._timer = engine, take, lock, timer
+        self._pending: list[PendingReport] = []
         self._storing: asyncio.Task[None] | None = None
 
-    async def take(self, run_id: str, report: ReportIn, *, left: int | None = None) -> Receipt:
-        """Store the report: its receipt, once it is committed. Raises what kept it from being stored."""
-        answer = asyncio.get_running_loop().create_future()
-        self._waiting.append(Waiting(run_id, report, left, answer))
+    async def store(self, run_id: str, report: ReportIn, *, undelivered_bytes: int | None = None) -> ReportResult:
+        """Store the report: the result, once it is committed. Raises what prevented it."""
+        future = asyncio.get_running_loop().create_future()
+        self._pending.append(PendingReport(run_id, report, undelivered_bytes, future))
         if self._storing is None:
             self._storing = asyncio.create_task(self._store_all())
-        receipt: Receipt = await answer
-        return receipt
+        result: ReportResult = await future
+        return result
 
     async def _store_all(self) -> None:
         try:
-            while group := self._next():
-                for one, outcome in zip(group, await run_in_threadpool(self._store, group), strict=True):
-                    if one.answer.done():  # nobody waits for it any longer
+            while group := self._next_group():
+                results = await run_in_threadpool(self._store_group, group)
+                for pending, result in zip(group, results, strict=True):
+                    if pending.result.done():  # the client has gone away
                         continue
-                    if isinstance(outcome, Exception):
-                        one.answer.set_exception(outcome)
+                    if isinstance(result, Exception):
+                        pending.result.set_exception(result)
                     else:
-                        one.answer.set_result(outcome)
+                        pending.result.set_result(result)
         finally:
             self._storing = None
 
-    def _next(self) -> list[Waiting]:
-        steps, size = 0, 0
-        while size < min(len(self._waiting), MOST_REPORTS) and steps < MOST_STEPS:
-            steps += len(self._waiting[size].report.steps)
+    def _next_group(self) -> list[PendingReport]:
+        num_steps, size = 0, 0
+        while size < min(len(self._pending), MAX_GROUP_REPORTS) and num_steps < MAX_GROUP_STEPS:
+            num_steps += len(self._pending[size].report.steps)
             size += 1
-        group, self._waiting = self._waiting[:size], self._waiting[size:]
-        # Everybody locks runs in one order, so that two collectors never wait for each other in a circle.
-        return sorted(group, key=lambda one: one.run_id)
+        group, self._pending = self._pending[:size], self._pending[size:]
+        # Every collector locks runs in the same order, so that two of them cannot deadlock.
+        return sorted(group, key=lambda pending: pending.run_id)
 
-    def _store(self, group: Sequence[Waiting]) -> list[Receipt | Exception]:
+    def _store_group(self, group: Sequence[PendingReport]) -> list[ReportResult | Exception]:
         try:
-            with self._timed(), writing(self._engine) as session:
+            with self._timer(), writing(self._engine) as session:
                 if len(group) > 1:
-                    self._lock(session, [one.run_id for one in group])
-                return [self._take(session, one.run_id, one.report, one.left) for one in group]
-        except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:  # the database is away, for all of them
+                    self._lock(session, [pending.run_id for pending in group])
+                return [self._take(session, one.run_id, one.report, one.undelivered_bytes) for one in group]
+        except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:  # the database is unavailable for all of them
             return [error] * len(group)
         except Exception as error:
-            return [error] if len(group) == 1 else [outcome for one in group for outcome in self._store([one])]
+            return [error] if len(group) == 1 else [result for one in group for result in self._store_group([one])]

@@ -1,93 +1,36 @@
-"""One report, one transaction: drop what is known, store the rest, advance the detection, answer with open orders."""
+"""One report, from the request to the answer. Steps that are stored already are dropped, so it may be sent again.
+
+Parse, lock, drop what is known, store, detect and decide, write the effects, update the status, answer: each step
+happens once, in this order, in one transaction.
+"""
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.models import Order, Run, RunStatus, Segment
+from db.models import Order, Segment
 from db.steps import writer
-from db.steps.columns import MetricColumn
 from db.steps.rollups import TooManyMetrics
 from lossguard.json_values import plain_json
 from lossguard.protocol import EXPECT, PROBE, is_pause
-from lossguard.states import OrderState, RunState
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, run_status
-from monitor.ingestion.columns import decode, rows
+from monitor.ingestion.columns import StepColumns, decode, detector_rows
 from monitor.ingestion.run_cache import CachedRun, RunCache
-from monitor.problems import Problem, bad_report, full, unknown
-from monitor.schemas import AnswerIn, EventIn, FinishIn, ReportIn, RunIn, SegmentIn
+from monitor.problems import bad_report
+from monitor.schemas import EventIn, ReportIn
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of a report: new steps, steps that were known already, and the orders that are open."""
+class ReportResult:
+    """How many steps were stored, how many were stored already, and the orders that are open now."""
 
-    accepted: int
-    duplicates: int
-    orders: Sequence[Order]
-
-
-@dataclass(frozen=True, slots=True)
-class Fresh:
-    """The part of a report that the store did not have: columns of equal length."""
-
-    steps: list[int]
-    times: list[float]
-    metrics: Mapping[str, MetricColumn]
-
-    def between(self, first: int, last: int) -> "Fresh":
-        """The rows at positions [first, last)."""
-        if (first, last) == (0, len(self.steps)):
-            return self
-        metrics = {name: column.at(slice(first, last)) for name, column in self.metrics.items()}
-        return Fresh(self.steps[first:last], self.times[first:last], metrics)
-
-
-def register(session: Session, spec: RunIn, *, now: float, max_runs: int | None = None) -> tuple[Run, bool]:
-    """The run, made when it is new: (run, whether it was). Raises Problem 429 when there are `max_runs` others."""
-    run, is_new = commands.register_run(session, values=plain_json(spec.model_dump()) | {"policy": None}, now=now)
-    if is_new and max_runs is not None and queries.num_runs(session) > max_runs:
-        raise full(max_runs)
-    commands.run_status_of(session, run=run, now=now).last_step_at = now
-    return run, is_new
-
-
-def open_segment(session: Session, run_id: str, spec: SegmentIn, *, now: float) -> Segment:
-    """The segment with this key, made when it is new; the detection goes back to where it stood before the fork."""
-    run = locked(session, run_id)
-    segment, is_new = commands.open_segment(
-        session,
-        run=run,
-        key=spec.key,
-        fork_step=spec.fork_step,
-        reason=spec.reason,
-        order_id=spec.order,
-        opened_at=spec.opened_at,
-    )
-    if is_new and segment.fork_step is not None:
-        _fork(session, run, segment, now)
-    return segment
-
-
-def _fork(session: Session, run: Run, segment: Segment, now: float) -> None:
-    if segment.number == 0 or segment is not queries.newest_segment(session, run=run):
-        return
-    watch = detection_state.bring_up(session, run)
-    effects = detection_state.fork(session, run, watch, segment)
-    detection_state.put_down(session, run, watch, effects, segment=segment, now=now)
-
-
-def locked(session: Session, run_id: str) -> Run:
-    """The run, locked; raises Problem 404 when there is none."""
-    run = commands.lock_run(session, run_id=run_id)
-    if run is None:
-        raise unknown("run", run_id)
-    return run
+    num_accepted: int
+    num_duplicates: int
+    open_orders: Sequence[Order]
 
 
 def take_report(
@@ -96,111 +39,124 @@ def take_report(
     report: ReportIn,
     *,
     now: float,
-    desks: RunCache,
+    cache: RunCache,
     max_metrics: int | None = None,
-    left: int | None = None,
-) -> Receipt:
+    undelivered_bytes: int | None = None,
+) -> ReportResult:
     """Store a report and act on it. Raises Problem when it is malformed: then nothing of it is stored.
 
-    `left`: bytes that the trainer's spool holds behind this report, where it says so.
+    `undelivered_bytes`: size of the trainer's spool behind this report, if the trainer sent it.
     """
-    metrics = decode(report)
-    desk = desks.take(session, run_id, now)
-    segment = desk.segment(session, report.segment)
+    # Parse.
+    columns = decode(report)
+    pause = _announced_pause(report)
+
+    # Lock, and read what the next steps need.
+    cached = cache.lock(session, run_id, now)
+    segment = cached.segment(session, report.segment)
     if segment is None:
         raise bad_report(f"the run has no segment {report.segment}; open it first", "segment")
-    known = set()
-    if report.steps and segment.last_step is not None and report.steps[0] <= segment.last_step:
-        known = writer.known_steps(session, run=desk.run, segment=segment.number, steps=report.steps)
-    fresh = _without(known, Fresh(report.steps, report.times, metrics))
-    if fresh.steps and segment.fork_step is None:
-        commands.settle_fork(session, run=desk.run, segment=segment, first_step=fresh.steps[0])
-        _fork(session, desk.run, segment, now)
-        desk.refresh(session)
-    # Steps that arrive behind their successors are stored, but the detectors and the pulse have gone past them.
-    in_order = bool(fresh.steps) and (segment.last_step is None or fresh.steps[0] > segment.last_step)
-    _insert(session, desk, segment, fresh, max_metrics)
-    _watch(session, desk, segment, report, fresh, in_order, now)
-    desk.pulse.undelivered_bytes = left
-    if desk.follows(segment):
-        _beat(desk.pulse, report, fresh, in_order, now)
-    return Receipt(len(fresh.steps), len(known), desk.orders)
+
+    # Drop what is known.
+    known = _known_steps(session, cached, segment, columns)
+    new = columns.without(known)
+    previous_step = segment.last_step
+    in_order = bool(new.steps) and (previous_step is None or new.steps[0] > previous_step)
+
+    # Store. A segment that was opened without a first step gets its place in the tree now.
+    if new.steps and segment.fork_step is None:
+        _settle_fork(session, cached, segment, new.steps[0], now)
+    _store_steps(session, cached, segment, new, max_metrics)
+    changes = _store_events(session, cached, segment, report)
+    if report.restorable_steps is not None:
+        cached.run.restorable_steps = report.restorable_steps
+
+    # Detect, decide, write the effects, update the status. Late reports of an abandoned segment are stored only.
+    if cached.follows(segment):
+        has_state_changes = bool(changes) or report.restorable_steps is not None or (bool(new.steps) and not in_order)
+        if new.steps or has_state_changes:
+            # The detection and the status are past steps that arrive after their successors.
+            effects = _detect(cached.engine, new if in_order else StepColumns(), changes, report.restorable_steps)
+            # Rows in order can be fed again from the store. All else is in the engine's state alone.
+            if effects or has_state_changes:
+                cached.save(session, segment, effects, now=now)
+            else:
+                cached.save_later(session, segment, len(new.steps), now=now)
+        if in_order:
+            cached.snapshot(session, segment, previous_step, new.steps[-1])
+            run_status.record_steps(cached.status, new, now)
+        if pause is not None and not _is_over(pause, new):
+            cached.status.expected_by = now + float(pause.details["next_report_in"])
+    cached.status.undelivered_bytes = undelivered_bytes
+
+    # Answer.
+    return ReportResult(len(new.steps), len(known), cached.open_orders)
 
 
-def _insert(session: Session, desk: CachedRun, segment: Segment, fresh: Fresh, max_metrics: int | None) -> None:
-    try:
-        desk.numbers = writer.insert_steps(
-            session,
-            run=desk.run,
-            segment=segment.number,
-            steps=fresh.steps,
-            times=fresh.times,
-            metrics=fresh.metrics,
-            max_metrics=max_metrics,
-            numbers=desk.numbers,
-            soon=True,
-        )
-    except TooManyMetrics as error:
-        raise bad_report(f"{error}; raise LOSSGUARD_MAX_METRICS for more", "metrics") from None
-
-
-def _without(known: set[int], given: Fresh) -> Fresh:
-    if not known:
-        return given
-    kept = [position for position, step in enumerate(given.steps) if step not in known]
-    return Fresh(
-        [given.steps[position] for position in kept],
-        [given.times[position] for position in kept],
-        {name: column.at(np.array(kept, dtype=np.int64)) for name, column in given.metrics.items()},
-    )
-
-
-def _watch(
-    session: Session, desk: CachedRun, segment: Segment, report: ReportIn, fresh: Fresh, in_order: bool, now: float
-) -> None:
-    run, restorable = desk.run, report.restorable_steps
-    told = [event for event in report.events if event.kind != EXPECT]
-    new = [event for event in told if _record_event(session, run, segment, event)]
-    events = [event for event in new if event.kind != PROBE]  # a look at the model changes nothing
-    if restorable is not None:
-        run.restorable_steps = restorable
-    before = segment.last_step
-    if fresh.steps:
-        commands.grow_segment(segment, steps=fresh.steps)
-    if not (fresh.steps or events or restorable is not None) or not desk.follows(segment):
-        return
-    effects = _feed(desk.watch, fresh if in_order else fresh.between(0, 0), events, restorable)
-    # Rows alone need not be written down at once: they are stored, and can be fed to the detectors again.
-    replayable = in_order and not events and restorable is None
-    desk.conclude(session, segment, effects, rows=len(fresh.steps) if replayable else None, now=now)
-    if in_order:
-        detection_state.snapshot(session, run, desk.watch, segment=segment.number, before=before, step=fresh.steps[-1])
-
-
-def _beat(beating: RunStatus, report: ReportIn, fresh: Fresh, in_order: bool, now: float) -> None:
-    """Bring up how the run is doing."""
-    if in_order:
-        run_status.beat(beating, run_status.News(fresh.steps, fresh.times, fresh.metrics), now)
-    if (pause := _pause(report, fresh)) is not None:
-        beating.expected_by = now + pause
-
-
-def _pause(report: ReportIn, fresh: Fresh) -> float | None:
-    """The seconds of a pause that was announced and is not over. Raises Problem when they are no number of seconds."""
+def _announced_pause(report: ReportIn) -> EventIn | None:
+    """The last pause that the report announces. Raises Problem 422 when one does not say how long it is."""
     pauses = [(index, event) for index, event in enumerate(report.events) if event.kind == EXPECT]
     for index, event in pauses:
         if not is_pause(event.details.get("next_report_in")):
-            detail = "an expect event has next_report_in in its details: seconds, above 0 and at most 30 days"
+            detail = "the details of an expect event need next_report_in: seconds, above 0 and at most 30 days"
             raise bad_report(detail, "events", index, "details", "next_report_in")
-    if not pauses or (fresh.steps and fresh.steps[-1] >= watch_step(pauses[-1][1], fresh)):
-        return None
-    return float(pauses[-1][1].details["next_report_in"])
+    return pauses[-1][1] if pauses else None
 
 
-def _record_event(session: Session, run: Run, segment: Segment, event: EventIn) -> bool:
+def _is_over(pause: EventIn, new: StepColumns) -> bool:
+    """Whether the step before which the loop pauses came with the same report."""
+    return bool(new.steps) and new.steps[-1] >= _effective_step(pause, new)
+
+
+def _known_steps(session: Session, cached: CachedRun, segment: Segment, columns: StepColumns) -> set[int]:
+    """The steps that the segment has already. Nearly always none: then the store is not asked."""
+    if not columns.steps or segment.last_step is None or columns.steps[0] > segment.last_step:
+        return set()
+    return writer.known_steps(session, run=cached.run, segment=segment.number, steps=columns.steps)
+
+
+def _settle_fork(session: Session, cached: CachedRun, segment: Segment, first_step: int, now: float) -> None:
+    """The first step of a segment that was opened without one tells where it forks."""
+    commands.settle_fork(session, run=cached.run, segment=segment, first_step=first_step)
+    cached.newest_segment = queries.newest_segment(session, run=cached.run)
+    if segment.number > 0 and cached.follows(segment):
+        effects = detection_state.fork(session, cached.run, cached.engine, segment)
+        cached.save(session, segment, effects, now=now)
+
+
+def _store_steps(
+    session: Session, cached: CachedRun, segment: Segment, new: StepColumns, max_metrics: int | None
+) -> None:
+    if not new.steps:
+        return
+    try:
+        cached.metric_numbers = writer.insert_steps(
+            session,
+            run=cached.run,
+            segment=segment.number,
+            steps=new.steps,
+            times=new.times,
+            metrics=new.metrics,
+            max_metrics=max_metrics,
+            numbers=cached.metric_numbers,
+            soon=True,
+        )
+    except TooManyMetrics as error:
+        raise bad_report(f"{error}; to allow more, raise LOSSGUARD_MAX_METRICS", "metrics") from None
+    commands.grow_segment(segment, steps=new.steps)
+
+
+def _store_events(session: Session, cached: CachedRun, segment: Segment, report: ReportIn) -> list[EventIn]:
+    """Store the events that are new, and return those that the detection needs: a probe changes nothing."""
+    events = [event for event in report.events if event.kind != EXPECT]
+    new = [event for event in events if _store_event(session, cached, segment, event)]
+    return [event for event in new if event.kind != PROBE]
+
+
+def _store_event(session: Session, cached: CachedRun, segment: Segment, event: EventIn) -> bool:
     return commands.add_event(
         session,
-        run=run,
+        run=cached.run,
         key=event.key,
         segment=segment.number,
         step=event.step,
@@ -210,63 +166,28 @@ def _record_event(session: Session, run: Run, segment: Segment, event: EventIn) 
     )
 
 
-def _feed(watch: DetectionEngine, fresh: Fresh, events: list[EventIn], restorable: list[int] | None) -> list[Effect]:
+def _detect(
+    engine: DetectionEngine, columns: StepColumns, events: Sequence[EventIn], restorable: list[int] | None
+) -> list[Effect]:
     """Feed rows and declared events in the order of their steps."""
     effects: list[Effect] = []
     start = 0
     for event in sorted(events, key=lambda event: -1 if event.step is None else event.step):
-        step = watch_step(event, fresh)
-        end = bisect_left(fresh.steps, step)
+        step = _effective_step(event, columns)
+        end = bisect_left(columns.steps, step)
         if end > start:
-            effects += _feed_rows(watch, fresh.between(start, end), restorable)
+            effects += _feed(engine, columns.between(start, end), restorable)
             start = end
-        watch.declare(step, event.kind)
-    return effects + _feed_rows(watch, fresh.between(start, len(fresh.steps)), restorable)
+        engine.declare(step, event.kind)
+    return effects + _feed(engine, columns.between(start, len(columns.steps)), restorable)
 
 
-def watch_step(event: EventIn, fresh: Fresh) -> int:
-    """The step from which a declared event holds; without one, the first of the report that carries it."""
+def _feed(engine: DetectionEngine, columns: StepColumns, restorable: list[int] | None) -> list[Effect]:
+    return engine.feed(detector_rows(columns.steps, columns.times, columns.metrics), restorable=restorable)
+
+
+def _effective_step(event: EventIn, columns: StepColumns) -> int:
+    """The step from which an event applies: its own, else the first of the report that carries it."""
     if event.step is not None:
         return event.step
-    return fresh.steps[0] if fresh.steps else 0
-
-
-def _feed_rows(watch: DetectionEngine, fresh: Fresh, restorable: list[int] | None) -> list[Effect]:
-    return watch.feed(rows(fresh.steps, fresh.times, fresh.metrics), restorable=restorable)
-
-
-def take_answer(session: Session, order_id: int, answer: AnswerIn, *, now: float) -> Order:
-    """What the trainer did about an order; told again, it changes nothing."""
-    order = session.get(Order, order_id)
-    if order is None:
-        raise unknown("order", order_id)
-    if answer.key is not None and answer.key != order.key:
-        raise Problem(409, "this is another order", f"order {order_id} has another key", ["body", "key"])
-    run = session.get_one(Run, order.run_pk)
-    locked(session, run.id)
-    session.refresh(order)
-    state = OrderState(answer.state)
-    told = answer.model_dump(exclude={"state", "key"})
-    if not commands.answer_order(session, order=order, state=state, now=now, **told):
-        return order
-    watch = detection_state.bring_up(session, run)
-    try:
-        effects = _told(watch, order.intervention, answer)
-    except ValueError as error:
-        raise Problem(409, "the answer does not fit; nothing was changed", str(error), ["body", "state"]) from None
-    newest = queries.newest_segment(session, run=run)
-    detection_state.put_down(session, run, watch, effects, segment=newest, now=now)
-    return order
-
-
-def _told(watch: DetectionEngine, intervention: int, answer: AnswerIn) -> list[Effect]:
-    if answer.state == "failed":
-        return watch.failed(intervention, answer.detail)
-    where = {"rewound_to": answer.rewound_to, "skip_from": answer.skip_from, "skip_to": answer.skip_to}
-    return watch.applied(intervention, **where)
-
-
-def finish(session: Session, run_id: str, spec: FinishIn, *, now: float) -> Run:
-    run = locked(session, run_id)
-    commands.finish_run(session, run=run, state=RunState(spec.state), at=spec.at, now=now)
-    return run
+    return columns.steps[0] if columns.steps else 0

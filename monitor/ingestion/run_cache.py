@@ -1,7 +1,7 @@
-"""What a collector has before it when a report comes: the run, its newest segment, its detection, its open orders.
+"""The state that a report needs, kept between two reports of a run: its newest segment, detection, open orders, status.
 
-Reading all of that again for every step would cost more than the step. So a collector keeps it between two reports of a
-run, and trusts it as long as nobody else has locked the run meanwhile: every lock raises the run's revision.
+Reading all of it again for every report would cost more than the report itself. A cached run is valid as long as no
+other transaction has locked the run: every lock raises the run's revision.
 """
 
 from collections import OrderedDict
@@ -19,68 +19,71 @@ from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state
 from monitor.problems import unknown
 
-UNSAVED = 64
-"""Rows that the stored state of the detection may be behind: whoever takes the run up next feeds them to it again."""
-LOCKED = "locked_runs"
-"""In a session's `info`: the runs whose desks can be taken without another question."""
-TAKEN = "taken_desks"
-"""In a session's `info`: the desks that were taken, by their run, with its revision."""
-KEPT = 512
-"""Runs whose desks a collector keeps, about 0.1 MB each."""
+MAX_UNSAVED_ROWS = 64
+"""The saved detection state lags at most so many rows behind: whoever loads it feeds them again."""
+MAX_CACHED_RUNS = 512
+"""About 0.1 MB each."""
+LOCKED_RUNS = "locked_runs"
+"""Key in a session's `info`: (key, revision) by id of the runs that were locked ahead."""
+RUNS_IN_USE = "runs_in_use"
+"""Key in a session's `info`: (revision, cached run) by key of the runs that this transaction took from the cache."""
 
 
 @dataclass(slots=True)
 class CachedRun:
-    """Of a run that is locked in the present transaction."""
+    """A run that is locked in the current transaction."""
 
     run: Run
-    newest: Segment | None
-    """The segment that the detection follows: late reports of one that was left are stored only."""
-    numbers: dict[str, int]
-    orders: Sequence[Order]
-    watch: DetectionEngine
-    pulse: RunStatus
-    unsaved: int
-    """Rows that the watch has seen and its stored state has not."""
+    newest_segment: Segment | None
+    """The segment that the detection follows: late reports of an abandoned one are stored only."""
+    metric_numbers: dict[str, int]
+    open_orders: Sequence[Order]
+    engine: DetectionEngine
+    status: RunStatus
+    num_unsaved_rows: int
+    """Rows that the engine has seen and its saved state has not."""
 
     @classmethod
-    def laid_out(cls, session: Session, run: Run) -> "CachedRun":
+    def load(cls, session: Session, run: Run) -> "CachedRun":
         """From the store."""
-        watch, fed = detection_state.brought_up(session, run)
+        engine, num_replayed = detection_state.load_and_replay(session, run)
         return cls(
             run=run,
-            newest=queries.newest_segment(session, run=run),
-            numbers=rollups.metric_numbers(session, run_pk=run.pk),
-            orders=_open_orders(session, run),
-            watch=watch,
-            pulse=commands.run_status_of(session, run=run, now=run.last_report_at),
-            unsaved=fed,
+            newest_segment=queries.newest_segment(session, run=run),
+            metric_numbers=rollups.metric_numbers(session, run_pk=run.pk),
+            open_orders=_open_orders(session, run),
+            engine=engine,
+            status=commands.run_status_of(session, run=run, now=run.last_report_at),
+            num_unsaved_rows=num_replayed,
         )
 
     def segment(self, session: Session, number: int) -> Segment | None:
-        if self.newest is not None and self.newest.number == number:
-            return self.newest
+        if self.newest_segment is not None and self.newest_segment.number == number:
+            return self.newest_segment
         return session.get(Segment, (self.run.pk, number))
 
     def follows(self, segment: Segment) -> bool:
-        return self.newest is None or segment.number == self.newest.number
+        """Whether the detection follows this segment."""
+        return self.newest_segment is None or segment.number == self.newest_segment.number
 
-    def refresh(self, session: Session) -> None:
-        """Read again what a new segment changes."""
-        fresh = CachedRun.laid_out(session, self.run)
-        self.newest, self.orders = fresh.newest, fresh.orders
-        self.watch, self.unsaved = fresh.watch, fresh.unsaved
-
-    def conclude(
-        self, session: Session, segment: Segment, effects: Sequence[Effect], *, rows: int | None, now: float
-    ) -> None:
-        """Write what the detection concluded; its state too, unless it has seen but these rows, which are stored."""
-        self.unsaved += rows or 0
-        if effects or rows is None or self.unsaved >= UNSAVED:
-            detection_state.put_down(session, self.run, self.watch, effects, segment=segment, now=now)
-            self.unsaved = 0
+    def save(self, session: Session, segment: Segment, effects: Sequence[Effect], *, now: float) -> None:
+        """Write what the detection concluded, and its state."""
+        detection_state.save(session, self.run, self.engine, effects, segment=segment, now=now)
+        self.num_unsaved_rows = 0
         if effects:
-            self.orders = _open_orders(session, self.run)
+            self.open_orders = _open_orders(session, self.run)
+
+    def save_later(self, session: Session, segment: Segment, num_rows: int, *, now: float) -> None:
+        """The engine has seen `num_rows` stored rows that had no effects: save its state once enough have come."""
+        self.num_unsaved_rows += num_rows
+        if self.num_unsaved_rows >= MAX_UNSAVED_ROWS:
+            self.save(session, segment, [], now=now)
+
+    def snapshot(self, session: Session, segment: Segment, previous_step: int | None, step: int) -> None:
+        """Keep the detectors' state for later forks, every now and then."""
+        detection_state.snapshot(
+            session, self.run, self.engine, segment=segment.number, before=previous_step, step=step
+        )
 
 
 def _open_orders(session: Session, run: Run) -> Sequence[Order]:
@@ -88,37 +91,37 @@ def _open_orders(session: Session, run: Run) -> Sequence[Order]:
 
 
 class RunCache:
-    """The desks that a collector keeps, the least used of them cleared first. Used by one thread at a time."""
+    """The cached runs of one collector, least recently used first. Used by one thread at a time."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[int, tuple[int, CachedRun]] = OrderedDict()
+        self._cached: OrderedDict[int, tuple[int, CachedRun]] = OrderedDict()  # by key, with its revision
 
-    def lock(self, session: Session, run_ids: Iterable[str], now: float) -> None:
-        """Lock these runs with one question, where the desks of all of them are about to be taken."""
-        session.info[LOCKED] = commands.lock(session, run_ids=sorted(set(run_ids)), heard_at=now)
+    def lock_ahead(self, session: Session, run_ids: Iterable[str], now: float) -> None:
+        """Lock these runs with one statement, before `lock` takes each of them."""
+        session.info[LOCKED_RUNS] = commands.lock(session, run_ids=sorted(set(run_ids)), heard_at=now)
 
-    def take(self, session: Session, run_id: str, now: float) -> CachedRun:
-        """Lock the run: its desk, as it was left or laid out anew. Raises Problem 404 when there is no such run."""
-        locked = session.info.get(LOCKED, {})
+    def lock(self, session: Session, run_id: str, now: float) -> CachedRun:
+        """Lock the run, and return it from the cache or the store. Raises Problem 404 when there is no such run."""
+        locked = session.info.get(LOCKED_RUNS, {})
         if run_id not in locked:
             locked = commands.lock(session, run_ids=[run_id], heard_at=now)
         if run_id not in locked:
             raise unknown("run", run_id)
-        key, revision = locked.pop(run_id)  # a second report of it locks it again, and gets a new revision
-        left_at, desk = self._kept.pop(key, (None, None))
-        if desk is None or left_at != revision - 1:
+        key, revision = locked.pop(run_id)  # a second report of the run locks it again, and gets a new revision
+        cached_revision, cached = self._cached.pop(key, (None, None))
+        if cached is None or cached_revision != revision - 1:
             session.flush()
-            desk = CachedRun.laid_out(session, session.get_one(Run, key, populate_existing=True))
+            cached = CachedRun.load(session, session.get_one(Run, key, populate_existing=True))
         else:
-            session.add_all(row for row in (desk.run, desk.newest, desk.pulse) if row is not None)
-        if TAKEN not in session.info:
-            session.info[TAKEN] = {}
+            session.add_all(row for row in (cached.run, cached.newest_segment, cached.status) if row is not None)
+        if RUNS_IN_USE not in session.info:
+            session.info[RUNS_IN_USE] = {}
             sa.event.listen(session, "after_commit", self._keep, once=True)
-        session.info[TAKEN][key] = (revision, desk)
-        return desk
+        session.info[RUNS_IN_USE][key] = (revision, cached)
+        return cached
 
     def _keep(self, session: Session) -> None:
-        """What was taken in the transaction that is committed now."""
-        self._kept.update(session.info.pop(TAKEN))
-        while len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
+        """Cache the runs of a transaction that has been committed."""
+        self._cached.update(session.info.pop(RUNS_IN_USE))
+        while len(self._cached) > MAX_CACHED_RUNS:
+            self._cached.popitem(last=False)

@@ -1,7 +1,7 @@
-"""What the collector writes down of itself: one line an event, one line a request, as JSON or as logfmt.
+"""The collector's log: one line per event and one per request, as JSON or as logfmt.
 
-Every request has an id: the client's own X-Request-ID when that is sane, else one of ours. It is in the answer, and in
-every line that was written while the request was served. Neither headers nor bodies nor query strings are written.
+Every request has an id: the client's own X-Request-ID if it is well-formed, else a random one. It is in the response
+and in every line that is logged while the request is served. Headers, bodies and query strings are never logged.
 """
 
 import json
@@ -20,33 +20,33 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monitor import problems
 
-SANE = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""Of the request that is being served."""
+"""Id of the request that is being served."""
 log = logging.getLogger("monitor.requests")
 
 
 class LogFormat(StrEnum):
-    """How a line is written."""
+    """Format of a line."""
 
-    TEXT = "text"  # logfmt: name=value, for people and for most collectors of logs
-    JSON = "json"  # one JSON object a line
+    TEXT = "text"  # logfmt: name=value, for people and for most log collectors
+    JSON = "json"  # one JSON object per line
 
 
 class LogLevel(StrEnum):
-    """The least important lines that are written."""
+    """Lowest level that is logged."""
 
     INFO = "info"  # every request
-    WARNING = "warning"  # refused requests, trouble with the database
+    WARNING = "warning"  # refused requests, errors of the database
     ERROR = "error"
 
 
-class Lines(logging.Formatter):
-    """A record as one line: time, level, logger, message, request, then what the record has in `fields`."""
+class LineFormatter(logging.Formatter):
+    """One line per record: time, level, logger, message, request id, then the record's `fields`."""
 
-    def __init__(self, style: LogFormat) -> None:
+    def __init__(self, log_format: LogFormat) -> None:
         super().__init__()
-        self._written = style
+        self._log_format = log_format
 
     def format(self, record: logging.LogRecord) -> str:
         values: dict[str, Any] = {
@@ -59,32 +59,32 @@ class Lines(logging.Formatter):
         }
         if record.exc_info:
             values["exception"] = self.formatException(record.exc_info)
-        told = {name: value for name, value in values.items() if value is not None}
-        return json.dumps(told) if self._written is LogFormat.JSON else _logfmt(told)
+        values = {name: value for name, value in values.items() if value is not None}
+        return json.dumps(values) if self._log_format is LogFormat.JSON else _logfmt(values)
 
 
 def _logfmt(values: dict[str, Any]) -> str:
-    return " ".join(f"{name}={_word(str(value))}" for name, value in values.items())
+    return " ".join(f"{name}={_quoted(str(value))}" for name, value in values.items())
 
 
-def _word(text: str) -> str:
-    """Quoted, unless it is plain: what came from a client must not steer the terminal that shows the log."""
+def _quoted(text: str) -> str:
+    """`text`, quoted unless it is plain: a client's text must not control the terminal that shows the log."""
     if text.isprintable() and re.fullmatch(r"[^\s\"=]+", text):
         return text
-    return json.dumps(text).replace("\x7f", "\\u007f")  # the one control character that JSON lets through
+    return json.dumps(text).replace("\x7f", "\\u007f")  # the one control character that JSON does not escape
 
 
-def configure(style: LogFormat, level: LogLevel, stream: TextIO | None = None) -> None:
-    """Write everything that this process logs in one way, to standard error."""
+def configure(log_format: LogFormat, level: LogLevel, stream: TextIO | None = None) -> None:
+    """Log everything of this process in one format, to standard error."""
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(Lines(style))
+    handler.setFormatter(LineFormatter(log_format))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-class Requests:
-    """ASGI middleware, the outermost: gives every request its id, and writes it down when it has been answered."""
+class RequestLog:
+    """ASGI middleware, the outermost one: gives every request its id, and logs it after the response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -93,11 +93,11 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 0
+        start, status = time.perf_counter(), 0
         given = Headers(scope=scope).get("x-request-id", "")
-        known = request_id.set(given if SANE.fullmatch(given) else secrets.token_hex(8))
+        reset = request_id.set(given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8))
 
-        async def noted(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -105,19 +105,19 @@ class Requests:
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, receive, send_with_id)
         except Exception:
-            log.exception("the request made the collector fail")
+            log.exception("the request caused an internal error")
             if not status:
-                await problems.broken()(scope, receive, noted)
+                await problems.internal_error()(scope, receive, send_with_id)
             raise
         finally:
-            log.info("%s", scope["method"], extra={"fields": _fields(scope, status, time.perf_counter() - began)})
-            request_id.reset(known)
+            log.info("%s", scope["method"], extra={"fields": _fields(scope, status, time.perf_counter() - start)})
+            request_id.reset(reset)
 
 
 def _fields(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
-    """`status` 0: the client went away before an answer was begun."""
+    """`status` 0: the client disconnected before the response started."""
     route = scope.get("route")
     return {
         "route": scope["path"][:256] if route is None else _template(scope["path"], route.path_format),
@@ -128,6 +128,6 @@ def _fields(scope: Scope, status: int, seconds: float) -> dict[str, Any]:
 
 
 def _template(path: str, end: str) -> str:
-    """The whole template of a route that knows only what comes after its router's prefix."""
+    """The whole template of a route, whose own template `end` lacks the prefix of its router."""
     prefix = path.split("/")[: path.count("/") - end.count("/") + 1]
     return "/".join(prefix) + end

@@ -1,4 +1,4 @@
-"""What this collector process does, for Prometheus: each worker's own; what concerns runs is in monitor.run_metrics."""
+"""Prometheus metrics of this collector process. Those of runs are in `monitor.telemetry.run_metrics`."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,78 +7,79 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monitor.ingestion.reports import Receipt
+from monitor.ingestion.reports import ReportResult
 
-SECONDS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the histograms, in seconds."""
 OUTCOMES = ("stored", "refused", "busy", "failed")
-"""Of a report: 2xx, 4xx, 429 (sent again later), 5xx or no answer at all."""
+"""Of a report: 2xx, 4xx, 429 (it is sent again later), 5xx or no response at all."""
 
 
-class Counters:
+class ProcessMetrics:
     """What this process has done since it started."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.reports = Counter("lossguard_reports", "Reports by what became of them", ["outcome"], registry=registry)
-        self.seconds = Histogram(
+        self.reports = Counter("lossguard_reports", "Reports by outcome", ["outcome"], registry=registry)
+        self.report_seconds = Histogram(
             "lossguard_report_seconds",
-            "Time from a report's first byte to its answer",
-            buckets=SECONDS,
+            "Time from a report's first byte to its response",
+            buckets=BUCKETS,
             registry=registry,
         )
         self.steps = Counter("lossguard_steps", "Steps stored", registry=registry)
         self.duplicates = Counter("lossguard_duplicate_steps", "Steps that were stored already", registry=registry)
         self.requests = Gauge(
-            "lossguard_requests_in_progress", "Requests being served or waiting for it", registry=registry
+            "lossguard_requests_in_progress", "Requests being served, or waiting to be", registry=registry
         )
-        self.database = Histogram(
+        self.transaction_seconds = Histogram(
             "lossguard_database_transaction_seconds",
-            "Time of a transaction that writes, waiting for its turn and the commit included",
-            buckets=SECONDS,
+            "Time of a writing transaction, including its wait for the lock and its commit",
+            buckets=BUCKETS,
             registry=registry,
         )
         ProcessCollector(registry=registry)
         for outcome in OUTCOMES:
             self.reports.labels(outcome)
 
-    def count_report(self, receipt: Receipt) -> None:
-        self.steps.inc(receipt.accepted)
-        self.duplicates.inc(receipt.duplicates)
+    def count_report(self, result: ReportResult) -> None:
+        self.steps.inc(result.num_accepted)
+        self.duplicates.inc(result.num_duplicates)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def time_transaction(self) -> Iterator[None]:
         """Times the block, also one that raises."""
-        with self.database.time():
+        with self.transaction_seconds.time():
             yield
 
 
-class Measured:
-    """ASGI middleware: how long each report takes, and what becomes of it."""
+class RequestMetrics:
+    """ASGI middleware: counts the requests in progress, and measures how long each report takes and how it ends."""
 
-    def __init__(self, app: ASGIApp, counters: Counters, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._app, self._counters, self._clock = app, counters, clock
+    def __init__(self, app: ASGIApp, metrics: ProcessMetrics, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._app, self._metrics, self._clock = app, metrics, clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status, began = 500, self._clock()
+        status, start = 500, self._clock()
 
-        async def seen(message: Message) -> None:
+        async def send_and_keep_status(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(message)
 
         try:
-            with self._counters.requests.track_inprogress():
-                await self._app(scope, receive, seen)
+            with self._metrics.requests.track_inprogress():
+                await self._app(scope, receive, send_and_keep_status)
         finally:
             if scope["method"] == "POST" and scope["path"].endswith("/reports"):
-                self._counters.seconds.observe(self._clock() - began)
-                self._counters.reports.labels(outcome(status)).inc()
+                self._metrics.report_seconds.observe(self._clock() - start)
+                self._metrics.reports.labels(outcome(status)).inc()
 
 
 def outcome(status: int) -> str:
-    """The word for an HTTP status."""
+    """The outcome of a report by the HTTP status of its response."""
     if status == 429:
         return "busy"
     return "stored" if status < 400 else "refused" if status < 500 else "failed"

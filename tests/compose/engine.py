@@ -54,7 +54,7 @@ def engine(folder: Path) -> Iterator[dict[str, str]]:
         _wait_until_up(process, environment, folder / "dockerd.log")
         yield environment
     finally:
-        end("Docker engine", process, patience=60.0)
+        end("Docker engine", process, timeout=60.0)
         _clear_mounts(folder)
         _clear_groups(group)
         for place in foreign:

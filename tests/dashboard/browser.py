@@ -1,4 +1,4 @@
-"""The system's Chromium and a dashboard process, for what is measured in a real browser.
+"""The system's Chromium and a dashboard process, for tests and measurements in a real browser.
 
 Needs the package playwright and the program chromium (`make system`).
 """
@@ -22,6 +22,18 @@ ROOT = Path(__file__).parents[2]
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 FIGURE = ".lossguard-figure"
 DRAWN = f"document.querySelector('{FIGURE}')?.dataset.drawn"
+
+
+REFRESHES = """count => new Promise(done => {
+    const app = document.querySelector('[data-testid=stApp]');
+    const observer = new MutationObserver(() => {
+        if (app.dataset.testScriptState === 'notRunning' && --count <= 0) {
+            observer.disconnect();
+            done();
+        }
+    });
+    observer.observe(app, {attributes: true, attributeFilter: ['data-test-script-state']});
+})"""
 
 
 @contextmanager
@@ -82,8 +94,16 @@ def drawn(page: Page, *, other_than: str | None = None, seconds: float = 60) -> 
     return name
 
 
+def wait_for_refreshes(page: Page, count: int = 3) -> None:
+    """Wait until the server has rerun parts of the page `count` times.
+
+    Of three reruns of a live Run page at least two are of its upper part, which is refreshed more often.
+    """
+    page.evaluate(REFRESHES, count)
+
+
 class MainThread:
-    """What a page's main thread uses: its own time, whatever else the machine does."""
+    """The CPU time of a page's main thread, which does not depend on the load of the machine."""
 
     def __init__(self, page: Page) -> None:
         self._session = page.context.new_cdp_session(page)

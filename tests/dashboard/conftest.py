@@ -28,7 +28,7 @@ def _no_components_of_other_packages() -> Iterator[None]:
 def store(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> sa.Engine:
     """The store that the pages read, with tables and no runs; what an earlier test cached is forgotten."""
     monkeypatch.setenv("LOSSGUARD_DATABASE_URL", str(sqlite_engine.url))
-    monkeypatch.setattr(frame, "HEAD_START", 0.0)  # there is no browser that draws the curves meanwhile
+    monkeypatch.setattr(frame, "LOWER_PART_DELAY_SECONDS", 0.0)  # no browser draws the curves meanwhile
     st.cache_data.clear()
     st.cache_resource.clear()
     return sqlite_engine

@@ -1,6 +1,6 @@
-"""A store that a real collector filled: a run with a spike, and what the policy made of it.
+"""A store that a real collector filled: a run with a spike, and the decision of the policy.
 
-python -m tests.dashboard.live sqlite:///out/live.db          fills a store to look at, without a trainer
+python -m tests.dashboard.live sqlite:///out/live.db          a store to look at, without a trainer
 """
 
 import sys
@@ -17,7 +17,7 @@ from monitor.settings import Settings
 from tests.monitor.client import TestClient
 
 SPIKE = 640
-"""First step with a loss out of its band; the grad norm leaves its own two steps earlier."""
+"""First step at which the loss is out of band; the grad norm leaves its band two steps earlier."""
 
 
 def report_a_spike(engine: sa.Engine, *, run_id: str = "asking", mode: str = "approve") -> None:

@@ -1,6 +1,6 @@
-"""A stored run with everything that a page can show.
+"""Fills a store with a run that has everything a page can show.
 
-python -m tests.dashboard.seed sqlite:///out/seeded.db          fills a store to look at
+python -m tests.dashboard.seed sqlite:///out/seeded.db          two runs, to look at
 """
 
 import math
@@ -20,23 +20,23 @@ from lossguard.protocol import PROBE
 from lossguard.states import OrderState, RunState, SegmentReason
 
 SPIKE, REWIND, STEPS = 412, 300, 800
-"""First bad step; where the run goes back to; where it ends."""
-LEFT = 428
-"""First step of the old segment that was never done."""
+"""First bad step; the step of the rollback; the end of the run."""
+SEGMENT_END = 428
+"""One past the last step of the old segment."""
 
 
 def seed(engine: sa.Engine, *, run_id: str = "spiky-1", state: RunState = RunState.RUNNING, now: float) -> None:
     """A run of STEPS steps: a spike at SPIKE, a rollback to REWIND, a NaN afterwards, declared events."""
-    start = now - 0.4 * (STEPS + LEFT - REWIND)
+    start = now - 0.4 * (STEPS + SEGMENT_END - REWIND)
     with writing(engine) as session:
         run = commands.register_run(session, values=_registration(run_id, start), now=start)[0]
         old = _segment(session, run, "a", 0, SegmentReason.START, start)
-        report(session, run, old, range(LEFT), start)
-        _incident(session, run, start + 0.4 * LEFT)
-        new = _segment(session, run, "b", REWIND, SegmentReason.ROLLBACK, start + 0.4 * LEFT)
-        report(session, run, new, range(REWIND, STEPS), start + 0.4 * (LEFT - REWIND))
+        report(session, run, old, range(SEGMENT_END), start)
+        _incident(session, run, start + 0.4 * SEGMENT_END)
+        new = _segment(session, run, "b", REWIND, SegmentReason.ROLLBACK, start + 0.4 * SEGMENT_END)
+        report(session, run, new, range(REWIND, STEPS), start + 0.4 * (SEGMENT_END - REWIND))
         _events(session, run, start)
-        for segment, steps in ((old, range(0, LEFT, 100)), (new, range(REWIND, STEPS, 50))):
+        for segment, steps in ((old, range(0, SEGMENT_END, 100)), (new, range(REWIND, STEPS, 50))):
             _probes(session, run, segment, steps, start)
         run.last_report_at = now
         if state is not RunState.RUNNING:
@@ -69,7 +69,7 @@ def _segment(session: Session, run: Run, key: str, fork: int, reason: SegmentRea
 
 
 def report(session: Session, run: Run, segment: Segment, steps: range, start: float) -> None:
-    """Steps of 0.4 s, the first of all at `start` - 0.4 s times its number."""
+    """Steps of 0.4 s; step 0 would be at `start`."""
     noise = random.Random(segment.number)
     metrics = {name: [] for name in ("loss", "grad_norm", "log_z", "lr", "tokens")}  # type: dict[str, list[float | None]]
     for step in steps:
@@ -92,7 +92,7 @@ def _incident(session: Session, run: Run, now: float) -> None:
     ]
     commands.save_incident(
         session, run=run, number=1, segment=0, now=now, kind="loss_spike", state="closed", signal="loss",
-        onset_step=409, detected_step=413, peak_step=420, end_step=LEFT - 1, score=3.1, outcome="recovered",
+        onset_step=409, detected_step=413, peak_step=420, end_step=SEGMENT_END - 1, score=3.1, outcome="recovered",
         details={"peak_value": 7.28, "expected": 2.28, "scale": 0.03, "reasons": reasons},
     )  # fmt: skip
     why = (
@@ -133,7 +133,7 @@ PROMPTS = {"import sys": ("s", ["a", "o", "t", "y", "\\n"]), "def __init__(self"
 
 
 def _probes(session: Session, run: Run, segment: Segment, steps: range, start: float) -> None:
-    """The true token is learnt, and forgotten in the spike."""
+    """The true token is learned, and forgotten in the spike."""
     for step in steps:
         forgotten = segment.number == 0 and step >= SPIKE - 12
         learnt = 0.2 if forgotten else min(0.9, 0.05 + step / 600)

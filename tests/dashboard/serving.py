@@ -1,4 +1,4 @@
-"""A collector that listens on a port of its own, in this process."""
+"""A collector in this process, on a free port."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from monitor.settings import Settings
 
 @contextmanager
 def serving(engine: sa.Engine, settings: Settings | None = None) -> Iterator[str]:
-    """The collector's address, as long as the block lasts."""
+    """The collector's address. It stops at the end of the block."""
     config = uvicorn.Config(create_app(settings or Settings(), engine=engine), port=0, log_level="error", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -1,4 +1,4 @@
-"""The Run page in the system's Chromium: it goes on by itself and keeps what the viewer did."""
+"""The Run page in the system's Chromium: it updates while the run grows and keeps what the viewer did."""
 
 import time
 from collections.abc import Iterator
@@ -11,14 +11,15 @@ import sqlalchemy as sa
 pytest.importorskip("playwright", reason="the package playwright is not installed")
 from playwright.sync_api import Browser, Page, Route, expect
 
-from dashboard.views.frame import LIVE_SECONDS
 from db import migrate, queries
 from db.engine import create_engine, writing
-from tests.dashboard.browser import DRAWN, FIGURE, chromium, dashboard, drawn
+from tests.dashboard.browser import DRAWN, FIGURE, chromium, dashboard, drawn, wait_for_refreshes
 from tests.dashboard.seed import STEPS, report, seed
 from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
+DOUBLE_CLICK_MS = 600
+"""Two clicks that are closer in time are a double click."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
 
 
 def grow(engine: sa.Engine, first: int) -> None:
-    """The run goes on for ten steps."""
+    """Add ten steps to the run."""
     with writing(engine) as session:
         run = queries.run_named(session, run_id="spiky-1")
         assert run is not None
@@ -63,11 +64,11 @@ def last_step(page: Page) -> float:
 
 
 def settled(page: Page) -> str:
-    """The figure that is drawn when two looks at the run have changed nothing."""
+    """The name of the figure once two refreshes have not changed it."""
     before = None
     while (now := page.evaluate(DRAWN)) != before:
         before = now
-        page.wait_for_timeout(2000 * LIVE_SECONDS)
+        wait_for_refreshes(page)
     name: str = now
     return name
 
@@ -114,7 +115,7 @@ def test_a_live_chart_grows_in_place_and_a_zoom_outlives_reports_a_reload_and_a_
         assert in_view(page) == pytest.approx(moved, abs=1)
 
 
-def test_a_figure_that_is_overtaken_while_it_is_fetched_leaves_the_chart_and_the_zoom_alone(
+def test_a_figure_that_arrives_after_a_newer_one_changes_neither_the_chart_nor_the_zoom(
     page: Page, engine: sa.Engine
 ) -> None:
     with dashboard(str(engine.url)) as served:
@@ -123,15 +124,13 @@ def test_a_figure_that_is_overtaken_while_it_is_fetched_leaves_the_chart_and_the
         held: list[Route] = []
         page.route("**/lossguard/figures/*", lambda route: held.append(route) if len(held) < 2 else route.continue_())
         page.locator(FIGURE).first.focus()
-        for asked in (1, 2):
-            page.keyboard.press("+")
-            for _ in range(300):  # the handler is called while the page is waited for
-                if len(held) >= asked:
-                    break
-                page.wait_for_timeout(100)
+        for _ in range(2):
+            with page.expect_request("**/lossguard/figures/*"):
+                page.keyboard.press("+")
+        assert len(held) == 2
         for each in held:
-            each.continue_()
-            page.wait_for_timeout(300)
+            with page.expect_event("requestfinished", lambda request, held=each: request == held.request):
+                each.continue_()
         drawn(page, other_than=whole)
         zoomed = in_view(page)
         grow(engine, STEPS)
@@ -157,10 +156,10 @@ def test_keys_in_quick_succession_never_clear_the_chart(page: Page, engine: sa.E
         assert page.evaluate("window.cleared") is None
         page.get_by_role("link", name="Runs").first.click()
         page.wait_for_function("() => window.cleared !== undefined")
-        assert page.evaluate("window.cleared") is False  # it was gone from the page by then
+        assert page.evaluate("window.cleared") is False  # the chart was no longer on the page
 
 
-def test_a_page_is_connected_without_asking_where_the_server_is(page: Page, engine: sa.Engine) -> None:
+def test_a_page_connects_without_probing_for_the_server(page: Page, engine: sa.Engine) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(urlsplit(request.url).path))
     with dashboard(str(engine.url)) as served:
@@ -187,12 +186,12 @@ def test_a_drag_zooms_a_double_click_shows_all_again_and_a_click_changes_nothing
         page.wait_for_url("**steps=*")
         first, last = in_view(page)
         assert last - first == pytest.approx(0.2 * (whole[1] - whole[0]), rel=0.05)
-        page.wait_for_timeout(600)  # two clicks within half a second would be a double click
+        page.wait_for_timeout(DOUBLE_CLICK_MS)
         page.mouse.dblclick(middle, y)
         page.wait_for_url(lambda url: "steps=" not in url)
-        page.wait_for_timeout(600)
+        page.wait_for_timeout(DOUBLE_CLICK_MS)
         page.mouse.click(middle, y)
-        page.wait_for_timeout(600)
+        wait_for_refreshes(page)
         assert "steps=" not in page.url
         assert in_view(page) == pytest.approx(whole)
 

@@ -1,4 +1,4 @@
-"""From the list of runs to their comparison in the system's Chromium, where a link shows what was seen."""
+"""From the list of runs to their comparison in the system's Chromium; a link reproduces the view."""
 
 import time
 from collections.abc import Iterator
@@ -39,9 +39,7 @@ def engine(tmp_path: Path) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-def test_ticked_runs_are_compared_and_a_reload_and_another_page_keep_what_was_seen(
-    page: Page, engine: sa.Engine
-) -> None:
+def test_ticked_runs_are_compared_and_a_reload_and_another_page_keep_the_view(page: Page, engine: sa.Engine) -> None:
     with dashboard(str(engine.url)) as served:
         page.goto(served.url)
         for place, label in enumerate(("Compare 1 run", "Compare 2 runs")):

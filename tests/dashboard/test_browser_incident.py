@@ -1,6 +1,5 @@
-"""The Incident page in the system's Chromium: a person decides while the page goes on."""
+"""The Incident page in the system's Chromium: an operator acts while the page is refreshed."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,13 +10,11 @@ from playwright.sync_api import Page, expect
 
 from db import access, queries
 from db.engine import reading
-from tests.dashboard.browser import chromium, dashboard, drawn
+from tests.dashboard.browser import chromium, dashboard, drawn, wait_for_refreshes
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.serving import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
-REFRESHES = 3.5
-"""Seconds in which the page looks at the store twice."""
 
 
 @pytest.fixture
@@ -26,7 +23,7 @@ def page() -> Iterator[Page]:
         yield browser.new_page(viewport={"width": 1440, "height": 900})
 
 
-def test_a_dialog_stays_open_while_the_page_follows_and_a_person_at_this_machine_needs_no_token(
+def test_a_dialog_stays_open_while_the_page_is_refreshed_and_a_local_operator_needs_no_token(
     page: Page, sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report_a_spike(sqlite_engine)
@@ -35,12 +32,12 @@ def test_a_dialog_stays_open_while_the_page_follows_and_a_person_at_this_machine
         with dashboard(str(sqlite_engine.url)) as served:
             page.goto(f"{served.url}/incident?run=asking")
             drawn(page)
-            page.get_by_role("button", name="Roll back by hand").click()
+            page.get_by_role("button", name="Roll back manually").click()
             dialog = page.get_by_role("dialog")
-            dialog.get_by_label("Reason, for the audit trail").fill("the shard is bad")
-            time.sleep(REFRESHES)
+            dialog.get_by_label("Reason for the audit trail").fill("the shard is bad")
+            wait_for_refreshes(page, 2)
             dialog.get_by_role("button", name="Roll back", exact=True).click()
-            expect(page.get_by_text("Ordered: back to step 500.")).to_be_visible(timeout=30_000)
+            expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible(timeout=30_000)
             expect(dialog).to_have_count(0, timeout=30_000)
     with reading(sqlite_engine) as session:
         (line, *_) = access.trail(session)

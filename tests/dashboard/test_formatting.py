@@ -36,7 +36,7 @@ def test_a_duration_has_two_units(seconds: float | None, text: str) -> None:
 def test_a_rollback_says_where_it_went_when_that_is_not_where_it_was_sent() -> None:
     sent = Intervention(kind="rollback", rewind_to=300, skip_from=250, skip_to=500, lr_scale=None)
     went = Order(state="applied", rewound_to=250)
-    sentence = "Rewind to step 250 (step 300 was wished), skip 250 batches [250, 500)."
+    sentence = "Rewind to step 250 (step 300 was requested), skip 250 batches [250, 500)."
     assert formatting.intervention_sentence(sent, went) == sentence
 
 

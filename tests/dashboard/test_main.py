@@ -21,7 +21,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def refusal(*arguments: str) -> tuple[int, str]:
+def error_exit(*arguments: str) -> tuple[int, str]:
     process = start(*arguments)
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors
@@ -36,7 +36,7 @@ def taken_port() -> Iterator[int]:
 
 
 @pytest.mark.slow
-def test_it_serves_the_app_and_its_drawing_library(tmp_path: Path) -> None:
+def test_it_serves_the_app_and_plotly(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -66,16 +66,18 @@ def test_it_serves_the_app_and_its_drawing_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "trainer.example"])
-def test_beyond_this_machine_it_listens_only_when_told_to(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_listens_on_a_network_address_only_with_open_to_network(
+    host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         app(["--host", host])
     assert ended.value.code == 2
-    assert f"loopback only, not on {host}; put a proxy" in capsys.readouterr().err
+    assert f"loopback only, not on {host}; put an authenticating proxy" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_a_port_in_use_is_one_sentence_and_exit_code_2(taken_port: int, tmp_path: Path) -> None:
-    code, errors = refusal("--port", str(taken_port), "--database", f"sqlite:///{tmp_path}/lossguard.db")
+def test_a_port_in_use_is_a_one_line_error_with_exit_code_2(taken_port: int, tmp_path: Path) -> None:
+    code, errors = error_exit("--port", str(taken_port), "--database", f"sqlite:///{tmp_path}/lossguard.db")
     assert code == 2
     assert f"cannot listen on 127.0.0.1:{taken_port}: Address already in use" in errors
     assert len(errors.splitlines()) == 1
@@ -83,8 +85,8 @@ def test_a_port_in_use_is_one_sentence_and_exit_code_2(taken_port: int, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("url", ["nonsense", "mysql://host/name"])
-def test_a_bad_database_url_is_one_sentence_and_exit_code_2(url: str) -> None:
-    code, errors = refusal("--database", url)
+def test_a_bad_database_url_is_a_one_line_error_with_exit_code_2(url: str) -> None:
+    code, errors = error_exit("--database", url)
     assert code == 2
     assert "LOSSGUARD_DATABASE_URL" in errors
     assert len(errors.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""What stands in front of the Streamlit app."""
+"""The middleware in front of the Streamlit app."""
 
 from pathlib import Path
 
@@ -9,15 +9,17 @@ from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
 
 from dashboard.figures.component import PLOTLY_URL
-from dashboard.server import PageHead
+from dashboard.server import EarlyScripts
 
 
-def test_a_page_that_a_browser_has_kept_names_the_plotly_of_today(tmp_path: Path) -> None:
+def test_a_page_in_the_browsers_cache_is_sent_again_with_the_current_plotly(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<html><head></head></html>")
-    app = Starlette(routes=[Mount("/", StaticFiles(directory=tmp_path, html=True))], middleware=[Middleware(PageHead)])
+    app = Starlette(
+        routes=[Mount("/", StaticFiles(directory=tmp_path, html=True))], middleware=[Middleware(EarlyScripts)]
+    )
     with TestClient(app, headers={"accept": "text/html"}) as http:
         first = http.get("/")
-        kept = {"if-none-match": first.headers["etag"], "if-modified-since": first.headers["last-modified"]}
-        again = http.get("/", headers=kept)
+        cached = {"if-none-match": first.headers["etag"], "if-modified-since": first.headers["last-modified"]}
+        again = http.get("/", headers=cached)
     assert (again.status_code, again.text) == (200, first.text)
     assert PLOTLY_URL in again.text

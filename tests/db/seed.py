@@ -1,8 +1,9 @@
 """Small stored runs for the tests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
@@ -82,3 +83,14 @@ def add_story(session: Session, run: Run, told: Mapping[str, Any]) -> None:
     commands.add_event(session, run=run, key="e1", details=told, **event)
     commands.save_detection_state(session, run=run, state={"bank": dict(told)}, segment=0, seen_step=3)
     commands.finish_run(session, run=run, state=RunState.FAILED, at=NOW + 9, now=NOW + 9)
+
+
+def before_statement(engine: sa.Engine, text: str, do: Callable[[], None]) -> None:
+    """Call `do` once, right before the first statement that holds `text`."""
+    calls = [do]
+
+    def listen(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if calls and text in statement:
+            calls.pop()()
+
+    sa.event.listen(engine, "before_cursor_execute", listen)

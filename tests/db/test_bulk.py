@@ -50,13 +50,13 @@ def test_every_question_sees_them(engine: sa.Engine) -> None:
         assert bulk.read(session, "SELECT max(step) FROM steps WHERE run_pk = ?", (run.pk,)) == [(3,)]
 
 
-def test_more_than_a_part_of_them_waits_no_longer(engine: sa.Engine) -> None:
+def test_no_more_than_so_many_of_them_wait(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
         session.flush()
-        give(session, run, *range(bulk.PART))
+        give(session, run, *range(bulk.MAX_WAITING_ROWS))
         assert not session.info[bulk.WAITING]
-    assert stored(engine) == list(range(bulk.PART))
+    assert stored(engine) == list(range(bulk.MAX_WAITING_ROWS))
 
 
 def test_what_cannot_be_stored_takes_its_transaction_with_it(engine: sa.Engine) -> None:

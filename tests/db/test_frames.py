@@ -1,21 +1,15 @@
 """Frames hold what was reported, with the same dtypes however much there is of it."""
 
 import math
-import uuid
-from typing import Any
 
 import pandas as pd
-import pytest
 import sqlalchemy as sa
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db import bulk, frames, queries
+from db import frames, queries
 from db.engine import reading, writing
-from db.lineage import Line, StepRange
-from db.steps import blocks
-from db.steps.columns import OWN_COLUMNS, column_of, metric_of
-from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story
+from db.lineage import Line
+from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story, before_statement
 
 TIME = "datetime64[us, UTC]"
 
@@ -33,22 +27,18 @@ def test_a_frame_tells_a_reported_nan_from_an_absent_value(engine: sa.Engine) ->
     assert frame["loss"].dtype == "float64"
 
 
-def test_a_step_that_arrives_while_a_frame_is_read_is_in_none_of_its_columns(
-    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_step_that_arrives_while_a_frame_is_read_is_in_none_of_its_columns(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), [0, 1, 3], loss=[1.0] * 3, **{"eval/loss": [2.0] * 3})
-    read = blocks._custom
 
-    def as_it_arrives(*given: Any) -> Any:
+    def arrive() -> None:
         with writing(engine) as other:
             here = queries.runs(other)[0]
             (segment,) = queries.segments(other, run=here)
             add_steps(other, here, segment, [2], loss=[1.0], **{"eval/loss": [2.0]})
-        return read(*given)
 
-    monkeypatch.setattr(blocks, "_custom", as_it_arrives)
+    before_statement(engine, "AS TEXT", arrive)
     with reading(engine) as session:
         frame = frames.steps(session, run=queries.runs(session)[0])
     assert frame.index.tolist() == [0, 1, 3]
@@ -126,47 +116,3 @@ def test_times_far_ahead_are_times(sqlite_engine: sa.Engine) -> None:
 
 
 numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True)
-
-
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    steps=st.lists(st.integers(0, 40), min_size=1, max_size=25, unique=True).map(sorted),
-    column=st.lists(numbers, min_size=25, max_size=25),
-    name=st.sampled_from(["loss", "eval/loss", 'quote"d', "segment"]),
-    rows=st.integers(1, 9),
-)
-def test_blocks_of_any_size_hold_every_value_to_the_last_bit(
-    engine: sa.Engine, steps: list[int], column: list[float | None], name: str, rows: int
-) -> None:
-    column = column[: len(steps)]
-    with writing(engine) as session:
-        run = add_run(session, uuid.uuid4().hex)
-        add_steps(session, run, add_segment(session, run, "a"), steps, **{name: column})
-        step_range = StepRange(0, 2, 37)
-        parts = list(blocks.blocks(session, run_pk=run.pk, step_range=step_range, metrics=[name], rows=rows))
-    assert all(len(part) == rows for part in parts[:-1])
-    found = [
-        (step, value if reported else None)
-        for part in parts
-        for step, value, reported in zip(
-            part.steps.tolist(), part.metrics[name].values.tolist(), part.metrics[name].reported.tolist(), strict=True
-        )
-    ]
-    wanted = [(step, value) for step, value in zip(steps, column, strict=True) if 2 <= step < 37]
-    assert str(found) == str(wanted)
-
-
-def test_a_block_longer_than_the_drivers_parts_is_whole(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "PART", 7)
-    with writing(engine) as session:
-        run = add_run(session)
-        add_steps(session, run, add_segment(session, run, "a"), range(50))
-        assert frames.steps(session, run=run).loss.tolist() == [float(step) for step in range(50)]
-    with reading(engine) as session:
-        assert len(frames.steps(session, run=queries.runs(session)[0])) == 50
-
-
-@given(st.from_regex(r"(metric\.){0,3}(segment|step|time|live|loss|metric)", fullmatch=True))
-def test_the_column_of_a_metric_tells_its_name(name: str) -> None:
-    assert column_of(name) not in OWN_COLUMNS
-    assert metric_of(column_of(name)) == name

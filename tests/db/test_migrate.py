@@ -56,7 +56,7 @@ def test_roll_ups_are_filled_in_for_what_is_stored_already(engine: sa.Engine) ->
     assert migrate.drift(engine) is None
     with writing(engine) as session:
         session.execute(sa.delete(Rollup))
-        rollups.fill_in(session, chunk=33)  # the chunks do not matter
+        rollups.fill_in(session, max_steps=33)  # the chunks do not matter
     assert kept() == before
 
 

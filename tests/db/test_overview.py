@@ -4,10 +4,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from db import commands, overview, queries
-from db.engine import reading, writing
+from db import commands, overview
+from db.engine import writing
 from db.overview import Tally
-from tests.db.seed import NOW, add_run, add_segment, add_steps
+from tests.db.seed import NOW, add_run
 
 INCIDENT: dict[str, Any] = {
     "kind": "loss_spike",
@@ -50,17 +50,3 @@ def test_a_proposal_and_a_hold_wait_for_a_person_and_a_closed_incident_is_not_op
         ]:
             commands.save_intervention(session, run=run, number=number, now=NOW, kind=kind, state=state, **INTERVENTION)
         assert overview.tallies(session) == {run.pk: Tally(open_incidents=2, interventions=4, waiting=2)}
-
-
-def test_the_newest_steps_come_from_the_live_line_in_order(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        add_steps(session, run, add_segment(session, run, "a"), range(150))
-        forked = add_segment(session, run, "b", fork_step=100)
-        before = overview.newest_steps(session, run=run, count=3)
-        assert [(step.segment, step.step) for step in before] == [(0, 97), (0, 98), (0, 99)]
-        add_steps(session, run, forked, range(100, 102))
-    with reading(engine) as session:
-        run = queries.runs(session)[0]
-        after = overview.newest_steps(session, run=run, count=3)
-        assert [(step.segment, step.step) for step in after] == [(1, 100), (1, 101)]

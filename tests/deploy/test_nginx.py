@@ -18,7 +18,7 @@ from db.engine import create_engine, reading
 from lossguard.delivery.client import Client
 from lossguard.errors import Rejected, Unreachable
 from lossguard.protocol import API
-from monitor.api.auth import TRIES
+from monitor.api.auth import MAX_FAILED_ATTEMPTS
 from monitor.settings import Settings
 from tests.dashboard.live import report_a_spike
 from tests.deploy.proxy import COLLECTOR, DASHBOARD, PASSWORD, USER, Proxy, nginx, proxied
@@ -93,7 +93,7 @@ def test_failed_attempts_are_counted_by_client_whatever_it_claims_to_be(proxy: P
         headers = {"authorization": "Bearer wrong", "x-forwarded-for": claimed}
         return proxy.ask("GET", COLLECTOR, f"{API}/runs", headers=headers, source=source).status
 
-    assert [attempt("127.0.0.2", f"10.0.0.{at}") for at in range(TRIES)] == [401] * TRIES
+    assert [attempt("127.0.0.2", f"10.0.0.{at}") for at in range(MAX_FAILED_ATTEMPTS)] == [401] * MAX_FAILED_ATTEMPTS
     assert attempt("127.0.0.2", "10.0.1.1") == 429
     assert attempt("127.0.0.3", "127.0.0.2") == 401, "another client is not locked out"
 
@@ -153,7 +153,7 @@ def test_a_browser_follows_a_run_through_the_proxy_and_is_asked_for_a_token_befo
         page = browser.new_context(ignore_https_errors=True, http_credentials=login).new_page()
         page.goto(f"{proxy.dashboard}/incident?run=asking")
         drawn(page)
-        page.get_by_role("button", name="Roll back by hand").click()
+        page.get_by_role("button", name="Roll back manually").click()
         page.get_by_role("dialog").get_by_role("textbox", name="Token with the scope").wait_for(timeout=30_000)
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.deploy.files import DASHBOARD, DEPLOY, RULES, alerts, metrics_in, read
 from tests.monitor.client import TestClient, Trainer
 from tests.monitor.conftest import http as http
-from tests.monitor.telemetry.test_run_metrics import expecting
+from tests.monitor.scenarios import pause_event
 
 TESTS = Path(__file__).parent / "rules.yml"
 RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
@@ -87,7 +87,7 @@ def test_every_alert_has_a_severity_and_a_description() -> None:
 def test_the_files_use_only_metrics_that_the_collector_exports(http: TestClient, path: Path) -> None:
     trainer = Trainer(http)
     series = {name: [1.0] * 20 for name in ("loss", "grad_norm", "log_z", "lr", "tokens")}
-    trainer.report(trainer.open("a"), range(20), series, events=[expecting(20, 60.0)])
+    trainer.report(trainer.open("a"), range(20), series, events=[pause_event(20, 60.0)])
     http.post("/api/v1/runs/r1/reports", json={"segment": 0}, headers={"Lossguard-Spool-Bytes": "0"})
     exported = metrics_in(http.get("/metrics").text)
     assert metrics_in(path.read_text()) <= exported

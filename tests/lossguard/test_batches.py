@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lossguard.batches import Feed
+from lossguard.batches import BatchSource
 
 
 class Order:
@@ -20,31 +20,31 @@ class Loader:
 
 
 def test_an_index_is_a_jump() -> None:
-    assert Feed(Order()).get(10**9) == "batch 1000000000"
+    assert BatchSource(Order()).get(10**9) == "batch 1000000000"
 
 
 def test_a_sequence_starts_over_at_its_end() -> None:
-    assert [Feed("abc").get(index) for index in (0, 2, 3, 7)] == ["a", "c", "a", "b"]
+    assert [BatchSource("abc").get(index) for index in (0, 2, 3, 7)] == ["a", "c", "a", "b"]
 
 
 def test_an_iterable_is_skipped_by_consuming_and_starts_over() -> None:
-    feed = Feed(Loader())
-    assert [feed.get(index) for index in (0, 2, 3, 7, 1)] == [0, 2, 0, 1, 1]
+    source = BatchSource(Loader())
+    assert [source.get(index) for index in (0, 2, 3, 7, 1)] == [0, 2, 0, 1, 1]
 
 
 def test_an_iterator_ends_and_has_no_way_back() -> None:
-    feed = Feed(iter("abc"))
-    assert feed.get(1) == "b"
-    assert feed.earliest(0) == 2
+    source = BatchSource(iter("abc"))
+    assert source.get(1) == "b"
+    assert source.first_available(0) == 2
     with pytest.raises(StopIteration):
-        feed.get(3)
+        source.get(3)
 
 
 def test_an_empty_iterable_ends_at_once() -> None:
     with pytest.raises(StopIteration):
-        Feed(set()).get(0)
+        BatchSource(set()).get(0)
 
 
 def test_no_batches_at_all_are_told_at_once() -> None:
     with pytest.raises(ValueError, match="batches is empty"):
-        Feed([])
+        BatchSource([])

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
 from lossguard.torch.files import fingerprint
-from lossguard.torch.snapshot import Snapshots
+from lossguard.torch.host_copy import HostCopier
 
 
 class Box:
@@ -97,7 +97,7 @@ class Copies(TorchFunctionMode):
 def test_only_copies_from_a_device_that_is_waited_for_are_queued() -> None:
     """MPS and XPU are not waited for: what is still under way there would be written, and verified, half done."""
     with Copies() as copies:
-        Snapshots().take({"weight": torch.ones(3)})
+        HostCopier().copy({"weight": torch.ones(3)})
     assert copies.queued == [False]
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     checkpoints = three(tmp_path, box)
     harm(tmp_path / "step-000000020")
     assert checkpoints.load(20) == {"step": 10}
-    assert "checkpoint of step 20 is passed over" in caplog.text
+    assert "skipping the checkpoint of step 20" in caplog.text
     assert box.value == 10
 
 
@@ -163,7 +163,7 @@ def test_a_save_that_fails_leaves_the_earlier_checkpoint_of_that_step(tmp_path: 
     box = Box()
     checkpoints = three(tmp_path, box)
     box.value = object()
-    with pytest.raises(CheckpointError, match="'box' holds more than tensors and plain values"):
+    with pytest.raises(CheckpointError, match="'box' contains more than tensors and plain values"):
         checkpoints.save(20, {"step": 20})
     assert checkpoints.load(20) == {"step": 20}
     assert not list(tmp_path.glob(".partial*"))
@@ -241,7 +241,7 @@ def test_a_disk_that_takes_no_more_is_reported_once_and_the_run_goes_on(tmp_path
     command = [sys.executable, "-c", FILLING, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (0, "[0, 2]\n"), done.stderr
-    assert done.stderr == "a checkpoint could not be saved, the run goes on without it: [Errno 27] File too large\n"
+    assert done.stderr == "a checkpoint could not be saved; the run continues without it: [Errno 27] File too large\n"
     assert not list(tmp_path.glob(".partial*"))
 
 
@@ -408,7 +408,7 @@ def test_a_restore_that_loses_something_is_found_out_and_named(tmp_path: Path, l
     checkpoints.save(1, {})
     assert checkpoints.load(1) == {}
     optimizer.lost = lost
-    with pytest.raises(CheckpointMismatch, match=f"optimizer is not what the checkpoint of step 1 saved: {named}"):
+    with pytest.raises(CheckpointMismatch, match=f"optimizer differs from the checkpoint of step 1: {named}"):
         checkpoints.load(1)
 
 

@@ -117,7 +117,7 @@ def test_a_rollback_restores_skips_and_goes_on_at_the_restored_step(caplog: pyte
     applied = {"rewound_to": 4, "skip_from": 5, "skip_to": 9, "reason": "spike"}
     assert run.told[1] == ("rollback", 4, 1, applied)
     assert caplog.messages == [
-        "rolled back from step 7 to step 4, which takes batch 4; batches 5 to 8 are skipped: spike"
+        "rolled back from step 7 to step 4; the next batch is 4; batches 5 to 8 are skipped: spike"
     ]
 
 
@@ -156,9 +156,9 @@ def test_an_order_may_lower_the_learning_rate_and_a_restart_remembers(caplog: py
     again = Guard(ScriptedRun(), checkpoints=checkpoints)
     assert [again.lr_scale for _ in again.steps(Indices(), 5)] == [0.5]
     assert caplog.messages == [
-        "rolled back from step 3 to step 2, which takes batch 2; "
+        "rolled back from step 3 to step 2; the next batch is 2; "
         "the learning rate is to be multiplied by 0.5 (guard.lr_scale)",
-        "going on from the checkpoint of step 4",
+        "resumed from the checkpoint of step 4",
     ]
 
 
@@ -178,8 +178,7 @@ def test_a_skip_that_only_the_spool_remembers_holds_after_a_restart() -> None:
     assert train(run, Memory([]), 3) == [(0, 0), (1, 3), (2, 4)]
 
 
-def test_a_held_run_waits_until_it_is_released(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lossguard.guard.HOLD_POLL", 0.001)
+def test_a_held_run_waits_until_it_is_released() -> None:
     run = ScriptedRun({2: Order(id=1, kind=OrderKind.HOLD), 50: Order(id=2, kind=OrderKind.RELEASE)})
     checkpoints = Memory([])
     guard = Guard(run, checkpoints=checkpoints, every=100)
@@ -190,8 +189,7 @@ def test_a_held_run_waits_until_it_is_released(monkeypatch: pytest.MonkeyPatch) 
     assert run.told[1:] == [("accepted", 1), ("accepted", 2)]
 
 
-def test_a_held_run_says_so_until_it_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("lossguard.guard.HOLD_POLL", 0.001)
+def test_a_held_run_says_so_until_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     held = []
 
     class Watching(ScriptedRun):
@@ -203,11 +201,10 @@ def test_a_held_run_says_so_until_it_goes_on(monkeypatch: pytest.MonkeyPatch, ca
     guard = Guard(run, checkpoints=Memory([]), every=100)
     assert len(list(guard.steps(Indices(), 2))) == 2
     assert held == [False, False, True, True, True, False, False]
-    assert "held before step 1, until it is released or rolled back: budget spent" in caplog.text
+    assert "held before step 1 until it is released or rolled back: budget spent" in caplog.text
 
 
-def test_a_held_run_may_be_rolled_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lossguard.guard.HOLD_POLL", 0.001)
+def test_a_held_run_may_be_rolled_back() -> None:
     run = ScriptedRun({4: Order(id=1, kind=OrderKind.HOLD), 9: rollback(2, rewind_to=2, skip_from=2, skip_to=3)})
     assert train(run, Memory([]), 4) == [(0, 0), (1, 1), (2, 2), (2, 3), (3, 4)]
 
@@ -272,7 +269,7 @@ def test_several_ranks_that_cannot_agree_do_not_claim_to_roll_back(caplog: pytes
     for run in (alone, together):
         Guard(run, checkpoints=Memory([]))
     assert (alone.claims, together.claims) == (True, False)
-    assert "2 ranks that cannot agree: rank 0 saves and reports, and nobody rolls back" in caplog.text
+    assert "2 ranks cannot communicate: rank 0 saves and reports, and no rank rolls back" in caplog.text
 
 
 def test_other_ranks_that_cannot_agree_do_not_save() -> None:
@@ -325,7 +322,7 @@ def test_a_checkpoint_whose_step_or_batch_cannot_be_stops_the_run(harm: dict[str
     checkpoints = Memory([])
     train(ScriptedRun(), checkpoints, 4)
     checkpoints.saved[4][1].update(harm)
-    with pytest.raises(CheckpointMismatch, match="the checkpoint for step 4 says step"):
+    with pytest.raises(CheckpointMismatch, match="the checkpoint for step 4 contains step"):
         train(ScriptedRun(), checkpoints, 8)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lossguard.torch import LossTerms, causal_lm_loss
-from lossguard.torch.loss import CHUNK
+from lossguard.torch.loss import CHUNK_ELEMENTS
 
 
 def reference(logits: Tensor, targets: Tensor, z_weight: float, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,7 +55,7 @@ def test_the_gradient_is_right_to_double_precision() -> None:
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, targets = sample()
     whole = causal_lm_loss(logits, targets, z_weight=0.1)
-    monkeypatch.setitem(CHUNK, "cpu", 120)
+    monkeypatch.setitem(CHUNK_ELEMENTS, "cpu", 120)
     parts = causal_lm_loss(logits, targets, z_weight=0.1)
     assert (whole.loss, whole.log_z, whole.log_z_max) == (parts.loss, parts.log_z, parts.log_z_max)
 
@@ -113,5 +113,5 @@ def test_huge_logits_stay_exact() -> None:
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:
-    with pytest.raises(ValueError, match=r"\(2, 7, 50\) do not fit targets \(2, 6\)"):
+    with pytest.raises(ValueError, match=r"\(2, 7, 50\) do not match targets \(2, 6\)"):
         causal_lm_loss(torch.zeros(2, 7, 50), torch.zeros(2, 6, dtype=torch.long))

@@ -34,5 +34,5 @@ def test_a_model_that_broke_is_probed_as_nan() -> None:
 
 
 def test_the_logits_of_many_positions_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"a vector, not the shape \(2, 4\)"):
+    with pytest.raises(ValueError, match=r"a vector .of one position., not of shape \(2, 4\)"):
         next_token(torch.zeros(2, 4), str)

@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 
 from lossguard import Ranks
+from lossguard.distributed import current_ranks
 from lossguard.errors import CheckpointError, CheckpointMismatch
-from lossguard.ranks import RankState, present
+from lossguard.ranks import RankState
 
 
 class Two(Ranks):
@@ -24,22 +25,22 @@ def fail(problem: Exception) -> None:
 
 
 def test_a_process_without_torch_distributed_is_alone_and_agrees_with_itself_at_once() -> None:
-    ranks = present()
+    ranks = current_ranks()
     word = RankState(3, signal=15, order=True)
-    assert (ranks.rank, ranks.size, ranks.meet(word), ranks.share(7), ranks.gather(7)) == (0, 1, word, 7, [7])
-    assert (ranks.name_run("given", "new"), ranks.name_run(None, "new")) == ("given", "new")
+    assert (ranks.rank, ranks.size, ranks.exchange(word), ranks.broadcast(7), ranks.gather(7)) == (0, 1, word, 7, [7])
+    assert (ranks.agree_on_run_id("given", "new"), ranks.agree_on_run_id(None, "new")) == ("given", "new")
 
 
 def test_what_one_rank_does_alone_raises_what_it_raises() -> None:
-    assert Ranks().together(divmod, 7, 2) == (3, 1)
+    assert Ranks().run_on_all(divmod, 7, 2) == (3, 1)
     with pytest.raises(OSError, match="disk full"):
-        Ranks().together(fail, OSError("disk full"))
+        Ranks().run_on_all(fail, OSError("disk full"))
 
 
 def test_what_works_here_and_fails_there_fails_here_too() -> None:
-    assert Two(0, "").together(divmod, 7, 2) == (3, 1)
+    assert Two(0, "").run_on_all(divmod, 7, 2) == (3, 1)
     with pytest.raises(RuntimeError, match="rank 1: OSError: disk full"):
-        Two(2, "OSError: disk full").together(divmod, 7, 2)
+        Two(2, "OSError: disk full").run_on_all(divmod, 7, 2)
 
 
 @pytest.mark.parametrize(
@@ -56,5 +57,5 @@ def test_the_worst_that_went_wrong_on_any_rank_decides(
     mine: Exception, other: tuple[int, str], raised: type[Exception], why: str
 ) -> None:
     with pytest.raises(raised) as caught:
-        Two(*other).together(fail, mine)
+        Two(*other).run_on_all(fail, mine)
     assert (type(caught.value), str(caught.value)) == (raised, why)

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lossguard.torch.retention import superfluous
+from lossguard.torch.retention import steps_to_delete
 
 
 def saved(num_steps: int, *, every: int, keep: int) -> list[int]:
@@ -9,7 +9,7 @@ def saved(num_steps: int, *, every: int, keep: int) -> list[int]:
     steps: list[int] = []
     for step in range(0, num_steps, every):
         steps.append(step)
-        steps = [each for each in steps if each not in superfluous(steps, keep=keep)]
+        steps = [each for each in steps if each not in steps_to_delete(steps, keep=keep)]
     return steps
 
 
@@ -36,7 +36,7 @@ def test_any_age_has_a_checkpoint_not_much_older(num_steps: int, every: int, kee
 
 
 def test_pinned_checkpoints_stay() -> None:
-    assert superfluous([0, 1, 2, 3, 4], keep=1, pinned=[2]) == [
-        s for s in superfluous([0, 1, 2, 3, 4], keep=1) if s != 2
+    assert steps_to_delete([0, 1, 2, 3, 4], keep=1, pinned=[2]) == [
+        s for s in steps_to_delete([0, 1, 2, 3, 4], keep=1) if s != 2
     ]
-    assert superfluous([], keep=3) == []
+    assert steps_to_delete([], keep=3) == []

@@ -62,7 +62,7 @@ def test_tags_are_part_of_the_configuration(tmp_path: Path) -> None:
 def test_tags_that_are_no_list_of_words_are_refused(tmp_path: Path, tags: Any) -> None:
     with pytest.raises(ValueError, match="must be a list of at most 32 texts"):
         offline(tmp_path, tags=tags)
-    with pytest.raises(ValueError, match="keep one of them"):
+    with pytest.raises(ValueError, match="use only one of them"):
         offline(tmp_path, tags=["a"], config={"tags": ["b"]})
 
 

@@ -37,7 +37,7 @@ GOOD: dict[str, Any] = {"segment": 0, "steps": [0, 1], "times": [1.0, 2.0], "met
         ({"metrics": {"": [1.0, 2.0]}}, ["body", "metrics", "", "[key]"]),
     ],
 )
-def test_a_malformed_report_is_told_what_and_where(
+def test_a_malformed_report_gets_what_and_where(
     http: TestClient, change: dict[str, Any], where: list[str | int]
 ) -> None:
     trainer = Trainer(http)
@@ -58,7 +58,7 @@ def test_a_body_that_is_not_a_report_is_refused(http: TestClient, body: bytes) -
     assert answer.json()["detail"]
 
 
-def test_a_body_without_its_header_is_told_which_one(http: TestClient) -> None:
+def test_a_body_without_its_header_gets_its_name(http: TestClient) -> None:
     Trainer(http).open("a")
     answer = http.put(f"{API}/runs/r1/policy", content=b'{"mode": "observe"}')
     assert answer.status_code == 422
@@ -99,7 +99,7 @@ def test_with_a_token_every_route_but_healthz_asks_for_it(sqlite_engine: sa.Engi
         assert http.get(path, headers={"authorization": "Bearer secret"}).status_code == 200
 
 
-def test_a_database_that_is_away_is_answered_with_503(tmp_path: Any) -> None:
+def test_a_database_without_its_schema_is_answered_with_503(tmp_path: Any) -> None:
     engine = create_engine(f"sqlite:///{tmp_path}/x.db")  # no schema: every query fails
     http = TestClient(create_app(Settings(), engine=engine))
     answer = http.get(f"{API}/runs")
@@ -111,7 +111,7 @@ def test_a_database_that_is_away_is_answered_with_503(tmp_path: Any) -> None:
     engine.dispose()
 
 
-def test_readyz_tells_a_database_that_is_away_from_a_start(tmp_path: Any) -> None:
+def test_readyz_distinguishes_a_database_that_is_away_from_a_start(tmp_path: Any) -> None:
     engine = create_engine(f"postgresql://nobody@/nothing?host={tmp_path}")
     http = TestClient(create_app(Settings(), engine=engine))
     headers = {"authorization": "Bearer x"}
@@ -125,7 +125,7 @@ def test_readyz_tells_a_database_that_is_away_from_a_start(tmp_path: Any) -> Non
     engine.dispose()
 
 
-def test_half_a_character_is_refused_and_poisons_nothing(http_on_both: TestClient) -> None:
+def test_half_a_character_is_refused_and_leaves_nothing_behind(http_on_both: TestClient) -> None:
     trainer = Trainer(http_on_both)
     trainer.open("a")
     event = b'{"segment": 0, "events": [{"key": "k", "kind": "x", "time": 1.0, "details": {"a": "\\ud800"}}]}'

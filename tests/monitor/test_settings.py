@@ -26,7 +26,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("given", ["*", "127.0.0.1,proxy", "10.0.0.1/8"])
-def test_only_addresses_and_networks_are_believed_about_who_asks(given: str) -> None:
+def test_only_addresses_and_networks_are_trusted_proxies(given: str) -> None:
     Settings(trusted_proxies="10.0.0.0/8, ::1")
     with pytest.raises(ValidationError, match="trusted_proxies"):
         Settings(trusted_proxies=given)
@@ -34,5 +34,5 @@ def test_only_addresses_and_networks_are_believed_about_who_asks(given: str) -> 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
     page = (Path(__file__).parents[2] / "docs/settings.md").read_text()
-    assert table() in page, "docs/settings.md is stale; put in what this prints: python -m monitor settings"
+    assert table() in page, "docs/settings.md is out of date; update it with: python -m monitor settings"
     assert all(field.description for field in Settings.model_fields.values())

@@ -11,8 +11,9 @@ import torch.distributed as dist
 
 import lossguard
 from lossguard import Guard, Order, OrderKind, RanksError, Run
+from lossguard.distributed import current_ranks
 from lossguard.errors import CheckpointMismatch
-from lossguard.ranks import RankState, present
+from lossguard.ranks import RankState
 from lossguard.torch import LossTerms, TorchRanks, over_ranks
 from tests.lossguard.test_guard import Indices, Memory, ScriptedRun, rollback
 
@@ -95,9 +96,9 @@ def a_restore_that_is_not_exact_on_the_last_rank(folder: Path) -> Told:
 
 
 def ranks_at_different_steps(folder: Path) -> Told:
-    ranks = present()
+    ranks = current_ranks()
     try:
-        ranks.meet(RankState(7 + dist.get_rank()), wait=True)
+        ranks.exchange(RankState(7 + dist.get_rank()), wait=True)
     except RanksError as problem:
         return {"raised": str(problem)}
     return {}
@@ -108,9 +109,9 @@ def an_order_from_the_fourth_boundary_on(folder: Path) -> Told:
     told = {}
     for pause in (0.0, 60.0):
         ranks = TorchRanks(pause=pause)
-        heard = [ranks.meet(RankState(step, order=step >= 3 and ranks.rank == 0)).order for step in range(40)]
+        heard = [ranks.exchange(RankState(step, order=step >= 3 and ranks.rank == 0)).order for step in range(40)]
         told[f"{pause:g} s"] = heard.index(True)
-        ranks.meet(RankState(40), wait=True)
+        ranks.exchange(RankState(40), wait=True)
     return told
 
 
@@ -119,7 +120,7 @@ def a_close_and_another_word(folder: Path) -> Told:
     ranks = TorchRanks()
     threads = [num_threads()]
     for _ in range(2):
-        heard = ranks.meet(RankState(3, order=ranks.rank == 0), wait=True)
+        heard = ranks.exchange(RankState(3, order=ranks.rank == 0), wait=True)
         threads.append(num_threads())
         ranks.close()
         threads.append(num_threads())

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lossguard import Guard, Order, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
-from lossguard.torch import Checkpoints, TorchRanks, sharded
+from lossguard.torch import Checkpoints, TorchRanks, sharded_checkpoint
 from tests.lossguard.test_guard import rollback
 from tests.ranks.agreement import Told, run_of
 
@@ -137,7 +137,7 @@ def a_rank_whose_disk_is_full(folder: Path) -> Told:
     told = []
     with pytest.MonkeyPatch.context() as patch:
         if dist.get_rank() == 1:
-            patch.setattr(sharded, "write_state", no_space)
+            patch.setattr(sharded_checkpoint, "write_state", no_space)
         small.checkpoints.save(5, {"step": 5})
         try:
             small.checkpoints.settle(wait=True)

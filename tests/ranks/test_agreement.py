@@ -64,7 +64,7 @@ def test_ranks_that_close_leave_no_thread_behind_and_can_agree_again(told: Told)
 
 def test_ranks_that_are_at_different_steps_find_out(told: Told) -> None:
     last = 6 + len(told)
-    raised = f"the ranks are at different steps, 7 to {last}: they cannot go on together"
+    raised = f"the ranks are at different steps, 7 to {last}: they cannot continue together"
     assert all(each["ranks_at_different_steps"]["raised"] == raised for each in told)
 
 

@@ -75,13 +75,13 @@ def test_a_checkpoint_that_one_rank_cannot_write_is_none(two: Told) -> None:
 def test_an_object_that_forgets_on_one_rank_is_found_out_by_all(two: Told) -> None:
     for each in two:
         raised = each["an_object_that_forgets_on_one_rank"]["raised"]
-        assert "scheduler is not what the checkpoint of step 0 saved: last_epoch was 0 and is 17" in raised
+        assert "scheduler differs from the checkpoint of step 0: last_epoch was 0 and is 17" in raised
 
 
 def test_what_could_not_be_restored_safely_is_not_saved(two: Told) -> None:
     for rank, each in enumerate(two):
         story = each["a_state_that_is_no_plain_value"]
-        assert f"the state of 'rank-{rank}' holds more than tensors and plain values" in story["raised"]
+        assert f"the state of 'rank-{rank}' contains more than tensors and plain values" in story["raised"]
         assert story["steps"] == []
 
 

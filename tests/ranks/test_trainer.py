@@ -60,9 +60,9 @@ def test_a_rank_that_is_killed_takes_the_job_down_and_the_restart_goes_on_with_t
     os.kill(process_of(rank=1, torchrun=trainer.pid), signal.SIGKILL)
     assert trainer.wait(120) == 0, loop.log("trainer")
     log = loop.log("trainer")
-    assert re.search(r"rank 1 \(process \d+\) left, and the others cannot go on without it", log)
+    assert re.search(r"rank 1 \(process \d+\) left, and the others cannot continue without it", log)
     assert "Traceback" not in log
-    assert re.search(r"going on from the checkpoint of step (25|50|75)", log)
+    assert re.search(r"resumed from the checkpoint of step (25|50|75)", log)
     (folder,) = {path.parent for path in (loop.folder / "out").rglob("*.spool")}
     assert list(logged(loop.folder / "out", folder.name)) == list(range(110))
 

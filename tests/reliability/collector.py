@@ -20,7 +20,7 @@ NOW = 1_800_000_000.0
 CHECKPOINTS = list(range(0, 20_000, 50))
 
 
-class Collector:
+class CollectorProcess:
     """`python -m monitor serve` on a port of its own, with one database; it can be killed and started again."""
 
     def __init__(self, database_url: str, log: Path, **environment: str) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import postgres
-from tests.reliability.collector import Collector, Trainer, history, reports, verdicts
+from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
 
 NUM_STEPS, NAN_STEP, STEPS_PER_REPORT, NUM_TRAINERS = 520, 300, 10, 3
 RESENT_SHARE = 0.2
@@ -67,7 +67,7 @@ def _deliver(trainer: Trainer, bodies: Sequence[Any], noise: random.Random | Non
 
 def drill(database_url: str, folder: Path, *, kills: int, seed: int) -> Result:
     """Kill the collector `kills` times while runs are reported, and compare them with an undisturbed run."""
-    collector, result, noise = Collector(database_url, folder / "collector.log"), Result(), random.Random(seed)
+    collector, result, noise = CollectorProcess(database_url, folder / "collector.log"), Result(), random.Random(seed)
     collector.start()
     collector.wait_until_up()
     began = time.monotonic()

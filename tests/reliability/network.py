@@ -23,12 +23,9 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-import urllib3
-
 import lossguard
-from lossguard.protocol import API
 from lossguard.recording import RecordingRun
-from tests.reliability.collector import Collector
+from tests.reliability.collector import CollectorProcess
 
 DELAY = 0.4
 """Seconds by which a slow connection delays every chunk."""
@@ -156,8 +153,9 @@ def log_through(
 
 def stored(url: str, run_id: str = "r") -> tuple[list[float], int]:
     """(losses that the collector has stored, number of steps that it counted)."""
-    run = urllib3.request("GET", f"{url}{API}/runs/{run_id}").json()
-    series = urllib3.request("GET", f"{url}{API}/runs/{run_id}/series?metric=loss&points=20000").json()
+    with lossguard.Client(url) as client:
+        run = client.get(f"/runs/{run_id}")
+        series = client.get(f"/runs/{run_id}/series?metric=loss&points=20000")
     return series["last"], sum(segment["num_steps"] for segment in run["segments"])
 
 
@@ -167,7 +165,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        collector = Collector(f"sqlite:///{name}/store.db", Path(name) / "log")
+        collector = CollectorProcess(f"sqlite:///{name}/store.db", Path(name) / "log")
         collector.start()
         collector.wait_until_up()
         network = Network(collector.port, seed=arguments.seed)

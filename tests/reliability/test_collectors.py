@@ -12,15 +12,15 @@ import sqlalchemy as sa
 from db import commands, migrate, queries
 from db.engine import create_engine, reading, writing
 from tests.db.seed import NOW, add_run, add_segment
-from tests.reliability.collector import Collector, Trainer, history, reports, verdicts
+from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
 
 Deliver = Callable[[Trainer, Any], dict[str, Any]]
 
 
 @pytest.fixture
-def pair(database_url: str, tmp_path: Path) -> Iterator[list[Collector]]:
+def pair(database_url: str, tmp_path: Path) -> Iterator[list[CollectorProcess]]:
     """Two collectors that started at the same moment on one empty database."""
-    collectors = [Collector(database_url, tmp_path / f"{number}.log") for number in range(2)]
+    collectors = [CollectorProcess(database_url, tmp_path / f"{number}.log") for number in range(2)]
     try:
         for collector in collectors:
             collector.start()
@@ -54,7 +54,7 @@ def train(trainer: Trainer, deliver: Deliver) -> None:
 
 
 @pytest.mark.slow
-def test_two_collectors_give_one_history_and_one_set_of_verdicts(pair: list[Collector]) -> None:
+def test_two_collectors_give_one_history_and_one_set_of_verdicts(pair: list[CollectorProcess]) -> None:
     urls = [collector.url for collector in pair]
     alone = Trainer(urls[:1], "alone")
     train(alone, in_turn)
@@ -68,7 +68,9 @@ def test_two_collectors_give_one_history_and_one_set_of_verdicts(pair: list[Coll
 
 
 @pytest.mark.slow
-def test_two_collectors_that_get_the_same_request_at_once_create_one_run_and_one_segment(pair: list[Collector]) -> None:
+def test_two_collectors_that_get_the_same_request_at_once_create_one_run_and_one_segment(
+    pair: list[CollectorProcess],
+) -> None:
     for attempt in range(10):
         with ThreadPoolExecutor(2) as pool:
             trainers = list(pool.map(lambda one: Trainer([one.url], f"new-{attempt}"), pair))  # noqa: B023
@@ -78,7 +80,7 @@ def test_two_collectors_that_get_the_same_request_at_once_create_one_run_and_one
 
 
 @pytest.mark.slow
-def test_different_reports_at_once_are_all_stored_once(pair: list[Collector]) -> None:
+def test_different_reports_at_once_are_all_stored_once(pair: list[CollectorProcess]) -> None:
     trainer = Trainer([collector.url for collector in pair], "spread")
     bodies = reports(trainer.open("a"), 0, 400, 10, seed=1)
     with ThreadPoolExecutor(4) as pool:

@@ -14,7 +14,7 @@ from monitor.settings import Settings
 from tests import postgres
 from tests.monitor.client import NOW, TestClient
 from tests.monitor.client import Trainer as InProcess
-from tests.reliability.collector import Collector, Trainer, history, reports, verdicts
+from tests.reliability.collector import CollectorProcess, Trainer, history, reports, verdicts
 from tests.reliability.drill import drill, train
 from tests.waiting import eventually
 
@@ -29,8 +29,8 @@ def test_a_collector_that_is_killed_repeatedly_neither_loses_nor_duplicates_a_st
 
 
 @pytest.fixture
-def on_sqlite(tmp_path: Path) -> Iterator[Collector]:
-    collector = Collector(f"sqlite:///{tmp_path}/store.db", tmp_path / "log")
+def on_sqlite(tmp_path: Path) -> Iterator[CollectorProcess]:
+    collector = CollectorProcess(f"sqlite:///{tmp_path}/store.db", tmp_path / "log")
     collector.start()
     collector.wait_until_up()
     yield collector
@@ -39,7 +39,7 @@ def on_sqlite(tmp_path: Path) -> Iterator[Collector]:
 
 @pytest.mark.slow
 def test_a_full_disk_is_answered_with_503_and_everything_is_delivered_afterwards(
-    on_sqlite: Collector, tmp_path: Path
+    on_sqlite: CollectorProcess, tmp_path: Path
 ) -> None:
     """The kernel refuses to let the collector's files grow while the trainer retries; then it allows it again."""
     undisturbed = Trainer([on_sqlite.url], "undisturbed")
@@ -61,7 +61,7 @@ def test_a_full_disk_is_answered_with_503_and_everything_is_delivered_afterwards
 @pytest.mark.needs("postgresql")
 def test_a_collector_reconnects_to_a_database_that_crashed(tmp_path: Path) -> None:
     with postgres.running(durable=True) as server:
-        collector = Collector(server.url(), tmp_path / "log")
+        collector = CollectorProcess(server.url(), tmp_path / "log")
         collector.start()
         collector.wait_until_up()
         undisturbed, trainer = Trainer([collector.url], "undisturbed"), Trainer([collector.url], "crashes")

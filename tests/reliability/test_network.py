@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.collector import Collector, Trainer, history, verdicts
+from tests.reliability.collector import CollectorProcess, Trainer, history, verdicts
 from tests.reliability.drill import train
 from tests.reliability.network import DELAY, Fault, Network, log_through, stored
 
 
 @pytest.fixture(scope="module")
-def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
+def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CollectorProcess]:
     folder = tmp_path_factory.mktemp("collector")
-    collector = Collector(f"sqlite:///{folder}/store.db", folder / "log")
+    collector = CollectorProcess(f"sqlite:///{folder}/store.db", folder / "log")
     collector.start()
     collector.wait_until_up()
     yield collector
@@ -23,7 +23,7 @@ def on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.NONE])
 def test_all_steps_arrive_once_whatever_fault_every_other_connection_has(
-    on_sqlite: Collector, tmp_path: Path, fault: Fault
+    on_sqlite: CollectorProcess, tmp_path: Path, fault: Fault
 ) -> None:
     network = Network(on_sqlite.port, faults=[fault, Fault.NONE], seed=4)
     losses, slowest = log_through(network, tmp_path, steps=200, run_id=fault)
@@ -34,7 +34,7 @@ def test_all_steps_arrive_once_whatever_fault_every_other_connection_has(
 
 
 @pytest.mark.slow
-def test_a_rollback_over_an_unreliable_network_ends_as_an_undisturbed_one(on_sqlite: Collector) -> None:
+def test_a_rollback_over_an_unreliable_network_ends_as_an_undisturbed_one(on_sqlite: CollectorProcess) -> None:
     undisturbed = Trainer([on_sqlite.url], "undisturbed")
     train(undisturbed)
     network = Network(on_sqlite.port, faults=[Fault.CUT_REQUEST, Fault.CUT_ANSWER, Fault.TRICKLE], seed=2)

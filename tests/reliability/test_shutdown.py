@@ -12,7 +12,7 @@ import pytest
 import urllib3
 
 from lossguard.protocol import API
-from tests.reliability.collector import Collector, Trainer, reports
+from tests.reliability.collector import CollectorProcess, Trainer, reports
 from tests.waiting import eventually
 
 
@@ -20,7 +20,7 @@ from tests.waiting import eventually
 def test_a_report_in_flight_is_finished_before_the_collector_exits(tmp_path: Path) -> None:
     """The report is slow because another process holds the store's lock."""
     store, log = tmp_path / "store.db", tmp_path / "log"
-    collector = Collector(f"sqlite:///{store}", log, LOSSGUARD_LOG_FORMAT="json")
+    collector = CollectorProcess(f"sqlite:///{store}", log, LOSSGUARD_LOG_FORMAT="json")
     collector.start()
     collector.wait_until_up()
     trainer = Trainer([collector.url], "slow", patience=0.0)

@@ -77,7 +77,7 @@ def test_a_signal_saves_a_checkpoint_and_the_same_run_id_goes_on_exactly(
 
     goal = str(num_steps + 10)
     resumed = _run(tmp_path, *arguments, "--steps", goal)
-    assert f"going on from the checkpoint of step {num_steps}\n" in resumed.stdout
+    assert f"resumed from the checkpoint of step {num_steps}\n" in resumed.stdout
     whole = _run(tmp_path, *arguments, "--steps", goal, "--run-id", "whole")
     assert (resumed.returncode, whole.returncode) == (0, 0)
     halves, one = logged(tmp_path / "out", "r"), logged(tmp_path / "out", "whole")
@@ -94,7 +94,7 @@ MISTAKES = {
     "url='nonsense' is not the address of a collector": ["--url", "nonsense"],
     "mode='sometimes' must be online, offline or off": ["--mode", "sometimes"],
     "/proc/nowhere cannot hold runs (No such file or directory)": ["--out", "/proc/nowhere"],
-    "/proc/version cannot hold runs (Not a directory): name another folder with --out.": ["--out", "/proc/version"],
+    "/proc/version cannot hold runs (Not a directory): choose another folder with --out.": ["--out", "/proc/version"],
     "/proc/nowhere/trainer/": ["--out", "/proc/nowhere", "--mode", "off"],
 }
 
@@ -122,7 +122,7 @@ def test_a_restore_that_is_not_exact_stops_the_run_with_exit_code_1(tmp_path: Pa
     manifest.write_text(json.dumps(content))
     done = CliRunner().invoke(app, [*words, "--steps", "9"])
     assert done.exit_code == 1
-    assert done.stderr.startswith("optimizer is not what the checkpoint of step 5 saved: param_groups.0.lr was 0.25")
+    assert done.stderr.startswith("optimizer differs from the checkpoint of step 5: param_groups.0.lr was 0.25")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -1,26 +1,26 @@
-"""The figure of several runs, packed once for all viewers who look at them in the same way."""
+"""The figure of several lines."""
 
 import math
 from collections.abc import Sequence
 
-import streamlit as st
+import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard.data import cached
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.data.store import database_url
-from dashboard.figures import component
 from dashboard.figures.axis import XAxis
 from dashboard.figures.component import PackedFigure
 from dashboard.figures.curves import ChartOptions
-from dashboard.views.compare.entries import Entry
-from dashboard.views.compare.overlay import Overlaid, overlay_figure
+from dashboard.views.cached_figure import cached_figure
+from dashboard.views.compare.lines import ComparedLine
+from dashboard.views.compare.overlay import OverlayLine, overlay_figure
 
-SEVERAL, POINTS_OF_SEVERAL = 3, 400
-"""More lines than this are drawn in fewer buckets, so that they come as soon; envelopes hide nothing all the same."""
+MAX_DETAILED_LINES, REDUCED_POINTS = 3, 400
+"""More lines than this are drawn in fewer buckets, to be as fast. The envelopes still show every extreme value."""
 
 
 def draw(
-    entries: Sequence[Entry],
+    lines: Sequence[ComparedLine],
     metrics: tuple[str, ...],
     *,
     x_axis: XAxis,
@@ -28,36 +28,33 @@ def draw(
     smooth: int,
     baseline: int,
 ) -> PackedFigure:
-    """`view` is the range of the axis in view, None for all of it; `baseline` the place of an entry."""
-    stamp = tuple((str(entry.choice), entry.label, entry.facts.stamp) for entry in entries)
-    return _draw(database_url(), stamp, metrics, x_axis, view, smooth, baseline, entries)
+    """`view` is the range of the x axis in view, None for all of it; `baseline` is the position of a line."""
+    data = tuple((str(line.id), line.label, line.facts.stamp) for line in lines)
+    key = ("compare", database_url(), data, metrics, x_axis, view, smooth, baseline)
+    chart = ChartOptions(x_axis=x_axis, window=view, smooth=smooth, revision="compare")
+    return cached_figure(key, lambda: _figure(lines, metrics, view, chart, baseline))
 
 
-@st.cache_resource(show_spinner=False, max_entries=128)
-def _draw(
-    url: str,
-    stamp: tuple[object, ...],  # as the url part of the key only: new steps make a new entry
+def _figure(
+    lines: Sequence[ComparedLine],
     metrics: tuple[str, ...],
-    x_axis: XAxis,
     view: tuple[int, int] | None,
-    smooth: int,
+    chart: ChartOptions,
     baseline: int,
-    _entries: Sequence[Entry],
-) -> PackedFigure:
-    read = tuple(dict.fromkeys(HELD_OUT_LOSS if name == HELD_OUT_DIFFERENCE else name for name in metrics))
-    points = cached.MAX_POINTS if len(_entries) <= SEVERAL else POINTS_OF_SEVERAL
-    lines = [_overlaid(entry, read, x_axis, view, points) for entry in _entries]
-    options = ChartOptions(x_axis=x_axis, window=view, smooth=smooth, revision="compare")
-    return component.pack(overlay_figure(lines, metrics, baseline=baseline, options=options))
+) -> go.Figure:
+    stored = tuple(dict.fromkeys(HELD_OUT_LOSS if name == HELD_OUT_DIFFERENCE else name for name in metrics))
+    points = cached.MAX_POINTS if len(lines) <= MAX_DETAILED_LINES else REDUCED_POINTS
+    overlaid = [_read(line, stored, chart.x_axis, view, points) for line in lines]
+    return overlay_figure(overlaid, metrics, baseline=baseline, options=chart)
 
 
-def _overlaid(
-    entry: Entry, metrics: tuple[str, ...], x_axis: XAxis, view: tuple[int, int] | None, points: int
-) -> Overlaid:
-    """What is in view of it, at the resolution that this allows."""
-    segment, window = entry.choice.segment, None
+def _read(
+    line: ComparedLine, metrics: tuple[str, ...], x_axis: XAxis, view: tuple[int, int] | None, points: int
+) -> OverlayLine:
+    """What is in view of a line, in at most `points` buckets."""
+    segment, window = line.id.segment, None
     if view is not None:
-        step_axis = cached.line_curves(entry.facts, segment, (), x_axis=x_axis).step_axis
+        step_axis = cached.line_curves(line.facts, segment, (), x_axis=x_axis).step_axis
         window = (math.floor(step_axis.step_at(view[0])), math.ceil(step_axis.step_at(view[1])))
-    track = cached.line_curves(entry.facts, segment, metrics, x_axis=x_axis, window=window, points=points)
-    return Overlaid(entry.style, track.by_metric, track.step_axis)
+    curves = cached.line_curves(line.facts, segment, metrics, x_axis=x_axis, window=window, points=points)
+    return OverlayLine(line.style, curves.by_metric, curves.step_axis)

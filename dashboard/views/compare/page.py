@@ -1,4 +1,4 @@
-"""Compare: several runs and segments over one axis, what they came to, and how their configurations differ.
+"""Compare: several runs and segments over one axis, their results, and how their configurations differ.
 
 In the URL: ?runs=ID,ID:SEGMENT&baseline=..&curves=..&x=..&smooth=..&view=A-B&only=..
 """
@@ -13,79 +13,83 @@ from dashboard.data.held_out import HELD_OUT_DIFFERENCE
 from dashboard.figures import component
 from dashboard.figures.axis import XAxis
 from dashboard.views import frame, states
-from dashboard.views.compare import choice, entries, figure, tables
-from dashboard.views.compare.entries import Entry
+from dashboard.views.compare import controls, figure, lines, tables
+from dashboard.views.compare.controls import CompareOptions
+from dashboard.views.compare.lines import ComparedLine
 
 REFRESH_SECONDS = 2.0
 FIGURE = "figure-compare"
-LEGEND = (
-    "A line is the mean of a bucket of steps; the shade around it reaches from the smallest to the largest value; "
-    "a cross on the upper edge is a value that is not finite."
+EXPLANATION = (
+    "Each line is the mean of a bucket of steps, and its shading spans the smallest to the largest value. "
+    "A cross at the upper edge is a value that is not finite."
 )
-UNPLACED = {
-    XAxis.TOKENS: "reported no `tokens`",
-    XAxis.FLOPS: "lacks `tokens` among its metrics, or `num_parameters` in its configuration",
+MISSING = {
+    XAxis.TOKENS: "it reported no `tokens`",
+    XAxis.FLOPS: "it reported no `tokens`, or has no `num_parameters` in its configuration",
 }
 
 
 def page() -> None:
     runs = [run for run, _ in cached.runs()]
     if not runs:
-        st.info("No runs yet.", icon=":material/info:")
-        st.page_link("views/runs/page.py", label="All runs", icon=":material/arrow_back:")
+        frame.show_no_runs()
         return
-    made = choice.chosen(runs)
-    if not made:
-        st.info("Choose two runs or more, or one run and its segments.", icon=":material/info:")
+    compared = controls.select_lines(runs)
+    if not compared:
+        st.info("Choose two or more runs, or one run and its segments.", icon=":material/info:")
         return
-    if len(made) == 1:
-        st.info("One alone: choose another run to compare it with, or segments of this one.", icon=":material/info:")
-    curves, x_axis, smooth, baseline = choice.wishes(made)
-    legend(made, baseline)
-    show_figure(made, curves, x_axis, smooth, baseline)
-    tables.show_standings(made, x_axis, baseline)
-    tables.show_configurations(made, baseline)
+    if len(compared) == 1:
+        st.info("Choose another run or a segment to compare this one with.", icon=":material/info:")
+    options = controls.compare_options(compared)
+    legend(compared, options.baseline)
+    curves(compared, options)
+    tables.show_results(compared, options.x_axis, options.baseline)
+    tables.show_configurations(compared, options.baseline)
 
 
-def legend(made: Sequence[Entry], baseline: int) -> None:
-    """Which line is which; above the figure, where it wraps on a phone, and with the way to each run."""
+def legend(compared: Sequence[ComparedLine], baseline: int) -> None:
+    """Above the figure, where it wraps on a phone; each label links to its run."""
     with st.container(horizontal=True, gap="medium", key="legend"):
-        for place, entry in enumerate(made):
+        for position, line in enumerate(compared):
             with st.container(horizontal=True, width="content", gap="small", vertical_alignment="center"):
-                kind = "solid" if entry.style.dash == "solid" else "dashed"
-                st.html(f'<div style="width:28px;border-top:3px {kind} {entry.style.color}"></div>', width="content")
-                label = formatting.escape_markdown(entry.label) + (
-                    ", baseline" if place == baseline and len(made) > 1 else ""
-                )
-                st.page_link("views/run/page.py", label=label, query_params={"run": entry.choice.run})
-                states.run_badge(entry.facts.run)
+                kind = "solid" if line.style.dash == "solid" else "dashed"
+                st.html(f'<div style="width:28px;border-top:3px {kind} {line.style.color}"></div>', width="content")
+                suffix = ", baseline" if position == baseline and len(compared) > 1 else ""
+                label = formatting.escape_markdown(line.label) + suffix
+                st.page_link("views/run/page.py", label=label, query_params={"run": line.id.run})
+                states.run_badge(line.facts.run)
 
 
-def show_figure(made: Sequence[Entry], curves: Sequence[str], x_axis: XAxis, smooth: int, baseline: int) -> None:
-    if not any(entry.facts.metrics for entry in made):
-        st.info("No step has been reported yet.", icon=":material/info:")
+def curves(compared: Sequence[ComparedLine], options: CompareOptions) -> None:
+    if not any(line.facts.metrics for line in compared):
+        st.info("No steps reported yet.", icon=":material/info:")
         return
-    placed = [entry for entry in made if entries.lies_along(entry, x_axis)]
-    for entry in made:
-        if entry not in placed:
-            st.warning(
-                f"{formatting.escape_markdown(entry.label)} is not drawn: it {UNPLACED[x_axis]}.",
-                icon=":material/straighten:",
-            )
-    held_to = made[baseline] in placed
-    shown = tuple(name for name in curves if name != HELD_OUT_DIFFERENCE or held_to)
-    if not placed or not shown:
-        st.info("Choose a curve." if placed else "Choose another axis.", icon=":material/info:")
+    drawable = [line for line in compared if lines.has_x_axis(line, options.x_axis)]
+    for line in compared:
+        if line not in drawable:
+            label = formatting.escape_markdown(line.label)
+            st.warning(f"{label} is not drawn: {MISSING[options.x_axis]}.", icon=":material/straighten:")
+    baseline = compared[options.baseline]
+    has_baseline = baseline in drawable
+    metrics = tuple(name for name in options.metrics if name != HELD_OUT_DIFFERENCE or has_baseline)
+    if not drawable or not metrics:
+        st.info("Choose at least one curve." if drawable else "Choose another x axis.", icon=":material/info:")
         return
-    place = placed.index(made[baseline]) if held_to else 0
-    drawing = figure.draw(placed, shown, x_axis=x_axis, view=url_state.view(), smooth=smooth, baseline=place)
-    component.show(drawing, key=FIGURE, label="Curves of several runs", on_window=keep_view)
-    st.caption(LEGEND)
+    drawing = figure.draw(
+        drawable,
+        metrics,
+        x_axis=options.x_axis,
+        view=url_state.view(),
+        smooth=options.smooth,
+        baseline=drawable.index(baseline) if has_baseline else 0,
+    )
+    component.show(drawing, key=FIGURE, label="Curves of several runs", on_window=save_zoom)
+    st.caption(EXPLANATION)
 
 
-def keep_view() -> None:
-    url_state.choose_view(component.window(FIGURE))
+def save_zoom() -> None:
+    url_state.set_view(component.window(FIGURE))
 
 
 st.title("Compare", anchor=False)
-frame.follow(page, seconds=REFRESH_SECONDS)
+frame.show_live(page, refresh_seconds=REFRESH_SECONDS)

@@ -1,7 +1,7 @@
-"""Which tokenizer a run uses, as far as its configuration tells, and whether perplexities compare. Pure.
+"""The tokenizer of a run, according to its configuration, and whether perplexities are comparable. Pure.
 
-Loss and perplexity are per token. A token of another tokenizer is another amount of text, so that these numbers compare
-between runs with the same tokenizer alone; bits per byte compare on the same text, whatever its tokens are.
+Loss and perplexity are per token, and a token of another tokenizer covers another amount of text. They are comparable
+only between runs with the same tokenizer; bits per byte are comparable on the same text with any tokenizer.
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ from typing import Any
 from dashboard import formatting
 from dashboard.data.configurations import flattened
 
-TOKENIZERS = ("tokenizer", "tokenizer_name", "tokenizer_path", "encoding")
-SIZES = ("vocab_size", "vocabulary_size", "n_vocab")
-"""The last part of the keys of a configuration that tell it."""
+TOKENIZER_KEYS = ("tokenizer", "tokenizer_name", "tokenizer_path", "encoding")
+SIZE_KEYS = ("vocab_size", "vocabulary_size", "n_vocab")
+"""Last parts of the configuration keys that hold the tokenizer and the size of its vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     tokenizer: str | None
-    """None when the configuration names none."""
+    """None if the configuration names none."""
     size: int | None
 
     def __str__(self) -> str:
@@ -27,43 +27,43 @@ class Vocabulary:
         return name if self.size is None else f"{name}, {self.size:,} tokens"
 
 
-def of(config: Mapping[str, Any]) -> Vocabulary:
+def vocabulary_of(config: Mapping[str, Any]) -> Vocabulary:
     flat = flattened(config)
-    named = [value for value in _under(flat, TOKENIZERS) if isinstance(value, str) and value]
-    sizes = [value for value in _under(flat, SIZES) if isinstance(value, int) and not isinstance(value, bool)]
-    return Vocabulary(named[0] if named else None, sizes[0] if sizes else None)
+    names = [value for value in _values(flat, TOKENIZER_KEYS) if isinstance(value, str) and value]
+    sizes = [value for value in _values(flat, SIZE_KEYS) if isinstance(value, int) and not isinstance(value, bool)]
+    return Vocabulary(names[0] if names else None, sizes[0] if sizes else None)
 
 
 def warning(runs: Mapping[str, Vocabulary]) -> str | None:
-    """Why the perplexities of these runs (label -> vocabulary) do not compare, or may not; None when they do."""
+    """Why the perplexities of these runs (label -> vocabulary) are not, or may not be, comparable; None if they are."""
     if len(runs) < 2:
         return None
-    told = _told(runs)
+    summary = _summary(runs)
     if len({each.size for each in runs.values() if each.size is not None}) > 1 or (
         len({each.tokenizer for each in runs.values() if each.tokenizer is not None}) > 1
     ):
         return (
-            f"**Perplexities of different tokenizers do not compare**, and neither do losses per token ({told}). "
-            "Bits per byte compare, on the same text."
+            "**Perplexities of different tokenizers are not comparable**, and neither are losses per token "
+            f"({summary}). Bits per byte are comparable on the same text."
         )
     if any(each.tokenizer is None for each in runs.values()):
         return (
-            f"**Perplexities of different tokenizers do not compare**, and not every run here says which one it uses "
-            f"({told}). A configuration tells it with `tokenizer` and `vocab_size`. "
-            "Bits per byte compare in any case, on the same text."
+            f"**Perplexities of different tokenizers are not comparable**, and not every run names its tokenizer "
+            f"({summary}). Record `tokenizer` and `vocab_size` in the configuration. "
+            "Bits per byte are always comparable on the same text."
         )
     return None
 
 
-def _told(runs: Mapping[str, Vocabulary]) -> str:
-    """Each vocabulary with the runs that have it."""
+def _summary(runs: Mapping[str, Vocabulary]) -> str:
+    """Each vocabulary, after the runs that use it."""
     labels: dict[str, list[str]] = {}
     for label, each in runs.items():
         labels.setdefault(formatting.escape_markdown(str(each)), []).append(formatting.escape_markdown(label))
-    return "; ".join(f"{', '.join(those)}: {name}" for name, those in labels.items())
+    return "; ".join(f"{', '.join(names)}: {vocabulary}" for vocabulary, names in labels.items())
 
 
-def _under(flat: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:
-    """What the configuration has under these names, its outer sections first."""
+def _values(flat: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:
+    """The values under keys that end in one of these names, outer sections first."""
     keys = sorted((key for key in flat if key.rpartition(".")[2] in names), key=lambda key: key.count("."))
     return [flat[key] for key in keys]

@@ -1,92 +1,106 @@
-"""What a person can do about an incident: approve, reject, release, roll back by hand."""
+"""What an operator can do about an incident: approve, reject, release the hold, roll back manually."""
 
 import time
 
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import incident_window
+from dashboard.data import incident_window, pending
 from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
-from dashboard.operator_actions import Deed
-from dashboard.views import operate
+from dashboard.operator_actions import OperatorAction
+from dashboard.views import operate, waiting
 from db.models import Incident, Intervention
 from lossguard.protocol import CAN_ROLL_BACK
+from lossguard.states import RunState
 from monitor.detection.interventions import run_policy
+
+MAX_SKIPPED_BATCHES = 1_000_000
 
 
 def show(facts: RunFacts, incident: Incident) -> None:
-    """What waits for a person, and the buttons."""
-    waiting = [each for each in facts.interventions if each.state == "proposed"]
-    held = any(each.kind == "hold" and each.state == "applied" for each in facts.interventions)
-    for each in waiting:
-        sentence = formatting.intervention_sentence(each, None)
-        st.warning(f"Intervention {each.number} waits for a person. {sentence}", icon=":material/person_raised_hand:")
-    if held:
-        st.warning("The run is on hold and waits for a person.", icon=":material/front_hand:")
+    """What waits for a decision, and the buttons."""
+    waiting.show_warnings(facts)
     with st.container(horizontal=True):
-        for each in waiting:
-            operate.button("Approve", approval(each), key="approve", icon=":material/check:", primary=True)
-            operate.button("Reject", rejection(each), key="reject", icon=":material/close:")
-        if held:
+        for each in pending.proposed(facts):
+            operate.button("Approve", approve(each), key="approve", icon=":material/check:", primary=True)
+            operate.button("Reject", reject(each), key="reject", icon=":material/close:")
+        if pending.is_held(facts):
             operate.button("Release", release(facts), key="release", icon=":material/play_arrow:", primary=True)
-        by_hand(facts, incident)
+        manual_rollback(facts, incident)
 
 
-def approval(each: Intervention) -> Deed:
-    question = f"Approve intervention {each.number}? {formatting.intervention_sentence(each, None)}"
-    done = f"Approved: intervention {each.number} is ordered."
-    return Deed("Approve", question, done, "POST", f"/interventions/{each.id}/approve")
+def approve(each: Intervention) -> OperatorAction:
+    return OperatorAction(
+        label="Approve",
+        question=f"Approve intervention {each.number}? {formatting.intervention_sentence(each, None)}",
+        success=f"Intervention {each.number} approved.",
+        method="POST",
+        path=f"/interventions/{each.id}/approve",
+    )
 
 
-def rejection(each: Intervention) -> Deed:
-    question = f"Reject intervention {each.number}? The run goes on as it is; nothing more is proposed for this one."
-    done = f"Rejected: intervention {each.number}."
-    return Deed("Reject", question, done, "POST", f"/interventions/{each.id}/reject")
+def reject(each: Intervention) -> OperatorAction:
+    return OperatorAction(
+        label="Reject",
+        question=f"Reject intervention {each.number}? Training continues unchanged, and nothing else is proposed for "
+        "this incident.",
+        success=f"Intervention {each.number} rejected.",
+        method="POST",
+        path=f"/interventions/{each.id}/reject",
+    )
 
 
-def release(facts: RunFacts) -> Deed:
-    question = "Release the hold? The trainer goes on from where it stands."
-    return Deed("Release", question, "Released: the run goes on.", "POST", f"/runs/{facts.run.id}/release")
+def release(facts: RunFacts) -> OperatorAction:
+    return OperatorAction(
+        label="Release",
+        question="Release the hold? Training continues from the current step.",
+        success="Hold released. Training continues.",
+        method="POST",
+        path=f"/runs/{facts.run.id}/release",
+    )
 
 
-def by_hand(facts: RunFacts, incident: Incident | None) -> None:
-    """A rollback that a person wishes; said why not where the run could not obey."""
-    if facts.run.state != "running" or CAN_ROLL_BACK not in facts.run.capabilities:
+def manual_rollback(facts: RunFacts, incident: Incident | None) -> None:
+    """The button for a manual rollback, or why there is none yet. Nothing if the run takes no orders."""
+    if facts.run.state != RunState.RUNNING or CAN_ROLL_BACK not in facts.run.capabilities:
         return
     if not facts.run.restorable_steps:
-        st.caption("Roll back by hand: this run has reported no checkpoint that it can restore yet.")
+        st.caption("Manual rollback: not possible until the run reports a checkpoint that it can restore.")
         return
-    if st.button("Roll back by hand", key="by-hand", icon=":material/undo:"):
-        roll_back(facts, incident)
+    if st.button("Roll back manually", key="manual-rollback", icon=":material/undo:"):
+        rollback_dialog(facts, incident)
 
 
-@st.dialog("Roll back by hand?")
-def roll_back(facts: RunFacts, incident: Incident | None) -> None:
+@st.dialog("Roll back manually?")
+def rollback_dialog(facts: RunFacts, incident: Incident | None) -> None:
     policy = run_policy.policy_of(facts.run.policy)
     if is_silent(facts.run, time.time()):
-        st.warning("The run has not reported for a while: it obeys when it is back.", icon=":material/schedule:")
+        st.warning(
+            "The run has not reported for a while. It will roll back when it connects again.",
+            icon=":material/schedule:",
+        )
     steps = sorted({int(step) for step in facts.run.restorable_steps}, reverse=True)
     onset = facts.progress.done if incident is None else incident.onset_step
-    wanted = next((step for step in steps if step <= onset - policy.min_depth), steps[-1])
+    default = next((step for step in steps if step <= onset - policy.min_depth), steps[-1])
     target = st.selectbox(
-        "Rewind to step", steps, index=steps.index(wanted), key="hand-step", format_func=lambda step: f"{step:,}",
-        help="Checkpoints that the trainer can restore, the newest first.",
+        "Rewind to step", steps, index=steps.index(default), key="rewind-step", format_func=lambda step: f"{step:,}",
+        help="Checkpoints that the trainer can restore, newest first.",
     )  # fmt: skip
-    count = st.number_input("Batches to skip", 0, 1_000_000, policy.skip_min, key="hand-skip")
-    operate.ask(wish(facts, int(target), int(count)), reason=True)
+    num_batches = st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, policy.skip_min, key="skip-batches")
+    operate.confirmation_form(rollback(facts, int(target), int(num_batches)), with_reason=True)
 
 
-def wish(facts: RunFacts, target: int, count: int) -> Deed:
-    first = incident_window.batch_at(facts, target)
-    skip = (
-        f", skip {formatting.plural(count, 'batch', 'batches')} {formatting.batches(first, first + count)}"
-        if count
-        else ""
+def rollback(facts: RunFacts, target: int, num_batches: int) -> OperatorAction:
+    done, first = facts.progress.done, incident_window.batch_at(facts, target)
+    count, batches = formatting.plural(num_batches, "batch", "batches"), formatting.batches(first, first + num_batches)
+    skip = f" and skip {count} {batches}" if num_batches else ""
+    discarded = formatting.plural(max(0, done - target), "step")
+    return OperatorAction(
+        label="Roll back",
+        question=f"Roll back from step {done:,} to step {target:,}{skip}. This discards {discarded} of training.",
+        success=f"Rollback to step {target:,} ordered.",
+        method="POST",
+        path=f"/runs/{facts.run.id}/rollback",
+        body={"rewind_to": target, "skip_to": first + num_batches},
     )
-    question = f"Go back from step {facts.progress.done:,} to step {target:,}{skip}. "
-    lost = formatting.plural(max(0, facts.progress.done - target), "step")
-    body = {"rewind_to": target, "skip_to": first + count}
-    done = f"Ordered: back to step {target:,}."
-    question += f"{lost} of training are given up."
-    return Deed("Roll back", question, done, "POST", f"/runs/{facts.run.id}/rollback", body)

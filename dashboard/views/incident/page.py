@@ -1,4 +1,4 @@
-"""Incident: one episode of trouble at full resolution, why it was treated as it was, and what a person can do.
+"""Incident: one incident at full resolution, why the policy decided as it did, and what an operator can do.
 
 In the URL: ?run=ID&incident=N&steps=A-B
 """
@@ -6,69 +6,71 @@ In the URL: ?run=ID&incident=N&steps=A-B
 import streamlit as st
 
 from dashboard import clock, formatting, url_state
-from dashboard.data import before_after, incident_window
+from dashboard.data import before_after, cached, incident_window
 from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.timeline import TimelineEntry, timeline
 from dashboard.figures import component
 from dashboard.views import frame, operate, states
+from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.incident import actions, figure, verdict
 from db.models import Incident, Intervention
 from lossguard.metrics import short_name
 from monitor.detection.interventions import run_policy
 
-WIDTH = 165  # pixels of a number in the header: two side by side on a phone
-
 
 def page(facts: RunFacts) -> None:
-    operate.tell()
-    label = formatting.escape_markdown(formatting.run_title(facts.run))
-    st.page_link("views/run/page.py", label=label, icon=":material/arrow_back:", query_params={"run": facts.run.id})
-    incident = chosen(facts)
+    operate.show_success()
+    frame.back_to_run(facts)
+    incident = selected_incident(facts)
     if incident is None:
         st.header("No incidents", anchor=False)
-        st.info("Nothing has left its band in this run so far.", icon=":material/check:")
-        actions.by_hand(facts, None)
+        st.info("No signal of this run has left its expected band so far.", icon=":material/check:")
+        actions.manual_rollback(facts, None)
         return
-    deeds = incident_window.interventions_of(facts, incident)
+    interventions = incident_window.interventions_of(facts, incident)
     header(incident)
     actions.show(facts, incident)
     window = url_state.steps()
-    seen = incident_window.read_incident_window(facts, incident, window)
-    numbers(facts, incident, deeds)
-    curves(facts, incident, seen, window)
+    around = cached.incident_window(facts, incident, window)
+    metrics(facts, incident, interventions)
+    curves(facts, incident, around, window)
     left, right = st.columns([2, 3], gap="large")
     with left:
-        course(facts, incident, deeds, seen)
+        show_timeline(facts, incident, interventions, around)
     with right:
-        decision(facts, incident, deeds)
-        batches(facts, deeds)
-    before_and_after(seen, incident)
+        reasons(facts, incident, interventions)
+        policy(facts)
+        skipped_batches(facts, interventions)
+    before_and_after(around, incident)
     verdict.show(facts, incident)
 
 
-def chosen(facts: RunFacts) -> Incident | None:
-    """The incident of the URL, else the newest; with a box to choose another one where there are several."""
-    numbers = {incident.number: incident for incident in reversed(facts.incidents)}
-    if not numbers:
+def selected_incident(facts: RunFacts) -> Incident | None:
+    """The incident of the URL, else the newest one; with buttons to the previous and the next one."""
+    by_number = {incident.number: incident for incident in reversed(facts.incidents)}
+    if not by_number:
         return None
-    named = url_state.incident()
-    if named not in numbers:
-        if named is not None:
-            st.warning(f"This run has no incident {named:,}; here is the newest.", icon=":material/search_off:")
-        named = next(iter(numbers))
-    with st.container(horizontal=True, vertical_alignment="center"):
-        for number, label, icon in ((named - 1, "Earlier", "chevron_left"), (named + 1, "Later", "chevron_right")):
-            if len(numbers) > 1 and st.button(
-                label, icon=f":material/{icon}:", key=f"go-{label}", disabled=number not in numbers, type="tertiary"
-            ):
-                url_state.choose_incident(number)
-                url_state.choose_steps(None)  # those in view were of the one that is left
-                st.rerun()
-        if len(numbers) > 1:
-            st.caption(f"{named} of {len(numbers)}")
-    url_state.choose_incident(named)
-    return numbers[named]
+    number = url_state.incident()
+    if number not in by_number:
+        if number is not None:
+            st.warning(f"This run has no incident {number:,}. The newest one is shown.", icon=":material/search_off:")
+        number = next(iter(by_number))
+    if len(by_number) > 1:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            link_button("Earlier", number - 1, by_number, icon=":material/chevron_left:")
+            link_button("Later", number + 1, by_number, icon=":material/chevron_right:")
+            st.caption(f"{number} of {len(by_number)}")
+    url_state.set_incident(number)
+    return by_number[number]
+
+
+def link_button(label: str, number: int, by_number: dict[int, Incident], *, icon: str) -> None:
+    """A button that goes to another incident."""
+    if st.button(label, icon=icon, key=f"go-{label}", disabled=number not in by_number, type="tertiary"):
+        url_state.set_incident(number)
+        url_state.set_steps(None)  # the steps in view belong to the incident shown so far
+        st.rerun()
 
 
 def header(incident: Incident) -> None:
@@ -81,98 +83,108 @@ def header(incident: Incident) -> None:
     st.markdown(formatting.incident_sentence(incident))
 
 
-def numbers(facts: RunFacts, incident: Incident, deeds: list[Intervention]) -> None:
-    details = incident.details
-    done = [(each, went) for each in deeds if (went := incident_window.rewound_step(facts, each)) is not None]
-    skipped = sum((each.skip_to or 0) - (each.skip_from or 0) for each, _ in done)
-    lost = sum(max(0, _left(facts, each) - went) for each, went in done)
+def metrics(facts: RunFacts, incident: Incident, interventions: list[Intervention]) -> None:
+    details, width = incident.details, METRIC_WIDTH_PIXELS
+    applied = [
+        (each, step) for each in interventions if (step := incident_window.rewound_step(facts, each)) is not None
+    ]
+    skipped = sum((each.skip_to or 0) - (each.skip_from or 0) for each, _ in applied)
+    discarded = sum(max(0, _segment_end(facts, each) - step) for each, step in applied)
+    peak = formatting.number(details.get("peak_value"))
     expected = f"{formatting.number(details.get('expected'))} ± {formatting.two_digits(details.get('scale'))}"
+    lag = formatting.plural(incident.detected_step - incident.onset_step, "step")
     with st.container(horizontal=True):
-        st.metric("Score", formatting.number(incident.score), width=WIDTH, help="1 is the alarm threshold.")
-        st.metric(f"Peak {short_name(incident.signal)}", formatting.number(details.get("peak_value")), width=WIDTH)
-        st.metric("Expected", expected, width=WIDTH + 20, help="At detection, with one robust standard deviation.")
-        lag = incident.detected_step - incident.onset_step
-        st.metric("Detected after", formatting.plural(lag, "step"), width=WIDTH, help="Steps since the first signal.")
-        st.metric("Batches skipped", formatting.count(skipped), width=WIDTH)
-        st.metric("Steps given up", formatting.count(lost), width=WIDTH, help="Trained, then left by the rollback.")
+        st.metric("Score", formatting.number(incident.score), width=width, help="The alarm threshold is 1.")
+        st.metric(f"Peak {short_name(incident.signal)}", peak, width=width)
+        st.metric("Expected", expected, width=width + 20, help="At detection, ± one robust standard deviation.")
+        st.metric("Detected after", lag, width=width, help="Steps from the onset to the alarm.")
+        st.metric("Batches skipped", formatting.count(skipped), width=width)
+        discarded_help = "Trained, then discarded by a rollback."
+        st.metric("Steps discarded", formatting.count(discarded), width=width, help=discarded_help)
 
 
-def _left(facts: RunFacts, each: Intervention) -> int:
-    """The first step that was not done any more before the rollback."""
-    left = {incident.number: incident.segment for incident in facts.incidents}.get(each.incident or 0)
-    last = next((one.last_step for one in facts.segments if one.number == left), None)
+def _segment_end(facts: RunFacts, intervention: Intervention) -> int:
+    """The step after the last one of the segment in which the intervention's incident happened."""
+    segment = {incident.number: incident.segment for incident in facts.incidents}.get(intervention.incident or 0)
+    last = next((each.last_step for each in facts.segments if each.number == segment), None)
     return 0 if last is None else last + 1
 
 
-def curves(facts: RunFacts, incident: Incident, seen: IncidentWindow, window: tuple[int, int] | None) -> None:
-    if not len(seen.original):
-        st.info("The store has no steps here any more.", icon=":material/info:")
+def curves(facts: RunFacts, incident: Incident, around: IncidentWindow, window: tuple[int, int] | None) -> None:
+    if not len(around.original):
+        st.info("The store has no steps around this incident.", icon=":material/info:")
         return
     key = f"incident-{facts.run.id}-{incident.number}"
-    drawing = figure.draw(facts, incident, seen, window)
     component.show(
-        drawing,
+        figure.draw(facts, incident, around, window),
         key=key,
         label=f"Signals around incident {incident.number}",
-        on_window=lambda: url_state.choose_steps(component.window(key)),
+        on_window=lambda: url_state.set_steps(component.window(key)),
     )
-    if not seen.complete:
-        part = f"Steps {seen.first:,} to {seen.last:,} are shown, each of them; drag in the Run page for the rest."
-        st.caption(f"{part} At most {incident_window.MAX_WINDOW_STEPS:,} are read at full resolution.")
+    if not around.complete:
+        st.caption(
+            f"Only steps {around.first:,} to {around.last:,} are shown: this page reads at most "
+            f"{incident_window.MAX_WINDOW_STEPS:,} steps at full resolution. The Run page shows all of them."
+        )
 
 
-def course(facts: RunFacts, incident: Incident, deeds: list[Intervention], seen: IncidentWindow) -> None:
+def show_timeline(
+    facts: RunFacts, incident: Incident, interventions: list[Intervention], around: IncidentWindow
+) -> None:
     st.subheader("Timeline", anchor=False)
-    times = (
-        {}
-        if seen.original.times is None
-        else dict(zip(seen.original.steps.tolist(), seen.original.times.tolist(), strict=True))
-    )
+    rows = around.original
+    times = {} if rows.times is None else dict(zip(rows.steps.tolist(), rows.times.tolist(), strict=True))
     with st.container(gap="xsmall"):
-        for moment in timeline(incident, deeds, facts.orders, times.get):
-            st.markdown(_line(moment))
+        for entry in timeline(incident, interventions, facts.orders, times.get):
+            st.markdown(_timeline_line(entry))
 
 
-def _line(moment: TimelineEntry) -> str:
-    where = [] if moment.step is None else [f"step {moment.step:,}"]
-    if moment.at is not None:
-        where.append(clock.moment(moment.at, clock.zone(st.context.timezone)))
-    note = f"  \n{formatting.escape_markdown(moment.note)}" if moment.note else ""
-    return f"**{formatting.escape_markdown(moment.name)}** &nbsp; :gray[{' - '.join(where)}]{note}"
+def _timeline_line(entry: TimelineEntry) -> str:
+    when = [] if entry.step is None else [f"step {entry.step:,}"]
+    if entry.at is not None:
+        when.append(clock.moment(entry.at, clock.zone(st.context.timezone)))
+    note = f"  \n{formatting.escape_markdown(entry.note)}" if entry.note else ""
+    return f"**{formatting.escape_markdown(entry.name)}** &nbsp; :gray[{' - '.join(when)}]{note}"
 
 
-def decision(facts: RunFacts, incident: Incident, deeds: list[Intervention]) -> None:
-    st.subheader("Why", anchor=False)
+def reasons(facts: RunFacts, incident: Incident, interventions: list[Intervention]) -> None:
+    st.subheader("Reasons", anchor=False)
     st.markdown(formatting.bullet_list(incident.details.get("reasons", [])) or "-")
-    for each in deeds:
+    for each in interventions:
         with st.container(horizontal=True, vertical_alignment="center"):
             states.badge(each.state)
             sentence = formatting.intervention_sentence(each, facts.orders.get(each.number))
             st.markdown(f"Intervention {each.number}, attempt {each.attempt}: {sentence}", width="content")
         st.markdown(formatting.bullet_list(each.details.get("reasons", [])))
-    if not deeds:
-        st.caption("Nothing was done about it.")
-    with st.expander("The policy that decides"):
-        told = run_policy.to_rule(run_policy.policy_of(facts.run.policy), run_policy.settings_of(facts.run.policy))
-        detection = told.pop(run_policy.DETECTION, {})
-        st.caption(formatting.escape_markdown(formatting.details(told | detection)))
+    if not interventions:
+        st.caption("No intervention.")
+
+
+def policy(facts: RunFacts) -> None:
+    with st.expander("Policy of the run"):
+        rule = run_policy.to_rule(run_policy.policy_of(facts.run.policy), run_policy.settings_of(facts.run.policy))
+        detection = rule.pop(run_policy.DETECTION, {})
+        st.caption(formatting.escape_markdown(formatting.details(rule | detection)))
         st.page_link(
-            "views/lab/page.py", label="Try another one in the detector lab", query_params={"run": facts.run.id}
+            "views/lab/page.py", label="Try other settings in the detector lab", query_params={"run": facts.run.id}
         )
 
 
-def batches(facts: RunFacts, deeds: list[Intervention]) -> None:
-    ranges = [(each.skip_from, each.skip_to) for each in deeds if incident_window.rewound_step(facts, each) is not None]
+def skipped_batches(facts: RunFacts, interventions: list[Intervention]) -> None:
+    ranges = [
+        f"{formatting.batches(each.skip_from, each.skip_to)}: {(each.skip_to or 0) - (each.skip_from or 0):,} batches"
+        for each in interventions
+        if incident_window.rewound_step(facts, each) is not None
+    ]
     if ranges:
         st.subheader("Batches skipped", anchor=False)
-        told = [f"{formatting.batches(first, end)}: {(end or 0) - (first or 0):,} batches" for first, end in ranges]
-        st.markdown(formatting.bullet_list(told))
+        st.markdown(formatting.bullet_list(ranges))
 
 
-def before_and_after(seen: IncidentWindow, incident: Incident) -> None:
-    if len(seen.original) and seen.bands:
+def before_and_after(around: IncidentWindow, incident: Incident) -> None:
+    if len(around.original) and around.bands:
         st.subheader("Before and after", anchor=False)
-        st.dataframe(before_after.before_and_after(seen, incident), hide_index=True, key="before-and-after")
+        st.dataframe(before_after.before_and_after(around, incident), hide_index=True, key="before-and-after")
 
 
-frame.follow_run(page)
+frame.show_run(page)

@@ -1,4 +1,4 @@
-"""What a replay found about an incident."""
+"""The cause of an incident, as a replay found it."""
 
 import streamlit as st
 
@@ -12,12 +12,12 @@ def show(facts: RunFacts, incident: Incident) -> None:
     st.subheader("Replay", anchor=False)
     verdict = incident.verdict
     if not verdict:
-        command = f"python -m trainer replay {facts.run.id}/{incident.number}"
-        st.caption(f"No replay has looked for the cause yet: `{command.replace('`', '')}`.")
+        command = f"python -m trainer replay {facts.run.id}/{incident.number}".replace("`", "")
+        st.caption(f"No replay has been run yet. To look for the cause: `{command}`")
         return
     st.markdown(f"**{formatting.escape_markdown(str(verdict.get('sentence', '')))}**")
     st.caption(f"Cause: {formatting.escape_markdown(cause.describe(verdict))}")
-    if found := cause.culprits(verdict):
-        st.markdown(f"Batches that do it: {formatting.escape_markdown(found)}")
+    if culprits := cause.culprits(verdict):
+        st.markdown(f"Batches that reproduce it: {formatting.escape_markdown(culprits)}")
     if rows := cause.arms(verdict):
         st.dataframe(rows, hide_index=True, key="replay-arms")

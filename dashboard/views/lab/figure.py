@@ -1,4 +1,4 @@
-"""The figure of the detector lab: the loss, what is known to have been there, and what was found. Pure."""
+"""The figure of the detector lab: the loss, the known incidents, and the detected ones. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,41 +11,46 @@ from dashboard.figures.axis import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
 from dashboard.figures.float32 import as_float32
 from dashboard.figures.log_scale import log_axes
+from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_band
 from dashboard.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, with_alpha
-from dashboard.views.lab.trial import Finding, deed
-from dashboard.views.lab.trial_input import Specimen
-from monitor.detection import Rows
+from dashboard.views.lab.trial_input import TrialInput
+from dashboard.views.lab.trial_results import TrialResult, Verdict, describe
+from monitor.detection import Intervention, Rows
 
-POINTS = 800
-"""Buckets of a strand: the least and the largest value of each are drawn."""
-SIGNS = {"caught": ("circle", GREEN), "missed": ("x", VERMILLION), "new": ("triangle-down", ORANGE)}
+MAX_BUCKETS = 800
+"""Per segment: the smallest and the largest value of each bucket are drawn."""
+MARKERS = {
+    Verdict.CAUGHT: ("circle", GREEN),
+    Verdict.MISSED: ("x", VERMILLION),
+    Verdict.NEW: ("triangle-down", ORANGE),
+}
 
 
-def trial_figure(specimen: Specimen, found: Sequence[Finding]) -> go.Figure:
-    losses = [strand.rows.metrics["loss"] for strand in specimen.strands if "loss" in strand.rows.metrics]
+def trial_figure(data: TrialInput, results: Sequence[TrialResult]) -> go.Figure:
+    losses = [segment.rows.metrics["loss"] for segment in data.segments if "loss" in segment.rows.metrics]
     layout = panel_layout(["loss"], log=log_axes({"loss": losses}))
-    troubles = [vertical_band(one.first - 0.5, one.last + 0.5, PURPLE) for one in specimen.troubles]
-    figure = empty_figure(layout, XAxis.STEP, None, "lab", shapes=troubles)
+    bands = [vertical_band(known.first - 0.5, known.last + 0.5, PURPLE) for known in data.known_incidents]
+    figure = empty_figure(layout, XAxis.STEP, None, "lab", shapes=bands)
     panel = layout.panels[0]
     traces: list[dict[str, Any]] = []
-    for strand in specimen.strands:
-        end = int(np.searchsorted(strand.rows.steps, specimen.left.get(strand.number, np.inf)))
-        traces += _strand(panel, strand.rows[:end], "loss", BLUE)
-        traces += _strand(panel, strand.rows[end:], "loss, discarded branch", GREY)
-        traces += _broken(panel, strand.rows)
-    for verdict in SIGNS:
-        traces += _found(layout.label_row, verdict, [each for each in found if each.verdict == verdict])
-    traces += [_rewind(panel, each) for each in found if each.action is not None and each.action.rewind_to is not None]
+    for segment in data.segments:
+        end = int(np.searchsorted(segment.rows.steps, data.discarded_from.get(segment.number, np.inf)))
+        traces += _envelope(panel, segment.rows[:end], "loss", BLUE)
+        traces += _envelope(panel, segment.rows[end:], "loss, discarded branch", GREY)
+        traces += _non_finite(panel, segment.rows)
+    for verdict in Verdict:
+        traces += _markers(layout.label_row, verdict, [each for each in results if each.verdict is verdict])
+    traces += [_rewind(panel, each.rollback) for each in results if each.rollback is not None]
     figure.add_traces(without_repeated_legend_entries(traces))
     return figure
 
 
-def _strand(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, Any]]:
-    """An outline of the least and the largest values: a spike of one step stays a visible stroke."""
+def _envelope(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, Any]]:
+    """The range from the smallest to the largest value of each bucket: a spike of one step stays visible."""
     if not len(rows):
         return []
-    steps, low, high = outline(rows, POINTS)
+    steps, low, high = bucket_ranges(rows, MAX_BUCKETS)
     common = {
         "type": "scatter",
         "x": steps,
@@ -62,9 +67,9 @@ def _strand(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, A
     return [common | line | edge, common | line | fill | {"hovertemplate": f"{name} up to %{{y:.4~g}}<extra></extra>"}]
 
 
-def outline(rows: Rows, points: int) -> tuple[Any, Any, Any]:
-    """First step, least and largest finite loss of at most `points` buckets; NaN where a bucket has none."""
-    width = max(1, -(-len(rows) // points))
+def bucket_ranges(rows: Rows, max_buckets: int) -> tuple[Any, Any, Any]:
+    """First step, smallest and largest finite loss of at most `max_buckets` buckets; NaN where a bucket has none."""
+    width = max(1, -(-len(rows) // max_buckets))
     starts = np.arange(0, len(rows), width)
     loss = rows.metrics["loss"] if "loss" in rows.metrics else np.full(len(rows), np.nan)
     finite = np.isfinite(loss)
@@ -75,53 +80,49 @@ def outline(rows: Rows, points: int) -> tuple[Any, Any, Any]:
     return rows.steps[starts].astype(np.float64), as_float32(low), as_float32(high)
 
 
-def _broken(panel: Panel, rows: Rows) -> list[dict[str, Any]]:
-    """A cross on the panel's upper edge for the values that are not finite, POINTS of them at most."""
-    hit = rows.present["loss"] & ~np.isfinite(rows.metrics["loss"]) if "loss" in rows.metrics else np.zeros(0)
-    steps = rows.steps[np.flatnonzero(hit)]
-    if not len(steps):
+def _non_finite(panel: Panel, rows: Rows) -> list[dict[str, Any]]:
+    """At most MAX_BUCKETS crosses where the loss is not finite."""
+    if "loss" not in rows.metrics:
         return []
-    shown = steps[:: -(-len(steps) // POINTS)]
-    place = {"x": shown.astype(np.float64), "y": np.full(len(shown), 0.95, np.float32), "yaxis": panel.mark_axis}
-    marker = {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}}
-    name = {"name": "not finite", "legendgroup": "not finite", "hovertemplate": "not finite<extra></extra>"}
-    return [{"type": "scatter", "mode": "markers", "marker": marker} | place | name]
+    steps = rows.steps[rows.present["loss"] & ~np.isfinite(rows.metrics["loss"])]
+    width = max(1, -(-len(steps) // MAX_BUCKETS))
+    return non_finite_crosses(panel, steps[::width].astype(np.float64), "not finite")
 
 
-def _found(label_row: Panel, verdict: str, found: Sequence[Finding]) -> list[dict[str, Any]]:
-    if not found:
+def _markers(label_row: Panel, verdict: Verdict, results: Sequence[TrialResult]) -> list[dict[str, Any]]:
+    if not results:
         return []
-    symbol, color = SIGNS[verdict]
+    symbol, color = MARKERS[verdict]
     return [
         {
             "type": "scatter",
-            "x": [each.step for each in found],
-            "y": [0.5] * len(found),
+            "x": [each.step for each in results],
+            "y": [0.5] * len(results),
             "yaxis": label_row.mark_axis,
-            "name": verdict,
-            "legendgroup": verdict,
+            "name": str(verdict),
+            "legendgroup": str(verdict),
             "mode": "markers",
             "cliponaxis": False,
             "marker": {"symbol": symbol, "size": 10, "color": color},
-            "customdata": [_hover(each) for each in found],
+            "customdata": [_hover(each) for each in results],
             "hovertemplate": f"{verdict}: %{{customdata}}<extra></extra>",
         }
     ]
 
 
-def _hover(each: Finding) -> str:
-    if each.incident is None:
-        return "" if each.trouble is None else each.trouble.name
-    return (
-        f"{formatting.incident_kind(each.incident.kind)} at step {each.incident.detected_step:,}: {deed(each.action)}"
-    )
+def _hover(result: TrialResult) -> str:
+    incident = result.detected
+    if incident is None:
+        return "" if result.known is None else result.known.name
+    kind = formatting.incident_kind(incident.kind)
+    return f"{kind} at step {incident.detected_step:,}: {describe(result.intervention)}"
 
 
-def _rewind(panel: Panel, each: Finding) -> dict[str, Any]:
-    assert each.action is not None
+def _rewind(panel: Panel, rollback: Intervention) -> dict[str, Any]:
+    """An arrow from the step of the decision to the step of the checkpoint."""
     return {
         "type": "scatter",
-        "x": [each.action.rewind_to, each.action.decided_step],
+        "x": [rollback.rewind_to, rollback.decided_step],
         "y": [0.9, 0.9],
         "yaxis": panel.mark_axis,
         "name": "rewind",

@@ -1,6 +1,7 @@
-"""What the detector lab tries its settings on: the rows of a stored run as it was lived, or an uploaded curve.
+"""What the detector lab simulates on: the rows of a stored run, or an uploaded curve.
 
-A run is taken with its discarded branches, segment by segment, so that what was rolled back is there to be found again.
+A run is replayed as it was trained, segment by segment, with its discarded branches: a simulation can detect again what
+the run rolled back.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 import streamlit as st
+from sqlalchemy.orm import Session
 
 from dashboard import formatting
 from dashboard.data.facts import RunFacts
@@ -17,149 +19,162 @@ from dashboard.data.incident_window import clipped, rows_of
 from dashboard.data.store import database_url, open_store
 from db import lineage
 from db.lineage import StepRange
+from db.models import Segment
 from db.steps import reader
+from lossguard.states import IncidentKind
 from monitor.detection import DetectionSettings, Rows
 from monitor.detection.curve import COLUMNS, parse_curve
-from monitor.detection.simulation import Scored, SegmentRows, score
+from monitor.detection.simulation import ScoredSegment, SegmentRows, score
 
-MOST = 100_000
-"""Rows that are tried at once."""
+MAX_ROWS = 100_000
+"""Rows of one simulation."""
 TRUTH = "truth"
-"""Column of a curve that is not 0 where there is trouble."""
-FAULT = re.compile(r"(\w+)@([0-9]{1,15})(?:x([0-9]{1,9}))?")
+"""Column of a curve that is not 0 where an incident is known."""
+FAULT_PATTERN = re.compile(r"(\w+)@([0-9]{1,15})(?:x([0-9]{1,9}))?")
+"""KIND@FIRST or KIND@FIRSTxCOUNT, as the trainer records injected faults."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """Something that is known to have been there, on steps [first, last]."""
+class KnownIncident:
+    """An incident or an injected fault that is known to have happened, on steps [first, last]."""
 
     name: str
     first: int
     last: int
     segment: int | None = None
-    """None: on whichever segment."""
+    """None for any segment."""
 
 
 @dataclass(frozen=True, slots=True)
-class Specimen:
+class TrialInput:
+    """What settings are tried on."""
+
     key: str
-    """Tells it from every other one."""
-    strands: Sequence[SegmentRows]
-    left: Mapping[int, int]
-    """By segment, the first step that is not on the live line any more; a segment of the live line's end has none."""
-    troubles: Sequence[Trouble] = ()
-    total: int = 0
-    """Rows that there are, whether taken or not."""
-    note: str = ""
-    """Against what the troubles are told."""
+    """Unique for these rows; scores are cached by it."""
+    segments: Sequence[SegmentRows]
+    discarded_from: Mapping[int, int]
+    """By segment number, the first step that was discarded. Segments on the live line to their end have none."""
+    known_incidents: Sequence[KnownIncident] = ()
+    num_available: int = 0
+    """Rows of the run or curve, including those that were not read."""
+    truth: str = ""
+    """Where the known incidents come from, for people; empty if there is no such source."""
 
     @property
     def num_rows(self) -> int:
-        return sum(len(strand.rows) for strand in self.strands)
+        return sum(len(segment.rows) for segment in self.segments)
 
 
-def scored(specimen: Specimen, settings: DetectionSettings) -> Sequence[Scored]:
-    """The long part, kept for the settings that were asked for last, for all viewers together."""
-    return _scored(specimen.key, astuple(settings), specimen, settings)
+def scored(trial_input: TrialInput, settings: DetectionSettings) -> Sequence[ScoredSegment]:
+    """The scores of all rows: the slow part, cached for all viewers."""
+    return _scored(trial_input.key, astuple(settings), trial_input, settings)
 
 
-@st.cache_resource(show_spinner="Judging every step ...", max_entries=6)
+@st.cache_resource(show_spinner="Scoring all steps ...", max_entries=6)
 def _scored(
-    key: str, numbers: tuple[float, ...], _specimen: Specimen, _settings: DetectionSettings
-) -> Sequence[Scored]:
-    return score(_specimen.strands, _settings)
+    key: str, settings: tuple[float, ...], _trial_input: TrialInput, _settings: DetectionSettings
+) -> Sequence[ScoredSegment]:
+    return score(_trial_input.segments, _settings)
 
 
-def of_run(facts: RunFacts, steps: tuple[int, int]) -> Specimen:
-    """The run's rows in these steps, first and last; of more than MOST the newest."""
-    seen = tuple((one.number, one.num_steps) for one in facts.segments)
-    return _of_run(database_url(), facts.run.id, seen, steps, facts)
+def of_run(facts: RunFacts, steps: tuple[int, int], *, max_rows: int = MAX_ROWS) -> TrialInput:
+    """The run's rows from the first to the last of these steps, at most the newest `max_rows`."""
+    rows = tuple((segment.number, segment.num_steps) for segment in facts.segments)
+    return _of_run(database_url(), facts.run.id, rows, newest_steps(facts, steps, max_rows), facts)
 
 
 @st.cache_resource(show_spinner="Reading the run ...", max_entries=4)
 def _of_run(
-    url: str, run_id: str, seen: tuple[tuple[int, int], ...], steps: tuple[int, int], _facts: RunFacts
-) -> Specimen:
-    first, last = newest(_facts, steps)
-    strands = []
+    url: str, run_id: str, rows: tuple[tuple[int, int], ...], steps: tuple[int, int], _facts: RunFacts
+) -> TrialInput:
     with open_store(url) as session:
-        for one in _facts.segments:
-            line = clipped([StepRange(one.number, one.fork_step or 0, None)], first, last + 1)
-            rows = rows_of(reader.columns(session, run=_facts.run, line=line, metrics=COLUMNS))
-            told = lineage.declared(_facts.segments, _facts.events, line, first, last + 1)
-            fork = one.fork_step or 0
-            strands.append(SegmentRows(rows, one.number, one.parent, max(fork, first), one.reason, told))
-    return Specimen(
-        f"{url} {run_id} {seen} {first}-{last}",
-        [strand for strand in strands if len(strand.rows)],
-        {branch.segment: branch.first for branch in lineage.discarded(_facts.segments)},
-        *_known_troubles(_facts, strands),
+        segments = [_segment_rows(session, _facts, segment, *steps) for segment in _facts.segments]
+    known, truth = _known_incidents(_facts, segments)
+    return TrialInput(
+        key=f"{url} {run_id} {rows} {steps[0]}-{steps[1]}",
+        segments=[segment for segment in segments if len(segment.rows)],
+        discarded_from={branch.segment: branch.first for branch in lineage.discarded(_facts.segments)},
+        known_incidents=known,
+        num_available=sum(segment.num_steps for segment in _facts.segments),
+        truth=truth,
     )
 
 
-def newest(facts: RunFacts, steps: tuple[int, int]) -> tuple[int, int]:
-    """These steps, cut at the front so that there are no more than MOST rows in all segments together."""
+def _segment_rows(session: Session, facts: RunFacts, segment: Segment, first: int, last: int) -> SegmentRows:
+    fork_step = segment.fork_step or 0
+    line = clipped([StepRange(segment.number, fork_step, None)], first, last + 1)
+    rows = rows_of(reader.read_line(session, run=facts.run, line=line, metrics=COLUMNS))
+    declared = lineage.declared(facts.segments, facts.events, line, first, last + 1)
+    return SegmentRows(rows, segment.number, segment.parent, max(fork_step, first), segment.reason, declared)
+
+
+def newest_steps(facts: RunFacts, steps: tuple[int, int], max_rows: int) -> tuple[int, int]:
+    """These steps without the first ones, so that all segments together have at most `max_rows` rows."""
     first, last = steps
-    ends = [(one.fork_step or 0, one.last_step) for one in facts.segments if one.last_step is not None]
-    while sum(max(0, min(last, end) - max(first, start) + 1) for start, end in ends) > MOST and first < last:
+    ranges = [(each.fork_step or 0, each.last_step) for each in facts.segments if each.last_step is not None]
+    while sum(max(0, min(last, end) - max(first, start) + 1) for start, end in ranges) > max_rows and first < last:
         first += max(1, (last - first) // 64)
     return first, last
 
 
-def _known_troubles(facts: RunFacts, strands: Sequence[SegmentRows]) -> tuple[list[Trouble], int, str]:
-    """The faults that the configuration names as planted, else the incidents that the run had; of how many rows."""
-    total = sum(one.num_steps for one in facts.segments)
-    planted = [fault for text in _listed(facts, "faults") if (fault := FAULT.fullmatch(text))]
-    if planted:
-        in_data = _listed(facts, "faults_in_data" if "faults_in_data" in facts.run.config else "faults")
+def _known_incidents(facts: RunFacts, segments: Sequence[SegmentRows]) -> tuple[list[KnownIncident], str]:
+    """The faults that the configuration says were injected, else the run's own incidents; and which of the two."""
+    faults = [match for text in _texts(facts, "faults") if (match := FAULT_PATTERN.fullmatch(text))]
+    if faults:
+        in_data = _texts(facts, "faults_in_data" if "faults_in_data" in facts.run.config else "faults")
         by_batch = () if facts.run.config.get("faults_at_steps") else in_data
-        found = [each for fault in planted for each in _planted(fault, strands, fault[0] in by_batch)]
-        return found, total, "the faults that were planted"
+        found = [each for fault in faults for each in _injected(fault, segments, fault[0] in by_batch)]
+        return found, "the injected faults"
     own = [
-        Trouble(
-            f"incident {one.number}: {formatting.incident_kind(one.kind)}",
-            one.onset_step,
-            one.end_step or one.detected_step,
-            one.segment,
+        KnownIncident(
+            f"incident {each.number}: {formatting.incident_kind(each.kind)}",
+            each.onset_step,
+            each.end_step or each.detected_step,
+            each.segment,
         )
-        for one in facts.incidents
-        if one.kind != "plateau"
+        for each in facts.incidents
+        if each.kind != IncidentKind.PLATEAU
     ]
-    return own, total, "the run's own incidents"
+    return own, "the run's own incidents"
 
 
-def _listed(facts: RunFacts, name: str) -> list[str]:
-    told = facts.run.config.get(name)
-    return [str(each) for each in told] if isinstance(told, list) else []
+def _texts(facts: RunFacts, name: str) -> list[str]:
+    """A list in the run's configuration; empty if there is none."""
+    values = facts.run.config.get(name)
+    return [str(each) for each in values] if isinstance(values, list) else []
 
 
-def _planted(fault: re.Match[str], strands: Sequence[SegmentRows], by_batch: bool) -> Iterator[Trouble]:
-    """Where the run first came to the fault's step; `by_batch`: to the batch of that number, where it logs batches."""
+def _injected(fault: re.Match[str], segments: Sequence[SegmentRows], by_batch: bool) -> Iterator[KnownIncident]:
+    """Where the run first reached the fault's step, or with `by_batch` its batch, if the run logs batch indices."""
     first, count = int(fault[2]), int(fault[3] or 1)
-    for strand in strands:
-        batches = strand.rows.metrics.get("batch_index") if by_batch else None
-        where = strand.rows.steps if batches is None else batches
-        hit = strand.rows.steps[(where >= first) & (where < first + count)]
-        if len(hit):
-            yield Trouble(fault[0], int(hit[0]), int(hit[-1]), strand.number)
+    for segment in segments:
+        batches = segment.rows.metrics.get("batch_index") if by_batch else None
+        positions = segment.rows.steps if batches is None else batches
+        steps = segment.rows.steps[(positions >= first) & (positions < first + count)]
+        if len(steps):
+            yield KnownIncident(fault[0], int(steps[0]), int(steps[-1]), segment.number)
             return
 
 
-def of_curve(name: str, content: bytes) -> Specimen:
+def of_curve(name: str, content: bytes) -> TrialInput:
     """An uploaded CSV file. Raises CurveError."""
     text = content.decode("utf-8-sig", errors="replace")
-    rows = parse_curve(name, text.splitlines(), also=[TRUTH])
-    taken = rows[max(0, len(rows) - MOST) :]
-    troubles = [Trouble(f"marked {first}", first, last) for first, last in marked(taken)]
-    note = "the column truth" if TRUTH in rows.metrics else ""
-    strand = SegmentRows(taken, fork_step=int(taken.steps[0]))
-    return Specimen(hashlib.sha256(content).hexdigest(), [strand], {}, troubles, len(rows), note)
+    all_rows = parse_curve(name, text.splitlines(), also=[TRUTH])
+    rows = all_rows[max(0, len(all_rows) - MAX_ROWS) :]
+    return TrialInput(
+        key=hashlib.sha256(content).hexdigest(),
+        segments=[SegmentRows(rows, fork_step=int(rows.steps[0]))],
+        discarded_from={},
+        known_incidents=[KnownIncident(f"marked {first}", first, last) for first, last in marked_ranges(rows)],
+        num_available=len(all_rows),
+        truth="the column truth" if TRUTH in rows.metrics else "",
+    )
 
 
-def marked(rows: Rows) -> list[tuple[int, int]]:
-    """First and last step of each stretch where the column truth is not 0."""
+def marked_ranges(rows: Rows) -> list[tuple[int, int]]:
+    """First and last step of each run of rows in which the column truth is not 0."""
     if TRUTH not in rows.metrics:
         return []
-    bad = np.nan_to_num(rows.metrics[TRUTH], nan=0.0) != 0
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], bad, [False]]).astype(np.int8)))
+    marked = np.nan_to_num(rows.metrics[TRUTH], nan=0.0) != 0
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], marked, [False]]).astype(np.int8)))
     return [(int(rows.steps[start]), int(rows.steps[end - 1])) for start, end in edges.reshape(-1, 2)]

@@ -1,7 +1,7 @@
 """A next-token distribution at a temperature. Pure.
 
-Sampling at temperature T takes probabilities proportional to p^(1/T). The loss knows no temperature: it is -log p of
-the true token at T = 1, whatever anybody samples with.
+Sampling at temperature T uses probabilities proportional to p^(1/T). The loss has no temperature: it is -log p of the
+true token at T = 1.
 """
 
 import math
@@ -15,28 +15,28 @@ from lossguard.probe import Probe
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Probabilities float64[K] of the tokens that a probe names, in its order, and of all others together."""
+    """Probabilities float64[K] of the tokens that a probe names, in its order, and the sum for all other tokens."""
 
     named: Floats
     rest: float
     rest_count: int
     target: float | None
-    """Of the true token, where one is known."""
+    """Of the true token; None if it is not known."""
 
     @property
     def entropy(self) -> float:
-        """In nats. The others are taken for equally likely: what is not named is not known one by one."""
+        """In nats. The tokens that are not named are assumed to be equally likely: only their sum is known."""
         each = self.rest / self.rest_count if self.rest_count else 0.0
         return float(_information(self.named).sum() + self.rest_count * _information(np.array([each]))[0])
 
     @property
-    def choices(self) -> float:
-        """The number of equally likely tokens that would be as uncertain: exp(entropy)."""
+    def effective_choices(self) -> float:
+        """exp(entropy): the number of equally likely tokens with the same entropy."""
         return math.exp(self.entropy)
 
 
-def at(probe: Probe, temperature: float) -> Distribution | None:
-    """The probe's distribution at a temperature above 0; None when the model gave numbers that are no distribution."""
+def at_temperature(probe: Probe, temperature: float) -> Distribution | None:
+    """The probe's distribution at a temperature above 0; None if the model's output is not a distribution."""
     logs = np.array(probe.log_probabilities, dtype=np.float64)
     rest = -math.inf if probe.rest_log_probability is None else probe.rest_log_probability
     target = -math.inf if probe.target_log_probability is None else probe.target_log_probability
@@ -53,8 +53,8 @@ def at(probe: Probe, temperature: float) -> Distribution | None:
     return Distribution(weights / total, others / total, probe.rest_count, true)
 
 
-def surprise(probe: Probe) -> float | None:
-    """-log P of the true token in nats, as the loss counts it; NaN and infinity stay."""
+def surprisal(probe: Probe) -> float | None:
+    """-log P of the true token in nats, as in the loss; it may be NaN or infinite."""
     return None if probe.target_log_probability is None else -probe.target_log_probability
 
 

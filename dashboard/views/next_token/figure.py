@@ -9,46 +9,46 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard import formatting
 from dashboard.figures.axis import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
+from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_line
-from dashboard.figures.style import BLUE, GREEN, GREY, PURPLE, RUN_COLOURS, base_figure
+from dashboard.figures.style import BLUE, GREEN, GREY, RUN_COLOURS, base_figure
 from dashboard.views.next_token import distribution
 from dashboard.views.next_token.distribution import Distribution
 from db.queries import StoredProbe
 from lossguard.probe import Probe
 
 TOKEN_COLOURS = (GREEN, *(color for color in RUN_COLOURS if color not in (GREEN, BLUE, GREY)))
-"""The first is the true token's; the live line's blue and the grey of what was discarded are no token's."""
-BARS, LINES = 14, len(TOKEN_COLOURS)
-"""Tokens that are shown one by one: as bars, and as lines."""
-ROW = 24
-"""Height of a bar in pixels."""
-SURPRISE, ENTROPY = "-log P of the true token (nats)", "Entropy at temperature 1 (nats)"
-LIKELIEST = "Probability of the likeliest tokens"
+"""The first is for the true token. Blue is reserved for the live line, grey for discarded branches."""
+MAX_BARS, MAX_LINES = 14, len(TOKEN_COLOURS)
+"""Tokens that are drawn individually."""
+BAR_HEIGHT_PIXELS = 24
+SURPRISAL, ENTROPY = "-log P of the true token (nats)", "Entropy at temperature 1 (nats)"
+MOST_LIKELY = "Probability of the most likely tokens"
 
 
-def shown(text: str) -> str:
-    """In quotes, with what cannot be seen written out; a backslash stays, since a trainer may have written it so."""
+def quoted(text: str) -> str:
+    """In quotes, with invisible characters escaped. A backslash stays: the trainer may have escaped a token itself."""
     return '"' + "".join(each if each.isprintable() else repr(each)[1:-1] for each in text) + '"'
 
 
 def bars(probe: Probe, now: Distribution, plain: Distribution) -> go.Figure:
-    """The likeliest tokens at the chosen temperature, and where each stands at temperature 1."""
-    chosen = _chosen(probe)
+    """The most likely tokens at the chosen temperature, with their probability at temperature 1."""
+    chosen = _chosen_tokens(probe)
     labels = [_label(probe, index) for index in chosen]
     values, before = list(now.named[chosen]), list(plain.named[chosen])
-    left = len(probe.tokens) - len(chosen) + probe.rest_count
-    if left:
-        labels.append(f"{left:,} others")
+    num_others = len(probe.tokens) - len(chosen) + probe.rest_count
+    if num_others:
+        labels.append(f"{num_others:,} others")
         values.append(1.0 - sum(values))
         before.append(1.0 - sum(before))
-    colors = [GREEN if probe.tokens[index] == probe.target else BLUE for index in chosen] + [GREY] * bool(left)
+    colors = [GREEN if probe.tokens[index] == probe.target else BLUE for index in chosen] + [GREY] * bool(num_others)
     y = [*range(len(labels))]
-    figure = base_figure(height=ROW * len(labels) + 86, revision="next-token")
-    share = "%{x:.3~p}"
+    figure = base_figure(height=BAR_HEIGHT_PIXELS * len(labels) + 86, revision="next-token")
+    percent = "%{x:.3~p}"
     figure.add_traces(
         [
-            _bar(values, y, colors, labels, share),
-            _ticks(before, y, labels, share),
+            _bar(values, y, colors, labels, percent),
+            _ticks(before, y, labels, percent),
         ]
     )
     figure.update_layout(
@@ -60,20 +60,22 @@ def bars(probe: Probe, now: Distribution, plain: Distribution) -> go.Figure:
     return figure
 
 
-def _chosen(probe: Probe) -> list[int]:
-    """The likeliest tokens, and the true one wherever it stands."""
-    first = [*range(min(BARS, len(probe.tokens)))]
-    if probe.target in probe.tokens and (place := probe.tokens.index(str(probe.target))) not in first:
-        first[-1] = place
+def _chosen_tokens(probe: Probe) -> list[int]:
+    """Indices of the most likely tokens, and of the true one."""
+    first = [*range(min(MAX_BARS, len(probe.tokens)))]
+    if probe.target in probe.tokens and (index := probe.tokens.index(str(probe.target))) not in first:
+        first[-1] = index
     return first
 
 
 def _label(probe: Probe, index: int) -> str:
-    token = formatting.escape_plotly(shown(probe.tokens[index]))
+    token = formatting.escape_plotly(quoted(probe.tokens[index]))
     return f"<b>{token}</b>" if probe.tokens[index] == probe.target else token
 
 
-def _bar(values: Sequence[float], y: Sequence[int], colors: list[str], labels: list[str], share: str) -> dict[str, Any]:
+def _bar(
+    values: Sequence[float], y: Sequence[int], colors: list[str], labels: list[str], percent: str
+) -> dict[str, Any]:
     return {
         "type": "bar",
         "orientation": "h",
@@ -82,82 +84,79 @@ def _bar(values: Sequence[float], y: Sequence[int], colors: list[str], labels: l
         "name": "sampled at this temperature",
         "marker": {"color": colors},
         "customdata": labels,
-        "hovertemplate": f"%{{customdata}} {share} at this temperature<extra></extra>",
+        "hovertemplate": f"%{{customdata}} {percent} at this temperature<extra></extra>",
     }
 
 
-def _ticks(values: Sequence[float], y: Sequence[int], labels: list[str], share: str) -> dict[str, Any]:
+def _ticks(values: Sequence[float], y: Sequence[int], labels: list[str], percent: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "markers",
         "x": np.array(values),
         "y": y,
-        "name": "temperature 1 (what the loss sees)",
+        "name": "temperature 1 (as in the loss)",
         "marker": {"symbol": "line-ns", "size": 14, "line": {"color": GREY, "width": 2.5}},
         "customdata": labels,
-        "hovertemplate": f"%{{customdata}} {share} at temperature 1<extra></extra>",
+        "hovertemplate": f"%{{customdata}} {percent} at temperature 1<extra></extra>",
     }
 
 
 def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
-    """One prompt over training: the true token's surprise, the entropy, the likeliest tokens. `step` is marked."""
+    """One prompt over training: the most likely tokens, the true token's surprisal, the entropy. `step` is marked."""
     live = [each for each in probes if each.live]
-    left = [each for each in probes if not each.live]
-    known = any(each.probe.target is not None for each in probes)
-    layout = panel_layout([LIKELIEST, *([SURPRISE] if known else []), ENTROPY])
-    here = [vertical_line(step, {"color": GREY, "width": 1.2, "dash": "dot"})]
-    figure = empty_figure(layout, XAxis.STEP, None, "next-token-history", shapes=here)
+    discarded = [each for each in probes if not each.live]
+    has_target = any(each.probe.target is not None for each in probes)
+    layout = panel_layout([MOST_LIKELY, *([SURPRISAL] if has_target else []), ENTROPY])
+    marker = [vertical_line(step, {"color": GREY, "width": 1.2, "dash": "dot"})]
+    figure = empty_figure(layout, XAxis.STEP, None, "next-token-history", shapes=marker)
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:
-        if panel.metric == LIKELIEST:
+        if panel.metric == MOST_LIKELY:
             traces += _tokens(panel, live)
             continue
-        values = _surprise if panel.metric == SURPRISE else _entropy
-        traces.append(_line(panel, left, [values(each.probe) for each in left], "discarded branch", GREY, "markers"))
+        values = _surprisal if panel.metric == SURPRISAL else _entropy
+        traces.append(
+            _line(panel, discarded, [values(each.probe) for each in discarded], "discarded branch", GREY, "markers")
+        )
         traces.append(_line(panel, live, [values(each.probe) for each in live], "live line", BLUE))
-    traces.append(_broken(layout.panels[0], live))
+    traces += _non_finite(layout.panels[0], live)
     figure.add_traces(without_repeated_legend_entries([trace for trace in traces if len(trace["x"])]))
     return figure
 
 
-def _broken(panel: Panel, live: Sequence[StoredProbe]) -> dict[str, Any]:
-    """A cross on the upper edge where the model gave no distribution."""
-    hit = [each for each in live if distribution.at(each.probe, 1.0) is None]
-    cross = {"symbol": "x-thin", "size": 9, "line": {"color": PURPLE, "width": 2.5}}
-    return _line(panel, hit, [0.95] * len(hit), "not finite", PURPLE, "markers") | {
-        "yaxis": panel.mark_axis,
-        "marker": cross,
-        "hovertemplate": "not finite<extra></extra>",
-    }
+def _non_finite(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any]]:
+    """Crosses where the model's output is not a distribution."""
+    steps = [each.step for each in live if distribution.at_temperature(each.probe, 1.0) is None]
+    return non_finite_crosses(panel, np.array(steps, dtype=np.float64), "not finite")
 
 
-def _surprise(probe: Probe) -> float:
-    value = distribution.surprise(probe)
+def _surprisal(probe: Probe) -> float:
+    value = distribution.surprisal(probe)
     return np.nan if value is None or not np.isfinite(value) else value
 
 
 def _entropy(probe: Probe) -> float:
-    plain = distribution.at(probe, 1.0)
+    plain = distribution.at_temperature(probe, 1.0)
     return np.nan if plain is None else plain.entropy
 
 
 def _tokens(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any]]:
-    """The tokens that were likeliest at any time, by their largest probability; the true one among them."""
+    """The tokens with the largest probability at any step, the true one first."""
     best: dict[str, float] = {}
     for each in live:
-        for token, value in zip(each.probe.tokens[:LINES], each.probe.log_probabilities, strict=False):
+        for token, value in zip(each.probe.tokens[:MAX_LINES], each.probe.log_probabilities, strict=False):
             best[token] = max(best.get(token, -np.inf), -np.inf if np.isnan(value) else value)
     target = live[-1].probe.target if live else None
-    tokens = sorted(best, key=lambda token: (token != target, -best[token]))[:LINES]
+    tokens = sorted(best, key=lambda token: (token != target, -best[token]))[:MAX_LINES]
     colors = TOKEN_COLOURS if target in tokens else TOKEN_COLOURS[1:]
     return [
-        _line(panel, live, [_probability(each.probe, token) for each in live], shown(token), color)
+        _line(panel, live, [_probability(each.probe, token) for each in live], quoted(token), color)
         for token, color in zip(tokens, colors, strict=False)
     ]
 
 
 def _probability(probe: Probe, token: str) -> float:
-    """NaN where the probe does not name the token, or the model gave no number."""
+    """NaN if the probe does not name the token, or the model's output is not a number."""
     if token in probe.tokens:
         return float(np.exp(probe.log_probabilities[probe.tokens.index(token)]))
     return float(np.exp(probe.target_log_probability or np.nan)) if token == probe.target else np.nan

@@ -1,4 +1,4 @@
-"""Next token: what the model expects after a fixed prompt, and how that changed over training.
+"""Next token: what the model predicts after a fixed prompt, and how that changed over training.
 
 In the URL: ?run=ID&probe=N&step=..&temperature=..
 """
@@ -6,107 +6,124 @@ In the URL: ?run=ID&probe=N&step=..&temperature=..
 import streamlit as st
 
 from dashboard import formatting, url_state
+from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.views import frame
-from dashboard.views.next_token import cached_probes, distribution, figure
+from dashboard.views.next_token import distribution, figure
 from dashboard.views.next_token.distribution import Distribution
 from db.queries import StoredProbe
 from lossguard.probe import Probe
 
-WIDTH = 175  # pixels of a number: two side by side on a phone
+METRIC_WIDTH_PIXELS = 175  # two metrics fit side by side on a phone
 NEWEST = "newest"
 HOW_TO = """\
-This run has recorded no probes. A probe is a fixed prompt whose next-token distribution is kept while the model learns:
+A probe records the next-token distribution after a fixed prompt, at regular intervals during training. The trainer
+records some by default:
 
 ```bash
 python -m trainer run --recipe tiny
 ```
 
-records some by itself; in a loop of your own, `run.probe(step, ...)` does (`lossguard.torch.next_token`).
+In your own loop, call `run.probe(step, ...)`; see `lossguard.torch.next_token`.
 """
 
 
 def page(facts: RunFacts) -> None:
-    label = formatting.escape_markdown(formatting.run_title(facts.run))
-    st.page_link("views/run/page.py", label=label, icon=":material/arrow_back:", query_params={"run": facts.run.id})
+    frame.back_to_run(facts)
     st.header("Next token", anchor=False)
-    prompts = cached_probes.prompts(facts)
+    prompts = cached.prompts(facts)
     if not prompts:
-        st.info("No probes yet.", icon=":material/info:")
+        st.info("This run has recorded no probes.", icon=":material/info:")
         st.markdown(HOW_TO)
         return
-    probes = cached_probes.probes(facts, prompt(prompts))
+    probes = cached.probes(facts, select_prompt(prompts))
     live = [each for each in probes if each.live] or probes
-    taken, temperature = controls(live)
-    now, plain = (distribution.at(taken.probe, value) for value in (temperature, 1.0))
-    if now is None or plain is None:
-        st.error(f"At step {taken.step:,} the model's output is no distribution: it is NaN or infinite.")
+    stored, temperature = controls(live)
+    sampled, plain = (distribution.at_temperature(stored.probe, value) for value in (temperature, 1.0))
+    if sampled is None or plain is None:
+        st.error(f"The model's output at step {stored.step:,} is not a distribution: it holds NaN or infinite values.")
     else:
-        numbers(taken.step, taken.probe, now, plain, temperature)
-        component.show(figure.bars(taken.probe, now, plain), key="next-token-bars", label="Next tokens")
+        metrics(stored.probe, sampled, plain)
+        explanation(stored, temperature)
+        component.show(figure.bars(stored.probe, sampled, plain), key="next-token-bars", label="Next tokens")
     st.subheader("Over training", anchor=False)
-    component.show(figure.history(probes, taken.step), key="next-token-history", label="Prediction over training")
+    component.show(figure.history(probes, stored.step), key="next-token-history", label="Prediction over training")
 
 
-def prompt(prompts: list[str]) -> str:
-    """The prompt of the URL, by its place; the first one when there is none."""
+def select_prompt(prompts: list[str]) -> str:
+    """The prompt that the URL names by its position, else the first one."""
     named = url_state.number("probe") or 0
-    place = st.selectbox(
+    position = st.selectbox(
         "Prompt",
         range(len(prompts)),
         index=named if named < len(prompts) else 0,
-        format_func=lambda index: figure.shown(prompts[index]),
+        format_func=lambda index: figure.quoted(prompts[index]),
         key=f"prompt-{named}",
     )
-    if place != named:
-        url_state.choose_number("probe", place)
+    if position != named:
+        url_state.set_number("probe", position)
         st.rerun()
-    return prompts[place]
+    return prompts[position]
 
 
 def controls(live: list[StoredProbe]) -> tuple[StoredProbe, float]:
-    """The newest probe is followed as long as the slider stands at its end."""
+    """The selected probe and the temperature. At its end, the step slider follows the newest probe."""
     by_step = {str(each.step): each for each in live}
     with st.container(horizontal=True):
-        chosen = st.select_slider(
+        step = st.select_slider(
             "Step", [*by_step, NEWEST], NEWEST, key="step", bind="query-params", width=420,
             format_func=lambda step: step if step == NEWEST else f"{int(step):,}",
         )  # fmt: skip
         temperature = st.slider(
-            "Temperature of sampling", 0.1, 3.0, 1.0, 0.05, key="temperature", bind="query-params", width=300,
-            help="Probabilities become proportional to p^(1/T): low is greedy, high is random.",
+            "Sampling temperature", 0.1, 3.0, 1.0, 0.05, key="temperature", bind="query-params", width=300,
+            help="Probabilities become proportional to p^(1/T): a low temperature is greedy, a high one random.",
         )  # fmt: skip
-    return by_step.get(chosen, live[-1]), float(temperature)
+    return by_step.get(step, live[-1]), float(temperature)
 
 
-def numbers(step: int, probe: Probe, now: Distribution, plain: Distribution, temperature: float) -> None:
-    surprise = distribution.surprise(probe)
+def metrics(probe: Probe, sampled: Distribution, plain: Distribution) -> None:
+    """Each changes with the temperature, except the loss; the change from temperature 1 stands below."""
+    width = METRIC_WIDTH_PIXELS
     with st.container(horizontal=True):
         if probe.target is not None:
-            st.metric("True token", formatting.escape_markdown_verbatim(figure.shown(probe.target)), width=WIDTH)
-            loss_help = "At temperature 1, as the loss counts it: the slider does not move it."
-            st.metric("-log P, in the loss", f"{formatting.number(surprise)} nats", width=WIDTH, help=loss_help)
-            change = _change(now.target, plain.target)
-            st.metric("Sampled with", formatting.percent(now.target), change, delta_color="off", width=WIDTH)
-        change = _change(now.entropy, plain.entropy, "nats")
-        st.metric("Entropy", f"{now.entropy:.3g} nats", change, delta_color="off", width=WIDTH)
-        help_text = "exp(entropy): so many equally likely tokens would be as uncertain."
-        change = _change(now.choices, plain.choices, "")
-        st.metric("Effective choices", f"{now.choices:.3g}", change, delta_color="off", width=WIDTH, help=help_text)
-    told = f"Taken after step {step:,}. The temperature changes what is sampled, never what is learnt or reported:"
-    here = "" if surprise is None else f" Here that is {formatting.number(surprise)} nats, wherever the slider stands."
-    st.caption(f"{told} the loss is -log P of the true token at temperature 1.{here}")
-    if probe.rest_count:
-        bound = "" if temperature == 1 else f": {'the most' if temperature > 1 else 'the least'} that they can get"
-        st.caption(f"{probe.rest_count:,} tokens are kept as one sum and taken for equally likely{bound}.")
+            token = formatting.escape_markdown_verbatim(figure.quoted(probe.target))
+            st.metric("True token", token, width=width)
+            loss = f"{formatting.number(distribution.surprisal(probe))} nats"
+            loss_help = "At temperature 1, as in the loss. The slider does not change it."
+            st.metric("-log P (as in the loss)", loss, width=width, help=loss_help)
+            change = _change(sampled.target, plain.target)
+            probability = formatting.percent(sampled.target)
+            st.metric("Sampling probability", probability, change, delta_color="off", width=width)
+        change = _change(sampled.entropy, plain.entropy, "nats")
+        st.metric("Entropy", f"{sampled.entropy:.3g} nats", change, delta_color="off", width=width)
+        change = _change(sampled.effective_choices, plain.effective_choices, "")
+        choices_help = "exp(entropy): the number of equally likely tokens with the same entropy."
+        choices = f"{sampled.effective_choices:.3g}"
+        st.metric("Effective choices", choices, change, delta_color="off", width=width, help=choices_help)
 
 
-def _change(now: float | None, plain: float | None, unit: str | None = None) -> str | None:
-    """Against temperature 1; none there. Neither is good or bad: no colour would say so."""
-    if now is None or plain is None or abs(now - plain) < 1e-9:
+def explanation(stored: StoredProbe, temperature: float) -> None:
+    surprisal = distribution.surprisal(stored.probe)
+    value = "" if surprisal is None else f" (here {formatting.number(surprisal)} nats)"
+    st.caption(
+        f"Recorded after step {stored.step:,}. The temperature changes what is sampled, not what is learned: "
+        f"the loss is always -log P of the true token at temperature 1{value}."
+    )
+    if stored.probe.rest_count:
+        extreme = "largest" if temperature > 1 else "smallest"
+        bound = "" if temperature == 1 else f", which gives them the {extreme} possible share"
+        st.caption(
+            f"Of the other {stored.probe.rest_count:,} tokens, only the total probability is stored. They are assumed "
+            f"to be equally likely{bound}."
+        )
+
+
+def _change(sampled: float | None, plain: float | None, unit: str | None = None) -> str | None:
+    """The difference from temperature 1; None if there is none. It has no colour: neither direction is better."""
+    if sampled is None or plain is None or abs(sampled - plain) < 1e-9:
         return None
-    return f"{100 * (now - plain):+.3g} points" if unit is None else f"{now - plain:+.3g} {unit}".strip()
+    return f"{100 * (sampled - plain):+.3g} points" if unit is None else f"{sampled - plain:+.3g} {unit}".strip()
 
 
-frame.follow_run(page)
+frame.show_run(page)

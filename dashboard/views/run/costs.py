@@ -1,4 +1,4 @@
-"""What a run has cost, beside published runs."""
+"""The compute that a run has used, beside published runs."""
 
 import streamlit as st
 
@@ -7,39 +7,41 @@ from dashboard.data import cached, compute, rollback_costs
 from dashboard.data.compute import Compute
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
-from dashboard.figures.component import PackedFigure
 from dashboard.figures.compute import compute_figure
+from dashboard.views.cached_figure import cached_figure
+from dashboard.views.frame import METRIC_WIDTH_PIXELS
 
-WIDTH = 165
-CHINCHILLA = "About 20 spend a given compute best (Hoffmann et al. 2022)."
-GIVEN_UP = "Done, then left on discarded branches by a rollback or a restart."
-TIME = "From each step that the run went back to, until it was there again."
-UNKNOWN = "A run that records `num_parameters` in its configuration and reports `tokens` is put on a scale here."
+CHINCHILLA_HELP = "About 20 is compute-optimal (Hoffmann et al. 2022)."
+DISCARDED_STEPS_HELP = "Trained, then discarded by a rollback or a restart."
+LOST_TIME_HELP = "From the first time the run did a restored step until it did that step again."
+NO_COMPUTE = (
+    "To compare this run with published ones, record `num_parameters` in its configuration and report `tokens`."
+)
 
 
 def show(facts: RunFacts) -> None:
-    """What the run has cost, beside published ones."""
     st.subheader("Compute", anchor=False)
-    cost = Compute(compute.num_parameters(facts.run.config), facts.newest.get("tokens"))
-    ratio = cost.tokens_per_parameter
-    lost = cached.rewinds(facts)
+    used = Compute(compute.num_parameters(facts.run.config), facts.newest.get("tokens"))
+    show_metrics(facts, used)
+    if not used.flops:
+        st.caption(NO_COMPUTE)
+        return
+    figure = cached_figure(("compute", used.parameters, used.tokens), lambda: compute_figure(used))
+    component.show(figure, key=f"compute-{facts.run.id}", label="Compute beside published runs")
+
+
+def show_metrics(facts: RunFacts, used: Compute) -> None:
+    rewinds = cached.rewinds(facts)
+    width = METRIC_WIDTH_PIXELS
     with st.container(horizontal=True):
-        st.metric("Parameters", formatting.abbreviated(cost.parameters), width=WIDTH)
-        st.metric("Tokens", formatting.abbreviated(cost.tokens), width=WIDTH)
-        st.metric("Tokens per parameter", formatting.number(ratio), help=CHINCHILLA, width=WIDTH)
-        st.metric("FLOPs (6ND)", "-" if cost.flops is None else f"{cost.flops:.2e}", width=WIDTH)
+        st.metric("Parameters", formatting.abbreviated(used.parameters), width=width)
+        st.metric("Tokens", formatting.abbreviated(used.tokens), width=width)
+        ratio = formatting.number(used.tokens_per_parameter)
+        st.metric("Tokens per parameter", ratio, help=CHINCHILLA_HELP, width=width)
+        st.metric("FLOPs (6ND)", formatting.scientific(used.flops), width=width)
         if facts.mfu is not None:
-            st.metric("Model FLOPs utilisation", formatting.percent(facts.mfu), width=WIDTH)
-        st.metric("Steps given up", formatting.count(sum(way.steps for way in lost)), help=GIVEN_UP, width=WIDTH)
-        st.metric("Time given up", formatting.duration(rollback_costs.total_seconds(lost)), help=TIME, width=WIDTH)
-    drawing = drawn(cost.parameters, cost.tokens)
-    if drawing is None:
-        st.caption(UNKNOWN)
-    else:
-        component.show(drawing, key=f"compute-{facts.run.id}", label="Compute beside published runs")
-
-
-@st.cache_resource(show_spinner=False, max_entries=64)
-def drawn(parameters: int | None, tokens: float | None) -> PackedFigure | None:
-    made = compute_figure(Compute(parameters, tokens))
-    return None if made is None else component.pack(made)
+            st.metric("Model FLOPs utilisation", formatting.percent(facts.mfu), width=width)
+        discarded = formatting.count(sum(rewind.steps for rewind in rewinds))
+        lost = formatting.duration(rollback_costs.total_seconds(rewinds))
+        st.metric("Steps discarded", discarded, help=DISCARDED_STEPS_HELP, width=width)
+        st.metric("Time lost", lost, help=LOST_TIME_HELP, width=width)

@@ -1,80 +1,78 @@
-"""The curves of a run, as the viewer wants to see them: ?curves=..&x=..&smooth=..&discarded=..&steps=A-B."""
+"""The curves of a run, as the viewer chose them: ?curves=..&x=..&smooth=..&discarded=..&steps=A-B."""
+
+from dataclasses import dataclass
 
 import streamlit as st
 
-from dashboard import clock, formatting, url_state
+from dashboard import clock, url_state
 from dashboard.data import cached, compute
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.figures.axis import XAxis
+from dashboard.views import chart_controls
 from dashboard.views.run import figure
-from lossguard.metrics import short_name
+from lossguard.metrics import DEFAULT_CHARTS
 
-USUAL = ("loss", "perplexity", "grad_norm", "log_z", "lr", "tokens_per_second", "throughput")
-SMOOTH = (0, 10, 30, 100, 300, 1000, 3000)
-X_AXIS_NAMES = {XAxis.STEP: "Step", XAxis.TOKENS: "Tokens", XAxis.TIME: "Time", XAxis.FLOPS: "FLOPs"}
+
+@dataclass(frozen=True, slots=True)
+class ViewOptions:
+    metrics: list[str]
+    x_axis: XAxis
+    smooth: int
+    """Steps; 0 for no smoothing."""
+    discarded: bool
+    """Whether discarded branches are drawn."""
 
 
 def show(facts: RunFacts) -> None:
     if not facts.metrics:
-        st.info("No step has been reported yet.", icon=":material/info:")
+        st.info("No steps reported yet.", icon=":material/info:")
         return
-    chosen, x_axis, smooth, discarded = wishes(facts)
-    shown = tuple(name for name in chosen if name in facts.metrics)
-    if not shown:
-        st.info("Choose a curve.", icon=":material/info:")
+    options = view_options(facts)
+    metrics = tuple(name for name in options.metrics if name in facts.metrics)
+    if not metrics:
+        st.info("Choose at least one curve.", icon=":material/info:")
         return
     key, zone = f"figure-{facts.run.id}", st.context.timezone or "UTC"
     drawing = figure.draw(
-        facts, shown, x_axis=x_axis, window=url_state.steps(), discarded=discarded, smooth=smooth, zone=zone
+        facts,
+        metrics,
+        x_axis=options.x_axis,
+        window=url_state.steps(),
+        discarded=options.discarded,
+        smooth=options.smooth,
+        zone=zone,
     )
-    component.show(drawing, key=key, label="Curves of the run", on_window=lambda: keep_window(facts, key, x_axis, zone))
+    component.show(
+        drawing,
+        key=key,
+        label="Curves of the run",
+        on_window=lambda: save_zoom(facts, component.window(key), options.x_axis, zone),
+    )
 
 
-def wishes(facts: RunFacts) -> tuple[list[str], XAxis, int, bool]:
-    """Curves, x axis, steps to smooth over, and whether to show discarded branches."""
+def view_options(facts: RunFacts) -> ViewOptions:
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        usual = [name for name in USUAL if name in facts.metrics]
-        chosen = st.multiselect(
-            "Curves",
-            facts.metrics,
-            default=usual,
-            format_func=short_name,
-            key="curves",
-            bind="query-params",
+        return ViewOptions(
+            metrics=chart_controls.metric_selector(facts.metrics, DEFAULT_CHARTS),
+            x_axis=chart_controls.x_axis_selector(x_axes(facts)),
+            smooth=chart_controls.smoothing_selector(),
+            discarded=st.toggle("Discarded branches", value=True, key="discarded", bind="query-params"),
         )
-        x_axis = st.segmented_control(
-            "Along",
-            axes(facts),
-            default=XAxis.STEP,
-            required=True,
-            format_func=X_AXIS_NAMES.__getitem__,
-            key="x",
-            bind="query-params",
-        )
-        smooth = st.selectbox(
-            "Smooth over", SMOOTH, format_func=smooth_name, key="smooth", bind="query-params", width=130
-        )
-        discarded = st.toggle("Discarded branches", value=True, key="discarded", bind="query-params")
-    return chosen, x_axis, smooth, discarded
 
 
-def axes(facts: RunFacts) -> list[XAxis]:
-    """What the run's steps can be laid along."""
-    counted = [XAxis.TOKENS] if "tokens" in facts.metrics else []
-    costed = [XAxis.FLOPS] if counted and compute.num_parameters(facts.run.config) else []
-    return [XAxis.STEP, *counted, XAxis.TIME, *costed]
+def x_axes(facts: RunFacts) -> list[XAxis]:
+    """The x axes for which the run has reported enough."""
+    tokens = [XAxis.TOKENS] if "tokens" in facts.metrics else []
+    flops = [XAxis.FLOPS] if tokens and compute.num_parameters(facts.run.config) else []
+    return [XAxis.STEP, *tokens, XAxis.TIME, *flops]
 
 
-def smooth_name(steps: int) -> str:
-    return formatting.plural(steps, "step") if steps else "off"
-
-
-def keep_window(facts: RunFacts, key: str, x_axis: XAxis, zone: str) -> None:
-    bounds = component.window(key)
+def save_zoom(facts: RunFacts, bounds: tuple[float, float] | None, x_axis: XAxis, zone: str) -> None:
+    """Write the range in view, which the chart gives in units of its x axis, to the URL as steps."""
     if bounds is None:
-        url_state.choose_steps(None)
+        url_state.set_steps(None)
         return
     run_axes = cached.curves(facts, (), x_axis=x_axis, window=url_state.steps()).run_axes
-    step_axis = figure.axes_on_clock(run_axes, x_axis, clock.zone(zone)).live
-    url_state.choose_steps((step_axis.step_at(bounds[0]), step_axis.step_at(bounds[1])))
+    step_axis = figure.in_local_time(run_axes, x_axis, clock.zone(zone)).live
+    url_state.set_steps((step_axis.step_at(bounds[0]), step_axis.step_at(bounds[1])))

@@ -1,18 +1,18 @@
-"""A run's figure, packed once for all viewers who look at it in the same way."""
+"""The figure of one run."""
 
 from datetime import tzinfo
 
-import streamlit as st
+import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import clock
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import database_url
-from dashboard.figures import component
 from dashboard.figures.axis import RunAxes, XAxis
 from dashboard.figures.component import PackedFigure
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import Marks
+from dashboard.views.cached_figure import cached_figure
 
 
 def draw(
@@ -26,39 +26,36 @@ def draw(
     zone: str,
 ) -> PackedFigure:
     """`window` is the first and the last step in view, None for the whole run; `zone` names a viewer's time zone."""
-    stamp = (*facts.stamp, *facts.marks_stamp)
-    return _draw(database_url(), facts.run.id, stamp, metrics, x_axis, window, discarded, smooth, zone, facts)
+    options = (metrics, x_axis, window, discarded, smooth, zone)
+    key = ("run", database_url(), facts.run.id, facts.stamp, facts.marks_stamp, *options)
+    return cached_figure(key, lambda: _figure(facts, *options))
 
 
-@st.cache_resource(show_spinner=False, max_entries=128)
-def _draw(
-    url: str,
-    run_id: str,
-    stamp: tuple[float, ...],  # as the url part of the key only: what is new makes a new entry
+def _figure(
+    facts: RunFacts,
     metrics: tuple[str, ...],
     x_axis: XAxis,
     window: tuple[int, int] | None,
     discarded: bool,
     smooth: int,
     zone: str,
-    _facts: RunFacts,
-) -> PackedFigure:
-    read = cached.curves(_facts, metrics, x_axis=x_axis, window=window, discarded=discarded)
+) -> go.Figure:
+    read = cached.curves(facts, metrics, x_axis=x_axis, window=window, discarded=discarded)
     marks = Marks(
-        incidents=_facts.incidents,
-        interventions=_facts.interventions,
-        orders=_facts.orders,
-        events=_facts.events,
-        last_step=_facts.progress.done - 1,
+        incidents=facts.incidents,
+        interventions=facts.interventions,
+        orders=facts.orders,
+        events=facts.events,
+        last_step=facts.progress.done - 1,
     )
-    run_axes = axes_on_clock(read.run_axes, x_axis, clock.zone(zone))
+    run_axes = in_local_time(read.run_axes, x_axis, clock.zone(zone))
     bounds = None if window is None else tuple(run_axes.live.at(window))
-    options = ChartOptions(x_axis=x_axis, window=bounds, smooth=smooth, revision=run_id)
-    return component.pack(run_figure(read.by_metric, marks, run_axes, options))
+    chart = ChartOptions(x_axis=x_axis, window=bounds, smooth=smooth, revision=facts.run.id)
+    return run_figure(read.by_metric, marks, run_axes, chart)
 
 
-def axes_on_clock(run_axes: RunAxes, x_axis: XAxis, where: tzinfo) -> RunAxes:
-    """As a viewer there sees them."""
+def in_local_time(run_axes: RunAxes, x_axis: XAxis, zone: tzinfo) -> RunAxes:
+    """Moves positions on the time axis to the viewer's time zone, and leaves those on other axes alone."""
     if x_axis is not XAxis.TIME:
         return run_axes
-    return run_axes.mapped(lambda milliseconds: clock.on_clock(milliseconds, where))
+    return run_axes.mapped(lambda milliseconds: clock.on_clock(milliseconds, zone))

@@ -1,4 +1,4 @@
-"""Run: one run's curves and what happened to it, live while it goes on.
+"""Run: the curves of one run and what happened to it, live while it is running.
 
 In the URL: ?run=ID&steps=A-B&curves=..&x=..&smooth=..&discarded=..&details=..
 """
@@ -13,55 +13,50 @@ from dashboard import clock, formatting
 from dashboard.data import tables
 from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
-from dashboard.views import frame, states
+from dashboard.views import frame, states, waiting
+from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.run import costs, curves
 from db.models import Incident
-
-WIDTH = 165  # pixels of a number in the header: two side by side on a phone
+from lossguard.states import IncidentState, RunState
 
 
 def page(facts: RunFacts) -> None:
     header(facts)
+    metrics(facts)
+    waiting.show_warnings(facts)
     curves.show(facts)
 
 
-def below(facts: RunFacts) -> None:
+def lower_part(facts: RunFacts) -> None:
     incidents(facts)
     costs.show(facts)
     details(facts)
 
 
 def header(facts: RunFacts) -> None:
-    run, progress = facts.run, facts.progress
+    run = facts.run
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header(formatting.escape_markdown(formatting.run_title(run)), width="content", anchor=False)
         states.run_badge(run)
         st.page_link(
             "views/compare/page.py", label="Compare", icon=":material/compare_arrows:", query_params={"runs": run.id}
         )
-    about = [f"run {run.id}", run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
-    st.caption(formatting.escape_markdown(" / ".join(part for part in about if part)))
+    parts = [f"run {run.id}", run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
+    st.caption(formatting.escape_markdown(" / ".join(part for part in parts if part)))
+
+
+def metrics(facts: RunFacts) -> None:
+    run, progress, width = facts.run, facts.progress, METRIC_WIDTH_PIXELS
     with st.container(horizontal=True):
-        st.metric(formatting.steps_label(progress.total), formatting.count(progress.done), width=WIDTH)
-        st.metric("Loss", formatting.number(facts.newest.get("loss")), width=WIDTH)
-        if run.state == "running" and not is_silent(run, time.time()):
-            st.metric("Time left", formatting.duration(progress.seconds_left), width=WIDTH)
-        st.metric("Time per step", formatting.seconds(progress.seconds_per_step), width=WIDTH)
-        st.metric("Open incidents", sum(each.state != "closed" for each in facts.incidents), width=WIDTH)
-        st.metric("Interventions", len(facts.interventions), width=WIDTH)
-        st.metric("Last report", formatting.ago(time.time() - run.last_report_at), width=WIDTH)
-    needs_a_person(facts)
-
-
-def needs_a_person(facts: RunFacts) -> None:
-    for each in facts.interventions:
-        if each.state == "proposed":
-            sentence = formatting.intervention_sentence(each, None)
-            st.warning(
-                f"Intervention {each.number} waits for a person. {sentence}", icon=":material/person_raised_hand:"
-            )
-        elif each.kind == "hold" and each.state == "applied":
-            st.warning("The run is on hold and waits for a person.", icon=":material/front_hand:")
+        st.metric(formatting.steps_label(progress.total), formatting.count(progress.done), width=width)
+        st.metric("Loss", formatting.number(facts.newest.get("loss")), width=width)
+        if run.state == RunState.RUNNING and not is_silent(run, time.time()):
+            st.metric("Time left", formatting.duration(progress.seconds_left), width=width)
+        st.metric("Time per step", formatting.seconds(progress.seconds_per_step), width=width)
+        num_open = sum(each.state != IncidentState.CLOSED for each in facts.incidents)
+        st.metric("Open incidents", num_open, width=width)
+        st.metric("Interventions", len(facts.interventions), width=width)
+        st.metric("Last report", formatting.ago(time.time() - run.last_report_at), width=width)
 
 
 def incidents(facts: RunFacts) -> None:
@@ -96,19 +91,19 @@ def show_incident(facts: RunFacts, incident: Incident) -> None:
 
 def details(facts: RunFacts) -> None:
     zone = clock.zone(st.context.timezone)
-    makers: dict[str, Callable[[], pd.DataFrame]] = {
+    builders: dict[str, Callable[[], pd.DataFrame]] = {
         "Interventions": lambda: tables.interventions(facts),
         "Skip ledger": lambda: tables.skip_ledger(facts),
         "Events": lambda: tables.events(facts),
         "Segments": lambda: tables.segments(facts),
         "Configuration": lambda: tables.configuration(facts, zone),
     }
-    # A table is made when it is looked at.
-    tabs = st.tabs(list(makers), key="details", bind="query-params", on_change="rerun")
-    for tab, (title, make) in zip(tabs, makers.items(), strict=True):
+    # Only the table of the open tab is built.
+    tabs = st.tabs(list(builders), key="details", bind="query-params", on_change="rerun")
+    for tab, (title, build) in zip(tabs, builders.items(), strict=True):
         if tab.open:
             with tab:
-                table(title, tables.in_zone(make(), zone))
+                table(title, tables.in_zone(build(), zone))
 
 
 def table(title: str, rows: pd.DataFrame) -> None:
@@ -118,4 +113,4 @@ def table(title: str, rows: pd.DataFrame) -> None:
         st.dataframe(rows, hide_index=True, key=f"table-{title}")
 
 
-frame.follow_run(page, below=below)
+frame.show_run(page, lower_part=lower_part)

@@ -1,18 +1,30 @@
-"""Which runs are listed, and in what order. Pure."""
+"""Filters and sort orders of the list of runs. Pure."""
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
-from dashboard.data.progress import is_silent
+from dashboard.data.progress import SILENT, is_silent
 from db.models import Run
 from db.overview import Tally
+from lossguard.states import RunState
 
-Listed = tuple[Run, Tally]
+NEEDS_A_PERSON = "needs a person"
+STATES = (
+    NEEDS_A_PERSON,
+    RunState.RUNNING.value,
+    SILENT,
+    RunState.FINISHED.value,
+    RunState.INTERRUPTED.value,
+    RunState.FAILED.value,
+)
+"""What a viewer can filter by."""
+
+RunRow = tuple[Run, Tally]
 
 
-class Order(StrEnum):
-    """How a list of runs is sorted; each value is what people read."""
+class SortOrder(StrEnum):
+    """The values are the labels of the page."""
 
     ATTENTION = "needs a person first"
     NEWEST = "newest first"
@@ -22,54 +34,57 @@ class Order(StrEnum):
 
 
 def tags_of(run: Run) -> list[str]:
-    """What the run's configuration has under "tags", where that is a list of texts."""
-    told = run.config.get("tags")
-    return [tag for tag in told if isinstance(tag, str)] if isinstance(told, list) else []
+    """The strings in the list under "tags" in the run's configuration."""
+    tags = run.config.get("tags")
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
-def state(run: Run, tally: Tally, now: float) -> str:
-    """What a viewer filters by: the state, "silent" for a run that ought to report, or that a person is waited for."""
+def state_of(run: Run, tally: Tally, now: float) -> str:
+    """One of STATES."""
     if tally.waiting:
-        return "needs a person"
-    return "silent" if is_silent(run, now) else run.state
+        return NEEDS_A_PERSON
+    return SILENT if is_silent(run, now) else run.state
 
 
-def listed(
-    runs: Sequence[Listed],
+def filtered(
+    rows: Sequence[RunRow],
     *,
     text: str = "",
     states: Sequence[str] = (),
     tags: Sequence[str] = (),
-    order: Order = Order.ATTENTION,
+    order: SortOrder = SortOrder.ATTENTION,
     now: float,
-) -> list[Listed]:
-    """The runs that have every word of `text`, one of `states` (any without) and all `tags`, in this order.
+) -> list[RunRow]:
+    """The runs that match every word of `text`, one of `states` (if there are any) and all `tags`, sorted.
 
-    `runs` come newest first, and runs that are equal keep that order.
+    `rows` must be newest first; the sort is stable, so that equal runs stay newest first.
     """
-    wanted = text.casefold().split()
+    words = text.casefold().split()
     found = [
         (run, tally)
-        for run, tally in runs
-        if all(word in _text(run) for word in wanted)
-        and (not states or state(run, tally, now) in states)
+        for run, tally in rows
+        if all(word in _searched_text(run) for word in words)
+        and (not states or state_of(run, tally, now) in states)
         and set(tags) <= set(tags_of(run))
     ]
-    return sorted(found, key=lambda pair: _keys(now)[order](*pair))
+    return sorted(found, key=lambda row: _sort_keys(now)[order](*row))
 
 
-def _text(run: Run) -> str:
-    """What a search looks into."""
+def _searched_text(run: Run) -> str:
     devices, command = map(str, run.devices), run.command or ""
     parts = [run.project, run.name or "", run.id, run.host or "", *devices, command, *tags_of(run)]
     return "\n".join(parts).casefold()
 
 
-def _keys(now: float) -> dict[Order, Callable[[Run, Tally], Any]]:
+def _sort_keys(now: float) -> dict[SortOrder, Callable[[Run, Tally], Any]]:
     return {
-        Order.ATTENTION: lambda run, tally: (tally.waiting == 0, not is_silent(run, now), run.state != "running"),
-        Order.NEWEST: lambda run, _: -run.started_at,
-        Order.REPORT: lambda run, _: -run.last_report_at,
-        Order.INCIDENTS: lambda _, tally: -tally.open_incidents,
-        Order.NAME: lambda run, _: (run.project.casefold(), (run.name or run.id).casefold()),
+        SortOrder.ATTENTION: lambda run, tally: (
+            tally.waiting == 0,
+            not is_silent(run, now),
+            run.state != RunState.RUNNING,
+        ),
+        SortOrder.NEWEST: lambda run, _: -run.started_at,
+        SortOrder.REPORT: lambda run, _: -run.last_report_at,
+        SortOrder.INCIDENTS: lambda _, tally: -tally.open_incidents,
+        SortOrder.NAME: lambda run, _: (run.project.casefold(), (run.name or run.id).casefold()),
     }

@@ -1,4 +1,7 @@
-"""Runs: one card per run; what needs a person stands on top."""
+"""Runs: one card per run; by default those that need a person come first.
+
+In the URL: ?find=..&state=..&tags=..&sort=..
+"""
 
 import time
 from collections.abc import Sequence
@@ -10,17 +13,19 @@ from dashboard.data import cached
 from dashboard.data.facts import RunCard
 from dashboard.data.progress import is_silent
 from dashboard.views import frame, states
-from dashboard.views.runs.listing import Listed, Order, listed, tags_of
+from dashboard.views.runs.listing import NEEDS_A_PERSON, STATES, RunRow, SortOrder, filtered, tags_of
 from db.overview import Tally
+from lossguard.states import RunState
 
 REFRESH_SECONDS = 2.0
 PAGE_SIZE = 20
-STATES = ("needs a person", "running", "silent", "finished", "interrupted", "failed")
-ORDERS = tuple(Order)
-PICKED = "picked"  # in the session: ids of the runs to compare, as they were ticked
-WIDTH = 155  # pixels of a column: two side by side on a phone
+SORT_ORDERS = tuple(SortOrder)
+COLUMN_WIDTH_PIXELS = 155  # two columns fit side by side on a phone
+# In the session (Streamlit would show a bare string in a page script, so these are comments):
+NUM_SHOWN = "runs_shown"  # number of cards on the page
+SELECTED = "selected_runs"  # ids of the runs to compare, in the order of the ticks
 
-FIRST_STEPS = """\
+GETTING_STARTED = """\
 Start the collector, then any training loop that reports to it:
 
 ```bash
@@ -28,7 +33,7 @@ python -m monitor serve
 LOSSGUARD_URL=http://127.0.0.1:8000 python -m trainer run --recipe tiny
 ```
 
-In a loop of your own:
+In your own loop:
 
 ```python
 import lossguard
@@ -40,59 +45,59 @@ for step, batch in enumerate(batches):
 run.finish()
 ```
 
-The run appears here with its first report. `make demo` shows all of it in three minutes.
+The run appears here after its first report. `make demo` shows everything in three minutes.
 """
 
 
 def page() -> None:
-    runs = cached.runs()
-    if not runs:
+    rows = cached.runs()
+    if not rows:
         st.subheader("No runs yet")
-        st.markdown(FIRST_STEPS)
+        st.markdown(GETTING_STARTED)
         return
-    found = wished(runs)
-    compare_picked()
-    shown = st.session_state.setdefault("runs_shown", PAGE_SIZE)
-    for run, tally in found[:shown]:
+    found = filter_controls(rows)
+    compare_link()
+    num_shown = st.session_state.setdefault(NUM_SHOWN, PAGE_SIZE)
+    for run, tally in found[:num_shown]:
         card = cached.card(run.id)
         if card is not None:
-            show(card, tally)
+            show_card(card, tally)
     if not found:
-        st.info("No run is like that.", icon=":material/filter_alt_off:")
-    if len(found) > shown and st.button(f"Show more of {formatting.plural(len(found), 'run')}"):
-        st.session_state["runs_shown"] = shown + PAGE_SIZE
+        st.info("No run matches these filters.", icon=":material/filter_alt_off:")
+    if len(found) > num_shown and st.button(f"Show more ({num_shown} of {formatting.plural(len(found), 'run')})"):
+        st.session_state[NUM_SHOWN] = num_shown + PAGE_SIZE
         st.rerun(scope="fragment")
 
 
-def wished(runs: Sequence[Listed]) -> list[Listed]:
-    """What the viewer filtered and sorted."""
+def filter_controls(rows: Sequence[RunRow]) -> list[RunRow]:
+    """The runs that match the viewer's filters, in the chosen order."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         text = st.text_input(
-            "Find", placeholder="project, name, tag, host, device", key="find", bind="query-params", width=300
+            "Search", placeholder="project, name, tag, host, device", key="find", bind="query-params", width=300
         )
         states = st.multiselect("State", STATES, placeholder="any", key="state", bind="query-params", width=300)
-        known = sorted({tag for run, _ in runs for tag in tags_of(run)})
-        tags = st.multiselect("Tags", known, placeholder="any", key="tags", bind="query-params", width=200)
-        order = st.selectbox("Sort", ORDERS, key="sort", bind="query-params", width=250)
-    return listed(runs, text=text, states=states, tags=tags, order=order, now=time.time())
+        all_tags = sorted({tag for run, _ in rows for tag in tags_of(run)})
+        tags = st.multiselect("Tags", all_tags, placeholder="any", key="tags", bind="query-params", width=200)
+        order = st.selectbox("Sort", SORT_ORDERS, key="sort", bind="query-params", width=250)
+    return filtered(rows, text=text, states=states, tags=tags, order=order, now=time.time())
 
 
-def compare_picked() -> None:
-    """The way to compare the runs that are ticked."""
-    picked = st.session_state.setdefault(PICKED, [])
-    if picked:
-        label = f"**Compare {formatting.plural(len(picked), 'run')}**"
-        query = {"runs": ",".join(picked)}
+def compare_link() -> None:
+    selected = st.session_state.setdefault(SELECTED, [])
+    if selected:
+        label = f"**Compare {formatting.plural(len(selected), 'run')}**"
+        query = {"runs": ",".join(selected)}
         st.page_link("views/compare/page.py", label=label, icon=":material/compare_arrows:", query_params=query)
 
 
-def pick(run_id: str) -> None:
-    """Take a run among those to compare, or out of them."""
-    picked = st.session_state[PICKED]
-    st.session_state[PICKED] = [each for each in picked if each != run_id] if run_id in picked else [*picked, run_id]
+def toggle_selected(run_id: str) -> None:
+    selected = st.session_state[SELECTED]
+    st.session_state[SELECTED] = (
+        [each for each in selected if each != run_id] if run_id in selected else [*selected, run_id]
+    )
 
 
-def show(card: RunCard, tally: Tally) -> None:
+def show_card(card: RunCard, tally: Tally) -> None:
     with (
         st.container(border=True, key=f"card-{card.run.pk}"),
         st.container(horizontal=True, vertical_alignment="top"),
@@ -100,45 +105,45 @@ def show(card: RunCard, tally: Tally) -> None:
         _name(card, tally)
         _loss(card)
         _progress(card)
-        st.metric("Tokens", formatting.abbreviated(card.tokens), width=WIDTH)
-        st.metric("Open incidents", tally.open_incidents, width=WIDTH)
-        st.metric("Interventions", tally.interventions, width=WIDTH)
-        st.metric("Last report", formatting.ago(time.time() - card.run.last_report_at), width=WIDTH)
+        st.metric("Tokens", formatting.abbreviated(card.tokens), width=COLUMN_WIDTH_PIXELS)
+        st.metric("Open incidents", tally.open_incidents, width=COLUMN_WIDTH_PIXELS)
+        st.metric("Interventions", tally.interventions, width=COLUMN_WIDTH_PIXELS)
+        last_report = formatting.ago(time.time() - card.run.last_report_at)
+        st.metric("Last report", last_report, width=COLUMN_WIDTH_PIXELS)
 
 
 def _name(card: RunCard, tally: Tally) -> None:
+    run = card.run
     with st.container(width=280, gap="small"):
-        label = formatting.escape_markdown(formatting.run_title(card.run))
-        st.page_link("views/run/page.py", label=f"**{label}**", query_params={"run": card.run.id})
-        st.caption(
-            formatting.escape_markdown(
-                " / ".join(filter(None, (card.run.id, card.run.host, formatting.hardware(card.run))))
-            )
-        )
+        label = formatting.escape_markdown(formatting.run_title(run))
+        st.page_link("views/run/page.py", label=f"**{label}**", query_params={"run": run.id})
+        st.caption(formatting.escape_markdown(" / ".join(filter(None, (run.id, run.host, formatting.hardware(run))))))
         with st.container(horizontal=True, vertical_alignment="center"):
-            states.run_badge(card.run)
-            picked = card.run.id in st.session_state[PICKED]
-            st.checkbox("Compare", picked, key=f"pick-{card.run.pk}", on_change=pick, args=(card.run.id,))
+            states.run_badge(run)
+            is_selected = run.id in st.session_state[SELECTED]
+            st.checkbox("Compare", is_selected, key=f"select-{run.pk}", on_change=toggle_selected, args=(run.id,))
             if tally.waiting:
-                st.badge("needs a person", color="orange", icon=":material/person_raised_hand:")
-            for tag in tags_of(card.run):
+                st.badge(NEEDS_A_PERSON, color="orange", icon=":material/person_raised_hand:")
+            for tag in tags_of(run):
                 st.badge(formatting.escape_markdown(tag), color="gray", icon=":material/sell:")
 
 
 def _loss(card: RunCard) -> None:
-    help_text = f"Newest step; the line is the last {cached.SPARK_STEPS:,} steps, largest value of each stretch."
-    st.metric("Loss", formatting.number(card.loss), chart_data=card.sparkline or None, width=WIDTH, help=help_text)
+    help_text = f"At the newest step. The line shows the largest values of the last {cached.SPARKLINE_STEPS:,} steps."
+    loss = formatting.number(card.loss)
+    st.metric("Loss", loss, chart_data=card.sparkline or None, width=COLUMN_WIDTH_PIXELS, help=help_text)
 
 
 def _progress(card: RunCard) -> None:
     progress = card.progress
-    running = card.run.state == "running" and not is_silent(card.run, time.time()) and progress.seconds_left is not None
-    with st.container(width=WIDTH, gap="small"):
+    is_running = card.run.state == RunState.RUNNING and not is_silent(card.run, time.time())
+    with st.container(width=COLUMN_WIDTH_PIXELS, gap="small"):
         st.metric(formatting.steps_label(progress.total), formatting.count(progress.done))
         if progress.fraction is not None:
-            left = f"{formatting.duration(progress.seconds_left)} left" if running else f"{progress.fraction:.0%}"
+            has_time_left = is_running and progress.seconds_left is not None
+            left = f"{formatting.duration(progress.seconds_left)} left" if has_time_left else f"{progress.fraction:.0%}"
             st.progress(progress.fraction, text=left)
 
 
 st.title("Runs")
-frame.follow(page, seconds=REFRESH_SECONDS)
+frame.show_live(page, refresh_seconds=REFRESH_SECONDS)

@@ -1,4 +1,4 @@
-"""Who ordered, approved, changed or deleted what."""
+"""The audit trail: who ordered, approved, changed or deleted what."""
 
 from typing import Annotated, Any
 
@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from db.access import trail
 from monitor.api import responses
 from monitor.api.auth import Operator
-from monitor.api.dependencies import Reading
+from monitor.api.dependencies import ReadSession
 from monitor.problems import Problem
 from monitor.schemas import RunId
 
@@ -17,11 +17,11 @@ router = APIRouter(prefix="/audit", tags=["audit"])
 @router.get("")
 def audit(
     who: Operator,
-    session: Reading,
+    session: ReadSession,
     run: RunId | None = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
 ) -> list[dict[str, Any]]:
-    """The newest lines first; those of deleted runs stay."""
+    """The newest entries first, those of deleted runs included."""
     if who.project is not None:
-        raise Problem(403, "not allowed", "the audit trail covers every project; this token is bound to one")
+        raise Problem(403, "not allowed", "the audit trail covers all projects; this token is bound to one")
     return [responses.record(row) for row in trail(session, run=run, limit=limit)]

@@ -1,4 +1,4 @@
-"""Whether the collector lives, whether it can serve, and its metrics for Prometheus."""
+"""Liveness, readiness, metrics for Prometheus, and the description of the API."""
 
 from typing import Any
 
@@ -16,19 +16,17 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 def healthz() -> dict[str, str]:
-    """The process is up."""
+    """The process is running."""
     return {"status": "ok"}
 
 
 @router.get("/readyz")
 def readyz(request: Request, _who: Reader) -> dict[str, str]:
-    """The database answers and has the schema that this release needs; else 503, and which of the two it is."""
+    """The database answers and has the schema that this release needs; else 503, and which of the two is missing."""
     try:
         current, newest = migrate.revisions(request.app.state.engine)
     except sa.exc.SQLAlchemyError as error:
-        detail = (
-            f"it does not answer ({type(error).__name__}); see that it runs and that LOSSGUARD_DATABASE_URL names it"
-        )
+        detail = f"it does not answer ({type(error).__name__}); check that it runs, and LOSSGUARD_DATABASE_URL"
         raise no_database(detail) from None
     if current != newest:
         raise no_schema(f"the schema is at {current or 'nothing'}, this release needs {newest}")
@@ -37,20 +35,20 @@ def readyz(request: Request, _who: Reader) -> dict[str, str]:
 
 @router.get("/metrics")
 def metrics(request: Request, who: Reader) -> Response:
-    """Prometheus' text format, of all projects."""
+    """Metrics of all projects in the Prometheus text format."""
     if who.project is not None:
-        raise Problem(403, "not allowed", "the metrics show every project; this token is bound to one")
+        raise Problem(403, "not allowed", "the metrics cover all projects; this token is bound to one")
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/openapi.json", include_in_schema=False)
 def openapi(request: Request, _who: Reader) -> dict[str, Any]:
-    """What the API takes and gives."""
+    """The description of the API."""
     description: dict[str, Any] = request.app.openapi()
     return description
 
 
 @router.get("/docs", include_in_schema=False)
 def docs(_who: Reader) -> Response:
-    """The same for people."""
+    """The description of the API as a web page."""
     return get_swagger_ui_html(openapi_url="/openapi.json", title="Lossguard collector")

@@ -1,4 +1,4 @@
-"""Orders and the decisions of a person."""
+"""Answers to orders, and the decisions of people."""
 
 from typing import Annotated, Any
 
@@ -7,52 +7,52 @@ from fastapi import APIRouter, Body, Path
 from monitor.actions import decisions
 from monitor.api import responses
 from monitor.api.auth import Operator, Reporter
-from monitor.api.dependencies import Now, Writing
-from monitor.api.parsing import Route
-from monitor.ingestion import reports
+from monitor.api.dependencies import Now, WriteSession
+from monitor.api.parsing import FastJsonRoute
+from monitor.ingestion import answers
 from monitor.schemas import AnswerIn, Json, RecordId, RollbackIn, RunId
 
-router = APIRouter(tags=["orders"], route_class=Route)
+router = APIRouter(tags=["orders"], route_class=FastJsonRoute)
 InterventionId = Annotated[RecordId, Path()]
 
 
 @router.put("/orders/{order_id}")
 def answer(
-    order_id: Annotated[RecordId, Path()], spec: AnswerIn, _who: Reporter, session: Writing, now: Now
+    order_id: Annotated[RecordId, Path()], spec: AnswerIn, _who: Reporter, session: WriteSession, now: Now
 ) -> dict[str, Any]:
-    """The trainer says what it did about an order."""
-    return responses.record(reports.take_answer(session, order_id, spec, now=now))
+    """The trainer reports what it did about an order."""
+    return responses.record(answers.take_answer(session, order_id, spec, now=now))
 
 
 @router.post("/interventions/{intervention_id}/approve")
-def approve(intervention_id: InterventionId, who: Operator, session: Writing, now: Now) -> dict[str, Any]:
-    """Let a proposed intervention be ordered."""
+def approve(intervention_id: InterventionId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
+    """Approve a proposed intervention: it is ordered."""
     row = decisions.decide(session, intervention_id, approved=True, who=who.name, now=now)
     return responses.record(row)
 
 
 @router.post("/interventions/{intervention_id}/reject")
-def reject(intervention_id: InterventionId, who: Operator, session: Writing, now: Now) -> dict[str, Any]:
-    """Drop a proposed intervention."""
+def reject(intervention_id: InterventionId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
+    """Reject a proposed intervention."""
     row = decisions.decide(session, intervention_id, approved=False, who=who.name, now=now)
     return responses.record(row)
 
 
 @router.post("/runs/{run_id}/rollback")
-def roll_back(run_id: RunId, wish: RollbackIn, who: Operator, session: Writing, now: Now) -> dict[str, Any]:
-    """A person's order to roll back."""
-    return responses.run(decisions.roll_back(session, run_id, wish, who=who.name, now=now))
+def roll_back(run_id: RunId, spec: RollbackIn, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
+    """Order a rollback."""
+    return responses.run(decisions.roll_back(session, run_id, spec, who=who.name, now=now))
 
 
 @router.post("/runs/{run_id}/release")
-def release(run_id: RunId, who: Operator, session: Writing, now: Now) -> dict[str, Any]:
-    """End a hold: the trainer goes on from where it stands."""
+def release(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
+    """End a hold: the trainer continues where it stopped."""
     return responses.run(decisions.release(session, run_id, who=who.name, now=now))
 
 
 @router.put("/runs/{run_id}/policy")
 def set_policy(
-    run_id: RunId, wish: Annotated[Json, Body()], who: Operator, session: Writing, now: Now
+    run_id: RunId, fields: Annotated[Json, Body()], who: Operator, session: WriteSession, now: Now
 ) -> dict[str, Any]:
-    """Change the rule from incidents to interventions; under `detection`, what counts as an incident."""
-    return decisions.set_policy(session, run_id, wish, who=who.name, now=now)
+    """Change how incidents lead to interventions and, under `detection`, what counts as an incident."""
+    return decisions.set_policy(session, run_id, fields, who=who.name, now=now)

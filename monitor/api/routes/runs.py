@@ -1,4 +1,4 @@
-"""Runs, their segments and reports: what the trainer's side of the protocol needs."""
+"""Runs with their segments, reports, incidents and verdicts."""
 
 from typing import Annotated, Any
 
@@ -9,29 +9,29 @@ from lossguard.protocol import SPOOL_HEADER
 from monitor.actions import decisions, verdicts
 from monitor.api import auth, responses
 from monitor.api.auth import Operator, Reader, Reporter
-from monitor.api.dependencies import Config, Now, Reading, Reports, Telemetry, Writing
-from monitor.api.parsing import Route
-from monitor.ingestion import reports
+from monitor.api.dependencies import Config, Metrics, Now, ReadSession, Reports, WriteSession
+from monitor.api.parsing import FastJsonRoute
+from monitor.ingestion import runs, segments
 from monitor.problems import unknown
 from monitor.schemas import FinishIn, Name, RecordId, ReportIn, RunId, RunIn, SegmentIn, VerdictIn
 
-router = APIRouter(prefix="/runs", tags=["runs"], route_class=Route)
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=FastJsonRoute)
 
 
 @router.post("", status_code=201)
 def register(
-    spec: RunIn, response: Response, who: Reporter, session: Writing, now: Now, config: Config
+    spec: RunIn, response: Response, who: Reporter, session: WriteSession, now: Now, config: Config
 ) -> dict[str, Any]:
-    """Make a run, or take up one with the same id (200)."""
+    """Create a run (201), or resume the one with the same id (200)."""
     auth.check_registration(session, who, run_id=spec.id, project=spec.project)
-    run, is_new = reports.register(session, spec, now=now, max_runs=config.max_runs)
+    run, is_new = runs.register(session, spec, now=now, max_runs=config.max_runs)
     if not is_new:
         response.status_code = 200
     return responses.run(run)
 
 
 @router.get("")
-def list_runs(who: Reader, session: Reading, project: Name | None = None) -> list[dict[str, Any]]:
+def list_runs(who: Reader, session: ReadSession, project: Name | None = None) -> list[dict[str, Any]]:
     """All runs, the newest first."""
     if who.project is not None and project not in (None, who.project):
         return []
@@ -39,7 +39,7 @@ def list_runs(who: Reader, session: Reading, project: Name | None = None) -> lis
 
 
 @router.get("/{run_id}")
-def show(run_id: RunId, _who: Reader, session: Reading) -> dict[str, Any]:
+def show(run_id: RunId, _who: Reader, session: ReadSession) -> dict[str, Any]:
     """A run with its segments, interventions, orders, skip ledger, events and newest step."""
     run = queries.run_named(session, run_id=run_id)
     if run is None:
@@ -60,9 +60,9 @@ def show(run_id: RunId, _who: Reader, session: Reading) -> dict[str, Any]:
 
 
 @router.post("/{run_id}/segments")
-def open_segment(run_id: RunId, spec: SegmentIn, _who: Reporter, session: Writing, now: Now) -> dict[str, Any]:
-    """Open a segment, or tell the number of the one with the same key."""
-    segment = reports.open_segment(session, run_id, spec, now=now)
+def open_segment(run_id: RunId, spec: SegmentIn, _who: Reporter, session: WriteSession, now: Now) -> dict[str, Any]:
+    """Open a segment, or return the one with the same key."""
+    segment = segments.open_segment(session, run_id, spec, now=now)
     return {"segment": segment.number, "parent": segment.parent, "fork_step": segment.fork_step}
 
 
@@ -72,33 +72,33 @@ async def report(
     spec: ReportIn,
     _who: Reporter,
     reports: Reports,
-    telemetry: Telemetry,
+    metrics: Metrics,
     spool: Annotated[int | None, Header(alias=SPOOL_HEADER, ge=0, lt=2**62)] = None,
 ) -> dict[str, Any]:
-    """Store step reports and answer with the orders that are open. An empty report is a heartbeat."""
-    receipt = await reports.take(run_id, spec, left=spool)
-    telemetry.count_report(receipt)
+    """Store step reports, and return the open orders. An empty report is a heartbeat."""
+    result = await reports.store(run_id, spec, undelivered_bytes=spool)
+    metrics.count_report(result)
     return {
-        "accepted": receipt.accepted,
-        "duplicates": receipt.duplicates,
-        "orders": [responses.order(order) for order in receipt.orders],
+        "accepted": result.num_accepted,
+        "duplicates": result.num_duplicates,
+        "orders": [responses.order(order) for order in result.open_orders],
     }
 
 
 @router.post("/{run_id}/finish")
-def finish(run_id: RunId, spec: FinishIn, _who: Reporter, session: Writing, now: Now) -> dict[str, Any]:
-    """The run has ended, or was interrupted."""
-    return responses.run(reports.finish(session, run_id, spec, now=now))
+def finish(run_id: RunId, spec: FinishIn, _who: Reporter, session: WriteSession, now: Now) -> dict[str, Any]:
+    """The run has ended or was interrupted."""
+    return responses.run(runs.finish(session, run_id, spec, now=now))
 
 
 @router.delete("/{run_id}", status_code=204)
-def delete(run_id: RunId, who: Operator, session: Writing, now: Now) -> None:
+def delete(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> None:
     """Delete a run and everything that belongs to it."""
     decisions.delete(session, run_id, who=who.name, now=now)
 
 
 @router.get("/{run_id}/incidents")
-def incidents(run_id: RunId, _who: Reader, session: Reading) -> list[dict[str, Any]]:
+def incidents(run_id: RunId, _who: Reader, session: ReadSession) -> list[dict[str, Any]]:
     """The run's incidents, oldest first."""
     run = queries.run_named(session, run_id=run_id)
     if run is None:
@@ -107,15 +107,15 @@ def incidents(run_id: RunId, _who: Reader, session: Reading) -> list[dict[str, A
 
 
 @router.get("/{run_id}/incidents/{number}")
-def incident(run_id: RunId, number: RecordId, _who: Reader, session: Reading) -> dict[str, Any]:
+def incident(run_id: RunId, number: RecordId, _who: Reader, session: ReadSession) -> dict[str, Any]:
     """One incident of the run."""
-    return responses.record(verdicts.incident(session, run_id, number))
+    return responses.record(verdicts.find_incident(session, run_id, number))
 
 
 @router.put("/{run_id}/incidents/{number}/verdict")
 def verdict(
-    run_id: RunId, number: RecordId, spec: VerdictIn, who: Reporter, session: Writing, now: Now
+    run_id: RunId, number: RecordId, spec: VerdictIn, who: Reporter, session: WriteSession, now: Now
 ) -> dict[str, Any]:
-    """What a replay found about an incident (`python -m trainer replay`); it takes the place of an earlier verdict."""
-    found = spec.model_dump(mode="json")
-    return responses.record(verdicts.record_verdict(session, run_id, number, found, who=who.name, now=now))
+    """The verdict of a replay (`python -m trainer replay`) on an incident; it replaces an earlier one."""
+    verdict = spec.model_dump(mode="json")
+    return responses.record(verdicts.record_verdict(session, run_id, number, verdict, who=who.name, now=now))

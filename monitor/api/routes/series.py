@@ -8,7 +8,7 @@ from db import queries
 from db.lineage import StepRange
 from monitor.api import responses
 from monitor.api.auth import Reader
-from monitor.api.dependencies import Reading
+from monitor.api.dependencies import ReadSession
 from monitor.problems import unknown
 from monitor.schemas import Name, RunId
 
@@ -19,14 +19,14 @@ router = APIRouter(prefix="/runs", tags=["series"])
 def series(
     run_id: RunId,
     _who: Reader,
-    session: Reading,
+    session: ReadSession,
     metric: Name,
     first: Annotated[int | None, Query(alias="from", ge=0, lt=2**62)] = None,
     last: Annotated[int | None, Query(alias="to", ge=0, lt=2**62)] = None,
     points: Annotated[int, Query(ge=1, le=20_000)] = 1500,
     segment: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
 ) -> dict[str, Any]:
-    """At most about `points` exact buckets of a metric over the live line, or over one whole segment."""
+    """A metric over the live line, or over one whole segment, in at most about `points` buckets with exact values."""
     run = queries.run_named(session, run_id=run_id)
     if run is None:
         raise unknown("run", run_id)

@@ -1,4 +1,4 @@
-"""The life of an incident and of an intervention: one literal table each, and one `advance`.
+"""The state machines of incidents and interventions: one literal table each, and one `advance`.
 
 Illegal events raise `IllegalTransition` and change nothing; a terminal state has no row in its table.
 """
@@ -19,22 +19,22 @@ class IllegalTransition(ValueError):
 
 
 class IncidentEvent(StrEnum):
-    WORSEN = "worsen"  # the loss follows its precursor, or a value stops being finite
+    WORSEN = "worsen"  # the loss follows its precursor, or a spike becomes a divergence
     TREAT = "treat"  # an intervention was ordered
-    RELAPSE = "relapse"  # the order failed or was withdrawn: the trouble is on its own again
+    RELAPSE = "relapse"  # the order failed: the incident needs another decision
     CLOSE = "close"  # back in band, accepted as the new level, or verified
 
 
 class InterventionEvent(StrEnum):
-    APPROVE = "approve"
-    REJECT = "reject"
-    ORDER = "order"
-    APPLY = "apply"
-    FAIL = "fail"
-    VERIFY = "verify"
-    RECUR = "recur"
-    WITHDRAW = "withdraw"
-    RELEASE = "release"
+    APPROVE = "approve"  # by an operator, or by the policy in auto mode
+    REJECT = "reject"  # by an operator
+    ORDER = "order"  # the order goes to the trainer
+    APPLY = "apply"  # the trainer executed it
+    FAIL = "fail"  # the trainer could not execute it
+    VERIFY = "verify"  # it worked
+    RECUR = "recur"  # the incident came back
+    WITHDRAW = "withdraw"  # it is no longer needed, or another one replaces it
+    RELEASE = "release"  # an operator ended the hold
 
 
 INCIDENT_TRANSITIONS: Mapping[IncidentState, Mapping[IncidentEvent, IncidentState]] = {

@@ -1,7 +1,9 @@
-"""Which batch a step used: steps and batches drift apart with every skip."""
+"""Which batch a step used: every skip widens the gap between the step and its batch."""
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -10,15 +12,15 @@ from monitor.detection.rows import Rows
 
 @dataclass(slots=True)
 class BatchIndex:
-    """batch = step + offset, where the offset changes at a few steps. Unknown steps go on from the last known one."""
+    """batch = step + offset, where the offset changes at a few steps. An unknown step has the last known offset."""
 
     steps: list[int] = field(default_factory=lambda: [0])
     offsets: list[int] = field(default_factory=lambda: [0])
 
-    def at(self, step: int) -> int:
+    def batch_of(self, step: int) -> int:
         return step + self.offsets[max(bisect_right(self.steps, step) - 1, 0)]
 
-    def learn(self, rows: Rows) -> None:
+    def update(self, rows: Rows) -> None:
         """Read the `batch_index` column, where it is logged."""
         known = rows.present.get("batch_index")
         if known is None or not known.any():
@@ -28,15 +30,20 @@ class BatchIndex:
         offsets = column[known].astype(np.int64) - rows.steps[known]
         last = np.concatenate([self.offsets[-1:], offsets[:-1]])
         for k in np.flatnonzero(offsets != last):
-            self.jump(int(rows.steps[known][k]), int(offsets[k]))
+            self._change(int(rows.steps[known][k]), int(offsets[k]))
 
-    def jump(self, step: int, offset: int) -> None:
+    def _change(self, step: int, offset: int) -> None:
         """From `step` on the offset is this one."""
         self.rewind(step)
         self.steps.append(step)
         self.offsets.append(offset)
 
     def rewind(self, step: int) -> None:
-        """Forget what was learnt of `step` and later (the first entry stays)."""
+        """Forget the offsets of `step` and later (the first entry stays)."""
         keep = max(bisect_right(self.steps, step - 1), 1)
         del self.steps[keep:], self.offsets[keep:]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "BatchIndex":
+        """Raises KeyError for data without steps or offsets."""
+        return cls(list(data["steps"]), list(data["offsets"]))

@@ -1,4 +1,4 @@
-"""The policy: from an incident's facts to what is done about it. Values in, values out.
+"""The policy: from an incident's facts to the action that follows. Values in, values out.
 
 `palm` is the rule of the PaLM paper (Chowdhery et al. 2022, section 5.1): rewind to a checkpoint about 100 steps before
 the spike and skip 200-500 batches. Around it: patience for a loss that is falling back, escalation, budgets.
@@ -14,34 +14,34 @@ from monitor.detection.validation import check_types
 
 
 class Mode(StrEnum):
-    OBSERVE = "observe"  # write down what would be done, do nothing
-    APPROVE = "approve"  # propose; a person approves or rejects
+    OBSERVE = "observe"  # record what would be done, do nothing
+    APPROVE = "approve"  # propose; an operator approves or rejects
     AUTO = "auto"  # order
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """Raises ValueError when a value makes no sense, naming it."""
+    """Raises ValueError that names the first invalid value."""
 
     mode: Mode = Mode.OBSERVE
     min_depth: int = 100
     """Steps between the restored checkpoint and the onset, at least."""
     deep_factor: int = 10
-    """A gradual divergence goes back so many times deeper, up to a quarter of the run: its cause lies further back."""
+    """For a divergence the depth is multiplied by this, up to a quarter of the run: its cause lies further back."""
     skip_min: int = 200
     """Batches to skip, at least."""
     skip_max: int = 500
     """Batches to skip, at most."""
     patience: int = 16
-    """Steps in which a loss that falls back must halve its excess; while it does, the policy waits."""
+    """Steps in which a loss that falls back must halve its excess; as long as it does, the policy waits."""
     rise_rows: int = 5
-    """Rows out of band, each above the one before, that count as a continued rise: the policy stops waiting."""
+    """Consecutive rows out of band on which the loss rises that make the policy stop waiting."""
     verify_steps: int = 75
-    """Steps past the trouble without a recurrence that verify an intervention."""
+    """Steps past the incident without a recurrence that verify an intervention."""
     attempts_per_site: int = 2
-    """Rollbacks at one site, each deeper and wider, before the learning rate is lowered or a person is asked."""
+    """Rollbacks at one site, each deeper and wider, before the learning rate is lowered or the run is held."""
     budget_per_run: int = 20
-    """The policy's rollbacks that are ordered in a run; then it holds for a person (PaLM's largest needed about 20)."""
+    """Rollbacks that the policy may order in a run before it holds the run (PaLM's largest run needed about 20)."""
     allow_lr_scale: bool = False
     """Whether the last attempt at a site may halve the learning rate."""
     lr_scale: float = 0.5
@@ -94,25 +94,25 @@ class Situation:
     onset_step: int
     detected_step: int
     step: int
-    broken: bool
-    """A watched value is not finite at this step."""
-    moved: bool
+    non_finite: bool
+    """A signal is not finite at this step."""
+    loss_moved: bool
     """The loss itself is, or was, out of band (not a precursor alone)."""
     excess: float
     check_excess: float
     """The excess when the present span of patience began, at `check_step`."""
     check_step: int
     rising_rows: int
-    """Rows in a row, up to this one, on which the loss rose while out of band."""
+    """Consecutive rows, up to this one, on which the loss rose while out of band."""
     falls: int
     rises: int
     """Rows since detection on which the loss fell, or rose."""
     attempt: int
     """1 for the first intervention at this site."""
-    spent: int
-    """Rollbacks of the policy that were ordered in this run."""
+    rollbacks_used: int
+    """Rollbacks by the policy that were ordered in this run."""
     previous_rewind: int | None
-    """Where the attempt before this one went back to."""
+    """The step that the previous attempt went back to."""
     restorable: Sequence[int]
     can_roll_back: bool
 
@@ -127,10 +127,10 @@ class Decision:
     skip_to: int | None = None
     lr_scale: float | None = None
     reasons: list[str] = field(default_factory=list)
-    would: OrderKind | None = None
-    """What would be done, were the run able to."""
+    unavailable: OrderKind | None = None
+    """What would be done if the run could roll back."""
     afterwards: str = ""
-    """What is said of a decision to wait when the incident is over."""
+    """The reason that is added to a decision to wait when the incident is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,63 +138,69 @@ class Costs:
     """In steps of training."""
 
     wait: float
-    act: float
-    recovers: float
-    """Probability that the loss comes back by itself (rule of succession over the rows seen)."""
+    roll_back: float
+    recovery_probability: float
+    """That the loss recovers without a rollback (rule of succession over the rows seen)."""
 
-    def told(self, verb: str = "is") -> str:
+    def describe(self, verb: str = "is") -> str:
         return (
-            f"Waiting {verb} expected to cost {self.wait:.0f} steps (chance to recover by itself {self.recovers:.2f}), "
-            f"rolling back {self.act:.0f}."
+            f"Waiting {verb} expected to cost {self.wait:.0f} steps "
+            f"(probability of recovery {self.recovery_probability:.2f}), rolling back {self.roll_back:.0f}."
         )
 
 
 def costs(policy: Policy, now: Situation, rewind_to: int | None) -> Costs:
     """Expected cost of one more span of patience against that of rolling back now.
 
-    Waiting: with chance p the loss is back after as long as it has been out, training nothing meanwhile; otherwise
-    the patience is lost and the rollback comes on top.
+    Waiting: with probability p the loss recovers after as long as it has been out of band, and those steps trained
+    nothing; otherwise the patience is lost and the rollback comes on top.
     """
     depth = policy.min_depth if rewind_to is None else now.step - rewind_to
-    act = float(depth + policy.restart_steps)
-    p = 0.0 if now.broken else (now.falls + 1) / (now.falls + now.rises + 2)
-    back = max(now.step - now.detected_step, policy.patience)
-    return Costs(p * back + (1 - p) * (policy.patience + act), act, p)
+    roll_back = float(depth + policy.restart_steps)
+    p = 0.0 if now.non_finite else (now.falls + 1) / (now.falls + now.rises + 2)
+    recovery_steps = max(now.step - now.detected_step, policy.patience)
+    return Costs(p * recovery_steps + (1 - p) * (policy.patience + roll_back), roll_back, p)
 
 
-def why_act(policy: Policy, now: Situation) -> str | None:
+def reason_to_act(policy: Policy, now: Situation) -> str | None:
     """The reason to stop waiting, or None."""
-    if now.broken:
-        return "A value is not finite: there is nothing to wait for."
-    if not now.moved:
+    if now.non_finite:
+        return "A signal is not finite, so waiting cannot help."
+    if not now.loss_moved:
         return None
     if now.kind is IncidentKind.DIVERGENCE:
-        return f"The loss has been rising slowly since step {now.onset_step}: such a rise does not come back by itself."
+        return (
+            f"The loss has been rising since step {now.onset_step}; a divergence does not recover without a rollback."
+        )
     if now.rising_rows >= policy.rise_rows:
-        return f"The loss rose on {now.rising_rows} rows in a row: it is not falling back."
+        return f"The loss rose on {now.rising_rows} consecutive rows: it is not falling back."
     waited = now.step - now.check_step
     if waited >= policy.patience and now.excess > 0.5 * now.check_excess:
         return (
             f"In {waited} steps the excess over the expected loss went from {now.check_excess:.3g} to "
-            f"{now.excess:.3g} nats: not halved, so patience is over."
+            f"{now.excess:.3g} nats: it did not halve, so the policy stops waiting."
         )
     return None
 
 
 def palm(policy: Policy, now: Situation, batch_of: Callable[[int], int]) -> Decision:
     """The default policy. `batch_of(step)` is the batch index with which a step began."""
-    rewind_to, depth_words = depth(policy, now)
+    rewind_to, depth_reason = choose_checkpoint(policy, now)
     price = costs(policy, now, rewind_to)
-    reason = why_act(policy, now)
-    if reason is None and now.moved and price.recovers < 0.2 and price.wait > price.act:
-        reason = "Waiting has become dearer than rolling back."
+    reason = reason_to_act(policy, now)
+    if reason is None and now.loss_moved and price.recovery_probability < 0.2 and price.wait > price.roll_back:
+        reason = "Waiting is now expected to cost more than rolling back."
     if reason is None:
-        what = "The loss may still fall back" if now.moved else "The loss has not moved: save a checkpoint now"
-        was = "the loss could still fall back" if now.moved else "the loss had not moved"
-        afterwards = f"Nothing was done: {was}. {price.told('was')}"
-        return Decision(None, reasons=[f"{what}.", price.told()], afterwards=afterwards)
-    deed = act(policy, now, batch_of, [reason, price.told()], rewind_to, depth_words)
-    return deed if now.can_roll_back else Decision(None, reasons=deed.reasons, would=deed.kind)
+        return wait(now, price)
+    decision = act(policy, now, batch_of, [reason, price.describe()], rewind_to, depth_reason)
+    return decision if now.can_roll_back else Decision(None, reasons=decision.reasons, unavailable=decision.kind)
+
+
+def wait(now: Situation, price: Costs) -> Decision:
+    reason = "The loss may still fall back." if now.loss_moved else "The loss has not moved: save a checkpoint now."
+    condition = "the loss could still fall back" if now.loss_moved else "the loss had not moved"
+    afterwards = f"Nothing was done: {condition}. {price.describe('was')}"
+    return Decision(None, reasons=[reason, price.describe()], afterwards=afterwards)
 
 
 def act(
@@ -203,49 +209,44 @@ def act(
     batch_of: Callable[[int], int],
     reasons: list[str],
     rewind_to: int | None,
-    depth_words: str,
+    depth_reason: str,
 ) -> Decision:
-    """What to do when there is nothing to wait for: roll back, or ask a person."""
-    last = policy.attempts_per_site + (1 if policy.allow_lr_scale else 0)
-    if now.attempt > last:
-        return Decision(OrderKind.HOLD, reasons=[*reasons, f"{last} attempts at this site did not hold."])
-    if now.spent >= policy.budget_per_run:
-        return Decision(OrderKind.HOLD, reasons=[*reasons, f"The run's budget of {now.spent} rollbacks is spent."])
+    """What to do when there is nothing to wait for: roll back, or hold the run."""
+    max_attempts = policy.attempts_per_site + (1 if policy.allow_lr_scale else 0)
+    if now.attempt > max_attempts:
+        return Decision(OrderKind.HOLD, reasons=[*reasons, f"All {max_attempts} attempts at this site failed."])
+    if now.rollbacks_used >= policy.budget_per_run:
+        reason = f"The run has used up its budget of {now.rollbacks_used} rollbacks."
+        return Decision(OrderKind.HOLD, reasons=[*reasons, reason])
     if rewind_to is None:
-        return Decision(OrderKind.HOLD, reasons=[*reasons, depth_words])
+        return Decision(OrderKind.HOLD, reasons=[*reasons, depth_reason])
     skip_from = batch_of(rewind_to)
-    wide = min(policy.skip_min * 2 ** (now.attempt - 1), policy.skip_max)
-    skip_to = min(max(batch_of(now.detected_step) + 1, skip_from + wide), skip_from + policy.skip_max)
+    width = min(policy.skip_min * 2 ** (now.attempt - 1), policy.skip_max)
+    skip_to = min(max(batch_of(now.detected_step) + 1, skip_from + width), skip_from + policy.skip_max)
     lr_scale = policy.lr_scale if now.attempt > policy.attempts_per_site else None
-    reasons += [depth_words, f"Skip batches {skip_from} to {skip_to - 1}: {skip_to - skip_from} batches."]
+    reasons += [depth_reason, f"Skip batches {skip_from} to {skip_to - 1} ({skip_to - skip_from} batches)."]
     if lr_scale is not None:
-        reasons.append(f"Deeper rollbacks alone did not hold: the learning rate is scaled by {lr_scale:g}.")
+        reasons.append(f"Rollbacks alone did not prevent a recurrence: the learning rate is scaled by {lr_scale:g}.")
     return Decision(OrderKind.ROLLBACK, rewind_to, skip_from, skip_to, lr_scale, reasons)
 
 
-def depth(policy: Policy, now: Situation) -> tuple[int | None, str]:
-    """The checkpoint to restore and the sentence that says why; None when there is none before the onset."""
-    wanted = policy.min_depth * 2 ** (now.attempt - 1)
+def choose_checkpoint(policy: Policy, now: Situation) -> tuple[int | None, str]:
+    """The checkpoint to restore and the reason for it; None when there is none before the onset."""
+    depth = policy.min_depth * 2 ** (now.attempt - 1)
     if now.kind is IncidentKind.DIVERGENCE:
-        wanted = max(wanted, min(wanted * policy.deep_factor, now.onset_step // 4))
-    bound = now.onset_step - wanted
+        depth = max(depth, min(depth * policy.deep_factor, now.onset_step // 4))
+    newest = now.onset_step - depth
+    candidates = sorted(step for step in now.restorable if step <= now.onset_step)
     if now.previous_rewind is not None:
-        bound = min(bound, now.previous_rewind - 1)
-    before = sorted(step for step in now.restorable if step <= now.onset_step)
-    if now.previous_rewind is not None:
-        before = [step for step in before if step < now.previous_rewind]
-        if not before:
-            return (
-                None,
-                f"No checkpoint below step {now.previous_rewind}, where the last attempt went, can be restored.",
-            )
-    deep = [step for step in before if step <= bound]
+        newest = min(newest, now.previous_rewind - 1)
+        candidates = [step for step in candidates if step < now.previous_rewind]
+        if not candidates:
+            limit = f"step {now.previous_rewind}, which the previous attempt restored"
+            return None, f"There is no restorable checkpoint before {limit}."
+    if not candidates:
+        return None, f"There is no restorable checkpoint before the onset at step {now.onset_step}."
+    deep, depth = [step for step in candidates if step <= newest], now.onset_step - newest
     if deep:
-        return deep[
-            -1
-        ], f"Rewind to {deep[-1]}, the newest checkpoint at least {now.onset_step - bound} steps before the onset."
-    if before:
-        return before[
-            0
-        ], f"Rewind to {before[0]}, the oldest checkpoint: none is {now.onset_step - bound} steps before the onset."
-    return None, f"No checkpoint before the onset at step {now.onset_step} can be restored."
+        return deep[-1], f"Rewind to {deep[-1]}, the newest checkpoint at least {depth} steps before the onset."
+    oldest = candidates[0]
+    return oldest, f"Rewind to {oldest}, the oldest checkpoint: none is {depth} steps before the onset."

@@ -1,4 +1,4 @@
-"""A run's rule as it is stored and sent: the policy's fields, and under `detection` what differs from the defaults."""
+"""The rule of a run as it is stored and sent: the policy's fields, and under `detection` the changed settings."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,29 +11,29 @@ DETECTION = "detection"
 
 
 def policy_of(rule: Mapping[str, Any] | None) -> Policy:
-    """By default PaLM's rule, acting by itself on the runs that can be rolled back. Raises ValueError."""
-    told = {name: value for name, value in (rule or {}).items() if name != DETECTION}
-    return Policy.from_dict(told) if told else Policy(mode=Mode.AUTO)
+    """By default PaLM's rule, which orders rollbacks of the runs that can roll back. Raises ValueError."""
+    fields = {name: value for name, value in (rule or {}).items() if name != DETECTION}
+    return Policy.from_dict(fields) if fields else Policy(mode=Mode.AUTO)
 
 
 def settings_of(rule: Mapping[str, Any] | None) -> DetectionSettings:
     """Raises ValueError."""
-    told = (rule or {}).get(DETECTION, {})
-    if not isinstance(told, dict):
-        raise ValueError(f"{DETECTION} must be an object of settings, not {told!r:.40}")
-    return DetectionSettings.from_dict(told)
+    settings = (rule or {}).get(DETECTION, {})
+    if not isinstance(settings, dict):
+        raise ValueError(f"{DETECTION} must be an object of settings, not {settings!r:.40}")
+    return DetectionSettings.from_dict(settings)
 
 
 def to_rule(policy: Policy, settings: DetectionSettings) -> dict[str, Any]:
-    usual = asdict(DetectionSettings())
-    own = {name: value for name, value in asdict(settings).items() if value != usual[name]}
-    return policy.to_dict() | ({DETECTION: own} if own else {})
+    defaults = asdict(DetectionSettings())
+    differing = {name: value for name, value in asdict(settings).items() if value != defaults[name]}
+    return policy.to_dict() | ({DETECTION: differing} if differing else {})
 
 
-def changed(rule: Mapping[str, Any] | None, wish: Mapping[str, Any]) -> dict[str, Any]:
-    """The rule with the fields of `wish` in place of its own. Raises ValueError or TypeError for nonsense."""
-    kept = to_rule(policy_of(rule), settings_of(rule))
-    settings_of(wish)  # a wish that is no object cannot be merged
-    own = {**kept.get(DETECTION, {}), **wish.get(DETECTION, {})}
-    merged = {**kept, **wish, DETECTION: own}
+def changed(rule: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule with the fields of `changes` in place of its own. Raises ValueError or TypeError for a bad field."""
+    present = to_rule(policy_of(rule), settings_of(rule))
+    settings_of(changes)  # what is no object cannot be merged
+    settings = {**present.get(DETECTION, {}), **changes.get(DETECTION, {})}
+    merged = {**present, **changes, DETECTION: settings}
     return to_rule(policy_of(merged), settings_of(merged))

@@ -1,184 +1,211 @@
-"""What a signal is like when nothing is wrong: its level, its noise, and how far neighbours go together.
+"""What a signal is like when nothing is wrong: its level, its noise, and the autocorrelation of its residuals.
 
-The level is the median of the last few values that may teach; the noise the robust standard deviation of the residuals
-of the past. Both are fitted on an absolute grid of observations, so any split of a stream into reports learns the same.
+The level is the median of the last few values in band; the noise is the robust standard deviation of past residuals.
+Both are fitted on an absolute grid of observations, so any split of a stream into reports gives the same fits.
 """
 
 from collections.abc import Iterator
 from math import sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from monitor.detection.encoding import dump_fields, load_fields
 from monitor.detection.rows import Floats
-from monitor.detection.scoring.robust import median, spread
-from monitor.detection.scoring.signals import Signal
+from monitor.detection.scoring.robust import median, robust_std
+from monitor.detection.scoring.signals import SignalParameters
 from monitor.detection.settings import DetectionSettings
 
-PRIOR = 9.0
-CHUNK = 64  # observations that teach the tails at once
-BLOCKS = ((2, 1), (4, 2), (CHUNK, 4))  # observations between two fits of the level, below so many observations
-BLOCK = 16  # and later
-LEVEL_ROWS = 12  # the level is the median of so many values
-KEPT = 128  # values and residuals behind the noise
-SMOOTHED = 0.6  # correlation of neighbours from which the values are taken for smoothed ones
-GRACE = 8  # values after a declared change that are not enough to judge by
-TEACH_Z = 4.0  # a residual above this does not teach the level
+PRIOR_THRESHOLD = 9.0  # standard deviations; of a run whose tail is not known yet
+CHUNK = 64  # observations that are added to the tail histograms at once
+EARLY_BLOCKS = ((2, 1), (4, 2), (CHUNK, 4))  # (below so many observations, observations between two fits)
+BLOCK = 16  # observations between two fits later on
+LEVEL_VALUES = 12  # the level is the median of so many values
+WINDOW = 128  # values and residuals behind the noise
+MIN_AUTOCORRELATION = 0.6  # of neighbouring residuals; above it the signal must have been smoothed
+SETTLING_VALUES = 8  # values after a declared change that are not enough to judge by
+UPDATE_Z = 4.0  # a residual above this does not update the baseline
 
 
-class Block(NamedTuple):
-    """Values that one fit serves, and what it says of them."""
+class BaselineFit(NamedTuple):
+    """A fit, and the values that are judged by it."""
 
-    size: int
+    num_values: int
     level: float
     """NaN where nothing is known yet: every value is at its level then."""
     scale: float
-    top: float
-    """What lies above it is out of band, and does not teach."""
+    """What residuals are divided by: the noise, or more before enough is known."""
+    upper_limit: float
+    """Values above it are out of band and do not update the baseline."""
     noise: float
-    memory: float
-    adopted: bool
-    """The fit that followed it took what had been out of band for so long for the new normal."""
-    after: float | None
-    """The level of that fit, where enough is known by then for more than gross alarms."""
+    autocorrelation: float
+    is_level_shift: bool
+    """The next fit takes a level that has long been out of band as the new normal."""
+    next_level: float | None
+    """The level of the next fit, where enough is known by then for more than gross alarms."""
 
 
 class Baseline:
-    """The state of the fits, and how values change it."""
+    """The state of the fits, updated by the values of one signal in the judged unit."""
 
-    def __init__(self, signal: Signal, settings: DetectionSettings) -> None:
+    NUMBERS = ("count", "level", "noise", "old_noise", "declared", "autocorrelation", "values_without_update")
+    ARRAYS = ("window", "residuals", "block")
+
+    def __init__(
+        self,
+        signal: SignalParameters,
+        settings: DetectionSettings,
+        *,
+        level: float = 0.0,
+        noise: float = 0.0,
+        declared: bool = False,
+    ) -> None:
         self.signal, self.settings = signal, settings
-        self.noise = self.old_noise = 0.0  # robust standard deviation; the one before the last declared change
-        self.level = 0.0
-        self.declared = False
-        self._forget()
-
-    def _forget(self) -> None:
+        self.level, self.noise = level, noise
+        self.old_noise = noise  # before the last declared change
+        self.declared = declared  # whether the level is learnt anew after a declared change
         self.count = 0  # finite observations since the start, or since the last declared change
-        self.window = np.empty(0)  # the last values that may teach
-        self.residuals = np.empty(0)  # the last residuals that may teach
-        self.block = np.empty(0)  # values since the last fit of the level
-        self.memory = 0.0  # correlation of neighbouring residuals
-        self.silent = 0  # observations since one last taught
+        self.window = np.empty(0)  # the last values in band
+        self.residuals = np.empty(0)  # the last residuals in band
+        self.block = np.empty(0)  # values since the last fit
+        self.autocorrelation = 0.0  # of neighbouring residuals
+        self.values_without_update = 0  # observations since one last updated the baseline
 
-    def _settled(self) -> bool:
+    def restarted(self) -> "Baseline":
+        """The baseline after a declared change: the level is learnt anew, the noise is kept meanwhile."""
+        return Baseline(self.signal, self.settings, level=self.level, noise=self.noise, declared=True)
+
+    def is_settled(self) -> bool:
         """Enough is known for more than gross alarms (constant within a block)."""
-        return self.count - len(self.block) >= (GRACE if self.declared else self.settings.warmup_rows)
+        return self.count - len(self.block) >= (SETTLING_VALUES if self.declared else self.settings.warmup_rows)
 
-    def _scale(self) -> float:
-        """Before enough is known, an alarm takes a gross rise."""
-        return self.noise if self._settled() else max(self.noise, self._gross() / PRIOR)
+    def scale(self) -> float:
+        """What residuals are divided by. Before enough is known, only a gross rise makes an alarm."""
+        if self.is_settled():
+            return self.noise
+        gross_rise = max(self.signal.gross_rise, self.signal.gross_fraction * abs(self.level))
+        return max(self.noise, gross_rise / PRIOR_THRESHOLD)
 
-    def _gross(self) -> float:
-        return max(self.signal.gross, self.signal.gross_part * abs(self.level))
-
-    def _blocks(self, x: Floats) -> Iterator[Block]:
-        """Learn from values, block by block: what was known of each block before it taught anything."""
+    def update(self, x: Floats) -> Iterator[BaselineFit]:
+        """Update with values x[N]. Yields the fits that judge them, each made before its own values were seen."""
         while len(x):
-            blocks = self._many(x) or [self._one(x)]
-            yield from blocks
-            x = x[sum(block.size for block in blocks) :]
+            fits = self._update_blocks(x) or [self._update_block(x)]
+            yield from fits
+            x = x[sum(fit.num_values for fit in fits) :]
 
-    def _one(self, x: Floats) -> Block:
-        """The next block, or what there is of it."""
-        size = next((size for below, size in BLOCKS if self.count < below), BLOCK)
+    def _update_block(self, x: Floats) -> BaselineFit:
+        """Take in the rest of the present block, or what there is of it."""
+        size = next((size for below, size in EARLY_BLOCKS if self.count < below), BLOCK)
         part = x[: size - self.count % size]
-        level, scale = self.level if self.count > 0 else np.nan, self._scale()
-        served = (level, scale, self.level + TEACH_Z * scale, self.noise, self.memory)
+        level, scale = self.level if self.count > 0 else np.nan, self.scale()
+        present = (level, scale, self.level + UPDATE_Z * scale, self.noise, self.autocorrelation)
         self.block = np.concatenate([self.block, part])
         self.count += len(part)
         full = self.count % size == 0
-        adopted = full and self._fit(scale)
-        after = self.level if full and self._settled() and len(self.window) else None
-        return Block(len(part), *served, adopted, after)
+        is_level_shift = full and self._fit(scale)
+        next_level = self.level if full and self.is_settled() and len(self.window) else None
+        return BaselineFit(len(part), *present, is_level_shift, next_level)
 
     def _fit(self, scale: float) -> bool:
-        """Learn level and noise from the block that is full: whether what was out of band was adopted."""
-        settled, x = self._settled(), self.block
+        """Fit level and noise to the full block; True when it takes a long out-of-band level as the new normal."""
+        settled, x = self.is_settled(), self.block
         residual = x - self.level if self.count > len(x) else np.zeros(len(x))
-        teaches = self._away(residual) < TEACH_Z * scale
-        num_teaching = np.count_nonzero(teaches)
-        self.silent = 0 if 4 * num_teaching > len(x) else self.silent + len(x)
-        adopted = self.silent >= self.settings.adopt_rows
-        if adopted:
-            self.silent, self.window = 0, np.empty(0)
-        elif num_teaching < len(x):
-            x, residual = x[teaches], residual[teaches]
+        in_band = self._deviation(residual) < UPDATE_Z * scale
+        num_in_band = np.count_nonzero(in_band)
+        self.values_without_update = 0 if 4 * num_in_band > len(x) else self.values_without_update + len(x)
+        is_level_shift = self.values_without_update >= self.settings.adopt_rows
+        if is_level_shift:
+            self.values_without_update, self.window = 0, np.empty(0)
+        elif num_in_band < len(x):
+            x, residual = x[in_band], residual[in_band]
         if settled:
-            self.residuals = np.concatenate([self.residuals, residual])[-KEPT:]
-        self.window = np.concatenate([self.window, x])[-KEPT:]
+            self.residuals = np.concatenate([self.residuals, residual])[-WINDOW:]
+        self.window = np.concatenate([self.window, x])[-WINDOW:]
         self.block = np.empty(0)
         if len(self.window):
-            levels = median(self.window[None, -LEVEL_ROWS:])
-            noises, memories = self._noises(self.window[None], self.residuals[None], levels)
-            self.level, self.noise, self.memory = levels.item(), noises.item(), memories.item()
-        return adopted
+            levels = median(self.window[None, -LEVEL_VALUES:])
+            noises, autocorrelations = self._noise_of(self.window[None], self.residuals[None], levels)
+            self.level, self.noise, self.autocorrelation = levels.item(), noises.item(), autocorrelations.item()
+        return is_level_shift
 
-    def _many(self, x: Floats) -> list[Block]:
-        """The next full blocks, as far as all of their values teach: the fits of `_one`, all at once.
+    def _update_blocks(self, x: Floats) -> list[BaselineFit]:
+        """Take in the next full blocks, as far as all of their values are in band: `_update_block`, vectorised.
 
-        Nothing where the past is short, or where the present fit lets expect that they do not all teach.
+        Nothing where the past is short, or where the present fit suggests that some values are out of band.
         """
-        if len(self.block) or not self._settled() or min(len(self.window), len(self.residuals)) < KEPT:
+        if len(self.block) or not self.is_settled() or min(len(self.window), len(self.residuals)) < WINDOW:
             return []
-        expected = self._away(x - self.level) < TEACH_Z * self.noise
+        expected = self._deviation(x - self.level) < UPDATE_Z * self.noise
         num = (len(x) if expected.all() else int(np.argmin(expected))) // BLOCK
         if num < 2:
             return []
         x = x[: num * BLOCK]
         windows = _trailing(self.window, x)
-        levels = median(windows[:, -LEVEL_ROWS:])
+        levels = median(windows[:, -LEVEL_VALUES:])
         residual = x.reshape(num, BLOCK) - np.append(self.level, levels[:-1])[:, None]
         residuals = _trailing(self.residuals, residual.ravel())
-        noises, memories = self._noises(windows, residuals, levels)
+        noises, autocorrelations = self._noise_of(windows, residuals, levels)
         scales = np.append(self.noise, noises[:-1])
-        teaches = (self._away(residual) < TEACH_Z * scales[:, None]).all(axis=1)
-        num = num if teaches.all() else int(np.argmin(teaches))
-        blocks = []
-        for level, noise, memory in zip(levels[:num].tolist(), noises.tolist(), memories.tolist(), strict=False):
-            top = self.level + TEACH_Z * self.noise
-            blocks.append(Block(BLOCK, self.level, self.noise, top, self.noise, self.memory, False, level))
-            self.level, self.noise, self.memory = level, noise, memory
+        in_band = (self._deviation(residual) < UPDATE_Z * scales[:, None]).all(axis=1)
+        num = num if in_band.all() else int(np.argmin(in_band))
         if num:
             self.window, self.residuals = windows[num - 1].copy(), residuals[num - 1].copy()
-            self.silent = 0
+            self.values_without_update = 0
             self.count += num * BLOCK
-        return blocks
+        return self._apply_fits(levels[:num], noises, autocorrelations)
 
-    def _away(self, residual: Floats) -> Floats:
+    def _apply_fits(self, levels: Floats, noises: Floats, autocorrelations: Floats) -> list[BaselineFit]:
+        """Make one fit after the other the present one; returns those that they replaced."""
+        fits = []
+        for level, noise, autocorrelation in zip(
+            levels.tolist(), noises.tolist(), autocorrelations.tolist(), strict=False
+        ):
+            upper_limit = self.level + UPDATE_Z * self.noise
+            present = (self.level, self.noise, upper_limit, self.noise, self.autocorrelation)
+            fits.append(BaselineFit(BLOCK, *present, False, level))
+            self.level, self.noise, self.autocorrelation = level, noise, autocorrelation
+        return fits
+
+    def _deviation(self, residual: Floats) -> Floats:
         return np.abs(residual) if self.signal.two_sided else residual
 
-    def _noises(self, windows: Floats, residuals: Floats, levels: Floats) -> tuple[Floats, Floats]:
-        """Noise and memory of each row: of residuals where they are enough, and of differences of neighbours."""
+    def _noise_of(self, windows: Floats, residuals: Floats, levels: Floats) -> tuple[Floats, Floats]:
+        """Noise and autocorrelation per row: of residuals where there are enough, and of differences of neighbours."""
         steps = windows[:, 1:] - windows[:, :-1]
-        jitter = spread(steps) / sqrt(2.0) if steps.size else np.zeros(1)
-        memories = np.zeros(len(windows))
+        jitter = robust_std(steps) / sqrt(2.0) if steps.size else np.zeros(1)
+        autocorrelations = np.zeros(len(windows))
         if residuals.shape[1] >= 32:
             centred = residuals - median(residuals)[:, None]
-            noises = np.maximum(spread(centred), 0.7 * jitter)
-            if not self.signal.two_sided and residuals.shape[1] >= KEPT // 2:
-                memories = _memories(centred)
+            noises = np.maximum(robust_std(centred), 0.7 * jitter)
+            if not self.signal.two_sided and residuals.shape[1] >= WINDOW // 2:
+                autocorrelations = _autocorrelations(centred)
         else:
-            recent = windows[:, -2 * LEVEL_ROWS :]
-            noises = spread(recent - median(recent)[:, None])
-            noises = np.maximum(noises, jitter) if self._settled() else noises
+            recent = windows[:, -2 * LEVEL_VALUES :]
+            noises = robust_std(recent - median(recent)[:, None])
+            noises = np.maximum(noises, jitter) if self.is_settled() else noises
         if not jitter.all() and steps.any():  # quantised: half of the neighbours are equal
             sizes = np.abs(steps)
             smallest = np.where(sizes > 0, sizes, np.inf).min(axis=1)
             noises = np.where((jitter == 0) & (smallest < np.inf), np.maximum(noises, 0.5 * smallest), noises)
-        young = self.old_noise if self.count < CHUNK else 0.0
+        old_noise = self.old_noise if self.count < CHUNK else 0.0
         floors = 1e-9 if self.signal.log else 1e-4 * np.abs(levels)
-        return np.maximum(noises, np.maximum(floors, max(young, self.signal.floor))), memories
+        return np.maximum(noises, np.maximum(floors, max(old_noise, self.signal.min_noise))), autocorrelations
+
+    def state_dict(self) -> dict[str, Any]:
+        return dump_fields(self, self.NUMBERS, self.ARRAYS)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        load_fields(self, state, self.NUMBERS, self.ARRAYS)
 
 
-def _memories(centred: Floats) -> Floats:
-    """Correlation of neighbouring residuals where it is so strong that the loss must have been smoothed, else 0."""
-    memories = (centred[:, 1:] * centred[:, :-1]).sum(axis=1) / np.maximum((centred * centred).sum(axis=1), 1e-300)
-    return np.where(memories >= SMOOTHED, np.minimum(memories, 0.97), 0.0)
+def _autocorrelations(centred: Floats) -> Floats:
+    """Lag-1 autocorrelation of each row where it is so strong that the signal must have been smoothed, else 0."""
+    correlations = (centred[:, 1:] * centred[:, :-1]).sum(axis=1) / np.maximum((centred * centred).sum(axis=1), 1e-300)
+    return np.where(correlations >= MIN_AUTOCORRELATION, np.minimum(correlations, 0.97), 0.0)
 
 
 def _trailing(past: Floats, values: Floats) -> Floats:
-    """The KEPT values up to the end of each block."""
+    """The WINDOW values up to the end of each block."""
     ends = np.arange(BLOCK, len(values) + 1, BLOCK)
-    trailing: Floats = np.concatenate([past, values])[ends[:, None] + np.arange(KEPT)]
+    trailing: Floats = np.concatenate([past, values])[ends[:, None] + np.arange(WINDOW)]
     return trailing

@@ -2,41 +2,40 @@
 
 Values in, scores out; vectorised over the rows of a report. Three steps:
 
-1. A value's residual z against the median of the last few values that may teach, in robust standard deviations of the
-   residuals of the past. What is out of band does not teach.
+1. The residual z of a value: its distance from the median of the last few values in band, in robust standard deviations
+   of past residuals. Values out of band do not update the baseline.
 2. Over each span of w rows the sum of all z but the largest, over sqrt(w - 1): a scan statistic (Glaz, Naus and
    Wallenstein 2001) that one hard batch cannot raise, whatever its size. A single row has its own, span 1.
-3. Each statistic against the threshold from its own tail (see `tails`): evidence 1.0 is the alarm.
+3. Each statistic against the threshold from its own tail (see `threshold`): evidence 1.0 is the alarm.
 
-Slow divergence is a fourth thing: how far the level lies above the lowest level so far.
+A slow divergence has a statistic of its own (see `drift`).
 
 Levels are fitted on an absolute grid of observations, so any split of a stream into reports gives the same scores.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import sqrt
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
-from monitor.detection.encoding import pack, unpack
+from monitor.detection.encoding import dump_fields, load_fields
 from monitor.detection.rows import Bools, Floats, Ints
-from monitor.detection.scoring.baseline import BLOCK, CHUNK, PRIOR, Baseline, Block
-from monitor.detection.scoring.robust import REACH, SPANS, mean, statistics
-from monitor.detection.scoring.signals import Signal
+from monitor.detection.scoring.baseline import CHUNK, PRIOR_THRESHOLD, Baseline, BaselineFit
+from monitor.detection.scoring.drift import LevelDrift
+from monitor.detection.scoring.scan import LEAD, SPANS, scan_statistics
+from monitor.detection.scoring.signals import SignalParameters
 from monitor.detection.scoring.threshold import TailThresholds
 from monitor.detection.settings import DetectionSettings
 
-FLOORS = np.array([6.5, 5.0, 5.5, 6.5, 8.0, 5.0])
-"""The least threshold of each span, and of the drift, in standard deviations: less is not worth waking anybody for."""
-PRIORS = np.array([PRIOR, PRIOR, PRIOR, PRIOR, PRIOR, 5.0])
+MIN_THRESHOLDS = np.array([6.5, 5.0, 5.5, 6.5, 8.0, 5.0])
+"""Lower bound of the threshold of each span, and of the drift, in standard deviations: less is not worth an alarm."""
+PRIOR_THRESHOLDS = np.array([PRIOR_THRESHOLD] * len(SPANS) + [5.0])
 """Thresholds of a run whose tail is not known yet."""
-HUGE = 1e100  # nothing that trains gets there: as good as infinite, and sums of squares below it do not overflow
-NEVER = 1e300  # a lowest level that is not known yet
-OFTEN = 4 * CHUNK  # observations between two fits of the tails, in a run that has more
-ADDS_Z = 2.0  # a row below this is no alarm, whatever came before it
-SPARSE = 5
+HUGE = 1e100  # no training reaches it: as good as infinite, and sums of squares below it do not overflow
+LONG_PERIOD = 4 * CHUNK  # observations between two calibrations of the thresholds, in a run that has more
+MIN_ALARM_Z = 2.0  # a row below this is no alarm, whatever came before it
+SPARSE_STEPS = 5
 """In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
 single one is a hard batch, whatever its size, unless the next row is out of band too."""
 
@@ -45,9 +44,10 @@ single one is a hard batch, whatever its size, unless the next row is out of ban
 class Scores:
     """Columns over N rows; a row without an observation has z = evidence = single = drift = 0.
 
-    `z`: residual in robust standard deviations, positive for trouble; `evidence`, `single` (of the row alone) and
-    `drift`: 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit, of broken rows too, nan where
-    nothing is known; `low_step`: when the level was lowest; `broken`: present, not finite (or HUGE).
+    `z`: residual in robust standard deviations, positive in the direction of an alarm; `evidence`, `single` (of the row
+    alone) and `drift`: 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit, of non-finite rows
+    too, nan where nothing is known; `low_step`: when the level was lowest; `non_finite`: reported, and nan, infinite or
+    at least HUGE.
     """
 
     z: Floats
@@ -57,43 +57,46 @@ class Scores:
     expected: Floats
     scale: Floats
     low_step: Floats
-    broken: Bools
+    non_finite: Bools
 
 
-class SignalDetector(Baseline):
+@dataclass(slots=True)
+class RecentResiduals:
+    """What the detector keeps of the last observations beside its baseline."""
+
+    z: Floats = field(default_factory=lambda: np.zeros(LEAD))
+    """Prewhitened residuals of this chunk, after the LEAD before it."""
+    last_z: float = 0.0
+    """The last residual as it was before prewhitening."""
+    last_alarm: int = -CHUNK
+    """The observation of the last alarm."""
+
+    NUMBERS = ("last_z", "last_alarm")
+    ARRAYS = ("z",)
+
+
+class SignalDetector:
     """See the module. State is a few hundred numbers: `state_dict` / `load_state_dict` are exact."""
 
-    NUMBERS = (
-        *("count", "level", "noise", "old_noise", "low", "low_step", "drift", "silent", "drifting", "last_alarm"),
-        *("declared", "memory", "last_z"),
-    )
-    ARRAYS = ("window", "residuals", "block", "z", "tamed")
-
-    def __init__(self, signal: Signal, settings: DetectionSettings) -> None:
+    def __init__(self, signal: SignalParameters, settings: DetectionSettings) -> None:
+        self.signal, self.settings = signal, settings
         # one in so many rows for each sum; the drift moves so slowly that a chunk of it counts as one value
         self.probability = settings.false_alarms_per_10k / 1e4 * np.array([1.0] * len(SPANS) + [CHUNK / 4])
-        self.tails = TailThresholds(FLOORS, PRIORS)
-        super().__init__(signal, settings)
-
-    def _forget(self) -> None:
-        super()._forget()
-        self.z = np.zeros(REACH)  # z of this chunk, after the REACH before it
-        self.tamed = np.full(REACH, np.nan)  # the last REACH values with what is out of band cut off
-        self.low, self.low_step = NEVER, 0  # the lowest level so far
-        self.drift = 0.0  # how far above it the level is now, in noises
-        self.last_z = 0.0
-        self.drifting = 0  # observations for which the drift is an alarm
-        self.last_alarm = -CHUNK  # the observation of the last alarm
+        self.thresholds = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS)
+        self.baseline = Baseline(signal, settings)
+        self.drift = LevelDrift() if signal.detects_drift else None
+        self.recent = RecentResiduals()
 
     def shift(self) -> None:
-        """A declared change: the level is learnt anew from the rows that follow; noise and tails stay.
+        """A declared change: the level is learnt anew from the rows that follow; noise and thresholds stay.
 
-        Until a few rows are known only a gross rise over the old level is an alarm. A change while the one
-        before it settles (a chunk) changes nothing: declared at every row, seven in eight are watched all the same.
+        Until a few rows are known only a gross rise over the old level is an alarm. A change is ignored while the one
+        before it settles (a chunk): even if one is declared at every row, seven rows in eight are judged.
         """
-        if self._settled() and not (self.declared and self.count < CHUNK):
-            self.old_noise, self.declared = self.noise, True
-            self._forget()
+        baseline = self.baseline
+        if baseline.is_settled() and not (baseline.declared and baseline.count < CHUNK):
+            self.baseline, self.recent = baseline.restarted(), RecentResiduals()
+            self.drift = LevelDrift() if self.signal.detects_drift else None
 
     def feed(self, values: Floats, present: Bools, steps: Ints, gaps: Ints) -> Scores:
         """Judge N rows; `gaps`: steps since the row before."""
@@ -104,126 +107,121 @@ class SignalDetector(Baseline):
             x = np.log(np.maximum(x, 1e-30))
         table = np.zeros((7, len(values)))  # as in Scores
         table[4:6] = np.nan
-        broken = present & ~finite
-        strange = broken.nonzero()[0]
-        before = np.cumsum(finite)[strange] if len(strange) else strange
-        start = 0
-        for end in sorted({*before.tolist(), len(x)}):
+        non_finite = present & ~finite
+        non_finite_rows = non_finite.nonzero()[0]
+        num_before = np.cumsum(finite)[non_finite_rows] if len(non_finite_rows) else non_finite_rows
+        baseline, start = self.baseline, 0
+        for end in sorted({*num_before.tolist(), len(x)}):
             while start < end:
-                span = self._period()
-                at = where[start : min(start + span - self.count % span, end)]
-                table[:, at] = self._span(x[start : start + len(at)], steps[at], gaps[at])
+                period = self._period()
+                at = where[start : min(start + period - baseline.count % period, end)]
+                table[:, at] = self._score(x[start : start + len(at)], steps[at], gaps[at])
                 start += len(at)
-            if len(strange) and self.count > 0:
-                table[4:6, strange[before == end]] = [[self.level], [self._scale()]]
+            if len(non_finite_rows) and baseline.count > 0:
+                table[4:6, non_finite_rows[num_before == end]] = [[baseline.level], [baseline.scale()]]
         if self.signal.log:
             table[4] = np.exp(table[4])
             table[5] *= table[4]
         z, evidence, single, drift, expected, scale, low_step = table
-        return Scores(z, evidence, single, drift, expected, scale, low_step, broken)
+        return Scores(z, evidence, single, drift, expected, scale, low_step, non_finite)
 
     def _period(self) -> int:
-        """Observations between two fits of the tails."""
-        return OFTEN if self.count >= OFTEN else CHUNK
+        """Observations between two calibrations of the thresholds."""
+        return LONG_PERIOD if self.baseline.count >= LONG_PERIOD else CHUNK
 
-    def _span(self, x: Floats, steps: Ints, gaps: Ints) -> Floats:
-        """Judge values between two fits of the tails. Returns the table of `feed` for them."""
-        blocks = list(self._blocks(x))
-        level, scale, top, _, memory = _by_value(blocks)
+    def _score(self, x: Floats, steps: Ints, gaps: Ints) -> Floats:
+        """Judge values between two calibrations. Returns the table of `feed` for them."""
+        recent, thresholds = self.recent, self.thresholds.values
+        fits = list(self.baseline.update(x))
+        level, scale, upper_limit, _, autocorrelation = _by_value(fits)
         table = np.empty((7, len(x)))
-        table[4] = level if self.count > len(x) else np.where(np.isnan(level), x, level)
+        table[4] = level if self.baseline.count > len(x) else np.where(np.isnan(level), x, level)
         table[5] = scale
         table[0] = (x - table[4]) / scale
         if self.signal.two_sided:
             np.abs(table[0], out=table[0])
-        self.z = np.concatenate([self.z, np.minimum(np.maximum(self._news(table[0], memory), -4.0), 60.0)])
-        table[3], table[6] = self._drifts(x, top, blocks, steps)
-        whole = len(self.z) - REACH  # of the chunk
-        size = whole if whole >= CHUNK else len(x)
-        stats = np.empty((len(SPANS) + 1, size))
-        statistics(self.z[-size - REACH :], stats[:-1])
-        stats[-1, -len(x) :] = table[3]
-        table[3] /= self.tails.thresholds[-1]
-        ratios = stats[:-1, -len(x) :] / self.tails.thresholds[:-1, None]
+        z = self._prewhitened(table[0], autocorrelation)
+        recent.z = np.concatenate([recent.z, np.minimum(np.maximum(z, -4.0), 60.0)])
+        table[3], table[6] = self._drift(x, fits, upper_limit, steps)
+        chunk_size = len(recent.z) - LEAD
+        size = chunk_size if chunk_size >= CHUNK else len(x)
+        statistics = np.empty((len(SPANS) + 1, size))
+        scan_statistics(recent.z[-size - LEAD :], statistics[:-1])
+        statistics[-1, -len(x) :] = table[3]
+        table[3] /= thresholds[-1]
+        ratios = statistics[:-1, -len(x) :] / thresholds[:-1, None]
         table[2] = np.maximum(ratios[0], 0.0)
-        ratios[0] *= gaps >= SPARSE
+        ratios[0] *= gaps >= SPARSE_STEPS
         # the sums of a spike outlast it: an alarm needs a row that adds to them
-        table[1] = np.where(table[0] >= ADDS_Z, np.maximum(np.maximum.reduce(ratios), 0.0) / self.signal.caution, 0.0)
+        evidence = np.maximum(np.maximum.reduce(ratios), 0.0) / self.signal.threshold_factor
+        table[1] = np.where(table[0] >= MIN_ALARM_Z, evidence, 0.0)
         if size >= CHUNK:
-            self._learn(stats, gaps)
+            self._calibrate(statistics, gaps)
         return table
 
-    def _news(self, z: Floats, memory: Floats) -> Floats:
-        """z without what the value before it foretold (Box and Jenkins 1970); of unit variance like z."""
-        last, self.last_z = self.last_z, float(z[-1])
-        if not np.count_nonzero(memory):
+    def _prewhitened(self, z: Floats, autocorrelation: Floats) -> Floats:
+        """z without what the value before it predicts (Box and Jenkins 1970); of unit variance like z."""
+        last, self.recent.last_z = self.recent.last_z, float(z[-1])
+        if not np.count_nonzero(autocorrelation):
             return z
         before = np.concatenate([[last], z[:-1]])
-        return np.where(memory == 0.0, z, (z - memory * before) / np.sqrt(1.0 - np.float_power(memory, 2)))
+        innovation = (z - autocorrelation * before) / np.sqrt(1.0 - np.float_power(autocorrelation, 2))
+        return np.where(autocorrelation == 0.0, z, innovation)
 
-    def _drifts(self, x: Floats, top: Floats, blocks: Sequence[Block], steps: Ints) -> tuple[Floats, Floats]:
-        """How far the mean of the last 12 values lies above the lowest level, in noises; and when that was."""
-        drifts, low_steps = np.zeros(len(x)), np.zeros(len(x))
-        if not self.signal.drifts:
-            return drifts, low_steps
-        known = np.concatenate([self.tamed, np.minimum(x, top)])
-        self.tamed = known[-REACH:]
-        means = mean(known)
-        end = 0
-        for block in blocks:
-            begin, end = end, end + block.size
-            low_steps[begin:end] = self.low_step
-            if self.low != NEVER:
-                inert = sqrt((1.0 + block.memory) / (1.0 - block.memory))  # means of correlated values vary more
-                drifts[begin:end] = (means[begin:end] - self.low) / (block.noise * inert)
-                drifts[begin:end][np.isnan(means[begin:end])] = 0.0
-                self.drift = float(drifts[end - 1])
-            if block.adopted:
-                self.low = NEVER
-            if block.after is not None:
-                self._lowest(block.after, int(steps[end - 1]))
-        return drifts, low_steps
+    def _drift(
+        self, x: Floats, fits: Sequence[BaselineFit], upper_limits: Floats, steps: Ints
+    ) -> tuple[Floats | float, Floats | float]:
+        if self.drift is None:
+            return 0.0, 0.0
+        threshold, adopt_rows = self.thresholds.values[-1], self.settings.adopt_rows
+        return self.drift.update(x, fits, upper_limits, steps, threshold=threshold, adopt_rows=adopt_rows)
 
-    def _lowest(self, level: float, step: int) -> None:
-        if level <= self.low:
-            self.low, self.low_step = level, step
-        self.drifting = self.drifting + BLOCK if self.drift >= self.tails.thresholds[-1] else 0
-        if self.drifting >= self.settings.adopt_rows:
-            self.low, self.low_step, self.drifting = level, step, 0
-
-    def _learn(self, stats: Floats, gaps: Ints) -> None:
-        """Teach the tails the chunks that are full, without alarms and their aftermath."""
-        first, size = self.count - stats.shape[1], stats.shape[1] // CHUNK * CHUNK
+    def _calibrate(self, statistics: Floats, gaps: Ints) -> None:
+        """Add the full chunks to the tail histograms, without alarms and their aftermath, and fit the thresholds."""
+        recent, num_values = self.recent, statistics.shape[1]
+        first, size = self.baseline.count - num_values, num_values // CHUNK * CHUNK
         ends = np.arange(CHUNK - 1, size, CHUNK)
-        sparse = gaps[ends - stats.shape[1]] >= SPARSE  # counted from the last value, which both end with
-        stats, self.z = stats[:, :size], self.z[size:]
-        calm = stats < self.tails.thresholds[:, None]
-        calm[0] |= np.repeat(~sparse, CHUNK)  # hard batches teach
+        sparse = gaps[ends - num_values] >= SPARSE_STEPS  # counted from the last value, which both end with
+        statistics, recent.z = statistics[:, :size], recent.z[size:]
+        counted = statistics < self.thresholds.values[:, None]
+        counted[0] |= np.repeat(~sparse, CHUNK)  # hard batches count
         rows = np.arange(first, first + size)
-        last = np.maximum.accumulate(np.where(calm[:-1].all(axis=0), self.last_alarm, rows))
-        self.last_alarm = int(last[-1])
-        calm &= rows - last > REACH
+        last_alarms = np.maximum.accumulate(np.where(counted[:-1].all(axis=0), recent.last_alarm, rows))
+        recent.last_alarm = int(last_alarms[-1])
+        counted &= rows - last_alarms > LEAD
         if first == 0:
-            calm[:, : self.settings.warmup_rows] = False
-        calm[-1] &= rows % CHUNK == CHUNK - 1  # the drift moves slowly: a chunk counts as one value
+            counted[:, : self.settings.warmup_rows] = False
+        counted[-1] &= rows % CHUNK == CHUNK - 1  # the drift moves slowly: a chunk counts as one value
         for start in range(0, size, CHUNK):
-            self.tails.learn(stats[:, start : start + CHUNK], calm[:, start : start + CHUNK])
-        if self.count % self._period() == 0:
-            self.tails.fit(self.probability)
+            self.thresholds.add(statistics[:, start : start + CHUNK], counted[:, start : start + CHUNK])
+        if self.baseline.count % self._period() == 0:
+            self.thresholds.fit(self.probability)
 
     def state_dict(self) -> dict[str, Any]:
-        numbers = {name: getattr(self, name) for name in self.NUMBERS}
-        return numbers | {name: pack(getattr(self, name)) for name in self.ARRAYS} | {"tails": self.tails.state_dict()}
+        return {
+            "baseline": self.baseline.state_dict(),
+            "drift": None if self.drift is None else self.drift.state_dict(),
+            "recent": dump_fields(self.recent, RecentResiduals.NUMBERS, RecentResiduals.ARRAYS),
+            "thresholds": self.thresholds.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in self.NUMBERS:
-            setattr(self, name, state[name])
-        for name in self.ARRAYS:
-            setattr(self, name, unpack(state[name]))
-        self.tails.load_state_dict(state["tails"])
+        """Raises KeyError for a part or a number that the state lacks; the detector is of no use then."""
+        self.baseline.load_state_dict(state["baseline"])
+        if self.drift is not None:
+            self.drift.load_state_dict(state["drift"])
+        load_fields(self.recent, state["recent"], RecentResiduals.NUMBERS, RecentResiduals.ARRAYS)
+        self.thresholds.load_state_dict(state["thresholds"])
+
+    @classmethod
+    def from_state(cls, signal: SignalParameters, settings: DetectionSettings, state: dict[str, Any]) -> Self:
+        """A detector as it was stored. Raises as `load_state_dict` does."""
+        detector = cls(signal, settings)
+        detector.load_state_dict(state)
+        return detector
 
 
-def _by_value(blocks: Sequence[Block]) -> Floats:
-    """(level, scale, top, noise, memory) of every value; of all at once where they are one block."""
-    kinds = np.array([block[1:6] for block in blocks]).T
-    return kinds if len(blocks) == 1 else np.repeat(kinds, [block.size for block in blocks], axis=1)
+def _by_value(fits: Sequence[BaselineFit]) -> Floats:
+    """(level, scale, upper limit, noise, autocorrelation) of every value; of all at once where they share one fit."""
+    numbers = np.array([fit[1:6] for fit in fits]).T
+    return numbers if len(fits) == 1 else np.repeat(numbers, [fit.num_values for fit in fits], axis=1)

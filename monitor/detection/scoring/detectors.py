@@ -1,99 +1,70 @@
-"""All signal detectors of a segment with their recent past: the part of a watch that forks with the run."""
+"""The signal detectors of a segment with their recent rows: the part of the detection that forks with the run."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from monitor.detection.encoding import pack, unpack
-from monitor.detection.rows import Bools, Floats, Ints, Rows
-from monitor.detection.scoring.detector import Scores, SignalDetector
-from monitor.detection.scoring.readings import LOOK_BACK, Reading, Trail
+from monitor.detection.encoding import pack, restore, unpack
+from monitor.detection.rows import Rows
+from monitor.detection.scoring.detector import SignalDetector
+from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows
+from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.scoring.signals import SIGNALS
 from monitor.detection.settings import DetectionSettings
+from monitor.detection.stored_state import VERSION, migrate_detectors
 
-SHIFTS = frozenset({"learning_rate", "batch_size", "data_mix", "resume"})
-"""Declared events that change the curve. Any other kind (a note, say) is only written down."""
-RATE_JUMP = 0.25
+SHIFT_EVENTS = frozenset({"learning_rate", "batch_size", "data_mix", "resume"})
+"""Declared events that change the curve. Any other kind (a note, say) is only stored."""
+LR_JUMP = 0.25
 """A change of log(lr) from row to row (a factor of 1.28) that no smooth schedule makes after its first steps."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredRows:
-    """Rows with their scores. `steps`, `z` and `values` begin with the `lead` rows before them."""
-
-    rows: Rows
-    scores: Mapping[str, Scores]
-    steps: Ints
-    z: Mapping[str, Floats]
-    values: Mapping[str, Floats]
-    lead: int
-
-    def alarms(self) -> Bools:
-        """Rows that need a closer look, whatever the state of affairs."""
-        alarm = np.zeros(len(self.rows), dtype=bool)
-        for score in self.scores.values():
-            alarm |= score.broken | (score.evidence >= 1.0) | (score.single >= 1.0) | (score.drift >= 1.0)
-        return alarm
-
-    def readings(self, k: int) -> dict[str, Reading]:
-        """Row k, signal by signal; a signal that was not reported is left out."""
-        return {
-            name: Reading(
-                float(self.rows.metrics[name][k]),
-                float(score.z[k]),
-                float(score.evidence[k]),
-                float(score.single[k]),
-                float(score.drift[k]),
-                float(score.expected[k]),
-                float(score.scale[k]),
-                int(score.low_step[k]),
-                bool(score.broken[k]),
-            )
-            for name, score in self.scores.items()
-            if self.rows.present[name][k]
-        }
-
-    def trail(self, k: int) -> Trail:
-        end = self.lead + k + 1
-        part = slice(max(end - LOOK_BACK, 0), end)
-        z = {name: column[part] for name, column in self.z.items()}
-        return Trail(self.steps[part], z, {name: column[part] for name, column in self.values.items()})
-
-
 class DetectorSet:
-    def __init__(self, settings: DetectionSettings) -> None:
-        self.detectors = {name: SignalDetector(signal, settings) for name, signal in SIGNALS.items()}
+    """One detector per signal. `state_dict` / `load_state_dict` are exact."""
+
+    def __init__(self, settings: DetectionSettings, signals: Iterable[str] = tuple(SIGNALS)) -> None:
+        self.settings = settings
+        self.by_signal = {name: SignalDetector(SIGNALS[name], settings) for name in signals}
         self.declared: list[int] = []  # steps of declared events still to come
         self.log_lr: float | None = None  # the last learning rate that was reported
-        self.steps = np.empty(0, dtype=np.int64)
-        self.z: dict[str, Floats] = {name: np.empty(0) for name in SIGNALS}
-        self.values: dict[str, Floats] = {name: np.empty(0) for name in SIGNALS}
+        self.recent = RecentRows.none(list(self.by_signal))
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last row; -1 before the first one."""
+        return int(self.recent.steps[-1]) if len(self.recent.steps) else -1
 
     def declare(self, step: int, kind: str) -> None:
         """From `step` on the signals have a new normal, when the event is of a kind that changes the curve."""
-        if kind in SHIFTS:
+        if kind in SHIFT_EVENTS:
             self.declared = sorted({*self.declared, step})
 
     def feed(self, rows: Rows) -> Iterator[ScoredRows]:
-        """Score the rows, cut where something was declared or the learning rate jumps: there the signals learn anew."""
+        """Score the rows, split where something was declared or the learning rate jumps: there levels are relearnt."""
         if len(rows) == 0:
             return
         ahead = np.array(self.declared, dtype=np.int64)
         due = ahead <= rows.steps[-1]
-        cuts = sorted({*np.searchsorted(rows.steps, ahead[due]).tolist(), *self._rate_jumps(rows)})
+        cuts = sorted({*np.searchsorted(rows.steps, ahead[due]).tolist(), *self._lr_jumps(rows)})
         self.declared = ahead[~due].tolist()
         for start, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
             if end == start:
                 continue
             if start in cuts:
-                for detector in self.detectors.values():
+                for detector in self.by_signal.values():
                     detector.shift()
-            yield self._judge(rows[start:end] if cuts else rows)
+            yield self._score(rows[start:end] if cuts else rows)
 
-    def _rate_jumps(self, rows: Rows) -> list[int]:
-        """Rows whose learning rate differs from the last one known by more than RATE_JUMP."""
+    def learn(self, history: Iterable[Rows]) -> None:
+        """Feed rows whose scores nobody needs."""
+        for rows in history:
+            for _ in self.feed(rows):
+                pass
+
+    def _lr_jumps(self, rows: Rows) -> list[int]:
+        """Rows whose learning rate differs from the last one known by more than LR_JUMP."""
         known = rows.present.get("lr")
         if known is None:
             return []
@@ -103,44 +74,84 @@ class DetectorSet:
             return []
         logs = np.log(lr[where])
         before = np.concatenate([[logs[0] if self.log_lr is None else self.log_lr], logs[:-1]])
-        jumps = np.abs(logs - before) > RATE_JUMP
+        jumps = np.abs(logs - before) > LR_JUMP
         self.log_lr = float(logs[-1])
         return [int(k) for k in where[jumps]]
 
-    def _judge(self, rows: Rows) -> ScoredRows:
-        known = [name for name in self.detectors if name in rows.metrics]
-        steps = np.concatenate([self.steps, rows.steps])
-        before = steps[-len(rows) - 1 : -1] if len(self.steps) else np.append(steps[0] - 1, steps[:-1])
+    def _score(self, rows: Rows) -> ScoredRows:
+        recent, num_before = self.recent, len(self.recent.steps)
+        steps = np.concatenate([recent.steps, rows.steps])
+        before = steps[-len(rows) - 1 : -1] if num_before else np.append(steps[0] - 1, steps[:-1])
         gaps = rows.steps - before
         scores = {
-            name: self.detectors[name].feed(rows.metrics[name], rows.present[name], rows.steps, gaps) for name in known
+            name: detector.feed(rows.metrics[name], rows.present[name], rows.steps, gaps)
+            for name, detector in self.by_signal.items()
+            if name in rows.metrics
         }
-        nothing = np.zeros(len(rows))
-        new = {name: scores[name].z if name in scores else nothing for name in self.z}
-        z = {name: np.concatenate([past, new[name]]) for name, past in self.z.items()}
-        missing = np.full(len(rows), np.nan)
-        values = {name: np.concatenate([past, rows.metrics.get(name, missing)]) for name, past in self.values.items()}
-        judged = ScoredRows(rows, scores, steps, z, values, len(self.steps))
-        self.steps = steps[-LOOK_BACK:]
-        self.z = {name: column[-LOOK_BACK:] for name, column in z.items()}
-        self.values = {name: column[-LOOK_BACK:] for name, column in values.items()}
-        return judged
+        nothing, missing = np.zeros(len(rows)), np.full(len(rows), np.nan)
+        z = {
+            name: np.concatenate([past, scores[name].z if name in scores else nothing])
+            for name, past in recent.z.items()
+        }
+        values = {name: np.concatenate([past, rows.metrics.get(name, missing)]) for name, past in recent.values.items()}
+        context = RecentRows(steps, z, values)
+        self.recent = context[-MAX_RECENT_ROWS:]
+        return ScoredRows(rows, scores, context, num_before)
+
+    def relearn(
+        self, signals: Iterable[str], history: Iterable[Rows], declared: Sequence[tuple[int, str]] = ()
+    ) -> None:
+        """Replace the detectors of these signals by ones that have learnt from `history` alone.
+
+        `history`: the rows that the other detectors saw last; `declared`: (step, kind) of the events announced on them.
+        """
+        learner = DetectorSet(self.settings, signals)
+        for step, kind in declared:
+            learner.declare(step, kind)
+        learner.learn(history)
+        self.by_signal |= learner.by_signal
+        if np.array_equal(learner.recent.steps, self.recent.steps):
+            z, values = {**self.recent.z, **learner.recent.z}, {**self.recent.values, **learner.recent.values}
+            self.recent = RecentRows(self.recent.steps, z, values)
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "detectors": {name: detector.state_dict() for name, detector in self.detectors.items()},
+            "version": VERSION,
+            "signals": {name: detector.state_dict() for name, detector in self.by_signal.items()},
             "declared": list(self.declared),
             "log_lr": self.log_lr,
-            "steps": self.steps.tolist(),
-            "z": {name: pack(column) for name, column in self.z.items()},
-            "values": {name: pack(column) for name, column in self.values.items()},
+            "recent": {
+                "steps": self.recent.steps.tolist(),
+                "z": {name: pack(column) for name, column in self.recent.z.items()},
+                "values": {name: pack(column) for name, column in self.recent.values.items()},
+            },
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, detector in self.detectors.items():
-            detector.load_state_dict(state["detectors"][name])
-        self.declared = list(state["declared"])
-        self.log_lr = state["log_lr"]
-        self.steps = np.array(state["steps"], dtype=np.int64)
-        self.z = {name: unpack(text) for name, text in state["z"].items()}
-        self.values = {name: unpack(text) for name, text in state["values"].items()}
+    def load_state_dict(self, state: Mapping[str, Any]) -> frozenset[str]:
+        """Load what this release can read of a state, of any version. Returns the signals that it has no detector for.
+
+        Their detectors are fresh: see `relearn`.
+        """
+        state = migrate_detectors(state)
+        stored = restore(dict, state.get("signals")) or {}
+        loaded = {
+            name: restore(partial(SignalDetector.from_state, SIGNALS[name], self.settings), stored.get(name))
+            for name in self.by_signal
+        }
+        self.by_signal = {
+            name: detector or SignalDetector(SIGNALS[name], self.settings) for name, detector in loaded.items()
+        }
+        self.declared = restore(list, state.get("declared")) or []
+        self.log_lr = restore(float, state.get("log_lr"))
+        signals = list(self.by_signal)
+        self.recent = restore(lambda recent: _recent(recent, signals), state.get("recent")) or RecentRows.none(signals)
+        return frozenset(name for name, detector in loaded.items() if detector is None)
+
+
+def _recent(state: Mapping[str, Any], signals: Sequence[str]) -> RecentRows:
+    """The stored rows; of a signal that is new, as if it had not been reported on them."""
+    steps = np.array(state["steps"], dtype=np.int64)
+    nothing, missing = np.zeros(len(steps)), np.full(len(steps), np.nan)
+    z = {name: unpack(state["z"][name]) if name in state["z"] else nothing for name in signals}
+    values = {name: unpack(state["values"][name]) if name in state["values"] else missing for name in signals}
+    return RecentRows(steps, z, values)

@@ -1,32 +1,53 @@
-"""The signals that are judged, and what is peculiar to each."""
+"""The signals that are judged, and the parameters of each one's detector.
 
+Which metrics are signals is decided in the metric registry (`lossguard.metrics`); each of them needs parameters here.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from lossguard import metrics
 
-@dataclass(frozen=True, slots=True)
-class Signal:
-    name: str
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SignalParameters:
+    """How one signal is judged. The judged unit is the signal's own, or nats where its logarithm is judged."""
+
     log: bool = False
     """Judge the logarithm (a norm's noise is multiplicative)."""
     two_sided: bool = False
-    """A collapse counts too."""
-    drifts: bool = False
+    """A fall is as much an alarm as a rise."""
+    detects_drift: bool = False
     """A slow rise is a divergence."""
-    floor: float = 1e-9
-    """The least noise, in the judged unit."""
-    caution: float = 1.0
-    """Multiplies the thresholds: a signal that only foretells trouble must be surer than the loss itself."""
-    gross: float = np.inf
-    """A rise (in the judged unit) that is trouble even before anything is known of the noise."""
-    gross_part: float = 0.0
-    """The same as a part of the level; the larger of the two counts."""
+    min_noise: float = 1e-9
+    """Lower bound of the noise, in the judged unit."""
+    threshold_factor: float = 1.0
+    """Multiplies the thresholds: a precursor must be surer than the loss itself."""
+    gross_rise: float = np.inf
+    """A rise (in the judged unit) that is an alarm even before anything is known of the noise."""
+    gross_fraction: float = 0.0
+    """The same as a fraction of the level; the larger of the two counts."""
 
 
-SIGNALS = {
+PARAMETERS = {
     # A rise by 1 nat and by 30% multiplies the perplexity by e at least: no warm-up makes such a step.
-    "loss": Signal("loss", drifts=True, gross=1.0, gross_part=0.3),
-    "grad_norm": Signal("grad_norm", log=True, floor=0.1, caution=2.0, gross=float(np.log(30.0))),
-    "log_z": Signal("log_z", two_sided=True, caution=3.0),
+    "loss": SignalParameters(detects_drift=True, gross_rise=1.0, gross_fraction=0.3),
+    "grad_norm": SignalParameters(log=True, min_noise=0.1, threshold_factor=2.0, gross_rise=float(np.log(30.0))),
+    "log_z": SignalParameters(two_sided=True, threshold_factor=3.0),
 }
+
+
+def parameters_of(signals: Iterable[str]) -> Mapping[str, SignalParameters]:
+    """The parameters of these signals. Raises LookupError for a signal that has none."""
+    missing = [name for name in signals if name not in PARAMETERS]
+    if missing:
+        raise LookupError(
+            f"the metric registry (lossguard/metrics.py) names the signals {', '.join(missing)}, "
+            f"for which {__name__}.PARAMETERS has no detection parameters"
+        )
+    return {name: PARAMETERS[name] for name in signals}
+
+
+SIGNALS = parameters_of(metrics.SIGNALS)

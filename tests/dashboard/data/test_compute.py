@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dashboard.data.compute import PUBLISHED, Compute, num_parameters, union
+from dashboard.data.compute import PUBLISHED, Compute, num_parameters, union_length
 from dashboard.figures.compute import compute_figure
 
 
@@ -34,8 +34,8 @@ def test_a_run_that_does_not_tell_its_size_has_no_place_on_the_scale() -> None:
 
 
 def test_time_that_two_rollbacks_share_is_lost_once() -> None:
-    assert union([(10, 20), (15, 30), (40, 41)]) == 21
-    assert union([]) == 0
+    assert union_length([(10, 20), (15, 30), (40, 41)]) == 21
+    assert union_length([]) == 0
 
 
 @pytest.mark.parametrize("tokens", [math.nan, math.inf, 1e308])

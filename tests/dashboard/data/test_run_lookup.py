@@ -23,7 +23,7 @@ def test_a_run_is_named_by_its_id_its_name_or_the_beginning_of_its_id(wanted: st
 
 @pytest.mark.parametrize("wanted", ["wide", "nigh"])
 def test_a_name_that_fits_several_runs_is_answered_with_their_ids(wanted: str) -> None:
-    with pytest.raises(NoSuchRun, match=f"'{wanted}' may be any of . runs; name one by its id: night-2, "):
+    with pytest.raises(NoSuchRun, match=f"'{wanted}' matches . runs; name one by its id: night-2, "):
         find_run(RUNS, wanted)
 
 

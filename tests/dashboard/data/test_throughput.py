@@ -1,7 +1,7 @@
 """Tokens per second of a run that does not report them."""
 
 from dashboard.data.throughput import derivable, throughput
-from tests.dashboard.figures.test_curves import plain
+from tests.dashboard.series import plain
 
 
 def test_it_is_tokens_over_time_between_neighbours() -> None:

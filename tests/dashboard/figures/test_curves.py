@@ -11,24 +11,7 @@ from dashboard.data.facts import Curve
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import Marks
 from db.models import Event, Incident, Intervention, Order
-from db.queries import Series
-
-
-def plain(values: Sequence[float | None]) -> Series:
-    """One step a bucket."""
-    steps = list(range(len(values)))
-    ones = [int(value is not None) for value in values]
-    same = list(values)
-    return Series(steps, steps, same, same, same, same, ones, [1 - one for one in ones])
-
-
-def bucketed() -> Series:
-    """Two buckets of 100 steps; the second holds a one-step spike and a NaN."""
-    return Series([0, 100], [99, 199], [1.0, 1.0], [1.2, 9.0], [1.1, 1.18], [1.1, 1.2], [100, 99], [0, 1])
-
-
-def traces(figure: Any, name: str) -> list[Any]:
-    return [trace for trace in figure.data if trace.name == name]
+from tests.dashboard.series import bucketed, plain, traces
 
 
 def incident(**values: Any) -> Incident:
@@ -164,7 +147,7 @@ def test_outliers_stand_in_the_panel_of_their_signal_and_declared_events_are_lin
         Event(segment=0, step=None, kind="resume", details={}),
     ]
     figure = run_figure({name: Curve(plain([1.0]), {}) for name in ("loss", "log_z")}, Marks(events=events))
-    (circles,) = traces(figure, "outlier, let pass")
+    (circles,) = traces(figure, "outlier, ignored")
     assert (circles.yaxis, list(circles.x), list(circles.y)) == ("y2", [3], [1.25])
     assert [line.x0 for line in figure.layout.shapes] == [5]
     assert list(traces(figure, "declared event")[0].customdata) == ["learning rate lr: 0.001"]
@@ -194,4 +177,4 @@ def test_an_event_with_a_number_that_no_float_holds_is_told() -> None:
     ]
     figure = run_figure({"loss": Curve(plain([1.0]), {})}, Marks(events=events))
     assert list(traces(figure, "declared event")[0].customdata) == ["phase n: 1.000e+400"]
-    assert not traces(figure, "outlier, let pass")
+    assert not traces(figure, "outlier, ignored")

@@ -8,7 +8,7 @@ from dashboard.data.facts import Curve
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import Marks
 from dashboard.figures.smoothing import smoothed
-from tests.dashboard.figures.test_curves import plain, traces
+from tests.dashboard.series import plain, traces
 
 
 def test_a_level_line_stays_where_it_is() -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from db import commands, migrate, queries
-from db.__main__ import app
+from db.cli import app
 from db.engine import create_engine, reading, writing
 from db.models import Step
 from tests import postgres
@@ -110,7 +110,7 @@ def test_a_postgresql_store_is_dumped_while_it_is_written_to_and_restored(
         ("postgresql://me:secret@host:port/store", "is not a database URL"),
     ],
 )
-def test_what_cannot_be_backed_up_is_told_in_one_sentence(tmp_path: Path, url: str, words: str) -> None:
+def test_a_store_that_cannot_be_backed_up_is_one_sentence(tmp_path: Path, url: str, words: str) -> None:
     done = CliRunner().invoke(app, ["backup", "-o", str(tmp_path / "copy.db"), "--url", url])
     assert done.exit_code == 2
     assert words in done.output
@@ -118,8 +118,8 @@ def test_what_cannot_be_backed_up_is_told_in_one_sentence(tmp_path: Path, url: s
     assert done.output.count("\n") == 1
 
 
-def test_a_file_that_exists_is_not_written_over(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
-    kept.write_text("dear to me")
+    kept.write_text("mine")
     done = CliRunner().invoke(app, ["backup", "-o", str(kept), "--url", sqlite_engine.url.render_as_string()])
-    assert (done.exit_code, kept.read_text()) == (2, "dear to me")
+    assert (done.exit_code, kept.read_text()) == (2, "mine")

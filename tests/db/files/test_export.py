@@ -23,8 +23,8 @@ from db.files import export, imports, record
 from db.files.export import Format
 from db.lineage import Line, StepRange
 from db.models import Run, Segment
-from db.steps import blocks
-from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story
+from db.steps import reader
+from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story, before_statement
 
 RULES = settings(
     max_examples=10,
@@ -76,7 +76,7 @@ def values_of(session: Session, run: Run, metric: str) -> list[object]:
     return [
         (block.segment, step, time, value if reported else None)
         for segment in queries.segments(session, run=run)
-        for block in blocks.blocks(
+        for block in reader.read_blocks(
             session, run_pk=run.pk, step_range=StepRange(segment.number, 0, None), metrics=[metric]
         )
         for step, time, value, reported in zip(
@@ -98,7 +98,7 @@ def test_a_run_comes_back_from_parquet_as_it_was(
         run = add_forked_run(session, parts, told)
     path = write(engine, run.id, tmp_path / "run.parquet")
     with writing(engine) as session:
-        copy, count = imports.take(session, path=path, now=NOW, run_id=uuid.uuid4().hex)
+        copy, count = imports.import_file(session, path=path, now=NOW, run_id=uuid.uuid4().hex)
         assert count == 4 * len(parts)
         assert all_of(session, copy) == all_of(session, session.merge(run))
 
@@ -114,7 +114,7 @@ def test_steps_and_their_tree_come_back_from_csv(
             add_steps(session, run, add_segment(session, run, f"s{at}", fork), range(fork, fork + 4), **columns)
     path = write(sqlite_engine, run.id, tmp_path / "run.csv")
     with writing(sqlite_engine) as session:
-        copy, _ = imports.take(session, path=path, now=NOW, run_id=uuid.uuid4().hex, project="p")
+        copy, _ = imports.import_file(session, path=path, now=NOW, run_id=uuid.uuid4().hex, project="p")
         original = session.merge(run)
         assert queries.metric_names(session, run=copy) == queries.metric_names(session, run=original)
         for metric in queries.metric_names(session, run=copy):
@@ -139,16 +139,12 @@ def test_a_parquet_file_is_a_plain_table_too(sqlite_engine: sa.Engine, tmp_path:
     assert (raw[0], math.isnan(raw[1]), raw[2]) == (1.0, True, None)
 
 
-def test_an_export_that_spans_blocks_holds_every_step_once(
-    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_that_spans_blocks_holds_every_step_once(engine: sa.Engine, tmp_path: Path) -> None:
     run_id = small_run(engine)
     in_one = write(engine, run_id, tmp_path / "one.csv").read_bytes()
-    sized = blocks.next_block
-    monkeypatch.setattr(export, "next_block", lambda *given, **named: sized(*given, **named, rows=7))
-    pieces = list(export.stream(engine, run_id=run_id, format=Format.CSV))
-    assert b"".join(pieces) == in_one
-    assert len(pieces) > 30  # none of them holds more than a block
+    chunks = list(export.stream(engine, run_id=run_id, format=Format.CSV, max_steps=7))
+    assert b"".join(chunks) == in_one
+    assert len(chunks) > 30  # none of them holds more than a block
 
 
 def test_a_run_that_is_there_is_never_overwritten(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
@@ -158,7 +154,7 @@ def test_a_run_that_is_there_is_never_overwritten(sqlite_engine: sa.Engine, tmp_
             pytest.raises(record.RunExists, match="never overwrites; choose another id with --as"),
             writing(sqlite_engine) as s,
         ):
-            imports.take(s, path=path, now=NOW, run_id=given_id)
+            imports.import_file(s, path=path, now=NOW, run_id=given_id)
     with reading(sqlite_engine) as session:
         assert len(queries.runs(session)) == 1
         assert queries.step_counts(session, run=queries.runs(session)[0]).consumed == 250
@@ -167,7 +163,7 @@ def test_a_run_that_is_there_is_never_overwritten(sqlite_engine: sa.Engine, tmp_
 def test_a_run_that_was_running_is_interrupted_where_it_is_imported(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "r1.parquet")
     with writing(sqlite_engine) as session:
-        copy, _ = imports.take(session, path=path, now=NOW, run_id="copy")
+        copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
         assert copy.state == "interrupted"
 
 
@@ -180,22 +176,18 @@ def test_a_run_that_is_deleted_meanwhile_is_no_whole_file(engine: sa.Engine) -> 
         list(pieces)
 
 
-def test_a_run_that_is_deleted_in_the_middle_of_a_block_is_no_whole_file(
-    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The block was counted, then its rows were gone: NumPy's complaint about nothing to join was what one read."""
-    read = blocks._numbers
+def test_a_run_that_is_deleted_in_the_middle_of_a_block_raises(engine: sa.Engine) -> None:
+    """The block was counted, then its rows were gone: the error was NumPy's about nothing to concatenate."""
 
-    def as_it_is_deleted(*given: Any) -> Any:
+    def delete() -> None:
         with writing(engine) as session:
             for run in queries.runs(session):
                 commands.delete_run(session, run=run)
-        return read(*given)
 
-    pieces = export.stream(engine, run_id=small_run(engine), format=Format.PARQUET)
-    monkeypatch.setattr(blocks, "_numbers", as_it_is_deleted)
+    chunks = export.stream(engine, run_id=small_run(engine), format=Format.PARQUET)
+    before_statement(engine, 'SELECT "time"', delete)
     with pytest.raises(export.RunChanged):
-        list(pieces)
+        list(chunks)
 
 
 def test_what_arrives_during_an_export_is_left_out(sqlite_engine: sa.Engine) -> None:
@@ -220,7 +212,7 @@ def test_a_curve_from_elsewhere_is_imported_with_steps_and_metrics_alone(
     path = tmp_path / "curve.csv"
     path.write_text("step,loss,eval/acc\n0,3.5,\n10,NaN,0.5\n20,inf,\n", encoding="utf-8")
     with writing(sqlite_engine) as session:
-        run, count = imports.take(session, path=path, now=NOW)
+        run, count = imports.import_file(session, path=path, now=NOW)
         assert (run.id, run.project, run.state, count) == ("curve", "imported", "finished", 3)
         frame = frames.steps(session, run=run)
     assert frame.index.tolist() == [0, 10, 20]
@@ -232,7 +224,7 @@ def test_segments_that_a_csv_leaves_out_keep_their_numbers(sqlite_engine: sa.Eng
     path = tmp_path / "curve.csv"
     path.write_text("segment,step,loss\n0,0,1\n0,1,1\n2,1,2\n", encoding="utf-8")
     with writing(sqlite_engine) as session:
-        run, _ = imports.take(session, path=path, now=NOW)
+        run, _ = imports.import_file(session, path=path, now=NOW)
         table = frames.segments(session, run=run)
     assert table.fork_step.tolist() == [0, pd.NA, 1]
     assert table.reason.tolist() == ["start", "resume", "rewind"]
@@ -257,7 +249,7 @@ BAD_CSVS = {
 def refused(engine: sa.Engine, path: Path, sentence: str) -> None:
     """The import of the file fails with such a sentence, and nothing of it is kept."""
     with pytest.raises(imports.BadFile, match=sentence) as caught, writing(engine) as session:
-        imports.take(session, path=path, now=NOW)
+        imports.import_file(session, path=path, now=NOW)
     assert "\n" not in str(caught.value)
     with reading(engine) as session:
         assert queries.runs(session) == []
@@ -312,7 +304,7 @@ def test_a_file_of_a_release_that_lacked_a_column_is_imported(sqlite_engine: sa.
     path = write(sqlite_engine, run.id, tmp_path / "r.parquet")
     spoiled(pyarrow.parquet.read_table(path), path, lambda one: one["incidents"][0].pop("verdict"))
     with writing(sqlite_engine) as session:
-        copy, _ = imports.take(session, path=path, now=NOW, run_id="copy")
+        copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
         assert [row.verdict for row in queries.incidents(session, run=copy)] == [None]
 
 
@@ -328,7 +320,7 @@ def test_a_parquet_file_of_somebody_else_is_refused(sqlite_engine: sa.Engine, tm
 def test_the_lines_of_an_imported_run_are_those_of_the_original(engine: sa.Engine, tmp_path: Path) -> None:
     path = write(engine, small_run(engine), tmp_path / "r1.parquet")
     with writing(engine) as session:
-        imports.take(session, path=path, now=NOW, run_id="copy")
+        imports.import_file(session, path=path, now=NOW, run_id="copy")
         original, copy = (queries.run_named(session, run_id=name) for name in ("r1", "copy"))
         assert original is not None
         assert copy is not None

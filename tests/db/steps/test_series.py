@@ -158,9 +158,9 @@ def test_a_discarded_branch_is_not_in_the_roll_ups_of_the_live_line(engine: sa.E
         assert len(live) <= 4
 
 
-def test_pieces_cover_a_range_once_and_reach_into_no_open_bucket() -> None:
+def test_level_ranges_cover_a_range_once_and_reach_into_no_open_bucket() -> None:
     for low, high, sealed in [(0, 1000, 1000), (37, 995, 1000), (5, 9, 9), (17, 70, 64), (0, 5000, 64)]:
-        parts = list(rollups.pieces(4, low, high, sealed))
+        parts = list(rollups.split_by_level(4, low, high, sealed))
         assert [part[1] for part in parts] == [low, *(part[2] for part in parts[:-1])]
         assert parts[-1][2] == high
         assert all(level == 0 or (end <= sealed and begin % rollups.width(level) == 0) for level, begin, end in parts)

@@ -8,10 +8,9 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db import queries
 from db.engine import reading, writing
 from db.lineage import StepRange
-from db.steps import writer
+from db.steps import reader, writer
 from tests.db.seed import add_run, add_segment, add_steps
 
 numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True)
@@ -25,9 +24,10 @@ def test_every_number_survives_the_store(engine: sa.Engine, metrics: dict[str, l
         run = add_run(session, uuid.uuid4().hex)
         writer.insert_steps(session, run=run, segment=0, steps=[1, 2, 3], times=[1.0, 2.0, 3.0], metrics=metrics)
     with reading(engine) as session:
-        (rows,) = queries.steps_of(session, run=run, step_range=StepRange(0, 0, None))
+        (block,) = reader.read_blocks(session, run_pk=run.pk, step_range=StepRange(0, 0, None), metrics=list(metrics))
         for name, column in metrics.items():
-            stored = [writer.metric_value(row, name) for row in rows]
+            found = block.metrics[name]
+            stored = [value if known else None for value, known in zip(found.values, found.reported, strict=True)]
             assert stored == [value if value is None else pytest.approx(value, nan_ok=True) for value in column]
 
 
@@ -35,11 +35,12 @@ def test_the_perplexity_is_added_and_does_not_overflow(engine: sa.Engine) -> Non
     with writing(engine) as session:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), [0, 1, 2], loss=[1.0, 5000.0, math.nan])
-        (rows,) = queries.steps_of(session, run=run, step_range=StepRange(0, 0, None))
-        assert [row.perplexity for row in rows] == [pytest.approx(math.e), None, None]
+        (block,) = reader.read_blocks(session, run_pk=run.pk, step_range=StepRange(0, 0, None), metrics=["perplexity"])
+    assert block.metrics["perplexity"].reported.tolist() == [True, False, False]
+    assert block.metrics["perplexity"].values[0] == pytest.approx(math.e)
 
 
-def test_known_steps_are_told_per_segment(engine: sa.Engine) -> None:
+def test_known_steps_are_those_of_one_segment(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), [5, 6, 9])

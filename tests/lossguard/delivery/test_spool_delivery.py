@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lossguard
-from lossguard.delivery.spool_delivery import STEPS_PER_REPORT, report
+from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, report
 from lossguard.protocol import decode_number
+from lossguard.recording import RecordingRun
 from lossguard.spooling.writer import to_line
 from tests.lossguard.collectors import Answer, FakeCollector, eventually, serving
 
@@ -41,6 +42,12 @@ def online(collector: FakeCollector, folder: Path, run_id: str = "r") -> lossgua
     return lossguard.init("project", run_id=run_id, url=collector.url, directory=folder)
 
 
+def with_heartbeat(collector: FakeCollector, folder: Path, seconds: float) -> RecordingRun:
+    client = lossguard.Client(collector.url)
+    registration = {"id": "r", "capabilities": []}
+    return RecordingRun(registration=registration, directory=folder, client=client, heartbeat=seconds)
+
+
 def test_steps_arrive_in_columns_with_their_segment(collector: FakeCollector, tmp_path: Path) -> None:
     with online(collector, tmp_path) as run:
         run.log(0, loss=1.0, lr=0.1)
@@ -55,10 +62,10 @@ def test_steps_arrive_in_columns_with_their_segment(collector: FakeCollector, tm
 def test_every_report_says_how_much_waits_behind_it(collector: FakeCollector, tmp_path: Path) -> None:
     collector.open.clear()  # until all steps are in the queue
     with online(collector, tmp_path) as run:
-        for step in range(2 * STEPS_PER_REPORT):
+        for step in range(2 * MAX_STEPS_PER_REPORT):
             run.log(step, loss=1.0)
         collector.open.set()
-    assert max(collector.spool_bytes) >= STEPS_PER_REPORT * len('{"step":0,"time":0,"metrics":{"loss":1.0}}')
+    assert max(collector.spool_bytes) >= MAX_STEPS_PER_REPORT * len('{"step":0,"time":0,"metrics":{"loss":1.0}}')
     assert collector.spool_bytes[-1] < 200, "only the line that ends the run"
 
 
@@ -72,15 +79,12 @@ def test_a_segment_that_the_loop_opens_by_going_back_gets_its_own_steps(
     assert collector.losses(1) == {1: 3.0}
 
 
-def test_an_idle_run_hears_of_orders_by_heartbeat(
-    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lossguard.delivery.sender.HEARTBEAT", 0.1)
-    with online(collector, tmp_path) as run:
+def test_an_idle_run_hears_of_orders_by_heartbeat(collector: FakeCollector, tmp_path: Path) -> None:
+    with with_heartbeat(collector, tmp_path, 0.1) as run:
         run.log(0, loss=1.0)
         assert eventually(lambda: bool(collector.rows))
         collector.order(id=7, kind="rollback", rewind_to=0)
-        assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
+        assert eventually(lambda: bool(run._inbox))
         order = run.take_order()
         assert order is not None
         assert (order.id, order.rewind_to) == (7, 0)
@@ -88,16 +92,15 @@ def test_an_idle_run_hears_of_orders_by_heartbeat(
 
 
 def test_a_withdrawn_order_leaves_the_inbox_and_an_unknown_kind_is_no_order(
-    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collector: FakeCollector, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("lossguard.delivery.sender.HEARTBEAT", 0.05)
-    with online(collector, tmp_path) as run:
+    with with_heartbeat(collector, tmp_path, 0.05) as run:
         run.log(0, loss=1.0)
         collector.order(id=7, kind="hold")
         collector.order(id=8, kind="dance")
-        assert eventually(lambda: [order.id for order in run._inbox] == [7])  # type: ignore[attr-defined]
+        assert eventually(lambda: [order.id for order in run._inbox] == [7])
         collector.orders.clear()
-        assert eventually(lambda: not run._inbox)  # type: ignore[attr-defined]
+        assert eventually(lambda: not run._inbox)
         assert run.take_order() is None
 
 

@@ -10,8 +10,8 @@ from lossguard.spooling import spool as spools
 from lossguard.spooling.spool import Spool, SpoolReader, new_session, spools_in
 
 
-def make(folder: Path) -> Spool:
-    return Spool(folder / f"{new_session(folder)}.spool", LogOnce())
+def make(folder: Path, **options: int) -> Spool:
+    return Spool(folder / f"{new_session(folder)}.spool", LogOnce(), **options)
 
 
 def read(spool: Spool) -> bytes:
@@ -103,8 +103,7 @@ def test_a_full_disk_loses_nothing_once_there_is_room(
 def test_the_backlog_has_a_limit_and_drops_whole_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(spools, "BACKLOG_LIMIT", 10)
-    spool = make(tmp_path)
+    spool = make(tmp_path, backlog_limit=10)
     disk = Disk(monkeypatch, room=0)
     for line in (b"one\n", b"two\n", b"three\n", b"4\n"):
         spool.append(line)

@@ -1,4 +1,4 @@
-"""What a replay found is kept with the incident."""
+"""The verdict of a replay is stored with its incident."""
 
 import math
 from typing import Any
@@ -11,11 +11,11 @@ from db.access import Scope
 from db.engine import reading
 from lossguard.protocol import API
 from lossguard.states import Cause
-from tests.monitor.api.test_auth import As, make
 from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.tokens import TokenClient, create_token
 
 ARM = {"state": "same", "batches": "same", "checkpoint": 5, "reproduced": True, "worst": "NaN"}
-FOUND: dict[str, Any] = {
+VERDICT: dict[str, Any] = {
     "cause": "data",
     "sentence": "The batches do it.",
     "evidence": {
@@ -34,27 +34,27 @@ FOUND: dict[str, Any] = {
 }
 
 
-def troubled(http: TestClient) -> Trainer:
+def run_with_incident(http: TestClient) -> Trainer:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(40), {"loss": [2.0] * 39 + [math.nan]})
     return trainer
 
 
 def put(http: TestClient, change: dict[str, Any] | None = None, number: int = 1) -> Any:
-    return http.put(f"{API}/runs/r1/incidents/{number}/verdict", json=FOUND | (change or {}))
+    return http.put(f"{API}/runs/r1/incidents/{number}/verdict", json=VERDICT | (change or {}))
 
 
 def test_an_incident_has_no_verdict_until_it_was_replayed_and_the_newest_one_after(
     http_on_both: TestClient, engine: sa.Engine
 ) -> None:
-    trainer = troubled(http_on_both)
+    trainer = run_with_incident(http_on_both)
     assert [incident["verdict"] for incident in trainer.get("/incidents")] == [None]
     put(http_on_both, {"cause": "undetermined"})
     answer = put(http_on_both)
     assert answer.status_code == 200, answer.text
     (incident,) = trainer.get("/incidents")
     assert incident == answer.json() == trainer.get("/incidents/1")
-    assert incident["verdict"] == FOUND
+    assert incident["verdict"] == VERDICT
     assert incident["kind"] == "nonfinite"
     with reading(engine) as session:
         run = queries.run_named(session, run_id="r1")
@@ -62,16 +62,16 @@ def test_an_incident_has_no_verdict_until_it_was_replayed_and_the_newest_one_aft
         assert frames.incidents(session, run=run)["verdict"].loc[1]["cause"] == "data"
 
 
-def test_what_the_run_reports_later_leaves_the_verdict(http: TestClient) -> None:
-    trainer = troubled(http)
+def test_later_reports_of_the_run_leave_the_verdict(http: TestClient) -> None:
+    trainer = run_with_incident(http)
     put(http)
     trainer.report(0, range(40, 80), {"loss": [2.0] * 40})
-    assert [incident["verdict"] for incident in trainer.get("/incidents")] == [FOUND]
+    assert [incident["verdict"] for incident in trainer.get("/incidents")] == [VERDICT]
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_every_cause_of_the_protocol_is_taken(http: TestClient, cause: Cause) -> None:
-    troubled(http)
+def test_every_cause_of_the_protocol_is_accepted(http: TestClient, cause: Cause) -> None:
+    run_with_incident(http)
     assert put(http, {"cause": cause}).json()["verdict"]["cause"] == cause
 
 
@@ -82,25 +82,25 @@ def test_every_cause_of_the_protocol_is_taken(http: TestClient, cause: Cause) ->
         ({"sentence": ""}, "sentence"),
         ({"sentence": "x" * 1001}, "sentence"),
         ({"more": 1}, "more"),
-        ({"excerpts": [FOUND["excerpts"][0] | {"inputs": "x" * 2001}]}, "inputs"),
-        ({"excerpts": [FOUND["excerpts"][0] | {"inputs": "\x00"}]}, "NUL"),
-        ({"excerpts": FOUND["excerpts"] * 17}, "excerpts"),
+        ({"excerpts": [VERDICT["excerpts"][0] | {"inputs": "x" * 2001}]}, "inputs"),
+        ({"excerpts": [VERDICT["excerpts"][0] | {"inputs": "\x00"}]}, "NUL"),
+        ({"excerpts": VERDICT["excerpts"] * 17}, "excerpts"),
         ({"culprits": [{"batch_from": -1, "batch_to": 3}]}, "batch_from"),
-        ({"evidence": FOUND["evidence"] | {"recorded": [2.0] * 2001}}, "recorded"),
-        ({"evidence": FOUND["evidence"] | {"recorded": ["2.0"]}}, "recorded"),
+        ({"evidence": VERDICT["evidence"] | {"recorded": [2.0] * 2001}}, "recorded"),
+        ({"evidence": VERDICT["evidence"] | {"recorded": ["2.0"]}}, "recorded"),
     ],
 )
 def test_a_malformed_verdict_is_refused_and_changes_nothing(
     http: TestClient, change: dict[str, Any], words: str
 ) -> None:
-    trainer = troubled(http)
+    trainer = run_with_incident(http)
     answer = put(http, change)
     assert (answer.status_code, words in answer.json()["detail"]) == (422, True), answer.text
     assert trainer.get("/incidents")[0]["verdict"] is None
 
 
-def test_an_incident_that_is_not_there_is_said_so(http: TestClient) -> None:
-    troubled(http)
+def test_an_unknown_incident_is_not_found(http: TestClient) -> None:
+    run_with_incident(http)
     for answer in (put(http, number=7), http.get(f"{API}/runs/r1/incidents/7")):
         assert (answer.status_code, answer.json()["detail"]) == (404, "there is no incident 7")
     assert http.get(f"{API}/runs/nobody/incidents/1").json()["detail"] == "there is no run 'nobody'"
@@ -109,12 +109,12 @@ def test_an_incident_that_is_not_there_is_said_so(http: TestClient) -> None:
 def test_a_trainers_token_may_write_a_verdict_and_the_audit_trail_keeps_who_did(
     http: TestClient, sqlite_engine: sa.Engine
 ) -> None:
-    troubled(http)
-    reader = As(http, make(sqlite_engine, "reader", Scope.READ))
-    trainers = As(http, make(sqlite_engine, "trainers", Scope.REPORT))
-    assert reader.status("PUT", "/runs/r1/incidents/1/verdict", FOUND) == 403
-    assert trainers.status("PUT", "/runs/r1/incidents/1/verdict", FOUND) == 200
-    ada = As(http, make(sqlite_engine, "ada", Scope.OPERATE))
+    run_with_incident(http)
+    reader = TokenClient(http, create_token(sqlite_engine, "reader", Scope.READ))
+    trainers = TokenClient(http, create_token(sqlite_engine, "trainers", Scope.REPORT))
+    assert reader.status("PUT", "/runs/r1/incidents/1/verdict", VERDICT) == 403
+    assert trainers.status("PUT", "/runs/r1/incidents/1/verdict", VERDICT) == 200
+    ada = TokenClient(http, create_token(sqlite_engine, "ada", Scope.OPERATE))
     (line,) = http.get(f"{API}/audit?run=r1", headers=ada.headers).json()
     assert (line["who"], line["action"], line["details"]["cause"]) == ("trainers", "verdict", "data")
     assert line["details"]["culprits"] == [{"batch_from": 7, "batch_to": 9}]

@@ -1,4 +1,4 @@
-"""Nobody does what their token is not good for, and who did what is written down."""
+"""A token allows what its scopes allow and nothing else; the audit trail says who did what."""
 
 import logging
 from typing import Any
@@ -6,33 +6,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
-from typer.testing import CliRunner
 
 from db import access
 from db.access import Scope
 from db.engine import reading, writing
 from db.models import Token
 from lossguard.protocol import API
-from monitor.api.auth import TRIES, Attempts
+from monitor.api.auth import MAX_FAILED_ATTEMPTS, FailedAttempts
 from monitor.app import create_app
-from monitor.cli import tokens
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
-
-
-class As:
-    """A client that sends one token."""
-
-    def __init__(self, http: TestClient, token: str) -> None:
-        self.http, self.headers = http, {"authorization": f"Bearer {token}"}
-
-    def status(self, method: str, path: str, body: Any = None) -> int:
-        return self.http.request(method, f"{API}{path}", json=body, headers=self.headers).status_code
-
-
-def make(engine: sa.Engine, name: str, *scopes: Scope, project: str | None = None) -> str:
-    with writing(engine) as session:
-        return access.create_token(session, name=name, scopes=scopes, project=project, now=NOW)[1]
+from tests.monitor.tokens import TokenClient, create_token
 
 
 @pytest.fixture
@@ -52,28 +36,28 @@ ASKS: dict[Scope, list[tuple[str, str, Any]]] = {
 
 
 @pytest.mark.parametrize("scope", Scope)
-def test_a_token_is_good_for_its_scope_alone(http: TestClient, engine: sa.Engine, scope: Scope) -> None:
-    client = As(http, make(engine, "t", scope))
+def test_a_token_allows_its_scope_only(http: TestClient, engine: sa.Engine, scope: Scope) -> None:
+    client = TokenClient(http, create_token(engine, "t", scope))
     for wanted, asks in ASKS.items():
         for ask in asks:
             assert client.status(*ask) in ((200, 201) if wanted is scope else (403,)), ask
 
 
 def test_no_route_but_healthz_answers_without_a_token(http: TestClient, engine: sa.Engine) -> None:
-    make(engine, "t", Scope.READ)
+    create_token(engine, "t", Scope.READ)
     app: Any = http.app
     paths = app.openapi()["paths"]
     asks = [(method, path) for path, methods in paths.items() for method in methods]
     assert len(asks) >= 18
     for method, path in [*asks, ("get", "/docs"), ("get", "/openapi.json")]:
-        app.state.attempts = Attempts()  # there are more routes than failed attempts are allowed
+        app.state.failed_attempts = FailedAttempts()  # there are more routes than failed attempts are allowed
         real = path.format(run_id="r1", order_id=1, intervention_id=1, number=1)
         assert http.request(method, real).status_code == (200 if path == "/healthz" else 401), (method, path)
 
 
 def test_a_token_bound_to_a_project_sees_nothing_of_another(http: TestClient, engine: sa.Engine) -> None:
     Trainer(http, "other", project="bert")
-    bound = As(http, make(engine, "gpt only", *Scope, project="gpt"))
+    bound = TokenClient(http, create_token(engine, "gpt only", *Scope, project="gpt"))
     assert bound.status("GET", "/runs/r1") == 200
     for method, path, body in [
         ("GET", "/runs/other", None),
@@ -113,12 +97,12 @@ def test_a_collector_without_tokens_is_open_to_this_machine_and_to_no_page_of_an
     statuses = [http.request(method, f"{API}{path}", headers=headers).status_code for method, path in asks]
     assert statuses == ([200, 409, 404] if allowed else [403, 403, 403])
     assert http.get("/healthz", headers=headers).status_code == 200
-    token = make(engine, "t", Scope.READ)
+    token = create_token(engine, "t", Scope.READ)
     assert http.get(f"{API}/runs", headers=headers | {"authorization": f"Bearer {token}"}).status_code == 200
 
 
-def test_a_revoked_token_is_worthless_and_opens_nothing(http: TestClient, engine: sa.Engine) -> None:
-    client = As(http, make(engine, "t", *Scope))
+def test_a_revoked_token_is_refused_and_opens_nothing(http: TestClient, engine: sa.Engine) -> None:
+    client = TokenClient(http, create_token(engine, "t", *Scope))
     assert client.status("GET", "/runs") == 200
     with writing(engine) as session:
         assert access.revoke_token(session, name="t", now=NOW)
@@ -127,16 +111,16 @@ def test_a_revoked_token_is_worthless_and_opens_nothing(http: TestClient, engine
 
 
 def test_the_token_itself_is_not_in_the_store(engine: sa.Engine) -> None:
-    token = make(engine, "t", Scope.READ)
+    token = create_token(engine, "t", Scope.READ)
     with reading(engine) as session:
         (row,) = session.execute(sa.select(Token.__table__)).all()
     assert token not in str(row)
     assert len(token) > 40
 
 
-def test_the_token_of_the_environment_is_good_for_everything(engine: sa.Engine) -> None:
+def test_the_token_of_the_environment_has_every_scope(engine: sa.Engine) -> None:
     http = TestClient(create_app(Settings(token=SecretStr("secret")), engine=engine))
-    owner = As(http, "secret")
+    owner = TokenClient(http, "secret")
     assert owner.status("POST", "/runs", RUN) == 201
     assert owner.status("PUT", "/runs/r1/policy", {"mode": "observe"}) == 200
     assert http.get(f"{API}/runs", headers={"authorization": "Basic secret"}).status_code == 401
@@ -145,11 +129,11 @@ def test_the_token_of_the_environment_is_good_for_everything(engine: sa.Engine) 
 def test_failed_attempts_are_logged_without_the_token_and_slowed_down(
     http: TestClient, engine: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    good, wrong = As(http, make(engine, "t", Scope.READ)), As(http, "lg_guess")
+    good, wrong = TokenClient(http, create_token(engine, "t", Scope.READ)), TokenClient(http, "lg_guess")
     with caplog.at_level(logging.WARNING):
-        statuses = [wrong.status("GET", "/runs") for _ in range(TRIES + 3)]
-    assert statuses == [401] * TRIES + [429] * 3
-    assert len(caplog.records) == TRIES
+        statuses = [wrong.status("GET", "/runs") for _ in range(MAX_FAILED_ATTEMPTS + 3)]
+    assert statuses == [401] * MAX_FAILED_ATTEMPTS + [429] * 3
+    assert len(caplog.records) == MAX_FAILED_ATTEMPTS
     assert "wrong token from testclient for GET /api/v1/runs" in caplog.text
     assert "lg_guess" not in caplog.text
     assert good.status("GET", "/runs") == 200
@@ -157,8 +141,8 @@ def test_failed_attempts_are_logged_without_the_token_and_slowed_down(
 
 def test_failed_attempts_are_forgotten_after_a_while() -> None:
     now = [0.0]
-    attempts = Attempts(lambda: now[0])
-    assert [attempts.fail("a") for _ in range(TRIES + 1)] == [True] * TRIES + [False]
+    attempts = FailedAttempts(lambda: now[0])
+    assert [attempts.fail("a") for _ in range(MAX_FAILED_ATTEMPTS + 1)] == [True] * MAX_FAILED_ATTEMPTS + [False]
     assert attempts.fail("b")
     now[0] = 61.0
     assert attempts.fail("a")
@@ -167,7 +151,7 @@ def test_failed_attempts_are_forgotten_after_a_while() -> None:
 def test_what_a_person_decides_is_in_the_audit_trail_even_after_the_run_is_gone(
     http: TestClient, engine: sa.Engine
 ) -> None:
-    ada = As(http, make(engine, "ada", *Scope))
+    ada = TokenClient(http, create_token(engine, "ada", *Scope))
     http.put(f"{API}/runs/r1/policy", json={"mode": "observe"}, headers=ada.headers)
     assert ada.status("POST", "/runs/r1/release") == 409  # not possible: not recorded
     assert ada.status("DELETE", "/runs/r1") == 204
@@ -200,45 +184,9 @@ def test_every_answer_carries_the_security_headers(http: TestClient) -> None:
         ({"project": "a\nb"}, "project"),
     ],
 )
-def test_what_is_too_deep_too_long_or_cannot_be_stored_is_refused(
+def test_values_that_are_too_deep_too_long_or_cannot_be_stored_is_refused(
     http: TestClient, change: dict[str, Any], words: str
 ) -> None:
     answer = http.post(f"{API}/runs", json=RUN | {"id": "new"} | change)
     assert answer.status_code == 422
     assert words in answer.json()["detail"]
-
-
-def test_tokens_are_made_listed_and_revoked_on_the_command_line(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", database_url)
-    run = CliRunner()
-    made = run.invoke(tokens.app, ["create", "trainers", "--scope", "report", "--scope", "read", "--project", "gpt"])
-    token = made.output.strip()
-    assert (made.exit_code, token[:3]) == (0, "lg_")
-    twice = run.invoke(tokens.app, ["create", "trainers", "--scope", "read"])
-    assert (twice.exit_code, "choose another name" in twice.output) == (2, True)
-    listed = run.invoke(tokens.app, ["list"]).output
-    assert "trainers  report,read  project gpt" in listed
-    assert token not in listed
-    assert run.invoke(tokens.app, ["revoke", "trainers"]).exit_code == 0
-    assert "revoked" in run.invoke(tokens.app, ["list"]).output
-    assert run.invoke(tokens.app, ["revoke", "nobody"]).exit_code == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("DATABASE_URL", "mysql://me@host/store", "mysql is not supported"),
-        ("DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/store", "cannot use the database"),
-        ("MAX_RUNS", "many", "LOSSGUARD_MAX_RUNS"),
-    ],
-)
-def test_tokens_of_a_store_that_cannot_be_used_are_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
-) -> None:
-    monkeypatch.setenv(f"LOSSGUARD_{name}", value)
-    done = CliRunner().invoke(tokens.app, ["list"])
-    assert (done.exit_code, done.output.count("\n")) == (2, 1), done.output
-    assert words in done.output
-    assert "secret" not in done.output

@@ -2,14 +2,22 @@
 
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from rich.console import Console
 
-from monitor.cli.backtest import CurveError, backtest_file, backtest_rows, read_curve, table
+from monitor.app import create_app
+from monitor.backtesting.backtest import CurveError, backtest_file, backtest_rows, read_curve
+from monitor.cli.backtest import table
 from monitor.detection import DetectionSettings, Mode, Policy, Rows
+from monitor.settings import Settings
+from tests.monitor.cli.command import monitor
+from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.scenarios import noise, obey, train_until_nan
 
 
 def written(folder: Path, text: str) -> Path:
@@ -26,7 +34,7 @@ def spiked(folder: Path) -> Path:
     return written(folder, "\n".join(["step,loss", *lines]))
 
 
-def test_the_output_is_as_fixed_in_the_design(tmp_path: Path) -> None:
+def test_the_result_has_the_documented_fields(tmp_path: Path) -> None:
     path = spiked(tmp_path)
     result = json.loads(json.dumps(backtest_file(path)))
     assert (result["file"], result["steps"]) == (str(path), 600)
@@ -55,7 +63,7 @@ def test_the_band_that_moves_on_does_not_move_the_peak() -> None:
     assert incident["peak_step"] == 413
 
 
-def test_the_table_names_file_and_deed(tmp_path: Path) -> None:
+def test_the_table_names_file_and_action(tmp_path: Path) -> None:
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(table([backtest_file(spiked(tmp_path)), {"file": "quiet.csv", "steps": 5, "incidents": []}]))
     text = console.export_text()
@@ -77,7 +85,7 @@ def test_nan_is_news_and_an_empty_cell_is_none(tmp_path: Path) -> None:
         ("", "line 1: the file is empty"),
         ("step,grad_norm\n1,2\n2,3\n", "line 1: no column loss"),
         ("loss\n1\n2\n", "line 1: no column step"),
-        ("step,loss,loss\n1,2,3\n2,3,4\n", "line 1: column loss is there twice"),
+        ("step,loss,loss\n1,2,3\n2,3,4\n", "line 1: column loss appears twice"),
         ("step,loss\n", "line 1: a curve needs at least two rows"),
         ("step,loss\n1,2.0\n", "line 2: a curve needs at least two rows"),
         ("step,loss\n1,2.0\n1,2.1\n", "line 3: step 1 is a duplicate"),
@@ -90,10 +98,10 @@ def test_nan_is_news_and_an_empty_cell_is_none(tmp_path: Path) -> None:
 )
 def test_a_bad_file_gets_one_sentence_with_file_and_line(tmp_path: Path, text: str, sentence: str) -> None:
     path = written(tmp_path, text)
-    with pytest.raises(CurveError) as told:
+    with pytest.raises(CurveError) as raised:
         backtest_file(path)
-    assert f"{path}, {sentence}" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert f"{path}, {sentence}" in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_file_that_is_not_there_gets_one_sentence(tmp_path: Path) -> None:
@@ -117,10 +125,10 @@ def test_proposals_of_a_backtest_never_use_up_the_budget(tmp_path: Path) -> None
     for at in range(300, 2000, 300):
         loss[at : at + 60] += 1.5
     lines = [f"{step},{value:.5f}" for step, value in enumerate(loss)]
-    found = backtest_file(written(tmp_path, "\n".join(["step,loss", *lines])), policy=Policy(budget_per_run=2))
-    deeds = [incident["action"]["kind"] for incident in found["incidents"]]
-    assert deeds.count("rollback") == 6
-    assert "hold" not in deeds
+    result = backtest_file(written(tmp_path, "\n".join(["step,loss", *lines])), policy=Policy(budget_per_run=2))
+    actions = [incident["action"]["kind"] for incident in result["incidents"]]
+    assert actions.count("rollback") == 6
+    assert "hold" not in actions
 
 
 def test_a_backtest_that_should_order_is_refused(tmp_path: Path) -> None:
@@ -135,3 +143,50 @@ def test_settings_that_make_no_sense_are_named() -> None:
         DetectionSettings(false_alarms_per_10k=0)
     with pytest.raises(ValueError, match="unknown detection settings: speed"):
         DetectionSettings.from_dict({"speed": 1})
+
+
+@pytest.mark.slow
+def test_backtest_prints_one_json_object_a_line(tmp_path: Path) -> None:
+    rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)] + ["300,nan", "301,nan"]
+    curve = tmp_path / "curve.csv"
+    curve.write_text("step,loss\n" + "\n".join(rows))
+    done = monitor("backtest", str(curve), str(curve), "--json")
+    assert done.returncode == 0, done.stderr
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first == second
+    assert first["steps"] == 302
+    (incident,) = first["incidents"]
+    assert (incident["kind"], incident["detected_step"]) == ("nonfinite", 300)
+    assert incident["action"]["kind"] == "rollback"
+    assert set(incident) >= {
+        *("kind", "signal", "onset_step", "detected_step", "peak_step", "end_step", "score", "outcome", "action")
+    }
+
+
+@pytest.mark.slow
+def test_backtest_of_a_stored_run_judges_its_live_line(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
+        trainer = Trainer(http)
+        (order,) = train_until_nan(trainer)["orders"]
+        losses = [*noise(3, 150), None, math.inf, *noise(4, 148)]
+        trainer.report(obey(trainer, order), range(200, 500), {"loss": losses})
+    store = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{tmp_path}/lossguard.db"}
+    result = json.loads(monitor("backtest", "--run", "r1", "--json", **store).stdout)
+    (incident,) = result["incidents"]
+    assert (result["file"], result["steps"]) == ("r1", 500)
+    assert (incident["kind"], incident["onset_step"], incident["detected_step"]) == ("nonfinite", 351, 351)
+
+
+@pytest.mark.slow
+def test_backtest_takes_its_parameters_and_compares_with_published_rules(tmp_path: Path) -> None:
+    rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)] + ["300,nan"]
+    curve = tmp_path / "curve.csv"
+    curve.write_text("step,loss\n" + "\n".join(rows))
+    done = monitor("backtest", str(curve), "--json", "--set", "min_depth=250", "--set", "false_alarms_per_10k=2")
+    assert json.loads(done.stdout)["incidents"][0]["action"]["rewind_to"] == 0
+    done = monitor("backtest", str(curve), "--compare", COLUMNS="200")
+    assert "trainscope" in done.stdout
+    for bad in ("min_depth=x", "min_depth=0", "depth=3", "min_depth"):
+        done = monitor("backtest", str(curve), "--set", bad)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert bad in done.stderr

@@ -1,4 +1,4 @@
-"""What a collector keeps of a run between reports never shows: verdicts are those of one that keeps nothing."""
+"""A collector that caches runs between reports concludes the same as one that caches nothing."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from db.models import DetectionState
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.ingestion import detection_state
-from monitor.ingestion.run_cache import UNSAVED, RunCache
+from monitor.ingestion.run_cache import MAX_UNSAVED_ROWS, RunCache
 from monitor.problems import Problem
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
@@ -35,7 +35,7 @@ def loss(step: int, bad_at: int) -> float:
 
 
 def train(trainer: Trainer, clients: list[TestClient], size: int) -> dict[str, Any]:
-    """200 quiet steps, a NaN, the rollback that is ordered, and on: what is concluded of it."""
+    """200 quiet steps, a NaN, the rollback that is ordered, and on: what was concluded."""
     segment, step = trainer.open("a"), 0
     for turn in range(300 // size):
         trainer.http = clients[turn % len(clients)]
@@ -46,8 +46,8 @@ def train(trainer: Trainer, clients: list[TestClient], size: int) -> dict[str, A
         if orders and segment == 0:
             step = orders[0]["rewind_to"]
             segment = trainer.open("b", step, "rollback", orders[0]["id"])
-    kept = ("kind", "state", "onset_step", "detected_step", "score")
-    incidents = [[row[name] for name in kept] for row in trainer.get("/incidents")]
+    fields = ("kind", "state", "onset_step", "detected_step", "score")
+    incidents = [[row[name] for name in fields] for row in trainer.get("/incidents")]
     done = [[row[name] for name in ("kind", "state", "rewind_to", "skip_to")] for row in trainer.get()["interventions"]]
     return {"incidents": incidents, "interventions": done, "at": step}
 
@@ -58,26 +58,26 @@ def test_reports_in_turn_to_two_collectors_are_judged_as_by_one(pair: list[TestC
     assert train(Trainer(pair[0], "in-turn"), pair, 6) == alone
 
 
-def test_the_stored_state_lags_and_is_brought_up_to_the_same(engine: sa.Engine) -> None:
+def test_the_saved_state_lags_and_is_loaded_to_the_same(engine: sa.Engine) -> None:
     with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW)) as http:
         trainer = Trainer(http)
         segment = trainer.open("a")
-        for step in range(2 * UNSAVED + 10):
+        for step in range(2 * MAX_UNSAVED_ROWS + 10):
             trainer.report(segment, [step], {"loss": [loss(step, -1)], "grad_norm": [1.0 + step % 5]})
         with reading(engine) as session:
             run = queries.run_named(session, run_id="r1")
             assert run is not None
             lag = session.get_one(DetectionState, run.pk)
-            assert (lag.segment, lag.seen_step) == (0, 2 * UNSAVED - 1)
-            ((_, desk),) = _desks(http)
-            assert detection_state.bring_up(session, run).state_dict() == desk.watch.state_dict()
+            assert (lag.segment, lag.seen_step) == (0, 2 * MAX_UNSAVED_ROWS - 1)
+            ((_, cached),) = _cached_runs(http)
+            assert detection_state.load(session, run).state_dict() == cached.engine.state_dict()
 
 
-def _desks(http: TestClient) -> list[Any]:
-    return list(http.app.state.desks._kept.values())  # type: ignore[attr-defined]
+def _cached_runs(http: TestClient) -> list[Any]:
+    return list(http.app.state.run_cache._cached.values())  # type: ignore[attr-defined]
 
 
-def test_steps_that_were_passed_over_stay_so_when_the_state_is_brought_up(pair: list[TestClient]) -> None:
+def test_steps_that_were_passed_over_stay_so_when_the_state_is_loaded(pair: list[TestClient]) -> None:
     """A report of steps in front of and behind the last one is stored, and the detection sees nothing of it."""
     states = []
     for run_id, clients in (("alone", pair[:1]), ("in-turn", pair)):
@@ -89,40 +89,41 @@ def test_steps_that_were_passed_over_stay_so_when_the_state_is_brought_up(pair: 
         with reading(pair[0].app.state.engine) as session:  # type: ignore[attr-defined]
             run = queries.run_named(session, run_id=run_id)
             assert run is not None
-            states.append(detection_state.bring_up(session, run).state_dict())
+            states.append(detection_state.load(session, run).state_dict())
     assert states[0] == states[1]
 
 
-def test_a_young_run_of_which_nothing_is_written_down_is_brought_up_too(pair: list[TestClient]) -> None:
+def test_a_young_run_without_a_saved_state_is_loaded_too(pair: list[TestClient]) -> None:
     trainer = Trainer(pair[0])
     segment = trainer.open("a")
-    for step in range(UNSAVED // 2):
+    for step in range(MAX_UNSAVED_ROWS // 2):
         trainer.http = pair[step % 2]
         trainer.report(segment, [step], {"loss": [loss(step, -1)]})
-    ((_, desk),) = _desks(trainer.http)
-    assert desk.watch.last_step == UNSAVED // 2 - 1
+    ((_, cached),) = _cached_runs(trainer.http)
+    assert cached.engine.last_step == MAX_UNSAVED_ROWS // 2 - 1
     with reading(trainer.http.app.state.engine) as session:  # type: ignore[attr-defined]
         assert session.scalar(sa.select(DetectionState)) is None
     alone = Trainer(pair[0], "alone")
-    alone.report(alone.open("a"), range(UNSAVED // 2), {"loss": [loss(step, -1) for step in range(UNSAVED // 2)]})
-    alike = [one for _, one in _desks(pair[0]) if one.run.id == "alone"]
-    assert desk.watch.state_dict() == alike[0].watch.state_dict()
+    steps = range(MAX_UNSAVED_ROWS // 2)
+    alone.report(alone.open("a"), steps, {"loss": [loss(step, -1) for step in steps]})
+    alike = [one for _, one in _cached_runs(pair[0]) if one.run.id == "alone"]
+    assert cached.engine.state_dict() == alike[0].engine.state_dict()
 
 
-def test_a_run_whose_desk_is_laid_out_for_every_report_is_written_down_all_the_same(pair: list[TestClient]) -> None:
-    """Each collector began to count anew, so that nothing was ever written and every report read the whole run."""
+def test_a_run_that_is_loaded_for_every_report_is_saved_all_the_same(pair: list[TestClient]) -> None:
+    """Each collector started to count again, so that nothing was ever saved and every report read the whole run."""
     trainer = Trainer(pair[0])
     segment = trainer.open("a")
-    for step in range(3 * UNSAVED):
+    for step in range(3 * MAX_UNSAVED_ROWS):
         trainer.http = pair[step % 2]
         trainer.report(segment, [step], {"loss": [loss(step, -1)]})
     with reading(pair[0].app.state.engine) as session:  # type: ignore[attr-defined]
-        (kept,) = session.scalars(sa.select(DetectionState)).all()
-    assert kept.seen_step is not None
-    assert kept.seen_step >= 2 * UNSAVED - 1
+        (state,) = session.scalars(sa.select(DetectionState)).all()
+    assert state.seen_step is not None
+    assert state.seen_step >= 2 * MAX_UNSAVED_ROWS - 1
 
 
-def test_a_run_that_was_deleted_leaves_no_desk_to_the_next_of_its_key(pair: list[TestClient]) -> None:
+def test_a_run_that_was_deleted_leaves_nothing_cached_for_the_next_of_its_key(pair: list[TestClient]) -> None:
     for client in pair:
         trainer = Trainer(client)
         trainer.report(trainer.open("a"), [0, 1], {"old": [1.0, 1.0]})
@@ -134,7 +135,7 @@ def test_a_run_that_was_deleted_leaves_no_desk_to_the_next_of_its_key(pair: list
     assert trainer.get("/series", metric="new")["last"] == [1.0]
 
 
-def test_a_refused_report_leaves_nothing_behind_on_the_desk(sqlite_engine: sa.Engine) -> None:
+def test_a_refused_report_leaves_nothing_behind_in_the_cache(sqlite_engine: sa.Engine) -> None:
     http = TestClient(create_app(Settings(max_metrics=3), engine=sqlite_engine))
     trainer = Trainer(http)
     segment = trainer.open("a")
@@ -150,10 +151,10 @@ def test_runs_that_were_locked_together_are_taken_one_by_one_and_a_second_report
 ) -> None:
     for name in ("a", "b"):
         Trainer(pair[0], name).open("s")
-    desks = RunCache()
+    cache = RunCache()
     with writing(engine) as session:
-        desks.lock(session, ["b", "a", "a", "no-such-run"], NOW)
-        before = {name: desks.take(session, name, NOW).run.revision for name in ("a", "b")}
-        assert desks.take(session, "a", NOW).run.revision == before["a"] + 1
+        cache.lock_ahead(session, ["b", "a", "a", "no-such-run"], NOW)
+        before = {name: cache.lock(session, name, NOW).run.revision for name in ("a", "b")}
+        assert cache.lock(session, "a", NOW).run.revision == before["a"] + 1
         with pytest.raises(Problem, match="no-such-run"):
-            desks.take(session, "no-such-run", NOW)
+            cache.lock(session, "no-such-run", NOW)

@@ -1,4 +1,4 @@
-"""The log: one line a request, with an id that the client knows too, and no secret in it."""
+"""The log: one line per request, with an id that the client knows too, and no secret in it."""
 
 import io
 import json
@@ -30,15 +30,15 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     root.handlers.clear()  # `configure` closes those that it finds
     stream = io.StringIO()
     logs.configure(LogFormat.JSON, LogLevel.INFO, stream)
-    monkeypatch.setattr(logging.getLogger("httpx2"), "disabled", True)  # the client's own log, which tells the query
+    monkeypatch.setattr(logging.getLogger("httpx2"), "disabled", True)  # the client's own log, which logs the query
     yield stream
     root.handlers[:] = handlers
     root.setLevel(level)
 
 
 def lines(stream: io.StringIO, logger: str = "monitor.requests") -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in stream.getvalue().splitlines()]
-    return [line for line in found if line["logger"] == logger]
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [line for line in records if line["logger"] == logger]
 
 
 def test_a_request_is_one_line_with_route_run_status_and_time(http: TestClient, written: io.StringIO) -> None:
@@ -51,19 +51,19 @@ def test_a_request_is_one_line_with_route_run_status_and_time(http: TestClient, 
     assert line["level"] == "info"
 
 
-def test_the_id_of_a_request_is_answered_and_a_sane_one_of_the_client_taken_over(
+def test_the_id_of_a_request_is_answered_and_a_well_formed_one_of_the_client_is_kept(
     http: TestClient, written: io.StringIO
 ) -> None:
     given = ["made-by.the:client_1", "", "x" * 65, "a b", 'a"b', "caf\xe9"]
     answered = [http.get("/healthz", headers=[(b"x-request-id", one.encode("latin-1"))]) for one in given]
-    told = [answer.headers["x-request-id"] for answer in answered]
-    assert told[0] == given[0]
-    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in told[1:])
-    assert len(set(told)) == len(told)
-    assert [line["request"] for line in lines(written)] == told
+    ids = [answer.headers["x-request-id"] for answer in answered]
+    assert ids[0] == given[0]
+    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in ids[1:])
+    assert len(set(ids)) == len(ids)
+    assert [line["request"] for line in lines(written)] == ids
 
 
-def test_what_is_refused_before_any_route_is_written_down_too(http: TestClient, written: io.StringIO) -> None:
+def test_what_is_refused_before_any_route_is_logged_too(http: TestClient, written: io.StringIO) -> None:
     http.post(f"{API}/runs", content=b"x" * (16 * 2**20 + 1))
     http.get("/nowhere?token=secret")
     assert [(line["route"], line["status"]) for line in lines(written)] == [(f"{API}/runs", 413), ("/nowhere", 404)]
@@ -80,7 +80,7 @@ def test_lines_within_a_request_carry_its_id(sqlite_engine: sa.Engine, written: 
     assert "good-one" not in written.getvalue()
 
 
-def test_a_failure_of_our_own_is_a_problem_with_an_id_and_one_line_with_its_cause(
+def test_an_internal_error_is_a_problem_with_an_id_and_one_line_with_its_cause(
     sqlite_engine: sa.Engine, written: io.StringIO
 ) -> None:
     def no_clock() -> float:
@@ -98,7 +98,7 @@ def test_a_failure_of_our_own_is_a_problem_with_an_id_and_one_line_with_its_caus
     assert request["status"] == 500
 
 
-def test_what_the_database_refuses_is_told_without_the_values(engine: sa.Engine) -> None:
+def test_errors_of_the_database_do_not_contain_values(engine: sa.Engine) -> None:
     with pytest.raises(sa.exc.SQLAlchemyError) as caught, writing(engine) as session:
         session.execute(sa.text("INSERT INTO nothing VALUES (:value)"), {"value": "a secret of the run"})
     assert "a secret" not in str(caught.value)
@@ -118,4 +118,4 @@ def test_what_the_database_refuses_is_told_without_the_values(engine: sa.Engine)
 )
 def test_logfmt_quotes_what_would_break_a_line(given: str, wanted: str) -> None:
     record = logging.makeLogRecord({"msg": given, "levelname": "INFO", "name": "x"})
-    assert logs.Lines(LogFormat.TEXT).format(record).endswith(f"level=info logger=x message={wanted}")
+    assert logs.LineFormatter(LogFormat.TEXT).format(record).endswith(f"level=info logger=x message={wanted}")

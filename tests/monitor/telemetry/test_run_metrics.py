@@ -9,11 +9,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from db.engine import writing
 from db.models import RunStatus
-from lossguard.protocol import API, EXPECT, SPOOL_HEADER
+from lossguard.protocol import API, SPOOL_HEADER
 from monitor.app import create_app
-from monitor.ingestion.run_status import PEAK_WINDOW
+from monitor.ingestion.run_status import PEAK_WINDOW_SECONDS
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.scenarios import pause_event
 
 
 class Clock:
@@ -36,22 +37,22 @@ def http(sqlite_engine: sa.Engine, clock: Clock) -> Iterator[TestClient]:
 
 def scrape(http: TestClient) -> dict[str, dict[tuple[str, ...], float]]:
     """Sample name -> label values (by the labels' names, in order) -> value."""
-    found: dict[str, dict[tuple[str, ...], float]] = {}
+    samples: dict[str, dict[tuple[str, ...], float]] = {}
     for family in text_string_to_metric_families(http.get("/metrics").text):
         for sample in family.samples:
             labels = tuple(value for _, value in sorted(sample.labels.items()))
-            found.setdefault(sample.name, {})[labels] = sample.value
-    return found
+            samples.setdefault(sample.name, {})[labels] = sample.value
+    return samples
 
 
 RUN = ("gpt", "r1")
 
 
 @pytest.mark.needs("prometheus")
-def test_promtool_has_nothing_to_say_against_the_names_and_help_texts(http: TestClient) -> None:
+def test_promtool_accepts_the_names_and_help_texts(http: TestClient) -> None:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(20), {"loss": [2.0] * 19 + [float("nan")], "tokens": list(range(20))})
-    trainer.report(0, [], {}, events=[expecting(20, 60.0)])
+    trainer.report(0, [], {}, events=[pause_event(20, 60.0)])
     text = http.get("/metrics").text
     assert "lossguard_incident_onset_step{" in text
     assert "lossguard_expected_by_timestamp_seconds{" in text
@@ -59,11 +60,7 @@ def test_promtool_has_nothing_to_say_against_the_names_and_help_texts(http: Test
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
-def expecting(step: int, seconds: object) -> dict[str, object]:
-    return {"key": f"e{step}", "step": step, "time": NOW, "kind": EXPECT, "details": {"next_report_in": seconds}}
-
-
-def test_steps_that_arrive_behind_their_successors_do_not_take_the_run_back(http: TestClient) -> None:
+def test_steps_that_arrive_behind_their_successors_do_not_move_the_run_back(http: TestClient) -> None:
     trainer = Trainer(http)
     segment = trainer.open("a")
     trainer.report(segment, [0, 1, 2], {"loss": [4.0, 3.0, 2.0]})
@@ -84,11 +81,11 @@ def test_two_scrapers_see_the_same_spike_and_do_not_steal_it_from_each_other(htt
         clock.now = NOW + seconds
         assert [scrape(http)["lossguard_peak_loss_nats"][RUN] for _ in range(2)] == [9.0, 9.0]
         assert scrape(http)["lossguard_loss_nats"][RUN] == 2.0
-    clock.now = NOW + 2 * PEAK_WINDOW
+    clock.now = NOW + 2 * PEAK_WINDOW_SECONDS
     assert "lossguard_peak_loss_nats" not in scrape(http)
 
 
-def test_two_collectors_of_one_store_tell_the_same_of_a_run(http: TestClient, sqlite_engine: sa.Engine) -> None:
+def test_two_collectors_of_one_store_export_the_same_for_a_run(http: TestClient, sqlite_engine: sa.Engine) -> None:
     with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as other:
         trainer = Trainer(http)
         trainer.report(trainer.open("a"), range(3), {"loss": [2.0, 9.0, 2.0]})
@@ -108,19 +105,19 @@ def test_a_run_goes_when_it_ends_and_comes_back_when_it_resumes(http: TestClient
     assert scrape(http)["lossguard_step"] == {RUN: 2.0}
 
 
-def test_at_most_so_many_runs_are_shown_and_the_rest_is_counted(sqlite_engine: sa.Engine, clock: Clock) -> None:
+def test_a_limited_number_of_runs_is_shown_and_the_rest_is_counted(sqlite_engine: sa.Engine, clock: Clock) -> None:
     settings = Settings(max_runs_in_metrics=2)
     with TestClient(create_app(settings, engine=sqlite_engine, clock=clock)) as http:
         for number in range(3):
             clock.now = NOW + number
             Trainer(http, f"r{number}")
-        found = scrape(http)
-    assert set(found["lossguard_last_report_timestamp_seconds"]) == {("gpt", "r1"), ("gpt", "r2")}
-    assert found["lossguard_running_runs"] == {(): 3.0}
-    assert found["lossguard_running_runs_left_out"] == {(): 1.0}
+        samples = scrape(http)
+    assert set(samples["lossguard_last_report_timestamp_seconds"]) == {("gpt", "r1"), ("gpt", "r2")}
+    assert samples["lossguard_running_runs"] == {(): 3.0}
+    assert samples["lossguard_running_runs_left_out"] == {(): 1.0}
 
 
-def test_a_run_that_fell_silent_before_there_were_pulses_is_not_left_out_for_ever(
+def test_a_run_that_fell_silent_before_there_were_run_statuses_is_not_left_out_for_ever(
     http: TestClient, sqlite_engine: sa.Engine
 ) -> None:
     """It counted as running and was never shown, so that the alert RunsNotShown fired until it was deleted."""
@@ -128,9 +125,9 @@ def test_a_run_that_fell_silent_before_there_were_pulses_is_not_left_out_for_eve
     with writing(sqlite_engine) as session:
         session.execute(sa.delete(RunStatus))
     Trainer(http)
-    found = scrape(http)
-    assert found["lossguard_running_runs"] == {(): 1.0}
-    assert found["lossguard_running_runs_left_out"] == {(): 0.0}
+    samples = scrape(http)
+    assert samples["lossguard_running_runs"] == {(): 1.0}
+    assert samples["lossguard_running_runs_left_out"] == {(): 0.0}
 
 
 def test_a_heartbeat_is_no_step(http: TestClient, clock: Clock) -> None:
@@ -140,21 +137,21 @@ def test_a_heartbeat_is_no_step(http: TestClient, clock: Clock) -> None:
     trainer.report(segment, [0], {"loss": [2.0]})
     clock.now = NOW + 100
     trainer.report(segment, [], {})
-    found = scrape(http)
-    assert found["lossguard_last_report_timestamp_seconds"] == {RUN: NOW + 100}
-    assert found["lossguard_last_step_timestamp_seconds"] == {RUN: NOW}
+    samples = scrape(http)
+    assert samples["lossguard_last_report_timestamp_seconds"] == {RUN: NOW + 100}
+    assert samples["lossguard_last_step_timestamp_seconds"] == {RUN: NOW}
 
 
 def test_an_announced_pause_lasts_until_the_next_step(http: TestClient) -> None:
     trainer = Trainer(http)
     segment = trainer.open("a")
-    trainer.report(segment, range(3), {"loss": [2.0] * 3}, events=[expecting(3, 600)])
+    trainer.report(segment, range(3), {"loss": [2.0] * 3}, events=[pause_event(3, 600)])
     assert scrape(http)["lossguard_expected_by_timestamp_seconds"] == {RUN: NOW + 600}
     trainer.report(segment, [], {})
     assert "lossguard_expected_by_timestamp_seconds" in scrape(http)
     trainer.report(segment, [3], {"loss": [2.0]})
     assert "lossguard_expected_by_timestamp_seconds" not in scrape(http)
-    trainer.report(segment, [4, 5], {"loss": [2.0] * 2}, events=[expecting(5, 600)])
+    trainer.report(segment, [4, 5], {"loss": [2.0] * 2}, events=[pause_event(5, 600)])
     assert "lossguard_expected_by_timestamp_seconds" not in scrape(http), "step 5 came in the same report"
     assert trainer.get()["events"] == [], "a pause is no change of the run: nothing re-baselines"
 
@@ -162,13 +159,13 @@ def test_an_announced_pause_lasts_until_the_next_step(http: TestClient) -> None:
 @pytest.mark.parametrize("seconds", [0, -1, "soon", None, True, 1e9])
 def test_a_pause_that_is_no_number_of_seconds_is_refused(http: TestClient, seconds: object) -> None:
     trainer = Trainer(http)
-    body = {"segment": trainer.open("a"), "steps": [], "events": [expecting(0, seconds)]}
+    body = {"segment": trainer.open("a"), "steps": [], "events": [pause_event(0, seconds)]}
     answer = http.post(f"{API}/runs/r1/reports", json=body)
     assert answer.status_code == 422
     assert answer.json()["where"] == ["events", 0, "details", "next_report_in"]
 
 
-def test_a_resumed_run_is_not_taken_for_one_that_stands_still(http: TestClient, clock: Clock) -> None:
+def test_a_resumed_run_does_not_look_stalled(http: TestClient, clock: Clock) -> None:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), [0], {"loss": [2.0]})
     clock.now = NOW + 86_400
@@ -176,53 +173,53 @@ def test_a_resumed_run_is_not_taken_for_one_that_stands_still(http: TestClient, 
     assert scrape(http)["lossguard_last_step_timestamp_seconds"] == {RUN: NOW + 86_400}
 
 
-def test_late_reports_of_a_branch_that_was_left_say_nothing_of_the_present(http: TestClient) -> None:
+def test_late_reports_of_an_abandoned_branch_do_not_change_the_status(http: TestClient) -> None:
     trainer = Trainer(http)
     old = trainer.open("a")
     trainer.report(old, range(10), {"loss": [2.0] * 10})
     new = trainer.open("b", 5, "rewind")
     trainer.report(new, [5], {"loss": [3.0]})
     trainer.report(old, [10], {"loss": [99.0]})
-    found = scrape(http)
-    assert found["lossguard_loss_nats"] == {RUN: 3.0}
-    assert found["lossguard_peak_loss_nats"] == {RUN: 3.0}
-    assert found["lossguard_step"] == {RUN: 5.0}
-    assert found["lossguard_steps_lost_total"] == {RUN: 6.0}
+    samples = scrape(http)
+    assert samples["lossguard_loss_nats"] == {RUN: 3.0}
+    assert samples["lossguard_peak_loss_nats"] == {RUN: 3.0}
+    assert samples["lossguard_step"] == {RUN: 5.0}
+    assert samples["lossguard_steps_lost_total"] == {RUN: 6.0}
 
 
-def test_what_the_spool_holds_is_shown_as_the_trainer_says_it(http: TestClient) -> None:
+def test_the_size_of_the_spool_is_shown_as_the_trainer_reports_it(http: TestClient) -> None:
     trainer = Trainer(http)
     body = {"segment": trainer.open("a"), "steps": []}
     http.post(f"{API}/runs/r1/reports", json=body, headers={SPOOL_HEADER: "12345"})
     assert scrape(http)["lossguard_spool_bytes"] == {RUN: 12345.0}
 
 
-def test_reports_are_counted_by_what_became_of_them(http: TestClient) -> None:
+def test_reports_are_counted_by_outcome(http: TestClient) -> None:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), [0], {"loss": [2.0]})
     assert http.post(f"{API}/runs/r1/reports", json={"segment": 7}).status_code == 422
-    found = scrape(http)
-    told = {outcome[0]: count for outcome, count in found["lossguard_reports_total"].items()}
-    assert told == {"stored": 1.0, "refused": 1.0, "busy": 0.0, "failed": 0.0}
-    assert found["lossguard_report_seconds_count"] == {(): 2.0}
-    assert found["lossguard_database_transaction_seconds_count"][()] >= 3.0
+    samples = scrape(http)
+    outcomes = {outcome[0]: count for outcome, count in samples["lossguard_reports_total"].items()}
+    assert outcomes == {"stored": 1.0, "refused": 1.0, "busy": 0.0, "failed": 0.0}
+    assert samples["lossguard_report_seconds_count"] == {(): 2.0}
+    assert samples["lossguard_database_transaction_seconds_count"][()] >= 3.0
 
 
-def test_every_counter_of_a_run_begins_at_nought_so_that_the_first_increase_is_seen(http: TestClient) -> None:
+def test_every_counter_of_a_run_starts_at_0_so_that_the_first_increase_is_seen(http: TestClient) -> None:
     Trainer(http)
-    found = scrape(http)
-    assert set(found["lossguard_incidents_closed_total"].values()) == {0.0}
-    assert set(found["lossguard_interventions_total"].values()) == {0.0}
-    assert found["lossguard_nonfinite_steps_total"] == {RUN: 0.0}
+    samples = scrape(http)
+    assert set(samples["lossguard_incidents_closed_total"].values()) == {0.0}
+    assert set(samples["lossguard_interventions_total"].values()) == {0.0}
+    assert samples["lossguard_nonfinite_steps_total"] == {RUN: 0.0}
 
 
-def test_a_database_that_is_away_is_a_metric_and_not_a_failed_scrape(
+def test_a_database_that_does_not_answer_is_a_metric_and_not_a_failed_scrape(
     http: TestClient, sqlite_engine: sa.Engine
 ) -> None:
     Trainer(http)
     assert scrape(http)["lossguard_database_up"] == {(): 1.0}
     with sqlite_engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE pulses RENAME TO gone")
-    found = scrape(http)
-    assert found["lossguard_database_up"] == {(): 0.0}
-    assert "lossguard_reports_total" in found
+    samples = scrape(http)
+    assert samples["lossguard_database_up"] == {(): 0.0}
+    assert "lossguard_reports_total" in samples

@@ -1,4 +1,4 @@
-"""Several runs in one figure: every line is seen, and nothing of any is hidden."""
+"""Several runs in one figure: no line hides another one."""
 
 import math
 from typing import Any
@@ -9,14 +9,14 @@ import pytest
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.figures.axis import PLAIN_STEPS, StepAxis, XAxis
 from dashboard.figures.curves import ChartOptions
-from dashboard.views.compare.entries import style
-from dashboard.views.compare.overlay import Overlaid, overlay_figure
+from dashboard.views.compare.lines import line_style
+from dashboard.views.compare.overlay import OverlayLine, overlay_figure
 from db.queries import Series
-from tests.dashboard.figures.test_curves import bucketed, plain
+from tests.dashboard.series import bucketed, plain
 
 
-def line(place: int, step_axis: StepAxis = PLAIN_STEPS, **by_metric: Series) -> Overlaid:
-    return Overlaid(style(place, f"run {place}"), by_metric, step_axis)
+def line(place: int, step_axis: StepAxis = PLAIN_STEPS, **by_metric: Series) -> OverlayLine:
+    return OverlayLine(line_style(place, f"run {place}"), by_metric, step_axis)
 
 
 def of(figure: Any, name: str, axis: str = "y") -> list[Any]:
@@ -31,7 +31,7 @@ def test_each_run_has_its_colour_in_every_panel() -> None:
         assert len(of(figure, f"run {place}")) == len(of(figure, f"run {place}", "y2")) == 1
 
 
-def test_a_spike_of_one_step_in_any_run_reaches_its_envelope_and_no_envelope_covers_a_line() -> None:
+def test_envelopes_show_a_spike_of_one_step_and_lie_below_all_lines() -> None:
     figure = overlay_figure([line(0, loss=bucketed()), line(1, loss=bucketed())], ["loss"])
     highest = [max(trace.y) for trace in figure.data if trace.fill == "tonexty"]
     assert highest == pytest.approx([9.0, 9.0])
@@ -46,15 +46,15 @@ def test_an_envelope_is_filled_between_the_edges_of_one_run() -> None:
     assert [trace.legendgroup for trace in edges] == ["run 0", "run 0", "run 1", "run 1"]
 
 
-def test_values_that_are_not_finite_are_crosses_in_the_runs_colour_one_above_the_other() -> None:
+def test_non_finite_values_are_crosses_in_the_runs_colour_at_a_height_of_its_own() -> None:
     figure = overlay_figure([line(place, loss=plain([1.0, None])) for place in range(2)], ["loss"])
     crosses = [trace for trace in figure.data if trace.mode == "markers"]
-    assert [trace.marker.line.color for trace in crosses] == [style(0, "").color, style(1, "").color]
+    assert [trace.marker.line.color for trace in crosses] == [line_style(0, "").color, line_style(1, "").color]
     assert [list(trace.x) for trace in crosses] == [[1], [1]]
     assert crosses[0].y[0] != crosses[1].y[0]
 
 
-def test_the_difference_is_drawn_of_all_but_the_baseline_around_a_line_at_zero() -> None:
+def test_differences_are_drawn_around_a_zero_line_for_the_baseline() -> None:
     runs = [line(0, held_out_loss=plain([2.0, 1.0])), line(1, held_out_loss=plain([2.5, 0.5]))]
     figure = overlay_figure(runs, [HELD_OUT_LOSS, HELD_OUT_DIFFERENCE], baseline=0)
     assert not of(figure, "run 0", "y2")
@@ -66,7 +66,7 @@ def test_the_difference_is_drawn_of_all_but_the_baseline_around_a_line_at_zero()
     assert list(of(figure, "run 0", "y2")[0].y) == pytest.approx([-0.5, 0.5])
 
 
-def test_a_difference_that_is_no_number_is_a_gap_and_a_cross() -> None:
+def test_a_non_finite_difference_is_a_gap_and_a_cross() -> None:
     runs = [line(0, held_out_loss=plain([2.0, 1.0, 1.0])), line(1, held_out_loss=plain([2.5, None, 0.5]))]
     figure = overlay_figure(runs, [HELD_OUT_DIFFERENCE])
     shown, crosses = (trace for trace in figure.data if trace.name == "run 1")
@@ -74,7 +74,7 @@ def test_a_difference_that_is_no_number_is_a_gap_and_a_cross() -> None:
     assert (list(crosses.x), crosses.yaxis) == ([1], "y101")
 
 
-def test_an_interpolated_baseline_is_said_under_the_pointer() -> None:
+def test_the_hover_text_says_that_the_baseline_is_interpolated() -> None:
     shifted = StepAxis(np.array([0.0, 2.0]), np.array([0.5, 2.5]))
     runs = [line(0, held_out_loss=plain([2.0, 1.0, 1.0])), line(1, shifted, held_out_loss=plain([2.0, 1.0, 1.0]))]
     (shown,) = overlay_figure(runs, [HELD_OUT_DIFFERENCE]).data
@@ -82,12 +82,12 @@ def test_an_interpolated_baseline_is_said_under_the_pointer() -> None:
     assert list(shown.x) == [0.5, 1.5]
 
 
-def test_a_run_without_a_metric_leaves_its_panel_to_the_others() -> None:
+def test_a_run_without_a_metric_is_not_drawn_in_its_panel() -> None:
     figure = overlay_figure([line(0, loss=plain([1.0])), line(1, loss=Series())], ["loss", HELD_OUT_DIFFERENCE])
     assert {trace.name for trace in figure.data} == {"run 0"}
 
 
-def test_each_run_lies_where_its_own_ruler_says() -> None:
+def test_each_run_is_drawn_along_its_own_step_axis() -> None:
     twice = StepAxis(np.array([0.0, 10.0]), np.array([0.0, 20.0]))
     runs = [line(0, loss=plain([1.0, 1.0])), line(1, twice, loss=plain([1.0, 1.0]))]
     figure = overlay_figure(runs, ["loss"], options=ChartOptions(x_axis=XAxis.TOKENS, window=(0, 4)))
@@ -96,7 +96,7 @@ def test_each_run_lies_where_its_own_ruler_says() -> None:
     assert figure.layout.xaxis.range == (0, 4)
 
 
-def test_a_figure_holds_no_number_that_json_cannot() -> None:
+def test_a_figure_holds_only_numbers_that_json_can_encode() -> None:
     runs = [line(0, loss=bucketed(), held_out_loss=plain([1.0, None])), line(1, held_out_loss=plain([None, 1.0]))]
     text = overlay_figure(runs, ["loss", HELD_OUT_LOSS, HELD_OUT_DIFFERENCE]).to_json()
     assert "NaN" not in text

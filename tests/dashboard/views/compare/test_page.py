@@ -1,4 +1,4 @@
-"""The Compare page, of stored runs: what a link shows, and what is said where there is nothing to compare."""
+"""The Compare page: what a link shows, and the messages when there is nothing to compare."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cached
 from db.engine import writing
+from tests.dashboard.app_content import column, figure, names
 from tests.dashboard.conftest import OpenPage
-from tests.dashboard.test_pages import column, figure, names
 from tests.db.seed import add_run, add_segment, add_steps
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -62,22 +62,24 @@ def test_an_empty_store_has_nothing_to_compare(open_page: OpenPage) -> None:
     assert "No runs yet." in texts(open_page("compare"))
 
 
-def test_without_a_choice_the_page_asks_for_one(open_page: OpenPage, store: sa.Engine) -> None:
+def test_without_runs_in_the_url_the_page_asks_for_some(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a")
     app = open_page("compare")
-    assert "Choose two runs or more" in texts(app)
+    assert "Choose two or more runs" in texts(app)
     assert not app.dataframe
 
 
-def test_one_run_alone_is_drawn_and_another_is_asked_for(open_page: OpenPage, store: sa.Engine) -> None:
+def test_a_single_run_is_drawn_and_the_page_asks_for_another_one(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a", held_out=[2, 2, 2, 1])
     app = open_page("compare", runs="a")
-    assert "choose another run" in texts(app)
+    assert "Choose another run or a segment" in texts(app)
     assert names(figure(app)) == {"a"}
-    assert "it has one configuration" in texts(app)
+    assert "Its page shows the configuration" in texts(app)
 
 
-def test_two_runs_are_overlaid_subtracted_and_set_side_by_side(open_page: OpenPage, store: sa.Engine) -> None:
+def test_two_runs_are_overlaid_subtracted_and_their_configurations_compared(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
     add(store, "a", held_out=[3, 2.5, 2.25, 2])
     add(store, "b", held_out=[3, 2, 2, 1.5], config=BYTES | {"lr": 2})
     app = open_page("compare", runs="a,b")
@@ -91,7 +93,7 @@ def test_two_runs_are_overlaid_subtracted_and_set_side_by_side(open_page: OpenPa
     assert not app.warning
 
 
-def test_all_settings_are_shown_on_demand_and_the_link_says_so(open_page: OpenPage, store: sa.Engine) -> None:
+def test_a_link_shows_all_settings_of_the_configurations(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a")
     add(store, "b", config=BYTES | {"lr": 2})
     app = open_page("compare", runs="a,b", only="false")
@@ -106,7 +108,7 @@ def test_a_link_names_the_baseline(open_page: OpenPage, store: sa.Engine) -> Non
     assert rows(open_page("compare", runs="a,b", baseline="nobody"))["a"]["Minus baseline"] == "baseline"
 
 
-def test_along_tokens_runs_are_compared_at_equal_tokens(open_page: OpenPage, store: sa.Engine) -> None:
+def test_on_the_token_axis_runs_are_compared_at_equal_tokens(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a", held_out=[3, 2.5, 2.25, 2], tokens=100)
     add(store, "b", held_out=[2.75, 2, 2, 1.5], tokens=200)
     app = open_page("compare", runs="a,b", x="Tokens")
@@ -116,7 +118,9 @@ def test_along_tokens_runs_are_compared_at_equal_tokens(open_page: OpenPage, sto
     assert ends == {"a": 4000, "b": 8000}
 
 
-def test_what_cannot_lie_along_an_axis_is_named_and_the_others_are_drawn(open_page: OpenPage, store: sa.Engine) -> None:
+def test_runs_without_the_data_for_an_x_axis_are_named_and_the_others_are_drawn(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
     add(store, "a", tokens=100)
     add(store, "b")
     add(store, "c", tokens=100, config={})
@@ -125,10 +129,10 @@ def test_what_cannot_lie_along_an_axis_is_named_and_the_others_are_drawn(open_pa
     assert "b is not drawn: it reported no `tokens`." in texts(app)
     app = open_page("compare", runs="a,b,c", x="FLOPs")
     assert names(figure(app)) == {"a"}
-    assert "c is not drawn: it lacks `tokens` among its metrics, or `num_parameters`" in texts(app)
+    assert "c is not drawn: it reported no `tokens`, or has no `num_parameters`" in texts(app)
     app = open_page("compare", runs="b", x="FLOPs")
     assert not app.get("bidi_component")
-    assert "Choose another axis." in texts(app)
+    assert "Choose another x axis." in texts(app)
 
 
 def test_a_segment_is_compared_with_the_live_line_of_its_run(open_page: OpenPage, store: sa.Engine) -> None:
@@ -140,7 +144,7 @@ def test_a_segment_is_compared_with_the_live_line_of_its_run(open_page: OpenPage
     app = open_page("compare", runs="forked,forked:0")
     drawn = {trace["name"]: column(trace["y"]) for trace in figure(app)["data"]}
     assert drawn == {"forked": [9.0] * 20 + [1.0] * 20, "forked, segment 0": [9.0] * 30}
-    assert "this is one run" in texts(app)
+    assert "All lines belong to one run" in texts(app)
     assert [option for option in app.multiselect[0].options if "segment 1" in option]
 
 
@@ -148,40 +152,44 @@ def test_a_run_that_is_not_there_is_named_and_the_rest_is_compared(open_page: Op
     add(store, "a")
     app = open_page("compare", runs="a,nobody,a:7")
     assert "There is no run `nobody` in this store." in texts(app)
-    assert "The run `a` has 1 segment, and none with the number 7." in texts(app)
+    assert "Run `a` has no segment 7: it has 1 segment." in texts(app)
     assert app.multiselect[0].value == ["a"]
 
 
-def test_runs_without_held_out_loss_or_bits_per_byte_are_told_how_to_get_them(
+def test_runs_without_held_out_loss_or_bits_per_byte_are_listed_with_how_to_report_them(
     open_page: OpenPage, store: sa.Engine
 ) -> None:
     add(store, "a")
     with writing(store) as session:
         run = add_run(session, "b", config=BYTES)
         add_steps(session, run, add_segment(session, run, "b-1"), [0, 1], held_out_loss=[3.0, 2.0])
-    told = texts(open_page("compare", runs="a,b"))
-    assert "a reported no held-out loss." in told
-    assert "b reported no bits per byte" in told
+    text = texts(open_page("compare", runs="a,b"))
+    assert "a reported no held-out loss." in text
+    assert "b reported no bits per byte" in text
 
 
 @pytest.mark.parametrize(
     ("other", "warned"), [(BYTES, False), ({"tokenizer": "gpt2", "vocab_size": 50257}, True), ({"lr": 1}, True)]
 )
-def test_perplexities_of_other_or_unnamed_tokenizers_are_warned_of(
+def test_a_warning_says_that_perplexities_of_other_or_unknown_tokenizers_are_not_comparable(
     open_page: OpenPage, store: sa.Engine, other: dict[str, Any], warned: bool
 ) -> None:
     add(store, "a", held_out=[3, 2, 2, 2])
     add(store, "b", held_out=[3, 2, 2, 2], config=other)
-    assert ("Perplexities of different tokenizers do not compare" in texts(open_page("compare", runs="a,b"))) == warned
+    assert (
+        "Perplexities of different tokenizers are not comparable" in texts(open_page("compare", runs="a,b"))
+    ) == warned
 
 
-def test_other_data_or_batches_are_said_to_change_what_is_measured(open_page: OpenPage, store: sa.Engine) -> None:
+def test_different_evaluation_settings_are_named_below_the_results(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a", config=BYTES | {"seed": 1})
     add(store, "b", config=BYTES | {"seed": 2})
-    assert "may have been measured on different text: they differ in `seed`." in texts(open_page("compare", runs="a,b"))
+    assert "may have been evaluated on different text: they differ in `seed`." in texts(
+        open_page("compare", runs="a,b")
+    )
 
 
-def test_choosing_writes_the_link(open_page: OpenPage, store: sa.Engine) -> None:
+def test_selecting_lines_updates_the_url(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a", held_out=[3, 2, 2, 2])
     add(store, "b", held_out=[3, 2, 2, 1])
     app = open_page("compare")
@@ -193,7 +201,7 @@ def test_choosing_writes_the_link(open_page: OpenPage, store: sa.Engine) -> None
     assert rows(app)["a"]["Minus baseline"] == "baseline"
 
 
-def test_a_view_belongs_to_its_axis(open_page: OpenPage, store: sa.Engine) -> None:
+def test_changing_the_x_axis_resets_the_view(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a", tokens=100)
     add(store, "b", tokens=200)
     app = open_page("compare", runs="a,b", view="1000-2000", x="Tokens")
@@ -207,7 +215,7 @@ def test_a_view_belongs_to_its_axis(open_page: OpenPage, store: sa.Engine) -> No
     assert figure(app)["layout"]["xaxis"].get("range") is None
 
 
-def test_runs_are_ticked_on_the_list_and_compared_from_there(open_page: OpenPage, store: sa.Engine) -> None:
+def test_runs_ticked_on_the_list_can_be_compared(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a")
     add(store, "b")
     app = open_page()
@@ -220,13 +228,13 @@ def test_runs_are_ticked_on_the_list_and_compared_from_there(open_page: OpenPage
     assert [each.proto.label for each in app.get("page_link") if "Compare" in each.proto.label] == ["**Compare 1 run**"]
 
 
-def test_a_run_leads_to_its_comparison(open_page: OpenPage, store: sa.Engine) -> None:
+def test_the_run_page_links_to_its_comparison(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a")
     links = [each.proto for each in open_page("run", run="a").get("page_link")]
     assert [link.query_string for link in links if link.label == "Compare"] == ["runs=a"]
 
 
-def test_the_newest_held_out_loss_is_seen_in_a_long_run_and_a_nan_is_not_hidden_by_its_bucket(store: sa.Engine) -> None:
+def test_the_latest_held_out_loss_of_a_long_run_is_exact_even_if_it_is_nan(store: sa.Engine) -> None:
     for run_id, ends in (("broken", [2.0, math.nan]), ("mended", [math.nan, 2.0])):
         with writing(store) as session:
             run = add_run(session, run_id)
@@ -242,7 +250,7 @@ def test_the_newest_held_out_loss_is_seen_in_a_long_run_and_a_nan_is_not_hidden_
     assert (mended.step, mended.value) == (5001, 2.0)
 
 
-def test_the_chosen_curves_and_axis_stay_when_another_run_brings_more(open_page: OpenPage, store: sa.Engine) -> None:
+def test_selected_curves_and_axis_stay_when_another_run_adds_metrics(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a", tokens=100)
     add(store, "b", tokens=100)
     add(store, "c", held_out=[3, 2, 2, 2], tokens=100)

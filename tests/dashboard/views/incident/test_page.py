@@ -9,18 +9,18 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from dashboard.data.incident_window import default_span, read_incident_window
-from dashboard.data.store import FRESH_SECONDS
-from dashboard.operator_actions import Deed
-from dashboard.views.incident.actions import approval, rejection, wish
+from dashboard.data.incident_window import default_window
+from dashboard.data.store import CACHE_SECONDS
+from dashboard.operator_actions import OperatorAction
+from dashboard.views.incident.actions import approve, reject, rollback
 from db import access, commands, queries
 from db.engine import reading, writing
 from lossguard.states import RunState
+from tests.dashboard.app_content import badges, column, figure, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import SPIKE, report_a_spike
-from tests.dashboard.seed import LEFT, REWIND, seed
+from tests.dashboard.seed import REWIND, SEGMENT_END, seed
 from tests.dashboard.serving import serving
-from tests.dashboard.test_pages import badges, column, figure, metrics, names
 from tests.db.seed import add_run
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("store")
 
 @pytest.fixture
 def asking(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Engine]:
-    """A run that waits for a person's word, and the collector that it reports to."""
+    """A run with a proposed intervention, and the collector that it reports to."""
     report_a_spike(store)
     with serving(store) as url:
         monkeypatch.setenv("LOSSGUARD_URL", url)
@@ -41,15 +41,16 @@ def press(app: AppTest, label: str) -> AppTest:
     return button.click().run()
 
 
-def dialog(deed: Deed, *, reason: bool = False) -> AppTest:
-    """What stands in the dialog: a press in one that is open reruns it alone, which AppTest cannot do."""
+def dialog(action: OperatorAction, *, with_reason: bool = False) -> AppTest:
+    """The content of the dialog. A press in an open dialog reruns only the dialog, which AppTest cannot do."""
 
-    def script(deed: object, reason: bool) -> None:
+    def script(action: object, with_reason: bool) -> None:
         from dashboard.views import operate
 
-        operate.ask(deed, reason=reason)  # type: ignore[arg-type]
+        operate.confirmation_form(action, with_reason=with_reason)  # type: ignore[arg-type]
 
-    return AppTest.from_function(script, default_timeout=30, kwargs={"deed": deed, "reason": reason}).run()
+    arguments = {"action": action, "with_reason": with_reason}
+    return AppTest.from_function(script, default_timeout=30, kwargs=arguments).run()
 
 
 def stored_facts() -> RunFacts:
@@ -58,8 +59,8 @@ def stored_facts() -> RunFacts:
     return facts
 
 
-def actions(engine: sa.Engine) -> list[str]:
-    """What the audit trail holds, the newest first."""
+def recorded_actions(engine: sa.Engine) -> list[str]:
+    """The actions in the audit trail, newest first."""
     with reading(engine) as session:
         return [row.action for row in access.trail(session)]
 
@@ -72,22 +73,22 @@ def test_a_run_without_incidents_says_so(open_page: OpenPage, store: sa.Engine) 
     assert app.header[0].value == "No incidents"
 
 
-def test_an_empty_store_and_an_unknown_incident_are_plain_sentences(open_page: OpenPage, store: sa.Engine) -> None:
+def test_an_empty_store_and_an_unknown_incident_are_explained(open_page: OpenPage, store: sa.Engine) -> None:
     assert open_page("incident").info[0].value == "No runs yet."
     seed(store, now=time.time())
     app = open_page("incident", run="spiky-1", incident="7")
     assert not app.exception
-    assert app.warning[0].value == "This run has no incident 7; here is the newest."
+    assert app.warning[0].value == "This run has no incident 7. The newest one is shown."
     assert app.query_params["incident"] == "1"
 
 
-def test_the_page_tells_the_incident_in_numbers(open_page: OpenPage, store: sa.Engine) -> None:
+def test_the_page_shows_the_incident_in_numbers(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     app = open_page("incident", run="spiky-1", incident="1")
     shown = metrics(app)
     assert shown["Expected"] == "2.28 ± 0.03"
     assert shown["Detected after"] == "4 steps"
-    assert (shown["Batches skipped"], shown["Steps given up"]) == ("200", str(LEFT - REWIND))
+    assert (shown["Batches skipped"], shown["Steps discarded"]) == ("200", str(SEGMENT_END - REWIND))
     assert any("verified" in badge for badge in badges(app))
     told = " ".join(markdown.value for markdown in app.markdown)
     moments = ("Precursor", "Detected", "Peak", "Rollback decided", "Order applied", "Verified", "Closed")
@@ -96,7 +97,7 @@ def test_the_page_tells_the_incident_in_numbers(open_page: OpenPage, store: sa.E
     )
 
 
-def test_every_step_around_it_is_drawn_with_its_band_and_the_line_that_took_its_place(
+def test_every_step_around_it_is_drawn_with_the_expected_band_and_the_replacement_line(
     open_page: OpenPage, store: sa.Engine
 ) -> None:
     seed(store, now=time.time())
@@ -104,7 +105,7 @@ def test_every_step_around_it_is_drawn_with_its_band_and_the_line_that_took_its_
     assert {"as it happened", "after the rollback", "expected band", "score of loss", "alarm"} <= names(drawing)
     original = next(trace for trace in drawing["data"] if trace["name"] == "as it happened")
     x = column(original["x"])
-    assert x == [*range(int(x[0]), LEFT)]
+    assert x == [*range(int(x[0]), SEGMENT_END)]
     after = next(trace for trace in drawing["data"] if trace["name"] == "after the rollback")
     assert column(after["x"])[0] == REWIND
 
@@ -115,20 +116,20 @@ def test_a_link_with_steps_shows_these_steps(open_page: OpenPage, store: sa.Engi
     assert list(drawing["layout"]["xaxis"]["range"]) == [400, 430]
 
 
-def test_the_band_is_the_one_that_the_collector_judged_by(store: sa.Engine) -> None:
+def test_the_band_is_the_one_that_the_collector_used(store: sa.Engine) -> None:
     report_a_spike(store)
     facts = stored_facts()
     (incident,) = facts.incidents
-    seen = read_incident_window(facts, incident)
+    seen = cached.incident_window(facts, incident)
     first = int(seen.original.steps[0])
-    with reading(store) as session:  # a state was kept, so that only some rows had to be read again
+    with reading(store) as session:  # a snapshot of the detectors existed
         assert queries.snapshot_before(session, run=facts.run, step=first) is not None
     band, at = seen.bands["grad_norm"], incident.detected_step - first
     assert f"expected {band.expected[at]:.5g} \u00b1" in incident.details["reasons"][0]
-    assert default_span(facts, incident)[2]
+    assert default_window(facts, incident).complete
 
 
-def test_a_verdict_of_a_replay_is_told(open_page: OpenPage, store: sa.Engine) -> None:
+def test_the_verdict_of_a_replay_is_shown(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     arm = {"state": "same", "batches": "same", "checkpoint": 300, "reproduced": True, "worst": "NaN", "expected": 2.2}
     verdict = {
@@ -148,44 +149,48 @@ def test_a_verdict_of_a_replay_is_told(open_page: OpenPage, store: sa.Engine) ->
 
 
 @pytest.mark.parametrize("verb", ["Approve", "Reject"])
-def test_a_press_asks_first_and_does_nothing_yet(open_page: OpenPage, asking: sa.Engine, verb: str) -> None:
+def test_a_button_asks_for_confirmation_before_it_acts(open_page: OpenPage, asking: sa.Engine, verb: str) -> None:
     app = press(open_page("incident", run="asking"), verb)
     assert f"{verb} intervention 1?" in " ".join(markdown.value for markdown in app.markdown)
-    assert actions(asking) == ["policy"]
+    assert recorded_actions(asking) == ["policy"]
 
 
 @pytest.mark.parametrize(("verb", "state"), [("Approve", "ordered"), ("Reject", "rejected")])
-def test_the_second_press_decides_and_the_audit_trail_says_so(asking: sa.Engine, verb: str, state: str) -> None:
+def test_the_confirmed_action_is_performed_and_recorded_in_the_audit_trail(
+    asking: sa.Engine, verb: str, state: str
+) -> None:
     facts = stored_facts()
-    deed = (approval if verb == "Approve" else rejection)(facts.interventions[0])
-    assert not press(dialog(deed), verb).exception
-    assert actions(asking)[0] == verb.lower()
+    action = (approve if verb == "Approve" else reject)(facts.interventions[0])
+    assert not press(dialog(action), verb).exception
+    assert recorded_actions(asking)[0] == verb.lower()
     with reading(asking) as session:
         assert queries.interventions(session, run=facts.run)[0].state == state
 
 
-def test_a_decision_that_came_first_is_told(asking: sa.Engine) -> None:
+def test_a_decision_after_another_one_is_refused_with_a_reason(asking: sa.Engine) -> None:
     (waiting,) = stored_facts().interventions
-    press(dialog(rejection(waiting)), "Reject")
-    late = press(dialog(approval(waiting)), "Approve")
+    press(dialog(reject(waiting)), "Reject")
+    late = press(dialog(approve(waiting)), "Approve")
     assert not late.exception
-    assert "Too late or not possible now: intervention 1 is not active." in late.error[0].value
+    assert "Too late, or not possible now: intervention 1 is not active." in late.error[0].value
 
 
-def test_the_dialog_of_a_rollback_by_hand_begins_with_the_policys_own_depth(
+def test_the_dialog_of_a_manual_rollback_suggests_the_depth_of_the_policy(
     open_page: OpenPage, asking: sa.Engine
 ) -> None:
-    app = press(open_page("incident", run="asking"), "Roll back by hand")
-    assert app.selectbox(key="hand-step").value == 500
-    assert app.number_input(key="hand-skip").value == 200
+    app = press(open_page("incident", run="asking"), "Roll back manually")
+    assert app.selectbox(key="rewind-step").value == 500
+    assert app.number_input(key="skip-batches").value == 200
 
 
-def test_a_rollback_by_hand_is_ordered_with_its_reason(asking: sa.Engine) -> None:
+def test_a_manual_rollback_is_ordered_with_its_reason(asking: sa.Engine) -> None:
     facts = stored_facts()
-    deed = wish(facts, 400, 30)
-    told = "Go back from step 670 to step 400, skip 30 batches [400, 430). 270 steps of training are given up."
-    assert deed.question == told
-    app = dialog(deed, reason=True)
+    action = rollback(facts, 400, 30)
+    question = (
+        "Roll back from step 670 to step 400 and skip 30 batches [400, 430). This discards 270 steps of training."
+    )
+    assert action.question == question
+    app = dialog(action, with_reason=True)
     app.text_input(key="confirm-reason").input("the shard is bad")
     press(app, "Roll back")
     with reading(asking) as session:
@@ -194,14 +199,14 @@ def test_a_rollback_by_hand_is_ordered_with_its_reason(asking: sa.Engine) -> Non
         assert access.trail(session)[0].details["reason"] == "the shard is bad"
 
 
-def test_nobody_acts_with_the_dashboards_token_where_it_is_not_lent(
+def test_viewers_who_may_not_use_the_dashboards_token_need_one_of_their_own(
     asking: sa.Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOSSGUARD_DASHBOARD_OPERATE", "0")
     monkeypatch.setenv("LOSSGUARD_TOKEN", "the dashboard's")
-    app = press(dialog(approval(stored_facts().interventions[0])), "Approve")
+    app = press(dialog(approve(stored_facts().interventions[0])), "Approve")
     assert app.error[0].value == "Enter a token with the scope `operate`."
-    assert actions(asking) == ["policy"]
+    assert recorded_actions(asking) == ["policy"]
     with writing(asking) as session:
         token = access.create_token(session, name="ada", scopes=[access.Scope.OPERATE], project=None, now=1.0)[1]
     app.text_input(key="token-input").input(token)
@@ -210,37 +215,37 @@ def test_nobody_acts_with_the_dashboards_token_where_it_is_not_lent(
         assert (access.trail(session)[0].who, access.trail(session)[0].action) == ("ada", "approve")
 
 
-def test_a_run_that_cannot_obey_has_no_button(open_page: OpenPage, store: sa.Engine) -> None:
+def test_a_run_that_takes_no_orders_has_no_rollback_button(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, state=RunState.FINISHED, now=time.time())
     app = open_page("incident", run="spiky-1")
-    assert "Roll back by hand" not in [button.label for button in app.button]
+    assert "Roll back manually" not in [button.label for button in app.button]
 
 
-def test_another_rule_and_a_late_declared_event_judge_the_band_anew(store: sa.Engine) -> None:
+def test_a_new_policy_and_a_late_declared_event_change_the_band(store: sa.Engine) -> None:
     report_a_spike(store)
 
     def highest() -> float:
-        time.sleep(FRESH_SECONDS)
+        time.sleep(CACHE_SECONDS)
         facts = stored_facts()
-        return float(read_incident_window(facts, facts.incidents[0]).bands["grad_norm"].score.max())
+        return float(cached.incident_window(facts, facts.incidents[0]).bands["grad_norm"].score.max())
 
     before = highest()
     with writing(store) as session:
         run = queries.run_named(session, run_id="asking")
         assert run is not None
         run.policy = {**(run.policy or {}), "detection": {"adopt_rows": 5}}
-    by_another_rule = highest()
-    assert by_another_rule < before
+    with_new_policy = highest()
+    assert with_new_policy < before
     with writing(store) as session:
         run = queries.run_named(session, run_id="asking")
         assert run is not None
         commands.add_event(
             session, run=run, key="e", segment=0, step=SPIKE - 2, time=1.0, kind="learning_rate", details={}
         )
-    assert highest() < by_another_rule
+    assert highest() < with_new_policy
 
 
-def test_the_way_to_another_incident_leaves_the_steps_in_view_behind(open_page: OpenPage, store: sa.Engine) -> None:
+def test_going_to_another_incident_resets_the_steps_in_view(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     with writing(store) as session:
         run = queries.run_named(session, run_id="spiky-1")
@@ -256,7 +261,7 @@ def test_the_way_to_another_incident_leaves_the_steps_in_view_behind(open_page: 
     assert "steps" not in app.query_params
 
 
-def test_where_the_onset_is_out_of_view_nothing_is_told_of_it(open_page: OpenPage, store: sa.Engine) -> None:
+def test_values_at_an_onset_out_of_view_are_dashes(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     shown = open_page("incident", run="spiky-1", incident="1", steps="100-200").dataframe[-1].value
     assert (shown[["Expected at onset", "Band at onset", "Highest score"]] == "-").all(axis=None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dashboard.views.runs.listing import Order, listed
+from dashboard.views.runs.listing import SortOrder, filtered
 from db.models import Run
 from db.overview import Tally
 
@@ -40,33 +40,38 @@ RUNS = [
 ]
 
 
-def names(**wish: object) -> list[str | None]:
-    return [run.name for run, _ in listed(RUNS, now=NOW, **wish)]  # type: ignore[arg-type]
+def names(**filters: object) -> list[str | None]:
+    return [run.name for run, _ in filtered(RUNS, now=NOW, **filters)]  # type: ignore[arg-type]
 
 
-def test_what_needs_a_person_comes_first_then_what_is_silent_then_what_runs() -> None:
+def test_runs_that_need_a_person_come_first_then_silent_then_running_ones() -> None:
     assert names() == ["Held", "dead", "alive", "newest"]
 
 
 @pytest.mark.parametrize(
     ("order", "first"),
-    [(Order.NEWEST, "newest"), (Order.REPORT, "newest"), (Order.INCIDENTS, "dead"), (Order.NAME, "alive")],
+    [
+        (SortOrder.NEWEST, "newest"),
+        (SortOrder.REPORT, "newest"),
+        (SortOrder.INCIDENTS, "dead"),
+        (SortOrder.NAME, "alive"),
+    ],
 )
-def test_each_order_has_its_own_first(order: Order, first: str) -> None:
+def test_each_sort_order_has_its_own_first_run(order: SortOrder, first: str) -> None:
     assert names(order=order)[0] == first
 
 
-def test_every_word_is_looked_for_whatever_its_case() -> None:
+def test_a_search_matches_all_words_in_any_case() -> None:
     assert names(text="GPT held") == ["Held"]
     assert names(text="h100 h2") == ["Held"]
     assert names(text="nobody") == []
 
 
-def test_a_tag_is_a_text_of_a_list_and_can_be_searched_for() -> None:
+def test_tags_are_the_strings_of_a_list_and_can_be_searched() -> None:
     assert names(tags=["sweep 3"]) == names(text="sweep") == ["alive"]
     assert names(tags=["sweep 3", "other"]) == []
 
 
-def test_a_silent_run_is_not_running() -> None:
+def test_a_silent_run_does_not_count_as_running() -> None:
     assert names(states=["running"]) == ["alive"]
     assert names(states=["silent", "needs a person"]) == ["Held", "dead"]

@@ -16,10 +16,10 @@ from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.ingestion.test_detection_state import noise, obey, train_until_nan
+from tests.monitor.scenarios import noise, obey, train_until_nan
 
 
-def test_a_rolled_back_run_is_exported_and_comes_back_with_all_that_belongs_to_it(
+def test_a_rolled_back_run_is_exported_and_is_imported_with_all_that_belongs_to_it(
     http_on_both: TestClient, engine: sa.Engine, tmp_path: Path
 ) -> None:
     trainer = Trainer(http_on_both)
@@ -31,15 +31,15 @@ def test_a_rolled_back_run_is_exported_and_comes_back_with_all_that_belongs_to_i
     path = tmp_path / "r1.parquet"
     path.write_bytes(answer.content)
     with writing(engine) as session:
-        copy, count = imports.take(session, path=path, now=NOW, run_id="copy")
+        copy, count = imports.import_file(session, path=path, now=NOW, run_id="copy")
         assert count == 301 + 300
         run = queries.run_named(session, run_id="r1")
         assert run is not None
-        told, original = record.describe(session, run=copy), record.describe(session, run=run)
+        copied, original = record.describe(session, run=copy), record.describe(session, run=run)
     for name in ("incidents", "interventions", "events", "watch", "metrics"):
-        assert told[name] == original[name]
-        assert name in ("events",) or told[name]
-    # The detection goes on where it stood: what it says of the next spike is the next incident, not the first again.
+        assert copied[name] == original[name]
+        assert name in ("events",) or copied[name]
+    # The detection continues from its saved state: the next spike is the next incident, not the first one again.
     again = Trainer(http_on_both, "copy")
     again.report(1, [500], {"loss": [float("nan")]})
     assert [one["number"] for one in again.get("/incidents")] == [1, 2]

@@ -9,7 +9,7 @@ from lossguard.protocol import API, decode_number
 from tests.monitor.client import NOW, TestClient, Trainer
 
 
-def test_a_run_is_registered_once_and_taken_up_again(http_on_both: TestClient) -> None:
+def test_a_run_is_registered_once_and_resumed_later(http_on_both: TestClient) -> None:
     assert Trainer(http_on_both, config={"lr": 0.1}).registered.status_code == 201
     assert Trainer(http_on_both).registered.status_code == 200
     (run,) = http_on_both.get(f"{API}/runs").json()
@@ -41,12 +41,12 @@ def test_a_rollback_keeps_both_lines_and_marks_the_live_one(http_on_both: TestCl
     trainer.report(segment, range(100, 200), {"loss": [2.0] * 100})
     assert trainer.get("/series", metric="loss")["last"] == [1.0] * 100 + [2.0] * 100
     assert trainer.get("/series", metric="loss", segment=0)["last"] == [1.0] * 150
-    told = trainer.get()
-    assert [(one["parent"], one["live_from"], one["live_to"]) for one in told["segments"]] == [
+    run = trainer.get()
+    assert [(one["parent"], one["live_from"], one["live_to"]) for one in run["segments"]] == [
         (None, 0, 100),
         (0, 100, None),
     ]
-    assert (told["steps_consumed"], told["steps_effective"]) == (250, 200)
+    assert (run["steps_consumed"], run["steps_effective"]) == (250, 200)
     again = trainer.report(0, [100, 150], {"loss": [7.0, 7.0]})  # a spool that comes late: 100 is known, 150 is not
     assert (again["accepted"], again["duplicates"]) == (1, 1)
     assert trainer.get("/series", metric="loss", segment=0)["last"] == [1.0] * 150 + [7.0]
@@ -54,7 +54,7 @@ def test_a_rollback_keeps_both_lines_and_marks_the_live_one(http_on_both: TestCl
     assert trainer.get()["steps_effective"] == 200
 
 
-def test_a_resume_tells_its_first_step_with_its_first_report(http: TestClient) -> None:
+def test_a_resume_gets_its_first_step_with_its_first_report(http: TestClient) -> None:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(10), {"loss": [1.0] * 10})
     segment = trainer.open("b", None, "resume")
@@ -74,8 +74,10 @@ def test_every_number_survives_the_way_through_the_collector(http: TestClient, v
     for step, value in enumerate(values):
         trainer.report(segment, [step], {"loss": [value]})
         newest = trainer.get()["newest_step"]["metrics"].get("loss")
-        told = decode_number(newest)
-        assert told == value or (value is not None and told is not None and math.isnan(told) and math.isnan(value))
+        decoded = decode_number(newest)
+        assert decoded == value or (
+            value is not None and decoded is not None and math.isnan(decoded) and math.isnan(value)
+        )
 
 
 def test_custom_metrics_have_series_too(http: TestClient) -> None:
@@ -85,7 +87,7 @@ def test_custom_metrics_have_series_too(http: TestClient) -> None:
     assert trainer.get()["metrics"] == ["loss", "perplexity", "eval/loss"]
 
 
-def test_declared_events_are_kept_once(http: TestClient) -> None:
+def test_declared_events_are_stored_once(http: TestClient) -> None:
     trainer = Trainer(http)
     segment = trainer.open("a")
     event = {"key": "e1", "step": 1, "time": NOW, "kind": "learning_rate", "details": {"value": 0.1}}

@@ -1,0 +1,86 @@
+"""Reads the curves of one run over one range of steps, and where those steps lie along an x axis."""
+
+import math
+from collections.abc import Collection, Sequence
+
+from sqlalchemy.orm import Session
+
+from dashboard.data import compute, throughput
+from dashboard.data.facts import LatestValue
+from dashboard.figures.axis import PLAIN_STEPS, StepAxis, XAxis
+from db import queries
+from db.lineage import StepRange
+from db.models import Run
+from db.queries import Series
+
+
+class CurveReader:
+    """Reads at most `max_points` buckets of each metric over `window` (first and last step; None: the whole run)."""
+
+    def __init__(self, session: Session, run: Run, window: tuple[int, int] | None, max_points: int) -> None:
+        self._session, self._run, self._window, self._max_points = session, run, window, max_points
+
+    def series(self, metrics: Sequence[str], step_ranges: Sequence[StepRange]) -> dict[str, Series]:
+        """By metric; throughput is derived where the run does not report it."""
+        if throughput.DERIVED not in metrics:
+            return self._stored(metrics, step_ranges, self._window)
+        found = self._stored({*metrics, "tokens"}, step_ranges, self._window)
+        tokens = found["tokens"]
+        found[throughput.DERIVED] = throughput.throughput(tokens, self._times(step_ranges, tokens.last_step))
+        return {name: found[name] for name in metrics}
+
+    def latest(self, metric: str, step_ranges: Sequence[StepRange]) -> LatestValue | None:
+        """The value of the newest step that has this metric; None without one."""
+        window = self._window
+        series = self._stored([metric], step_ranges, window)[metric]
+        while len(series) and series.non_finite[-1] and series.first_step[-1] != series.last_step[-1]:
+            # A bucket does not say which of its values was not finite: the last bucket is read at a finer resolution.
+            window = series.first_step[-1], series.last_step[-1]
+            series = self._stored([metric], step_ranges, window)[metric]
+        if not len(series):
+            return None
+        value = series.last[-1]
+        return LatestValue(series.last_step[-1], math.nan if value is None or series.non_finite[-1] else value)
+
+    def step_axis(self, x_axis: XAxis, step_ranges: Sequence[StepRange]) -> StepAxis:
+        """Exact at the ends of every bucket of the window, and of the whole run: a mark may lie outside the window."""
+        if x_axis is XAxis.STEP:
+            return PLAIN_STEPS
+        positions: dict[int, float] = {}
+        for window in {None, self._window}:
+            positions |= self._positions(x_axis, step_ranges, window)
+        return StepAxis.through(positions)
+
+    def _positions(
+        self, x_axis: XAxis, step_ranges: Sequence[StepRange], window: tuple[int, int] | None
+    ) -> dict[int, float]:
+        if x_axis is XAxis.TIME:
+            return self._milliseconds(step_ranges, window)
+        scale = (compute.flops_per_token(self._run.config) or 1.0) if x_axis is XAxis.FLOPS else 1.0
+        tokens = self._stored(["tokens"], step_ranges, window)["tokens"]
+        ends = [*zip(tokens.first_step, tokens.first, strict=True), *zip(tokens.last_step, tokens.last, strict=True)]
+        return {step: scale * count for step, count in ends if count is not None}
+
+    def _milliseconds(self, step_ranges: Sequence[StepRange], window: tuple[int, int] | None) -> dict[int, float]:
+        # The first metric stands for all: most steps have it.
+        metric = next(iter(queries.metric_names(self._session, run=self._run)), "loss")
+        series = self._stored([metric], step_ranges, window)[metric]
+        times = self._times(step_ranges, sorted({*series.first_step, *series.last_step}))
+        return {step: 1000 * time for step, time in times.items()}
+
+    def _stored(
+        self, metrics: Collection[str], step_ranges: Sequence[StepRange], window: tuple[int, int] | None
+    ) -> dict[str, Series]:
+        first, last = window or (None, None)
+        return queries.many_series(
+            self._session,
+            run=self._run,
+            step_ranges=step_ranges,
+            metrics=metrics,
+            first=first,
+            last=last,
+            points=self._max_points,
+        )
+
+    def _times(self, step_ranges: Sequence[StepRange], steps: Sequence[int]) -> dict[int, float]:
+        return queries.times(self._session, run=self._run, step_ranges=step_ranges, steps=steps)

@@ -1,0 +1,123 @@
+"""One section for each incident of a report, as the template shows it. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from dashboard import clock, formatting
+from dashboard.data import cause
+from dashboard.data.before_after import before_and_after
+from dashboard.data.facts import RunFacts
+from dashboard.data.incident_window import MAX_WINDOW_STEPS, IncidentWindow, rewound_step
+from dashboard.data.timeline import timeline
+from dashboard.figures.incident import incident_figure
+from dashboard.report.contents import ReportContents, ReportIncident
+from dashboard.report.svg import PICTURE_SCALE, render_svg
+from dashboard.report.tables import Table, bounded_table
+from db.models import Intervention
+
+
+def incident_sections(contents: ReportContents, incidents: Iterable[ReportIncident]) -> list[dict[str, Any]]:
+    """By number of the incident; pictures are drawn in the order of `incidents`, as long as their size permits."""
+    sections, bytes_left = [], contents.limits.max_picture_bytes
+    for each in incidents:
+        picture = _picture(contents.facts, each)
+        bytes_left -= len(picture or "")
+        shown = picture if bytes_left >= 0 else None
+        caption = _caption(contents, each.window, drawn=shown is not None)
+        sections.append(_section(contents, each) | {"picture": shown, "caption": caption})
+    return sorted(sections, key=lambda section: section["number"])
+
+
+def _section(contents: ReportContents, each: ReportIncident) -> dict[str, Any]:
+    incident, interventions, facts = each.incident, each.interventions, contents.facts
+    rewound = [one for one in interventions if rewound_step(facts, one) is not None]
+    return {
+        "number": incident.number,
+        "kind": formatting.incident_kind(incident.kind),
+        "state": incident.state,
+        "outcome": incident.outcome,
+        "sentence": formatting.incident_sentence(incident),
+        "numbers": _numbers(contents, each),
+        "timeline": _timeline(contents, each),
+        "reasons": incident.details.get("reasons", []),
+        "interventions": [_intervention(facts, one) for one in interventions],
+        "skipped": [formatting.batches(one.skip_from, one.skip_to) for one in rewound],
+        "verdict": _verdict(contents, each),
+    }
+
+
+def _numbers(contents: ReportContents, each: ReportIncident) -> Table | None:
+    if each.window is None or not each.window.bands:
+        return None
+    return _table(contents, before_and_after(each.window, each.incident))
+
+
+def _timeline(contents: ReportContents, each: ReportIncident) -> list[tuple[str, str, str, str]]:
+    """Name, step, time and note of each entry."""
+    entries = timeline(each.incident, each.interventions, contents.facts.orders, _step_times(each.window).get)
+    return [
+        (
+            entry.name,
+            "" if entry.step is None else f"step {entry.step:,}",
+            "" if entry.at is None else clock.moment(entry.at, contents.zone),
+            entry.note,
+        )
+        for entry in entries
+    ]
+
+
+def _step_times(window: IncidentWindow | None) -> dict[int, float]:
+    if window is None or window.original.times is None:
+        return {}
+    return dict(zip(window.original.steps.tolist(), window.original.times.tolist(), strict=True))
+
+
+def _verdict(contents: ReportContents, each: ReportIncident) -> dict[str, Any] | None:
+    verdict = each.incident.verdict
+    if not verdict:
+        return None
+    return {
+        "sentence": verdict.get("sentence", ""),
+        "cause": cause.describe(verdict),
+        "culprits": cause.culprits(verdict),
+        "arms": _table(contents, pd.DataFrame(cause.arms(verdict))),
+    }
+
+
+def _intervention(facts: RunFacts, each: Intervention) -> dict[str, Any]:
+    return {
+        "name": f"Intervention {each.number}, attempt {each.attempt}",
+        "state": each.state,
+        "sentence": formatting.intervention_sentence(each, facts.orders.get(each.number)),
+        "reasons": each.details.get("reasons", []),
+    }
+
+
+def _picture(facts: RunFacts, each: ReportIncident) -> Markup | None:
+    number, window = each.incident.number, each.window
+    if window is None or not len(window.original):
+        return None
+    steps = [step for one in each.interventions if (step := rewound_step(facts, one)) is not None]
+    figure = incident_figure(window, each.incident, each.interventions, steps[-1] if steps else None, None)
+    height = int(PICTURE_SCALE * figure.layout.height)
+    label = f"Signals around incident {number}"
+    return Markup(render_svg(figure, name=f"incident-{number}-picture", label=label, height=height))
+
+
+def _caption(contents: ReportContents, window: IncidentWindow | None, *, drawn: bool) -> str:
+    """Which steps the picture shows, or why there is none."""
+    if window is not None and not len(window.original):
+        return "No picture: the store no longer has these steps."
+    if window is None or not drawn:
+        limit = f"a report has at most {contents.limits.max_incident_pictures} of them, of limited size"
+        return f"No picture: {limit}. The dashboard shows it."
+    part = "" if window.complete else f", not the whole incident: a picture shows at most {MAX_WINDOW_STEPS:,} steps"
+    return f"Steps {window.first:,} to {window.last:,}{part}."
+
+
+def _table(contents: ReportContents, frame: pd.DataFrame) -> Table:
+    limits = contents.limits
+    return bounded_table(frame, contents.zone, max_rows=limits.max_rows, max_letters=limits.max_cell_letters)

@@ -1,0 +1,134 @@
+"""What is compared and how it is drawn: ?runs=..&baseline=..&curves=..&x=..&smooth=.."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+
+from dashboard import formatting, url_state
+from dashboard.data import cached
+from dashboard.data.facts import RunFacts
+from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
+from dashboard.figures.axis import XAxis
+from dashboard.views import chart_controls
+from dashboard.views.compare import lines
+from dashboard.views.compare.lines import MAX_LINES, ComparedLine, LineId
+from db.models import Run
+
+X_AXES = (XAxis.STEP, XAxis.TOKENS, XAxis.FLOPS)
+DEFAULT_METRICS = ("loss", HELD_OUT_LOSS, HELD_OUT_DIFFERENCE)
+LAST_COMPARED = "last_compared"
+"""In the session: the lines compared last. The links at the top of the page name no runs."""
+LINES, BASELINE = "compared", "baseline_of_compared"
+"""Keys of the widgets. Their labels are not ids, so they cannot write themselves into the URL as others do."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    metrics: list[str]
+    x_axis: XAxis
+    smooth: int
+    """Steps; 0 for no smoothing."""
+    baseline: int
+    """Position of the line that the others are compared with."""
+
+
+def select_lines(runs: Sequence[Run]) -> list[ComparedLine]:
+    """The lines of the URL, else those compared last (the URL names them from then on), with a box to change them."""
+    found = existing(selected_ids())
+    show_line_selector(runs, found)
+    st.session_state[LAST_COMPARED] = [line_id for line_id, _ in found]
+    return lines.compared_lines(found)
+
+
+def selected_ids() -> list[LineId]:
+    text = url_state.compared()
+    if text is not None:
+        return lines.parse_line_ids(text)
+    ids: list[LineId] = st.session_state.get(LAST_COMPARED, [])
+    if ids:
+        url_state.set_compared(ids)
+    return ids
+
+
+def existing(ids: Sequence[LineId]) -> list[tuple[LineId, RunFacts]]:
+    """Those in the store, with a warning for each of the others."""
+    found = []
+    for line_id in ids[:MAX_LINES]:
+        facts = cached.facts(line_id.run)
+        if facts is not None and (line_id.segment is None or line_id.segment < len(facts.segments)):
+            found.append((line_id, facts))
+        else:
+            st.warning(missing_message(line_id, facts), icon=":material/search_off:")
+    if len(ids) > MAX_LINES:
+        st.warning(f"Only the first {MAX_LINES} of {len(ids)} are shown.", icon=":material/filter_list:")
+    return found
+
+
+def missing_message(line_id: LineId, facts: RunFacts | None) -> str:
+    if facts is None:
+        return f"There is no run `{line_id.run}` in this store."
+    count = formatting.plural(len(facts.segments), "segment")
+    return f"Run `{line_id.run}` has no segment {line_id.segment}: it has {count}."
+
+
+def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFacts]]) -> None:
+    """All runs, and the segments of those that are selected."""
+    labels = {run.id: formatting.run_title(run) + (f" ({run.id})" if run.name else "") for run in runs}
+    for line_id, facts in found:
+        labels.setdefault(line_id.run, formatting.run_title(facts.run))
+        if len(facts.segments) > 1:
+            for segment in facts.segments:
+                start = f"{segment.reason}, from step {formatting.count(segment.fork_step)}"
+                label = f"{labels[line_id.run]}: segment {segment.number}, {start}"
+                labels[str(LineId(line_id.run, segment.number))] = label
+    _set_widget(LINES, [str(line_id) for line_id, _ in found])
+    st.multiselect(
+        "Runs and segments",
+        list(labels),
+        format_func=labels.__getitem__,
+        key=LINES,
+        max_selections=MAX_LINES,
+        placeholder="Choose runs, then any of their segments",
+        on_change=lambda: url_state.set_compared(st.session_state[LINES]),
+    )
+
+
+def compare_options(compared: Sequence[ComparedLine]) -> CompareOptions:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        return CompareOptions(
+            metrics=chart_controls.metric_selector(available_metrics(compared), DEFAULT_METRICS),
+            x_axis=chart_controls.x_axis_selector(X_AXES, on_change=lambda: url_state.set_view(None)),
+            smooth=chart_controls.smoothing_selector(),
+            baseline=baseline_selector(compared),
+        )
+
+
+def available_metrics(compared: Sequence[ComparedLine]) -> list[str]:
+    """All metrics that any of them reports, and the difference in held-out loss if two report one."""
+    metrics = list(dict.fromkeys(name for line in compared for name in line.facts.metrics))
+    if sum(HELD_OUT_LOSS in line.facts.metrics for line in compared) > 1:
+        metrics.insert(metrics.index(HELD_OUT_LOSS) + 1, HELD_OUT_DIFFERENCE)
+    return metrics
+
+
+def baseline_selector(compared: Sequence[ComparedLine]) -> int:
+    """Position of the baseline: the line of the URL, else the first one."""
+    labels = {str(line.id): line.label for line in compared}
+    named = url_state.baseline()
+    _set_widget(BASELINE, named if named in labels else next(iter(labels)))
+    selected = st.selectbox(
+        "Baseline",
+        list(labels),
+        format_func=labels.__getitem__,
+        key=BASELINE,
+        width=220,
+        on_change=lambda: url_state.set_baseline(st.session_state[BASELINE]),
+    )
+    return list(labels).index(selected)
+
+
+def _set_widget(key: str, value: object) -> None:
+    """Make a widget show what the URL says."""
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value

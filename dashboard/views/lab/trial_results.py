@@ -1,0 +1,134 @@
+"""The results of a simulation beside the known incidents: caught, missed or new. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pandas as pd
+
+from dashboard import formatting
+from dashboard.views.lab.trial_input import KnownIncident
+from lossguard.states import IncidentKind
+from monitor.detection import Incident, Intervention
+from monitor.detection.simulation import Simulation
+
+EARLY_STEPS, LATE_STEPS = 2, 12
+"""A detected incident may be so much earlier or later than the known one that it matches: as in the benchmark."""
+
+
+class Verdict(StrEnum):
+    CAUGHT = "caught"  # a known incident was detected
+    MISSED = "missed"  # a known incident was not detected
+    NEW = "new"  # an incident was detected that is not known
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """A known incident, a detected one, or both of them where they match."""
+
+    known: KnownIncident | None
+    detected: Incident | None
+    intervention: Intervention | None
+    segment: int
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.detected is None:
+            return Verdict.MISSED
+        return Verdict.NEW if self.known is None else Verdict.CAUGHT
+
+    @property
+    def step(self) -> int:
+        if self.detected is not None:
+            return self.detected.detected_step
+        return 0 if self.known is None else self.known.first
+
+    @property
+    def rollback(self) -> Intervention | None:
+        return self.intervention if self.intervention is not None and self.intervention.rewind_to is not None else None
+
+
+def trial_results(simulation: Simulation, known_incidents: Sequence[KnownIncident]) -> list[TrialResult]:
+    """Each known incident with the first detected one that matches it, and the detected ones that match none."""
+    detected = {
+        number: incident
+        for number, incident in simulation.incidents.items()
+        if incident.kind is not IncidentKind.PLATEAU
+    }
+    matched: set[int] = set()
+    results = []
+    for known in known_incidents:
+        numbers = [number for number, each in detected.items() if _matches(each, simulation.segments[number], known)]
+        matched.update(numbers)
+        results.append(_known_result(simulation, known, numbers))
+    for number, incident in detected.items():
+        if number not in matched:
+            intervention, segment = simulation.actions.get(number), simulation.segments[number]
+            results.append(TrialResult(None, incident, intervention, segment))
+    return sorted(results, key=lambda result: (result.segment, result.step))
+
+
+def _matches(incident: Incident, segment: int, known: KnownIncident) -> bool:
+    if known.segment not in (None, segment):
+        return False
+    is_early_enough = incident.onset_step <= known.last + LATE_STEPS
+    return known.first - EARLY_STEPS <= incident.detected_step and is_early_enough
+
+
+def _known_result(simulation: Simulation, known: KnownIncident, matches: Sequence[int]) -> TrialResult:
+    """`matches` are the numbers of the detected incidents that match."""
+    if not matches:
+        return TrialResult(known, None, None, known.segment or 0)
+    intervention = next((simulation.actions[number] for number in matches if number in simulation.actions), None)
+    return TrialResult(known, simulation.incidents[matches[0]], intervention, simulation.segments[matches[0]])
+
+
+def table(results: Sequence[TrialResult]) -> pd.DataFrame:
+    return pd.DataFrame(_row(each) for each in results)
+
+
+def _row(result: TrialResult) -> dict[str, str]:
+    incident = result.detected
+    row = {"Result": str(result.verdict), "Known incident": "-" if result.known is None else result.known.name}
+    if incident is None:
+        return row | dict.fromkeys(("Detected as", "Onset", "Detected", "Score", "Outcome", "Intervention"), "-")
+    return row | {
+        "Detected as": formatting.incident_kind(incident.kind),
+        "Onset": formatting.count(incident.onset_step),
+        "Detected": formatting.count(incident.detected_step),
+        "Score": formatting.number(incident.score),
+        "Outcome": str(incident.outcome),
+        "Intervention": describe(result.intervention),
+    }
+
+
+def describe(intervention: Intervention | None) -> str:
+    if intervention is None:
+        return "none"
+    if intervention.rewind_to is None:
+        return "hold until a person decides"
+    batches = formatting.batches(intervention.skip_from, intervention.skip_to)
+    return f"rewind to {formatting.count(intervention.rewind_to)}, skip {batches}"
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    caught: int
+    missed: int
+    new: int
+    rollbacks: int
+    steps_discarded: int
+    batches_skipped: int
+
+
+def totals(results: Sequence[TrialResult]) -> Totals:
+    verdicts = [each.verdict for each in results]
+    rollbacks = [each.rollback for each in results if each.rollback is not None]
+    return Totals(
+        caught=verdicts.count(Verdict.CAUGHT),
+        missed=verdicts.count(Verdict.MISSED),
+        new=verdicts.count(Verdict.NEW),
+        rollbacks=len(rollbacks),
+        steps_discarded=sum(each.decided_step + 1 - (each.rewind_to or 0) for each in rollbacks),
+        batches_skipped=sum((each.skip_to or 0) - (each.skip_from or 0) for each in rollbacks),
+    )

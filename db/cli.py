@@ -1,0 +1,210 @@
+"""Commands for the store.
+
+python -m db upgrade                         create the database, or upgrade it to the newest schema
+python -m db downgrade REVISION              undo the migrations after REVISION
+python -m db check                           check that the database fits the code (exit 1 when it does not)
+python -m db prune --days 90 [--dry-run]     delete runs that ended at least this long ago
+python -m db export RUN -o FILE              write a run to FILE.parquet (the whole run) or FILE.csv (its steps)
+python -m db import FILE [--as NEW_ID]       read a run from such a file; an existing run is never overwritten
+python -m db backup -o FILE                  copy a SQLite store while collectors write to it
+
+The database is --url or LOSSGUARD_DATABASE_URL; by default sqlite:///.lossguard/lossguard.db.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import sqlalchemy as sa
+import typer
+from alembic.util.exc import CommandError
+
+from db import access, commands, migrate, queries
+from db.engine import (
+    DEFAULT_URL,
+    BadDatabaseUrl,
+    NoStore,
+    check_store,
+    create_engine,
+    first_line,
+    reading,
+    shown,
+    writing,
+)
+from db.files import backup, imports
+from db.files.export import Format, RunChanged, UnknownRun, stream
+from db.files.record import RunExists
+from lossguard.states import RunState
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+T = TypeVar("T")
+NOTHING_TO_PRUNE = "nothing is that old"
+SECONDS_PER_DAY = 86_400
+Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
+
+
+def _on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T:
+    """The result of `do`. Exits with one sentence when the database cannot be used. `new`: it may not exist yet."""
+    try:
+        if not new:
+            check_store(url)
+        engine = create_engine(url)
+        try:
+            return do(engine)
+        finally:
+            engine.dispose()
+    except NoStore as error:
+        raise _no_store(error) from None
+    except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as error:
+        reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+        raise _error(f"cannot use the database {shown(url)}: {reason}") from None
+
+
+@app.command()
+def upgrade(url: Url = DEFAULT_URL) -> None:
+    """Create the database, or upgrade it to the newest schema."""
+    _on_engine(url, migrate.upgrade, new=True)
+    typer.echo("the database is at the newest revision")
+
+
+@app.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="the revision to go back to, such as 0007")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Undo migrations. Data that the older schema cannot hold is lost: make a backup first."""
+    _on_engine(url, lambda engine: migrate.downgrade(engine, revision))
+    typer.echo(f"the database is at revision {revision}")
+
+
+@app.command()
+def check(url: Url = DEFAULT_URL) -> None:
+    """Check that the database fits the code."""
+    if difference := _on_engine(url, migrate.drift):
+        typer.echo(difference, err=True)
+        raise typer.Exit(1)
+    typer.echo("the database fits the code")
+
+
+@app.command()
+def prune(
+    days: Annotated[float, typer.Option(min=0, help="runs that ended, and last reported, this many days ago")],
+    url: Url = DEFAULT_URL,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs, and delete nothing")] = False,
+) -> None:
+    """Delete runs that ended long ago, with everything that belongs to them. Running runs are never deleted."""
+    for line in _on_engine(url, lambda engine: _prune(engine, days, dry_run)):
+        typer.echo(line)
+
+
+def _prune(engine: sa.Engine, days: float, dry_run: bool) -> list[str]:
+    now = time.time()
+    with reading(engine) as session:
+        old = [
+            (run.id, run.project, run.state) for run in queries.ended_before(session, time=now - SECONDS_PER_DAY * days)
+        ]
+    if dry_run:
+        return [f"would delete {run_id} ({project}, {state})" for run_id, project, state in old] or [NOTHING_TO_PRUNE]
+    deleted = []
+    for run_id, project, state in old:
+        with writing(engine) as session:  # a transaction for each run: no report of another one waits long
+            run = commands.lock_run(session, run_id=run_id)
+            if run is None or run.state == RunState.RUNNING:
+                continue  # deleted or resumed in the meantime
+            access.record(session, who="python -m db prune", action="delete", run=run_id, details={}, now=now)
+            commands.delete_run(session, run=run)
+        deleted.append(f"deleted {run_id} ({project}, {state})")
+    return deleted or [NOTHING_TO_PRUNE]
+
+
+@app.command("export")
+def export(
+    run: Annotated[str, typer.Argument(help="the id of the run")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="RUN.parquet by default")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Write a run to a file: .parquet holds the whole run, .csv its steps alone."""
+    path = output or Path(f"{run}.parquet")
+    formats = {f".{one}": one for one in Format}
+    if path.suffix not in formats:
+        raise _error(f"{path}: the file name must end in {' or '.join(formats)}")
+    try:
+        _on_engine(url, lambda engine: _export(engine, run, path, formats[path.suffix]))
+    except FileExistsError:
+        raise _error(f"{path} exists; name another file with -o, or delete it") from None
+    except FileNotFoundError:
+        raise _error(f"there is no folder {path.parent}; create it, or name another file with -o") from None
+    except OSError as error:
+        raise _error(f"cannot write {path}: {error.strerror or error}") from None
+    except (UnknownRun, RunChanged) as error:
+        raise _error(str(error)) from None
+    typer.echo(f"wrote {path} ({path.stat().st_size:,} bytes)")
+
+
+def _export(engine: sa.Engine, run_id: str, path: Path, format: Format) -> None:
+    _check_schema(engine)
+    chunks = stream(engine, run_id=run_id, format=format)
+    first = next(chunks)  # raises for an unknown run, before there is a file
+    with path.open("xb") as file:
+        try:
+            file.write(first)
+            file.writelines(chunks)
+        except BaseException:
+            path.unlink()
+            raise
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="a file that `export` wrote, or a CSV with a column `step`")],
+    run_id: Annotated[str | None, typer.Option("--as", help="another id for the run in this store")] = None,
+    project: Annotated[str | None, typer.Option(help="the project of a run from a CSV")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Read a run from a file. An existing run is never overwritten."""
+    try:
+        typer.echo(_on_engine(url, lambda engine: _import(engine, file, run_id, project), new=True))
+    except (imports.BadFile, RunExists) as error:
+        raise _error(str(error)) from None
+
+
+def _import(engine: sa.Engine, file: Path, run_id: str | None, project: str | None) -> str:
+    _check_schema(engine)
+    now = time.time()
+    with writing(engine) as session:
+        run, count = imports.import_file(session, path=file, now=now, run_id=run_id, project=project)
+        details = {"file": file.name, "steps": count}
+        access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)
+        return f"imported {run.id} ({run.project}, {run.state}): {count:,} steps"
+
+
+def _check_schema(engine: sa.Engine) -> None:
+    """Exit with one sentence unless the database is at the newest revision."""
+    current, newest = migrate.revisions(engine)
+    if current != newest:
+        raise _error(f"the database is at revision {current or 'none'}, not {newest}; run: python -m db upgrade")
+
+
+def _no_store(error: NoStore) -> typer.Exit:
+    return _error(f"{error}; name the store with --url or LOSSGUARD_DATABASE_URL")
+
+
+def _error(sentence: str) -> typer.Exit:
+    typer.echo(f"db: {sentence}", err=True)
+    return typer.Exit(2)
+
+
+@app.command("backup")
+def back_up(
+    output: Annotated[Path, typer.Option("--output", "-o", help="the new file")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Copy a SQLite store while collectors write to it."""
+    try:
+        size = backup.backup(url, output)
+    except NoStore as error:
+        raise _no_store(error) from None
+    except (BadDatabaseUrl, backup.CannotBackUp) as error:
+        raise _error(str(error)) from None
+    typer.echo(f"{output}: {size:,} bytes; to restore it, stop the collectors and replace the store by this file")

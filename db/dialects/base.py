@@ -1,0 +1,69 @@
+"""What the store needs of a database, beyond the SQL that all of them share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+WRITES = {"lossguard_writes": True}
+"""Execution options of a transaction that is going to write."""
+
+Rows = Sequence[tuple[Any, ...]]
+
+
+class BadDatabaseUrl(ValueError):
+    """The database URL cannot be used; the message says why and how to correct it."""
+
+
+class CannotBackUp(ValueError):
+    """The message is one sentence: why there is no backup, and what to do."""
+
+
+class Dialect(ABC):
+    """One kind of database. Its members are what differs between kinds; everything else in `db` is the same."""
+
+    name: str
+    """As in a URL, and as SQLAlchemy calls it."""
+    url_example: str
+    is_file: bool
+    """Whether a store is a file of this machine; else it is on a server."""
+    parameter: str
+    """The mark of a value in a statement for the driver."""
+    read_options: Mapping[str, Any] = {}
+    """Execution options under which all queries of a transaction see the moment of the first."""
+    row_lock = ""
+    """Suffix of a SELECT that locks its rows in the order of the SELECT; empty where a writer locks the whole store."""
+
+    @abstractmethod
+    def create_engine(self, url: sa.URL, **options: Any) -> sa.Engine:
+        """An engine whose errors do not show the values of a statement. Raises BadDatabaseUrl."""
+
+    @abstractmethod
+    def store_file(self, url: sa.URL) -> Path | None:
+        """The file of the store, whether it exists or not; None where the store is not in a file."""
+
+    @abstractmethod
+    def back_up(self, url: sa.URL, target: Path) -> None:
+        """Write one moment of the store to the new file `target`. Raises CannotBackUp."""
+
+    def insert(self, connection: sa.Connection, table: str, names: Sequence[str], rows: Rows) -> None:
+        """Insert rows, at least one; `names` are its columns."""
+        values = ", ".join([self.parameter] * len(names))
+        statement = f"INSERT INTO {table} ({', '.join(quoted(names))}) VALUES ({values})"
+        # One row alone is not passed as "many": psycopg would open a pipeline for it.
+        connection.exec_driver_sql(statement, list(rows) if len(rows) > 1 else rows[0])
+
+    def json_text(self, column: str) -> str:
+        """SQL for the text of a JSON column, which the driver would parse otherwise."""
+        return f"CAST({column} AS TEXT)"
+
+    @abstractmethod
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """Wait until no other process changes the schema, and keep them out until the transaction ends."""
+
+
+def quoted(names: Sequence[str]) -> list[str]:
+    """Column names in quotes, so that none of them is taken for a keyword."""
+    return [f'"{name}"' for name in names]

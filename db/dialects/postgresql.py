@@ -1,0 +1,61 @@
+"""PostgreSQL (through psycopg): a server, for teams and for several collectors."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+
+from db.dialects.base import CannotBackUp, Dialect, Rows, quoted
+
+CONNECT_SECONDS = 10
+"""How long the server may take to accept a connection."""
+MAX_INSERT_ROWS = 8
+"""Up to this number of rows an INSERT is cheaper than a COPY."""
+SCHEMA_LOCK = 0x10555
+"""Key of the advisory lock under which the schema changes; any number that nobody else uses."""
+
+
+class PostgreSQL(Dialect):
+    """A server. Writers lock rows, and a transaction reads one snapshot only under REPEATABLE READ."""
+
+    name = "postgresql"
+    url_example = "postgresql://user@host/name"
+    is_file = False
+    parameter = "%s"
+    read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
+    row_lock = " FOR UPDATE"
+
+    def create_engine(self, url: sa.URL, **options: Any) -> sa.Engine:
+        driver = url.set(drivername="postgresql+psycopg")
+        arguments = {"connect_timeout": CONNECT_SECONDS}
+        return sa.create_engine(driver, pool_pre_ping=True, hide_parameters=True, connect_args=arguments, **options)
+
+    def store_file(self, url: sa.URL) -> Path | None:
+        return None
+
+    def back_up(self, url: sa.URL, target: Path) -> None:
+        shown = url.set(drivername="postgresql", password=None).render_as_string()
+        raise CannotBackUp(f"this is PostgreSQL; use its own: pg_dump --format=custom --file={target} {shown!r}")
+
+    def insert(self, connection: sa.Connection, table: str, names: Sequence[str], rows: Rows) -> None:
+        if len(rows) > MAX_INSERT_ROWS:
+            _copy(connection, table, names, rows)
+        else:
+            super().insert(connection, table, names, rows)
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+
+
+def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Rows) -> None:
+    statement = f"COPY {table} ({', '.join(quoted(names))}) FROM STDIN"
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:  # as SQLAlchemy would have raised it
+        raise sa.exc.DBAPIError.instance(statement, None, error, psycopg.Error) from error

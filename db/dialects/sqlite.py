@@ -1,0 +1,104 @@
+"""SQLite: one file in WAL mode, for one machine.
+
+It is opened so that a commit is on the disk before it is acknowledged (synchronous=FULL), and so that a writing
+transaction takes its lock when it begins (BEGIN IMMEDIATE): two collectors wait for each other instead of failing in
+the middle.
+"""
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from db.dialects.base import BadDatabaseUrl, CannotBackUp, Dialect
+
+BUSY_SECONDS = 30
+"""How long a writer waits for another one."""
+PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "cache_size=-32000")
+
+
+class SQLite(Dialect):
+    """A file. A writer locks the whole store from its BEGIN, and every transaction reads one snapshot."""
+
+    name = "sqlite"
+    url_example = "sqlite:///path/to/file.db"
+    is_file = True
+    parameter = "?"
+
+    def create_engine(self, url: sa.URL, **options: Any) -> sa.Engine:
+        _make_folder(url.database)
+        arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        engine = sa.create_engine(url.set(drivername="sqlite"), hide_parameters=True, connect_args=arguments, **options)
+        sa.event.listen(engine, "connect", _prepare)
+        sa.event.listen(engine, "begin", _begin)
+        return engine
+
+    def store_file(self, url: sa.URL) -> Path | None:
+        return None if url.database in (None, "", ":memory:") else Path(url.database)
+
+    def lock_schema(self, connection: sa.Connection) -> None:
+        """The BEGIN of a writing transaction has locked the whole store."""
+
+    def back_up(self, url: sa.URL, target: Path) -> None:
+        """The copy is one read transaction, so no writer waits for it. `target` exists only once it is complete."""
+        source = self.store_file(url)
+        assert source is not None, "there is nothing to back up in memory"
+        partial = target.with_name(target.name + ".partial")
+        try:
+            partial.unlink(missing_ok=True)
+            _copy(source, partial)
+            os.replace(partial, target)
+        except (OSError, sqlite3.Error) as error:
+            partial.unlink(missing_ok=True)
+            raise CannotBackUp(f"cannot write {source} to {target}: {error}") from None
+
+
+def _make_folder(database: str | None) -> None:
+    if not database or database == ":memory:":
+        return
+    try:
+        Path(database).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadDatabaseUrl(f"cannot make the folder of the database {database}: {error.strerror}") from error
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver's own BEGIN comes too late to lock anything; see _begin
+    cursor = connection.cursor()
+    _write_ahead(cursor)
+    for pragma in PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """SQLite waits for nobody when it changes to WAL, whatever its timeout: processes that start at once retry here."""
+    latest = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > latest:
+                raise
+        time.sleep(0.01)
+
+
+def _begin(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get("lossguard_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as store, closing(sqlite3.connect(target)) as copy:
+        store.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
+        (result,) = copy.execute("PRAGMA quick_check").fetchone()
+    if result != "ok":
+        raise sqlite3.DatabaseError(f"the copy is damaged: {result}")
+    with target.open("rb") as file:
+        os.fsync(file.fileno())

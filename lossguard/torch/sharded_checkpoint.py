@@ -1,0 +1,115 @@
+"""A checkpoint that several ranks write and read together.
+
+    <directory>/step-000000050/manifest.json     size and SHA-256 of each file
+                               model.pt ...      everything but the tensors of each object's state, from rank 0
+                               tensors.json, *.distcp    the tensors of all objects (`tensor_files`)
+                               rank-0.pt ...     the random number generators of each rank, and the guard's state
+
+Any number of ranks can read it, however their tensors are sharded.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossguard.torch.dtensor import is_sharded, with_local
+from lossguard.torch.files import fingerprint, write_state
+from lossguard.torch.ranks import TorchRanks
+from lossguard.torch.state_tree import join_tensors, split_tensors, tensors_in
+from lossguard.torch.stateful import Stateful
+from lossguard.torch.tensor_files import INDEX, SUFFIX, TensorFiles, write_tensors
+from lossguard.torch.tensor_shard import TensorShard
+
+Files = dict[str, dict[str, Any]]
+"""File name -> fingerprint."""
+
+
+def write_sharded(folder: Path, states: Mapping[str, Any], rank_state: Any, ranks: TorchRanks) -> Files:
+    """Write the `states`, sharded over the ranks, and each rank's `rank_state`. Returns all files.
+
+    If it fails on one rank, it raises on all.
+    """
+    skeletons: dict[str, Any] = {}
+    shards: dict[str, TensorShard] = {}
+    for name, state in states.items():
+        skeletons[name], found = split_tensors(name, state)
+        shards |= found
+    ranks.run_on_all(write_tensors, folder, shards, ranks.group)
+    own_skeletons = skeletons if ranks.rank == 0 else {}
+    files = ranks.run_on_all(_write_rank_files, folder, own_skeletons, rank_state, ranks.rank)
+    return {name: written for of_rank in ranks.gather(files) for name, written in of_rank.items()}
+
+
+def _write_rank_files(folder: Path, skeletons: Mapping[str, Any], rank_state: Any, rank: int) -> Files:
+    files = {f"{name}.pt": write_state(folder / f"{name}.pt", skeleton) for name, skeleton in skeletons.items()}
+    files[f"rank-{rank}.pt"] = write_state(folder / f"rank-{rank}.pt", rank_state)
+    written = [path for path in folder.glob(f"__{rank}_*{SUFFIX}")] + [folder / INDEX] * (rank == 0)
+    return files | {path.name: fingerprint(path) for path in written}
+
+
+def read_rank_state(folder: Path, num_written: int, rank: int) -> dict[str, Any]:
+    """The state that this rank wrote. A rank that did not exist then gets rank 0's, without its generators."""
+    existed = rank < num_written
+    state: dict[str, Any] = torch.load(folder / f"rank-{rank if existed else 0}.pt", "cpu", weights_only=True)
+    return state if existed else {**state, "generators": None}
+
+
+def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful]) -> dict[str, Any]:
+    """The states of the objects, with tensors sharded as those that the objects have now."""
+    content = TensorFiles(folder, files)
+    layouts = _layouts(objects)
+    shards: dict[str, TensorShard] = {}
+    for path, stored in content.stored.items():
+        layout = _layout_of(path, stored.shape, layouts)
+        place = TensorShard.of(torch.empty(stored.shape, dtype=stored.dtype) if layout is None else layout)
+        shards[path] = place.with_local(torch.empty_like(place.local, dtype=stored.dtype))
+    content.read(shards)
+    tensors = {path: _with_layout(path, shard.local, shard.shape, layouts) for path, shard in shards.items()}
+    return {
+        name: join_tensors(name, torch.load(folder / f"{name}.pt", "cpu", weights_only=True), tensors)
+        for name in objects
+    }
+
+
+def shard_states(states: Mapping[str, Any], objects: Mapping[str, Stateful]) -> dict[str, Any]:
+    """States with whole tensors, sharded as the tensors of the objects are now."""
+    layouts = _layouts(objects)
+    sharded = {}
+    for name, state in states.items():
+        tensors = {path: _shard(path, tensor, layouts) for path, tensor in tensors_in(name, state).items()}
+        sharded[name] = join_tensors(name, state, tensors)
+    return sharded
+
+
+def _shard(path: str, tensor: Tensor, layouts: Mapping[str, Tensor]) -> Tensor:
+    layout = _layout_of(path, tensor.shape, layouts)
+    if layout is None:
+        return tensor
+    chunk = TensorShard.of(layout).chunk
+    part = tensor[tuple(slice(at, at + size) for at, size in zip(chunk.offsets, chunk.sizes, strict=True))]
+    return with_local(layout, part.to(layout.device, copy=True))
+
+
+def _with_layout(path: str, local: Tensor, shape: torch.Size, layouts: Mapping[str, Tensor]) -> Tensor:
+    layout = _layout_of(path, shape, layouts)
+    return local if layout is None else with_local(layout, local)
+
+
+def _layouts(objects: Mapping[str, Stateful]) -> dict[str, Tensor]:
+    """The sharded tensors of the objects by path; an optimizer's state is sharded as its parameters."""
+    layouts: dict[str, Tensor] = {}
+    for name, instance in objects.items():
+        layouts |= tensors_in(name, instance.state_dict())
+        groups = getattr(instance, "param_groups", ())
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        layouts |= {f"{name}.state.{number}": parameter for number, parameter in enumerate(parameters)}
+    return {path: tensor for path, tensor in layouts.items() if is_sharded(tensor)}
+
+
+def _layout_of(path: str, shape: torch.Size, layouts: Mapping[str, Tensor]) -> Tensor | None:
+    """The tensor that shows how the one at `path` is sharded; None if every rank has it whole."""
+    layout = layouts.get(path, layouts.get(path.rpartition(".")[0]))
+    return layout if layout is not None and layout.shape == shape else None

@@ -1,0 +1,91 @@
+"""Labelled curves, and the score of alarms on them: recall of onsets, and false alarms per 10,000 clean rows.
+
+Alarms closer than 20 rows are one episode. An onset is found when an episode starts at most 12 rows after it and ends
+no earlier than 2 rows before it. An episode near an ambiguous step is ignored; any other one is a false alarm.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monitor.backtesting.backtest import backtest_rows, read_curve
+from monitor.detection import DetectionSettings, Rows
+
+EPISODE_GAP, MAX_DELAY, MAX_LEAD = 20, 12, 2  # rows
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    name: str
+    rows: Rows
+    kind: str
+    onsets: Sequence[int]
+    ambiguous: Sequence[int]
+
+    def row_of(self, step: int) -> int:
+        return int(np.argmin(np.abs(self.rows.steps - step)))
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Counts over one curve or several; only clean curves count false alarms and rows."""
+
+    found: int = 0
+    onsets: int = 0
+    false: int = 0
+    rows: int = 0
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(
+            self.found + other.found, self.onsets + other.onsets, self.false + other.false, self.rows + other.rows
+        )
+
+    @property
+    def recall(self) -> float:
+        return self.found / max(self.onsets, 1)
+
+    def percent(self) -> str:
+        return f"{self.found}/{self.onsets} = {100 * self.recall:.0f}%"
+
+    @property
+    def rate(self) -> float:
+        """False alarms per 10,000 clean rows."""
+        return 1e4 * self.false / max(self.rows, 1)
+
+
+def read_folder(folder: Path) -> list[Curve]:
+    """The curves that `labels.json` of the folder names, as far as their files exist."""
+    labels: dict[str, dict[str, Any]] = json.loads((folder / "labels.json").read_text())
+    return [
+        Curve(name, read_curve(folder / f"{name}.csv"), label["kind"], label["onsets"], label["ambiguous"])
+        for name, label in labels.items()
+        if (folder / f"{name}.csv").exists()
+    ]
+
+
+def score(curve: Curve, alarm_steps: Iterable[int]) -> Score:
+    episodes: list[list[int]] = []
+    for row in sorted(curve.row_of(step) for step in alarm_steps):
+        if episodes and row - episodes[-1][1] < EPISODE_GAP:
+            episodes[-1][1] = row
+        else:
+            episodes.append([row, row])
+    onsets = [curve.row_of(step) for step in curve.onsets]
+    found = [any(a <= onset + MAX_DELAY and b >= onset - MAX_LEAD for a, b in episodes) for onset in onsets]
+    marks = onsets + [curve.row_of(step) for step in curve.ambiguous]
+    false = [e for e in episodes if not any(e[0] <= mark + MAX_DELAY and e[1] >= mark - MAX_DELAY for mark in marks)]
+    clean = curve.kind == "clean"
+    return Score(sum(found), len(onsets), len(false) if clean else 0, len(curve.rows) if clean else 0)
+
+
+def our_alarms(curve: Curve, settings: DetectionSettings | None = None, which: str = "detected_step") -> list[int]:
+    """The steps of our incidents; `which`: `detected_step` or `onset_step`."""
+    return [int(incident[which]) for incident in backtest_rows(curve.rows, settings)["incidents"]]
+
+
+def total(curves: Iterable[Curve], alarms: Callable[[Curve], Iterable[int]]) -> Score:
+    return sum((score(curve, alarms(curve)) for curve in curves), Score())

@@ -1,0 +1,217 @@
+"""One incident that is open, followed row by row until it ends."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from lossguard.protocol import decode_number, encode_number
+from lossguard.states import IncidentKind, IncidentState, Outcome
+from monitor.detection.effects import Incident
+from monitor.detection.encoding import known_fields
+from monitor.detection.incidents.states import IncidentEvent, advance
+from monitor.detection.scoring.readings import IN_BAND_Z, PRECURSOR_Z, SignalReading, describe
+from monitor.detection.scoring.recent_rows import deviation
+from monitor.detection.settings import DetectionSettings
+
+DIVERGENCE_ROWS = 5  # consecutive rows, out of band, on which the loss rises: no longer a spike
+DIVERGED_FRACTION = 0.25  # a loss that stays higher by this fraction of what was expected has diverged
+MAX_REMAINING_NOISES = 1.0  # what the mean excess of the calm rows may be for the signal to have recovered
+MEAN_ROWS = 12  # calm rows that the mean excess averages over
+QUIET_ROWS = 3  # rows without an alarm before another alarm is a new spike
+
+Readings = Mapping[str, SignalReading]
+
+
+@dataclass(slots=True)
+class OpenIncident:
+    """The incident as it stands, and what decides about its end and about the policy. Excess: nats above expected."""
+
+    incident: Incident
+    loss_moved: bool
+    """The loss is or was out of band."""
+    previous_loss: float
+    last_step_out_of_band: int
+    """The last step at which any signal was out of band."""
+    check_step: int
+    """Where the present span of patience began."""
+    check_excess: float = 0.0
+    """The excess there."""
+    peak_excess: float = 0.0
+    excess: float = 0.0
+    rising_rows: int = 0
+    """Consecutive rows, up to this one, on which the loss rose while out of band."""
+    falls: int = 0
+    rises: int = 0
+    calm_rows: int = 0
+    """Consecutive rows in band, up to this one."""
+    previous_calm_rows: int = 0
+    """Consecutive rows in band before the last rows out of band."""
+    remaining_excess: float = 0.0
+    """The mean excess of the last calm rows."""
+    rows_since_alarm: int = 0
+    """Rows since the last one whose evidence was an alarm."""
+    non_finite: bool = False
+    """A signal is not finite at this row."""
+    first_onset_step: int = 0
+    """The onset that a rollback must lie before: that of the first of the incidents that led to this one."""
+    expectation_known: bool = True
+    """Whether it is known what the signal was expected to be; without that there is no excess."""
+    wait_reasons: list[str] = field(default_factory=list)
+    """Of the present decision to wait: why, and what is added if the incident ends before anything else is decided."""
+    no_further_action: bool = False
+    """The policy has decided for good (observe mode, or an operator rejected or released)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        incident = incident_to_dict(self.incident)
+        return asdict(self) | {"incident": incident, "previous_loss": encode_number(self.previous_loss)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "OpenIncident":
+        """Raises KeyError, TypeError or ValueError for what is no incident."""
+        incident = incident_from_dict(data["incident"])
+        known = known_fields(cls, data) | {"incident": incident}
+        if "previous_loss" in known:
+            known["previous_loss"] = decode_number(known["previous_loss"])
+        step = incident.detected_step
+        defaults = {
+            "loss_moved": incident.state is not IncidentState.WARNING,
+            "previous_loss": float("inf"),
+            "last_step_out_of_band": step,
+            "check_step": step,
+            "first_onset_step": incident.onset_step,
+        }
+        return cls(**defaults | known)
+
+    def observe(self, step: int, readings: Readings) -> bool:
+        """Take in the next row; True when the incident itself changed."""
+        before = self.incident
+        self.non_finite = any(reading.non_finite for reading in readings.values())
+        out = any(reading.is_out_of_band(before.kind) for reading in readings.values())
+        self.previous_calm_rows = self.calm_rows if out and self.calm_rows else self.previous_calm_rows
+        self.calm_rows = 0 if out else self.calm_rows + 1
+        self.last_step_out_of_band = step if out else self.last_step_out_of_band
+        loss = readings.get("loss")
+        if loss is not None and np.isfinite(loss.value):
+            self._observe_loss(step, loss)
+        alarm = any(reading.evidence >= 1.0 for reading in readings.values())
+        self.rows_since_alarm = 0 if alarm else self.rows_since_alarm + 1
+        self._update_peak(step, readings)
+        return self.incident is not before
+
+    def _observe_loss(self, step: int, loss: SignalReading) -> None:
+        if not self.loss_moved and loss.is_alarm():
+            self.loss_moved = True
+            reason = f"The loss left its band at step {step}: {describe('loss', loss)}."
+            self._worsen(IncidentKind.LOSS_SPIKE, "loss", loss, reason)
+        measured = self.expectation_known and self.incident.signal == "loss"
+        self.excess = max(loss.value - self.incident.expected, 0.0) if measured else 0.0
+        rose = loss.value > self.previous_loss
+        self.rises, self.falls = self.rises + rose, self.falls + (not rose)
+        self.rising_rows = self.rising_rows + 1 if rose and loss.z >= IN_BAND_Z else 0
+        if self.rising_rows == DIVERGENCE_ROWS and self.incident.kind is IncidentKind.LOSS_SPIKE:
+            reason = f"The loss rose on {DIVERGENCE_ROWS} consecutive rows: this is a divergence, not a spike."
+            self._worsen(IncidentKind.DIVERGENCE, "loss", loss, reason)
+        self.previous_loss = loss.value
+        if self.calm_rows:
+            self.remaining_excess += (self.excess - self.remaining_excess) / min(self.calm_rows, MEAN_ROWS)
+        if self.excess > self.peak_excess:
+            self.peak_excess = self.excess
+            self.check_step, self.check_excess = step, self.excess
+
+    def _worsen(self, kind: IncidentKind, signal: str, reading: SignalReading, reason: str) -> None:
+        """The incident becomes one of a more severe kind, and its band that of the signal behind it."""
+        state = advance(self.incident.state, IncidentEvent.WORSEN)
+        same = signal == self.incident.signal
+        self.expectation_known = self.expectation_known if same else bool(np.isfinite(reading.expected))
+        band = self.incident if same or not self.expectation_known else reading
+        peak_value = self.incident.peak_value if same else band.expected  # in the unit of the new signal
+        self.incident = replace(
+            self.incident,
+            kind=kind,
+            state=state,
+            signal=signal,
+            expected=band.expected,
+            scale=band.scale,
+            peak_value=peak_value,
+            reasons=[*self.incident.reasons, reason],
+        )
+
+    def _update_peak(self, step: int, readings: Readings) -> None:
+        reading = readings.get(self.incident.signal)
+        if reading is None:
+            return
+        values = np.array([self.incident.peak_value, reading.value])
+        peak, present = deviation(self.incident.signal, values, self.incident.expected)
+        if present > peak:
+            self.incident = replace(self.incident, peak_step=step, peak_value=reading.value)
+        if reading.evidence > self.incident.score:
+            self.incident = replace(self.incident, score=round(reading.evidence, 3))
+
+    def renew_patience(self, step: int, patience: int) -> None:
+        """Begin the next span of patience when the excess has halved in the last one."""
+        if step - self.check_step >= patience and self.excess <= 0.5 * self.check_excess:
+            self.check_step, self.check_excess = step, self.excess
+
+    def escalation(self, readings: Readings) -> str | None:
+        """Why this row begins a more severe incident than the present one, or None."""
+        kind = self.incident.kind
+        if kind is not IncidentKind.NONFINITE and any(reading.non_finite for reading in readings.values()):
+            return "A signal became non-finite."
+        loss = readings.get("loss")
+        new_spike = loss is not None and loss.evidence >= 1.0 and self.rows_since_alarm >= QUIET_ROWS
+        if kind is IncidentKind.DIVERGENCE and new_spike:
+            return "The loss spiked during the divergence."
+        return None
+
+    def is_realarmed(self, readings: Readings, settings: DetectionSettings) -> bool:
+        """A new incident begins although this one has not recovered in full: an alarm by a row that stands out."""
+        signal = alarming_signal(readings)
+        calm_rows = self.calm_rows or self.previous_calm_rows
+        return calm_rows >= settings.calm_rows and signal is not None and readings[signal].z >= PRECURSOR_Z
+
+    def is_over(self, settings: DetectionSettings) -> bool:
+        """Back in band in full, or in part for so long that this is the new normal."""
+        recovered = self.remaining_excess <= MAX_REMAINING_NOISES * self.incident.scale
+        return self.calm_rows >= settings.calm_rows and (recovered or self.calm_rows >= settings.adopt_rows)
+
+    def outcome(self, readings: Readings) -> tuple[Outcome, str]:
+        """How it ended when all signals are in band again: it recovered, or its level became the new normal."""
+        incident = self.incident
+        loss = readings.get("loss") if incident.signal == "loss" else None
+        if loss is None or not self.peak_excess > 0:
+            return Outcome.RECOVERED, f"Back in band after step {self.last_step_out_of_band}."
+        excess = loss.value - incident.expected
+        if excess <= max(3 * incident.scale, 0.3 * self.peak_excess):
+            return Outcome.RECOVERED, f"Back in band after step {self.last_step_out_of_band}: loss {loss.value:.4g}."
+        diverged = excess > DIVERGED_FRACTION * max(abs(incident.expected), 1e-9)
+        reason = f"The loss stayed {excess:.3g} nats above the expected value; its level is now the new baseline."
+        return (Outcome.DIVERGED if diverged else Outcome.ONGOING), reason
+
+    def closed(self, outcome: Outcome, reason: str) -> Incident:
+        """The incident as it ends. Raises IllegalTransition when it has ended already."""
+        state, end_step = advance(self.incident.state, IncidentEvent.CLOSE), self.last_step_out_of_band
+        reasons = [*self.incident.reasons, *self.wait_reasons[-1:], reason]
+        return replace(self.incident, state=state, end_step=end_step, outcome=outcome, reasons=reasons)
+
+
+def alarming_signal(readings: Readings) -> str | None:
+    """The signal that makes this row an alarm: non-finite before loss before precursors."""
+    non_finite = [name for name, reading in readings.items() if reading.non_finite]
+    alarms = [name for name, reading in readings.items() if reading.is_alarm()]
+    return next(iter([*non_finite, *[name for name in alarms if name == "loss"], *alarms]), None)
+
+
+def incident_to_dict(incident: Incident) -> dict[str, Any]:
+    return asdict(incident) | {"peak_value": encode_number(incident.peak_value)}
+
+
+def incident_from_dict(data: dict[str, Any]) -> Incident:
+    """Raises KeyError, TypeError or ValueError for what is no incident."""
+    enums = {
+        "kind": IncidentKind(data["kind"]),
+        "state": IncidentState(data["state"]),
+        "outcome": Outcome(data["outcome"]),
+    }
+    return Incident(**known_fields(Incident, data) | enums | {"peak_value": decode_number(data["peak_value"])})

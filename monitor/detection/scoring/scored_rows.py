@@ -1,0 +1,51 @@
+"""Rows with the scores that the detectors gave them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitor.detection.rows import Bools, Rows
+from monitor.detection.scoring.detector import Scores
+from monitor.detection.scoring.readings import SignalReading
+from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """`context`: the rows themselves after the `num_before` rows that came before them."""
+
+    rows: Rows
+    scores: Mapping[str, Scores]
+    context: RecentRows
+    num_before: int
+
+    def alarms(self) -> Bools:
+        """Rows that need a closer look, whatever the state of incidents."""
+        alarm = np.zeros(len(self.rows), dtype=bool)
+        for score in self.scores.values():
+            alarm |= score.non_finite | (score.evidence >= 1.0) | (score.single >= 1.0) | (score.drift >= 1.0)
+        return alarm
+
+    def readings(self, k: int) -> dict[str, SignalReading]:
+        """Row k, signal by signal; a signal that was not reported is left out."""
+        return {
+            name: SignalReading(
+                float(self.rows.metrics[name][k]),
+                float(score.z[k]),
+                float(score.evidence[k]),
+                float(score.single[k]),
+                float(score.drift[k]),
+                float(score.expected[k]),
+                float(score.scale[k]),
+                int(score.low_step[k]),
+                bool(score.non_finite[k]),
+            )
+            for name, score in self.scores.items()
+            if self.rows.present[name][k]
+        }
+
+    def recent(self, k: int) -> RecentRows:
+        """The rows up to row k."""
+        end = self.num_before + k + 1
+        return self.context[max(end - MAX_RECENT_ROWS, 0) : end]

@@ -1,0 +1,108 @@
+"""Versions of the detection's stored state.
+
+A state is JSON with an integer `version`. A state of an earlier version is migrated when it is loaded; one of a later
+version is taken as it is, and whoever loads it reads what it knows. Version 1 has no version number.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+VERSION = 2
+
+State = Mapping[str, Any]
+
+
+def migrate(state: State) -> State:
+    """The state of an engine in the present version."""
+    return _engine_from_v1(state) if _version(state) == 1 else state
+
+
+def migrate_detectors(state: State) -> State:
+    """The state of a detector set, such as a snapshot, in the present version."""
+    return _detectors_from_v1(state) if _version(state) == 1 else state
+
+
+def _version(state: State) -> Any:
+    return state.get("version", 1)
+
+
+def _renamed(state: State | None, names: Mapping[str, str]) -> dict[str, Any] | None:
+    """The entries of `state` that `names` maps, under their new names."""
+    if state is None:
+        return None
+    return {new: state[old] for old, new in names.items() if old in state}
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+V1_BASELINE = _same("count", "level", "noise", "old_noise", "declared", "window", "residuals", "block") | {
+    "memory": "autocorrelation",
+    "silent": "values_without_update",
+}
+V1_DRIFT = {
+    "low": "lowest_level",
+    "low_step": "lowest_step",
+    "drift": "drift",
+    "drifting": "values_above_threshold",
+    "tamed": "winsorised",
+}
+V1_RESIDUALS = _same("z", "last_z", "last_alarm")
+V1_THRESHOLDS = {"counts": "histograms", "thresholds": "values"}
+V1_OPEN_INCIDENT = _same(
+    *("incident", "check_step", "check_excess", "peak_excess", "excess", "rising_rows", "falls", "rises")
+) | {
+    "moved": "loss_moved",
+    "last_loss": "previous_loss",
+    "last_out": "last_step_out_of_band",
+    "calm": "calm_rows",
+    "lull": "previous_calm_rows",
+    "left": "remaining_excess",
+    "unburst": "rows_since_alarm",
+    "broken": "non_finite",
+    "root": "first_onset_step",
+    "known": "expectation_known",
+    "waiting": "wait_reasons",
+    "settled": "no_further_action",
+}
+V1_INCIDENTS = {
+    "treated": "under_verification",
+    "pending": "pending_outlier",
+    "root": "first_onset_step",
+    "plateau_from": "plateau_step",
+    "incidents": "num_incidents",
+}
+V1_INTERVENTIONS = {
+    "made": "num_interventions",
+    "spent": "rollbacks_used",
+    "active": "active",
+    "last": "last_unsuccessful",
+}
+
+
+def _engine_from_v1(state: State) -> State:
+    incidents = _renamed(state, V1_INCIDENTS) or {}
+    return {
+        "version": 2,
+        "detectors": _detectors_from_v1(state.get("bank", {})),
+        "incidents": incidents | {"open": _renamed(state.get("episode"), V1_OPEN_INCIDENT)},
+        "interventions": _renamed(state.get("care"), V1_INTERVENTIONS),
+    } | {name: state[name] for name in ("batches", "restorable", "last_step") if name in state}
+
+
+def _detectors_from_v1(state: State) -> State:
+    return {
+        "version": 2,
+        "signals": {name: _detector_from_v1(detector) for name, detector in state.get("detectors", {}).items()},
+        "recent": {name: state[name] for name in ("steps", "z", "values") if name in state},
+    } | {name: state[name] for name in ("declared", "log_lr") if name in state}
+
+
+def _detector_from_v1(state: State) -> State:
+    return {
+        "baseline": _renamed(state, V1_BASELINE),
+        "drift": _renamed(state, V1_DRIFT),
+        "recent": _renamed(state, V1_RESIDUALS),
+        "thresholds": _renamed(state.get("tails"), V1_THRESHOLDS),
+    }

@@ -1,0 +1,90 @@
+"""Writes what the detection concluded: incidents, interventions with their orders, and outliers."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+
+from sqlalchemy.orm import Session
+
+from db import commands, lineage, queries
+from db.models import Run
+from lossguard.json_values import plain_json
+from lossguard.protocol import encode_number
+from lossguard.states import InterventionState
+from monitor.detection import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
+
+WITHDRAWS_ITS_ORDER = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
+"""States of an intervention in which its order, if still open, is withdrawn."""
+
+
+def write(session: Session, run: Run, effects: Iterable[Effect], *, segment: int, now: float) -> None:
+    """Write the effects of steps on `segment`; what is known already is updated."""
+    for effect in effects:
+        match effect:
+            case IncidentChanged(incident):
+                _write_incident(session, run, incident, segment, now)
+            case InterventionChanged(intervention):
+                _write_intervention(session, run, intervention, now)
+            case Outlier():
+                _write_outlier(session, run, effect, segment, now)
+
+
+def _write_incident(session: Session, run: Run, incident: Incident, segment: int, now: float) -> None:
+    commands.save_incident(
+        session,
+        run=run,
+        number=incident.number,
+        segment=segment,
+        now=now,
+        kind=incident.kind,
+        state=incident.state,
+        signal=incident.signal,
+        onset_step=incident.onset_step,
+        detected_step=incident.detected_step,
+        peak_step=incident.peak_step,
+        end_step=incident.end_step,
+        score=incident.score if math.isfinite(incident.score) else None,
+        outcome=incident.outcome,
+        details=plain_json(asdict(incident)),
+    )
+
+
+def _write_intervention(session: Session, run: Run, intervention: Intervention, now: float) -> None:
+    row = commands.save_intervention(
+        session,
+        run=run,
+        number=intervention.number,
+        now=now,
+        incident=intervention.incident,
+        kind=intervention.kind,
+        state=intervention.state,
+        attempt=intervention.attempt,
+        rewind_to=intervention.rewind_to,
+        skip_from=intervention.skip_from,
+        skip_to=intervention.skip_to,
+        lr_scale=intervention.lr_scale,
+        details=plain_json(asdict(intervention)),
+    )
+    if intervention.state is InterventionState.ORDERED:
+        commands.issue_order(session, intervention=row, reason=" ".join(intervention.reasons), now=now)
+    elif intervention.state in WITHDRAWS_ITS_ORDER:
+        order = queries.order_of(session, intervention=row)
+        if order is not None:
+            commands.withdraw_order(session, order=order, detail=f"the intervention is {row.state}", now=now)
+
+
+def _write_outlier(session: Session, run: Run, outlier: Outlier, segment: int, now: float) -> None:
+    commands.add_event(
+        session,
+        run=run,
+        key=f"outlier-{segment}-{outlier.step}-{outlier.signal}",
+        segment=segment,
+        step=outlier.step,
+        time=now,
+        kind=lineage.OUTLIER,
+        details={
+            "signal": outlier.signal,
+            "value": encode_number(outlier.value),
+            "score": encode_number(outlier.score),
+        },
+    )

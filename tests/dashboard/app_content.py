@@ -1,0 +1,38 @@
+"""The content of a page in an AppTest."""
+
+import base64
+import gzip
+import json
+from typing import Any
+
+import numpy as np
+from streamlit.testing.v1 import AppTest
+
+from dashboard.figures.component import FIGURES_ROUTE, figure_cache
+
+
+def metrics(app: AppTest) -> dict[str, str]:
+    assert not app.exception
+    return {metric.label: metric.value for metric in app.metric}
+
+
+def badges(app: AppTest) -> list[str]:
+    return [markdown.value for markdown in app.markdown if "-badge[" in markdown.value]
+
+
+def figure(app: AppTest) -> dict[str, Any]:
+    component = app.get("bidi_component")[0]
+    url = json.loads(component.proto.json or component.proto.mixed.json)["figure"]
+    packed = figure_cache.get(url.removeprefix(FIGURES_ROUTE))
+    assert packed is not None
+    drawing: dict[str, Any] = json.loads(gzip.decompress(packed.content))
+    return drawing
+
+
+def column(values: dict[str, str]) -> list[float]:
+    """As plotly packs it."""
+    return np.frombuffer(base64.b64decode(values["bdata"]), dtype=values["dtype"]).tolist()  # type: ignore[no-any-return]
+
+
+def names(drawing: dict[str, Any]) -> set[str]:
+    return {trace["name"] for trace in drawing["data"]}

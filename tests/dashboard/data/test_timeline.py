@@ -1,0 +1,58 @@
+"""The timeline of an incident: what happened by step, then what was done about it."""
+
+import pytest
+
+from dashboard.data.timeline import timeline
+from db.models import Incident, Intervention, Order
+
+
+def incident(**values: object) -> Incident:
+    defaults = {
+        "number": 1, "signal": "loss", "state": "open", "onset_step": 8, "detected_step": 10, "score": 3.0,
+        "details": {"peak_value": 7.5}, "changed_at": 99.0,
+    }  # fmt: skip
+    return Incident(**(defaults | values))
+
+
+def intervention(**values: object) -> Intervention:
+    defaults = {
+        "kind": "rollback",
+        "state": "applied",
+        "created_at": 1.0,
+        "changed_at": 2.0,
+        "details": {},
+    }
+    return Intervention(number=1, **(defaults | values))
+
+
+def test_an_incident_is_listed_by_step_with_the_times_of_its_steps() -> None:
+    entries = timeline(incident(peak_step=12, end_step=15), [], {}, {8: 0.8, 10: 1.0}.get)
+    assert [(each.name, each.step, each.at) for each in entries] == [
+        ("Precursor", 8, 0.8), ("Detected", 10, 1.0), ("Peak", 12, None), ("Last step out of band", 15, None),
+    ]  # fmt: skip
+
+
+def test_an_incident_detected_at_its_onset_has_no_precursor() -> None:
+    assert [each.name for each in timeline(incident(onset_step=10), [], {}, lambda _: None)] == ["Detected"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "names"),
+    [
+        ("rollback", "proposed", ["Rollback proposed"]),
+        ("rollback", "rejected", ["Rollback proposed", "Rejected"]),
+        ("hold", "ordered", ["Hold decided"]),
+        ("rollback", "recurred", ["Rollback decided", "Recurred"]),
+    ],
+)
+def test_an_intervention_is_listed_with_its_state(kind: str, state: str, names: list[str]) -> None:
+    entries = timeline(incident(), [intervention(kind=kind, state=state)], {}, lambda _: None)
+    assert [each.name for each in entries] == ["Precursor", "Detected", *names]
+
+
+def test_an_applied_rollback_says_where_it_went_and_when_it_will_be_verified() -> None:
+    rollback = intervention(rewind_to=5, skip_from=20, skip_to=30, details={"verify_at": 40})
+    order = Order(state="applied", created_at=3.0, answered_at=4.0, rewound_to=4)
+    *_, applied, due = timeline(incident(), [rollback], {1: order}, lambda _: None)
+    assert (applied.name, applied.step, applied.note) == ("Order applied", 4, "rewound to step 4, 10 batches skipped")
+    assert (due.name, due.step) == ("Verification due", 40)

@@ -1,0 +1,166 @@
+"""The report describes a stored run, and needs nothing but its own file."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC
+
+import pytest
+import sqlalchemy as sa
+
+from dashboard.report.contents import Limits, read_contents
+from dashboard.report.document import render
+from db import commands, queries
+from db.engine import writing
+from lossguard.states import RunState
+from tests.dashboard.live import report_a_spike
+from tests.dashboard.report.reader import Reader, hostile_run, page, read
+from tests.dashboard.seed import REWIND, SEGMENT_END, seed
+from tests.db.seed import add_run
+
+pytestmark = pytest.mark.usefixtures("store")
+
+
+def test_it_describes_the_run_from_the_summary_to_the_configuration(store: sa.Engine) -> None:
+    seed(store, state=RunState.FINISHED, now=time.time())
+    run = read()
+    text = run.text
+    assert "gpt-small / stdlib bytes finished run spiky-1 / trainer-1 / cpu / commit 0123456789" in text
+    assert "Time zone: UTC." in text
+    assert "The run finished after 800 of 1,200 steps (6.55 M tokens) in 6 min 11 s. It started on " in text
+    assert "the loss was not finite at 1 step of the live line" in text
+    assert "There was 1 incident: 1 loss spike. Interventions: 1 rollback verified; 200 batches skipped." in text
+    assert run.headings == [
+        "Summary", "Curves", "Incidents", "Incident 1: loss spike", "Lost compute", "Compute",
+        "Configuration, versions and hardware", "Interventions", "Skip ledger", "Events", "Segments",
+    ]  # fmt: skip
+    assert "batch_size 32" in text
+    assert "torch version 2.9.0" in text
+
+
+def test_it_says_what_was_lost_in_steps_tokens_flops_and_time(store: sa.Engine) -> None:
+    seed(store, state=RunState.FINISHED, now=time.time())
+    text, steps = read().text, SEGMENT_END - REWIND
+    flops = 6 * 826_368 * steps * 32 * 256
+    assert f"rollback, incident 1 {REWIND} {steps} 1.05 M {flops:.2e} 51 s" in text
+    assert f"total {steps} (13.8%) 1.05 M {flops:.2e} 51 s (13.8%)" in text
+
+
+def test_every_incident_has_its_picture_its_numbers_its_timeline_and_its_reasons(store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    run = Reader(page())
+    labels = run.attributes("aria-label")
+    assert "Signals around incident 1" in labels
+    expected = ("Most extreme value", "Rollback decided", "Verified", "The loss was still rising after 8 steps")
+    assert [each for each in expected if each not in run.text] == []
+    assert "Batches skipped: [300, 500)." in run.text
+    assert "incident-1" in run.attributes("id")
+    assert "#incident-1" in run.attributes("href")
+
+
+def test_it_says_which_curves_are_omitted(store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    contents = read_contents("spiky-1", now=time.time(), zone=UTC)
+    assert list(contents.curves) == ["loss", "perplexity", "grad_norm", "log_z", "lr", "throughput"]
+    omitting = replace(contents, omitted_curves=["my/score"])
+    assert "Omitted for length: my/score." in Reader(render(omitting, [])).text
+
+
+def test_it_loads_nothing_and_runs_nothing(store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    run = read()
+    links = run.attributes("src", "href", "xlink:href", "data", "action")
+    assert links
+    assert all(link.startswith("#") for link in links)
+    assert not {"script", "iframe", "object", "link", "base"} & {tag for tag, _ in run.tags}
+    assert "url(http" not in page()
+    (policy,) = [each["content"] for tag, each in run.tags if each.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def test_what_people_wrote_is_text_everywhere(store: sa.Engine) -> None:
+    hostile_run(store)
+    run = read("r1")
+    assert not {"script", "img"} & {tag for tag, _ in run.tags}
+    assert not any(name.startswith("on") for _, each in run.tags for name in each)
+    assert run.text.count("alert(1)") >= 6
+
+
+def test_the_verdict_of_a_replay_is_shown(store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    with writing(store) as session:
+        run = queries.run_named(session, run_id="spiky-1")
+        assert run is not None
+        queries.incidents(session, run=run)[0].verdict = {
+            "cause": "data_x_state",
+            "sentence": "Only both together do it.",
+            "culprits": [{"batch_from": 412, "batch_to": 414}],
+            "evidence": {"arms": [{"state": "same", "checkpoint": 400, "batches": "same", "reproduced": True}]},
+        }
+    text = read().text
+    assert "Only both together do it. Cause: these batches in this state. Culprit batches: [412, 414)." in text
+    assert "same (step 400) same yes" in text
+
+
+def test_pending_decisions_come_first(store: sa.Engine) -> None:
+    report_a_spike(store)
+    text = read("asking").text
+    assert "1 decision is pending." in text
+    assert text.index("Needs a decision Intervention 1 is waiting for approval. Rewind to") < text.index("Summary")
+
+
+def test_a_run_without_a_step_has_a_report_too(store: sa.Engine) -> None:
+    with writing(store) as session:
+        add_run(session)
+    text = read("r1").text
+    assert "gpt / r1 silent" in text
+    assert "No step has been reported yet." in text
+    assert "There were no incidents. No steps were discarded. No decision is pending." in text
+
+
+def with_incidents(store: sa.Engine, numbers: Sequence[int]) -> None:
+    seed(store, now=time.time())
+    with writing(store) as session:
+        run = queries.run_named(session, run_id="spiky-1")
+        assert run is not None
+        for number in numbers:
+            commands.save_incident(
+                session, run=run, number=number, segment=1, now=1.0, kind="grad_spike", state="closed", signal="loss",
+                onset_step=500 + number, detected_step=501 + number, end_step=503 + number, score=float(number),
+                outcome="recovered", details={},
+            )  # fmt: skip
+
+
+def pictures(run: Reader) -> list[str]:
+    return [each.removeprefix("Signals around incident ") for each in run.attributes("aria-label") if "around" in each]
+
+
+def test_incidents_without_a_picture_or_a_section_are_counted_and_none_is_dropped(store: sa.Engine) -> None:
+    with_incidents(store, range(2, 8))
+    run = read(limits=Limits(max_incident_pictures=3, max_incident_sections=5))
+    assert pictures(run) == ["1", "6", "7"]  # the one that was acted on, and the highest scores
+    assert run.text.count("No picture: a report has at most 3 of them") == 2
+    assert [f"#incident-{number}" in run.attributes("href") for number in range(1, 8)] == [True] * 7
+    assert "the 2 incidents with the lowest scores have no section below." in run.text
+
+
+def test_a_huge_configuration_is_cut_and_says_so(store: sa.Engine) -> None:
+    with writing(store) as session:
+        add_run(session, config={"model": {"layers": 4}, "seeds": list(range(10_000)), "name": "last"})
+    run = read("r1")
+    assert "model.layers 4" in run.text
+    assert ".. (58,890 characters) name last" in run.text
+
+
+def test_events_beyond_the_limit_are_counted(store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    assert "Older events without a mark: 1." in read(limits=Limits(max_events=2)).text
+    assert "without a mark" not in read(limits=Limits(max_events=3)).text
+
+
+def test_pictures_are_left_out_where_the_file_would_become_too_large(store: sa.Engine) -> None:
+    with_incidents(store, range(2, 5))
+    run = read(limits=Limits(max_picture_bytes=60_000))
+    assert pictures(run)[0] == "1"
+    assert 1 <= len(pictures(run)) < 4
+    assert len(pictures(run)) + run.text.count("No picture:") == 4

@@ -1,0 +1,140 @@
+"""The Run page: curves, incidents, compute and tables of one run."""
+
+import time
+
+import pytest
+import sqlalchemy as sa
+import streamlit as st
+
+from db import commands
+from db.engine import writing
+from lossguard.states import SegmentReason
+from tests.dashboard.app_content import column, figure, metrics, names
+from tests.dashboard.conftest import OpenPage
+from tests.dashboard.report.reader import read
+from tests.dashboard.seed import STEPS, seed
+from tests.db.seed import add_run, add_segment, add_steps
+
+pytestmark = pytest.mark.usefixtures("store")
+
+
+def test_the_run_page_draws_the_live_line_the_discarded_branch_and_what_happened(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    seed(store, now=time.time())
+    app = open_page("run", run="spiky-1")
+    assert metrics(app)["Steps of 1,200"] == f"{STEPS:,}"
+    drawing = figure(app)
+    assert {"live line", "discarded branch", "not finite", "incident", "intervention", "declared event"} <= names(
+        drawing
+    )
+    assert app.multiselect[0].value == ["loss", "perplexity", "grad_norm", "log_z", "lr", "throughput"]
+    text = " ".join(markdown.value for markdown in app.markdown)
+    assert "Onset at step 409, detected at 413, peak at 420 (loss 7.28), ended at 427." in text
+    assert "Rewind to step 300, skip 200 batches [300, 500)." in text
+    assert "31 robust deviations" in text
+
+
+@pytest.mark.parametrize(
+    ("details", "rows"), [("Interventions", 1), ("Skip ledger", 1), ("Events", 3), ("Segments", 2), (None, 1)]
+)
+def test_only_the_table_of_the_open_tab_is_built(
+    open_page: OpenPage, store: sa.Engine, details: str | None, rows: int
+) -> None:
+    seed(store, now=time.time())
+    app = open_page("run", run="spiky-1", **({} if details is None else {"details": details}))
+    assert [len(table.value) for table in app.dataframe] == [rows]
+
+
+def test_discarded_branches_can_be_hidden(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    app = open_page("run", run="spiky-1")
+    assert "discarded branch" not in names(figure(app.toggle[0].set_value(False).run()))
+
+
+@pytest.mark.parametrize(("x", "title"), [("Tokens", "Tokens"), ("Time", "Time"), ("FLOPs", "Floating-point")])
+def test_a_link_selects_the_x_axis(open_page: OpenPage, store: sa.Engine, x: str, title: str) -> None:
+    seed(store, now=time.time())
+    drawing = figure(open_page("run", run="spiky-1", x=x, steps="400-500"))
+    axis = drawing["layout"]["xaxis"]
+    assert axis["title"]["text"].startswith(title)
+    live = next(trace for trace in drawing["data"] if trace["name"] == "live line")
+    positions = column(live["x"])
+    assert [positions[0], positions[-1]] == pytest.approx(axis["range"], rel=1e-9)
+    assert positions == sorted(positions)
+
+
+def test_a_smoothed_line_is_drawn_over_the_raw_one(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    assert "live line, raw" in names(figure(open_page("run", run="spiky-1", smooth="100 steps")))
+
+
+def test_the_run_page_shows_the_compute_used_and_lost(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    shown = metrics(open_page("run", run="spiky-1"))
+    assert (shown["Parameters"], shown["Tokens"], shown["Tokens per parameter"]) == ("826 k", "6.55 M", "7.931")
+    assert (shown["Steps discarded"], shown["Time lost"]) == ("128", "51 s")
+
+
+def test_steps_between_logged_ones_count_as_discarded_and_the_lost_time_is_unknown(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    with writing(store) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(0, 430, 10), loss=[2.0] * 43)
+        resumed = add_segment(session, run, "b", fork_step=305)
+        resumed.reason = SegmentReason.RESUME
+        add_steps(session, run, resumed, range(310, 500, 10), loss=[2.0] * 19)
+    shown = metrics(open_page("run", run="r1"))
+    assert (shown["Steps discarded"], shown["Time lost"]) == ("116", "-")  # 305 .. 420
+    assert "1 rewind cost 116 steps (19.1% of all steps)." in read("r1").text
+
+
+@pytest.mark.parametrize(("zone", "moment"), [("Etc/Unknown", "22:13:20"), ("Europe/Berlin", "23:13:20")])
+@pytest.mark.parametrize("table", ["Segments", "Configuration"])
+def test_times_are_in_the_browsers_time_zone_or_in_utc_if_that_is_unknown(
+    open_page: OpenPage, store: sa.Engine, monkeypatch: pytest.MonkeyPatch, zone: str, moment: str, table: str
+) -> None:
+    with writing(store) as session:
+        run = add_run(session)
+        run.started_at = add_segment(session, run, "a", fork_step=None).opened_at = 1.7e9
+    monkeypatch.setattr(type(st.context), "timezone", zone)
+    app = open_page("run", run="r1", details=table)
+    assert not app.exception
+    assert f"2023-11-14 {moment}" in app.dataframe[0].value.to_string()
+
+
+def test_a_link_with_steps_shows_these_steps(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    drawing = figure(open_page("run", run="spiky-1", steps="400-500"))
+    assert list(drawing["layout"]["xaxis"]["range"]) == [400, 500]
+    live = next(trace for trace in drawing["data"] if trace["name"] == "live line")
+    x = column(live["x"])
+    assert (x[0], x[-1]) == (400, 500)
+
+
+@pytest.mark.parametrize("steps", ["", "x-y", "9-3", "-5", "400", "\u00b2-\u00b3", "1-9\n", "1-" + "9" * 4000])
+def test_invalid_steps_in_the_url_show_the_whole_run(open_page: OpenPage, store: sa.Engine, steps: str) -> None:
+    seed(store, now=time.time())
+    assert figure(open_page("run", run="spiky-1", steps=steps))["layout"]["xaxis"].get("range") is None
+
+
+def test_a_run_without_steps_has_a_page(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        add_segment(session, add_run(session), "a", fork_step=None)
+    app = open_page("run", run="r1")
+    assert metrics(app)["Loss"] == "-"
+    assert app.info[0].value == "No steps reported yet."
+
+
+def test_a_proposed_intervention_is_shown_as_waiting_for_approval(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        commands.save_intervention(
+            session, run=add_run(session), number=1, now=1.0, incident=None, kind="rollback", state="proposed",
+            attempt=1, rewind_to=50, skip_from=50, skip_to=250, lr_scale=0.5, details={},
+        )  # fmt: skip
+    app = open_page("run", run="r1")
+    warning = (
+        "Intervention 1 is waiting for approval. Rewind to step 50, skip 200 batches [50, 250), learning rate x 0.5."
+    )
+    assert app.warning[0].value == warning

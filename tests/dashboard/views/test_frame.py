@@ -1,0 +1,76 @@
+"""What all pages share: the run that the URL names, and a store that is empty or cannot be read."""
+
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import streamlit as st
+
+from tests.dashboard.app_content import badges, metrics
+from tests.dashboard.conftest import OpenPage
+from tests.dashboard.seed import seed
+
+pytestmark = pytest.mark.usefixtures("store")
+
+
+def test_a_run_that_was_killed_is_silent_and_has_no_time_left(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time() - 3600)
+    for app in (open_page(), open_page("run", run="spiky-1")):
+        assert "silent since" in badges(app)[0]
+        assert "Time left" not in metrics(app)
+
+
+def test_the_run_page_without_a_run_shows_the_first_one_and_names_it_in_the_url(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    seed(store, now=time.time())
+    app = open_page("run")
+    assert app.header[0].value == r"gpt\-small / stdlib bytes"
+    assert app.query_params["run"] == "spiky-1"
+
+
+def test_an_unknown_run_is_named(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    app = open_page("run", run="nobody")
+    assert not app.exception
+    assert app.warning[0].value == "There is no run nobody in this store."
+
+
+@pytest.mark.parametrize("page", ["run", "lab"])
+def test_a_run_id_in_the_url_is_never_rendered_as_markup(open_page: OpenPage, store: sa.Engine, page: str) -> None:
+    seed(store, now=time.time())
+    app = open_page(page, run="x`\n\n[click](http://evil.example)")
+    assert r"There is no run x\` \[click\]\(http\://evil.example\) in this store." in app.warning[0].value
+
+
+@pytest.mark.parametrize("page", ["runs", "run"])
+def test_a_database_without_tables_is_explained_and_the_page_recovers_when_they_exist(
+    open_page: OpenPage, store: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    full = str(store.url)
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", f"sqlite:///{tmp_path}/empty.db")
+    app = open_page(page)
+    assert not app.exception
+    assert "has no tables yet" in app.warning[0].value
+    seed(store, now=time.time())
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", full)
+    st.cache_resource.clear()
+    assert metrics(app.run())["Steps of 1,200"] == "800"
+
+
+@pytest.mark.parametrize("page", ["runs", "run", "compare"])
+def test_an_unreachable_database_is_explained_without_its_password(
+    open_page: OpenPage, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", "postgresql://lossguard:secret@127.0.0.1:1/lossguard")
+    app = open_page(page)
+    assert not app.exception
+    assert "is away" in app.warning[0].value
+    assert "secret" not in app.warning[0].value
+
+
+def test_the_run_page_of_an_empty_store_says_so(open_page: OpenPage) -> None:
+    app = open_page("run")
+    assert not app.exception
+    assert app.info[0].value == "No runs yet."

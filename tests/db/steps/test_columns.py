@@ -1,0 +1,36 @@
+"""A column is stored and read back as it was, and its name in a table of steps is that of its metric."""
+
+import math
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db.steps.columns import OWN_COLUMNS, MetricColumn, column_of, metric_of
+
+numbers = st.lists(st.none() | st.floats(allow_nan=True, allow_infinity=True), max_size=9)
+
+
+@given(st.from_regex(r"(metric\.){0,3}(segment|step|time|live|loss|metric)", fullmatch=True))
+def test_the_column_of_a_metric_tells_its_name(name: str) -> None:
+    assert column_of(name) not in OWN_COLUMNS
+    assert metric_of(column_of(name)) == name
+
+
+@given(numbers)
+def test_a_column_that_was_stored_is_read_back_as_it_was(values: list[float | None]) -> None:
+    column = MetricColumn.of(values)
+    cells = np.array(column.stored(), dtype=np.float64)
+    marks = {at: value for at, value in enumerate(values) if value is not None and not math.isfinite(value)}
+    assert same(MetricColumn.from_stored(cells, marks), column)
+
+
+@given(numbers, numbers)
+def test_joined_columns_are_the_column_of_all_values(first: list[float | None], second: list[float | None]) -> None:
+    joined = MetricColumn.joined([MetricColumn.of(first), MetricColumn.of(second)])
+    assert same(joined, MetricColumn.of(first + second))
+
+
+def same(one: MetricColumn, other: MetricColumn) -> bool:
+    arrays = [(one.values, other.values), (one.reported, other.reported), (one.finite, other.finite)]
+    return one.plain == other.plain and all(np.array_equal(a, b, equal_nan=True) for a, b in arrays)

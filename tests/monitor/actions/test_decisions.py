@@ -1,0 +1,68 @@
+"""A person approves, rejects, rolls back, and sets the policy."""
+
+import pytest
+
+from lossguard.protocol import API
+from tests.monitor.client import TestClient, Trainer
+from tests.monitor.scenarios import CHECKPOINTS, noise, train_until_nan
+
+
+@pytest.mark.parametrize(("verb", "state"), [("approve", "ordered"), ("reject", "rejected")])
+def test_a_person_is_asked_first_when_the_policy_says_so(http: TestClient, verb: str, state: str) -> None:
+    trainer = Trainer(http)
+    http.put(f"{API}/runs/r1/policy", json={"mode": "approve"})
+    assert train_until_nan(trainer)["orders"] == []
+    (intervention,) = trainer.get()["interventions"]
+    assert intervention["state"] == "proposed"
+    path = f"{API}/interventions/{intervention['id']}/{verb}"
+    assert http.post(path).json()["state"] == state
+    assert http.post(path).status_code == 409
+    assert len(trainer.report(0, [], {})["orders"]) == (1 if verb == "approve" else 0)
+
+
+def test_a_person_can_roll_back_by_hand(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    answer = http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 150, "reason": "the data was wrong"})
+    assert answer.status_code == 200, answer.text
+    (order,) = trainer.report(0, [], {})["orders"]
+    assert order["rewind_to"] == 150
+    assert "the data was wrong" in order["reason"]
+
+
+def test_a_rollback_by_hand_to_nowhere_is_refused(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(10), {"loss": noise(1, 10)})
+    assert http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 9}).status_code == 409
+
+
+def test_a_policy_with_an_unknown_field_is_refused(http: TestClient) -> None:
+    trainer = Trainer(http)
+    answer = http.put(f"{API}/runs/r1/policy", json={"mode": "observe", "depht": 3})
+    assert answer.status_code == 422
+    assert "depht" in answer.json()["detail"]
+    assert trainer.get()["policy"]["mode"] == "auto"
+
+
+def test_a_policy_keeps_what_is_not_named(http: TestClient) -> None:
+    trainer = Trainer(http)
+    http.put(f"{API}/runs/r1/policy", json={"mode": "approve"})
+    http.put(f"{API}/runs/r1/policy", json={"patience": 20})
+    assert (trainer.get()["policy"]["mode"], trainer.get()["policy"]["patience"]) == ("approve", 20)
+
+
+def test_the_detection_of_a_run_can_be_set_with_its_policy(http: TestClient) -> None:
+    trainer = Trainer(http)
+    fields = {"mode": "observe", "detection": {"false_alarms_per_10k": 0.25}}
+    assert http.put(f"{API}/runs/r1/policy", json=fields).json()["detection"] == {"false_alarms_per_10k": 0.25}
+    assert trainer.get()["policy"]["detection"] == {"false_alarms_per_10k": 0.25}
+    assert train_until_nan(trainer)["orders"] == []
+    bad = http.put(f"{API}/runs/r1/policy", json={"detection": {"sensitivity": 2}})
+    assert (bad.status_code, bad.json()["detail"]) == (422, "unknown detection settings: sensitivity")
+
+
+def test_an_observed_run_gets_no_order_but_its_incident(http: TestClient) -> None:
+    trainer = Trainer(http)
+    http.put(f"{API}/runs/r1/policy", json={"mode": "observe"})
+    assert train_until_nan(trainer)["orders"] == []
+    assert len(trainer.get("/incidents")) == 1

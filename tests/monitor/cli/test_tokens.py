@@ -1,0 +1,42 @@
+"""Tokens are created, listed and revoked on the command line."""
+
+import pytest
+from typer.testing import CliRunner
+
+from monitor.cli import tokens
+
+
+def test_tokens_are_made_listed_and_revoked_on_the_command_line(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", database_url)
+    run = CliRunner()
+    made = run.invoke(tokens.app, ["create", "trainers", "--scope", "report", "--scope", "read", "--project", "gpt"])
+    token = made.output.strip()
+    assert (made.exit_code, token[:3]) == (0, "lg_")
+    twice = run.invoke(tokens.app, ["create", "trainers", "--scope", "read"])
+    assert (twice.exit_code, "choose another name" in twice.output) == (2, True)
+    listed = run.invoke(tokens.app, ["list"]).output
+    assert "trainers  report,read  project gpt" in listed
+    assert token not in listed
+    assert run.invoke(tokens.app, ["revoke", "trainers"]).exit_code == 0
+    assert "revoked" in run.invoke(tokens.app, ["list"]).output
+    assert run.invoke(tokens.app, ["revoke", "nobody"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("DATABASE_URL", "mysql://me@host/store", "mysql is not supported"),
+        ("DATABASE_URL", "postgresql://me:secret@127.0.0.1:1/store", "cannot use the database"),
+        ("MAX_RUNS", "many", "LOSSGUARD_MAX_RUNS"),
+    ],
+)
+def test_tokens_of_a_store_that_cannot_be_used_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(f"LOSSGUARD_{name}", value)
+    done = CliRunner().invoke(tokens.app, ["list"])
+    assert (done.exit_code, done.output.count("\n")) == (2, 1), done.output
+    assert words in done.output
+    assert "secret" not in done.output

@@ -1,0 +1,40 @@
+"""Parts of a run that several tests play through the protocol: noise, a NaN, a rollback, a pause."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from lossguard.protocol import API, EXPECT
+from tests.monitor.client import NOW, Trainer
+
+CHECKPOINTS = [0, 50, 100, 150, 200, 250, 300]
+
+
+def noise(seed: int, count: int) -> list[float]:
+    generator = random.Random(seed)
+    return [3.0 + generator.gauss(0, 0.02) for _ in range(count)]
+
+
+def train_until_nan(trainer: Trainer, split: Sequence[int] = (300,)) -> dict[str, Any]:
+    """300 quiet steps in reports that end at `split`, then a NaN: the response to the NaN."""
+    segment = trainer.open("a")
+    losses = noise(1, 300)
+    for first, last in zip((0, *split[:-1]), split, strict=True):
+        trainer.report(segment, range(first, last), {"loss": losses[first:last]}, restorable_steps=CHECKPOINTS)
+    return trainer.report(segment, [300], {"loss": [float("nan")]})
+
+
+def obey(trainer: Trainer, order: dict[str, Any], key: str = "b") -> int:
+    """Sends what the SDK sends after a rollback: the number of the new segment."""
+    segment = trainer.open(key, order["rewind_to"], "rollback", order["id"])
+    answer = {"state": "applied", "rewound_to": order["rewind_to"]}
+    answer |= {name: order[name] for name in ("skip_from", "skip_to")}
+    for _ in range(2):  # sent again after a crash
+        response = trainer.http.put(f"{API}/orders/{order['id']}", json=answer)
+        assert response.status_code == 200, response.text
+    return segment
+
+
+def pause_event(step: int, seconds: object) -> dict[str, object]:
+    """The event of `run.expect`: the loop pauses before `step`."""
+    return {"key": f"e{step}", "step": step, "time": NOW, "kind": EXPECT, "details": {"next_report_in": seconds}}

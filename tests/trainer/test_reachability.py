@@ -1,0 +1,82 @@
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from lossguard import ConfigurationError
+from trainer.errors import UsageError
+from trainer.reachability import check_collector
+
+
+@contextmanager
+def _server(status: int) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            """Keep quiet."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_collector_that_answers_needs_no_warning() -> None:
+    with _server(200) as url:
+        assert check_collector(url + "/") is None
+
+
+def test_something_else_at_the_address_is_a_mistake() -> None:
+    with _server(404) as url, pytest.raises(UsageError, match="is not a Lossguard collector"):
+        check_collector(url)
+
+
+def test_a_collector_in_trouble_does_not_stop_training() -> None:
+    with _server(503) as url:
+        assert "answers 503" in str(check_collector(url))
+
+
+def test_a_collector_that_is_away_does_not_stop_training() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        assert "No collector answers" in str(check_collector(f"http://127.0.0.1:{unused.getsockname()[1]}"))
+
+
+def test_a_host_that_nobody_knows_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(UsageError, match="there is no host with that name"):
+        check_collector("http://nowhere.invalid:8000")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:abc", "127.0.0.1:99999", "127.0.0.1:-1", "[::1", "127.0.0.1/a b"])
+def test_an_address_that_cannot_be_is_a_mistake(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not the address of a collector"):
+        check_collector(f"http://{address}")
+
+
+def test_a_port_that_speaks_no_http_is_a_mistake() -> None:
+    def answer() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        with pytest.raises(UsageError, match="does not speak HTTP"):
+            check_collector(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        thread.join()
