@@ -60,7 +60,7 @@ def test_the_planted_cause_is_named(
 ) -> None:
     trained(tmp_path, *faults)
     verdict = replayed(tmp_path, at)
-    assert (verdict.cause, verdict.culprits) == (cause, culprits)
+    assert (verdict.cause, list(verdict.culprits)) == (cause, culprits)
     assert verdict.repeat_error == 0.0  # bit for bit: the same machine, on the CPU
     assert (verdict.departed_at is not None) == (cause is Cause.HARDWARE)
     assert [(arm.checkpoint, arm.state, arm.batches) for arm in verdict.arms] == [
@@ -77,7 +77,7 @@ def test_a_state_that_the_batches_before_it_have_spoilt_is_traced_to_them(tmp_pa
     """The batches are wrong from 112 on, the onset was dated too late, and the checkpoint of 120 has learnt them."""
     trained(tmp_path, "random_targets@112x16")
     verdict = replayed(tmp_path, "121:122")
-    assert (verdict.cause, verdict.first, verdict.culprits) == (Cause.DATA, 100, [(112, 128)])
+    assert (verdict.cause, verdict.first, list(verdict.culprits)) == (Cause.DATA, 100, [(112, 128)])
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_the_batches_are_as_the_run_met_them_also_where_a_fault_was_placed_by_it
     train(recipe(tmp_path), replace(job, faults=faults, skips=[lossguard.Skip(50, 60)]))
     verdict = replayed(tmp_path, "130:130")
     (excerpt,) = verdict.excerpts
-    assert (verdict.culprits, excerpt.batch) == ([(140, 141)], 140)
+    assert (list(verdict.culprits), excerpt.batch) == ([(140, 141)], 140)
     assert sorted(excerpt.inputs) != sorted(excerpt.targets)
     assert set(excerpt.inputs) <= set("0123456789 bottlesfrnhwa,.\n")
 
