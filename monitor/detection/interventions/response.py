@@ -108,16 +108,19 @@ class IncidentResponse:
         if decision.kind is None or self.policy.mode is Mode.OBSERVE:
             current.no_further_action = True
             return [self.incidents.add_reason(self._only_observed(kind, decision.reasons))]
-        effects = self._recur(step)
+        return self._recur(step) + self._propose(decision, current, step, attempt)
+
+    def _propose(self, decision: Decision, current: OpenIncident, step: int, attempt: int) -> list[Effect]:
+        """Make a decision about the open incident the active intervention, and order it in auto mode."""
         last_step = max(step, current.last_step_out_of_band)
         verify_at = verification_step(self.policy, last_step, decision.rewind_to)
-        number = current.incident.number
+        incident = current.incident.number
         proposed = self.interventions.propose(
-            decision, incident=number, step=step, attempt=attempt, verify_at=verify_at
+            decision, incident=incident, step=step, attempt=attempt, verify_at=verify_at
         )
         if self.policy.mode is Mode.APPROVE:
-            return [*effects, proposed]
-        return [*effects, self.interventions.order(), *self.incidents.treat()]
+            return [proposed]
+        return [self.interventions.order(), *self.incidents.treat()]
 
     def _only_observed(self, kind: OrderKind, reasons: Sequence[str]) -> str:
         verb = "roll back" if kind is OrderKind.ROLLBACK else "hold the run"
