@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.detection_rules import RULES, alarm_steps
-from benchmarks.detection_scoring import Curve, Score, ours, read_folder, score, total
 from benchmarks.suites import FAULT, SUITES, Run, Suite
-from monitor.cli.backtest import backtest_rows
+from monitor.backtesting.backtest import backtest_rows
+from monitor.backtesting.labelled_curves import Curve, Score, our_alarms, read_folder, score, total
+from monitor.backtesting.published_rules import RULES, alarm_steps
 from monitor.detection import DetectionEngine, DetectionSettings, Rows
 from monitor.detection.rows import Floats
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "detection.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 NOISES = (0.02, 0.06)
-WISHES = (0.3, 0.5, 1.0, 2.0, 4.0, 8.0)
+TARGET_RATES = (0.3, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,7 +55,7 @@ def report(folder: Path, compare: bool, seeds: int) -> Iterator[str]:
     if (folder / "labels.json").exists():
         curves = read_folder(folder)
         yield from by_curve(curves)
-        yield from by_wish(curves)
+        yield from by_target_rate(curves)
         if compare:
             yield from by_rule(curves)
     else:
@@ -72,7 +72,7 @@ def heading(title: str, *columns: str) -> str:
 def by_curve(curves: list[Curve]) -> Iterator[str]:
     yield heading("Labelled curves", "curve", "kind", "rows", "onsets found", "false alarms", "median delay in rows")
     for curve in curves:
-        alarms = ours(curve)
+        alarms = our_alarms(curve)
         one = score(curve, alarms)
         false = str(one.false) if curve.kind == "clean" else ""
         late = [curve.row_of(a) - curve.row_of(o) for o in curve.onsets for a in alarms]
@@ -80,30 +80,30 @@ def by_curve(curves: list[Curve]) -> Iterator[str]:
         delay = f"{np.median(late):g}" if late else ""
         yield f"| {curve.name} | {curve.kind} | {len(curve.rows)} | {one.found}/{one.onsets} | {false} | {delay} |"
     for which in ("detected_step", "onset_step"):
-        all_of_it = total(curves, lambda curve, which=which: ours(curve, which=which))  # type: ignore[misc]
-        yield f"| **all, by {which}** | | {all_of_it.rows} clean | {words(all_of_it)} | |"
+        all_curves = total(curves, lambda curve, which=which: our_alarms(curve, which=which))  # type: ignore[misc]
+        yield f"| **all, by {which}** | | {all_curves.rows} clean | {cells(all_curves)} | |"
 
 
-def words(one: Score) -> str:
+def cells(one: Score) -> str:
     return f"**{one.percent()}** | **{one.false}: {one.rate:.2f} per 10k**"
 
 
-def by_wish(curves: list[Curve]) -> Iterator[str]:
-    """The one parameter; and leave-one-out: it is chosen on the other curves, then judged on the one left out."""
-    yield heading(
-        "The wished rate of false alarms", "false_alarms_per_10k", "recall", "false alarms per 10k clean rows"
-    )
+def by_target_rate(curves: list[Curve]) -> Iterator[str]:
+    """The one parameter; and leave-one-out: it is chosen on the other curves and scored on the one left out."""
+    yield heading("Target false-alarm rate", "false_alarms_per_10k", "recall", "false alarms per 10k clean rows")
     scores: dict[float, list[Score]] = {}
-    for wish in WISHES:
-        settings = DetectionSettings(false_alarms_per_10k=wish)
-        scores[wish] = [score(curve, ours(curve, settings)) for curve in curves]
-        all_of_it = sum(scores[wish], Score())
-        yield f"| {wish:g} | {all_of_it.percent()} | {all_of_it.rate:.2f} |"
+    for target_rate in TARGET_RATES:
+        settings = DetectionSettings(false_alarms_per_10k=target_rate)
+        scores[target_rate] = [score(curve, our_alarms(curve, settings)) for curve in curves]
+        all_curves = sum(scores[target_rate], Score())
+        yield f"| {target_rate:g} | {all_curves.percent()} | {all_curves.rate:.2f} |"
     held_out = Score()
     for k in range(len(curves)):
-        rest = {wish: sum((s for j, s in enumerate(one) if j != k), Score()) for wish, one in scores.items()}
-        fits = [wish for wish in WISHES if rest[wish].rate <= 1.0] or [WISHES[0]]
-        held_out += scores[max(fits, key=lambda wish: (rest[wish].found, -wish))][k]
+        rest = {
+            target_rate: sum((s for j, s in enumerate(one) if j != k), Score()) for target_rate, one in scores.items()
+        }
+        fits = [target_rate for target_rate in TARGET_RATES if rest[target_rate].rate <= 1.0] or [TARGET_RATES[0]]
+        held_out += scores[max(fits, key=lambda target_rate: (rest[target_rate].found, -target_rate))][k]
     yield f"| chosen on the other curves | {held_out.percent()} | {held_out.rate:.2f} |"
 
 
@@ -112,7 +112,7 @@ def by_rule(curves: list[Curve]) -> Iterator[str]:
     for name, rule in RULES.items():
         one = total(curves, lambda curve, rule=rule: alarm_steps(rule, curve.rows))  # type: ignore[misc]
         yield f"| {name} | {one.percent()} | {one.rate:.2f} |"
-    one = total(curves, ours)
+    one = total(curves, our_alarms)
     yield f"| **Lossguard** | **{one.percent()}** | **{one.rate:.2f}** |"
 
 
@@ -141,16 +141,16 @@ def suite_row(suite: Suite, noise: float, seeds: int) -> str:
 
 
 def on_noise(rows: int = 20_000, seeds: int = 5) -> Iterator[str]:
-    """Healthy losses whose noise is not normal: does the run's own tail keep the promise?"""
-    yield heading("Healthy runs with other noise", "noise", "wished per 10k", "false incidents per 10k rows")
+    """Healthy losses whose noise is not normal: do the thresholds from the run's own tail keep the target?"""
+    yield heading("Healthy runs with other noise", "noise", "target per 10k", "false incidents per 10k rows")
     for name, make in NOISE_KINDS.items():
-        for wish in (1.0, 4.0):
+        for target_rate in (1.0, 4.0):
             false = 0
             for seed in range(seeds):
                 loss = 2.5 + np.exp(-np.arange(rows) / 3000) + 0.02 * make(np.random.default_rng(seed), rows)
                 curve = Rows.of(np.arange(rows), loss=loss)
-                false += len(backtest_rows(curve, DetectionSettings(false_alarms_per_10k=wish))["incidents"])
-            yield f"| {name} | {wish:g} | {1e4 * false / rows / seeds:.2f} |"
+                false += len(backtest_rows(curve, DetectionSettings(false_alarms_per_10k=target_rate))["incidents"])
+            yield f"| {name} | {target_rate:g} | {1e4 * false / rows / seeds:.2f} |"
 
 
 def smoothed(random: np.random.Generator, rows: int) -> Floats:
@@ -183,16 +183,16 @@ def speed(rows: int = 100_000) -> Iterator[str]:
     yield f"| rows a second, reports of 1,000 rows, loss, grad norm and log Z | {rows / best:,.0f} | 100,000 |"
     each = 1e3 * elapsed(run[:5000], 1) / 5000
     yield f"| a report of one row | {each:.2f} ms | 1 ms |"
-    watch = DetectionEngine()
-    watch.feed(run)
-    yield f"| state as JSON | {len(json.dumps(watch.state_dict()))} bytes | 20,000 |"
+    engine = DetectionEngine()
+    engine.feed(run)
+    yield f"| state as JSON | {len(json.dumps(engine.state_dict()))} bytes | 20,000 |"
 
 
 def elapsed(rows: Rows, size: int) -> float:
-    watch, parts = DetectionEngine(), list(rows.split(size))
+    engine, parts = DetectionEngine(), list(rows.split(size))
     start = time.perf_counter()
     for part in parts:
-        watch.feed(part)
+        engine.feed(part)
     return time.perf_counter() - start
 
 

@@ -4,25 +4,20 @@ A viewer may act with the dashboard's own LOSSGUARD_TOKEN only when both are on 
 was started with --operate. Otherwise every visitor of a public dashboard could act with the token's rights.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
-
+from lossguard import Client, CollectorError, ConfigurationError, Unreachable
 from lossguard.addresses import is_loopback
-from lossguard.protocol import API
 
 DEFAULT_COLLECTOR = "http://127.0.0.1:8000"
 OPERATE_VARIABLE = "LOSSGUARD_DASHBOARD_OPERATE"
 """Environment variable: "1" lets every viewer act with the dashboard's token, "0" lets none."""
 PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
-NOT_SENT = (NewConnectionError, ConnectTimeoutError, SSLError, LocationValueError, UnicodeError)
-"""Errors that are raised before the request is sent, a failed TLS handshake among them."""
-TIMEOUT = urllib3.Timeout(connect=3.0, read=20.0)
+TIMEOUT = 20.0
+"""Seconds."""
 
 
 class ActionFailed(Exception):
@@ -78,38 +73,21 @@ def _without_port(host: str) -> str:
 
 def perform(action: OperatorAction, token: str | None) -> dict[str, Any]:
     """Send the action to the collector and return its answer. Raises ActionFailed."""
-    headers = {"user-agent": "lossguard-dashboard"} | ({"authorization": f"Bearer {token}"} if token else {})
-    url = collector_url()
     try:
-        answer = urllib3.request(
-            action.method, url + API + action.path, json=dict(action.body), headers=headers, timeout=TIMEOUT,
-            retries=False, redirect=False,
-        )  # fmt: skip
-    except NOT_SENT as error:
-        raise ActionFailed(f"No collector answers at {url} ({type(error).__name__}). Nothing was changed.") from error
-    except (HTTPError, OSError) as error:
-        raise ActionFailed(_unknown_result(url, type(error).__name__)) from error
-    body = _json_object(answer.data)
-    if 200 <= answer.status < 300 and body is not None:
-        return body
-    raise _failure(answer.status, body, url, bool(token))
+        with Client(collector_url(), token, timeout=TIMEOUT) as client:
+            answer: dict[str, Any] = client.request(action.method, action.path, action.body)
+            return answer
+    except ConfigurationError as error:
+        raise ActionFailed(f"LOSSGUARD_URL cannot be used: {error}. Nothing was changed.") from error
+    except CollectorError as error:
+        raise _failure(error, collector_url(), bool(token)) from error
 
 
-def _unknown_result(url: str, why: str) -> str:
-    return f"{url} did not answer the request ({why}). It may have been performed: check before you try again."
-
-
-def _json_object(data: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(data)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _failure(status: int, body: dict[str, Any] | None, url: str, with_token: bool) -> ActionFailed:
-    detail = str((body or {}).get("detail", "")).rstrip(".")
-    match status:
+def _failure(error: CollectorError, url: str, with_token: bool) -> ActionFailed:
+    detail = error.detail.rstrip(".")
+    match error.status:
+        case None:
+            return _no_answer(error, url)
         case 401:
             why = "does not know this token" if with_token else "requires a token"
             return TokenRequired(f"The collector {why}. Nothing was changed.")
@@ -120,9 +98,24 @@ def _failure(status: int, body: dict[str, Any] | None, url: str, with_token: boo
         case 409:
             return ActionFailed(f"Too late, or not possible now: {detail}. Nothing was changed.")
         case 502 | 504:  # from a proxy in front of the collector
-            return ActionFailed(_unknown_result(url, str(status)))
-    if body is None or not detail:
-        return ActionFailed(f"The server at {url} (status {status}) is not a Lossguard collector. Nothing was changed.")
-    if status in (429, 503):
+            return _unknown_result(url, str(error.status))
+    if not detail:
+        return ActionFailed(
+            f"The server at {url} (status {error.status}) is not a Lossguard collector. Nothing was changed."
+        )
+    if error.status in (429, 503):
         return ActionFailed(f"The collector cannot do this now: {detail}. Nothing was changed; try again later.")
     return ActionFailed(f"The collector refused: {detail}. Nothing was changed.")
+
+
+def _no_answer(error: CollectorError, url: str) -> ActionFailed:
+    why = type(error.__cause__).__name__
+    if isinstance(error, Unreachable) and error.may_have_arrived:
+        return _unknown_result(url, why)
+    return ActionFailed(f"No collector answers at {url} ({why}). Nothing was changed.")
+
+
+def _unknown_result(url: str, why: str) -> ActionFailed:
+    return ActionFailed(
+        f"{url} did not answer the request ({why}). It may have been performed: check before you try again."
+    )

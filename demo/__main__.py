@@ -1,9 +1,9 @@
-"""The demo, and the services alone.
+"""The demo, and its services alone.
 
-python -m demo                 train on real text with one planted fault; watch it caught, rolled back and verified
-python -m demo serve           collector and dashboard only, until Ctrl-C
+python -m demo                 train on real text with one planted fault, which is detected, rolled back and verified
+python -m demo serve           start only the collector and the dashboard, until Ctrl-C
 
-Without a terminal the demo exits by itself: 0 only if the fault was detected, rolled back and verified.
+Without a terminal the demo exits at its end, with code 0 only if the fault was detected, rolled back and verified.
 """
 
 import os
@@ -24,12 +24,13 @@ from rich.table import Table
 
 from demo.processes import CannotRun, Processes, check_port, only_one
 from demo.report import Report, read_report
+from lossguard import Client
 
 FOLDER = Path(os.environ.get("LOSSGUARD_DIR", ".lossguard")).absolute()
 STEPS = 600
 FAULT = "corrupted_batches@320"
 COMMAND = ".venv/bin/python -m demo"
-"""What takes options; `make demo`, which most people run, has none."""
+"""The command with options, for messages: `make demo` takes none."""
 CollectorPort = Annotated[int, typer.Option(min=1, max=65535, help="port of the collector")]
 DashboardPort = Annotated[int, typer.Option(min=1, max=65535, help="port of the dashboard")]
 
@@ -39,7 +40,7 @@ console = Console(highlight=False)
 
 @app.callback(invoke_without_command=True)
 def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard_port: DashboardPort = 8501) -> None:
-    """Train, break, and watch it mended."""
+    """Train with a planted fault, and watch the run recover."""
     if context.invoked_subcommand is not None:
         return
     folder = FOLDER / "demo"
@@ -48,31 +49,32 @@ def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard
     with services(folder, database, collector_port, dashboard_port) as running:
         console.print(f"[bold]dashboard[/]  {running.dashboard}/run?run={run_id}")
         console.print(
-            f"training {STEPS} steps on the Python standard library's source; one fault is planted: {FAULT}\n"
+            f"training {STEPS} steps on the Python standard library's source; with one planted fault: {FAULT}\n"
         )
         train(running.processes, folder, running.collector, run_id)
-        report = read_report(running.collector, run_id)
+        with Client(running.collector, os.environ.get("LOSSGUARD_TOKEN")) as client:
+            report = read_report(client, run_id)
         show(report)
         again = shlex.quote(f"LOSSGUARD_DATABASE_URL={database}")
-        console.print(f"\nto look at it again: env {again} make serve", markup=False, soft_wrap=True)
+        console.print(f"\nto see it again: env {again} make serve", markup=False, soft_wrap=True)
         if sys.stdout.isatty():
-            console.print(f"the dashboard stays up on {running.dashboard} until Ctrl-C")
+            console.print(f"the dashboard stays at {running.dashboard} until Ctrl-C")
             stay(running)
     raise typer.Exit(0 if report.verified else 1)
 
 
 @app.command()
 def serve(collector_port: CollectorPort = 8000, dashboard_port: DashboardPort = 8501) -> None:
-    """Collector and dashboard, until Ctrl-C."""
+    """Start the collector and the dashboard, until Ctrl-C."""
     database = os.environ.get("LOSSGUARD_DATABASE_URL", f"sqlite:///{FOLDER}/lossguard.db")
     with services(FOLDER / "serve", database, collector_port, dashboard_port, f"{COMMAND} serve") as running:
         console.print(f"[bold]collector[/]  {running.collector} (API at /docs; point LOSSGUARD_URL at it)")
-        console.print(f"[bold]dashboard[/]  {running.dashboard}\nCtrl-C ends both")
+        console.print(f"[bold]dashboard[/]  {running.dashboard}\nCtrl-C stops both")
         stay(running)
 
 
-class Running:
-    """Collector and dashboard, up and answering."""
+class Services:
+    """A collector and a dashboard that are up."""
 
     def __init__(self, processes: Processes, collector_port: int, dashboard_port: int) -> None:
         self.processes = processes
@@ -80,8 +82,8 @@ class Running:
         self.dashboard = f"http://127.0.0.1:{dashboard_port}"
 
 
-def stay(running: Running) -> NoReturn:
-    """Until Ctrl-C; when a service ends before, say so and exit with 1."""
+def stay(running: Services) -> NoReturn:
+    """Wait until Ctrl-C; if a service ends earlier, report it and exit with 1."""
     name = running.processes.wait_for_an_end(("collector", "dashboard"))
     typer.echo(f"demo: the {name} has ended; its log is {running.processes.log_of(name)}", err=True)
     raise typer.Exit(1)
@@ -90,8 +92,8 @@ def stay(running: Running) -> NoReturn:
 @contextmanager
 def services(
     folder: Path, database: str, collector_port: int, dashboard_port: int, command: str = COMMAND
-) -> Iterator[Running]:
-    """Collector and dashboard on these ports; they end with the block. What stands in the way is told in a sentence."""
+) -> Iterator[Services]:
+    """Run a collector and a dashboard on these ports inside the block. Reports errors in a sentence, and exits."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -99,7 +101,7 @@ def services(
         check_port(collector_port, "collector", f"{command} --collector-port PORT")
         check_port(dashboard_port, "dashboard", f"{command} --dashboard-port PORT")
         with lock, Processes(folder / "logs") as processes:
-            running = Running(processes, collector_port, dashboard_port)
+            running = Services(processes, collector_port, dashboard_port)
             environment = {"LOSSGUARD_DATABASE_URL": database}
             processes.start(
                 "collector", "-m", "monitor", "serve", "--port", str(collector_port), environment=environment
@@ -112,7 +114,7 @@ def services(
         typer.echo(f"demo: {reason}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
-        typer.echo("\ndemo: stopped; every process of it has ended", err=True)
+        typer.echo("\ndemo: stopped; all its processes have ended", err=True)
         raise typer.Exit(130) from None
 
 
@@ -121,12 +123,12 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def train(processes: Processes, folder: Path, collector: str, run_id: str, *settings: str) -> None:
-    """Train to the end, shown as it goes; with other settings (`lr=..`) if given. Raises CannotRun when it fails."""
+    """Train to the end and show the progress; `settings` override the recipe (`lr=..`). Raises CannotRun on failure."""
     out = folder / "runs"
-    shutil.rmtree(out, ignore_errors=True)  # what an interrupted demo left
+    shutil.rmtree(out, ignore_errors=True)  # of an interrupted demo
     arguments = ["--recipe", "tiny", "--steps", str(STEPS), "--fault", FAULT, "--run-id", run_id, "--out", str(out)]
     arguments += [f"--set={setting}" for setting in settings]
-    # One core is left to the collector and the dashboard: threads that wait for a core cost more than they bring.
+    # Leave one core to the collector and the dashboard: threads that wait for a core slow the training down.
     environment = {"LOSSGUARD_URL": collector, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1))}
     trainer = processes.start("trainer", "-m", "trainer", "run", *arguments, environment=environment, show=True)
     code = trainer.wait()
@@ -136,6 +138,7 @@ def train(processes: Processes, folder: Path, collector: str, run_id: str, *sett
 
 
 def show(report: Report) -> None:
+    """Print the report as a table."""
     table = Table(title=f"run {report.run_id}", show_header=False, title_justify="left")
     for label, text in report.lines():
         table.add_row(label, text)

@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, however that ends."""
+"""Child processes that end when their parent ends, however it ends."""
 
 import ctypes
 import fcntl
@@ -18,7 +18,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class CannotRun(Exception):
-    """One sentence that says what stands in the way and what to do about it."""
+    """One sentence that names the obstacle and the remedy."""
 
 
 def only_one(lock: Path) -> IO[str]:
@@ -34,7 +34,9 @@ def only_one(lock: Path) -> IO[str]:
         handle.seek(0)
         holder = handle.read().strip()
         handle.close()
-        raise CannotRun(f"another one is running here (process {holder}); wait for it, or end it with Ctrl-C") from None
+        raise CannotRun(
+            f"another one is running here (process {holder}); wait until it ends, or stop it with Ctrl-C"
+        ) from None
     handle.truncate(0)
     handle.write(str(os.getpid()))
     handle.flush()
@@ -42,18 +44,19 @@ def only_one(lock: Path) -> IO[str]:
 
 
 def check_port(port: int, what: str, other: str) -> None:
-    """Raise CannotRun when something listens on `port` of this machine; `other` is the command that takes another."""
+    """Raise CannotRun when something listens on `port` of this machine; `other` is the command for another port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            message = f"port {port} for the {what} is in use; end what listens there, or choose another: {other}"
-            raise CannotRun(message) from None
+            raise CannotRun(
+                f"port {port} for the {what} is in use; stop the program that listens there, or choose another: {other}"
+            ) from None
 
 
 class Processes:
-    """A group of child processes; leaving the block ends them all, the last started first."""
+    """A group of child processes; leaving the block ends all of them, in reverse order."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -67,12 +70,13 @@ class Processes:
             end(name, process)
 
     def log_of(self, name: str) -> Path:
+        """The log file of a process."""
         return self._logs / f"{name}.log"
 
     def start(
         self, name: str, *arguments: str, environment: Mapping[str, str], show: bool = False
     ) -> subprocess.Popen[bytes]:
-        """Start `python ARGUMENTS`; what it prints goes to its log, or to our own output when `show`."""
+        """Start `python ARGUMENTS`; its output goes to its log, or to our output if `show`."""
         self._logs.mkdir(parents=True, exist_ok=True)
         with self.log_of(name).open("wb") as log:
             process = subprocess.Popen(
@@ -81,14 +85,14 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=None if show else log,
                 stderr=None if show else log,
-                start_new_session=True,  # Ctrl-C reaches us alone; we end the others in order
+                start_new_session=True,  # Ctrl-C reaches only us; we end the others in order
                 preexec_fn=end_with_parent if sys.platform == "linux" else None,
             )
         self._running.append((name, process))
         return process
 
     def wait_until_up(self, name: str, url: str, *, timeout: float = 60.0) -> None:
-        """Wait until `url` answers. Raises CannotRun with the end of the log when the process ends before."""
+        """Wait until `url` answers. Raises CannotRun, with the end of the log, when the process ends first."""
         process = dict(self._running)[name]
         deadline = time.monotonic() + timeout
         http = urllib3.PoolManager(retries=False, timeout=1.0)
@@ -103,7 +107,7 @@ class Processes:
         raise CannotRun(f"the {name} did not answer within {timeout:.0f} s; its log is {self.log_of(name)}")
 
     def wait_for_an_end(self, names: Collection[str]) -> str:
-        """Wait until one of these processes ends: its name."""
+        """Wait until one of these processes ends; return its name."""
         while True:
             for name, process in self._running:
                 if name in names and process.poll() is not None:
@@ -114,13 +118,13 @@ class Processes:
         return "\n".join(self.log_of(name).read_text(errors="replace").splitlines()[-5:])
 
 
-def end(name: str, process: subprocess.Popen[bytes], *, patience: float = 15.0) -> None:
-    """Ask a process to stop, and stop it for certain when it has not after `patience` seconds."""
+def end(name: str, process: subprocess.Popen[bytes], *, timeout: float = 15.0) -> None:
+    """Terminate a process; kill it if it has not ended after `timeout` seconds."""
     if process.poll() is not None:
         return
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(patience)
+        process.wait(timeout)
     except subprocess.TimeoutExpired:
         print(f"the {name} does not stop; killing it", file=sys.stderr)
         process.kill()
@@ -128,5 +132,5 @@ def end(name: str, process: subprocess.Popen[bytes], *, patience: float = 15.0) 
 
 
 def end_with_parent() -> None:
-    """For a child before it becomes its program: ask the kernel to end it when its parent ends (Linux)."""
+    """Runs in the child before its program: ask the kernel to end it when its parent ends (Linux)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,16 +1,14 @@
-"""The short report at the end of the demo, from what the collector says of the run."""
+"""The short report at the end of the demo, from the collector's data about the run."""
 
 from dataclasses import dataclass
 from typing import Any
 
-import urllib3
-
-from lossguard.protocol import API
+from lossguard import Client
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What happened to the planted fault. Steps and batches are counts or absolute numbers; None: it did not happen."""
+    """What happened to the planted fault. Steps and batches are counts or absolute numbers; None: does not apply."""
 
     run_id: str
     kind: str | None
@@ -21,7 +19,7 @@ class Report:
     skip_from: int | None
     skip_to: int | None
     steps_lost: int
-    """Steps that were computed and then left behind."""
+    """Steps that were computed and then discarded."""
     verified: bool
     final_step: int | None
     final_loss: float | str | None
@@ -50,15 +48,10 @@ class Report:
         return [("final loss", f"{loss} at step {self.final_step}")]
 
 
-def ask(collector: str, path: str) -> Any:
-    """The JSON that the collector answers under /api/v1."""
-    return urllib3.request("GET", f"{collector}{API}{path}", timeout=10.0).json()
-
-
-def read_report(collector: str, run_id: str) -> Report:
-    """The story of the first incident that was acted on, or of the first one."""
-    run = ask(collector, f"/runs/{run_id}")
-    incidents = ask(collector, f"/runs/{run_id}/incidents")
+def read_report(client: Client, run_id: str) -> Report:
+    """The report on the first incident with a rollback, or else on the first incident. Raises CollectorError."""
+    run = client.get(f"/runs/{run_id}")
+    incidents = client.get(f"/runs/{run_id}/incidents")
     orders = [order for order in run["orders"] if order["kind"] == "rollback" and order["state"] == "applied"]
     acted_on = {order["incident"] for order in orders}
     incident: dict[str, Any] = next(
@@ -84,5 +77,5 @@ def read_report(collector: str, run_id: str) -> Report:
 
 
 def _num_live(newest_step: int | None) -> int:
-    """Steps on the live line: they begin at 0."""
+    """Steps that were not discarded: they begin at 0."""
     return 0 if newest_step is None else newest_step + 1

@@ -1,9 +1,9 @@
 """The pictures of the README and of docs/: every page of the dashboard, and the report, of a real run.
 
-python -m demo.screenshots                       those that the docs show; trains two runs first (minutes)
+python -m demo.screenshots                       those in the docs; trains two runs first (minutes)
 python -m demo.screenshots --all --out FOLDER    every page in light and dark, 1440 and 390 pixels wide, to look at
 python -m demo.screenshots --dashboard http://localhost:8501 --run ID [--other ID] [--report FILE]
-                                                 of what is there already
+                                                 of an existing run
 
 Writes docs/pictures/PAGE-THEME-WIDTH.png. Needs the package playwright and the program chromium (`make system`).
 """
@@ -41,12 +41,12 @@ REPORT = "report"
 NAME = re.compile(r"pictures/(?P<page>[a-z-]+)-(?P<theme>light|dark)-(?P<width>\d+)\.png")
 WIDTHS = (1440, 390)
 PORTS = (8017, 8517)
-"""Of the collector and the dashboard: not those of a demo that is up."""
-COLORS = 256
-"""Of a picture: as many as text and lines need, at a third of the bytes."""
+"""Of the collector and the dashboard: different from those of the demo."""
+NUM_COLORS = 256
+"""Enough for text and lines, at a third of the bytes."""
 REPORT_HEIGHT = 1330
-"""The report is pages long: its picture shows the beginning."""
-TRIES = 3
+"""Pixels: the report is long, and its picture shows the beginning."""
+MAX_ATTEMPTS = 3
 
 HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
 DRAWN = "[...document.querySelectorAll('.lossguard-figure')].every(figure => figure.dataset.drawn)"
@@ -68,7 +68,7 @@ class Picture:
 
 
 def shown() -> list[Picture]:
-    """Those that the README and the docs show."""
+    """The pictures in the README and the docs."""
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
     found = {match.group("page", "theme", "width") for text in texts for match in NAME.finditer(text)}
     return sorted(Picture(page, "light" if theme == "light" else "dark", int(width)) for page, theme, width in found)
@@ -81,24 +81,24 @@ def every() -> list[Picture]:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Of what pictures are taken."""
+    """What the pictures show."""
 
     dashboard: str
     """Its URL."""
     run: str
     other: str
-    """What the run is compared with."""
+    """The run on the comparison page."""
     report: Path | None
 
     def url(self, page: str) -> str:
         return self.dashboard + PAGES[page].format(run=self.run, other=self.other)
 
 
-def take(wanted: list[Picture], source: Source, folder: Path) -> None:
+def take(pictures: list[Picture], source: Source, folder: Path) -> None:
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        for picture in wanted:
+        for picture in pictures:
             target = folder / picture.file
             if picture.page != REPORT:
                 _take_page(browser, source.url(picture.page), picture, target)
@@ -112,8 +112,8 @@ def take(wanted: list[Picture], source: Source, folder: Path) -> None:
 
 
 def _take_page(browser: Browser, url: str, picture: Picture, target: Path) -> None:
-    """Once more where a part of the page did not arrive, which a busy machine brings about."""
-    for _ in range(TRIES):
+    """Try again if a part of the page did not arrive, which happens on a busy machine."""
+    for _ in range(MAX_ATTEMPTS):
         with closing(_open(browser, picture, height=400)) as page:
             page.goto(url)
             with suppress(PlaywrightTimeout):
@@ -123,7 +123,7 @@ def _take_page(browser: Browser, url: str, picture: Picture, target: Path) -> No
                 if not page.evaluate(BROKEN):
                     page.screenshot(path=target)
                     return
-    raise RuntimeError(f"{url} did not arrive whole in {TRIES} tries")
+    raise RuntimeError(f"{url} did not load completely in {MAX_ATTEMPTS} attempts")
 
 
 def _take_report(browser: Browser, report: Path, picture: Picture, target: Path) -> None:
@@ -137,8 +137,10 @@ def _make_small(target: Path) -> None:
     picture = Image.open(target).convert("RGB")
     pixels = np.asarray(picture).reshape(-1, 3)
     found, where, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
-    apart = picture.quantize(COLORS // 2, method=Image.Quantize.MAXCOVERAGE).getpalette() or []
-    book = np.concatenate([found[np.argsort(-counts)[: COLORS // 2]], np.array(apart, dtype=np.uint8).reshape(-1, 3)])
+    apart = picture.quantize(NUM_COLORS // 2, method=Image.Quantize.MAXCOVERAGE).getpalette() or []
+    book = np.concatenate(
+        [found[np.argsort(-counts)[: NUM_COLORS // 2]], np.array(apart, dtype=np.uint8).reshape(-1, 3)]
+    )
     nearest = [np.abs(book.astype(int) - color).sum(axis=1).argmin() for color in found.astype(int)]
     small = Image.fromarray(np.array(nearest, dtype=np.uint8)[where].reshape(picture.height, picture.width), "P")
     small.putpalette(book.tobytes())
@@ -183,12 +185,12 @@ def main() -> None:
     if (asked.dashboard is None) != (asked.run is None):
         parser.error("--dashboard and --run go together")
     asked.out.mkdir(parents=True, exist_ok=True)
-    wanted = every() if asked.all else shown()
+    pictures = every() if asked.all else shown()
     if asked.dashboard is not None:
-        take(wanted, Source(asked.dashboard, asked.run, asked.other or f"{asked.run}:0", asked.report), asked.out)
+        take(pictures, Source(asked.dashboard, asked.run, asked.other or f"{asked.run}:0", asked.report), asked.out)
         return
     with trained() as source:
-        take(wanted, source, asked.out)
+        take(pictures, source, asked.out)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ for step, batch in guard.steps(batches, until=10_000):
 run.finish()
 """
 
+from lossguard.batches import Indexable
 from lossguard.delivery.client import Client
 from lossguard.errors import (
     CheckpointError,
@@ -25,12 +26,16 @@ from lossguard.errors import (
 from lossguard.guard import Guard
 from lossguard.ledger import Ledger, Skip
 from lossguard.orders import Order
+from lossguard.probe import Probe
+from lossguard.protocol import decode_number, encode_number, is_run_id
 from lossguard.ranks import Ranks
 from lossguard.run import Run
+from lossguard.spooling.reading import read_spools
 from lossguard.start import init
-from lossguard.states import OrderKind, RunState, SegmentReason
+from lossguard.states import Cause, OrderKind, RunState, SegmentReason
 
 __all__ = [
+    "Cause",
     "CheckpointError",
     "CheckpointMismatch",
     "Client",
@@ -38,11 +43,13 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "Guard",
+    "Indexable",
     "Ledger",
     "LossguardError",
     "NotFound",
     "Order",
     "OrderKind",
+    "Probe",
     "Ranks",
     "RanksError",
     "Rejected",
@@ -52,5 +59,9 @@ __all__ = [
     "Skip",
     "Unauthorised",
     "Unreachable",
+    "decode_number",
+    "encode_number",
     "init",
+    "is_run_id",
+    "read_spools",
 ]

@@ -33,7 +33,7 @@ class Guard:
 
     Every restore is verified. `steps` raises CheckpointMismatch if a restore is not exact, or fails half-way and cannot
     be undone, and RanksError if a rank has left. A guard raises no other errors into a running loop: in these cases,
-    going on would train something else than the run.
+    continuing would train something else than the run.
     """
 
     def __init__(

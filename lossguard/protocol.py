@@ -1,6 +1,6 @@
-"""The words and numbers that travel between trainer and collector (JSON under /api/v1).
+"""The names and numbers that trainer and collector exchange (JSON under /api/v1).
 
-Both sides import this module, so that neither can disagree with the other. It holds no I/O.
+Both sides import this module, so that they cannot disagree. It does no I/O.
 """
 
 import math
@@ -10,15 +10,15 @@ from typing import Any
 API = "/api/v1"
 
 CAN_ROLL_BACK = "rollback"
-"""Capability that a run names at its start when it obeys orders; orders go only to runs that do."""
+"""Capability of a run that executes orders; only such runs get orders."""
 PROBE = "probe"
-"""Kind of an event that is no change: the next-token distribution of a prompt (see lossguard.probe)."""
+"""Kind of an event that announces no change: the next-token distribution of a prompt (see lossguard.probe)."""
 EXPECT = "expect"
 """Kind of the event by which a loop announces a pause: `next_report_in` in its details holds the seconds."""
 MAX_PAUSE = 30 * 86_400.0
-"""Seconds; a longer pause is no pause."""
+"""Seconds; a longer pause cannot be announced."""
 SPOOL_HEADER = "Lossguard-Spool-Bytes"
-"""Header of a report: the bytes that the trainer's spool still holds behind it. A collector may ignore it."""
+"""Header of a report: the bytes in the trainer's spool that follow it. A collector may ignore it."""
 
 
 def is_pause(value: object) -> bool:
@@ -38,12 +38,12 @@ _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
 def is_name(value: object) -> bool:
-    """Whether the collector takes `value` as the name of a project, an event or a metric."""
+    """Whether the collector accepts `value` as the name of a project, an event or a metric."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None and encodable(value)
 
 
 def encodable(text: str) -> bool:
-    """Whether `text` can be written as UTF-8: half a surrogate pair cannot."""
+    """Whether `text` can be encoded as UTF-8: lone surrogates cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -54,12 +54,12 @@ def encodable(text: str) -> bool:
 MAX_TEXT = 10_000
 """Characters of a command line."""
 MAX_DEPTH, MAX_NODES = 16, 20_000
-"""Of JSON: levels of nesting, and values, the keys among them."""
+"""Of JSON: levels of nesting; number of values, keys included."""
 
 
 def checked_json(value: Any) -> Any:
-    """`value`, if it is JSON that the store can hold: not too deep, not too much, and without the characters that
-    PostgreSQL refuses. Else raises ValueError."""
+    """`value`, if the store accepts it: neither too deep nor too large, and without the characters that PostgreSQL
+    refuses. Otherwise raises ValueError."""
     level, nodes = [value], 0
     for _ in range(MAX_DEPTH):
         nodes += len(level)
@@ -72,23 +72,24 @@ def checked_json(value: Any) -> Any:
             elif isinstance(item, str) and ("\x00" in item or not (item.isascii() or encodable(item))):
                 raise ValueError("text must not hold NUL or lone surrogates")
         if nodes > MAX_NODES:
-            raise ValueError(f"at most {MAX_NODES} values are taken here")
+            raise ValueError(f"at most {MAX_NODES} values are allowed here")
         if not below:
             return value
         level = below
-    raise ValueError(f"at most {MAX_DEPTH} levels of nesting are taken here")
+    raise ValueError(f"at most {MAX_DEPTH} levels of nesting are allowed here")
 
 
 MAX_COUNT = 2**63
-"""What counts (`metrics.COUNTS`) is taken from 0 up to, and without, this."""
+"""Counts (`metrics.COUNTS`) must be at least 0 and below this."""
 
 
 def is_count(value: float) -> bool:
+    """Whether `value` can be a count."""
     return 0 <= value < MAX_COUNT
 
 
 def encode_number(value: float | None) -> float | str | None:
-    """Make a number fit for JSON, which has no NaN: non-finite values become "NaN", "Infinity", "-Infinity"."""
+    """`value` for JSON, which has no NaN: non-finite numbers become "NaN", "Infinity" or "-Infinity"."""
     if value is None or math.isfinite(value):
         return value
     if math.isnan(value):

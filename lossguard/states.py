@@ -20,7 +20,7 @@ class SegmentReason(StrEnum):
 
     START = "start"  # the first segment of a run
     RESUME = "resume"  # a new process took the run up again
-    ROLLBACK = "rollback"  # an order was obeyed
+    ROLLBACK = "rollback"  # an order was executed
     REWIND = "rewind"  # the loop went back by itself
 
 
@@ -55,9 +55,9 @@ class Outcome(StrEnum):
 class OrderKind(StrEnum):
     """What an intervention, and the order that carries it, asks of the trainer."""
 
-    ROLLBACK = "rollback"  # restore a checkpoint, skip batches, go on
+    ROLLBACK = "rollback"  # restore a checkpoint, skip batches, continue
     HOLD = "hold"  # stop at the step boundary until a person decides
-    RELEASE = "release"  # a person ended the hold: go on
+    RELEASE = "release"  # a person ended the hold: continue
 
 
 class OrderState(StrEnum):
@@ -66,7 +66,7 @@ class OrderState(StrEnum):
     OPEN = "open"
     APPLIED = "applied"
     FAILED = "failed"
-    WITHDRAWN = "withdrawn"  # taken back before the trainer obeyed
+    WITHDRAWN = "withdrawn"  # withdrawn before the trainer executed it
 
 
 class InterventionState(StrEnum):

@@ -1,20 +1,16 @@
 """A collector and a trainer as processes, as a user would start them."""
 
-import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import urllib3
-
 from demo.processes import Processes
-from lossguard.protocol import API
+from lossguard import Client, CollectorError
 from tests.ports import free_port
 from tests.waiting import wait_for
 
 SMALL = "model.layers=1 model.heads=2 model.width=32 model.context=32 data.batch_size=4 checkpoint.every=25"
-HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
 
 
 class Loop:
@@ -49,10 +45,10 @@ class Loop:
     def ask(self, path: str = "") -> Any:
         """The collector's answer about the run; None while it is down or does not know the run."""
         try:
-            answer = HTTP.request("GET", f"{self.url}{API}/runs/r{path}")
-        except urllib3.exceptions.HTTPError:
+            with Client(self.url, timeout=5.0) as client:
+                return client.get(f"/runs/r{path}")
+        except CollectorError:
             return None
-        return json.loads(answer.data) if answer.status == 200 else None
 
     def newest_step(self) -> int:
         run = self.ask()

@@ -1,6 +1,6 @@
-"""Recipes: what a run is made of, as TOML files and `--set section.field=value` overrides.
+"""Recipes: the settings of a run, as TOML files and `--set section.field=value` overrides.
 
-A field is checked where it is declared, and the sentence about a bad one names it as the user writes it.
+A field is checked where it is declared; the error names it as the user writes it.
 """
 
 import tomllib
@@ -10,7 +10,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 
 RECIPES = Path(__file__).parent / "recipes"
 T = TypeVar("T")
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 def _require(name: str, value: object, holds: bool, allowed: str) -> None:
     if not holds:
-        raise UserMistake(f"{name} = {value!r} cannot be used: it must be {allowed}.")
+        raise UsageError(f"{name} = {value!r} cannot be used: it must be {allowed}.")
 
 
 def _at_least(prefix: str, config: object, minimum: float, *names: str) -> None:
@@ -46,7 +46,7 @@ class ModelConfig:
     dropout: float = 0.0
     """Probability of dropping an attention weight or a channel of a block's output."""
     causal: bool = True
-    """Whether a position sees only itself and what is before it; without, the targets leak into the inputs."""
+    """Whether a position attends only to itself and earlier ones; otherwise the targets leak into the inputs."""
 
     def __post_init__(self) -> None:
         _at_least("model.", self, 1, "layers", "heads", "width", "context")
@@ -58,20 +58,20 @@ class ModelConfig:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class DataConfig:
-    """Where the tokens come from, and how they are dealt out."""
+    """The source of the tokens, and their order."""
 
     path: str = ""
     """A text file, a folder of text, a `.bin` shard or a folder of them; empty for the standard library's source."""
     batch_size: int = 16
-    """Sequences of a batch."""
+    """Sequences per batch."""
     bytes_per_token: float = 0.0
-    """Bytes of text that a token of `.bin` shards stands for, on average; 0 for unknown. In text a token is a byte."""
+    """Average bytes of text per token of `.bin` shards; 0 if unknown. In text files a token is a byte."""
     tokenizer: str = ""
-    """Name of the tokenizer that made the `.bin` shards, for the record: perplexities compare within one alone."""
+    """Name of the tokenizer of the `.bin` shards, recorded because only perplexities of one tokenizer compare."""
     held_out: float = 0.02
-    """Fraction of the windows, at the tail of the data, that is never trained on."""
+    """Fraction of the windows, at the end of the data, that is not trained on."""
     easy_first: bool = False
-    """A curriculum: windows of few different tokens come first, in every epoch, instead of a shuffle."""
+    """A curriculum: in every epoch, windows with few different tokens come first, instead of a shuffle."""
 
     def __post_init__(self) -> None:
         _at_least("data.", self, 1, "batch_size")
@@ -81,22 +81,22 @@ class DataConfig:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class OptimizerConfig:
-    """AdamW, its schedule, and what keeps it stable."""
+    """AdamW, its schedule, and its stabilisers."""
 
     lr: float = 1e-3
-    """Peak learning rate."""
+    """PeakFlops learning rate."""
     final_lr: float = 0.1
     """Learning rate at the end of the decay, as a fraction of the peak."""
     warmup_steps: int = 50
     """Steps of linear warm-up."""
     decay_steps: int | None = None
-    """Step at which the cosine decay ends; the run's own `steps` when it is left out."""
+    """Step at which the cosine decay ends; default: the run's `steps`."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.95
     """Decay of the second moment."""
     weight_decay: float = 0.1
-    """Decay of the matrices (per unit of learning rate); norms' gains are not decayed."""
+    """Decay of the matrices, per unit of learning rate; the gains of norms do not decay."""
     clip_norm: float = 1.0
     """Global L2 norm to which gradients are clipped; 0 turns clipping off."""
     z_weight: float = 1e-4
@@ -114,31 +114,31 @@ class OptimizerConfig:
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class ObjectiveConfig:
-    """What is minimised, and on which inputs. The reported loss is always the cross-entropy of the true targets."""
+    """The loss that is minimised, and its inputs. The reported loss is always the cross-entropy of the true targets."""
 
     label_smoothing: float = 0.0
-    """Share of the target's probability that is spread over the vocabulary."""
+    """Share of the target's probability that is distributed over the vocabulary."""
     own_inputs: float = 0.0
-    """Probability that an input token is the model's own prediction of it; 1 is training without teacher forcing."""
+    """Probability that an input token is the model's own prediction; 1 is training without teacher forcing."""
     squared_error: bool = False
-    """Whether the squared error of the probabilities is minimised in place of the cross-entropy."""
+    """Whether the squared error of the probabilities is minimised instead of the cross-entropy."""
 
     def __post_init__(self) -> None:
         smoothing, own = self.label_smoothing, self.own_inputs
         _require("objective.label_smoothing", smoothing, 0.0 <= smoothing < 1.0, "at least 0 and below 1")
         _require("objective.own_inputs", own, 0.0 <= own <= 1.0, "between 0 and 1")
-        alone = not (self.squared_error and smoothing)
-        _require("objective.label_smoothing", smoothing, alone, "0 with objective.squared_error")
+        is_compatible = not (self.squared_error and smoothing)
+        _require("objective.label_smoothing", smoothing, is_compatible, "0 with objective.squared_error")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class CheckpointConfig:
-    """How often the state is saved, and how much of it is kept."""
+    """How often the state is saved, and how many checkpoints are kept."""
 
     every: int = 25
     """Steps between checkpoints."""
     keep: int = 20
-    """Newest checkpoints that are kept. Behind them one stays in each doubling of the age, and the first."""
+    """Newest checkpoints that are kept; of the older ones, one per doubling of the age, and the first."""
 
     def __post_init__(self) -> None:
         _at_least("checkpoint.", self, 1, "every", "keep")
@@ -149,27 +149,27 @@ class Recipe:
     """One training run."""
 
     name: str = "custom"
-    """What the run is called on the dashboard."""
+    """Name of the run on the dashboard."""
     project: str = "trainer"
-    """The project that the run belongs to."""
+    """Project of the run."""
     steps: int = 600
-    """Optimizer steps of the run."""
+    """Number of optimizer steps."""
     seed: int = 1
-    """Seed of the weights, of the data order and of planted faults."""
+    """Seed of the weights, the data order and the planted faults."""
     device: str = "auto"
-    """`auto` (a GPU when there is one), `cpu`, `cuda`, `cuda:1`, ..; on a GPU the forward pass is in bfloat16."""
+    """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ..; on a GPU the forward pass is in bfloat16."""
     parallel: str = "ddp"
-    """How several processes (torchrun) share the model: `ddp`, a copy each, or `fsdp`, a shard each."""
+    """How several processes (torchrun) hold the model: `ddp`, a copy each, or `fsdp`, a shard each."""
     log_every: int = 20
-    """Steps between plain progress lines, where standard output is no terminal."""
+    """Steps between progress lines, if standard output is not a terminal."""
     evaluate_every: int = 100
-    """Steps between measurements of the held-out loss; 0 for never."""
+    """Steps between evaluations of the held-out loss; 0 for never."""
     evaluate_batches: int = 8
-    """Batches of one measurement of the held-out loss."""
+    """Batches per evaluation of the held-out loss."""
     probe_every: int = 100
-    """Steps between probes, the distributions of the next token after fixed prompts; 0 for never."""
+    """Steps between probes (distributions of the next token after fixed prompts); 0 for never."""
     probe_prompts: tuple[str, ...] = ()
-    """The prompts; the last token of each is the one to predict. Empty for those of trainer/probes.py (bytes only)."""
+    """The prompts; the last token of each is the target. Empty: the prompts of trainer/probes.py (bytes only)."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """See ModelConfig."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -198,18 +198,18 @@ class Recipe:
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe by its name (a file of trainer/recipes) or by a path that ends in .toml, then lay the overrides
-    (`section.field=value`) on it. A recipe with `base = "name"` changes what it names of that one. Raises UserMistake.
+    """Read a recipe by its name (a file in trainer/recipes) or by a path that ends in .toml, then apply the overrides
+    (`section.field=value`). A recipe with `base = "name"` overrides fields of that recipe. Raises UsageError.
     """
     values = _read(name)
     values.setdefault("name", Path(name).stem)
     for override in overrides:
-        _lay_on(values, override)
+        _override(values, override)
     return _build(Recipe, values, "")
 
 
 def recorded_recipe(config: Mapping[str, Any]) -> Recipe:
-    """The recipe of a run from the configuration that it recorded, which holds more than that. Raises UserMistake."""
+    """The recipe of a run, from the recorded configuration, which has other fields, too. Raises UsageError."""
     known = {each.name for each in fields(Recipe)}
     return _build(Recipe, {name: value for name, value in config.items() if name in known}, "")
 
@@ -220,14 +220,14 @@ def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
-        raise UserMistake(f"There is no recipe {name!r}; choose one of: {known}, or give a path to a .toml.") from None
+        raise UsageError(f"There is no recipe {name!r}; choose one of: {known}, or give a path to a .toml.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserMistake(f"The recipe {path} cannot be read: {error}.") from None
+        raise UsageError(f"The recipe {path} cannot be read: {error}.") from None
     base = values.pop("base", None)
     if base is None:
         return values
     if base in (*above, name) or not isinstance(base, str):
-        raise UserMistake(f"The recipe {path} cannot be read: its base must be another recipe, not {base!r}.")
+        raise UsageError(f"The recipe {path} cannot be read: its base must be another recipe, not {base!r}.")
     return _merged(_read(base, (*above, name)), values)
 
 
@@ -240,20 +240,20 @@ def _merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _lay_on(values: dict[str, Any], override: str) -> None:
+def _override(values: dict[str, Any], override: str) -> None:
     name, separator, text = override.partition("=")
     if not separator:
-        raise UserMistake(f"The override {override!r} has no value; write it as section.field=value.")
+        raise UsageError(f"The override {override!r} has no value; write it as section.field=value.")
     *sections, leaf = name.strip().split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise UserMistake(f"The override {override!r} cannot be used: {section} is not a section.")
+            raise UsageError(f"The override {override!r} cannot be used: {section} is not a section.")
     values[leaf] = _parse(text.strip())
 
 
 def _parse(text: str) -> object:
-    """A TOML value, or the text itself where it is none (so that paths need no quotes)."""
+    """A TOML value, or else the text itself, so that paths need no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -266,14 +266,14 @@ def _build(kind: type[T], values: Mapping[str, Any], prefix: str) -> T:
     for name in values:
         if name not in hints:
             where = f"section {prefix[:-1]}" if prefix else "a recipe"
-            raise UserMistake(f"{prefix}{name} is not a field of {where}; its fields are: {', '.join(allowed)}.")
+            raise UsageError(f"{prefix}{name} is not a field of {where}; its fields are: {', '.join(allowed)}.")
     return kind(**{name: _convert(hints[name], value, prefix + name) for name, value in values.items()})
 
 
 def _convert(hint: Any, value: object, name: str) -> object:
     if is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise UserMistake(f"{name} = {value!r} cannot be used: it is a section, not a value.")
+            raise UsageError(f"{name} = {value!r} cannot be used: it is a section, not a value.")
         return _build(hint, value, f"{name}.")  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         return _texts(value, name)
@@ -282,14 +282,14 @@ def _convert(hint: Any, value: object, name: str) -> object:
         return float(value)
     if type(value) not in kinds:
         kind = next(kind.__name__ for kind in kinds if kind is not type(None))
-        raise UserMistake(f"{name} = {value!r} cannot be used: it must be {NOUNS[kind]}.")
+        raise UsageError(f"{name} = {value!r} cannot be used: it must be {DESCRIPTIONS[kind]}.")
     return value
 
 
 def _texts(value: object, name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise UserMistake(f"{name} = {value!r} cannot be used: it must be a list of texts.")
+        raise UsageError(f"{name} = {value!r} cannot be used: it must be a list of texts.")
     return tuple(value)
 
 
-NOUNS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+DESCRIPTIONS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}

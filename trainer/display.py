@@ -1,6 +1,6 @@
-"""What the person at the terminal sees: a live line, or plain lines where standard output is no terminal.
+"""Progress in the terminal: a live line, or plain lines if standard output is not a terminal.
 
-Between them stands what the guard tells of resumes and rollbacks.
+The guard's messages about resumes and rollbacks appear between them.
 """
 
 import math
@@ -17,7 +17,7 @@ from trainer.throughput import Throughput
 
 
 class Display:
-    """A context around the loop; `show` after every step."""
+    """A context around the loop; call `show` after every step."""
 
     def __init__(
         self,
@@ -62,16 +62,17 @@ class Display:
         if kind is not None:
             return
         if self.guard.interrupted:
-            self.say(f"stopped on request before step {self.guard.step}; --run-id {self.run.id} goes on from there")
+            self.say(f"stopped on request before step {self.guard.step}; resume with --run-id {self.run.id}")
         else:
             for sentence in self._summary():
                 self.say(sentence)
 
     def say(self, sentence: str) -> None:
+        """Print one line."""
         self.console.print(sentence, markup=False)
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take note of a finished step."""
+        """Display a finished step."""
         line = progress_line(step, self.recipe.steps, metrics)
         if self.console.is_terminal:
             self._live.update(self._task, completed=step + 1, line=line)
@@ -83,17 +84,17 @@ class Display:
 
     def _summary(self) -> list[str]:
         if not self._last_metrics:
-            return [f"nothing was left to do: {self.guard.step} of {self.recipe.steps} steps are done"]
+            return [f"nothing to do: {self.guard.step} of {self.recipe.steps} steps are done"]
         loss = self._last_metrics["loss"]
-        told = f"finished {self.guard.step} steps: loss {loss:.3f} nats per token ({loss / math.log(2):.3f} bits)"
-        return [told + self._held_out_part(), *self.throughput.told()]
+        summary = f"finished {self.guard.step} steps: loss {loss:.3f} nats per token ({loss / math.log(2):.3f} bits)"
+        return [summary + self._held_out_part(), *self.throughput.summary()]
 
     def _held_out_part(self) -> str:
         if self._held_out is None:
             return ""
         if self._bits_per_byte is not None:
             return f", held-out loss {self._held_out:.3f} ({self._bits_per_byte:.3f} bits per byte)"
-        unknown = "bits per byte need data.bytes_per_token, the bytes of text that a token stands for"
+        unknown = "bits per byte need data.bytes_per_token, the average number of bytes per token"
         return f", held-out loss {self._held_out:.3f} ({unknown})"
 
 

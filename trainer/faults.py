@@ -1,10 +1,10 @@
-"""Trouble planted on purpose: `--fault KIND@STEP[xN]`.
+"""Faults that are planted on purpose: `--fault KIND@STEP[xN]`.
 
-A fault is invisible to the detectors: nothing is declared, only the recorded configuration names it. Two causes:
+The detectors are not told about a fault: only the recorded configuration names it. There are two classes:
 
-* in the data: keyed by *batch index*, so a replay meets it again and only skipping gets past it;
-* in the state (weights, moments, gradients, learning rate): strikes once at a step, as hardware does, and is not
-  repeated after a rollback.
+* in the data: keyed by *batch index*, so that a replay meets it again, and only skipping gets past it;
+* in the state (weights, moments, gradients, learning rate): strikes once at a step, like a hardware fault, and does
+  not occur again after a rollback.
 
 FAULTS is the table of all kinds. A new kind is a function and a row.
 """
@@ -19,22 +19,24 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.batches import Batch, Batches
-from trainer.errors import UserMistake
-from trainer.ranks import own_part, position
+from trainer.errors import UsageError
+from trainer.ranks import local_part, rank_and_size
 
 PATTERN = re.compile(r"(?P<kind>\w+)@(?P<step>\d+)(?:x(?P<count>[1-9]\d*))?")
-EXPONENT_TOP_BIT = 30  # of float32: turns a weight of size 0.02 into one of size 1e36
-MANTISSA_TOP_BIT = 22  # changes a number by a fifth to a half
-NGRAM = 8  # tokens of a repeated n-gram
+EXPONENT_TOP_BIT = 30  # of float32: changes 0.02 to 1e36
+MANTISSA_TOP_BIT = 22  # changes a number by 20 to 50 %
+NGRAM_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
+    """One planted fault."""
+
     kind: str
     step: int
     """First batch index of a fault in the data; step of a fault in the state."""
     count: int
-    """Batches of a fault in the data; else see Kind.count."""
+    """Number of batches of a fault in the data; otherwise see FaultKind.count."""
 
     def __str__(self) -> str:
         return f"{self.kind}@{self.step}x{self.count}"
@@ -45,50 +47,50 @@ StateFault = Callable[[nn.Module, torch.optim.Optimizer, int, np.random.Generato
 
 
 def random_targets(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
-    """Real inputs, and targets drawn uniformly: the labels have nothing to do with the text."""
+    """Real inputs with uniformly random targets, unrelated to the text."""
     targets = generator.integers(0, vocab_size, size=batch.targets_BT.shape)
     return Batch(batch.index, batch.inputs_BT, torch.from_numpy(targets))
 
 
 def shuffle_targets(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
-    """Real inputs, and the batch's own targets in another order: what a loader that mixes up its rows feeds.
+    """Real inputs with the batch's own targets in another order, as from a loader that mixes up its rows.
 
     The marginal distribution is right, so the loss rises only to the entropy of single bytes, and the model learns to
-    ignore its context: the lasting damage is larger than that of noise, which it learns to expect and forgets again.
+    ignore its context. The damage lasts longer than that of random targets.
     """
     targets = generator.permutation(batch.targets_BT.flatten().numpy())
     return Batch(batch.index, batch.inputs_BT, torch.from_numpy(targets).view_as(batch.targets_BT))
 
 
 def repeat_ngram(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
-    """One n-gram of the batch, over and over, in every row: a crawl's boilerplate. The loss falls, then it spikes."""
+    """One n-gram of the batch, repeated in every row, like the boilerplate of a crawl. The loss falls, then spikes."""
     num_rows, num_positions = batch.inputs_BT.shape
-    ngram = batch.inputs_BT[int(generator.integers(num_rows)), :NGRAM]
+    ngram = batch.inputs_BT[int(generator.integers(num_rows)), :NGRAM_TOKENS]
     row = ngram.repeat(num_positions // len(ngram) + 2)
     inputs_BT = row[:num_positions].repeat(num_rows, 1)
     return Batch(batch.index, inputs_BT, row[1 : num_positions + 1].repeat(num_rows, 1))
 
 
 def shuffle_labels(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
-    """Real inputs, and targets under a wrong table of tokens: every id stands for another one, always the same."""
+    """Real inputs with targets from a wrong vocabulary: a fixed permutation of the token ids."""
     table = torch.from_numpy(np.random.default_rng(vocab_size).permutation(vocab_size))
     return Batch(batch.index, batch.inputs_BT, table[batch.targets_BT])
 
 
 def flip_weights(bit: int) -> StateFault:
-    """Flip `bit` of `count` weights of matrices."""
+    """Flip `bit` of `count` weights in matrices."""
 
     def flip(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator) -> None:
-        _flip_some([parameter for parameter in model.parameters() if parameter.dim() >= 2], count, bit, generator)
+        _flip_random([parameter for parameter in model.parameters() if parameter.dim() >= 2], count, bit, generator)
 
     return flip
 
 
 def flip_moments(bit: int) -> StateFault:
-    """Flip `bit` of `count` first moments. Before the first step there are none, and nothing happens."""
+    """Flip `bit` of `count` first moments; before the first step there are none."""
 
     def flip(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator) -> None:
-        _flip_some([state["exp_avg"] for state in optimizer.state.values()], count, bit, generator)
+        _flip_random([state["exp_avg"] for state in optimizer.state.values()], count, bit, generator)
 
     return flip
 
@@ -96,41 +98,41 @@ def flip_moments(bit: int) -> StateFault:
 def lose_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
 ) -> None:
-    """Moments and step counts are gone, as after a restore that forgot them."""
+    """Delete moments and step counts, like a restore that forgets them."""
     optimizer.state.clear()
 
 
 def lose_second_moments(
     model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
 ) -> None:
-    """Half of the state is gone, as after a restore that forgot one tensor of each: steps are far too long."""
+    """Delete the second moments, like an incomplete restore: the next steps are far too long."""
     for state in optimizer.state.values():
         state["exp_avg_sq"].zero_()
 
 
-def spoil_gradients(
+def corrupt_gradients(
     model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
 ) -> None:
-    """`count` numbers of the next gradient are NaN as soon as they are there, before DDP averages them over ranks."""
-    parameters = [parameter for parameter in model.parameters() if own_part(parameter).numel()]
+    """Set `count` numbers of the next gradient to NaN before DDP averages them over ranks."""
+    parameters = [parameter for parameter in model.parameters() if local_part(parameter).numel()]
     for number in generator.integers(len(parameters), size=count):
-        _spoil_next(parameters[number], int(generator.integers(own_part(parameters[number]).numel())))
+        _corrupt_next(parameters[number], int(generator.integers(local_part(parameters[number]).numel())))
 
 
-def _spoil_next(parameter: nn.Parameter, item: int) -> None:
-    def spoil(parameter: Tensor) -> None:
+def _corrupt_next(parameter: nn.Parameter, item: int) -> None:
+    def corrupt(parameter: Tensor) -> None:
         hook.remove()
         assert parameter.grad is not None
-        own_part(parameter.grad).view(-1)[item] = torch.nan
+        local_part(parameter.grad).view(-1)[item] = torch.nan
 
-    hook = parameter.register_post_accumulate_grad_hook(spoil)  # type: ignore[no-untyped-call]
+    hook = parameter.register_post_accumulate_grad_hook(corrupt)  # type: ignore[no-untyped-call]
 
 
 def grow_weights(
     model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
 ) -> None:
-    """The optimizer's own settings are damaged: the decay of the matrices is -`count`, so that they grow by `count`
-    times the learning rate a step. Every checkpoint carries it, and it shows only after a while.
+    """Set the weight decay of the matrices to -`count`, so that they grow by `count` times the learning rate per step.
+    Every checkpoint contains the damage, which shows only after a while.
     """
     for group in optimizer.param_groups:
         if group["weight_decay"] > 0:
@@ -138,15 +140,17 @@ def grow_weights(
 
 
 @torch.no_grad()
-def swell_row(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator) -> None:
-    """The embedding of the last token id is `count` times what it was. Where the text does not hold that token the
-    model has learnt to give it a logit well below zero, which is now further below: nothing shows until it comes.
+def scale_embedding(
+    model: nn.Module, optimizer: torch.optim.Optimizer, count: int, generator: np.random.Generator
+) -> None:
+    """Multiply the embedding of the last token id by `count`. If the text does not contain that token, its logit is far
+    below zero and falls further: nothing shows until the token occurs.
     """
-    own_part(model.get_parameter("embedding.weight"))[-1] *= count
+    local_part(model.get_parameter("embedding.weight"))[-1] *= count
 
 
 def plant_rare_token(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
-    """The last token id at one place of every other row: rare, and harmless to a sound model."""
+    """Insert the last token id once in every other row: rare, and harmless for an undamaged model."""
     inputs_BT, targets_BT = batch.inputs_BT.clone(), batch.targets_BT.clone()
     places = generator.integers(1, inputs_BT.shape[1], size=len(inputs_BT))
     for row in range(0, len(inputs_BT), 2):
@@ -154,9 +158,9 @@ def plant_rare_token(batch: Batch, vocab_size: int, generator: np.random.Generat
     return Batch(batch.index, inputs_BT, targets_BT)
 
 
-def _flip_some(tensors: Iterable[Tensor], count: int, bit: int, generator: np.random.Generator) -> None:
-    """`count` numbers, each as likely as any other."""
-    tensors = [part for part in map(own_part, tensors) if part.numel()]
+def _flip_random(tensors: Iterable[Tensor], count: int, bit: int, generator: np.random.Generator) -> None:
+    """Flip a bit of `count` numbers, chosen with equal probability."""
+    tensors = [part for part in map(local_part, tensors) if part.numel()]
     sizes = np.array([tensor.numel() for tensor in tensors], dtype=np.float64)
     for number in generator.choice(len(tensors), size=count, p=sizes / sizes.sum()) if len(tensors) else ():
         flip_bit(tensors[number], int(generator.integers(tensors[number].numel())), bit)
@@ -170,54 +174,57 @@ def flip_bit(tensor: Tensor, item: int, bit: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FaultKind:
+    """How a kind of fault acts."""
+
     count: int
-    """What N is when it is not given: batches, numbers that are struck, or steps at another learning rate."""
+    """The default of N: batches, numbers that are changed, or steps at another learning rate."""
     on_data: DataFault | None = None
+    """Changes a batch."""
     on_state: StateFault | None = None
-    """Strikes before the step."""
+    """Changes the state before the step."""
     lr_factor: float = 1.0
     """Factor on the learning rate for `count` steps."""
 
 
-FAULTS: dict[str, Kind] = {
-    "corrupted_batches": Kind(count=30, on_data=shuffle_targets),
-    "random_targets": Kind(count=20, on_data=random_targets),
-    "bit_flip": Kind(count=1, on_state=flip_weights(EXPONENT_TOP_BIT)),
-    "mantissa_flip": Kind(count=64, on_state=flip_weights(MANTISSA_TOP_BIT)),
-    "moment_flip": Kind(count=1, on_state=flip_moments(EXPONENT_TOP_BIT)),
-    "moment_mantissa_flip": Kind(count=64, on_state=flip_moments(MANTISSA_TOP_BIT)),
-    "lost_optimizer": Kind(count=1, on_state=lose_optimizer),
-    "lost_second_moments": Kind(count=1, on_state=lose_second_moments),
-    "nan_gradient": Kind(count=1, on_state=spoil_gradients),
-    "lr_kick": Kind(count=10, lr_factor=30.0),
-    "repeated_ngram": Kind(count=30, on_data=repeat_ngram),
-    "label_shuffle": Kind(count=30, on_data=shuffle_labels),
-    "growing_weights": Kind(count=30, on_state=grow_weights),
-    "swollen_row": Kind(count=64, on_state=swell_row),
-    "rare_token": Kind(count=5, on_data=plant_rare_token),
+FAULTS: dict[str, FaultKind] = {
+    "corrupted_batches": FaultKind(count=30, on_data=shuffle_targets),
+    "random_targets": FaultKind(count=20, on_data=random_targets),
+    "bit_flip": FaultKind(count=1, on_state=flip_weights(EXPONENT_TOP_BIT)),
+    "mantissa_flip": FaultKind(count=64, on_state=flip_weights(MANTISSA_TOP_BIT)),
+    "moment_flip": FaultKind(count=1, on_state=flip_moments(EXPONENT_TOP_BIT)),
+    "moment_mantissa_flip": FaultKind(count=64, on_state=flip_moments(MANTISSA_TOP_BIT)),
+    "lost_optimizer": FaultKind(count=1, on_state=lose_optimizer),
+    "lost_second_moments": FaultKind(count=1, on_state=lose_second_moments),
+    "nan_gradient": FaultKind(count=1, on_state=corrupt_gradients),
+    "lr_kick": FaultKind(count=10, lr_factor=30.0),
+    "repeated_ngram": FaultKind(count=30, on_data=repeat_ngram),
+    "label_shuffle": FaultKind(count=30, on_data=shuffle_labels),
+    "growing_weights": FaultKind(count=30, on_state=grow_weights),
+    "swollen_row": FaultKind(count=64, on_state=scale_embedding),
+    "rare_token": FaultKind(count=5, on_data=plant_rare_token),
 }
 
 
 def parse_fault(text: str) -> Fault:
-    """Read KIND@STEP[xN]. Raises UserMistake."""
+    """Read KIND@STEP[xN]. Raises UsageError."""
     match = PATTERN.fullmatch(text)
     if match is None:
-        raise UserMistake(
-            f"The fault {text!r} cannot be read: write KIND@STEP or KIND@STEPxN, as corrupted_batches@320."
+        raise UsageError(
+            f"The fault {text!r} cannot be read: write KIND@STEP or KIND@STEPxN, such as corrupted_batches@320."
         )
     kind = match["kind"]
     if kind not in FAULTS:
-        raise UserMistake(f"There is no fault {kind!r}; choose one of: {', '.join(FAULTS)}.")
+        raise UsageError(f"There is no fault {kind!r}; choose one of: {', '.join(FAULTS)}.")
     return Fault(kind, int(match["step"]), int(match["count"] or FAULTS[kind].count))
 
 
 class FaultyBatches:
-    """The training data with the data faults in it."""
+    """The training data with the faults in it."""
 
     def __init__(self, batches: Batches, faults: Iterable[Fault], *, at_steps: bool = False) -> None:
-        """`at_steps`: a fault strikes the batches that the run is about to use when it first reaches the fault's step,
-        whatever it skipped before; from then on these batches are the faulty ones. Otherwise the step is the index."""
+        """`at_steps`: the faulty batches are those that the run uses when it first reaches the fault's step, whatever
+        it has skipped before, and they remain the faulty ones. Otherwise the step is the batch index."""
         self.batches = batches
         self._first = {
             fault: None if at_steps else fault.step for fault in faults if FAULTS[fault.kind].on_data is not None
@@ -240,33 +247,33 @@ class FaultyBatches:
 
 
 class StateFaults:
-    """The faults that strike weights, moments, gradients or the learning rate, each once in the life of the process.
+    """The faults in weights, moments, gradients or the learning rate; each occurs once in the life of the process.
 
-    Of several processes the last one alone is struck, as by hardware, but the learning rate is that of all.
+    With several processes only the last one is affected, like a hardware fault; the learning rate concerns all.
     """
 
     def __init__(self, faults: Iterable[Fault], seed: int) -> None:
         self.seed = seed
-        rank, num_ranks = position()
-        self._here = rank == num_ranks - 1
+        rank, num_ranks = rank_and_size()
+        self._is_affected = rank == num_ranks - 1
         self._waiting = [fault for fault in faults if FAULTS[fault.kind].on_data is None]
         self._present: list[Fault] = []
         self._step = -1
 
     def begin(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Before the step. A step that is not above the last one is a rollback, which ends what still lasted."""
+        """Call it before each step. A step that is not greater than the last one is a rollback: it ends all faults."""
         lasting = [each for each in self._present if self._step < step < each.step + each.count]
         self._present = [each for each in lasting if FAULTS[each.kind].lr_factor != 1.0]
         for fault in [fault for fault in self._waiting if fault.step == step]:
             self._waiting.remove(fault)
             self._present.append(fault)
         self._step = step
-        for fault in self._present if self._here else ():
+        for fault in self._present if self._is_affected else ():
             strike = FAULTS[fault.kind].on_state
             if strike is not None:
                 strike(model, optimizer, fault.count, np.random.default_rng([self.seed, fault.step]))
 
     @property
     def lr_factor(self) -> float:
-        """On the learning rate of the present step."""
+        """Factor on the learning rate of the current step."""
         return math.prod(FAULTS[fault.kind].lr_factor for fault in self._present)

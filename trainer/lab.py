@@ -1,4 +1,4 @@
-"""The lab: the same model with each switch thrown, side by side.
+"""The lab: the same model with each switch changed, side by side.
 
 python -m trainer lab [NAME ...] [--steps 500] [--json]
 """
@@ -12,11 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lossguard import Run
-from lossguard.protocol import encode_number
+from lossguard import Run, encode_number
 from trainer.config import Recipe
 from trainer.data.batches import open_batches
-from trainer.errors import Stopped, UserMistake
+from trainer.errors import Stopped, UsageError
 from trainer.objective import free_running_loss
 from trainer.train import Job, train
 
@@ -32,18 +31,18 @@ SWITCHES = (
     "no_z_loss",
     "curriculum",
 )
-"""Recipes; the first is the one that the others change."""
-LAST = 25
-"""Steps at the end over which training figures are averaged."""
+"""Recipes; the others change one setting of the first."""
+NUM_LAST_STEPS = 25
+"""Steps at the end over which training metrics are averaged."""
 COLUMNS = (
     *("recipe", "loss", "held-out", "perplexity", "bits/byte", "grad norm", "log Z", "given", "free-running"),
     *("tokens/s", "MFU"),
 )
-WIDTH = 140  # characters, where there is no terminal to ask
+WIDTH = 140  # characters, without a terminal
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Result:
+class LabResult:
     """Losses in nats per token."""
 
     recipe: str
@@ -54,7 +53,7 @@ class Result:
     bits_per_token: float
     """Held-out."""
     bits_per_byte: float | None
-    """Held-out; None where nobody said how many bytes a token stands for."""
+    """Held-out; None if the number of bytes per token is unknown."""
     grad_norm: float
     """Before clipping."""
     log_z: float
@@ -70,19 +69,19 @@ class Result:
     tokens_per_second: float | None
     """Median over the run; None for a run of one step."""
     mfu: float | None
-    """Share of the device's peak that the model's matrix products took; see trainer/throughput.py."""
+    """Model FLOPs utilisation: see trainer/throughput.py."""
 
     def to_dict(self) -> dict[str, object]:
         values = asdict(self)
         return {name: encode_number(value) if isinstance(value, float) else value for name, value in values.items()}
 
 
-def try_switch(recipe: Recipe, folder: Path) -> Result:
-    """Train `recipe`, unrecorded, and measure the held-out loss at its end. Raises UserMistake and Stopped."""
+def try_switch(recipe: Recipe, folder: Path) -> LabResult:
+    """Train `recipe`, unrecorded, and measure the held-out loss at its end. Raises UsageError and Stopped."""
     recipe = replace(recipe, evaluate_every=recipe.steps)
     _, held_out = open_batches(recipe)
     if held_out is None:
-        raise UserMistake("data.held_out = 0.0 cannot be used in the lab: it compares the held-out losses.")
+        raise UsageError("data.held_out = 0.0 cannot be used in the lab, which compares held-out losses.")
     rows: list[dict[str, float]] = []
     job = Job(
         directory=folder, run=Run(id=recipe.name), quiet=True, on_step=lambda step, batch, metrics: rows.append(metrics)
@@ -90,14 +89,16 @@ def try_switch(recipe: Recipe, folder: Path) -> Result:
     outcome = train(recipe, job)
     if outcome.interrupted_by is not None:
         raise Stopped(outcome.interrupted_by)
-    mean = {name: statistics.fmean(row[name] for row in rows[-LAST:]) for name in ("loss", "grad_norm", "log_z")}
+    mean = {
+        name: statistics.fmean(row[name] for row in rows[-NUM_LAST_STEPS:]) for name in ("loss", "grad_norm", "log_z")
+    }
     loss = rows[-1]["held_out_loss"]
     batch = held_out[0].to(next(outcome.model.parameters()).device)
     speed = outcome.throughput.median()
     outcome.model.eval()
     free_running, given = free_running_loss(outcome.model, batch.inputs_BT, batch.targets_BT)
     tokens, parameters = outcome.throughput.tokens, outcome.throughput.num_parameters
-    return Result(
+    return LabResult(
         recipe=recipe.name,
         held_out_loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
@@ -114,8 +115,8 @@ def try_switch(recipe: Recipe, folder: Path) -> Result:
     )
 
 
-def show_lab(results: Sequence[Result], console: Console | None = None) -> None:
-    """One row a recipe."""
+def show_lab(results: Sequence[LabResult], console: Console | None = None) -> None:
+    """One row per recipe."""
     console = console or Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = WIDTH
@@ -130,9 +131,9 @@ def show_lab(results: Sequence[Result], console: Console | None = None) -> None:
         table.add_row(each.recipe, *numbers, speed, "-" if each.mfu is None else f"{each.mfu:.1%}")
     console.print(table)
     if any(each.bits_per_byte is None for each in results):
-        console.print("bits per byte need data.bytes_per_token, the bytes of text that a token stands for")
+        console.print("bits per byte need data.bytes_per_token, the average number of bytes per token")
     first = results[0]
     console.print(
-        f"{first.tokens_per_parameter:.1f} tokens a parameter (Chinchilla: about 20); "
+        f"{first.tokens_per_parameter:.1f} tokens per parameter (Chinchilla: about 20); "
         f"{first.flops:.2e} FLOPs each (6ND: {first.flops_6nd:.2e})"
     )

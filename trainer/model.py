@@ -30,12 +30,12 @@ class Attention(nn.Module):
         self.query_norm = nn.RMSNorm(head_width) if config.qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(head_width) if config.qk_norm else nn.Identity()
 
-    def forward(self, x_BTD: Tensor, turns: "Turns") -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: "Rotation") -> Tensor:
         B, T, D = x_BTD.shape
         qkv = self.in_projection(x_BTD).view(B, T, 3, self.heads, D // self.heads)
         q_BHTK, k_BHTK, v_BHTK = qkv.permute(2, 0, 3, 1, 4)
-        q_BHTK = turns.rotate(self.query_norm(q_BHTK))
-        k_BHTK = turns.rotate(self.key_norm(k_BHTK))
+        q_BHTK = rotation.rotate(self.query_norm(q_BHTK))
+        k_BHTK = rotation.rotate(self.key_norm(k_BHTK))
         dropout = self.dropout if self.training else 0.0
         y_BHTK = F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=self.causal, dropout_p=dropout)
         projected: Tensor = self.out_projection(y_BHTK.transpose(1, 2).reshape(B, T, D))
@@ -43,6 +43,8 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
+    """A two-layer network with GELU."""
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.in_projection = nn.Linear(config.width, 4 * config.width, bias=False)
@@ -65,27 +67,27 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
         self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTD: Tensor, turns: "Turns") -> Tensor:
-        x_BTD = x_BTD + self.drop(self.attention(self.attention_norm(x_BTD), turns))
+    def forward(self, x_BTD: Tensor, rotation: "Rotation") -> Tensor:
+        x_BTD = x_BTD + self.drop(self.attention(self.attention_norm(x_BTD), rotation))
         x_BTD = x_BTD + self.drop(self.feed_forward(self.feed_forward_norm(x_BTD)))
         return x_BTD
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
-    """The angles of rotary positions: channel pair i of position t turns by t / base^(2i/K)."""
+class Rotation:
+    """The angles of rotary positions: channel pair i of position t is rotated by t / base^(2i/K)."""
 
     cos_TK: Tensor
     sin_TK: Tensor
 
     def rotate(self, x_BHTK: Tensor) -> Tensor:
         first, second = x_BHTK.chunk(2, dim=-1)
-        turned: Tensor = x_BHTK * self.cos_TK + torch.cat((-second, first), dim=-1) * self.sin_TK
-        return turned.to(x_BHTK.dtype)
+        rotated: Tensor = x_BHTK * self.cos_TK + torch.cat((-second, first), dim=-1) * self.sin_TK
+        return rotated.to(x_BHTK.dtype)
 
 
 class GPT(nn.Module):
-    """Token ids in, logits of the next token out. The table of embeddings is also the output projection."""
+    """From token ids to logits of the next token. The embedding table is also the output projection."""
 
     cos_TK: Tensor
     sin_TK: Tensor
@@ -103,15 +105,15 @@ class GPT(nn.Module):
 
     def forward(self, inputs_BT: Tensor) -> Tensor:
         T = inputs_BT.shape[1]
-        turns = Turns(self.cos_TK[:T], self.sin_TK[:T])
+        rotation = Rotation(self.cos_TK[:T], self.sin_TK[:T])
         x_BTD = self.embedding(inputs_BT)
         for block in self.blocks:
-            x_BTD = block(x_BTD, turns)
+            x_BTD = block(x_BTD, rotation)
         logits_BTV = F.linear(self.norm(x_BTD), self.embedding.weight)
         return logits_BTV
 
     def _initialise(self) -> None:
-        """GPT-2's: normal with sd 0.02; what writes into the residual stream shrinks with the number of writers."""
+        """As GPT-2: normal with sd 0.02, less for layers that write into the residual stream."""
         residual_std = INIT_STD / math.sqrt(2 * self.config.layers)
         for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:
@@ -119,21 +121,21 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, mean=0.0, std=std)
 
     def num_parameters(self) -> int:
-        """The tied table counts once."""
+        """The number of parameters; the tied table counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
 
 def _rotary_angles(context: int, head_width: int) -> Tensor:
     frequencies = ROPE_BASE ** -(torch.arange(0, head_width, 2, dtype=torch.float32) / head_width)
     angles = torch.arange(context, dtype=torch.float32)[:, None] * frequencies  # (T, K/2)
-    return torch.cat((angles, angles), dim=-1)  # (T, K): both halves of a pair turn together
+    return torch.cat((angles, angles), dim=-1)  # (T, K): both halves of a pair are rotated together
 
 
 def flops_per_token(config: ModelConfig) -> int:
     """Floating-point operations of one trained token (forward and backward), counted from the matrix products.
 
     The backward pass costs twice the forward. A position attends to (T + 1) / 2 others on average. Norms, GELU and
-    the softmax are left out, as in PaLM's appendix B. Compare `6 * num_parameters`, the usual estimate.
+    the softmax are not counted, as in PaLM's appendix B. Compare `6 * num_parameters`, the usual estimate.
     """
     matrices = config.layers * 12 * config.width**2 + config.vocab_size * config.width
     attention = config.layers * 2 * config.width * (config.context + 1) // 2  # scores and weighted sum

@@ -1,4 +1,4 @@
-"""What is minimised, and on which inputs. Each switch is there to be broken and watched (see `python -m trainer lab`).
+"""The loss that is minimised, and its inputs, with switches for experiments (see `python -m trainer lab`).
 
 Shapes: B sequences, T positions, V vocabulary.
 """
@@ -12,7 +12,7 @@ from trainer.config import ObjectiveConfig
 
 
 def objective(logits_BTV: Tensor, targets_BT: Tensor, config: ObjectiveConfig, *, z_weight: float) -> LossTerms:
-    """The loss to call backward on, beside the cross-entropy and log Z that are reported in any case."""
+    """The loss to call backward on, with the cross-entropy and log Z that are always reported."""
     if not config.squared_error:
         return causal_lm_loss(logits_BTV, targets_BT, z_weight=z_weight, label_smoothing=config.label_smoothing)
     with torch.no_grad():
@@ -24,7 +24,7 @@ def objective(logits_BTV: Tensor, targets_BT: Tensor, config: ObjectiveConfig, *
 def squared_error(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     """Mean over tokens of the summed squared error of the probabilities: the Brier score, between 0 and 2.
 
-    Its gradient vanishes where the model is sure and wrong, which is why it trains so badly.
+    Its gradient vanishes where the model is certain and wrong, which is why it trains so badly.
     """
     probabilities_BTV = logits_BTV.float().softmax(dim=-1)
     target_BT = probabilities_BTV.gather(-1, targets_BT.unsqueeze(-1)).squeeze(-1)
@@ -33,9 +33,9 @@ def squared_error(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
 
 @torch.no_grad()
 def own_inputs(model: nn.Module, inputs_BT: Tensor, probability: float) -> Tensor:
-    """The inputs, each token but the first replaced with this probability by what the model predicts in its place.
+    """The inputs, each token but the first replaced with this probability by the model's prediction.
 
-    One pass of prediction for all positions at once (parallel scheduled sampling: Mihaylova and Martins 2019).
+    All positions are predicted in one pass (parallel scheduled sampling: Mihaylova and Martins 2019).
     """
     if probability == 0.0:
         return inputs_BT

@@ -1,7 +1,8 @@
-"""Probes: what the model expects after fixed prompts, recorded at intervals.
+"""Probes: the next token that the model predicts after fixed prompts, recorded at intervals.
 
-The last token of a prompt is what is to be predicted from those before it. Where a token is a byte a prompt is text,
-and a token is shown as in a Python bytes literal; over shards of other tokens a prompt is their ids, "464 3290 318".
+The last token of a prompt is the target, to be predicted from the tokens before it. If a token is a byte, a prompt is
+text, and a token is shown as in a Python bytes literal; for shards of other tokens a prompt is a list of ids, such as
+"464 3290 318".
 """
 
 import torch
@@ -10,15 +11,17 @@ from torch import nn
 import lossguard
 from lossguard.torch import next_token
 from trainer.config import Recipe
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 
 PROMPTS = ("import sys", "def __init__(self", "    return None", "for i in range(")
-"""For the standard library's source, and taken where the recipe names none and a token is a byte."""
+"""For the standard library's source; used if the recipe names no prompts and a token is a byte."""
 
 
 class Probes:
+    """The prompts of a run."""
+
     def __init__(self, recipe: Recipe, *, bytewise: bool) -> None:
-        """`bytewise`: whether a token of the data is a byte. Raises UserMistake for prompts that cannot be used."""
+        """`bytewise`: whether a token of the data is a byte. Raises UsageError for prompts that cannot be used."""
         self.every = recipe.probe_every
         self.bytewise = bytewise
         self.context = recipe.model.context
@@ -26,7 +29,7 @@ class Probes:
         texts = recipe.probe_prompts or (PROMPTS if bytewise and recipe.model.vocab_size >= 128 else ())
         self.prompts = [_checked(text, encode(text), recipe.model.vocab_size) for text in texts]
 
-    def due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
         """Whether the model is probed once `step` is done."""
         return self.every > 0 and (step + 1) % self.every == 0
 
@@ -53,19 +56,19 @@ def _ids(text: str) -> list[int]:
     try:
         return [int(word) for word in text.split()]
     except ValueError:
-        raise UserMistake(
-            f"The prompt {text!r} in probe_prompts cannot be used: over shards of tokens a prompt is their ids, "
-            "whole numbers with blanks between them."
+        raise UsageError(
+            f"The prompt {text!r} in probe_prompts cannot be used: for shards of tokens a prompt is a list of ids, "
+            "whole numbers separated by spaces."
         ) from None
 
 
 def _checked(text: str, tokens: list[int], vocab_size: int) -> list[int]:
     if len(tokens) < 2:
-        raise UserMistake(f"The prompt {text!r} in probe_prompts is too short: the last of its tokens is the target.")
+        raise UsageError(f"The prompt {text!r} in probe_prompts is too short: its last token is the target.")
     if not 0 <= min(tokens) <= max(tokens) < vocab_size:
-        raise UserMistake(
+        raise UsageError(
             f"The prompt {text!r} in probe_prompts holds a token beyond the vocabulary of {vocab_size}: "
-            "take another prompt, or raise model.vocab_size."
+            "use another prompt, or raise model.vocab_size."
         )
     return tokens
 

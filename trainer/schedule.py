@@ -1,6 +1,6 @@
 """The learning rate as a pure function of the step, and the optimizer.
 
-The rate follows the step and never the batch index: a run that has skipped batches is no further along for it.
+The rate depends on the step, not on the batch index: skipping batches does not advance the schedule.
 """
 
 import math
@@ -13,7 +13,7 @@ from trainer.config import OptimizerConfig
 def learning_rate(step: int, config: OptimizerConfig, total_steps: int) -> float:
     """Linear warm-up from above zero to the peak, then a half cosine down to `final_lr` times the peak, then flat.
 
-    A warm-up that is longer than the run is cut by its end.
+    A warm-up longer than the run is cut off.
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / (config.warmup_steps + 1)
@@ -35,5 +35,6 @@ def build_optimizer(model: torch.nn.Module, config: OptimizerConfig) -> torch.op
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr

@@ -1,21 +1,22 @@
-"""How fast a run trains, and how large it is: tokens per second, model FLOPs utilisation, tokens per parameter.
+"""Speed and size of a run: tokens per second, model FLOPs utilisation, tokens per parameter.
 
-Utilisation (MFU) is as in PaLM's appendix B: the FLOPs that the model needs for the tokens of a second, over the peak
-of the devices. It is told by two counts: of the matrix products (`trainer.model.flops_per_token`), and 6 N a token.
+Utilisation (MFU) is as in PaLM's appendix B: the FLOPs of the model for the tokens of one second, divided by the peak
+of the devices. FLOPs are counted in two ways: from the matrix products (`trainer.model.flops_per_token`), and as 6 N
+per token.
 """
 
 import statistics
 
 from trainer.config import Recipe
 from trainer.model import flops_per_token
-from trainer.peak import Peak
+from trainer.peak_flops import PeakFlops
 
-CHINCHILLA = 20.0
-"""Tokens a parameter at which a given amount of compute trains best, about (Hoffmann et al. 2022)."""
+CHINCHILLA_RATIO = 20.0
+"""Tokens per parameter: about the optimum for a given amount of compute (Hoffmann et al. 2022)."""
 
 
 class Throughput:
-    def __init__(self, recipe: Recipe, *, num_parameters: int, peak: Peak, num_devices: int = 1) -> None:
+    def __init__(self, recipe: Recipe, *, num_parameters: int, peak: PeakFlops, num_devices: int = 1) -> None:
         self.recipe = recipe
         self.num_parameters = num_parameters
         self.peak = peak
@@ -27,7 +28,7 @@ class Throughput:
         self._rates: list[float] = []
 
     def facts(self) -> dict[str, object]:
-        """What is known before the first step, for the run's configuration."""
+        """Everything that is known before the first step, for the run's configuration."""
         return {
             "num_parameters": self.num_parameters,
             "flops_per_token": self.flops_per_token,
@@ -38,9 +39,9 @@ class Throughput:
         }
 
     def after(self, step: int, now: float) -> dict[str, float]:
-        """The rates since the last time they were told, every `log_every` steps and at the last one; else nothing.
+        """The rates since they were last returned, every `log_every` steps and at the last step; otherwise empty.
 
-        All that the loop does counts: evaluation, probes, checkpoints. `now` is in seconds of any steady clock.
+        All work of the loop counts: evaluation, probes, checkpoints. `now` is in seconds of any monotonic clock.
         """
         if self._since is None or step <= self._since[0]:  # the first step warms up; a rollback went back
             self._since = step, now
@@ -53,7 +54,7 @@ class Throughput:
         return self._utilisation(self._rates[-1])
 
     def median(self) -> dict[str, float]:
-        """The same for the whole run: of the median rate. Empty where none was told."""
+        """The same for the median rate of the run; empty without any rate."""
         return self._utilisation(statistics.median(self._rates)) if self._rates else {}
 
     def _utilisation(self, rate: float) -> dict[str, float]:
@@ -64,18 +65,18 @@ class Throughput:
             "mfu_6nd": rate * 6 * self.num_parameters / peak,
         }
 
-    def told(self) -> list[str]:
+    def summary(self) -> list[str]:
         """Sentences for the end of a run."""
         exact, usual = self.tokens * self.flops_per_token, 6 * self.tokens * self.num_parameters
         sentences = [
-            f"{self.tokens / self.num_parameters:.3g} tokens a parameter (Chinchilla: about {CHINCHILLA:g}); "
+            f"{self.tokens / self.num_parameters:.3g} tokens per parameter (Chinchilla: about {CHINCHILLA_RATIO:g}); "
             f"{exact:.3g} FLOPs (6ND: {usual:.3g})"
         ]
         rates = self.median()
         if rates:
             sentences.insert(
                 0,
-                f"{rates['tokens_per_second']:,.0f} tokens a second; "
+                f"{rates['tokens_per_second']:,.0f} tokens per second; "
                 f"MFU {rates['mfu']:.1%} (6ND: {rates['mfu_6nd']:.1%}) of "
                 f"{self.num_devices} x {self.peak.flops_per_second / 1e12:.3g} TFLOP/s ({self.peak.source})",
             )

@@ -1,4 +1,4 @@
-"""The training loop, and what it needs around it.
+"""The training loop and its preparation.
 
     python -m trainer run --recipe tiny [--fault corrupted_batches@320] [--url http://127.0.0.1:8000]
 
@@ -18,130 +18,134 @@ from rich.console import Console
 from torch import nn
 
 import lossguard
-from lossguard.batches import Indexable
 from lossguard.torch import Checkpoints, causal_lm_loss, over_ranks
+from trainer.components import Components, build_components
 from trainer.config import Recipe
 from trainer.data.batches import Batch, Batches, tokenizer
 from trainer.display import Display
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 from trainer.faults import FAULTS, Fault, FaultyBatches, StateFaults
 from trainer.model import GPT
 from trainer.objective import objective, own_inputs
-from trainer.origin import Origin
-from trainer.parts import Parts, build
 from trainer.probes import Probes
-from trainer.ranks import part_of
+from trainer.provenance import Provenance
+from trainer.ranks import local_batch
 from trainer.schedule import learning_rate, set_learning_rate
 from trainer.throughput import Throughput
 
-EVALUATION = 300.0
-"""Seconds within which an evaluation is over, or something hangs."""
+MAX_EVALUATION_SECONDS = 300.0
+"""An evaluation that takes longer hangs."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Job:
-    """What concerns one launch of a recipe and not the recipe itself."""
+    """The settings of one launch of a recipe."""
 
     directory: Path
-    """Folder that holds the runs' folders."""
+    """Folder that contains the folders of the runs."""
     run_id: str | None = None
     """A run to resume, or the name of a new one."""
     mode: str | None = None
-    """online, offline or off; None leaves it to the SDK."""
+    """online, offline or off; None: as LOSSGUARD_MODE says."""
     url: str | None = None
-    """The collector; None leaves it to LOSSGUARD_URL."""
+    """The collector's address; None: as LOSSGUARD_URL says."""
     faults: Sequence[Fault] = ()
-    """Trouble planted on purpose."""
+    """Planted faults."""
     skips: Sequence[lossguard.Skip] = ()
-    """Batch ranges left out from the start, as after a rollback."""
+    """Batch ranges to skip from the start, as after a rollback."""
     faults_at_steps: bool = False
-    """See FaultyBatches: whether a fault in the data is placed by the step, also after batches were skipped."""
-    instead: Callable[[FaultyBatches], Indexable] | None = None
-    """Makes what is trained on of the run's batches: for a replay, which takes other ones at the same steps."""
+    """Whether a fault in the data is placed by its step even after batches were skipped: see FaultyBatches."""
+    replace_batches: Callable[[FaultyBatches], lossguard.Indexable] | None = None
+    """Returns the batches to train on, given those of the run: a replay trains on other batches at the same steps."""
     run: lossguard.Run | None = None
-    """The run to report to, in place of one that `lossguard.init` begins."""
+    """The run to report to, instead of one from `lossguard.init`."""
     accepts: Callable[[float, float], bool] | None = None
-    """Whether the optimizer may take the step with this loss and gradient norm. Costs a host sync."""
+    """Whether the optimizer may take the step, given its loss and gradient norm. Costs a host sync."""
     on_step: Callable[[int, int, dict[str, float]], None] | None = None
-    """Called after every step with its batch index and metrics."""
+    """Called after every step with the step, its batch index and its metrics."""
     quiet: bool = False
-    """Whether nothing is printed."""
+    """Print nothing."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Outcome:
+class TrainingResult:
     """How a run ended."""
 
     run_id: str
     steps_done: int
-    """Optimizer steps on the live line."""
+    """Optimizer steps, without those that a rollback discarded."""
     interrupted_by: signal.Signals | None
-    """The signal that stopped it before its end."""
+    """The signal that stopped the run early."""
     model: GPT
-    """As it was at the end."""
+    """At the end of the run."""
     throughput: Throughput
-    """How fast it trained."""
+    """Speed and size of the run."""
 
 
-def train(recipe: Recipe, job: Job) -> Outcome:
-    """Train, from the run's newest checkpoint on where there is one. Raises UserMistake and LossguardError."""
-    parts = build(recipe)
-    batches = FaultyBatches(parts.batches, job.faults, at_steps=job.faults_at_steps)
-    probes = Probes(recipe, bytewise=parts.batches.windows.bytewise)
+def train(recipe: Recipe, job: Job) -> TrainingResult:
+    """Train, starting from the run's newest checkpoint if there is one. Raises UsageError and LossguardError."""
+    components = build_components(recipe)
+    batches = FaultyBatches(components.batches, job.faults, at_steps=job.faults_at_steps)
+    probes = Probes(recipe, bytewise=components.batches.windows.bytewise)
     state_faults = StateFaults(job.faults, recipe.seed)
-    run, guard = begin(recipe, job, parts)
-    console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or parts.rank > 0)
-    showing = Display(recipe, run, guard, throughput=parts.throughput, console=console)
-    with run, guard.ranks.reporting_lost_ranks(), showing as display:
-        finished_last = time.perf_counter()
-        feed = batches if job.instead is None else job.instead(batches)
-        for step, batch in guard.steps(feed, until=recipe.steps):
+    run, guard = open_run(recipe, job, components)
+    console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or components.rank > 0)
+    display = Display(recipe, run, guard, throughput=components.throughput, console=console)
+    with run, guard.ranks.reporting_lost_ranks(), display:
+        last_end = time.perf_counter()
+        source = batches if job.replace_batches is None else job.replace_batches(batches)
+        for step, batch in guard.steps(source, until=recipe.steps):
             batches.reach(step + 1, guard.ledger.next_free(batch.index + 1))
-            state_faults.begin(step, parts.model, parts.optimizer)
+            state_faults.begin(step, components.model, components.optimizer)
             lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
-            set_learning_rate(parts.optimizer, lr * state_faults.lr_factor)
-            metrics = learn(recipe, parts, batch, job.accepts)
+            set_learning_rate(components.optimizer, lr * state_faults.lr_factor)
+            metrics = training_step(recipe, components, batch, job.accepts)
             metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
-            if parts.held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
-                run.expect(next_report_in=EVALUATION)
-                metrics |= judge(recipe, parts, parts.held_out)
+            if components.held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
+                run.expect(next_report_in=MAX_EVALUATION_SECONDS)
+                metrics |= held_out_metrics(recipe, components, components.held_out)
             now = time.perf_counter()
-            metrics["step_seconds"], finished_last = now - finished_last, now
-            metrics |= parts.throughput.after(step, now)
+            metrics["step_seconds"], last_end = now - last_end, now
+            metrics |= components.throughput.after(step, now)
             run.log(step, **metrics)
-            if probes.due(step):
-                probes.take(parts.model, run, step, parts.device)
+            if probes.is_due(step):
+                probes.take(components.model, run, step, components.device)
             display.show(step, metrics)
             if job.on_step is not None:
                 job.on_step(step, batch.index, metrics)
-    return Outcome(
+    return TrainingResult(
         run_id=run.id,
         steps_done=guard.step,
         interrupted_by=guard.interrupted_by,
-        model=parts.model,
-        throughput=parts.throughput,
+        model=components.model,
+        throughput=components.throughput,
     )
 
 
-def begin(recipe: Recipe, job: Job, parts: Parts) -> tuple[lossguard.Run, lossguard.Guard]:
-    """Open the run and its checkpoints. Raises UserMistake and LossguardError."""
-    run = job.run or _open_run(recipe, job, parts)
+def open_run(recipe: Recipe, job: Job, components: Components) -> tuple[lossguard.Run, lossguard.Guard]:
+    """Open the run and its checkpoints. Raises UsageError and LossguardError."""
+    run = job.run or _init_run(recipe, job, components)
     folder = run.directory or job.directory / recipe.project / run.id
-    origin = Origin(recipe, num_windows=parts.batches.size)
-    checkpoints = open_checkpoints(folder, recipe, origin=origin, model=parts.model, optimizer=parts.optimizer)
+    # The names of the objects are the names of their files.
+    objects = {
+        "origin": Provenance(recipe, num_windows=components.batches.size),
+        "model": components.model,
+        "optimizer": components.optimizer,
+    }
+    checkpoints = open_checkpoints(folder, recipe, **objects)
     guard = lossguard.Guard(run, checkpoints=checkpoints, every=recipe.checkpoint.every)
     for skip in job.skips:
         guard.ledger.add(skip)
     return run, guard
 
 
-def _open_run(recipe: Recipe, job: Job, parts: Parts) -> lossguard.Run:
-    facts = {"ranks": parts.num_ranks, "tokenizer": tokenizer(recipe, parts.batches.windows)}
+def _init_run(recipe: Recipe, job: Job, components: Components) -> lossguard.Run:
+    facts = {"ranks": components.num_ranks, "tokenizer": tokenizer(recipe, components.batches.windows)}
     try:
         return lossguard.init(
             recipe.project,
             name=recipe.name,
-            config=describe(recipe, job) | parts.throughput.facts() | facts,
+            config=describe(recipe, job) | components.throughput.facts() | facts,
             run_id=job.run_id,
             mode=job.mode,
             url=job.url,
@@ -152,35 +156,35 @@ def _open_run(recipe: Recipe, job: Job, parts: Parts) -> lossguard.Run:
         if not isinstance(error.__cause__, OSError):
             raise
         why = error.__cause__.strerror
-        raise UserMistake(f"{job.directory} cannot hold runs ({why}): name another folder with --out.") from None
+        raise UsageError(f"{job.directory} cannot hold runs ({why}): choose another folder with --out.") from None
 
 
-def learn(
-    recipe: Recipe, parts: Parts, batch: Batch, accepts: Callable[[float, float], bool] | None
+def training_step(
+    recipe: Recipe, components: Components, batch: Batch, accepts: Callable[[float, float], bool] | None
 ) -> dict[str, float]:
-    """One optimizer step on `batch`, and its numbers, over all ranks. `accepts` is as in Job."""
-    batch = part_of(batch).to(parts.device)
-    with torch.autocast(parts.device.type, torch.bfloat16, enabled=parts.device.type == "cuda"):
-        inputs_BT = own_inputs(parts.model, batch.inputs_BT, recipe.objective.own_inputs)
-        logits_BTV = parts.network(inputs_BT)
+    """Take one optimizer step on `batch`; return its metrics over all ranks. `accepts`: see Job."""
+    batch = local_batch(batch).to(components.device)
+    with torch.autocast(components.device.type, torch.bfloat16, enabled=components.device.type == "cuda"):
+        inputs_BT = own_inputs(components.model, batch.inputs_BT, recipe.objective.own_inputs)
+        logits_BTV = components.network(inputs_BT)
     terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=recipe.optimizer.z_weight)
     terms.loss.backward()  # type: ignore[no-untyped-call]
-    grad_norm = nn.utils.clip_grad_norm_(parts.model.parameters(), recipe.optimizer.clip_norm or math.inf)
+    grad_norm = nn.utils.clip_grad_norm_(components.model.parameters(), recipe.optimizer.clip_norm or math.inf)
     terms, grad_norm = over_ranks(terms, grad_norm)
     if accepts is None or accepts(terms.cross_entropy.item(), grad_norm.item()):
-        parts.optimizer.step()
-    parts.optimizer.zero_grad(set_to_none=True)
-    # The one host sync of the step: every number in one transfer, after all work was queued.
+        components.optimizer.step()
+    components.optimizer.zero_grad(set_to_none=True)
+    # The only host sync of the step: all metrics in one transfer, after all work was queued.
     numbers = torch.stack((terms.cross_entropy, grad_norm, terms.log_z, terms.log_z_max, terms.z_loss)).tolist()
     return dict(zip(("loss", "grad_norm", "log_z", "log_z_max", "z_loss"), numbers, strict=True))
 
 
-def judge(recipe: Recipe, parts: Parts, held_out: Batches) -> dict[str, float]:
-    """The held-out loss, and its bits per byte where the bytes of a token are known."""
-    loss = evaluate(parts.model, held_out, recipe.evaluate_batches, parts.device)
-    if parts.token_bytes is None:
+def held_out_metrics(recipe: Recipe, components: Components, held_out: Batches) -> dict[str, float]:
+    """The held-out loss, and its bits per byte if the bytes per token are known."""
+    loss = evaluate(components.model, held_out, recipe.evaluate_batches, components.device)
+    if components.token_bytes is None:
         return {"held_out_loss": loss}
-    return {"held_out_loss": loss, "held_out_bits_per_byte": loss / math.log(2) / parts.token_bytes}
+    return {"held_out_loss": loss, "held_out_bits_per_byte": loss / math.log(2) / components.token_bytes}
 
 
 @torch.no_grad()
@@ -198,15 +202,15 @@ def evaluate(model: nn.Module, batches: Batches, num_batches: int, device: torch
 
 
 def open_checkpoints(folder: Path, recipe: Recipe, **objects: Any) -> Checkpoints:
-    """Raises UserMistake for a folder that cannot hold them."""
+    """The checkpoints of a run. Raises UsageError when the folder cannot be written."""
     try:
         return Checkpoints(folder / "checkpoints", keep=recipe.checkpoint.keep, blocking=False, **objects)
     except ValueError as mistake:
-        raise UserMistake(f"{mistake}.") from None
+        raise UsageError(f"{mistake}.") from None
 
 
 def describe(recipe: Recipe, job: Job) -> dict[str, object]:
-    """The configuration that is recorded with the run. It alone names the planted faults."""
+    """The configuration that is recorded with the run; only here are the planted faults named."""
     return recipe.to_dict() | {
         "faults": [str(fault) for fault in job.faults],
         "faults_in_data": [str(fault) for fault in job.faults if FAULTS[fault.kind].on_data is not None],

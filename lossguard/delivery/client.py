@@ -105,20 +105,22 @@ class Client:
         return value
 
     def _error(self, answer: urllib3.BaseHTTPResponse) -> CollectorError:
-        status, detail = answer.status, _detail(answer.data)
+        status, (detail, field) = answer.status, _problem(answer.data)
         facts: dict[str, Any] = {"status": status, "detail": detail}
+        reason = f"{status} {detail or answer.data[:200].decode(errors='replace')}".rstrip()
+        reason += f" (at {field})" if field else ""
         if status in (401, 403):
-            message = f"the collector at {self.url} refuses the token ({status} {detail})"
+            message = f"the collector at {self.url} refuses the token ({reason})"
             return Unauthorised(message, retry_after=RETRY_UNAUTHORISED, **facts)
         if status == 404:
-            return NotFound(f"the collector at {self.url} answers 404 {detail}".rstrip(), **facts)
+            return NotFound(f"the collector at {self.url} answers {reason}", **facts)
         if not 400 <= status < 500 or status in TRY_AGAIN:
             wait = answer.headers.get("retry-after", "")
             seconds = float(wait) if wait.isdecimal() else 0.0
             return Unreachable(f"the collector at {self.url} answers {status}", retry_after=seconds, **facts)
         if not answer.headers.get("content-type", "").startswith("application/problem+json"):
             return self._not_a_collector(status)
-        return (Conflict if status == 409 else Rejected)(f"{status} {detail}".rstrip(), **facts)
+        return (Conflict if status == 409 else Rejected)(reason, **facts)
 
     def _not_a_collector(self, status: int) -> Unreachable:
         return Unreachable(f"the server at {self.url} ({status}) is not a Lossguard collector", status=status)
@@ -134,11 +136,11 @@ def _reason(error: Exception) -> str:
     return type(error).__name__
 
 
-def _detail(data: bytes) -> str:
-    """The sentence of a problem+json body and the field that it concerns; the first bytes of any other body."""
+def _problem(data: bytes) -> tuple[str, str]:
+    """(detail, field) of a problem+json body, empty where it has none; ("", "") for any other body."""
     try:
         problem = json.loads(data)
-        where = ".".join(str(part) for part in problem.get("where") or ())
-        return str(problem.get("detail") or problem.get("title") or "") + (f" (at {where})" if where else "")
+        field = ".".join(str(part) for part in problem.get("where") or ())
+        return str(problem.get("detail") or problem.get("title") or ""), field
     except (ValueError, AttributeError, TypeError):
-        return data[:200].decode(errors="replace")
+        return "", ""

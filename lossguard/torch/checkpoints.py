@@ -239,7 +239,7 @@ class Checkpoints:
                 more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
                 raise CheckpointMismatch(
                     f"{name} differs from the checkpoint of step {step}: {differing[0]}{more}; "
-                    "going on would train another run, so training stops here"
+                    "continuing would train a different run, so training stops here"
                 )
 
     def _read(self, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:

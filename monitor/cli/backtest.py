@@ -22,13 +22,12 @@ from db.steps import reader
 from lossguard.json_values import plain_json
 from lossguard.metrics import DETECTOR_INPUTS
 from lossguard.states import OrderKind
+from monitor.backtesting.backtest import CurveError, backtest_file, backtest_rows
+from monitor.backtesting.comparison import comparison
 from monitor.cli import parameters
 from monitor.cli.errors import exit_with
 from monitor.cli.store import open_store
-from monitor.detection import DetectionSettings, Incident, Intervention, Mode, Policy, Rows
-from monitor.detection.curve import CurveError as CurveError
-from monitor.detection.curve import parse_curve
-from monitor.detection.simulation import CHECKPOINT_STEPS, SegmentRows, score, simulate
+from monitor.detection import DetectionSettings, Policy
 from monitor.ingestion import detection_state
 from monitor.ingestion.columns import detector_rows
 
@@ -53,7 +52,7 @@ def backtest(
         detection, policy = parameters.parse(settings or [])
         results = [backtest_file(curve, detection, policy) for curve in curves or []]
         results += [backtest_run(run, detection, policy) for run in runs or []]
-        comparison = _compare(curves or [], detection) if compare else None
+        compared = comparison(curves or [], detection) if compare else None
     except (CurveError, parameters.BadParameter) as error:
         raise exit_with(error) from None
     if as_json:
@@ -62,17 +61,8 @@ def backtest(
         return
     console = Console(width=None if sys.stdout.isatty() else 160)  # a file has no width: do not wrap lines for one
     console.print(table(results))
-    if comparison is not None:
-        console.print(comparison)
-
-
-def _compare(curves: list[Path], detection: DetectionSettings) -> Table:
-    """The published rules are part of the benchmarks, which an image may lack."""
-    try:
-        from benchmarks.compare import comparison
-    except ModuleNotFoundError:
-        raise exit_with("--compare needs the folder benchmarks/ of the repository") from None
-    return comparison(curves, detection)
+    if compared is not None:
+        console.print(compared)
 
 
 def backtest_run(run_id: str, detection: DetectionSettings, policy: Policy) -> dict[str, Any]:
@@ -88,59 +78,6 @@ def backtest_run(run_id: str, detection: DetectionSettings, policy: Policy) -> d
         declared = detection_state.declared(session, run, 0, int(columns.steps[-1]) + 1)
     rows = detector_rows(columns.steps, columns.times, columns.metrics)
     return {"file": run_id} | backtest_rows(rows, detection, policy, declared=declared)
-
-
-def backtest_file(
-    path: str | Path, settings: DetectionSettings | None = None, policy: Policy | None = None
-) -> dict[str, Any]:
-    """The result for one CSV file. Raises CurveError."""
-    return {"file": str(path)} | backtest_rows(read_curve(path), settings, policy)
-
-
-def backtest_rows(
-    rows: Rows,
-    settings: DetectionSettings | None = None,
-    policy: Policy | None = None,
-    *,
-    every: int = CHECKPOINT_STEPS,
-    declared: Iterable[tuple[int, str]] = (),
-) -> dict[str, Any]:
-    """The result for recorded rows: {"steps", "outliers", "incidents": [...]}, with a checkpoint every `every` steps.
-
-    `declared`: (step, kind) of the events that the run declared. Raises CurveError for a policy that gives orders.
-    """
-    if policy is not None and policy.mode is Mode.AUTO:
-        raise CurveError(
-            "mode=auto: a backtest has no trainer that could execute orders; it proposes them, as with mode=approve."
-        )
-    settings = settings or DetectionSettings()
-    scored = score([SegmentRows(rows, declared=tuple(declared))], settings)
-    simulation = simulate(scored, settings, policy or Policy(), every=every)
-    incidents = [
-        described(incident, simulation.actions.get(number)) for number, incident in sorted(simulation.incidents.items())
-    ]
-    return {"steps": len(rows), "outliers": simulation.outliers, "incidents": incidents}
-
-
-def described(incident: Incident, intervention: Intervention | None) -> dict[str, Any]:
-    """One incident with its action and the reasons for both."""
-    action: dict[str, Any] = {"kind": "none", "rewind_to": None, "skip_from": None, "skip_to": None}
-    if intervention is not None:
-        action = {name: getattr(intervention, name) for name in action}
-    names = ("kind", "signal", "onset_step", "detected_step", "peak_step", "end_step", "score", "outcome")
-    return {name: getattr(incident, name) for name in names} | {
-        "action": action,
-        "reasons": [*incident.reasons, *(intervention.reasons if intervention is not None else [])],
-    }
-
-
-def read_curve(path: str | Path) -> Rows:
-    """Rows of a CSV file; an empty cell means "not reported", nan and inf are values. Raises CurveError."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return parse_curve(str(path), file)
-    except OSError as error:
-        raise CurveError(f"{path}: cannot be read: {error}.") from None
 
 
 def table(results: Iterable[Mapping[str, Any]]) -> Table:

@@ -81,7 +81,7 @@ def test_an_object_that_forgets_on_one_rank_is_found_out_by_all(two: Told) -> No
 def test_what_could_not_be_restored_safely_is_not_saved(two: Told) -> None:
     for rank, each in enumerate(two):
         story = each["a_state_that_is_no_plain_value"]
-        assert f"the state of 'rank-{rank}' holds more than tensors and plain values" in story["raised"]
+        assert f"the state of 'rank-{rank}' contains more than tensors and plain values" in story["raised"]
         assert story["steps"] == []
 
 

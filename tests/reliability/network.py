@@ -23,10 +23,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-import urllib3
-
 import lossguard
-from lossguard.protocol import API
 from lossguard.recording import RecordingRun
 from tests.reliability.collector import CollectorProcess
 
@@ -156,8 +153,9 @@ def log_through(
 
 def stored(url: str, run_id: str = "r") -> tuple[list[float], int]:
     """(losses that the collector has stored, number of steps that it counted)."""
-    run = urllib3.request("GET", f"{url}{API}/runs/{run_id}").json()
-    series = urllib3.request("GET", f"{url}{API}/runs/{run_id}/series?metric=loss&points=20000").json()
+    with lossguard.Client(url) as client:
+        run = client.get(f"/runs/{run_id}")
+        series = client.get(f"/runs/{run_id}/series?metric=loss&points=20000")
     return series["last"], sum(segment["num_steps"] for segment in run["segments"])
 
 

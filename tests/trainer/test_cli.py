@@ -50,7 +50,7 @@ def test_a_run_tells_its_progress_in_plain_lines_where_there_is_no_terminal(tmp_
     assert told[0] == "run r: tiny, 0.01 M parameters, 20 steps of 64 tokens"
     assert [line.split()[1] for line in told if line.startswith("step")] == ["0/20", "10/20", "19/20"]
     assert told[-3].startswith("finished 20 steps: loss ")
-    assert " tokens a second; MFU " in told[-2]
+    assert " tokens per second; MFU " in told[-2]
     assert " tokens a parameter (Chinchilla: about 20); " in told[-1]
     assert [metrics["batch_index"] for metrics in logged(tmp_path / "out", "r").values()] == [*range(4), *range(6, 22)]
 
@@ -70,7 +70,7 @@ def test_a_signal_saves_a_checkpoint_and_the_same_run_id_goes_on_exactly(
     stopped.send_signal(number)
     told, complaints = stopped.communicate(timeout=60)
     assert (stopped.returncode, complaints) == (128 + number, "")
-    assert "--run-id r goes on from there" in told
+    assert "resume with --run-id r" in told
     num_steps = len(logged(tmp_path / "out", "r"))
     (spool,) = (tmp_path / "out/trainer/r").glob("*.spool")
     assert '"finish":"interrupted"' in spool.read_text().replace(" ", "")
@@ -94,7 +94,7 @@ MISTAKES = {
     "url='nonsense' is not the address of a collector": ["--url", "nonsense"],
     "mode='sometimes' must be online, offline or off": ["--mode", "sometimes"],
     "/proc/nowhere cannot hold runs (No such file or directory)": ["--out", "/proc/nowhere"],
-    "/proc/version cannot hold runs (Not a directory): name another folder with --out.": ["--out", "/proc/version"],
+    "/proc/version cannot hold runs (Not a directory): choose another folder with --out.": ["--out", "/proc/version"],
     "/proc/nowhere/trainer/": ["--out", "/proc/nowhere", "--mode", "off"],
 }
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from trainer.config import RECIPES, ModelConfig, OptimizerConfig, Recipe, load_recipe
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in RECIPES.glob("*.toml")))
@@ -51,12 +51,12 @@ MISTAKES = {
 
 @pytest.mark.parametrize("override", MISTAKES)
 def test_a_bad_value_is_named_with_what_would_be_right(override: str) -> None:
-    with pytest.raises(UserMistake, match=MISTAKES[override]):
+    with pytest.raises(UsageError, match=MISTAKES[override]):
         load_recipe("tiny", [override])
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(UserMistake, match=r"There is no recipe 'huge'; choose one of: .*drill, .*tiny"):
+    with pytest.raises(UsageError, match=r"There is no recipe 'huge'; choose one of: .*drill, .*tiny"):
         load_recipe("huge")
 
 
@@ -71,13 +71,13 @@ def test_a_recipe_may_change_what_it_names_of_another(tmp_path: Path) -> None:
 def test_recipes_that_are_each_others_base_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(f'base = "{tmp_path}/b.toml"')
     (tmp_path / "b.toml").write_text(f'base = "{tmp_path}/a.toml"')
-    with pytest.raises(UserMistake, match="its base must be another recipe"):
+    with pytest.raises(UsageError, match="its base must be another recipe"):
         load_recipe(str(tmp_path / "a.toml"))
 
 
 def test_a_recipe_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("steps: 3")
-    with pytest.raises(UserMistake, match=r"bad.toml cannot be read"):
+    with pytest.raises(UsageError, match=r"bad.toml cannot be read"):
         load_recipe(str(tmp_path / "bad.toml"))
 
 

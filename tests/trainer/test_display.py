@@ -8,7 +8,7 @@ import lossguard
 from lossguard.torch import Checkpoints
 from tests.trainer.small import small_recipe
 from trainer.display import Display
-from trainer.peak import Peak
+from trainer.peak_flops import PeakFlops
 from trainer.throughput import Throughput
 
 METRICS = {"loss": 2.0, "grad_norm": 1.0, "log_z": 6.0, "lr": 1e-3, "step_seconds": 0.01}
@@ -20,7 +20,7 @@ def _display(folder: Path, *, terminal: bool = False) -> tuple[Display, lossguar
     told = io.StringIO()
     console = Console(file=told, width=200, force_terminal=terminal, highlight=False)
     recipe = small_recipe(folder, log_every=10)
-    throughput = Throughput(recipe, num_parameters=2_000_000, peak=Peak(1e12, "a guess"))
+    throughput = Throughput(recipe, num_parameters=2_000_000, peak=PeakFlops(1e12, "a guess"))
     return Display(recipe, run, guard, throughput=throughput, console=console), guard, told
 
 
@@ -35,9 +35,9 @@ def test_plain_lines_come_every_so_many_steps_and_at_the_end(tmp_path: Path) -> 
     assert [line.split()[1] for line in lines[1:-2]] == ["0/20", "10/20", "19/20"]
     assert lines[-2] == (
         "finished 20 steps: loss 2.000 nats per token (2.885 bits), held-out loss 2.500 (bits per byte need "
-        "data.bytes_per_token, the bytes of text that a token stands for)"
+        "data.bytes_per_token, the average number of bytes per token)"
     )
-    assert lines[-1].startswith("0.00064 tokens a parameter (Chinchilla: about 20); ")
+    assert lines[-1].startswith("0.00064 tokens per parameter (Chinchilla: about 20); ")
 
 
 def test_what_the_guard_tells_stands_between_the_lines_and_nowhere_else(
@@ -57,7 +57,7 @@ def test_a_run_with_nothing_left_to_do_says_so(tmp_path: Path) -> None:
     display, guard, told = _display(tmp_path)
     with display:
         guard.step = 20
-    assert told.getvalue().endswith("nothing was left to do: 20 of 20 steps are done\n")
+    assert told.getvalue().endswith("nothing to do: 20 of 20 steps are done\n")
 
 
 def test_on_a_terminal_a_live_line_replaces_the_plain_ones(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import torch
 
 from tests.trainer.data.test_batches import _batches
 from trainer.config import ModelConfig, OptimizerConfig
-from trainer.errors import UserMistake
-from trainer.faults import FAULTS, NGRAM, Fault, FaultyBatches, StateFaults, flip_bit, parse_fault
+from trainer.errors import UsageError
+from trainer.faults import FAULTS, NGRAM_TOKENS, Fault, FaultyBatches, StateFaults, flip_bit, parse_fault
 from trainer.model import GPT
 from trainer.schedule import build_optimizer
 
@@ -19,12 +19,12 @@ def test_a_fault_is_written_as_kind_step_and_count() -> None:
 
 @pytest.mark.parametrize("text", ["bit_flip", "bit_flip@", "bit_flip@3x0", "bit_flip@-1", "@3", "bit flip@3"])
 def test_a_fault_that_is_written_wrongly_is_refused_with_the_right_form(text: str) -> None:
-    with pytest.raises(UserMistake, match="KIND@STEPxN"):
+    with pytest.raises(UsageError, match="KIND@STEPxN"):
         parse_fault(text)
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserMistake, match="corrupted_batches, random_targets, bit_flip"):
+    with pytest.raises(UsageError, match="corrupted_batches, random_targets, bit_flip"):
         parse_fault("gremlins@3")
 
 
@@ -52,7 +52,7 @@ def test_a_repeated_ngram_is_real_text_that_teaches_nothing_but_itself() -> None
     batch = FaultyBatches(_batches(), [Fault("repeated_ngram", 5, 1)])[5]
     assert batch.inputs_BT[:, 1:].equal(batch.targets_BT[:, :-1])
     assert batch.inputs_BT[0].equal(batch.inputs_BT[-1])
-    assert batch.inputs_BT[:, NGRAM:].equal(batch.inputs_BT[:, :-NGRAM])
+    assert batch.inputs_BT[:, NGRAM_TOKENS:].equal(batch.inputs_BT[:, :-NGRAM_TOKENS])
 
 
 def test_shuffled_labels_are_always_under_the_same_wrong_table() -> None:

@@ -11,7 +11,7 @@ from tests.trainer.small import TEXT, small_recipe
 from trainer.cli import app
 from trainer.config import DataConfig, load_recipe
 from trainer.data.batches import open_batches
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 from trainer.lab import SWITCHES, show_lab, try_switch
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "model.context=16", "data.batch_size=4"]
@@ -36,7 +36,7 @@ def test_a_switch_is_told_in_losses_and_costs(tmp_path: Path) -> None:
     output = io.StringIO()
     show_lab([result], Console(file=output))
     assert "small" in output.getvalue()
-    assert "tokens a parameter (Chinchilla: about 20)" in output.getvalue()
+    assert "tokens per parameter (Chinchilla: about 20)" in output.getvalue()
 
 
 @pytest.mark.parametrize("every", [0, 2, 50])
@@ -47,7 +47,7 @@ def test_the_held_out_loss_is_of_the_last_step_however_often_the_recipe_measures
 def test_the_lab_needs_held_out_data(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path)
     recipe = small_recipe(tmp_path, data=DataConfig(path=recipe.data.path, batch_size=4, held_out=0.0))
-    with pytest.raises(UserMistake, match="the lab"):
+    with pytest.raises(UsageError, match="the lab"):
         try_switch(recipe, tmp_path)
 
 

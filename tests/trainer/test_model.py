@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import ModelConfig
-from trainer.model import GPT, Turns, flops_per_token
+from trainer.model import GPT, Rotation, flops_per_token
 
 CONFIG = ModelConfig(vocab_size=50, layers=2, heads=2, width=16, context=12)
 
@@ -50,8 +50,8 @@ def test_attention_depends_on_distance_and_not_on_place() -> None:
     """Rotary positions: the score of a query and a key is the same when both move on together."""
     model = _model()
     query_TK, key_TK = torch.randn(1, 8).expand(12, 8), torch.randn(1, 8).expand(12, 8)
-    turns = Turns(model.cos_TK, model.sin_TK)
-    scores_TT = turns.rotate(query_TK) @ turns.rotate(key_TK).T
+    rotation = Rotation(model.cos_TK, model.sin_TK)
+    scores_TT = rotation.rotate(query_TK) @ rotation.rotate(key_TK).T
     assert torch.allclose(scores_TT[5, 2], scores_TT[9, 6], atol=1e-5)
     assert not torch.allclose(scores_TT[5, 2], scores_TT[5, 4], atol=1e-3)
 

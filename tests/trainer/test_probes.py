@@ -9,7 +9,7 @@ import torch
 from lossguard import Run
 from tests.trainer.small import small_recipe
 from trainer.config import DataConfig, ModelConfig
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 from trainer.model import GPT
 from trainer.probes import Probes
 from trainer.train import Job, train
@@ -83,5 +83,5 @@ def test_a_prompt_that_cannot_be_used_is_refused_in_a_sentence(
     tmp_path: Path, prompt: str, bytewise: bool, sentence: str
 ) -> None:
     model = ModelConfig(layers=1, heads=1, width=16, context=16, vocab_size=128)
-    with pytest.raises(UserMistake, match=sentence):
+    with pytest.raises(UsageError, match=sentence):
         Probes(small_recipe(tmp_path, model=model, probe_prompts=(prompt,)), bytewise=bytewise)

@@ -7,16 +7,16 @@ import pytest
 from tests.trainer.small import logged, small_recipe
 from trainer.config import DataConfig, ModelConfig
 from trainer.data.batches import bytes_per_token, open_batches
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 from trainer.model import flops_per_token
-from trainer.peak import Peak
+from trainer.peak_flops import PeakFlops
 from trainer.throughput import Throughput
 from trainer.train import Job, train
 
 
 def _throughput(folder: Path, **settings: Any) -> Throughput:
     recipe = small_recipe(folder, steps=25, log_every=10)
-    return Throughput(recipe, num_parameters=1000, peak=Peak(1e9, "a guess"), **settings)
+    return Throughput(recipe, num_parameters=1000, peak=PeakFlops(1e9, "a guess"), **settings)
 
 
 def test_rates_are_told_at_intervals_and_at_the_end_over_all_the_time_between(tmp_path: Path) -> None:
@@ -45,10 +45,10 @@ def test_many_devices_have_as_many_peaks(tmp_path: Path) -> None:
 
 def test_the_end_tells_speed_utilisation_and_size(tmp_path: Path) -> None:
     throughput = _throughput(tmp_path)
-    assert throughput.told() == [f"1.6 tokens a parameter (Chinchilla: about 20); {_flops(throughput)}"]
+    assert throughput.summary() == [f"1.6 tokens per parameter (Chinchilla: about 20); {_flops(throughput)}"]
     throughput.after(0, 0.0)
     throughput.after(9, 9.0)
-    assert throughput.told()[0] == "64 tokens a second; MFU 0.4% (6ND: 0.0%) of 1 x 0.001 TFLOP/s (a guess)"
+    assert throughput.summary()[0] == "64 tokens per second; MFU 0.4% (6ND: 0.0%) of 1 x 0.001 TFLOP/s (a guess)"
 
 
 def _flops(throughput: Throughput) -> str:
@@ -81,5 +81,5 @@ def test_over_shards_bits_per_byte_are_known_where_the_bytes_of_a_token_are(
 def test_text_whose_tokens_are_told_to_be_several_bytes_is_refused(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path)
     recipe = small_recipe(tmp_path, data=DataConfig(path=recipe.data.path, batch_size=4, bytes_per_token=4.0))
-    with pytest.raises(UserMistake, match=r"data.bytes_per_token = 4.0 cannot be used: this data is text"):
+    with pytest.raises(UsageError, match=r"data.bytes_per_token = 4.0 cannot be used: this data is text"):
         train(recipe, Job(directory=tmp_path, run_id="r", mode="offline", quiet=True))

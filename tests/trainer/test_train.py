@@ -12,16 +12,16 @@ import torch
 from lossguard import Skip
 from lossguard.torch import Checkpoints
 from tests.trainer.small import logged, small_recipe
+from trainer.components import choose_device
 from trainer.config import ModelConfig, Recipe
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 from trainer.faults import Fault
-from trainer.parts import choose_device
-from trainer.train import Job, Outcome, train
+from trainer.train import Job, TrainingResult, train
 
 EXACT = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "batch_index")
 
 
-def _run(recipe: Recipe, directory: Path, **job: Any) -> Outcome:
+def _run(recipe: Recipe, directory: Path, **job: Any) -> TrainingResult:
     settings: dict[str, Any] = {"directory": directory, "run_id": "r", "mode": "offline"} | job
     return train(recipe, Job(**settings))
 
@@ -110,7 +110,7 @@ def test_a_flipped_exponent_bit_ruins_the_run_from_its_step_on(tmp_path: Path) -
 def test_a_checkpoint_of_another_model_is_not_continued(tmp_path: Path) -> None:
     _run(small_recipe(tmp_path), tmp_path)
     other = small_recipe(tmp_path, steps=40, model=ModelConfig(layers=3, heads=2, width=16, context=16))
-    with pytest.raises(UserMistake, match=r"model.layers was 2 and is 3"):
+    with pytest.raises(UsageError, match=r"model.layers was 2 and is 3"):
         _run(other, tmp_path)
 
 
@@ -123,7 +123,7 @@ def test_a_run_without_recording_trains_the_same_and_keeps_its_checkpoints(tmp_p
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     beyond = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(UserMistake, match=f"device = '{beyond}' cannot be used"):
+    with pytest.raises(UsageError, match=f"device = '{beyond}' cannot be used"):
         choose_device(beyond)
     assert choose_device("cpu") == torch.device("cpu")
 

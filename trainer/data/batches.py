@@ -15,9 +15,9 @@ from torch import Tensor
 from trainer.config import Recipe
 from trainer.data.shuffle import Shuffle
 from trainer.data.tokens import Shard, check_ids, check_vocabulary, open_shards
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 
-CHUNK = 4096  # windows that are looked at together
+CHUNK_WINDOWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Batch:
 
 
 class Windows:
-    """The shards cut into windows of T + 1 tokens, each beginning where the one before ends its inputs."""
+    """The shards cut into windows of T + 1 tokens; the inputs of successive windows are adjacent."""
 
     def __init__(self, shards: list[Shard], context: int) -> None:
         self.shards = shards
@@ -47,11 +47,11 @@ class Windows:
 
     @property
     def bytewise(self) -> bool:
-        """Whether a token is a byte of a text."""
+        """Whether a token is a byte of text."""
         return all(shard.dtype == np.uint8 for shard in self.shards)
 
     def take(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The windows of these numbers: (B, T + 1)."""
+        """The windows with these numbers: (B, T + 1)."""
         return np.stack([self._window(int(number)) for number in numbers]).astype(np.int64)
 
     def _window(self, number: int) -> Shard:
@@ -61,7 +61,7 @@ class Windows:
 
 
 class Batches:
-    """The training data, endless: `batches[i]` is batch i of the order. Every epoch is a shuffle of its own."""
+    """Endless data: `batches[i]` is batch i of the data order. Every epoch has its own shuffle."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Batches:
         vocab_size: int,
         easy_first: bool = False,
     ) -> None:
-        """Deal out windows `first` to `first + size`."""
+        """Batches of the windows `first` to `first + size`."""
         self.windows = windows
         self.first = first
         self.size = size
@@ -92,7 +92,7 @@ class Batches:
         return Batch(index, tokens_BT[:, :-1].contiguous(), tokens_BT[:, 1:].contiguous())
 
     def window_numbers(self, index: int) -> NDArray[np.int64]:
-        """Which windows batch `index` holds: B numbers. A batch may end one epoch and begin the next."""
+        """The numbers of the windows in batch `index`: (B,). A batch may span two epochs."""
         positions = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         epochs, places = np.divmod(positions, self.size)
         if self._easy_first is not None:
@@ -105,32 +105,32 @@ class Batches:
 
 
 def bytes_per_token(recipe: Recipe, windows: Windows) -> float | None:
-    """How many bytes of text a token stands for; None where nobody said it. Raises UserMistake."""
-    told = recipe.data.bytes_per_token
+    """Average bytes of text per token; None if unknown. Raises UsageError."""
+    given = recipe.data.bytes_per_token
     if not windows.bytewise:
-        return told or None
-    if told not in (0.0, 1.0):
-        raise UserMistake(f"data.bytes_per_token = {told} cannot be used: this data is text, where a token is a byte.")
+        return given or None
+    if given not in (0.0, 1.0):
+        raise UsageError(f"data.bytes_per_token = {given} cannot be used: this data is text, where a token is a byte.")
     return 1.0
 
 
 def tokenizer(recipe: Recipe, windows: Windows) -> str | None:
-    """What text was made into tokens with; None where nobody said it."""
+    """Name of the tokenizer; None if unknown."""
     return "bytes" if windows.bytewise else recipe.data.tokenizer or None
 
 
 def _easy_first(windows: Windows, first: int, size: int) -> NDArray[np.int64]:
-    """The places of the windows by how many different tokens they hold; equal ones in the order of the data."""
+    """The order of the windows by their number of different tokens; ties in the order of the data."""
     difficulty = np.empty(size, dtype=np.int64)
-    for start in range(0, size, CHUNK):
-        end = min(start + CHUNK, size)
+    for start in range(0, size, CHUNK_WINDOWS):
+        end = min(start + CHUNK_WINDOWS, size)
         sorted_tokens = np.sort(windows.take(np.arange(first + start, first + end)), axis=1)
         difficulty[start:end] = 1 + (np.diff(sorted_tokens, axis=1) != 0).sum(axis=1)
     return np.argsort(difficulty, kind="stable")
 
 
 def open_batches(recipe: Recipe) -> tuple[Batches, Batches | None]:
-    """The training batches, and the held-out ones (None where the recipe holds nothing back). Raises UserMistake."""
+    """The training batches, and the held-out ones (None if the recipe holds nothing back). Raises UsageError."""
     shards = open_shards(recipe.data.path)
     check_vocabulary(shards, recipe.model.vocab_size)
     windows = Windows(shards, recipe.model.context)
@@ -138,7 +138,7 @@ def open_batches(recipe: Recipe) -> tuple[Batches, Batches | None]:
     num_trained = len(windows) - num_held_out
     batch_size = recipe.data.batch_size
     if num_trained < batch_size:
-        raise UserMistake(_too_short(sum(map(len, shards)), recipe))
+        raise UsageError(_too_short(sum(map(len, shards)), recipe))
     settings: dict[str, Any] = {"batch_size": batch_size, "seed": recipe.seed, "vocab_size": recipe.model.vocab_size}
     train = Batches(windows, size=num_trained, easy_first=recipe.data.easy_first, **settings)
     held_out = Batches(windows, first=num_trained, size=num_held_out, **settings) if num_held_out else None
@@ -146,7 +146,7 @@ def open_batches(recipe: Recipe) -> tuple[Batches, Batches | None]:
 
 
 def _held_out(num_windows: int, recipe: Recipe) -> int:
-    """At least one batch, unless nothing is to be held out."""
+    """The number of held-out windows: at least one batch, unless nothing is held out."""
     if recipe.data.held_out == 0.0:
         return 0
     return max(recipe.data.batch_size, round(num_windows * recipe.data.held_out))

@@ -1,7 +1,7 @@
-"""A seeded shuffle of 0..size-1 that is computed item by item, so that any place of it is reached without a walk.
+"""A seeded shuffle of 0..size-1 that is computed item by item, with random access.
 
-A Feistel network of four rounds permutes the smallest even power of two at or above `size`; what falls outside is
-sent through again until it falls inside (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite
+A Feistel network of four rounds permutes the smallest even power of two at or above `size`; a result outside the range
+is permuted again until it is inside (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite
 domains"). No table, so an epoch of a billion windows costs no memory.
 """
 
@@ -12,17 +12,17 @@ ROUNDS = 4
 
 
 class Shuffle:
-    """A bijection of range(size), another for every (seed, epoch)."""
+    """A permutation of range(size), a different one for every (seed, epoch)."""
 
     def __init__(self, size: int, seed: int, epoch: int) -> None:
         assert size >= 1
         self.size = size
-        self._half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))  # bits of either half
+        self._half = np.uint64(max(1, -(-(size - 1).bit_length() // 2)))  # bits of each half
         self._mask = np.uint64((1 << int(self._half)) - 1)
         self._keys = np.random.SeedSequence([seed, epoch]).generate_state(ROUNDS, np.uint64)
 
     def __call__(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """What lies at the given places of the shuffled order."""
+        """The items at the given places of the shuffled order."""
         items = self._permute(places.astype(np.uint64))
         while (outside := items >= self.size).any():
             items[outside] = self._permute(items[outside])

@@ -1,6 +1,6 @@
-"""Where tokens come from: text as bytes, or the `.bin` shards of nanoGPT and llm.c.
+"""The source of tokens: text as bytes, or the `.bin` shards of nanoGPT and llm.c.
 
-A shard is a one-dimensional array of uint8 or uint16, memory-mapped where it is one file.
+A shard is a one-dimensional array of uint8 or uint16, memory-mapped if it is one file.
 """
 
 import sysconfig
@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 
 Shard = NDArray[np.uint8 | np.uint16]
 
 LLMC_MAGIC = 20240520  # llm.c: 256 int32 (this number, a version, the number of tokens), then uint16 tokens
 LLMC_HEADER_BYTES = 1024
 LLMC_WIDE_MAGIC = 20240801  # llm.c's newer shards of uint32 tokens
-LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-SCANNED_TOKENS = 16_000_000  # tokens of a shard that are looked at before the run begins
+EXCLUDED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+MAX_SCANNED_TOKENS = 16_000_000  # of a shard, checked before the run begins
 
 
 def open_shards(path: str) -> list[Shard]:
-    """The shards at `path` (see DataConfig.path) in the order of their names. Raises UserMistake."""
+    """The shards at `path` (see DataConfig.path) in the order of their names. Raises UsageError."""
     if not path:
         return [_standard_library()]
     place = Path(path)
@@ -35,23 +35,24 @@ def open_shards(path: str) -> list[Shard]:
             return [_open_bin(place)]
         return [_map(place, np.uint8)]
     except FileNotFoundError:
-        raise UserMistake(f"There is no data at {path}: --data takes a text file, a folder or .bin shards.") from None
+        raise UsageError(f"There is no data at {path}: --data takes a text file, a folder or .bin shards.") from None
     except OSError as error:
-        raise UserMistake(f"The data at {path} cannot be read: {error.strerror}.") from None
+        raise UsageError(f"The data at {path} cannot be read: {error.strerror}.") from None
 
 
 def check_vocabulary(shards: list[Shard], vocab_size: int) -> None:
-    """Look through the head of every shard for a token id beyond the vocabulary. Raises UserMistake."""
+    """Check the first tokens of every shard for ids outside the vocabulary. Raises UsageError."""
     for shard in shards:
-        check_ids(shard[:SCANNED_TOKENS], vocab_size)
+        check_ids(shard[:MAX_SCANNED_TOKENS], vocab_size)
 
 
 def check_ids(tokens: NDArray[Any], vocab_size: int) -> None:
+    """Raises UsageError for a token id outside the vocabulary."""
     largest = int(tokens.max()) if tokens.size else 0
     if largest >= vocab_size:
-        raise UserMistake(
-            f"The data holds the token id {largest}, beyond the vocabulary of {vocab_size}: "
-            f"set model.vocab_size to {largest + 1} or more, or use the data that the vocabulary belongs to."
+        raise UsageError(
+            f"The data contains the token id {largest}, outside the vocabulary of {vocab_size}: "
+            f"set model.vocab_size to {largest + 1} or more, or use data with the right vocabulary."
         )
 
 
@@ -61,12 +62,12 @@ def _standard_library() -> Shard:
     root = Path(sysconfig.get_paths()["stdlib"])
     texts = [file.read_bytes() for file in _walk(root, "*.py")]
     if not texts:
-        raise UserMistake(f"This Python keeps no source of its standard library in {root}: name a text with --data.")
+        raise UsageError(f"This Python has no source of its standard library in {root}: give a text with --data.")
     return _join(texts)
 
 
 def _open_folder(folder: Path) -> list[Shard]:
-    """Its `.bin` shards if it holds any, else every file that is no hidden one, as one text."""
+    """Its `.bin` shards if there are any, else all files that are not hidden, as one text."""
     bins = sorted(folder.glob("*.bin"))
     if bins:
         return [_open_bin(file) for file in bins]
@@ -74,10 +75,10 @@ def _open_folder(folder: Path) -> list[Shard]:
 
 
 def _walk(root: Path, pattern: str) -> Iterator[Path]:
-    """Files below `root`, ordered by their path's parts so that every file system gives the same order."""
+    """Files below `root`, in the same order on every file system."""
     for file in sorted(root.rglob(pattern), key=lambda file: file.relative_to(root).parts):
         parts = file.relative_to(root).parts
-        if file.is_file() and not LEFT_OUT.intersection(parts) and not any(part.startswith(".") for part in parts):
+        if file.is_file() and not EXCLUDED.intersection(parts) and not any(part.startswith(".") for part in parts):
             yield file
 
 
@@ -87,24 +88,24 @@ def _join(texts: list[bytes]) -> Shard:
 
 
 def _map(file: Path, dtype: type[np.uint8 | np.uint16], offset: int = 0) -> Shard:
-    """An empty file cannot be mapped, and is an empty shard."""
+    """The content of a file from `offset` on; an empty file, which cannot be mapped, is an empty shard."""
     if file.stat().st_size <= offset:
         return np.zeros(0, dtype=dtype)
     return np.memmap(file, dtype=dtype, mode="r", offset=offset)
 
 
 def _open_bin(file: Path) -> Shard:
-    """llm.c's shards are known by the number they begin with; anything else is nanoGPT's raw uint16."""
+    """llm.c's shards begin with a magic number; anything else is nanoGPT's raw uint16."""
     size = file.stat().st_size
     header = np.fromfile(file, dtype=np.int32, count=3)
     magic = int(header[0]) if len(header) == 3 else None
     if magic == LLMC_WIDE_MAGIC:
-        raise UserMistake(f"{file} holds 32-bit tokens: only shards of uint16 can be read.")
+        raise UsageError(f"{file} contains 32-bit tokens: only shards of uint16 can be read.")
     if magic == LLMC_MAGIC:
         expected = LLMC_HEADER_BYTES + 2 * int(header[2])
         if size != expected:
-            raise UserMistake(f"{file} is damaged: its header announces {expected} bytes and it has {size}.")
+            raise UsageError(f"{file} is damaged: according to its header it has {expected} bytes, but it has {size}.")
         return _map(file, np.uint16, LLMC_HEADER_BYTES)
     if size % 2:
-        raise UserMistake(f"{file} is no shard of uint16 tokens: it has an odd number of bytes ({size}).")
+        raise UsageError(f"{file} is not a shard of uint16 tokens: it has an odd number of bytes ({size}).")
     return _map(file, np.uint16)

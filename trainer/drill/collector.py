@@ -1,29 +1,26 @@
-"""A collector of the drill's own, as a process: the trainer imports nothing of it."""
+"""A collector for the drill, in a process of its own: the trainer imports nothing of it."""
 
-import json
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from lossguard.protocol import API
-from trainer.errors import UserMistake
+from lossguard import Client, CollectorError
+from trainer.errors import UsageError
 
-PATIENCE = 60.0  # seconds that the collector may take to come up
-POLL = 0.2  # seconds
+START_TIMEOUT = 60.0  # seconds
+STOP_TIMEOUT = 15.0  # seconds
+POLL_SECONDS = 0.2
 
 
 @contextmanager
-def collector(folder: Path) -> Iterator[str]:
-    """The address of a collector on a free port, whose store is in `folder`. Raises UserMistake when none comes up."""
+def run_collector(folder: Path) -> Iterator[Client]:
+    """A collector on a free port, with its database in `folder`. Raises UsageError when it does not start."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -33,40 +30,28 @@ def collector(folder: Path) -> Iterator[str]:
     with (folder / "collector.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        _wait_until_up(process, f"http://127.0.0.1:{port}", folder / "collector.log")
-        yield f"http://127.0.0.1:{port}"
+        with Client(f"http://127.0.0.1:{port}") as client:
+            _wait_until_up(process, client, folder / "collector.log")
+            yield client
     finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
-    """The JSON that the collector answers under its API; a body is posted. Raises OSError."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url + API + path, data=data, headers={"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10.0) as answer:
-        return json.load(answer)
+        _stop(process)
 
 
 @contextmanager
-def releasing(url: str, run_id: str) -> Iterator[None]:
-    """Stands for the person who is asked when a run is held: says "go on" every time."""
+def release_holds(client: Client, run_id: str) -> Iterator[None]:
+    """Release the run whenever it is held, in the place of a person."""
     over = threading.Event()
 
     def watch() -> None:
         released: set[int] = set()
-        while not over.wait(POLL):
-            with suppress(OSError):  # the run is not there yet, or the collector is busy
-                for order in ask(url, f"/runs/{run_id}")["orders"]:
+        while not over.wait(POLL_SECONDS):
+            with suppress(CollectorError):  # the run does not exist yet, or the collector is busy
+                for order in client.get(f"/runs/{run_id}")["orders"]:
                     if order["kind"] == "hold" and order["state"] == "applied" and order["id"] not in released:
-                        ask(url, f"/runs/{run_id}/release", {})
+                        client.request("POST", f"/runs/{run_id}/release", {})
                         released.add(order["id"])
 
-    thread = threading.Thread(target=watch, name="drill-person")
+    thread = threading.Thread(target=watch, name="drill-operator")
     thread.start()
     try:
         yield
@@ -75,15 +60,25 @@ def releasing(url: str, run_id: str) -> Iterator[None]:
         thread.join()
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+def _wait_until_up(process: subprocess.Popen[bytes], client: Client, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-            raise UserMistake(f"The drill's collector did not start: {lines[-1]}")
+            lines = log.read_text(errors="replace").strip().splitlines() or ["its log is empty"]
+            raise UsageError(f"The drill's collector did not start: {lines[-1]}")
         try:
-            with urllib.request.urlopen(f"{url}/healthz", timeout=1.0):
-                return
-        except OSError:
+            client.ping()
+        except CollectorError:
             time.sleep(0.1)
-    raise UserMistake(f"The drill's collector did not answer within {PATIENCE:.0f} s.")
+        else:
+            return
+    raise UsageError(f"The drill's collector did not answer within {START_TIMEOUT:.0f} s.")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,8 +1,8 @@
-"""The drill: faults planted along one run, and what Lossguard makes of them beside other rules and a clean run.
+"""The drill: faults planted in one run; how Lossguard, other strategies and a clean run compare.
 
     python -m trainer drill --faults 20 [--seed 1 --seed 2] [--json]
 
-All arms have the same seed, steps and faults, each fault at its step whatever batches were skipped before.
+All runs have the same seed, steps and faults. Each fault strikes at its step, whatever batches were skipped before.
 """
 
 import math
@@ -12,24 +12,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lossguard import Run
-from lossguard.protocol import encode_number
+from lossguard import Run, encode_number
 from trainer.config import Recipe
-from trainer.drill.arms import FixedPalm, SkipStep
-from trainer.drill.collector import ask, collector, releasing
-from trainer.drill.judging import Logged, Verdict, judge
+from trainer.drill.collector import release_holds, run_collector
+from trainer.drill.fault_results import FaultResult, LoggedStep, fault_results
+from trainer.drill.strategies import FixedPalm, SkipStep
 from trainer.errors import Stopped
 from trainer.faults import FAULTS, Fault
 from trainer.train import Job, train
 
-FIRST = 300
-"""Step of the first fault: the detectors have warmed up, and a rollback finds its depth."""
-GAP = 250
-"""Steps between two faults, so that each intervention can be verified before the next."""
-EVALUATE = 50
-"""Steps between two held-out losses. Divides FIRST and GAP: there is one just before each fault, and one at the end."""
-PACE = 0.015
-"""Seconds of a step, at least, where a collector watches: real steps are longer, and an order comes some steps late."""
+FIRST_FAULT = 300
+"""Step of the first fault: the detectors have warmed up, and a rollback has enough checkpoints."""
+FAULT_INTERVAL = 250
+"""Steps between two faults: enough to verify an intervention before the next fault."""
+EVALUATION_INTERVAL = 50
+"""Steps between two held-out losses. Divides FIRST_FAULT and FAULT_INTERVAL: one is just before each fault."""
+MIN_STEP_SECONDS = 0.015
+"""Of a step that a collector monitors: real steps are longer, and an order is some steps late."""
 KINDS = (
     "corrupted_batches",
     "bit_flip",
@@ -41,85 +40,89 @@ KINDS = (
     "random_targets",
     "lost_second_moments",
 )
-"""In turn. The kinds that do not hurt a model of this size are left out; docs/drill.md has the figures."""
+"""Planted in this order, repeatedly. Kinds that do not hurt a model of this size are left out; see docs/drill.md."""
 
 
 @dataclass(kw_only=True, slots=True)
-class Drill:
+class DrillResult:
     """The results of one seed."""
 
     seed: int
     steps: int
-    verdicts: list[Verdict]
+    fault_results: list[FaultResult]
     held_out: dict[str, float] = field(default_factory=dict)
-    """Arm -> held-out loss at the end, nats per token; `clean` is the run without faults."""
+    """Strategy -> held-out loss at the end, in nats per token; `clean` is the run without faults."""
 
     @property
     def hurt(self) -> int:
-        return sum(verdict.hurt for verdict in self.verdicts)
+        """Number of faults that hurt."""
+        return sum(each.hurt for each in self.fault_results)
 
     @property
     def got_past(self) -> int:
-        return sum(verdict.hurt and verdict.got_past for verdict in self.verdicts)
+        """Number of faults that hurt and that the run got past."""
+        return sum(each.hurt and each.got_past for each in self.fault_results)
 
     def to_dict(self) -> dict[str, Any]:
-        verdicts = [
+        faults = [
             {name: encode_number(value) if isinstance(value, float) else value for name, value in asdict(each).items()}
-            for each in self.verdicts
+            for each in self.fault_results
         ]
-        held_out = {arm: encode_number(loss) for arm, loss in self.held_out.items()}
+        held_out = {name: encode_number(loss) for name, loss in self.held_out.items()}
         counts = {"hurt": self.hurt, "got_past": self.got_past}
-        return {"seed": self.seed, "steps": self.steps, **counts, "held_out_loss": held_out, "faults": verdicts}
+        return {"seed": self.seed, "steps": self.steps, **counts, "held_out_loss": held_out, "faults": faults}
 
 
 def plan(num_faults: int) -> list[Fault]:
-    """So many faults, the kinds in turn."""
+    """The faults of a drill, one kind after the other."""
     kinds = [KINDS[number % len(KINDS)] for number in range(num_faults)]
-    return [Fault(kind, FIRST + number * GAP, FAULTS[kind].count) for number, kind in enumerate(kinds)]
+    return [Fault(kind, FIRST_FAULT + number * FAULT_INTERVAL, FAULTS[kind].count) for number, kind in enumerate(kinds)]
 
 
-def drill(recipe: Recipe, num_faults: int, folder: Path, *, compare: bool, tell: Callable[[str], None]) -> Drill:
-    """Run all arms one after the other; `tell` hears which. Raises UserMistake and Stopped."""
+def drill(
+    recipe: Recipe, num_faults: int, folder: Path, *, compare: bool, report: Callable[[str], None]
+) -> DrillResult:
+    """Run all strategies, one after the other; `report` gets progress messages. Raises UsageError and Stopped."""
     faults = plan(num_faults)
-    steps = FIRST + num_faults * GAP
-    recipe = replace(recipe, steps=steps, evaluate_every=EVALUATE)
+    steps = FIRST_FAULT + num_faults * FAULT_INTERVAL
+    recipe = replace(recipe, steps=steps, evaluate_every=EVALUATION_INTERVAL)
     held_out: dict[str, float] = {}
 
-    def arm(name: str, **job: Any) -> list[Logged]:
-        tell(f"seed {recipe.seed}: {name}, {steps} steps")
-        history, held_out[name] = run_arm(recipe, Job(directory=folder / name, **({"faults": faults} | job)))
+    def run(name: str, **job: Any) -> list[LoggedStep]:
+        report(f"seed {recipe.seed}: {name}, {steps} steps")
+        history, held_out[name] = run_strategy(recipe, Job(directory=folder / name, **({"faults": faults} | job)))
         return history
 
-    clean = arm("clean", faults=[], run=Run(id="clean"))
-    with collector(folder) as url, releasing(url, "lossguard"):
-        guarded = arm("lossguard", run_id="lossguard", mode="online", url=url)
-        incidents = ask(url, "/runs/lossguard/incidents")
-        interventions = ask(url, "/runs/lossguard")["interventions"]
-    healthy = {each.step: each.held_out for each in clean if each.held_out is not None}
-    verdicts = judge(faults, guarded, healthy, incidents, interventions)
-    result = Drill(seed=recipe.seed, steps=steps, verdicts=verdicts, held_out=held_out)
-    tell(f"seed {result.seed}: {result.got_past} of {result.hurt} faults that hurt were got past")
+    clean = run("clean", faults=[], run=Run(id="clean"))
+    with run_collector(folder) as client, release_holds(client, "lossguard"):
+        guarded = run("lossguard", run_id="lossguard", mode="online", url=client.url)
+        incidents = client.get("/runs/lossguard/incidents")
+        interventions = client.get("/runs/lossguard")["interventions"]
+    clean_losses = {each.step: each.held_out for each in clean if each.held_out is not None}
+    results = fault_results(faults, guarded, clean_losses, incidents, interventions)
+    result = DrillResult(seed=recipe.seed, steps=steps, fault_results=results, held_out=held_out)
+    report(f"seed {result.seed}: got past {result.got_past} of {result.hurt} faults that hurt")
     if compare:
-        arm("nothing", run=Run(id="nothing"))
-        arm("skip_step", run=Run(id="skip_step"), accepts=SkipStep())
-        arm("fixed_palm", run=FixedPalm(id="fixed_palm", budget=3 * num_faults))
+        run("nothing", run=Run(id="nothing"))
+        run("skip_step", run=Run(id="skip_step"), accepts=SkipStep())
+        run("fixed_palm", run=FixedPalm(id="fixed_palm", budget=3 * num_faults))
     return result
 
 
-def run_arm(recipe: Recipe, job: Job) -> tuple[list[Logged], float]:
-    """Train, and return every step in the order of time and the held-out loss at the end (NaN when there is none).
+def run_strategy(recipe: Recipe, job: Job) -> tuple[list[LoggedStep], float]:
+    """Train; return all steps in the order of time, and the held-out loss at the end (NaN if there is none).
 
-    Raises Stopped when a signal ended it.
+    Raises Stopped when a signal ended the run.
     """
-    history: list[Logged] = []
-    pace = PACE if job.url else 0.0
+    history: list[LoggedStep] = []
+    min_seconds = MIN_STEP_SECONDS if job.url else 0.0
     began = time.perf_counter()
 
     def note(step: int, batch_index: int, metrics: dict[str, float]) -> None:
         nonlocal began
         finite = all(math.isfinite(metrics[name]) for name in ("loss", "grad_norm", "log_z"))
-        history.append(Logged(step, batch_index, metrics["loss"], finite, metrics.get("held_out_loss")))
-        time.sleep(max(0.0, began + pace - time.perf_counter()))
+        history.append(LoggedStep(step, batch_index, metrics["loss"], finite, metrics.get("held_out_loss")))
+        time.sleep(max(0.0, began + min_seconds - time.perf_counter()))
         began = time.perf_counter()
 
     outcome = train(recipe, replace(job, faults_at_steps=True, on_step=note, quiet=True))
@@ -129,14 +132,14 @@ def run_arm(recipe: Recipe, job: Job) -> tuple[list[Logged], float]:
     return history, math.nan if last is None else last
 
 
-def succeeded(drills: Sequence[Drill]) -> bool:
-    """Whether every fault that hurt was got past."""
+def succeeded(drills: Sequence[DrillResult]) -> bool:
+    """Whether the run got past every fault that hurt."""
     return all(each.got_past == each.hurt for each in drills)
 
 
-def summary(drills: Sequence[Drill]) -> dict[str, Any]:
-    """The drill's one JSON object."""
+def summary(drills: Sequence[DrillResult]) -> dict[str, Any]:
+    """The JSON object that a drill prints."""
     hurt, got_past = sum(each.hurt for each in drills), sum(each.got_past for each in drills)
-    planted = sum(len(each.verdicts) for each in drills)
+    planted = sum(len(each.fault_results) for each in drills)
     counts = {"planted": planted, "hurt": hurt, "got_past": got_past}
     return counts | {"succeeded": succeeded(drills), "seeds": [each.to_dict() for each in drills]}

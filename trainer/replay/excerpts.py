@@ -1,4 +1,4 @@
-"""What stands in a batch: the row that a model finds hardest, as text.
+"""The content of a batch: the row with the highest loss, as text.
 
 Shapes: B sequences, T positions, V vocabulary.
 """
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lossguard.protocol import encode_number
+from lossguard import encode_number
 from trainer.data.batches import Batch
 from trainer.model import GPT
 
@@ -25,17 +25,18 @@ class Excerpt:
     batch: int
     row: int
     loss: float
-    """Its mean loss under the model, nats per token."""
+    """Its mean loss in nats per token."""
     inputs: str
     targets: str
 
     def to_dict(self) -> dict[str, Any]:
+        """As the collector accepts it."""
         return asdict(self) | {"loss": encode_number(self.loss)}
 
 
 @torch.no_grad()
 def excerpt(model: GPT, batch: Batch, *, as_bytes: bool) -> Excerpt:
-    """The row with the highest loss (the first that is not finite, where there is one)."""
+    """The row with the highest loss (the first one that is not finite, if any)."""
     device = next(model.parameters()).device
     model.eval()
     logits_BTV = model(batch.inputs_BT.to(device)).float()
@@ -48,7 +49,7 @@ def excerpt(model: GPT, batch: Batch, *, as_bytes: bool) -> Excerpt:
 
 
 def text(tokens_T: Tensor, *, as_bytes: bool) -> str:
-    """Bytes as UTF-8, with a replacement character for what cannot be shown; other tokens as their ids."""
+    """Bytes as UTF-8, with a replacement character for what cannot be displayed; other tokens as their ids."""
     numbers = tokens_T.tolist()
     if not as_bytes:
         return " ".join(map(str, numbers))[:MAX_CHARACTERS]

@@ -1,4 +1,4 @@
-"""Trains again from a checkpoint of a run, on batches of one's choice, in a folder of its own beside the run."""
+"""Trains a checkpoint of a run again, on chosen batches, in a temporary folder."""
 
 import sys
 import tempfile
@@ -13,25 +13,25 @@ from trainer.data.batches import Batch
 from trainer.errors import Stopped
 from trainer.faults import FAULTS, Fault, FaultyBatches
 from trainer.model import GPT
-from trainer.replay.record import Row
-from trainer.train import Job, Outcome, train
+from trainer.replay.record import RecordedStep
+from trainer.train import Job, TrainingResult, train
 
 PROJECT, RUN = "replay", "replay"
 
 
-class _Enough(Exception):
-    """The replay has seen what it wanted to."""
+class _StopReplay(Exception):
+    """The replay has seen enough steps."""
 
 
-class Chosen:
-    """Batches in the order in which they are wanted, whatever index the guard asks for."""
+class ChosenBatches:
+    """A fixed list of batches, one per request, whatever index the guard asks for."""
 
-    def __init__(self, batches: FaultyBatches, wanted: Sequence[int]) -> None:
+    def __init__(self, batches: FaultyBatches, numbers: Sequence[int]) -> None:
         self._batches = batches
-        self._wanted = iter(wanted)
+        self._numbers = iter(numbers)
 
     def __getitem__(self, index: int) -> Batch:
-        return self._batches[next(self._wanted)]
+        return self._batches[next(self._numbers)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,67 +40,75 @@ class Rerun:
 
     recipe: Recipe
     faults: Sequence[Fault]
-    """As the run recorded them; those in the data are met again, those in the state struck once and are gone."""
+    """As the run recorded them; faults in the data occur again, faults in the state do not."""
     faults_at_steps: bool
     first_batches: Mapping[int, int]
-    """Step -> the batch with which the run first reached it: places the faults when `faults_at_steps`."""
+    """Step -> the batch with which the run first reached it; places the faults if `faults_at_steps`."""
 
     def train(
-        self, step: int, checkpoint: Path, wanted: Sequence[int], enough: Callable[[int, Row], bool] | None = None
-    ) -> list[Row]:
-        """The steps from `step` on, one a batch of `wanted`, until `enough(step, row)`. Raises Stopped by a signal,
-        and CheckpointError for a checkpoint that is damaged."""
-        rows: list[Row] = []
+        self,
+        step: int,
+        checkpoint: Path,
+        batches: Sequence[int],
+        is_enough: Callable[[int, RecordedStep], bool] | None = None,
+    ) -> list[RecordedStep]:
+        """Train `step` and the following steps, one per batch, until `is_enough(step, values)`.
+
+        Raises Stopped after a signal, and CheckpointError for a damaged checkpoint.
+        """
+        steps: list[RecordedStep] = []
 
         def note(step: int, index: int, metrics: dict[str, float]) -> None:
             numbers = {name: metrics[name] for name in ("loss", "grad_norm", "log_z")}
-            rows.append(Row(batch=wanted[len(rows)], **numbers))
-            if len(rows) == len(wanted) or (enough is not None and enough(step, rows[-1])):
-                raise _Enough
+            steps.append(RecordedStep(batch=batches[len(steps)], **numbers))
+            if len(steps) == len(batches) or (is_enough is not None and is_enough(step, steps[-1])):
+                raise _StopReplay
 
-        self._run(step, checkpoint, wanted, steps=sys.maxsize, on_step=note)
-        return rows
+        self._run(step, checkpoint, batches, num_steps=sys.maxsize, on_step=note)
+        return steps
 
     def model(self, step: int, checkpoint: Path) -> GPT:
-        """The model as the checkpoint has it."""
-        outcome = self._run(step, checkpoint, (), steps=step)
+        """The model of the checkpoint."""
+        outcome = self._run(step, checkpoint, (), num_steps=step)
         assert outcome is not None
         return outcome.model
 
     def batches(self, batches: FaultyBatches) -> FaultyBatches:
-        """The data as the run met it."""
+        """`batches`, with the faults where the run met them."""
         for step, index in self.first_batches.items():
             batches.reach(step, index)
         return batches
 
-    def _run(self, step: int, checkpoint: Path, wanted: Sequence[int], *, steps: int, **job: Any) -> Outcome | None:
-        with tempfile.TemporaryDirectory(prefix="lossguard-replay-") as place:
-            checkpoints = Path(place) / PROJECT / RUN / "checkpoints"
+    def _run(
+        self, step: int, checkpoint: Path, batches: Sequence[int], *, num_steps: int, **job: Any
+    ) -> TrainingResult | None:
+        with tempfile.TemporaryDirectory(prefix="lossguard-replay-") as folder:
+            checkpoints = Path(folder) / PROJECT / RUN / "checkpoints"
             checkpoints.mkdir(parents=True)
             (checkpoints / f"step-{step:09d}").symlink_to(checkpoint.resolve())
             outcome = None
             try:
                 outcome = train(
-                    self._recipe(steps),
+                    self._recipe(num_steps),
                     Job(
-                        directory=Path(place),
+                        directory=Path(folder),
                         run=Run(id=RUN),
                         faults=[fault for fault in self.faults if FAULTS[fault.kind].on_data is not None],
                         faults_at_steps=self.faults_at_steps,
-                        instead=lambda batches: Chosen(self.batches(batches), wanted),
+                        replace_batches=lambda source: ChosenBatches(self.batches(source), batches),
                         quiet=True,
                         **job,
                     ),
                 )
-            except _Enough:
+            except _StopReplay:
                 return None
         if outcome.interrupted_by is not None:
             raise Stopped(outcome.interrupted_by)
         return outcome
 
-    def _recipe(self, steps: int) -> Recipe:
-        """Without end, so that no checkpoint is written at it; the schedule still ends where the run's does."""
+    def _recipe(self, num_steps: int) -> Recipe:
+        """The recipe without evaluations, probes and checkpoints, and with the learning rates of the run."""
         optimizer = replace(self.recipe.optimizer, decay_steps=self.recipe.optimizer.decay_steps or self.recipe.steps)
         checkpoint = CheckpointConfig(every=sys.maxsize)
         quiet: dict[str, Any] = {"project": PROJECT, "evaluate_every": 0, "probe_every": 0}
-        return replace(self.recipe, steps=steps, optimizer=optimizer, checkpoint=checkpoint, **quiet)
+        return replace(self.recipe, steps=num_steps, optimizer=optimizer, checkpoint=checkpoint, **quiet)

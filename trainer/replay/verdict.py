@@ -1,65 +1,78 @@
-"""What a replay found, and how that is told."""
+"""The verdict of a replay, as JSON and as sentences."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
-from lossguard.protocol import encode_number
-from lossguard.states import Cause
+from lossguard import Cause, encode_number
 from trainer.replay.excerpts import Excerpt
-from trainer.replay.record import Row
+from trainer.replay.record import RecordedStep
 
 MAX_CURVE = 2000
-"""Values of a curve that are kept with a verdict."""
+"""Values of a curve that are stored with a verdict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """One state trained on one list of batches."""
+    """One state, trained on one list of batches."""
 
     state: str
+    """`same` or `earlier`."""
     batches: str
+    """`same` or `other`."""
     checkpoint: int
+    """Step of the state."""
     reproduced: bool
     worst: float
+    """The value of the signal at the worst step; NaN if it is not finite."""
     expected: float
+    """At that step."""
     tolerance: float
-    rows: Sequence[Row]
+    steps: Sequence[RecordedStep]
 
     def to_dict(self) -> dict[str, Any]:
+        """As the collector accepts it."""
         numbers = {name: encode_number(getattr(self, name)) for name in ("worst", "expected", "tolerance")}
         facts = {name: getattr(self, name) for name in ("state", "batches", "checkpoint", "reproduced")}
-        return facts | numbers | {"losses": curve(self.rows)}
+        return facts | numbers | {"losses": curve(self.steps)}
 
 
-@dataclass(slots=True, kw_only=True)
-class Finding:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayVerdict:
     """What a replay found."""
 
     cause: Cause
     sentence: str
+    """The cause, for a person."""
     signal: str
     first: int
-    """Step of the checkpoint that the trouble was replayed from."""
+    """Step of the checkpoint from which the incident was replayed."""
     last: int
-    recorded: Sequence[Row]
-    arms: Sequence[Arm]
+    recorded: Sequence[RecordedStep]
+    arms: Sequence[Arm] = ()
     departed_at: int | None = None
-    repeat: float = 0.0
-    culprits: list[tuple[int, int]] = field(default_factory=list)
-    excerpts: list[Excerpt] = field(default_factory=list)
+    """Step at which the same state with the same batches first differs from the record; None if it never does."""
+    repeat_error: float = 0.0
+    """Largest loss difference, in nats, when normal steps are repeated."""
+    culprits: Sequence[tuple[int, int]] = ()
+    """Ranges [from, to) of batches that reproduce the incident."""
+    excerpts: Sequence[Excerpt] = ()
+
+    def adding(self, sentence: str) -> "ReplayVerdict":
+        """The same verdict with one more sentence."""
+        return replace(self, sentence=f"{self.sentence} {sentence}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As the collector takes it."""
+        """As the collector accepts it."""
         evidence = {
             "signal": self.signal,
             "first_step": self.first,
             "last_step": self.last,
             "recorded": curve(self.recorded),
             "departed_at": self.departed_at,
-            "repeat_tolerance": encode_number(self.repeat),
+            "repeat_tolerance": encode_number(self.repeat_error),
             "arms": [arm.to_dict() for arm in self.arms],
         }
         return {
@@ -73,38 +86,50 @@ class Finding:
         }
 
 
-def curve(rows: Sequence[Row]) -> list[float | str | None]:
-    return [encode_number(row.loss) for row in rows[:MAX_CURVE]]
+def curve(steps: Sequence[RecordedStep]) -> list[float | str | None]:
+    """The losses, as JSON numbers."""
+    return [encode_number(step.loss) for step in steps[:MAX_CURVE]]
 
 
-def numbered(first: int, end: int) -> str:
+def batch_range(first: int, end: int) -> str:
+    """The batches [first, end) in words."""
     return f"batch {first}" if end == first + 1 else f"batches {first} to {end - 1}"
 
 
-def sentence(finding: Finding, earlier: int | None) -> str:
-    """What was found, for a person."""
-    same, before = f"the state of step {finding.first}", f"that of step {earlier}"
-    match finding.cause:
+def describe(cause: Cause, arms: Sequence[Arm], *, state: int, earlier: int | None, departed_at: int | None) -> str:
+    """The sentence of a verdict; `state` and `earlier` are the steps of the two checkpoints."""
+    same, before = f"the state of step {state}", f"the state of step {earlier}"
+    match cause:
         case Cause.HARDWARE:
-            left = f"; the replay leaves the record at step {finding.departed_at}"
-            told = f"Hardware, or something else that passed: {same} with the same batches does not do it again"
-            return f"{told}{'' if finding.departed_at is None else left}."
+            divergence = (
+                "" if departed_at is None else f"; the replay differs from the record from step {departed_at} on"
+            )
+            return (
+                f"Hardware or another transient cause: {same} with the same batches does not reproduce it{divergence}."
+            )
         case Cause.DATA:
-            return f"The data: the same batches do it from {same} and from {before}, other batches from neither."
+            return f"The data: the same batches reproduce it from {same} and from {before}; other batches do not."
         case Cause.STATE:
-            return f"The state: {same} does it with other batches too, {before} with none. Do not go back to the first."
+            return (
+                f"The state: {same} reproduces it with other batches, too; {before} does not with any. "
+                f"Do not roll back to step {state}."
+            )
         case Cause.DATA_X_STATE:
-            return f"These batches in this state: {same} does it with no others, and {before} not even with these."
+            return (
+                f"These batches in this state: {same} reproduces it only with these batches, "
+                f"and {before} does not even with them."
+            )
     if earlier is None:
-        return f"Undetermined: {same} does it again, and no earlier checkpoint is left to compare it with."
-    if all(arm.reproduced for arm in finding.arms):
-        return "Undetermined: every state does it with any batches. Either all are damaged, or it is the recipe."
-    does = " and ".join(f"step {arm.checkpoint} with {arm.batches} batches" for arm in finding.arms if arm.reproduced)
-    return f"Undetermined: the outcomes contradict each other, it is done by {does} alone."
+        return f"Undetermined: {same} reproduces it, and no earlier checkpoint is left for comparison."
+    if all(arm.reproduced for arm in arms):
+        return "Undetermined: every state reproduces it with any batches. All states are damaged, or it is the recipe."
+    reproduced = " and ".join(f"step {arm.checkpoint} with {arm.batches} batches" for arm in arms if arm.reproduced)
+    return f"Undetermined: the arms contradict each other; only {reproduced} reproduced it."
 
 
-def too_small(excess: float, tolerance: float) -> str:
+def describe_too_small(excess: float, tolerance: float) -> str:
+    """The sentence of a verdict when the incident does not stand out in the record."""
     return (
-        f"Undetermined: the recorded trouble is too small to tell. It is {excess:.3g} from what was expected, "
-        f"and clean steps lie up to {tolerance:.3g} from it."
+        f"Undetermined: the recorded anomaly is too small to judge. It is {excess:.3g} away from the expected value, "
+        f"and normal steps are up to {tolerance:.3g} away."
     )

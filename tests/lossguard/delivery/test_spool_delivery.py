@@ -2,7 +2,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -19,7 +18,9 @@ from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, report
 from lossguard.protocol import decode_number
 from lossguard.recording import RecordingRun
 from lossguard.spooling.writer import to_line
-from tests.lossguard.collectors import Answer, FakeCollector, eventually, serving
+from tests.lossguard.collectors import Answer, FakeCollector, serving
+from tests.ports import free_port
+from tests.waiting import eventually
 
 values = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-(2**53), 2**53))
 metrics = st.dictionaries(st.text(min_size=1, max_size=8), values, max_size=5)
@@ -130,13 +131,11 @@ def test_what_finish_could_not_deliver_is_said_and_delivered_by_the_next_session
         assert collector.finished == ["finished", "finished"]
 
 
-def test_a_collector_that_comes_back_gets_every_step(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def test_a_collector_that_comes_back_gets_every_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
     run = lossguard.init("project", url=f"http://127.0.0.1:{port}", directory=tmp_path)
     run.log(0, loss=1.0)
-    time.sleep(0.15)
+    assert eventually(lambda: "steps stay in the spool" in caplog.text)
     with serving(FakeCollector(), port) as collector:
         run.log(1, loss=2.0)
         run.finish()
@@ -313,7 +312,7 @@ def test_a_run_that_the_collector_does_not_register_is_said_once_and_stays_in_th
     run = online(collector, tmp_path)
     run.log(0, loss=1.0)
     assert eventually(lambda: "refuses r (422 no such host)" in caplog.text)
-    time.sleep(0.3)
+    time.sleep(0.3)  # several rounds of the sender, none of which asks again
     run.finish(timeout=1.0)
     assert [path for _, path, _ in collector.requests] == ["/api/v1/runs"]
     assert caplog.text.count("no such host") == 1

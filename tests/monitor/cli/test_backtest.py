@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from rich.console import Console
 
 from monitor.app import create_app
-from monitor.cli.backtest import CurveError, backtest_file, backtest_rows, read_curve, table
+from monitor.backtesting.backtest import CurveError, backtest_file, backtest_rows, read_curve
+from monitor.cli.backtest import table
 from monitor.detection import DetectionSettings, Mode, Policy, Rows
 from monitor.settings import Settings
 from tests.monitor.cli.command import monitor

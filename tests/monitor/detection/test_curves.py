@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.detection_scoring import ours, read_folder, total
-from monitor.cli.backtest import backtest_rows
+from monitor.backtesting.backtest import backtest_rows
+from monitor.backtesting.labelled_curves import our_alarms, read_folder, total
 from monitor.detection import Rows
 
 CURVES = Path(__file__).resolve().parents[4] / "shared" / "curves"
@@ -29,7 +29,7 @@ def bloom_176b(seed: int) -> Rows:
 @pytest.mark.parametrize("seed", range(5))
 def test_bloom_176b_is_warned_of_one_step_after_the_grad_norm_leaves_its_band_and_left_alone(seed: int) -> None:
     (incident,) = backtest_rows(bloom_176b(seed))["incidents"]
-    assert any(words.startswith("Nothing was done: the loss ") for words in incident["reasons"])
+    assert any(reason.startswith("Nothing was done: the loss ") for reason in incident["reasons"])
     assert (incident["onset_step"], incident["detected_step"]) == (31215, 31216)
     assert incident["action"]["kind"] == "none"
     assert incident["outcome"] == "recovered"
@@ -50,6 +50,6 @@ def test_bloom_104b_is_rolled_back_deep(seed: int) -> None:
 def test_labelled_curves_recall_85_percent_at_one_false_alarm_in_10000_rows() -> None:
     curves = read_folder(CURVES)
     for which in ("detected_step", "onset_step"):
-        score = total(curves, lambda curve, which=which: ours(curve, which=which))  # type: ignore[misc]
+        score = total(curves, lambda curve, which=which: our_alarms(curve, which=which))  # type: ignore[misc]
         assert score.recall >= 0.85
         assert score.rate <= 1.0

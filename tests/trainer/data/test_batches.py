@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.trainer.small import TEXT, small_recipe
 from trainer.config import DataConfig, ModelConfig
 from trainer.data.batches import Batches, Windows, open_batches, tokenizer
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 
 
 def _batches(*, num_windows: int = 50, seed: int = 0, batch_size: int = 4) -> Batches:
@@ -79,14 +79,14 @@ def test_the_held_out_tail_is_never_trained_on(tmp_path: Path) -> None:
 def test_data_shorter_than_one_batch_is_refused_with_the_length_that_would_do(tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_bytes(b"x" * 100)
     data = DataConfig(path=str(tmp_path / "short.txt"), batch_size=4)
-    with pytest.raises(UserMistake, match=r"100 tokens, and a batch of 4 x 16 tokens .* needs 129"):
+    with pytest.raises(UsageError, match=r"100 tokens, and a batch of 4 x 16 tokens .* needs 129"):
         open_batches(small_recipe(tmp_path, data=data))
 
 
 def test_a_token_beyond_the_vocabulary_deep_in_the_data_is_found_when_its_batch_comes() -> None:
     batches = _batches()
     batches.vocab_size = 100
-    with pytest.raises(UserMistake, match="beyond the vocabulary of 100"):
+    with pytest.raises(UsageError, match="outside the vocabulary of 100"):
         [batches[index] for index in range(13)]
 
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from lossguard import Run
 from tests.trainer.small import small_recipe
 from tests.trainer.test_cli import _environment
-from trainer.drill.drill import FIRST, GAP, KINDS, Drill, plan, run_arm, succeeded, summary
-from trainer.drill.judging import Verdict
+from trainer.drill.drill import FAULT_INTERVAL, FIRST_FAULT, KINDS, DrillResult, plan, run_strategy, succeeded, summary
+from trainer.drill.fault_results import FaultResult
 from trainer.drill.table import show_drill
 from trainer.errors import Stopped
 from trainer.faults import FAULTS, Fault
@@ -26,23 +26,29 @@ def test_every_kind_of_fault_that_hurts_is_planted_in_turn_with_room_for_an_inte
     harmless = {"lost_optimizer", "mantissa_flip", "moment_mantissa_flip"}
     for_replays = {"growing_weights", "swollen_row", "rare_token"}
     assert {fault.kind for fault in faults} == set(KINDS) == set(FAULTS) - harmless - for_replays
-    assert [fault.step for fault in faults[:3]] == [FIRST, FIRST + GAP, FIRST + 2 * GAP]
+    assert [fault.step for fault in faults[:3]] == [
+        FIRST_FAULT,
+        FIRST_FAULT + FAULT_INTERVAL,
+        FIRST_FAULT + 2 * FAULT_INTERVAL,
+    ]
 
 
-def test_an_arm_is_noted_step_by_step_and_ends_with_a_held_out_loss(tmp_path: Path) -> None:
+def test_a_strategy_is_recorded_step_by_step_and_ends_with_a_held_out_loss(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, evaluate_every=20)
     job = Job(directory=tmp_path, run=Run(id="clean"))
-    history, held_out = run_arm(recipe, job)
+    history, held_out = run_strategy(recipe, job)
     assert [each.step for each in history] == [each.batch_index for each in history] == list(range(20))
-    faulty, worse = run_arm(recipe, Job(directory=tmp_path, run=Run(id="f"), faults=[Fault("nan_gradient", 15, 1)]))
+    faulty, worse = run_strategy(
+        recipe, Job(directory=tmp_path, run=Run(id="f"), faults=[Fault("nan_gradient", 15, 1)])
+    )
     assert [each.loss for each in faulty[:16]] == [each.loss for each in history[:16]]
     assert math.isnan(faulty[-1].loss)
     assert math.isfinite(held_out)
     assert math.isnan(worse)
 
 
-def drilled(*, hurt: bool, got_past: bool) -> Drill:
-    verdict = Verdict(
+def drilled(*, hurt: bool, got_past: bool) -> DrillResult:
+    result = FaultResult(
         fault="bit_flip",
         step=300,
         hurt=hurt,
@@ -56,10 +62,12 @@ def drilled(*, hurt: bool, got_past: bool) -> Drill:
         held_out=math.nan,
         clean_held_out=2.0,
     )
-    return Drill(seed=1, steps=550, verdicts=[verdict], held_out={"clean": 2.0, "lossguard": 2.01, "nothing": math.nan})
+    return DrillResult(
+        seed=1, steps=550, fault_results=[result], held_out={"clean": 2.0, "lossguard": 2.01, "nothing": math.nan}
+    )
 
 
-def test_a_drill_succeeds_when_every_fault_that_hurt_was_got_past() -> None:
+def test_a_drill_succeeds_when_the_run_got_past_every_fault_that_hurt() -> None:
     assert succeeded([drilled(hurt=True, got_past=True), drilled(hurt=False, got_past=False)])
     assert not succeeded([drilled(hurt=True, got_past=True), drilled(hurt=True, got_past=False)])
 
@@ -71,23 +79,23 @@ def test_the_summary_is_strict_json_with_its_numbers() -> None:
     assert told["seeds"][0]["faults"][0]["held_out"] == "NaN"
 
 
-def test_the_table_has_a_row_a_fault_and_a_line_an_arm() -> None:
+def test_the_table_has_a_row_per_fault_and_a_line_per_strategy() -> None:
     output = io.StringIO()
     show_drill(drilled(hurt=True, got_past=False), Console(file=output, width=140))
     told = output.getvalue()
-    assert "0 of 1 faults that hurt were got past" in told
+    assert "got past 0 of 1 faults that hurt" in told
     assert "bit_flip" in told
     assert "held-out loss, lossguard: 2.0100 nats per token (+0.50 %)" in told
 
 
-def test_a_signal_ends_the_whole_drill_and_not_one_arm(tmp_path: Path) -> None:
+def test_a_signal_ends_the_whole_drill_and_not_one_strategy(tmp_path: Path) -> None:
     class Interrupting(Run):
         def log(self, step: int, **metrics: float) -> None:
             if step == 5:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped) as stopped:
-        run_arm(small_recipe(tmp_path), Job(directory=tmp_path, run=Interrupting(id="r")))
+        run_strategy(small_recipe(tmp_path), Job(directory=tmp_path, run=Interrupting(id="r")))
     assert stopped.value.by is signal.SIGTERM
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trainer.errors import UserMistake
+from trainer.errors import UsageError
 from trainer.replay.record import read_record
 
 
@@ -46,9 +46,9 @@ def gone_back(folder: Path) -> None:
 def test_a_line_that_was_left_has_its_own_steps_and_the_checkpoints_that_were_set_aside(tmp_path: Path) -> None:
     gone_back(tmp_path)
     record = read_record(tmp_path, key="1-0", step=6)
-    assert [(step, row.batch) for step, row in record.rows.items()] == [(step, step) for step in range(7)]
-    assert math.isnan(record.rows[6].loss)
-    assert not record.rows[6].finite
+    assert [(step, row.batch) for step, row in record.steps.items()] == [(step, step) for step in range(7)]
+    assert math.isnan(record.steps[6].loss)
+    assert not record.steps[6].is_finite
     assert {step: path.parent.name for step, path in record.checkpoints.items()} == {
         0: "checkpoints",
         3: "checkpoints",
@@ -61,8 +61,8 @@ def test_a_line_that_was_left_has_its_own_steps_and_the_checkpoints_that_were_se
 def test_the_live_line_takes_the_steps_before_its_fork_from_its_ancestors(tmp_path: Path) -> None:
     gone_back(tmp_path)
     record = read_record(tmp_path, key="2-0", step=8)
-    assert [row.batch for row in record.rows.values()] == [0, 1, 2, 9, 10, 11, 12, 13, 14]
-    assert [row.loss for row in record.rows.values()] == [2.0] * 5 + [1.0] * 4
+    assert [row.batch for row in record.steps.values()] == [0, 1, 2, 9, 10, 11, 12, 13, 14]
+    assert [row.loss for row in record.steps.values()] == [2.0] * 5 + [1.0] * 4
     assert sorted(record.checkpoints) == [0, 3, 5, 7]
     assert (record.skipped, record.config) == (None, {"name": "b"})
     assert [record.first_batches[step] for step in (2, 3, 6, 7)] == [2, 3, 6, 13]
@@ -75,14 +75,14 @@ def test_a_line_that_only_went_on_in_a_new_process_has_the_checkpoints_up_to_the
 
 def test_without_a_key_it_is_the_first_segment_with_that_step(tmp_path: Path) -> None:
     gone_back(tmp_path)
-    assert read_record(tmp_path, step=6).rows[6].batch == 6
-    assert read_record(tmp_path, step=8).rows[6].loss == 1.0
+    assert read_record(tmp_path, step=6).steps[6].batch == 6
+    assert read_record(tmp_path, step=8).steps[6].loss == 1.0
 
 
 @pytest.mark.parametrize(("key", "step"), [("1-0", 7), ("9-9", 3), (None, 50)])
 def test_a_step_that_was_not_recorded_is_said_so(tmp_path: Path, key: str | None, step: int) -> None:
     gone_back(tmp_path)
-    with pytest.raises(UserMistake, match=f"do not hold step {step}"):
+    with pytest.raises(UsageError, match=f"do not contain step {step}"):
         read_record(tmp_path, key=key, step=step)
 
 
@@ -90,12 +90,12 @@ def test_steps_and_checkpoints_before_a_gap_are_left_out(tmp_path: Path) -> None
     spool(tmp_path, "1", segment(0, 0, "start"), *[line(step, step) for step in (0, 1, 2, 4, 5, 6)])
     saved(tmp_path / "checkpoints", 0, 2, 3, 4, 6)
     record = read_record(tmp_path, step=5)
-    assert (sorted(record.rows), sorted(record.checkpoints)) == ([4, 5, 6], [4, 6])
+    assert (sorted(record.steps), sorted(record.checkpoints)) == ([4, 5, 6], [4, 6])
 
 
 def test_a_run_that_logs_no_log_z_cannot_be_judged_and_says_that_its_steps_are_not_there(tmp_path: Path) -> None:
     short = line(0, 0)
     del short["metrics"]["log_z"]
     spool(tmp_path, "1", segment(0, 0, "start"), short)
-    with pytest.raises(UserMistake, match="do not hold step 0"):
+    with pytest.raises(UsageError, match="do not contain step 0"):
         read_record(tmp_path, step=0)

@@ -10,17 +10,17 @@ import pytest
 from typer.testing import CliRunner
 
 import lossguard
-from lossguard.states import Cause
+from lossguard import Cause
 from tests.trainer.small import small_recipe
 from trainer.cli import app
 from trainer.config import CheckpointConfig, OptimizerConfig, Recipe
-from trainer.drill.collector import ask, collector
-from trainer.errors import UserMistake
+from trainer.drill.collector import run_collector
+from trainer.errors import UsageError
 from trainer.faults import parse_fault
-from trainer.replay.incident import by_hand, folder_of
+from trainer.replay.incident import incident_at, run_folder
 from trainer.replay.record import read_record
 from trainer.replay.replay import replay
-from trainer.replay.verdict import Finding
+from trainer.replay.verdict import ReplayVerdict
 from trainer.train import Job, train
 
 
@@ -38,9 +38,9 @@ def trained(folder: Path, *faults: str) -> Job:
     return job
 
 
-def replayed(folder: Path, at: str) -> Finding:
-    case = by_hand("r", at)
-    return replay(case, read_record(folder_of(folder, "r"), step=case.detected), tell=lambda _: None)
+def replayed(folder: Path, at: str) -> ReplayVerdict:
+    incident = incident_at("r", at)
+    return replay(incident, read_record(run_folder(folder, "r"), step=incident.detected), report=lambda _: None)
 
 
 PLANTED = [
@@ -59,25 +59,25 @@ def test_the_planted_cause_is_named(
     tmp_path: Path, cause: Cause, faults: list[str], at: str, culprits: list[tuple[int, int]]
 ) -> None:
     trained(tmp_path, *faults)
-    finding = replayed(tmp_path, at)
-    assert (finding.cause, finding.culprits) == (cause, culprits)
-    assert finding.repeat == 0.0  # bit for bit: the same machine, on the CPU
-    assert (finding.departed_at is not None) == (cause is Cause.HARDWARE)
-    assert [(arm.checkpoint, arm.state, arm.batches) for arm in finding.arms] == [
+    verdict = replayed(tmp_path, at)
+    assert (verdict.cause, list(verdict.culprits)) == (cause, culprits)
+    assert verdict.repeat_error == 0.0  # bit for bit: the same machine, on the CPU
+    assert (verdict.departed_at is not None) == (cause is Cause.HARDWARE)
+    assert [(arm.checkpoint, arm.state, arm.batches) for arm in verdict.arms] == [
         (120, "same", "same"),
         (120, "same", "other"),
         (60, "earlier", "same"),
         (60, "earlier", "other"),
     ]
-    assert len(finding.excerpts) == (3 if culprits else 0)
+    assert len(verdict.excerpts) == (3 if culprits else 0)
 
 
 @pytest.mark.slow
 def test_a_state_that_the_batches_before_it_have_spoilt_is_traced_to_them(tmp_path: Path) -> None:
     """The batches are wrong from 112 on, the onset was dated too late, and the checkpoint of 120 has learnt them."""
     trained(tmp_path, "random_targets@112x16")
-    finding = replayed(tmp_path, "121:122")
-    assert (finding.cause, finding.first, finding.culprits) == (Cause.DATA, 100, [(112, 128)])
+    verdict = replayed(tmp_path, "121:122")
+    assert (verdict.cause, verdict.first, list(verdict.culprits)) == (Cause.DATA, 100, [(112, 128)])
 
 
 @pytest.mark.slow
@@ -89,33 +89,33 @@ def test_a_replay_leaves_the_run_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_without_an_earlier_checkpoint_batches_are_not_told_from_the_state(tmp_path: Path) -> None:
+def test_without_an_earlier_checkpoint_batches_are_not_distinguished_from_the_state(tmp_path: Path) -> None:
     trained(tmp_path, "random_targets@130x6")
     for place in (tmp_path / "trainer" / "r" / "checkpoints").glob("step-*"):
         if place.name != "step-000000120":
             shutil.rmtree(place)
-    finding = replayed(tmp_path, "130:131")
-    assert (finding.cause, finding.sentence.split(":")[0]) == (Cause.UNDETERMINED, "Undetermined")
-    assert "no earlier checkpoint is left" in finding.sentence
+    verdict = replayed(tmp_path, "130:131")
+    assert (verdict.cause, verdict.sentence.split(":")[0]) == (Cause.UNDETERMINED, "Undetermined")
+    assert "no earlier checkpoint is left" in verdict.sentence
 
 
 @pytest.mark.slow
 def test_a_record_that_begins_shortly_before_its_only_checkpoint_is_replayed_with_what_there_is(tmp_path: Path) -> None:
     """As of a run that was resumed and whose older spools are gone."""
     trained(tmp_path, "random_targets@130x6")
-    record = read_record(folder_of(tmp_path, "r"), step=131)
-    rows = {step: row for step, row in record.rows.items() if step >= 115}
-    short = replace(record, rows=rows, checkpoints={120: record.checkpoints[120]})
-    finding = replay(by_hand("r", "130:131"), short, tell=lambda _: None)
-    assert [(arm.batches, arm.rows[0].batch) for arm in finding.arms] == [("same", 120), ("other", 115)]
+    record = read_record(run_folder(tmp_path, "r"), step=131)
+    rows = {step: row for step, row in record.steps.items() if step >= 115}
+    short = replace(record, steps=rows, checkpoints={120: record.checkpoints[120]})
+    verdict = replay(incident_at("r", "130:131"), short, report=lambda _: None)
+    assert [(arm.batches, arm.steps[0].batch) for arm in verdict.arms] == [("same", 120), ("other", 115)]
 
 
 @pytest.mark.slow
-def test_a_trouble_that_clean_steps_have_too_is_left_undetermined(tmp_path: Path) -> None:
+def test_an_anomaly_that_normal_steps_have_too_is_left_undetermined(tmp_path: Path) -> None:
     trained(tmp_path)
-    finding = replayed(tmp_path, "130:131")
-    assert (finding.cause, finding.arms) == (Cause.UNDETERMINED, [])
-    assert "too small to tell" in finding.sentence
+    verdict = replayed(tmp_path, "130:131")
+    assert (verdict.cause, verdict.arms) == (Cause.UNDETERMINED, [])
+    assert "too small to judge" in verdict.sentence
 
 
 @pytest.mark.slow
@@ -124,9 +124,9 @@ def test_the_batches_are_as_the_run_met_them_also_where_a_fault_was_placed_by_it
     job = Job(directory=tmp_path, run_id="r", mode="offline", quiet=True, faults_at_steps=True)
     faults = [parse_fault("corrupted_batches@130x1")]
     train(recipe(tmp_path), replace(job, faults=faults, skips=[lossguard.Skip(50, 60)]))
-    finding = replayed(tmp_path, "130:130")
-    (excerpt,) = finding.excerpts
-    assert (finding.culprits, excerpt.batch) == ([(140, 141)], 140)
+    verdict = replayed(tmp_path, "130:130")
+    (excerpt,) = verdict.excerpts
+    assert (list(verdict.culprits), excerpt.batch) == ([(140, 141)], 140)
     assert sorted(excerpt.inputs) != sorted(excerpt.targets)
     assert set(excerpt.inputs) <= set("0123456789 bottlesfrnhwa,.\n")
 
@@ -134,11 +134,11 @@ def test_the_batches_are_as_the_run_met_them_also_where_a_fault_was_placed_by_it
 MISTAKES = {
     "The incident 'a/b/c' cannot be read: write RUN/NUMBER": ["a/b/c"],
     "Which incident of r? Write r/1 for its first": ["r"],
-    "The collector that knows r/1 is not named": ["r/1"],
+    "No collector is given that knows r/1": ["r/1"],
     "The steps '9-3' cannot be read": ["r", "--at", "9-3"],
     "There is no run 'other' in": ["other", "--at", "3:3"],
-    "do not hold step 900": ["r", "--at", "3:900"],
-    "only 3 are recorded and finite: a replay is judged by 8": ["r", "--at", "3:3"],
+    "do not contain step 900": ["r", "--at", "3:900"],
+    "Only 3 of the 21 steps before step 3 are recorded and finite: a replay needs 8": ["r", "--at", "3:3"],
     "No collector answers at http://127.0.0.1:9": ["r/1", "--url", "http://127.0.0.1:9"],
     "url='nonsense' is not the address": ["r/1", "--url", "nonsense"],
 }
@@ -170,10 +170,10 @@ def test_a_replay_under_torchrun_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_run_of_several_processes_is_refused(short_run: Path) -> None:
-    record = read_record(folder_of(short_run, "r"), step=3)
+    record = read_record(run_folder(short_run, "r"), step=3)
     many = replace(record, config={**record.config, "ranks": 2})
-    with pytest.raises(UserMistake, match="The run was trained by 2 processes: only runs of one process can be"):
-        replay(by_hand("r", "3:3"), many, tell=lambda _: None)
+    with pytest.raises(UsageError, match="The run was trained by 2 processes: only runs of one process can be"):
+        replay(incident_at("r", "3:3"), many, report=lambda _: None)
 
 
 @pytest.mark.slow
@@ -182,13 +182,13 @@ def test_a_checkpoint_that_is_gone_and_data_that_is_gone_are_said_so(tmp_path: P
     text = tmp_path / "text.txt"
     content = text.read_bytes()
     text.unlink()
-    with pytest.raises(UserMistake, match="There is no data at"):
+    with pytest.raises(UsageError, match="There is no data at"):
         replayed(tmp_path, "130:130")
     text.write_bytes(content[:-200])
-    with pytest.raises(UserMistake, match="the number of training windows in the data was"):
+    with pytest.raises(UsageError, match="the number of training windows in the data was"):
         replayed(tmp_path, "130:130")
     shutil.rmtree(tmp_path / "trainer" / "r" / "checkpoints")
-    with pytest.raises(UserMistake, match=r"No checkpoint at or before step 130 .* Kept are: none"):
+    with pytest.raises(UsageError, match=r"No checkpoint of run r at or before step 130 .* Available steps: none"):
         replayed(tmp_path, "130:130")
 
 
@@ -196,20 +196,20 @@ def test_a_checkpoint_that_is_gone_and_data_that_is_gone_are_said_so(tmp_path: P
 def test_the_verdict_on_an_incident_that_was_rolled_back_reaches_the_collector(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The state in which the trouble began was discarded with its branch, and is still there for the replay."""
+    """The state in which the incident began was discarded with its branch, and is still there for the replay."""
     monkeypatch.delenv("LOSSGUARD_TOKEN", raising=False)
-    with collector(tmp_path) as url:
+    with run_collector(tmp_path) as client:
         faults = [parse_fault("nan_gradient@130")]
-        job = Job(directory=tmp_path, run_id="r", mode="online", url=url, quiet=True, faults=faults)
+        job = Job(directory=tmp_path, run_id="r", mode="online", url=client.url, quiet=True, faults=faults)
         train(recipe(tmp_path), replace(job, on_step=lambda *_: time.sleep(0.02)))
-        (order,) = ask(url, "/runs/r")["orders"]
-        number = next(each["number"] for each in ask(url, "/runs/r/incidents") if each["kind"] == "nonfinite")
-        words = ["replay", f"r/{number}", "--out", str(tmp_path), "--url", url]
-        unwritten = CliRunner().invoke(app, [*words, "--no-write", "--json"])
-        assert ask(url, f"/runs/r/incidents/{number}")["verdict"] is None
-        done = CliRunner().invoke(app, words)
-        incident = ask(url, f"/runs/r/incidents/{number}")
-        missing = CliRunner().invoke(app, ["replay", "r/77", "--out", str(tmp_path), "--url", url])
+        (order,) = client.get("/runs/r")["orders"]
+        number = next(each["number"] for each in client.get("/runs/r/incidents") if each["kind"] == "nonfinite")
+        arguments = ["replay", f"r/{number}", "--out", str(tmp_path), "--url", client.url]
+        unwritten = CliRunner().invoke(app, [*arguments, "--no-write", "--json"])
+        assert client.get(f"/runs/r/incidents/{number}")["verdict"] is None
+        done = CliRunner().invoke(app, arguments)
+        incident = client.get(f"/runs/r/incidents/{number}")
+        missing = CliRunner().invoke(app, ["replay", "r/77", "--out", str(tmp_path), "--url", client.url])
     told = json.loads(unwritten.stdout)
     assert (unwritten.exit_code, done.exit_code) == (0, 0), done.output
     assert f"r/{number}: hardware" in done.stdout

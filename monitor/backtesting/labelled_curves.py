@@ -1,7 +1,7 @@
-"""The scoring of labelled curves: recall of onsets, and false alarms per 10,000 clean rows.
+"""Labelled curves, and the score of alarms on them: recall of onsets, and false alarms per 10,000 clean rows.
 
 Alarms closer than 20 rows are one episode. An onset is found when an episode starts at most 12 rows after it and ends
-no earlier than 2 rows before it. An episode near an ambiguous step counts neither way, every other one as false.
+no earlier than 2 rows before it. An episode near an ambiguous step is ignored; any other one is a false alarm.
 """
 
 import json
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from monitor.cli.backtest import backtest_rows, read_curve
+from monitor.backtesting.backtest import backtest_rows, read_curve
 from monitor.detection import DetectionSettings, Rows
 
-CLOSE, LATE, EARLY = 20, 12, 2  # rows
+EPISODE_GAP, MAX_DELAY, MAX_LEAD = 20, 12, 2  # rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Score:
 
 
 def read_folder(folder: Path) -> list[Curve]:
-    """Every curve that `labels.json` of the folder names and that is there."""
+    """The curves that `labels.json` of the folder names, as far as their files exist."""
     labels: dict[str, dict[str, Any]] = json.loads((folder / "labels.json").read_text())
     return [
         Curve(name, read_curve(folder / f"{name}.csv"), label["kind"], label["onsets"], label["ambiguous"])
@@ -70,20 +70,20 @@ def read_folder(folder: Path) -> list[Curve]:
 def score(curve: Curve, alarm_steps: Iterable[int]) -> Score:
     episodes: list[list[int]] = []
     for row in sorted(curve.row_of(step) for step in alarm_steps):
-        if episodes and row - episodes[-1][1] < CLOSE:
+        if episodes and row - episodes[-1][1] < EPISODE_GAP:
             episodes[-1][1] = row
         else:
             episodes.append([row, row])
     onsets = [curve.row_of(step) for step in curve.onsets]
-    found = [any(a <= onset + LATE and b >= onset - EARLY for a, b in episodes) for onset in onsets]
+    found = [any(a <= onset + MAX_DELAY and b >= onset - MAX_LEAD for a, b in episodes) for onset in onsets]
     marks = onsets + [curve.row_of(step) for step in curve.ambiguous]
-    false = [e for e in episodes if not any(e[0] <= mark + LATE and e[1] >= mark - LATE for mark in marks)]
+    false = [e for e in episodes if not any(e[0] <= mark + MAX_DELAY and e[1] >= mark - MAX_DELAY for mark in marks)]
     clean = curve.kind == "clean"
     return Score(sum(found), len(onsets), len(false) if clean else 0, len(curve.rows) if clean else 0)
 
 
-def ours(curve: Curve, settings: DetectionSettings | None = None, which: str = "detected_step") -> list[int]:
-    """The steps that our incidents alarm at."""
+def our_alarms(curve: Curve, settings: DetectionSettings | None = None, which: str = "detected_step") -> list[int]:
+    """The steps of our incidents; `which`: `detected_step` or `onset_step`."""
     return [int(incident[which]) for incident in backtest_rows(curve.rows, settings)["incidents"]]
 
 

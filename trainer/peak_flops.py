@@ -1,4 +1,4 @@
-"""What a device can compute at most: from its data sheet where the table knows it, else measured."""
+"""The peak computing speed of a device: from its data sheet if the table lists it, else measured."""
 
 import functools
 import re
@@ -30,43 +30,45 @@ DATA_SHEETS: tuple[tuple[str, float], ...] = (
     ("MI300X", 1307.4e12),
     ("MI325X", 1307.4e12),
 )
-"""Words of a GPU's name, and its dense bfloat16 FLOP/s without sparsity; the first row whose words all occur counts."""
-REPEATS = 5
-SIZE = {"cpu": 768}
-BIG_SIZE = 8192
+"""Words of a GPU's name, and its dense bfloat16 FLOP/s; the first row whose words all occur applies."""
+NUM_REPEATS = 5
+MATRIX_SIZE = {"cpu": 768}
+DEFAULT_MATRIX_SIZE = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Peak:
+class PeakFlops:
+    """The peak computing speed of one device."""
+
     flops_per_second: float
     source: str
-    """How the figure was come by, as a sentence part."""
+    """How the figure was obtained, as a part of a sentence."""
 
 
-def peak_of(device: torch.device) -> Peak:
-    """Of one device, in bfloat16 on a GPU and in float32 on a CPU: as the trainer computes there."""
+def peak_flops(device: torch.device) -> PeakFlops:
+    """Of one device, in the precision of the trainer: bfloat16 on a GPU, float32 on a CPU."""
     if device.type == "cpu":
         return _measured(device, torch.get_num_threads())
     return from_data_sheet(torch.cuda.get_device_name(device)) or _measured(device, 1)
 
 
-def from_data_sheet(name: str) -> Peak | None:
-    """None for a GPU that is not in the table, and for a slice of one (MIG)."""
+def from_data_sheet(name: str) -> PeakFlops | None:
+    """The peak of a GPU by its name; None for a GPU that is not in the table, and for a slice of one (MIG)."""
     words = set(re.findall(r"[A-Z0-9]+", name.upper()))
     for row, flops_per_second in DATA_SHEETS:
         if words.issuperset(row.split()) and "MIG" not in words:
-            return Peak(flops_per_second, "dense bfloat16, data sheet")
+            return PeakFlops(flops_per_second, "dense bfloat16, data sheet")
     return None
 
 
 @functools.cache
-def _measured(device: torch.device, num_threads: int) -> Peak:
-    """The fastest of a few matrix products, once in a process: what can be reached here, no data sheet's figure."""
+def _measured(device: torch.device, num_threads: int) -> PeakFlops:
+    """The fastest of a few matrix products, measured once per process: less than a data sheet would claim."""
     kind, dtype = ("float32", torch.float32) if device.type == "cpu" else ("bfloat16", torch.bfloat16)
-    size = SIZE.get(device.type, BIG_SIZE)
+    size = MATRIX_SIZE.get(device.type, DEFAULT_MATRIX_SIZE)
     factor = torch.ones(size, size, dtype=dtype, device=device)
-    shortest = min(_seconds(factor) for _ in range(REPEATS))
-    return Peak(2 * size**3 / shortest, f"measured, {kind} matrix product on {num_threads} thread(s)")
+    shortest = min(_seconds(factor) for _ in range(NUM_REPEATS))
+    return PeakFlops(2 * size**3 / shortest, f"measured, {kind} matrix product on {num_threads} thread(s)")
 
 
 def _seconds(factor: torch.Tensor) -> float:

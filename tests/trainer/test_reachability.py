@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from trainer.errors import UserMistake
-from trainer.reach import check_collector
+from lossguard import ConfigurationError
+from trainer.errors import UsageError
+from trainer.reachability import check_collector
 
 
 @contextmanager
@@ -30,19 +31,19 @@ def _server(status: int) -> Iterator[str]:
     thread.join()
 
 
-def test_a_collector_that_answers_needs_no_word() -> None:
+def test_a_collector_that_answers_needs_no_warning() -> None:
     with _server(200) as url:
         assert check_collector(url + "/") is None
 
 
 def test_something_else_at_the_address_is_a_mistake() -> None:
-    with _server(404) as url, pytest.raises(UserMistake, match="is no Lossguard collector"):
+    with _server(404) as url, pytest.raises(UsageError, match="is not a Lossguard collector"):
         check_collector(url)
 
 
 def test_a_collector_in_trouble_does_not_stop_training() -> None:
     with _server(503) as url:
-        assert "status 503" in str(check_collector(url))
+        assert "answers 503" in str(check_collector(url))
 
 
 def test_a_collector_that_is_away_does_not_stop_training() -> None:
@@ -56,13 +57,13 @@ def test_a_host_that_nobody_knows_is_a_mistake(monkeypatch: pytest.MonkeyPatch) 
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(UserMistake, match="no host has that name"):
+    with pytest.raises(UsageError, match="there is no host with that name"):
         check_collector("http://nowhere.invalid:8000")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:abc", "127.0.0.1:99999", "127.0.0.1:-1", "[::1", "127.0.0.1/a b"])
 def test_an_address_that_cannot_be_is_a_mistake(address: str) -> None:
-    with pytest.raises(UserMistake, match="cannot be right"):
+    with pytest.raises(ConfigurationError, match="is not the address of a collector"):
         check_collector(f"http://{address}")
 
 
@@ -76,6 +77,6 @@ def test_a_port_that_speaks_no_http_is_a_mistake() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        with pytest.raises(UserMistake, match="does not speak HTTP"):
+        with pytest.raises(UsageError, match="does not speak HTTP"):
             check_collector(f"http://127.0.0.1:{listening.getsockname()[1]}")
         thread.join()

@@ -1,25 +1,24 @@
-"""Published spike rules, written anew from their descriptions, to be compared with ours. Not used by the product.
+"""Published spike rules, reimplemented from their descriptions, to compare ours with. They detect nothing in a run.
 
 Each takes losses[N] and grad norms[N] (NaN where not logged) and returns alarms[N].
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from monitor.detection.rows import Bools, Floats
+from monitor.detection.rows import Bools, Floats, Rows
 
 Rule = Callable[[Floats, Floats], Bools]
 
 
-def before(x: Floats, rows: int) -> Floats:
+def rows_before(x: Floats, rows: int) -> Floats:
     """[N, rows]: the rows before each row; NaN where there are none."""
     return sliding_window_view(np.concatenate([np.full(rows, np.nan), x])[:-1], rows)
 
 
-def in_a_row(mask: Bools, rows: int) -> Bools:
+def consecutive(mask: Bools, rows: int) -> Bools:
     return np.asarray(sliding_window_view(np.concatenate([np.zeros(rows - 1, dtype=bool), mask]), rows).all(axis=1))
 
 
@@ -30,22 +29,22 @@ def megatron(loss: Floats, grad: Floats) -> Bools:
 
 def lightning(loss: Floats, grad: Floats) -> Bools:
     """Three times the mean of the last 10, or not finite."""
-    return np.asarray(~np.isfinite(loss) | (loss > 3 * before(loss, 10).mean(axis=1)))
+    return np.asarray(~np.isfinite(loss) | (loss > 3 * rows_before(loss, 10).mean(axis=1)))
 
 
 def axolotl(loss: Floats, grad: Floats) -> Bools:
-    """Above 5 three times in a row."""
-    return in_a_row(loss > 5, 3)
+    """Above 5 on three consecutive rows."""
+    return consecutive(loss > 5, 3)
 
 
 def foundry(loss: Floats, grad: Floats) -> Bools:
-    """Twice the mean of the last 100, five times in a row."""
-    return in_a_row(loss > 2 * before(loss, 100).mean(axis=1), 5)
+    """Twice the mean of the last 100, on five consecutive rows."""
+    return consecutive(loss > 2 * rows_before(loss, 100).mean(axis=1), 5)
 
 
 def internevo(loss: Floats, grad: Floats) -> Bools:
     """One and a half times the loss before."""
-    return loss > 1.5 * before(loss, 1)[:, 0]
+    return loss > 1.5 * rows_before(loss, 1)[:, 0]
 
 
 def olmo(loss: Floats, grad: Floats) -> Bools:
@@ -59,7 +58,7 @@ def olmo_loss(loss: Floats, grad: Floats) -> Bools:
 
 
 def deviations(x: Floats, rows: int, limit: float = 6.0) -> Bools:
-    past = before(x, rows)
+    past = rows_before(x, rows)
     return np.asarray(x > past.mean(axis=1) + limit * past.std(axis=1))
 
 
@@ -80,14 +79,14 @@ def flagscale(loss: Floats, grad: Floats) -> Bools:
 def log_mad(loss: Floats, grad: Floats) -> Bools:
     """Log loss above the median of the last 100 by eight scaled median absolute deviations."""
     x = np.log(np.maximum(loss, 1e-9))
-    past = before(x, 100)
+    past = rows_before(x, 100)
     middle = np.median(past, axis=1)
     return np.asarray(x - middle > 8 * 1.4826 * np.median(np.abs(past - middle[:, None]), axis=1) + 1e-9)
 
 
 def cusum(loss: Floats, grad: Floats) -> Bools:
-    """Two-sided CUSUM of (x - median) / MAD over the last 200, slack 1, limit 6, started anew at each alarm."""
-    past = before(loss, 200)
+    """Two-sided CUSUM of (x - median) / MAD over the last 200, slack 1, limit 6, restarted at each alarm."""
+    past = rows_before(loss, 200)
     middle = np.median(past, axis=1)
     scale = 1.4826 * np.median(np.abs(past - middle[:, None]), axis=1) + 1e-9
     alarms, up, down = np.zeros(len(loss), dtype=bool), 0.0, 0.0
@@ -113,8 +112,8 @@ RULES: dict[str, Rule] = {
 }
 
 
-def alarm_steps(rule: Rule, rows: Any) -> list[int]:
-    """The steps at which a rule alarms on a curve (`Rows`)."""
+def alarm_steps(rule: Rule, rows: Rows) -> list[int]:
+    """The steps at which a rule alarms on a curve."""
     loss = rows.metrics["loss"]
     grad = rows.metrics.get("grad_norm", np.full(len(loss), np.nan))
     with np.errstate(invalid="ignore"):

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from trainer.drill.arms import FixedPalm, SkipStep, Window
+from trainer.drill.strategies import FixedPalm, SkipStep, Window
 
 
 def filled(window: Window, values: int = 128) -> Window:

@@ -1,7 +1,7 @@
-"""The published rules beside ours on curves of a user: `python -m monitor backtest CURVE.csv... --compare`.
+"""Published rules beside ours on curves of a user: `python -m monitor backtest CURVE.csv... --compare`.
 
-How many episodes each rule raises on each file (alarms closer than 20 rows are one), and where the first ones begin;
-with a labels.json beside the file (see benchmarks/detection_scoring.py) also how many labelled onsets are found.
+For each file: how many episodes a rule raises (see `labelled_curves`), and where the first ones begin; with a
+labels.json beside the file also how many labelled onsets are found.
 """
 
 import json
@@ -10,12 +10,13 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks.detection_rules import RULES, alarm_steps
-from benchmarks.detection_scoring import CLOSE, Curve, ours, score
-from monitor.cli.backtest import read_curve
+from monitor.backtesting.backtest import read_curve
+from monitor.backtesting.labelled_curves import EPISODE_GAP, Curve, our_alarms, score
+from monitor.backtesting.published_rules import RULES, alarm_steps
 from monitor.detection import DetectionSettings
 
-SHOWN = 5
+MAX_STARTS = 5
+"""Episodes whose first step is shown."""
 
 
 def comparison(paths: Iterable[Path], settings: DetectionSettings) -> Table:
@@ -27,7 +28,7 @@ def comparison(paths: Iterable[Path], settings: DetectionSettings) -> Table:
         for rule, alarms in _alarms(curve, settings):
             starts = _starts(curve, alarms)
             found = score(curve, alarms).percent() if curve.onsets else "-"
-            first = " ".join(map(str, starts[:SHOWN])) + (" ..." if len(starts) > SHOWN else "")
+            first = " ".join(map(str, starts[:MAX_STARTS])) + (" ..." if len(starts) > MAX_STARTS else "")
             table.add_row(name, rule, str(len(starts)), found, first)
             name = ""
         table.add_section()
@@ -42,7 +43,7 @@ def _curve(path: Path) -> Curve:
 
 
 def _alarms(curve: Curve, settings: DetectionSettings) -> Iterable[tuple[str, Sequence[int]]]:
-    yield "Lossguard", ours(curve, settings)
+    yield "Lossguard", our_alarms(curve, settings)
     for name, rule in RULES.items():
         yield name, alarm_steps(rule, curve.rows)
 
@@ -50,9 +51,9 @@ def _alarms(curve: Curve, settings: DetectionSettings) -> Iterable[tuple[str, Se
 def _starts(curve: Curve, alarms: Iterable[int]) -> list[int]:
     """The first step of every episode."""
     starts: list[int] = []
-    last = -CLOSE
+    last = -EPISODE_GAP
     for row in sorted(curve.row_of(step) for step in alarms):
-        if row - last >= CLOSE:
+        if row - last >= EPISODE_GAP:
             starts.append(int(curve.rows.steps[row]))
         last = row
     return starts

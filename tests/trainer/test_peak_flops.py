@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainer.peak import DATA_SHEETS, from_data_sheet, peak_of
+from trainer.peak_flops import DATA_SHEETS, from_data_sheet, peak_flops
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_every_row_of_the_table_is_found_by_its_own_words() -> None:
 
 
 def test_the_peak_of_a_cpu_is_measured_once_and_says_so() -> None:
-    peak = peak_of(torch.device("cpu"))
+    peak = peak_flops(torch.device("cpu"))
     assert peak.flops_per_second > 1e8
     assert peak.source == f"measured, float32 matrix product on {torch.get_num_threads()} thread(s)"
-    assert peak_of(torch.device("cpu")) is peak
+    assert peak_flops(torch.device("cpu")) is peak

@@ -1,0 +1,50 @@
+"""Tells a wrong collector address from a collector that is down.
+
+A wrong address is a usage error, reported before training begins. If the collector is down, nothing is lost: the spool
+keeps every step and is delivered later.
+"""
+
+import http.client
+import socket
+from collections.abc import Iterator
+
+from lossguard import Client, CollectorError, NotFound
+from trainer.errors import UsageError
+
+TIMEOUT = 3.0  # seconds
+
+
+def check_collector(url: str) -> str | None:
+    """None when a collector answers at `url`, else a warning for the user.
+
+    Raises ConfigurationError or UsageError for a wrong address.
+    """
+    try:
+        with Client(url, timeout=TIMEOUT) as client:
+            client.ping()
+    except NotFound:
+        raise UsageError(f"The server at {url} is not a Lossguard collector (it has no /healthz).") from None
+    except CollectorError as error:
+        if any(_is_unknown_host(cause) for cause in _causes(error)):
+            raise UsageError(f"The collector's address {url} is wrong: there is no host with that name.") from None
+        if any(_is_not_http(cause) for cause in _causes(error)):
+            raise UsageError(f"The server at {url} is not a Lossguard collector (it does not speak HTTP).") from None
+        return f"{str(error)[:1].upper()}{str(error)[1:]}; steps are kept in the spool until it is up."
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The chain of exceptions, `error` first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _is_unknown_host(error: BaseException) -> bool:
+    return isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+
+
+def _is_not_http(error: BaseException) -> bool:
+    """A connection that is closed without an answer is both an HTTPException and an OSError."""
+    return isinstance(error, http.client.HTTPException) and not isinstance(error, OSError)

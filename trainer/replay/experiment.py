@@ -1,0 +1,220 @@
+"""One checkpoint of a run, trained again in four arms: {the same, an earlier} state x {the same, other} batches."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+from lossguard import Cause
+from trainer.errors import UsageError
+from trainer.replay.attribution import Reproduced, cause_of
+from trainer.replay.incident import ReplayedIncident
+from trainer.replay.record import RecordedStep, RunRecord
+from trainer.replay.reference import (
+    NEIGHBOURS,
+    Reference,
+    calibrate,
+    finite_values,
+    first_divergence,
+    loss_difference,
+)
+from trainer.replay.rerun import Rerun
+from trainer.replay.verdict import Arm, ReplayVerdict, describe, describe_too_small
+
+STEPS_AFTER_DETECTION = 10
+"""Replayed, too: with other batches the anomaly may come a little later."""
+MIN_EARLIER_STEPS = 50
+"""Distance of the earlier state from the same state, if there is such a checkpoint."""
+MAX_TRIES = 3
+"""Checkpoints that are tried for either state."""
+MIN_NORMAL_STEPS = 8
+"""Needed to calibrate a tolerance."""
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EarlierState:
+    """A checkpoint from which the run continued normally, or the lack of one."""
+
+    step: int | None
+    """None: no such checkpoint is left."""
+    batches: Sequence[int]
+    """As many batches as are replayed, taken from those that followed this state."""
+    steps: Sequence[RecordedStep] = ()
+    """What this state did with them."""
+    repeat_error: float = 0.0
+    """The largest loss difference from the record, in nats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """A replay from one checkpoint, ready to run."""
+
+    record: RunRecord
+    rerun: Rerun
+    report: Report
+    state: int
+    """Step of the checkpoint."""
+    last: int
+    """Last step that is replayed."""
+    earlier: EarlierState
+    reference: Reference
+    excess: float
+    """Of the recorded incident, in the unit of the signal."""
+
+    @property
+    def recorded(self) -> list[RecordedStep]:
+        """The recorded steps that are replayed."""
+        return [self.record.steps[step] for step in range(self.state, self.last + 1)]
+
+    @property
+    def same_batches(self) -> list[int]:
+        """The batches of these steps."""
+        return [step.batch for step in self.recorded]
+
+    def run(self) -> ReplayVerdict:
+        """Run the arms and decide."""
+        if self.excess <= self.reference.tolerance:
+            sentence = describe_too_small(self.excess, self.reference.tolerance)
+            return self._verdict(Cause.UNDETERMINED, sentence, [], None)
+        arms = self._run_arms()
+        reproduced = {(arm.state, arm.batches): arm.reproduced for arm in arms}
+        cause = cause_of(
+            Reproduced(
+                same_same=reproduced["same", "same"],
+                same_other=reproduced["same", "other"],
+                earlier_same=reproduced.get(("earlier", "same")),
+                earlier_other=reproduced.get(("earlier", "other")),
+            )
+        )
+        position = first_divergence(self.recorded, arms[0].steps, self.earlier.repeat_error)
+        departed_at = None if position is None else self.state + position
+        sentence = describe(cause, arms, state=self.state, earlier=self.earlier.step, departed_at=departed_at)
+        return self._verdict(cause, sentence, arms, departed_at)
+
+    def begins_before(self, older: int) -> bool:
+        """Whether the run reproduces the incident when it is trained again from an older checkpoint."""
+        batches = [self.record.steps[step].batch for step in range(older, self.last + 1)]
+        reproduced = self.reproduces(older, batches)
+        self.report(f"the run from step {older} on {_verb(reproduced)} the incident")
+        return reproduced
+
+    def reproduces(self, state: int, batches: Sequence[int]) -> bool:
+        """Whether training the state of this step on `batches` leads to an anomaly."""
+        steps = self._train(state, batches, self.reference.is_anomaly)
+        return self.reference.is_anomaly(state + len(steps) - 1, steps[-1])
+
+    def _run_arms(self) -> list[Arm]:
+        arms = [
+            self._run_arm("same", "same", self.state, self.same_batches),
+            self._run_arm("same", "other", self.state, self.earlier.batches),
+        ]
+        if self.earlier.step is not None:
+            arms.append(self._run_arm("earlier", "same", self.earlier.step, self.same_batches))
+            arms.append(self._arm("earlier", "other", self.earlier.step, self.earlier.steps))
+        return arms
+
+    def _run_arm(self, state: str, batches: str, step: int, numbers: Sequence[int]) -> Arm:
+        return self._arm(state, batches, step, self._train(step, numbers))
+
+    def _arm(self, state: str, batches: str, step: int, steps: Sequence[RecordedStep]) -> Arm:
+        position, excess = self.reference.worst(step, steps)
+        reproduced = not excess <= self.reference.tolerance
+        self.report(f"the state of step {step} with {batches} batches {_verb(reproduced)} the incident")
+        return Arm(
+            state=state,
+            batches=batches,
+            checkpoint=step,
+            reproduced=reproduced,
+            worst=steps[position].value(self.reference.signal) if math.isfinite(excess) else math.nan,
+            expected=self.reference.expected(step + position),
+            tolerance=self.reference.tolerance,
+            steps=steps,
+        )
+
+    def _train(
+        self, step: int, batches: Sequence[int], is_enough: Callable[[int, RecordedStep], bool] | None = None
+    ) -> list[RecordedStep]:
+        return self.rerun.train(step, self.record.checkpoints[step], batches, is_enough)
+
+    def _verdict(self, cause: Cause, sentence: str, arms: Sequence[Arm], departed_at: int | None) -> ReplayVerdict:
+        return ReplayVerdict(
+            cause=cause,
+            sentence=sentence,
+            signal=self.reference.signal,
+            first=self.state,
+            last=self.last,
+            recorded=self.recorded,
+            arms=arms,
+            departed_at=departed_at,
+            repeat_error=self.earlier.repeat_error,
+        )
+
+
+def _verb(reproduced: bool) -> str:
+    return "reproduces" if reproduced else "does not reproduce"
+
+
+def prepare(incident: ReplayedIncident, record: RunRecord, rerun: Rerun, state: int, report: Report) -> Experiment:
+    """Choose the earlier state and calibrate the reference. Raises UsageError without enough normal steps."""
+    onset = incident.onset
+    _check_normal_steps(record, onset)
+    last = max(step for step in range(state, incident.detected + STEPS_AFTER_DETECTION + 1) if step in record.steps)
+    earlier = _find_earlier(record, rerun, state, last)
+    first = min(onset - 2 * MIN_EARLIER_STEPS, onset if earlier.step is None else earlier.step)
+    first = max(min(record.steps), first)
+    reference, excess = _choose_reference(incident, record, first, last, earlier.repeat_error)
+    return Experiment(
+        record=record,
+        rerun=rerun,
+        report=report,
+        state=state,
+        last=last,
+        earlier=earlier,
+        reference=reference,
+        excess=excess,
+    )
+
+
+def _check_normal_steps(record: RunRecord, onset: int) -> None:
+    normal = finite_values(record.steps, range(onset - 1 - 2 * NEIGHBOURS, onset), "loss")
+    if len(normal) < MIN_NORMAL_STEPS:
+        raise UsageError(
+            f"Only {len(normal)} of the {2 * NEIGHBOURS + 1} steps before step {onset} are recorded and finite: "
+            f"a replay needs {MIN_NORMAL_STEPS} normal steps before the incident."
+        )
+
+
+def _find_earlier(record: RunRecord, rerun: Rerun, state: int, last: int) -> EarlierState:
+    """The first earlier state that repeats its own next batches with finite values."""
+    length = last + 1 - state
+    for step in _earlier_steps(record, state):
+        recorded = [record.steps[each] for each in range(step, min(step + length, state))]
+        batches = list(islice(cycle(each.batch for each in recorded), length))
+        replayed = rerun.train(step, record.checkpoints[step], batches)
+        error = max(loss_difference(before, now) for before, now in zip(recorded, replayed, strict=False))
+        if math.isfinite(error):
+            return EarlierState(step=step, batches=batches, steps=replayed, repeat_error=error)
+    before = [record.steps[step].batch for step in range(max(min(record.steps), state - length), state)]
+    same = [record.steps[step].batch for step in range(state, last + 1)]
+    return EarlierState(step=None, batches=list(islice(cycle(before or same), length)))
+
+
+def _earlier_steps(record: RunRecord, state: int) -> Iterator[int]:
+    """Checkpoints before the state, the best first: the newest that is far enough away, then earlier ones."""
+    before = sorted((step for step in record.checkpoints if step < state), reverse=True)
+    far = [step for step in before if step <= state - MIN_EARLIER_STEPS]
+    return islice(iter(far or before[-1:]), MAX_TRIES)
+
+
+def _choose_reference(
+    incident: ReplayedIncident, record: RunRecord, first: int, last: int, repeat_error: float
+) -> tuple[Reference, float]:
+    """A reference by the loss if it shows the incident, else by the incident's signal; and the recorded excess."""
+    for signal in dict.fromkeys(("loss", incident.signal)):
+        reference = calibrate(record.steps, first=first, onset=incident.onset, signal=signal, repeat_error=repeat_error)
+        excesses = [reference.excess(step, record.steps[step]) for step in range(incident.onset, last + 1)]
+        if max(excesses) > reference.tolerance:
+            return reference.requiring_share_of(excesses), max(excesses)
+    return reference, max(excesses)
