@@ -2,9 +2,9 @@
 
     python -m benchmarks.frames [--steps 1000000]
 
-The run has a rollback and three metrics, in a SQLite file in a temporary folder. The frame of one metric and
-pandas.read_sql of the same two columns from the same file alternate in this process; minima of 7. Each export and import
-is a process of its own; its peak memory is compared with that for a run of a tenth of the length.
+The run has a rollback and three metrics, in a SQLite file in a temporary folder. The frame of one metric
+alternates with pandas.read_sql of the same two columns from the same file in this process; minima of 7. Each export and
+import is a process of its own; its peak memory is compared with that for a run of a tenth of the length.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python -m benchmarks.store [--steps 10000 100000 1000000]
 
-Each length is a run with a rollback, and with 20 planted spikes of one step each on its live line. Timed are an overview
-of 1,500 points and a zoom into 1,500 steps in the middle: medians of 30 calls, each in a new session. The stores are a
-SQLite file in a temporary folder, and a temporary PostgreSQL server if PostgreSQL is installed.
+Each length is a run with a rollback, and with 20 planted spikes of one step each on its live line. Timed are an
+overview of 1,500 points and a zoom into 1,500 steps in the middle: medians of 30 calls, each in a new session. The
+stores are a SQLite file in a temporary folder, and a temporary PostgreSQL server if PostgreSQL is installed.
 """
 
 import argparse

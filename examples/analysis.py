@@ -2,7 +2,7 @@
 
     python examples/analysis.py RUN [--url sqlite:///.lossguard/lossguard.db] [--plot study.html]
 
-RUN is the id of a run in the store; `python -m db import FILE` adds one. LOSSGUARD_DATABASE_URL names the store as well.
+RUN is the id of a run in the store; `python -m db import FILE` adds one. LOSSGUARD_DATABASE_URL names the store, too.
 Everything below is pandas: read it from top to bottom, and copy what you need into your own notebook.
 """
 
@@ -48,9 +48,8 @@ def study(run_id: str, url: str, plot: Path | None) -> None:
     print(segments[["parent", "reason", "first_step", "last_step", "live_from", "live_to"]].to_string())
 
     # 3. The cost: every step on a discarded branch was computed for nothing.
-    print(
-        f"\nsteps consumed {len(steps):,}, effective {len(live):,}, lost {len(discarded):,} ({len(discarded) / len(steps):.1%})"
-    )
+    share = len(discarded) / len(steps)
+    print(f"\nsteps consumed {len(steps):,}, effective {len(live):,}, lost {len(discarded):,} ({share:.1%})")
     if "step_seconds" in steps:
         print(f"time lost {discarded['step_seconds'].sum() / 60:.1f} of {steps['step_seconds'].sum() / 60:.1f} minutes")
 
