@@ -1,1 +1,1 @@
-"""What `make bench` measures: each figure beside its comparison in the same run (the machines are shared and noisy)."""
+"""The measurements of `make bench`, each with a comparison from the same run, as the machines are shared and noisy."""

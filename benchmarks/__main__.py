@@ -1,6 +1,6 @@
-"""The tables of docs/benchmarks.md and the checkpoints of docs/trainer.md, one group after the other, as Markdown.
+"""Prints the measurements of docs/benchmarks.md, and the checkpoint cost of docs/trainer.md, as a Markdown table.
 
-python -m benchmarks [--peers]       --peers installs trackio and wandb into a temporary folder to measure beside ours
+python -m benchmarks [--peers]       --peers also measures trackio and wandb, installed into a temporary folder
 """
 
 import argparse
@@ -14,13 +14,13 @@ from benchmarks.rows import Row, print_rows
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--peers", action="store_true", help="measure trackio and wandb (offline) beside ours")
+    arguments.add_argument("--peers", action="store_true", help="also measure trackio and wandb (offline)")
     peers = arguments.parse_args().peers
     print(f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}\n")
-    print_rows(figures(peers))
+    print_rows(measurements(peers))
 
 
-def figures(peers: bool) -> Iterator[Row]:
+def measurements(peers: bool) -> Iterator[Row]:
     yield from log.measure(peers=peers)
     for group in (kill, order, step, loss, checkpoint, ranks):
         yield from group.measure()

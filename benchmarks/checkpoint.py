@@ -1,9 +1,9 @@
-"""What a checkpoint costs the step: the time in `save` when it writes in the background, against when it blocks.
+"""How long `save` holds up the training loop: writing in the background compared with blocking.
 
     python -m benchmarks.checkpoint
 
-A GPT-like state (AdamW's moments included) on the local disk; saves with pauses in which the background finishes, as
-the steps between two checkpoints give it.
+A GPT-like state with AdamW's moments, on the local disk. Each background write finishes before the next save, as it
+does between two checkpoints of a run.
 """
 
 import statistics
@@ -18,32 +18,33 @@ from benchmarks.rows import Row, print_rows
 from lossguard.torch import Checkpoints
 
 NUM_SAVES = 8
-WIDTH, LAYERS = 512, 8  # 25 M parameters: 300 MB with the moments
+WIDTH, NUM_LAYERS = 512, 8  # 25 M parameters: 300 MB with the moments
 
 
 def measure() -> list[Row]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    model = nn.Sequential(*(nn.Linear(WIDTH, 12 * WIDTH, bias=False) for _ in range(LAYERS)))
+    model = nn.Sequential(*(nn.Linear(WIDTH, 12 * WIDTH, bias=False) for _ in range(NUM_LAYERS)))
     optimizer = torch.optim.AdamW(model.parameters())
     sum(parameter.sum() for parameter in model.parameters()).backward()  # type: ignore[union-attr]
     optimizer.step()
     with tempfile.TemporaryDirectory() as folder:
         blocking = Checkpoints(Path(folder) / "a", keep=2, blocking=True, model=model, optimizer=optimizer)
         background = Checkpoints(Path(folder) / "b", keep=2, model=model, optimizer=optimizer)
-        waiting = [_save(blocking, number) for number in range(NUM_SAVES)]
-        copying = [_save(background, number) for number in range(NUM_SAVES)]
+        blocking_seconds = [_save(blocking, number) for number in range(NUM_SAVES)]
+        background_seconds = [_save(background, number) for number in range(NUM_SAVES)]
     torch.set_num_threads(before)
-    whole, part = statistics.median(waiting), statistics.median(copying[1:])  # the first one makes the buffers
+    whole = statistics.median(blocking_seconds)
+    part = statistics.median(background_seconds[1:])  # the first save allocates the buffers
     size = 3 * sum(parameter.numel() for parameter in model.parameters()) * 4 / 1e6
-    comparison = f"{1e3 * part:.0f} ms against {1e3 * whole:.0f} ms that write {size:.0f} MB"
+    comparison = f"{1e3 * part:.0f} ms compared with {1e3 * whole:.0f} ms for writing {size:.0f} MB"
     return [
-        Row("time in `save`: background against blocking", 100 * part / whole, "%", 5.0, comparison),
+        Row("time in `save`: background relative to blocking", 100 * part / whole, "%", 5.0, comparison),
     ]
 
 
 def _save(checkpoints: Checkpoints, number: int) -> float:
-    """Seconds that the loop is held up."""
+    """Seconds for which the loop is held up."""
     began = time.perf_counter()
     checkpoints.save(number, {"step": number})
     seconds = time.perf_counter() - began

@@ -2,11 +2,11 @@
 
     python -m benchmarks.dashboard [--steps 1000000] [--store FILE] [--peers]
 
-The store (kept when --store names a file) holds one finished run with a rollback in it, five metrics and a held-out
-loss, and 20 planted spikes of one step each. Measured in the system's Chromium on the Run page, and on the Compare page
-with its live line and both segments over each other: from the navigation to the drawn chart, and from the end of a
-gesture to the chart at its new resolution; medians. Beside it stand the CPU time of the page's main thread and of the
-dashboard, which other load does not change, and the machine's load. --peers shows the same loss in TensorBoard and in
+The store (kept if --store names a file) holds one finished run with a rollback, five metrics, a held-out loss, and 20
+planted spikes of one step each. Measured in the system's Chromium on the Run page, and on the Compare page with the
+live line and both segments overlaid: the time from navigation to the drawn chart, and from the end of a gesture to the
+chart at its new resolution; medians. The comparison column has the CPU time of the page's main thread and of the
+dashboard, which other load hardly changes, and the machine's load. --peers measures the same loss in TensorBoard and
 trackio (benchmarks/dashboard_peers.py).
 """
 
@@ -34,13 +34,13 @@ from lossguard.states import RunState, SegmentReason
 from tests.dashboard.browser import DRAWN, FIGURE, MainThread, Served, chromium, dashboard, drawn
 from tests.db.seed import add_run
 
-STEPS, SPIKES, CHUNK, TIMES = 1_000_000, 20, 20_000, 5
-HEIGHT = 25.0
-"""Loss of a planted spike; no other step comes near."""
-EVALUATED = 100
+NUM_STEPS, NUM_SPIKES, CHUNK_STEPS, NUM_REPEATS = 1_000_000, 20, 20_000, 5
+SPIKE_LOSS = 25.0
+"""Loss of a planted spike, far above that of all other steps."""
+HELD_OUT_INTERVAL = 100
 """Steps between two held-out losses."""
-SIZE: ViewportSize = {"width": 1440, "height": 900}
-FIRST_VIEW_MS, INTERACTION_MS = 1000.0, 300.0
+VIEWPORT: ViewportSize = {"width": 1440, "height": 900}
+TARGET_VIEW_MS, TARGET_INTERACTION_MS = 1000.0, 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class View:
     name: str
     path: str
     line: str
-    """What it calls the live line, which holds all spikes."""
+    """The page's name of the live line, which contains all spikes."""
 
 
 VIEWS = (
@@ -60,11 +60,11 @@ VIEWS = (
 
 
 def spikes(steps: int) -> list[int]:
-    return [int(step) for step in np.linspace(steps // 50, steps - 7, SPIKES)]
+    return [int(step) for step in np.linspace(steps // 50, steps - 7, NUM_SPIKES)]
 
 
 def fill(engine: sa.Engine, steps: int) -> None:
-    """The run "long", unless it is there."""
+    """Store the run "long", unless it exists."""
     with reading(engine) as session:
         if queries.run_named(session, run_id="long") is not None:
             return
@@ -91,8 +91,8 @@ def _segment(
             session, run=run, key=key, fork_step=first, reason=reason, order_id=None, opened_at=start + first
         )[0].number
     noise = np.random.default_rng(first)
-    for low in range(first, last, CHUNK):
-        rows = np.arange(low, min(low + CHUNK, last))
+    for low in range(first, last, CHUNK_STEPS):
+        rows = np.arange(low, min(low + CHUNK_STEPS, last))
         with writing(engine) as session:
             run = queries.run_named(session, run_id="long")
             assert run is not None
@@ -116,7 +116,9 @@ def _metrics(rows: np.ndarray, noise: np.random.Generator, steps: int) -> dict[s
         "lr": 3e-4 * np.cos(rows / steps),
         "tokens": (rows + 1) * 500_000.0,
     }
-    held_out = [float(value) if step % EVALUATED == 0 else None for step, value in zip(rows + 1, loss, strict=True)]
+    held_out = [
+        float(value) if step % HELD_OUT_INTERVAL == 0 else None for step, value in zip(rows + 1, loss, strict=True)
+    ]
     return {name: MetricColumn.of(column.tolist()) for name, column in columns.items()} | {
         "held_out_loss": MetricColumn.of(held_out)
     }
@@ -124,7 +126,7 @@ def _metrics(rows: np.ndarray, noise: np.random.Generator, steps: int) -> dict[s
 
 def _loss(rows: np.ndarray, noise: np.random.Generator, steps: int) -> np.ndarray:
     loss: np.ndarray = 2.5 + 8 / np.sqrt(1 + rows / 100) + noise.normal(0, 0.03, len(rows))
-    loss[np.isin(rows, spikes(steps))] = HEIGHT
+    loss[np.isin(rows, spikes(steps))] = SPIKE_LOSS
     return loss
 
 
@@ -140,12 +142,12 @@ def measure(steps: int, store: Path, *, peers: bool) -> Iterator[Row]:
                 yield from _gestures(browser, served, view, steps)
         if peers:
             losses = _loss(np.arange(steps), np.random.default_rng(0), steps)
-            yield from dashboard_peers.measure(browser, losses.tolist(), HEIGHT)
+            yield from dashboard_peers.measure(browser, losses.tolist(), SPIKE_LOSS)
 
 
 @dataclass(frozen=True, slots=True)
-class Took:
-    """What something took until the chart was drawn, in milliseconds."""
+class Duration:
+    """Milliseconds until the chart was drawn."""
 
     wall: float
     page: float
@@ -154,23 +156,23 @@ class Took:
     """CPU time of the dashboard."""
 
 
-def _row(name: str, took: Sequence[Took], target: float | None) -> Row:
+def _row(name: str, took: Sequence[Duration], target: float | None) -> Row:
     load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     page, server = (statistics.median(column) for column in zip(*((one.page, one.server) for one in took), strict=True))
-    beside = f"CPU time: page {page:.0f} ms, server {server:.0f} ms; {load}"
-    return Row(name, statistics.median(one.wall for one in took), "ms", target, beside)
+    comparison = f"CPU time: page {page:.0f} ms, server {server:.0f} ms; {load}"
+    return Row(name, statistics.median(one.wall for one in took), "ms", target, comparison)
 
 
 def _views(browser: Browser, served: Served, view: View, steps: int) -> Iterator[Row]:
-    """The first viewer's curves are read from the store; the next ones' are in the dashboard's memory."""
+    """The curves of the first viewer are read from the store, those of the next ones from the dashboard's cache."""
     label = f"{view.name.format(steps=steps)}: navigation to drawn chart"
     took = []
-    with closing(browser.new_context(viewport=SIZE)) as context:
-        for _ in range(1 + TIMES):
+    with closing(browser.new_context(viewport=VIEWPORT)) as context:
+        for _ in range(1 + NUM_REPEATS):
             with closing(context.new_page()) as page:
                 took.append(_timed(page, served, lambda page: _go(page, served, view)))
-    yield _row(f"{label}, the first viewer, empty browser cache", took[:1], None)
-    yield _row(f"{label}, known browser", took[1:], FIRST_VIEW_MS)
+    yield _row(f"{label}, first viewer, empty browser cache", took[:1], None)
+    yield _row(f"{label}, warm browser cache", took[1:], TARGET_VIEW_MS)
 
 
 def _go(page: Page, served: Served, view: View) -> float:
@@ -180,35 +182,35 @@ def _go(page: Page, served: Served, view: View) -> float:
 
 
 def _gestures(browser: Browser, served: Served, view: View, steps: int) -> Iterator[Row]:
-    page, label = browser.new_page(viewport=SIZE), view.name.format(steps=steps)
+    page, label = browser.new_page(viewport=VIEWPORT), view.name.format(steps=steps)
     _go(page, served, view)
     drawn(page)
-    hidden = SPIKES - _shown(page, view, steps)
-    yield Row(f"{label}: planted spikes of one step that the chart hides, of {SPIKES}", hidden, "", 0, "")
-    took: dict[str, list[Took]] = {"zoom by dragging": [], "double click back to what was seen": [], "smoothing": []}
-    for turn in range(TIMES):
+    hidden = NUM_SPIKES - _shown(page, view, steps)
+    yield Row(f"{label}: one-step spikes missing from the chart, of {NUM_SPIKES}", hidden, "", 0, "")
+    took: dict[str, list[Duration]] = {"zoom by dragging": [], "double click to the whole run": [], "smoothing": []}
+    for turn in range(NUM_REPEATS):
         for name, gesture in zip(took, (_zoomer(turn), _back, _smoother(turn)), strict=True):
             page.wait_for_timeout(600)  # two clicks within half a second would be a double click
             took[name].append(_timed(page, served, gesture))
     for name, taken in took.items():
-        yield _row(f"{label}: {name}, to the new chart", taken, INTERACTION_MS)
+        yield _row(f"{label}: {name}, to the new chart", taken, TARGET_INTERACTION_MS)
 
 
-def _timed(page: Page, served: Served, gesture: Callable[[Page], float]) -> Took:
-    """From the gesture (of a drag, from its end) to the next drawing."""
+def _timed(page: Page, served: Served, gesture: Callable[[Page], float]) -> Duration:
+    """Time from the gesture (from the end of a drag) to the next drawing."""
     before, thread = page.evaluate(DRAWN), MainThread(page)
     used = thread.cpu_ms(), served.cpu_ms()
     began = gesture(page)
     drawn(page, other_than=before)
     wall = 1000 * (time.perf_counter() - began)
-    return Took(wall, thread.cpu_ms() - used[0], served.cpu_ms() - used[1])
+    return Duration(wall, thread.cpu_ms() - used[0], served.cpu_ms() - used[1])
 
 
 def _zoomer(turn: int) -> Callable[[Page], float]:
-    """Another range in each turn, which the dashboard has to read."""
+    """A different range in each turn, so that the dashboard has to read it."""
 
     def zoom(page: Page) -> float:
-        """When the mouse is let go."""
+        """Drag; the time at which the mouse button was released."""
         box = page.locator(f"{FIGURE} .nsewdrag").first.bounding_box()
         assert box is not None
         y, left = box["y"] + box["height"] / 2, box["x"] + 0.05 * turn * box["width"]
@@ -224,7 +226,7 @@ def _zoomer(turn: int) -> Callable[[Page], float]:
 
 
 def _back(page: Page) -> float:
-    """The whole run again."""
+    """Show the whole run again; the time of the double click."""
     box = page.locator(f"{FIGURE} .nsewdrag").first.bounding_box()
     assert box is not None
     page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -241,7 +243,7 @@ def _smoother(turn: int) -> Callable[[Page], float]:
 
 
 def _shown(page: Page, view: View, steps: int) -> int:
-    """Spikes that the chart's envelope reaches, where they are."""
+    """Number of spikes that the chart's envelope reaches at their step."""
     reached = page.evaluate(
         f"""() => document.querySelector('{FIGURE}')._fullData
             .filter(trace => trace.yaxis === 'y' && trace.fill === 'tonexty' && trace.legendgroup === '{view.line}')
@@ -253,14 +255,14 @@ def _shown(page: Page, view: View, steps: int) -> int:
 
 def _reaches(points: list[tuple[float, float]], spike: int) -> bool:
     before = [y for x, y in points if x <= spike]
-    return bool(before) and before[-1] >= HEIGHT - 0.01
+    return bool(before) and before[-1] >= SPIKE_LOSS - 0.01
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, default=NUM_STEPS)
     parser.add_argument("--store", type=Path, help="SQLite file to keep the run in")
-    parser.add_argument("--peers", action="store_true", help="TensorBoard and trackio beside it")
+    parser.add_argument("--peers", action="store_true", help="also measure TensorBoard and trackio")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = arguments.store or Path(folder) / "store.db"

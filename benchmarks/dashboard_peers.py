@@ -1,8 +1,8 @@
-"""TensorBoard and trackio with the same run in the same browser: time to the first chart, and the spikes it shows.
+"""TensorBoard and trackio with the same run in the same browser: time to the first chart, and the spikes that it shows.
 
-The run is given to each by its own means: as an event file, and by `trackio.import_csv`. Before anything is timed a
-server has read all of it, and the browser knows its page. The clock stops when the values of the loss have reached the
-browser: a chart cannot be drawn earlier. A spike is shown when its value is among them.
+The run is imported as an event file and by `trackio.import_csv`. Before the measurement the server has read all of it
+and the browser has cached the page. The clock stops when the values of the loss have reached the browser: no chart can
+be drawn earlier. A spike counts as shown if its value is among them.
 """
 
 import csv
@@ -25,9 +25,9 @@ from benchmarks.rows import Row
 from tests.ports import free_port
 
 SIZE: ViewportSize = {"width": 1440, "height": 900}
-TIMES = 3
-PATIENCE = 600.0
-"""Seconds in which a server must have read the run."""
+NUM_VISITS = 3
+IMPORT_SECONDS = 600.0
+"""A server must have read the run within this time."""
 
 TO_EVENTS = """
 import csv, sys
@@ -55,8 +55,8 @@ trackio.show("run", open_browser=False, block_thread=True, host="127.0.0.1", ser
 class Peer:
     name: str
     page: str
-    carries: Callable[[Response], list[float] | None]
-    """The values of the loss in an answer of the server; None where it is another answer."""
+    loss_values: Callable[[Response], list[float] | None]
+    """The values of the loss in an answer of the server; None for other answers."""
 
 
 def _tensorboard_loss(answer: Response) -> list[float] | None:
@@ -92,7 +92,7 @@ def measure(browser: Browser, losses: Sequence[float], height: float) -> Iterato
 
 
 def _peers(python: Path, folder: Path, curve: Path) -> Iterator[tuple[Peer, Sequence[str], Sequence[str]]]:
-    """Each with the arguments of Python that fill it, and that serve it."""
+    """Each peer with the Python arguments that import the run and that start its server."""
     port = str(free_port())
     fill = ("-c", TO_EVENTS, str(curve), str(folder / "events/run"))
     serve = ("-m", "tensorboard.main", "--logdir", str(folder / "events"), "--host", "127.0.0.1", "--port", port)
@@ -117,34 +117,34 @@ def _row(peer: Peer, browser: Browser, losses: Sequence[float], height: float) -
     with closing(browser.new_context(viewport=SIZE)) as context:
         values = _settled(context.new_page, peer, losses[-1])
         took = []
-        for _ in range(TIMES):
+        for _ in range(NUM_VISITS):
             with closing(context.new_page()) as page:
                 took.append(_visit(page, peer)[1])
     shown = sum(value >= 0.99 * height for value in values)
-    beside = f"{len(values):,} points, {shown} of 20 planted spikes among them; load {os.getloadavg()[0]:.1f}"
+    comparison = f"{len(values):,} points, {shown} of 20 planted spikes among them; load {os.getloadavg()[0]:.1f}"
     return Row(
         f"{peer.name}, {len(losses):,} steps: navigation to the values in the browser",
         1000 * statistics.median(took),
         "ms",
         None,
-        beside,
+        comparison,
     )
 
 
 def _settled(new_page: Callable[[], Page], peer: Peer, last: float) -> list[float]:
-    """The values once they end with the run's last one: the server has read the run."""
-    deadline = time.monotonic() + PATIENCE
+    """Wait until the values end with the run's last one, when the server has read the run; the values."""
+    deadline = time.monotonic() + IMPORT_SECONDS
     while time.monotonic() < deadline:
         with suppress(PageError), closing(new_page()) as page:
             values, _ = _visit(page, peer)
             if np.isclose(values[-1], last):
                 return values
         time.sleep(5)
-    raise TimeoutError(f"{peer.name} did not show the run in {PATIENCE:.0f} s")
+    raise TimeoutError(f"{peer.name} did not show the run in {IMPORT_SECONDS:.0f} s")
 
 
 def _visit(page: Page, peer: Peer) -> tuple[list[float], float]:
-    """The values, and the seconds from the navigation until they were there."""
+    """The values, and the seconds from the navigation until they arrived."""
     found: list[tuple[list[float], float]] = []
     began = time.perf_counter()
 
@@ -152,13 +152,13 @@ def _visit(page: Page, peer: Peer) -> tuple[list[float], float]:
         with suppress(PageError):  # an answer without a body
             answer.finished()
             arrived = time.perf_counter() - began
-            values = peer.carries(answer)
+            values = peer.loss_values(answer)
             if values is not None:
                 found.append((values, arrived))
 
     page.on("response", look)
-    page.goto(peer.page, wait_until="commit", timeout=1000 * PATIENCE)
-    while not found and time.perf_counter() - began < PATIENCE / 4:
+    page.goto(peer.page, wait_until="commit", timeout=1000 * IMPORT_SECONDS)
+    while not found and time.perf_counter() - began < IMPORT_SECONDS / 4:
         page.wait_for_timeout(20)
     if not found:
         raise PageError(f"{peer.name} sent no values")

@@ -1,9 +1,9 @@
-"""How many steps a second the collector takes: over HTTP, into SQLite, all detectors on.
+"""How many steps per second the collector ingests: over HTTP, into SQLite, with all detectors on.
 
     python -m benchmarks.ingest [--reports 300] [--peers]
 
-A real collector process with a new store; this process posts reports of 1,000 steps with 8 metrics, encoded before, on
-one kept connection a run. First one run, then four at once. --peers measures mlflow's server and trackio beside it.
+A collector process with a new store; this process posts pre-encoded reports of 1,000 steps with 8 metrics over one
+persistent connection per run. First one run, then four at once. --peers also measures mlflow's server and trackio.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from benchmarks.collectors import collector, cpu_seconds
 from benchmarks.rows import Row, print_rows
 from lossguard.protocol import API
 
-SIZE, METRICS = 1_000, 8
-WANTED_US = 1e6 / 50_000
+SIZE, NUM_METRICS = 1_000, 8
+TARGET_US = 1e6 / 50_000
 
 
 def measure(reports: int = 300) -> Iterator[Row]:
@@ -34,13 +34,13 @@ def measure(reports: int = 300) -> Iterator[Row]:
             seconds = post_all(url, bodies)
             used = cpu_seconds(process) - before
         steps = runs * (reports // runs) * SIZE
-        label = f"collector over HTTP into SQLite, {runs} run(s), {METRICS} metrics, reports of {SIZE:,}"
-        beside = f"{steps / seconds:,.0f} steps/s; the collector's own CPU: {1e6 * used / steps:.1f} us a step"
-        yield Row(label, 1e6 * seconds / steps, "us a step", WANTED_US, beside)
+        label = f"ingestion over HTTP into SQLite, {runs} run(s), {NUM_METRICS} metrics, reports of {SIZE:,}"
+        comparison = f"{steps / seconds:,.0f} steps/s; CPU time of the collector: {1e6 * used / steps:.1f} us per step"
+        yield Row(label, 1e6 * seconds / steps, "us per step", TARGET_US, comparison)
 
 
 def encoded_reports(seed: int, count: int) -> list[bytes]:
-    """Bodies of a quiet run: noise around a slow fall."""
+    """Report bodies of a quiet run: a slowly falling loss with noise."""
     noise = random.Random(seed)
     return [json.dumps(_report(noise, at * SIZE)).encode() for at in range(count)]
 
@@ -57,7 +57,7 @@ def _report(noise: random.Random, first: int) -> dict[str, object]:
         "tokens": [(step + 1) * 8192 for step in steps],
         "step_seconds": [0.4 + noise.random() / 100 for _ in steps],
     }
-    assert len(metrics) == METRICS
+    assert len(metrics) == NUM_METRICS
     return {"segment": 0, "steps": list(steps), "times": [1.8e9 + 0.4 * step for step in steps], "metrics": metrics}
 
 
@@ -92,6 +92,8 @@ def _post(http: urllib3.PoolManager, url: str, body: object) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest")
     parser.add_argument("--reports", type=int, default=300, help="reports of 1,000 steps")
-    parser.add_argument("--peers", action="store_true", help="mlflow and trackio too (installs them elsewhere)")
+    parser.add_argument(
+        "--peers", action="store_true", help="also measure mlflow and trackio, installed into a temporary folder"
+    )
     arguments = parser.parse_args()
     print_rows(chain(measure(arguments.reports), ingest_peers.measure() if arguments.peers else ()))

@@ -1,9 +1,8 @@
-"""How many steps of 8 metrics a second others take in: mlflow's server by log-batch, and trackio by its own client."""
+"""How many steps of 8 metrics per second others ingest: mlflow's server by log-batch, and trackio by its own client."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,10 +15,11 @@ import urllib3
 
 from benchmarks.peers import python_with
 from benchmarks.rows import Row
+from tests.ports import free_port
 
-STEPS = 5_000
-BATCH = 125
-"""Steps in a request: mlflow takes 1,000 metrics at once, 8 a step."""
+NUM_STEPS = 5_000
+STEPS_PER_REQUEST = 125
+"""mlflow accepts 1,000 metrics per request, 8 per step."""
 NAMES = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "step_seconds")
 
 
@@ -27,17 +27,19 @@ def measure() -> Iterator[Row]:
     with python_with("mlflow", "trackio") as python, tempfile.TemporaryDirectory() as folder:
         for name, seconds in (("mlflow server, log-batch into SQLite", _mlflow), ("trackio, its own client", _trackio)):
             took = seconds(python, Path(folder))
-            told = "did not run" if took is None else f"{STEPS / took:,.0f} steps/s"
+            rate = "did not run" if took is None else f"{NUM_STEPS / took:,.0f} steps/s"
             yield Row(
-                f"{name}, 8 metrics", float("nan") if took is None else 1e6 * took / STEPS, "us a step", None, told
+                f"{name}, 8 metrics",
+                float("nan") if took is None else 1e6 * took / NUM_STEPS,
+                "us per step",
+                None,
+                rate,
             )
 
 
 def _mlflow(python: Path, folder: Path) -> float | None:
-    """Seconds for all steps over HTTP, one connection, requests as large as it takes them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    """Seconds for all steps over one HTTP connection, with requests as large as mlflow accepts."""
+    port = free_port()
     command = [str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/files"]
     with (folder / "mlflow.log").open("wb") as log:
@@ -57,10 +59,13 @@ def _log_batches(http: urllib3.PoolManager, api: str) -> float:
     deadline = time.monotonic() + 180
     while not _up(http, api):
         if time.monotonic() > deadline:
-            raise TimeoutError("the server did not come up in 180 s")
+            raise TimeoutError("the server did not answer within 180 s")
         time.sleep(0.5)
     run = _post(http, f"{api}/runs/create", {"experiment_id": "0", "start_time": 0})["run"]["info"]["run_id"]
-    bodies = [json.dumps({"run_id": run, "metrics": _metrics(first)}).encode() for first in range(0, STEPS, BATCH)]
+    bodies = [
+        json.dumps({"run_id": run, "metrics": _metrics(first)}).encode()
+        for first in range(0, NUM_STEPS, STEPS_PER_REQUEST)
+    ]
     began = time.perf_counter()
     for body in bodies:
         _post(http, f"{api}/runs/log-batch", body)
@@ -77,7 +82,7 @@ def _up(http: urllib3.PoolManager, api: str) -> bool:
 def _metrics(first: int) -> list[dict[str, object]]:
     return [
         {"key": name, "value": 1.0 + step / 7, "timestamp": step, "step": step}
-        for step in range(first, first + BATCH)
+        for step in range(first, first + STEPS_PER_REQUEST)
         for name in NAMES
     ]
 
@@ -87,8 +92,8 @@ def _post(http: urllib3.PoolManager, url: str, body: object) -> dict[str, dict[s
     answer = http.request("POST", url, body=content, headers={"content-type": "application/json"}, timeout=120.0)
     if answer.status != 200:
         raise RuntimeError(f"{url} answered {answer.status}: {answer.data[:300]!r}")
-    told: dict[str, dict[str, dict[str, str]]] = answer.json()
-    return told
+    decoded: dict[str, dict[str, dict[str, str]]] = answer.json()
+    return decoded
 
 
 TRACKIO = textwrap.dedent(
@@ -106,9 +111,9 @@ TRACKIO = textwrap.dedent(
 
 
 def _trackio(python: Path, folder: Path) -> float | None:
-    """Seconds until `finish` has returned: it waits for everything to be stored."""
+    """Seconds until `finish` returns, when everything is stored."""
     environment = os.environ | {"HOME": str(folder), "TRACKIO_DIR": str(folder / "trackio")}
-    command = [str(python), "-c", TRACKIO, ",".join(NAMES), str(STEPS)]
+    command = [str(python), "-c", TRACKIO, ",".join(NAMES), str(NUM_STEPS)]
     ran = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
     measured = [line.split()[1] for line in ran.stdout.splitlines() if line.startswith("measured")]
     if not measured:

@@ -1,4 +1,4 @@
-"""Steps lost after kill -9 of the trainer, with the collector up and with it down: logged against arrived.
+"""Steps lost when the trainer is killed with kill -9, with the collector up and down: logged minus arrived steps.
 
 python -m benchmarks.kill
 """
@@ -14,8 +14,8 @@ from benchmarks.rows import Row, print_rows
 from benchmarks.sink import sink
 
 NUM_KILLS = 5
-DOWN = "http://127.0.0.1:9"
-TRAINER = textwrap.dedent(
+UNREACHABLE_URL = "http://127.0.0.1:9"
+TRAINER_SCRIPT = textwrap.dedent(
     """
     import sys, time, lossguard
     run = lossguard.init("bench", run_id="killed", url=sys.argv[1], directory=sys.argv[2])
@@ -39,7 +39,7 @@ def measure() -> list[Row]:
 def _kill_once(after: int, *, up: bool) -> tuple[int, int]:
     """Kill a trainer after about `after` steps and resume its run: (steps it logged, steps that never arrived)."""
     with sink() as running, tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", TRAINER, running.url if up else DOWN, folder]
+        command = [sys.executable, "-c", TRAINER_SCRIPT, running.url if up else UNREACHABLE_URL, folder]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
             assert trainer.stdout is not None
             line = next(line for line in trainer.stdout if int(line) >= after)

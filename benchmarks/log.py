@@ -1,9 +1,9 @@
-"""What run.log costs the training loop: 8 scalars a step in a tight loop.
+"""How long `run.log` holds up the training loop: 8 scalars per step in a tight loop.
 
     python -m benchmarks.log [--peers]
 
-Beside it, in the same process: one JSON line and one write, the least that a durable log can do. `--peers` adds trackio
-and wandb (offline), installed for the occasion into a temporary virtual environment.
+For comparison, in the same process: one JSON line and one write, the minimum for a durable log. `--peers` adds trackio
+and wandb (offline), installed into a temporary virtual environment.
 """
 
 import argparse
@@ -45,12 +45,12 @@ def measure(*, peers: bool = False) -> list[Row]:
         offline = _run(folder, mode="offline")
         with sink() as running:
             online = _run(folder, url=running.url)
-    beside = f"one JSON line + write(): median {floor[0]:.1f} us, p99 {floor[1]:.1f} us"
+    comparison = f"one JSON line + write(): median {floor[0]:.1f} us, p99 {floor[1]:.1f} us"
     rows = [
-        Row("run.log of 8 scalars, offline, median", offline[0], "us", 10.0, beside),
-        Row("run.log of 8 scalars, offline, p99", offline[1], "us", 60.0, beside),
-        Row("run.log of 8 scalars, delivering, median", online[0], "us", 10.0, beside),
-        Row("run.log of 8 scalars, delivering, p99", online[1], "us", 60.0, beside),
+        Row("run.log of 8 scalars, offline, median", offline[0], "us", 10.0, comparison),
+        Row("run.log of 8 scalars, offline, p99", offline[1], "us", 60.0, comparison),
+        Row("run.log of 8 scalars, while delivering, median", online[0], "us", 10.0, comparison),
+        Row("run.log of 8 scalars, while delivering, p99", online[1], "us", 60.0, comparison),
     ]
     return rows + (_peers() if peers else [])
 
@@ -72,7 +72,7 @@ def _json_line_and_write(path: Path) -> Callable[[int], None]:
 
 
 def void(value: object) -> None:
-    """Drop a value, so that a lambda returns none."""
+    """Drop a value, so that a lambda returns None."""
 
 
 def _percentiles(log: Callable[[int], None]) -> tuple[float, float]:
@@ -123,12 +123,14 @@ def _peer_rows(name: str, ran: subprocess.CompletedProcess[str]) -> list[Row]:
         print(f"{name} did not run: {ran.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
         return []
     return [
-        Row(f"{name}, log of the same, {what}", float(value), "us", None, "")
+        Row(f"{name}, the same 8 scalars, {what}", float(value), "us", None, "")
         for what, value in zip(("median", "p99"), measured[0], strict=True)
     ]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.log")
-    parser.add_argument("--peers", action="store_true", help="measure trackio and wandb too (installs them elsewhere)")
+    parser.add_argument(
+        "--peers", action="store_true", help="also measure trackio and wandb, installed into a temporary folder"
+    )
     print_rows(measure(peers=parser.parse_args().peers))

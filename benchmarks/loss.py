@@ -1,4 +1,4 @@
-"""causal_lm_loss against plain F.cross_entropy, forward and backward at (8, 512, 50257) on the CPU.
+"""causal_lm_loss compared with plain F.cross_entropy, forward and backward at (8, 512, 50257) on the CPU.
 
 python -m benchmarks.loss
 """
@@ -18,12 +18,12 @@ SHAPE = (8, 512, 50257)
 
 
 def measure(pairs: int = 7) -> list[Row]:
-    """The ratio of medians of interleaved pairs in this process."""
+    """The ratio of the medians of interleaved pairs in this process."""
     torch.manual_seed(0)
     logits_BTV = torch.randn(SHAPE, requires_grad=True)
     targets_BT = torch.randint(SHAPE[-1], SHAPE[:2])
     plain, ours = _interleaved(pairs, logits_BTV, _plain(targets_BT), _ours(targets_BT))
-    name = f"causal_lm_loss with z-loss and log Z against F.cross_entropy, forward + backward at {SHAPE}"
+    name = f"causal_lm_loss with z-loss and log Z relative to F.cross_entropy, forward + backward at {SHAPE}"
     comparison = f"F.cross_entropy {plain:.2f} s, causal_lm_loss {ours:.2f} s (medians of {pairs} interleaved pairs)"
     return [Row(name, ours / plain, "times its time", 1.10, comparison)]
 
@@ -38,7 +38,7 @@ def _ours(targets_BT: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _interleaved(pairs: int, logits: Tensor, *losses: Callable[[Tensor], Tensor]) -> list[float]:
     times: list[list[float]] = [[] for _ in losses]
-    for pair in range(pairs + 1):  # the first pair warms the allocator up
+    for pair in range(pairs + 1):  # the first pair warms up the allocator
         for loss, seconds in zip(losses, times, strict=True):
             logits.grad = None
             began = time.perf_counter()

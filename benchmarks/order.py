@@ -1,9 +1,9 @@
-"""How long it takes from the spike's step being logged to the order reaching the trainer, on one machine.
+"""How long an order takes to reach the trainer after the spike's step was logged, on one machine.
 
 python -m benchmarks.order
 
-A real collector in a process of its own; 20 runs of 200 quiet steps, then a NaN loss. Beside it: the round trip of an
-empty report to the same collector, which is the least that any answer can take.
+A collector process; 20 runs of 200 quiet steps, then a NaN loss. For comparison: the round trip of an empty report to
+the same collector, the minimum for any answer.
 """
 
 import os
@@ -16,17 +16,18 @@ from pathlib import Path
 import lossguard
 from benchmarks.rows import Row, print_rows
 from demo.processes import Processes
+from tests.ports import free_port
 
-PORT = 8765
 NUM_RUNS = 20
 NUM_STEPS = 200
 
 
 def measure() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder, Processes(Path(folder) / "logs") as processes:
+        port = free_port()
         environment = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{folder}/bench.db"}
-        processes.start("collector", "-m", "monitor", "serve", "--port", str(PORT), environment=environment)
-        url = f"http://127.0.0.1:{PORT}"
+        processes.start("collector", "-m", "monitor", "serve", "--port", str(port), environment=environment)
+        url = f"http://127.0.0.1:{port}"
         processes.wait_until_up("collector", f"{url}/healthz")
         latencies = [_one(url, folder, number) for number in range(NUM_RUNS)]
         floor = _round_trip(url)
@@ -34,20 +35,20 @@ def measure() -> list[Row]:
     comparison = f"an empty report's round trip: {1e3 * floor:.1f} ms"
     return [
         Row("order latency, median", 1e3 * statistics.median(latencies), "ms", 250.0, comparison),
-        Row("order latency, worst of 20", 1e3 * latencies[-1], "ms", None, ""),
+        Row("order latency, slowest of 20", 1e3 * latencies[-1], "ms", None, ""),
     ]
 
 
 def _one(url: str, folder: str, number: int) -> float:
-    """Seconds from logging a NaN loss to the order in the trainer's hand."""
+    """Seconds from logging a NaN loss until the trainer has the order."""
     noise = random.Random(number)
     run = lossguard.init("bench", url=url, directory=f"{folder}/spool", mode="online")
     run.can_roll_back()
     run.set_restorable(list(range(0, NUM_STEPS, 50)))
     for step in range(NUM_STEPS):
         run.log(step, loss=3.0 + noise.gauss(0, 0.02), grad_norm=1.0 + noise.gauss(0, 0.05))
-    time.sleep(1.0)  # the sender has delivered what went before, and is between two rounds at a random point
-    time.sleep(noise.random() / 5)
+    time.sleep(1.0)  # the sender has delivered everything before
+    time.sleep(noise.random() / 5)  # a random moment between two deliveries
     start = time.perf_counter()
     run.log(NUM_STEPS, loss=float("nan"), grad_norm=1.0)
     while run.take_order() is None:
@@ -60,7 +61,7 @@ def _one(url: str, folder: str, number: int) -> float:
 
 
 def _round_trip(url: str) -> float:
-    """Seconds that a heartbeat of a run takes, as a median."""
+    """Median round trip of a run's heartbeat, in seconds."""
     with lossguard.Client(url) as client:
         (run, *_) = client.get("/runs")
         return statistics.median(_heartbeat(client, run["id"]) for _ in range(50))

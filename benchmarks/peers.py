@@ -1,4 +1,4 @@
-"""A Python of their own for the projects that a benchmark compares with: never beside our packages."""
+"""Virtual environments for the projects that a benchmark compares with, apart from our packages."""
 
 import os
 import subprocess
@@ -11,10 +11,10 @@ from pathlib import Path
 
 @contextmanager
 def python_with(*packages: str) -> Iterator[Path]:
-    """The interpreter of an environment that has the packages. LOSSGUARD_BENCH_PEERS names a folder to keep it in."""
-    kept = os.environ.get("LOSSGUARD_BENCH_PEERS")
+    """The interpreter of an environment with the packages; LOSSGUARD_BENCH_PEERS names a folder in which to keep it."""
+    permanent = os.environ.get("LOSSGUARD_BENCH_PEERS")
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(kept or folder)
+        home = Path(permanent or folder)
         python = home / "bin/python"
         if not python.exists():
             venv.create(home, with_pip=True)

@@ -1,10 +1,10 @@
-"""What the agreement of several ranks adds to a step: DDP's step under a guard against the same step without.
+"""What the agreement of several ranks adds to a step: a DDP step with a guard compared with the same step without.
 
     python -m benchmarks.ranks
 
-Two gloo processes with one thread each; a step of some tens of milliseconds. In each round the plain step comes twice,
-and once as the guard's: which comes first rotates, and the two plain ones differ by noise alone. The guard saves once,
-at its first boundary, which is not counted; `python -m benchmarks.checkpoint` measures that.
+Two gloo processes with one thread each; a step takes some tens of milliseconds. Each round has two plain steps and a
+guarded one in rotating order; the two plain ones differ only by noise. The guard saves a checkpoint once, at its first
+boundary, which is not counted; `python -m benchmarks.checkpoint` measures that.
 """
 
 import json
@@ -29,7 +29,7 @@ from lossguard.torch import Checkpoints
 
 NUM_RANKS = 2
 NUM_ROUNDS = 60
-WIDTH, LAYERS, TOKENS = 256, 4, 512
+WIDTH, NUM_LAYERS, NUM_TOKENS = 256, 4, 512
 
 
 def measure() -> list[Row]:
@@ -41,14 +41,14 @@ def measure() -> list[Row]:
         times = json.loads((Path(folder) / "times.json").read_text())
     plain, again, guarded = map(statistics.median, times[:3])
     boundary, cpu_plain, cpu_again, cpu_guarded = map(statistics.fmean, times[3:])  # not every boundary has an exchange
-    beside = (
+    comparison = (
         f"{1e6 * boundary:.0f} us at the boundary of a step of {1e3 * plain:.2f} ms; the guarded step as a whole "
-        f"{_more(guarded, plain)}, the plain step against itself {_more(again, plain)}; {NUM_ROUNDS} rounds"
+        f"{_more(guarded, plain)}, two plain steps differ by {_more(again, plain)}; {NUM_ROUNDS} rounds"
     )
-    cpu = f"{1e3 * cpu_plain:.2f} ms without the guard; the plain step against itself {_more(cpu_again, cpu_plain)}"
+    cpu = f"{1e3 * cpu_plain:.2f} ms without the guard; two plain steps differ by {_more(cpu_again, cpu_plain)}"
     return [
-        Row(f"agreement of {NUM_RANKS} ranks: time in the guard", 100 * boundary / plain, "%", 1.0, beside),
-        Row("the same: CPU time of all threads, added", 100 * (cpu_guarded / cpu_plain - 1), "%", None, cpu),
+        Row(f"agreement of {NUM_RANKS} ranks: time in the guard", 100 * boundary / plain, "%", 1.0, comparison),
+        Row("the same: added CPU time of all threads", 100 * (cpu_guarded / cpu_plain - 1), "%", None, cpu),
     ]
 
 
@@ -67,7 +67,7 @@ def _rounds(step: Callable[[], None], boundaries: Iterator[Any]) -> list[list[fl
                 next(boundaries)
             reached = time.perf_counter()
             step()
-            if number >= 5:  # the first ones warm up
+            if number >= 5:  # the first rounds warm up
                 times[variant].append(time.perf_counter() - began)
                 times[4 + variant].append(time.process_time() - cpu_began)
                 if variant == 2:
@@ -77,10 +77,12 @@ def _rounds(step: Callable[[], None], boundaries: Iterator[Any]) -> list[list[fl
 
 def _training_step() -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], None]]:
     torch.manual_seed(0)
-    layers = [nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)) for _ in range(LAYERS)]
+    layers = [
+        nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)) for _ in range(NUM_LAYERS)
+    ]
     model = DistributedDataParallel(nn.Sequential(*layers))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    inputs = torch.randn(TOKENS, WIDTH)
+    inputs = torch.randn(NUM_TOKENS, WIDTH)
 
     def step() -> None:
         model(inputs).square().mean().backward()

@@ -23,7 +23,7 @@ from trainer.replay.replay import replay
 from trainer.replay.verdict import ReplayVerdict, batch_range
 from trainer.train import Job, train
 
-STEPS = 390  # the policy waits up to 16 steps, then the run goes back
+NUM_STEPS = 390  # the policy waits up to 16 steps before it rolls the run back
 PLANTED: dict[str, Cause] = {
     "bit_flip@310": Cause.HARDWARE,
     "nan_gradient@310": Cause.HARDWARE,
@@ -42,23 +42,25 @@ PLANTED: dict[str, Cause] = {
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--seed", type=int, action="append", help="of a run; repeatable")
-    arguments.add_argument("--only", help="plant only the faults whose name holds this")
-    given = arguments.parse_args()
+    arguments.add_argument("--seed", type=int, action="append", help="seed of the runs; repeatable")
+    arguments.add_argument("--only", help="plant only the faults whose name contains this text")
+    options = arguments.parse_args()
     right = total = 0
     print("| seed | planted | cause | verdict | batches | detected | replay (s) |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place, run_collector(Path(place)) as client:
-        for seed in given.seed or [1]:
+        for seed in options.seed or [1]:
             for number, (faults, cause) in enumerate(PLANTED.items()):
-                if given.only is None or given.only in faults:
-                    right += tried(Path(place), client, f"run-{seed}-{number}", seed, faults, cause)
+                if options.only is None or options.only in faults:
+                    right += replay_one(Path(place), client, f"run-{seed}-{number}", seed, faults, cause)
                     total += 1
-    print(f"\n{right} of {total} verdicts are right")
+    print(f"\n{right} of {total} verdicts are correct")
 
 
-def tried(place: Path, client: Client, run_id: str, seed: int, faults: str, cause: Cause) -> bool:
-    """Plant, train, replay the first incident, print a row: whether the verdict is right."""
-    recipe = load_recipe("drill", [f"steps={STEPS}", f"seed={seed}", "evaluate_every=0", "optimizer.decay_steps=1000"])
+def replay_one(place: Path, client: Client, run_id: str, seed: int, faults: str, cause: Cause) -> bool:
+    """Plant the faults, train, replay the first incident and print a row; whether the verdict is right."""
+    recipe = load_recipe(
+        "drill", [f"steps={NUM_STEPS}", f"seed={seed}", "evaluate_every=0", "optimizer.decay_steps=1000"]
+    )
     job = Job(
         directory=place,
         run_id=run_id,
@@ -69,21 +71,21 @@ def tried(place: Path, client: Client, run_id: str, seed: int, faults: str, caus
     )
     train(recipe, replace(job, faults=[parse_fault(fault) for fault in faults.split()]))
     incidents = client.get(f"/runs/{run_id}/incidents")
-    found = [each for each in incidents if each["detected_step"] >= 299]
-    if not found:
+    detected = [each for each in incidents if each["detected_step"] >= 299]
+    if not detected:
         print(f"| {seed} | `{faults}` | {cause} | not detected | | | |", flush=True)
         return False
     began = time.perf_counter()
-    verdict = replayed(place, client.url, f"{run_id}/{found[0]['number']}")
+    verdict = replayed(place, client.url, f"{run_id}/{detected[0]['number']}")
     spent = time.perf_counter() - began
     culprits = ", ".join(batch_range(first, end) for first, end in verdict.culprits)
-    row = [seed, f"`{faults}`", cause, verdict.cause, culprits, found[0]["detected_step"], f"{spent:.0f}"]
+    row = [seed, f"`{faults}`", cause, verdict.cause, culprits, detected[0]["detected_step"], f"{spent:.0f}"]
     print("| " + " | ".join(map(str, row)) + " |", flush=True)
     return verdict.cause is cause
 
 
 def replayed(place: Path, url: str, incident: str) -> ReplayVerdict:
-    """What `python -m trainer replay` does."""
+    """Do what `python -m trainer replay` does."""
     target, client = find_incident(incident, at=None, url=url)
     record = read_record(run_folder(place, target.run_id), key=target.segment, step=target.detected)
     verdict = replay(target, record, report=lambda _: None)

@@ -1,9 +1,9 @@
-"""A report of a run of a million steps with 100 incidents, half of them rolled back.
+"""Time and size of a report on a run of a million steps with 100 incidents, half of them rolled back.
 
     python -m benchmarks.report [--store FILE]
 
-The run is that of benchmarks.dashboard (a store that --store names is kept, and filled once). No state of the
-detectors is kept near any of the incidents, as it is with old ones: each band costs 10,000 steps of learning.
+The run is that of benchmarks.dashboard; a store named by --store is filled once and kept. No detector state is stored
+near the incidents, as is usual for old ones: each band costs 10,000 steps of learning.
 """
 
 import argparse
@@ -18,14 +18,14 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from benchmarks.dashboard import STEPS, fill
+from benchmarks.dashboard import NUM_STEPS, fill
 from benchmarks.rows import Row, print_rows
 from db import commands, migrate, queries
 from db.engine import create_engine, reading, writing
 from lossguard.states import OrderState
 
-INCIDENTS = 100
-HTML_SECONDS, MEGABYTES = 60.0, 10.0
+NUM_INCIDENTS = 100
+TARGET_HTML_SECONDS, TARGET_MEGABYTES = 60.0, 10.0
 
 
 def add_incidents(engine: sa.Engine) -> None:
@@ -34,8 +34,8 @@ def add_incidents(engine: sa.Engine) -> None:
         assert run is not None
         if queries.incidents(session, run=run):
             return
-    for number in range(1, INCIDENTS + 1):
-        _add_incident(engine, number, number * 9 * STEPS // (10 * INCIDENTS))
+    for number in range(1, NUM_INCIDENTS + 1):
+        _add_incident(engine, number, number * 9 * NUM_STEPS // (10 * NUM_INCIDENTS))
 
 
 def _add_incident(engine: sa.Engine, number: int, onset: int) -> None:
@@ -48,7 +48,7 @@ def _add_incident(engine: sa.Engine, number: int, onset: int) -> None:
     with writing(engine) as session:
         run = queries.run_named(session, run_id="long")
         assert run is not None
-        commands.save_incident(session, run=run, number=number, segment=int(onset >= STEPS // 2), now=now, **values)
+        commands.save_incident(session, run=run, number=number, segment=int(onset >= NUM_STEPS // 2), now=now, **values)
         if number % 2:
             return
         done = commands.save_intervention(
@@ -63,18 +63,20 @@ def _add_incident(engine: sa.Engine, number: int, onset: int) -> None:
 def measure(store: Path) -> Iterator[Row]:
     engine = create_engine(f"sqlite:///{store}")
     migrate.upgrade(engine)
-    fill(engine, STEPS)
+    fill(engine, NUM_STEPS)
     add_incidents(engine)
     engine.dispose()
     with tempfile.TemporaryDirectory() as folder:
-        for suffix, target in ((".html", HTML_SECONDS), (".pdf", None)):
+        for suffix, target in ((".html", TARGET_HTML_SECONDS), (".pdf", None)):
             file = Path(folder) / f"report{suffix}"
             wall, cpu = _timed([sys.executable, "-m", "dashboard", "report", "long", "-o", str(file)], store)
-            label = f"report of {STEPS:,} steps and {INCIDENTS} incidents, {suffix}"
-            used = f"CPU time: {cpu:.1f} s" + (" with what of Chromium's was waited for" if suffix == ".pdf" else "")
-            beside = f"{used}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-            yield Row(label, wall, "s", target, beside)
-            yield Row(f"{label}, its size", file.stat().st_size / 1e6, "MB", MEGABYTES, "")
+            label = f"report of {NUM_STEPS:,} steps and {NUM_INCIDENTS} incidents, {suffix}"
+            used = f"CPU time: {cpu:.1f} s" + (
+                " including the Chromium processes that were waited for" if suffix == ".pdf" else ""
+            )
+            comparison = f"{used}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+            yield Row(label, wall, "s", target, comparison)
+            yield Row(f"{label}, its size", file.stat().st_size / 1e6, "MB", TARGET_MEGABYTES, "")
 
 
 def _timed(command: list[str], store: Path) -> tuple[float, float]:
@@ -87,10 +89,10 @@ def _timed(command: list[str], store: Path) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, help="a store to keep")
-    kept = parser.parse_args().store
+    parser.add_argument("--store", type=Path, help="a SQLite file to keep")
+    store = parser.parse_args().store
     with tempfile.TemporaryDirectory() as folder:
-        print_rows(measure(kept or Path(folder) / "lossguard.db"))
+        print_rows(measure(store or Path(folder) / "lossguard.db"))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How many reports of one step a second the collectors take: over HTTP, 50 runs at once, into PostgreSQL.
+"""How many one-step reports per second the collectors ingest: over HTTP, 50 runs at once, into PostgreSQL.
 
     python -m benchmarks.reports [--seconds 10] [--collectors 2] [--runs 50] [--sqlite] [--in-turn] [--every 1]
 
-A PostgreSQL server of our own that is as safe as it comes (fsync and synchronous_commit on), collector processes before
-it, and this process as all trainers: one kept connection a run, the next report when the last one is answered. Every
-report is checked to be acknowledged, and at the end every acknowledged step to be stored. With --in-turn the reports of
-a run go to the collectors in turn, as a load balancer sends them that does not keep a run with one. With --every a run
-reports at most once in so many seconds, as one that trains: what counts is then the share of a core.
+A temporary PostgreSQL server with safe settings (fsync and synchronous_commit on), collector processes, and this
+process as all trainers: one persistent connection per run, the next report when the last one is answered. Every report
+must be acknowledged, and in the end every acknowledged step must be stored. With --in-turn the reports of a run go to
+the collectors in turn, as with a load balancer without sticky sessions. With --every a run reports at most once in that
+many seconds, like a run that trains: then the share of a core counts.
 """
 
 import argparse
@@ -30,17 +30,17 @@ from lossguard.protocol import API
 from tests import postgres
 
 TOKEN = "of-the-benchmark"
-WANTED_US = 1e6 / 1_000
+TARGET_US = 1e6 / 1_000
 
 
 @dataclass(slots=True)
 class Load:
-    """What the trainers of one measurement have sent."""
+    """The load of one measurement, and what the trainers have sent."""
 
     seconds: float
     every: float = 0.0
     """Seconds from a run's report to its next."""
-    taken: int = 0
+    num_acknowledged: int = 0
     latencies: list[float] = field(default_factory=list)
 
 
@@ -64,20 +64,21 @@ def measure(
         before = sum(cpu_seconds(process) for _, process in started)
         took = asyncio.run(_all_trainers([url for url, _ in started], runs, load, in_turn=in_turn))
         used = sum(cpu_seconds(process) for _, process in started) - before
-        _check_stored(database, load.taken)
+        _check_stored(database, load.num_acknowledged)
     load.latencies.sort()
-    middle, late = (1e3 * load.latencies[int(part * len(load.latencies))] for part in (0.5, 0.99))
+    median, p99 = (1e3 * load.latencies[int(part * len(load.latencies))] for part in (0.5, 0.99))
     name = f"reports of one step, {runs} runs, {collectors} collector(s){' in turn' if in_turn else ''}, "
     name += "SQLite" if sqlite else "PostgreSQL"
-    beside = f"{load.taken / took:,.0f} reports/s; answered in {middle:.1f} ms (median), {late:.1f} ms (p99); "
-    beside += (
-        f"the collectors' own CPU: {1e6 * used / load.taken:,.0f} us a report, {100 * used / took:.0f} % of a core"
+    comparison = (
+        f"{load.num_acknowledged / took:,.0f} reports/s; answered in {median:.1f} ms (median), {p99:.1f} ms (p99); "
+        f"CPU time of the collectors: {1e6 * used / load.num_acknowledged:,.0f} us per report, "
+        f"{100 * used / took:.0f} % of a core"
     )
-    yield Row(name, 1e6 * took / load.taken, "us a report", None if every else WANTED_US, beside)
+    yield Row(name, 1e6 * took / load.num_acknowledged, "us per report", None if every else TARGET_US, comparison)
 
 
 async def _all_trainers(urls: Sequence[str], runs: int, load: Load, *, in_turn: bool) -> float:
-    """Register every run, then report; the seconds that the reports took."""
+    """Register every run, then report; seconds from the first to the last report."""
     ports = [int(url.rpartition(":")[2]) for url in urls]
     chosen = [ports if in_turn else [ports[number % len(ports)]] for number in range(runs)]
     trainers = await asyncio.gather(*(_Trainer.started(f"r{number}", ports) for number, ports in enumerate(chosen)))
@@ -87,7 +88,7 @@ async def _all_trainers(urls: Sequence[str], runs: int, load: Load, *, in_turn: 
 
 
 class _Trainer:
-    """One run on one connection to each of its collectors: the least that an HTTP client can cost."""
+    """One run with one connection to each of its collectors, by a minimal HTTP client."""
 
     def __init__(self, run: str, connections: Sequence[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
         self.run, self._in_turn = run, cycle(connections)
@@ -107,7 +108,7 @@ class _Trainer:
         while (began := time.perf_counter()) < end:
             await self._post(f"/{self.run}/reports", self._report(step))
             load.latencies.append(time.perf_counter() - began)
-            load.taken += 1
+            load.num_acknowledged += 1
             step += 1
             await asyncio.sleep(max(0.0, began + load.every - time.perf_counter()) if load.every else 0.0)
 
@@ -133,18 +134,18 @@ class _Trainer:
         writer.write(f"{head}content-length: {len(content)}\r\n\r\n".encode() + content)
         answer = await reader.readuntil(b"\r\n\r\n")
         length = int(answer.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-        told = await reader.readexactly(length)
+        payload = await reader.readexactly(length)
         if not answer.startswith(b"HTTP/1.1 2"):
-            raise RuntimeError(f"{path} was answered {answer[:80]!r}: {told[:300]!r}")
+            raise RuntimeError(f"{path} was answered {answer[:80]!r}: {payload[:300]!r}")
 
 
-def _check_stored(database: str, taken: int) -> None:
+def _check_stored(database: str, num_acknowledged: int) -> None:
     engine = create_engine(database)
     with engine.connect() as connection:
         stored = connection.scalar(sa.select(sa.func.count()).select_from(Step))
     engine.dispose()
-    if stored != taken:
-        raise RuntimeError(f"{taken} steps were acknowledged, {stored} are stored")
+    if stored != num_acknowledged:
+        raise RuntimeError(f"{num_acknowledged} steps were acknowledged, {stored} are stored")
 
 
 if __name__ == "__main__":
@@ -152,7 +153,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--collectors", type=int, default=2)
     parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--sqlite", action="store_true", help="into SQLite in place of PostgreSQL")
-    parser.add_argument("--every", type=float, default=0.0, help="seconds from a run's report to its next")
-    parser.add_argument("--in-turn", action="store_true", help="a run's reports go to every collector in turn")
+    parser.add_argument("--sqlite", action="store_true", help="use SQLite instead of PostgreSQL")
+    parser.add_argument("--every", type=float, default=0.0, help="seconds between two reports of a run")
+    parser.add_argument("--in-turn", action="store_true", help="send a run's reports to the collectors in turn")
     print_rows(measure(**vars(parser.parse_args())))

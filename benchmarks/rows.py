@@ -1,4 +1,4 @@
-"""A measured figure, and how a table of them is printed."""
+"""A measurement, and a Markdown table of measurements."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`target` is the most that `value` may be; None where nothing was set."""
+    """`target` is the largest acceptable `value`, None if there is none; `comparison` gives context."""
 
     name: str
     value: float
@@ -21,7 +21,7 @@ class Row:
 
 
 def print_rows(rows: Iterable[Row]) -> None:
-    """A Markdown table, as docs/benchmarks.md has it."""
-    print("| figure | measured | target | beside it |\n|---|---|---|---|")
+    """Print a Markdown table, in the format of docs/benchmarks.md."""
+    print("| measurement | value | target | comparison |\n|---|---|---|---|")
     for row in rows:
         print("| " + " | ".join(row.cells()) + " |", flush=True)

@@ -1,8 +1,8 @@
-"""How long Prometheus waits for /metrics with 200 live runs.
+"""How long a scrape of /metrics takes with 200 live runs.
 
     python -m benchmarks.scrape [--runs 200]
 
-A real collector over a store of so many running runs, each with a pulse of 16 reports, incidents, interventions and a
+A collector process with a store of that many running runs, each with 16 recent reports, incidents, interventions and a
 rollback, and ten times as many runs that have ended.
 """
 
@@ -25,8 +25,8 @@ from lossguard.states import RunState, SegmentReason
 from monitor.ingestion import run_status
 from monitor.ingestion.columns import StepColumns
 
-WANTED_MS = 200.0
-STEPS = 8
+TARGET_MS = 200.0
+STEPS_PER_REPORT = 8
 
 
 def measure(runs: int = 200, scrapes: int = 20) -> Iterator[Row]:
@@ -41,8 +41,8 @@ def measure(runs: int = 200, scrapes: int = 20) -> Iterator[Row]:
                 took.append(1e3 * (time.perf_counter() - began))
     assert answer.data.count(b"\nlossguard_step{") == runs
     lines = answer.data.count(b"\n")
-    beside = f"{lines:,} lines, {len(answer.data) / 1e6:.1f} MB; slowest of {scrapes}: {max(took):.0f} ms"
-    yield Row(f"scrape of /metrics, {runs} live runs", median(took), "ms", WANTED_MS, beside)
+    comparison = f"{lines:,} lines, {len(answer.data) / 1e6:.1f} MB; slowest of {scrapes}: {max(took):.0f} ms"
+    yield Row(f"scrape of /metrics, {runs} live runs", median(took), "ms", TARGET_MS, comparison)
 
 
 def fill(database: str, runs: int) -> None:
@@ -67,21 +67,21 @@ def _add(session: sa.orm.Session, number: int, *, ended: bool) -> None:
             session, run=run, key=key, fork_step=first, reason=reason, order_id=None, opened_at=now + first
         )
         commands.grow_segment(segment, steps=range(first, first + 200))
-    _add_trouble(session, run, now)
+    _add_incidents(session, run, now)
     status = commands.run_status_of(session, run=run, now=now)
     for report in range(run_status.NUM_RATE_REPORTS):
-        steps = range(report * STEPS, (report + 1) * STEPS)
+        steps = range(report * STEPS_PER_REPORT, (report + 1) * STEPS_PER_REPORT)
         columns = {name: MetricColumn.of([float(step) for step in steps]) for name in run_status.GAUGES}
         run_status.record_steps(status, StepColumns(steps, [now + 0.4 * step for step in steps], columns), now)
 
 
-def _add_trouble(session: sa.orm.Session, run: Run, now: float) -> None:
+def _add_incidents(session: sa.orm.Session, run: Run, now: float) -> None:
     for number, state in ((1, "closed"), (2, "open")):
-        told = {"kind": "loss_spike", "signal": "loss", "onset_step": 50, "detected_step": 51, "details": {}}
-        commands.save_incident(session, run=run, number=number, segment=0, now=now, state=state, **told)
-    told = {"incident": 1, "kind": "rollback", "attempt": 1, "details": {}}
+        values = {"kind": "loss_spike", "signal": "loss", "onset_step": 50, "detected_step": 51, "details": {}}
+        commands.save_incident(session, run=run, number=number, segment=0, now=now, state=state, **values)
+    values = {"incident": 1, "kind": "rollback", "attempt": 1, "details": {}}
     for number, state in ((1, "verified"), (2, "applied")):
-        commands.save_intervention(session, run=run, number=number, now=now, state=state, **told)
+        commands.save_intervention(session, run=run, number=number, now=now, state=state, **values)
 
 
 if __name__ == "__main__":

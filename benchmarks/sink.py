@@ -1,4 +1,4 @@
-"""The least that can stand for a collector: says yes to everything and counts steps. In a process of its own.
+"""The smallest substitute for a collector: accepts everything and collects step numbers, in its own process.
 
 with sink() as running: lossguard.init("bench", url=running.url); running.steps()
 """
@@ -20,7 +20,7 @@ class Sink:
     url: str
 
     def steps(self) -> set[int]:
-        """All steps that arrived, of whatever run."""
+        """All steps that arrived, of any run."""
         answer = urllib3.request("GET", self.url)
         return set(json.loads(answer.data))
 
@@ -38,7 +38,7 @@ def sink() -> Iterator[Sink]:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # headers and body in one packet: two would wait for each other (Nagle, delayed acknowledgement)
-    received: set[int] = set()  # noqa: RUF012 - one sink a process
+    received: set[int] = set()  # noqa: RUF012 - one sink per process
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))

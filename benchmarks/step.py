@@ -1,8 +1,8 @@
-"""The instrumented training step against the same step with no Lossguard at all: rounds in one process, medians.
+"""The instrumented training step compared with the same step without Lossguard: medians of rounds in one process.
 
     python -m benchmarks.step
 
-A GPT-like step of some tens of milliseconds on half of the cores; the instrumented one logs eight metrics while the
+A GPT-like step of some tens of milliseconds on half of the cores; the instrumented step logs eight metrics while the
 sender delivers to a sink in another process. Each round has the plain step twice: their difference is noise.
 """
 
@@ -36,8 +36,8 @@ def measure() -> list[Row]:
         run.finish()
     torch.set_num_threads(before)
     noise = 100 * (again / plain - 1)
-    comparison = f"without {1e3 * plain:.2f} ms, with {1e3 * ours:.2f} ms; the plain step against itself {noise:+.2f} %"
-    return [Row("instrumented step: added to its median", 100 * (ours / plain - 1), "%", 2.0, comparison)]
+    comparison = f"without {1e3 * plain:.2f} ms, with {1e3 * ours:.2f} ms; two plain steps differ by {noise:+.2f} %"
+    return [Row("instrumented step: added to the median", 100 * (ours / plain - 1), "%", 2.0, comparison)]
 
 
 def _rounds(step: Callable[[], dict[str, Any]], run: lossguard.Run) -> list[list[float]]:
@@ -49,7 +49,7 @@ def _rounds(step: Callable[[], dict[str, Any]], run: lossguard.Run) -> list[list
             metrics = step()
             if variant == 2:
                 run.log(number, **metrics)
-            if number >= 5:  # the first ones warm up
+            if number >= 5:  # the first rounds warm up
                 times[variant].append(time.perf_counter() - began)
     return times
 

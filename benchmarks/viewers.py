@@ -1,10 +1,10 @@
-"""What viewers cost: 20 of them on a live run, and how soon one sees a report.
+"""The cost of 20 viewers of a live run, and how soon a viewer sees a new report.
 
     python -m benchmarks.viewers [--rounds 3] [--reports 300]
 
-Ingestion: a collector, a dashboard and viewers without a browser (tests/dashboard/viewer.py) as processes of one
-machine; reports of 1,000 steps are posted as fast as they are taken, with and without viewers in turns. Seeing: a
-viewer in Chromium, and a report that is stored at a moment of its own choice.
+Ingestion: a collector, a dashboard and viewers without a browser (tests/dashboard/viewer.py) as processes on one
+machine; reports of 1,000 steps are posted as fast as they are accepted, alternately with and without viewers. Display:
+a viewer in Chromium, and a report that is stored at a random moment.
 """
 
 import argparse
@@ -28,14 +28,14 @@ from db.engine import create_engine, writing
 from tests.dashboard.browser import ROOT, chromium, dashboard, drawn
 from tests.dashboard.seed import STEPS, report, seed
 
-VIEWERS, LOST, SECONDS, LOOKS = 20, 10.0, 2.0, 10
-BEFORE = 20
-"""Reports that the run has when the viewers open it."""
+NUM_VIEWERS, TARGET_LOSS_PERCENT, TARGET_SECONDS, NUM_VIEWS = 20, 10.0, 2.0, 10
+NUM_REPORTS_BEFORE = 20
+"""Reports of the run when the viewers open it."""
 
 
 def measure(rounds: int, reports: int) -> Iterator[Row]:
-    yield from _seen_after()
-    speeds: dict[int, list[float]] = {0: [], VIEWERS: []}
+    yield from _display_delay()
+    speeds: dict[int, list[float]] = {0: [], NUM_VIEWERS: []}
     shares = []
     for _ in range(rounds):
         for viewers in speeds:
@@ -44,26 +44,28 @@ def measure(rounds: int, reports: int) -> Iterator[Row]:
             if viewers:
                 shares.append(share)
     alone, watched = (statistics.median(column) for column in speeds.values())
-    beside = (
-        f"{alone:,.0f} steps/s alone, {watched:,.0f} watched; "
+    comparison = (
+        f"{alone:,.0f} steps/s without, {watched:,.0f} with viewers; "
         f"the dashboard used {statistics.median(shares):.2f} cores; "
         f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
-    yield Row(f"ingestion lost to {VIEWERS} viewers", 100 * (1 - watched / alone), "%", LOST, beside)
+    yield Row(
+        f"ingestion lost to {NUM_VIEWERS} viewers", 100 * (1 - watched / alone), "%", TARGET_LOSS_PERCENT, comparison
+    )
 
 
 def _ingest(reports: int, viewers: int) -> tuple[float, float]:
-    """Steps a second, and the cores that the dashboard used meanwhile."""
-    bodies = encoded_reports(0, BEFORE + reports)
+    """Ingested steps per second, and the cores that the dashboard used meanwhile."""
+    bodies = encoded_reports(0, NUM_REPORTS_BEFORE + reports)
     with (
         tempfile.TemporaryDirectory() as folder,
         collector(f"sqlite:///{folder}/store.db") as (url, _),
         dashboard(f"sqlite:///{folder}/store.db") as served,
     ):
-        post_all(url, [bodies[:BEFORE]])
+        post_all(url, [bodies[:NUM_REPORTS_BEFORE]])
         with _watching(served.url, viewers):
             used, began = served.cpu_ms(), time.perf_counter()
-            seconds = post_all(url, [bodies[BEFORE:]])
+            seconds = post_all(url, [bodies[NUM_REPORTS_BEFORE:]])
             share = (served.cpu_ms() - used) / 1000 / (time.perf_counter() - began)
     return reports * SIZE / seconds, share
 
@@ -78,16 +80,16 @@ def _watching(url: str, viewers: int) -> Iterator[None]:
     try:
         time.sleep(10)  # until all of them have opened the page
         yield
-        told, _ = process.communicate(timeout=30)  # the end of its input ends it
-        if int(told.split()[0]) <= viewers:
-            raise RuntimeError(f"{viewers} viewers saw only {told}")
+        output, _ = process.communicate(timeout=30)  # the end of its input ends it
+        if int(output.split()[0]) <= viewers:
+            raise RuntimeError(f"{viewers} viewers saw only {output}")
     finally:
         process.kill()
         process.wait(timeout=30)
 
 
-def _seen_after() -> Iterator[Row]:
-    """From the commit of a report to the drawn chart."""
+def _display_delay() -> Iterator[Row]:
+    """Time from the commit of a report to the drawn chart."""
     with tempfile.TemporaryDirectory() as folder:
         engine = create_engine(f"sqlite:///{folder}/store.db")
         migrate.upgrade(engine)
@@ -96,15 +98,17 @@ def _seen_after() -> Iterator[Row]:
             page = browser.new_page(viewport={"width": 1440, "height": 900})
             page.goto(f"{served.url}/run?run=spiky-1")
             name, waited = drawn(page), []
-            for look in range(LOOKS):
+            for view in range(NUM_VIEWS):
                 time.sleep(1 + random.random())
-                _grow(engine, STEPS + 10 * look)
+                _grow(engine, STEPS + 10 * view)
                 began = time.perf_counter()
                 name = drawn(page, other_than=name)
                 waited.append(time.perf_counter() - began)
         engine.dispose()
-    beside = f"longest {max(waited):.2f} s of {LOOKS}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-    yield Row("from a stored report to the drawn chart, median", statistics.median(waited), "s", SECONDS, beside)
+    comparison = f"longest {max(waited):.2f} s of {NUM_VIEWS}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    yield Row(
+        "from a stored report to the drawn chart, median", statistics.median(waited), "s", TARGET_SECONDS, comparison
+    )
 
 
 def _grow(engine: sa.Engine, first: int) -> None:
@@ -118,7 +122,7 @@ def _grow(engine: sa.Engine, first: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--reports", type=int, default=300, help="of 1,000 steps, in each round")
+    parser.add_argument("--reports", type=int, default=300, help="reports of 1,000 steps in each round")
     arguments = parser.parse_args()
     print_rows(measure(arguments.rounds, arguments.reports))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from benchmarks.collectors import collector
-from benchmarks.ingest import METRICS, SIZE, encoded_reports, post_all
+from benchmarks.ingest import NUM_METRICS, SIZE, encoded_reports, post_all
 from benchmarks.rows import Row, print_rows
 from db.engine import create_engine
 from lossguard.spooling.writer import to_line
@@ -55,7 +55,7 @@ def _measure(name: str, database: str, reports: int) -> Iterator[Row]:
     rest = total - sum(grown[part] for part in PARTS)
     beside = f"{parts}, everything else {rest:.1f}; {1e3 / total:.1f} million steps a GB; "
     beside += f"{_spooled():.0f} bytes in the trainer's spool"
-    yield Row(f"{name}: a step with {METRICS} metrics, {reports * SIZE:,} steps", total, "bytes", None, beside)
+    yield Row(f"{name}: a step with {NUM_METRICS} metrics, {reports * SIZE:,} steps", total, "bytes", None, beside)
     beside = f"at rest {at_rest:.0f} MiB; one run, reports of {SIZE:,} steps: peak {one_run:.0f} MiB"
     yield Row(f"{name}: peak memory of a collector, {MANY} runs at once", many_runs, "MiB", None, beside)
 
@@ -80,7 +80,7 @@ def _spooled() -> float:
     """Bytes of such a step as the SDK writes it down."""
     names = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "step_seconds")
     metrics = {name: 2.123456789012345 for name in names}
-    assert len(metrics) == METRICS
+    assert len(metrics) == NUM_METRICS
     return len(to_line({"step": 100_000, "time": 1.8e9 + 0.123456, "metrics": metrics}))
 
 

@@ -1,4 +1,4 @@
-"""Who may do what, and who did what: tokens and the audit trail. The caller owns the transaction."""
+"""Tokens, which say who may do what, and the audit trail of who did what. The caller owns the transaction."""
 
 import hashlib
 import secrets
@@ -13,28 +13,28 @@ from db.models import Audit, Intervention, Order, Run, Token
 
 
 class Scope(StrEnum):
-    """What a token is good for."""
+    """What a token permits."""
 
-    REPORT = "report"  # a trainer: runs, segments, reports, answers to orders
-    READ = "read"  # whoever looks: every GET
-    OPERATE = "operate"  # a person who decides: approve, reject, roll back, release, policy, delete
+    REPORT = "report"  # for a trainer: runs, segments, reports, answers to orders
+    READ = "read"  # for viewers: every GET
+    OPERATE = "operate"  # for people who decide: approve, reject, roll back, release, policy, delete
 
 
 class TokenExists(ValueError):
-    """A token of this name was made before, revoked or not."""
+    """There is a token of this name, revoked or not."""
 
 
 def digest(token: str) -> str:
-    """What is kept of a token."""
+    """The digest of a token, which is all that the store keeps of it."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def create_token(
     session: Session, *, name: str, scopes: Sequence[Scope], project: str | None, now: float
 ) -> tuple[Token, str]:
-    """A new token: (its row, the token itself, which is told this once). Raises TokenExists."""
+    """A new token: (its row, the token itself, which cannot be read again). Raises TokenExists."""
     if session.scalar(sa.select(Token.id).where(Token.name == name)) is not None:
-        raise TokenExists(f"there is a token {name!r} already; choose another name")
+        raise TokenExists(f"there is already a token {name!r}; choose another name")
     token = "lg_" + secrets.token_urlsafe(32)
     row = Token(name=name, digest=digest(token), scopes=[*scopes], project=project, created_at=now)
     session.add(row)
@@ -43,12 +43,12 @@ def create_token(
 
 
 def tokens(session: Session) -> Sequence[Token]:
-    """All of them, revoked ones included, oldest first."""
+    """All tokens, revoked ones included, oldest first."""
     return session.scalars(sa.select(Token).order_by(Token.id)).all()
 
 
 def any_token(session: Session) -> bool:
-    """Whether a token was ever made: from then on nothing is open, even if all are revoked."""
+    """Whether a token was ever created: from then on every request needs one, even if all are revoked."""
     return session.scalar(sa.select(Token.id).limit(1)) is not None
 
 
@@ -58,7 +58,7 @@ def token_with(session: Session, *, digest: str) -> Token | None:
 
 
 def revoke_token(session: Session, *, name: str, now: float) -> bool:
-    """Whether there was such a token; revoked twice it keeps its first date."""
+    """Revoke a token: whether there is one of this name. A token that is revoked twice keeps its first date."""
     row = session.scalar(sa.select(Token).where(Token.name == name))
     if row is not None and row.revoked_at is None:
         row.revoked_at = now
@@ -69,7 +69,7 @@ def revoke_token(session: Session, *, name: str, now: float) -> bool:
 def project_of(
     session: Session, *, run_id: str | None = None, order: int | None = None, intervention: int | None = None
 ) -> str | None:
-    """The project of a run, an order or an intervention; None when there is no such thing."""
+    """The project of a run, of an order or of an intervention; None when it does not exist."""
     found = sa.select(Run.project)
     if run_id is not None:
         found = found.where(Run.id == run_id)
@@ -81,12 +81,12 @@ def project_of(
 
 
 def record(session: Session, *, who: str, action: str, run: str | None, details: dict[str, Any], now: float) -> None:
-    """Write a line of the audit trail."""
+    """Add an entry to the audit trail."""
     session.add(Audit(at=now, who=who, action=action, run=run, details=details))
     session.flush()
 
 
 def trail(session: Session, *, run: str | None = None, limit: int = 1000) -> Sequence[Audit]:
-    """The newest lines of the audit trail, newest first."""
+    """The newest entries of the audit trail, newest first."""
     found = sa.select(Audit).order_by(Audit.id.desc()).limit(limit)
     return session.scalars(found if run is None else found.where(Audit.run == run)).all()

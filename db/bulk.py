@@ -19,7 +19,7 @@ WAITING = "waiting_rows"
 
 
 def insert(session: Session, table: type[DeclarativeBase], columns: dict[str, Any]) -> None:
-    """Insert rows given as columns: lists of equal length, or one value for all rows. JSON columns hold text."""
+    """Insert rows given as columns: lists of equal length, or one value for all rows. JSON is given as text."""
     _insert(session, table.__tablename__, list(columns), _rows(columns))
 
 

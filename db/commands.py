@@ -1,4 +1,4 @@
-"""Everything that writes to the store. Each function takes the session; the caller owns the transaction."""
+"""Functions that write to the store. Each takes the session; the caller owns the transaction."""
 
 import json
 import secrets
@@ -15,26 +15,31 @@ from lossguard.states import OrderState, RunState, SegmentReason
 
 
 def lock_run(session: Session, *, run_id: str) -> Run | None:
-    """The run as it is now, locked until the transaction ends; its revision rises."""
+    """The run as it is now, locked until the transaction ends; its revision rises. None if there is no such run."""
     session.flush()
-    taken = lock(session, run_ids=[run_id]).get(run_id)
-    return None if taken is None else session.get(Run, taken[0], populate_existing=True)
+    locked = lock_runs(session, run_ids=[run_id]).get(run_id)
+    return None if locked is None else session.get(Run, locked[0], populate_existing=True)
 
 
-def lock(session: Session, *, run_ids: Sequence[str], heard_at: float | None = None) -> dict[str, tuple[int, int]]:
-    """(key, revision) of these runs, locked, by id: the one place that locks, on which revisions and caches rest."""
+def lock_runs(
+    session: Session, *, run_ids: Sequence[str], last_report_at: float | None = None
+) -> dict[str, tuple[int, int]]:
+    """Lock these runs until the transaction ends, and set their `last_report_at`: (pk, new revision) by id.
+
+    Nothing else locks a run: revisions, and the caches that rely on them, depend on it.
+    """
     among = f"WHERE id IN ({', '.join('?' * len(run_ids))})"
     row_lock = dialect_of(session.get_bind()).row_lock
     if row_lock and len(run_ids) > 1:  # an UPDATE locks its rows in no particular order: two could wait for each other
         bulk.read(session, f"SELECT pk FROM runs {among} ORDER BY id{row_lock}", tuple(run_ids))
-    heard = "" if heard_at is None else ", last_report_at = ?"
-    values = tuple(run_ids) if heard_at is None else (heard_at, *run_ids)
-    statement = f"UPDATE runs SET revision = revision + 1{heard} {among} RETURNING id, pk, revision"
-    return {run_id: (key, revision) for run_id, key, revision in bulk.read(session, statement, values)}
+    reported = "" if last_report_at is None else ", last_report_at = ?"
+    values = tuple(run_ids) if last_report_at is None else (last_report_at, *run_ids)
+    statement = f"UPDATE runs SET revision = revision + 1{reported} {among} RETURNING id, pk, revision"
+    return {run_id: (pk, revision) for run_id, pk, revision in bulk.read(session, statement, values)}
 
 
 def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> tuple[Run, bool]:
-    """The run with this id, made when it is new: (run, whether it was). A known run goes back to running."""
+    """The run with this id, created if there is none: (run, whether it is new). A known run is running again."""
     run = lock_run(session, run_id=values["id"])
     if run is None:
         new = Run(**values, state=RunState.RUNNING, last_report_at=now, restorable_steps=[])
@@ -42,7 +47,7 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
             with session.begin_nested():
                 session.add(new)
             return new, True
-        except sa.exc.IntegrityError:  # another collector made it in this moment
+        except sa.exc.IntegrityError:  # another collector has just created it
             return register_run(session, values=values, now=now)
     run.state = RunState.RUNNING
     run.finished_at = None
@@ -52,10 +57,10 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
 
 
 def run_status_of(session: Session, *, run: Run, now: float) -> RunStatus:
-    """How the run is doing, made when it is new: then it has no step yet."""
-    pulse = session.get(RunStatus, run.pk)
-    if pulse is None:
-        pulse = RunStatus(
+    """The status of the run, created (without a step) if there is none."""
+    status = session.get(RunStatus, run.pk)
+    if status is None:
+        status = RunStatus(
             run_pk=run.pk,
             last_step_at=now,
             nonfinite_steps=0,
@@ -64,8 +69,8 @@ def run_status_of(session: Session, *, run: Run, now: float) -> RunStatus:
             peaks=[],
             recent_reports=[],
         )
-        session.add(pulse)
-    return pulse
+        session.add(status)
+    return status
 
 
 def open_segment(
@@ -78,7 +83,7 @@ def open_segment(
     order_id: int | None,
     opened_at: float,
 ) -> tuple[Segment, bool]:
-    """The segment with this key, made when it is new: (segment, whether it was)."""
+    """The segment with this key, created if there is none: (segment, whether it is new)."""
     segments = queries.segments(session, run=run)
     for known in segments:
         if known.key == key:
@@ -99,8 +104,8 @@ def open_segment(
     return segment, True
 
 
-def settle_fork(session: Session, *, run: Run, segment: Segment, first_step: int) -> None:
-    """Say where a segment begins that did not know it when it was opened."""
+def set_fork_step(session: Session, *, run: Run, segment: Segment, first_step: int) -> None:
+    """Set the first step of a segment that was opened without one, and with it its parent."""
     assert segment.fork_step is None
     segment.parent = lineage.parent_at(queries.segments(session, run=run), first_step)
     segment.fork_step = first_step
@@ -108,6 +113,7 @@ def settle_fork(session: Session, *, run: Run, segment: Segment, first_step: int
 
 
 def grow_segment(segment: Segment, *, steps: Sequence[int]) -> None:
+    """Count steps that were inserted; `steps` rise."""
     segment.first_step = min(steps[0], steps[0] if segment.first_step is None else segment.first_step)
     segment.last_step = max(steps[-1], steps[-1] if segment.last_step is None else segment.last_step)
     segment.num_steps += len(steps)
@@ -124,7 +130,7 @@ def add_event(
     kind: str,
     details: Mapping[str, Any],
 ) -> bool:
-    """Record an event unless its key is known: whether it was new."""
+    """Record an event unless its key is known: whether it is new."""
     if session.scalar(sa.select(Event.id).where(Event.run_pk == run.pk, Event.key == key)) is not None:
         return False
     session.add(Event(run_pk=run.pk, key=key, segment=segment, step=step, time=time, kind=kind, details=dict(details)))
@@ -133,7 +139,7 @@ def add_event(
 
 
 def save_incident(session: Session, *, run: Run, number: int, segment: int, now: float, **values: Any) -> Incident:
-    """Insert or update the run's incident of this number. An incident keeps the segment it was found on."""
+    """Insert or update the run's incident of this number. An incident keeps the segment in which it was detected."""
     incident = session.scalar(sa.select(Incident).where(Incident.run_pk == run.pk, Incident.number == number))
     if incident is None:
         incident = Incident(run_pk=run.pk, number=number, segment=segment, opened_at=now)
@@ -144,7 +150,7 @@ def save_incident(session: Session, *, run: Run, number: int, segment: int, now:
 
 
 def save_verdict(session: Session, *, incident: Incident, verdict: Mapping[str, Any], now: float) -> None:
-    """Keep what a replay found, in the stead of what an earlier one did."""
+    """Save what a replay found; it replaces the verdict of an earlier replay."""
     _assign(incident, {"verdict": dict(verdict)}, now)
     session.flush()
 
@@ -169,7 +175,7 @@ def _assign(row: Incident | Intervention, values: Mapping[str, Any], now: float)
 
 
 def issue_order(session: Session, *, intervention: Intervention, reason: str, now: float) -> Order:
-    """Send an intervention to the trainer; the same one never twice."""
+    """The order that carries an intervention to the trainer, created if there is none."""
     order = queries.order_of(session, intervention=intervention)
     if order is None:
         order = Order(
@@ -202,9 +208,9 @@ def answer_order(
     detail: str,
     now: float,
 ) -> bool:
-    """Record the trainer's answer and what it skips: whether it is news. An answered order stays as it is.
+    """Record the trainer's answer and the batches that it skips: whether the answer is new.
 
-    One that was withdrawn while the trainer obeyed it is answered all the same: what it did, it did.
+    An order keeps its first answer. One that was withdrawn while the trainer carried it out is answered all the same.
     """
     if order.state in (OrderState.APPLIED, OrderState.FAILED):
         return False
@@ -228,7 +234,7 @@ def answer_order(
 
 
 def withdraw_order(session: Session, *, order: Order, detail: str, now: float) -> None:
-    """Take back an order that the trainer has not obeyed yet; an answered one stays as it is."""
+    """Withdraw an order that the trainer has not answered; an answered one does not change."""
     if order.state == OrderState.OPEN:
         order.state, order.detail, order.answered_at = OrderState.WITHDRAWN, detail, now
         session.flush()
@@ -237,9 +243,9 @@ def withdraw_order(session: Session, *, order: Order, detail: str, now: float) -
 def save_detection_state(
     session: Session, *, run: Run, state: dict[str, Any], segment: int | None = None, seen_step: int | None = None
 ) -> None:
-    """Keep the state of the run's Watch. It is large: written without reading the old one again.
+    """Save the state of the run's detection. It is large: the old one is replaced without being read.
 
-    It has seen the steps of `segment` up to `seen_step`; without a segment all that are stored.
+    The state has seen the steps of `segment` up to `seen_step`; without a segment it has seen all stored steps.
     """
     bulk.run(
         session,
@@ -249,11 +255,12 @@ def save_detection_state(
     )
 
 
-NUM_SNAPSHOTS = 64
+MAX_SNAPSHOTS = 64
+"""Snapshots of the detectors that a run keeps."""
 
 
 def save_snapshot(session: Session, *, run: Run, segment: int, step: int, state: dict[str, Any]) -> None:
-    """Keep a detectors' state for later forks; the oldest beyond NUM_SNAPSHOTS goes."""
+    """Save a state of the detectors for later forks, and delete the oldest ones beyond MAX_SNAPSHOTS."""
     bulk.run(
         session,
         "INSERT INTO detector_snapshots (run_pk, segment, step, state) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -263,7 +270,7 @@ def save_snapshot(session: Session, *, run: Run, segment: int, step: int, state:
         session,
         "DELETE FROM detector_snapshots WHERE run_pk = ? AND (segment, step) < (SELECT segment, step"
         " FROM detector_snapshots WHERE run_pk = ? ORDER BY segment DESC, step DESC LIMIT 1 OFFSET ?)",
-        (run.pk, run.pk, NUM_SNAPSHOTS - 1),
+        (run.pk, run.pk, MAX_SNAPSHOTS - 1),
     )
 
 
@@ -275,5 +282,5 @@ def finish_run(session: Session, *, run: Run, state: RunState, at: float, now: f
 
 
 def delete_run(session: Session, *, run: Run) -> None:
-    """Delete a run and all that belongs to it (the foreign keys cascade)."""
+    """Delete a run and everything that belongs to it (the foreign keys cascade)."""
     session.execute(sa.delete(Run).where(Run.pk == run.pk))

@@ -1,19 +1,19 @@
-"""Stored runs as pandas frames, for analysis afterwards.
+"""Stored runs as pandas frames, for analysis.
 
 steps(...)          one row per step, by step: index `step` (int64), `segment` (int64), `live` (bool), `time`, then one
-                    float64 column a metric. NaN stands for a reported NaN and for an absent value; where a metric has
-                    values that were not finite, a column `<metric>_non_finite` ("NaN", "Infinity", "-Infinity", else
-                    missing) tells the two apart.
+                    float64 column for each metric. NaN stands for a reported NaN and for a value that was not reported;
+                    a metric with values that were not finite has a second column, `<metric>_non_finite` ("NaN",
+                    "Infinity", "-Infinity", else missing), which tells the two apart.
 incidents(...)      one row per incident, `number` as index
-interventions(...)  one row per intervention, `number` as index, with what the trainer really did
-segments(...)       one row per segment, `number` as index, with its part of the live line
-events(...)         one row per declared event, and per outlier that was let pass
-probes(...)         one row per token of a probe; what a probe does not name is one row more, without a token
+interventions(...)  one row per intervention, `number` as index, with the state and the answer of its order
+segments(...)       one row per segment, `number` as index, with its range on the live line
+events(...)         one row per declared event and per outlier
+probes(...)         one row per token of a probe, and one without a token for all the tokens that it does not name
 runs(...)           one row per run, `id` as index
-together(make, ...) any of these of many runs at once: `run` is the first level of the index
+together(make, ...) one of these for many runs: `run` is the first level of the index
 
-Dtypes are the same however few rows there are: whole numbers int64, or Int64 where some may be missing; other numbers
-float64; times datetime64[us, UTC]; texts str; JSON (details, config) object.
+Dtypes do not depend on the rows: whole numbers are int64, or Int64 where some may be missing; other numbers float64;
+times datetime64[us, UTC]; texts str; JSON (details, config) object.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,10 +38,10 @@ TIME = "datetime64[us, UTC]"
 def steps(
     session: Session, *, run: Run, metrics: Sequence[str] | None = None, line: Line | int = Line.LIVE
 ) -> pd.DataFrame:
-    """The steps of a run with these metrics (all that it has by default).
+    """The steps of a run with these metrics (by default all).
 
-    `line` is the live line, what was discarded, both (segment by segment; `live` tells which counts), or the number of
-    one segment. A metric called like one of the frame's own columns is found under `metric.<name>`.
+    `line` is the live line, the discarded steps, both (segment by segment; `live` says which are on the live line), or
+    the number of one segment. A metric that is called like one of the frame's own columns is `metric.<name>`.
     """
     names = queries.metric_names(session, run=run) if metrics is None else list(metrics)
     tree = queries.segments(session, run=run)
@@ -89,18 +89,18 @@ def _times(seconds: Floats) -> Any:
 
 
 def together(make: Callable[..., pd.DataFrame], session: Session, *, runs: Sequence[Run], **more: Any) -> pd.DataFrame:
-    """`make` (steps, incidents, ..) of many runs in one frame; the run's id is the first level of the index."""
+    """`make` (steps, incidents, ...) for many runs in one frame; the run's id is the first level of the index."""
     frames = {run.id: make(session, run=run, **more) for run in runs}
     return pd.concat(frames, names=["run"]) if frames else pd.DataFrame()
 
 
 def incidents(session: Session, *, run: Run) -> pd.DataFrame:
-    """One row per incident; score and details as the detection wrote them."""
+    """One row per incident."""
     return _table(session, sa.select(*_columns(Incident)).where(Incident.run_pk == run.pk).order_by(Incident.number))
 
 
 def interventions(session: Session, *, run: Run) -> pd.DataFrame:
-    """One row per intervention, with the order that carried it: its state, and where the trainer really went."""
+    """One row per intervention, with its order: its state, and the step that the trainer went back to."""
     same = sa.and_(Order.run_pk == Intervention.run_pk, Order.intervention == Intervention.number)
     found = sa.select(
         *_columns(Intervention), Order.state.label("order_state"), Order.rewound_to, Order.answered_at
@@ -109,7 +109,7 @@ def interventions(session: Session, *, run: Run) -> pd.DataFrame:
 
 
 def segments(session: Session, *, run: Run) -> pd.DataFrame:
-    """One row per segment; its steps [live_from, live_to) are on the live line (both missing when none is)."""
+    """One row per segment; its steps [live_from, live_to) are on the live line (both missing if none is)."""
     frame = _table(session, sa.select(*_columns(Segment)).where(Segment.run_pk == run.pk).order_by(Segment.number))
     line = {step_range.segment: step_range for step_range in queries.live(session, run=run)}
     parts = [line.get(number) for number in frame.index]
@@ -119,7 +119,7 @@ def segments(session: Session, *, run: Run) -> pd.DataFrame:
 
 
 def events(session: Session, *, run: Run) -> pd.DataFrame:
-    """One row per event in the order in which they came; `key` as index."""
+    """One row per event in the order of arrival; `key` as index."""
     found = sa.select(*_columns(Event)).where(Event.run_pk == run.pk, Event.kind != PROBE)
     return _table(session, found.order_by(Event.id), "key")
 
@@ -138,10 +138,10 @@ PROBE_COLUMNS = {
 
 
 def probes(session: Session, *, run: Run, prompt: str | None = None) -> pd.DataFrame:
-    """Next-token distributions, in nats: all prompts or one, by step, the likeliest token first.
+    """Next-token distributions, in nats, of all prompts or of one; by step, the likeliest token first.
 
-    `count` is 1, and in the row of the rest, whose `token` is missing, the number of tokens that it stands for.
-    `live` says whether the step is on the live line.
+    The last row of a probe has no `token`: it stands for `count` tokens that the probe does not name. `count` is 1 in
+    all other rows. `live` says whether the step is on the live line.
     """
     rows = [row for each in queries.probes(session, run=run, prompt=prompt) for row in _probe_rows(run.id, each)]
     return pd.DataFrame.from_records(rows, columns=list(PROBE_COLUMNS)).astype(PROBE_COLUMNS)
@@ -156,7 +156,7 @@ def _probe_rows(run_id: str, stored: queries.StoredProbe) -> list[tuple[object, 
 
 
 def runs(session: Session, *, project: str | None = None) -> pd.DataFrame:
-    """One row per run, the newest first, with its steps consumed (all) and effective (on the live line)."""
+    """One row per run, the newest first, with the number of its steps: consumed (all) and effective (live line)."""
     found = sa.select(*_columns(Run)).order_by(Run.started_at.desc(), Run.pk.desc())
     frame = _table(session, found if project is None else found.where(Run.project == project), "id")
     counts = [queries.step_counts(session, run=run) for run in queries.runs(session, project=project)]
@@ -166,7 +166,7 @@ def runs(session: Session, *, project: str | None = None) -> pd.DataFrame:
 
 
 def _columns(model: type[Base]) -> list[sa.ColumnElement[Any]]:
-    """All but the keys that only the store needs."""
+    """The columns of a table without the keys that only the store needs."""
     inner = {"run_pk", "pk", "revision"} if model is Run else {"run_pk", "id"}
     return [column for column in model.__table__.columns if column.key not in inner]
 

@@ -12,16 +12,16 @@ OUTLIER = "outlier"
 
 
 class Line(StrEnum):
-    """Which of a run's steps are meant."""
+    """A selection of a run's steps."""
 
     LIVE = "live"  # the path from the root to the newest segment: every step once
-    DISCARDED = "discarded"  # what the run computed and left
+    DISCARDED = "discarded"  # steps that were computed and then rolled back
     ALL = "all"  # both, segment by segment
 
 
 @dataclass(frozen=True, slots=True)
 class StepRange:
-    """Steps [first, last) of one segment; `last` None means without end."""
+    """Steps [first, last) of one segment; `last` None means that it has no end."""
 
     segment: int
     first: int
@@ -32,7 +32,7 @@ class StepRange:
 
 
 def tree(segments: Sequence[Segment]) -> dict[int | None, list[int]]:
-    """Parent -> the segments that forked off it, by number; None -> the roots (several when a run began again)."""
+    """Parent -> the segments that forked off it, by number; None -> the roots (several if the run started over)."""
     children: dict[int | None, list[int]] = {}
     for segment in sorted(segments, key=lambda segment: segment.number):
         children.setdefault(segment.parent, []).append(segment.number)
@@ -40,10 +40,10 @@ def tree(segments: Sequence[Segment]) -> dict[int | None, list[int]]:
 
 
 def live_line(segments: Sequence[Segment]) -> list[StepRange]:
-    """The path from the root to the newest segment, oldest first, each stretch cut where its child forked off.
+    """The path from the root to the newest segment, oldest range first; each range ends where its child forked off.
 
-    The newest is the one that the trainer opened last, whenever it arrived: a spool may be delivered late.
-    Segments that have not told their first step yet (a resume before its first report) are left out.
+    The newest segment is the one that the trainer opened last, whenever it arrived: a spool may be delivered late.
+    Segments whose first step is unknown (a resume before its first report) are left out.
     """
     settled = [segment for segment in segments if segment.fork_step is not None]
     newest = max(settled, key=lambda segment: (segment.opened_at or 0.0, segment.number), default=None)
@@ -51,7 +51,7 @@ def live_line(segments: Sequence[Segment]) -> list[StepRange]:
 
 
 def line_to(segments: Sequence[Segment], head: int) -> list[StepRange]:
-    """The same path to segment `head`: what was the live line when that was the newest."""
+    """The same path to segment `head`: the live line as it was when `head` was the newest segment."""
     settled = {segment.number: segment for segment in segments if segment.fork_step is not None}
     line: list[StepRange] = []
     number: int | None = head
@@ -66,7 +66,7 @@ def line_to(segments: Sequence[Segment], head: int) -> list[StepRange]:
 
 
 def parent_at(segments: Sequence[Segment], fork_step: int) -> int | None:
-    """Number of the live segment that held the step before `fork_step`; None when the fork goes back to the root."""
+    """The live segment that holds the step before `fork_step`, by number; None when the fork is a new root."""
     before = [step_range for step_range in live_line(segments) if step_range.first < fork_step]
     return before[-1].segment if before else None
 
@@ -74,35 +74,35 @@ def parent_at(segments: Sequence[Segment], fork_step: int) -> int | None:
 def declared(
     segments: Sequence[Segment], events: Sequence[Event], line: Sequence[StepRange], first: int, last: int
 ) -> list[tuple[int, str]]:
-    """(step, kind) of what the steps [first, last) of a line announced: declared events, and where it was resumed."""
-    told = [
+    """(step, kind) of the declared events and of the resumes within the steps [first, last) of a line, in order."""
+    found = [
         (event.segment, event.step, event.kind) for event in events if event.step is not None and event.kind != OUTLIER
     ]
-    told += [
+    found += [
         (segment.number, segment.fork_step, segment.reason)
         for segment in segments
         if segment.reason == SegmentReason.RESUME and segment.fork_step is not None
     ]
     return sorted(
         (step, kind)
-        for number, step, kind in told
+        for number, step, kind in found
         if first <= step < last and any(part.segment == number and part.holds(step) for part in line)
     )
 
 
 def discarded(segments: Sequence[Segment]) -> list[StepRange]:
-    """What the run computed and left: the parts of its segments that are not on the live line, ends included."""
-    kept = {step_range.segment: step_range for step_range in live_line(segments)}
+    """The ranges of the run's segments that are not on the live line. Each of them has an end."""
+    live = {step_range.segment: step_range for step_range in live_line(segments)}
     return [
         StepRange(segment.number, first, last)
         for segment in segments
-        for first, last in _left(segment, kept.get(segment.number))
+        for first, last in _not_live(segment, live.get(segment.number))
         if first < last
     ]
 
 
-def _left(segment: Segment, live: StepRange | None) -> Iterator[tuple[int, int]]:
-    """The steps [first, last) of a segment before and behind its part of the live line."""
+def _not_live(segment: Segment, live: StepRange | None) -> Iterator[tuple[int, int]]:
+    """The steps [first, last) of a segment before and after its range on the live line."""
     if segment.first_step is None or segment.last_step is None:
         return
     first, end = segment.first_step, segment.last_step + 1
@@ -115,7 +115,7 @@ def _left(segment: Segment, live: StepRange | None) -> Iterator[tuple[int, int]]
 
 
 def step_ranges(segments: Sequence[Segment], line: Line | int) -> list[StepRange]:
-    """The stretches of a line, or one whole segment by its number."""
+    """The ranges of a line, or one whole segment by its number."""
     if not isinstance(line, Line):
         return [StepRange(line, 0, None)]
     if line is Line.LIVE:

@@ -1,4 +1,4 @@
-"""Migrations: bring a database to the newest schema, and tell drift."""
+"""Migrations: upgrade a database to the newest schema, and detect drift."""
 
 import io
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 def _config(connection: sa.Connection) -> Config:
-    config = Config(stdout=io.StringIO())  # what alembic says on success is not for the user of our commands
+    config = Config(stdout=io.StringIO())  # alembic's own messages are not for the users of our commands
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
     return config
@@ -27,14 +27,14 @@ def _config(connection: sa.Connection) -> Config:
 
 @contextmanager
 def _changing(engine: sa.Engine) -> Iterator[Config]:
-    """One transaction that changes the schema, alone: a second collector that starts waits, and finds it done."""
+    """A transaction that may change the schema: a second collector that starts meanwhile waits, and finds it done."""
     with engine.execution_options(**WRITES).begin() as connection:
         dialect_of(connection).lock_schema(connection)
         yield _config(connection)
 
 
 def upgrade(engine: sa.Engine, revision: str = "head") -> None:
-    """Bring the schema to `revision`; every migration and its record commit together."""
+    """Upgrade the schema to `revision`; a migration and its entry in the version table commit together."""
     with _changing(engine) as config:
         command.upgrade(config, revision)
 
@@ -45,14 +45,14 @@ def downgrade(engine: sa.Engine, revision: str) -> None:
 
 
 def revisions(engine: sa.Engine) -> tuple[str | None, str | None]:
-    """(the database's revision, the newest one): equal when nothing is to be done."""
+    """(the database's revision, the newest one): equal when there is nothing to do."""
     script = ScriptDirectory(str(MIGRATIONS))
     with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision(), script.get_current_head()
 
 
 def drift(engine: sa.Engine) -> str | None:
-    """One sentence saying how the database differs from the models; None when it does not."""
+    """How the database differs from the models, in one sentence; None when it does not."""
     current, newest = revisions(engine)
     if current != newest:
         return f"the database is at revision {current or 'none'}, the code at {newest}; run: python -m db upgrade"

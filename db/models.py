@@ -1,8 +1,8 @@
 """Tables of the store.
 
-Times are unix seconds (UTC). Steps count optimizer steps from 0. Numbers that are not finite never reach a numeric
-column (SQLite turns NaN into NULL, PostgreSQL sorts it above everything): the column stays NULL and `Step.non_finite`
-says which kind it was, so that no aggregate is poisoned and none is lost.
+Times are unix seconds (UTC). Steps count optimizer steps from 0. A number that is not finite is never in a numeric
+column (SQLite turns NaN into NULL, PostgreSQL sorts it above all numbers, and every aggregate would be NaN): the column
+is NULL, and `Step.non_finite` says what the number was.
 """
 
 import secrets
@@ -70,15 +70,15 @@ class Run(Base):
     restorable_steps: Mapped[list[Any]]
     started_at: Mapped[float]
     last_report_at: Mapped[float]
-    """When the collector last heard of the run, by the collector's clock."""
+    """When the run last reported, by the collector's clock."""
     finished_at: Mapped[float | None]
     revision: Mapped[int] = mapped_column(BigInteger, default=lambda: secrets.randbits(48), server_default="0")
-    """Rises with every transaction that locks the run: what was kept at another revision is stale. It begins anywhere,
-    because SQLite gives the key of a deleted run to the next one."""
+    """Rises with every transaction that locks the run: a copy from another revision is stale. It starts at a random
+    number, because SQLite gives the key of a deleted run to the next one."""
 
 
 class Segment(Base):
-    """An unbroken stretch of a run; `fork_step` is its first step, `parent` the segment that it forked from."""
+    """Consecutive steps of a run; `fork_step` is the first one, `parent` the segment that it forked from."""
 
     __tablename__ = "segments"
     __table_args__ = (UniqueConstraint("run_pk", "key"),)
@@ -87,7 +87,7 @@ class Segment(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
     parent: Mapped[int | None]
     fork_step: Mapped[int | None] = mapped_column(BigInteger)
-    """NULL until the first step tells it (a resume that did not say where it goes on)."""
+    """NULL until the first step arrives, when a resume was opened without it."""
     key: Mapped[str] = mapped_column(String(128))
     reason: Mapped[str] = mapped_column(String(16))
     order_id: Mapped[int | None]
@@ -152,7 +152,7 @@ class RunStatus(Base):
 
 
 class Incident(Base):
-    """An episode of trouble, numbered within its run."""
+    """A spike, a divergence or another anomaly, numbered within its run."""
 
     __tablename__ = "incidents"
     __table_args__ = (UniqueConstraint("run_pk", "number"),)
@@ -171,15 +171,15 @@ class Incident(Base):
     score: Mapped[float | None]
     outcome: Mapped[str | None] = mapped_column(String(32))
     details: Mapped[dict[str, Any]]
-    """The whole incident as the detection wrote it (peak value, band, reasons); non-finite numbers encoded."""
+    """All fields of the detection's own object (peak value, band, reasons); non-finite numbers encoded."""
     verdict: Mapped[dict[str, Any] | None]
-    """Its cause as a replay found it (`monitor.schemas.VerdictIn`); NULL until it was replayed."""
+    """The cause that a replay found (`monitor.schemas.VerdictIn`); NULL without a replay."""
     opened_at: Mapped[float]
     changed_at: Mapped[float]
 
 
 class Intervention(Base):
-    """What is done about an incident, numbered within its run."""
+    """A rollback, a hold or a release, numbered within its run."""
 
     __tablename__ = "interventions"
     __table_args__ = (UniqueConstraint("run_pk", "number"),)
@@ -188,7 +188,7 @@ class Intervention(Base):
     run_pk: Mapped[int] = _run_key()
     number: Mapped[int]
     incident: Mapped[int | None]
-    """Number of the incident within the run; NULL for a person's order without one."""
+    """Number of the incident within the run; NULL when a person asked for the intervention without one."""
     kind: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(32))
     attempt: Mapped[int]
@@ -202,7 +202,7 @@ class Intervention(Base):
 
 
 class Order(Base):
-    """An intervention as sent to the trainer; it is executed once or not at all."""
+    """An intervention as sent to the trainer, which carries it out once or not at all."""
 
     __tablename__ = "orders"
     __table_args__ = (UniqueConstraint("run_pk", "intervention"),)
@@ -210,7 +210,7 @@ class Order(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     run_pk: Mapped[int] = _run_key()
     key: Mapped[str | None] = mapped_column(String(32))
-    """Random: ids begin again in a rebuilt store, and an answer to an older order must not be taken for this one's."""
+    """Random: a rebuilt store reuses ids, and an answer to an older order is no answer to this one."""
     intervention: Mapped[int]
     kind: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16))
@@ -221,7 +221,7 @@ class Order(Base):
     lr_scale: Mapped[float | None]
     reason: Mapped[str] = mapped_column(Text)
     rewound_to: Mapped[int | None] = mapped_column(BigInteger)
-    """Where the trainer really went: an older checkpoint when the wished one was damaged."""
+    """The step that the trainer went back to: an older checkpoint when the planned one was damaged."""
     detail: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[float]
     answered_at: Mapped[float | None]
@@ -242,7 +242,7 @@ class SkippedBatches(Base):
 
 
 class Event(Base):
-    """A declared event, or an outlier that was seen and let pass."""
+    """An event that the training loop declared, or an outlier without an incident."""
 
     __tablename__ = "events"
     __table_args__ = (UniqueConstraint("run_pk", "key"),)
@@ -258,20 +258,20 @@ class Event(Base):
 
 
 class DetectionState(Base):
-    """Where the detection of a run stood. Rows that were stored since are fed to it again before it is used."""
+    """A saved state of a run's detection. Before it is used, it is fed the steps that were stored since."""
 
     __tablename__ = "watch_states"
 
     run_pk: Mapped[int] = _run_key(primary=True)
     state: Mapped[dict[str, Any]]
     segment: Mapped[int | None]
-    """The segment that it follows; NULL in a state that has seen all there is."""
+    """The segment that it follows; NULL in a state that has seen all stored steps."""
     seen_step: Mapped[int | None] = mapped_column(BigInteger)
-    """The last step of that segment which it has seen, or passed over; NULL before the first."""
+    """The last step of that segment which it has seen, or skipped; NULL before the first."""
 
 
 class DetectorSnapshot(Base):
-    """The detectors' state after `step` of `segment`: where the relearning after a fork starts."""
+    """The state of the detectors after `step` of `segment`: after a fork they are fed the steps from there on."""
 
     __tablename__ = "detector_snapshots"
 
@@ -282,7 +282,7 @@ class DetectorSnapshot(Base):
 
 
 class Metric(Base):
-    """The name of a metric that a run has reported, numbered within the run as the names appeared."""
+    """The name of a metric of a run, numbered within the run in the order of first reports."""
 
     __tablename__ = "metrics"
     __table_args__ = (UniqueConstraint("run_pk", "name"),)
@@ -293,7 +293,7 @@ class Metric(Base):
 
 
 class Rollup(Base):
-    """A metric over one bucket of a segment's steps (see db.rollups). No number in it is NaN or infinite."""
+    """A metric over one bucket of a segment's steps (see db.steps.rollups). No number in it is NaN or infinite."""
 
     __tablename__ = "rollups"
     __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - SQLAlchemy reads it from the class
@@ -308,7 +308,7 @@ class Rollup(Base):
     first_step: Mapped[int] = mapped_column(BigInteger)
     last_step: Mapped[int] = mapped_column(BigInteger)
     count: Mapped[int] = mapped_column(BigInteger)
-    """Finite values; min to last are of these, NULL where there is none."""
+    """Number of finite values. min, max, mean, first and last are those of the finite values, NULL without any."""
     non_finite: Mapped[int] = mapped_column(BigInteger)
     min: Mapped[float | None]
     max: Mapped[float | None]
@@ -318,23 +318,23 @@ class Rollup(Base):
 
 
 class Token(Base):
-    """A bearer token: only its digest is kept. A revoked one stays, so that its name in the audit trail is clear."""
+    """A bearer token; only its digest is stored. Revoked tokens stay, so that the audit trail can name them."""
 
     __tablename__ = "tokens"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(128), unique=True)
     digest: Mapped[str] = mapped_column(String(64), unique=True)
-    """SHA-256 of the token in hexadecimal; the token is 256 random bits, so that no salt is needed."""
+    """SHA-256 of the token in hexadecimal; the token is 256 random bits, so no salt is needed."""
     scopes: Mapped[list[Any]]
     project: Mapped[str | None] = mapped_column(String(128))
-    """The only project it is good for; NULL for all."""
+    """The only project that it permits; NULL for all."""
     created_at: Mapped[float]
     revoked_at: Mapped[float | None]
 
 
 class Audit(Base):
-    """Who ordered, approved, changed or deleted what. It outlives the runs that it names."""
+    """An entry of the audit trail: who did what. It stays when its run is deleted."""
 
     __tablename__ = "audit"
 

@@ -1,4 +1,4 @@
-"""Everything that reads the store: keyword-only functions named by their question."""
+"""Queries of the store: each function is named by its result and takes the session and keyword arguments."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ from lossguard.probe import Probe
 from lossguard.protocol import PROBE
 from lossguard.states import OrderState, RunState
 
-TIMES_AT_ONCE = 500
-"""Steps of one IN; databases bound the number of parameters."""
+MAX_STEPS_PER_QUERY = 500
+"""Steps in one IN; databases limit the number of parameters."""
 
 
 def runs(session: Session, *, project: str | None = None) -> Sequence[Run]:
@@ -54,18 +54,18 @@ def segments(session: Session, *, run: Run) -> Sequence[Segment]:
 
 
 def newest_segment(session: Session, *, run: Run) -> Segment | None:
-    """The segment that was opened last, of those whose place in the tree is known."""
+    """The segment that was opened last, of those whose first step is known."""
     found = sa.select(Segment).where(Segment.run_pk == run.pk, Segment.fork_step.is_not(None))
     return session.scalar(found.order_by(Segment.opened_at.desc(), Segment.number.desc()).limit(1))
 
 
 def live(session: Session, *, run: Run) -> list[StepRange]:
-    """The live line: the path from the root to the newest segment, oldest stretch first."""
+    """The live line: the path from the root to the newest segment, oldest range first."""
     return live_line(segments(session, run=run))
 
 
 def step_ranges(session: Session, *, run: Run, line: Line | int) -> list[StepRange]:
-    """The live line, what was discarded, both, or one whole segment by its number."""
+    """The live line, the discarded steps, both, or one whole segment by its number."""
     return lineage.step_ranges(segments(session, run=run), line)
 
 
@@ -76,7 +76,7 @@ def tree(session: Session, *, run: Run) -> dict[int | None, list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class StepCounts:
-    """What a run has computed, and what of it counts."""
+    """How many steps a run has computed, and how many of them are still part of it."""
 
     consumed: int
     """Steps on all segments."""
@@ -85,17 +85,17 @@ class StepCounts:
 
 
 def step_counts(session: Session, *, run: Run) -> StepCounts:
-    """Counted over the discarded branches alone, which are short."""
+    """Only the discarded branches, which are short, are counted row by row."""
     tree = segments(session, run=run)
     consumed = sum(segment.num_steps for segment in tree)
-    left = 0
+    num_discarded = 0
     for step_range in discarded(tree):
-        left += session.scalar(_within(sa.select(sa.func.count()).select_from(Step), run, step_range)) or 0
-    return StepCounts(consumed, consumed - left)
+        num_discarded += session.scalar(_within(sa.select(sa.func.count()).select_from(Step), run, step_range)) or 0
+    return StepCounts(consumed, consumed - num_discarded)
 
 
 def ended_before(session: Session, *, time: float) -> Sequence[Run]:
-    """Runs that ended and were last heard of before `time`, the oldest first."""
+    """Runs that ended and last reported before `time`, the oldest first."""
     found = sa.select(Run).where(Run.state != RunState.RUNNING, Run.last_report_at < time)
     return session.scalars(found.order_by(Run.last_report_at)).all()
 
@@ -130,18 +130,18 @@ def skip_ledger(session: Session, *, run: Run) -> Sequence[SkippedBatches]:
 
 
 def events(session: Session, *, run: Run) -> Sequence[Event]:
-    """What was declared and what was let pass; probes, which are many and large, are asked for by themselves."""
+    """Declared events and outliers, in the order of arrival. `probes` reads probes, which are many and large."""
     found = sa.select(Event).where(Event.run_pk == run.pk, Event.kind != PROBE)
     return session.scalars(found.order_by(Event.id)).all()
 
 
 @dataclass(frozen=True, slots=True)
 class StoredProbe:
-    """A probe and where in the run it was taken."""
+    """A probe, and the step of the run at which it was taken."""
 
     segment: int
     step: int
-    """The last step that was done before it."""
+    """The last step that was finished before the probe."""
     time: float
     live: bool
     """Whether this step of the segment is on the live line."""
@@ -149,7 +149,7 @@ class StoredProbe:
 
 
 def probes(session: Session, *, run: Run, prompt: str | None = None) -> list[StoredProbe]:
-    """The probes of a run, or those of one prompt, by step; discarded branches included."""
+    """The probes of a run (or those of one prompt) by step, on discarded branches too."""
     found = sa.select(Event).where(*_probes_of(run))
     if prompt is not None:
         found = found.where(_prompt() == prompt)
@@ -168,12 +168,12 @@ def probes(session: Session, *, run: Run, prompt: str | None = None) -> list[Sto
 
 
 def num_probes(session: Session, *, run: Run) -> int:
-    """Probes are never changed or taken away: the number tells whether there is a new one."""
+    """How many probes a run has. Probes never change and are never deleted, so a new number means a new probe."""
     return session.scalar(sa.select(sa.func.count()).select_from(Event).where(*_probes_of(run))) or 0
 
 
 def prompts(session: Session, *, run: Run) -> list[str]:
-    """The prompts that a run was probed with, as they first came."""
+    """The prompts of a run's probes, in the order of their first probe."""
     named = sa.select(Event.id, _prompt().label("prompt")).where(*_probes_of(run)).subquery()
     return list(session.scalars(sa.select(named.c.prompt).group_by(named.c.prompt).order_by(sa.func.min(named.c.id))))
 
@@ -188,7 +188,7 @@ def _probes_of(run: Run) -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def detection_state(session: Session, *, run: Run) -> DetectionState | None:
-    """Where the detection of the run stood when it was last written down."""
+    """The state of the run's detection as it was saved last."""
     return session.scalar(
         sa.select(DetectionState).where(DetectionState.run_pk == run.pk).execution_options(populate_existing=True)
     )
@@ -197,34 +197,34 @@ def detection_state(session: Session, *, run: Run) -> DetectionState | None:
 def snapshot_before(
     session: Session, *, run: Run, step: int, line: Sequence[StepRange] | None = None
 ) -> tuple[int, dict[str, Any]] | None:
-    """The newest detectors' state on a line that saw only steps below `step`: (its last step, the state).
+    """The newest state of the detectors on a line that has seen only steps below `step`: (its last step, the state).
 
-    `line` is the live one unless another is given.
+    `line` is by default the live line.
     """
-    kept = {step_range.segment: step_range for step_range in (live(session, run=run) if line is None else line)}
+    ranges = {step_range.segment: step_range for step_range in (live(session, run=run) if line is None else line)}
     found = sa.select(DetectorSnapshot).where(DetectorSnapshot.run_pk == run.pk, DetectorSnapshot.step < step)
     for row in session.scalars(found.order_by(DetectorSnapshot.step.desc(), DetectorSnapshot.segment.desc())):
-        if row.segment in kept and kept[row.segment].holds(row.step):
+        if row.segment in ranges and ranges[row.segment].holds(row.step):
             return row.step, row.state
     return None
 
 
 def metric_names(session: Session, *, run: Run) -> list[str]:
-    """The names that the run has reported: standard ones first."""
+    """The names of the run's metrics: those with a column of their own first."""
     seen = set(session.scalars(sa.select(Metric.name).where(Metric.run_pk == run.pk)))
     return [name for name in COLUMNS if name in seen] + sorted(seen - set(COLUMNS))
 
 
 def times(session: Session, *, run: Run, step_ranges: Sequence[StepRange], steps: Sequence[int]) -> dict[int, float]:
-    """When these steps of the stretches were reported by the trainer: step -> unix seconds, in step order."""
+    """Step -> when the trainer logged it, in unix seconds, of these steps within the ranges; in step order."""
     found: dict[int, float] = {}
     for step_range in step_ranges:
         wanted = [step for step in steps if step_range.holds(step)]
-        for start in range(0, len(wanted), TIMES_AT_ONCE):
+        for start in range(0, len(wanted), MAX_STEPS_PER_QUERY):
             some = sa.select(Step.step, Step.time).where(
                 Step.run_pk == run.pk,
                 Step.segment == step_range.segment,
-                Step.step.in_(wanted[start : start + TIMES_AT_ONCE]),
+                Step.step.in_(wanted[start : start + MAX_STEPS_PER_QUERY]),
             )
             found.update((step, time) for step, time in session.execute(some))
     return dict(sorted(found.items()))

@@ -1,8 +1,8 @@
-"""Looks up every package that is installed here in the published advisories, with pip-audit.
+"""Checks every installed package against the published advisories, with pip-audit.
 
-    python -m tests.audit            what `make audit` runs; pip-audit is installed into a folder of its own
+    python -m tests.audit            the command of `make audit`; installs pip-audit into a temporary environment
 
-Exit 0: each was looked up, and nothing is known of any; 1: something is known; 3: they could not all be looked up.
+Exit codes: 0 if no package has a known vulnerability; 1 if one has; 3 if not all packages could be checked.
 """
 
 import json
@@ -14,39 +14,39 @@ import venv
 from pathlib import Path
 from typing import Any
 
-CLEAN, KNOWN, UNKNOWN = 0, 1, 3
+CLEAN, VULNERABLE, UNCHECKED = 0, 1, 3
 
 
 def verdict(report: dict[str, Any]) -> tuple[int, list[str]]:
-    """(exit code, sentences) of what pip-audit found; what it passed over is not clean."""
+    """(exit code, sentences) for a report of pip-audit; a skipped package does not count as clean."""
     packages = report["dependencies"]
-    passed_over = [package for package in packages if "skip_reason" in package]
-    known = [_told(package, found) for package in packages for found in package.get("vulns", [])]
-    if passed_over and len(passed_over) == len(packages):
-        reason = passed_over[0]["skip_reason"]
-        return UNKNOWN, [f"the advisories cannot be reached from here, so nothing was checked ({reason})"]
-    if passed_over:
-        known.append("not looked up: " + ", ".join(f"{one['name']} ({one['skip_reason']})" for one in passed_over))
-    checked = f"{len(packages) - len(passed_over)} packages were looked up"
+    skipped = [package for package in packages if "skip_reason" in package]
+    sentences = [_describe(package, found) for package in packages for found in package.get("vulns", [])]
+    if skipped and len(skipped) == len(packages):
+        reason = skipped[0]["skip_reason"]
+        return UNCHECKED, [f"the advisories cannot be reached from here, so nothing was checked ({reason})"]
+    if skipped:
+        sentences.append("not checked: " + ", ".join(f"{one['name']} ({one['skip_reason']})" for one in skipped))
+    checked = f"{len(packages) - len(skipped)} packages were checked"
     if any(package.get("vulns") for package in packages):
-        return KNOWN, [*known, checked]
-    return (UNKNOWN if passed_over else CLEAN), [*known, f"{checked}; nothing is known of them"]
+        return VULNERABLE, [*sentences, checked]
+    return (UNCHECKED if skipped else CLEAN), [*sentences, f"{checked}; no vulnerability is known"]
 
 
-def _told(package: dict[str, Any], found: dict[str, Any]) -> str:
-    mended = ", ".join(found["fix_versions"]) or "no version yet"
-    return f"{package['name']} {package['version']}: {found['id']}, mended in {mended}"
+def _describe(package: dict[str, Any], found: dict[str, Any]) -> str:
+    fixed = ", ".join(found["fix_versions"]) or "no version yet"
+    return f"{package['name']} {package['version']}: {found['id']}, fixed in {fixed}"
 
 
 def installed() -> list[str]:
-    """name==version of every package of this environment but our own, and without local versions such as +cpu."""
+    """name==version of every package of this environment except our own, without local versions such as +cpu."""
     command = [sys.executable, "-m", "pip", "freeze", "--disable-pip-version-check", "--exclude-editable"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return [line.partition("+")[0] for line in lines if re.match(r"[A-Za-z0-9._-]+==", line)]
 
 
 def pip_audit(folder: Path, packages: list[str]) -> dict[str, Any]:
-    """What it says of these packages. Raises RuntimeError when it says nothing."""
+    """The report of pip-audit on these packages. Raises RuntimeError if there is none."""
     (folder / "packages").write_text("\n".join(packages))
     venv.create(folder / "venv", with_pip=True)
     python = str(folder / "venv/bin/python")
@@ -73,7 +73,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             code, sentences = verdict(pip_audit(Path(folder), installed()))
     except RuntimeError as error:
-        code, sentences = UNKNOWN, [str(error)]
+        code, sentences = UNCHECKED, [str(error)]
     for sentence in sentences:
         print(f"audit: {sentence}", file=sys.stdout if code == CLEAN else sys.stderr)
     return code

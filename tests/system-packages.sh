@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests use from the system, when it may (Debian, as root). Elsewhere it says what is missing; pytest then
-# says which tests are left out and why, and under CI=true fails them.
+# Installs the system programs that the tests use (on Debian, as root). Elsewhere it prints what is missing; pytest then skips the
+# tests that need them, or fails them if CI=true.
 set -u
 missing=()
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
@@ -16,6 +16,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >/tmp/lossguard-apt.log 2>&1 ||
         { echo "apt-get failed; the end of its output:"; tail -n 5 /tmp/lossguard-apt.log; }
 else
-    echo "not installed (no root, or not Debian): ${missing[*]}; the tests that need them are left out"
+    echo "not installed (no root, or not Debian): ${missing[*]}; the tests that need them are skipped"
 fi
 exit 0

@@ -34,7 +34,7 @@ KEY = b"lossguard"
 
 
 class Format(StrEnum):
-    """What a run can be exported as."""
+    """File formats of an export."""
 
     PARQUET = "parquet"
     CSV = "csv"
@@ -45,7 +45,7 @@ class UnknownRun(LookupError):
 
 
 class RunChanged(RuntimeError):
-    """The run was deleted while it was exported: what was written is not whole."""
+    """The run was deleted during the export: the file is incomplete."""
 
 
 def stream(engine: sa.Engine, *, run_id: str, format: Format, max_steps: int = MAX_BLOCK_STEPS) -> Iterator[bytes]:
@@ -90,7 +90,7 @@ def _writer(sink: "_Sink", schema: pa.Schema, format: Format, described: Mapping
 def _blocks(
     engine: sa.Engine, run_pk: int, segment: Segment, metrics: list[str], max_steps: int
 ) -> Iterator[StepBlock]:
-    """The steps that a segment had when it was described; the session of a block ends before the block is used."""
+    """The steps that a segment had when it was described. No session is open while a block is in use."""
     if segment.first_step is None or segment.last_step is None:
         return
     step_range, num_read = StepRange(segment.number, segment.first_step, segment.last_step + 1), 0

@@ -1,4 +1,4 @@
-"""A run without its steps as one JSON object, and back: what an exported file tells beside the columns of its steps."""
+"""Describe a run as one JSON object, and restore it: all that an exported file holds besides the steps."""
 
 import graphlib
 import secrets
@@ -14,7 +14,7 @@ from lossguard.protocol import is_name, is_run_id
 from lossguard.states import RunState
 
 FORMAT = 1
-"""Goes up when a reader of the former one would misread the object."""
+"""It rises when a reader of the previous format would misread the object."""
 
 PARTS: Mapping[str, type[Base]] = {
     "orders": Order,
@@ -24,25 +24,25 @@ PARTS: Mapping[str, type[Base]] = {
     "skip_ledger": SkippedBatches,
     "events": Event,
 }
-"""Part of the object -> its table; orders first, others refer to them."""
+"""Part of the object -> its table; orders first, because others refer to them."""
 
 
 class BadRecord(ValueError):
-    """The object is not what `describe` writes: one sentence that says where."""
+    """The object is not one that `describe` writes; the message says where."""
 
 
 class RunExists(ValueError):
-    """There is a run with this id; nothing is ever overwritten."""
+    """There is a run with this id, and an import never overwrites one."""
 
 
 def describe(session: Session, *, run: Run) -> dict[str, Any]:
-    """The run, its segments, orders, incidents, interventions, skip ledger, events, and where its detection stands."""
-    watch = session.get(DetectionState, run.pk)
+    """The run, its segments, orders, incidents, interventions, skip ledger, events, and the state of its detection."""
+    detection = session.get(DetectionState, run.pk)
     described = {
         "format": FORMAT,
         "run": _row(run),
         "metrics": queries.metric_names(session, run=run),
-        "watch": None if watch is None else _row(watch),
+        "watch": None if detection is None else _row(detection),
     }
     for name, model in PARTS.items():
         table = _table(model)
@@ -56,7 +56,7 @@ def _table(model: type[Base]) -> sa.Table:
 
 
 def _names(model: type[Base]) -> list[str]:
-    """The columns that mean something outside of this store. Segments and the ledger name orders by their id."""
+    """The columns that have a meaning outside this store. Segments and the ledger refer to orders by id."""
     inner = {"pk", "run_pk", "revision"} if model in (Run, Order) else {"id", "run_pk"}
     return [column.key for column in _table(model).columns if column.key not in inner]
 
@@ -66,16 +66,16 @@ def _row(row: Base) -> dict[str, Any]:
 
 
 def restore(session: Session, described: Mapping[str, Any], *, run_id: str | None = None) -> Run:
-    """Make the run of a description, under another id if wished; its segments are empty until steps are inserted.
+    """Create the run of a description, under `run_id` if given; its segments are empty until steps are inserted.
 
-    A run that was running is interrupted here: nobody reports to the copy, and a trainer that does takes it up again.
-    Raises BadRecord, and RunExists when the store has a run of this id.
+    A run that was running is interrupted in the copy, since nothing reports to it; a trainer that does resumes it.
+    Raises BadRecord, and RunExists when the store has a run with this id.
     """
     rows = check(described)
     run = add_run(session, {**described["run"], "id": run_id or described["run"]["id"]})
     ids: dict[int | None, int] = {}
     for name, model in PARTS.items():
-        values = [_anew(model, row, ids) | {"run_pk": run.pk} for row in rows[name]]
+        values = [_new_row(model, row, ids) | {"run_pk": run.pk} for row in rows[name]]
         if model is Order and values:
             returned = session.scalars(sa.insert(Order).returning(Order.id, sort_by_parameter_order=True), values)
             ids = dict(zip([row["id"] for row in rows[name]], returned, strict=True))
@@ -87,30 +87,30 @@ def restore(session: Session, described: Mapping[str, Any], *, run_id: str | Non
 
 
 def add_run(session: Session, values: Mapping[str, Any]) -> Run:
-    """A run as it was elsewhere. Raises RunExists, and BadRecord for an id that no run can have."""
+    """Add a run from another store. Raises RunExists, and BadRecord for an id that no run can have."""
     run_id = values["id"]
     if not is_run_id(run_id):
-        raise BadRecord(f"{run_id!r} cannot be the id of a run (letters, digits, . _ -); give it another with --as")
-    exists = f"there is a run {run_id!r} already, and an import never overwrites; choose another id with --as"
+        raise BadRecord(f"{run_id!r} cannot be the id of a run (letters, digits, . _ -); choose another with --as")
+    exists = f"the run {run_id!r} exists, and an import never overwrites; choose another id with --as"
     if queries.run_named(session, run_id=run_id) is not None:
         raise RunExists(exists)
     running = values["state"] == RunState.RUNNING
     changed = {"state": RunState.INTERRUPTED if running else values["state"], "revision": secrets.randbits(48)}
-    run = Run(**{**values, **changed})  # the revision begins anywhere, as in commands.register_run
+    run = Run(**{**values, **changed})  # the revision starts at a random number, see Run.revision
     try:
         with session.begin_nested():
             session.add(run)
-    except sa.exc.IntegrityError:  # somebody made it in this moment
+    except sa.exc.IntegrityError:  # another process has just created it
         raise RunExists(exists) from None
     return run
 
 
-def _anew(model: type[Base], row: Mapping[str, Any], ids: Mapping[int | None, int]) -> dict[str, Any]:
-    """The row for this store: orders get new ids, and a segment grows as its steps come."""
-    values = dict.fromkeys(_names(model)) | dict(row)  # every row of one INSERT names the same columns
+def _new_row(model: type[Base], row: Mapping[str, Any], ids: Mapping[int | None, int]) -> dict[str, Any]:
+    """The row for this store: an order gets a new id, and a segment is empty until its steps are inserted."""
+    values = dict.fromkeys(_names(model)) | dict(row)  # all rows of one INSERT need the same columns
     if model is Order:
         del values["id"]
-    if "order_id" in values:  # an order of another run is nothing here
+    if "order_id" in values:  # an order that is not of this run is dropped
         values["order_id"] = ids.get(values["order_id"])
     if model is Segment:
         values |= {"first_step": None, "last_step": None, "num_steps": 0}
@@ -118,7 +118,7 @@ def _anew(model: type[Base], row: Mapping[str, Any], ids: Mapping[int | None, in
 
 
 def check(described: Any) -> dict[str, list[dict[str, Any]]]:
-    """The rows of every part. Raises BadRecord when one does not fit its table."""
+    """The rows of every part. Raises BadRecord if one does not fit its table."""
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         found = described.get("format") if isinstance(described, dict) else None
         raise BadRecord(f"the description has format {found!r}; this version of Lossguard reads format {FORMAT}")
@@ -129,7 +129,7 @@ def check(described: Any) -> dict[str, list[dict[str, Any]]]:
             _check_row(model, row, f"{name}[{at}]")
     _check_tree(rows["segments"])
     if not all(is_name(name) for name in _list(described, "metrics")):
-        raise BadRecord("metrics: names of metrics belong here")
+        raise BadRecord("metrics: this must be a list of metric names")
     if described.get("watch") is not None:
         _check_row(DetectionState, described["watch"], "watch")
     return rows
@@ -138,15 +138,15 @@ def check(described: Any) -> dict[str, list[dict[str, Any]]]:
 def _list(described: Mapping[str, Any], name: str) -> list[Any]:
     found = described.get(name)
     if not isinstance(found, list):
-        raise BadRecord(f"{name}: a list belongs here")
+        raise BadRecord(f"{name}: this must be a list")
     return found
 
 
 def _check_row(model: type[Base], row: Any, where: str) -> None:
     names = _names(model)
     if not isinstance(row, dict) or not set(row) <= set(names):
-        raise BadRecord(f"{where}: an object with these fields belongs here: {', '.join(names)}")
-    for name in names:  # one that an earlier release did not have yet may be missing
+        raise BadRecord(f"{where}: this must be an object with the fields {', '.join(names)}")
+    for name in names:  # a column that an earlier release did not have may be missing
         column, value = _table(model).columns[name], row.get(name)
         if not (column.nullable if value is None else _fits(column, value)):
             raise BadRecord(f"{where}.{name}: {str(value)[:80]!r} does not fit a column of type {column.type}")
@@ -154,11 +154,11 @@ def _check_row(model: type[Base], row: Any, where: str) -> None:
 
 def _check_tree(segments: list[dict[str, Any]]) -> None:
     if [segment["number"] for segment in segments] != list(range(len(segments))):
-        raise BadRecord("segments: they are numbered from 0 on, in order")
+        raise BadRecord("segments: they must be numbered from 0, in order")
     settled = {segment["number"] for segment in segments if segment["fork_step"] is not None}
     parents = {segment["number"]: {segment["parent"]} - {None} for segment in segments}
     if not set().union(*parents.values()) <= settled:
-        raise BadRecord("segments: a parent is no segment that has begun")
+        raise BadRecord("segments: a parent is not a segment that has begun")
     try:
         graphlib.TopologicalSorter(parents).prepare()
     except graphlib.CycleError:

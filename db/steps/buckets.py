@@ -1,4 +1,4 @@
-"""Values over steps, drawn together into buckets: the arithmetic of ingestion, back-fill and charts alike. Pure.
+"""Values over steps, aggregated into buckets: the arithmetic behind roll-ups and charts. Pure.
 
 B is the number of buckets. A single step is a bucket of width 1.
 """
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-SMALL = 2.0**-64
-"""A power of two, so that scaling by it is exact: the sum of finite values then cannot overflow."""
+MEAN_SCALE = 2.0**-64
+"""Values are scaled by it before they are summed, so that the sum cannot overflow. A power of two: this is exact."""
 
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
     """Columns of equal length B, sorted by (key, start).
 
-    min, max, mean, first and last are those of the finite values, NaN where `count` is 0. The mean stands in place of
-    the sum, which may overflow although every value is finite.
+    min, max, mean, first and last are those of the finite values, NaN where `count` is 0. There is no sum, because it
+    may overflow although every value is finite.
     """
 
     key: Ints
-    """What the bucket belongs to: a metric, or a stretch of a line."""
+    """The number of the bucket's metric, or of its metric and its range on a line."""
     start: Ints
     """The multiple of the bucket's width at which it begins."""
     first_step: Ints
@@ -44,36 +44,36 @@ class Buckets:
         return len(self.key)
 
     def where(self, chosen: NDArray[np.bool_] | Ints) -> "Buckets":
-        """The buckets of a mask, or at these positions in their order."""
+        """The buckets that a mask chooses, or those at these positions, in their order."""
         return _by_column(lambda columns: columns[0][chosen], self)
 
 
 NAMES = tuple(field.name for field in fields(Buckets))
 
 
-def _by_column(change: Callable[[Sequence[Any]], Any], *given: Buckets) -> Buckets:
-    """`change` of the columns of one name, name by name; columns that are one array (see `points`) stay one."""
-    done: dict[tuple[int, ...], Any] = {}
+def _by_column(change: Callable[[Sequence[Any]], Any], *buckets: Buckets) -> Buckets:
+    """Apply `change` to the columns of each name; columns that share an array (see `points`) still share one."""
+    changed: dict[tuple[int, ...], Any] = {}
     columns = []
     for name in NAMES:
-        parts = [getattr(one, name) for one in given]
-        key = tuple(map(id, parts))
-        if key not in done:
-            done[key] = change(parts)
-        columns.append(done[key])
+        same_name = [getattr(one, name) for one in buckets]
+        key = tuple(map(id, same_name))
+        if key not in changed:
+            changed[key] = change(same_name)
+        columns.append(changed[key])
     return Buckets(*columns)
 
 
 def points(key: Ints, steps: Ints, values: Floats) -> Buckets:
-    """One bucket per reported value, finite or not. Sorted as given: by (key, step)."""
+    """One bucket for each reported value, finite or not. The arguments are sorted by (key, step)."""
     finite = np.isfinite(values)
-    kept = np.where(finite, values, np.nan)
+    only_finite = np.where(finite, values, np.nan)
     count = finite.astype(np.int64)
-    return Buckets(key, steps, steps, steps, count, 1 - count, kept, kept, kept, kept, kept)
+    return Buckets(key, steps, steps, steps, count, 1 - count, *[only_finite] * 5)
 
 
 def in_order(buckets: Buckets) -> Buckets:
-    """The same, sorted by (key, start): a database gives rows in any order that suits it."""
+    """The same buckets sorted by (key, start): rows come from a database in any order."""
     key, start = np.diff(buckets.key), np.diff(buckets.start)
     if ((key > 0) | ((key == 0) & (start >= 0))).all():
         return buckets
@@ -86,16 +86,16 @@ def nothing() -> Buckets:
     return points(no_steps, no_steps, no_values)
 
 
-def joined(given: Sequence[Buckets]) -> Buckets:
-    """All of these in one, sorted by (key, start)."""
-    parts = [part for part in given if len(part)]
+def joined(all_buckets: Sequence[Buckets]) -> Buckets:
+    """All of these together, sorted by (key, start)."""
+    parts = [part for part in all_buckets if len(part)]
     if len(parts) < 2:
         return in_order(parts[0]) if parts else nothing()
     return in_order(_by_column(np.concatenate, *parts))
 
 
 def coarsen(buckets: Buckets, width: int) -> Buckets:
-    """The same values in buckets of `width`, a multiple of the widths given."""
+    """The same values in buckets of `width` steps, a multiple of the widths that they have."""
     if len(buckets) == 0 or width == 1:
         return buckets
     start = buckets.start // width * width
@@ -104,13 +104,13 @@ def coarsen(buckets: Buckets, width: int) -> Buckets:
     end = np.append(begin[1:], len(buckets)) - 1
     count = np.add.reduceat(buckets.count, begin)
     has = buckets.count > 0
-    place = np.arange(len(buckets))
-    first = np.minimum.reduceat(np.where(has, place, len(buckets) - 1), begin)
-    last = np.maximum.reduceat(np.where(has, place, 0), begin)
-    some = count > 0
-    scaled = np.add.reduceat(np.where(has, buckets.mean, 0.0) * SMALL * buckets.count, begin)
+    position = np.arange(len(buckets))
+    first = np.minimum.reduceat(np.where(has, position, len(buckets) - 1), begin)
+    last = np.maximum.reduceat(np.where(has, position, 0), begin)
+    has_any = count > 0
+    scaled = np.add.reduceat(np.where(has, buckets.mean, 0.0) * MEAN_SCALE * buckets.count, begin)
     low, high = np.fmin.reduceat(buckets.min, begin), np.fmax.reduceat(buckets.max, begin)
-    mean = scaled / np.maximum(count, 1) / SMALL
+    mean = scaled / np.maximum(count, 1) / MEAN_SCALE
     return Buckets(
         key=buckets.key[begin],
         start=start[begin],
@@ -120,7 +120,7 @@ def coarsen(buckets: Buckets, width: int) -> Buckets:
         non_finite=np.add.reduceat(buckets.non_finite, begin),
         min=low,
         max=high,
-        mean=np.where(some, np.clip(mean, low, high), np.nan),  # rounding must not lead out of [min, max]
-        first=np.where(some, buckets.first[first], np.nan),
-        last=np.where(some, buckets.last[last], np.nan),
+        mean=np.where(has_any, np.clip(mean, low, high), np.nan),  # rounding must not leave [min, max]
+        first=np.where(has_any, buckets.first[first], np.nan),
+        last=np.where(has_any, buckets.last[last], np.nan),
     )

@@ -4,49 +4,23 @@
     for effect in engine.feed(rows, restorable=[0, 50, 100]):
         ...
 
-It coordinates: `detectors` score the rows, `incidents` opens and follows incidents, the policy decides about the open
-one, `interventions` carries the decision through to its verification. Nothing here reads a clock or does I/O.
+Its `detectors` score the rows; its `response` opens and follows incidents, lets the policy decide, and carries the
+interventions through to their verification. Nothing here reads a clock or does I/O.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from lossguard.states import InterventionState, OrderKind, Outcome
+from lossguard.states import SegmentReason
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
-from monitor.detection.incidents.incident_tracker import IncidentTracker
-from monitor.detection.incidents.open_incident import OpenIncident, Readings
-from monitor.detection.incidents.states import InterventionEvent
-from monitor.detection.interventions.batch_index import BatchIndex
-from monitor.detection.interventions.intervention_tracker import (
-    InterventionTracker,
-    newest_restorable,
-    operator_decision,
-    verification_step,
-)
-from monitor.detection.interventions.policy import Decision, Mode, Policy, Situation, palm
-from monitor.detection.rows import Bools, Ints, Rows
+from monitor.detection.interventions.policy import Policy
+from monitor.detection.interventions.response import IncidentResponse
+from monitor.detection.rows import Rows
 from monitor.detection.scoring.detectors import DetectorSet
-from monitor.detection.scoring.readings import IN_BAND_Z
-from monitor.detection.scoring.recent_rows import RecentRows
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored_state import VERSION, migrate
-
-MAX_RECENT_STEPS, MAX_OLDER_STEPS = 192, 64
-"""Restorable steps that are kept of a longer list: the newest, and so many spread evenly over the rest."""
-VERIFIED_ROWS = 3  # rows up to the end of a verification whose loss must be in band
-
-
-def thinned(steps: Sequence[int]) -> list[int]:
-    """At most MAX_RECENT_STEPS + MAX_OLDER_STEPS of the steps, among them the oldest: the stored state stays small."""
-    old, recent = steps[:-MAX_RECENT_STEPS], steps[-MAX_RECENT_STEPS:]
-    if len(old) <= MAX_OLDER_STEPS:
-        return list(steps)
-    return [*(old[k * len(old) // MAX_OLDER_STEPS] for k in range(MAX_OLDER_STEPS)), *recent]
 
 
 class DetectionEngine:
@@ -56,13 +30,8 @@ class DetectionEngine:
         self, settings: DetectionSettings | None = None, policy: Policy | None = None, *, can_roll_back: bool = True
     ) -> None:
         self.settings = settings or DetectionSettings()
-        self.policy = policy or Policy()
-        self.can_roll_back = can_roll_back
         self.detectors = DetectorSet(self.settings)
-        self.incidents = IncidentTracker(self.settings)
-        self.interventions = InterventionTracker()
-        self.batches = BatchIndex()
-        self.restorable: list[int] = []
+        self.response = IncidentResponse(self.settings, policy or Policy(), can_roll_back=can_roll_back)
         self.last_step = -1
 
     # Rows
@@ -70,139 +39,26 @@ class DetectionEngine:
     def feed(self, rows: Rows, *, restorable: Sequence[int] | None = None) -> list[Effect]:
         """Judge the next rows of the live line. `restorable`: the complete list of restorable steps, if it changed."""
         if restorable is not None:
-            self.set_restorable(restorable)
-        self.batches.update(rows)
+            self.response.set_restorable(restorable)
+        self.response.batches.update(rows)
         effects: list[Effect] = []
         for scored in self.detectors.feed(rows):
             effects += self._process(scored)
         return effects
 
-    def set_restorable(self, steps: Iterable[int]) -> None:
-        """`steps`: the complete list of restorable steps."""
-        self.restorable = thinned(sorted(int(step) for step in steps))
-
     def feed_scored(self, scored: ScoredRows) -> list[Effect]:
         """Judge rows that detectors with the same settings have scored already: scores do not depend on the policy."""
-        self.batches.update(scored.rows)
+        self.response.batches.update(scored.rows)
         return self._process(scored)
 
     def _process(self, scored: ScoredRows) -> list[Effect]:
         effects: list[Effect] = []
-        steps, notable = scored.rows.steps, scored.alarms() | self.incidents.plateau_rows(scored)
+        steps, notable = scored.rows.steps, scored.alarms() | self.response.incidents.plateau_rows(scored)
         k = -1
-        while (k := self._next_row(notable, steps, k + 1)) < len(steps):
-            effects += self._row(int(steps[k]), scored.readings(k), scored.recent(k))
+        while (k := self.response.next_row(notable, steps, k + 1)) < len(steps):
+            effects += self.response.observe(int(steps[k]), scored.readings(k), scored.recent(k))
         self.last_step = int(steps[-1])
         return effects
-
-    def _next_row(self, notable: Bools, steps: Ints, k: int) -> int:
-        """The next row, from k on, that needs a closer look: an alarm, or the end of a verification."""
-        if self.incidents.needs_every_row():
-            return k
-        ahead = np.flatnonzero(notable[k:])
-        row = k + int(ahead[0]) if len(ahead) else len(steps)
-        rollback = self.interventions.under_verification()
-        if rollback is not None and rollback.verify_at is not None:
-            row = min(row, max(k, int(np.searchsorted(steps, rollback.verify_at))))
-        return row
-
-    def _row(self, step: int, readings: Readings, recent: RecentRows) -> list[Effect]:
-        effects = self.incidents.report_plateau(step, readings) + self._supersede(readings)
-        effects += self.incidents.observe(step, readings, recent)
-        effects += self._decide(step)
-        current = self.incidents.open
-        if current is not None and current.is_over(self.settings) and not self.interventions.is_ordered():
-            effects += self._close(*current.outcome(readings))
-        return effects + self._verify(step, recent)
-
-    def _supersede(self, readings: Readings) -> list[Effect]:
-        """End the open incident where a new or more severe one begins, unless an order for it is on its way."""
-        if self.incidents.open is None or self.interventions.is_ordered():
-            return []
-        end = self.incidents.superseded(readings)
-        return [] if end is None else self._close(*end)
-
-    def _close(self, outcome: Outcome, reason: str) -> list[Effect]:
-        """End the open incident, and withdraw what is only proposed for it."""
-        effects: list[Effect] = []
-        active = self.interventions.active
-        if active is not None and active.state is InterventionState.PROPOSED:
-            words = f"The incident ended before an operator decided. {reason}"
-            effects.append(self.interventions.advance(InterventionEvent.WITHDRAW, words))
-        return [*effects, self.incidents.close(outcome, reason)]
-
-    # What the policy decides
-
-    def _decide(self, step: int) -> list[Effect]:
-        current = self.incidents.open
-        if current is None or current.no_further_action or self.interventions.blocks_decisions():
-            return []
-        current.renew_patience(step, self.policy.patience)
-        attempt, previous_rewind = self.interventions.next_attempt(current.first_onset_step)
-        situation = self._situation(current, step, attempt, previous_rewind)
-        decision = palm(self.policy, situation, self.batches.batch_of)
-        kind = decision.kind or decision.unavailable
-        if kind is None:
-            return self.incidents.wait(decision.reasons, decision.afterwards)
-        current.wait_reasons = []
-        if decision.kind is None or self.policy.mode is Mode.OBSERVE:
-            current.no_further_action = True
-            return [self.incidents.add_reason(self._only_observed(kind, decision.reasons))]
-        effects = self._recur(step)
-        last_step = max(step, current.last_step_out_of_band)
-        verify_at = verification_step(self.policy, last_step, decision.rewind_to)
-        number = current.incident.number
-        proposed = self.interventions.propose(
-            decision, incident=number, step=step, attempt=attempt, verify_at=verify_at
-        )
-        if self.policy.mode is Mode.APPROVE:
-            return [*effects, proposed]
-        return [*effects, self.interventions.order(), *self.incidents.treat()]
-
-    def _only_observed(self, kind: OrderKind, reasons: Sequence[str]) -> str:
-        verb = "roll back" if kind is OrderKind.ROLLBACK else "hold the run"
-        why = "Observe mode" if self.can_roll_back else "This run only reports and cannot roll back"
-        return " ".join([f"{why}: the policy would {verb}.", *reasons])
-
-    def _situation(self, current: OpenIncident, step: int, attempt: int, previous_rewind: int | None) -> Situation:
-        return Situation(
-            kind=current.incident.kind,
-            onset_step=min(current.first_onset_step, current.incident.onset_step),
-            detected_step=current.incident.detected_step,
-            step=step,
-            non_finite=current.non_finite,
-            loss_moved=current.loss_moved,
-            excess=current.excess,
-            check_excess=current.check_excess,
-            check_step=current.check_step,
-            rising_rows=current.rising_rows,
-            falls=current.falls,
-            rises=current.rises,
-            attempt=attempt,
-            rollbacks_used=self.interventions.rollbacks_used,
-            previous_rewind=previous_rewind,
-            restorable=self.restorable,
-            can_roll_back=self.can_roll_back,
-        )
-
-    def _verify(self, step: int, recent: RecentRows) -> list[Effect]:
-        """The rollback under verification worked when its step is reached with the loss in band."""
-        rollback = self.interventions.under_verification()
-        if rollback is None or rollback.verify_at is None or step < rollback.verify_at:
-            return []
-        if self.incidents.open is not None or (recent.z["loss"][-VERIFIED_ROWS:] >= IN_BAND_Z).any():
-            return []
-        reason = f"The run reached step {step} without a recurrence, with the loss in its band."
-        effects = [self.interventions.advance(InterventionEvent.VERIFY, reason)]
-        self.interventions.last_unsuccessful = None
-        return effects + self.incidents.end_verification(Outcome.RECOVERED, "The rollback is verified.")
-
-    def _recur(self, step: int) -> list[Effect]:
-        """The rollback under verification, if there is one, did not work."""
-        if self.interventions.under_verification() is None:
-            return []
-        effects = [self.interventions.advance(InterventionEvent.RECUR, f"The incident recurred by step {step}.")]
-        return effects + self.incidents.end_verification(Outcome.ONGOING, "The incident recurred after the rollback.")
 
     # What the trainer does
 
@@ -230,22 +86,10 @@ class DetectionEngine:
         """
         self.detectors = self._detectors_at(detectors, declared, earlier)
         self.detectors.learn(history)
-        self.batches.rewind(step)
-        self.incidents.pending_outlier = None
         self.last_step = step - 1
-        if reason == "resume":
+        if reason == SegmentReason.RESUME:
             self.detectors.declare(step, reason)
-        active = self.interventions.active
-        if self.interventions.is_ordered() and active is not None:
-            if active.kind is OrderKind.ROLLBACK and active.number == obeyed:
-                return self.order_applied(
-                    active.number, rewound_to=step, skip_from=active.skip_from, skip_to=active.skip_to
-                )
-            if self.incidents.open is not None:  # it stays open: the trainer may still obey
-                self.incidents.open.check_step = min(self.incidents.open.check_step, step)
-            return []
-        resumed = reason == "resume"
-        return self._abandon("The run was restarted." if resumed else "The training loop went back without an order.")
+        return self.response.begin_segment(step, reason, obeyed)
 
     def _detectors_at(
         self, state: Mapping[str, Any] | None, declared: Sequence[tuple[int, str]], earlier: Iterable[Rows]
@@ -259,112 +103,36 @@ class DetectionEngine:
                 detectors.declare(step, kind)
         return detectors
 
-    def _abandon(self, reason: str) -> list[Effect]:
-        """The segment of the open incident ended: a hold is over, and a new segment needs new decisions."""
-        effects: list[Effect] = []
-        if self.interventions.is_held():
-            effects.append(self.interventions.advance(InterventionEvent.WITHDRAW, reason))
-        return effects if self.incidents.open is None else effects + self._close(Outcome.ONGOING, reason)
-
     def order_applied(
         self, number: int, *, rewound_to: int | None, skip_from: int | None, skip_to: int | None
     ) -> list[Effect]:
         """The trainer executed intervention `number`; reported twice, the second time only corrects the figures."""
-        active = self.interventions.active
-        if active is None or active.number != number:
-            self.interventions.check_number(number)
-            return []
-        if active.kind is OrderKind.RELEASE:
-            events = (InterventionEvent.APPLY, InterventionEvent.VERIFY)
-            return [self.interventions.advance(event) for event in events]
-        repeated = active.state is InterventionState.APPLIED
-        if active.kind is OrderKind.HOLD:
-            return [] if repeated else [self.interventions.advance(InterventionEvent.APPLY)]
-        figures: dict[str, Any] = {
-            "rewind_to": active.rewind_to if rewound_to is None else rewound_to,
-            "skip_from": active.skip_from if skip_from is None else skip_from,
-            "skip_to": active.skip_to if skip_to is None else skip_to,
-        }
-        if repeated:
-            return [self.interventions.correct(**figures)]
-        verify_at = self._verify_at(active.verify_at, rewound_to)
-        effects = [self.interventions.advance(InterventionEvent.APPLY, verify_at=verify_at, **figures)]
-        return effects + self.incidents.begin_verification()
-
-    def _verify_at(self, planned: int | None, rewound_to: int | None) -> int:
-        current = self.incidents.open
-        last_step = 0 if current is None else current.last_step_out_of_band
-        return max(planned or 0, verification_step(self.policy, last_step, rewound_to))
+        return self.response.order_applied(number, rewound_to=rewound_to, skip_from=skip_from, skip_to=skip_to)
 
     def order_failed(self, number: int, detail: str) -> list[Effect]:
         """The trainer could not execute intervention `number`."""
-        self.interventions.require_active(number)
-        failed = self.interventions.advance(InterventionEvent.FAIL, f"The trainer could not execute it: {detail}")
-        return [failed, *self.incidents.relapse()]
+        return self.response.order_failed(number, detail)
 
     # What an operator decides
 
     def approve(self, number: int) -> list[Effect]:
-        self.interventions.require_active(number)
-        return [self.interventions.order(), *self.incidents.treat()]
+        """Raises ValueError when intervention `number` does not wait for a decision; so does `reject`."""
+        return self.response.approve(number)
 
     def reject(self, number: int) -> list[Effect]:
-        self.interventions.require_active(number)
-        effects = [self.interventions.advance(InterventionEvent.REJECT, "An operator rejected it.")]
-        self._settle()
-        return effects
-
-    def _settle(self) -> None:
-        """An operator decided about the open incident: the policy does nothing more about it."""
-        if self.incidents.open is not None:
-            self.incidents.open.no_further_action = True
+        return self.response.reject(number)
 
     def rollback(self, *, rewind_to: int | None = None, skip_to: int | None = None, reason: str = "") -> list[Effect]:
         """An operator's order. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
-        if not self.can_roll_back:
-            raise ValueError("this run only reports: it cannot roll back")
-        incident = None if self.incidents.open is None else self.incidents.open.incident
-        onset = self.last_step if incident is None else incident.onset_step
-        oldest = min(self.restorable, default=0)
-        at_most = max(onset - self.policy.min_depth, oldest) if rewind_to is None else rewind_to
-        target = newest_restorable(self.restorable, at_most)
-        skip_from = self.batches.batch_of(target)
-        end = skip_from + self.policy.skip_min if skip_to is None else skip_to
-        if end < skip_from:
-            raise ValueError(f"skip_to ({end}) must not be below the checkpoint's batch {skip_from}")
-        effects = self._replace_active()
-        self.interventions.propose(
-            operator_decision(target, skip_from, end, reason),
-            incident=None if incident is None else incident.number,
-            step=self.last_step,
-            verify_at=verification_step(self.policy, self.last_step, target),
-        )
-        return [*effects, self.interventions.order(by_policy=False), *self.incidents.treat()]
+        return self.response.roll_back(self.last_step, rewind_to=rewind_to, skip_to=skip_to, reason=reason)
 
     def release(self, reason: str = "") -> list[Effect]:
         """An operator ends a hold. Raises ValueError when the run is not held."""
-        active = self.interventions.active
-        if active is None or active.kind is not OrderKind.HOLD:
-            raise ValueError("the run is not held")
-        event = InterventionEvent.RELEASE if self.interventions.is_held() else InterventionEvent.WITHDRAW
-        effects = [self.interventions.advance(event, reason or None)]
-        self._settle()
-        self.interventions.last_unsuccessful = None
-        decision = Decision(OrderKind.RELEASE, reasons=[reason or "An operator released the run."])
-        self.interventions.propose(decision, incident=None, step=self.last_step)
-        return [*effects, self.interventions.order()]
-
-    def _replace_active(self) -> list[Effect]:
-        """An operator's order replaces the active intervention, if there is one."""
-        if self.interventions.active is None:
-            return []
-        event = InterventionEvent.RELEASE if self.interventions.is_held() else InterventionEvent.WITHDRAW
-        effects = [self.interventions.advance(event, "An operator's order replaced it.")]
-        return effects + self.incidents.end_verification(Outcome.ONGOING, "An operator's order replaced the rollback.")
+        return self.response.release(self.last_step, reason)
 
     def set_policy(self, policy: Policy) -> None:
         """From the next decision on."""
-        self.policy = policy
+        self.response.policy = policy
 
     # Persistence
 
@@ -374,15 +142,8 @@ class DetectionEngine:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it as strict JSON. Settings and policy are not part of it: the caller stores them."""
-        return {
-            "version": VERSION,
-            "detectors": self.detectors.state_dict(),
-            "incidents": self.incidents.to_dict(),
-            "interventions": self.interventions.to_dict(),
-            "batches": asdict(self.batches),
-            "restorable": self.restorable,
-            "last_step": self.last_step,
-        }
+        state = {"version": VERSION, "detectors": self.detectors.state_dict(), "last_step": self.last_step}
+        return state | self.response.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> frozenset[str]:
         """Load what this release can read of a state, of any version; the rest is as in a new run.
@@ -391,12 +152,7 @@ class DetectionEngine:
         """
         state = migrate(state)
         new = self.detectors.load_state_dict(restore(dict, state.get("detectors")) or {"version": VERSION})
-        incidents = restore(dict, state.get("incidents")) or {}
-        self.incidents = IncidentTracker.from_dict(incidents, self.settings)
-        interventions = restore(dict, state.get("interventions")) or {}
-        self.interventions = InterventionTracker.from_dict(interventions)
-        self.batches = restore(BatchIndex.from_dict, state.get("batches")) or BatchIndex()
-        self.restorable = restore(list, state.get("restorable")) or []
+        self.response.load_state_dict(state)
         last_step = restore(int, state.get("last_step"))
         self.last_step = self.detectors.last_step if last_step is None else last_step
         return new

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
-from monitor.detection.engine import DetectionEngine, thinned
+from monitor.detection.engine import DetectionEngine
 from monitor.detection.interventions.policy import Mode, Policy
+from monitor.detection.interventions.response import thinned
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.detectors import DetectorSet
 from monitor.detection.scoring.scored_rows import ScoredRows
@@ -109,7 +110,7 @@ def simulate(
             for effect in engine.fork(each.segment.fork_step, each.segment.reason, (), None):
                 simulation.add(effect, number)
         for scored in each.scored:
-            engine.set_restorable(thinned(range(0, int(scored.rows.steps[-1]) + 1, every)))
+            engine.response.set_restorable(thinned(range(0, int(scored.rows.steps[-1]) + 1, every)))
             for effect in engine.feed_scored(scored):
                 simulation.add(effect, number)
     return simulation

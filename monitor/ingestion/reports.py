@@ -117,7 +117,7 @@ def _known_steps(session: Session, cached: CachedRun, segment: Segment, columns:
 
 def _settle_fork(session: Session, cached: CachedRun, segment: Segment, first_step: int, now: float) -> None:
     """The first step of a segment that was opened without one tells where it forks."""
-    commands.settle_fork(session, run=cached.run, segment=segment, first_step=first_step)
+    commands.set_fork_step(session, run=cached.run, segment=segment, first_step=first_step)
     cached.newest_segment = queries.newest_segment(session, run=cached.run)
     if segment.number > 0 and cached.follows(segment):
         effects = detection_state.fork(session, cached.run, cached.engine, segment)

@@ -98,13 +98,13 @@ class RunCache:
 
     def lock_ahead(self, session: Session, run_ids: Iterable[str], now: float) -> None:
         """Lock these runs with one statement, before `lock` takes each of them."""
-        session.info[LOCKED_RUNS] = commands.lock(session, run_ids=sorted(set(run_ids)), heard_at=now)
+        session.info[LOCKED_RUNS] = commands.lock_runs(session, run_ids=sorted(set(run_ids)), last_report_at=now)
 
     def lock(self, session: Session, run_id: str, now: float) -> CachedRun:
         """Lock the run, and return it from the cache or the store. Raises Problem 404 when there is no such run."""
         locked = session.info.get(LOCKED_RUNS, {})
         if run_id not in locked:
-            locked = commands.lock(session, run_ids=[run_id], heard_at=now)
+            locked = commands.lock_runs(session, run_ids=[run_id], last_report_at=now)
         if run_id not in locked:
             raise unknown("run", run_id)
         key, revision = locked.pop(run_id)  # a second report of the run locks it again, and gets a new revision

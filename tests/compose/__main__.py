@@ -1,10 +1,10 @@
-"""docker-compose.yml on a real engine: built, brought up, trained against with a planted spike, broken, taken down.
+"""Tests docker-compose.yml on a real engine: build, start, train with a planted spike, break services, stop.
 
-    python -m tests.compose        what `make test-compose` runs: as root on Debian, about a quarter of an hour
+    python -m tests.compose        the command of `make test-compose`: as root on Debian, about 15 minutes
 
-Nothing is pulled: stand-in images from Debian's packages bear the names that the files use (stand_ins.sh), and Grafana,
-which Debian does not have, is left out. Exit 0: everything held, or no engine can run here, which one sentence says; 1:
-something did not hold.
+Nothing is pulled: stand-in images from Debian's packages carry the names that the files use (stand_ins.sh). Grafana,
+which Debian does not package, is omitted. Exit codes: 0 if every check passed, or if no engine can run here (one
+sentence says why); 1 if a check failed.
 """
 
 import shutil
@@ -40,7 +40,7 @@ def main() -> int:
         return 130
     finally:
         shutil.rmtree(folder)
-    print("everything held")
+    print("every check passed")
     return 0
 
 
@@ -51,15 +51,15 @@ def exercise(stack: Stack, folder: Path) -> None:
         for service in ("migrate", "trainer"):
             with stage(f"build of {stack.services[service]['image']}"):
                 stack.compose("build", service)
-    tell(hardening.check_images(stack))
+    print_figures(hardening.check_images(stack))
     try:
-        tell(scenario.missing_secrets(stack))
+        print_figures(scenario.missing_secrets(stack))
         with stage("up and healthy"):
             stack.up()
         hardening.check_containers(stack)
         for part in (scenario.clean_run, scenario.planted_spike, scenario.broken_services, scenario.wrong_webhook):
             with stage(part.__name__.replace("_", " ")):
-                tell(part(stack))
+                print_figures(part(stack))
     except Failed:
         print(stack.compose("logs", "--no-color", "--tail", "10"), file=sys.stderr)
         raise
@@ -69,14 +69,14 @@ def exercise(stack: Stack, folder: Path) -> None:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Say what is done, and how long it took."""
+    """Print what is being done, and how long it took."""
     print(f"{name} ..", flush=True)
     began = time.monotonic()
     yield
-    tell({name: f"{time.monotonic() - began:.0f} s"})
+    print_figures({name: f"{time.monotonic() - began:.0f} s"})
 
 
-def tell(figures: dict[str, str]) -> None:
+def print_figures(figures: dict[str, str]) -> None:
     for name, figure in figures.items():
         print(f"  {name}: {figure}", flush=True)
 

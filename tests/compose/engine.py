@@ -1,7 +1,7 @@
-"""A Docker engine of the test's own: a child process with its own socket and folders, which leaves nothing behind.
+"""The test's own Docker engine: a child process with its own socket and folders, which leaves nothing behind.
 
-It makes no bridge, no rule of iptables and no forwarding on this machine: the networks of compose and the engine's
-proxy for published ports need none, and the containers need nothing from outside.
+It creates no bridge, no iptables rule and no forwarding on this machine: the compose networks and the engine's proxy
+for published ports need none, and the containers need nothing from outside.
 """
 
 import os
@@ -21,7 +21,7 @@ PACKAGES = {
     "docker-compose": "docker-compose",
     "debootstrap": "debootstrap",
 }
-"""What Debian calls the package of each program."""
+"""The Debian package of each program."""
 FLAGS = [
     "--bridge=none",
     "--iptables=false",
@@ -30,23 +30,23 @@ FLAGS = [
     "--ip-forward=false",
     "--default-ulimit=nofile=20000:20000",
 ]
-MADE_ELSEWHERE = ("/opt/containerd", "/run/containerd", "/run/docker")
-"""Folders that the engine makes wherever its own are."""
-PATIENCE = 30.0
-"""Seconds that the engine may take to answer."""
+SHARED_FOLDERS = ("/opt/containerd", "/run/containerd", "/run/docker")
+"""Folders that the engine creates outside its own."""
+START_SECONDS = 30.0
+"""The engine must answer within this time."""
 
 
 class NoEngine(Exception):
-    """One sentence that says why no engine can run here."""
+    """No engine can run here; the message says why, in one sentence."""
 
 
 @contextmanager
 def engine(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment that leads docker and docker-compose to an engine, which ends with the block. Raises NoEngine."""
+    """Run an engine for the block; the environment with which docker and docker-compose use it. Raises NoEngine."""
     if os.geteuid() != 0:
-        raise NoEngine("only root can run an engine of its own")
+        raise NoEngine("only root can run its own engine")
     _install_programs()
-    foreign = [Path(place) for place in MADE_ELSEWHERE if not Path(place).exists()]
+    foreign = [Path(place) for place in SHARED_FOLDERS if not Path(place).exists()]
     group = folder.name
     environment = {"DOCKER_HOST": f"unix://{folder}/docker.sock", "DOCKER_BUILDKIT": "0"}
     process = _start(folder, group)
@@ -66,7 +66,7 @@ def _install_programs() -> None:
     if not missing:
         return
     if shutil.which("apt-get") is None:
-        raise NoEngine(f"{', '.join(missing)} must be installed, and only Debian's apt-get is known here")
+        raise NoEngine(f"{', '.join(missing)} must be installed, and this is not Debian")
     print(f"installing {', '.join(missing)}")
     quietly = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], env=quietly, check=False, capture_output=True)
@@ -77,7 +77,7 @@ def _install_programs() -> None:
 
 
 def _start(folder: Path, group: str) -> subprocess.Popen[bytes]:
-    (folder / "daemon.json").write_text("{}")  # not this machine's
+    (folder / "daemon.json").write_text("{}")  # ignores the configuration of this machine
     own = {"config-file": "daemon.json", "data-root": "data", "exec-root": "exec", "pidfile": "docker.pid"}
     places = [f"--{flag}={folder / name}" for flag, name in own.items()]
     command = ["dockerd", f"--host=unix://{folder}/docker.sock", *places, f"--cgroup-parent=/{group}", *FLAGS]
@@ -93,7 +93,7 @@ def _start(folder: Path, group: str) -> subprocess.Popen[bytes]:
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], environment: Mapping[str, str], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         asked = subprocess.run(
             ["docker", "version"], env=os.environ | environment, check=False, capture_output=True, text=True
@@ -101,11 +101,11 @@ def _wait_until_up(process: subprocess.Popen[bytes], environment: Mapping[str, s
         if asked.returncode == 0:
             return
         time.sleep(0.2)
-    raise NoEngine(f"dockerd does not come up: {_last_line(log.read_text(errors='replace'))}")
+    raise NoEngine(f"dockerd did not start: {_last_line(log.read_text(errors='replace'))}")
 
 
 def _clear_mounts(folder: Path) -> None:
-    """Undo what a container that ended badly left mounted."""
+    """Unmount what a container that crashed left mounted."""
     mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in reversed([one for one in mounts if one.startswith(f"{folder}/")]):
         subprocess.run(["umount", "--lazy", mount], check=True)
@@ -120,7 +120,7 @@ def _clear_groups(group: str) -> None:
 
 
 def kill(pid: int) -> None:
-    """End a container's process as a crash would: the engine is not told that it was on purpose."""
+    """End a container's process as a crash would: the engine does not know that it was on purpose."""
     os.kill(pid, signal.SIGKILL)
 
 

@@ -1,29 +1,29 @@
-"""What the containers may do, asked of the containers themselves."""
+"""What the containers may do, checked in the running containers."""
 
 from typing import Any
 
-from tests.compose.stack import LEFT_OUT, Failed, Stack
+from tests.compose.stack import OMITTED, Failed, Stack
 
-OURS = {"collector": "lossguard/service:0.1.0", "trainer": "lossguard/trainer:0.1.0"}
+BUILT_IMAGES = {"collector": "lossguard/service:0.1.0", "trainer": "lossguard/trainer:0.1.0"}
 NO_TOOLS = "command -v pip pip3 cc gcc g++ make"
 NO_PIP = "import importlib.util, sys; sys.exit(any(map(importlib.util.find_spec, ('pip', 'ensurepip'))))"
 
 
 def check_containers(stack: Stack) -> None:
-    """Nobody is root, only volumes and tmpfs can be written to, only loopback is published, no secret is told."""
+    """No container runs as root, writes outside volumes and tmpfs, publishes beyond loopback, or shows a secret."""
     secrets = [path.read_text() for path in stack.secrets.iterdir()]
     for service in stack.services:
-        if service in LEFT_OUT or service == "trainer":
+        if service in OMITTED or service == "trainer":
             continue
         described = stack.container(service)
         if not described["State"]["Running"]:
             continue  # the migrations have ended
         _check(service, described)
         if any(secret in str(described) for secret in secrets):
-            raise Failed(f"{service}: a secret can be read with docker inspect")
+            raise Failed(f"{service}: docker inspect shows a secret")
         if stack.compose("exec", "-T", service, "id", "-u").strip() == "0":
             raise Failed(f"{service} runs as root")
-        if _possible(stack, service, "touch", "/etc/written"):
+        if _succeeds(stack, service, "touch", "/etc/written"):
             raise Failed(f"{service} can write to its root file system")
 
 
@@ -37,9 +37,9 @@ def _check(service: str, described: dict[str, Any]) -> None:
 
 
 def check_images(stack: Stack) -> dict[str, str]:
-    """No compiler and no pip in what we build; the sizes."""
+    """Our images contain neither a compiler nor pip; their sizes."""
     sizes = {}
-    for service, image in OURS.items():
+    for service, image in BUILT_IMAGES.items():
         inside = ["run", "--rm", "--network=none", image]
         if stack.docker(*inside, "sh", "-c", f"{NO_TOOLS} || true").strip():
             raise Failed(f"{image} has a compiler or pip")
@@ -49,7 +49,7 @@ def check_images(stack: Stack) -> dict[str, str]:
     return sizes
 
 
-def _possible(stack: Stack, service: str, *command: str) -> bool:
+def _succeeds(stack: Stack, service: str, *command: str) -> bool:
     try:
         stack.compose("exec", "-T", service, *command)
     except Failed:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the official image's entry point does with these variables, as the user postgres, with Debian's PostgreSQL.
+# Acts on these variables like the official image's entry point, as the user postgres, with Debian's PostgreSQL.
 set -eu
 data=/var/lib/postgresql/data
 PATH=$(echo /usr/lib/postgresql/*/bin):$PATH

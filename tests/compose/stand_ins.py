@@ -1,4 +1,4 @@
-"""The stand-in images, whose pip finds what pip finds on this machine."""
+"""Builds the stand-in images, with the pip settings of this machine."""
 
 import os
 import sys
@@ -13,8 +13,8 @@ from typing import Any
 from tests.compose.stack import Stack, run
 
 SCRIPT = Path(__file__).with_suffix(".sh")
-KEPT = ("index-url", "extra-index-url", "trusted-host", "proxy")
-"""Settings of this machine's pip that hold in a container, too."""
+INHERITED_PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy")
+"""Settings of pip on this machine that also apply in a container."""
 
 
 @contextmanager
@@ -43,7 +43,9 @@ def _pip_settings() -> dict[str, str]:
     lines = run([sys.executable, "-m", "pip", "config", "list"]).splitlines()
     pairs = (line.partition("=") for line in lines)
     known = {name.rpartition(".")[2]: value.strip("'") for name, _, value in pairs}
-    return {"cert": "/etc/ssl/certs/ca-certificates.crt"} | {name: known[name] for name in KEPT if name in known}
+    return {"cert": "/etc/ssl/certs/ca-certificates.crt"} | {
+        name: known[name] for name in INHERITED_PIP_SETTINGS if name in known
+    }
 
 
 class _Quiet(SimpleHTTPRequestHandler):

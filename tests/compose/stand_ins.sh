@@ -1,9 +1,9 @@
 #!/bin/bash
 # Images under the names that docker-compose.yml and the Dockerfile use, for a machine that can pull none: Debian by debootstrap,
 # from the mirror that apt uses here, with Debian's PostgreSQL, Prometheus and Alertmanager, and with this machine's Python.
-# The engine is the one of DOCKER_HOST.
+# It uses the engine of DOCKER_HOST.
 #
-#   stand_ins.sh FOLDER PYTHON_PREFIX     FOLDER/pip.conf is what pip is told in the image of Python
+#   stand_ins.sh FOLDER PYTHON_PREFIX     FOLDER/pip.conf becomes the pip.conf of the Python image
 set -euo pipefail
 folder=$1 prefix=$2
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
@@ -12,21 +12,21 @@ mirror=$(apts_mirror)
 [ -n "$mirror" ] || { apt-get update -qq && mirror=$(apts_mirror); }
 image_of() { grep -oE "(image: |PYTHON=)$1:[^ ]*" docker-compose.yml deploy/Dockerfile | sed -E 's/.*(image: |PYTHON=)//' | head -n 1; }
 
-base() { # $1: its name, $2: further packages
+base() { # $1: name, $2: further packages
     mkdir -p "$folder/packages"
     debootstrap --variant=minbase --cache-dir="$folder/packages" --include="ca-certificates,$2" "$suite" "$folder/$1" "$mirror" \
         >"$folder/$1.log" || { tail -n 5 "$folder/$1.log" >&2; exit 1; }
     rm -rf "$folder/$1"/{var/cache/apt,var/lib/apt/lists,usr/share/doc,usr/share/locale,usr/share/man}/*
 }
 
-import() { # $1: folder, $2: name, further: what its configuration says
+import() { # $1: folder, $2: image name, further: Dockerfile instructions
     local changes=() change
     for change in "${@:3}"; do changes+=(--change "$change"); done
     tar --create --directory="$folder/$1" . | docker import "${changes[@]}" - "$2" >/dev/null
 }
 
-# The image of Python: this machine's own where the official image has it, with the libraries that it needs (those of Debian's
-# python3) and its certificates.
+# The Python image: this machine's Python at the path of the official image, with the libraries that it needs (those of Debian's
+# python3) and this machine's certificates.
 base python python3
 tar --create --directory="$prefix" --exclude=site-packages --exclude=sitecustomize.py --exclude=test --exclude=__pycache__ \
     bin/python3 "bin/$(readlink "$prefix/bin/python3")" lib | tar --extract --directory="$folder/python/usr/local"

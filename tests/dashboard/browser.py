@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import urllib3
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.ports import free_port
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
@@ -77,14 +77,16 @@ def dashboard(database: str, port: int | None = None) -> Iterator[Served]:
 
 def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
     http = urllib3.PoolManager(retries=False, timeout=2)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if http.request("GET", url).status < 500:
-                return
-        except urllib3.exceptions.HTTPError:
-            time.sleep(0.1)
-    raise RuntimeError(f"nothing answers on {url} (exit code {process.poll()})")
+    eventually(lambda: process.poll() is not None or _answers(http, url), seconds, interval=0.1)
+    if not _answers(http, url):
+        raise RuntimeError(f"nothing answers on {url} (exit code {process.poll()})")
+
+
+def _answers(http: urllib3.PoolManager, url: str) -> bool:
+    try:
+        return http.request("GET", url).status < 500
+    except urllib3.exceptions.HTTPError:
+        return False
 
 
 def drawn(page: Page, *, other_than: str | None = None, seconds: float = 60) -> str:

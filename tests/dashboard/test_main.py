@@ -12,6 +12,7 @@ import urllib3
 
 from dashboard.__main__ import app
 from dashboard.figures.component import PLOTLY_URL
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,9 +38,7 @@ def taken_port() -> Iterator[int]:
 
 @pytest.mark.slow
 def test_it_serves_the_app_and_plotly(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = start("--port", str(port), "--database", f"sqlite:///{tmp_path}/lossguard.db")
     try:
         http = urllib3.PoolManager(retries=False, timeout=5)

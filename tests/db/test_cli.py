@@ -150,7 +150,7 @@ def test_a_run_goes_from_one_store_to_another_by_a_file(
     assert run_command("check", *other) == (0, "the database fits the code\n")
     code, output = run_command("import", "old.parquet", *other)
     assert (code, output.count("\n")) == (2, 1)
-    assert "there is a run 'old' already" in output
+    assert "the run 'old' exists" in output
     assert run_command("import", "old.parquet", "--as", "again", *other)[0] == 0
     store = create_engine(other[1])
     with reading(store) as session:
@@ -175,7 +175,7 @@ def test_an_impossible_export_is_one_sentence_and_no_file(
         "db: there is no folder nowhere; create it, or name another file with -o\n",
     )
     code, output = run_command("import", "nowhere.csv", *url)
-    assert (code, output.startswith("db: there is no file nowhere.csv; name one")) == (2, True)
+    assert (code, output.startswith("db: there is no file nowhere.csv; name a file")) == (2, True)
     assert run_command("import", ".", *url) == (2, "db: .: Is a directory\n")
     assert {path.name for path in tmp_path.iterdir()} - {"lossguard.db", "lossguard.db-wal", "lossguard.db-shm"} == {
         "old.csv"

@@ -51,7 +51,7 @@ def test_a_resume_learns_its_parent_from_its_first_step(engine: sa.Engine) -> No
         add_steps(session, run, add_segment(session, run, "a"), range(10))
         resumed = add_segment(session, run, "b", fork_step=None)
         assert resumed.fork_step is None
-        commands.settle_fork(session, run=run, segment=resumed, first_step=8)
+        commands.set_fork_step(session, run=run, segment=resumed, first_step=8)
         assert resumed.parent == 0
 
 
@@ -123,7 +123,7 @@ def test_only_the_newest_snapshots_are_kept_and_only_live_ones_found(engine: sa.
         run = add_run(session)
         first = add_segment(session, run, "a")
         add_steps(session, run, first, range(300))
-        for step in range(commands.NUM_SNAPSHOTS + 5):
+        for step in range(commands.MAX_SNAPSHOTS + 5):
             commands.save_snapshot(session, run=run, segment=0, step=step, state={"step": step})
         add_segment(session, run, "b", fork_step=50)
         assert queries.snapshot_before(session, run=run, step=4) is None

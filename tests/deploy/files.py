@@ -1,4 +1,4 @@
-"""The files of deploy/, read."""
+"""Reads the files of deploy/."""
 
 import re
 from pathlib import Path

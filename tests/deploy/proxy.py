@@ -1,4 +1,4 @@
-"""nginx with deploy/nginx/lossguard.conf before collectors and a dashboard, all of them processes on free ports."""
+"""nginx with deploy/nginx/lossguard.conf in front of collectors and a dashboard, all as processes on free ports."""
 
 import os
 import re
@@ -18,7 +18,7 @@ from tests.ports import free_port
 
 CONF = DEPLOY / "nginx" / "lossguard.conf"
 COLLECTOR, DASHBOARD = "localhost", "dashboard.localhost"
-"""In place of the names of the file: names of this machine."""
+"""Names of this machine that replace those in the file."""
 USER, PASSWORD = "ada", "a-password-of-the-tests"
 
 
@@ -47,12 +47,12 @@ class Proxy:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        come_from: str = "127.0.0.1",
+        source: str = "127.0.0.1",
     ) -> urllib3.BaseHTTPResponse:
-        """The answer to a request for `name`, trusting its certificate; `come_from` is an address of this machine."""
+        """The answer to a request for `name`, trusting its certificate; `source` is the client's address."""
         pool = urllib3.HTTPSConnectionPool(
             "127.0.0.1", self.port, ca_certs=str(self.certificate), server_hostname=name, assert_hostname=name,
-            source_address=(come_from, 0), retries=False, timeout=20.0,
+            source_address=(source, 0), retries=False, timeout=20.0,
         )  # fmt: skip
         sent = {"host": f"{name}:{self.port}"} | dict(headers or {})
         with pool:
@@ -61,7 +61,7 @@ class Proxy:
 
 @contextmanager
 def proxied(folder: Path, *, collectors: int = 1) -> Iterator[Proxy]:
-    """All of them, until the block ends; at most two collectors, `collector-0` and `collector-1`."""
+    """Run all of them until the block ends; at most two collectors, `collector-0` and `collector-1`."""
     make_certificate(folder)
     hashed = openssl("passwd", "-6", PASSWORD).strip()
     (folder / "lossguard.htpasswd").write_text(f"{USER}:{hashed}\n")
@@ -97,7 +97,7 @@ def openssl(*arguments: str | Path) -> str:
 
 
 def make_certificate(folder: Path) -> None:
-    """One that vouches for itself, as docs/operations.md makes it."""
+    """Create a self-signed certificate, as docs/operations.md does."""
     names = f"subjectAltName=DNS:{COLLECTOR},DNS:{DASHBOARD}"
     key, certificate = folder / "lossguard.key", folder / "lossguard.crt"
     openssl(
@@ -107,10 +107,10 @@ def make_certificate(folder: Path) -> None:
 
 
 def write_configuration(folder: Path, proxy: Proxy, collectors: Sequence[int], dashboard: int) -> Path:
-    """The file as it is shipped, with the names, ports and files of this test, and the least around it."""
+    """Write the shipped file with the names, ports and files of this test, and a minimal main file; the main file."""
     text = CONF.read_text()
     changes = {
-        r" *listen \[::\].*\n": "",  # not every machine that tests has IPv6
+        r" *listen \[::\].*\n": "",  # not every machine has IPv6
         r"listen 80;": f"listen 127.0.0.1:{proxy.plain_port};\n    location /up {{ return 200; }}",
         r"listen 443 ": f"listen 127.0.0.1:{proxy.port} ",
         r"return 308 .*?;": "location / { \\g<0> }",

@@ -1,4 +1,4 @@
-"""Collector, Prometheus and Alertmanager as processes on free ports, with the files of deploy/, and a pager."""
+"""Collector, Prometheus and Alertmanager as processes with the files of deploy/, and a webhook that receives alerts."""
 
 import json
 import os
@@ -26,53 +26,53 @@ HTTP = urllib3.PoolManager(retries=False, timeout=5.0)
 
 
 @dataclass
-class Pager:
-    """What reached the webhook: (when, in unix seconds, and the alert), in order."""
+class Webhook:
+    """The alerts that reached the webhook: (Unix time, alert), in order."""
 
     url: str = ""
-    seen: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
+    received: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
     def first(self, name: str, status: str) -> tuple[float, dict[str, Any]] | None:
-        """The first that was told of this alert `firing` or `resolved`."""
-        told = (one for one in self.seen if (one[1]["labels"]["alertname"], one[1]["status"]) == (name, status))
-        return next(told, None)
+        """The first notification of this alert with the status `firing` or `resolved`."""
+        found = (one for one in self.received if (one[1]["labels"]["alertname"], one[1]["status"]) == (name, status))
+        return next(found, None)
 
 
 @contextmanager
-def pager() -> Iterator[Pager]:
+def webhook() -> Iterator[Webhook]:
     """A webhook receiver on loopback."""
-    paged = Pager()
+    receiver = Webhook()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             message = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            paged.seen += [(time.time(), alert) for alert in message["alerts"]]
+            receiver.received += [(time.time(), alert) for alert in message["alerts"]]
             self.send_response(200)
             self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
-            """The test tells what came, not every request."""
+            """Requests are not logged."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        paged.url = f"http://127.0.0.1:{server.server_port}/page"
+        receiver.url = f"http://127.0.0.1:{server.server_port}/alerts"
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield paged
+        yield receiver
         server.shutdown()
 
 
 class Stack:
-    """`seconds` in place of every interval of the files of deploy/; None leaves them as they are."""
+    """`seconds` replaces every interval in the files of deploy/; None leaves them as they are."""
 
-    def __init__(self, processes: Processes, folder: Path, page_to: str, *, seconds: int | None = None) -> None:
+    def __init__(self, processes: Processes, folder: Path, webhook_url: str, *, seconds: int | None = None) -> None:
         self._processes, self._folder, self._seconds = processes, folder, seconds
         self.collector, self.prometheus, self.alertmanager = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
         self.database = f"sqlite:///{folder}/l.db"
         self._start_collector()
-        self._start_alertmanager(page_to)
+        self._start_alertmanager(webhook_url)
         self._start_prometheus()
 
     def ask(self, path: str) -> Any:
-        """What the collector answers under its API; None for anything but 200."""
+        """The collector's answer to a GET under its API; None for any status but 200."""
         answer = HTTP.request("GET", f"{self.collector}{API}{path}", headers={"authorization": f"Bearer {TOKEN}"})
         return json.loads(answer.data) if answer.status == 200 else None
 
@@ -82,7 +82,7 @@ class Stack:
         self._processes.start("collector", *command, environment=settings)
         self._processes.wait_until_up("collector", f"{self.collector}/healthz")
 
-    def _start_alertmanager(self, page_to: str) -> None:
+    def _start_alertmanager(self, webhook_url: str) -> None:
         shutil.copytree(DEPLOY / "alertmanager", self._folder / "alertmanager")
         config = self._folder / "alertmanager" / "alertmanager.yml"
         if self._seconds is not None:
@@ -93,7 +93,7 @@ class Stack:
         storage = f"--storage.path={self._folder}/alertmanager-data"
         alone = "--cluster.listen-address="
         start = self._folder / "alertmanager" / "start.sh"
-        receivers = {"PAGE_WEBHOOK_URL": page_to}
+        receivers = {"PAGE_WEBHOOK_URL": webhook_url}
         start_program(self._processes, "alertmanager", start, written, listen, storage, alone, environment=receivers)
         self._processes.wait_until_up("alertmanager", f"{self.alertmanager}/-/ready")
 
@@ -113,7 +113,7 @@ class Stack:
         self._processes.wait_until_up("prometheus", f"{self.prometheus}/-/ready")
 
     def _prometheus_config(self) -> dict[str, Any]:
-        """What is shipped, with the addresses of this stack."""
+        """The shipped configuration, with the addresses of this stack."""
         config: dict[str, Any] = read(DEPLOY / "prometheus" / "prometheus.yml")
         rules = (DEPLOY / "prometheus" / "rules.yml").read_text()
         if self._seconds is not None:
@@ -134,7 +134,7 @@ class Stack:
 def start_program(
     processes: Processes, name: str, program: Path, *arguments: str | Path, environment: Mapping[str, str]
 ) -> None:
-    """Processes starts Python: a line of it that becomes the program."""
+    """Processes starts Python programs only: this one replaces itself by `program`."""
     become = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
     path = {"PATH": f"/usr/bin:/bin:{os.environ.get('PATH', '')}"}
     processes.start(name, "-c", become, str(program), *map(str, arguments), environment=path | dict(environment))

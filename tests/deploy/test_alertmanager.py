@@ -1,4 +1,4 @@
-"""Who is told what: the configuration as start.sh writes it, judged by amtool."""
+"""Who receives which alerts: the configuration that start.sh writes, checked with amtool."""
 
 import subprocess
 from pathlib import Path
@@ -20,7 +20,7 @@ def run(*command: str | Path, **environment: str) -> str:
     return done.stdout
 
 
-def written(folder: Path, **environment: str) -> Path:
+def write_config(folder: Path, **environment: str) -> Path:
     run(START, "--write-only", folder, **environment)
     config = folder / "alertmanager.yml"
     run("amtool", "check-config", config)
@@ -40,15 +40,15 @@ def receivers(config: Path) -> dict[str, dict[str, Any]]:
         (["alertname=NonFiniteLoss", "severity=critical", "project=sandbox-7", "run=r"], "notice"),
     ],
 )
-def test_critical_alerts_page_and_others_and_quiet_projects_do_not(
+def test_critical_alerts_go_to_page_and_others_and_quiet_projects_to_notice(
     tmp_path: Path, labels: list[str], receiver: str
 ) -> None:
-    config = written(tmp_path, PAGE_WEBHOOK_URL="http://page", NOTICE_WEBHOOK_URL="http://notice")
+    config = write_config(tmp_path, PAGE_WEBHOOK_URL="http://page", NOTICE_WEBHOOK_URL="http://notice")
     assert run("amtool", "config", "routes", "test", f"--config.file={config}", *labels).strip() == receiver
 
 
-def test_quiet_projects_come_from_the_environment_whatever_they_hold(tmp_path: Path) -> None:
-    config = written(tmp_path, PAGE_WEBHOOK_URL="http://page", QUIET_PROJECTS=r"a\d+|o'x#&\"q")
+def test_quiet_projects_come_from_the_environment_whatever_characters_they_contain(tmp_path: Path) -> None:
+    config = write_config(tmp_path, PAGE_WEBHOOK_URL="http://page", QUIET_PROJECTS=r"a\d+|o'x#&\"q")
     for project, receiver in (("a17", "notice"), ("sandbox", "page")):
         labels = ("severity=critical", f"project={project}")
         assert run("amtool", "config", "routes", "test", f"--config.file={config}", *labels).strip() == receiver
@@ -57,7 +57,7 @@ def test_quiet_projects_come_from_the_environment_whatever_they_hold(tmp_path: P
 def test_all_kinds_of_receivers_come_from_the_environment_and_no_secret_is_in_the_configuration(tmp_path: Path) -> None:
     secret = tmp_path / "slack"
     secret.write_text("https://hooks.example.org/SECRET-2\n")
-    config = written(
+    config = write_config(
         tmp_path,
         PAGE_WEBHOOK_URL="https://page.example.org/SECRET-1",
         PAGE_SLACK_URL_FILE=str(secret),
@@ -76,13 +76,13 @@ def test_all_kinds_of_receivers_come_from_the_environment_and_no_secret_is_in_th
     assert all(one[0]["send_resolved"] for one in page.values())
 
 
-def test_notices_go_where_pages_go_unless_they_have_a_place_of_their_own(tmp_path: Path) -> None:
-    both = receivers(written(tmp_path, PAGE_WEBHOOK_URL="http://page"))
+def test_notices_use_the_receivers_of_pages_unless_they_have_their_own(tmp_path: Path) -> None:
+    both = receivers(write_config(tmp_path, PAGE_WEBHOOK_URL="http://page"))
     assert both["page"] == both["notice"] != {}
 
 
-def test_without_any_receiver_it_starts_and_tells_nobody(tmp_path: Path) -> None:
-    assert receivers(written(tmp_path)) == {"page": {}, "notice": {}}
+def test_without_any_receiver_it_starts_and_notifies_nobody(tmp_path: Path) -> None:
+    assert receivers(write_config(tmp_path)) == {"page": {}, "notice": {}}
 
 
 def test_mail_without_a_server_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_mail_without_a_server_is_refused_in_one_sentence(tmp_path: Path) -> Non
     assert "SMTP_HOST" in done.stderr
 
 
-def test_inhibition_names_alerts_that_there_are() -> None:
+def test_inhibition_rules_name_alerts_that_exist() -> None:
     known = {alert["alert"] for alert in alerts()}
     for rule in read(DEPLOY / "alertmanager" / "alertmanager.yml")["inhibit_rules"]:
         for matcher in rule["source_matchers"] + rule["target_matchers"]:

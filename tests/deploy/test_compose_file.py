@@ -1,4 +1,4 @@
-"""docker-compose.yml, the Dockerfile and what they read, as far as they can be judged without an engine.
+"""docker-compose.yml, the Dockerfile and what they read, as far as they can be checked without an engine.
 
 `make test-compose` runs them on a real one.
 """
@@ -32,48 +32,48 @@ UNWATCHED = {
 """Services without a health check, and why."""
 
 
-def every(wanted: str) -> pytest.MarkDecorator:
-    """Each service of the file."""
-    return pytest.mark.parametrize(wanted, list(SERVICES))
+def each_service(argument: str) -> pytest.MarkDecorator:
+    """Run the test for each service of the file."""
+    return pytest.mark.parametrize(argument, list(SERVICES))
 
 
-@every("service")
-def test_every_image_is_of_one_version(service: str) -> None:
+@each_service("service")
+def test_every_image_has_an_exact_version(service: str) -> None:
     assert re.search(r":v?\d+\.\d+(\.\d+)?[\w.-]*$", SERVICES[service]["image"])
 
 
-def test_what_the_images_are_built_on_is_of_one_version() -> None:
+def test_base_images_have_an_exact_version() -> None:
     assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE).count("${PYTHON}") == 2
     assert re.search(r"^ARG PYTHON=python:\d+\.\d+\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
 
 
-@every("service")
-def test_every_service_may_do_little_and_use_little(service: str) -> None:
-    told = SERVICES[service]
-    assert told["read_only"] is True
-    assert told["cap_drop"] == ["ALL"]
-    assert "cap_add" not in told
-    assert "privileged" not in told
-    assert told["security_opt"] == ["no-new-privileges:true"]
-    assert told["mem_limit"]
-    assert told["pids_limit"]
-    assert told["logging"]["options"]["max-size"], "a log must not fill the disk"
+@each_service("service")
+def test_every_service_has_few_rights_and_limited_resources(service: str) -> None:
+    config = SERVICES[service]
+    assert config["read_only"] is True
+    assert config["cap_drop"] == ["ALL"]
+    assert "cap_add" not in config
+    assert "privileged" not in config
+    assert config["security_opt"] == ["no-new-privileges:true"]
+    assert config["mem_limit"]
+    assert config["pids_limit"]
+    assert config["logging"]["options"]["max-size"], "a log must not fill the disk"
 
 
-@every("service")
-def test_nobody_is_root(service: str) -> None:
+@each_service("service")
+def test_no_service_runs_as_root(service: str) -> None:
     assert SERVICES[service]["user"].split(":")[0] not in ("", "0", "root")
 
 
-@every("service")
-def test_every_service_comes_back_and_tells_whether_it_is_well(service: str) -> None:
-    told = SERVICES[service]
+@each_service("service")
+def test_every_service_restarts_and_has_a_health_check(service: str) -> None:
+    config = SERVICES[service]
     if service in UNWATCHED:
-        assert "healthcheck" not in told
-        assert told["restart"] in ("no", "on-failure:3")
+        assert "healthcheck" not in config
+        assert config["restart"] in ("no", "on-failure:3")
     else:
-        assert told["restart"] == "unless-stopped"
-        assert told["healthcheck"]["test"][0] == "CMD"
+        assert config["restart"] == "unless-stopped"
+        assert config["healthcheck"]["test"][0] == "CMD"
 
 
 def test_the_store_is_migrated_before_anything_reads_it() -> None:
@@ -82,8 +82,8 @@ def test_the_store_is_migrated_before_anything_reads_it() -> None:
         assert SERVICES[service]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
 
 
-def test_only_what_people_and_trainers_use_is_published_and_on_loopback_unless_it_is_told_otherwise() -> None:
-    published = {name: told["ports"] for name, told in SERVICES.items() if "ports" in told}
+def test_only_what_people_and_trainers_use_is_published_on_loopback_by_default() -> None:
+    published = {name: config["ports"] for name, config in SERVICES.items() if "ports" in config}
     assert set(published) == {"collector", "dashboard", "prometheus", "alertmanager", "grafana"}
     for ports in published.values():
         (port,) = ports
@@ -93,17 +93,17 @@ def test_only_what_people_and_trainers_use_is_published_and_on_loopback_unless_i
 def test_secrets_come_from_files_and_none_has_a_default() -> None:
     for name, secret in COMPOSE["secrets"].items():
         assert secret == {"file": f"${{LOSSGUARD_SECRETS:-./deploy/secrets}}/{name}"}
-    for service, told in SERVICES.items():
-        for name, value in told.get("environment", {}).items():
+    for service, config in SERVICES.items():
+        for name, value in config.get("environment", {}).items():
             if re.search(r"PASSWORD|TOKEN|SECRET", name):
-                assert name.endswith("_FILE"), f"{service}: {name} is no file"
+                assert name.endswith("_FILE"), f"{service}: {name} is not a file"
                 assert str(value).startswith(("/run/secrets/", "${")), f"{service}: {name}"
-                of = str(value).removeprefix("/run/secrets/")
-                assert of in told.get("secrets", []) or of == "${SMTP_PASSWORD_FILE:-}"
-    assert all(set(told.get("secrets", [])) <= set(COMPOSE["secrets"]) for told in SERVICES.values())
+                secret = str(value).removeprefix("/run/secrets/")
+                assert secret in config.get("secrets", []) or secret == "${SMTP_PASSWORD_FILE:-}"
+    assert all(set(config.get("secrets", [])) <= set(COMPOSE["secrets"]) for config in SERVICES.values())
 
 
-def test_secrets_are_made_once_differ_and_are_closed_to_others(tmp_path: Path) -> None:
+def test_secrets_are_created_once_differ_and_are_readable_by_nobody_else(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     make = [str(DEPLOY / "secrets.sh"), str(folder)]
     subprocess.run(make, check=True, capture_output=True)
@@ -129,30 +129,30 @@ def test_the_entry_point_reads_secrets_from_files_and_names_an_empty_one(tmp_pat
 
 
 def test_every_named_volume_is_declared_and_used() -> None:
-    mounts = [mount for told in SERVICES.values() for mount in told.get("volumes", [])]
+    mounts = [mount for config in SERVICES.values() for mount in config.get("volumes", [])]
     named = {mount.split(":")[0] for mount in mounts if not mount.startswith(".")}
     assert named == set(COMPOSE["volumes"])
     for mount in mounts:
         if mount.startswith("."):
             source, _, mode = mount.split(":")
             assert (ROOT / source).exists()
-            assert mode == "ro", f"{mount}: the checkout is not for containers to write in"
+            assert mode == "ro", f"{mount}: containers must not write to the checkout"
 
 
 def copied() -> set[str]:
-    """What the Dockerfile copies from the checkout."""
+    """The paths that the Dockerfile copies from the checkout."""
     lines = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
     return {source.removeprefix("./") for line in lines for source in line.split()[:-1]}
 
 
-def test_the_engine_is_sent_exactly_what_the_images_copy() -> None:
+def test_the_build_context_holds_exactly_what_the_images_copy() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
-    let_in = {line[1:] for line in lines if line.startswith("!")}
+    included = {line[1:] for line in lines if line.startswith("!")}
     assert lines[0] == "*"
-    assert let_in == copied()
-    assert all((ROOT / path).exists() for path in let_in)
-    left_out = [line for line in lines[1:] if not line.startswith("!")]
-    assert any(fnmatch.fnmatch("monitor/__pycache__", pattern) for pattern in left_out)
+    assert included == copied()
+    assert all((ROOT / path).exists() for path in included)
+    excluded = [line for line in lines[1:] if not line.startswith("!")]
+    assert any(fnmatch.fnmatch("monitor/__pycache__", pattern) for pattern in excluded)
 
 
 def test_the_last_stages_have_neither_pip_nor_a_compiler() -> None:
@@ -174,53 +174,55 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(one.name): str(one.specifier)[2:] for one in requirements}
 
 
-def brought(name: str, extras: set[str]) -> list[Requirement]:
-    """What the distribution asks for here with these extras, as it is installed in this environment."""
-    asked = [Requirement(text) for text in distribution(name).requires or []]
+def requirements(name: str, extras: set[str]) -> list[Requirement]:
+    """The requirements of an installed distribution with these extras that apply to this environment."""
+    declared = [Requirement(text) for text in distribution(name).requires or []]
     environments = [{"extra": extra} for extra in extras or {""}]
-    return [one for one in asked if one.marker is None or any(map(one.marker.evaluate, environments))]
+    return [one for one in declared if one.marker is None or any(map(one.marker.evaluate, environments))]
 
 
 def every_requirement() -> list[tuple[str, Requirement]]:
-    """(who asks, what for) of everything that the extras bring, however deep."""
+    """(distribution, requirement) of everything that the extras need, directly or not."""
     found: list[tuple[str, Requirement]] = []
-    looked_at: set[tuple[str, frozenset[str]]] = set()
+    visited: set[tuple[str, frozenset[str]]] = set()
     waiting: list[tuple[str, set[str]]] = [("lossguard", IN_THE_IMAGES)]
     while waiting:
         name, extras = waiting.pop()
-        if (canonicalize_name(name), frozenset(extras)) not in looked_at:
-            looked_at.add((canonicalize_name(name), frozenset(extras)))
-            asked = brought(name, extras)
-            found += [(name, one) for one in asked]
-            waiting += [(one.name, one.extras) for one in asked]
+        if (canonicalize_name(name), frozenset(extras)) not in visited:
+            visited.add((canonicalize_name(name), frozenset(extras)))
+            required = requirements(name, extras)
+            found += [(name, one) for one in required]
+            waiting += [(one.name, one.extras) for one in required]
     return found
 
 
-def test_the_extras_are_those_that_the_dockerfile_installs() -> None:
+def test_the_dockerfile_installs_these_extras() -> None:
     installed = re.findall(r"'\.\[([\w,]+)\]'", DOCKERFILE)
     assert {extra for extras in installed for extra in extras.split(",")} == IN_THE_IMAGES
 
 
-def test_everything_that_the_extras_bring_has_one_version_which_suits_all_who_ask_for_it() -> None:
+def test_everything_that_the_extras_need_is_pinned_to_a_version_that_fits_every_requirement() -> None:
     pinned = pins()
     for who, asked in every_requirement():
         name = canonicalize_name(asked.name)
-        exact = str(asked.specifier).startswith("==")  # torch pins the parts of CUDA by itself
+        exact = str(asked.specifier).startswith("==")  # torch itself pins the parts of CUDA
         if name != "lossguard" and not (exact and name not in pinned):
-            assert name in pinned, f"{who} asks for {asked}, which is not in constraints.txt"
-            assert asked.specifier.contains(pinned[name], prereleases=True), f"{who} asks for {asked}"
+            assert name in pinned, f"{who} needs {asked}, which is not in constraints.txt"
+            assert asked.specifier.contains(pinned[name], prereleases=True), f"{who} needs {asked}"
 
 
-def test_nothing_is_pinned_that_nobody_asks_for() -> None:
+def test_nothing_is_pinned_that_nothing_requires() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     builders = {canonicalize_name(Requirement(text).name) for text in project["build-system"]["requires"]}
     asked = {canonicalize_name(one.name) for _, one in every_requirement()}
     assert builders <= set(pins())
-    assert set(pins()) - asked - builders <= {"pathspec", "pluggy", "trove-classifiers"}, "what hatchling asks for"
+    assert set(pins()) - asked - builders <= {"pathspec", "pluggy", "trove-classifiers"}, (
+        "the requirements of hatchling"
+    )
 
 
-def test_the_test_of_the_stack_adds_nothing_that_changes_a_service() -> None:
+def test_the_override_of_the_compose_test_changes_no_service() -> None:
     override = yaml.safe_load((ROOT / "tests" / "compose" / "override.yml").read_text())["services"]
-    assert {name: told for name, told in override.items() if name in SERVICES} == {
-        name: {"build": {"network": "host"}} for name, told in SERVICES.items() if "build" in told
+    assert {name: config for name, config in override.items() if name in SERVICES} == {
+        name: {"build": {"network": "host"}} for name, config in SERVICES.items() if "build" in config
     }

@@ -1,4 +1,4 @@
-"""Grafana's provisioning, as far as it can be judged without Grafana: its shape, its queries, its references."""
+"""Grafana's provisioning, as far as it can be checked without Grafana: its shape, its queries, its references."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from tests.deploy.files import DASHBOARD, DEPLOY, read
 PROVISIONING = DEPLOY / "grafana" / "provisioning"
 TYPES = ("row", "timeseries", "stat", "table")
 
-# What Grafana's documentation of provisioning names; it passes over other keys without a word.
+# What Grafana's documentation of provisioning names; it ignores other keys silently.
 DATASOURCE = {"name", "type", "uid", "orgId", "access", "url", "isDefault", "editable", "version", "jsonData"}
 PROVIDER = {"name", "type", "orgId", "folder", "folderUid", "disableDeletion", "allowUiUpdates", "options"}
 
@@ -26,7 +26,7 @@ def panels() -> list[dict[str, Any]]:
     return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
 
 
-def test_the_dashboard_asks_the_source_that_is_provisioned() -> None:
+def test_the_dashboard_queries_the_provisioned_source() -> None:
     (source,) = read(PROVISIONING / "datasources" / "prometheus.yml")["datasources"]
     assert source["type"] == "prometheus"
     asked = {target["datasource"]["uid"] for panel in panels() for target in panel["targets"]}
@@ -35,7 +35,7 @@ def test_the_dashboard_asks_the_source_that_is_provisioned() -> None:
     assert asked == {source["uid"]}
 
 
-def test_provisioning_has_what_grafana_needs_and_nothing_that_it_passes_over() -> None:
+def test_provisioning_has_what_grafana_needs_and_nothing_that_it_ignores() -> None:
     sources = read(PROVISIONING / "datasources" / "prometheus.yml")
     providers = read(PROVISIONING / "dashboards" / "lossguard.yml")
     assert sources.keys() == {"apiVersion", "datasources"}
@@ -50,8 +50,8 @@ def test_provisioning_has_what_grafana_needs_and_nothing_that_it_passes_over() -
 def test_the_dashboard_can_be_imported_anywhere() -> None:
     whole = dashboard()
     assert isinstance(whole["schemaVersion"], int)
-    assert "id" not in whole, "that is the number in one Grafana's database"
-    assert re.fullmatch(r"[\w-]{1,40}", whole["uid"]), "Grafana takes no others"
+    assert "id" not in whole, "it is specific to one Grafana's database"
+    assert re.fullmatch(r"[\w-]{1,40}", whole["uid"]), "Grafana rejects others"
     for panel in panels():
         assert {"title", "description", "fieldConfig", "options"} <= panel.keys()
         assert all(target["expr"] for target in panel["targets"])
@@ -64,7 +64,7 @@ def test_the_dashboard_is_found_where_compose_puts_it() -> None:
     assert "./deploy/grafana/provisioning:/etc/grafana/provisioning:ro" in mounts
 
 
-def test_panels_have_their_own_numbers_and_places() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     whole = dashboard()
     assert len({panel["id"] for panel in whole["panels"]}) == len(whole["panels"])
     assert {panel["type"] for panel in whole["panels"]} == set(TYPES)
@@ -73,7 +73,7 @@ def test_panels_have_their_own_numbers_and_places() -> None:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
         cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
-        assert not cells & taken, f"{panel['title']} lies on another panel"
+        assert not cells & taken, f"{panel['title']} overlaps another panel"
         taken |= cells
     for panel in panels():
         references = [target["refId"] for target in panel["targets"]]
@@ -81,7 +81,7 @@ def test_panels_have_their_own_numbers_and_places() -> None:
 
 
 @pytest.mark.needs("prometheus")
-def test_every_query_is_one_that_prometheus_understands() -> None:
+def test_prometheus_can_parse_every_query() -> None:
     queries = [target["expr"] for panel in panels() for target in panel["targets"]]
     queries += [one["expr"] for one in dashboard()["annotations"]["list"]]
     variables = {variable["name"] for variable in dashboard()["templating"]["list"]}

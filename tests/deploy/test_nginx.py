@@ -1,4 +1,4 @@
-"""TLS before the collector and the dashboard: what is shipped in a real nginx, a run and a browser through it."""
+"""TLS in front of collector and dashboard: the shipped configuration in a real nginx, used by a run and a browser."""
 
 import json
 import socket
@@ -40,7 +40,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         yield running
 
 
-def test_nginx_takes_the_configuration_without_a_warning(proxy: Proxy) -> None:
+def test_nginx_accepts_the_configuration_without_a_warning(proxy: Proxy) -> None:
     command: list[str | Path] = [nginx(), "-t", "-q", "-c", proxy.certificate.with_name("nginx.conf")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -57,7 +57,7 @@ def test_a_run_reports_over_tls_when_the_certificate_is_named(
     assert (stored["state"], stored["steps_consumed"]) == ("finished", 30)
 
 
-def test_a_certificate_that_is_not_trusted_is_told_with_what_mends_it(
+def test_the_error_about_an_untrusted_certificate_says_how_to_trust_it(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
@@ -73,25 +73,25 @@ def test_a_body_beyond_the_limit_gets_413_which_makes_the_sdk_send_less_at_once(
     with pytest.raises(Rejected, match=r"413 .*raise the limit of the proxy .at body"):
         client.request("POST", "/runs/r/reports", {"padding": "x" * LIMIT})
     answer = proxy.ask("POST", COLLECTOR, f"{API}/runs", headers=BEARER, body=b"{}".ljust(LIMIT))
-    assert answer.status == 422, "as much as the collector takes gets to it"
+    assert answer.status == 422, "a body of the collector's limit reaches it"
 
 
-def test_http_only_leads_to_https(proxy: Proxy) -> None:
+def test_http_redirects_to_https(proxy: Proxy) -> None:
     url = f"http://127.0.0.1:{proxy.plain_port}/api/v1/runs?x=1"
     for name in (COLLECTOR, DASHBOARD):
         answer = urllib3.request("POST", url, headers={"host": name}, redirect=False, retries=False)
         assert (answer.status, answer.headers["location"]) == (308, f"https://{name}/api/v1/runs?x=1")
 
 
-def test_the_collectors_tokens_pass_and_are_asked_for(proxy: Proxy) -> None:
+def test_the_collectors_tokens_are_passed_on_and_required(proxy: Proxy) -> None:
     for headers, status in ((BEARER, 200), ({}, 401)):
-        assert proxy.ask("GET", COLLECTOR, f"{API}/runs", headers=headers, come_from="127.0.0.9").status == status
+        assert proxy.ask("GET", COLLECTOR, f"{API}/runs", headers=headers, source="127.0.0.9").status == status
 
 
 def test_failed_attempts_are_counted_by_client_whatever_it_claims_to_be(proxy: Proxy) -> None:
-    def attempt(come_from: str, claimed: str) -> int:
+    def attempt(source: str, claimed: str) -> int:
         headers = {"authorization": "Bearer wrong", "x-forwarded-for": claimed}
-        return proxy.ask("GET", COLLECTOR, f"{API}/runs", headers=headers, come_from=come_from).status
+        return proxy.ask("GET", COLLECTOR, f"{API}/runs", headers=headers, source=source).status
 
     assert [attempt("127.0.0.2", f"10.0.0.{at}") for at in range(MAX_FAILED_ATTEMPTS)] == [401] * MAX_FAILED_ATTEMPTS
     assert attempt("127.0.0.2", "10.0.1.1") == 429
@@ -99,14 +99,14 @@ def test_failed_attempts_are_counted_by_client_whatever_it_claims_to_be(proxy: P
 
 
 @pytest.mark.parametrize("credentials", [{}, urllib3.make_headers(basic_auth=f"{USER}:wrong")], ids=["none", "wrong"])
-def test_the_dashboard_is_for_those_with_a_password(proxy: Proxy, credentials: dict[str, str]) -> None:
+def test_the_dashboard_needs_a_password(proxy: Proxy, credentials: dict[str, str]) -> None:
     for path in ("/", "/_stcore/stream", "/_stcore/health"):
         assert proxy.ask("GET", DASHBOARD, path, headers=credentials).status == 401
     assert proxy.ask("GET", DASHBOARD, "/", headers=BASIC).status == 200
 
 
 @pytest.mark.parametrize("origin", [None, "https://elsewhere.example.org"], ids=["same host", "elsewhere"])
-def test_the_dashboards_websocket_opens_to_its_own_pages_alone(proxy: Proxy, origin: str | None) -> None:
+def test_the_dashboards_websocket_accepts_only_its_own_pages(proxy: Proxy, origin: str | None) -> None:
     host = f"{DASHBOARD}:{proxy.port}"
     lines = [
         "GET /_stcore/stream HTTP/1.1", f"host: {host}", "connection: Upgrade", "upgrade: websocket",
@@ -127,7 +127,7 @@ def test_the_dashboards_websocket_opens_to_its_own_pages_alone(proxy: Proxy, ori
     ("name", "path", "headers"),
     [(COLLECTOR, "/healthz", {}), (COLLECTOR, "/docs", BEARER), (DASHBOARD, "/", BASIC), (DASHBOARD, "/", {})],
 )
-def test_no_header_stands_twice_and_the_browser_is_told_to_stay_with_tls(
+def test_no_header_is_sent_twice_and_the_browser_is_told_to_stay_with_tls(
     proxy: Proxy, name: str, path: str, headers: dict[str, str]
 ) -> None:
     answer = proxy.ask("GET", name, path, headers=headers)
@@ -135,7 +135,7 @@ def test_no_header_stands_twice_and_the_browser_is_told_to_stay_with_tls(
     assert {header for header, count in times.items() if count > 1} <= {"vary", "set-cookie"}
     wanted = {"strict-transport-security", "x-content-type-options", "x-frame-options", "referrer-policy"}
     assert wanted <= set(times)
-    assert "/" not in answer.headers["server"], "which release of nginx it is, is nobody's business"
+    assert "/" not in answer.headers["server"], "the release of nginx is not disclosed"
 
 
 @pytest.mark.needs("chromium")
@@ -179,7 +179,7 @@ def test_a_run_stays_with_one_of_two_collectors_and_the_other_takes_it_over(
 
 
 def stored(proxy: Proxy, run_id: str) -> int:
-    """Steps that the store has of the run."""
+    """Number of stored steps of the run."""
     engine = create_engine(proxy.database)
     with reading(engine) as session:
         run = queries.run_named(session, run_id=run_id)

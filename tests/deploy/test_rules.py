@@ -1,4 +1,4 @@
-"""The alerts: each fires when it should, stays quiet when it should, asks for what is exported, and is explained."""
+"""The alerts: each fires and stays quiet when it should, queries exported metrics, and is documented."""
 
 import re
 import subprocess
@@ -28,11 +28,11 @@ def test_every_alert_fires_when_it_should_and_stays_quiet_when_it_should() -> No
 def test_every_alert_is_tested_in_both_directions() -> None:
     named = [group["name"].split(" ", 2)[:2] for group in read(TESTS)["tests"]]
     for alert in alerts():
-        assert [alert["alert"], "fires"] in named, f"{alert['alert']} is not shown to fire"
-        assert [alert["alert"], "stays"] in named, f"{alert['alert']} is not shown to stay quiet"
+        assert [alert["alert"], "fires"] in named, f"{alert['alert']} has no test that it fires"
+        assert [alert["alert"], "stays"] in named, f"{alert['alert']} has no test that it stays quiet"
 
 
-def test_a_test_of_an_alert_looks_at_that_alert_and_says_the_same_as_its_name() -> None:
+def test_a_test_of_an_alert_checks_that_alert_and_matches_its_name() -> None:
     for group in read(TESTS)["tests"]:
         alert, direction, *_ = group["name"].split(" ")
         for one in group["alert_rule_test"]:
@@ -42,11 +42,11 @@ def test_a_test_of_an_alert_looks_at_that_alert_and_says_the_same_as_its_name() 
 
 @pytest.mark.needs("prometheus")
 @pytest.mark.parametrize("name", ["prometheus.yml", "one-machine.yml"])
-def test_prometheus_takes_the_configuration(name: str) -> None:
+def test_prometheus_accepts_the_configuration(name: str) -> None:
     promtool("check", "config", "--syntax-only", DEPLOY / "prometheus" / name)
 
 
-def test_the_configuration_without_containers_differs_in_addresses_alone() -> None:
+def test_the_configuration_without_containers_differs_only_in_addresses() -> None:
     with_containers, without = (read(DEPLOY / "prometheus" / name) for name in ("prometheus.yml", "one-machine.yml"))
     for config in (with_containers, without):
         for job in config["scrape_configs"]:
@@ -68,23 +68,23 @@ def test_every_alert_has_its_section_in_the_runbook_and_every_section_its_alert(
         assert "**Do**" in section, section
 
 
-def test_every_link_within_the_runbook_leads_to_a_section() -> None:
+def test_every_link_within_the_runbook_has_a_target() -> None:
     text = RUNBOOK.read_text()
     sections = {name.lower() for name in re.findall(r"^## (\w+)$", text, re.MULTILINE)}
     assert set(re.findall(r"\(#(\w+)\)", text)) <= sections
 
 
-def test_every_alert_says_how_bad_it_is_and_what_is_wrong() -> None:
+def test_every_alert_has_a_severity_and_a_description() -> None:
     for alert in alerts():
         assert alert["labels"]["severity"] in ("critical", "warning")
         assert {"summary", "description", "runbook_url"} <= set(alert["annotations"])
         assert "for" in alert
         of_a_run = "by (run, project" in alert["expr"]
-        assert ("link" in alert["annotations"]) == of_a_run, "a page about a run leads to it"
+        assert ("link" in alert["annotations"]) == of_a_run, "an alert about a run links to it"
 
 
 @pytest.mark.parametrize("path", [RULES, DASHBOARD, RUNBOOK], ids=lambda path: path.name)
-def test_what_the_files_ask_for_is_what_the_collector_exports(http: TestClient, path: Path) -> None:
+def test_the_files_use_only_metrics_that_the_collector_exports(http: TestClient, path: Path) -> None:
     trainer = Trainer(http)
     series = {name: [1.0] * 20 for name in ("loss", "grad_norm", "log_z", "lr", "tokens")}
     trainer.report(trainer.open("a"), range(20), series, events=[pause_event(20, 60.0)])

@@ -124,12 +124,3 @@ def serving(collector: FakeCollector, port: int = 0) -> Iterator[FakeCollector]:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True

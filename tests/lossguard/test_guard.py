@@ -16,8 +16,9 @@ import lossguard
 from lossguard import Guard, Order, OrderKind, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
-from tests.lossguard.collectors import FakeCollector, eventually
+from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.test_checkpoints import Box
+from tests.waiting import eventually
 
 
 class Memory:

@@ -131,9 +131,7 @@ class IncidentTracker:
     def close(self, outcome: Outcome, reason: str) -> Effect:
         """End the open incident."""
         assert self.open is not None
-        if self.open.wait_reasons:
-            self.add_reason(self.open.wait_reasons[-1])
-        incident, self.open = self.open.close(outcome, reason), None
+        incident, self.open = self.open.closed(outcome, reason), None
         return IncidentChanged(incident)
 
     def begin_verification(self) -> list[Effect]:
@@ -146,10 +144,11 @@ class IncidentTracker:
 
     def end_verification(self, outcome: Outcome, reason: str) -> list[Effect]:
         """Close the incident under verification, if there is one."""
-        incident, self.under_verification = self.under_verification, None
+        incident = self.under_verification
         if incident is None:
             return []
         state, reasons = advance(incident.state, IncidentEvent.CLOSE), [*incident.reasons, reason]
+        self.under_verification = None
         return [IncidentChanged(replace(incident, state=state, outcome=outcome, reasons=reasons))]
 
     # Persistence

@@ -189,11 +189,11 @@ class OpenIncident:
         reason = f"The loss stayed {excess:.3g} nats above the expected value; its level is now the new baseline."
         return (Outcome.DIVERGED if diverged else Outcome.ONGOING), reason
 
-    def close(self, outcome: Outcome, reason: str) -> Incident:
+    def closed(self, outcome: Outcome, reason: str) -> Incident:
+        """The incident as it ends. Raises IllegalTransition when it has ended already."""
         state, end_step = advance(self.incident.state, IncidentEvent.CLOSE), self.last_step_out_of_band
-        reasons = [*self.incident.reasons, reason]
-        self.incident = replace(self.incident, state=state, end_step=end_step, outcome=outcome, reasons=reasons)
-        return self.incident
+        reasons = [*self.incident.reasons, *self.wait_reasons[-1:], reason]
+        return replace(self.incident, state=state, end_step=end_step, outcome=outcome, reasons=reasons)
 
 
 def alarming_signal(readings: Readings) -> str | None:

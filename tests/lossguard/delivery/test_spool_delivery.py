@@ -2,7 +2,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -19,7 +18,9 @@ from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, report
 from lossguard.protocol import decode_number
 from lossguard.recording import RecordingRun
 from lossguard.spooling.writer import to_line
-from tests.lossguard.collectors import Answer, FakeCollector, eventually, serving
+from tests.lossguard.collectors import Answer, FakeCollector, serving
+from tests.ports import free_port
+from tests.waiting import eventually
 
 values = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-(2**53), 2**53))
 metrics = st.dictionaries(st.text(min_size=1, max_size=8), values, max_size=5)
@@ -131,9 +132,7 @@ def test_what_finish_could_not_deliver_is_said_and_delivered_by_the_next_session
 
 
 def test_a_collector_that_comes_back_gets_every_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     run = lossguard.init("project", url=f"http://127.0.0.1:{port}", directory=tmp_path)
     run.log(0, loss=1.0)
     assert eventually(lambda: "steps stay in the spool" in caplog.text)

@@ -42,7 +42,7 @@ def rows_of(columns: dict[str, Any], start: int = 0) -> Rows:
 
 @dataclass
 class Story:
-    """The last word on each incident and intervention, and everything in order."""
+    """All effects in order, and the newest state of each incident and intervention."""
 
     effects: list[Effect] = field(default_factory=list)
 
@@ -62,19 +62,19 @@ class Story:
 
     def states(self, number: int) -> list[str]:
         """The states that an intervention went through."""
-        told = [
+        changes = [
             e.intervention.state.value
             for e in self.effects
             if isinstance(e, InterventionChanged) and e.intervention.number == number
         ]
-        return [state for k, state in enumerate(told) if k == 0 or told[k - 1] != state]
+        return [state for k, state in enumerate(changes) if k == 0 or changes[k - 1] != state]
 
 
-def watch_over(columns: dict[str, Any], *, policy: Policy | None = None, size: int = 1000, **options: Any) -> Story:
+def detected(columns: dict[str, Any], *, policy: Policy | None = None, size: int = 1000, **options: Any) -> Story:
     """Feed a whole run, with a checkpoint every 50 steps."""
-    watch, story = DetectionEngine(None, policy, **options), Story()
+    engine, story = DetectionEngine(None, policy, **options), Story()
     for part in rows_of(columns).split(size):
-        story.add(watch.feed(part, restorable=range(0, int(part.steps[-1]) + 1, 50)))
+        story.add(engine.feed(part, restorable=range(0, int(part.steps[-1]) + 1, 50)))
     return story
 
 
@@ -85,9 +85,9 @@ class Trainer:
     """
 
     def __init__(
-        self, watch: DetectionEngine, bad: set[int], *, steps: int = 600, hurt: int = 40, cursed: range = range(0)
+        self, engine: DetectionEngine, bad: set[int], *, steps: int = 600, hurt: int = 40, cursed: range = range(0)
     ) -> None:
-        self.watch, self.bad, self.hurt, self.cursed = watch, bad, hurt, cursed
+        self.engine, self.bad, self.hurt, self.cursed = engine, bad, hurt, cursed
         self.steps, self.story, self.columns = steps, Story(), healthy(steps)
         self.skips: list[tuple[int, int]] = []
         self.cursors: dict[int, int] = {}
@@ -100,17 +100,17 @@ class Trainer:
             while skip := next((b for a, b in self.skips if a <= cursor < b), None):
                 cursor = skip
             if step % 50 == 0:
-                self.cursors[step], self.snapshots[step] = cursor, self.watch.detectors_state()
+                self.cursors[step], self.snapshots[step] = cursor, self.engine.detectors_state()
             ill = self.hurt if cursor in self.bad or step in self.cursed else max(ill - 1, 0)
             row = {name: [column[step]] for name, column in self.columns.items()} | {"batch_index": [cursor]}
             row["loss"] = [row["loss"][0] + (1.5 if ill else 0.0)]
             restorable = sorted(at for at in self.cursors if at <= step)
-            effects = self.story.add(self.watch.feed(Rows.of([step], **row), restorable=restorable))
+            effects = self.story.add(self.engine.feed(Rows.of([step], **row), restorable=restorable))
             step, cursor = step + 1, cursor + 1
             for order in orders(effects):
                 if order.kind == "hold":
                     self.story.add(
-                        self.watch.order_applied(order.number, rewound_to=None, skip_from=None, skip_to=None)
+                        self.engine.order_applied(order.number, rewound_to=None, skip_from=None, skip_to=None)
                     )
                     return self.story
                 step, cursor, ill = self.obey(order), self.cursors[order.rewind_to or 0], 0
@@ -123,13 +123,13 @@ class Trainer:
         self.skips.append((order.skip_from, order.skip_to))
         self.rewinds.append(order.rewind_to)
         to = order.rewind_to
-        self.story.add(self.watch.fork(to, "rollback", [], self.snapshots[to], obeyed=order.number))
+        self.story.add(self.engine.fork(to, "rollback", [], self.snapshots[to], obeyed=order.number))
         self.story.add(
-            self.watch.order_applied(order.number, rewound_to=to, skip_from=order.skip_from, skip_to=order.skip_to)
+            self.engine.order_applied(order.number, rewound_to=to, skip_from=order.skip_from, skip_to=order.skip_to)
         )
         return to
 
 
 def orders(effects: list[Effect]) -> list[Intervention]:
-    told = [effect.intervention for effect in effects if isinstance(effect, InterventionChanged)]
-    return [intervention for intervention in told if intervention.state == "ordered"]
+    changes = [effect.intervention for effect in effects if isinstance(effect, InterventionChanged)]
+    return [intervention for intervention in changes if intervention.state == "ordered"]

@@ -29,7 +29,7 @@ def bloom_176b(seed: int) -> Rows:
 @pytest.mark.parametrize("seed", range(5))
 def test_bloom_176b_is_warned_of_one_step_after_the_grad_norm_leaves_its_band_and_left_alone(seed: int) -> None:
     (incident,) = backtest_rows(bloom_176b(seed))["incidents"]
-    assert any(words.startswith("Nothing was done: the loss ") for words in incident["reasons"])
+    assert any(reason.startswith("Nothing was done: the loss ") for reason in incident["reasons"])
     assert (incident["onset_step"], incident["detected_step"]) == (31215, 31216)
     assert incident["action"]["kind"] == "none"
     assert incident["outcome"] == "recovered"

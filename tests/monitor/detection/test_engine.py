@@ -1,4 +1,4 @@
-"""A watch as the collector drives it: exact detection steps, splits and persistence."""
+"""The detection engine as the collector drives it: exact detection steps, splits and persistence."""
 
 import json
 from itertools import pairwise
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lossguard.states import IncidentKind, Outcome
 from monitor.detection import DetectionEngine, Effect, Outlier, Policy, Rows
-from tests.monitor.detection.runs import Story, healthy, rows_of, spiked, watch_over
+from tests.monitor.detection.runs import Story, detected, healthy, rows_of, spiked
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]
 APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
@@ -18,11 +18,11 @@ APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
 
 def test_a_healthy_run_has_no_incident() -> None:
     for seed in range(5):
-        assert watch_over(healthy(2000, seed=seed)).incidents == []
+        assert detected(healthy(2000, seed=seed)).incidents == []
 
 
 def test_a_spike_is_found_in_the_row_that_confirms_it() -> None:
-    (incident,) = watch_over(spiked(at=300)).incidents
+    (incident,) = detected(spiked(at=300)).incidents
     assert (incident.kind, incident.onset_step, incident.detected_step) == (IncidentKind.LOSS_SPIKE, 300, 301)
     assert incident.peak_value == spiked(at=300)["loss"][incident.peak_step] == max(spiked(at=300)["loss"][300:])
 
@@ -33,14 +33,14 @@ def test_a_spike_is_found_in_the_row_that_confirms_it() -> None:
 def test_a_value_that_is_not_finite_is_found_in_the_same_step(signal: str, value: float, step: int) -> None:
     columns = healthy(400)
     columns[signal][step] = value
-    incident = watch_over(columns).incidents[0]
+    incident = detected(columns).incidents[0]
     assert (incident.kind, incident.signal, incident.detected_step) == (IncidentKind.NONFINITE, signal, step)
 
 
 def test_nan_for_ever_is_one_incident_that_stays_open() -> None:
     columns = healthy(600)
     columns["loss"][300:] = np.nan
-    (incident,) = watch_over(columns).incidents
+    (incident,) = detected(columns).incidents
     assert (incident.detected_step, incident.end_step, incident.outcome) == (300, None, Outcome.ONGOING)
 
 
@@ -49,7 +49,7 @@ def test_nan_for_ever_is_one_incident_that_stays_open() -> None:
 def test_a_single_nan_that_is_over_at_the_next_row_ends_as_recovered(signal: str, step: int) -> None:
     columns = healthy(400)
     columns[signal][step] = np.nan
-    (incident,) = watch_over(columns).incidents
+    (incident,) = detected(columns).incidents
     assert (incident.kind, incident.outcome, incident.end_step) == (IncidentKind.NONFINITE, Outcome.RECOVERED, step)
     assert incident.reasons[-1].startswith("Back in band after step")
     assert (incident.peak_step, bool(np.isnan(incident.peak_value))) == (step, True)
@@ -58,7 +58,7 @@ def test_a_single_nan_that_is_over_at_the_next_row_ends_as_recovered(signal: str
 def test_a_row_that_is_not_finite_has_what_was_expected_of_it() -> None:
     columns = healthy(400)
     columns["loss"][300] = np.nan
-    (incident,) = watch_over(columns).incidents
+    (incident,) = detected(columns).incidents
     assert incident.expected == pytest.approx(2.2 + 3.3 * np.exp(-300 / 90), abs=0.1)
     assert 0.01 < incident.scale < 0.04
 
@@ -66,14 +66,14 @@ def test_a_row_that_is_not_finite_has_what_was_expected_of_it() -> None:
 def test_nan_in_a_spike_is_an_incident_of_its_own_in_the_same_step() -> None:
     columns = spiked(at=300)
     columns["loss"][306] = np.nan
-    spike, nan = watch_over(columns).incidents[:2]
+    spike, nan = detected(columns).incidents[:2]
     assert (spike.outcome, nan.kind, nan.detected_step) == (Outcome.DIVERGED, IncidentKind.NONFINITE, 306)
 
 
 def test_one_hard_batch_is_an_outlier_and_no_incident() -> None:
     columns = healthy()
     columns["loss"][400] += 1.0
-    story = watch_over(columns)
+    story = detected(columns)
     assert story.incidents == []
     assert [(e.step, e.signal) for e in story.effects if isinstance(e, Outlier)] == [(400, "loss")]
 
@@ -82,22 +82,22 @@ def test_one_hard_batch_after_a_precursor_is_an_incident() -> None:
     columns = healthy()
     columns["grad_norm"][398] *= 10
     columns["loss"][400] += 1.0
-    (incident,) = watch_over(columns).incidents
+    (incident,) = detected(columns).incidents
     assert (incident.onset_step, incident.detected_step) == (398, 400)
 
 
 def test_in_rows_far_apart_one_row_is_a_spike() -> None:
     columns = healthy()
     columns["loss"][400] += 1.0
-    watch, story = DetectionEngine(), Story()
-    story.add(watch.feed(Rows.of(5 * np.arange(600), **columns)))
+    engine, story = DetectionEngine(), Story()
+    story.add(engine.feed(Rows.of(5 * np.arange(600), **columns)))
     assert [incident.detected_step for incident in story.incidents] == [2000]
 
 
 def test_the_onset_is_dated_back_to_the_precursor() -> None:
     columns = spiked(at=300)
     columns["grad_norm"][297:320] *= 10
-    (incident,) = watch_over(columns).incidents
+    (incident,) = detected(columns).incidents
     assert (incident.onset_step, incident.detected_step) == (297, 298)
     assert incident.kind is IncidentKind.LOSS_SPIKE
 
@@ -106,39 +106,39 @@ def test_slow_drift_is_a_divergence_found_within_100_steps() -> None:
     for seed in range(5):
         columns = healthy(1300, seed=seed)
         columns["loss"][1000:] += 0.002 * np.arange(300)
-        incident = watch_over(columns).incidents[0]
+        incident = detected(columns).incidents[0]
         assert incident.kind is IncidentKind.DIVERGENCE
         assert 1000 < incident.detected_step <= 1100
         assert incident.onset_step < 1030
 
 
 @pytest.mark.parametrize("kind", ["data_mix", "learning_rate", "resume", "batch_size"])
-def test_a_declared_shift_is_no_incident_and_blinds_nobody(kind: str) -> None:
+def test_a_declared_shift_is_no_incident_and_hides_no_spike(kind: str) -> None:
     columns = healthy(900)
     columns["loss"][600:] += 0.4
     columns["loss"][620:660] += 1.0
-    watch, story = DetectionEngine(), Story()
-    watch.declare(600, kind)
-    story.add(watch.feed(rows_of(columns)))
+    engine, story = DetectionEngine(), Story()
+    engine.declare(600, kind)
+    story.add(engine.feed(rows_of(columns)))
     assert [incident.detected_step for incident in story.incidents] == [621]
 
 
 @pytest.mark.parametrize("kind", ["note", "eval", "checkpoint", ""])
 def test_a_declared_event_that_changes_no_curve_changes_no_detector(kind: str) -> None:
-    rows, told, plain = rows_of(spiked(at=300)), DetectionEngine(), DetectionEngine()
-    told.declare(299, kind)
-    assert repr(told.feed(rows)) == repr(plain.feed(rows))
-    assert told.state_dict() == plain.state_dict()
+    rows, declared, plain = rows_of(spiked(at=300)), DetectionEngine(), DetectionEngine()
+    declared.declare(299, kind)
+    assert repr(declared.feed(rows)) == repr(plain.feed(rows))
+    assert declared.state_dict() == plain.state_dict()
 
 
 @pytest.mark.slow
-def test_a_shift_that_is_declared_at_every_row_does_not_blind_for_ever() -> None:
+def test_a_shift_that_is_declared_at_every_row_does_not_hide_every_spike() -> None:
     found = 0
     for at in range(300, 364, 2):
-        watch, story = DetectionEngine(), Story()
+        engine, story = DetectionEngine(), Story()
         for step in range(600):
-            watch.declare(step, "batch_size")
-        story.add(watch.feed(rows_of(spiked(at=at, height=0.5))))
+            engine.declare(step, "batch_size")
+        story.add(engine.feed(rows_of(spiked(at=at, height=0.5))))
         found += any(at <= incident.detected_step <= at + 4 for incident in story.incidents)
     assert found >= 24
 
@@ -147,23 +147,23 @@ def test_a_jump_of_the_learning_rate_counts_as_declared() -> None:
     columns = healthy(900)
     columns["loss"][600:] += 0.2
     columns["lr"] = np.where(np.arange(900) < 600, 1e-3, 3e-3)
-    assert watch_over(columns).incidents == []
+    assert detected(columns).incidents == []
 
 
 def test_a_loss_that_stays_up_becomes_the_normal_one_and_the_incident_ends_as_ongoing() -> None:
     columns = healthy(900)
     columns["loss"][500:] += 0.3
-    (incident,) = watch_over(columns).incidents
+    (incident,) = detected(columns).incidents
     assert incident.outcome is Outcome.ONGOING
     assert incident.end_step is not None
     assert incident.end_step < 650
 
 
-def test_a_plateau_is_told_once() -> None:
-    watch, story = DetectionEngine(), Story()
+def test_a_plateau_is_reported_once() -> None:
+    engine, story = DetectionEngine(), Story()
     loss = 2.0 + 0.001 * np.random.default_rng(0).standard_normal(3000)
     loss[:100] -= 0.0005
-    story.add(watch.feed(Rows.of(100 * np.arange(3000), loss=loss)))
+    story.add(engine.feed(Rows.of(100 * np.arange(3000), loss=loss)))
     kinds = [incident.kind for incident in story.incidents]
     assert set(kinds) <= {IncidentKind.PLATEAU}
 
@@ -181,8 +181,8 @@ def eventful() -> Rows:
     return rows_of(columns)
 
 
-def told(watch: DetectionEngine, parts: list[Rows]) -> list[Effect]:
-    return [effect for part in parts for effect in watch.feed(part, restorable=range(0, 500, 50))]
+def fed(engine: DetectionEngine, parts: list[Rows]) -> list[Effect]:
+    return [effect for part in parts for effect in engine.feed(part, restorable=range(0, 500, 50))]
 
 
 @settings(max_examples=25, deadline=None)
@@ -190,7 +190,7 @@ def told(watch: DetectionEngine, parts: list[Rows]) -> list[Effect]:
 def test_any_split_and_a_save_anywhere_give_the_verdicts_of_one_pass(cuts: list[int], saved: int) -> None:
     rows = eventful()
     whole = DetectionEngine(policy=APPROVE)
-    expected = told(whole, [rows])
+    expected = fed(whole, [rows])
     bounds = sorted({0, saved, *cuts, len(rows)})
     parts = [rows[a:b] for a, b in pairwise(bounds)]
     split, effects = DetectionEngine(policy=APPROVE), []
@@ -199,23 +199,23 @@ def test_any_split_and_a_save_anywhere_give_the_verdicts_of_one_pass(cuts: list[
             text = json.dumps(split.state_dict(), allow_nan=False)
             split = DetectionEngine(policy=APPROVE)
             split.load_state_dict(json.loads(text))
-        effects += told(split, [part])
+        effects += fed(split, [part])
     assert repr(effects) == repr(expected)
     assert split.state_dict() == whole.state_dict()
 
 
 def test_the_state_is_small() -> None:
-    watch = DetectionEngine(policy=AUTO)
+    engine = DetectionEngine(policy=AUTO)
     sizes = []
     for part in rows_of(spiked(at=700, steps=2000)).split(37):
-        watch.feed(part, restorable=range(0, 2000, 50))
-        sizes.append(len(json.dumps(watch.state_dict(), allow_nan=False)))
+        engine.feed(part, restorable=range(0, 2000, 50))
+        sizes.append(len(json.dumps(engine.state_dict(), allow_nan=False)))
     assert max(sizes) < 20_000
 
 
 def test_the_state_stays_small_in_a_run_that_keeps_every_checkpoint() -> None:
-    watch = DetectionEngine(policy=AUTO)
-    watch.feed(rows_of(spiked(at=700, steps=2000)), restorable=range(0, 1_000_000, 50))
-    assert len(json.dumps(watch.state_dict(), allow_nan=False)) < 20_000
-    assert watch.restorable[0] == 0
-    assert watch.restorable[-1] == 999_950
+    engine = DetectionEngine(policy=AUTO)
+    engine.feed(rows_of(spiked(at=700, steps=2000)), restorable=range(0, 1_000_000, 50))
+    assert len(json.dumps(engine.state_dict(), allow_nan=False)) < 20_000
+    assert engine.response.restorable[0] == 0
+    assert engine.response.restorable[-1] == 999_950

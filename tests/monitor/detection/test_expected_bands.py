@@ -1,4 +1,4 @@
-"""The band that a person is shown is the one that the detectors judged by."""
+"""The band on the page is the one that the detectors judged by."""
 
 import numpy as np
 import pytest
@@ -15,10 +15,10 @@ def curve(num_rows: int = 400, spike: int = 300) -> Rows:
 
 
 def test_the_band_is_what_the_incident_says_was_expected_when_it_was_detected() -> None:
-    rows, watch = curve(), DetectionEngine()
-    watch.feed(rows[:200])
-    kept = watch.detectors_state()
-    found = next(effect.incident for effect in watch.feed(rows[200:]) if isinstance(effect, IncidentChanged))
+    rows, engine = curve(), DetectionEngine()
+    engine.feed(rows[:200])
+    kept = engine.detectors_state()
+    found = next(effect.incident for effect in engine.feed(rows[200:]) if isinstance(effect, IncidentChanged))
     band = bands(rows[280:], [rows[200:280]], detectors=kept)[found.signal]
     at = found.detected_step - 280
     assert band.expected[at] == found.expected
@@ -43,6 +43,6 @@ def test_a_broken_row_scores_beyond_every_number_and_the_rest_of_the_band_stays(
 def test_a_declared_change_widens_the_band_at_its_step() -> None:
     rows = curve(spike=399)
     plain = bands(rows, [], detectors=None)["loss"]
-    told = bands(rows, [], detectors=None, declared=[(200, "learning_rate")])["loss"]
-    assert (plain.high[:200] == told.high[:200])[np.isfinite(plain.high[:200])].all()
-    assert told.high[201] > plain.high[201]
+    shifted = bands(rows, [], detectors=None, declared=[(200, "learning_rate")])["loss"]
+    assert (plain.high[:200] == shifted.high[:200])[np.isfinite(plain.high[:200])].all()
+    assert shifted.high[201] > plain.high[201]

@@ -1,4 +1,4 @@
-"""A rehearsal says what the watch that saw the same rows would have said."""
+"""A simulation concludes what an engine that saw the same rows would have concluded."""
 
 import tracemalloc
 
@@ -18,7 +18,7 @@ def loss(steps: range, seed: int = 0, spike: int | None = None) -> Rows:
     return Rows.of(steps, loss=values)
 
 
-def lived() -> list[SegmentRows]:
+def recorded() -> list[SegmentRows]:
     """A spike at 412, left at 430 for a new segment from 300 on, where nothing happens."""
     return [
         SegmentRows(loss(range(430), spike=412)),
@@ -26,35 +26,35 @@ def lived() -> list[SegmentRows]:
     ]
 
 
-def test_a_fork_goes_on_from_the_state_before_the_spike_as_the_collectors_watch_does() -> None:
-    watch = DetectionEngine(SETTINGS, Policy(mode=Mode.APPROVE))
-    old, new = (strand.rows for strand in lived())
-    watch.feed(old[:300], restorable=range(0, 300, 100))
-    kept = watch.detectors_state()
-    effects = watch.feed(old[300:], restorable=range(0, 430, 100)) + watch.fork(300, "rollback", (), kept)
-    effects += watch.feed(new)
+def test_a_fork_goes_on_from_the_state_before_the_spike_as_in_the_collector() -> None:
+    engine = DetectionEngine(SETTINGS, Policy(mode=Mode.APPROVE))
+    old, new = (segment.rows for segment in recorded())
+    engine.feed(old[:300], restorable=range(0, 300, 100))
+    kept = engine.detectors_state()
+    effects = engine.feed(old[300:], restorable=range(0, 430, 100)) + engine.fork(300, "rollback", (), kept)
+    effects += engine.feed(new)
     said = {each.incident.number: each.incident for each in effects if isinstance(each, IncidentChanged)}
-    assert simulate(score(lived(), SETTINGS), SETTINGS, Policy()).incidents == said
+    assert simulate(score(recorded(), SETTINGS), SETTINGS, Policy()).incidents == said
     assert [incident.detected_step for incident in said.values()] != []
 
 
-def test_it_says_on_which_segment_an_incident_began_and_what_would_have_been_done() -> None:
-    found = simulate(score(lived(), SETTINGS), SETTINGS, Policy(min_depth=150, skip_min=250))
+def test_it_shows_on_which_segment_an_incident_began_and_what_would_have_been_done() -> None:
+    found = simulate(score(recorded(), SETTINGS), SETTINGS, Policy(min_depth=150, skip_min=250))
     assert set(found.segments.values()) == {0}
     (action,) = found.actions.values()
     assert (action.rewind_to, action.skip_from, action.skip_to) == (200, 200, 450)
 
 
 def test_the_scores_serve_every_policy() -> None:
-    scored = score(lived(), SETTINGS)
+    scored = score(recorded(), SETTINGS)
     depths = [simulate(scored, SETTINGS, Policy(min_depth=depth)).actions for depth in (50, 250)]
     assert [[action.rewind_to for action in actions.values()] for actions in depths] == [[300], [100]]
 
 
-def test_an_event_is_declared_on_its_own_strand_alone() -> None:
-    strands = lived()
-    told = [SegmentRows(strands[0].rows, declared=[(410, "learning_rate")]), strands[1]]
-    plain, shifted = score(strands, SETTINGS), score(told, SETTINGS)
+def test_an_event_is_declared_on_its_own_segment_alone() -> None:
+    segments = recorded()
+    declared = [SegmentRows(segments[0].rows, declared=[(410, "learning_rate")]), segments[1]]
+    plain, shifted = score(segments, SETTINGS), score(declared, SETTINGS)
     same = [
         (a.scores["loss"].z == b.scores["loss"].z).all()
         for a, b in zip(plain[1].scored, shifted[1].scored, strict=True)

@@ -67,7 +67,7 @@ def test_probes_join_the_live_line_once_the_fork_step_of_a_later_segment_is_know
         commands.add_event(session, run=run, key="e", segment=1, step=7, time=1.0, kind=PROBE, details=details)
     assert seen() == [False]
     with writing(store) as session:
-        commands.settle_fork(session, run=session.merge(run), segment=session.merge(resumed), first_step=5)
+        commands.set_fork_step(session, run=session.merge(run), segment=session.merge(resumed), first_step=5)
     assert seen() == [True]
 
 

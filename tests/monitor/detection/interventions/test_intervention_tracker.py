@@ -1,14 +1,25 @@
-"""What a watch has done about an incident: orders, budgets, a person's word, and forks."""
+"""What the detection does about an incident: orders, budgets, operators' decisions, and forks."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lossguard.states import Outcome
-from monitor.detection import DetectionEngine, IllegalTransition, IncidentChanged, InterventionChanged, Policy
-from tests.monitor.detection.runs import Story, Trainer, healthy, orders, rows_of, spiked, watch_over
+from lossguard.states import InterventionState, OrderKind, Outcome
+from monitor.detection import (
+    INTERVENTION_TRANSITIONS,
+    DetectionEngine,
+    IllegalTransition,
+    IncidentChanged,
+    InterventionChanged,
+    InterventionEvent,
+    Policy,
+)
+from monitor.detection.interventions.intervention_tracker import InterventionTracker
+from monitor.detection.interventions.policy import Decision
+from tests.monitor.detection.runs import Story, Trainer, detected, healthy, orders, rows_of, spiked
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]
 APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
@@ -25,7 +36,7 @@ def test_a_spike_is_rolled_back_skipped_and_verified() -> None:
     assert any("Waiting is expected to cost" in reason for reason in done.reasons)
 
 
-def test_trouble_that_comes_back_escalates_deeper_and_wider_then_holds() -> None:
+def test_a_recurring_incident_escalates_deeper_and_wider_then_holds() -> None:
     trainer = Trainer(DetectionEngine(policy=AUTO), bad=set(), cursed=range(400, 403))
     story = trainer.run()
     assert [i.kind.value for i in story.interventions] == ["rollback", "rollback", "hold"]
@@ -49,23 +60,23 @@ def test_the_budget_of_a_run_ends_in_a_hold() -> None:
     assert [i.kind.value for i in story.interventions] == ["rollback", "hold"]
 
 
-def test_observe_only_writes_down_what_it_would_do() -> None:
-    story = watch_over(spiked(at=300))
+def test_observe_mode_only_records_what_it_would_do() -> None:
+    story = detected(spiked(at=300))
     assert story.interventions == []
     assert any("Observe mode: the policy would roll back." in reason for reason in story.incidents[0].reasons)
 
 
 def test_a_run_that_only_reports_gets_no_order() -> None:
-    story = watch_over(spiked(at=300), policy=AUTO, can_roll_back=False)
+    story = detected(spiked(at=300), policy=AUTO, can_roll_back=False)
     assert story.interventions == []
-    (words,) = [reason for reason in story.incidents[0].reasons if "cannot roll back" in reason]
-    assert words.startswith("This run only reports and cannot roll back: the policy would roll back. In 16 steps")
-    assert "Rewind to 200" in words
+    (reason_text,) = [reason for reason in story.incidents[0].reasons if "cannot roll back" in reason]
+    assert reason_text.startswith("This run only reports and cannot roll back: the policy would roll back. In 16 steps")
+    assert "Rewind to 200" in reason_text
 
 
 @pytest.mark.parametrize("policy", [Policy(), APPROVE, AUTO])
 def test_a_decision_to_wait_says_why_and_what_it_is_expected_to_cost(policy: Policy) -> None:
-    story = watch_over(spiked(at=300, tail=8), policy=policy)
+    story = detected(spiked(at=300, tail=8), policy=policy)
     (incident,) = story.incidents
     assert story.interventions == []
     first, last = [reason for reason in incident.reasons if "expected to cost" in reason]
@@ -81,42 +92,42 @@ def back_in_part(left: float) -> dict[str, Any]:
     return columns
 
 
-def test_a_loss_that_is_back_in_its_band_only_in_part_is_not_taken_for_recovered() -> None:
-    story = watch_over(back_in_part(6.0), policy=AUTO)
+def test_a_loss_that_is_back_in_its_band_only_in_part_has_not_recovered() -> None:
+    story = detected(back_in_part(6.0), policy=AUTO)
     assert len(story.incidents) == 1
     (rollback,) = story.interventions
     assert "it did not halve, so the policy stops waiting" in rollback.reasons[0]
 
 
 def test_a_loss_that_is_all_the_way_back_has_recovered() -> None:
-    story = watch_over(back_in_part(0.0), policy=AUTO)
+    story = detected(back_in_part(0.0), policy=AUTO)
     assert [incident.outcome for incident in story.incidents] == [Outcome.RECOVERED]
     assert story.interventions == []
 
 
-def test_a_spike_in_the_time_that_another_one_lingers_is_an_incident_of_its_own() -> None:
+def test_a_spike_while_another_one_has_not_fully_recovered_is_an_incident_of_its_own() -> None:
     columns = back_in_part(6.0)
     columns["loss"][340:344] += 1.5
-    story = watch_over(columns)
+    story = detected(columns)
     assert [incident.onset_step for incident in story.incidents] == [300, 340]
     assert story.incidents[0].reasons[-1] == "A new alarm began before the signal had fully recovered."
 
 
-def test_an_incident_that_an_earlier_collector_left_open_is_followed_on() -> None:
+def test_an_incident_that_an_earlier_collector_left_open_is_still_followed() -> None:
     rows = rows_of(spiked(at=300))
-    watch, again = DetectionEngine(), DetectionEngine()
-    watch.feed(rows[:310])
-    state = watch.state_dict()
+    engine, again = DetectionEngine(), DetectionEngine()
+    engine.feed(rows[:310])
+    state = engine.state_dict()
     incidents = state["incidents"]
     assert incidents["open"] is not None
     again.load_state_dict(state | {"incidents": incidents | {"open": incidents["open"] | {"peak_z": 75.0}}})
-    assert again.feed(rows[310:]) == watch.feed(rows[310:])
+    assert again.feed(rows[310:]) == engine.feed(rows[310:])
 
 
 def test_a_precursor_says_at_once_that_a_checkpoint_should_be_saved() -> None:
     columns = healthy(400)
     columns["grad_norm"][300:306] *= 10
-    story = watch_over(columns, policy=AUTO)
+    story = detected(columns, policy=AUTO)
     assert "save a checkpoint now" in story.incidents[0].reasons[1]
     (last,) = [reason for reason in story.incidents[0].reasons if "Nothing was done" in reason]
     assert last.startswith("Nothing was done: the loss had not moved. Waiting was expected to cost")
@@ -128,98 +139,98 @@ def test_only_what_was_ordered_uses_up_the_budget() -> None:
     for at in (300, 600, 900):
         columns["loss"][at : at + 60] += 1.5
     policy = Policy(mode="approve", budget_per_run=1)  # type: ignore[arg-type]
-    watch, story = DetectionEngine(policy=policy), Story()
+    engine, story = DetectionEngine(policy=policy), Story()
     for part in rows_of(columns).split(10):
-        fresh = story.add(watch.feed(part, restorable=range(0, int(part.steps[-1]), 50)))
+        fresh = story.add(engine.feed(part, restorable=range(0, int(part.steps[-1]), 50)))
         for effect in fresh:
             if isinstance(effect, InterventionChanged) and effect.intervention.state == "proposed":
-                story.add(watch.reject(effect.intervention.number))
+                story.add(engine.reject(effect.intervention.number))
     assert [i.kind.value for i in story.interventions] == ["rollback"] * 3
-    assert watch.interventions.rollbacks_used == 0
+    assert engine.response.interventions.rollbacks_used == 0
 
 
-def test_an_approved_proposal_uses_up_the_budget_and_a_persons_order_does_not() -> None:
-    watch, story = waiting()
-    story.add(watch.approve(1))
-    assert watch.interventions.rollbacks_used == 1
-    story.add(watch.rollback(reason="deeper"))
+def test_an_approved_proposal_uses_up_the_budget_and_an_operators_order_does_not() -> None:
+    engine, story = waiting()
+    story.add(engine.approve(1))
+    assert engine.response.interventions.rollbacks_used == 1
+    story.add(engine.rollback(reason="deeper"))
     assert story.interventions[-1].incident == 1
-    assert watch.interventions.rollbacks_used == 1
+    assert engine.response.interventions.rollbacks_used == 1
 
 
 def waiting() -> tuple[DetectionEngine, Story]:
-    """A watch with a proposal that waits for a person."""
-    watch, story = DetectionEngine(policy=APPROVE), Story()
-    story.add(watch.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 330, 50)))
+    """An engine with a proposal that waits for an operator."""
+    engine, story = DetectionEngine(policy=APPROVE), Story()
+    story.add(engine.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 330, 50)))
     assert story.interventions[0].state == "proposed"
-    return watch, story
+    return engine, story
 
 
-def test_a_proposal_that_a_person_approves_is_ordered() -> None:
-    watch, story = waiting()
-    assert [order.number for order in orders(story.add(watch.approve(1)))] == [1]
+def test_a_proposal_that_an_operator_approves_is_ordered() -> None:
+    engine, story = waiting()
+    assert [order.number for order in orders(story.add(engine.approve(1)))] == [1]
     assert story.incidents[0].state == "treated"
     with pytest.raises(IllegalTransition):
-        watch.approve(1)
+        engine.approve(1)
 
 
-def test_a_proposal_that_a_person_rejects_is_not_made_again() -> None:
-    watch, story = waiting()
-    story.add(watch.reject(1))
-    story.add(watch.feed(rows_of(spiked(at=300))[330:360]))
+def test_a_proposal_that_an_operator_rejects_is_not_made_again() -> None:
+    engine, story = waiting()
+    story.add(engine.reject(1))
+    story.add(engine.feed(rows_of(spiked(at=300))[330:360]))
     assert [i.state.value for i in story.interventions] == ["rejected"]
 
 
 def test_a_proposal_is_withdrawn_when_the_run_recovers_without_it() -> None:
-    story = watch_over(spiked(at=300, tail=40), policy=APPROVE)
+    story = detected(spiked(at=300, tail=40), policy=APPROVE)
     assert [i.state.value for i in story.interventions] == ["withdrawn"]
 
 
 def test_an_order_that_fails_is_followed_by_a_deeper_one() -> None:
-    watch, story = DetectionEngine(policy=AUTO), Story()
+    engine, story = DetectionEngine(policy=AUTO), Story()
     rows = rows_of(spiked(at=300))
-    story.add(watch.feed(rows[:330], restorable=range(0, 330, 50)))
-    story.add(watch.order_failed(1, "checkpoint 200 is damaged"))
-    story.add(watch.feed(rows[330:335]))
+    story.add(engine.feed(rows[:330], restorable=range(0, 330, 50)))
+    story.add(engine.order_failed(1, "checkpoint 200 is damaged"))
+    story.add(engine.feed(rows[330:335]))
     first, second = story.interventions
     assert (first.state, second.attempt) == ("failed", 2)
     assert (first.rewind_to or 0) > (second.rewind_to or 0)
 
 
-def test_a_person_may_order_a_rollback_and_name_the_checkpoint() -> None:
-    watch, story = DetectionEngine(), Story()
-    story.add(watch.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
-    (order,) = orders(story.add(watch.rollback(rewind_to=260, skip_to=400, reason="bad shard")))
+def test_an_operator_may_order_a_rollback_and_name_the_checkpoint() -> None:
+    engine, story = DetectionEngine(), Story()
+    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    (order,) = orders(story.add(engine.rollback(rewind_to=260, skip_to=400, reason="bad shard")))
     assert (order.incident, order.rewind_to, order.skip_from, order.skip_to) == (None, 250, 250, 400)
     with pytest.raises(ValueError, match="no checkpoint"):
-        watch.rollback(rewind_to=-5)
+        engine.rollback(rewind_to=-5)
 
 
-def test_a_hold_ends_when_a_person_releases_the_run() -> None:
+def test_a_hold_ends_when_an_operator_releases_the_run() -> None:
     trainer = Trainer(DetectionEngine(policy=AUTO), bad=set(), cursed=range(400, 403))
     story = trainer.run()
     held = story.interventions[-1]
-    (release,) = orders(story.add(trainer.watch.release("go on")))
-    story.add(trainer.watch.order_applied(release.number, rewound_to=None, skip_from=None, skip_to=None))
+    (release,) = orders(story.add(trainer.engine.release("go on")))
+    story.add(trainer.engine.order_applied(release.number, rewound_to=None, skip_from=None, skip_to=None))
     assert story.states(held.number)[-1] == "released"
     assert story.states(release.number)[-1] == "verified"
     with pytest.raises(ValueError, match="not held"):
-        trainer.watch.release()
+        trainer.engine.release()
 
 
 def test_a_held_run_that_restarts_is_watched_and_decided_about_again() -> None:
     policy = Policy(mode="auto", budget_per_run=0)  # type: ignore[arg-type]
-    watch, story, columns = DetectionEngine(policy=policy), Story(), healthy(600)
+    engine, story, columns = DetectionEngine(policy=policy), Story(), healthy(600)
     columns["loss"][300] = np.nan
-    story.add(watch.feed(rows_of(columns)[:301], restorable=range(0, 300, 50)))
-    story.add(watch.order_applied(1, rewound_to=None, skip_from=None, skip_to=None))
-    story.add(watch.fork(250, "resume", [rows_of(columns)[:250]], None))
+    story.add(engine.feed(rows_of(columns)[:301], restorable=range(0, 300, 50)))
+    story.add(engine.order_applied(1, rewound_to=None, skip_from=None, skip_to=None))
+    story.add(engine.fork(250, "resume", [rows_of(columns)[:250]], None))
     assert story.states(1) == ["ordered", "applied", "withdrawn"]
     assert story.interventions[0].reasons[-1] == "The run was restarted."
     assert story.incidents[0].state == "closed"
     columns["loss"][300] = 2.2
     columns["loss"][400:] = np.nan
-    story.add(watch.feed(rows_of(columns)[250:]))
+    story.add(engine.feed(rows_of(columns)[250:]))
     assert [(i.kind.value, i.state.value) for i in story.interventions[1:]] == [("hold", "ordered")]
     assert story.incidents[-1].detected_step == 400
 
@@ -236,78 +247,98 @@ def test_after_a_fork_the_detectors_are_those_of_the_fork_step() -> None:
 
 
 def ordered() -> tuple[DetectionEngine, Story, dict[str, Any]]:
-    """A watch with an open order to go back to step 200, and the detectors as they were there."""
-    watch, story, rows = DetectionEngine(policy=AUTO), Story(), rows_of(spiked(at=300))
-    story.add(watch.feed(rows[:250], restorable=range(0, 250, 50)))
-    snapshot = watch.detectors_state()
-    story.add(watch.feed(rows[250:330], restorable=range(0, 330, 50)))
+    """An engine with an open order to go back to step 200, and the detectors as they were there."""
+    engine, story, rows = DetectionEngine(policy=AUTO), Story(), rows_of(spiked(at=300))
+    story.add(engine.feed(rows[:250], restorable=range(0, 250, 50)))
+    snapshot = engine.detectors_state()
+    story.add(engine.feed(rows[250:330], restorable=range(0, 330, 50)))
     assert story.interventions[0].state == "ordered"
-    return watch, story, snapshot
+    return engine, story, snapshot
 
 
 @pytest.mark.parametrize("reason", ["resume", "rewind"])
 def test_a_new_segment_that_does_not_name_the_order_leaves_it_open_with_its_incident(reason: str) -> None:
-    watch, story, snapshot = ordered()
-    story.add(watch.fork(250, reason, [], snapshot))
-    story.add(watch.feed(rows_of(healthy(600))[250:300]))
+    engine, story, snapshot = ordered()
+    story.add(engine.fork(250, reason, [], snapshot))
+    story.add(engine.feed(rows_of(healthy(600))[250:300]))
     assert story.states(1) == ["ordered"]
     assert [incident.state.value for incident in story.incidents] == ["treated"]
-    story.add(watch.order_failed(1, "checkpoint 200 is damaged"))
-    story.add(watch.feed(rows_of(healthy(600))[300:310]))
+    story.add(engine.order_failed(1, "checkpoint 200 is damaged"))
+    story.add(engine.feed(rows_of(healthy(600))[300:310]))
     assert story.states(1) == ["ordered", "failed"]
     assert [(i.state.value, i.outcome) for i in story.incidents] == [("closed", Outcome.RECOVERED)]
 
 
 def test_an_order_may_be_obeyed_after_a_segment_that_did_not() -> None:
-    watch, story, snapshot = ordered()
-    story.add(watch.fork(250, "resume", [], snapshot))
-    story.add(watch.feed(rows_of(healthy(600))[250:270]))
-    story.add(watch.fork(200, "rollback", [rows_of(healthy(600))[:200]], None, obeyed=1))
+    engine, story, snapshot = ordered()
+    story.add(engine.fork(250, "resume", [], snapshot))
+    story.add(engine.feed(rows_of(healthy(600))[250:270]))
+    story.add(engine.fork(200, "rollback", [rows_of(healthy(600))[:200]], None, obeyed=1))
     assert story.states(1) == ["ordered", "applied"]
-    story.add(watch.feed(rows_of(healthy(600))[200:]))
+    story.add(engine.feed(rows_of(healthy(600))[200:]))
     assert story.states(1) == ["ordered", "applied", "verified"]
     assert len(story.incidents) == 1
 
 
-def test_a_shift_that_was_declared_in_the_replayed_stretch_is_no_incident_after_a_fork() -> None:
+def test_a_shift_that_was_declared_in_the_replayed_rows_is_no_incident_after_a_fork() -> None:
     columns = healthy(900)
     columns["loss"][600:] += 0.5
-    rows, watch = rows_of(columns), DetectionEngine()
-    watch.feed(rows[:550])
-    snapshot = watch.detectors_state()
-    watch.declare(600, "data_mix")
-    watch.feed(rows[550:800])
+    rows, engine = rows_of(columns), DetectionEngine()
+    engine.feed(rows[:550])
+    snapshot = engine.detectors_state()
+    engine.declare(600, "data_mix")
+    engine.feed(rows[550:800])
     straight = DetectionEngine()
     straight.declare(600, "data_mix")
     straight.feed(rows[:650])
-    watch.fork(650, "rewind", [rows[550:580], rows[580:650]], snapshot, declared=[(600, "data_mix")])
-    assert watch.detectors_state() == straight.detectors_state()
-    assert watch.feed(rows[650:]) == []
+    engine.fork(650, "rewind", [rows[550:580], rows[580:650]], snapshot, declared=[(600, "data_mix")])
+    assert engine.detectors_state() == straight.detectors_state()
+    assert engine.feed(rows[650:]) == []
 
 
 def test_the_bump_of_a_resume_is_no_incident() -> None:
     columns = healthy(700)
     columns["loss"][600:] += 0.15 * np.exp(-np.arange(100) / 50)
-    rows, watch = rows_of(columns), DetectionEngine()
-    watch.feed(rows[:600])
-    snapshot = watch.detectors_state()
-    watch.fork(600, "resume", [], snapshot)
-    assert watch.feed(rows[600:]) == []
+    rows, engine = rows_of(columns), DetectionEngine()
+    engine.feed(rows[:600])
+    snapshot = engine.detectors_state()
+    engine.fork(600, "resume", [], snapshot)
+    assert engine.feed(rows[600:]) == []
 
 
-def test_trouble_on_the_old_segment_belongs_to_the_incident_that_was_ordered_for() -> None:
-    watch, story = DetectionEngine(policy=AUTO), Story()
+def test_an_alarm_on_the_old_segment_belongs_to_the_incident_that_was_ordered_for() -> None:
+    engine, story = DetectionEngine(policy=AUTO), Story()
     columns = spiked(at=300)
     columns["loss"][340:345] = np.nan
-    story.add(watch.feed(rows_of(columns)[:400], restorable=range(0, 330, 50)))
+    story.add(engine.feed(rows_of(columns)[:400], restorable=range(0, 330, 50)))
     assert len(story.incidents) == len(story.interventions) == 1
     assert story.incidents[0].state == "treated"
 
 
-def test_a_second_acknowledgement_changes_nothing_and_a_strange_one_is_an_error() -> None:
+def test_a_second_acknowledgement_changes_nothing_and_an_unknown_one_is_an_error() -> None:
     trainer = Trainer(DetectionEngine(policy=AUTO), bad={300, 301, 302})
     trainer.run()
     details: dict[str, Any] = {"rewound_to": 200, "skip_from": 200, "skip_to": 400}
-    assert trainer.watch.order_applied(1, **details) == []
+    assert trainer.engine.order_applied(1, **details) == []
     with pytest.raises(ValueError, match="no intervention 7"):
-        trainer.watch.order_applied(7, **details)
+        trainer.engine.order_applied(7, **details)
+
+
+@pytest.mark.parametrize("event", InterventionEvent)
+@pytest.mark.parametrize("state", INTERVENTION_TRANSITIONS)
+def test_an_event_is_a_step_of_the_table_or_raises_and_changes_nothing(
+    state: InterventionState, event: InterventionEvent
+) -> None:
+    tracker = InterventionTracker()
+    tracker.propose(Decision(OrderKind.ROLLBACK, 100, 100, 300), incident=1, step=250)
+    assert tracker.active is not None
+    tracker.active = replace(tracker.active, state=state)
+    before = tracker.to_dict()
+    if event in INTERVENTION_TRANSITIONS[state]:
+        effect = tracker.advance(event)
+        assert isinstance(effect, InterventionChanged)
+        assert effect.intervention.state is INTERVENTION_TRANSITIONS[state][event]
+    else:
+        with pytest.raises(IllegalTransition):
+            tracker.advance(event, "never", rewind_to=5)
+        assert tracker.to_dict() == before

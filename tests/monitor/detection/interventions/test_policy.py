@@ -52,7 +52,7 @@ def test_a_loss_that_halves_its_excess_is_waited_for() -> None:
     assert decision.reasons[1].startswith("Waiting is expected to cost")
 
 
-def test_what_is_not_finite_is_acted_on_at_once() -> None:
+def test_a_non_finite_signal_is_acted_on_at_once() -> None:
     assert decide(non_finite=True, step=5001, check_step=5001, loss_moved=False).kind is OrderKind.ROLLBACK
 
 
@@ -78,19 +78,19 @@ def test_the_next_attempt_is_deeper_and_wider() -> None:
     assert decision.skip_to - decision.skip_from == 400
 
 
-def test_the_skip_is_never_wider_than_the_most() -> None:
+def test_the_skip_is_never_wider_than_skip_max() -> None:
     decision = decide(attempt=2, onset_step=5000, detected_step=5000, restorable=[1000])
     assert decision.skip_to - decision.skip_from == 500
 
 
-def test_after_the_last_attempt_a_person_is_asked() -> None:
+def test_after_the_last_attempt_the_run_is_held() -> None:
     assert decide(attempt=3).kind is OrderKind.HOLD
     allowed = decide(Policy(allow_lr_scale=True), attempt=3)
     assert (allowed.kind, allowed.lr_scale) == (OrderKind.ROLLBACK, 0.5)
     assert decide(Policy(allow_lr_scale=True), attempt=4).kind is OrderKind.HOLD
 
 
-def test_a_run_that_only_reports_is_told_what_would_be_done() -> None:
+def test_a_run_that_only_reports_records_what_would_be_done() -> None:
     decision = decide(can_roll_back=False)
     assert (decision.kind, decision.unavailable) == (None, OrderKind.ROLLBACK)
     assert decision.reasons == decide().reasons
@@ -103,11 +103,11 @@ def test_a_run_without_a_checkpoint_before_the_onset_is_held() -> None:
     assert "no restorable checkpoint before the onset" in decision.reasons[-1]
 
 
-def test_the_oldest_checkpoint_serves_where_none_is_deep_enough() -> None:
+def test_the_oldest_checkpoint_is_used_where_none_is_deep_enough() -> None:
     assert decide(restorable=[4950, 5000]).rewind_to == 4950
 
 
-def test_waiting_is_dearer_the_less_likely_the_loss_comes_back() -> None:
+def test_waiting_costs_more_the_less_likely_the_loss_recovers() -> None:
     falling = costs(Policy(), situation(falls=18, rises=0), 4900)
     rising = costs(Policy(), situation(falls=0, rises=18), 4900)
     assert falling.wait < falling.roll_back < rising.wait
@@ -124,10 +124,10 @@ def test_waiting_is_dearer_the_less_likely_the_loss_comes_back() -> None:
         *[("allow_lr_scale", "no"), ("allow_lr_scale", 1), ("skip_max", 10**400)],
     ],
 )
-def test_a_value_that_makes_no_sense_is_named(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"^{field}") as told:
+def test_an_invalid_value_is_named(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{field}") as raised:
         Policy(**{field: value})
-    assert str(value) in str(told.value) or field == "skip_max"
+    assert str(value) in str(raised.value) or field == "skip_max"
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,14 @@ def test_a_setting_of_the_wrong_type_is_named_with_its_value(field: str, value: 
         DetectionSettings(**{field: value})
 
 
-def test_the_next_attempt_goes_strictly_below_the_last_one_or_a_person_is_asked() -> None:
+def test_the_next_attempt_goes_strictly_below_the_last_one_or_the_run_is_held() -> None:
     assert decide(attempt=2, previous_rewind=4950, restorable=[4900, 4950]).rewind_to == 4900
     decision = decide(attempt=2, previous_rewind=4950, restorable=[4950, 5000])
     assert decision.kind is OrderKind.HOLD
     assert "no restorable checkpoint before step 4950" in decision.reasons[-1]
 
 
-def test_a_policy_survives_its_dictionary_and_refuses_strangers() -> None:
+def test_a_policy_survives_its_dictionary_and_refuses_unknown_names() -> None:
     policy = Policy(mode="auto", patience=5)  # type: ignore[arg-type]
     assert Policy.from_dict(policy.to_dict()) == policy
     with pytest.raises(ValueError, match="unknown policy settings: speed"):

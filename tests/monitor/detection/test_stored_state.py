@@ -221,3 +221,15 @@ def test_a_part_of_another_type_is_left_fresh(kind: Any) -> None:
         again, new = loaded(state | {"version": 3, name: kind})
         assert bool(new) == (name == "detectors")
         again.feed(rows_of(spiked(at=300))[310:400], restorable=range(0, 300, 50))
+
+
+def test_kinds_and_states_of_a_later_release_are_left_out() -> None:
+    state = deepcopy(engine_at(330).state_dict())
+    state["version"] = 3
+    state["incidents"]["open"]["incident"]["kind"] = "entropy_spike"
+    state["interventions"]["active"]["state"] = "paused"
+    again, new = loaded(state)
+    assert new == frozenset()
+    assert (again.response.incidents.open, again.response.interventions.active) == (None, None)
+    assert again.response.interventions.num_interventions == 1
+    again.feed(rows_of(spiked(at=300))[330:400])

@@ -1,4 +1,4 @@
-"""What a page reaches: a webhook in a container. It prints each alert with the time it came, one JSON object a line."""
+"""A webhook in a container. It prints each alert with the time of its arrival, one JSON object per line."""
 
 import json
 import time
@@ -8,7 +8,7 @@ from typing import Any
 PORT = 8080
 
 
-class Webhook(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         message = json.loads(self.rfile.read(int(self.headers["content-length"])))
         for alert in message["alerts"]:
@@ -17,8 +17,8 @@ class Webhook(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are no pages."""
+        """Only alerts are printed, not requests."""
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer(("", PORT), Webhook).serve_forever()
+    ThreadingHTTPServer(("", PORT), Handler).serve_forever()

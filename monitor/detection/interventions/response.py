@@ -1,0 +1,305 @@
+"""The response to incidents: the policy decides, the trainer executes, operators overrule, rollbacks are verified."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from lossguard.states import InterventionState, OrderKind, Outcome, SegmentReason
+from monitor.detection.effects import Effect
+from monitor.detection.encoding import restore
+from monitor.detection.incidents.incident_tracker import IncidentTracker
+from monitor.detection.incidents.open_incident import OpenIncident, Readings
+from monitor.detection.incidents.states import InterventionEvent
+from monitor.detection.interventions.batch_index import BatchIndex
+from monitor.detection.interventions.intervention_tracker import (
+    InterventionTracker,
+    newest_restorable,
+    operator_decision,
+    verification_step,
+)
+from monitor.detection.interventions.policy import Decision, Mode, Policy, Situation, palm
+from monitor.detection.rows import Bools, Ints
+from monitor.detection.scoring.readings import IN_BAND_Z
+from monitor.detection.scoring.recent_rows import RecentRows
+from monitor.detection.settings import DetectionSettings
+
+MAX_RECENT_STEPS, MAX_OLDER_STEPS = 192, 64
+"""Restorable steps that are kept of a longer list: the newest, and so many spread evenly over the rest."""
+VERIFIED_ROWS = 3  # rows up to the end of a verification whose loss must be in band
+
+
+def thinned(steps: Sequence[int]) -> list[int]:
+    """At most MAX_RECENT_STEPS + MAX_OLDER_STEPS of the steps, among them the oldest: the stored state stays small."""
+    old, recent = steps[:-MAX_RECENT_STEPS], steps[-MAX_RECENT_STEPS:]
+    if len(old) <= MAX_OLDER_STEPS:
+        return list(steps)
+    return [*(old[k * len(old) // MAX_OLDER_STEPS] for k in range(MAX_OLDER_STEPS)), *recent]
+
+
+class IncidentResponse:
+    """The incidents and interventions of a run, and what connects them."""
+
+    def __init__(self, settings: DetectionSettings, policy: Policy, *, can_roll_back: bool) -> None:
+        self.settings, self.policy, self.can_roll_back = settings, policy, can_roll_back
+        self.incidents = IncidentTracker(settings)
+        self.interventions = InterventionTracker()
+        self.batches = BatchIndex()
+        self.restorable: list[int] = []
+
+    def set_restorable(self, steps: Iterable[int]) -> None:
+        """`steps`: the complete list of restorable steps."""
+        self.restorable = thinned(sorted(int(step) for step in steps))
+
+    # Rows
+
+    def next_row(self, notable: Bools, steps: Ints, k: int) -> int:
+        """The next row, from k on, that needs a closer look: an alarm, or the end of a verification."""
+        if self.incidents.needs_every_row():
+            return k
+        ahead = np.flatnonzero(notable[k:])
+        row = k + int(ahead[0]) if len(ahead) else len(steps)
+        rollback = self.interventions.under_verification()
+        if rollback is not None and rollback.verify_at is not None:
+            row = min(row, max(k, int(np.searchsorted(steps, rollback.verify_at))))
+        return row
+
+    def observe(self, step: int, readings: Readings, recent: RecentRows) -> list[Effect]:
+        """Take in a row that needs a closer look."""
+        effects = self.incidents.report_plateau(step, readings) + self._supersede(readings)
+        effects += self.incidents.observe(step, readings, recent)
+        effects += self._decide(step)
+        current = self.incidents.open
+        if current is not None and current.is_over(self.settings) and not self.interventions.is_ordered():
+            effects += self._close(*current.outcome(readings))
+        return effects + self._verify(step, recent)
+
+    def _supersede(self, readings: Readings) -> list[Effect]:
+        """End the open incident where a new or more severe one begins, unless an order for it is on its way."""
+        if self.incidents.open is None or self.interventions.is_ordered():
+            return []
+        end = self.incidents.superseded(readings)
+        return [] if end is None else self._close(*end)
+
+    def _close(self, outcome: Outcome, reason: str) -> list[Effect]:
+        """End the open incident, and withdraw what is only proposed for it."""
+        effects: list[Effect] = []
+        active = self.interventions.active
+        if active is not None and active.state is InterventionState.PROPOSED:
+            text = f"The incident ended before an operator decided. {reason}"
+            effects.append(self.interventions.advance(InterventionEvent.WITHDRAW, text))
+        return [*effects, self.incidents.close(outcome, reason)]
+
+    # What the policy decides
+
+    def _decide(self, step: int) -> list[Effect]:
+        current = self.incidents.open
+        if current is None or current.no_further_action or self.interventions.blocks_decisions():
+            return []
+        current.renew_patience(step, self.policy.patience)
+        attempt, previous_rewind = self.interventions.next_attempt(current.first_onset_step)
+        situation = self._situation(current, step, attempt, previous_rewind)
+        decision = palm(self.policy, situation, self.batches.batch_of)
+        kind = decision.kind or decision.unavailable
+        if kind is None:
+            return self.incidents.wait(decision.reasons, decision.afterwards)
+        current.wait_reasons = []
+        if decision.kind is None or self.policy.mode is Mode.OBSERVE:
+            current.no_further_action = True
+            return [self.incidents.add_reason(self._only_observed(kind, decision.reasons))]
+        return self._recur(step) + self._propose(decision, current, step, attempt)
+
+    def _propose(self, decision: Decision, current: OpenIncident, step: int, attempt: int) -> list[Effect]:
+        """Make a decision about the open incident the active intervention, and order it in auto mode."""
+        last_step = max(step, current.last_step_out_of_band)
+        verify_at = verification_step(self.policy, last_step, decision.rewind_to)
+        incident = current.incident.number
+        proposed = self.interventions.propose(
+            decision, incident=incident, step=step, attempt=attempt, verify_at=verify_at
+        )
+        if self.policy.mode is Mode.APPROVE:
+            return [proposed]
+        return [self.interventions.order(), *self.incidents.treat()]
+
+    def _only_observed(self, kind: OrderKind, reasons: Sequence[str]) -> str:
+        verb = "roll back" if kind is OrderKind.ROLLBACK else "hold the run"
+        why = "Observe mode" if self.can_roll_back else "This run only reports and cannot roll back"
+        return " ".join([f"{why}: the policy would {verb}.", *reasons])
+
+    def _situation(self, current: OpenIncident, step: int, attempt: int, previous_rewind: int | None) -> Situation:
+        return Situation(
+            kind=current.incident.kind,
+            onset_step=min(current.first_onset_step, current.incident.onset_step),
+            detected_step=current.incident.detected_step,
+            step=step,
+            non_finite=current.non_finite,
+            loss_moved=current.loss_moved,
+            excess=current.excess,
+            check_excess=current.check_excess,
+            check_step=current.check_step,
+            rising_rows=current.rising_rows,
+            falls=current.falls,
+            rises=current.rises,
+            attempt=attempt,
+            rollbacks_used=self.interventions.rollbacks_used,
+            previous_rewind=previous_rewind,
+            restorable=self.restorable,
+            can_roll_back=self.can_roll_back,
+        )
+
+    def _verify(self, step: int, recent: RecentRows) -> list[Effect]:
+        """The rollback under verification worked when its step is reached with the loss in band."""
+        rollback = self.interventions.under_verification()
+        if rollback is None or rollback.verify_at is None or step < rollback.verify_at:
+            return []
+        if self.incidents.open is not None or (recent.z["loss"][-VERIFIED_ROWS:] >= IN_BAND_Z).any():
+            return []
+        reason = f"The run reached step {step} without a recurrence, with the loss in its band."
+        effects = [self.interventions.advance(InterventionEvent.VERIFY, reason)]
+        self.interventions.last_unsuccessful = None
+        return effects + self.incidents.end_verification(Outcome.RECOVERED, "The rollback is verified.")
+
+    def _recur(self, step: int) -> list[Effect]:
+        """The rollback under verification, if there is one, did not work."""
+        if self.interventions.under_verification() is None:
+            return []
+        effects = [self.interventions.advance(InterventionEvent.RECUR, f"The incident recurred by step {step}.")]
+        return effects + self.incidents.end_verification(Outcome.ONGOING, "The incident recurred after the rollback.")
+
+    # What the trainer does
+
+    def order_applied(
+        self, number: int, *, rewound_to: int | None, skip_from: int | None, skip_to: int | None
+    ) -> list[Effect]:
+        """The trainer executed intervention `number`; reported twice, the second time only corrects the figures."""
+        active = self.interventions.active
+        if active is None or active.number != number:
+            self.interventions.check_number(number)
+            return []
+        if active.kind is OrderKind.RELEASE:
+            events = (InterventionEvent.APPLY, InterventionEvent.VERIFY)
+            return [self.interventions.advance(event) for event in events]
+        repeated = active.state is InterventionState.APPLIED
+        if active.kind is OrderKind.HOLD:
+            return [] if repeated else [self.interventions.advance(InterventionEvent.APPLY)]
+        figures: dict[str, Any] = {
+            "rewind_to": active.rewind_to if rewound_to is None else rewound_to,
+            "skip_from": active.skip_from if skip_from is None else skip_from,
+            "skip_to": active.skip_to if skip_to is None else skip_to,
+        }
+        if repeated:
+            return [self.interventions.correct(**figures)]
+        verify_at = self._verify_at(active.verify_at, rewound_to)
+        effects = [self.interventions.advance(InterventionEvent.APPLY, verify_at=verify_at, **figures)]
+        return effects + self.incidents.begin_verification()
+
+    def _verify_at(self, planned: int | None, rewound_to: int | None) -> int:
+        current = self.incidents.open
+        last_step = 0 if current is None else current.last_step_out_of_band
+        return max(planned or 0, verification_step(self.policy, last_step, rewound_to))
+
+    def order_failed(self, number: int, detail: str) -> list[Effect]:
+        """The trainer could not execute intervention `number`."""
+        self.interventions.require_active(number)
+        failed = self.interventions.advance(InterventionEvent.FAIL, f"The trainer could not execute it: {detail}")
+        return [failed, *self.incidents.relapse()]
+
+    def begin_segment(self, step: int, reason: str, obeyed: int | None) -> list[Effect]:
+        """A new segment begins at `step`: it executes the intervention `obeyed`, or none."""
+        self.batches.rewind(step)
+        self.incidents.pending_outlier = None
+        active = self.interventions.active
+        if active is None or not self.interventions.is_ordered():
+            resumed = reason == SegmentReason.RESUME
+            return self._leave_segment("The run was restarted." if resumed else "The loop went back without an order.")
+        if active.kind is OrderKind.ROLLBACK and active.number == obeyed:
+            skip = {"skip_from": active.skip_from, "skip_to": active.skip_to}
+            return self.order_applied(active.number, rewound_to=step, **skip)
+        if self.incidents.open is not None:  # it stays open: the trainer may still obey
+            self.incidents.open.check_step = min(self.incidents.open.check_step, step)
+        return []
+
+    def _leave_segment(self, reason: str) -> list[Effect]:
+        """The segment of the open incident ended without an order: a hold is over, and the incident with it."""
+        effects: list[Effect] = []
+        if self.interventions.is_held():
+            effects.append(self.interventions.advance(InterventionEvent.WITHDRAW, reason))
+        return effects if self.incidents.open is None else effects + self._close(Outcome.ONGOING, reason)
+
+    # What an operator decides
+
+    def approve(self, number: int) -> list[Effect]:
+        self.interventions.require_active(number)
+        return [self.interventions.order(), *self.incidents.treat()]
+
+    def reject(self, number: int) -> list[Effect]:
+        self.interventions.require_active(number)
+        effects = [self.interventions.advance(InterventionEvent.REJECT, "An operator rejected it.")]
+        self._settle()
+        return effects
+
+    def _settle(self) -> None:
+        """An operator decided about the open incident: the policy does nothing more about it."""
+        if self.incidents.open is not None:
+            self.incidents.open.no_further_action = True
+
+    def roll_back(self, step: int, *, rewind_to: int | None, skip_to: int | None, reason: str) -> list[Effect]:
+        """An operator's order at `step`. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
+        if not self.can_roll_back:
+            raise ValueError("this run only reports: it cannot roll back")
+        incident = None if self.incidents.open is None else self.incidents.open.incident
+        onset = step if incident is None else incident.onset_step
+        oldest = min(self.restorable, default=0)
+        at_most = max(onset - self.policy.min_depth, oldest) if rewind_to is None else rewind_to
+        target = newest_restorable(self.restorable, at_most)
+        skip_from = self.batches.batch_of(target)
+        end = skip_from + self.policy.skip_min if skip_to is None else skip_to
+        if end < skip_from:
+            raise ValueError(f"skip_to ({end}) must not be below the checkpoint's batch {skip_from}")
+        effects = self._replace_active()
+        self.interventions.propose(
+            operator_decision(target, skip_from, end, reason),
+            incident=None if incident is None else incident.number,
+            step=step,
+            verify_at=verification_step(self.policy, step, target),
+        )
+        return [*effects, self.interventions.order(by_policy=False), *self.incidents.treat()]
+
+    def release(self, step: int, reason: str) -> list[Effect]:
+        """An operator ends a hold at `step`. Raises ValueError when the run is not held."""
+        active = self.interventions.active
+        if active is None or active.kind is not OrderKind.HOLD:
+            raise ValueError("the run is not held")
+        event = InterventionEvent.RELEASE if self.interventions.is_held() else InterventionEvent.WITHDRAW
+        effects = [self.interventions.advance(event, reason or None)]
+        self._settle()
+        self.interventions.last_unsuccessful = None
+        decision = Decision(OrderKind.RELEASE, reasons=[reason or "An operator released the run."])
+        self.interventions.propose(decision, incident=None, step=step)
+        return [*effects, self.interventions.order()]
+
+    def _replace_active(self) -> list[Effect]:
+        """An operator's order replaces the active intervention, if there is one."""
+        if self.interventions.active is None:
+            return []
+        event = InterventionEvent.RELEASE if self.interventions.is_held() else InterventionEvent.WITHDRAW
+        effects = [self.interventions.advance(event, "An operator's order replaced it.")]
+        return effects + self.incidents.end_verification(Outcome.ONGOING, "An operator's order replaced the rollback.")
+
+    # Persistence
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "incidents": self.incidents.to_dict(),
+            "interventions": self.interventions.to_dict(),
+            "batches": asdict(self.batches),
+            "restorable": self.restorable,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What of the state can be read; the rest is as in a new run."""
+        self.incidents = IncidentTracker.from_dict(restore(dict, state.get("incidents")) or {}, self.settings)
+        self.interventions = InterventionTracker.from_dict(restore(dict, state.get("interventions")) or {})
+        self.batches = restore(BatchIndex.from_dict, state.get("batches")) or BatchIndex()
+        self.restorable = restore(list, state.get("restorable")) or []
