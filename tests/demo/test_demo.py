@@ -44,7 +44,7 @@ def test_the_planted_spike_is_detected_rolled_back_and_verified(tmp_path: Path) 
     assert f"env LOSSGUARD_DATABASE_URL=sqlite:///{tmp_path}/demo/lossguard.db make serve\n" in output
 
 
-def test_a_port_in_use_is_told_and_nothing_is_started(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_and_nothing_is_started(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -71,7 +71,7 @@ def test_serve_ends_with_1_and_names_the_service_that_has_ended(tmp_path: Path) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_an_interrupted_demo_leaves_no_process_and_a_second_one_is_told_of_the_first(tmp_path: Path) -> None:
+def test_an_interrupted_demo_leaves_no_process_and_a_second_one_names_the_first(tmp_path: Path) -> None:
     first = demo(tmp_path, *ports())
     assert eventually(lambda: len(children(first.pid)) == 3, 60)
     second = demo(tmp_path, *ports())

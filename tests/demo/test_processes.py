@@ -51,7 +51,7 @@ def test_processes_end_even_when_the_demo_is_killed(tmp_path: Path) -> None:
     assert wait_until_gone(child)
 
 
-def test_a_process_that_ends_early_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_process_that_ends_early_is_reported_with_its_last_words(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         processes.start("collector", "-c", "raise SystemExit('no room')", environment={})
         with pytest.raises(CannotRun, match="no room"):
@@ -66,7 +66,7 @@ def test_a_service_that_ends_while_others_go_on_is_named(tmp_path: Path) -> None
         assert processes.wait_for_an_end(("collector", "dashboard")) == "dashboard"
 
 
-def test_a_port_in_use_is_told_with_the_option_that_changes_it() -> None:
+def test_a_port_in_use_is_reported_with_the_option_that_changes_it() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -76,7 +76,7 @@ def test_a_port_in_use_is_told_with_the_option_that_changes_it() -> None:
     check_port(port, "collector", "demo --collector-port")
 
 
-def test_a_second_demo_is_told_of_the_first(tmp_path: Path) -> None:
+def test_a_second_demo_names_the_first(tmp_path: Path) -> None:
     with only_one(tmp_path / "lock"), pytest.raises(CannotRun, match=f"process {os.getpid()}"):
         only_one(tmp_path / "lock")
     only_one(tmp_path / "lock").close()

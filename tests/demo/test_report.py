@@ -17,7 +17,7 @@ GOT_PAST = Report(
 )
 
 
-def test_a_spike_that_was_got_past_is_told_from_onset_to_final_loss() -> None:
+def test_a_spike_that_was_got_past_is_described_from_onset_to_final_loss() -> None:
     assert GOT_PAST.lines() == [
         ("spike", "loss_spike, onset at step 320"),
         ("detected", "3 steps after the onset"),

@@ -45,6 +45,6 @@ def test_an_empty_iterable_ends_at_once() -> None:
         BatchSource(set()).get(0)
 
 
-def test_no_batches_at_all_are_told_at_once() -> None:
+def test_no_batches_at_all_are_reported_at_once() -> None:
     with pytest.raises(ValueError, match="batches is empty"):
         BatchSource([])

@@ -7,7 +7,7 @@ import torch
 from lossguard.torch.digest import differences, digest
 
 
-def test_a_state_is_told_value_by_value() -> None:
+def test_a_state_is_described_value_by_value() -> None:
     state = OrderedDict(w=torch.zeros(2, 3), groups=[{"lr": 0.1, "betas": (0.9, 0.95)}], none=None)
     found = digest(state)
     assert list(found) == ["w", "groups.0.lr", "groups.0.betas.0", "groups.0.betas.1", "none"]

@@ -122,7 +122,7 @@ def test_a_rollback_restores_skips_and_goes_on_at_the_restored_step(caplog: pyte
     ]
 
 
-def test_the_checkpoints_of_a_discarded_branch_are_gone_before_the_rollback_is_told() -> None:
+def test_the_checkpoints_of_a_discarded_branch_are_gone_before_the_rollback_is_recorded() -> None:
     checkpoints = Memory([])
 
     class Watching(ScriptedRun):
@@ -291,7 +291,7 @@ def test_what_a_deeper_rollback_may_need_is_pinned_until_the_trouble_is_well_pas
     assert checkpoints.pinned[6:] == [[2, 4], [2, 4]]
 
 
-def test_only_what_is_durable_is_told_as_restorable(tmp_path: Path) -> None:
+def test_only_what_is_durable_is_reported_as_restorable(tmp_path: Path) -> None:
     """The step after a save is not held up, and the collector hears of the checkpoint when it is on the disk."""
     durable, told = threading.Event(), []
 
@@ -406,7 +406,7 @@ def test_a_restarted_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path)
     assert parts == whole
 
 
-def test_an_order_from_a_collector_is_obeyed_told_and_never_obeyed_again(
+def test_an_order_from_a_collector_is_executed_answered_and_never_executed_again(
     collector: FakeCollector, tmp_path: Path
 ) -> None:
     def loop(until: int) -> None:
@@ -463,7 +463,7 @@ def test_a_model_that_stays_half_restored_is_never_trained_on() -> None:
     assert run.told[-1][:2] == ("refused", 1)
 
 
-def test_an_empty_list_of_batches_is_told_before_the_run_begins() -> None:
+def test_an_empty_list_of_batches_is_reported_before_the_run_begins() -> None:
     run = ScriptedRun()
     with pytest.raises(ValueError, match="batches is empty"):
         next(Guard(run, checkpoints=Memory([])).steps([], 10))

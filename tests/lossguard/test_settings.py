@@ -57,13 +57,13 @@ def test_a_port_that_none_can_be_is_named_as_what_is_wrong() -> None:
         Settings.read({"LOSSGUARD_URL": "http://127.0.0.1:80000"})
 
 
-def test_a_bad_address_is_told_at_init(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_bad_address_is_reported_at_init(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LOSSGUARD_URL", "collector:8000")
     with pytest.raises(ValueError, match="LOSSGUARD_URL='collector:8000' is not the address of a collector"):
         lossguard.init("p", directory=tmp_path)
 
 
-def test_online_without_an_address_is_told_at_init(tmp_path: Path) -> None:
+def test_online_without_an_address_is_reported_at_init(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="LOSSGUARD_URL"):
         lossguard.init("p", mode="online", directory=tmp_path)
 
@@ -98,7 +98,7 @@ def test_a_project_with_slashes_and_dots_stays_below_the_directory(tmp_path: Pat
     "wrong",
     [{"name": "x" * 257}, {"name": 5}, {"name": "\ud800"}, {"total_steps": -5}, {"total_steps": 1.5}],
 )
-def test_what_the_collector_would_refuse_is_told_at_init(wrong: dict[str, Any], tmp_path: Path) -> None:
+def test_what_the_collector_would_refuse_is_reported_at_init(wrong: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(lossguard.ConfigurationError, match=next(iter(wrong))):
         lossguard.init("p", directory=tmp_path, **wrong)
     assert not list(tmp_path.iterdir())

@@ -15,7 +15,7 @@ Told = list[dict[str, Any]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_was_told_to_skip(told: Told, kind: str) -> None:
+def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_skips_from_the_start(told: Told, kind: str) -> None:
     for each in told:
         rolled, never = each["a_rollback_that_skips"][kind]
         assert rolled == never

@@ -43,7 +43,7 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_run_tells_its_progress_in_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
+def test_a_run_prints_its_progress_in_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     done = _run(tmp_path, "--steps", "20", "--run-id", "r", "--fault", "corrupted_batches@12x3", "--skip", "4:6")
     assert (done.returncode, done.stderr) == (0, "")
     told = done.stdout.splitlines()
@@ -100,7 +100,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("sentence", MISTAKES)
-def test_what_cannot_be_used_is_told_in_one_sentence_with_exit_code_2(
+def test_what_cannot_be_used_is_reported_in_one_sentence_with_exit_code_2(
     tmp_path: Path, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in os.environ.keys() - _environment().keys():

@@ -28,7 +28,7 @@ def test_every_switch_is_a_recipe_that_changes_one_thing_of_the_first() -> None:
         assert len([field for field in recipe[section] if recipe[section][field] != first[section][field]]) == 1
 
 
-def test_a_switch_is_told_in_losses_and_costs(tmp_path: Path) -> None:
+def test_a_switch_is_described_by_losses_and_costs(tmp_path: Path) -> None:
     result = try_switch(small_recipe(tmp_path, steps=30), tmp_path)
     assert result.perplexity == pytest.approx(math.exp(result.held_out_loss))
     assert result.bits_per_token == pytest.approx(result.held_out_loss / math.log(2))

@@ -19,7 +19,7 @@ def _throughput(folder: Path, **settings: Any) -> Throughput:
     return Throughput(recipe, num_parameters=1000, peak=PeakFlops(1e9, "a guess"), **settings)
 
 
-def test_rates_are_told_at_intervals_and_at_the_end_over_all_the_time_between(tmp_path: Path) -> None:
+def test_rates_are_returned_at_intervals_and_at_the_end_over_all_the_time_between(tmp_path: Path) -> None:
     throughput = _throughput(tmp_path)
     told = {step: throughput.after(step, now=100.0 + 0.5 * step) for step in range(25)}
     assert [step for step in told if told[step]] == [9, 19, 24]
@@ -43,7 +43,7 @@ def test_many_devices_have_as_many_peaks(tmp_path: Path) -> None:
     assert alone.after(9, 1.0)["mfu"] == pytest.approx(8 * eight.after(9, 1.0)["mfu"])
 
 
-def test_the_end_tells_speed_utilisation_and_size(tmp_path: Path) -> None:
+def test_the_summary_has_speed_utilisation_and_size(tmp_path: Path) -> None:
     throughput = _throughput(tmp_path)
     assert throughput.summary() == [f"1.6 tokens per parameter (Chinchilla: about 20); {_flops(throughput)}"]
     throughput.after(0, 0.0)
@@ -78,7 +78,7 @@ def test_over_shards_bits_per_byte_are_known_where_the_bytes_of_a_token_are(
     assert last.get("held_out_bits_per_byte") == (None if known is None else pytest.approx(bits))
 
 
-def test_text_whose_tokens_are_told_to_be_several_bytes_is_refused(tmp_path: Path) -> None:
+def test_text_with_several_bytes_per_token_is_refused(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path)
     recipe = small_recipe(tmp_path, data=DataConfig(path=recipe.data.path, batch_size=4, bytes_per_token=4.0))
     with pytest.raises(UsageError, match=r"data.bytes_per_token = 4.0 cannot be used: this data is text"):

@@ -75,7 +75,7 @@ def test_skipped_batches_are_never_seen_and_the_schedule_does_not_notice(tmp_pat
     assert [every[step]["loss"] == skipping[step]["loss"] for step in (6, 7)] == [True, False]
 
 
-def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_was_told_to_skip(tmp_path: Path) -> None:
+def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_skips_from_the_start(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, steps=150, evaluate_every=0)
     order = {"id": 1, "kind": "rollback", "incident": 1, "rewind_to": 7, "skip_from": 5, "skip_to": 9, "reason": "test"}
     with _collector_that_orders(order) as url:

@@ -80,7 +80,7 @@ def test_a_segment_that_the_loop_opens_by_going_back_gets_its_own_steps(
     assert collector.losses(1) == {1: 3.0}
 
 
-def test_an_idle_run_hears_of_orders_by_heartbeat(collector: FakeCollector, tmp_path: Path) -> None:
+def test_an_idle_run_gets_orders_by_heartbeat(collector: FakeCollector, tmp_path: Path) -> None:
     with with_heartbeat(collector, tmp_path, 0.1) as run:
         run.log(0, loss=1.0)
         assert eventually(lambda: bool(collector.rows))
@@ -142,7 +142,7 @@ def test_a_collector_that_comes_back_gets_every_step(tmp_path: Path, caplog: pyt
         assert collector.losses(0) == {0: 1.0, 1: 2.0}
 
 
-def test_tls_with_a_collector_that_speaks_plain_http_is_told_with_the_way_out(
+def test_tls_with_a_collector_that_speaks_plain_http_is_reported_with_the_remedy(
     collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = lossguard.init("project", url=collector.url.replace("http:", "https:"), directory=tmp_path)
@@ -195,7 +195,7 @@ def test_a_refused_line_is_set_aside_and_its_neighbours_arrive(
     assert caplog.text.count("step 13 is unlucky (at steps.1)") == 1
 
 
-def test_a_collector_that_lost_the_run_is_told_everything_again(collector: FakeCollector, tmp_path: Path) -> None:
+def test_a_collector_that_lost_the_run_gets_everything_again(collector: FakeCollector, tmp_path: Path) -> None:
     with online(collector, tmp_path) as run:
         run.log(0, loss=1.0)
         assert eventually(lambda: bool(collector.rows))

@@ -152,7 +152,7 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("sentence", MISTAKES)
-def test_what_cannot_be_replayed_is_told_in_one_sentence_with_exit_code_2(
+def test_what_cannot_be_replayed_is_reported_in_one_sentence_with_exit_code_2(
     short_run: Path, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("LOSSGUARD_URL", "LOSSGUARD_DIR"):
