@@ -64,7 +64,7 @@ def test_the_overlap_keeps_both_and_marks_which_is_live(engine: sa.Engine) -> No
     assert table[["parent", "live_from", "live_to"]].values.tolist() == [[pd.NA, 0, 100], [0, 100, pd.NA]]
 
 
-def test_dtypes_do_not_depend_on_what_is_there(sqlite_engine: sa.Engine) -> None:
+def test_dtypes_do_not_depend_on_the_rows(sqlite_engine: sa.Engine) -> None:
     with writing(sqlite_engine) as session:
         empty = add_run(session, "empty")
         told = add_run(session, "told")
@@ -85,7 +85,7 @@ def test_dtypes_do_not_depend_on_what_is_there(sqlite_engine: sa.Engine) -> None
     assert every.dtypes["finished_at"] == TIME
 
 
-def test_an_intervention_tells_what_the_trainer_really_did(sqlite_engine: sa.Engine) -> None:
+def test_an_intervention_shows_where_the_trainer_really_went(sqlite_engine: sa.Engine) -> None:
     with writing(sqlite_engine) as session:
         run = add_run(session)
         add_story(session, run, {})
