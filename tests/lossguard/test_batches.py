@@ -32,7 +32,7 @@ def test_an_iterable_is_skipped_by_consuming_and_starts_over() -> None:
     assert [source.get(index) for index in (0, 2, 3, 7, 1)] == [0, 2, 0, 1, 1]
 
 
-def test_an_iterator_ends_and_has_no_way_back() -> None:
+def test_an_iterator_ends_and_cannot_go_back() -> None:
     source = BatchSource(iter("abc"))
     assert source.get(1) == "b"
     assert source.first_available(0) == 2

@@ -17,7 +17,7 @@ from lossguard import Guard, Order, OrderKind, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
 from tests.lossguard.collectors import FakeCollector
-from tests.lossguard.test_checkpoints import Box
+from tests.lossguard.torch.test_checkpoints import Box
 from tests.waiting import eventually
 
 
@@ -109,7 +109,7 @@ def test_without_orders_step_and_batch_go_together() -> None:
     assert run.told == [("start", 0, None, None)]
 
 
-def test_a_rollback_restores_skips_and_goes_on_at_the_restored_step(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rollback_restores_skips_and_continues_at_the_restored_step(caplog: pytest.LogCaptureFixture) -> None:
     run = ScriptedRun({8: rollback(rewind_to=5, skip_from=5, skip_to=9, reason="spike")})
     checkpoints = Memory([])
     seen = train(run, checkpoints, 9)
@@ -142,7 +142,7 @@ def test_a_one_shot_iterator_goes_forward_where_it_cannot_go_back() -> None:
     assert seen == [(0, 0), (1, 1), (2, 2), (3, 3), (2, 6), (3, 7), (4, 8), (5, 9)]
 
 
-def test_an_order_that_cannot_be_obeyed_is_refused_and_training_goes_on() -> None:
+def test_an_order_that_cannot_be_executed_is_refused_and_training_continues() -> None:
     checkpoints = Memory([])
     run = ScriptedRun({3: rollback(1), 4: rollback(2, rewind_to=-1)})
     assert len(train(run, checkpoints, 5)) == 5
@@ -190,7 +190,7 @@ def test_a_held_run_waits_until_it_is_released() -> None:
     assert run.told[1:] == [("accepted", 1), ("accepted", 2)]
 
 
-def test_a_held_run_says_so_until_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_held_run_reports_it_until_it_continues(caplog: pytest.LogCaptureFixture) -> None:
     held = []
 
     class Watching(ScriptedRun):
@@ -210,7 +210,7 @@ def test_a_held_run_may_be_rolled_back() -> None:
     assert train(run, Memory([]), 4) == [(0, 0), (1, 1), (2, 2), (2, 3), (3, 4)]
 
 
-def test_a_failing_save_is_said_once_and_the_run_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_save_is_reported_once_and_the_run_continues(caplog: pytest.LogCaptureFixture) -> None:
     checkpoints = Memory([])
     checkpoints.full = True
     run = ScriptedRun()
@@ -280,7 +280,7 @@ def test_other_ranks_that_cannot_agree_do_not_save() -> None:
     assert checkpoints.steps() == []
 
 
-def test_what_a_deeper_rollback_may_need_is_pinned_until_the_trouble_is_well_past_and_what_a_replay_does_for_ever() -> (
+def test_what_a_deeper_rollback_needs_is_pinned_until_the_incident_is_past_and_what_a_replay_needs_stays_pinned() -> (
     None
 ):
     """Left at step 7 for step 4: pinned for as many steps again, up to 10, also across a restart; then two stay."""
@@ -475,7 +475,7 @@ def record_some(checkpoints: Any, folder: Path, until: int, **options: Any) -> l
         return [step for step, _ in Guard(run, checkpoints=checkpoints).steps(Indices(), until)]
 
 
-def test_a_new_run_does_not_go_on_from_the_checkpoints_of_another(tmp_path: Path) -> None:
+def test_a_new_run_does_not_continue_from_the_checkpoints_of_another(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path / "ckpt", box=Box())
     assert record_some(checkpoints, tmp_path, 3, run_id="old") == [0, 1, 2]
     with pytest.raises(CheckpointError, match=r"ckpt holds checkpoints of run 'old'.*run_id='old'.*another folder"):
@@ -483,7 +483,7 @@ def test_a_new_run_does_not_go_on_from_the_checkpoints_of_another(tmp_path: Path
     assert record_some(checkpoints, tmp_path, 6, run_id="old") == [3, 4, 5]
 
 
-def test_the_same_run_goes_on_where_its_spool_is_not(tmp_path: Path) -> None:
+def test_the_same_run_continues_without_its_spool(tmp_path: Path) -> None:
     """On another machine only the checkpoints are there; a run that records nothing leaves them to their owner."""
     checkpoints = Memory([])
     record_some(checkpoints, tmp_path / "here", 3, run_id="r")

@@ -27,6 +27,6 @@ def test_an_order_is_known_by_its_key_and_without_one_by_its_id() -> None:
         ("reason", None),
     ],
 )
-def test_an_order_that_could_not_be_obeyed_is_not_understood(name: str, value: Any) -> None:
+def test_an_order_that_could_not_be_executed_is_not_decoded(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=str(value)):
         Order.from_wire({"id": 1, "kind": "rollback", name: value})

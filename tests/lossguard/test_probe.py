@@ -61,7 +61,7 @@ def test_a_run_records_a_probe_at_its_step_and_on_the_segment_of_that_step(tmp_p
     assert late["details"]["rest"] == {"count": 0, "log_probability": None}
 
 
-def test_a_probe_that_cannot_be_recorded_is_said_and_never_raised(
+def test_a_probe_that_cannot_be_recorded_is_reported_and_never_raised(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with lossguard.init("p", run_id="r", mode="offline", directory=tmp_path) as run:

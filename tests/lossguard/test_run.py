@@ -109,7 +109,7 @@ def test_the_same_run_id_resumes_the_run_in_a_new_spool(tmp_path: Path) -> None:
     assert [each["reason"] for each in segments] == ["start", "resume"]
 
 
-def test_a_run_resumed_while_the_clock_is_behind_goes_on_behind_what_it_did(
+def test_a_run_resumed_while_the_clock_is_behind_continues_after_what_it_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its segment was opened "before" the one that it resumes: it was stored, and never judged."""
@@ -142,7 +142,7 @@ def test_an_announced_pause_is_in_the_spool_when_expect_returns(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, None, "soon", True])
-def test_a_pause_that_makes_no_sense_is_said_once_and_left_out(
+def test_an_invalid_pause_is_reported_once_and_ignored(
     tmp_path: Path, seconds: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with offline(tmp_path) as run:
@@ -157,7 +157,7 @@ def test_a_pause_that_makes_no_sense_is_said_once_and_left_out(
     ("error", "state"),
     [(None, "finished"), (SystemExit, "finished"), (RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")],
 )
-def test_leaving_the_block_says_how_the_run_ended(
+def test_leaving_the_block_records_how_the_run_ended(
     tmp_path: Path, error: type[BaseException] | None, state: str
 ) -> None:
     def train() -> None:
@@ -318,7 +318,7 @@ def test_a_sharded_tensor_is_refused_in_a_sentence(tmp_path: Path, caplog: pytes
     assert "log its .full_tensor()" in caplog.text
 
 
-def test_what_is_said_before_the_first_step_waits_for_the_segment_it_belongs_to(tmp_path: Path) -> None:
+def test_what_is_declared_before_the_first_step_waits_for_the_segment_it_belongs_to(tmp_path: Path) -> None:
     with offline(tmp_path) as run:
         run.declare("data_mix")
         run.set_restorable([0, 50])
@@ -399,7 +399,9 @@ def test_a_configuration_that_a_collector_would_refuse_is_one_sentence(tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_run_says_of_itself_is_what_a_collector_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collector_accepts_what_a_run_records_about_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One long command line, or one zero character, and nothing of the run was ever delivered."""
     monkeypatch.setattr(sys, "orig_argv", ["/opt/env/bin/python", "-c", "x" * 20_000])
     with offline(tmp_path, config={"sep\0": "a\0b"}) as run:

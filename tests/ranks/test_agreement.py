@@ -8,7 +8,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
 Told = list[dict[str, Any]]
 
 
-def test_an_order_is_obeyed_by_all_ranks_at_the_same_boundary(told: Told) -> None:
+def test_an_order_is_executed_by_all_ranks_at_the_same_boundary(told: Told) -> None:
     rank_0, *others = (each["an_order_of_rank_0"] for each in told)
     assert rank_0["seen"][6:8] == [[6, 6], [4, 9]]
     assert rank_0["model"] == [0, 1, 2, 3, 9, 10, 11, 12, 13]
@@ -21,7 +21,7 @@ def test_rank_0_alone_opens_the_segment_and_answers(told: Told) -> None:
     assert [each["an_order_of_rank_0"]["told"] for each in told] == [segments, *([] for _ in told[1:])]
 
 
-def test_an_order_that_comes_after_the_last_step_is_obeyed_before_the_end(told: Told) -> None:
+def test_an_order_that_comes_after_the_last_step_is_executed_before_the_end(told: Told) -> None:
     seen = [[step, step] for step in (*range(6), 4, 5)]
     assert all(each["an_order_at_the_last_step"]["seen"] == seen for each in told)
 
@@ -68,7 +68,7 @@ def test_ranks_that_are_at_different_steps_find_out(told: Told) -> None:
     assert all(each["ranks_at_different_steps"]["raised"] == raised for each in told)
 
 
-def test_short_steps_share_an_exchange_and_all_ranks_still_hear_of_an_order_at_the_same_boundary(told: Told) -> None:
+def test_short_steps_share_an_exchange_and_all_ranks_still_learn_of_an_order_at_the_same_boundary(told: Told) -> None:
     """Exchanges begin at boundaries 0, 1 and 17, and each is taken up at the next."""
     assert all(each["an_order_from_the_fourth_boundary_on"] == {"0 s": 4, "60 s": 33} for each in told)
 

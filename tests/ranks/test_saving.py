@@ -113,5 +113,5 @@ def test_an_index_that_points_out_of_its_checkpoint_is_not_followed(two: Told, f
     content = json.loads((folder / "ddp" / "step-000000007" / "tensors.json").read_text())
     content["model.0.weight"]["pieces"][0]["file"] = "../elsewhere"
     (tmp_path / "tensors.json").write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match=r"names '[.][.]/elsewhere', which is no file of it"):
+    with pytest.raises(CheckpointError, match=r"names the file '[.][.]/elsewhere', which the manifest does not list"):
         TensorFiles(tmp_path, ["__0_0.distcp", "__1_0.distcp"])

@@ -51,13 +51,13 @@ def test_a_run_prints_its_progress_in_plain_lines_where_there_is_no_terminal(tmp
     assert [line.split()[1] for line in told if line.startswith("step")] == ["0/20", "10/20", "19/20"]
     assert told[-3].startswith("finished 20 steps: loss ")
     assert " tokens per second; MFU " in told[-2]
-    assert " tokens a parameter (Chinchilla: about 20); " in told[-1]
+    assert " tokens per parameter (Chinchilla: about 20); " in told[-1]
     assert [metrics["batch_index"] for metrics in logged(tmp_path / "out", "r").values()] == [*range(4), *range(6, 22)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_a_checkpoint_and_the_same_run_id_goes_on_exactly(
+def test_a_signal_saves_a_checkpoint_and_the_same_run_id_continues_exactly(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     arguments = ["--run-id", "r", "--steps", "100000", "--set", "optimizer.decay_steps=400"]
@@ -127,7 +127,7 @@ def test_a_restore_that_is_not_exact_stops_the_run_with_exit_code_1(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_mistake_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
+def test_a_usage_error_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
     done = _run(tmp_path, "--data", "/nowhere/at/all")
     assert done.returncode == 2
     assert done.stderr == "There is no data at /nowhere/at/all: --data takes a text file, a folder or .bin shards.\n"

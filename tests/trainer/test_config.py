@@ -81,7 +81,7 @@ def test_a_recipe_that_is_no_toml_is_refused(tmp_path: Path) -> None:
         load_recipe(str(tmp_path / "bad.toml"))
 
 
-def test_every_field_says_what_it_is() -> None:
+def test_every_field_has_a_description() -> None:
     """A docstring stands under each field of the recipe's classes."""
     source = (RECIPES.parent / "config.py").read_text().splitlines()
     fields = [

@@ -40,7 +40,7 @@ def test_plain_lines_come_every_so_many_steps_and_at_the_end(tmp_path: Path) -> 
     assert lines[-1].startswith("0.00064 tokens per parameter (Chinchilla: about 20); ")
 
 
-def test_what_the_guard_tells_stands_between_the_lines_and_nowhere_else(
+def test_messages_of_the_guard_appear_between_the_lines_and_nowhere_else(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with _display(tmp_path)[0] as display:
@@ -53,7 +53,7 @@ def test_what_the_guard_tells_stands_between_the_lines_and_nowhere_else(
     assert not caplog.text
 
 
-def test_a_run_with_nothing_left_to_do_says_so(tmp_path: Path) -> None:
+def test_a_run_with_nothing_left_to_do_is_reported(tmp_path: Path) -> None:
     display, guard, told = _display(tmp_path)
     with display:
         guard.step = 20

@@ -36,7 +36,7 @@ def test_every_row_of_the_table_is_found_by_its_own_words() -> None:
         assert peak.flops_per_second == flops_per_second
 
 
-def test_the_peak_of_a_cpu_is_measured_once_and_says_so() -> None:
+def test_the_peak_of_a_cpu_is_measured_once_and_named_so() -> None:
     peak = peak_flops(torch.device("cpu"))
     assert peak.flops_per_second > 1e8
     assert peak.source == f"measured, float32 matrix product on {torch.get_num_threads()} thread(s)"

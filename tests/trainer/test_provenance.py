@@ -8,7 +8,7 @@ from trainer.errors import UsageError
 from trainer.provenance import Provenance
 
 
-def test_a_checkpoint_goes_on_with_what_it_was_made_with(tmp_path: Path) -> None:
+def test_a_checkpoint_continues_with_the_settings_it_was_made_with(tmp_path: Path) -> None:
     state = Provenance(small_recipe(tmp_path), num_windows=9).state_dict()
     Provenance(small_recipe(tmp_path, steps=99), num_windows=9).load_state_dict(state)
 

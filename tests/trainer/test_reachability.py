@@ -36,12 +36,12 @@ def test_a_collector_that_answers_needs_no_warning() -> None:
         assert check_collector(url + "/") is None
 
 
-def test_something_else_at_the_address_is_a_mistake() -> None:
+def test_another_server_at_the_address_is_an_error() -> None:
     with _server(404) as url, pytest.raises(UsageError, match="is not a Lossguard collector"):
         check_collector(url)
 
 
-def test_a_collector_in_trouble_does_not_stop_training() -> None:
+def test_a_failing_collector_does_not_stop_training() -> None:
     with _server(503) as url:
         assert "answers 503" in str(check_collector(url))
 
@@ -52,7 +52,7 @@ def test_a_collector_that_is_away_does_not_stop_training() -> None:
         assert "No collector answers" in str(check_collector(f"http://127.0.0.1:{unused.getsockname()[1]}"))
 
 
-def test_a_host_that_nobody_knows_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_host_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -62,12 +62,12 @@ def test_a_host_that_nobody_knows_is_a_mistake(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:abc", "127.0.0.1:99999", "127.0.0.1:-1", "[::1", "127.0.0.1/a b"])
-def test_an_address_that_cannot_be_is_a_mistake(address: str) -> None:
+def test_an_invalid_address_is_an_error(address: str) -> None:
     with pytest.raises(ConfigurationError, match="is not the address of a collector"):
         check_collector(f"http://{address}")
 
 
-def test_a_port_that_speaks_no_http_is_a_mistake() -> None:
+def test_a_port_that_does_not_speak_http_is_an_error() -> None:
     def answer() -> None:
         connection, _ = listening.accept()
         with connection:

@@ -55,7 +55,7 @@ def _flops(throughput: Throughput) -> str:
     return f"{1600 * throughput.flops_per_token:.3g} FLOPs (6ND: 9.6e+06)"
 
 
-def test_a_run_logs_its_rates_and_bits_per_byte_and_its_configuration_tells_its_size(tmp_path: Path) -> None:
+def test_a_run_logs_its_rates_and_bits_per_byte_and_its_configuration_has_its_size(tmp_path: Path) -> None:
     outcome = train(small_recipe(tmp_path), Job(directory=tmp_path, run_id="r", mode="offline", quiet=True))
     steps = logged(tmp_path, "r")
     assert [step for step in steps if "mfu" in steps[step]] == [19]

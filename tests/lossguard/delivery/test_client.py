@@ -107,7 +107,7 @@ def test_each_refusal_has_its_own_exception_with_status_and_detail(status: int, 
     assert (f"{status} it is so (at steps.1)" in str(caught.value)) == (error is not Unreachable)
 
 
-def test_a_refused_token_is_not_tried_again_at_once_and_a_busy_collector_when_it_says() -> None:
+def test_a_refused_token_is_not_tried_again_at_once_and_a_busy_collector_after_its_retry_after() -> None:
     for status, header, seconds in ((401, "", 30.0), (503, "7", 7.0), (503, "tomorrow", 0.0)):
         with (
             serving(status, b"{}", PROBLEM, retry_after=header) as server,

@@ -116,7 +116,7 @@ def test_log_never_waits_for_a_collector_that_is_slow_or_down(collector: FakeCol
         run.finish(timeout=0.01)
 
 
-def test_what_finish_could_not_deliver_is_said_and_delivered_by_the_next_session(
+def test_what_finish_could_not_deliver_is_reported_and_delivered_by_the_next_session(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "two words"
@@ -151,7 +151,7 @@ def test_tls_with_a_collector_that_speaks_plain_http_is_reported_with_the_remedy
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
-def test_a_collector_in_trouble_is_asked_again(collector: FakeCollector, tmp_path: Path, status: int) -> None:
+def test_a_collector_that_fails_is_asked_again(collector: FakeCollector, tmp_path: Path, status: int) -> None:
     answers: list[Answer] = [(status, {})] * 2
     failures = iter(answers)
     collector.trouble = lambda method, path, body: next(failures, None) if path.endswith("reports") else None
@@ -178,7 +178,7 @@ def test_an_answer_lost_on_the_way_makes_no_duplicates(collector: FakeCollector,
     assert collector.losses(0) == {0: 1.0}
 
 
-def test_a_refused_line_is_set_aside_and_its_neighbours_arrive(
+def test_a_rejected_line_is_kept_and_its_neighbours_arrive(
     collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(method: str, path: str, body: dict[str, Any]) -> Answer | None:
@@ -207,7 +207,7 @@ def test_a_collector_that_lost_the_run_gets_everything_again(collector: FakeColl
     assert collector.losses(0) == {0: 1.0, 1: 2.0}
 
 
-def test_a_refused_token_is_said_once_and_costs_no_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_token_is_reported_once_and_costs_no_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving(FakeCollector()) as collector:
         collector.trouble = lambda method, path, body: (401, {"detail": "no such token"})
         run = online(collector, tmp_path)
@@ -305,7 +305,7 @@ def test_an_answer_carries_the_key_of_its_order(collector: FakeCollector, tmp_pa
     assert all("key" in segment and "order_key" not in segment for segment in collector.segments)
 
 
-def test_a_run_that_the_collector_does_not_register_is_said_once_and_stays_in_the_spool(
+def test_a_run_that_the_collector_does_not_register_is_reported_once_and_stays_in_the_spool(
     collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     collector.trouble = lambda method, path, body: (422, {"detail": "no such host"}) if path.endswith("/runs") else None
@@ -323,7 +323,7 @@ def test_a_run_that_the_collector_does_not_register_is_said_once_and_stays_in_th
 
 
 @pytest.mark.parametrize("line", [b"\x00\x00garbage\n", b"{}\n", b"5\n", b'{"run":7}\n'])
-def test_a_damaged_spool_is_said_once_kept_and_in_nobodys_way(
+def test_a_damaged_spool_is_reported_once_and_kept_and_blocks_nothing(
     collector: FakeCollector, tmp_path: Path, line: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     damaged = tmp_path / "project" / "r" / "0000.spool"

@@ -43,7 +43,7 @@ def gone_back(folder: Path) -> None:
     saved(folder / "checkpoints" / "discarded", 4, 6)
 
 
-def test_a_line_that_was_left_has_its_own_steps_and_the_checkpoints_that_were_set_aside(tmp_path: Path) -> None:
+def test_a_discarded_branch_has_its_own_steps_and_discarded_checkpoints(tmp_path: Path) -> None:
     gone_back(tmp_path)
     record = read_record(tmp_path, key="1-0", step=6)
     assert [(step, row.batch) for step, row in record.steps.items()] == [(step, step) for step in range(7)]
@@ -80,7 +80,7 @@ def test_without_a_key_it_is_the_first_segment_with_that_step(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("key", "step"), [("1-0", 7), ("9-9", 3), (None, 50)])
-def test_a_step_that_was_not_recorded_is_said_so(tmp_path: Path, key: str | None, step: int) -> None:
+def test_a_step_that_was_not_recorded_is_reported(tmp_path: Path, key: str | None, step: int) -> None:
     gone_back(tmp_path)
     with pytest.raises(UsageError, match=f"do not contain step {step}"):
         read_record(tmp_path, key=key, step=step)
@@ -93,7 +93,7 @@ def test_steps_and_checkpoints_before_a_gap_are_left_out(tmp_path: Path) -> None
     assert (sorted(record.steps), sorted(record.checkpoints)) == ([4, 5, 6], [4, 6])
 
 
-def test_a_run_that_logs_no_log_z_cannot_be_judged_and_says_that_its_steps_are_not_there(tmp_path: Path) -> None:
+def test_a_run_that_logs_no_log_z_cannot_be_replayed(tmp_path: Path) -> None:
     short = line(0, 0)
     del short["metrics"]["log_z"]
     spool(tmp_path, "1", segment(0, 0, "start"), short)

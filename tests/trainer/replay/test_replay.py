@@ -177,7 +177,7 @@ def test_a_run_of_several_processes_is_refused(short_run: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_is_gone_and_data_that_is_gone_are_said_so(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_and_missing_data_are_reported(tmp_path: Path) -> None:
     trained(tmp_path, "nan_gradient@130")
     text = tmp_path / "text.txt"
     content = text.read_bytes()

@@ -236,7 +236,7 @@ print(checkpoints.steps())
 
 
 @pytest.mark.slow
-def test_a_disk_that_takes_no_more_is_reported_once_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_once_and_the_run_continues(tmp_path: Path) -> None:
     """A limit on the size of files stands for the full disk: the same write fails, in the same place."""
     command = [sys.executable, "-c", FILLING, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -307,7 +307,7 @@ def test_later_checkpoints_can_be_discarded(tmp_path: Path) -> None:
     assert checkpoints.steps() == [0, 10]
 
 
-def test_what_the_last_rollback_left_is_set_aside_thinned_and_can_be_loaded_from_there(tmp_path: Path) -> None:
+def test_discarded_checkpoints_are_moved_and_thinned_and_can_be_loaded(tmp_path: Path) -> None:
     def aside() -> list[int]:
         return Checkpoints(tmp_path / "discarded", box=box).steps()
 
