@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lossguard.states import SegmentReason
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.detection.engine import DetectionEngine
 from monitor.detection.interventions.policy import Mode, Policy
@@ -76,7 +77,7 @@ def score(segments: Sequence[SegmentRows], settings: DetectionSettings) -> list[
             detectors.load_state_dict(state)
         scored: list[ScoredRows] = []
         forks = sorted({child.fork_step for child in segments if child.parent == segment.number})
-        resumed = [(segment.fork_step, "resume")] if segment.reason == "resume" else []
+        resumed = [(segment.fork_step, SegmentReason.RESUME)] if segment.reason == SegmentReason.RESUME else []
         for part, fork in _cut(segment.rows, forks):
             for step, kind in [*segment.declared, *resumed]:
                 if len(part) and part.steps[0] <= step <= part.steps[-1]:
