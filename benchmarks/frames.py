@@ -1,10 +1,10 @@
-"""What it costs to get a run out of the store: frames, exports, imports, and the memory that they take.
+"""The time and the memory that frames, exports and imports of a run take.
 
     python -m benchmarks.frames [--steps 1000000]
 
-A run with a rollback in it, three metrics, in a SQLite file in a temporary folder. The frame of one metric is taken in
-turn with pandas.read_sql of the same two columns from the same file, in this process; minima of 7. Exports and imports
-are processes of their own, whose peak of memory is compared with the same of a run of a tenth of the length.
+The run has a rollback and three metrics, in a SQLite file in a temporary folder. The frame of one metric
+alternates with pandas.read_sql of the same two columns from the same file in this process; minima of 7. Each export and
+import is a process of its own; its peak memory is compared with that for a run of a tenth of the length.
 """
 
 import argparse
@@ -59,14 +59,14 @@ def _frame(engine: sa.Engine, store: Path, length: int) -> Iterator[Row]:
         _in_turn(clock, frame, plain, length) for clock in (time.perf_counter, time.process_time)
     )
     connection.close()
-    beside = f"{busy:.2f} s of CPU; pandas.read_sql of step and loss {theirs:.2f} s: {ours / theirs:.2f} times that"
-    yield Row(f"live line of {length:,} steps, one metric, as a frame", ours, "s", LIMIT_SECONDS, beside)
+    note = f"{busy:.2f} s of CPU; pandas.read_sql of step and loss {theirs:.2f} s: {ours / theirs:.2f} times that"
+    yield Row(f"live line of {length:,} steps, one metric, as a frame", ours, "s", LIMIT_SECONDS, note)
 
 
 def _in_turn(
     clock: Callable[[], float], first: Callable[[], int], second: Callable[[], int], length: int
 ) -> tuple[float, float]:
-    """The shortest times of both; what the rest of the machine does meets both alike."""
+    """The shortest time of each; they alternate, so that other load on the machine affects both."""
     best = [float("inf"), float("inf")]
     for _ in range(CALLS):
         for at, call in enumerate((first, second)):
@@ -77,15 +77,15 @@ def _in_turn(
 
 
 def _files(folder: Path, store: Path, suffix: str, length: int) -> Iterator[Row]:
-    told: dict[str, list[tuple[float, float]]] = {"export": [], "import": []}
+    measured: dict[str, list[tuple[float, float]]] = {"export": [], "import": []}
     for steps in (length // 10, length):
         file = folder / f"run-{steps}.{suffix}"
-        told["export"].append(_command(store, "export", f"run-{steps}", "-o", str(file)))
-        told["import"].append(_command(store, "import", str(file), "--as", f"copy-{steps}-{suffix}"))
+        measured["export"].append(_command(store, "export", f"run-{steps}", "-o", str(file)))
+        measured["import"].append(_command(store, "import", str(file), "--as", f"copy-{steps}-{suffix}"))
     size = (folder / f"run-{length}.{suffix}").stat().st_size / 2**20
-    for verb, ((_, small), (seconds, peak)) in told.items():
-        beside = f"peak memory {peak:.0f} MiB; {small:.0f} MiB at a tenth of the steps; {size:.0f} MiB of file"
-        yield Row(f"{verb} of {length:,} live steps, {suffix}", seconds, "s", None, beside)
+    for verb, ((_, small), (seconds, peak)) in measured.items():
+        note = f"peak memory {peak:.0f} MiB; {small:.0f} MiB at a tenth of the steps; {size:.0f} MiB of file"
+        yield Row(f"{verb} of {length:,} live steps, {suffix}", seconds, "s", None, note)
 
 
 PEAK = """
@@ -95,7 +95,7 @@ try:
 finally:
     print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr)
 """
-"""`python -m db`, which then tells its peak of memory in KiB; what a parent is told includes its own."""
+"""`python -m db`, which prints its own peak memory in KiB; what a parent can measure includes the parent's."""
 
 
 def _command(store: Path, *given: str) -> tuple[float, float]:

@@ -1,10 +1,10 @@
-"""What a chart costs at any length of a run, on SQLite and PostgreSQL.
+"""The time to read a chart from runs of different lengths, on SQLite and PostgreSQL.
 
     python -m benchmarks.store [--steps 10000 100000 1000000]
 
-Every length is a run of its own with a rollback in it and 20 planted spikes of one step each on its live line. Asked
-are an overview of 1,500 points and a zoom into 1,500 steps in the middle; medians of 30 calls, each in a new session.
-The stores are a SQLite file in a temporary folder, and a PostgreSQL server of its own where one is installed.
+Each length is a run with a rollback, and with 20 planted spikes of one step each on its live line. Timed are an
+overview of 1,500 points and a zoom into 1,500 steps in the middle: medians of 30 calls, each in a new session. The
+stores are a SQLite file in a temporary folder, and a temporary PostgreSQL server if PostgreSQL is installed.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def _measure(engine: sa.Engine, name: str, length: int) -> Iterator[Row]:
     spikes = np.linspace(length // 50, length - 7, SPIKES).astype(int)
     began = time.perf_counter()
     fill(engine, length, spikes)
-    beside = f"filled at {length / (time.perf_counter() - began):,.0f} steps/s, two metrics and the perplexity"
+    note = f"filled at {length / (time.perf_counter() - began):,.0f} steps/s, two metrics and the perplexity"
     series = ask(engine, length)
     assert len(series) <= POINTS
     ends = zip(series.first_step, series.last_step, series.max, strict=True)
@@ -59,13 +59,13 @@ def _measure(engine: sa.Engine, name: str, length: int) -> Iterator[Row]:
     overview = _median_ms(lambda: ask(engine, length))
     zoom = _median_ms(lambda: ask(engine, length, middle, middle + POINTS - 1))
     label = f"{name}, {length:,} steps"
-    yield Row(f"{label}: overview of {len(series):,} points", overview, "ms", LIMIT_MS, beside)
+    yield Row(f"{label}: overview of {len(series):,} points", overview, "ms", LIMIT_MS, note)
     yield Row(f"{label}: zoom to every step", zoom, "ms", LIMIT_MS, "")
     yield Row(f"{label}: planted spikes that it hides", hidden, f"of {SPIKES}", 0, "")
 
 
 def ask(engine: sa.Engine, length: int, first: int | None = None, last: int | None = None) -> queries.Series:
-    """The loss of the live line, as the dashboard asks for it."""
+    """The loss of the live line, as the dashboard reads it."""
     with reading(engine) as session:
         run = queries.run_named(session, run_id=f"run-{length}")
         assert run is not None
@@ -83,7 +83,7 @@ def _median_ms(call: Callable[[], object]) -> float:
 
 
 def fill(engine: sa.Engine, length: int, spikes: Sequence[int] | np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-    """A run that was rolled back from its middle, stored as ingestion stores it."""
+    """Store a run that was rolled back from its middle, as the collector stores it."""
     loss = 3.0 + 0.01 * np.sin(np.arange(length))
     loss[spikes] = 9.0
     fork = length // 2 - length // 7

@@ -1,11 +1,11 @@
-"""What a step weighs in the store, and a collector in memory: the figures to size a machine by.
+"""Bytes per step in the store and memory of a collector: the figures to size a machine.
 
     python -m benchmarks.weight [--reports 300]
 
-A real collector with a new store takes a run over HTTP in reports of 1,000 steps with 8 metrics, all detectors on; what
-the store has grown by is divided by the steps: rows, roll-ups, indexes and the detectors' states. SQLite's log is
-emptied into the file before it is weighed; PostgreSQL's, which does not grow with the run, is left out. The memory is
-that of the collector's process, at rest and at its peak, at last with 50 runs that report at once.
+A real collector with a new store receives a run over HTTP in reports of 1,000 steps with 8 metrics, all detectors on.
+The growth of the store (rows, roll-ups, indexes, states of the detectors) is divided by the number of steps. SQLite's
+log is emptied into the file before it is measured; PostgreSQL's log, which does not grow with the run, is not counted.
+The memory is that of the collector's process: idle, and its peak with one run and with 50 runs that report at once.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from db.engine import create_engine
 from lossguard.spooling.writer import to_line
 from tests import postgres
 
-MANY = 50
-PARTS = ("steps", "rollups")
-WEIGH = {
+NUM_RUNS = 50
+NAMED_TABLES = ("steps", "rollups")
+TABLE_SIZES = {
     "sqlite": "SELECT m.tbl_name, sum(s.pgsize) FROM dbstat s JOIN sqlite_schema m ON m.name = s.name GROUP BY 1",
     "postgresql": "SELECT relname, pg_total_relation_size(oid) FROM pg_class "
     "WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
 }
-"""The bytes of each table, its indexes included."""
+"""SQL for the bytes of each table, with its indexes."""
 
 
 def measure(reports: int = 300) -> Iterator[Row]:
@@ -44,40 +44,40 @@ def measure(reports: int = 300) -> Iterator[Row]:
 
 def _measure(name: str, database: str, reports: int) -> Iterator[Row]:
     with collector(database) as (url, process):
-        at_rest, empty = _memory(process, "VmRSS"), _weigh(database)
+        at_rest, empty = _memory(process, "VmRSS"), _table_sizes(database)
         post_all(url, [encoded_reports(0, reports)])
-        full, one_run = _weigh(database), _memory(process, "VmHWM")
-        post_all(url, [encoded_reports(seed, 2) for seed in range(MANY)])
+        full, one_run = _table_sizes(database), _memory(process, "VmHWM")
+        post_all(url, [encoded_reports(seed, 2) for seed in range(NUM_RUNS)])
         many_runs = _memory(process, "VmHWM")
     grown = {table: (full[table] - empty.get(table, 0)) / (reports * SIZE) for table in full}
     total = sum(grown.values())
-    parts = ", ".join(f"{part} {grown[part]:.0f}" for part in PARTS)
-    rest = total - sum(grown[part] for part in PARTS)
-    beside = f"{parts}, everything else {rest:.1f}; {1e3 / total:.1f} million steps a GB; "
-    beside += f"{_spooled():.0f} bytes in the trainer's spool"
-    yield Row(f"{name}: a step with {NUM_METRICS} metrics, {reports * SIZE:,} steps", total, "bytes", None, beside)
-    beside = f"at rest {at_rest:.0f} MiB; one run, reports of {SIZE:,} steps: peak {one_run:.0f} MiB"
-    yield Row(f"{name}: peak memory of a collector, {MANY} runs at once", many_runs, "MiB", None, beside)
+    parts = ", ".join(f"{part} {grown[part]:.0f}" for part in NAMED_TABLES)
+    rest = total - sum(grown[part] for part in NAMED_TABLES)
+    note = f"{parts}, everything else {rest:.1f}; {1e3 / total:.1f} million steps a GB; "
+    note += f"{_spool_bytes():.0f} bytes in the trainer's spool"
+    yield Row(f"{name}: a step with {NUM_METRICS} metrics, {reports * SIZE:,} steps", total, "bytes", None, note)
+    note = f"at rest {at_rest:.0f} MiB; one run, reports of {SIZE:,} steps: peak {one_run:.0f} MiB"
+    yield Row(f"{name}: peak memory of a collector, {NUM_RUNS} runs at once", many_runs, "MiB", None, note)
 
 
-def _weigh(database: str) -> dict[str, int]:
+def _table_sizes(database: str) -> dict[str, int]:
     engine = create_engine(database)
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        weights = {table: size for table, size in connection.execute(sa.text(WEIGH[engine.dialect.name]))}
+        sizes = {table: size for table, size in connection.execute(sa.text(TABLE_SIZES[engine.dialect.name]))}
     engine.dispose()
-    return weights
+    return sizes
 
 
 def _memory(process: int, what: str) -> float:
-    """MiB (Linux): VmRSS is now, VmHWM the most until now."""
+    """MiB (Linux): VmRSS is the current value, VmHWM the peak so far."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 1024
 
 
-def _spooled() -> float:
-    """Bytes of such a step as the SDK writes it down."""
+def _spool_bytes() -> float:
+    """Bytes of such a step in the SDK's spool."""
     names = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "step_seconds")
     metrics = {name: 2.123456789012345 for name in names}
     assert len(metrics) == NUM_METRICS

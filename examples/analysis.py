@@ -1,9 +1,9 @@
-"""A stored run, studied afterwards: what went wrong, what was done about it, and what it cost.
+"""Analyse a stored run: its incidents, the interventions, and what they cost.
 
     python examples/analysis.py RUN [--url sqlite:///.lossguard/lossguard.db] [--plot study.html]
 
-RUN is the id of a run that the store holds; `python -m db import FILE` brings one in. LOSSGUARD_DATABASE_URL names the
-store too. Everything below is pandas: read it from top to bottom, and take what you need into a notebook of your own.
+RUN is the id of a run in the store; `python -m db import FILE` adds one. LOSSGUARD_DATABASE_URL names the store, too.
+Everything below is pandas: read it from top to bottom, and copy what you need into your own notebook.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from db import frames, queries
 from db.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, check_store, create_engine, first_line, reading, shown
 from db.lineage import Line
 
-AROUND = 50
+COMPARED_STEPS = 50
 """Steps before and after an intervention that are compared."""
 
 
 def study(run_id: str, url: str, plot: Path | None) -> None:
-    """Print the study of a run; draw it into `plot` if plotly is there."""
-    # 1. Read. A session is all that the frames need; when the block ends they are plain pandas frames.
+    """Print the analysis of a run, and draw it into `plot` if plotly is installed."""
+    # 1. Read. The frames are plain pandas frames, and remain so when the session ends.
     check_store(url)
     engine = create_engine(url)
     with reading(engine) as session:
@@ -42,19 +42,18 @@ def study(run_id: str, url: str, plot: Path | None) -> None:
     if steps.empty or "loss" not in steps:
         raise SystemExit(f"run {run_id!r} has no losses yet")
 
-    # 2. The line that counts is one column away. Segments and what became of them:
-    live, left = steps[steps["live"]], steps[~steps["live"]]
+    # 2. One column says what is on the live line. The segments, and their ranges on it:
+    live, discarded = steps[steps["live"]], steps[~steps["live"]]
     print(f"run {run_id}: {run.project}, {run.state}\n")
     print(segments[["parent", "reason", "first_step", "last_step", "live_from", "live_to"]].to_string())
 
-    # 3. What the trouble cost: every step on a discarded branch was computed for nothing.
-    print(
-        f"\nsteps consumed {len(steps):,}, effective {len(live):,}, lost {len(left):,} ({len(left) / len(steps):.1%})"
-    )
+    # 3. The cost: every step on a discarded branch was computed for nothing.
+    share = len(discarded) / len(steps)
+    print(f"\nsteps consumed {len(steps):,}, effective {len(live):,}, lost {len(discarded):,} ({share:.1%})")
     if "step_seconds" in steps:
-        print(f"time lost {left['step_seconds'].sum() / 60:.1f} of {steps['step_seconds'].sum() / 60:.1f} minutes")
+        print(f"time lost {discarded['step_seconds'].sum() / 60:.1f} of {steps['step_seconds'].sum() / 60:.1f} minutes")
 
-    # 4. Incidents. A NaN is in the loss as NaN; `loss_non_finite` tells it from a step that reported none.
+    # 4. Incidents. A loss that is NaN was reported as NaN if `loss_non_finite` says so; else it was not reported.
     columns = ["kind", "signal", "onset_step", "detected_step", "end_step", "score", "outcome"]
     print(f"\n{len(incidents)} incidents\n{incidents[columns].to_string()}" if len(incidents) else "\nno incidents")
     if "loss_non_finite" in steps:
@@ -63,41 +62,41 @@ def study(run_id: str, url: str, plot: Path | None) -> None:
     # 5. Did it help? The loss just before and after each rollback, and on the branch where its incident was.
     done = interventions[interventions["order_state"] == "applied"].dropna(subset=["rewound_to"])
     if len(done):
-        print(f"\nmedian loss around the interventions ({AROUND} steps)")
-        rows = {number: around(live, left, incidents, row) for number, row in done.iterrows()}
+        print(f"\nmedian loss around the interventions ({COMPARED_STEPS} steps)")
+        rows = {number: around(live, discarded, incidents, row) for number, row in done.iterrows()}
         print(pd.DataFrame(rows).T.to_string())
 
-    # 6. A picture: the live line over the branches that were discarded.
+    # 6. A picture: the live line over the discarded branches.
     if plot is not None:
-        draw(live, left, incidents, plot)
+        draw(live, discarded, incidents, plot)
 
 
 def around(
-    live: pd.DataFrame, left: pd.DataFrame, incidents: pd.DataFrame, intervention: "pd.Series[Any]"
+    live: pd.DataFrame, discarded: pd.DataFrame, incidents: pd.DataFrame, intervention: "pd.Series[Any]"
 ) -> dict[str, object]:
-    """Median losses before and after a rollback, and what its incident was like on the branch that was discarded."""
+    """Median losses before and after a rollback, and the worst ones on the branch that it discarded."""
     fork = int(intervention["rewound_to"])
-    segment = incidents["segment"].get(intervention["incident"])  # None: a person went back without one
-    branch = left[(left["segment"] == segment) & (left.index >= fork)]
+    segment = incidents["segment"].get(intervention["incident"])  # None when a person rolled back without one
+    branch = discarded[(discarded["segment"] == segment) & (discarded.index >= fork)]
     return {
         "state": intervention["state"],
         "rewound_to": fork,
-        "before": live["loss"].loc[fork - AROUND : fork - 1].median(),
-        "after": live["loss"].loc[fork : fork + AROUND - 1].median(),
+        "before": live["loss"].loc[fork - COMPARED_STEPS : fork - 1].median(),
+        "after": live["loss"].loc[fork : fork + COMPARED_STEPS - 1].median(),
         "discarded, at its worst": branch["loss"].max(),
         "not finite there": branch["loss_non_finite"].count() if "loss_non_finite" in branch else 0,
     }
 
 
-def draw(live: pd.DataFrame, left: pd.DataFrame, incidents: pd.DataFrame, path: Path) -> None:
-    """Write an HTML page with the loss; without plotly, say how to get it."""
+def draw(live: pd.DataFrame, discarded: pd.DataFrame, incidents: pd.DataFrame, path: Path) -> None:
+    """Write an HTML page with the loss, or print how to install plotly."""
     try:
         import plotly.graph_objects as go  # type: ignore[import-untyped]
     except ImportError:
         print("\nno picture: plotly is not installed (pip install plotly)")
         return
     figure = go.Figure(layout={"xaxis_title": "step", "yaxis_title": "loss (nats per token)"})
-    for segment, branch in left.groupby("segment"):
+    for segment, branch in discarded.groupby("segment"):
         figure.add_scatter(x=branch.index, y=branch["loss"], name=f"discarded, segment {segment}", line_color="grey")
     figure.add_scatter(x=live.index, y=live["loss"], name="live line")
     for row in incidents.itertuples():

@@ -1,9 +1,9 @@
-"""A first page: a run whose loss becomes NaN, so that whoever is on call hears of it within a minute.
+"""A first alert: the loss of this run becomes NaN, and the person on call is notified within a minute.
 
 python examples/first_page.py [--seconds 120]
 
-Reports to LOSSGUARD_URL with LOSSGUARD_TOKEN; needs the SDK alone. Nothing can be rolled back here, so the alert
-NonFiniteLoss stays until the run ends after so many seconds, and is resolved then.
+It reports to LOSSGUARD_URL with LOSSGUARD_TOKEN and needs nothing but the SDK. The run cannot be rolled back, so the
+alert NonFiniteLoss fires until the run ends after --seconds, and is resolved then.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import time
 
 import lossguard
 
-GOOD = 100
+NUM_GOOD_STEPS = 100
 """Steps before the NaN."""
 
 
@@ -23,11 +23,14 @@ def main(seconds: float) -> None:
     except lossguard.ConfigurationError as mistake:
         raise SystemExit(f"first_page: {mistake}") from None
     noise = random.Random(0)
-    for step in range(GOOD):
+    for step in range(NUM_GOOD_STEPS):
         run.log(step, loss=2.0 + noise.gauss(0, 0.02))
-    print(f"run {run.id}: the loss is NaN from step {GOOD} on; NonFiniteLoss should page within a minute", flush=True)
+    print(
+        f"run {run.id}: the loss is NaN from step {NUM_GOOD_STEPS} on; NonFiniteLoss should alert within a minute",
+        flush=True,
+    )
     end = time.monotonic() + seconds
-    step = GOOD
+    step = NUM_GOOD_STEPS
     while time.monotonic() < end:
         run.log(step, loss=math.nan)
         step += 1
@@ -37,5 +40,5 @@ def main(seconds: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python examples/first_page.py")
-    parser.add_argument("--seconds", type=float, default=120.0, help="how long the run goes on with NaN")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long the run logs NaN")
     main(parser.parse_args().seconds)

@@ -26,7 +26,7 @@ def study(folder: Path, *given: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=os.environ | store)
 
 
-def test_the_study_of_a_run_that_was_rolled_back_tells_its_cost_and_draws_it(
+def test_the_analysis_of_a_rolled_back_run_prints_its_cost_and_draws_it(
     sqlite_engine: sa.Engine, tmp_path: Path
 ) -> None:
     with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
@@ -52,13 +52,13 @@ def test_a_picture_that_cannot_be_written_is_one_sentence(sqlite_engine: sa.Engi
     assert done.stderr.startswith("cannot write the picture nowhere/study.html: No such file or directory; name")
 
 
-def test_a_run_that_is_not_there_is_one_sentence(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+def test_an_unknown_run_is_one_sentence(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     done = study(tmp_path, "nope")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "there is no run 'nope'" in done.stderr
 
 
-def test_of_two_rollbacks_each_is_shown_the_trouble_that_it_left(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+def test_each_rollback_is_shown_with_its_own_incident(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
         trainer = Trainer(http)
         segment = trainer.open("a")
@@ -76,15 +76,15 @@ def test_of_two_rollbacks_each_is_shown_the_trouble_that_it_left(sqlite_engine: 
     done = study(tmp_path, "r1")
     assert done.returncode == 0, done.stderr
     _, shown = done.stdout.split("median loss around the interventions")
-    worst, strange = zip(*(line.split()[-2:] for line in shown.splitlines()[2:5]), strict=True)
-    assert (worst, strange) == (("inf", "7.5", "NaN"), ("1", "1", "0"))  # the last one by hand: without an incident
+    worst, non_finite = zip(*(line.split()[-2:] for line in shown.splitlines()[2:5]), strict=True)
+    assert (worst, non_finite) == (("inf", "7.5", "NaN"), ("1", "1", "0"))  # the last one by hand: without an incident
 
 
 @pytest.mark.parametrize(
-    ("url", "told"), [("sqlite:///no/store.db", "there is no store at"), ("x", "not a database URL")]
+    ("url", "sentence"), [("sqlite:///no/store.db", "there is no store at"), ("x", "not a database URL")]
 )
-def test_a_store_that_is_not_there_is_one_sentence_and_none_is_made(tmp_path: Path, url: str, told: str) -> None:
+def test_a_missing_store_is_one_sentence_and_none_is_created(tmp_path: Path, url: str, sentence: str) -> None:
     done = study(tmp_path, "r1", "--url", url)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert told in done.stderr
+    assert sentence in done.stderr
     assert not list(tmp_path.iterdir())

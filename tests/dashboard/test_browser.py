@@ -73,6 +73,14 @@ def settled(page: Page) -> str:
     return name
 
 
+def wait_for_routes(page: Page, held: list[Route], count: int, seconds: float = 30) -> None:
+    """Wait until a handler has put `count` routes into `held`: handlers run only while Playwright waits."""
+    deadline = time.monotonic() + seconds
+    while len(held) < count:
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
+
+
 def test_a_live_chart_grows_in_place_and_a_zoom_outlives_reports_a_reload_and_a_restart(
     page: Page, engine: sa.Engine
 ) -> None:
@@ -124,10 +132,9 @@ def test_a_figure_that_arrives_after_a_newer_one_changes_neither_the_chart_nor_t
         held: list[Route] = []
         page.route("**/lossguard/figures/*", lambda route: held.append(route) if len(held) < 2 else route.continue_())
         page.locator(FIGURE).first.focus()
-        for _ in range(2):
-            with page.expect_request("**/lossguard/figures/*"):
-                page.keyboard.press("+")
-        assert len(held) == 2
+        for count in (1, 2):
+            page.keyboard.press("+")
+            wait_for_routes(page, held, count)
         for each in held:
             with page.expect_event("requestfinished", lambda request, held=each: request == held.request):
                 each.continue_()

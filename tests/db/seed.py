@@ -49,7 +49,7 @@ def add_steps(
     commands.grow_segment(segment, steps=steps)
 
 
-def add_story(session: Session, run: Run, told: Mapping[str, Any]) -> None:
+def add_story(session: Session, run: Run, details: Mapping[str, Any]) -> None:
     """An incident, the order about it, what it skipped, and an event."""
     values: dict[str, Any] = {
         "kind": "loss_spike",
@@ -59,7 +59,7 @@ def add_story(session: Session, run: Run, told: Mapping[str, Any]) -> None:
         "detected_step": 4,
     }
     commands.save_incident(
-        session, run=run, number=1, segment=0, now=NOW, score=8.5, outcome=None, details=dict(told), **values
+        session, run=run, number=1, segment=0, now=NOW, score=8.5, outcome=None, details=dict(details), **values
     )
     wish: dict[str, Any] = {"rewind_to": 2, "skip_from": 2, "skip_to": 9, "lr_scale": None}
     done = commands.save_intervention(
@@ -80,8 +80,8 @@ def add_story(session: Session, run: Run, told: Mapping[str, Any]) -> None:
     for segment in queries.segments(session, run=run)[1:2]:
         segment.order_id = order.id
     event: dict[str, Any] = {"segment": 0, "step": None, "time": NOW, "kind": "learning_rate"}
-    commands.add_event(session, run=run, key="e1", details=told, **event)
-    commands.save_detection_state(session, run=run, state={"bank": dict(told)}, segment=0, seen_step=3)
+    commands.add_event(session, run=run, key="e1", details=details, **event)
+    commands.save_detection_state(session, run=run, state={"bank": dict(details)}, segment=0, seen_step=3)
     commands.finish_run(session, run=run, state=RunState.FAILED, at=NOW + 9, now=NOW + 9)
 
 

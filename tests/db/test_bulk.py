@@ -59,7 +59,7 @@ def test_no_more_than_so_many_of_them_wait(engine: sa.Engine) -> None:
     assert stored(engine) == list(range(bulk.MAX_WAITING_ROWS))
 
 
-def test_what_cannot_be_stored_takes_its_transaction_with_it(engine: sa.Engine) -> None:
+def test_a_row_that_cannot_be_stored_rolls_its_transaction_back(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
     with pytest.raises(sa.exc.IntegrityError):

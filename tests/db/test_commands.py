@@ -66,9 +66,9 @@ def test_an_answered_order_stays_as_it_was_answered(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
         order = proposed_order(session, run)
-        told = {"rewound_to": 75, "skip_from": 75, "skip_to": 300, "detail": "", "now": NOW}
-        assert commands.answer_order(session, order=order, state=OrderState.APPLIED, **told)  # type: ignore[arg-type]
-        assert not commands.answer_order(session, order=order, state=OrderState.FAILED, **told)  # type: ignore[arg-type]
+        answer = {"rewound_to": 75, "skip_from": 75, "skip_to": 300, "detail": "", "now": NOW}
+        assert commands.answer_order(session, order=order, state=OrderState.APPLIED, **answer)  # type: ignore[arg-type]
+        assert not commands.answer_order(session, order=order, state=OrderState.FAILED, **answer)  # type: ignore[arg-type]
         assert order.state == OrderState.APPLIED
         ledger = queries.skip_ledger(session, run=run)
         assert [(entry.skip_from, entry.skip_to) for entry in ledger] == [(75, 300)]
@@ -89,8 +89,8 @@ def test_a_deleted_run_leaves_nothing_behind(engine: sa.Engine) -> None:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), range(20))
         order = proposed_order(session, run)
-        told = {"rewound_to": 0, "skip_from": 0, "skip_to": 9, "detail": ""}
-        commands.answer_order(session, order=order, state=OrderState.APPLIED, now=NOW, **told)  # type: ignore[arg-type]
+        answer = {"rewound_to": 0, "skip_from": 0, "skip_to": 9, "detail": ""}
+        commands.answer_order(session, order=order, state=OrderState.APPLIED, now=NOW, **answer)  # type: ignore[arg-type]
         commands.add_event(session, run=run, key="a", segment=0, step=3, time=NOW, kind="note", details={})
         facts = {"kind": "loss_spike", "state": "open", "signal": "loss", "onset_step": 3, "detected_step": 4}
         commands.save_incident(session, run=run, number=1, segment=0, now=NOW, details={}, **facts)

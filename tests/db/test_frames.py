@@ -64,28 +64,28 @@ def test_the_overlap_keeps_both_and_marks_which_is_live(engine: sa.Engine) -> No
     assert table[["parent", "live_from", "live_to"]].values.tolist() == [[pd.NA, 0, 100], [0, 100, pd.NA]]
 
 
-def test_dtypes_do_not_depend_on_what_is_there(sqlite_engine: sa.Engine) -> None:
+def test_dtypes_do_not_depend_on_the_rows(sqlite_engine: sa.Engine) -> None:
     with writing(sqlite_engine) as session:
         empty = add_run(session, "empty")
-        told = add_run(session, "told")
-        add_steps(session, told, add_segment(session, told, "a"), range(4), loss=[1.0] * 4)
-        add_story(session, told, {"why": "so"})
+        full = add_run(session, "full")
+        add_steps(session, full, add_segment(session, full, "a"), range(4), loss=[1.0] * 4)
+        add_story(session, full, {"why": "so"})
         for make in (frames.steps, frames.incidents, frames.interventions, frames.segments, frames.events):
-            one, other = make(session, run=empty), make(session, run=told)
+            one, other = make(session, run=empty), make(session, run=full)
             assert one.empty
             assert len(other) > 0
             assert one.dtypes.to_dict() == {name: other.dtypes[name] for name in one.columns}, make
-        found = frames.incidents(session, run=told)
+        found = frames.incidents(session, run=full)
         every = frames.runs(session)
     assert found.dtypes[["onset_step", "end_step", "opened_at", "kind"]].tolist() == ["int64", "Int64", TIME, "str"]
-    assert every[["steps_consumed", "steps_effective"]].to_dict("index")["told"] == {
+    assert every[["steps_consumed", "steps_effective"]].to_dict("index")["full"] == {
         "steps_consumed": 4,
         "steps_effective": 4,
     }
     assert every.dtypes["finished_at"] == TIME
 
 
-def test_an_intervention_tells_what_the_trainer_really_did(sqlite_engine: sa.Engine) -> None:
+def test_an_intervention_shows_where_the_trainer_really_went(sqlite_engine: sa.Engine) -> None:
     with writing(sqlite_engine) as session:
         run = add_run(session)
         add_story(session, run, {})

@@ -30,7 +30,7 @@ def test_a_deeper_second_rollback_drops_the_first_one_from_the_line() -> None:
     assert discarded(tree) == [StepRange(0, 100, 301), StepRange(1, 200, 321)]
 
 
-def test_a_resume_that_has_not_told_its_first_step_changes_nothing_yet() -> None:
+def test_a_resume_whose_first_step_is_unknown_changes_nothing_yet() -> None:
     tree = [segment(0, None, 0, 99), segment(1, None, None)]
     assert live_line(tree) == [StepRange(0, 0, None)]
 
@@ -41,7 +41,7 @@ def test_a_fork_back_to_the_first_step_has_no_parent() -> None:
     assert parent_at(tree, 1) == 0
 
 
-def test_the_tree_tells_the_branches_of_every_segment() -> None:
+def test_the_tree_holds_the_branches_of_every_segment() -> None:
     segments = [segment(0, None, 0, 300), segment(1, 0, 200, 320), segment(2, 0, 100, 150), segment(3, None, 0, 9)]
     assert tree(segments) == {None: [0, 3], 0: [1, 2]}
     assert line_to(segments, 1) == [StepRange(0, 0, 200), StepRange(1, 200, None)]

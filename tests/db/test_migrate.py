@@ -1,4 +1,4 @@
-"""Migrations go up and down, and drift is told."""
+"""Migrations go up and down, and drift is found."""
 
 import math
 
@@ -21,7 +21,7 @@ def test_an_empty_database_is_brought_to_the_newest_schema_and_back(database_url
     engine.dispose()
 
 
-def test_upgrading_twice_keeps_what_is_stored(engine: sa.Engine) -> None:
+def test_upgrading_twice_changes_nothing(engine: sa.Engine) -> None:
     with writing(engine) as session:
         add_run(session)
     migrate.upgrade(engine)
@@ -29,7 +29,7 @@ def test_upgrading_twice_keeps_what_is_stored(engine: sa.Engine) -> None:
         assert session.scalar(sa.text("SELECT count(*) FROM runs")) == 1
 
 
-def test_roll_ups_are_filled_in_for_what_is_stored_already(engine: sa.Engine) -> None:
+def test_roll_ups_are_filled_in_for_stored_steps(engine: sa.Engine) -> None:
     def kept() -> list[list[tuple[object, ...]]]:
         with reading(engine) as session:
             names = [tuple(row) for row in session.execute(sa.select(Metric.run_pk, Metric.name))]
@@ -117,13 +117,13 @@ def test_a_fresh_store_has_no_drift(engine: sa.Engine) -> None:
     assert migrate.drift(engine) is None
 
 
-def test_a_missing_column_is_told_as_drift(engine: sa.Engine) -> None:
+def test_a_missing_column_is_drift(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE events DROP COLUMN kind")
     assert "kind" in (migrate.drift(engine) or "")
 
 
-def test_a_database_without_a_schema_is_told_to_upgrade(database_url: str) -> None:
+def test_a_database_without_a_schema_asks_for_an_upgrade(database_url: str) -> None:
     engine = create_engine(database_url)
     assert "python -m db upgrade" in (migrate.drift(engine) or "")
     engine.dispose()

@@ -31,7 +31,7 @@ INTERVENTION: dict[str, Any] = {
 }
 
 
-def test_runs_without_trouble_have_no_tally(engine: sa.Engine) -> None:
+def test_runs_without_incidents_have_no_tally(engine: sa.Engine) -> None:
     with writing(engine) as session:
         add_run(session)
         assert overview.tallies(session) == {}

@@ -38,7 +38,7 @@ def test_the_live_line_takes_each_step_from_where_it_counts(forked: sa.Engine) -
         assert (newest.segment, newest.step) == (1, 199)
 
 
-def test_what_was_rolled_back_stays_readable(forked: sa.Engine) -> None:
+def test_discarded_steps_stay_readable(forked: sa.Engine) -> None:
     with reading(forked) as session:
         run = queries.runs(session)[0]
         old = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="loss")

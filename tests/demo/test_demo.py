@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo.test_processes import wait_until_gone
+from tests.demo.process_state import wait_until_gone
 from tests.ports import free_port
 from tests.waiting import eventually
 

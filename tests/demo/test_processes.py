@@ -10,22 +10,9 @@ from pathlib import Path
 import pytest
 
 from demo.processes import CannotRun, Processes, check_port, only_one
-from tests.waiting import eventually
+from tests.demo.process_state import alive, wait_until_gone
 
 SLEEP = "import time; time.sleep(600)"
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    return state != "Z"
-
-
-def wait_until_gone(pid: int) -> bool:
-    return eventually(lambda: not alive(pid))
 
 
 def test_leaving_the_block_ends_every_process(tmp_path: Path) -> None:

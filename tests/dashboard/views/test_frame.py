@@ -66,7 +66,7 @@ def test_an_unreachable_database_is_explained_without_its_password(
     monkeypatch.setenv("LOSSGUARD_DATABASE_URL", "postgresql://lossguard:secret@127.0.0.1:1/lossguard")
     app = open_page(page)
     assert not app.exception
-    assert "is away" in app.warning[0].value
+    assert "cannot be reached" in app.warning[0].value
     assert "secret" not in app.warning[0].value
 
 

@@ -56,7 +56,7 @@ def test_a_run_that_is_deleted_in_the_middle_of_a_block_raises(engine: sa.Engine
         list(chunks)
 
 
-def test_what_arrives_during_an_export_is_left_out(sqlite_engine: sa.Engine) -> None:
+def test_steps_that_arrive_during_an_export_are_left_out(sqlite_engine: sa.Engine) -> None:
     chunks = export.stream(sqlite_engine, run_id=small_run(sqlite_engine), format=Format.CSV)
     first = next(chunks)
     with writing(sqlite_engine) as session:

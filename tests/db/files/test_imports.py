@@ -35,12 +35,12 @@ reports = st.lists(st.tuples(st.integers(0, 6), metrics), min_size=1, max_size=5
 
 
 @RULES
-@given(parts=reports, told=plain)
+@given(parts=reports, details=plain)
 def test_a_run_comes_back_from_parquet_as_it_was(
-    engine: sa.Engine, tmp_path: Path, parts: list[tuple[int, dict[str, Any]]], told: dict[str, Any]
+    engine: sa.Engine, tmp_path: Path, parts: list[tuple[int, dict[str, Any]]], details: dict[str, Any]
 ) -> None:
     with writing(engine) as session:
-        run = add_forked_run(session, parts, told)
+        run = add_forked_run(session, parts, details)
     path = write(engine, run.id, tmp_path / "run.parquet")
     with writing(engine) as session:
         copy, count = imports.import_file(session, path=path, now=NOW, run_id=uuid.uuid4().hex)

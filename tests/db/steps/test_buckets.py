@@ -31,13 +31,13 @@ def test_the_mean_of_huge_values_is_finite_and_that_of_equal_ones_is_theirs() ->
     assert coarsen(equal, 8).mean.tolist() == [0.1]
 
 
-def test_a_bucket_without_a_finite_value_tells_only_that() -> None:
+def test_a_bucket_without_a_finite_value_has_counts_alone() -> None:
     strange = coarsen(points(np.zeros(2, dtype=np.int64), np.arange(2), np.array([math.inf, math.nan])), 2)
     assert (strange.count.tolist(), strange.non_finite.tolist()) == ([0], [2])
     assert all(math.isnan(getattr(strange, name)[0]) for name in ("min", "max", "mean", "first", "last"))
 
 
-def test_keys_are_kept_apart_and_put_in_order() -> None:
+def test_keys_are_never_mixed_and_are_sorted() -> None:
     def part(key: int) -> Buckets:
         return points(np.full(2, key), np.arange(2), np.array([float(key), key + 1.0]))
 

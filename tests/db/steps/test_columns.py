@@ -12,7 +12,7 @@ numbers = st.lists(st.none() | st.floats(allow_nan=True, allow_infinity=True), m
 
 
 @given(st.from_regex(r"(metric\.){0,3}(segment|step|time|live|loss|metric)", fullmatch=True))
-def test_the_column_of_a_metric_tells_its_name(name: str) -> None:
+def test_the_name_of_a_metric_follows_from_its_column(name: str) -> None:
     assert column_of(name) not in OWN_COLUMNS
     assert metric_of(column_of(name)) == name
 
