@@ -49,7 +49,7 @@ def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard
     with services(folder, database, collector_port, dashboard_port) as running:
         console.print(f"[bold]dashboard[/]  {running.dashboard}/run?run={run_id}")
         console.print(
-            f"training {STEPS} steps on the Python standard library's source; with one planted fault: {FAULT}\n"
+            f"training {STEPS} steps on the Python standard library's source, with one planted fault: {FAULT}\n"
         )
         train(running.processes, folder, running.collector, run_id)
         with Client(running.collector, os.environ.get("LOSSGUARD_TOKEN")) as client:

@@ -82,5 +82,5 @@ def test_an_interrupted_demo_leaves_no_process_and_a_second_one_names_the_first(
     first.send_signal(signal.SIGINT)
     output, _ = first.communicate()
     assert first.returncode == 130
-    assert "every process of it has ended" in output
+    assert "all its processes have ended" in output
     assert all(wait_until_gone(pid) for pid in started)
