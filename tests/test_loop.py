@@ -37,7 +37,7 @@ def test_a_collector_killed_in_the_middle_loses_nothing(loop: Loop) -> None:
     assert loop.ask()["state"] == "finished"
 
 
-def test_a_trainer_killed_in_the_middle_goes_on_with_the_same_run(loop: Loop) -> None:
+def test_a_trainer_killed_in_the_middle_continues_the_same_run(loop: Loop) -> None:
     loop.start_collector()
     trainer = loop.start_trainer(400)
     wait_while_it_runs(trainer, lambda: loop.newest_step() > 120)

@@ -1,6 +1,6 @@
 """Faults that are planted on purpose: `--fault KIND@STEP[xN]`.
 
-The detectors are not told about a fault: only the recorded configuration names it. There are two classes:
+The detectors do not know of a fault: only the recorded configuration names it. There are two classes:
 
 * in the data: keyed by *batch index*, so that a replay meets it again, and only skipping gets past it;
 * in the state (weights, moments, gradients, learning rate): strikes once at a step, like a hardware fault, and does

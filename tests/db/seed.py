@@ -49,7 +49,7 @@ def add_steps(
     commands.grow_segment(segment, steps=steps)
 
 
-def add_story(session: Session, run: Run, details: Mapping[str, Any]) -> None:
+def add_incident_records(session: Session, run: Run, details: Mapping[str, Any]) -> None:
     """An incident, the order about it, what it skipped, and an event."""
     values: dict[str, Any] = {
         "kind": "loss_spike",
@@ -61,7 +61,7 @@ def add_story(session: Session, run: Run, details: Mapping[str, Any]) -> None:
     commands.save_incident(
         session, run=run, number=1, segment=0, now=NOW, score=8.5, outcome=None, details=dict(details), **values
     )
-    wish: dict[str, Any] = {"rewind_to": 2, "skip_from": 2, "skip_to": 9, "lr_scale": None}
+    requested: dict[str, Any] = {"rewind_to": 2, "skip_from": 2, "skip_to": 9, "lr_scale": None}
     done = commands.save_intervention(
         session,
         run=run,
@@ -72,7 +72,7 @@ def add_story(session: Session, run: Run, details: Mapping[str, Any]) -> None:
         state="verified",
         attempt=1,
         details={},
-        **wish,
+        **requested,
     )
     order = commands.issue_order(session, intervention=done, reason="because", now=NOW)
     answer: dict[str, Any] = {"rewound_to": 2, "skip_from": 2, "skip_to": 9, "detail": "", "now": NOW}

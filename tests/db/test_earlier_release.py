@@ -1,7 +1,7 @@
-"""A store that an earlier release wrote is upgraded, and its runs go on as they would have gone on there.
+"""A store that an earlier release wrote is upgraded, and its runs continue as that release would have continued them.
 
 `stores/store.db.xz` and `stores/outcome.json` were written by the code of 0.1.0 at revision 0008; see
-`tests.db.stores.story`.
+`tests.db.stores.scenario`.
 """
 
 import json
@@ -15,9 +15,9 @@ from db.cli import app
 from db.engine import create_engine, reading
 from db.files import export
 from lossguard.states import IncidentState, OrderState
-from tests.db.stores import story
+from tests.db.stores import scenario
 
-STORES = Path(story.__file__).parent
+STORES = Path(scenario.__file__).parent
 
 
 def earlier_store(folder: Path) -> Path:
@@ -49,7 +49,7 @@ def test_an_earlier_store_is_read_whole(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_runs_of_an_earlier_store_go_on_as_they_did_there(tmp_path: Path) -> None:
+def test_runs_of_an_earlier_store_continue_as_the_earlier_release_continued_them(tmp_path: Path) -> None:
     """The open order is sent again, the rollbacks are verified, and an incident that had just begun ends the same."""
     outcome = json.loads((STORES / "outcome.json").read_text(encoding="utf-8"))
-    assert story.with_collector(earlier_store(tmp_path), story.go_on) == outcome
+    assert scenario.with_collector(earlier_store(tmp_path), scenario.continue_runs) == outcome

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from db import frames, queries
 from db.engine import reading, writing
 from db.lineage import Line
-from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story, before_statement
+from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps, before_statement
 
 TIME = "datetime64[us, UTC]"
 
 
-def test_a_frame_tells_a_reported_nan_from_an_absent_value(engine: sa.Engine) -> None:
+def test_a_frame_distinguishes_a_reported_nan_from_an_absent_value(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)
         segment = add_segment(session, run, "a")
@@ -69,7 +69,7 @@ def test_dtypes_do_not_depend_on_the_rows(sqlite_engine: sa.Engine) -> None:
         empty = add_run(session, "empty")
         full = add_run(session, "full")
         add_steps(session, full, add_segment(session, full, "a"), range(4), loss=[1.0] * 4)
-        add_story(session, full, {"why": "so"})
+        add_incident_records(session, full, {"why": "so"})
         for make in (frames.steps, frames.incidents, frames.interventions, frames.segments, frames.events):
             one, other = make(session, run=empty), make(session, run=full)
             assert one.empty
@@ -88,7 +88,7 @@ def test_dtypes_do_not_depend_on_the_rows(sqlite_engine: sa.Engine) -> None:
 def test_an_intervention_shows_where_the_trainer_really_went(sqlite_engine: sa.Engine) -> None:
     with writing(sqlite_engine) as session:
         run = add_run(session)
-        add_story(session, run, {})
+        add_incident_records(session, run, {})
         (done,) = frames.interventions(session, run=run).itertuples()
     assert (done.Index, done.state, done.order_state, done.rewound_to) == (1, "verified", "applied", 2)
     assert done.answered_at == pd.Timestamp(NOW, unit="s", tz="UTC")
@@ -99,7 +99,7 @@ def test_many_runs_are_one_frame(sqlite_engine: sa.Engine) -> None:
         for number in range(3):
             run = add_run(session, f"r{number}")
             add_steps(session, run, add_segment(session, run, "a"), range(5), loss=[float(number)] * 5)
-            add_story(session, run, {})
+            add_incident_records(session, run, {})
         several = queries.runs(session)
         losses = frames.together(frames.steps, session, runs=several, metrics=["loss"])
         found = frames.together(frames.incidents, session, runs=several)

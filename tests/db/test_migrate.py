@@ -9,7 +9,7 @@ from db import access, commands, migrate
 from db.engine import create_engine, reading, writing
 from db.models import Base, Metric, Rollup
 from db.steps import rollups
-from tests.db.seed import NOW, add_run, add_segment, add_steps, add_story
+from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
 
 
 def test_an_empty_database_is_brought_to_the_newest_schema_and_back(database_url: str) -> None:
@@ -91,7 +91,7 @@ def fill_every_table(engine: sa.Engine) -> None:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), range(150), loss=[1.0, math.nan, None] * 50)
         add_steps(session, run, add_segment(session, run, "b", fork_step=100), range(100, 200))
-        add_story(session, run, {"why": "so"})
+        add_incident_records(session, run, {"why": "so"})
         commands.save_snapshot(session, run=run, segment=0, step=100, state={"x": 1})
         commands.run_status_of(session, run=run, now=NOW)
         access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)

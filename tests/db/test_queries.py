@@ -61,15 +61,15 @@ def test_a_step_that_was_computed_twice_has_the_time_of_the_line_that_is_asked_f
         assert queries.times(session, run=run, step_ranges=[StepRange(0, 0, None)], steps=[120]) == {120: NOW + 120}
 
 
-def test_all_branches_are_one_question_each(forked: sa.Engine) -> None:
+def test_all_branches_need_one_query_each(forked: sa.Engine) -> None:
     with reading(forked) as session:
         run = queries.runs(session)[0]
-        told = {line: queries.step_ranges(session, run=run, line=line) for line in Line}
-        assert told[Line.LIVE] == [StepRange(0, 0, 100), StepRange(1, 100, None)]
-        assert told[Line.DISCARDED] == [StepRange(0, 100, 150)]
-        assert told[Line.ALL] == [StepRange(0, 0, None), StepRange(1, 0, None)]
+        step_ranges = {line: queries.step_ranges(session, run=run, line=line) for line in Line}
+        assert step_ranges[Line.LIVE] == [StepRange(0, 0, 100), StepRange(1, 100, None)]
+        assert step_ranges[Line.DISCARDED] == [StepRange(0, 100, 150)]
+        assert step_ranges[Line.ALL] == [StepRange(0, 0, None), StepRange(1, 0, None)]
         assert queries.tree(session, run=run) == {None: [0], 0: [1]}
-        left = queries.series(session, run=run, step_ranges=told[Line.DISCARDED], metric="loss")
+        left = queries.series(session, run=run, step_ranges=step_ranges[Line.DISCARDED], metric="loss")
         assert (left.first_step, left.last[-1]) == (list(range(100, 150)), 149.0)
 
 

@@ -1,4 +1,4 @@
-"""The demo's processes end with it, and what stands in its way is told in a sentence."""
+"""The demo's processes end with it, and a sentence says what prevents a start."""
 
 import os
 import signal

@@ -127,7 +127,7 @@ def test_the_dashboards_websocket_accepts_only_its_own_pages(proxy: Proxy, origi
     ("name", "path", "headers"),
     [(COLLECTOR, "/healthz", {}), (COLLECTOR, "/docs", BEARER), (DASHBOARD, "/", BASIC), (DASHBOARD, "/", {})],
 )
-def test_no_header_is_sent_twice_and_the_browser_is_told_to_stay_with_tls(
+def test_no_header_is_sent_twice_and_the_browser_must_stay_with_tls(
     proxy: Proxy, name: str, path: str, headers: dict[str, str]
 ) -> None:
     answer = proxy.ask("GET", name, path, headers=headers)

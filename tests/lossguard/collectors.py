@@ -31,8 +31,8 @@ class FakeCollector:
         self.open = threading.Event()
         """While it is not set, nothing is answered."""
         self.open.set()
-        self.trouble: Callable[[str, str, dict[str, Any]], Answer | None] = lambda method, path, body: None
-        """Gets each request first; what it returns is the answer."""
+        self.fault: Callable[[str, str, dict[str, Any]], Answer | None] = lambda method, path, body: None
+        """Receives each request first; an answer that it returns replaces the normal one."""
         self.url = ""
         self.lock = threading.Lock()
 
@@ -41,7 +41,7 @@ class FakeCollector:
         time.sleep(self.delay)
         with self.lock:
             self.requests.append((method, path, body))
-            return self.trouble(method, path, body) or self._handle(path.removeprefix("/api/v1/").split("/"), body)
+            return self.fault(method, path, body) or self._handle(path.removeprefix("/api/v1/").split("/"), body)
 
     def losses(self, segment: int) -> dict[int, Any]:
         with self.lock:

@@ -63,7 +63,7 @@ class ScriptedRun(Run):
         super().__init__(id="r")
         self.orders = orders or {}
         self.calls = 0
-        self.told: list[tuple[Any, ...]] = []
+        self.recorded: list[tuple[Any, ...]] = []
         self.restorable: list[int] = []
 
     def take_order(self) -> Order | None:
@@ -71,13 +71,13 @@ class ScriptedRun(Run):
         return self.orders.pop(self.calls, None)
 
     def open_segment(self, fork_step: int, reason: Any, order: Order | None = None, applied: Any = None) -> None:
-        self.told.append((str(reason), fork_step, order and order.id, applied))
+        self.recorded.append((str(reason), fork_step, order and order.id, applied))
 
     def accept(self, order: Order, detail: str = "") -> None:
-        self.told.append(("accepted", order.id))
+        self.recorded.append(("accepted", order.id))
 
     def refuse(self, order: Order, detail: str) -> None:
-        self.told.append(("refused", order.id, detail))
+        self.recorded.append(("refused", order.id, detail))
 
     def set_restorable(self, steps: Any) -> None:
         self.restorable = list(steps)
@@ -102,11 +102,11 @@ def rollback(id: int = 1, **fields: Any) -> Order:
     return Order(id=id, kind=OrderKind.ROLLBACK, **fields)
 
 
-def test_without_orders_step_and_batch_go_together() -> None:
+def test_without_orders_the_batch_index_equals_the_step() -> None:
     run, checkpoints = ScriptedRun(), Memory([])
     assert train(run, checkpoints, 5) == [(step, step) for step in range(5)]
     assert checkpoints.steps() == run.restorable == [0, 2, 4, 5]
-    assert run.told == [("start", 0, None, None)]
+    assert run.recorded == [("start", 0, None, None)]
 
 
 def test_a_rollback_restores_skips_and_continues_at_the_restored_step(caplog: pytest.LogCaptureFixture) -> None:
@@ -116,7 +116,7 @@ def test_a_rollback_restores_skips_and_continues_at_the_restored_step(caplog: py
     assert seen == [*((n, n) for n in range(7)), (4, 4), (5, 9), (6, 10), (7, 11), (8, 12)]
     assert checkpoints.model == [0, 1, 2, 3, 4, 9, 10, 11, 12]
     applied = {"rewound_to": 4, "skip_from": 5, "skip_to": 9, "reason": "spike"}
-    assert run.told[1] == ("rollback", 4, 1, applied)
+    assert run.recorded[1] == ("rollback", 4, 1, applied)
     assert caplog.messages == [
         "rolled back from step 7 to step 4; the next batch is 4; batches 5 to 8 are skipped: spike"
     ]
@@ -126,17 +126,17 @@ def test_the_checkpoints_of_a_discarded_branch_are_gone_before_the_rollback_is_r
     checkpoints = Memory([])
 
     class Watching(ScriptedRun):
-        def open_segment(self, *told: Any) -> None:
-            super().open_segment(*told)
-            if told[1] == "rollback":
+        def open_segment(self, *arguments: Any) -> None:
+            super().open_segment(*arguments)
+            if arguments[1] == "rollback":
                 assert checkpoints.steps() == [0, 2]
 
     run = Watching({8: rollback(rewind_to=2, skip_from=2, skip_to=4)})
     train(run, checkpoints, 8)
-    assert len(run.told) == 2
+    assert len(run.recorded) == 2
 
 
-def test_a_one_shot_iterator_goes_forward_where_it_cannot_go_back() -> None:
+def test_a_rollback_with_a_one_shot_iterator_continues_with_new_batches() -> None:
     run = ScriptedRun({5: rollback(rewind_to=2, skip_from=3, skip_to=6)})
     seen = train(run, Memory([]), 6, batches=iter(range(100)))
     assert seen == [(0, 0), (1, 1), (2, 2), (3, 3), (2, 6), (3, 7), (4, 8), (5, 9)]
@@ -146,10 +146,10 @@ def test_an_order_that_cannot_be_executed_is_refused_and_training_continues() ->
     checkpoints = Memory([])
     run = ScriptedRun({3: rollback(1), 4: rollback(2, rewind_to=-1)})
     assert len(train(run, checkpoints, 5)) == 5
-    assert [told[:2] for told in run.told[1:]] == [("refused", 1), ("refused", 2)]
+    assert [answer[:2] for answer in run.recorded[1:]] == [("refused", 1), ("refused", 2)]
 
 
-def test_an_order_may_lower_the_learning_rate_and_a_restart_remembers(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_order_may_lower_the_learning_rate_and_a_restart_keeps_it(caplog: pytest.LogCaptureFixture) -> None:
     checkpoints = Memory([])
     run = ScriptedRun({4: rollback(rewind_to=2, lr_scale=0.5)})
     guard = Guard(run, checkpoints=checkpoints, every=2)
@@ -169,11 +169,11 @@ def test_a_restart_resumes_from_the_newest_checkpoint_with_its_ledger() -> None:
     checkpoints.discard_after(4)
     run = ScriptedRun()
     assert train(run, checkpoints, 8) == [(4, 7), (5, 8), (6, 9), (7, 10)]
-    assert run.told == [("resume", 4, None, None)]
+    assert run.recorded == [("resume", 4, None, None)]
     assert checkpoints.model == [0, 1, 2, 6, 7, 8, 9, 10]
 
 
-def test_a_skip_that_only_the_spool_remembers_holds_after_a_restart() -> None:
+def test_a_skip_that_only_the_spool_records_holds_after_a_restart() -> None:
     run = ScriptedRun()
     run.history.skips.append(Skip(1, 3))
     assert train(run, Memory([]), 3) == [(0, 0), (1, 3), (2, 4)]
@@ -187,7 +187,7 @@ def test_a_held_run_waits_until_it_is_released() -> None:
         if step == 1:
             assert run.calls >= 50
             assert checkpoints.steps() == [0, 1]
-    assert run.told[1:] == [("accepted", 1), ("accepted", 2)]
+    assert run.recorded[1:] == [("accepted", 1), ("accepted", 2)]
 
 
 def test_a_held_run_reports_it_until_it_continues(caplog: pytest.LogCaptureFixture) -> None:
@@ -237,7 +237,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(number: signal.S
     assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_is_a_keyboard_interrupt_and_handlers_come_back() -> None:
+def test_a_second_ctrl_c_raises_keyboard_interrupt_and_the_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGINT)
 
     def loop() -> None:
@@ -258,7 +258,7 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     assert len(seen) == 3
 
 
-def test_several_ranks_that_cannot_agree_do_not_claim_to_roll_back(caplog: pytest.LogCaptureFixture) -> None:
+def test_several_ranks_that_cannot_communicate_do_not_claim_to_roll_back(caplog: pytest.LogCaptureFixture) -> None:
     class Asked(ScriptedRun):
         claims = False
 
@@ -273,17 +273,15 @@ def test_several_ranks_that_cannot_agree_do_not_claim_to_roll_back(caplog: pytes
     assert "2 ranks cannot communicate: rank 0 saves and reports, and no rank rolls back" in caplog.text
 
 
-def test_other_ranks_that_cannot_agree_do_not_save() -> None:
+def test_other_ranks_that_cannot_communicate_do_not_save() -> None:
     run, checkpoints = ScriptedRun(), Memory([])
     run.rank = 1
     train(run, checkpoints, 5)
     assert checkpoints.steps() == []
 
 
-def test_what_a_deeper_rollback_needs_is_pinned_until_the_incident_is_past_and_what_a_replay_needs_stays_pinned() -> (
-    None
-):
-    """Left at step 7 for step 4: pinned for as many steps again, up to 10, also across a restart; then two stay."""
+def test_checkpoints_for_a_deeper_rollback_stay_pinned_until_the_incident_is_past() -> None:
+    """Rolled back from step 7 to 4: pinned up to step 10, also across a restart; then two stay for a replay."""
     run, checkpoints = ScriptedRun({8: rollback(rewind_to=5)}), Memory([])
     train(run, checkpoints, 8)
     assert checkpoints.pinned == [[], [], [], [], [0, 2, 4], [0, 2, 4]]
@@ -291,9 +289,9 @@ def test_what_a_deeper_rollback_needs_is_pinned_until_the_incident_is_past_and_w
     assert checkpoints.pinned[6:] == [[2, 4], [2, 4]]
 
 
-def test_only_what_is_durable_is_reported_as_restorable(tmp_path: Path) -> None:
-    """The step after a save is not held up, and the collector hears of the checkpoint when it is on the disk."""
-    durable, told = threading.Event(), []
+def test_only_durable_checkpoints_are_reported_as_restorable(tmp_path: Path) -> None:
+    """The step after a save does not wait, and the collector learns of the checkpoint when it is on the disk."""
+    durable, restorable = threading.Event(), []
 
     class Slow(Box):
         def state_dict(self) -> dict[str, Any]:
@@ -310,16 +308,16 @@ def test_only_what_is_durable_is_reported_as_restorable(tmp_path: Path) -> None:
     run = ScriptedRun()
     checkpoints = Checkpoints(tmp_path, box=Slow())
     for step, _ in Guard(run, checkpoints=checkpoints, every=100).steps(Indices(), 2):
-        told.append(run.restorable)
+        restorable.append(run.restorable)
         durable.set()
         if step == 0:
             checkpoints._join()
-    assert told == [[], [0]]
+    assert restorable == [[], [0]]
     assert run.restorable == [0, 2]
 
 
 @pytest.mark.parametrize("harm", [{"step": 7}, {"step": -1}, {"cursor": 3}])
-def test_a_checkpoint_whose_step_or_batch_cannot_be_stops_the_run(harm: dict[str, int]) -> None:
+def test_a_checkpoint_with_an_impossible_step_or_batch_stops_the_run(harm: dict[str, int]) -> None:
     checkpoints = Memory([])
     train(ScriptedRun(), checkpoints, 4)
     checkpoints.saved[4][1].update(harm)
@@ -335,7 +333,7 @@ def test_a_restore_that_is_not_exact_is_refused_and_stops_the_run() -> None:
     run = ScriptedRun({8: rollback(rewind_to=5)})
     with pytest.raises(CheckpointMismatch, match="optimizer"):
         train(run, Forgetful([]), 9)
-    assert run.told[-1] == ("refused", 1, "optimizer is not what the checkpoint saved")
+    assert run.recorded[-1] == ("refused", 1, "optimizer is not what the checkpoint saved")
 
 
 def test_an_interval_below_one_step_is_refused() -> None:
@@ -351,7 +349,7 @@ class Batches:
 
 
 class Tiny:
-    """A model with dropout, AdamW and a schedule: everything that a checkpoint must bring back."""
+    """A model with dropout, AdamW and a schedule: everything that a checkpoint must restore."""
 
     def __init__(self, folder: Path) -> None:
         torch.manual_seed(0)
@@ -434,7 +432,7 @@ def test_an_order_from_a_collector_is_executed_answered_and_never_executed_again
 
 
 class Fragile(Memory):
-    """Restoring breaks off half-way, for the steps in `broken`."""
+    """Restoring a step in `broken` fails with the model half-restored."""
 
     def __init__(self, broken: set[int]) -> None:
         super().__init__([])
@@ -447,27 +445,27 @@ class Fragile(Memory):
         return super().load(step)
 
 
-def test_a_rollback_that_breaks_off_half_way_is_refused_and_the_newest_checkpoint_comes_back() -> None:
+def test_a_rollback_that_fails_half_way_is_refused_and_the_newest_checkpoint_is_restored() -> None:
     run, checkpoints = ScriptedRun({8: rollback(rewind_to=3)}), Fragile({3})
     seen = train(run, checkpoints, 8)
     assert seen == [*((n, n) for n in range(7)), (6, 6), (7, 7)]
     assert checkpoints.model == list(range(8))
     refused = ("refused", 1, "restoring failed: RuntimeError: out of memory")
-    assert run.told[1:] == [refused, ("rewind", 6, None, None)]
+    assert run.recorded[1:] == [refused, ("rewind", 6, None, None)]
 
 
 def test_a_model_that_stays_half_restored_is_never_trained_on() -> None:
     run, checkpoints = ScriptedRun({8: rollback(rewind_to=3)}), Fragile({3, 6})
     with pytest.raises(CheckpointMismatch, match="the model is half-restored, so training stops here"):
         train(run, checkpoints, 8)
-    assert run.told[-1][:2] == ("refused", 1)
+    assert run.recorded[-1][:2] == ("refused", 1)
 
 
 def test_an_empty_list_of_batches_is_reported_before_the_run_begins() -> None:
     run = ScriptedRun()
     with pytest.raises(ValueError, match="batches is empty"):
         next(Guard(run, checkpoints=Memory([])).steps([], 10))
-    assert run.told == []
+    assert run.recorded == []
 
 
 def record_some(checkpoints: Any, folder: Path, until: int, **options: Any) -> list[int]:

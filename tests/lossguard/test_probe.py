@@ -19,7 +19,7 @@ def _events(folder: Path) -> list[dict[str, Any]]:
 
 
 @given(st.lists(st.tuples(st.text(max_size=5), st.floats()), min_size=1, max_size=256), st.text(max_size=9))
-def test_a_probe_comes_back_from_json_as_it_was(tokens: list[tuple[str, float]], prompt: str) -> None:
+def test_a_probe_survives_json_unchanged(tokens: list[tuple[str, float]], prompt: str) -> None:
     names, values = zip(*tokens, strict=True)
     probe = Probe(prompt=prompt, tokens=names, log_probabilities=values, rest_count=3, rest_log_probability=values[0])
     back = Probe.from_details(json.loads(json.dumps(probe.to_details(), allow_nan=False)))

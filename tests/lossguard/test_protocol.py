@@ -11,7 +11,7 @@ numbers = st.floats(allow_nan=True, allow_infinity=True, width=64)
 
 
 @given(numbers)
-def test_every_number_comes_back_through_strict_json(value: float) -> None:
+def test_every_number_survives_strict_json(value: float) -> None:
     wire = json.dumps(encode_number(value), allow_nan=False)
     back = decode_number(json.loads(wire))
     assert back == value or (math.isnan(value) and back is not None and math.isnan(back))

@@ -53,7 +53,7 @@ def test_what_works_here_and_fails_there_fails_here_too() -> None:
         (CheckpointMismatch("a"), (2, "b"), CheckpointMismatch, "a"),
     ],
 )
-def test_the_worst_that_went_wrong_on_any_rank_decides(
+def test_the_worst_error_of_any_rank_decides(
     mine: Exception, other: tuple[int, str], raised: type[Exception], why: str
 ) -> None:
     with pytest.raises(raised) as caught:

@@ -72,7 +72,7 @@ def test_non_finite_values_are_kept_as_the_protocol_writes_them(tmp_path: Path) 
     assert steps(run)[0][1] == {"loss": "NaN", "grad_norm": "Infinity", "log_z": "-Infinity", "lr": 1.0}
 
 
-def test_a_bad_value_costs_itself_and_not_the_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bad_value_is_dropped_without_its_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with offline(tmp_path) as run:
         for step in range(3):
             run.log(step, loss=1.0, note="a string", absent=None)
@@ -258,7 +258,7 @@ def test_a_device_tensor_is_never_read_in_the_loops_thread_and_keeps_its_place(t
     assert steps(run) == [(0, {"loss": 1.0}), (1, {"loss": 2.0, "lr": 0.5}), (2, {"loss": 3.0})]
 
 
-def test_a_device_that_fails_costs_the_value_and_not_the_step(tmp_path: Path) -> None:
+def test_a_failing_device_loses_the_value_and_not_the_step(tmp_path: Path) -> None:
     class Broken(DeviceTensor):
         def clone(self) -> DeviceTensor:
             return Broken(self.value, self.gate)
@@ -302,7 +302,7 @@ def test_a_device_with_events_is_waited_for_through_its_event(tmp_path: Path, mo
     assert steps(run) == [(0, {"loss": 2.0})]
 
 
-def test_a_device_that_never_answers_holds_finish_no_longer_than_asked(tmp_path: Path) -> None:
+def test_a_device_that_never_answers_delays_finish_no_longer_than_its_timeout(tmp_path: Path) -> None:
     gate = threading.Event()
     run = offline(tmp_path)
     run.log(0, loss=DeviceTensor(1.0, gate))
@@ -346,7 +346,7 @@ def test_an_order_with_a_key_of_its_own_is_new_though_its_id_was_answered(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "\x7f", "\ud800"])
-def test_a_bad_name_costs_its_metric_and_not_the_step(
+def test_a_bad_name_loses_its_metric_and_not_the_step(
     tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with offline(tmp_path) as run:
@@ -357,9 +357,7 @@ def test_a_bad_name_costs_its_metric_and_not_the_step(
 
 
 @pytest.mark.parametrize("value", [1e30, 2**63, -1, math.nan, math.inf])
-def test_a_count_that_no_run_can_reach_is_left_out(
-    tmp_path: Path, value: float, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_impossible_count_is_omitted(tmp_path: Path, value: float, caplog: pytest.LogCaptureFixture) -> None:
     gate = threading.Event()
     gate.set()
     with offline(tmp_path) as run:

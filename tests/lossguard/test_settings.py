@@ -52,7 +52,7 @@ def test_a_bad_variable_is_named_with_its_value(variable: str, value: str) -> No
     assert value in str(problem.value)
 
 
-def test_a_port_that_none_can_be_is_named_as_what_is_wrong() -> None:
+def test_an_impossible_port_is_named_in_the_error() -> None:
     with pytest.raises(ValueError, match="Port out of range 0-65535"):
         Settings.read({"LOSSGUARD_URL": "http://127.0.0.1:80000"})
 

@@ -1,4 +1,4 @@
-"""Guards of several ranks that agree, on checkpoints in memory. Each function is one story, told by `stories`."""
+"""Guards of several ranks that agree, on checkpoints in memory. Each function is one scenario."""
 
 import math
 import os
@@ -17,7 +17,7 @@ from lossguard.ranks import RankState
 from lossguard.torch import LossTerms, TorchRanks, over_ranks
 from tests.lossguard.test_guard import Indices, Memory, ScriptedRun, rollback
 
-Told = dict[str, Any]
+Result = dict[str, Any]
 
 
 def run_of(orders: dict[int, Order] | None = None) -> Any:
@@ -30,7 +30,7 @@ def run_of(orders: dict[int, Order] | None = None) -> Any:
     return run
 
 
-def follow(run: Run, checkpoints: Memory, until: int, kill_at: int | None = None) -> Told:
+def follow(run: Run, checkpoints: Memory, until: int, kill_at: int | None = None) -> Result:
     guard = Guard(run, checkpoints=checkpoints, every=2, ranks=TorchRanks(pause=0))
     seen = []
     for step, batch in guard.steps(Indices(), until):
@@ -38,29 +38,29 @@ def follow(run: Run, checkpoints: Memory, until: int, kill_at: int | None = None
         seen.append([step, batch])
         if step == kill_at and dist.get_rank() == dist.get_world_size() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
-    told = {"seen": seen, "model": checkpoints.model, "steps": checkpoints.steps(), "by": guard.interrupted_by}
-    return told | {"told": getattr(run, "told", []), "lr_scale": guard.lr_scale}
+    result = {"seen": seen, "model": checkpoints.model, "steps": checkpoints.steps(), "by": guard.interrupted_by}
+    return result | {"recorded": getattr(run, "recorded", []), "lr_scale": guard.lr_scale}
 
 
-def an_order_of_rank_0(folder: Path) -> Told:
+def an_order_of_rank_0(folder: Path) -> Result:
     order = rollback(rewind_to=4, skip_from=4, skip_to=9, lr_scale=0.5, reason="spike")
     return follow(run_of({7: order}), Memory([]), 9)
 
 
-def an_order_at_the_last_step(folder: Path) -> Told:
+def an_order_at_the_last_step(folder: Path) -> Result:
     return follow(run_of({7: rollback(rewind_to=4)}), Memory([]), 6)
 
 
-def a_signal_on_the_last_rank(folder: Path) -> Told:
+def a_signal_on_the_last_rank(folder: Path) -> Result:
     return follow(run_of(), Memory([]), 100, kill_at=3)
 
 
-def a_hold_and_its_release(folder: Path) -> Told:
+def a_hold_and_its_release(folder: Path) -> Result:
     hold, release = Order(id=1, kind=OrderKind.HOLD), Order(id=2, kind=OrderKind.RELEASE)
     return follow(run_of({3: hold, 9: release}), Memory([]), 6)
 
 
-def a_signal_while_held(folder: Path) -> Told:
+def a_signal_while_held(folder: Path) -> Result:
     run = run_of({3: Order(id=1, kind=OrderKind.HOLD)})
     if dist.get_rank() == 0:
         held = run.take_order
@@ -83,19 +83,19 @@ class Failing(Memory):
         return state
 
 
-def a_restore_that_breaks_off_on_the_last_rank(folder: Path) -> Told:
+def a_restore_that_fails_on_the_last_rank(folder: Path) -> Result:
     return follow(run_of({7: rollback(rewind_to=2)}), Failing(RuntimeError("out of memory")), 9)
 
 
-def a_restore_that_is_not_exact_on_the_last_rank(folder: Path) -> Told:
+def a_restore_that_is_not_exact_on_the_last_rank(folder: Path) -> Result:
     run = run_of({7: rollback(rewind_to=2)})
     try:
         return follow(run, Failing(CheckpointMismatch("the lr was 1 and is 2")), 9)
     except CheckpointMismatch as mismatch:
-        return {"raised": str(mismatch), "told": getattr(run, "told", [])}
+        return {"raised": str(mismatch), "recorded": getattr(run, "recorded", [])}
 
 
-def ranks_at_different_steps(folder: Path) -> Told:
+def ranks_at_different_steps(folder: Path) -> Result:
     ranks = current_ranks()
     try:
         ranks.exchange(RankState(7 + dist.get_rank()), wait=True)
@@ -104,62 +104,62 @@ def ranks_at_different_steps(folder: Path) -> Told:
     return {}
 
 
-def an_order_from_the_fourth_boundary_on(folder: Path) -> Told:
-    """At which boundary it is known, with an exchange at every step and with steps that are too short for that."""
-    told = {}
+def an_order_from_the_fourth_boundary_on(folder: Path) -> Result:
+    """The boundary at which all ranks know of the order: with one exchange per step, and with short steps."""
+    boundaries = {}
     for pause in (0.0, 60.0):
         ranks = TorchRanks(pause=pause)
-        heard = [ranks.exchange(RankState(step, order=step >= 3 and ranks.rank == 0)).order for step in range(40)]
-        told[f"{pause:g} s"] = heard.index(True)
+        received = [ranks.exchange(RankState(step, order=step >= 3 and ranks.rank == 0)).order for step in range(40)]
+        boundaries[f"{pause:g} s"] = received.index(True)
         ranks.exchange(RankState(40), wait=True)
-    return told
+    return boundaries
 
 
-def a_close_and_another_word(folder: Path) -> Told:
-    """How many threads there are before the first word, after one, after the end, and what is heard after it."""
+def an_exchange_after_a_close(folder: Path) -> Result:
+    """The number of threads before, during and after two exchanges, and whether the second one delivers the order."""
     ranks = TorchRanks()
     threads = [num_threads()]
     for _ in range(2):
-        heard = ranks.exchange(RankState(3, order=ranks.rank == 0), wait=True)
+        received = ranks.exchange(RankState(3, order=ranks.rank == 0), wait=True)
         threads.append(num_threads())
         ranks.close()
         threads.append(num_threads())
-    return {"threads": threads, "heard": heard.order}
+    return {"threads": threads, "received_order": received.order}
 
 
 def num_threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def a_nan_on_the_last_rank(folder: Path) -> Told:
+def a_nan_on_the_last_rank(folder: Path) -> Result:
     rank = dist.get_rank()
     bad = rank == dist.get_world_size() - 1
-    number, strange = torch.tensor(float(rank)), torch.tensor(math.nan if bad else 1.0)
-    terms, norm = over_ranks(LossTerms(number, number, number, number, number), strange)
-    other, _ = over_ranks(LossTerms(number, strange, number, number, strange), number)
+    number, non_finite = torch.tensor(float(rank)), torch.tensor(math.nan if bad else 1.0)
+    terms, norm = over_ranks(LossTerms(number, number, number, number, number), non_finite)
+    other, _ = over_ranks(LossTerms(number, non_finite, number, number, non_finite), number)
     fields = [terms.cross_entropy, terms.log_z_max, norm, other.cross_entropy, other.log_z_max, other.log_z]
     return {"numbers": [repr(each.item()) for each in fields]}
 
 
-def one_run_for_all(folder: Path) -> Told:
+def one_run_for_all(folder: Path) -> Result:
     first, second = (lossguard.init("p", mode="offline", directory=folder) for _ in range(2))
-    told = {"ids": [first.id, second.id], "records": first.directory is not None}
+    result = {"ids": [first.id, second.id], "records": first.directory is not None}
     first.finish()
     second.finish()
-    return told
+    return result
 
 
-STORIES = [
+SCENARIOS = [
     an_order_of_rank_0,
     an_order_at_the_last_step,
     a_signal_on_the_last_rank,
     a_hold_and_its_release,
     a_signal_while_held,
-    a_restore_that_breaks_off_on_the_last_rank,
+    a_restore_that_fails_on_the_last_rank,
     a_restore_that_is_not_exact_on_the_last_rank,
     ranks_at_different_steps,
     an_order_from_the_fourth_boundary_on,
-    a_close_and_another_word,
+    an_exchange_after_a_close,
     a_nan_on_the_last_rank,
     one_run_for_all,
 ]

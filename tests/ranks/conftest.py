@@ -4,15 +4,15 @@ from typing import Any
 import pytest
 
 from lossguard import Run
-from tests.ranks.launch import tell_stories
+from tests.ranks.launch import run_scenarios
 from tests.ranks.saving import Small
 
-Told = list[dict[str, Any]]
+Results = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the ranks write. `alone` holds the checkpoints of one process that was told the same 7 steps."""
+    """Where the ranks write. `alone` holds the checkpoints of one process that trained the same 7 steps."""
     folder = tmp_path_factory.mktemp("ranks")
     for _ in Small("alone", folder / "alone").run(7, Run(id="r")):
         pass
@@ -20,18 +20,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def two(folder: Path) -> Told:
-    return tell_stories(2, folder)
+def two(folder: Path) -> Results:
+    return run_scenarios(2, folder)
 
 
 @pytest.fixture(scope="session")
-def four(folder: Path, two: Told) -> Told:
-    """They find the checkpoints of the two."""
-    return tell_stories(4, folder)
+def four(folder: Path, two: Results) -> Results:
+    """These ranks restore the checkpoints of two ranks."""
+    return run_scenarios(4, folder)
 
 
 @pytest.fixture(params=["two", "four"])
-def told(request: pytest.FixtureRequest) -> Told:
-    """What 2 ranks, and what 4 ranks saw."""
-    told: Told = request.getfixturevalue(request.param)
-    return told
+def results(request: pytest.FixtureRequest) -> Results:
+    """The results of 2 ranks, then of 4."""
+    results: Results = request.getfixturevalue(request.param)
+    return results

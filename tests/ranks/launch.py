@@ -10,10 +10,10 @@ from typing import Any
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
-def tell_stories(num_ranks: int, folder: Path) -> list[dict[str, Any]]:
-    """What each rank saw, by rank and by the name of the story."""
+def run_scenarios(num_ranks: int, folder: Path) -> list[dict[str, Any]]:
+    """What each rank saw, by rank and by the name of the scenario."""
     done = subprocess.run(
-        [*TORCHRUN, f"--nproc-per-node={num_ranks}", "-m", "tests.ranks.stories", str(folder)],
+        [*TORCHRUN, f"--nproc-per-node={num_ranks}", "-m", "tests.ranks.scenarios", str(folder)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""Models under DDP and FSDP2: rolled back, interrupted, damaged. Each function is one story, told by `stories`."""
+"""Models under DDP and FSDP2: rolled back, interrupted, damaged. Each function is one scenario."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from lossguard import Guard, Order, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints, TorchRanks, sharded_checkpoint
 from tests.lossguard.test_guard import rollback
-from tests.ranks.agreement import Told, run_of
+from tests.ranks.agreement import Result, run_of
 
 KINDS = ("ddp", "fsdp")
 ROWS = 6
-"""Not a multiple of 4: the pieces of 4 ranks differ in size, and one has none of the last layer."""
+"""Not a multiple of 4: the shards of 4 ranks differ in size, and one rank has none of the last layer."""
 
 
 class Batches:
@@ -37,7 +37,7 @@ def network() -> nn.Sequential:
 
 
 class Small:
-    """A model with dropout, AdamW and a schedule: everything that a checkpoint must bring back."""
+    """A model with dropout, AdamW and a schedule: everything that a checkpoint must restore."""
 
     def __init__(self, kind: str, folder: Path, blocking: bool = False) -> None:
         self.model: nn.Module = network()
@@ -64,8 +64,8 @@ class Small:
         for step, batch in guard.steps(Batches(), until):
             yield step, self.step(batch)
 
-    def whole(self) -> dict[str, Any]:
-        """Weights and moments, put together from all ranks."""
+    def full_state(self) -> dict[str, Any]:
+        """Weights and moments, gathered from all ranks."""
         weights = {name: full(tensor) for name, tensor in self.model.state_dict().items()}
         states = self.optimizer.state_dict()["state"].items()
         return weights | {f"{key}.{name}": full(value) for key, state in states for name, value in state.items()}
@@ -75,66 +75,66 @@ def full(tensor: Any) -> Any:
     return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).tolist()
 
 
-def trained(kind: str, folder: Path, until: int, orders: dict[int, Order] | None = None) -> Told:
+def trained(kind: str, folder: Path, until: int, orders: dict[int, Order] | None = None) -> Result:
     small = Small(kind, folder)
-    return {"losses": dict(small.run(until, run_of(orders))), "whole": small.whole()}
+    return {"losses": dict(small.run(until, run_of(orders))), "full_state": small.full_state()}
 
 
-def a_rollback_that_skips(folder: Path) -> Told:
+def a_rollback_that_skips(folder: Path) -> Result:
     order = rollback(rewind_to=12, skip_from=11, skip_to=17)
-    told = {}
+    results: Result = {}
     for kind in KINDS:
-        never = run_of()
-        never.history.skips.append(Skip(11, 17))
-        told[kind] = [trained(kind, folder / f"rolled-{kind}", 25, {18: dataclasses.replace(order)})]
-        small = Small(kind, folder / f"never-{kind}")
-        told[kind].append({"losses": dict(small.run(25, never)), "whole": small.whole()})
-    return told
+        skipping = run_of()
+        skipping.history.skips.append(Skip(11, 17))
+        results[kind] = [trained(kind, folder / f"rolled-{kind}", 25, {18: dataclasses.replace(order)})]
+        small = Small(kind, folder / f"skipping-{kind}")
+        results[kind].append({"losses": dict(small.run(25, skipping)), "full_state": small.full_state()})
+    return results
 
 
-def twelve_steps_and_eight_more(folder: Path) -> Told:
-    told = {}
+def twelve_steps_then_eight(folder: Path) -> Result:
+    results: Result = {}
     for kind in KINDS:
         halves = trained(kind, folder / f"halves-{kind}", 12)["losses"]
         more = trained(kind, folder / f"halves-{kind}", 20)
         once = trained(kind, folder / f"once-{kind}", 20)
-        told[kind] = [once, {"losses": halves | more["losses"], "whole": more["whole"]}]
-    return told
+        results[kind] = [once, {"losses": halves | more["losses"], "full_state": more["full_state"]}]
+    return results
 
 
-def a_checkpoint_of_each_kind(folder: Path) -> Told:
-    return {kind: trained(kind, folder / kind, 7)["whole"] for kind in KINDS}
+def a_checkpoint_of_each_kind(folder: Path) -> Result:
+    return {kind: trained(kind, folder / kind, 7)["full_state"] for kind in KINDS}
 
 
-def a_checkpoint_of_one_process(folder: Path) -> Told:
-    """`folder`/alone was written before."""
+def a_checkpoint_of_one_process(folder: Path) -> Result:
+    """`folder`/alone is written by the fixture."""
     return {kind: restored(Small(kind, folder / "alone")) for kind in KINDS}
 
 
-def restored(small: Small, step: int = 10**9) -> Told:
+def restored(small: Small, step: int = 10**9) -> Result:
     state = small.checkpoints.load(step)
-    return {"step": state["step"], "whole": small.whole(), "drawn": float(torch.rand(()))}
+    return {"step": state["step"], "full_state": small.full_state(), "drawn": float(torch.rand(()))}
 
 
-def a_piece_that_is_damaged(folder: Path) -> Told:
+def a_damaged_shard(folder: Path) -> Result:
     small = Small("fsdp", folder / "damaged")
     for _ in small.run(7):
         pass
-    (piece,) = (folder / "damaged" / "step-000000007").glob("__1_*.distcp")
+    (shard,) = (folder / "damaged" / "step-000000007").glob("__1_*.distcp")
     if dist.get_rank() == 0:
-        content = bytearray(piece.read_bytes())
+        content = bytearray(shard.read_bytes())
         content[len(content) // 2] ^= 1
-        piece.write_bytes(content)
+        shard.write_bytes(content)
     dist.barrier()
     return {"step": small.checkpoints.load(7)["step"]}
 
 
-def a_rank_whose_disk_is_full(folder: Path) -> Told:
-    """The checkpoints that were there stay, and no rank believes that there is another one."""
+def a_rank_whose_disk_is_full(folder: Path) -> Result:
+    """The earlier checkpoints stay, and no rank counts the one that failed."""
     small = Small("ddp", folder / "full")
     small.checkpoints.save(0, {"step": 0})
     small.checkpoints.settle(wait=True)
-    told = []
+    problems = []
     with pytest.MonkeyPatch.context() as patch:
         if dist.get_rank() == 1:
             patch.setattr(sharded_checkpoint, "write_state", no_space)
@@ -142,17 +142,17 @@ def a_rank_whose_disk_is_full(folder: Path) -> Told:
         try:
             small.checkpoints.settle(wait=True)
         except Exception as problem:
-            told.append(f"{type(problem).__name__}: {problem}")
+            problems.append(f"{type(problem).__name__}: {problem}")
     dist.barrier()
     left = sorted(path.name for path in (folder / "full").iterdir())
-    return {"problems": told, "left": left, "steps": small.checkpoints.steps()}
+    return {"problems": problems, "left": left, "steps": small.checkpoints.steps()}
 
 
 def no_space(path: Path, content: Any) -> dict[str, Any]:
     raise OSError(28, "No space left on device")
 
 
-def an_object_that_forgets_on_one_rank(folder: Path) -> Told:
+def an_object_that_is_not_restored_on_one_rank(folder: Path) -> Result:
     small = Small("fsdp", folder / "forgets")
     small.checkpoints.save(0, {"step": 0})
     if dist.get_rank() == 1:
@@ -165,7 +165,7 @@ def an_object_that_forgets_on_one_rank(folder: Path) -> Told:
     return {}
 
 
-def a_state_that_is_no_plain_value(folder: Path) -> Told:
+def a_state_that_is_not_plain_values(folder: Path) -> Result:
     small = Small("ddp", folder / "code", blocking=True)
     try:
         small.checkpoints.save(0, {"folder": folder})
@@ -174,24 +174,24 @@ def a_state_that_is_no_plain_value(folder: Path) -> Told:
     return {}
 
 
-ON_TWO = [
+ON_TWO_RANKS = [
     a_checkpoint_of_each_kind,
     a_checkpoint_of_one_process,
     a_rollback_that_skips,
-    twelve_steps_and_eight_more,
-    a_piece_that_is_damaged,
+    twelve_steps_then_eight,
+    a_damaged_shard,
     a_rank_whose_disk_is_full,
-    an_object_that_forgets_on_one_rank,
-    a_state_that_is_no_plain_value,
+    an_object_that_is_not_restored_on_one_rank,
+    a_state_that_is_not_plain_values,
 ]
 
 
-def what_two_ranks_wrote(folder: Path) -> Told:
-    """The checkpoint of either kind, read by the other one too."""
-    told = {f"{saved} as {kind}": restored(Small(kind, folder / saved)) for saved in KINDS for kind in KINDS}
+def what_two_ranks_wrote(folder: Path) -> Result:
+    """Each checkpoint of two ranks, restored into a model of either kind."""
+    results = {f"{saved} as {kind}": restored(Small(kind, folder / saved)) for saved in KINDS for kind in KINDS}
     for kind in KINDS:
-        trained(kind, folder / kind, 8)  # and they go on from there: this one is of four ranks
-    return told | {"after": {kind: Small(kind, folder / kind).checkpoints.load(8)["step"] for kind in KINDS}}
+        trained(kind, folder / kind, 8)  # training continues, and this checkpoint is written by four ranks
+    return results | {"after": {kind: Small(kind, folder / kind).checkpoints.load(8)["step"] for kind in KINDS}}
 
 
-ON_FOUR = [a_rollback_that_skips, what_two_ranks_wrote]
+ON_FOUR_RANKS = [a_rollback_that_skips, what_two_ranks_wrote]

@@ -1,4 +1,4 @@
-"""What `saving` tells of checkpoints that several ranks write."""
+"""The scenarios of `saving`: checkpoints that several ranks write."""
 
 import json
 from pathlib import Path
@@ -11,78 +11,78 @@ from lossguard.errors import CheckpointError
 from tests.ranks.saving import KINDS, Small, restored
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
-Told = list[dict[str, Any]]
+Results = list[dict[str, Any]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_skips_from_the_start(told: Told, kind: str) -> None:
-    for each in told:
-        rolled, never = each["a_rollback_that_skips"][kind]
-        assert rolled == never
+def test_a_rollback_that_skips_equals_a_run_that_skips_from_the_start_bit_for_bit(results: Results, kind: str) -> None:
+    for each in results:
+        rolled, skipping = each["a_rollback_that_skips"][kind]
+        assert rolled == skipping
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_twelve_steps_and_eight_more_are_bit_for_bit_twenty(two: Told, kind: str) -> None:
+def test_twelve_steps_then_eight_equal_twenty_bit_for_bit(two: Results, kind: str) -> None:
     for each in two:
-        once, halves = each["twelve_steps_and_eight_more"][kind]
+        once, halves = each["twelve_steps_then_eight"][kind]
         assert once == halves
 
 
-def test_each_rank_has_its_own_random_numbers(two: Told) -> None:
+def test_each_rank_has_its_own_random_numbers(two: Results) -> None:
     assert two[0]["a_rollback_that_skips"]["fsdp"][0]["losses"] != two[1]["a_rollback_that_skips"]["fsdp"][0]["losses"]
 
 
 @pytest.mark.parametrize("saved", KINDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_two_ranks_wrote_is_restored_on_four_however_it_was_sharded(
-    two: Told, four: Told, saved: str, kind: str
+    two: Results, four: Results, saved: str, kind: str
 ) -> None:
-    whole = two[0]["a_checkpoint_of_each_kind"][saved]
+    full_state = two[0]["a_checkpoint_of_each_kind"][saved]
     for each in four:
         found = each["what_two_ranks_wrote"][f"{saved} as {kind}"]
-        assert (found["step"], found["whole"]) == (7, whole)
+        assert (found["step"], found["full_state"]) == (7, full_state)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_two_and_four_ranks_wrote_is_restored_by_one_process(
-    two: Told, four: Told, folder: Path, kind: str
+    two: Results, four: Results, folder: Path, kind: str
 ) -> None:
     alone = Small("alone", folder / kind)
-    assert restored(alone, 7)["whole"] == two[0]["a_checkpoint_of_each_kind"][kind]
+    assert restored(alone, 7)["full_state"] == two[0]["a_checkpoint_of_each_kind"][kind]
     assert {each["what_two_ranks_wrote"]["after"][kind] for each in four} == {8}
     assert restored(alone)["step"] == 8
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_one_process_wrote_is_restored_on_two_ranks(two: Told, folder: Path, kind: str) -> None:
+def test_what_one_process_wrote_is_restored_on_two_ranks(two: Results, folder: Path, kind: str) -> None:
     alone = restored(Small("alone", folder / "alone"))
     for each in two:
         found = each["a_checkpoint_of_one_process"][kind]
-        assert (found["step"], found["whole"]) == (7, alone["whole"])
+        assert (found["step"], found["full_state"]) == (7, alone["full_state"])
 
 
-def test_a_checkpoint_that_is_damaged_in_one_piece_is_passed_over_by_all(two: Told) -> None:
-    assert [each["a_piece_that_is_damaged"] for each in two] == [{"step": 5}] * 2
+def test_a_checkpoint_with_one_damaged_shard_is_skipped_by_all_ranks(two: Results) -> None:
+    assert [each["a_damaged_shard"] for each in two] == [{"step": 5}] * 2
 
 
-def test_a_checkpoint_that_one_rank_cannot_write_is_none(two: Told) -> None:
+def test_a_checkpoint_that_one_rank_cannot_write_does_not_count(two: Results) -> None:
     full = [each["a_rank_whose_disk_is_full"] for each in two]
     assert [each["left"] for each in full] == [["step-000000000"]] * 2
     assert full[0]["problems"] == ["RuntimeError: rank 1: OSError: [Errno 28] No space left on device"]
     assert full[1]["problems"] == ["OSError: [Errno 28] No space left on device"]
 
 
-def test_an_object_that_forgets_on_one_rank_is_found_out_by_all(two: Told) -> None:
+def test_an_object_that_is_not_restored_on_one_rank_is_detected_on_all_ranks(two: Results) -> None:
     for each in two:
-        raised = each["an_object_that_forgets_on_one_rank"]["raised"]
+        raised = each["an_object_that_is_not_restored_on_one_rank"]["raised"]
         assert "scheduler differs from the checkpoint of step 0: last_epoch was 0 and is 17" in raised
 
 
-def test_what_could_not_be_restored_safely_is_not_saved(two: Told) -> None:
+def test_what_could_not_be_restored_safely_is_not_saved(two: Results) -> None:
     for rank, each in enumerate(two):
-        story = each["a_state_that_is_no_plain_value"]
-        assert f"the state of 'rank-{rank}' contains more than tensors and plain values" in story["raised"]
-        assert story["steps"] == []
+        scenario = each["a_state_that_is_not_plain_values"]
+        assert f"the state of 'rank-{rank}' contains more than tensors and plain values" in scenario["raised"]
+        assert scenario["steps"] == []
 
 
 class Bomb:
@@ -90,8 +90,8 @@ class Bomb:
         return (pytest.fail, ("code of a checkpoint was run",))
 
 
-def test_code_in_a_sharded_checkpoint_is_never_run(two: Told, tmp_path: Path, folder: Path) -> None:
-    """Even where the manifest was made to fit."""
+def test_code_in_a_sharded_checkpoint_is_never_run(two: Results, tmp_path: Path, folder: Path) -> None:
+    """Even if the manifest matches the changed file."""
     from lossguard.torch.files import fingerprint
 
     for name in ("__0_0.distcp", "rank-0.pt", "model.pt"):
@@ -107,7 +107,7 @@ def test_code_in_a_sharded_checkpoint_is_never_run(two: Told, tmp_path: Path, fo
             Small("alone", tmp_path / name).checkpoints.load(7)
 
 
-def test_an_index_that_points_out_of_its_checkpoint_is_not_followed(two: Told, folder: Path, tmp_path: Path) -> None:
+def test_an_index_that_points_outside_its_checkpoint_is_refused(two: Results, folder: Path, tmp_path: Path) -> None:
     from lossguard.torch.tensor_files import TensorFiles
 
     content = json.loads((folder / "ddp" / "step-000000007" / "tensors.json").read_text())

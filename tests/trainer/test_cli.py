@@ -46,12 +46,12 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_run_prints_its_progress_in_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     done = _run(tmp_path, "--steps", "20", "--run-id", "r", "--fault", "corrupted_batches@12x3", "--skip", "4:6")
     assert (done.returncode, done.stderr) == (0, "")
-    told = done.stdout.splitlines()
-    assert told[0] == "run r: tiny, 0.01 M parameters, 20 steps of 64 tokens"
-    assert [line.split()[1] for line in told if line.startswith("step")] == ["0/20", "10/20", "19/20"]
-    assert told[-3].startswith("finished 20 steps: loss ")
-    assert " tokens per second; MFU " in told[-2]
-    assert " tokens per parameter (Chinchilla: about 20); " in told[-1]
+    lines = done.stdout.splitlines()
+    assert lines[0] == "run r: tiny, 0.01 M parameters, 20 steps of 64 tokens"
+    assert [line.split()[1] for line in lines if line.startswith("step")] == ["0/20", "10/20", "19/20"]
+    assert lines[-3].startswith("finished 20 steps: loss ")
+    assert " tokens per second; MFU " in lines[-2]
+    assert " tokens per parameter (Chinchilla: about 20); " in lines[-1]
     assert [metrics["batch_index"] for metrics in logged(tmp_path / "out", "r").values()] == [*range(4), *range(6, 22)]
 
 
@@ -68,9 +68,9 @@ def test_a_signal_saves_a_checkpoint_and_the_same_run_id_continues_exactly(
         assert stopped.poll() is None
         time.sleep(0.02)
     stopped.send_signal(number)
-    told, complaints = stopped.communicate(timeout=60)
-    assert (stopped.returncode, complaints) == (128 + number, "")
-    assert "resume with --run-id r" in told
+    output, errors = stopped.communicate(timeout=60)
+    assert (stopped.returncode, errors) == (128 + number, "")
+    assert "resume with --run-id r" in output
     num_steps = len(logged(tmp_path / "out", "r"))
     (spool,) = (tmp_path / "out/trainer/r").glob("*.spool")
     assert '"finish":"interrupted"' in spool.read_text().replace(" ", "")

@@ -50,7 +50,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("override", MISTAKES)
-def test_a_bad_value_is_named_with_what_would_be_right(override: str) -> None:
+def test_a_bad_value_is_named_with_the_valid_ones(override: str) -> None:
     with pytest.raises(UsageError, match=MISTAKES[override]):
         load_recipe("tiny", [override])
 

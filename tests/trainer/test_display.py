@@ -17,20 +17,20 @@ METRICS = {"loss": 2.0, "grad_norm": 1.0, "log_z": 6.0, "lr": 1e-3, "step_second
 def _display(folder: Path, *, terminal: bool = False) -> tuple[Display, lossguard.Guard, io.StringIO]:
     run = lossguard.init("p", run_id="r", mode="off")
     guard = lossguard.Guard(run, checkpoints=Checkpoints(folder))
-    told = io.StringIO()
-    console = Console(file=told, width=200, force_terminal=terminal, highlight=False)
+    output = io.StringIO()
+    console = Console(file=output, width=200, force_terminal=terminal, highlight=False)
     recipe = small_recipe(folder, log_every=10)
     throughput = Throughput(recipe, num_parameters=2_000_000, peak=PeakFlops(1e12, "a guess"))
-    return Display(recipe, run, guard, throughput=throughput, console=console), guard, told
+    return Display(recipe, run, guard, throughput=throughput, console=console), guard, output
 
 
 def test_plain_lines_come_every_so_many_steps_and_at_the_end(tmp_path: Path) -> None:
-    display, guard, told = _display(tmp_path)
+    display, guard, output = _display(tmp_path)
     with display:
         for step in range(20):
             display.show(step, METRICS | ({"held_out_loss": 2.5} if step == 9 else {}))
         guard.step = 20
-    lines = told.getvalue().splitlines()
+    lines = output.getvalue().splitlines()
     assert lines[0] == "run r: small, 2.00 M parameters, 20 steps of 64 tokens"
     assert [line.split()[1] for line in lines[1:-2]] == ["0/20", "10/20", "19/20"]
     assert lines[-2] == (
@@ -45,25 +45,25 @@ def test_messages_of_the_guard_appear_between_the_lines_and_nowhere_else(
 ) -> None:
     with _display(tmp_path)[0] as display:
         assert len(list(display.guard.steps("abc", 15))) == 15
-    display, guard, told = _display(tmp_path)
+    display, guard, output = _display(tmp_path)
     with display:
         for step, _ in guard.steps("abc", 16):
             display.show(step, METRICS)
-    assert told.getvalue().splitlines()[1] == "resumed from the checkpoint of step 15"
+    assert output.getvalue().splitlines()[1] == "resumed from the checkpoint of step 15"
     assert not caplog.text
 
 
 def test_a_run_with_nothing_left_to_do_is_reported(tmp_path: Path) -> None:
-    display, guard, told = _display(tmp_path)
+    display, guard, output = _display(tmp_path)
     with display:
         guard.step = 20
-    assert told.getvalue().endswith("nothing to do: 20 of 20 steps are done\n")
+    assert output.getvalue().endswith("nothing to do: 20 of 20 steps are done\n")
 
 
 def test_on_a_terminal_a_live_line_replaces_the_plain_ones(tmp_path: Path) -> None:
-    display, _, told = _display(tmp_path, terminal=True)
+    display, _, output = _display(tmp_path, terminal=True)
     with display:
         for step in range(20):
             display.show(step, METRICS)
-    assert "step 19/20  loss 2.000" in told.getvalue()
-    assert told.getvalue().count("finished") == 1
+    assert "step 19/20  loss 2.000" in output.getvalue()
+    assert output.getvalue().count("finished") == 1

@@ -68,8 +68,8 @@ def test_the_lab_prints_one_json_object_a_recipe(tmp_path: Path) -> None:
     words = ["lab", "drill", "squared_error", "no_causal_mask", "--steps", "30", "--data", str(tmp_path / "text.txt")]
     done = CliRunner().invoke(app, [*words, "--json", *overrides])
     assert done.exit_code == 0, done.output
-    told = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [each["recipe"] for each in told] == ["drill", "squared_error", "no_causal_mask"]
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["recipe"] for each in results] == ["drill", "squared_error", "no_causal_mask"]
 
 
 def test_an_unknown_switch_is_one_sentence_with_exit_code_2() -> None:

@@ -24,8 +24,8 @@ def test_a_run_is_probed_at_intervals_and_learns_what_comes_next(tmp_path: Path)
     recipe = small_recipe(tmp_path, steps=60, probe_every=30, probe_prompts=("bottles of be", "\u00e9\n"))
     train(recipe, Job(directory=tmp_path, run_id="r", mode="offline", quiet=True))
     probed = _probed(tmp_path)
-    told = [(each["step"], each["details"]["prompt"], each["details"]["target"]) for each in probed]
-    assert told == [(step, *of) for step in (29, 59) for of in (("bottles of b", "e"), ("\u00e9", "\\n"))]
+    recorded = [(each["step"], each["details"]["prompt"], each["details"]["target"]) for each in probed]
+    assert recorded == [(step, *prompt) for step in (29, 59) for prompt in (("bottles of b", "e"), ("\u00e9", "\\n"))]
     first, last = probed[0]["details"], probed[2]["details"]
     assert last["target_log_probability"] > first["target_log_probability"]
     assert (len(last["tokens"]), last["rest"]["count"]) == (256, 0)

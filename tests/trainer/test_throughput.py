@@ -21,12 +21,12 @@ def _throughput(folder: Path, **settings: Any) -> Throughput:
 
 def test_rates_are_returned_at_intervals_and_at_the_end_over_all_the_time_between(tmp_path: Path) -> None:
     throughput = _throughput(tmp_path)
-    told = {step: throughput.after(step, now=100.0 + 0.5 * step) for step in range(25)}
-    assert [step for step in told if told[step]] == [9, 19, 24]
-    assert {told[step]["tokens_per_second"] for step in (9, 19, 24)} == {128.0}
-    assert told[9]["mfu_6nd"] == pytest.approx(128 * 6000 / 1e9)
-    assert told[9]["mfu"] == pytest.approx(128 * flops_per_token(throughput.recipe.model) / 1e9)
-    assert throughput.median() == told[24]
+    reported = {step: throughput.after(step, now=100.0 + 0.5 * step) for step in range(25)}
+    assert [step for step in reported if reported[step]] == [9, 19, 24]
+    assert {reported[step]["tokens_per_second"] for step in (9, 19, 24)} == {128.0}
+    assert reported[9]["mfu_6nd"] == pytest.approx(128 * 6000 / 1e9)
+    assert reported[9]["mfu"] == pytest.approx(128 * flops_per_token(throughput.recipe.model) / 1e9)
+    assert throughput.median() == reported[24]
 
 
 def test_steps_that_are_done_again_after_a_rollback_are_measured_anew(tmp_path: Path) -> None:
@@ -63,12 +63,12 @@ def test_a_run_logs_its_rates_and_bits_per_byte_and_its_configuration_has_its_si
     assert outcome.throughput.facts()["tokens_per_parameter"] == 20 * 64 / outcome.model.num_parameters()
 
 
-@pytest.mark.parametrize(("told", "known"), [(0.0, None), (4.0, 4.0)])
+@pytest.mark.parametrize(("configured", "known"), [(0.0, None), (4.0, 4.0)])
 def test_over_shards_bits_per_byte_are_known_where_the_bytes_of_a_token_are(
-    tmp_path: Path, told: float, known: float | None
+    tmp_path: Path, configured: float, known: float | None
 ) -> None:
     np.arange(2000, dtype=np.uint16).tofile(tmp_path / "a.bin")
-    data = DataConfig(path=str(tmp_path / "a.bin"), batch_size=2, bytes_per_token=told)
+    data = DataConfig(path=str(tmp_path / "a.bin"), batch_size=2, bytes_per_token=configured)
     model = ModelConfig(layers=1, heads=1, width=16, context=16, vocab_size=2000)
     recipe = small_recipe(tmp_path, data=data, model=model, steps=1, evaluate_every=1)
     assert bytes_per_token(recipe, open_batches(recipe)[0].windows) == known

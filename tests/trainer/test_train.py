@@ -80,10 +80,10 @@ def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_skips_from_the_start(tm
     order = {"id": 1, "kind": "rollback", "incident": 1, "rewind_to": 7, "skip_from": 5, "skip_to": 9, "reason": "test"}
     with _collector_that_orders(order) as url:
         _run(recipe, tmp_path / "ordered", mode="online", url=url)
-    _run(recipe, tmp_path / "told", skips=[Skip(5, 9)])
+    _run(recipe, tmp_path / "skipped", skips=[Skip(5, 9)])
     assert _final_state(tmp_path / "ordered")["step"] == 150
-    assert _numbers(tmp_path / "ordered") == _numbers(tmp_path / "told")
-    assert _equal(_final_state(tmp_path / "ordered"), _final_state(tmp_path / "told"))
+    assert _numbers(tmp_path / "ordered") == _numbers(tmp_path / "skipped")
+    assert _equal(_final_state(tmp_path / "ordered"), _final_state(tmp_path / "skipped"))
 
 
 def test_a_planted_fault_disturbs_its_batches_and_only_the_configuration_names_it(tmp_path: Path) -> None:

@@ -23,12 +23,12 @@ def test_published_runs_cost_what_was_published_of_them() -> None:
     assert llama2.flops == pytest.approx(1e24, rel=0.2)
 
 
-@pytest.mark.parametrize("told", [None, "many", -3, 0, True, float("nan"), float("inf"), [1]])
-def test_a_configuration_without_a_usable_number_of_parameters_has_none(told: object) -> None:
-    assert num_parameters({"num_parameters": told}) is None
+@pytest.mark.parametrize("recorded", [None, "many", -3, 0, True, float("nan"), float("inf"), [1]])
+def test_a_configuration_without_a_usable_number_of_parameters_has_none(recorded: object) -> None:
+    assert num_parameters({"num_parameters": recorded}) is None
 
 
-def test_a_run_that_does_not_tell_its_size_has_no_place_on_the_scale() -> None:
+def test_a_run_without_a_recorded_size_has_no_place_on_the_scale() -> None:
     assert compute_figure(Compute(None, 5e6)) is None
     assert compute_figure(Compute(10, None)) is None
 

@@ -1,4 +1,4 @@
-"""The difference between two held-out losses is told where both runs have been, and nowhere else."""
+"""The difference between two held-out losses is shown at the steps that both runs have reached, and nowhere else."""
 
 import math
 
@@ -16,37 +16,37 @@ def measured(**at: float) -> HeldOutCurve:
     return HeldOutCurve(np.array(places), np.array(list(at.values())))
 
 
-def told(found: Difference) -> list[tuple[float, float]]:
+def points(found: Difference) -> list[tuple[float, float]]:
     return [(float(x), round(float(y), 9)) for x, y in zip(found.x, found.y, strict=True)]
 
 
 def test_runs_that_were_measured_at_the_same_steps_are_subtracted() -> None:
     found = difference(measured(s10=3.0, s20=2.5), measured(s10=3.5, s20=2.25))
-    assert told(found) == [(10, -0.5), (20, 0.25)]
+    assert points(found) == [(10, -0.5), (20, 0.25)]
     assert found.exact
 
 
-def test_at_other_intervals_the_common_places_are_taken_where_they_are_half_or_more() -> None:
+def test_at_other_intervals_the_common_steps_are_used_if_they_are_half_or_more() -> None:
     found = difference(measured(s30=2.0, s60=1.5), measured(s20=3.0, s40=2.5, s60=2.0))
-    assert told(found) == [(60, -0.5)]
+    assert points(found) == [(60, -0.5)]
     assert found.exact
 
 
-def test_where_common_places_are_seldom_the_baseline_is_interpolated_and_said_to_be() -> None:
+def test_with_few_common_steps_the_baseline_is_interpolated_and_marked_so() -> None:
     found = difference(measured(s15=2.0, s25=1.5, s35=1.0), measured(s10=3.0, s20=2.0, s30=1.0))
-    assert told(found) == [(15, -0.5), (25, 0.0)]
+    assert points(found) == [(15, -0.5), (25, 0.0)]
     assert not found.exact
 
 
-def test_nothing_is_told_beyond_the_baselines_measurements() -> None:
+def test_nothing_is_shown_beyond_the_baselines_measurements() -> None:
     found = difference(measured(s5=9.0, s15=2.0, s99=0.1), measured(s10=3.0, s20=2.0))
-    assert told(found) == [(15, -0.5)]
+    assert points(found) == [(15, -0.5)]
 
 
 def test_a_shorter_run_is_compared_up_to_its_end() -> None:
     long = measured(**{f"s{step}": 2.0 for step in range(10, 1000, 10)})
-    assert told(difference(measured(s10=2.5, s20=2.25), long)) == [(10, 0.5), (20, 0.25)]
-    assert told(difference(long, measured(s10=2.5, s20=2.25))) == [(10, -0.5), (20, -0.25)]
+    assert points(difference(measured(s10=2.5, s20=2.25), long)) == [(10, 0.5), (20, 0.25)]
+    assert points(difference(long, measured(s10=2.5, s20=2.25))) == [(10, -0.5), (20, -0.25)]
 
 
 def test_counted_tokens_that_differ_by_their_rounding_are_the_same_place() -> None:
@@ -56,7 +56,7 @@ def test_counted_tokens_that_differ_by_their_rounding_are_the_same_place() -> No
 
 
 def test_a_baseline_of_one_measurement_is_compared_there() -> None:
-    assert told(difference(measured(s10=2.0, s20=1.0), measured(s20=1.5))) == [(20, -0.5)]
+    assert points(difference(measured(s10=2.0, s20=1.0), measured(s20=1.5))) == [(20, -0.5)]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_baseline_of_one_measurement_is_compared_there() -> None:
 def test_runs_that_were_never_at_the_same_place_have_no_difference(
     own: dict[str, float], baseline: dict[str, float]
 ) -> None:
-    assert told(difference(measured(**own), measured(**baseline))) == []
+    assert points(difference(measured(**own), measured(**baseline))) == []
 
 
 def test_a_loss_that_was_not_finite_is_no_number_in_the_difference_and_none_is_drawn_across_it() -> None:

@@ -13,7 +13,7 @@ def test_time_left_is_steps_left_times_the_pace_of_the_newest_steps() -> None:
     assert (now.done, now.seconds_per_step, now.fraction, now.seconds_left) == (20, 2.0, 0.2, 160.0)
 
 
-def test_one_step_tells_no_pace_and_no_step_no_progress() -> None:
+def test_one_step_gives_no_pace_and_no_step_gives_no_progress() -> None:
     assert progress(Run(total_steps=100), steps(0)) == Progress(1, 100, None)
     assert progress(Run(total_steps=None), []).seconds_left is None
 

@@ -169,7 +169,7 @@ def test_what_is_measured_now_and_then_is_shown_point_by_point() -> None:
     assert modes == ["lines+markers", "lines"]
 
 
-def test_an_event_with_a_number_that_no_float_holds_is_told() -> None:
+def test_an_event_with_a_number_that_no_float_holds_is_described() -> None:
     huge = 10**400
     events = [
         Event(segment=0, step=3, kind="phase", details={"n": huge}),

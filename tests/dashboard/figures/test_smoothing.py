@@ -21,7 +21,7 @@ def test_a_gap_is_a_gap_and_teaches_nothing() -> None:
     assert line[2] == pytest.approx(2.0)
 
 
-def test_after_a_jump_a_tenth_of_the_span_has_forgotten_a_tenth() -> None:
+def test_a_tenth_of_the_span_after_a_jump_the_line_has_moved_by_a_tenth() -> None:
     line = smoothed(plain([0.0] * 1000 + [1.0] * 10), 100)
     assert line[-1] == pytest.approx(1 - math.exp(-0.1), abs=1e-3)
 

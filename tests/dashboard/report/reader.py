@@ -71,10 +71,10 @@ def hostile_run(store: sa.Engine) -> None:
     with writing(store) as session:
         seen: Any = {"config": {HOSTILE: {HOSTILE: HOSTILE}}, "devices": [HOSTILE], "versions": {HOSTILE: HOSTILE}}
         run = add_run(session, name=HOSTILE, project=HOSTILE, command=HOSTILE, host=HOSTILE, **seen)
-        told = {"reasons": [HOSTILE], "peak_value": "NaN"}
+        details = {"reasons": [HOSTILE], "peak_value": "NaN"}
         commands.save_incident(
             session, run=run, number=1, segment=0, now=1.0, kind=HOSTILE[:32], state="open", signal=HOSTILE[:60],
-            onset_step=3, detected_step=4, score=None, outcome=None, details=told,
+            onset_step=3, detected_step=4, score=None, outcome=None, details=details,
         )  # fmt: skip
         queries.incidents(session, run=run)[0].verdict = {
             "cause": HOSTILE, "sentence": HOSTILE, "evidence": {"arms": [{"state": HOSTILE, "batches": HOSTILE}]},

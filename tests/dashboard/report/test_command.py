@@ -66,7 +66,7 @@ def test_a_run_that_is_not_there_or_not_clear_is_refused(store: sa.Engine, tmp_p
     assert not list(tmp_path.glob("*r.html*"))
 
 
-def test_a_place_where_no_file_can_be_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     assert (
         refusal("r", "-o", tmp_path / "r.docx") == f"{tmp_path}/r.docx: the name of the file must end in .html or .pdf"
     )

@@ -23,6 +23,6 @@ def test_an_axis_holds_whatever_values_come(values: list[float], log: bool) -> N
 
 
 def test_ticks_are_written_as_the_pages_write_them() -> None:
-    told = [tick_text(1500.0, ",d"), tick_text(0.25, ".0%"), tick_text(2e6, "~s"), tick_text(3e-4, ".3~g")]
-    assert told == ["1,500", "25%", "2M", "0.0003"]
+    labels = [tick_text(1500.0, ",d"), tick_text(0.25, ".0%"), tick_text(2e6, "~s"), tick_text(3e-4, ".3~g")]
+    assert labels == ["1,500", "25%", "2M", "0.0003"]
     assert [tick_text(2.8078e-4, "~g"), tick_text(-1234567.0, "~g")] == ["2.8078e-4", "-1.2346e6"]

@@ -55,7 +55,7 @@ def test_a_run_is_drawn_with_its_panels_its_incident_and_what_is_not_finite() ->
     assert all(path.count("M") == 2 for path in lines[:2])
 
 
-def test_a_point_of_what_is_measured_seldom_tells_its_value_and_its_spread() -> None:
+def test_a_point_of_a_rarely_measured_metric_shows_its_value_and_its_spread() -> None:
     spread = Series([0, 4], [3, 7], [1.0, 2.0], [3.0, 5.0], [2.0, 4.0], [2.0, 4.0], [4, 4], [0, 0], [1.0, 2.0])
     drawn = picture(run_figure({"held_out_loss": Curve(spread, {})}, Marks(last_step=7)))
     assert [each.text for each in drawn.iter("title")] == ["held-out loss 2 (1 .. 3)", "held-out loss 4 (2 .. 5)"]

@@ -16,17 +16,17 @@ from db.files.export import Format
 from db.lineage import StepRange
 from db.models import Run
 from db.steps import reader
-from tests.db.seed import add_run, add_segment, add_steps, add_story
+from tests.db.seed import add_incident_records, add_run, add_segment, add_steps
 
 
 def add_forked_run(session: Session, parts: Sequence[tuple[int, Mapping[str, Any]]], details: Mapping[str, Any]) -> Run:
-    """A run whose segments fork off at these steps, four steps each, with a story."""
+    """A run whose segments fork off at these steps, four steps each, with incidents, interventions and events."""
     run = add_run(session, uuid.uuid4().hex, config=dict(details), policy={"mode": "approve"})
     for at, (fork, columns) in enumerate(parts):
         segment = add_segment(session, run, f"s{at}", fork_step=fork)
         add_steps(session, run, segment, range(fork, fork + 4), **columns)
     add_segment(session, run, "a resume that never reported", fork_step=None)
-    add_story(session, run, details)
+    add_incident_records(session, run, details)
     return run
 
 

@@ -36,7 +36,7 @@ reports = st.lists(st.tuples(st.integers(0, 6), metrics), min_size=1, max_size=5
 
 @RULES
 @given(parts=reports, details=plain)
-def test_a_run_comes_back_from_parquet_as_it_was(
+def test_a_run_is_imported_from_parquet_unchanged(
     engine: sa.Engine, tmp_path: Path, parts: list[tuple[int, dict[str, Any]]], details: dict[str, Any]
 ) -> None:
     with writing(engine) as session:
@@ -50,7 +50,7 @@ def test_a_run_comes_back_from_parquet_as_it_was(
 
 @RULES
 @given(parts=reports)
-def test_steps_and_their_tree_come_back_from_csv(
+def test_steps_and_their_segments_are_imported_from_csv(
     sqlite_engine: sa.Engine, tmp_path: Path, parts: list[tuple[int, dict[str, Any]]]
 ) -> None:
     with writing(sqlite_engine) as session:

@@ -118,7 +118,7 @@ def test_a_refused_token_is_not_tried_again_at_once_and_a_busy_collector_after_i
         assert caught.value.retry_after == seconds
 
 
-def test_nobody_at_the_address_means_that_nothing_arrived() -> None:
+def test_a_refused_connection_means_that_nothing_arrived() -> None:
     with Client("http://127.0.0.1:9") as client, pytest.raises(Unreachable, match="no collector answers") as caught:
         client.request("POST", "/runs", {})
     assert (caught.value.status, caught.value.may_have_arrived) == (None, False)

@@ -131,7 +131,7 @@ def test_what_finish_could_not_deliver_is_reported_and_delivered_by_the_next_ses
         assert collector.finished == ["finished", "finished"]
 
 
-def test_a_collector_that_comes_back_gets_every_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_collector_receives_every_step_after_an_outage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     run = lossguard.init("project", url=f"http://127.0.0.1:{port}", directory=tmp_path)
     run.log(0, loss=1.0)
@@ -154,14 +154,14 @@ def test_tls_with_a_collector_that_speaks_plain_http_is_reported_with_the_remedy
 def test_a_collector_that_fails_is_asked_again(collector: FakeCollector, tmp_path: Path, status: int) -> None:
     answers: list[Answer] = [(status, {})] * 2
     failures = iter(answers)
-    collector.trouble = lambda method, path, body: next(failures, None) if path.endswith("reports") else None
+    collector.fault = lambda method, path, body: next(failures, None) if path.endswith("reports") else None
     with online(collector, tmp_path) as run:
         run.log(0, loss=1.0)
     assert collector.losses(0) == {0: 1.0}
 
 
-def test_an_answer_lost_on_the_way_makes_no_duplicates(collector: FakeCollector, tmp_path: Path) -> None:
-    """The collector took the report, but we never heard: it is sent again, with the same keys."""
+def test_a_lost_answer_makes_no_duplicates(collector: FakeCollector, tmp_path: Path) -> None:
+    """The collector stored the report, but its answer was lost: it is sent again, with the same keys."""
     lost = iter([True])
 
     def lose_once(method: str, path: str, body: dict[str, Any]) -> Answer | None:
@@ -170,7 +170,7 @@ def test_an_answer_lost_on_the_way_makes_no_duplicates(collector: FakeCollector,
             return 502, {}
         return None
 
-    collector.trouble = lose_once
+    collector.fault = lose_once
     with online(collector, tmp_path) as run:
         run.declare("data_mix")
         run.log(0, loss=1.0)
@@ -184,7 +184,7 @@ def test_a_rejected_line_is_kept_and_its_neighbours_arrive(
     def refuse(method: str, path: str, body: dict[str, Any]) -> Answer | None:
         return (422, {"detail": "step 13 is unlucky", "where": ["steps", 1]}) if 13 in body.get("steps", ()) else None
 
-    collector.trouble = refuse
+    collector.fault = refuse
     with online(collector, tmp_path) as run:
         for step in range(40):
             run.log(step, loss=float(step))
@@ -207,15 +207,15 @@ def test_a_collector_that_lost_the_run_gets_everything_again(collector: FakeColl
     assert collector.losses(0) == {0: 1.0, 1: 2.0}
 
 
-def test_a_refused_token_is_reported_once_and_costs_no_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_token_is_reported_once_and_loses_no_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving(FakeCollector()) as collector:
-        collector.trouble = lambda method, path, body: (401, {"detail": "no such token"})
+        collector.fault = lambda method, path, body: (401, {"detail": "no such token"})
         run = online(collector, tmp_path)
         run.log(0, loss=1.0)
         assert eventually(lambda: "refuses the token (401 no such token)" in caplog.text)
         assert caplog.text.count("in the spool") == 1
         run.finish(timeout=0.2)
-        collector.trouble = lambda method, path, body: None
+        collector.fault = lambda method, path, body: None
         online(collector, tmp_path).finish()
         assert collector.losses(0) == {0: 1.0}
 
@@ -223,7 +223,7 @@ def test_a_refused_token_is_reported_once_and_costs_no_step(tmp_path: Path, capl
 def test_an_order_that_the_collector_forgot_does_not_stop_the_steps(collector: FakeCollector, tmp_path: Path) -> None:
     order = lossguard.Order(id=5, kind=lossguard.OrderKind.ROLLBACK)
 
-    collector.trouble = lambda method, path, body: (
+    collector.fault = lambda method, path, body: (
         (404, {}) if method == "PUT" else (422, {}) if body.get("order") == 5 else None
     )
     with online(collector, tmp_path) as run:
@@ -232,11 +232,11 @@ def test_an_order_that_the_collector_forgot_does_not_stop_the_steps(collector: F
     assert collector.losses(0) == {3: 1.0}
 
 
-def test_a_half_delivered_spool_is_taken_up_in_its_segment_by_a_collector_that_stumbles(
+def test_a_half_delivered_spool_is_resumed_in_its_segment_by_a_collector_that_fails_at_times(
     collector: FakeCollector, tmp_path: Path
 ) -> None:
     """The segment is asked for again first; when that fails, its steps must not go out without one."""
-    collector.trouble = lambda method, path, body: (503, {}) if 5 in body.get("steps", ()) else None
+    collector.fault = lambda method, path, body: (503, {}) if 5 in body.get("steps", ()) else None
     run = online(collector, tmp_path)
     for step in range(5):
         run.log(step, loss=1.0)
@@ -244,7 +244,7 @@ def test_a_half_delivered_spool_is_taken_up_in_its_segment_by_a_collector_that_s
     run.log(5, loss=2.0)
     run.finish(timeout=0.1)
     stumbles = iter([True, True])
-    collector.trouble = lambda method, path, body: (
+    collector.fault = lambda method, path, body: (
         (503, {}) if path.endswith("segments") and next(stumbles, False) else None
     )
     online(collector, tmp_path).finish()
@@ -308,7 +308,7 @@ def test_an_answer_carries_the_key_of_its_order(collector: FakeCollector, tmp_pa
 def test_a_run_that_the_collector_does_not_register_is_reported_once_and_stays_in_the_spool(
     collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    collector.trouble = lambda method, path, body: (422, {"detail": "no such host"}) if path.endswith("/runs") else None
+    collector.fault = lambda method, path, body: (422, {"detail": "no such host"}) if path.endswith("/runs") else None
     run = online(collector, tmp_path)
     run.log(0, loss=1.0)
     assert eventually(lambda: "refuses r (422 no such host)" in caplog.text)
@@ -317,7 +317,7 @@ def test_a_run_that_the_collector_does_not_register_is_reported_once_and_stays_i
     assert [path for _, path, _ in collector.requests] == ["/api/v1/runs"]
     assert caplog.text.count("no such host") == 1
     assert "not everything was delivered" in caplog.text
-    collector.trouble = lambda method, path, body: None
+    collector.fault = lambda method, path, body: None
     online(collector, tmp_path).finish()
     assert collector.losses(0) == {0: 1.0}
 
@@ -338,11 +338,9 @@ def test_a_damaged_spool_is_reported_once_and_kept_and_blocks_nothing(
     assert damaged.read_bytes() == line
 
 
-def test_bad_lines_in_a_row_are_not_looked_for_from_the_start_each_time(
-    collector: FakeCollector, tmp_path: Path
-) -> None:
+def test_a_search_for_consecutive_bad_lines_does_not_start_over(collector: FakeCollector, tmp_path: Path) -> None:
     bad = set(range(20, 40))
-    collector.trouble = lambda method, path, body: (422, {}) if bad & set(body.get("steps", ())) else None
+    collector.fault = lambda method, path, body: (422, {}) if bad & set(body.get("steps", ())) else None
     run = lossguard.init("project", run_id="r", mode="offline", directory=tmp_path)
     for step in range(60):
         run.log(step, loss=1.0)

@@ -47,7 +47,7 @@ def test_the_newest_at_or_before_the_step_is_restored(tmp_path: Path) -> None:
     assert box.value == 10
 
 
-def test_generators_of_python_numpy_and_torch_come_back(tmp_path: Path) -> None:
+def test_generators_of_python_numpy_and_torch_are_restored(tmp_path: Path) -> None:
     def draw() -> list[float]:
         return [random.random(), random.gauss(0, 1), float(np.random.rand()), float(torch.rand(()))]
 
@@ -128,7 +128,7 @@ def forget_a_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [damage_bytes, truncate, lose_a_file, garble_the_manifest, forget_a_file])
-def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     tmp_path: Path, harm: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     box = Box()
@@ -139,7 +139,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
     assert box.value == 10
 
 
-def test_when_none_is_intact_nothing_changes(tmp_path: Path) -> None:
+def test_without_an_intact_checkpoint_nothing_changes(tmp_path: Path) -> None:
     box = Box()
     checkpoints = three(tmp_path, box)
     for folder in tmp_path.glob("step-*"):
@@ -327,9 +327,7 @@ def test_discarded_checkpoints_are_moved_and_thinned_and_can_be_loaded(tmp_path:
     assert (checkpoints.steps(), aside()) == ([0], [10, 20])
 
 
-def test_a_disk_that_takes_no_folder_still_loses_what_was_left_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_still_freed_of_leftover_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -354,7 +352,7 @@ def test_a_pickle_with_code_in_it_is_never_run(tmp_path: Path) -> None:
     assert not (tmp_path / "hacked").exists()
 
 
-def test_model_and_optimizer_come_back_exactly(tmp_path: Path) -> None:
+def test_model_and_optimizer_are_restored_exactly(tmp_path: Path) -> None:
     model = nn.Linear(3, 3)
     optimizer = torch.optim.AdamW(model.parameters())
     checkpoints = Checkpoints(tmp_path, model=model, optimizer=optimizer)
@@ -399,7 +397,7 @@ class Forgetful(torch.optim.AdamW):
         ("steps", "state.0.step was float32"),
     ],
 )
-def test_a_restore_that_loses_something_is_found_out_and_named(tmp_path: Path, lost: str, named: str) -> None:
+def test_an_incomplete_restore_is_detected_and_named(tmp_path: Path, lost: str, named: str) -> None:
     model = nn.Linear(3, 3)
     optimizer = Forgetful(model.parameters())
     checkpoints = Checkpoints(tmp_path, model=model, optimizer=optimizer)
@@ -412,7 +410,7 @@ def test_a_restore_that_loses_something_is_found_out_and_named(tmp_path: Path, l
         checkpoints.load(1)
 
 
-def test_a_checkpoint_under_the_name_of_another_step_is_passed_over(tmp_path: Path) -> None:
+def test_a_checkpoint_under_the_name_of_another_step_is_skipped(tmp_path: Path) -> None:
     checkpoints = three(tmp_path, Box())
     (tmp_path / "step-000000020").rename(tmp_path / "step-000000030")
     assert checkpoints.load(30) == {"step": 10}

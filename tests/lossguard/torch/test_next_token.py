@@ -8,29 +8,29 @@ from lossguard.torch import next_token
 
 def test_a_vocabulary_of_bytes_is_given_whole_and_sums_to_one() -> None:
     logits_V = torch.randn(256, generator=torch.Generator().manual_seed(1)) * 5
-    told = next_token(logits_V, str, target=7)
-    assert sorted(map(int, told["tokens"])) == list(range(256))
-    assert math.fsum(map(math.exp, told["log_probabilities"])) == pytest.approx(1.0, abs=1e-5)
-    assert told["log_probabilities"] == sorted(told["log_probabilities"], reverse=True)
-    assert told["target"] == "7"
-    assert told["target_log_probability"] == told["log_probabilities"][told["tokens"].index("7")]
-    assert "rest_count" not in told
+    recorded = next_token(logits_V, str, target=7)
+    assert sorted(map(int, recorded["tokens"])) == list(range(256))
+    assert math.fsum(map(math.exp, recorded["log_probabilities"])) == pytest.approx(1.0, abs=1e-5)
+    assert recorded["log_probabilities"] == sorted(recorded["log_probabilities"], reverse=True)
+    assert recorded["target"] == "7"
+    assert recorded["target_log_probability"] == recorded["log_probabilities"][recorded["tokens"].index("7")]
+    assert "rest_count" not in recorded
 
 
 def test_of_a_large_vocabulary_the_likeliest_are_named_and_the_rest_is_summed() -> None:
     logits_V = torch.arange(1000.0) / 100
-    told = next_token(logits_V, str, target=0)
-    assert told["tokens"] == [str(token) for token in range(999, 935, -1)]
-    assert told["rest_count"] == 936
-    named = math.fsum(map(math.exp, told["log_probabilities"]))
-    assert named + math.exp(told["rest_log_probability"]) == pytest.approx(1.0, abs=1e-5)
-    assert told["target"] == "0"
-    assert told["target_log_probability"] < min(told["log_probabilities"])
+    recorded = next_token(logits_V, str, target=0)
+    assert recorded["tokens"] == [str(token) for token in range(999, 935, -1)]
+    assert recorded["rest_count"] == 936
+    named = math.fsum(map(math.exp, recorded["log_probabilities"]))
+    assert named + math.exp(recorded["rest_log_probability"]) == pytest.approx(1.0, abs=1e-5)
+    assert recorded["target"] == "0"
+    assert recorded["target_log_probability"] < min(recorded["log_probabilities"])
 
 
 def test_a_model_that_broke_is_probed_as_nan() -> None:
-    told = next_token(torch.full((4,), math.nan), str, target=1)
-    assert all(map(math.isnan, [*told["log_probabilities"], told["target_log_probability"]]))
+    recorded = next_token(torch.full((4,), math.nan), str, target=1)
+    assert all(map(math.isnan, [*recorded["log_probabilities"], recorded["target_log_probability"]]))
 
 
 def test_the_logits_of_many_positions_are_refused() -> None:

@@ -8,7 +8,7 @@ from tests.monitor.scenarios import CHECKPOINTS, noise, train_until_nan
 
 
 @pytest.mark.parametrize(("verb", "state"), [("approve", "ordered"), ("reject", "rejected")])
-def test_a_person_is_asked_first_when_the_policy_says_so(http: TestClient, verb: str, state: str) -> None:
+def test_an_operator_is_asked_first_when_the_policy_requires_it(http: TestClient, verb: str, state: str) -> None:
     trainer = Trainer(http)
     http.put(f"{API}/runs/r1/policy", json={"mode": "approve"})
     assert train_until_nan(trainer)["orders"] == []

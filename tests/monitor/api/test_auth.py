@@ -148,7 +148,7 @@ def test_failed_attempts_are_forgotten_after_a_while() -> None:
     assert attempts.fail("a")
 
 
-def test_what_a_person_decides_is_in_the_audit_trail_even_after_the_run_is_gone(
+def test_decisions_of_operators_stay_in_the_audit_trail_after_the_run_is_deleted(
     http: TestClient, engine: sa.Engine
 ) -> None:
     ada = TokenClient(http, create_token(engine, "ada", *Scope))

@@ -72,7 +72,7 @@ def test_the_table_names_file_and_action(tmp_path: Path) -> None:
     assert "none in 5 rows" in text
 
 
-def test_nan_is_news_and_an_empty_cell_is_none(tmp_path: Path) -> None:
+def test_nan_is_a_value_and_an_empty_cell_is_not(tmp_path: Path) -> None:
     rows = read_curve(written(tmp_path, "step,loss,grad_norm\n0,2.0,\n1,nan,0.5\n2,inf,0.4\n"))
     assert rows.present["grad_norm"].tolist() == [False, True, True]
     assert rows.present["loss"].all()

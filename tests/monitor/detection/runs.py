@@ -41,7 +41,7 @@ def rows_of(columns: dict[str, Any], start: int = 0) -> Rows:
 
 
 @dataclass
-class Story:
+class EffectLog:
     """All effects in order, and the newest state of each incident and intervention."""
 
     effects: list[Effect] = field(default_factory=list)
@@ -70,12 +70,12 @@ class Story:
         return [state for k, state in enumerate(changes) if k == 0 or changes[k - 1] != state]
 
 
-def detected(columns: dict[str, Any], *, policy: Policy | None = None, size: int = 1000, **options: Any) -> Story:
+def detected(columns: dict[str, Any], *, policy: Policy | None = None, size: int = 1000, **options: Any) -> EffectLog:
     """Feed a whole run, with a checkpoint every 50 steps."""
-    engine, story = DetectionEngine(None, policy, **options), Story()
+    engine, log = DetectionEngine(None, policy, **options), EffectLog()
     for part in rows_of(columns).split(size):
-        story.add(engine.feed(part, restorable=range(0, int(part.steps[-1]) + 1, 50)))
-    return story
+        log.add(engine.feed(part, restorable=range(0, int(part.steps[-1]) + 1, 50)))
+    return log
 
 
 class Trainer:
@@ -88,13 +88,13 @@ class Trainer:
         self, engine: DetectionEngine, bad: set[int], *, steps: int = 600, hurt: int = 40, cursed: range = range(0)
     ) -> None:
         self.engine, self.bad, self.hurt, self.cursed = engine, bad, hurt, cursed
-        self.steps, self.story, self.columns = steps, Story(), healthy(steps)
+        self.steps, self.log, self.columns = steps, EffectLog(), healthy(steps)
         self.skips: list[tuple[int, int]] = []
         self.cursors: dict[int, int] = {}
         self.snapshots: dict[int, dict[str, Any]] = {}
         self.rewinds: list[int] = []
 
-    def run(self) -> Story:
+    def run(self) -> EffectLog:
         step, cursor, ill = 0, 0, 0
         while step < self.steps:
             while skip := next((b for a, b in self.skips if a <= cursor < b), None):
@@ -105,16 +105,14 @@ class Trainer:
             row = {name: [column[step]] for name, column in self.columns.items()} | {"batch_index": [cursor]}
             row["loss"] = [row["loss"][0] + (1.5 if ill else 0.0)]
             restorable = sorted(at for at in self.cursors if at <= step)
-            effects = self.story.add(self.engine.feed(Rows.of([step], **row), restorable=restorable))
+            effects = self.log.add(self.engine.feed(Rows.of([step], **row), restorable=restorable))
             step, cursor = step + 1, cursor + 1
             for order in orders(effects):
                 if order.kind == "hold":
-                    self.story.add(
-                        self.engine.order_applied(order.number, rewound_to=None, skip_from=None, skip_to=None)
-                    )
-                    return self.story
+                    self.log.add(self.engine.order_applied(order.number, rewound_to=None, skip_from=None, skip_to=None))
+                    return self.log
                 step, cursor, ill = self.obey(order), self.cursors[order.rewind_to or 0], 0
-        return self.story
+        return self.log
 
     def obey(self, order: Intervention) -> int:
         assert order.rewind_to is not None
@@ -123,8 +121,8 @@ class Trainer:
         self.skips.append((order.skip_from, order.skip_to))
         self.rewinds.append(order.rewind_to)
         to = order.rewind_to
-        self.story.add(self.engine.fork(to, "rollback", [], self.snapshots[to], obeyed=order.number))
-        self.story.add(
+        self.log.add(self.engine.fork(to, "rollback", [], self.snapshots[to], obeyed=order.number))
+        self.log.add(
             self.engine.order_applied(order.number, rewound_to=to, skip_from=order.skip_from, skip_to=order.skip_to)
         )
         return to

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lossguard.states import IncidentKind, Outcome
 from monitor.detection import DetectionEngine, Effect, Outlier, Policy, Rows
-from tests.monitor.detection.runs import Story, detected, healthy, rows_of, spiked
+from tests.monitor.detection.runs import EffectLog, detected, healthy, rows_of, spiked
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]
 APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
@@ -73,9 +73,9 @@ def test_nan_in_a_spike_is_an_incident_of_its_own_in_the_same_step() -> None:
 def test_one_hard_batch_is_an_outlier_and_no_incident() -> None:
     columns = healthy()
     columns["loss"][400] += 1.0
-    story = detected(columns)
-    assert story.incidents == []
-    assert [(e.step, e.signal) for e in story.effects if isinstance(e, Outlier)] == [(400, "loss")]
+    log = detected(columns)
+    assert log.incidents == []
+    assert [(e.step, e.signal) for e in log.effects if isinstance(e, Outlier)] == [(400, "loss")]
 
 
 def test_one_hard_batch_after_a_precursor_is_an_incident() -> None:
@@ -89,9 +89,9 @@ def test_one_hard_batch_after_a_precursor_is_an_incident() -> None:
 def test_in_rows_far_apart_one_row_is_a_spike() -> None:
     columns = healthy()
     columns["loss"][400] += 1.0
-    engine, story = DetectionEngine(), Story()
-    story.add(engine.feed(Rows.of(5 * np.arange(600), **columns)))
-    assert [incident.detected_step for incident in story.incidents] == [2000]
+    engine, log = DetectionEngine(), EffectLog()
+    log.add(engine.feed(Rows.of(5 * np.arange(600), **columns)))
+    assert [incident.detected_step for incident in log.incidents] == [2000]
 
 
 def test_the_onset_is_dated_back_to_the_precursor() -> None:
@@ -117,10 +117,10 @@ def test_a_declared_shift_is_no_incident_and_hides_no_spike(kind: str) -> None:
     columns = healthy(900)
     columns["loss"][600:] += 0.4
     columns["loss"][620:660] += 1.0
-    engine, story = DetectionEngine(), Story()
+    engine, log = DetectionEngine(), EffectLog()
     engine.declare(600, kind)
-    story.add(engine.feed(rows_of(columns)))
-    assert [incident.detected_step for incident in story.incidents] == [621]
+    log.add(engine.feed(rows_of(columns)))
+    assert [incident.detected_step for incident in log.incidents] == [621]
 
 
 @pytest.mark.parametrize("kind", ["note", "eval", "checkpoint", ""])
@@ -135,11 +135,11 @@ def test_a_declared_event_that_changes_no_curve_changes_no_detector(kind: str) -
 def test_a_shift_that_is_declared_at_every_row_does_not_hide_every_spike() -> None:
     found = 0
     for at in range(300, 364, 2):
-        engine, story = DetectionEngine(), Story()
+        engine, log = DetectionEngine(), EffectLog()
         for step in range(600):
             engine.declare(step, "batch_size")
-        story.add(engine.feed(rows_of(spiked(at=at, height=0.5))))
-        found += any(at <= incident.detected_step <= at + 4 for incident in story.incidents)
+        log.add(engine.feed(rows_of(spiked(at=at, height=0.5))))
+        found += any(at <= incident.detected_step <= at + 4 for incident in log.incidents)
     assert found >= 24
 
 
@@ -160,11 +160,11 @@ def test_a_loss_that_stays_up_becomes_the_normal_one_and_the_incident_ends_as_on
 
 
 def test_a_plateau_is_reported_once() -> None:
-    engine, story = DetectionEngine(), Story()
+    engine, log = DetectionEngine(), EffectLog()
     loss = 2.0 + 0.001 * np.random.default_rng(0).standard_normal(3000)
     loss[:100] -= 0.0005
-    story.add(engine.feed(Rows.of(100 * np.arange(3000), loss=loss)))
-    kinds = [incident.kind for incident in story.incidents]
+    log.add(engine.feed(Rows.of(100 * np.arange(3000), loss=loss)))
+    kinds = [incident.kind for incident in log.incidents]
     assert set(kinds) <= {IncidentKind.PLATEAU}
 
 

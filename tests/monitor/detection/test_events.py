@@ -74,7 +74,7 @@ class Random:
                 return engine.fork(self.step, "rollback", [], self.fresh, obeyed=number)
             case "rollback":
                 return engine.rollback(reason="try")
-        return engine.release("go on")
+        return engine.release("continue")
 
     def rows(self, kind: str) -> list[Effect]:
         loss = 2.0 + 0.02 * self.random.standard_normal(40)

@@ -26,7 +26,7 @@ def recorded() -> list[SegmentRows]:
     ]
 
 
-def test_a_fork_goes_on_from_the_state_before_the_spike_as_in_the_collector() -> None:
+def test_a_fork_continues_from_the_state_before_the_spike_as_in_the_collector() -> None:
     engine = DetectionEngine(SETTINGS, Policy(mode=Mode.APPROVE))
     old, new = (segment.rows for segment in recorded())
     engine.feed(old[:300], restorable=range(0, 300, 100))

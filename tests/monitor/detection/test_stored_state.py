@@ -19,12 +19,12 @@ FILES = sorted((Path(__file__).parent / "states").glob("*.json"))
 
 
 def stored(file: Path) -> dict[str, Any]:
-    story: dict[str, Any] = json.loads(file.read_text())
-    return story
+    recording: dict[str, Any] = json.loads(file.read_text())
+    return recording
 
 
-def engine_of(story: dict[str, Any]) -> DetectionEngine:
-    return DetectionEngine(policy=Policy.from_dict(story["policy"]), can_roll_back=story["can_roll_back"])
+def engine_of(recording: dict[str, Any]) -> DetectionEngine:
+    return DetectionEngine(policy=Policy.from_dict(recording["policy"]), can_roll_back=recording["can_roll_back"])
 
 
 def rows_from(first: int, metrics: dict[str, list[Any]]) -> Rows:
@@ -33,7 +33,7 @@ def rows_from(first: int, metrics: dict[str, list[Any]]) -> Rows:
 
 
 def replay(engine: DetectionEngine, event: dict[str, Any]) -> list[Effect]:
-    """Let the next event of a story happen."""
+    """Let the next recorded event happen."""
     arguments = {name: value for name, value in event.items() if name != "event"}
     match event["event"]:
         case "rows":
@@ -70,20 +70,20 @@ def facts(effects: list[Effect]) -> list[Any]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_stored_state_continues_with_exactly_the_effects_of_the_release_that_stored_it(file: Path) -> None:
-    story = stored(file)
-    engine, afterwards = engine_of(story), engine_of(story)
-    assert engine.load_state_dict(story["state"]) == frozenset()
-    for event, effects in zip(story["events"], story["effects"], strict=True):
+    recording = stored(file)
+    engine, afterwards = engine_of(recording), engine_of(recording)
+    assert engine.load_state_dict(recording["state"]) == frozenset()
+    for event, effects in zip(recording["events"], recording["effects"], strict=True):
         assert facts(replay(engine, event)) == without_texts(effects)
-    afterwards.load_state_dict(story["state_after"])
+    afterwards.load_state_dict(recording["state_after"])
     assert without_texts(afterwards.state_dict()) == without_texts(engine.state_dict())
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_migrated_state_is_stored_in_the_present_version_and_is_then_the_same(file: Path) -> None:
-    story = stored(file)
-    engine, again = engine_of(story), engine_of(story)
-    engine.load_state_dict(story["state"])
+    recording = stored(file)
+    engine, again = engine_of(recording), engine_of(recording)
+    engine.load_state_dict(recording["state"])
     state = json.loads(json.dumps(engine.state_dict(), allow_nan=False))
     assert (state["version"], state["detectors"]["version"]) == (2, 2)
     again.load_state_dict(state)
@@ -198,16 +198,16 @@ def paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(FILES), st.sampled_from([1, 2, 3]), st.data())
 def test_a_state_that_lacks_any_part_loads_and_continues(file: Path, version: int, data: st.DataObject) -> None:
-    story = stored(file)
-    engine = engine_of(story)
-    engine.load_state_dict(story["state"])
-    state = story["state"] if version == 1 else json.loads(json.dumps(engine.state_dict() | {"version": version}))
+    recording = stored(file)
+    engine = engine_of(recording)
+    engine.load_state_dict(recording["state"])
+    state = recording["state"] if version == 1 else json.loads(json.dumps(engine.state_dict() | {"version": version}))
     path = data.draw(st.sampled_from([path for path in paths(state) if path[-1] != "version"]))
     part = state
     for key in path[:-1]:
         part = part[key]
     del part[path[-1]]
-    again = engine_of(story)
+    again = engine_of(recording)
     again.load_state_dict(state)
     step = max(again.last_step, 0) + 1
     again.feed(rows_of(spiked(at=10, steps=60), start=step))

@@ -22,7 +22,7 @@ def test_an_executed_order_is_recorded_though_it_was_withdrawn_meanwhile(http: T
     assert [(entry["skip_from"], entry["skip_to"]) for entry in trainer.get()["skip_ledger"]] == [(200, 400)]
 
 
-def test_an_order_stays_open_when_the_trainer_restarts_before_it_obeys(http: TestClient) -> None:
+def test_an_order_stays_open_when_the_trainer_restarts_before_it_executes_it(http: TestClient) -> None:
     trainer = Trainer(http)
     (order,) = train_until_nan(trainer)["orders"]
     segment = trainer.open("b", 300, "resume")

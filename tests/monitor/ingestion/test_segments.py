@@ -5,7 +5,7 @@ from tests.monitor.client import TestClient, Trainer
 from tests.monitor.scenarios import noise, obey
 
 
-def test_after_a_rollback_the_detectors_have_forgotten_the_branch(http: TestClient) -> None:
+def test_after_a_rollback_the_detectors_hold_nothing_of_the_discarded_branch(http: TestClient) -> None:
     """What is learnt after the fork equals what a run that never left the line has learnt."""
     straight, forked = (Trainer(http, name, capabilities=[]) for name in ("straight", "forked"))
     quiet = noise(5, 400)

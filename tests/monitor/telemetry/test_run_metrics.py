@@ -95,7 +95,7 @@ def test_two_collectors_of_one_store_export_the_same_for_a_run(http: TestClient,
         assert there["lossguard_reports_total"][("stored",)] == 0.0
 
 
-def test_a_run_goes_when_it_ends_and_comes_back_when_it_resumes(http: TestClient) -> None:
+def test_the_metrics_of_a_run_disappear_when_it_ends_and_return_when_it_resumes(http: TestClient) -> None:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(3), {"loss": [2.0] * 3})
     assert scrape(http)["lossguard_step"] == {RUN: 2.0}
@@ -117,7 +117,7 @@ def test_a_limited_number_of_runs_is_shown_and_the_rest_is_counted(sqlite_engine
     assert samples["lossguard_running_runs_left_out"] == {(): 1.0}
 
 
-def test_a_run_that_fell_silent_before_there_were_run_statuses_is_not_left_out_for_ever(
+def test_a_run_that_was_silent_before_run_statuses_existed_is_not_omitted_forever(
     http: TestClient, sqlite_engine: sa.Engine
 ) -> None:
     """It counted as running and was never shown, so that the alert RunsNotShown fired until it was deleted."""

@@ -101,7 +101,7 @@ def test_text_is_read_as_bytes_and_shards_with_what_the_recipe_names(tmp_path: P
     text = small_recipe(tmp_path)
     assert tokenizer(text, open_batches(text)[0].windows) == "bytes"
     np.arange(2000, dtype=np.uint16).tofile(tmp_path / "a.bin")
-    for told, known in (("gpt2", "gpt2"), ("", None)):
-        data = DataConfig(path=str(tmp_path / "a.bin"), batch_size=2, tokenizer=told)
+    for configured, known in (("gpt2", "gpt2"), ("", None)):
+        data = DataConfig(path=str(tmp_path / "a.bin"), batch_size=2, tokenizer=configured)
         shards = small_recipe(tmp_path, data=data, model=ModelConfig(heads=1, width=16, context=16, vocab_size=2000))
         assert tokenizer(shards, open_batches(shards)[0].windows) == known

@@ -48,7 +48,7 @@ def test_a_folder_of_shards_gives_them_in_the_order_of_their_names(tmp_path: Pat
     assert [shard.tolist() for shard in open_shards(str(tmp_path))] == [[1], [2]]
 
 
-def test_a_truncated_llmc_shard_is_found_out(tmp_path: Path) -> None:
+def test_a_truncated_llmc_shard_is_detected(tmp_path: Path) -> None:
     _llmc_shard(tmp_path / "a.bin", [5, 6, 7], announced=9)
     with pytest.raises(UsageError, match="according to its header it has 1042 bytes, but it has 1030"):
         open_shards(str(tmp_path / "a.bin"))

@@ -13,7 +13,7 @@ from trainer.errors import UsageError
 
 
 @pytest.mark.slow
-def test_a_run_that_is_held_is_released_in_the_place_of_a_person(tmp_path: Path) -> None:
+def test_a_held_run_is_released_without_an_operator(tmp_path: Path) -> None:
     """A run without a checkpoint can only be held. Were nobody there, it would wait for ever."""
     checkpoints, noise = Memory([]), random.Random(0)
     checkpoints.full = True

@@ -73,19 +73,19 @@ def test_a_drill_succeeds_when_the_run_got_past_every_fault_that_hurt() -> None:
 
 
 def test_the_summary_is_strict_json_with_its_numbers() -> None:
-    told = json.loads(json.dumps(summary([drilled(hurt=True, got_past=True)]), allow_nan=False))
-    assert (told["planted"], told["hurt"], told["got_past"], told["succeeded"]) == (1, 1, 1, True)
-    assert told["seeds"][0]["held_out_loss"]["nothing"] == "NaN"
-    assert told["seeds"][0]["faults"][0]["held_out"] == "NaN"
+    result = json.loads(json.dumps(summary([drilled(hurt=True, got_past=True)]), allow_nan=False))
+    assert (result["planted"], result["hurt"], result["got_past"], result["succeeded"]) == (1, 1, 1, True)
+    assert result["seeds"][0]["held_out_loss"]["nothing"] == "NaN"
+    assert result["seeds"][0]["faults"][0]["held_out"] == "NaN"
 
 
 def test_the_table_has_a_row_per_fault_and_a_line_per_strategy() -> None:
     output = io.StringIO()
     show_drill(drilled(hurt=True, got_past=False), Console(file=output, width=140))
-    told = output.getvalue()
-    assert "got past 0 of 1 faults that hurt" in told
-    assert "bit_flip" in told
-    assert "held-out loss, lossguard: 2.0100 nats per token (+0.50 %)" in told
+    text = output.getvalue()
+    assert "got past 0 of 1 faults that hurt" in text
+    assert "bit_flip" in text
+    assert "held-out loss, lossguard: 2.0100 nats per token (+0.50 %)" in text
 
 
 def test_a_signal_ends_the_whole_drill_and_not_one_strategy(tmp_path: Path) -> None:
@@ -118,10 +118,10 @@ def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path
         str(tmp_path),
     ]
     done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=240, check=False)
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert done.returncode == (0 if told["succeeded"] else 1), done.stderr
-    assert told["planted"] == 2
-    (seed,) = told["seeds"]
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == (0 if result["succeeded"] else 1), done.stderr
+    assert result["planted"] == 2
+    (seed,) = result["seeds"]
     assert set(seed["held_out_loss"]) == {"clean", "lossguard"}
     flip = seed["faults"][1]
     assert (flip["fault"], flip["hurt"], flip["action"], flip["got_past"]) == ("bit_flip", True, "rolled back", True)

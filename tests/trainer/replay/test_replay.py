@@ -210,10 +210,14 @@ def test_the_verdict_on_an_incident_that_was_rolled_back_reaches_the_collector(
         done = CliRunner().invoke(app, arguments)
         incident = client.get(f"/runs/r/incidents/{number}")
         missing = CliRunner().invoke(app, ["replay", "r/77", "--out", str(tmp_path), "--url", client.url])
-    told = json.loads(unwritten.stdout)
+    printed = json.loads(unwritten.stdout)
     assert (unwritten.exit_code, done.exit_code) == (0, 0), done.output
     assert f"r/{number}: hardware" in done.stdout
-    assert (told["incident"], told["cause"], incident["verdict"]["cause"]) == (f"r/{number}", "hardware", "hardware")
-    assert incident["verdict"]["evidence"] == told["evidence"]
-    assert order["rewound_to"] < incident["onset_step"] - 20 < told["evidence"]["first_step"]
+    assert (printed["incident"], printed["cause"], incident["verdict"]["cause"]) == (
+        f"r/{number}",
+        "hardware",
+        "hardware",
+    )
+    assert incident["verdict"]["evidence"] == printed["evidence"]
+    assert order["rewound_to"] < incident["onset_step"] - 20 < printed["evidence"]["first_step"]
     assert (missing.exit_code, "there is no incident 77" in missing.stderr) == (2, True)

@@ -148,7 +148,7 @@ def test_a_segment_is_compared_with_the_live_line_of_its_run(open_page: OpenPage
     assert [option for option in app.multiselect[0].options if "segment 1" in option]
 
 
-def test_a_run_that_is_not_there_is_named_and_the_rest_is_compared(open_page: OpenPage, store: sa.Engine) -> None:
+def test_an_unknown_run_is_named_and_the_rest_is_compared(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a")
     app = open_page("compare", runs="a,nobody,a:7")
     assert "There is no run `nobody` in this store." in texts(app)

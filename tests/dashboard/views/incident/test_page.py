@@ -90,10 +90,10 @@ def test_the_page_shows_the_incident_in_numbers(open_page: OpenPage, store: sa.E
     assert shown["Detected after"] == "4 steps"
     assert (shown["Batches skipped"], shown["Steps discarded"]) == ("200", str(SEGMENT_END - REWIND))
     assert any("verified" in badge for badge in badges(app))
-    told = " ".join(markdown.value for markdown in app.markdown)
+    text = " ".join(markdown.value for markdown in app.markdown)
     moments = ("Precursor", "Detected", "Peak", "Rollback decided", "Order applied", "Verified", "Closed")
-    assert [told.index(f"**{moment}**") for moment in moments] == sorted(
-        told.index(f"**{moment}**") for moment in moments
+    assert [text.index(f"**{moment}**") for moment in moments] == sorted(
+        text.index(f"**{moment}**") for moment in moments
     )
 
 

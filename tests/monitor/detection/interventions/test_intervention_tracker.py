@@ -19,7 +19,7 @@ from monitor.detection import (
 )
 from monitor.detection.interventions.intervention_tracker import InterventionTracker
 from monitor.detection.interventions.policy import Decision
-from tests.monitor.detection.runs import Story, Trainer, detected, healthy, orders, rows_of, spiked
+from tests.monitor.detection.runs import EffectLog, Trainer, detected, healthy, orders, rows_of, spiked
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]
 APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
@@ -27,10 +27,10 @@ APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
 
 def test_a_spike_is_rolled_back_skipped_and_verified() -> None:
     trainer = Trainer(DetectionEngine(policy=AUTO), bad={300, 301, 302})
-    story = trainer.run()
-    (incident,) = story.incidents
-    (done,) = story.interventions
-    assert story.states(1) == ["ordered", "applied", "verified"]
+    log = trainer.run()
+    (incident,) = log.incidents
+    (done,) = log.interventions
+    assert log.states(1) == ["ordered", "applied", "verified"]
     assert (done.rewind_to, done.skip_from, done.skip_to) == (200, 200, 400)
     assert (incident.state, incident.outcome, incident.detected_step) == ("closed", Outcome.RECOVERED, 301)
     assert any("Waiting is expected to cost" in reason for reason in done.reasons)
@@ -38,47 +38,47 @@ def test_a_spike_is_rolled_back_skipped_and_verified() -> None:
 
 def test_a_recurring_incident_escalates_deeper_and_wider_then_holds() -> None:
     trainer = Trainer(DetectionEngine(policy=AUTO), bad=set(), cursed=range(400, 403))
-    story = trainer.run()
-    assert [i.kind.value for i in story.interventions] == ["rollback", "rollback", "hold"]
-    assert [i.attempt for i in story.interventions] == [1, 2, 3]
+    log = trainer.run()
+    assert [i.kind.value for i in log.interventions] == ["rollback", "rollback", "hold"]
+    assert [i.attempt for i in log.interventions] == [1, 2, 3]
     assert trainer.rewinds[1] < trainer.rewinds[0]
     widths = [b - a for a, b in trainer.skips]
     assert widths[1] > widths[0]
-    assert story.states(1)[-1] == story.states(2)[-1] == "recurred"
+    assert log.states(1)[-1] == log.states(2)[-1] == "recurred"
 
 
 def test_the_last_attempt_lowers_the_learning_rate_where_that_is_allowed() -> None:
     policy = Policy(mode="auto", allow_lr_scale=True)  # type: ignore[arg-type]
-    story = Trainer(DetectionEngine(policy=policy), bad=set(), cursed=range(400, 403)).run()
-    assert [i.lr_scale for i in story.interventions] == [None, None, 0.5, None]
-    assert story.interventions[-1].kind == "hold"
+    log = Trainer(DetectionEngine(policy=policy), bad=set(), cursed=range(400, 403)).run()
+    assert [i.lr_scale for i in log.interventions] == [None, None, 0.5, None]
+    assert log.interventions[-1].kind == "hold"
 
 
 def test_the_budget_of_a_run_ends_in_a_hold() -> None:
     policy = Policy(mode="auto", budget_per_run=1)  # type: ignore[arg-type]
-    story = Trainer(DetectionEngine(policy=policy), bad={200, 420 + 200}, steps=600).run()
-    assert [i.kind.value for i in story.interventions] == ["rollback", "hold"]
+    log = Trainer(DetectionEngine(policy=policy), bad={200, 420 + 200}, steps=600).run()
+    assert [i.kind.value for i in log.interventions] == ["rollback", "hold"]
 
 
 def test_observe_mode_only_records_what_it_would_do() -> None:
-    story = detected(spiked(at=300))
-    assert story.interventions == []
-    assert any("Observe mode: the policy would roll back." in reason for reason in story.incidents[0].reasons)
+    log = detected(spiked(at=300))
+    assert log.interventions == []
+    assert any("Observe mode: the policy would roll back." in reason for reason in log.incidents[0].reasons)
 
 
 def test_a_run_that_only_reports_gets_no_order() -> None:
-    story = detected(spiked(at=300), policy=AUTO, can_roll_back=False)
-    assert story.interventions == []
-    (reason_text,) = [reason for reason in story.incidents[0].reasons if "cannot roll back" in reason]
+    log = detected(spiked(at=300), policy=AUTO, can_roll_back=False)
+    assert log.interventions == []
+    (reason_text,) = [reason for reason in log.incidents[0].reasons if "cannot roll back" in reason]
     assert reason_text.startswith("This run only reports and cannot roll back: the policy would roll back. In 16 steps")
     assert "Rewind to 200" in reason_text
 
 
 @pytest.mark.parametrize("policy", [Policy(), APPROVE, AUTO])
 def test_a_decision_to_wait_says_why_and_what_it_is_expected_to_cost(policy: Policy) -> None:
-    story = detected(spiked(at=300, tail=8), policy=policy)
-    (incident,) = story.incidents
-    assert story.interventions == []
+    log = detected(spiked(at=300, tail=8), policy=policy)
+    (incident,) = log.incidents
+    assert log.interventions == []
     first, last = [reason for reason in incident.reasons if "expected to cost" in reason]
     assert first.startswith("The loss may still fall back. Waiting is expected to cost")
     assert last.startswith("Nothing was done: the loss could still fall back. Waiting was expected to cost")
@@ -93,24 +93,24 @@ def back_in_part(left: float) -> dict[str, Any]:
 
 
 def test_a_loss_that_is_back_in_its_band_only_in_part_has_not_recovered() -> None:
-    story = detected(back_in_part(6.0), policy=AUTO)
-    assert len(story.incidents) == 1
-    (rollback,) = story.interventions
+    log = detected(back_in_part(6.0), policy=AUTO)
+    assert len(log.incidents) == 1
+    (rollback,) = log.interventions
     assert "it did not halve, so the policy stops waiting" in rollback.reasons[0]
 
 
 def test_a_loss_that_is_all_the_way_back_has_recovered() -> None:
-    story = detected(back_in_part(0.0), policy=AUTO)
-    assert [incident.outcome for incident in story.incidents] == [Outcome.RECOVERED]
-    assert story.interventions == []
+    log = detected(back_in_part(0.0), policy=AUTO)
+    assert [incident.outcome for incident in log.incidents] == [Outcome.RECOVERED]
+    assert log.interventions == []
 
 
 def test_a_spike_while_another_one_has_not_fully_recovered_is_an_incident_of_its_own() -> None:
     columns = back_in_part(6.0)
     columns["loss"][340:344] += 1.5
-    story = detected(columns)
-    assert [incident.onset_step for incident in story.incidents] == [300, 340]
-    assert story.incidents[0].reasons[-1] == "A new alarm began before the signal had fully recovered."
+    log = detected(columns)
+    assert [incident.onset_step for incident in log.incidents] == [300, 340]
+    assert log.incidents[0].reasons[-1] == "A new alarm began before the signal had fully recovered."
 
 
 def test_an_incident_that_an_earlier_collector_left_open_is_still_followed() -> None:
@@ -127,11 +127,11 @@ def test_an_incident_that_an_earlier_collector_left_open_is_still_followed() -> 
 def test_a_precursor_says_at_once_that_a_checkpoint_should_be_saved() -> None:
     columns = healthy(400)
     columns["grad_norm"][300:306] *= 10
-    story = detected(columns, policy=AUTO)
-    assert "save a checkpoint now" in story.incidents[0].reasons[1]
-    (last,) = [reason for reason in story.incidents[0].reasons if "Nothing was done" in reason]
+    log = detected(columns, policy=AUTO)
+    assert "save a checkpoint now" in log.incidents[0].reasons[1]
+    (last,) = [reason for reason in log.incidents[0].reasons if "Nothing was done" in reason]
     assert last.startswith("Nothing was done: the loss had not moved. Waiting was expected to cost")
-    assert [e for e in story.effects if isinstance(e, IncidentChanged)][1].incident.state == "warning"
+    assert [e for e in log.effects if isinstance(e, IncidentChanged)][1].incident.state == "warning"
 
 
 def test_only_what_was_ordered_uses_up_the_budget() -> None:
@@ -139,68 +139,68 @@ def test_only_what_was_ordered_uses_up_the_budget() -> None:
     for at in (300, 600, 900):
         columns["loss"][at : at + 60] += 1.5
     policy = Policy(mode="approve", budget_per_run=1)  # type: ignore[arg-type]
-    engine, story = DetectionEngine(policy=policy), Story()
+    engine, log = DetectionEngine(policy=policy), EffectLog()
     for part in rows_of(columns).split(10):
-        fresh = story.add(engine.feed(part, restorable=range(0, int(part.steps[-1]), 50)))
+        fresh = log.add(engine.feed(part, restorable=range(0, int(part.steps[-1]), 50)))
         for effect in fresh:
             if isinstance(effect, InterventionChanged) and effect.intervention.state == "proposed":
-                story.add(engine.reject(effect.intervention.number))
-    assert [i.kind.value for i in story.interventions] == ["rollback"] * 3
+                log.add(engine.reject(effect.intervention.number))
+    assert [i.kind.value for i in log.interventions] == ["rollback"] * 3
     assert engine.response.interventions.rollbacks_used == 0
 
 
 def test_an_approved_proposal_uses_up_the_budget_and_an_operators_order_does_not() -> None:
-    engine, story = waiting()
-    story.add(engine.approve(1))
+    engine, log = waiting()
+    log.add(engine.approve(1))
     assert engine.response.interventions.rollbacks_used == 1
-    story.add(engine.rollback(reason="deeper"))
-    assert story.interventions[-1].incident == 1
+    log.add(engine.rollback(reason="deeper"))
+    assert log.interventions[-1].incident == 1
     assert engine.response.interventions.rollbacks_used == 1
 
 
-def waiting() -> tuple[DetectionEngine, Story]:
+def waiting() -> tuple[DetectionEngine, EffectLog]:
     """An engine with a proposal that waits for an operator."""
-    engine, story = DetectionEngine(policy=APPROVE), Story()
-    story.add(engine.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 330, 50)))
-    assert story.interventions[0].state == "proposed"
-    return engine, story
+    engine, log = DetectionEngine(policy=APPROVE), EffectLog()
+    log.add(engine.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 330, 50)))
+    assert log.interventions[0].state == "proposed"
+    return engine, log
 
 
 def test_a_proposal_that_an_operator_approves_is_ordered() -> None:
-    engine, story = waiting()
-    assert [order.number for order in orders(story.add(engine.approve(1)))] == [1]
-    assert story.incidents[0].state == "treated"
+    engine, log = waiting()
+    assert [order.number for order in orders(log.add(engine.approve(1)))] == [1]
+    assert log.incidents[0].state == "treated"
     with pytest.raises(IllegalTransition):
         engine.approve(1)
 
 
 def test_a_proposal_that_an_operator_rejects_is_not_made_again() -> None:
-    engine, story = waiting()
-    story.add(engine.reject(1))
-    story.add(engine.feed(rows_of(spiked(at=300))[330:360]))
-    assert [i.state.value for i in story.interventions] == ["rejected"]
+    engine, log = waiting()
+    log.add(engine.reject(1))
+    log.add(engine.feed(rows_of(spiked(at=300))[330:360]))
+    assert [i.state.value for i in log.interventions] == ["rejected"]
 
 
 def test_a_proposal_is_withdrawn_when_the_run_recovers_without_it() -> None:
-    story = detected(spiked(at=300, tail=40), policy=APPROVE)
-    assert [i.state.value for i in story.interventions] == ["withdrawn"]
+    log = detected(spiked(at=300, tail=40), policy=APPROVE)
+    assert [i.state.value for i in log.interventions] == ["withdrawn"]
 
 
 def test_an_order_that_fails_is_followed_by_a_deeper_one() -> None:
-    engine, story = DetectionEngine(policy=AUTO), Story()
+    engine, log = DetectionEngine(policy=AUTO), EffectLog()
     rows = rows_of(spiked(at=300))
-    story.add(engine.feed(rows[:330], restorable=range(0, 330, 50)))
-    story.add(engine.order_failed(1, "checkpoint 200 is damaged"))
-    story.add(engine.feed(rows[330:335]))
-    first, second = story.interventions
+    log.add(engine.feed(rows[:330], restorable=range(0, 330, 50)))
+    log.add(engine.order_failed(1, "checkpoint 200 is damaged"))
+    log.add(engine.feed(rows[330:335]))
+    first, second = log.interventions
     assert (first.state, second.attempt) == ("failed", 2)
     assert (first.rewind_to or 0) > (second.rewind_to or 0)
 
 
 def test_an_operator_may_order_a_rollback_and_name_the_checkpoint() -> None:
-    engine, story = DetectionEngine(), Story()
-    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
-    (order,) = orders(story.add(engine.rollback(rewind_to=260, skip_to=400, reason="bad shard")))
+    engine, log = DetectionEngine(), EffectLog()
+    log.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    (order,) = orders(log.add(engine.rollback(rewind_to=260, skip_to=400, reason="bad shard")))
     assert (order.incident, order.rewind_to, order.skip_from, order.skip_to) == (None, 250, 250, 400)
     with pytest.raises(ValueError, match="no checkpoint"):
         engine.rollback(rewind_to=-5)
@@ -208,31 +208,31 @@ def test_an_operator_may_order_a_rollback_and_name_the_checkpoint() -> None:
 
 def test_a_hold_ends_when_an_operator_releases_the_run() -> None:
     trainer = Trainer(DetectionEngine(policy=AUTO), bad=set(), cursed=range(400, 403))
-    story = trainer.run()
-    held = story.interventions[-1]
-    (release,) = orders(story.add(trainer.engine.release("go on")))
-    story.add(trainer.engine.order_applied(release.number, rewound_to=None, skip_from=None, skip_to=None))
-    assert story.states(held.number)[-1] == "released"
-    assert story.states(release.number)[-1] == "verified"
+    log = trainer.run()
+    held = log.interventions[-1]
+    (release,) = orders(log.add(trainer.engine.release("go on")))
+    log.add(trainer.engine.order_applied(release.number, rewound_to=None, skip_from=None, skip_to=None))
+    assert log.states(held.number)[-1] == "released"
+    assert log.states(release.number)[-1] == "verified"
     with pytest.raises(ValueError, match="not held"):
         trainer.engine.release()
 
 
 def test_a_held_run_that_restarts_is_watched_and_decided_about_again() -> None:
     policy = Policy(mode="auto", budget_per_run=0)  # type: ignore[arg-type]
-    engine, story, columns = DetectionEngine(policy=policy), Story(), healthy(600)
+    engine, log, columns = DetectionEngine(policy=policy), EffectLog(), healthy(600)
     columns["loss"][300] = np.nan
-    story.add(engine.feed(rows_of(columns)[:301], restorable=range(0, 300, 50)))
-    story.add(engine.order_applied(1, rewound_to=None, skip_from=None, skip_to=None))
-    story.add(engine.fork(250, "resume", [rows_of(columns)[:250]], None))
-    assert story.states(1) == ["ordered", "applied", "withdrawn"]
-    assert story.interventions[0].reasons[-1] == "The run was restarted."
-    assert story.incidents[0].state == "closed"
+    log.add(engine.feed(rows_of(columns)[:301], restorable=range(0, 300, 50)))
+    log.add(engine.order_applied(1, rewound_to=None, skip_from=None, skip_to=None))
+    log.add(engine.fork(250, "resume", [rows_of(columns)[:250]], None))
+    assert log.states(1) == ["ordered", "applied", "withdrawn"]
+    assert log.interventions[0].reasons[-1] == "The run was restarted."
+    assert log.incidents[0].state == "closed"
     columns["loss"][300] = 2.2
     columns["loss"][400:] = np.nan
-    story.add(engine.feed(rows_of(columns)[250:]))
-    assert [(i.kind.value, i.state.value) for i in story.interventions[1:]] == [("hold", "ordered")]
-    assert story.incidents[-1].detected_step == 400
+    log.add(engine.feed(rows_of(columns)[250:]))
+    assert [(i.kind.value, i.state.value) for i in log.interventions[1:]] == [("hold", "ordered")]
+    assert log.incidents[-1].detected_step == 400
 
 
 def test_after_a_fork_the_detectors_are_those_of_the_fork_step() -> None:
@@ -246,38 +246,38 @@ def test_after_a_fork_the_detectors_are_those_of_the_fork_step() -> None:
     assert taught.detectors_state() == plain.detectors_state()
 
 
-def ordered() -> tuple[DetectionEngine, Story, dict[str, Any]]:
+def ordered() -> tuple[DetectionEngine, EffectLog, dict[str, Any]]:
     """An engine with an open order to go back to step 200, and the detectors as they were there."""
-    engine, story, rows = DetectionEngine(policy=AUTO), Story(), rows_of(spiked(at=300))
-    story.add(engine.feed(rows[:250], restorable=range(0, 250, 50)))
+    engine, log, rows = DetectionEngine(policy=AUTO), EffectLog(), rows_of(spiked(at=300))
+    log.add(engine.feed(rows[:250], restorable=range(0, 250, 50)))
     snapshot = engine.detectors_state()
-    story.add(engine.feed(rows[250:330], restorable=range(0, 330, 50)))
-    assert story.interventions[0].state == "ordered"
-    return engine, story, snapshot
+    log.add(engine.feed(rows[250:330], restorable=range(0, 330, 50)))
+    assert log.interventions[0].state == "ordered"
+    return engine, log, snapshot
 
 
 @pytest.mark.parametrize("reason", ["resume", "rewind"])
 def test_a_new_segment_that_does_not_name_the_order_leaves_it_open_with_its_incident(reason: str) -> None:
-    engine, story, snapshot = ordered()
-    story.add(engine.fork(250, reason, [], snapshot))
-    story.add(engine.feed(rows_of(healthy(600))[250:300]))
-    assert story.states(1) == ["ordered"]
-    assert [incident.state.value for incident in story.incidents] == ["treated"]
-    story.add(engine.order_failed(1, "checkpoint 200 is damaged"))
-    story.add(engine.feed(rows_of(healthy(600))[300:310]))
-    assert story.states(1) == ["ordered", "failed"]
-    assert [(i.state.value, i.outcome) for i in story.incidents] == [("closed", Outcome.RECOVERED)]
+    engine, log, snapshot = ordered()
+    log.add(engine.fork(250, reason, [], snapshot))
+    log.add(engine.feed(rows_of(healthy(600))[250:300]))
+    assert log.states(1) == ["ordered"]
+    assert [incident.state.value for incident in log.incidents] == ["treated"]
+    log.add(engine.order_failed(1, "checkpoint 200 is damaged"))
+    log.add(engine.feed(rows_of(healthy(600))[300:310]))
+    assert log.states(1) == ["ordered", "failed"]
+    assert [(i.state.value, i.outcome) for i in log.incidents] == [("closed", Outcome.RECOVERED)]
 
 
 def test_an_order_may_be_obeyed_after_a_segment_that_did_not() -> None:
-    engine, story, snapshot = ordered()
-    story.add(engine.fork(250, "resume", [], snapshot))
-    story.add(engine.feed(rows_of(healthy(600))[250:270]))
-    story.add(engine.fork(200, "rollback", [rows_of(healthy(600))[:200]], None, obeyed=1))
-    assert story.states(1) == ["ordered", "applied"]
-    story.add(engine.feed(rows_of(healthy(600))[200:]))
-    assert story.states(1) == ["ordered", "applied", "verified"]
-    assert len(story.incidents) == 1
+    engine, log, snapshot = ordered()
+    log.add(engine.fork(250, "resume", [], snapshot))
+    log.add(engine.feed(rows_of(healthy(600))[250:270]))
+    log.add(engine.fork(200, "rollback", [rows_of(healthy(600))[:200]], None, obeyed=1))
+    assert log.states(1) == ["ordered", "applied"]
+    log.add(engine.feed(rows_of(healthy(600))[200:]))
+    assert log.states(1) == ["ordered", "applied", "verified"]
+    assert len(log.incidents) == 1
 
 
 def test_a_shift_that_was_declared_in_the_replayed_rows_is_no_incident_after_a_fork() -> None:
@@ -307,12 +307,12 @@ def test_the_bump_of_a_resume_is_no_incident() -> None:
 
 
 def test_an_alarm_on_the_old_segment_belongs_to_the_incident_that_was_ordered_for() -> None:
-    engine, story = DetectionEngine(policy=AUTO), Story()
+    engine, log = DetectionEngine(policy=AUTO), EffectLog()
     columns = spiked(at=300)
     columns["loss"][340:345] = np.nan
-    story.add(engine.feed(rows_of(columns)[:400], restorable=range(0, 330, 50)))
-    assert len(story.incidents) == len(story.interventions) == 1
-    assert story.incidents[0].state == "treated"
+    log.add(engine.feed(rows_of(columns)[:400], restorable=range(0, 330, 50)))
+    assert len(log.incidents) == len(log.interventions) == 1
+    assert log.incidents[0].state == "treated"
 
 
 def test_a_second_acknowledgement_changes_nothing_and_an_unknown_one_is_an_error() -> None:

@@ -1,8 +1,8 @@
-"""Runs in the middle of their stories, and how they go on: what a store of an earlier release is tested with.
+"""Runs with open incidents, and how they continue: the scenario that tests the store of an earlier release.
 
-    python -m tests.db.stores.story FOLDER
+    python -m tests.db.stores.scenario FOLDER
 
-Run by the code of a release, it writes FOLDER/store.db.xz, and FOLDER/outcome.json: how that release goes on itself.
+The code of a release runs it. It writes FOLDER/store.db.xz, and FOLDER/outcome.json: how that release continues.
 """
 
 import json
@@ -56,8 +56,8 @@ def begin(http: TestClient) -> None:
     assert report(spiking, segment, 308, 312, loss=9.0, grad_norm=50.0)["orders"] == []
 
 
-def go_on(http: TestClient) -> dict[str, Any]:
-    """How these runs go on."""
+def continue_runs(http: TestClient) -> dict[str, Any]:
+    """Continue these runs, and return the outcome."""
     orders = []
     for run_id, first in (("ordered", 360), ("spiking", 312)):
         trainer = Trainer(http, run_id)
@@ -124,7 +124,9 @@ def write(folder: Path) -> None:
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("VACUUM")
     (folder / "store.db.xz").write_bytes(lzma.compress(store.read_bytes()))
-    (folder / "outcome.json").write_text(json.dumps(with_collector(store, go_on), indent=1) + "\n", encoding="utf-8")
+    (folder / "outcome.json").write_text(
+        json.dumps(with_collector(store, continue_runs), indent=1) + "\n", encoding="utf-8"
+    )
     store.unlink()
 
 
