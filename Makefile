@@ -26,7 +26,7 @@ system: ## install the system programs that the tests use (Debian, as root; else
 	@bash tests/system-packages.sh
 
 .PHONY: demo
-demo: setup ## train on real text with a planted fault, and watch the rollback (under three minutes)
+demo: setup ## train on real text with an injected fault, and watch the rollback (under three minutes)
 	@$(BIN)/python -m demo
 
 .PHONY: serve

@@ -3,7 +3,7 @@
     python -m benchmarks.alert [--times 3]
 
 Real Prometheus and Alertmanager with the intervals of deploy/, a collector, and a webhook on loopback. A small model
-trains with one planted fault, and once without a fault: then no alert may arrive.
+trains with one injected fault, and once without a fault: then no alert may arrive.
 """
 
 import argparse
@@ -78,10 +78,10 @@ def training(*faults: str) -> Iterator[tuple[Stack, Webhook]]:
     """A stack, and a run that trains until the block ends."""
     with tempfile.TemporaryDirectory() as name, webhook() as receiver, Processes(Path(name) / "logs") as processes:
         stack = Stack(processes, Path(name), receiver.url)
-        planted = [part for fault in faults for part in ("--fault", fault)]
+        injected = [part for fault in faults for part in ("--fault", fault)]
         command = ["-m", "trainer", "run", "--run-id", "r", "--steps", "200000", "--out", f"{name}/out"]
         environment = {"LOSSGUARD_URL": stack.collector, "LOSSGUARD_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
-        trainer = processes.start("trainer", *command, *small_settings(), *planted, environment=environment)
+        trainer = processes.start("trainer", *command, *small_settings(), *injected, environment=environment)
         yield stack, receiver
         assert trainer.poll() is None, processes.log_of("trainer").read_text()[-500:]
         trainer.send_signal(signal.SIGTERM)

@@ -3,7 +3,7 @@
     python -m benchmarks.dashboard [--steps 1000000] [--store FILE] [--peers]
 
 The store (kept if --store names a file) holds one finished run with a rollback, five metrics, a held-out loss, and 20
-planted spikes of one step each. Measured in the system's Chromium on the Run page, and on the Compare page with the
+injected spikes of one step each. Measured in the system's Chromium on the Run page, and on the Compare page with the
 live line and both segments overlaid: the time from navigation to the drawn chart, and from the end of a gesture to the
 chart at its new resolution; medians. The comparison column has the CPU time of the page's main thread and of the
 dashboard, which other load hardly changes, and the machine's load. --peers measures the same loss in TensorBoard and
@@ -36,7 +36,7 @@ from tests.db.seed import add_run
 
 NUM_STEPS, NUM_SPIKES, CHUNK_STEPS, NUM_REPEATS = 1_000_000, 20, 20_000, 5
 SPIKE_LOSS = 25.0
-"""Loss of a planted spike, far above that of all other steps."""
+"""Loss of an injected spike, far above that of all other steps."""
 HELD_OUT_INTERVAL = 100
 """Steps between two held-out losses."""
 VIEWPORT: ViewportSize = {"width": 1440, "height": 900}

@@ -76,7 +76,7 @@ def _trackio_loss(answer: Response) -> list[float] | None:
 
 
 def measure(browser: Browser, losses: Sequence[float], height: float) -> Iterator[Row]:
-    """`losses` are those of steps 0, 1, ..; `height` is that of a planted spike."""
+    """`losses` are those of steps 0, 1, ..; `height` is that of an injected spike."""
     with tempfile.TemporaryDirectory() as name, python_with("tensorboard", "trackio") as python:
         folder = Path(name)
         curve = folder / "run.csv"
@@ -121,7 +121,7 @@ def _row(peer: Peer, browser: Browser, losses: Sequence[float], height: float) -
             with closing(context.new_page()) as page:
                 took.append(_visit(page, peer)[1])
     shown = sum(value >= 0.99 * height for value in values)
-    comparison = f"{len(values):,} points, {shown} of 20 planted spikes among them; load {os.getloadavg()[0]:.1f}"
+    comparison = f"{len(values):,} points, {shown} of 20 injected spikes among them; load {os.getloadavg()[0]:.1f}"
     return Row(
         f"{peer.name}, {len(losses):,} steps: navigation to the values in the browser",
         1000 * statistics.median(took),

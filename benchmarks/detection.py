@@ -128,7 +128,7 @@ def suite_row(suite: Suite, noise: float, seeds: int) -> str:
     delays, false, right = [], 0, 0
     for seed in range(seeds):
         run = Run.healthy(seed, noise)
-        suite.plant(run)
+        suite.inject(run)
         incidents = backtest_rows(run.rows(), declared=run.declared)["incidents"]
         due = [i for i in incidents if suite.found and i["detected_step"] >= FAULT - 5]
         false += len(incidents) - len(due)

@@ -1,4 +1,4 @@
-"""Whether a replay names the cause that was planted: runs with one fault each, watched by a collector, then replayed.
+"""Whether a replay names the cause that was injected: runs with one fault each, watched by a collector, then replayed.
 
     python -m benchmarks.replay [--seed 1 --seed 2] [--only STATE]
 
@@ -24,7 +24,7 @@ from trainer.replay.verdict import ReplayVerdict, batch_range
 from trainer.train import Job, train
 
 NUM_STEPS = 390  # the policy waits up to 16 steps before it rolls the run back
-PLANTED: dict[str, Cause] = {
+INJECTED: dict[str, Cause] = {
     "bit_flip@310": Cause.HARDWARE,
     "nan_gradient@310": Cause.HARDWARE,
     "moment_flip@310": Cause.HARDWARE,
@@ -43,13 +43,13 @@ PLANTED: dict[str, Cause] = {
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--seed", type=int, action="append", help="seed of the runs; repeatable")
-    arguments.add_argument("--only", help="plant only the faults whose name contains this text")
+    arguments.add_argument("--only", help="inject only the faults whose name contains this text")
     options = arguments.parse_args()
     right = total = 0
-    print("| seed | planted | cause | verdict | batches | detected | replay (s) |\n|---|---|---|---|---|---|---|")
+    print("| seed | injected | cause | verdict | batches | detected | replay (s) |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as place, run_collector(Path(place)) as client:
         for seed in options.seed or [1]:
-            for number, (faults, cause) in enumerate(PLANTED.items()):
+            for number, (faults, cause) in enumerate(INJECTED.items()):
                 if options.only is None or options.only in faults:
                     right += replay_one(Path(place), client, f"run-{seed}-{number}", seed, faults, cause)
                     total += 1
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def replay_one(place: Path, client: Client, run_id: str, seed: int, faults: str, cause: Cause) -> bool:
-    """Plant the faults, train, replay the first incident and print a row; whether the verdict is right."""
+    """Inject the faults, train, replay the first incident and print a row; whether the verdict is right."""
     recipe = load_recipe(
         "drill", [f"steps={NUM_STEPS}", f"seed={seed}", "evaluate_every=0", "optimizer.decay_steps=1000"]
     )

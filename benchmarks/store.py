@@ -2,7 +2,7 @@
 
     python -m benchmarks.store [--steps 10000 100000 1000000]
 
-Each length is a run with a rollback, and with 20 planted spikes of one step each on its live line. Timed are an
+Each length is a run with a rollback, and with 20 injected spikes of one step each on its live line. Timed are an
 overview of 1,500 points and a zoom into 1,500 steps in the middle: medians of 30 calls, each in a new session. The
 stores are a SQLite file in a temporary folder, and a temporary PostgreSQL server if PostgreSQL is installed.
 """
@@ -61,7 +61,7 @@ def _measure(engine: sa.Engine, name: str, length: int) -> Iterator[Row]:
     label = f"{name}, {length:,} steps"
     yield Row(f"{label}: overview of {len(series):,} points", overview, "ms", LIMIT_MS, note)
     yield Row(f"{label}: zoom to every step", zoom, "ms", LIMIT_MS, "")
-    yield Row(f"{label}: planted spikes that it hides", hidden, f"of {SPIKES}", 0, "")
+    yield Row(f"{label}: injected spikes that it hides", hidden, f"of {SPIKES}", 0, "")
 
 
 def ask(engine: sa.Engine, length: int, first: int | None = None, last: int | None = None) -> queries.Series:

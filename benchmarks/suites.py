@@ -1,4 +1,4 @@
-"""Synthetic runs with planted faults: what must be found, what must not, and what should be done about it.
+"""Synthetic runs with injected faults: what must be found, what must not, and what should be done about it.
 
 The healthy run is a falling loss with normal noise, a log-normal grad norm and a steady log Z. Every suite changes it
 in one way at step FAULT.
@@ -50,7 +50,7 @@ class Run:
 @dataclass(frozen=True, slots=True)
 class Suite:
     name: str
-    plant: Callable[[Run], None]
+    inject: Callable[[Run], None]
     found: bool
     """Whether there is something to find at FAULT; otherwise every incident is a false one."""
     actions: tuple[str, ...] = ("none",)

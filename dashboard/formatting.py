@@ -158,7 +158,7 @@ def intervention_sentence(intervention: Intervention, order: Order | None) -> st
     """What an intervention does or did, in one sentence."""
     match intervention.kind:
         case OrderKind.HOLD:
-            return "Hold until a person decides."
+            return "Hold until an operator decides."
         case OrderKind.RELEASE:
             return "Resume after the hold."
         case OrderKind.ROLLBACK:

@@ -210,7 +210,7 @@ def answer_order(
 ) -> bool:
     """Record the trainer's answer and the batches that it skips: whether the answer is new.
 
-    An order keeps its first answer. One that was withdrawn while the trainer carried it out is answered all the same.
+    An order keeps its first answer. One that was withdrawn while the trainer carried it out still receives its answer.
     """
     if order.state in (OrderState.APPLIED, OrderState.FAILED):
         return False

@@ -7,17 +7,17 @@ from lossguard.states import InterventionState, OrderKind, OrderState
 
 
 def is_proposed(intervention: Intervention) -> bool:
-    """Whether a person has to approve or reject it."""
+    """Whether an operator has to approve or reject it."""
     return intervention.state == InterventionState.PROPOSED
 
 
 def is_holding(intervention: Intervention) -> bool:
-    """Whether it is a hold that stops the run now, until a person releases it."""
+    """Whether it is a hold that stops the run now, until an operator releases it."""
     return intervention.kind == OrderKind.HOLD and intervention.state == InterventionState.APPLIED
 
 
 def needs_a_person(intervention: Intervention) -> bool:
-    """Whether it waits for the decision of a person."""
+    """Whether it waits for the decision of an operator."""
     return is_proposed(intervention) or is_holding(intervention)
 
 

@@ -188,7 +188,7 @@ class Intervention(Base):
     run_pk: Mapped[int] = _run_key()
     number: Mapped[int]
     incident: Mapped[int | None]
-    """Number of the incident within the run; NULL when a person asked for the intervention without one."""
+    """Number of the incident within the run; NULL when an operator requested the intervention without one."""
     kind: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(32))
     attempt: Mapped[int]

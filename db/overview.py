@@ -17,7 +17,7 @@ class Tally:
     open_incidents: int = 0
     interventions: int = 0
     waiting: int = 0
-    """Interventions that need a person: proposed ones, and holds that were applied and not released."""
+    """Interventions that need an operator: proposed ones, and holds that were applied and not released."""
 
 
 def tallies(session: Session) -> dict[int, Tally]:

@@ -1,6 +1,6 @@
 """The demo, and its services alone.
 
-python -m demo                 train on real text with one planted fault, which is detected, rolled back and verified
+python -m demo                 train on real text with one injected fault, which is detected, rolled back and verified
 python -m demo serve           start only the collector and the dashboard, until Ctrl-C
 
 Without a terminal the demo exits at its end, with code 0 only if the fault was detected, rolled back and verified.
@@ -40,7 +40,7 @@ console = Console(highlight=False)
 
 @app.callback(invoke_without_command=True)
 def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard_port: DashboardPort = 8501) -> None:
-    """Train with a planted fault, and watch the run recover."""
+    """Train with an injected fault, and watch the run recover."""
     if context.invoked_subcommand is not None:
         return
     folder = FOLDER / "demo"
@@ -49,7 +49,7 @@ def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard
     with services(folder, database, collector_port, dashboard_port) as running:
         console.print(f"[bold]dashboard[/]  {running.dashboard}/run?run={run_id}")
         console.print(
-            f"training {STEPS} steps on the Python standard library's source, with one planted fault: {FAULT}\n"
+            f"training {STEPS} steps on the Python standard library's source, with one injected fault: {FAULT}\n"
         )
         train(running.processes, folder, running.collector, run_id)
         with Client(running.collector, os.environ.get("LOSSGUARD_TOKEN")) as client:

@@ -8,7 +8,7 @@ from lossguard import Client
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What happened to the planted fault. Steps and batches are counts or absolute numbers; None: does not apply."""
+    """What happened to the injected fault. Steps and batches are counts or absolute numbers; None: does not apply."""
 
     run_id: str
     kind: str | None

@@ -76,7 +76,7 @@ def around(
 ) -> dict[str, object]:
     """Median losses before and after a rollback, and the worst ones on the branch that it discarded."""
     fork = int(intervention["rewound_to"])
-    segment = incidents["segment"].get(intervention["incident"])  # None when a person rolled back without one
+    segment = incidents["segment"].get(intervention["incident"])  # None when an operator rolled back without one
     branch = discarded[(discarded["segment"] == segment) & (discarded.index >= fork)]
     return {
         "state": intervention["state"],

@@ -59,7 +59,7 @@ class Guard:
         self.interrupted_by: signal.Signals | None = None
         """The first signal that asked the run to stop."""
         self.held = False
-        """Whether the run waits for a person: a hold order was executed, and no release order has come."""
+        """Whether the run waits for an operator: a hold order was executed, and no release order has come."""
         self.step = 0
         self._cursor = 0  # batch index from which the next step takes its batch
         self._saved_step: int | None = None  # the step whose checkpoint is the present state
@@ -287,7 +287,7 @@ class Guard:
             self._log_once.warn_once("discard", f"checkpoints after step {self.step} could not be deleted: {problem}")
 
     def _hold(self, order: Order, source: BatchSource) -> None:
-        """Wait at the boundary until a person releases the run or rolls it back; heartbeats bring that order."""
+        """Wait at the boundary until an operator releases the run or rolls it back; heartbeats bring that order."""
         self._save()
         self._check_background_save(wait=True)
         self.run.accept(order)

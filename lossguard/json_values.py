@@ -26,5 +26,5 @@ def plain_json(value: Any) -> Any:
 
 def storable(text: str) -> str:
     """`text` without the halves of characters that Python makes of bytes that are no UTF-8, which JSON cannot carry,
-    and without NUL, which no store takes: its symbol stands in its place."""
+    and without NUL, which no store accepts: its symbol replaces it."""
     return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "\u2400")

@@ -34,7 +34,7 @@ class Ranks:
     def agree_on_run_id(self, given: str | None, otherwise: str) -> str:
         """The id of the run: rank 0's `given` id, or the id before a restart of this launch, or `otherwise`.
 
-        The other ranks wait for rank 0; rank 0 waits for nobody.
+        The other ranks wait for rank 0; rank 0 does not wait.
         """
         return given or otherwise
 

@@ -56,8 +56,8 @@ class OrderKind(StrEnum):
     """What an intervention, and the order that carries it, asks of the trainer."""
 
     ROLLBACK = "rollback"  # restore a checkpoint, skip batches, continue
-    HOLD = "hold"  # stop at the step boundary until a person decides
-    RELEASE = "release"  # a person ended the hold: continue
+    HOLD = "hold"  # stop at the step boundary until an operator decides
+    RELEASE = "release"  # an operator ended the hold: continue
 
 
 class OrderState(StrEnum):
@@ -72,16 +72,16 @@ class OrderState(StrEnum):
 class InterventionState(StrEnum):
     """How an intervention stands."""
 
-    PROPOSED = "proposed"  # waits for a person
-    APPROVED = "approved"  # a person agreed; about to be ordered
+    PROPOSED = "proposed"  # waits for an operator
+    APPROVED = "approved"  # an operator agreed; about to be ordered
     ORDERED = "ordered"  # on its way to the trainer
     APPLIED = "applied"  # the trainer did it; the outcome is open
     VERIFIED = "verified"  # it worked
     RECURRED = "recurred"  # the incident came back
     FAILED = "failed"  # the trainer could not do it
-    REJECTED = "rejected"  # a person said no
+    REJECTED = "rejected"  # an operator said no
     WITHDRAWN = "withdrawn"  # the run recovered, or another intervention took its place
-    RELEASED = "released"  # a hold that a person ended
+    RELEASED = "released"  # a hold that an operator ended
 
 
 class Cause(StrEnum):

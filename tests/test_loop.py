@@ -81,7 +81,7 @@ def test_a_run_without_a_collector_is_delivered_later(loop: Loop) -> None:
     assert loop.ask()["state"] == "finished"
 
 
-def test_a_planted_bit_flip_is_rolled_back_and_verified(loop: Loop) -> None:
+def test_an_injected_bit_flip_is_rolled_back_and_verified(loop: Loop) -> None:
     """The fault makes the loss NaN or huge at once; after the rollback it does not come back."""
     loop.start_collector()
     assert loop.start_trainer(450, "--fault", "bit_flip@260").wait(180) == 0, loop.log("trainer")

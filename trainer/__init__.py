@@ -9,7 +9,7 @@ data       tokens, and a data order that is a pure function of (seed, batch inde
 model      the GPT
 objective  the loss that is minimised, and its inputs
 schedule   the learning rate as a function of the step, and AdamW
-faults     faults that are planted on purpose
+faults     faults that are injected on purpose
 train      the training loop
 display    progress in the terminal
 drill      faults in one run: Lossguard, other strategies and a clean run compared

@@ -2,7 +2,7 @@
 
 Exit codes of `run`: 0 the run is complete; 1 a restore was not exact, or another process left; 2 an argument cannot be
 used, or no checkpoint is intact; 130 stopped by SIGINT; 143 stopped by SIGTERM.
-Exit codes of `drill`: 0 the run got past every planted fault that hurt; 1 it did not; otherwise as for `run`.
+Exit codes of `drill`: 0 the run got past every injected fault that hurt; 1 it did not; otherwise as for `run`.
 Exit codes of `replay`: 0 a cause was found; 1 none was found, or it could not be written to the incident; otherwise as
 for `run`.
 """
@@ -57,7 +57,7 @@ def run(
     out: Annotated[Path, Option(envvar="LOSSGUARD_DIR", help="Folder for spools and checkpoints.")] = Path(
         ".lossguard"
     ),
-    fault: Annotated[list[str] | None, Option(metavar="KIND@STEP[xN]", help="Plant a fault. Repeatable.")] = None,
+    fault: Annotated[list[str] | None, Option(metavar="KIND@STEP[xN]", help="Inject a fault. Repeatable.")] = None,
     skip: Annotated[list[str] | None, Option(metavar="A:B", help="Skip the batches A to B - 1. Repeatable.")] = None,
     run_id: Annotated[str | None, Option(help="The run to resume, or the id of a new run.")] = None,
     set_: Annotated[
@@ -86,7 +86,7 @@ def run(
 
 @app.command()
 def drill(
-    faults: Annotated[int, Option(min=1, help="Number of faults planted in one run.")] = 20,
+    faults: Annotated[int, Option(min=1, help="Number of faults injected in one run.")] = 20,
     recipe: Annotated[str, Option(help="A recipe in trainer/recipes, or the path of a .toml file.")] = "drill",
     seed: Annotated[list[int] | None, Option(help="Seed of a drill. Repeatable.")] = None,
     data: Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")] = None,
@@ -99,7 +99,7 @@ def drill(
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field. Repeatable.")
     ] = None,
 ) -> None:
-    """Plant faults in a run and report the outcome of each. The last line of output is one JSON object."""
+    """Inject faults in a run and report the outcome of each. The last line of output is one JSON object."""
     with _errors_as_sentences():
         drills = []
         with _folder(out) as folder:

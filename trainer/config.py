@@ -155,7 +155,7 @@ class Recipe:
     steps: int = 600
     """Number of optimizer steps."""
     seed: int = 1
-    """Seed of the weights, the data order and the planted faults."""
+    """Seed of the weights, the data order and the injected faults."""
     device: str = "auto"
     """`auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, ..; on a GPU the forward pass is in bfloat16."""
     parallel: str = "ddp"

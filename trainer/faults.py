@@ -1,4 +1,4 @@
-"""Faults that are planted on purpose: `--fault KIND@STEP[xN]`.
+"""Faults that are injected on purpose: `--fault KIND@STEP[xN]`.
 
 The detectors do not know of a fault: only the recorded configuration names it. There are two classes:
 
@@ -30,7 +30,7 @@ NGRAM_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One planted fault."""
+    """One injected fault."""
 
     kind: str
     step: int
@@ -149,7 +149,7 @@ def scale_embedding(
     local_part(model.get_parameter("embedding.weight"))[-1] *= count
 
 
-def plant_rare_token(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
+def insert_rare_token(batch: Batch, vocab_size: int, generator: np.random.Generator) -> Batch:
     """Insert the last token id once in every other row: rare, and harmless for an undamaged model."""
     inputs_BT, targets_BT = batch.inputs_BT.clone(), batch.targets_BT.clone()
     places = generator.integers(1, inputs_BT.shape[1], size=len(inputs_BT))
@@ -202,7 +202,7 @@ FAULTS: dict[str, FaultKind] = {
     "label_shuffle": FaultKind(count=30, on_data=shuffle_labels),
     "growing_weights": FaultKind(count=30, on_state=grow_weights),
     "swollen_row": FaultKind(count=64, on_state=scale_embedding),
-    "rare_token": FaultKind(count=5, on_data=plant_rare_token),
+    "rare_token": FaultKind(count=5, on_data=insert_rare_token),
 }
 
 

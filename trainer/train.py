@@ -50,7 +50,7 @@ class Job:
     url: str | None = None
     """The collector's address; None: as LOSSGUARD_URL says."""
     faults: Sequence[Fault] = ()
-    """Planted faults."""
+    """Injected faults."""
     skips: Sequence[lossguard.Skip] = ()
     """Batch ranges to skip from the start, as after a rollback."""
     faults_at_steps: bool = False
@@ -210,7 +210,7 @@ def open_checkpoints(folder: Path, recipe: Recipe, **objects: Any) -> Checkpoint
 
 
 def describe(recipe: Recipe, job: Job) -> dict[str, object]:
-    """The configuration that is recorded with the run; only here are the planted faults named."""
+    """The configuration that is recorded with the run; only here are the injected faults named."""
     return recipe.to_dict() | {
         "faults": [str(fault) for fault in job.faults],
         "faults_in_data": [str(fault) for fault in job.faults if FAULTS[fault.kind].on_data is not None],

@@ -1,11 +1,11 @@
-"""What a run needs from a person: approval of a proposed intervention, or an end of its hold. Pure."""
+"""What a run needs from an operator: approval of a proposed intervention, or an end of its hold. Pure."""
 
 from dashboard import formatting
 from dashboard.data.facts import RunFacts
 from db.interventions import is_holding, is_proposed
 from db.models import Intervention
 
-HELD_SENTENCE = "The run is on hold until a person decides."
+HELD_SENTENCE = "The run is on hold until an operator decides."
 
 
 def proposed(facts: RunFacts) -> list[Intervention]:

@@ -1,4 +1,4 @@
-"""Warnings about what needs a person: proposed interventions, and a hold."""
+"""Warnings about what needs an operator: proposed interventions, and a hold."""
 
 import streamlit as st
 

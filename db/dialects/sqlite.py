@@ -76,7 +76,7 @@ def _prepare(connection: Any, _record: Any) -> None:
 
 
 def _write_ahead(cursor: sqlite3.Cursor) -> None:
-    """SQLite waits for nobody when it changes to WAL, whatever its timeout: processes that start at once retry here."""
+    """SQLite changes to WAL without waiting, whatever its timeout: processes that start at once retry here."""
     latest = time.monotonic() + BUSY_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Step reports as rows; `db.steps.reader` is the way back."""
+"""Step reports as rows; `db.steps.reader` reads them."""
 
 import json
 from collections.abc import Mapping, Sequence

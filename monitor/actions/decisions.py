@@ -1,4 +1,4 @@
-"""A person's decisions about a run: approve, reject, roll back, release, change the policy, delete."""
+"""An operator's decisions about a run: approve, reject, roll back, release, change the policy, delete."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,6 +1,6 @@
 """Groups waiting reports: one transaction and one commit to the disk for all of them.
 
-While one group is being stored in a thread, the next one gathers: a single report waits for nobody, and a hundred
+While one group is being stored in a thread, the next one gathers: a single report does not wait, and a hundred
 trainers share the cost of a commit. Nothing is answered before the commit. A report that cannot be stored does not harm
 the others: the group is rolled back, and its reports are stored one by one.
 """

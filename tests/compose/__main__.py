@@ -1,4 +1,4 @@
-"""Tests docker-compose.yml on a real engine: build, start, train with a planted spike, break services, stop.
+"""Tests docker-compose.yml on a real engine: build, start, train with an injected spike, break services, stop.
 
     python -m tests.compose        the command of `make test-compose`: as root on Debian, about 15 minutes
 
@@ -57,7 +57,7 @@ def exercise(stack: Stack, folder: Path) -> None:
         with stage("up and healthy"):
             stack.up()
         hardening.check_containers(stack)
-        for part in (scenario.clean_run, scenario.planted_spike, scenario.broken_services, scenario.wrong_webhook):
+        for part in (scenario.clean_run, scenario.injected_spike, scenario.broken_services, scenario.wrong_webhook):
             with stage(part.__name__.replace("_", " ")):
                 print_figures(part(stack))
     except Failed:

@@ -26,15 +26,15 @@ def clean_run(stack: Stack) -> Figures:
     return {f"alerts in a clean run of {CLEAN_STEPS} steps": "0"}
 
 
-def planted_spike(stack: Stack) -> Figures:
+def injected_spike(stack: Stack) -> Figures:
     """The trainer's service as shipped: its spike raises an alert, which resolves after the rollback is verified."""
-    planted = re.search(r"@(\d+)", stack.services["trainer"]["command"])
-    assert planted, "docker-compose.yml's trainer plants a fault"
+    injected = re.search(r"@(\d+)", stack.services["trainer"]["command"])
+    assert injected, "docker-compose.yml's trainer injects a fault"
     stack.compose("up", "--detach", "--no-deps", "--no-build", "trainer")
-    alert = wait_for(lambda: _first(stack, "firing"), seconds=300, what="an alert about the planted spike")
+    alert = wait_for(lambda: _first(stack, "firing"), seconds=300, what="an alert about the injected spike")
     run_id = alert.run
     assert run_id is not None
-    spike = next(row for row in stack.steps(run_id) if row["step"] == planted[1] and row["segment"] == "0")
+    spike = next(row for row in stack.steps(run_id) if row["step"] == injected[1] and row["segment"] == "0")
     to_alert = alert.time - float(spike["time"])
 
     verified_at = wait_for(lambda: _verified_at(stack, run_id), seconds=300, what="a verified rollback")

@@ -75,15 +75,15 @@ def test_all_branches_need_one_query_each(forked: sa.Engine) -> None:
 
 def test_one_step_spikes_are_in_the_buckets(engine: sa.Engine) -> None:
     loss = [1.0] * 5000
-    planted = range(37, 5000, 250)
-    for step in planted:
+    injected = range(37, 5000, 250)
+    for step in injected:
         loss[step] = 9.0
     with writing(engine) as session:
         run = add_run(session)
         add_steps(session, run, add_segment(session, run, "a"), range(5000), loss=loss)
         series = queries.series(session, run=run, step_ranges=queries.live(session, run=run), metric="loss", points=100)
         assert len(series) <= 101
-        assert sum(value == 9.0 for value in series.max) == len(planted)
+        assert sum(value == 9.0 for value in series.max) == len(injected)
         assert sum(series.count) == 5000
 
 

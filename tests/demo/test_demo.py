@@ -35,7 +35,7 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.timeout(600)
-def test_the_planted_spike_is_detected_rolled_back_and_verified(tmp_path: Path) -> None:
+def test_the_injected_spike_is_detected_rolled_back_and_verified(tmp_path: Path) -> None:
     process = demo(tmp_path, *ports())
     output, _ = process.communicate()
     assert process.returncode == 0, output

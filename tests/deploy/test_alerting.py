@@ -1,4 +1,4 @@
-"""Alerts reach a webhook: real Prometheus and Alertmanager, and a real training run with a planted fault."""
+"""Alerts reach a webhook: real Prometheus and Alertmanager, and a real training run with an injected fault."""
 
 import signal
 from pathlib import Path
@@ -18,7 +18,7 @@ FAULT = f"random_targets@{FAULT_STEP}"
 @pytest.mark.slow
 @pytest.mark.needs("prometheus")
 @pytest.mark.needs("alertmanager")
-def test_the_alert_of_a_planted_spike_names_run_step_and_link_and_resolves_after_the_verified_rollback(
+def test_the_alert_of_an_injected_spike_names_run_step_and_link_and_resolves_after_the_verified_rollback(
     tmp_path: Path,
 ) -> None:
     with webhook() as receiver, Processes(tmp_path / "logs") as processes:

@@ -9,7 +9,7 @@ from lossguard.ranks import RankState
 
 
 class Two(Ranks):
-    """Rank 0 of two; what the other one tells is given."""
+    """Rank 0 of two; the state of the other one is given."""
 
     size = 2
 

@@ -86,7 +86,7 @@ def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_skips_from_the_start(tm
     assert _equal(_final_state(tmp_path / "ordered"), _final_state(tmp_path / "skipped"))
 
 
-def test_a_planted_fault_disturbs_its_batches_and_only_the_configuration_names_it(tmp_path: Path) -> None:
+def test_an_injected_fault_disturbs_its_batches_and_only_the_configuration_names_it(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, steps=30)
     _run(recipe, tmp_path / "clean")
     _run(recipe, tmp_path / "faulty", faults=[Fault("random_targets", 20, 3), Fault("lr_kick", 99, 1)])

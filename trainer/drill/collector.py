@@ -39,7 +39,7 @@ def run_collector(folder: Path) -> Iterator[Client]:
 
 @contextmanager
 def release_holds(client: Client, run_id: str) -> Iterator[None]:
-    """Release the run whenever it is held, in the place of a person."""
+    """Release the run whenever it is held, as an operator would."""
     over = threading.Event()
 
     def watch() -> None:

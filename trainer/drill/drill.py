@@ -1,4 +1,4 @@
-"""The drill: faults planted in one run; how Lossguard, other strategies and a clean run compare.
+"""The drill: faults injected in one run; how Lossguard, other strategies and a clean run compare.
 
     python -m trainer drill --faults 20 [--seed 1 --seed 2] [--json]
 
@@ -40,7 +40,7 @@ KINDS = (
     "random_targets",
     "lost_second_moments",
 )
-"""Planted in this order, repeatedly. Kinds that do not hurt a model of this size are left out; see docs/drill.md."""
+"""Injected in this order, repeatedly. Kinds that do not hurt a model of this size are left out; see docs/drill.md."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -140,6 +140,6 @@ def succeeded(drills: Sequence[DrillResult]) -> bool:
 def summary(drills: Sequence[DrillResult]) -> dict[str, Any]:
     """The JSON object that a drill prints."""
     hurt, got_past = sum(each.hurt for each in drills), sum(each.got_past for each in drills)
-    planted = sum(len(each.fault_results) for each in drills)
-    counts = {"planted": planted, "hurt": hurt, "got_past": got_past}
+    injected = sum(len(each.fault_results) for each in drills)
+    counts = {"planted": injected, "hurt": hurt, "got_past": got_past}
     return counts | {"succeeded": succeeded(drills), "seeds": [each.to_dict() for each in drills]}

@@ -148,5 +148,5 @@ def _rollback_costs(earlier: Sequence[LoggedStep], steps: Sequence[LoggedStep]) 
 
 def _action(interventions: Sequence[Mapping[str, Any]], rollbacks: int) -> str:
     if any(each["kind"] == "hold" for each in interventions):
-        return "held for a person"
+        return "held for an operator"
     return "none" if not rollbacks else "rolled back" if rollbacks == 1 else f"rolled back {rollbacks} times"

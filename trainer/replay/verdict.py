@@ -45,7 +45,7 @@ class ReplayVerdict:
 
     cause: Cause
     sentence: str
-    """The cause, for a person."""
+    """The cause in words."""
     signal: str
     first: int
     """Step of the checkpoint from which the incident was replayed."""

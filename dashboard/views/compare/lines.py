@@ -15,7 +15,7 @@ from db.models import Run
 from lossguard.protocol import RUN_ID_PATTERN
 
 MAX_LINES = 12
-"""In one figure: nobody can tell more apart."""
+"""Per figure: readers cannot distinguish more."""
 MAX_NAME_LENGTH = 40
 _LINE_ID = re.compile(rf"({RUN_ID_PATTERN})(?::([0-9]{{1,9}}))?")
 

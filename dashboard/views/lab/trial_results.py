@@ -106,7 +106,7 @@ def describe(intervention: Intervention | None) -> str:
     if intervention is None:
         return "none"
     if intervention.rewind_to is None:
-        return "hold until a person decides"
+        return "hold until an operator decides"
     batches = formatting.batches(intervention.skip_from, intervention.skip_to)
     return f"rewind to {formatting.count(intervention.rewind_to)}, skip {batches}"
 

@@ -76,7 +76,7 @@ class IncidentTracker:
         return Outcome.DIVERGED, reason
 
     def observe(self, step: int, readings: Readings, recent: RecentRows) -> list[Effect]:
-        """Take in the next row: an incident begins or goes on, or a single row out of band was a hard batch."""
+        """Take in the next row: an incident begins or continues, or a single row out of band was a hard batch."""
         if self.open is None:
             return self._open(step, readings, recent)
         return [IncidentChanged(self.open.incident)] if self.open.observe(step, readings) else []

@@ -58,7 +58,7 @@ class DetectorSet:
             yield self._score(rows[start:end] if cuts else rows)
 
     def learn(self, history: Iterable[Rows]) -> None:
-        """Feed rows whose scores nobody needs."""
+        """Feed rows whose scores are not needed."""
         for rows in history:
             for _ in self.feed(rows):
                 pass

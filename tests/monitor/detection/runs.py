@@ -79,7 +79,7 @@ def detected(columns: dict[str, Any], *, policy: Policy | None = None, size: int
 
 
 class Trainer:
-    """A trainer in miniature: it obeys orders, and its batches decide whether the loss is disturbed.
+    """A trainer in miniature: it executes orders, and its batches decide whether the loss is disturbed.
 
     `bad`: batch indices that disturb the loss for `hurt` steps. Reports one row at a time, checkpoints every 50 steps.
     """

@@ -21,7 +21,7 @@ from trainer.faults import FAULTS, Fault
 from trainer.train import Job
 
 
-def test_every_kind_of_fault_that_hurts_is_planted_in_turn_with_room_for_an_intervention() -> None:
+def test_every_kind_of_fault_that_hurts_is_injected_in_turn_with_room_for_an_intervention() -> None:
     faults = plan(20)
     harmless = {"lost_optimizer", "mantissa_flip", "moment_mantissa_flip"}
     for_replays = {"growing_weights", "swollen_row", "rare_token"}

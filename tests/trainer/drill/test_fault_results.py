@@ -78,4 +78,4 @@ def test_each_fault_is_judged_by_what_happened_up_to_the_next() -> None:
     first, second = fault_results(faults, history, CLEAN, [incident], [held])
     assert (first.step, first.hurt, first.detected_after, first.rollbacks) == (100, False, None, 0)
     assert (second.step, second.hurt, second.detected_after, second.rollbacks) == (200, True, 3, 1)
-    assert second.action == "held for a person"
+    assert second.action == "held for an operator"

@@ -1,4 +1,4 @@
-"""A replay names the cause that was planted, and the batches where batches have a part in it."""
+"""A replay names the cause that was injected, and the batches where batches have a part in it."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def replayed(folder: Path, at: str) -> ReplayVerdict:
     return replay(incident, read_record(run_folder(folder, "r"), step=incident.detected), report=lambda _: None)
 
 
-PLANTED = [
+INJECTED = [
     (Cause.HARDWARE, ["nan_gradient@130"], "130:130", []),
     (Cause.HARDWARE, ["lr_kick@130"], "131:132", []),
     (Cause.DATA, ["random_targets@130x6"], "130:131", [(130, 136)]),
@@ -54,8 +54,8 @@ PLANTED = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("cause", "faults", "at", "culprits"), PLANTED)
-def test_the_planted_cause_is_named(
+@pytest.mark.parametrize(("cause", "faults", "at", "culprits"), INJECTED)
+def test_the_injected_cause_is_named(
     tmp_path: Path, cause: Cause, faults: list[str], at: str, culprits: list[tuple[int, int]]
 ) -> None:
     trained(tmp_path, *faults)
