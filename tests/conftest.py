@@ -1,5 +1,6 @@
 """Fixtures that several folders share, and the rule about system programs that a test needs."""
 
+import gc
 import os
 import shutil
 import signal
@@ -35,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             (name,) = mark.args
             if not INSTALLED[name] and os.environ.get("CI") != "true":
                 item.add_marker(pytest.mark.skip(reason=f"{name} is not installed; `make system` installs it"))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what the imports made: Streamlit runs a full collection after every page."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
