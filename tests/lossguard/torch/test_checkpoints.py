@@ -16,19 +16,7 @@ from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
 from lossguard.torch.files import fingerprint
 from lossguard.torch.host_copy import HostCopier
-
-
-class Box:
-    """The smallest thing with a state."""
-
-    def __init__(self, value: Any = 0) -> None:
-        self.value = value
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"value": self.value}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.value = state["value"]
+from tests.lossguard.torch.box import Box
 
 
 def three(folder: Path, box: Box) -> Checkpoints:
