@@ -1,3 +1,4 @@
+<<<<<<< Updated upstream
 """Backtests of CSV files: the fixed output, and one sentence for every bad file."""
 
 import json
@@ -109,3 +110,80 @@ def test_bloom_104b_is_rolled_back_deep(seed: int) -> None:
     assert 7000 <= incident["detected_step"] <= 7003
     assert incident["action"]["kind"] == "rollback"
     assert incident["action"]["rewind_to"] <= 6000
+=======
+"""python -m monitor backtest: one JSON object a line, or a table."""
+
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from rich.console import Console
+
+from monitor.app import create_app
+from monitor.backtesting.backtest import backtest_file
+from monitor.cli.backtest import table
+from monitor.settings import Settings
+from tests.monitor.backtesting.curve_files import spiked
+from tests.monitor.cli.command import monitor
+from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.scenarios import noise, obey, train_until_nan
+
+
+def test_the_table_names_file_and_action(tmp_path: Path) -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table([backtest_file(spiked(tmp_path)), {"file": "quiet.csv", "steps": 5, "incidents": []}]))
+    text = console.export_text()
+    assert "curve.csv" in text
+    assert "rewind to 300, skip batches 300-499" in text
+    assert "none in 5 rows" in text
+
+
+@pytest.mark.slow
+def test_backtest_prints_one_json_object_a_line(tmp_path: Path) -> None:
+    rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)] + ["300,nan", "301,nan"]
+    curve = tmp_path / "curve.csv"
+    curve.write_text("step,loss\n" + "\n".join(rows))
+    done = monitor("backtest", str(curve), str(curve), "--json")
+    assert done.returncode == 0, done.stderr
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first == second
+    assert first["steps"] == 302
+    (incident,) = first["incidents"]
+    assert (incident["kind"], incident["detected_step"]) == ("nonfinite", 300)
+    assert incident["action"]["kind"] == "rollback"
+    assert set(incident) >= {
+        *("kind", "signal", "onset_step", "detected_step", "peak_step", "end_step", "score", "outcome", "action")
+    }
+
+
+@pytest.mark.slow
+def test_backtest_of_a_stored_run_judges_its_live_line(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
+        trainer = Trainer(http)
+        (order,) = train_until_nan(trainer)["orders"]
+        losses = [*noise(3, 150), None, math.inf, *noise(4, 148)]
+        trainer.report(obey(trainer, order), range(200, 500), {"loss": losses})
+    store = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{tmp_path}/lossguard.db"}
+    result = json.loads(monitor("backtest", "--run", "r1", "--json", **store).stdout)
+    (incident,) = result["incidents"]
+    assert (result["file"], result["steps"]) == ("r1", 500)
+    assert (incident["kind"], incident["onset_step"], incident["detected_step"]) == ("nonfinite", 351, 351)
+
+
+@pytest.mark.slow
+def test_backtest_takes_its_parameters_and_compares_with_published_rules(tmp_path: Path) -> None:
+    rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)] + ["300,nan"]
+    curve = tmp_path / "curve.csv"
+    curve.write_text("step,loss\n" + "\n".join(rows))
+    done = monitor("backtest", str(curve), "--json", "--set", "min_depth=250", "--set", "false_alarms_per_10k=2")
+    assert json.loads(done.stdout)["incidents"][0]["action"]["rewind_to"] == 0
+    done = monitor("backtest", str(curve), "--compare", COLUMNS="200")
+    assert "trainscope" in done.stdout
+    for bad in ("min_depth=x", "min_depth=0", "depth=3", "min_depth"):
+        done = monitor("backtest", str(curve), "--set", bad)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert bad in done.stderr
+>>>>>>> Stashed changes

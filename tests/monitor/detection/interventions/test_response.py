@@ -1,3 +1,4 @@
+<<<<<<< Updated upstream
 """What the detection does about an incident: orders, budgets, operators' decisions, and forks."""
 
 import json
@@ -317,3 +318,40 @@ def test_a_second_acknowledgement_changes_nothing_and_an_unknown_one_is_an_error
     assert trainer.engine.order_applied(1, **details) == []
     with pytest.raises(ValueError, match="no intervention 7"):
         trainer.engine.order_applied(7, **details)
+=======
+"""One intervention through its states."""
+
+from dataclasses import replace
+
+import pytest
+
+from lossguard.states import InterventionState, OrderKind
+from monitor.detection import (
+    INTERVENTION_TRANSITIONS,
+    IllegalTransition,
+    InterventionChanged,
+    InterventionEvent,
+)
+from monitor.detection.interventions.intervention_tracker import InterventionTracker
+from monitor.detection.interventions.policy import Decision
+
+
+@pytest.mark.parametrize("event", InterventionEvent)
+@pytest.mark.parametrize("state", INTERVENTION_TRANSITIONS)
+def test_an_event_is_a_step_of_the_table_or_raises_and_changes_nothing(
+    state: InterventionState, event: InterventionEvent
+) -> None:
+    tracker = InterventionTracker()
+    tracker.propose(Decision(OrderKind.ROLLBACK, 100, 100, 300), incident=1, step=250)
+    assert tracker.active is not None
+    tracker.active = replace(tracker.active, state=state)
+    before = tracker.to_dict()
+    if event in INTERVENTION_TRANSITIONS[state]:
+        effect = tracker.advance(event)
+        assert isinstance(effect, InterventionChanged)
+        assert effect.intervention.state is INTERVENTION_TRANSITIONS[state][event]
+    else:
+        with pytest.raises(IllegalTransition):
+            tracker.advance(event, "never", rewind_to=5)
+        assert tracker.to_dict() == before
+>>>>>>> Stashed changes
