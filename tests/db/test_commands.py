@@ -107,17 +107,6 @@ def _rows(session: Session, table: sa.Table) -> int:
     return session.scalar(sa.select(sa.func.count()).select_from(table)) or 0
 
 
-def test_a_block_that_raises_writes_nothing(engine: sa.Engine) -> None:
-    try:
-        with writing(engine) as session:
-            add_run(session)
-            raise RuntimeError
-    except RuntimeError:
-        pass
-    with reading(engine) as session:
-        assert queries.runs(session) == []
-
-
 def test_only_the_newest_snapshots_are_kept_and_only_live_ones_found(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)

@@ -1,6 +1,4 @@
-import os
 import random
-import signal
 import threading
 import time
 from collections import OrderedDict
@@ -17,75 +15,9 @@ from lossguard import Guard, Order, OrderKind, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
 from tests.lossguard.collectors import FakeCollector
-from tests.lossguard.torch.test_checkpoints import Box
+from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
+from tests.lossguard.torch.box import Box
 from tests.waiting import eventually
-
-
-class Memory:
-    """Checkpoints in memory, of one list that stands for a model."""
-
-    def __init__(self, model: list[int]) -> None:
-        self.model = model
-        self.saved: dict[int, tuple[list[int], dict[str, Any]]] = {}
-        self.full = False
-        self.pinned: list[list[int]] = []
-
-    def steps(self) -> list[int]:
-        return sorted(self.saved)
-
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        if self.full:
-            raise OSError(28, "No space left on device")
-        self.saved[step] = (list(self.model), state)
-
-    def settle(self, wait: bool = False) -> bool:
-        return False
-
-    def pin(self, steps: Any) -> None:
-        self.pinned.append(list(steps))
-
-    def load(self, step: int) -> dict[str, Any]:
-        known = [each for each in self.steps() if each <= step]
-        if not known:
-            raise CheckpointError(f"no intact checkpoint at or before step {step}")
-        model, state = self.saved[known[-1]]
-        self.model[:] = model
-        return state
-
-    def discard_after(self, step: int) -> None:
-        self.saved = {each: saved for each, saved in self.saved.items() if each <= step}
-
-
-class ScriptedRun(Run):
-    """A run whose orders come at fixed boundaries: {number of the call: order}."""
-
-    def __init__(self, orders: dict[int, Order] | None = None) -> None:
-        super().__init__(id="r")
-        self.orders = orders or {}
-        self.calls = 0
-        self.recorded: list[tuple[Any, ...]] = []
-        self.restorable: list[int] = []
-
-    def take_order(self) -> Order | None:
-        self.calls += 1
-        return self.orders.pop(self.calls, None)
-
-    def open_segment(self, fork_step: int, reason: Any, order: Order | None = None, applied: Any = None) -> None:
-        self.recorded.append((str(reason), fork_step, order and order.id, applied))
-
-    def accept(self, order: Order, detail: str = "") -> None:
-        self.recorded.append(("accepted", order.id))
-
-    def refuse(self, order: Order, detail: str) -> None:
-        self.recorded.append(("refused", order.id, detail))
-
-    def set_restorable(self, steps: Any) -> None:
-        self.restorable = list(steps)
-
-
-class Indices:
-    def __getitem__(self, index: int) -> int:
-        return index
 
 
 def train(run: Run, checkpoints: Memory, until: int = 10, batches: Any = None, **options: Any) -> list[tuple[int, int]]:
@@ -98,11 +30,7 @@ def train(run: Run, checkpoints: Memory, until: int = 10, batches: Any = None, *
     return seen
 
 
-def rollback(id: int = 1, **fields: Any) -> Order:
-    return Order(id=id, kind=OrderKind.ROLLBACK, **fields)
-
-
-def test_without_orders_the_batch_index_equals_the_step() -> None:
+def test_without_orders_step_and_batch_go_together() -> None:
     run, checkpoints = ScriptedRun(), Memory([])
     assert train(run, checkpoints, 5) == [(step, step) for step in range(5)]
     assert checkpoints.steps() == run.restorable == [0, 2, 4, 5]
@@ -217,37 +145,6 @@ def test_a_failing_save_is_reported_once_and_the_run_continues(caplog: pytest.Lo
     assert len(train(run, checkpoints, 10)) == 10
     assert caplog.text.count("No space left on device") == 1
     assert run.restorable == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    run, checkpoints = ScriptedRun(), Memory([])
-    guard = Guard(run, checkpoints=checkpoints)
-    finished = []
-    for step, _ in guard.steps(Indices(), 100):
-        if step == 3:
-            os.kill(os.getpid(), number)
-        finished.append(step)
-    assert finished == [0, 1, 2, 3]
-    assert checkpoints.steps() == [0, 4]
-    assert guard.interrupted
-    assert guard.interrupted_by is number
-    assert run.interrupted
-    assert signal.getsignal(number) is before
-
-
-def test_a_second_ctrl_c_raises_keyboard_interrupt_and_the_handlers_are_restored() -> None:
-    before = signal.getsignal(signal.SIGINT)
-
-    def loop() -> None:
-        for _ in Guard(ScriptedRun(), checkpoints=Memory([])).steps(Indices(), 100):
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        loop()
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_outside_the_main_thread_signals_are_left_alone() -> None:

@@ -3,9 +3,7 @@ from typing import Any
 import pytest
 
 from lossguard import Ranks
-from lossguard.distributed import current_ranks
 from lossguard.errors import CheckpointError, CheckpointMismatch
-from lossguard.ranks import RankState
 
 
 class Two(Ranks):
@@ -22,13 +20,6 @@ class Two(Ranks):
 
 def fail(problem: Exception) -> None:
     raise problem
-
-
-def test_a_process_without_torch_distributed_is_alone_and_agrees_with_itself_at_once() -> None:
-    ranks = current_ranks()
-    word = RankState(3, signal=15, order=True)
-    assert (ranks.rank, ranks.size, ranks.exchange(word), ranks.broadcast(7), ranks.gather(7)) == (0, 1, word, 7, [7])
-    assert (ranks.agree_on_run_id("given", "new"), ranks.agree_on_run_id(None, "new")) == ("given", "new")
 
 
 def test_what_one_rank_does_alone_raises_what_it_raises() -> None:

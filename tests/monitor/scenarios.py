@@ -1,9 +1,11 @@
 """Parts of a run that several tests play through the protocol: noise, a NaN, a rollback, a pause."""
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
 
+from lossguard.probe import Probe
 from lossguard.protocol import API, EXPECT
 from tests.monitor.client import NOW, Trainer
 
@@ -38,3 +40,17 @@ def obey(trainer: Trainer, order: dict[str, Any], key: str = "b") -> int:
 def pause_event(step: int, seconds: object) -> dict[str, object]:
     """The event of `run.expect`: the loop pauses before `step`."""
     return {"key": f"e{step}", "step": step, "time": NOW, "kind": EXPECT, "details": {"next_report_in": seconds}}
+
+
+def probe_event(step: int, prompt: str = "def ", **details: Any) -> dict[str, Any]:
+    probe = Probe(
+        prompt=prompt,
+        tokens=("a", "b"),
+        log_probabilities=(-0.25, math.nan),
+        target="b",
+        target_log_probability=math.nan,
+        rest_count=3,
+        rest_log_probability=-2.0,
+    )
+    key, body = f"probe-{prompt}-{step}-{len(details)}", probe.to_details() | details
+    return {"key": key, "step": step, "time": NOW, "kind": "probe", "details": body}

@@ -140,15 +140,6 @@ def test_a_query_is_answered_at_its_limit_and_refused_beyond(
     assert beyond.json()["detail"]
 
 
-@pytest.mark.parametrize(
-    "body", [b"[" * 100_000, b'{"a":' * 100_000, b'{"config": ' + b"[" * 5_000 + b"]" * 5_000 + b"}"]
-)
-def test_json_that_is_nested_to_break_a_parser_is_refused(http: TestClient, body: bytes) -> None:
-    answer = http.post(f"{API}/runs", content=body, headers={"content-type": "application/json"})
-    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
-    assert answer.json()["where"][0] == "body"
-
-
 def test_a_name_of_control_characters_is_refused(http: TestClient) -> None:
     for bad in ("", "a\nb", "\x7f", "a\x00"):
         answer = http.post(f"{API}/runs", json=RUN | {"project": bad})

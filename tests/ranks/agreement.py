@@ -15,7 +15,7 @@ from lossguard.distributed import current_ranks
 from lossguard.errors import CheckpointMismatch
 from lossguard.ranks import RankState
 from lossguard.torch import LossTerms, TorchRanks, over_ranks
-from tests.lossguard.test_guard import Indices, Memory, ScriptedRun, rollback
+from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
 
 Result = dict[str, Any]
 

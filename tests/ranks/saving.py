@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lossguard import Guard, Order, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints, TorchRanks, sharded_checkpoint
-from tests.lossguard.test_guard import rollback
+from tests.lossguard.scripted import rollback
 from tests.ranks.agreement import Result, run_of
 
 KINDS = ("ddp", "fsdp")

@@ -4,47 +4,20 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from tests.trainer.small import TEXT, logged
+from tests.trainer.command import command, environment, run_command
+from tests.trainer.small import logged
 from trainer.cli import app
-
-SMALL = [
-    "model.layers=1",
-    "model.heads=2",
-    "model.width=16",
-    "model.context=16",
-    "data.batch_size=4",
-    "checkpoint.every=5",
-    "log_every=10",
-]
-
-
-def _command(folder: Path, *arguments: str) -> list[str]:
-    (folder / "text.txt").write_bytes(TEXT)
-    overrides = [word for override in SMALL for word in ("--set", override)]
-    common = ["--data", str(folder / "text.txt"), "--out", str(folder / "out"), *overrides]
-    return [sys.executable, "-m", "trainer", "run", *common, *arguments]
-
-
-def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("LOSSGUARD_")}
-    return kept | {"OMP_NUM_THREADS": "1"}
-
-
-def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = _command(folder, *arguments)
-    return subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=120, check=False)
 
 
 @pytest.mark.slow
 def test_a_run_prints_its_progress_in_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
-    done = _run(tmp_path, "--steps", "20", "--run-id", "r", "--fault", "corrupted_batches@12x3", "--skip", "4:6")
+    done = run_command(tmp_path, "--steps", "20", "--run-id", "r", "--fault", "corrupted_batches@12x3", "--skip", "4:6")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "run r: tiny, 0.01 M parameters, 20 steps of 64 tokens"
@@ -62,7 +35,7 @@ def test_a_signal_saves_a_checkpoint_and_the_same_run_id_continues_exactly(
 ) -> None:
     arguments = ["--run-id", "r", "--steps", "100000", "--set", "optimizer.decay_steps=400"]
     stopped = subprocess.Popen(
-        _command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
+        command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
     while not (tmp_path / "out/trainer/r/checkpoints/step-000000010").exists():
         assert stopped.poll() is None
@@ -76,9 +49,9 @@ def test_a_signal_saves_a_checkpoint_and_the_same_run_id_continues_exactly(
     assert '"finish":"interrupted"' in spool.read_text().replace(" ", "")
 
     goal = str(num_steps + 10)
-    resumed = _run(tmp_path, *arguments, "--steps", goal)
+    resumed = run_command(tmp_path, *arguments, "--steps", goal)
     assert f"resumed from the checkpoint of step {num_steps}\n" in resumed.stdout
-    whole = _run(tmp_path, *arguments, "--steps", goal, "--run-id", "whole")
+    whole = run_command(tmp_path, *arguments, "--steps", goal, "--run-id", "whole")
     assert (resumed.returncode, whole.returncode) == (0, 0)
     halves, one = logged(tmp_path / "out", "r"), logged(tmp_path / "out", "whole")
     assert [halves[step]["loss"] for step in halves] == [one[step]["loss"] for step in one]
@@ -103,9 +76,9 @@ MISTAKES = {
 def test_what_cannot_be_used_is_reported_in_one_sentence_with_exit_code_2(
     tmp_path: Path, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in os.environ.keys() - _environment().keys():
+    for name in os.environ.keys() - environment().keys():
         monkeypatch.delenv(name)
-    words = _command(tmp_path, "--steps", "3", *MISTAKES[sentence])[3:]
+    words = command(tmp_path, "--steps", "3", *MISTAKES[sentence])[3:]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
     assert sentence in done.stderr
@@ -114,7 +87,7 @@ def test_what_cannot_be_used_is_reported_in_one_sentence_with_exit_code_2(
 
 
 def test_a_restore_that_is_not_exact_stops_the_run_with_exit_code_1(tmp_path: Path) -> None:
-    words = _command(tmp_path, "--run-id", "r", "--mode", "offline")[3:]
+    words = command(tmp_path, "--run-id", "r", "--mode", "offline")[3:]
     assert CliRunner().invoke(app, [*words, "--steps", "5"]).exit_code == 0
     manifest = tmp_path / "out/trainer/r/checkpoints/step-000000005/manifest.json"
     content = json.loads(manifest.read_text())
@@ -128,6 +101,6 @@ def test_a_restore_that_is_not_exact_stops_the_run_with_exit_code_1(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_usage_error_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
-    done = _run(tmp_path, "--data", "/nowhere/at/all")
+    done = run_command(tmp_path, "--data", "/nowhere/at/all")
     assert done.returncode == 2
     assert done.stderr == "There is no data at /nowhere/at/all: --data takes a text file, a folder or .bin shards.\n"

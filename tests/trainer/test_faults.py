@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainer.data.test_batches import _batches
+from tests.trainer.data.windows import make_batches
 from trainer.config import ModelConfig, OptimizerConfig
 from trainer.errors import UsageError
 from trainer.faults import FAULTS, NGRAM_TOKENS, Fault, FaultyBatches, StateFaults, flip_bit, parse_fault
@@ -30,7 +30,7 @@ def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("kind", [name for name, kind in FAULTS.items() if kind.on_data])
 def test_a_fault_in_the_data_is_keyed_by_batch_index_so_a_replay_meets_it_again(kind: str) -> None:
-    clean = _batches()
+    clean = make_batches()
     faulty = FaultyBatches(clean, [Fault(kind, 5, 3)])
     for index in range(12):
         struck = not faulty[index].targets_BT.equal(clean[index].targets_BT)
@@ -43,20 +43,20 @@ def test_a_fault_in_the_data_is_keyed_by_batch_index_so_a_replay_meets_it_again(
 
 
 def test_shuffled_targets_are_the_same_targets_in_another_order() -> None:
-    clean = _batches()
+    clean = make_batches()
     batch = FaultyBatches(clean, [Fault("corrupted_batches", 5, 1)])[5]
     assert batch.targets_BT.flatten().sort().values.equal(clean[5].targets_BT.flatten().sort().values)
 
 
 def test_a_repeated_ngram_is_real_text_that_teaches_nothing_but_itself() -> None:
-    batch = FaultyBatches(_batches(), [Fault("repeated_ngram", 5, 1)])[5]
+    batch = FaultyBatches(make_batches(), [Fault("repeated_ngram", 5, 1)])[5]
     assert batch.inputs_BT[:, 1:].equal(batch.targets_BT[:, :-1])
     assert batch.inputs_BT[0].equal(batch.inputs_BT[-1])
     assert batch.inputs_BT[:, NGRAM_TOKENS:].equal(batch.inputs_BT[:, :-NGRAM_TOKENS])
 
 
 def test_shuffled_labels_are_always_under_the_same_wrong_table() -> None:
-    clean, faulty = _batches(), FaultyBatches(_batches(), [Fault("label_shuffle", 0, 9)])
+    clean, faulty = make_batches(), FaultyBatches(make_batches(), [Fault("label_shuffle", 0, 9)])
     table: dict[int, int] = {}
     for index in range(9):
         for right, wrong in zip(clean[index].targets_BT.flatten(), faulty[index].targets_BT.flatten(), strict=True):
@@ -65,7 +65,7 @@ def test_shuffled_labels_are_always_under_the_same_wrong_table() -> None:
 
 
 def test_a_fault_placed_by_the_step_strikes_what_the_run_uses_there_and_again_on_a_replay() -> None:
-    faulty, clean = FaultyBatches(_batches(), [Fault("random_targets", 5, 2)], at_steps=True), _batches()
+    faulty, clean = FaultyBatches(make_batches(), [Fault("random_targets", 5, 2)], at_steps=True), make_batches()
     for step, index in [(4, 104), (5, 105), (4, 300), (5, 301)]:
         faulty.reach(step, index)
     struck = [i for i in (5, 104, 105, 106, 107, 301) if not faulty[i].targets_BT.equal(clean[i].targets_BT)]
@@ -73,7 +73,7 @@ def test_a_fault_placed_by_the_step_strikes_what_the_run_uses_there_and_again_on
 
 
 def test_a_rare_token_comes_once_in_every_other_row_as_target_and_then_as_input() -> None:
-    batch = FaultyBatches(_batches(), [Fault("rare_token", 5, 1)])[5]
+    batch = FaultyBatches(make_batches(), [Fault("rare_token", 5, 1)])[5]
     as_targets, as_inputs = (tokens_BT == 65535 for tokens_BT in (batch.targets_BT, batch.inputs_BT))
     assert as_targets.sum(dim=1).tolist() == [1, 0, 1, 0]
     assert as_targets[:, :-1].equal(as_inputs[:, 1:])

@@ -14,11 +14,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from db import commands, frames, queries
+from db import frames, queries
 from db.engine import reading, writing
-from db.files import export, imports, record
+from db.files import imports, record
 from db.lineage import Line
 from tests.db.files.exported import add_forked_run, all_of, small_run, values_of, write
+from tests.db.files.refusals import refused
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 RULES = settings(
@@ -126,66 +127,11 @@ BAD_CSVS = {
 }
 
 
-def refused(engine: sa.Engine, path: Path, sentence: str) -> None:
-    """The import of the file fails with such a sentence, and nothing of it is imported."""
-    with pytest.raises(imports.BadFile, match=sentence) as caught, writing(engine) as session:
-        imports.import_file(session, path=path, now=NOW)
-    assert "\n" not in str(caught.value)
-    with reading(engine) as session:
-        assert queries.runs(session) == []
-
-
 def test_a_bad_csv_is_one_sentence_and_nothing_is_imported(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     for sentence, text in BAD_CSVS.items():
         path = tmp_path / "bad.csv"
         path.write_text(text, encoding="utf-8")
         refused(sqlite_engine, path, sentence)
-
-
-def write_with_bad_description(table: pa.Table, path: Path, spoil: Any) -> None:
-    """Write the file again with a changed description."""
-    described = json.loads(table.schema.metadata[export.KEY])
-    spoil(described)
-    pyarrow.parquet.write_table(table.replace_schema_metadata({export.KEY: json.dumps(described)}), path)
-
-
-BAD_RECORDS = {
-    "has format 99": lambda one: one.update(format=99),
-    "run: this must be an object with the fields": lambda one: one["run"].update(colour="red"),
-    "run.project: 'None' does not fit": lambda one: one["run"].pop("project"),
-    r"run.project: '7' does not fit": lambda one: one["run"].update(project=7),
-    r"segments\[0\].key: .* does not fit": lambda one: one["segments"][0].update(key="k" * 200),
-    "segments: this must be a list": lambda one: one.pop("segments"),
-    "a parent is not a segment that has begun": lambda one: one["segments"][1].update(parent=7),
-    "one is its own ancestor": lambda one: one["segments"][0].update(parent=1),
-    "numbered from 0, in order": lambda one: one["segments"].pop(0),
-    "watch: this must be an object with the fields": lambda one: one.update(watch=[]),
-    "metrics: this must be a list of metric names": lambda one: one.update(metrics=[4]),
-    "the column 'nope' is missing": lambda one: one.update(metrics=["nope"]),
-    "segment 1 has 100 steps, but its description says 101": lambda one: one["segments"][1].update(num_steps=101),
-    "'a/b' cannot be the id of a run": lambda one: one["run"].update(id="a/b"),
-    "contradicts itself": lambda one: one["segments"][1].update(key="a"),
-}
-
-
-def test_a_bad_description_is_one_sentence_and_nothing_is_imported(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "bad.parquet")
-    with writing(sqlite_engine) as session:
-        commands.delete_run(session, run=queries.runs(session)[0])
-    table = pyarrow.parquet.read_table(path)
-    for sentence, spoil in BAD_RECORDS.items():
-        write_with_bad_description(table, path, spoil)
-        refused(sqlite_engine, path, sentence)
-
-
-def test_a_file_of_a_release_that_lacked_a_column_is_imported(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    with writing(sqlite_engine) as session:
-        run = add_forked_run(session, [(0, {"loss": [1.0] * 4})], {})
-    path = write(sqlite_engine, run.id, tmp_path / "r.parquet")
-    write_with_bad_description(pyarrow.parquet.read_table(path), path, lambda one: one["incidents"][0].pop("verdict"))
-    with writing(sqlite_engine) as session:
-        copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
-        assert [row.verdict for row in queries.incidents(session, run=copy)] == [None]
 
 
 def test_a_parquet_file_without_a_run_is_refused(sqlite_engine: sa.Engine, tmp_path: Path) -> None:

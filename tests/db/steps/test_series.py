@@ -2,7 +2,6 @@
 
 import math
 import uuid
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,42 +12,9 @@ from hypothesis import strategies as st
 from db import queries
 from db.engine import reading, writing
 from db.lineage import StepRange
-from db.models import Rollup, Run
-from db.steps import rollups
 from db.steps.series import METRICS_AT_ONCE, Series
 from tests.db.seed import add_run, add_segment, add_steps
-
-Value = float | None
-
-
-def plain_loop(values: dict[int, Value], first: int, last: int, width: int) -> Series:
-    """The same answer by reading every value."""
-    result = Series()
-    buckets: dict[int, dict[int, float]] = {}
-    for step in sorted(values):
-        value = values[step]
-        if first <= step <= last and value is not None:
-            buckets.setdefault(step // width, {})[step] = value
-    for bucket in buckets.values():
-        finite = [value for value in bucket.values() if math.isfinite(value)]
-        result.first_step.append(min(bucket))
-        result.last_step.append(max(bucket))
-        result.count.append(len(finite))
-        result.non_finite.append(len(bucket) - len(finite))
-        result.min.append(min(finite) if finite else None)
-        result.max.append(max(finite) if finite else None)
-        result.mean.append(math.fsum(finite) / len(finite) if finite else None)
-        result.first.append(finite[0] if finite else None)
-        result.last.append(finite[-1] if finite else None)
-    return result
-
-
-def assert_same(found: Series, wanted: Series) -> None:
-    for name in ("first_step", "last_step", "count", "non_finite", "min", "max", "first", "last"):
-        assert getattr(found, name) == getattr(wanted, name), name
-    for mean, exact in zip(found.mean, wanted.mean, strict=True):
-        assert (mean is None) == (exact is None)
-        assert mean is None or exact is None or math.isclose(mean, exact, rel_tol=1e-9, abs_tol=1e-9)
+from tests.db.steps.plain_series import Value, assert_same, plain_loop, report
 
 
 def width_of(first: int, last: int, points: int) -> int:
@@ -56,12 +22,6 @@ def width_of(first: int, last: int, points: int) -> int:
     while last // width - first // width + 1 > points:
         width *= 2
     return width
-
-
-def report(session: sa.orm.Session, run: Run, values: dict[int, Value], steps: Sequence[int], name: str) -> None:
-    steps = sorted(steps)
-    columns: dict[str, list[Value]] = {name: [values[step] for step in steps], "lr": [0.1] * len(steps)}
-    add_steps(session, run, add_segment(session, run, "a"), steps, **columns)
 
 
 numbers = st.none() | st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf, -math.inf])
@@ -99,31 +59,6 @@ def test_a_series_agrees_with_a_plain_loop_whatever_the_order_and_size_of_the_re
             assert len(found) <= points
 
 
-def test_steps_that_come_late_mend_the_roll_ups(engine: sa.Engine) -> None:
-    values: dict[int, Value] = {step: float(step % 50) for step in range(300)}
-    values |= {40: 999.0, 41: math.nan, 130: -5.0}
-    late = [40, 41, 130, 131]
-    with writing(engine) as session:
-        run = add_run(session)
-        report(session, run, values, [step for step in range(300) if step not in late], "loss")
-        report(session, run, values, late, "loss")
-        found = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="loss", points=8)
-        assert session.scalar(sa.select(sa.func.count()).where(Rollup.level == 2)) == 4 * 3  # loss, lr, perplexity
-    assert_same(found, plain_loop(values, 0, 299, 64))
-
-
-def test_a_metric_that_is_reported_now_and_then_keeps_its_points(engine: sa.Engine) -> None:
-    """The report that seals a bucket does not carry the metric: what came before is not forgotten."""
-    with writing(engine) as session:
-        run = add_run(session)
-        segment = add_segment(session, run, "a")
-        for step in range(100):
-            extra: dict[str, list[Value]] = {"eval/loss": [float(step)]} if step % 25 == 0 else {}
-            add_steps(session, run, segment, [step], loss=[1.0], **extra)
-        found = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="eval/loss", points=2)
-    assert (found.first_step, found.last_step, found.count) == ([0, 75], [50, 75], [3, 1])
-
-
 def test_metrics_that_are_read_together_are_each_as_read_alone(engine: sa.Engine) -> None:
     extra: dict[str, list[Value]] = {f"layer/{at}": [float(at)] * 300 for at in range(METRICS_AT_ONCE + 10)}
     extra["layer/7"][100:103] = [math.nan, -math.inf, None]
@@ -142,28 +77,6 @@ def test_metrics_that_are_read_together_are_each_as_read_alone(engine: sa.Engine
                 assert list(together) == ["loss", "never", *extra]
         assert sum(together["layer/7"].non_finite) == 2
         assert len(together["never"]) == 0
-
-
-def test_a_discarded_branch_is_not_in_the_roll_ups_of_the_live_line(engine: sa.Engine) -> None:
-    with writing(engine) as session:
-        run = add_run(session)
-        add_steps(session, run, add_segment(session, run, "a"), range(500), loss=[1.0] * 333 + [9.0] * 167)
-        add_steps(session, run, add_segment(session, run, "b", fork_step=333), range(333, 600), loss=[2.0] * 267)
-    with reading(engine) as session:
-        run = queries.runs(session)[0]
-        live = queries.series(session, run=run, step_ranges=queries.live(session, run=run), metric="loss", points=4)
-        assert max(value or 0 for value in live.max) == 2.0
-        assert sum(live.count) == 600
-        assert (live.first_step[0], live.first[0], live.last_step[-1], live.last[-1]) == (0, 1.0, 599, 2.0)
-        assert len(live) <= 4
-
-
-def test_level_ranges_cover_a_range_once_and_reach_into_no_open_bucket() -> None:
-    for low, high, sealed in [(0, 1000, 1000), (37, 995, 1000), (5, 9, 9), (17, 70, 64), (0, 5000, 64)]:
-        parts = list(rollups.split_by_level(4, low, high, sealed))
-        assert [part[1] for part in parts] == [low, *(part[2] for part in parts[:-1])]
-        assert parts[-1][2] == high
-        assert all(level == 0 or (end <= sealed and begin % rollups.width(level) == 0) for level, begin, end in parts)
 
 
 def test_numbers_too_large_to_add_up_have_a_mean(engine: sa.Engine) -> None:

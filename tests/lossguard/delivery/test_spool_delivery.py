@@ -1,10 +1,5 @@
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -16,10 +11,9 @@ from hypothesis import strategies as st
 import lossguard
 from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, report
 from lossguard.protocol import decode_number
-from lossguard.recording import RecordingRun
 from lossguard.spooling.writer import to_line
-from tests.lossguard.collectors import Answer, FakeCollector, serving
-from tests.ports import free_port
+from tests.lossguard.collectors import Answer, FakeCollector
+from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.waiting import eventually
 
 values = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-(2**53), 2**53))
@@ -37,16 +31,6 @@ def test_metrics_come_through_spool_and_report_unchanged(rows: list[dict[str, fl
         for name, value in back.items():
             expected = row.get(name)
             assert value == expected or (value != value and expected != expected)
-
-
-def online(collector: FakeCollector, folder: Path, run_id: str = "r") -> lossguard.Run:
-    return lossguard.init("project", run_id=run_id, url=collector.url, directory=folder)
-
-
-def with_heartbeat(collector: FakeCollector, folder: Path, seconds: float) -> RecordingRun:
-    client = lossguard.Client(collector.url)
-    registration = {"id": "r", "capabilities": []}
-    return RecordingRun(registration=registration, directory=folder, client=client, heartbeat=seconds)
 
 
 def test_steps_arrive_in_columns_with_their_segment(collector: FakeCollector, tmp_path: Path) -> None:
@@ -80,18 +64,6 @@ def test_a_segment_that_the_loop_opens_by_going_back_gets_its_own_steps(
     assert collector.losses(1) == {1: 3.0}
 
 
-def test_an_idle_run_gets_orders_by_heartbeat(collector: FakeCollector, tmp_path: Path) -> None:
-    with with_heartbeat(collector, tmp_path, 0.1) as run:
-        run.log(0, loss=1.0)
-        assert eventually(lambda: bool(collector.rows))
-        collector.order(id=7, kind="rollback", rewind_to=0)
-        assert eventually(lambda: bool(run._inbox))
-        order = run.take_order()
-        assert order is not None
-        assert (order.id, order.rewind_to) == (7, 0)
-        assert run.take_order() is None
-
-
 def test_a_withdrawn_order_leaves_the_inbox_and_an_unknown_kind_is_no_order(
     collector: FakeCollector, tmp_path: Path
 ) -> None:
@@ -105,63 +77,8 @@ def test_a_withdrawn_order_leaves_the_inbox_and_an_unknown_kind_is_no_order(
         assert run.take_order() is None
 
 
-def test_log_never_waits_for_a_collector_that_is_slow_or_down(collector: FakeCollector, tmp_path: Path) -> None:
-    collector.delay = 1.0
-    for url in (collector.url, "http://127.0.0.1:9"):
-        run = lossguard.init("project", url=url, directory=tmp_path)
-        began = time.perf_counter()
-        for step in range(100):
-            run.log(step, loss=1.0)
-        assert time.perf_counter() - began < 0.5
-        run.finish(timeout=0.01)
-
-
-def test_what_finish_could_not_deliver_is_reported_and_delivered_by_the_next_session(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    folder = tmp_path / "two words"
-    run = lossguard.init("project", run_id="r", url="http://127.0.0.1:9", directory=folder)
-    run.log(0, loss=1.0)
-    run.finish(timeout=0.2)
-    assert f"LOSSGUARD_URL=http://127.0.0.1:9 python -m lossguard sync '{run.directory}'" in caplog.text
-    with serving(FakeCollector()) as collector:
-        with online(collector, folder) as run:
-            run.log(1, loss=2.0)
-        assert collector.rows == {(0, 0): {"loss": 1.0}, (1, 1): {"loss": 2.0}}
-        assert collector.finished == ["finished", "finished"]
-
-
-def test_a_collector_receives_every_step_after_an_outage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    port = free_port()
-    run = lossguard.init("project", url=f"http://127.0.0.1:{port}", directory=tmp_path)
-    run.log(0, loss=1.0)
-    assert eventually(lambda: "steps stay in the spool" in caplog.text)
-    with serving(FakeCollector(), port) as collector:
-        run.log(1, loss=2.0)
-        run.finish()
-        assert collector.losses(0) == {0: 1.0, 1: 2.0}
-
-
-def test_tls_with_a_collector_that_speaks_plain_http_is_reported_with_the_remedy(
-    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = lossguard.init("project", url=collector.url.replace("http:", "https:"), directory=tmp_path)
-    assert eventually(lambda: "its address begins with http://" in caplog.text)
-    run.finish(timeout=0.1)
-
-
-@pytest.mark.parametrize("status", [500, 503, 429, 408])
-def test_a_collector_that_fails_is_asked_again(collector: FakeCollector, tmp_path: Path, status: int) -> None:
-    answers: list[Answer] = [(status, {})] * 2
-    failures = iter(answers)
-    collector.fault = lambda method, path, body: next(failures, None) if path.endswith("reports") else None
-    with online(collector, tmp_path) as run:
-        run.log(0, loss=1.0)
-    assert collector.losses(0) == {0: 1.0}
-
-
-def test_a_lost_answer_makes_no_duplicates(collector: FakeCollector, tmp_path: Path) -> None:
-    """The collector stored the report, but its answer was lost: it is sent again, with the same keys."""
+def test_an_answer_lost_on_the_way_makes_no_duplicates(collector: FakeCollector, tmp_path: Path) -> None:
+    """The collector took the report, but we never heard: it is sent again, with the same keys."""
     lost = iter([True])
 
     def lose_once(method: str, path: str, body: dict[str, Any]) -> Answer | None:
@@ -193,31 +110,6 @@ def test_a_rejected_line_is_kept_and_its_neighbours_arrive(
     rejected = (run.directory / "rejected.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in rejected] == [13]
     assert caplog.text.count("step 13 is unlucky (at steps.1)") == 1
-
-
-def test_a_collector_that_lost_the_run_gets_everything_again(collector: FakeCollector, tmp_path: Path) -> None:
-    with online(collector, tmp_path) as run:
-        run.log(0, loss=1.0)
-        assert eventually(lambda: bool(collector.rows))
-        with collector.lock:
-            collector.runs.clear()
-            collector.segments.clear()
-            collector.rows.clear()
-        run.log(1, loss=2.0)
-    assert collector.losses(0) == {0: 1.0, 1: 2.0}
-
-
-def test_a_refused_token_is_reported_once_and_loses_no_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with serving(FakeCollector()) as collector:
-        collector.fault = lambda method, path, body: (401, {"detail": "no such token"})
-        run = online(collector, tmp_path)
-        run.log(0, loss=1.0)
-        assert eventually(lambda: "refuses the token (401 no such token)" in caplog.text)
-        assert caplog.text.count("in the spool") == 1
-        run.finish(timeout=0.2)
-        collector.fault = lambda method, path, body: None
-        online(collector, tmp_path).finish()
-        assert collector.losses(0) == {0: 1.0}
 
 
 def test_an_order_that_the_collector_forgot_does_not_stop_the_steps(collector: FakeCollector, tmp_path: Path) -> None:
@@ -252,45 +144,6 @@ def test_a_half_delivered_spool_is_resumed_in_its_segment_by_a_collector_that_fa
     assert len(collector.segments) == 1
     assert run.directory is not None
     assert not (run.directory / "rejected.jsonl").exists()
-
-
-TRAINER = textwrap.dedent(
-    """
-    import sys, time, lossguard
-    run = lossguard.init("project", run_id="r", url=sys.argv[1], directory=sys.argv[2])
-    for step in range(100_000):
-        run.log(step, loss=float(step))
-        print(step, flush=True)
-        time.sleep(0.002)
-    """
-)
-
-
-@pytest.mark.parametrize("up", [True, False])
-def test_kill_9_loses_no_step(collector: FakeCollector, tmp_path: Path, up: bool) -> None:
-    url = collector.url if up else "http://127.0.0.1:9"
-    command = [sys.executable, "-c", TRAINER, url, str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as trainer:
-        assert trainer.stdout is not None
-        for line in trainer.stdout:
-            if int(line) == 100:
-                trainer.send_signal(signal.SIGKILL)
-                break
-        last = int([line, *trainer.stdout.read().splitlines()][-1])
-    online(collector, tmp_path).finish()
-    assert set(range(last + 1)) <= set(collector.losses(0))
-
-
-def test_the_interpreters_end_delivers_without_finish(collector: FakeCollector, tmp_path: Path) -> None:
-    script = "import sys, lossguard\nlossguard.init('p', url=sys.argv[1], directory=sys.argv[2]).log(0, loss=1.0)\n"
-    environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
-    endings = {"": "finished", "raise RuntimeError": "failed", "raise KeyboardInterrupt": "interrupted"}
-    for ending, state in endings.items():
-        command = [sys.executable, "-c", script + ending, collector.url, str(tmp_path)]
-        subprocess.run(command, env=environment, capture_output=True, check=False)
-        assert collector.finished[-1] == state
-    assert collector.losses(0) == {0: 1.0}
 
 
 def test_an_answer_carries_the_key_of_its_order(collector: FakeCollector, tmp_path: Path) -> None:

@@ -1,34 +1,18 @@
 import json
-import random
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
 from lossguard.torch.files import fingerprint
-from lossguard.torch.host_copy import HostCopier
-
-
-class Box:
-    """The smallest thing with a state."""
-
-    def __init__(self, value: Any = 0) -> None:
-        self.value = value
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"value": self.value}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.value = state["value"]
+from tests.lossguard.torch.box import Box
 
 
 def three(folder: Path, box: Box) -> Checkpoints:
@@ -45,19 +29,6 @@ def test_the_newest_at_or_before_the_step_is_restored(tmp_path: Path) -> None:
     assert checkpoints.steps() == [0, 10, 20]
     assert checkpoints.load(19) == {"step": 10}
     assert box.value == 10
-
-
-def test_generators_of_python_numpy_and_torch_are_restored(tmp_path: Path) -> None:
-    def draw() -> list[float]:
-        return [random.random(), random.gauss(0, 1), float(np.random.rand()), float(torch.rand(()))]
-
-    random.gauss(0, 1)
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(0, {})
-    checkpoints.settle(wait=True)
-    first = draw()
-    checkpoints.load(0)
-    assert draw() == first
 
 
 WITHOUT = """
@@ -79,26 +50,6 @@ print(checkpoints.load(3), float(norm))
 def test_a_torch_that_was_built_without_distributed_will_do(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT, str(tmp_path)], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("{'step': 3} 1.0\n", "")
-
-
-class Copies(TorchFunctionMode):
-    """Notes of every copy into a buffer whether it was only queued."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.queued: list[bool] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.copy_:
-            self.queued.append(bool((kwargs or {}).get("non_blocking")))
-        return func(*args, **(kwargs or {}))
-
-
-def test_only_copies_from_a_device_that_is_waited_for_are_queued() -> None:
-    """MPS and XPU are not waited for: what is still under way there would be written, and verified, half done."""
-    with Copies() as copies:
-        HostCopier().copy({"weight": torch.ones(3)})
-    assert copies.queued == [False]
 
 
 def damage_bytes(folder: Path) -> None:

@@ -1,14 +1,11 @@
 """The collector's memory is bounded: what it cannot take now is sent again later, and nothing is half stored."""
 
 import asyncio
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-import urllib3
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -16,7 +13,6 @@ from lossguard.protocol import API
 from monitor.api.request_limits import RequestLimits
 from monitor.app import create_app
 from monitor.settings import Settings
-from tests.dashboard.serving import serving
 from tests.monitor.client import TestClient, Trainer
 
 
@@ -114,16 +110,6 @@ def test_a_body_that_does_not_announce_its_length_is_measured(sqlite_engine: sa.
     assert "LOSSGUARD_MAX_REPORT_BYTES" in answer.json()["detail"]
 
 
-def test_beyond_the_limit_of_runs_a_known_one_is_still_resumed(sqlite_engine: sa.Engine) -> None:
-    http = TestClient(create_app(Settings(max_runs=2), engine=sqlite_engine))
-    for run_id in ("r1", "r2", "r1"):
-        Trainer(http, run_id)
-    answer = http.post(f"{API}/runs", json={"id": "r3", "project": "p", "started_at": 1.0})
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
-    assert "LOSSGUARD_MAX_RUNS" in answer.json()["detail"]
-    assert len(http.get(f"{API}/runs").json()) == 2
-
-
 def test_a_report_with_too_many_metrics_is_refused_whole(sqlite_engine: sa.Engine) -> None:
     http = TestClient(create_app(Settings(max_metrics=3), engine=sqlite_engine))
     trainer = Trainer(http)
@@ -154,16 +140,3 @@ def test_a_client_that_falls_silent_in_its_body_gets_408_and_makes_room(sqlite_e
     asyncio.run(play())
     assert sent[0]["status"] == 408
     assert b"send it again" in sent[1]["body"]
-
-
-def test_trainers_that_all_start_at_once_are_all_registered(engine: sa.Engine) -> None:
-    """Fifty of them held every thread and every connection, each waiting for the other, until 30 s were over."""
-
-    def register(number: int) -> int:
-        spec = {"id": f"r{number}", "project": "gpt", "started_at": 1.0}
-        return urllib3.request("POST", f"{url}{API}/runs", json=spec, retries=False, timeout=60.0).status
-
-    with serving(engine) as url, ThreadPoolExecutor(60) as trainers:
-        start = time.monotonic()
-        assert set(trainers.map(register, range(60))) == {201}
-        assert time.monotonic() - start < 20

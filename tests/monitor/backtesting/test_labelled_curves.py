@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from monitor.backtesting.labelled_curves import Curve, Score, read_folder, score, total
+from monitor.backtesting.labelled_curves import Curve, Score, our_alarms, read_folder, score, total
 from monitor.detection import Rows
 
 
@@ -45,3 +46,15 @@ def test_a_folder_is_read_by_its_labels_as_far_as_the_files_exist(tmp_path: Path
     (tmp_path / "labels.json").write_text(json.dumps({"a": label, "missing": label}))
     (tmp_path / "a.csv").write_text("step,loss\n1,2.0\n2,2.0\n")
     assert [one.name for one in read_folder(tmp_path)] == ["a"]
+
+
+CURVES = Path(__file__).resolve().parents[4] / "shared" / "curves"
+
+
+@pytest.mark.skipif(not (CURVES / "labels.json").exists(), reason="the labelled curves are not there")
+def test_labelled_curves_recall_85_percent_at_one_false_alarm_in_10000_rows() -> None:
+    curves = read_folder(CURVES)
+    for which in ("detected_step", "onset_step"):
+        score = total(curves, lambda curve, which=which: our_alarms(curve, which=which))  # type: ignore[misc]
+        assert score.recall >= 0.85
+        assert score.rate <= 1.0

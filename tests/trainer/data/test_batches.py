@@ -5,22 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.trainer.data.windows import make_batches
 from tests.trainer.small import TEXT, small_recipe
 from trainer.config import DataConfig, ModelConfig
-from trainer.data.batches import Batches, Windows, open_batches, tokenizer
+from trainer.data.batches import Windows, open_batches, tokenizer
 from trainer.errors import UsageError
-
-
-def _batches(*, num_windows: int = 50, seed: int = 0, batch_size: int = 4) -> Batches:
-    tokens = np.arange(num_windows * 3 + 1, dtype=np.uint16)
-    windows = Windows([tokens], context=3)
-    return Batches(windows, size=len(windows), batch_size=batch_size, seed=seed, vocab_size=65536)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**63 - 1), st.integers(0, 10_000))
 def test_a_batch_is_a_pure_function_of_seed_and_index(seed: int, index: int) -> None:
-    first, second = _batches(seed=seed)[index], _batches(seed=seed)[index]
+    first, second = make_batches(seed=seed)[index], make_batches(seed=seed)[index]
     assert first.inputs_BT.equal(second.inputs_BT)
     assert first.targets_BT.equal(second.targets_BT)
 
@@ -28,23 +23,23 @@ def test_a_batch_is_a_pure_function_of_seed_and_index(seed: int, index: int) -> 
 @settings(deadline=None)
 @given(st.integers(0, 200))
 def test_a_jump_arrives_where_a_walk_does(index: int) -> None:
-    walked = _batches()
+    walked = make_batches()
     for earlier in range(index):
         walked[earlier]
-    assert walked[index].inputs_BT.equal(_batches()[index].inputs_BT)
+    assert walked[index].inputs_BT.equal(make_batches()[index].inputs_BT)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 1000))
 def test_no_window_repeats_within_an_epoch_and_none_is_left_out(size: int, batch_size: int, seed: int) -> None:
-    batches = _batches(num_windows=size, seed=seed, batch_size=min(size, batch_size))
+    batches = make_batches(num_windows=size, seed=seed, batch_size=min(size, batch_size))
     num_batches = -(-2 * size // batches.batch_size)
     numbers = np.concatenate([batches.window_numbers(index) for index in range(num_batches)])
     assert sorted(numbers[:size]) == sorted(numbers[size : 2 * size]) == list(range(size))
 
 
 def test_targets_are_the_inputs_shifted_by_one() -> None:
-    batch = _batches()[7]
+    batch = make_batches()[7]
     assert batch.inputs_BT.shape == batch.targets_BT.shape == (4, 3)
     assert batch.targets_BT.equal(batch.inputs_BT + 1)
 
@@ -62,7 +57,7 @@ def test_windows_do_not_cross_from_one_shard_into_the_next() -> None:
 
 def test_an_index_below_zero_is_no_batch() -> None:
     with pytest.raises(IndexError, match="begin at 0"):
-        _batches()[-1]
+        make_batches()[-1]
 
 
 def test_the_held_out_tail_is_never_trained_on(tmp_path: Path) -> None:
@@ -84,7 +79,7 @@ def test_data_shorter_than_one_batch_is_refused_with_the_length_that_would_do(tm
 
 
 def test_a_token_beyond_the_vocabulary_deep_in_the_data_is_found_when_its_batch_comes() -> None:
-    batches = _batches()
+    batches = make_batches()
     batches.vocab_size = 100
     with pytest.raises(UsageError, match="outside the vocabulary of 100"):
         [batches[index] for index in range(13)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import lossguard
-from tests.lossguard.test_guard import Indices, Memory
+from tests.lossguard.scripted import Indices, Memory
 from trainer.drill.collector import release_holds, run_collector
 from trainer.errors import UsageError
 

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from lossguard import Run
+from tests.trainer.command import environment
 from tests.trainer.small import small_recipe
-from tests.trainer.test_cli import _environment
 from trainer.drill.drill import FAULT_INTERVAL, FIRST_FAULT, KINDS, DrillResult, plan, run_strategy, succeeded, summary
 from trainer.drill.fault_results import FaultResult
 from trainer.drill.table import show_drill
@@ -117,7 +117,7 @@ def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path
         "--out",
         str(tmp_path),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=240, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False)
     result = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == (0 if result["succeeded"] else 1), done.stderr
     assert result["planted"] == 2
@@ -130,6 +130,6 @@ def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path
 @pytest.mark.slow
 def test_a_drill_of_an_unknown_recipe_is_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "trainer", "drill", "--recipe", "nope", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("There is no recipe 'nope'; choose one of: ")

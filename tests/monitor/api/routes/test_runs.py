@@ -34,26 +34,6 @@ def test_an_empty_report_is_a_heartbeat(http: TestClient) -> None:
     assert trainer.get()["last_report_at"] == NOW
 
 
-def test_a_rollback_keeps_both_lines_and_marks_the_live_one(http_on_both: TestClient) -> None:
-    trainer = Trainer(http_on_both)
-    trainer.report(trainer.open("a"), range(150), {"loss": [1.0] * 150})
-    segment = trainer.open("b", 100, "rewind")
-    trainer.report(segment, range(100, 200), {"loss": [2.0] * 100})
-    assert trainer.get("/series", metric="loss")["last"] == [1.0] * 100 + [2.0] * 100
-    assert trainer.get("/series", metric="loss", segment=0)["last"] == [1.0] * 150
-    run = trainer.get()
-    assert [(one["parent"], one["live_from"], one["live_to"]) for one in run["segments"]] == [
-        (None, 0, 100),
-        (0, 100, None),
-    ]
-    assert (run["steps_consumed"], run["steps_effective"]) == (250, 200)
-    again = trainer.report(0, [100, 150], {"loss": [7.0, 7.0]})  # a spool that comes late: 100 is known, 150 is not
-    assert (again["accepted"], again["duplicates"]) == (1, 1)
-    assert trainer.get("/series", metric="loss", segment=0)["last"] == [1.0] * 150 + [7.0]
-    assert trainer.get("/series", metric="loss")["last"] == [1.0] * 100 + [2.0] * 100
-    assert trainer.get()["steps_effective"] == 200
-
-
 def test_a_resume_gets_its_first_step_with_its_first_report(http: TestClient) -> None:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(10), {"loss": [1.0] * 10})
@@ -78,13 +58,6 @@ def test_every_number_survives_the_way_through_the_collector(http: TestClient, v
         assert decoded == value or (
             value is not None and decoded is not None and math.isnan(decoded) and math.isnan(value)
         )
-
-
-def test_custom_metrics_have_series_too(http: TestClient) -> None:
-    trainer = Trainer(http)
-    trainer.report(trainer.open("a"), [0, 1], {"loss": [1.0, 1.0], "eval/loss": [None, 2.5]})
-    assert trainer.get("/series", metric="eval/loss")["last"] == [2.5]
-    assert trainer.get()["metrics"] == ["loss", "perplexity", "eval/loss"]
 
 
 def test_declared_events_are_stored_once(http: TestClient) -> None:

@@ -1,0 +1,60 @@
+"""Roll-ups hold what the steps hold, whenever these come."""
+
+import math
+
+import sqlalchemy as sa
+
+from db import queries
+from db.engine import reading, writing
+from db.lineage import StepRange
+from db.models import Rollup
+from db.steps import rollups
+from tests.db.seed import add_run, add_segment, add_steps
+from tests.db.steps.plain_series import Value, assert_same, plain_loop, report
+
+
+def test_steps_that_come_late_mend_the_roll_ups(engine: sa.Engine) -> None:
+    values: dict[int, Value] = {step: float(step % 50) for step in range(300)}
+    values |= {40: 999.0, 41: math.nan, 130: -5.0}
+    late = [40, 41, 130, 131]
+    with writing(engine) as session:
+        run = add_run(session)
+        report(session, run, values, [step for step in range(300) if step not in late], "loss")
+        report(session, run, values, late, "loss")
+        found = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="loss", points=8)
+        assert session.scalar(sa.select(sa.func.count()).where(Rollup.level == 2)) == 4 * 3  # loss, lr, perplexity
+    assert_same(found, plain_loop(values, 0, 299, 64))
+
+
+def test_a_metric_that_is_reported_now_and_then_keeps_its_points(engine: sa.Engine) -> None:
+    """The report that seals a bucket does not carry the metric: what came before is not forgotten."""
+    with writing(engine) as session:
+        run = add_run(session)
+        segment = add_segment(session, run, "a")
+        for step in range(100):
+            extra: dict[str, list[Value]] = {"eval/loss": [float(step)]} if step % 25 == 0 else {}
+            add_steps(session, run, segment, [step], loss=[1.0], **extra)
+        found = queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric="eval/loss", points=2)
+    assert (found.first_step, found.last_step, found.count) == ([0, 75], [50, 75], [3, 1])
+
+
+def test_a_discarded_branch_is_not_in_the_roll_ups_of_the_live_line(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(500), loss=[1.0] * 333 + [9.0] * 167)
+        add_steps(session, run, add_segment(session, run, "b", fork_step=333), range(333, 600), loss=[2.0] * 267)
+    with reading(engine) as session:
+        run = queries.runs(session)[0]
+        live = queries.series(session, run=run, step_ranges=queries.live(session, run=run), metric="loss", points=4)
+        assert max(value or 0 for value in live.max) == 2.0
+        assert sum(live.count) == 600
+        assert (live.first_step[0], live.first[0], live.last_step[-1], live.last[-1]) == (0, 1.0, 599, 2.0)
+        assert len(live) <= 4
+
+
+def test_level_ranges_cover_a_range_once_and_reach_into_no_open_bucket() -> None:
+    for low, high, sealed in [(0, 1000, 1000), (37, 995, 1000), (5, 9, 9), (17, 70, 64), (0, 5000, 64)]:
+        parts = list(rollups.split_by_level(4, low, high, sealed))
+        assert [part[1] for part in parts] == [low, *(part[2] for part in parts[:-1])]
+        assert parts[-1][2] == high
+        assert all(level == 0 or (end <= sealed and begin % rollups.width(level) == 0) for level, begin, end in parts)

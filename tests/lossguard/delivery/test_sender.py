@@ -1,0 +1,148 @@
+"""The thread that delivers: it waits for nobody, survives every failure, and tries again."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+import lossguard
+from tests.lossguard.collectors import Answer, FakeCollector, serving
+from tests.lossguard.delivery.runs import online, with_heartbeat
+from tests.ports import free_port
+from tests.waiting import eventually
+
+
+def test_an_idle_run_gets_orders_by_heartbeat(collector: FakeCollector, tmp_path: Path) -> None:
+    with with_heartbeat(collector, tmp_path, 0.1) as run:
+        run.log(0, loss=1.0)
+        assert eventually(lambda: bool(collector.rows))
+        collector.order(id=7, kind="rollback", rewind_to=0)
+        assert eventually(lambda: bool(run._inbox))
+        order = run.take_order()
+        assert order is not None
+        assert (order.id, order.rewind_to) == (7, 0)
+        assert run.take_order() is None
+
+
+def test_log_never_waits_for_a_collector_that_is_slow_or_down(collector: FakeCollector, tmp_path: Path) -> None:
+    collector.delay = 1.0
+    for url in (collector.url, "http://127.0.0.1:9"):
+        run = lossguard.init("project", url=url, directory=tmp_path)
+        began = time.perf_counter()
+        for step in range(100):
+            run.log(step, loss=1.0)
+        assert time.perf_counter() - began < 0.5
+        run.finish(timeout=0.01)
+
+
+def test_what_finish_could_not_deliver_is_reported_and_delivered_by_the_next_session(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "two words"
+    run = lossguard.init("project", run_id="r", url="http://127.0.0.1:9", directory=folder)
+    run.log(0, loss=1.0)
+    run.finish(timeout=0.2)
+    assert f"LOSSGUARD_URL=http://127.0.0.1:9 python -m lossguard sync '{run.directory}'" in caplog.text
+    with serving(FakeCollector()) as collector:
+        with online(collector, folder) as run:
+            run.log(1, loss=2.0)
+        assert collector.rows == {(0, 0): {"loss": 1.0}, (1, 1): {"loss": 2.0}}
+        assert collector.finished == ["finished", "finished"]
+
+
+def test_a_collector_that_comes_back_gets_every_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    port = free_port()
+    run = lossguard.init("project", url=f"http://127.0.0.1:{port}", directory=tmp_path)
+    run.log(0, loss=1.0)
+    assert eventually(lambda: "steps stay in the spool" in caplog.text)
+    with serving(FakeCollector(), port) as collector:
+        run.log(1, loss=2.0)
+        run.finish()
+        assert collector.losses(0) == {0: 1.0, 1: 2.0}
+
+
+def test_tls_with_a_collector_that_speaks_plain_http_is_reported_with_the_remedy(
+    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = lossguard.init("project", url=collector.url.replace("http:", "https:"), directory=tmp_path)
+    assert eventually(lambda: "its address begins with http://" in caplog.text)
+    run.finish(timeout=0.1)
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 408])
+def test_a_collector_that_fails_is_asked_again(collector: FakeCollector, tmp_path: Path, status: int) -> None:
+    answers: list[Answer] = [(status, {})] * 2
+    failures = iter(answers)
+    collector.fault = lambda method, path, body: next(failures, None) if path.endswith("reports") else None
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0)
+    assert collector.losses(0) == {0: 1.0}
+
+
+def test_a_collector_that_lost_the_run_gets_everything_again(collector: FakeCollector, tmp_path: Path) -> None:
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0)
+        assert eventually(lambda: bool(collector.rows))
+        with collector.lock:
+            collector.runs.clear()
+            collector.segments.clear()
+            collector.rows.clear()
+        run.log(1, loss=2.0)
+    assert collector.losses(0) == {0: 1.0, 1: 2.0}
+
+
+def test_a_refused_token_is_reported_once_and_costs_no_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(FakeCollector()) as collector:
+        collector.fault = lambda method, path, body: (401, {"detail": "no such token"})
+        run = online(collector, tmp_path)
+        run.log(0, loss=1.0)
+        assert eventually(lambda: "refuses the token (401 no such token)" in caplog.text)
+        assert caplog.text.count("in the spool") == 1
+        run.finish(timeout=0.2)
+        collector.fault = lambda method, path, body: None
+        online(collector, tmp_path).finish()
+        assert collector.losses(0) == {0: 1.0}
+
+
+TRAINER = textwrap.dedent(
+    """
+    import sys, time, lossguard
+    run = lossguard.init("project", run_id="r", url=sys.argv[1], directory=sys.argv[2])
+    for step in range(100_000):
+        run.log(step, loss=float(step))
+        print(step, flush=True)
+        time.sleep(0.002)
+    """
+)
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_kill_9_loses_no_step(collector: FakeCollector, tmp_path: Path, up: bool) -> None:
+    url = collector.url if up else "http://127.0.0.1:9"
+    command = [sys.executable, "-c", TRAINER, url, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as trainer:
+        assert trainer.stdout is not None
+        for line in trainer.stdout:
+            if int(line) == 100:
+                trainer.send_signal(signal.SIGKILL)
+                break
+        last = int([line, *trainer.stdout.read().splitlines()][-1])
+    online(collector, tmp_path).finish()
+    assert set(range(last + 1)) <= set(collector.losses(0))
+
+
+def test_the_interpreters_end_delivers_without_finish(collector: FakeCollector, tmp_path: Path) -> None:
+    script = "import sys, lossguard\nlossguard.init('p', url=sys.argv[1], directory=sys.argv[2]).log(0, loss=1.0)\n"
+    environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
+    endings = {"": "finished", "raise RuntimeError": "failed", "raise KeyboardInterrupt": "interrupted"}
+    for ending, state in endings.items():
+        command = [sys.executable, "-c", script + ending, collector.url, str(tmp_path)]
+        subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert collector.finished[-1] == state
+    assert collector.losses(0) == {0: 1.0}

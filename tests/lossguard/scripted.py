@@ -1,0 +1,77 @@
+"""The smallest checkpoints, batches and runs with orders, for tests of a guard."""
+
+from typing import Any
+
+from lossguard import Order, OrderKind, Run
+from lossguard.errors import CheckpointError
+
+
+class Memory:
+    """Checkpoints in memory, of one list that stands for a model."""
+
+    def __init__(self, model: list[int]) -> None:
+        self.model = model
+        self.saved: dict[int, tuple[list[int], dict[str, Any]]] = {}
+        self.full = False
+        self.pinned: list[list[int]] = []
+
+    def steps(self) -> list[int]:
+        return sorted(self.saved)
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.saved[step] = (list(self.model), state)
+
+    def settle(self, wait: bool = False) -> bool:
+        return False
+
+    def pin(self, steps: Any) -> None:
+        self.pinned.append(list(steps))
+
+    def load(self, step: int) -> dict[str, Any]:
+        known = [each for each in self.steps() if each <= step]
+        if not known:
+            raise CheckpointError(f"no intact checkpoint at or before step {step}")
+        model, state = self.saved[known[-1]]
+        self.model[:] = model
+        return state
+
+    def discard_after(self, step: int) -> None:
+        self.saved = {each: saved for each, saved in self.saved.items() if each <= step}
+
+
+class ScriptedRun(Run):
+    """A run whose orders come at fixed boundaries: {number of the call: order}."""
+
+    def __init__(self, orders: dict[int, Order] | None = None) -> None:
+        super().__init__(id="r")
+        self.orders = orders or {}
+        self.calls = 0
+        self.recorded: list[tuple[Any, ...]] = []
+        self.restorable: list[int] = []
+
+    def take_order(self) -> Order | None:
+        self.calls += 1
+        return self.orders.pop(self.calls, None)
+
+    def open_segment(self, fork_step: int, reason: Any, order: Order | None = None, applied: Any = None) -> None:
+        self.recorded.append((str(reason), fork_step, order and order.id, applied))
+
+    def accept(self, order: Order, detail: str = "") -> None:
+        self.recorded.append(("accepted", order.id))
+
+    def refuse(self, order: Order, detail: str) -> None:
+        self.recorded.append(("refused", order.id, detail))
+
+    def set_restorable(self, steps: Any) -> None:
+        self.restorable = list(steps)
+
+
+class Indices:
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def rollback(id: int = 1, **fields: Any) -> Order:
+    return Order(id=id, kind=OrderKind.ROLLBACK, **fields)

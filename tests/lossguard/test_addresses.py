@@ -1,0 +1,28 @@
+import pytest
+
+from lossguard import ConfigurationError
+from lossguard.addresses import collector_url, host_of, is_loopback
+
+
+def test_the_address_of_a_collector_loses_its_trailing_slash() -> None:
+    assert collector_url("url", "https://host:8000/base/") == "https://host:8000/base"
+
+
+@pytest.mark.parametrize(
+    "value", ["host:8000", "ftp://host", "http://", "http://h/?a=1", "http://h/#a", "http://h/a b"]
+)
+def test_an_address_that_cannot_be_a_collectors_is_refused_with_its_setting(value: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"LOSSGUARD_URL=.* is not the address of a collector"):
+        collector_url("LOSSGUARD_URL", value)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("host", False)],
+)
+def test_loopback_is_known_by_address_and_by_name(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_the_host_of_an_address_that_cannot_be_parsed_is_empty() -> None:
+    assert [host_of(url) for url in ("http://h:1/a", "//[::1]:80", "http://[::1", "")] == ["h", "::1", "", ""]

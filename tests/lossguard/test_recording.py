@@ -1,0 +1,182 @@
+import math
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lossguard
+from tests.lossguard.device_tensor import DeviceTensor
+from tests.lossguard.recorded import offline, records, steps
+
+
+def test_a_step_is_in_the_spool_when_log_returns(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.5, tokens=4096, lr=1e-3)
+        assert steps(run) == [(0, {"loss": 1.5, "tokens": 4096, "lr": 1e-3})]
+
+
+def test_non_finite_values_are_kept_as_the_protocol_writes_them(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.log(0, loss=math.nan, grad_norm=math.inf, log_z=-math.inf, lr=1.0)
+    assert steps(run)[0][1] == {"loss": "NaN", "grad_norm": "Infinity", "log_z": "-Infinity", "lr": 1.0}
+
+
+def test_a_bad_value_costs_itself_and_not_the_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with offline(tmp_path) as run:
+        for step in range(3):
+            run.log(step, loss=1.0, note="a string", absent=None)
+    assert steps(run) == [(step, {"loss": 1.0}) for step in range(3)]
+    assert caplog.text.count("note was not recorded") == 1
+
+
+def test_nothing_that_is_logged_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with offline(tmp_path) as run:
+        run.log("first", loss=1.0)  # type: ignore[arg-type]
+        run.log(-1, loss=1.0)
+        run.declare("data_mix", weird=object())
+        run.log(0, loss=1.0)
+    run.log(1, loss=1.0)
+    run.finish()
+    assert [step for step, _ in steps(run)] == [0]
+    assert "step -1 is below 0" in caplog.text
+
+
+def test_a_step_not_above_the_last_begins_a_new_segment(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        for step in (0, 1, 2, 1, 2):
+            run.log(step, loss=1.0)
+    segments = [record for record in records(run) if "segment" in record]
+    assert [(each["fork_step"], each["reason"]) for each in segments] == [(0, "start"), (1, "rewind")]
+
+
+def test_the_same_run_id_resumes_the_run_in_a_new_spool(tmp_path: Path) -> None:
+    with offline(tmp_path, run_id="r") as run:
+        run.log(0, loss=1.0)
+    with offline(tmp_path, run_id="r") as run:
+        run.log(1, loss=1.0)
+    segments = [record for record in records(run) if "segment" in record]
+    assert [each["reason"] for each in segments] == ["start", "resume"]
+
+
+def test_a_declared_event_takes_effect_at_the_next_step(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.log(4, loss=1.0)
+        run.declare("learning_rate", lr=math.inf)
+    event = next(record for record in records(run) if "event" in record)
+    assert (event["event"], event["step"], event["details"]) == ("learning_rate", 5, {"lr": "Infinity"})
+
+
+def test_an_announced_pause_is_in_the_spool_when_expect_returns(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.log(4, loss=1.0)
+        run.expect(next_report_in=90)
+        event = records(run)[-1]
+    assert (event["event"], event["step"], event["details"]) == ("expect", 5, {"next_report_in": 90.0})
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan, math.inf, None, "soon", True])
+def test_an_invalid_pause_is_reported_once_and_ignored(
+    tmp_path: Path, seconds: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.0)
+        run.expect(next_report_in=seconds)
+        run.expect(next_report_in=seconds)
+    assert not [record for record in records(run) if "event" in record]
+    assert caplog.text.count("next_report_in=") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(None, "finished"), (SystemExit, "finished"), (RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")],
+)
+def test_leaving_the_block_records_how_the_run_ended(
+    tmp_path: Path, error: type[BaseException] | None, state: str
+) -> None:
+    def train() -> None:
+        with offline(tmp_path, run_id="r"):
+            if error is not None:
+                raise error
+
+    if error is None:
+        train()
+    else:
+        with pytest.raises(error):
+            train()
+    run = offline(tmp_path, run_id="r")
+    assert [record["finish"] for record in records(run) if "finish" in record] == [state]
+    run.finish()
+
+
+def test_a_forked_child_records_nothing(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.0)
+        child = os.fork()
+        if child == 0:
+            run.log(1, loss=666.0)
+            run.finish()
+            os._exit(0)
+        os.waitpid(child, 0)
+        run.log(1, loss=2.0)
+    assert [metrics["loss"] for _, metrics in steps(run)] == [1.0, 2.0]
+
+
+def test_many_threads_may_log(tmp_path: Path) -> None:
+    def work(run: lossguard.Run) -> None:
+        for _ in range(200):
+            run.declare("tick")
+
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.0)
+        threads = [threading.Thread(target=work, args=(run,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sum("event" in record for record in records(run)) == 800
+
+
+def test_what_is_declared_before_the_first_step_waits_for_the_segment_it_belongs_to(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.declare("data_mix")
+        run.set_restorable([0, 50])
+        run.log(70, loss=1.0)
+    _, segment, event, restorable, *_ = records(run)
+    assert (segment["fork_step"], event["step"], restorable["restorable"]) == (70, 70, [0, 50])
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "\x7f", "\ud800"])
+def test_a_bad_name_costs_its_metric_and_not_the_step(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with offline(tmp_path) as run:
+        for step in range(3):
+            run.log(step, **{"loss": 1.0, name: 2.0, "lr": 0.5})
+    assert steps(run) == [(step, {"loss": 1.0, "lr": 0.5}) for step in range(3)]
+    assert caplog.text.count("a name has 1 to 128 characters") == 1
+
+
+@pytest.mark.parametrize("value", [1e30, 2**63, -1, math.nan, math.inf])
+def test_a_count_that_no_run_can_reach_is_left_out(
+    tmp_path: Path, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+    gate.set()
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.0, tokens=value, batch_index=value)
+        run.log(1, loss=value, tokens=DeviceTensor(value, gate))
+        run.log(2, loss=1.0, tokens=2**62, batch_index=0)
+    assert [set(metrics) for _, metrics in steps(run)] == [{"loss"}, {"loss"}, {"loss", "tokens", "batch_index"}]
+    assert caplog.text.count("tokens=") == caplog.text.count("batch_index=") == 1
+
+
+def test_names_of_the_methods_own_arguments_are_names_like_others(tmp_path: Path) -> None:
+    for mode in ("offline", "off"):
+        with lossguard.init("project", mode=mode, directory=tmp_path, run_id="r") as run:
+            run.log(step=0, **{"self": 2.0})
+            run.declare("data_mix", **{"self": 1})
+            if mode == "offline":
+                assert steps(run) == [(0, {"self": 2.0})]
+                assert records(run)[-1]["details"] == {"self": 1}

@@ -1,0 +1,319 @@
+"""What the detection does about an incident: orders, budgets, operators' decisions, and forks."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lossguard.states import Outcome
+from monitor.detection import (
+    DetectionEngine,
+    IllegalTransition,
+    IncidentChanged,
+    InterventionChanged,
+    Policy,
+)
+from tests.monitor.detection.runs import EffectLog, Trainer, detected, healthy, orders, rows_of, spiked
+
+AUTO = Policy(mode="auto")  # type: ignore[arg-type]
+APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
+
+
+def test_a_spike_is_rolled_back_skipped_and_verified() -> None:
+    trainer = Trainer(DetectionEngine(policy=AUTO), bad={300, 301, 302})
+    story = trainer.run()
+    (incident,) = story.incidents
+    (done,) = story.interventions
+    assert story.states(1) == ["ordered", "applied", "verified"]
+    assert (done.rewind_to, done.skip_from, done.skip_to) == (200, 200, 400)
+    assert (incident.state, incident.outcome, incident.detected_step) == ("closed", Outcome.RECOVERED, 301)
+    assert any("Waiting is expected to cost" in reason for reason in done.reasons)
+
+
+def test_a_recurring_incident_escalates_deeper_and_wider_then_holds() -> None:
+    trainer = Trainer(DetectionEngine(policy=AUTO), bad=set(), cursed=range(400, 403))
+    story = trainer.run()
+    assert [i.kind.value for i in story.interventions] == ["rollback", "rollback", "hold"]
+    assert [i.attempt for i in story.interventions] == [1, 2, 3]
+    assert trainer.rewinds[1] < trainer.rewinds[0]
+    widths = [b - a for a, b in trainer.skips]
+    assert widths[1] > widths[0]
+    assert story.states(1)[-1] == story.states(2)[-1] == "recurred"
+
+
+def test_the_last_attempt_lowers_the_learning_rate_where_that_is_allowed() -> None:
+    policy = Policy(mode="auto", allow_lr_scale=True)  # type: ignore[arg-type]
+    story = Trainer(DetectionEngine(policy=policy), bad=set(), cursed=range(400, 403)).run()
+    assert [i.lr_scale for i in story.interventions] == [None, None, 0.5, None]
+    assert story.interventions[-1].kind == "hold"
+
+
+def test_the_budget_of_a_run_ends_in_a_hold() -> None:
+    policy = Policy(mode="auto", budget_per_run=1)  # type: ignore[arg-type]
+    story = Trainer(DetectionEngine(policy=policy), bad={200, 420 + 200}, steps=600).run()
+    assert [i.kind.value for i in story.interventions] == ["rollback", "hold"]
+
+
+def test_observe_mode_only_records_what_it_would_do() -> None:
+    story = detected(spiked(at=300))
+    assert story.interventions == []
+    assert any("Observe mode: the policy would roll back." in reason for reason in story.incidents[0].reasons)
+
+
+def test_a_run_that_only_reports_gets_no_order() -> None:
+    story = detected(spiked(at=300), policy=AUTO, can_roll_back=False)
+    assert story.interventions == []
+    (reason_text,) = [reason for reason in story.incidents[0].reasons if "cannot roll back" in reason]
+    assert reason_text.startswith("This run only reports and cannot roll back: the policy would roll back. In 16 steps")
+    assert "Rewind to 200" in reason_text
+
+
+@pytest.mark.parametrize("policy", [Policy(), APPROVE, AUTO])
+def test_a_decision_to_wait_says_why_and_what_it_is_expected_to_cost(policy: Policy) -> None:
+    story = detected(spiked(at=300, tail=8), policy=policy)
+    (incident,) = story.incidents
+    assert story.interventions == []
+    first, last = [reason for reason in incident.reasons if "expected to cost" in reason]
+    assert first.startswith("The loss may still fall back. Waiting is expected to cost")
+    assert last.startswith("Nothing was done: the loss could still fall back. Waiting was expected to cost")
+    assert "rolling back 1" in last
+
+
+def back_in_part(left: float) -> dict[str, Any]:
+    """A run whose loss jumps at step 300 and falls back within 20 steps, but for `left` of its standard deviations."""
+    columns = spiked(at=300, tail=5)
+    columns["loss"][300:] += left * 0.02
+    return columns
+
+
+def test_a_loss_that_is_back_in_its_band_only_in_part_has_not_recovered() -> None:
+    story = detected(back_in_part(6.0), policy=AUTO)
+    assert len(story.incidents) == 1
+    (rollback,) = story.interventions
+    assert "it did not halve, so the policy stops waiting" in rollback.reasons[0]
+
+
+def test_a_loss_that_is_all_the_way_back_has_recovered() -> None:
+    story = detected(back_in_part(0.0), policy=AUTO)
+    assert [incident.outcome for incident in story.incidents] == [Outcome.RECOVERED]
+    assert story.interventions == []
+
+
+def test_a_spike_while_another_one_has_not_fully_recovered_is_an_incident_of_its_own() -> None:
+    columns = back_in_part(6.0)
+    columns["loss"][340:344] += 1.5
+    story = detected(columns)
+    assert [incident.onset_step for incident in story.incidents] == [300, 340]
+    assert story.incidents[0].reasons[-1] == "A new alarm began before the signal had fully recovered."
+
+
+def test_an_incident_that_an_earlier_collector_left_open_is_still_followed() -> None:
+    rows = rows_of(spiked(at=300))
+    engine, again = DetectionEngine(), DetectionEngine()
+    engine.feed(rows[:310])
+    state = engine.state_dict()
+    incidents = state["incidents"]
+    assert incidents["open"] is not None
+    again.load_state_dict(state | {"incidents": incidents | {"open": incidents["open"] | {"peak_z": 75.0}}})
+    assert again.feed(rows[310:]) == engine.feed(rows[310:])
+
+
+def test_a_precursor_says_at_once_that_a_checkpoint_should_be_saved() -> None:
+    columns = healthy(400)
+    columns["grad_norm"][300:306] *= 10
+    story = detected(columns, policy=AUTO)
+    assert "save a checkpoint now" in story.incidents[0].reasons[1]
+    (last,) = [reason for reason in story.incidents[0].reasons if "Nothing was done" in reason]
+    assert last.startswith("Nothing was done: the loss had not moved. Waiting was expected to cost")
+    assert [e for e in story.effects if isinstance(e, IncidentChanged)][1].incident.state == "warning"
+
+
+def test_only_what_was_ordered_uses_up_the_budget() -> None:
+    columns = healthy(1200)
+    for at in (300, 600, 900):
+        columns["loss"][at : at + 60] += 1.5
+    policy = Policy(mode="approve", budget_per_run=1)  # type: ignore[arg-type]
+    engine, story = DetectionEngine(policy=policy), EffectLog()
+    for part in rows_of(columns).split(10):
+        fresh = story.add(engine.feed(part, restorable=range(0, int(part.steps[-1]), 50)))
+        for effect in fresh:
+            if isinstance(effect, InterventionChanged) and effect.intervention.state == "proposed":
+                story.add(engine.reject(effect.intervention.number))
+    assert [i.kind.value for i in story.interventions] == ["rollback"] * 3
+    assert engine.response.interventions.rollbacks_used == 0
+
+
+def test_an_approved_proposal_uses_up_the_budget_and_an_operators_order_does_not() -> None:
+    engine, story = waiting()
+    story.add(engine.approve(1))
+    assert engine.response.interventions.rollbacks_used == 1
+    story.add(engine.rollback(reason="deeper"))
+    assert story.interventions[-1].incident == 1
+    assert engine.response.interventions.rollbacks_used == 1
+
+
+def waiting() -> tuple[DetectionEngine, EffectLog]:
+    """An engine with a proposal that waits for an operator."""
+    engine, story = DetectionEngine(policy=APPROVE), EffectLog()
+    story.add(engine.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 330, 50)))
+    assert story.interventions[0].state == "proposed"
+    return engine, story
+
+
+def test_a_proposal_that_an_operator_approves_is_ordered() -> None:
+    engine, story = waiting()
+    assert [order.number for order in orders(story.add(engine.approve(1)))] == [1]
+    assert story.incidents[0].state == "treated"
+    with pytest.raises(IllegalTransition):
+        engine.approve(1)
+
+
+def test_a_proposal_that_an_operator_rejects_is_not_made_again() -> None:
+    engine, story = waiting()
+    story.add(engine.reject(1))
+    story.add(engine.feed(rows_of(spiked(at=300))[330:360]))
+    assert [i.state.value for i in story.interventions] == ["rejected"]
+
+
+def test_a_proposal_is_withdrawn_when_the_run_recovers_without_it() -> None:
+    story = detected(spiked(at=300, tail=40), policy=APPROVE)
+    assert [i.state.value for i in story.interventions] == ["withdrawn"]
+
+
+def test_an_order_that_fails_is_followed_by_a_deeper_one() -> None:
+    engine, story = DetectionEngine(policy=AUTO), EffectLog()
+    rows = rows_of(spiked(at=300))
+    story.add(engine.feed(rows[:330], restorable=range(0, 330, 50)))
+    story.add(engine.order_failed(1, "checkpoint 200 is damaged"))
+    story.add(engine.feed(rows[330:335]))
+    first, second = story.interventions
+    assert (first.state, second.attempt) == ("failed", 2)
+    assert (first.rewind_to or 0) > (second.rewind_to or 0)
+
+
+def test_an_operator_may_order_a_rollback_and_name_the_checkpoint() -> None:
+    engine, story = DetectionEngine(), EffectLog()
+    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    (order,) = orders(story.add(engine.rollback(rewind_to=260, skip_to=400, reason="bad shard")))
+    assert (order.incident, order.rewind_to, order.skip_from, order.skip_to) == (None, 250, 250, 400)
+    with pytest.raises(ValueError, match="no checkpoint"):
+        engine.rollback(rewind_to=-5)
+
+
+def test_a_hold_ends_when_an_operator_releases_the_run() -> None:
+    trainer = Trainer(DetectionEngine(policy=AUTO), bad=set(), cursed=range(400, 403))
+    story = trainer.run()
+    held = story.interventions[-1]
+    (release,) = orders(story.add(trainer.engine.release("go on")))
+    story.add(trainer.engine.order_applied(release.number, rewound_to=None, skip_from=None, skip_to=None))
+    assert story.states(held.number)[-1] == "released"
+    assert story.states(release.number)[-1] == "verified"
+    with pytest.raises(ValueError, match="not held"):
+        trainer.engine.release()
+
+
+def test_a_held_run_that_restarts_is_watched_and_decided_about_again() -> None:
+    policy = Policy(mode="auto", budget_per_run=0)  # type: ignore[arg-type]
+    engine, story, columns = DetectionEngine(policy=policy), EffectLog(), healthy(600)
+    columns["loss"][300] = np.nan
+    story.add(engine.feed(rows_of(columns)[:301], restorable=range(0, 300, 50)))
+    story.add(engine.order_applied(1, rewound_to=None, skip_from=None, skip_to=None))
+    story.add(engine.fork(250, "resume", [rows_of(columns)[:250]], None))
+    assert story.states(1) == ["ordered", "applied", "withdrawn"]
+    assert story.interventions[0].reasons[-1] == "The run was restarted."
+    assert story.incidents[0].state == "closed"
+    columns["loss"][300] = 2.2
+    columns["loss"][400:] = np.nan
+    story.add(engine.feed(rows_of(columns)[250:]))
+    assert [(i.kind.value, i.state.value) for i in story.interventions[1:]] == [("hold", "ordered")]
+    assert story.incidents[-1].detected_step == 400
+
+
+def test_after_a_fork_the_detectors_are_those_of_the_fork_step() -> None:
+    rows = rows_of(healthy(400))
+    taught, plain = DetectionEngine(), DetectionEngine()
+    plain.feed(rows[:200])
+    snapshot = plain.detectors_state()
+    taught.feed(rows_of(spiked(at=210, steps=400)))
+    taught.fork(250, "rewind", [rows[200:250]], json.loads(json.dumps(snapshot)))
+    plain.feed(rows[200:250])
+    assert taught.detectors_state() == plain.detectors_state()
+
+
+def ordered() -> tuple[DetectionEngine, EffectLog, dict[str, Any]]:
+    """An engine with an open order to go back to step 200, and the detectors as they were there."""
+    engine, story, rows = DetectionEngine(policy=AUTO), EffectLog(), rows_of(spiked(at=300))
+    story.add(engine.feed(rows[:250], restorable=range(0, 250, 50)))
+    snapshot = engine.detectors_state()
+    story.add(engine.feed(rows[250:330], restorable=range(0, 330, 50)))
+    assert story.interventions[0].state == "ordered"
+    return engine, story, snapshot
+
+
+@pytest.mark.parametrize("reason", ["resume", "rewind"])
+def test_a_new_segment_that_does_not_name_the_order_leaves_it_open_with_its_incident(reason: str) -> None:
+    engine, story, snapshot = ordered()
+    story.add(engine.fork(250, reason, [], snapshot))
+    story.add(engine.feed(rows_of(healthy(600))[250:300]))
+    assert story.states(1) == ["ordered"]
+    assert [incident.state.value for incident in story.incidents] == ["treated"]
+    story.add(engine.order_failed(1, "checkpoint 200 is damaged"))
+    story.add(engine.feed(rows_of(healthy(600))[300:310]))
+    assert story.states(1) == ["ordered", "failed"]
+    assert [(i.state.value, i.outcome) for i in story.incidents] == [("closed", Outcome.RECOVERED)]
+
+
+def test_an_order_may_be_obeyed_after_a_segment_that_did_not() -> None:
+    engine, story, snapshot = ordered()
+    story.add(engine.fork(250, "resume", [], snapshot))
+    story.add(engine.feed(rows_of(healthy(600))[250:270]))
+    story.add(engine.fork(200, "rollback", [rows_of(healthy(600))[:200]], None, obeyed=1))
+    assert story.states(1) == ["ordered", "applied"]
+    story.add(engine.feed(rows_of(healthy(600))[200:]))
+    assert story.states(1) == ["ordered", "applied", "verified"]
+    assert len(story.incidents) == 1
+
+
+def test_a_shift_that_was_declared_in_the_replayed_rows_is_no_incident_after_a_fork() -> None:
+    columns = healthy(900)
+    columns["loss"][600:] += 0.5
+    rows, engine = rows_of(columns), DetectionEngine()
+    engine.feed(rows[:550])
+    snapshot = engine.detectors_state()
+    engine.declare(600, "data_mix")
+    engine.feed(rows[550:800])
+    straight = DetectionEngine()
+    straight.declare(600, "data_mix")
+    straight.feed(rows[:650])
+    engine.fork(650, "rewind", [rows[550:580], rows[580:650]], snapshot, declared=[(600, "data_mix")])
+    assert engine.detectors_state() == straight.detectors_state()
+    assert engine.feed(rows[650:]) == []
+
+
+def test_the_bump_of_a_resume_is_no_incident() -> None:
+    columns = healthy(700)
+    columns["loss"][600:] += 0.15 * np.exp(-np.arange(100) / 50)
+    rows, engine = rows_of(columns), DetectionEngine()
+    engine.feed(rows[:600])
+    snapshot = engine.detectors_state()
+    engine.fork(600, "resume", [], snapshot)
+    assert engine.feed(rows[600:]) == []
+
+
+def test_an_alarm_on_the_old_segment_belongs_to_the_incident_that_was_ordered_for() -> None:
+    engine, story = DetectionEngine(policy=AUTO), EffectLog()
+    columns = spiked(at=300)
+    columns["loss"][340:345] = np.nan
+    story.add(engine.feed(rows_of(columns)[:400], restorable=range(0, 330, 50)))
+    assert len(story.incidents) == len(story.interventions) == 1
+    assert story.incidents[0].state == "treated"
+
+
+def test_a_second_acknowledgement_changes_nothing_and_an_unknown_one_is_an_error() -> None:
+    trainer = Trainer(DetectionEngine(policy=AUTO), bad={300, 301, 302})
+    trainer.run()
+    details: dict[str, Any] = {"rewound_to": 200, "skip_from": 200, "skip_to": 400}
+    assert trainer.engine.order_applied(1, **details) == []
+    with pytest.raises(ValueError, match="no intervention 7"):
+        trainer.engine.order_applied(7, **details)

@@ -1,0 +1,41 @@
+"""A CSV file becomes rows, or one sentence with file and line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monitor.backtesting.backtest import CurveError, backtest_file, read_curve
+from tests.monitor.backtesting.curve_files import written
+
+
+def test_nan_is_news_and_an_empty_cell_is_none(tmp_path: Path) -> None:
+    rows = read_curve(written(tmp_path, "step,loss,grad_norm\n0,2.0,\n1,nan,0.5\n2,inf,0.4\n"))
+    assert rows.present["grad_norm"].tolist() == [False, True, True]
+    assert rows.present["loss"].all()
+    assert not np.isfinite(rows.metrics["loss"][1:]).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "line 1: the file is empty"),
+        ("step,grad_norm\n1,2\n2,3\n", "line 1: no column loss"),
+        ("loss\n1\n2\n", "line 1: no column step"),
+        ("step,loss,loss\n1,2,3\n2,3,4\n", "line 1: column loss appears twice"),
+        ("step,loss\n", "line 1: a curve needs at least two rows"),
+        ("step,loss\n1,2.0\n", "line 2: a curve needs at least two rows"),
+        ("step,loss\n1,2.0\n1,2.1\n", "line 3: step 1 is a duplicate"),
+        ("step,loss\n5,2.0\n4,2.1\n", "line 3: step 4 is not above"),
+        ("step,loss\n1,2.0\n2,much\n", "line 3: loss is 'much', not a number"),
+        ("step,loss\n1,2.0\n2.5,2\n", "line 3: step is 2.5, not a whole number"),
+        ("step,loss\n1,2.0\nnan,2\n", "line 3: step is nan, not a whole number"),
+        ("step,loss\n1,2.0\n2\n", "line 3: 1 cells for 2 columns"),
+    ],
+)
+def test_a_bad_file_gets_one_sentence_with_file_and_line(tmp_path: Path, text: str, sentence: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(CurveError) as raised:
+        backtest_file(path)
+    assert f"{path}, {sentence}" in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,36 @@
+"""Runs are registered, many at once too, up to a limit."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import sqlalchemy as sa
+import urllib3
+
+from lossguard.protocol import API
+from monitor.app import create_app
+from monitor.settings import Settings
+from tests.dashboard.serving import serving
+from tests.monitor.client import TestClient, Trainer
+
+
+def test_beyond_the_limit_of_runs_a_known_one_is_still_resumed(sqlite_engine: sa.Engine) -> None:
+    http = TestClient(create_app(Settings(max_runs=2), engine=sqlite_engine))
+    for run_id in ("r1", "r2", "r1"):
+        Trainer(http, run_id)
+    answer = http.post(f"{API}/runs", json={"id": "r3", "project": "p", "started_at": 1.0})
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+    assert "LOSSGUARD_MAX_RUNS" in answer.json()["detail"]
+    assert len(http.get(f"{API}/runs").json()) == 2
+
+
+def test_trainers_that_all_start_at_once_are_all_registered(engine: sa.Engine) -> None:
+    """Fifty of them held every thread and every connection, each waiting for the other, until 30 s were over."""
+
+    def register(number: int) -> int:
+        spec = {"id": f"r{number}", "project": "gpt", "started_at": 1.0}
+        return urllib3.request("POST", f"{url}{API}/runs", json=spec, retries=False, timeout=60.0).status
+
+    with serving(engine) as url, ThreadPoolExecutor(60) as trainers:
+        start = time.monotonic()
+        assert set(trainers.map(register, range(60))) == {201}
+        assert time.monotonic() - start < 20

@@ -1,0 +1,68 @@
+"""Tests mirror modules: tests/db/steps/test_reader.py tests db/steps/reader.py; a change finds its tests by name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "tests"
+
+SYSTEM_TESTS = {
+    "dashboard/test_browser.py": "the pages in a real browser",
+    "dashboard/test_browser_compare.py": "the pages in a real browser",
+    "dashboard/test_browser_incident.py": "the pages in a real browser",
+    "db/test_earlier_release.py": "a store that an earlier release wrote, through every module of db",
+    "deploy": "the files in deploy/, which are no modules",
+    "lossguard/test_exported_members.py": "every public name of the SDK",
+    "monitor/detection/test_events.py": "random events through every state machine of the detection",
+    "ranks": "several processes that train one run together",
+    "reliability": "whole processes under faults of the network and of the machine",
+    "test_audit.py": "the audit of the web pages, a tool of the tests",
+    "test_docs.py": "the documentation",
+    "test_examples.py": "the examples as programs",
+    "test_loop.py": "trainer, collector and store as processes that are killed",
+    "test_metric_registry.py": "every place that follows from the metric registry",
+    "test_mirror.py": "the layout of the tests",
+    "test_packaging.py": "the wheel",
+    "test_readme.py": "the README",
+    "test_vocabulary.py": "the words of all files",
+    "trainer/test_imports.py": "what users of the SDK import from it",
+}
+"""File or folder below tests/ -> what it tests, where that is no single module."""
+
+
+def modules_of(test: Path) -> Iterator[Path]:
+    """The files that may be the module of tests/<folder>/test_<name>.py; `test_main` is that of `__main__`."""
+    folder = ROOT / test.relative_to(TESTS).parent
+    name = test.stem.removeprefix("test_")
+    yield folder / f"{name}.py"
+    yield folder / name / "__init__.py"
+    if name == "main":
+        yield folder / "__main__.py"
+
+
+def is_system_test(test: Path) -> bool:
+    path = test.relative_to(TESTS)
+    return any(str(each) in SYSTEM_TESTS for each in (path, *path.parents))
+
+
+FILES = sorted(TESTS.rglob("test_*.py"))
+
+
+@pytest.mark.parametrize("test", FILES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_a_test_file_belongs_to_the_module_of_its_name(test: Path) -> None:
+    has_module = any(map(Path.is_file, modules_of(test)))
+    assert has_module != is_system_test(test), "move the tests to the file of their module, or say in the table why not"
+
+
+def test_every_entry_of_the_table_still_exists() -> None:
+    assert [path for path in SYSTEM_TESTS if not (TESTS / path).exists()] == []
+
+
+def test_no_module_imports_from_a_test_file() -> None:
+    """Helpers that tests share stand in plain modules."""
+    lines = [line for file in TESTS.rglob("*.py") for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [
+        line for line in lines if line.startswith("from tests.") and ".test_" in line.partition(" import ")[0]
+    ] == []
