@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
@@ -19,6 +20,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A suite that was started in the background ignores SIGINT, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# An example may take longer on a busy machine; that is no failure.
+hypothesis.settings.register_profile("lossguard", deadline=None)
+hypothesis.settings.load_profile("lossguard")
 
 INSTALLED = {
     "postgresql": bool(postgres.PROGRAMS),

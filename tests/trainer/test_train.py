@@ -54,6 +54,7 @@ def test_a_run_learns_and_reports_every_step_with_all_its_metrics(tmp_path: Path
     assert [steps[step]["tokens"] for step in (0, 1, 59)] == [64, 128, 3840]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_twenty_steps_and_twenty_more_are_bit_for_bit_forty(tmp_path: Path, dropout: float) -> None:
     model = ModelConfig(layers=2, heads=2, width=16, context=16, dropout=dropout)
@@ -75,6 +76,7 @@ def test_skipped_batches_are_never_seen_and_the_schedule_does_not_notice(tmp_pat
     assert [every[step]["loss"] == skipping[step]["loss"] for step in (6, 7)] == [True, False]
 
 
+@pytest.mark.slow
 def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_skips_from_the_start(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, steps=150, evaluate_every=0)
     order = {"id": 1, "kind": "rollback", "incident": 1, "rewind_to": 7, "skip_from": 5, "skip_to": 9, "reason": "test"}
