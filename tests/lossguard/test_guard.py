@@ -313,7 +313,7 @@ def test_an_order_from_a_collector_is_executed_answered_and_never_executed_again
                     collector.order(id=3, kind="rollback", rewind_to=2, skip_from=4, skip_to=8)
                     run.log(6, loss=9.0)
                     assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
-                time.sleep(0.01)
+                time.sleep(0.01)  # a step takes time, so that the sender delivers between two of them
 
     checkpoints = Memory([])
     loop(8)

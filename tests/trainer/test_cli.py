@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from typer.testing import CliRunner
 
 from tests.trainer.command import command, environment, run_command
 from tests.trainer.small import logged
+from tests.waiting import eventually
 from trainer.cli import app
 
 
@@ -37,9 +37,9 @@ def test_a_signal_saves_a_checkpoint_and_the_same_run_id_continues_exactly(
     stopped = subprocess.Popen(
         command(tmp_path, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
     )
-    while not (tmp_path / "out/trainer/r/checkpoints/step-000000010").exists():
-        assert stopped.poll() is None
-        time.sleep(0.02)
+    checkpoint = tmp_path / "out/trainer/r/checkpoints/step-000000010"
+    assert eventually(lambda: checkpoint.exists() or stopped.poll() is not None, 60.0)
+    assert stopped.poll() is None
     stopped.send_signal(number)
     output, errors = stopped.communicate(timeout=60)
     assert (stopped.returncode, errors) == (128 + number, "")

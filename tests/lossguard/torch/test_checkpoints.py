@@ -238,7 +238,7 @@ def test_a_kill_at_any_moment_leaves_good_checkpoints(
     assert process.stdout is not None
     for _ in range(12):
         process.stdout.readline()
-    time.sleep(patience)
+    time.sleep(patience)  # any moment of a save will do: nothing outside shows which it is
     process.kill()
     process.wait()
     process.stdout.close()

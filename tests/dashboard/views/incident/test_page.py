@@ -225,7 +225,7 @@ def test_a_new_policy_and_a_late_declared_event_change_the_band(store: sa.Engine
     report_a_spike(store)
 
     def highest() -> float:
-        time.sleep(CACHE_SECONDS)
+        time.sleep(CACHE_SECONDS)  # until the cached answer has expired
         facts = stored_facts()
         return float(cached.incident_window(facts, facts.incidents[0]).bands["grad_norm"].score.max())
 

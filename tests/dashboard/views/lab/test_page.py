@@ -52,7 +52,7 @@ def test_saved_settings_become_the_runs_own_policy(open_page: OpenPage, store: s
         run = queries.run_named(session, run_id="asking")
         assert run is not None
         run.policy = {**(run.policy or {}), "patience": 30}
-    time.sleep(CACHE_SECONDS)
+    time.sleep(CACHE_SECONDS)  # until the cached answer has expired
     app.run()
     assert "These are the settings of the run's own policy." in [caption.value for caption in app.caption]
 
