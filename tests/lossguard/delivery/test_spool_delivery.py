@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lossguard
+from lossguard.delivery.sender import HEARTBEAT
 from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, report
 from lossguard.protocol import decode_number
 from lossguard.recording import RecordingRun
@@ -90,6 +91,15 @@ def test_an_idle_run_gets_orders_by_heartbeat(collector: FakeCollector, tmp_path
         assert order is not None
         assert (order.id, order.rewind_to) == (7, 0)
         assert run.take_order() is None
+
+
+def test_a_run_sends_heartbeats_as_often_as_it_was_told_to(collector: FakeCollector, tmp_path: Path) -> None:
+    with with_heartbeat(collector, tmp_path, 0.05) as run:
+        run.log(0, loss=1.0)
+        assert eventually(lambda: bool(collector.rows))
+        begin, num_before = time.monotonic(), len(collector.spool_bytes)
+        assert eventually(lambda: len(collector.spool_bytes) >= num_before + 3)
+        assert time.monotonic() - begin < 2 * HEARTBEAT, "three of the default heartbeats take longer"
 
 
 def test_a_withdrawn_order_leaves_the_inbox_and_an_unknown_kind_is_no_order(
