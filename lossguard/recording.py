@@ -81,7 +81,11 @@ class RecordingRun(Run):
         self._inbox: tuple[Order, ...] = ()
         self._taken = set(self.history.answered)
         self._put({"run": registration})
-        self._sender = None if client is None else Sender(directory, spool.path, client, self._receive, self.log_once)
+        self._sender = (
+            None
+            if client is None
+            else Sender(directory, spool.path, client, self._receive, self.log_once, heartbeat=heartbeat)
+        )
         if self._sender is not None:
             self._sender.start()
         _open_runs.add(self)

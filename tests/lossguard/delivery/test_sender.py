@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import lossguard
+from lossguard.delivery.sender import HEARTBEAT
 from tests.lossguard.collectors import Answer, FakeCollector, serving
 from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.ports import free_port
@@ -146,3 +147,12 @@ def test_the_interpreters_end_delivers_without_finish(collector: FakeCollector, 
         subprocess.run(command, env=environment, capture_output=True, check=False)
         assert collector.finished[-1] == state
     assert collector.losses(0) == {0: 1.0}
+
+
+def test_a_run_sends_heartbeats_as_often_as_configured(collector: FakeCollector, tmp_path: Path) -> None:
+    with with_heartbeat(collector, tmp_path, 0.05) as run:
+        run.log(0, loss=1.0)
+        assert eventually(lambda: bool(collector.rows))
+        begin, num_before = time.monotonic(), len(collector.spool_bytes)
+        assert eventually(lambda: len(collector.spool_bytes) >= num_before + 3)
+        assert time.monotonic() - begin < 2 * HEARTBEAT, "three of the default heartbeats take longer"
