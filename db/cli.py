@@ -183,7 +183,8 @@ def _check_schema(engine: sa.Engine) -> None:
     """Exit with one sentence unless the database is at the newest revision."""
     current, newest = migrate.revisions(engine)
     if current != newest:
-        raise _error(f"the database is at revision {current or 'none'}, not {newest}; run: python -m db upgrade")
+        state = f"is at revision {current}, not {newest}" if current else "has no tables yet"
+        raise _error(f"the database {state}; run: python -m db upgrade")
 
 
 def _no_store(error: NoStore) -> typer.Exit:

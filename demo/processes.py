@@ -35,7 +35,7 @@ def only_one(lock: Path) -> IO[str]:
         holder = handle.read().strip()
         handle.close()
         raise CannotRun(
-            f"another one is running here (process {holder}); wait until it ends, or stop it with Ctrl-C"
+            f"process {holder} uses {lock.parent}; stop it, or choose another folder with LOSSGUARD_DIR"
         ) from None
     handle.truncate(0)
     handle.write(str(os.getpid()))

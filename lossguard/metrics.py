@@ -1,8 +1,8 @@
 """The metric registry: one row for each metric that Lossguard knows by name.
 
 Every list of metrics elsewhere follows from this table: columns of the store, signals of the detection, gauges for
-Prometheus, titles and axes of charts, curves of the report. A metric that is not in it is a scalar of the user's own:
-it is stored and drawn under its name.
+Prometheus, titles and axes of charts, curves of the report. A metric that is not in it is a custom metric: it is stored
+and plotted under its name.
 
 A new column is a row here and a migration. A new signal is a row here, its detection parameters in
 `monitor/detection/scoring/signals.py`, and an alert.
@@ -45,15 +45,15 @@ class Metric:
     column: ColumnType | None = None
     """Of its own column in the store; None: it is kept in the JSON column of other scalars."""
     detector_input: bool = False
-    """Whether the detection reads it: signals, and what the detection needs beside them."""
+    """Whether the detection reads it: true for signals and for the other inputs of the detection."""
     incident_kind: IncidentKind | None = None
-    """What an incident is called that begins with this metric. It makes the metric a signal."""
+    """Kind of the incidents that begin with this metric. A metric with a kind is a signal."""
     gauge: str = ""
     """Name of the Prometheus gauge of its newest value; empty: it is not exported."""
     gauge_help: str = ""
     """What the gauge measures, as the subject of a sentence."""
     default_chart: bool = False
-    """Whether the Run page and the report draw it without being asked."""
+    """Whether the Run page and the report draw it by default."""
     log_axis: LogAxis = LogAxis.NEVER
     tick_format: str = "~g"
     """Of its axis, in d3-format."""

@@ -61,7 +61,9 @@ def import_file(
         return _import_csv(session, path, run_id or path.stem, project or "imported", now)
     except FileNotFoundError:
         raise BadFile(f"there is no file {path}; name a file of `python -m db export`, or a CSV") from None
-    except (pa.ArrowException, csv.Error, OSError, UnicodeDecodeError, json.JSONDecodeError, record.BadRecord) as error:
+    except UnicodeDecodeError:
+        raise BadFile(f"{path}: neither a Parquet file nor a CSV in UTF-8") from None
+    except (pa.ArrowException, csv.Error, OSError, json.JSONDecodeError, record.BadRecord) as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         raise BadFile(f"{path}: {reason.splitlines()[0]}") from error
     except sa.exc.IntegrityError as error:

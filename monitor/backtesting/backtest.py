@@ -60,4 +60,4 @@ def read_curve(path: str | Path) -> Rows:
         with open(path, newline="", encoding="utf-8-sig") as file:
             return parse_curve(str(path), file)
     except OSError as error:
-        raise CurveError(f"{path}: cannot be read: {error}.") from None
+        raise CurveError(f"{path}: cannot be read: {error.strerror or error}.") from None

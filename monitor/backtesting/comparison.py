@@ -1,7 +1,7 @@
-"""Published rules beside ours on curves of a user: `python -m monitor backtest CURVE.csv... --compare`.
+"""Published rules compared with Lossguard on your curves: `python -m monitor backtest CURVE.csv... --compare`.
 
-For each file: how many episodes a rule raises (see `labelled_curves`), and where the first ones begin; with a
-labels.json beside the file also how many labelled onsets are found.
+For each file: how many groups of alarms a rule raises (see `labelled_curves`), and where the first ones begin. With
+a labels.json in the folder of the file, also how many labelled onsets are found.
 """
 
 import json
@@ -21,7 +21,7 @@ MAX_STARTS = 5
 
 def comparison(paths: Iterable[Path], settings: DetectionSettings) -> Table:
     """Raises CurveError for a file that cannot be read."""
-    table = Table("file", "rule", "episodes", "onsets found", "first at step")
+    table = Table("file", "rule", "alarm groups", "onsets found", "first at step")
     for path in paths:
         curve = _curve(path)
         name = path.name

@@ -34,7 +34,8 @@ from monitor.ingestion.columns import detector_rows
 
 def backtest(
     curves: Annotated[
-        list[Path] | None, typer.Argument(help="CSV: step, loss and optionally grad_norm, log_z, lr, tokens")
+        list[Path] | None,
+        typer.Argument(help="CSV: step, loss and optionally grad_norm, log_z, lr, tokens, batch_index"),
     ] = None,
     runs: Annotated[list[str] | None, typer.Option("--run", help="a stored run (its live line); repeatable")] = None,
     settings: Annotated[

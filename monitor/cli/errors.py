@@ -27,7 +27,7 @@ def one_line_errors() -> Iterator[None]:
         first = error.errors()[0]
         raise exit_with(f"LOSSGUARD_{str(first['loc'][0]).upper()}={first['input']!r}: {first['msg']}") from None
     except NoStore as error:
-        raise exit_with(f"{error}; LOSSGUARD_DATABASE_URL names it") from None
+        raise exit_with(f"{error}; set LOSSGUARD_DATABASE_URL to the URL of your store") from None
     except (UnsafeBind, BadDatabaseUrl) as error:
         raise exit_with(error) from None
     except (sa.exc.DBAPIError, CommandError) as error:

@@ -54,7 +54,9 @@ def _numbers(
     name: str, line: int, header: Sequence[str], row: Sequence[str], columns: Sequence[str]
 ) -> dict[str, float | None]:
     if len(row) != len(header):
-        raise CurveError(f"{name}, line {line}: {len(row)} cells for {len(header)} columns.")
+        raise CurveError(
+            f"{name}, line {line}: the number of cells is {len(row)}, the number of columns {len(header)}."
+        )
     values: dict[str, float | None] = {}
     for column, cell in zip(header, row, strict=True):
         if column not in columns:

@@ -30,7 +30,7 @@ def test_nan_is_news_and_an_empty_cell_is_none(tmp_path: Path) -> None:
         ("step,loss\n1,2.0\n2,much\n", "line 3: loss is 'much', not a number"),
         ("step,loss\n1,2.0\n2.5,2\n", "line 3: step is 2.5, not a whole number"),
         ("step,loss\n1,2.0\nnan,2\n", "line 3: step is nan, not a whole number"),
-        ("step,loss\n1,2.0\n2\n", "line 3: 1 cells for 2 columns"),
+        ("step,loss\n1,2.0\n2\n", "line 3: the number of cells is 1, the number of columns 2"),
     ],
 )
 def test_a_bad_file_gets_one_sentence_with_file_and_line(tmp_path: Path, text: str, sentence: str) -> None:
