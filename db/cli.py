@@ -164,7 +164,7 @@ def import_(
 ) -> None:
     """Read a run from a file. An existing run is never overwritten."""
     try:
-        typer.echo(_on_engine(url, lambda engine: _import(engine, file, run_id, project), new=True))
+        typer.echo(_on_engine(url, lambda engine: _import(engine, file, run_id, project)))
     except (imports.BadFile, RunExists) as error:
         raise _error(str(error)) from None
 
@@ -188,7 +188,9 @@ def _check_schema(engine: sa.Engine) -> None:
 
 
 def _no_store(error: NoStore) -> typer.Exit:
-    return _error(f"{error}; name the store with --url or LOSSGUARD_DATABASE_URL")
+    return _error(
+        f"{error}; name the store with --url or LOSSGUARD_DATABASE_URL; to create it, run: python -m db upgrade"
+    )
 
 
 def _error(sentence: str) -> typer.Exit:

@@ -121,13 +121,24 @@ def test_a_database_that_cannot_be_used_is_one_sentence_without_its_password(url
 
 
 @pytest.mark.parametrize(
-    "command", [("check",), ("export", "r"), ("prune", "--days", "1"), ("downgrade", "0007"), ("backup", "-o", "b.db")]
+    "command",
+    [
+        ("check",),
+        ("export", "r"),
+        ("import", "r.csv"),
+        ("prune", "--days", "1"),
+        ("downgrade", "0007"),
+        ("backup", "-o", "b.db"),
+    ],
 )
 def test_a_missing_store_is_one_sentence_and_none_is_created(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    output = "db: there is no store at .lossguard/lossguard.db; name the store with --url or LOSSGUARD_DATABASE_URL\n"
+    output = (
+        "db: there is no store at .lossguard/lossguard.db; name the store with --url or LOSSGUARD_DATABASE_URL; "
+        "to create it, run: python -m db upgrade\n"
+    )
     assert run_command(*command, "--url", "sqlite:///.lossguard/lossguard.db") == (2, output)
     assert not list(tmp_path.iterdir())
 
