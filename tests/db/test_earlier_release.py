@@ -8,6 +8,7 @@ import json
 import lzma
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from db import frames, queries
@@ -49,6 +50,7 @@ def test_an_earlier_store_is_read_whole(tmp_path: Path) -> None:
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_runs_of_an_earlier_store_continue_as_the_earlier_release_continued_them(tmp_path: Path) -> None:
     """The open order is sent again, the rollbacks are verified, and an incident that had just begun ends the same."""
     outcome = json.loads((STORES / "outcome.json").read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
@@ -98,6 +99,7 @@ def fill_every_table(engine: sa.Engine) -> None:
         access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
 
 
+@pytest.mark.slow
 def test_migrations_step_by_step_down_and_up_lose_no_row(engine: sa.Engine) -> None:
     fill_every_table(engine)
     assert all(everything(engine, lasting=False).values()), "every table has rows, so that there is something to lose"

@@ -45,6 +45,7 @@ def test_a_process_that_ends_early_is_reported_with_its_last_words(tmp_path: Pat
             processes.wait_until_up("collector", "http://127.0.0.1:9/")
 
 
+@pytest.mark.slow
 def test_a_service_that_ends_while_others_run_is_named(tmp_path: Path) -> None:
     with Processes(tmp_path) as processes:
         processes.start("trainer", "-c", "", environment={}).wait()

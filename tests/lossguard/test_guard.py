@@ -107,6 +107,7 @@ def test_a_skip_that_only_the_spool_records_holds_after_a_restart() -> None:
     assert train(run, Memory([]), 3) == [(0, 0), (1, 3), (2, 4)]
 
 
+@pytest.mark.slow
 def test_a_held_run_waits_until_it_is_released() -> None:
     run = ScriptedRun({2: Order(id=1, kind=OrderKind.HOLD), 50: Order(id=2, kind=OrderKind.RELEASE)})
     checkpoints = Memory([])
@@ -269,6 +270,7 @@ class Tiny:
             yield step, self.step(batch)
 
 
+@pytest.mark.slow
 def test_a_rolled_back_run_equals_one_that_never_saw_the_skipped_batches_bit_for_bit(tmp_path: Path) -> None:
     rolled = dict(Tiny(tmp_path / "a").run(ScriptedRun({19: rollback(rewind_to=12, skip_from=11, skip_to=17)}), 25))
     never = ScriptedRun()

@@ -25,6 +25,7 @@ def test_sync_delivers_every_offline_run(
     assert len(collector.requests) == before
 
 
+@pytest.mark.slow
 def test_sync_reports_that_no_collector_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spool_offline(tmp_path)
     assert main(["sync", str(tmp_path), "--url", "http://127.0.0.1:9"], max_failures=2) == 1

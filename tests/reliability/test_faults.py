@@ -85,6 +85,7 @@ def _wait_for_more(trainer: Trainer, counter: str) -> None:
     assert eventually(lambda: getattr(trainer, counter) > before, 30), f"no more {counter}"
 
 
+@pytest.mark.slow
 def test_a_clock_that_is_set_back_changes_no_verdict(engine: sa.Engine) -> None:
     """Steps are ordered by their number, orders by their id; the clock is only recorded."""
     now = [NOW]

@@ -28,6 +28,7 @@ def test_every_switch_is_a_recipe_that_changes_one_thing_of_the_first() -> None:
         assert len([field for field in recipe[section] if recipe[section][field] != first[section][field]]) == 1
 
 
+@pytest.mark.slow
 def test_a_switch_is_described_by_losses_and_costs(tmp_path: Path) -> None:
     result = try_switch(small_recipe(tmp_path, steps=30), tmp_path)
     assert result.perplexity == pytest.approx(math.exp(result.held_out_loss))
@@ -62,6 +63,7 @@ def test_a_curriculum_begins_with_windows_of_few_different_tokens(tmp_path: Path
     assert len(set(windows)) == len(windows)
 
 
+@pytest.mark.slow
 def test_the_lab_prints_one_json_object_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_bytes(TEXT)
     overrides = [word for override in SMALL for word in ("--set", override)]

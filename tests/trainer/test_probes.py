@@ -20,6 +20,7 @@ def _probed(directory: Path) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, spool.read_text().splitlines()) if line.get("event") == "probe"]
 
 
+@pytest.mark.slow
 def test_a_run_is_probed_at_intervals_and_learns_what_comes_next(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, steps=60, probe_every=30, probe_prompts=("bottles of be", "\u00e9\n"))
     train(recipe, Job(directory=tmp_path, run_id="r", mode="offline", quiet=True))

@@ -43,6 +43,7 @@ def _equal(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_reports_every_step_with_all_its_metrics(tmp_path: Path) -> None:
     outcome = _run(small_recipe(tmp_path, steps=60), tmp_path)
     steps = logged(tmp_path, "r")
@@ -67,6 +68,7 @@ def test_twenty_steps_and_twenty_more_are_bit_for_bit_forty(tmp_path: Path, drop
     assert _equal(_final_state(whole), _final_state(halves))
 
 
+@pytest.mark.slow
 def test_skipped_batches_are_never_seen_and_the_schedule_does_not_notice(tmp_path: Path) -> None:
     _run(small_recipe(tmp_path), tmp_path / "all")
     _run(small_recipe(tmp_path), tmp_path / "skipping", skips=[Skip(7, 12)])
@@ -88,6 +90,7 @@ def test_a_rollback_that_skips_is_bit_for_bit_a_run_that_skips_from_the_start(tm
     assert _equal(_final_state(tmp_path / "ordered"), _final_state(tmp_path / "skipped"))
 
 
+@pytest.mark.slow
 def test_an_injected_fault_disturbs_its_batches_and_only_the_configuration_names_it(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, steps=30)
     _run(recipe, tmp_path / "clean")
@@ -116,6 +119,7 @@ def test_a_checkpoint_of_another_model_is_not_continued(tmp_path: Path) -> None:
         _run(other, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_without_recording_trains_the_same_and_keeps_its_checkpoints(tmp_path: Path) -> None:
     _run(small_recipe(tmp_path), tmp_path / "recorded")
     _run(small_recipe(tmp_path), tmp_path / "off", mode="off")

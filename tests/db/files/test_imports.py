@@ -35,6 +35,7 @@ plain = details.map(lambda one: json.loads(json.dumps(one).replace("\\u0000", ""
 reports = st.lists(st.tuples(st.integers(0, 6), metrics), min_size=1, max_size=5)
 
 
+@pytest.mark.slow
 @RULES
 @given(parts=reports, details=plain)
 def test_a_run_is_imported_from_parquet_unchanged(
@@ -49,6 +50,7 @@ def test_a_run_is_imported_from_parquet_unchanged(
         assert all_of(session, copy) == all_of(session, session.merge(run))
 
 
+@pytest.mark.slow
 @RULES
 @given(parts=reports)
 def test_steps_and_their_segments_are_imported_from_csv(

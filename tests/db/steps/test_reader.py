@@ -5,6 +5,7 @@ import sys
 import uuid
 
 import pyarrow as pa
+import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -133,6 +134,7 @@ assert "pandas" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_a_custom_metric_is_read_without_pandas() -> None:
     """A collector reads them with every roll-up; importing pandas there would take half a second and 50 MB."""
     subprocess.run([sys.executable, "-c", READ_A_CUSTOM_METRIC], check=True)

@@ -27,6 +27,7 @@ def width_of(first: int, last: int, points: int) -> int:
 numbers = st.none() | st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf, -math.inf])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), name=st.sampled_from(["loss", "eval/loss"]), points=st.sampled_from([1, 3, 10, 40, 200]))
 def test_a_series_agrees_with_a_plain_loop_whatever_the_order_and_size_of_the_reports(
@@ -59,6 +60,7 @@ def test_a_series_agrees_with_a_plain_loop_whatever_the_order_and_size_of_the_re
             assert len(found) <= points
 
 
+@pytest.mark.slow
 def test_metrics_that_are_read_together_are_each_as_read_alone(engine: sa.Engine) -> None:
     extra: dict[str, list[Value]] = {f"layer/{at}": [float(at)] * 300 for at in range(METRICS_AT_ONCE + 10)}
     extra["layer/7"][100:103] = [math.nan, -math.inf, None]

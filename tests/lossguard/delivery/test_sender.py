@@ -41,6 +41,7 @@ def test_log_never_waits_for_a_collector_that_is_slow_or_down(collector: FakeCol
         run.finish(timeout=0.01)
 
 
+@pytest.mark.slow
 def test_what_finish_could_not_deliver_is_reported_and_delivered_by_the_next_session(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -75,6 +76,7 @@ def test_tls_with_a_collector_that_speaks_plain_http_is_reported_with_the_remedy
     run.finish(timeout=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
 def test_a_collector_that_fails_is_asked_again(collector: FakeCollector, tmp_path: Path, status: int) -> None:
     answers: list[Answer] = [(status, {})] * 2
@@ -85,6 +87,7 @@ def test_a_collector_that_fails_is_asked_again(collector: FakeCollector, tmp_pat
     assert collector.losses(0) == {0: 1.0}
 
 
+@pytest.mark.slow
 def test_a_collector_that_lost_the_run_gets_everything_again(collector: FakeCollector, tmp_path: Path) -> None:
     with online(collector, tmp_path) as run:
         run.log(0, loss=1.0)
@@ -122,6 +125,7 @@ TRAINER = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("up", [True, False])
 def test_kill_9_loses_no_step(collector: FakeCollector, tmp_path: Path, up: bool) -> None:
     url = collector.url if up else "http://127.0.0.1:9"
@@ -138,6 +142,7 @@ def test_kill_9_loses_no_step(collector: FakeCollector, tmp_path: Path, up: bool
     assert set(range(last + 1)) <= set(collector.losses(0))
 
 
+@pytest.mark.slow
 def test_the_interpreters_end_delivers_without_finish(collector: FakeCollector, tmp_path: Path) -> None:
     script = "import sys, lossguard\nlossguard.init('p', url=sys.argv[1], directory=sys.argv[2]).log(0, loss=1.0)\n"
     environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
@@ -149,6 +154,7 @@ def test_the_interpreters_end_delivers_without_finish(collector: FakeCollector, 
     assert collector.losses(0) == {0: 1.0}
 
 
+@pytest.mark.slow
 def test_a_run_sends_heartbeats_as_often_as_configured(collector: FakeCollector, tmp_path: Path) -> None:
     with with_heartbeat(collector, tmp_path, 0.05) as run:
         run.log(0, loss=1.0)

@@ -20,6 +20,7 @@ values = st.one_of(st.floats(allow_nan=True, allow_infinity=True), st.integers(-
 metrics = st.dictionaries(st.text(min_size=1, max_size=8), values, max_size=5)
 
 
+@pytest.mark.slow
 @given(st.lists(metrics, min_size=1, max_size=6))
 def test_metrics_come_through_spool_and_report_unchanged(rows: list[dict[str, float]]) -> None:
     lines = [to_line({"step": step, "time": 1.0, "metrics": row}) for step, row in enumerate(rows)]
@@ -95,6 +96,7 @@ def test_an_answer_lost_on_the_way_makes_no_duplicates(collector: FakeCollector,
     assert collector.losses(0) == {0: 1.0}
 
 
+@pytest.mark.slow
 def test_a_rejected_line_is_kept_and_its_neighbours_arrive(
     collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -124,6 +126,7 @@ def test_an_order_that_the_collector_forgot_does_not_stop_the_steps(collector: F
     assert collector.losses(0) == {3: 1.0}
 
 
+@pytest.mark.slow
 def test_a_half_delivered_spool_is_resumed_in_its_segment_by_a_collector_that_fails_at_times(
     collector: FakeCollector, tmp_path: Path
 ) -> None:
@@ -158,6 +161,7 @@ def test_an_answer_carries_the_key_of_its_order(collector: FakeCollector, tmp_pa
     assert all("key" in segment and "order_key" not in segment for segment in collector.segments)
 
 
+@pytest.mark.slow
 def test_a_run_that_the_collector_does_not_register_is_reported_once_and_stays_in_the_spool(
     collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -191,6 +195,7 @@ def test_a_damaged_spool_is_reported_once_and_kept_and_blocks_nothing(
     assert damaged.read_bytes() == line
 
 
+@pytest.mark.slow
 def test_a_search_for_consecutive_bad_lines_does_not_start_over(collector: FakeCollector, tmp_path: Path) -> None:
     bad = set(range(20, 40))
     collector.fault = lambda method, path, body: (422, {}) if bad & set(body.get("steps", ())) else None

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ def test_the_head_is_dense_and_gaps_double_behind_it() -> None:
     assert saved(2000, every=10, keep=5) == [0, 1280, 1600, 1760, 1840, 1920, 1950, 1960, 1970, 1980, 1990]
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the machine may be busy
 @given(st.integers(1, 3000), st.integers(1, 60), st.integers(1, 8))
 def test_any_age_has_a_checkpoint_not_much_older(num_steps: int, every: int, keep: int) -> None:

@@ -185,6 +185,7 @@ def fed(engine: DetectionEngine, parts: list[Rows]) -> list[Effect]:
     return [effect for part in parts for effect in engine.feed(part, restorable=range(0, 500, 50))]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 499), max_size=12), st.integers(0, 499))
 def test_any_split_and_a_save_anywhere_give_the_verdicts_of_one_pass(cuts: list[int], saved: int) -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,6 +94,7 @@ class Random:
         return self.engine.feed(Rows.of(steps, loss=loss, grad_norm=grad_norm), restorable=range(0, self.step, 20))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["observe", "approve", "auto"]), st.lists(st.sampled_from(EVENTS), max_size=25))
 def test_any_order_of_events_follows_the_tables_and_can_be_saved(mode: str, events: list[str]) -> None:

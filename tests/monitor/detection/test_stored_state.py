@@ -195,6 +195,7 @@ def paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield from paths(each, (*before, key))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(FILES), st.sampled_from([1, 2, 3]), st.data())
 def test_a_state_that_lacks_any_part_loads_and_continues(file: Path, version: int, data: st.DataObject) -> None:

@@ -52,12 +52,14 @@ def train(trainer: Trainer, clients: list[TestClient], size: int) -> dict[str, A
     return {"incidents": incidents, "interventions": done, "at": step}
 
 
+@pytest.mark.slow
 def test_reports_in_turn_to_two_collectors_are_judged_as_by_one(pair: list[TestClient]) -> None:
     alone = train(Trainer(pair[0], "alone"), pair[:1], 6)
     assert [row[0] for row in alone["incidents"]] == ["nonfinite"]
     assert train(Trainer(pair[0], "in-turn"), pair, 6) == alone
 
 
+@pytest.mark.slow
 def test_the_saved_state_lags_and_is_loaded_to_the_same(engine: sa.Engine) -> None:
     with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW)) as http:
         trainer = Trainer(http)
@@ -110,6 +112,7 @@ def test_a_young_run_without_a_saved_state_is_loaded_too(pair: list[TestClient])
     assert cached.engine.state_dict() == alike[0].engine.state_dict()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_loaded_for_every_report_is_saved_all_the_same(pair: list[TestClient]) -> None:
     """Each collector started to count again, so that nothing was ever saved and every report read the whole run."""
     trainer = Trainer(pair[0])

@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import sqlalchemy as sa
 import urllib3
 
@@ -23,6 +24,7 @@ def test_beyond_the_limit_of_runs_a_known_one_is_still_resumed(sqlite_engine: sa
     assert len(http.get(f"{API}/runs").json()) == 2
 
 
+@pytest.mark.slow
 def test_trainers_that_all_start_at_once_are_all_registered(engine: sa.Engine) -> None:
     """Fifty of them held every thread and every connection, each waiting for the other, until 30 s were over."""
 

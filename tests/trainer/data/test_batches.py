@@ -20,6 +20,7 @@ def test_a_batch_is_a_pure_function_of_seed_and_index(seed: int, index: int) -> 
     assert first.targets_BT.equal(second.targets_BT)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 200))
 def test_a_jump_arrives_where_a_walk_does(index: int) -> None:
@@ -29,6 +30,7 @@ def test_a_jump_arrives_where_a_walk_does(index: int) -> None:
     assert walked[index].inputs_BT.equal(make_batches()[index].inputs_BT)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 1000))
 def test_no_window_repeats_within_an_epoch_and_none_is_left_out(size: int, batch_size: int, seed: int) -> None:

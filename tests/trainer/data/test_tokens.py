@@ -77,6 +77,7 @@ def test_a_token_id_beyond_the_vocabulary_is_named_with_the_size_that_would_do(t
         check_vocabulary(open_shards(str(tmp_path / "train.bin")), 256)
 
 
+@pytest.mark.slow
 def test_the_default_text_is_the_standard_library_without_its_tests() -> None:
     (shard,) = open_shards("")
     assert 5e6 < len(shard) < 40e6

@@ -33,6 +33,7 @@ def test_every_kind_of_fault_that_hurts_is_injected_in_turn_with_room_for_an_int
     ]
 
 
+@pytest.mark.slow
 def test_a_strategy_is_recorded_step_by_step_and_ends_with_a_held_out_loss(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, evaluate_every=20)
     job = Job(directory=tmp_path, run=Run(id="clean"))

@@ -221,6 +221,7 @@ def test_a_run_that_takes_no_orders_has_no_rollback_button(open_page: OpenPage, 
     assert "Roll back manually" not in [button.label for button in app.button]
 
 
+@pytest.mark.slow
 def test_a_new_policy_and_a_late_declared_event_change_the_band(store: sa.Engine) -> None:
     report_a_spike(store)
 

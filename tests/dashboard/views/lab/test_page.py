@@ -45,6 +45,7 @@ def test_an_empty_store_and_an_unknown_run_are_explained(open_page: OpenPage, st
     assert "There is no run nobody" in app.warning[0].value
 
 
+@pytest.mark.slow
 def test_saved_settings_become_the_runs_own_policy(open_page: OpenPage, store: sa.Engine) -> None:
     report_a_spike(store)
     app = open_page("lab", run="asking", patience="30")

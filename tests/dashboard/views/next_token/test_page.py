@@ -52,6 +52,7 @@ def test_a_step_of_the_url_is_shown(open_page: OpenPage, store: sa.Engine) -> No
     assert any("Recorded after step 100." in caption.value for caption in app.caption)
 
 
+@pytest.mark.slow
 def test_probes_join_the_live_line_once_the_fork_step_of_a_later_segment_is_known(store: sa.Engine) -> None:
     def seen() -> list[bool]:
         time.sleep(CACHE_SECONDS)  # until the cached answer has expired

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +46,7 @@ def test_a_resume_gets_its_first_step_with_its_first_report(http: TestClient) ->
 numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(numbers, min_size=1, max_size=8))
 def test_every_number_survives_the_way_through_the_collector(http: TestClient, values: list[float | None]) -> None:
