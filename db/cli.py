@@ -32,7 +32,7 @@ from db.engine import (
     shown,
     writing,
 )
-from db.files import backup, imports
+from db.files import backup, imports, memory
 from db.files.export import Format, RunChanged, UnknownRun, stream
 from db.files.record import RunExists
 from lossguard.protocol import MAX_METRICS
@@ -177,7 +177,7 @@ def import_(
 def _import(engine: sa.Engine, source: dict[str, Any]) -> str:
     _check_schema(engine)
     now = time.time()
-    with writing(engine) as session:
+    with memory.limited(imports.max_memory(source["path"])), writing(engine) as session:
         run, count = imports.import_file(session, now=now, **source)
         details = {"file": source["path"].name, "steps": count}
         access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)

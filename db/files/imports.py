@@ -39,6 +39,11 @@ MAX_BLOCK_VALUES = 500_000
 """Values in memory at a time: a file of many columns is read in smaller blocks."""
 
 
+def max_memory(path: Path) -> int:
+    """Bytes that the import of a file may take: as JSON objects, a description is 30 times as large as its text."""
+    return 2**29 + 50 * (path.stat().st_size if path.is_file() else 0)
+
+
 class BadFile(ValueError):
     """The file cannot be imported. The message is one sentence: what is wrong, where, and what to do."""
 
@@ -68,6 +73,8 @@ def import_file(
         raise BadFile(f"{path}: neither a Parquet file nor a CSV in UTF-8") from None
     except BadRecord as error:
         raise BadFile(f"{path}: {error}; correct the file, nothing was imported") from error
+    except MemoryError:
+        raise BadFile(f"{path}: it asks for more memory than an import of a file of its size may take") from None
     except (pa.ArrowException, OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error) or repr(error)
         raise BadFile(f"{path}: {reason.splitlines()[0]}") from error
@@ -89,7 +96,7 @@ def _import_parquet(session: Session, path: Path, run_id: str | None, max_metric
         run = record.restore(session, described, run_id=run_id)
         rows = max(1, min(MAX_BLOCK_STEPS, MAX_BLOCK_VALUES // len(columns)))
         steps = StepImport(session, run, names, place=lambda row: f"row {row}")
-        count = steps.insert_all(file.iter_batches(batch_size=rows, columns=columns))
+        count = steps.insert_all(file.iter_batches(batch_size=rows, columns=columns, use_threads=False))
         _check_complete(session, run, described)
     return run, count
 
