@@ -76,8 +76,10 @@ def import_file(
     except MemoryError:
         raise BadFile(f"{path}: it asks for more memory than an import of a file of its size may take") from None
     except (pa.ArrowException, OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or repr(error)
-        raise BadFile(f"{path}: {reason.splitlines()[0]}") from error
+        if of_system := getattr(error, "strerror", None):
+            raise BadFile(f"{path}: {of_system}") from error
+        reason = (str(error) or repr(error)).splitlines()[0].rstrip(".")
+        raise BadFile(f"{path}: the file is damaged ({reason}); export the run again") from error
     except (sa.exc.IntegrityError, sa.exc.DataError) as error:
         raise BadFile(f"{path}: the file contradicts itself: {first_line(error.orig)}") from error
 

@@ -140,14 +140,23 @@ def _new_row(model: type[Base], row: Mapping[str, Any], ids: Mapping[int | None,
 def read(text: bytes) -> dict[str, Any]:
     """The description that a file holds. Raises BadRecord when it is none."""
     try:
+        described = _parsed(text)
+        _check(described)
+    except RecursionError:
+        raise BadRecord("the description of the run is nested too deeply") from None
+    return described
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
         described = json.loads(text.decode())
-    except (ValueError, RecursionError) as error:  # ValueError: not JSON, not UTF-8, or a number of 4,300 digits
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise BadRecord(f"the description of the run cannot be read: {reason}") from None
+    except ValueError as error:  # not JSON, not UTF-8, or a number of more than 4,300 digits
+        raise BadRecord(f"the description of the run cannot be read: {error}") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         found = described.get("format") if isinstance(described, dict) else None
-        raise BadRecord(f"the description has format {found!r:.80}; this version of Lossguard reads format {FORMAT}")
-    _check(described)
+        raise BadRecord(
+            f"the description has format {str(found)[:80]!r}; this version of Lossguard reads format {FORMAT}"
+        )
     return described
 
 

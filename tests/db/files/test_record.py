@@ -7,11 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
+import pytest
 import sqlalchemy as sa
 
 from db import commands, queries
 from db.engine import writing
-from db.files import export, imports
+from db.files import export, imports, record
+from db.files.rules import BadRecord
 from tests.db.files.exported import add_forked_run, small_run, write
 from tests.db.files.refusals import refused
 from tests.db.seed import NOW
@@ -35,7 +37,7 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 BAD_RECORDS = {
-    "has format 99": lambda one: one.update(format=99),
+    "has format '99'": lambda one: one.update(format=99),
     "run: this must be an object with the fields": lambda one: one["run"].update(colour="red"),
     "run.project: 'None' does not fit": lambda one: one["run"].pop("project"),
     r"run.project: '7' does not fit": lambda one: one["run"].update(project=7),
@@ -103,10 +105,18 @@ def test_a_description_that_is_no_json_is_one_sentence(sqlite_engine: sa.Engine,
         "Expecting property name": "{",
         "cannot be read: 'utf-8' codec": b"\xff\xfe{}",
         "cannot be read: Exceeds the limit": "1" + "0" * 5000,
-        "has format None": "[]",
+        "has format 'None'": "[]",
     }.items():
         pyarrow.parquet.write_table(pa.table({"step": [1]}).replace_schema_metadata({export.KEY: text}), path)
         refused(sqlite_engine, path, sentence)
+
+
+def test_a_description_of_any_depth_is_refused_with_a_sentence() -> None:
+    """Python reads JSON somewhat deeper than it can show it."""
+    head, tail = '{"format": 1, "run": {"config": ', "}}"
+    for depth in range(500, 1100, 3):
+        with pytest.raises(BadRecord):
+            record.read((head + '{"a":' * depth + "1" + "}" * depth + tail).encode())
 
 
 def test_numbers_in_json_that_are_not_finite_are_imported_as_the_protocol_writes_them(
