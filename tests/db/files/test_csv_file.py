@@ -27,6 +27,7 @@ def test_a_name_that_is_no_formula_is_left_alone() -> None:
         assert csv_file.safe_name(name) == csv_file.original_name(name) == name
 
 
+@pytest.mark.slow
 @RULES
 @given(rows=st.lists(st.lists(digits | words, min_size=2, max_size=4), min_size=1, max_size=4))
 def test_a_bad_line_is_found_exactly_where_arrow_refuses_the_file(tmp_path: Path, rows: list[list[str]]) -> None:
