@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 
 from db import queries
 from db.lineage import Line, StepRange, live_line, step_ranges
-from db.models import Base, Event, Incident, Intervention, Order, Run, Segment
+from db.models import Base, Event, Incident, Intervention, Order, Run, Segment, UnixTime
 from db.steps.buckets import Floats
 from db.steps.columns import MetricColumn, column_of
 from db.steps.reader import StepBlock, read_blocks
@@ -183,9 +183,10 @@ def _table(session: Session, found: sa.Select[Any], index: str = "number") -> pd
 
 
 def _cells(column: Any, values: list[Any]) -> Any:
+    if isinstance(column.type, UnixTime):
+        return _times(np.array(values, dtype=np.float64))
     if isinstance(column.type, sa.Float):
-        seconds = np.array(values, dtype=np.float64)
-        return _times(seconds) if column.key == "time" or column.key.endswith("_at") else seconds
+        return np.array(values, dtype=np.float64)
     if isinstance(column.type, sa.Integer):
         known = isinstance(column, sa.Column) and not column.nullable and column.key != "rewound_to"
         return pd.array(values, dtype="int64" if known else "Int64")

@@ -29,7 +29,7 @@ class Progress:
     @property
     def fraction(self) -> float | None:
         """0..1; None without a total."""
-        return min(1.0, self.done / self.total) if self.total else None
+        return min(1.0, self.done / self.total) if self.total is not None and self.total > 0 else None
 
     @property
     def seconds_left(self) -> float | None:
