@@ -98,14 +98,15 @@ def _incident_names(incidents: Sequence[Incident], x: Floats, on_left: NDArray[n
         distance[on_left != on_left[index]] /= 2  # two names share the room between the markers
         others = np.delete(distance, index)
         room = others[others >= 0].min(initial=np.inf)
-        name = f"#{incident.number} {formatting.incident_kind(incident.kind)}"
+        name = f"#{incident.number} {formatting.escape_plotly(formatting.incident_kind(incident.kind))}"
         fits = (len(name) + MARKER_LETTERS) * LETTER_WIDTH * width <= room
         names.append(name if fits else f"#{incident.number}")
     return names
 
 
 def _incident_hover(incident: Incident) -> str:
-    return f"incident {incident.number} detected: {formatting.incident_kind(incident.kind)} ({incident.state})"
+    kind = formatting.escape_plotly(formatting.incident_kind(incident.kind))
+    return f"incident {incident.number} detected: {kind} ({incident.state})"
 
 
 def _add_interventions(drawn: Drawn, panel: Panel, marks: Marks, run_axes: RunAxes) -> None:

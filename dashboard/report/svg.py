@@ -106,7 +106,7 @@ def _grid(figure: go.Figure, axes: dict[str, Scale], box: Box) -> Iterator[str]:
     lines, labels = _x_grid(layout.xaxis, axes["x"], box)
     for key, scale in axes.items():
         axis = layout[f"yaxis{key[1:]}"] if key != "x" else None
-        if axis is not None and axis.visible is not False:
+        if axis is not None and axis.visible is not False and axis.showticklabels is not False:
             more_lines, more_labels = _y_grid(axis, scale, box)
             lines, labels = lines + more_lines, labels + more_labels
     middle, title = (box.left + box.right) / 2, _text(layout.xaxis.title.text or "")
@@ -116,7 +116,9 @@ def _grid(figure: go.Figure, axes: dict[str, Scale], box: Box) -> Iterator[str]:
 
 def _x_grid(axis: Any, scale: Scale, box: Box) -> tuple[list[str], list[str]]:
     lines, labels = [], []
-    for value in scale.ticks(MAX_X_TICKS):
+    widest = max((len(tick_text(value, axis.tickformat)) for value in scale.ticks(MAX_X_TICKS)), default=1)
+    room = int((box.right - box.left) / (LETTER_WIDTH * (widest + 2)))
+    for value in scale.ticks(min(MAX_X_TICKS, room)):
         x = float(scale.at([value])[0])
         lines.append(f"M{x:.1f},{box.top:.1f}V{box.bottom:.1f}")
         text = _power(value) if scale.log else html.escape(tick_text(value, axis.tickformat))
