@@ -121,7 +121,7 @@ def ago(seconds: float) -> str:
 
 
 def run_title(run: Run) -> str:
-    return f"{run.project} / {run.name or run.id}"
+    return visible(f"{run.project} / {run.name or run.id}")
 
 
 def hardware(run: Run) -> str:

@@ -24,6 +24,8 @@ CURVES = (*SIGNALS, *(name for name in DETECTOR_INPUTS if name not in SIGNALS an
 SCORE = "Score (1 is the alarm threshold)"
 MIN_SCORE, MAX_SCORE = 0.1, 1000.0
 """Ends of the log axis of scores: a spike may score a hundred times the alarm threshold."""
+EDGE = 0.01
+"""Free share of the x axis at both ends."""
 SCORE_COLOURS = dict(zip(SIGNALS, cycle((PURPLE, ORANGE, SKY, OLIVE, GREEN, BLUE)), strict=False))
 
 
@@ -38,7 +40,7 @@ def incident_figure(
     names = [name for name in CURVES if name in shown.original.metrics]
     log = {SCORE} | log_axes({name: _columns(name, shown) for name in names})
     layout = panel_layout([*names[:1], SCORE, *names[1:]] if names else [], log=log)
-    bounds = (shown.first, shown.last) if window is None else window
+    bounds: tuple[float, float] = _with_room(shown.first, shown.last) if window is None else window
     shapes = _shapes(incident, rewound_to, shown)
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:
@@ -46,6 +48,12 @@ def incident_figure(
     traces += _marks(layout.label_row, incident, interventions) if names else []
     traces = without_repeated_legend_entries(traces)
     return panel_figure(layout, traces, XAxis.STEP, bounds, f"incident-{incident.number}", shapes=shapes)
+
+
+def _with_room(first: int, last: int) -> tuple[float, float]:
+    """A range around these steps that does not cut the marks at its ends."""
+    room = EDGE * (last - first)
+    return first - room, last + room
 
 
 def _columns(name: str, shown: IncidentWindow) -> list[Floats]:

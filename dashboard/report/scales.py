@@ -12,6 +12,8 @@ from dashboard.figures.axis import Floats
 PADDING = 0.05
 """Free share of the value range at both ends."""
 EPSILON = 1e-9
+EXACT = 2.0**-50
+"""Resolution of an axis of steps: ten of them near 2^53 are a range."""
 TINY = 1e-300
 """A range of values below it is taken for a single value: the steps between its ticks would be no floats."""
 LARGEST = float(np.finfo(np.float64).max)
@@ -58,8 +60,20 @@ class Scale:
         return _log_ticks(self.low, self.high, max_ticks) if self.log else _linear_ticks(self.low, self.high, max_ticks)
 
 
-def scale_for(values: Sequence[Floats], bounds: Any, start: float, end: float, *, log: bool, padding: float) -> Scale:
-    """A scale for all finite `values`, or from `bounds[0]` to `bounds[1]` where there are bounds."""
+def scale_for(
+    values: Sequence[Floats],
+    bounds: Any,
+    start: float,
+    end: float,
+    *,
+    log: bool,
+    padding: float,
+    resolution: float = EPSILON,
+) -> Scale:
+    """A scale for all finite `values`, or from `bounds[0]` to `bounds[1]` where there are bounds.
+
+    Values that differ by less than a share of `resolution` are taken for one.
+    """
     if bounds is not None:
         return Scale(float(bounds[0]), float(bounds[1]), start, end, log)
     finite = np.concatenate([np.asarray(column, dtype=np.float64) for column in values]) if values else np.zeros(0)
@@ -67,7 +81,7 @@ def scale_for(values: Sequence[Floats], bounds: Any, start: float, end: float, *
     if log:
         finite = np.log10(finite[finite > 0])
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-    if high - low <= max(EPSILON * max(abs(low), abs(high)), TINY):  # a single value goes to the middle
+    if high - low <= max(resolution * max(abs(low), abs(high)), TINY):  # a single value goes to the middle
         room = abs(low) / 2 if abs(low) > TINY else 1.0
         room = min(room, 1.0) if log else room
     else:

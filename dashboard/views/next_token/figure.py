@@ -23,6 +23,8 @@ TOKEN_COLOURS = (GREEN, *(color for color in RUN_COLOURS if color not in (GREEN,
 MAX_BARS, MAX_LINES = 14, len(TOKEN_COLOURS)
 """Tokens that are drawn individually."""
 BAR_HEIGHT_PIXELS = 24
+MAX_LETTERS = 32
+"""Of a token beside its bar and in the legend; a probe stores up to a thousand."""
 SURPRISAL, ENTROPY = "-log P of the true token (nats)", "Entropy at temperature 1 (nats)"
 MOST_LIKELY = "Probability of the most likely tokens"
 
@@ -30,6 +32,10 @@ MOST_LIKELY = "Probability of the most likely tokens"
 def quoted(text: str) -> str:
     """In quotes, with invisible characters escaped. A backslash stays: the trainer may have escaped a token itself."""
     return '"' + "".join(each if each.isprintable() else repr(each)[1:-1] for each in text) + '"'
+
+
+def _short(token: str) -> str:
+    return quoted(token if len(token) <= MAX_LETTERS else f"{token[:MAX_LETTERS]}..")
 
 
 def bars(probe: Probe, now: Distribution, plain: Distribution) -> go.Figure:
@@ -70,7 +76,7 @@ def _chosen_tokens(probe: Probe) -> list[int]:
 
 
 def _label(probe: Probe, index: int) -> str:
-    token = formatting.escape_plotly(quoted(probe.tokens[index]))
+    token = formatting.escape_plotly(_short(probe.tokens[index]))
     return f"<b>{token}</b>" if probe.tokens[index] == probe.target else token
 
 
@@ -131,8 +137,10 @@ def _non_finite(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any
 
 
 def _surprisal(probe: Probe) -> float:
-    value = distribution.surprisal(probe)
-    return np.nan if value is None or not np.isfinite(value) else value
+    value = probe.target_log_probability
+    if value is None or not math.isfinite(value) or not distribution.is_log_probability(value):
+        return math.nan
+    return -value
 
 
 def _entropy(probe: Probe) -> float:
@@ -150,7 +158,7 @@ def _tokens(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any]]:
     tokens = sorted(best, key=lambda token: (token != target, -best[token]))[:MAX_LINES]
     colors = TOKEN_COLOURS if target in tokens else TOKEN_COLOURS[1:]
     return [
-        _line(panel, live, [_probability(each.probe, token) for each in live], quoted(token), color)
+        _line(panel, live, [_probability(each.probe, token) for each in live], _short(token), color)
         for token, color in zip(tokens, colors, strict=False)
     ]
 
