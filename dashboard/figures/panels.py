@@ -22,7 +22,7 @@ FIRST_PANEL_HEIGHT, PANEL_HEIGHT, GAP, LABEL_ROW = 250, 130, 42, 18
 TOP, BOTTOM = 40, 46
 """Margins in pixels: the legend above, the title of the x axis below."""
 
-NOTHING = "no finite values"
+NOTHING, NOTHING_ABOVE_0 = "no finite values", "log scale, no values above 0"
 """In the title of a panel that shows no value."""
 X_AXES: dict[XAxis, dict[str, Any]] = {
     XAxis.STEP: {
@@ -109,32 +109,14 @@ def panel_figure(
     its axis can show has no ticks: plotly would invent some.
     """
     revision = f"{revision} {x_axis}"
-    axes: dict[str, Any] = {}
-    if layout.label_row.bottom < layout.label_row.top:
-        axes[_axis_key(layout.label_row.mark_axis)] = _mark_axis(layout.label_row)
     values = {panel.metric: _values(panel, traces) for panel in layout.panels}
     notes = {panel.metric: _note(panel, values[panel.metric]) for panel in layout.panels}
+    axes: dict[str, Any] = {"xaxis": _x_axis(layout, x_axis, window)}
+    if layout.label_row.bottom < layout.label_row.top:
+        axes[_axis_key(layout.label_row.mark_axis)] = _mark_axis(layout.label_row)
     for panel in layout.panels:
-        largest = np.abs(values[panel.metric]).max(initial=0.0)
-        axes[_axis_key(panel.value_axis)] = metric_axis(panel.metric, log=panel.log, largest=largest) | {
-            "domain": [panel.bottom, panel.top],
-            "nticks": num_ticks(panel),
-            "showticklabels": notes[panel.metric] != NOTHING,
-            "uirevision": f"{revision} {panel.log}",  # a zoom along y means nothing on the other kind of axis
-        }
+        axes[_axis_key(panel.value_axis)] = _value_axis(panel, values[panel.metric], notes[panel.metric], revision)
         axes[_axis_key(panel.mark_axis)] = _mark_axis(panel) | {"overlaying": panel.value_axis}
-    axes["xaxis"] = {
-        "anchor": layout.panels[-1].value_axis if layout.panels else "y",
-        "range": window,
-        "showgrid": True,
-        "zeroline": False,
-        "showspikes": True,
-        "spikemode": "across",
-        "spikethickness": 1,
-        "spikedash": "dot",
-        "spikecolor": GREY,
-        **X_AXES[x_axis],
-    }
     hover = {"hovermode": "x unified", "hoversubplots": "axis", "hoverdistance": 30}
     titles = [_title(panel, notes[panel.metric]) for panel in layout.panels]
     figure = base_figure(
@@ -146,6 +128,30 @@ def panel_figure(
     )
     figure.add_traces([_packed(trace, layout) for trace in [*traces, *_placeholders(layout, traces)]])
     return figure
+
+
+def _x_axis(layout: PanelLayout, x_axis: XAxis, window: tuple[float, float] | None) -> dict[str, Any]:
+    return {
+        "anchor": layout.panels[-1].value_axis if layout.panels else "y",
+        "range": window,
+        "showgrid": True,
+        "zeroline": False,
+        "showspikes": True,
+        "spikemode": "across",
+        "spikethickness": 1,
+        "spikedash": "dot",
+        "spikecolor": GREY,
+        **X_AXES[x_axis],
+    }
+
+
+def _value_axis(panel: Panel, values: Floats, note: str, revision: str) -> dict[str, Any]:
+    return metric_axis(panel.metric, log=panel.log, largest=np.abs(values).max(initial=0.0)) | {
+        "domain": [panel.bottom, panel.top],
+        "nticks": num_ticks(panel),
+        "showticklabels": note not in (NOTHING, NOTHING_ABOVE_0),
+        "uirevision": f"{revision} {panel.log}",  # a zoom along y means nothing on the other kind of axis
+    }
 
 
 def _packed(trace: dict[str, Any], layout: PanelLayout) -> dict[str, Any]:
@@ -177,7 +183,7 @@ def _note(panel: Panel, values: Floats) -> str:
     """What a viewer must know about the axis of a panel with these values."""
     visible = values > 0 if panel.log else np.ones(len(values), dtype=np.bool_)
     if not visible.any():
-        return NOTHING
+        return NOTHING_ABOVE_0 if len(values) else NOTHING
     sizes = np.abs(values[values != 0])
     notes = [
         (panel.log, "log scale"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dashboard.figures.axis import XAxis
-from dashboard.figures.panels import NOTHING, panel_figure, panel_layout
+from dashboard.figures.panels import NOTHING, NOTHING_ABOVE_0, panel_figure, panel_layout
 
 
 def figure(metric: str, values: list[float], *, log: bool = False) -> Any:
@@ -22,6 +22,7 @@ def figure(metric: str, values: list[float], *, log: bool = False) -> Any:
         ([1.0], True, " - log scale"),
         ([np.nan, np.inf], False, f" - {NOTHING}"),
         ([], True, f" - {NOTHING}"),
+        ([0.0, -1.0], True, f" - {NOTHING_ABOVE_0}"),
         ([0.0, 1.0], True, " - log scale, which has no place for values of 0 and below"),
         ([0.0, -1e308], False, " - larger values are drawn at 1e+300"),
         ([5e-324, 1.0], True, " - log scale, smaller values are drawn at 1e-300"),
@@ -30,7 +31,7 @@ def figure(metric: str, values: list[float], *, log: bool = False) -> Any:
 def test_a_title_says_what_the_axis_of_its_panel_cannot_show(values: list[float], log: bool, note: str) -> None:
     drawn = figure("loss", values, log=log)
     assert drawn.layout.annotations[0].text == f"<b>Loss (nats per token)</b>{note}"
-    assert drawn.layout.yaxis.showticklabels is (note != f" - {NOTHING}")
+    assert drawn.layout.yaxis.showticklabels is (note[3:] not in (NOTHING, NOTHING_ABOVE_0))
 
 
 def test_a_panel_without_a_trace_has_axes_all_the_same() -> None:
