@@ -22,6 +22,8 @@ ARROW_HEAD = {"symbol": "triangle-left", "size": [12, 0], "color": GREEN, "opaci
 LETTER_WIDTH = 0.007
 """Share of the range in view that one letter of an incident's name takes in a figure of 900 pixels; in a narrower one,
 component.js shows the number alone."""
+MAX_HOVER_LETTERS = 300
+"""Of an event; the table of events has all of its details."""
 MARKER_LETTERS = 3
 """Width of a marker, in letters."""
 
@@ -189,7 +191,8 @@ def _event_markers(
 
 
 def _event_hover(event: Event) -> str:
-    return formatting.escape_plotly(f"{event.kind.replace('_', ' ')} {formatting.details(event.details)}".strip())
+    text = f"{formatting.words(event.kind)} {formatting.details(event.details)}".strip()
+    return formatting.escape_plotly(text if len(text) <= MAX_HOVER_LETTERS else f"{text[:MAX_HOVER_LETTERS]} ..")
 
 
 def _markers(name: str, x: Sequence[float], y: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,14 @@ NAMES: Mapping[str, Any] = {
     },
 }
 EXTREME = {"peak_value": 1e308, "expected": -1e308, "scale": 5e-324, "reasons": [LONG, MARKUP, EMOJI]}
+VERDICT = {
+    "cause": "data",
+    "sentence": MARKUP,
+    "culprits": [{"batch_from": 0, "batch_to": MAX_STEP}],
+    "evidence": {
+        "arms": [{"state": "same", "batches": MARKUP, "checkpoint": MAX_STEP, "worst": "Infinity", "expected": -1e308}]
+    },
+}
 UNKNOWN = {"peak_value": "Infinity", "expected": "NaN", "scale": "NaN"}
 MANY_PARAMETERS = {"num_parameters": 9e17}
 
@@ -167,7 +175,7 @@ RUNS = (
         id="incidents-at-the-ends",
         parts=[everywhere(repeated(2.0, 2.1), range(5, 65))],
         incidents=[
-            {"onset_step": 0, "detected_step": 2, "end_step": 3, "details": EXTREME},
+            {"onset_step": 0, "detected_step": 2, "end_step": 3, "details": EXTREME, "verdict": VERDICT},
             {"onset_step": 5, "detected_step": 5, "peak_step": 5, "end_step": 5, "state": "closed"},
             {"onset_step": 64, "detected_step": 64, "kind": "nonfinite", "score": INF, "details": UNKNOWN},
             {
