@@ -33,6 +33,7 @@ from db.steps.reader import StepBlock, read_blocks
 from lossguard.protocol import PROBE, encode_number
 
 TIME = "datetime64[us, UTC]"
+MAX_SECONDS = 9e12
 
 
 def steps(
@@ -81,8 +82,8 @@ def _joined(parts: Sequence[Any], kind: Any) -> Any:
 
 
 def _times(seconds: Floats) -> Any:
-    """Unix seconds as times; missing where NaN."""
-    missing = np.isnan(seconds)
+    """Unix seconds as times; missing where NaN, or beyond what the type holds."""
+    missing = ~(np.abs(seconds) < MAX_SECONDS)
     whole = np.round(np.where(missing, 0.0, seconds) * 1e6).astype("datetime64[us]")
     whole[missing] = np.datetime64("NaT")
     return pd.DatetimeIndex(whole).tz_localize("UTC")

@@ -33,7 +33,7 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
     """The HTML; `incidents` are taken one after the other, the most important first."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_visible,
     )  # fmt: skip
     facts, zone, limits = contents.facts, contents.zone, contents.limits
     return environment.get_template("report.html.jinja").render(
@@ -57,6 +57,11 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
         compute_picture=_compute_picture(facts),
         tables=_tables(contents),
     )
+
+
+def _visible(value: object) -> object:
+    """Text with marks of direction as escapes; markup remains markup."""
+    return type(value)(formatting.visible(value)) if isinstance(value, str) else value
 
 
 def _about(facts: RunFacts) -> list[str]:

@@ -187,8 +187,8 @@ def metrics(data: TrialInput, results: list[TrialResult]) -> None:
         else:
             st.metric("Detected", totals.new, width=width)
         st.metric("Rollbacks", totals.rollbacks, width=width)
-        st.metric("Steps discarded", formatting.count(totals.steps_discarded), width=width)
-        st.metric("Batches skipped", formatting.count(totals.batches_skipped), width=width)
+        st.metric("Steps discarded", formatting.short_count(totals.steps_discarded), width=width)
+        st.metric("Batches skipped", formatting.short_count(totals.batches_skipped), width=width)
 
 
 def summary(data: TrialInput, seconds: float, num_outliers: int) -> str:
