@@ -91,10 +91,13 @@ def main(
 
 
 def _config(host: str, port: int) -> dict[str, Any]:
+    from dashboard.upload_limits import MAX_FILE_MIB
+
     return {
         "server.address": host,
         "server.port": port,
         "server.headless": True,
+        "server.maxUploadSize": MAX_FILE_MIB,
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": False,
         "runner.magicEnabled": False,

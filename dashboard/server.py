@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
 from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, figure_cache
 from dashboard.security_headers import SecurityHeaders, content_policy
+from dashboard.upload_limits import UploadLimits
 from dashboard.views.run import figure  # noqa: F401 - imports the plotting libraries before the first viewer comes
 
 REMOVED_HEADERS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
@@ -30,7 +31,12 @@ def create_app() -> st.App:
     script = Path(__file__).parent / "app.py"
     routes = [Route(PLOTLY_ROUTE, _serve_plotly), Route(FIGURES_ROUTE + "{name}", _serve_figure)]
     names = parse_names(os.environ.get(HOSTS_VARIABLE, ""))
-    middleware = [Middleware(SecurityHeaders), Middleware(AllowedHosts, names=names), Middleware(EarlyScripts)]
+    middleware = [
+        Middleware(SecurityHeaders),
+        Middleware(AllowedHosts, names=names),
+        Middleware(UploadLimits),
+        Middleware(EarlyScripts),
+    ]
     return st.App(script, routes=routes, middleware=middleware)
 
 
