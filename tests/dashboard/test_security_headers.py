@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +15,9 @@ import sqlalchemy as sa
 from dashboard.security_headers import content_policy
 from tests.dashboard.seed import seed
 from tests.dashboard.serving import dashboard
+
+if TYPE_CHECKING:
+    from playwright.sync_api import FilePayload
 
 
 def test_only_the_inline_scripts_that_the_page_was_served_with_run() -> None:
@@ -78,6 +82,11 @@ def test_every_page_works_in_a_browser_without_a_violation_of_the_policy(served:
                 drawn(page)
             else:
                 page.get_by_role("heading", name=expected).wait_for()
+            if "CSV" in path:
+                curve = "step,loss\n" + "".join(f"{step},2.{step % 7}\n" for step in range(300))
+                file: FilePayload = {"name": "mine.csv", "mimeType": "text/csv", "buffer": curve.encode()}
+                page.locator("input[type=file]").set_input_files(file)
+                drawn(page)
             page.wait_for_timeout(1500)  # the lower part, tables and fonts come later
             page.close()
     assert problems == []
