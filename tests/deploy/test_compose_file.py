@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.deploy.files import DEPLOY, read
+from trainer.config import Recipe
 
 ROOT = DEPLOY.parent
 COMPOSE: dict[str, Any] = read(ROOT / "docker-compose.yml")
@@ -101,6 +102,16 @@ def test_secrets_come_from_files_and_none_has_a_default() -> None:
                 secret = str(value).removeprefix("/run/secrets/")
                 assert secret in config.get("secrets", []) or secret == "${SMTP_PASSWORD_FILE:-}"
     assert all(set(config.get("secrets", [])) <= set(COMPOSE["secrets"]) for config in SERVICES.values())
+
+
+def test_only_the_collector_has_the_token_that_permits_everything() -> None:
+    holders = {name for name, config in SERVICES.items() if "lossguard_token" in config.get("secrets", [])}
+    assert holders == {"collector"}
+    script = SERVICES["migrate"]["command"][-1]
+    project = '"${LOSSGUARD_TRAINER_PROJECT:-trainer}"'
+    assert f"install compose-trainer /run/secrets/trainer_token --scope report --project {project}\n" in script
+    assert "install compose-prometheus /run/secrets/prometheus_token --scope read\n" in script
+    assert Recipe().project == "trainer"
 
 
 def test_secrets_are_created_once_differ_and_are_readable_by_nobody_else(tmp_path: Path) -> None:
