@@ -68,7 +68,7 @@ def test_a_token_bound_to_a_project_sees_nothing_of_another(http: TestClient, en
     ]:
         assert bound.status(method, path, body) == 404, path
     assert bound.status("POST", "/runs", RUN | {"id": "new", "project": "bert"}) == 403
-    assert bound.status("POST", "/runs", RUN | {"id": "other"}) == 403
+    assert bound.status("POST", "/runs", RUN | {"id": "other"}) == 409
     assert [run["id"] for run in http.get(f"{API}/runs", headers=bound.headers).json()] == ["r1"]
     assert http.get(f"{API}/runs?project=bert", headers=bound.headers).json() == []
     assert http.get("/metrics", headers=bound.headers).status_code == 403

@@ -17,7 +17,7 @@ def test_an_executed_order_is_recorded_though_it_was_withdrawn_meanwhile(http: T
     trainer = Trainer(http)
     (first,) = train_until_nan(trainer)["orders"]
     assert http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 50}).status_code == 200
-    answer = {"state": "applied", "rewound_to": 200, "skip_from": 200, "skip_to": 400}
+    answer = {"state": "applied", "key": first["key"], "rewound_to": 200, "skip_from": 200, "skip_to": 400}
     assert http.put(f"{API}/orders/{first['id']}", json=answer).status_code == 200
     assert [(entry["skip_from"], entry["skip_to"]) for entry in trainer.get()["skip_ledger"]] == [(200, 400)]
 
@@ -28,6 +28,7 @@ def test_an_order_stays_open_when_the_trainer_restarts_before_it_executes_it(htt
     segment = trainer.open("b", 300, "resume")
     assert [one["id"] for one in trainer.report(segment, [], {})["orders"]] == [order["id"]]
     assert [one["state"] for one in trainer.get()["interventions"]] == ["ordered"]
-    answer = http.put(f"{API}/orders/{order['id']}", json={"state": "failed", "detail": "no intact checkpoint"})
+    answer = {"state": "failed", "key": order["key"], "detail": "no intact checkpoint"}
+    answer = http.put(f"{API}/orders/{order['id']}", json=answer)
     assert answer.status_code == 200, answer.text
     assert trainer.get()["interventions"][0]["state"] == "failed"
