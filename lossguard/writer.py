@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 WRITER_HEADER = "Lossguard-Writer"
 """Header of a trainer's requests. An older SDK sends none, and an older collector ignores it."""
-_HEADER = re.compile(r"([0-9a-f]{32}) ([0-9a-f]{22}) ([\x21-\x7e]{1,160})")
+_HEADER = re.compile(r"([0-9a-f]{32}) ([0-9A-Za-z._-]{1,64}) ([\x21-\x7e]{1,160})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,9 @@ class Writer:
         """Undo `to_header`. Raises ValueError."""
         match = _HEADER.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r:.200} must be 32 and 22 hexadecimal digits and pid@host, separated by blanks")
+            raise ValueError(
+                f"{text!r:.200} must be 32 hexadecimal digits, a session and pid@host, separated by blanks"
+            )
         return cls(id=match[1], session=match[2], process=match[3])
 
 

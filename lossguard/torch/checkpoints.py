@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from lossguard.distributed import current_ranks
-from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.errors import CheckpointError, CheckpointMismatch, ConfigurationError
+from lossguard.folder_lock import LOCK_WAIT, FolderLock, lock_folder
 from lossguard.log_once import logger
 from lossguard.ranks import Ranks
 from lossguard.torch.digest import Digest, differences, digest
@@ -44,6 +45,7 @@ RUN = "run"
 DISCARDED = "discarded"
 KEEP_DISCARDED = 3
 """Newest checkpoints of a discarded branch that stay; of the older ones, one per doubling of the age, as always."""
+IN_USE = "stop that process, or keep the checkpoints of this one in another folder"
 NAME = re.compile(r"step-(\d+)")
 
 
@@ -55,6 +57,9 @@ class Checkpoints:
     memory, of one copy of the state in host memory.
     `ranks`: the processes that train together, by default those of torch.distributed if it is initialised. They must
     see the same directory, and call `save`, `settle(wait=True)`, `load` and `discard_after` at the same place.
+
+    One process at a time (or one group of ranks) writes a directory: a guard locks it until its loop has ended, and
+    `save` and `discard_after` lock it while they write.
 
     Raises ValueError for an invalid argument and for a directory that cannot be created.
     """
@@ -82,12 +87,27 @@ class Checkpoints:
         self._writing: threading.Thread | None = None
         self._has_ended = False  # a background save, since the last call of `settle`
         self._problems: list[Exception] = []
+        self._lock: FolderLock | None = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             if self.ranks.rank == 0:
-                clean_up(self.directory)
+                self._clean_up_unless_in_use()
         except OSError as problem:
             raise ValueError(f"{self.directory} cannot hold checkpoints: {problem.strerror}") from problem
+
+    def lock(self, *, wait: float = LOCK_WAIT) -> None:
+        """Keep other processes from writing the directory until `unlock`; all ranks call it, and rank 0 locks.
+
+        Waits at most `wait` seconds for another process, then raises ConfigurationError, which names it.
+        """
+        if self._lock is None:
+            self._lock = self.ranks.run_on_all(self._lock_here, wait)
+
+    def unlock(self) -> None:
+        """Let other processes write the directory, once a background save has ended."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
 
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, ascending. Whether it is intact is checked when it is loaded."""
@@ -156,6 +176,14 @@ class Checkpoints:
         later = [known for known in self.steps() if known > step]
         if not later or self.ranks.rank > 0:
             return
+        lock = self._lock_here(LOCK_WAIT)
+        try:
+            self._discard(later)
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _discard(self, later: Sequence[int]) -> None:
         discarded = self.directory / DISCARDED
         if discarded.exists():
             remove(discarded)
@@ -167,6 +195,25 @@ class Checkpoints:
                 self._path(each).rename(discarded / self._path(each).name)
             else:
                 remove(self._path(each))
+
+    def _lock_here(self, wait: float) -> FolderLock | None:
+        """The lock of the directory; None on the other ranks, and where no lock file can be written."""
+        if self.ranks.rank > 0:
+            return None
+        try:
+            lock = lock_folder(self.directory, wait=wait, remedy=IN_USE)
+        except OSError as problem:  # a full or read-only disk: a save will say so
+            logger.warning("%s cannot be locked: %s", self.directory, problem.strerror)
+            return None
+        clean_up(self.directory)
+        return lock
+
+    def _clean_up_unless_in_use(self) -> None:
+        """An incomplete checkpoint is left behind by a process that died, or is being written by one that lives."""
+        with suppress(ConfigurationError):
+            lock = self._lock_here(0.0)
+            if lock is not None:
+                lock.release()
 
     def _path(self, step: int) -> Path:
         return self.directory / f"step-{step:09d}"
@@ -188,6 +235,14 @@ class Checkpoints:
         return states if self.blocking else self._host_copier.copy(states)
 
     def _write(self, step: int, states: Mapping[str, Any]) -> None:
+        lock = self.ranks.run_on_all(self._lock_here, LOCK_WAIT)
+        try:
+            self._write_locked(step, states)
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _write_locked(self, step: int, states: Mapping[str, Any]) -> None:
         partial = self.ranks.broadcast(self.directory / f"{PARTIAL}{step}-{os.getpid()}")
         try:
             self.ranks.run_on_all(self._begin, partial)
@@ -200,7 +255,6 @@ class Checkpoints:
 
     def _begin(self, partial: Path) -> None:
         if self.ranks.rank == 0:
-            clean_up(self.directory)
             partial.mkdir()
 
     def _write_files(self, partial: Path, states: Mapping[str, Any]) -> dict[str, Any]:

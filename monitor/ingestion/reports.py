@@ -35,6 +35,8 @@ class ReportResult:
     """None of them for a process that does not hold the lease of the run."""
     lease_seconds: float | None = None
     """Seconds for which the process holds the lease; 0 when another one does, None when it does not say who it is."""
+    lease_process: str | None = None
+    """The process that holds the lease, or held it last."""
 
 
 def take_report(
@@ -99,7 +101,8 @@ def take_report(
 
     # Answer.
     left = None if claim.writer is None else lease.seconds_left(cached.run, now) if is_holder else 0.0
-    return ReportResult(len(new.steps), len(known), cached.open_orders if is_holder else (), left)
+    orders = cached.open_orders if is_holder else ()
+    return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process)
 
 
 def _announced_pause(report: ReportIn) -> EventIn | None:

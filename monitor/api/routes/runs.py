@@ -90,7 +90,9 @@ async def report(
         "duplicates": result.num_duplicates,
         "orders": [responses.order(order) for order in result.open_orders],
     }
-    return answer if result.lease_seconds is None else answer | {"lease": result.lease_seconds}
+    if writer is not None:
+        answer |= {"lease": result.lease_seconds, "writer": result.lease_process}
+    return answer
 
 
 @router.post("/{run_id}/finish")

@@ -29,6 +29,6 @@ def test_an_order_stays_open_when_the_trainer_restarts_before_it_executes_it(htt
     assert [one["id"] for one in trainer.report(segment, [], {})["orders"]] == [order["id"]]
     assert [one["state"] for one in trainer.get()["interventions"]] == ["ordered"]
     answer = {"state": "failed", "key": order["key"], "detail": "no intact checkpoint"}
-    answer = http.put(f"{API}/orders/{order['id']}", json=answer)
-    assert answer.status_code == 200, answer.text
+    response = http.put(f"{API}/orders/{order['id']}", json=answer)
+    assert response.status_code == 200, response.text
     assert trainer.get()["interventions"][0]["state"] == "failed"
