@@ -253,11 +253,10 @@ def snapshot_before(
         DetectorSnapshot.run_pk == run.pk, DetectorSnapshot.step < step
     )
     found = found.order_by(DetectorSnapshot.step.desc(), DetectorSnapshot.segment.desc())
-    keys = session.execute(found).all()
-    if line is None:
-        line = live_since(session, run=run, step=keys[-1].step) if keys else []
-    ranges = {step_range.segment: step_range for step_range in line}
-    for number, seen in keys:
+    ranges = {part.segment: part for part in line or ()}
+    for number, seen in session.execute(found).all():
+        if line is None and not any(part.first <= seen for part in ranges.values()):
+            ranges = {part.segment: part for part in live_since(session, run=run, step=seen)}
         if number in ranges and ranges[number].holds(seen):  # a state is large: only this one is read
             return seen, session.get_one(DetectorSnapshot, (run.pk, number, seen)).state
     return None

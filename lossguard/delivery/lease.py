@@ -22,7 +22,7 @@ def wait_for_lease(client: Client, run_id: str, writer: Writer, *, wait: float) 
     log_once = LogOnce()
     while True:
         try:
-            client.request("POST", f"/runs/{run_id}/lease", headers={WRITER_HEADER: writer.to_header()})
+            client.request("POST", f"/runs/{run_id}/lease", {}, headers={WRITER_HEADER: writer.to_header()})
             return
         except Conflict as problem:
             if time.monotonic() >= deadline:

@@ -7,13 +7,14 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from lossguard.delivery.client import Client
-from lossguard.errors import NotFound, Rejected
+from lossguard.errors import Conflict, NotFound, Rejected
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.protocol import SPOOL_HEADER
@@ -89,6 +90,9 @@ class Delivery:
         """Ask for orders while there is nothing to deliver. Raises like `advance`."""
         if self._segment is not None:
             self._report({"segment": self._segment, "steps": []}, self._reader.size() - self._reader.offset)
+        elif self._run and self._writer is not None:  # a loop that takes long to begin keeps its run
+            with suppress(NotFound, Conflict):  # an older collector; another process, as reports will say
+                self._request("POST", f"/runs/{self._run}/lease", {})
 
     def close(self) -> None:
         self._reader.close()

@@ -1,8 +1,12 @@
 """A trainer answers an order."""
 
+from typing import Any
+
+import pytest
+
 from lossguard.protocol import API
 from tests.monitor.client import TestClient, Trainer
-from tests.monitor.scenarios import train_until_nan
+from tests.monitor.scenarios import obey, train_until_nan
 
 
 def test_an_answer_to_an_order_of_another_store_is_refused(http: TestClient) -> None:
@@ -32,3 +36,65 @@ def test_an_order_stays_open_when_the_trainer_restarts_before_it_executes_it(htt
     response = http.put(f"{API}/orders/{order['id']}", json=answer)
     assert response.status_code == 200, response.text
     assert trainer.get()["interventions"][0]["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"key": None}, "key"),
+        ({"key": "0123456789abcdef"}, "key"),
+        ({"rewound_to": 2**61}, "rewound_to"),
+        ({"rewound_to": 201}, "rewound_to"),
+        ({"rewound_to": 199}, "rewound_to"),
+        ({"skip_from": 0, "skip_to": 2**62 - 1}, "skip_from"),
+        ({"skip_from": 10_000, "skip_to": 10_100}, "skip_from"),
+    ],
+)
+def test_a_forged_answer_is_refused_and_the_trainer_still_gets_the_order(
+    http: TestClient, change: dict[str, Any], where: str
+) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    figures = {name: order[name] for name in ("key", "skip_from", "skip_to")}
+    answer = {"state": "applied", "rewound_to": order["rewind_to"]} | figures | change
+    refused = http.put(f"{API}/orders/{order['id']}", json=answer)
+    assert (refused.status_code, refused.json()["where"]) == (409, ["body", where])
+    assert trainer.report(0, [], {})["orders"] == [order]
+    assert trainer.get()["skip_ledger"] == []
+    assert http.get(f"{API}/audit").json() == []
+
+
+def test_an_answer_fits_the_segment_that_carried_the_order_out(http: TestClient) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    trainer.open("b", 150, "rollback", order["id"])
+    answer = {"state": "applied", "key": order["key"], "rewound_to": 100}
+    path = f"{API}/orders/{order['id']}"
+    assert "begins at step 150" in http.put(path, json=answer).json()["detail"]
+    assert http.put(path, json=answer | {"rewound_to": 150}).status_code == 200
+
+
+def test_an_answer_to_a_hold_names_no_step(http: TestClient) -> None:
+    trainer = Trainer(http)
+    assert http.put(f"{API}/runs/r1/policy", json={"max_attempts": 1}).status_code in (200, 422)
+    (order,) = train_until_nan(trainer)["orders"]
+    answer = {"state": "failed", "key": order["key"]}
+    assert http.put(f"{API}/orders/{order['id']}", json=answer).status_code == 200
+    orders = trainer.report(0, [301], {"loss": [float("nan")]})["orders"]
+    hold = next((one for one in orders if one["kind"] == "hold"), None)
+    if hold is not None:
+        answer = {"state": "applied", "key": hold["key"], "rewound_to": 1}
+        assert http.put(f"{API}/orders/{hold['id']}", json=answer).status_code == 409
+
+
+def test_every_answer_is_in_the_audit_trail(http: TestClient) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    obey(trainer, order)
+    (line,) = http.get(f"{API}/audit?run=r1").json()
+    details = {name: line["details"][name] for name in ("order", "kind", "state", "rewound_to", "skip_to")}
+    assert (line["who"], line["action"]) == ("anybody", "answer")
+    assert details == {"order": order["id"], "kind": "rollback", "state": "applied"} | {
+        "rewound_to": order["rewind_to"],
+        "skip_to": order["skip_to"],
+    }
