@@ -92,7 +92,7 @@ def _try_to_lock(path: Path) -> FolderLock | None:
             text = f"{path.parent} cannot be locked ({problem.strerror}): make sure that only one process writes it"
             _log_once.warn_once(f"lock {path}", text)
             return FolderLock(path, None)
-        with suppress(OSError):  # a full disk: then a process that waits cannot be told who holds the lock
+        with suppress(OSError):  # a full disk: then a process that waits does not learn who holds the lock
             os.ftruncate(fd, 0)
             os.pwrite(fd, json.dumps({"process": this_process(), "since": time.time()}).encode(), 0)
         lock = _locked[path] = FolderLock(path, fd)

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     max_segments: int = Field(default=10_000, ge=1)
     """Segments in one run; a further one is answered with 429 until the limit is raised."""
     lease_seconds: float = Field(default=20.0, ge=1.0, le=3600.0)
-    """How long a process that stops reporting keeps its run: then a process in another folder gets the orders."""
+    """Seconds for which a process that stops reporting keeps its run; then another folder may take it."""
     log_format: LogFormat = LogFormat.TEXT
     """Format of the log on standard error: text (logfmt) or json, one line per event."""
     log_level: LogLevel = LogLevel.INFO

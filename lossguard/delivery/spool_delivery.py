@@ -90,7 +90,9 @@ class Delivery:
         """Ask for orders while there is nothing to deliver. Raises like `advance`."""
         if self._segment is not None:
             self._report({"segment": self._segment, "steps": []}, self._reader.size() - self._reader.offset)
-        elif self._run and self._writer is not None:  # a loop that takes long to begin keeps its run
+        elif (
+            self._run and not self.refused and self._writer is not None
+        ):  # a loop that takes long to begin keeps its run
             with suppress(NotFound, Conflict):  # an older collector; another process, as reports will say
                 self._request("POST", f"/runs/{self._run}/lease", {})
 
