@@ -25,11 +25,12 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from lossguard.distributed import current_ranks
-from lossguard.errors import CheckpointError, CheckpointMismatch, ConfigurationError
-from lossguard.folder_lock import LOCK_WAIT, FolderLock, lock_folder
+from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.log_once import logger
 from lossguard.ranks import Ranks
 from lossguard.torch.digest import Digest, differences, digest
+from lossguard.torch.directory_lock import clean_up_unless_in_use, lock_on_all_ranks, locked
 from lossguard.torch.files import PARTIAL, clean_up, fingerprint, publish, remove, write_bytes, write_state
 from lossguard.torch.generators import generators, restore_generators
 from lossguard.torch.host_copy import HostCopier
@@ -45,7 +46,6 @@ RUN = "run"
 DISCARDED = "discarded"
 KEEP_DISCARDED = 3
 """Newest checkpoints of a discarded branch that stay; of the older ones, one per doubling of the age, as always."""
-IN_USE = "stop that process, or keep the checkpoints of this one in another folder"
 NAME = re.compile(r"step-(\d+)")
 
 
@@ -90,8 +90,7 @@ class Checkpoints:
         self._lock: FolderLock | None = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            if self.ranks.rank == 0:
-                self._clean_up_unless_in_use()
+            clean_up_unless_in_use(self.directory, self.ranks.rank)
         except OSError as problem:
             raise ValueError(f"{self.directory} cannot hold checkpoints: {problem.strerror}") from problem
 
@@ -101,7 +100,7 @@ class Checkpoints:
         Waits at most `wait` seconds for another process, then raises ConfigurationError, which names it.
         """
         if self._lock is None:
-            self._lock = self.ranks.run_on_all(self._lock_here, wait)
+            self._lock = lock_on_all_ranks(self.directory, self.ranks, wait=wait)
 
     def unlock(self) -> None:
         """Let other processes write the directory, once a background save has ended."""
@@ -176,12 +175,8 @@ class Checkpoints:
         later = [known for known in self.steps() if known > step]
         if not later or self.ranks.rank > 0:
             return
-        lock = self._lock_here(LOCK_WAIT)
-        try:
+        with locked(self.directory, Ranks()):  # rank 0 alone
             self._discard(later)
-        finally:
-            if lock is not None:
-                lock.release()
 
     def _discard(self, later: Sequence[int]) -> None:
         discarded = self.directory / DISCARDED
@@ -195,25 +190,6 @@ class Checkpoints:
                 self._path(each).rename(discarded / self._path(each).name)
             else:
                 remove(self._path(each))
-
-    def _lock_here(self, wait: float) -> FolderLock | None:
-        """The lock of the directory; None on the other ranks, and where no lock file can be written."""
-        if self.ranks.rank > 0:
-            return None
-        try:
-            lock = lock_folder(self.directory, wait=wait, remedy=IN_USE)
-        except OSError as problem:  # a full or read-only disk: a save will say so
-            logger.warning("%s cannot be locked: %s", self.directory, problem.strerror)
-            return None
-        clean_up(self.directory)
-        return lock
-
-    def _clean_up_unless_in_use(self) -> None:
-        """An incomplete checkpoint is left behind by a process that died, or is being written by one that lives."""
-        with suppress(ConfigurationError):
-            lock = self._lock_here(0.0)
-            if lock is not None:
-                lock.release()
 
     def _path(self, step: int) -> Path:
         return self.directory / f"step-{step:09d}"
@@ -235,12 +211,8 @@ class Checkpoints:
         return states if self.blocking else self._host_copier.copy(states)
 
     def _write(self, step: int, states: Mapping[str, Any]) -> None:
-        lock = self.ranks.run_on_all(self._lock_here, LOCK_WAIT)
-        try:
+        with locked(self.directory, self.ranks):
             self._write_locked(step, states)
-        finally:
-            if lock is not None:
-                lock.release()
 
     def _write_locked(self, step: int, states: Mapping[str, Any]) -> None:
         partial = self.ranks.broadcast(self.directory / f"{PARTIAL}{step}-{os.getpid()}")
