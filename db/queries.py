@@ -102,7 +102,7 @@ def segments_since(session: Session, *, run: Run, step: int) -> Sequence[Segment
     path = sa.select(*columns).where(Segment.run_pk == run.pk, Segment.number == newest.number)
     line = path.cte("line", recursive=True)
     above = sa.select(*columns).where(Segment.run_pk == run.pk, Segment.number == line.c.parent)
-    line = line.union_all(above.where(line.c.fork_step > step))
+    line = line.union(above.where(line.c.fork_step > step))
     found = sa.select(Segment).where(Segment.run_pk == run.pk, Segment.number.in_(sa.select(line.c.number)))
     return session.scalars(found.order_by(Segment.number)).all()
 
