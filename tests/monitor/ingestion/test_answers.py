@@ -76,15 +76,13 @@ def test_an_answer_fits_the_segment_that_carried_the_order_out(http: TestClient)
 
 def test_an_answer_to_a_hold_names_no_step(http: TestClient) -> None:
     trainer = Trainer(http)
-    assert http.put(f"{API}/runs/r1/policy", json={"max_attempts": 1}).status_code in (200, 422)
-    (order,) = train_until_nan(trainer)["orders"]
-    answer = {"state": "failed", "key": order["key"]}
-    assert http.put(f"{API}/orders/{order['id']}", json=answer).status_code == 200
-    orders = trainer.report(0, [301], {"loss": [float("nan")]})["orders"]
-    hold = next((one for one in orders if one["kind"] == "hold"), None)
-    if hold is not None:
-        answer = {"state": "applied", "key": hold["key"], "rewound_to": 1}
-        assert http.put(f"{API}/orders/{hold['id']}", json=answer).status_code == 409
+    assert http.put(f"{API}/runs/r1/policy", json={"budget_per_run": 0}).status_code == 200
+    (hold,) = train_until_nan(trainer)["orders"]
+    answer, path = {"state": "applied", "key": hold["key"]}, f"{API}/orders/{hold['id']}"
+    refused = http.put(path, json=answer | {"rewound_to": 1})
+    assert (hold["kind"], refused.status_code) == ("hold", 409)
+    assert "goes back to no step" in refused.json()["detail"]
+    assert http.put(path, json=answer).status_code == 200
 
 
 def test_every_answer_is_in_the_audit_trail(http: TestClient) -> None:
