@@ -143,6 +143,7 @@ def test_the_newest_steps_come_from_the_live_line_in_order(engine: sa.Engine) ->
         assert [(step.segment, step.step) for step in after] == [(1, 100), (1, 101)]
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 12)), st.integers(0, 5)), max_size=14), st.integers(0, 14)

@@ -63,6 +63,7 @@ def test_a_run_with_a_folder_here_and_a_run_with_a_new_id_ask_nothing(collector:
     assert not [path for _, path, _ in collector.requests if path.endswith("/lease")]
 
 
+@pytest.mark.slow
 def test_orders_are_carried_out_only_while_the_lease_is_valid(
     collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

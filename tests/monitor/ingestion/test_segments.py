@@ -106,6 +106,7 @@ def test_a_run_has_as_many_segments_as_the_settings_allow(sqlite_engine: sa.Engi
         assert "LOSSGUARD_MAX_SEGMENTS" in refused.json()["detail"]
 
 
+@pytest.mark.slow
 def test_opening_a_segment_reads_as_much_in_a_run_of_many_segments(http: TestClient, sqlite_engine: sa.Engine) -> None:
     """Rows read and statements run, so that the test does not depend on the machine."""
     statements: list[str] = []
