@@ -1,6 +1,7 @@
 """A trainer answers an order: it was executed, or it failed."""
 
 import hmac
+import logging
 
 from sqlalchemy.orm import Session
 
@@ -12,6 +13,8 @@ from monitor.ingestion import detection_state, lease, order_checks, runs
 from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, unknown
 from monitor.schemas import AnswerIn
+
+log = logging.getLogger(__name__)
 
 
 def take_answer(session: Session, order_id: int, answer: AnswerIn, *, claim: Claim, who: str) -> Order:
@@ -27,11 +30,15 @@ def take_answer(session: Session, order_id: int, answer: AnswerIn, *, claim: Cla
     run = session.get_one(Run, order.run_pk)
     runs.lock(session, run.id)
     session.refresh(order)
-    _check_key(order, answer.key)
-    if order.state in (OrderState.APPLIED, OrderState.FAILED):
-        return order
-    lease.check_holder(run, claim)
-    _check_figures(session, run, order, answer)
+    try:
+        _check_key(order, answer.key)
+        if order.state in (OrderState.APPLIED, OrderState.FAILED):
+            return order
+        lease.check_holder(run, claim)
+        _check_figures(session, run, order, answer)
+    except Problem as problem:  # nothing is stored of it, so the log has to say so
+        log.warning("refused: the answer of %r to order %d of the run %r: %s", who, order.id, run.id, problem)
+        raise
     values = answer.model_dump(exclude={"state", "key"})
     commands.answer_order(session, order=order, state=OrderState(answer.state), now=claim.now, **values)
     detection_state.update(session, run, lambda engine: _apply(engine, order.intervention, answer), now=claim.now)

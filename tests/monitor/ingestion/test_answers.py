@@ -51,7 +51,7 @@ def test_an_order_stays_open_when_the_trainer_restarts_before_it_executes_it(htt
     ],
 )
 def test_a_forged_answer_is_refused_and_the_trainer_still_gets_the_order(
-    http: TestClient, change: dict[str, Any], where: str
+    http: TestClient, change: dict[str, Any], where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = Trainer(http)
     (order,) = train_until_nan(trainer)["orders"]
@@ -62,6 +62,7 @@ def test_a_forged_answer_is_refused_and_the_trainer_still_gets_the_order(
     assert trainer.report(0, [], {})["orders"] == [order]
     assert trainer.get()["skip_ledger"] == []
     assert http.get(f"{API}/audit").json() == []
+    assert f"refused: the answer of 'anybody' to order {order['id']} of the run 'r1': " in caplog.text
 
 
 def test_an_answer_fits_the_segment_that_carried_the_order_out(http: TestClient) -> None:
