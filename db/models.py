@@ -114,6 +114,14 @@ class Run(Base):
     last_report_at: Mapped[Time]
     """When the run last reported, by the collector's clock."""
     finished_at: Mapped[Time | None]
+    lease_writer: Mapped[str | None] = mapped_column(String(64))
+    """The folder whose process carries out the run's orders (`lossguard.writer.Writer`); a secret of that folder."""
+    lease_session: Mapped[str | None] = mapped_column(String(64))
+    """That process: an older one of the same folder has lost the run for good."""
+    lease_process: Mapped[str | None] = mapped_column(String(256))
+    """The same process as people know it."""
+    lease_until: Mapped[Time | None]
+    """Until then no other folder takes the lease, by the collector's clock."""
     revision: Mapped[int] = mapped_column(BigInteger, default=lambda: secrets.randbits(48), server_default="0")
     """Rises with every transaction that locks the run: a copy from another revision is stale. It starts at a random
     number, because SQLite gives the key of a deleted run to the next one."""
@@ -123,7 +131,10 @@ class Segment(Base):
     """Consecutive steps of a run; `fork_step` is the first one, `parent` the segment that it forked from."""
 
     __tablename__ = "segments"
-    __table_args__ = (UniqueConstraint("run_pk", "key"),)
+    __table_args__ = (
+        UniqueConstraint("run_pk", "key"),
+        sa.Index("ix_segments_run_pk_opened_at", "run_pk", "opened_at", "number"),
+    )
 
     run_pk: Mapped[int] = _run_key(primary=True)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -371,6 +382,8 @@ class Token(Base):
     scopes: Mapped[list[Any]]
     project: Mapped[str | None] = mapped_column(String(128))
     """The only project that it permits; NULL for all."""
+    run: Mapped[str | None] = mapped_column(String(128))
+    """The id of the only run that it permits; NULL for all."""
     created_at: Mapped[float]
     revoked_at: Mapped[float | None]
 

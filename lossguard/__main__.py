@@ -12,6 +12,8 @@ from lossguard.delivery.sender import Sender
 from lossguard.errors import ConfigurationError
 from lossguard.log_once import LogOnce
 from lossguard.settings import Settings
+from lossguard.spooling.identity import known_writer
+from lossguard.spooling.spool import spools_in
 
 MAX_FAILURES = 5
 """Failed attempts in a row after which `sync` stops trying to deliver a run."""
@@ -45,7 +47,9 @@ def _sync(directory: Path, settings: Settings, max_failures: int) -> int:
 
 def _deliver(run: Path, settings: Settings, max_failures: int) -> bool:
     assert settings.url is not None
-    sender = Sender(run, None, Client(settings.url, settings.token), lambda orders: None, LogOnce())
+    newest = max((path.stem for path in spools_in(run)), default="")
+    client = Client(settings.url, settings.token)
+    sender = Sender(run, None, client, lambda orders, until: None, LogOnce(), known_writer(run, newest))
     sender.start()
     while sender.is_alive() and sender.num_failures < max_failures:
         sender.join(0.1)

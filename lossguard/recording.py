@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import math
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from lossguard.delivery.client import Client
 from lossguard.delivery.sender import HEARTBEAT, Sender
+from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
 from lossguard.metrics import COUNTS
@@ -21,6 +23,7 @@ from lossguard.protocol import CAN_ROLL_BACK, EXPECT, MAX_PAUSE, PROBE, checked_
 from lossguard.run import Run
 from lossguard.scalars import PendingScalar, on_device, plain
 from lossguard.spooling.history import History
+from lossguard.spooling.identity import writer_of
 from lossguard.spooling.spool import Spool, new_session
 from lossguard.spooling.writer import INVALID_COUNT, Record, Writer
 from lossguard.states import OrderState, RunState, SegmentReason
@@ -55,13 +58,19 @@ class RecordingRun(Run):
         client: Client | None,
         rank: int = 0,
         num_ranks: int = 1,
+        lock: FolderLock | None = None,
+        lock_wait: float = LOCK_WAIT,
         heartbeat: float = HEARTBEAT,
     ) -> None:
-        """`registration` is the body of POST /runs; without a `client` nothing is delivered. `heartbeat`: see Sender.
+        """`registration` is the body of POST /runs; without a `client` nothing is delivered. `lock`: of `directory`;
+        `finish` releases it. `heartbeat`: see Sender.
 
         Raises OSError when `directory` cannot be written.
         """
-        super().__init__(id=registration["id"], directory=directory, rank=rank, num_ranks=num_ranks)
+        super().__init__(
+            id=registration["id"], directory=directory, rank=rank, num_ranks=num_ranks, lock_wait=lock_wait
+        )
+        self._lock = lock
         directory.mkdir(parents=True, exist_ok=True)
         self.inert = False
         """True after `finish`, and in a forked child process: then every method does nothing."""
@@ -78,12 +87,14 @@ class RecordingRun(Run):
         self._unplaced: list[Record] = []  # before the first segment
         self._valid_names: set[str] = set()  # of metrics
         self._inbox: tuple[Order, ...] = ()
+        self._inbox_valid_until = 0.0  # by the monotonic clock: the lease may have gone to another process after it
         self._taken = set(self.history.answered)
+        writer = writer_of(directory, self._session)
         self._put({"run": registration})
         self._sender = (
             None
             if client is None
-            else Sender(directory, spool.path, client, self._receive, self.log_once, heartbeat=heartbeat)
+            else Sender(directory, spool.path, client, self._receive, self.log_once, writer, heartbeat=heartbeat)
         )
         if self._sender is not None:
             self._sender.start()
@@ -167,6 +178,9 @@ class RecordingRun(Run):
             self.inert = True
             if self._sender is not None:
                 self._sender.close(max(0.0, deadline - time.monotonic()))
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
     @_never_raises
     def can_roll_back(self) -> None:
@@ -178,7 +192,7 @@ class RecordingRun(Run):
             self._put({"run": self._registration})
 
     def take_order(self) -> Order | None:
-        if not self._inbox or self.inert:
+        if not self._inbox or self.inert or time.monotonic() >= self._inbox_valid_until:
             return None
         with self._writer.lock:
             order = next((order for order in self._inbox if order.identity not in self._taken), None)
@@ -278,9 +292,9 @@ class RecordingRun(Run):
                 self.log_once.warn_once(f"metric {name}", f"{name} was not recorded: {problem}")
         return numbers, is_pending
 
-    def _receive(self, orders: list[Order]) -> None:
+    def _receive(self, orders: list[Order], valid_until: float = math.inf) -> None:
         """Replace the inbox by the orders that are open now: a withdrawn order leaves it. The sender calls this."""
-        self._inbox = tuple(orders)
+        self._inbox, self._inbox_valid_until = tuple(orders), valid_until
 
     def _at_exit(self) -> None:
         """The interpreter exits without `finish`: after an uncaught exception (not Ctrl-C) the run has failed."""

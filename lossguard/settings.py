@@ -8,7 +8,11 @@ from pathlib import Path
 
 from lossguard.addresses import collector_url
 from lossguard.errors import ConfigurationError
+from lossguard.folder_lock import LOCK_WAIT
 from lossguard.ranks import Ranks
+
+MAX_LOCK_WAIT = 86_400.0
+"""Seconds."""
 
 
 class Mode(StrEnum):
@@ -37,6 +41,9 @@ class Settings:
     """RANK, as torchrun sets it."""
     num_ranks: int
     """WORLD_SIZE, as torchrun sets it."""
+    lock_wait: float
+    """LOSSGUARD_LOCK_WAIT, default 30: seconds to wait for another process that still uses the run or its checkpoints.
+    """
 
     @classmethod
     def read(
@@ -80,6 +87,7 @@ class Settings:
             run_id=run_id or env.get("LOSSGUARD_RUN_ID") or None,
             rank=rank,
             num_ranks=num_ranks,
+            lock_wait=_seconds("LOSSGUARD_LOCK_WAIT", env.get("LOSSGUARD_LOCK_WAIT") or str(LOCK_WAIT)),
         )
 
 
@@ -88,6 +96,16 @@ def _mode(source: str, value: str) -> Mode:
         return Mode(value)
     except ValueError:
         raise ConfigurationError(f"{source}={value!r} must be online, offline or off") from None
+
+
+def _seconds(source: str, value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= MAX_LOCK_WAIT:
+        raise ConfigurationError(f"{source}={value!r} must be seconds, from 0 to {MAX_LOCK_WAIT:.0f} (a day)")
+    return seconds
 
 
 def _count(source: str, value: str) -> int:

@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     """Running runs in /metrics, latest reports first; another metric counts those left out."""
     max_metrics: int = Field(default=MAX_METRICS, ge=1)
     """Metric names in one run; a report that would exceed it is refused with 422."""
+    max_segments: int = Field(default=10_000, ge=1)
+    """Segments in one run; a further one is answered with 429 until the limit is raised."""
+    lease_seconds: float = Field(default=20.0, ge=1.0, le=3600.0)
+    """Seconds for which a process that stops reporting keeps its run; then another folder may take it."""
     log_format: LogFormat = LogFormat.TEXT
     """Format of the log on standard error: text (logfmt) or json, one line per event."""
     log_level: LogLevel = LogLevel.INFO

@@ -69,7 +69,8 @@ def _table(model: type[Base]) -> sa.Table:
 def _names(model: type[Base]) -> list[str]:
     """The columns that have a meaning outside this store. Segments and the ledger refer to orders by id."""
     inner = {"pk", "run_pk", "revision"} if model in (Run, Order) else {"id", "run_pk"}
-    return [column.key for column in _table(model).columns if column.key not in inner]
+    names = [column.key for column in _table(model).columns if column.key not in inner]
+    return [name for name in names if not (model is Run and name.startswith("lease_"))]
 
 
 def _row(row: Base) -> dict[str, Any]:

@@ -3,16 +3,15 @@
 import random
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 
 from lossguard.delivery.client import Client
-from lossguard.delivery.spool_delivery import Delivery
+from lossguard.delivery.spool_delivery import Delivery, Receive
 from lossguard.errors import CollectorError, NotFound, Unauthorised
 from lossguard.log_once import LogOnce
-from lossguard.orders import Order
 from lossguard.spooling.spool import acknowledged, spools_in
+from lossguard.writer import Writer
 
 POLL_SECONDS = 0.1
 """Pause between two looks at the spool."""
@@ -32,14 +31,16 @@ class Sender(threading.Thread):
         directory: Path,
         current: Path | None,
         client: Client,
-        receive: Callable[[list[Order]], None],
+        receive: Receive,
         log_once: LogOnce,
+        writer: Writer | None = None,
         *,
         heartbeat: float = HEARTBEAT,
     ) -> None:
         """`current` is the spool of this session; None: deliver the spools in `directory` and end.
 
         `receive` is called with all open orders, at least every `heartbeat` seconds while the collector answers.
+        `writer` is this process, for the collector: only one process at a time gets the orders of a run.
         """
         super().__init__(name="lossguard-sender", daemon=True)
         self._directory = directory
@@ -47,6 +48,7 @@ class Sender(threading.Thread):
         self._client = client
         self._receive = receive
         self._log_once = log_once
+        self._writer = writer
         self._heartbeat = heartbeat
         self._closing = threading.Event()  # deliver what is left, then end
         self._abandoned = threading.Event()  # end at once
@@ -91,7 +93,7 @@ class Sender(threading.Thread):
         """Deliveries of the spools that are not completely delivered, the current one last."""
         paths = [path for path in paths if path != self._current and acknowledged(path) < path.stat().st_size]
         paths += [self._current] if self._current else []
-        return [Delivery(path, self._client, self._receive, self._log_once) for path in paths]
+        return [Delivery(path, self._client, self._receive, self._log_once, self._writer) for path in paths]
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         while not self._abandoned.is_set():

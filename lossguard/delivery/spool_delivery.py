@@ -4,22 +4,29 @@ Every request may be repeated: keys and offsets make that harmless.
 """
 
 import json
+import math
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from lossguard.delivery.client import Client
-from lossguard.errors import NotFound, Rejected
+from lossguard.errors import Conflict, NotFound, Rejected
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.protocol import SPOOL_HEADER
 from lossguard.spooling.spool import SpoolReader
+from lossguard.writer import WRITER_HEADER, Writer
 
 MAX_STEPS_PER_REPORT = 1000
 APPLIED_FIELDS = ("rewound_to", "skip_from", "skip_to", "detail")
 """Fields of a segment line's `applied` that PUT /orders accepts."""
 
+Receive = Callable[[list[Order], float], None]
+"""Gets all open orders, and until when they may be carried out, by the monotonic clock."""
 Body = dict[str, Any]
 Line = tuple[int, bytes, dict[str, Any]]
 """Offset in the spool, the line as written, and its decoded record."""
@@ -28,13 +35,16 @@ Line = tuple[int, bytes, dict[str, Any]]
 class Delivery:
     """One spool on its way to the collector; `advance` sends what comes next."""
 
-    def __init__(self, path: Path, client: Client, receive: Callable[[list[Order]], None], log_once: LogOnce) -> None:
+    def __init__(
+        self, path: Path, client: Client, receive: Receive, log_once: LogOnce, writer: Writer | None = None
+    ) -> None:
         self._path = path
         self._reader = SpoolReader(path)
         self._rejected_path = path.with_name("rejected.jsonl")
         self._client = client
         self._receive = receive
         self._log_once = log_once
+        self._writer = writer
         self._is_ready = False  # the run and the open segment are known
         self._run = ""
         self._segment: int | None = None
@@ -80,6 +90,11 @@ class Delivery:
         """Ask for orders while there is nothing to deliver. Raises like `advance`."""
         if self._segment is not None:
             self._report({"segment": self._segment, "steps": []}, self._reader.size() - self._reader.offset)
+        elif (
+            self._run and not self.refused and self._writer is not None
+        ):  # a loop that takes long to begin keeps its run
+            with suppress(NotFound, Conflict):  # an older collector; another process, as reports will say
+                self._request("POST", f"/runs/{self._run}/lease", {})
 
     def close(self) -> None:
         self._reader.close()
@@ -138,7 +153,7 @@ class Delivery:
 
     def _send_control_line(self, record: dict[str, Any]) -> None:
         if "run" in record:
-            self._client.request("POST", "/runs", record["run"])
+            self._request("POST", "/runs", record["run"])
         elif "segment" in record:
             self._open_segment(record)
             if record["order"] is not None:
@@ -148,18 +163,19 @@ class Delivery:
         elif "answer" in record:
             self._answer(record, record["answer"], record["state"], detail=record["detail"])
         elif "finish" in record:
-            self._client.request("POST", f"/runs/{self._run}/finish", {"state": record["finish"], "at": record["time"]})
+            body = {"state": record["finish"], "at": record["time"]}
+            self._request("POST", f"/runs/{self._run}/finish", body, session=self._reader.session)
 
     def _open_segment(self, record: dict[str, Any]) -> None:
         body = {"key": f"{self._reader.session}-{record['segment']}", "opened_at": record["time"]}
         body |= {name: record[name] for name in ("fork_step", "reason", "order")}
         path = f"/runs/{self._run}/segments"
         try:
-            answer = self._client.request("POST", path, body)
+            answer = self._request("POST", path, body)
         except Rejected:
             if record["order"] is None:
                 raise
-            answer = self._client.request("POST", path, {**body, "order": None})  # the steps matter more than the order
+            answer = self._request("POST", path, {**body, "order": None})  # the steps matter more than the order
         self._segment = int(answer["segment"])
 
     def _answer(self, record: dict[str, Any], order: int, state: str, **fields: Any) -> None:
@@ -167,14 +183,14 @@ class Delivery:
         if record.get("key") is not None:
             fields["key"] = record["key"]
         try:
-            self._client.request("PUT", f"/orders/{order}", {"state": state, **fields})
+            self._request("PUT", f"/orders/{order}", {"state": state, **fields})
         except NotFound as problem:  # the order is unknown, not the run: starting over would not help
             raise Rejected(str(problem)) from problem
 
     def _report(self, body: Body, remaining_bytes: int) -> None:
-        answer = self._client.request(
-            "POST", f"/runs/{self._run}/reports", body, headers={SPOOL_HEADER: str(remaining_bytes)}
-        )
+        sent_at = time.monotonic()
+        path = f"/runs/{self._run}/reports"
+        answer = self._request("POST", path, body, headers={SPOOL_HEADER: str(remaining_bytes)})
         orders = []
         for order in answer.get("orders", ()):
             try:
@@ -183,7 +199,38 @@ class Delivery:
                 self._log_once.warn_once(
                     f"order {problem}", f"an order was ignored, because it cannot be decoded: {problem}"
                 )
-        self._receive(orders)
+        self._receive(orders, sent_at + self._lease_seconds(answer))
+
+    def _lease_seconds(self, answer: dict[str, Any]) -> float:
+        """How long this process may carry out orders; an older collector gives them to every process."""
+        seconds = answer.get("lease")
+        if not isinstance(seconds, int | float):
+            return math.inf
+        if seconds > 0:
+            self._log_once.reset("lease")
+        else:
+            other = str(answer.get("writer") or "another process")
+            self._log_once.warn_once(
+                "lease",
+                f"{other} writes the run {self._run!r} too: this process carries out no orders until that has ended; "
+                "its steps are recorded",
+            )
+        return float(seconds)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        *,
+        headers: dict[str, str] | None = None,
+        session: str | None = None,
+    ) -> Any:
+        """A request that says which process sends it; `session`: in the name of that one, for the end of a run."""
+        headers = dict(headers or {})
+        if self._writer is not None:
+            headers[WRITER_HEADER] = replace(self._writer, session=session or self._writer.session).to_header()
+        return self._client.request(method, path, body, headers=headers)
 
     def _acknowledge(self, offset: int) -> None:
         try:

@@ -15,7 +15,7 @@ flushed to the disk and renamed, so that it is always complete.
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lossguard.distributed import current_ranks
 from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.log_once import logger
 from lossguard.ranks import Ranks
 from lossguard.torch.digest import Digest, differences, digest
+from lossguard.torch.directory_lock import clean_up_unless_in_use, lock_on_all_ranks, locked
 from lossguard.torch.files import PARTIAL, clean_up, fingerprint, publish, read_state, remove, write_state
 from lossguard.torch.generators import generators, restore_generators
 from lossguard.torch.host_copy import HostCopier
@@ -52,6 +54,9 @@ class Checkpoints:
     memory, of one copy of the state in host memory.
     `ranks`: the processes that train together, by default those of torch.distributed if it is initialised. They must
     see the same directory, and call `save`, `settle(wait=True)`, `load` and `discard_after` at the same place.
+
+    One process at a time (or one group of ranks) writes a directory: a guard locks it until its loop has ended, and
+    `save` and `discard_after` lock it while they write.
 
     Raises ValueError for an invalid argument and for a directory that cannot be created.
     """
@@ -79,12 +84,26 @@ class Checkpoints:
         self._writing: threading.Thread | None = None
         self._has_ended = False  # a background save, since the last call of `settle`
         self._problems: list[Exception] = []
+        self._lock: FolderLock | None = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            if self.ranks.rank == 0:
-                clean_up(self.directory)
+            clean_up_unless_in_use(self.directory, self.ranks.rank)
         except OSError as problem:
             raise ValueError(f"{self.directory} cannot hold checkpoints: {problem.strerror}") from problem
+
+    def lock(self, *, wait: float = LOCK_WAIT) -> None:
+        """Keep other processes from writing the directory until `unlock`; all ranks call it, and rank 0 locks.
+
+        Waits at most `wait` seconds for another process, then raises ConfigurationError, which names it.
+        """
+        if self._lock is None:
+            self._lock = lock_on_all_ranks(self.directory, self.ranks, wait=wait)
+
+    def unlock(self) -> None:
+        """Let other processes write the directory, once a background save has ended."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
 
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, ascending. Whether it is intact is checked when it is loaded."""
@@ -152,6 +171,10 @@ class Checkpoints:
         later = [known for known in self.steps() if known > step]
         if not later or self.ranks.rank > 0:
             return
+        with locked(self.directory, Ranks()):  # rank 0 alone
+            self._discard(later)
+
+    def _discard(self, later: Sequence[int]) -> None:
         discarded = self.directory / DISCARDED
         if os.path.lexists(discarded):
             remove(discarded)
@@ -184,6 +207,10 @@ class Checkpoints:
         return states if self.blocking else self._host_copier.copy(states)
 
     def _write(self, step: int, states: Mapping[str, Any]) -> None:
+        with locked(self.directory, self.ranks):
+            self._write_locked(step, states)
+
+    def _write_locked(self, step: int, states: Mapping[str, Any]) -> None:
         partial = self.ranks.broadcast(self.directory / f"{PARTIAL}{step}-{os.getpid()}")
         try:
             self.ranks.run_on_all(self._begin, partial)
@@ -196,7 +223,6 @@ class Checkpoints:
 
     def _begin(self, partial: Path) -> None:
         if self.ranks.rank == 0:
-            clean_up(self.directory)
             partial.mkdir()
 
     def _write_files(self, partial: Path, states: Mapping[str, Any]) -> dict[str, Any]:

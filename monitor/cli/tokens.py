@@ -2,6 +2,7 @@
 
 python -m monitor token create trainers --scope report --project gpt-small
 python -m monitor token install compose-trainer deploy/secrets/trainer_token --scope report --project trainer
+python -m monitor token create job-42 --scope report --run 42
 python -m monitor token list
 python -m monitor token revoke trainers
 """
@@ -38,12 +39,15 @@ def create(
     name: Name,
     scope: Scopes,
     project: Project = None,
+    run: Annotated[str | None, typer.Option(help="the id of the only run that it covers; default: all")] = None,
 ) -> None:
     """Create a token and print it. It is printed only now: the store keeps its digest alone."""
     try:
         with open_store(write=True) as session:
-            row, token = access.create_token(session, name=name, scopes=scope, project=project, now=time.time())
-            details = {"name": row.name, "scopes": row.scopes, "project": project}
+            row, token = access.create_token(
+                session, name=name, scopes=scope, project=project, run=run, now=time.time()
+            )
+            details = {"name": row.name, "scopes": row.scopes, "project": project, "run": run}
             _record(session, "token create", details)
     except TokenExists as error:
         raise exit_with(error) from None
@@ -87,6 +91,7 @@ def list_all() -> None:
         for row in access.tokens(session):
             state = "valid" if row.revoked_at is None else f"revoked {_day(row.revoked_at)}"
             where = f"project {row.project}" if row.project else "every project"
+            where += f", run {row.run}" if row.run else ""
             typer.echo(f"{row.name}  {','.join(row.scopes)}  {where}  created {_day(row.created_at)}  {state}")
 
 

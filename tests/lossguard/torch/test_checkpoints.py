@@ -1,3 +1,4 @@
+import fcntl
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.errors import CheckpointError, CheckpointMismatch, ConfigurationError
 from lossguard.torch import Checkpoints
 from lossguard.torch.files import fingerprint, write_state
 from lossguard.torch.manifest import read_manifest, write_manifest
@@ -492,3 +493,32 @@ def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot hold checkpoints"):
         Checkpoints(tmp_path / "file")
+
+
+def test_a_directory_that_another_process_writes_is_neither_written_nor_cleaned_up(tmp_path: Path) -> None:
+    """An incomplete folder may be the checkpoint that the other process is about to finish."""
+    three(tmp_path, Box())
+    partial = tmp_path / ".partial-30-1"
+    partial.mkdir()
+    with (tmp_path / "lock").open("rb") as file:  # another open file is as another process
+        fcntl.flock(file, fcntl.LOCK_EX)
+        box = Box()
+        other = Checkpoints(tmp_path, box=box)
+        assert partial.is_dir()
+        with pytest.raises(ConfigurationError, match="keep the checkpoints of this one in another folder"):
+            other.lock(wait=0.0)
+        assert (other.load(20), box.value) == ({"step": 20}, 20), "reading is harmless"
+    other.lock(wait=0.0)
+    assert not partial.exists()
+    other.unlock()
+
+
+def test_a_directory_stays_locked_until_the_background_save_has_ended(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, box=Box())
+    checkpoints.lock()
+    checkpoints.save(0, {})
+    checkpoints.unlock()
+    checkpoints.settle(wait=True)
+    with (tmp_path / "lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert checkpoints.steps() == [0]

@@ -21,6 +21,9 @@ def test_tokens_are_made_listed_and_revoked_on_the_command_line(
     listed = run.invoke(tokens.app, ["list"]).output
     assert "trainers  report,read  project gpt" in listed
     assert token not in listed
+    job = run.invoke(tokens.app, ["create", "job-42", "--scope", "report", "--run", "42"])
+    assert job.exit_code == 0
+    assert "job-42  report  every project, run 42" in run.invoke(tokens.app, ["list"]).output
     assert run.invoke(tokens.app, ["revoke", "trainers"]).exit_code == 0
     assert "revoked" in run.invoke(tokens.app, ["list"]).output
     assert run.invoke(tokens.app, ["revoke", "nobody"]).exit_code == 2
