@@ -364,6 +364,7 @@ def test_whatever_stands_in_the_place_of_a_checkpoint_is_replaced(
     assert checkpoints.load(20) == {"step": 20}
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "discarded",
+        "lock",
         "step-000000000",
         "step-000000010",
         "step-000000020",
