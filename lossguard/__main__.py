@@ -1,6 +1,7 @@
 """python -m lossguard sync DIR [--url URL] [--token TOKEN]: deliver spools that were not delivered.
 
-Exit code 0: everything is delivered; 1: the collector did not accept everything; 2: the arguments are invalid.
+Exit code 0: everything is delivered; 1: something is not, be it that the collector does not answer or rejects it, or
+that it is damaged; 2: the arguments are invalid.
 """
 
 import argparse
@@ -39,19 +40,26 @@ def _sync(directory: Path, settings: Settings, max_failures: int) -> int:
     if not runs:
         raise ConfigurationError(f"there are no spools in {directory}")
     num_delivered = sum(_deliver(run, settings, max_failures) for run in runs)
-    print(f"{num_delivered} of {len(runs)} runs delivered")
+    print(f"{num_delivered} of {len(runs)} runs delivered completely")
     return 0 if num_delivered == len(runs) else 1
 
 
 def _deliver(run: Path, settings: Settings, max_failures: int) -> bool:
+    """Deliver the spools of a run and print how that went. Returns whether everything is delivered."""
     assert settings.url is not None
-    sender = Sender(run, None, Client(settings.url, settings.token), lambda orders: None, LogOnce())
+    sender = Sender(run, None, Client(settings.url, settings.token), lambda orders: None, LogOnce(quiet=True))
     sender.start()
     while sender.is_alive() and sender.num_failures < max_failures:
         sender.join(0.1)
     sender.close(0.0 if sender.is_alive() else 1.0)
-    print(f"{run}: {'delivered' if sender.delivered else sender.problem}")
-    return sender.delivered
+    left = " and ".join(filter(None, [sender.set_aside.describe(), *sender.incomplete]))
+    if not sender.delivered:
+        print(f"{run}: {sender.problem}")
+    elif left:
+        print(f"{run}: delivered, except {left}")
+    else:
+        print(f"{run}: delivered")
+    return sender.delivered and not left
 
 
 if __name__ == "__main__":

@@ -17,13 +17,15 @@ from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
 from lossguard.metrics import COUNTS
 from lossguard.orders import Order
+from lossguard.private_files import make_folder
 from lossguard.probe import Probe
 from lossguard.protocol import CAN_ROLL_BACK, EXPECT, MAX_PAUSE, PROBE, is_count, is_name, is_pause
 from lossguard.run import Run
 from lossguard.scalars import PendingScalar, on_device, plain
 from lossguard.spooling.history import History
+from lossguard.spooling.lines import Record
 from lossguard.spooling.spool import Spool, new_session
-from lossguard.spooling.writer import INVALID_COUNT, Record, Writer
+from lossguard.spooling.writer import INVALID_COUNT, Writer
 from lossguard.states import OrderState, RunState, SegmentReason
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -63,7 +65,7 @@ class RecordingRun(Run):
         Raises OSError when `directory` cannot be written.
         """
         super().__init__(id=registration["id"], directory=directory, rank=rank, num_ranks=num_ranks)
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory)
         self.inert = False
         """True after `finish`, and in a forked child process: then every method does nothing."""
         self.log_once = LogOnce()

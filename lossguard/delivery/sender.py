@@ -12,7 +12,9 @@ from lossguard.delivery.spool_delivery import Delivery
 from lossguard.errors import CollectorError, NotFound, Unauthorised
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
-from lossguard.spooling.spool import acknowledged, spools_in
+from lossguard.spooling.set_aside import SetAside
+from lossguard.spooling.spool import spools_in
+from lossguard.spooling.spool_reader import acknowledged
 
 POLL_SECONDS = 0.1
 """Pause between two looks at the spool."""
@@ -56,8 +58,12 @@ class Sender(threading.Thread):
         self.num_failures = 0
         """Failed attempts in a row."""
         self._last_exchange_at = time.monotonic()
+        self.set_aside = SetAside(directory)
+        """Damaged and rejected lines, which are not delivered."""
         self.delivered = False
-        """Whether the thread ended with everything delivered."""
+        """Whether the thread ended with everything delivered but what is set aside or incomplete."""
+        self.incomplete: list[str] = []
+        """Spools whose last line is incomplete, with the bytes of that line, in words."""
         self.problem = ""
         """Why the delivery is not complete, in a few words."""
 
@@ -91,15 +97,14 @@ class Sender(threading.Thread):
         """Deliveries of the spools that are not completely delivered, the current one last."""
         paths = [path for path in paths if path != self._current and acknowledged(path) < path.stat().st_size]
         paths += [self._current] if self._current else []
-        return [Delivery(path, self._client, self._receive, self._log_once) for path in paths]
+        return [Delivery(path, self._client, self._receive, self._log_once, self.set_aside) for path in paths]
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         while not self._abandoned.is_set():
             try:
                 advanced = any(delivery.advance() for delivery in deliveries)
                 if not advanced and self._closing.is_set():
-                    self.problem = next((delivery.refused for delivery in deliveries if delivery.refused), "")
-                    self.delivered = not self.problem
+                    self._conclude(deliveries)
                     return
                 if advanced:
                     self._note_exchange()
@@ -115,6 +120,14 @@ class Sender(threading.Thread):
                 if isinstance(problem, NotFound):  # the collector lost the run
                     self._start_over(deliveries)
                 self._back_off(problem)
+
+    def _conclude(self, deliveries: list[Delivery]) -> None:
+        """Nothing is left that could be delivered."""
+        self.problem = next((delivery.refused for delivery in deliveries if delivery.refused), "")
+        self.delivered = not self.problem
+        self.incomplete = [words for delivery in deliveries if (words := delivery.incomplete_line())]
+        for words in self.incomplete:
+            self._log_once.warn_once(f"incomplete {words}", f"{words} were never written completely; they stay there")
 
     def _start_over(self, deliveries: list[Delivery]) -> None:
         """Forget what was acknowledged, so that everything is delivered again."""

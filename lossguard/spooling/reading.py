@@ -1,12 +1,11 @@
 """What a run recorded, read from its spools."""
 
-import json
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lossguard.spooling.spool import spools_in
+from lossguard.spooling.spool_reader import SpoolReader
 
 
 def read_spools(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -17,8 +16,6 @@ def read_spools(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     out.
     """
     for path in spools_in(directory):
-        with path.open("rb") as spool:
-            for line in spool:
-                if line.endswith(b"\n"):
-                    with suppress(ValueError, TypeError):
-                        yield path.stem, dict(json.loads(line))
+        with SpoolReader(path) as reader:
+            for _, record in reader.records():
+                yield path.stem, record

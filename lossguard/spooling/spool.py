@@ -40,7 +40,7 @@ class Spool:
         self._log_once = log_once
         self._backlog_limit = backlog_limit
         self._backlog = bytearray()  # the rest of a partial write, then whole lines
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def append(self, line: bytes) -> None:
         """Append `line` (with its newline). On a full disk it stays in memory, up to a limit; never raises."""
@@ -81,61 +81,3 @@ class Spool:
 
     def _warn_unwritable(self, problem: OSError) -> None:
         self._log_once.warn_once("spool", f"{self.path} cannot be written ({problem.strerror}); lines wait in memory")
-
-
-class SpoolReader:
-    """The reading end, with the acknowledged offset."""
-
-    def __init__(self, path: Path) -> None:
-        self.session = path.stem
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._ack_fd = os.open(path.with_suffix(".acknowledged"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError:
-            os.close(self._fd)
-            raise
-        self.offset = acknowledged(path)
-
-    def lines(self, offset: int, size: int = 1 << 18) -> list[tuple[int, bytes]]:
-        """Complete lines from `offset` on, with their offsets: about `size` bytes, at least one line if any."""
-        data = os.pread(self._fd, size, offset)
-        while b"\n" not in data and len(data) == size:  # a line longer than the window
-            size *= 2
-            data = os.pread(self._fd, size, offset)
-        found = []
-        for line in data.splitlines(keepends=True):  # bytes split at \n, \r and \r\n alone; JSON escapes the latter two
-            if line.endswith(b"\n"):
-                found.append((offset, line))
-                offset += len(line)
-        return found
-
-    def last_segment(self) -> bytes | None:
-        """The line that opened the segment of the acknowledged offset."""
-        position, found = 0, None
-        while position < self.offset and (lines := self.lines(position)):
-            for offset, line in lines:
-                if line.startswith(b'{"segment"') and offset < self.offset:
-                    found = line
-            position = offset + len(line)
-        return found
-
-    def size(self) -> int:
-        """Bytes in the file now."""
-        return os.fstat(self._fd).st_size
-
-    def acknowledge(self, offset: int) -> None:
-        """Save that the collector has everything before `offset`. If it raises OSError, this process still knows it."""
-        self.offset = offset
-        os.pwrite(self._ack_fd, b"%020d\n" % offset, 0)
-
-    def close(self) -> None:
-        os.close(self._fd)
-        os.close(self._ack_fd)
-
-
-def acknowledged(path: Path) -> int:
-    """How many bytes of the spool at `path` the collector has; 0 if unknown (delivering again is harmless)."""
-    try:
-        return int(path.with_suffix(".acknowledged").read_bytes())
-    except (OSError, ValueError):
-        return 0

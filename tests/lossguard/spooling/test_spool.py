@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from lossguard.log_once import LogOnce
-from lossguard.spooling import spool as spools
-from lossguard.spooling.spool import Spool, SpoolReader, new_session, spools_in
+from lossguard.spooling.spool import Spool, new_session, spools_in
 
 
 def make(folder: Path, **options: int) -> Spool:
@@ -30,40 +29,6 @@ def test_each_line_is_in_the_file_when_append_returns(tmp_path: Path) -> None:
     spool.append(b"one\n")
     assert read(spool) == b"one\n"
     spool.close()
-
-
-def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.spool"
-    path.write_bytes(b"one\ntwo\nthr")
-    reader = SpoolReader(path)
-    assert reader.lines(0) == [(0, b"one\n"), (4, b"two\n")]
-    reader.close()
-
-
-def test_a_line_longer_than_the_window_is_read_whole(tmp_path: Path) -> None:
-    path = tmp_path / "a.spool"
-    path.write_bytes(b"x" * 1000 + b"\ny\n")
-    reader = SpoolReader(path)
-    assert reader.lines(0, size=10)[0] == (0, b"x" * 1000 + b"\n")
-    reader.close()
-
-
-def test_the_acknowledged_offset_survives_the_process(tmp_path: Path) -> None:
-    path = tmp_path / "a.spool"
-    path.write_bytes(b"one\ntwo\n")
-    reader = SpoolReader(path)
-    reader.acknowledge(4)
-    reader.close()
-    again = SpoolReader(path)
-    assert again.lines(again.offset) == [(4, b"two\n")]
-    again.close()
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage"])
-def test_a_damaged_offset_means_deliver_again(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.spool").write_bytes(b"one\n")
-    (tmp_path / "a.acknowledged").write_bytes(content)
-    assert spools.acknowledged(tmp_path / "a.spool") == 0
 
 
 class Disk:
