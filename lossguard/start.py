@@ -13,6 +13,8 @@ from lossguard.distributed import current_ranks
 from lossguard.environment import describe_environment
 from lossguard.errors import ConfigurationError
 from lossguard.json_values import plain_json
+from lossguard.log_once import logger
+from lossguard.masking import MASK, mask_json
 from lossguard.protocol import checked_json, encodable, is_name, is_run_id
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
@@ -67,7 +69,7 @@ def init(
         "id": id,
         "project": project,
         "name": name or id,
-        "config": _checked(_tagged(_config(config), tags)),
+        "config": _masked(_checked(_tagged(_config(config), tags))),
         **describe_environment(),
         "capabilities": list(capabilities),
         "started_at": time.time(),
@@ -109,6 +111,14 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigurationError(f"a collector does not accept config=: {error}") from None
     return config
+
+
+def _masked(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without secrets. The caller's own is not changed."""
+    masked: dict[str, Any] = mask_json(config)
+    if changed := [name for name in config if masked[name] != config[name]]:
+        logger.warning(f"config: what looks like a secret in {', '.join(changed)} is recorded as {MASK}")
+    return masked
 
 
 def _folder_name(project: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import lossguard
+from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.device_tensor import DeviceTensor
 from tests.lossguard.recorded import offline, records, steps
 
@@ -180,3 +181,22 @@ def test_names_of_the_methods_own_arguments_are_names_like_others(tmp_path: Path
             if mode == "offline":
                 assert steps(run) == [(0, {"self": 2.0})]
                 assert records(run)[-1]["details"] == {"self": 1}
+
+
+def test_spools_and_the_folders_made_for_them_are_their_owners_alone(collector: FakeCollector, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        tmp_path.chmod(0o755)
+        with lossguard.init("project", url=collector.url, directory=tmp_path / "a" / "b") as run:
+            run.log(0, loss=1.0)
+    finally:
+        os.umask(before)
+    modes = {path.relative_to(tmp_path): oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
+    folders = {path: mode for path, mode in modes.items() if (tmp_path / path).is_dir()}
+    assert set(folders.values()) == {"0o700"}
+    assert len(folders) == 4
+    assert {path.suffix: modes[path] for path in modes if path not in folders} == {
+        ".spool": "0o600",
+        ".acknowledged": "0o600",
+    }
+    assert oct(tmp_path.stat().st_mode & 0o777) == "0o755", "a folder that existed stays as it was"

@@ -85,8 +85,8 @@ damages = st.one_of(
 def damaged(content: bytes, damage: tuple[str, int, Any]) -> bytes:
     kind, begin, value = damage
     if kind in ("flip", "insert"):
-        return content[:begin] + value + content[begin + (kind == "flip") :]
-    middle = {"cut": b"", "zero": b"\0" * value, "repeat": 2 * content[begin : begin + value]}[kind]
+        return content[:begin] + bytes(value) + content[begin + (kind == "flip") :]
+    middle = {"cut": b"", "zero": bytes(value), "repeat": 2 * content[begin : begin + value]}[kind]
     return content[:begin] + middle + content[begin + value :]
 
 
