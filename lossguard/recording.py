@@ -22,6 +22,7 @@ from lossguard.probe import Probe
 from lossguard.protocol import CAN_ROLL_BACK, EXPECT, MAX_PAUSE, PROBE, is_count, is_name, is_pause
 from lossguard.run import Run
 from lossguard.scalars import PendingScalar, on_device, plain
+from lossguard.spooling.archive import FILE_LIMIT, Keep
 from lossguard.spooling.history import History
 from lossguard.spooling.lines import Record
 from lossguard.spooling.spool import Spool, new_session
@@ -59,8 +60,10 @@ class RecordingRun(Run):
         rank: int = 0,
         num_ranks: int = 1,
         heartbeat: float = HEARTBEAT,
+        keep: Keep = Keep.ALL,
     ) -> None:
-        """`registration` is the body of POST /runs; without a `client` nothing is delivered. `heartbeat`: see Sender.
+        """`registration` is the body of POST /runs; without a `client` nothing is delivered. `heartbeat`, `keep`: see
+        Sender.
 
         Raises OSError when `directory` cannot be written.
         """
@@ -72,7 +75,8 @@ class RecordingRun(Run):
         self.history = History.read(directory)
         self._registration = registration
         self._session = new_session(directory)
-        spool = Spool(directory / f"{self._session}.spool", self.log_once)
+        limit = None if keep is Keep.ALL else FILE_LIMIT
+        spool = Spool(directory / f"{self._session}.spool", self.log_once, file_limit=limit)
         self._writer = Writer(spool, self.log_once)
         self._num_segments = 0
         self._newest_segment_at = self.history.newest_segment_at
@@ -86,7 +90,7 @@ class RecordingRun(Run):
         self._sender = (
             None
             if client is None
-            else Sender(directory, spool.path, client, self._receive, self.log_once, heartbeat=heartbeat)
+            else Sender(directory, spool.path, client, self._receive, self.log_once, heartbeat=heartbeat, keep=keep)
         )
         if self._sender is not None:
             self._sender.start()

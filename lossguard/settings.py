@@ -9,6 +9,7 @@ from pathlib import Path
 from lossguard.addresses import collector_url
 from lossguard.errors import ConfigurationError
 from lossguard.ranks import Ranks
+from lossguard.spooling.archive import Keep
 
 
 class Mode(StrEnum):
@@ -33,6 +34,8 @@ class Settings:
     """LOSSGUARD_DIR, default `.lossguard`: the folder that holds the spools."""
     run_id: str | None
     """LOSSGUARD_RUN_ID: the run to resume."""
+    keep: Keep
+    """LOSSGUARD_SPOOL_KEEP: what of the spools stays on the disk after delivery; default `all`."""
     rank: int
     """RANK, as torchrun sets it."""
     num_ranks: int
@@ -78,6 +81,7 @@ class Settings:
             token=token or env.get("LOSSGUARD_TOKEN") or None,
             directory=Path(directory or env.get("LOSSGUARD_DIR") or ".lossguard"),
             run_id=run_id or env.get("LOSSGUARD_RUN_ID") or None,
+            keep=_keep(env.get("LOSSGUARD_SPOOL_KEEP") or Keep.ALL),
             rank=rank,
             num_ranks=num_ranks,
         )
@@ -88,6 +92,13 @@ def _mode(source: str, value: str) -> Mode:
         return Mode(value)
     except ValueError:
         raise ConfigurationError(f"{source}={value!r} must be online, offline or off") from None
+
+
+def _keep(value: str) -> Keep:
+    try:
+        return Keep(value)
+    except ValueError:
+        raise ConfigurationError(f"LOSSGUARD_SPOOL_KEEP={value!r} must be {', '.join(Keep)}") from None
 
 
 def _count(source: str, value: str) -> int:

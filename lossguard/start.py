@@ -131,6 +131,6 @@ def _recording(registration: dict[str, Any], folder: Path, settings: Settings) -
     client = Client(settings.url, settings.token) if online and settings.url else None
     ranks = {"rank": settings.rank, "num_ranks": settings.num_ranks}
     try:
-        return RecordingRun(registration=registration, directory=folder, client=client, **ranks)
+        return RecordingRun(registration=registration, directory=folder, client=client, keep=settings.keep, **ranks)
     except OSError as problem:
         raise ConfigurationError(f"{folder} cannot be written ({problem.strerror}): set LOSSGUARD_DIR") from problem

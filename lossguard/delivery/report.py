@@ -14,8 +14,11 @@ def in_report(record: Record) -> bool:
     return "step" in record or "restorable" in record
 
 
-def report(session: str, segment: int | None, lines: list[Line]) -> Body:
-    """The body of POST /reports for `lines`: columns of equal length, null where a step has no such metric."""
+def report(session: str, segment: int | None, lines: list[Line], *, before: int = 0) -> Body:
+    """The body of POST /reports for `lines`: columns of equal length, null where a step has no such metric.
+
+    `before`: bytes in the session's files before the one of these lines.
+    """
     steps = [record for _, _, record in lines if "metrics" in record]
     names = dict.fromkeys(name for record in steps for name in record["metrics"])
     body: Body = {
@@ -23,7 +26,7 @@ def report(session: str, segment: int | None, lines: list[Line]) -> Body:
         "steps": [record["step"] for record in steps],
         "times": [record["time"] for record in steps],
         "metrics": {name: [record["metrics"].get(name) for record in steps] for name in names},
-        "events": [_event(f"{session}-{offset}", record) for offset, _, record in lines if "event" in record],
+        "events": [_event(f"{session}-{before + offset}", record) for offset, _, record in lines if "event" in record],
     }
     for _, _, record in lines:
         if "restorable" in record:

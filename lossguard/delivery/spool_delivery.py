@@ -19,6 +19,7 @@ from lossguard.orders import Order
 from lossguard.protocol import SPOOL_HEADER
 from lossguard.spooling.lines import Record
 from lossguard.spooling.set_aside import DamagedRange, SetAside
+from lossguard.spooling.spool import session_of
 from lossguard.states import SegmentReason
 
 MAX_STEPS_PER_REPORT = 1000
@@ -38,8 +39,8 @@ class Delivery:
         set_aside: SetAside,
     ) -> None:
         """Raises OSError when the spool cannot be read."""
-        self._path = path
-        self._session = path.stem
+        self.path = path
+        self._session, self._before = session_of(path)
         self._lines = IntactLines(path, log_once, set_aside)
         self._reader = self._lines.reader
         self._client = client
@@ -105,7 +106,7 @@ class Delivery:
         self._substitute = None if is_own else registration
         begin = self._lines.begin
         segments = list(self._reader.records("segment", end=begin))
-        opened = [(each.begin, each.opened) for each in self._set_aside.of(self._path) if each.opened is not None]
+        opened = [(each.begin, each.opened) for each in self._set_aside.of(self.path) if each.opened is not None]
         opened = segments + [(offset, record) for offset, record in opened if offset < begin]
         if opened:
             try:
@@ -123,7 +124,7 @@ class Delivery:
         self.refused = f"{self._client.url} refuses {self._run} ({problem})"
         self._log_once.warn_once(
             f"refused {self.refused}",
-            f"the collector at {self.refused}: {self._path} is not delivered any further; its steps stay there",
+            f"the collector at {self.refused}: {self.path} is not delivered any further; its steps stay there",
         )
 
     def _note(self, damaged: DamagedRange) -> None:
@@ -188,10 +189,10 @@ class Delivery:
         It has no fork step: the collector takes that from the first report.
         """
         reason = SegmentReason.RESUME if self._last_step is None else SegmentReason.REWIND
-        opened = {"segment": f"at-{offset}", "fork_step": None, "reason": reason, "order": None}
-        opened["time"] = record.get("time", self._path.stat().st_mtime)
+        opened = {"segment": f"at-{self._before + offset}", "fork_step": None, "reason": reason, "order": None}
+        opened["time"] = record.get("time", self.path.stat().st_mtime)
         self._open_segment(opened)
-        self._note(DamagedRange(spool=self._path.name, begin=offset, end=offset, problem="no segment", opened=opened))
+        self._note(DamagedRange(spool=self.path.name, begin=offset, end=offset, problem="no segment", opened=opened))
 
     def _answer(self, record: Record, order: int, state: str, **fields: Any) -> None:
         """The key lets the collector reject an answer to another run's order with the same id."""
@@ -208,7 +209,7 @@ class Delivery:
         if begins_segment:
             self._open_missing_segment(batch[0][0], batch[0][2])
         end = batch[-1][0] + len(batch[-1][1])
-        self._report(report(self._session, self._segment, batch), self._reader.size() - end)
+        self._report(report(self._session, self._segment, batch, before=self._before), self._reader.size() - end)
         steps = [record["step"] for _, _, record in batch if "metrics" in record]
         self._last_step = max(steps, default=self._last_step)
         return batch

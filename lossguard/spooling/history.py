@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.ledger import Skip
-from lossguard.spooling.spool import spools_in
+from lossguard.spooling.archive import files_in
 from lossguard.spooling.spool_reader import SpoolReader
 
 
@@ -27,7 +27,7 @@ class History:
     def read(cls, directory: Path) -> "History":
         """The history of the run whose spools are in `directory`."""
         history = cls()
-        for path in spools_in(directory):
+        for path in files_in(directory, ".spool", ".control"):
             with SpoolReader(path) as reader:
                 for _, record in reader.records("segment", "answer"):
                     with suppress(KeyError, TypeError):  # of a release without checksums, and damaged by the disk
@@ -36,7 +36,7 @@ class History:
 
     def _add(self, record: dict[str, Any]) -> None:
         if "segment" in record:
-            self.num_segments += 1
+            self.num_segments += "repeated" not in record
         order = record["order"] if "segment" in record else record["answer"]
         if order is not None:
             self.answered.add(order if record.get("key") is None else record["key"])

@@ -33,29 +33,31 @@ class SpoolReader:
 
         A block of MAX_LINE bytes without a newline, which nobody wrote, counts as a line.
         """
-        data = self._block(offset, size)
-        found = []
-        for line in io.BytesIO(data):
-            found.append((offset, line))
-            offset += len(line)
-        return found
+        return list(_lines(self._block(offset, size), offset))
 
     def has_checksums(self) -> bool:
         """Whether the lines of this file have checksums: any of the first ones has."""
         return any(has_checksum(line) for _, line in self.lines(0))
 
-    def records(self, *kinds: str, end: int | None = None) -> Iterator[tuple[int, Record]]:
-        """The intact records before `end` with their offsets; `kinds`: only those whose first field is one of these.
+    def lines_with(self, *begins: bytes, end: int | None = None) -> Iterator[tuple[int, bytes]]:
+        """The lines before `end` that begin with one of `begins` (without any: all), with their offsets.
 
-        Fast where these are rare: blocks of the file without them are not split into lines.
+        Fast where they are rare: blocks of the file without them are not split into lines.
         """
-        begins = tuple(b'{"%b"' % kind.encode() for kind in kinds) or (b"",)
-        checksums = self.has_checksums()
         offset = 0
         while (end is None or offset < end) and (data := self._block(offset, 4 * WINDOW)):
-            if any(begin in data for begin in begins):
-                yield from _records(data, offset, begins, checksums, end)
+            if not begins or any(begin in data for begin in begins):
+                for position, line in _lines(data, offset):
+                    if line.startswith(begins or b"") and (end is None or position < end):
+                        yield position, line
             offset += len(data)
+
+    def records(self, *kinds: str, end: int | None = None) -> Iterator[tuple[int, Record]]:
+        """The intact records before `end` with their offsets; `kinds`: only those whose first field is one of these."""
+        checksums = self.has_checksums()
+        for offset, line in self.lines_with(*(b'{"%b"' % kind.encode() for kind in kinds), end=end):
+            with suppress(DamagedLine):
+                yield offset, from_line(line, checksums=checksums)
 
     def last_step(self, end: int) -> tuple[int, float] | None:
         """The newest step before the offset `end` and its time; of a segment without steps, those of its beginning."""
@@ -94,13 +96,9 @@ class SpoolReader:
         return data[: data.rfind(b"\n") + 1]
 
 
-def _records(
-    data: bytes, offset: int, begins: tuple[bytes, ...], checksums: bool, end: int | None
-) -> Iterator[tuple[int, Record]]:
-    for line in io.BytesIO(data):
-        if line.startswith(begins) and (end is None or offset < end):
-            with suppress(DamagedLine):
-                yield offset, from_line(line, checksums=checksums)
+def _lines(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    for line in io.BytesIO(data):  # bytes.splitlines would also split at a carriage return
+        yield offset, line
         offset += len(line)
 
 
@@ -144,6 +142,16 @@ def acknowledged(path: Path) -> int:
             return offset if spool.read(1) == b"\n" else 0
     except OSError:
         return 0
+
+
+def is_delivered(path: Path) -> bool:
+    """Whether the collector has the whole spool, as far as it is written. True if somebody has just archived it."""
+    try:
+        return acknowledged(path) == path.stat().st_size
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def _with_checksum(offset: int) -> bytes:
