@@ -7,8 +7,8 @@ A release without checksums reads such a line too: it ignores the field. Its own
 
 import json
 import re
-import zlib
 from typing import Any
+from zlib import crc32
 
 from lossguard.protocol import encode_number, is_run_id
 
@@ -35,7 +35,7 @@ def to_line(record: Record) -> bytes:
     except ValueError:
         metrics = {name: encode_number(value) for name, value in record["metrics"].items()}
         body = _encode({**record, "metrics": metrics}).encode()[:-1]
-    return b'%b,"crc":"%08x"}\n' % (body, zlib.crc32(body))
+    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
 
 
 def has_checksum(line: bytes) -> bool:
@@ -46,7 +46,7 @@ def has_checksum(line: bytes) -> bool:
 def from_line(line: bytes, *, checksums: bool) -> Record:
     """The record of `line`; `checksums`: the lines of its file have checksums. Raises DamagedLine."""
     if has_checksum(line):
-        if zlib.crc32(line[:-_CHECKSUM_LENGTH]) != int(line[-11:-3], 16):
+        if crc32(line[:-_CHECKSUM_LENGTH]) != int(line[-11:-3], 16):
             raise DamagedLine("the checksum of a line is wrong")
         record: Record = json.loads(line)
         del record["crc"]
@@ -68,7 +68,7 @@ def intact_end(line: bytes) -> int | None:
     if not has_checksum(line):
         return None
     for begin in _BEGIN.finditer(line, 1):
-        if zlib.crc32(line[begin.start() : -_CHECKSUM_LENGTH]) == int(line[-11:-3], 16):
+        if crc32(line[begin.start() : -_CHECKSUM_LENGTH]) == int(line[-11:-3], 16):
             return begin.start()
     return None
 

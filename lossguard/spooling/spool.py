@@ -68,8 +68,6 @@ class Spool:
         self._num_lost = 0
         self._file_limit = file_limit
         self._opening: dict[bytes, bytes] = {}  # the newest registration and segment line, by their first bytes
-        self._before = 0  # bytes in the files before this one
-        self._size = 0
         self._fd = _create(path)
 
     def append(self, line: bytes) -> None:
@@ -78,7 +76,18 @@ class Spool:
             self._continue_in_another_file(self._file_limit)
             if line.startswith((b'{"run"', b'{"segment"')):
                 self._opening[line[:5]] = line
-        self._write(line)
+        if self._backlog:
+            self._write_chunk()
+            if self._backlog:
+                self._buffer(line)
+                return
+        try:
+            written = os.write(self._fd, line)
+        except OSError as problem:
+            written = 0
+            self._warn_unwritable(problem)
+        if written < len(line):
+            self._buffer(line[written:], is_begun=written > 0)
 
     def retry(self) -> bool:
         """Write the backlog. Returns whether nothing is left."""
@@ -95,21 +104,6 @@ class Spool:
             self._log_once.warn(f"{self.path} cannot be written: {num_lines} lines in memory are lost")
         self._close_file()
 
-    def _write(self, line: bytes) -> None:
-        if self._backlog:
-            self._write_chunk()
-        if self._backlog:
-            self._buffer(line)
-            return
-        try:
-            written = os.write(self._fd, line)
-        except OSError as problem:
-            written = 0
-            self._warn_unwritable(problem)
-        self._size += written
-        if written < len(line):
-            self._buffer(line[written:], is_begun=written > 0)
-
     def _write_chunk(self) -> bool:
         """Write the beginning of the backlog. Returns whether that worked."""
         try:
@@ -117,7 +111,6 @@ class Spool:
         except OSError as problem:
             self._warn_unwritable(problem)
             return False
-        self._size += written
         del self._backlog[:written]
         if not self._backlog and self._log_once.reset("spool"):
             self._log_once.warn(f"{self.path} can be written again; {self._num_lost} lines were lost meanwhile")
@@ -137,28 +130,36 @@ class Spool:
             )
 
     def _continue_in_another_file(self, limit: int) -> None:
-        if self._size < limit or self._backlog:
+        size = self._num_written()
+        if size < limit or self._backlog:
             return
-        session, _ = session_of(self.path)
-        before = self._before + self._size
+        session, before = session_of(self.path)
+        before += size
         path = self.path.with_name(f"{session}_{before:016d}.spool")
         try:
             fd = _create(path)
         except OSError:
             return  # it stays in this file, and the next line tries again
         self._close_file()
-        self.path, self._fd, self._before, self._size = path, fd, before, 0
+        self.path, self._fd = path, fd
+        self._file_limit = None  # these lines stay together
         for line in self._opening.values():
-            self._write(_repeated(line))
+            self.append(_repeated(line))
+        self._file_limit = limit
+
+    def _num_written(self) -> int:
+        """Bytes in the file, as far as its writes say."""
+        return os.lseek(self._fd, 0, os.SEEK_CUR)
 
     def _close_file(self) -> None:
+        num_written = self._num_written()
         try:
             os.close(self._fd)
         except OSError as problem:
             kept = self.path.stat().st_size if self.path.exists() else 0
             self._log_once.warn_once(
                 f"close {self.path}",
-                f"{self.path} may be incomplete ({problem.strerror}): {kept} of {self._size} bytes are there",
+                f"{self.path} may be incomplete ({problem.strerror}): {kept} of {num_written} bytes are there",
             )
 
     def _warn_unwritable(self, problem: OSError) -> None:

@@ -94,7 +94,7 @@ def test_lines_that_are_lost_are_counted_and_reported_once(
     disk.room = 1000
     spool.append(b'{"step":1000}\n')
     assert f"{spool.path} can be written again; 999 lines were lost meanwhile" in caplog.text
-    assert read(spool) == b'{"step":0}\n'
+    assert read(spool) == b'{"step":0}\n{"step":1000}\n'
     spool.close()
 
 
