@@ -1,5 +1,8 @@
 import math
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -200,3 +203,31 @@ def test_spools_and_the_folders_made_for_them_are_their_owners_alone(collector: 
         ".acknowledged": "0o600",
     }
     assert oct(tmp_path.stat().st_mode & 0o777) == "0o755", "a folder that existed stays as it was"
+
+
+FULL_DISK = textwrap.dedent(
+    """
+    import resource, sys, time, lossguard
+    run = lossguard.init("project", run_id="r", mode="offline", directory=sys.argv[1])
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_001, hard))  # the kernel refuses to let files grow
+    for step in range(1000):
+        run.log(step, loss=float(step))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    for step in range(1000, 1100):
+        run.log(step, loss=float(step))
+    run.finish()
+    """
+)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_a_while_costs_no_step(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ran.stderr.count("cannot be written (File too large); lines wait in memory") == 1
+    assert "0 lines were lost" in ran.stderr
+    (spool,) = tmp_path.rglob("*.spool")
+    read = [record["step"] for _, record in lossguard.read_spools(spool.parent) if "metrics" in record]
+    assert read == list(range(1100))

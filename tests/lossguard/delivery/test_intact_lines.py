@@ -1,5 +1,6 @@
 """Whatever a disk does to a spool, its intact lines are delivered, and nobody is assured that all of them were."""
 
+import errno
 import io
 import json
 import tempfile
@@ -245,3 +246,21 @@ def test_a_running_trainer_delivers_what_is_intact_and_warns_once(
     assert losses(collector) == {0.0, 1.0, 3.0, 5.0}
     assert caplog.text.count("is damaged at bytes") == 1
     assert "not everything was delivered" not in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_delivered_and_its_damage_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a snapshot of a disk, or one that became read-only."""
+
+    def refuse(path: str, flags: int) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("lossguard.spooling.spool_reader.open_private", refuse)
+    monkeypatch.setattr("lossguard.spooling.set_aside.open_private", refuse)
+    content = b"".join(LINES).replace(b'"loss":2.0', b'"loss":3.0')
+    collector, sender = delivered(content, tmp_path)
+    assert sender.delivered
+    assert len(losses(collector)) == 10
+    assert [path.name for path in (tmp_path / "p" / "r").iterdir()] == [NAME]
+    assert "damaged bytes in 1 places" in sender.set_aside.describe()
