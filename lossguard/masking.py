@@ -13,19 +13,19 @@ from typing import Any
 MASK = "***"
 
 _WORD = (
-    r"(?:pass(?:word|wd|phrase|code)|pwd|secrets?|credentials?|cookie|authorization|bearer|dsn"
+    r"(?:pass(?:word|wd|phrase|code)|secrets?|credentials?|cookie|authorization"
     r"|(?:api|access|private|secret|account|signing|encryption|auth|service|wandb|client)[-_.]?(?:key|secret)s?"
-    r"|access[-_.]?key[-_.]?id|sas|signature)"
+    r"|access[-_.]?key[-_.]?id|signature)"
 )
 _TOKEN = r"(?<!bos[-_.])(?<!eos[-_.])(?<!pad[-_.])(?<!unk[-_.])(?<!sep[-_.])(?<!cls[-_.])(?<!eot[-_.])(?<!per[-_.])"
 _TOKEN += r"(?<!mask[-_.])(?<!stop[-_.])(?<!next[-_.])(?<!start[-_.])(?<!end[-_.])(?<!image[-_.])(?<!special[-_.])token"
-_NAME = re.compile(rf"(?i)(?:{_WORD}|{_TOKEN}|(?:^|[-_.])(?:pat|passw|pw))$")
+_NAME = re.compile(rf"(?i)(?:{_WORD}|{_TOKEN}|(?:^|[-_.])(?:pat|pwd?|passw|sas|sig|dsn))$")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ASSIGNED_NAME = re.compile(r"""(?<![\w.-])([\w.-]++)['"]?\]?\s*[:=]\s*""")
 _VALUE = re.compile(r"""(["']?)(?!\*\*\*)[^\s'",;&})\]]+\1""")
 _FORMS = (
     (re.compile(r"(?<=://)[^\s/@'\"]+(?=@)"), MASK),  # user:password@ of a URL
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), rf"\1 {MASK}"),
+    (re.compile(r"(?i)\b(bearer|authorization['\"]?\s*[:=]\s*basic)\s+[\w.~+/=-]{8,}"), rf"\1 {MASK}"),
     (
         re.compile(
             r"\b(?:hf_[A-Za-z0-9]{8,}|sk-[\w-]{8,}|gh[opsur]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{8,}"
