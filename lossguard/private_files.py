@@ -8,12 +8,13 @@ FILE_MODE = 0o600
 
 
 def make_folder(path: Path) -> None:
-    """Create `path` and its missing parents, for their owner alone. Existing folders keep their permissions."""
+    """Create `path` and its missing parents, for their owner alone. Existing folders keep their permissions.
+
+    Raises OSError.
+    """
     missing = []
-    while not path.is_dir():
+    while not path.exists():
         missing.append(path)
-        if path.parent == path:
-            break
         path = path.parent
     for folder in reversed(missing):
         folder.mkdir(mode=FOLDER_MODE, exist_ok=True)

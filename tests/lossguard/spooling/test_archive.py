@@ -10,7 +10,6 @@ import pytest
 import lossguard
 from lossguard.delivery.sender import Sender
 from lossguard.orders import Order
-from lossguard.spooling import archive
 from lossguard.spooling.archive import Keep, restore, trim
 from lossguard.spooling.history import History
 from lossguard.spooling.spool import spools_in
@@ -169,11 +168,34 @@ def test_a_full_disk_ends_the_trimming_and_loses_nothing(tmp_path: Path, monkeyp
     def fsync(fd: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(archive.os, "fsync", fsync)
+    monkeypatch.setattr("lossguard.spooling.archive.os.fsync", fsync)
     with pytest.raises(OSError, match="No space left"):
         trimmed(directory, Keep.COMPRESSED)
     assert list(lossguard.read_spools(directory)) == records
     assert not list(directory.glob("*.partial"))
+
+
+def test_a_file_system_that_does_not_rename_onto_files_or_at_all_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = delivered(tmp_path)
+    (spool,) = spools_in(directory)
+    spool.with_suffix(".control").write_bytes(b"of an attempt that was cut off")
+    records, real = list(lossguard.read_spools(directory)), Path.rename
+    allowed = [False]
+
+    def rename(self: Path, target: Path) -> Path:
+        if not allowed[0] or target.exists():
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(OSError, match="busy"):
+        trimmed(directory, Keep.COMPRESSED)
+    assert list(lossguard.read_spools(directory)) == records
+    allowed[0] = True
+    assert trimmed(directory, Keep.COMPRESSED) == 1
+    assert list(lossguard.read_spools(directory)) == records
 
 
 def test_a_collector_that_lost_the_run_gets_compressed_spools_again(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lossguard.log_once import LogOnce
-from lossguard.spooling.lines import from_line, to_line
+from lossguard.spooling.lines import Record, from_line, to_line
 from lossguard.spooling.spool import CHUNK, Spool, new_session, session_of, spools_in
 
 
@@ -160,8 +160,9 @@ def test_an_error_at_close_is_reported_with_what_is_there(
 
 def test_with_a_limit_a_session_continues_in_files_that_stand_alone(tmp_path: Path) -> None:
     spool = make(tmp_path, file_limit=300)
-    run, segment = {"run": {"id": "r"}}, {"segment": 0, "fork_step": 0, "order": 5, "key": "k", "applied": {"a": 1}}
-    records = [run, segment, *[{"step": step, "metrics": {}} for step in range(20)]]
+    run: Record = {"run": {"id": "r"}}
+    segment: Record = {"segment": 0, "fork_step": 0, "order": 5, "key": "k", "applied": {"a": 1}}
+    records: list[Record] = [run, segment, *[{"step": step, "metrics": {}} for step in range(20)]]
     for record in records:
         spool.append(to_line(record))
     spool.close()
