@@ -128,7 +128,7 @@ class Sender(threading.Thread):
                 if self._closing.is_set():
                     return
             except Exception as problem:  # an unexpected error, too, must not end the delivery
-                if isinstance(problem, OSError) and self._delivery and self._delivery.path != self._current:
+                if isinstance(problem, OSError) and self._delivery and not self._is_current(self._delivery.path):
                     self._leave_out(self._delivery.path, problem)
                     continue
                 if isinstance(problem, NotFound):  # the collector lost the run
@@ -153,10 +153,14 @@ class Sender(threading.Thread):
         try:
             self._delivery = Delivery(path, self._client, self._receive, self._log_once, self.set_aside)
         except OSError as problem:
-            if path == self._current:
+            if self._is_current(path):
                 self._paths.append(path)
                 raise
             self._leave_out(path, problem)
+
+    def _is_current(self, path: Path) -> bool:
+        """Whether this session writes or wrote the file: then it is tried until it can be read."""
+        return self._current is not None and session_of(path)[0] == session_of(self._current)[0]
 
     def _leave_out(self, path: Path, problem: OSError) -> None:
         """Go on with the next spool; another session tries this one again."""

@@ -1,5 +1,6 @@
 """The thread that delivers: it waits for nobody, survives every failure, and tries again."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -207,3 +208,19 @@ def test_a_spool_that_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> No
     assert collector.losses(0) == {0: 1.0}
     assert not sender.delivered
     assert sender.problem == f"{run.directory / '0000.spool'} cannot be read (Is a directory)"
+
+
+def test_an_error_of_the_disk_delays_the_spool_that_is_being_written_and_does_not_end_its_delivery(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures, real = iter([True, True]), os.pread
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        if next(failures, False):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, size, offset)
+
+    monkeypatch.setattr("lossguard.spooling.spool_reader.os.pread", pread)
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0)
+    assert collector.losses(0) == {0: 1.0}
