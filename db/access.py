@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -30,16 +31,37 @@ def digest(token: str) -> str:
 
 
 def create_token(
-    session: Session, *, name: str, scopes: Sequence[Scope], project: str | None, now: float
+    session: Session, *, name: str, scopes: Sequence[Scope], project: str | None, run: str | None = None, now: float
 ) -> tuple[Token, str]:
     """A new token: (its row, the token itself, which cannot be read again). Raises TokenExists."""
     if session.scalar(sa.select(Token.id).where(Token.name == name)) is not None:
         raise TokenExists(f"there is already a token {name!r}; choose another name")
     token = "lg_" + secrets.token_urlsafe(32)
-    row = Token(name=name, digest=digest(token), scopes=[*scopes], project=project, created_at=now)
+    row = Token(name=name, digest=digest(token), scopes=[*scopes], project=project, run=run, created_at=now)
     session.add(row)
     session.flush()
     return row, token
+
+
+def install_token(
+    session: Session, *, name: str, token: str, scopes: Sequence[Scope], project: str | None, now: float
+) -> bool:
+    """Let `token` be the one of this name, whatever the name stood for before: whether that changed anything.
+
+    A token that was revoked stays so. Raises TokenExists when it has another name already.
+    """
+    same = session.scalar(sa.select(Token).where(Token.digest == digest(token)))
+    if same is not None and same.name != name:
+        raise TokenExists(f"this token is already installed as {same.name!r}")
+    if same is not None and (sorted(same.scopes), same.project) == (sorted(scopes), project):
+        return False
+    row = session.scalar(sa.select(Token).where(Token.name == name)) or Token(name=name, created_at=now)
+    if same is None:
+        row.digest, row.revoked_at = digest(token), None
+    row.scopes, row.project = [*scopes], project
+    session.add(row)
+    session.flush()
+    return True
 
 
 def tokens(session: Session) -> Sequence[Token]:
@@ -66,18 +88,27 @@ def revoke_token(session: Session, *, name: str, now: float) -> bool:
     return row is not None
 
 
-def project_of(
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """What a token may be bound to."""
+
+    project: str
+    run: str
+
+
+def owner_of(
     session: Session, *, run_id: str | None = None, order: int | None = None, intervention: int | None = None
-) -> str | None:
-    """The project of a run, of an order or of an intervention; None when it does not exist."""
-    found = sa.select(Run.project)
+) -> Owner | None:
+    """The project and the run of a run, of an order or of an intervention; None when it does not exist."""
+    found = sa.select(Run.project, Run.id)
     if run_id is not None:
         found = found.where(Run.id == run_id)
     elif order is not None:
         found = found.join(Order, Order.run_pk == Run.pk).where(Order.id == order)
     else:
         found = found.join(Intervention, Intervention.run_pk == Run.pk).where(Intervention.id == intervention)
-    return session.scalar(found)
+    row = session.execute(found).first()
+    return None if row is None else Owner(*row)
 
 
 def record(session: Session, *, who: str, action: str, run: str | None, details: dict[str, Any], now: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import bulk, lineage, queries
+from db import bulk, queries
 from db.dialects import dialect_of
 from db.models import Event, Incident, Intervention, Order, Run, RunStatus, Segment, SkippedBatches
 from lossguard.states import OrderState, RunState, SegmentReason
@@ -84,16 +84,15 @@ def open_segment(
     opened_at: float,
 ) -> tuple[Segment, bool]:
     """The segment with this key, created if there is none: (segment, whether it is new)."""
-    segments = queries.segments(session, run=run)
-    for known in segments:
-        if known.key == key:
-            return known, False
+    known = queries.segment_with_key(session, run=run, key=key)
+    if known is not None:
+        return known, False
     segment = Segment(
         run_pk=run.pk,
-        number=len(segments),
+        number=queries.num_segments(session, run=run),
         key=key,
         fork_step=fork_step,
-        parent=None if fork_step is None else lineage.parent_at(segments, fork_step),
+        parent=None if fork_step is None else queries.parent_at(session, run=run, fork_step=fork_step),
         reason=reason,
         order_id=order_id,
         opened_at=opened_at,
@@ -107,7 +106,7 @@ def open_segment(
 def set_fork_step(session: Session, *, run: Run, segment: Segment, first_step: int) -> None:
     """Set the first step of a segment that was opened without one, and with it its parent."""
     assert segment.fork_step is None
-    segment.parent = lineage.parent_at(queries.segments(session, run=run), first_step)
+    segment.parent = queries.parent_at(session, run=run, fork_step=first_step)
     segment.fork_step = first_step
     session.flush()
 

@@ -53,6 +53,22 @@ def segments(session: Session, *, run: Run) -> Sequence[Segment]:
     return session.scalars(sa.select(Segment).where(Segment.run_pk == run.pk).order_by(Segment.number)).all()
 
 
+def num_segments(session: Session, *, run: Run) -> int:
+    """How many segments the run has: they are numbered from 0."""
+    newest = session.scalar(sa.select(sa.func.max(Segment.number)).where(Segment.run_pk == run.pk))
+    return 0 if newest is None else newest + 1
+
+
+def segment_with_key(session: Session, *, run: Run, key: str) -> Segment | None:
+    return session.scalar(sa.select(Segment).where(Segment.run_pk == run.pk, Segment.key == key))
+
+
+def segment_of_order(session: Session, *, order: Order) -> Segment | None:
+    """The segment that carries this order out."""
+    found = sa.select(Segment).where(Segment.run_pk == order.run_pk, Segment.order_id == order.id)
+    return session.scalar(found.order_by(Segment.number).limit(1))
+
+
 def newest_segment(session: Session, *, run: Run) -> Segment | None:
     """The segment that was opened last, of those whose first step is known."""
     found = sa.select(Segment).where(Segment.run_pk == run.pk, Segment.fork_step.is_not(None))
@@ -62,6 +78,33 @@ def newest_segment(session: Session, *, run: Run) -> Segment | None:
 def live(session: Session, *, run: Run) -> list[StepRange]:
     """The live line: the path from the root to the newest segment, oldest range first."""
     return live_line(segments(session, run=run))
+
+
+def live_since(session: Session, *, run: Run, step: int) -> list[StepRange]:
+    """The end of the live line: from the range that holds `step` on, or from the first one after it."""
+    return live_line(segments_since(session, run=run, step=step))
+
+
+def parent_at(session: Session, *, run: Run, fork_step: int) -> int | None:
+    """The live segment that holds the step before `fork_step`, by number; None when the fork is a new root."""
+    return lineage.parent_at(segments_since(session, run=run, step=fork_step - 1), fork_step)
+
+
+def segments_since(session: Session, *, run: Run, step: int) -> Sequence[Segment]:
+    """The newest segment and its ancestors, up to the first one that begins at or before `step`, by number.
+
+    One query, because a run may have thousands of segments, and the end of its live line is a few of them.
+    """
+    newest = newest_segment(session, run=run)
+    if newest is None or newest.fork_step is None or newest.fork_step <= step:
+        return [] if newest is None else [newest]
+    columns = (Segment.number, Segment.parent, Segment.fork_step)
+    path = sa.select(*columns).where(Segment.run_pk == run.pk, Segment.number == newest.number)
+    line = path.cte("line", recursive=True)
+    above = sa.select(*columns).where(Segment.run_pk == run.pk, Segment.number == line.c.parent)
+    line = line.union(above.where(line.c.fork_step > step))
+    found = sa.select(Segment).where(Segment.run_pk == run.pk, Segment.number.in_(sa.select(line.c.number)))
+    return session.scalars(found.order_by(Segment.number)).all()
 
 
 def step_ranges(session: Session, *, run: Run, line: Line | int) -> list[StepRange]:
@@ -129,9 +172,14 @@ def skip_ledger(session: Session, *, run: Run) -> Sequence[SkippedBatches]:
     return session.scalars(found.order_by(SkippedBatches.skip_from)).all()
 
 
-def events(session: Session, *, run: Run) -> Sequence[Event]:
-    """Declared events and outliers, in the order of arrival. `probes` reads probes, which are many and large."""
+def events(session: Session, *, run: Run, steps: tuple[int, int] | None = None) -> Sequence[Event]:
+    """Declared events and outliers, in the order of arrival; `steps`: only those at the steps [first, last).
+
+    `probes` reads probes, which are many and large.
+    """
     found = sa.select(Event).where(Event.run_pk == run.pk, Event.kind != PROBE)
+    if steps is not None:
+        found = found.where(Event.step >= steps[0], Event.step < steps[1])
     return session.scalars(found.order_by(Event.id)).all()
 
 
@@ -201,11 +249,16 @@ def snapshot_before(
 
     `line` is by default the live line.
     """
-    ranges = {step_range.segment: step_range for step_range in (live(session, run=run) if line is None else line)}
-    found = sa.select(DetectorSnapshot).where(DetectorSnapshot.run_pk == run.pk, DetectorSnapshot.step < step)
-    for row in session.scalars(found.order_by(DetectorSnapshot.step.desc(), DetectorSnapshot.segment.desc())):
-        if row.segment in ranges and ranges[row.segment].holds(row.step):
-            return row.step, row.state
+    found = sa.select(DetectorSnapshot.segment, DetectorSnapshot.step).where(
+        DetectorSnapshot.run_pk == run.pk, DetectorSnapshot.step < step
+    )
+    found = found.order_by(DetectorSnapshot.step.desc(), DetectorSnapshot.segment.desc())
+    ranges = {part.segment: part for part in line or ()}
+    for number, seen in session.execute(found).all():
+        if line is None and not any(part.first <= seen for part in ranges.values()):
+            ranges = {part.segment: part for part in live_since(session, run=run, step=seen)}
+        if number in ranges and ranges[number].holds(seen):  # a state is large: only this one is read
+            return seen, session.get_one(DetectorSnapshot, (run.pk, number, seen)).state
     return None
 
 

@@ -16,6 +16,8 @@ from lossguard.log_once import LogOnce
 from lossguard.settings import Settings
 from lossguard.spooling import archive
 from lossguard.spooling.archive import Keep
+from lossguard.spooling.identity import known_writer
+from lossguard.spooling.spool import session_of, spools_in
 
 MAX_FAILURES = 5
 """Failed attempts in a row after which `sync` stops trying to deliver a run."""
@@ -60,7 +62,9 @@ def _sync(directory: Path, settings: Settings, max_failures: int) -> int:
 def _deliver(run: Path, settings: Settings, max_failures: int) -> bool:
     """Deliver the spools of a run and print how that went. Returns whether everything is delivered."""
     assert settings.url is not None
-    sender = Sender(run, None, Client(settings.url, settings.token), lambda orders: None, LogOnce(quiet=True))
+    newest = max((session_of(path)[0] for path in spools_in(run)), default="")
+    client = Client(settings.url, settings.token)
+    sender = Sender(run, None, client, lambda orders, until: None, LogOnce(quiet=True), known_writer(run, newest))
     sender.start()
     while sender.is_alive() and sender.num_failures < max_failures:
         sender.join(0.1)

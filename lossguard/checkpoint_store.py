@@ -9,6 +9,9 @@ class CheckpointStore(Protocol):
 
     With several ranks, each method is called on all of them. If `save` or `load` raises on one rank, it must raise on
     all.
+
+    If it has the methods `lock(*, wait: float)` and `unlock()`, a guard calls them before and after its loop: `lock`
+    keeps other processes from writing the store, or raises ConfigurationError after `wait` seconds.
     """
 
     def steps(self) -> list[int]:

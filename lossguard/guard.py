@@ -89,11 +89,16 @@ class Guard:
         """Yield (step, batch) up to step `until` - 1, starting from the newest checkpoint if there is one.
 
         `batches` is anything with `__getitem__` by absolute batch index (a skip is a jump, a replay is exact), or any
-        iterable (skipped batches are read and dropped). Raises ValueError for an empty sequence, CheckpointError when
+        iterable (skipped batches are read and dropped). Raises ConfigurationError while another process writes the
+        checkpoints, ValueError for an empty sequence, CheckpointError when
         no checkpoint is intact or a new run finds the checkpoints of another run, and CheckpointMismatch when a restore
         is not exact, or fails half-way and cannot be undone.
         """
         source = BatchSource(batches)
+        with self._locked_checkpoints():
+            yield from self._steps(source, until)
+
+    def _steps(self, source: BatchSource, until: int) -> Iterator[tuple[int, Any]]:
         self._resume()
         with handling(self.signals, self._on_signal), self._reporting_batch_index():
             while True:
@@ -307,6 +312,18 @@ class Guard:
                 self.run.accept(next_order)
                 self.held = next_order.kind is not OrderKind.RELEASE
         self._log_once.reset("held")
+
+    @contextmanager
+    def _locked_checkpoints(self) -> Iterator[None]:
+        """Nothing is restored, saved or deleted while another process does so."""
+        lock, unlock = (getattr(self.checkpoints, name, None) for name in ("lock", "unlock"))
+        if lock is not None:
+            lock(wait=self.run.lock_wait)
+        try:
+            yield
+        finally:
+            if unlock is not None:
+                unlock()
 
     @contextmanager
     def _reporting_batch_index(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import atexit
 import functools
-import operator
+import math
 import os
 import sys
 import time
@@ -13,17 +13,19 @@ from typing import Any, TypeVar, cast
 
 from lossguard.delivery.client import Client
 from lossguard.delivery.sender import HEARTBEAT, Sender
+from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
 from lossguard.metrics import COUNTS
 from lossguard.orders import Order
 from lossguard.private_files import make_folder
 from lossguard.probe import Probe
-from lossguard.protocol import CAN_ROLL_BACK, EXPECT, MAX_PAUSE, PROBE, is_count, is_name, is_pause
+from lossguard.protocol import CAN_ROLL_BACK, EXPECT, MAX_PAUSE, PROBE, checked_step, is_count, is_name, is_pause
 from lossguard.run import Run
 from lossguard.scalars import PendingScalar, on_device, plain
 from lossguard.spooling.archive import FILE_LIMIT, Keep
 from lossguard.spooling.history import History
+from lossguard.spooling.identity import writer_of
 from lossguard.spooling.lines import Record
 from lossguard.spooling.spool import Spool, new_session
 from lossguard.spooling.writer import INVALID_COUNT, Writer
@@ -59,15 +61,20 @@ class RecordingRun(Run):
         client: Client | None,
         rank: int = 0,
         num_ranks: int = 1,
+        lock: FolderLock | None = None,
+        lock_wait: float = LOCK_WAIT,
         heartbeat: float = HEARTBEAT,
         keep: Keep = Keep.ALL,
     ) -> None:
-        """`registration` is the body of POST /runs; without a `client` nothing is delivered. `heartbeat`, `keep`: see
-        Sender.
+        """`registration` is the body of POST /runs; without a `client` nothing is delivered. `lock`: of `directory`;
+        `finish` releases it. `heartbeat`, `keep`: see Sender.
 
         Raises OSError when `directory` cannot be written.
         """
-        super().__init__(id=registration["id"], directory=directory, rank=rank, num_ranks=num_ranks)
+        super().__init__(
+            id=registration["id"], directory=directory, rank=rank, num_ranks=num_ranks, lock_wait=lock_wait
+        )
+        self._lock = lock
         make_folder(directory)
         self.inert = False
         """True after `finish`, and in a forked child process: then every method does nothing."""
@@ -85,12 +92,16 @@ class RecordingRun(Run):
         self._unplaced: list[Record] = []  # before the first segment
         self._valid_names: set[str] = set()  # of metrics
         self._inbox: tuple[Order, ...] = ()
+        self._inbox_valid_until = 0.0  # by the monotonic clock: the lease may have gone to another process after it
         self._taken = set(self.history.answered)
+        writer = writer_of(directory, self._session)
         self._put({"run": registration})
         self._sender = (
             None
             if client is None
-            else Sender(directory, spool.path, client, self._receive, self.log_once, heartbeat=heartbeat, keep=keep)
+            else Sender(
+                directory, spool.path, client, self._receive, self.log_once, writer, heartbeat=heartbeat, keep=keep
+            )
         )
         if self._sender is not None:
             self._sender.start()
@@ -111,10 +122,7 @@ class RecordingRun(Run):
         for name in COUNTS:
             if name in metrics and not isinstance(metrics[name], PendingScalar) and not is_count(metrics[name]):
                 self.log_once.warn_once(f"count {name}", INVALID_COUNT.format(name, metrics.pop(name)))
-        if type(step) is not int:
-            step = operator.index(step)
-        if step < 0:
-            raise ValueError(f"step {step} is below 0")
+        step = checked_step(step)
         now = time.time()
         with self._writer.lock:
             if step <= self._last_step or not self._num_segments:
@@ -158,9 +166,7 @@ class RecordingRun(Run):
             target=None if target is None else storable(target),
             **numbers,
         )
-        step = operator.index(step)
-        if step < 0:
-            raise ValueError(f"step {step} is below 0")
+        step = checked_step(step)
         record = {"event": PROBE, "step": step, "time": time.time(), "details": probe.to_details()}
         with self._writer.lock:
             self._put_in_segment(record)
@@ -179,6 +185,9 @@ class RecordingRun(Run):
             self.inert = True
             if self._sender is not None:
                 self._sender.close(max(0.0, deadline - time.monotonic()))
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
     @_never_raises
     def can_roll_back(self) -> None:
@@ -190,7 +199,7 @@ class RecordingRun(Run):
             self._put({"run": self._registration})
 
     def take_order(self) -> Order | None:
-        if not self._inbox or self.inert:
+        if not self._inbox or self.inert or time.monotonic() >= self._inbox_valid_until:
             return None
         with self._writer.lock:
             order = next((order for order in self._inbox if order.identity not in self._taken), None)
@@ -290,9 +299,9 @@ class RecordingRun(Run):
                 self.log_once.warn_once(f"metric {name}", f"{name} was not recorded: {problem}")
         return numbers, is_pending
 
-    def _receive(self, orders: list[Order]) -> None:
+    def _receive(self, orders: list[Order], valid_until: float = math.inf) -> None:
         """Replace the inbox by the orders that are open now: a withdrawn order leaves it. The sender calls this."""
-        self._inbox = tuple(orders)
+        self._inbox, self._inbox_valid_until = tuple(orders), valid_until
 
     def _at_exit(self) -> None:
         """The interpreter exits without `finish`: after an uncaught exception (not Ctrl-C) the run has failed."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lossguard.folder_lock import LOCK_WAIT
 from lossguard.orders import Order
 from lossguard.spooling.history import History
 from lossguard.states import RunState, SegmentReason
@@ -16,12 +17,22 @@ from lossguard.states import RunState, SegmentReason
 class Run:
     """What `lossguard.init` returns. This class records nothing."""
 
-    def __init__(self, *, id: str, directory: Path | None = None, rank: int = 0, num_ranks: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        id: str,
+        directory: Path | None = None,
+        rank: int = 0,
+        num_ranks: int = 1,
+        lock_wait: float = LOCK_WAIT,
+    ) -> None:
         self.id = id
         self.directory = directory
         """The folder of this run's spools; None when nothing is recorded."""
         self.rank = rank
         self.num_ranks = num_ranks
+        self.lock_wait = lock_wait
+        """Seconds to wait for another process that still uses a folder of this run."""
         self.history = History()
         """What earlier sessions of this run did."""
         self.batch_index: int | None = None

@@ -8,8 +8,12 @@ from pathlib import Path
 
 from lossguard.addresses import collector_url
 from lossguard.errors import ConfigurationError
+from lossguard.folder_lock import LOCK_WAIT
 from lossguard.ranks import Ranks
 from lossguard.spooling.archive import Keep
+
+MAX_LOCK_WAIT = 86_400.0
+"""Seconds."""
 
 
 class Mode(StrEnum):
@@ -40,6 +44,9 @@ class Settings:
     """RANK, as torchrun sets it."""
     num_ranks: int
     """WORLD_SIZE, as torchrun sets it."""
+    lock_wait: float
+    """LOSSGUARD_LOCK_WAIT, default 30: seconds to wait for another process that still uses the run or its checkpoints.
+    """
 
     @classmethod
     def read(
@@ -84,6 +91,7 @@ class Settings:
             keep=_keep(env.get("LOSSGUARD_SPOOL_KEEP") or Keep.ALL),
             rank=rank,
             num_ranks=num_ranks,
+            lock_wait=_seconds("LOSSGUARD_LOCK_WAIT", env.get("LOSSGUARD_LOCK_WAIT") or str(LOCK_WAIT)),
         )
 
 
@@ -99,6 +107,16 @@ def _keep(value: str) -> Keep:
         return Keep(value)
     except ValueError:
         raise ConfigurationError(f"LOSSGUARD_SPOOL_KEEP={value!r} must be {', '.join(Keep)}") from None
+
+
+def _seconds(source: str, value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= MAX_LOCK_WAIT:
+        raise ConfigurationError(f"{source}={value!r} must be seconds, from 0 to {MAX_LOCK_WAIT:.0f} (a day)")
+    return seconds
 
 
 def _count(source: str, value: str) -> int:

@@ -9,16 +9,22 @@ from typing import Any
 from urllib.parse import quote
 
 from lossguard.delivery.client import Client
+from lossguard.delivery.lease import ASK_TIMEOUT, wait_for_lease
 from lossguard.distributed import current_ranks
 from lossguard.environment import describe_environment
 from lossguard.errors import ConfigurationError
+from lossguard.folder_lock import lock_folder
 from lossguard.json_values import plain_json
 from lossguard.log_once import logger
 from lossguard.masking import MASK, mask_json
-from lossguard.protocol import checked_json, encodable, is_name, is_run_id
+from lossguard.private_files import make_folder
+from lossguard.protocol import MAX_SHORT_TEXT, checked_json, is_name, is_run_id, is_step, is_text
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
 from lossguard.settings import Mode, Settings
+from lossguard.spooling.archive import files_in
+from lossguard.spooling.identity import writer_of
+from lossguard.spooling.spool import new_session
 
 MAX_CONFIG_BYTES = 4 << 20
 """Of JSON; well below the largest body that a collector accepts."""
@@ -46,17 +52,21 @@ def init(
     it on each, after torch.distributed is initialised: rank 0 records, and the other ranks get a run with the same id
     that records nothing.
 
-    Raises ConfigurationError (a ValueError) when an argument, a variable or the directory is invalid. Makes no request
-    itself.
+    One process at a time writes a run: `init` waits up to LOSSGUARD_LOCK_WAIT seconds for the process that uses its
+    folder. Only if a given `run_id` has no folder here, it asks the collector whether a process elsewhere writes the
+    run; otherwise it makes no request.
+
+    Raises ConfigurationError (a ValueError) when an argument, a variable or the directory is invalid, and when another
+    process does not end in time.
     """
     if not is_name(project) or not project.strip():
         raise ConfigurationError(
             f"project={project!r:.200} must be a name of 1 to 128 characters without control characters"
         )
-    if name is not None and not (isinstance(name, str) and len(name) <= 256 and encodable(name)):
-        raise ConfigurationError(f"name={name!r:.300} must be a text of at most 256 characters")
-    if total_steps is not None and not (type(total_steps) is int and 0 <= total_steps < 2**62):
-        raise ConfigurationError(f"total_steps={total_steps!r:.100} must be a whole number of at least 0")
+    if name is not None and not is_text(name, MAX_SHORT_TEXT):
+        raise ConfigurationError(f"name={name!r:.300} must be a text of at most {MAX_SHORT_TEXT} characters")
+    if total_steps is not None and not is_step(total_steps):
+        raise ConfigurationError(f"total_steps={total_steps!r:.100} must be a whole number from 0, below 2**53")
     ranks = current_ranks()
     settings = Settings.read(mode=mode, url=url, token=token, directory=directory, run_id=run_id, ranks=ranks)
     new_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
@@ -64,7 +74,7 @@ def init(
     if not is_run_id(id):
         raise ConfigurationError(f"run_id={id!r} must be 1 to 128 letters, digits, dots, dashes or underscores")
     if settings.mode is Mode.OFF:
-        return Run(id=id, rank=settings.rank, num_ranks=settings.num_ranks)
+        return Run(id=id, rank=settings.rank, num_ranks=settings.num_ranks, lock_wait=settings.lock_wait)
     registration = {
         "id": id,
         "project": project,
@@ -126,11 +136,37 @@ def _folder_name(project: str) -> str:
     return "%2E" + name[1:] if name.startswith(".") else name
 
 
+IN_USE = "stop that process or wait until it has ended, or use another run_id"
+
+
 def _recording(registration: dict[str, Any], folder: Path, settings: Settings) -> RecordingRun:
     online = settings.mode is Mode.ONLINE
     client = Client(settings.url, settings.token) if online and settings.url else None
-    ranks = {"rank": settings.rank, "num_ranks": settings.num_ranks}
     try:
-        return RecordingRun(registration=registration, directory=folder, client=client, keep=settings.keep, **ranks)
+        make_folder(folder)
+        lock = lock_folder(folder, wait=settings.lock_wait, remedy=IN_USE)
+        try:
+            if client is not None and settings.run_id and not files_in(folder, ".spool", ".control"):
+                _take_lease(registration["id"], folder, settings)
+            return RecordingRun(
+                registration=registration,
+                directory=folder,
+                client=client,
+                keep=settings.keep,
+                rank=settings.rank,
+                num_ranks=settings.num_ranks,
+                lock=lock,
+                lock_wait=settings.lock_wait,
+            )
+        except BaseException:
+            lock.release()
+            raise
     except OSError as problem:
         raise ConfigurationError(f"{folder} cannot be written ({problem.strerror}): set LOSSGUARD_DIR") from problem
+
+
+def _take_lease(run_id: str, folder: Path, settings: Settings) -> None:
+    """The run has no spool here: it is new, or was begun in another folder, where a process may still write it."""
+    assert settings.url is not None
+    with Client(settings.url, settings.token, timeout=ASK_TIMEOUT) as client:
+        wait_for_lease(client, run_id, writer_of(folder, new_session(folder)), wait=settings.lock_wait)

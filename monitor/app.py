@@ -12,11 +12,13 @@ from sqlalchemy.orm import Session
 
 from db.engine import create_engine
 from lossguard.protocol import API
+from lossguard.writer import Writer
 from monitor import problems
 from monitor.api.auth import FailedAttempts
 from monitor.api.request_limits import BODY_TIMEOUT_SECONDS, RequestLimits
 from monitor.api.routes import audit, export, health, orders, runs, series
 from monitor.api.security_headers import SecurityHeaders
+from monitor.ingestion.lease import Claim
 from monitor.ingestion.queue import ReportQueue
 from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import RunCache
@@ -83,12 +85,14 @@ def create_app(
 def _report_queue(
     settings: Settings, engine: sa.Engine, clock: Clock, cache: RunCache, metrics: ProcessMetrics
 ) -> ReportQueue:
-    def take(session: Session, run_id: str, report: ReportIn, undelivered_bytes: int | None) -> ReportResult:
+    def take(
+        session: Session, run_id: str, report: ReportIn, undelivered_bytes: int | None, writer: Writer | None
+    ) -> ReportResult:
         return take_report(
             session,
             run_id,
             report,
-            now=clock(),
+            claim=Claim(writer=writer, now=clock(), seconds=settings.lease_seconds),
             cache=cache,
             max_metrics=settings.max_metrics,
             undelivered_bytes=undelivered_bytes,

@@ -171,6 +171,12 @@ def busy() -> JSONResponse:
     return _response(429, "the collector is busy", detail, [], {"Retry-After": "1"})
 
 
+def too_many_segments(limit: int) -> Problem:
+    """429: the run has as many segments as it may."""
+    detail = f"the run has {limit} segments, which is the limit; begin a new run, or raise LOSSGUARD_MAX_SEGMENTS"
+    return Problem(429, "there is no room for another segment", detail, ["body", "key"], {"Retry-After": "60"})
+
+
 def too_many_runs(limit: int) -> Problem:
     """429: the store holds as many runs as it may."""
     detail = f"the store holds {limit} runs, which is the limit; delete some, or raise LOSSGUARD_MAX_RUNS"

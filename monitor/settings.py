@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import DEFAULT_URL
 from lossguard.addresses import is_loopback
+from lossguard.protocol import MAX_METRICS
 from monitor.telemetry.logs import LogFormat, LogLevel
 
 
@@ -35,8 +36,12 @@ class Settings(BaseSettings):
     """Runs in the store; a new one beyond it is answered with 429 until some are deleted."""
     max_runs_in_metrics: int = Field(default=500, ge=0)
     """Running runs in /metrics, latest reports first; another metric counts those left out."""
-    max_metrics: int = Field(default=1_000, ge=1)
+    max_metrics: int = Field(default=MAX_METRICS, ge=1)
     """Metric names in one run; a report that would exceed it is refused with 422."""
+    max_segments: int = Field(default=10_000, ge=1)
+    """Segments in one run; a further one is answered with 429 until the limit is raised."""
+    lease_seconds: float = Field(default=20.0, ge=1.0, le=3600.0)
+    """Seconds for which a process that stops reporting keeps its run; then another folder may take it."""
     log_format: LogFormat = LogFormat.TEXT
     """Format of the log on standard error: text (logfmt) or json, one line per event."""
     log_level: LogLevel = LogLevel.INFO

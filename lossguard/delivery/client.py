@@ -117,7 +117,8 @@ class Client:
         if not 400 <= status < 500 or status in TRY_AGAIN:
             wait = answer.headers.get("retry-after", "")
             seconds = float(wait) if wait.isdecimal() else 0.0
-            return Unreachable(f"the collector at {self.url} answers {status}", retry_after=seconds, **facts)
+            why = f": {detail}" if detail else ""
+            return Unreachable(f"the collector at {self.url} answers {status}{why}", retry_after=seconds, **facts)
         if not answer.headers.get("content-type", "").startswith("application/problem+json"):
             return self._not_a_collector(status)
         return (Conflict if status == 409 else Rejected)(reason, **facts)

@@ -4,19 +4,18 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 
 from lossguard.delivery.client import Client
-from lossguard.delivery.spool_delivery import Delivery
+from lossguard.delivery.spool_delivery import Delivery, Receive
 from lossguard.errors import CollectorError, NotFound, Unauthorised
 from lossguard.log_once import LogOnce
-from lossguard.orders import Order
 from lossguard.spooling.archive import Keep, restore, trim
 from lossguard.spooling.set_aside import SetAside
 from lossguard.spooling.spool import session_of, spools_in
 from lossguard.spooling.spool_reader import is_delivered
+from lossguard.writer import Writer
 
 POLL_SECONDS = 0.1
 """Pause between two looks at the spool."""
@@ -38,8 +37,9 @@ class Sender(threading.Thread):
         directory: Path,
         current: Path | None,
         client: Client,
-        receive: Callable[[list[Order]], None],
+        receive: Receive,
         log_once: LogOnce,
+        writer: Writer | None = None,
         *,
         heartbeat: float = HEARTBEAT,
         keep: Keep = Keep.ALL,
@@ -48,6 +48,7 @@ class Sender(threading.Thread):
         of delivered spools.
 
         `receive` is called with all open orders, at least every `heartbeat` seconds while the collector answers.
+        `writer` is this process, for the collector: only one process at a time gets the orders of a run.
         """
         super().__init__(name="lossguard-sender", daemon=True)
         self._directory = directory
@@ -55,6 +56,7 @@ class Sender(threading.Thread):
         self._client = client
         self._receive = receive
         self._log_once = log_once
+        self._writer = writer
         self._heartbeat = heartbeat
         self._keep = keep
         self._paths: deque[Path] = deque()  # to be delivered after the present one
@@ -151,7 +153,7 @@ class Sender(threading.Thread):
     def _open(self, path: Path) -> None:
         """Raises OSError when the current spool cannot be read; another one is left out."""
         try:
-            self._delivery = Delivery(path, self._client, self._receive, self._log_once, self.set_aside)
+            self._delivery = Delivery(path, self._client, self._receive, self._log_once, self.set_aside, self._writer)
         except OSError as problem:
             if self._is_current(path):
                 self._paths.append(path)

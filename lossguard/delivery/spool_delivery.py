@@ -4,7 +4,11 @@ Every request may be repeated: keys and offsets make that harmless. Damaged line
 are set aside; whatever a spool contains, the lines after them are delivered.
 """
 
+import math
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,7 @@ from lossguard.delivery.client import Client
 from lossguard.delivery.intact_lines import IntactLines
 from lossguard.delivery.registration import registration_of
 from lossguard.delivery.report import Body, Line, in_report, report
-from lossguard.errors import NotFound, Rejected
+from lossguard.errors import Conflict, NotFound, Rejected
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.protocol import SPOOL_HEADER
@@ -21,10 +25,14 @@ from lossguard.spooling.lines import Record
 from lossguard.spooling.set_aside import DamagedRange, SetAside
 from lossguard.spooling.spool import session_of
 from lossguard.states import SegmentReason
+from lossguard.writer import WRITER_HEADER, Writer
 
 MAX_STEPS_PER_REPORT = 1000
 APPLIED_FIELDS = ("rewound_to", "skip_from", "skip_to", "detail")
 """Fields of a segment line's `applied` that PUT /orders accepts."""
+
+Receive = Callable[[list[Order], float], None]
+"""Gets all open orders, and until when they may be carried out, by the monotonic clock."""
 
 
 class Delivery:
@@ -34,9 +42,10 @@ class Delivery:
         self,
         path: Path,
         client: Client,
-        receive: Callable[[list[Order]], None],
+        receive: Receive,
         log_once: LogOnce,
         set_aside: SetAside,
+        writer: Writer | None = None,
     ) -> None:
         """Raises OSError when the spool cannot be read."""
         self.path = path
@@ -47,6 +56,7 @@ class Delivery:
         self._receive = receive
         self._log_once = log_once
         self._set_aside = set_aside
+        self._writer = writer
         self._is_ready = False  # the run and the open segment are known
         self._run = ""
         self._substitute: Body | None = None  # registration of a run whose own is damaged
@@ -88,6 +98,11 @@ class Delivery:
         """Ask for orders while there is nothing to deliver. Raises like `advance`."""
         if self._segment is not None:
             self._report({"segment": self._segment, "steps": []}, self._reader.size() - self._lines.begin)
+        elif (
+            self._run and not self.refused and self._writer is not None
+        ):  # a loop that takes long to begin keeps its run
+            with suppress(NotFound, Conflict):  # an older collector; another process, as reports will say
+                self._request("POST", f"/runs/{self._run}/lease", {})
 
     def incomplete_line(self) -> str:
         """Once `advance` returns False: where the line lies that was never completed; empty if there is none."""
@@ -147,7 +162,7 @@ class Delivery:
 
     def _send_control_line(self, record: Record) -> None:
         if "run" in record:
-            self._client.request("POST", "/runs", record["run"])
+            self._request("POST", "/runs", record["run"])
         elif "segment" in record:
             self._open_segment(record)
             if record["order"] is not None:
@@ -157,29 +172,30 @@ class Delivery:
         elif "answer" in record:
             self._answer(record, record["answer"], record["state"], detail=record["detail"])
         elif "finish" in record:
-            self._request(f"/runs/{self._run}/finish", {"state": record["finish"], "at": record["time"]})
+            body = {"state": record["finish"], "at": record["time"]}
+            self._request_of_run("finish", body, session=self._session)
 
-    def _request(self, path: str, body: Body, **headers: str) -> Any:
+    def _request_of_run(self, route: str, body: Body, **options: Any) -> Any:
         """POST to a route of the run, which is registered first if its own registration is damaged."""
+        path = f"/runs/{self._run}/{route}"
         try:
-            return self._client.request("POST", path, body, headers=headers)
+            return self._request("POST", path, body, **options)
         except NotFound:
             if self._substitute is None:
                 raise
-            self._client.request("POST", "/runs", self._substitute)
-            return self._client.request("POST", path, body, headers=headers)
+            self._request("POST", "/runs", self._substitute)
+            return self._request("POST", path, body, **options)
 
     def _open_segment(self, record: Record) -> None:
         body = {"key": f"{self._session}-{record['segment']}", "opened_at": record["time"]}
         body |= {name: record[name] for name in ("fork_step", "reason", "order")}
-        path = f"/runs/{self._run}/segments"
         self._segment = None  # should this fail, no step belongs to the segment before
         try:
-            answer = self._request(path, body)
+            answer = self._request_of_run("segments", body)
         except Rejected:
             if record["order"] is None:
                 raise
-            answer = self._request(path, {**body, "order": None})  # the steps matter more than the order
+            answer = self._request_of_run("segments", {**body, "order": None})  # the steps matter more than the order
         self._segment = int(answer["segment"])
         self._last_step = None if record["fork_step"] is None else record["fork_step"] - 1
 
@@ -199,7 +215,7 @@ class Delivery:
         if record.get("key") is not None:
             fields["key"] = record["key"]
         try:
-            self._client.request("PUT", f"/orders/{order}", {"state": state, **fields})
+            self._request("PUT", f"/orders/{order}", {"state": state, **fields})
         except NotFound as problem:  # the order is unknown, not the run: starting over would not help
             raise Rejected(str(problem)) from problem
 
@@ -229,7 +245,8 @@ class Delivery:
         return batch, self._segment is None
 
     def _report(self, body: Body, remaining_bytes: int) -> None:
-        answer = self._request(f"/runs/{self._run}/reports", body, **{SPOOL_HEADER: str(remaining_bytes)})
+        sent_at = time.monotonic()
+        answer = self._request_of_run("reports", body, headers={SPOOL_HEADER: str(remaining_bytes)})
         orders = []
         for order in answer.get("orders", ()):
             try:
@@ -238,7 +255,38 @@ class Delivery:
                 self._log_once.warn_once(
                     f"order {problem}", f"an order was ignored, because it cannot be decoded: {problem}"
                 )
-        self._receive(orders)
+        self._receive(orders, sent_at + self._lease_seconds(answer))
+
+    def _lease_seconds(self, answer: dict[str, Any]) -> float:
+        """How long this process may carry out orders; an older collector gives them to every process."""
+        seconds = answer.get("lease")
+        if not isinstance(seconds, int | float):
+            return math.inf
+        if seconds > 0:
+            self._log_once.reset("lease")
+        else:
+            other = str(answer.get("writer") or "another process")
+            self._log_once.warn_once(
+                "lease",
+                f"{other} writes the run {self._run!r} too: this process carries out no orders until that has ended; "
+                "its steps are recorded",
+            )
+        return float(seconds)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: Body,
+        *,
+        headers: dict[str, str] | None = None,
+        session: str | None = None,
+    ) -> Any:
+        """A request that says which process sends it; `session`: in the name of that one, for the end of a run."""
+        headers = dict(headers or {})
+        if self._writer is not None:
+            headers[WRITER_HEADER] = replace(self._writer, session=session or self._writer.session).to_header()
+        return self._client.request(method, path, body, headers=headers)
 
     def _set_rejected_line_aside(self, line: bytes, problem: Rejected) -> None:
         path = self._set_aside.rejected_path

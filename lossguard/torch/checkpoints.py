@@ -1,6 +1,7 @@
 """Checkpoints that restore a run exactly, and that detect damage.
 
-    <directory>/step-000000050/manifest.json     step, size and SHA-256 of each file, and digests of each object's state
+    <directory>/step-000000050/manifest.json     step, size and SHA-256 of each file and of itself, and digests of each
+                                                 object's state
                                model.pt ...      the state_dict of each object
                                run.pt            random number generators and the guard's state
     <directory>/discarded/step-...               some that the last rollback discarded, for a replay of its incident
@@ -11,27 +12,27 @@ Several ranks write a checkpoint together: see `sharded_checkpoint`. Any number 
 flushed to the disk and renamed, so that it is always complete.
 """
 
-import json
 import os
-import re
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from lossguard.distributed import current_ranks
 from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.log_once import logger
 from lossguard.ranks import Ranks
 from lossguard.torch.digest import Digest, differences, digest
-from lossguard.torch.files import PARTIAL, clean_up, fingerprint, publish, remove, write_bytes, write_state
+from lossguard.torch.directory_lock import clean_up_unless_in_use, lock_on_all_ranks, locked
+from lossguard.torch.files import PARTIAL, clean_up, fingerprint, publish, read_state, remove, write_state
 from lossguard.torch.generators import generators, restore_generators
 from lossguard.torch.host_copy import HostCopier
+from lossguard.torch.manifest import checkpoints_in, folder_name, read_manifest, write_manifest
 from lossguard.torch.ranks import TorchRanks
 from lossguard.torch.retention import steps_to_delete
 from lossguard.torch.stateful import Stateful
@@ -39,12 +40,10 @@ from lossguard.torch.stateful import Stateful
 FORMAT = 2
 SHARDED_FORMAT = 3
 """Written by several ranks."""
-MANIFEST = "manifest.json"
 RUN = "run"
 DISCARDED = "discarded"
 KEEP_DISCARDED = 3
 """Newest checkpoints of a discarded branch that stay; of the older ones, one per doubling of the age, as always."""
-NAME = re.compile(r"step-(\d+)")
 
 
 class Checkpoints:
@@ -55,6 +54,9 @@ class Checkpoints:
     memory, of one copy of the state in host memory.
     `ranks`: the processes that train together, by default those of torch.distributed if it is initialised. They must
     see the same directory, and call `save`, `settle(wait=True)`, `load` and `discard_after` at the same place.
+
+    One process at a time (or one group of ranks) writes a directory: a guard locks it until its loop has ended, and
+    `save` and `discard_after` lock it while they write.
 
     Raises ValueError for an invalid argument and for a directory that cannot be created.
     """
@@ -82,17 +84,30 @@ class Checkpoints:
         self._writing: threading.Thread | None = None
         self._has_ended = False  # a background save, since the last call of `settle`
         self._problems: list[Exception] = []
+        self._lock: FolderLock | None = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            if self.ranks.rank == 0:
-                clean_up(self.directory)
+            clean_up_unless_in_use(self.directory, self.ranks.rank)
         except OSError as problem:
             raise ValueError(f"{self.directory} cannot hold checkpoints: {problem.strerror}") from problem
 
+    def lock(self, *, wait: float = LOCK_WAIT) -> None:
+        """Keep other processes from writing the directory until `unlock`; all ranks call it, and rank 0 locks.
+
+        Waits at most `wait` seconds for another process, then raises ConfigurationError, which names it.
+        """
+        if self._lock is None:
+            self._lock = lock_on_all_ranks(self.directory, self.ranks, wait=wait)
+
+    def unlock(self) -> None:
+        """Let other processes write the directory, once a background save has ended."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, ascending. Whether it is intact is checked when it is loaded."""
-        found = (NAME.fullmatch(path.name) for path in self.directory.glob("step-*") if (path / MANIFEST).is_file())
-        return sorted(int(match[1]) for match in found if match)
+        return list(checkpoints_in(self.directory))
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Save all objects, the random number generators and `state` (tensors, plain values), as of before `step`.
@@ -156,8 +171,12 @@ class Checkpoints:
         later = [known for known in self.steps() if known > step]
         if not later or self.ranks.rank > 0:
             return
+        with locked(self.directory, Ranks()):  # rank 0 alone
+            self._discard(later)
+
+    def _discard(self, later: Sequence[int]) -> None:
         discarded = self.directory / DISCARDED
-        if discarded.exists():
+        if os.path.lexists(discarded):
             remove(discarded)
         with suppress(OSError):  # a full disk: then all are deleted
             discarded.mkdir()
@@ -169,7 +188,7 @@ class Checkpoints:
                 remove(self._path(each))
 
     def _path(self, step: int) -> Path:
-        return self.directory / f"step-{step:09d}"
+        return self.directory / folder_name(step)
 
     def _join(self) -> None:
         if self._writing is not None:
@@ -188,6 +207,10 @@ class Checkpoints:
         return states if self.blocking else self._host_copier.copy(states)
 
     def _write(self, step: int, states: Mapping[str, Any]) -> None:
+        with locked(self.directory, self.ranks):
+            self._write_locked(step, states)
+
+    def _write_locked(self, step: int, states: Mapping[str, Any]) -> None:
         partial = self.ranks.broadcast(self.directory / f"{PARTIAL}{step}-{os.getpid()}")
         try:
             self.ranks.run_on_all(self._begin, partial)
@@ -200,7 +223,6 @@ class Checkpoints:
 
     def _begin(self, partial: Path) -> None:
         if self.ranks.rank == 0:
-            clean_up(self.directory)
             partial.mkdir()
 
     def _write_files(self, partial: Path, states: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,7 +240,7 @@ class Checkpoints:
         """Give the checkpoint its name, and delete those that are no longer needed."""
         if self.ranks.rank > 0:
             return
-        write_bytes(partial / MANIFEST, json.dumps({"step": step, **manifest}, indent=1).encode())
+        write_manifest(partial, {"step": step, **manifest})
         publish(partial, self._path(step))
         for old in steps_to_delete(self.steps(), keep=self.keep, pinned=self._pinned):
             remove(self._path(old))
@@ -246,11 +268,14 @@ class Checkpoints:
         """All states of a checkpoint and their digests, by name. Raises CheckpointError when it is damaged."""
         folder = self._path(step)
         try:
-            manifest = json.loads((folder / MANIFEST).read_bytes())
+            manifest = read_manifest(folder)
             if manifest["format"] not in (FORMAT, SHARDED_FORMAT) or manifest["step"] != step:
                 raise CheckpointError(f"its manifest names step {manifest['step']} and format {manifest['format']}")
             read = self._read_whole if manifest["format"] == FORMAT else self._read_sharded
-            return read(folder, manifest)
+            states, digests = read(folder, manifest)
+            if not isinstance(states[RUN]["state"], Mapping) or "generators" not in states[RUN]:
+                raise CheckpointError(f"the files of {RUN!r} do not hold the state of a run")
+            return states, digests
         except CheckpointError:
             raise
         except Exception as problem:  # unreadable in whatever way: torch and json raise many kinds
@@ -259,9 +284,12 @@ class Checkpoints:
     def _read_whole(self, folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
         names = [*self.objects, RUN]
         _check_files(folder, manifest["files"], [f"{name}.pt" for name in names])
-        states = {name: torch.load(folder / f"{name}.pt", "cpu", weights_only=True) for name in names}
+        states = {name: read_state(folder / f"{name}.pt") for name in names}
+        digests = {name: digest(states[name]) for name in self.objects}
+        if any(digests[name] != manifest["objects"][name] for name in self.objects):
+            raise CheckpointError("its contents are not those that its manifest names (digests)")
         if self.ranks.size == 1:
-            return states, {name: dict(manifest["objects"][name]) for name in self.objects}
+            return states, digests
         from lossguard.torch.sharded_checkpoint import shard_states
 
         states |= shard_states({name: states[name] for name in self.objects}, self.objects)
@@ -279,6 +307,8 @@ class Checkpoints:
 
 def _check_files(folder: Path, files: Mapping[str, Any], names: Iterable[str]) -> None:
     for name in names:
+        if Path(name).name != name or not os.path.isfile(folder / name):  # elsewhere; a pipe, which would block
+            raise CheckpointError(f"{name} is not a file of this checkpoint")
         if fingerprint(folder / name) != files[name]:
             raise CheckpointError(f"{name} is damaged (checksum)")
 

@@ -7,6 +7,7 @@ renamed first, too: a kill at any moment leaves no incomplete folder under a val
 import hashlib
 import os
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,6 +45,17 @@ def write_state(path: Path, content: Any) -> dict[str, Any]:
     return fingerprint(path)
 
 
+def read_state(path: Path) -> Any:
+    """The state in a file, on the CPU. Unpickles nothing but tensors and plain values, so that no code in it runs."""
+    with checked_sparse_tensors():
+        return torch.load(path, "cpu", weights_only=True)
+
+
+def checked_sparse_tensors() -> AbstractContextManager[None]:
+    """Have torch refuse sparse tensors whose indices lie outside: it would write there, anywhere in memory."""
+    return torch.sparse.check_sparse_tensor_invariants()  # type: ignore[no-untyped-call]
+
+
 class _File:
     """Remembers the OSError of a failed write: torch.save raises an unrelated RuntimeError instead."""
 
@@ -73,29 +85,37 @@ def write_bytes(path: Path, content: bytes) -> None:
 def publish(partial: Path, place: Path) -> None:
     """Give a finished folder its name; it replaces an earlier folder of that name."""
     _flush(partial)
-    if place.exists():
+    if os.path.lexists(place):
         place.rename(place.with_name(REPLACED + place.name))
     partial.rename(place)
     _flush(place.parent)
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder, after a rename that makes it invalid."""
+    """Delete a folder, after a rename that makes it invalid. Of a link, only the link."""
     renamed = folder.with_name(f"{PARTIAL}{folder.name}-deleted")
     folder.rename(renamed)
-    shutil.rmtree(renamed)
+    _delete(renamed)
 
 
 def clean_up(directory: Path) -> None:
     """Remove the incomplete folders of a process that died; restore a folder whose replacement never came."""
     for replaced in directory.glob(f"{REPLACED}*"):
         place = directory / replaced.name.removeprefix(REPLACED)
-        if place.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+        if os.path.lexists(place):
+            _delete(replaced, ignore_errors=True)
         else:
             replaced.rename(place)
     for partial in directory.glob(f"{PARTIAL}*"):
-        shutil.rmtree(partial, ignore_errors=True)
+        _delete(partial, ignore_errors=True)
+
+
+def _delete(path: Path, *, ignore_errors: bool = False) -> None:
+    """Delete a folder, or the file or link that stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=ignore_errors)
+    else:
+        path.unlink()
 
 
 def _flush(path: Path) -> None:

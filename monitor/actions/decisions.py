@@ -9,7 +9,7 @@ from db import access, commands
 from db.models import Intervention, Run
 from monitor.detection import DetectionEngine, Effect, IllegalTransition
 from monitor.detection.interventions import run_policy
-from monitor.ingestion import detection_state, runs
+from monitor.ingestion import detection_state, lease, runs
 from monitor.problems import Problem, unknown
 from monitor.schemas import RollbackIn
 
@@ -67,6 +67,15 @@ def _act(session: Session, run: Run, act: Callable[[DetectionEngine], list[Effec
             raise Problem(409, "not possible now; nothing was changed", str(error), ["path"]) from None
 
     detection_state.update(session, run, checked, now=now)
+
+
+def end_lease(session: Session, run_id: str, *, who: str, now: float) -> Run:
+    """Take the run from the process that holds its lease. The audit trail keeps from which."""
+    run = runs.lock(session, run_id)
+    details = {"process": run.lease_process, "seconds_left": lease.seconds_left(run, now)}
+    lease.end(run, now=now)
+    access.record(session, who=who, action="end lease", run=run.id, details=details, now=now)
+    return run
 
 
 def delete(session: Session, run_id: str, *, who: str, now: float) -> None:

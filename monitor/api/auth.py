@@ -1,9 +1,9 @@
 """Authentication and authorization: bearer tokens with scopes.
 
 LOSSGUARD_TOKEN has every scope; the tokens of the store (`python -m monitor token`) have the scopes that they were
-created with, and may be bound to one project: then they get 404 for anything of another project. With neither kind of
-token the collector is open, but listens on loopback only: programs on this machine may use it, pages of other sites in
-a browser on this machine may not.
+created with, and may be bound to one project or run: then they get 404 for anything of another one. With neither kind
+of token the collector is open, but listens on loopback only: programs on this machine may use it, pages of other sites
+in a browser on this machine may not.
 """
 
 import hmac
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from db import access
-from db.access import Scope
+from db.access import Owner, Scope
 from lossguard.addresses import host_of, is_loopback
 from monitor.problems import Problem, unknown
 
@@ -38,6 +38,16 @@ class Principal:
     name: str
     scopes: frozenset[Scope]
     project: str | None = None
+    run: str | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the token permits one project only, or one run."""
+        return self.project is not None or self.run is not None
+
+    def covers(self, owner: Owner | None) -> bool:
+        """Whether the token permits what belongs to this project and run."""
+        return owner is not None and self.project in (None, owner.project) and self.run in (None, owner.run)
 
 
 EVERYTHING = frozenset(Scope)
@@ -97,7 +107,7 @@ def _stored_principal(engine: sa.Engine, presented: str, *, may_be_open: bool) -
     """The owner of this token in the store; without any token, anybody if `may_be_open`."""
     with Session(engine) as session:  # not `reading`, which would make every report 10% more expensive
         if presented and (row := access.token_with(session, digest=access.digest(presented))) is not None:
-            return Principal(row.name, frozenset(map(Scope, row.scopes)), row.project)
+            return Principal(row.name, frozenset(map(Scope, row.scopes)), row.project, row.run)
         return ANYBODY if may_be_open and not access.any_token(session) else None
 
 
@@ -114,7 +124,7 @@ def _unauthorized(request: Request, reason: str) -> Problem:
 
 
 def needs(scope: Scope) -> Callable[..., Awaitable[Principal]]:
-    """A dependency: the client, if its token has `scope` and covers the project of the run in the path."""
+    """A dependency: the client, if its token has `scope` and covers the run in the path."""
 
     async def allowed(request: Request, principal: Annotated[Principal, Depends(_principal)]) -> Principal:
         if scope not in principal.scopes:
@@ -122,38 +132,46 @@ def needs(scope: Scope) -> Callable[..., Awaitable[Principal]]:
             scopes = ", ".join(sorted(principal.scopes))
             detail = f"the token {principal.name!r} has the scopes {scopes}; this request needs {scope}"
             raise Problem(403, "not allowed", detail, ["header", "authorization"])
-        if principal.project is not None:
-            await run_in_threadpool(_check_project, request, principal.project)
+        if principal.is_bound:
+            await run_in_threadpool(_check_owner, request, principal)
         return principal
 
     return allowed
 
 
-def _check_project(request: Request, project: str) -> None:
-    """Raise Problem 404 if the run, order or intervention in the path belongs to another project."""
+def _check_owner(request: Request, who: Principal) -> None:
+    """Raise Problem 404 if the token does not cover the run, order or intervention in the path."""
     with Session(request.app.state.engine) as session:
         for what in ("run", "order", "intervention"):
             key = request.path_params.get(f"{what}_id")
-            if key is not None and _project_of(session, what, key) != project:
+            if key is not None and not who.covers(_owner_of(session, what, key)):
                 raise unknown(what, key)
 
 
-def _project_of(session: Session, what: str, key: str) -> str | None:
+def _owner_of(session: Session, what: str, key: str) -> Owner | None:
     if what == "run":
-        return access.project_of(session, run_id=key)
+        return access.owner_of(session, run_id=key)
     number = int(key) if key.isdecimal() and len(key) < 10 else 0  # 0: no row has it
     if what == "order":
-        return access.project_of(session, order=number)
-    return access.project_of(session, intervention=number)
+        return access.owner_of(session, order=number)
+    return access.owner_of(session, intervention=number)
 
 
-def check_registration(session: Session, who: Principal, *, run_id: str, project: str) -> None:
-    """Raise Problem 403 if the run is, or would be, in another project than the token's."""
-    if who.project is None:
-        return
-    if project != who.project or access.project_of(session, run_id=run_id) not in (None, who.project):
+def check_registration(who: Principal, *, run_id: str, project: str) -> None:
+    """Raise Problem 403 if the run would be in another project than the token's, or is another run than the token's."""
+    if who.project not in (None, project):
         detail = f"the token {who.name!r} is valid for the project {who.project!r} only"
         raise Problem(403, "not allowed", detail, ["body", "project"])
+    if who.run not in (None, run_id):
+        detail = f"the token {who.name!r} is valid for the run {who.run!r} only"
+        raise Problem(403, "not allowed", detail, ["body", "id"])
+
+
+def check_unbound(who: Principal, what: str) -> None:
+    """Raise Problem 403 if the token is bound: `what` covers all projects."""
+    if who.is_bound:
+        to = "one project" if who.run is None else "one run"
+        raise Problem(403, "not allowed", f"{what} covers all projects; this token is bound to {to}")
 
 
 Reporter = Annotated[Principal, Depends(needs(Scope.REPORT))]

@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from sqlalchemy.orm import Session
 
 from db.engine import reading, writing
+from lossguard.writer import WRITER_HEADER, Writer
+from monitor.ingestion.lease import Claim
 from monitor.ingestion.queue import ReportQueue
+from monitor.problems import Problem
 from monitor.settings import Settings
 from monitor.telemetry.process_metrics import ProcessMetrics
 
@@ -43,12 +46,28 @@ async def _settings(request: Request) -> Settings:
     return settings
 
 
+async def _writer(text: Annotated[str | None, Header(alias=WRITER_HEADER)] = None) -> Writer | None:
+    try:
+        return None if text is None else Writer.from_header(text)
+    except ValueError as error:
+        raise Problem(422, "the request is malformed", str(error), ["header", WRITER_HEADER.lower()]) from None
+
+
+SentBy = Annotated[Writer | None, Depends(_writer)]
+
+
+async def _claim(request: Request, writer: SentBy) -> Claim:
+    state = request.app.state
+    return Claim(writer=writer, now=state.clock(), seconds=state.settings.lease_seconds)
+
+
 # scope="function": the transaction has ended before the response is sent, so what is acknowledged is stored.
 # max_concurrency: a request holds its connection while it waits for a thread that sends its response. All of these
 # together need fewer connections than an engine has (15): otherwise requests in every thread could wait for one.
 ReadSession = Annotated[Session, Depends(_read_session, scope="function", max_concurrency=6)]
 WriteSession = Annotated[Session, Depends(_write_session, scope="function", max_concurrency=6)]
 Now = Annotated[float, Depends(_now)]
+Claimed = Annotated[Claim, Depends(_claim)]
 Config = Annotated[Settings, Depends(_settings)]
 Metrics = Annotated[ProcessMetrics, Depends(_metrics)]
 Reports = Annotated[ReportQueue, Depends(_report_queue)]

@@ -13,13 +13,15 @@ from monitor.detection.interventions import run_policy
 
 Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit
 
+HIDDEN = frozenset({"pk", "run_pk", "revision", "lease_writer", "lease_session"})
 ORDER_FIELDS = ("id", "key", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "reason")
 """What the trainer needs of an order; `record` has the rest."""
 
 
 def record(row: Stored) -> dict[str, Any]:
-    """Every column of a stored row, without the keys that only the store needs."""
-    names = [column.key for column in row.__table__.columns if column.key not in ("pk", "run_pk", "revision")]
+    """Every column of a stored row, without those that only the store needs and those that a trainer has to prove."""
+    hidden = HIDDEN | ({"key"} if isinstance(row, Order) else set())
+    names = [column.key for column in row.__table__.columns if column.key not in hidden]
     return {name: getattr(row, name) for name in names}
 
 

@@ -1,33 +1,83 @@
 """A trainer answers an order: it was executed, or it failed."""
 
+import hmac
+import logging
+
 from sqlalchemy.orm import Session
 
-from db import commands
+from db import access, commands, queries
 from db.models import Order, Run
-from lossguard.states import OrderState
+from lossguard.states import OrderKind, OrderState
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import detection_state, runs
+from monitor.ingestion import detection_state, lease, order_checks, runs
+from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, unknown
 from monitor.schemas import AnswerIn
 
+log = logging.getLogger(__name__)
 
-def take_answer(session: Session, order_id: int, answer: AnswerIn, *, now: float) -> Order:
-    """Record what the trainer did about an order. The same answer again changes nothing.
 
-    Raises Problem 404 for an unknown order, 409 when the answer is for another order or does not fit this one.
+def take_answer(session: Session, order_id: int, answer: AnswerIn, *, claim: Claim, who: str) -> Order:
+    """Record what the trainer did about an order, and in the audit trail who says so. The same answer again changes
+    nothing.
+
+    Raises Problem 404 for an unknown order, 409 when the answer has not the order's key, does not fit the order, or
+    comes from a process that does not hold the lease of the run.
     """
     order = session.get(Order, order_id)
     if order is None:
         raise unknown("order", order_id)
-    if answer.key is not None and answer.key != order.key:
-        raise Problem(409, "this is another order", f"order {order_id} has a different key", ["body", "key"])
     run = session.get_one(Run, order.run_pk)
     runs.lock(session, run.id)
     session.refresh(order)
+    try:
+        _check_key(order, answer.key)
+        if order.state in (OrderState.APPLIED, OrderState.FAILED):
+            return order
+        lease.check_holder(run, claim)
+        _check_figures(session, run, order, answer)
+    except Problem as problem:  # nothing is stored of it, so the log has to say so
+        log.warning("refused: the answer of %r to order %d of the run %r: %s", who, order.id, run.id, problem)
+        raise
     values = answer.model_dump(exclude={"state", "key"})
-    if commands.answer_order(session, order=order, state=OrderState(answer.state), now=now, **values):
-        detection_state.update(session, run, lambda engine: _apply(engine, order.intervention, answer), now=now)
+    commands.answer_order(session, order=order, state=OrderState(answer.state), now=claim.now, **values)
+    detection_state.update(session, run, lambda engine: _apply(engine, order.intervention, answer), now=claim.now)
+    process = None if claim.writer is None else claim.writer.process
+    details = {"order": order.id, "kind": order.kind, "process": process, **answer.model_dump(exclude={"key"})}
+    access.record(session, who=who, action="answer", run=run.id, details=details, now=claim.now)
     return order
+
+
+def _check_key(order: Order, key: str | None) -> None:
+    """Only who was given the order knows its key. Orders of the first release have none."""
+    if order.key is None and key is None:
+        return
+    if key is None:
+        detail = f"answer order {order.id} with its key, which came with the order"
+        raise Problem(409, "the answer has no key", detail, ["body", "key"])
+    if order.key is None or not hmac.compare_digest(key.encode(), order.key.encode()):
+        raise Problem(409, "this is another order", f"order {order.id} has a different key", ["body", "key"])
+
+
+def _check_figures(session: Session, run: Run, order: Order, answer: AnswerIn) -> None:
+    if answer.state == "failed":
+        return
+    figures = (answer.rewound_to, answer.skip_from, answer.skip_to)
+    if order.kind != OrderKind.ROLLBACK and figures != (None, None, None):
+        raise _misfit(f"order {order.id} is a {order.kind}, which goes back to no step and skips no batches", "state")
+    segment = queries.segment_of_order(session, order=order)
+    if answer.rewound_to is not None:
+        if segment is not None and segment.fork_step != answer.rewound_to:
+            why = f"segment {segment.number}, which carries order {order.id} out, begins at step {segment.fork_step}"
+            raise _misfit(why, "rewound_to")
+        if segment is None and (problem := order_checks.bad_rewind(run, order, answer.rewound_to)) is not None:
+            raise _misfit(problem, "rewound_to")
+    if (problem := order_checks.bad_skip(order, answer.skip_from, answer.skip_to)) is not None:
+        raise _misfit(problem, "skip_from")
+
+
+def _misfit(detail: str, field: str) -> Problem:
+    return Problem(409, "the answer does not fit; nothing was changed", detail, ["body", field])
 
 
 def _apply(engine: DetectionEngine, intervention: int, answer: AnswerIn) -> list[Effect]:
@@ -37,4 +87,4 @@ def _apply(engine: DetectionEngine, intervention: int, answer: AnswerIn) -> list
         rewound_to, skip_from, skip_to = answer.rewound_to, answer.skip_from, answer.skip_to
         return engine.order_applied(intervention, rewound_to=rewound_to, skip_from=skip_from, skip_to=skip_to)
     except ValueError as error:
-        raise Problem(409, "the answer does not fit; nothing was changed", str(error), ["body", "state"]) from None
+        raise _misfit(str(error), "state") from None

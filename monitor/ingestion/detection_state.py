@@ -116,13 +116,14 @@ def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment) 
 
 def declared(session: Session, run: Run, first: int, last: int) -> list[tuple[int, str]]:
     """(step, kind) of every declared event and resume among the live line's steps [first, last)."""
-    segments, line = queries.segments(session, run=run), queries.live(session, run=run)
-    return lineage.declared(segments, queries.events(session, run=run), line, first, last)
+    segments = queries.segments_since(session, run=run, step=first)
+    events = queries.events(session, run=run, steps=(first, last))
+    return lineage.declared(segments, events, lineage.live_line(segments), first, last)
 
 
 def _history(session: Session, run: Run, first: int, last: int) -> Iterator[Rows]:
     """The live line's rows [first, last) in chunks."""
-    for step_range in queries.live(session, run=run):
+    for step_range in queries.live_since(session, run=run, step=first):
         end = last if step_range.last is None else min(last, step_range.last)
         cut = StepRange(step_range.segment, max(first, step_range.first), end)
         if cut.first < end:

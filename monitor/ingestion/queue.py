@@ -15,13 +15,14 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from db.engine import writing
+from lossguard.writer import Writer
 from monitor.ingestion.reports import ReportResult
 from monitor.schemas import ReportIn
 
 MAX_GROUP_REPORTS, MAX_GROUP_STEPS = 64, 10_000
 """A group stays small, because its runs are locked until it is stored."""
 
-TakeReport = Callable[[Session, str, ReportIn, int | None], ReportResult]
+TakeReport = Callable[[Session, str, ReportIn, int | None, Writer | None], ReportResult]
 LockRuns = Callable[[Session, Sequence[str]], None]
 Timer = Callable[[], AbstractContextManager[None]]
 
@@ -34,6 +35,8 @@ class PendingReport:
     report: ReportIn
     undelivered_bytes: int | None
     """Size of the trainer's spool behind this report, if the trainer sent it."""
+    writer: Writer | None
+    """The process that sent it, if it says so."""
     result: asyncio.Future[ReportResult]
 
 
@@ -49,10 +52,12 @@ class ReportQueue:
         self._pending: list[PendingReport] = []
         self._storing: asyncio.Task[None] | None = None
 
-    async def store(self, run_id: str, report: ReportIn, *, undelivered_bytes: int | None = None) -> ReportResult:
+    async def store(
+        self, run_id: str, report: ReportIn, *, undelivered_bytes: int | None = None, writer: Writer | None = None
+    ) -> ReportResult:
         """Store the report: the result, once it is committed. Raises what prevented it."""
         future = asyncio.get_running_loop().create_future()
-        self._pending.append(PendingReport(run_id, report, undelivered_bytes, future))
+        self._pending.append(PendingReport(run_id, report, undelivered_bytes, writer, future))
         if self._storing is None:
             self._storing = asyncio.create_task(self._store_all())
         result: ReportResult = await future
@@ -86,7 +91,7 @@ class ReportQueue:
             with self._timer(), writing(self._engine) as session:
                 if len(group) > 1:
                     self._lock(session, [pending.run_id for pending in group])
-                return [self._take(session, one.run_id, one.report, one.undelivered_bytes) for one in group]
+                return [self._take(session, one.run_id, one.report, one.undelivered_bytes, one.writer) for one in group]
         except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:  # the database is unavailable for all of them
             return [error] * len(group)
         except Exception as error:

@@ -17,8 +17,9 @@ from db.steps.rollups import TooManyMetrics
 from lossguard.json_values import plain_json
 from lossguard.protocol import EXPECT, PROBE, is_pause
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import detection_state, run_status
+from monitor.ingestion import detection_state, lease, run_status
 from monitor.ingestion.columns import StepColumns, decode, detector_rows
+from monitor.ingestion.lease import Claim
 from monitor.ingestion.run_cache import CachedRun, RunCache
 from monitor.problems import bad_report
 from monitor.schemas import EventIn, ReportIn
@@ -31,6 +32,11 @@ class ReportResult:
     num_accepted: int
     num_duplicates: int
     open_orders: Sequence[Order]
+    """None of them for a process that does not hold the lease of the run."""
+    lease_seconds: float | None = None
+    """Seconds for which the process holds the lease; 0 when another one does, None when it does not say who it is."""
+    lease_process: str | None = None
+    """The process that holds the lease, or held it last."""
 
 
 def take_report(
@@ -38,7 +44,7 @@ def take_report(
     run_id: str,
     report: ReportIn,
     *,
-    now: float,
+    claim: Claim,
     cache: RunCache,
     max_metrics: int | None = None,
     undelivered_bytes: int | None = None,
@@ -48,11 +54,13 @@ def take_report(
     `undelivered_bytes`: size of the trainer's spool behind this report, if the trainer sent it.
     """
     # Parse.
+    now = claim.now
     columns = decode(report)
     pause = _announced_pause(report)
 
     # Lock, and read what the next steps need.
     cached = cache.lock(session, run_id, now)
+    is_holder = lease.take(cached.run, claim)
     segment = cached.segment(session, report.segment)
     if segment is None:
         raise bad_report(f"the run has no segment {report.segment}; open it first", "segment")
@@ -68,15 +76,16 @@ def take_report(
         _settle_fork(session, cached, segment, new.steps[0], now)
     _store_steps(session, cached, segment, new, max_metrics)
     changes = _store_events(session, cached, segment, report)
-    if report.restorable_steps is not None:
-        cached.run.restorable_steps = report.restorable_steps
+    restorable = report.restorable_steps if is_holder else None
+    if restorable is not None:
+        cached.run.restorable_steps = restorable
 
     # Detect, decide, write the effects, update the status. Late reports of an abandoned segment are stored only.
     if cached.follows(segment):
-        has_state_changes = bool(changes) or report.restorable_steps is not None or (bool(new.steps) and not in_order)
+        has_state_changes = bool(changes) or restorable is not None or (bool(new.steps) and not in_order)
         if new.steps or has_state_changes:
             # The detection and the status are past steps that arrive after their successors.
-            effects = _detect(cached.engine, new if in_order else StepColumns(), changes, report.restorable_steps)
+            effects = _detect(cached.engine, new if in_order else StepColumns(), changes, restorable)
             # Rows in order can be fed again from the store. All else is in the engine's state alone.
             if effects or has_state_changes:
                 cached.save(session, segment, effects, now=now)
@@ -87,10 +96,13 @@ def take_report(
             run_status.record_steps(cached.status, new, now)
         if pause is not None and not _is_over(pause, new):
             cached.status.expected_by = now + float(pause.details["next_report_in"])
-    cached.status.undelivered_bytes = undelivered_bytes
+    if is_holder:
+        cached.status.undelivered_bytes = undelivered_bytes
 
     # Answer.
-    return ReportResult(len(new.steps), len(known), cached.open_orders)
+    left = None if claim.writer is None else lease.seconds_left(cached.run, now) if is_holder else 0.0
+    orders = cached.open_orders if is_holder else ()
+    return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process)
 
 
 def _announced_pause(report: ReportIn) -> EventIn | None:

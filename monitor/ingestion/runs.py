@@ -7,22 +7,40 @@ from db.models import Run
 from lossguard.json_values import plain_json
 from lossguard.masking import mask_command_line, mask_json
 from lossguard.states import RunState
-from monitor.problems import too_many_runs, unknown
+from monitor.ingestion import lease
+from monitor.ingestion.lease import Claim
+from monitor.problems import Problem, too_many_runs, unknown
 from monitor.schemas import FinishIn, RunIn
 
 
-def register(session: Session, spec: RunIn, *, now: float, max_runs: int | None = None) -> tuple[Run, bool]:
-    """(the run with this id, whether it is new). Raises Problem 429 when a new run would exceed `max_runs`.
+def register(session: Session, spec: RunIn, *, claim: Claim, max_runs: int | None = None) -> tuple[Run, bool]:
+    """(the run with this id, whether it is new). A process that does not hold the lease changes nothing of it.
 
-    An SDK that does not mask secrets itself may have sent some.
+    An SDK that does not mask secrets itself may have sent some. Raises Problem 409 when the id belongs to another
+    project, 429 when a new run would exceed `max_runs`.
     """
+    now = claim.now
+    run = commands.lock_run(session, run_id=spec.id)
+    if run is not None and run.project != spec.project:
+        raise taken(spec.id)
+    if run is not None and not lease.take(run, claim):
+        return run, False
     values = plain_json(spec.model_dump()) | {"policy": None}
     values |= {"command": mask_command_line(values["command"] or "") or None, "config": mask_json(values["config"])}
     run, is_new = commands.register_run(session, values=values, now=now)
+    if run.project != spec.project:  # another collector has just created it
+        raise taken(spec.id)
     if is_new and max_runs is not None and queries.num_runs(session) > max_runs:
         raise too_many_runs(max_runs)
+    lease.take(run, claim)
     commands.run_status_of(session, run=run, now=now).last_step_at = now
     return run, is_new
+
+
+def taken(run_id: str) -> Problem:
+    """409: a run id belongs to the project that used it first."""
+    detail = f"the run id {run_id!r} is taken by a run of another project; choose another run id"
+    return Problem(409, "the run id is taken", detail, ["body", "id"])
 
 
 def lock(session: Session, run_id: str) -> Run:
@@ -33,8 +51,20 @@ def lock(session: Session, run_id: str) -> Run:
     return run
 
 
-def finish(session: Session, run_id: str, spec: FinishIn, *, now: float) -> Run:
-    """The run has ended or was interrupted."""
+def take_lease(session: Session, run_id: str, *, claim: Claim) -> float:
+    """Take or renew the lease of the run: the seconds for which it is valid.
+
+    Raises Problem 404 when there is no such run, and 409 while another process holds the lease.
+    """
     run = lock(session, run_id)
-    commands.finish_run(session, run=run, state=RunState(spec.state), at=spec.at, now=now)
+    lease.check_holder(run, claim)
+    return lease.seconds_left(run, claim.now)
+
+
+def finish(session: Session, run_id: str, spec: FinishIn, *, claim: Claim) -> Run:
+    """The run has ended or was interrupted, unless another process, or a newer one of the same folder, continues it."""
+    run = lock(session, run_id)
+    if lease.take(run, claim):
+        commands.finish_run(session, run=run, state=RunState(spec.state), at=spec.at, now=claim.now)
+        lease.release(run, now=claim.now)
     return run

@@ -5,27 +5,73 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.models import Segment
-from monitor.ingestion import detection_state, runs
+from db.models import Order, Run, Segment
+from lossguard.states import OrderKind, OrderState, SegmentReason
+from monitor.ingestion import detection_state, lease, order_checks, runs
+from monitor.ingestion.lease import Claim
+from monitor.problems import Problem, too_many_segments
 from monitor.schemas import SegmentIn
 
 
-def open_segment(session: Session, run_id: str, spec: SegmentIn, *, now: float) -> Segment:
+def open_segment(
+    session: Session, run_id: str, spec: SegmentIn, *, claim: Claim, max_segments: int | None = None
+) -> Segment:
     """The segment with this key. When it is new, the detection returns to its state before the fork.
 
     A segment whose first step is not known yet forks with its first report, see `reports`.
+    Raises Problem 409 when it names an order that it cannot have executed, 429 when the run has `max_segments`.
     """
     run = runs.lock(session, run_id)
-    segment, is_new = commands.open_segment(
+    if (known := queries.segment_with_key(session, run=run, key=spec.key)) is not None:
+        lease.take(run, claim)
+        return known
+    if max_segments is not None and queries.num_segments(session, run=run) >= max_segments:
+        raise too_many_segments(max_segments)
+    is_holder = _check_order(session, run, spec, claim)
+    segment, _ = commands.open_segment(
         session,
         run=run,
         key=spec.key,
         fork_step=spec.fork_step,
         reason=spec.reason,
         order_id=spec.order,
-        opened_at=spec.opened_at,
+        opened_at=_opened_at(session, run, spec, is_holder=is_holder),
     )
-    if is_new and segment.number > 0 and segment is queries.newest_segment(session, run=run):
+    if segment.number > 0 and segment is queries.newest_segment(session, run=run):
         fork = partial(detection_state.fork, session, run, segment=segment)
-        detection_state.update(session, run, fork, now=now)
+        detection_state.update(session, run, fork, now=claim.now)
     return segment
+
+
+def _opened_at(session: Session, run: Run, spec: SegmentIn, *, is_holder: bool) -> float:
+    """A process that has lost the run does not lead its live line by going back."""
+    newest = None if is_holder else queries.newest_segment(session, run=run)
+    if newest is None or spec.reason in (SegmentReason.START, SegmentReason.RESUME):
+        return spec.opened_at
+    return min(spec.opened_at, newest.opened_at - 0.001)
+
+
+def _check_order(session: Session, run: Run, spec: SegmentIn, claim: Claim) -> bool:
+    """Whether the process may act for the run. Raises Problem 409 when the segment cannot have executed its order.
+
+    Never 404, which tells a trainer that the collector has lost the run.
+    """
+    if spec.order is None:
+        return lease.take(run, claim)
+    order = session.get(Order, spec.order)
+    if order is None or order.run_pk != run.pk:
+        raise _refused(f"the run {run.id!r} has no order {spec.order}", "order")
+    lease.check_holder(run, claim)
+    if (other := queries.segment_of_order(session, order=order)) is not None:
+        raise _refused(f"order {order.id} was carried out by segment {other.number} already", "order")
+    if order.kind != OrderKind.ROLLBACK or spec.reason is not SegmentReason.ROLLBACK or spec.fork_step is None:
+        raise _refused(f"order {order.id} ({order.kind}) is not carried out by a {spec.reason} segment", "reason")
+    if order.state == OrderState.FAILED:
+        raise _refused(f"order {order.id} has failed, as the trainer answered", "order")
+    if (why := order_checks.bad_rewind(run, order, spec.fork_step)) is not None:
+        raise _refused(why, "fork_step")
+    return True
+
+
+def _refused(detail: str, field: str) -> Problem:
+    return Problem(409, "the segment does not fit its order; nothing was stored", detail, ["body", field])

@@ -7,11 +7,13 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.orm import Session
 
-from db import queries
-from db.engine import reading, writing
+from db import commands, lineage, queries
+from db.engine import create_engine, reading, writing
 from db.lineage import Line, StepRange
-from db.models import Step
+from db.models import Base, Step
+from lossguard.states import SegmentReason
 from tests.db.seed import NOW, add_run, add_segment, add_steps
 
 
@@ -139,3 +141,32 @@ def test_the_newest_steps_come_from_the_live_line_in_order(engine: sa.Engine) ->
         run = queries.runs(session)[0]
         after = queries.newest_steps(session, run=run, count=3)
         assert [(step.segment, step.step) for step in after] == [(1, 100), (1, 101)]
+
+
+@pytest.mark.slow
+@settings(max_examples=30)
+@given(
+    st.lists(st.tuples(st.one_of(st.none(), st.integers(0, 12)), st.integers(0, 5)), max_size=14), st.integers(0, 14)
+)
+def test_the_end_of_the_live_line_is_read_without_the_rest(forks: list[tuple[int | None, int]], step: int) -> None:
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        run = add_run(session)
+        for number, (fork_step, opened_at) in enumerate(forks):
+            segments = queries.segments(session, run=run)
+            segment, _ = commands.open_segment(
+                session,
+                run=run,
+                key=str(number),
+                fork_step=fork_step,
+                reason=SegmentReason.REWIND,
+                order_id=None,
+                opened_at=float(opened_at),
+            )
+            assert segment.parent == (None if fork_step is None else lineage.parent_at(segments, fork_step))
+        line = queries.live(session, run=run)
+        end = queries.live_since(session, run=run, step=step)
+        assert end == line[len(line) - len(end) :]
+        assert end == line or end[0].first <= step
+    engine.dispose()

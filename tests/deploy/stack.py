@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +32,8 @@ class Webhook:
     """The alerts that reached the webhook: (Unix time, alert), in order."""
 
     url: str = ""
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    """Everything that was posted, in order; Slack's messages are not alerts."""
     received: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
     def first(self, name: str, status: str) -> tuple[float, dict[str, Any]] | None:
@@ -46,7 +50,8 @@ def webhook() -> Iterator[Webhook]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             message = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            receiver.received += [(time.time(), alert) for alert in message["alerts"]]
+            receiver.messages.append(message)
+            receiver.received += [(time.time(), alert) for alert in message.get("alerts", ())]
             self.send_response(200)
             self.end_headers()
 
@@ -67,7 +72,9 @@ class Stack:
         self._processes, self._folder, self._seconds = processes, folder, seconds
         self.collector, self.prometheus, self.alertmanager = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
         self.database = f"sqlite:///{folder}/l.db"
+        self._secrets = folder / "secrets"
         self._start_collector()
+        self._install_tokens()
         self._start_alertmanager(webhook_url)
         self._start_prometheus()
 
@@ -82,6 +89,18 @@ class Stack:
         self._processes.start("collector", *command, environment=settings)
         self._processes.wait_until_up("collector", f"{self.collector}/healthz")
 
+    def secret(self, name: str) -> str:
+        """The secret of this name, as deploy/secrets.sh made it."""
+        return (self._secrets / name).read_text()
+
+    def _install_tokens(self) -> None:
+        """As the service `migrate` of docker-compose.yml does."""
+        subprocess.run([DEPLOY / "secrets.sh", self._secrets], check=True, capture_output=True)
+        script = read(DEPLOY.parent / "docker-compose.yml")["services"]["migrate"]["command"][-1]
+        script = script.replace("/run/secrets", str(self._secrets)).replace("python ", f"{sys.executable} ")
+        environment = os.environ | {"LOSSGUARD_DATABASE_URL": self.database}
+        subprocess.run(["sh", "-ec", script], env=environment, check=True, capture_output=True)
+
     def _start_alertmanager(self, webhook_url: str) -> None:
         shutil.copytree(DEPLOY / "alertmanager", self._folder / "alertmanager")
         config = self._folder / "alertmanager" / "alertmanager.yml"
@@ -93,7 +112,7 @@ class Stack:
         storage = f"--storage.path={self._folder}/alertmanager-data"
         alone = "--cluster.listen-address="
         start = self._folder / "alertmanager" / "start.sh"
-        receivers = {"PAGE_WEBHOOK_URL": webhook_url}
+        receivers = {"PAGE_WEBHOOK_URL": webhook_url, "PAGE_SLACK_URL": webhook_url}
         start_program(self._processes, "alertmanager", start, written, listen, storage, alone, environment=receivers)
         self._processes.wait_until_up("alertmanager", f"{self.alertmanager}/-/ready")
 
@@ -121,12 +140,12 @@ class Stack:
             config["global"] |= dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), short)
             rules = re.sub(r"keep_firing_for: \w+", f"keep_firing_for: {short}", rules)
         (self._folder / "rules.yml").write_text(rules)
-        (self._folder / "token").write_text(TOKEN)
         target = [{"targets": [self.alertmanager.removeprefix("http://")]}]
         config["alerting"]["alertmanagers"] = [{"static_configs": target}]
         collectors = next(job for job in config["scrape_configs"] if job["job_name"] == "lossguard")
         del collectors["dns_sd_configs"]
-        collectors["authorization"]["credentials_file"] = str(self._folder / "token")
+        credentials = collectors["authorization"]["credentials_file"]
+        collectors["authorization"]["credentials_file"] = credentials.replace("/run/secrets", str(self._secrets))
         collectors["static_configs"] = [{"targets": [self.collector.removeprefix("http://")]}]
         return config | {"scrape_configs": [collectors]}
 

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from lossguard.protocol import SPOOL_HEADER
+from lossguard.writer import WRITER_HEADER, Writer
 
 Answer = tuple[int, dict[str, Any]]
 
@@ -24,6 +25,8 @@ class FakeCollector:
         self.orders: dict[int, dict[str, Any]] = {}
         self.answers: dict[int, dict[str, Any]] = {}
         self.finished: list[str] = []
+        self.writers: list[tuple[str, str | None]] = []
+        """The path of each request, and which process says that it sent it."""
         self.spool_bytes: list[int] = []
         """What waits behind each report, as the SDK says."""
         self.delay = 0.0
@@ -42,6 +45,10 @@ class FakeCollector:
         with self.lock:
             self.requests.append((method, path, body))
             return self.fault(method, path, body) or self._handle(path.removeprefix("/api/v1/").split("/"), body)
+
+    def sessions(self, ending: str) -> list[str]:
+        """The sessions that sent the requests to paths with this ending."""
+        return [Writer.from_header(str(header)).session for path, header in self.writers if path.endswith(ending)]
 
     def losses(self, segment: int) -> dict[int, Any]:
         with self.lock:
@@ -97,6 +104,7 @@ def serving(collector: FakeCollector, port: int = 0) -> Iterator[FakeCollector]:
             data = self.rfile.read(int(self.headers["content-length"]))
             if SPOOL_HEADER in self.headers:
                 collector.spool_bytes.append(int(self.headers[SPOOL_HEADER]))
+            collector.writers.append((self.path, self.headers.get(WRITER_HEADER)))
             status, answer = collector.handle(self.command, self.path, json.loads(data))
             encoded = json.dumps(answer).encode()
             self.send_response(status)

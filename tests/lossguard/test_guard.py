@@ -1,3 +1,4 @@
+import fcntl
 import random
 import threading
 import time
@@ -395,3 +396,24 @@ def test_checkpoints_that_name_no_run_are_accepted(tmp_path: Path) -> None:
     for _, state in checkpoints.saved.values():
         del state["run"]
     assert record_some(checkpoints, tmp_path, 5, run_id="new") == [3, 4]
+
+
+def test_a_guard_does_nothing_to_checkpoints_that_another_process_writes(tmp_path: Path) -> None:
+    run, box = ScriptedRun(), Box()
+    run.lock_wait = 0.0
+    checkpoints = Checkpoints(tmp_path, blocking=True, box=box)
+    checkpoints.save(0, {"step": 0})
+    with (tmp_path / "lock").open("rb") as file:  # another open file is as another process
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(lossguard.ConfigurationError, match="is in use by process"):
+            next(Guard(run, checkpoints=checkpoints, every=1).steps(Indices(), 5))
+        assert (run.recorded, checkpoints.steps()) == ([], [0])
+
+
+def test_a_guard_keeps_others_from_its_checkpoints_until_its_loop_has_ended(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, blocking=True, box=Box())
+    with (tmp_path / "lock").open("rb") as file:
+        for _ in Guard(ScriptedRun(), checkpoints=checkpoints).steps(Indices(), 3):
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from lossguard.errors import ConfigurationError
 from lossguard.settings import Mode, Settings
 from lossguard.spooling.archive import Keep
 
@@ -60,3 +61,11 @@ def test_a_bad_variable_is_named_with_its_value(variable: str, value: str) -> No
 def test_an_impossible_port_is_named_in_the_error() -> None:
     with pytest.raises(ValueError, match="Port out of range 0-65535"):
         Settings.read({"LOSSGUARD_URL": "http://127.0.0.1:80000"})
+
+
+def test_the_time_to_wait_for_another_process_is_a_number_of_seconds() -> None:
+    assert Settings.read({}).lock_wait == 30.0
+    assert Settings.read({"LOSSGUARD_LOCK_WAIT": "0"}).lock_wait == 0.0
+    for value in ("soon", "-1", "nan", "inf", "86401"):
+        with pytest.raises(ConfigurationError, match=f"LOSSGUARD_LOCK_WAIT='{value}' must be seconds"):
+            Settings.read({"LOSSGUARD_LOCK_WAIT": value})

@@ -1,5 +1,6 @@
 """lossguard.init: what it accepts, and what it records about the run."""
 
+import fcntl
 import math
 import types
 from pathlib import Path
@@ -105,3 +106,28 @@ def test_what_the_collector_would_refuse_is_reported_at_init(wrong: dict[str, An
     with pytest.raises(lossguard.ConfigurationError, match=next(iter(wrong))):
         lossguard.init("p", directory=tmp_path, **wrong)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_another_process_uses_is_one_sentence_and_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with offline(tmp_path, run_id="r") as run:
+        run.log(0, loss=1.0)
+    assert run.directory is not None
+    files = sorted(run.directory.iterdir())
+    monkeypatch.setenv("LOSSGUARD_LOCK_WAIT", "0")
+    with (run.directory / "lock").open("rb") as file:  # another open file is as another process
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(lossguard.ConfigurationError, match=r"is in use by process .* or use another run_id"):
+            offline(tmp_path, run_id="r")
+    assert sorted(run.directory.iterdir()) == files
+    with offline(tmp_path, run_id="r") as run:
+        assert run.history.num_segments == 1
+
+
+def test_a_run_that_has_ended_leaves_its_folder_to_other_processes(tmp_path: Path) -> None:
+    with offline(tmp_path, run_id="r") as run:
+        pass
+    assert run.directory is not None
+    with (run.directory / "lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI, testclient
 
 from lossguard.protocol import API, encode_number
+from lossguard.writer import WRITER_HEADER, Writer
 
 NOW = 1_800_000_000.0
 
@@ -19,18 +20,32 @@ class TestClient(testclient.TestClient):
         super().__init__(app, **{"base_url": "http://127.0.0.1"} | options)
 
 
+def writer(folder: str, session: int = 1) -> Writer:
+    """The process of a session in a folder, which one hexadecimal digit names."""
+    return Writer(id=folder * 32, session=f"{session:022x}", process=f"{session}@host-{folder}")
+
+
 class Trainer:
     """Registers a run and reports to it, as the SDK does."""
 
-    def __init__(self, http: TestClient, run_id: str = "r1", **values: Any) -> None:
+    def __init__(self, http: TestClient, run_id: str = "r1", *, writer: Writer | None = None, **values: Any) -> None:
         self.http, self.run_id = http, run_id
+        self.headers = {} if writer is None else {WRITER_HEADER: writer.to_header()}
         body = {"id": run_id, "project": "gpt", "capabilities": ["rollback"], "started_at": NOW} | values
-        self.registered = http.post(f"{API}/runs", json=body)
+        self.registered = http.post(f"{API}/runs", json=body, headers=self.headers)
         assert self.registered.status_code in (200, 201), self.registered.text
 
-    def open(self, key: str, fork_step: int | None = 0, reason: str = "start", order: int | None = None) -> int:
-        body = {"key": key, "fork_step": fork_step, "reason": reason, "order": order, "opened_at": NOW}
-        answer = self.http.post(f"{API}/runs/{self.run_id}/segments", json=body)
+    def open(
+        self,
+        key: str,
+        fork_step: int | None = 0,
+        reason: str = "start",
+        order: int | None = None,
+        *,
+        opened_at: float = NOW,
+    ) -> int:
+        body = {"key": key, "fork_step": fork_step, "reason": reason, "order": order, "opened_at": opened_at}
+        answer = self.http.post(f"{API}/runs/{self.run_id}/segments", json=body, headers=self.headers)
         assert answer.status_code == 200, answer.text
         number: int = answer.json()["segment"]
         return number
@@ -40,7 +55,7 @@ class Trainer:
     ) -> dict[str, Any]:
         columns = {name: [encode_number(value) for value in column] for name, column in metrics.items()}
         body = {"segment": segment, "steps": list(steps), "times": [NOW + step for step in steps], "metrics": columns}
-        answer = self.http.post(f"{API}/runs/{self.run_id}/reports", json=body | others)
+        answer = self.http.post(f"{API}/runs/{self.run_id}/reports", json=body | others, headers=self.headers)
         assert answer.status_code == 200, answer.text
         result: dict[str, Any] = answer.json()
         return result

@@ -29,7 +29,7 @@ def train_until_nan(trainer: Trainer, split: Sequence[int] = (300,)) -> dict[str
 def obey(trainer: Trainer, order: dict[str, Any], key: str = "b") -> int:
     """Sends what the SDK sends after a rollback: the number of the new segment."""
     segment = trainer.open(key, order["rewind_to"], "rollback", order["id"])
-    answer = {"state": "applied", "rewound_to": order["rewind_to"]}
+    answer = {"state": "applied", "key": order["key"], "rewound_to": order["rewind_to"]}
     answer |= {name: order[name] for name in ("skip_from", "skip_to")}
     for _ in range(2):  # sent again after a crash
         response = trainer.http.put(f"{API}/orders/{order['id']}", json=answer)

@@ -22,7 +22,9 @@ class TokenClient:
         return self.http.request(method, f"{API}{path}", json=body, headers=self.headers).status_code
 
 
-def create_token(engine: sa.Engine, name: str, *scopes: Scope, project: str | None = None) -> str:
+def create_token(
+    engine: sa.Engine, name: str, *scopes: Scope, project: str | None = None, run: str | None = None
+) -> str:
     """A new token of the store."""
     with writing(engine) as session:
-        return access.create_token(session, name=name, scopes=scopes, project=project, now=NOW)[1]
+        return access.create_token(session, name=name, scopes=scopes, project=project, run=run, now=NOW)[1]

@@ -144,7 +144,7 @@ def a_rank_whose_disk_is_full(folder: Path) -> Result:
         except Exception as problem:
             problems.append(f"{type(problem).__name__}: {problem}")
     dist.barrier()
-    left = sorted(path.name for path in (folder / "full").iterdir())
+    left = sorted(path.name for path in (folder / "full").iterdir() if path.is_dir())
     return {"problems": problems, "left": left, "steps": small.checkpoints.steps()}
 
 

@@ -109,7 +109,7 @@ class Trainer:
     def obey(self, order: Mapping[str, Any], key: str) -> int:
         """Send what the SDK sends after a rollback; the number of the new segment."""
         segment = self.open(key, order["rewind_to"], "rollback", order["id"])
-        answer = {"state": "applied", "rewound_to": order["rewind_to"]}
+        answer = {"state": "applied", "key": order["key"], "rewound_to": order["rewind_to"]}
         self.send("PUT", f"/orders/{order['id']}", answer | {name: order[name] for name in ("skip_from", "skip_to")})
         return segment
 

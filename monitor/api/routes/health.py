@@ -8,8 +8,9 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from db import migrate
+from monitor.api import auth
 from monitor.api.auth import Reader
-from monitor.problems import Problem, no_database, no_schema
+from monitor.problems import no_database, no_schema
 
 router = APIRouter(tags=["health"])
 
@@ -36,8 +37,7 @@ def readyz(request: Request, _who: Reader) -> dict[str, str]:
 @router.get("/metrics")
 def metrics(request: Request, who: Reader) -> Response:
     """Metrics of all projects in the Prometheus text format."""
-    if who.project is not None:
-        raise Problem(403, "not allowed", "the metrics cover all projects; this token is bound to one")
+    auth.check_unbound(who, "the list of metrics")
     return Response(generate_latest(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
 
 

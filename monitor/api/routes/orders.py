@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Path
 from monitor.actions import decisions
 from monitor.api import responses
 from monitor.api.auth import Operator, Reporter
-from monitor.api.dependencies import Now, WriteSession
+from monitor.api.dependencies import Claimed, Now, WriteSession
 from monitor.api.parsing import FastJsonRoute
 from monitor.ingestion import answers
 from monitor.schemas import AnswerIn, Json, RecordId, RollbackIn, RunId
@@ -18,10 +18,10 @@ InterventionId = Annotated[RecordId, Path()]
 
 @router.put("/orders/{order_id}")
 def answer(
-    order_id: Annotated[RecordId, Path()], spec: AnswerIn, _who: Reporter, session: WriteSession, now: Now
+    order_id: Annotated[RecordId, Path()], spec: AnswerIn, who: Reporter, session: WriteSession, claim: Claimed
 ) -> dict[str, Any]:
     """The trainer reports what it did about an order."""
-    return responses.record(answers.take_answer(session, order_id, spec, now=now))
+    return responses.record(answers.take_answer(session, order_id, spec, claim=claim, who=who.name))
 
 
 @router.post("/interventions/{intervention_id}/approve")

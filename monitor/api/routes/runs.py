@@ -9,7 +9,7 @@ from lossguard.protocol import SPOOL_HEADER
 from monitor.actions import decisions, verdicts
 from monitor.api import auth, responses
 from monitor.api.auth import Operator, Reader, Reporter
-from monitor.api.dependencies import Config, Metrics, Now, ReadSession, Reports, WriteSession
+from monitor.api.dependencies import Claimed, Config, Metrics, Now, ReadSession, Reports, SentBy, WriteSession
 from monitor.api.parsing import FastJsonRoute
 from monitor.ingestion import runs, segments
 from monitor.problems import unknown
@@ -20,11 +20,11 @@ router = APIRouter(prefix="/runs", tags=["runs"], route_class=FastJsonRoute)
 
 @router.post("", status_code=201)
 def register(
-    spec: RunIn, response: Response, who: Reporter, session: WriteSession, now: Now, config: Config
+    spec: RunIn, response: Response, who: Reporter, session: WriteSession, claim: Claimed, config: Config
 ) -> dict[str, Any]:
     """Create a run (201), or resume the one with the same id (200)."""
-    auth.check_registration(session, who, run_id=spec.id, project=spec.project)
-    run, is_new = runs.register(session, spec, now=now, max_runs=config.max_runs)
+    auth.check_registration(who, run_id=spec.id, project=spec.project)
+    run, is_new = runs.register(session, spec, claim=claim, max_runs=config.max_runs)
     if not is_new:
         response.status_code = 200
     return responses.run(run)
@@ -35,7 +35,8 @@ def list_runs(who: Reader, session: ReadSession, project: Name | None = None) ->
     """All runs, the newest first."""
     if who.project is not None and project not in (None, who.project):
         return []
-    return [responses.run(run) for run in queries.runs(session, project=who.project or project)]
+    found = queries.runs(session, project=who.project or project)
+    return [responses.run(run) for run in found if who.run in (None, run.id)]
 
 
 @router.get("/{run_id}")
@@ -60,9 +61,11 @@ def show(run_id: RunId, _who: Reader, session: ReadSession) -> dict[str, Any]:
 
 
 @router.post("/{run_id}/segments")
-def open_segment(run_id: RunId, spec: SegmentIn, _who: Reporter, session: WriteSession, now: Now) -> dict[str, Any]:
+def open_segment(
+    run_id: RunId, spec: SegmentIn, _who: Reporter, session: WriteSession, claim: Claimed, config: Config
+) -> dict[str, Any]:
     """Open a segment, or return the one with the same key."""
-    segment = segments.open_segment(session, run_id, spec, now=now)
+    segment = segments.open_segment(session, run_id, spec, claim=claim, max_segments=config.max_segments)
     return {"segment": segment.number, "parent": segment.parent, "fork_step": segment.fork_step}
 
 
@@ -73,22 +76,41 @@ async def report(
     _who: Reporter,
     reports: Reports,
     metrics: Metrics,
+    writer: SentBy,
     spool: Annotated[int | None, Header(alias=SPOOL_HEADER, ge=0, lt=2**62)] = None,
 ) -> dict[str, Any]:
-    """Store step reports, and return the open orders. An empty report is a heartbeat."""
-    result = await reports.store(run_id, spec, undelivered_bytes=spool)
+    """Store step reports, and return the open orders. An empty report is a heartbeat.
+
+    Only the process that holds the lease of the run gets orders; `lease` says for how many seconds it does.
+    """
+    result = await reports.store(run_id, spec, undelivered_bytes=spool, writer=writer)
     metrics.count_report(result)
-    return {
+    answer = {
         "accepted": result.num_accepted,
         "duplicates": result.num_duplicates,
         "orders": [responses.order(order) for order in result.open_orders],
     }
+    if writer is not None:
+        answer |= {"lease": result.lease_seconds, "writer": result.lease_process}
+    return answer
 
 
 @router.post("/{run_id}/finish")
-def finish(run_id: RunId, spec: FinishIn, _who: Reporter, session: WriteSession, now: Now) -> dict[str, Any]:
-    """The run has ended or was interrupted."""
-    return responses.run(runs.finish(session, run_id, spec, now=now))
+def finish(run_id: RunId, spec: FinishIn, _who: Reporter, session: WriteSession, claim: Claimed) -> dict[str, Any]:
+    """The run has ended or was interrupted. Changes nothing while another process holds the lease."""
+    return responses.run(runs.finish(session, run_id, spec, claim=claim))
+
+
+@router.post("/{run_id}/lease")
+def take_lease(run_id: RunId, _who: Reporter, session: WriteSession, claim: Claimed) -> dict[str, Any]:
+    """Take or renew the lease of the run, before a process resumes it; 409 while another process holds it."""
+    return {"lease": runs.take_lease(session, run_id, claim=claim)}
+
+
+@router.delete("/{run_id}/lease", status_code=204)
+def end_lease(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> None:
+    """Take the run from the process that holds it, so that another one gets the orders."""
+    decisions.end_lease(session, run_id, who=who.name, now=now)
 
 
 @router.delete("/{run_id}", status_code=204)

@@ -11,13 +11,29 @@ DETECTION = "detection"
 
 
 def policy_of(rule: Mapping[str, Any] | None) -> Policy:
-    """By default PaLM's rule, which orders rollbacks of the runs that can roll back. Raises ValueError."""
+    """The policy of a stored rule. One that this release cannot read only observes: it must not act by guess."""
+    return _read(rule)[0]
+
+
+def settings_of(rule: Mapping[str, Any] | None) -> DetectionSettings:
+    """The detection settings of a stored rule; the defaults where this release cannot read it."""
+    return _read(rule)[1]
+
+
+def _read(rule: Mapping[str, Any] | None) -> tuple[Policy, DetectionSettings]:
+    try:
+        return _policy(rule), _settings(rule)
+    except (TypeError, ValueError):
+        return Policy(mode=Mode.OBSERVE), DetectionSettings()
+
+
+def _policy(rule: Mapping[str, Any] | None) -> Policy:
+    """By default PaLM's rule, which orders rollbacks of the runs that can roll back. Raises TypeError or ValueError."""
     fields = {name: value for name, value in (rule or {}).items() if name != DETECTION}
     return Policy.from_dict(fields) if fields else Policy(mode=Mode.AUTO)
 
 
-def settings_of(rule: Mapping[str, Any] | None) -> DetectionSettings:
-    """Raises ValueError."""
+def _settings(rule: Mapping[str, Any] | None) -> DetectionSettings:
     settings = (rule or {}).get(DETECTION, {})
     if not isinstance(settings, dict):
         raise ValueError(f"{DETECTION} must be an object of settings, not {settings!r:.40}")
@@ -33,7 +49,7 @@ def to_rule(policy: Policy, settings: DetectionSettings) -> dict[str, Any]:
 def changed(rule: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The rule with the fields of `changes` in place of its own. Raises ValueError or TypeError for a bad field."""
     present = to_rule(policy_of(rule), settings_of(rule))
-    settings_of(changes)  # what is no object cannot be merged
+    _settings(changes)  # what is no object cannot be merged
     settings = {**present.get(DETECTION, {}), **changes.get(DETECTION, {})}
     merged = {**present, **changes, DETECTION: settings}
-    return to_rule(policy_of(merged), settings_of(merged))
+    return to_rule(_policy(merged), _settings(merged))

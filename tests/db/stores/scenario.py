@@ -88,7 +88,7 @@ def report(
 def obey(trainer: Trainer, order: dict[str, Any]) -> int:
     """Open the segment of a rollback, and answer the order as the SDK does: the number of the segment."""
     segment = trainer.open("b", order["rewind_to"], "rollback", order["id"])
-    answer = {"state": "applied", "rewound_to": order["rewind_to"]} | chosen(order, ["skip_from", "skip_to"])
+    answer = {"state": "applied", "rewound_to": order["rewind_to"]} | chosen(order, ["key", "skip_from", "skip_to"])
     assert trainer.http.put(f"{API}/orders/{order['id']}", json=answer).status_code == 200
     return segment
 

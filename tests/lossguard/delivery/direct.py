@@ -31,7 +31,7 @@ class DirectClient(Client):
 
 def deliver(folder: Path, collector: FakeCollector) -> Sender:
     """Deliver the spools of a run as `python -m lossguard sync` does; returns the sender that did it."""
-    sender = Sender(folder, None, DirectClient(collector), lambda orders: None, LogOnce(quiet=True))
+    sender = Sender(folder, None, DirectClient(collector), lambda orders, until: None, LogOnce(quiet=True))
     sender.start()
     while sender.is_alive() and not sender.num_failures:
         sender.join(0.05)

@@ -13,6 +13,7 @@ from lossguard.delivery.report import report
 from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT
 from lossguard.protocol import decode_number
 from lossguard.spooling.lines import to_line
+from lossguard.spooling.spool import spools_in
 from tests.lossguard.collectors import Answer, FakeCollector
 from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.waiting import eventually
@@ -172,7 +173,8 @@ def test_a_run_that_the_collector_does_not_register_is_reported_once_and_stays_i
     assert eventually(lambda: "refuses r (422 no such host)" in caplog.text)
     time.sleep(0.3)  # several rounds of the sender, none of which asks again
     run.finish(timeout=1.0)
-    assert [path for _, path, _ in collector.requests] == ["/api/v1/runs"]
+    paths = [path for _, path, _ in collector.requests]
+    assert paths == ["/api/v1/runs/r/lease", "/api/v1/runs"], "the first asks whether another process writes the run"
     assert caplog.text.count("no such host") == 1
     assert "not everything was delivered" in caplog.text
     collector.fault = lambda method, path, body: None
@@ -207,3 +209,26 @@ def test_a_search_for_consecutive_bad_lines_does_not_start_over(collector: FakeC
     online(collector, tmp_path).finish()
     assert set(collector.losses(0)) == set(range(60)) - bad
     assert sum(path.endswith("reports") for _, path, _ in collector.requests) < 50
+
+
+def test_every_request_says_which_process_sends_it_and_an_end_whose_end_it_is(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    """A collector must not end a run that a newer process continues."""
+    with lossguard.init("project", run_id="r", mode="offline", directory=tmp_path) as run:
+        run.log(0, loss=1.0)
+    with online(collector, tmp_path) as run:
+        run.log(1, loss=1.0)
+    assert run.directory is not None
+    first, second = (path.stem for path in spools_in(run.directory))
+    for path in ("/runs", "/segments", "/reports"):
+        assert set(collector.sessions(path)) == {second}
+    assert collector.sessions("/finish") == [first, second]
+    assert len({str(header).split()[0] for _, header in collector.writers}) == 1
+
+
+def test_a_loop_that_takes_long_to_begin_keeps_its_run(collector: FakeCollector, tmp_path: Path) -> None:
+    with with_heartbeat(collector, tmp_path, 0.05) as run:
+        assert eventually(lambda: len(collector.sessions("/lease")) > 1)
+        run.log(0, loss=1.0)
+        assert eventually(lambda: bool(collector.rows))

@@ -66,7 +66,8 @@ def test_a_compressed_spool_is_read_as_before_and_restored_byte_for_byte(tmp_pat
     assert list(lossguard.read_spools(directory)) == records
     assert list(restore(directory)) == [spool]
     assert spool.read_bytes() == content
-    assert sorted(path.name for path in directory.iterdir()) == [spool.name]
+    assert sorted(path.name for path in directory.glob("*spool*")) == [spool.name]
+    assert not list(directory.glob("*.control"))
 
 
 def test_without_delivered_steps_what_is_left_is_small_and_private(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_without_delivered_steps_what_is_left_is_small_and_private(tmp_path: Pat
     ((spool, before, after),) = trim(directory, Keep.UNDELIVERED)
     assert after < before / 50
     assert not spool.exists()
-    assert {oct(path.stat().st_mode & 0o777) for path in directory.iterdir()} == {"0o600"}
+    assert {oct(path.stat().st_mode & 0o777) for path in directory.glob("*.control")} == {"0o600"}
 
 
 @pytest.mark.parametrize("num_bytes", [0, 200, -1])
@@ -207,7 +208,9 @@ def test_a_collector_that_lost_the_run_gets_compressed_spools_again(tmp_path: Pa
     (spool,) = spools_in(directory)
     lines = spool.read_bytes().splitlines(keepends=True)
     spool.with_suffix(".acknowledged").write_bytes(b"%020d\n" % sum(map(len, lines[:2])))
-    sender = Sender(directory, None, DirectClient(empty), lambda orders: None, lossguard.log_once.LogOnce(quiet=True))
+    sender = Sender(
+        directory, None, DirectClient(empty), lambda orders, until: None, lossguard.log_once.LogOnce(quiet=True)
+    )
     sender.run()
     assert sender.delivered
     assert set(empty.losses(0)) == set(range(100))

@@ -16,6 +16,7 @@ from monitor.api.auth import MAX_FAILED_ATTEMPTS, FailedAttempts
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.scenarios import train_until_nan
 from tests.monitor.tokens import TokenClient, create_token
 
 
@@ -68,9 +69,31 @@ def test_a_token_bound_to_a_project_sees_nothing_of_another(http: TestClient, en
     ]:
         assert bound.status(method, path, body) == 404, path
     assert bound.status("POST", "/runs", RUN | {"id": "new", "project": "bert"}) == 403
-    assert bound.status("POST", "/runs", RUN | {"id": "other"}) == 403
+    assert bound.status("POST", "/runs", RUN | {"id": "other"}) == 409
     assert [run["id"] for run in http.get(f"{API}/runs", headers=bound.headers).json()] == ["r1"]
     assert http.get(f"{API}/runs?project=bert", headers=bound.headers).json() == []
+    assert http.get("/metrics", headers=bound.headers).status_code == 403
+    assert bound.status("GET", "/audit") == 403
+
+
+def test_a_token_bound_to_a_run_sees_and_answers_that_run_alone(http: TestClient, engine: sa.Engine) -> None:
+    (order,) = train_until_nan(Trainer(http, "other"))["orders"]
+    bound = TokenClient(http, create_token(engine, "job", *Scope, run="r1"))
+    assert bound.status("GET", "/runs/r1") == 200
+    assert bound.status("POST", "/runs/r1/reports", {"segment": 0}) == 200
+    answer = {"state": "failed", "key": order["key"]}
+    for method, path, body in [
+        ("GET", "/runs/other", None),
+        ("POST", "/runs/other/reports", {"segment": 0}),
+        ("POST", "/runs/other/lease", None),
+        ("DELETE", "/runs/other/lease", None),
+        ("PUT", f"/orders/{order['id']}", answer),
+        ("POST", "/interventions/1/approve", None),
+    ]:
+        assert bound.status(method, path, body) == 404, path
+    assert bound.status("POST", "/runs", RUN) == 200
+    assert bound.status("POST", "/runs", RUN | {"id": "new"}) == 403
+    assert [run["id"] for run in http.get(f"{API}/runs", headers=bound.headers).json()] == ["r1"]
     assert http.get("/metrics", headers=bound.headers).status_code == 403
     assert bound.status("GET", "/audit") == 403
 

@@ -1,8 +1,12 @@
 """A trainer answers an order."""
 
+from typing import Any
+
+import pytest
+
 from lossguard.protocol import API
 from tests.monitor.client import TestClient, Trainer
-from tests.monitor.scenarios import train_until_nan
+from tests.monitor.scenarios import obey, train_until_nan
 
 
 def test_an_answer_to_an_order_of_another_store_is_refused(http: TestClient) -> None:
@@ -17,7 +21,7 @@ def test_an_executed_order_is_recorded_though_it_was_withdrawn_meanwhile(http: T
     trainer = Trainer(http)
     (first,) = train_until_nan(trainer)["orders"]
     assert http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 50}).status_code == 200
-    answer = {"state": "applied", "rewound_to": 200, "skip_from": 200, "skip_to": 400}
+    answer = {"state": "applied", "key": first["key"], "rewound_to": 200, "skip_from": 200, "skip_to": 400}
     assert http.put(f"{API}/orders/{first['id']}", json=answer).status_code == 200
     assert [(entry["skip_from"], entry["skip_to"]) for entry in trainer.get()["skip_ledger"]] == [(200, 400)]
 
@@ -28,6 +32,68 @@ def test_an_order_stays_open_when_the_trainer_restarts_before_it_executes_it(htt
     segment = trainer.open("b", 300, "resume")
     assert [one["id"] for one in trainer.report(segment, [], {})["orders"]] == [order["id"]]
     assert [one["state"] for one in trainer.get()["interventions"]] == ["ordered"]
-    answer = http.put(f"{API}/orders/{order['id']}", json={"state": "failed", "detail": "no intact checkpoint"})
-    assert answer.status_code == 200, answer.text
+    answer = {"state": "failed", "key": order["key"], "detail": "no intact checkpoint"}
+    response = http.put(f"{API}/orders/{order['id']}", json=answer)
+    assert response.status_code == 200, response.text
     assert trainer.get()["interventions"][0]["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"key": None}, "key"),
+        ({"key": "0123456789abcdef"}, "key"),
+        ({"rewound_to": 2**61}, "rewound_to"),
+        ({"rewound_to": 201}, "rewound_to"),
+        ({"rewound_to": 199}, "rewound_to"),
+        ({"skip_from": 0, "skip_to": 2**62 - 1}, "skip_from"),
+        ({"skip_from": 10_000, "skip_to": 10_100}, "skip_from"),
+    ],
+)
+def test_a_forged_answer_is_refused_and_the_trainer_still_gets_the_order(
+    http: TestClient, change: dict[str, Any], where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    figures = {name: order[name] for name in ("key", "skip_from", "skip_to")}
+    answer = {"state": "applied", "rewound_to": order["rewind_to"]} | figures | change
+    refused = http.put(f"{API}/orders/{order['id']}", json=answer)
+    assert (refused.status_code, refused.json()["where"]) == (409, ["body", where])
+    assert trainer.report(0, [], {})["orders"] == [order]
+    assert trainer.get()["skip_ledger"] == []
+    assert http.get(f"{API}/audit").json() == []
+    assert f"refused: the answer of 'anybody' to order {order['id']} of the run 'r1': " in caplog.text
+
+
+def test_an_answer_fits_the_segment_that_carried_the_order_out(http: TestClient) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    trainer.open("b", 150, "rollback", order["id"])
+    answer = {"state": "applied", "key": order["key"], "rewound_to": 100}
+    path = f"{API}/orders/{order['id']}"
+    assert "begins at step 150" in http.put(path, json=answer).json()["detail"]
+    assert http.put(path, json=answer | {"rewound_to": 150}).status_code == 200
+
+
+def test_an_answer_to_a_hold_names_no_step(http: TestClient) -> None:
+    trainer = Trainer(http)
+    assert http.put(f"{API}/runs/r1/policy", json={"budget_per_run": 0}).status_code == 200
+    (hold,) = train_until_nan(trainer)["orders"]
+    answer, path = {"state": "applied", "key": hold["key"]}, f"{API}/orders/{hold['id']}"
+    refused = http.put(path, json=answer | {"rewound_to": 1})
+    assert (hold["kind"], refused.status_code) == ("hold", 409)
+    assert "goes back to no step" in refused.json()["detail"]
+    assert http.put(path, json=answer).status_code == 200
+
+
+def test_every_answer_is_in_the_audit_trail(http: TestClient) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    obey(trainer, order)
+    (line,) = http.get(f"{API}/audit?run=r1").json()
+    details = {name: line["details"][name] for name in ("order", "kind", "state", "rewound_to", "skip_to")}
+    assert (line["who"], line["action"]) == ("anybody", "answer")
+    assert details == {"order": order["id"], "kind": "rollback", "state": "applied"} | {
+        "rewound_to": order["rewind_to"],
+        "skip_to": order["skip_to"],
+    }

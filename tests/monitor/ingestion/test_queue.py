@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from lossguard.writer import Writer
 from monitor.ingestion.queue import MAX_GROUP_REPORTS, MAX_GROUP_STEPS, ReportQueue
 from monitor.ingestion.reports import ReportResult
 from monitor.problems import Problem
@@ -30,7 +31,9 @@ class Store:
     def lock(self, _session: Session, run_ids: Sequence[str]) -> None:
         self.locked.append(run_ids)
 
-    def take(self, session: Session, run_id: str, _report: ReportIn, _undelivered_bytes: int | None) -> ReportResult:
+    def take(
+        self, session: Session, run_id: str, _report: ReportIn, _bytes: int | None, _writer: Writer | None
+    ) -> ReportResult:
         self.taking.set()
         self.go.wait(10)
         if self.is_away:

@@ -45,7 +45,7 @@ def test_the_detection_does_not_depend_on_how_the_steps_are_reported(http: TestC
     train_until_nan(whole)
     train_until_nan(parts, split=(1, 2, 77, 78, 200, 300))
     for trainer in (whole, parts):
-        obey(trainer, trainer.get()["orders"][0])
+        obey(trainer, trainer.report(0, [], {})["orders"][0])
     fields = ("kind", "onset_step", "detected_step", "score", "state")
     one, other = (
         [{name: row[name] for name in fields} for row in trainer.get("/incidents")] for trainer in (whole, parts)

@@ -1,8 +1,16 @@
 """A new segment takes the detection back to its first step."""
 
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from db.models import Segment
 from lossguard.protocol import API
-from tests.monitor.client import TestClient, Trainer
-from tests.monitor.scenarios import noise, obey
+from monitor.app import create_app
+from monitor.settings import Settings
+from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.scenarios import noise, obey, train_until_nan
 
 
 def test_after_a_rollback_the_detectors_hold_nothing_of_the_discarded_branch(http: TestClient) -> None:
@@ -44,3 +52,78 @@ def test_a_declared_change_in_the_replayed_stretch_is_no_incident_after_the_roll
     trainer.report(segment, range(450, 800), {"loss": [value + 0.5 for value in noise(6, 350)]})
     assert len(trainer.get("/incidents")) == 1
     assert [one["state"] for one in trainer.get()["interventions"]] == ["verified"]
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"order": 99}, "order"),
+        ({"fork_step": 2**61}, "fork_step"),
+        ({"fork_step": 199}, "fork_step"),
+        ({"fork_step": None}, "reason"),
+        ({"reason": "resume"}, "reason"),
+    ],
+)
+def test_a_segment_that_cannot_have_carried_out_its_order_is_refused(
+    http: TestClient, change: dict[str, Any], where: str
+) -> None:
+    """With 409 and never with 404, which tells a trainer that the collector has lost the run."""
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    assert order["rewind_to"] == 200
+    body = {"key": "b", "fork_step": 200, "reason": "rollback", "order": order["id"], "opened_at": NOW}
+    refused = http.post(f"{API}/runs/r1/segments", json=body | change)
+    assert (refused.status_code, refused.json()["where"]) == (409, ["body", where])
+    assert [one["id"] for one in trainer.report(0, [], {})["orders"]] == [order["id"]]
+
+
+def test_a_segment_does_not_name_the_order_of_another_run(http: TestClient) -> None:
+    (order,) = train_until_nan(Trainer(http, "victim"))["orders"]
+    train_until_nan(Trainer(http, "r1"))
+    body = {"key": "b", "fork_step": 200, "reason": "rollback", "order": order["id"], "opened_at": NOW}
+    refused = http.post(f"{API}/runs/r1/segments", json=body)
+    assert (refused.status_code, refused.json()["detail"]) == (409, f"the run 'r1' has no order {order['id']}")
+
+
+def test_one_segment_at_most_carries_out_an_order(http: TestClient) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    number = trainer.open("b", 200, "rollback", order["id"])
+    assert trainer.open("b", 200, "rollback", order["id"]) == number, "the same request may be sent again"
+    body = {"key": "c", "fork_step": 200, "reason": "rollback", "order": order["id"], "opened_at": NOW}
+    refused = http.post(f"{API}/runs/r1/segments", json=body)
+    assert (refused.status_code, "segment 1 already" in refused.json()["detail"]) == (409, True)
+
+
+def test_a_run_has_as_many_segments_as_the_settings_allow(sqlite_engine: sa.Engine) -> None:
+    with TestClient(create_app(Settings(max_segments=2), engine=sqlite_engine, clock=lambda: NOW)) as http:
+        trainer = Trainer(http)
+        for key in ("a", "b", "b", "a"):
+            trainer.open(key)
+        body = {"key": "c", "fork_step": 0, "reason": "rewind", "opened_at": NOW}
+        refused = http.post(f"{API}/runs/r1/segments", json=body)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "60")
+        assert "LOSSGUARD_MAX_SEGMENTS" in refused.json()["detail"]
+
+
+@pytest.mark.slow
+def test_opening_a_segment_reads_as_much_in_a_run_of_many_segments(http: TestClient, sqlite_engine: sa.Engine) -> None:
+    """Rows read and statements run, so that the test does not depend on the machine."""
+    statements: list[str] = []
+    loaded: list[object] = []
+    trainer = Trainer(http)
+
+    def open_one(number: int) -> tuple[int, int]:
+        statements.clear()
+        loaded.clear()
+        first = 300 * number  # the detection reads the last 250 steps again
+        segment = trainer.open(f"k{number}", first, "rewind", opened_at=NOW + number)
+        counted = (len(statements), len(loaded))
+        trainer.report(segment, range(first, first + 300), {"loss": [3.0] * 300})
+        return counted
+
+    sa.event.listen(sqlite_engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
+    sa.event.listen(Segment, "load", lambda segment, _: loaded.append(segment))
+    trainer.report(trainer.open("k0"), range(300), {"loss": [3.0] * 300})
+    counts = [open_one(number) for number in range(1, 21)]
+    assert max(counts[10:]) <= max(counts[4:10]), counts

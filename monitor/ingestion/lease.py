@@ -1,0 +1,85 @@
+"""The lease of a run: of several processes with one run id, one at a time gets the orders and answers them.
+
+Whoever reports first takes the lease, and every report renews it. Another folder takes it only once it has run out; a
+newer process of the same folder takes it at once, and the older process has then lost it for good. The caller has
+locked the run, so that several collectors agree.
+"""
+
+from dataclasses import dataclass
+
+from db.models import Run
+from lossguard.writer import Writer
+from monitor.problems import Problem
+
+RENEW_BELOW = 0.75
+"""A lease is renewed when less than this share of its time is left: writing it with every report would cost more."""
+ENDED = "~"
+"""Appended to a session whose lease a person has ended: it sorts after that session, and before any later one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """A request's claim to act for a run."""
+
+    writer: Writer | None
+    """The process that sent the request; None: an older SDK, which does not say."""
+    now: float
+    """Unix seconds, by the collector's clock."""
+    seconds: float
+    """How long a lease lasts."""
+
+
+def take(run: Run, claim: Claim) -> bool:
+    """Whether the process may act for the run: it takes the lease, or renews it.
+
+    A process that does not say who it is takes none, and may act as long as nobody holds it.
+    """
+    writer = claim.writer
+    if writer is None:
+        return not is_held(run, claim.now)
+    is_ours = writer.id == run.lease_writer
+    is_newer = writer.session > (run.lease_session or "") if is_ours else not is_held(run, claim.now)
+    if is_newer or (is_ours and writer.session == run.lease_session):
+        left = seconds_left(run, claim.now)
+        if is_newer or not RENEW_BELOW * claim.seconds <= left <= claim.seconds:
+            run.lease_writer, run.lease_session, run.lease_process = writer.id, writer.session, writer.process
+            run.lease_until = claim.now + claim.seconds
+        return True
+    return False
+
+
+def is_held(run: Run, now: float) -> bool:
+    """Whether a process holds the lease."""
+    return seconds_left(run, now) > 0
+
+
+def seconds_left(run: Run, now: float) -> float:
+    """Seconds for which the lease is still valid; 0 when nobody holds it."""
+    return 0.0 if run.lease_until is None else max(0.0, run.lease_until - now)
+
+
+def release(run: Run, *, now: float) -> None:
+    """The process has ended by itself: the next one need not wait."""
+    if run.lease_until is not None:
+        run.lease_until = min(run.lease_until, now)
+
+
+def end(run: Run, *, now: float) -> None:
+    """A person takes the lease away: its process does not get it back; a restart of it may, and any other process."""
+    release(run, now=now)
+    if run.lease_session is not None:
+        run.lease_session = run.lease_session.rstrip(ENDED) + ENDED
+
+
+def check_holder(run: Run, claim: Claim) -> None:
+    """Take or renew the lease. Raises Problem 409, which names the process that holds it."""
+    if take(run, claim):
+        return
+    left = seconds_left(run, claim.now)
+    until = f"its lease ends in {left:.0f} s unless it reports again" if left else "its lease has ended"
+    detail = (
+        f"process {run.lease_process} writes the run {run.id!r}, and {until}; only one process at a time carries out "
+        "the orders of a run: stop that process, or use another run id; an operator takes the run from it with: "
+        f"python -m monitor lease end {run.id}"
+    )
+    raise Problem(409, "another process writes this run", detail, ["header", "lossguard-writer"])

@@ -1,0 +1,38 @@
+"""Who writes a run is shown, and ended, on the command line."""
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner
+
+from lossguard.protocol import API
+from monitor.app import create_app
+from monitor.cli import lease
+from monitor.settings import Settings
+from tests.monitor.client import TestClient, Trainer, writer
+
+
+def test_a_person_sees_who_writes_a_run_and_takes_it_from_that_process(
+    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", f"sqlite:///{tmp_path}/lossguard.db")
+    run = CliRunner()
+    with TestClient(create_app(Settings(), engine=sqlite_engine)) as http:
+        first = Trainer(http, writer=writer("a"))
+        shown = run.invoke(lease.app, ["show", "r1"])
+        assert (shown.exit_code, shown.output) == (0, "1@host-a, 20 s left\n")
+        ended = run.invoke(lease.app, ["end", "r1"])
+        assert (ended.exit_code, "1@host-a has lost the run r1" in ended.output) == (0, True)
+        assert run.invoke(lease.app, ["show", "r1"]).output == "nobody holds the lease\n"
+        assert first.report(first.open("a"), [0], {"loss": [1.0]})["lease"] == 0.0
+        assert [line["action"] for line in http.get(f"{API}/audit?run=r1").json()] == ["end lease"]
+
+
+@pytest.mark.parametrize("command", ["show", "end"])
+def test_a_run_that_does_not_exist_is_one_sentence(
+    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", f"sqlite:///{tmp_path}/lossguard.db")
+    done = CliRunner().invoke(lease.app, [command, "nobody"])
+    assert (done.exit_code, done.output) == (2, "monitor: there is no run 'nobody'\n")

@@ -1,0 +1,197 @@
+"""Of several processes with one run id, one at a time gets the orders of the run and answers them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db.models import Run
+from lossguard.protocol import API
+from lossguard.writer import WRITER_HEADER, Writer
+from monitor.app import create_app
+from monitor.ingestion import lease
+from monitor.ingestion.lease import Claim
+from monitor.settings import Settings
+from tests.monitor.client import NOW, TestClient, Trainer, writer
+from tests.monitor.scenarios import CHECKPOINTS, noise
+
+SECONDS = 20.0
+
+
+def claim(by: Writer | None, at: float) -> Claim:
+    return Claim(writer=by, now=at, seconds=SECONDS)
+
+
+def test_another_folder_gets_the_lease_only_once_it_has_run_out() -> None:
+    run = Run(id="r")
+    assert lease.take(run, claim(writer("a"), 0.0))
+    assert not lease.take(run, claim(writer("b"), 19.9))
+    assert lease.take(run, claim(writer("a"), 19.9))
+    assert not lease.take(run, claim(writer("b"), 39.8))
+    assert lease.take(run, claim(writer("b"), 40.0))
+    assert not lease.take(run, claim(writer("a"), 41.0))
+
+
+def test_a_restart_in_the_same_folder_takes_over_at_once_and_the_older_process_never_comes_back() -> None:
+    run = Run(id="r")
+    assert lease.take(run, claim(writer("a", 1), 0.0))
+    assert lease.take(run, claim(writer("a", 2), 1.0))
+    assert [lease.take(run, claim(writer("a", 1), at)) for at in (2.0, 1000.0)] == [False, False]
+
+
+def test_an_older_sdk_acts_as_long_as_nobody_holds_the_lease() -> None:
+    run = Run(id="r")
+    assert lease.take(run, claim(None, 0.0))
+    assert lease.take(run, claim(writer("a"), 1.0))
+    assert not lease.take(run, claim(None, 2.0))
+    assert lease.take(run, claim(None, 30.0))
+
+
+def test_a_process_whose_lease_a_person_has_ended_does_not_get_it_back_but_its_restart_does() -> None:
+    run = Run(id="r")
+    assert lease.take(run, claim(writer("a", 1), 0.0))
+    lease.end(run, now=1.0)
+    lease.end(run, now=1.0)
+    assert not lease.take(run, claim(writer("a", 1), 2.0))
+    assert lease.take(run, claim(writer("a", 2), 2.0))
+    lease.end(run, now=3.0)
+    assert lease.take(run, claim(writer("b", 1), 3.0))
+
+
+def test_a_process_that_has_ended_leaves_the_lease_to_the_next() -> None:
+    run = Run(id="r")
+    assert lease.take(run, claim(writer("a"), 0.0))
+    lease.release(run, now=1.0)
+    assert lease.take(run, claim(writer("b"), 1.0))
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 3), st.floats(0.0, 15.0)), max_size=30))
+def test_whoever_holds_the_lease_is_the_only_one_until_it_ends_or_a_newer_process_of_its_folder_comes(
+    asks: list[tuple[str, int, float]],
+) -> None:
+    run, now = Run(id="r"), 0.0
+    holder, until = None, -1.0
+    for folder, session, pause in asks:
+        now += pause
+        by = writer(folder, session)
+        may_act = lease.take(run, claim(by, now))
+        if holder is not None and now < until and by != holder:
+            assert may_act == (by.id == holder.id and by.session > holder.session)
+        if may_act:
+            assert lease.seconds_left(run, now) >= lease.RENEW_BELOW * SECONDS
+            holder, until = by, now + lease.seconds_left(run, now)
+
+
+@pytest.fixture
+def clock() -> list[float]:
+    return [NOW]
+
+
+@pytest.fixture
+def pair(engine: sa.Engine, clock: list[float]) -> Iterator[tuple[TestClient, TestClient]]:
+    """Two collectors with one database, on SQLite and on PostgreSQL."""
+    apps = [create_app(Settings(), engine=engine, clock=lambda: clock[0]) for _ in range(2)]
+    with TestClient(apps[0]) as first, TestClient(apps[1]) as second:
+        yield first, second
+
+
+def begin(http: TestClient, by: Writer | None) -> tuple[Trainer, int]:
+    trainer = Trainer(http, writer=by)
+    segment = trainer.open("a")
+    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=CHECKPOINTS)
+    return trainer, segment
+
+
+def roll_back(http: TestClient, step: int) -> None:
+    assert http.post(f"{API}/runs/r1/rollback", json={"rewind_to": step}).status_code == 200
+
+
+def test_two_folders_at_two_collectors_get_one_order_and_one_segment_names_it(
+    pair: tuple[TestClient, TestClient], clock: list[float]
+) -> None:
+    first, segment = begin(pair[0], writer("a"))
+    second = Trainer(pair[1], writer=writer("b"))
+    copy = second.open("b", 300, "resume")
+    roll_back(pair[0], 100)
+    assert second.report(copy, [300], {"loss": [3.0]}) == {
+        "accepted": 1,
+        "duplicates": 0,
+        "orders": [],
+        "lease": 0.0,
+        "writer": "1@host-a",
+    }
+    answer = first.report(segment, [300], {"loss": [3.0]})
+    (order,) = answer["orders"]
+    assert (answer["accepted"], answer["lease"]) == (1, SECONDS)
+    body = {"key": "c", "fork_step": 100, "reason": "rollback", "order": order["id"], "opened_at": NOW + 1}
+    path = f"{API}/runs/r1/segments"
+    refused = pair[1].post(path, json=body | {"key": "forged"}, headers=second.headers)
+    assert (refused.status_code, "process 1@host-a writes the run 'r1'" in refused.json()["detail"]) == (409, True)
+    said = {"state": "applied", "key": order["key"], "rewound_to": 100}
+    assert pair[1].put(f"{API}/orders/{order['id']}", json=said, headers=second.headers).status_code == 409
+    assert pair[0].post(path, json=body, headers=first.headers).status_code == 200
+    assert [one["order_id"] for one in first.get()["segments"]] == [None, None, order["id"]]
+
+
+def test_the_other_folder_takes_over_when_the_lease_has_run_out(
+    pair: tuple[TestClient, TestClient], clock: list[float]
+) -> None:
+    first, segment = begin(pair[0], writer("a"))
+    second = Trainer(pair[1], writer=writer("b"))
+    copy = second.open("b", 300, "resume")
+    roll_back(pair[0], 100)
+    clock[0] += SECONDS
+    assert len(second.report(copy, [], {})["orders"]) == 1
+    late = first.report(segment, [300, 301], {"loss": [3.0, 3.0]}, restorable_steps=[])
+    assert (late["accepted"], late["orders"], late["lease"]) == (2, [], 0.0), "its steps are stored all the same"
+    assert first.get()["restorable_steps"] == CHECKPOINTS
+
+
+def test_neither_the_end_nor_the_start_of_another_process_changes_the_run(http: TestClient) -> None:
+    first, _ = begin(http, writer("a", 2))
+    for other in (writer("a", 1), writer("b")):
+        body = {"state": "failed", "at": NOW}
+        headers = {WRITER_HEADER: other.to_header()}
+        assert http.post(f"{API}/runs/r1/finish", json=body, headers=headers).status_code == 200
+        Trainer(http, writer=other, capabilities=[])
+    assert (first.get()["state"], first.get()["capabilities"]) == ("running", ["rollback"])
+    assert http.post(f"{API}/runs/r1/finish", json=body, headers=first.headers).json()["state"] == "failed"
+    assert Trainer(http, writer=writer("b")).get()["lease_process"] == "1@host-b"
+
+
+def test_a_process_that_has_lost_the_run_does_not_lead_the_live_line_by_going_back(http: TestClient) -> None:
+    first, _ = begin(http, writer("a", 2))
+    lost = Trainer(http, writer=writer("a", 1))
+    lost.report(lost.open("late", 100, "rewind"), [100], {"loss": [9.0]})
+    assert first.get()["newest_step"]["step"] == 299
+
+
+def test_a_process_asks_for_the_lease_before_it_resumes_and_an_operator_can_end_it(http: TestClient) -> None:
+    path = f"{API}/runs/r1/lease"
+    ask: dict[str, Any] = {"headers": {WRITER_HEADER: writer("b").to_header()}}
+    assert http.post(path, **ask).status_code == 404
+    begin(http, writer("a"))
+    refused = http.post(path, **ask)
+    assert refused.status_code == 409
+    assert "its lease ends in 20 s" in refused.json()["detail"]
+    assert http.delete(path).status_code == 204
+    assert http.post(path, **ask).json() == {"lease": SECONDS}
+    assert [line["action"] for line in http.get(f"{API}/audit?run=r1").json()] == ["end lease"]
+
+
+def test_no_answer_tells_the_id_of_a_folder_or_the_key_of_an_order(http: TestClient) -> None:
+    """With them, a client could act for the trainer."""
+    first, segment = begin(http, writer("a"))
+    roll_back(http, 100)
+    (order,) = first.report(segment, [], {})["orders"]
+    shown = http.get(f"{API}/runs/r1").text + http.get(f"{API}/runs").text + http.get(f"{API}/audit").text
+    assert "a" * 32 not in shown
+    assert order["key"] not in shown
+
+
+def test_a_header_that_names_no_process_is_refused(http: TestClient) -> None:
+    answer = http.post(f"{API}/runs/r1/lease", headers={WRITER_HEADER: "me"})
+    assert (answer.status_code, answer.json()["where"]) == (422, ["header", "lossguard-writer"])
