@@ -20,7 +20,7 @@ from benchmarks.collectors import collector
 from benchmarks.ingest import NUM_METRICS, SIZE, encoded_reports, post_all
 from benchmarks.rows import Row, print_rows
 from db.engine import create_engine
-from lossguard.spooling.writer import to_line
+from lossguard.spooling.lines import to_line
 from tests import postgres
 
 NUM_RUNS = 50

@@ -7,13 +7,19 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from lossguard.errors import ConfigurationError
+from lossguard.masking import mask_text
 
 
 def collector_url(setting: str, value: str) -> str:
     """`value` without a trailing slash, when it can be a collector's base address.
 
-    Raises ConfigurationError, which names `setting`, for anything else.
+    Raises ConfigurationError, which names `setting` and shows no secret, for anything else.
     """
+    if _has_credentials(value):
+        raise ConfigurationError(
+            f"{setting}={mask_text(value)!r} holds a user name, a password or a token, which are never sent: write the "
+            "address without them, and put the collector's token into LOSSGUARD_TOKEN (or token=)"
+        )
     try:
         parsed = parse_url(value)
     except LocationParseError:
@@ -23,6 +29,12 @@ def collector_url(setting: str, value: str) -> str:
         sentence = f"{setting}={value!r} is not the address of a collector, such as http://127.0.0.1:8000"
         raise ConfigurationError(sentence + _port_problem(value))
     return value.rstrip("/")
+
+
+def _has_credentials(address: str) -> bool:
+    """Whether a secret stands in `address`: before its host, or in its query."""
+    authority = address.partition("://")[2].partition("/")[0]
+    return "@" in authority or mask_text(address) != address
 
 
 def _port_problem(address: str) -> str:

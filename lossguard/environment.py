@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from lossguard.json_values import storable
+from lossguard.masking import mask_command
 from lossguard.protocol import MAX_TEXT
 
 
@@ -24,8 +25,9 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _command() -> str:
-    """As typed in a shell: the interpreter without its folder."""
-    return storable(" ".join([os.path.basename(sys.orig_argv[0]), *sys.orig_argv[1:]]))[:MAX_TEXT]
+    """As typed in a shell: the interpreter without its folder, and secrets masked."""
+    arguments = [os.path.basename(sys.orig_argv[0]), *mask_command([each[:MAX_TEXT] for each in sys.orig_argv[1:]])]
+    return storable(" ".join(arguments))[:MAX_TEXT]
 
 
 def git_commit() -> str | None:

@@ -18,14 +18,17 @@ from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
 from lossguard.metrics import COUNTS
 from lossguard.orders import Order
+from lossguard.private_files import make_folder
 from lossguard.probe import Probe
 from lossguard.protocol import CAN_ROLL_BACK, EXPECT, MAX_PAUSE, PROBE, checked_step, is_count, is_name, is_pause
 from lossguard.run import Run
 from lossguard.scalars import PendingScalar, on_device, plain
+from lossguard.spooling.archive import FILE_LIMIT, Keep
 from lossguard.spooling.history import History
 from lossguard.spooling.identity import writer_of
+from lossguard.spooling.lines import Record
 from lossguard.spooling.spool import Spool, new_session
-from lossguard.spooling.writer import INVALID_COUNT, Record, Writer
+from lossguard.spooling.writer import INVALID_COUNT, Writer
 from lossguard.states import OrderState, RunState, SegmentReason
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -61,9 +64,10 @@ class RecordingRun(Run):
         lock: FolderLock | None = None,
         lock_wait: float = LOCK_WAIT,
         heartbeat: float = HEARTBEAT,
+        keep: Keep = Keep.ALL,
     ) -> None:
         """`registration` is the body of POST /runs; without a `client` nothing is delivered. `lock`: of `directory`;
-        `finish` releases it. `heartbeat`: see Sender.
+        `finish` releases it. `heartbeat`, `keep`: see Sender.
 
         Raises OSError when `directory` cannot be written.
         """
@@ -71,14 +75,15 @@ class RecordingRun(Run):
             id=registration["id"], directory=directory, rank=rank, num_ranks=num_ranks, lock_wait=lock_wait
         )
         self._lock = lock
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory)
         self.inert = False
         """True after `finish`, and in a forked child process: then every method does nothing."""
         self.log_once = LogOnce()
         self.history = History.read(directory)
         self._registration = registration
         self._session = new_session(directory)
-        spool = Spool(directory / f"{self._session}.spool", self.log_once)
+        limit = None if keep is Keep.ALL else FILE_LIMIT
+        spool = Spool(directory / f"{self._session}.spool", self.log_once, file_limit=limit)
         self._writer = Writer(spool, self.log_once)
         self._num_segments = 0
         self._newest_segment_at = self.history.newest_segment_at
@@ -94,7 +99,9 @@ class RecordingRun(Run):
         self._sender = (
             None
             if client is None
-            else Sender(directory, spool.path, client, self._receive, self.log_once, writer, heartbeat=heartbeat)
+            else Sender(
+                directory, spool.path, client, self._receive, self.log_once, writer, heartbeat=heartbeat, keep=keep
+            )
         )
         if self._sender is not None:
             self._sender.start()

@@ -10,6 +10,7 @@ from lossguard.addresses import collector_url
 from lossguard.errors import ConfigurationError
 from lossguard.folder_lock import LOCK_WAIT
 from lossguard.ranks import Ranks
+from lossguard.spooling.archive import Keep
 
 MAX_LOCK_WAIT = 86_400.0
 """Seconds."""
@@ -37,6 +38,8 @@ class Settings:
     """LOSSGUARD_DIR, default `.lossguard`: the folder that holds the spools."""
     run_id: str | None
     """LOSSGUARD_RUN_ID: the run to resume."""
+    keep: Keep
+    """LOSSGUARD_SPOOL_KEEP: what of the spools stays on the disk after delivery; default `all`."""
     rank: int
     """RANK, as torchrun sets it."""
     num_ranks: int
@@ -85,6 +88,7 @@ class Settings:
             token=token or env.get("LOSSGUARD_TOKEN") or None,
             directory=Path(directory or env.get("LOSSGUARD_DIR") or ".lossguard"),
             run_id=run_id or env.get("LOSSGUARD_RUN_ID") or None,
+            keep=_keep(env.get("LOSSGUARD_SPOOL_KEEP") or Keep.ALL),
             rank=rank,
             num_ranks=num_ranks,
             lock_wait=_seconds("LOSSGUARD_LOCK_WAIT", env.get("LOSSGUARD_LOCK_WAIT") or str(LOCK_WAIT)),
@@ -96,6 +100,13 @@ def _mode(source: str, value: str) -> Mode:
         return Mode(value)
     except ValueError:
         raise ConfigurationError(f"{source}={value!r} must be online, offline or off") from None
+
+
+def _keep(value: str) -> Keep:
+    try:
+        return Keep(value)
+    except ValueError:
+        raise ConfigurationError(f"LOSSGUARD_SPOOL_KEEP={value!r} must be {', '.join(Keep)}") from None
 
 
 def _seconds(source: str, value: str) -> float:

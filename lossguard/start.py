@@ -15,12 +15,16 @@ from lossguard.environment import describe_environment
 from lossguard.errors import ConfigurationError
 from lossguard.folder_lock import lock_folder
 from lossguard.json_values import plain_json
+from lossguard.log_once import logger
+from lossguard.masking import MASK, mask_json
+from lossguard.private_files import make_folder
 from lossguard.protocol import MAX_SHORT_TEXT, checked_json, is_name, is_run_id, is_step, is_text
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
 from lossguard.settings import Mode, Settings
+from lossguard.spooling.archive import files_in
 from lossguard.spooling.identity import writer_of
-from lossguard.spooling.spool import new_session, spools_in
+from lossguard.spooling.spool import new_session
 
 MAX_CONFIG_BYTES = 4 << 20
 """Of JSON; well below the largest body that a collector accepts."""
@@ -75,7 +79,7 @@ def init(
         "id": id,
         "project": project,
         "name": name or id,
-        "config": _checked(_tagged(_config(config), tags)),
+        "config": _masked(_checked(_tagged(_config(config), tags))),
         **describe_environment(),
         "capabilities": list(capabilities),
         "started_at": time.time(),
@@ -119,6 +123,14 @@ def _checked(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def _masked(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without secrets. The caller's own is not changed."""
+    masked: dict[str, Any] = mask_json(config)
+    if changed := [name for name in config if masked[name] != config[name]]:
+        logger.warning(f"config: what looks like a secret in {', '.join(changed)} is recorded as {MASK}")
+    return masked
+
+
 def _folder_name(project: str) -> str:
     name = quote(project, safe=" ")
     return "%2E" + name[1:] if name.startswith(".") else name
@@ -131,15 +143,16 @@ def _recording(registration: dict[str, Any], folder: Path, settings: Settings) -
     online = settings.mode is Mode.ONLINE
     client = Client(settings.url, settings.token) if online and settings.url else None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = lock_folder(folder, wait=settings.lock_wait, remedy=IN_USE)
         try:
-            if client is not None and settings.run_id and not spools_in(folder):
+            if client is not None and settings.run_id and not files_in(folder, ".spool", ".control"):
                 _take_lease(registration["id"], folder, settings)
             return RecordingRun(
                 registration=registration,
                 directory=folder,
                 client=client,
+                keep=settings.keep,
                 rank=settings.rank,
                 num_ranks=settings.num_ranks,
                 lock=lock,

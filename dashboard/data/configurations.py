@@ -9,6 +9,7 @@ import pandas as pd
 
 from dashboard import formatting
 from db.models import Run
+from lossguard.masking import mask_command_line, mask_json
 from monitor.detection.interventions import run_policy
 
 ABSENT = "-"
@@ -66,14 +67,16 @@ def _cell(value: str, differs: bool) -> str:
 def _settings(run: Run) -> dict[str, Any]:
     environment = {
         "Total steps": run.total_steps,
-        "Command": run.command,
+        "Command": run.command and mask_command_line(run.command),
         "Commit": run.git_commit,
         "Host": run.host,
         "Devices": formatting.hardware(run),
         **{f"Policy: {name}": value for name, value in flattened(_policy(run)).items()},
         **{f"{name} version": version for name, version in run.versions.items()},
     }
-    return flattened(run.config) | {name: value for name, value in environment.items() if value not in (None, "")}
+    return flattened(mask_json(run.config)) | {
+        name: value for name, value in environment.items() if value not in (None, "")
+    }
 
 
 def _policy(run: Run) -> dict[str, Any]:

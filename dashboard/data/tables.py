@@ -8,6 +8,7 @@ import pandas as pd
 from dashboard import clock, formatting
 from dashboard.data.configurations import flattened
 from dashboard.data.facts import RunFacts
+from lossguard.masking import mask_command_line, mask_json
 
 
 def interventions(facts: RunFacts) -> pd.DataFrame:
@@ -71,13 +72,13 @@ def segments(facts: RunFacts) -> pd.DataFrame:
 def configuration(facts: RunFacts, zone: tzinfo) -> pd.DataFrame:
     run = facts.run
     rows: dict[str, Any] = {
-        "Command": run.command,
+        "Command": run.command and mask_command_line(run.command),
         "Commit": run.git_commit,
         "Host": run.host,
         "Devices": ", ".join(map(str, run.devices)),
         "Started at": clock.moment(run.started_at, zone),
         "Policy": None if run.policy is None else formatting.details(run.policy),
-        **flattened(run.config),
+        **flattened(mask_json(run.config)),
         **{f"{name} version": version for name, version in run.versions.items()},
     }
     return pd.DataFrame(

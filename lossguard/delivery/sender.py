@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from shlex import quote
 
@@ -10,13 +11,18 @@ from lossguard.delivery.client import Client
 from lossguard.delivery.spool_delivery import Delivery, Receive
 from lossguard.errors import CollectorError, NotFound, Unauthorised
 from lossguard.log_once import LogOnce
-from lossguard.spooling.spool import acknowledged, spools_in
+from lossguard.spooling.archive import Keep, restore, trim
+from lossguard.spooling.set_aside import SetAside
+from lossguard.spooling.spool import session_of, spools_in
+from lossguard.spooling.spool_reader import is_delivered
 from lossguard.writer import Writer
 
 POLL_SECONDS = 0.1
 """Pause between two looks at the spool."""
 HEARTBEAT = 2.0
 """Seconds without a report after which a heartbeat asks for orders."""
+TRIM_SECONDS = 5.0
+"""Pause between two looks for delivered spools that can be trimmed."""
 MAX_BACKOFF = 30.0
 """Seconds."""
 MAX_BACKOFF_AT_END = 1.0
@@ -36,8 +42,10 @@ class Sender(threading.Thread):
         writer: Writer | None = None,
         *,
         heartbeat: float = HEARTBEAT,
+        keep: Keep = Keep.ALL,
     ) -> None:
-        """`current` is the spool of this session; None: deliver the spools in `directory` and end.
+        """`current` is the spool of this session; None: deliver the spools in `directory` and end. `keep`: what stays
+        of delivered spools.
 
         `receive` is called with all open orders, at least every `heartbeat` seconds while the collector answers.
         `writer` is this process, for the collector: only one process at a time gets the orders of a run.
@@ -50,6 +58,9 @@ class Sender(threading.Thread):
         self._log_once = log_once
         self._writer = writer
         self._heartbeat = heartbeat
+        self._keep = keep
+        self._paths: deque[Path] = deque()  # to be delivered after the present one
+        self._delivery: Delivery | None = None
         self._closing = threading.Event()  # deliver what is left, then end
         self._abandoned = threading.Event()  # end at once
         if current is None:
@@ -58,8 +69,13 @@ class Sender(threading.Thread):
         self.num_failures = 0
         """Failed attempts in a row."""
         self._last_exchange_at = time.monotonic()
+        self.set_aside = SetAside(directory)
+        """Damaged and rejected lines, which are not delivered."""
         self.delivered = False
-        """Whether the thread ended with everything delivered."""
+        """Whether the thread ended with everything delivered but what is set aside or incomplete."""
+        self.incomplete: list[str] = []
+        """Spools whose last line is incomplete, with the bytes of that line, in words."""
+        self._undeliverable = ""
         self.problem = ""
         """Why the delivery is not complete, in a few words."""
 
@@ -77,36 +93,36 @@ class Sender(threading.Thread):
             )
 
     def run(self) -> None:
-        deliveries: list[Delivery] = []
+        if self._keep is not Keep.ALL:
+            threading.Thread(target=self._trim_at_times, name="lossguard-trim", daemon=True).start()
         try:
-            deliveries = self._open(spools_in(self._directory))
-            self._deliver(deliveries)
+            self._paths = self._undelivered()
+            self._deliver()
         except OSError as problem:  # if the thread died without a message, the run would look quiet
             self.problem = f"{self._directory} cannot be used ({problem.strerror})"
             self._log_once.warn_once("sender", f"{self.problem}: nothing is delivered; steps stay in the spool")
         finally:
-            for delivery in deliveries:
-                delivery.close()
+            self._leave()
             self._client.close()
 
-    def _open(self, paths: list[Path]) -> list[Delivery]:
-        """Deliveries of the spools that are not completely delivered, the current one last."""
-        paths = [path for path in paths if path != self._current and acknowledged(path) < path.stat().st_size]
-        paths += [self._current] if self._current else []
-        return [Delivery(path, self._client, self._receive, self._log_once, self._writer) for path in paths]
+    def _undelivered(self) -> deque[Path]:
+        """The spools that are not completely delivered, the current one last."""
+        paths = [path for path in spools_in(self._directory) if path != self._current and not is_delivered(path)]
+        return deque(paths + ([self._current] if self._current else []))
 
-    def _deliver(self, deliveries: list[Delivery]) -> None:
+    def _deliver(self) -> None:
         while not self._abandoned.is_set():
             try:
-                advanced = any(delivery.advance() for delivery in deliveries)
+                advanced = self._advance()
                 if not advanced and self._closing.is_set():
-                    self.problem = next((delivery.refused for delivery in deliveries if delivery.refused), "")
+                    self._leave()
+                    self.problem = self._undeliverable
                     self.delivered = not self.problem
                     return
                 if advanced:
                     self._note_exchange()
-                elif time.monotonic() - self._last_exchange_at >= self._heartbeat:
-                    deliveries[-1].heartbeat()
+                elif self._delivery and time.monotonic() - self._last_exchange_at >= self._heartbeat:
+                    self._delivery.heartbeat()
                     self._note_exchange()
                 self._closing.wait(POLL_SECONDS)
             except Unauthorised as problem:
@@ -114,17 +130,95 @@ class Sender(threading.Thread):
                 if self._closing.is_set():
                     return
             except Exception as problem:  # an unexpected error, too, must not end the delivery
+                if isinstance(problem, OSError) and self._delivery and not self._is_current(self._delivery.path):
+                    self._leave_out(self._delivery.path, problem)
+                    continue
                 if isinstance(problem, NotFound):  # the collector lost the run
-                    self._start_over(deliveries)
+                    self._start_over()
                 self._back_off(problem)
 
-    def _start_over(self, deliveries: list[Delivery]) -> None:
+    def _advance(self) -> bool:
+        """Deliver what comes next, from the next spool when one is done. Returns False when nothing is left."""
+        while True:
+            following = self._paths[0] if self._paths else self._continuation()  # before the look at this one
+            if self._delivery is not None and self._delivery.advance():
+                return True
+            if following is None:
+                return False
+            self._leave()
+            if self._paths:
+                self._paths.popleft()
+            self._open(following)
+
+    def _open(self, path: Path) -> None:
+        """Raises OSError when the current spool cannot be read; another one is left out."""
+        try:
+            self._delivery = Delivery(path, self._client, self._receive, self._log_once, self.set_aside, self._writer)
+        except OSError as problem:
+            if self._is_current(path):
+                self._paths.append(path)
+                raise
+            self._leave_out(path, problem)
+
+    def _is_current(self, path: Path) -> bool:
+        """Whether this session writes or wrote the file: then it is tried until it can be read."""
+        return self._current is not None and session_of(path)[0] == session_of(self._current)[0]
+
+    def _leave_out(self, path: Path, problem: OSError) -> None:
+        """Go on with the next spool; another session tries this one again."""
+        if self._delivery is not None:
+            self._delivery.close()
+            self._delivery = None
+        self._undeliverable = f"{path} cannot be read ({problem.strerror})"
+        self._log_once.warn_once(self._undeliverable, self._undeliverable)
+
+    def _continuation(self) -> Path | None:
+        """The file in which the session of the newest spool continues; None if there is none."""
+        if self._current is None or self._delivery is None:
+            return None
+        session, _ = session_of(self._current)
+        return next(
+            (
+                path
+                for path in spools_in(self._directory)
+                if path.name.startswith(f"{session}_") and path > self._delivery.path
+            ),
+            None,
+        )
+
+    def _leave(self) -> None:
+        """Close a spool of which nothing is left to deliver, and note why if something is."""
+        delivery, self._delivery = self._delivery, None
+        if delivery is None:
+            return
+        if delivery.refused:
+            self._undeliverable = delivery.refused
+        elif words := delivery.incomplete_line():
+            self.incomplete.append(words)
+            self._log_once.warn_once(f"incomplete {words}", f"{words} was never written completely; it stays there")
+        delivery.close()
+
+    def _start_over(self) -> None:
         """Forget what was acknowledged, so that everything is delivered again."""
-        while deliveries:
-            deliveries.pop().close()
-        for path in spools_in(self._directory):
-            path.with_suffix(".acknowledged").unlink(missing_ok=True)
-        deliveries += self._open(spools_in(self._directory))
+        self._leave()
+        self.incomplete.clear()
+        try:
+            for _ in restore(self._directory):
+                pass
+            for path in spools_in(self._directory):
+                path.with_suffix(".acknowledged").unlink(missing_ok=True)
+        except OSError as problem:
+            self._log_once.warn_once("start over", f"{self._directory} cannot be written ({problem.strerror})")
+        self._paths = self._undelivered()
+
+    def _trim_at_times(self) -> None:
+        while not self._closing.wait(TRIM_SECONDS):
+            try:
+                for _ in trim(self._directory, self._keep):
+                    if self._closing.is_set():
+                        return
+            except OSError as problem:
+                self._log_once.warn_once("trim", f"{self._directory} cannot be trimmed ({problem.strerror})")
 
     def _note_exchange(self) -> None:
         self._last_exchange_at = time.monotonic()

@@ -1,9 +1,9 @@
 """Delivers the lines of one spool to the collector, in order.
 
-Every request may be repeated: keys and offsets make that harmless.
+Every request may be repeated: keys and offsets make that harmless. Damaged lines, and lines that the collector rejects,
+are set aside; whatever a spool contains, the lines after them are delivered.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -14,11 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.delivery.client import Client
+from lossguard.delivery.intact_lines import IntactLines
+from lossguard.delivery.registration import registration_of
+from lossguard.delivery.report import Body, Line, in_report, report
 from lossguard.errors import Conflict, NotFound, Rejected
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.protocol import SPOOL_HEADER
-from lossguard.spooling.spool import SpoolReader
+from lossguard.spooling.lines import Record
+from lossguard.spooling.set_aside import DamagedRange, SetAside
+from lossguard.spooling.spool import session_of
+from lossguard.states import SegmentReason
 from lossguard.writer import WRITER_HEADER, Writer
 
 MAX_STEPS_PER_REPORT = 1000
@@ -27,31 +33,38 @@ APPLIED_FIELDS = ("rewound_to", "skip_from", "skip_to", "detail")
 
 Receive = Callable[[list[Order], float], None]
 """Gets all open orders, and until when they may be carried out, by the monotonic clock."""
-Body = dict[str, Any]
-Line = tuple[int, bytes, dict[str, Any]]
-"""Offset in the spool, the line as written, and its decoded record."""
 
 
 class Delivery:
     """One spool on its way to the collector; `advance` sends what comes next."""
 
     def __init__(
-        self, path: Path, client: Client, receive: Receive, log_once: LogOnce, writer: Writer | None = None
+        self,
+        path: Path,
+        client: Client,
+        receive: Receive,
+        log_once: LogOnce,
+        set_aside: SetAside,
+        writer: Writer | None = None,
     ) -> None:
-        self._path = path
-        self._reader = SpoolReader(path)
-        self._rejected_path = path.with_name("rejected.jsonl")
+        """Raises OSError when the spool cannot be read."""
+        self.path = path
+        self._session, self._before = session_of(path)
+        self._lines = IntactLines(path, log_once, set_aside)
+        self._reader = self._lines.reader
         self._client = client
         self._receive = receive
         self._log_once = log_once
+        self._set_aside = set_aside
         self._writer = writer
         self._is_ready = False  # the run and the open segment are known
         self._run = ""
+        self._substitute: Body | None = None  # registration of a run whose own is damaged
         self._segment: int | None = None
+        self._last_step: int | None = None  # of the open segment, as far as this process knows
         self._max_lines = MAX_STEPS_PER_REPORT
         self.refused = ""
         """Why the collector refuses this spool, which stays on the disk; empty if it does not."""
-        self._is_damaged = False
 
     def advance(self) -> bool:
         """Deliver the next report, or the next line that belongs to no report. Returns False when nothing is left.
@@ -60,63 +73,65 @@ class Delivery:
         """
         if not self._is_ready and not self.refused:
             self._resume()
-        if self.refused or self._is_damaged:
+        if self.refused or not self._is_ready:
             return False
-        lines = self._next_lines()
+        begin = self._lines.begin
+        lines = self._lines.next(self._max_lines)
         if not lines:
-            return False
-        _, _, record = lines[0]
+            return self._lines.begin > begin
         batch = [line for line in takewhile(lambda line: in_report(line[2]), lines)] or lines[:1]
         try:
-            if in_report(record):
-                end = batch[-1][0] + len(batch[-1][1])
-                self._report(report(self._reader.session, self._segment, batch), self._reader.size() - end)
-            else:
-                self._send_control_line(record)
+            batch = self._send(batch)
             self._max_lines = min(2 * self._max_lines, MAX_STEPS_PER_REPORT)  # bad lines often come in groups
         except Rejected as problem:
-            if lines[0][0] == 0:
+            if batch[0][0] == 0:
                 self._refuse_spool(problem)
                 return False
             if len(batch) > 1:  # search for the bad line, so that the good ones are kept
                 self._max_lines = len(batch) // 2
                 return True
             self._set_rejected_line_aside(batch[0][1], problem)
-        last_offset, last_line, _ = batch[-1]
-        self._acknowledge(last_offset + len(last_line))
+        self._lines.acknowledge(batch)
         return True
 
     def heartbeat(self) -> None:
         """Ask for orders while there is nothing to deliver. Raises like `advance`."""
         if self._segment is not None:
-            self._report({"segment": self._segment, "steps": []}, self._reader.size() - self._reader.offset)
+            self._report({"segment": self._segment, "steps": []}, self._reader.size() - self._lines.begin)
         elif (
             self._run and not self.refused and self._writer is not None
         ):  # a loop that takes long to begin keeps its run
             with suppress(NotFound, Conflict):  # an older collector; another process, as reports will say
                 self._request("POST", f"/runs/{self._run}/lease", {})
 
+    def incomplete_line(self) -> str:
+        """Once `advance` returns False: where the line lies that was never completed; empty if there is none."""
+        return "" if self.refused else self._lines.incomplete()
+
     def close(self) -> None:
-        self._reader.close()
+        """Close the files."""
+        self._lines.close()
 
     def _resume(self) -> None:
         """Find out the run, and open the segment that was open at the acknowledged offset."""
-        first = self._reader.lines(0)
-        if not first:
+        if not self._reader.lines(0):
             return
-        try:
-            self._run = str(json.loads(first[0][1])["run"]["id"])
-            last = self._reader.last_segment()
-            segment = None if last is None else dict(json.loads(last))
-        except (ValueError, KeyError, TypeError) as problem:
-            self._skip_damaged_spool(problem)
-            return
-        if segment is not None:
+        registration, is_own = registration_of(self._reader)
+        self._run = registration["id"]
+        self._substitute = None if is_own else registration
+        begin = self._lines.begin
+        segments = list(self._reader.records("segment", end=begin))
+        opened = [(each.begin, each.opened) for each in self._set_aside.of(self.path) if each.opened is not None]
+        opened = segments + [(offset, record) for offset, record in opened if offset < begin]
+        if opened:
             try:
-                self._open_segment(segment)
+                self._open_segment(max(opened, key=lambda each: each[0])[1])
             except Rejected as problem:
                 self._refuse_spool(problem)
                 return
+        last = self._reader.last_step(begin)
+        self._last_step, last_time = (None, 0.0) if last is None else last
+        self._lines.resume(last_time, max((record["segment"] for _, record in segments), default=-1))
         self._is_ready = True
 
     def _refuse_spool(self, problem: Rejected) -> None:
@@ -124,34 +139,28 @@ class Delivery:
         self.refused = f"{self._client.url} refuses {self._run} ({problem})"
         self._log_once.warn_once(
             f"refused {self.refused}",
-            f"the collector at {self.refused}: {self._path} is not delivered any further; its steps stay there",
+            f"the collector at {self.refused}: {self.path} is not delivered any further; its steps stay there",
         )
 
-    def _skip_damaged_spool(self, problem: Exception) -> None:
-        self._is_damaged = True
-        self._log_once.warn_once(
-            f"damaged {self._path}",
-            f"{self._path} is damaged ({type(problem).__name__}: {problem}) and cannot be delivered; it is kept",
-        )
-        self._acknowledge(self._path.stat().st_size)
+    def _note(self, damaged: DamagedRange) -> None:
+        try:
+            self._set_aside.add(damaged)
+        except OSError as error:
+            self._log_once.warn_once(
+                "set aside", f"{self._set_aside.damaged_path} cannot be written ({error.strerror})"
+            )
 
-    def _next_lines(self) -> list[Line]:
-        lines: list[Line] = []
-        for offset, line in self._reader.lines(self._reader.offset):
-            try:
-                record = dict(json.loads(line))
-            except (ValueError, TypeError) as problem:
-                if lines:
-                    break  # deliver the lines before it first
-                self._set_rejected_line_aside(line, problem)
-                self._acknowledge(offset + len(line))
-                continue
-            lines.append((offset, line, record))
-            if len(lines) == self._max_lines:
-                break
-        return lines
+    def _send(self, batch: list[Line]) -> list[Line]:
+        """Send the lines of a report, or one other line. Returns those that are done."""
+        lines = self._lines.without_repeated(batch)
+        if lines and in_report(lines[0][2]):
+            sent = self._send_report(lines)
+            return batch if sent[-1] is lines[-1] else batch[: batch.index(sent[-1]) + 1]
+        if lines:
+            self._send_control_line(lines[0][2])
+        return batch
 
-    def _send_control_line(self, record: dict[str, Any]) -> None:
+    def _send_control_line(self, record: Record) -> None:
         if "run" in record:
             self._request("POST", "/runs", record["run"])
         elif "segment" in record:
@@ -164,21 +173,44 @@ class Delivery:
             self._answer(record, record["answer"], record["state"], detail=record["detail"])
         elif "finish" in record:
             body = {"state": record["finish"], "at": record["time"]}
-            self._request("POST", f"/runs/{self._run}/finish", body, session=self._reader.session)
+            self._request_of_run("finish", body, session=self._session)
 
-    def _open_segment(self, record: dict[str, Any]) -> None:
-        body = {"key": f"{self._reader.session}-{record['segment']}", "opened_at": record["time"]}
-        body |= {name: record[name] for name in ("fork_step", "reason", "order")}
-        path = f"/runs/{self._run}/segments"
+    def _request_of_run(self, route: str, body: Body, **options: Any) -> Any:
+        """POST to a route of the run, which is registered first if its own registration is damaged."""
+        path = f"/runs/{self._run}/{route}"
         try:
-            answer = self._request("POST", path, body)
+            return self._request("POST", path, body, **options)
+        except NotFound:
+            if self._substitute is None:
+                raise
+            self._request("POST", "/runs", self._substitute)
+            return self._request("POST", path, body, **options)
+
+    def _open_segment(self, record: Record) -> None:
+        body = {"key": f"{self._session}-{record['segment']}", "opened_at": record["time"]}
+        body |= {name: record[name] for name in ("fork_step", "reason", "order")}
+        self._segment = None  # should this fail, no step belongs to the segment before
+        try:
+            answer = self._request_of_run("segments", body)
         except Rejected:
             if record["order"] is None:
                 raise
-            answer = self._request("POST", path, {**body, "order": None})  # the steps matter more than the order
+            answer = self._request_of_run("segments", {**body, "order": None})  # the steps matter more than the order
         self._segment = int(answer["segment"])
+        self._last_step = None if record["fork_step"] is None else record["fork_step"] - 1
 
-    def _answer(self, record: dict[str, Any], order: int, state: str, **fields: Any) -> None:
+    def _open_missing_segment(self, offset: int, record: Record) -> None:
+        """The line that opened the segment of the line at `offset` is damaged or rejected: open one for what follows.
+
+        It has no fork step: the collector takes that from the first report.
+        """
+        reason = SegmentReason.RESUME if self._last_step is None else SegmentReason.REWIND
+        opened = {"segment": f"at-{self._before + offset}", "fork_step": None, "reason": reason, "order": None}
+        opened["time"] = record.get("time", self.path.stat().st_mtime)
+        self._open_segment(opened)
+        self._note(DamagedRange(spool=self.path.name, begin=offset, end=offset, problem="no segment", opened=opened))
+
+    def _answer(self, record: Record, order: int, state: str, **fields: Any) -> None:
         """The key lets the collector reject an answer to another run's order with the same id."""
         if record.get("key") is not None:
             fields["key"] = record["key"]
@@ -187,10 +219,34 @@ class Delivery:
         except NotFound as problem:  # the order is unknown, not the run: starting over would not help
             raise Rejected(str(problem)) from problem
 
+    def _send_report(self, batch: list[Line]) -> list[Line]:
+        """Send the lines, or those that come before a lost segment line, as one report. Returns what was sent."""
+        batch, begins_segment = self._of_one_segment(batch)
+        if begins_segment:
+            self._open_missing_segment(batch[0][0], batch[0][2])
+        end = batch[-1][0] + len(batch[-1][1])
+        self._report(report(self._session, self._segment, batch, before=self._before), self._reader.size() - end)
+        steps = [record["step"] for _, _, record in batch if "metrics" in record]
+        self._last_step = max(steps, default=self._last_step)
+        return batch
+
+    def _of_one_segment(self, batch: list[Line]) -> tuple[list[Line], bool]:
+        """(the first lines that belong together, whether the line that opened their segment is lost).
+
+        It is lost if a step goes back: `run.log` opens a segment for such a step.
+        """
+        last = self._last_step
+        for position, (_, _, record) in enumerate(batch):
+            if "metrics" in record:
+                step = record["step"]
+                if last is not None and step <= last:
+                    return (batch[:position], self._segment is None) if position else (batch[:1], True)
+                last = step if last is None else max(last, step)
+        return batch, self._segment is None
+
     def _report(self, body: Body, remaining_bytes: int) -> None:
         sent_at = time.monotonic()
-        path = f"/runs/{self._run}/reports"
-        answer = self._request("POST", path, body, headers={SPOOL_HEADER: str(remaining_bytes)})
+        answer = self._request_of_run("reports", body, headers={SPOOL_HEADER: str(remaining_bytes)})
         orders = []
         for order in answer.get("orders", ()):
             try:
@@ -232,53 +288,12 @@ class Delivery:
             headers[WRITER_HEADER] = replace(self._writer, session=session or self._writer.session).to_header()
         return self._client.request(method, path, body, headers=headers)
 
-    def _acknowledge(self, offset: int) -> None:
+    def _set_rejected_line_aside(self, line: bytes, problem: Rejected) -> None:
+        path = self._set_aside.rejected_path
         try:
-            self._reader.acknowledge(offset)
-        except OSError as problem:
-            self._log_once.warn_once(
-                "acknowledge",
-                f"the delivered position cannot be saved ({problem.strerror}); some lines may be sent again",
-            )
-
-    def _set_rejected_line_aside(self, line: bytes, problem: Exception) -> None:
-        try:
-            with self._rejected_path.open("ab") as rejected:
-                rejected.write(line)
+            self._set_aside.reject(line)
         except OSError:
-            self._log_once.warn_once("rejected", f"{self._rejected_path} cannot be written")
+            self._log_once.warn_once("rejected", f"{path} cannot be written")
         self._log_once.warn_once(
-            "rejected", f"the collector rejected a line ({problem}); rejected lines are kept in {self._rejected_path}"
+            "rejected", f"the collector rejected a line ({problem}); rejected lines are kept in {path}"
         )
-
-
-def in_report(record: dict[str, Any]) -> bool:
-    """Whether a line is sent as a part of a report."""
-    return "step" in record or "restorable" in record
-
-
-def report(session: str, segment: int | None, lines: list[Line]) -> Body:
-    """The body of POST /reports for `lines`: columns of equal length, null where a step has no such metric."""
-    steps = [record for _, _, record in lines if "metrics" in record]
-    names = dict.fromkeys(name for record in steps for name in record["metrics"])
-    body: Body = {
-        "segment": segment,
-        "steps": [record["step"] for record in steps],
-        "times": [record["time"] for record in steps],
-        "metrics": {name: [record["metrics"].get(name) for record in steps] for name in names},
-        "events": [_event(f"{session}-{offset}", record) for offset, _, record in lines if "event" in record],
-    }
-    for _, _, record in lines:
-        if "restorable" in record:
-            body["restorable_steps"] = record["restorable"]
-    return body
-
-
-def _event(key: str, record: dict[str, Any]) -> Body:
-    return {
-        "key": key,
-        "step": record["step"],
-        "time": record["time"],
-        "kind": record["event"],
-        "details": record["details"],
-    }

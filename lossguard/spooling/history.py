@@ -1,13 +1,13 @@
 """What earlier sessions of a run did, read from their spools, so that no order is executed twice."""
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lossguard.ledger import Skip
-from lossguard.spooling.spool import spools_in
+from lossguard.spooling.archive import files_in
+from lossguard.spooling.spool_reader import SpoolReader
 
 
 @dataclass(slots=True)
@@ -27,17 +27,16 @@ class History:
     def read(cls, directory: Path) -> "History":
         """The history of the run whose spools are in `directory`."""
         history = cls()
-        for path in spools_in(directory):
-            with path.open("rb") as spool:
-                for line in spool:  # most lines are steps: check the first bytes before parsing
-                    if line.startswith((b'{"segment"', b'{"answer"')) and line.endswith(b"\n"):
-                        with suppress(ValueError, KeyError, TypeError):  # damaged by the disk: skip it
-                            history._add(json.loads(line))
+        for path in files_in(directory, ".spool", ".control"):
+            with SpoolReader(path) as reader:
+                for _, record in reader.records("segment", "answer"):
+                    with suppress(KeyError, TypeError):  # of a release without checksums, and damaged by the disk
+                        history._add(record)
         return history
 
     def _add(self, record: dict[str, Any]) -> None:
         if "segment" in record:
-            self.num_segments += 1
+            self.num_segments += "repeated" not in record
         order = record["order"] if "segment" in record else record["answer"]
         if order is not None:
             self.answered.add(order if record.get("key") is None else record["key"])

@@ -1,6 +1,5 @@
 """From records to lines of the spool, in the order of the calls, even if a device still computes their values."""
 
-import json
 import threading
 import time
 from collections import deque
@@ -8,24 +7,12 @@ from typing import Any
 
 from lossguard.log_once import LogOnce
 from lossguard.metrics import COUNTS
-from lossguard.protocol import encode_number, is_count
+from lossguard.protocol import is_count
 from lossguard.scalars import PendingScalar
+from lossguard.spooling.lines import Record, to_line
 from lossguard.spooling.spool import Spool
 
-Record = dict[str, Any]
-
 INVALID_COUNT = "{}={} was not recorded: it must be at least 0 and less than 2**63"
-
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-
-
-def to_line(record: Record) -> bytes:
-    """One line of strict JSON; non-finite metrics are encoded as in the protocol."""
-    try:
-        return _encode(record).encode() + b"\n"
-    except ValueError:
-        metrics = {name: encode_number(value) for name, value in record["metrics"].items()}
-        return _encode({**record, "metrics": metrics}).encode() + b"\n"
 
 
 class Writer:

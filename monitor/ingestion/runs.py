@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 from db import commands, queries
 from db.models import Run
 from lossguard.json_values import plain_json
+from lossguard.masking import mask_command_line, mask_json
 from lossguard.states import RunState
 from monitor.ingestion import lease
 from monitor.ingestion.lease import Claim
@@ -15,7 +16,8 @@ from monitor.schemas import FinishIn, RunIn
 def register(session: Session, spec: RunIn, *, claim: Claim, max_runs: int | None = None) -> tuple[Run, bool]:
     """(the run with this id, whether it is new). A process that does not hold the lease changes nothing of it.
 
-    Raises Problem 409 when the id belongs to another project, 429 when a new run would exceed `max_runs`.
+    An SDK that does not mask secrets itself may have sent some. Raises Problem 409 when the id belongs to another
+    project, 429 when a new run would exceed `max_runs`.
     """
     now = claim.now
     run = commands.lock_run(session, run_id=spec.id)
@@ -23,7 +25,9 @@ def register(session: Session, spec: RunIn, *, claim: Claim, max_runs: int | Non
         raise taken(spec.id)
     if run is not None and not lease.take(run, claim):
         return run, False
-    run, is_new = commands.register_run(session, values=plain_json(spec.model_dump()) | {"policy": None}, now=now)
+    values = plain_json(spec.model_dump()) | {"policy": None}
+    values |= {"command": mask_command_line(values["command"] or "") or None, "config": mask_json(values["config"])}
+    run, is_new = commands.register_run(session, values=values, now=now)
     if run.project != spec.project:  # another collector has just created it
         raise taken(spec.id)
     if is_new and max_runs is not None and queries.num_runs(session) > max_runs:

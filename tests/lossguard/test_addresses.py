@@ -17,6 +17,22 @@ def test_an_address_that_cannot_be_a_collectors_is_refused_with_its_setting(valu
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        "http://ada:Zq81xYvL@host:8000",
+        "http://Zq81xYvL@host",
+        "https://host/?token=Zq81xYvL",
+        "ftp://ada:Zq81xYvL@host",
+        "https://ada:Zq81x@YvL@host",
+    ],
+)
+def test_an_address_with_a_secret_is_refused_without_showing_it(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="LOSSGUARD_TOKEN") as problem:
+        collector_url("LOSSGUARD_URL", value)
+    assert "Zq81x" not in str(problem.value)
+
+
+@pytest.mark.parametrize(
     ("host", "expected"),
     [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("host", False)],
 )

@@ -55,3 +55,52 @@ def test_a_collector_that_was_restored_from_a_backup_is_brought_up_from_the_spoo
     offset.unlink()
     assert main(["sync", str(tmp_path), "--url", collector.url]) == 0
     assert sorted(step for _, step in collector.rows) == list(range(20))
+
+
+def test_sync_names_what_is_damaged_and_says_so_again_the_next_time(
+    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool_offline(tmp_path)
+    spool = next(tmp_path.glob("project/a/*.spool"))
+    spool.write_bytes(spool.read_bytes().replace(b'"loss":1.0', b'"loss":9.0'))
+    for _ in range(2):
+        assert main(["sync", str(tmp_path), "--url", collector.url]) == 1
+        output = capsys.readouterr().out
+        assert "delivered, except" in output
+        assert f"of {spool.name} (the checksum of a line is wrong)" in output
+        assert "1 of 2 runs delivered completely" in output
+    assert collector.finished == ["finished", "finished"]
+
+
+def test_sync_counts_the_lines_that_the_collector_rejects(
+    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool_offline(tmp_path)
+    collector.fault = lambda method, path, body: (422, {}) if path.endswith("reports") else None
+    assert main(["sync", str(tmp_path), "--url", collector.url]) == 1
+    assert "1 lines that the collector rejected" in capsys.readouterr().out
+
+
+def test_trim_compresses_what_is_delivered_and_restore_undoes_it(
+    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool_offline(tmp_path)
+    assert main(["trim", str(tmp_path)]) == 0
+    assert "0 delivered spools trimmed" in capsys.readouterr().out
+    assert main(["sync", str(tmp_path), "--url", collector.url]) == 0
+    contents = {path: path.read_bytes() for path in tmp_path.rglob("*.spool")}
+    assert main(["trim", str(tmp_path)]) == 0
+    assert "2 delivered spools trimmed from" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.spool"))
+    assert main(["sync", str(tmp_path), "--url", collector.url]) == 0, "nothing is left to deliver"
+    assert main(["trim", str(tmp_path), "--restore"]) == 0
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.spool")} == contents
+
+
+def test_sync_refuses_an_address_with_a_password_without_showing_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool_offline(tmp_path)
+    assert main(["sync", str(tmp_path), "--url", "http://ada:Zq81xYvL@127.0.0.1:9"]) == 2
+    assert "LOSSGUARD_TOKEN" in (error := capsys.readouterr().err)
+    assert "Zq81xYvL" not in error

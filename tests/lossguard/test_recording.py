@@ -1,5 +1,8 @@
 import math
 import os
+import subprocess
+import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 import pytest
 
 import lossguard
+from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.device_tensor import DeviceTensor
 from tests.lossguard.recorded import offline, records, steps
 
@@ -181,3 +185,50 @@ def test_names_of_the_methods_own_arguments_are_names_like_others(tmp_path: Path
             if mode == "offline":
                 assert steps(run) == [(0, {"self": 2.0})]
                 assert records(run)[-1]["details"] == {"self": 1}
+
+
+def test_spools_and_the_folders_made_for_them_are_their_owners_alone(collector: FakeCollector, tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        tmp_path.chmod(0o755)
+        with lossguard.init("project", url=collector.url, directory=tmp_path / "a" / "b") as run:
+            run.log(0, loss=1.0)
+    finally:
+        os.umask(before)
+    modes = {path.relative_to(tmp_path): oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*")}
+    folders = {path: mode for path, mode in modes.items() if (tmp_path / path).is_dir()}
+    assert set(folders.values()) == {"0o700"}
+    assert len(folders) == 4
+    assert {path.suffix: mode for path, mode in modes.items() if path.suffix in (".spool", ".acknowledged")} == {
+        ".spool": "0o600",
+        ".acknowledged": "0o600",
+    }
+    assert oct(tmp_path.stat().st_mode & 0o777) == "0o755", "a folder that existed stays as it was"
+
+
+FULL_DISK = textwrap.dedent(
+    """
+    import resource, sys, time, lossguard
+    run = lossguard.init("project", run_id="r", mode="offline", directory=sys.argv[1])
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_001, hard))  # the kernel refuses to let files grow
+    for step in range(1000):
+        run.log(step, loss=float(step))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    for step in range(1000, 1100):
+        run.log(step, loss=float(step))
+    run.finish()
+    """
+)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_a_while_costs_no_step(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(lossguard.__file__).parents[1])}
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ran.stderr.count("cannot be written (File too large); lines wait in memory") == 1
+    assert "0 lines were lost" in ran.stderr
+    (spool,) = tmp_path.rglob("*.spool")
+    read = [record["step"] for _, record in lossguard.read_spools(spool.parent) if "metrics" in record]
+    assert read == list(range(1100))

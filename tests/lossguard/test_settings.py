@@ -4,6 +4,7 @@ import pytest
 
 from lossguard.errors import ConfigurationError
 from lossguard.settings import Mode, Settings
+from lossguard.spooling.archive import Keep
 
 URL = "http://127.0.0.1:8000"
 
@@ -17,6 +18,11 @@ def test_without_a_collector_a_run_is_offline() -> None:
 def test_an_address_turns_a_run_online_and_loses_its_trailing_slash() -> None:
     settings = Settings.read({"LOSSGUARD_URL": URL + "/"})
     assert (settings.mode, settings.url) == (Mode.ONLINE, URL)
+
+
+def test_spools_stay_as_they_are_unless_the_environment_says_otherwise() -> None:
+    assert Settings.read({}).keep is Keep.ALL
+    assert Settings.read({"LOSSGUARD_SPOOL_KEEP": "compressed"}).keep is Keep.COMPRESSED
 
 
 def test_only_rank_0_records() -> None:
@@ -41,6 +47,7 @@ def test_an_argument_goes_before_the_environment() -> None:
         ("LOSSGUARD_URL", "http://host:port"),
         ("LOSSGUARD_URL", "ftp://host"),
         ("LOSSGUARD_MODE", "maybe"),
+        ("LOSSGUARD_SPOOL_KEEP", "some"),
         ("RANK", "first"),
         ("WORLD_SIZE", "-1"),
     ],

@@ -114,7 +114,7 @@ def _sentence(error: Exception) -> str:
 def run_folder(directory: Path, run_id: str) -> Path:
     """The folder with the run's spools and checkpoints. Raises UsageError."""
     for folder in sorted(directory.glob(f"*/{run_id}")):
-        if any(folder.glob("*.spool")):
+        if any(folder.glob("*.spool*")):
             return folder
     raise UsageError(
         f"There is no run {run_id!r} in {directory}: give the folder with its spools and checkpoints as --out."

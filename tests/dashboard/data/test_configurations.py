@@ -76,3 +76,10 @@ def test_rows_and_cells_that_differ_carry_a_sign() -> None:
 def test_cells_are_held_to_the_baseline_wherever_it_stands() -> None:
     rows = table([Setting("lr", ("1", "2", "2"))], ["a", "b", "c"], 1)
     assert rows.iloc[0].tolist()[2:] == [f"{DIFFERENT} 1", "2", "2"]
+
+
+def test_a_secret_that_an_earlier_release_stored_is_not_shown() -> None:
+    stored = run({"hub": {"token": "Zq81xYvL"}}, command="python train.py --api-key Zq81xYvL")
+    shown = [value for each in side_by_side([stored, run({})]) for value in each.values]
+    assert "python train.py --api-key ***" in shown
+    assert not any("Zq81xYvL" in value for value in shown)

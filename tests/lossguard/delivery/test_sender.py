@@ -1,5 +1,6 @@
 """The thread that delivers: it waits for nobody, survives every failure, and tries again."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,10 @@ import pytest
 
 import lossguard
 from lossguard.delivery.sender import HEARTBEAT
+from lossguard.spooling.archive import Keep
+from lossguard.spooling.spool import spools_in
 from tests.lossguard.collectors import Answer, FakeCollector, serving
+from tests.lossguard.delivery.direct import deliver
 from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.ports import free_port
 from tests.waiting import eventually
@@ -162,3 +166,61 @@ def test_a_run_sends_heartbeats_as_often_as_configured(collector: FakeCollector,
         begin, num_before = time.monotonic(), len(collector.spool_bytes)
         assert eventually(lambda: len(collector.spool_bytes) >= num_before + 3)
         assert time.monotonic() - begin < 2 * HEARTBEAT, "three of the default heartbeats take longer"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [Keep.COMPRESSED, Keep.UNDELIVERED])
+def test_a_long_run_is_trimmed_while_it_runs_and_arrives_completely(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: Keep
+) -> None:
+    monkeypatch.setattr("lossguard.recording.FILE_LIMIT", 20_000)
+    monkeypatch.setattr("lossguard.delivery.sender.TRIM_SECONDS", 0.05)
+    monkeypatch.setenv("LOSSGUARD_SPOOL_KEEP", keep)
+    num_steps = 3000
+    with online(collector, tmp_path) as run:
+        assert run.directory is not None
+        for step in range(num_steps):
+            run.log(step, loss=float(step))
+            if step % 500 == 0:
+                run.declare("data_mix", at=step)
+        assert eventually(lambda: len(collector.rows) == num_steps)
+        assert eventually(lambda: len(spools_in(run.directory)) == 1), "delivered files are archived"  # type: ignore[arg-type]
+        run.log(10, loss=-1.0)
+    assert collector.losses(0) == {step: float(step) for step in range(num_steps)}
+    assert collector.losses(1) == {10: -1.0}
+    assert len(collector.events) == 6
+    assert len(collector.segments) == 2
+    assert collector.finished == ["finished"]
+    if keep is Keep.COMPRESSED:
+        steps = [record["step"] for _, record in lossguard.read_spools(run.directory) if "metrics" in record]
+        assert steps == [*range(num_steps), 10]
+    with online(collector, tmp_path) as run:
+        assert run.history.num_segments == 2
+
+
+def test_a_spool_that_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> None:
+    with lossguard.init("project", run_id="r", mode="offline", directory=tmp_path) as run:
+        run.log(0, loss=1.0)
+    assert run.directory is not None
+    (run.directory / "0000.spool").mkdir()
+    collector = FakeCollector()
+    sender = deliver(run.directory, collector)
+    assert collector.losses(0) == {0: 1.0}
+    assert not sender.delivered
+    assert sender.problem == f"{run.directory / '0000.spool'} cannot be read (Is a directory)"
+
+
+def test_an_error_of_the_disk_delays_the_spool_that_is_being_written_and_does_not_end_its_delivery(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures, real = iter([True, True]), os.pread
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        if next(failures, False):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, size, offset)
+
+    monkeypatch.setattr("lossguard.spooling.spool_reader.os.pread", pread)
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0)
+    assert collector.losses(0) == {0: 1.0}

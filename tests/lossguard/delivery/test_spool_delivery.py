@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lossguard
-from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, report
+from lossguard.delivery.report import report
+from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT
 from lossguard.protocol import decode_number
+from lossguard.spooling.lines import to_line
 from lossguard.spooling.spool import spools_in
-from lossguard.spooling.writer import to_line
 from tests.lossguard.collectors import Answer, FakeCollector
 from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.waiting import eventually

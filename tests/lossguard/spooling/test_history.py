@@ -53,3 +53,14 @@ def test_an_order_with_a_key_of_its_own_is_new_though_its_id_was_answered(tmp_pa
         inbox = [order(1, "a"), order(2, None), order(3, "c"), order(1, "b"), order(1, "b")]
         run._receive(inbox)  # type: ignore[attr-defined]
         assert [run.take_order(), run.take_order()] == [order(1, "b"), None]
+
+
+def test_a_damaged_line_is_no_part_of_the_history(tmp_path: Path) -> None:
+    with offline(tmp_path, run_id="r") as run:
+        run.open_segment(0, SegmentReason.START)
+        run.refuse(Order(id=1, kind=OrderKind.ROLLBACK), "no checkpoint")
+        run.refuse(Order(id=2, kind=OrderKind.ROLLBACK), "no checkpoint")
+    (spool,) = tmp_path.rglob("*.spool")
+    spool.write_bytes(spool.read_bytes().replace(b'"answer":2', b'"answer":3'))
+    with offline(tmp_path, run_id="r") as run:
+        assert run.history.answered == {1}

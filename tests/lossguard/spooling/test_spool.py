@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from lossguard.log_once import LogOnce
-from lossguard.spooling import spool as spools
-from lossguard.spooling.spool import Spool, SpoolReader, new_session, spools_in
+from lossguard.spooling.lines import Record, from_line, to_line
+from lossguard.spooling.spool import CHUNK, Spool, new_session, session_of, spools_in
 
 
 def make(folder: Path, **options: int) -> Spool:
@@ -30,40 +30,6 @@ def test_each_line_is_in_the_file_when_append_returns(tmp_path: Path) -> None:
     spool.append(b"one\n")
     assert read(spool) == b"one\n"
     spool.close()
-
-
-def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.spool"
-    path.write_bytes(b"one\ntwo\nthr")
-    reader = SpoolReader(path)
-    assert reader.lines(0) == [(0, b"one\n"), (4, b"two\n")]
-    reader.close()
-
-
-def test_a_line_longer_than_the_window_is_read_whole(tmp_path: Path) -> None:
-    path = tmp_path / "a.spool"
-    path.write_bytes(b"x" * 1000 + b"\ny\n")
-    reader = SpoolReader(path)
-    assert reader.lines(0, size=10)[0] == (0, b"x" * 1000 + b"\n")
-    reader.close()
-
-
-def test_the_acknowledged_offset_survives_the_process(tmp_path: Path) -> None:
-    path = tmp_path / "a.spool"
-    path.write_bytes(b"one\ntwo\n")
-    reader = SpoolReader(path)
-    reader.acknowledge(4)
-    reader.close()
-    again = SpoolReader(path)
-    assert again.lines(again.offset) == [(4, b"two\n")]
-    again.close()
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage"])
-def test_a_damaged_offset_means_deliver_again(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.spool").write_bytes(b"one\n")
-    (tmp_path / "a.acknowledged").write_bytes(content)
-    assert spools.acknowledged(tmp_path / "a.spool") == 0
 
 
 class Disk:
@@ -111,4 +77,121 @@ def test_the_backlog_has_a_limit_and_drops_whole_lines(
     assert spool.retry()
     assert read(spool) == b"one\ntwo\n4\n"
     assert "steps are being lost" in caplog.text
+    spool.close()
+
+
+def test_lines_that_are_lost_are_counted_and_reported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = make(tmp_path, backlog_limit=20)
+    disk = Disk(monkeypatch, room=0)
+    for step in range(1000):
+        spool.append(b'{"step":%d}\n' % step)
+    assert [record.message.removeprefix(f"{spool.path} cannot be written") for record in caplog.records] == [
+        " (No space left on device); lines wait in memory",
+        " and the backlog is full: steps are being lost",
+    ]
+    disk.room = 1000
+    spool.append(b'{"step":1000}\n')
+    assert f"{spool.path} can be written again; 999 lines were lost meanwhile" in caplog.text
+    assert read(spool) == b'{"step":0}\n{"step":1000}\n'
+    spool.close()
+
+
+def test_segments_and_answers_stay_in_memory_when_steps_no_longer_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = make(tmp_path, backlog_limit=0)
+    disk = Disk(monkeypatch, room=0)
+    for line in (b'{"segment":1}\n', b'{"step":5}\n', b'{"answer":7}\n'):
+        spool.append(line)
+    disk.room = 1000
+    assert spool.retry()
+    assert read(spool) == b'{"segment":1}\n{"answer":7}\n'
+    spool.close()
+
+
+def test_a_line_that_was_written_in_part_is_completed_though_the_backlog_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = make(tmp_path, backlog_limit=0)
+    disk = Disk(monkeypatch, room=4)
+    spool.append(b'{"step":5}\n')
+    disk.room = 1000
+    assert spool.retry()
+    assert read(spool) == b'{"step":5}\n'
+    spool.close()
+
+
+def test_a_disk_that_recovers_takes_the_backlog_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the step at which a full disk recovers would wait for all of it."""
+    spool = make(tmp_path)
+    disk = Disk(monkeypatch, room=0)
+    line = b"x" * (CHUNK // 2 - 1) + b"\n"
+    for _ in range(6):
+        spool.append(line)
+    disk.room = 100 * CHUNK
+    spool.append(line)
+    assert len(read(spool)) == CHUNK
+    assert spool.retry()
+    assert read(spool) == 7 * line
+    spool.close()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_an_error_at_close_is_reported_with_what_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    """NFS writes late: the file may lose what every write had accepted."""
+    spool = make(tmp_path)
+    spool.append(b"one\n")
+    spool.append(b"two\n")
+    real = os.close
+
+    def close(fd: int) -> None:
+        real(fd)
+        spool.path.write_bytes(b"one\n")
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("lossguard.spooling.spool.os.close", close)
+    spool.close()
+    assert f"may be incomplete ({os.strerror(code)}): 4 of 8 bytes are there" in caplog.text
+
+
+def test_with_a_limit_a_session_continues_in_files_that_stand_alone(tmp_path: Path) -> None:
+    spool = make(tmp_path, file_limit=300)
+    run: Record = {"run": {"id": "r"}}
+    segment: Record = {"segment": 0, "fork_step": 0, "order": 5, "key": "k", "applied": {"a": 1}}
+    records: list[Record] = [run, segment, *[{"step": step, "metrics": {}} for step in range(20)]]
+    for record in records:
+        spool.append(to_line(record))
+    spool.close()
+    files = spools_in(tmp_path)
+    assert len(files) > 3
+    assert {session_of(path)[0] for path in files} == {session_of(spool.path)[0]}
+    assert [session_of(path)[1] for path in files] == [
+        sum(path.stat().st_size for path in files[:number]) for number in range(len(files))
+    ]
+    contents = [[from_line(line, checksums=True) for line in path.read_bytes().splitlines(True)] for path in files]
+    for content in contents[1:]:
+        assert content[0] == run | {"repeated": True}
+        assert content[1] == segment | {"order": None, "key": None, "applied": None, "repeated": True}
+    assert [record for content in contents for record in content if "repeated" not in record] == records
+
+
+def test_a_file_that_cannot_be_made_leaves_the_session_in_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = make(tmp_path, file_limit=10)
+
+    def refuse(path: Path) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lossguard.spooling.spool._create", refuse)
+        for number in range(5):
+            spool.append(to_line({"step": number}))
+    assert len(read(spool).splitlines()) == 5
+    spool.append(to_line({"step": 5}))
+    assert len(spools_in(tmp_path)) == 2
     spool.close()

@@ -24,6 +24,16 @@ def test_beyond_the_limit_of_runs_a_known_one_is_still_resumed(sqlite_engine: sa
     assert len(http.get(f"{API}/runs").json()) == 2
 
 
+def test_secrets_that_an_older_sdk_sends_are_not_stored(sqlite_engine: sa.Engine) -> None:
+    http = TestClient(create_app(Settings(), engine=sqlite_engine))
+    sent = {"command": "python train.py --hf-token Zq81xYvL", "config": {"api_key": "Zq81xYvL", "lr": 0.1}}
+    http.post(f"{API}/runs", json={"id": "r", "project": "p", "started_at": 1.0, **sent})
+    with sqlite_engine.connect() as connection:
+        (row,) = connection.execute(sa.text("SELECT command, config FROM runs"))
+    assert row.command == "python train.py --hf-token ***"
+    assert "Zq81xYvL" not in row.config
+
+
 @pytest.mark.slow
 def test_trainers_that_all_start_at_once_are_all_registered(engine: sa.Engine) -> None:
     """Fifty of them held every thread and every connection, each waiting for the other, until 30 s were over."""
