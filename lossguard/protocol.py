@@ -63,6 +63,8 @@ def checked_json(value: Any) -> Any:
     level, nodes = [value], 0
     for _ in range(MAX_DEPTH):
         nodes += len(level)
+        if nodes > MAX_NODES:
+            raise ValueError(f"at most {MAX_NODES} values are allowed here")
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
@@ -71,8 +73,6 @@ def checked_json(value: Any) -> Any:
                 below += item
             elif isinstance(item, str) and ("\x00" in item or not (item.isascii() or encodable(item))):
                 raise ValueError("text must not hold NUL or lone surrogates")
-        if nodes > MAX_NODES:
-            raise ValueError(f"at most {MAX_NODES} values are allowed here")
         if not below:
             return value
         level = below

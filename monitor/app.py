@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from db.engine import create_engine
 from lossguard.protocol import API
 from monitor import problems
-from monitor.api.auth import FailedAttempts
-from monitor.api.request_limits import BODY_TIMEOUT_SECONDS, RequestLimits
+from monitor.api.auth import Authentication, FailedAttempts
+from monitor.api.request_limits import RequestLimits
 from monitor.api.routes import audit, export, health, orders, runs, series
 from monitor.api.security_headers import SecurityHeaders
 from monitor.ingestion.queue import ReportQueue
@@ -44,12 +44,8 @@ def create_app(
     engine: sa.Engine | None = None,
     registry: CollectorRegistry | None = None,
     clock: Clock = time.time,
-    body_timeout: float = BODY_TIMEOUT_SECONDS,
 ) -> FastAPI:
-    """The application over a store whose schema is up to date; `clock` returns unix seconds.
-
-    `body_timeout`: seconds for which a client may send nothing in the middle of a body.
-    """
+    """The application over a store whose schema is up to date; `clock` returns unix seconds."""
     engine = engine or create_engine(settings.database_url)
     registry = registry or CollectorRegistry()
     registry.register(RunsCollector(engine, limit=settings.max_runs_in_metrics, clock=clock))
@@ -70,7 +66,8 @@ def create_app(
     app.state.report_queue = _report_queue(settings, engine, clock, app.state.run_cache, metrics)
     problems.install(app)
     # The last one added is the outermost.
-    app.add_middleware(RequestLimits, settings=settings, body_timeout=body_timeout)
+    app.add_middleware(RequestLimits, settings=settings)
+    app.add_middleware(Authentication)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics, metrics=metrics)
     app.add_middleware(RequestLog)

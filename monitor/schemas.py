@@ -65,14 +65,15 @@ class EventIn(Body):
 
 class ReportIn(Body):
     """Columns of equal length. In `metrics`, non-finite numbers are "NaN", "Infinity" or "-Infinity"; null means
-    that the metric was not reported at that step. An empty report is a heartbeat."""
+    that the metric was not reported at that step. An empty report is a heartbeat. The first mistake in a list ends its
+    validation: a list of nothing but mistakes would take gigabytes."""
 
     segment: Annotated[int, Field(ge=0, lt=2**31)]
-    steps: list[StepNumber] = []
-    times: list[Seconds] = []
+    steps: Annotated[list[StepNumber], Field(fail_fast=True)] = []
+    times: Annotated[list[Seconds], Field(fail_fast=True)] = []
     metrics: dict[Name, list[Any]] = {}
-    events: list[EventIn] = []
-    restorable_steps: Annotated[list[StepNumber], Field(max_length=100_000)] | None = None
+    events: Annotated[list[EventIn], Field(fail_fast=True)] = []
+    restorable_steps: Annotated[list[StepNumber], Field(max_length=100_000, fail_fast=True)] | None = None
 
 
 class AnswerIn(Body):

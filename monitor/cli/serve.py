@@ -8,6 +8,7 @@ import uvicorn
 
 from db import access, migrate
 from db.engine import create_engine, reading
+from monitor.api import connections
 from monitor.app import create_app
 from monitor.cli.errors import exit_with, one_line_errors
 from monitor.settings import Settings, check_bind
@@ -36,6 +37,7 @@ def serve(
         access_log=False,  # RequestLog writes a better one
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        **connections.server_options(settings),
     )
     typer.echo(f"collector on http://{host}:{port} (API at /docs), database {engine.url.render_as_string()}")
     uvicorn.Server(config).run(sockets=[listener])
