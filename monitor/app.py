@@ -62,6 +62,7 @@ def create_app(
     metrics = ProcessMetrics(registry)
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
     app.state.registry, app.state.metrics, app.state.failed_attempts = registry, metrics, FailedAttempts()
+    app.state.needs_token = settings.token is not None
     app.state.run_cache = RunCache()
     app.state.report_queue = _report_queue(settings, engine, clock, app.state.run_cache, metrics)
     problems.install(app)

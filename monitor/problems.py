@@ -212,7 +212,9 @@ def too_many_values(limit: int) -> Problem:
 
 def too_slow(seconds: float, rate: int) -> Problem:
     """408: the body did not arrive in time."""
-    detail = f"the body stopped for {seconds:.0f} s, or was slower than {rate} bytes/s; nothing was stored, so send it again"
+    detail = (
+        f"the body stopped for {seconds:.0f} s, or was slower than {rate} bytes/s; nothing was stored, so send it again"
+    )
     return Problem(408, "the body did not arrive in time", detail, ["body"])
 
 

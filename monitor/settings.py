@@ -28,17 +28,17 @@ class Settings(BaseSettings):
     max_values: int = Field(default=1_500_000, ge=1000)
     """Most values (numbers, texts, lists, names) in a request body; one with more is refused with 413."""
     max_requests_at_once: int = Field(default=128, ge=1)
-    """Requests in progress, half of them from one address; a further one is answered with 429 and Retry-After."""
+    """Requests in progress, half of them of one client; a further one is answered with 429."""
     max_bytes_at_once: int = Field(default=64 * 2**20, ge=1024)
-    """Total bytes of their bodies, half from one address; a body beyond it is answered with 429 and Retry-After."""
+    """Total bytes of their bodies, half of one client; a body beyond it is answered with 429."""
     max_values_at_once: int = Field(default=3_000_000, ge=1000)
-    """Total values in their bodies, half from one address; a body beyond it is answered with 429 and Retry-After."""
+    """Total values in their bodies, half of one client; a body beyond it is answered with 429."""
     body_timeout: float = Field(default=10.0, gt=0)
     """Seconds for which a body may stop, or be late at the slowest rate; then it is answered with 408."""
     min_body_rate: int = Field(default=32_768, ge=1)
     """Slowest rate at which a body may arrive, in bytes per second on the whole."""
     header_timeout: float = Field(default=10.0, gt=0)
-    """Seconds for the headers of a request, from the connection's start or last response; then it is closed."""
+    """Seconds for the headers of a request, from the connection's start or last answer."""
     max_connections: int = Field(default=1_000, ge=1)
     """Open connections; for a further one, the one that has waited longest for a request is closed."""
     max_connections_per_address: int = Field(default=500, ge=1)

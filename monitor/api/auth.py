@@ -100,9 +100,12 @@ async def _authenticate(request: Request) -> Principal:
     owner = request.app.state.settings.token
     if owner is not None and hmac.compare_digest(presented.encode(), owner.get_secret_value().encode()):
         return OWNER
-    principal = await run_in_threadpool(
-        _stored_principal, request.app.state.engine, presented, may_be_open=owner is None
-    )
+    state = request.app.state
+    principal = None
+    if presented or not state.needs_token:
+        principal = await run_in_threadpool(_stored_principal, state.engine, presented, may_be_open=owner is None)
+        if principal is not ANYBODY:
+            state.needs_token = True  # for good, so that a request without a token costs no further look-up
     if principal is None:
         raise _unauthorized(request, "wrong token" if given else "no token")
     if principal is ANYBODY and not _is_local(request):

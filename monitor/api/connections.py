@@ -23,6 +23,8 @@ RESERVED_FILES = 128
 """Files besides the connections: the database, its journal, modules, the log."""
 MAX_HEADER_BYTES, HEADER_OVERHEAD = 65_536, 64
 """Of one request; every header counts as `HEADER_OVERHEAD` more."""
+MAX_PIPELINED = 16
+"""Requests that a connection may send before the first of them is answered."""
 ANSWER_TIMEOUT = 60.0
 """Seconds for which a client may read nothing of an answer."""
 SWEEP_SECONDS, LOG_SECONDS = 1.0, 10.0
@@ -189,15 +191,19 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError("too many requests at once")
         self._header_bytes, self._is_in_body = 0, True
         self.limits.has_request(self)
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete:  # else a further request has come already, and is served now
+        if self.cycle.response_complete:
             self.cycle.body = bytearray()  # what nobody has read
             self.limits.is_idle(self)
+        else:  # the next request has come already, and is served now
+            self.flow.pause_reading()  # else further ones gather for every answer
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -28,8 +28,8 @@ class TypedJsonRoute(APIRoute):
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
-        field = self.body_field.field_info
-        adapter: TypeAdapter[Any] = TypeAdapter(field.annotation)
+        declared: Any = self.body_field.field_info.annotation
+        adapter: TypeAdapter[Any] = TypeAdapter(declared)
 
         async def handle_parsed(request: Request) -> Response:
             return await handle(_TypedRequest(request.scope, request.receive, adapter))
