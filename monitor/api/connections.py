@@ -97,10 +97,6 @@ class Connections:
         """The client reads again."""
         self._unread.pop(connection, None)
 
-    def is_waiting(self, connection: "Connection") -> bool:
-        """Whether the headers of its next request are not complete yet."""
-        return connection in self._new or connection in self._idle
-
     def close(self, connection: "Connection", why: str) -> None:
         """Close it at once, but let a client that reads have its answer."""
         self._closed[why] += 1
@@ -158,7 +154,10 @@ class Connection(HttpToolsProtocol):
     """One connection; uvicorn's protocol with the limits of `Connections`."""
 
     limits: Connections
+    _head_bytes = 0
+    """Received of a head that is not complete."""
     _header_bytes = 0
+    """Size of its headers, as objects."""
     _is_in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -171,16 +170,15 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.limits.is_waiting(self):
-            self._header_bytes += len(data)
+        if not self._is_in_body:
+            self._head_bytes += len(data)
         super().data_received(data)
-        # What belongs to a body or to a further request does not count, so the headers are what is too long here.
-        if self._header_bytes > MAX_HEADER_BYTES and self.limits.is_waiting(self) and not self._is_in_body:
+        if self._head_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
             self.send_400_response("The headers of the request are too long.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._header_bytes, self._is_in_body = 0, False
+        self._header_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._is_in_body:  # trailers, of which a client could send as many as it likes
@@ -193,9 +191,13 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many requests at once")
-        self._header_bytes, self._is_in_body = 0, True
+        self._head_bytes, self._is_in_body = 0, True
         self.limits.has_request(self)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._head_bytes, self._is_in_body = 0, False
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
