@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from fastapi import FastAPI, Request
@@ -97,27 +97,21 @@ def _handle_http_error(_request: Request, error: Exception) -> JSONResponse:
     return _response(error.status_code, title, HOW_TO_FIX.get(error.status_code, title), where, error.headers)
 
 
-class MalformedBody(HTTPException):
-    """422: the body of a request is not what its route expects. `where`: the place in the body.
+class Malformed(NamedTuple):
+    """What is wrong with a body, in a sentence, and where."""
 
-    An HTTPException, because FastAPI makes a 400 of any other error that occurs while it reads a body.
-    """
-
-    def __init__(self, detail: str, where: Sequence[str | int]) -> None:
-        super().__init__(422, detail)
-        self.where = where
+    detail: str
+    where: Sequence[str | int]
 
 
 MALFORMED = "the request is malformed; nothing of it was stored"
 
 
-def _handle_malformed_body(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, MalformedBody)
-    return _response(422, MALFORMED, error.detail, error.where)
-
-
 def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    malformed: Malformed | None = getattr(request.state, "malformed", None)  # found in a thread: monitor.api.parsing
+    if malformed is not None:
+        return _response(422, MALFORMED, malformed.detail, malformed.where)
     first = error.errors()[0]
     where = list(first["loc"])
     if where == ["body"] and first["type"] != "missing" and "json" not in request.headers.get("content-type", ""):
@@ -170,7 +164,6 @@ def internal_error() -> JSONResponse:
 
 HANDLERS: dict[Any, Callable[[Request, Exception], JSONResponse]] = {
     Problem: _handle_problem,
-    MalformedBody: _handle_malformed_body,
     HTTPException: _handle_http_error,
     RequestValidationError: _handle_validation_error,
     sa.exc.DataError: _handle_data_error,

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
 
-from monitor.problems import MalformedBody, mistakes
+from monitor.problems import Malformed, mistakes
 
 SMALL_BODY = 16 * 2**10
 """Bytes. Up to this size, a thread would cost more than the parsing, which takes less than 1 ms."""
@@ -45,12 +45,18 @@ class _TypedRequest(Request):
     async def json(self) -> Any:
         body = await self.body()
         if len(body) <= SMALL_BODY:
-            return _parse(self._adapter, body)
-        return await run_in_threadpool(_parse, self._adapter, body)
+            parsed = _parse(self._adapter, body)
+        else:
+            parsed = await run_in_threadpool(_parse, self._adapter, body)
+        if isinstance(parsed, Malformed):
+            # FastAPI refuses None, after it has asked who the client is and what it may do; the response tells this.
+            self.state.malformed = parsed
+            return None
+        return parsed
 
 
 def _parse(adapter: TypeAdapter[Any], body: bytes) -> Any:
-    """The body as the type of the adapter. Raises JSONDecodeError, or MalformedBody for the first of its mistakes."""
+    """The body as the type of the adapter, or the first of its mistakes. Raises JSONDecodeError."""
     try:
         parsed = from_json(body)
     except ValueError as error:
@@ -58,12 +64,12 @@ def _parse(adapter: TypeAdapter[Any], body: bytes) -> Any:
     try:
         return adapter.validate_python(parsed)
     except ValidationError as error:
-        raise _malformed(error) from None
+        return _malformed(error)
 
 
-def _malformed(error: ValidationError) -> MalformedBody:
+def _malformed(error: ValidationError) -> Malformed:
     if (count := error.error_count()) > MAX_MISTAKES:
-        return MalformedBody(f"the body has {count} mistakes; its fields are described at /docs", ["body"])
+        return Malformed(f"the body has {count} mistakes; its fields are described at /docs", ["body"])
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ["body", *first["loc"]]
-    return MalformedBody(mistakes(where, first["msg"], count), where)
+    return Malformed(mistakes(where, first["msg"], count), where)

@@ -347,10 +347,10 @@ def carry_out(name: str, collector: CollectorProcess, tokens: tuple[str, str], s
 
 
 @contextlib.contextmanager
-def collector_with_tokens(folder: Path) -> Iterator[tuple[CollectorProcess, tuple[str, str]]]:
+def collector_with_tokens(folder: Path, **environment: str) -> Iterator[tuple[CollectorProcess, tuple[str, str]]]:
     """A collector with a file limit of 1,024 that is up, and two of its tokens of scope report."""
     url = f"sqlite:///{folder}/store.db"
-    collector = CollectorProcess(url, folder / "log")
+    collector = CollectorProcess(url, folder / "log", **environment)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     collector.start()
     resource.prlimit(collector.pid, resource.RLIMIT_NOFILE, (FILE_LIMIT, FILE_LIMIT))

@@ -268,10 +268,7 @@ def test_the_rest_of_a_body_that_nobody_reads_may_not_come_for_ever() -> None:
             writer.write(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             with pytest.raises(ConnectionError):
-                for _ in range(1000):
-                    writer.write(b"x")
-                    await writer.drain()
-                    await asyncio.sleep(0.01)
+                await _drip(writer)
         assert len(limits) == 0
 
     with_server(play, header_timeout=0.1)
@@ -296,6 +293,13 @@ def test_a_long_body_is_not_taken_for_headers() -> None:
         assert answer.count(b"HTTP/1.1 200") == 4
 
     with_server(play)
+
+
+async def _drip(writer: asyncio.StreamWriter) -> None:
+    for _ in range(1000):
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.01)
 
 
 def test_trailers_are_ignored() -> None:
