@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     max_connections_per_address: int = Field(default=500, ge=1)
     """Of these from one address that is no trusted proxy; a further one is closed."""
     max_exports_at_once: int = Field(default=8, ge=1)
-    """Exports in progress, counted apart; a further one is answered with 429 and Retry-After."""
+    """Exports in progress, counted apart, half of one client; a further one is answered with 429."""
     max_runs: int = Field(default=100_000, ge=1)
     """Runs in the store; a new one beyond it is answered with 429 until some are deleted."""
     max_runs_in_metrics: int = Field(default=500, ge=0)

@@ -70,8 +70,8 @@ OPEN_PATHS = ("/healthz",)
 
 
 class Authentication:
-    """ASGI middleware: refuses a request without a valid token before its body is read, and tells the routes whose
-    request it is."""
+    """ASGI middleware: refuses a request without a valid token before its body is read; the others carry on as
+    `request.state.principal` whose they are."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -49,7 +49,7 @@ class _TypedRequest(Request):
         else:
             parsed = await run_in_threadpool(_parse, self._adapter, body)
         if isinstance(parsed, Malformed):
-            # FastAPI refuses None, after it has asked who the client is and what it may do; the response tells this.
+            # FastAPI refuses None, after it has asked who the client is and what it may do; the response says this.
             self.state.malformed = parsed
             return None
         return parsed

@@ -36,7 +36,7 @@ class RequestLimits:
         self.requests = Budget(settings.max_requests_at_once)
         self.bytes = Budget(settings.max_bytes_at_once)
         self.values = Budget(settings.max_values_at_once)
-        self.num_exports = 0
+        self.exports = Budget(settings.max_exports_at_once)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in UNLIMITED_PATHS:
@@ -47,14 +47,13 @@ class RequestLimits:
             await self._admit(scope, receive, send)
 
     async def _export(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.num_exports >= self._settings.max_exports_at_once:
-            await problems.response_to(Request(scope), problems.busy())(scope, receive, send)
-            return
-        self.num_exports += 1
-        try:
+        with self.exports.holding(Client.of(scope)) as take:
+            try:
+                take(1)
+            except Problem as problem:
+                await problems.response_to(Request(scope), problem)(scope, receive, send)
+                return
             await self._app(scope, receive, send)
-        finally:
-            self.num_exports -= 1
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = Client.of(scope)

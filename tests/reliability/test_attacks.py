@@ -37,7 +37,7 @@ def test_a_collector_without_files_for_new_connections_recovers_while_they_are_s
     few = 100
     with collector_with_tokens(tmp_path, LOSSGUARD_HEADER_TIMEOUT="1") as (collector, tokens):
         trainer = HonestTrainer(collector.url, tokens[0], "honest")
-        resource.prlimit(collector.pid, resource.RLIMIT_NOFILE, (few, few))  # less than it has been told
+        resource.prlimit(collector.pid, resource.RLIMIT_NOFILE, (few, few))  # less than it knows of
         with contextlib.ExitStack() as opened:
             for _ in range(2 * few):
                 with contextlib.suppress(OSError):  # refused: there is no file for it

@@ -5,7 +5,7 @@
 A real collector on loopback refuses pairs of tokens over one connection: one shares all but the last character with a
 valid one, the other has its length and shares nothing. Once for LOSSGUARD_TOKEN, once for a token of the store. Printed
 are the medians, and Student's t of the differences within the pairs, without the tenth that is furthest out: the two
-kinds cannot be told apart while |t| is below 4.5, the usual threshold of such tests. The exit code is 0 only then.
+kinds cannot be distinguished while |t| is below 4.5, the usual threshold of such tests. The exit code is 0 only then.
 """
 
 import argparse

@@ -81,7 +81,7 @@ def test_no_byte_of_a_body_is_read_before_the_token_is_checked(
     assert (b"content-type", b"application/problem+json") in sent[0]["headers"]
 
 
-def test_who_may_not_send_a_body_is_not_told_what_is_wrong_with_it(http: TestClient, engine: sa.Engine) -> None:
+def test_who_may_not_send_a_body_does_not_learn_what_is_wrong_with_it(http: TestClient, engine: sa.Engine) -> None:
     client = TokenClient(http, create_token(engine, "t", Scope.READ))
     assert client.status("POST", "/runs", {"wrong": 1}) == 403
     bound = TokenClient(http, create_token(engine, "bert only", *Scope, project="bert"))
