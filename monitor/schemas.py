@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from lossguard.probe import Probe
 from lossguard.protocol import MAX_TEXT, PROBE, RUN_ID_PATTERN, checked_json
@@ -21,8 +21,26 @@ RecordId = Annotated[int, Field(ge=1, lt=2**31)]
 Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 
 
+MAX_FIELDS = 10_000
+"""Names in an object. Each may be a mistake, whose description takes ten times the memory of the name."""
+
+
+def _few_fields(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MAX_FIELDS:
+        raise ValueError(f"at most {MAX_FIELDS} names are allowed here")
+    return value
+
+
+FewFields = BeforeValidator(_few_fields)
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def has_few_fields(cls, value: Any) -> Any:
+        return _few_fields(value)
 
 
 class RunIn(Body):
@@ -34,7 +52,7 @@ class RunIn(Body):
     git_commit: Annotated[Short, StringConstraints(max_length=64)] | None = None
     host: Short | None = None
     devices: Annotated[list[Short], MaxItems] = []
-    versions: Annotated[dict[Short, Short], MaxItems] = {}
+    versions: Annotated[dict[Short, Short], FewFields, MaxItems] = {}
     capabilities: Annotated[list[Short], MaxItems] = []
     started_at: Seconds
     total_steps: StepNumber | None = None
@@ -71,7 +89,7 @@ class ReportIn(Body):
     segment: Annotated[int, Field(ge=0, lt=2**31)]
     steps: Annotated[list[StepNumber], Field(fail_fast=True)] = []
     times: Annotated[list[Seconds], Field(fail_fast=True)] = []
-    metrics: dict[Name, list[Any]] = {}
+    metrics: Annotated[dict[Name, list[Any]], FewFields] = {}
     events: Annotated[list[EventIn], Field(fail_fast=True)] = []
     restorable_steps: Annotated[list[StepNumber], Field(max_length=100_000, fail_fast=True)] | None = None
 

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     """Requests in progress, half of them of one client; a further one is answered with 429."""
     max_bytes_at_once: int = Field(default=64 * 2**20, ge=1024)
     """Total bytes of their bodies, half of one client; a body beyond it is answered with 429."""
-    max_values_at_once: int = Field(default=3_000_000, ge=1000)
+    max_values_at_once: int = Field(default=2_000_000, ge=1000)
     """Total values in their bodies, half of one client; a body beyond it is answered with 429."""
     body_timeout: float = Field(default=10.0, gt=0)
     """Seconds for which a body may stop, or be late at the slowest rate; then it is answered with 408."""

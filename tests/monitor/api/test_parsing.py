@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel
 
 from lossguard.protocol import API
 from monitor.api.parsing import MAX_MISTAKES, SMALL_BODY, TypedJsonRoute
+from monitor.schemas import MAX_FIELDS
 from tests.monitor.client import TestClient, Trainer
 
 
@@ -46,6 +47,16 @@ def test_a_list_of_nothing_but_mistakes_is_described_by_its_first(http: TestClie
         problem = post_report(http, f'{{"segment": 0, "steps": [{",".join([steps] * 10_000)}]}}'.encode())
         assert problem["where"] == ["body", "steps", 0]
         assert problem["detail"].startswith("body.steps.0: Input should be")
+
+
+@pytest.mark.parametrize("where", [["body"], ["body", "metrics"]])
+def test_an_object_with_too_many_names_is_refused_by_one_sentence(http: TestClient, where: list[str]) -> None:
+    names = {f"field{number}": 0 for number in range(MAX_FIELDS + 1)}
+    problem = post_report(
+        http, json.dumps({"segment": 0} | (names if where == ["body"] else {"metrics": names})).encode()
+    )
+    assert problem["where"] == where
+    assert f"at most {MAX_FIELDS} names" in problem["detail"]
 
 
 def test_many_unknown_fields_are_counted_and_not_described(http: TestClient) -> None:
