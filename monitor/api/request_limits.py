@@ -3,7 +3,7 @@
 A body is read here, before the application sees the request: in time, within its size, and within the number of values
 that it can make. Only a complete request takes a place among those that are served. A report beyond the limits is
 answered with 429 and Retry-After: the SDK keeps it in its spool and sends it again. An export lasts as long as its
-client likes, so exports have a limit of their own.
+client reads, so exports have a limit of their own.
 """
 
 import asyncio
