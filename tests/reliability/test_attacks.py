@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.attack import (
-    ATTACKS,
     MAX_MEMORY,
     MAX_RECOVERY,
     MIN_SERVED,
@@ -17,6 +16,7 @@ from tests.reliability.attack import (
     collector_with_tokens,
     is_healthy,
 )
+from tests.reliability.hostile_requests import ATTACKS
 from tests.waiting import eventually
 
 
