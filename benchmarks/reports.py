@@ -58,7 +58,7 @@ def measure(
             database = f"sqlite:///{stack.enter_context(tempfile.TemporaryDirectory())}/store.db"
         else:
             database = stack.enter_context(postgres.running(durable=True)).url()
-        settings = {"LOSSGUARD_TOKEN": TOKEN, "LOSSGUARD_MAX_REQUESTS_AT_ONCE": str(max(64, runs))}
+        settings = {"LOSSGUARD_TOKEN": TOKEN, "LOSSGUARD_MAX_REQUESTS_AT_ONCE": str(max(128, 2 * runs))}
         started = [stack.enter_context(collector(database, **settings)) for _ in range(collectors)]
         load = Load(seconds, every)
         before = sum(cpu_seconds(process) for _, process in started)

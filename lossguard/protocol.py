@@ -75,6 +75,8 @@ def checked_json(value: Any, max_nodes: int = MAX_NODES) -> Any:
     level, nodes = [value], 0
     for _ in range(MAX_DEPTH):
         nodes += len(level)
+        if nodes > max_nodes:
+            raise ValueError(f"at most {max_nodes} values are allowed here")
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
@@ -83,8 +85,6 @@ def checked_json(value: Any, max_nodes: int = MAX_NODES) -> Any:
                 below += item
             elif isinstance(item, str) and ("\x00" in item or not (item.isascii() or encodable(item))):
                 raise ValueError("text must not hold NUL or lone surrogates")
-        if nodes > max_nodes:
-            raise ValueError(f"at most {max_nodes} values are allowed here")
         if not below:
             return value
         level = below

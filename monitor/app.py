@@ -14,8 +14,8 @@ from db.engine import create_engine
 from lossguard.protocol import API
 from lossguard.writer import Writer
 from monitor import problems
-from monitor.api.auth import FailedAttempts
-from monitor.api.request_limits import BODY_TIMEOUT_SECONDS, RequestLimits
+from monitor.api.auth import Authentication, FailedAttempts
+from monitor.api.request_limits import RequestLimits
 from monitor.api.routes import audit, export, health, orders, runs, series
 from monitor.api.security_headers import SecurityHeaders
 from monitor.ingestion.lease import Claim
@@ -46,12 +46,8 @@ def create_app(
     engine: sa.Engine | None = None,
     registry: CollectorRegistry | None = None,
     clock: Clock = time.time,
-    body_timeout: float = BODY_TIMEOUT_SECONDS,
 ) -> FastAPI:
-    """The application over a store whose schema is up to date; `clock` returns unix seconds.
-
-    `body_timeout`: seconds for which a client may send nothing in the middle of a body.
-    """
+    """The application over a store whose schema is up to date; `clock` returns unix seconds."""
     engine = engine or create_engine(settings.database_url)
     registry = registry or CollectorRegistry()
     registry.register(RunsCollector(engine, limit=settings.max_runs_in_metrics, clock=clock))
@@ -68,11 +64,13 @@ def create_app(
     metrics = ProcessMetrics(registry)
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
     app.state.registry, app.state.metrics, app.state.failed_attempts = registry, metrics, FailedAttempts()
+    app.state.needs_token = settings.token is not None
     app.state.run_cache = RunCache()
     app.state.report_queue = _report_queue(settings, engine, clock, app.state.run_cache, metrics)
     problems.install(app)
     # The last one added is the outermost.
-    app.add_middleware(RequestLimits, settings=settings, body_timeout=body_timeout)
+    app.add_middleware(RequestLimits, settings=settings)
+    app.add_middleware(Authentication)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestMetrics, metrics=metrics)
     app.add_middleware(RequestLog)

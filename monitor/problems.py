@@ -1,8 +1,8 @@
 """Error responses: one shape (RFC 9457 problem+json) that says what is wrong, where, and how to fix it."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from fastapi import FastAPI, Request
@@ -66,10 +66,15 @@ def unknown(what: str, name: object) -> Problem:
     return Problem(404, f"no such {what}", f"there is no {what} {name!r}", ["path"])
 
 
+MAX_DETAIL, MAX_WHERE = 1_000, 256
+"""Characters: what a client sent may be quoted in either, and may be as long as its body."""
+
+
 def _response(
     status: int, title: str, detail: str, where: Sequence[str | int], headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "where": list(where)}
+    places = [place[:MAX_WHERE] if isinstance(place, str) else place for place in where]
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail[:MAX_DETAIL], "where": places}
     return JSONResponse(body, status_code=status, media_type="application/problem+json", headers=headers)
 
 
@@ -92,22 +97,39 @@ def _handle_http_error(_request: Request, error: Exception) -> JSONResponse:
     return _response(error.status_code, title, HOW_TO_FIX.get(error.status_code, title), where, error.headers)
 
 
+class Malformed(NamedTuple):
+    """What is wrong with a body, in a sentence, and where."""
+
+    detail: str
+    where: Sequence[str | int]
+
+
+MALFORMED = "the request is malformed; nothing of it was stored"
+
+
 def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
+    malformed: Malformed | None = getattr(request.state, "malformed", None)  # found in a thread: monitor.api.parsing
+    if malformed is not None:
+        return _response(422, MALFORMED, malformed.detail, malformed.where)
     first = error.errors()[0]
     where = list(first["loc"])
     if where == ["body"] and first["type"] != "missing" and "json" not in request.headers.get("content-type", ""):
         detail = "the body was not read as JSON; send the header Content-Type: application/json"
-        return _response(422, "the request is malformed; nothing of it was stored", detail, where)
-    others = len(error.errors()) - 1
-    detail = f"{'.'.join(map(str, where))}: {first['msg']}" + (f" (and {others} more)" if others else "")
-    return _response(422, "the request is malformed; nothing of it was stored", detail, where)
+        return _response(422, MALFORMED, detail, where)
+    return _response(422, MALFORMED, mistakes(where, first["msg"], len(error.errors())), where)
+
+
+def mistakes(where: Sequence[str | int], message: str, count: int) -> str:
+    """A sentence about the first of `count` mistakes in a request."""
+    path = ".".join(str(place)[:MAX_WHERE] for place in where)
+    return f"{path}: {message}" + (f" (and {count - 1} more)" if count > 1 else "")
 
 
 def _handle_data_error(_request: Request, error: Exception) -> JSONResponse:
     log.warning("the database rejected a value: %s", first_line(error))
     detail = "the database cannot store a value of this request: a text with a NUL character, or a number out of range"
-    return _response(422, "the request is malformed; nothing of it was stored", detail, ["body"])
+    return _response(422, MALFORMED, detail, ["body"])
 
 
 RETRY = {"Retry-After": "1"}
@@ -140,35 +162,59 @@ def internal_error() -> JSONResponse:
     return _response(500, "the collector failed", detail, [])
 
 
+HANDLERS: dict[Any, Callable[[Request, Exception], JSONResponse]] = {
+    Problem: _handle_problem,
+    HTTPException: _handle_http_error,
+    RequestValidationError: _handle_validation_error,
+    sa.exc.DataError: _handle_data_error,
+    UnicodeEncodeError: _handle_data_error,
+    sa.exc.OperationalError: _handle_database_error,
+    sa.exc.ProgrammingError: _handle_database_error,
+    sa.exc.TimeoutError: _handle_database_error,
+}
+ERRORS = tuple(HANDLERS)
+"""The errors that have a response of their own; any other one is a defect of the collector."""
+
+
 def install(app: FastAPI) -> None:
     """Give every error response of `app` this shape."""
-    handlers: dict[Any, Any] = {
-        Problem: _handle_problem,
-        HTTPException: _handle_http_error,
-        RequestValidationError: _handle_validation_error,
-        sa.exc.DataError: _handle_data_error,
-        UnicodeEncodeError: _handle_data_error,
-        sa.exc.OperationalError: _handle_database_error,
-        sa.exc.ProgrammingError: _handle_database_error,
-        sa.exc.TimeoutError: _handle_database_error,
-    }
-    for kind, handler in handlers.items():
+    for kind, handler in HANDLERS.items():
         app.add_exception_handler(kind, handler)
 
 
-def too_large_detail(limit: int) -> str:
-    return f"a request body may have at most {limit} bytes; send smaller reports, or raise LOSSGUARD_MAX_REPORT_BYTES"
+def response_to(request: Request, error: Exception) -> JSONResponse:
+    """The response to one of ERRORS that was raised outside of the routes."""
+    kind = next(kind for kind in type(error).__mro__ if kind in HANDLERS)
+    return HANDLERS[kind](request, error)
 
 
-def too_large(limit: int) -> JSONResponse:
+TOO_LARGE = "the request is too large; nothing of it was stored"
+
+
+def too_large(limit: int) -> Problem:
     """413: the body has more than `limit` bytes."""
-    return _response(413, "the request is too large; nothing of it was stored", too_large_detail(limit), ["body"])
+    detail = f"a request body may have at most {limit} bytes; send smaller reports, or raise LOSSGUARD_MAX_REPORT_BYTES"
+    return Problem(413, TOO_LARGE, detail, ["body"])
 
 
-def busy() -> JSONResponse:
+def too_many_values(limit: int) -> Problem:
+    """413: the body would take too much memory once it is parsed."""
+    detail = f"a request body may have at most {limit} values; send smaller reports, or raise LOSSGUARD_MAX_VALUES"
+    return Problem(413, TOO_LARGE, detail, ["body"])
+
+
+def too_slow(seconds: float, rate: int) -> Problem:
+    """408: the body did not arrive in time."""
+    detail = (
+        f"the body stopped for {seconds:.0f} s, or was slower than {rate} bytes/s; nothing was stored, so send it again"
+    )
+    return Problem(408, "the body did not arrive in time", detail, ["body"])
+
+
+def busy() -> Problem:
     """429: too much work at once."""
     detail = "the collector is at its limit of concurrent work; nothing was stored, so send it again after a second"
-    return _response(429, "the collector is busy", detail, [], {"Retry-After": "1"})
+    return Problem(429, "the collector is busy", detail, [], {"Retry-After": "1"})
 
 
 def too_many_segments(limit: int) -> Problem:

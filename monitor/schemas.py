@@ -44,7 +44,7 @@ Name = Annotated[
 RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID_PATTERN}$")]
 Step = Annotated[int, Field(strict=True, ge=0, lt=MAX_STEP)]
 StepNumber = Annotated[Step, BeforeValidator(_whole)]
-StepNumbers = Annotated[list[Step], BeforeValidator(_all_whole)]
+StepNumbers = Annotated[list[Step], Field(fail_fast=True), BeforeValidator(_all_whole)]
 SmallNumber = Annotated[int, Field(strict=True, ge=0, lt=2**31), BeforeValidator(_whole)]
 Reference = Annotated[int, Field(strict=True, ge=1, lt=2**31), BeforeValidator(_whole)]
 """The id of a record in a body."""
@@ -53,8 +53,26 @@ RecordId = Annotated[int, Field(ge=1, lt=2**31)]
 Seconds = Annotated[float, Field(strict=True, ge=0, lt=MAX_TIME, allow_inf_nan=False)]
 
 
+MAX_FIELDS = 10_000
+"""Names in an object. Each may be a mistake, whose description takes ten times the memory of the name."""
+
+
+def _few_fields(value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > MAX_FIELDS:
+        raise ValueError(f"at most {MAX_FIELDS} names are allowed here")
+    return value
+
+
+FewFields = BeforeValidator(_few_fields)
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def has_few_fields(cls, value: Any) -> Any:
+        return _few_fields(value)
 
 
 class RunIn(Body):
@@ -66,7 +84,7 @@ class RunIn(Body):
     git_commit: Annotated[Short, StringConstraints(max_length=MAX_COMMIT)] | None = None
     host: Short | None = None
     devices: Annotated[list[Short], MaxItems] = []
-    versions: Annotated[dict[Short, Short], MaxItems] = {}
+    versions: Annotated[dict[Short, Short], FewFields, MaxItems] = {}
     capabilities: Annotated[list[Short], MaxItems] = []
     started_at: Seconds
     total_steps: StepNumber | None = None
@@ -97,13 +115,14 @@ class EventIn(Body):
 
 class ReportIn(Body):
     """Columns of equal length. In `metrics`, non-finite numbers are "NaN", "Infinity" or "-Infinity"; null means
-    that the metric was not reported at that step. An empty report is a heartbeat."""
+    that the metric was not reported at that step. An empty report is a heartbeat. The first mistake in a list ends its
+    validation: a list of nothing but mistakes would take gigabytes."""
 
     segment: SmallNumber
     steps: StepNumbers = []
-    times: list[Seconds] = []
-    metrics: dict[Name, list[Any]] = {}
-    events: list[EventIn] = []
+    times: Annotated[list[Seconds], Field(fail_fast=True)] = []
+    metrics: Annotated[dict[Name, list[Any]], FewFields] = {}
+    events: Annotated[list[EventIn], Field(fail_fast=True)] = []
     restorable_steps: Annotated[StepNumbers, Field(max_length=MAX_RESTORABLE_STEPS)] | None = None
 
 

@@ -26,12 +26,26 @@ class Settings(BaseSettings):
     """Comma-separated addresses or networks of proxies whose X-Forwarded-For names the client."""
     max_report_bytes: int = Field(default=16 * 2**20, ge=1024)
     """Largest request body; a larger one is refused with 413."""
-    max_requests_at_once: int = Field(default=64, ge=1)
-    """Requests in progress or waiting; a further one is answered with 429 and Retry-After."""
+    max_values: int = Field(default=1_500_000, ge=1000)
+    """Values (numbers, texts, lists, names) in a request body; one with more is refused with 413."""
+    max_requests_at_once: int = Field(default=128, ge=1)
+    """Requests in progress, half of them of one client; a further one is answered with 429."""
     max_bytes_at_once: int = Field(default=64 * 2**20, ge=1024)
-    """Total bytes of their bodies; a request beyond it is answered with 429 and Retry-After."""
+    """Total bytes of their bodies, half of one client; a body beyond it is answered with 429."""
+    max_values_at_once: int = Field(default=2_000_000, ge=1000)
+    """Total values in their bodies, half of one client; a body beyond it is answered with 429."""
+    body_timeout: float = Field(default=10.0, gt=0)
+    """Seconds for which a body may stop, or be late at the slowest rate; then it is answered with 408."""
+    min_body_rate: int = Field(default=32_768, ge=1)
+    """Slowest rate at which a body may arrive, in bytes per second on the whole."""
+    header_timeout: float = Field(default=10.0, gt=0)
+    """Seconds for the headers of a request, from the connection's start or last answer."""
+    max_connections: int = Field(default=1_000, ge=1)
+    """Open connections; for a further one, the one that has waited longest for a request is closed."""
+    max_connections_per_address: int = Field(default=500, ge=1)
+    """Of these from one address that is no trusted proxy; a further one is closed."""
     max_exports_at_once: int = Field(default=8, ge=1)
-    """Exports in progress, counted apart; a further one is answered with 429 and Retry-After."""
+    """Exports in progress, counted apart, half of one client; a further one is answered with 429."""
     max_runs: int = Field(default=100_000, ge=1)
     """Runs in the store; a new one beyond it is answered with 429 until some are deleted."""
     max_runs_in_metrics: int = Field(default=500, ge=0)

@@ -4,6 +4,8 @@ LOSSGUARD_TOKEN has every scope; the tokens of the store (`python -m monitor tok
 created with, and may be bound to one project or run: then they get 404 for anything of another one. With neither kind
 of token the collector is open, but listens on loopback only: programs on this machine may use it, pages of other sites
 in a browser on this machine may not.
+
+Who a client is, is known before a byte of its body is read; what it may do, the routes say.
 """
 
 import hmac
@@ -18,10 +20,13 @@ import sqlalchemy as sa
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as RequestScope
 
 from db import access
 from db.access import Owner, Scope
 from lossguard.addresses import host_of, is_loopback
+from monitor import problems
 from monitor.problems import Problem, unknown
 
 log = logging.getLogger(__name__)
@@ -71,7 +76,33 @@ class FailedAttempts:
         return self._num_failed[address] <= MAX_FAILED_ATTEMPTS
 
 
+OPEN_PATHS = ("/healthz",)
+
+
+class Authentication:
+    """ASGI middleware: refuses a request without a valid token before its body is read; the others carry on as
+    `request.state.principal` whose they are."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: RequestScope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            request = Request(scope)
+            try:
+                request.state.principal = await _authenticate(request)
+            except problems.ERRORS as error:
+                await problems.response_to(request, error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 async def _principal(request: Request) -> Principal:
+    principal: Principal = request.state.principal
+    return principal
+
+
+async def _authenticate(request: Request) -> Principal:
     """The client of a request. Raises Problem 401 or 403, or 429 after too many failed attempts."""
     given = request.headers.get("authorization", "")
     kind, _, token = given.partition(" ")
@@ -79,9 +110,12 @@ async def _principal(request: Request) -> Principal:
     owner = request.app.state.settings.token
     if owner is not None and hmac.compare_digest(presented.encode(), owner.get_secret_value().encode()):
         return OWNER
-    principal = await run_in_threadpool(
-        _stored_principal, request.app.state.engine, presented, may_be_open=owner is None
-    )
+    state = request.app.state
+    principal = None
+    if presented or not state.needs_token:
+        principal = await run_in_threadpool(_stored_principal, state.engine, presented, may_be_open=owner is None)
+        if principal is not ANYBODY:
+            state.needs_token = True  # for good, so that a request without a token costs no further look-up
     if principal is None:
         raise _unauthorized(request, "wrong token" if given else "no token")
     if principal is ANYBODY and not _is_local(request):

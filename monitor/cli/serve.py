@@ -1,5 +1,7 @@
 """python -m monitor serve: run the collector."""
 
+import ctypes
+import platform
 import socket
 from typing import Annotated
 
@@ -8,6 +10,7 @@ import uvicorn
 
 from db import access, migrate
 from db.engine import create_engine, reading
+from monitor.api import connections
 from monitor.app import create_app
 from monitor.cli.errors import exit_with, one_line_errors
 from monitor.settings import Settings, check_bind
@@ -22,6 +25,7 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
 ) -> None:
     """Take reports, detect incidents and order rollbacks. LOSSGUARD_DATABASE_URL names the database."""
+    few_arenas()
     with one_line_errors():
         settings = Settings()
         logs.configure(settings.log_format, settings.log_level)
@@ -36,9 +40,22 @@ def serve(
         access_log=False,  # RequestLog writes a better one
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        **connections.server_options(settings),
     )
     typer.echo(f"collector on http://{host}:{port} (API at /docs), database {engine.url.render_as_string()}")
     uvicorn.Server(config).run(sockets=[listener])
+
+
+M_ARENA_MAX = -8
+"""Parameter of glibc's mallopt: the number of its memory pools."""
+
+
+def few_arenas() -> bool:
+    """Let all threads share two memory pools, if the C library is glibc: whether it did.
+
+    By default each of the forty threads may have its own, which keeps the memory of the largest body that it parsed.
+    """
+    return platform.libc_ver()[0] == "glibc" and ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2) == 1
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -6,6 +6,7 @@ the others: the group is rolled back, and its reports are stored one by one.
 """
 
 import asyncio
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -60,8 +61,11 @@ class ReportQueue:
         self._pending.append(PendingReport(run_id, report, undelivered_bytes, writer, future))
         if self._storing is None:
             self._storing = asyncio.create_task(self._store_all())
-        result: ReportResult = await future
-        return result
+        try:
+            result: ReportResult = await future
+            return result
+        finally:
+            del future  # with the traceback of its exception it is a cycle, which would keep the report in memory
 
     async def _store_all(self) -> None:
         try:
@@ -71,6 +75,7 @@ class ReportQueue:
                     if pending.result.done():  # the client has gone away
                         continue
                     if isinstance(result, Exception):
+                        traceback.clear_frames(result.__traceback__)  # they hold the report, in a cycle as well
                         pending.result.set_exception(result)
                     else:
                         pending.result.set_result(result)
@@ -95,4 +100,6 @@ class ReportQueue:
         except (sa.exc.OperationalError, sa.exc.TimeoutError) as error:  # the database is unavailable for all of them
             return [error] * len(group)
         except Exception as error:
-            return [error] if len(group) == 1 else [result for one in group for result in self._store_group([one])]
+            if len(group) == 1:
+                return [error]
+        return [result for one in group for result in self._store_group([one])]  # not in the context of this error

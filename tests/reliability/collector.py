@@ -36,15 +36,16 @@ class CollectorProcess:
             command = [sys.executable, "-m", "monitor", "serve", "--port", str(self.port)]
             self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 
-    def wait_until_up(self, timeout: float = 60.0) -> None:
+    def wait_until_up(self, path: str = "/readyz", *, timeout: float = 60.0) -> None:
+        """`path`: /healthz for a collector with a token, which answers nothing else without it."""
         with urllib3.PoolManager(retries=False, timeout=5.0) as http:
-            assert eventually(lambda: self._is_ready(http), timeout), self.log.read_text()
+            assert eventually(lambda: self._answers(http, path), timeout), self.log.read_text()
 
-    def _is_ready(self, http: urllib3.PoolManager) -> bool:
+    def _answers(self, http: urllib3.PoolManager, path: str) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text()
         try:
-            return http.request("GET", f"{self.url}/readyz").status == 200
+            return http.request("GET", f"{self.url}{path}").status == 200
         except urllib3.exceptions.HTTPError:
             return False  # not listening yet
 

@@ -16,7 +16,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:  # not in a thread: it answers also while all threads are busy
     """The process is running."""
     return {"status": "ok"}
 

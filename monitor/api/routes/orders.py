@@ -8,11 +8,11 @@ from monitor.actions import decisions
 from monitor.api import responses
 from monitor.api.auth import Operator, Reporter
 from monitor.api.dependencies import Claimed, Now, WriteSession
-from monitor.api.parsing import FastJsonRoute
+from monitor.api.parsing import TypedJsonRoute
 from monitor.ingestion import answers
 from monitor.schemas import AnswerIn, Json, RecordId, RollbackIn, RunId
 
-router = APIRouter(tags=["orders"], route_class=FastJsonRoute)
+router = APIRouter(tags=["orders"], route_class=TypedJsonRoute)
 InterventionId = Annotated[RecordId, Path()]
 
 

@@ -10,12 +10,12 @@ from monitor.actions import decisions, verdicts
 from monitor.api import auth, responses
 from monitor.api.auth import Operator, Reader, Reporter
 from monitor.api.dependencies import Claimed, Config, Metrics, Now, ReadSession, Reports, SentBy, WriteSession
-from monitor.api.parsing import FastJsonRoute
+from monitor.api.parsing import TypedJsonRoute
 from monitor.ingestion import runs, segments
 from monitor.problems import unknown
 from monitor.schemas import FinishIn, Name, RecordId, ReportIn, RunId, RunIn, SegmentIn, VerdictIn
 
-router = APIRouter(prefix="/runs", tags=["runs"], route_class=FastJsonRoute)
+router = APIRouter(prefix="/runs", tags=["runs"], route_class=TypedJsonRoute)
 
 
 @router.post("", status_code=201)

@@ -1,7 +1,7 @@
 """The collector's memory is bounded: what it cannot take now is sent again later, and nothing is half stored."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -30,11 +30,12 @@ class Slow:
 
 
 async def ask(
-    app: RequestLimits, *bodies: bytes, announced: bool = True, path: str = "/x", method: str = "POST"
+    app: RequestLimits, *bodies: bytes, announced: bool = True, path: str = "/x", method: str = "POST", who: str = "a"
 ) -> tuple[int, dict[str, str]]:
     """(status, headers) of a request whose body comes in these parts."""
-    length = [(b"content-length", str(sum(map(len, bodies))).encode())] if announced else []
-    scope = {"type": "http", "method": method, "path": path, "headers": length, "query_string": b""}
+    length = (b"content-length", str(sum(map(len, bodies))).encode())
+    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "client": (who, 1)}
+    scope |= {"headers": [length if announced else (b"transfer-encoding", b"chunked")]}
     left = [{"type": "http.request", "body": body, "more_body": True} for body in bodies]
     messages: Iterator[Message] = iter([*left, {"type": "http.request", "body": b"", "more_body": False}])
     sent: list[Message] = []
@@ -56,18 +57,20 @@ def full(**limits: Any) -> tuple[int, str, int]:
     async def play() -> tuple[int, str, int]:
         slow = Slow()
         app = RequestLimits(slow, Settings(**limits))
-        first = asyncio.create_task(ask(app, b"x" * 1000))
+        first = asyncio.create_task(ask(app, b"," * 1000))
         await asyncio.sleep(0)
-        status, headers = await asyncio.wait_for(ask(app, b"x" * 1000), 5)
+        status, headers = await asyncio.wait_for(ask(app, b"," * 1000), 5)
         slow.go.set()
         assert (await first)[0] == 200
-        assert (app.num_requests, app.num_bytes) == (0, 0)
+        assert (app.requests.taken, app.bytes.taken, app.values.taken) == (0, 0, 0)
         return status, headers["retry-after"], (await ask(app, b"x"))[0]
 
     return asyncio.run(play())
 
 
-@pytest.mark.parametrize("limits", [{"max_requests_at_once": 1}, {"max_bytes_at_once": 1500}])
+@pytest.mark.parametrize(
+    "limits", [{"max_requests_at_once": 1}, {"max_bytes_at_once": 1500}, {"max_values_at_once": 1500}]
+)
 def test_while_full_the_answer_is_429_and_later_requests_are_admitted(limits: dict[str, int]) -> None:
     assert full(**limits) == (429, "1", 200)
 
@@ -75,20 +78,20 @@ def test_while_full_the_answer_is_429_and_later_requests_are_admitted(limits: di
 def test_endless_downloads_do_not_delay_reports() -> None:
     async def play() -> list[int]:
         slow = Slow()
-        app = RequestLimits(slow, Settings(max_requests_at_once=2, max_exports_at_once=2))
+        app = RequestLimits(slow, Settings(max_requests_at_once=2, max_exports_at_once=4))
         export: dict[str, Any] = {"path": f"{API}/runs/r1/export", "method": "GET"}
-        downloads = [asyncio.create_task(ask(app, **export)) for _ in range(2)]
+        downloads = [asyncio.create_task(ask(app, **export, who=who)) for who in "abb"]
         await asyncio.sleep(0)
         further = (await asyncio.wait_for(ask(app, **export), 5))[0]
         report = asyncio.create_task(ask(app, b"x", path=f"{API}/runs/r1/reports"))
         await asyncio.sleep(0)
-        assert (app.num_exports, app.num_requests) == (2, 1)
+        assert (app.exports.taken, app.requests.taken) == (3, 1)
         slow.go.set()
         served = [(await one)[0] for one in (*downloads, report)]
-        assert (app.num_exports, app.num_requests) == (0, 0)
+        assert (app.exports.taken, app.requests.taken) == (0, 0)
         return [further, *served]
 
-    assert asyncio.run(play()) == [429, 200, 200, 200]
+    assert asyncio.run(play()) == [429, 200, 200, 200, 200]
 
 
 def test_one_large_request_alone_is_admitted_and_health_always(sqlite_engine: sa.Engine) -> None:
@@ -97,7 +100,7 @@ def test_one_large_request_alone_is_admitted_and_health_always(sqlite_engine: sa
         slow.go.set()
         app = RequestLimits(slow, Settings(max_bytes_at_once=1024))
         alone = (await ask(app, b"x" * 5000))[0]
-        app.num_requests = 10**6
+        app.requests.taken = 10**6
         return [alone, (await ask(app, path="/healthz"))[0]]
 
     assert asyncio.run(play()) == [200, 200]
@@ -121,6 +124,107 @@ def test_a_report_with_too_many_metrics_is_refused_whole(sqlite_engine: sa.Engin
     assert trainer.get()["newest_step"]["step"] == 0
 
 
+def test_a_body_with_too_many_values_is_refused_before_it_is_parsed(sqlite_engine: sa.Engine) -> None:
+    """Four bodies of 16 MiB of {},{},.. took 1.4 GB."""
+    http = TestClient(create_app(Settings(max_values=1000), engine=sqlite_engine))
+    kind = {"content-type": "application/json"}
+    accepted = http.post(f"{API}/runs", content=b"[" + b"0," * 998 + b"0]", headers=kind)
+    refused = http.post(f"{API}/runs", content=b"[" + b"0," * 1000 + b"0]", headers=kind)
+    assert (accepted.status_code, refused.status_code) == (422, 413)
+    assert "LOSSGUARD_MAX_VALUES" in refused.json()["detail"]
+
+
+def paced(parts: Sequence[bytes], pauses: Sequence[float]) -> tuple[int, float]:
+    """(status, seconds) of a request whose parts come after these pauses: at least 10,000 bytes/s, or 0.1 s late."""
+
+    async def play() -> tuple[int, float]:
+        loop = asyncio.get_running_loop()
+        slow = Slow()
+        slow.go.set()
+        app = RequestLimits(slow, Settings(body_timeout=0.1, min_body_rate=10_000))
+        left = iter(zip(parts, pauses, strict=True))
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            part, pause = next(left, (b"", 0.0))
+            await asyncio.sleep(pause)
+            return {"type": "http.request", "body": part, "more_body": part != b""}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/x", "query_string": b""}
+        began = loop.time()
+        await app(scope | {"headers": [(b"content-length", b"10000")]}, receive, send)
+        assert (app.bytes.taken, app.values.taken) == (0, 0)
+        return sent[0]["status"], loop.time() - began
+
+    return asyncio.run(asyncio.wait_for(play(), 5))
+
+
+def test_a_body_may_take_its_time_while_it_keeps_the_slowest_rate() -> None:
+    status, seconds = paced([b"x" * 1000] * 10, [0.05] * 10)
+    assert status == 200
+    assert seconds > 0.4
+
+
+def test_a_body_that_comes_byte_by_byte_is_given_up_although_it_never_stops() -> None:
+    """Each byte renewed the deadline, so four connections kept every trainer out for as long as they liked."""
+    status, seconds = paced([b"x"] * 1000, [0.02] * 1000)
+    assert status == 408
+    assert seconds < 2
+
+
+def test_a_body_of_which_most_came_at_once_may_not_stop_for_long_either() -> None:
+    status, seconds = paced([b"x" * 9000, b"x"], [0.0, 60.0])
+    assert status == 408
+    assert seconds < 2
+
+
+def test_a_request_whose_body_is_not_complete_takes_no_place() -> None:
+    """64 half-requests kept every other one out."""
+
+    async def play() -> int:
+        slow = Slow()
+        slow.go.set()
+        app = RequestLimits(slow, Settings(max_requests_at_once=1))
+        scope = {"type": "http", "method": "POST", "path": "/x", "headers": [(b"content-length", b"9")]}
+
+        async def silent() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(_message: Message) -> None: ...
+
+        halves = [asyncio.create_task(app(scope, silent, send)) for _ in range(64)]
+        await asyncio.sleep(0)
+        status = (await ask(app, b"x"))[0]
+        for half in halves:
+            half.cancel()
+        await asyncio.gather(*halves, return_exceptions=True)
+        assert app.bytes.taken == 0
+        return status
+
+    assert asyncio.run(play()) == 200
+
+
+def test_a_client_that_goes_away_in_its_body_leaves_nothing_behind() -> None:
+    async def play() -> int:
+        app = RequestLimits(Slow(), Settings())
+        scope = {"type": "http", "method": "POST", "path": "/x", "headers": [(b"content-length", b"9")]}
+
+        async def gone() -> Message:
+            return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            raise AssertionError(message)
+
+        await app(scope, gone, send)
+        return app.bytes.taken + app.requests.taken
+
+    assert asyncio.run(play()) == 0
+
+
 def test_a_client_that_falls_silent_in_its_body_gets_408_and_makes_room(sqlite_engine: sa.Engine) -> None:
     sent: list[Message] = []
 
@@ -132,9 +236,9 @@ def test_a_client_that_falls_silent_in_its_body_gets_408_and_makes_room(sqlite_e
         sent.append(message)
 
     async def play() -> None:
-        app = create_app(Settings(), engine=sqlite_engine, body_timeout=0.05)
+        app = create_app(Settings(body_timeout=0.05), engine=sqlite_engine)
         scope = {"type": "http", "method": "POST", "path": f"{API}/runs", "query_string": b""}
-        scope |= {"headers": [(b"content-length", b"10"), (b"content-type", b"application/json")]}
+        scope |= {"headers": [(b"content-length", b"10"), (b"host", b"localhost")]}
         await asyncio.wait_for(app(scope, silent, send), 5)
 
     asyncio.run(play())
