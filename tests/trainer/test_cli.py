@@ -1,12 +1,12 @@
 """The command line in its own process."""
 
-import json
 import os
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from tests.trainer.command import command, environment, run_command
@@ -86,16 +86,15 @@ def test_what_cannot_be_used_is_reported_in_one_sentence_with_exit_code_2(
     assert done.stdout == ""
 
 
-def test_a_restore_that_is_not_exact_stops_the_run_with_exit_code_1(tmp_path: Path) -> None:
+def test_a_restore_that_is_not_exact_stops_the_run_with_exit_code_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = command(tmp_path, "--run-id", "r", "--mode", "offline")[3:]
     assert CliRunner().invoke(app, [*words, "--steps", "5"]).exit_code == 0
-    manifest = tmp_path / "out/trainer/r/checkpoints/step-000000005/manifest.json"
-    content = json.loads(manifest.read_text())
-    content["objects"]["optimizer"]["param_groups.0.lr"] = "0.25"
-    manifest.write_text(json.dumps(content))
+    monkeypatch.setattr(torch.optim.AdamW, "load_state_dict", lambda *_: None)
     done = CliRunner().invoke(app, [*words, "--steps", "9"])
     assert done.exit_code == 1
-    assert done.stderr.startswith("optimizer differs from the checkpoint of step 5: param_groups.0.lr was 0.25")
+    assert done.stderr.startswith("optimizer differs from the checkpoint of step 5: ")
     assert len(done.stderr.splitlines()) == 1
 
 

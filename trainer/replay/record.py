@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard import SegmentReason, decode_number, read_spools
-from lossguard.torch.manifest import checkpoints_in
+from lossguard.torch import checkpoints_in
 from trainer.errors import UsageError
 
 SIGNALS = ("loss", "grad_norm", "log_z")

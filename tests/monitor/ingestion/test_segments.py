@@ -58,7 +58,7 @@ def test_a_declared_change_in_the_replayed_stretch_is_no_incident_after_the_roll
     ("change", "where"),
     [
         ({"order": 99}, "order"),
-        ({"fork_step": 2**61}, "fork_step"),
+        ({"fork_step": 2**52}, "fork_step"),
         ({"fork_step": 199}, "fork_step"),
         ({"fork_step": None}, "reason"),
         ({"reason": "resume"}, "reason"),
