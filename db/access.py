@@ -53,12 +53,12 @@ def install_token(
     same = session.scalar(sa.select(Token).where(Token.digest == digest(token)))
     if same is not None and same.name != name:
         raise TokenExists(f"this token is already installed as {same.name!r}")
-    if same is not None and (sorted(same.scopes), same.project) == (sorted(scopes), project):
+    if same is not None and (sorted(same.scopes), same.project, same.run) == (sorted(scopes), project, None):
         return False
     row = session.scalar(sa.select(Token).where(Token.name == name)) or Token(name=name, created_at=now)
     if same is None:
         row.digest, row.revoked_at = digest(token), None
-    row.scopes, row.project = [*scopes], project
+    row.scopes, row.project, row.run = [*scopes], project, None
     session.add(row)
     session.flush()
     return True

@@ -1,5 +1,6 @@
 """Network addresses: which can be a collector's, and which never leave this machine."""
 
+import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -26,15 +27,16 @@ def collector_url(setting: str, value: str) -> str:
         parsed = None
     is_http = parsed is not None and parsed.scheme in ("http", "https") and bool(parsed.host)
     if parsed is None or not is_http or parsed.query or parsed.fragment or any(map(str.isspace, value)):
-        sentence = f"{setting}={value!r} is not the address of a collector, such as http://127.0.0.1:8000"
+        sentence = f"{setting}={mask_text(value)!r} is not the address of a collector, such as http://127.0.0.1:8000"
         raise ConfigurationError(sentence + _port_problem(value))
     return value.rstrip("/")
 
 
 def _has_credentials(address: str) -> bool:
     """Whether a secret stands in `address`: before its host, or in its query."""
-    authority = address.partition("://")[2].partition("/")[0]
-    return "@" in authority or mask_text(address) != address
+    authority = re.split("[/?#]", address.partition("://")[2], maxsplit=1)[0]
+    query = address.partition("?")[2]
+    return "@" in authority or mask_text(query) != query
 
 
 def _port_problem(address: str) -> str:

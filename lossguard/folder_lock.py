@@ -38,6 +38,11 @@ class FolderLock:
         self._fd = fd
         self._num_users = 1
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nobody else in this process, nor elsewhere, uses the folder."""
+        return self._fd is not None and self._num_users == 1
+
     def share(self) -> "FolderLock":
         """The same lock for one more user, who releases it too."""
         self._num_users += 1

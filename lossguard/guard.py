@@ -10,7 +10,7 @@ from typing import Any
 from lossguard.batches import BatchSource, Indexable
 from lossguard.checkpoint_store import CheckpointStore
 from lossguard.distributed import current_ranks
-from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.errors import CheckpointError, CheckpointMismatch, ConfigurationError
 from lossguard.ledger import Ledger, Skip
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
@@ -288,7 +288,7 @@ class Guard:
     def _discard_later_checkpoints(self) -> None:
         try:
             self.checkpoints.discard_after(self.step)
-        except OSError as problem:
+        except (OSError, ConfigurationError) as problem:
             self._log_once.warn_once("discard", f"checkpoints after step {self.step} could not be deleted: {problem}")
 
     def _hold(self, order: Order, source: BatchSource) -> None:
@@ -316,7 +316,8 @@ class Guard:
     @contextmanager
     def _locked_checkpoints(self) -> Iterator[None]:
         """Nothing is restored, saved or deleted while another process does so."""
-        lock, unlock = (getattr(self.checkpoints, name, None) for name in ("lock", "unlock"))
+        only_reads = self.run.rank > 0 and self.ranks.size == 1  # rank 0 saves for all, see `_save`
+        lock, unlock = (None if only_reads else getattr(self.checkpoints, name, None) for name in ("lock", "unlock"))
         if lock is not None:
             lock(wait=self.run.lock_wait)
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 WRITER_HEADER = "Lossguard-Writer"
 """Header of a trainer's requests. An older SDK sends none, and an older collector ignores it."""
-_HEADER = re.compile(r"([0-9a-f]{32}) ([0-9A-Za-z._-]{1,64}) ([\x21-\x7e]{1,160})")
+_HEADER = re.compile(r"([0-9a-f]{32}) ([0-9A-Za-z._-]{1,63}) ([\x21-\x7e]{1,160})")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

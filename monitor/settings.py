@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     """Comma-separated addresses or networks of proxies whose X-Forwarded-For names the client."""
     max_report_bytes: int = Field(default=16 * 2**20, ge=1024)
     """Largest request body; a larger one is refused with 413."""
-    max_values: int = Field(default=1_500_000, ge=1000)
+    max_values: int = Field(default=1_000_000, ge=1000)
     """Values (numbers, texts, lists, names) in a request body; one with more is refused with 413."""
     max_requests_at_once: int = Field(default=128, ge=1)
     """Requests in progress, half of them of one client; a further one is answered with 429."""

@@ -102,7 +102,7 @@ class Sender(threading.Thread):
             self.problem = f"{self._directory} cannot be used ({problem.strerror})"
             self._log_once.warn_once("sender", f"{self.problem}: nothing is delivered; steps stay in the spool")
         finally:
-            self._leave()
+            self._leave(is_done=False)
             self._client.close()
 
     def _undelivered(self) -> deque[Path]:
@@ -186,21 +186,21 @@ class Sender(threading.Thread):
             None,
         )
 
-    def _leave(self) -> None:
-        """Close a spool of which nothing is left to deliver, and note why if something is."""
+    def _leave(self, *, is_done: bool = True) -> None:
+        """Close a spool; if nothing more of it can be delivered (`is_done`), note why, should something be left."""
         delivery, self._delivery = self._delivery, None
         if delivery is None:
             return
         if delivery.refused:
             self._undeliverable = delivery.refused
-        elif words := delivery.incomplete_line():
+        elif is_done and (words := delivery.incomplete_line()):
             self.incomplete.append(words)
             self._log_once.warn_once(f"incomplete {words}", f"{words} was never written completely; it stays there")
         delivery.close()
 
     def _start_over(self) -> None:
         """Forget what was acknowledged, so that everything is delivered again."""
-        self._leave()
+        self._leave(is_done=False)
         self.incomplete.clear()
         try:
             for _ in restore(self._directory):

@@ -6,6 +6,7 @@ are set aside; whatever a spool contains, the lines after them are delivered.
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +18,7 @@ from lossguard.delivery.client import Client
 from lossguard.delivery.intact_lines import IntactLines
 from lossguard.delivery.registration import registration_of
 from lossguard.delivery.report import Body, Line, in_report, report
-from lossguard.errors import Conflict, NotFound, Rejected
+from lossguard.errors import Conflict, NotFound, Rejected, Unreachable
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.protocol import SPOOL_HEADER
@@ -30,6 +31,9 @@ from lossguard.writer import WRITER_HEADER, Writer
 MAX_STEPS_PER_REPORT = 1000
 APPLIED_FIELDS = ("rewound_to", "skip_from", "skip_to", "detail")
 """Fields of a segment line's `applied` that PUT /orders accepts."""
+
+TOO_MUCH = (408, 429)
+"""Answers after which a smaller report is sent."""
 
 Receive = Callable[[list[Order], float], None]
 """Gets all open orders, and until when they may be carried out, by the monotonic clock."""
@@ -57,6 +61,7 @@ class Delivery:
         self._log_once = log_once
         self._set_aside = set_aside
         self._writer = writer
+        self._was_ignored = False  # another process had the lease
         self._is_ready = False  # the run and the open segment are known
         self._run = ""
         self._substitute: Body | None = None  # registration of a run whose own is damaged
@@ -83,6 +88,10 @@ class Delivery:
         try:
             batch = self._send(batch)
             self._max_lines = min(2 * self._max_lines, MAX_STEPS_PER_REPORT)  # bad lines often come in groups
+        except Unreachable as problem:
+            if problem.status in TOO_MUCH:  # too slow a network, or too little room for so many lines
+                self._max_lines = max(1, len(batch) // 2)
+            raise
         except Rejected as problem:
             if batch[0][0] == 0:
                 self._refuse_spool(problem)
@@ -256,6 +265,18 @@ class Delivery:
                     f"order {problem}", f"an order was ignored, because it cannot be decoded: {problem}"
                 )
         self._receive(orders, sent_at + self._lease_seconds(answer))
+        if self._was_ignored and answer.get("lease"):
+            self._repeat_what_was_ignored()
+
+    def _repeat_what_was_ignored(self) -> None:
+        """Only the process with the lease says what the run can do, and which steps it can restore: say it again."""
+        end = self._lines.begin
+        for _, record in deque(self._reader.records("run", end=end), maxlen=1):
+            self._request("POST", "/runs", record["run"])
+        for _, record in deque(self._reader.records("restorable", end=end), maxlen=1):
+            body = {"segment": self._segment, "steps": [], "restorable_steps": record["restorable"]}
+            self._request_of_run("reports", body)
+        self._was_ignored = False
 
     def _lease_seconds(self, answer: dict[str, Any]) -> float:
         """How long this process may carry out orders; an older collector gives them to every process."""
@@ -265,6 +286,7 @@ class Delivery:
         if seconds > 0:
             self._log_once.reset("lease")
         else:
+            self._was_ignored = True
             other = str(answer.get("writer") or "another process")
             self._log_once.warn_once(
                 "lease",

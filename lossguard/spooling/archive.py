@@ -13,7 +13,7 @@ import gzip
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import IO
@@ -48,9 +48,10 @@ def trim(directory: Path, keep: Keep) -> Iterator[tuple[Path, int, int]]:
     """
     with_damage = {each.spool for each in SetAside(directory).damaged}
     for path in [] if keep is Keep.ALL else spools_in(directory):
-        if _is_over(path):
-            before = path.stat().st_size
-            yield path, before, _archive(path, keep is Keep.COMPRESSED or path.name in with_damage)
+        with suppress(FileNotFoundError), path.open("rb+") as file:  # NFS wants a writable file for an exclusive lock
+            if _is_over(path, file):  # and locked until it is replaced: two trims would delete each other's files
+                before = path.stat().st_size
+                yield path, before, _archive(path, keep is Keep.COMPRESSED or path.name in with_damage)
 
 
 def restore(directory: Path) -> Iterator[Path]:
@@ -65,18 +66,17 @@ def restore(directory: Path) -> Iterator[Path]:
         yield path
 
 
-def _is_over(path: Path) -> bool:
-    """Whether everything in the file is delivered and nobody will append to it."""
-    with path.open("rb+") as file:  # NFS wants a writable file for an exclusive lock
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        size = path.stat().st_size
-        if size == 0 or not is_delivered(path):
-            return False
-        file.seek(max(0, size - (1 << 16)))
-        last = file.read().splitlines(keepends=True)[-1]
+def _is_over(path: Path, file: IO[bytes]) -> bool:
+    """Whether everything in it is delivered and nobody will append to it; then it is locked until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    size = path.stat().st_size
+    if size == 0 or not is_delivered(path):
+        return False
+    file.seek(max(0, size - (1 << 16)))
+    last = file.read().splitlines(keepends=True)[-1]
     return has_checksum(last) or last.startswith(b'{"finish"')
 
 

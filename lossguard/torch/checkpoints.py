@@ -84,7 +84,8 @@ class Checkpoints:
         self._writing: threading.Thread | None = None
         self._has_ended = False  # a background save, since the last call of `settle`
         self._problems: list[Exception] = []
-        self._lock: FolderLock | None = None
+        self._lock: FolderLock | None = None  # on rank 0
+        self._is_locked = False  # the same on all ranks
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             clean_up_unless_in_use(self.directory, self.ranks.rank)
@@ -96,12 +97,14 @@ class Checkpoints:
 
         Waits at most `wait` seconds for another process, then raises ConfigurationError, which names it.
         """
-        if self._lock is None:
+        self._join()
+        if not self._is_locked:
             self._lock = lock_on_all_ranks(self.directory, self.ranks, wait=wait)
+            self._is_locked = True
 
     def unlock(self) -> None:
         """Let other processes write the directory, once a background save has ended."""
-        lock, self._lock = self._lock, None
+        lock, self._lock, self._is_locked = self._lock, None, False
         if lock is not None:
             lock.release()
 

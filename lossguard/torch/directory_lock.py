@@ -50,7 +50,8 @@ def _lock(directory: Path, rank: int, wait: float) -> FolderLock | None:
         logger.warning("%s cannot be locked: %s", directory, problem.strerror)
         return None
     try:
-        clean_up(directory)
+        if lock.is_new:
+            clean_up(directory)
     except BaseException:
         lock.release()
         raise

@@ -63,14 +63,15 @@ class RequestLimits:
             self.requests.holding(client) as take_request,
         ):
             try:
-                body = await self._body(scope, receive, take_bytes, take_values) if _has_body(scope) else b""
+                has_body = _has_body(scope)
+                body = await self._body(scope, receive, take_bytes, take_values) if has_body else b""
                 if body is None:  # the client has gone away
                     return
                 take_request(1)
             except Problem as problem:
                 await problems.response_to(Request(scope), problem)(scope, receive, send)
                 return
-            await self._app(scope, _replay(body, receive) if body else receive, send)
+            await self._app(scope, _replay(body, receive) if has_body else receive, send)
 
     async def _body(self, scope: Scope, receive: Receive, take_bytes: Take, take_values: Take) -> bytes | None:
         """The whole body; None if the client went away. Raises Problem 408, 413 or 429."""

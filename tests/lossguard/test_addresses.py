@@ -4,6 +4,11 @@ from lossguard import ConfigurationError
 from lossguard.addresses import collector_url, host_of, is_loopback
 
 
+@pytest.mark.parametrize("host", ["sk-collector", "hf_monitoring1", "token"])
+def test_a_host_whose_name_looks_like_a_secret_is_a_host(host: str) -> None:
+    assert collector_url("url", f"http://{host}:8000") == f"http://{host}:8000"
+
+
 def test_the_address_of_a_collector_loses_its_trailing_slash() -> None:
     assert collector_url("url", "https://host:8000/base/") == "https://host:8000/base"
 

@@ -240,6 +240,29 @@ def test_an_interval_below_one_step_is_refused() -> None:
         Guard(ScriptedRun(), checkpoints=Memory([]), every=0)
 
 
+@pytest.mark.parametrize(("rank", "expected"), [(0, ["lock", "unlock"]), (1, [])])
+def test_of_ranks_that_cannot_communicate_only_the_one_that_saves_locks_the_checkpoints(
+    rank: int, expected: list[str]
+) -> None:
+    class Locked(Memory):
+        def __init__(self) -> None:
+            super().__init__([])
+            self.calls: list[str] = []
+
+        def lock(self, *, wait: float) -> None:
+            self.calls.append("lock")
+
+        def unlock(self) -> None:
+            self.calls.append("unlock")
+
+    run = ScriptedRun()
+    run.rank, run.num_ranks = rank, 2
+    checkpoints = Locked()
+    for _ in Guard(run, checkpoints=checkpoints).steps(Indices(), 3):
+        pass
+    assert checkpoints.calls == expected
+
+
 class Batches:
     """Batch i is a pure function of i."""
 

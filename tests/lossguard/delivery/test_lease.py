@@ -85,3 +85,27 @@ def test_orders_are_carried_out_only_while_the_lease_is_valid(
         lease |= {"lease": 20.0}
         run.log(2, loss=1.0)
         assert eventually(run.take_order)
+
+
+@pytest.mark.slow
+def test_what_was_said_without_the_lease_is_said_again_once_this_process_holds_it(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    """A collector takes capabilities and restorable steps from the holder of the lease alone."""
+    lease = {"lease": 0.0, "orders": [], "writer": "7@node-1"}
+    collector.fault = lambda _method, path, body: (
+        (200, {"accepted": len(body["steps"]), **lease}) if path.endswith("/reports") else None
+    )
+    with online(collector, tmp_path) as run:
+        run.can_roll_back()
+        run.set_restorable([0])
+        run.log(0, loss=1.0)
+        run.set_restorable([0, 50])
+        assert eventually(lambda: any(body.get("restorable_steps") == [0, 50] for _, _, body in collector.requests))
+        num_before = len(collector.requests)
+        lease |= {"lease": 20.0}
+        run.log(1, loss=1.0)
+        assert eventually(lambda: len(collector.requests) >= num_before + 3)
+        again = [(path.rpartition("/")[2], body) for _, path, body in collector.requests[num_before:]]
+        assert [body["capabilities"] for name, body in again if name == "runs"] == [["rollback"]]
+        assert [body["restorable_steps"] for name, body in again if "restorable_steps" in body] == [[0, 50]]

@@ -10,6 +10,7 @@ import pytest
 import lossguard
 from lossguard.delivery.sender import Sender
 from lossguard.orders import Order
+from lossguard.spooling import archive
 from lossguard.spooling.archive import Keep, restore, trim
 from lossguard.spooling.history import History
 from lossguard.spooling.spool import spools_in
@@ -102,6 +103,21 @@ def test_a_spool_that_is_being_written_is_not_trimmed(tmp_path: Path) -> None:
     assert trimmed(run.directory, Keep.UNDELIVERED) == 0, "its last lines are not delivered"
     assert deliver(run.directory, collector).delivered
     assert trimmed(run.directory, Keep.UNDELIVERED) == 1
+
+
+def test_two_trims_at_once_do_not_delete_each_others_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = delivered(tmp_path)
+    before, replace = History.read(directory), archive._archive
+    at_once: list[int] = []
+
+    def while_another_trims(path: Path, compressed: bool) -> int:
+        at_once.append(trimmed(directory, Keep.UNDELIVERED))
+        return replace(path, compressed)
+
+    monkeypatch.setattr(archive, "_archive", while_another_trims)
+    assert trimmed(directory, Keep.UNDELIVERED) == 1
+    assert at_once == [0]
+    assert History.read(directory) == before
 
 
 def test_an_unfinished_spool_of_a_release_without_locks_is_not_trimmed(tmp_path: Path) -> None:

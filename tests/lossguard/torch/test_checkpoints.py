@@ -523,3 +523,23 @@ def test_a_directory_stays_locked_until_the_background_save_has_ended(tmp_path: 
     with (tmp_path / "lock").open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert checkpoints.steps() == [0]
+
+
+def test_locking_again_in_the_same_process_leaves_a_background_save_alone(tmp_path: Path) -> None:
+    class Slow(Box):
+        def state_dict(self) -> Any:
+            return {"content": torch.zeros(4_000_000)}
+
+        def load_state_dict(self, state: Any) -> None:
+            self.content = state
+
+    checkpoints = Checkpoints(tmp_path, box=Slow())
+    checkpoints.lock()
+    checkpoints.save(0, {"step": 0})
+    checkpoints.lock()  # a loop that was left begins again
+    other = Checkpoints(tmp_path, box=Slow())
+    other.lock()
+    assert checkpoints.settle(wait=True)
+    assert checkpoints.steps() == [0]
+    for each in (checkpoints, other):
+        each.unlock()

@@ -75,6 +75,15 @@ def test_while_full_the_answer_is_429_and_later_requests_are_admitted(limits: di
     assert full(**limits) == (429, "1", 200)
 
 
+def test_an_empty_body_without_a_length_is_over() -> None:
+    async def play() -> int:
+        app = RequestLimits(slow := Slow(), Settings())
+        slow.go.set()
+        return (await asyncio.wait_for(ask(app, announced=False), 5))[0]
+
+    assert asyncio.run(play()) == 200
+
+
 def test_endless_downloads_do_not_delay_reports() -> None:
     async def play() -> list[int]:
         slow = Slow()
