@@ -70,7 +70,7 @@ def onset_of(
     if kind is IncidentKind.NONFINITE:
         onset, reason = step, f"Step {step}: {signal} is not finite."
     elif kind is IncidentKind.DIVERGENCE:
-        onset = reading.low_step
+        onset = reading.rise_step
         drift = f"the drift is {reading.drift:.3g} times the alarm threshold"
         reason = f"Step {step}: the loss level has been rising since step {onset}; {drift}."
     else:

@@ -98,7 +98,8 @@ class Baseline:
         size = next((size for below, size in EARLY_BLOCKS if self.count < below), BLOCK)
         part = x[: size - self.count % size]
         level, scale = self.level if self.count > 0 else np.nan, self.scale()
-        present = (level, scale, self.level + UPDATE_Z * scale, self.noise, self.autocorrelation)
+        upper_limit = self.level + UPDATE_Z * scale if self.count > 0 or self.declared else np.inf
+        present = (level, scale, upper_limit, self.noise, self.autocorrelation)
         self.block = np.concatenate([self.block, part])
         self.count += len(part)
         full = self.count % size == 0

@@ -28,9 +28,9 @@ from monitor.detection.scoring.signals import SignalParameters
 from monitor.detection.scoring.threshold import TailThresholds
 from monitor.detection.settings import DetectionSettings
 
-MIN_THRESHOLDS = np.array([6.5, 5.0, 5.5, 6.5, 8.0, 5.0])
-"""Lower bound of the threshold of each span, and of the drift, in standard deviations: less is not worth an alarm."""
-PRIOR_THRESHOLDS = np.array([PRIOR_THRESHOLD] * len(SPANS) + [5.0])
+MIN_THRESHOLDS = np.array([6.5, 5.0, 5.5, 6.5, 8.0])
+"""Lower bound of the threshold of each span, in standard deviations: less is not worth an alarm."""
+PRIOR_THRESHOLDS = np.array([PRIOR_THRESHOLD] * len(SPANS))
 """Thresholds of a run whose tail is not known yet."""
 HUGE = 1e100  # no training reaches it: as good as infinite, and sums of squares below it do not overflow
 LONG_PERIOD = 4 * CHUNK  # observations between two calibrations of the thresholds, in a run that has more
@@ -46,8 +46,8 @@ class Scores:
 
     `z`: residual in robust standard deviations, positive in the direction of an alarm; `evidence`, `single` (of the row
     alone) and `drift`: 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit, of non-finite rows
-    too, nan where nothing is known; `low_step`: when the level was lowest; `non_finite`: reported, and nan, infinite or
-    at least HUGE.
+    too, nan where nothing is known; `low_step`: when the level was lowest; `rise_step`, `reference`: when the present
+    slow rise began, and the level before it; `non_finite`: reported, and nan, infinite or at least HUGE.
     """
 
     z: Floats
@@ -57,6 +57,8 @@ class Scores:
     expected: Floats
     scale: Floats
     low_step: Floats
+    rise_step: Floats
+    reference: Floats
     non_finite: Bools
 
 
@@ -80,8 +82,7 @@ class SignalDetector:
 
     def __init__(self, signal: SignalParameters, settings: DetectionSettings) -> None:
         self.signal, self.settings = signal, settings
-        # one in so many rows for each sum; the drift moves so slowly that a chunk of it counts as one value
-        self.probability = settings.false_alarms_per_10k / 1e4 * np.array([1.0] * len(SPANS) + [CHUNK / 4])
+        self.probability = settings.false_alarms_per_10k / 1e4  # of each sum at a row
         self.thresholds = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS)
         self.baseline = Baseline(signal, settings)
         self.drift = LevelDrift() if signal.detects_drift else None
@@ -96,7 +97,7 @@ class SignalDetector:
         baseline = self.baseline
         if baseline.is_settled() and not (baseline.declared and baseline.count < CHUNK):
             self.baseline, self.recent = baseline.restarted(), RecentResiduals()
-            self.drift = LevelDrift() if self.signal.detects_drift else None
+            self.drift = None if self.drift is None else self.drift.restarted()
 
     def feed(self, values: Floats, present: Bools, steps: Ints, gaps: Ints) -> Scores:
         """Judge N rows; `gaps`: steps since the row before."""
@@ -105,7 +106,7 @@ class SignalDetector:
         x = values[where]
         if self.signal.log:
             x = np.log(np.maximum(x, 1e-30))
-        table = np.zeros((7, len(values)))  # as in Scores
+        table = np.zeros((9, len(values)))  # as in Scores
         table[4:6] = np.nan
         non_finite = present & ~finite
         non_finite_rows = non_finite.nonzero()[0]
@@ -122,8 +123,8 @@ class SignalDetector:
         if self.signal.log:
             table[4] = np.exp(table[4])
             table[5] *= table[4]
-        z, evidence, single, drift, expected, scale, low_step = table
-        return Scores(z, evidence, single, drift, expected, scale, low_step, non_finite)
+        z, evidence, single, drift, expected, scale, low_step, rise_step, reference = table
+        return Scores(z, evidence, single, drift, expected, scale, low_step, rise_step, reference, non_finite)
 
     def _period(self) -> int:
         """Observations between two calibrations of the thresholds."""
@@ -133,8 +134,8 @@ class SignalDetector:
         """Judge values between two calibrations. Returns the table of `feed` for them."""
         recent, thresholds = self.recent, self.thresholds.values
         fits = list(self.baseline.update(x))
-        level, scale, upper_limit, _, autocorrelation = _by_value(fits)
-        table = np.empty((7, len(x)))
+        level, scale, upper_limit, noise, autocorrelation = _by_value(fits)
+        table = np.empty((9, len(x)))
         table[4] = level if self.baseline.count > len(x) else np.where(np.isnan(level), x, level)
         table[5] = scale
         table[0] = (x - table[4]) / scale
@@ -142,14 +143,16 @@ class SignalDetector:
             np.abs(table[0], out=table[0])
         z = self._prewhitened(table[0], autocorrelation)
         recent.z = np.concatenate([recent.z, np.minimum(np.maximum(z, -4.0), 60.0)])
-        table[3], table[6] = self._drift(x, fits, upper_limit, steps)
+        if self.drift is None:
+            table[[3, 6, 7, 8]] = 0.0
+        else:  # means of correlated values vary more
+            noise = noise * np.sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
+            table[[3, 6, 7, 8]] = self.drift.update(x, upper_limit, noise, steps)
         chunk_size = len(recent.z) - LEAD
         size = chunk_size if chunk_size >= CHUNK else len(x)
-        statistics = np.empty((len(SPANS) + 1, size))
-        scan_statistics(recent.z[-size - LEAD :], statistics[:-1])
-        statistics[-1, -len(x) :] = table[3]
-        table[3] /= thresholds[-1]
-        ratios = statistics[:-1, -len(x) :] / thresholds[:-1, None]
+        statistics = np.empty((len(SPANS), size))
+        scan_statistics(recent.z[-size - LEAD :], statistics)
+        ratios = statistics[:, -len(x) :] / thresholds[:, None]
         table[2] = np.maximum(ratios[0], 0.0)
         ratios[0] *= gaps >= SPARSE_STEPS
         # the sums of a spike outlast it: an alarm needs a row that adds to them
@@ -168,14 +171,6 @@ class SignalDetector:
         innovation = (z - autocorrelation * before) / np.sqrt(1.0 - np.float_power(autocorrelation, 2))
         return np.where(autocorrelation == 0.0, z, innovation)
 
-    def _drift(
-        self, x: Floats, fits: Sequence[BaselineFit], upper_limits: Floats, steps: Ints
-    ) -> tuple[Floats | float, Floats | float]:
-        if self.drift is None:
-            return 0.0, 0.0
-        threshold, adopt_rows = self.thresholds.values[-1], self.settings.adopt_rows
-        return self.drift.update(x, fits, upper_limits, steps, threshold=threshold, adopt_rows=adopt_rows)
-
     def _calibrate(self, statistics: Floats, gaps: Ints) -> None:
         """Add the full chunks to the tail histograms, without alarms and their aftermath, and fit the thresholds."""
         recent, num_values = self.recent, statistics.shape[1]
@@ -186,12 +181,11 @@ class SignalDetector:
         counted = statistics < self.thresholds.values[:, None]
         counted[0] |= np.repeat(~sparse, CHUNK)  # hard batches count
         rows = np.arange(first, first + size)
-        last_alarms = np.maximum.accumulate(np.where(counted[:-1].all(axis=0), recent.last_alarm, rows))
+        last_alarms = np.maximum.accumulate(np.where(counted.all(axis=0), recent.last_alarm, rows))
         recent.last_alarm = int(last_alarms[-1])
         counted &= rows - last_alarms > LEAD
         if first == 0:
             counted[:, : self.settings.warmup_rows] = False
-        counted[-1] &= rows % CHUNK == CHUNK - 1  # the drift moves slowly: a chunk counts as one value
         for start in range(0, size, CHUNK):
             self.thresholds.add(statistics[:, start : start + CHUNK], counted[:, start : start + CHUNK])
         if self.baseline.count % self._period() == 0:

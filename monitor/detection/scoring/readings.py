@@ -21,6 +21,8 @@ class SignalReading:
     expected: float
     scale: float
     low_step: int
+    rise_step: int
+    reference: float
     non_finite: bool
 
     def is_alarm(self) -> bool:

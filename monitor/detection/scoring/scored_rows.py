@@ -39,6 +39,8 @@ class ScoredRows:
                 float(score.expected[k]),
                 float(score.scale[k]),
                 int(score.low_step[k]),
+                int(score.rise_step[k]),
+                float(score.reference[k]),
                 bool(score.non_finite[k]),
             )
             for name, score in self.scores.items()
