@@ -5,11 +5,15 @@ version is taken as it is, and whoever loads it reads what it knows. Version 1 h
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from monitor.detection.encoding import pack, restore, unpack
 from monitor.detection.scoring.drift import HELD_SCORE, LevelDrift, Rise
 from monitor.detection.scoring.scan import SPANS
+from monitor.detection.scoring.signals import SIGNALS, SignalParameters
 from monitor.detection.scoring.threshold import NUM_BINS
 
 VERSION = 3
@@ -125,18 +129,24 @@ def _engine_from_v2(state: State) -> State:
 
 def _detectors_from_v2(state: State) -> State:
     stored = restore(dict, state.get("signals")) or {}
-    signals = {name: restore(_detector_from_v2, detector) for name, detector in stored.items()}
+    known = [name for name in stored if name in SIGNALS]
+    signals = {name: restore(partial(_detector_from_v2, SIGNALS[name]), stored[name]) for name in known}
     return {**state, "version": 3, "signals": signals}
 
 
-def _detector_from_v2(state: State) -> State:
+def _detector_from_v2(signal: SignalParameters, state: State) -> State:
     """The slow rise had a threshold of its own among the others, and was measured from the lowest level so far."""
     thresholds = {
         "histograms": pack(unpack(state["thresholds"]["histograms"], "<f4")[: len(SPANS) * NUM_BINS], "<f4"),
         "values": pack(unpack(state["thresholds"]["values"])[: len(SPANS)]),
     }
-    drift = None if state["drift"] is None else _drift_from_v2(state)
-    return {**state, "drift": drift, "thresholds": thresholds}
+    drift = _drift_from_v2(state) if signal.detects_drift else None
+    return {
+        "baseline": {**state["baseline"], "values_fallen": 0, "may_adopt": not signal.is_guarded},
+        "drift": drift,
+        "recent": {**state["recent"], "values": pack(np.full(4, np.nan))},
+        "thresholds": thresholds,
+    }
 
 
 def _drift_from_v2(state: State) -> State:

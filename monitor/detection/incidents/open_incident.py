@@ -11,7 +11,8 @@ from lossguard.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
 from monitor.detection.encoding import known_fields
 from monitor.detection.incidents.states import IncidentEvent, advance
-from monitor.detection.scoring.readings import IN_BAND_Z, PRECURSOR_Z, SignalReading, describe
+from monitor.detection.scoring.baseline import FALL_Z
+from monitor.detection.scoring.readings import IN_BAND_Z, PRECURSOR_Z, SignalReading, describe, score_of
 from monitor.detection.scoring.recent_rows import deviation
 from monitor.detection.settings import DetectionSettings
 
@@ -62,6 +63,8 @@ class OpenIncident:
     """Of the present decision to wait: why, and what is added if the incident ends before anything else is decided."""
     no_further_action: bool = False
     """The policy has decided for good (observe mode, or an operator rejected or released)."""
+    structural: bool = False
+    """A slow rise whose cause is the recipe."""
 
     def to_dict(self) -> dict[str, Any]:
         incident = incident_to_dict(self.incident)
@@ -95,13 +98,18 @@ class OpenIncident:
         loss = readings.get("loss")
         if loss is not None and np.isfinite(loss.value):
             self._observe_loss(step, loss)
+        risen = loss is not None and before.kind is IncidentKind.DIVERGENCE and loss.drift >= 1.0
+        if risen and step > before.detected_step:
+            self.no_further_action = False
+            reason = f"Step {step}: the loss has risen by as much again."
+            self.incident = replace(self.incident, reasons=[*self.incident.reasons, reason])
         alarm = any(reading.evidence >= 1.0 for reading in readings.values())
         self.rows_since_alarm = 0 if alarm else self.rows_since_alarm + 1
         self._update_peak(step, readings)
         return self.incident is not before
 
     def _observe_loss(self, step: int, loss: SignalReading) -> None:
-        if not self.loss_moved and loss.is_alarm():
+        if not self.loss_moved and self.incident.kind is not IncidentKind.LOSS_COLLAPSE and loss.is_alarm():
             self.loss_moved = True
             reason = f"The loss left its band at step {step}: {describe('loss', loss)}."
             self._worsen(IncidentKind.LOSS_SPIKE, "loss", loss, reason)
@@ -142,12 +150,14 @@ class OpenIncident:
         reading = readings.get(self.incident.signal)
         if reading is None:
             return
-        values = np.array([self.incident.peak_value, reading.value])
-        peak, present = deviation(self.incident.signal, values, self.incident.expected)
+        incident, down = self.incident, self.incident.kind is IncidentKind.LOSS_COLLAPSE
+        values = np.array([incident.peak_value, reading.value])
+        peak, present = deviation(incident.signal, values, incident.expected, down=down)
         if present > peak:
             self.incident = replace(self.incident, peak_step=step, peak_value=reading.value)
-        if reading.evidence > self.incident.score:
-            self.incident = replace(self.incident, score=round(reading.evidence, 3))
+        score = score_of(incident.kind, reading)
+        if score > incident.score:
+            self.incident = replace(self.incident, score=round(score, 3))
 
     def renew_patience(self, step: int, patience: int) -> None:
         """Begin the next span of patience when the excess has halved in the last one."""
@@ -163,6 +173,8 @@ class OpenIncident:
         new_spike = loss is not None and loss.evidence >= 1.0 and self.rows_since_alarm >= QUIET_ROWS
         if kind is IncidentKind.DIVERGENCE and new_spike:
             return "The loss spiked during the divergence."
+        if kind is IncidentKind.LOSS_COLLAPSE and new_spike:
+            return "The loss rose above its band from before the collapse."
         return None
 
     def is_realarmed(self, readings: Readings, settings: DetectionSettings) -> bool:
@@ -180,6 +192,8 @@ class OpenIncident:
         """How it ended when all signals are in band again: it recovered, or its level became the new normal."""
         incident = self.incident
         loss = readings.get("loss") if incident.signal == "loss" else None
+        if loss is not None and incident.kind is IncidentKind.LOSS_COLLAPSE:
+            return self._outcome_of_collapse(loss)
         if loss is None or not self.peak_excess > 0:
             return Outcome.RECOVERED, f"Back in band after step {self.last_step_out_of_band}."
         excess = loss.value - incident.expected
@@ -188,6 +202,13 @@ class OpenIncident:
         diverged = excess > DIVERGED_FRACTION * max(abs(incident.expected), 1e-9)
         reason = f"The loss stayed {excess:.3g} nats above the expected value; its level is now the new baseline."
         return (Outcome.DIVERGED if diverged else Outcome.ONGOING), reason
+
+    def _outcome_of_collapse(self, loss: SignalReading) -> tuple[Outcome, str]:
+        fall = self.incident.expected - loss.value
+        if fall <= FALL_Z * self.incident.scale:
+            text = f"The loss is back at {loss.value:.4g} after step {self.last_step_out_of_band}."
+            return Outcome.RECOVERED, f"{text} What it fell to was not learnt."
+        return Outcome.ONGOING, f"The loss stayed {fall:.3g} nats below its level; the lower one is now the baseline."
 
     def closed(self, outcome: Outcome, reason: str) -> Incident:
         """The incident as it ends. Raises IllegalTransition when it has ended already."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from monitor.detection.encoding import dump_fields, load_fields
 from monitor.detection.rows import Bools, Floats, Ints
-from monitor.detection.scoring.baseline import CHUNK, PRIOR_THRESHOLD, Baseline, BaselineFit
+from monitor.detection.scoring.baseline import CHUNK, FALL_Z, PRIOR_THRESHOLD, WINDOW, Baseline, BaselineFit
 from monitor.detection.scoring.drift import LevelDrift
 from monitor.detection.scoring.scan import LEAD, SPANS, scan_statistics
 from monitor.detection.scoring.signals import SignalParameters
@@ -34,6 +34,7 @@ PRIOR_THRESHOLDS = np.array([PRIOR_THRESHOLD] * len(SPANS))
 """Thresholds of a run whose tail is not known yet."""
 HUGE = 1e100  # no training reaches it: as good as infinite, and sums of squares below it do not overflow
 LONG_PERIOD = 4 * CHUNK  # observations between two calibrations of the thresholds, in a run that has more
+FALL = 0.3  # of the loss, within a row or two: repeated data, a label that leaks, a mask that is gone
 MIN_ALARM_Z = 2.0  # a row below this is no alarm, whatever came before it
 SPARSE_STEPS = 5
 """In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
@@ -45,9 +46,10 @@ class Scores:
     """Columns over N rows; a row without an observation has z = evidence = single = drift = 0.
 
     `z`: residual in robust standard deviations, positive in the direction of an alarm; `evidence`, `single` (of the row
-    alone) and `drift`: 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit, of non-finite rows
-    too, nan where nothing is known; `low_step`: when the level was lowest; `rise_step`, `reference`: when the present
-    slow rise began, and the level before it; `non_finite`: reported, and nan, infinite or at least HUGE.
+    alone), `drift` and `fall` (sudden): 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit, of
+    non-finite rows too, nan where nothing is known; `low_step`: when the level was lowest; `rise_step`, `reference`:
+    when the present slow rise began, and the level before it; `non_finite`: reported, and nan, infinite or at least
+    HUGE.
     """
 
     z: Floats
@@ -59,6 +61,7 @@ class Scores:
     low_step: Floats
     rise_step: Floats
     reference: Floats
+    fall: Floats
     non_finite: Bools
 
 
@@ -72,9 +75,11 @@ class RecentResiduals:
     """The last residual as it was before prewhitening."""
     last_alarm: int = -CHUNK
     """The observation of the last alarm."""
+    values: Floats = field(default_factory=lambda: np.full(4, np.nan))
+    """The last values, oldest first."""
 
     NUMBERS = ("last_z", "last_alarm")
-    ARRAYS = ("z",)
+    ARRAYS = ("z", "values")
 
 
 class SignalDetector:
@@ -106,7 +111,7 @@ class SignalDetector:
         x = values[where]
         if self.signal.log:
             x = np.log(np.maximum(x, 1e-30))
-        table = np.zeros((9, len(values)))  # as in Scores
+        table = np.zeros((10, len(values)))  # as in Scores
         table[4:6] = np.nan
         non_finite = present & ~finite
         non_finite_rows = non_finite.nonzero()[0]
@@ -123,8 +128,8 @@ class SignalDetector:
         if self.signal.log:
             table[4] = np.exp(table[4])
             table[5] *= table[4]
-        z, evidence, single, drift, expected, scale, low_step, rise_step, reference = table
-        return Scores(z, evidence, single, drift, expected, scale, low_step, rise_step, reference, non_finite)
+        z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall = table
+        return Scores(z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall, non_finite)
 
     def _period(self) -> int:
         """Observations between two calibrations of the thresholds."""
@@ -135,19 +140,21 @@ class SignalDetector:
         recent, thresholds = self.recent, self.thresholds.values
         fits = list(self.baseline.update(x))
         level, scale, upper_limit, noise, autocorrelation = _by_value(fits)
-        table = np.empty((9, len(x)))
+        table = np.empty((10, len(x)))
         table[4] = level if self.baseline.count > len(x) else np.where(np.isnan(level), x, level)
         table[5] = scale
         table[0] = (x - table[4]) / scale
         if self.signal.two_sided:
             np.abs(table[0], out=table[0])
+        lower_limit = table[4] - FALL_Z * table[5]
+        table[9] = self._fall(x, lower_limit) if self.signal.is_guarded else 0.0
         z = self._prewhitened(table[0], autocorrelation)
         recent.z = np.concatenate([recent.z, np.minimum(np.maximum(z, -4.0), 60.0)])
         if self.drift is None:
             table[[3, 6, 7, 8]] = 0.0
         else:  # means of correlated values vary more
             noise = noise * np.sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
-            table[[3, 6, 7, 8]] = self.drift.update(x, upper_limit, noise, steps)
+            table[[3, 6, 7, 8]] = self.drift.update(x, lower_limit, upper_limit, noise, steps)
         chunk_size = len(recent.z) - LEAD
         size = chunk_size if chunk_size >= CHUNK else len(x)
         statistics = np.empty((len(SPANS), size))
@@ -171,6 +178,35 @@ class SignalDetector:
         innovation = (z - autocorrelation * before) / np.sqrt(1.0 - np.float_power(autocorrelation, 2))
         return np.where(autocorrelation == 0.0, z, innovation)
 
+    def _fall(self, x: Floats, lower_limits: Floats) -> Floats | float:
+        """Two rows that lie far below the three before them, in units of FALL: no learning makes such a step."""
+        known = np.concatenate([self.recent.values, x])
+        self.recent.values = known[-4:]
+        low = np.maximum(x, known[3:-1]) < lower_limits  # this value and the one before
+        if not low.any():
+            return 0.0
+        before = np.minimum(np.minimum(known[:-4], known[1:-3]), known[2:-2])
+        sudden = low & (before > 0.0) & (np.arange(self.baseline.count - len(x), self.baseline.count) >= WINDOW)
+        part = 1.0 - np.maximum(x, known[3:-1]) / np.where(sudden, before, 1.0)
+        return np.where(sudden, np.maximum(part, 0.0) / FALL, 0.0)
+
+    def is_raised(self) -> bool:
+        """The level has been out of band since an alarm, or has risen slowly, and nobody has accepted it."""
+        return self.baseline.values_without_update > 0 or (self.drift is not None and self.drift.rise is not None)
+
+    def answer(self) -> None:
+        """A person has decided about the level out of band: it becomes normal if it lasts."""
+        self.baseline.may_adopt = True
+
+    def accept(self, values: Floats) -> None:
+        """A person says that the level of these values, the last ones, is normal."""
+        x = values[np.isfinite(values)]
+        if len(x):
+            self.baseline.accept(x)
+        np.minimum(self.recent.z, 0.0, out=self.recent.z)  # the sums over the last rows begin anew
+        if self.drift is not None:
+            self.drift.accept()
+
     def _calibrate(self, statistics: Floats, gaps: Ints) -> None:
         """Add the full chunks to the tail histograms, without alarms and their aftermath, and fit the thresholds."""
         recent, num_values = self.recent, statistics.shape[1]
@@ -190,6 +226,9 @@ class SignalDetector:
             self.thresholds.add(statistics[:, start : start + CHUNK], counted[:, start : start + CHUNK])
         if self.baseline.count % self._period() == 0:
             self.thresholds.fit(self.probability)
+            stretch = self.baseline.values_without_update
+            if stretch and recent.last_alarm < self.baseline.count - stretch:
+                self.baseline.may_adopt = True  # nobody was alarmed
 
     def state_dict(self) -> dict[str, Any]:
         return {

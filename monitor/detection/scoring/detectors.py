@@ -57,6 +57,22 @@ class DetectorSet:
                     detector.shift()
             yield self._score(rows[start:end] if cuts else rows)
 
+    def is_raised(self) -> bool:
+        """A guarded signal is out of band since an alarm, and nobody has decided about it."""
+        return any(each.is_raised() for each in self.by_signal.values() if each.signal.is_guarded)
+
+    def answer(self) -> None:
+        """A person has decided about what is out of band: it becomes normal if it lasts."""
+        for detector in self.by_signal.values():
+            detector.answer()
+
+    def accept(self) -> None:
+        """A person says that the present level of the guarded signals is normal."""
+        for name, detector in self.by_signal.items():
+            if detector.signal.is_guarded:
+                detector.accept(self.recent.values[name])
+                self.recent.z[name][:] = 0.0  # an onset is not dated back over the accepted rows
+
     def learn(self, history: Iterable[Rows]) -> None:
         """Feed rows whose scores are not needed."""
         for rows in history:

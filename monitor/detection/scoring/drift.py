@@ -3,7 +3,7 @@
 The level of a healthy loss wanders: with the data, with the optimiser, on every time scale. So a rise is judged at each
 scale by the rises that this run has made at that scale before, as the Allan variance (Allan 1966) judges a clock:
 
-1. The loss is averaged over blocks of 16, 32, ... 2,048 rows. Rows are winsorised at the band's upper limit, and a
+1. The loss is averaged over blocks of 16, 32, ... 2,048 rows. Rows are winsorised at the band's limits, and a
    block that is mostly out of band is left out: what is abrupt is not slow.
 2. The rise of a block is its distance from the lower quartile of the eight blocks before it, a level that the run held
    again and again, not its luckiest stretch.
@@ -109,12 +109,12 @@ class Rise:
 class LevelDrift:
     """The level at every scale, the present rise, and the lowest level so far (for the plateau advisory)."""
 
-    NUMBERS = ("lowest_level", "lowest_step", "drift", "rise_step", "reference", "num_above")
+    NUMBERS = ("lowest_level", "lowest_step", "drift", "rise_step", "reference", "num_outside")
     ARRAYS = ("block", "halves")
 
     def __init__(self) -> None:
         self.block = np.empty(0)  # values since the last full block, winsorised
-        self.num_above = 0  # of these, how many were out of band
+        self.num_outside = 0  # of these, how many were out of band
         self.halves = np.full(NUM_SCALES, np.nan)  # first halves of the present blocks of each scale
         self.scales = [Scale() for _ in range(NUM_SCALES)]
         self.rise: Rise | None = None
@@ -127,7 +127,7 @@ class LevelDrift:
         drift.scales = [replace(scale, means=[], ends=[]) for scale in self.scales]
         return drift
 
-    def update(self, x: Floats, upper_limits: Floats, noises: Floats, steps: Ints) -> Floats:
+    def update(self, x: Floats, lower_limits: Floats, upper_limits: Floats, noises: Floats, steps: Ints) -> Floats:
         """Take in values x[N]. Returns [4, N], or [4, 1] where all are the same: drift, step of the lowest level, first
         step and reference of the rise.
 
@@ -135,18 +135,18 @@ class LevelDrift:
         """
         first = BLOCK - 1 - len(self.block)  # the row that ends the present block
         noises = np.broadcast_to(noises, x.shape)
-        values = np.concatenate([self.block, np.minimum(x, upper_limits)])
-        above = x > upper_limits
+        values = np.concatenate([self.block, np.maximum(np.minimum(x, upper_limits), lower_limits)])
+        outside = (x > upper_limits) | (x < lower_limits)
         full = len(values) // BLOCK * BLOCK
         self.block = values[full:]
         if not full:
-            self.num_above += int(np.count_nonzero(above))
+            self.num_outside += int(np.count_nonzero(outside))
             return np.array(self._row())[:, None]
         means = values[:full].reshape(-1, BLOCK).mean(axis=1).tolist()
-        counts = np.add.reduceat(above, [0, *range(first + 1, len(x), BLOCK)]).tolist()
-        counts[0] += self.num_above
+        counts = np.add.reduceat(outside.astype(np.int64), [0, *range(first + 1, len(x), BLOCK)]).tolist()
+        counts[0] += self.num_outside
         abrupt = [count > BLOCK // 2 for count in counts]
-        self.num_above = counts[-1] if len(self.block) else 0
+        self.num_outside = counts[-1] if len(self.block) else 0
         rows, alarms = [self._row()], []
         for k, mean in enumerate(means):
             end = first + k * BLOCK

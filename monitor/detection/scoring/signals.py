@@ -21,6 +21,8 @@ class SignalParameters:
     """A fall is as much an alarm as a rise."""
     detects_drift: bool = False
     """A slow rise is a divergence."""
+    is_guarded: bool = False
+    """A level that is out of band after an alarm becomes normal only when a person accepts it."""
     min_noise: float = 1e-9
     """Lower bound of the noise, in the judged unit."""
     threshold_factor: float = 1.0
@@ -33,7 +35,7 @@ class SignalParameters:
 
 PARAMETERS = {
     # A rise by 1 nat and by 30% multiplies the perplexity by e at least: no warm-up makes such a step.
-    "loss": SignalParameters(detects_drift=True, gross_rise=1.0, gross_fraction=0.3),
+    "loss": SignalParameters(detects_drift=True, is_guarded=True, gross_rise=1.0, gross_fraction=0.3),
     "grad_norm": SignalParameters(log=True, min_noise=0.1, threshold_factor=2.0, gross_rise=float(np.log(30.0))),
     "log_z": SignalParameters(two_sided=True, threshold_factor=3.0),
 }

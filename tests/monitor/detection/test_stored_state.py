@@ -64,9 +64,11 @@ def without_texts(value: Any) -> Any:
 
 
 def without_drift(state: Any) -> Any:
-    """Since version 3 the wandering of the level is part of the state; one of before learns it anew."""
+    """Since version 3 the wandering of the level and the last values are stored; a state of before learns them anew."""
     state = without_texts(state)
     del state["detectors"]["signals"]["loss"]["drift"]
+    for signal in state["detectors"]["signals"].values():
+        del signal["recent"]["values"]
     return state
 
 
