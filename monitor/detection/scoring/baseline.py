@@ -185,7 +185,9 @@ class Baseline:
         deviation = np.abs(residual) if self.signal.two_sided else residual
         in_band: Bools = deviation < UPDATE_Z * scale
         if not self.signal.two_sided and self.count - len(self.block) >= WINDOW:
-            in_band &= residual > -FALL_Z * scale
+            lowest = -FALL_Z * scale
+            if residual.size and residual.min() <= np.max(lowest):
+                in_band &= residual > lowest
         return in_band
 
     def accept(self, x: Floats) -> None:

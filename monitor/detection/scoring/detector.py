@@ -151,10 +151,12 @@ class SignalDetector:
         z = self._prewhitened(table[0], autocorrelation)
         recent.z = np.concatenate([recent.z, np.minimum(np.maximum(z, -4.0), 60.0)])
         if self.drift is None:
-            table[[3, 6, 7, 8]] = 0.0
-        else:  # means of correlated values vary more
-            noise = noise * np.sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
-            table[[3, 6, 7, 8]] = self.drift.update(x, lower_limit, upper_limit, noise, steps)
+            table[3] = table[6:9] = 0.0
+        else:
+            if np.count_nonzero(autocorrelation):  # means of correlated values vary more
+                noise = noise * np.sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
+            drift = self.drift.update(x, lower_limit, upper_limit, noise, steps)
+            table[3], table[6:9] = drift[0], drift[1:]
         chunk_size = len(recent.z) - LEAD
         size = chunk_size if chunk_size >= CHUNK else len(x)
         statistics = np.empty((len(SPANS), size))
@@ -182,9 +184,10 @@ class SignalDetector:
         """Two rows that lie far below the three before them, in units of FALL: no learning makes such a step."""
         known = np.concatenate([self.recent.values, x])
         self.recent.values = known[-4:]
-        low = np.maximum(x, known[3:-1]) < lower_limits  # this value and the one before
-        if not low.any():
+        low = x < lower_limits
+        if not np.count_nonzero(low):
             return 0.0
+        low &= known[3:-1] < lower_limits  # and the value before
         before = np.minimum(np.minimum(known[:-4], known[1:-3]), known[2:-2])
         sudden = low & (before > 0.0) & (np.arange(self.baseline.count - len(x), self.baseline.count) >= WINDOW)
         part = 1.0 - np.maximum(x, known[3:-1]) / np.where(sudden, before, 1.0)

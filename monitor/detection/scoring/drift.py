@@ -63,7 +63,7 @@ class Scale:
         return next(end for end, mean in zip(self.ends[::-1], self.means[::-1], strict=True) if mean <= reference)
 
     def add_rise(self, rise: float) -> None:
-        self.recent.append(float(np.float32(rise)))  # rounded here, always: a restored state is exact
+        self.recent.append(rise)
         if len(self.recent) <= PAST_BLOCKS:
             return
         past = self.recent.pop(0)
@@ -74,7 +74,7 @@ class Scale:
             self.mean += (past - self.mean) / self.num_rises
 
     def add_block(self, mean: float, end: int) -> None:
-        self.means.append(float(np.float32(mean)))
+        self.means.append(mean)
         self.ends.append(end)
         if len(self.means) > PAST_BLOCKS:
             del self.means[0], self.ends[0]
@@ -82,13 +82,13 @@ class Scale:
     def state(self) -> list[Any]:
         numbers = np.array([self.num_rises, self.mean, self.largest])
         values = np.array([*self.means, *self.recent])
-        return [np.diff(self.ends, prepend=0).tolist(), pack(values, "<f4"), pack(numbers)]
+        return [np.diff(self.ends, prepend=0).tolist(), pack(values), pack(numbers)]
 
     @classmethod
     def from_state(cls, steps: Sequence[int], values: str, numbers: str) -> "Scale":
         """`steps`: from the end of one block to that of the next."""
         num_rises, *moments = unpack(numbers).tolist()
-        both = unpack(values, "<f4").tolist()
+        both = unpack(values).tolist()
         ends = np.cumsum(np.array(steps, dtype=np.int64)).tolist()
         return cls(both[: len(steps)], ends, both[len(steps) :], int(num_rises), *moments)
 
@@ -134,23 +134,27 @@ class LevelDrift:
         A row has what was known at the last full block; drift is in alarm thresholds.
         """
         first = BLOCK - 1 - len(self.block)  # the row that ends the present block
-        noises = np.broadcast_to(noises, x.shape)
-        values = np.concatenate([self.block, np.maximum(np.minimum(x, upper_limits), lower_limits)])
-        outside = (x > upper_limits) | (x < lower_limits)
+        inside = np.maximum(np.minimum(x, upper_limits), lower_limits)
+        outside = inside != x
+        values = np.concatenate([self.block, inside])
         full = len(values) // BLOCK * BLOCK
         self.block = values[full:]
         if not full:
             self.num_outside += int(np.count_nonzero(outside))
             return np.array(self._row())[:, None]
         means = values[:full].reshape(-1, BLOCK).mean(axis=1).tolist()
-        counts = np.add.reduceat(outside.astype(np.int64), [0, *range(first + 1, len(x), BLOCK)]).tolist()
+        counts = [0] * (len(means) + (len(self.block) > 0))
+        if np.count_nonzero(outside):
+            counts = np.add.reduceat(outside, [0, *range(first + 1, len(x), BLOCK)], dtype=np.int64).tolist()
         counts[0] += self.num_outside
-        abrupt = [count > BLOCK // 2 for count in counts]
         self.num_outside = counts[-1] if len(self.block) else 0
+        ends = slice(first, None, BLOCK)
+        noises_at_ends = noises[ends].tolist() if len(noises) == len(x) else noises.tolist() * len(means)
+        steps_at_ends = steps[ends].tolist()
         rows, alarms = [self._row()], []
         for k, mean in enumerate(means):
             end = first + k * BLOCK
-            if not abrupt[k] and self._add_block(mean, float(noises[end]), int(steps[end])):
+            if counts[k] <= BLOCK // 2 and self._add_block(mean, noises_at_ends[k], steps_at_ends[k]):
                 alarms.append((end, self.drift))
                 self.drift = HELD_SCORE
             rows.append(self._row())
