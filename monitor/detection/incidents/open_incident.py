@@ -19,6 +19,7 @@ from monitor.detection.settings import DetectionSettings
 DIVERGENCE_ROWS = 5  # consecutive rows, out of band, on which the loss rises: no longer a spike
 DIVERGED_FRACTION = 0.25  # a loss that stays higher by this fraction of what was expected has diverged
 MAX_REMAINING_NOISES = 1.0  # what the mean excess of the calm rows may be for the signal to have recovered
+MAX_MEAN_NOISES = 2.0  # what the mean excess of the last rows may be for nothing to be done about it
 MEAN_ROWS = 12  # calm rows that the mean excess averages over
 QUIET_ROWS = 3  # rows without an alarm before another alarm is a new spike
 
@@ -41,6 +42,10 @@ class OpenIncident:
     """The excess there."""
     peak_excess: float = 0.0
     excess: float = 0.0
+    mean_excess: float | None = None
+    """Of the last MEAN_ROWS rows, negative where the loss lay below: one noisy row is no evidence."""
+    wandering: float = 0.0
+    """How far the usual level lies above the expected loss, which follows every wave of the level."""
     rising_rows: int = 0
     """Consecutive rows, up to this one, on which the loss rose while out of band."""
     falls: int = 0
@@ -115,6 +120,10 @@ class OpenIncident:
             self._worsen(IncidentKind.LOSS_SPIKE, "loss", loss, reason)
         measured = self.expectation_known and self.incident.signal == "loss"
         self.excess = max(loss.value - self.incident.expected, 0.0) if measured else 0.0
+        if measured:
+            present = loss.value - self.incident.expected
+            before = present if self.mean_excess is None else self.mean_excess
+            self.mean_excess = before + (present - before) / min(self.falls + self.rises + 1, MEAN_ROWS)
         rose = loss.value > self.previous_loss
         self.rises, self.falls = self.rises + rose, self.falls + (not rose)
         self.rising_rows = self.rising_rows + 1 if rose and loss.z >= IN_BAND_Z else 0
@@ -163,6 +172,13 @@ class OpenIncident:
         """Begin the next span of patience when the excess has halved in the last one."""
         if step - self.check_step >= patience and self.excess <= 0.5 * self.check_excess:
             self.check_step, self.check_excess = step, self.excess
+
+    def lasting_excess(self) -> float:
+        """The excess, or 0 where the last rows are near the expected loss on average."""
+        if self.mean_excess is None:
+            return self.excess
+        tolerated = MAX_MEAN_NOISES * self.incident.scale
+        return self.excess if self.mean_excess > tolerated + min(self.wandering, tolerated) else 0.0
 
     def escalation(self, readings: Readings) -> str | None:
         """Why this row begins a more severe incident than the present one, or None."""

@@ -53,6 +53,7 @@ def open_incident(number: int, step: int, signal: str, readings: Readings, recen
         non_finite=reading.non_finite,
         first_onset_step=onset,
         expectation_known=bool(np.isfinite(reading.expected)),
+        wandering=max(reading.reference - expected, 0.0) if signal == "loss" else 0.0,
     )
 
 

@@ -150,7 +150,7 @@ class IncidentResponse:
             step=step,
             non_finite=current.non_finite,
             loss_moved=current.loss_moved,
-            excess=current.excess,
+            excess=current.lasting_excess(),
             check_excess=current.check_excess,
             check_step=current.check_step,
             rising_rows=current.rising_rows,

@@ -87,7 +87,7 @@ class Baseline:
 
     def scale(self) -> float:
         """What residuals are divided by. Before enough is known, only a gross rise makes an alarm."""
-        if self.is_settled():
+        if self.is_settled() and (self.declared or self.count - len(self.block) >= self.signal.warmup_rows):
             return self.noise
         gross_rise = max(self.signal.gross_rise, self.signal.gross_fraction * abs(self.level))
         return max(self.noise, gross_rise / PRIOR_THRESHOLD)
@@ -202,7 +202,9 @@ class Baseline:
         autocorrelations = np.zeros(len(windows))
         if residuals.shape[1] >= 32:
             centred = residuals - median(residuals)[:, None]
-            noises = np.maximum(robust_std(centred), 0.7 * jitter)
+            # a two-sided signal that moves steadily lags behind its level: that is no news, so it counts as noise
+            noises = robust_std(residuals if self.signal.two_sided else centred)
+            noises = np.maximum(noises, 0.7 * jitter)
             if not self.signal.two_sided and residuals.shape[1] >= WINDOW // 2:
                 autocorrelations = _autocorrelations(centred)
         else:

@@ -48,8 +48,8 @@ class Scores:
     `z`: residual in robust standard deviations, positive in the direction of an alarm; `evidence`, `single` (of the row
     alone), `drift` and `fall` (sudden): 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit, of
     non-finite rows too, nan where nothing is known; `low_step`: when the level was lowest; `rise_step`, `reference`:
-    when the present slow rise began, and the level before it; `non_finite`: reported, and nan, infinite or at least
-    HUGE.
+    when the present slow rise began, and the level before it or else the usual level; `non_finite`: reported, and nan,
+    infinite or at least HUGE.
     """
 
     z: Floats
@@ -153,9 +153,10 @@ class SignalDetector:
         if self.drift is None:
             table[3] = table[6:9] = 0.0
         else:
+            of_means = noise
             if np.count_nonzero(autocorrelation):  # means of correlated values vary more
-                noise = noise * np.sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
-            drift = self.drift.update(x, lower_limit, upper_limit, noise, steps)
+                of_means = noise * np.sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
+            drift = self.drift.update(x, lower_limit, upper_limit, of_means, steps)
             table[3], table[6:9] = drift[0], drift[1:]
         chunk_size = len(recent.z) - LEAD
         size = chunk_size if chunk_size >= CHUNK else len(x)
@@ -164,6 +165,8 @@ class SignalDetector:
         ratios = statistics[:, -len(x) :] / thresholds[:, None]
         table[2] = np.maximum(ratios[0], 0.0)
         ratios[0] *= gaps >= SPARSE_STEPS
+        if self.baseline.count <= CHUNK:  # long sums would make an alarm of less than a gross rise
+            ratios[2:, table[5] > noise] = 0.0
         # the sums of a spike outlast it: an alarm needs a row that adds to them
         evidence = np.maximum(np.maximum.reduce(ratios), 0.0) / self.signal.threshold_factor
         table[1] = np.where(table[0] >= MIN_ALARM_Z, evidence, 0.0)

@@ -29,6 +29,8 @@ UNKNOWN = 1e300  # a lowest level that is not known yet; JSON holds it as a numb
 NUM_SCALES = 8  # of BLOCK * 2**k rows
 PAST_BLOCKS = 8  # blocks that a block is compared with
 MIN_PAST_BLOCKS = 4
+TREND = 2.0  # noises by which the level falls within those blocks; less is wandering
+USUAL_SCALE = 1  # the usual level is the median of the last blocks of this scale: of 256 rows
 MIN_RISES = 16  # before so many a scale borrows from the next shorter one
 MEMORY = 64  # rises after which the weight of a rise has fallen to 1/e
 MIN_RISE = 4.0  # noises; less is not worth an alarm
@@ -57,6 +59,14 @@ class Scale:
 
     def reference(self) -> float:
         return sorted(self.means)[len(self.means) // 4]
+
+    def usual_level(self, min_trend: float) -> float:
+        """The median of the last blocks, less their trend where they fall by more than `min_trend`."""
+        half = len(self.means) // 2
+        if half == 0:
+            return self.means[0]
+        fall = (sum(self.means[:half]) - sum(self.means[-half:])) / half
+        return sorted(self.means)[half] - (fall if fall > min_trend else 0.0)
 
     def start(self, reference: float) -> int:
         """The last step of the newest block that was not above the reference."""
@@ -119,7 +129,7 @@ class LevelDrift:
         self.scales = [Scale() for _ in range(NUM_SCALES)]
         self.rise: Rise | None = None
         self.lowest_level, self.lowest_step = UNKNOWN, 0
-        self.drift, self.rise_step, self.reference = 0.0, 0, UNKNOWN  # at the last full block
+        self.drift, self.rise_step, self.reference = 0.0, 0, -UNKNOWN  # at the last full block
 
     def restarted(self) -> "LevelDrift":
         """After a declared change: the level is learnt anew, how far it wanders stays known."""
@@ -129,7 +139,7 @@ class LevelDrift:
 
     def update(self, x: Floats, lower_limits: Floats, upper_limits: Floats, noises: Floats, steps: Ints) -> Floats:
         """Take in values x[N]. Returns [4, N], or [4, 1] where all are the same: drift, step of the lowest level, first
-        step and reference of the rise.
+        step of the rise, and the level before it, or the usual level where nothing rises.
 
         A row has what was known at the last full block; drift is in alarm thresholds.
         """
@@ -183,6 +193,8 @@ class LevelDrift:
                     begun = Rise(reference, scale.start(reference), threshold * noise, rise * noise)
                 scale.add_rise(rise)
             scale.add_block(level, end)
+            if num_scale == USUAL_SCALE and self.rise is None:
+                self.reference = scale.usual_level(TREND * noise)
             num_scale += 1
             if num_scale == NUM_SCALES:
                 break
@@ -211,7 +223,7 @@ class LevelDrift:
         height = mean - rise.reference
         self.drift = height / rise.threshold
         if height < END_FRACTION * rise.threshold:
-            self.rise, self.reference = None, UNKNOWN
+            self.rise = None
         elif height >= 2.0 * rise.height:
             rise.height = height
             return True
@@ -221,7 +233,7 @@ class LevelDrift:
 
     def accept(self) -> None:
         """The present level is the new normal: no rise is measured from before it."""
-        self.rise, self.drift, self.reference = None, 0.0, UNKNOWN
+        self.rise, self.drift, self.reference = None, 0.0, -UNKNOWN
         self.halves[:] = np.nan
         for scale in self.scales:
             scale.means, scale.ends = [], []

@@ -64,11 +64,18 @@ def without_texts(value: Any) -> Any:
 
 
 def without_drift(state: Any) -> Any:
-    """Since version 3 the wandering of the level and the last values are stored; a state of before learns them anew."""
+    """Without what a state of before version 3 learns anew.
+
+    The wandering of the level, the last values, log Z (whose noise is measured in another way), and the mean excess
+    of an open incident.
+    """
     state = without_texts(state)
-    del state["detectors"]["signals"]["loss"]["drift"]
-    for signal in state["detectors"]["signals"].values():
+    detectors = state["detectors"]
+    del detectors["signals"]["loss"]["drift"], detectors["signals"]["log_z"], detectors["recent"]["z"]["log_z"]
+    for signal in detectors["signals"].values():
         del signal["recent"]["values"]
+    if state["incidents"]["open"] is not None:
+        del state["incidents"]["open"]["mean_excess"], state["incidents"]["open"]["wandering"]
     return state
 
 
