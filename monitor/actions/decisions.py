@@ -1,4 +1,4 @@
-"""An operator's decisions about a run: approve, reject, roll back, release, change the policy, delete."""
+"""An operator's decisions about a run: approve, reject, roll back, release, accept a level, change the policy, delete."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +42,14 @@ def release(session: Session, run_id: str, *, who: str, now: float) -> Run:
     run = runs.lock(session, run_id)
     _act(session, run, lambda engine: engine.release(), now)
     access.record(session, who=who, action="release", run=run.id, details={}, now=now)
+    return run
+
+
+def accept_level(session: Session, run_id: str, *, who: str, now: float) -> Run:
+    """The present level of the loss is the new normal. Raises Problem 409 when no incident of the loss is open."""
+    run = runs.lock(session, run_id)
+    _act(session, run, lambda engine: engine.accept_level(), now)
+    access.record(session, who=who, action="accept-level", run=run.id, details={}, now=now)
     return run
 
 
