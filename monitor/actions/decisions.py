@@ -1,4 +1,4 @@
-"""An operator's decisions about a run: approve, reject, roll back, release, accept a level, change the policy, delete."""
+"""An operator's decisions about a run: approve, reject, roll back, release, accept a level, set the policy, delete."""
 
 from collections.abc import Callable
 from typing import Any

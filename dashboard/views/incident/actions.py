@@ -43,8 +43,8 @@ def is_level_in_question(facts: RunFacts, incident: Incident) -> bool:
 def accept_level(facts: RunFacts) -> OperatorAction:
     return OperatorAction(
         label="Accept the level",
-        question="Is the present level of the loss the new normal? It is learnt at once, the incident ends, and what is "
-        "proposed for it is withdrawn.",
+        question="Is the present level of the loss the new normal? It is learnt at once, the incident ends, and what "
+        "is proposed for it is withdrawn.",
         success="The level is accepted. The incident has ended.",
         method="POST",
         path=f"/runs/{facts.run.id}/accept-level",
