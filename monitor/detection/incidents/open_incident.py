@@ -117,7 +117,7 @@ class OpenIncident:
         if not self.loss_moved and self.incident.kind is not IncidentKind.LOSS_COLLAPSE and loss.is_alarm():
             self.loss_moved = True
             reason = f"The loss left its band at step {step}: {describe('loss', loss)}."
-            self._worsen(IncidentKind.LOSS_SPIKE, "loss", loss, reason)
+            self._worsen(step, IncidentKind.LOSS_SPIKE, "loss", loss, reason)
         measured = self.expectation_known and self.incident.signal == "loss"
         self.excess = max(loss.value - self.incident.expected, 0.0) if measured else 0.0
         if measured:
@@ -129,7 +129,7 @@ class OpenIncident:
         self.rising_rows = self.rising_rows + 1 if rose and loss.z >= IN_BAND_Z else 0
         if self.rising_rows == DIVERGENCE_ROWS and self.incident.kind is IncidentKind.LOSS_SPIKE:
             reason = f"The loss rose on {DIVERGENCE_ROWS} consecutive rows: this is a divergence, not a spike."
-            self._worsen(IncidentKind.DIVERGENCE, "loss", loss, reason)
+            self._worsen(step, IncidentKind.DIVERGENCE, "loss", loss, reason)
         self.previous_loss = loss.value
         if self.calm_rows:
             self.remaining_excess += (self.excess - self.remaining_excess) / min(self.calm_rows, MEAN_ROWS)
@@ -137,13 +137,15 @@ class OpenIncident:
             self.peak_excess = self.excess
             self.check_step, self.check_excess = step, self.excess
 
-    def _worsen(self, kind: IncidentKind, signal: str, reading: SignalReading, reason: str) -> None:
-        """The incident becomes one of a more severe kind, and its band that of the signal behind it."""
+    def _worsen(self, step: int, kind: IncidentKind, signal: str, reading: SignalReading, reason: str) -> None:
+        """The incident becomes one of a more severe kind; band, peak and score are of the signal behind it."""
         state = advance(self.incident.state, IncidentEvent.WORSEN)
         same = signal == self.incident.signal
         self.expectation_known = self.expectation_known if same else bool(np.isfinite(reading.expected))
         band = self.incident if same or not self.expectation_known else reading
-        peak_value = self.incident.peak_value if same else band.expected  # in the unit of the new signal
+        if not same:
+            score = round(max(score_of(kind, reading), 1.0), 3)
+            self.incident = replace(self.incident, peak_step=step, peak_value=reading.value, score=score)
         self.incident = replace(
             self.incident,
             kind=kind,
@@ -151,7 +153,6 @@ class OpenIncident:
             signal=signal,
             expected=band.expected,
             scale=band.scale,
-            peak_value=peak_value,
             reasons=[*self.incident.reasons, reason],
         )
 

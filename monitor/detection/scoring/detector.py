@@ -156,7 +156,7 @@ class SignalDetector:
             of_means = noise
             if np.count_nonzero(autocorrelation):  # means of correlated values vary more
                 of_means = noise * np.sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
-            drift = self.drift.update(x, lower_limit, upper_limit, of_means, steps)
+            drift = self._drift(self.drift, fits, x, (lower_limit, upper_limit, of_means), steps)
             table[3], table[6:9] = drift[0], drift[1:]
         chunk_size = len(recent.z) - LEAD
         size = chunk_size if chunk_size >= CHUNK else len(x)
@@ -182,6 +182,23 @@ class SignalDetector:
         before = np.concatenate([[last], z[:-1]])
         innovation = (z - autocorrelation * before) / np.sqrt(1.0 - np.float_power(autocorrelation, 2))
         return np.where(autocorrelation == 0.0, z, innovation)
+
+    def _drift(
+        self, drift: LevelDrift, fits: Sequence[BaselineFit], x: Floats, limits: Sequence[Floats], steps: Ints
+    ) -> Floats:
+        """`limits`: lower and upper limit, and the noise. See `LevelDrift.update`."""
+        if not any(fit.is_level_shift for fit in fits):
+            return drift.update(x, limits[0], limits[1], limits[2], steps)
+        parts, start, each = [], 0, np.array([np.broadcast_to(limit, x.shape) for limit in limits])
+        for fit in fits:
+            part = slice(start, start + fit.num_values)
+            lower, upper, noise = each[:, part]
+            parts.append(np.broadcast_to(drift.update(x[part], lower, upper, noise, steps[part]), (4, fit.num_values)))
+            if fit.is_level_shift:
+                drift.accept()  # the level that was out of band is the new normal
+            start = part.stop
+        columns: Floats = np.concatenate(parts, axis=1)
+        return columns
 
     def _fall(self, x: Floats, lower_limits: Floats) -> Floats | float:
         """Two rows that lie far below the three before them, in units of FALL: no learning makes such a step."""

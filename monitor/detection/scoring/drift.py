@@ -56,6 +56,16 @@ class Scale:
     mean: float = 0.0
     largest: float = 0.0
     """Mean and maximum of these, with forgetting."""
+    borrowed: float = 0.0
+    """What the mean may be by the next shorter scale, as long as these are few."""
+
+    def usual_rise(self) -> float:
+        return self.mean if self.num_rises >= MIN_RISES else max(self.mean, self.borrowed)
+
+    def borrow(self, shorter: "Scale") -> None:
+        """As in a random walk. It changes slowly: the rise that is being judged must not raise its own threshold."""
+        mean = sqrt(2.0) * shorter.usual_rise()
+        self.borrowed = self.borrowed + (mean - self.borrowed) / PAST_BLOCKS if self.borrowed else mean
 
     def reference(self) -> float:
         return sorted(self.means)[len(self.means) // 4]
@@ -90,7 +100,7 @@ class Scale:
             del self.means[0], self.ends[0]
 
     def state(self) -> list[Any]:
-        numbers = np.array([self.num_rises, self.mean, self.largest])
+        numbers = np.array([self.num_rises, self.mean, self.largest, self.borrowed])
         values = np.array([*self.means, *self.recent])
         return [np.diff(self.ends, prepend=0).tolist(), pack(values), pack(numbers)]
 
@@ -193,6 +203,8 @@ class LevelDrift:
                     begun = Rise(reference, scale.start(reference), threshold * noise, rise * noise)
                 scale.add_rise(rise)
             scale.add_block(level, end)
+            if num_scale > 0 and scale.num_rises < MIN_RISES:
+                scale.borrow(self.scales[num_scale - 1])
             if num_scale == USUAL_SCALE and self.rise is None:
                 self.reference = scale.usual_level(TREND * noise)
             num_scale += 1
@@ -212,11 +224,8 @@ class LevelDrift:
 
     def _threshold(self, num_scale: int) -> float:
         """The rise, in noises, that is an alarm at this scale."""
-        scale, known, growth = self.scales[num_scale], num_scale, 1.0
-        while known > 0 and self.scales[known].num_rises < MIN_RISES:
-            known, growth = known - 1, sqrt(2.0) * growth  # as in a random walk
-        mean = max(growth * self.scales[known].mean, scale.mean)
-        return max(MIN_RISE, MEAN_RISES * mean, MARGIN * scale.largest)
+        scale = self.scales[num_scale]
+        return max(MIN_RISE, MEAN_RISES * scale.usual_rise(), MARGIN * scale.largest)
 
     def _follow(self, rise: Rise, mean: float) -> bool:
         """The present rise goes on, doubles (True) or ends."""

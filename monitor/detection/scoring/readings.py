@@ -48,5 +48,5 @@ def describe(signal: str, reading: SignalReading) -> str:
 def score_of(kind: IncidentKind, reading: SignalReading) -> float:
     """The evidence for an incident of this kind, in alarm thresholds."""
     if kind is IncidentKind.DIVERGENCE:
-        return reading.drift
+        return max(reading.drift, reading.evidence)
     return reading.fall if kind is IncidentKind.LOSS_COLLAPSE else reading.evidence

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossguard.states import IncidentKind, Outcome
-from monitor.detection import DetectionEngine, Effect, Outlier, Policy, Rows
+from monitor.detection import (
+    DetectionEngine,
+    Effect,
+    IncidentChanged,
+    InterventionChanged,
+    Outlier,
+    Policy,
+    Rows,
+)
 from tests.monitor.detection.runs import EffectLog, detected, healthy, rows_of, spiked
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]
@@ -283,6 +291,74 @@ def test_a_plateau_is_reported_once() -> None:
     log.add(engine.feed(Rows.of(100 * np.arange(3000), loss=loss)))
     kinds = [incident.kind for incident in log.incidents]
     assert set(kinds) <= {IncidentKind.PLATEAU}
+
+
+# Slow rises
+
+
+def rising(height: float, steps: int = 400, rows: int = 3000) -> dict[str, Any]:
+    """A run whose loss rises slowly from step 1000 on, by so many nats over so many steps, and stays there."""
+    columns = healthy(rows)
+    columns["loss"] = columns["loss"] + np.clip((np.arange(rows) - 1000) / steps, 0, 1) * height
+    return columns
+
+
+def test_a_slow_rise_is_one_incident_with_one_action_and_the_level_before_it_is_what_was_expected() -> None:
+    log = detected(rising(0.15), policy=APPROVE)
+    (incident,) = log.incidents
+    assert (incident.kind, incident.state) == (IncidentKind.DIVERGENCE, "open")
+    assert incident.expected == pytest.approx(2.2, abs=0.03)
+    assert f"from {incident.expected:.5g}" in incident.reasons[0]
+    assert f"the rise is {incident.score:.3g} times the alarm threshold" in incident.reasons[0]
+    assert [intervention.state.value for intervention in log.interventions] == ["proposed"]
+
+
+def test_a_rejected_action_is_reconsidered_when_the_loss_has_risen_by_as_much_again() -> None:
+    rows, engine, log = rows_of(rising(0.5, steps=1000)), DetectionEngine(policy=APPROVE), EffectLog()
+    for part in rows.split(50):
+        fresh = log.add(engine.feed(part, restorable=range(0, int(part.steps[-1]), 50)))
+        for number in {e.intervention.number for e in fresh if isinstance(e, InterventionChanged)}:
+            log.add(engine.reject(number))
+    (incident,) = [each for each in log.incidents if each.kind is IncidentKind.DIVERGENCE]
+    assert 2 <= len(log.interventions) <= 3
+    assert sum("risen by as much again" in reason for reason in incident.reasons) == len(log.interventions) - 1
+
+
+def test_a_slow_rise_that_began_before_every_restorable_step_is_structural() -> None:
+    engine, log = DetectionEngine(policy=APPROVE), EffectLog()
+    log.add(engine.feed(rows_of(rising(0.15)), restorable=range(1300, 1400, 50)))
+    assert log.interventions[0].kind == "hold"
+    assert log.incidents[0].reasons[1].startswith("The rise is structural: it began before every step")
+
+
+# Small waves
+
+
+def test_a_marginal_spike_that_is_back_on_average_is_not_acted_on() -> None:
+    columns = healthy(1500, noise=0.1)
+    columns["loss"][1000:1003] += [0.9, 0.8, 0.7]
+    columns["loss"][1018] += 0.5
+    log = detected(columns, policy=APPROVE)
+    assert len(log.incidents) == 1
+    assert log.interventions == []
+
+
+@pytest.mark.parametrize("decay", [10, 40, 150])
+@pytest.mark.parametrize("noise", [0.003, 0.03])
+def test_log_z_that_finds_its_level_in_the_first_steps_is_no_warning(decay: float, noise: float) -> None:
+    columns = healthy(600)
+    columns["log_z"] = 10.0 - 4.5 * np.exp(-np.arange(600) / decay) + noise * (columns["log_z"] - 8.0) / 0.05
+    assert detected(columns).incidents == []
+
+
+def test_an_incident_whose_loss_follows_has_the_facts_of_the_loss() -> None:
+    columns = spiked(at=305)
+    columns["grad_norm"][297:320] *= 30
+    changes = [e.incident for e in detected(columns).effects if isinstance(e, IncidentChanged)]
+    first, last = changes[0], changes[-1]
+    assert (first.signal, last.signal, last.kind) == ("grad_norm", "loss", IncidentKind.LOSS_SPIKE)
+    assert last.peak_value == columns["loss"][last.peak_step] == max(columns["loss"][last.peak_step :])
+    assert last.expected == pytest.approx(2.3, abs=0.1)
 
 
 # Splits and persistence
