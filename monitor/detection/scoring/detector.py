@@ -215,7 +215,9 @@ class SignalDetector:
 
     def is_raised(self) -> bool:
         """The level has been out of band since an alarm, or has risen slowly, and nobody has accepted it."""
-        return self.baseline.values_without_update > 0 or (self.drift is not None and self.drift.rise is not None)
+        baseline = self.baseline
+        raised = baseline.values_without_update > baseline.values_fallen
+        return raised or (self.drift is not None and self.drift.rise is not None)
 
     def answer(self) -> None:
         """A person has decided about the level out of band: it becomes normal if it lasts."""
