@@ -17,7 +17,7 @@ from monitor.detection.encoding import restore
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.response import IncidentResponse
 from monitor.detection.rows import Rows
-from monitor.detection.scoring.detectors import DetectorSet
+from monitor.detection.scoring.detectors import LEVEL_ACCEPTED, DetectorSet
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored_state import VERSION, migrate
@@ -135,12 +135,13 @@ class DetectionEngine:
         return effects
 
     def accept_level(self, reason: str = "") -> list[Effect]:
-        """An operator says that the present level of the loss is normal: it is learnt at once.
+        """An operator says that the present level of the loss is normal: it is learnt before the next row.
 
+        The caller stores it as an event LEVEL_ACCEPTED of the next step, so that whoever reads the rows again knows it.
         Raises ValueError when no incident of the loss is open, or when an order for it is under way.
         """
         effects = self.response.accept_level(reason)
-        self.detectors.accept()
+        self.detectors.declare(self.last_step + 1, LEVEL_ACCEPTED)
         return effects
 
     def set_policy(self, policy: Policy) -> None:

@@ -39,6 +39,8 @@ def test_a_level_of_the_loss_can_be_accepted_as_the_new_normal_once(http: TestCl
     path = f"{API}/runs/r1/accept-level"
     assert http.post(path).status_code == 200
     assert [each["state"] for each in trainer.get()["interventions"]] == ["withdrawn"]
+    trainer.report(segment, range(500, 600), {"loss": [each + 3.0 for each in noise(2, 100)]})
+    assert [each["state"] for each in http.get(f"{API}/runs/r1/incidents").json()] == ["closed"]
     assert http.post(path).status_code == 409
 
 

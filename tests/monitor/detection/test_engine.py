@@ -193,6 +193,19 @@ def test_a_level_that_an_operator_accepts_is_learnt_at_once() -> None:
     assert log.incidents[1].expected == pytest.approx(2.5, abs=0.05)
 
 
+def test_whoever_reads_the_rows_again_knows_the_accepted_level_from_its_event() -> None:
+    columns = healthy(900)
+    columns["loss"][500:] += 0.3
+    rows, engine, again = rows_of(columns), DetectionEngine(policy=APPROVE), DetectionEngine()
+    engine.feed(rows[:400])
+    snapshot = engine.detectors_state()
+    engine.feed(rows[400:600], restorable=range(0, 500, 50))
+    engine.accept_level()
+    engine.feed(rows[600:700])
+    again.fork(700, "rewind", [rows[400:700]], snapshot, declared=[(600, "level_accepted")])
+    assert again.detectors_state() == engine.detectors_state()
+
+
 def test_there_must_be_something_to_accept() -> None:
     engine = DetectionEngine(policy=AUTO)
     engine.feed(rows_of(healthy(400)))
