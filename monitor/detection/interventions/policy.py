@@ -115,6 +115,8 @@ class Situation:
     """The step that the previous attempt went back to."""
     restorable: Sequence[int]
     can_roll_back: bool
+    structural: bool = False
+    """A slow rise whose cause is the recipe: no rollback can be deep enough, or two did not stop it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,9 @@ def palm(policy: Policy, now: Situation, batch_of: Callable[[int], int]) -> Deci
 
 
 def wait(now: Situation, price: Costs) -> Decision:
+    if now.kind is IncidentKind.LOSS_COLLAPSE:
+        reason = "The loss is too low to be true, not too high: a rollback would not help. Look at the data."
+        return Decision(None, reasons=[reason], afterwards="Nothing was done: a low loss asks for a look at the data.")
     reason = "The loss may still fall back." if now.loss_moved else "The loss has not moved: save a checkpoint now."
     condition = "the loss could still fall back" if now.loss_moved else "the loss had not moved"
     afterwards = f"Nothing was done: {condition}. {price.describe('was')}"

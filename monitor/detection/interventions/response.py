@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.states import InterventionState, OrderKind, Outcome, SegmentReason
+from lossguard.states import IncidentKind, InterventionState, OrderKind, Outcome, SegmentReason
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
 from monitor.detection.incidents.incident_tracker import IncidentTracker
@@ -27,6 +27,7 @@ from monitor.detection.settings import DetectionSettings
 
 MAX_RECENT_STEPS, MAX_OLDER_STEPS = 192, 64
 """Restorable steps that are kept of a longer list: the newest, and so many spread evenly over the rest."""
+STRUCTURAL_ATTEMPTS = 2  # rollbacks that did not stop a slow rise
 VERIFIED_ROWS = 3  # rows up to the end of a verification whose loss must be in band
 
 
@@ -100,15 +101,29 @@ class IncidentResponse:
         current.renew_patience(step, self.policy.patience)
         attempt, previous_rewind = self.interventions.next_attempt(current.first_onset_step)
         situation = self._situation(current, step, attempt, previous_rewind)
+        effects = self._mark_structural(current, situation)
         decision = palm(self.policy, situation, self.batches.batch_of)
         kind = decision.kind or decision.unavailable
         if kind is None:
-            return self.incidents.wait(decision.reasons, decision.afterwards)
+            return effects + self.incidents.wait(decision.reasons, decision.afterwards)
         current.wait_reasons = []
         if decision.kind is None or self.policy.mode is Mode.OBSERVE:
             current.no_further_action = True
-            return [self.incidents.add_reason(self._only_observed(kind, decision.reasons))]
-        return self._recur(step) + self._propose(decision, current, step, attempt)
+            return [*effects, self.incidents.add_reason(self._only_observed(kind, decision.reasons))]
+        return effects + self._recur(step) + self._propose(decision, current, step, attempt)
+
+    def _mark_structural(self, current: OpenIncident, now: Situation) -> list[Effect]:
+        """A slow rise that no checkpoint lies before, or that rollbacks did not stop, lies in the recipe."""
+        if current.structural or now.kind is not IncidentKind.DIVERGENCE:
+            return []
+        if now.attempt > STRUCTURAL_ATTEMPTS:
+            why = f"{STRUCTURAL_ATTEMPTS} rollbacks did not stop it"
+        elif self.can_roll_back and not any(step <= now.onset_step for step in now.restorable):
+            why = "it began before every step that can be restored"
+        else:
+            return []
+        current.structural = True
+        return [self.incidents.add_reason(f"The rise is structural: {why}. Its cause is the recipe, not a batch.")]
 
     def _propose(self, decision: Decision, current: OpenIncident, step: int, attempt: int) -> list[Effect]:
         """Make a decision about the open incident the active intervention, and order it in auto mode."""
@@ -135,7 +150,7 @@ class IncidentResponse:
             step=step,
             non_finite=current.non_finite,
             loss_moved=current.loss_moved,
-            excess=current.excess,
+            excess=current.lasting_excess(),
             check_excess=current.check_excess,
             check_step=current.check_step,
             rising_rows=current.rising_rows,
@@ -146,6 +161,7 @@ class IncidentResponse:
             previous_rewind=previous_rewind,
             restorable=self.restorable,
             can_roll_back=self.can_roll_back,
+            structural=current.structural,
         )
 
     def _verify(self, step: int, recent: RecentRows) -> list[Effect]:
@@ -212,7 +228,8 @@ class IncidentResponse:
         active = self.interventions.active
         if active is None or not self.interventions.is_ordered():
             resumed = reason == SegmentReason.RESUME
-            return self._leave_segment("The run was restarted." if resumed else "The loop went back without an order.")
+            reason = "The run was restarted." if resumed else "The loop went back without an order."
+            return self._leave_segment(step, reason)
         if active.kind is OrderKind.ROLLBACK and active.number == obeyed:
             skip = {"skip_from": active.skip_from, "skip_to": active.skip_to}
             return self.order_applied(active.number, rewound_to=step, **skip)
@@ -220,12 +237,15 @@ class IncidentResponse:
             self.incidents.open.check_step = min(self.incidents.open.check_step, step)
         return []
 
-    def _leave_segment(self, reason: str) -> list[Effect]:
+    def _leave_segment(self, step: int, reason: str) -> list[Effect]:
         """The segment of the open incident ended without an order: a hold is over, and the incident with it."""
         effects: list[Effect] = []
         if self.interventions.is_held():
             effects.append(self.interventions.advance(InterventionEvent.WITHDRAW, reason))
-        return effects if self.incidents.open is None else effects + self._close(Outcome.ONGOING, reason)
+        current = self.incidents.open
+        if current is None or (current.loss_moved and current.incident.onset_step < step):
+            return effects  # it goes on: the new segment began in the middle of it
+        return effects + self._close(Outcome.ONGOING, reason)
 
     # What an operator decides
 
@@ -238,6 +258,16 @@ class IncidentResponse:
         effects = [self.interventions.advance(InterventionEvent.REJECT, "An operator rejected it.")]
         self._settle()
         return effects
+
+    def accept_level(self, reason: str) -> list[Effect]:
+        """An operator says that the level of the loss is normal. Raises ValueError where that is not the question."""
+        current = self.incidents.open
+        if current is None or current.incident.signal != "loss" or current.non_finite:
+            raise ValueError("no incident of the loss level is open")
+        if self.interventions.is_ordered() or self.interventions.is_held():
+            raise ValueError("an order for this incident is under way, or the run is held: release it first")
+        text = "An operator accepted the level of the loss: it is the new normal."
+        return self._close(Outcome.ONGOING, f"{text} {reason}".strip())
 
     def _settle(self) -> None:
         """An operator decided about the open incident: the policy does nothing more about it."""
