@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from monitor.detection.interventions.policies import policy_named
 from monitor.detection.interventions.policy import Mode, Policy
 from monitor.detection.settings import DetectionSettings
 
@@ -11,9 +12,12 @@ DETECTION = "detection"
 
 
 def policy_of(rule: Mapping[str, Any] | None) -> Policy:
-    """By default PaLM's rule, which orders rollbacks of the runs that can roll back. Raises ValueError."""
+    """By default one that orders rollbacks of the runs that can roll back. Raises ValueError.
+
+    A stored rule without a name is from a release whose only policy was `palm`.
+    """
     fields = {name: value for name, value in (rule or {}).items() if name != DETECTION}
-    return Policy.from_dict(fields) if fields else Policy(mode=Mode.AUTO)
+    return Policy.from_dict({"name": "palm"} | fields) if fields else Policy(mode=Mode.AUTO)
 
 
 def settings_of(rule: Mapping[str, Any] | None) -> DetectionSettings:
@@ -36,4 +40,5 @@ def changed(rule: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[
     settings_of(changes)  # what is no object cannot be merged
     settings = {**present.get(DETECTION, {}), **changes.get(DETECTION, {})}
     merged = {**present, **changes, DETECTION: settings}
+    policy_named(merged["name"])
     return to_rule(policy_of(merged), settings_of(merged))
