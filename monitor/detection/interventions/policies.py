@@ -9,7 +9,7 @@ It is then chosen with {"name": "careful"} in a run's policy.
 import logging
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from monitor.detection.interventions.adaptive import adaptive
 from monitor.detection.interventions.decision import BatchOf, Decide, Decision, Situation
@@ -22,16 +22,25 @@ ENTRY_POINTS = "lossguard.policies"
 BUILT_IN: dict[str, Decide] = {"adaptive": adaptive, "palm": palm}
 
 
+def names() -> list[str]:
+    """The policies that can be chosen here."""
+    return [*BUILT_IN, *sorted(_installed())]
+
+
 @cache
 def policy_named(name: str) -> Decide:
     """The function behind a policy's name. Raises ValueError for an unknown one, ImportError for a broken package."""
     if name in BUILT_IN:
         return BUILT_IN[name]
-    installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    installed = _installed()
     if name not in installed:
-        raise ValueError(f"name must be one of {', '.join([*BUILT_IN, *sorted(installed)])}, not {name!r:.80}")
+        raise ValueError(f"name must be one of {', '.join(names())}, not {name!r:.80}")
     decide: Decide = installed[name].load()
     return decide
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 
 def decide(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
