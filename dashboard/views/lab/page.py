@@ -147,7 +147,7 @@ def sliders(own: Mapping[str, Any] | None) -> TrialSettings:
         )  # fmt: skip
         name = st.selectbox(
             "Policy", names, index=names.index(policy.name), key="policy", width=width, bind="query-params",
-            help="adaptive takes the rollback of the lowest expected cost; palm goes deep and skips 200 batches or more.",
+            help="adaptive takes the rollback of the lowest expected cost; palm goes deep and skips at least 200.",
         )  # fmt: skip
         policy = palm_sliders(policy) if name == "palm" else adaptive_sliders(policy)
         interval = st.select_slider(
