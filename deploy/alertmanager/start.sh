@@ -17,7 +17,7 @@ write_only=
 [ "$1" = --write-only ] && { write_only=yes; shift; }
 folder=$1
 shift
-here=$(dirname "$0")
+here=$(cd "$(dirname "$0")" && pwd)
 config=$folder/alertmanager.yml
 
 quoted() { printf "'%s'" "$(printf %s "$1" | sed "s/'/''/g")"; }
@@ -64,6 +64,7 @@ done
 projects=$(printf %s "${QUIET_PROJECTS:-demo|sandbox.*}" | sed 's/[\\"]/\\&/g' | sed "s/'/''/g" | sed 's/[\\&#]/\\&/g')
 {
     globals
+    printf 'templates: [%s]\n' "$(quoted "$here/slack.tmpl")"
     sed "s#@QUIET_PROJECTS@#\"$projects\"#" "$here/alertmanager.yml"
     echo 'receivers:'
     receiver page PAGE

@@ -1,6 +1,7 @@
 """Checkpoints that restore a run exactly, and that detect damage.
 
-    <directory>/step-000000050/manifest.json     step, size and SHA-256 of each file, and digests of each object's state
+    <directory>/step-000000050/manifest.json     step, size and SHA-256 of each file and of itself, and digests of each
+                                                 object's state
                                model.pt ...      the state_dict of each object
                                run.pt            random number generators and the guard's state
     <directory>/discarded/step-...               some that the last rollback discarded, for a replay of its incident
@@ -11,9 +12,7 @@ Several ranks write a checkpoint together: see `sharded_checkpoint`. Any number 
 flushed to the disk and renamed, so that it is always complete.
 """
 
-import json
 import os
-import re
 import shutil
 import threading
 from collections.abc import Iterable, Mapping
@@ -29,9 +28,10 @@ from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.log_once import logger
 from lossguard.ranks import Ranks
 from lossguard.torch.digest import Digest, differences, digest
-from lossguard.torch.files import PARTIAL, clean_up, fingerprint, publish, remove, write_bytes, write_state
+from lossguard.torch.files import PARTIAL, clean_up, fingerprint, publish, remove, write_state
 from lossguard.torch.generators import generators, restore_generators
 from lossguard.torch.host_copy import HostCopier
+from lossguard.torch.manifest import checkpoints_in, folder_name, read_manifest, write_manifest
 from lossguard.torch.ranks import TorchRanks
 from lossguard.torch.retention import steps_to_delete
 from lossguard.torch.stateful import Stateful
@@ -39,12 +39,10 @@ from lossguard.torch.stateful import Stateful
 FORMAT = 2
 SHARDED_FORMAT = 3
 """Written by several ranks."""
-MANIFEST = "manifest.json"
 RUN = "run"
 DISCARDED = "discarded"
 KEEP_DISCARDED = 3
 """Newest checkpoints of a discarded branch that stay; of the older ones, one per doubling of the age, as always."""
-NAME = re.compile(r"step-(\d+)")
 
 
 class Checkpoints:
@@ -91,8 +89,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps with a complete checkpoint, ascending. Whether it is intact is checked when it is loaded."""
-        found = (NAME.fullmatch(path.name) for path in self.directory.glob("step-*") if (path / MANIFEST).is_file())
-        return sorted(int(match[1]) for match in found if match)
+        return list(checkpoints_in(self.directory))
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Save all objects, the random number generators and `state` (tensors, plain values), as of before `step`.
@@ -157,7 +154,7 @@ class Checkpoints:
         if not later or self.ranks.rank > 0:
             return
         discarded = self.directory / DISCARDED
-        if discarded.exists():
+        if os.path.lexists(discarded):
             remove(discarded)
         with suppress(OSError):  # a full disk: then all are deleted
             discarded.mkdir()
@@ -169,7 +166,7 @@ class Checkpoints:
                 remove(self._path(each))
 
     def _path(self, step: int) -> Path:
-        return self.directory / f"step-{step:09d}"
+        return self.directory / folder_name(step)
 
     def _join(self) -> None:
         if self._writing is not None:
@@ -218,7 +215,7 @@ class Checkpoints:
         """Give the checkpoint its name, and delete those that are no longer needed."""
         if self.ranks.rank > 0:
             return
-        write_bytes(partial / MANIFEST, json.dumps({"step": step, **manifest}, indent=1).encode())
+        write_manifest(partial, {"step": step, **manifest})
         publish(partial, self._path(step))
         for old in steps_to_delete(self.steps(), keep=self.keep, pinned=self._pinned):
             remove(self._path(old))
@@ -246,11 +243,14 @@ class Checkpoints:
         """All states of a checkpoint and their digests, by name. Raises CheckpointError when it is damaged."""
         folder = self._path(step)
         try:
-            manifest = json.loads((folder / MANIFEST).read_bytes())
+            manifest = read_manifest(folder)
             if manifest["format"] not in (FORMAT, SHARDED_FORMAT) or manifest["step"] != step:
                 raise CheckpointError(f"its manifest names step {manifest['step']} and format {manifest['format']}")
             read = self._read_whole if manifest["format"] == FORMAT else self._read_sharded
-            return read(folder, manifest)
+            states, digests = read(folder, manifest)
+            if not isinstance(states[RUN]["state"], Mapping) or "generators" not in states[RUN]:
+                raise CheckpointError(f"the files of {RUN!r} do not hold the state of a run")
+            return states, digests
         except CheckpointError:
             raise
         except Exception as problem:  # unreadable in whatever way: torch and json raise many kinds
@@ -260,8 +260,11 @@ class Checkpoints:
         names = [*self.objects, RUN]
         _check_files(folder, manifest["files"], [f"{name}.pt" for name in names])
         states = {name: torch.load(folder / f"{name}.pt", "cpu", weights_only=True) for name in names}
+        digests = {name: digest(states[name]) for name in self.objects}
+        if any(digests[name] != manifest["objects"][name] for name in self.objects):
+            raise CheckpointError("its contents are not those that its manifest names (digests)")
         if self.ranks.size == 1:
-            return states, {name: dict(manifest["objects"][name]) for name in self.objects}
+            return states, digests
         from lossguard.torch.sharded_checkpoint import shard_states
 
         states |= shard_states({name: states[name] for name in self.objects}, self.objects)
@@ -279,6 +282,8 @@ class Checkpoints:
 
 def _check_files(folder: Path, files: Mapping[str, Any], names: Iterable[str]) -> None:
     for name in names:
+        if Path(name).name != name or not os.path.isfile(folder / name):  # elsewhere; a pipe, which would block
+            raise CheckpointError(f"{name} is not a file of this checkpoint")
         if fingerprint(folder / name) != files[name]:
             raise CheckpointError(f"{name} is damaged (checksum)")
 

@@ -73,29 +73,37 @@ def write_bytes(path: Path, content: bytes) -> None:
 def publish(partial: Path, place: Path) -> None:
     """Give a finished folder its name; it replaces an earlier folder of that name."""
     _flush(partial)
-    if place.exists():
+    if os.path.lexists(place):
         place.rename(place.with_name(REPLACED + place.name))
     partial.rename(place)
     _flush(place.parent)
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder, after a rename that makes it invalid."""
+    """Delete a folder, after a rename that makes it invalid. Of a link, only the link."""
     renamed = folder.with_name(f"{PARTIAL}{folder.name}-deleted")
     folder.rename(renamed)
-    shutil.rmtree(renamed)
+    _delete(renamed)
 
 
 def clean_up(directory: Path) -> None:
     """Remove the incomplete folders of a process that died; restore a folder whose replacement never came."""
     for replaced in directory.glob(f"{REPLACED}*"):
         place = directory / replaced.name.removeprefix(REPLACED)
-        if place.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+        if os.path.lexists(place):
+            _delete(replaced, ignore_errors=True)
         else:
             replaced.rename(place)
     for partial in directory.glob(f"{PARTIAL}*"):
-        shutil.rmtree(partial, ignore_errors=True)
+        _delete(partial, ignore_errors=True)
+
+
+def _delete(path: Path, *, ignore_errors: bool = False) -> None:
+    """Delete a folder, or the file or link that stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=ignore_errors)
+    else:
+        path.unlink()
 
 
 def _flush(path: Path) -> None:

@@ -30,6 +30,8 @@ class Webhook:
     """The alerts that reached the webhook: (Unix time, alert), in order."""
 
     url: str = ""
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    """Everything that was posted, in order; Slack's messages are not alerts."""
     received: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
     def first(self, name: str, status: str) -> tuple[float, dict[str, Any]] | None:
@@ -46,7 +48,8 @@ def webhook() -> Iterator[Webhook]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             message = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            receiver.received += [(time.time(), alert) for alert in message["alerts"]]
+            receiver.messages.append(message)
+            receiver.received += [(time.time(), alert) for alert in message.get("alerts", ())]
             self.send_response(200)
             self.end_headers()
 
@@ -93,7 +96,7 @@ class Stack:
         storage = f"--storage.path={self._folder}/alertmanager-data"
         alone = "--cluster.listen-address="
         start = self._folder / "alertmanager" / "start.sh"
-        receivers = {"PAGE_WEBHOOK_URL": webhook_url}
+        receivers = {"PAGE_WEBHOOK_URL": webhook_url, "PAGE_SLACK_URL": webhook_url}
         start_program(self._processes, "alertmanager", start, written, listen, storage, alone, environment=receivers)
         self._processes.wait_until_up("alertmanager", f"{self.alertmanager}/-/ready")
 

@@ -1,12 +1,16 @@
 """Alerts reach a webhook: real Prometheus and Alertmanager, and a real training run with an injected fault."""
 
+import math
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import lossguard
 from demo.processes import Processes
-from tests.deploy.stack import TOKEN, Stack, webhook
+from tests.deploy.hostile_names import AS_SLACK_SHOWS_IT, HOSTILE
+from tests.deploy.stack import TOKEN, Stack, Webhook, webhook
 from tests.loop import small_settings
 from tests.waiting import wait_for
 
@@ -58,3 +62,29 @@ def test_the_example_raises_an_alert_and_its_end_resolves_it(tmp_path: Path) -> 
         assert alert["labels"]["project"] == "first-page"
         assert alert["annotations"]["summary"].endswith("at step 100")
         wait_for(lambda: receiver.first("NonFiniteLoss", "resolved"), seconds=60, what="its resolution")
+
+
+@pytest.mark.slow
+@pytest.mark.needs("prometheus")
+@pytest.mark.needs("alertmanager")
+def test_a_run_of_a_project_with_a_hostile_name_alerts_with_that_name_as_plain_text(tmp_path: Path) -> None:
+    with webhook() as receiver, Processes(tmp_path / "logs") as processes:
+        stack = Stack(processes, tmp_path, receiver.url, seconds=1)
+        where = {"mode": "online", "url": stack.collector, "token": TOKEN, "directory": str(tmp_path / "run")}
+        run = lossguard.init(HOSTILE, run_id="r", **where)  # type: ignore[arg-type]
+        for step in range(5):
+            run.log(step, loss=math.nan)
+        _, alert = wait_for(lambda: receiver.first("NonFiniteLoss", "firing"), seconds=60, what="the alert")
+        wait_for(lambda: slack_messages(receiver), seconds=30, what="the message to Slack")
+        run.finish()
+    assert alert["labels"]["project"] == HOSTILE
+    assert alert["annotations"]["summary"] == f"NaN or infinity in run r of {HOSTILE} at step 0"
+    assert alert["annotations"]["link"] == "http://dash:8501/run?run=r"
+    message = slack_messages(receiver)[0]
+    assert message["title"].startswith(f"{AS_SLACK_SHOWS_IT} r: firing")
+    assert f"NaN or infinity in run r of {AS_SLACK_SHOWS_IT} at step 0" in message["text"]
+    assert not set("<>`") & set(message["title"] + message["text"])
+
+
+def slack_messages(receiver: Webhook) -> list[dict[str, Any]]:
+    return [message["attachments"][0] for message in receiver.messages if "attachments" in message]

@@ -1,12 +1,20 @@
 """Who receives which alerts: the configuration that start.sh writes, checked with amtool."""
 
+import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from demo.processes import Processes
 from tests.deploy.files import DEPLOY, alerts, read
+from tests.deploy.hostile_names import AS_SLACK_SHOWS_IT, HOSTILE
+from tests.deploy.mailbox import mailbox
+from tests.deploy.stack import HTTP, start_program, webhook
+from tests.ports import free_port
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.needs("alertmanager")
 START = DEPLOY / "alertmanager" / "start.sh"
@@ -102,3 +110,51 @@ def test_inhibition_rules_name_alerts_that_exist() -> None:
     for rule in read(DEPLOY / "alertmanager" / "alertmanager.yml")["inhibit_rules"]:
         for matcher in rule["source_matchers"] + rule["target_matchers"]:
             assert set(matcher.split('"')[1].split("|")) <= known
+
+
+def hostile_alert() -> dict[str, Any]:
+    labels = {"alertname": "RunHeld", "severity": "critical", "project": HOSTILE, "run": "r"}
+    annotations = {"summary": f"Run r of {HOSTILE} is held", "description": HOSTILE, "link": "http://dash/run?run=r"}
+    return {"labels": labels, "annotations": annotations}
+
+
+@pytest.mark.slow
+def test_the_name_of_a_project_reaches_slack_and_mail_as_plain_text_and_a_webhook_unchanged(tmp_path: Path) -> None:
+    with webhook() as hook, mailbox() as mail, Processes(tmp_path / "logs") as processes:
+        receivers = {"PAGE_SLACK_URL": hook.url, "PAGE_WEBHOOK_URL": hook.url, "PAGE_EMAIL": "a@example.org"}
+        sender = {"SMTP_HOST": mail.address, "SMTP_FROM": "lossguard@example.org"}
+        config = write_config(tmp_path, **receivers, **sender)
+        config.write_text(
+            config.read_text()
+            .replace("global:\n", "global:\n  smtp_require_tls: false\n")
+            .replace("group_wait: 10s", "group_wait: 0s")
+        )
+        port = free_port()
+        program = Path(shutil.which("prometheus-alertmanager") or "")
+        options = (f"--config.file={config}", f"--storage.path={tmp_path}/data", "--cluster.listen-address=")
+        start_program(
+            processes, "alertmanager", program, *options, f"--web.listen-address=127.0.0.1:{port}", environment={}
+        )
+        processes.wait_until_up("alertmanager", f"http://127.0.0.1:{port}/-/ready")
+        answer = HTTP.request("POST", f"http://127.0.0.1:{port}/api/v2/alerts", json=[hostile_alert()])
+        assert answer.status == 200, answer.data
+        wait_for(lambda: len(hook.messages) == 2 and mail.mails, seconds=30, what="the notifications")
+
+    (slack,) = (each["attachments"][0] for each in hook.messages if "attachments" in each)
+    assert slack["title"] == slack["fallback"] == f"{AS_SLACK_SHOWS_IT} r: firing (1)"
+    assert f"RunHeld: Run r of {AS_SLACK_SHOWS_IT} is held" in slack["text"]
+    assert not re.search(r"[<>`\u202e\u2028\u0085]|&(?!amp;|lt;|gt;)", slack["title"] + slack["text"])
+    assert slack["mrkdwn_in"] == ["pretext"]
+    assert "pretext" not in slack
+
+    (sent,) = (each["alerts"][0] for each in hook.messages if "alerts" in each)
+    assert sent["labels"]["project"] == HOSTILE, "JSON carries it as it is"
+
+    (received,) = mail.mails
+    assert "<!channel>" in received["subject"], "a subject is plain text"
+    assert {"From", "To", "Subject", "Date"} < set(received.keys())
+    body = received.get_body(("html",))
+    assert body is not None
+    html = body.get_content()
+    assert "&lt;b&gt;bold&lt;/b&gt;" in html
+    assert not re.search("<b>bold|<!channel|<http:", html)

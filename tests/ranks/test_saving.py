@@ -1,13 +1,16 @@
 """The scenarios of `saving`: checkpoints that several ranks write."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from lossguard.errors import CheckpointError
+from lossguard.torch.files import fingerprint
+from lossguard.torch.manifest import folder_name, read_manifest, write_manifest
+from tests.lossguard.torch.payloads import PAYLOADS, as_torch_saves_it, runs_when_trusted
 from tests.ranks.saving import KINDS, Small, restored
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
@@ -85,26 +88,86 @@ def test_what_could_not_be_restored_safely_is_not_saved(two: Results) -> None:
         assert scenario["steps"] == []
 
 
-class Bomb:
-    def __reduce__(self) -> Any:
-        return (pytest.fail, ("code of a checkpoint was run",))
+def copied(checkpoint: Path, place: Path) -> Path:
+    place.mkdir(parents=True)
+    for path in checkpoint.iterdir():
+        (place / path.name).write_bytes(path.read_bytes())
+    return place
 
 
-def test_code_in_a_sharded_checkpoint_is_never_run(two: Results, tmp_path: Path, folder: Path) -> None:
-    """Even if the manifest matches the changed file."""
-    from lossguard.torch.files import fingerprint
+def test_one_changed_byte_in_any_file_makes_the_next_older_checkpoint_count(
+    two: Results, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (5, 7):
+        copied(folder / "fsdp" / folder_name(step), tmp_path / folder_name(step))
+    small = Small("alone", tmp_path)
+    older = restored(small, 5)
+    files = sorted((tmp_path / folder_name(7)).iterdir())
+    assert len(files) == 9
+    for path in files:
+        written = path.read_bytes()
+        for place in range(0, len(written), max(1, len(written) // 9)):
+            path.write_bytes(written[:place] + bytes([written[place] ^ 4]) + written[place + 1 :])
+            caplog.clear()
+            assert restored(small) == older
+            assert [record.getMessage()[:33] for record in caplog.records] == ["skipping the checkpoint of step 7"]
+        path.write_bytes(written)
+    assert restored(small)["step"] == 7
 
-    for name in ("__0_0.distcp", "rank-0.pt", "model.pt"):
-        copy = tmp_path / name / "step-000000007"
-        copy.mkdir(parents=True)
-        for path in (folder / "ddp" / "step-000000007").iterdir():
-            (copy / path.name).write_bytes(path.read_bytes())
-        torch.save(Bomb(), copy / name)
-        manifest = json.loads((copy / "manifest.json").read_text())
-        manifest["files"][name] = fingerprint(copy / name)
-        (copy / "manifest.json").write_text(json.dumps(manifest))
+
+@pytest.mark.parametrize("write", PAYLOADS)
+@pytest.mark.parametrize("name", ["__0_0.distcp", "__1_0.distcp", "rank-0.pt", "model.pt", ".metadata", "tensors.json"])
+def test_code_in_a_sharded_checkpoint_is_never_run(
+    two: Results, tmp_path: Path, folder: Path, name: str, write: Any
+) -> None:
+    """Even if the manifest matches the changed file. `.metadata` is what torch's own reader unpickles."""
+    copy = copied(folder / "fsdp" / folder_name(7), tmp_path / "run" / folder_name(7))
+    proof = tmp_path / "proof"
+    write(copy / name, proof)
+    assert runs_when_trusted(copy / name, proof), "the payload works"
+    manifest = read_manifest(copy)
+    manifest["files"][name] = fingerprint(copy / name)
+    write_manifest(copy, manifest)
+    checkpoints = Small("alone", tmp_path / "run").checkpoints
+    if name == ".metadata":
+        assert checkpoints.load(7)["step"] == 7, "it is not read"
+    else:
         with pytest.raises(CheckpointError, match="no intact checkpoint"):
-            Small("alone", tmp_path / name).checkpoints.load(7)
+            checkpoints.load(7)
+    assert not proof.exists()
+
+
+def test_an_index_that_asks_for_objects_in_place_of_tensors_runs_none_of_them(
+    two: Results, tmp_path: Path, folder: Path
+) -> None:
+    """torch unpickles, without restrictions, whatever its metadata calls bytes."""
+    copy = copied(folder / "ddp" / folder_name(7), tmp_path / "run" / folder_name(7))
+    proof = tmp_path / "proof"
+    as_torch_saves_it(copy / "__0_0.distcp", proof)
+    content = json.loads((copy / "tensors.json").read_text())
+    size = (copy / "__0_0.distcp").stat().st_size
+    for tensor in content.values():
+        tensor["pieces"] = [{**piece, "file": "__0_0.distcp", "at": 0, "bytes": size} for piece in tensor["pieces"]]
+        tensor["type"] = tensor["storage"] = "BytesStorageMetadata"
+    (copy / "tensors.json").write_text(json.dumps(content))
+    manifest = read_manifest(copy)
+    manifest["files"] |= {name: fingerprint(copy / name) for name in ("__0_0.distcp", "tensors.json")}
+    write_manifest(copy, manifest)
+    with pytest.raises(CheckpointError, match="no intact checkpoint"):
+        Small("alone", tmp_path / "run").checkpoints.load(7)
+    assert not proof.exists()
+
+
+def test_a_manifest_that_lists_files_elsewhere_or_a_pipe_is_refused_without_reading_them(
+    two: Results, tmp_path: Path, folder: Path
+) -> None:
+    copy = copied(folder / "ddp" / folder_name(7), tmp_path / "run" / folder_name(7))
+    os.mkfifo(copy / "pipe")
+    manifest = read_manifest(copy)
+    for name in ("/dev/zero", "../../outside", "pipe", ".", ".."):
+        write_manifest(copy, manifest | {"files": manifest["files"] | {name: {}}})
+        with pytest.raises(CheckpointError, match="no intact checkpoint"):
+            Small("alone", tmp_path / "run").checkpoints.load(7)
 
 
 def test_an_index_that_points_outside_its_checkpoint_is_refused(two: Results, folder: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard import SegmentReason, decode_number, read_spools
+from lossguard.torch.manifest import checkpoints_in
 from trainer.errors import UsageError
 
 SIGNALS = ("loss", "grad_norm", "log_z")
@@ -145,15 +146,10 @@ def _opened(key: str, line: Mapping[str, Any], config: Mapping[str, Any]) -> Rec
 def _checkpoints(folder: Path, later: Sequence[RecordedSegment]) -> Iterable[tuple[int, Path]]:
     """Those before the later segments forked off, and those that the next rollback moved to `discarded`."""
     forks = [each.fork_step for each in later]
-    found = {step: path for step, path in _saved(folder) if all(step <= fork for fork in forks)}
+    found = {step: path for step, path in checkpoints_in(folder).items() if all(step <= fork for fork in forks)}
     rollbacks = [each for each in later if each.reason in WENT_BACK]
     if len(rollbacks) == 1:  # `discarded` belongs to the last rollback
         before = [each.fork_step for each in later[: later.index(rollbacks[0])]]
-        found |= {step: path for step, path in _saved(folder / "discarded") if all(step <= fork for fork in before)}
+        discarded = checkpoints_in(folder / "discarded")
+        found |= {step: path for step, path in discarded.items() if all(step <= fork for fork in before)}
     return found.items()
-
-
-def _saved(folder: Path) -> Iterator[tuple[int, Path]]:
-    for path in sorted(folder.glob("step-*")):
-        if (path / "manifest.json").is_file() and path.name.removeprefix("step-").isdecimal():
-            yield int(path.name.removeprefix("step-")), path

@@ -1,7 +1,9 @@
-import json
+import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from torch import nn
 
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
-from lossguard.torch.files import fingerprint
+from lossguard.torch.files import fingerprint, write_state
+from lossguard.torch.manifest import read_manifest, write_manifest
 from tests.lossguard.torch.box import Box
+from tests.lossguard.torch.payloads import PAYLOADS, runs_when_trusted
 
 
 def three(folder: Path, box: Box) -> Checkpoints:
@@ -73,9 +77,9 @@ def garble_the_manifest(folder: Path) -> None:
 
 
 def forget_a_file(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_manifest(folder)
     del manifest["files"]["box.pt"]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(folder, manifest)
 
 
 @pytest.mark.parametrize("harm", [damage_bytes, truncate, lose_a_file, garble_the_manifest, forget_a_file])
@@ -88,6 +92,16 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     assert checkpoints.load(20) == {"step": 10}
     assert "skipping the checkpoint of step 20" in caplog.text
     assert box.value == 10
+
+
+def test_a_run_file_without_the_state_of_a_run_is_noticed_before_anything_is_loaded(tmp_path: Path) -> None:
+    box = Box()
+    checkpoints = three(tmp_path, box)
+    folder = tmp_path / "step-000000020"
+    manifest = read_manifest(folder)
+    manifest["files"]["run.pt"] = write_state(folder / "run.pt", {"state": [1]})
+    write_manifest(folder, manifest)
+    assert checkpoints.load(20) == {"step": 10}
 
 
 def test_without_an_intact_checkpoint_nothing_changes(tmp_path: Path) -> None:
@@ -278,6 +292,94 @@ def test_discarded_checkpoints_are_moved_and_thinned_and_can_be_loaded(tmp_path:
     assert (checkpoints.steps(), aside()) == ([0], [10, 20])
 
 
+def stray_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "notes").write_text("")
+
+
+def stray_checkpoint(path: Path) -> None:
+    """A copy of a checkpoint, under the name that a person gave it."""
+    shutil.copytree(path.parent / "step-000000020", path)
+
+
+def stray_file(path: Path) -> None:
+    path.write_text("")
+
+
+def stray_link(path: Path) -> None:
+    path.symlink_to(path.parent / "step-000000020")
+
+
+def dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+STRAYS = [stray_folder, stray_checkpoint, stray_file, stray_link, dangling_link]
+
+
+NAMES = ["step-30", "step-30.tmp", "step-abc", "step-0000000030", "step-\u0663\u0660", "step-"]
+
+
+@pytest.mark.parametrize("make", STRAYS)
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_else_is_named_like_a_checkpoint_neither_counts_nor_changes(
+    tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    box = Box()
+    checkpoints = three(tmp_path, box)
+    make(tmp_path / name)
+    assert checkpoints.steps() == [0, 10, 20]
+    checkpoints.discard_after(10)
+    assert checkpoints.steps() == [0, 10]
+    checkpoints.save(30, {"step": 30})
+    assert checkpoints.load(30) == {"step": 30}
+    assert os.path.lexists(tmp_path / name)
+
+
+@pytest.mark.parametrize("make", STRAYS)
+def test_whatever_stands_in_the_place_of_a_checkpoint_is_replaced(
+    tmp_path: Path, make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    box = Box()
+    checkpoints = three(tmp_path, box)
+    for _ in range(2):
+        make(tmp_path / "step-000000030")
+        make(tmp_path / ".partial-30-1")
+        assert checkpoints.load(30) == {"step": 20}
+        checkpoints.save(30, {"step": 30})
+        assert checkpoints.load(30) == {"step": 30}
+        checkpoints.discard_after(20)
+    assert checkpoints.load(20) == {"step": 20}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "discarded",
+        "step-000000000",
+        "step-000000010",
+        "step-000000020",
+    ]
+
+
+@pytest.mark.parametrize("make", STRAYS)
+def test_whatever_is_called_discarded_is_replaced(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    checkpoints = three(tmp_path, Box())
+    make(tmp_path / "discarded")
+    checkpoints.discard_after(10)
+    assert checkpoints.steps() == [0, 10]
+    assert [path.name for path in (tmp_path / "discarded").iterdir()] == ["step-000000020"]
+
+
+def test_of_a_link_to_a_checkpoint_only_the_link_is_removed(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    three(archive, Box())
+    checkpoints = Checkpoints(tmp_path / "run", keep=1, blocking=True, box=Box())
+    checkpoints.save(0, {})
+    (tmp_path / "run" / "step-000000010").symlink_to(archive / "step-000000010")
+    assert checkpoints.load(10) == {"step": 10}
+    checkpoints.discard_after(0)
+    checkpoints.discard_after(0)
+    assert checkpoints.steps() == [0]
+    assert Checkpoints(archive, box=Box()).steps() == [0, 10, 20]
+
+
 def test_a_full_disk_is_still_freed_of_leftover_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -288,19 +390,21 @@ def test_a_full_disk_is_still_freed_of_leftover_files(tmp_path: Path, monkeypatc
     assert checkpoints.steps() == [0]
 
 
-def test_a_pickle_with_code_in_it_is_never_run(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> Any:
-            return (Path(tmp_path / "hacked").touch, ())
-
+@pytest.mark.parametrize("name", ["box.pt", "run.pt"])
+@pytest.mark.parametrize("write", PAYLOADS)
+def test_code_in_a_checkpoint_is_never_run_even_if_its_manifest_is_right(
+    tmp_path: Path, write: Any, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpoints = three(tmp_path, Box())
     folder = tmp_path / "step-000000020"
-    torch.save(Evil(), folder / "box.pt")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"]["box.pt"] = fingerprint(folder / "box.pt")
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write(folder / name, tmp_path / "proof")
+    assert runs_when_trusted(folder / name, tmp_path / "proof"), "the payload works"
+    manifest = read_manifest(folder)
+    manifest["files"][name] = fingerprint(folder / name)
+    write_manifest(folder, manifest)
     assert checkpoints.load(20) == {"step": 10}
-    assert not (tmp_path / "hacked").exists()
+    assert not (tmp_path / "proof").exists()
+    assert "skipping the checkpoint of step 20: UnpicklingError" in caplog.text
 
 
 def test_model_and_optimizer_are_restored_exactly(tmp_path: Path) -> None:
