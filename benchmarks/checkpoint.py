@@ -56,7 +56,7 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """A step of training on as many tokens."""
     inputs = torch.randn(NUM_TOKENS, WIDTH)
     optimizer.zero_grad()
-    sum(layer(inputs).square().mean() for layer in model.children()).backward()  # type: ignore[union-attr]
+    sum(layer(inputs).square().mean() for layer in model.children()).backward()
     optimizer.step()
 
 
