@@ -75,6 +75,14 @@ bench: setup ## run the measurements of docs/benchmarks.md
 bench-detection: setup ## evaluate the detection on labelled curves and synthetic suites (CURVES=folder with labels.json)
 	$(BIN)/python -m benchmarks.detection --compare $(if $(CURVES),--curves $(CURVES))
 
+.PHONY: lock
+lock: ## renew the hashes of deploy/requirements after a change of deploy/constraints.txt (needs the network)
+	@PYTHON=$(PYTHON) deploy/lock.sh
+
+.PHONY: digests
+digests: ## pin the images of docker-compose.yml, and the base of our own, by digest in .env (needs Docker and the network)
+	@deploy/digests.sh
+
 .PHONY: audit
 audit: setup ## check every installed package against published advisories (needs the network; exit 3 without it)
 	@$(BIN)/python -m tests.audit

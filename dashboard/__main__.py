@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
+from dashboard.allowed_hosts import HOSTS_VARIABLE, BadHostName, parse_names
 from dashboard.operator_actions import OPERATE_VARIABLE
 from dashboard.report.command import Database, report
 from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
@@ -33,6 +34,15 @@ Operate = Annotated[
     ),
 ]
 
+Hosts = Annotated[
+    str,
+    typer.Option(
+        envvar=HOSTS_VARIABLE,
+        metavar="NAMES",
+        help="Host names of the dashboard besides localhost and IP addresses, separated by commas.",
+    ),
+]
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command("report")(report)
 
@@ -44,6 +54,7 @@ def main(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     database: Database = DEFAULT_URL,
     operate: Operate = None,
+    hosts: Hosts = "",
     open_to_network: Annotated[
         bool,
         typer.Option("--open-to-network", help="Listen on a network address although there is no login."),
@@ -59,6 +70,10 @@ def main(
             "put an authenticating proxy in front of it, or pass --open-to-network"
         )
     try:
+        parse_names(hosts)
+    except BadHostName as error:
+        _refuse(str(error))
+    try:
         create_engine(database).dispose()
     except (BadDatabaseUrl, SQLAlchemyError) as error:
         _refuse(f"LOSSGUARD_DATABASE_URL / --database: {error}")
@@ -67,6 +82,7 @@ def main(
     except OSError as error:
         _refuse(f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port")
     os.environ["LOSSGUARD_DATABASE_URL"] = database  # Streamlit scripts take no arguments
+    os.environ[HOSTS_VARIABLE] = hosts
     if operate is not None:
         os.environ[OPERATE_VARIABLE] = str(int(operate))
     from dashboard.server import app as web_app  # imported late: Streamlit takes a second, an error message should not
@@ -75,15 +91,19 @@ def main(
 
 
 def _config(host: str, port: int) -> dict[str, Any]:
+    from dashboard.upload_limits import MAX_FILE_MIB
+
     return {
         "server.address": host,
         "server.port": port,
         "server.headless": True,
+        "server.maxUploadSize": MAX_FILE_MIB,
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": False,
         "runner.magicEnabled": False,
         "runner.postScriptGC": False,  # it would block all viewers for 0.1 s after every refresh of a live page
         "client.toolbarMode": "viewer",
+        "client.allowedOrigins": [],  # no page may send messages to ours: none may frame it
         **THEMES,
     }
 

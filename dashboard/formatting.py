@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeGuard
 
 from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order, Run
@@ -34,10 +34,13 @@ def words(name: str) -> str:
 
 
 def number(value: Any) -> str:
-    """Four significant digits, "NaN" or "infinity"; a dash for None. Non-finite values may be encoded as in JSON."""
-    if value is None:
+    """Four significant digits, "NaN" or "infinity"; a dash for what is no number.
+
+    Non-finite values may be encoded as in JSON.
+    """
+    value = NON_FINITE.get(value) if isinstance(value, str) else value
+    if not _is_number(value):
         return "-"
-    value = NON_FINITE[value] if isinstance(value, str) else value
     if isinstance(value, int) and abs(value) > sys.float_info.max:  # JSON has no bounds
         return f"{Decimal(value):.3e}"
     if math.isnan(value):
@@ -49,7 +52,7 @@ def number(value: Any) -> str:
 
 def two_digits(value: Any) -> str:
     """Two significant digits, for a standard deviation: more would not be significant."""
-    return f"{value:.2g}" if _is_number(value) and math.isfinite(value) else number(value)
+    return f"{value:.2g}" if _is_float(value) else number(value)
 
 
 def power_of_ten(value: float) -> str:
@@ -64,16 +67,17 @@ def scientific(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}" if math.isfinite(share) else number(share)
+    """A percentage with one decimal; a number where a percentage would have many digits."""
+    return f"{share:.1%}" if share is not None and abs(share) < 1e4 else number(share)
 
 
 def abbreviated(value: float | None) -> str:
     """Three digits and a unit: "6.55 M"; a dash when there is none."""
-    if value is None or not math.isfinite(value):
+    if not _is_float(value):
         return number(value)
     for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= 0.9995 * size:
-            return f"{value / size:.3g}{unit}"
+            return f"{value / size:.3g}{unit}" if abs(value) < 1e15 else number(value)
     return f"{value:.3g}"
 
 
@@ -81,10 +85,15 @@ def count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
+def short_count(value: int | None) -> str:
+    """Where there is little room: three digits and a unit from a million million on."""
+    return count(value) if value is None or abs(value) < 1e12 else abbreviated(value)
+
+
 def duration(seconds: float | None) -> str:
     """The two largest units: "1 h 05 min"."""
-    if seconds is None:
-        return "-"
+    if not _is_float(seconds):
+        return number(seconds)
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -92,18 +101,19 @@ def duration(seconds: float | None) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
+    days = whole // 86400
+    return f"{days} d {whole % 86400 // 3600:02d} h" if days < 10_000 else f"{number(days)} d"
 
 
 def seconds(value: float | None) -> str:
     """A short time, in milliseconds when it is less than a second."""
     if value is None:
         return "-"
-    return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
+    return f"{value * 1000:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
 
 
 def steps_label(total: int | None) -> str:
-    return "Steps" if total is None else f"Steps of {total:,}"
+    return "Steps" if total is None else f"Steps of {short_count(total)}"
 
 
 def ago(seconds: float) -> str:
@@ -111,13 +121,22 @@ def ago(seconds: float) -> str:
 
 
 def run_title(run: Run) -> str:
-    return f"{run.project} / {run.name or run.id}"
+    return visible(f"{run.project} / {run.name or run.id}")
 
 
 def hardware(run: Run) -> str:
     """Devices, equal ones counted: "8 x NVIDIA H100"."""
     counted = Counter(map(str, run.devices))
     return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counted.items())
+
+
+DIRECTIONS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""Marks that change the direction of the text after them: with one in its name, a run could reverse what follows."""
+
+
+def visible(text: str) -> str:
+    """With marks of direction as escapes."""
+    return DIRECTIONS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def escape_markdown(text: str) -> str:
@@ -127,16 +146,16 @@ def escape_markdown(text: str) -> str:
 
 def escape_markdown_verbatim(text: str) -> str:
     """Escapes text for Markdown, and keeps its white space."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]()#+!|$~<>:&-])", r"\\\1", visible(text))
 
 
 def escape_plotly(text: str) -> str:
     """Escapes text for plotly, which interprets a few tags of HTML and its own %{..}."""
-    return html.escape(text, quote=False).replace("%{", "%&#123;")
+    return html.escape(visible(text), quote=False).replace("%{", "%&#123;")
 
 
 def plural(count: int, noun: str, several: str | None = None) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {several or noun + 's'}"
+    return f"{short_count(count)} {noun if count == 1 else several or noun + 's'}"
 
 
 def batches(skip_from: int | None, skip_to: int | None) -> str:
@@ -152,6 +171,14 @@ def incident_sentence(incident: Incident) -> str:
         parts.append(f"peak at {incident.peak_step:,} ({peak})")
     parts.append("still in progress" if incident.end_step is None else f"ended at {incident.end_step:,}")
     return ", ".join(parts) + "."
+
+
+def expectation(details: Mapping[str, Any]) -> str:
+    """What an incident's signal was expected to be, and its standard deviation; a dash where that was not known."""
+    expected, scale = details.get("expected"), details.get("scale")
+    if (expected, scale) in ((None, None), (0, 0)):  # the detection stores zeros before it has a baseline
+        return "-"
+    return f"{number(expected)} ± {two_digits(scale)}"
 
 
 def intervention_sentence(intervention: Intervention, order: Order | None) -> str:
@@ -191,3 +218,8 @@ def bullet_list(reasons: Sequence[str]) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_float(value: Any) -> TypeGuard[float]:
+    """Whether it is a finite number, and not an integer beyond any float."""
+    return _is_number(value) and -sys.float_info.max <= value <= sys.float_info.max

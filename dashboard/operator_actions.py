@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lossguard import Client, CollectorError, ConfigurationError, Unreachable
-from lossguard.addresses import is_loopback
+from lossguard.addresses import host_of, is_loopback
 
 DEFAULT_COLLECTOR = "http://127.0.0.1:8000"
 OPERATE_VARIABLE = "LOSSGUARD_DASHBOARD_OPERATE"
@@ -33,7 +33,7 @@ class OperatorAction:
     """A request to the collector, and the text around it."""
 
     label: str
-    """Text of the button that confirms it."""
+    """Text of the button that confirms it; in lower case also the word that a person types to confirm."""
     question: str
     """Markdown: what the dialog says is about to happen."""
     success: str
@@ -64,11 +64,7 @@ def may_use_own_token(listen_address: str | None, headers: Mapping[str, str], se
         return setting == "1"
     names = {name.lower() for name in headers}
     host = next((value for name, value in headers.items() if name.lower() == "host"), "")
-    return is_loopback(listen_address or "") and is_loopback(_without_port(host)) and names.isdisjoint(PROXY_HEADERS)
-
-
-def _without_port(host: str) -> str:
-    return host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    return is_loopback(listen_address or "") and is_loopback(host_of(f"//{host}")) and names.isdisjoint(PROXY_HEADERS)
 
 
 def perform(action: OperatorAction, token: str | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Run it with `python -m dashboard` (or `streamlit run dashboard/server.py` with t
 """
 
 import gzip
+import os
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
 from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, figure_cache
+from dashboard.security_headers import SecurityHeaders, content_policy
+from dashboard.upload_limits import UploadLimits
 from dashboard.views.run import figure  # noqa: F401 - imports the plotting libraries before the first viewer comes
 
 REMOVED_HEADERS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
@@ -26,7 +30,14 @@ IMMUTABLE = "max-age=31536000, immutable"
 def create_app() -> st.App:
     script = Path(__file__).parent / "app.py"
     routes = [Route(PLOTLY_ROUTE, _serve_plotly), Route(FIGURES_ROUTE + "{name}", _serve_figure)]
-    return st.App(script, routes=routes, middleware=[Middleware(EarlyScripts)])
+    names = parse_names(os.environ.get(HOSTS_VARIABLE, ""))
+    middleware = [
+        Middleware(SecurityHeaders),
+        Middleware(AllowedHosts, names=names),
+        Middleware(UploadLimits),
+        Middleware(EarlyScripts),
+    ]
+    return st.App(script, routes=routes, middleware=middleware)
 
 
 @cache
@@ -92,6 +103,7 @@ async def _send_page(send: Send, start: Message, body: bytes) -> None:
     headers = MutableHeaders(scope=start)
     if start["status"] == 200:
         headers["content-length"] = str(len(body))
+        headers["content-security-policy"] = content_policy(body)
     await send(start)
     await send({"type": "http.response.body", "body": body})
 

@@ -42,6 +42,27 @@ def create_token(
     return row, token
 
 
+def install_token(
+    session: Session, *, name: str, token: str, scopes: Sequence[Scope], project: str | None, now: float
+) -> bool:
+    """Let `token` be the one of this name, whatever the name stood for before: whether that changed anything.
+
+    A token that was revoked stays so. Raises TokenExists when it has another name already.
+    """
+    same = session.scalar(sa.select(Token).where(Token.digest == digest(token)))
+    if same is not None and same.name != name:
+        raise TokenExists(f"this token is already installed as {same.name!r}")
+    if same is not None and (sorted(same.scopes), same.project) == (sorted(scopes), project):
+        return False
+    row = session.scalar(sa.select(Token).where(Token.name == name)) or Token(name=name, created_at=now)
+    if same is None:
+        row.digest, row.revoked_at = digest(token), None
+    row.scopes, row.project = [*scopes], project
+    session.add(row)
+    session.flush()
+    return True
+
+
 def tokens(session: Session) -> Sequence[Token]:
     """All tokens, revoked ones included, oldest first."""
     return session.scalars(sa.select(Token).order_by(Token.id)).all()

@@ -14,7 +14,7 @@ The database is --url or LOSSGUARD_DATABASE_URL; by default sqlite:///.lossguard
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import sqlalchemy as sa
 import typer
@@ -32,9 +32,10 @@ from db.engine import (
     shown,
     writing,
 )
-from db.files import backup, imports
+from db.files import backup, imports, memory
 from db.files.export import Format, RunChanged, UnknownRun, stream
 from db.files.record import RunExists
+from lossguard.protocol import MAX_METRICS
 from lossguard.states import RunState
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -160,21 +161,25 @@ def import_(
     file: Annotated[Path, typer.Argument(help="a file that `export` wrote, or a CSV with a column `step`")],
     run_id: Annotated[str | None, typer.Option("--as", help="another id for the run in this store")] = None,
     project: Annotated[str | None, typer.Option(help="the project of a run from a CSV")] = None,
+    max_metrics: Annotated[
+        int, typer.Option(envvar="LOSSGUARD_MAX_METRICS", min=1, help="metrics that a run may have")
+    ] = MAX_METRICS,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Read a run from a file. An existing run is never overwritten."""
+    source = {"path": file, "run_id": run_id, "project": project, "max_metrics": max_metrics}
     try:
-        typer.echo(_on_engine(url, lambda engine: _import(engine, file, run_id, project)))
+        typer.echo(_on_engine(url, lambda engine: _import(engine, source)))
     except (imports.BadFile, RunExists) as error:
         raise _error(str(error)) from None
 
 
-def _import(engine: sa.Engine, file: Path, run_id: str | None, project: str | None) -> str:
+def _import(engine: sa.Engine, source: dict[str, Any]) -> str:
     _check_schema(engine)
     now = time.time()
-    with writing(engine) as session:
-        run, count = imports.import_file(session, path=file, now=now, run_id=run_id, project=project)
-        details = {"file": file.name, "steps": count}
+    with memory.limited(imports.max_memory(source["path"])), writing(engine) as session:
+        run, count = imports.import_file(session, now=now, **source)
+        details = {"file": source["path"].name, "steps": count}
         access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)
         return f"imported {run.id} ({run.project}, {run.state}): {count:,} steps"
 

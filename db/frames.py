@@ -26,13 +26,14 @@ from sqlalchemy.orm import Session
 
 from db import queries
 from db.lineage import Line, StepRange, live_line, step_ranges
-from db.models import Base, Event, Incident, Intervention, Order, Run, Segment
+from db.models import Base, Event, Incident, Intervention, Order, Run, Segment, UnixTime
 from db.steps.buckets import Floats
 from db.steps.columns import MetricColumn, column_of
 from db.steps.reader import StepBlock, read_blocks
 from lossguard.protocol import PROBE, encode_number
 
 TIME = "datetime64[us, UTC]"
+MAX_SECONDS = 9e12
 
 
 def steps(
@@ -81,8 +82,8 @@ def _joined(parts: Sequence[Any], kind: Any) -> Any:
 
 
 def _times(seconds: Floats) -> Any:
-    """Unix seconds as times; missing where NaN."""
-    missing = np.isnan(seconds)
+    """Unix seconds as times; missing where NaN, or beyond what the type holds."""
+    missing = ~(np.abs(seconds) < MAX_SECONDS)
     whole = np.round(np.where(missing, 0.0, seconds) * 1e6).astype("datetime64[us]")
     whole[missing] = np.datetime64("NaT")
     return pd.DatetimeIndex(whole).tz_localize("UTC")
@@ -183,9 +184,10 @@ def _table(session: Session, found: sa.Select[Any], index: str = "number") -> pd
 
 
 def _cells(column: Any, values: list[Any]) -> Any:
+    if isinstance(column.type, UnixTime):
+        return _times(np.array(values, dtype=np.float64))
     if isinstance(column.type, sa.Float):
-        seconds = np.array(values, dtype=np.float64)
-        return _times(seconds) if column.key == "time" or column.key.endswith("_at") else seconds
+        return np.array(values, dtype=np.float64)
     if isinstance(column.type, sa.Integer):
         known = isinstance(column, sa.Column) and not column.nullable and column.key != "rewound_to"
         return pd.array(values, dtype="int64" if known else "Int64")

@@ -6,7 +6,7 @@ is NULL, and `Step.non_finite` says what the number was.
 """
 
 import secrets
-from typing import Any
+from typing import Annotated, Any
 
 import sqlalchemy as sa
 from sqlalchemy import (
@@ -19,11 +19,13 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from lossguard.metrics import COLUMNS, ColumnType
+from lossguard.protocol import MAX_TIME
 
 NAMING = {
     "ix": "ix_%(column_0_label)s",
@@ -34,11 +36,51 @@ NAMING = {
 }
 
 
+# What a column may hold is checked when it is written. Earlier releases imported files less strictly: one run whose
+# configuration was a list, or whose times lay beyond every calendar, broke the list of runs for everybody.
+
+
+class JsonObject(TypeDecorator[dict[str, Any]]):
+    """A JSON object; anything else that was stored is read as an empty one."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> dict[str, Any] | None:
+        return value if value is None or isinstance(value, dict) else {}
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        return self.impl_instance.coerce_compared_value(op, value)
+
+
+class JsonList(TypeDecorator[list[Any]]):
+    """A JSON list; anything else that was stored is read as an empty one."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> list[Any] | None:
+        return value if value is None or isinstance(value, list) else []
+
+
+class UnixTime(TypeDecorator[float]):
+    """Unix seconds; a time beyond the year 5138 is read as that year, one before 1970 as 1970."""
+
+    impl = Float(53)
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> float | None:
+        return value if value is None else min(max(0.0, value), MAX_TIME)
+
+
+Time = Annotated[float, mapped_column(UnixTime())]
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
-        dict[str, Any]: JSON(none_as_null=True),
-        list[Any]: JSON(none_as_null=True),
+        dict[str, Any]: JsonObject(),
+        list[Any]: JsonList(),
         float: Float(53),
     }
 
@@ -68,10 +110,10 @@ class Run(Base):
     """The rule from incidents to interventions as `monitor.detection.Policy.to_dict` writes it; NULL is the default."""
     total_steps: Mapped[int | None] = mapped_column(BigInteger)
     restorable_steps: Mapped[list[Any]]
-    started_at: Mapped[float]
-    last_report_at: Mapped[float]
+    started_at: Mapped[Time]
+    last_report_at: Mapped[Time]
     """When the run last reported, by the collector's clock."""
-    finished_at: Mapped[float | None]
+    finished_at: Mapped[Time | None]
     revision: Mapped[int] = mapped_column(BigInteger, default=lambda: secrets.randbits(48), server_default="0")
     """Rises with every transaction that locks the run: a copy from another revision is stale. It starts at a random
     number, because SQLite gives the key of a deleted run to the next one."""
@@ -91,7 +133,7 @@ class Segment(Base):
     key: Mapped[str] = mapped_column(String(128))
     reason: Mapped[str] = mapped_column(String(16))
     order_id: Mapped[int | None]
-    opened_at: Mapped[float]
+    opened_at: Mapped[Time]
     first_step: Mapped[int | None] = mapped_column(BigInteger)
     last_step: Mapped[int | None] = mapped_column(BigInteger)
     num_steps: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -174,8 +216,8 @@ class Incident(Base):
     """All fields of the detection's own object (peak value, band, reasons); non-finite numbers encoded."""
     verdict: Mapped[dict[str, Any] | None]
     """The cause that a replay found (`monitor.schemas.VerdictIn`); NULL without a replay."""
-    opened_at: Mapped[float]
-    changed_at: Mapped[float]
+    opened_at: Mapped[Time]
+    changed_at: Mapped[Time]
 
 
 class Intervention(Base):
@@ -197,8 +239,8 @@ class Intervention(Base):
     skip_to: Mapped[int | None] = mapped_column(BigInteger)
     lr_scale: Mapped[float | None]
     details: Mapped[dict[str, Any]]
-    created_at: Mapped[float]
-    changed_at: Mapped[float]
+    created_at: Mapped[Time]
+    changed_at: Mapped[Time]
 
 
 class Order(Base):
@@ -223,8 +265,8 @@ class Order(Base):
     rewound_to: Mapped[int | None] = mapped_column(BigInteger)
     """The step that the trainer went back to: an older checkpoint when the planned one was damaged."""
     detail: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[float]
-    answered_at: Mapped[float | None]
+    created_at: Mapped[Time]
+    answered_at: Mapped[Time | None]
 
 
 class SkippedBatches(Base):
@@ -238,7 +280,7 @@ class SkippedBatches(Base):
     skip_to: Mapped[int] = mapped_column(BigInteger)
     order_id: Mapped[int | None] = mapped_column(ForeignKey("orders.id", ondelete="SET NULL"), unique=True)
     reason: Mapped[str] = mapped_column(Text)
-    created_at: Mapped[float]
+    created_at: Mapped[Time]
 
 
 class Event(Base):
@@ -252,7 +294,7 @@ class Event(Base):
     key: Mapped[str] = mapped_column(String(128))
     segment: Mapped[int]
     step: Mapped[int | None] = mapped_column(BigInteger)
-    time: Mapped[float]
+    time: Mapped[Time]
     kind: Mapped[str] = mapped_column(String(64))
     details: Mapped[dict[str, Any]]
 

@@ -5,7 +5,7 @@ set -eu
 folder=${1:-$(dirname "$0")/secrets}
 mkdir -p "$folder"
 chmod 700 "$folder"
-for name in lossguard_token postgres_password grafana_password; do
+for name in lossguard_token trainer_token prometheus_token postgres_password grafana_password; do
     [ -s "$folder/$name" ] || { od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$folder/$name"; }
     chmod 644 "$folder/$name"
 done

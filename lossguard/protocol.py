@@ -4,8 +4,9 @@ Both sides import this module, so that they cannot disagree. It does no I/O.
 """
 
 import math
+import operator
 import re
-from typing import Any
+from typing import Any, SupportsIndex, cast
 
 API = "/api/v1"
 
@@ -53,11 +54,22 @@ def encodable(text: str) -> bool:
 
 MAX_TEXT = 10_000
 """Characters of a command line."""
+MAX_SHORT_TEXT, MAX_COMMIT, MAX_KIND = 256, 64, 64
+"""Characters of other texts, such as a host; of a commit; of an event's kind."""
+MAX_ITEMS, MAX_RESTORABLE_STEPS = 1024, 100_000
+"""Devices, versions or capabilities of a run; its restorable steps."""
+MAX_METRICS = 1_000
+"""Metrics of a run, where LOSSGUARD_MAX_METRICS sets no other limit."""
 MAX_DEPTH, MAX_NODES = 16, 20_000
 """Of JSON: levels of nesting; number of values, keys included."""
 
 
-def checked_json(value: Any) -> Any:
+def is_text(value: object, max_length: int = MAX_TEXT) -> bool:
+    """Whether every store holds `value` as a text of at most so many characters."""
+    return isinstance(value, str) and len(value) <= max_length and "\x00" not in value and encodable(value)
+
+
+def checked_json(value: Any, max_nodes: int = MAX_NODES) -> Any:
     """`value`, if the store accepts it: neither too deep nor too large, and without the characters that PostgreSQL
     refuses. Otherwise raises ValueError."""
     level, nodes = [value], 0
@@ -71,12 +83,36 @@ def checked_json(value: Any) -> Any:
                 below += item
             elif isinstance(item, str) and ("\x00" in item or not (item.isascii() or encodable(item))):
                 raise ValueError("text must not hold NUL or lone surrogates")
-        if nodes > MAX_NODES:
-            raise ValueError(f"at most {MAX_NODES} values are allowed here")
+        if nodes > max_nodes:
+            raise ValueError(f"at most {max_nodes} values are allowed here")
         if not below:
             return value
         level = below
     raise ValueError(f"at most {MAX_DEPTH} levels of nesting are allowed here")
+
+
+MAX_STEP = 2**53
+"""Steps and batch indices must be at least 0 and below this: JSON readers, JavaScript and float64 hold them exactly."""
+MAX_TIME = 1e11
+"""Unix seconds (the year 5138); times must be at least 0 and below this."""
+
+
+def is_step(value: object) -> bool:
+    """Whether `value` can be a step or the index of a batch."""
+    return type(value) is int and 0 <= value < MAX_STEP
+
+
+def checked_step(value: SupportsIndex) -> int:
+    """`value` as a step. Raises ValueError for one that is out of range, TypeError for what is no whole number."""
+    step = int(operator.index(value))
+    if not 0 <= step < MAX_STEP:
+        raise ValueError(f"step {step} is below 0" if step < 0 else f"step {step} is not below 2**53")
+    return step
+
+
+def is_time(value: object) -> bool:
+    """Whether `value` can be a time in unix seconds."""
+    return type(value) in (int, float) and 0 <= cast(float, value) < MAX_TIME
 
 
 MAX_COUNT = 2**63

@@ -2,7 +2,6 @@
 
 import atexit
 import functools
-import operator
 import os
 import sys
 import time
@@ -18,7 +17,7 @@ from lossguard.log_once import LogOnce
 from lossguard.metrics import COUNTS
 from lossguard.orders import Order
 from lossguard.probe import Probe
-from lossguard.protocol import CAN_ROLL_BACK, EXPECT, MAX_PAUSE, PROBE, is_count, is_name, is_pause
+from lossguard.protocol import CAN_ROLL_BACK, EXPECT, MAX_PAUSE, PROBE, checked_step, is_count, is_name, is_pause
 from lossguard.run import Run
 from lossguard.scalars import PendingScalar, on_device, plain
 from lossguard.spooling.history import History
@@ -105,10 +104,7 @@ class RecordingRun(Run):
         for name in COUNTS:
             if name in metrics and not isinstance(metrics[name], PendingScalar) and not is_count(metrics[name]):
                 self.log_once.warn_once(f"count {name}", INVALID_COUNT.format(name, metrics.pop(name)))
-        if type(step) is not int:
-            step = operator.index(step)
-        if step < 0:
-            raise ValueError(f"step {step} is below 0")
+        step = checked_step(step)
         now = time.time()
         with self._writer.lock:
             if step <= self._last_step or not self._num_segments:
@@ -152,9 +148,7 @@ class RecordingRun(Run):
             target=None if target is None else storable(target),
             **numbers,
         )
-        step = operator.index(step)
-        if step < 0:
-            raise ValueError(f"step {step} is below 0")
+        step = checked_step(step)
         record = {"event": PROBE, "step": step, "time": time.time(), "details": probe.to_details()}
         with self._writer.lock:
             self._put_in_segment(record)

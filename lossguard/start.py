@@ -13,7 +13,7 @@ from lossguard.distributed import current_ranks
 from lossguard.environment import describe_environment
 from lossguard.errors import ConfigurationError
 from lossguard.json_values import plain_json
-from lossguard.protocol import checked_json, encodable, is_name, is_run_id
+from lossguard.protocol import MAX_SHORT_TEXT, checked_json, is_name, is_run_id, is_step, is_text
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
 from lossguard.settings import Mode, Settings
@@ -51,10 +51,10 @@ def init(
         raise ConfigurationError(
             f"project={project!r:.200} must be a name of 1 to 128 characters without control characters"
         )
-    if name is not None and not (isinstance(name, str) and len(name) <= 256 and encodable(name)):
-        raise ConfigurationError(f"name={name!r:.300} must be a text of at most 256 characters")
-    if total_steps is not None and not (type(total_steps) is int and 0 <= total_steps < 2**62):
-        raise ConfigurationError(f"total_steps={total_steps!r:.100} must be a whole number of at least 0")
+    if name is not None and not is_text(name, MAX_SHORT_TEXT):
+        raise ConfigurationError(f"name={name!r:.300} must be a text of at most {MAX_SHORT_TEXT} characters")
+    if total_steps is not None and not is_step(total_steps):
+        raise ConfigurationError(f"total_steps={total_steps!r:.100} must be a whole number from 0, below 2**53")
     ranks = current_ranks()
     settings = Settings.read(mode=mode, url=url, token=token, directory=directory, run_id=run_id, ranks=ranks)
     new_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()

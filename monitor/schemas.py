@@ -2,23 +2,55 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from lossguard.probe import Probe
-from lossguard.protocol import MAX_TEXT, PROBE, RUN_ID_PATTERN, checked_json
+from lossguard.protocol import (
+    MAX_COMMIT,
+    MAX_ITEMS,
+    MAX_KIND,
+    MAX_RESTORABLE_STEPS,
+    MAX_SHORT_TEXT,
+    MAX_STEP,
+    MAX_TEXT,
+    MAX_TIME,
+    PROBE,
+    RUN_ID_PATTERN,
+    checked_json,
+)
 from lossguard.states import Cause, SegmentReason
 
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number, and some writers put a point into every one: 12.0 is the whole number 12."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _all_whole(values: Any) -> Any:
+    """The same for a list. Nearly every list holds integers alone and is returned as it is."""
+    if not isinstance(values, list) or set(map(type, values)) <= {int}:
+        return values
+    return [_whole(value) for value in values]
+
+
+# Strict: a text of digits or a truth value is no number, although Python would make one of it.
 Json = Annotated[dict[str, Any], AfterValidator(checked_json)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT), AfterValidator(checked_json)]
-Short = Annotated[str, StringConstraints(max_length=256), AfterValidator(checked_json)]
-MaxItems = Field(max_length=1024)
+Short = Annotated[str, StringConstraints(max_length=MAX_SHORT_TEXT), AfterValidator(checked_json)]
+MaxItems = Field(max_length=MAX_ITEMS)
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(checked_json)
 ]
 RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID_PATTERN}$")]
-StepNumber = Annotated[int, Field(ge=0, lt=2**62)]
+Step = Annotated[int, Field(strict=True, ge=0, lt=MAX_STEP)]
+StepNumber = Annotated[Step, BeforeValidator(_whole)]
+StepNumbers = Annotated[list[Step], BeforeValidator(_all_whole)]
+SmallNumber = Annotated[int, Field(strict=True, ge=0, lt=2**31), BeforeValidator(_whole)]
+Reference = Annotated[int, Field(strict=True, ge=1, lt=2**31), BeforeValidator(_whole)]
+"""The id of a record in a body."""
 RecordId = Annotated[int, Field(ge=1, lt=2**31)]
-Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
+"""The id of a record in a path, where every number is a text."""
+Seconds = Annotated[float, Field(strict=True, ge=0, lt=MAX_TIME, allow_inf_nan=False)]
 
 
 class Body(BaseModel):
@@ -31,7 +63,7 @@ class RunIn(Body):
     name: Short | None = None
     config: Json = {}
     command: Text | None = None
-    git_commit: Annotated[Short, StringConstraints(max_length=64)] | None = None
+    git_commit: Annotated[Short, StringConstraints(max_length=MAX_COMMIT)] | None = None
     host: Short | None = None
     devices: Annotated[list[Short], MaxItems] = []
     versions: Annotated[dict[Short, Short], MaxItems] = {}
@@ -44,7 +76,7 @@ class SegmentIn(Body):
     key: Name
     fork_step: StepNumber | None = None
     reason: SegmentReason
-    order: RecordId | None = None
+    order: Reference | None = None
     opened_at: Seconds
 
 
@@ -52,7 +84,7 @@ class EventIn(Body):
     key: Name
     step: StepNumber | None = None
     time: Seconds
-    kind: Annotated[Name, StringConstraints(max_length=64)]
+    kind: Annotated[Name, StringConstraints(max_length=MAX_KIND)]
     details: Json = {}
 
     @model_validator(mode="after")
@@ -67,12 +99,12 @@ class ReportIn(Body):
     """Columns of equal length. In `metrics`, non-finite numbers are "NaN", "Infinity" or "-Infinity"; null means
     that the metric was not reported at that step. An empty report is a heartbeat."""
 
-    segment: Annotated[int, Field(ge=0, lt=2**31)]
-    steps: list[StepNumber] = []
+    segment: SmallNumber
+    steps: StepNumbers = []
     times: list[Seconds] = []
     metrics: dict[Name, list[Any]] = {}
     events: list[EventIn] = []
-    restorable_steps: Annotated[list[StepNumber], Field(max_length=100_000)] | None = None
+    restorable_steps: Annotated[StepNumbers, Field(max_length=MAX_RESTORABLE_STEPS)] | None = None
 
 
 class AnswerIn(Body):
@@ -100,7 +132,7 @@ class ArmIn(Body):
     state: Literal["same", "earlier"]
     batches: Literal["same", "other"]
     checkpoint: StepNumber
-    reproduced: bool
+    reproduced: Annotated[bool, Field(strict=True)]
     worst: Number
     """The value of the signal furthest from `expected`."""
     expected: Number
@@ -136,7 +168,7 @@ class ExcerptIn(Body):
     """The row of a culprit batch with the highest loss, as text (or as token ids if there is no text)."""
 
     batch: StepNumber
-    row: Annotated[int, Field(ge=0, lt=2**31)]
+    row: SmallNumber
     loss: Number
     inputs: Annotated[Text, StringConstraints(max_length=2000)]
     targets: Annotated[Text, StringConstraints(max_length=2000)]

@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import DEFAULT_URL
 from lossguard.addresses import is_loopback
+from lossguard.protocol import MAX_METRICS
 from monitor.telemetry.logs import LogFormat, LogLevel
 
 
@@ -35,7 +36,7 @@ class Settings(BaseSettings):
     """Runs in the store; a new one beyond it is answered with 429 until some are deleted."""
     max_runs_in_metrics: int = Field(default=500, ge=0)
     """Running runs in /metrics, latest reports first; another metric counts those left out."""
-    max_metrics: int = Field(default=1_000, ge=1)
+    max_metrics: int = Field(default=MAX_METRICS, ge=1)
     """Metric names in one run; a report that would exceed it is refused with 422."""
     log_format: LogFormat = LogFormat.TEXT
     """Format of the log on standard error: text (logfmt) or json, one line per event."""

@@ -44,7 +44,7 @@ def _most_extreme(values: Floats, expected: Floats) -> str:
     non_finite = values[~np.isfinite(values)]
     if len(non_finite):
         return formatting.number(float(non_finite[0]))
-    distance = np.abs(values - expected)
+    distance = np.abs(values / 2 - expected / 2)  # halves: the difference of two huge values would overflow
     return formatting.number(float(values[np.nanargmax(distance)])) if np.isfinite(distance).any() else "-"
 
 
@@ -54,7 +54,7 @@ def _now(name: str, shown: IncidentWindow) -> str:
         rows = shown.original
     recent = rows.metrics[name][-RECENT_STEPS:]
     finite = recent[np.isfinite(recent)]
-    return formatting.number(float(np.median(finite))) if len(finite) else "-"
+    return formatting.number(2 * float(np.median(finite / 2))) if len(finite) else "-"
 
 
 def _none_if_nan(value: float) -> float | None:

@@ -41,7 +41,7 @@ class HeldOutCurve:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A held-out loss minus the baseline's; NaN where one of the two was not finite."""
+    """A held-out loss minus the baseline's; not finite where one of the two was not, or where both are huge."""
 
     x: Floats
     y: Floats
@@ -59,9 +59,15 @@ def difference(own: HeldOutCurve, baseline: HeldOutCurve) -> Difference:
     common = np.abs(baseline.x[near] - own.x) <= slack
     fewer = min(np.count_nonzero(inside), np.count_nonzero(_within(baseline.x, own.x, slack)))
     if common.any() and 2 * np.count_nonzero(common) >= fewer:
-        return Difference(own.x[common], own.y[common] - baseline.y[near[common]], True)
+        return Difference(own.x[common], _minus(own.y[common], baseline.y[near[common]]), True)
     between = np.interp(own.x[inside], baseline.x, baseline.y)
-    return Difference(own.x[inside], own.y[inside] - between, False)
+    return Difference(own.x[inside], _minus(own.y[inside], between), False)
+
+
+def _minus(own: Floats, baseline: Floats) -> Floats:
+    """Infinite where the difference of two huge losses is no float."""
+    with np.errstate(over="ignore"):
+        return own - baseline
 
 
 def _within(x: Floats, other: Floats, slack: float) -> NDArray[np.bool_]:

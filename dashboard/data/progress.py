@@ -24,12 +24,12 @@ class Progress:
     done: int
     total: int | None
     seconds_per_step: float | None
-    """Mean over the newest steps of the live line; None before the second one."""
+    """Mean over the newest steps of the live line; None before the second one, and where the clock went back."""
 
     @property
     def fraction(self) -> float | None:
         """0..1; None without a total."""
-        return min(1.0, self.done / self.total) if self.total else None
+        return min(1.0, self.done / self.total) if self.total is not None and self.total > 0 else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -43,5 +43,6 @@ def progress(run: Run, newest: Sequence[Step]) -> Progress:
     if not newest:
         return Progress(0, run.total_steps, None)
     first, last = newest[0], newest[-1]
-    pace = (last.time - first.time) / (last.step - first.step) if last.step > first.step else None
+    passed = last.time - first.time
+    pace = passed / (last.step - first.step) if last.step > first.step and passed > 0 else None
     return Progress(last.step + 1, run.total_steps, pace)

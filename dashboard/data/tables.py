@@ -92,4 +92,4 @@ def in_zone(rows: pd.DataFrame, zone: tzinfo) -> pd.DataFrame:
 
 
 def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    return clock.local(seconds, UTC)

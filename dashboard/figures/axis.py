@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,16 @@ class StepAxis:
     def mapped(self, transform: Callable[[Floats], Floats]) -> "StepAxis":
         """The same steps at transformed positions."""
         return StepAxis(self.steps, transform(self.positions))
+
+
+def compact(positions: Any) -> NDArray[Any]:
+    """Positions as a figure holds them: in int32, half the bytes, where all are whole and small; else in float64.
+
+    There is no int64 in plotly: a step beyond 2^31 is a float64, which is exact up to 2^53.
+    """
+    floats = np.asarray(positions, dtype=np.float64)
+    fits = (np.abs(floats) < 2**31) & (floats == np.trunc(floats))
+    return floats.astype(np.int32) if fits.all() else floats
 
 
 PLAIN_STEPS = StepAxis(np.array([-1.0, 2.0**53]), np.array([-1.0, 2.0**53]))

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 import streamlit as st
@@ -76,8 +77,14 @@ figure_cache = FigureCache()
 
 def pack(figure: go.Figure) -> PackedFigure:
     """The figure as compressed JSON, under the hash of its content."""
-    text = json.dumps(figure.to_plotly_json(), separators=(",", ":"), allow_nan=False).encode()
+    content = figure.to_plotly_json()
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False, default=_plain).encode()
     return PackedFigure(hashlib.sha256(text).hexdigest(), gzip.compress(text, 1, mtime=0), int(figure.layout.height))
+
+
+def _plain(value: Any) -> Any:
+    """numpy's arrays and numbers that plotly does not encode itself: empty arrays, and integers beyond 2^31."""
+    return value.tolist()
 
 
 def show(

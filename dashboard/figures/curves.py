@@ -13,12 +13,12 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
 from dashboard.data.facts import Curve
-from dashboard.figures.axis import Floats, RunAxes, StepAxis, XAxis
+from dashboard.figures.axis import Floats, RunAxes, StepAxis, XAxis, compact
 from dashboard.figures.float32 import as_float32
 from dashboard.figures.log_scale import log_axes
 from dashboard.figures.marks import Marks, draw_marks
 from dashboard.figures.non_finite import HEIGHT, non_finite_crosses
-from dashboard.figures.panels import Panel, empty_figure, panel_layout
+from dashboard.figures.panels import Panel, panel_figure, panel_layout
 from dashboard.figures.smoothing import smoothed
 from dashboard.figures.style import BLUE, GREY, PURPLE, with_alpha
 from db.queries import Series
@@ -68,13 +68,12 @@ def run_figure(
     """One panel per metric, the first one larger."""
     options, run_axes = options or ChartOptions(), run_axes or RunAxes()
     layout = panel_layout(list(curves), log=log_axes({name: _columns(curve) for name, curve in curves.items()}))
-    drawn = draw_marks(layout, marks, run_axes, options.window)
-    figure = empty_figure(layout, options.x_axis, options.window, options.revision, shapes=drawn.shapes)
+    marked = draw_marks(layout, marks, run_axes, options.window)
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:
         traces += _curve(panel, curves[panel.metric], run_axes, options)
-    figure.add_traces(without_repeated_legend_entries(traces + drawn.traces))
-    return figure
+    traces = without_repeated_legend_entries(traces + marked.traces)
+    return panel_figure(layout, traces, options.x_axis, options.window, options.revision, shapes=marked.shapes)
 
 
 def _columns(curve: Curve) -> list[Sequence[float | None]]:
@@ -122,8 +121,8 @@ def _line(
     range_text = " (%{customdata[0]:.4~g} .. %{customdata[1]:.4~g})" if bucketed else ""
     trace = {
         "type": "scatter",
-        "x": _x(np.insert(x, pauses, x[pauses])),
-        "y": as_float32(np.insert(y, pauses, np.nan)),
+        "x": compact(np.insert(x, pauses, x[pauses])),
+        "y": np.insert(y, pauses, np.nan),
         "yaxis": panel.value_axis,
         "name": style.name,
         "legendgroup": style.name,
@@ -159,8 +158,8 @@ def _envelope(panel: Panel, series: Series, x: Floats, style: LineStyle) -> list
     return [
         {
             "type": "scatter",
-            "x": _x(x[finite]),
-            "y": as_float32(column[finite]),
+            "x": compact(x[finite]),
+            "y": column[finite],
             "yaxis": panel.value_axis,
             "name": "smallest .. largest",
             "legendgroup": style.name,
@@ -181,7 +180,7 @@ def _crosses(panel: Panel, series: Series, x: Floats, style: LineStyle) -> list[
     label, name = formatting.escape_plotly(short_name(panel.metric)), formatting.escape_plotly(style.name)
     return non_finite_crosses(
         panel,
-        _x(x[hit]),
+        compact(x[hit]),
         f"{label} not finite: %{{customdata}} ({name})",
         values=[formatting.plural(series.non_finite[index], "value") for index in hit],
         color=style.cross_color,
@@ -202,9 +201,3 @@ def without_repeated_legend_entries(traces: list[dict[str, Any]]) -> list[dict[s
 def _floats(values: Sequence[float | None]) -> Floats:
     """None becomes NaN, which plotly draws as a gap."""
     return np.array(values, dtype=np.float64)
-
-
-def _x(positions: Floats) -> Any:
-    """Whole positions as integers: half the bytes."""
-    whole = positions.astype(np.int64)
-    return whole.astype(np.int32) if len(whole) and (whole == positions).all() and whole.max() < 2**31 else positions

@@ -1,4 +1,4 @@
-"""A figure's numbers in single precision, half the bytes, where the difference cannot be seen. Pure."""
+"""A figure's numbers as plotly.js can draw them, in half the bytes where the difference cannot be seen. Pure."""
 
 from typing import Any
 
@@ -7,10 +7,31 @@ from numpy.typing import NDArray
 
 from dashboard.figures.axis import Floats
 
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
+SMALLEST, LARGEST = 1e-300, 1e300
+"""Sizes that plotly.js can draw: it ignores larger values, and a range of smaller ones stops it."""
+LIMITS = np.finfo(np.float32)
+RESOLUTION = 2.0**-12
+"""Smallest ratio of the range of values to the largest one at which single precision is finer than a pixel."""
+
+
+def drawable(values: Floats) -> Floats:
+    """With sizes from SMALLEST to LARGEST, or 0; NaN and infinity as they are."""
+    sizes = np.clip(np.abs(values), SMALLEST, LARGEST)
+    return np.where((values == 0) | ~np.isfinite(values), values, np.copysign(sizes, values))
 
 
 def as_float32(values: Floats) -> NDArray[Any]:
-    """In single precision; unchanged where one value is too large for it, as the perplexity of a loss above 88.7 is."""
-    largest = np.fmax.reduce(np.abs(values), axis=None, initial=0.0)
-    return values if largest > MAX_FLOAT32 else values.astype(np.float32)
+    """In single precision; unchanged where it would show: values too large or too small for it, or nearly equal ones.
+
+    The perplexity of a loss above 88.7, for example, is too large.
+    """
+    finite = values[np.isfinite(values)]
+    sizes = np.abs(finite[finite != 0])
+    if not len(sizes):
+        return values.astype(np.float32)
+    smallest, largest = sizes.min(), sizes.max()
+    is_held = LIMITS.tiny <= smallest and largest <= LIMITS.max
+    if not is_held:
+        return values
+    is_wide = np.ptp(finite) == 0 or np.ptp(finite) >= RESOLUTION * largest
+    return values.astype(np.float32) if is_wide else values

@@ -9,12 +9,11 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
 from dashboard.data.incident_window import IncidentWindow
-from dashboard.figures.axis import Floats, XAxis
+from dashboard.figures.axis import Floats, XAxis, compact
 from dashboard.figures.curves import without_repeated_legend_entries
-from dashboard.figures.float32 import as_float32
 from dashboard.figures.log_scale import log_axes
 from dashboard.figures.non_finite import non_finite_crosses
-from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_band, vertical_line
+from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_band, vertical_line
 from dashboard.figures.style import BLUE, GREEN, GREY, OLIVE, ORANGE, PURPLE, SKY, VERMILLION, with_alpha
 from db.models import Incident, Intervention
 from lossguard.metrics import COUNTS, DETECTOR_INPUTS, SIGNALS, short_name
@@ -25,6 +24,8 @@ CURVES = (*SIGNALS, *(name for name in DETECTOR_INPUTS if name not in SIGNALS an
 SCORE = "Score (1 is the alarm threshold)"
 MIN_SCORE, MAX_SCORE = 0.1, 1000.0
 """Ends of the log axis of scores: a spike may score a hundred times the alarm threshold."""
+EDGE = 0.01
+"""Free share of the x axis at both ends."""
 SCORE_COLOURS = dict(zip(SIGNALS, cycle((PURPLE, ORANGE, SKY, OLIVE, GREEN, BLUE)), strict=False))
 
 
@@ -39,15 +40,20 @@ def incident_figure(
     names = [name for name in CURVES if name in shown.original.metrics]
     log = {SCORE} | log_axes({name: _columns(name, shown) for name in names})
     layout = panel_layout([*names[:1], SCORE, *names[1:]] if names else [], log=log)
-    bounds = (shown.first, shown.last) if window is None else window
+    bounds: tuple[float, float] = _with_room(shown.first, shown.last) if window is None else window
     shapes = _shapes(incident, rewound_to, shown)
-    figure = empty_figure(layout, XAxis.STEP, bounds, f"incident-{incident.number}", shapes=shapes)
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:
         traces += _scores(panel, shown) if panel.metric == SCORE else _signal(panel, shown)
     traces += _marks(layout.label_row, incident, interventions) if names else []
-    figure.add_traces(without_repeated_legend_entries(traces))
-    return figure
+    traces = without_repeated_legend_entries(traces)
+    return panel_figure(layout, traces, XAxis.STEP, bounds, f"incident-{incident.number}", shapes=shapes)
+
+
+def _with_room(first: int, last: int) -> tuple[float, float]:
+    """A range around these steps that does not cut the marks at its ends."""
+    room = EDGE * (last - first)
+    return first - room, last + room
 
 
 def _columns(name: str, shown: IncidentWindow) -> list[Floats]:
@@ -76,7 +82,10 @@ def _line(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, Any
     }
     hit = rows.present[panel.metric] & ~finite
     texts = [formatting.number(float(value)) for value in values[hit]]
-    return [line, *non_finite_crosses(panel, _x(rows.steps[hit]), f"{label} ({name}): %{{customdata}}", values=texts)]
+    return [
+        line,
+        *non_finite_crosses(panel, compact(rows.steps[hit]), f"{label} ({name}): %{{customdata}}", values=texts),
+    ]
 
 
 def _band(panel: Panel, rows: Rows, band: Band) -> list[dict[str, Any]]:
@@ -141,15 +150,10 @@ def _shapes(incident: Incident, rewound_to: int | None, shown: IncidentWindow) -
 def _trace(panel: Panel, x: Any, y: Floats, name: str) -> dict[str, Any]:
     return {
         "type": "scatter",
-        "x": _x(x),
-        "y": as_float32(y),
+        "x": compact(x),
+        "y": y,
         "yaxis": panel.value_axis,
         "name": name,
         "legendgroup": name,
         "mode": "lines",
     }
-
-
-def _x(steps: Any) -> Any:
-    """Half the bytes where they fit."""
-    return steps.astype(np.int32) if len(steps) and steps.max() < 2**31 else steps

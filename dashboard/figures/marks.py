@@ -22,6 +22,8 @@ ARROW_HEAD = {"symbol": "triangle-left", "size": [12, 0], "color": GREEN, "opaci
 LETTER_WIDTH = 0.007
 """Share of the range in view that one letter of an incident's name takes in a figure of 900 pixels; in a narrower one,
 component.js shows the number alone."""
+MAX_HOVER_LETTERS = 300
+"""Of an event; the table of events has all of its details."""
 MARKER_LETTERS = 3
 """Width of a marker, in letters."""
 
@@ -98,14 +100,15 @@ def _incident_names(incidents: Sequence[Incident], x: Floats, on_left: NDArray[n
         distance[on_left != on_left[index]] /= 2  # two names share the room between the markers
         others = np.delete(distance, index)
         room = others[others >= 0].min(initial=np.inf)
-        name = f"#{incident.number} {formatting.incident_kind(incident.kind)}"
+        name = f"#{incident.number} {formatting.escape_plotly(formatting.incident_kind(incident.kind))}"
         fits = (len(name) + MARKER_LETTERS) * LETTER_WIDTH * width <= room
         names.append(name if fits else f"#{incident.number}")
     return names
 
 
 def _incident_hover(incident: Incident) -> str:
-    return f"incident {incident.number} detected: {formatting.incident_kind(incident.kind)} ({incident.state})"
+    kind = formatting.escape_plotly(formatting.incident_kind(incident.kind))
+    return f"incident {incident.number} detected: {kind} ({incident.state})"
 
 
 def _add_interventions(drawn: Drawn, panel: Panel, marks: Marks, run_axes: RunAxes) -> None:
@@ -188,7 +191,8 @@ def _event_markers(
 
 
 def _event_hover(event: Event) -> str:
-    return formatting.escape_plotly(f"{event.kind.replace('_', ' ')} {formatting.details(event.details)}".strip())
+    text = f"{formatting.words(event.kind)} {formatting.details(event.details)}".strip()
+    return formatting.escape_plotly(text if len(text) <= MAX_HOVER_LETTERS else f"{text[:MAX_HOVER_LETTERS]} ..")
 
 
 def _markers(name: str, x: Sequence[float], y: Mapping[str, Any]) -> dict[str, Any]:

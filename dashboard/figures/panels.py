@@ -3,14 +3,16 @@
 Every panel has a second, invisible y axis 0..1 for marks: they keep their height whatever the values are.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.figures.axis import XAxis
+from dashboard.figures.axis import Floats, XAxis
+from dashboard.figures.float32 import LARGEST, SMALLEST, as_float32, drawable
 from dashboard.figures.log_scale import ALWAYS_LOG
 from dashboard.figures.style import GREY, base_figure, metric_axis, with_alpha
 from lossguard.metrics import title
@@ -20,6 +22,8 @@ FIRST_PANEL_HEIGHT, PANEL_HEIGHT, GAP, LABEL_ROW = 250, 130, 42, 18
 TOP, BOTTOM = 40, 46
 """Margins in pixels: the legend above, the title of the x axis below."""
 
+NOTHING, NOTHING_ABOVE_0 = "no finite values", "log scale, no values above 0"
+"""In the title of a panel that shows no value."""
 X_AXES: dict[XAxis, dict[str, Any]] = {
     XAxis.STEP: {
         "title": {"text": "Step", "standoff": 8},
@@ -91,22 +95,43 @@ def panel_layout(
     return PanelLayout(inside + top + BOTTOM, top, panels, Panel("", 100, (inside - label_row) / inside, 1.0))
 
 
-def empty_figure(
-    layout: PanelLayout, x_axis: XAxis, window: tuple[float, float] | None, revision: str, **more: Any
+def panel_figure(
+    layout: PanelLayout,
+    traces: list[dict[str, Any]],
+    x_axis: XAxis,
+    window: tuple[float, float] | None,
+    revision: str,
+    **more: Any,
 ) -> go.Figure:
-    """A figure without traces; `window` is the range in view in units of the x axis, `more` is added to the layout."""
+    """The figure of these traces; `window` is the range in view in units of the x axis, `more` is added to the layout.
+
+    `traces` hold values of panels as they are. A panel says what it cannot show of them, and one without any value that
+    its axis can show has no ticks: plotly would invent some.
+    """
     revision = f"{revision} {x_axis}"
-    axes: dict[str, Any] = {}
+    values = {panel.metric: _values(panel, traces) for panel in layout.panels}
+    notes = {panel.metric: _note(panel, values[panel.metric]) for panel in layout.panels}
+    axes: dict[str, Any] = {"xaxis": _x_axis(layout, x_axis, window)}
     if layout.label_row.bottom < layout.label_row.top:
         axes[_axis_key(layout.label_row.mark_axis)] = _mark_axis(layout.label_row)
     for panel in layout.panels:
-        axes[_axis_key(panel.value_axis)] = metric_axis(panel.metric, panel.log) | {
-            "domain": [panel.bottom, panel.top],
-            "nticks": num_ticks(panel),
-            "uirevision": f"{revision} {panel.log}",  # a zoom along y means nothing on the other kind of axis
-        }
+        axes[_axis_key(panel.value_axis)] = _value_axis(panel, values[panel.metric], notes[panel.metric], revision)
         axes[_axis_key(panel.mark_axis)] = _mark_axis(panel) | {"overlaying": panel.value_axis}
-    axes["xaxis"] = {
+    hover = {"hovermode": "x unified", "hoversubplots": "axis", "hoverdistance": 30}
+    titles = [_title(panel, notes[panel.metric]) for panel in layout.panels]
+    figure = base_figure(
+        height=layout.height,
+        top=layout.top,
+        bottom=BOTTOM,
+        revision=revision,
+        **hover | {"annotations": titles} | axes | more,
+    )
+    figure.add_traces([_packed(trace, layout) for trace in [*traces, *_placeholders(layout, traces)]])
+    return figure
+
+
+def _x_axis(layout: PanelLayout, x_axis: XAxis, window: tuple[float, float] | None) -> dict[str, Any]:
+    return {
         "anchor": layout.panels[-1].value_axis if layout.panels else "y",
         "range": window,
         "showgrid": True,
@@ -118,15 +143,55 @@ def empty_figure(
         "spikecolor": GREY,
         **X_AXES[x_axis],
     }
-    hover = {"hovermode": "x unified", "hoversubplots": "axis", "hoverdistance": 30}
-    titles = [_title(panel) for panel in layout.panels]
-    return base_figure(
-        height=layout.height,
-        top=layout.top,
-        bottom=BOTTOM,
-        revision=revision,
-        **hover | {"annotations": titles} | axes | more,
-    )
+
+
+def _value_axis(panel: Panel, values: Floats, note: str, revision: str) -> dict[str, Any]:
+    return metric_axis(panel.metric, log=panel.log, largest=np.abs(values).max(initial=0.0)) | {
+        "domain": [panel.bottom, panel.top],
+        "nticks": num_ticks(panel),
+        "showticklabels": note not in (NOTHING, NOTHING_ABOVE_0),
+        "uirevision": f"{revision} {panel.log}",  # a zoom along y means nothing on the other kind of axis
+    }
+
+
+def _packed(trace: dict[str, Any], layout: PanelLayout) -> dict[str, Any]:
+    """With values that plotly can draw, in as few bytes as show no difference."""
+    if trace["yaxis"] not in {panel.value_axis for panel in layout.panels}:
+        return trace
+    return trace | {"y": as_float32(drawable(np.asarray(trace["y"], dtype=np.float64)))}
+
+
+def _placeholders(layout: PanelLayout, traces: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A trace without a point for each panel that has none: plotly draws no axes without a trace."""
+    used = {trace["yaxis"] for trace in traces}
+    return [
+        {"type": "scatter", "x": [None], "y": [None], "yaxis": panel.value_axis, "name": NOTHING, "mode": "lines",
+         "showlegend": False, "hoverinfo": "skip"}
+        for panel in layout.panels
+        if used.isdisjoint((panel.value_axis, panel.mark_axis))
+    ]  # fmt: skip
+
+
+def _values(panel: Panel, traces: Sequence[Mapping[str, Any]]) -> Floats:
+    """All finite values of a panel."""
+    own = [np.asarray(trace["y"], dtype=np.float64) for trace in traces if trace["yaxis"] == panel.value_axis]
+    values: Floats = np.concatenate([np.empty(0), *own])
+    return values[np.isfinite(values)]
+
+
+def _note(panel: Panel, values: Floats) -> str:
+    """What a viewer must know about the axis of a panel with these values."""
+    visible = values > 0 if panel.log else np.ones(len(values), dtype=np.bool_)
+    if not visible.any():
+        return NOTHING_ABOVE_0 if len(values) else NOTHING
+    sizes = np.abs(values[values != 0])
+    notes = [
+        (panel.log, "log scale"),
+        (not visible.all(), "which has no place for values of 0 and below"),
+        ((sizes > LARGEST).any(), f"larger values are drawn at {LARGEST:g}"),
+        ((sizes < SMALLEST).any(), f"smaller values are drawn at {SMALLEST:g}"),
+    ]
+    return ", ".join(note for applies, note in notes if applies)
 
 
 def num_ticks(panel: Panel) -> int:
@@ -154,10 +219,9 @@ def vertical_line(at: float, line: dict[str, Any]) -> dict[str, Any]:
     return {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": line}
 
 
-def _title(panel: Panel) -> dict[str, Any]:
-    scale = " - log scale" if panel.log else ""
+def _title(panel: Panel, note: str) -> dict[str, Any]:
     return {
-        "text": f"<b>{formatting.escape_plotly(title(panel.metric))}</b>{scale}",
+        "text": f"<b>{formatting.escape_plotly(title(panel.metric))}</b>{note and f' - {note}'}",
         "x": 0,
         "xref": "paper",
         "xanchor": "left",

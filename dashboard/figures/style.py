@@ -36,11 +36,15 @@ def base_figure(*, height: int, top: int = 36, bottom: int = 46, revision: str =
     )
 
 
-def metric_axis(metric: str, log: bool) -> dict[str, Any]:
-    """Scale and ticks of the axis of a metric's values."""
+MAX_FORMATTED = 1e15
+"""From here on the format of a metric, such as a percentage, would write more digits than there is room for."""
+
+
+def metric_axis(metric: str, *, log: bool, largest: float) -> dict[str, Any]:
+    """Scale and ticks of the axis of a metric's values; `largest` is the size of the largest one."""
     return {
         "type": "log" if log else "linear",
-        "tickformat": BY_NAME[metric].tick_format if metric in BY_NAME else "~g",
+        "tickformat": BY_NAME[metric].tick_format if metric in BY_NAME and largest < MAX_FORMATTED else "~g",
         "zeroline": False,
         "showgrid": True,
     }

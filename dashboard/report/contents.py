@@ -32,6 +32,14 @@ class Limits:
     max_settings: int = 2000
     """Rows of the configuration."""
     max_cell_letters: int = 1000
+    max_table_letters: int = 200_000
+    """Of a table; Chromium prints a megabyte of text in ten seconds."""
+    max_sections_letters: int = 1_000_000
+    """Of the sections of all incidents; the least important ones have none beyond it."""
+    max_reasons: int = 20
+    """Of an incident or an intervention, and rows of the table of a replay."""
+    max_reason_letters: int = 500
+    """Of one of them, and of what a replay found."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jinja2
+import pandas as pd
 from markupsafe import Markup
 
 from dashboard import clock, formatting
@@ -33,9 +34,10 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
     """The HTML; `incidents` are taken one after the other, the most important first."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_visible,
     )  # fmt: skip
     facts, zone, limits = contents.facts, contents.zone, contents.limits
+    sections = incident_sections(contents, incidents)
     return environment.get_template("report.html.jinja").render(
         style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
         title=formatting.run_title(facts.run),
@@ -50,13 +52,18 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
         num_unmarked=max(0, len(facts.events) - limits.max_events),
         omitted_curves=[short_name(name) for name in contents.omitted_curves],
         incidents=_incidents(facts),
-        sections=incident_sections(contents, incidents),
-        num_without_section=max(0, len(facts.incidents) - limits.max_incident_sections),
+        sections=sections,
+        num_without_section=len(facts.incidents) - len(sections),
         lost=_lost(contents),
         compute=_compute(facts),
         compute_picture=_compute_picture(facts),
         tables=_tables(contents),
     )
+
+
+def _visible(value: object) -> object:
+    """Text with marks of direction as escapes; markup remains markup."""
+    return type(value)(formatting.visible(value)) if isinstance(value, str) else value
 
 
 def _about(facts: RunFacts) -> list[str]:
@@ -173,10 +180,11 @@ def _tables(contents: ReportContents) -> list[tuple[str, Table]]:
         "Events": tables.events(facts),
         "Segments": tables.segments(facts),
     }
-    letters = limits.max_cell_letters
-    settings = bounded_table(configuration, zone, max_rows=limits.max_settings, max_letters=letters)
-    others = [
-        (title, bounded_table(frame, zone, max_rows=limits.max_rows, max_letters=letters))
-        for title, frame in frames.items()
-    ]
+
+    def bounded(frame: pd.DataFrame, max_rows: int) -> Table:
+        letters, table_letters = limits.max_cell_letters, limits.max_table_letters
+        return bounded_table(frame, zone, max_rows=max_rows, max_letters=letters, max_table_letters=table_letters)
+
+    settings = bounded(configuration, limits.max_settings)
+    others = [(title, bounded(frame, limits.max_rows)) for title, frame in frames.items()]
     return [("Configuration, versions and hardware", settings), *others]

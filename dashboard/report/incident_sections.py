@@ -1,6 +1,6 @@
 """One section for each incident of a report, as the template shows it. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -15,19 +15,24 @@ from dashboard.data.timeline import timeline
 from dashboard.figures.incident import incident_figure
 from dashboard.report.contents import ReportContents, ReportIncident
 from dashboard.report.svg import PICTURE_SCALE, render_svg
-from dashboard.report.tables import Table, bounded_table
+from dashboard.report.tables import Table, bounded_table, cut
 from db.models import Intervention
 
 
 def incident_sections(contents: ReportContents, incidents: Iterable[ReportIncident]) -> list[dict[str, Any]]:
-    """By number of the incident; pictures are drawn in the order of `incidents`, as long as their size permits."""
-    sections, bytes_left = [], contents.limits.max_picture_bytes
+    """By number of the incident; sections and pictures are made in the order of `incidents`, within their limits."""
+    sections: list[dict[str, Any]] = []
+    bytes_left, letters_left = contents.limits.max_picture_bytes, contents.limits.max_sections_letters
     for each in incidents:
+        section = _section(contents, each)
+        letters_left -= len(str(section))
+        if letters_left < 0:
+            break
         picture = _picture(contents.facts, each)
         bytes_left -= len(picture or "")
         shown = picture if bytes_left >= 0 else None
         caption = _caption(contents, each.window, drawn=shown is not None)
-        sections.append(_section(contents, each) | {"picture": shown, "caption": caption})
+        sections.append(section | {"picture": shown, "caption": caption})
     return sorted(sections, key=lambda section: section["number"])
 
 
@@ -42,8 +47,8 @@ def _section(contents: ReportContents, each: ReportIncident) -> dict[str, Any]:
         "sentence": formatting.incident_sentence(incident),
         "numbers": _numbers(contents, each),
         "timeline": _timeline(contents, each),
-        "reasons": incident.details.get("reasons", []),
-        "interventions": [_intervention(facts, one) for one in interventions],
+        "reasons": _reasons(contents, incident.details),
+        "interventions": [_intervention(contents, one) for one in interventions],
         "skipped": [formatting.batches(one.skip_from, one.skip_to) for one in rewound],
         "verdict": _verdict(contents, each),
     }
@@ -79,20 +84,30 @@ def _verdict(contents: ReportContents, each: ReportIncident) -> dict[str, Any] |
     verdict = each.incident.verdict
     if not verdict:
         return None
+    rows, letters = contents.limits.max_reasons, contents.limits.max_reason_letters
+    arms = pd.DataFrame(cause.arms(verdict))
     return {
-        "sentence": verdict.get("sentence", ""),
-        "cause": cause.describe(verdict),
-        "culprits": cause.culprits(verdict),
-        "arms": _table(contents, pd.DataFrame(cause.arms(verdict))),
+        "sentence": cut(verdict.get("sentence", ""), letters),
+        "cause": cut(cause.describe(verdict), letters),
+        "culprits": cut(cause.culprits(verdict), letters),
+        "arms": _table(contents, arms, max_rows=rows, max_letters=letters),
     }
 
 
-def _intervention(facts: RunFacts, each: Intervention) -> dict[str, Any]:
+def _reasons(contents: ReportContents, details: Mapping[str, Any]) -> list[str]:
+    """The first ones: an imported run or a replay may bring any number of any length."""
+    limits = contents.limits
+    reasons = details.get("reasons", [])
+    return [cut(reason, limits.max_reason_letters) for reason in reasons[: limits.max_reasons]]
+
+
+def _intervention(contents: ReportContents, each: Intervention) -> dict[str, Any]:
+    facts = contents.facts
     return {
         "name": f"Intervention {each.number}, attempt {each.attempt}",
         "state": each.state,
         "sentence": formatting.intervention_sentence(each, facts.orders.get(each.number)),
-        "reasons": each.details.get("reasons", []),
+        "reasons": _reasons(contents, each.details),
     }
 
 
@@ -118,6 +133,14 @@ def _caption(contents: ReportContents, window: IncidentWindow | None, *, drawn: 
     return f"Steps {window.first:,} to {window.last:,}{part}."
 
 
-def _table(contents: ReportContents, frame: pd.DataFrame) -> Table:
+def _table(
+    contents: ReportContents, frame: pd.DataFrame, *, max_rows: int | None = None, max_letters: int | None = None
+) -> Table:
     limits = contents.limits
-    return bounded_table(frame, contents.zone, max_rows=limits.max_rows, max_letters=limits.max_cell_letters)
+    return bounded_table(
+        frame,
+        contents.zone,
+        max_rows=max_rows or limits.max_rows,
+        max_letters=max_letters or limits.max_cell_letters,
+        max_table_letters=limits.max_table_letters,
+    )

@@ -5,11 +5,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TIMEOUT_SECONDS = 120.0
 """A report of 100 incidents takes a few seconds."""
+MAX_REASON_BYTES = 300
+"""Of the browser's standard error, in the sentence why it failed."""
 FLAGS = (
     "--headless",
     "--disable-gpu",
@@ -17,6 +20,7 @@ FLAGS = (
     "--disable-extensions",
     "--no-first-run",
     "--disable-background-networking",
+    "--host-resolver-rules=MAP * ~NOTFOUND",  # no host can be reached, even if the page tried to
     "--no-pdf-header-footer",
 )
 
@@ -42,28 +46,34 @@ def print_pdf(page: str, target: Path, *, browser: str | None = None, timeout_se
     with tempfile.TemporaryDirectory(prefix="lossguard-report-") as folder:
         source, printed = Path(folder) / "report.html", Path(folder) / "report.pdf"
         source.write_text(page, encoding="utf-8")
-        # Chromium's sandbox does not start as root; the page runs no script and opens no connection.
+        # Chromium's sandbox does not start as root; the page's policy allows no script, file or connection.
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         output = [f"--user-data-dir={folder}/profile", f"--print-to-pdf={printed}", source.as_uri()]
-        errors = _run([program, *FLAGS, *sandbox, *output], timeout_seconds)
+        errors = _run([program, *FLAGS, *sandbox, *output], Path(folder) / "errors", timeout_seconds)
         if not printed.is_file() or printed.stat().st_size == 0:
             raise CannotPrint(f"{program} printed no PDF: {errors or 'it gave no reason'}")
         shutil.copyfile(printed, target)
 
 
-def _run(command: list[str], timeout_seconds: float) -> str:
-    """The last line of stderr. The command and its child processes end within the timeout."""
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
-    ) as process:
+def _run(command: list[str], log: Path, timeout_seconds: float) -> str:
+    """The end of its standard error, which goes to the file `log`. It and its child processes end within the timeout.
+
+    A pipe in place of the file would stay open as long as any child process.
+    """
+    with log.open("wb") as errors:
         try:
-            _, errors = process.communicate(timeout=timeout_seconds)
-        except subprocess.TimeoutExpired:
-            raise CannotPrint(
-                f"{command[0]} did not print within {timeout_seconds:g} seconds and was terminated"
-            ) from None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    lines = errors.strip().splitlines()
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
+        except OSError as error:
+            raise CannotPrint(f"{command[0]} cannot be started: {error.strerror or error}") from error
+    try:
+        process.wait(timeout_seconds)
+    except subprocess.TimeoutExpired:
+        raise CannotPrint(f"{command[0]} did not print within {timeout_seconds:g} seconds and was terminated") from None
+    finally:
+        with suppress(ProcessLookupError):  # the group is gone with its last process
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    with log.open("rb") as written:
+        written.seek(max(0, log.stat().st_size - MAX_REASON_BYTES))
+        lines = written.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""

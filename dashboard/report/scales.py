@@ -12,6 +12,13 @@ from dashboard.figures.axis import Floats
 PADDING = 0.05
 """Free share of the value range at both ends."""
 EPSILON = 1e-9
+EXACT = 2.0**-50
+"""Resolution of an axis of steps: ten of them near 2^53 are a range."""
+TINY = 1e-300
+"""A range of values below it is taken for a single value: the steps between its ticks would be no floats."""
+LARGEST = float(np.finfo(np.float64).max)
+MIN_POWER, MAX_POWER = -323, 308
+"""Powers of ten that are floats."""
 MAX_TICK_LETTERS = 8
 """As many as fit in the margin."""
 
@@ -37,7 +44,14 @@ class Scale:
         if self.log:
             with np.errstate(divide="ignore", invalid="ignore"):
                 numbers = np.where(numbers > 0, np.log10(numbers), np.nan)
-        return self.start + (numbers - self.low) / (self.high - self.low) * (self.end - self.start)
+        return self.start + self._shares(numbers) * (self.end - self.start)
+
+    def _shares(self, numbers: Floats) -> Floats:
+        """0 at `low`, 1 at `high`; in units of a power of two, since the range may be wider than any float."""
+        unit = -math.frexp(max(abs(self.low), abs(self.high)))[1] - 1
+        low, high = math.ldexp(self.low, unit), math.ldexp(self.high, unit)
+        with np.errstate(over="ignore"):  # far outside the range
+            return (np.ldexp(numbers, unit) - low) / (high - low)
 
     def ticks(self, max_ticks: int) -> list[float]:
         """About `max_ticks` round values at most."""
@@ -46,8 +60,20 @@ class Scale:
         return _log_ticks(self.low, self.high, max_ticks) if self.log else _linear_ticks(self.low, self.high, max_ticks)
 
 
-def scale_for(values: Sequence[Floats], bounds: Any, start: float, end: float, *, log: bool, padding: float) -> Scale:
-    """A scale for all finite `values`, or from `bounds[0]` to `bounds[1]` where there are bounds."""
+def scale_for(
+    values: Sequence[Floats],
+    bounds: Any,
+    start: float,
+    end: float,
+    *,
+    log: bool,
+    padding: float,
+    resolution: float = EPSILON,
+) -> Scale:
+    """A scale for all finite `values`, or from `bounds[0]` to `bounds[1]` where there are bounds.
+
+    Values that differ by less than a share of `resolution` are taken for one.
+    """
     if bounds is not None:
         return Scale(float(bounds[0]), float(bounds[1]), start, end, log)
     finite = np.concatenate([np.asarray(column, dtype=np.float64) for column in values]) if values else np.zeros(0)
@@ -55,20 +81,21 @@ def scale_for(values: Sequence[Floats], bounds: Any, start: float, end: float, *
     if log:
         finite = np.log10(finite[finite > 0])
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
-    if high - low <= EPSILON * max(abs(low), abs(high)):  # a single value goes to the middle
-        room = abs(low) / 2 or 1.0
-        return Scale(low - room, high + room, start, end, log)
-    room = padding * (high - low)
-    return Scale(low - room, high + room, start, end, log)
+    if high - low <= max(resolution * max(abs(low), abs(high)), TINY):  # a single value goes to the middle
+        room = abs(low) / 2 if abs(low) > TINY else 1.0
+        room = min(room, 1.0) if log else room
+    else:
+        room = padding * high - padding * low
+    return Scale(max(low - room, -LARGEST), min(high + room, LARGEST), start, end, log)
 
 
 def tick_text(value: float, form: str | None) -> str:
     """A tick in `form`, one of the d3 formats that the figures use."""
-    if form == ",d":
+    if form == ",d" and abs(value) < 1e16:
         return f"{value:,.0f}"
-    if form == ".0%":
+    if form == ".0%" and abs(value) < 1e4:
         return f"{value:.0%}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
-    if form == "~s":
+    if form == "~s" and abs(value) < 1e15:
         for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
             if abs(value) >= size:
                 return f"{value / size:.4g}{unit}"
@@ -81,9 +108,10 @@ def tick_text(value: float, form: str | None) -> str:
 
 def _linear_ticks(low: float, high: float, max_ticks: int) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten."""
-    exact = (high - low) / max(1, max_ticks)
+    count = max(1, max_ticks)
+    exact = high / count - low / count
     unit = 10.0 ** math.floor(math.log10(exact))
-    step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= exact * (1 - EPSILON))
+    step = next((factor * unit for factor in (1, 2, 5, 10) if exact * (1 - EPSILON) <= factor * unit <= LARGEST), unit)
     first, last = math.ceil(low / step - EPSILON), math.floor(high / step + EPSILON)
     return [number * step for number in range(first, last + 1)]
 
@@ -91,9 +119,10 @@ def _linear_ticks(low: float, high: float, max_ticks: int) -> list[float]:
 def _log_ticks(low: float, high: float, max_ticks: int) -> list[float]:
     """Powers of ten, with their multiples by 2 and 5 where few are in view; linear ticks within one power."""
     if high - low < 0.7:
-        return [value for value in _linear_ticks(10**low, 10**high, max_ticks) if value > 0]
+        first, last = (10.0 ** min(max(each, MIN_POWER), MAX_POWER) for each in (low, high))
+        return [value for value in _linear_ticks(first, last, max_ticks) if value > 0]
     every = max(1, math.ceil((high - low) / max(1, max_ticks)))
     factors = (1, 2, 5) if high - low < 0.5 * max_ticks else (1,)
-    powers = range(math.floor(low), math.ceil(high) + 1)
+    powers = range(max(math.floor(low), MIN_POWER), min(math.ceil(high), MAX_POWER) + 1)
     found = [factor * 10.0**power for power in powers if power % every == 0 for factor in factors]
     return [value for value in found if low - EPSILON <= math.log10(value) <= high + EPSILON]

@@ -104,7 +104,8 @@ def _progress(facts: RunFacts, now: float, zone: tzinfo) -> list[str]:
 
 def _work(facts: RunFacts) -> str:
     done, total = facts.progress.done, facts.progress.total
-    steps = formatting.plural(done, "step") if total is None else f"{done:,} of {formatting.plural(total, 'step')}"
+    steps = formatting.plural(done if total is None else total, "step")
+    steps = steps if total is None else f"{formatting.short_count(done)} of {steps}"
     tokens = facts.newest.get("tokens")
     return f"{steps} ({formatting.abbreviated(tokens)} tokens)" if tokens else steps
 
@@ -114,9 +115,10 @@ def _loss(contents: ReportContents) -> list[str]:
     if curve is None or not len(curve.live):
         return ["The run has reported no loss."]
     mean, num_steps = recent_mean(curve.live)
-    parts = [
-        f"The mean loss of the last {formatting.plural(num_steps, 'step')} is {formatting.number(mean)} nats per token"
-    ]
+    newest = f"the last {formatting.plural(num_steps, 'step')}"
+    parts = [f"The mean loss of {newest} is {formatting.number(mean)} nats per token"]
+    if mean is None:
+        parts = [f"The loss was at no time finite in {newest}"]
     measured = last_finite(contents.curves.get(held_out.HELD_OUT_LOSS))
     if measured is not None:
         parts.append(f"the held-out loss was {formatting.number(measured[1])} at step {measured[0]:,}")
@@ -136,7 +138,8 @@ def recent_mean(series: Series) -> tuple[float | None, int]:
     ]
     total = sum(count for _, count in buckets)
     steps = series.last_step[-1] - series.first_step[-num_buckets] + 1
-    return (sum(mean * count for mean, count in buckets) / total if total else None), steps
+    # Weights are divided by the total first: a sum of huge losses would overflow.
+    return (sum(mean * (count / total) for mean, count in buckets) if total else None), steps
 
 
 def last_finite(curve: Curve | None) -> tuple[int, float] | None:

@@ -17,7 +17,7 @@ from dashboard.figures.axis import Floats
 from dashboard.figures.style import BLUE
 from dashboard.report import svg_paths
 from dashboard.report.legend import legend
-from dashboard.report.scales import PADDING, Scale, scale_for, tick_text
+from dashboard.report.scales import EPSILON, EXACT, PADDING, Scale, scale_for, tick_text
 
 PICTURE_WIDTH = 760
 """In user units: about the width of an A4 sheet without its margins, in pixels."""
@@ -76,7 +76,7 @@ def render_svg(figure: go.Figure, *, name: str, label: str, height: int | None =
 def _axes(figure: go.Figure, box: Box) -> dict[str, Scale]:
     """ "x" and "y", "y2", ..: the scales that the traces name."""
     layout = figure.layout
-    found = {"x": _axis(layout.xaxis, [trace.x for trace in figure.data], box.left, box.right, _x_padding(figure))}
+    found = {"x": _x_axis(figure, box)}
     for trace in figure.data:
         key = trace.yaxis or "y"
         if key not in found:
@@ -87,17 +87,25 @@ def _axes(figure: go.Figure, box: Box) -> dict[str, Scale]:
     return found
 
 
+def _x_axis(figure: go.Figure, box: Box) -> Scale:
+    columns = [trace.x for trace in figure.data]
+    return _axis(figure.layout.xaxis, columns, box.left, box.right, _x_padding(figure), EXACT)
+
+
 def _x_padding(figure: go.Figure) -> float:
     """Padding of the x axis: lines reach the edges, markers with text keep a distance."""
     return 0.01 if any("lines" in trace.mode for trace in figure.data) else 0.1
 
 
-def _axis(axis: Any, columns: Sequence[Any], start: float, end: float, padding: float) -> Scale:
+def _axis(
+    axis: Any, columns: Sequence[Any], start: float, end: float, padding: float, resolution: float = EPSILON
+) -> Scale:
     categories = [value for column in columns for value in column if isinstance(value, str)]
     if categories:
         names = tuple(dict.fromkeys(categories))
         return Scale(-0.5, len(names) - 0.5, start, end, names=names)
-    return scale_for(columns, axis.range, start, end, log=axis.type == "log", padding=padding)
+    log = axis.type == "log"
+    return scale_for(columns, axis.range, start, end, log=log, padding=padding, resolution=resolution)
 
 
 def _grid(figure: go.Figure, axes: dict[str, Scale], box: Box) -> Iterator[str]:
@@ -106,7 +114,7 @@ def _grid(figure: go.Figure, axes: dict[str, Scale], box: Box) -> Iterator[str]:
     lines, labels = _x_grid(layout.xaxis, axes["x"], box)
     for key, scale in axes.items():
         axis = layout[f"yaxis{key[1:]}"] if key != "x" else None
-        if axis is not None and axis.visible is not False:
+        if axis is not None and axis.visible is not False and axis.showticklabels is not False:
             more_lines, more_labels = _y_grid(axis, scale, box)
             lines, labels = lines + more_lines, labels + more_labels
     middle, title = (box.left + box.right) / 2, _text(layout.xaxis.title.text or "")
@@ -116,7 +124,9 @@ def _grid(figure: go.Figure, axes: dict[str, Scale], box: Box) -> Iterator[str]:
 
 def _x_grid(axis: Any, scale: Scale, box: Box) -> tuple[list[str], list[str]]:
     lines, labels = [], []
-    for value in scale.ticks(MAX_X_TICKS):
+    widest = max((len(tick_text(value, axis.tickformat)) for value in scale.ticks(MAX_X_TICKS)), default=1)
+    room = int((box.right - box.left) / (LETTER_WIDTH * (widest + 2)))
+    for value in scale.ticks(min(MAX_X_TICKS, room)):
         x = float(scale.at([value])[0])
         lines.append(f"M{x:.1f},{box.top:.1f}V{box.bottom:.1f}")
         text = _power(value) if scale.log else html.escape(tick_text(value, axis.tickformat))

@@ -19,13 +19,22 @@ class Table:
     last_is_total: bool = False
 
 
-def bounded_table(frame: pd.DataFrame, zone: tzinfo, *, max_rows: int, max_letters: int) -> Table:
-    """The first rows; cells with more than `max_letters` are cut."""
-    head = in_zone(frame, zone).head(max_rows)
-    cells = [[_cut(cell, max_letters) for cell in row] for row in head.itertuples(index=False, name=None)]
-    return Table(list(head.columns), cells, len(frame) - len(head))
+def bounded_table(
+    frame: pd.DataFrame, zone: tzinfo, *, max_rows: int, max_letters: int, max_table_letters: int
+) -> Table:
+    """The first rows, with at most `max_table_letters` together; cells with more than `max_letters` are cut."""
+    cells: list[list[str]] = []
+    letters_left = max_table_letters
+    for row in in_zone(frame, zone).head(max_rows).itertuples(index=False, name=None):
+        texts = [cut(cell, max_letters) for cell in row]
+        letters_left -= sum(map(len, texts))
+        if letters_left < 0:
+            break
+        cells.append(texts)
+    return Table(list(frame.columns), cells, len(frame) - len(cells))
 
 
-def _cut(cell: Any, max_letters: int) -> str:
+def cut(cell: Any, max_letters: int) -> str:
+    """The text of `cell`, at most its first `max_letters`."""
     text = str(cell)
     return text if len(text) <= max_letters else f"{text[:max_letters]} .. ({len(text):,} characters)"

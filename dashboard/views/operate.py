@@ -35,7 +35,10 @@ def confirm(action: OperatorAction) -> None:
 
 
 def confirmation_form(action: OperatorAction, *, with_reason: bool = False) -> None:
-    """The question, a reason if `with_reason`, the token if one is needed, and two buttons.
+    """The question, a reason if `with_reason`, the token if one is needed, the word to type, and two buttons.
+
+    The word is typed because clicks alone can be stolen: a page that hides this one under its own, or a window that
+    opens under the pointer, gets a person to click twice, but not to type the name of the action.
 
     It is a form, which sends its fields together with the press of a button. Outside a form a text field is sent when
     it loses focus, and the rerun that follows can swallow the press.
@@ -46,12 +49,16 @@ def confirmation_form(action: OperatorAction, *, with_reason: bool = False) -> N
             reason = st.text_input("Reason for the audit trail", key="confirm-reason", max_chars=500)
             action = replace(action, body={**action.body, "reason": reason.strip()})
         token = _token()
+        word = action.label.lower()
+        typed = st.text_input(f'To confirm, type "{word}"', key="confirm-word", max_chars=40, autocomplete="off")
         with st.container(horizontal=True):
             confirmed = st.form_submit_button(action.label, type="primary", key="confirm-yes")
             cancelled = st.form_submit_button("Cancel", key="confirm-no")
     if cancelled:
         st.rerun()
-    if confirmed:
+    if confirmed and typed.lower().split() != word.split():
+        st.error(f'Nothing was changed. Type "{word}" into the field to confirm.', icon=":material/keyboard:")
+    elif confirmed:
         _perform(action, token)
     st.caption("The collector records this action and its author in the audit trail.")
 

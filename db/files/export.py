@@ -2,7 +2,8 @@
 
 Parquet   one row per step, and the rest of the run: the schema's metadata holds the JSON of `db.files.record` under
           `lossguard`. A null is a value that was not reported; NaN and infinities were reported.
-CSV       the steps alone. An empty cell is a value that was not reported; `nan`, `inf` and `-inf` were reported.
+CSV       the steps alone. An empty cell is a value that was not reported; `nan`, `inf` and `-inf` were reported. A name
+          that a spreadsheet would take for a formula begins with an apostrophe (see `db.files.csv_file`).
 
 Both have the columns `segment`, `step`, `time` (unix seconds), `live` (whether the step is on the live line), then the
 metrics; a metric that is called like one of these has the column `metric.<name>`. Rows are sorted by segment and step.
@@ -25,6 +26,7 @@ import sqlalchemy as sa
 from db import queries
 from db.engine import reading
 from db.files import record
+from db.files.csv_file import safe_name
 from db.lineage import StepRange, live_line
 from db.models import Segment
 from db.steps.columns import MetricColumn, column_of
@@ -61,7 +63,7 @@ def stream(engine: sa.Engine, *, run_id: str, format: Format, max_steps: int = M
         tree = queries.segments(session, run=run)
     line = {step_range.segment: step_range for step_range in live_line(tree)}
     sink = _Sink()
-    schema = schema_of(described)
+    schema = schema_of(described, format)
     with _writer(sink, schema, format, described) as writer:
         for segment in tree:
             for block in _blocks(engine, run_pk, segment, described["metrics"], max_steps):
@@ -70,11 +72,12 @@ def stream(engine: sa.Engine, *, run_id: str, format: Format, max_steps: int = M
     yield sink.drain()
 
 
-def schema_of(described: Mapping[str, Any]) -> pa.Schema:
+def schema_of(described: Mapping[str, Any], format: Format) -> pa.Schema:
     """The columns of a file of steps."""
+    columns = map(column_of, described["metrics"])
     own = [("segment", pa.int32()), ("step", pa.int64()), ("time", pa.float64()), ("live", pa.bool_())]
-    fields = own + [(column_of(name), pa.float64()) for name in described["metrics"]]
-    return pa.schema(fields)
+    names = map(safe_name, columns) if format is Format.CSV else columns
+    return pa.schema(own + [(name, pa.float64()) for name in names])
 
 
 def _writer(sink: "_Sink", schema: pa.Schema, format: Format, described: Mapping[str, Any]) -> Any:

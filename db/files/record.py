@@ -1,6 +1,7 @@
 """Describe a run as one JSON object, and restore it: all that an exported file holds besides the steps."""
 
 import graphlib
+import json
 import secrets
 from collections.abc import Mapping
 from typing import Any, cast
@@ -9,7 +10,21 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import commands, queries
-from db.models import Base, DetectionState, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
+from db.files.rules import BadRecord, check_row
+from db.models import (
+    Base,
+    DetectionState,
+    Event,
+    Incident,
+    Intervention,
+    JsonList,
+    JsonObject,
+    Order,
+    Run,
+    Segment,
+    SkippedBatches,
+)
+from lossguard.json_values import plain_json
 from lossguard.protocol import is_name, is_run_id
 from lossguard.states import RunState
 
@@ -27,10 +42,6 @@ PARTS: Mapping[str, type[Base]] = {
 """Part of the object -> its table; orders first, because others refer to them."""
 
 
-class BadRecord(ValueError):
-    """The object is not one that `describe` writes; the message says where."""
-
-
 class RunExists(ValueError):
     """There is a run with this id, and an import never overwrites one."""
 
@@ -38,7 +49,7 @@ class RunExists(ValueError):
 def describe(session: Session, *, run: Run) -> dict[str, Any]:
     """The run, its segments, orders, incidents, interventions, skip ledger, events, and the state of its detection."""
     detection = session.get(DetectionState, run.pk)
-    described = {
+    described: dict[str, Any] = {
         "format": FORMAT,
         "run": _row(run),
         "metrics": queries.metric_names(session, run=run),
@@ -66,24 +77,33 @@ def _row(row: Base) -> dict[str, Any]:
 
 
 def restore(session: Session, described: Mapping[str, Any], *, run_id: str | None = None) -> Run:
-    """Create the run of a description, under `run_id` if given; its segments are empty until steps are inserted.
+    """Create the run of a description from `read`, under `run_id` if given; its segments are empty until steps are
+    inserted.
 
     A run that was running is interrupted in the copy, since nothing reports to it; a trainer that does resumes it.
-    Raises BadRecord, and RunExists when the store has a run with this id.
+    Raises BadRecord for an id that no run can have, and RunExists when the store has a run with this id.
     """
-    rows = check(described)
-    run = add_run(session, {**described["run"], "id": run_id or described["run"]["id"]})
+    run = add_run(session, _storable(Run, described["run"]) | {"id": run_id or described["run"]["id"]})
     ids: dict[int | None, int] = {}
     for name, model in PARTS.items():
-        values = [_new_row(model, row, ids) | {"run_pk": run.pk} for row in rows[name]]
+        values = [_new_row(model, row, ids) | {"run_pk": run.pk} for row in described[name]]
         if model is Order and values:
             returned = session.scalars(sa.insert(Order).returning(Order.id, sort_by_parameter_order=True), values)
-            ids = dict(zip([row["id"] for row in rows[name]], returned, strict=True))
+            ids = dict(zip([row["id"] for row in described[name]], returned, strict=True))
         elif values:
             session.execute(sa.insert(model), values)
     if described.get("watch") is not None:
-        commands.save_detection_state(session, run=run, **described["watch"])
+        commands.save_detection_state(session, run=run, **_storable(DetectionState, described["watch"]))
     return run
+
+
+def _storable(model: type[Base], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with JSON that every database takes: NaN and infinities as in the protocol."""
+    columns = _table(model).columns
+    return {
+        name: plain_json(value) if isinstance(columns[name].type, JsonObject | JsonList) else value
+        for name, value in row.items()
+    }
 
 
 def add_run(session: Session, values: Mapping[str, Any]) -> Run:
@@ -107,7 +127,7 @@ def add_run(session: Session, values: Mapping[str, Any]) -> Run:
 
 def _new_row(model: type[Base], row: Mapping[str, Any], ids: Mapping[int | None, int]) -> dict[str, Any]:
     """The row for this store: an order gets a new id, and a segment is empty until its steps are inserted."""
-    values = dict.fromkeys(_names(model)) | dict(row)  # all rows of one INSERT need the same columns
+    values = dict.fromkeys(_names(model)) | _storable(model, row)  # all rows of one INSERT need the same columns
     if model is Order:
         del values["id"]
     if "order_id" in values:  # an order that is not of this run is dropped
@@ -117,22 +137,42 @@ def _new_row(model: type[Base], row: Mapping[str, Any], ids: Mapping[int | None,
     return values
 
 
-def check(described: Any) -> dict[str, list[dict[str, Any]]]:
-    """The rows of every part. Raises BadRecord if one does not fit its table."""
+def read(text: bytes) -> dict[str, Any]:
+    """The description that a file holds. Raises BadRecord when it is none."""
+    try:
+        described = _parsed(text)
+        _check(described)
+    except RecursionError:
+        raise BadRecord("the description of the run is nested too deeply") from None
+    return described
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        described = json.loads(text.decode())
+    except ValueError as error:  # not JSON, not UTF-8, or a number of more than 4,300 digits
+        raise BadRecord(f"the description of the run cannot be read: {error}") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         found = described.get("format") if isinstance(described, dict) else None
-        raise BadRecord(f"the description has format {found!r}; this version of Lossguard reads format {FORMAT}")
-    _check_row(Run, described.get("run"), "run")
-    rows: dict[str, list[dict[str, Any]]] = {name: _list(described, name) for name in PARTS}
+        raise BadRecord(
+            f"the description has format {str(found)[:80]!r}; this version of Lossguard reads format {FORMAT}"
+        )
+    return described
+
+
+def _check(described: Mapping[str, Any]) -> None:
+    """Raises BadRecord unless every row fits its table."""
+    check_row(Run, described.get("run"), "run", _names(Run))
     for name, model in PARTS.items():
-        for at, row in enumerate(rows[name]):
-            _check_row(model, row, f"{name}[{at}]")
-    _check_tree(rows["segments"])
-    if not all(is_name(name) for name in _list(described, "metrics")):
-        raise BadRecord("metrics: this must be a list of metric names")
+        names = _names(model)
+        for at, row in enumerate(_list(described, name)):
+            check_row(model, row, f"{name}[{at}]", names)
+    _check_tree(described["segments"])
+    metrics = _list(described, "metrics")
+    if not all(map(is_name, metrics)) or len(set(metrics)) < len(metrics):
+        raise BadRecord("metrics: this must be a list of metric names, each of them once")
     if described.get("watch") is not None:
-        _check_row(DetectionState, described["watch"], "watch")
-    return rows
+        check_row(DetectionState, described["watch"], "watch", _names(DetectionState))
 
 
 def _list(described: Mapping[str, Any], name: str) -> list[Any]:
@@ -142,37 +182,14 @@ def _list(described: Mapping[str, Any], name: str) -> list[Any]:
     return found
 
 
-def _check_row(model: type[Base], row: Any, where: str) -> None:
-    names = _names(model)
-    if not isinstance(row, dict) or not set(row) <= set(names):
-        raise BadRecord(f"{where}: this must be an object with the fields {', '.join(names)}")
-    for name in names:  # a column that an earlier release did not have may be missing
-        column, value = _table(model).columns[name], row.get(name)
-        if not (column.nullable if value is None else _fits(column, value)):
-            raise BadRecord(f"{where}.{name}: {str(value)[:80]!r} does not fit a column of type {column.type}")
-
-
 def _check_tree(segments: list[dict[str, Any]]) -> None:
     if [segment["number"] for segment in segments] != list(range(len(segments))):
         raise BadRecord("segments: they must be numbered from 0, in order")
-    settled = {segment["number"] for segment in segments if segment["fork_step"] is not None}
-    parents = {segment["number"]: {segment["parent"]} - {None} for segment in segments}
+    settled = {segment["number"] for segment in segments if segment.get("fork_step") is not None}
+    parents = {segment["number"]: {segment.get("parent")} - {None} for segment in segments}
     if not set().union(*parents.values()) <= settled:
         raise BadRecord("segments: a parent is not a segment that has begun")
     try:
         graphlib.TopologicalSorter(parents).prepare()
     except graphlib.CycleError:
         raise BadRecord("segments: one is its own ancestor") from None
-
-
-def _fits(column: sa.Column[Any], value: Any) -> bool:
-    match column.type:
-        case sa.String(length=length):
-            return isinstance(value, str) and "\x00" not in value and len(value) <= (length or len(value))
-        case sa.BigInteger():
-            return type(value) is int and abs(value) < 2**63
-        case sa.Integer():
-            return type(value) is int and abs(value) < 2**31
-        case sa.Float():
-            return type(value) in (int, float)
-    return isinstance(value, dict | list)

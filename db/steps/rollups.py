@@ -130,8 +130,7 @@ def _seal(session: Session, target: Target, below: Buckets, known: int, after: i
 def _rewrite(session: Session, target: Target, steps: Ints, before: int) -> None:
     """Compute every sealed bucket again that holds one of these steps."""
     level = 1
-    while True:
-        size = width(level)
+    while (size := width(level)) <= before + 1:  # no wider bucket is sealed, and its width may be beyond int64
         starts = np.unique(steps // size * size)
         starts = starts[starts + size <= before + 1]
         if len(starts) == 0:

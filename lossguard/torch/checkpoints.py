@@ -20,7 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from lossguard.distributed import current_ranks
@@ -28,7 +27,7 @@ from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.log_once import logger
 from lossguard.ranks import Ranks
 from lossguard.torch.digest import Digest, differences, digest
-from lossguard.torch.files import PARTIAL, clean_up, fingerprint, publish, remove, write_state
+from lossguard.torch.files import PARTIAL, clean_up, fingerprint, publish, read_state, remove, write_state
 from lossguard.torch.generators import generators, restore_generators
 from lossguard.torch.host_copy import HostCopier
 from lossguard.torch.manifest import checkpoints_in, folder_name, read_manifest, write_manifest
@@ -293,7 +292,7 @@ class Checkpoints:
     def _read_whole(self, folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
         names = [*self.objects, RUN]
         _check_files(folder, manifest["files"], [f"{name}.pt" for name in names])
-        states = {name: torch.load(folder / f"{name}.pt", "cpu", weights_only=True) for name in names}
+        states = {name: read_state(folder / f"{name}.pt") for name in names}
         digests = {name: digest(states[name]) for name in self.objects}
         if any(digests[name] != manifest["objects"][name] for name in self.objects):
             raise CheckpointError("its contents are not those that its manifest names (digests)")

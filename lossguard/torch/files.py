@@ -7,6 +7,7 @@ renamed first, too: a kill at any moment leaves no incomplete folder under a val
 import hashlib
 import os
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,6 +43,17 @@ def write_state(path: Path, content: Any) -> dict[str, Any]:
             f"the state of {path.stem!r} contains more than tensors and plain values: it could not be restored safely"
         ) from problem
     return fingerprint(path)
+
+
+def read_state(path: Path) -> Any:
+    """The state in a file, on the CPU. Unpickles nothing but tensors and plain values, so that no code in it runs."""
+    with checked_sparse_tensors():
+        return torch.load(path, "cpu", weights_only=True)
+
+
+def checked_sparse_tensors() -> AbstractContextManager[None]:
+    """Have torch refuse sparse tensors whose indices lie outside: it would write there, anywhere in memory."""
+    return torch.sparse.check_sparse_tensor_invariants()  # type: ignore[no-untyped-call]
 
 
 class _File:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lossguard.torch.dtensor import is_sharded, with_local
-from lossguard.torch.files import fingerprint, write_state
+from lossguard.torch.files import fingerprint, read_state, write_state
 from lossguard.torch.ranks import TorchRanks
 from lossguard.torch.state_tree import join_tensors, split_tensors, tensors_in
 from lossguard.torch.stateful import Stateful
@@ -53,7 +53,7 @@ def _write_rank_files(folder: Path, skeletons: Mapping[str, Any], rank_state: An
 def read_rank_state(folder: Path, num_written: int, rank: int) -> dict[str, Any]:
     """The state that this rank wrote. A rank that did not exist then gets rank 0's, without its generators."""
     existed = rank < num_written
-    state: dict[str, Any] = torch.load(folder / f"rank-{rank if existed else 0}.pt", "cpu", weights_only=True)
+    state: dict[str, Any] = read_state(folder / f"rank-{rank if existed else 0}.pt")
     return state if existed else {**state, "generators": None}
 
 
@@ -68,10 +68,7 @@ def read_states(folder: Path, files: Files, objects: Mapping[str, Stateful]) -> 
         shards[path] = place.with_local(torch.empty_like(place.local, dtype=stored.dtype))
     content.read(shards)
     tensors = {path: _with_layout(path, shard.local, shard.shape, layouts) for path, shard in shards.items()}
-    return {
-        name: join_tensors(name, torch.load(folder / f"{name}.pt", "cpu", weights_only=True), tensors)
-        for name in objects
-    }
+    return {name: join_tensors(name, read_state(folder / f"{name}.pt"), tensors) for name in objects}
 
 
 def shard_states(states: Mapping[str, Any], objects: Mapping[str, Stateful]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.checkpoint.storage import WriteResult
 
 from lossguard.errors import CheckpointError
-from lossguard.torch.files import write_bytes
+from lossguard.torch.files import checked_sparse_tensors, write_bytes
 from lossguard.torch.tensor_shard import TensorShard
 
 INDEX = "tensors.json"
@@ -78,7 +78,8 @@ class TensorFiles:
         plan = planner.finish_plan(planner.create_local_plan())
         if sum(item.lengths.numel() for item in plan.items) != sum(shard.local.numel() for shard in shards.values()):
             raise CheckpointError("its tensors are incomplete")
-        reader.read_data(plan, planner).wait()
+        with checked_sparse_tensors():
+            reader.read_data(plan, planner).wait()
 
 
 class _SavePlanner(DefaultSavePlanner):

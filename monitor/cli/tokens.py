@@ -1,6 +1,7 @@
-"""python -m monitor token: create, list and revoke the tokens of the store.
+"""python -m monitor token: create, install, list and revoke the tokens of the store.
 
 python -m monitor token create trainers --scope report --project gpt-small
+python -m monitor token install compose-trainer deploy/secrets/trainer_token --scope report --project trainer
 python -m monitor token list
 python -m monitor token revoke trainers
 """
@@ -8,6 +9,7 @@ python -m monitor token revoke trainers
 import getpass
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +22,10 @@ from monitor.cli.store import open_store
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 Name = Annotated[str, typer.Argument(help="name of the token in the audit trail and the logs")]
+Scopes = Annotated[list[Scope], typer.Option("--scope", help="what the token allows; repeatable")]
+Project = Annotated[str | None, typer.Option(help="the only project that the token covers; default: all")]
+MIN_LENGTH = 32
+"""Characters of a token that was made elsewhere: a guess must be hopeless."""
 
 
 def _record(session: Session, action: str, details: dict[str, Any]) -> None:
@@ -30,8 +36,8 @@ def _record(session: Session, action: str, details: dict[str, Any]) -> None:
 @app.command()
 def create(
     name: Name,
-    scope: Annotated[list[Scope], typer.Option(help="what the token allows; repeatable")],
-    project: Annotated[str | None, typer.Option(help="the only project that the token covers; default: all")] = None,
+    scope: Scopes,
+    project: Project = None,
 ) -> None:
     """Create a token and print it. It is printed only now: the store keeps its digest alone."""
     try:
@@ -42,6 +48,36 @@ def create(
     except TokenExists as error:
         raise exit_with(error) from None
     typer.echo(token)
+
+
+@app.command()
+def install(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="a file with the token alone; its user reads it there, too")],
+    scope: Scopes,
+    project: Project = None,
+) -> None:
+    """Install the token that a file contains. A token that had the name before is no longer valid then.
+
+    Does nothing if it is installed already, and leaves it revoked if it is.
+    """
+    try:
+        token = file.read_text().strip()
+        if len(token) < MIN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
+            raise exit_with(
+                f"{file} must contain a token of at least {MIN_LENGTH} printable characters, without spaces"
+            )
+        with open_store(write=True) as session:
+            changed = access.install_token(
+                session, name=name, token=token, scopes=scope, project=project, now=time.time()
+            )
+            if changed:
+                _record(session, "token install", {"name": name, "scopes": [*scope], "project": project})
+    except (OSError, UnicodeDecodeError) as error:
+        raise exit_with(f"cannot read a token from {file}: {error}") from None
+    except TokenExists as error:
+        raise exit_with(error) from None
+    typer.echo(f"{name}: {'installed' if changed else 'was installed already'}")
 
 
 @app.command("list")

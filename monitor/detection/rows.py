@@ -58,6 +58,16 @@ class Rows:
             None if self.times is None else self.times[part],
         )
 
+    def newest(self, count: int) -> "Rows":
+        """A copy of the last `count` rows, which does not keep the others in memory."""
+        part = self[max(0, len(self) - count) :]
+        return Rows(
+            part.steps.copy(),
+            {name: column.copy() for name, column in part.metrics.items()},
+            {name: column.copy() for name, column in part.present.items()},
+            None if part.times is None else part.times.copy(),
+        )
+
     def split(self, size: int) -> Iterator["Rows"]:
         """The same rows in parts of at most `size`."""
         for start in range(0, len(self), size):

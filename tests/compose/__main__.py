@@ -20,7 +20,7 @@ from types import FrameType
 from tests.compose import hardening, scenario
 from tests.compose.engine import NoEngine, engine
 from tests.compose.stack import Failed, Stack
-from tests.compose.stand_ins import make_stand_ins, wheels_served
+from tests.compose.stand_ins import cpu_wheel, make_stand_ins, wheels_served
 
 
 def main() -> int:
@@ -50,7 +50,7 @@ def exercise(stack: Stack, folder: Path) -> None:
             make_stand_ins(stack, folder, wheels)
         for service in ("migrate", "trainer"):
             with stage(f"build of {stack.services[service]['image']}"):
-                stack.compose("build", service)
+                stack.compose("build", service, **cpu_wheel())
     print_figures(hardening.check_images(stack))
     try:
         print_figures(scenario.missing_secrets(stack))

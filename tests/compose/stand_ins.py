@@ -1,5 +1,6 @@
 """Builds the stand-in images, with the pip settings of this machine."""
 
+import hashlib
 import os
 import sys
 import threading
@@ -28,6 +29,13 @@ def wheels_served() -> Iterator[str | None]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
+
+
+def cpu_wheel() -> dict[str, str]:
+    """The build argument with the hash of PyTorch's CPU wheel, if PIP_FIND_LINKS has one."""
+    for wheel in Path(os.environ.get("PIP_FIND_LINKS", "-")).glob("torch-*+cpu-*.whl"):
+        return {"TORCH_CPU_SHA256": hashlib.sha256(wheel.read_bytes()).hexdigest()}
+    return {}
 
 
 def make_stand_ins(stack: Stack, folder: Path, wheels: str | None) -> None:

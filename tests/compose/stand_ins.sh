@@ -10,7 +10,7 @@ suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 apts_mirror() { apt-get indextargets --format '$(REPO_URI)' "Codename: $suite" "Origin: Debian" "Created-By: Packages" | head -n 1; }
 mirror=$(apts_mirror)
 [ -n "$mirror" ] || { apt-get update -qq && mirror=$(apts_mirror); }
-image_of() { grep -oE "(image: |PYTHON=)$1:[^ ]*" docker-compose.yml deploy/Dockerfile | sed -E 's/.*(image: |PYTHON=)//' | head -n 1; }
+image_of() { grep -oE "(image: |PYTHON=)$1:[^ $]*" docker-compose.yml deploy/Dockerfile | sed -E 's/.*(image: |PYTHON=)//' | head -n 1; }
 
 base() { # $1: name, $2: further packages
     mkdir -p "$folder/packages"

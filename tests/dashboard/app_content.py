@@ -21,7 +21,14 @@ def badges(app: AppTest) -> list[str]:
 
 
 def figure(app: AppTest) -> dict[str, Any]:
-    component = app.get("bidi_component")[0]
+    return figures(app)[0]
+
+
+def figures(app: AppTest) -> list[dict[str, Any]]:
+    return [_figure(component) for component in app.get("bidi_component")]
+
+
+def _figure(component: Any) -> dict[str, Any]:
     url = json.loads(component.proto.json or component.proto.mixed.json)["figure"]
     packed = figure_cache.get(url.removeprefix(FIGURES_ROUTE))
     assert packed is not None

@@ -1,24 +1,18 @@
-"""The system's Chromium and a dashboard process, for tests and measurements in a real browser.
+"""The system's Chromium, for tests and measurements of a dashboard process in a real browser.
 
 Needs the package playwright and the program chromium (`make system`).
 """
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
-import urllib3
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.ports import free_port
-from tests.waiting import eventually
+from tests.dashboard.serving import ROOT as ROOT
+from tests.dashboard.serving import Served as Served
+from tests.dashboard.serving import dashboard as dashboard
 
-ROOT = Path(__file__).parents[2]
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 FIGURE = ".lossguard-figure"
 DRAWN = f"document.querySelector('{FIGURE}')?.dataset.drawn"
@@ -45,48 +39,6 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    url: str
-    process: int
-    """Its id."""
-
-    def cpu_ms(self) -> float:
-        """What the process has used so far (Linux)."""
-        user, system = Path(f"/proc/{self.process}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
-        return 1000 * (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-@contextmanager
-def dashboard(database: str, port: int | None = None) -> Iterator[Served]:
-    """A dashboard process of its own."""
-    port = port or free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "dashboard", "--port", str(port), "--database", database]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until_up(f"{url}/_stcore/health", process)
-        yield Served(url, process.pid)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
-    http = urllib3.PoolManager(retries=False, timeout=2)
-    eventually(lambda: process.poll() is not None or _answers(http, url), seconds, interval=0.1)
-    if not _answers(http, url):
-        raise RuntimeError(f"nothing answers on {url} (exit code {process.poll()})")
-
-
-def _answers(http: urllib3.PoolManager, url: str) -> bool:
-    try:
-        return http.request("GET", url).status < 500
-    except urllib3.exceptions.HTTPError:
-        return False
 
 
 def drawn(page: Page, *, other_than: str | None = None, seconds: float = 60) -> str:

@@ -1,15 +1,25 @@
-"""A collector in this process, on a free port."""
+"""A collector in this process, and a dashboard as a process of its own, each on a free port."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import sqlalchemy as sa
+import urllib3
 import uvicorn
 
 from monitor.app import create_app
 from monitor.settings import Settings
+from tests.ports import free_port
+from tests.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -27,3 +37,45 @@ def serving(engine: sa.Engine, settings: Settings | None = None) -> Iterator[str
     finally:
         server.should_exit = True
         thread.join()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    url: str
+    process: int
+    """Its id."""
+
+    def cpu_ms(self) -> float:
+        """What the process has used so far (Linux)."""
+        user, system = Path(f"/proc/{self.process}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        return 1000 * (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def dashboard(database: str, port: int | None = None, **settings: str) -> Iterator[Served]:
+    """A dashboard process of its own; `settings` are environment variables."""
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "dashboard", "--port", str(port), "--database", database]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until_up(f"{url}/_stcore/health", process)
+        yield Served(url, process.pid)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def wait_until_up(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    http = urllib3.PoolManager(retries=False, timeout=2)
+    eventually(lambda: process.poll() is not None or _answers(http, url), seconds, interval=0.1)
+    if not _answers(http, url):
+        raise RuntimeError(f"nothing answers on {url} (exit code {process.poll()})")
+
+
+def _answers(http: urllib3.PoolManager, url: str) -> bool:
+    try:
+        return http.request("GET", url).status < 500
+    except urllib3.exceptions.HTTPError:
+        return False

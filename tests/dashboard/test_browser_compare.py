@@ -64,4 +64,5 @@ def test_ticked_runs_are_compared_and_a_reload_and_another_page_keep_the_view(pa
         drawn(page)
         page.get_by_role("link", name="Compare", exact=True).first.click()
         page.wait_for_url("**/compare?runs=**")
-        page.wait_for_function(f"document.querySelector('{FIGURE}')?._fullData && {LINES}.length === 2", timeout=60_000)
+        both = f"() => document.querySelector('{FIGURE}')?._fullData && {LINES}.length === 2"
+        page.wait_for_function(both, timeout=60_000)

@@ -36,6 +36,7 @@ def test_a_dialog_stays_open_while_the_page_is_refreshed_and_a_local_operator_ne
             dialog = page.get_by_role("dialog")
             dialog.get_by_label("Reason for the audit trail").fill("the shard is bad")
             wait_for_refreshes(page, 2)
+            dialog.get_by_label("To confirm, type").fill("roll back")
             dialog.get_by_role("button", name="Roll back", exact=True).click()
             expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible(timeout=30_000)
             expect(dialog).to_have_count(0, timeout=30_000)

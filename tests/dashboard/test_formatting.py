@@ -1,8 +1,12 @@
 """What people read."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dashboard import formatting
 from db.models import Intervention, Order
@@ -57,3 +61,36 @@ def test_a_large_number_has_three_digits_and_a_unit(value: float | None, text: s
 
 def test_names_are_shown_as_they_were_written() -> None:
     assert formatting.escape_markdown("a_b*c* $x$ [y](z)") == r"a\_b\*c\* \$x\$ \[y\]\(z\)"
+
+
+NUMBERS = st.one_of(st.none(), st.floats(), st.integers(), st.sampled_from([10**400, -(10**400)]))
+
+
+@given(NUMBERS)
+@pytest.mark.parametrize(
+    "form",
+    [formatting.number, formatting.two_digits, formatting.percent, formatting.abbreviated, formatting.duration],
+)
+def test_every_number_has_a_short_text(form: Callable[[Any], str], value: float | None) -> None:
+    assert 1 <= len(form(value)) <= len("-1.797e+308 d 00 h")
+
+
+@pytest.mark.parametrize("value", ["many", [1], {"a": 1}, True])
+def test_what_is_no_number_is_a_dash(value: object) -> None:
+    assert formatting.number(value) == "-"
+
+
+def test_a_step_number_that_has_no_room_gets_a_unit() -> None:
+    numbers = [formatting.short_count(each) for each in (None, 999_999_999_999, 2**40, 2**53)]
+    assert numbers == ["-", "999,999,999,999", "1.1 T", "9.007e+15"]
+
+
+def test_an_expected_value_that_was_not_known_is_a_dash() -> None:
+    known = formatting.expectation({"expected": 2.28, "scale": 0.034})
+    assert (known, formatting.expectation({"expected": 0.0, "scale": 0.0})) == ("2.28 \N{PLUS-MINUS SIGN} 0.034", "-")
+    assert formatting.expectation({}) == "-"
+
+
+def test_a_name_cannot_reverse_the_text_after_it() -> None:
+    assert formatting.escape_plotly("\u202eloss") == "\\u202eloss"
+    assert "\u2067" not in formatting.escape_markdown("a\u2067b")

@@ -74,6 +74,14 @@ def test_it_listens_on_a_network_address_only_with_open_to_network(
     assert f"loopback only, not on {host}; put an authenticating proxy" in capsys.readouterr().err
 
 
+def test_a_wrong_list_of_host_names_is_one_sentence_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app(["--hosts", "https://dash.example.org"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "LOSSGUARD_DASHBOARD_HOSTS: 'https://dash.example.org' is not a host name" in line
+
+
 @pytest.mark.slow
 def test_a_port_in_use_is_a_one_line_error_with_exit_code_2(taken_port: int, tmp_path: Path) -> None:
     code, errors = error_exit("--port", str(taken_port), "--database", f"sqlite:///{tmp_path}/lossguard.db")

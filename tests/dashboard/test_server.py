@@ -1,7 +1,11 @@
-"""The middleware in front of the Streamlit app."""
+"""The web server: its middleware, and what a real process answers to requests that no page of its own makes."""
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Mount
@@ -9,7 +13,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
 
 from dashboard.figures.component import PLOTLY_URL
+from dashboard.security_headers import HEADERS
 from dashboard.server import EarlyScripts
+from tests.dashboard.serving import Served, dashboard
 
 
 def test_a_page_in_the_browsers_cache_is_sent_again_with_the_current_plotly(tmp_path: Path) -> None:
@@ -23,3 +29,75 @@ def test_a_page_in_the_browsers_cache_is_sent_again_with_the_current_plotly(tmp_
         again = http.get("/", headers=cached)
     assert (again.status_code, again.text) == (200, first.text)
     assert PLOTLY_URL in again.text
+
+
+OWN_NAME = "dash.example.org"
+PATHS = ["/", "/run?run=r1", "/_stcore/health", "/_stcore/host-config", "/lossguard/plotly.min.js", "/nothing"]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A dashboard process that viewers also open as OWN_NAME."""
+    store = tmp_path_factory.mktemp("store") / "lossguard.db"
+    with dashboard(f"sqlite:///{store}", LOSSGUARD_DASHBOARD_HOSTS=OWN_NAME) as running:
+        yield running
+
+
+def ask(served: Served, method: str, path: str, *headers: str) -> tuple[int, str]:
+    """Status and the whole answer to a request with exactly these headers."""
+    port = urlsplit(served.url).port
+    assert port is not None
+    lines = [f"{method} {path} HTTP/1.1", *headers, "Accept: text/html", "Connection: close"]
+    if "/_stcore/stream" in path:
+        lines[-1] = "Connection: Upgrade"
+        lines += ["Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="]
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        answer = connection.recv(65536)
+        while b"101 Switching" not in answer and (more := connection.recv(65536)):
+            answer += more
+    return int(answer.split(b" ", 2)[1]), answer.decode(errors="replace")
+
+
+def here(served: Served) -> str:
+    return urlsplit(served.url).netloc
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [*PATHS, "/_stcore/stream", "/_stcore/upload_file/a/b"])
+def test_a_page_on_a_name_that_was_rebound_to_this_machine_is_refused_everything(served: Served, path: str) -> None:
+    for host in ("evil.example", "evil.example:8501"):
+        status, answer = ask(served, "GET", path, f"Host: {host}", f"Origin: http://{host}")
+        assert status == 403
+        assert "The dashboard answers only at localhost, at IP addresses and at the names in" in answer
+    assert ask(served, "GET", path)[0] in (400, 403)  # no Host at all
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", ["/_stcore/stream", "/_stcore/upload_file/a/b", "/"])
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://localhost:3000", "null"])
+def test_a_page_of_another_site_or_another_program_of_this_machine_is_refused(
+    served: Served, path: str, origin: str
+) -> None:
+    method = "PUT" if "upload" in path else "GET"
+    assert ask(served, method, path, f"Host: {here(served)}", f"Origin: {origin}")[0] == 403
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", [None, OWN_NAME, f"{OWN_NAME}:8443"])
+def test_its_own_pages_connect_by_every_name_of_its_own(served: Served, host: str | None) -> None:
+    host = host or here(served)
+    assert ask(served, "GET", "/_stcore/stream", f"Host: {host}", f"Origin: https://{host}")[0] == 101
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS)
+def test_every_answer_forbids_frames_and_foreign_content(served: Served, path: str) -> None:
+    for host in (here(served), "evil.example"):
+        _, answer = ask(served, "GET", path, f"Host: {host}")
+        head = [line.lower() for line in answer.partition("\r\n\r\n")[0].split("\r\n")]
+        for name, value in HEADERS.items():
+            found = [line for line in head if line.startswith(f"{name}: ")]
+            assert len(found) == 1, name
+            assert name == "content-security-policy" or found[0] == f"{name}: {value.lower()}"
+        assert any("default-src 'none'" in line and "frame-ancestors 'none'" in line for line in head)

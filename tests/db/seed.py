@@ -85,6 +85,28 @@ def add_incident_records(session: Session, run: Run, details: Mapping[str, Any])
     commands.finish_run(session, run=run, state=RunState.FAILED, at=NOW + 9, now=NOW + 9)
 
 
+SPOILED: Mapping[str, Any] = {
+    "config": [1],
+    "devices": {"a": 1},
+    "versions": [2],
+    "capabilities": "rollback",
+    "restorable_steps": 3,
+    "policy": {"mode": "hacked", "detection": {"nonsense": 1}},
+    "state": "hacked",
+    "started_at": 1e300,
+    "last_report_at": -1e300,
+    "finished_at": 1e12,
+    "total_steps": -5,
+}
+"""Columns of a run as the imports of earlier releases took them."""
+
+
+def spoil(engine: sa.Engine, run_id: str, values: Mapping[str, Any] = SPOILED) -> None:
+    """Store these values of a run unchecked."""
+    with engine.begin() as connection:
+        connection.execute(sa.update(Run).where(Run.id == run_id).values(**values))
+
+
 def before_statement(engine: sa.Engine, text: str, do: Callable[[], None]) -> None:
     """Call `do` once, right before the first statement that holds `text`."""
     calls = [do]

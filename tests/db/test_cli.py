@@ -193,6 +193,24 @@ def test_an_impossible_export_is_one_sentence_and_no_file(
     }
 
 
+def test_an_import_keeps_the_collectors_limit_of_metrics(
+    sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, url = tmp_path / "curve.csv", ["--url", str(sqlite_engine.url)]
+    path.write_text("step,a,b,c\n0,1,2,3\n", encoding="utf-8")
+    monkeypatch.setenv("LOSSGUARD_MAX_METRICS", "2")
+    code, output = run_command("import", str(path), *url)
+    assert (code, output.count("\n"), "it has 3 metrics, but a run may have 2" in output) == (2, 1, True)
+    assert run_command("import", str(path), "--max-metrics", "3", *url)[0] == 0
+
+
+def test_a_project_that_no_trainer_could_name_is_refused(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    path.write_text("step,loss\n0,1\n", encoding="utf-8")
+    code, output = run_command("import", str(path), "--project", "a\nb", "--url", str(sqlite_engine.url))
+    assert (code, output.count("\n"), "cannot be the name of a project" in output) == (2, 1, True)
+
+
 @pytest.mark.slow
 def test_a_check_prints_one_line_whatever_it_finds(sqlite_engine: sa.Engine) -> None:
     url = str(sqlite_engine.url)

@@ -6,9 +6,10 @@ import pandas as pd
 import sqlalchemy as sa
 from hypothesis import strategies as st
 
-from db import frames, queries
+from db import commands, frames, queries
 from db.engine import reading, writing
 from db.lineage import Line
+from db.steps import writer
 from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps, before_statement
 
 TIME = "datetime64[us, UTC]"
@@ -116,3 +117,15 @@ def test_times_far_ahead_are_times(sqlite_engine: sa.Engine) -> None:
 
 
 numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True)
+
+
+def test_times_that_no_calendar_has_are_missing(sqlite_engine: sa.Engine) -> None:
+    with writing(sqlite_engine) as session:
+        run = add_run(session, started_at=1e300)
+        segment = add_segment(session, run, "a")
+        writer.insert_steps(
+            session, run=run, segment=0, steps=[0, 1, 2], times=[1e300, -1e300, NOW], metrics={"loss": [1.0] * 3}
+        )
+        commands.grow_segment(segment, steps=[0, 1, 2])
+        assert frames.steps(session, run=run)["time"].isna().tolist() == [True, True, False]
+        assert frames.runs(session)["started_at"].isna().all()

@@ -1,9 +1,13 @@
-"""The columns of a step follow from the metric registry."""
+"""The columns of a step follow from the metric registry, and every column is read as what it may hold."""
 
 import sqlalchemy as sa
 
-from db.models import Step
+from db import frames, queries
+from db.engine import reading, writing
+from db.models import Run, Step
 from lossguard.metrics import COLUMNS, ColumnType
+from lossguard.protocol import MAX_TIME
+from tests.db.seed import NOW, add_run, spoil
 
 
 def test_every_metric_with_a_column_is_a_nullable_column_of_its_type() -> None:
@@ -17,3 +21,20 @@ def test_every_metric_with_a_column_is_a_nullable_column_of_its_type() -> None:
 def test_a_step_has_no_other_columns_than_these_and_its_own() -> None:
     own = {"run_pk", "segment", "step", "time", "extra", "non_finite"}
     assert set(Step.__table__.columns.keys()) == own | set(COLUMNS)
+
+
+def test_a_run_that_an_earlier_release_imported_unchecked_is_read_as_what_its_columns_may_hold(
+    engine: sa.Engine,
+) -> None:
+    with writing(engine) as session:
+        add_run(session, "bad")
+        add_run(session, "good")
+    spoil(engine, "bad")
+    with reading(engine) as session:
+        runs = {run.id: run for run in queries.runs(session)}
+        bad, good = runs["bad"], runs["good"]
+        assert (bad.config, bad.versions, bad.devices, bad.capabilities, bad.restorable_steps) == ({}, {}, [], [], [])
+        assert (bad.started_at, bad.last_report_at, bad.finished_at) == (MAX_TIME, 0.0, MAX_TIME)
+        assert (good.config, good.devices, good.started_at, good.policy) == ({"lr": 1e-3}, ["cpu"], NOW, None)
+        assert list(frames.runs(session).index) == ["bad", "good"]
+        assert session.scalar(sa.select(Run.config["lr"].as_float()).where(Run.id == "good")) == 1e-3

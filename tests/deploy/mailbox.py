@@ -31,7 +31,7 @@ def mailbox() -> Iterator[Mailbox]:
                     self.wfile.write(b"354 go on\r\n")
                     lines = iter(self.rfile.readline, b".\r\n")
                     content = b"".join(each.removeprefix(b".") for each in lines)
-                    box.mails.append(message_from_bytes(content, policy=policy.default))  # type: ignore[arg-type]
+                    box.mails.append(message_from_bytes(content, policy=policy.default))
                 self.wfile.write(b"221 bye\r\n" if word == b"QUIT" else b"250 fine\r\n")
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:

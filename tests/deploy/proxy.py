@@ -73,7 +73,8 @@ def proxied(folder: Path, *, collectors: int = 1) -> Iterator[Proxy]:
             processes.start(f"collector-{at}", "-m", "monitor", "serve", "--port", str(port), environment=settings)
             for at, port in enumerate(ports)
         ]
-        processes.start("dashboard", "-m", "dashboard", "--port", str(dashboard), environment=settings)
+        named = settings | {"LOSSGUARD_DASHBOARD_HOSTS": DASHBOARD}
+        processes.start("dashboard", "-m", "dashboard", "--port", str(dashboard), environment=named)
         for at, port in enumerate(ports):
             processes.wait_until_up(f"collector-{at}", f"http://127.0.0.1:{port}/healthz")
         processes.wait_until_up("dashboard", f"http://127.0.0.1:{dashboard}/_stcore/health")

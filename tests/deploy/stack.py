@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -70,7 +72,9 @@ class Stack:
         self._processes, self._folder, self._seconds = processes, folder, seconds
         self.collector, self.prometheus, self.alertmanager = (f"http://127.0.0.1:{free_port()}" for _ in range(3))
         self.database = f"sqlite:///{folder}/l.db"
+        self._secrets = folder / "secrets"
         self._start_collector()
+        self._install_tokens()
         self._start_alertmanager(webhook_url)
         self._start_prometheus()
 
@@ -84,6 +88,18 @@ class Stack:
         command = ("-m", "monitor", "serve", "--port", self.collector.rpartition(":")[2])
         self._processes.start("collector", *command, environment=settings)
         self._processes.wait_until_up("collector", f"{self.collector}/healthz")
+
+    def secret(self, name: str) -> str:
+        """The secret of this name, as deploy/secrets.sh made it."""
+        return (self._secrets / name).read_text()
+
+    def _install_tokens(self) -> None:
+        """As the service `migrate` of docker-compose.yml does."""
+        subprocess.run([DEPLOY / "secrets.sh", self._secrets], check=True, capture_output=True)
+        script = read(DEPLOY.parent / "docker-compose.yml")["services"]["migrate"]["command"][-1]
+        script = script.replace("/run/secrets", str(self._secrets)).replace("python ", f"{sys.executable} ")
+        environment = os.environ | {"LOSSGUARD_DATABASE_URL": self.database}
+        subprocess.run(["sh", "-ec", script], env=environment, check=True, capture_output=True)
 
     def _start_alertmanager(self, webhook_url: str) -> None:
         shutil.copytree(DEPLOY / "alertmanager", self._folder / "alertmanager")
@@ -124,12 +140,12 @@ class Stack:
             config["global"] |= dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), short)
             rules = re.sub(r"keep_firing_for: \w+", f"keep_firing_for: {short}", rules)
         (self._folder / "rules.yml").write_text(rules)
-        (self._folder / "token").write_text(TOKEN)
         target = [{"targets": [self.alertmanager.removeprefix("http://")]}]
         config["alerting"]["alertmanagers"] = [{"static_configs": target}]
         collectors = next(job for job in config["scrape_configs"] if job["job_name"] == "lossguard")
         del collectors["dns_sd_configs"]
-        collectors["authorization"]["credentials_file"] = str(self._folder / "token")
+        credentials = collectors["authorization"]["credentials_file"]
+        collectors["authorization"]["credentials_file"] = credentials.replace("/run/secrets", str(self._secrets))
         collectors["static_configs"] = [{"targets": [self.collector.removeprefix("http://")]}]
         return config | {"scrape_configs": [collectors]}
 

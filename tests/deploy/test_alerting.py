@@ -28,7 +28,8 @@ def test_the_alert_of_an_injected_spike_names_run_step_and_link_and_resolves_aft
     with webhook() as receiver, Processes(tmp_path / "logs") as processes:
         stack = Stack(processes, tmp_path, receiver.url, seconds=1)
         command = ["-m", "trainer", "run", "--run-id", "r", "--steps", "20000", "--out", str(tmp_path / "out")]
-        environment = {"LOSSGUARD_URL": stack.collector, "LOSSGUARD_TOKEN": TOKEN, "OMP_NUM_THREADS": "1"}
+        token = stack.secret("trainer_token")
+        environment = {"LOSSGUARD_URL": stack.collector, "LOSSGUARD_TOKEN": token, "OMP_NUM_THREADS": "1"}
         trainer = processes.start("trainer", *command, *small_settings(), "--fault", FAULT, environment=environment)
 
         _, alert = wait_for(lambda: receiver.first("LossSpike", "firing"), seconds=90, what="the alert")

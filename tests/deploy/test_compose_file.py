@@ -4,7 +4,9 @@
 """
 
 import fnmatch
+import hashlib
 import re
+import shutil
 import subprocess
 import tomllib
 from importlib.metadata import distribution
@@ -17,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.deploy.files import DEPLOY, read
+from trainer.config import Recipe
 
 ROOT = DEPLOY.parent
 COMPOSE: dict[str, Any] = read(ROOT / "docker-compose.yml")
@@ -39,10 +42,16 @@ def each_service(argument: str) -> pytest.MarkDecorator:
 
 @each_service("service")
 def test_every_image_has_an_exact_version(service: str) -> None:
-    assert re.search(r":v?\d+\.\d+(\.\d+)?[\w.-]*$", SERVICES[service]["image"])
+    """Images of others may be pinned further, by a digest from the environment."""
+    image = SERVICES[service]["image"]
+    assert re.search(r":v?\d+\.\d+(\.\d+)?[\w.-]*(\$\{[A-Z]+_DIGEST:-\})?$", image)
+    assert image.endswith("_DIGEST:-}") is not image.startswith("lossguard/")
 
 
 def test_base_images_have_an_exact_version() -> None:
+    (base,) = re.findall(r"^ARG PYTHON=(\S+)$", DOCKERFILE, re.MULTILINE)
+    for service in ("migrate", "trainer"):
+        assert SERVICES[service]["build"]["args"]["PYTHON"] == base + "${PYTHON_DIGEST:-}"
     assert re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE).count("${PYTHON}") == 2
     assert re.search(r"^ARG PYTHON=python:\d+\.\d+\.\d+-slim-\w+$", DOCKERFILE, re.MULTILINE)
 
@@ -101,6 +110,16 @@ def test_secrets_come_from_files_and_none_has_a_default() -> None:
                 secret = str(value).removeprefix("/run/secrets/")
                 assert secret in config.get("secrets", []) or secret == "${SMTP_PASSWORD_FILE:-}"
     assert all(set(config.get("secrets", [])) <= set(COMPOSE["secrets"]) for config in SERVICES.values())
+
+
+def test_only_the_collector_has_the_token_that_permits_everything() -> None:
+    holders = {name for name, config in SERVICES.items() if "lossguard_token" in config.get("secrets", [])}
+    assert holders == {"collector"}
+    script = SERVICES["migrate"]["command"][-1]
+    project = '"${LOSSGUARD_TRAINER_PROJECT:-trainer}"'
+    assert f"install compose-trainer /run/secrets/trainer_token --scope report --project {project}\n" in script
+    assert "install compose-prometheus /run/secrets/prometheus_token --scope read\n" in script
+    assert Recipe().project == "trainer"
 
 
 def test_secrets_are_created_once_differ_and_are_readable_by_nobody_else(tmp_path: Path) -> None:
@@ -167,6 +186,110 @@ def build_stage(name: str) -> str:
     return found[0]
 
 
+FAKE_DOCKER = """#!/bin/sh
+[ "$1" = pull ] && { [ "$3" != "$MISSING" ]; exit; }
+echo "${5%:*}@sha256:$(printf %s "$5" | sha256sum | cut -d' ' -f1)"
+"""
+
+
+def test_the_images_of_others_can_be_pinned_by_the_digests_of_what_the_engine_pulls(tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    for name in ("docker-compose.yml", "deploy/digests.sh"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "docker").write_text(FAKE_DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    (tmp_path / ".env").write_text("PAGE_WEBHOOK_URL=https://page.example.org\nGRAFANA_DIGEST=@sha256:old\n")
+
+    def pin(**environment: str) -> int:
+        path = {"PATH": f"{tmp_path}:/usr/bin:/bin"} | environment
+        return subprocess.run([tmp_path / "deploy/digests.sh"], env=path, capture_output=True, check=False).returncode
+
+    before = (tmp_path / ".env").read_text()
+    assert pin(MISSING="prom/alertmanager:v0.28.1") == 1
+    assert (tmp_path / ".env").read_text() == before
+    for _ in range(2):
+        assert pin() == 0
+        lines = dict(line.split("=", 1) for line in (tmp_path / ".env").read_text().splitlines())
+        assert lines.pop("PAGE_WEBHOOK_URL") == "https://page.example.org"
+        text = (ROOT / "docker-compose.yml").read_text()
+        assert set(lines) == set(re.findall(r"[A-Z]+_DIGEST", text))
+        for name, image in (("GRAFANA", "grafana/grafana:11.6.0"), ("PYTHON", "python:3.11.13-slim-bookworm")):
+            assert lines[f"{name}_DIGEST"] == f"@sha256:{hashlib.sha256(image.encode()).hexdigest()}"
+
+
+def locked(name: str) -> dict[str, list[str]]:
+    """Requirement -> its hashes, of a file of deploy/requirements."""
+    found: dict[str, list[str]] = {}
+    for line in (DEPLOY / "requirements" / name).read_text().splitlines()[1:]:
+        text = line.removesuffix("\\").strip()
+        if text.startswith("--hash=sha256:"):
+            found[list(found)[-1]].append(text.removeprefix("--hash=sha256:"))
+        else:
+            found[text] = []
+    return found
+
+
+LOCKS = {"build.txt": None, "service.txt": {"monitor", "dashboard"}, "trainer.txt": {"trainer"}, "torch.txt": None}
+"""Files of deploy/requirements, and the extras that they install."""
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_package_of_an_image_is_pinned_as_in_the_constraints_and_by_its_hashes(name: str) -> None:
+    constraints = pins()
+    text = (DEPLOY / "requirements" / name).read_text()
+    assert "://" not in text, "no host of a registry"
+    for requirement, hashes in locked(name).items():
+        parsed = Requirement(requirement)
+        assert hashes
+        assert all(re.fullmatch("[0-9a-f]{64}", each) for each in hashes)
+        assert re.fullmatch(r"==[\w.]+", str(parsed.specifier)), "exact versions only"
+        if parsed.marker is None:
+            assert str(parsed.specifier)[2:] == constraints[canonicalize_name(parsed.name)]
+
+
+def test_the_files_with_hashes_hold_all_that_the_images_need() -> None:
+    for name, extras in LOCKS.items():
+        if extras is not None:
+            known = {canonicalize_name(Requirement(text).name) for text in locked(name) | locked("torch.txt")}
+            asked = {canonicalize_name(one.name) for _, one in every_requirement(extras)} - {"lossguard"}
+            cuda = {package for package in asked if re.match("nvidia-|cuda-|triton$", package)}
+            assert asked - cuda <= known
+    assert set(locked("build.txt")) >= {f"{name}=={pins()[name]}" for name in ("hatchling", "tomlkit")}
+
+
+def test_no_package_is_installed_without_a_hash_but_our_own() -> None:
+    for line in re.findall(r"pip(?: --python=\S+)? install[^&]*", DOCKERFILE):
+        own = "--no-deps wheels/*.whl" in line
+        assert own or "--require-hashes" in line or "torch.sh" in DOCKERFILE.split(line)[0].splitlines()[-1]
+
+
+WHEEL_INSTALLER = """#!/bin/sh
+echo "$@"; cat cpu.txt 2>/dev/null || true
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "install --no-deps --require-hashes --requirement requirements/torch.txt\n"),
+        ({"PIP_EXTRA_INDEX_URL": "x"}, "install --no-deps torch=={version}+cpu\n"),
+        (
+            {"PIP_EXTRA_INDEX_URL": "x", "TORCH_CPU_SHA256": "a1"},
+            "install --no-deps --require-hashes --requirement cpu.txt\ntorch=={version}+cpu --hash=sha256:a1\n",
+        ),
+    ],
+)
+def test_pytorch_comes_with_a_hash_unless_a_cpu_wheel_is_wanted_without_one(
+    tmp_path: Path, settings: dict[str, str], expected: str
+) -> None:
+    shutil.copytree(DEPLOY / "requirements", tmp_path / "requirements")
+    (tmp_path / "pip").write_text(WHEEL_INSTALLER)
+    command = ["sh", str(DEPLOY / "torch.sh"), "sh", "pip", "install"]
+    path = {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=tmp_path, env=path | settings, capture_output=True, text=True, check=True)
+    assert done.stdout == expected.format(version=pins()["torch"])
+
+
 def pins() -> dict[str, str]:
     lines = (DEPLOY / "constraints.txt").read_text().splitlines()
     requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
@@ -181,11 +304,11 @@ def requirements(name: str, extras: set[str]) -> list[Requirement]:
     return [one for one in declared if one.marker is None or any(map(one.marker.evaluate, environments))]
 
 
-def every_requirement() -> list[tuple[str, Requirement]]:
+def every_requirement(extras: set[str] = IN_THE_IMAGES) -> list[tuple[str, Requirement]]:
     """(distribution, requirement) of everything that the extras need, directly or not."""
     found: list[tuple[str, Requirement]] = []
     visited: set[tuple[str, frozenset[str]]] = set()
-    waiting: list[tuple[str, set[str]]] = [("lossguard", IN_THE_IMAGES)]
+    waiting: list[tuple[str, set[str]]] = [("lossguard", extras)]
     while waiting:
         name, extras = waiting.pop()
         if (canonicalize_name(name), frozenset(extras)) not in visited:
@@ -197,8 +320,9 @@ def every_requirement() -> list[tuple[str, Requirement]]:
 
 
 def test_the_dockerfile_installs_these_extras() -> None:
-    installed = re.findall(r"'\.\[([\w,]+)\]'", DOCKERFILE)
-    assert {extra for extras in installed for extra in extras.split(",")} == IN_THE_IMAGES
+    installed = {name for name in LOCKS if f"--requirement requirements/{name}" in DOCKERFILE}
+    assert installed == {"build.txt", "service.txt", "trainer.txt"}
+    assert set().union(*(LOCKS[name] or set() for name in installed)) == IN_THE_IMAGES
 
 
 def test_everything_that_the_extras_need_is_pinned_to_a_version_that_fits_every_requirement() -> None:
@@ -216,7 +340,7 @@ def test_nothing_is_pinned_that_nothing_requires() -> None:
     builders = {canonicalize_name(Requirement(text).name) for text in project["build-system"]["requires"]}
     asked = {canonicalize_name(one.name) for _, one in every_requirement()}
     assert builders <= set(pins())
-    assert set(pins()) - asked - builders <= {"pathspec", "pluggy", "trove-classifiers"}, (
+    assert set(pins()) - asked - builders <= {"pathspec", "pluggy", "tomlkit", "trove-classifiers"}, (
         "the requirements of hatchling"
     )
 

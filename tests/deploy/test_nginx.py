@@ -135,6 +135,10 @@ def test_no_header_is_sent_twice_and_the_browser_must_stay_with_tls(
     assert {header for header, count in times.items() if count > 1} <= {"vary", "set-cookie"}
     wanted = {"strict-transport-security", "x-content-type-options", "x-frame-options", "referrer-policy"}
     assert wanted <= set(times)
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert (
+        answer.status == 401 or "frame-ancestors 'none'" in answer.headers["content-security-policy"] or path == "/docs"
+    )
     assert "/" not in answer.headers["server"], "the release of nginx is not disclosed"
 
 

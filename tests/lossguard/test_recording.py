@@ -35,6 +35,7 @@ def test_nothing_that_is_logged_raises(tmp_path: Path, caplog: pytest.LogCapture
     with offline(tmp_path) as run:
         run.log("first", loss=1.0)  # type: ignore[arg-type]
         run.log(-1, loss=1.0)
+        run.log(2**53, loss=1.0)
         run.declare("data_mix", weird=object())
         run.log(0, loss=1.0)
     run.log(1, loss=1.0)

@@ -1,6 +1,9 @@
 """Requests that the API's description allows, and many that it does not, never make the server fail."""
 
 import contextlib
+import json
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import jsonschema_rs
@@ -15,7 +18,8 @@ from lossguard.protocol import API
 from monitor import problems
 from monitor.app import create_app
 from monitor.settings import Settings
-from tests.monitor.client import TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.verdict import VERDICT
 
 RULES = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 
@@ -58,3 +62,74 @@ def test_no_request_makes_the_collector_fail(engine: sa.Engine, mode: Generation
             with contextlib.suppress(Unsatisfiable):  # what takes no parameters cannot be asked wrongly
                 RULES(given(case=asked)(check))()
             Trainer(http, "r1").open("a")  # deleted meanwhile
+
+
+HOSTILE: list[Any] = [
+    *(True, None, "12", "", "\x00", "\ud800", [], {}, [[]], {"": [None]}),
+    *(
+        -1,
+        2**31,
+        2**53,
+        2**62 - 1,
+        2**63,
+        2**70,
+        10**400,
+        -0.0,
+        1.5,
+        12.0,
+        1e308,
+        5e-324,
+        math.inf,
+        -math.inf,
+        math.nan,
+    ),
+]
+BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/runs"): {"id": "r1", "project": "p", "config": {"lr": 0.1, "deep": [{"a": 1}]}, "started_at": NOW}
+    | {"devices": ["cpu"], "versions": {"torch": "2"}, "capabilities": ["rollback"], "total_steps": 9},
+    ("POST", "/runs/r1/segments"): {"key": "b", "fork_step": 20, "reason": "rewind", "order": 1, "opened_at": NOW},
+    ("POST", "/runs/r1/reports"): {
+        "segment": 0,
+        "steps": [50],
+        "times": [NOW],
+        "metrics": {"loss": [1.0], "tokens": [7]},
+    }
+    | {"restorable_steps": [10], "events": [{"key": "k", "step": 50, "time": NOW, "kind": "lr", "details": {"a": 1}}]},
+    ("PUT", "/orders/1"): {"state": "applied", "rewound_to": 10, "skip_from": 10, "skip_to": 20, "detail": "d"},
+    ("POST", "/runs/r1/finish"): {"state": "finished", "at": NOW},
+    ("PUT", "/runs/r1/incidents/1/verdict"): VERDICT | {"excerpts": []},
+    ("POST", "/runs/r1/rollback"): {"rewind_to": 10, "skip_to": 60, "reason": "r"},
+    ("PUT", "/runs/r1/policy"): {"mode": "auto", "patience": 8, "lr_scale": 0.5, "detection": {"calm_rows": 5}},
+}
+
+
+def replaced(value: Any, hostile: Any) -> Iterator[Any]:
+    """The value with one of its parts replaced, for every part, and itself."""
+    yield hostile
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in parts:
+        for changed in replaced(part, hostile):
+            copy = value.copy()
+            copy[key] = changed
+            yield copy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "path"), BODIES)
+def test_no_value_anywhere_in_a_body_makes_the_collector_fail(engine: sa.Engine, method: str, path: str) -> None:
+    """Large numbers, NaN, wrong types: taken or refused with a sentence, and the run stays readable."""
+    with TestClient(create_app(Settings(), engine=engine)) as http:
+        trainer = Trainer(http, "r1")
+        trainer.report(trainer.open("a"), range(40), {"loss": [2.0] * 39 + [math.nan]}, restorable_steps=[10])
+        for hostile in HOSTILE:
+            for body in replaced(BODIES[method, path], hostile):
+                content = json.dumps(body)  # Python writes NaN and Infinity as such
+                headers = {"content-type": "application/json"}
+                answer = http.request(method, f"{API}{path}", content=content, headers=headers)
+                assert answer.status_code < 500, (content, answer.text)
+                if answer.status_code >= 400:
+                    assert 10 < len(answer.json()["detail"]) < 600, (content, answer.text)
+        for part in ("", "/incidents", "/series?metric=loss"):
+            assert http.get(f"{API}/runs/r1{part}").status_code == 200
+        Trainer(http, "r2")
+        assert {run["id"] for run in http.get(f"{API}/runs").json()} >= {"r1", "r2"}

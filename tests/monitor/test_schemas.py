@@ -1,11 +1,18 @@
 """Every limit of the protocol: a request at it is accepted, one beyond it is refused with its place and a remedy."""
 
+import json
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from lossguard.protocol import API, MAX_DEPTH, MAX_NODES
+from lossguard.protocol import API, MAX_DEPTH, MAX_NODES, MAX_STEP
+from monitor.app import create_app
+from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
 
 RUN = {"id": "r2", "project": "p", "started_at": NOW}
@@ -14,6 +21,7 @@ REPORT: dict[str, Any] = {"segment": 0, "steps": [0], "times": [NOW], "metrics":
 EVENT = {"key": "e", "kind": "note", "time": NOW}
 ANSWER = {"state": "failed"}
 FINISH = {"state": "finished", "at": NOW}
+JSON = {"content-type": "application/json"}
 
 
 def text(length: int) -> str:
@@ -60,12 +68,12 @@ LIMITS: list[tuple[str, str, dict[str, Any], Make, int, list[str | int]]] = [
     ("POST", "/runs", RUN, lambda size: {"config": nested(size)}, MAX_DEPTH, ["body", "config"]),
     ("POST", "/runs", RUN, lambda size: {"config": many(size)}, MAX_NODES, ["body", "config"]),
     ("POST", "/runs", RUN, lambda size: {"started_at": size}, 10**11 - 1, ["body", "started_at"]),
-    ("POST", "/runs", RUN, lambda size: {"total_steps": size}, 2**62 - 1, ["body", "total_steps"]),
+    ("POST", "/runs", RUN, lambda size: {"total_steps": size}, MAX_STEP - 1, ["body", "total_steps"]),
     ("POST", "/runs/r1/segments", SEGMENT, lambda size: {"key": text(size)}, 128, ["body", "key"]),
-    ("POST", "/runs/r1/segments", SEGMENT, lambda size: {"fork_step": size}, 2**62 - 1, ["body", "fork_step"]),
+    ("POST", "/runs/r1/segments", SEGMENT, lambda size: {"fork_step": size}, MAX_STEP - 1, ["body", "fork_step"]),
     ("POST", "/runs/r1/segments", SEGMENT, lambda size: {"order": size}, 2**31 - 1, ["body", "order"]),
     ("POST", "/runs/r1/segments", SEGMENT, lambda size: {"opened_at": size}, 10**11 - 1, ["body", "opened_at"]),
-    ("POST", "/runs/r1/reports", REPORT, lambda size: {"steps": [size]}, 2**62 - 1, ["body", "steps", 0]),
+    ("POST", "/runs/r1/reports", REPORT, lambda size: {"steps": [size]}, MAX_STEP - 1, ["body", "steps", 0]),
     ("POST", "/runs/r1/reports", REPORT, lambda size: {"times": [size]}, 10**11 - 1, ["body", "times", 0]),
     (
         *("POST", "/runs/r1/reports", REPORT, lambda size: {"metrics": {text(size): [1.0]}}, 128),
@@ -77,7 +85,7 @@ LIMITS: list[tuple[str, str, dict[str, Any], Make, int, list[str | int]]] = [
     ),
     ("POST", "/runs/r1/reports", REPORT, lambda size: event(key=text(size)), 128, ["body", "events", 0, "key"]),
     ("POST", "/runs/r1/reports", REPORT, lambda size: event(kind=text(size)), 64, ["body", "events", 0, "kind"]),
-    ("POST", "/runs/r1/reports", REPORT, lambda size: event(step=size), 2**62 - 1, ["body", "events", 0, "step"]),
+    ("POST", "/runs/r1/reports", REPORT, lambda size: event(step=size), MAX_STEP - 1, ["body", "events", 0, "step"]),
     ("POST", "/runs/r1/reports", REPORT, lambda size: event(time=size), 10**11 - 1, ["body", "events", 0, "time"]),
     (
         *("POST", "/runs/r1/reports", REPORT, lambda size: event(details=nested(size)), MAX_DEPTH),
@@ -89,7 +97,7 @@ LIMITS: list[tuple[str, str, dict[str, Any], Make, int, list[str | int]]] = [
     ),
     ("PUT", "/orders/1", ANSWER, lambda size: {"key": text(size)}, 32, ["body", "key"]),
     ("PUT", "/orders/1", ANSWER, lambda size: {"detail": text(size)}, 10_000, ["body", "detail"]),
-    ("PUT", "/orders/1", ANSWER, lambda size: {"rewound_to": size}, 2**62 - 1, ["body", "rewound_to"]),
+    ("PUT", "/orders/1", ANSWER, lambda size: {"rewound_to": size}, MAX_STEP - 1, ["body", "rewound_to"]),
     ("POST", "/runs/r1/finish", FINISH, lambda size: {"at": size}, 10**11 - 1, ["body", "at"]),
     ("POST", "/runs/r1/rollback", {}, lambda size: {"reason": text(size)}, 10_000, ["body", "reason"]),
     ("PUT", "/runs/r1/policy", {}, lambda size: {"min_depth": nested(size - 1)}, MAX_DEPTH, ["body"]),
@@ -124,8 +132,8 @@ def test_a_body_is_accepted_at_its_limit_and_refused_beyond(
     ("path", "limit", "where"),
     [
         ("/runs/r1/series?metric=loss&points={}", 20_000, ["query", "points"]),
-        ("/runs/r1/series?metric=loss&from={}", 2**62 - 1, ["query", "from"]),
-        ("/runs/r1/series?metric=loss&to={}", 2**62 - 1, ["query", "to"]),
+        ("/runs/r1/series?metric=loss&from={}", MAX_STEP - 1, ["query", "from"]),
+        ("/runs/r1/series?metric=loss&to={}", MAX_STEP - 1, ["query", "to"]),
         ("/runs/r1/series?metric=loss&segment={}", 2**31 - 1, ["query", "segment"]),
         ("/audit?limit={}", 10_000, ["query", "limit"]),
     ],
@@ -144,3 +152,122 @@ def test_a_name_of_control_characters_is_refused(http: TestClient) -> None:
     for bad in ("", "a\nb", "\x7f", "a\x00"):
         answer = http.post(f"{API}/runs", json=RUN | {"project": bad})
         assert (answer.status_code, answer.json()["where"]) == (422, ["body", "project"]), bad
+
+
+NUMBERS: list[tuple[str, str, dict[str, Any], Callable[[Any], Any], list[str | int]]] = [
+    ("POST", "/runs", RUN, lambda value: {"total_steps": value}, ["body", "total_steps"]),
+    ("POST", "/runs", RUN, lambda value: {"started_at": value}, ["body", "started_at"]),
+    ("POST", "/runs/r1/segments", SEGMENT, lambda value: {"fork_step": value}, ["body", "fork_step"]),
+    ("POST", "/runs/r1/segments", SEGMENT, lambda value: {"order": value}, ["body", "order"]),
+    ("POST", "/runs/r1/reports", REPORT, lambda value: {"segment": value}, ["body", "segment"]),
+    ("POST", "/runs/r1/reports", REPORT, lambda value: {"steps": [value]}, ["body", "steps", 0]),
+    ("POST", "/runs/r1/reports", REPORT, lambda value: {"times": [value]}, ["body", "times", 0]),
+    (
+        "POST",
+        "/runs/r1/reports",
+        REPORT,
+        lambda value: {"restorable_steps": [7, value]},
+        ["body", "restorable_steps", 1],
+    ),
+    ("POST", "/runs/r1/reports", REPORT, lambda value: event(step=value), ["body", "events", 0, "step"]),
+    ("PUT", "/orders/1", ANSWER, lambda value: {"rewound_to": value}, ["body", "rewound_to"]),
+    ("POST", "/runs/r1/finish", FINISH, lambda value: {"at": value}, ["body", "at"]),
+    ("POST", "/runs/r1/rollback", {}, lambda value: {"skip_to": value}, ["body", "skip_to"]),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "make", "where"), NUMBERS)
+def test_what_is_no_number_is_not_made_one(
+    http: TestClient,
+    method: str,
+    path: str,
+    body: dict[str, Any],
+    make: Callable[[Any], Any],
+    where: list[str | int],
+) -> None:
+    """`"12"` and `true` were taken as steps 12 and 1."""
+    trainer = Trainer(http)
+    trainer.open("a")
+    before = trainer.get()
+    for wrong in ("12", True, -1, 2**70, 10**400, [1], math.nan, math.inf):
+        content = json.dumps(body | make(wrong))  # Python writes NaN and Infinity as such
+        answer = http.request(method, f"{API}{path}", content=content, headers=JSON)
+        assert (answer.status_code, answer.json()["where"]) == (422, where), (wrong, answer.text)
+        assert len(answer.json()["detail"]) < 500
+    assert trainer.get() == before
+
+
+def test_a_whole_number_with_a_point_is_a_step_and_any_other_fraction_is_not(http: TestClient) -> None:
+    """Some JSON writers put a point into every number."""
+    trainer = Trainer(http, total_steps=600.0)
+    segment = trainer.open("a", fork_step=0.0)  # type: ignore[arg-type]
+    trainer.report(segment, [0.0, 1, 2.0], {"loss": [1.0] * 3}, restorable_steps=[0.0])  # type: ignore[list-item]
+    shown = trainer.get()
+    assert (shown["total_steps"], shown["newest_step"]["step"], shown["restorable_steps"]) == (600, 2, [0])
+    assert [type(step) for step in (shown["total_steps"], *shown["restorable_steps"])] == [int, int]
+    for wrong in (2.5, 1e300):
+        answer = http.post(f"{API}/runs/r1/reports", json=REPORT | {"steps": [wrong]})
+        assert (answer.status_code, answer.json()["where"]) == (422, ["body", "steps", 0])
+
+
+def test_every_literal_of_a_number_has_an_answer(http: TestClient) -> None:
+    """Metrics and configurations take any number, and say of one that is not finite what it was."""
+    trainer = Trainer(http)
+    trainer.open("a")
+    literals = {
+        "NaN": "NaN",
+        "Infinity": "Infinity",
+        "1e999": "Infinity",
+        "-1e999": "-Infinity",
+        "-0": 0.0,
+        "-0.0": 0.0,
+    }
+    literals |= {"1180591620717411303424": 2.0**70, "5e-324": 5e-324, "1.7976931348623157e308": 1.7976931348623157e308}
+    for step, (literal, expected) in enumerate(literals.items()):
+        body = json.dumps(REPORT | {"steps": [step], "metrics": {"a": ["x"]}}).replace('"x"', literal)
+        answer = http.post(f"{API}/runs/r1/reports", content=body, headers=JSON)
+        assert (answer.status_code, trainer.get()["newest_step"]["metrics"]["a"]) == (200, expected), literal
+        body = json.dumps(RUN | {"id": f"r{step + 10}", "config": {"a": "x"}}).replace('"x"', literal)
+        answer = http.post(f"{API}/runs", content=body, headers=JSON)
+        assert (answer.status_code, answer.json()["config"]["a"]) == (201, expected), literal
+    body = json.dumps(REPORT | {"metrics": {"a": [10**400]}})
+    answer = http.post(f"{API}/runs/r1/reports", content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["where"]) == (422, ["metrics", "a", 0])
+
+
+def test_of_a_key_that_is_there_twice_the_last_value_counts(http: TestClient) -> None:
+    """As for every common JSON reader; what was checked is what is stored."""
+    body = json.dumps(RUN)[:-1] + ', "total_steps": -1, "total_steps": 9}'
+    answer = http.post(f"{API}/runs", content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["total_steps"]) == (201, 9)
+    body = json.dumps(RUN)[:-1] + ', "total_steps": 9, "total_steps": -1}'
+    answer = http.post(f"{API}/runs", content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["where"]) == (422, ["body", "total_steps"])
+
+
+edges = st.sampled_from([0, 1, 2**31, 2**53 - 1, 2**53, 2**62 - 1, 2**62, 2**63, 2**70, -1])
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(reported=st.lists(st.lists(edges | st.integers(0, 2**53 - 1), min_size=1, max_size=5), min_size=1, max_size=6))
+def test_steps_of_any_size_and_order_are_stored_or_refused(engine: sa.Engine, reported: list[list[int]]) -> None:
+    """Steps near 2**62 were stored, and every report behind them was answered with 500, for ever."""
+    with TestClient(create_app(Settings(), engine=engine)) as http:
+        http.delete(f"{API}/runs/r1")
+        trainer = Trainer(http)
+        trainer.open("a")
+        stored: set[int] = set()
+        for steps in map(sorted, map(set, reported)):
+            body = {"steps": steps, "times": [NOW] * len(steps), "metrics": {"loss": [1.0] * len(steps)}}
+            answer = http.post(f"{API}/runs/r1/reports", json={"segment": 0} | body)
+            is_valid = steps[0] >= 0 and steps[-1] < MAX_STEP
+            assert answer.status_code == (200 if is_valid else 422), answer.text
+            stored |= set(steps) if is_valid else set()
+        for points in (1, 3, 1500):
+            series = trainer.get("/series", metric="loss", segment=0, points=points)
+            assert sum(series["count"]) == len(stored)
+            assert (series["first_step"][:1], series["last_step"][-1:]) == (
+                [*stored] and [min(stored)],
+                [*stored] and [max(stored)],
+            )

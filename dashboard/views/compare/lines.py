@@ -61,7 +61,7 @@ def compared_lines(found: Sequence[tuple[LineId, RunFacts]]) -> list[ComparedLin
 
 def run_names(runs: Sequence[Run]) -> dict[str, str]:
     """By id a short name, with the id added where several runs have the same name."""
-    names = {run.id: _shortened(run.name or run.id) for run in runs}
+    names = {run.id: _shortened(formatting.visible(run.name or run.id)) for run in runs}
     counts = Counter(names.values())
     return {run: name if counts[name] == 1 or name == run else f"{name} ({run})" for run, name in names.items()}
 

@@ -11,9 +11,9 @@ from dashboard.data import held_out
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS, HELD_OUT_METRICS, Difference, HeldOutCurve
 from dashboard.figures.axis import StepAxis
 from dashboard.figures.curves import MAX_POINTS_WITH_MARKERS, ChartOptions, LineStyle, draw_line
-from dashboard.figures.float32 import as_float32
+from dashboard.figures.log_scale import always_log
 from dashboard.figures.non_finite import non_finite_crosses
-from dashboard.figures.panels import Panel, empty_figure, panel_layout
+from dashboard.figures.panels import Panel, panel_figure, panel_layout
 from dashboard.figures.style import GREY
 from db.queries import Series
 
@@ -34,7 +34,8 @@ def overlay_figure(
 ) -> go.Figure:
     """One panel per metric, with all lines over one axis; `baseline` is the position of the baseline in `lines`."""
     options = options or ChartOptions()
-    layout = panel_layout(list(metrics), label_row=0, top=TOP_MARGIN_PIXELS)
+    values = {name: [line.by_metric[name].mean for line in lines if name in line.by_metric] for name in metrics}
+    layout = panel_layout(list(metrics), log=always_log(values), label_row=0, top=TOP_MARGIN_PIXELS)
     traces: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     for panel in layout.panels:
@@ -52,9 +53,7 @@ def overlay_figure(
     # All envelopes are drawn below all lines.
     traces.sort(key=lambda trace: trace["mode"] != "lines" or trace.get("hoverinfo") != "skip")
     more = {"shapes": shapes, "showlegend": False, "hoversubplots": "single"}
-    figure = empty_figure(layout, options.x_axis, options.window, options.revision, **more)
-    figure.add_traces(traces)
-    return figure
+    return panel_figure(layout, traces, options.x_axis, options.window, options.revision, **more)
 
 
 def _differences(panel: Panel, lines: Sequence[OverlayLine], baseline: int) -> list[dict[str, Any]]:
@@ -75,7 +74,7 @@ def _difference(panel: Panel, style: LineStyle, difference: Difference) -> list[
     method = "" if difference.exact else " (baseline interpolated)"
     line = {
         "x": difference.x,
-        "y": as_float32(difference.y),
+        "y": difference.y,
         "yaxis": panel.value_axis,
         "mode": "lines+markers" if len(difference.x) <= MAX_POINTS_WITH_MARKERS else "lines",
         "line": {"color": style.color, "width": style.width, "dash": style.dash},
@@ -84,7 +83,7 @@ def _difference(panel: Panel, style: LineStyle, difference: Difference) -> list[
     }
     crosses = non_finite_crosses(
         panel,
-        difference.x[np.isnan(difference.y)],
+        difference.x[~np.isfinite(difference.y)],
         f"minus baseline{style.note} not finite",
         name=style.name,
         color=style.cross_color,

@@ -21,6 +21,8 @@ TEXT_COLUMNS = (RUN, VOCABULARY, METHOD)
 MAX_EXP = 700.0
 """exp of a larger loss is infinite in double precision."""
 
+MAX_WITH_DECIMALS = 1e6
+
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
@@ -64,7 +66,10 @@ def _value(latest: LatestValue | None) -> str:
 
 
 def _four_decimals(value: float) -> str:
-    return f"{value:.4f}" if math.isfinite(value) else "not finite"
+    """Of a usual loss; of a huge one, the digits that there is room for."""
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:.4f}" if abs(value) < MAX_WITH_DECIMALS else formatting.number(value)
 
 
 def _difference(difference: Difference | None) -> str:
@@ -72,7 +77,8 @@ def _difference(difference: Difference | None) -> str:
         return "baseline"
     if not len(difference.y):
         return "-"
-    return f"{difference.y[-1]:+.4f}" if math.isfinite(difference.y[-1]) else "not finite"
+    last = float(difference.y[-1])
+    return f"+{_four_decimals(last)}" if 0 <= last < math.inf else _four_decimals(last)
 
 
 def _position(difference: Difference | None, x_axis: XAxis) -> str:

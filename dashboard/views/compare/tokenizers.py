@@ -24,7 +24,7 @@ class Vocabulary:
 
     def __str__(self) -> str:
         name = "tokenizer not named" if self.tokenizer is None else self.tokenizer
-        return name if self.size is None else f"{name}, {self.size:,} tokens"
+        return name if self.size is None else f"{name}, {formatting.short_count(self.size)} tokens"
 
 
 def vocabulary_of(config: Mapping[str, Any]) -> Vocabulary:

@@ -91,16 +91,20 @@ def metrics(facts: RunFacts, incident: Incident, interventions: list[Interventio
     skipped = sum((each.skip_to or 0) - (each.skip_from or 0) for each, _ in applied)
     discarded = sum(max(0, _segment_end(facts, each) - step) for each, step in applied)
     peak = formatting.number(details.get("peak_value"))
-    expected = f"{formatting.number(details.get('expected'))} ± {formatting.two_digits(details.get('scale'))}"
     lag = formatting.plural(incident.detected_step - incident.onset_step, "step")
     with st.container(horizontal=True):
         st.metric("Score", formatting.number(incident.score), width=width, help="The alarm threshold is 1.")
         st.metric(f"Peak {short_name(incident.signal)}", peak, width=width)
-        st.metric("Expected", expected, width=width + 20, help="At detection, ± one robust standard deviation.")
+        st.metric(
+            "Expected",
+            formatting.expectation(details),
+            width=width + 20,
+            help="At detection, ± one robust standard deviation.",
+        )
         st.metric("Detected after", lag, width=width, help="Steps from the onset to the alarm.")
-        st.metric("Batches skipped", formatting.count(skipped), width=width)
+        st.metric("Batches skipped", formatting.short_count(skipped), width=width)
         discarded_help = "Trained, then discarded by a rollback."
-        st.metric("Steps discarded", formatting.count(discarded), width=width, help=discarded_help)
+        st.metric("Steps discarded", formatting.short_count(discarded), width=width, help=discarded_help)
 
 
 def _segment_end(facts: RunFacts, intervention: Intervention) -> int:

@@ -9,10 +9,9 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard import formatting
 from dashboard.figures.axis import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
-from dashboard.figures.float32 import as_float32
 from dashboard.figures.log_scale import log_axes
 from dashboard.figures.non_finite import non_finite_crosses
-from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_band
+from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_band
 from dashboard.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, with_alpha
 from dashboard.views.lab.trial_input import TrialInput
 from dashboard.views.lab.trial_results import TrialResult, Verdict, describe
@@ -31,7 +30,6 @@ def trial_figure(data: TrialInput, results: Sequence[TrialResult]) -> go.Figure:
     losses = [segment.rows.metrics["loss"] for segment in data.segments if "loss" in segment.rows.metrics]
     layout = panel_layout(["loss"], log=log_axes({"loss": losses}))
     bands = [vertical_band(known.first - 0.5, known.last + 0.5, PURPLE) for known in data.known_incidents]
-    figure = empty_figure(layout, XAxis.STEP, None, "lab", shapes=bands)
     panel = layout.panels[0]
     traces: list[dict[str, Any]] = []
     for segment in data.segments:
@@ -42,8 +40,7 @@ def trial_figure(data: TrialInput, results: Sequence[TrialResult]) -> go.Figure:
     for verdict in Verdict:
         traces += _markers(layout.label_row, verdict, [each for each in results if each.verdict is verdict])
     traces += [_rewind(panel, each.rollback) for each in results if each.rollback is not None]
-    figure.add_traces(without_repeated_legend_entries(traces))
-    return figure
+    return panel_figure(layout, without_repeated_legend_entries(traces), XAxis.STEP, None, "lab", shapes=bands)
 
 
 def _envelope(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, Any]]:
@@ -77,7 +74,7 @@ def bucket_ranges(rows: Rows, max_buckets: int) -> tuple[Any, Any, Any]:
     high = np.maximum.reduceat(np.where(finite, loss, -np.inf), starts)
     empty = ~np.isfinite(low)
     low[empty] = high[empty] = np.nan
-    return rows.steps[starts].astype(np.float64), as_float32(low), as_float32(high)
+    return rows.steps[starts].astype(np.float64), low, high
 
 
 def _non_finite(panel: Panel, rows: Rows) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.operator_actions import OperatorAction
+from dashboard.upload_limits import MAX_FILE_MIB
 from dashboard.views import frame, operate
 from dashboard.views.lab import trial_input, trial_results
 from dashboard.views.lab.figure import trial_figure
@@ -33,6 +34,8 @@ BATCH_COSTS = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
 SAVED = ("name", "patience", "min_depth", "skip_min", "skip_max", "batch_cost")
 """Fields of the policy that the sliders set."""
 RUN, CURVE = "A stored run", "A CSV file"
+CURVE_READ = "lab-curve-read"
+"""In the session: the id of the last uploaded file, and what was read from it."""
 CURVE_COLUMNS = (
     "Columns: step, loss; optional: grad_norm, log_z, lr, tokens, batch_index, and truth, which is not 0 where an "
     "incident is known."
@@ -110,19 +113,25 @@ def steps(facts: RunFacts) -> tuple[int, int]:
 
 
 def upload_curve() -> TrialInput | None:
-    file = st.file_uploader("Curve", type="csv", key="curve", help=CURVE_COLUMNS)
+    file = st.file_uploader("Curve", type="csv", key="curve", help=CURVE_COLUMNS, max_upload_size=MAX_FILE_MIB)
     if file is None:
         st.caption(CURVE_COLUMNS)
         return None
-    key = f"lab-curve-{file.file_id}"
-    if key not in st.session_state:
-        try:
-            st.session_state[key] = trial_input.of_curve(file.name, file.getvalue())
-        except CurveError as error:
-            st.error(formatting.escape_markdown(str(error)), icon=":material/error:")
-            return None
-    data: TrialInput = st.session_state[key]
+    kept: tuple[str, TrialInput | str] | None = st.session_state.get(CURVE_READ)
+    if kept is None or kept[0] != file.file_id:
+        kept = st.session_state[CURVE_READ] = (file.file_id, read_curve(file.name, file.getvalue()))
+    if isinstance(data := kept[1], str):
+        st.error(data, icon=":material/error:")
+        return None
     return data
+
+
+def read_curve(name: str, content: bytes) -> TrialInput | str:
+    """The rows of the file, or the Markdown of why it cannot be read."""
+    try:
+        return trial_input.of_curve(name, content)
+    except CurveError as error:
+        return formatting.escape_markdown(str(error))
 
 
 def current_rule(facts: RunFacts) -> Mapping[str, Any] | None:
@@ -210,8 +219,8 @@ def metrics(data: TrialInput, results: list[TrialResult]) -> None:
         else:
             st.metric("Detected", totals.new, width=width)
         st.metric("Rollbacks", totals.rollbacks, width=width)
-        st.metric("Steps discarded", formatting.count(totals.steps_discarded), width=width)
-        st.metric("Batches skipped", formatting.count(totals.batches_skipped), width=width)
+        st.metric("Steps discarded", formatting.short_count(totals.steps_discarded), width=width)
+        st.metric("Batches skipped", formatting.short_count(totals.batches_skipped), width=width)
 
 
 def summary(data: TrialInput, seconds: float, num_outliers: int) -> str:

@@ -5,6 +5,7 @@ the run rolled back.
 """
 
 import hashlib
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -28,6 +29,8 @@ from monitor.detection.simulation import ScoredSegment, SegmentRows, score
 
 MAX_ROWS = 100_000
 """Rows of one simulation."""
+MAX_CURVE_ROWS = 1_000_000
+"""Rows of an uploaded curve; a longer one is refused."""
 TRUTH = "truth"
 """Column of a curve that is not 0 where an incident is known."""
 FAULT_PATTERN = re.compile(r"(\w+)@([0-9]{1,15})(?:x([0-9]{1,9}))?")
@@ -158,9 +161,9 @@ def _injected(fault: re.Match[str], segments: Sequence[SegmentRows], by_batch: b
 
 def of_curve(name: str, content: bytes) -> TrialInput:
     """An uploaded CSV file. Raises CurveError."""
-    text = content.decode("utf-8-sig", errors="replace")
-    all_rows = parse_curve(name, text.splitlines(), also=[TRUTH])
-    rows = all_rows[max(0, len(all_rows) - MAX_ROWS) :]
+    lines = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig", newline="")
+    all_rows = parse_curve(name, lines, also=[TRUTH], max_rows=MAX_CURVE_ROWS)
+    rows = all_rows.newest(MAX_ROWS)
     return TrialInput(
         key=hashlib.sha256(content).hexdigest(),
         segments=[SegmentRows(rows, fork_step=int(rows.steps[0]))],

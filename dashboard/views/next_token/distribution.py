@@ -12,6 +12,11 @@ import numpy as np
 from dashboard.figures.axis import Floats
 from lossguard.probe import Probe
 
+ROUNDING = 1e-3
+"""Nats."""
+REASON = "a log probability is NaN or above 0"
+"""Why a model's output is not a distribution."""
+
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
@@ -36,11 +41,14 @@ class Distribution:
 
 
 def at_temperature(probe: Probe, temperature: float) -> Distribution | None:
-    """The probe's distribution at a temperature above 0; None if the model's output is not a distribution."""
+    """The probe's distribution at a temperature above 0; None if the model's output is not a distribution.
+
+    That is so where a log probability is NaN or above 0.
+    """
     logs = np.array(probe.log_probabilities, dtype=np.float64)
     rest = -math.inf if probe.rest_log_probability is None else probe.rest_log_probability
     target = -math.inf if probe.target_log_probability is None else probe.target_log_probability
-    if np.isnan([*logs, rest, target]).any() or np.isposinf([*logs, rest, target]).any():
+    if not all(map(is_log_probability, (*logs, rest, target))):
         return None
     each = rest - math.log(probe.rest_count) if probe.rest_count else -math.inf
     top = max(logs.max(), each)
@@ -51,6 +59,11 @@ def at_temperature(probe: Probe, temperature: float) -> Distribution | None:
     total = float(weights.sum()) + others
     true = None if probe.target is None else math.exp((target - top) / temperature) / total
     return Distribution(weights / total, others / total, probe.rest_count, true)
+
+
+def is_log_probability(value: float) -> bool:
+    """Not if NaN, and not above 0 by more than a sum of probabilities in single precision may be off."""
+    return value <= ROUNDING
 
 
 def surprisal(probe: Probe) -> float | None:

@@ -1,5 +1,6 @@
 """The figures of the next-token page: a distribution as bars, and how the prediction changed over training. Pure."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from dashboard import formatting
 from dashboard.figures.axis import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
 from dashboard.figures.non_finite import non_finite_crosses
-from dashboard.figures.panels import Panel, empty_figure, panel_layout, vertical_line
+from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_line
 from dashboard.figures.style import BLUE, GREEN, GREY, RUN_COLOURS, base_figure
 from dashboard.views.next_token import distribution
 from dashboard.views.next_token.distribution import Distribution
@@ -22,6 +23,8 @@ TOKEN_COLOURS = (GREEN, *(color for color in RUN_COLOURS if color not in (GREEN,
 MAX_BARS, MAX_LINES = 14, len(TOKEN_COLOURS)
 """Tokens that are drawn individually."""
 BAR_HEIGHT_PIXELS = 24
+MAX_LETTERS = 32
+"""Of a token beside its bar and in the legend; a probe stores up to a thousand."""
 SURPRISAL, ENTROPY = "-log P of the true token (nats)", "Entropy at temperature 1 (nats)"
 MOST_LIKELY = "Probability of the most likely tokens"
 
@@ -29,6 +32,10 @@ MOST_LIKELY = "Probability of the most likely tokens"
 def quoted(text: str) -> str:
     """In quotes, with invisible characters escaped. A backslash stays: the trainer may have escaped a token itself."""
     return '"' + "".join(each if each.isprintable() else repr(each)[1:-1] for each in text) + '"'
+
+
+def _short(token: str) -> str:
+    return quoted(token if len(token) <= MAX_LETTERS else f"{token[:MAX_LETTERS]}..")
 
 
 def bars(probe: Probe, now: Distribution, plain: Distribution) -> go.Figure:
@@ -69,7 +76,7 @@ def _chosen_tokens(probe: Probe) -> list[int]:
 
 
 def _label(probe: Probe, index: int) -> str:
-    token = formatting.escape_plotly(quoted(probe.tokens[index]))
+    token = formatting.escape_plotly(_short(probe.tokens[index]))
     return f"<b>{token}</b>" if probe.tokens[index] == probe.target else token
 
 
@@ -108,7 +115,6 @@ def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
     has_target = any(each.probe.target is not None for each in probes)
     layout = panel_layout([MOST_LIKELY, *([SURPRISAL] if has_target else []), ENTROPY])
     marker = [vertical_line(step, {"color": GREY, "width": 1.2, "dash": "dot"})]
-    figure = empty_figure(layout, XAxis.STEP, None, "next-token-history", shapes=marker)
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:
         if panel.metric == MOST_LIKELY:
@@ -120,8 +126,8 @@ def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
         )
         traces.append(_line(panel, live, [values(each.probe) for each in live], "live line", BLUE))
     traces += _non_finite(layout.panels[0], live)
-    figure.add_traces(without_repeated_legend_entries([trace for trace in traces if len(trace["x"])]))
-    return figure
+    traces = without_repeated_legend_entries([trace for trace in traces if len(trace["x"])])
+    return panel_figure(layout, traces, XAxis.STEP, None, "next-token-history", shapes=marker)
 
 
 def _non_finite(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any]]:
@@ -131,8 +137,10 @@ def _non_finite(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any
 
 
 def _surprisal(probe: Probe) -> float:
-    value = distribution.surprisal(probe)
-    return np.nan if value is None or not np.isfinite(value) else value
+    value = probe.target_log_probability
+    if value is None or not math.isfinite(value) or not distribution.is_log_probability(value):
+        return math.nan
+    return -value
 
 
 def _entropy(probe: Probe) -> float:
@@ -150,16 +158,17 @@ def _tokens(panel: Panel, live: Sequence[StoredProbe]) -> list[dict[str, Any]]:
     tokens = sorted(best, key=lambda token: (token != target, -best[token]))[:MAX_LINES]
     colors = TOKEN_COLOURS if target in tokens else TOKEN_COLOURS[1:]
     return [
-        _line(panel, live, [_probability(each.probe, token) for each in live], quoted(token), color)
+        _line(panel, live, [_probability(each.probe, token) for each in live], _short(token), color)
         for token, color in zip(tokens, colors, strict=False)
     ]
 
 
 def _probability(probe: Probe, token: str) -> float:
-    """NaN if the probe does not name the token, or the model's output is not a number."""
+    """NaN if the probe does not name the token, or the model's output is not a probability."""
+    value = probe.target_log_probability if token == probe.target else None
     if token in probe.tokens:
-        return float(np.exp(probe.log_probabilities[probe.tokens.index(token)]))
-    return float(np.exp(probe.target_log_probability or np.nan)) if token == probe.target else np.nan
+        value = probe.log_probabilities[probe.tokens.index(token)]
+    return math.exp(value) if value is not None and distribution.is_log_probability(value) else math.nan
 
 
 def _line(
@@ -169,7 +178,7 @@ def _line(
     return {
         "type": "scatter",
         "x": np.array([each.step for each in probes], dtype=np.float64),
-        "y": np.array(values, dtype=np.float32),
+        "y": np.array(values, dtype=np.float64),
         "yaxis": panel.value_axis,
         "name": name,
         "legendgroup": name,

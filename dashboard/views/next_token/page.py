@@ -42,7 +42,7 @@ def page(facts: RunFacts) -> None:
     stored, temperature = controls(live)
     sampled, plain = (distribution.at_temperature(stored.probe, value) for value in (temperature, 1.0))
     if sampled is None or plain is None:
-        st.error(f"The model's output at step {stored.step:,} is not a distribution: it holds NaN or infinite values.")
+        st.error(f"The model's output at step {stored.step:,} is not a distribution: {distribution.REASON}.")
     else:
         metrics(stored.probe, sampled, plain)
         explanation(stored, temperature)

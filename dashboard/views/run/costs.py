@@ -41,7 +41,7 @@ def show_metrics(facts: RunFacts, used: Compute) -> None:
         st.metric("FLOPs (6ND)", formatting.scientific(used.flops), width=width)
         if facts.mfu is not None:
             st.metric("Model FLOPs utilisation", formatting.percent(facts.mfu), width=width)
-        discarded = formatting.count(sum(rewind.steps for rewind in rewinds))
+        discarded = formatting.short_count(sum(rewind.steps for rewind in rewinds))
         lost = formatting.duration(rollback_costs.total_seconds(rewinds))
         st.metric("Steps discarded", discarded, help=DISCARDED_STEPS_HELP, width=width)
         st.metric("Time lost", lost, help=LOST_TIME_HELP, width=width)

@@ -48,7 +48,7 @@ def header(facts: RunFacts) -> None:
 def metrics(facts: RunFacts) -> None:
     run, progress, width = facts.run, facts.progress, METRIC_WIDTH_PIXELS
     with st.container(horizontal=True):
-        st.metric(formatting.steps_label(progress.total), formatting.count(progress.done), width=width)
+        st.metric(formatting.steps_label(progress.total), formatting.short_count(progress.done), width=width)
         st.metric("Loss", formatting.number(facts.newest.get("loss")), width=width)
         if run.state == RunState.RUNNING and not is_silent(run, time.time()):
             st.metric("Time left", formatting.duration(progress.seconds_left), width=width)

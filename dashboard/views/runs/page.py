@@ -138,7 +138,7 @@ def _progress(card: RunCard) -> None:
     progress = card.progress
     is_running = card.run.state == RunState.RUNNING and not is_silent(card.run, time.time())
     with st.container(width=COLUMN_WIDTH_PIXELS, gap="small"):
-        st.metric(formatting.steps_label(progress.total), formatting.count(progress.done))
+        st.metric(formatting.steps_label(progress.total), formatting.short_count(progress.done))
         if progress.fraction is not None:
             has_time_left = is_running and progress.seconds_left is not None
             left = f"{formatting.duration(progress.seconds_left)} left" if has_time_left else f"{progress.fraction:.0%}"

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 
 from db import queries
 from db.lineage import StepRange
+from lossguard.protocol import MAX_STEP
 from monitor.api import responses
 from monitor.api.auth import Reader
 from monitor.api.dependencies import ReadSession
@@ -21,8 +22,8 @@ def series(
     _who: Reader,
     session: ReadSession,
     metric: Name,
-    first: Annotated[int | None, Query(alias="from", ge=0, lt=2**62)] = None,
-    last: Annotated[int | None, Query(alias="to", ge=0, lt=2**62)] = None,
+    first: Annotated[int | None, Query(alias="from", ge=0, lt=MAX_STEP)] = None,
+    last: Annotated[int | None, Query(alias="to", ge=0, lt=MAX_STEP)] = None,
     points: Annotated[int, Query(ge=1, le=20_000)] = 1500,
     segment: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
 ) -> dict[str, Any]:

@@ -12,7 +12,24 @@ DETECTION = "detection"
 
 
 def policy_of(rule: Mapping[str, Any] | None) -> Policy:
-    """By default one that orders rollbacks of the runs that can roll back. Raises ValueError.
+    """The policy of a stored rule. One that this release cannot read only observes: it must not act by guess."""
+    return _read(rule)[0]
+
+
+def settings_of(rule: Mapping[str, Any] | None) -> DetectionSettings:
+    """The detection settings of a stored rule; the defaults where this release cannot read it."""
+    return _read(rule)[1]
+
+
+def _read(rule: Mapping[str, Any] | None) -> tuple[Policy, DetectionSettings]:
+    try:
+        return _policy(rule), _settings(rule)
+    except (TypeError, ValueError):
+        return Policy(mode=Mode.OBSERVE), DetectionSettings()
+
+
+def _policy(rule: Mapping[str, Any] | None) -> Policy:
+    """By default one that orders rollbacks of the runs that can roll back. Raises TypeError or ValueError.
 
     A stored rule without a name is from a release whose only policy was `palm`.
     """
@@ -20,8 +37,7 @@ def policy_of(rule: Mapping[str, Any] | None) -> Policy:
     return Policy.from_dict({"name": "palm"} | fields) if fields else Policy(mode=Mode.AUTO)
 
 
-def settings_of(rule: Mapping[str, Any] | None) -> DetectionSettings:
-    """Raises ValueError."""
+def _settings(rule: Mapping[str, Any] | None) -> DetectionSettings:
     settings = (rule or {}).get(DETECTION, {})
     if not isinstance(settings, dict):
         raise ValueError(f"{DETECTION} must be an object of settings, not {settings!r:.40}")
@@ -37,8 +53,9 @@ def to_rule(policy: Policy, settings: DetectionSettings) -> dict[str, Any]:
 def changed(rule: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[str, Any]:
     """The rule with the fields of `changes` in place of its own. Raises ValueError or TypeError for a bad field."""
     present = to_rule(policy_of(rule), settings_of(rule))
-    settings_of(changes)  # what is no object cannot be merged
+    _settings(changes)  # what is no object cannot be merged
     settings = {**present.get(DETECTION, {}), **changes.get(DETECTION, {})}
     merged = {**present, **changes, DETECTION: settings}
-    policy_named(merged["name"])
-    return to_rule(policy_of(merged), settings_of(merged))
+    policy = _policy(merged)
+    policy_named(policy.name)
+    return to_rule(policy, _settings(merged))

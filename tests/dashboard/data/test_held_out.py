@@ -80,3 +80,7 @@ def test_measurements_are_the_last_of_each_bucket_and_none_where_it_was_not_fini
     found = HeldOutCurve.from_series(few, PLAIN_STEPS)
     assert found.x.tolist() == [7, 15]
     assert found.y.tolist() == pytest.approx([1.25, math.nan], nan_ok=True)
+
+
+def test_a_difference_of_two_huge_losses_is_infinite() -> None:
+    assert difference(measured(s10=1e308), measured(s10=-1e308)).y.tolist() == [math.inf]

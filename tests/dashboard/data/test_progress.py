@@ -21,3 +21,8 @@ def test_one_step_gives_no_pace_and_no_step_gives_no_progress() -> None:
 def test_a_run_past_its_total_is_complete() -> None:
     late = progress(Run(total_steps=10), steps(10, 14))
     assert (late.fraction, late.seconds_left) == (1.0, 0.0)
+
+
+def test_a_clock_that_went_back_gives_no_pace() -> None:
+    back = progress(Run(total_steps=100), [Step(step=0, time=9.0), Step(step=1, time=8.0)])
+    assert (back.seconds_per_step, back.seconds_left) == (None, None)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dashboard import clock
-from dashboard.figures.axis import PLAIN_STEPS, RunAxes, StepAxis
+from dashboard.figures.axis import PLAIN_STEPS, RunAxes, StepAxis, compact
 
 
 def test_a_ruler_is_exact_at_its_points_and_straight_between() -> None:
@@ -38,3 +38,12 @@ def test_a_clock_that_is_put_back_does_not_break_a_zoom() -> None:
 @pytest.mark.parametrize("name", [None, "", "Nowhere/Else", "Europe", "../etc/passwd"])
 def test_a_time_zone_that_nobody_knows_is_utc(name: str | None) -> None:
     assert clock.moment(0.0, clock.zone(name)) == "1970-01-01 00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("positions", "dtype"),
+    [([0, 2**31 - 1], "int32"), ([2**31], "float64"), ([0.5], "float64"), ([1e300], "float64"), ([], "int32")],
+)
+def test_positions_are_small_integers_or_floats_and_never_int64(positions: list[float], dtype: str) -> None:
+    held = compact(np.array(positions))
+    assert (held.dtype, held.tolist()) == (np.dtype(dtype), positions)

@@ -75,7 +75,8 @@ def test_it_loads_nothing_and_runs_nothing(store: sa.Engine) -> None:
     assert not {"script", "iframe", "object", "link", "base"} & {tag for tag, _ in run.tags}
     assert "url(http" not in page()
     (policy,) = [each["content"] for tag, each in run.tags if each.get("http-equiv") == "Content-Security-Policy"]
-    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    allowed = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    assert policy == allowed
 
 
 def test_what_people_wrote_is_text_everywhere(store: sa.Engine) -> None:
@@ -164,3 +165,25 @@ def test_pictures_are_left_out_where_the_file_would_become_too_large(store: sa.E
     assert pictures(run)[0] == "1"
     assert 1 <= len(pictures(run)) < 4
     assert len(pictures(run)) + run.text.count("No picture:") == 4
+
+
+@pytest.mark.slow
+def test_texts_of_any_length_make_a_report_of_bounded_size(store: sa.Engine) -> None:
+    endless = "<b>x " * 2_000
+    with writing(store) as session:
+        run = add_run(session, config={f"setting{number}": endless for number in range(400)})
+        for number in range(1, 301):
+            commands.save_incident(
+                session, run=run, number=number, segment=0, now=1.0, kind="loss_spike", state="open", signal="loss",
+                onset_step=3, detected_step=4, score=float(number), outcome=None, details={"reasons": [endless] * 30},
+            )  # fmt: skip
+        session.flush()
+        arms = [{"state": endless, "batches": endless}] * 30
+        for each in queries.incidents(session, run=run):
+            each.verdict = {"cause": "data", "sentence": endless, "evidence": {"arms": arms}}
+    report = page("r1", Limits(max_incident_pictures=0))
+    assert len(report) < 4_000_000
+    text = Reader(report).text
+    assert "incidents with the lowest scores have no section below" in text
+    assert "Incident 300: loss spike" in text
+    assert "The dashboard shows 2" in text

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
@@ -12,7 +13,7 @@ from dashboard.data.facts import Curve
 from dashboard.figures.compute import compute_figure
 from dashboard.figures.curves import run_figure
 from dashboard.figures.marks import Marks
-from dashboard.report.svg import render_svg
+from dashboard.report.svg import LETTER_WIDTH, render_svg
 from db.models import Event, Incident
 from db.queries import Series
 
@@ -104,3 +105,16 @@ def test_what_lies_outside_the_steps_in_view_is_not_drawn_beside_them() -> None:
     drawn = picture(figure)
     assert shapes(drawn) == []
     assert "#1 loss spike" not in texts(drawn)
+
+
+def test_labels_of_long_step_numbers_do_not_overlap() -> None:
+    steps = [0, 60 * 10**12]
+    values: list[float | None] = [1.0, 2.0]
+    line = Series(steps, steps, values, values, values, values, [1, 1], [0, 0], values)
+    drawn = picture(run_figure({"loss": Curve(line, {})}, Marks()))
+    texts = [
+        each for each in drawn.iter() if each.get("text-anchor") == "middle" and each.text and each.text[0].isdigit()
+    ]
+    places = [(float(each.get("x", "")), 0.5 * LETTER_WIDTH * len(each.text or "")) for each in texts]
+    assert len(places) > 2
+    assert all(left + half < right - other for (left, half), (right, other) in pairwise(places))

@@ -1,16 +1,19 @@
 """A run as one JSON object: what is wrong with one is said in a sentence."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
+import pytest
 import sqlalchemy as sa
 
 from db import commands, queries
 from db.engine import writing
-from db.files import export, imports
+from db.files import export, imports, record
+from db.files.rules import BadRecord
 from tests.db.files.exported import add_forked_run, small_run, write
 from tests.db.files.refusals import refused
 from tests.db.seed import NOW
@@ -23,8 +26,18 @@ def write_with_bad_description(table: pa.Table, path: Path, spoil: Any) -> None:
     pyarrow.parquet.write_table(table.replace_schema_metadata({export.KEY: json.dumps(described)}), path)
 
 
+EVENT = {"key": "e", "segment": 0, "step": 3, "time": NOW, "kind": "note", "details": {}}
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        value = {"a": value}
+    return value
+
+
 BAD_RECORDS = {
-    "has format 99": lambda one: one.update(format=99),
+    "has format '99'": lambda one: one.update(format=99),
     "run: this must be an object with the fields": lambda one: one["run"].update(colour="red"),
     "run.project: 'None' does not fit": lambda one: one["run"].pop("project"),
     r"run.project: '7' does not fit": lambda one: one["run"].update(project=7),
@@ -35,6 +48,28 @@ BAD_RECORDS = {
     "numbered from 0, in order": lambda one: one["segments"].pop(0),
     "watch: this must be an object with the fields": lambda one: one.update(watch=[]),
     "metrics: this must be a list of metric names": lambda one: one.update(metrics=[4]),
+    "metric names, each of them once": lambda one: one.update(metrics=["loss", "loss"]),
+    r"run.config: '\[1\]' does not fit: it must be a JSON object": lambda one: one["run"].update(config=[1]),
+    "run.config: .* does not fit: it must be a JSON object of at most 16 levels": lambda one: one["run"].update(
+        config=nested(17)
+    ),
+    "run.state: 'hacked' does not fit: it must be one of running, finished": lambda one: one["run"].update(
+        state="hacked"
+    ),
+    "run.started_at: '1e.300' does not fit: it must be a time": lambda one: one["run"].update(started_at=1e300),
+    "run.last_report_at: 'nan' does not fit": lambda one: one["run"].update(last_report_at=math.nan),
+    "run.finished_at: '-1' does not fit": lambda one: one["run"].update(finished_at=-1),
+    "run.project: 'a.*b' does not fit: it must be a name": lambda one: one["run"].update(project="a\nb"),
+    "run.name: .* does not fit": lambda one: one["run"].update(name="a\0"),
+    "run.devices: .* does not fit": lambda one: one["run"].update(devices=[{"a": 1}]),
+    "run.versions: .* does not fit": lambda one: one["run"].update(versions={"torch": 2}),
+    "run.capabilities: .* does not fit": lambda one: one["run"].update(capabilities=["x"] * 1025),
+    "run.restorable_steps: .* does not fit": lambda one: one["run"].update(restorable_steps=[-1]),
+    "run.total_steps: 'True' does not fit": lambda one: one["run"].update(total_steps=True),
+    r"segments\[1\].reason: 'bored' does not fit": lambda one: one["segments"][1].update(reason="bored"),
+    r"segments\[1\].fork_step: .* does not fit": lambda one: one["segments"][1].update(fork_step=2**53),
+    r"events\[0\].details: a probe needs 'rest'": lambda one: one.update(events=[EVENT | {"kind": "probe"}]),
+    r"events\[0\].kind: .* does not fit": lambda one: one.update(events=[EVENT | {"kind": "k" * 65}]),
     "the column 'nope' is missing": lambda one: one.update(metrics=["nope"]),
     "segment 1 has 100 steps, but its description says 101": lambda one: one["segments"][1].update(num_steps=101),
     "'a/b' cannot be the id of a run": lambda one: one["run"].update(id="a/b"),
@@ -60,3 +95,44 @@ def test_a_file_of_a_release_that_lacked_a_column_is_imported(sqlite_engine: sa.
     with writing(sqlite_engine) as session:
         copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
         assert [row.verdict for row in queries.incidents(session, run=copy)] == [None]
+
+
+def test_a_description_that_is_no_json_is_one_sentence(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    path = tmp_path / "bad.parquet"
+    for sentence, text in {
+        "nested too deeply": "[" * 100_000,
+        "nested too deep": '{"a":' * 100_000 + "1" + "}" * 100_000,
+        "Expecting property name": "{",
+        "cannot be read: 'utf-8' codec": b"\xff\xfe{}",
+        "cannot be read: Exceeds the limit": "1" + "0" * 5000,
+        "has format 'None'": "[]",
+    }.items():
+        pyarrow.parquet.write_table(pa.table({"step": [1]}).replace_schema_metadata({export.KEY: text}), path)
+        refused(sqlite_engine, path, sentence)
+
+
+def test_a_description_of_any_depth_is_refused_with_a_sentence() -> None:
+    """Python reads JSON somewhat deeper than it can show it."""
+    head, tail = '{"format": 1, "run": {"config": ', "}}"
+    for depth in range(500, 1100, 3):
+        with pytest.raises(BadRecord):
+            record.read((head + '{"a":' * depth + "1" + "}" * depth + tail).encode())
+
+
+def test_numbers_in_json_that_are_not_finite_are_imported_as_the_protocol_writes_them(
+    engine: sa.Engine, tmp_path: Path
+) -> None:
+    """PostgreSQL refuses a bare NaN in JSON; SQLite kept it, and no answer could be made of it."""
+    with writing(engine) as session:
+        run = add_forked_run(session, [(0, {"loss": [1.0] * 4})], {})
+    path = write(engine, run.id, tmp_path / "r.parquet")
+
+    def spoil(one: Any) -> None:
+        one["run"]["config"] = {"a": math.nan, "b": [-math.inf]}
+        one["incidents"][0]["details"] = {"peak_value": math.inf}
+
+    write_with_bad_description(pyarrow.parquet.read_table(path), path, spoil)
+    with writing(engine) as session:
+        copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
+        assert copy.config == {"a": "NaN", "b": ["-Infinity"]}
+        assert queries.incidents(session, run=copy)[0].details == {"peak_value": "Infinity"}

@@ -52,6 +52,20 @@ def test_a_discarded_branch_is_not_in_the_roll_ups_of_the_live_line(engine: sa.E
         assert len(live) <= 4
 
 
+def test_steps_at_the_end_of_what_was_once_allowed_are_read_and_joined_by_late_ones(engine: sa.Engine) -> None:
+    """Earlier collectors took steps up to 2**62 - 1; a late report behind one failed in the widths of the buckets."""
+    last = 2**62 - 1
+    values: dict[int, Value] = {step: float(step % 7) for step in (0, 5, 40, 2**53, last - 20, last)}
+    with writing(engine) as session:
+        run = add_run(session)
+        report(session, run, values, [0, last], "loss")
+        report(session, run, values, [5, 40, 2**53, last - 20], "loss")
+        for points, width in ((1, 2**62), (2, 2**61)):
+            step_ranges = [StepRange(0, 0, None)]
+            found = queries.series(session, run=run, step_ranges=step_ranges, metric="loss", points=points)
+            assert_same(found, plain_loop(values, 0, last, width))
+
+
 def test_level_ranges_cover_a_range_once_and_reach_into_no_open_bucket() -> None:
     for low, high, sealed in [(0, 1000, 1000), (37, 995, 1000), (5, 9, 9), (17, 70, 64), (0, 5000, 64)]:
         parts = list(rollups.split_by_level(4, low, high, sealed))

@@ -94,6 +94,17 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(
     assert box.value == 10
 
 
+def test_a_hostile_sparse_tensor_is_noticed_before_it_is_used(tmp_path: Path) -> None:
+    box = Box()
+    checkpoints = three(tmp_path, box)
+    folder = tmp_path / "step-000000020"
+    value = torch.sparse_coo_tensor(torch.tensor([[10**9]]), torch.ones(1), (4,), check_invariants=False)
+    manifest = read_manifest(folder)
+    manifest["files"]["box.pt"] = write_state(folder / "box.pt", {"value": value})
+    write_manifest(folder, manifest)
+    assert checkpoints.load(20) == {"step": 10}
+
+
 def test_a_run_file_without_the_state_of_a_run_is_noticed_before_anything_is_loaded(tmp_path: Path) -> None:
     box = Box()
     checkpoints = three(tmp_path, box)

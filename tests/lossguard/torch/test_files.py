@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lossguard.errors import CheckpointError
-from lossguard.torch.files import PARTIAL, REPLACED, clean_up, fingerprint, publish, remove, write_state
+from lossguard.torch.files import PARTIAL, REPLACED, clean_up, fingerprint, publish, read_state, remove, write_state
 
 
 def folder(path: Path, content: str) -> Path:
@@ -31,6 +31,17 @@ def test_a_folder_whose_replacement_never_came_is_restored(tmp_path: Path) -> No
 def test_a_removed_folder_is_gone(tmp_path: Path) -> None:
     remove(folder(tmp_path / "step-1", "old"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sparse_tensor_with_an_index_outside_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    """torch 2.13 itself loads it, and the process dies, or worse, when it is used."""
+    indices, values = torch.tensor([[10**9]]), torch.ones(1)
+    torch.save(torch.sparse_coo_tensor(indices, values, (4,), check_invariants=False), tmp_path / "box.pt")
+    with pytest.raises(RuntimeError, match="size is 4 but found index 1000000000"):
+        read_state(tmp_path / "box.pt")
+    torch.save(torch.eye(2).to_sparse(), tmp_path / "box.pt")
+    assert read_state(tmp_path / "box.pt").is_sparse
+    assert not torch.sparse.check_sparse_tensor_invariants.is_enabled()  # type: ignore[no-untyped-call]
 
 
 def test_a_written_state_has_the_fingerprint_of_its_file(tmp_path: Path) -> None:

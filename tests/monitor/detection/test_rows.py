@@ -22,3 +22,12 @@ def test_columns_that_do_not_fit_are_named() -> None:
         Rows.of([0, 1], loss=[1.0])
     with pytest.raises(ValueError, match="strictly increasing"):
         Rows.of([1, 1], loss=[1.0, 1.0])
+
+
+def test_the_newest_rows_are_a_copy_that_keeps_no_others_in_memory() -> None:
+    rows = Rows.of([1, 2, 3], loss=[1.0, None, 3.0])
+    newest = rows.newest(2)
+    assert (newest.steps.tolist(), newest.present["loss"].tolist()) == ([2, 3], [False, True])
+    assert newest.steps.base is None
+    assert newest.metrics["loss"].base is None
+    assert len(rows.newest(9)) == 3

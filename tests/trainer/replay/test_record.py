@@ -99,3 +99,11 @@ def test_a_run_that_logs_no_log_z_cannot_be_replayed(tmp_path: Path) -> None:
     spool(tmp_path, "1", segment(0, 0, "start"), short)
     with pytest.raises(UsageError, match="do not contain step 0"):
         read_record(tmp_path, step=0)
+
+
+def test_a_folder_that_is_only_named_like_a_checkpoint_is_none(tmp_path: Path) -> None:
+    gone_back(tmp_path)
+    for name in ("step-2", "step-0000000002", "step-abc"):
+        (tmp_path / "checkpoints" / name).mkdir()
+        (tmp_path / "checkpoints" / name / "manifest.json").touch()
+    assert sorted(read_record(tmp_path, key="1-0", step=6).checkpoints) == [0, 3, 4, 6]

@@ -9,6 +9,7 @@ import pytest
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.figures.axis import PLAIN_STEPS, StepAxis, XAxis
 from dashboard.figures.curves import ChartOptions
+from dashboard.figures.panels import NOTHING
 from dashboard.views.compare.lines import line_style
 from dashboard.views.compare.overlay import OverlayLine, overlay_figure
 from db.queries import Series
@@ -84,7 +85,8 @@ def test_the_hover_text_says_that_the_baseline_is_interpolated() -> None:
 
 def test_a_run_without_a_metric_is_not_drawn_in_its_panel() -> None:
     figure = overlay_figure([line(0, loss=plain([1.0])), line(1, loss=Series())], ["loss", HELD_OUT_DIFFERENCE])
-    assert {trace.name for trace in figure.data} == {"run 0"}
+    assert {trace.name for trace in figure.data} == {"run 0", NOTHING}
+    assert [NOTHING in each.text for each in figure.layout.annotations] == [False, True]
 
 
 def test_each_run_is_drawn_along_its_own_step_axis() -> None:

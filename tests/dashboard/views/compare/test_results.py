@@ -49,3 +49,9 @@ def test_a_difference_is_shown_with_its_position_and_method() -> None:
     assert found["Compared"] == "baseline interpolated"
     assert row(2.0, difference=at(2.27e12, math.nan), x_axis=XAxis.FLOPS)["Minus baseline"] == "not finite"
     assert row(2.0)["Minus baseline"] == "baseline"
+
+
+def test_a_huge_loss_is_written_with_a_power() -> None:
+    found = row(1e308, difference=at(299, 1e308))
+    assert (found["Held-out loss"], found["Minus baseline"]) == ("1.000e+308", "+1.000e+308")
+    assert row(2.0, difference=at(299, -math.inf))["Minus baseline"] == "not finite"

@@ -41,6 +41,12 @@ def press(app: AppTest, label: str) -> AppTest:
     return button.click().run()
 
 
+def confirm(app: AppTest, label: str) -> AppTest:
+    """Type the word that the dialog asks for, and press its button."""
+    app.text_input(key="confirm-word").input(label.upper() + " ")  # a phone's keyboard adds capitals and spaces
+    return press(app, label)
+
+
 def dialog(action: OperatorAction, *, with_reason: bool = False) -> AppTest:
     """The content of the dialog. A press in an open dialog reruns only the dialog, which AppTest cannot do."""
 
@@ -161,16 +167,27 @@ def test_the_confirmed_action_is_performed_and_recorded_in_the_audit_trail(
 ) -> None:
     facts = stored_facts()
     action = (approve if verb == "Approve" else reject)(facts.interventions[0])
-    assert not press(dialog(action), verb).exception
+    assert not confirm(dialog(action), verb).exception
     assert recorded_actions(asking)[0] == verb.lower()
     with reading(asking) as session:
         assert queries.interventions(session, run=facts.run)[0].state == state
 
 
+@pytest.mark.parametrize("typed", ["", "reject", "approv"])
+def test_clicks_alone_decide_nothing_because_a_page_that_frames_this_one_can_steal_them(
+    asking: sa.Engine, typed: str
+) -> None:
+    app = dialog(approve(stored_facts().interventions[0]))
+    app.text_input(key="confirm-word").input(typed)
+    refused = press(app, "Approve")
+    assert refused.error[0].value == 'Nothing was changed. Type "approve" into the field to confirm.'
+    assert recorded_actions(asking) == ["policy"]
+
+
 def test_a_decision_after_another_one_is_refused_with_a_reason(asking: sa.Engine) -> None:
     (waiting,) = stored_facts().interventions
-    press(dialog(reject(waiting)), "Reject")
-    late = press(dialog(approve(waiting)), "Approve")
+    confirm(dialog(reject(waiting)), "Reject")
+    late = confirm(dialog(approve(waiting)), "Approve")
     assert not late.exception
     assert "Too late, or not possible now: intervention 1 is not active." in late.error[0].value
 
@@ -192,7 +209,7 @@ def test_a_manual_rollback_is_ordered_with_its_reason(asking: sa.Engine) -> None
     assert action.question == question
     app = dialog(action, with_reason=True)
     app.text_input(key="confirm-reason").input("the shard is bad")
-    press(app, "Roll back")
+    confirm(app, "Roll back")
     with reading(asking) as session:
         order = queries.orders(session, run=facts.run)[-1]
         assert (order.rewind_to, order.skip_from, order.skip_to) == (400, 400, 430)
@@ -204,13 +221,13 @@ def test_viewers_who_may_not_use_the_dashboards_token_need_one_of_their_own(
 ) -> None:
     monkeypatch.setenv("LOSSGUARD_DASHBOARD_OPERATE", "0")
     monkeypatch.setenv("LOSSGUARD_TOKEN", "the dashboard's")
-    app = press(dialog(approve(stored_facts().interventions[0])), "Approve")
+    app = confirm(dialog(approve(stored_facts().interventions[0])), "Approve")
     assert app.error[0].value == "Enter a token with the scope `operate`."
     assert recorded_actions(asking) == ["policy"]
     with writing(asking) as session:
         token = access.create_token(session, name="ada", scopes=[access.Scope.OPERATE], project=None, now=1.0)[1]
     app.text_input(key="token-input").input(token)
-    press(app, "Approve")
+    confirm(app, "Approve")
     with reading(asking) as session:
         assert (access.trail(session)[0].who, access.trail(session)[0].action) == ("ada", "approve")
 

@@ -1,6 +1,8 @@
 """What the lab simulates on: a stored run with its known incidents, or an uploaded curve."""
 
 import time
+import tracemalloc
+from collections.abc import Callable
 
 import pytest
 import sqlalchemy as sa
@@ -88,3 +90,29 @@ def test_a_curve_is_compared_with_its_column_truth() -> None:
 def test_an_invalid_curve_is_rejected_with_its_file_name(content: bytes) -> None:
     with pytest.raises(CurveError, match=r"^mine\.csv"):
         of_curve("mine.csv", content)
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "rows": lambda: b"step,loss\n" + b"".join(b"%d,1\n" % step for step in range(1_000_002)),
+    "blank lines": lambda: b"step,loss\n" + b"\n" * 8_000_000,
+    "one line": lambda: b"step,loss\n1," + b"9" * 8_000_000,
+    "an open quote": lambda: b'step,loss\n1,"' + b"\n" * 8_000_000,
+    "wide characters": lambda: b"step,loss\n" + "\U0001f600".encode() * 2_000_000,
+    "deep brackets": lambda: b"[" * 8_000_000,
+    "nothing but NUL": lambda: bytes(8_000_000),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_memory_stays_bounded_whatever_is_uploaded(bomb: str) -> None:
+    content = BOMBS[bomb]()
+    tracemalloc.start()
+    try:
+        with pytest.raises(CurveError, match=r"^mine\.csv") as raised:
+            of_curve("mine.csv", content)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 2**20
+    assert len(str(raised.value)) < 200

@@ -1,6 +1,7 @@
 """A distribution at a temperature: it changes sampling and never the loss."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,3 +45,9 @@ def test_an_output_with_nan_is_not_a_distribution_and_its_surprisal_is_nan() -> 
     broken = probe(0.5, -1.0, target=1)
     assert at_temperature(broken, 1.0) is None
     assert math.isnan(surprisal(broken) or 0.0)
+
+
+@pytest.mark.parametrize("log_probability", [5.0, 1e308, math.nan])
+def test_a_log_probability_above_zero_is_no_distribution(log_probability: float) -> None:
+    wrong = replace(probe(0.5, 0.5), log_probabilities=(log_probability, -1.0))
+    assert at_temperature(wrong, 1.0) is None

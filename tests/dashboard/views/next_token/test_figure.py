@@ -1,10 +1,12 @@
 """The bars of a distribution, and its history over training."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from dashboard.figures.panels import NOTHING
 from dashboard.views.next_token.distribution import at_temperature
 from dashboard.views.next_token.figure import bars, history, quoted
 from db.queries import StoredProbe
@@ -44,3 +46,17 @@ def test_no_token_of_the_history_has_the_colour_of_the_live_line() -> None:
     figure = history([StoredProbe(segment=0, step=0, time=0.0, live=True, probe=probe(0.7, 0.2, 0.1))], 0)
     colors = {trace.name: trace.line.color for trace in figure.data}
     assert len(set(colors.values())) == len(colors) == 4
+
+
+@pytest.mark.parametrize("log_probability", [5.0, 1e308, math.inf])
+def test_a_log_probability_above_zero_is_no_point_of_the_history(log_probability: float) -> None:
+    wrong = replace(probe(0.7, 0.3, target=1), target_log_probability=log_probability)
+    figure = history([StoredProbe(segment=0, step=0, time=0.0, live=True, probe=wrong)], 0)
+    assert all(np.isnan(trace.y).all() for trace in figure.data if trace.name == "live line")
+    assert [list(trace.x) for trace in figure.data if trace.name == "not finite"] == [[0]]
+    assert NOTHING in figure.layout.annotations[1].text
+
+
+def test_a_certain_token_is_a_point_of_the_history() -> None:
+    figure = history([StoredProbe(segment=0, step=0, time=0.0, live=True, probe=probe(1.0, target=0))], 0)
+    assert [list(trace.y) for trace in figure.data if trace.name == '"a"'] == [[1.0]]

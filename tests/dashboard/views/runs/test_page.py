@@ -11,6 +11,7 @@ from lossguard.states import RunState
 from tests.dashboard.app_content import badges, metrics
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed
+from tests.db.seed import spoil
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -54,3 +55,15 @@ def test_the_list_is_filtered_by_its_url(open_page: OpenPage, store: sa.Engine) 
     seed(store, run_id="done-1", state=RunState.FINISHED, now=time.time() - 86400)
     assert [caption.value.split(" ")[0] for caption in open_page(state="finished").caption] == [r"done\-1"]
     assert open_page(find="nobody").info[0].value == "No run matches these filters."
+
+
+def test_a_run_that_was_imported_unchecked_does_not_hide_the_others(open_page: OpenPage, store: sa.Engine) -> None:
+    """Its configuration was a list and its times were beyond every calendar: the page showed an error alone."""
+    seed(store, run_id="bad-1", now=time.time())
+    seed(store, run_id="good-1", now=time.time())
+    spoil(store, "bad-1")
+    for query in ({}, {"sort": "by name"}, {"state": "running"}):
+        app = open_page(**query)
+        assert not app.exception
+        assert r"good\-1" in [caption.value.split(" ")[0] for caption in app.caption]
+    assert not open_page("run", run="bad-1").exception

@@ -3,10 +3,14 @@
 import math
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lossguard.protocol import API, decode_number
+from monitor.app import create_app
+from monitor.settings import Settings
+from tests.db.seed import spoil
 from tests.monitor.client import NOW, TestClient, Trainer
 
 
@@ -17,6 +21,23 @@ def test_a_run_is_registered_once_and_resumed_later(http_on_both: TestClient) ->
     assert (run["id"], run["state"], run["config"]) == ("r1", "running", {"lr": 0.1})
     assert run["policy"]["mode"] == "auto"
     assert not {"pk", "revision"} & set(run)  # the store's own
+
+
+def test_a_run_that_was_imported_unchecked_breaks_no_list(engine: sa.Engine) -> None:
+    """One file with `config: [1]`, an unknown policy and times of 1e300 broke the list of runs for everybody."""
+    with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW)) as http:
+        for run_id in ("bad", "good"):
+            trainer = Trainer(http, run_id)
+            trainer.report(trainer.open("a"), range(3), {"loss": [1.0] * 3})
+        spoil(engine, "bad")
+        shown = {run["id"]: run for run in http.get(f"{API}/runs").json()}
+        assert (shown["good"]["state"], shown["good"]["policy"]["mode"]) == ("running", "auto")
+        assert (shown["bad"]["config"], shown["bad"]["policy"]["mode"]) == ({}, "observe")
+        for path in ("/runs/bad", "/runs/bad/incidents", "/runs/bad/series?metric=loss", "/runs/bad/export"):
+            assert http.get(API + path).status_code == 200, path
+        assert http.get("/metrics").status_code == 200
+        assert Trainer(http, "bad").report(0, [3], {"loss": [1.0]})["accepted"] == 1
+        assert http.delete(f"{API}/runs/bad").status_code == 204
 
 
 def test_a_report_is_stored_and_counted_once(http_on_both: TestClient) -> None:

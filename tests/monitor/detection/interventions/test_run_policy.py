@@ -35,3 +35,18 @@ def test_only_detection_settings_that_differ_from_the_defaults_are_stored() -> N
 def test_an_invalid_change_is_named(changes: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match=r"detection|calm_rows|depth"):
         run_policy.changed(None, changes)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"mode": "hacked"},
+        {"mode": "auto", "patience": "long"},
+        {"mode": "auto", "of_a_later_release": 1},
+        {"mode": "auto", "detection": [1]},
+        {"mode": "auto", "detection": {"nonsense": 1}},
+    ],
+)
+def test_a_stored_rule_that_this_release_cannot_read_acts_on_nothing(rule: Any) -> None:
+    assert run_policy.policy_of(rule) == Policy(mode=Mode.OBSERVE)
+    assert run_policy.settings_of(rule) == DetectionSettings()

@@ -1,0 +1,37 @@
+"""A limit for the memory of this process while it reads a file that somebody else wrote.
+
+A file says how large its parts are, and may lie: a page of a Parquet file is decompressed into as much memory as its
+header asks for. Whatever it is that grows, the kernel refuses it beyond the limit. Only Linux counts what is meant.
+"""
+
+import mmap
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+
+
+@contextmanager
+def limited(num_bytes: int) -> Iterator[None]:
+    """The process takes at most `num_bytes` more than it has now: whatever needs more raises MemoryError."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource  # Windows has none
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    pa.allocate_buffer(1)  # Arrow's allocator reserves 1 GiB with its first buffer, and the kernel counts all of it
+    limit = _data_bytes() + num_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if soft == resource.RLIM_INFINITY else min(limit, soft), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int:
+    """What the kernel counts against the limit: the process's private writable memory."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5])
+    return pages * mmap.PAGESIZE

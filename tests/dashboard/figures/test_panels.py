@@ -1,0 +1,44 @@
+"""The titles and axes of panels."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dashboard.figures.axis import XAxis
+from dashboard.figures.panels import NOTHING, NOTHING_ABOVE_0, panel_figure, panel_layout
+
+
+def figure(metric: str, values: list[float], *, log: bool = False) -> Any:
+    layout = panel_layout([metric], log={metric} if log else ())
+    trace = {"type": "scatter", "x": list(range(len(values))), "y": values, "yaxis": "y", "name": "line"}
+    return panel_figure(layout, [trace], XAxis.STEP, None, "")
+
+
+@pytest.mark.parametrize(
+    ("values", "log", "note"),
+    [
+        ([1.0, np.nan], False, ""),
+        ([1.0], True, " - log scale"),
+        ([np.nan, np.inf], False, f" - {NOTHING}"),
+        ([], True, f" - {NOTHING}"),
+        ([0.0, -1.0], True, f" - {NOTHING_ABOVE_0}"),
+        ([0.0, 1.0], True, " - log scale, which has no place for values of 0 and below"),
+        ([0.0, -1e308], False, " - larger values are drawn at 1e+300"),
+        ([5e-324, 1.0], True, " - log scale, smaller values are drawn at 1e-300"),
+    ],
+)
+def test_a_title_says_what_the_axis_of_its_panel_cannot_show(values: list[float], log: bool, note: str) -> None:
+    drawn = figure("loss", values, log=log)
+    assert drawn.layout.annotations[0].text == f"<b>Loss (nats per token)</b>{note}"
+    assert drawn.layout.yaxis.showticklabels is (note[3:] not in (NOTHING, NOTHING_ABOVE_0))
+
+
+def test_a_panel_without_a_trace_has_axes_all_the_same() -> None:
+    drawn = panel_figure(panel_layout(["loss", "lr"]), [], XAxis.STEP, None, "")
+    assert [trace.yaxis for trace in drawn.data] == ["y", "y2"]
+
+
+@pytest.mark.parametrize(("largest", "form"), [(0.4, ".0%"), (1e20, "~g")])
+def test_ticks_of_huge_values_are_written_with_a_power(largest: float, form: str) -> None:
+    assert figure("mfu", [largest]).layout.yaxis.tickformat == form
