@@ -69,6 +69,7 @@ def test_a_segment_that_cannot_have_carried_out_its_order_is_refused(
 ) -> None:
     """With 409 and never with 404, which tells a trainer that the collector has lost the run."""
     trainer = Trainer(http)
+    http.put(f"{API}/runs/r1/policy", json={"name": "palm"})
     (order,) = train_until_nan(trainer)["orders"]
     assert order["rewind_to"] == 200
     body = {"key": "b", "fork_step": 200, "reason": "rollback", "order": order["id"], "opened_at": NOW}
