@@ -139,7 +139,7 @@ class CheckpointConfig:
     """Steps between checkpoints."""
     keep: int = 20
     """Newest checkpoints that are kept; of the older ones, one per doubling of the age, and the first."""
-    memory: int = 8
+    memory: int = 16
     """Newest states that are also kept in host memory; 0 for none."""
     memory_every: int = 5
     """Steps between two of them."""

@@ -21,16 +21,17 @@ from monitor.detection.interventions.waiting import budget_reason, costs, reason
 
 PRIOR_BATCHES, PRIOR_BATCHES_DAMAGE = 0.6, 0.2
 """The probability, before any attempt, that batches are to blame; the same where the numbers seem to be damaged."""
-MIN_LAG_STEPS = 3.0
-"""Scale of the lag between damage and onset, for an onset that shows at once."""
+MIN_LAG_STEPS = 2.0
+"""Scale of the lag between damage and an onset that shows at once: an update shows in the loss of the next step."""
 DIVERGENCE_LAGS = 2.0
 """A slow rise begins further back than its onset by more: its scale is multiplied by this."""
 ONSET_BATCHES = 1
 """Batches before the onset's that are blamed too: a step's update shows in the loss of the next one."""
 MIN_WIDTH_BATCHES = 8.0
 """Scale of the bad batches that are still to come, for trouble that has only begun."""
-DAMAGE_ROWS, DAMAGE_RATIO = 2, 2.0
-"""A loss that rises within so many rows by so many times its level looks like damaged numbers, and not like text."""
+DAMAGE_ROWS, DAMAGE_RATIO = 2, 8.0
+"""A loss that rises within so many rows by so many times its level looks like damaged numbers: text that a model has
+never seen costs little more than a uniform guess, three to five times the level of a trained model."""
 WIDER, DEEPER = 2, 3
 """After a failure the skip grows by at least this multiple of all that was skipped, or the depth to this multiple."""
 SHOWN = 3
@@ -41,7 +42,7 @@ def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     """The policy of this name."""
     candidates = sorted(_candidates(policy, now, batch_of), key=lambda each: (each.cost, -each.rewind_to))
     price = costs(policy, now, candidates[0].cost if candidates else float(policy.min_depth + policy.restart_steps))
-    reason = reason_to_act(policy, now, price)
+    reason = reason_to_act(policy, now, price) or _not_halved(policy, now)
     if reason is None:
         return wait(now, price)
     reasons = why(reason, price)
@@ -53,6 +54,17 @@ def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     if lr_scale is not None:
         reasons.append(f"Rollbacks alone did not prevent a recurrence: the learning rate is scaled by {lr_scale:g}.")
     return Decision(OrderKind.ROLLBACK, best.rewind_to, best.skip_from, best.skip_to, lr_scale, reasons)
+
+
+def _not_halved(policy: Policy, now: Situation) -> str | None:
+    """A further peak does not renew the patience: where a retry is cheap, long trouble is not waited out."""
+    waited = now.step - now.detected_step
+    if not now.loss_moved or waited < policy.patience or now.excess <= 0.5 * now.peak_excess:
+        return None
+    return (
+        f"In the {waited} steps since the detection the excess over the expected loss has not halved "
+        f"({now.excess:.3g} nats, {now.peak_excess:.3g} at the peak), so the policy stops waiting."
+    )
 
 
 def _obstacle(policy: Policy, now: Situation, has_candidates: bool) -> str | None:

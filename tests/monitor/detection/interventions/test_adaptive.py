@@ -78,10 +78,17 @@ def test_batches_are_not_blamed_for_damaged_numbers_at_the_first_attempt(damage:
     assert again.skip_from == 5006
 
 
-def test_a_loss_of_two_levels_in_one_row_is_damage_and_a_slower_one_is_not() -> None:
-    assert looks_like_damage(situation(peak_excess=4.5))
-    assert not looks_like_damage(situation(peak_excess=3.5))
-    assert not looks_like_damage(situation(peak_excess=4.5, detected_step=5010))
+def test_a_loss_of_eight_levels_in_one_row_is_damage_and_a_slower_one_is_not() -> None:
+    assert looks_like_damage(situation(peak_excess=16.5))
+    assert not looks_like_damage(situation(peak_excess=15.5))
+    assert not looks_like_damage(situation(peak_excess=16.5, detected_step=5010))
+
+
+def test_a_further_peak_does_not_renew_the_patience() -> None:
+    peaked = {"step": 5018, "check_step": 5015, "check_excess": 1.5, "excess": 1.4}
+    assert decide(**peaked).kind is OrderKind.ROLLBACK
+    assert "since the detection" in decide(**peaked).reasons[0]
+    assert decide(**peaked | {"excess": 0.7}).kind is None
 
 
 # What a failure teaches
