@@ -54,7 +54,7 @@ def test_a_slow_rise_is_answered_deeper_than_a_sudden_one() -> None:
     assert slow.rewind_to < sudden.rewind_to
 
 
-def test_dearer_batches_make_the_skip_narrower() -> None:
+def test_batches_that_cost_more_make_the_skip_narrower() -> None:
     def width(batch_cost: float) -> int:
         decision = decide(Policy(batch_cost=batch_cost))
         assert decision.skip_from is not None
