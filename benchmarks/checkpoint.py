@@ -1,4 +1,4 @@
-"""How long `save` holds up the training loop: writing in the background compared with blocking.
+"""How long a save holds up the training loop: in the background compared with blocking, and in memory.
 
     python -m benchmarks.checkpoint
 
@@ -9,6 +9,7 @@ does between two checkpoints of a run.
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ from lossguard.torch import Checkpoints
 
 NUM_SAVES = 8
 WIDTH, NUM_LAYERS = 512, 8  # 25 M parameters: 300 MB with the moments
+NUM_TOKENS = 1024  # of a step
+MEMORY_EVERY = 20  # steps between two saves in memory
 
 
 def measure() -> list[Row]:
@@ -33,14 +36,34 @@ def measure() -> list[Row]:
         background = Checkpoints(Path(folder) / "b", keep=2, model=model, optimizer=optimizer)
         blocking_seconds = [_save(blocking, number) for number in range(NUM_SAVES)]
         background_seconds = [_save(background, number) for number in range(NUM_SAVES)]
+        memory = Checkpoints(Path(folder) / "c", memory=2, memory_every=MEMORY_EVERY, model=model, optimizer=optimizer)
+        memory_seconds = [_seconds(lambda: memory.save_in_memory(0, {})) for _ in range(2 * NUM_SAVES)]
+        step_seconds = [_seconds(lambda: _step(model, optimizer)) for _ in range(NUM_SAVES)]
     torch.set_num_threads(before)
     whole = statistics.median(blocking_seconds)
     part = statistics.median(background_seconds[1:])  # the first save allocates the buffers
     size = 3 * sum(parameter.numel() for parameter in model.parameters()) * 4 / 1e6
     comparison = f"{1e3 * part:.0f} ms compared with {1e3 * whole:.0f} ms for writing {size:.0f} MB"
+    held, step = statistics.median(memory_seconds[2:]), statistics.median(step_seconds)
+    share = f"{1e3 * held:.0f} ms every {MEMORY_EVERY} steps of {1e3 * step:.0f} ms ({NUM_TOKENS} tokens, one core)"
     return [
         Row("time in `save`: background relative to blocking", 100 * part / whole, "%", 5.0, comparison),
+        Row("time in `save_in_memory`, of the training time", 100 * held / (MEMORY_EVERY * step), "%", 1.0, share),
     ]
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """A step of training on as many tokens."""
+    inputs = torch.randn(NUM_TOKENS, WIDTH)
+    optimizer.zero_grad()
+    sum(layer(inputs).square().mean() for layer in model.children()).backward()
+    optimizer.step()
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def _save(checkpoints: Checkpoints, number: int) -> float:

@@ -12,10 +12,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.suites import FAULT, SUITES, Run, Suite
+from benchmarks.wandering import RISE_STEP, RISES, ROWS, WANDERING, RiseSuite, WanderingSuite
 from monitor.backtesting.backtest import backtest_rows
 from monitor.backtesting.labelled_curves import Curve, Score, our_alarms, read_folder, score, total
 from monitor.backtesting.published_rules import RULES, alarm_steps
@@ -61,6 +63,8 @@ def report(folder: Path, compare: bool, seeds: int) -> Iterator[str]:
     else:
         print(f"no labels.json in {folder}: the tables of curves are left out", file=sys.stderr)
     yield from by_suite(seeds)
+    yield from on_wandering(seeds)
+    yield from on_rises(seeds)
     yield from on_noise()
     yield from speed()
 
@@ -70,18 +74,24 @@ def heading(title: str, *columns: str) -> str:
 
 
 def by_curve(curves: list[Curve]) -> Iterator[str]:
-    yield heading("Labelled curves", "curve", "kind", "rows", "onsets found", "false alarms", "median delay in rows")
+    columns = ("curve", "kind", "rows", "onsets found", "false alarms", "false actions", "median delay in rows")
+    yield heading("Labelled curves", *columns)
+    all_actions = 0
     for curve in curves:
-        alarms = our_alarms(curve)
+        incidents = backtest_rows(curve.rows)["incidents"]
+        alarms = [int(incident["detected_step"]) for incident in incidents]
         one = score(curve, alarms)
-        false = str(one.false) if curve.kind == "clean" else ""
+        actions = num_actions(incidents) if curve.kind == "clean" else 0
+        all_actions += actions
+        false = f"{one.false} | {actions}" if curve.kind == "clean" else " | "
         late = [curve.row_of(a) - curve.row_of(o) for o in curve.onsets for a in alarms]
         late = [rows for rows in late if -2 <= rows <= 12]
         delay = f"{np.median(late):g}" if late else ""
         yield f"| {curve.name} | {curve.kind} | {len(curve.rows)} | {one.found}/{one.onsets} | {false} | {delay} |"
     for which in ("detected_step", "onset_step"):
         all_curves = total(curves, lambda curve, which=which: our_alarms(curve, which=which))  # type: ignore[misc]
-        yield f"| **all, by {which}** | | {all_curves.rows} clean | {cells(all_curves)} | |"
+        rate = f"{all_actions}: {1e4 * all_actions / max(all_curves.rows, 1):.2f} per 10k"
+        yield f"| **all, by {which}** | | {all_curves.rows} clean | {cells(all_curves)} | **{rate}** | |"
 
 
 def cells(one: Score) -> str:
@@ -117,7 +127,7 @@ def by_rule(curves: list[Curve]) -> Iterator[str]:
 
 
 def by_suite(seeds: int) -> Iterator[str]:
-    columns = ("suite", "noise", "found", "false incidents", "delay: median, most", "right action")
+    columns = ("suite", "noise", "found", "false incidents", "false actions", "delay: median, most", "right action")
     yield heading(f"Synthetic suites, {seeds} runs each", *columns)
     for suite in SUITES:
         for noise in NOISES:
@@ -125,7 +135,7 @@ def by_suite(seeds: int) -> Iterator[str]:
 
 
 def suite_row(suite: Suite, noise: float, seeds: int) -> str:
-    delays, false, right = [], 0, 0
+    delays, false, false_actions, right = [], 0, 0, 0
     for seed in range(seeds):
         run = Run.healthy(seed, noise)
         suite.inject(run)
@@ -135,22 +145,77 @@ def suite_row(suite: Suite, noise: float, seeds: int) -> str:
         delays += [i["detected_step"] - FAULT for i in due[:1] if i["detected_step"] <= FAULT + suite.within]
         actions = [i["action"]["kind"] for i in incidents if i["action"]["kind"] != "none"]
         right += (actions[0] if actions else "none") in suite.actions
+        false_actions += num_actions([i for i in incidents if "rollback" not in suite.actions or i not in due])
     found = f"{len(delays)}/{seeds}" if suite.found else ""
     delay = f"{np.median(delays):g}, {max(delays)}" if delays else ""
-    return f"| {suite.name} | {noise:g} | {found} | {false} | {delay} | {right}/{seeds} |"
+    return f"| {suite.name} | {noise:g} | {found} | {false} | {false_actions} | {delay} | {right}/{seeds} |"
+
+
+def num_actions(incidents: Sequence[dict[str, Any]]) -> int:
+    """Of these incidents, those about which something would have been done."""
+    return sum(incident["action"]["kind"] != "none" for incident in incidents)
+
+
+def on_wandering(seeds: int) -> Iterator[str]:
+    yield heading(
+        f"Healthy losses whose level wanders, {seeds} runs of {ROWS:,} rows each",
+        "suite (sizes in noises)",
+        "false incidents per 10k rows",
+        "false actions per 10k rows",
+    )
+    for suite in WANDERING:
+        incidents = [incident for seed in range(seeds) for incident in incidents_of(suite, seed)]
+        per_10k = 1e4 / ROWS / seeds
+        yield f"| {suite.name} | {len(incidents) * per_10k:.2f} | {num_actions(incidents) * per_10k:.2f} |"
+
+
+def on_rises(seeds: int) -> Iterator[str]:
+    """A rise is found while it lasts, or in as many rows again."""
+    yield heading(
+        f"True slow rises, {seeds} runs each",
+        "suite",
+        "found",
+        "median delay in rows",
+        "median rise by then in noises",
+        "actions a rise",
+        "false actions before",
+    )
+    for suite in RISES:
+        delays, actions, before = [], 0, 0
+        for seed in range(seeds):
+            incidents = incidents_of(suite, seed)
+            due = [incident for incident in incidents if incident["detected_step"] >= RISE_STEP]
+            delays += [
+                i["detected_step"] - RISE_STEP for i in due[:1] if i["detected_step"] < RISE_STEP + 2 * suite.rows
+            ]
+            actions += num_actions(due)
+            before += num_actions([incident for incident in incidents if incident not in due])
+        delay = float(np.median(delays)) if delays else np.nan
+        rise = min(delay / suite.rows, 1.0) * suite.height
+        found = f"{len(delays)}/{seeds}"
+        yield f"| {suite.name} | {found} | {delay:g} | {rise:.1f} | {actions / seeds:.2f} | {before} |"
+
+
+def incidents_of(suite: WanderingSuite | RiseSuite, seed: int) -> list[dict[str, Any]]:
+    incidents: list[dict[str, Any]] = backtest_rows(Rows.of(np.arange(ROWS), loss=suite.loss(seed)))["incidents"]
+    return incidents
 
 
 def on_noise(rows: int = 20_000, seeds: int = 5) -> Iterator[str]:
     """Healthy losses whose noise is not normal: do the thresholds from the run's own tail keep the target?"""
-    yield heading("Healthy runs with other noise", "noise", "target per 10k", "false incidents per 10k rows")
+    columns = ("noise", "target per 10k", "false incidents per 10k rows", "false actions per 10k rows")
+    yield heading("Healthy runs with other noise", *columns)
     for name, make in NOISE_KINDS.items():
         for target_rate in (1.0, 4.0):
-            false = 0
+            false = actions = 0
             for seed in range(seeds):
                 loss = 2.5 + np.exp(-np.arange(rows) / 3000) + 0.02 * make(np.random.default_rng(seed), rows)
                 curve = Rows.of(np.arange(rows), loss=loss)
-                false += len(backtest_rows(curve, DetectionSettings(false_alarms_per_10k=target_rate))["incidents"])
-            yield f"| {name} | {target_rate:g} | {1e4 * false / rows / seeds:.2f} |"
+                settings = DetectionSettings(false_alarms_per_10k=target_rate)
+                incidents = backtest_rows(curve, settings)["incidents"]
+                false, actions = false + len(incidents), actions + num_actions(incidents)
+            per_10k = 1e4 / rows / seeds
+            yield f"| {name} | {target_rate:g} | {false * per_10k:.2f} | {actions * per_10k:.2f} |"
 
 
 def smoothed(random: np.random.Generator, rows: int) -> Floats:

@@ -108,6 +108,20 @@ def quantised_spike(run: Run) -> None:
     quantised(run)
 
 
+def collapses(run: Run) -> None:
+    """Forty batches of one repeated byte."""
+    run.loss[FAULT : FAULT + 40] = 0.001
+    run.grad_norm[FAULT : FAULT + 40] *= 0.02
+
+
+def diverges_for_good(run: Run) -> None:
+    run.loss += np.clip(0.2 * (run.after() + 1), 0, 3)
+
+
+def log_z_settles(run: Run) -> None:
+    run.log_z[:] = 10.0 - 4.5 * np.exp(-run.steps / 40) - np.exp(-run.steps / 400) + 0.01 * (run.log_z - 8.0)
+
+
 def shift(run: Run) -> None:
     run.loss[FAULT:] += 0.4
 
@@ -160,6 +174,9 @@ SUITES = (
     Suite("NaN for ever", nan_for_ever, found=True, actions=("rollback",), within=0),
     Suite("infinite grad norm", inf_grad, found=True, actions=("rollback",), within=0),
     Suite("log Z collapse", log_z_collapse, found=True),
+    Suite("log Z finds its level", log_z_settles, found=False),
+    Suite("loss collapse of 40 rows", collapses, found=True),
+    Suite("divergence that stays", diverges_for_good, found=True, actions=("rollback",)),
     Suite("quantised, healthy", quantised, found=False),
     Suite("quantised, spike that does not", quantised_spike, found=True, actions=("rollback",)),
     Suite("level shift, undeclared", shift, found=True, actions=("rollback",)),

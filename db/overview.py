@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.interventions import needs_a_person_in_sql
-from db.models import Incident, Intervention
-from lossguard.states import IncidentState
+from db.models import Incident, Intervention, Run
+from lossguard.states import IncidentState, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class Tally:
     open_incidents: int = 0
     interventions: int = 0
     waiting: int = 0
-    """Interventions that need an operator: proposed ones, and holds that were applied and not released."""
+    """What needs an operator: proposed interventions, holds that were applied and not released, and open incidents of a
+    run that has ended."""
 
 
 def tallies(session: Session) -> dict[int, Tally]:
@@ -25,8 +26,11 @@ def tallies(session: Session) -> dict[int, Tally]:
     open_incidents = _count_by_run(session, Incident, Incident.state != IncidentState.CLOSED)
     interventions = _count_by_run(session, Intervention, sa.true())
     waiting = _count_by_run(session, Intervention, needs_a_person_in_sql())
+    ended = sa.select(Run.pk).where(Run.state != RunState.RUNNING)
+    left_open = sa.and_(Incident.state == IncidentState.OPEN, Incident.run_pk.in_(ended))
+    unresolved = _count_by_run(session, Incident, left_open)
     return {
-        pk: Tally(open_incidents.get(pk, 0), interventions.get(pk, 0), waiting.get(pk, 0))
+        pk: Tally(open_incidents.get(pk, 0), interventions.get(pk, 0), waiting.get(pk, 0) + unresolved.get(pk, 0))
         for pk in open_incidents.keys() | interventions.keys()
     }
 

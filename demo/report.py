@@ -32,16 +32,21 @@ class Report:
             ("spike", f"{self.kind}, onset at step {self.onset}"),
             ("detected", f"{self.detected_after} step{'' if self.detected_after == 1 else 's'} after the onset"),
         ]
-        if self.rewound_to is None or self.skip_from is None or self.skip_to is None:
+        if self.rewound_to is None:
             return [*spike, ("rolled back", "no"), *self._end()]
         return [
             *spike,
             ("rewound to", f"step {self.rewound_to}"),
-            ("skipped", f"{self.skip_to - self.skip_from} batches [{self.skip_from}, {self.skip_to})"),
+            ("skipped", self._skipped()),
             ("steps lost", str(self.steps_lost)),
             ("verified", "yes" if self.verified else "NO"),
             *self._end(),
         ]
+
+    def _skipped(self) -> str:
+        if self.skip_from is None or self.skip_to is None:
+            return "no batches: they are used again"
+        return f"{self.skip_to - self.skip_from} batches [{self.skip_from}, {self.skip_to})"
 
     def _end(self) -> list[tuple[str, str]]:
         loss = f"{self.final_loss:.4f} nats per token" if isinstance(self.final_loss, float) else str(self.final_loss)

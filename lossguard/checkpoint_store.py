@@ -1,7 +1,7 @@
 """What a guard requires of checkpoints."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class CheckpointStore(Protocol):
@@ -37,3 +37,17 @@ class CheckpointStore(Protocol):
 
     def discard_after(self, step: int, /) -> None:
         """Remove the checkpoints of later steps from the run."""
+
+
+@runtime_checkable
+class KeepsInMemory(Protocol):
+    """What a guard requires in addition of checkpoints that are kept in memory too."""
+
+    memory_every: int | None
+    """Steps between two of them; None: none are kept."""
+
+    def save_in_memory(self, step: int, state: dict[str, Any], /) -> None:
+        """Save without the disk. `steps` lists the step from now on, and `load` restores it, in this process."""
+
+    def durable_steps(self) -> list[int]:
+        """Those of `steps` that another process could restore."""

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 from lossguard.batches import BatchSource, Indexable
-from lossguard.checkpoint_store import CheckpointStore
+from lossguard.checkpoint_store import CheckpointStore, KeepsInMemory
 from lossguard.distributed import current_ranks
 from lossguard.errors import CheckpointError, CheckpointMismatch, ConfigurationError
 from lossguard.ledger import Ledger, Skip
@@ -50,6 +50,7 @@ class Guard:
         self.run = run
         self.checkpoints = checkpoints
         self.every = every
+        self._memory = checkpoints if isinstance(checkpoints, KeepsInMemory) and checkpoints.memory_every else None
         self.signals = tuple(signals)
         self.ranks = current_ranks() if ranks is None else ranks
         run.history = self.ranks.broadcast(run.history)
@@ -108,6 +109,8 @@ class Guard:
                     break
                 if self.step % self.every == 0:
                     self._save()
+                elif self._memory is not None and self.step % (self._memory.memory_every or self.every) == 0:
+                    self._save_in_memory(self._memory)
                 index = self.ledger.next_free(self._cursor)
                 try:
                     batch = source.get(index)
@@ -131,6 +134,10 @@ class Guard:
         self.run.open_segment(self.step, reason)
         self._report_restorable()
 
+    def _durable_steps(self) -> list[int]:
+        """Steps that another process could restore, too."""
+        return self.checkpoints.steps() if self._memory is None else self._memory.durable_steps()
+
     def _report_restorable(self) -> None:
         self.run.set_restorable(self.checkpoints.steps())
 
@@ -141,7 +148,8 @@ class Guard:
         state = self.checkpoints.load(step)
         self._check_owner(state.get("run"))
         _check_position(state, step)
-        self.step = self._saved_step = state["step"]
+        self.step = state["step"]
+        self._saved_step = self.step if self.step in self._durable_steps() else None
         self._cursor = state["cursor"]
         self.lr_scale = state["lr_scale"] if self.run.history.lr_scale is None else self.run.history.lr_scale
         self._pinned, self._pinned_until = state["pinned"], state["pinned_until"]
@@ -172,6 +180,15 @@ class Guard:
             self._report_failed_save(problem)
         else:
             self._saved_step = self.step
+        self._report_restorable()
+
+    def _save_in_memory(self, checkpoints: KeepsInMemory) -> None:
+        if self.run.rank > 0 and self.ranks.size == 1:
+            return
+        try:
+            checkpoints.save_in_memory(self.step, self._state())
+        except Exception as problem:  # too little memory must not end a run that computes
+            self._report_failed_save(problem)
         self._report_restorable()
 
     def _state(self) -> dict[str, Any]:
@@ -226,7 +243,7 @@ class Guard:
             return False
         # Before the line is written: if the process dies in between, the order is still open and is executed again.
         self._discard_later_checkpoints()
-        self._pinned = self.checkpoints.steps()
+        self._pinned = self._durable_steps()
         self._pinned_until = max(self._pinned_until, 2 * left_step - self.step)
         self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, self._apply(order))
         self._report_restorable()

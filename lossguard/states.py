@@ -32,6 +32,7 @@ class IncidentKind(StrEnum):
     GRAD_SPIKE = "grad_spike"  # the grad norm rose out of its band, the loss did not (yet)
     LOG_Z_DRIFT = "log_z_drift"  # log Z left its band, up or down, the loss did not (yet)
     DIVERGENCE = "divergence"  # the loss rises slowly, row after row
+    LOSS_COLLAPSE = "loss_collapse"  # the loss fell in one step as no learning makes it fall
     PLATEAU = "plateau"  # the loss stopped falling (advisory)
 
 

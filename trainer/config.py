@@ -139,9 +139,14 @@ class CheckpointConfig:
     """Steps between checkpoints."""
     keep: int = 20
     """Newest checkpoints that are kept; of the older ones, one per doubling of the age, and the first."""
+    memory: int = 16
+    """Newest states that are also kept in host memory; 0 for none."""
+    memory_every: int = 5
+    """Steps between two of them."""
 
     def __post_init__(self) -> None:
-        _at_least("checkpoint.", self, 1, "every", "keep")
+        _at_least("checkpoint.", self, 1, "every", "keep", "memory_every")
+        _at_least("checkpoint.", self, 0, "memory")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

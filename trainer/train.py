@@ -203,8 +203,11 @@ def evaluate(model: nn.Module, batches: Batches, num_batches: int, device: torch
 
 def open_checkpoints(folder: Path, recipe: Recipe, **objects: Any) -> Checkpoints:
     """The checkpoints of a run. Raises UsageError when the folder cannot be written."""
+    plan = recipe.checkpoint
     try:
-        return Checkpoints(folder / "checkpoints", keep=recipe.checkpoint.keep, blocking=False, **objects)
+        return Checkpoints(
+            folder / "checkpoints", keep=plan.keep, memory=plan.memory, memory_every=plan.memory_every, **objects
+        )
     except ValueError as mistake:
         raise UsageError(f"{mistake}.") from None
 

@@ -195,4 +195,7 @@ def _pending(facts: RunFacts) -> str:
         return f"{formatting.plural(num_pending, 'decision is', 'decisions are')} pending."
     num_open = sum(each.state != IncidentState.CLOSED for each in facts.incidents)
     still_open = f"; {formatting.plural(num_open, 'incident is', 'incidents are')} still open" if num_open else ""
-    return f"No decision is pending{still_open}."
+    ended = (
+        "; the run has ended, and a person must look at it" if num_open and facts.run.state != RunState.RUNNING else ""
+    )
+    return f"No decision is pending{still_open}{ended}."

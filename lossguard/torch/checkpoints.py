@@ -33,6 +33,7 @@ from lossguard.torch.files import PARTIAL, clean_up, fingerprint, publish, read_
 from lossguard.torch.generators import generators, restore_generators
 from lossguard.torch.host_copy import HostCopier
 from lossguard.torch.manifest import checkpoints_in, folder_name, read_manifest, write_manifest
+from lossguard.torch.memory import MemoryCheckpoints
 from lossguard.torch.ranks import TorchRanks
 from lossguard.torch.retention import steps_to_delete
 from lossguard.torch.stateful import Stateful
@@ -50,6 +51,9 @@ class Checkpoints:
     """Checkpoints of `objects`, such as model=, optimizer=, scheduler=, in one directory.
 
     `keep`: how many of the newest checkpoints stay; of the older ones, one per doubling of the age and the first stay.
+    `memory`: how many of the newest states also stay in host memory, one every `memory_every` steps: a guard saves them
+    and restores from them without the disk. They are lost with the process. Each takes as much memory as a checkpoint
+    takes of the disk (with several ranks: this rank's part of it).
     `blocking`: whether `save` returns only when the checkpoint is on the disk. Otherwise it takes the time, and the
     memory, of one copy of the state in host memory.
     `ranks`: the processes that train together, by default those of torch.distributed if it is initialised. They must
@@ -66,12 +70,16 @@ class Checkpoints:
         directory: str | os.PathLike[str],
         *,
         keep: int = 20,
+        memory: int = 0,
+        memory_every: int = 10,
         blocking: bool = False,
         ranks: Ranks | None = None,
         **objects: Stateful,
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep} must be at least 1")
+        if memory < 0 or memory_every < 1:
+            raise ValueError(f"memory={memory} must not be below 0, and memory_every={memory_every} not below 1")
         if RUN in objects:
             raise ValueError(f"an object cannot be called {RUN!r}: the file {RUN}.pt holds the guard's state")
         self.keep = keep
@@ -80,6 +88,9 @@ class Checkpoints:
         self.directory = self.ranks.broadcast(Path(directory))
         self.objects = {name: _unwrapped(instance) for name, instance in objects.items()}
         self._pinned: frozenset[int] = frozenset()
+        self.memory_every = memory_every if memory else None
+        """Steps between two states in host memory; None: there are none."""
+        self._memory = MemoryCheckpoints(memory)
         self._host_copier = HostCopier()
         self._writing: threading.Thread | None = None
         self._has_ended = False  # a background save, since the last call of `settle`
@@ -109,8 +120,19 @@ class Checkpoints:
             lock.release()
 
     def steps(self) -> list[int]:
-        """Steps with a complete checkpoint, ascending. Whether it is intact is checked when it is loaded."""
+        """Steps that can be restored, ascending. Whether a checkpoint is intact is checked when it is loaded."""
+        return sorted({*self.durable_steps(), *self._memory.steps()})
+
+    def durable_steps(self) -> list[int]:
+        """Steps with a complete checkpoint on the disk, ascending."""
         return list(checkpoints_in(self.directory))
+
+    def save_in_memory(self, step: int, state: Mapping[str, Any]) -> None:
+        """Keep a copy of what `save` would write. Raises what an object's `state_dict` raises, and MemoryError.
+
+        The ranks do not wait for each other. If it fails on one of them, none will restore this step from memory.
+        """
+        self._memory.save(step, self._states(state))
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Save all objects, the random number generators and `state` (tensors, plain values), as of before `step`.
@@ -155,7 +177,8 @@ class Checkpoints:
         self._join()
         for candidate in reversed([known for known in self.ranks.broadcast(self.steps()) if known <= step]):
             try:
-                states, digests = self.ranks.run_on_all(self._read, candidate)
+                read = self._read_memory if candidate in self.ranks.broadcast(self._memory.steps()) else self._read
+                states, digests = self.ranks.run_on_all(read, candidate)
             except CheckpointError as problem:
                 if self.ranks.rank == 0:
                     logger.warning("skipping the checkpoint of step %d: %s", candidate, problem)
@@ -171,7 +194,8 @@ class Checkpoints:
         incident began.
         """
         self._join()
-        later = [known for known in self.steps() if known > step]
+        self._memory.discard_after(step)
+        later = [known for known in self.durable_steps() if known > step]
         if not later or self.ranks.rank > 0:
             return
         with locked(self.directory, Ranks()):  # rank 0 alone
@@ -205,9 +229,12 @@ class Checkpoints:
             self._problems.append(problem)
 
     def _collect_states(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        states = {name: instance.state_dict() for name, instance in self.objects.items()}
-        states[RUN] = {"generators": generators(), "state": dict(state)}
+        states = self._states(state)
         return states if self.blocking else self._host_copier.copy(states)
+
+    def _states(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        states = {name: instance.state_dict() for name, instance in self.objects.items()}
+        return states | {RUN: {"generators": generators(), "state": dict(state)}}
 
     def _write(self, step: int, states: Mapping[str, Any]) -> None:
         with locked(self.directory, self.ranks):
@@ -245,7 +272,7 @@ class Checkpoints:
             return
         write_manifest(partial, {"step": step, **manifest})
         publish(partial, self._path(step))
-        for old in steps_to_delete(self.steps(), keep=self.keep, pinned=self._pinned):
+        for old in steps_to_delete(self.durable_steps(), keep=self.keep, pinned=self._pinned):
             remove(self._path(old))
 
     def _load_objects(self, step: int, states: Mapping[str, Any], digests: Mapping[str, Digest]) -> None:
@@ -266,6 +293,13 @@ class Checkpoints:
                     f"{name} differs from the checkpoint of step {step}: {differing[0]}{more}; "
                     "continuing would train a different run, so training stops here"
                 )
+
+    def _read_memory(self, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
+        try:
+            states = self._memory.load(step, self.objects)
+        except KeyError:
+            raise CheckpointError("it is not in the memory of this rank") from None
+        return states, {name: digest(states[name]) for name in self.objects}
 
     def _read(self, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
         """All states of a checkpoint and their digests, by name. Raises CheckpointError when it is damaged."""

@@ -81,6 +81,14 @@ def shard_states(states: Mapping[str, Any], objects: Mapping[str, Stateful]) -> 
     return sharded
 
 
+def with_layouts(
+    locals: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], objects: Mapping[str, Stateful]
+) -> dict[str, Tensor]:
+    """This rank's parts of tensors of these shapes, as tensors that are sharded as those of the objects."""
+    layouts = _layouts(objects)
+    return {path: _with_layout(path, local, shapes[path], layouts) for path, local in locals.items()}
+
+
 def _shard(path: str, tensor: Tensor, layouts: Mapping[str, Tensor]) -> Tensor:
     layout = _layout_of(path, tensor.shape, layouts)
     if layout is None:
@@ -92,7 +100,7 @@ def _shard(path: str, tensor: Tensor, layouts: Mapping[str, Tensor]) -> Tensor:
 
 def _with_layout(path: str, local: Tensor, shape: torch.Size, layouts: Mapping[str, Tensor]) -> Tensor:
     layout = _layout_of(path, shape, layouts)
-    return local if layout is None else with_local(layout, local)
+    return local if layout is None else with_local(layout, local.to(layout.device))
 
 
 def _layouts(objects: Mapping[str, Stateful]) -> dict[str, Tensor]:

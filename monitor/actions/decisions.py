@@ -1,14 +1,15 @@
-"""An operator's decisions about a run: approve, reject, roll back, release, change the policy, delete."""
+"""An operator's decisions about a run: approve, reject, roll back, release, accept a level, set the policy, delete."""
 
 from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from db import access, commands
+from db import access, commands, queries
 from db.models import Intervention, Run
 from monitor.detection import DetectionEngine, Effect, IllegalTransition
 from monitor.detection.interventions import run_policy
+from monitor.detection.scoring.detectors import LEVEL_ACCEPTED
 from monitor.ingestion import detection_state, lease, runs
 from monitor.problems import Problem, unknown
 from monitor.schemas import RollbackIn
@@ -42,6 +43,27 @@ def release(session: Session, run_id: str, *, who: str, now: float) -> Run:
     run = runs.lock(session, run_id)
     _act(session, run, lambda engine: engine.release(), now)
     access.record(session, who=who, action="release", run=run.id, details={}, now=now)
+    return run
+
+
+def accept_level(session: Session, run_id: str, *, who: str, now: float) -> Run:
+    """The present level of the loss is the new normal. Raises Problem 409 when no incident of the loss is open."""
+    run = runs.lock(session, run_id)
+    _act(session, run, lambda engine: engine.accept_level(), now)
+    segment = queries.newest_segment(session, run=run)
+    assert segment is not None  # an incident is open
+    step = 0 if segment.last_step is None else segment.last_step + 1
+    commands.add_event(
+        session,
+        run=run,
+        key=f"accept-level-{segment.number}-{step}",
+        segment=segment.number,
+        step=step,
+        time=now,
+        kind=LEVEL_ACCEPTED,
+        details={"who": who},
+    )
+    access.record(session, who=who, action="accept-level", run=run.id, details={"step": step}, now=now)
     return run
 
 

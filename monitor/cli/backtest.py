@@ -102,4 +102,6 @@ def table(results: Iterable[Mapping[str, Any]]) -> Table:
 def _action_text(action: Mapping[str, Any]) -> str:
     if action["kind"] != OrderKind.ROLLBACK:
         return str(action["kind"])
+    if action["skip_from"] is None:
+        return f"rewind to {action['rewind_to']}, skip nothing"
     return f"rewind to {action['rewind_to']}, skip batches {action['skip_from']}-{action['skip_to'] - 1}"

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from monitor.detection import DetectionSettings, Policy
+from monitor.detection.interventions.policies import policy_named
 
 DETECTION_NAMES = [field.name for field in fields(DetectionSettings)]
 POLICY_NAMES = [field.name for field in fields(Policy)]
@@ -22,6 +23,7 @@ def parse(assignments: Sequence[str]) -> tuple[DetectionSettings, Policy]:
     try:
         detection = DetectionSettings.from_dict({name: values[name] for name in DETECTION_NAMES if name in values})
         policy = Policy.from_dict({name: values[name] for name in POLICY_NAMES if name in values})
+        policy_named(policy.name)
     except (TypeError, ValueError) as error:
         raise BadParameter(f"--set {' '.join(assignments)}: {error}") from None
     return detection, policy

@@ -44,6 +44,10 @@ class Intervention:
     decided_step: int
     verify_at: int | None
     reasons: list[str] = field(default_factory=list)
+    site_start: int | None = None
+    """The onset of the trouble that it is to get past."""
+    site_end: int | None = None
+    """The last step at which a further onset counts as a recurrence; a later one is an incident of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from monitor.detection.encoding import restore
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.response import IncidentResponse
 from monitor.detection.rows import Rows
-from monitor.detection.scoring.detectors import DetectorSet
+from monitor.detection.scoring.detectors import LEVEL_ACCEPTED, DetectorSet
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored_state import VERSION, migrate
@@ -87,8 +87,8 @@ class DetectionEngine:
         self.detectors = self._detectors_at(detectors, declared, earlier)
         self.detectors.learn(history)
         self.last_step = step - 1
-        if reason == SegmentReason.RESUME:
-            self.detectors.declare(step, reason)
+        if reason == SegmentReason.RESUME and not self.detectors.is_raised():
+            self.detectors.declare(step, reason)  # a level that nobody has accepted stays news
         return self.response.begin_segment(step, reason, obeyed)
 
     def _detectors_at(
@@ -120,7 +120,9 @@ class DetectionEngine:
         return self.response.approve(number)
 
     def reject(self, number: int) -> list[Effect]:
-        return self.response.reject(number)
+        effects = self.response.reject(number)
+        self.detectors.answer()
+        return effects
 
     def rollback(self, *, rewind_to: int | None = None, skip_to: int | None = None, reason: str = "") -> list[Effect]:
         """An operator's order. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
@@ -128,7 +130,19 @@ class DetectionEngine:
 
     def release(self, reason: str = "") -> list[Effect]:
         """An operator ends a hold. Raises ValueError when the run is not held."""
-        return self.response.release(self.last_step, reason)
+        effects = self.response.release(self.last_step, reason)
+        self.detectors.answer()
+        return effects
+
+    def accept_level(self, reason: str = "") -> list[Effect]:
+        """An operator says that the present level of the loss is normal: it is learnt before the next row.
+
+        The caller stores it as an event LEVEL_ACCEPTED of the next step, so that whoever reads the rows again knows it.
+        Raises ValueError when no incident of the loss is open, or when an order for it is under way.
+        """
+        effects = self.response.accept_level(reason)
+        self.detectors.declare(self.last_step + 1, LEVEL_ACCEPTED)
+        return effects
 
     def set_policy(self, policy: Policy) -> None:
         """From the next decision on."""

@@ -15,7 +15,8 @@ class DetectionSettings:
     warmup_rows: int = 24
     """Rows that a signal needs before anything but a gross jump can be an alarm."""
     adopt_rows: int = 96
-    """Rows out of band after which their level becomes the new baseline; the incident then ends as ongoing."""
+    """Rows out of band after which their level becomes the new baseline; of the loss above its band only where nobody
+    was alarmed, or a person has decided."""
     calm_rows: int = 3
     """Rows back in band that end an incident."""
     plateau_steps: int = 100_000

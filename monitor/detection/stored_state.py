@@ -5,21 +5,35 @@ version is taken as it is, and whoever loads it reads what it knows. Version 1 h
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-VERSION = 2
+import numpy as np
+
+from monitor.detection.encoding import pack, restore, unpack
+from monitor.detection.scoring.drift import HELD_SCORE, LevelDrift, Rise
+from monitor.detection.scoring.scan import SPANS
+from monitor.detection.scoring.signals import SIGNALS, SignalParameters
+from monitor.detection.scoring.threshold import NUM_BINS
+
+VERSION = 3
 
 State = Mapping[str, Any]
+
+V2_MIN_DRIFT = 5.0
+"""Noises above the lowest level that were a slow divergence."""
 
 
 def migrate(state: State) -> State:
     """The state of an engine in the present version."""
-    return _engine_from_v1(state) if _version(state) == 1 else state
+    state = _engine_from_v1(state) if _version(state) == 1 else state
+    return _engine_from_v2(state) if _version(state) == 2 else state
 
 
 def migrate_detectors(state: State) -> State:
     """The state of a detector set, such as a snapshot, in the present version."""
-    return _detectors_from_v1(state) if _version(state) == 1 else state
+    state = _detectors_from_v1(state) if _version(state) == 1 else state
+    return _detectors_from_v2(state) if _version(state) == 2 else state
 
 
 def _version(state: State) -> Any:
@@ -106,3 +120,42 @@ def _detector_from_v1(state: State) -> State:
         "recent": _renamed(state, V1_RESIDUALS),
         "thresholds": _renamed(state.get("tails"), V1_THRESHOLDS),
     }
+
+
+def _engine_from_v2(state: State) -> State:
+    detectors = restore(dict, state.get("detectors")) or {"version": 2}
+    return {**state, "version": 3, "detectors": migrate_detectors(detectors)}
+
+
+def _detectors_from_v2(state: State) -> State:
+    stored = restore(dict, state.get("signals")) or {}
+    known = [name for name in stored if name in SIGNALS]
+    signals = {name: restore(partial(_detector_from_v2, SIGNALS[name]), stored[name]) for name in known}
+    return {**state, "version": 3, "signals": signals}
+
+
+def _detector_from_v2(signal: SignalParameters, state: State) -> State:
+    """The slow rise had a threshold of its own among the others, and was measured from the lowest level so far."""
+    thresholds = {
+        "histograms": pack(unpack(state["thresholds"]["histograms"], "<f4")[: len(SPANS) * NUM_BINS], "<f4"),
+        "values": pack(unpack(state["thresholds"]["values"])[: len(SPANS)]),
+    }
+    drift = _drift_from_v2(state) if signal.detects_drift else None
+    return {
+        "baseline": {**state["baseline"], "values_fallen": 0, "may_adopt": not signal.is_guarded},
+        "drift": drift,
+        "recent": {**state["recent"], "values": pack(np.full(4, np.nan))},
+        "thresholds": thresholds,
+    }
+
+
+def _drift_from_v2(state: State) -> State:
+    """What is known of the lowest level, and of a rise from it that goes on; the wandering is learnt anew."""
+    stored, new = state["drift"], LevelDrift()
+    new.lowest_level, new.lowest_step = stored["lowest_level"], stored["lowest_step"]
+    if stored["drift"] >= V2_MIN_DRIFT:
+        noise = state["baseline"]["noise"]
+        threshold, height = V2_MIN_DRIFT * noise, stored["drift"] * noise
+        new.rise = Rise(new.lowest_level, new.lowest_step, threshold, height)
+        new.drift, new.rise_step, new.reference = HELD_SCORE, new.lowest_step, new.lowest_level
+    return new.state_dict()

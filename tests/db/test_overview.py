@@ -37,6 +37,16 @@ def test_runs_without_incidents_have_no_tally(engine: sa.Engine) -> None:
         assert overview.tallies(session) == {}
 
 
+def test_an_incident_that_is_open_when_its_run_has_ended_waits_for_a_person(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        for number, state in [(1, "open"), (2, "closed"), (3, "warning")]:
+            commands.save_incident(session, run=run, number=number, segment=0, now=NOW, state=state, **INCIDENT)
+        assert overview.tallies(session) == {run.pk: Tally(open_incidents=2)}
+        run.state = "finished"
+        assert overview.tallies(session) == {run.pk: Tally(open_incidents=2, waiting=1)}
+
+
 def test_a_proposal_and_a_hold_wait_for_a_person_and_a_closed_incident_is_not_open(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)

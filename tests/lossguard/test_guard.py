@@ -273,13 +273,14 @@ class Batches:
 class Tiny:
     """A model with dropout, AdamW and a schedule: everything that a checkpoint must restore."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: Any) -> None:
         torch.manual_seed(0)
         random.seed(0)
         self.model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 1))
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.1)
         self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.9)
-        self.checkpoints = Checkpoints(folder, model=self.model, optimizer=self.optimizer, scheduler=self.scheduler)
+        parts = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        self.checkpoints = Checkpoints(folder, **options, **parts)  # type: ignore[arg-type]
 
     def step(self, batch: torch.Tensor) -> float:
         loss = self.model(batch + random.random()).square().mean()
@@ -300,6 +301,41 @@ def test_a_rolled_back_run_equals_one_that_never_saw_the_skipped_batches_bit_for
     never = ScriptedRun()
     never.history.skips.append(Skip(11, 17))
     assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
+
+
+def test_a_rollback_from_memory_loses_fewer_steps_and_equals_a_run_that_never_saw_the_skipped_batches(
+    tmp_path: Path,
+) -> None:
+    run = ScriptedRun({20: rollback(rewind_to=18, skip_from=17, skip_to=20)})
+    rolled = dict(Tiny(tmp_path / "a", memory=2, memory_every=3).run(run, 25))
+    assert [each[:2] for each in run.recorded] == [("start", 0), ("rollback", 18)]
+    never = ScriptedRun()
+    never.history.skips.append(Skip(18, 20))
+    assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
+
+
+def test_what_was_in_memory_is_gone_with_the_process_and_the_disk_takes_over(tmp_path: Path) -> None:
+    whole = dict(Tiny(tmp_path / "a").run(ScriptedRun(), 25))
+    first = Tiny(tmp_path / "b", memory=2, memory_every=3)
+    steps = iter(first.run(ScriptedRun(), 25))
+    parts = dict(next(steps) for _ in range(19))
+    first.checkpoints.settle(wait=True)
+    assert first.checkpoints.steps() == [0, 5, 10, 12, 15, 18]
+    del steps  # as if the process had died
+    again = Tiny(tmp_path / "b", memory=2, memory_every=3)
+    assert again.checkpoints.steps() == [0, 5, 10, 15]
+    assert parts | dict(again.run(ScriptedRun(), 25)) == whole
+
+
+def test_a_memory_that_is_too_small_does_not_end_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tiny = Tiny(tmp_path, memory=1, memory_every=3)
+
+    def full(step: int, states: Any) -> None:
+        raise MemoryError("no more host memory")
+
+    tiny.checkpoints._memory.save = full  # type: ignore[method-assign]
+    assert len(dict(tiny.run(ScriptedRun(), 12))) == 12
+    assert "no more host memory" in caplog.text
 
 
 def test_a_second_rollback_equals_a_run_that_skipped_both_ranges_bit_for_bit(tmp_path: Path) -> None:

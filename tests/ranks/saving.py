@@ -39,7 +39,7 @@ def network() -> nn.Sequential:
 class Small:
     """A model with dropout, AdamW and a schedule: everything that a checkpoint must restore."""
 
-    def __init__(self, kind: str, folder: Path, blocking: bool = False) -> None:
+    def __init__(self, kind: str, folder: Path, blocking: bool = False, memory: int = 0) -> None:
         self.model: nn.Module = network()
         if kind == "fsdp":
             fully_shard(self.model)
@@ -48,7 +48,8 @@ class Small:
         self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.9)
         torch.manual_seed(dist.get_rank() if dist.is_initialized() else 0)
         parts = {"model": self.network, "optimizer": self.optimizer, "scheduler": self.scheduler}
-        self.checkpoints = Checkpoints(folder, blocking=blocking, **parts)  # type: ignore[arg-type]
+        options = {"blocking": blocking, "memory": memory, "memory_every": 2}
+        self.checkpoints = Checkpoints(folder, **options, **parts)  # type: ignore[arg-type]
 
     def step(self, batch: Tensor) -> str:
         loss = self.network(batch).square().mean()
@@ -75,8 +76,8 @@ def full(tensor: Any) -> Any:
     return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).tolist()
 
 
-def trained(kind: str, folder: Path, until: int, orders: dict[int, Order] | None = None) -> Result:
-    small = Small(kind, folder)
+def trained(kind: str, folder: Path, until: int, orders: dict[int, Order] | None = None, memory: int = 0) -> Result:
+    small = Small(kind, folder, memory=memory)
     return {"losses": dict(small.run(until, run_of(orders))), "full_state": small.full_state()}
 
 
@@ -89,6 +90,19 @@ def a_rollback_that_skips(folder: Path) -> Result:
         results[kind] = [trained(kind, folder / f"rolled-{kind}", 25, {18: dataclasses.replace(order)})]
         small = Small(kind, folder / f"skipping-{kind}")
         results[kind].append({"losses": dict(small.run(25, skipping)), "full_state": small.full_state()})
+    return results
+
+
+def a_rollback_from_memory(folder: Path) -> Result:
+    """To a step that only the memory holds, compared with the checkpoint of the disk before it."""
+    results: Result = {}
+    for kind in KINDS:
+        order = rollback(rewind_to=12, skip_from=12, skip_to=17)
+        rolled = [
+            trained(kind, folder / f"m{memory}-{kind}", 25, {18: dataclasses.replace(order)}, memory)
+            for memory in (4, 0)
+        ]
+        results[kind] = rolled
     return results
 
 
@@ -178,6 +192,7 @@ ON_TWO_RANKS = [
     a_checkpoint_of_each_kind,
     a_checkpoint_of_one_process,
     a_rollback_that_skips,
+    a_rollback_from_memory,
     twelve_steps_then_eight,
     a_damaged_shard,
     a_rank_whose_disk_is_full,

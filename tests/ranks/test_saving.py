@@ -18,6 +18,14 @@ Results = list[dict[str, Any]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_rollback_from_memory_equals_one_from_the_disk_bit_for_bit(two: Results, kind: str) -> None:
+    for each in two:
+        from_memory, from_disk = each["a_rollback_from_memory"][kind]
+        assert from_memory["losses"] == from_disk["losses"]
+        assert from_memory["full_state"] == from_disk["full_state"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_rollback_that_skips_equals_a_run_that_skips_from_the_start_bit_for_bit(results: Results, kind: str) -> None:
     for each in results:
         rolled, skipping = each["a_rollback_that_skips"][kind]

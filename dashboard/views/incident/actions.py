@@ -1,4 +1,4 @@
-"""What an operator can do about an incident: approve, reject, release the hold, roll back manually."""
+"""What an operator can do about an incident: approve, reject, release the hold, accept the level, roll back."""
 
 import time
 
@@ -12,7 +12,7 @@ from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate, waiting
 from db.models import Incident, Intervention
 from lossguard.protocol import CAN_ROLL_BACK
-from lossguard.states import RunState
+from lossguard.states import IncidentKind, IncidentState, RunState
 from monitor.detection.interventions import run_policy
 
 MAX_SKIPPED_BATCHES = 1_000_000
@@ -27,7 +27,28 @@ def show(facts: RunFacts, incident: Incident) -> None:
             operate.button("Reject", reject(each), key="reject", icon=":material/close:")
         if pending.is_held(facts):
             operate.button("Release", release(facts), key="release", icon=":material/play_arrow:", primary=True)
+        if is_level_in_question(facts, incident):
+            operate.button(
+                "This is the new normal", accept_level(facts), key="accept-level", icon=":material/done_all:"
+            )
         manual_rollback(facts, incident)
+
+
+def is_level_in_question(facts: RunFacts, incident: Incident) -> bool:
+    """The loss is out of its band, the run reports, and nothing has been ordered about it."""
+    is_open = incident.state == IncidentState.OPEN and incident.kind != IncidentKind.NONFINITE
+    return is_open and incident.signal == "loss" and facts.run.state == RunState.RUNNING
+
+
+def accept_level(facts: RunFacts) -> OperatorAction:
+    return OperatorAction(
+        label="Accept the level",
+        question="Is the present level of the loss the new normal? It is learnt at once, the incident ends, and what "
+        "is proposed for it is withdrawn.",
+        success="The level is accepted. The incident has ended.",
+        method="POST",
+        path=f"/runs/{facts.run.id}/accept-level",
+    )
 
 
 def approve(each: Intervention) -> OperatorAction:

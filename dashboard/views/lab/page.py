@@ -1,6 +1,6 @@
 """Detector lab: what other settings would have caught, missed and done on a stored run, or on an uploaded curve.
 
-In the URL: ?run=ID&source=..&sensitivity=..&patience=..&depth=..&skip=..&checkpoints=..
+In the URL: ?run=ID&source=..&sensitivity=..&patience=..&policy=..&batch-cost=..&depth=..&skip=..&checkpoints=..
 """
 
 import time
@@ -23,13 +23,16 @@ from dashboard.views.lab.trial_input import TrialInput
 from dashboard.views.lab.trial_results import TrialResult
 from monitor.detection import DetectionSettings, Policy
 from monitor.detection.curve import CurveError
-from monitor.detection.interventions import run_policy
+from monitor.detection.interventions import policies, run_policy
 from monitor.detection.simulation import simulate
 
 METRIC_WIDTH_PIXELS = 150  # two metrics fit side by side on a phone
 SLIDER_WIDTH_PIXELS = 250
 FALSE_ALARM_RATES = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
 CHECKPOINT_INTERVALS = [10, 20, 50, 100, 200, 500, 1000]
+BATCH_COSTS = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0]
+SAVED = ("name", "patience", "min_depth", "skip_min", "skip_max", "batch_cost")
+"""Fields of the policy that the sliders set."""
 RUN, CURVE = "A stored run", "A CSV file"
 CURVE_READ = "lab-curve-read"
 """In the session: the id of the last uploaded file, and what was read from it."""
@@ -139,7 +142,7 @@ def current_rule(facts: RunFacts) -> Mapping[str, Any] | None:
 def sliders(own: Mapping[str, Any] | None) -> TrialSettings:
     """They start at the run's own policy."""
     policy, detection = run_policy.policy_of(own), run_policy.settings_of(own)
-    width = SLIDER_WIDTH_PIXELS
+    width, names = SLIDER_WIDTH_PIXELS, list(dict.fromkeys([*policies.names(), policy.name]))
     with st.container(horizontal=True):
         rates = sorted({*FALSE_ALARM_RATES, detection.false_alarms_per_10k})
         rate = st.select_slider(
@@ -151,14 +154,11 @@ def sliders(own: Mapping[str, Any] | None) -> TrialSettings:
             bind="query-params",
             help="While the loss is falling back, the policy waits if the excess halves within so many steps.",
         )  # fmt: skip
-        depth = st.slider(
-            "Depth (steps)", 1, max(1000, policy.min_depth), policy.min_depth, key="depth", width=width,
-            bind="query-params", help="Minimum distance from the restored checkpoint to the onset.",
+        name = st.selectbox(
+            "Policy", names, index=names.index(policy.name), key="policy", width=width, bind="query-params",
+            help="adaptive takes the rollback of the lowest expected cost; palm goes deep and skips at least 200.",
         )  # fmt: skip
-        skip_min, skip_max = st.slider(
-            "Skip (batches)", 1, max(2000, policy.skip_max), (policy.skip_min, policy.skip_max), key="skip",
-            width=width, bind="query-params", help="Minimum and maximum.",
-        )  # fmt: skip
+        policy = palm_sliders(policy) if name == "palm" else adaptive_sliders(policy)
         interval = st.select_slider(
             "Checkpoint interval (steps)", CHECKPOINT_INTERVALS, 100, key="checkpoints", width=width,
             bind="query-params",
@@ -166,9 +166,32 @@ def sliders(own: Mapping[str, Any] | None) -> TrialSettings:
         )  # fmt: skip
     return TrialSettings(
         detection=replace(detection, false_alarms_per_10k=float(rate)),
-        policy=replace(policy, patience=patience, min_depth=depth, skip_min=skip_min, skip_max=skip_max),
+        policy=replace(policy, name=name, patience=patience),
         checkpoint_interval=interval,
     )
+
+
+def palm_sliders(policy: Policy) -> Policy:
+    """How deep and how wide PaLM's remedy is."""
+    depth = st.slider(
+        "Depth (steps)", 1, max(1000, policy.min_depth), policy.min_depth, key="depth", width=SLIDER_WIDTH_PIXELS,
+        bind="query-params", help="Minimum distance from the restored checkpoint to the onset.",
+    )  # fmt: skip
+    skip_min, skip_max = st.slider(
+        "Skip (batches)", 1, max(2000, policy.skip_max), (policy.skip_min, policy.skip_max), key="skip",
+        width=SLIDER_WIDTH_PIXELS, bind="query-params", help="Minimum and maximum.",
+    )  # fmt: skip
+    return replace(policy, min_depth=depth, skip_min=skip_min, skip_max=skip_max)
+
+
+def adaptive_sliders(policy: Policy) -> Policy:
+    """What the expected cost is made of."""
+    costs = sorted({*BATCH_COSTS, policy.batch_cost})
+    batch_cost = st.select_slider(
+        "Cost of a batch (steps)", costs, policy.batch_cost, key="batch-cost", width=SLIDER_WIDTH_PIXELS,
+        bind="query-params", help="What a batch that is never trained on costs. The more it costs, the narrower the skips.",
+    )  # fmt: skip
+    return replace(policy, batch_cost=float(batch_cost))
 
 
 def simulation_results(data: TrialInput, settings: TrialSettings) -> None:
@@ -212,7 +235,7 @@ def summary(data: TrialInput, seconds: float, num_outliers: int) -> str:
 def save_policy(run_id: str, own: Mapping[str, Any] | None, settings: TrialSettings) -> None:
     """A button that makes these settings the run's policy. The policy's mode stays as it is."""
     before = run_policy.to_rule(run_policy.policy_of(own), run_policy.settings_of(own))
-    update = {name: getattr(settings.policy, name) for name in ("patience", "min_depth", "skip_min", "skip_max")}
+    update: dict[str, Any] = {name: getattr(settings.policy, name) for name in SAVED}
     update["detection"] = {"false_alarms_per_10k": settings.detection.false_alarms_per_10k}
     after = run_policy.changed(own, update)
     if after == before:

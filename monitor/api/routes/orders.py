@@ -50,6 +50,12 @@ def release(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> di
     return responses.run(decisions.release(session, run_id, who=who.name, now=now))
 
 
+@router.post("/runs/{run_id}/accept-level")
+def accept_level(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
+    """The present level of the loss is the new normal: it is learnt at once, and its incident ends."""
+    return responses.run(decisions.accept_level(session, run_id, who=who.name, now=now))
+
+
 @router.put("/runs/{run_id}/policy")
 def set_policy(
     run_id: RunId, fields: Annotated[Json, Body()], who: Operator, session: WriteSession, now: Now

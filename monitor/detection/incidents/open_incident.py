@@ -11,13 +11,15 @@ from lossguard.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
 from monitor.detection.encoding import known_fields
 from monitor.detection.incidents.states import IncidentEvent, advance
-from monitor.detection.scoring.readings import IN_BAND_Z, PRECURSOR_Z, SignalReading, describe
+from monitor.detection.scoring.baseline import FALL_Z
+from monitor.detection.scoring.readings import IN_BAND_Z, PRECURSOR_Z, SignalReading, describe, score_of
 from monitor.detection.scoring.recent_rows import deviation
 from monitor.detection.settings import DetectionSettings
 
 DIVERGENCE_ROWS = 5  # consecutive rows, out of band, on which the loss rises: no longer a spike
 DIVERGED_FRACTION = 0.25  # a loss that stays higher by this fraction of what was expected has diverged
 MAX_REMAINING_NOISES = 1.0  # what the mean excess of the calm rows may be for the signal to have recovered
+MAX_MEAN_NOISES = 2.0  # what the mean excess of the last rows may be for nothing to be done about it
 MEAN_ROWS = 12  # calm rows that the mean excess averages over
 QUIET_ROWS = 3  # rows without an alarm before another alarm is a new spike
 
@@ -40,6 +42,10 @@ class OpenIncident:
     """The excess there."""
     peak_excess: float = 0.0
     excess: float = 0.0
+    mean_excess: float | None = None
+    """Of the last MEAN_ROWS rows, negative where the loss lay below: one noisy row is no evidence."""
+    wandering: float = 0.0
+    """How far the usual level lies above the expected loss, which follows every wave of the level."""
     rising_rows: int = 0
     """Consecutive rows, up to this one, on which the loss rose while out of band."""
     falls: int = 0
@@ -62,6 +68,8 @@ class OpenIncident:
     """Of the present decision to wait: why, and what is added if the incident ends before anything else is decided."""
     no_further_action: bool = False
     """The policy has decided for good (observe mode, or an operator rejected or released)."""
+    structural: bool = False
+    """A slow rise whose cause is the recipe."""
 
     def to_dict(self) -> dict[str, Any]:
         incident = incident_to_dict(self.incident)
@@ -95,24 +103,33 @@ class OpenIncident:
         loss = readings.get("loss")
         if loss is not None and np.isfinite(loss.value):
             self._observe_loss(step, loss)
+        risen = loss is not None and before.kind is IncidentKind.DIVERGENCE and loss.drift >= 1.0
+        if risen and step > before.detected_step:
+            self.no_further_action = False
+            reason = f"Step {step}: the loss has risen by as much again."
+            self.incident = replace(self.incident, reasons=[*self.incident.reasons, reason])
         alarm = any(reading.evidence >= 1.0 for reading in readings.values())
         self.rows_since_alarm = 0 if alarm else self.rows_since_alarm + 1
         self._update_peak(step, readings)
         return self.incident is not before
 
     def _observe_loss(self, step: int, loss: SignalReading) -> None:
-        if not self.loss_moved and loss.is_alarm():
+        if not self.loss_moved and self.incident.kind is not IncidentKind.LOSS_COLLAPSE and loss.is_alarm():
             self.loss_moved = True
             reason = f"The loss left its band at step {step}: {describe('loss', loss)}."
-            self._worsen(IncidentKind.LOSS_SPIKE, "loss", loss, reason)
+            self._worsen(step, IncidentKind.LOSS_SPIKE, "loss", loss, reason)
         measured = self.expectation_known and self.incident.signal == "loss"
         self.excess = max(loss.value - self.incident.expected, 0.0) if measured else 0.0
+        if measured:
+            present = loss.value - self.incident.expected
+            before = present if self.mean_excess is None else self.mean_excess
+            self.mean_excess = before + (present - before) / min(self.falls + self.rises + 1, MEAN_ROWS)
         rose = loss.value > self.previous_loss
         self.rises, self.falls = self.rises + rose, self.falls + (not rose)
         self.rising_rows = self.rising_rows + 1 if rose and loss.z >= IN_BAND_Z else 0
         if self.rising_rows == DIVERGENCE_ROWS and self.incident.kind is IncidentKind.LOSS_SPIKE:
             reason = f"The loss rose on {DIVERGENCE_ROWS} consecutive rows: this is a divergence, not a spike."
-            self._worsen(IncidentKind.DIVERGENCE, "loss", loss, reason)
+            self._worsen(step, IncidentKind.DIVERGENCE, "loss", loss, reason)
         self.previous_loss = loss.value
         if self.calm_rows:
             self.remaining_excess += (self.excess - self.remaining_excess) / min(self.calm_rows, MEAN_ROWS)
@@ -120,13 +137,15 @@ class OpenIncident:
             self.peak_excess = self.excess
             self.check_step, self.check_excess = step, self.excess
 
-    def _worsen(self, kind: IncidentKind, signal: str, reading: SignalReading, reason: str) -> None:
-        """The incident becomes one of a more severe kind, and its band that of the signal behind it."""
+    def _worsen(self, step: int, kind: IncidentKind, signal: str, reading: SignalReading, reason: str) -> None:
+        """The incident becomes one of a more severe kind; band, peak and score are of the signal behind it."""
         state = advance(self.incident.state, IncidentEvent.WORSEN)
         same = signal == self.incident.signal
         self.expectation_known = self.expectation_known if same else bool(np.isfinite(reading.expected))
         band = self.incident if same or not self.expectation_known else reading
-        peak_value = self.incident.peak_value if same else band.expected  # in the unit of the new signal
+        if not same:
+            score = round(max(score_of(kind, reading), 1.0), 3)
+            self.incident = replace(self.incident, peak_step=step, peak_value=reading.value, score=score)
         self.incident = replace(
             self.incident,
             kind=kind,
@@ -134,7 +153,6 @@ class OpenIncident:
             signal=signal,
             expected=band.expected,
             scale=band.scale,
-            peak_value=peak_value,
             reasons=[*self.incident.reasons, reason],
         )
 
@@ -142,17 +160,26 @@ class OpenIncident:
         reading = readings.get(self.incident.signal)
         if reading is None:
             return
-        values = np.array([self.incident.peak_value, reading.value])
-        peak, present = deviation(self.incident.signal, values, self.incident.expected)
+        incident, down = self.incident, self.incident.kind is IncidentKind.LOSS_COLLAPSE
+        values = np.array([incident.peak_value, reading.value])
+        peak, present = deviation(incident.signal, values, incident.expected, down=down)
         if present > peak:
             self.incident = replace(self.incident, peak_step=step, peak_value=reading.value)
-        if reading.evidence > self.incident.score:
-            self.incident = replace(self.incident, score=round(reading.evidence, 3))
+        score = score_of(incident.kind, reading)
+        if score > incident.score:
+            self.incident = replace(self.incident, score=round(score, 3))
 
     def renew_patience(self, step: int, patience: int) -> None:
         """Begin the next span of patience when the excess has halved in the last one."""
         if step - self.check_step >= patience and self.excess <= 0.5 * self.check_excess:
             self.check_step, self.check_excess = step, self.excess
+
+    def lasting_excess(self) -> float:
+        """The excess, or 0 where the last rows are near the expected loss on average."""
+        if self.mean_excess is None:
+            return self.excess
+        tolerated = MAX_MEAN_NOISES * self.incident.scale
+        return self.excess if self.mean_excess > tolerated + min(self.wandering, tolerated) else 0.0
 
     def escalation(self, readings: Readings) -> str | None:
         """Why this row begins a more severe incident than the present one, or None."""
@@ -163,6 +190,8 @@ class OpenIncident:
         new_spike = loss is not None and loss.evidence >= 1.0 and self.rows_since_alarm >= QUIET_ROWS
         if kind is IncidentKind.DIVERGENCE and new_spike:
             return "The loss spiked during the divergence."
+        if kind is IncidentKind.LOSS_COLLAPSE and new_spike:
+            return "The loss rose above its band from before the collapse."
         return None
 
     def is_realarmed(self, readings: Readings, settings: DetectionSettings) -> bool:
@@ -180,6 +209,8 @@ class OpenIncident:
         """How it ended when all signals are in band again: it recovered, or its level became the new normal."""
         incident = self.incident
         loss = readings.get("loss") if incident.signal == "loss" else None
+        if loss is not None and incident.kind is IncidentKind.LOSS_COLLAPSE:
+            return self._outcome_of_collapse(loss)
         if loss is None or not self.peak_excess > 0:
             return Outcome.RECOVERED, f"Back in band after step {self.last_step_out_of_band}."
         excess = loss.value - incident.expected
@@ -188,6 +219,13 @@ class OpenIncident:
         diverged = excess > DIVERGED_FRACTION * max(abs(incident.expected), 1e-9)
         reason = f"The loss stayed {excess:.3g} nats above the expected value; its level is now the new baseline."
         return (Outcome.DIVERGED if diverged else Outcome.ONGOING), reason
+
+    def _outcome_of_collapse(self, loss: SignalReading) -> tuple[Outcome, str]:
+        fall = self.incident.expected - loss.value
+        if fall <= FALL_Z * self.incident.scale:
+            text = f"The loss is back at {loss.value:.4g} after step {self.last_step_out_of_band}."
+            return Outcome.RECOVERED, f"{text} What it fell to was not learnt."
+        return Outcome.ONGOING, f"The loss stayed {fall:.3g} nats below its level; the lower one is now the baseline."
 
     def closed(self, outcome: Outcome, reason: str) -> Incident:
         """The incident as it ends. Raises IllegalTransition when it has ended already."""

@@ -6,7 +6,8 @@ from lossguard.metrics import BY_NAME
 from lossguard.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
 from monitor.detection.incidents.open_incident import OpenIncident, Readings
-from monitor.detection.scoring.readings import PRECURSOR_Z, SignalReading, describe
+from monitor.detection.scoring.baseline import FALL_Z
+from monitor.detection.scoring.readings import PRECURSOR_Z, SignalReading, describe, score_of
 from monitor.detection.scoring.recent_rows import RecentRows
 
 MAX_PRECURSOR_GAP = 3  # rows in band between two rows of a precursor
@@ -17,20 +18,22 @@ def open_incident(number: int, step: int, signal: str, readings: Readings, recen
     reading = readings[signal]
     kind = kind_of(signal, reading)
     onset, reasons = onset_of(step, signal, kind, reading, recent)
-    expected = reading.expected if np.isfinite(reading.expected) else 0.0
-    peak = recent.peak_index(signal, onset, expected)
-    loss_moved = kind is IncidentKind.NONFINITE or signal == "loss"
+    expected = reading.reference if kind is IncidentKind.DIVERGENCE else reading.expected
+    expected = expected if np.isfinite(expected) else 0.0
+    peak = recent.peak_index(signal, onset, expected, down=kind is IncidentKind.LOSS_COLLAPSE)
+    loss_moved = kind is IncidentKind.NONFINITE or (signal == "loss" and kind is not IncidentKind.LOSS_COLLAPSE)
+    collapsed = kind is IncidentKind.LOSS_COLLAPSE
     incident = Incident(
         number=number,
         kind=kind,
-        state=IncidentState.OPEN if loss_moved else IncidentState.WARNING,
+        state=IncidentState.OPEN if loss_moved or collapsed else IncidentState.WARNING,
         signal=signal,
         onset_step=onset,
         detected_step=step,
         peak_step=int(recent.steps[peak]),
         peak_value=float(recent.values[signal][peak]),
         end_step=None,
-        score=round(max(reading.evidence, reading.drift, 1.0), 3),
+        score=round(max(score_of(kind, reading), 1.0), 3),
         expected=expected,
         scale=reading.scale if np.isfinite(reading.scale) else 0.0,
         outcome=Outcome.ONGOING,
@@ -50,14 +53,18 @@ def open_incident(number: int, step: int, signal: str, readings: Readings, recen
         non_finite=reading.non_finite,
         first_onset_step=onset,
         expectation_known=bool(np.isfinite(reading.expected)),
+        wandering=max(reading.reference - expected, 0.0) if signal == "loss" else 0.0,
     )
 
 
 def kind_of(signal: str, reading: SignalReading) -> IncidentKind:
     if reading.non_finite:
         return IncidentKind.NONFINITE
-    if signal == "loss" and reading.evidence < 1.0 <= reading.drift:
-        return IncidentKind.DIVERGENCE
+    if signal == "loss" and reading.evidence < 1.0:
+        if reading.fall >= 1.0:
+            return IncidentKind.LOSS_COLLAPSE
+        if reading.drift >= 1.0:
+            return IncidentKind.DIVERGENCE
     kind = BY_NAME[signal].incident_kind
     assert kind is not None
     return kind
@@ -70,9 +77,17 @@ def onset_of(
     if kind is IncidentKind.NONFINITE:
         onset, reason = step, f"Step {step}: {signal} is not finite."
     elif kind is IncidentKind.DIVERGENCE:
-        onset = reading.low_step
-        drift = f"the drift is {reading.drift:.3g} times the alarm threshold"
-        reason = f"Step {step}: the loss level has been rising since step {onset}; {drift}."
+        onset = reading.rise_step
+        reason = (
+            f"Step {step}: the loss level has been rising since step {onset}, from {reading.reference:.5g}; "
+            f"the rise is {reading.drift:.3g} times the alarm threshold."
+        )
+    elif kind is IncidentKind.LOSS_COLLAPSE:
+        onset = recent.fall_step(signal, -FALL_Z)
+        reason = (
+            f"Step {step}: the loss fell from {reading.expected:.5g} to {reading.value:.5g} nats at step {onset}. No "
+            "learning makes such a step: the data may be repeated or leak, or a mask or a normalisation may be wrong."
+        )
     else:
         onset, reason = recent.onset_step(signal), f"Step {step}: {describe(signal, reading)}."
     reasons = [reason]

@@ -1,30 +1,33 @@
 """Interventions through their life: proposed, ordered, applied, verified or recurred. At most one is active."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from lossguard.states import InterventionState, OrderKind
+from lossguard.states import IncidentKind, InterventionState, OrderKind
 from monitor.detection.effects import Effect, Intervention, InterventionChanged
 from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL, InterventionEvent, advance
-from monitor.detection.interventions.policy import Decision, Policy
+from monitor.detection.interventions.decision import Attempt, Decision
+from monitor.detection.interventions.policy import Policy
 
 UNDER_WAY = frozenset({InterventionState.APPROVED, InterventionState.ORDERED})
 NOT_APPLIED = UNDER_WAY | {InterventionState.PROPOSED}
 UNSUCCESSFUL = frozenset({InterventionState.RECURRED, InterventionState.FAILED})
+MIN_SITE_STEPS = 20
+"""A further onset within so many steps of the first one counts as a recurrence, however quickly the policy decided."""
 
 
 @dataclass(slots=True)
 class InterventionTracker:
-    """The active intervention, the last unsuccessful one, and how many rollbacks the run has used."""
+    """The active intervention, the unsuccessful ones at its site, and how many rollbacks the run has used."""
 
     num_interventions: int = 0
     rollbacks_used: int = 0
     """Rollbacks by the policy that were ordered."""
     active: Intervention | None = None
-    last_unsuccessful: Intervention | None = None
-    """The last rollback that failed or recurred: the next one near it is a further attempt."""
+    unsuccessful: list[Intervention] = field(default_factory=list)
+    """The rollbacks at the last site that failed or recurred, oldest first: the next one there is a further attempt."""
 
     def blocks_decisions(self) -> bool:
         """An intervention has not been applied yet, or the trainer is held."""
@@ -47,17 +50,28 @@ class InterventionTracker:
             return None
         return active if active.state is InterventionState.APPLIED else None
 
-    def next_attempt(self, onset_step: int) -> tuple[int, int | None]:
-        """(number of the next attempt at the site of `onset_step`, the step that the previous one went back to)."""
-        previous = self.under_verification() or self.last_unsuccessful
-        if previous is None or previous.rewind_to is None or previous.verify_at is None:
-            return 1, None
-        if not previous.rewind_to <= onset_step <= previous.verify_at:
-            return 1, None
-        return previous.attempt + 1, previous.rewind_to
+    def attempts_at(self, onset_step: int) -> list[Attempt]:
+        """The rollbacks that did not get past the site of `onset_step`, oldest first."""
+        rollback = self.under_verification()
+        earlier = self.unsuccessful if rollback is None else [*self.unsuccessful, rollback]
+        if not earlier or not _is_same_site(earlier[-1], onset_step):
+            return []
+        return [_attempt(each) for each in earlier if each.rewind_to is not None]
+
+    def forget_site(self) -> None:
+        """The run got past the last site, or an operator took over: the next rollback there is a first attempt."""
+        self.unsuccessful = []
 
     def propose(
-        self, decision: Decision, *, incident: int | None, step: int, attempt: int = 1, verify_at: int = 0
+        self,
+        decision: Decision,
+        *,
+        incident: int | None,
+        step: int,
+        attempt: int = 1,
+        verify_at: int = 0,
+        site_start: int | None = None,
+        site_end: int | None = None,
     ) -> Effect:
         """Make a decision the active intervention."""
         assert decision.kind is not None
@@ -75,6 +89,8 @@ class InterventionTracker:
             decided_step=step,
             verify_at=verify_at if decision.kind is OrderKind.ROLLBACK else None,
             reasons=list(decision.reasons),
+            site_start=site_start,
+            site_end=site_end,
         )
         return InterventionChanged(self.active)
 
@@ -94,7 +110,7 @@ class InterventionTracker:
         self.active = changed = replace(self.active, state=state, reasons=reasons, **changes)
         if state in INTERVENTION_TERMINAL:
             if state in UNSUCCESSFUL:
-                self.last_unsuccessful = self.active
+                self.unsuccessful.append(replace(changed, reasons=[]))  # the stored state stays small
             self.active = None
         return InterventionChanged(changed)
 
@@ -120,15 +136,49 @@ class InterventionTracker:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "InterventionTracker":
         """What of the data can be read; the rest is as in a new run."""
-        interventions = {
-            name: restore(_intervention_from_dict, data.get(name)) for name in ("active", "last_unsuccessful")
-        }
-        return cls(**known_fields(cls, data) | interventions)
+        stored = data.get("unsuccessful", [data.get("last_unsuccessful")])  # earlier releases stored the last one alone
+        restored = [restore(_intervention_from_dict, each) for each in stored if isinstance(stored, list)]
+        return cls(
+            **known_fields(cls, data)
+            | {
+                "active": restore(_intervention_from_dict, data.get("active")),
+                "unsuccessful": [each for each in restored if each is not None],
+            }
+        )
 
 
 def _intervention_from_dict(data: dict[str, Any]) -> Intervention:
     enums = {"kind": OrderKind(data["kind"]), "state": InterventionState(data["state"])}
     return Intervention(**known_fields(Intervention, data) | enums)
+
+
+def _is_same_site(rollback: Intervention, onset_step: int) -> bool:
+    """Whether trouble that begins at `onset_step` is the trouble that this rollback was to get past."""
+    end = rollback.verify_at if rollback.site_end is None else rollback.site_end
+    return rollback.rewind_to is not None and end is not None and rollback.rewind_to <= onset_step <= end
+
+
+def _attempt(rollback: Intervention) -> Attempt:
+    assert rollback.rewind_to is not None
+    return Attempt(
+        number=rollback.attempt,
+        onset_step=rollback.decided_step if rollback.site_start is None else rollback.site_start,
+        rewind_to=rollback.rewind_to,
+        skip_from=rollback.skip_from,
+        skip_to=rollback.skip_to,
+        executed=rollback.state is not InterventionState.FAILED,
+    )
+
+
+def site_end(onset_step: int, decided_step: int, verify_at: int, kind: IncidentKind) -> int:
+    """The last step at which a further onset is still the same trouble.
+
+    The trouble showed within the steps from its onset to the decision; twice as many are enough for it to show again. A
+    slow rise may take until the end of the verification.
+    """
+    if kind is IncidentKind.DIVERGENCE:
+        return verify_at
+    return min(verify_at, onset_step + max(MIN_SITE_STEPS, 2 * (decided_step - onset_step)))
 
 
 def operator_decision(rewind_to: int, skip_from: int, skip_to: int, reason: str) -> Decision:

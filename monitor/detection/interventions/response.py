@@ -1,25 +1,28 @@
 """The response to incidents: the policy decides, the trainer executes, operators overrule, rollbacks are verified."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from lossguard.states import InterventionState, OrderKind, Outcome, SegmentReason
+from lossguard.states import IncidentKind, InterventionState, OrderKind, Outcome, SegmentReason
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
 from monitor.detection.incidents.incident_tracker import IncidentTracker
 from monitor.detection.incidents.open_incident import OpenIncident, Readings
 from monitor.detection.incidents.states import InterventionEvent
 from monitor.detection.interventions.batch_index import BatchIndex
+from monitor.detection.interventions.decision import Attempt, Decision, Situation
 from monitor.detection.interventions.intervention_tracker import (
     InterventionTracker,
     newest_restorable,
     operator_decision,
+    site_end,
     verification_step,
 )
-from monitor.detection.interventions.policy import Decision, Mode, Policy, Situation, palm
+from monitor.detection.interventions.policies import decide
+from monitor.detection.interventions.policy import Mode, Policy
 from monitor.detection.rows import Bools, Ints
 from monitor.detection.scoring.readings import IN_BAND_Z
 from monitor.detection.scoring.recent_rows import RecentRows
@@ -27,6 +30,7 @@ from monitor.detection.settings import DetectionSettings
 
 MAX_RECENT_STEPS, MAX_OLDER_STEPS = 192, 64
 """Restorable steps that are kept of a longer list: the newest, and so many spread evenly over the rest."""
+STRUCTURAL_ATTEMPTS = 2  # rollbacks that did not stop a slow rise
 VERIFIED_ROWS = 3  # rows up to the end of a verification whose loss must be in band
 
 
@@ -98,25 +102,44 @@ class IncidentResponse:
         if current is None or current.no_further_action or self.interventions.blocks_decisions():
             return []
         current.renew_patience(step, self.policy.patience)
-        attempt, previous_rewind = self.interventions.next_attempt(current.first_onset_step)
-        situation = self._situation(current, step, attempt, previous_rewind)
-        decision = palm(self.policy, situation, self.batches.batch_of)
+        now = self._situation(current, step, self.interventions.attempts_at(current.first_onset_step))
+        effects = self._mark_structural(current, now)
+        now = replace(now, structural=current.structural)
+        decision = decide(self.policy, now, self.batches.batch_of)
         kind = decision.kind or decision.unavailable
         if kind is None:
-            return self.incidents.wait(decision.reasons, decision.afterwards)
+            return effects + self.incidents.wait(decision.reasons, decision.afterwards)
         current.wait_reasons = []
         if decision.kind is None or self.policy.mode is Mode.OBSERVE:
             current.no_further_action = True
-            return [self.incidents.add_reason(self._only_observed(kind, decision.reasons))]
-        return self._recur(step) + self._propose(decision, current, step, attempt)
+            return [*effects, self.incidents.add_reason(self._only_observed(kind, decision.reasons))]
+        return effects + self._end_previous(now) + self._propose(decision, current, now)
 
-    def _propose(self, decision: Decision, current: OpenIncident, step: int, attempt: int) -> list[Effect]:
+    def _mark_structural(self, current: OpenIncident, now: Situation) -> list[Effect]:
+        """A slow rise that no checkpoint lies before, or that rollbacks did not stop, lies in the recipe."""
+        if current.structural or now.kind is not IncidentKind.DIVERGENCE:
+            return []
+        if now.attempt > STRUCTURAL_ATTEMPTS:
+            why = f"{STRUCTURAL_ATTEMPTS} rollbacks did not stop it"
+        elif self.can_roll_back and not any(step <= now.onset_step for step in now.restorable):
+            why = "it began before every step that can be restored"
+        else:
+            return []
+        current.structural = True
+        return [self.incidents.add_reason(f"The rise is structural: {why}. Its cause is the recipe, not a batch.")]
+
+    def _propose(self, decision: Decision, current: OpenIncident, now: Situation) -> list[Effect]:
         """Make a decision about the open incident the active intervention, and order it in auto mode."""
-        last_step = max(step, current.last_step_out_of_band)
+        last_step = max(now.step, current.last_step_out_of_band)
         verify_at = verification_step(self.policy, last_step, decision.rewind_to)
-        incident = current.incident.number
         proposed = self.interventions.propose(
-            decision, incident=incident, step=step, attempt=attempt, verify_at=verify_at
+            decision,
+            incident=current.incident.number,
+            step=now.step,
+            attempt=now.attempt,
+            verify_at=verify_at,
+            site_start=now.onset_step,
+            site_end=site_end(now.onset_step, now.step, verify_at, now.kind),
         )
         if self.policy.mode is Mode.APPROVE:
             return [proposed]
@@ -127,7 +150,7 @@ class IncidentResponse:
         why = "Observe mode" if self.can_roll_back else "This run only reports and cannot roll back"
         return " ".join([f"{why}: the policy would {verb}.", *reasons])
 
-    def _situation(self, current: OpenIncident, step: int, attempt: int, previous_rewind: int | None) -> Situation:
+    def _situation(self, current: OpenIncident, step: int, attempts: Sequence[Attempt]) -> Situation:
         return Situation(
             kind=current.incident.kind,
             onset_step=min(current.first_onset_step, current.incident.onset_step),
@@ -135,17 +158,19 @@ class IncidentResponse:
             step=step,
             non_finite=current.non_finite,
             loss_moved=current.loss_moved,
-            excess=current.excess,
+            expected=current.incident.expected,
+            peak_excess=current.peak_excess,
+            excess=current.lasting_excess(),
             check_excess=current.check_excess,
             check_step=current.check_step,
             rising_rows=current.rising_rows,
             falls=current.falls,
             rises=current.rises,
-            attempt=attempt,
+            attempts=attempts,
             rollbacks_used=self.interventions.rollbacks_used,
-            previous_rewind=previous_rewind,
             restorable=self.restorable,
             can_roll_back=self.can_roll_back,
+            structural=current.structural,
         )
 
     def _verify(self, step: int, recent: RecentRows) -> list[Effect]:
@@ -155,17 +180,27 @@ class IncidentResponse:
             return []
         if self.incidents.open is not None or (recent.z["loss"][-VERIFIED_ROWS:] >= IN_BAND_Z).any():
             return []
-        reason = f"The run reached step {step} without a recurrence, with the loss in its band."
-        effects = [self.interventions.advance(InterventionEvent.VERIFY, reason)]
-        self.interventions.last_unsuccessful = None
-        return effects + self.incidents.end_verification(Outcome.RECOVERED, "The rollback is verified.")
+        return self._verified(f"The run reached step {step} without a recurrence, with the loss in its band.")
 
-    def _recur(self, step: int) -> list[Effect]:
-        """The rollback under verification, if there is one, did not work."""
+    def _end_previous(self, now: Situation) -> list[Effect]:
+        """The rollback under verification, if there is one, did not work; or it did, and this is another incident."""
         if self.interventions.under_verification() is None:
+            if not now.attempts:
+                self.interventions.forget_site()
             return []
-        effects = [self.interventions.advance(InterventionEvent.RECUR, f"The incident recurred by step {step}.")]
-        return effects + self.incidents.end_verification(Outcome.ONGOING, "The incident recurred after the rollback.")
+        if now.attempts:
+            effects = [
+                self.interventions.advance(InterventionEvent.RECUR, f"The incident recurred by step {now.step}.")
+            ]
+            return effects + self.incidents.end_verification(
+                Outcome.ONGOING, "The incident recurred after the rollback."
+            )
+        return self._verified(f"The run got past the incident; another one began at step {now.onset_step}.")
+
+    def _verified(self, reason: str) -> list[Effect]:
+        effects = [self.interventions.advance(InterventionEvent.VERIFY, reason)]
+        self.interventions.forget_site()
+        return effects + self.incidents.end_verification(Outcome.RECOVERED, "The rollback is verified.")
 
     # What the trainer does
 
@@ -212,7 +247,8 @@ class IncidentResponse:
         active = self.interventions.active
         if active is None or not self.interventions.is_ordered():
             resumed = reason == SegmentReason.RESUME
-            return self._leave_segment("The run was restarted." if resumed else "The loop went back without an order.")
+            reason = "The run was restarted." if resumed else "The loop went back without an order."
+            return self._leave_segment(step, reason)
         if active.kind is OrderKind.ROLLBACK and active.number == obeyed:
             skip = {"skip_from": active.skip_from, "skip_to": active.skip_to}
             return self.order_applied(active.number, rewound_to=step, **skip)
@@ -220,12 +256,15 @@ class IncidentResponse:
             self.incidents.open.check_step = min(self.incidents.open.check_step, step)
         return []
 
-    def _leave_segment(self, reason: str) -> list[Effect]:
+    def _leave_segment(self, step: int, reason: str) -> list[Effect]:
         """The segment of the open incident ended without an order: a hold is over, and the incident with it."""
         effects: list[Effect] = []
         if self.interventions.is_held():
             effects.append(self.interventions.advance(InterventionEvent.WITHDRAW, reason))
-        return effects if self.incidents.open is None else effects + self._close(Outcome.ONGOING, reason)
+        current = self.incidents.open
+        if current is None or (current.loss_moved and current.incident.onset_step < step):
+            return effects  # it goes on: the new segment began in the middle of it
+        return effects + self._close(Outcome.ONGOING, reason)
 
     # What an operator decides
 
@@ -238,6 +277,16 @@ class IncidentResponse:
         effects = [self.interventions.advance(InterventionEvent.REJECT, "An operator rejected it.")]
         self._settle()
         return effects
+
+    def accept_level(self, reason: str) -> list[Effect]:
+        """An operator says that the level of the loss is normal. Raises ValueError where that is not the question."""
+        current = self.incidents.open
+        if current is None or current.incident.signal != "loss" or current.non_finite:
+            raise ValueError("no incident of the loss level is open")
+        if self.interventions.is_ordered() or self.interventions.is_held():
+            raise ValueError("an order for this incident is under way, or the run is held: release it first")
+        text = "An operator accepted the level of the loss: it is the new normal."
+        return self._close(Outcome.ONGOING, f"{text} {reason}".strip())
 
     def _settle(self) -> None:
         """An operator decided about the open incident: the policy does nothing more about it."""
@@ -274,7 +323,7 @@ class IncidentResponse:
         event = InterventionEvent.RELEASE if self.interventions.is_held() else InterventionEvent.WITHDRAW
         effects = [self.interventions.advance(event, reason or None)]
         self._settle()
-        self.interventions.last_unsuccessful = None
+        self.interventions.forget_site()
         decision = Decision(OrderKind.RELEASE, reasons=[reason or "An operator released the run."])
         self.interventions.propose(decision, incident=None, step=step)
         return [*effects, self.interventions.order()]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from monitor.detection.interventions.policies import policy_named
 from monitor.detection.interventions.policy import Mode, Policy
 from monitor.detection.settings import DetectionSettings
 
@@ -28,9 +29,12 @@ def _read(rule: Mapping[str, Any] | None) -> tuple[Policy, DetectionSettings]:
 
 
 def _policy(rule: Mapping[str, Any] | None) -> Policy:
-    """By default PaLM's rule, which orders rollbacks of the runs that can roll back. Raises TypeError or ValueError."""
+    """By default one that orders rollbacks of the runs that can roll back. Raises TypeError or ValueError.
+
+    A stored rule without a name is from a release whose only policy was `palm`.
+    """
     fields = {name: value for name, value in (rule or {}).items() if name != DETECTION}
-    return Policy.from_dict(fields) if fields else Policy(mode=Mode.AUTO)
+    return Policy.from_dict({"name": "palm"} | fields) if fields else Policy(mode=Mode.AUTO)
 
 
 def _settings(rule: Mapping[str, Any] | None) -> DetectionSettings:
@@ -52,4 +56,6 @@ def changed(rule: Mapping[str, Any] | None, changes: Mapping[str, Any]) -> dict[
     _settings(changes)  # what is no object cannot be merged
     settings = {**present.get(DETECTION, {}), **changes.get(DETECTION, {})}
     merged = {**present, **changes, DETECTION: settings}
-    return to_rule(_policy(merged), _settings(merged))
+    policy = _policy(merged)
+    policy_named(policy.name)
+    return to_rule(policy, _settings(merged))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monitor.detection.encoding import dump_fields, load_fields
-from monitor.detection.rows import Floats
+from monitor.detection.rows import Bools, Floats
 from monitor.detection.scoring.robust import median, robust_std
 from monitor.detection.scoring.signals import SignalParameters
 from monitor.detection.settings import DetectionSettings
@@ -25,6 +25,7 @@ WINDOW = 128  # values and residuals behind the noise
 MIN_AUTOCORRELATION = 0.6  # of neighbouring residuals; above it the signal must have been smoothed
 SETTLING_VALUES = 8  # values after a declared change that are not enough to judge by
 UPDATE_Z = 4.0  # a residual above this does not update the baseline
+FALL_Z = 8.0  # nor does one this far below the level before the fall has lasted, once the noise is known
 
 
 class BaselineFit(NamedTuple):
@@ -48,7 +49,10 @@ class BaselineFit(NamedTuple):
 class Baseline:
     """The state of the fits, updated by the values of one signal in the judged unit."""
 
-    NUMBERS = ("count", "level", "noise", "old_noise", "declared", "autocorrelation", "values_without_update")
+    NUMBERS = (
+        *("count", "level", "noise", "old_noise", "declared", "autocorrelation"),
+        *("values_without_update", "values_fallen", "may_adopt"),
+    )
     ARRAYS = ("window", "residuals", "block")
 
     def __init__(
@@ -70,6 +74,8 @@ class Baseline:
         self.block = np.empty(0)  # values since the last fit
         self.autocorrelation = 0.0  # of neighbouring residuals
         self.values_without_update = 0  # observations since one last updated the baseline
+        self.values_fallen = 0  # of these, the last ones that are too low
+        self.may_adopt = not signal.is_guarded  # whether a level out of band may become the new normal by lasting
 
     def restarted(self) -> "Baseline":
         """The baseline after a declared change: the level is learnt anew, the noise is kept meanwhile."""
@@ -81,7 +87,7 @@ class Baseline:
 
     def scale(self) -> float:
         """What residuals are divided by. Before enough is known, only a gross rise makes an alarm."""
-        if self.is_settled():
+        if self.is_settled() and (self.declared or self.count - len(self.block) >= self.signal.warmup_rows):
             return self.noise
         gross_rise = max(self.signal.gross_rise, self.signal.gross_fraction * abs(self.level))
         return max(self.noise, gross_rise / PRIOR_THRESHOLD)
@@ -98,7 +104,8 @@ class Baseline:
         size = next((size for below, size in EARLY_BLOCKS if self.count < below), BLOCK)
         part = x[: size - self.count % size]
         level, scale = self.level if self.count > 0 else np.nan, self.scale()
-        present = (level, scale, self.level + UPDATE_Z * scale, self.noise, self.autocorrelation)
+        upper_limit = self.level + UPDATE_Z * scale if self.count > 0 or self.declared else np.inf
+        present = (level, scale, upper_limit, self.noise, self.autocorrelation)
         self.block = np.concatenate([self.block, part])
         self.count += len(part)
         full = self.count % size == 0
@@ -110,12 +117,18 @@ class Baseline:
         """Fit level and noise to the full block; True when it takes a long out-of-band level as the new normal."""
         settled, x = self.is_settled(), self.block
         residual = x - self.level if self.count > len(x) else np.zeros(len(x))
-        in_band = self._deviation(residual) < UPDATE_Z * scale
+        in_band = self._in_band(residual, scale)
         num_in_band = np.count_nonzero(in_band)
-        self.values_without_update = 0 if 4 * num_in_band > len(x) else self.values_without_update + len(x)
-        is_level_shift = self.values_without_update >= self.settings.adopt_rows
+        out_of_band = 4 * num_in_band <= len(x)
+        if not out_of_band:
+            self.may_adopt = not self.signal.is_guarded
+        fallen = out_of_band and 2 * np.count_nonzero(residual < 0) > len(x)
+        self.values_without_update = self.values_without_update + len(x) if out_of_band else 0
+        self.values_fallen = self.values_fallen + len(x) if fallen else 0
+        lasting = self.values_without_update if self.may_adopt else self.values_fallen
+        is_level_shift = lasting >= self.settings.adopt_rows
         if is_level_shift:
-            self.values_without_update, self.window = 0, np.empty(0)
+            self.values_without_update, self.values_fallen, self.window = 0, 0, np.empty(0)
         elif num_in_band < len(x):
             x, residual = x[in_band], residual[in_band]
         if settled:
@@ -135,7 +148,7 @@ class Baseline:
         """
         if len(self.block) or not self.is_settled() or min(len(self.window), len(self.residuals)) < WINDOW:
             return []
-        expected = self._deviation(x - self.level) < UPDATE_Z * self.noise
+        expected = self._in_band(x - self.level, self.noise)
         num = (len(x) if expected.all() else int(np.argmin(expected))) // BLOCK
         if num < 2:
             return []
@@ -146,11 +159,12 @@ class Baseline:
         residuals = _trailing(self.residuals, residual.ravel())
         noises, autocorrelations = self._noise_of(windows, residuals, levels)
         scales = np.append(self.noise, noises[:-1])
-        in_band = (self._deviation(residual) < UPDATE_Z * scales[:, None]).all(axis=1)
+        in_band = self._in_band(residual, scales[:, None]).all(axis=1)
         num = num if in_band.all() else int(np.argmin(in_band))
         if num:
             self.window, self.residuals = windows[num - 1].copy(), residuals[num - 1].copy()
-            self.values_without_update = 0
+            self.values_without_update = self.values_fallen = 0
+            self.may_adopt = not self.signal.is_guarded
             self.count += num * BLOCK
         return self._apply_fits(levels[:num], noises, autocorrelations)
 
@@ -166,8 +180,20 @@ class Baseline:
             self.level, self.noise, self.autocorrelation = level, noise, autocorrelation
         return fits
 
-    def _deviation(self, residual: Floats) -> Floats:
-        return np.abs(residual) if self.signal.two_sided else residual
+    def _in_band(self, residual: Floats, scale: Floats | float) -> Bools:
+        """Which residuals update the baseline."""
+        deviation = np.abs(residual) if self.signal.two_sided else residual
+        in_band: Bools = deviation < UPDATE_Z * scale
+        if not self.signal.two_sided and self.count - len(self.block) >= WINDOW:
+            lowest = -FALL_Z * scale
+            if residual.size and residual.min() <= np.max(lowest):
+                in_band &= residual > lowest
+        return in_band
+
+    def accept(self, x: Floats) -> None:
+        """The level of the values x[N], N > 0, is normal from now on."""
+        self.window, self.level = x, median(x[None, -LEVEL_VALUES:]).item()
+        self.values_without_update = self.values_fallen = 0
 
     def _noise_of(self, windows: Floats, residuals: Floats, levels: Floats) -> tuple[Floats, Floats]:
         """Noise and autocorrelation per row: of residuals where there are enough, and of differences of neighbours."""
@@ -176,7 +202,9 @@ class Baseline:
         autocorrelations = np.zeros(len(windows))
         if residuals.shape[1] >= 32:
             centred = residuals - median(residuals)[:, None]
-            noises = np.maximum(robust_std(centred), 0.7 * jitter)
+            # a two-sided signal that moves steadily lags behind its level: that is no news, so it counts as noise
+            noises = robust_std(residuals if self.signal.two_sided else centred)
+            noises = np.maximum(noises, 0.7 * jitter)
             if not self.signal.two_sided and residuals.shape[1] >= WINDOW // 2:
                 autocorrelations = _autocorrelations(centred)
         else:

@@ -21,19 +21,20 @@ import numpy as np
 
 from monitor.detection.encoding import dump_fields, load_fields
 from monitor.detection.rows import Bools, Floats, Ints
-from monitor.detection.scoring.baseline import CHUNK, PRIOR_THRESHOLD, Baseline, BaselineFit
+from monitor.detection.scoring.baseline import CHUNK, FALL_Z, PRIOR_THRESHOLD, WINDOW, Baseline, BaselineFit
 from monitor.detection.scoring.drift import LevelDrift
 from monitor.detection.scoring.scan import LEAD, SPANS, scan_statistics
 from monitor.detection.scoring.signals import SignalParameters
 from monitor.detection.scoring.threshold import TailThresholds
 from monitor.detection.settings import DetectionSettings
 
-MIN_THRESHOLDS = np.array([6.5, 5.0, 5.5, 6.5, 8.0, 5.0])
-"""Lower bound of the threshold of each span, and of the drift, in standard deviations: less is not worth an alarm."""
-PRIOR_THRESHOLDS = np.array([PRIOR_THRESHOLD] * len(SPANS) + [5.0])
+MIN_THRESHOLDS = np.array([6.5, 5.0, 5.5, 6.5, 8.0])
+"""Lower bound of the threshold of each span, in standard deviations: less is not worth an alarm."""
+PRIOR_THRESHOLDS = np.array([PRIOR_THRESHOLD] * len(SPANS))
 """Thresholds of a run whose tail is not known yet."""
 HUGE = 1e100  # no training reaches it: as good as infinite, and sums of squares below it do not overflow
 LONG_PERIOD = 4 * CHUNK  # observations between two calibrations of the thresholds, in a run that has more
+FALL = 0.3  # of the loss, within a row or two: repeated data, a label that leaks, a mask that is gone
 MIN_ALARM_Z = 2.0  # a row below this is no alarm, whatever came before it
 SPARSE_STEPS = 5
 """In rows so many steps apart a real spike may be one row: there the size against the tail decides. In closer rows a
@@ -45,9 +46,10 @@ class Scores:
     """Columns over N rows; a row without an observation has z = evidence = single = drift = 0.
 
     `z`: residual in robust standard deviations, positive in the direction of an alarm; `evidence`, `single` (of the row
-    alone) and `drift`: 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit, of non-finite rows
-    too, nan where nothing is known; `low_step`: when the level was lowest; `non_finite`: reported, and nan, infinite or
-    at least HUGE.
+    alone), `drift` and `fall` (sudden): 1.0 is the alarm threshold; `expected` and `scale` in the signal's own unit, of
+    non-finite rows too, nan where nothing is known; `low_step`: when the level was lowest; `rise_step`, `reference`:
+    when the present slow rise began, and the level before it or else the usual level; `non_finite`: reported, and nan,
+    infinite or at least HUGE.
     """
 
     z: Floats
@@ -57,6 +59,9 @@ class Scores:
     expected: Floats
     scale: Floats
     low_step: Floats
+    rise_step: Floats
+    reference: Floats
+    fall: Floats
     non_finite: Bools
 
 
@@ -70,9 +75,11 @@ class RecentResiduals:
     """The last residual as it was before prewhitening."""
     last_alarm: int = -CHUNK
     """The observation of the last alarm."""
+    values: Floats = field(default_factory=lambda: np.full(4, np.nan))
+    """The last values, oldest first."""
 
     NUMBERS = ("last_z", "last_alarm")
-    ARRAYS = ("z",)
+    ARRAYS = ("z", "values")
 
 
 class SignalDetector:
@@ -80,8 +87,7 @@ class SignalDetector:
 
     def __init__(self, signal: SignalParameters, settings: DetectionSettings) -> None:
         self.signal, self.settings = signal, settings
-        # one in so many rows for each sum; the drift moves so slowly that a chunk of it counts as one value
-        self.probability = settings.false_alarms_per_10k / 1e4 * np.array([1.0] * len(SPANS) + [CHUNK / 4])
+        self.probability = settings.false_alarms_per_10k / 1e4  # of each sum at a row
         self.thresholds = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS)
         self.baseline = Baseline(signal, settings)
         self.drift = LevelDrift() if signal.detects_drift else None
@@ -96,7 +102,7 @@ class SignalDetector:
         baseline = self.baseline
         if baseline.is_settled() and not (baseline.declared and baseline.count < CHUNK):
             self.baseline, self.recent = baseline.restarted(), RecentResiduals()
-            self.drift = LevelDrift() if self.signal.detects_drift else None
+            self.drift = None if self.drift is None else self.drift.restarted()
 
     def feed(self, values: Floats, present: Bools, steps: Ints, gaps: Ints) -> Scores:
         """Judge N rows; `gaps`: steps since the row before."""
@@ -105,7 +111,7 @@ class SignalDetector:
         x = values[where]
         if self.signal.log:
             x = np.log(np.maximum(x, 1e-30))
-        table = np.zeros((7, len(values)))  # as in Scores
+        table = np.zeros((10, len(values)))  # as in Scores
         table[4:6] = np.nan
         non_finite = present & ~finite
         non_finite_rows = non_finite.nonzero()[0]
@@ -122,8 +128,8 @@ class SignalDetector:
         if self.signal.log:
             table[4] = np.exp(table[4])
             table[5] *= table[4]
-        z, evidence, single, drift, expected, scale, low_step = table
-        return Scores(z, evidence, single, drift, expected, scale, low_step, non_finite)
+        z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall = table
+        return Scores(z, evidence, single, drift, expected, scale, low_step, rise_step, reference, fall, non_finite)
 
     def _period(self) -> int:
         """Observations between two calibrations of the thresholds."""
@@ -133,25 +139,34 @@ class SignalDetector:
         """Judge values between two calibrations. Returns the table of `feed` for them."""
         recent, thresholds = self.recent, self.thresholds.values
         fits = list(self.baseline.update(x))
-        level, scale, upper_limit, _, autocorrelation = _by_value(fits)
-        table = np.empty((7, len(x)))
+        level, scale, upper_limit, noise, autocorrelation = _by_value(fits)
+        table = np.empty((10, len(x)))
         table[4] = level if self.baseline.count > len(x) else np.where(np.isnan(level), x, level)
         table[5] = scale
         table[0] = (x - table[4]) / scale
         if self.signal.two_sided:
             np.abs(table[0], out=table[0])
+        lower_limit = table[4] - FALL_Z * table[5]
+        table[9] = self._fall(x, lower_limit) if self.signal.is_guarded else 0.0
         z = self._prewhitened(table[0], autocorrelation)
         recent.z = np.concatenate([recent.z, np.minimum(np.maximum(z, -4.0), 60.0)])
-        table[3], table[6] = self._drift(x, fits, upper_limit, steps)
+        if self.drift is None:
+            table[3] = table[6:9] = 0.0
+        else:
+            of_means = noise
+            if np.count_nonzero(autocorrelation):  # means of correlated values vary more
+                of_means = noise * np.sqrt((1.0 + autocorrelation) / (1.0 - autocorrelation))
+            drift = self._drift(self.drift, fits, x, (lower_limit, upper_limit, of_means), steps)
+            table[3], table[6:9] = drift[0], drift[1:]
         chunk_size = len(recent.z) - LEAD
         size = chunk_size if chunk_size >= CHUNK else len(x)
-        statistics = np.empty((len(SPANS) + 1, size))
-        scan_statistics(recent.z[-size - LEAD :], statistics[:-1])
-        statistics[-1, -len(x) :] = table[3]
-        table[3] /= thresholds[-1]
-        ratios = statistics[:-1, -len(x) :] / thresholds[:-1, None]
+        statistics = np.empty((len(SPANS), size))
+        scan_statistics(recent.z[-size - LEAD :], statistics)
+        ratios = statistics[:, -len(x) :] / thresholds[:, None]
         table[2] = np.maximum(ratios[0], 0.0)
         ratios[0] *= gaps >= SPARSE_STEPS
+        if self.baseline.count <= CHUNK:  # long sums would make an alarm of less than a gross rise
+            ratios[2:, table[5] > noise] = 0.0
         # the sums of a spike outlast it: an alarm needs a row that adds to them
         evidence = np.maximum(np.maximum.reduce(ratios), 0.0) / self.signal.threshold_factor
         table[1] = np.where(table[0] >= MIN_ALARM_Z, evidence, 0.0)
@@ -169,12 +184,53 @@ class SignalDetector:
         return np.where(autocorrelation == 0.0, z, innovation)
 
     def _drift(
-        self, x: Floats, fits: Sequence[BaselineFit], upper_limits: Floats, steps: Ints
-    ) -> tuple[Floats | float, Floats | float]:
-        if self.drift is None:
-            return 0.0, 0.0
-        threshold, adopt_rows = self.thresholds.values[-1], self.settings.adopt_rows
-        return self.drift.update(x, fits, upper_limits, steps, threshold=threshold, adopt_rows=adopt_rows)
+        self, drift: LevelDrift, fits: Sequence[BaselineFit], x: Floats, limits: Sequence[Floats], steps: Ints
+    ) -> Floats:
+        """`limits`: lower and upper limit, and the noise. See `LevelDrift.update`."""
+        if not any(fit.is_level_shift for fit in fits):
+            return drift.update(x, limits[0], limits[1], limits[2], steps)
+        parts, start, each = [], 0, np.array([np.broadcast_to(limit, x.shape) for limit in limits])
+        for fit in fits:
+            part = slice(start, start + fit.num_values)
+            lower, upper, noise = each[:, part]
+            parts.append(np.broadcast_to(drift.update(x[part], lower, upper, noise, steps[part]), (4, fit.num_values)))
+            if fit.is_level_shift:
+                drift.accept()  # the level that was out of band is the new normal
+            start = part.stop
+        columns: Floats = np.concatenate(parts, axis=1)
+        return columns
+
+    def _fall(self, x: Floats, lower_limits: Floats) -> Floats | float:
+        """Two rows that lie far below the three before them, in units of FALL: no learning makes such a step."""
+        known = np.concatenate([self.recent.values, x])
+        self.recent.values = known[-4:]
+        low = x < lower_limits
+        if not np.count_nonzero(low):
+            return 0.0
+        low &= known[3:-1] < lower_limits  # and the value before
+        before = np.minimum(np.minimum(known[:-4], known[1:-3]), known[2:-2])
+        sudden = low & (before > 0.0) & (np.arange(self.baseline.count - len(x), self.baseline.count) >= WINDOW)
+        part = 1.0 - np.maximum(x, known[3:-1]) / np.where(sudden, before, 1.0)
+        return np.where(sudden, np.maximum(part, 0.0) / FALL, 0.0)
+
+    def is_raised(self) -> bool:
+        """The level has been out of band since an alarm, or has risen slowly, and nobody has accepted it."""
+        baseline = self.baseline
+        raised = baseline.values_without_update > baseline.values_fallen
+        return raised or (self.drift is not None and self.drift.rise is not None)
+
+    def answer(self) -> None:
+        """A person has decided about the level out of band: it becomes normal if it lasts."""
+        self.baseline.may_adopt = True
+
+    def accept(self, values: Floats) -> None:
+        """A person says that the level of these values, the last ones, is normal."""
+        x = values[np.isfinite(values)]
+        if len(x):
+            self.baseline.accept(x)
+        np.minimum(self.recent.z, 0.0, out=self.recent.z)  # the sums over the last rows begin anew
+        if self.drift is not None:
+            self.drift.accept()
 
     def _calibrate(self, statistics: Floats, gaps: Ints) -> None:
         """Add the full chunks to the tail histograms, without alarms and their aftermath, and fit the thresholds."""
@@ -186,16 +242,18 @@ class SignalDetector:
         counted = statistics < self.thresholds.values[:, None]
         counted[0] |= np.repeat(~sparse, CHUNK)  # hard batches count
         rows = np.arange(first, first + size)
-        last_alarms = np.maximum.accumulate(np.where(counted[:-1].all(axis=0), recent.last_alarm, rows))
+        last_alarms = np.maximum.accumulate(np.where(counted.all(axis=0), recent.last_alarm, rows))
         recent.last_alarm = int(last_alarms[-1])
         counted &= rows - last_alarms > LEAD
         if first == 0:
             counted[:, : self.settings.warmup_rows] = False
-        counted[-1] &= rows % CHUNK == CHUNK - 1  # the drift moves slowly: a chunk counts as one value
         for start in range(0, size, CHUNK):
             self.thresholds.add(statistics[:, start : start + CHUNK], counted[:, start : start + CHUNK])
         if self.baseline.count % self._period() == 0:
             self.thresholds.fit(self.probability)
+            stretch = self.baseline.values_without_update
+            if stretch and recent.last_alarm < self.baseline.count - stretch:
+                self.baseline.may_adopt = True  # nobody was alarmed
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -1,6 +1,7 @@
 """The signal detectors of a segment with their recent rows: the part of the detection that forks with the run."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ from monitor.detection.stored_state import VERSION, migrate_detectors
 
 SHIFT_EVENTS = frozenset({"learning_rate", "batch_size", "data_mix", "resume"})
 """Declared events that change the curve. Any other kind (a note, say) is only stored."""
+LEVEL_ACCEPTED = "level_accepted"
+"""The event that a person accepted the level of the loss before this step as normal."""
 LR_JUMP = 0.25
 """A change of log(lr) from row to row (a factor of 1.28) that no smooth schedule makes after its first steps."""
 
@@ -28,6 +31,7 @@ class DetectorSet:
         self.settings = settings
         self.by_signal = {name: SignalDetector(SIGNALS[name], settings) for name in signals}
         self.declared: list[int] = []  # steps of declared events still to come
+        self.accepted: list[int] = []  # steps before which a person accepted the level
         self.log_lr: float | None = None  # the last learning rate that was reported
         self.recent = RecentRows.none(list(self.by_signal))
 
@@ -40,22 +44,43 @@ class DetectorSet:
         """From `step` on the signals have a new normal, when the event is of a kind that changes the curve."""
         if kind in SHIFT_EVENTS:
             self.declared = sorted({*self.declared, step})
+        if kind == LEVEL_ACCEPTED:
+            self.accepted = sorted({*self.accepted, step})
 
     def feed(self, rows: Rows) -> Iterator[ScoredRows]:
         """Score the rows, split where something was declared or the learning rate jumps: there levels are relearnt."""
         if len(rows) == 0:
             return
-        ahead = np.array(self.declared, dtype=np.int64)
-        due = ahead <= rows.steps[-1]
-        cuts = sorted({*np.searchsorted(rows.steps, ahead[due]).tolist(), *self._lr_jumps(rows)})
-        self.declared = ahead[~due].tolist()
+        declared, self.declared = _due(self.declared, rows)
+        accepted, self.accepted = _due(self.accepted, rows)
+        shifts = {*declared, *self._lr_jumps(rows)}
+        cuts = sorted({*shifts, *accepted})
         for start, end in zip([0, *cuts], [*cuts, len(rows)], strict=True):
             if end == start:
                 continue
-            if start in cuts:
+            if start in accepted:
+                self._accept()
+            if start in shifts:
                 for detector in self.by_signal.values():
                     detector.shift()
             yield self._score(rows[start:end] if cuts else rows)
+
+    def is_raised(self) -> bool:
+        """A guarded signal is out of band since an alarm, and nobody has decided about it."""
+        return any(each.is_raised() for each in self.by_signal.values() if each.signal.is_guarded)
+
+    def answer(self) -> None:
+        """A person has decided about what is out of band: it becomes normal if it lasts."""
+        for detector in self.by_signal.values():
+            detector.answer()
+
+    def _accept(self) -> None:
+        """A person says that the present level of the guarded signals is normal."""
+        for name, detector in self.by_signal.items():
+            if detector.signal.is_guarded:
+                detector.accept(self.recent.values[name])
+                # an onset is not dated back over the accepted rows
+                self.recent = replace(self.recent, z={**self.recent.z, name: np.zeros(len(self.recent.steps))})
 
     def learn(self, history: Iterable[Rows]) -> None:
         """Feed rows whose scores are not needed."""
@@ -119,6 +144,7 @@ class DetectorSet:
             "version": VERSION,
             "signals": {name: detector.state_dict() for name, detector in self.by_signal.items()},
             "declared": list(self.declared),
+            "accepted": list(self.accepted),
             "log_lr": self.log_lr,
             "recent": {
                 "steps": self.recent.steps.tolist(),
@@ -142,10 +168,18 @@ class DetectorSet:
             name: detector or SignalDetector(SIGNALS[name], self.settings) for name, detector in loaded.items()
         }
         self.declared = restore(list, state.get("declared")) or []
+        self.accepted = restore(list, state.get("accepted")) or []
         self.log_lr = restore(float, state.get("log_lr"))
         signals = list(self.by_signal)
         self.recent = restore(lambda recent: _recent(recent, signals), state.get("recent")) or RecentRows.none(signals)
         return frozenset(name for name, detector in loaded.items() if detector is None)
+
+
+def _due(steps: Sequence[int], rows: Rows) -> tuple[list[int], list[int]]:
+    """The rows at which these steps take effect, and the steps still to come."""
+    ahead = np.array(steps, dtype=np.int64)
+    due = ahead <= rows.steps[-1]
+    return np.searchsorted(rows.steps, ahead[due]).tolist(), ahead[~due].tolist()
 
 
 def _recent(state: Mapping[str, Any], signals: Sequence[str]) -> RecentRows:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lossguard.states import IncidentKind
+from monitor.detection.scoring.baseline import FALL_Z
 
 IN_BAND_Z = 3.0
 IN_BAND_DRIFT = 0.6  # of the drift's threshold
@@ -21,15 +22,19 @@ class SignalReading:
     expected: float
     scale: float
     low_step: int
+    rise_step: int
+    reference: float
+    fall: float
     non_finite: bool
 
     def is_alarm(self) -> bool:
-        return self.non_finite or self.evidence >= 1.0 or self.drift >= 1.0
+        return self.non_finite or max(self.evidence, self.drift, self.fall) >= 1.0
 
     def is_out_of_band(self, kind: IncidentKind) -> bool:
         """The row itself is out of band or, in a slow divergence, the level."""
         drifted = kind is IncidentKind.DIVERGENCE and self.drift >= IN_BAND_DRIFT
-        return self.non_finite or self.z >= IN_BAND_Z or drifted
+        fallen = kind is IncidentKind.LOSS_COLLAPSE and self.z <= -FALL_Z
+        return self.non_finite or self.z >= IN_BAND_Z or drifted or fallen
 
 
 def describe(signal: str, reading: SignalReading) -> str:
@@ -38,3 +43,10 @@ def describe(signal: str, reading: SignalReading) -> str:
         f"{signal} is {reading.value:.5g}, expected {reading.expected:.5g} \u00b1 {reading.scale:.3g} "
         f"({reading.z:.1f} standard deviations, {reading.evidence:.3g} times the alarm threshold)"
     )
+
+
+def score_of(kind: IncidentKind, reading: SignalReading) -> float:
+    """The evidence for an incident of this kind, in alarm thresholds."""
+    if kind is IncidentKind.DIVERGENCE:
+        return max(reading.drift, reading.evidence)
+    return reading.fall if kind is IncidentKind.LOSS_COLLAPSE else reading.evidence

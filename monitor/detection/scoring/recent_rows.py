@@ -31,13 +31,13 @@ class RecentRows:
         z = {name: column[part] for name, column in self.z.items()}
         return RecentRows(self.steps[part], z, {name: column[part] for name, column in self.values.items()})
 
-    def peak_index(self, signal: str, since: int, expected: float) -> int:
+    def peak_index(self, signal: str, since: int, expected: float, *, down: bool = False) -> int:
         """Of the value farthest from `expected` from a step on, or of the last one when that is not finite."""
         values = self.values[signal]
         if not np.isfinite(values[-1]):
             return len(values) - 1
         among = (self.steps >= since) & np.isfinite(values)
-        return int(np.argmax(np.where(among, deviation(signal, values, expected), -np.inf)))
+        return int(np.argmax(np.where(among, deviation(signal, values, expected, down=down), -np.inf)))
 
     def onset_step(self, signal: str, min_z: float = IN_BAND_Z, max_gap: int = 1) -> int:
         """The first step of the rows with `min_z` that end at the last row, over gaps of at most `max_gap` rows."""
@@ -50,12 +50,18 @@ class RecentRows:
                 break
         return int(steps[first])
 
+    def fall_step(self, signal: str, max_z: float) -> int:
+        """The first step of the rows with at most this z that end at the last row."""
+        above = np.flatnonzero(self.z[signal] > max_z)
+        return int(self.steps[min(above[-1] + 1, len(self.steps) - 1) if len(above) else 0])
+
     def has_precursor(self, signal: str) -> bool:
         """Another signal was far out of band in the rows just before: then even a single row is no hard batch."""
         return any((z[-4:-1] >= PRECURSOR_Z).any() for name, z in self.z.items() if name not in (signal, "loss"))
 
 
-def deviation(signal: str, values: Floats, expected: float) -> Floats:
-    """How far values lie from `expected`, in the direction of an alarm; infinite for what is not finite."""
+def deviation(signal: str, values: Floats, expected: float, *, down: bool = False) -> Floats:
+    """How far values lie from `expected`, in the direction of an alarm (`down`: of a fall); infinite for nan or inf."""
     distance = np.abs(values - expected) if SIGNALS[signal].two_sided else values - expected
+    distance = -distance if down else distance
     return np.where(np.isfinite(values), distance, np.inf)

@@ -24,7 +24,8 @@ class ScoredRows:
         """Rows that need a closer look, whatever the state of incidents."""
         alarm = np.zeros(len(self.rows), dtype=bool)
         for score in self.scores.values():
-            alarm |= score.non_finite | (score.evidence >= 1.0) | (score.single >= 1.0) | (score.drift >= 1.0)
+            alarm |= score.non_finite | (score.evidence >= 1.0) | (score.single >= 1.0)
+            alarm |= (score.drift >= 1.0) | (score.fall >= 1.0)
         return alarm
 
     def readings(self, k: int) -> dict[str, SignalReading]:
@@ -39,6 +40,9 @@ class ScoredRows:
                 float(score.expected[k]),
                 float(score.scale[k]),
                 int(score.low_step[k]),
+                int(score.rise_step[k]),
+                float(score.reference[k]),
+                float(score.fall[k]),
                 bool(score.non_finite[k]),
             )
             for name, score in self.scores.items()

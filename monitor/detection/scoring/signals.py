@@ -21,21 +21,28 @@ class SignalParameters:
     """A fall is as much an alarm as a rise."""
     detects_drift: bool = False
     """A slow rise is a divergence."""
+    is_guarded: bool = False
+    """A level that is out of band after an alarm becomes normal only when a person accepts it."""
     min_noise: float = 1e-9
     """Lower bound of the noise, in the judged unit."""
     threshold_factor: float = 1.0
     """Multiplies the thresholds: a precursor must be surer than the loss itself."""
+    warmup_rows: int = 0
+    """Rows before anything but a gross rise is an alarm, where they are more than the setting of that name."""
     gross_rise: float = np.inf
     """A rise (in the judged unit) that is an alarm even before anything is known of the noise."""
     gross_fraction: float = 0.0
     """The same as a fraction of the level; the larger of the two counts."""
 
 
+LOG_Z_WARMUP = 128
+"""Log Z finds its level in the first steps of a run: by leaps, and faster than its noise is learnt."""
+
 PARAMETERS = {
     # A rise by 1 nat and by 30% multiplies the perplexity by e at least: no warm-up makes such a step.
-    "loss": SignalParameters(detects_drift=True, gross_rise=1.0, gross_fraction=0.3),
+    "loss": SignalParameters(detects_drift=True, is_guarded=True, gross_rise=1.0, gross_fraction=0.3),
     "grad_norm": SignalParameters(log=True, min_noise=0.1, threshold_factor=2.0, gross_rise=float(np.log(30.0))),
-    "log_z": SignalParameters(two_sided=True, threshold_factor=3.0),
+    "log_z": SignalParameters(two_sided=True, threshold_factor=3.0, warmup_rows=LOG_Z_WARMUP),
 }
 
 

@@ -44,8 +44,8 @@ class TailThresholds:
         aged = self.histograms * 0.5 ** (statistics.shape[1] / HALF_LIFE) + new
         self.histograms = aged.astype(np.float32).astype(np.float64)
 
-    def fit(self, probability: Floats) -> None:
-        """Thresholds that each statistic exceeds with its probability[S] at a value."""
+    def fit(self, probability: float) -> None:
+        """Thresholds that each statistic exceeds with this probability at a value."""
         above = np.cumsum(self.histograms[:, ::-1], axis=1)[:, ::-1]
         total = above[:, 0]
         first = np.maximum((above >= np.maximum(TAIL_FRACTION * total, 4.0)[:, None]).sum(axis=1) - 1, 1)
@@ -63,8 +63,12 @@ class TailThresholds:
         self.values = np.maximum(self.floors, np.where(total >= MIN_VALUES, level, self.priors))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"histograms": pack(self.histograms, "<f4"), "values": pack(self.values)}
+        num_used = int(np.flatnonzero(self.histograms.sum(axis=0)).max(initial=0)) + 1
+        used = self.histograms[:, :num_used]
+        return {"histograms": pack(used, "<f4"), "values": pack(self.values)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.histograms = unpack(state["histograms"], "<f4").reshape(self.histograms.shape)
+        used = unpack(state["histograms"], "<f4").reshape(len(self.floors), -1)
+        self.histograms = np.zeros((len(self.floors), NUM_BINS))
+        self.histograms[:, : used.shape[1]] = used
         self.values = unpack(state["values"])

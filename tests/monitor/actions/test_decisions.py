@@ -30,6 +30,20 @@ def test_a_person_can_roll_back_by_hand(http: TestClient) -> None:
     assert "the data was wrong" in order["reason"]
 
 
+def test_a_level_of_the_loss_can_be_accepted_as_the_new_normal_once(http: TestClient) -> None:
+    trainer = Trainer(http)
+    http.put(f"{API}/runs/r1/policy", json={"mode": "approve"})
+    segment, loss = trainer.open("a"), noise(1, 500)
+    trainer.report(segment, range(300), {"loss": loss[:300]}, restorable_steps=CHECKPOINTS)
+    trainer.report(segment, range(300, 500), {"loss": [each + 3.0 for each in loss[300:]]})
+    path = f"{API}/runs/r1/accept-level"
+    assert http.post(path).status_code == 200
+    assert [each["state"] for each in trainer.get()["interventions"]] == ["withdrawn"]
+    trainer.report(segment, range(500, 600), {"loss": [each + 3.0 for each in noise(2, 100)]})
+    assert [each["state"] for each in http.get(f"{API}/runs/r1/incidents").json()] == ["closed"]
+    assert http.post(path).status_code == 409
+
+
 def test_a_rollback_by_hand_to_nowhere_is_refused(http: TestClient) -> None:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(10), {"loss": noise(1, 10)})

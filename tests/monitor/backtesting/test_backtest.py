@@ -20,7 +20,7 @@ def test_the_result_has_the_documented_fields(tmp_path: Path) -> None:
     assert names <= set(incident)
     assert set(incident["action"]) == {"kind", "rewind_to", "skip_from", "skip_to"}
     assert (incident["onset_step"], incident["detected_step"]) == (400, 401)
-    assert incident["action"] == {"kind": "rollback", "rewind_to": 300, "skip_from": 300, "skip_to": 500}
+    assert incident["action"] == {"kind": "rollback", "rewind_to": 300, "skip_from": 399, "skip_to": 487}
 
 
 def test_the_peak_is_the_row_farthest_from_the_band(tmp_path: Path) -> None:
@@ -101,11 +101,14 @@ def test_bloom_176b_is_warned_of_one_step_after_the_grad_norm_leaves_its_band_an
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_bloom_104b_is_rolled_back_deep(seed: int) -> None:
+def test_bloom_104b_is_rolled_back_deep_by_palms_remedy_and_first_shallow_by_the_default(seed: int) -> None:
     random = np.random.default_rng(seed)
     rise = 6.44 + 0.498 * np.arange(1, 11)
     loss = [*random.normal(6.44, 0.03, 700), *rise, *random.normal(11.42, 0.05, 60)]
-    incident = backtest_rows(Rows.of(np.arange(6300, 6300 + len(loss)), loss=loss))["incidents"][0]
-    assert 7000 <= incident["detected_step"] <= 7003
-    assert incident["action"]["kind"] == "rollback"
-    assert incident["action"]["rewind_to"] <= 6000
+    rows = Rows.of(np.arange(6300, 6300 + len(loss)), loss=loss)
+    by_default, by_palm = (
+        backtest_rows(rows, policy=Policy(name=name))["incidents"][0] for name in ("adaptive", "palm")
+    )
+    assert 7000 <= by_default["detected_step"] == by_palm["detected_step"] <= 7003
+    assert by_default["action"]["kind"] == by_palm["action"]["kind"] == "rollback"
+    assert by_palm["action"]["rewind_to"] <= 6000 < by_default["action"]["rewind_to"] <= 6900

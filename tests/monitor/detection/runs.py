@@ -1,5 +1,6 @@
 """Small seeded runs for the tests of detection."""
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,13 +82,28 @@ def detected(columns: dict[str, Any], *, policy: Policy | None = None, size: int
 class Trainer:
     """A trainer in miniature: it executes orders, and its batches decide whether the loss is disturbed.
 
-    `bad`: batch indices that disturb the loss for `hurt` steps. Reports one row at a time, checkpoints every 50 steps.
+    `bad`: batch indices that disturb the loss for `hurt` steps. `cursed`: steps at which it is disturbed, whatever the
+    batch. `damaged_at`: the first time that this step is reached, the state is damaged; the loss shows it `lag` steps
+    later, until a checkpoint from before is restored. Reports one row at a time, checkpoints every `every` steps.
     """
 
     def __init__(
-        self, engine: DetectionEngine, bad: set[int], *, steps: int = 600, hurt: int = 40, cursed: range = range(0)
+        self,
+        engine: DetectionEngine,
+        bad: Container[int] = (),
+        *,
+        steps: int = 600,
+        hurt: int = 40,
+        cursed: range = range(0),
+        damaged_at: int | None = None,
+        lag: int = 0,
+        every: int = 50,
+        value: float = 1.5,
     ) -> None:
         self.engine, self.bad, self.hurt, self.cursed = engine, bad, hurt, cursed
+        self.damaged_at, self.lag, self.every, self.value = damaged_at, lag, every, value
+        self.damages: dict[int, int | None] = {}
+        self.num_steps = 0
         self.steps, self.log, self.columns = steps, EffectLog(), healthy(steps)
         self.skips: list[tuple[int, int]] = []
         self.cursors: dict[int, int] = {}
@@ -96,14 +112,20 @@ class Trainer:
 
     def run(self) -> EffectLog:
         step, cursor, ill = 0, 0, 0
+        damage: int | None = None
         while step < self.steps:
             while skip := next((b for a, b in self.skips if a <= cursor < b), None):
                 cursor = skip
-            if step % 50 == 0:
+            if step % self.every == 0:
                 self.cursors[step], self.snapshots[step] = cursor, self.engine.detectors_state()
+                self.damages[step] = damage
+            if step == self.damaged_at:
+                damage, self.damaged_at = step, None
             ill = self.hurt if cursor in self.bad or step in self.cursed else max(ill - 1, 0)
             row = {name: [column[step]] for name, column in self.columns.items()} | {"batch_index": [cursor]}
-            row["loss"] = [row["loss"][0] + (1.5 if ill else 0.0)]
+            shows = ill or (damage is not None and step >= damage + self.lag)
+            row["loss"] = [row["loss"][0] + (self.value if shows else 0.0)]
+            self.num_steps += 1
             restorable = sorted(at for at in self.cursors if at <= step)
             effects = self.log.add(self.engine.feed(Rows.of([step], **row), restorable=restorable))
             step, cursor = step + 1, cursor + 1
@@ -112,13 +134,13 @@ class Trainer:
                     self.log.add(self.engine.order_applied(order.number, rewound_to=None, skip_from=None, skip_to=None))
                     return self.log
                 step, cursor, ill = self.obey(order), self.cursors[order.rewind_to or 0], 0
+                damage = self.damages[step]
         return self.log
 
     def obey(self, order: Intervention) -> int:
         assert order.rewind_to is not None
-        assert order.skip_from is not None
-        assert order.skip_to is not None
-        self.skips.append((order.skip_from, order.skip_to))
+        if order.skip_from is not None and order.skip_to is not None:
+            self.skips.append((order.skip_from, order.skip_to))
         self.rewinds.append(order.rewind_to)
         to = order.rewind_to
         self.log.add(self.engine.fork(to, "rollback", [], self.snapshots[to], obeyed=order.number))

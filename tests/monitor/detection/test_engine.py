@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossguard.states import IncidentKind, Outcome
-from monitor.detection import DetectionEngine, Effect, Outlier, Policy, Rows
+from monitor.detection import (
+    DetectionEngine,
+    Effect,
+    IncidentChanged,
+    InterventionChanged,
+    Outlier,
+    Policy,
+    Rows,
+)
 from tests.monitor.detection.runs import EffectLog, detected, healthy, rows_of, spiked
 
 AUTO = Policy(mode="auto")  # type: ignore[arg-type]
@@ -150,13 +159,142 @@ def test_a_jump_of_the_learning_rate_counts_as_declared() -> None:
     assert detected(columns).incidents == []
 
 
-def test_a_loss_that_stays_up_becomes_the_normal_one_and_the_incident_ends_as_ongoing() -> None:
+@pytest.mark.parametrize("policy", [Policy(), APPROVE])
+def test_a_loss_that_stays_up_is_not_learnt_and_its_incident_stays_open(policy: Policy) -> None:
+    columns = healthy(2000)
+    columns["loss"][500:] += 3.0
+    engine, log = DetectionEngine(None, policy), EffectLog()
+    log.add(engine.feed(rows_of(columns), restorable=range(0, 500, 50)))
+    (incident,) = log.incidents
+    assert (incident.state, incident.end_step) == ("open", None)
+    assert engine.detectors.by_signal["loss"].baseline.level < 2.4
+    assert [intervention.state.value for intervention in log.interventions] == ["proposed"] * (policy is APPROVE)
+
+
+def test_a_loss_that_comes_back_to_its_level_from_before_the_onset_has_recovered() -> None:
+    columns = healthy(2000)
+    columns["loss"][500:1500] += 3.0
+    log = detected(columns, policy=APPROVE)
+    assert [(incident.outcome, incident.end_step) for incident in log.incidents] == [(Outcome.RECOVERED, 1499)]
+    assert log.states(1) == ["proposed", "withdrawn"]
+
+
+def test_a_level_that_an_operator_accepts_is_learnt_at_once() -> None:
     columns = healthy(900)
     columns["loss"][500:] += 0.3
-    (incident,) = detected(columns).incidents
-    assert incident.outcome is Outcome.ONGOING
-    assert incident.end_step is not None
-    assert incident.end_step < 650
+    columns["loss"][700:740] += 1.0
+    rows, engine, log = rows_of(columns), DetectionEngine(policy=APPROVE), EffectLog()
+    log.add(engine.feed(rows[:600], restorable=range(0, 500, 50)))
+    log.add(engine.accept_level("a new data mix"))
+    assert log.states(1) == ["proposed", "withdrawn"]
+    assert log.incidents[0].reasons[-1].endswith("it is the new normal. a new data mix")
+    log.add(engine.feed(rows[600:]))
+    assert [incident.onset_step for incident in log.incidents] == [500, 700]
+    assert log.incidents[1].expected == pytest.approx(2.5, abs=0.05)
+
+
+def test_whoever_reads_the_rows_again_knows_the_accepted_level_from_its_event() -> None:
+    columns = healthy(900)
+    columns["loss"][500:] += 0.3
+    rows, engine, again = rows_of(columns), DetectionEngine(policy=APPROVE), DetectionEngine()
+    engine.feed(rows[:400])
+    snapshot = engine.detectors_state()
+    engine.feed(rows[400:600], restorable=range(0, 500, 50))
+    engine.accept_level()
+    engine.feed(rows[600:700])
+    again.fork(700, "rewind", [rows[400:700]], snapshot, declared=[(600, "level_accepted")])
+    assert again.detectors_state() == engine.detectors_state()
+
+
+def test_there_must_be_something_to_accept() -> None:
+    engine = DetectionEngine(policy=AUTO)
+    engine.feed(rows_of(healthy(400)))
+    before = engine.state_dict()
+    with pytest.raises(ValueError, match="no incident of the loss level is open"):
+        engine.accept_level()
+    engine.feed(rows_of(spiked(at=430, steps=480))[400:], restorable=range(0, 400, 50))
+    with pytest.raises(ValueError, match="an order for this incident is under way"):
+        engine.accept_level()
+    assert before["detectors"] != engine.state_dict()["detectors"]
+
+
+def test_after_a_rejected_proposal_a_level_that_lasts_is_learnt() -> None:
+    columns = healthy(1500)
+    columns["loss"][500:] += 0.3
+    rows, engine, log = rows_of(columns), DetectionEngine(policy=APPROVE), EffectLog()
+    log.add(engine.feed(rows[:600], restorable=range(0, 500, 50)))
+    log.add(engine.reject(1))
+    log.add(engine.feed(rows[600:]))
+    assert [(incident.outcome, incident.state.value) for incident in log.incidents] == [(Outcome.ONGOING, "closed")]
+
+
+def test_a_restart_in_the_middle_of_a_diverged_loss_does_not_make_it_normal() -> None:
+    columns = healthy(1200)
+    columns["loss"][500:] += 3.0
+    rows, engine, log = rows_of(columns), DetectionEngine(policy=APPROVE), EffectLog()
+    log.add(engine.feed(rows[:600], restorable=range(0, 500, 50)))
+    state = engine.detectors_state()
+    log.add(engine.feed(rows[600:620]))
+    log.add(engine.fork(600, "resume", [], state))
+    log.add(engine.feed(rows[600:]))
+    assert [(incident.state.value, incident.onset_step) for incident in log.incidents] == [("open", 500)]
+    assert log.states(1) == ["proposed"]
+
+
+def collapsed(rows: int, *, back_to: float = 2.2) -> dict[str, Any]:
+    """A run whose loss falls to nothing at step 500, for so many rows: batches of one repeated byte."""
+    columns = healthy(1000)
+    columns["loss"][500 : 500 + rows] = 0.001
+    columns["grad_norm"][500 : 500 + rows] = 1e-3
+    columns["loss"][500 + rows :] += back_to - 2.2
+    return columns
+
+
+@pytest.mark.parametrize("policy", [Policy(), APPROVE, AUTO])
+def test_a_loss_that_collapses_is_an_incident_that_teaches_nothing_and_its_end_is_no_spike(policy: Policy) -> None:
+    log = detected(collapsed(40), policy=policy)
+    (incident,) = log.incidents
+    assert (incident.kind, incident.onset_step, incident.detected_step) == (IncidentKind.LOSS_COLLAPSE, 500, 501)
+    assert (incident.outcome, incident.end_step, incident.peak_value) == (Outcome.RECOVERED, 539, 0.001)
+    assert incident.expected == pytest.approx(2.2, abs=0.1)
+    assert log.interventions == []
+    assert not any("has not moved" in reason for reason in incident.reasons)
+
+
+def test_a_loss_that_is_damaged_after_a_collapse_is_a_spike_above_the_level_from_before() -> None:
+    log = detected(collapsed(40, back_to=5.0), policy=AUTO)
+    kinds = [incident.kind for incident in log.incidents]
+    assert kinds == [IncidentKind.LOSS_COLLAPSE, IncidentKind.LOSS_SPIKE]
+    assert log.incidents[1].expected == pytest.approx(2.2, abs=0.1)
+
+
+def test_a_low_loss_that_lasts_is_learnt() -> None:
+    log = detected(collapsed(500), policy=AUTO)
+    (incident,) = log.incidents
+    assert (incident.kind, incident.outcome) == (IncidentKind.LOSS_COLLAPSE, Outcome.ONGOING)
+    assert "the lower one is now the baseline" in incident.reasons[-1]
+
+
+def test_one_lucky_batch_is_no_collapse() -> None:
+    columns = healthy(800)
+    columns["loss"][500] = 0.01
+    assert detected(columns).incidents == []
+
+
+@pytest.mark.parametrize("steps", [20, 60, 200])
+def test_progress_that_takes_its_steps_is_no_collapse(steps: int) -> None:
+    columns = healthy(1500)
+    columns["loss"] = columns["loss"] * np.where(
+        np.arange(1500) < 500, 1.0, np.maximum(np.exp(-(np.arange(1500) - 500) / steps), 0.02)
+    )
+    assert [incident.kind for incident in detected(columns).incidents] == []
+
+
+def test_a_fall_with_the_learning_rate_is_no_collapse() -> None:
+    columns = healthy(900)
+    columns["lr"] = np.where(np.arange(900) < 600, 1e-3, 1e-4)
+    columns["loss"][600:] *= 0.6
+    assert detected(columns).incidents == []
 
 
 def test_a_plateau_is_reported_once() -> None:
@@ -166,6 +304,74 @@ def test_a_plateau_is_reported_once() -> None:
     log.add(engine.feed(Rows.of(100 * np.arange(3000), loss=loss)))
     kinds = [incident.kind for incident in log.incidents]
     assert set(kinds) <= {IncidentKind.PLATEAU}
+
+
+# Slow rises
+
+
+def rising(height: float, steps: int = 400, rows: int = 3000) -> dict[str, Any]:
+    """A run whose loss rises slowly from step 1000 on, by so many nats over so many steps, and stays there."""
+    columns = healthy(rows)
+    columns["loss"] = columns["loss"] + np.clip((np.arange(rows) - 1000) / steps, 0, 1) * height
+    return columns
+
+
+def test_a_slow_rise_is_one_incident_with_one_action_and_the_level_before_it_is_what_was_expected() -> None:
+    log = detected(rising(0.15), policy=APPROVE)
+    (incident,) = log.incidents
+    assert (incident.kind, incident.state) == (IncidentKind.DIVERGENCE, "open")
+    assert incident.expected == pytest.approx(2.2, abs=0.03)
+    assert f"from {incident.expected:.5g}" in incident.reasons[0]
+    assert f"the rise is {incident.score:.3g} times the alarm threshold" in incident.reasons[0]
+    assert [intervention.state.value for intervention in log.interventions] == ["proposed"]
+
+
+def test_a_rejected_action_is_reconsidered_when_the_loss_has_risen_by_as_much_again() -> None:
+    rows, engine, log = rows_of(rising(0.5, steps=1000)), DetectionEngine(policy=APPROVE), EffectLog()
+    for part in rows.split(50):
+        fresh = log.add(engine.feed(part, restorable=range(0, int(part.steps[-1]), 50)))
+        for number in {e.intervention.number for e in fresh if isinstance(e, InterventionChanged)}:
+            log.add(engine.reject(number))
+    (incident,) = [each for each in log.incidents if each.kind is IncidentKind.DIVERGENCE]
+    assert 2 <= len(log.interventions) <= 3
+    assert sum("risen by as much again" in reason for reason in incident.reasons) == len(log.interventions) - 1
+
+
+def test_a_slow_rise_that_began_before_every_restorable_step_is_structural() -> None:
+    engine, log = DetectionEngine(policy=APPROVE), EffectLog()
+    log.add(engine.feed(rows_of(rising(0.15)), restorable=range(1300, 1400, 50)))
+    assert log.interventions[0].kind == "hold"
+    assert log.incidents[0].reasons[1].startswith("The rise is structural: it began before every step")
+
+
+# Small waves
+
+
+def test_a_marginal_spike_that_is_back_on_average_is_not_acted_on() -> None:
+    columns = healthy(1500, noise=0.1)
+    columns["loss"][1000:1003] += [0.9, 0.8, 0.7]
+    columns["loss"][1018] += 0.5
+    log = detected(columns, policy=APPROVE)
+    assert len(log.incidents) == 1
+    assert log.interventions == []
+
+
+@pytest.mark.parametrize("decay", [10, 40, 150])
+@pytest.mark.parametrize("noise", [0.003, 0.03])
+def test_log_z_that_finds_its_level_in_the_first_steps_is_no_warning(decay: float, noise: float) -> None:
+    columns = healthy(600)
+    columns["log_z"] = 10.0 - 4.5 * np.exp(-np.arange(600) / decay) + noise * (columns["log_z"] - 8.0) / 0.05
+    assert detected(columns).incidents == []
+
+
+def test_an_incident_whose_loss_follows_has_the_facts_of_the_loss() -> None:
+    columns = spiked(at=305)
+    columns["grad_norm"][297:320] *= 30
+    changes = [e.incident for e in detected(columns).effects if isinstance(e, IncidentChanged)]
+    first, last = changes[0], changes[-1]
+    assert (first.signal, last.signal, last.kind) == ("grad_norm", "loss", IncidentKind.LOSS_SPIKE)
+    assert last.peak_value == columns["loss"][last.peak_step] == max(columns["loss"][last.peak_step :])
+    assert last.expected == pytest.approx(2.3, abs=0.1)
 
 
 # Splits and persistence

@@ -39,7 +39,7 @@ def test_a_fork_continues_from_the_state_before_the_spike_as_in_the_collector() 
 
 
 def test_it_shows_on_which_segment_an_incident_began_and_what_would_have_been_done() -> None:
-    found = simulate(score(recorded(), SETTINGS), SETTINGS, Policy(min_depth=150, skip_min=250))
+    found = simulate(score(recorded(), SETTINGS), SETTINGS, Policy(name="palm", min_depth=150, skip_min=250))
     assert set(found.segments.values()) == {0}
     (action,) = found.actions.values()
     assert (action.rewind_to, action.skip_from, action.skip_to) == (200, 200, 450)
@@ -47,7 +47,7 @@ def test_it_shows_on_which_segment_an_incident_began_and_what_would_have_been_do
 
 def test_the_scores_serve_every_policy() -> None:
     scored = score(recorded(), SETTINGS)
-    depths = [simulate(scored, SETTINGS, Policy(min_depth=depth)).actions for depth in (50, 250)]
+    depths = [simulate(scored, SETTINGS, Policy(name="palm", min_depth=depth)).actions for depth in (50, 250)]
     assert [[action.rewind_to for action in actions.values()] for actions in depths] == [[300], [100]]
 
 

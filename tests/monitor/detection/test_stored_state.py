@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lossguard.json_values import plain_json
-from monitor.detection import DetectionEngine, Effect, Policy, Rows
+from monitor.detection import DetectionEngine, Effect, IncidentChanged, Policy, Rows
 from tests.monitor.detection.runs import healthy, rows_of, spiked
 
 FILES = sorted((Path(__file__).parent / "states").glob("*.json"))
+RISING = [file for file in FILES if file.stem.endswith("_divergence") and "after" not in file.stem]
+"""A slow rise is open: the present release measures it in another way."""
 
 
 def stored(file: Path) -> dict[str, Any]:
@@ -24,7 +26,8 @@ def stored(file: Path) -> dict[str, Any]:
 
 
 def engine_of(recording: dict[str, Any]) -> DetectionEngine:
-    return DetectionEngine(policy=Policy.from_dict(recording["policy"]), can_roll_back=recording["can_roll_back"])
+    policy = Policy.from_dict({"name": "palm"} | recording["policy"])  # the only one of the release that stored it
+    return DetectionEngine(policy=policy, can_roll_back=recording["can_roll_back"])
 
 
 def rows_from(first: int, metrics: dict[str, list[Any]]) -> Rows:
@@ -52,13 +55,31 @@ def replay(engine: DetectionEngine, event: dict[str, Any]) -> list[Effect]:
 
 
 TEXTS = ("reasons", "wait_reasons")
+ADDED = ("site_start", "site_end")
+"""Fields that the release which stored the states did not have."""
 
 
 def without_texts(value: Any) -> Any:
     """The numbers, kinds and states; sentences may be worded anew."""
     if isinstance(value, dict):
-        return {name: without_texts(each) for name, each in value.items() if name not in TEXTS}
+        return {name: without_texts(each) for name, each in value.items() if name not in TEXTS + ADDED}
     return [without_texts(each) for each in value] if isinstance(value, list) else value
+
+
+def without_drift(state: Any) -> Any:
+    """Without what a state of before version 3 learns anew.
+
+    The wandering of the level, the last values, log Z (whose noise is measured in another way), and the mean excess
+    of an open incident.
+    """
+    state = without_texts(state)
+    detectors = state["detectors"]
+    del detectors["signals"]["loss"]["drift"], detectors["signals"]["log_z"], detectors["recent"]["z"]["log_z"]
+    for signal in detectors["signals"].values():
+        del signal["recent"]["values"]
+    if state["incidents"]["open"] is not None:
+        del state["incidents"]["open"]["mean_excess"], state["incidents"]["open"]["wandering"]
+    return state
 
 
 def facts(effects: list[Effect]) -> list[Any]:
@@ -68,7 +89,7 @@ def facts(effects: list[Effect]) -> list[Any]:
 # Earlier versions
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [file for file in FILES if file not in RISING], ids=lambda file: file.stem)
 def test_a_stored_state_continues_with_exactly_the_effects_of_the_release_that_stored_it(file: Path) -> None:
     recording = stored(file)
     engine, afterwards = engine_of(recording), engine_of(recording)
@@ -76,7 +97,18 @@ def test_a_stored_state_continues_with_exactly_the_effects_of_the_release_that_s
     for event, effects in zip(recording["events"], recording["effects"], strict=True):
         assert facts(replay(engine, event)) == without_texts(effects)
     afterwards.load_state_dict(recording["state_after"])
-    assert without_texts(afterwards.state_dict()) == without_texts(engine.state_dict())
+    assert without_drift(afterwards.state_dict()) == without_drift(engine.state_dict())
+
+
+@pytest.mark.parametrize("file", RISING, ids=lambda file: file.stem)
+def test_a_slow_rise_that_an_earlier_release_found_goes_on_as_the_same_incident(file: Path) -> None:
+    recording = stored(file)
+    engine = engine_of(recording)
+    engine.load_state_dict(recording["state"])
+    assert engine.response.incidents.open is not None
+    effects = [effect for event in recording["events"] for effect in replay(engine, event)]
+    numbers = {effect.incident.number for effect in effects if isinstance(effect, IncidentChanged)}
+    assert numbers <= {1} == {engine.response.incidents.num_incidents}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -85,7 +117,7 @@ def test_a_migrated_state_is_stored_in_the_present_version_and_is_then_the_same(
     engine, again = engine_of(recording), engine_of(recording)
     engine.load_state_dict(recording["state"])
     state = json.loads(json.dumps(engine.state_dict(), allow_nan=False))
-    assert (state["version"], state["detectors"]["version"]) == (2, 2)
+    assert (state["version"], state["detectors"]["version"]) == (3, 3)
     again.load_state_dict(state)
     assert again.state_dict() == state
 
@@ -154,7 +186,7 @@ def test_a_signal_and_numbers_that_this_release_does_not_know_are_dropped() -> N
     state["incidents"]["open"] |= {"mood": 1.0}
     state["incidents"]["open"]["incident"] |= {"severity": 2}
     state["interventions"] |= {"budget": 7}
-    state |= {"version": 3, "weather": {"wind": "NaN"}}
+    state |= {"version": 4, "weather": {"wind": "NaN"}}
     again, new = loaded(state)
     assert new == frozenset()
     assert again.state_dict() == engine.state_dict()
@@ -197,7 +229,7 @@ def paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from(FILES), st.sampled_from([1, 2, 3]), st.data())
+@given(st.sampled_from(FILES), st.sampled_from([1, 2, 3, 4]), st.data())
 def test_a_state_that_lacks_any_part_loads_and_continues(file: Path, version: int, data: st.DataObject) -> None:
     recording = stored(file)
     engine = engine_of(recording)
@@ -219,14 +251,14 @@ def test_a_state_that_lacks_any_part_loads_and_continues(file: Path, version: in
 def test_a_part_of_another_type_is_left_fresh(kind: Any) -> None:
     state = engine_at(310).state_dict()
     for name in ("detectors", "incidents", "interventions", "batches"):
-        again, new = loaded(state | {"version": 3, name: kind})
+        again, new = loaded(state | {"version": 4, name: kind})
         assert bool(new) == (name == "detectors")
         again.feed(rows_of(spiked(at=300))[310:400], restorable=range(0, 300, 50))
 
 
 def test_kinds_and_states_of_a_later_release_are_left_out() -> None:
     state = deepcopy(engine_at(330).state_dict())
-    state["version"] = 3
+    state["version"] = 4
     state["incidents"]["open"]["incident"]["kind"] = "entropy_spike"
     state["interventions"]["active"]["state"] = "paused"
     again, new = loaded(state)

@@ -19,6 +19,7 @@ def test_an_answer_to_an_order_of_another_store_is_refused(http: TestClient) -> 
 
 def test_an_executed_order_is_recorded_though_it_was_withdrawn_meanwhile(http: TestClient) -> None:
     trainer = Trainer(http)
+    http.put(f"{API}/runs/r1/policy", json={"name": "palm"})
     (first,) = train_until_nan(trainer)["orders"]
     assert http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 50}).status_code == 200
     answer = {"state": "applied", "key": first["key"], "rewound_to": 200, "skip_from": 200, "skip_to": 400}

@@ -42,7 +42,7 @@ def test_a_declared_change_in_the_replayed_stretch_is_no_incident_after_the_roll
     trainer = Trainer(http)
     segment = trainer.open("a")
     loss = [value + (0.5 if step >= 400 else 0.0) for step, value in enumerate(noise(4, 560))]
-    checkpoints = list(range(0, 560, 50))
+    checkpoints = list(range(0, 451, 50))
     event = {"key": "e1", "step": 400, "time": 1.0, "kind": "data_mix", "details": {}}
     trainer.report(segment, range(400), {"loss": loss[:400]}, restorable_steps=checkpoints)
     trainer.report(segment, range(400, 560), {"loss": loss[400:]}, events=[event])
@@ -69,6 +69,7 @@ def test_a_segment_that_cannot_have_carried_out_its_order_is_refused(
 ) -> None:
     """With 409 and never with 404, which tells a trainer that the collector has lost the run."""
     trainer = Trainer(http)
+    http.put(f"{API}/runs/r1/policy", json={"name": "palm"})
     (order,) = train_until_nan(trainer)["orders"]
     assert order["rewind_to"] == 200
     body = {"key": "b", "fork_step": 200, "reason": "rollback", "order": order["id"], "opened_at": NOW}

@@ -30,11 +30,20 @@ def test_a_slider_changes_the_simulated_interventions_and_a_link_keeps_it(
     open_page: OpenPage, store: sa.Engine
 ) -> None:
     seed(store, now=time.time())
-    app = open_page("lab", run="spiky-1")
+    app = open_page("lab", run="spiky-1", policy="palm")
     app.slider(key="depth").set_value(300).run()
     assert app.dataframe[0].value["Intervention"][0].startswith("rewind to 100,")
-    linked = open_page("lab", run="spiky-1", depth="300")
+    linked = open_page("lab", run="spiky-1", policy="palm", depth="300")
     assert linked.dataframe[0].value["Intervention"][0].startswith("rewind to 100,")
+
+
+def test_another_policy_simulates_other_rollbacks(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    app = open_page("lab", run="spiky-1")
+    adaptive = app.dataframe[0].value["Intervention"][0]
+    app.selectbox(key="policy").set_value("palm").run()
+    assert app.dataframe[0].value["Intervention"][0] != adaptive
+    assert {slider.key for slider in app.slider} >= {"depth", "skip"}
 
 
 def test_an_empty_store_and_an_unknown_run_are_explained(open_page: OpenPage, store: sa.Engine) -> None:

@@ -11,8 +11,8 @@ from monitor.detection import (
     InterventionChanged,
     InterventionEvent,
 )
+from monitor.detection.interventions.decision import Decision
 from monitor.detection.interventions.intervention_tracker import InterventionTracker
-from monitor.detection.interventions.policy import Decision
 
 
 @pytest.mark.parametrize("event", InterventionEvent)

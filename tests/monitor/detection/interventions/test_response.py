@@ -16,8 +16,8 @@ from monitor.detection import (
 )
 from tests.monitor.detection.runs import EffectLog, Trainer, detected, healthy, orders, rows_of, spiked
 
-AUTO = Policy(mode="auto")  # type: ignore[arg-type]
-APPROVE = Policy(mode="approve")  # type: ignore[arg-type]
+AUTO = Policy(mode="auto", name="palm")  # type: ignore[arg-type]
+APPROVE = Policy(mode="approve", name="palm")  # type: ignore[arg-type]
 
 
 def test_a_spike_is_rolled_back_skipped_and_verified() -> None:
@@ -28,7 +28,8 @@ def test_a_spike_is_rolled_back_skipped_and_verified() -> None:
     assert story.states(1) == ["ordered", "applied", "verified"]
     assert (done.rewind_to, done.skip_from, done.skip_to) == (200, 200, 400)
     assert (incident.state, incident.outcome, incident.detected_step) == ("closed", Outcome.RECOVERED, 301)
-    assert any("Waiting is expected to cost" in reason for reason in done.reasons)
+    assert "did not halve" in done.reasons[0]
+    assert not any("Waiting is expected to cost" in reason for reason in done.reasons)  # it spoke for waiting
 
 
 def test_a_recurring_incident_escalates_deeper_and_wider_then_holds() -> None:
@@ -43,14 +44,14 @@ def test_a_recurring_incident_escalates_deeper_and_wider_then_holds() -> None:
 
 
 def test_the_last_attempt_lowers_the_learning_rate_where_that_is_allowed() -> None:
-    policy = Policy(mode="auto", allow_lr_scale=True)  # type: ignore[arg-type]
+    policy = Policy(mode="auto", name="palm", allow_lr_scale=True)  # type: ignore[arg-type]
     story = Trainer(DetectionEngine(policy=policy), bad=set(), cursed=range(400, 403)).run()
     assert [i.lr_scale for i in story.interventions] == [None, None, 0.5, None]
     assert story.interventions[-1].kind == "hold"
 
 
 def test_the_budget_of_a_run_ends_in_a_hold() -> None:
-    policy = Policy(mode="auto", budget_per_run=1)  # type: ignore[arg-type]
+    policy = Policy(mode="auto", name="palm", budget_per_run=1)  # type: ignore[arg-type]
     story = Trainer(DetectionEngine(policy=policy), bad={200, 420 + 200}, steps=600).run()
     assert [i.kind.value for i in story.interventions] == ["rollback", "hold"]
 
@@ -77,7 +78,8 @@ def test_a_decision_to_wait_says_why_and_what_it_is_expected_to_cost(policy: Pol
     first, last = [reason for reason in incident.reasons if "expected to cost" in reason]
     assert first.startswith("The loss may still fall back. Waiting is expected to cost")
     assert last.startswith("Nothing was done: the loss could still fall back. Waiting was expected to cost")
-    assert "rolling back 1" in last
+    expected_cost = {"palm": "rolling back 137.", "adaptive": "rolling back 196."}
+    assert last.endswith(expected_cost[policy.name])
 
 
 def back_in_part(left: float) -> dict[str, Any]:
@@ -214,7 +216,7 @@ def test_a_hold_ends_when_an_operator_releases_the_run() -> None:
 
 
 def test_a_held_run_that_restarts_is_watched_and_decided_about_again() -> None:
-    policy = Policy(mode="auto", budget_per_run=0)  # type: ignore[arg-type]
+    policy = Policy(mode="auto", name="palm", budget_per_run=0)  # type: ignore[arg-type]
     engine, story, columns = DetectionEngine(policy=policy), EffectLog(), healthy(600)
     columns["loss"][300] = np.nan
     story.add(engine.feed(rows_of(columns)[:301], restorable=range(0, 300, 50)))

@@ -1,0 +1,217 @@
+"""The policy that minimises the expected cost: shallow and narrow where a retry is cheap, deeper and wider after it.
+
+Two causes are weighed against each other. Either some batches are bad, from just before the onset to W batches past the
+decision; or the state was damaged L steps before the onset. Both lengths are unknown, and are taken to be as long as
+scale-free quantities are: P(L > d) = s / (d + s) and P(W > e) = w / (e + w) (the Lomax distribution with shape 1). The
+scales come from the incident: s from how long its onset took to show, w from how many batches the trouble has lasted.
+Each attempt that failed rules out what it would have got past (Bayes), so the next one goes deeper, or skips more.
+
+A candidate is a restorable step with a number of batches to skip. It costs the steps that it gives up, the batches that
+it drops (a batch is worth `batch_cost` steps), and, with the probability that it fails, one more attempt.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lossguard.states import IncidentKind, OrderKind
+from monitor.detection.interventions.decision import Attempt, BatchOf, Candidate, Decision, Situation
+from monitor.detection.interventions.policy import Policy
+from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
+
+PRIOR_BATCHES, PRIOR_BATCHES_DAMAGE = 0.6, 0.2
+"""The probability, before any attempt, that batches are to blame; the same where the numbers seem to be damaged."""
+MIN_LAG_STEPS = 2.0
+"""Scale of the lag between damage and an onset that shows at once: an update shows in the loss of the next step."""
+DIVERGENCE_LAGS = 2.0
+"""A slow rise begins further back than its onset by more: its scale is multiplied by this."""
+ONSET_BATCHES = 1
+"""Batches before the onset's that are blamed too: a step's update shows in the loss of the next one."""
+MIN_WIDTH_BATCHES = 8.0
+"""Scale of the bad batches that are still to come, for trouble that has only begun."""
+DAMAGE_ROWS, DAMAGE_RATIO = 2, 8.0
+"""A loss that rises within so many rows by so many times its level looks like damaged numbers: text that a model has
+never seen costs little more than a uniform guess, three to five times the level of a trained model."""
+WIDER, DEEPER = 2, 3
+"""After a failure the skip grows by at least this multiple of all that was skipped, or the depth to this multiple."""
+SHOWN = 3
+"""Candidates that a decision shows, the cheapest first."""
+
+
+def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
+    """The policy of this name."""
+    candidates = sorted(_candidates(policy, now, batch_of), key=lambda each: (each.cost, -each.rewind_to))
+    price = costs(policy, now, candidates[0].cost if candidates else float(policy.min_depth + policy.restart_steps))
+    reason = reason_to_act(policy, now, price) or _not_halved(policy, now)
+    if reason is None:
+        return wait(now, price)
+    reasons = why(reason, price)
+    if (obstacle := _obstacle(policy, now, bool(candidates))) is not None:
+        return Decision(OrderKind.HOLD, reasons=[*reasons, obstacle])
+    best = candidates[0]
+    reasons += [_explain(best, now), _compare(candidates[:SHOWN])]
+    lr_scale = policy.lr_scale if now.attempt > policy.max_attempts else None
+    if lr_scale is not None:
+        reasons.append(f"Rollbacks alone did not prevent a recurrence: the learning rate is scaled by {lr_scale:g}.")
+    return Decision(OrderKind.ROLLBACK, best.rewind_to, best.skip_from, best.skip_to, lr_scale, reasons)
+
+
+def _not_halved(policy: Policy, now: Situation) -> str | None:
+    """A further peak does not renew the patience: where a retry is cheap, long trouble is not waited out."""
+    waited = now.step - now.detected_step
+    if not now.loss_moved or waited < policy.patience or now.excess <= 0.5 * now.peak_excess:
+        return None
+    return (
+        f"In the {waited} steps since the detection the excess over the expected loss has not halved "
+        f"({now.excess:.3g} nats, {now.peak_excess:.3g} at the peak), so the policy stops waiting."
+    )
+
+
+def _obstacle(policy: Policy, now: Situation, has_candidates: bool) -> str | None:
+    """Why the run is held instead of rolled back, or None."""
+    max_attempts = policy.max_attempts + (1 if policy.allow_lr_scale else 0)
+    if now.attempt > max_attempts:
+        return (
+            f"All {max_attempts} attempts at this site failed, at every depth and width that the policy may try: "
+            "the cause is structural (the recipe or the data as a whole), so a person must decide."
+        )
+    if now.structural:
+        return "A rollback would only delay a structural rise, so a person must decide."
+    if now.rollbacks_used >= policy.budget_per_run:
+        return budget_reason(now)
+    if has_candidates:
+        return None
+    missing = f"There is no restorable checkpoint before the onset at step {now.onset_step}"
+    if not now.attempts:
+        return f"{missing}."
+    return (
+        f"{missing} that the earlier attempts have not ruled out: the cause lies before all of them or is structural, "
+        "so a person must decide."
+    )
+
+
+def _explain(best: Candidate, now: Situation) -> str:
+    depth = now.onset_step - best.rewind_to
+    rewind = f"Rewind to {best.rewind_to}, {depth} steps before the onset"
+    if best.skip_from is None or best.skip_to is None:
+        return f"{rewind}, and use the same batches again: nothing shows yet that they are to blame."
+    return f"{rewind}, and skip batches {best.skip_from} to {best.skip_to - 1} ({best.num_skipped} batches)."
+
+
+def _compare(candidates: list[Candidate]) -> str:
+    return f"Candidates and their expected costs: {'; '.join(each.describe() for each in candidates)}."
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What the incident, and the attempts that failed at its site, say about its cause."""
+
+    batches: float
+    """The probability that batches are to blame, and not the state alone."""
+    lag_scale: float
+    """Steps."""
+    width_scale: float
+    """Batches."""
+    failed_depth: int
+    """Steps before the onset that were not deep enough, if the state is to blame."""
+    failed_width: int
+    """Batches past the first trouble that were not wide enough, if batches are to blame; -1: none was skipped."""
+
+    def success(self, depth: int, extra: int | None) -> float:
+        """The probability of getting past with this depth, and so many batches beyond those known; None: no skip."""
+        deep = 1 - _beyond(depth, self.lag_scale)
+        still_deep = 1 - _beyond(depth, self.lag_scale) / _beyond(self.failed_depth, self.lag_scale)
+        wide = 0.0 if extra is None else 1 - _beyond(extra, self.width_scale)
+        return self.batches * deep * wide + (1 - self.batches) * max(still_deep, 0.0)
+
+
+def _beyond(length: int, scale: float) -> float:
+    """The probability that an unknown length is larger than this one."""
+    return scale / (length + scale)
+
+
+def believe(now: Situation, batch_of: BatchOf) -> Belief:
+    """Prior knowledge, the incident's own evidence, and the attempts that failed."""
+    lag = (now.detected_step - now.onset_step) * (DIVERGENCE_LAGS if now.kind is IncidentKind.DIVERGENCE else 1.0)
+    lag_scale = MIN_LAG_STEPS + max(lag, 0.0)
+    trouble = batch_of(now.step) - batch_of(now.onset_step)
+    width_scale = max(MIN_WIDTH_BATCHES, float(trouble))
+    prior = PRIOR_BATCHES_DAMAGE if looks_like_damage(now) else PRIOR_BATCHES
+    odds, failed_depth, failed_width = prior / (1 - prior), 0, -1
+    for attempt in now.attempts:
+        if not attempt.executed:
+            continue
+        failed_depth = max(failed_depth, attempt.onset_step - attempt.rewind_to)
+        width = _width(attempt)
+        failed_width = max(failed_width, width)
+        odds *= (_beyond(width, width_scale) if width else 1.0) / _beyond(failed_depth, lag_scale)
+    return Belief(odds / (1 + odds), lag_scale, width_scale, failed_depth, failed_width)
+
+
+def _width(attempt: Attempt) -> int:
+    return 0 if attempt.skip_from is None or attempt.skip_to is None else attempt.skip_to - attempt.skip_from
+
+
+def looks_like_damage(now: Situation) -> bool:
+    """Whether the numbers themselves seem to be damaged: not finite, or far above anything that text does at once."""
+    at_once = now.detected_step - now.onset_step <= DAMAGE_ROWS
+    return now.non_finite or (at_once and now.peak_excess > DAMAGE_RATIO * max(now.expected, 0.0) > 0)
+
+
+def _candidates(policy: Policy, now: Situation, batch_of: BatchOf) -> Iterator[Candidate]:
+    """All restorable steps that no failed attempt rules out, each with the best width for it."""
+    belief = believe(now, batch_of)
+    failing = _cost_of_failure(policy, now, belief)
+    first_trouble = batch_of(now.onset_step - ONSET_BATCHES)
+    known_end = batch_of(now.step) + 1
+    unreadable = {each.rewind_to for each in now.attempts if not each.executed}
+    for rewind_to in now.restorable:
+        depth = now.onset_step - rewind_to
+        if depth < 1 or depth < _min_depth(now, belief) or rewind_to in unreadable:
+            continue
+        lost = now.step - rewind_to + policy.restart_steps
+        extra = None if _replays_first(now) else _extra_batches(policy, belief, now, failing + depth)
+        skip_from = skip_to = None
+        dropped = 0.0
+        if extra is not None:
+            skip_from = max(batch_of(rewind_to), first_trouble)
+            skip_to = min(known_end + extra, skip_from + policy.max_skip)
+            dropped = policy.batch_cost * (skip_to - skip_from)
+        success = belief.success(depth, extra)
+        cost = lost + dropped + (1 - success) * (failing + depth)
+        yield Candidate(rewind_to=rewind_to, skip_from=skip_from, skip_to=skip_to, success=success, cost=cost)
+
+
+def _replays_first(now: Situation) -> bool:
+    """Batches are blamed for damaged numbers only when the same batches do it again."""
+    return looks_like_damage(now) and not any(each.executed for each in now.attempts)
+
+
+def _min_depth(now: Situation, belief: Belief) -> int:
+    """When the state is more likely to blame, the next attempt goes deeper by a factor: the search ends soon."""
+    if belief.failed_depth == 0 or belief.batches >= 0.5:
+        return 1
+    deepest = now.onset_step - min(now.restorable, default=now.onset_step)
+    return max(belief.failed_depth + 1, min(DEEPER * belief.failed_depth, deepest))
+
+
+def _extra_batches(policy: Policy, belief: Belief, now: Situation, failing: float) -> int:
+    """The number of batches beyond the known ones at which one more is worth as much as it costs.
+
+    The derivative of batch_cost * e + p(batches) * w / (e + w) * failing is zero there.
+    """
+    scale = belief.width_scale
+    extra = math.sqrt(belief.batches * failing * scale / policy.batch_cost) - scale
+    if now.attempts and belief.batches >= 0.5 and belief.failed_width > 0:
+        skipped = sum(map(_width, now.attempts))
+        extra = max(extra, WIDER * skipped)
+    return max(0, round(extra))
+
+
+def _cost_of_failure(policy: Policy, now: Situation, belief: Belief) -> float:
+    """Steps, besides those from the checkpoint to the onset: the trouble is noticed again, and a surer attempt follows.
+
+    The surer attempt is as deep as PaLM's, or ten times the scale of the lag, and skips what PaLM's skips.
+    """
+    surer = max(policy.min_depth, 10 * belief.lag_scale) + policy.batch_cost * policy.skip_min + policy.restart_steps
+    return policy.patience + surer * 2.0 ** len(now.attempts)

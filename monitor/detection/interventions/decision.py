@@ -1,0 +1,114 @@
+"""What a policy knows, and what it answers. Values in, values out.
+
+A policy is any function that takes (settings, situation, batch_of) and returns a decision: see `Decide`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lossguard.states import IncidentKind, OrderKind
+from monitor.detection.interventions.policy import Policy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """An earlier rollback at the site of the incident, after which the trouble came back."""
+
+    number: int
+    """1 for the first rollback at the site."""
+    onset_step: int
+    """Of the incident that it answered."""
+    rewind_to: int
+    skip_from: int | None
+    """None: it replayed the same batches."""
+    skip_to: int | None
+    executed: bool = True
+    """False: the trainer could not carry it out, so it shows nothing about the cause."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Situation:
+    """What the policy may know of an open incident at a step. Excess is nats above the expected loss."""
+
+    kind: IncidentKind
+    onset_step: int
+    detected_step: int
+    step: int
+    non_finite: bool
+    """A signal is not finite at this step."""
+    loss_moved: bool
+    """The loss itself is, or was, out of band (not a precursor alone)."""
+    expected: float
+    """What the signal behind the incident was expected to be at detection."""
+    peak_excess: float
+    """The largest excess so far."""
+    excess: float
+    check_excess: float
+    """The excess when the present span of patience began, at `check_step`."""
+    check_step: int
+    rising_rows: int
+    """Consecutive rows, up to this one, on which the loss rose while out of band."""
+    falls: int
+    rises: int
+    """Rows since detection on which the loss fell, or rose."""
+    attempts: Sequence[Attempt]
+    """The earlier rollbacks at this site, oldest first."""
+    rollbacks_used: int
+    """Rollbacks by the policy that were ordered in this run."""
+    restorable: Sequence[int]
+    can_roll_back: bool
+    structural: bool = False
+    """A slow rise whose cause is the recipe: no rollback can be deep enough, or two did not stop it."""
+
+    @property
+    def attempt(self) -> int:
+        """The number of the next intervention at this site, from 1."""
+        return self.attempts[-1].number + 1 if self.attempts else 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """One way to roll back, and what it is expected to cost."""
+
+    rewind_to: int
+    skip_from: int | None
+    skip_to: int | None
+    success: float
+    """The probability that the run gets past the site with it."""
+    cost: float
+    """In steps of training: those lost, those that the dropped batches are worth, and a further attempt if it fails."""
+
+    @property
+    def num_skipped(self) -> int:
+        return 0 if self.skip_from is None or self.skip_to is None else self.skip_to - self.skip_from
+
+    def describe(self) -> str:
+        """A clause such as "4980, skip 48: 62 steps"."""
+        return f"{self.rewind_to}, skip {self.num_skipped}: {self.cost:.0f} steps"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`kind` None: wait. Reasons are whole sentences with their numbers."""
+
+    kind: OrderKind | None
+    rewind_to: int | None = None
+    skip_from: int | None = None
+    skip_to: int | None = None
+    lr_scale: float | None = None
+    reasons: list[str] = field(default_factory=list)
+    unavailable: OrderKind | None = None
+    """What would be done if the run could roll back."""
+    afterwards: str = ""
+    """The reason that is added to a decision to wait when the incident is over."""
+
+
+BatchOf = Callable[[int], int]
+"""The batch index with which a step began."""
+
+
+class Decide(Protocol):
+    """A policy: it is called at every row of an open incident for which nothing has been decided yet."""
+
+    def __call__(self, policy: Policy, now: Situation, batch_of: BatchOf, /) -> Decision: ...

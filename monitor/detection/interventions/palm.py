@@ -1,0 +1,64 @@
+"""PaLM's remedy (Chowdhery et al. 2022, section 5.1): rewind about 100 steps before the spike, skip 200-500 batches.
+
+Around it: patience for a loss that is falling back, escalation, budgets.
+"""
+
+from lossguard.states import IncidentKind, OrderKind
+from monitor.detection.interventions.decision import BatchOf, Decision, Situation
+from monitor.detection.interventions.policy import Policy
+from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
+
+
+def palm(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
+    """The policy of this name."""
+    rewind_to, depth_reason = choose_checkpoint(policy, now)
+    depth = policy.min_depth if rewind_to is None else now.step - rewind_to
+    price = costs(policy, now, float(depth + policy.restart_steps))
+    reason = reason_to_act(policy, now, price)
+    if reason is None:
+        return wait(now, price)
+    return act(policy, now, batch_of, why(reason, price), rewind_to, depth_reason)
+
+
+def act(
+    policy: Policy, now: Situation, batch_of: BatchOf, reasons: list[str], rewind_to: int | None, depth_reason: str
+) -> Decision:
+    """What to do when there is nothing to wait for: roll back, or hold the run."""
+    max_attempts = policy.attempts_per_site + (1 if policy.allow_lr_scale else 0)
+    if now.attempt > max_attempts:
+        return Decision(OrderKind.HOLD, reasons=[*reasons, f"All {max_attempts} attempts at this site failed."])
+    if now.rollbacks_used >= policy.budget_per_run:
+        return Decision(OrderKind.HOLD, reasons=[*reasons, budget_reason(now)])
+    if rewind_to is None:
+        return Decision(OrderKind.HOLD, reasons=[*reasons, depth_reason])
+    skip_from = batch_of(rewind_to)
+    width = min(policy.skip_min * 2 ** (now.attempt - 1), policy.skip_max)
+    skip_to = min(max(batch_of(now.detected_step) + 1, skip_from + width), skip_from + policy.skip_max)
+    lr_scale = policy.lr_scale if now.attempt > policy.attempts_per_site else None
+    reasons += [depth_reason, f"Skip batches {skip_from} to {skip_to - 1} ({skip_to - skip_from} batches)."]
+    if lr_scale is not None:
+        reasons.append(f"Rollbacks alone did not prevent a recurrence: the learning rate is scaled by {lr_scale:g}.")
+    return Decision(OrderKind.ROLLBACK, rewind_to, skip_from, skip_to, lr_scale, reasons)
+
+
+def choose_checkpoint(policy: Policy, now: Situation) -> tuple[int | None, str]:
+    """The checkpoint to restore and the reason for it; None when there is none before the onset."""
+    depth = policy.min_depth * 2 ** (now.attempt - 1)
+    if now.kind is IncidentKind.DIVERGENCE:
+        depth = max(depth, min(depth * policy.deep_factor, now.onset_step // 4))
+    newest = now.onset_step - depth
+    candidates = sorted(step for step in now.restorable if step <= now.onset_step)
+    if now.attempts:
+        previous_rewind = now.attempts[-1].rewind_to
+        newest = min(newest, previous_rewind - 1)
+        candidates = [step for step in candidates if step < previous_rewind]
+        if not candidates:
+            limit = f"step {previous_rewind}, which the previous attempt restored"
+            return None, f"There is no restorable checkpoint before {limit}."
+    if not candidates:
+        return None, f"There is no restorable checkpoint before the onset at step {now.onset_step}."
+    deep, depth = [step for step in candidates if step <= newest], now.onset_step - newest
+    if deep:
+        return deep[-1], f"Rewind to {deep[-1]}, the newest checkpoint at least {depth} steps before the onset."
+    oldest = candidates[0]
+    return oldest, f"Rewind to {oldest}, the oldest checkpoint: none is {depth} steps before the onset."

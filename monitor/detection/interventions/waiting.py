@@ -1,0 +1,81 @@
+"""Whether to wait for a loss that may fall back on its own. All policies share these rules."""
+
+from dataclasses import dataclass
+
+from lossguard.states import IncidentKind
+from monitor.detection.interventions.decision import Decision, Situation
+from monitor.detection.interventions.policy import Policy
+
+HOPELESS_PROBABILITY = 0.2
+"""Of a recovery without a rollback: below it, the policy stops waiting once waiting costs more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """In steps of training."""
+
+    wait: float
+    roll_back: float
+    recovery_probability: float
+    """That the loss recovers without a rollback (rule of succession over the rows seen)."""
+
+    def describe(self, verb: str = "is") -> str:
+        return (
+            f"Waiting {verb} expected to cost {self.wait:.0f} steps "
+            f"(probability of recovery {self.recovery_probability:.2f}), rolling back {self.roll_back:.0f}."
+        )
+
+
+def costs(policy: Policy, now: Situation, roll_back: float) -> Costs:
+    """Expected cost of one more span of patience against that of rolling back now, which costs `roll_back` steps.
+
+    Waiting: with probability p the loss recovers after as long as it has been out of band, and those steps trained
+    nothing; otherwise the patience is lost and the rollback comes on top.
+    """
+    p = 0.0 if now.non_finite else (now.falls + 1) / (now.falls + now.rises + 2)
+    recovery_steps = max(now.step - now.detected_step, policy.patience)
+    return Costs(p * recovery_steps + (1 - p) * (policy.patience + roll_back), roll_back, p)
+
+
+def reason_to_act(policy: Policy, now: Situation, price: Costs) -> str | None:
+    """The reason to stop waiting, or None."""
+    if now.non_finite:
+        return "A signal is not finite, so waiting cannot help."
+    if not now.loss_moved:
+        return None
+    if now.kind is IncidentKind.DIVERGENCE:
+        return (
+            f"The loss has been rising since step {now.onset_step}; a divergence does not recover without a rollback."
+        )
+    if now.rising_rows >= policy.rise_rows:
+        return f"The loss rose on {now.rising_rows} consecutive rows: it is not falling back."
+    waited = now.step - now.check_step
+    if waited >= policy.patience and now.excess > 0.5 * now.check_excess:
+        return (
+            f"In {waited} steps the excess over the expected loss went from {now.check_excess:.3g} to "
+            f"{now.excess:.3g} nats: it did not halve, so the policy stops waiting."
+        )
+    if price.recovery_probability < HOPELESS_PROBABILITY and price.wait > price.roll_back:
+        return "Waiting is now expected to cost more than rolling back."
+    return None
+
+
+def why(reason: str, price: Costs) -> list[str]:
+    """The reason to act, and the costs unless they spoke for waiting: they did not decide then."""
+    return [reason, price.describe()] if price.wait >= price.roll_back else [reason]
+
+
+def wait(now: Situation, price: Costs) -> Decision:
+    """The decision to wait, with its reasons."""
+    if now.kind is IncidentKind.LOSS_COLLAPSE:
+        reason = "The loss is too low to be true, not too high: a rollback would not help. Look at the data."
+        return Decision(None, reasons=[reason], afterwards="Nothing was done: a low loss asks for a look at the data.")
+    reason = "The loss may still fall back." if now.loss_moved else "The loss has not moved: save a checkpoint now."
+    condition = "the loss could still fall back" if now.loss_moved else "the loss had not moved"
+    afterwards = f"Nothing was done: {condition}. {price.describe('was')}"
+    return Decision(None, reasons=[reason, price.describe()], afterwards=afterwards)
+
+
+def budget_reason(now: Situation) -> str:
+    """Why a run that needs a rollback is held instead."""
+    return f"The run has used up its budget of {now.rollbacks_used} rollbacks."

@@ -1,0 +1,217 @@
+"""The policy of the lowest expected cost: what it tries first, and what a failed attempt teaches it."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lossguard.states import IncidentKind, OrderKind
+from monitor.detection import DetectionEngine, Policy
+from monitor.detection.interventions.adaptive import adaptive, believe, looks_like_damage
+from monitor.detection.interventions.decision import Decision
+from tests.monitor.detection.interventions.situations import attempt, batch_of, situation
+from tests.monitor.detection.runs import EffectLog, Trainer
+
+OFTEN = list(range(4000, 5001, 10))
+
+
+def decide(policy: Policy | None = None, **changes: Any) -> Decision:
+    return adaptive(policy or Policy(), situation(**{"restorable": OFTEN} | changes), batch_of)
+
+
+def trained(**fault: Any) -> tuple[Trainer, EffectLog]:
+    """A small run with a checkpoint every 10 steps."""
+    trainer = Trainer(DetectionEngine(policy=Policy(mode="auto")), every=10, **fault)  # type: ignore[arg-type]
+    return trainer, trainer.run()
+
+
+def rollbacks(log: EffectLog) -> list[tuple[str, str]]:
+    return [(each.kind.value, each.state.value) for each in log.interventions]
+
+
+# The first attempt
+
+
+def test_the_first_attempt_at_a_spike_is_shallow_and_skips_from_the_onset_past_the_decision() -> None:
+    decision = decide()
+    assert decision.kind is OrderKind.ROLLBACK
+    assert (decision.rewind_to, decision.skip_from) == (4980, 5006)
+    assert decision.skip_to is not None
+    assert 5028 <= decision.skip_to < 5128
+
+
+def test_it_goes_deeper_where_checkpoints_are_rare_and_the_deeper_one_is_surer() -> None:
+    assert decide(restorable=[4000, 4995]).rewind_to == 4995
+    assert decide(restorable=[4900, 4999]).rewind_to == 4900
+
+
+def test_a_slow_rise_is_answered_deeper_than_a_sudden_one() -> None:
+    slow = decide(kind=IncidentKind.DIVERGENCE, detected_step=5080, step=5080)
+    sudden = decide()
+    assert slow.rewind_to is not None
+    assert sudden.rewind_to is not None
+    assert slow.rewind_to < sudden.rewind_to
+
+
+def test_batches_that_cost_more_make_the_skip_narrower() -> None:
+    def width(batch_cost: float) -> int:
+        decision = decide(Policy(batch_cost=batch_cost))
+        assert decision.skip_from is not None
+        assert decision.skip_to is not None
+        return decision.skip_to - decision.skip_from
+
+    assert width(0.1) > width(0.5) > width(5.0) >= 22  # from the batch before the onset's to that of the decision
+
+
+def test_a_decision_shows_its_candidates_with_their_costs() -> None:
+    (text,) = [reason for reason in decide().reasons if reason.startswith("Candidates")]
+    assert text.startswith("Candidates and their expected costs: 4980, skip ")
+    assert text.count(" steps") == 3
+
+
+@pytest.mark.parametrize("damage", [{"non_finite": True}, {"peak_excess": 40.0}])
+def test_batches_are_not_blamed_for_damaged_numbers_at_the_first_attempt(damage: dict[str, Any]) -> None:
+    first = decide(**damage)
+    assert (first.kind, first.skip_from, first.skip_to) == (OrderKind.ROLLBACK, None, None)
+    again = decide(**damage, attempts=[attempt(rewind_to=4990, skip_from=None, skip_to=None)])
+    assert again.skip_from == 5006
+
+
+def test_a_loss_of_eight_levels_in_one_row_is_damage_and_a_slower_one_is_not() -> None:
+    assert looks_like_damage(situation(peak_excess=16.5))
+    assert not looks_like_damage(situation(peak_excess=15.5))
+    assert not looks_like_damage(situation(peak_excess=16.5, detected_step=5010))
+
+
+def test_a_further_peak_does_not_renew_the_patience() -> None:
+    peaked = {"step": 5018, "check_step": 5015, "check_excess": 1.5, "excess": 1.4}
+    assert decide(**peaked).kind is OrderKind.ROLLBACK
+    assert "since the detection" in decide(**peaked).reasons[0]
+    assert decide(**peaked | {"excess": 0.7}).kind is None
+
+
+# What a failure teaches
+
+
+def test_trouble_that_comes_back_after_a_replay_is_blamed_on_the_batches() -> None:
+    replayed = attempt(rewind_to=4990, skip_from=None, skip_to=None)
+    assert believe(situation(attempts=[replayed]), batch_of).batches > believe(situation(), batch_of).batches
+
+
+def test_trouble_that_comes_back_after_a_wide_skip_is_blamed_on_the_state() -> None:
+    shallow = attempt(rewind_to=4999, skip_from=5006, skip_to=9000)
+    assert believe(situation(attempts=[shallow]), batch_of).batches < 0.1
+    assert (decide(attempts=[shallow]).rewind_to or 0) < 4997
+
+
+def test_an_attempt_that_was_not_carried_out_teaches_nothing_but_that_its_checkpoint_is_unusable() -> None:
+    failed = attempt(rewind_to=4980, executed=False)
+    assert believe(situation(attempts=[failed]), batch_of) == believe(situation(), batch_of)
+    assert decide(attempts=[failed]).rewind_to != 4980
+
+
+@pytest.mark.parametrize(("changes", "why"), [
+    ({"attempts": [attempt(6, rewind_to=4980)]}, "the cause is structural"),
+    ({"rollbacks_used": 20}, "used up its budget of 20"),
+    ({"restorable": []}, "no restorable checkpoint before the onset"),
+    ({"restorable": [5000, 5010]}, "no restorable checkpoint before the onset"),
+])  # fmt: skip
+def test_the_run_is_held_when_nothing_is_left_to_try(changes: dict[str, Any], why: str) -> None:
+    decision = decide(**changes)
+    assert decision.kind is OrderKind.HOLD
+    assert why in decision.reasons[-1]
+
+
+def test_the_learning_rate_is_lowered_after_the_last_attempt_where_that_is_allowed() -> None:
+    decision = decide(Policy(allow_lr_scale=True), attempts=[attempt(6, rewind_to=4980)])
+    assert (decision.kind, decision.lr_scale) == (OrderKind.ROLLBACK, 0.5)
+
+
+@given(
+    steps=st.lists(st.integers(0, 6000), max_size=8),
+    onset=st.integers(0, 5500),
+    lag=st.integers(0, 400),
+    waited=st.integers(0, 600),
+    kind=st.sampled_from(IncidentKind),
+    non_finite=st.booleans(),
+    earlier=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 9000), st.booleans()), max_size=5),
+)
+def test_a_rollback_goes_back_before_the_onset_and_its_skip_begins_at_or_after_the_checkpoint(
+    steps: list[int], onset: int, lag: int, waited: int, kind: IncidentKind, non_finite: bool, earlier: list[Any]
+) -> None:
+    attempts = [
+        attempt(
+            number, rewind_to=min(back, onset), onset_step=onset, skip_from=onset, skip_to=onset + wide, executed=done
+        )
+        for number, (back, wide, done) in enumerate(earlier, 1)
+    ]
+    decision = decide(
+        restorable=sorted(set(steps)),
+        onset_step=onset,
+        detected_step=onset + lag,
+        step=onset + lag + waited,
+        check_step=onset + lag,
+        kind=kind,
+        non_finite=non_finite,
+        attempts=attempts,
+    )
+    assert decision.reasons
+    if decision.kind is OrderKind.ROLLBACK:
+        assert decision.rewind_to in steps
+        assert decision.rewind_to < onset
+        if decision.skip_from is not None:
+            assert decision.skip_to is not None
+            assert batch_of(decision.rewind_to) <= decision.skip_from < decision.skip_to
+            assert decision.skip_to - decision.skip_from <= Policy().max_skip
+
+
+# Whole runs
+
+
+def test_a_few_bad_batches_cost_less_than_forty_steps() -> None:
+    trainer, log = trained(bad=range(300, 320))
+    assert rollbacks(log) == [("rollback", "verified")]
+    assert trainer.num_steps - trainer.steps <= 40
+
+
+def test_a_damaged_weight_is_got_past_without_dropping_a_batch() -> None:
+    trainer, log = trained(damaged_at=300, value=30.0)
+    assert rollbacks(log) == [("rollback", "verified")]
+    assert trainer.skips == []
+
+
+def test_a_batch_that_makes_the_loss_nan_is_skipped_when_it_does_so_again() -> None:
+    trainer, log = trained(bad={300}, value=float("nan"))
+    assert rollbacks(log) == [("rollback", "recurred"), ("rollback", "verified")]
+    ((skip_from, skip_to),) = trainer.skips
+    assert skip_from <= 300 < skip_to
+
+
+def test_a_bad_region_of_two_thousand_batches_is_passed_without_a_person() -> None:
+    trainer, log = trained(bad=range(400, 2400), steps=1000)
+    assert [kind for kind, _ in rollbacks(log)].count("hold") == 0
+    assert rollbacks(log)[-1] == ("rollback", "verified")
+    assert trainer.num_steps - trainer.steps < 1000
+
+
+def test_damage_that_shows_two_hundred_steps_later_is_got_past_by_going_deeper() -> None:
+    trainer, log = trained(damaged_at=500, lag=200, steps=1200)
+    assert rollbacks(log)[-1] == ("rollback", "verified")
+    assert trainer.rewinds == sorted(trainer.rewinds, reverse=True)
+    assert trainer.rewinds[-1] <= 500
+
+
+def test_two_faults_fifty_steps_apart_are_two_incidents_and_neither_is_a_recurrence() -> None:
+    _, log = trained(damaged_at=300, value=30.0, bad=range(350, 353))
+    assert [(each.attempt, each.state.value) for each in log.interventions] == [
+        (1, "verified"),
+        (1, "recurred"),  # a replay: the loss is as high as after damage, so batches are not blamed yet
+        (2, "verified"),
+    ]
+
+
+def test_trouble_that_no_depth_and_no_width_gets_past_ends_in_a_hold() -> None:
+    _, log = trained(cursed=range(400, 403))
+    assert log.interventions[-1].kind is OrderKind.HOLD
+    assert "structural" in log.interventions[-1].reasons[-1]
