@@ -189,7 +189,7 @@ def adaptive_sliders(policy: Policy) -> Policy:
     costs = sorted({*BATCH_COSTS, policy.batch_cost})
     batch_cost = st.select_slider(
         "Cost of a batch (steps)", costs, policy.batch_cost, key="batch-cost", width=SLIDER_WIDTH_PIXELS,
-        bind="query-params", help="What a batch that is never trained on costs. The more it costs, the narrower the skips.",
+        bind="query-params", help="What a batch that is never trained on costs. Higher costs make narrower skips.",
     )  # fmt: skip
     return replace(policy, batch_cost=float(batch_cost))
 

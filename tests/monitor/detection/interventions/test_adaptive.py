@@ -85,7 +85,7 @@ def test_a_loss_of_eight_levels_in_one_row_is_damage_and_a_slower_one_is_not() -
 
 
 def test_a_further_peak_does_not_renew_the_patience() -> None:
-    peaked = {"step": 5018, "check_step": 5015, "check_excess": 1.5, "excess": 1.4}
+    peaked: dict[str, Any] = {"step": 5018, "check_step": 5015, "check_excess": 1.5, "excess": 1.4}
     assert decide(**peaked).kind is OrderKind.ROLLBACK
     assert "since the detection" in decide(**peaked).reasons[0]
     assert decide(**peaked | {"excess": 0.7}).kind is None
