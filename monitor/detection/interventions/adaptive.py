@@ -29,9 +29,11 @@ ONSET_BATCHES = 1
 """Batches before the onset's that are blamed too: a step's update shows in the loss of the next one."""
 MIN_WIDTH_BATCHES = 8.0
 """Scale of the bad batches that are still to come, for trouble that has only begun."""
-DAMAGE_ROWS, DAMAGE_RATIO = 2, 8.0
-"""A loss that rises within so many rows by so many times its level looks like damaged numbers: text that a model has
-never seen costs little more than a uniform guess, three to five times the level of a trained model."""
+DAMAGE_ROWS, DAMAGE_RATIO = 2, 20.0
+"""A loss that rises within so many rows by so many times its level looks like damaged numbers: text that a confident
+model gets wrong costs up to about ten times its level."""
+MIN_WAIT_STEPS = 8
+"""Steps after which it can be seen how fast a loss falls back."""
 WIDER, DEEPER = 2, 3
 """After a failure the skip grows by at least this multiple of all that was skipped, or the depth to this multiple."""
 SHOWN = 3
@@ -42,7 +44,8 @@ def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     """The policy of this name."""
     candidates = sorted(_candidates(policy, now, batch_of), key=lambda each: (each.cost, -each.rewind_to))
     price = costs(policy, now, candidates[0].cost if candidates else float(policy.min_depth + policy.restart_steps))
-    reason = reason_to_act(policy, now, price) or _not_halved(policy, now)
+    lost = min((now.step - each.rewind_to + policy.restart_steps for each in candidates[:1]), default=math.inf)
+    reason = reason_to_act(policy, now, price) or _too_slow(now, lost)
     if reason is None:
         return wait(now, price)
     reasons = why(reason, price)
@@ -56,14 +59,22 @@ def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     return Decision(OrderKind.ROLLBACK, best.rewind_to, best.skip_from, best.skip_to, lr_scale, reasons)
 
 
-def _not_halved(policy: Policy, now: Situation) -> str | None:
-    """A further peak does not renew the patience: where a retry is cheap, long trouble is not waited out."""
+def _too_slow(now: Situation, roll_back: float) -> str | None:
+    """Why waiting for a loss that is falling back takes longer than going back, which loses `roll_back` steps; or None.
+
+    The excess is taken to go on halving as fast as it did since the detection, until it is lost in the noise.
+    """
     waited = now.step - now.detected_step
-    if not now.loss_moved or waited < policy.patience or now.excess <= 0.5 * now.peak_excess:
+    if not now.loss_moved or waited < MIN_WAIT_STEPS or not 0 < now.scale < now.excess:
         return None
+    halvings = math.log2(max(now.peak_excess, now.excess) / now.excess)
+    remaining = waited * math.log2(now.excess / now.scale) / halvings if halvings > 0 else math.inf
+    if remaining <= roll_back:
+        return None
+    pace = f"would take {remaining:.0f} more steps" if halvings >= 0.1 else "is not falling back"
     return (
-        f"In the {waited} steps since the detection the excess over the expected loss has not halved "
-        f"({now.excess:.3g} nats, {now.peak_excess:.3g} at the peak), so the policy stops waiting."
+        f"In the {waited} steps since the detection the excess over the expected loss went from a peak of "
+        f"{now.peak_excess:.3g} to {now.excess:.3g} nats: the loss {pace}, and going back loses {roll_back:.0f}."
     )
 
 

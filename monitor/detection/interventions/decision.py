@@ -41,6 +41,8 @@ class Situation:
     """The loss itself is, or was, out of band (not a precursor alone)."""
     expected: float
     """What the signal behind the incident was expected to be at detection."""
+    scale: float
+    """One robust standard deviation of it at detection."""
     peak_excess: float
     """The largest excess so far."""
     excess: float

@@ -159,6 +159,7 @@ class IncidentResponse:
             non_finite=current.non_finite,
             loss_moved=current.loss_moved,
             expected=current.incident.expected,
+            scale=current.incident.scale,
             peak_excess=current.peak_excess,
             excess=current.lasting_excess(),
             check_excess=current.check_excess,

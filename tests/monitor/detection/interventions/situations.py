@@ -18,6 +18,7 @@ def situation(**changes: Any) -> Situation:
         "non_finite": False,
         "loss_moved": True,
         "expected": 2.0,
+        "scale": 0.02,
         "peak_excess": 1.5,
         "excess": 1.4,
         "check_excess": 1.5,
