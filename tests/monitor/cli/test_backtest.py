@@ -65,7 +65,17 @@ def test_backtest_takes_its_parameters_and_compares_with_published_rules(tmp_pat
     rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)] + ["300,nan"]
     curve = tmp_path / "curve.csv"
     curve.write_text("step,loss\n" + "\n".join(rows))
-    done = monitor("backtest", str(curve), "--json", "--set", "min_depth=250", "--set", "false_alarms_per_10k=2")
+    done = monitor(
+        "backtest",
+        str(curve),
+        "--json",
+        "--set",
+        "name=palm",
+        "--set",
+        "min_depth=250",
+        "--set",
+        "false_alarms_per_10k=2",
+    )
     assert json.loads(done.stdout)["incidents"][0]["action"]["rewind_to"] == 0
     done = monitor("backtest", str(curve), "--compare", COLUMNS="200")
     assert "trainscope" in done.stdout

@@ -36,6 +36,7 @@ def loss(step: int, bad_at: int) -> float:
 
 def train(trainer: Trainer, clients: list[TestClient], size: int) -> dict[str, Any]:
     """200 quiet steps, a NaN, the rollback that is ordered, and on: what was concluded."""
+    trainer.http.put(f"{API}/runs/{trainer.run_id}/policy", json={"name": "palm"})
     segment, step = trainer.open("a"), 0
     for turn in range(300 // size):
         trainer.http = clients[turn % len(clients)]

@@ -219,5 +219,6 @@ def test_the_verdict_on_an_incident_that_was_rolled_back_reaches_the_collector(
         "hardware",
     )
     assert incident["verdict"]["evidence"] == printed["evidence"]
-    assert order["rewound_to"] < incident["onset_step"] - 20 < printed["evidence"]["first_step"]
+    assert order["rewound_to"] < incident["onset_step"]
+    assert incident["onset_step"] - 20 < printed["evidence"]["first_step"]
     assert (missing.exit_code, "there is no incident 77" in missing.stderr) == (2, True)
