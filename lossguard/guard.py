@@ -91,9 +91,9 @@ class Guard:
 
         `batches` is anything with `__getitem__` by absolute batch index (a skip is a jump, a replay is exact), or any
         iterable (skipped batches are read and dropped). Raises ConfigurationError while another process writes the
-        checkpoints, ValueError for an empty sequence, CheckpointError when
-        no checkpoint is intact or a new run finds the checkpoints of another run, and CheckpointMismatch when a restore
-        is not exact, or fails half-way and cannot be undone.
+        checkpoints, ValueError for an empty sequence, CheckpointError when no checkpoint is intact or a new run finds
+        the checkpoints of another run, and CheckpointMismatch when a restore is not exact, or fails half-way and cannot
+        be undone.
         """
         source = BatchSource(batches)
         with self._locked_checkpoints():

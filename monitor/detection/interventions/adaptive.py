@@ -44,7 +44,7 @@ def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     """The policy of this name."""
     candidates = sorted(_candidates(policy, now, batch_of), key=lambda each: (each.cost, -each.rewind_to))
     price = costs(policy, now, candidates[0].cost if candidates else float(policy.min_depth + policy.restart_steps))
-    lost = min((now.step - each.rewind_to + policy.restart_steps for each in candidates[:1]), default=math.inf)
+    lost = now.step - candidates[0].rewind_to + policy.restart_steps if candidates else math.inf
     reason = reason_to_act(policy, now, price) or _too_slow(now, lost)
     if reason is None:
         return wait(now, price)
@@ -125,8 +125,6 @@ class Belief:
     """Batches."""
     failed_depth: int
     """Steps before the onset that were not deep enough, if the state is to blame."""
-    failed_width: int
-    """Batches past the first trouble that were not wide enough, if batches are to blame; -1: none was skipped."""
 
     def success(self, depth: int, extra: int | None) -> float:
         """The probability of getting past with this depth, and so many batches beyond those known; None: no skip."""
@@ -148,15 +146,14 @@ def believe(now: Situation, batch_of: BatchOf) -> Belief:
     trouble = batch_of(now.step) - batch_of(now.onset_step)
     width_scale = max(MIN_WIDTH_BATCHES, float(trouble))
     prior = PRIOR_BATCHES_DAMAGE if looks_like_damage(now) else PRIOR_BATCHES
-    odds, failed_depth, failed_width = prior / (1 - prior), 0, -1
+    odds, failed_depth = prior / (1 - prior), 0
     for attempt in now.attempts:
         if not attempt.executed:
             continue
         failed_depth = max(failed_depth, attempt.onset_step - attempt.rewind_to)
         width = _width(attempt)
-        failed_width = max(failed_width, width)
         odds *= (_beyond(width, width_scale) if width else 1.0) / _beyond(failed_depth, lag_scale)
-    return Belief(odds / (1 + odds), lag_scale, width_scale, failed_depth, failed_width)
+    return Belief(odds / (1 + odds), lag_scale, width_scale, failed_depth)
 
 
 def _width(attempt: Attempt) -> int:
@@ -213,9 +210,8 @@ def _extra_batches(policy: Policy, belief: Belief, now: Situation, failing: floa
     """
     scale = belief.width_scale
     extra = math.sqrt(belief.batches * failing * scale / policy.batch_cost) - scale
-    if now.attempts and belief.batches >= 0.5 and belief.failed_width > 0:
-        skipped = sum(map(_width, now.attempts))
-        extra = max(extra, WIDER * skipped)
+    if belief.batches >= 0.5 and any(each.executed and _width(each) for each in now.attempts):
+        extra = max(extra, WIDER * sum(map(_width, now.attempts)))
     return max(0, round(extra))
 
 
