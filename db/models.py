@@ -110,6 +110,8 @@ class Run(Base):
     """The rule from incidents to interventions as `monitor.detection.Policy.to_dict` writes it; NULL is the default."""
     total_steps: Mapped[int | None] = mapped_column(BigInteger)
     restorable_steps: Mapped[list[Any]]
+    restorable_tiers: Mapped[list[Any] | None]
+    """Where these are kept, as a report says it (`monitor.schemas.TierIn`); NULL: it does not."""
     started_at: Mapped[Time]
     last_report_at: Mapped[Time]
     """When the run last reported, by the collector's clock."""

@@ -49,5 +49,8 @@ class KeepsInMemory(Protocol):
     def save_in_memory(self, step: int, state: dict[str, Any], /) -> None:
         """Save without the disk. `steps` lists the step from now on, and `load` restores it, in this process."""
 
+    def memory_steps(self) -> list[int]:
+        """Those of `steps` that `load` restores from memory."""
+
     def durable_steps(self) -> list[int]:
         """Those of `steps` that another process could restore."""

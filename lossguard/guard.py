@@ -9,6 +9,7 @@ from typing import Any
 
 from lossguard.batches import BatchSource, Indexable
 from lossguard.checkpoint_store import CheckpointStore, KeepsInMemory
+from lossguard.checkpoint_times import CheckpointTimes
 from lossguard.distributed import current_ranks
 from lossguard.errors import CheckpointError, CheckpointMismatch, ConfigurationError
 from lossguard.ledger import Ledger, Skip
@@ -17,7 +18,7 @@ from lossguard.orders import Order
 from lossguard.ranks import Ranks, RankState
 from lossguard.run import Run
 from lossguard.signals import handling
-from lossguard.states import OrderKind, SegmentReason
+from lossguard.states import OrderKind, SegmentReason, Tier
 
 HOLD_POLL_SECONDS = 0.05
 """Pause between two looks at the inbox while a run is held."""
@@ -51,6 +52,7 @@ class Guard:
         self.checkpoints = checkpoints
         self.every = every
         self._memory = checkpoints if isinstance(checkpoints, KeepsInMemory) and checkpoints.memory_every else None
+        self._times = CheckpointTimes(checkpoints)
         self.signals = tuple(signals)
         self.ranks = current_ranks() if ranks is None else ranks
         run.history = self.ranks.broadcast(run.history)
@@ -139,13 +141,14 @@ class Guard:
         return self.checkpoints.steps() if self._memory is None else self._memory.durable_steps()
 
     def _report_restorable(self) -> None:
-        self.run.set_restorable(self.checkpoints.steps())
+        steps = self.checkpoints.steps()
+        self.run.set_restorable(steps, self._times.tiers(steps))
 
     def _restore(self, step: int) -> None:
         self.ranks.run_on_all(self._restore_here, step)
 
     def _restore_here(self, step: int) -> None:
-        state = self.checkpoints.load(step)
+        state = self._times.load(step)
         self._check_owner(state.get("run"))
         _check_position(state, step)
         self.step = state["step"]
@@ -170,6 +173,7 @@ class Guard:
     def _save(self) -> None:
         if self._saved_step == self.step or (self.run.rank > 0 and self.ranks.size == 1):
             return
+        began = time.perf_counter()
         self._check_background_save(wait=True)
         if self.step >= self._pinned_until:
             self._pinned = self._pinned[-2:]  # a replay of the incident starts from the last, and from an earlier one
@@ -180,15 +184,19 @@ class Guard:
             self._report_failed_save(problem)
         else:
             self._saved_step = self.step
+            self._times.saved(Tier.DISK, began)
         self._report_restorable()
 
     def _save_in_memory(self, checkpoints: KeepsInMemory) -> None:
         if self.run.rank > 0 and self.ranks.size == 1:
             return
+        began = time.perf_counter()
         try:
             checkpoints.save_in_memory(self.step, self._state())
         except Exception as problem:  # too little memory must not end a run that computes
             self._report_failed_save(problem)
+        else:
+            self._times.saved(Tier.MEMORY, began)
         self._report_restorable()
 
     def _state(self) -> dict[str, Any]:

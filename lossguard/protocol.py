@@ -20,6 +20,11 @@ MAX_PAUSE = 30 * 86_400.0
 """Seconds; a longer pause cannot be announced."""
 SPOOL_HEADER = "Lossguard-Spool-Bytes"
 """Header of a report: the bytes in the trainer's spool that follow it. A collector may ignore it."""
+ACCEPTS_HEADER = "Lossguard-Accepts"
+"""Header of every answer of a collector: the NEGOTIATED_FIELDS that it reads, with blanks between."""
+NEGOTIATED_FIELDS = frozenset({"restorable_tiers"})
+"""Fields of requests that collectors of earlier releases refuse: an SDK sends such a field only to a collector whose
+last answer names it."""
 
 
 def is_pause(value: object) -> bool:
@@ -58,6 +63,8 @@ MAX_SHORT_TEXT, MAX_COMMIT, MAX_KIND = 256, 64, 64
 """Characters of other texts, such as a host; of a commit; of an event's kind."""
 MAX_ITEMS, MAX_RESTORABLE_STEPS = 1024, 100_000
 """Devices, versions or capabilities of a run; its restorable steps."""
+MAX_TIERS = 16
+"""Places where the checkpoints of a run are kept."""
 MAX_METRICS = 1_000
 """Metrics of a run, where LOSSGUARD_MAX_METRICS sets no other limit."""
 MAX_DEPTH, MAX_NODES = 16, 20_000

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from lossguard.checkpoint_times import RestorableTier
 from lossguard.delivery.client import Client
 from lossguard.delivery.sender import HEARTBEAT, Sender
 from lossguard.folder_lock import LOCK_WAIT, FolderLock
@@ -88,7 +89,7 @@ class RecordingRun(Run):
         self._num_segments = 0
         self._newest_segment_at = self.history.newest_segment_at
         self._last_step = -1
-        self._restorable: list[int] | None = None
+        self._restorable: tuple[list[int], list[RestorableTier]] | None = None
         self._unplaced: list[Record] = []  # before the first segment
         self._valid_names: set[str] = set()  # of metrics
         self._inbox: tuple[Order, ...] = ()
@@ -223,11 +224,15 @@ class RecordingRun(Run):
         self._answer(order, OrderState.FAILED, detail)
 
     @_never_raises
-    def set_restorable(self, steps: Sequence[int]) -> None:
-        if list(steps) != self._restorable:
-            self._restorable = list(steps)
+    def set_restorable(self, steps: Sequence[int], tiers: Sequence[RestorableTier] = ()) -> None:
+        restorable = (list(steps), list(tiers))
+        if restorable != self._restorable:
+            self._restorable = restorable
+            record: Record = {"restorable": list(steps)}
+            if tiers:
+                record["tiers"] = [each.to_wire() for each in tiers]
             with self._writer.lock:
-                self._put_in_segment({"restorable": self._restorable})
+                self._put_in_segment(record)
 
     def _begin_segment(
         self, fork_step: int, reason: SegmentReason, order: Order | None, applied: Mapping[str, Any] | None

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lossguard.checkpoint_times import RestorableTier
 from lossguard.folder_lock import LOCK_WAIT
 from lossguard.orders import Order
 from lossguard.spooling.history import History
@@ -105,8 +106,8 @@ class Run:
     def refuse(self, order: Order, detail: str) -> None:
         """Tell the collector that `order` could not be executed, and why."""
 
-    def set_restorable(self, steps: Sequence[int]) -> None:
-        """Tell the collector all steps that can be restored now."""
+    def set_restorable(self, steps: Sequence[int], tiers: Sequence[RestorableTier] = ()) -> None:
+        """Tell the collector all steps that can be restored now, and where each of them is kept, if that is known."""
 
     def __enter__(self) -> Self:
         return self

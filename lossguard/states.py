@@ -36,6 +36,13 @@ class IncidentKind(StrEnum):
     PLATEAU = "plateau"  # the loss stopped falling (advisory)
 
 
+class Tier(StrEnum):
+    """Where a checkpoint is kept. A collector takes other names too."""
+
+    MEMORY = "memory"  # of the host: it is lost with the process
+    DISK = "disk"  # or whatever else another process can restore from
+
+
 class IncidentState(StrEnum):
     """How an incident stands."""
 

@@ -16,8 +16,8 @@ from lossguard.writer import Writer
 from monitor import problems
 from monitor.api.auth import Authentication, FailedAttempts
 from monitor.api.request_limits import RequestLimits
+from monitor.api.response_headers import ResponseHeaders
 from monitor.api.routes import audit, export, health, orders, runs, series
-from monitor.api.security_headers import SecurityHeaders
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.queue import ReportQueue
 from monitor.ingestion.reports import ReportResult, take_report
@@ -71,7 +71,7 @@ def create_app(
     # The last one added is the outermost.
     app.add_middleware(RequestLimits, settings=settings)
     app.add_middleware(Authentication)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(ResponseHeaders)
     app.add_middleware(RequestMetrics, metrics=metrics)
     app.add_middleware(RequestLog)
     for router in (runs.router, series.router, export.router, orders.router, audit.router):

@@ -13,6 +13,7 @@ from lossguard.protocol import (
     MAX_SHORT_TEXT,
     MAX_STEP,
     MAX_TEXT,
+    MAX_TIERS,
     MAX_TIME,
     PROBE,
     RUN_ID_PATTERN,
@@ -113,6 +114,15 @@ class EventIn(Body):
         return self
 
 
+class TierIn(Body):
+    """The restorable steps of one tier, and how long the last load and the last save there took; null: not measured."""
+
+    tier: Short
+    steps: Annotated[StepNumbers, Field(max_length=MAX_RESTORABLE_STEPS)]
+    load_seconds: Seconds | None = None
+    save_seconds: Seconds | None = None
+
+
 class ReportIn(Body):
     """Columns of equal length. In `metrics`, non-finite numbers are "NaN", "Infinity" or "-Infinity"; null means
     that the metric was not reported at that step. An empty report is a heartbeat. The first mistake in a list ends its
@@ -124,6 +134,15 @@ class ReportIn(Body):
     metrics: Annotated[dict[Name, list[Any]], FewFields] = {}
     events: Annotated[list[EventIn], Field(fail_fast=True)] = []
     restorable_steps: Annotated[StepNumbers, Field(max_length=MAX_RESTORABLE_STEPS)] | None = None
+    restorable_tiers: Annotated[list[TierIn], Field(max_length=MAX_TIERS)] | None = None
+    """Where the restorable steps of the same report are kept. A step in several tiers counts for the first of them."""
+
+    @model_validator(mode="after")
+    def tiers_hold_restorable_steps(self) -> Self:
+        for tier in self.restorable_tiers or ():
+            if unknown := set(tier.steps).difference(self.restorable_steps or ()):
+                raise ValueError(f"tier {tier.tier!r:.80} has step {min(unknown)}, which is not in restorable_steps")
+        return self
 
 
 class AnswerIn(Body):

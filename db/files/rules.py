@@ -30,6 +30,7 @@ from lossguard.protocol import (
     MAX_RESTORABLE_STEPS,
     MAX_SHORT_TEXT,
     MAX_TEXT,
+    MAX_TIERS,
     PROBE,
     checked_json,
     is_name,
@@ -92,6 +93,17 @@ def _are_versions(value: Any) -> bool:
     return isinstance(value, dict) and len(value) <= MAX_ITEMS and all(map(SHORT.fits, [*value, *value.values()]))
 
 
+def _is_tier(value: Any) -> bool:
+    if not isinstance(value, dict) or not value.keys() <= {"tier", "steps", "load_seconds", "save_seconds"}:
+        return False
+    seconds = [value.get("load_seconds"), value.get("save_seconds")]
+    return (
+        SHORT.fits(value.get("tier"))
+        and _list_of(STEP, MAX_RESTORABLE_STEPS).fits(value.get("steps"))
+        and all(each is None or is_time(each) for each in seconds)
+    )
+
+
 def _is_small(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**31
 
@@ -105,6 +117,7 @@ SMALL = Rule(_is_small, "a whole number from 0, below 2**31")
 TIME = Rule(is_time, "a time in unix seconds, before the year 5138")
 NUMBER = Rule(_is_finite, "a finite number")
 SHORT = _text(MAX_SHORT_TEXT)
+TIER = Rule(_is_tier, "a tier with its steps, and the seconds that a load and a save take")
 
 OF_COLUMN: Mapping[tuple[type[Base], str], Rule] = {
     (Run, "project"): _name(),
@@ -114,6 +127,7 @@ OF_COLUMN: Mapping[tuple[type[Base], str], Rule] = {
     (Run, "versions"): Rule(_are_versions, f"an object of at most {MAX_ITEMS:,} names and versions"),
     (Run, "capabilities"): _list_of(SHORT, MAX_ITEMS),
     (Run, "restorable_steps"): _list_of(STEP, MAX_RESTORABLE_STEPS),
+    (Run, "restorable_tiers"): _list_of(TIER, MAX_TIERS),
     (Segment, "key"): _name(),
     (Segment, "reason"): _one_of(states.SegmentReason),
     (Incident, "kind"): _one_of(states.IncidentKind),

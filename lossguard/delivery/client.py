@@ -11,7 +11,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueErro
 
 from lossguard.addresses import collector_url
 from lossguard.errors import CollectorError, Conflict, NotFound, Rejected, Unauthorised, Unreachable
-from lossguard.protocol import API
+from lossguard.protocol import ACCEPTS_HEADER, API
 
 CONNECT_TIMEOUT = 5.0
 """Seconds, at most."""
@@ -44,6 +44,8 @@ class Client:
         limits = urllib3.Timeout(connect=min(timeout, CONNECT_TIMEOUT), read=timeout)
         self._pool = urllib3.connection_from_url(self.url, maxsize=1, timeout=limits, retries=False)
         self._path = (address.path or "").rstrip("/")
+        self.accepts: frozenset[str] = frozenset()
+        """Those of `protocol.NEGOTIATED_FIELDS` that the collector's last answer names; empty before the first one."""
         self._headers = {"user-agent": "lossguard"} | ({"authorization": f"Bearer {token}"} if token else {})
 
     def get(self, path: str) -> Any:
@@ -91,7 +93,10 @@ class Client:
                 f"no collector answers at {self.url} ({_reason(error)})",
                 may_have_arrived=not isinstance(error, NOT_SENT),
             ) from error
-        if not 200 <= answer.status < 300:
+        is_refused = not 200 <= answer.status < 300
+        if not is_refused or _is_problem(answer):  # other refusals may come from a proxy
+            self.accepts = frozenset(answer.headers.get(ACCEPTS_HEADER, "").split())
+        if is_refused:
             raise self._error(answer)
         return answer
 
@@ -119,7 +124,7 @@ class Client:
             seconds = float(wait) if wait.isdecimal() else 0.0
             why = f": {detail}" if detail else ""
             return Unreachable(f"the collector at {self.url} answers {status}{why}", retry_after=seconds, **facts)
-        if not answer.headers.get("content-type", "").startswith("application/problem+json"):
+        if not _is_problem(answer):
             return self._not_a_collector(status)
         return (Conflict if status == 409 else Rejected)(reason, **facts)
 
@@ -135,6 +140,10 @@ def _reason(error: Exception) -> str:
     if isinstance(cause, ssl.SSLError):
         return f"TLS fails: {cause.reason}; if the collector speaks plain HTTP, its address begins with http://"
     return type(error).__name__
+
+
+def _is_problem(answer: urllib3.BaseHTTPResponse) -> bool:
+    return answer.headers.get("content-type", "").startswith("application/problem+json")
 
 
 def _problem(data: bytes) -> tuple[str, str]:

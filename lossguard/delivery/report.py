@@ -30,8 +30,13 @@ def report(session: str, segment: int | None, lines: list[Line], *, before: int 
     }
     for _, _, record in lines:
         if "restorable" in record:
-            body["restorable_steps"] = record["restorable"]
+            body |= restorable(record)
     return body
+
+
+def restorable(record: Record) -> Body:
+    """The part of a report that says which steps can be restored."""
+    return {"restorable_steps": record["restorable"], "restorable_tiers": record.get("tiers")}
 
 
 def _event(key: str, record: Record) -> Body:

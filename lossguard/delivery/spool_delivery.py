@@ -17,11 +17,11 @@ from typing import Any
 from lossguard.delivery.client import Client
 from lossguard.delivery.intact_lines import IntactLines
 from lossguard.delivery.registration import registration_of
-from lossguard.delivery.report import Body, Line, in_report, report
+from lossguard.delivery.report import Body, Line, in_report, report, restorable
 from lossguard.errors import Conflict, NotFound, Rejected, Unreachable
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
-from lossguard.protocol import SPOOL_HEADER
+from lossguard.protocol import NEGOTIATED_FIELDS, SPOOL_HEADER
 from lossguard.spooling.lines import Record
 from lossguard.spooling.set_aside import DamagedRange, SetAside
 from lossguard.spooling.spool import session_of
@@ -274,8 +274,7 @@ class Delivery:
         for _, record in deque(self._reader.records("run", end=end), maxlen=1):
             self._request("POST", "/runs", record["run"])
         for _, record in deque(self._reader.records("restorable", end=end), maxlen=1):
-            body = {"segment": self._segment, "steps": [], "restorable_steps": record["restorable"]}
-            self._request_of_run("reports", body)
+            self._request_of_run("reports", {"segment": self._segment, "steps": [], **restorable(record)})
         self._was_ignored = False
 
     def _lease_seconds(self, answer: dict[str, Any]) -> float:
@@ -304,11 +303,25 @@ class Delivery:
         headers: dict[str, str] | None = None,
         session: str | None = None,
     ) -> Any:
-        """A request that says which process sends it; `session`: in the name of that one, for the end of a run."""
+        """A request that says which process sends it; `session`: in the name of that one, for the end of a run.
+
+        It leaves out the fields that the collector does not know.
+        """
         headers = dict(headers or {})
         if self._writer is not None:
             headers[WRITER_HEADER] = replace(self._writer, session=session or self._writer.session).to_header()
-        return self._client.request(method, path, body, headers=headers)
+        sent = self._known_part(body)
+        try:
+            return self._client.request(method, path, sent, headers=headers)
+        except Rejected:
+            known = self._known_part(body)
+            if known.keys() == sent.keys():
+                raise
+            return self._client.request(method, path, known, headers=headers)  # by an older collector than before
+
+    def _known_part(self, body: Body) -> Body:
+        unknown = NEGOTIATED_FIELDS - self._client.accepts
+        return {name: value for name, value in body.items() if name not in unknown}
 
     def _set_rejected_line_aside(self, line: bytes, problem: Rejected) -> None:
         path = self._set_aside.rejected_path

@@ -121,7 +121,11 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that can be restored, ascending. Whether a checkpoint is intact is checked when it is loaded."""
-        return sorted({*self.durable_steps(), *self._memory.steps()})
+        return sorted({*self.durable_steps(), *self.memory_steps()})
+
+    def memory_steps(self) -> list[int]:
+        """Steps with a state in host memory, ascending."""
+        return self._memory.steps()
 
     def durable_steps(self) -> list[int]:
         """Steps with a complete checkpoint on the disk, ascending."""
@@ -177,7 +181,7 @@ class Checkpoints:
         self._join()
         for candidate in reversed([known for known in self.ranks.broadcast(self.steps()) if known <= step]):
             try:
-                read = self._read_memory if candidate in self.ranks.broadcast(self._memory.steps()) else self._read
+                read = self._read_memory if candidate in self.ranks.broadcast(self.memory_steps()) else self._read
                 states, digests = self.ranks.run_on_all(read, candidate)
             except CheckpointError as problem:
                 if self.ranks.rank == 0:

@@ -16,6 +16,7 @@ from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.response import IncidentResponse
+from monitor.detection.interventions.restorable import Tiers
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.detectors import LEVEL_ACCEPTED, DetectorSet
 from monitor.detection.scoring.scored_rows import ScoredRows
@@ -39,8 +40,8 @@ class DetectionEngine:
     def feed(self, rows: Rows, *, restorable: Sequence[int] | None = None) -> list[Effect]:
         """Judge the next rows of the live line. `restorable`: the complete list of restorable steps, if it changed."""
         if restorable is not None:
-            self.response.set_restorable(restorable)
-        self.response.batches.update(rows)
+            self.set_restorable(restorable)
+        self.response.read(rows)
         effects: list[Effect] = []
         for scored in self.detectors.feed(rows):
             effects += self._process(scored)
@@ -48,7 +49,7 @@ class DetectionEngine:
 
     def feed_scored(self, scored: ScoredRows) -> list[Effect]:
         """Judge rows that detectors with the same settings have scored already: scores do not depend on the policy."""
-        self.response.batches.update(scored.rows)
+        self.response.read(scored.rows)
         return self._process(scored)
 
     def _process(self, scored: ScoredRows) -> list[Effect]:
@@ -61,6 +62,10 @@ class DetectionEngine:
         return effects
 
     # What the trainer does
+
+    def set_restorable(self, steps: Sequence[int], tiers: Tiers | None = None) -> None:
+        """The complete list of the steps that can be restored now; `tiers`: where each of them is kept, if known."""
+        self.response.set_restorable(steps, tiers)
 
     def declare(self, step: int, kind: str) -> None:
         """The trainer announced a change that takes effect at `step`: signals find their new normal there."""

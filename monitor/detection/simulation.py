@@ -14,7 +14,7 @@ from lossguard.states import SegmentReason
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.detection.engine import DetectionEngine
 from monitor.detection.interventions.policy import Mode, Policy
-from monitor.detection.interventions.response import thinned
+from monitor.detection.interventions.restorable import thinned
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.detectors import DetectorSet
 from monitor.detection.scoring.scored_rows import ScoredRows

@@ -78,14 +78,17 @@ def take_report(
     changes = _store_events(session, cached, segment, report)
     restorable = report.restorable_steps if is_holder else None
     if restorable is not None:
-        cached.run.restorable_steps = restorable
+        tiers = None if report.restorable_tiers is None else [tier.model_dump() for tier in report.restorable_tiers]
+        cached.run.restorable_steps, cached.run.restorable_tiers = restorable, tiers
 
     # Detect, decide, write the effects, update the status. Late reports of an abandoned segment are stored only.
     if cached.follows(segment):
         has_state_changes = bool(changes) or restorable is not None or (bool(new.steps) and not in_order)
         if new.steps or has_state_changes:
+            if restorable is not None:
+                cached.engine.set_restorable(restorable, cached.run.restorable_tiers)
             # The detection and the status are past steps that arrive after their successors.
-            effects = _detect(cached.engine, new if in_order else StepColumns(), changes, restorable)
+            effects = _detect(cached.engine, new if in_order else StepColumns(), changes)
             # Rows in order can be fed again from the store. All else is in the engine's state alone.
             if effects or has_state_changes:
                 cached.save(session, segment, effects, now=now)
@@ -178,9 +181,7 @@ def _store_event(session: Session, cached: CachedRun, segment: Segment, event: E
     )
 
 
-def _detect(
-    engine: DetectionEngine, columns: StepColumns, events: Sequence[EventIn], restorable: list[int] | None
-) -> list[Effect]:
+def _detect(engine: DetectionEngine, columns: StepColumns, events: Sequence[EventIn]) -> list[Effect]:
     """Feed rows and declared events in the order of their steps."""
     effects: list[Effect] = []
     start = 0
@@ -188,14 +189,14 @@ def _detect(
         step = _effective_step(event, columns)
         end = bisect_left(columns.steps, step)
         if end > start:
-            effects += _feed(engine, columns.between(start, end), restorable)
+            effects += _feed(engine, columns.between(start, end))
             start = end
         engine.declare(step, event.kind)
-    return effects + _feed(engine, columns.between(start, len(columns.steps)), restorable)
+    return effects + _feed(engine, columns.between(start, len(columns.steps)))
 
 
-def _feed(engine: DetectionEngine, columns: StepColumns, restorable: list[int] | None) -> list[Effect]:
-    return engine.feed(detector_rows(columns.steps, columns.times, columns.metrics), restorable=restorable)
+def _feed(engine: DetectionEngine, columns: StepColumns) -> list[Effect]:
+    return engine.feed(detector_rows(columns.steps, columns.times, columns.metrics))
 
 
 def _effective_step(event: EventIn, columns: StepColumns) -> int:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from lossguard.protocol import SPOOL_HEADER
+from lossguard.protocol import ACCEPTS_HEADER, NEGOTIATED_FIELDS, SPOOL_HEADER
 from lossguard.writer import WRITER_HEADER, Writer
 
 Answer = tuple[int, dict[str, Any]]
@@ -22,6 +22,9 @@ class FakeCollector:
         self.rows: dict[tuple[int, int], dict[str, Any]] = {}
         self.events: dict[str, dict[str, Any]] = {}
         self.restorable: list[int] = []
+        self.tiers: list[dict[str, Any]] | None = None
+        self.accepts = NEGOTIATED_FIELDS
+        """What it reads; it refuses the other ones, and an older one says nothing of them."""
         self.orders: dict[int, dict[str, Any]] = {}
         self.answers: dict[int, dict[str, Any]] = {}
         self.finished: list[str] = []
@@ -44,6 +47,8 @@ class FakeCollector:
         time.sleep(self.delay)
         with self.lock:
             self.requests.append((method, path, body))
+            if unknown := (NEGOTIATED_FIELDS - self.accepts) & body.keys():
+                return 422, {"detail": f"unknown: {', '.join(unknown)}"}
             return self.fault(method, path, body) or self._handle(path.removeprefix("/api/v1/").split("/"), body)
 
     def sessions(self, ending: str) -> list[str]:
@@ -90,7 +95,8 @@ class FakeCollector:
             accepted += (body["segment"], step) not in self.rows
             self.rows.setdefault((body["segment"], step), row)
         self.events |= {event["key"]: event for event in body.get("events", [])}
-        self.restorable = body.get("restorable_steps", self.restorable)
+        if body.get("restorable_steps") is not None:
+            self.restorable, self.tiers = body["restorable_steps"], body.get("restorable_tiers")
         orders = list(self.orders.values())
         return 200, {"accepted": accepted, "duplicates": len(body["steps"]) - accepted, "orders": orders}
 
@@ -110,6 +116,8 @@ def serving(collector: FakeCollector, port: int = 0) -> Iterator[FakeCollector]:
             self.send_response(status)
             self.send_header("content-type", "application/json" if status < 400 else "application/problem+json")
             self.send_header("content-length", str(len(encoded)))
+            if collector.accepts:
+                self.send_header(ACCEPTS_HEADER, " ".join(collector.accepts))
             self.end_headers()
             self.wfile.write(encoded)
 

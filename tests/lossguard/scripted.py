@@ -3,6 +3,7 @@
 from typing import Any
 
 from lossguard import Order, OrderKind, Run
+from lossguard.checkpoint_times import RestorableTier
 from lossguard.errors import CheckpointError
 
 
@@ -50,6 +51,7 @@ class ScriptedRun(Run):
         self.calls = 0
         self.recorded: list[tuple[Any, ...]] = []
         self.restorable: list[int] = []
+        self.tiers: list[RestorableTier] = []
 
     def take_order(self) -> Order | None:
         self.calls += 1
@@ -64,8 +66,8 @@ class ScriptedRun(Run):
     def refuse(self, order: Order, detail: str) -> None:
         self.recorded.append(("refused", order.id, detail))
 
-    def set_restorable(self, steps: Any) -> None:
-        self.restorable = list(steps)
+    def set_restorable(self, steps: Any, tiers: Any = ()) -> None:
+        self.restorable, self.tiers = list(steps), list(tiers)
 
 
 class Indices:

@@ -327,6 +327,25 @@ def test_what_was_in_memory_is_gone_with_the_process_and_the_disk_takes_over(tmp
     assert parts | dict(again.run(ScriptedRun(), 25)) == whole
 
 
+def test_the_restorable_steps_are_reported_with_their_tier_and_the_time_that_a_load_took(tmp_path: Path) -> None:
+    """A process that died takes its memory along: the next one reports the disk alone, and measures it at its start."""
+    run = ScriptedRun({20: rollback(rewind_to=18, skip_from=17, skip_to=20)})
+    dict(Tiny(tmp_path, memory=2, memory_every=3).run(run, 22))
+    memory, disk = run.tiers
+    assert (memory.tier, disk.tier) == ("memory", "disk")
+    assert (memory.steps, disk.steps) == ((18, 21), (0, 5, 10, 15, 20, 22))
+    assert run.restorable == sorted(memory.steps + disk.steps)
+    assert memory.load_seconds is not None
+    assert memory.save_seconds is not None
+    assert disk.save_seconds is not None
+    assert disk.load_seconds is None  # nothing was loaded from there
+    again = ScriptedRun()
+    dict(Tiny(tmp_path, memory=2, memory_every=3).run(again, 22))
+    (disk,) = again.tiers
+    assert disk.tier == "disk"
+    assert disk.load_seconds is not None
+
+
 def test_a_memory_that_is_too_small_does_not_end_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tiny = Tiny(tmp_path, memory=1, memory_every=3)
 

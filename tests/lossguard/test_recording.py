@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import lossguard
+from lossguard.checkpoint_times import RestorableTier
+from lossguard.states import Tier
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.device_tensor import DeviceTensor
 from tests.lossguard.recorded import offline, records, steps
@@ -150,6 +152,22 @@ def test_what_is_declared_before_the_first_step_waits_for_the_segment_it_belongs
         run.log(70, loss=1.0)
     _, segment, event, restorable, *_ = records(run)
     assert (segment["fork_step"], event["step"], restorable["restorable"]) == (70, 70, [0, 50])
+
+
+def test_the_restorable_steps_are_recorded_when_they_change_and_when_a_load_was_measured(tmp_path: Path) -> None:
+    def held(load: float | None, save: float) -> list[RestorableTier]:
+        return [RestorableTier(tier=Tier.DISK, steps=(0,), load_seconds=load, save_seconds=save)]
+
+    with offline(tmp_path) as run:
+        run.log(0, loss=1.0)
+        run.set_restorable([0], held(None, 1.0))
+        run.set_restorable([0], held(None, 2.0))  # how long a save takes differs every time
+        run.set_restorable([0], held(3.0, 2.0))
+    lines = [record for record in records(run) if "restorable" in record]
+    assert [(line["restorable"], line["tiers"]) for line in lines] == [
+        ([0], [{"tier": "disk", "steps": [0], "save_seconds": 1.0}]),
+        ([0], [{"tier": "disk", "steps": [0], "load_seconds": 3.0, "save_seconds": 2.0}]),
+    ]
 
 
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "\x7f", "\ud800"])

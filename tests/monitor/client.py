@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import urllib3
 from fastapi import FastAPI, testclient
 
+from lossguard import Client
 from lossguard.protocol import API, encode_number
 from lossguard.writer import WRITER_HEADER, Writer
 
@@ -18,6 +20,25 @@ class TestClient(testclient.TestClient):
 
     def __init__(self, app: FastAPI, **options: Any) -> None:
         super().__init__(app, **{"base_url": "http://127.0.0.1"} | options)
+
+
+class AppClient(Client):
+    """The SDK's client, over an application in this process."""
+
+    def __init__(self, http: TestClient) -> None:
+        super().__init__("http://127.0.0.1")
+        self._pool = _Pool(http)  # type: ignore[assignment]
+
+
+class _Pool:
+    def __init__(self, http: TestClient) -> None:
+        self._http = http
+
+    def urlopen(self, method: str, url: str, *, body: bytes | None, headers: Any, redirect: bool) -> Any:
+        answer = self._http.request(method, url, content=body, headers=headers, follow_redirects=redirect)
+        return urllib3.HTTPResponse(answer.content, dict(answer.headers), answer.status_code)
+
+    def close(self) -> None: ...
 
 
 def writer(folder: str, session: int = 1) -> Writer:

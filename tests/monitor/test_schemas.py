@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lossguard.protocol import API, MAX_DEPTH, MAX_NODES, MAX_STEP
+from lossguard.protocol import API, MAX_DEPTH, MAX_NODES, MAX_STEP, NEGOTIATED_FIELDS
+from monitor import schemas
 from monitor.app import create_app
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
@@ -19,6 +20,7 @@ RUN = {"id": "r2", "project": "p", "started_at": NOW}
 SEGMENT = {"key": "b", "reason": "resume", "opened_at": NOW}
 REPORT: dict[str, Any] = {"segment": 0, "steps": [0], "times": [NOW], "metrics": {"loss": [1.0]}}
 EVENT = {"key": "e", "kind": "note", "time": NOW}
+TIER = {"tier": "disk", "steps": []}
 ANSWER = {"state": "failed"}
 FINISH = {"state": "finished", "at": NOW}
 JSON = {"content-type": "application/json"}
@@ -82,6 +84,14 @@ LIMITS: list[tuple[str, str, dict[str, Any], Make, int, list[str | int]]] = [
     (
         *("POST", "/runs/r1/reports", REPORT, lambda size: {"restorable_steps": [0] * size}, 100_000),
         ["body", "restorable_steps"],
+    ),
+    (
+        *("POST", "/runs/r1/reports", REPORT, lambda size: {"restorable_tiers": [TIER] * size}, 16),
+        ["body", "restorable_tiers"],
+    ),
+    (
+        *("POST", "/runs/r1/reports", REPORT, lambda size: {"restorable_tiers": [TIER | {"tier": text(size)}]}, 256),
+        ["body", "restorable_tiers", 0, "tier"],
     ),
     ("POST", "/runs/r1/reports", REPORT, lambda size: event(key=text(size)), 128, ["body", "events", 0, "key"]),
     ("POST", "/runs/r1/reports", REPORT, lambda size: event(kind=text(size)), 64, ["body", "events", 0, "kind"]),
@@ -169,6 +179,10 @@ NUMBERS: list[tuple[str, str, dict[str, Any], Callable[[Any], Any], list[str | i
         lambda value: {"restorable_steps": [7, value]},
         ["body", "restorable_steps", 1],
     ),
+    (
+        *("POST", "/runs/r1/reports", REPORT, lambda value: {"restorable_tiers": [TIER | {"load_seconds": value}]}),
+        ["body", "restorable_tiers", 0, "load_seconds"],
+    ),
     ("POST", "/runs/r1/reports", REPORT, lambda value: event(step=value), ["body", "events", 0, "step"]),
     ("PUT", "/orders/1", ANSWER, lambda value: {"rewound_to": value}, ["body", "rewound_to"]),
     ("POST", "/runs/r1/finish", FINISH, lambda value: {"at": value}, ["body", "at"]),
@@ -208,6 +222,20 @@ def test_a_whole_number_with_a_point_is_a_step_and_any_other_fraction_is_not(htt
     for wrong in (2.5, 1e300):
         answer = http.post(f"{API}/runs/r1/reports", json=REPORT | {"steps": [wrong]})
         assert (answer.status_code, answer.json()["where"]) == (422, ["body", "steps", 0])
+
+
+def test_a_collector_names_only_fields_that_it_reads() -> None:
+    bodies = [each for each in vars(schemas).values() if isinstance(each, type) and issubclass(each, schemas.Body)]
+    assert {name for body in bodies for name in body.model_fields} >= NEGOTIATED_FIELDS
+
+
+@pytest.mark.parametrize("steps", [{}, {"restorable_steps": None}, {"restorable_steps": [0, 60]}])
+def test_a_tier_holds_restorable_steps_alone(http: TestClient, steps: dict[str, Any]) -> None:
+    Trainer(http).open("a")
+    body = REPORT | steps | {"restorable_tiers": [{"tier": "disk", "steps": [0, 50]}]}
+    answer = http.post(f"{API}/runs/r1/reports", json=body)
+    assert answer.status_code == 422
+    assert f"tier 'disk' has step {50 if steps.get('restorable_steps') else 0}, which is not in" in answer.text
 
 
 def test_every_literal_of_a_number_has_an_answer(http: TestClient) -> None:

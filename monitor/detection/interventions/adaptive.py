@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from lossguard.states import IncidentKind, OrderKind
 from monitor.detection.interventions.decision import Attempt, BatchOf, Candidate, Decision, Situation
 from monitor.detection.interventions.policy import Policy
+from monitor.detection.interventions.restorable import RestorableStep
 from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
 
 PRIOR_BATCHES, PRIOR_BATCHES_DAMAGE = 0.6, 0.2
@@ -44,8 +45,7 @@ def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     """The policy of this name."""
     candidates = sorted(_candidates(policy, now, batch_of), key=lambda each: (each.cost, -each.rewind_to))
     price = costs(policy, now, candidates[0].cost if candidates else float(policy.min_depth + policy.restart_steps))
-    lost = now.step - candidates[0].rewind_to + policy.restart_steps if candidates else math.inf
-    reason = reason_to_act(policy, now, price) or _too_slow(now, lost)
+    reason = reason_to_act(policy, now, price) or _too_slow(now, candidates[0].lost if candidates else math.inf)
     if reason is None:
         return wait(now, price)
     reasons = why(reason, price)
@@ -103,7 +103,8 @@ def _obstacle(policy: Policy, now: Situation, has_candidates: bool) -> str | Non
 
 def _explain(best: Candidate, now: Situation) -> str:
     depth = now.onset_step - best.rewind_to
-    rewind = f"Rewind to {best.rewind_to}, {depth} steps before the onset"
+    origin = best.source.describe()
+    rewind = f"Rewind to {best.rewind_to}{origin and f' ({origin})'}, {depth} steps before the onset"
     if best.skip_from is None or best.skip_to is None:
         return f"{rewind}, and use the same batches again: nothing shows yet that they are to blame."
     return f"{rewind}, and skip batches {best.skip_from} to {best.skip_to - 1} ({best.num_skipped} batches)."
@@ -173,21 +174,27 @@ def _candidates(policy: Policy, now: Situation, batch_of: BatchOf) -> Iterator[C
     first_trouble = batch_of(now.onset_step - ONSET_BATCHES)
     known_end = batch_of(now.step) + 1
     unreadable = {each.rewind_to for each in now.attempts if not each.executed}
-    for rewind_to in now.restorable:
-        depth = now.onset_step - rewind_to
-        if depth < 1 or depth < _min_depth(now, belief) or rewind_to in unreadable:
+    for source in now.restorable:
+        depth = now.depth(source)
+        if depth < 1 or depth < _min_depth(now, belief) or source.step in unreadable:
             continue
-        lost = now.step - rewind_to + policy.restart_steps
+        lost = now.step - source.step + _restart(policy, now, source)
         extra = None if _replays_first(now) else _extra_batches(policy, belief, now, failing + depth)
         skip_from = skip_to = None
         dropped = 0.0
         if extra is not None:
-            skip_from = max(batch_of(rewind_to), first_trouble)
+            skip_from = max(batch_of(source.step), first_trouble)
             skip_to = min(known_end + extra, skip_from + policy.max_skip)
             dropped = policy.batch_cost * (skip_to - skip_from)
         success = belief.success(depth, extra)
         cost = lost + dropped + (1 - success) * (failing + depth)
-        yield Candidate(rewind_to=rewind_to, skip_from=skip_from, skip_to=skip_to, success=success, cost=cost)
+        yield Candidate(source=source, skip_from=skip_from, skip_to=skip_to, lost=lost, success=success, cost=cost)
+
+
+def _restart(policy: Policy, now: Situation, source: RestorableStep) -> float:
+    """What loading a checkpoint costs, in steps of training: as measured, or as the policy says."""
+    measured = now.load_steps(source)
+    return policy.restart_steps if measured is None else measured
 
 
 def _replays_first(now: Situation) -> bool:
@@ -199,7 +206,7 @@ def _min_depth(now: Situation, belief: Belief) -> int:
     """When the state is more likely to blame, the next attempt goes deeper by a factor: the search ends soon."""
     if belief.failed_depth == 0 or belief.batches >= 0.5:
         return 1
-    deepest = now.onset_step - min(now.restorable, default=now.onset_step)
+    deepest = max(map(now.depth, now.restorable), default=0)
     return max(belief.failed_depth + 1, min(DEEPER * belief.failed_depth, deepest))
 
 
@@ -218,7 +225,9 @@ def _extra_batches(policy: Policy, belief: Belief, now: Situation, failing: floa
 def _cost_of_failure(policy: Policy, now: Situation, belief: Belief) -> float:
     """Steps, besides those from the checkpoint to the onset: the trouble is noticed again, and a surer attempt follows.
 
-    The surer attempt is as deep as PaLM's, or ten times the scale of the lag, and skips what PaLM's skips.
+    The surer attempt is as deep as PaLM's, or ten times the scale of the lag, skips what PaLM's skips, and loads from
+    the slowest tier: old checkpoints lie there.
     """
-    surer = max(policy.min_depth, 10 * belief.lag_scale) + policy.batch_cost * policy.skip_min + policy.restart_steps
+    restart = max((_restart(policy, now, each) for each in now.restorable), default=policy.restart_steps)
+    surer = max(policy.min_depth, 10 * belief.lag_scale) + policy.batch_cost * policy.skip_min + restart
     return policy.patience + surer * 2.0 ** len(now.attempts)

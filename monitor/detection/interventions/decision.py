@@ -9,6 +9,7 @@ from typing import Protocol
 
 from lossguard.states import IncidentKind, OrderKind
 from monitor.detection.interventions.policy import Policy
+from monitor.detection.interventions.restorable import RestorableStep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +59,11 @@ class Situation:
     """The earlier rollbacks at this site, oldest first."""
     rollbacks_used: int
     """Rollbacks by the policy that were ordered in this run."""
-    restorable: Sequence[int]
+    restorable: Sequence[RestorableStep]
+    """Ascending. How deep one lies, and what loading it costs: see `depth` and `load_steps`."""
     can_roll_back: bool
+    step_seconds: float | None = None
+    """How long a step of training takes (median); None: not known."""
     structural: bool = False
     """A slow rise whose cause is the recipe: no rollback can be deep enough, or two did not stop it."""
 
@@ -68,26 +72,43 @@ class Situation:
         """The number of the next intervention at this site, from 1."""
         return self.attempts[-1].number + 1 if self.attempts else 1
 
+    def depth(self, each: RestorableStep) -> int:
+        """Steps from a restorable step to the onset; below 0 if it lies after the onset."""
+        return self.onset_step - each.step
+
+    def load_steps(self, each: RestorableStep) -> float | None:
+        """What loading its checkpoint costs, in steps of training; None: not measured."""
+        if each.load_seconds is None or self.step_seconds is None:
+            return None
+        return each.load_seconds / self.step_seconds
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
     """One way to roll back, and what it is expected to cost."""
 
-    rewind_to: int
+    source: RestorableStep
     skip_from: int | None
     skip_to: int | None
+    lost: float
+    """In steps of training: those that it gives up, and what loading the checkpoint costs."""
     success: float
     """The probability that the run gets past the site with it."""
     cost: float
     """In steps of training: those lost, those that the dropped batches are worth, and a further attempt if it fails."""
 
     @property
+    def rewind_to(self) -> int:
+        return self.source.step
+
+    @property
     def num_skipped(self) -> int:
         return 0 if self.skip_from is None or self.skip_to is None else self.skip_to - self.skip_from
 
     def describe(self) -> str:
-        """A clause such as "4980, skip 48: 62 steps"."""
-        return f"{self.rewind_to}, skip {self.num_skipped}: {self.cost:.0f} steps"
+        """A clause such as "4980 (from memory, 0.1 s), skip 48: 62 steps"."""
+        origin = self.source.describe()
+        return f"{self.rewind_to}{origin and f' ({origin})'}, skip {self.num_skipped}: {self.cost:.0f} steps"
 
 
 @dataclass(frozen=True, slots=True)

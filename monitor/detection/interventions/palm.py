@@ -47,7 +47,7 @@ def choose_checkpoint(policy: Policy, now: Situation) -> tuple[int | None, str]:
     if now.kind is IncidentKind.DIVERGENCE:
         depth = max(depth, min(depth * policy.deep_factor, now.onset_step // 4))
     newest = now.onset_step - depth
-    candidates = sorted(step for step in now.restorable if step <= now.onset_step)
+    candidates = sorted(each.step for each in now.restorable if each.step <= now.onset_step)
     if now.attempts:
         previous_rewind = now.attempts[-1].rewind_to
         newest = min(newest, previous_rewind - 1)

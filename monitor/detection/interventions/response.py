@@ -23,23 +23,15 @@ from monitor.detection.interventions.intervention_tracker import (
 )
 from monitor.detection.interventions.policies import decide
 from monitor.detection.interventions.policy import Mode, Policy
-from monitor.detection.rows import Bools, Ints
+from monitor.detection.interventions.restorable import RestorableStep, Tiers, by_tier, restorable_steps
+from monitor.detection.interventions.step_times import StepTimes
+from monitor.detection.rows import Bools, Ints, Rows
 from monitor.detection.scoring.readings import IN_BAND_Z
 from monitor.detection.scoring.recent_rows import RecentRows
 from monitor.detection.settings import DetectionSettings
 
-MAX_RECENT_STEPS, MAX_OLDER_STEPS = 192, 64
-"""Restorable steps that are kept of a longer list: the newest, and so many spread evenly over the rest."""
 STRUCTURAL_ATTEMPTS = 2  # rollbacks that did not stop a slow rise
 VERIFIED_ROWS = 3  # rows up to the end of a verification whose loss must be in band
-
-
-def thinned(steps: Sequence[int]) -> list[int]:
-    """At most MAX_RECENT_STEPS + MAX_OLDER_STEPS of the steps, among them the oldest: the stored state stays small."""
-    old, recent = steps[:-MAX_RECENT_STEPS], steps[-MAX_RECENT_STEPS:]
-    if len(old) <= MAX_OLDER_STEPS:
-        return list(steps)
-    return [*(old[k * len(old) // MAX_OLDER_STEPS] for k in range(MAX_OLDER_STEPS)), *recent]
 
 
 class IncidentResponse:
@@ -50,13 +42,19 @@ class IncidentResponse:
         self.incidents = IncidentTracker(settings)
         self.interventions = InterventionTracker()
         self.batches = BatchIndex()
-        self.restorable: list[int] = []
+        self.step_times = StepTimes()
+        self.restorable: list[RestorableStep] = []
 
-    def set_restorable(self, steps: Iterable[int]) -> None:
-        """`steps`: the complete list of restorable steps."""
-        self.restorable = thinned(sorted(int(step) for step in steps))
+    def set_restorable(self, steps: Iterable[int], tiers: Tiers | None = None) -> None:
+        """`steps`: the complete list of restorable steps; `tiers`: where they are kept, if that is known."""
+        self.restorable = restorable_steps(steps, tiers)
 
     # Rows
+
+    def read(self, rows: Rows) -> None:
+        """Read what the signals do not show: which batches the steps used, and how long they took."""
+        self.batches.update(rows)
+        self.step_times.update(rows)
 
     def next_row(self, notable: Bools, steps: Ints, k: int) -> int:
         """The next row, from k on, that needs a closer look: an alarm, or the end of a verification."""
@@ -121,7 +119,7 @@ class IncidentResponse:
             return []
         if now.attempt > STRUCTURAL_ATTEMPTS:
             why = f"{STRUCTURAL_ATTEMPTS} rollbacks did not stop it"
-        elif self.can_roll_back and not any(step <= now.onset_step for step in now.restorable):
+        elif self.can_roll_back and not any(each.step <= now.onset_step for each in now.restorable):
             why = "it began before every step that can be restored"
         else:
             return []
@@ -170,6 +168,7 @@ class IncidentResponse:
             attempts=attempts,
             rollbacks_used=self.interventions.rollbacks_used,
             restorable=self.restorable,
+            step_seconds=self.step_times.median(),
             can_roll_back=self.can_roll_back,
             structural=current.structural,
         )
@@ -244,6 +243,7 @@ class IncidentResponse:
     def begin_segment(self, step: int, reason: str, obeyed: int | None) -> list[Effect]:
         """A new segment begins at `step`: it executes the intervention `obeyed`, or none."""
         self.batches.rewind(step)
+        self.step_times.rewind()
         self.incidents.pending_outlier = None
         active = self.interventions.active
         if active is None or not self.interventions.is_ordered():
@@ -300,9 +300,10 @@ class IncidentResponse:
             raise ValueError("this run only reports: it cannot roll back")
         incident = None if self.incidents.open is None else self.incidents.open.incident
         onset = step if incident is None else incident.onset_step
-        oldest = min(self.restorable, default=0)
+        steps = [each.step for each in self.restorable]
+        oldest = min(steps, default=0)
         at_most = max(onset - self.policy.min_depth, oldest) if rewind_to is None else rewind_to
-        target = newest_restorable(self.restorable, at_most)
+        target = newest_restorable(steps, at_most)
         skip_from = self.batches.batch_of(target)
         end = skip_from + self.policy.skip_min if skip_to is None else skip_to
         if end < skip_from:
@@ -344,7 +345,9 @@ class IncidentResponse:
             "incidents": self.incidents.to_dict(),
             "interventions": self.interventions.to_dict(),
             "batches": asdict(self.batches),
-            "restorable": self.restorable,
+            "restorable": [each.step for each in self.restorable],
+            "restorable_tiers": by_tier(self.restorable),
+            "step_times": self.step_times.to_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -352,4 +355,7 @@ class IncidentResponse:
         self.incidents = IncidentTracker.from_dict(restore(dict, state.get("incidents")) or {}, self.settings)
         self.interventions = InterventionTracker.from_dict(restore(dict, state.get("interventions")) or {})
         self.batches = restore(BatchIndex.from_dict, state.get("batches")) or BatchIndex()
-        self.restorable = restore(list, state.get("restorable")) or []
+        self.step_times = restore(StepTimes.from_dict, state.get("step_times")) or StepTimes()
+        steps = restore(list, state.get("restorable")) or []
+        tiers = state.get("restorable_tiers")
+        self.restorable = restore(lambda each: restorable_steps(steps, each), tiers) or restorable_steps(steps)

@@ -65,6 +65,7 @@ BAD_RECORDS = {
     "run.versions: .* does not fit": lambda one: one["run"].update(versions={"torch": 2}),
     "run.capabilities: .* does not fit": lambda one: one["run"].update(capabilities=["x"] * 1025),
     "run.restorable_steps: .* does not fit": lambda one: one["run"].update(restorable_steps=[-1]),
+    "run.restorable_tiers: .* does not fit": lambda one: one["run"].update(restorable_tiers=[{"tier": "disk"}]),
     "run.total_steps: 'True' does not fit": lambda one: one["run"].update(total_steps=True),
     r"segments\[1\].reason: 'bored' does not fit": lambda one: one["segments"][1].update(reason="bored"),
     r"segments\[1\].fork_step: .* does not fit": lambda one: one["segments"][1].update(fork_step=2**53),

@@ -173,3 +173,18 @@ def test_ping_needs_no_token_and_no_json() -> None:
 def test_an_address_that_cannot_be_a_collectors_is_refused_at_once(url: str) -> None:
     with pytest.raises(lossguard.ConfigurationError, match="is not the address of a collector"):
         Client(url)
+
+
+def test_the_last_answer_of_a_collector_says_which_fields_it_accepts_and_a_proxy_says_nothing() -> None:
+    with serving(Lossguard_Accepts="remedies tiers") as server, Client(server.url) as client:
+        assert client.accepts == frozenset()
+        client.get("/runs")
+        assert client.accepts == {"remedies", "tiers"}
+        server.status, server.headers = 502, {"content-type": HTML}
+        with pytest.raises(Unreachable):
+            client.get("/runs")
+        assert client.accepts == {"remedies", "tiers"}
+        server.status, server.headers = 422, {"content-type": PROBLEM}  # an older collector
+        with pytest.raises(Rejected):
+            client.get("/runs")
+        assert client.accepts == frozenset()

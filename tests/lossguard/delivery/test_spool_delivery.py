@@ -9,11 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lossguard
+from lossguard.checkpoint_times import RestorableTier
 from lossguard.delivery.report import report
+from lossguard.delivery.sender import Sender
 from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT
+from lossguard.log_once import LogOnce
 from lossguard.protocol import decode_number
 from lossguard.spooling.lines import to_line
 from lossguard.spooling.spool import spools_in
+from lossguard.states import Tier
 from tests.lossguard.collectors import Answer, FakeCollector
 from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.waiting import eventually
@@ -232,3 +236,66 @@ def test_a_loop_that_takes_long_to_begin_keeps_its_run(collector: FakeCollector,
         assert eventually(lambda: len(collector.sessions("/lease")) > 1)
         run.log(0, loss=1.0)
         assert eventually(lambda: bool(collector.rows))
+
+
+# What an older collector does not know
+
+TIERS = [
+    RestorableTier(tier=Tier.MEMORY, steps=(60,), load_seconds=0.25),
+    RestorableTier(tier=Tier.DISK, steps=(0, 50)),
+]
+
+
+def fields_sent(collector: FakeCollector) -> set[str]:
+    return {name for _, _, body in collector.requests for name in body}
+
+
+def test_a_collector_that_knows_tiers_gets_them(collector: FakeCollector, tmp_path: Path) -> None:
+    with online(collector, tmp_path) as run:
+        run.log(60, loss=1.0)
+        run.set_restorable([0, 50, 60], TIERS)
+    assert collector.restorable == [0, 50, 60]
+    assert collector.tiers == [
+        {"tier": "memory", "steps": [60], "load_seconds": 0.25},
+        {"tier": "disk", "steps": [0, 50]},
+    ]
+
+
+def test_an_older_collector_gets_everything_but_what_it_would_refuse(collector: FakeCollector, tmp_path: Path) -> None:
+    collector.accepts = frozenset()
+    with online(collector, tmp_path) as run:
+        run.log(60, loss=1.0)
+        run.set_restorable([0, 50, 60], TIERS)
+    assert (collector.restorable, collector.tiers) == ([0, 50, 60], None)
+    assert "restorable_tiers" not in fields_sent(collector)
+    assert collector.losses(0) == {60: 1.0}
+
+
+def test_a_collector_that_an_older_one_replaces_meanwhile_loses_no_line(
+    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with online(collector, tmp_path) as run:
+        run.log(60, loss=1.0)
+        run.set_restorable([0, 50, 60], TIERS)
+        assert eventually(lambda: collector.tiers)
+        collector.accepts = frozenset()
+        run.set_restorable([0, 50], TIERS[1:])
+        run.log(61, loss=2.0)
+    assert (collector.restorable, collector.tiers) == ([0, 50], None)
+    assert collector.losses(0) == {60: 1.0, 61: 2.0}
+    assert "rejected" not in caplog.text
+
+
+def test_a_spool_from_before_a_collector_knew_tiers_is_delivered_with_them_later(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    with lossguard.init("project", run_id="r", mode="offline", directory=tmp_path) as run:
+        run.log(60, loss=1.0)
+        run.set_restorable([0, 50, 60], TIERS)
+    sender = Sender(
+        Path(str(run.directory)), None, lossguard.Client(collector.url), lambda orders, until: None, LogOnce(quiet=True)
+    )
+    sender.start()
+    sender.close(10.0)
+    assert sender.delivered
+    assert collector.tiers is not None

@@ -266,3 +266,24 @@ def test_kinds_and_states_of_a_later_release_are_left_out() -> None:
     assert (again.response.incidents.open, again.response.interventions.active) == (None, None)
     assert again.response.interventions.num_interventions == 1
     again.feed(rows_of(spiked(at=300))[330:400])
+
+
+# Where checkpoints are kept, and how long a step takes
+
+
+def test_the_tiers_and_the_time_of_a_step_are_stored_and_an_earlier_release_reads_the_steps_alone() -> None:
+    engine = engine_at(320)
+    engine.set_restorable([0, 50, 60], [{"tier": "memory", "steps": [60], "load_seconds": 0.5}])
+    again, _ = loaded(engine.state_dict())
+    assert again.response.restorable == engine.response.restorable
+    assert again.state_dict() == engine.state_dict()
+    assert engine.state_dict()["restorable"] == [0, 50, 60]
+
+
+@pytest.mark.parametrize("tiers", [None, 7, [{"tier": "disk"}], [{"steps": 3}]])
+def test_a_state_whose_tiers_are_missing_or_of_another_form_keeps_its_steps(tiers: Any) -> None:
+    state = engine_at(320).state_dict()
+    del state["step_times"]
+    engine, _ = loaded({**state, "restorable_tiers": tiers})
+    assert [each.step for each in engine.response.restorable] == state["restorable"]
+    assert engine.response.step_times.median() is None

@@ -1,14 +1,22 @@
 """The closed loop as the protocol shows it: spike, order, rollback, verification."""
 
 import math
+import time
+from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
+import torch
 from sqlalchemy.orm import Session
 
 from db import frames, queries
+from lossguard import Guard
 from lossguard.protocol import API
-from tests.monitor.client import TestClient, Trainer
-from tests.monitor.scenarios import noise, obey, probe_event, train_until_nan
+from lossguard.recording import RecordingRun
+from lossguard.torch import Checkpoints
+from tests.monitor.client import AppClient, TestClient, Trainer
+from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, train_until_nan
+from tests.waiting import eventually
 
 
 def test_a_nan_is_ordered_back_in_the_same_report_and_verified_afterwards(http_on_both: TestClient) -> None:
@@ -116,3 +124,53 @@ def test_a_probe_of_another_form_is_refused_with_its_place(http: TestClient) -> 
     assert answer.status_code == 422
     assert "1 tokens have 2 log probabilities" in answer.json()["detail"]
     assert answer.json()["where"] == ["body", "events", 1]
+
+
+# Where checkpoints are kept
+
+TIERS = [
+    {"tier": "memory", "steps": [280, 290], "load_seconds": 0.5, "save_seconds": 0.02},
+    {"tier": "disk", "steps": CHECKPOINTS, "load_seconds": None, "save_seconds": None},
+]
+
+
+def test_the_tiers_of_a_run_are_shown_decided_with_and_forgotten_with_an_older_sdk(http_on_both: TestClient) -> None:
+    trainer = Trainer(http_on_both)
+    segment = trainer.open("a")
+    steps = sorted([*CHECKPOINTS, 280, 290])
+    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=steps, restorable_tiers=TIERS)
+    assert (trainer.get()["restorable_steps"], trainer.get()["restorable_tiers"]) == (steps, TIERS)
+    (order,) = trainer.report(segment, [300], {"loss": [math.nan]})["orders"]
+    assert order["rewind_to"] == 280
+    reasons = " ".join(trainer.get()["interventions"][0]["details"]["reasons"])
+    assert "Rewind to 280 (from memory, 0.5 s), 20 steps before the onset" in reasons
+    assert "290 (from memory, 0.5 s), skip 0:" in reasons
+    trainer.report(segment, [], {}, restorable_steps=CHECKPOINTS)
+    assert (trainer.get()["restorable_steps"], trainer.get()["restorable_tiers"]) == (CHECKPOINTS, None)
+
+
+@pytest.mark.slow
+def test_a_guard_reports_its_memory_and_the_process_after_it_the_disk_alone(http: TestClient, tmp_path: Path) -> None:
+    def train(until: int, rewind_at: int | None = None) -> None:
+        model = torch.nn.Linear(2, 2)
+        checkpoints = Checkpoints(tmp_path / "checkpoints", memory=2, memory_every=3, model=model)
+        registration = {"id": "r1", "project": "p", "started_at": time.time(), "capabilities": []}
+        with RecordingRun(registration=registration, directory=tmp_path / "r1", client=AppClient(http)) as run:
+            for step, _ in Guard(run, checkpoints=checkpoints, every=5, signals=()).steps(range(100), until):
+                run.log(step, loss=1.0)
+                if step == rewind_at:
+                    rewind_at = None
+                    assert eventually(lambda: 18 in http.get(f"{API}/runs/r1").json()["restorable_steps"])
+                    assert http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 18}).status_code == 200
+                    assert eventually(lambda: bool(run._inbox))
+
+    train(22, rewind_at=19)
+    memory, disk = http.get(f"{API}/runs/r1").json()["restorable_tiers"]
+    assert (memory["tier"], memory["steps"], disk["tier"]) == ("memory", [18, 21], "disk")
+    assert memory["load_seconds"] > 0
+    assert memory["save_seconds"] > 0
+    assert disk["load_seconds"] is None
+    train(22)
+    (disk,) = http.get(f"{API}/runs/r1").json()["restorable_tiers"]
+    assert (disk["tier"], disk["steps"][-1]) == ("disk", 22)
+    assert disk["load_seconds"] > 0

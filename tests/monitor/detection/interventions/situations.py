@@ -4,12 +4,14 @@ from typing import Any
 
 from lossguard.states import IncidentKind
 from monitor.detection.interventions.decision import Attempt, Situation
+from monitor.detection.interventions.restorable import RestorableStep
 
 CHECKPOINTS = list(range(0, 5001, 50))
 
 
 def situation(**changes: Any) -> Situation:
-    """A spike at step 5000 whose loss has not fallen in a span of patience."""
+    """A spike at step 5000 whose loss has not fallen in a span of patience. Of `restorable` steps, only the numbers
+    need be given."""
     facts: dict[str, Any] = {
         "kind": IncidentKind.LOSS_SPIKE,
         "onset_step": 5000,
@@ -31,7 +33,9 @@ def situation(**changes: Any) -> Situation:
         "restorable": CHECKPOINTS,
         "can_roll_back": True,
     }
-    return Situation(**facts | changes)
+    facts |= changes
+    known = [each if isinstance(each, RestorableStep) else RestorableStep(each) for each in facts["restorable"]]
+    return Situation(**facts | {"restorable": known})
 
 
 def attempt(number: int = 1, rewind_to: int = 4900, **changes: Any) -> Attempt:

@@ -10,6 +10,7 @@ from lossguard.states import IncidentKind, OrderKind
 from monitor.detection import DetectionEngine, Policy
 from monitor.detection.interventions.adaptive import adaptive, believe, looks_like_damage
 from monitor.detection.interventions.decision import Decision
+from monitor.detection.interventions.restorable import RestorableStep
 from tests.monitor.detection.interventions.situations import attempt, batch_of, situation
 from tests.monitor.detection.runs import EffectLog, Trainer
 
@@ -98,6 +99,38 @@ def test_a_loss_is_waited_for_as_long_as_that_is_shorter_than_going_back(
 ) -> None:
     decision = decide(detected_step=5001, step=5001 + waited, check_step=5001, check_excess=1.5, excess=excess)
     assert decision.kind is kind
+
+
+# What loading costs
+
+DISK, MEMORY = RestorableStep(4980, "disk", 60.0), RestorableStep(4940, "memory", 0.1)
+
+
+def test_a_deeper_checkpoint_in_memory_is_taken_before_one_on_a_slow_disk_when_that_is_cheaper() -> None:
+    """A minute of loading is 120 steps of half a second, and 1 step of a minute."""
+    assert decide(restorable=[MEMORY, DISK], step_seconds=0.5).rewind_to == 4940
+    assert decide(restorable=[MEMORY, DISK], step_seconds=60.0).rewind_to == 4980
+
+
+def test_a_load_costs_what_the_policy_says_where_it_was_not_measured() -> None:
+    unmeasured = [RestorableStep(4940, "memory"), RestorableStep(4980, "disk")]
+    plain = decide(restorable=[4940, 4980])
+    for restorable, step_seconds in ((unmeasured, 0.5), ([MEMORY, DISK], None)):
+        decision = decide(restorable=restorable, step_seconds=step_seconds)
+        assert (decision.rewind_to, decision.skip_to) == (plain.rewind_to, plain.skip_to)
+
+
+def test_a_decision_says_from_where_each_candidate_is_loaded() -> None:
+    reasons = decide(restorable=[4900, MEMORY, DISK], step_seconds=0.5).reasons
+    assert "Rewind to 4940 (from memory, 0.1 s), 60 steps before the onset, and skip" in reasons[-2]
+    assert "4980 (from disk, 60 s), skip" in reasons[-1]
+    assert "4900, skip" in reasons[-1]
+
+
+def test_the_time_that_a_load_takes_counts_where_waiting_is_compared_with_going_back() -> None:
+    falling = dict[str, Any](detected_step=5001, step=5009, check_step=5001, excess=0.9, step_seconds=0.5)
+    assert decide(**falling, restorable=[RestorableStep(4990, "memory", 0.1)]).kind is OrderKind.ROLLBACK
+    assert decide(**falling, restorable=[RestorableStep(4990, "disk", 600.0)]).kind is None
 
 
 # What a failure teaches

@@ -1,7 +1,10 @@
-"""Security headers of every response: the API must not be framed, sniffed, cached or named in a referrer."""
+"""Headers of every response: the API must not be framed, sniffed, cached or named in a referrer, and says what it
+reads."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lossguard.protocol import ACCEPTS_HEADER, NEGOTIATED_FIELDS
 
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -9,6 +12,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    ACCEPTS_HEADER: " ".join(sorted(NEGOTIATED_FIELDS)),
 }
 DOCS_POLICY = (
     "default-src 'self'; img-src * data:; "
@@ -17,7 +21,7 @@ DOCS_POLICY = (
 """Content-Security-Policy of /docs, which loads Swagger UI from its CDN."""
 
 
-class SecurityHeaders:
+class ResponseHeaders:
     """ASGI middleware: adds the headers that a response does not set itself."""
 
     def __init__(self, app: ASGIApp) -> None:

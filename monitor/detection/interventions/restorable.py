@@ -1,0 +1,61 @@
+"""The steps that a run can restore, where each checkpoint is kept, and how long it takes to load."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MAX_RECENT_STEPS, MAX_OLDER_STEPS = 192, 64
+"""Restorable steps that are kept of a longer list: the newest, and so many spread evenly over the rest."""
+
+Tiers = Sequence[Mapping[str, Any]]
+"""As a report names them: tier, steps, and optionally load_seconds (None or missing: not measured)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestorableStep:
+    """A step whose checkpoint can be loaded."""
+
+    step: int
+    tier: str | None = None
+    """`lossguard.states.Tier`, or the name of one that a later SDK knows; None: an older SDK, which does not say."""
+    load_seconds: float | None = None
+    """How long the last load from this tier took; None: not measured."""
+
+    def describe(self) -> str:
+        """Such as "from memory, 0.1 s"; empty if nothing is known."""
+        if self.tier is None:
+            return ""
+        return f"from {self.tier}" + ("" if self.load_seconds is None else f", {_seconds(self.load_seconds)}")
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"
+
+
+def restorable_steps(steps: Iterable[int], tiers: Tiers | None = None) -> list[RestorableStep]:
+    """The steps, ascending; of a long list only some, so that the stored state stays small."""
+    kept = thinned(sorted(map(int, steps)))
+    unplaced: set[int] = set(kept)
+    found: dict[int, RestorableStep] = {}
+    for tier in tiers or ():
+        here = unplaced.intersection(tier["steps"])
+        found |= {step: RestorableStep(step, tier["tier"], tier.get("load_seconds")) for step in here}
+        unplaced -= here
+    return [found.get(step) or RestorableStep(step) for step in kept]
+
+
+def thinned(steps: Sequence[int]) -> list[int]:
+    """At most MAX_RECENT_STEPS + MAX_OLDER_STEPS of the steps, among them the oldest."""
+    old, recent = steps[:-MAX_RECENT_STEPS], steps[-MAX_RECENT_STEPS:]
+    if len(old) <= MAX_OLDER_STEPS:
+        return list(steps)
+    return [*(old[k * len(old) // MAX_OLDER_STEPS] for k in range(MAX_OLDER_STEPS)), *recent]
+
+
+def by_tier(restorable: Sequence[RestorableStep]) -> list[dict[str, Any]]:
+    """The tiers of these steps, as a report names them."""
+    tiers: dict[tuple[str, float | None], list[int]] = {}
+    for each in restorable:
+        if each.tier is not None:
+            tiers.setdefault((each.tier, each.load_seconds), []).append(each.step)
+    return [{"tier": tier, "steps": steps, "load_seconds": seconds} for (tier, seconds), steps in tiers.items()]

@@ -1,0 +1,57 @@
+"""Restorable steps with their tiers, from what a report says to what a policy sees."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitor.detection.interventions.restorable import (
+    MAX_OLDER_STEPS,
+    MAX_RECENT_STEPS,
+    RestorableStep,
+    by_tier,
+    restorable_steps,
+)
+
+MEMORY = {"tier": "memory", "steps": [60, 70], "load_seconds": 0.1}
+DISK = {"tier": "disk", "steps": [0, 50, 60]}
+
+
+def test_each_step_has_the_tier_that_names_it_first_and_the_load_time_of_that() -> None:
+    assert restorable_steps([0, 50, 60, 70, 80], [MEMORY, DISK]) == [
+        RestorableStep(0, "disk"),
+        RestorableStep(50, "disk"),
+        RestorableStep(60, "memory", 0.1),
+        RestorableStep(70, "memory", 0.1),
+        RestorableStep(80),
+    ]
+
+
+@pytest.mark.parametrize("tiers", [None, []])
+def test_of_an_older_sdk_only_the_steps_are_known(tiers: Any) -> None:
+    assert restorable_steps([50, 0], tiers) == [RestorableStep(0), RestorableStep(50)]
+    assert RestorableStep(50).describe() == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, "from disk"), (0.0432, "from disk, 0.043 s"), (1.25, "from disk, 1.2 s"), (312.4, "from disk, 312 s")],
+)
+def test_a_step_says_where_it_is_loaded_from_and_how_long_that_takes(seconds: float | None, words: str) -> None:
+    assert RestorableStep(50, "disk", seconds).describe() == words
+
+
+@given(st.sets(st.integers(0, 3000), max_size=800), st.sets(st.integers(0, 3000), max_size=20))
+def test_of_a_long_list_the_steps_that_stay_keep_their_tiers(disk: set[int], memory: set[int]) -> None:
+    tiers: list[dict[str, Any]] = [
+        {"tier": "memory", "steps": sorted(memory), "load_seconds": 0.1},
+        {"tier": "disk", "steps": sorted(disk)},
+    ]
+    kept = restorable_steps(disk | memory, tiers)
+    assert len(kept) <= MAX_RECENT_STEPS + MAX_OLDER_STEPS
+    assert {each.step for each in kept} <= disk | memory
+    for each in kept:
+        assert each.tier == ("memory" if each.step in memory else "disk")
+        assert each.load_seconds == (0.1 if each.step in memory else None)
+    assert restorable_steps([each.step for each in kept], by_tier(kept)) == kept
