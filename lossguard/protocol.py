@@ -40,6 +40,15 @@ def is_run_id(value: str) -> bool:
     return re.fullmatch(RUN_ID_PATTERN, value) is not None
 
 
+TIER_PATTERN = r"[a-z][a-z0-9_-]{0,31}"
+"""The name of a place that keeps checkpoints: one of `states.Tier`, or one that a later release knows."""
+
+
+def is_tier(value: object) -> bool:
+    """Whether `value` can be the name of a tier."""
+    return isinstance(value, str) and re.fullmatch(TIER_PATTERN, value) is not None
+
+
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 

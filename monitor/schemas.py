@@ -17,6 +17,7 @@ from lossguard.protocol import (
     MAX_TIME,
     PROBE,
     RUN_ID_PATTERN,
+    TIER_PATTERN,
     checked_json,
 )
 from lossguard.states import Cause, SegmentReason
@@ -117,7 +118,7 @@ class EventIn(Body):
 class TierIn(Body):
     """The restorable steps of one tier, and how long the last load and the last save there took; null: not measured."""
 
-    tier: Short
+    tier: Annotated[str, StringConstraints(pattern=f"^{TIER_PATTERN}$")]
     steps: Annotated[StepNumbers, Field(max_length=MAX_RESTORABLE_STEPS)]
     load_seconds: Seconds | None = None
     save_seconds: Seconds | None = None

@@ -36,6 +36,7 @@ from lossguard.protocol import (
     is_name,
     is_step,
     is_text,
+    is_tier,
     is_time,
 )
 
@@ -98,7 +99,7 @@ def _is_tier(value: Any) -> bool:
         return False
     seconds = [value.get("load_seconds"), value.get("save_seconds")]
     return (
-        SHORT.fits(value.get("tier"))
+        is_tier(value.get("tier"))
         and _list_of(STEP, MAX_RESTORABLE_STEPS).fits(value.get("steps"))
         and all(each is None or is_time(each) for each in seconds)
     )

@@ -90,7 +90,7 @@ LIMITS: list[tuple[str, str, dict[str, Any], Make, int, list[str | int]]] = [
         ["body", "restorable_tiers"],
     ),
     (
-        *("POST", "/runs/r1/reports", REPORT, lambda size: {"restorable_tiers": [TIER | {"tier": text(size)}]}, 256),
+        *("POST", "/runs/r1/reports", REPORT, lambda size: {"restorable_tiers": [TIER | {"tier": text(size)}]}, 32),
         ["body", "restorable_tiers", 0, "tier"],
     ),
     ("POST", "/runs/r1/reports", REPORT, lambda size: event(key=text(size)), 128, ["body", "events", 0, "key"]),

@@ -14,6 +14,7 @@ from db.models import Incident, Intervention
 from lossguard.protocol import CAN_ROLL_BACK
 from lossguard.states import IncidentKind, IncidentState, RunState
 from monitor.detection.interventions import run_policy
+from monitor.detection.interventions.restorable import RestorableStep, restorable_steps
 
 MAX_SKIPPED_BATCHES = 1_000_000
 
@@ -101,15 +102,23 @@ def rollback_dialog(facts: RunFacts, incident: Incident | None) -> None:
             "The run has not reported for a while. It will roll back when it connects again.",
             icon=":material/schedule:",
         )
-    steps = sorted({int(step) for step in facts.run.restorable_steps}, reverse=True)
+    restorable = restorable_steps(set(facts.run.restorable_steps), facts.run.restorable_tiers)
+    labels = {each.step: restorable_label(each) for each in reversed(restorable)}
+    steps = list(labels)
     onset = facts.progress.done if incident is None else incident.onset_step
     default = next((step for step in steps if step <= onset - policy.min_depth), steps[-1])
     target = st.selectbox(
-        "Rewind to step", steps, index=steps.index(default), key="rewind-step", format_func=lambda step: f"{step:,}",
-        help="Checkpoints that the trainer can restore, newest first.",
+        "Rewind to step", steps, index=steps.index(default), key="rewind-step", format_func=labels.__getitem__,
+        help="Checkpoints that the trainer can restore, newest first, and how long the last load from there took.",
     )  # fmt: skip
     num_batches = st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, policy.skip_min, key="skip-batches")
     operate.confirmation_form(rollback(facts, int(target), int(num_batches)), with_reason=True)
+
+
+def restorable_label(each: RestorableStep) -> str:
+    """Such as "4,980 (from memory, 0.1 s)"."""
+    origin = each.describe()
+    return f"{each.step:,} ({origin})" if origin else f"{each.step:,}"
 
 
 def rollback(facts: RunFacts, target: int, num_batches: int) -> OperatorAction:

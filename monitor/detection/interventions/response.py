@@ -23,7 +23,7 @@ from monitor.detection.interventions.intervention_tracker import (
 )
 from monitor.detection.interventions.policies import decide
 from monitor.detection.interventions.policy import Mode, Policy
-from monitor.detection.interventions.restorable import RestorableStep, Tiers, by_tier, restorable_steps
+from monitor.detection.interventions.restorable import RestorableStep, Tiers, by_tier, restorable_steps, thinned
 from monitor.detection.interventions.step_times import StepTimes
 from monitor.detection.rows import Bools, Ints, Rows
 from monitor.detection.scoring.readings import IN_BAND_Z
@@ -47,7 +47,7 @@ class IncidentResponse:
 
     def set_restorable(self, steps: Iterable[int], tiers: Tiers | None = None) -> None:
         """`steps`: the complete list of restorable steps; `tiers`: where they are kept, if that is known."""
-        self.restorable = restorable_steps(steps, tiers)
+        self.restorable = restorable_steps(thinned(sorted(map(int, steps))), tiers)
 
     # Rows
 

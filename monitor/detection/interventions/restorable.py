@@ -33,19 +33,19 @@ def _seconds(value: float) -> str:
 
 
 def restorable_steps(steps: Iterable[int], tiers: Tiers | None = None) -> list[RestorableStep]:
-    """The steps, ascending; of a long list only some, so that the stored state stays small."""
-    kept = thinned(sorted(map(int, steps)))
-    unplaced: set[int] = set(kept)
+    """The steps, ascending, with what the tiers say of them."""
+    ascending = sorted(map(int, steps))
+    unplaced = set(ascending)
     found: dict[int, RestorableStep] = {}
     for tier in tiers or ():
         here = unplaced.intersection(tier["steps"])
         found |= {step: RestorableStep(step, tier["tier"], tier.get("load_seconds")) for step in here}
         unplaced -= here
-    return [found.get(step) or RestorableStep(step) for step in kept]
+    return [found.get(step) or RestorableStep(step) for step in ascending]
 
 
 def thinned(steps: Sequence[int]) -> list[int]:
-    """At most MAX_RECENT_STEPS + MAX_OLDER_STEPS of the steps, among them the oldest."""
+    """At most MAX_RECENT_STEPS + MAX_OLDER_STEPS of the steps, among them the oldest: the stored state stays small."""
     old, recent = steps[:-MAX_RECENT_STEPS], steps[-MAX_RECENT_STEPS:]
     if len(old) <= MAX_OLDER_STEPS:
         return list(steps)

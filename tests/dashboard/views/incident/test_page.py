@@ -15,6 +15,7 @@ from dashboard.operator_actions import OperatorAction
 from dashboard.views.incident.actions import approve, reject, rollback
 from db import access, commands, queries
 from db.engine import reading, writing
+from db.models import Run
 from lossguard.states import RunState
 from tests.dashboard.app_content import badges, column, figure, metrics, names
 from tests.dashboard.conftest import OpenPage
@@ -198,6 +199,16 @@ def test_the_dialog_of_a_manual_rollback_suggests_the_depth_of_the_policy(
     app = press(open_page("incident", run="asking"), "Roll back manually")
     assert app.selectbox(key="rewind-step").value == 500
     assert app.number_input(key="skip-batches").value == 200
+
+
+def test_the_dialog_of_a_manual_rollback_says_where_each_step_is_kept_if_the_run_does(
+    open_page: OpenPage, asking: sa.Engine
+) -> None:
+    tiers = [{"tier": "memory", "steps": [650], "load_seconds": 0.14}, {"tier": "disk", "steps": [600]}]
+    with asking.begin() as connection:
+        connection.execute(sa.update(Run).values(restorable_tiers=tiers))
+    app = press(open_page("incident", run="asking"), "Roll back manually")
+    assert app.selectbox(key="rewind-step").options[:3] == ["650 (from memory, 0.14 s)", "600 (from disk)", "550"]
 
 
 def test_a_manual_rollback_is_ordered_with_its_reason(asking: sa.Engine) -> None:

@@ -12,6 +12,7 @@ from monitor.detection.interventions.restorable import (
     RestorableStep,
     by_tier,
     restorable_steps,
+    thinned,
 )
 
 MEMORY = {"tier": "memory", "steps": [60, 70], "load_seconds": 0.1}
@@ -48,7 +49,7 @@ def test_of_a_long_list_the_steps_that_stay_keep_their_tiers(disk: set[int], mem
         {"tier": "memory", "steps": sorted(memory), "load_seconds": 0.1},
         {"tier": "disk", "steps": sorted(disk)},
     ]
-    kept = restorable_steps(disk | memory, tiers)
+    kept = restorable_steps(thinned(sorted(disk | memory)), tiers)
     assert len(kept) <= MAX_RECENT_STEPS + MAX_OLDER_STEPS
     assert {each.step for each in kept} <= disk | memory
     for each in kept:
