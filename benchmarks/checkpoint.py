@@ -1,4 +1,4 @@
-"""How long a save holds up the training loop: in the background compared with blocking, and in memory.
+"""How long a save holds up the training loop (in the background, blocking, in memory), and how long a load takes.
 
     python -m benchmarks.checkpoint
 
@@ -18,7 +18,7 @@ from torch import nn
 from benchmarks.rows import Row, print_rows
 from lossguard.torch import Checkpoints
 
-NUM_SAVES = 8
+NUM_SAVES, NUM_LOADS = 8, 3
 WIDTH, NUM_LAYERS = 512, 8  # 25 M parameters: 300 MB with the moments
 NUM_TOKENS = 1024  # of a step
 MEMORY_EVERY = 20  # steps between two saves in memory
@@ -38,6 +38,8 @@ def measure() -> list[Row]:
         background_seconds = [_save(background, number) for number in range(NUM_SAVES)]
         memory = Checkpoints(Path(folder) / "c", memory=2, memory_every=MEMORY_EVERY, model=model, optimizer=optimizer)
         memory_seconds = [_seconds(lambda: memory.save_in_memory(0, {})) for _ in range(2 * NUM_SAVES)]
+        load_seconds = [_seconds(lambda: memory.load(0)) for _ in range(NUM_LOADS)]
+        disk_load_seconds = [_seconds(lambda: blocking.load(NUM_SAVES)) for _ in range(NUM_LOADS)]
         step_seconds = [_seconds(lambda: _step(model, optimizer)) for _ in range(NUM_SAVES)]
     torch.set_num_threads(before)
     whole = statistics.median(blocking_seconds)
@@ -46,9 +48,12 @@ def measure() -> list[Row]:
     comparison = f"{1e3 * part:.0f} ms compared with {1e3 * whole:.0f} ms for writing {size:.0f} MB"
     held, step = statistics.median(memory_seconds[2:]), statistics.median(step_seconds)
     share = f"{1e3 * held:.0f} ms every {MEMORY_EVERY} steps of {1e3 * step:.0f} ms ({NUM_TOKENS} tokens, one core)"
+    load, disk_load = statistics.median(load_seconds), statistics.median(disk_load_seconds)
+    loads = f"{1e3 * load:.0f} ms compared with {1e3 * disk_load:.0f} ms, both verified; the disk's cache is warm"
     return [
         Row("time in `save`: background relative to blocking", 100 * part / whole, "%", 5.0, comparison),
         Row("time in `save_in_memory`, of the training time", 100 * held / (MEMORY_EVERY * step), "%", 1.0, share),
+        Row("`load` from memory relative to the disk", 100 * load / disk_load, "%", None, loads),
     ]
 
 
