@@ -40,15 +40,6 @@ def is_run_id(value: str) -> bool:
     return re.fullmatch(RUN_ID_PATTERN, value) is not None
 
 
-TIER_PATTERN = r"[a-z][a-z0-9_-]{0,31}"
-"""The name of a place that keeps checkpoints: one of `states.Tier`, or one that a later release knows."""
-
-
-def is_tier(value: object) -> bool:
-    """Whether `value` can be the name of a tier."""
-    return isinstance(value, str) and re.fullmatch(TIER_PATTERN, value) is not None
-
-
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
@@ -78,6 +69,15 @@ MAX_METRICS = 1_000
 """Metrics of a run, where LOSSGUARD_MAX_METRICS sets no other limit."""
 MAX_DEPTH, MAX_NODES = 16, 20_000
 """Of JSON: levels of nesting; number of values, keys included."""
+
+
+TIER_PATTERN = r"[a-z][a-z0-9_-]{0,31}"
+"""The name of a place that keeps checkpoints: one of `states.Tier`, or one that a later release knows."""
+
+
+def is_tier(value: object) -> bool:
+    """Whether `value` can be the name of a tier."""
+    return isinstance(value, str) and re.fullmatch(TIER_PATTERN, value) is not None
 
 
 def is_text(value: object, max_length: int = MAX_TEXT) -> bool:
