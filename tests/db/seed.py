@@ -50,7 +50,12 @@ def add_steps(
 
 
 def add_incident_records(session: Session, run: Run, details: Mapping[str, Any]) -> None:
-    """An incident, the order about it, what it skipped, and an event."""
+    """An incident, the order about it, what it skipped, an event, and what could be restored."""
+    run.restorable_steps = [0, 2]
+    run.restorable_tiers = [
+        {"tier": "memory", "steps": [2], "load_seconds": 0.5, "save_seconds": 0.01},
+        {"tier": "disk", "steps": [0], "load_seconds": None, "save_seconds": None},
+    ]
     values: dict[str, Any] = {
         "kind": "loss_spike",
         "state": "closed",
