@@ -29,6 +29,8 @@ class RestorableStep:
 
 
 def _seconds(value: float) -> str:
+    if value < 0.01:
+        return "under 0.01 s"
     return f"{value:.0f} s" if value >= 10 else f"{value:.2g} s"
 
 

@@ -24,14 +24,15 @@ class StepTimes:
     """Seconds."""
 
     def update(self, rows: Rows) -> None:
-        """Read the times, where there are any. Where the clock was set back, nothing is learnt."""
+        """Read the times, where there are any. Where clock or steps go back, nothing is learnt."""
         if rows.times is None or not len(rows):
             return
         steps, times = rows.steps, rows.times
         if self.last_step is not None:
             steps, times = np.append(self.last_step, steps), np.append(self.last_time, times)
-        durations = np.diff(times) / np.diff(steps)
-        self.durations = np.concatenate([self.durations, durations[durations > 0]])[-MAX_DURATIONS:]
+        seconds, num_steps = np.diff(times), np.diff(steps)
+        onward = (seconds > 0) & (num_steps > 0)
+        self.durations = np.append(self.durations, seconds[onward] / num_steps[onward])[-MAX_DURATIONS:]
         self.last_step, self.last_time = int(steps[-1]), float(times[-1])
 
     def rewind(self) -> None:

@@ -37,7 +37,13 @@ def test_of_an_older_sdk_only_the_steps_are_known(tiers: Any) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(None, "from disk"), (0.0432, "from disk, 0.043 s"), (1.25, "from disk, 1.2 s"), (312.4, "from disk, 312 s")],
+    [
+        (None, "from disk"),
+        (0.0001, "from disk, under 0.01 s"),
+        (0.0432, "from disk, 0.043 s"),
+        (1.25, "from disk, 1.2 s"),
+        (312.4, "from disk, 312 s"),
+    ],
 )
 def test_a_step_says_where_it_is_loaded_from_and_how_long_that_takes(seconds: float | None, words: str) -> None:
     assert RestorableStep(50, "disk", seconds).describe() == words
