@@ -1,11 +1,13 @@
 """The settings of a policy."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from monitor.detection import Policy
+from monitor.detection.interventions import run_policy
 
 
 @pytest.mark.parametrize(
@@ -32,3 +34,14 @@ def test_a_policy_survives_its_dictionary_and_refuses_unknown_names() -> None:
     assert json.loads(json.dumps(policy.to_dict()))["when_structural"] == "hold"
     with pytest.raises(ValueError, match="unknown policy settings: speed"):
         Policy.from_dict({"speed": 1})
+
+
+def test_the_page_of_settings_has_every_setting_with_its_default() -> None:
+    page = (Path(__file__).parents[4] / "docs/settings.md").read_text(encoding="utf-8")
+    defaults = run_policy.policy_of(None).to_dict()
+    missing = [
+        name
+        for name, value in defaults.items()
+        if f"| `{name}` | `{value if isinstance(value, str) else json.dumps(value)}` |" not in page
+    ]
+    assert missing == []
