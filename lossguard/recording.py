@@ -37,8 +37,8 @@ from lossguard.spooling.archive import FILE_LIMIT, Keep
 from lossguard.spooling.history import History
 from lossguard.spooling.identity import writer_of
 from lossguard.spooling.lines import Record
+from lossguard.spooling.record_writer import INVALID_COUNT, RecordWriter
 from lossguard.spooling.spool import Spool, new_session
-from lossguard.spooling.writer import INVALID_COUNT, Writer
 from lossguard.states import OrderState, RunState, SegmentReason
 
 Method = TypeVar("Method", bound=Callable[..., None])
@@ -94,7 +94,7 @@ class RecordingRun(Run):
         self._session = new_session(directory)
         limit = None if keep is Keep.ALL else FILE_LIMIT
         spool = Spool(directory / f"{self._session}.spool", self.log_once, file_limit=limit)
-        self._writer = Writer(spool, self.log_once)
+        self._writer = RecordWriter(spool, self.log_once)
         self._num_segments = 0
         self._newest_segment_at = self.history.newest_segment_at
         self._last_step = -1

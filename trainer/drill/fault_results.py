@@ -133,17 +133,19 @@ def did_hurt(fault: Fault, earlier: Sequence[LoggedStep], steps: Sequence[Logged
 
 def _rollback_costs(earlier: Sequence[LoggedStep], steps: Sequence[LoggedStep]) -> tuple[int, int, int]:
     """(number of rollbacks, steps lost, batches skipped)."""
-    batch_of = {each.step: each.batch_index for each in earlier}
-    rollbacks = steps_lost = skipped = 0
+    rollbacks = steps_lost = 0
     last = earlier[-1].step if earlier else -1
     for each in steps:
         if each.step <= last:
             rollbacks += 1
             steps_lost += last + 1 - each.step
-            skipped += each.batch_index - batch_of[each.step]
-        batch_of[each.step] = each.batch_index
         last = each.step
-    return rollbacks, steps_lost, skipped
+    return rollbacks, steps_lost, _skipped_so_far(steps) - _skipped_so_far(earlier)
+
+
+def _skipped_so_far(history: Sequence[LoggedStep]) -> int:
+    """Batches that the run has jumped over: each step uses one batch."""
+    return history[-1].batch_index - history[-1].step if history else 0
 
 
 def _action(interventions: Sequence[Mapping[str, Any]], rollbacks: int) -> str:

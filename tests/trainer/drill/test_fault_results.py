@@ -45,6 +45,13 @@ def test_what_a_rollback_cost_is_counted_from_the_steps_themselves() -> None:
     assert (verdict.rollbacks, verdict.steps_lost, verdict.batches_skipped) == (1, 100, 200)
 
 
+def test_batches_that_are_skipped_after_the_first_replayed_steps_are_counted() -> None:
+    """Left after step 119 for step 80; the batches from 100 on are skipped, and 80 to 99 are used again."""
+    history = line(0, 100) + line(100, 120, math.nan) + line(80, 100) + line(100, 300, shift=40)
+    (verdict,) = fault_results([Fault("bit_flip", 100, 1)], history, CLEAN)
+    assert (verdict.rollbacks, verdict.steps_lost, verdict.batches_skipped) == (1, 40, 40)
+
+
 def test_a_second_attempt_is_a_recurrence_and_a_loss_that_stays_up_is_not_past() -> None:
     history = line(0, 100) + line(100, 120, 9.0) + line(20, 120, 9.0, 200) + line(0, 300, 2.5, 400)
     (verdict,) = fault_results([Fault("bit_flip", 100, 1)], history, CLEAN)

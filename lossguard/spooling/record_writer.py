@@ -15,7 +15,7 @@ from lossguard.spooling.spool import Spool
 INVALID_COUNT = "{}={} was not recorded: it must be at least 0 and less than 2**63"
 
 
-class Writer:
+class RecordWriter:
     """Appends records to the spool at once, or after those that wait for a device.
 
     `lock` is only held during an append, which is a write to a local file; the sender never acquires it.
