@@ -101,7 +101,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
             state_faults.begin(step, components.model, components.optimizer)
             lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
             set_learning_rate(components.optimizer, lr * state_faults.lr_factor)
-            metrics = training_step(recipe, components, batch, knobs, job.accepts)
+            metrics = training_step(recipe, components, batch, job.accepts, knobs)
             metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
             if components.held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
                 run.expect(next_report_in=MAX_EVALUATION_SECONDS)
@@ -165,10 +165,14 @@ def training_step(
     recipe: Recipe,
     components: Components,
     batch: Batch,
-    knobs: Knobs,
     accepts: Callable[[float, float], bool] | None,
+    knobs: Knobs | None = None,
 ) -> dict[str, float]:
-    """Take one optimizer step on `batch`; return its metrics over all ranks. `accepts`: see Job."""
+    """Take one optimizer step on `batch`; return its metrics over all ranks.
+
+    `accepts`: see Job; `knobs`: what remedies may change, by default as the recipe says.
+    """
+    knobs = knobs or Knobs.of(recipe)
     batch = local_batch(batch).to(components.device)
     with torch.autocast(components.device.type, torch.bfloat16, enabled=components.device.type == "cuda"):
         inputs_BT = own_inputs(components.model, batch.inputs_BT, recipe.objective.own_inputs)
