@@ -203,6 +203,8 @@ def _rollback_sentence(intervention: Intervention, order: Order | None) -> str:
         sentence += f", skip {num_skipped:,} batches {batches(intervention.skip_from, intervention.skip_to)}"
     if intervention.lr_scale is not None:
         sentence += f", learning rate x {intervention.lr_scale:g}"
+    if intervention.remedies:
+        sentence += f", switch on {', '.join(map(str, intervention.remedies))}"
     return sentence + "."
 
 

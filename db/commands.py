@@ -188,6 +188,7 @@ def issue_order(session: Session, *, intervention: Intervention, reason: str, no
             skip_from=intervention.skip_from,
             skip_to=intervention.skip_to,
             lr_scale=intervention.lr_scale,
+            remedies=intervention.remedies,
             reason=reason,
             created_at=now,
         )

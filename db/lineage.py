@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from db.models import Event, Segment
+from lossguard.protocol import REMEDY
 from lossguard.states import SegmentReason
 
 OUTLIER = "outlier"
@@ -76,7 +77,9 @@ def declared(
 ) -> list[tuple[int, str]]:
     """(step, kind) of the declared events and of the resumes within the steps [first, last) of a line, in order."""
     found = [
-        (event.segment, event.step, event.kind) for event in events if event.step is not None and event.kind != OUTLIER
+        (event.segment, event.step, event.kind)
+        for event in events
+        if event.step is not None and event.kind not in (OUTLIER, REMEDY)
     ]
     found += [
         (segment.number, segment.fork_step, segment.reason)

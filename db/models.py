@@ -251,6 +251,8 @@ class Intervention(Base):
     skip_from: Mapped[int | None] = mapped_column(BigInteger)
     skip_to: Mapped[int | None] = mapped_column(BigInteger)
     lr_scale: Mapped[float | None]
+    remedies: Mapped[list[Any] | None]
+    """Names of the remedies that are switched on; NULL in rows of a release that had none."""
     details: Mapped[dict[str, Any]]
     created_at: Mapped[Time]
     changed_at: Mapped[Time]
@@ -274,6 +276,8 @@ class Order(Base):
     skip_from: Mapped[int | None] = mapped_column(BigInteger)
     skip_to: Mapped[int | None] = mapped_column(BigInteger)
     lr_scale: Mapped[float | None]
+    remedies: Mapped[list[Any] | None]
+    """Names of the remedies that are switched on; NULL in rows of a release that had none."""
     reason: Mapped[str] = mapped_column(Text)
     rewound_to: Mapped[int | None] = mapped_column(BigInteger)
     """The step that the trainer went back to: an older checkpoint when the planned one was damaged."""

@@ -16,6 +16,7 @@ from lossguard.ledger import Ledger, Skip
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.ranks import Ranks, RankState
+from lossguard.remedies import LASTS, Remedies
 from lossguard.run import Run
 from lossguard.signals import handling
 from lossguard.states import OrderKind, SegmentReason, Tier
@@ -57,8 +58,7 @@ class Guard:
         self.ranks = current_ranks() if ranks is None else ranks
         run.history = self.ranks.broadcast(run.history)
         self.ledger = Ledger(run.history.skips)
-        self.lr_scale = 1.0
-        """Factor for the schedule's learning rate; an order may lower it."""
+        self._lr_scale = 1.0
         self.interrupted_by: signal.Signals | None = None
         """The first signal that asked the run to stop."""
         self.held = False
@@ -72,6 +72,8 @@ class Guard:
         self._order: Order | None = None  # taken from the inbox, and not yet known to all ranks
         self._stopping = False  # all ranks know of a signal
         self._log_once = LogOnce(quiet=run.rank > 0)
+        self.remedies = Remedies(run, self.ranks, self._log_once)
+        """The remedies that the loop has registered, and until when those that were ordered are in effect."""
         self.tell: Callable[[str], None] = self._log_once.warn
         """Called with one sentence for each resume and each rollback; a loop with its own display may replace it."""
         if run.num_ranks <= self.ranks.size:
@@ -87,6 +89,30 @@ class Guard:
     def interrupted(self) -> bool:
         """Whether a signal asked the run to stop."""
         return self.interrupted_by is not None
+
+    @property
+    def lr_scale(self) -> float:
+        """Factor for the schedule's learning rate at this step; an order or a remedy may lower it."""
+        return self._lr_scale * self.remedies.lr_factor(self.step)
+
+    @lr_scale.setter
+    def lr_scale(self, factor: float) -> None:
+        self._lr_scale = factor
+
+    def remedy(
+        self, name: str, apply: Callable[[], object], revert: Callable[[], object], *, lasts: int = LASTS
+    ) -> None:
+        """Register a change of the training that the policy may switch on with a rollback, for `lasts` steps.
+
+        `apply()` is called after the restore, before the next batch, on every rank; `revert()` before the first step at
+        which the remedy is in effect no more: `lasts` steps after the restored one. A resumed process calls `apply()`
+        again while it is in effect. Both should change what no checkpoint holds, such as a number that the loop reads.
+        One that raises is reported, and training continues; an `apply` that raises must have changed nothing.
+
+        Register before `steps`, on every rank in the same order. Raises ValueError for a name that is registered
+        already or has other characters than a-z, 0-9 and _, and for `lasts` below 1.
+        """
+        self.remedies.register(name, apply, revert, lasts)
 
     def steps(self, batches: Indexable | Iterable[Any], until: int) -> Iterator[tuple[int, Any]]:
         """Yield (step, batch) up to step `until` - 1, starting from the newest checkpoint if there is one.
@@ -109,6 +135,7 @@ class Guard:
                 self._execute_orders(source, is_last=self.step >= until)
                 if self._stopping or self.step >= until:
                     break
+                self.remedies.update(self.step)
                 if self.step % self.every == 0:
                     self._save()
                 elif self._memory is not None and self.step % (self._memory.memory_every or self.every) == 0:
@@ -154,7 +181,8 @@ class Guard:
         self.step = state["step"]
         self._saved_step = self.step if self.step in self._durable_steps() else None
         self._cursor = state["cursor"]
-        self.lr_scale = state["lr_scale"] if self.run.history.lr_scale is None else self.run.history.lr_scale
+        self._lr_scale = state["lr_scale"] if self.run.history.lr_scale is None else self.run.history.lr_scale
+        self.remedies.restore(state.get("remedies", {}))
         self._pinned, self._pinned_until = state["pinned"], state["pinned_until"]
         for skip in state["ledger"]:
             self.ledger.add(Skip(*skip))
@@ -201,8 +229,8 @@ class Guard:
 
     def _state(self) -> dict[str, Any]:
         skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
-        state: dict[str, Any] = {"step": self.step, "cursor": self._cursor, "lr_scale": self.lr_scale, "ledger": skips}
-        state["run"] = self._checkpoint_owner
+        state: dict[str, Any] = {"step": self.step, "cursor": self._cursor, "lr_scale": self._lr_scale, "ledger": skips}
+        state |= {"run": self._checkpoint_owner, "remedies": dict(self.remedies.ends)}
         return state | {"pinned": self._pinned, "pinned_until": self._pinned_until}
 
     def _check_background_save(self, wait: bool = False) -> None:
@@ -281,14 +309,14 @@ class Guard:
         return True
 
     def _apply(self, order: Order) -> dict[str, Any]:
-        """Take over the skip and the learning rate of `order`; return what the spool records of it."""
+        """Take over skip, learning rate and remedies of `order`; return what the spool records of it."""
         applied: dict[str, Any] = {"rewound_to": self.step, "reason": order.reason}
         if order.skip_from is not None and order.skip_to is not None:
             self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
             applied |= {"skip_from": order.skip_from, "skip_to": order.skip_to}
         if order.lr_scale is not None:
-            self.lr_scale = self.run.history.lr_scale = applied["lr_scale"] = order.lr_scale
-        return applied
+            self._lr_scale = self.run.history.lr_scale = applied["lr_scale"] = order.lr_scale
+        return applied | self.remedies.start(order.remedies, self.step)
 
     def _restore_newest(self, left_step: int, why: str) -> None:
         """Restore the newest checkpoint after a restore that failed half-way.

@@ -22,6 +22,8 @@ class Order:
     """First batch index after the skipped ones."""
     lr_scale: float | None = None
     """Factor on the schedule's learning rate from now on; None leaves it as it is."""
+    remedies: tuple[str, ...] = ()
+    """Names of the remedies to switch on (`Guard.remedy`). Older collectors send none."""
     reason: str = ""
     key: str | None = None
     """Random and globally unique, because a rebuilt store counts its ids from 1 again. Older collectors send none."""
@@ -38,6 +40,8 @@ class Order:
             changes += f"; batches {self.skip_from} to {self.skip_to - 1} are skipped"
         if self.lr_scale is not None:
             changes += f"; the learning rate is to be multiplied by {self.lr_scale:g} (guard.lr_scale)"
+        if self.remedies:
+            changes += f"; remedies that are switched on: {', '.join(self.remedies)}"
         return f"{changes}: {self.reason}" if self.reason else changes
 
     @classmethod
@@ -53,12 +57,18 @@ class Order:
         _check(body, "lr_scale", scale is None or _is_finite(scale), "a finite number or null")
         _check(body, "key", body.get("key") is None or isinstance(body["key"], str), "a string or null")
         _check(body, "reason", isinstance(body.get("reason", ""), str), "a string")
+        remedies = body.get("remedies") or []
+        _check(body, "remedies", isinstance(remedies, list) and all(map(_is_text, remedies)), "a list of names")
         known = {name: body[name] for name in cls.__slots__ if name in body}
-        return cls(**{**known, "kind": OrderKind(body["kind"])})
+        return cls(**{**known, "kind": OrderKind(body["kind"]), "remedies": tuple(remedies)})
 
 
 def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_finite(value: Any) -> bool:

@@ -6,14 +6,19 @@ Both sides import this module, so that they cannot disagree. It does no I/O.
 import math
 import operator
 import re
+from collections.abc import Iterable
 from typing import Any, SupportsIndex, cast
 
 API = "/api/v1"
 
 CAN_ROLL_BACK = "rollback"
 """Capability of a run that executes orders; only such runs get orders."""
+CAN_APPLY = "remedy:"
+"""Followed by a name: capability of a run whose loop has registered the remedy of that name."""
 PROBE = "probe"
 """Kind of an event that announces no change: the next-token distribution of a prompt (see lossguard.probe)."""
+REMEDY = "remedy"
+"""Kind of the event that a remedy has ended. It announces no change: what comes back with it must be seen."""
 EXPECT = "expect"
 """Kind of the event by which a loop announces a pause: `next_report_in` in its details holds the seconds."""
 MAX_PAUSE = 30 * 86_400.0
@@ -38,6 +43,11 @@ RUN_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 def is_run_id(value: str) -> bool:
     """Whether `value` can be the id of a run."""
     return re.fullmatch(RUN_ID_PATTERN, value) is not None
+
+
+def remedies_in(capabilities: Iterable[str]) -> tuple[str, ...]:
+    """The names of the remedies among the capabilities of a run."""
+    return tuple(each.removeprefix(CAN_APPLY) for each in capabilities if each.startswith(CAN_APPLY))
 
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")

@@ -21,7 +21,17 @@ from lossguard.metrics import COUNTS
 from lossguard.orders import Order
 from lossguard.private_files import make_folder
 from lossguard.probe import Probe
-from lossguard.protocol import CAN_ROLL_BACK, EXPECT, MAX_PAUSE, PROBE, checked_step, is_count, is_name, is_pause
+from lossguard.protocol import (
+    CAN_APPLY,
+    CAN_ROLL_BACK,
+    EXPECT,
+    MAX_PAUSE,
+    PROBE,
+    checked_step,
+    is_count,
+    is_name,
+    is_pause,
+)
 from lossguard.run import Run
 from lossguard.scalars import PendingScalar, on_device, plain
 from lossguard.spooling.archive import FILE_LIMIT, Keep
@@ -192,12 +202,11 @@ class RecordingRun(Run):
 
     @_never_raises
     def can_roll_back(self) -> None:
-        if CAN_ROLL_BACK not in self._registration["capabilities"]:
-            self._registration = {
-                **self._registration,
-                "capabilities": [*self._registration["capabilities"], CAN_ROLL_BACK],
-            }
-            self._put({"run": self._registration})
+        self._add_capability(CAN_ROLL_BACK)
+
+    @_never_raises
+    def can_apply(self, remedy: str) -> None:
+        self._add_capability(CAN_APPLY + remedy)
 
     def take_order(self) -> Order | None:
         if not self._inbox or self.inert or time.monotonic() >= self._inbox_valid_until:
@@ -233,6 +242,12 @@ class RecordingRun(Run):
                 record["tiers"] = [each.to_wire() for each in tiers]
             with self._writer.lock:
                 self._put_in_segment(record)
+
+    def _add_capability(self, capability: str) -> None:
+        known = self._registration["capabilities"]
+        if capability not in known:
+            self._registration = {**self._registration, "capabilities": [*known, capability]}
+            self._put({"run": self._registration})
 
     def _begin_segment(
         self, fork_step: int, reason: SegmentReason, order: Order | None, applied: Mapping[str, Any] | None

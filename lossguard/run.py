@@ -87,6 +87,9 @@ class Run:
     def can_roll_back(self) -> None:
         """Tell the collector that this run executes orders. A guard calls it."""
 
+    def can_apply(self, remedy: str) -> None:
+        """Tell the collector that this run's loop has registered the remedy of this name. A guard calls it."""
+
     def take_order(self) -> Order | None:
         """The next order that was not taken yet, from an inbox in memory: never waits for the network."""
         return None
@@ -97,7 +100,8 @@ class Run:
         """Begin a new segment whose first step is `fork_step`.
 
         With `order`, the same line of the spool records that it was applied, and how: `applied` holds rewound_to,
-        skip_from, skip_to, and optionally lr_scale, reason and detail. So the action and its report cannot differ.
+        skip_from, skip_to, and optionally lr_scale, remedies, reason and detail. So the action and its report cannot
+        differ.
         """
 
     def accept(self, order: Order, detail: str = "") -> None:

@@ -30,6 +30,7 @@ from trainer.objective import objective, own_inputs
 from trainer.probes import Probes
 from trainer.provenance import Provenance
 from trainer.ranks import local_batch
+from trainer.remedies import Knobs, register_remedies
 from trainer.schedule import learning_rate, set_learning_rate
 from trainer.throughput import Throughput
 
@@ -89,6 +90,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
     probes = Probes(recipe, bytewise=components.batches.windows.bytewise)
     state_faults = StateFaults(job.faults, recipe.seed)
     run, guard = open_run(recipe, job, components)
+    knobs = register_remedies(guard, recipe, components)
     console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or components.rank > 0)
     display = Display(recipe, run, guard, throughput=components.throughput, console=console)
     with run, guard.ranks.reporting_lost_ranks(), display:
@@ -99,7 +101,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
             state_faults.begin(step, components.model, components.optimizer)
             lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
             set_learning_rate(components.optimizer, lr * state_faults.lr_factor)
-            metrics = training_step(recipe, components, batch, job.accepts)
+            metrics = training_step(recipe, components, batch, job.accepts, knobs)
             metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
             if components.held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
                 run.expect(next_report_in=MAX_EVALUATION_SECONDS)
@@ -160,16 +162,24 @@ def _init_run(recipe: Recipe, job: Job, components: Components) -> lossguard.Run
 
 
 def training_step(
-    recipe: Recipe, components: Components, batch: Batch, accepts: Callable[[float, float], bool] | None
+    recipe: Recipe,
+    components: Components,
+    batch: Batch,
+    accepts: Callable[[float, float], bool] | None,
+    knobs: Knobs | None = None,
 ) -> dict[str, float]:
-    """Take one optimizer step on `batch`; return its metrics over all ranks. `accepts`: see Job."""
+    """Take one optimizer step on `batch`; return its metrics over all ranks.
+
+    `accepts`: see Job; `knobs`: what remedies may change, by default as the recipe says.
+    """
+    knobs = knobs or Knobs.of(recipe)
     batch = local_batch(batch).to(components.device)
     with torch.autocast(components.device.type, torch.bfloat16, enabled=components.device.type == "cuda"):
         inputs_BT = own_inputs(components.model, batch.inputs_BT, recipe.objective.own_inputs)
         logits_BTV = components.network(inputs_BT)
-    terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=recipe.optimizer.z_weight)
+    terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=knobs.z_weight.value)
     terms.loss.backward()  # type: ignore[no-untyped-call]
-    grad_norm = nn.utils.clip_grad_norm_(components.model.parameters(), recipe.optimizer.clip_norm or math.inf)
+    grad_norm = nn.utils.clip_grad_norm_(components.model.parameters(), knobs.clip_norm.value)
     terms, grad_norm = over_ranks(terms, grad_norm)
     if accepts is None or accepts(terms.cross_entropy.item(), grad_norm.item()):
         components.optimizer.step()

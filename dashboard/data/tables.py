@@ -22,6 +22,7 @@ def interventions(facts: RunFacts) -> pd.DataFrame:
             "Rewind to": formatting.count(each.rewind_to),
             "Skipped batches": formatting.batches(each.skip_from, each.skip_to),
             "Learning rate scale": formatting.number(each.lr_scale),
+            "Remedies": ", ".join(map(str, each.remedies or [])) or "-",
             "Order state": facts.orders[each.number].state if each.number in facts.orders else "-",
             "Decided at": _moment(each.created_at),
         }

@@ -20,6 +20,8 @@ class History:
     skips: list[Skip] = field(default_factory=list)
     lr_scale: float | None = None
     """Set by the last applied order that has one."""
+    remedies: dict[str, int] = field(default_factory=dict)
+    """By name, the step from which a remedy that was ordered is in effect no more."""
     newest_segment_at: float = 0.0
     """Unix seconds, by the trainer's clock."""
 
@@ -45,5 +47,6 @@ class History:
             self.skips.append(Skip(applied["skip_from"], applied["skip_to"], applied.get("reason", "")))
         if applied.get("lr_scale") is not None:
             self.lr_scale = applied["lr_scale"]
+        self.remedies |= applied.get("remedies") or {}
         if "segment" in record:
             self.newest_segment_at = max(self.newest_segment_at, record["time"])

@@ -6,15 +6,29 @@ from lossguard.torch.manifest import checkpoints_in
 from lossguard.torch.next_token import next_token
 from lossguard.torch.ranks import TorchRanks
 from lossguard.torch.reduce import over_ranks
+from lossguard.torch.remedies import (
+    Knob,
+    clip_remedy,
+    learning_rate_remedy,
+    moments_remedy,
+    reset_damaged_moments,
+    z_loss_remedy,
+)
 from lossguard.torch.stateful import Stateful
 
 __all__ = [
     "Checkpoints",
+    "Knob",
     "LossTerms",
     "Stateful",
     "TorchRanks",
     "causal_lm_loss",
     "checkpoints_in",
+    "clip_remedy",
+    "learning_rate_remedy",
+    "moments_remedy",
     "next_token",
     "over_ranks",
+    "reset_damaged_moments",
+    "z_loss_remedy",
 ]

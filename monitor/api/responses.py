@@ -14,7 +14,7 @@ from monitor.detection.interventions import run_policy
 Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit
 
 HIDDEN = frozenset({"pk", "run_pk", "revision", "lease_writer", "lease_session"})
-ORDER_FIELDS = ("id", "key", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "reason")
+ORDER_FIELDS = ("id", "key", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "remedies", "reason")
 """What the trainer needs of an order; `record` has the rest."""
 
 
@@ -38,7 +38,7 @@ def segments(rows: Sequence[Segment]) -> list[dict[str, Any]]:
 
 def order(row: Order) -> dict[str, Any]:
     """An order as the trainer gets it."""
-    return {name: getattr(row, name) for name in ORDER_FIELDS}
+    return {name: getattr(row, name) for name in ORDER_FIELDS} | {"remedies": row.remedies or []}
 
 
 def run(row: Run) -> dict[str, Any]:

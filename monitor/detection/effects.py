@@ -48,6 +48,8 @@ class Intervention:
     """The onset of the trouble that it is to get past."""
     site_end: int | None = None
     """The last step at which a further onset counts as a recurrence; a later one is an incident of its own."""
+    remedies: list[str] = field(default_factory=list)
+    """The remedies that are switched on with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,19 @@ class DetectionEngine:
     """See the module. `state_dict` / `load_state_dict` are exact."""
 
     def __init__(
-        self, settings: DetectionSettings | None = None, policy: Policy | None = None, *, can_roll_back: bool = True
+        self,
+        settings: DetectionSettings | None = None,
+        policy: Policy | None = None,
+        *,
+        can_roll_back: bool = True,
+        remedies: Sequence[str] = (),
     ) -> None:
+        """`remedies`: the names of those that the run's loop has registered."""
         self.settings = settings or DetectionSettings()
         self.detectors = DetectorSet(self.settings)
-        self.response = IncidentResponse(self.settings, policy or Policy(), can_roll_back=can_roll_back)
+        self.response = IncidentResponse(
+            self.settings, policy or Policy(), can_roll_back=can_roll_back, remedies=remedies
+        )
         self.last_step = -1
 
     # Rows

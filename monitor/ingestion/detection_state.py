@@ -12,7 +12,7 @@ from db.lineage import StepRange
 from db.models import Order, Run, Segment
 from db.steps.reader import StepBlock, read_blocks
 from lossguard.metrics import DETECTOR_INPUTS
-from lossguard.protocol import CAN_ROLL_BACK
+from lossguard.protocol import CAN_ROLL_BACK, remedies_in
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
 from monitor.ingestion import effects
@@ -36,7 +36,12 @@ def load_and_replay(session: Session, run: Run) -> tuple[DetectionEngine, int]:
     """
     policy = run_policy.policy_of(run.policy)
     settings = run_policy.settings_of(run.policy)
-    engine = DetectionEngine(settings, policy, can_roll_back=CAN_ROLL_BACK in run.capabilities)
+    engine = DetectionEngine(
+        settings,
+        policy,
+        can_roll_back=CAN_ROLL_BACK in run.capabilities,
+        remedies=remedies_in(run.capabilities),
+    )
     stored = queries.detection_state(session, run=run)
     if stored is None:  # a young run has no saved state yet
         return engine, _replay(session, run, engine, StepRange(0, 0, None))

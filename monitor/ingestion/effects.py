@@ -63,6 +63,7 @@ def _write_intervention(session: Session, run: Run, intervention: Intervention, 
         skip_from=intervention.skip_from,
         skip_to=intervention.skip_to,
         lr_scale=intervention.lr_scale,
+        remedies=list(intervention.remedies),
         details=plain_json(asdict(intervention)),
     )
     if intervention.state is InterventionState.ORDERED:

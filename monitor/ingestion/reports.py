@@ -15,7 +15,7 @@ from db.models import Order, Segment
 from db.steps import writer
 from db.steps.rollups import TooManyMetrics
 from lossguard.json_values import plain_json
-from lossguard.protocol import EXPECT, PROBE, is_pause
+from lossguard.protocol import EXPECT, PROBE, REMEDY, is_pause
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, lease, run_status
 from monitor.ingestion.columns import StepColumns, decode, detector_rows
@@ -162,10 +162,10 @@ def _store_steps(
 
 
 def _store_events(session: Session, cached: CachedRun, segment: Segment, report: ReportIn) -> list[EventIn]:
-    """Store the events that are new, and return those that the detection needs: a probe changes nothing."""
+    """Store the events that are new, and return those that the detection needs: others announce no change."""
     events = [event for event in report.events if event.kind != EXPECT]
     new = [event for event in events if _store_event(session, cached, segment, event)]
-    return [event for event in new if event.kind != PROBE]
+    return [event for event in new if event.kind not in (PROBE, REMEDY)]
 
 
 def _store_event(session: Session, cached: CachedRun, segment: Segment, event: EventIn) -> bool:

@@ -44,6 +44,11 @@ def test_a_rollback_says_where_it_went_when_that_is_not_where_it_was_sent() -> N
     assert formatting.intervention_sentence(sent, went) == sentence
 
 
+def test_a_rollback_names_the_remedies_that_it_switches_on() -> None:
+    sent = Intervention(kind="rollback", rewind_to=300, remedies=["clip", "z_loss"])
+    assert formatting.intervention_sentence(sent, None) == "Rewind to step 300, switch on clip, z_loss."
+
+
 def test_reasons_are_a_list_in_which_nothing_else_is_markdown() -> None:
     assert formatting.bullet_list(["a *b*", "![x](http://y) <b>"]) == (
         "- a \\*b\\*\n- \\!\\[x\\]\\(http\\://y\\) \\<b\\>"

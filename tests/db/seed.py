@@ -67,6 +67,7 @@ def add_incident_records(session: Session, run: Run, details: Mapping[str, Any])
         session, run=run, number=1, segment=0, now=NOW, score=8.5, outcome=None, details=dict(details), **values
     )
     requested: dict[str, Any] = {"rewind_to": 2, "skip_from": 2, "skip_to": 9, "lr_scale": None}
+    requested["remedies"] = ["clip"]
     done = commands.save_intervention(
         session,
         run=run,

@@ -64,7 +64,8 @@ def test_roll_ups_are_filled_in_for_stored_steps(engine: sa.Engine) -> None:
 FORGOTTEN: dict[str, set[str] | None] = {
     "runs": {"revision", "lease_writer", "lease_session", "lease_process", "lease_until", "restorable_tiers"},
     "watch_states": {"segment", "seen_step"},
-    "orders": {"key"},
+    "orders": {"key", "remedies"},
+    "interventions": {"remedies"},
     "incidents": {"verdict"},
     "tokens": None,
     "audit": None,

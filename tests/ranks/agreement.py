@@ -30,8 +30,17 @@ def run_of(orders: dict[int, Order] | None = None) -> Any:
     return run
 
 
+def fail_on_last(changes: list[str]) -> None:
+    if dist.get_rank() == dist.get_world_size() - 1:
+        raise RuntimeError("no such group")
+    changes.append("on here")
+
+
 def follow(run: Run, checkpoints: Memory, until: int, kill_at: int | None = None) -> Result:
+    changes: list[str] = []
     guard = Guard(run, checkpoints=checkpoints, every=2, ranks=TorchRanks(pause=0))
+    guard.remedy("raise", lambda: changes.append("on"), lambda: changes.append("off"), lasts=3)
+    guard.remedy("fail_on_last", lambda: fail_on_last(changes), lambda: changes.append("undone"))
     seen = []
     for step, batch in guard.steps(Indices(), until):
         checkpoints.model.append(batch)
@@ -39,12 +48,16 @@ def follow(run: Run, checkpoints: Memory, until: int, kill_at: int | None = None
         if step == kill_at and dist.get_rank() == dist.get_world_size() - 1:
             os.kill(os.getpid(), signal.SIGTERM)
     result = {"seen": seen, "model": checkpoints.model, "steps": checkpoints.steps(), "by": guard.interrupted_by}
-    return result | {"recorded": getattr(run, "recorded", []), "lr_scale": guard.lr_scale}
+    return result | {"recorded": getattr(run, "recorded", []), "lr_scale": guard.lr_scale, "changes": changes}
 
 
 def an_order_of_rank_0(folder: Path) -> Result:
     order = rollback(rewind_to=4, skip_from=4, skip_to=9, lr_scale=0.5, reason="spike")
     return follow(run_of({7: order}), Memory([]), 9)
+
+
+def an_order_with_remedies(folder: Path) -> Result:
+    return follow(run_of({7: rollback(rewind_to=4, remedies=("raise", "fail_on_last"))}), Memory([]), 9)
 
 
 def an_order_at_the_last_step(folder: Path) -> Result:
@@ -151,6 +164,7 @@ def one_run_for_all(folder: Path) -> Result:
 
 SCENARIOS = [
     an_order_of_rank_0,
+    an_order_with_remedies,
     an_order_at_the_last_step,
     a_signal_on_the_last_rank,
     a_hold_and_its_release,

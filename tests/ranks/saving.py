@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lossguard import Guard, Order, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
-from lossguard.torch import Checkpoints, TorchRanks, sharded_checkpoint
+from lossguard.torch import Checkpoints, TorchRanks, reset_damaged_moments, sharded_checkpoint
 from tests.lossguard.scripted import rollback
 from tests.ranks.agreement import Result, run_of
 
@@ -130,6 +130,20 @@ def restored(small: Small, step: int = 10**9) -> Result:
     return {"step": state["step"], "full_state": small.full_state(), "drawn": float(torch.rand(()))}
 
 
+def damaged_moments_of_a_shard(folder: Path) -> Result:
+    """The last rank's part of one moment is damaged; each rank resets what is damaged on it."""
+    small = Small("fsdp", folder / "moments")
+    for _ in small.run(3):
+        pass
+    parameter = small.optimizer.param_groups[0]["params"][0]
+    state = small.optimizer.state[parameter]
+    moment = state["exp_avg"].to_local()
+    if dist.get_rank() == dist.get_world_size() - 1:
+        moment[0, 0] = float("nan")
+    num_reset = reset_damaged_moments(small.optimizer)
+    return {"num_reset": num_reset, "is_zero": not moment.any().item(), "step": state["step"].item()}
+
+
 def a_damaged_shard(folder: Path) -> Result:
     small = Small("fsdp", folder / "damaged")
     for _ in small.run(7):
@@ -194,6 +208,7 @@ ON_TWO_RANKS = [
     a_rollback_that_skips,
     a_rollback_from_memory,
     twelve_steps_then_eight,
+    damaged_moments_of_a_shard,
     a_damaged_shard,
     a_rank_whose_disk_is_full,
     an_object_that_is_not_restored_on_one_rank,

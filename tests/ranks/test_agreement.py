@@ -21,6 +21,15 @@ def test_only_rank_0_opens_the_segment_and_answers(results: Results) -> None:
     assert [each["an_order_of_rank_0"]["recorded"] for each in results] == [segments, *([] for _ in results[1:])]
 
 
+def test_a_remedy_is_applied_and_reverted_on_all_ranks_and_one_that_fails_on_a_rank_on_none(results: Results) -> None:
+    last, ordered = len(results) - 1, [each["an_order_with_remedies"] for each in results]
+    assert [each["changes"] for each in ordered] == [["on", "on here", "undone", "off"]] * last + [["on", "off"]]
+    assert all(each["seen"][7:] == [[step, step] for step in range(4, 9)] for each in ordered)
+    applied = ordered[0]["recorded"][1][3]
+    why = f"the remedy 'fail_on_last' could not be applied: rank {last}: RuntimeError: no such group"
+    assert (applied["remedies"], applied["detail"]) == ({"raise": 7}, why)
+
+
 def test_an_order_that_comes_after_the_last_step_is_executed_before_the_end(results: Results) -> None:
     seen = [[step, step] for step in (*range(6), 4, 5)]
     assert all(each["an_order_at_the_last_step"]["seen"] == seen for each in results)

@@ -186,3 +186,8 @@ def test_an_index_that_points_outside_its_checkpoint_is_refused(two: Results, fo
     (tmp_path / "tensors.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"names the file '[.][.]/elsewhere', which the manifest does not list"):
         TensorFiles(tmp_path, ["__0_0.distcp", "__1_0.distcp"])
+
+
+def test_of_a_sharded_tensor_only_the_damaged_shard_is_reset_and_the_step_count_stays(two: Results) -> None:
+    found = [each["damaged_moments_of_a_shard"] for each in two]
+    assert found == [{"num_reset": 0, "is_zero": False, "step": 3.0}, {"num_reset": 1, "is_zero": True, "step": 3.0}]

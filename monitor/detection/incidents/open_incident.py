@@ -70,6 +70,8 @@ class OpenIncident:
     """The policy has decided for good (observe mode, or an operator rejected or released)."""
     structural: bool = False
     """A slow rise whose cause is the recipe."""
+    alarmed_signals: list[str] = field(default_factory=list)
+    """The signals that raised an alarm, in order."""
 
     def to_dict(self) -> dict[str, Any]:
         incident = incident_to_dict(self.incident)
@@ -108,10 +110,16 @@ class OpenIncident:
             self.no_further_action = False
             reason = f"Step {step}: the loss has risen by as much again."
             self.incident = replace(self.incident, reasons=[*self.incident.reasons, reason])
+        self.note_alarms(readings)
         alarm = any(reading.evidence >= 1.0 for reading in readings.values())
         self.rows_since_alarm = 0 if alarm else self.rows_since_alarm + 1
         self._update_peak(step, readings)
         return self.incident is not before
+
+    def note_alarms(self, readings: Readings) -> None:
+        """Remember which signals raise an alarm at this row."""
+        known = self.alarmed_signals
+        known += [name for name, each in readings.items() if each.is_alarm() and name not in known]
 
     def _observe_loss(self, step: int, loss: SignalReading) -> None:
         if not self.loss_moved and self.incident.kind is not IncidentKind.LOSS_COLLAPSE and loss.is_alarm():

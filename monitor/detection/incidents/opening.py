@@ -41,7 +41,7 @@ def open_incident(number: int, step: int, signal: str, readings: Readings, recen
     )
     loss = readings.get("loss")
     excess = max(reading.value - expected, 0.0) if signal == "loss" and not reading.non_finite else 0.0
-    return OpenIncident(
+    opened = OpenIncident(
         incident,
         loss_moved=loss_moved,
         previous_loss=loss.value if loss is not None and np.isfinite(loss.value) else float("inf"),
@@ -55,6 +55,8 @@ def open_incident(number: int, step: int, signal: str, readings: Readings, recen
         expectation_known=bool(np.isfinite(reading.expected)),
         wandering=max(reading.reference - expected, 0.0) if signal == "loss" else 0.0,
     )
+    opened.note_alarms(readings)
+    return opened
 
 
 def kind_of(signal: str, reading: SignalReading) -> IncidentKind:

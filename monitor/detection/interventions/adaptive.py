@@ -1,27 +1,36 @@
 """The policy that minimises the expected cost: shallow and narrow where a retry is cheap, deeper and wider after it.
 
-Two causes are weighed against each other. Either some batches are bad, from just before the onset to W batches past the
-decision; or the state was damaged L steps before the onset. Both lengths are unknown, and are taken to be as long as
-scale-free quantities are: P(L > d) = s / (d + s) and P(W > e) = w / (e + w) (the Lomax distribution with shape 1). The
-scales come from the incident: s from how long its onset took to show, w from how many batches the trouble has lasted.
-Each attempt that failed rules out what it would have got past (Bayes), so the next one goes deeper, or skips more.
+Three causes are weighed against each other. Either some batches are bad, from just before the onset to W batches past
+the decision; or the state was damaged L steps before the onset. Both lengths are unknown, and are taken to be as long
+as scale-free quantities are: P(L > d) = s / (d + s) and P(W > e) = w / (e + w) (the Lomax distribution with shape 1).
+The scales come from the incident: s from how long its onset took to show, w from how many batches the trouble lasted.
+Or the recipe is to blame: training is unstable here, whatever the batches and the state. Then only a remedy helps. Each
+attempt that failed rules out what it would have got past (Bayes), so the next one goes deeper, or skips more, or
+switches a remedy on.
 
 A candidate is a restorable step with a number of batches to skip. It costs the steps that it gives up, the batches that
-it drops (a batch is worth `batch_cost` steps), and, with the probability that it fails, one more attempt.
+it drops (a batch is worth `batch_cost` steps), and, with the probability that it fails, one more attempt. It is chosen
+as if the recipe were not to blame, because the search for the depth and the width must go on while remedies are tried.
+From the second attempt on, the remedy joins it that is expected to save the most steps.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lossguard.states import IncidentKind, OrderKind
-from monitor.detection.interventions.decision import Attempt, BatchOf, Candidate, Decision, Situation
+from monitor.detection.interventions.decision import BatchOf, Candidate, Decision, Situation
 from monitor.detection.interventions.policy import Policy
+from monitor.detection.interventions.remedies import Worth, untried, worth
 from monitor.detection.interventions.restorable import RestorableStep
+from monitor.detection.interventions.structural import give_up
 from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
 
 PRIOR_BATCHES, PRIOR_BATCHES_DAMAGE = 0.6, 0.2
 """The probability, before any attempt, that batches are to blame; the same where the numbers seem to be damaged."""
+PRIOR_RECIPE = 1 / 22
+"""The probability, before any attempt, that the recipe is to blame, by the rule of succession: the largest PaLM got
+past all of its roughly 20 spikes by rollbacks alone (Chowdhery et al. 2022, section 5.1)."""
 MIN_LAG_STEPS = 2.0
 """Scale of the lag between damage and an onset that shows at once: an update shows in the loss of the next step."""
 DIVERGENCE_LAGS = 2.0
@@ -43,20 +52,27 @@ SHOWN = 3
 
 def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     """The policy of this name."""
+    belief = believe(now, batch_of)
     candidates = sorted(_candidates(policy, now, batch_of), key=lambda each: (each.cost, -each.rewind_to))
+    gains = _gains(policy, now, belief, candidates[0]) if candidates else []
     price = costs(policy, now, candidates[0].cost if candidates else float(policy.min_depth + policy.restart_steps))
     reason = reason_to_act(policy, now, price) or _too_slow(now, candidates[0].lost if candidates else math.inf)
     if reason is None:
         return wait(now, price)
     reasons = why(reason, price)
+    if (verdict := _structural(policy, now, bool(gains if _needs_remedy(now, belief) else candidates))) is not None:
+        return give_up(policy, now, reasons, verdict)
     if (obstacle := _obstacle(policy, now, bool(candidates))) is not None:
         return Decision(OrderKind.HOLD, reasons=[*reasons, obstacle])
     best = candidates[0]
-    reasons += [_explain(best, now), _compare(candidates[:SHOWN])]
+    remedies = [name for name, gain in gains[:1] if gain > 0 or _needs_remedy(now, belief)]
+    reasons += [_explain(best, now), _compare(candidates[:SHOWN]), *_explain_remedies(remedies, gains, belief)]
     lr_scale = policy.lr_scale if now.attempt > policy.max_attempts else None
     if lr_scale is not None:
         reasons.append(f"Rollbacks alone did not prevent a recurrence: the learning rate is scaled by {lr_scale:g}.")
-    return Decision(OrderKind.ROLLBACK, best.rewind_to, best.skip_from, best.skip_to, lr_scale, reasons)
+    return Decision(
+        OrderKind.ROLLBACK, best.rewind_to, best.skip_from, best.skip_to, lr_scale, reasons, remedies=remedies
+    )
 
 
 def _too_slow(now: Situation, roll_back: float) -> str | None:
@@ -78,27 +94,35 @@ def _too_slow(now: Situation, roll_back: float) -> str | None:
     )
 
 
-def _obstacle(policy: Policy, now: Situation, has_candidates: bool) -> str | None:
-    """Why the run is held instead of rolled back, or None."""
+def _structural(policy: Policy, now: Situation, has_candidates: bool) -> str | None:
+    """The verdict that no rollback and no remedy helps, as a clause, or None."""
     max_attempts = policy.max_attempts + (1 if policy.allow_lr_scale else 0)
     if now.attempt > max_attempts:
         return (
             f"All {max_attempts} attempts at this site failed, at every depth and width that the policy may try: "
-            "the cause is structural (the recipe or the data as a whole), so a person must decide."
+            "the cause is structural (the recipe or the data as a whole)"
         )
-    if now.structural:
-        return "A rollback would only delay a structural rise, so a person must decide."
-    if now.rollbacks_used >= policy.budget_per_run:
-        return budget_reason(now)
     if has_candidates:
         return None
-    missing = f"There is no restorable checkpoint before the onset at step {now.onset_step}"
-    if not now.attempts:
-        return f"{missing}."
-    return (
-        f"{missing} that the earlier attempts have not ruled out: the cause lies before all of them or is structural, "
-        "so a person must decide."
-    )
+    if now.structural:
+        return "A rollback would only delay a structural rise"
+    if now.attempts and now.rollbacks_used < policy.budget_per_run:
+        return (
+            f"{_missing(now)} that the earlier attempts have not ruled out: the cause lies before all of them or is "
+            "structural"
+        )
+    return None
+
+
+def _obstacle(policy: Policy, now: Situation, has_candidates: bool) -> str | None:
+    """Why the run is held instead of rolled back, or None."""
+    if now.rollbacks_used >= policy.budget_per_run:
+        return budget_reason(now)
+    return None if has_candidates else f"{_missing(now)}."
+
+
+def _missing(now: Situation) -> str:
+    return f"There is no restorable checkpoint before the onset at step {now.onset_step}"
 
 
 def _explain(best: Candidate, now: Situation) -> str:
@@ -114,12 +138,26 @@ def _compare(candidates: list[Candidate]) -> str:
     return f"Candidates and their expected costs: {'; '.join(each.describe() for each in candidates)}."
 
 
+def _explain_remedies(chosen: Sequence[str], gains: Sequence[tuple[str, float]], belief: "Belief") -> list[str]:
+    if not gains:
+        return []
+    shown = ", ".join(f"{name} {gain:.0f}" for name, gain in gains[:SHOWN])
+    switch = f"Switch on the remedy {chosen[0]}." if chosen else "No remedy is worth its cost yet."
+    return [
+        f"{switch} The recipe is to blame with probability {belief.recipe:.2f}; "
+        f"remedies and the steps that each is expected to save, less its cost: {shown}."
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Belief:
     """What the incident, and the attempts that failed at its site, say about its cause."""
 
     batches: float
-    """The probability that batches are to blame, and not the state alone."""
+    """The probability that batches are to blame, and not the state alone, unless the recipe is."""
+    recipe: float
+    """The probability that the recipe is to blame: 0 before an attempt has failed, and where no remedy is left to try,
+    because then it makes no difference to what is done."""
     lag_scale: float
     """Steps."""
     width_scale: float
@@ -128,11 +166,20 @@ class Belief:
     """Steps before the onset that were not deep enough, if the state is to blame."""
 
     def success(self, depth: int, extra: int | None) -> float:
-        """The probability of getting past with this depth, and so many batches beyond those known; None: no skip."""
+        """The probability, unless the recipe is to blame, of getting past with this depth, and so many batches beyond
+        those known; None: no skip."""
         deep = 1 - _beyond(depth, self.lag_scale)
-        still_deep = 1 - _beyond(depth, self.lag_scale) / _beyond(self.failed_depth, self.lag_scale)
         wide = 0.0 if extra is None else 1 - _beyond(extra, self.width_scale)
-        return self.batches * deep * wide + (1 - self.batches) * max(still_deep, 0.0)
+        return self.batches * deep * wide + (1 - self.batches) * self.still_deep(depth)
+
+    def still_deep(self, depth: int) -> float:
+        """The probability that the state so many steps before the onset is sound, given the attempts that failed."""
+        return max(1 - _beyond(depth, self.lag_scale) / _beyond(self.failed_depth, self.lag_scale), 0.0)
+
+    def helps(self, remedy: Worth, depth: int) -> float:
+        """The probability that it is this remedy which gets past, with this depth."""
+        damaged = (1 - self.batches) * (1 - self.still_deep(depth))
+        return self.recipe * remedy.recipe + (1 - self.recipe) * damaged * remedy.state
 
 
 def _beyond(length: int, scale: float) -> float:
@@ -146,19 +193,22 @@ def believe(now: Situation, batch_of: BatchOf) -> Belief:
     lag_scale = MIN_LAG_STEPS + max(lag, 0.0)
     trouble = batch_of(now.step) - batch_of(now.onset_step)
     width_scale = max(MIN_WIDTH_BATCHES, float(trouble))
-    prior = PRIOR_BATCHES_DAMAGE if looks_like_damage(now) else PRIOR_BATCHES
-    odds, failed_depth = prior / (1 - prior), 0
+    damaged = looks_like_damage(now)
+    batches = PRIOR_BATCHES_DAMAGE if damaged else PRIOR_BATCHES
+    state, recipe, failed_depth = 1 - batches, PRIOR_RECIPE / (1 - PRIOR_RECIPE), 0
     for attempt in now.attempts:
         if not attempt.executed:
             continue
         failed_depth = max(failed_depth, attempt.onset_step - attempt.rewind_to)
-        width = _width(attempt)
-        odds *= (_beyond(width, width_scale) if width else 1.0) / _beyond(failed_depth, lag_scale)
-    return Belief(odds / (1 + odds), lag_scale, width_scale, failed_depth)
-
-
-def _width(attempt: Attempt) -> int:
-    return 0 if attempt.skip_from is None or attempt.skip_to is None else attempt.skip_to - attempt.skip_from
+        batches *= _beyond(attempt.num_skipped, width_scale)
+        state *= _beyond(failed_depth, lag_scale)
+        for name in attempt.remedies:
+            recipe *= 1 - worth(name, now, damaged).recipe
+            state *= 1 - worth(name, now, damaged).state
+    if failed_depth == 0 or not untried(now):
+        recipe = 0.0
+    blamed = 1.0 if now.structural else recipe / (recipe + batches + state)
+    return Belief(batches / (batches + state), blamed, lag_scale, width_scale, failed_depth)
 
 
 def looks_like_damage(now: Situation) -> bool:
@@ -197,16 +247,43 @@ def _restart(policy: Policy, now: Situation, source: RestorableStep) -> float:
     return policy.restart_steps if measured is None else measured
 
 
+def _gains(policy: Policy, now: Situation, belief: Belief, best: Candidate) -> list[tuple[str, float]]:
+    """The remedies that were not tried yet, and the steps that each is expected to save with this candidate, less its
+    cost; the best first. None before an attempt has failed."""
+    if not belief.recipe:
+        return []
+    damaged, depth = looks_like_damage(now), now.onset_step - best.rewind_to
+    failing = _cost_of_failure(policy, now, belief) + depth
+    worths = [(name, worth(name, now, damaged)) for name in untried(now)]
+    gains = [(name, belief.helps(each, depth) * failing - each.cost) for name, each in worths]
+    return sorted(gains, key=lambda gain: -gain[1])
+
+
+def _needs_remedy(now: Situation, belief: Belief) -> bool:
+    """Whether a rollback without a remedy is pointless: the rise is structural, or all depths have failed."""
+    return now.structural or _is_exhausted(now, belief)
+
+
+def _is_exhausted(now: Situation, belief: Belief) -> bool:
+    """Whether the state is likelier to blame than batches, and no step is left that is deeper than what failed."""
+    deepest = _deepest(now)
+    return belief.batches < 0.5 and 0 < deepest <= belief.failed_depth
+
+
 def _replays_first(now: Situation) -> bool:
     """Batches are blamed for damaged numbers only when the same batches do it again."""
     return looks_like_damage(now) and not any(each.executed for each in now.attempts)
 
 
+def _deepest(now: Situation) -> int:
+    return max(map(now.depth, now.restorable), default=0)
+
+
 def _min_depth(now: Situation, belief: Belief) -> int:
     """When the state is more likely to blame, the next attempt goes deeper by a factor: the search ends soon."""
-    if belief.failed_depth == 0 or belief.batches >= 0.5:
+    if belief.failed_depth == 0 or belief.batches >= 0.5 or (belief.recipe and _is_exhausted(now, belief)):
         return 1
-    deepest = max(map(now.depth, now.restorable), default=0)
+    deepest = _deepest(now)
     return max(belief.failed_depth + 1, min(DEEPER * belief.failed_depth, deepest))
 
 
@@ -217,8 +294,8 @@ def _extra_batches(policy: Policy, belief: Belief, now: Situation, failing: floa
     """
     scale = belief.width_scale
     extra = math.sqrt(belief.batches * failing * scale / policy.batch_cost) - scale
-    if belief.batches >= 0.5 and any(each.executed and _width(each) for each in now.attempts):
-        extra = max(extra, WIDER * sum(map(_width, now.attempts)))
+    if belief.batches >= 0.5 and any(each.executed and each.num_skipped for each in now.attempts):
+        extra = max(extra, WIDER * sum(each.num_skipped for each in now.attempts))
     return max(0, round(extra))
 
 

@@ -26,6 +26,19 @@ class Attempt:
     skip_to: int | None
     executed: bool = True
     """False: the trainer could not carry it out, so it shows nothing about the cause."""
+    remedies: Sequence[str] = ()
+    """Those that were switched on with it."""
+
+    @property
+    def num_skipped(self) -> int:
+        return 0 if self.skip_from is None or self.skip_to is None else self.skip_to - self.skip_from
+
+    def describe(self) -> str:
+        """A clause such as "40 steps before the onset, 120 batches skipped, with learning_rate"."""
+        skipped = f"{self.num_skipped} batches skipped" if self.num_skipped else "the same batches again"
+        remedies = f", with {', '.join(self.remedies)}" if self.remedies else ""
+        failed = "" if self.executed else " (not carried out)"
+        return f"{self.onset_step - self.rewind_to} steps before the onset, {skipped}{remedies}{failed}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +79,10 @@ class Situation:
     """How long a step of training takes (median); None: not known."""
     structural: bool = False
     """A slow rise whose cause is the recipe: no rollback can be deep enough, or two did not stop it."""
+    signals: Sequence[str] = ()
+    """The signals that raised an alarm during the incident."""
+    remedies: Sequence[str] = ()
+    """The remedies that the loop has registered, by name."""
 
     @property
     def attempt(self) -> int:
@@ -125,6 +142,10 @@ class Decision:
     """What would be done if the run could roll back."""
     afterwards: str = ""
     """The reason that is added to a decision to wait when the incident is over."""
+    remedies: Sequence[str] = ()
+    """Remedies to switch on with the rollback."""
+    is_final: bool = False
+    """With `kind` None: nothing is done about this incident, and nothing more is decided about it."""
 
 
 BatchOf = Callable[[int], int]

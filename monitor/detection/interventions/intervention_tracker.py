@@ -91,6 +91,7 @@ class InterventionTracker:
             reasons=list(decision.reasons),
             site_start=site_start,
             site_end=site_end,
+            remedies=list(decision.remedies),
         )
         return InterventionChanged(self.active)
 
@@ -167,6 +168,7 @@ def _attempt(rollback: Intervention) -> Attempt:
         skip_from=rollback.skip_from,
         skip_to=rollback.skip_to,
         executed=rollback.state is not InterventionState.FAILED,
+        remedies=tuple(rollback.remedies),
     )
 
 

@@ -6,6 +6,7 @@ Around it: patience for a loss that is falling back, escalation, budgets.
 from lossguard.states import IncidentKind, OrderKind
 from monitor.detection.interventions.decision import BatchOf, Decision, Situation
 from monitor.detection.interventions.policy import Policy
+from monitor.detection.interventions.structural import give_up
 from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
 
 
@@ -26,7 +27,7 @@ def act(
     """What to do when there is nothing to wait for: roll back, or hold the run."""
     max_attempts = policy.attempts_per_site + (1 if policy.allow_lr_scale else 0)
     if now.attempt > max_attempts:
-        return Decision(OrderKind.HOLD, reasons=[*reasons, f"All {max_attempts} attempts at this site failed."])
+        return give_up(policy, now, reasons, f"All {max_attempts} attempts at this site failed")
     if now.rollbacks_used >= policy.budget_per_run:
         return Decision(OrderKind.HOLD, reasons=[*reasons, budget_reason(now)])
     if rewind_to is None:

@@ -7,6 +7,11 @@ from typing import Any
 from monitor.detection.validation import check_types
 
 
+class WhenStructural(StrEnum):
+    HOLD = "hold"  # hold the run until a person decides
+    CONTINUE = "continue"  # go on without a further order, and say why in the incident
+
+
 class Mode(StrEnum):
     OBSERVE = "observe"  # record what would be done, do nothing
     APPROVE = "approve"  # propose; an operator approves or rejects
@@ -48,6 +53,8 @@ class Policy:
     """Whether the last attempt at a site may halve the learning rate."""
     lr_scale: float = 0.5
     """The factor of that last attempt."""
+    when_structural: WhenStructural = WhenStructural.HOLD
+    """What happens when neither depth nor width nor a remedy got the run past its trouble: hold or continue."""
     restart_steps: int = 10
     """What loading a checkpoint costs, in steps of training."""
 
@@ -55,6 +62,9 @@ class Policy:
         if self.mode not in tuple(Mode):
             raise ValueError(f"mode must be one of {', '.join(Mode)}, not {self.mode!r}")
         object.__setattr__(self, "mode", Mode(self.mode))
+        if self.when_structural not in tuple(WhenStructural):
+            raise ValueError(f"when_structural must be hold or continue, not {self.when_structural!r:.80}")
+        object.__setattr__(self, "when_structural", WhenStructural(self.when_structural))
         if not isinstance(self.name, str):
             raise ValueError(f"name must be a text, not {self.name!r:.80}")
         check_types(self)
@@ -83,7 +93,7 @@ class Policy:
             raise ValueError(f"lr_scale must be in (0, 1], not {self.lr_scale!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"mode": self.mode.value}
+        return asdict(self) | {"mode": self.mode.value, "when_structural": self.when_structural.value}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Policy":

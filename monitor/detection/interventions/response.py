@@ -37,8 +37,10 @@ VERIFIED_ROWS = 3  # rows up to the end of a verification whose loss must be in 
 class IncidentResponse:
     """The incidents and interventions of a run, and what connects them."""
 
-    def __init__(self, settings: DetectionSettings, policy: Policy, *, can_roll_back: bool) -> None:
-        self.settings, self.policy, self.can_roll_back = settings, policy, can_roll_back
+    def __init__(
+        self, settings: DetectionSettings, policy: Policy, *, can_roll_back: bool, remedies: Sequence[str] = ()
+    ) -> None:
+        self.settings, self.policy, self.can_roll_back, self.remedies = settings, policy, can_roll_back, remedies
         self.incidents = IncidentTracker(settings)
         self.interventions = InterventionTracker()
         self.batches = BatchIndex()
@@ -105,6 +107,9 @@ class IncidentResponse:
         now = replace(now, structural=current.structural)
         decision = decide(self.policy, now, self.batches.batch_of)
         kind = decision.kind or decision.unavailable
+        if decision.is_final:
+            current.no_further_action, current.wait_reasons = True, []
+            return [*effects, *self._end_previous(now), self.incidents.add_reason(" ".join(decision.reasons))]
         if kind is None:
             return effects + self.incidents.wait(decision.reasons, decision.afterwards)
         current.wait_reasons = []
@@ -171,6 +176,8 @@ class IncidentResponse:
             step_seconds=self.step_times.median(),
             can_roll_back=self.can_roll_back,
             structural=current.structural,
+            signals=current.alarmed_signals,
+            remedies=self.remedies,
         )
 
     def _verify(self, step: int, recent: RecentRows) -> list[Effect]:

@@ -83,8 +83,9 @@ class Trainer:
     """A trainer in miniature: it executes orders, and its batches decide whether the loss is disturbed.
 
     `bad`: batch indices that disturb the loss for `hurt` steps. `cursed`: steps at which it is disturbed, whatever the
-    batch. `damaged_at`: the first time that this step is reached, the state is damaged; the loss shows it `lag` steps
-    later, until a checkpoint from before is restored. Reports one row at a time, checkpoints every `every` steps.
+    batch, unless the remedy `cure` is switched on. `damaged_at`: the first time that this step is reached, the state is
+    damaged; the loss shows it `lag` steps later, until a checkpoint from before is restored. Reports one row at a time,
+    checkpoints every `every` steps.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Trainer:
         steps: int = 600,
         hurt: int = 40,
         cursed: range = range(0),
+        cure: str | None = None,
         damaged_at: int | None = None,
         lag: int = 0,
         every: int = 50,
@@ -102,6 +104,7 @@ class Trainer:
     ) -> None:
         self.engine, self.bad, self.hurt, self.cursed = engine, bad, hurt, cursed
         self.damaged_at, self.lag, self.every, self.value = damaged_at, lag, every, value
+        self.cure, self.remedies = cure, set[str]()
         self.damages: dict[int, int | None] = {}
         self.num_steps = 0
         self.steps, self.log, self.columns = steps, EffectLog(), healthy(steps)
@@ -121,7 +124,8 @@ class Trainer:
                 self.damages[step] = damage
             if step == self.damaged_at:
                 damage, self.damaged_at = step, None
-            ill = self.hurt if cursor in self.bad or step in self.cursed else max(ill - 1, 0)
+            cursed = step in self.cursed and self.cure not in self.remedies
+            ill = self.hurt if cursor in self.bad or cursed else max(ill - 1, 0)
             row = {name: [column[step]] for name, column in self.columns.items()} | {"batch_index": [cursor]}
             shows = ill or (damage is not None and step >= damage + self.lag)
             row["loss"] = [row["loss"][0] + (self.value if shows else 0.0)]
@@ -142,6 +146,7 @@ class Trainer:
         if order.skip_from is not None and order.skip_to is not None:
             self.skips.append((order.skip_from, order.skip_to))
         self.rewinds.append(order.rewind_to)
+        self.remedies.update(order.remedies)
         to = order.rewind_to
         self.log.add(self.engine.fork(to, "rollback", [], self.snapshots[to], obeyed=order.number))
         self.log.add(

@@ -55,7 +55,7 @@ def replay(engine: DetectionEngine, event: dict[str, Any]) -> list[Effect]:
 
 
 TEXTS = ("reasons", "wait_reasons")
-ADDED = ("site_start", "site_end")
+ADDED = ("site_start", "site_end", "remedies", "alarmed_signals")
 """Fields that the release which stored the states did not have."""
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from lossguard.protocol import API
 from tests.monitor.client import TestClient, Trainer
-from tests.monitor.scenarios import obey, train_until_nan
+from tests.monitor.scenarios import noise, obey, train_until_nan
 
 
 def test_an_answer_to_an_order_of_another_store_is_refused(http: TestClient) -> None:
@@ -15,6 +15,24 @@ def test_an_answer_to_an_order_of_another_store_is_refused(http: TestClient) -> 
     answer = http.put(f"{API}/orders/{order['id']}", json={"state": "failed", "key": "an older one"})
     assert answer.status_code == 409
     assert http.put(f"{API}/orders/{order['id']}", json={"state": "failed", "key": order["key"]}).status_code == 200
+
+
+def test_an_order_names_the_remedies_that_the_policy_switches_on(http: TestClient) -> None:
+    """A replay without a skip did not help, so the moments may be damaged in the checkpoint too."""
+    trainer = Trainer(http, capabilities=["rollback", "remedy:moments", "remedy:clip", "something newer"])
+    segment, nan = trainer.open("a"), float("nan")
+    restorable = [*range(0, 300, 50), 290, 295]
+    trainer.report(segment, range(300), {"loss": noise(1, 300)}, restorable_steps=restorable)
+    (first,) = trainer.report(segment, [300], {"loss": [nan]})["orders"]
+    again, losses = obey(trainer, first), noise(2, 300 - first["rewind_to"])
+    (second,) = trainer.report(again, range(first["rewind_to"], 301), {"loss": [*losses, nan]})["orders"]
+    assert (first["remedies"], second["remedies"]) == ([], ["moments"])
+    for part in ("interventions", "orders"):
+        assert [row["remedies"] for row in trainer.get()[part]] == [[], ["moments"]]
+    failed = {"detail": "the remedy 'moments' could not be applied: no such group"}
+    answer = {"state": "applied", "key": second["key"], "rewound_to": second["rewind_to"], **failed}
+    assert http.put(f"{API}/orders/{second['id']}", json=answer).status_code == 200
+    assert trainer.get()["orders"][1]["detail"] == failed["detail"]
 
 
 def test_an_executed_order_is_recorded_though_it_was_withdrawn_meanwhile(http: TestClient) -> None:

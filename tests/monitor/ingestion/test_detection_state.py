@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.models import DetectionState
 from monitor.ingestion import detection_state
-from tests.monitor.client import TestClient, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import noise, probe_event
 
 
@@ -51,3 +51,19 @@ def test_probes_do_not_move_the_detectors(http: TestClient, sqlite_engine: sa.En
         assert states[0] == states[1]
         assert len(queries.probes(session, run=probed)) == 57
         assert queries.events(session, run=probed) == []
+
+
+def test_the_end_of_a_remedy_announces_no_change(http: TestClient, sqlite_engine: sa.Engine) -> None:
+    losses, ended = noise(1, 300), {"name": "clip", "state": "ended"}
+    event = {"key": "e", "step": 250, "time": NOW, "kind": "remedy", "details": ended}
+    for name, events in (("plain", []), ("remedied", [event])):
+        trainer = Trainer(http, name)
+        segment = trainer.open("a")
+        trainer.report(segment, range(250), {"loss": losses[:250]})
+        trainer.report(segment, range(250, 300), {"loss": losses[250:]}, events=events)
+        trainer.open("b", 290, "rewind")  # the detectors are taught again from what is stored
+    with Session(sqlite_engine) as session:
+        runs = [queries.run_named(session, run_id=name) for name in ("plain", "remedied")]
+        states = [detection_state.load(session, run).state_dict() for run in runs if run is not None]
+        assert states[0] == states[1]
+    assert [each["details"] for each in trainer.get()["events"]] == [ended]

@@ -1,5 +1,6 @@
 """The policy of the lowest expected cost: what it tries first, and what a failed attempt teaches it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ from hypothesis import strategies as st
 from lossguard.states import IncidentKind, OrderKind
 from monitor.detection import DetectionEngine, Policy
 from monitor.detection.interventions.adaptive import adaptive, believe, looks_like_damage
-from monitor.detection.interventions.decision import Decision
+from monitor.detection.interventions.decision import Attempt, Decision
 from monitor.detection.interventions.restorable import RestorableStep
 from tests.monitor.detection.interventions.situations import attempt, batch_of, situation
 from tests.monitor.detection.runs import EffectLog, Trainer
 
+READY = ("learning_rate", "z_loss", "clip", "moments")
 OFTEN = list(range(4000, 5001, 10))
 
 
@@ -21,9 +23,10 @@ def decide(policy: Policy | None = None, **changes: Any) -> Decision:
     return adaptive(policy or Policy(), situation(**{"restorable": OFTEN} | changes), batch_of)
 
 
-def trained(**fault: Any) -> tuple[Trainer, EffectLog]:
+def trained(policy: Policy | None = None, remedies: Sequence[str] = (), **fault: Any) -> tuple[Trainer, EffectLog]:
     """A small run with a checkpoint every 10 steps."""
-    trainer = Trainer(DetectionEngine(policy=Policy(mode="auto")), every=10, **fault)  # type: ignore[arg-type]
+    engine = DetectionEngine(policy=policy or Policy(mode="auto"), remedies=remedies)  # type: ignore[arg-type]
+    trainer = Trainer(engine, every=10, **fault)
     return trainer, trainer.run()
 
 
@@ -170,6 +173,104 @@ def test_the_learning_rate_is_lowered_after_the_last_attempt_where_that_is_allow
     assert (decision.kind, decision.lr_scale) == (OrderKind.ROLLBACK, 0.5)
 
 
+# Remedies
+
+
+def failed(number: int, *remedies: str, depth: int = 20, width: int = 100) -> Attempt:
+    """An attempt that the trouble came back after."""
+    return attempt(number, rewind_to=5000 - depth, skip_from=5006, skip_to=5006 + width, remedies=remedies)
+
+
+def test_the_first_attempt_is_the_same_whatever_remedies_the_loop_has() -> None:
+    damages: list[dict[str, Any]] = [{}, {"non_finite": True}]
+    for damage in damages:
+        assert decide(remedies=READY, signals=["loss", "log_z"], **damage) == decide(**damage)
+
+
+def test_a_remedy_joins_the_rollback_once_it_is_expected_to_save_more_than_it_costs() -> None:
+    attempts: list[Attempt] = []
+    chosen = []
+    for number in range(1, 6):
+        decision = decide(remedies=READY, attempts=attempts)
+        chosen.append(list(decision.remedies))
+        plain = decide(attempts=attempts)
+        assert (decision.rewind_to, decision.skip_from, decision.skip_to) == (
+            *(plain.rewind_to, plain.skip_from, plain.skip_to),
+        )
+        depth, width = 20 * 3 ** (number - 1), 100 * 3 ** (number - 1)
+        attempts = [*attempts, failed(number, *decision.remedies, depth=depth, width=width)]
+    assert chosen[0] == []
+    assert ["learning_rate"] in chosen
+    names = [name for names in chosen for name in names]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(("signal", "remedy"), [("log_z", "z_loss"), ("grad_norm", "clip")])
+def test_the_remedy_that_acts_on_what_the_incident_shows_comes_first(signal: str, remedy: str) -> None:
+    attempts = [failed(1), failed(2, depth=60, width=300)]
+    decision = decide(remedies=READY, attempts=attempts, signals=[signal, "loss"])
+    assert list(decision.remedies) == [remedy]
+    assert decision.reasons[-1].startswith(f"Switch on the remedy {remedy}. The recipe is to blame with probability 0.")
+
+
+def test_damaged_moments_are_reset_where_the_checkpoint_may_be_damaged_too() -> None:
+    replayed = attempt(rewind_to=4990, skip_from=None, skip_to=None)
+    decision = decide(remedies=READY, non_finite=True, attempts=[replayed])
+    assert list(decision.remedies) == ["moments"]
+
+
+def test_a_remedy_that_the_trouble_came_back_after_speaks_against_the_recipe() -> None:
+    without, with_clip = ([failed(1), failed(2, *remedies)] for remedies in ((), ("clip",)))
+    facts = {"remedies": READY, "signals": ["grad_norm"]}
+    believed = [believe(situation(attempts=each, **facts), batch_of).recipe for each in (without, with_clip)]
+    assert believed[0] > believed[1] > 0
+
+
+def test_a_remedy_of_the_users_own_is_tried_too() -> None:
+    attempts = [failed(number, depth=20 * number, width=200 * number) for number in range(1, 5)]
+    assert list(decide(remedies=["warm_batch"], attempts=attempts).remedies) == ["warm_batch"]
+
+
+def test_against_a_structural_rise_only_a_remedy_is_tried_and_then_the_run_is_held() -> None:
+    rise: dict[str, Any] = {"kind": IncidentKind.DIVERGENCE, "structural": True, "remedies": ["learning_rate"]}
+    attempts = [failed(1), failed(2, depth=60)]
+    decision = decide(attempts=attempts, **rise)
+    assert (decision.kind, list(decision.remedies)) == (OrderKind.ROLLBACK, ["learning_rate"])
+    decision = decide(attempts=[*attempts, failed(3, "learning_rate", depth=180)], **rise)
+    assert decision.kind is OrderKind.HOLD
+    assert "180 steps before the onset, 100 batches skipped, with learning_rate." in decision.reasons[-2]
+    assert "A rollback would only delay a structural rise" in decision.reasons[-1]
+
+
+def test_when_every_depth_has_failed_a_remedy_is_tried_from_any_of_them() -> None:
+    attempts = [failed(1, depth=20, width=4000), failed(2, depth=1000, width=4000)]
+    assert decide(attempts=attempts).kind is OrderKind.HOLD
+    decision = decide(attempts=attempts, remedies=["clip"])
+    assert (decision.kind, list(decision.remedies)) == (OrderKind.ROLLBACK, ["clip"])
+
+
+# The verdict
+
+
+def test_a_structural_verdict_names_what_was_tried() -> None:
+    attempts = [failed(number, *(["clip"] if number == 6 else []), depth=20 * number) for number in range(1, 7)]
+    decision = decide(attempts=attempts)
+    assert decision.kind is OrderKind.HOLD
+    evidence, verdict = decision.reasons[-2:]
+    assert evidence.startswith(
+        "None of these rollbacks got past it: 20 steps before the onset, 100 batches skipped; 40 steps"
+    )
+    assert evidence.endswith("120 steps before the onset, 100 batches skipped, with clip.")
+    assert verdict.endswith("the cause is structural (the recipe or the data as a whole), so a person must decide.")
+
+
+def test_where_the_policy_says_so_the_run_goes_on_with_the_verdict_and_without_an_order() -> None:
+    decision = decide(Policy(when_structural="continue"), attempts=[failed(6)])  # type: ignore[arg-type]
+    assert (decision.kind, decision.is_final) == (None, True)
+    assert "the cause is structural" in decision.reasons[-1]
+    assert decision.reasons[-1].endswith("the run goes on, as when_structural in the policy says.")
+
+
 @given(
     steps=st.lists(st.integers(0, 6000), max_size=8),
     onset=st.integers(0, 5500),
@@ -178,9 +279,19 @@ def test_the_learning_rate_is_lowered_after_the_last_attempt_where_that_is_allow
     kind=st.sampled_from(IncidentKind),
     non_finite=st.booleans(),
     earlier=st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 9000), st.booleans()), max_size=5),
+    remedies=st.lists(st.sampled_from([*READY, "own"]), unique=True),
+    structural=st.booleans(),
 )
 def test_a_rollback_goes_back_before_the_onset_and_its_skip_begins_at_or_after_the_checkpoint(
-    steps: list[int], onset: int, lag: int, waited: int, kind: IncidentKind, non_finite: bool, earlier: list[Any]
+    steps: list[int],
+    onset: int,
+    lag: int,
+    waited: int,
+    kind: IncidentKind,
+    non_finite: bool,
+    earlier: list[Any],
+    remedies: list[str],
+    structural: bool,
 ) -> None:
     attempts = [
         attempt(
@@ -197,8 +308,11 @@ def test_a_rollback_goes_back_before_the_onset_and_its_skip_begins_at_or_after_t
         kind=kind,
         non_finite=non_finite,
         attempts=attempts,
+        remedies=remedies,
+        structural=structural,
     )
     assert decision.reasons
+    assert set(decision.remedies) <= set(remedies)
     if decision.kind is OrderKind.ROLLBACK:
         assert decision.rewind_to in steps
         assert decision.rewind_to < onset
@@ -251,6 +365,35 @@ def test_two_faults_fifty_steps_apart_are_two_incidents_and_neither_is_a_recurre
         (1, "recurred"),  # a replay: the loss is as high as after damage, so batches are not blamed yet
         (2, "verified"),
     ]
+
+
+def test_a_recipe_that_a_remedy_cures_is_got_past_with_it() -> None:
+    trainer, log = trained(remedies=READY, cursed=range(400, 403), cure="learning_rate")
+    assert [(each.state.value, each.remedies) for each in log.interventions] == [
+        ("recurred", []),
+        ("recurred", []),
+        ("verified", ["learning_rate"]),
+    ]
+    assert trainer.remedies == {"learning_rate"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [{"bad": range(400, 2400)}, {"damaged_at": 500, "lag": 200, "steps": 1200}])
+def test_remedies_do_not_keep_the_search_from_going_deeper_and_wider(fault: dict[str, Any]) -> None:
+    plain, with_remedies = trained(**fault)[0], trained(remedies=READY, **fault)[0]
+    assert (with_remedies.rewinds, with_remedies.skips) == (plain.rewinds, plain.skips)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("when", "num_rollbacks"), [("hold", 3), ("continue", 9)])
+def test_a_recipe_that_jumps_for_ever_ends_after_a_bounded_number_of_orders(when: str, num_rollbacks: int) -> None:
+    """By the attempts at a site, and in a run that goes on by its budget."""
+    policy = Policy(mode="auto", when_structural=when, budget_per_run=9, max_attempts=3)  # type: ignore[arg-type]
+    _, log = trained(policy, READY, cursed=range(400, 10**6, 70), steps=900)
+    assert [each.kind.value for each in log.interventions] == ["rollback"] * num_rollbacks + ["hold"]
+    verdicts = [sum("the run goes on" in reason for reason in each.reasons) for each in log.incidents]
+    assert set(verdicts) == ({0} if when == "hold" else {0, 1})
+    assert len(log.incidents) <= 2 * num_rollbacks
 
 
 def test_trouble_that_no_depth_and_no_width_gets_past_ends_in_a_hold() -> None:

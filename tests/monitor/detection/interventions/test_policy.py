@@ -1,10 +1,13 @@
 """The settings of a policy."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from monitor.detection import Policy
+from monitor.detection.interventions import run_policy
 
 
 @pytest.mark.parametrize(
@@ -16,6 +19,7 @@ from monitor.detection import Policy
         *[("min_depth", float("nan")), ("lr_scale", float("nan")), ("lr_scale", False), ("lr_scale", "0.5")],
         *[("allow_lr_scale", "no"), ("allow_lr_scale", 1), ("skip_max", 10**400)],
         *[("name", 3), ("batch_cost", 0), ("max_attempts", 0), ("max_skip", 0)],
+        *[("when_structural", "stop"), ("when_structural", True), ("when_structural", [])],
     ],
 )
 def test_an_invalid_value_is_named(field: str, value: Any) -> None:
@@ -27,5 +31,17 @@ def test_an_invalid_value_is_named(field: str, value: Any) -> None:
 def test_a_policy_survives_its_dictionary_and_refuses_unknown_names() -> None:
     policy = Policy(mode="auto", patience=5)  # type: ignore[arg-type]
     assert Policy.from_dict(policy.to_dict()) == policy
+    assert json.loads(json.dumps(policy.to_dict()))["when_structural"] == "hold"
     with pytest.raises(ValueError, match="unknown policy settings: speed"):
         Policy.from_dict({"speed": 1})
+
+
+def test_the_page_of_settings_has_every_setting_with_its_default() -> None:
+    page = (Path(__file__).parents[4] / "docs/settings.md").read_text(encoding="utf-8")
+    defaults = run_policy.policy_of(None).to_dict()
+    missing = [
+        name
+        for name, value in defaults.items()
+        if f"| `{name}` | `{value if isinstance(value, str) else json.dumps(value)}` |" not in page
+    ]
+    assert missing == []
