@@ -75,6 +75,14 @@ def newest_segment(session: Session, *, run: Run) -> Segment | None:
     return session.scalar(found.order_by(Segment.opened_at.desc(), Segment.number.desc()).limit(1))
 
 
+def newest_segment_at(session: Session, *, run: Run, step: int, before: int) -> Segment | None:
+    """Of the segments numbered below `before`, the newest with rows from `step` on; None when there is none."""
+    found = sa.select(Segment).where(
+        Segment.run_pk == run.pk, Segment.number < before, Segment.fork_step <= step, Segment.last_step >= step
+    )
+    return session.scalar(found.order_by(Segment.number.desc()).limit(1))
+
+
 def live(session: Session, *, run: Run) -> list[StepRange]:
     """The live line: the path from the root to the newest segment, oldest range first."""
     return live_line(segments(session, run=run))
