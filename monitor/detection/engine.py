@@ -114,20 +114,26 @@ class DetectionEngine:
         self.detectors = self._detectors_at(detectors, declared, earlier)
         self.detectors.learn(history)
         self.last_step = step - 1
-        comparison = None
-        if recorded is not None and not self.response.interventions.changes_updates(obeyed):
-            comparison = self._comparison(step, recorded, doubtful_from)
-        self.recomputed.begin(comparison, step)
+        self._begin_comparison(step, recorded, doubtful_from, obeyed, is_new_process=reason == SegmentReason.RESUME)
         if reason == SegmentReason.RESUME and not self.detectors.is_raised():
             self.detectors.declare(step, reason)  # a level that nobody has accepted stays news
         return effects + self.response.begin_segment(step, reason, obeyed)
 
-    def _comparison(self, step: int, recorded: Rows, doubtful_from: int | None) -> Comparison | None:
-        """None where the noise is not known yet, or where the loss was smoothed: a restart changes the smoothing."""
-        baseline = self.detectors.by_signal["loss"].baseline
-        if not baseline.is_settled() or baseline.autocorrelation > 0:
-            return None
-        return Comparison.of(step, recorded, noise=baseline.noise, end_step=doubtful_from)
+    def _begin_comparison(
+        self, step: int, recorded: Rows | None, doubtful_from: int | None, obeyed: int | None, *, is_new_process: bool
+    ) -> None:
+        """Compare the next rows with `recorded`, unless there is a reason why they cannot be the same.
+
+        The noise may not be known yet, the order may change the updates, and a loss that was smoothed before it was
+        logged depends on the state of the smoothing, which a restart loses.
+        """
+        baseline, comparison = self.detectors.by_signal["loss"].baseline, None
+        is_comparable = baseline.is_settled() and not baseline.autocorrelation > 0
+        if recorded is not None and is_comparable and not self.response.interventions.changes_updates(obeyed):
+            comparison = Comparison.of(
+                step, recorded, noise=baseline.noise, is_new_process=is_new_process, end_step=doubtful_from
+            )
+        self.recomputed.begin(comparison, step, is_new_process=is_new_process)
 
     def _detectors_at(
         self, state: Mapping[str, Any] | None, declared: Sequence[tuple[int, str]], earlier: Iterable[Rows]

@@ -6,8 +6,12 @@ from lossguard.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
 from monitor.detection.scoring.recomputed_steps import RELATIVE_TOLERANCE, SLACK, Verdict
 
-ONE_SIDED = 0.8
-"""Differences are one-sided if their sum is at least this fraction of the sum of their magnitudes."""
+SAME_BATCHES = 0.8
+"""Correlation between recorded and recomputed losses from which on the batches are the same."""
+MIN_SHIFT = 3.0
+"""A mean difference of so many of their standard deviations is a shift of all losses, whatever the batches."""
+MIN_ROWS = 4
+"""Rows from which on a correlation says anything."""
 
 
 def replay_mismatch(number: int, verdict: Verdict) -> Incident:
@@ -44,12 +48,11 @@ def describe_mismatch(verdict: Verdict) -> list[str]:
 
 def _tolerance(verdict: Verdict, worst: int) -> str:
     tolerated = f"Up to {verdict.tolerances[worst]:.2g} nats were tolerated there"
+    floor = f"{RELATIVE_TOLERANCE:g} of the loss" + (" for each update" if verdict.is_generous else "")
     if not verdict.num_replays:
-        return f"{tolerated}: {RELATIVE_TOLERANCE:g} of the loss for each update, as this is the first replay measured."
-    return (
-        f"{tolerated}: {SLACK:g} times the largest difference of {verdict.num_replays} earlier replays, "
-        f"and at least {RELATIVE_TOLERANCE:g} of the loss."
-    )
+        return f"{tolerated}: {floor}, because no earlier replay of this run was measured."
+    largest = f"{SLACK:g} times the largest difference of {verdict.num_replays} earlier replays"
+    return f"{tolerated}: {largest}, and at least {floor}."
 
 
 def _likeness(verdict: Verdict) -> str:
@@ -63,16 +66,24 @@ def _likeness(verdict: Verdict) -> str:
             f"Step {verdict.restored_step} itself agrees, so weights and batch are right; the difference begins with "
             "the first updates: it looks like optimizer state that was not restored, or a computation that went wrong."
         )
-    if abs(differences.sum()) >= ONE_SIDED * np.abs(differences).sum():
-        direction = "higher" if differences.sum() > 0 else "lower"
+    start = f"Already step {verdict.restored_step}, before any update, differs"
+    if len(differences) < MIN_ROWS:
+        return f"{start}: the weights, the batches or the random numbers are not what they were."
+    if _has_same_batches(verdict):
         return (
-            f"Already step {verdict.restored_step}, before any update, differs, and the loss is {direction} throughout:"
-            " it looks like other weights than those of that step."
+            f"{start}, and the losses rise and fall with the recorded ones: it looks like the same batches with other "
+            "weights, or with other random numbers (dropout)."
         )
-    return (
-        f"Already step {verdict.restored_step}, before any update, differs, and the differences have both signs: it "
-        "looks like other batches under the same index, or other random numbers (dropout)."
-    )
+    return f"{start}, and the losses do not follow the recorded ones: it looks like other batches under the same index."
+
+
+def _has_same_batches(verdict: Verdict) -> bool:
+    differences = verdict.differences()
+    if abs(differences.mean()) >= MIN_SHIFT * differences.std():
+        return True
+    if not (verdict.recorded.std() > 0 and verdict.recomputed.std() > 0):
+        return False
+    return bool(np.corrcoef(verdict.recorded, verdict.recomputed)[0, 1] >= SAME_BATCHES)
 
 
 def describe_match(verdict: Verdict) -> str:

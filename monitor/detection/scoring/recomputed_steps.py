@@ -27,7 +27,8 @@ NOISE_FRACTION = 0.01
 """Of the noise from step to step, always tolerated too, for losses near 0. Other batches differ by about one noise."""
 SLACK = 10.0
 """A replay may differ by so many times the largest difference that earlier ones had up to the same row: they are few.
-As long as there are none, the tolerance of the row after the k-th update is k times as large."""
+As long as there are none, and in every new process, whose hardware may be another, the tolerance after the k-th update
+is k times as large."""
 MAX_REPLAYS = 8
 """Earlier replays that are remembered."""
 DOUBTFUL_STEPS = 8
@@ -37,6 +38,7 @@ MAX_SCORE = 1e6
 MIN_NOISE = 1e-9
 """Nats."""
 
+NUMBERS = ("restored_step", "noise", "is_new_process", "end_step")
 COLUMNS = ("batches", "learning_rates", "recorded", "recomputed")
 
 
@@ -52,6 +54,8 @@ class Comparison:
     restored_step: int
     noise: float
     """From step to step, one robust standard deviation."""
+    is_new_process: bool
+    """Whether another process computes the steps again, maybe on other hardware."""
     end_step: int
     """Rows from this step on are not compared."""
     steps: Ints
@@ -63,7 +67,9 @@ class Comparison:
     """NaN where it has not been computed again; infinite where it was not finite."""
 
     @classmethod
-    def of(cls, restored_step: int, rows: Rows, *, noise: float, end_step: int | None = None) -> Self | None:
+    def of(
+        cls, restored_step: int, rows: Rows, *, noise: float, is_new_process: bool = True, end_step: int | None = None
+    ) -> Self | None:
         """With the first of these rows before `end_step` as the record; None where none can serve.
 
         A row serves that has a loss and a batch index, up to the first loss that is not finite.
@@ -80,11 +86,22 @@ class Comparison:
             return None
         steps, nothing = rows.steps[chosen], np.full(len(chosen), np.nan)
         rates = rows.metrics["lr"][chosen] if "lr" in rows.metrics else nothing
-        return cls(restored_step, noise, int(steps[-1]) + 1, steps, batches[chosen], rates, loss[chosen], nothing)
+        return cls(
+            restored_step=restored_step,
+            noise=noise,
+            is_new_process=is_new_process,
+            end_step=int(steps[-1]) + 1,
+            steps=steps,
+            batches=batches[chosen],
+            learning_rates=rates,
+            recorded=loss[chosen],
+            recomputed=nothing,
+        )
 
-    def again(self) -> Self:
+    def again(self, *, is_new_process: bool) -> Self:
         """The same record, for another replay."""
-        return replace(self, recomputed=np.full(len(self.steps), np.nan), end_step=int(self.steps[-1]) + 1)
+        nothing, end_step = np.full(len(self.steps), np.nan), int(self.steps[-1]) + 1
+        return replace(self, is_new_process=is_new_process, recomputed=nothing, end_step=end_step)
 
     def ending_at(self, step: int) -> Self:
         """Without the rows from `step` on: there something else changes."""
@@ -116,17 +133,18 @@ class Comparison:
         return padded
 
     def to_dict(self) -> dict[str, Any]:
-        numbers = {"restored_step": self.restored_step, "noise": self.noise, "end_step": self.end_step}
-        return numbers | {"steps": self.steps.tolist()} | {name: pack(getattr(self, name)) for name in COLUMNS}
+        numbers = {name: getattr(self, name) for name in NUMBERS} | {"steps": self.steps.tolist()}
+        return numbers | {name: pack(getattr(self, name)) for name in COLUMNS}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for what is no comparison."""
         steps = np.array(state["steps"], dtype=np.int64)
-        columns = {name: unpack(state[name]) for name in COLUMNS}
+        columns: dict[str, Any] = {name: unpack(state[name]) for name in COLUMNS}
         if {len(column) for column in columns.values()} != {len(steps)} or not 0 < len(steps) <= MAX_ROWS:
             raise ValueError("the columns of a comparison have different lengths")
-        return cls(int(state["restored_step"]), float(state["noise"]), int(state["end_step"]), steps, **columns)
+        numbers: dict[str, Any] = {name: state[name] for name in NUMBERS}
+        return cls(steps=steps, **columns, **numbers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,6 +155,8 @@ class Verdict:
     noise: float
     num_replays: int
     """Earlier replays that the tolerances come from."""
+    is_generous: bool
+    """Whether the tolerances grow with each update, because too little has been measured."""
     steps: Ints
     recorded: Floats
     recomputed: Floats
@@ -172,11 +192,11 @@ class RecomputedSteps:
     scatter: list[Floats] = field(default_factory=list)
     """The differences of earlier replays, each as `Comparison.differences`, oldest first."""
 
-    def begin(self, comparison: Comparison | None, restored_step: int) -> None:
+    def begin(self, comparison: Comparison | None, restored_step: int, *, is_new_process: bool = True) -> None:
         """A replay from `restored_step` begins. A mismatch is no reference: the same step keeps its first record."""
         disputed = self.disputed
         if disputed is not None and disputed.restored_step == restored_step:
-            comparison = disputed.again()
+            comparison = disputed.again(is_new_process=is_new_process)
         if disputed is not None and restored_step <= disputed.restored_step:
             self.disputed = None
         self.pending = comparison
@@ -209,6 +229,7 @@ class RecomputedSteps:
             comparison.restored_step,
             comparison.noise,
             len(self.scatter),
+            comparison.is_new_process or not self.scatter,
             comparison.steps[compared],
             comparison.recorded[compared],
             comparison.recomputed[compared],
@@ -237,13 +258,15 @@ class RecomputedSteps:
         num = len(comparison.steps)
         noise = max(comparison.noise, MIN_NOISE)
         base = np.maximum(RELATIVE_TOLERANCE * np.abs(comparison.recorded), NOISE_FRACTION * noise)
-        unmeasured = base * np.maximum(np.arange(num), 1)
+        growing: Floats = base * np.maximum(np.arange(num), 1)
         if not self.scatter:
-            return unmeasured
+            return growing
         measured = np.array(self.scatter)[:, :num]
         is_measured = ~np.isnan(measured).all(axis=0)
         largest = np.maximum.accumulate(np.nan_to_num(measured).max(axis=0))
-        return np.where(is_measured, np.maximum(base, SLACK * largest), np.maximum(unmeasured, SLACK * largest))
+        floor = growing if comparison.is_new_process else np.where(is_measured, base, growing)
+        tolerances: Floats = np.maximum(floor, SLACK * largest)
+        return tolerances
 
     def to_dict(self) -> dict[str, Any]:
         comparisons = {"pending": self.pending, "disputed": self.disputed}
