@@ -12,6 +12,11 @@ from monitor.detection.scoring.recomputed_steps import Verdict
 RECORDED = np.array([2.0, 2.1, 1.9, 2.2, 2.0, 1.8, 2.1, 2.0])
 
 
+def off_by(*differences: float) -> Any:
+    """What was recorded, with these differences."""
+    return RECORDED + np.array(differences)
+
+
 def verdict(recomputed: Any, **changes: Any) -> Verdict:
     values: dict[str, Any] = {
         "restored_step": 100,
@@ -27,7 +32,7 @@ def verdict(recomputed: Any, **changes: Any) -> Verdict:
 
 
 def test_it_is_open_and_has_the_facts_of_the_row_that_differs_most() -> None:
-    incident = replay_mismatch(3, verdict(RECORDED + [0, 0, 0, 0.02, 0, -0.3, 0.1, 0]))
+    incident = replay_mismatch(3, verdict(off_by(0, 0, 0, 0.02, 0, -0.3, 0.1, 0)))
     assert (incident.number, incident.state, incident.end_step) == (3, IncidentState.OPEN, None)
     assert (incident.onset_step, incident.peak_step, incident.detected_step) == (103, 105, 107)
     assert (incident.expected, incident.peak_value, incident.scale) == (1.8, 1.5, 0.1)
@@ -37,10 +42,10 @@ def test_it_is_open_and_has_the_facts_of_the_row_that_differs_most() -> None:
 @pytest.mark.parametrize(
     ("recomputed", "words"),
     [
-        (RECORDED + [0, 0.05, 0.04, 0.06, 0.05, 0.03, 0.04, 0.05], "Step 100 itself agrees"),
-        (RECORDED + 0.5 + [0.1, 0, 0, 0.1, 0, 0, 0.1, 0], "other weights"),
-        (RECORDED + [0.03, 0.01, -0.03, 0.02, -0.02, 0.03, 0.02, 0.03], "other weights, or with other random numbers"),
-        (RECORDED[::-1] + [0.4, -0.3, 0.2, -0.4, 0.3, -0.1, 0.2, -0.3], "other batches under the same index"),
+        (off_by(0, 0.05, 0.04, 0.06, 0.05, 0.03, 0.04, 0.05), "Step 100 itself agrees"),
+        (off_by(0.6, 0.5, 0.5, 0.6, 0.5, 0.5, 0.6, 0.5), "other weights"),
+        (off_by(0.03, 0.01, -0.03, 0.02, -0.02, 0.03, 0.02, 0.03), "other weights, or with other random numbers"),
+        (off_by(0.4, -0.4, 0.2, -0.4, 0.2, 0.3, -0.2, -0.3), "other batches under the same index"),
         (np.full(8, 2.05), "other batches under the same index"),
         ([np.inf] * 8, "not finite"),
     ],
@@ -68,7 +73,7 @@ def test_it_says_what_was_tolerated(num_replays: int, words: str) -> None:
         (RECORDED, "The first 8 recomputed steps, from step 100, are equal to their record."),
         (RECORDED + 0.001, "The first 8 recomputed steps, from step 100, agree with their record to 0.001 nats."),
         (
-            RECORDED + [0.5, *[0] * 7],
+            off_by(0.5, 0, 0, 0, 0, 0, 0, 0),
             "7 of the first 8 recomputed steps, from step 100, are equal to their record.",
         ),
     ],
