@@ -252,6 +252,7 @@ def test_the_difference_of_recomputed_steps_can_be_accepted_and_is_no_new_level(
     assert app.header[0].value == "Incident 1: replay mismatch"
     labels = [button.label for button in app.button]
     assert ("This difference is normal" in labels, "This is the new normal" in labels) == (True, False)
+    assert "Replay" not in [each.value for each in app.subheader]
 
 
 @pytest.mark.slow
