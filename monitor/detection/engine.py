@@ -24,6 +24,9 @@ from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored_state import VERSION, migrate
 
+IN_PROCESS = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
+"""Reasons of segments that the same process computes, on the same hardware."""
+
 
 class DetectionEngine:
     """See the module. `state_dict` / `load_state_dict` are exact."""
@@ -114,7 +117,7 @@ class DetectionEngine:
         self.detectors = self._detectors_at(detectors, declared, earlier)
         self.detectors.learn(history)
         self.last_step = step - 1
-        self._begin_comparison(step, recorded, doubtful_from, obeyed, is_new_process=reason == SegmentReason.RESUME)
+        self._begin_comparison(step, recorded, doubtful_from, obeyed, is_new_process=reason not in IN_PROCESS)
         if reason == SegmentReason.RESUME and not self.detectors.is_raised():
             self.detectors.declare(step, reason)  # a level that nobody has accepted stays news
         return effects + self.response.begin_segment(step, reason, obeyed)

@@ -161,13 +161,16 @@ class IncidentTracker:
     # Recomputed steps
 
     def report_mismatch(self, verdict: Verdict) -> list[Effect]:
-        """Recomputed steps differ from their record: an incident, or one more reason of the one that is open."""
+        """Recomputed steps differ from their record: an incident, or further reasons of the one that is open.
+
+        It keeps those of the first replay and of the newest: a run that crashes and resumes all day stays small.
+        """
         if self.mismatch is None:
             self.num_incidents += 1
             self.mismatch = replay_mismatch(self.num_incidents, verdict)
         else:
-            reasons = [*self.mismatch.reasons, *describe_mismatch(verdict)]
-            self.mismatch = replace(self.mismatch, reasons=reasons)
+            newest = describe_mismatch(verdict)
+            self.mismatch = replace(self.mismatch, reasons=[*self.mismatch.reasons[: len(newest)], *newest])
         return [IncidentChanged(self.mismatch)]
 
     def close_mismatch(self, outcome: Outcome, reason: str) -> list[Effect]:

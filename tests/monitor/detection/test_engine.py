@@ -521,6 +521,19 @@ def test_a_later_restore_leaves_a_mismatch_open() -> None:
     assert [each.state for each in log.incidents] == ["open"]
 
 
+def test_a_run_that_resumes_wrongly_again_and_again_keeps_one_small_incident() -> None:
+    engine, log = forked(with_batches(healthy(500)))
+    bad = other_draw()
+    log.add(engine.feed(bad[400:500]))
+    for seed in range(20, 24):
+        log.add(engine.fork(450, "resume", [], engine.detectors_state(), recorded=bad[450:470]))
+        log.add(engine.feed(with_batches(healthy(600, seed=seed))[450:500]))
+    (incident,) = log.incidents
+    assert (incident.state, incident.onset_step, len(incident.reasons)) == ("open", 400, 6)
+    assert "restore to step 400" in incident.reasons[0]
+    assert "restore to step 450" in incident.reasons[3]
+
+
 def test_a_replay_that_is_cut_short_by_the_next_one_is_still_judged() -> None:
     rows = with_batches(healthy(600))
     engine, log = forked(rows[:500])
