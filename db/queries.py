@@ -155,6 +155,14 @@ def incidents(session: Session, *, run: Run) -> Sequence[Incident]:
     return session.scalars(sa.select(Incident).where(Incident.run_pk == run.pk).order_by(Incident.number)).all()
 
 
+def incidents_after(session: Session, *, run: Run, step: int) -> Sequence[Incident]:
+    """Those that go on, or that ended at `step` or after it."""
+    found = sa.select(Incident).where(
+        Incident.run_pk == run.pk, sa.or_(Incident.end_step.is_(None), Incident.end_step >= step)
+    )
+    return session.scalars(found.order_by(Incident.number)).all()
+
+
 def incident_numbered(session: Session, *, run: Run, number: int) -> Incident | None:
     return session.scalar(sa.select(Incident).where(Incident.run_pk == run.pk, Incident.number == number))
 

@@ -138,9 +138,8 @@ def _recorded(session: Session, run: Run, segment: Segment, step: int) -> tuple[
     block = next_block(session, run_pk=run.pk, step_range=whole, metrics=DETECTOR_INPUTS, low=step, max_steps=MAX_ROWS)
     troubles = [
         (incident.onset_step, incident.detected_step)
-        for incident in queries.incidents(session, run=run)
-        if incident.kind in LOSS_INCIDENTS
-        and (incident.end_step is None or (incident.segment == earlier.number and incident.end_step >= step))
+        for incident in queries.incidents_after(session, run=run, step=step)
+        if incident.kind in LOSS_INCIDENTS and (incident.end_step is None or incident.segment == earlier.number)
     ]
     return None if block is None else stored_rows(block), first_doubtful_step(troubles)
 

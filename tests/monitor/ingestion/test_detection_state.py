@@ -120,6 +120,14 @@ def test_losses_shortly_before_an_incident_are_no_reference(http: TestClient) ->
     assert kinds(trainer) == ["nonfinite"]
 
 
+def test_an_incident_that_ended_before_the_restored_step_leaves_the_record_in_use(http: TestClient) -> None:
+    loss = noise(1, 300)
+    loss[100] = float("nan")
+    trainer = trained(http, loss)
+    report(trainer, trainer.open("b", 250, "resume"), 250, noise(2, 50))
+    assert kinds(trainer) == ["nonfinite", "replay_mismatch"]
+
+
 def test_a_rollback_says_whether_its_recomputed_steps_agree(http: TestClient) -> None:
     loss = noise(1, 300)
     trainer = trained(http, loss)
