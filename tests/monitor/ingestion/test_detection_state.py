@@ -65,9 +65,9 @@ def report(trainer: Trainer, segment: int, first: int, loss: Sequence[float], **
     return trainer.report(segment, steps, {"loss": loss, "batch_index": [float(step) for step in steps]}, **others)
 
 
-def trained(http: TestClient, loss: Sequence[float]) -> Trainer:
+def trained(http: TestClient, loss: Sequence[float], **values: Any) -> Trainer:
     """A run with these losses, from step 0 on."""
-    trainer = Trainer(http)
+    trainer = Trainer(http, **values)
     report(trainer, trainer.open("a"), 0, loss, restorable_steps=CHECKPOINTS)
     return trainer
 
@@ -123,7 +123,7 @@ def test_losses_shortly_before_an_incident_are_no_reference(http: TestClient) ->
 def test_an_incident_that_ended_before_the_restored_step_leaves_the_record_in_use(http: TestClient) -> None:
     loss = noise(1, 300)
     loss[100] = float("nan")
-    trainer = trained(http, loss)
+    trainer = trained(http, loss, capabilities=[])
     report(trainer, trainer.open("b", 250, "resume"), 250, noise(2, 50))
     assert kinds(trainer) == ["nonfinite", "replay_mismatch"]
 
