@@ -10,27 +10,18 @@ from sqlalchemy.orm import Session
 from db import commands, lineage, queries
 from db.lineage import StepRange
 from db.models import Order, Run, Segment
-from db.steps.reader import StepBlock, next_block, read_blocks
+from db.steps.reader import StepBlock, read_blocks
 from lossguard.metrics import DETECTOR_INPUTS
 from lossguard.protocol import CAN_ROLL_BACK
-from lossguard.states import IncidentKind
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
-from monitor.detection.scoring.recomputed_steps import MAX_ROWS, first_doubtful_step
-from monitor.ingestion import effects
+from monitor.ingestion import effects, recorded_steps
 from monitor.ingestion.columns import stored_rows
 
 MAX_BLOCK_STEPS = 5000
 """Stored steps that are read at a time when they are fed to the detection again."""
 SNAPSHOT_EVERY = 250
 """Steps between two snapshots of the detectors; after a fork about so many stored steps at most are fed again."""
-LOSS_INCIDENTS = (
-    IncidentKind.NONFINITE,
-    IncidentKind.LOSS_SPIKE,
-    IncidentKind.DIVERGENCE,
-    IncidentKind.LOSS_COLLAPSE,
-)
-"""Kinds of incidents whose losses are no reference for steps that are computed again."""
 
 
 def load(session: Session, run: Run) -> DetectionEngine:
@@ -112,7 +103,7 @@ def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment) 
     first, state = (0, None) if known is None else (known[0] + 1, known[1])
     earliest = max(first - SNAPSHOT_EVERY, 0)
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
-    recorded, doubtful_from = _recorded(session, run, segment, step)
+    record = recorded_steps.before(session, run, segment, step)
     return engine.fork(
         step,
         segment.reason,
@@ -121,27 +112,9 @@ def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment) 
         obeyed=order.intervention if order is not None and order.run_pk == run.pk else None,
         declared=declared(session, run, earliest, step),
         earlier=_history(session, run, earliest, first),
-        recorded=recorded,
-        doubtful_from=doubtful_from,
+        recorded=record.rows,
+        doubtful_from=record.doubtful_from,
     )
-
-
-def _recorded(session: Session, run: Run, segment: Segment, step: int) -> tuple[Rows | None, int | None]:
-    """The first rows from `step` on that were stored before this segment, and the step from which they are in doubt.
-
-    (None, None) where there are none: the segment goes on where the last one ended, or their spool was lost.
-    """
-    earlier = queries.newest_segment_at(session, run=run, step=step, before=segment.number)
-    if earlier is None:
-        return None, None
-    whole = StepRange(earlier.number, step, None)
-    block = next_block(session, run_pk=run.pk, step_range=whole, metrics=DETECTOR_INPUTS, low=step, max_steps=MAX_ROWS)
-    troubles = [
-        (incident.onset_step, incident.detected_step)
-        for incident in queries.incidents_after(session, run=run, step=step)
-        if incident.kind in LOSS_INCIDENTS and (incident.end_step is None or incident.segment == earlier.number)
-    ]
-    return None if block is None else stored_rows(block), first_doubtful_step(troubles)
 
 
 def declared(session: Session, run: Run, first: int, last: int) -> list[tuple[int, str]]:
