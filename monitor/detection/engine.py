@@ -37,8 +37,8 @@ class DetectionEngine:
         self.settings = settings or DetectionSettings()
         self.detectors = DetectorSet(self.settings)
         self.response = IncidentResponse(self.settings, policy or Policy(), can_roll_back=can_roll_back)
-        self.recomputed = RecomputedSteps()
         self.last_step = -1
+        self.recomputed = RecomputedSteps()
 
     # Rows
 
