@@ -374,60 +374,6 @@ def test_an_incident_whose_loss_follows_has_the_facts_of_the_loss() -> None:
     assert last.expected == pytest.approx(2.3, abs=0.1)
 
 
-# Splits and persistence
-
-
-def eventful() -> Rows:
-    columns = spiked(at=200, tail=8, steps=500)
-    columns["loss"][330:334] = [np.nan, np.inf, 9.0, 2.4]
-    columns["grad_norm"][410:420] *= 20
-    columns["log_z"][440:] -= 2
-    columns["loss"][150] += 1
-    columns["lr"] = np.where(np.arange(500) < 260, 1e-3, 1e-4)
-    return rows_of(columns)
-
-
-def fed(engine: DetectionEngine, parts: list[Rows]) -> list[Effect]:
-    return [effect for part in parts for effect in engine.feed(part, restorable=range(0, 500, 50))]
-
-
-@pytest.mark.slow
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 499), max_size=12), st.integers(0, 499))
-def test_any_split_and_a_save_anywhere_give_the_verdicts_of_one_pass(cuts: list[int], saved: int) -> None:
-    rows = eventful()
-    whole = DetectionEngine(policy=APPROVE)
-    expected = fed(whole, [rows])
-    bounds = sorted({0, saved, *cuts, len(rows)})
-    parts = [rows[a:b] for a, b in pairwise(bounds)]
-    split, effects = DetectionEngine(policy=APPROVE), []
-    for part in parts:
-        if part.steps[0] == saved:
-            text = json.dumps(split.state_dict(), allow_nan=False)
-            split = DetectionEngine(policy=APPROVE)
-            split.load_state_dict(json.loads(text))
-        effects += fed(split, [part])
-    assert repr(effects) == repr(expected)
-    assert split.state_dict() == whole.state_dict()
-
-
-def test_the_state_is_small() -> None:
-    engine = DetectionEngine(policy=AUTO)
-    sizes = []
-    for part in rows_of(spiked(at=700, steps=2000)).split(37):
-        engine.feed(part, restorable=range(0, 2000, 50))
-        sizes.append(len(json.dumps(engine.state_dict(), allow_nan=False)))
-    assert max(sizes) < 20_000
-
-
-def test_the_state_stays_small_in_a_run_that_keeps_every_checkpoint() -> None:
-    engine = DetectionEngine(policy=AUTO)
-    engine.feed(rows_of(spiked(at=700, steps=2000)), restorable=range(0, 1_000_000, 50))
-    assert len(json.dumps(engine.state_dict(), allow_nan=False)) < 20_000
-    assert engine.response.restorable[0] == 0
-    assert engine.response.restorable[-1] == 999_950
-
-
 # Recomputed steps
 
 
@@ -583,3 +529,57 @@ def test_a_young_run_whose_noise_is_not_known_is_not_compared() -> None:
     rows = with_batches(healthy(30))
     engine, _ = forked(rows, 20)
     assert engine.recomputed.pending is None
+
+
+# Splits and persistence
+
+
+def eventful() -> Rows:
+    columns = spiked(at=200, tail=8, steps=500)
+    columns["loss"][330:334] = [np.nan, np.inf, 9.0, 2.4]
+    columns["grad_norm"][410:420] *= 20
+    columns["log_z"][440:] -= 2
+    columns["loss"][150] += 1
+    columns["lr"] = np.where(np.arange(500) < 260, 1e-3, 1e-4)
+    return rows_of(columns)
+
+
+def fed(engine: DetectionEngine, parts: list[Rows]) -> list[Effect]:
+    return [effect for part in parts for effect in engine.feed(part, restorable=range(0, 500, 50))]
+
+
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 499), max_size=12), st.integers(0, 499))
+def test_any_split_and_a_save_anywhere_give_the_verdicts_of_one_pass(cuts: list[int], saved: int) -> None:
+    rows = eventful()
+    whole = DetectionEngine(policy=APPROVE)
+    expected = fed(whole, [rows])
+    bounds = sorted({0, saved, *cuts, len(rows)})
+    parts = [rows[a:b] for a, b in pairwise(bounds)]
+    split, effects = DetectionEngine(policy=APPROVE), []
+    for part in parts:
+        if part.steps[0] == saved:
+            text = json.dumps(split.state_dict(), allow_nan=False)
+            split = DetectionEngine(policy=APPROVE)
+            split.load_state_dict(json.loads(text))
+        effects += fed(split, [part])
+    assert repr(effects) == repr(expected)
+    assert split.state_dict() == whole.state_dict()
+
+
+def test_the_state_is_small() -> None:
+    engine = DetectionEngine(policy=AUTO)
+    sizes = []
+    for part in rows_of(spiked(at=700, steps=2000)).split(37):
+        engine.feed(part, restorable=range(0, 2000, 50))
+        sizes.append(len(json.dumps(engine.state_dict(), allow_nan=False)))
+    assert max(sizes) < 20_000
+
+
+def test_the_state_stays_small_in_a_run_that_keeps_every_checkpoint() -> None:
+    engine = DetectionEngine(policy=AUTO)
+    engine.feed(rows_of(spiked(at=700, steps=2000)), restorable=range(0, 1_000_000, 50))
+    assert len(json.dumps(engine.state_dict(), allow_nan=False)) < 20_000
+    assert engine.response.restorable[0] == 0
+    assert engine.response.restorable[-1] == 999_950
