@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from db.interventions import needs_a_person_in_sql
 from db.models import Incident, Intervention, Run
-from lossguard.states import IncidentState, RunState
+from lossguard.states import IncidentKind, IncidentState, RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +17,8 @@ class Tally:
     open_incidents: int = 0
     interventions: int = 0
     waiting: int = 0
-    """What needs an operator: proposed interventions, holds that were applied and not released, and open incidents of a
-    run that has ended."""
+    """What needs an operator: proposed interventions, holds that were applied and not released, open incidents of a run
+    that has ended, and replay mismatches, which no policy answers."""
 
 
 def tallies(session: Session) -> dict[int, Tally]:
@@ -27,7 +27,8 @@ def tallies(session: Session) -> dict[int, Tally]:
     interventions = _count_by_run(session, Intervention, sa.true())
     waiting = _count_by_run(session, Intervention, needs_a_person_in_sql())
     ended = sa.select(Run.pk).where(Run.state != RunState.RUNNING)
-    left_open = sa.and_(Incident.state == IncidentState.OPEN, Incident.run_pk.in_(ended))
+    unanswered = sa.or_(Incident.run_pk.in_(ended), Incident.kind == IncidentKind.REPLAY_MISMATCH)
+    left_open = sa.and_(Incident.state == IncidentState.OPEN, unanswered)
     unresolved = _count_by_run(session, Incident, left_open)
     return {
         pk: Tally(open_incidents.get(pk, 0), interventions.get(pk, 0), waiting.get(pk, 0) + unresolved.get(pk, 0))

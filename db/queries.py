@@ -75,6 +75,14 @@ def newest_segment(session: Session, *, run: Run) -> Segment | None:
     return session.scalar(found.order_by(Segment.opened_at.desc(), Segment.number.desc()).limit(1))
 
 
+def newest_segment_at(session: Session, *, run: Run, step: int, before: int) -> Segment | None:
+    """Of the segments numbered below `before`, the newest with rows from `step` on; None when there is none."""
+    found = sa.select(Segment).where(
+        Segment.run_pk == run.pk, Segment.number < before, Segment.fork_step <= step, Segment.last_step >= step
+    )
+    return session.scalar(found.order_by(Segment.number.desc()).limit(1))
+
+
 def live(session: Session, *, run: Run) -> list[StepRange]:
     """The live line: the path from the root to the newest segment, oldest range first."""
     return live_line(segments(session, run=run))
@@ -145,6 +153,14 @@ def ended_before(session: Session, *, time: float) -> Sequence[Run]:
 
 def incidents(session: Session, *, run: Run) -> Sequence[Incident]:
     return session.scalars(sa.select(Incident).where(Incident.run_pk == run.pk).order_by(Incident.number)).all()
+
+
+def incidents_after(session: Session, *, run: Run, step: int) -> Sequence[Incident]:
+    """Those that go on, or that ended at `step` or after it."""
+    found = sa.select(Incident).where(
+        Incident.run_pk == run.pk, sa.or_(Incident.end_step.is_(None), Incident.end_step >= step)
+    )
+    return session.scalars(found.order_by(Incident.number)).all()
 
 
 def incident_numbered(session: Session, *, run: Run, number: int) -> Incident | None:

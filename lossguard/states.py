@@ -33,6 +33,7 @@ class IncidentKind(StrEnum):
     LOG_Z_DRIFT = "log_z_drift"  # log Z left its band, up or down, the loss did not (yet)
     DIVERGENCE = "divergence"  # the loss rises slowly, row after row
     LOSS_COLLAPSE = "loss_collapse"  # the loss fell in one step as no learning makes it fall
+    REPLAY_MISMATCH = "replay_mismatch"  # steps that were computed again differ from their record
     PLATEAU = "plateau"  # the loss stopped falling (advisory)
 
 

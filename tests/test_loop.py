@@ -52,6 +52,7 @@ def test_a_trainer_killed_in_the_middle_continues_the_same_run(loop: Loop) -> No
     assert second["fork_step"] <= first["last_step"] + 1
     assert first["num_steps"] == first["last_step"] + 1, "a step that was logged before the kill is missing"
     assert loop.ask("/series?metric=loss&points=5000")["first_step"] == list(range(400))
+    assert "replay_mismatch" not in [incident["kind"] for incident in loop.ask("/incidents")]
     assert run["state"] == "finished"
 
 

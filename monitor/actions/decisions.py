@@ -1,4 +1,4 @@
-"""An operator's decisions about a run: approve, reject, roll back, release, accept a level, set the policy, delete."""
+"""An operator's decisions about a run: approve, reject, roll back, release, accept, set the policy, delete."""
 
 from collections.abc import Callable
 from typing import Any
@@ -64,6 +64,14 @@ def accept_level(session: Session, run_id: str, *, who: str, now: float) -> Run:
         details={"who": who},
     )
     access.record(session, who=who, action="accept-level", run=run.id, details={"step": step}, now=now)
+    return run
+
+
+def accept_replay(session: Session, run_id: str, *, who: str, now: float) -> Run:
+    """The difference of the last replay is normal for this run. Raises Problem 409 when no mismatch is open."""
+    run = runs.lock(session, run_id)
+    _act(session, run, lambda engine: engine.accept_replay(), now)
+    access.record(session, who=who, action="accept-replay", run=run.id, details={}, now=now)
     return run
 
 

@@ -8,20 +8,25 @@ Its `detectors` score the rows; its `response` opens and follows incidents, lets
 interventions through to their verification. Nothing here reads a clock or does I/O.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lossguard.states import SegmentReason
+from lossguard.states import Outcome, SegmentReason
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
+from monitor.detection.incidents.replay_mismatch import describe_match
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.response import IncidentResponse
 from monitor.detection.interventions.restorable import Tiers
 from monitor.detection.rows import Rows
-from monitor.detection.scoring.detectors import LEVEL_ACCEPTED, DetectorSet
+from monitor.detection.scoring.detectors import LEVEL_ACCEPTED, SHIFT_EVENTS, DetectorSet
+from monitor.detection.scoring.recomputed_steps import Comparison, RecomputedSteps, Verdict
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored_state import VERSION, migrate
+
+IN_PROCESS = (SegmentReason.ROLLBACK, SegmentReason.REWIND)
+"""Reasons of segments that the same process computes, on the same hardware."""
 
 
 class DetectionEngine:
@@ -42,6 +47,7 @@ class DetectionEngine:
             self.settings, policy or Policy(), can_roll_back=can_roll_back, remedies=remedies
         )
         self.last_step = -1
+        self.recomputed = RecomputedSteps()
 
     # Rows
 
@@ -51,9 +57,18 @@ class DetectionEngine:
             self.set_restorable(restorable)
         self.response.read(rows)
         effects: list[Effect] = []
-        for scored in self.detectors.feed(rows):
-            effects += self._process(scored)
+        for part in self._parts(rows):
+            for scored in self.detectors.feed(part):
+                effects += self._process(scored)
+            effects += self._report(self.recomputed.observe(part))
         return effects
+
+    def _parts(self, rows: Rows) -> Iterator[Rows]:
+        """The rows, one by one while recomputed steps are compared: no effect depends on how rows are reported."""
+        while self.recomputed.pending is not None and len(rows) > 1:
+            yield rows[:1]
+            rows = rows[1:]
+        yield rows
 
     def feed_scored(self, scored: ScoredRows) -> list[Effect]:
         """Judge rows that detectors with the same settings have scored already: scores do not depend on the policy."""
@@ -69,6 +84,14 @@ class DetectionEngine:
         self.last_step = int(steps[-1])
         return effects
 
+    def _report(self, verdict: Verdict | None) -> list[Effect]:
+        """A verdict about recomputed steps: an incident, or a reason of the rollback that led to them."""
+        if verdict is None:
+            return []
+        if verdict.is_mismatch():
+            return self.response.incidents.report_mismatch(verdict)
+        return self.response.interventions.note(describe_match(verdict))
+
     # What the trainer does
 
     def set_restorable(self, steps: Sequence[int], tiers: Tiers | None = None) -> None:
@@ -77,7 +100,10 @@ class DetectionEngine:
 
     def declare(self, step: int, kind: str) -> None:
         """The trainer announced a change that takes effect at `step`: signals find their new normal there."""
-        self.detectors.declare(max(step, self.last_step + 1), kind)
+        step = max(step, self.last_step + 1)
+        self.detectors.declare(step, kind)
+        if kind in SHIFT_EVENTS:
+            self.recomputed.end_at(step)
 
     def fork(
         self,
@@ -89,20 +115,41 @@ class DetectionEngine:
         obeyed: int | None = None,
         declared: Sequence[tuple[int, str]] = (),
         earlier: Iterable[Rows] = (),
+        recorded: Rows | None = None,
+        doubtful_from: int | None = None,
     ) -> list[Effect]:
         """A new segment begins at `step`: the detectors go back to where they stood before it on the live line.
 
         `detectors`: a snapshot (see `detectors_state`), None for fresh ones; `history`: the rows of the live line
         between it and `step`; `obeyed`: the intervention that the new segment executes, any other order stays open;
         `declared`: (step, kind) of the events announced on these rows; `earlier`: rows before the snapshot, read only
-        where it lacks a signal.
+        where it lacks a signal; `recorded`: the first rows that were stored from `step` on before it, to be compared
+        with those that are computed again; `doubtful_from`: those from this step on are no reference.
         """
+        effects = self._report(self.recomputed.conclude()) + self.response.incidents.discard_mismatch(step)
         self.detectors = self._detectors_at(detectors, declared, earlier)
         self.detectors.learn(history)
         self.last_step = step - 1
+        self._begin_comparison(step, recorded, doubtful_from, obeyed, is_new_process=reason not in IN_PROCESS)
         if reason == SegmentReason.RESUME and not self.detectors.is_raised():
             self.detectors.declare(step, reason)  # a level that nobody has accepted stays news
-        return self.response.begin_segment(step, reason, obeyed)
+        return effects + self.response.begin_segment(step, reason, obeyed)
+
+    def _begin_comparison(
+        self, step: int, recorded: Rows | None, doubtful_from: int | None, obeyed: int | None, *, is_new_process: bool
+    ) -> None:
+        """Compare the next rows with `recorded`, unless there is a reason why they cannot be the same.
+
+        The noise may not be known yet, the order may change the updates, and a loss that was smoothed before it was
+        logged depends on the state of the smoothing, which a restart loses.
+        """
+        baseline, comparison = self.detectors.by_signal["loss"].baseline, None
+        is_comparable = baseline.is_settled() and not baseline.autocorrelation > 0
+        if recorded is not None and is_comparable and not self.response.interventions.changes_updates(obeyed):
+            comparison = Comparison.of(
+                step, recorded, noise=baseline.noise, is_new_process=is_new_process, end_step=doubtful_from
+            )
+        self.recomputed.begin(comparison, step, is_new_process=is_new_process)
 
     def _detectors_at(
         self, state: Mapping[str, Any] | None, declared: Sequence[tuple[int, str]], earlier: Iterable[Rows]
@@ -157,6 +204,16 @@ class DetectionEngine:
         self.detectors.declare(self.last_step + 1, LEVEL_ACCEPTED)
         return effects
 
+    def accept_replay(self, reason: str = "") -> list[Effect]:
+        """An operator says that the difference of a replay is normal for this run: it counts as measured from now on.
+
+        Raises ValueError when no replay mismatch is open.
+        """
+        text = "An operator accepted the difference: it counts as this run's replay scatter from now on."
+        effects = self.response.incidents.close_mismatch(Outcome.ONGOING, f"{text} {reason}".strip())
+        self.recomputed.accept()
+        return effects
+
     def set_policy(self, policy: Policy) -> None:
         """From the next decision on."""
         self.response.policy = policy
@@ -170,7 +227,7 @@ class DetectionEngine:
     def state_dict(self) -> dict[str, Any]:
         """All of it as strict JSON. Settings and policy are not part of it: the caller stores them."""
         state = {"version": VERSION, "detectors": self.detectors.state_dict(), "last_step": self.last_step}
-        return state | self.response.state_dict()
+        return state | self.response.state_dict() | {"recomputed": self.recomputed.to_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> frozenset[str]:
         """Load what this release can read of a state, of any version; the rest is as in a new run.
@@ -180,6 +237,7 @@ class DetectionEngine:
         state = migrate(state)
         new = self.detectors.load_state_dict(restore(dict, state.get("detectors")) or {"version": VERSION})
         self.response.load_state_dict(state)
+        self.recomputed = restore(RecomputedSteps.from_dict, state.get("recomputed")) or RecomputedSteps()
         last_step = restore(int, state.get("last_step"))
         self.last_step = self.detectors.last_step if last_step is None else last_step
         return new

@@ -15,7 +15,7 @@ from lossguard.metrics import DETECTOR_INPUTS
 from lossguard.protocol import CAN_ROLL_BACK, remedies_in
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
-from monitor.ingestion import effects
+from monitor.ingestion import effects, recorded_steps
 from monitor.ingestion.columns import stored_rows
 
 MAX_BLOCK_STEPS = 5000
@@ -108,6 +108,7 @@ def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment) 
     first, state = (0, None) if known is None else (known[0] + 1, known[1])
     earliest = max(first - SNAPSHOT_EVERY, 0)
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
+    record = recorded_steps.before(session, run, segment, step)
     return engine.fork(
         step,
         segment.reason,
@@ -116,6 +117,8 @@ def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment) 
         obeyed=order.intervention if order is not None and order.run_pk == run.pk else None,
         declared=declared(session, run, earliest, step),
         earlier=_history(session, run, earliest, first),
+        recorded=record.rows,
+        doubtful_from=record.doubtful_from,
     )
 
 

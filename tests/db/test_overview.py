@@ -47,6 +47,14 @@ def test_an_incident_that_is_open_when_its_run_has_ended_waits_for_a_person(engi
         assert overview.tallies(session) == {run.pk: Tally(open_incidents=2, waiting=1)}
 
 
+def test_an_open_replay_mismatch_waits_for_a_person_while_its_run_goes_on(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run, values = add_run(session), INCIDENT | {"kind": "replay_mismatch"}
+        for number, state in [(1, "closed"), (2, "open")]:
+            commands.save_incident(session, run=run, number=number, segment=0, now=NOW, state=state, **values)
+        assert overview.tallies(session) == {run.pk: Tally(open_incidents=1, waiting=1)}
+
+
 def test_a_proposal_and_a_hold_wait_for_a_person_and_a_closed_incident_is_not_open(engine: sa.Engine) -> None:
     with writing(engine) as session:
         run = add_run(session)

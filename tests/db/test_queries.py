@@ -29,6 +29,15 @@ def forked(engine: sa.Engine) -> sa.Engine:
     return engine
 
 
+def test_the_newest_segment_with_rows_from_a_step_on_is_found_below_a_number(forked: sa.Engine) -> None:
+    with reading(forked) as session:
+        run = queries.runs(session)[0]
+        at = [(step, before) for before in (1, 2) for step in (0, 99, 100, 149, 150, 199, 200)]
+        found = [queries.newest_segment_at(session, run=run, step=step, before=before) for step, before in at]
+        numbers = [None if segment is None else segment.number for segment in found]
+        assert numbers == [0, 0, 0, 0, None, None, None, 0, 0, 1, 1, 1, 1, None]
+
+
 def test_the_live_line_takes_each_step_from_where_it_counts(forked: sa.Engine) -> None:
     with reading(forked) as session:
         run = queries.runs(session)[0]

@@ -1,4 +1,4 @@
-"""What an operator can do about an incident: approve, reject, release the hold, accept the level, roll back."""
+"""What an operator can do about an incident: approve, reject, release the hold, accept what is, roll back."""
 
 import time
 
@@ -17,6 +17,7 @@ from monitor.detection.interventions import run_policy
 from monitor.detection.interventions.restorable import RestorableStep, restorable_steps
 
 MAX_SKIPPED_BATCHES = 1_000_000
+NOT_OF_THE_LEVEL = (IncidentKind.NONFINITE, IncidentKind.REPLAY_MISMATCH)
 
 
 def show(facts: RunFacts, incident: Incident) -> None:
@@ -32,12 +33,16 @@ def show(facts: RunFacts, incident: Incident) -> None:
             operate.button(
                 "This is the new normal", accept_level(facts), key="accept-level", icon=":material/done_all:"
             )
+        if is_replay_in_question(facts, incident):
+            operate.button(
+                "This difference is normal", accept_replay(facts), key="accept-replay", icon=":material/done_all:"
+            )
         manual_rollback(facts, incident)
 
 
 def is_level_in_question(facts: RunFacts, incident: Incident) -> bool:
     """The loss is out of its band, the run reports, and nothing has been ordered about it."""
-    is_open = incident.state == IncidentState.OPEN and incident.kind != IncidentKind.NONFINITE
+    is_open = incident.state == IncidentState.OPEN and incident.kind not in NOT_OF_THE_LEVEL
     return is_open and incident.signal == "loss" and facts.run.state == RunState.RUNNING
 
 
@@ -49,6 +54,23 @@ def accept_level(facts: RunFacts) -> OperatorAction:
         success="The level is accepted. The incident has ended.",
         method="POST",
         path=f"/runs/{facts.run.id}/accept-level",
+    )
+
+
+def is_replay_in_question(facts: RunFacts, incident: Incident) -> bool:
+    """Recomputed steps differ from their record, and the run goes on with them."""
+    is_open = incident.state == IncidentState.OPEN and incident.kind == IncidentKind.REPLAY_MISMATCH
+    return is_open and facts.run.state == RunState.RUNNING
+
+
+def accept_replay(facts: RunFacts) -> OperatorAction:
+    return OperatorAction(
+        label="Accept the difference",
+        question="May recomputed steps of this run differ from their record as these did? The incident ends, and such "
+        "a difference is normal from now on.",
+        success="The difference is accepted. The incident has ended.",
+        method="POST",
+        path=f"/runs/{facts.run.id}/accept-replay",
     )
 
 

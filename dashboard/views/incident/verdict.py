@@ -6,9 +6,15 @@ from dashboard import formatting
 from dashboard.data import cause
 from dashboard.data.facts import RunFacts
 from db.models import Incident
+from lossguard.states import IncidentKind
+
+NOT_REPLAYED = (IncidentKind.PLATEAU, IncidentKind.REPLAY_MISMATCH)
+"""Kinds without an anomalous step: a replay has nothing to look for."""
 
 
 def show(facts: RunFacts, incident: Incident) -> None:
+    if incident.kind in NOT_REPLAYED:
+        return
     st.subheader("Replay", anchor=False)
     verdict = incident.verdict
     if not verdict:

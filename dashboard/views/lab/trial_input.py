@@ -136,7 +136,7 @@ def _known_incidents(facts: RunFacts, segments: Sequence[SegmentRows]) -> tuple[
             each.segment,
         )
         for each in facts.incidents
-        if each.kind != IncidentKind.PLATEAU
+        if each.kind not in (IncidentKind.PLATEAU, IncidentKind.REPLAY_MISMATCH)
     ]
     return own, "the run's own incidents"
 

@@ -56,6 +56,12 @@ def accept_level(run_id: RunId, who: Operator, session: WriteSession, now: Now) 
     return responses.run(decisions.accept_level(session, run_id, who=who.name, now=now))
 
 
+@router.post("/runs/{run_id}/accept-replay")
+def accept_replay(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
+    """Recomputed steps may differ from their record as they did: the incident ends, and such a difference is normal."""
+    return responses.run(decisions.accept_replay(session, run_id, who=who.name, now=now))
+
+
 @router.put("/runs/{run_id}/policy")
 def set_policy(
     run_id: RunId, fields: Annotated[Json, Body()], who: Operator, session: WriteSession, now: Now

@@ -1,4 +1,7 @@
-"""The incidents of a run: the open one, and the one whose rollback is under verification. At most one of each."""
+"""The incidents of a run: the open one, the one whose rollback is under verification, and a replay that does not match.
+
+At most one of each.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,9 +20,11 @@ from monitor.detection.incidents.open_incident import (
     incident_to_dict,
 )
 from monitor.detection.incidents.opening import open_incident, plateau
+from monitor.detection.incidents.replay_mismatch import describe_mismatch, replay_mismatch
 from monitor.detection.incidents.states import IncidentEvent, advance
 from monitor.detection.rows import Bools
 from monitor.detection.scoring.recent_rows import RecentRows
+from monitor.detection.scoring.recomputed_steps import Verdict
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.settings import DetectionSettings
 
@@ -39,6 +44,8 @@ class IncidentTracker:
     """Of the incident that the next one escalates from."""
     plateau_step: int = 0
     """The step of the lowest level that the last plateau advisory was about."""
+    mismatch: Incident | None = None
+    """Recomputed steps that differ from their record. No policy answers it, and it neither hides nor delays others."""
 
     # Rows
 
@@ -151,10 +158,42 @@ class IncidentTracker:
         self.under_verification = None
         return [IncidentChanged(replace(incident, state=state, outcome=outcome, reasons=reasons))]
 
+    # Recomputed steps
+
+    def report_mismatch(self, verdict: Verdict) -> list[Effect]:
+        """Recomputed steps differ from their record: an incident, or further reasons of the one that is open.
+
+        It keeps those of the first replay and of the newest: a run that crashes and resumes all day stays small.
+        """
+        if self.mismatch is None:
+            self.num_incidents += 1
+            self.mismatch = replay_mismatch(self.num_incidents, verdict)
+        else:
+            newest = describe_mismatch(verdict)
+            self.mismatch = replace(self.mismatch, reasons=[*self.mismatch.reasons[: len(newest)], *newest])
+        return [IncidentChanged(self.mismatch)]
+
+    def close_mismatch(self, outcome: Outcome, reason: str) -> list[Effect]:
+        """Close the replay mismatch. Raises ValueError when none is open."""
+        incident = self.mismatch
+        if incident is None:
+            raise ValueError("no replay mismatch is open")
+        self.mismatch = None
+        state, reasons = advance(incident.state, IncidentEvent.CLOSE), [*incident.reasons, reason]
+        end = incident.detected_step
+        return [IncidentChanged(replace(incident, state=state, end_step=end, outcome=outcome, reasons=reasons))]
+
+    def discard_mismatch(self, step: int) -> list[Effect]:
+        """The run goes back to `step`: what was computed from there on is no longer part of it."""
+        if self.mismatch is None or step > self.mismatch.onset_step:
+            return []
+        reason = f"The run went back to step {step}: these steps are computed again."
+        return self.close_mismatch(Outcome.RECOVERED, reason)
+
     # Persistence
 
     def to_dict(self) -> dict[str, Any]:
-        verified, outlier = self.under_verification, self.pending_outlier
+        verified, outlier, mismatch = self.under_verification, self.pending_outlier, self.mismatch
         return {
             "num_incidents": self.num_incidents,
             "open": None if self.open is None else self.open.to_dict(),
@@ -162,6 +201,7 @@ class IncidentTracker:
             "pending_outlier": None if outlier is None else asdict(outlier),
             "first_onset_step": self.first_onset_step,
             "plateau_step": self.plateau_step,
+            "mismatch": None if mismatch is None else incident_to_dict(mismatch),
         }
 
     @classmethod
@@ -171,6 +211,7 @@ class IncidentTracker:
             "open": restore(OpenIncident.from_dict, data.get("open")),
             "under_verification": restore(incident_from_dict, data.get("under_verification")),
             "pending_outlier": restore(_outlier_from_dict, data.get("pending_outlier")),
+            "mismatch": restore(incident_from_dict, data.get("mismatch")),
         }
         return cls(**known_fields(cls, data) | parts | {"settings": settings})
 

@@ -121,6 +121,16 @@ class InterventionTracker:
         self.active = replace(self.active, **changes)
         return InterventionChanged(self.active)
 
+    def note(self, reason: str) -> list[Effect]:
+        """Add a reason to the rollback under verification, if there is one."""
+        rollback = self.under_verification()
+        return [] if rollback is None else [self.correct(reasons=[*rollback.reasons, reason])]
+
+    def changes_updates(self, number: int | None) -> bool:
+        """Whether intervention `number` changes the updates, so that recomputed losses differ from their record."""
+        active = self.active
+        return active is not None and active.number == number and active.lr_scale is not None
+
     def check_number(self, number: int) -> None:
         """Raises ValueError when there never was such an intervention."""
         if not 1 <= number <= self.num_interventions:

@@ -44,6 +44,20 @@ def test_a_level_of_the_loss_can_be_accepted_as_the_new_normal_once(http: TestCl
     assert http.post(path).status_code == 409
 
 
+def test_a_difference_of_recomputed_steps_can_be_accepted_once(http: TestClient) -> None:
+    trainer = Trainer(http)
+    batches = [float(step) for step in range(400)]
+    trainer.report(trainer.open("a"), range(300), {"loss": noise(1, 300), "batch_index": batches[:300]})
+    segment = trainer.open("b", 200, "resume")
+    trainer.report(segment, range(200, 220), {"loss": noise(2, 20), "batch_index": batches[200:220]})
+    path = f"{API}/runs/r1/accept-replay"
+    assert http.post(path).status_code == 200
+    (incident,) = trainer.get("/incidents")
+    assert (incident["kind"], incident["state"], incident["end_step"]) == ("replay_mismatch", "closed", 207)
+    assert http.post(path).status_code == 409
+    assert http.get(f"{API}/audit").json()[0]["action"] == "accept-replay"
+
+
 def test_a_rollback_by_hand_to_nowhere_is_refused(http: TestClient) -> None:
     trainer = Trainer(http)
     trainer.report(trainer.open("a"), range(10), {"loss": noise(1, 10)})

@@ -374,6 +374,163 @@ def test_an_incident_whose_loss_follows_has_the_facts_of_the_loss() -> None:
     assert last.expected == pytest.approx(2.3, abs=0.1)
 
 
+# Recomputed steps
+
+
+def with_batches(columns: dict[str, Any]) -> Rows:
+    return rows_of(columns | {"batch_index": np.arange(len(columns["loss"]), dtype=float)})
+
+
+def forked(
+    rows: Rows, step: int = 400, *, policy: Policy | None = None, reason: str = "resume", **options: Any
+) -> tuple[DetectionEngine, EffectLog]:
+    """An engine that has seen `rows`, and a new segment from `step` on."""
+    engine, log = DetectionEngine(policy=policy), EffectLog()
+    log.add(engine.feed(rows, restorable=range(0, 500, 50)))
+    recorded = rows[step : step + 20]
+    log.add(engine.fork(step, reason, rows[:step].split(100), None, **({"recorded": recorded} | options)))
+    return engine, log
+
+
+def other_draw(steps: int = 600, **columns: Any) -> Rows:
+    """The same run on other batches."""
+    return with_batches(healthy(steps, seed=9) | columns)
+
+
+def test_a_run_that_computes_the_same_again_has_no_incident() -> None:
+    rows = with_batches(healthy(600))
+    engine, log = forked(rows[:500])
+    log.add(engine.feed(rows[400:]))
+    assert log.incidents == []
+    assert [each.tolist() for each in engine.recomputed.scatter] == [[0.0] * 8]
+
+
+def test_a_run_that_computes_something_else_needs_a_person_and_gets_no_rollback() -> None:
+    engine, log = forked(with_batches(healthy(500)), policy=AUTO)
+    log.add(engine.feed(other_draw()[400:], restorable=range(0, 600, 50)))
+    (incident,) = log.incidents
+    assert (incident.kind, incident.state, incident.signal) == (IncidentKind.REPLAY_MISMATCH, "open", "loss")
+    assert (incident.onset_step, incident.detected_step) == (400, 407)
+    assert incident.score > 1
+    assert log.interventions == []
+
+
+def test_an_open_mismatch_hides_no_spike_and_teaches_the_detectors_nothing() -> None:
+    spike = other_draw()
+    spike.metrics["loss"][500:540] += 1.0
+    engine, log = forked(with_batches(healthy(500)), policy=AUTO)
+    unchecked, other_log = forked(with_batches(healthy(500)), policy=AUTO, recorded=None)
+    for each, seen in ((engine, log), (unchecked, other_log)):
+        seen.add(each.feed(spike[400:], restorable=range(0, 600, 50)))
+    mismatch, found = log.incidents
+    (expected,) = other_log.incidents
+    assert (mismatch.kind, found.onset_step, expected.onset_step) == (IncidentKind.REPLAY_MISMATCH, 500, 500)
+    assert len(log.interventions) == len(other_log.interventions) == 1
+    assert engine.detectors_state() == unchecked.detectors_state()
+
+
+@settings(max_examples=20)
+@given(st.lists(st.integers(401, 429), max_size=8), st.integers(400, 429), st.booleans())
+def test_the_verdict_does_not_depend_on_how_rows_are_grouped(cuts: list[int], saved: int, same: bool) -> None:
+    again = with_batches(healthy(600)) if same else other_draw()
+    again.metrics["loss"][404:420] += 1.0
+    whole, _ = forked(with_batches(healthy(500)))
+    expected = whole.feed(again[400:430])
+    assert len({e.incident.kind for e in expected if isinstance(e, IncidentChanged)}) == 2
+    engine, _ = forked(with_batches(healthy(500)))
+    effects = []
+    for a, b in pairwise(sorted({400, saved, *cuts, 430})):
+        if a == saved:
+            text, engine = json.dumps(engine.state_dict(), allow_nan=False), DetectionEngine()
+            engine.load_state_dict(json.loads(text))
+        effects += engine.feed(again[a:b])
+    assert repr(effects) == repr(expected)
+    assert engine.state_dict() == whole.state_dict()
+
+
+def test_going_back_before_a_mismatch_ends_it_and_the_next_replay_is_compared_with_the_first_record() -> None:
+    rows = with_batches(healthy(600))
+    engine, log = forked(rows[:500])
+    bad = other_draw()
+    log.add(engine.feed(bad[400:450]))
+    log.add(engine.fork(400, "resume", rows[:400].split(100), None, recorded=bad[400:420]))
+    assert [(each.state, each.outcome, each.end_step) for each in log.incidents] == [("closed", "recovered", 407)]
+    log.add(engine.feed(rows[400:450]))
+    assert len(log.incidents) == 1
+
+
+def test_a_later_restore_leaves_a_mismatch_open() -> None:
+    engine, log = forked(with_batches(healthy(500)))
+    bad = other_draw()
+    log.add(engine.feed(bad[400:500]))
+    log.add(engine.fork(450, "resume", [], None, recorded=bad[450:470]))
+    assert [each.state for each in log.incidents] == ["open"]
+
+
+def test_a_run_that_resumes_wrongly_again_and_again_keeps_one_small_incident() -> None:
+    engine, log = forked(with_batches(healthy(500)))
+    bad = other_draw()
+    log.add(engine.feed(bad[400:500]))
+    for seed in range(20, 24):
+        log.add(engine.fork(450, "resume", [], engine.detectors_state(), recorded=bad[450:470]))
+        log.add(engine.feed(with_batches(healthy(600, seed=seed))[450:500]))
+    (incident,) = log.incidents
+    assert (incident.state, incident.onset_step, len(incident.reasons)) == ("open", 400, 6)
+    assert "restore to step 400" in incident.reasons[0]
+    assert "restore to step 450" in incident.reasons[3]
+
+
+def test_a_replay_that_is_cut_short_by_the_next_one_is_still_judged() -> None:
+    rows = with_batches(healthy(600))
+    engine, log = forked(rows[:500])
+    log.add(engine.feed(other_draw()[400:403]))
+    assert log.incidents == []
+    log.add(engine.fork(403, "resume", rows[:403].split(100), None))
+    assert [each.kind for each in log.incidents] == [IncidentKind.REPLAY_MISMATCH]
+
+
+def test_an_accepted_difference_is_normal_for_the_run_from_then_on() -> None:
+    rows = with_batches(healthy(600))
+    engine, log = forked(rows[:500])
+    with pytest.raises(ValueError, match="no replay mismatch is open"):
+        engine.accept_replay()
+    bad = other_draw()
+    log.add(engine.feed(bad[400:500]))
+    log.add(engine.accept_replay("other hardware"))
+    assert [(each.state, each.outcome) for each in log.incidents] == [("closed", "ongoing")]
+    assert log.incidents[0].reasons[-1].endswith("other hardware")
+    log.add(engine.fork(400, "resume", rows[:400].split(100), None, recorded=bad[400:420]))
+    log.add(engine.feed(with_batches(healthy(600, seed=10))[400:450]))
+    assert len(log.incidents) == 1
+
+
+@pytest.mark.parametrize("options", [{"doubtful_from": 401}, {"recorded": None}])
+def test_without_a_record_to_trust_nothing_is_compared(options: dict[str, Any]) -> None:
+    engine, log = forked(with_batches(healthy(500)), **options)
+    log.add(engine.feed(other_draw()[400:450]))
+    assert log.incidents == []
+
+
+def test_what_is_declared_after_the_restore_ends_the_comparison() -> None:
+    engine, log = forked(with_batches(healthy(500)))
+    engine.declare(401, "batch_size")
+    log.add(engine.feed(other_draw()[400:450]))
+    assert (log.incidents, engine.recomputed.pending) == ([], None)
+
+
+def test_a_smoothed_loss_is_not_compared_because_a_restart_loses_the_smoothing() -> None:
+    columns = healthy(509)
+    smoothed = {"loss": np.convolve(columns["loss"], np.ones(10) / 10, "valid")}
+    engine, _ = forked(with_batches(smoothed))
+    assert engine.recomputed.pending is None
+
+
+def test_a_young_run_whose_noise_is_not_known_is_not_compared() -> None:
+    rows = with_batches(healthy(30))
+    engine, _ = forked(rows, 20)
+    assert engine.recomputed.pending is None
+
+
 # Splits and persistence
 
 

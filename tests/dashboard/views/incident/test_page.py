@@ -249,6 +249,23 @@ def test_a_run_that_takes_no_orders_has_no_rollback_button(open_page: OpenPage, 
     assert "Roll back manually" not in [button.label for button in app.button]
 
 
+def test_the_difference_of_recomputed_steps_can_be_accepted_and_is_no_new_level(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    with writing(store) as session:
+        commands.save_incident(
+            session, run=add_run(session), number=1, segment=0, now=time.time(), kind="replay_mismatch", state="open",
+            signal="loss", onset_step=100, detected_step=107, peak_step=103, end_step=None, score=3.0,
+            outcome="ongoing", details={"reasons": ["The losses differ."]},
+        )  # fmt: skip
+    app = open_page("incident", run="r1")
+    assert not app.exception
+    assert app.header[0].value == "Incident 1: replay mismatch"
+    labels = [button.label for button in app.button]
+    assert ("This difference is normal" in labels, "This is the new normal" in labels) == (True, False)
+    assert "Replay" not in [each.value for each in app.subheader]
+
+
 @pytest.mark.slow
 def test_a_new_policy_and_a_late_declared_event_change_the_band(store: sa.Engine) -> None:
     report_a_spike(store)

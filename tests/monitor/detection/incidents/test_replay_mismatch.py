@@ -1,0 +1,82 @@
+"""What an incident of recomputed steps says."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lossguard.states import IncidentState
+from monitor.detection.incidents.replay_mismatch import describe_match, replay_mismatch
+from monitor.detection.scoring.recomputed_steps import Verdict
+
+RECORDED = np.array([2.0, 2.1, 1.9, 2.2, 2.0, 1.8, 2.1, 2.0])
+
+
+def off_by(*differences: float) -> Any:
+    """What was recorded, with these differences."""
+    return RECORDED + np.array(differences)
+
+
+def verdict(recomputed: Any, **changes: Any) -> Verdict:
+    values: dict[str, Any] = {
+        "restored_step": 100,
+        "noise": 0.1,
+        "num_replays": 0,
+        "is_generous": True,
+        "steps": np.arange(100, 108),
+        "recorded": RECORDED,
+        "recomputed": np.array(recomputed),
+        "tolerances": np.full(8, 0.01),
+    }
+    return Verdict(**(values | changes))
+
+
+def test_it_is_open_and_has_the_facts_of_the_row_that_differs_most() -> None:
+    incident = replay_mismatch(3, verdict(off_by(0, 0, 0, 0.02, 0, -0.3, 0.1, 0)))
+    assert (incident.number, incident.state, incident.end_step) == (3, IncidentState.OPEN, None)
+    assert (incident.onset_step, incident.peak_step, incident.detected_step) == (103, 105, 107)
+    assert (incident.expected, incident.peak_value, incident.scale) == (1.8, 1.5, 0.1)
+    assert incident.score == 10.0
+
+
+@pytest.mark.parametrize(
+    ("recomputed", "words"),
+    [
+        (off_by(0, 0.05, 0.04, 0.06, 0.05, 0.03, 0.04, 0.05), "Step 100 itself agrees"),
+        (off_by(0.6, 0.5, 0.5, 0.6, 0.5, 0.5, 0.6, 0.5), "other weights"),
+        (off_by(0.03, 0.01, -0.03, 0.02, -0.02, 0.03, 0.02, 0.03), "other weights, or with other random numbers"),
+        (off_by(0.4, -0.4, 0.2, -0.4, 0.2, 0.3, -0.2, -0.3), "other batches under the same index"),
+        (np.full(8, 2.05), "other batches under the same index"),
+        ([np.inf] * 8, "not finite"),
+    ],
+)
+def test_it_says_what_the_difference_looks_like(recomputed: Any, words: str) -> None:
+    assert words in replay_mismatch(1, verdict(recomputed)).reasons[-1]
+
+
+def test_it_claims_nothing_of_the_first_step_where_that_was_not_logged() -> None:
+    later = verdict(RECORDED + 1.0, restored_step=95)
+    assert "Already" not in replay_mismatch(1, later).reasons[-1]
+
+
+@pytest.mark.parametrize(
+    ("num_replays", "words"),
+    [(0, "0.001 of the loss for each update, because no earlier replay"), (3, "10 times the largest difference of 3")],
+)
+def test_it_says_what_was_tolerated(num_replays: int, words: str) -> None:
+    assert words in replay_mismatch(1, verdict(RECORDED + 1.0, num_replays=num_replays)).reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("recomputed", "sentence"),
+    [
+        (RECORDED, "The first 8 recomputed steps, from step 100, are equal to their record."),
+        (RECORDED + 0.001, "The first 8 recomputed steps, from step 100, agree with their record to 0.001 nats."),
+        (
+            off_by(0.5, 0, 0, 0, 0, 0, 0, 0),
+            "7 of the first 8 recomputed steps, from step 100, are equal to their record.",
+        ),
+    ],
+)
+def test_a_replay_that_agrees_is_one_sentence(recomputed: Any, sentence: str) -> None:
+    assert describe_match(verdict(recomputed)) == sentence

@@ -1,0 +1,110 @@
+"""With what a new segment's first steps are compared, from the reports of a trainer to the incident."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db.models import Order
+from lossguard.protocol import API
+from tests.monitor.client import TestClient, Trainer
+from tests.monitor.scenarios import CHECKPOINTS, noise, obey
+
+
+def report(trainer: Trainer, segment: int, first: int, loss: Sequence[float], **others: Any) -> dict[str, Any]:
+    """Steps from `first` on, each with the batch of its number."""
+    steps = range(first, first + len(loss))
+    return trainer.report(segment, steps, {"loss": loss, "batch_index": [float(step) for step in steps]}, **others)
+
+
+def trained(http: TestClient, loss: Sequence[float], **values: Any) -> Trainer:
+    """A run with these losses, from step 0 on."""
+    trainer = Trainer(http, **values)
+    report(trainer, trainer.open("a"), 0, loss, restorable_steps=CHECKPOINTS)
+    return trainer
+
+
+def kinds(trainer: Trainer) -> list[str]:
+    return [each["kind"] for each in trainer.get("/incidents")]
+
+
+@pytest.mark.parametrize("fork_step", [250, None])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_resumed_run_is_compared_with_what_it_recorded_before(
+    http: TestClient, fork_step: int | None, same: bool
+) -> None:
+    loss = noise(1, 300)
+    trainer = trained(http, loss)
+    segment = trainer.open("b", fork_step, "resume")
+    report(trainer, segment, 250, loss[250:] if same else noise(2, 50))
+    assert kinds(trainer) == [] if same else ["replay_mismatch"]
+    if not same:
+        (incident,) = trainer.get("/incidents")
+        assert (incident["segment"], incident["onset_step"], incident["state"]) == (segment, 250, "open")
+
+
+def test_a_run_that_goes_on_where_it_ended_has_nothing_to_compare(http: TestClient) -> None:
+    trainer = trained(http, noise(1, 300))
+    report(trainer, trainer.open("b", 300, "resume"), 300, noise(2, 50))
+    assert kinds(trainer) == []
+
+
+def test_a_process_that_dies_before_its_first_step_hides_the_record_of_the_one_before_it_not(http: TestClient) -> None:
+    trainer = trained(http, noise(1, 300))
+    trainer.open("b", 250, "resume")
+    report(trainer, trainer.open("c", 250, "resume"), 250, noise(2, 50))
+    assert kinds(trainer) == ["replay_mismatch"]
+
+
+def test_each_resume_is_compared_with_the_segment_before_it(http: TestClient) -> None:
+    loss, other = noise(1, 300), noise(2, 300)
+    trainer = trained(http, loss)
+    report(trainer, trainer.open("b", 280, "resume"), 280, [*loss[280:], *other[:60]])
+    report(trainer, trainer.open("c", 320, "resume"), 320, other[20:60])
+    assert kinds(trainer) == []
+
+
+def test_losses_shortly_before_an_incident_are_no_reference(http: TestClient) -> None:
+    loss = noise(1, 300)
+    trainer = trained(http, loss)
+    report(trainer, 0, 300, [float("nan")])
+    report(trainer, trainer.open("b", 295, "resume"), 295, noise(2, 50))
+    assert kinds(trainer) == ["nonfinite"]
+
+
+def test_an_incident_that_ended_before_the_restored_step_leaves_the_record_in_use(http: TestClient) -> None:
+    loss = noise(1, 300)
+    loss[100] = float("nan")
+    trainer = trained(http, loss, capabilities=[])
+    report(trainer, trainer.open("b", 250, "resume"), 250, noise(2, 50))
+    assert kinds(trainer) == ["nonfinite", "replay_mismatch"]
+
+
+def test_a_rollback_says_whether_its_recomputed_steps_agree(http: TestClient) -> None:
+    loss = noise(1, 300)
+    trainer = trained(http, loss)
+    (order,) = report(trainer, 0, 300, [float("nan")])["orders"]
+    segment, first = obey(trainer, order), order["rewind_to"]
+    report(trainer, segment, first, [*loss[first:][:40], *noise(3, 40)])
+    assert kinds(trainer) == ["nonfinite"]
+    (intervention,) = trainer.get()["interventions"]
+    text = f"The first 8 recomputed steps, from step {first}, are equal to their record."
+    assert text in intervention["details"]["reasons"]
+
+
+def test_rows_from_the_step_on_at_which_an_order_changed_the_updates_are_no_record(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    loss = noise(1, 300)
+    trainer = trained(http, loss)
+    http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 200, "skip_to": 200})
+    (order,) = trainer.report(0, [], {})["orders"]
+    with Session(sqlite_engine) as session, session.begin():
+        session.get_one(Order, order["id"]).lr_scale = 0.5
+    report(trainer, obey(trainer, order), 200, [*loss[200:210], *noise(2, 50)])
+    report(trainer, trainer.open("c", 200, "resume"), 200, noise(3, 20))
+    assert kinds(trainer) == []
+    report(trainer, trainer.open("d", 250, "resume"), 250, noise(4, 20))
+    assert kinds(trainer) == ["replay_mismatch"]

@@ -1,0 +1,115 @@
+"""The recomputed-step check on real training: a process dies and another resumes the run; both deliver their spools."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db import queries
+from lossguard.__main__ import main
+from monitor.ingestion import detection_state
+from tests.dashboard.serving import serving
+from tests.trainer.small import small_recipe
+from trainer.config import CheckpointConfig, ModelConfig, OptimizerConfig, Recipe
+from trainer.data.batches import Batch, Batches, open_batches
+from trainer.faults import Fault, FaultyBatches
+from trainer.train import Job, train
+
+pytestmark = pytest.mark.slow
+
+RESTORED, DEATH, STEPS = 100, 109, 112
+
+
+class Killed(Exception):
+    """The process is gone: nothing more is saved or logged."""
+
+
+def recipe_in(folder: Path) -> Recipe:
+    """With dropout: the random numbers must be restored too."""
+    return small_recipe(
+        folder,
+        steps=STEPS,
+        evaluate_every=0,
+        model=ModelConfig(layers=2, heads=2, width=16, context=16, dropout=0.1),
+        optimizer=OptimizerConfig(lr=1e-2, warmup_steps=4, decay_steps=400),
+        checkpoint=CheckpointConfig(every=20),
+    )
+
+
+def live(folder: Path, **job: Any) -> None:
+    """One process of the run: from its newest checkpoint, if there is one."""
+    train(recipe_in(folder), Job(directory=folder / "runs", run_id="r", mode="offline", quiet=True, **job))
+
+
+@pytest.fixture(scope="module")
+def first_life(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed at step DEATH; its newest checkpoint is that of step RESTORED."""
+
+    def kill(step: int, batch_index: int, metrics: dict[str, float]) -> None:
+        if step == DEATH:
+            raise Killed
+
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.raises(Killed):
+        live(folder, on_step=kill)
+    return folder
+
+
+@pytest.fixture
+def folder(first_life: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(first_life, tmp_path / "life"))
+
+
+class FromTheStart:
+    """A loader that ignores its position: after a restart it begins with its first batch again."""
+
+    def __init__(self, batches: FaultyBatches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, index: int) -> Batch:
+        batch = self.batches[index - RESTORED]
+        return Batch(index, batch.inputs_BT, batch.targets_BT)
+
+
+def mismatches(folder: Path, engine: sa.Engine) -> list[Any]:
+    """What the collector says about the run after both spools were delivered."""
+    with serving(engine) as url:
+        assert main(["sync", str(folder / "runs"), "--url", url]) == 0
+    with Session(engine) as session:
+        run = queries.run_named(session, run_id="r")
+        assert run is not None
+        incidents = queries.incidents(session, run=run)
+        scatter = detection_state.load(session, run).recomputed.scatter
+        return [*(each.details for each in incidents if each.kind == "replay_mismatch"), *(x.tolist() for x in scatter)]
+
+
+def test_a_resumed_run_computes_its_steps_again_exactly(folder: Path, sqlite_engine: sa.Engine) -> None:
+    live(folder)
+    assert mismatches(folder, sqlite_engine) == [[0.0] * 8]
+
+
+def test_an_optimizer_state_that_was_lost_shows_after_the_first_update(folder: Path, sqlite_engine: sa.Engine) -> None:
+    live(folder, faults=[Fault("lost_optimizer", RESTORED, 1)])
+    (incident,) = mismatches(folder, sqlite_engine)
+    assert (incident["state"], incident["onset_step"], incident["detected_step"]) == ("open", RESTORED + 1, 107)
+    assert "optimizer state" in incident["reasons"][-1]
+
+
+def test_a_loader_that_ignores_its_position_shows_at_once(folder: Path, sqlite_engine: sa.Engine) -> None:
+    live(folder, replace_batches=FromTheStart)
+    (incident,) = mismatches(folder, sqlite_engine)
+    assert incident["onset_step"] == RESTORED
+    assert "other batches" in incident["reasons"][-1]
+
+
+def test_another_order_of_the_data_shows_at_once(folder: Path, sqlite_engine: sa.Engine) -> None:
+    def shuffled(batches: FaultyBatches) -> Batches:
+        return open_batches(replace(recipe_in(folder), seed=7))[0]
+
+    live(folder, replace_batches=shuffled)
+    (incident,) = mismatches(folder, sqlite_engine)
+    assert incident["onset_step"] == RESTORED
