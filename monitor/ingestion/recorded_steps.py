@@ -54,4 +54,4 @@ def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
 
 def _changed_updates(session: Session, segment: Segment) -> bool:
     order = None if segment.order_id is None else session.get(Order, segment.order_id)
-    return order is not None and order.lr_scale is not None
+    return order is not None and (order.lr_scale is not None or bool(order.remedies))

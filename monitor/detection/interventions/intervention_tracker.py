@@ -129,7 +129,7 @@ class InterventionTracker:
     def changes_updates(self, number: int | None) -> bool:
         """Whether intervention `number` changes the updates, so that recomputed losses differ from their record."""
         active = self.active
-        return active is not None and active.number == number and active.lr_scale is not None
+        return active is not None and active.number == number and (active.lr_scale is not None or bool(active.remedies))
 
     def check_number(self, number: int) -> None:
         """Raises ValueError when there never was such an intervention."""
