@@ -18,7 +18,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lossguard.states import IncidentKind, OrderKind
+from lossguard.states import IncidentKind, OrderKind, Tier
 from monitor.detection.interventions.decision import BatchOf, Candidate, Decision, Situation
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.remedies import Worth, untried, worth
@@ -242,9 +242,15 @@ def _candidates(policy: Policy, now: Situation, batch_of: BatchOf) -> Iterator[C
 
 
 def _restart(policy: Policy, now: Situation, source: RestorableStep) -> float:
-    """What loading a checkpoint costs, in steps of training: as measured, or as the policy says."""
+    """What loading a checkpoint costs, in steps of training: as measured, or as the policy says.
+
+    From memory it costs no more than from anywhere else: a load reads and verifies the same state.
+    """
     measured = now.load_steps(source)
-    return policy.restart_steps if measured is None else measured
+    if measured is not None:
+        return measured
+    others = map(now.load_steps, now.restorable) if source.tier == Tier.MEMORY else ()
+    return min([policy.restart_steps, *(steps for steps in others if steps is not None)])
 
 
 def _gains(policy: Policy, now: Situation, belief: Belief, best: Candidate) -> list[tuple[str, float]]:

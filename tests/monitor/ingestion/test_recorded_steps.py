@@ -94,15 +94,18 @@ def test_a_rollback_says_whether_its_recomputed_steps_agree(http: TestClient) ->
     assert text in intervention["details"]["reasons"]
 
 
+@pytest.mark.parametrize("change", [{"lr_scale": 0.5}, {"remedies": ["clip"]}])
 def test_rows_from_the_step_on_at_which_an_order_changed_the_updates_are_no_record(
-    http: TestClient, sqlite_engine: sa.Engine
+    http: TestClient, sqlite_engine: sa.Engine, change: dict[str, Any]
 ) -> None:
     loss = noise(1, 300)
     trainer = trained(http, loss)
     http.post(f"{API}/runs/r1/rollback", json={"rewind_to": 200, "skip_to": 200})
     (order,) = trainer.report(0, [], {})["orders"]
     with Session(sqlite_engine) as session, session.begin():
-        session.get_one(Order, order["id"]).lr_scale = 0.5
+        stored = session.get_one(Order, order["id"])
+        for name, value in change.items():
+            setattr(stored, name, value)
     report(trainer, obey(trainer, order), 200, [*loss[200:210], *noise(2, 50)])
     report(trainer, trainer.open("c", 200, "resume"), 200, noise(3, 20))
     assert kinds(trainer) == []

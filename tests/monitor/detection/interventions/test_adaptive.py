@@ -123,6 +123,14 @@ def test_a_load_costs_what_the_policy_says_where_it_was_not_measured() -> None:
         assert (decision.rewind_to, decision.skip_to) == (plain.rewind_to, plain.skip_to)
 
 
+def test_a_load_from_memory_that_was_not_measured_costs_no_more_than_one_from_the_disk() -> None:
+    """As after a restart, which measures the disk alone."""
+    quick, memory = RestorableStep(4940, "disk", 0.5), RestorableStep(4980, "memory")
+    costly = Policy(restart_steps=200)
+    assert decide(costly, restorable=[quick, memory], step_seconds=0.5).rewind_to == 4980
+    assert decide(costly, restorable=[quick, RestorableStep(4980, "tape")], step_seconds=0.5).rewind_to == 4940
+
+
 def test_a_decision_says_from_where_each_candidate_is_loaded() -> None:
     reasons = decide(restorable=[4900, MEMORY, DISK], step_seconds=0.5).reasons
     assert "Rewind to 4940 (from memory, 0.1 s), 60 steps before the onset, and skip" in reasons[-2]
