@@ -33,3 +33,25 @@ def test_an_event_is_a_step_of_the_table_or_raises_and_changes_nothing(
         with pytest.raises(IllegalTransition):
             tracker.advance(event, "never", rewind_to=5)
         assert tracker.to_dict() == before
+
+
+def test_only_a_rollback_under_verification_takes_a_note() -> None:
+    tracker = InterventionTracker()
+    assert tracker.note("too early") == []
+    tracker.propose(Decision(OrderKind.ROLLBACK, 100, 100, 300, reasons=["why"]), incident=1, step=250)
+    tracker.order()
+    assert tracker.note("still on its way") == []
+    tracker.advance(InterventionEvent.APPLY)
+    (effect,) = tracker.note("the recomputed steps agree")
+    assert isinstance(effect, InterventionChanged)
+    assert effect.intervention.reasons == ["why", "the recomputed steps agree"]
+
+
+@pytest.mark.parametrize(("lr_scale", "number", "changes"), [(None, 1, False), (0.5, 1, True), (0.5, 2, False)])
+def test_an_order_with_another_learning_rate_changes_the_updates(
+    lr_scale: float | None, number: int, changes: bool
+) -> None:
+    tracker = InterventionTracker()
+    assert not tracker.changes_updates(number)
+    tracker.propose(Decision(OrderKind.ROLLBACK, 100, 100, 300, lr_scale), incident=1, step=250)
+    assert tracker.changes_updates(number) is changes
