@@ -168,11 +168,8 @@ def _init_run(recipe: Recipe, job: Job, components: Components) -> lossguard.Run
 def data_facts(recipe: Recipe, components: Components) -> dict[str, object]:
     """What the configuration records of the data: equal evaluation sets make held-out losses comparable."""
     windows, held_out = components.batches.windows, components.held_out
-    return {
-        "tokenizer": tokenizer(recipe, windows),
-        "evaluation_set": None if held_out is None else held_out.digest(),
-        "padding": windows.padding,
-    }
+    facts: dict[str, object] = {"tokenizer": tokenizer(recipe, windows), "padding": windows.padding}
+    return facts if held_out is None else facts | {"evaluation_set": held_out.digest()}
 
 
 def training_step(
