@@ -30,6 +30,7 @@ SWITCHES = (
     "no_clipping",
     "no_z_loss",
     "curriculum",
+    "padded",
 )
 """Recipes; the others change one setting of the first."""
 NUM_LAST_STEPS = 25
