@@ -30,12 +30,13 @@ SWITCHES = (
     "no_clipping",
     "no_z_loss",
     "curriculum",
+    "padded",
 )
 """Recipes; the others change one setting of the first."""
 NUM_LAST_STEPS = 25
 """Steps at the end over which training metrics are averaged."""
 COLUMNS = (
-    *("recipe", "loss", "held-out", "perplexity", "bits/byte", "grad norm", "log Z", "given", "free-running"),
+    *("recipe", "loss", "held-out", "SE", "perplexity", "bits/byte", "grad norm", "log Z", "given", "free-running"),
     *("tokens/s", "MFU"),
 )
 WIDTH = 140  # characters, without a terminal
@@ -48,6 +49,8 @@ class LabResult:
     recipe: str
     loss: float
     held_out_loss: float
+    held_out_loss_se: float
+    """Its standard error over documents; differences of recipes, on the same windows, are more certain."""
     perplexity: float
     """exp(held-out loss)."""
     bits_per_token: float
@@ -93,7 +96,7 @@ def try_switch(recipe: Recipe, folder: Path) -> LabResult:
         name: statistics.fmean(row[name] for row in rows[-NUM_LAST_STEPS:]) for name in ("loss", "grad_norm", "log_z")
     }
     loss = rows[-1]["held_out_loss"]
-    batch = held_out[0].to(next(outcome.model.parameters()).device)
+    batch = next(held_out.batches(recipe.data.batch_size)).to(next(outcome.model.parameters()).device)
     speed = outcome.throughput.median()
     outcome.model.eval()
     free_running, given = free_running_loss(outcome.model, batch.inputs_BT, batch.targets_BT)
@@ -101,6 +104,7 @@ def try_switch(recipe: Recipe, folder: Path) -> LabResult:
     return LabResult(
         recipe=recipe.name,
         held_out_loss=loss,
+        held_out_loss_se=rows[-1].get("held_out_loss_se", math.nan),
         perplexity=math.exp(min(loss, 700.0)),
         bits_per_token=loss / math.log(2),
         bits_per_byte=rows[-1].get("held_out_bits_per_byte"),
@@ -124,7 +128,7 @@ def show_lab(results: Sequence[LabResult], console: Console | None = None) -> No
     for name in COLUMNS:
         table.add_column(name)
     for each in results:
-        losses = (each.loss, each.held_out_loss, each.perplexity, each.bits_per_byte)
+        losses = (each.loss, each.held_out_loss, each.held_out_loss_se, each.perplexity, each.bits_per_byte)
         others = (each.grad_norm, each.log_z, each.given, each.free_running)
         numbers = ["-" if value is None else f"{value:.3f}" for value in (*losses, *others)]
         speed = "-" if each.tokens_per_second is None else f"{each.tokens_per_second:,.0f}"
