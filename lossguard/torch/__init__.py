@@ -5,7 +5,7 @@ from lossguard.torch.loss import LossTerms, causal_lm_loss
 from lossguard.torch.manifest import checkpoints_in
 from lossguard.torch.next_token import next_token
 from lossguard.torch.ranks import TorchRanks
-from lossguard.torch.reduce import over_ranks
+from lossguard.torch.reduce import over_ranks, tokens_per_rank
 from lossguard.torch.remedies import (
     Knob,
     clip_remedy,
@@ -30,5 +30,6 @@ __all__ = [
     "next_token",
     "over_ranks",
     "reset_damaged_moments",
+    "tokens_per_rank",
     "z_loss_remedy",
 ]
