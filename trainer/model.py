@@ -131,12 +131,14 @@ def _rotary_angles(context: int, head_width: int) -> Tensor:
     return torch.cat((angles, angles), dim=-1)  # (T, K): both halves of a pair are rotated together
 
 
-def flops_per_token(config: ModelConfig) -> int:
+def flops_per_token(config: ModelConfig, *, full_attention: bool = False) -> int:
     """Floating-point operations of one trained token (forward and backward), counted from the matrix products.
 
-    The backward pass costs twice the forward. A position attends to (T + 1) / 2 others on average. Norms, GELU and
-    the softmax are not counted, as in PaLM's appendix B. Compare `6 * num_parameters`, the usual estimate.
+    The backward pass costs twice the forward. Under the causal mask, a position attends to (T + 1) / 2 positions on
+    average; without it, to all T. `full_attention` counts T in either case, as PaLM's appendix B and most published
+    utilisations do. Norms, GELU and the softmax are not counted. Compare `6 * num_parameters`, the usual estimate.
     """
     matrices = config.layers * 12 * config.width**2 + config.vocab_size * config.width
-    attention = config.layers * 2 * config.width * (config.context + 1) // 2  # scores and weighted sum
+    twice_attended = config.context + 1 if config.causal and not full_attention else 2 * config.context
+    attention = config.layers * config.width * twice_attended  # scores and weighted sum
     return 6 * (matrices + attention)

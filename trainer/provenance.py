@@ -3,6 +3,7 @@
 from typing import Any
 
 from trainer.config import Recipe
+from trainer.data.shuffle import MAX_SORTED_SIZE
 from trainer.errors import UsageError
 
 
@@ -22,6 +23,8 @@ class Provenance:
             "optimizer.weight_decay": recipe.optimizer.weight_decay,
             "the number of training windows in the data": num_windows,
         }
+        if num_windows <= MAX_SORTED_SIZE:  # earlier releases had another order there
+            self.settings["the shuffle of a few windows"] = "sorted"
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.settings)
