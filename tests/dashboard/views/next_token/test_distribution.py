@@ -57,7 +57,8 @@ def test_a_log_probability_above_zero_is_no_distribution(log_probability: float)
 
 def zipf(exponent: float, size: int) -> NDArray[np.float64]:
     weights: NDArray[np.float64] = 1.0 / np.arange(1.0, size + 1) ** exponent
-    return weights / weights.sum()
+    shares: NDArray[np.float64] = weights / weights.sum()
+    return shares
 
 
 def named(p: NDArray[np.float64], num_named: int, *, entropy: float | None = None) -> Probe:
