@@ -30,7 +30,7 @@ from trainer.drill.drill import succeeded, summary
 from trainer.drill.table import show_drill
 from trainer.errors import Stopped, UsageError
 from trainer.faults import parse_fault
-from trainer.lab import SWITCHES, show_lab, try_switch
+from trainer.lab.switches import SWITCHES, show_lab, try_switch
 from trainer.ranks import process_group
 from trainer.reachability import check_collector
 from trainer.replay.incident import find_incident, run_folder, write_verdict

@@ -12,7 +12,7 @@ from trainer.cli import app
 from trainer.config import DataConfig, load_recipe
 from trainer.data.batches import open_batches
 from trainer.errors import UsageError
-from trainer.lab import SWITCHES, show_lab, try_switch
+from trainer.lab.switches import SWITCHES, show_lab, try_switch
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "model.context=16", "data.batch_size=4"]
 
