@@ -30,6 +30,9 @@ from trainer.drill.drill import succeeded, summary
 from trainer.drill.table import show_drill
 from trainer.errors import Stopped, UsageError
 from trainer.faults import parse_fault
+from trainer.lab.means import show_means
+from trainer.lab.results import wide_console
+from trainer.lab.sweeps import SWEEPS, SweepOptions
 from trainer.lab.switches import SWITCHES, show_lab, try_switch
 from trainer.ranks import process_group
 from trainer.reachability import check_collector
@@ -119,28 +122,75 @@ def drill(
 @app.command()
 def lab(
     switch: Annotated[list[str] | None, Argument(help="Recipes to compare; default: all switches.")] = None,
-    steps: Annotated[int, Option(min=1, help="Optimizer steps of each run.")] = 500,
-    seed: Annotated[int, Option(help="Seed of all runs.")] = 1,
+    unstable: Annotated[bool, Option("--unstable", help="One safeguard at a time on an unstable recipe.")] = False,
+    scaling: Annotated[bool, Option("--scaling", help="Loss against compute: five sizes, and a fitted law.")] = False,
+    temperature: Annotated[bool, Option("--temperature", help="Sampling and loss at several temperatures.")] = False,
+    gradients: Annotated[bool, Option("--gradients", help="Gradients of squared error and cross-entropy.")] = False,
+    steps: Annotated[
+        int | None, Option(min=1, help="Optimizer steps of each run; default: 500, or the sweep's.")
+    ] = None,
+    seed: Annotated[int, Option(help="Seed of all runs; the first one of several.")] = 1,
+    seeds: Annotated[int | None, Option(min=1, help="Number of seeds; default: 1, or the sweep's.")] = None,
+    quick: Annotated[bool, Option("--quick", help="Fewer steps and seeds.")] = False,
     data: Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")] = None,
-    json_: Annotated[bool, Option("--json", help="Print one JSON object per recipe instead of the table.")] = False,
+    json_: Annotated[bool, Option("--json", help="Print one JSON object per run instead of the table.")] = False,
+    plot: Annotated[Path | None, Option(help="File for the plot of a sweep; default: lab-SWEEP.svg.")] = None,
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field. Repeatable.")
     ] = None,
 ) -> None:
-    """Train the same model with each switch changed, and compare loss, grad norm and log Z."""
-    overrides = _overrides(data=data, steps=steps, seed=seed) + (set_ or [])
-    results = []
+    """Train the same model with each switch changed, and compare loss, grad norm and log Z; or run one sweep."""
+    flags = {"unstable": unstable, "scaling": scaling, "temperature": temperature, "gradients": gradients}
+    chosen = [name for name, is_chosen in flags.items() if is_chosen]
+    if chosen:
+        overrides = _overrides(data=data, steps=None, seed=None) + (set_ or [])
+        options = SweepOptions(seed=seed, num_seeds=seeds, steps=steps, quick=quick, overrides=overrides)
+        _sweep(chosen, switch or [], options, json_=json_, plot=plot)
+        return
+    overrides = _overrides(data=data, steps=steps or (100 if quick else 500), seed=None) + (set_ or [])
+    results, rows = [], []
     with _errors_as_sentences():
-        recipes = [load_recipe(name, overrides) for name in switch or SWITCHES]
-        with _folder(None) as folder:
-            for recipe in recipes:
-                print(f"{recipe.name}, {recipe.steps} steps", file=sys.stderr)
+        all_seeds = [f"seed={number}" for number in range(seed, seed + (seeds or 1))]
+        recipes = [load_recipe(name, [*overrides, each]) for each in all_seeds for name in switch or SWITCHES]
+        for recipe in recipes:
+            print(f"{recipe.name}, seed {recipe.seed}, {recipe.steps} steps", file=sys.stderr)
+            with _folder(None) as folder:  # one each: a run in the folder of another would resume it
                 results.append(try_switch(recipe, folder))
+            rows.append({"seed": recipe.seed} | results[-1].to_dict())
+    if json_:
+        for row in rows:
+            print(json.dumps(row, allow_nan=False))
+    elif seeds is None or seeds == 1:
+        show_lab(results)
+    else:
+        show_means(rows, wide_console())
+
+
+def _sweep(chosen: list[str], switches: list[str], options: SweepOptions, *, json_: bool, plot: Path | None) -> None:
+    """Run one sweep of the lab; print its results, and write its plot."""
+    with _errors_as_sentences():
+        if len(chosen) > 1 or switches:
+            others = ", ".join([f"--{name}" for name in chosen[1:]] + switches)
+            raise UsageError(f"--{chosen[0]} runs alone: leave out {others}.")
+        sweep = SWEEPS[chosen[0]]
+        with _folder(None) as folder:
+            results = sweep.run(options, folder, partial(print, file=sys.stderr))
+        if sweep.plot is not None:
+            _write(plot or Path(f"lab-{chosen[0]}.svg"), sweep.plot(results))
     if json_:
         for result in results:
             print(json.dumps(result.to_dict(), allow_nan=False))
     else:
-        show_lab(results)
+        sweep.show(results, wide_console())
+
+
+def _write(file: Path, text: str) -> None:
+    """Raises UsageError."""
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"The plot cannot be written to {file} ({error.strerror}): choose another file.") from None
+    print(f"The plot is in {file}.", file=sys.stderr)
 
 
 @app.command()

@@ -45,6 +45,8 @@ class ModelConfig:
     """Whether queries and keys are normalised before their product."""
     dropout: float = 0.0
     """Probability of dropping an attention weight or a channel of a block's output."""
+    tied: bool = True
+    """Whether the output projection is the embedding table itself, or a matrix of its own."""
     causal: bool = True
     """Whether a position attends only to itself and earlier ones; otherwise the targets leak into the inputs."""
 

@@ -1,4 +1,4 @@
-"""A GPT: pre-norm blocks, rotary positions, causal attention, tied embeddings.
+"""A GPT: pre-norm blocks, rotary positions, causal attention, tied embeddings (or not, if asked for).
 
 Shapes: B sequences, T positions, D width, H heads, K width of a head, V vocabulary, F width of the feed-forward (4 D).
 """
@@ -87,7 +87,7 @@ class Rotation:
 
 
 class GPT(nn.Module):
-    """From token ids to logits of the next token. The embedding table is also the output projection."""
+    """From token ids to logits of the next token. Tied, the embedding table is also the output projection."""
 
     cos_TK: Tensor
     sin_TK: Tensor
@@ -98,6 +98,7 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width)
+        self.unembedding = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         angles_TK = _rotary_angles(config.context, config.width // config.heads)
         self.register_buffer("cos_TK", angles_TK.cos(), persistent=False)
         self.register_buffer("sin_TK", angles_TK.sin(), persistent=False)
@@ -109,7 +110,8 @@ class GPT(nn.Module):
         x_BTD = self.embedding(inputs_BT)
         for block in self.blocks:
             x_BTD = block(x_BTD, rotation)
-        logits_BTV = F.linear(self.norm(x_BTD), self.embedding.weight)
+        table_VD = self.embedding.weight if self.unembedding is None else self.unembedding.weight
+        logits_BTV = F.linear(self.norm(x_BTD), table_VD)
         return logits_BTV
 
     def _initialise(self) -> None:

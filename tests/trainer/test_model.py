@@ -93,3 +93,14 @@ def _counted_by_torch(config: ModelConfig) -> int:
     with counter, sdpa_kernel(SDPBackend.MATH):
         _model(config)(torch.randint(50, (1, config.context)))
     return counter.get_total_flops()
+
+
+def test_an_untied_model_has_an_output_projection_of_its_own_and_the_same_products() -> None:
+    config = ModelConfig(vocab_size=50, layers=2, heads=2, width=16, context=12, tied=False)
+    model = _model(config)
+    assert model.num_parameters() == _model().num_parameters() + 50 * 16
+    assert flops_per_token(config) == flops_per_token(CONFIG)
+    model(torch.randint(50, (1, 12))).sum().backward()
+    assert model.unembedding is not None
+    assert model.unembedding.weight.grad is not None
+    assert model.unembedding.weight.std().item() == pytest.approx(0.02, rel=0.1)

@@ -109,3 +109,9 @@ def _open_bin(file: Path) -> Shard:
     if size % 2:
         raise UsageError(f"{file} is not a shard of uint16 tokens: it has an odd number of bytes ({size}).")
     return _map(file, np.uint16)
+
+
+def characters_per_byte(shards: list[Shard]) -> float:
+    """Characters per byte of UTF-8 text, over all shards: each byte but a continuation (0b10xxxxxx) begins one."""
+    begun = sum(int(np.count_nonzero((shard & 0xC0) != 0x80)) for shard in shards)
+    return begun / sum(map(len, shards))

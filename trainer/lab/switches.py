@@ -15,6 +15,7 @@ from rich.table import Table
 from lossguard import Run, encode_number
 from trainer.config import Recipe
 from trainer.data.batches import open_batches
+from trainer.data.tokens import characters_per_byte
 from trainer.errors import Stopped, UsageError
 from trainer.objective import free_running_loss
 from trainer.train import Job, train
@@ -26,6 +27,7 @@ SWITCHES = (
     "scheduled_sampling",
     "no_teacher_forcing",
     "squared_error",
+    "untied_weights",
     "no_causal_mask",
     "no_clipping",
     "no_z_loss",
@@ -54,6 +56,8 @@ class LabResult:
     """Held-out."""
     bits_per_byte: float | None
     """Held-out; None if the number of bytes per token is unknown."""
+    bits_per_character: float | None
+    """Held-out; None if the data is not text."""
     grad_norm: float
     """Before clipping."""
     log_z: float
@@ -93,6 +97,8 @@ def try_switch(recipe: Recipe, folder: Path) -> LabResult:
         name: statistics.fmean(row[name] for row in rows[-NUM_LAST_STEPS:]) for name in ("loss", "grad_norm", "log_z")
     }
     loss = rows[-1]["held_out_loss"]
+    bits_per_byte = rows[-1].get("held_out_bits_per_byte")
+    characters = characters_per_byte(held_out.windows.shards) if held_out.windows.bytewise else None
     batch = held_out[0].to(next(outcome.model.parameters()).device)
     speed = outcome.throughput.median()
     outcome.model.eval()
@@ -103,7 +109,8 @@ def try_switch(recipe: Recipe, folder: Path) -> LabResult:
         held_out_loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
         bits_per_token=loss / math.log(2),
-        bits_per_byte=rows[-1].get("held_out_bits_per_byte"),
+        bits_per_byte=bits_per_byte,
+        bits_per_character=None if characters is None or bits_per_byte is None else bits_per_byte / characters,
         given=given,
         free_running=free_running,
         tokens_per_parameter=tokens / parameters,

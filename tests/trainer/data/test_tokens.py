@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.data.tokens import LLMC_MAGIC, LLMC_WIDE_MAGIC, check_vocabulary, open_shards
+from trainer.data.tokens import LLMC_MAGIC, LLMC_WIDE_MAGIC, characters_per_byte, check_vocabulary, open_shards
 from trainer.errors import UsageError
 
 
@@ -83,3 +83,9 @@ def test_the_default_text_is_the_standard_library_without_its_tests() -> None:
     assert 5e6 < len(shard) < 40e6
     (again,) = open_shards("")
     assert np.array_equal(shard, again)
+
+
+def test_characters_are_counted_as_python_counts_them() -> None:
+    text = "na\u00efve \u20ac \U0001f600 plain"
+    shard = np.frombuffer(text.encode(), dtype=np.uint8)
+    assert characters_per_byte([shard, shard]) == len(text) / len(text.encode())
