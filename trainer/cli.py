@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -30,6 +30,8 @@ from trainer.drill.drill import succeeded, summary
 from trainer.drill.table import show_drill
 from trainer.errors import Stopped, UsageError
 from trainer.faults import parse_fault
+from trainer.lab.exposure import compare_ways, show_exposure
+from trainer.lab.results import to_json
 from trainer.lab.switches import SWITCHES, show_lab, try_switch
 from trainer.ranks import process_group
 from trainer.reachability import check_collector
@@ -119,28 +121,34 @@ def drill(
 @app.command()
 def lab(
     switch: Annotated[list[str] | None, Argument(help="Recipes to compare; default: all switches.")] = None,
+    exposure: Annotated[bool, Option("--exposure", help="Measure exposure bias instead, on a Markov chain.")] = False,
     steps: Annotated[int, Option(min=1, help="Optimizer steps of each run.")] = 500,
-    seed: Annotated[int, Option(help="Seed of all runs.")] = 1,
+    seed: Annotated[int, Option(help="Seed of all runs; the first one of --exposure.")] = 1,
+    seeds: Annotated[int, Option(min=1, help="Number of seeds of --exposure.")] = 3,
+    quick: Annotated[bool, Option("--quick", help="--exposure with a fifth of the steps.")] = False,
     data: Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")] = None,
     json_: Annotated[bool, Option("--json", help="Print one JSON object per recipe instead of the table.")] = False,
     set_: Annotated[
-        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field. Repeatable.")
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe. Repeatable.")
     ] = None,
 ) -> None:
     """Train the same model with each switch changed, and compare loss, grad norm and log Z."""
-    overrides = _overrides(data=data, steps=steps, seed=seed) + (set_ or [])
-    results = []
-    with _errors_as_sentences():
-        recipes = [load_recipe(name, overrides) for name in switch or SWITCHES]
-        with _folder(None) as folder:
-            for recipe in recipes:
-                print(f"{recipe.name}, {recipe.steps} steps", file=sys.stderr)
+    overrides = _overrides(data=data, steps=steps // 5 if quick else steps, seed=seed) + (set_ or [])
+    report = partial(print, file=sys.stderr)
+    results: list[Any] = []
+    with _errors_as_sentences(), _folder(None) as folder:
+        if exposure:
+            recipe = load_recipe("markov", overrides)
+            results.extend(compare_ways(recipe, range(seed, seed + seeds), folder, report))
+        else:
+            for recipe in [load_recipe(name, overrides) for name in switch or SWITCHES]:
+                report(f"{recipe.name}, {recipe.steps} steps")
                 results.append(try_switch(recipe, folder))
     if json_:
         for result in results:
-            print(json.dumps(result.to_dict(), allow_nan=False))
+            print(to_json(result))
     else:
-        show_lab(results)
+        (show_exposure if exposure else show_lab)(results)
 
 
 @app.command()
