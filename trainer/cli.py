@@ -30,10 +30,9 @@ from trainer.drill.drill import succeeded, summary
 from trainer.drill.table import show_drill
 from trainer.errors import Stopped, UsageError
 from trainer.faults import parse_fault
-from trainer.lab.means import show_means
-from trainer.lab.results import wide_console
+from trainer.lab.results import to_json
 from trainer.lab.sweeps import SWEEPS, SweepOptions
-from trainer.lab.switches import SWITCHES, show_lab, try_switch
+from trainer.lab.switches import SWITCHES
 from trainer.ranks import process_group
 from trainer.reachability import check_collector
 from trainer.replay.incident import find_incident, run_folder, write_verdict
@@ -122,13 +121,14 @@ def drill(
 @app.command()
 def lab(
     switch: Annotated[list[str] | None, Argument(help="Recipes to compare; default: all switches.")] = None,
+    exposure: Annotated[bool, Option("--exposure", help="Exposure bias, on a Markov chain.")] = False,
     unstable: Annotated[bool, Option("--unstable", help="One safeguard at a time on an unstable recipe.")] = False,
     scaling: Annotated[bool, Option("--scaling", help="Loss against compute: five sizes, and a fitted law.")] = False,
     temperature: Annotated[bool, Option("--temperature", help="Sampling and loss at several temperatures.")] = False,
     gradients: Annotated[bool, Option("--gradients", help="Gradients of squared error and cross-entropy.")] = False,
-    steps: Annotated[
-        int | None, Option(min=1, help="Optimizer steps of each run; default: 500, or the sweep's.")
-    ] = None,
+    steps: Annotated[int | None, Option(min=1, help="Optimizer steps of each run; default: 500, or the sweep's.")] = (
+        None
+    ),
     seed: Annotated[int, Option(help="Seed of all runs; the first one of several.")] = 1,
     seeds: Annotated[int | None, Option(min=1, help="Number of seeds; default: 1, or the sweep's.")] = None,
     quick: Annotated[bool, Option("--quick", help="Fewer steps and seeds.")] = False,
@@ -136,52 +136,29 @@ def lab(
     json_: Annotated[bool, Option("--json", help="Print one JSON object per run instead of the table.")] = False,
     plot: Annotated[Path | None, Option(help="File for the plot of a sweep; default: lab-SWEEP.svg.")] = None,
     set_: Annotated[
-        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field. Repeatable.")
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe. Repeatable.")
     ] = None,
 ) -> None:
     """Train the same model with each switch changed, and compare loss, grad norm and log Z; or run one sweep."""
-    flags = {"unstable": unstable, "scaling": scaling, "temperature": temperature, "gradients": gradients}
-    chosen = [name for name, is_chosen in flags.items() if is_chosen]
-    if chosen:
-        overrides = _overrides(data=data, steps=None, seed=None) + (set_ or [])
-        options = SweepOptions(seed=seed, num_seeds=seeds, steps=steps, quick=quick, overrides=overrides)
-        _sweep(chosen, switch or [], options, json_=json_, plot=plot)
-        return
-    overrides = _overrides(data=data, steps=steps or (100 if quick else 500), seed=None) + (set_ or [])
-    results, rows = [], []
-    with _errors_as_sentences():
-        all_seeds = [f"seed={number}" for number in range(seed, seed + (seeds or 1))]
-        recipes = [load_recipe(name, [*overrides, each]) for each in all_seeds for name in switch or SWITCHES]
-        for recipe in recipes:
-            print(f"{recipe.name}, seed {recipe.seed}, {recipe.steps} steps", file=sys.stderr)
-            with _folder(None) as folder:  # one each: a run in the folder of another would resume it
-                results.append(try_switch(recipe, folder))
-            rows.append({"seed": recipe.seed} | results[-1].to_dict())
-    if json_:
-        for row in rows:
-            print(json.dumps(row, allow_nan=False))
-    elif seeds is None or seeds == 1:
-        show_lab(results)
-    else:
-        show_means(rows, wide_console())
-
-
-def _sweep(chosen: list[str], switches: list[str], options: SweepOptions, *, json_: bool, plot: Path | None) -> None:
-    """Run one sweep of the lab; print its results, and write its plot."""
-    with _errors_as_sentences():
-        if len(chosen) > 1 or switches:
-            others = ", ".join([f"--{name}" for name in chosen[1:]] + switches)
+    flags = {"exposure": exposure, "unstable": unstable, "scaling": scaling, "temperature": temperature}
+    chosen = [name for name, is_chosen in (flags | {"gradients": gradients}).items() if is_chosen]
+    overrides = _overrides(data=data, steps=None, seed=None) + (set_ or [])
+    options = SweepOptions(
+        recipes=switch or SWITCHES, seed=seed, num_seeds=seeds, steps=steps, quick=quick, overrides=overrides
+    )
+    with _errors_as_sentences(), _folder(None) as folder:
+        if chosen and (chosen[1:] or switch):
+            others = ", ".join([f"--{name}" for name in chosen[1:]] + (switch or []))
             raise UsageError(f"--{chosen[0]} runs alone: leave out {others}.")
-        sweep = SWEEPS[chosen[0]]
-        with _folder(None) as folder:
-            results = sweep.run(options, folder, partial(print, file=sys.stderr))
+        sweep = SWEEPS[chosen[0] if chosen else "switches"]
+        results = sweep.run(options, folder, partial(print, file=sys.stderr))
         if sweep.plot is not None:
             _write(plot or Path(f"lab-{chosen[0]}.svg"), sweep.plot(results))
     if json_:
         for result in results:
-            print(json.dumps(result.to_dict(), allow_nan=False))
+            print(to_json(result))
     else:
-        sweep.show(results, wide_console())
+        sweep.show(results)
 
 
 def _write(file: Path, text: str) -> None:

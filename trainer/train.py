@@ -26,11 +26,12 @@ from trainer.display import Display
 from trainer.errors import UsageError
 from trainer.faults import FAULTS, Fault, FaultyBatches, StateFaults
 from trainer.model import GPT
-from trainer.objective import objective, own_inputs
+from trainer.objective import objective
 from trainer.probes import Probes
 from trainer.provenance import Provenance
 from trainer.ranks import local_batch
 from trainer.schedule import learning_rate, set_learning_rate
+from trainer.scheduled_sampling import training_inputs
 from trainer.throughput import Throughput
 
 MAX_EVALUATION_SECONDS = 300.0
@@ -165,7 +166,7 @@ def training_step(
     """Take one optimizer step on `batch`; return its metrics over all ranks. `accepts`: see Job."""
     batch = local_batch(batch).to(components.device)
     with torch.autocast(components.device.type, torch.bfloat16, enabled=components.device.type == "cuda"):
-        inputs_BT = own_inputs(components.model, batch.inputs_BT, recipe.objective.own_inputs)
+        inputs_BT = training_inputs(components.model, batch.inputs_BT, recipe.objective)
         logits_BTV = components.network(inputs_BT)
     terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=recipe.optimizer.z_weight)
     terms.loss.backward()  # type: ignore[no-untyped-call]

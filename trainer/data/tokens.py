@@ -1,4 +1,4 @@
-"""The source of tokens: text as bytes, or the `.bin` shards of nanoGPT and llm.c.
+"""The source of tokens: text as bytes, the `.bin` shards of nanoGPT and llm.c, or a Markov chain.
 
 A shard is a one-dimensional array of uint8 or uint16, memory-mapped if it is one file.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.markov import open_chain, stream
 from trainer.errors import UsageError
 
 Shard = NDArray[np.uint8 | np.uint16]
@@ -27,6 +28,8 @@ def open_shards(path: str) -> list[Shard]:
     """The shards at `path` (see DataConfig.path) in the order of their names. Raises UsageError."""
     if not path:
         return [_standard_library()]
+    if (chain := open_chain(path)) is not None:
+        return [stream(chain)]
     place = Path(path)
     try:
         if place.is_dir():

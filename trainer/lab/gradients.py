@@ -8,7 +8,7 @@ probability lies: the two extremes are shown. Nothing is trained.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from rich.console import Console
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.lab.plot import Axis, Curve, svg
+from trainer.lab.results import wide_console
 from trainer.objective import squared_error
 
 VOCAB_SIZE = 256
@@ -36,9 +37,6 @@ class Gradients:
     """Where one wrong token has all other probability."""
     squared_error_spread: float
     """Where all wrong tokens are equally likely."""
-
-    def to_dict(self) -> dict[str, float]:
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def gradients_at(probability: float) -> Gradients:
@@ -62,13 +60,14 @@ def _at_target(loss: Callable[[Tensor, Tensor], Tensor], probabilities_V: Tensor
     return logits_V.grad[0].abs().item()
 
 
-def show_gradients(rows: Sequence[Gradients], console: Console) -> None:
+def show_gradients(rows: Sequence[Gradients], console: Console | None = None) -> None:
     """One row per probability."""
+    console = console or wide_console()
     table = Table()
     for name in ("P of the true token", "cross-entropy", "squared error, one wrong token", "squared error, spread"):
         table.add_column(name)
     for row in rows:
-        table.add_row(f"{row.probability:g}", *(f"{value:.4f}" for value in (*row.to_dict().values(),)[1:]))
+        table.add_row(f"{row.probability:g}", *(f"{value:.4f}" for value in astuple(row)[1:]))
     console.print(table)
     console.print("Absolute derivative by the logit of the true token.")
 

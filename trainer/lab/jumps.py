@@ -42,7 +42,7 @@ class Jump:
 
 def find_jumps(losses: Sequence[float]) -> list[Jump]:
     """All jumps, in order. The first possible one begins after 55 steps."""
-    means = _means([loss if math.isfinite(loss) else math.inf for loss in losses])
+    means = means_of_steps([loss if math.isfinite(loss) else math.inf for loss in losses])
     jumps: list[Jump] = []
     step = LEVEL_STEPS + MEAN_STEPS
     while step < len(means):
@@ -56,6 +56,6 @@ def find_jumps(losses: Sequence[float]) -> list[Jump]:
     return jumps
 
 
-def _means(losses: Sequence[float]) -> list[float]:
+def means_of_steps(losses: Sequence[float]) -> list[float]:
     """The mean of each loss and the four before it, fewer at the beginning."""
     return [statistics.fmean(losses[max(0, t + 1 - MEAN_STEPS) : t + 1]) for t in range(len(losses))]

@@ -5,17 +5,17 @@ python -m trainer lab --scaling [--seed 1] [--seeds 3] [--quick] [--json] [--plo
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from lossguard import encode_number
 from trainer.config import CheckpointConfig, load_recipe
-from trainer.lab.estimate import Estimate
+from trainer.estimate import Estimate
 from trainer.lab.plot import Axis, Curve, svg
+from trainer.lab.results import wide_console
 from trainer.lab.training import train_unrecorded
 from trainer.model import GPT, flops_per_token
 from trainer.throughput import CHINCHILLA_RATIO
@@ -44,9 +44,6 @@ class ScalingRun:
     @property
     def flops_6nd(self) -> float:
         return 6.0 * self.parameters * self.tokens
-
-    def to_dict(self) -> dict[str, object]:
-        return asdict(self) | {"flops_6nd": self.flops_6nd, "held_out_loss": encode_number(self.held_out_loss)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +135,9 @@ def summarise(runs: Sequence[ScalingRun]) -> Scaling:
     return Scaling(compute, losses, law, Estimate.of(exponents), of_smaller)
 
 
-def show_scaling(runs: Sequence[ScalingRun], console: Console) -> None:
+def show_scaling(runs: Sequence[ScalingRun], console: Console | None = None) -> None:
     """One row per size, and the fitted law."""
+    console = console or wide_console()
     scaling = summarise(runs)
     table = Table()
     for name in ("width", "parameters", "tokens", "FLOPs (6ND)", "FLOPs", "held-out loss", "law"):

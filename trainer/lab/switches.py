@@ -6,24 +6,28 @@ python -m trainer lab [NAME ...] [--steps 500] [--json]
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from lossguard import Run, encode_number
 from trainer.config import Recipe
 from trainer.data.batches import open_batches
-from trainer.data.tokens import characters_per_byte
-from trainer.errors import Stopped, UsageError
-from trainer.objective import free_running_loss
-from trainer.train import Job, train
+from trainer.data.ngram import NGram
+from trainer.data.tokens import characters_per_byte, open_shards
+from trainer.exposure import OwnContinuations, own_continuations
+from trainer.lab.results import wide_console
+from trainer.lab.training import train_unrecorded
+from trainer.model import GPT
 
 SWITCHES = (
     "drill",
     "label_smoothing",
     "heavy_label_smoothing",
+    "parallel_scheduled_sampling",
     "scheduled_sampling",
     "no_teacher_forcing",
     "squared_error",
@@ -34,13 +38,14 @@ SWITCHES = (
     "curriculum",
 )
 """Recipes; the others change one setting of the first."""
+NUM_PROMPTS = 256
+NGRAM_ORDER = 4
 NUM_LAST_STEPS = 25
 """Steps at the end over which training metrics are averaged."""
 COLUMNS = (
-    *("recipe", "loss", "held-out", "perplexity", "bits/byte", "grad norm", "log Z", "given", "free-running"),
+    *("recipe", "loss", "held-out", "perplexity", "bits/byte", "grad norm", "log Z", "own text"),
     *("tokens/s", "MFU"),
 )
-WIDTH = 140  # characters, without a terminal
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -48,6 +53,7 @@ class LabResult:
     """Losses in nats per token."""
 
     recipe: str
+    seed: int
     loss: float
     held_out_loss: float
     perplexity: float
@@ -61,10 +67,8 @@ class LabResult:
     grad_norm: float
     """Before clipping."""
     log_z: float
-    given: float
-    """Held-out loss of the second half of the positions, with the true tokens as inputs."""
-    free_running: float
-    """The same with the model's own tokens as inputs; the difference is the exposure bias."""
+    own_continuations: OwnContinuations
+    """How much less likely than the real ones the model's continuations of held-out text are (trainer/exposure.py)."""
     tokens_per_parameter: float
     """Chinchilla's optimum is about 20."""
     flops: float
@@ -75,44 +79,26 @@ class LabResult:
     mfu: float | None
     """Model FLOPs utilisation: see trainer/throughput.py."""
 
-    def to_dict(self) -> dict[str, object]:
-        values = asdict(self)
-        return {name: encode_number(value) if isinstance(value, float) else value for name, value in values.items()}
-
 
 def try_switch(recipe: Recipe, folder: Path) -> LabResult:
     """Train `recipe`, unrecorded, and measure the held-out loss at its end. Raises UsageError and Stopped."""
-    recipe = replace(recipe, evaluate_every=recipe.steps)
-    _, held_out = open_batches(recipe)
-    if held_out is None:
-        raise UsageError("data.held_out = 0.0 cannot be used in the lab, which compares held-out losses.")
-    rows: list[dict[str, float]] = []
-    job = Job(
-        directory=folder, run=Run(id=recipe.name), quiet=True, on_step=lambda step, batch, metrics: rows.append(metrics)
-    )
-    outcome = train(recipe, job)
-    if outcome.interrupted_by is not None:
-        raise Stopped(outcome.interrupted_by)
+    outcome, rows = train_unrecorded(recipe, folder)
     mean = {
         name: statistics.fmean(row[name] for row in rows[-NUM_LAST_STEPS:]) for name in ("loss", "grad_norm", "log_z")
     }
     loss = rows[-1]["held_out_loss"]
     bits_per_byte = rows[-1].get("held_out_bits_per_byte")
-    characters = characters_per_byte(held_out.windows.shards) if held_out.windows.bytewise else None
-    batch = held_out[0].to(next(outcome.model.parameters()).device)
     speed = outcome.throughput.median()
-    outcome.model.eval()
-    free_running, given = free_running_loss(outcome.model, batch.inputs_BT, batch.targets_BT)
     tokens, parameters = outcome.throughput.tokens, outcome.throughput.num_parameters
     return LabResult(
         recipe=recipe.name,
+        seed=recipe.seed,
         held_out_loss=loss,
         perplexity=math.exp(min(loss, 700.0)),
         bits_per_token=loss / math.log(2),
         bits_per_byte=bits_per_byte,
-        bits_per_character=None if characters is None or bits_per_byte is None else bits_per_byte / characters,
-        given=given,
-        free_running=free_running,
+        bits_per_character=None if bits_per_byte is None else bits_per_character(recipe, bits_per_byte),
+        own_continuations=measure_continuations(recipe, outcome.model),
         tokens_per_parameter=tokens / parameters,
         flops=float(tokens * outcome.throughput.flops_per_token),
         flops_6nd=float(6 * parameters * tokens),
@@ -122,18 +108,35 @@ def try_switch(recipe: Recipe, folder: Path) -> LabResult:
     )
 
 
+def bits_per_character(recipe: Recipe, bits_per_byte: float) -> float | None:
+    """With the characters per byte of all the data; None if it is not text."""
+    shards = open_shards(recipe.data.path)
+    is_text = all(shard.dtype == np.uint8 for shard in shards)
+    return bits_per_byte / characters_per_byte(shards) if is_text else None
+
+
+def measure_continuations(recipe: Recipe, model: GPT) -> OwnContinuations:
+    """Under an n-gram model of the first half of the held-out data, for windows spread over the other half."""
+    _, held_out = open_batches(recipe)
+    assert held_out is not None
+    numbers = np.arange(held_out.first, held_out.first + held_out.size)
+    known, prompts = np.array_split(numbers, 2)
+    reference = NGram(held_out.windows.take(known), order=NGRAM_ORDER, vocab_size=recipe.model.vocab_size)
+    chosen = prompts[np.linspace(0, len(prompts) - 1, min(NUM_PROMPTS, len(prompts))).astype(int)]
+    return own_continuations(model.eval(), torch.from_numpy(held_out.windows.take(chosen)[:, :-1]), reference)
+
+
 def show_lab(results: Sequence[LabResult], console: Console | None = None) -> None:
     """One row per recipe."""
-    console = console or Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = console or wide_console()
     table = Table()
     for name in COLUMNS:
         table.add_column(name)
     for each in results:
         losses = (each.loss, each.held_out_loss, each.perplexity, each.bits_per_byte)
-        others = (each.grad_norm, each.log_z, each.given, each.free_running)
+        others = (each.grad_norm, each.log_z)
         numbers = ["-" if value is None else f"{value:.3f}" for value in (*losses, *others)]
+        numbers.append(str(each.own_continuations.excess))
         speed = "-" if each.tokens_per_second is None else f"{each.tokens_per_second:,.0f}"
         table.add_row(each.recipe, *numbers, speed, "-" if each.mfu is None else f"{each.mfu:.1%}")
     console.print(table)

@@ -6,7 +6,7 @@ A model of the recipe `drill` is trained once per seed. Its held-out predictions
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,11 +17,12 @@ from torch.nn import functional as F
 
 from trainer.config import load_recipe
 from trainer.data.batches import open_batches
-from trainer.lab.estimate import Estimate
+from trainer.estimate import Estimate
+from trainer.lab.results import wide_console
 from trainer.lab.training import train_unrecorded
 
 RECIPE = "drill"
-STEPS, QUICK_STEPS = 500, 100
+STEPS = 500
 NUM_SEEDS = 3
 TEMPERATURES = (0.5, 1.0, 2.0)
 
@@ -38,9 +39,6 @@ class Sampling:
     """Of the distribution that is sampled from, in nats."""
     hits: float
     """Probability that the sampled token is the true one."""
-
-    def to_dict(self) -> dict[str, float]:
-        return asdict(self)
 
 
 def sampling(logits_NV: Tensor, targets_N: Tensor, *, seed: int, temperature: float) -> Sampling:
@@ -74,8 +72,9 @@ def sampling_runs(
             yield sampling(logits_NV, batch.targets_BT.flatten(), seed=seed, temperature=temperature)
 
 
-def show_sampling(results: Sequence[Sampling], console: Console) -> None:
+def show_sampling(results: Sequence[Sampling], console: Console | None = None) -> None:
     """One row per temperature: means over the seeds, with standard errors."""
+    console = console or wide_console()
     table = Table()
     for name in ("temperature", "loss", "entropy of the samples", "samples that are the true token"):
         table.add_column(name)

@@ -1,5 +1,6 @@
 """Training for a comparison: nothing is recorded or printed."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,8 +11,10 @@ from trainer.errors import Stopped, UsageError
 from trainer.train import Job, TrainingResult, train
 
 
-def train_unrecorded(recipe: Recipe, folder: Path) -> tuple[TrainingResult, list[dict[str, float]]]:
-    """How the run ended, and the metrics of every step; those of the last have the held-out loss.
+def train_unrecorded(
+    recipe: Recipe, folder: Path, *, accepts: Callable[[float, float], bool] | None = None
+) -> tuple[TrainingResult, list[dict[str, float]]]:
+    """How the run ended, and the metrics of every step; those of the last have the held-out loss. `accepts`: see Job.
 
     Raises UsageError, and Stopped on a signal.
     """
@@ -23,6 +26,7 @@ def train_unrecorded(recipe: Recipe, folder: Path) -> tuple[TrainingResult, list
             directory=Path(place),
             run=Run(id=recipe.name),
             quiet=True,
+            accepts=accepts,
             on_step=lambda step, batch, metrics: rows.append(metrics),
         )
         outcome = train(replace(recipe, evaluate_every=recipe.steps), job)

@@ -11,17 +11,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from lossguard import Run, encode_number
-from trainer.config import CheckpointConfig, Recipe, load_recipe
+from trainer.config import CheckpointConfig, load_recipe
 from trainer.drill.strategies import SkipStep
-from trainer.errors import Stopped
-from trainer.lab.estimate import Estimate
-from trainer.lab.jumps import MEAN_STEPS, Jump, find_jumps
+from trainer.estimate import Estimate
+from trainer.lab.jumps import Jump, find_jumps, means_of_steps
 from trainer.lab.plot import Axis, Curve, svg
-from trainer.train import Job, train
+from trainer.lab.results import wide_console
+from trainer.lab.training import train_unrecorded
 
 RECIPE = "unstable"
-STEPS, QUICK_STEPS = 1600, 400
+STEPS = 1600
 NUM_SEEDS = 5
 FINAL_SHARE = 0.25
 """Share of the steps, at the end of a run, over which its final loss is averaged."""
@@ -56,30 +55,21 @@ class UnstableRun:
 
     safeguard: str
     seed: int
-    losses: Sequence[float]
-    """Of every step."""
+    final_loss: float
+    """The mean of the last quarter of the steps."""
+    jumps: list[Jump]
+    curve: list[float]
+    """The loss in at most 400 intervals of equal length: the largest mean of 5 steps in each."""
+    interval: int
+    """Steps of an interval."""
 
-    @property
-    def jumps(self) -> list[Jump]:
-        return find_jumps(self.losses)
-
-    @property
-    def final_loss(self) -> float:
-        """The mean of the last quarter of the steps."""
-        return statistics.fmean(self.losses[-max(1, round(FINAL_SHARE * len(self.losses))) :])
-
-    def to_dict(self) -> dict[str, object]:
-        jumps = [
-            {
-                "begin": each.begin,
-                "end": each.end,
-                "level": encode_number(each.level),
-                "peak": encode_number(each.peak),
-            }
-            for each in self.jumps
-        ]
-        final = encode_number(self.final_loss)
-        return {"safeguard": self.safeguard, "seed": self.seed, "final_loss": final, "jumps": jumps}
+    @classmethod
+    def of(cls, safeguard: str, seed: int, losses: Sequence[float]) -> "UnstableRun":
+        """From the loss of every step."""
+        final = statistics.fmean(losses[-max(1, round(FINAL_SHARE * len(losses))) :])
+        means, interval = means_of_steps(losses), -(-len(losses) // MAX_PLOTTED_POINTS)
+        curve = [max(means[start : start + interval]) for start in range(0, len(means), interval)]
+        return cls(safeguard, seed, final, find_jumps(losses), curve, interval)
 
 
 def unstable_runs(
@@ -96,29 +86,17 @@ def unstable_runs(
         for safeguard in safeguards:
             report(f"{safeguard.name}, seed {seed}, {steps} steps")
             chosen = [f"seed={seed}", f"steps={steps}", *overrides, *safeguard.overrides]
-            losses = _losses(load_recipe(RECIPE, chosen), safeguard, folder)
-            yield UnstableRun(safeguard.name, seed, losses)
+            # Nothing but training happens: no probe, and no checkpoint but the last.
+            recipe = load_recipe(RECIPE, chosen)
+            recipe = replace(recipe, probe_every=0, checkpoint=CheckpointConfig(every=steps, memory=0))
+            accepts = SkipStep() if safeguard.skips_outliers else None
+            _, rows = train_unrecorded(recipe, folder, accepts=accepts)
+            yield UnstableRun.of(safeguard.name, seed, [row["loss"] for row in rows])
 
 
-def _losses(recipe: Recipe, safeguard: Safeguard, folder: Path) -> list[float]:
-    """The loss of every step. Nothing but training happens: no evaluation, no probe, and no checkpoint but the last."""
-    plain = replace(recipe, evaluate_every=0, probe_every=0, checkpoint=CheckpointConfig(every=recipe.steps, memory=0))
-    losses: list[float] = []
-    job = Job(
-        directory=folder,
-        run=Run(id=f"{safeguard.name}-{recipe.seed}"),
-        quiet=True,
-        on_step=lambda step, batch, metrics: losses.append(metrics["loss"]),
-        accepts=SkipStep() if safeguard.skips_outliers else None,
-    )
-    outcome = train(plain, job)
-    if outcome.interrupted_by is not None:
-        raise Stopped(outcome.interrupted_by)
-    return losses
-
-
-def show_unstable(runs: Sequence[UnstableRun], console: Console) -> None:
+def show_unstable(runs: Sequence[UnstableRun], console: Console | None = None) -> None:
     """One row per safeguard: means over the seeds, with standard errors."""
+    console = console or wide_console()
     table = Table()
     for name in ("safeguard", "jumps by seed", "jumps", "largest jump", "steps lost", "final loss"):
         table.add_column(name)
@@ -135,7 +113,7 @@ def show_unstable(runs: Sequence[UnstableRun], console: Console) -> None:
         )
     console.print(table)
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))
-    console.print(f"Mean ± standard error over the seeds {seeds}; a jump is defined in trainer/lab/jumps.py.")
+    console.print(f"Mean +- standard error over the seeds {seeds}; a jump is defined in trainer/lab/jumps.py.")
 
 
 def plot_unstable(runs: Sequence[UnstableRun]) -> str:
@@ -146,7 +124,4 @@ def plot_unstable(runs: Sequence[UnstableRun]) -> str:
 
 
 def _curve(run: UnstableRun) -> Curve:
-    means = [statistics.fmean(run.losses[max(0, t + 1 - MEAN_STEPS) : t + 1]) for t in range(len(run.losses))]
-    width = -(-len(means) // MAX_PLOTTED_POINTS)
-    starts = range(0, len(means), width)
-    return Curve(name=run.safeguard, x=[*starts], y=[max(means[start : start + width]) for start in starts])
+    return Curve(name=run.safeguard, x=[run.interval * number for number in range(len(run.curve))], y=run.curve)

@@ -5,6 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trainer.cli import app
+from trainer.lab.results import to_json
 from trainer.lab.sweeps import SWEEPS, SweepOptions
 
 SMALL = ["model.context=8", "model.layers=1", "model.width=8", "data.batch_size=2", "evaluate_batches=1"]
@@ -45,4 +46,4 @@ def test_every_sweep_runs_and_its_results_are_json(name: str, tmp_path: Path) ->
     options = SweepOptions(num_seeds=1, steps=2, overrides=SMALL)
     results = SWEEPS[name].run(options, tmp_path, lambda sentence: None)
     assert len(results) >= 3
-    assert all(json.dumps(each.to_dict(), allow_nan=False) for each in results)
+    assert all(to_json(each) for each in results)

@@ -19,7 +19,7 @@ from trainer.lab.unstable import (
 
 def _run(seed: int, num_jumps: int) -> UnstableRun:
     calm = [1.0] * 100
-    return UnstableRun("none", seed, calm + ([3.0] * 10 + calm) * num_jumps)
+    return UnstableRun.of("none", seed, calm + ([3.0] * 10 + calm) * num_jumps)
 
 
 def test_every_safeguard_changes_one_setting_of_the_unstable_recipe() -> None:
@@ -37,7 +37,7 @@ def test_every_safeguard_changes_one_setting_of_the_unstable_recipe() -> None:
 
 def test_a_run_counts_its_jumps_and_its_final_loss_is_that_of_the_last_quarter() -> None:
     assert len(_run(1, 3).jumps) == 3
-    assert UnstableRun("none", 1, [4.0] * 75 + [2.0] * 25).final_loss == 2.0
+    assert UnstableRun.of("none", 1, [4.0] * 75 + [2.0] * 25).final_loss == 2.0
 
 
 def test_the_table_has_means_and_standard_errors_over_the_seeds() -> None:
@@ -45,11 +45,11 @@ def test_the_table_has_means_and_standard_errors_over_the_seeds() -> None:
     show_unstable([_run(1, 1), _run(2, 3)], Console(file=output, width=150))
     (row,) = [line for line in output.getvalue().splitlines() if "none" in line]
     cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert cells[:5] == ["none", "1, 3", "2.0 ± 1.0", "3.0 x", "26 ± 13"]
+    assert cells[:5] == ["none", "1, 3", "2.0 +- 1.0", "3.0 x", "26 +- 13"]
 
 
 def test_the_plot_shows_the_first_seed_and_keeps_every_peak() -> None:
-    runs = [UnstableRun("none", 1, [1.0] * 3000 + [9.0] * 5 + [1.0] * 3000), _run(2, 1)]
+    runs = [UnstableRun.of("none", 1, [1.0] * 3000 + [9.0] * 5 + [1.0] * 3000), _run(2, 1)]
     (line,) = ET.fromstring(plot_unstable(runs)).findall("{http://www.w3.org/2000/svg}polyline")
     heights = {pair.partition(",")[2] for pair in line.attrib["points"].split()}
     assert len(heights) > 1
@@ -64,10 +64,10 @@ def test_a_run_of_the_sweep_is_the_run_that_the_recipe_describes(tmp_path: Path)
         Safeguard("clip", ("optimizer.clip_norm=1.0",)),
     )
     runs = list(unstable_runs([1, 2], tmp_path, steps=6, overrides=small, safeguards=chosen))
-    assert [(run.safeguard, run.seed, len(run.losses)) for run in runs] == [
+    assert [(run.safeguard, run.seed, len(run.curve)) for run in runs] == [
         (safeguard.name, seed, 6) for seed in (1, 2) for safeguard in chosen
     ]
-    assert runs[0].losses == runs[1].losses  # nothing to skip in 6 steps
-    assert runs[0].losses != runs[2].losses
-    assert runs[0].losses[0] == runs[2].losses[0]
-    assert runs[0].to_dict()["jumps"] == []
+    assert runs[0].curve == runs[1].curve  # nothing to skip in 6 steps
+    assert runs[0].curve != runs[2].curve
+    assert runs[0].curve[0] == runs[2].curve[0]
+    assert runs[0].jumps == []
