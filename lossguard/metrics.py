@@ -183,6 +183,12 @@ METRICS: tuple[Metric, ...] = (
         short_name="held-out loss",
         unit="nats per token",
     ),
+    Metric(
+        name="held_out_loss_se",
+        title="Standard error of the held-out loss (nats per token)",
+        short_name="standard error of the held-out loss",
+        unit="nats per token",
+    ),
     Metric(name="held_out_bits_per_byte", title="Held-out bits per byte", short_name="held-out bits per byte"),
     Metric(
         name="held_out_difference",

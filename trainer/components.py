@@ -7,6 +7,7 @@ from torch import nn
 
 from trainer.config import Recipe
 from trainer.data.batches import Batches, bytes_per_token, open_batches
+from trainer.data.held_out import HeldOut
 from trainer.errors import UsageError
 from trainer.model import GPT
 from trainer.peak_flops import peak_flops
@@ -22,7 +23,7 @@ class Components:
     device: torch.device
     batches: Batches
     """Training data."""
-    held_out: Batches | None
+    held_out: HeldOut | None
     """Data for the held-out loss; None if the recipe holds nothing back."""
     token_bytes: float | None
     """Bytes of text per token; None if unknown."""

@@ -10,20 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from trainer.conversion import build
+from trainer.data.config import DataConfig as DataConfig  # a part of the recipe
 from trainer.errors import UsageError
+from trainer.errors import require as _require
+from trainer.errors import require_at_least as _at_least
 
 RECIPES = Path(__file__).parent / "recipes"
-
-
-def _require(name: str, value: object, holds: bool, allowed: str) -> None:
-    if not holds:
-        raise UsageError(f"{name} = {value!r} cannot be used: it must be {allowed}.")
-
-
-def _at_least(prefix: str, config: object, minimum: float, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(prefix + name, value, value >= minimum, f"{minimum} or more")
+RETIRED = {"evaluate_batches": "set evaluate_windows, a number of held-out windows that no batch size changes"}
+"""Fields of earlier releases, and what to do instead."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -55,30 +49,6 @@ class ModelConfig:
         paired = self.width % (2 * self.heads) == 0
         _require("model.width", self.width, paired, f"a multiple of 2 * model.heads = {2 * self.heads}")
         _require("model.dropout", self.dropout, 0.0 <= self.dropout < 1.0, "at least 0 and below 1")
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class DataConfig:
-    """The source of the tokens, and their order."""
-
-    path: str = ""
-    """A text file, a folder of text, a `.bin` shard or a folder of them, a Markov chain such as `markov:2,16`
-    (trainer/data/markov.py); empty for the standard library's source."""
-    batch_size: int = 16
-    """Sequences per batch."""
-    bytes_per_token: float = 0.0
-    """Average bytes of text per token of `.bin` shards; 0 if unknown. In text files a token is a byte."""
-    tokenizer: str = ""
-    """Name of the tokenizer of the `.bin` shards, recorded because only perplexities of one tokenizer compare."""
-    held_out: float = 0.02
-    """Fraction of the windows, at the end of the data, that is not trained on."""
-    easy_first: bool = False
-    """A curriculum: in every epoch, windows with few different tokens come first, instead of a shuffle."""
-
-    def __post_init__(self) -> None:
-        _at_least("data.", self, 1, "batch_size")
-        _at_least("data.", self, 0, "bytes_per_token")
-        _require("data.held_out", self.held_out, 0.0 <= self.held_out < 1.0, "at least 0 and below 1")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -178,8 +148,8 @@ class Recipe:
     """Steps between progress lines, if standard output is not a terminal."""
     evaluate_every: int = 100
     """Steps between evaluations of the held-out loss; 0 for never."""
-    evaluate_batches: int = 8
-    """Batches per evaluation of the held-out loss."""
+    evaluate_windows: int = 256
+    """Held-out windows in an evaluation; the same ones for every seed and batch size."""
     probe_every: int = 100
     """Steps between probes (distributions of the next token after fixed prompts); 0 for never."""
     probe_prompts: tuple[str, ...] = ()
@@ -196,7 +166,7 @@ class Recipe:
     """See CheckpointConfig."""
 
     def __post_init__(self) -> None:
-        _at_least("", self, 1, "steps", "log_every", "evaluate_batches")
+        _at_least("", self, 1, "steps", "log_every", "evaluate_windows")
         _at_least("", self, 0, "evaluate_every", "probe_every")
         _require("seed", self.seed, 0 <= self.seed < 2**63, "between 0 and 2**63 - 1")
         _require("parallel", self.parallel, self.parallel in ("ddp", "fsdp"), "ddp or fsdp")
@@ -237,6 +207,7 @@ def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         raise UsageError(f"There is no recipe {name!r}; choose one of: {known}, or give a path to a .toml.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"The recipe {path} cannot be read: {error}.") from None
+    _refuse_retired(values)
     base = values.pop("base", None)
     if base is None:
         return values
@@ -258,12 +229,19 @@ def _override(values: dict[str, Any], override: str) -> None:
     name, separator, text = override.partition("=")
     if not separator:
         raise UsageError(f"The override {override!r} has no value; write it as section.field=value.")
+    _refuse_retired((name.strip(),))
     *sections, leaf = name.strip().split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise UsageError(f"The override {override!r} cannot be used: {section} is not a section.")
     values[leaf] = _parse(text.strip())
+
+
+def _refuse_retired(names: Iterable[str]) -> None:
+    for name in names:
+        if name in RETIRED:
+            raise UsageError(f"{name} is no longer a field of a recipe: {RETIRED[name]}.")
 
 
 def _parse(text: str) -> object:

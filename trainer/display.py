@@ -35,6 +35,7 @@ class Display:
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._last_metrics: Mapping[str, float] = {}
         self._held_out: float | None = None
+        self._standard_error: float | None = None
         self._bits_per_byte: float | None = None
         guard.tell = self.say
         self._live = Progress(
@@ -79,6 +80,7 @@ class Display:
         elif step % self.recipe.log_every == 0 or step + 1 == self.recipe.steps:
             self.say(line)
         self._held_out = metrics.get("held_out_loss", self._held_out)
+        self._standard_error = metrics.get("held_out_loss_se", self._standard_error)
         self._bits_per_byte = metrics.get("held_out_bits_per_byte", self._bits_per_byte)
         self._last_metrics = metrics
 
@@ -92,10 +94,11 @@ class Display:
     def _held_out_part(self) -> str:
         if self._held_out is None:
             return ""
+        error = "" if self._standard_error is None else f" +- {self._standard_error:.3f}"
+        bits = "bits per byte need data.bytes_per_token, the average number of bytes per token"
         if self._bits_per_byte is not None:
-            return f", held-out loss {self._held_out:.3f} ({self._bits_per_byte:.3f} bits per byte)"
-        unknown = "bits per byte need data.bytes_per_token, the average number of bytes per token"
-        return f", held-out loss {self._held_out:.3f} ({unknown})"
+            bits = f"{self._bits_per_byte:.3f} bits per byte"
+        return f", held-out loss {self._held_out:.3f}{error} ({bits})"
 
 
 def progress_line(step: int, total: int, metrics: Mapping[str, float]) -> str:

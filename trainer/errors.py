@@ -1,4 +1,4 @@
-"""The exceptions of the trainer.
+"""The exceptions of the trainer, and the checks of settings that raise them.
 
 ValueError
   UsageError     an argument, a file or a recipe cannot be used; the command line prints it and exits with 2
@@ -19,3 +19,16 @@ class Stopped(Exception):
     def __init__(self, by: signal.Signals) -> None:
         super().__init__(f"stopped by {by.name}")
         self.by = by
+
+
+def require(name: str, value: object, holds: bool, allowed: str) -> None:
+    """Raises UsageError, which names the setting as the user writes it, unless `holds`."""
+    if not holds:
+        raise UsageError(f"{name} = {value!r} cannot be used: it must be {allowed}.")
+
+
+def require_at_least(prefix: str, config: object, minimum: float, *names: str) -> None:
+    """Raises UsageError for a setting of the section `prefix` below `minimum`."""
+    for name in names:
+        value = getattr(config, name)
+        require(prefix + name, value, value >= minimum, f"{minimum} or more")

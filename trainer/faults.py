@@ -12,13 +12,14 @@ FAULTS is the table of all kinds. A new kind is a function and a row.
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainer.data.batches import Batch, Batches
+from trainer.data.windows import PADDING
 from trainer.errors import UsageError
 from trainer.ranks import local_part, rank_and_size
 
@@ -242,7 +243,10 @@ class FaultyBatches:
             corrupt = FAULTS[fault.kind].on_data
             if corrupt is not None and first is not None and first <= index < first + fault.count:
                 generator = np.random.default_rng([self.batches.seed, fault.step, index])
-                batch = corrupt(batch, self.batches.vocab_size, generator)
+                is_padding_BT = batch.targets_BT == PADDING
+                filled = replace(batch, targets_BT=batch.targets_BT.masked_fill(is_padding_BT, 0))
+                batch = corrupt(filled, self.batches.vocab_size, generator)
+                batch = replace(batch, targets_BT=batch.targets_BT.masked_fill(is_padding_BT, PADDING))
         return batch
 
 

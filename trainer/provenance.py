@@ -3,20 +3,28 @@
 from typing import Any
 
 from trainer.config import Recipe
+from trainer.data.batches import curriculum_steps
+from trainer.data.held_out import HeldOut
 from trainer.data.shuffle import MAX_SORTED_SIZE
+from trainer.data.split import THE_END
 from trainer.errors import UsageError
+
+BEFORE = {"the held-out data": THE_END, "data.rows": "packed", "model.tied": True}
+"""What checkpoints of earlier releases were made with, which do not name it."""
 
 
 class Provenance:
     """Saved in every checkpoint; compared when a checkpoint is loaded, before anything else is restored."""
 
-    def __init__(self, recipe: Recipe, *, num_windows: int) -> None:
+    def __init__(self, recipe: Recipe, *, num_windows: int, held_out: HeldOut | None = None) -> None:
         model = recipe.to_dict()["model"]
         self.settings: dict[str, Any] = {f"model.{name}": value for name, value in model.items()}
         self.settings |= {
             "seed": recipe.seed,
             "data.batch_size": recipe.data.batch_size,
             "data.easy_first": recipe.data.easy_first,
+            "data.rows": recipe.data.rows,
+            "the held-out data": THE_END if held_out is None else held_out.chosen,
             # An optimizer's state contains these, too, and would silently restore the values of the checkpoint.
             "optimizer.beta1": recipe.optimizer.beta1,
             "optimizer.beta2": recipe.optimizer.beta2,
@@ -25,12 +33,15 @@ class Provenance:
         }
         if num_windows <= MAX_SORTED_SIZE:  # earlier releases had another order there
             self.settings["the shuffle of a few windows"] = "sorted"
+        if recipe.data.easy_first:  # the order of the data depends on it
+            self.settings["data.curriculum_steps"] = curriculum_steps(recipe)
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.settings)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises UsageError that names every setting in which the checkpoint differs."""
+        state = BEFORE | state
         names = sorted(state.keys() | self.settings.keys())
         differing = [name for name in names if state.get(name) != self.settings.get(name)]
         if differing:
@@ -38,5 +49,6 @@ class Provenance:
                 f"{name} was {state.get(name)!r} and is {self.settings.get(name)!r}" for name in differing
             )
             raise UsageError(
-                f"The run cannot continue from its checkpoint with another recipe or other data: {changes}."
+                f"The run cannot continue from its checkpoint with another recipe or other data: {changes}. Set the "
+                "recipe as it was, or start a new run."
             )

@@ -18,12 +18,13 @@ from rich.console import Console
 from torch import nn
 
 import lossguard
-from lossguard.torch import Checkpoints, causal_lm_loss, over_ranks
+from lossguard.torch import Checkpoints, over_ranks
 from trainer.components import Components, build_components
 from trainer.config import Recipe
-from trainer.data.batches import Batch, Batches, tokenizer
+from trainer.data.batches import Batch, tokenizer
 from trainer.display import Display
 from trainer.errors import UsageError
+from trainer.evaluation import HeldOutLoss, evaluate
 from trainer.faults import FAULTS, Fault, FaultyBatches, StateFaults
 from trainer.model import GPT
 from trainer.objective import objective
@@ -81,6 +82,8 @@ class TrainingResult:
     """At the end of the run."""
     throughput: Throughput
     """Speed and size of the run."""
+    held_out: HeldOutLoss | None
+    """The last evaluation; None if there was none."""
 
 
 def train(recipe: Recipe, job: Job) -> TrainingResult:
@@ -94,6 +97,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
     display = Display(recipe, run, guard, throughput=components.throughput, console=console)
     with run, guard.ranks.reporting_lost_ranks(), display:
         last_end = time.perf_counter()
+        evaluation = None
         source = batches if job.replace_batches is None else job.replace_batches(batches)
         for step, batch in guard.steps(source, until=recipe.steps):
             batches.reach(step + 1, guard.ledger.next_free(batch.index + 1))
@@ -104,7 +108,8 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
             metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
             if components.held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
                 run.expect(next_report_in=MAX_EVALUATION_SECONDS)
-                metrics |= held_out_metrics(recipe, components, components.held_out)
+                evaluation = evaluate(components.model, components.held_out, components.device)
+                metrics |= held_out_metrics(evaluation, components.token_bytes)
             now = time.perf_counter()
             metrics["step_seconds"], last_end = now - last_end, now
             metrics |= components.throughput.after(step, now)
@@ -120,6 +125,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
         interrupted_by=guard.interrupted_by,
         model=components.model,
         throughput=components.throughput,
+        held_out=evaluation,
     )
 
 
@@ -129,7 +135,7 @@ def open_run(recipe: Recipe, job: Job, components: Components) -> tuple[lossguar
     folder = run.directory or job.directory / recipe.project / run.id
     # The names of the objects are the names of their files.
     objects = {
-        "origin": Provenance(recipe, num_windows=components.batches.size),
+        "origin": Provenance(recipe, num_windows=components.batches.size, held_out=components.held_out),
         "model": components.model,
         "optimizer": components.optimizer,
     }
@@ -141,7 +147,7 @@ def open_run(recipe: Recipe, job: Job, components: Components) -> tuple[lossguar
 
 
 def _init_run(recipe: Recipe, job: Job, components: Components) -> lossguard.Run:
-    facts = {"ranks": components.num_ranks, "tokenizer": tokenizer(recipe, components.batches.windows)}
+    facts = {"ranks": components.num_ranks} | data_facts(recipe, components)
     try:
         return lossguard.init(
             recipe.project,
@@ -158,6 +164,13 @@ def _init_run(recipe: Recipe, job: Job, components: Components) -> lossguard.Run
             raise
         why = error.__cause__.strerror
         raise UsageError(f"{job.directory} cannot hold runs ({why}): choose another folder with --out.") from None
+
+
+def data_facts(recipe: Recipe, components: Components) -> dict[str, object]:
+    """What the configuration records of the data: equal evaluation sets make held-out losses comparable."""
+    windows, held_out = components.batches.windows, components.held_out
+    facts: dict[str, object] = {"tokenizer": tokenizer(recipe, windows), "padding": windows.padding}
+    return facts if held_out is None else facts | {"evaluation_set": held_out.digest()}
 
 
 def training_step(
@@ -180,26 +193,14 @@ def training_step(
     return dict(zip(("loss", "grad_norm", "log_z", "log_z_max", "z_loss"), numbers, strict=True))
 
 
-def held_out_metrics(recipe: Recipe, components: Components, held_out: Batches) -> dict[str, float]:
-    """The held-out loss, and its bits per byte if the bytes per token are known."""
-    loss = evaluate(components.model, held_out, recipe.evaluate_batches, components.device)
-    if components.token_bytes is None:
-        return {"held_out_loss": loss}
-    return {"held_out_loss": loss, "held_out_bits_per_byte": loss / math.log(2) / components.token_bytes}
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, batches: Batches, num_batches: int, device: torch.device) -> float:
-    """The mean loss of the first `num_batches` batches, in nats per token."""
-    model.eval()
-    total = torch.zeros((), device=device)
-    for index in range(num_batches):
-        batch = batches[index].to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits_BTV = model(batch.inputs_BT)
-        total += causal_lm_loss(logits_BTV, batch.targets_BT).cross_entropy
-    model.train()
-    return total.item() / num_batches
+def held_out_metrics(evaluation: HeldOutLoss, token_bytes: float | None) -> dict[str, float]:
+    """The held-out loss, its standard error, and its bits per byte if the bytes per token are known."""
+    metrics = {"held_out_loss": evaluation.mean}
+    if len(evaluation.sums) > 1:
+        metrics["held_out_loss_se"] = evaluation.standard_error
+    if token_bytes is not None:
+        metrics["held_out_bits_per_byte"] = evaluation.mean / math.log(2) / token_bytes
+    return metrics
 
 
 def open_checkpoints(folder: Path, recipe: Recipe, **objects: Any) -> Checkpoints:

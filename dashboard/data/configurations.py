@@ -18,7 +18,9 @@ DIFFERENT = "\N{NOT EQUAL TO}"
 EVALUATION_SETTINGS = frozenset(
     ("data", "data.path", "data.held_out", "data.batch_size", "dataset", "evaluate_batches", "model.context", "seed")
 )
-"""Settings that change the text of the held-out evaluation or how it is split: the trainer's, and common names."""
+"""Settings that may change the text of the held-out evaluation: common names, and those of earlier trainers."""
+EVALUATION_SET = "evaluation_set"
+"""The digest of the held-out windows, which the trainer records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,21 @@ def side_by_side(runs: Sequence[Run]) -> list[Setting]:
     settings = [_settings(run) for run in runs]
     names = dict.fromkeys(name for each in settings for name in each)
     return [Setting(name, tuple(_text(each[name]) if name in each else ABSENT for each in settings)) for name in names]
+
+
+def evaluation_differences(settings: Sequence[Setting]) -> list[str]:
+    """The settings by which the runs may have been evaluated on different text; none if their digests are equal."""
+    if shares_evaluation_set(settings):
+        return []
+    recorded = next((each for each in settings if each.name == EVALUATION_SET), None)
+    if recorded is not None and ABSENT not in recorded.values:
+        return [EVALUATION_SET]
+    return [each.name for each in settings if each.differs and each.name in EVALUATION_SETTINGS | {EVALUATION_SET}]
+
+
+def shares_evaluation_set(settings: Sequence[Setting]) -> bool:
+    """Whether all runs have recorded the same digest of their held-out windows."""
+    return any(each.name == EVALUATION_SET and not each.differs for each in settings)
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

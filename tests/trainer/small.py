@@ -18,7 +18,7 @@ def small_recipe(folder: Path, **overrides: Any) -> Recipe:
         "steps": 20,
         "device": "cpu",
         "evaluate_every": 10,
-        "evaluate_batches": 1,
+        "evaluate_windows": 4,
         "model": ModelConfig(layers=2, heads=2, width=16, context=16),
         "data": DataConfig(path=str(text), batch_size=4),
         "optimizer": OptimizerConfig(lr=1e-2, warmup_steps=4, decay_steps=40),

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.config import RECIPES, ModelConfig, OptimizerConfig, Recipe, load_recipe
+from trainer.config import RECIPES, DataConfig, ModelConfig, OptimizerConfig, Recipe, load_recipe
 from trainer.errors import UsageError
 
 
@@ -44,6 +44,11 @@ MISTAKES = {
     "objective.own_inputs=1.5": "objective.parallel_scheduled_sampling = 1.5 cannot be used: it must be between 0",
     "objective.label_smoothing=1": "at least 0 and below 1",
     "data.held_out=1": "at least 0 and below 1",
+    "data.rows=padded": "data.rows = 'padded' cannot be used: it must be one of packed, documents, paragraphs",
+    "data.max_windows=3": "data.max_windows = 3 cannot be used: it must be 0, or data.batch_size = 24 or more",
+    "data.separator=-1": "data.separator = -1 cannot be used: it must be 0 or more",
+    "data.curriculum_steps=0": "data.curriculum_steps = 0 cannot be used: it must be 1 or more",
+    "evaluate_batches=8": "evaluate_batches is no longer a field of a recipe: set evaluate_windows",
     "device=tpu": "device = 'tpu' cannot be used: it must be auto, cpu, cuda or cuda:N",
     "seed=-1": "seed = -1 cannot be used",
     "steps": "has no value",
@@ -84,7 +89,7 @@ def test_a_recipe_that_is_no_toml_is_refused(tmp_path: Path) -> None:
 
 def test_every_field_has_a_description() -> None:
     """A docstring stands under each field of the recipe's classes."""
-    source = (RECIPES.parent / "config.py").read_text().splitlines()
+    source = [line for name in ("", "data/") for line in (RECIPES.parent / f"{name}config.py").read_text().splitlines()]
     fields = [
         number for number, line in enumerate(source) if line.startswith("    ") and ": " in line and " = " in line
     ]
@@ -95,4 +100,7 @@ def test_every_field_has_a_description() -> None:
 
 def line_is_field(line: str) -> bool:
     name = line.strip().partition(":")[0]
-    return any(hasattr(kind, "__slots__") and name in kind.__slots__ for kind in (Recipe, ModelConfig, OptimizerConfig))
+    return any(
+        hasattr(kind, "__slots__") and name in kind.__slots__
+        for kind in (Recipe, ModelConfig, DataConfig, OptimizerConfig)
+    )

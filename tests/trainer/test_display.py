@@ -28,13 +28,13 @@ def test_plain_lines_come_every_so_many_steps_and_at_the_end(tmp_path: Path) -> 
     display, guard, output = _display(tmp_path)
     with display:
         for step in range(20):
-            display.show(step, METRICS | ({"held_out_loss": 2.5} if step == 9 else {}))
+            display.show(step, METRICS | ({"held_out_loss": 2.5, "held_out_loss_se": 0.125} if step == 9 else {}))
         guard.step = 20
     lines = output.getvalue().splitlines()
     assert lines[0] == "run r: small, 2.00 M parameters, 20 steps of 64 tokens"
     assert [line.split()[1] for line in lines[1:-2]] == ["0/20", "10/20", "19/20"]
     assert lines[-2] == (
-        "finished 20 steps: loss 2.000 nats per token (2.885 bits), held-out loss 2.500 (bits per byte need "
+        "finished 20 steps: loss 2.000 nats per token (2.885 bits), held-out loss 2.500 +- 0.125 (bits per byte need "
         "data.bytes_per_token, the average number of bytes per token)"
     )
     assert lines[-1].startswith("0.00064 tokens per parameter (Chinchilla: about 20); ")

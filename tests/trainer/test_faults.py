@@ -6,6 +6,8 @@ import torch
 
 from tests.trainer.data.windows import make_batches
 from trainer.config import ModelConfig, OptimizerConfig
+from trainer.data.batches import Batches
+from trainer.data.windows import PADDING, Windows
 from trainer.errors import UsageError
 from trainer.faults import FAULTS, NGRAM_TOKENS, Fault, FaultyBatches, StateFaults, flip_bit, parse_fault
 from trainer.model import GPT
@@ -40,6 +42,15 @@ def test_a_fault_in_the_data_is_keyed_by_batch_index_so_a_replay_meets_it_again(
             struck and kind in ("repeated_ngram", "rare_token")
         )
         assert faulty[index].targets_BT.dtype == torch.int64
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in FAULTS.items() if kind.on_data])
+def test_a_fault_in_the_data_leaves_padding_as_it_is(kind: str) -> None:
+    windows = Windows([np.arange(1, 6, dtype=np.uint8) + number for number in range(8)], 6, padded=True)
+    clean = Batches(windows, size=8, batch_size=4, seed=0, vocab_size=256)
+    struck, intact = FaultyBatches(clean, [Fault(kind, 0, 1)])[0].targets_BT, clean[0].targets_BT
+    assert (struck == PADDING).equal(intact == PADDING)
+    assert not struck.equal(intact)
 
 
 def test_shuffled_targets_are_the_same_targets_in_another_order() -> None:

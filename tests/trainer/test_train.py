@@ -12,11 +12,11 @@ import torch
 from lossguard import Skip
 from lossguard.torch import Checkpoints
 from tests.trainer.small import logged, small_recipe
-from trainer.components import choose_device
-from trainer.config import ModelConfig, Recipe
+from trainer.components import build_components, choose_device
+from trainer.config import DataConfig, ModelConfig, Recipe
 from trainer.errors import UsageError
 from trainer.faults import Fault
-from trainer.train import Job, TrainingResult, train
+from trainer.train import Job, TrainingResult, data_facts, train
 
 EXACT = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "batch_index")
 
@@ -52,6 +52,9 @@ def test_a_run_learns_and_reports_every_step_with_all_its_metrics(tmp_path: Path
     assert steps[59]["loss"] < steps[0]["loss"] - 1.0
     assert {*EXACT, "step_seconds"} <= steps[3].keys()
     assert [step for step in steps if "held_out_loss" in steps[step]] == [9, 19, 29, 39, 49, 59]
+    assert outcome.held_out is not None
+    last = (steps[59]["held_out_loss"], steps[59]["held_out_loss_se"])
+    assert last == (outcome.held_out.mean, outcome.held_out.standard_error)
     assert [steps[step]["tokens"] for step in (0, 1, 59)] == [64, 128, 3840]
 
 
@@ -66,6 +69,29 @@ def test_twenty_steps_and_twenty_more_are_bit_for_bit_forty(tmp_path: Path, drop
     _run(small_recipe(tmp_path, steps=40, model=model), halves)
     assert _numbers(whole) == _numbers(halves)
     assert _equal(_final_state(whole), _final_state(halves))
+
+
+def test_the_configuration_names_the_evaluation_set_which_no_seed_changes(tmp_path: Path) -> None:
+    found = []
+    for seed in (1, 2):
+        recipe = small_recipe(tmp_path, steps=1, evaluate_every=0, seed=seed)
+        components = build_components(recipe)
+        assert components.held_out is not None
+        found.append(data_facts(recipe, components))
+        assert found[-1] == {"tokenizer": "bytes", "evaluation_set": components.held_out.digest(), "padding": 0.0}
+    assert found[0] == found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", ["packed", "documents"])
+def test_padded_rows_train_as_packed_ones_do(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "texts").mkdir()
+    for number in range(30):
+        (tmp_path / "texts" / f"{number}.txt").write_text("12345 " * (number % 9 + 1))
+    data = DataConfig(path=str(tmp_path / "texts"), batch_size=4, rows=rows)
+    _run(small_recipe(tmp_path, steps=60, data=data), tmp_path)
+    steps = logged(tmp_path, "r")
+    assert steps[59]["loss"] < 1.5 < 4.0 < steps[0]["loss"]
 
 
 @pytest.mark.slow

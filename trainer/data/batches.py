@@ -3,61 +3,19 @@
 Shapes: B sequences, T positions.
 """
 
-from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from trainer.config import Recipe
+from trainer.data.batch import Batch as Batch  # what Batches consist of
+from trainer.data.held_out import HeldOut
 from trainer.data.shuffle import Shuffle
-from trainer.data.tokens import Shard, check_ids, check_vocabulary, open_shards
+from trainer.data.split import rows_of, split
+from trainer.data.tokens import check_ids, check_vocabulary, open_shards
+from trainer.data.windows import Windows
 from trainer.errors import UsageError
 
 CHUNK_WINDOWS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Teacher forcing: the targets are the inputs shifted by one."""
-
-    index: int
-    inputs_BT: Tensor  # int64
-    targets_BT: Tensor  # int64
-
-    def to(self, device: torch.device) -> "Batch":
-        inputs_BT = self.inputs_BT.to(device, non_blocking=True)
-        return Batch(self.index, inputs_BT, self.targets_BT.to(device, non_blocking=True))
-
-
-class Windows:
-    """The shards cut into windows of T + 1 tokens; the inputs of successive windows are adjacent."""
-
-    def __init__(self, shards: list[Shard], context: int) -> None:
-        self.shards = shards
-        self.context = context
-        counts = [max(0, (len(shard) - 1) // context) for shard in shards]
-        self._ends = np.array(list(accumulate(counts)), dtype=np.int64)
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    @property
-    def bytewise(self) -> bool:
-        """Whether a token is a byte of text."""
-        return all(shard.dtype == np.uint8 for shard in self.shards)
-
-    def take(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The windows with these numbers: (B, T + 1)."""
-        return np.stack([self._window(int(number)) for number in numbers]).astype(np.int64)
-
-    def _window(self, number: int) -> Shard:
-        shard = int(np.searchsorted(self._ends, number, side="right"))
-        first = number - (int(self._ends[shard - 1]) if shard else 0)
-        return self.shards[shard][first * self.context : (first + 1) * self.context + 1]
 
 
 class Batches:
@@ -67,41 +25,41 @@ class Batches:
         self,
         windows: Windows,
         *,
-        first: int = 0,
         size: int,
         batch_size: int,
         seed: int,
         vocab_size: int,
-        easy_first: bool = False,
+        curriculum_steps: int = 0,
     ) -> None:
-        """Batches of the windows `first` to `first + size`."""
+        """Batches of the first `size` windows, of which the first `curriculum_steps` are a curriculum."""
         self.windows = windows
-        self.first = first
         self.size = size
         self.batch_size = batch_size
         self.seed = seed
         self.vocab_size = vocab_size
-        self._easy_first = _easy_first(windows, first, size) if easy_first else None
+        self._curriculum = easy_first(windows, self._shuffled(np.arange(curriculum_steps * batch_size)))
 
     def __getitem__(self, index: int) -> Batch:
         if index < 0:
             raise IndexError(f"batch indices are absolute and begin at 0, not {index}")
         tokens = self.windows.take(self.window_numbers(index))
         check_ids(tokens, self.vocab_size)
-        tokens_BT = torch.from_numpy(tokens)
-        return Batch(index, tokens_BT[:, :-1].contiguous(), tokens_BT[:, 1:].contiguous())
+        return Batch.of_windows(index, tokens)
 
     def window_numbers(self, index: int) -> NDArray[np.int64]:
         """The numbers of the windows in batch `index`: (B,). A batch may span two epochs."""
-        positions = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        if (index + 1) * self.batch_size <= len(self._curriculum):
+            return self._curriculum[index * self.batch_size : (index + 1) * self.batch_size]
+        return self._shuffled(np.arange(index * self.batch_size, (index + 1) * self.batch_size))
+
+    def _shuffled(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers of the windows at these positions of the shuffled epochs."""
         epochs, places = np.divmod(positions, self.size)
-        if self._easy_first is not None:
-            return self._easy_first[places] + self.first
         numbers = np.empty_like(places)
-        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+        for epoch in range(int(epochs.min(initial=0)), int(epochs.max(initial=-1)) + 1):
             inside = epochs == epoch
             numbers[inside] = Shuffle(self.size, self.seed, epoch)(places[inside])
-        return numbers + self.first
+        return numbers
 
 
 def bytes_per_token(recipe: Recipe, windows: Windows) -> float | None:
@@ -119,44 +77,52 @@ def tokenizer(recipe: Recipe, windows: Windows) -> str | None:
     return "bytes" if windows.bytewise else recipe.data.tokenizer or None
 
 
-def _easy_first(windows: Windows, first: int, size: int) -> NDArray[np.int64]:
-    """The order of the windows by their number of different tokens; ties in the order of the data."""
-    difficulty = np.empty(size, dtype=np.int64)
-    for start in range(0, size, CHUNK_WINDOWS):
-        end = min(start + CHUNK_WINDOWS, size)
-        sorted_tokens = np.sort(windows.take(np.arange(first + start, first + end)), axis=1)
-        difficulty[start:end] = 1 + (np.diff(sorted_tokens, axis=1) != 0).sum(axis=1)
-    return np.argsort(difficulty, kind="stable")
+def easy_first(windows: Windows, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The windows sorted by their number of different tokens; ties remain in order."""
+    distinct, places = np.unique(numbers, return_inverse=True)
+    difficulty = np.empty(len(distinct), dtype=np.int64)
+    for start in range(0, len(distinct), CHUNK_WINDOWS):
+        sorted_tokens = np.sort(windows.take(distinct[start : start + CHUNK_WINDOWS]), axis=1)
+        num_kinds = 1 + (np.diff(sorted_tokens, axis=1) != 0).sum(axis=1)
+        difficulty[start : start + CHUNK_WINDOWS] = num_kinds - (sorted_tokens[:, 0] < 0)  # padding is no token
+    return numbers[np.argsort(difficulty[places], kind="stable")]
 
 
-def open_batches(recipe: Recipe) -> tuple[Batches, Batches | None]:
-    """The training batches, and the held-out ones (None if the recipe holds nothing back). Raises UsageError."""
+def curriculum_steps(recipe: Recipe) -> int:
+    """The length of the recipe's curriculum; 0 if there is none."""
+    return (recipe.data.curriculum_steps or recipe.steps) if recipe.data.easy_first else 0
+
+
+def open_batches(recipe: Recipe) -> tuple[Batches, HeldOut | None]:
+    """The training batches, and the held-out windows (None if the recipe holds nothing back). Raises UsageError."""
     shards = open_shards(recipe.data.path)
     check_vocabulary(shards, recipe.model.vocab_size)
-    windows = Windows(shards, recipe.model.context)
-    num_held_out = _held_out(len(windows), recipe)
-    num_trained = len(windows) - num_held_out
-    batch_size = recipe.data.batch_size
-    if num_trained < batch_size:
-        raise UsageError(_too_short(sum(map(len, shards)), recipe))
-    settings: dict[str, Any] = {"batch_size": batch_size, "seed": recipe.seed, "vocab_size": recipe.model.vocab_size}
-    train = Batches(windows, size=num_trained, easy_first=recipe.data.easy_first, **settings)
-    held_out = Batches(windows, first=num_trained, size=num_held_out, **settings) if num_held_out else None
-    return train, held_out
+    parts = split(shards, recipe.data, recipe.model.context)
+    windows = Windows(rows_of(parts.train, recipe.data), recipe.model.context, padded=recipe.data.rows != "packed")
+    size = min(len(windows), recipe.data.max_windows or len(windows))
+    if size < recipe.data.batch_size:
+        raise UsageError(_too_short(sum(map(len, shards)), size, recipe))
+    train = Batches(
+        windows,
+        size=size,
+        batch_size=recipe.data.batch_size,
+        seed=recipe.seed,
+        vocab_size=recipe.model.vocab_size,
+        curriculum_steps=curriculum_steps(recipe),
+    )
+    held_out = HeldOut(
+        parts.held_out,
+        recipe.model.context,
+        num_windows=recipe.evaluate_windows,
+        vocab_size=recipe.model.vocab_size,
+        chosen=parts.chosen,
+    )
+    return train, held_out if len(held_out) else None
 
 
-def _held_out(num_windows: int, recipe: Recipe) -> int:
-    """The number of held-out windows: at least one batch, unless nothing is held out."""
-    if recipe.data.held_out == 0.0:
-        return 0
-    return max(recipe.data.batch_size, round(num_windows * recipe.data.held_out))
-
-
-def _too_short(num_tokens: int, recipe: Recipe) -> str:
-    parts = 2 if recipe.data.held_out else 1
-    needed = parts * recipe.tokens_per_step + 1
+def _too_short(num_tokens: int, num_windows: int, recipe: Recipe) -> str:
     return (
-        f"The data is too short: {num_tokens} tokens, and a batch of {recipe.data.batch_size} x "
-        f"{recipe.model.context} tokens{' beside the held-out one' if parts == 2 else ''} needs {needed}; "
-        "give more text with --data, or lower data.batch_size or model.context."
+        f"The data is too short: {num_tokens} tokens, of which {num_windows} windows of {recipe.model.context} tokens "
+        f"are left to train on, and a batch needs {recipe.data.batch_size}; give more text with --data, or lower "
+        "data.batch_size, model.context or data.held_out."
     )

@@ -1,10 +1,11 @@
 """The source of tokens: text as bytes, the `.bin` shards of nanoGPT and llm.c, or a Markov chain.
 
-A shard is a one-dimensional array of uint8 or uint16, memory-mapped if it is one file.
+A shard is a one-dimensional array of uint8 (text: one document) or uint16 (one `.bin` file), memory-mapped if it is the
+only one.
 """
 
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,9 @@ MAX_SCANNED_TOKENS = 16_000_000  # of a shard, checked before the run begins
 
 
 def open_shards(path: str) -> list[Shard]:
-    """The shards at `path` (see DataConfig.path) in the order of their names. Raises UsageError."""
+    """The shards at `path` (see DataConfig.path) in the order of their names, one a file. Raises UsageError."""
     if not path:
-        return [_standard_library()]
+        return list(_standard_library())
     if (chain := open_chain(path)) is not None:
         return [stream(chain)]
     place = Path(path)
@@ -41,6 +42,11 @@ def open_shards(path: str) -> list[Shard]:
         raise UsageError(f"There is no data at {path}: --data takes a text file, a folder or .bin shards.") from None
     except OSError as error:
         raise UsageError(f"The data at {path} cannot be read: {error.strerror}.") from None
+
+
+def is_text(shards: Sequence[Shard]) -> bool:
+    """Whether a token is a byte of text."""
+    return all(shard.dtype == np.uint8 for shard in shards)
 
 
 def check_vocabulary(shards: list[Shard], vocab_size: int) -> None:
@@ -60,21 +66,21 @@ def check_ids(tokens: NDArray[Any], vocab_size: int) -> None:
 
 
 @cache
-def _standard_library() -> Shard:
+def _standard_library() -> tuple[Shard, ...]:
     """The source of the running Python's standard library without its tests, about 12 MB."""
     root = Path(sysconfig.get_paths()["stdlib"])
     texts = [file.read_bytes() for file in _walk(root, "*.py")]
     if not texts:
         raise UsageError(f"This Python has no source of its standard library in {root}: give a text with --data.")
-    return _join(texts)
+    return tuple(_documents(texts))
 
 
 def _open_folder(folder: Path) -> list[Shard]:
-    """Its `.bin` shards if there are any, else all files that are not hidden, as one text."""
+    """Its `.bin` shards if there are any, else all files that are not hidden, as text."""
     bins = sorted(folder.glob("*.bin"))
     if bins:
         return [_open_bin(file) for file in bins]
-    return [_join([file.read_bytes() for file in _walk(folder, "*")])]
+    return _documents([file.read_bytes() for file in _walk(folder, "*")])
 
 
 def _walk(root: Path, pattern: str) -> Iterator[Path]:
@@ -85,9 +91,10 @@ def _walk(root: Path, pattern: str) -> Iterator[Path]:
             yield file
 
 
-def _join(texts: list[bytes]) -> Shard:
-    joined: Shard = np.frombuffer(b"\n".join(texts), dtype=np.uint8)
-    return joined
+def _documents(texts: list[bytes]) -> list[Shard]:
+    """Texts as documents; all but the last get a newline at their end, which separates them where they are joined."""
+    ends = [b"\n"] * (len(texts) - 1) + [b""]
+    return [np.frombuffer(text + end, dtype=np.uint8) for text, end in zip(texts, ends, strict=False)]
 
 
 def _map(file: Path, dtype: type[np.uint8 | np.uint16], offset: int = 0) -> Shard:

@@ -17,7 +17,8 @@ from trainer.config import Recipe
 from trainer.drill.collector import release_holds, run_collector
 from trainer.drill.fault_results import FaultResult, LoggedStep, fault_results
 from trainer.drill.strategies import FixedPalm, SkipStep
-from trainer.errors import Stopped
+from trainer.errors import Stopped, UsageError
+from trainer.evaluation import HeldOutLoss
 from trainer.faults import FAULTS, Fault
 from trainer.train import Job, train
 
@@ -50,8 +51,8 @@ class DrillResult:
     seed: int
     steps: int
     fault_results: list[FaultResult]
-    held_out: dict[str, float] = field(default_factory=dict)
-    """Strategy -> held-out loss at the end, in nats per token; `clean` is the run without faults."""
+    held_out: dict[str, HeldOutLoss] = field(default_factory=dict)
+    """Strategy -> the last evaluation; `clean` is the run without faults."""
 
     @property
     def hurt(self) -> int:
@@ -68,9 +69,19 @@ class DrillResult:
             {name: encode_number(value) if isinstance(value, float) else value for name, value in asdict(each).items()}
             for each in self.fault_results
         ]
-        held_out = {name: encode_number(loss) for name, loss in self.held_out.items()}
         counts = {"hurt": self.hurt, "got_past": self.got_past}
-        return {"seed": self.seed, "steps": self.steps, **counts, "held_out_loss": held_out, "faults": faults}
+        return {"seed": self.seed, "steps": self.steps, **counts, **self._losses(), "faults": faults}
+
+    def _losses(self) -> dict[str, dict[str, Any]]:
+        """Strategy -> held-out loss, its standard error, and that of its difference to the clean run's; in nats."""
+        clean = self.held_out["clean"]
+        return {
+            "held_out_loss": {name: encode_number(each.mean) for name, each in self.held_out.items()},
+            "held_out_loss_se": {name: encode_number(each.standard_error) for name, each in self.held_out.items()},
+            "held_out_difference_se": {
+                name: encode_number(each.minus(clean)[1]) for name, each in self.held_out.items() if each is not clean
+            },
+        }
 
 
 def plan(num_faults: int) -> list[Fault]:
@@ -83,14 +94,18 @@ def drill(
     recipe: Recipe, num_faults: int, folder: Path, *, compare: bool, report: Callable[[str], None]
 ) -> DrillResult:
     """Run all strategies, one after the other; `report` gets progress messages. Raises UsageError and Stopped."""
+    if recipe.data.held_out == 0.0:
+        raise UsageError("data.held_out = 0.0 cannot be used in a drill, which compares held-out losses.")
     faults = plan(num_faults)
     steps = FIRST_FAULT + num_faults * FAULT_INTERVAL
     recipe = replace(recipe, steps=steps, evaluate_every=EVALUATION_INTERVAL)
-    held_out: dict[str, float] = {}
+    held_out: dict[str, HeldOutLoss] = {}
 
     def run(name: str, **job: Any) -> list[LoggedStep]:
         report(f"seed {recipe.seed}: {name}, {steps} steps")
-        history, held_out[name] = run_strategy(recipe, Job(directory=folder / name, **({"faults": faults} | job)))
+        history, last = run_strategy(recipe, Job(directory=folder / name, **({"faults": faults} | job)))
+        assert last is not None
+        held_out[name] = last
         return history
 
     clean = run("clean", faults=[], run=Run(id="clean"))
@@ -109,8 +124,8 @@ def drill(
     return result
 
 
-def run_strategy(recipe: Recipe, job: Job) -> tuple[list[LoggedStep], float]:
-    """Train; return all steps in the order of time, and the held-out loss at the end (NaN if there is none).
+def run_strategy(recipe: Recipe, job: Job) -> tuple[list[LoggedStep], HeldOutLoss | None]:
+    """Train; return all steps in the order of time, and the last evaluation, if there was one.
 
     Raises Stopped when a signal ended the run.
     """
@@ -128,8 +143,7 @@ def run_strategy(recipe: Recipe, job: Job) -> tuple[list[LoggedStep], float]:
     outcome = train(recipe, replace(job, faults_at_steps=True, on_step=note, quiet=True))
     if outcome.interrupted_by is not None:
         raise Stopped(outcome.interrupted_by)
-    last = history[-1].held_out
-    return history, math.nan if last is None else last
+    return history, outcome.held_out
 
 
 def succeeded(drills: Sequence[DrillResult]) -> bool:

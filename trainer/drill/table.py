@@ -25,4 +25,8 @@ def show_drill(drill: DrillResult, console: Console | None = None) -> None:
     console.print(table)
     clean = drill.held_out["clean"]
     for strategy, loss in drill.held_out.items():
-        console.print(f"held-out loss, {strategy}: {loss:.4f} nats per token ({100 * (loss / clean - 1):+.2f} %)")
+        sentence = f"held-out loss, {strategy}: {loss.mean:.4f} +- {loss.standard_error:.4f} nats per token"
+        if loss is not clean:
+            difference, error = loss.minus(clean)
+            sentence += f", minus clean {difference:+.4f} +- {error:.4f} ({100 * (loss.mean / clean.mean - 1):+.2f} %)"
+        console.print(sentence)

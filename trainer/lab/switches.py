@@ -43,7 +43,7 @@ NGRAM_ORDER = 4
 NUM_LAST_STEPS = 25
 """Steps at the end over which training metrics are averaged."""
 COLUMNS = (
-    *("recipe", "loss", "held-out", "perplexity", "bits/byte", "grad norm", "log Z", "own text"),
+    *("recipe", "loss", "held-out", "SE", "perplexity", "bits/byte", "grad norm", "log Z", "own text"),
     *("tokens/s", "MFU"),
 )
 
@@ -56,6 +56,8 @@ class LabResult:
     seed: int
     loss: float
     held_out_loss: float
+    held_out_loss_se: float
+    """Its standard error over documents; differences of recipes, on the same windows, are more certain."""
     perplexity: float
     """exp(held-out loss)."""
     bits_per_token: float
@@ -94,6 +96,7 @@ def try_switch(recipe: Recipe, folder: Path) -> LabResult:
         recipe=recipe.name,
         seed=recipe.seed,
         held_out_loss=loss,
+        held_out_loss_se=rows[-1].get("held_out_loss_se", math.nan),
         perplexity=math.exp(min(loss, 700.0)),
         bits_per_token=loss / math.log(2),
         bits_per_byte=bits_per_byte,
@@ -119,8 +122,7 @@ def measure_continuations(recipe: Recipe, model: GPT) -> OwnContinuations:
     """Under an n-gram model of the first half of the held-out data, for windows spread over the other half."""
     _, held_out = open_batches(recipe)
     assert held_out is not None
-    numbers = np.arange(held_out.first, held_out.first + held_out.size)
-    known, prompts = np.array_split(numbers, 2)
+    known, prompts = np.array_split(held_out.whole_windows, 2)
     reference = NGram(held_out.windows.take(known), order=NGRAM_ORDER, vocab_size=recipe.model.vocab_size)
     chosen = prompts[np.linspace(0, len(prompts) - 1, min(NUM_PROMPTS, len(prompts))).astype(int)]
     return own_continuations(model.eval(), torch.from_numpy(held_out.windows.take(chosen)[:, :-1]), reference)
@@ -133,7 +135,7 @@ def show_lab(results: Sequence[LabResult], console: Console | None = None) -> No
     for name in COLUMNS:
         table.add_column(name)
     for each in results:
-        losses = (each.loss, each.held_out_loss, each.perplexity, each.bits_per_byte)
+        losses = (each.loss, each.held_out_loss, each.held_out_loss_se, each.perplexity, each.bits_per_byte)
         others = (each.grad_norm, each.log_z)
         numbers = ["-" if value is None else f"{value:.3f}" for value in (*losses, *others)]
         numbers.append(str(each.own_continuations.excess))

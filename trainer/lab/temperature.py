@@ -29,7 +29,7 @@ TEMPERATURES = (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Predictions of one model at one temperature: means over the tokens of a held-out batch."""
+    """Predictions of one model at one temperature: means over the held-out tokens that are evaluated."""
 
     seed: int
     temperature: float
@@ -66,10 +66,11 @@ def sampling_runs(
             outcome, _ = train_unrecorded(recipe, folder)
         _, held_out = open_batches(recipe)
         assert held_out is not None  # train_unrecorded refuses a recipe without
-        batch = held_out[0].to(next(outcome.model.parameters()).device)
-        logits_NV = outcome.model.eval()(batch.inputs_BT).flatten(0, 1)
+        batch = next(held_out.batches(recipe.evaluate_windows)).to(next(outcome.model.parameters()).device)
+        counted_BT = batch.targets_BT >= 0  # the others are padding
+        logits_NV = outcome.model.eval()(batch.inputs_BT)[counted_BT]
         for temperature in TEMPERATURES:
-            yield sampling(logits_NV, batch.targets_BT.flatten(), seed=seed, temperature=temperature)
+            yield sampling(logits_NV, batch.targets_BT[counted_BT], seed=seed, temperature=temperature)
 
 
 def show_sampling(results: Sequence[Sampling], console: Console | None = None) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from lossguard import encode_number
 from trainer.data.batches import Batch
+from trainer.data.windows import PADDING
 from trainer.model import GPT
 
 MAX_CHARACTERS = 500
@@ -42,9 +43,12 @@ def excerpt(model: GPT, batch: Batch, *, as_bytes: bool) -> Excerpt:
     logits_BTV = model(batch.inputs_BT.to(device)).float()
     model.train()
     targets_BT = batch.targets_BT.to(device)
-    losses_B = F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none").mean(dim=1)
+    losses_B = F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none").sum(dim=1)
+    losses_B /= (targets_BT != PADDING).sum(dim=1)
     row = int(losses_B.nan_to_num(nan=torch.inf).argmax())
-    inputs, targets = (text(tokens_BT[row], as_bytes=as_bytes) for tokens_BT in (batch.inputs_BT, batch.targets_BT))
+    real_T = batch.targets_BT[row] != PADDING
+    rows = (batch.inputs_BT[row][real_T], batch.targets_BT[row][real_T])
+    inputs, targets = (text(tokens_T, as_bytes=as_bytes) for tokens_T in rows)
     return Excerpt(batch.index, row, losses_B[row].item(), inputs, targets)
 
 

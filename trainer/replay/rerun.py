@@ -107,8 +107,9 @@ class Rerun:
         return outcome
 
     def _recipe(self, num_steps: int) -> Recipe:
-        """The recipe without evaluations, probes and checkpoints, and with the learning rates of the run."""
+        """The recipe without evaluations, probes and checkpoints, and with the run's learning rates and curriculum."""
         optimizer = replace(self.recipe.optimizer, decay_steps=self.recipe.optimizer.decay_steps or self.recipe.steps)
         checkpoint = CheckpointConfig(every=sys.maxsize)
+        data = replace(self.recipe.data, curriculum_steps=self.recipe.data.curriculum_steps or self.recipe.steps)
         quiet: dict[str, Any] = {"project": PROJECT, "evaluate_every": 0, "probe_every": 0}
-        return replace(self.recipe, steps=num_steps, optimizer=optimizer, checkpoint=checkpoint, **quiet)
+        return replace(self.recipe, steps=num_steps, data=data, optimizer=optimizer, checkpoint=checkpoint, **quiet)

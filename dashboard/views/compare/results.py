@@ -31,6 +31,8 @@ class LineResult:
     label: str
     loss: LatestValue | None
     """Held-out, in nats per token."""
+    standard_error: LatestValue | None
+    """Of `loss`."""
     bits_per_byte: LatestValue | None
     vocabulary: Vocabulary
     difference: Difference | None
@@ -41,7 +43,7 @@ def table(results: Sequence[LineResult], x_axis: XAxis) -> pd.DataFrame:
     return pd.DataFrame(
         {
             RUN: each.label,
-            "Held-out loss": _value(each.loss),
+            "Held-out loss": _value(each.loss) + _error(each),
             "Perplexity": perplexity(each.loss),
             "Bits per byte": _value(each.bits_per_byte),
             "After step": "-" if each.loss is None else formatting.count(each.loss.step),
@@ -63,6 +65,14 @@ def perplexity(loss: LatestValue | None) -> str:
 
 def _value(latest: LatestValue | None) -> str:
     return "-" if latest is None else _four_decimals(latest.value)
+
+
+def _error(result: LineResult) -> str:
+    """The standard error, if it is of the same measurement."""
+    loss, error = result.loss, result.standard_error
+    if loss is None or error is None or loss.step != error.step or not math.isfinite(error.value):
+        return ""
+    return f" \N{PLUS-MINUS SIGN} {_four_decimals(error.value)}"
 
 
 def _four_decimals(value: float) -> str:

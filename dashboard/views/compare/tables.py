@@ -7,7 +7,13 @@ import streamlit as st
 
 from dashboard import formatting
 from dashboard.data import cached, configurations, held_out
-from dashboard.data.held_out import HELD_OUT_BITS_PER_BYTE, HELD_OUT_LOSS, Difference, HeldOutCurve
+from dashboard.data.held_out import (
+    HELD_OUT_BITS_PER_BYTE,
+    HELD_OUT_LOSS,
+    HELD_OUT_LOSS_SE,
+    Difference,
+    HeldOutCurve,
+)
 from dashboard.figures.axis import XAxis
 from dashboard.views.compare import lines, results, tokenizers
 from dashboard.views.compare.lines import ComparedLine
@@ -46,6 +52,7 @@ def line_result(line: ComparedLine, baseline: ComparedLine, x_axis: XAxis) -> Li
     return LineResult(
         label=line.label,
         loss=cached.latest_value(line.facts, segment, HELD_OUT_LOSS),
+        standard_error=cached.latest_value(line.facts, segment, HELD_OUT_LOSS_SE),
         bits_per_byte=cached.latest_value(line.facts, segment, HELD_OUT_BITS_PER_BYTE),
         vocabulary=tokenizers.vocabulary_of(line.facts.run.config),
         difference=None if line is baseline else difference(line, baseline, x_axis),
@@ -80,7 +87,12 @@ def method(compared: Sequence[ComparedLine], x_axis: XAxis) -> str:
         "measurements, never extrapolated."
     )
     settings = configurations.side_by_side(lines.runs_of(compared))
-    differing = [each.name for each in settings if each.differs and each.name in configurations.EVALUATION_SETTINGS]
+    if configurations.shares_evaluation_set(settings):
+        text += (
+            " All were evaluated on the same windows. The standard error of a held-out loss is over documents; the "
+            "errors of two runs rise and fall together, so that their difference is more certain than either loss."
+        )
+    differing = configurations.evaluation_differences(settings)
     if differing:
         names = ", ".join(f"`{name}`" for name in differing)
         text += f" These runs may have been evaluated on different text: they differ in {names}."

@@ -2,7 +2,15 @@
 
 from typing import Any
 
-from dashboard.data.configurations import ABSENT, DIFFERENT, Setting, flattened, side_by_side, table
+from dashboard.data.configurations import (
+    ABSENT,
+    DIFFERENT,
+    Setting,
+    evaluation_differences,
+    flattened,
+    side_by_side,
+    table,
+)
 from db.models import Run
 from monitor.detection import DetectionSettings
 from monitor.detection.interventions import run_policy
@@ -83,3 +91,14 @@ def test_a_secret_that_an_earlier_release_stored_is_not_shown() -> None:
     shown = [value for each in side_by_side([stored, run({})]) for value in each.values]
     assert "python train.py --api-key ***" in shown
     assert not any("Zq81xYvL" in value for value in shown)
+
+
+def test_runs_are_evaluated_on_the_same_text_if_its_digests_are_equal_else_settings_decide() -> None:
+    def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
+        return evaluation_differences(side_by_side([run(left), run(right)]))
+
+    one, other = {"seed": 1, "evaluation_set": "aa"}, {"seed": 2, "evaluation_set": "aa"}
+    assert differences(one, other) == []
+    assert differences(one, other | {"evaluation_set": "bb"}) == ["evaluation_set"]
+    assert differences(one, {"seed": 2}) == ["seed", "evaluation_set"], "a trainer that records no digest"
+    assert differences({"seed": 1}, {"seed": 2}) == ["seed"]

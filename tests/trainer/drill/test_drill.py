@@ -5,18 +5,31 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from lossguard import Run
 from tests.trainer.command import environment
 from tests.trainer.small import small_recipe
-from trainer.drill.drill import FAULT_INTERVAL, FIRST_FAULT, KINDS, DrillResult, plan, run_strategy, succeeded, summary
+from trainer.drill.drill import (
+    FAULT_INTERVAL,
+    FIRST_FAULT,
+    KINDS,
+    DrillResult,
+    drill,
+    plan,
+    run_strategy,
+    succeeded,
+    summary,
+)
 from trainer.drill.fault_results import FaultResult
 from trainer.drill.table import show_drill
-from trainer.errors import Stopped
+from trainer.errors import Stopped, UsageError
+from trainer.evaluation import HeldOutLoss
 from trainer.faults import FAULTS, Fault
 from trainer.train import Job
 
@@ -44,8 +57,10 @@ def test_a_strategy_is_recorded_step_by_step_and_ends_with_a_held_out_loss(tmp_p
     )
     assert [each.loss for each in faulty[:16]] == [each.loss for each in history[:16]]
     assert math.isnan(faulty[-1].loss)
-    assert math.isfinite(held_out)
-    assert math.isnan(worse)
+    assert held_out is not None
+    assert worse is not None
+    assert math.isfinite(held_out.mean)
+    assert math.isnan(worse.mean)
 
 
 def drilled(*, hurt: bool, got_past: bool) -> DrillResult:
@@ -63,9 +78,12 @@ def drilled(*, hurt: bool, got_past: bool) -> DrillResult:
         held_out=math.nan,
         clean_held_out=2.0,
     )
-    return DrillResult(
-        seed=1, steps=550, fault_results=[result], held_out={"clean": 2.0, "lossguard": 2.01, "nothing": math.nan}
-    )
+    counts = np.array([100, 100])
+    held_out = {
+        name: HeldOutLoss(np.array([first, second]) * counts, counts)
+        for name, first, second in [("clean", 1.9, 2.1), ("lossguard", 1.92, 2.1), ("nothing", math.nan, math.nan)]
+    }
+    return DrillResult(seed=1, steps=550, fault_results=[result], held_out=held_out)
 
 
 def test_a_drill_succeeds_when_the_run_got_past_every_fault_that_hurt() -> None:
@@ -76,7 +94,10 @@ def test_a_drill_succeeds_when_the_run_got_past_every_fault_that_hurt() -> None:
 def test_the_summary_is_strict_json_with_its_numbers() -> None:
     result = json.loads(json.dumps(summary([drilled(hurt=True, got_past=True)]), allow_nan=False))
     assert (result["planted"], result["hurt"], result["got_past"], result["succeeded"]) == (1, 1, 1, True)
-    assert result["seeds"][0]["held_out_loss"]["nothing"] == "NaN"
+    (seed,) = result["seeds"]
+    assert seed["held_out_loss"] == {"clean": 2.0, "lossguard": pytest.approx(2.01), "nothing": "NaN"}
+    assert seed["held_out_loss_se"]["clean"] == pytest.approx(0.1)
+    assert seed["held_out_difference_se"] == {"lossguard": pytest.approx(0.01), "nothing": "NaN"}
     assert result["seeds"][0]["faults"][0]["held_out"] == "NaN"
 
 
@@ -86,7 +107,15 @@ def test_the_table_has_a_row_per_fault_and_a_line_per_strategy() -> None:
     text = output.getvalue()
     assert "got past 0 of 1 faults that hurt" in text
     assert "bit_flip" in text
-    assert "held-out loss, lossguard: 2.0100 nats per token (+0.50 %)" in text
+    assert "held-out loss, clean: 2.0000 +- 0.1000 nats per token\n" in text
+    assert "2.0100 +- 0.0900 nats per token, minus clean +0.0100 +- 0.0100 (+0.50 %)" in text
+
+
+def test_a_drill_needs_held_out_data(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    recipe = replace(recipe, data=replace(recipe.data, held_out=0.0))
+    with pytest.raises(UsageError, match="compares held-out losses"):
+        drill(recipe, 1, tmp_path, compare=False, report=print)
 
 
 def test_a_signal_ends_the_whole_drill_and_not_one_strategy(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ RESULT = LabResult(
     seed=1,
     loss=1.0,
     held_out_loss=2.0,
+    held_out_loss_se=0.1,
     perplexity=7.0,
     bits_per_token=3.0,
     bits_per_byte=3.0,

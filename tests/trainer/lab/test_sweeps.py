@@ -8,7 +8,7 @@ from trainer.cli import app
 from trainer.lab.results import to_json
 from trainer.lab.sweeps import SWEEPS, SweepOptions
 
-SMALL = ["model.context=8", "model.layers=1", "model.width=8", "data.batch_size=2", "evaluate_batches=1"]
+SMALL = ["model.context=8", "model.layers=1", "model.width=8", "data.batch_size=2", "evaluate_windows=4"]
 
 
 def test_seeds_follow_each_other_and_a_quick_sweep_has_two() -> None:

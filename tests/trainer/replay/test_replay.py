@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,14 @@ from lossguard import Cause
 from tests.trainer.small import small_recipe
 from trainer.cli import app
 from trainer.config import CheckpointConfig, OptimizerConfig, Recipe
+from trainer.data.batches import open_batches
 from trainer.drill.collector import run_collector
 from trainer.errors import UsageError
 from trainer.faults import parse_fault
 from trainer.replay.incident import incident_at, run_folder
 from trainer.replay.record import read_record
 from trainer.replay.replay import replay
+from trainer.replay.rerun import Rerun
 from trainer.replay.verdict import ReplayVerdict
 from trainer.train import Job, train
 
@@ -222,3 +225,10 @@ def test_the_verdict_on_an_incident_that_was_rolled_back_reaches_the_collector(
     assert order["rewound_to"] < incident["onset_step"]
     assert incident["onset_step"] - 20 < printed["evidence"]["first_step"]
     assert (missing.exit_code, "there is no incident 77" in missing.stderr) == (2, True)
+
+
+def test_a_replay_has_the_curriculum_of_the_run(tmp_path: Path) -> None:
+    easy = replace(recipe(tmp_path), data=replace(recipe(tmp_path).data, easy_first=True))
+    trained_again = Rerun(easy, (), False, {})._recipe(sys.maxsize)
+    (run, _), (again, _) = open_batches(easy), open_batches(trained_again)
+    assert all(run[index].inputs_BT.equal(again[index].inputs_BT) for index in (0, 7, 141, 150))

@@ -189,6 +189,26 @@ def test_different_evaluation_settings_are_named_below_the_results(open_page: Op
     )
 
 
+def test_runs_with_the_same_evaluation_set_are_compared_whatever_their_seeds(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    for run, seed, digest in (("a", 1, "aa"), ("b", 2, "aa"), ("c", 1, "cc")):
+        add(store, run, config=BYTES | {"seed": seed, "evaluation_set": digest})
+    same, other = texts(open_page("compare", runs="a,b")), texts(open_page("compare", runs="a,c"))
+    assert "All were evaluated on the same windows." in same
+    assert "different text" not in same
+    assert "different text: they differ in `evaluation_set`." in other
+    assert "same windows" not in other
+
+
+def test_the_held_out_loss_is_shown_with_its_standard_error(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session, "a", config=BYTES)
+        losses = {"held_out_loss": [3.0, 2.5, 2.0], "held_out_loss_se": [0.2, 0.15, 0.125]}
+        add_steps(session, run, add_segment(session, run, "a-1"), range(3), **losses)
+    assert rows(open_page("compare", runs="a"))["a"]["Held-out loss"] == "2.0000 \N{PLUS-MINUS SIGN} 0.1250"
+
+
 def test_selecting_lines_updates_the_url(open_page: OpenPage, store: sa.Engine) -> None:
     add(store, "a", held_out=[3, 2, 2, 2])
     add(store, "b", held_out=[3, 2, 2, 1])

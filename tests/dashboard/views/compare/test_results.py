@@ -12,10 +12,15 @@ from dashboard.views.compare.tokenizers import Vocabulary
 
 
 def row(
-    loss: float | None, *, difference: Difference | None = None, x_axis: XAxis = XAxis.STEP, bits: float | None = None
+    loss: float | None,
+    *,
+    difference: Difference | None = None,
+    x_axis: XAxis = XAxis.STEP,
+    bits: float | None = None,
+    error: LatestValue | None = None,
 ) -> dict[str, str]:
     reading, other = (None if value is None else LatestValue(299, value) for value in (loss, bits))
-    result = LineResult("a", reading, other, Vocabulary("bytes", 256), difference)
+    result = LineResult("a", reading, error, other, Vocabulary("bytes", 256), difference)
     return {str(name): text for name, text in table([result], x_axis).iloc[0].items()}
 
 
@@ -27,6 +32,12 @@ def test_perplexity_is_exp_of_the_held_out_loss_and_stands_beside_bits_per_byte(
     found = row(math.log(8), bits=3.0)
     assert (found["Held-out loss"], found["Perplexity"], found["Bits per byte"]) == ("2.0794", "8", "3.0000")
     assert (found["After step"], found["Tokenizer, vocabulary"]) == ("299", "bytes, 256 tokens")
+
+
+def test_a_held_out_loss_has_the_standard_error_of_the_same_measurement() -> None:
+    assert row(2.0, error=LatestValue(299, 0.03125))["Held-out loss"] == "2.0000 \N{PLUS-MINUS SIGN} 0.0312"
+    for other in (LatestValue(199, 0.03), LatestValue(299, math.nan)):
+        assert row(2.0, error=other)["Held-out loss"] == "2.0000"
 
 
 def test_a_loss_that_is_not_finite_or_too_large_for_exp_is_shown_as_such() -> None:

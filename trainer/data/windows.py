@@ -1,0 +1,62 @@
+"""Shards cut into windows of T + 1 tokens: T inputs, and T targets that are the inputs shifted by one.
+
+Shapes: B sequences, T positions.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.data.tokens import Shard, is_text
+
+PADDING = -100
+"""Behind the end of a shard; as a target it is not counted (torch's `ignore_index`)."""
+
+
+class Windows:
+    """The inputs of successive windows are adjacent. No window crosses from one shard into the next."""
+
+    def __init__(self, shards: Sequence[Shard], context: int, *, padded: bool = False) -> None:
+        """`padded`: the rest of a shard is a window, too, with PADDING behind it; otherwise it is left out."""
+        self.shards = shards
+        self.context = context
+        extra = context - 1 if padded else 0
+        self.counts = [max(0, (len(shard) - 1 + extra) // context) for shard in shards]
+        self._ends = np.array([*accumulate(self.counts)] or [0], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def bytewise(self) -> bool:
+        """Whether a token is a byte of text."""
+        return is_text(self.shards)
+
+    @property
+    def padding(self) -> float:
+        """Share of the targets of all windows that are PADDING."""
+        num_targets = sum(
+            min(max(0, len(shard) - 1), count * self.context)
+            for shard, count in zip(self.shards, self.counts, strict=True)
+        )
+        return 1 - num_targets / (len(self) * self.context) if len(self) else 0.0
+
+    def shards_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The positions, in the list of shards, of the shards that contain these windows."""
+        return np.searchsorted(self._ends, numbers, side="right")
+
+    def place(self, number: int) -> tuple[int, int]:
+        """(position of the shard, index of the first token in it) of a window."""
+        shard = int(np.searchsorted(self._ends, number, side="right"))
+        return shard, (number - (int(self._ends[shard - 1]) if shard else 0)) * self.context
+
+    def take(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The windows with these numbers: (B, T + 1)."""
+        tokens = np.full((len(numbers), self.context + 1), PADDING, dtype=np.int64)
+        for row, number in zip(tokens, numbers, strict=True):
+            shard, begin = self.place(int(number))
+            part = self.shards[shard][begin : begin + self.context + 1]
+            row[: len(part)] = part
+        return tokens
