@@ -40,7 +40,7 @@ class PublishedRun:
 PUBLISHED = (
     PublishedRun(
         name="GPT-2 1.5B, one pass",
-        source="Radford et al. 2019: 40 GB of text; 4 bytes a token is our estimate, the number of passes is unpublished",
+        source="Radford et al. 2019: 40 GB of text; 4 bytes a token is an estimate, the number of passes is unknown",
         parameters=1.542e9,
         tokens=10e9,
         is_estimated=True,

@@ -60,7 +60,7 @@ class PowerLaw:
 def fit_power_law(compute: Sequence[float], losses: Sequence[float]) -> PowerLaw:
     """By least squares of the logarithms.
 
-    No constant term: an irreducible loss cannot be told from a small exponent over two decades of compute.
+    No constant term: over two decades of compute, an irreducible loss looks like a smaller exponent.
     """
     slope, intercept = np.polyfit(np.log(compute), np.log(losses), 1)
     return PowerLaw(math.exp(float(intercept)), -float(slope))
