@@ -32,10 +32,10 @@ class Estimate:
 
     @classmethod
     def of(cls, values_N: Tensor) -> "Estimate":
-        """The standard error is NaN for a single value."""
+        """The standard error of fewer than two values is NaN, and so is the mean of none."""
         values_N = values_N.double()
-        deviation = values_N.std().item() if len(values_N) > 1 else math.nan
-        return cls(values_N.mean().item(), deviation / math.sqrt(len(values_N)))
+        error = values_N.std().item() / math.sqrt(len(values_N)) if len(values_N) > 1 else math.nan
+        return cls(values_N.mean().item(), error)
 
     def __str__(self) -> str:
         return f"{self.mean:.3f} +- {self.standard_error:.3f}"

@@ -82,7 +82,8 @@ def test_the_standard_error_is_the_spread_of_repeated_measurements() -> None:
     assert spread == pytest.approx(statistics.fmean(each.standard_error for each in repeated), rel=0.3)
 
 
-def test_a_single_value_has_no_standard_error() -> None:
+def test_too_few_values_have_no_standard_error() -> None:
+    assert math.isnan(Estimate.of(torch.tensor([])).mean)
     assert math.isnan(Estimate.of(torch.tensor([1.5])).standard_error)
     assert Estimate.of(torch.tensor([1.0, 3.0])) == Estimate(2.0, 1.0)
 
