@@ -17,9 +17,9 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Iterable[SupportsFloat]) -> "Estimate":
-        """Of at least one value; a one-dimensional tensor is one of them, too. NaN if a value is not finite."""
+        """Of any values, such as a one-dimensional tensor. NaN if there are none, or if one of them is not finite."""
         numbers = [float(value) for value in values]
-        if not all(map(math.isfinite, numbers)):
+        if not numbers or not all(map(math.isfinite, numbers)):
             return cls(math.nan, math.nan)
         error = statistics.stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else math.nan
         return cls(statistics.fmean(numbers), error)

@@ -44,9 +44,9 @@ def test_a_model_that_ignores_its_prefix_is_off_by_what_the_prefix_tells() -> No
     chain = random_chain(1, 16)
     marginal = torch.from_numpy(chain.stationary).log()
     measured = exposure_bias(lambda inputs_BT: marginal.expand(*inputs_BT.shape, 16), chain, 16)
-    told = chain.marginal_entropy() - chain.entropy_rate
-    assert measured.true_prefixes.mean == pytest.approx(told, abs=4 * measured.true_prefixes.standard_error)
-    assert measured.own_prefixes.mean == pytest.approx(told, abs=4 * measured.own_prefixes.standard_error)
+    ignorance = chain.marginal_entropy() - chain.entropy_rate
+    assert measured.true_prefixes.mean == pytest.approx(ignorance, abs=4 * measured.true_prefixes.standard_error)
+    assert measured.own_prefixes.mean == pytest.approx(ignorance, abs=4 * measured.own_prefixes.standard_error)
     assert abs(measured.bias.mean) < 4 * measured.bias.standard_error
 
 
@@ -83,7 +83,8 @@ def test_the_standard_error_is_the_spread_of_repeated_measurements() -> None:
     assert spread == pytest.approx(statistics.fmean(each.standard_error for each in repeated), rel=0.3)
 
 
-def test_a_single_value_has_no_standard_error() -> None:
+def test_too_few_values_have_no_standard_error() -> None:
+    assert math.isnan(Estimate.of(torch.tensor([])).mean)
     assert math.isnan(Estimate.of(torch.tensor([1.5])).standard_error)
     assert Estimate.of(torch.tensor([1.0, 3.0])) == Estimate(2.0, 1.0)
 

@@ -39,7 +39,8 @@ class NGram:
 
     def losses(self, tokens_NT: NDArray[Any]) -> NDArray[np.float64]:
         """-log probability of each token after those before it in its sequence, in nats: (N, T)."""
-        return np.array([[self._loss(sequence, t) for t in range(len(sequence))] for sequence in tokens_NT.tolist()])
+        losses = [self._loss(sequence, t) for sequence in tokens_NT.tolist() for t in range(len(sequence))]
+        return np.array(losses).reshape(tokens_NT.shape)
 
     def _loss(self, sequence: list[int], t: int) -> float:
         return -math.log(self.probability(sequence[t], tuple(sequence[max(0, t - self.order + 1) : t])))

@@ -77,6 +77,11 @@ def compare_ways(
             f"data.path = {recipe.data.path!r} cannot be used with --exposure, which needs known probabilities: "
             "use a Markov chain, such as markov:2,16."
         )
+    if chain.vocab_size != recipe.model.vocab_size:
+        raise UsageError(
+            f"model.vocab_size = {recipe.model.vocab_size} cannot be used with the data {recipe.data.path}: "
+            f"it must be {chain.vocab_size}."
+        )
     for name, settings in WAYS.items():
         changed = replace(recipe, objective=replace(recipe.objective, **settings))
         models = []

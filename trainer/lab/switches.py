@@ -38,7 +38,8 @@ SWITCHES = (
     "curriculum",
 )
 """Recipes; the others change one setting of the first."""
-NUM_PROMPTS = 256
+NUM_PROMPTS = 512
+"""Held-out windows whose second half the model continues in place of the text."""
 NGRAM_ORDER = 4
 NUM_LAST_STEPS = 25
 """Steps at the end over which training metrics are averaged."""

@@ -57,3 +57,8 @@ def test_means_and_standard_errors_are_over_the_seeds() -> None:
 def test_data_of_unknown_probabilities_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="such as markov:2,16"):
         next(compare_ways(load_recipe("tiny"), [1], tmp_path, lambda line: None))
+
+
+def test_a_model_of_another_vocabulary_than_the_chain_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"model\.vocab_size = 16 .* must be 32"):
+        next(compare_ways(load_recipe("markov", ["data.path=markov:1,32"]), [1], tmp_path, lambda line: None))
