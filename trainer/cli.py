@@ -150,15 +150,18 @@ def lab(
         if chosen and (chosen[1:] or switch):
             others = ", ".join([f"--{name}" for name in chosen[1:]] + (switch or []))
             raise UsageError(f"--{chosen[0]} runs alone: leave out {others}.")
-        sweep = SWEEPS[chosen[0] if chosen else "switches"]
+        name = chosen[0] if chosen else "switches"
+        sweep = SWEEPS[name]
+        if plot is not None and sweep.plot is None:
+            raise UsageError(f"--plot {plot} cannot be used here: the lab has no plot of {name}.")
         results = sweep.run(options, folder, partial(print, file=sys.stderr))
+        if json_:
+            for result in results:
+                print(to_json(result))
+        else:
+            sweep.show(results)
         if sweep.plot is not None:
-            _write(plot or Path(f"lab-{chosen[0]}.svg"), sweep.plot(results))
-    if json_:
-        for result in results:
-            print(to_json(result))
-    else:
-        sweep.show(results)
+            _write(plot or Path(f"lab-{name}.svg"), sweep.plot(results))
 
 
 def _write(file: Path, text: str) -> None:

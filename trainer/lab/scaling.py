@@ -21,7 +21,7 @@ from trainer.model import GPT, flops_per_token
 from trainer.throughput import CHINCHILLA_RATIO
 
 RECIPE = "drill"
-WIDTHS = (16, 24, 32, 48, 64)
+WIDTHS = (8, 16, 24, 32, 48)
 """Of the five models, in channels; all have two layers."""
 NUM_SEEDS = 3
 QUICK_RATIO = 3.0
@@ -60,8 +60,10 @@ class PowerLaw:
 def fit_power_law(compute: Sequence[float], losses: Sequence[float]) -> PowerLaw:
     """By least squares of the logarithms.
 
-    No constant term: over two decades of compute, an irreducible loss looks like a smaller exponent.
+    No constant term: over two decades of compute, an irreducible loss looks like a smaller exponent. NaN if a loss is.
     """
+    if not np.isfinite(losses).all():
+        return PowerLaw(math.nan, math.nan)
     slope, intercept = np.polyfit(np.log(compute), np.log(losses), 1)
     return PowerLaw(math.exp(float(intercept)), -float(slope))
 
@@ -78,8 +80,7 @@ def scaling_runs(
     """Train every width with every seed. Raises UsageError and Stopped."""
     for seed in seeds:
         for width in widths:
-            run = _train(width, seed, folder, tokens_per_parameter, overrides, report)
-            yield run
+            yield _train(width, seed, folder, tokens_per_parameter, overrides, report)
 
 
 def _train(

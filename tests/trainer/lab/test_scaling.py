@@ -30,6 +30,10 @@ def test_the_fit_is_that_of_the_normal_equations() -> None:
     assert math.log(law.coefficient) == pytest.approx(mean_y - slope * mean_x)
 
 
+def test_a_size_that_diverged_leaves_no_law() -> None:
+    assert math.isnan(fit_power_law(COMPUTE, [4.4, math.nan, 3.0, 2.6, 2.0]).exponent)
+
+
 def _runs() -> list[ScalingRun]:
     sizes = [(16, 10_000), (24, 20_000), (32, 40_000)]
     return [

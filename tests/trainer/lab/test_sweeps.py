@@ -31,6 +31,7 @@ def test_a_sweep_prints_json_and_writes_its_plot(tmp_path: Path) -> None:
         (["--unstable", "--scaling"], "--unstable runs alone: leave out --scaling."),
         (["drill", "--gradients"], "--gradients runs alone: leave out drill."),
         (["--scaling", "--steps", "3"], "--steps cannot be used with --scaling"),
+        (["--temperature", "--plot", "a.svg"], "--plot a.svg cannot be used here: the lab has no plot of temperature."),
         (["--gradients", "--plot", "/nowhere/at/all.svg"], "The plot cannot be written to /nowhere/at/all.svg"),
     ],
 )
