@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 WIDTH, HEIGHT = 720, 400  # pixels
-LEFT, RIGHT, TOP, BOTTOM = 64, 190, 40, 52  # margins in pixels; the legend stands on the right
+LEFT, RIGHT, TOP, BOTTOM = 80, 190, 40, 52  # margins in pixels; the legend stands on the right
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#999933", "#882255")
 """Okabe and Ito's, which colour-blind readers tell apart, and two more."""
 MAX_TICKS = 7
