@@ -4,9 +4,8 @@ A Feistel network of four rounds permutes the smallest even power of two at or a
 is permuted again until it is inside (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite
 domains"). No table, so an epoch of a billion windows costs no memory.
 
-Four rounds on so few bits are far from uniform, so up to 256 items are sorted by random keys. Of a larger
-size, the place of an item and the order of two neighbours are uniform over the seeds, as far as a chi-squared test on
-20,000 of them can say; all orders cannot be: they outnumber the keys.
+Four rounds on few bits are far from uniform, so up to 256 items are sorted by random keys. Of more, every item has every
+place equally often over the seeds, as far as a chi-squared test can say; not all orders occur: they outnumber the keys.
 """
 
 import numpy as np
