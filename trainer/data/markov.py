@@ -23,7 +23,7 @@ UNIFORM_SHARE = 0.01
 """Share of a uniform distribution in each row: every token can follow every other, so there is one stationary state."""
 NUM_TOKENS = 2**20
 """Length of the stream that is trained on, with its held-out part."""
-MAX_PROBABILITIES = 2**24
+MAX_PROBABILITIES = 2**20
 """V^(k + 1) at most; they are held in memory."""
 STATIONARY_TOLERANCE = 1e-15
 MAX_ITERATIONS = 10_000
@@ -103,7 +103,7 @@ def open_chain(path: str) -> MarkovChain | None:
     if order < 1 or vocab_size < 2 or vocab_size ** (order + 1) > MAX_PROBABILITIES:
         raise UsageError(
             f"The data {path!r} cannot be used: a Markov chain is markov:ORDER,VOCABULARY[,SEED], such as markov:2,16, "
-            "and has at most 2^24 probabilities (VOCABULARY to the power of ORDER + 1)."
+            "and has at most 2^20 probabilities (VOCABULARY to the power of ORDER + 1)."
         )
     return random_chain(order, vocab_size, seed)
 
