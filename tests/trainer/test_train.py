@@ -2,12 +2,14 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from lossguard import Skip
 from lossguard.torch import Checkpoints
@@ -16,7 +18,7 @@ from trainer.components import build_components, choose_device
 from trainer.config import DataConfig, ModelConfig, ObjectiveConfig, Recipe
 from trainer.errors import UsageError
 from trainer.faults import Fault
-from trainer.train import Job, TrainingResult, data_facts, train
+from trainer.train import Job, TrainingResult, data_facts, train, training_step
 
 EXACT = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "lr", "tokens", "batch_index")
 
@@ -88,14 +90,32 @@ def test_the_configuration_names_the_evaluation_set_which_no_seed_changes(tmp_pa
     assert found[0] == found[1]
 
 
+def _recipe_of_documents(folder: Path, rows: str) -> Recipe:
+    """30 documents of 6 to 54 bytes."""
+    (folder / "texts").mkdir()
+    for number in range(30):
+        (folder / "texts" / f"{number}.txt").write_text("12345 " * (number % 9 + 1))
+    return small_recipe(folder, steps=60, data=DataConfig(path=str(folder / "texts"), batch_size=4, rows=rows))
+
+
+def test_the_loss_of_a_padded_batch_is_the_mean_over_its_tokens(tmp_path: Path) -> None:
+    """Computed again in float64, one row after the other, without padding."""
+    recipe = _recipe_of_documents(tmp_path, "documents")
+    components = build_components(recipe)
+    batch = components.batches[0]
+    lengths = (batch.targets_BT != -100).sum(dim=1).tolist()
+    assert min(lengths) < max(lengths) == 16
+    exact, losses = deepcopy(components.model).double(), []
+    for inputs_T, targets_T, length in zip(batch.inputs_BT, batch.targets_BT, lengths, strict=True):
+        logits_TV = exact(inputs_T[None, :length])[0]
+        losses.append(cross_entropy(logits_TV, targets_T[:length], reduction="none"))
+    assert training_step(recipe, components, batch, None)["loss"] == pytest.approx(torch.cat(losses).mean().item())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", ["packed", "documents"])
 def test_padded_rows_train_as_packed_ones_do(tmp_path: Path, rows: str) -> None:
-    (tmp_path / "texts").mkdir()
-    for number in range(30):
-        (tmp_path / "texts" / f"{number}.txt").write_text("12345 " * (number % 9 + 1))
-    data = DataConfig(path=str(tmp_path / "texts"), batch_size=4, rows=rows)
-    _run(small_recipe(tmp_path, steps=60, data=data), tmp_path)
+    _run(_recipe_of_documents(tmp_path, rows), tmp_path)
     steps = logged(tmp_path, "r")
     assert steps[59]["loss"] < 1.5 < 4.0 < steps[0]["loss"]
 

@@ -36,6 +36,7 @@ SWITCHES = (
     "no_clipping",
     "no_z_loss",
     "curriculum",
+    "padded",
 )
 """Recipes; the others change one setting of the first."""
 NUM_PROMPTS = 512
