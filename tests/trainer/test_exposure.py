@@ -44,9 +44,9 @@ def test_a_model_that_ignores_its_prefix_is_off_by_what_the_prefix_tells() -> No
     chain = random_chain(1, 16)
     marginal = torch.from_numpy(chain.stationary).log()
     measured = exposure_bias(lambda inputs_BT: marginal.expand(*inputs_BT.shape, 16), chain, 16)
-    ignorance = chain.marginal_entropy() - chain.entropy_rate
-    assert measured.true_prefixes.mean == pytest.approx(ignorance, abs=4 * measured.true_prefixes.standard_error)
-    assert measured.own_prefixes.mean == pytest.approx(ignorance, abs=4 * measured.own_prefixes.standard_error)
+    information = chain.marginal_entropy() - chain.entropy_rate
+    assert measured.true_prefixes.mean == pytest.approx(information, abs=4 * measured.true_prefixes.standard_error)
+    assert measured.own_prefixes.mean == pytest.approx(information, abs=4 * measured.own_prefixes.standard_error)
     assert abs(measured.bias.mean) < 4 * measured.bias.standard_error
 
 
