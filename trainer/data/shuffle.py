@@ -4,8 +4,8 @@ A Feistel network of four rounds permutes the smallest even power of two at or a
 is permuted again until it is inside (cycle walking: Black and Rogaway 2002, "Ciphers with arbitrary finite
 domains"). No table, so an epoch of a billion windows costs no memory.
 
-Four rounds on few bits are far from uniform, so up to 256 items are sorted by random keys. Of more, every item has every
-place equally often over the seeds, as far as a chi-squared test can say; not all orders occur: they outnumber the keys.
+Four rounds on few bits are far from uniform, so up to 256 items are sorted by random keys. Of more, every item has
+every place equally often over the seeds, as far as a chi-squared test can say. Not all orders occur: there are fewer keys.
 """
 
 import numpy as np
