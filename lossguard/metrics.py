@@ -172,6 +172,12 @@ METRICS: tuple[Metric, ...] = (
     Metric(name="mfu", title="Model FLOPs utilisation", short_name="MFU", tick_format=".0%"),
     Metric(name="mfu_6nd", title="Model FLOPs utilisation (6ND)", short_name="MFU (6ND)", tick_format=".0%"),
     Metric(
+        name="mfu_full_attention",
+        title="Model FLOPs utilisation (full attention)",
+        short_name="MFU (full attention)",
+        tick_format=".0%",
+    ),
+    Metric(
         name="held_out_loss",
         title="Held-out loss (nats per token)",
         short_name="held-out loss",

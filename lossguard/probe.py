@@ -1,5 +1,6 @@
 """A probe: the distribution of the next token that a model predicts after a fixed prompt."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,6 +11,8 @@ MAX_TOKENS = 256
 """Named tokens of a probe: a vocabulary of bytes is stored completely, of a larger one only the likeliest tokens."""
 MAX_TEXT_LENGTH = 1000
 """Characters of a prompt and of a token."""
+ROUNDING = 1e-3
+"""Nats."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -29,6 +32,8 @@ class Probe:
     """Number of the other tokens in the vocabulary."""
     rest_log_probability: float | None = None
     """The logarithm of their summed probability; None when there are none."""
+    entropy: float | None = None
+    """Of the whole distribution, in nats; None if it was not recorded. `tokens` alone give an upper bound of it."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.tokens) <= MAX_TOKENS:
@@ -41,9 +46,13 @@ class Probe:
             raise ValueError("a target and its log probability go together")
         if self.rest_count < 0 or (self.rest_count == 0) != (self.rest_log_probability is None):
             raise ValueError("the rest has a log probability exactly when it has tokens")
+        most = math.log(len(self.tokens) + self.rest_count)
+        if self.entropy is not None and not math.isnan(self.entropy) and not 0.0 <= self.entropy <= most + ROUNDING:
+            raise ValueError(f"an entropy lies between 0 and {most:.3f} nats, the logarithm of the number of tokens")
 
     def to_details(self) -> dict[str, Any]:
         """The JSON form: the details of an event of kind `probe`."""
+        entropy = {} if self.entropy is None else {"entropy": encode_number(self.entropy)}
         return {
             "prompt": self.prompt,
             "target": self.target,
@@ -51,7 +60,7 @@ class Probe:
             "log_probabilities": [encode_number(value) for value in self.log_probabilities],
             "target_log_probability": encode_number(self.target_log_probability),
             "rest": {"count": self.rest_count, "log_probability": encode_number(self.rest_log_probability)},
-        }
+        } | entropy
 
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self:
@@ -66,6 +75,7 @@ class Probe:
                 target_log_probability=decode_number(details["target_log_probability"]),
                 rest_count=_count(rest["count"]),
                 rest_log_probability=decode_number(rest["log_probability"]),
+                entropy=decode_number(details.get("entropy")),
             )
         except KeyError as missing:
             raise ValueError(f"a probe needs {missing}") from None

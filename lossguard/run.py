@@ -69,12 +69,14 @@ class Run:
         target_log_probability: float | None = None,
         rest_count: int = 0,
         rest_log_probability: float | None = None,
+        entropy: float | None = None,
     ) -> None:
         """Record which token the model predicts after `prompt` at the end of `step`; call it after that step's `log`.
 
         `tokens` are the texts of the likeliest tokens, in descending order, at most 256; `log_probabilities` are in
         nats. If these are not the whole vocabulary, `rest_count` is the number of other tokens, and
-        `rest_log_probability` the logarithm of their summed probability. `lossguard.torch.next_token` computes all
+        `rest_log_probability` the logarithm of their summed probability; `entropy`, in nats, is then known only if it
+        is given (it is that of the whole distribution at temperature 1). `lossguard.torch.next_token` computes all
         arguments from logits. Never raises, never waits for a device or the network. Detectors keep their baseline.
         """
 

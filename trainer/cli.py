@@ -30,7 +30,9 @@ from trainer.drill.drill import succeeded, summary
 from trainer.drill.table import show_drill
 from trainer.errors import Stopped, UsageError
 from trainer.faults import parse_fault
-from trainer.lab import SWITCHES, show_lab, try_switch
+from trainer.lab.results import to_json
+from trainer.lab.sweeps import SWEEPS, SweepOptions
+from trainer.lab.switches import SWITCHES
 from trainer.ranks import process_group
 from trainer.reachability import check_collector
 from trainer.replay.incident import find_incident, run_folder, write_verdict
@@ -119,28 +121,56 @@ def drill(
 @app.command()
 def lab(
     switch: Annotated[list[str] | None, Argument(help="Recipes to compare; default: all switches.")] = None,
-    steps: Annotated[int, Option(min=1, help="Optimizer steps of each run.")] = 500,
-    seed: Annotated[int, Option(help="Seed of all runs.")] = 1,
+    exposure: Annotated[bool, Option("--exposure", help="Exposure bias, on a Markov chain.")] = False,
+    unstable: Annotated[bool, Option("--unstable", help="One safeguard at a time on an unstable recipe.")] = False,
+    scaling: Annotated[bool, Option("--scaling", help="Loss against compute: five sizes, and a fitted law.")] = False,
+    temperature: Annotated[bool, Option("--temperature", help="Sampling and loss at several temperatures.")] = False,
+    gradients: Annotated[bool, Option("--gradients", help="Gradients of squared error and cross-entropy.")] = False,
+    steps: Annotated[int | None, Option(min=1, help="Optimizer steps of each run; default: 500, or the sweep's.")] = (
+        None
+    ),
+    seed: Annotated[int, Option(help="Seed of all runs; the first one of several.")] = 1,
+    seeds: Annotated[int | None, Option(min=1, help="Number of seeds; default: 1, or the sweep's.")] = None,
+    quick: Annotated[bool, Option("--quick", help="Fewer steps and seeds.")] = False,
     data: Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")] = None,
-    json_: Annotated[bool, Option("--json", help="Print one JSON object per recipe instead of the table.")] = False,
+    json_: Annotated[bool, Option("--json", help="Print one JSON object per run instead of the table.")] = False,
+    plot: Annotated[Path | None, Option(help="File for the plot of a sweep; default: lab-SWEEP.svg.")] = None,
     set_: Annotated[
-        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field. Repeatable.")
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe. Repeatable.")
     ] = None,
 ) -> None:
-    """Train the same model with each switch changed, and compare loss, grad norm and log Z."""
-    overrides = _overrides(data=data, steps=steps, seed=seed) + (set_ or [])
-    results = []
-    with _errors_as_sentences():
-        recipes = [load_recipe(name, overrides) for name in switch or SWITCHES]
-        with _folder(None) as folder:
-            for recipe in recipes:
-                print(f"{recipe.name}, {recipe.steps} steps", file=sys.stderr)
-                results.append(try_switch(recipe, folder))
-    if json_:
-        for result in results:
-            print(json.dumps(result.to_dict(), allow_nan=False))
-    else:
-        show_lab(results)
+    """Train the same model with each switch changed, and compare loss, grad norm and log Z; or run one sweep."""
+    flags = {"exposure": exposure, "unstable": unstable, "scaling": scaling, "temperature": temperature}
+    chosen = [name for name, is_chosen in (flags | {"gradients": gradients}).items() if is_chosen]
+    overrides = _overrides(data=data, steps=None, seed=None) + (set_ or [])
+    options = SweepOptions(
+        recipes=switch or SWITCHES, seed=seed, num_seeds=seeds, steps=steps, quick=quick, overrides=overrides
+    )
+    with _errors_as_sentences(), _folder(None) as folder:
+        if chosen and (chosen[1:] or switch):
+            others = ", ".join([f"--{name}" for name in chosen[1:]] + (switch or []))
+            raise UsageError(f"--{chosen[0]} runs alone: leave out {others}.")
+        name = chosen[0] if chosen else "switches"
+        sweep = SWEEPS[name]
+        if plot is not None and sweep.plot is None:
+            raise UsageError(f"--plot {plot} cannot be used here: the lab has no plot of {name}.")
+        results = sweep.run(options, folder, partial(print, file=sys.stderr))
+        if json_:
+            for result in results:
+                print(to_json(result))
+        else:
+            sweep.show(results)
+        if sweep.plot is not None:
+            _write(plot or Path(f"lab-{name}.svg"), sweep.plot(results))
+
+
+def _write(file: Path, text: str) -> None:
+    """Raises UsageError."""
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"The plot cannot be written to {file} ({error.strerror}): choose another file.") from None
+    print(f"The plot is in {file}.", file=sys.stderr)
 
 
 @app.command()

@@ -5,11 +5,11 @@ A field is checked where it is declared; the error names it as the user writes i
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
+from trainer.conversion import build
 from trainer.data.config import DataConfig as DataConfig  # a part of the recipe
 from trainer.errors import UsageError
 from trainer.errors import require as _require
@@ -18,7 +18,6 @@ from trainer.errors import require_at_least as _at_least
 RECIPES = Path(__file__).parent / "recipes"
 RETIRED = {"evaluate_batches": "set evaluate_windows, a number of held-out windows that no batch size changes"}
 """Fields of earlier releases, and what to do instead."""
-T = TypeVar("T")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -39,6 +38,8 @@ class ModelConfig:
     """Whether queries and keys are normalised before their product."""
     dropout: float = 0.0
     """Probability of dropping an attention weight or a channel of a block's output."""
+    tied: bool = True
+    """Whether the output projection is the embedding table itself, or a matrix of its own."""
     causal: bool = True
     """Whether a position attends only to itself and earlier ones; otherwise the targets leak into the inputs."""
 
@@ -89,15 +90,22 @@ class ObjectiveConfig:
 
     label_smoothing: float = 0.0
     """Share of the target's probability that is distributed over the vocabulary."""
-    own_inputs: float = 0.0
-    """Probability that an input token is the model's own prediction; 1 is training without teacher forcing."""
+    scheduled_sampling: float = 0.0
+    """Probability that an input token is one that the model samples after the inputs before it, one position after
+    the other, in as many passes as there are positions; 1 is training without teacher forcing."""
+    parallel_scheduled_sampling: float = field(default=0.0, metadata={"formerly": "own_inputs"})
+    """Probability that an input token is the model's likeliest after the true tokens, in one pass for all positions."""
     squared_error: bool = False
     """Whether the squared error of the probabilities is minimised instead of the cross-entropy."""
 
     def __post_init__(self) -> None:
-        smoothing, own = self.label_smoothing, self.own_inputs
+        smoothing = self.label_smoothing
         _require("objective.label_smoothing", smoothing, 0.0 <= smoothing < 1.0, "at least 0 and below 1")
-        _require("objective.own_inputs", own, 0.0 <= own <= 1.0, "between 0 and 1")
+        own, parallel = self.scheduled_sampling, self.parallel_scheduled_sampling
+        _require("objective.scheduled_sampling", own, 0.0 <= own <= 1.0, "between 0 and 1")
+        _require("objective.parallel_scheduled_sampling", parallel, 0.0 <= parallel <= 1.0, "between 0 and 1")
+        is_one_kind = not (own and parallel)
+        _require("objective.scheduled_sampling", own, is_one_kind, "0 with objective.parallel_scheduled_sampling")
         is_compatible = not (self.squared_error and smoothing)
         _require("objective.label_smoothing", smoothing, is_compatible, "0 with objective.squared_error")
 
@@ -181,13 +189,13 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     values.setdefault("name", Path(name).stem)
     for override in overrides:
         _override(values, override)
-    return _build(Recipe, values, "")
+    return build(Recipe, values, "")
 
 
 def recorded_recipe(config: Mapping[str, Any]) -> Recipe:
     """The recipe of a run, from the recorded configuration, which has other fields, too. Raises UsageError."""
     known = {each.name for each in fields(Recipe)}
-    return _build(Recipe, {name: value for name, value in config.items() if name in known}, "")
+    return build(Recipe, {name: value for name, value in config.items() if name in known}, "")
 
 
 def _read(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -242,38 +250,3 @@ def _parse(text: str) -> object:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _build(kind: type[T], values: Mapping[str, Any], prefix: str) -> T:
-    hints = get_type_hints(kind)
-    allowed = [item.name for item in fields(kind)]  # type: ignore[arg-type]  # kind is always a dataclass
-    for name in values:
-        if name not in hints:
-            where = f"section {prefix[:-1]}" if prefix else "a recipe"
-            raise UsageError(f"{prefix}{name} is not a field of {where}; its fields are: {', '.join(allowed)}.")
-    return kind(**{name: _convert(hints[name], value, prefix + name) for name, value in values.items()})
-
-
-def _convert(hint: Any, value: object, name: str) -> object:
-    if is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise UsageError(f"{name} = {value!r} cannot be used: it is a section, not a value.")
-        return _build(hint, value, f"{name}.")  # type: ignore[arg-type]
-    if get_origin(hint) is tuple:
-        return _texts(value, name)
-    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    if float in kinds and type(value) is int:
-        return float(value)
-    if type(value) not in kinds:
-        kind = next(kind.__name__ for kind in kinds if kind is not type(None))
-        raise UsageError(f"{name} = {value!r} cannot be used: it must be {DESCRIPTIONS[kind]}.")
-    return value
-
-
-def _texts(value: object, name: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise UsageError(f"{name} = {value!r} cannot be used: it must be a list of texts.")
-    return tuple(value)
-
-
-DESCRIPTIONS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}

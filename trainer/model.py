@@ -1,4 +1,4 @@
-"""A GPT: pre-norm blocks, rotary positions, causal attention, tied embeddings.
+"""A GPT: pre-norm blocks, rotary positions, causal attention, tied embeddings (or not, if asked for).
 
 Shapes: B sequences, T positions, D width, H heads, K width of a head, V vocabulary, F width of the feed-forward (4 D).
 """
@@ -87,7 +87,7 @@ class Rotation:
 
 
 class GPT(nn.Module):
-    """From token ids to logits of the next token. The embedding table is also the output projection."""
+    """From token ids to logits of the next token. Tied, the embedding table is also the output projection."""
 
     cos_TK: Tensor
     sin_TK: Tensor
@@ -98,6 +98,7 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width)
+        self.unembedding = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         angles_TK = _rotary_angles(config.context, config.width // config.heads)
         self.register_buffer("cos_TK", angles_TK.cos(), persistent=False)
         self.register_buffer("sin_TK", angles_TK.sin(), persistent=False)
@@ -109,7 +110,8 @@ class GPT(nn.Module):
         x_BTD = self.embedding(inputs_BT)
         for block in self.blocks:
             x_BTD = block(x_BTD, rotation)
-        logits_BTV = F.linear(self.norm(x_BTD), self.embedding.weight)
+        table_VD = self.embedding.weight if self.unembedding is None else self.unembedding.weight
+        logits_BTV = F.linear(self.norm(x_BTD), table_VD)
         return logits_BTV
 
     def _initialise(self) -> None:
@@ -131,12 +133,14 @@ def _rotary_angles(context: int, head_width: int) -> Tensor:
     return torch.cat((angles, angles), dim=-1)  # (T, K): both halves of a pair are rotated together
 
 
-def flops_per_token(config: ModelConfig) -> int:
+def flops_per_token(config: ModelConfig, *, full_attention: bool = False) -> int:
     """Floating-point operations of one trained token (forward and backward), counted from the matrix products.
 
-    The backward pass costs twice the forward. A position attends to (T + 1) / 2 others on average. Norms, GELU and
-    the softmax are not counted, as in PaLM's appendix B. Compare `6 * num_parameters`, the usual estimate.
+    The backward pass costs twice the forward. Under the causal mask, a position attends to (T + 1) / 2 positions on
+    average; without it, to all T. `full_attention` counts T in either case, as PaLM's appendix B and most published
+    utilisations do. Norms, GELU and the softmax are not counted. Compare `6 * num_parameters`, the usual estimate.
     """
     matrices = config.layers * 12 * config.width**2 + config.vocab_size * config.width
-    attention = config.layers * 2 * config.width * (config.context + 1) // 2  # scores and weighted sum
+    twice_attended = config.context + 1 if config.causal and not full_attention else 2 * config.context
+    attention = config.layers * config.width * twice_attended  # scores and weighted sum
     return 6 * (matrices + attention)

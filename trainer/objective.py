@@ -1,4 +1,4 @@
-"""The loss that is minimised, and its inputs, with switches for experiments (see `python -m trainer lab`).
+"""The loss that is minimised, with switches for experiments (see `python -m trainer lab`).
 
 Shapes: B sequences, T positions, V vocabulary.
 """
@@ -6,8 +6,7 @@ Shapes: B sequences, T positions, V vocabulary.
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from lossguard.torch import LossTerms, causal_lm_loss
 from trainer.config import ObjectiveConfig
@@ -34,33 +33,3 @@ def squared_error(logits_BTV: Tensor, targets_BT: Tensor, ignore_index: int = -1
     target_BT = probabilities_BTV.gather(-1, targets_BT.where(counted_BT, 0).unsqueeze(-1)).squeeze(-1)
     error_BT = probabilities_BTV.square().sum(dim=-1) - 2 * target_BT + 1
     return error_BT.where(counted_BT, 0.0).sum() / counted_BT.sum().clamp(min=1)
-
-
-@torch.no_grad()
-def own_inputs(model: nn.Module, inputs_BT: Tensor, probability: float) -> Tensor:
-    """The inputs, each token but the first replaced with this probability by the model's prediction.
-
-    All positions are predicted in one pass (parallel scheduled sampling: Mihaylova and Martins 2019).
-    """
-    if probability == 0.0:
-        return inputs_BT
-    predicted_BT = model(inputs_BT).argmax(dim=-1)[:, :-1]  # position t predicts token t + 1
-    replaced = torch.rand(predicted_BT.shape, device=inputs_BT.device) < probability
-    return torch.cat((inputs_BT[:, :1], torch.where(replaced, predicted_BT, inputs_BT[:, 1:])), dim=1)
-
-
-@torch.no_grad()
-def free_running_loss(model: nn.Module, inputs_BT: Tensor, targets_BT: Tensor) -> tuple[float, float]:
-    """(own, forced): mean cross-entropy in nats over the second half of the positions, when that half is generated
-    (the likeliest token each time) and when it is given. Their difference is the exposure bias.
-    """
-    T = inputs_BT.shape[1]
-    half = T // 2
-    own_BT = inputs_BT.clone()
-    for t in range(half, T - 1):
-        own_BT[:, t + 1] = model(own_BT[:, : t + 1])[:, -1].argmax(dim=-1)
-    own, forced = (
-        F.cross_entropy(model(given)[:, half:].flatten(0, 1).float(), targets_BT[:, half:].flatten()).item()
-        for given in (own_BT, inputs_BT)
-    )
-    return own, forced

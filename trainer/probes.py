@@ -44,7 +44,7 @@ class Probes:
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 logits_V = model(inputs_BT)[0, -1]
             text = bytes(given).decode("utf-8", "replace") if self.bytewise else " ".join(map(str, given))
-            run.probe(step, text, **next_token(logits_V, show, target=target))
+            run.probe(step, text, **next_token(logits_V, show, target=target, entropy=True))
         model.train()
 
 

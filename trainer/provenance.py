@@ -5,10 +5,11 @@ from typing import Any
 from trainer.config import Recipe
 from trainer.data.batches import curriculum_steps
 from trainer.data.held_out import HeldOut
+from trainer.data.shuffle import MAX_SORTED_SIZE
 from trainer.data.split import THE_END
 from trainer.errors import UsageError
 
-BEFORE = {"the held-out data": THE_END, "data.rows": "packed"}
+BEFORE = {"the held-out data": THE_END, "data.rows": "packed", "model.tied": True}
 """What checkpoints of earlier releases were made with, which do not name it."""
 
 
@@ -30,6 +31,8 @@ class Provenance:
             "optimizer.weight_decay": recipe.optimizer.weight_decay,
             "the number of training windows in the data": num_windows,
         }
+        if num_windows <= MAX_SORTED_SIZE:  # earlier releases had another order there
+            self.settings["the shuffle of a few windows"] = "sorted"
         if recipe.data.easy_first:  # the order of the data depends on it
             self.settings["data.curriculum_steps"] = curriculum_steps(recipe)
 

@@ -1,8 +1,9 @@
 """Speed and size of a run: tokens per second, model FLOPs utilisation, tokens per parameter.
 
 Utilisation (MFU) is as in PaLM's appendix B: the FLOPs of the model for the tokens of one second, divided by the peak
-of the devices. FLOPs are counted in two ways: from the matrix products (`trainer.model.flops_per_token`), and as 6 N
-per token.
+of the devices. FLOPs are counted from the matrix products (`trainer.model.flops_per_token`) and as 6 N per token. `mfu`
+counts the positions that a token attends to, half of the context under the causal mask; where the whole context, the
+convention of PaLM, makes more than 1 % of difference, `mfu_full_attention` is reported, too.
 """
 
 import statistics
@@ -15,6 +16,10 @@ CHINCHILLA_RATIO = 20.0
 """Tokens per parameter: about the optimum for a given amount of compute (Hoffmann et al. 2022)."""
 
 
+MAX_DIFFERENCE = 0.01
+"""Relative difference of the two counts of attention up to which one utilisation is enough."""
+
+
 class Throughput:
     def __init__(self, recipe: Recipe, *, num_parameters: int, peak: PeakFlops, num_devices: int = 1) -> None:
         self.recipe = recipe
@@ -22,6 +27,7 @@ class Throughput:
         self.peak = peak
         self.num_devices = num_devices
         self.flops_per_token = flops_per_token(recipe.model)
+        self.full_attention_flops_per_token = flops_per_token(recipe.model, full_attention=True)
         self.tokens = recipe.steps * recipe.tokens_per_step
         """Of the whole run."""
         self._since: tuple[int, float] | None = None
@@ -32,6 +38,7 @@ class Throughput:
         return {
             "num_parameters": self.num_parameters,
             "flops_per_token": self.flops_per_token,
+            "flops_per_token_full_attention": self.full_attention_flops_per_token,
             "flops_per_token_6n": 6 * self.num_parameters,
             "tokens_per_parameter": self.tokens / self.num_parameters,
             "peak_flops_per_second": self.peak.flops_per_second,
@@ -59,11 +66,19 @@ class Throughput:
 
     def _utilisation(self, rate: float) -> dict[str, float]:
         peak = self.peak.flops_per_second * self.num_devices
-        return {
+        utilisation = {
             "tokens_per_second": rate,
             "mfu": rate * self.flops_per_token / peak,
             "mfu_6nd": rate * 6 * self.num_parameters / peak,
         }
+        if self.conventions_differ:
+            utilisation["mfu_full_attention"] = rate * self.full_attention_flops_per_token / peak
+        return utilisation
+
+    @property
+    def conventions_differ(self) -> bool:
+        """Whether FLOPs with full attention exceed those of the attended positions by more than 1 %."""
+        return self.full_attention_flops_per_token > (1 + MAX_DIFFERENCE) * self.flops_per_token
 
     def summary(self) -> list[str]:
         """Sentences for the end of a run."""
@@ -74,10 +89,11 @@ class Throughput:
         ]
         rates = self.median()
         if rates:
+            full = f"; full attention: {rates['mfu_full_attention']:.1%}" if self.conventions_differ else ""
             sentences.insert(
                 0,
                 f"{rates['tokens_per_second']:,.0f} tokens per second; "
-                f"MFU {rates['mfu']:.1%} (6ND: {rates['mfu_6nd']:.1%}) of "
+                f"MFU {rates['mfu']:.1%} (6ND: {rates['mfu_6nd']:.1%}{full}) of "
                 f"{self.num_devices} x {self.peak.flops_per_second / 1e12:.3g} TFLOP/s ({self.peak.source})",
             )
         return sentences

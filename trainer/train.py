@@ -27,12 +27,13 @@ from trainer.errors import UsageError
 from trainer.evaluation import HeldOutLoss, evaluate
 from trainer.faults import FAULTS, Fault, FaultyBatches, StateFaults
 from trainer.model import GPT
-from trainer.objective import objective, own_inputs
+from trainer.objective import objective
 from trainer.probes import Probes
 from trainer.provenance import Provenance
 from trainer.ranks import local_batch
 from trainer.remedies import Knobs, register_remedies
 from trainer.schedule import learning_rate, set_learning_rate
+from trainer.scheduled_sampling import training_inputs
 from trainer.throughput import Throughput
 
 MAX_EVALUATION_SECONDS = 300.0
@@ -189,7 +190,7 @@ def training_step(
     batch = local_batch(batch).to(components.device)
     num_tokens = tokens_per_rank(batch.targets_BT)
     with torch.autocast(components.device.type, torch.bfloat16, enabled=components.device.type == "cuda"):
-        inputs_BT = own_inputs(components.model, batch.inputs_BT, recipe.objective.own_inputs)
+        inputs_BT = training_inputs(components.model, batch.inputs_BT, recipe.objective)
         logits_BTV = components.network(inputs_BT)
     terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=knobs.z_weight.value)
     share = terms.num_tokens / num_tokens  # a token weighs the same on every rank

@@ -13,24 +13,75 @@ CHINCHILLA = 20.0
 """Compute-optimal tokens per parameter, approximately (Hoffmann et al. 2022, arXiv:2203.15556)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishedRun:
-    """A published training run."""
+    """A training run, as its authors published it or as others estimated it."""
 
     name: str
-    parameters: float
-    tokens: float
+    source: str
+    parameters: float | None
+    """None if they were not published."""
+    tokens: float | None
+    """Of the whole training; None if they were not published."""
+    reported_flops: float | None = None
+    """As published or estimated; None if only the size is known."""
+    is_estimated: bool = False
+    """Whether a number is an estimate of others, or of ours."""
 
     @property
     def flops(self) -> float:
-        """6ND."""
+        """6ND where both are known, otherwise what was reported."""
+        if self.parameters is None or self.tokens is None:
+            assert self.reported_flops is not None
+            return self.reported_flops
         return 6 * self.parameters * self.tokens
 
 
 PUBLISHED = (
-    PublishedRun("GPT-3 175B", 175e9, 300e9),  # Brown et al. 2020, arXiv:2005.14165
-    PublishedRun("Llama 2 70B", 70e9, 2e12),  # Touvron et al. 2023, arXiv:2307.09288
+    PublishedRun(
+        name="GPT-2 1.5B, one pass",
+        source="Radford et al. 2019: 40 GB of text; 4 bytes a token is an estimate, the number of passes is unknown",
+        parameters=1.542e9,
+        tokens=10e9,
+        is_estimated=True,
+    ),
+    PublishedRun(
+        name="GPT-3 175B",
+        source="Brown et al. 2020, arXiv:2005.14165, table D.1",
+        parameters=175e9,
+        tokens=300e9,
+        reported_flops=3.14e23,
+    ),
+    PublishedRun(
+        name="Chinchilla 70B",
+        source="Hoffmann et al. 2022, arXiv:2203.15556: the budget of Gopher",
+        parameters=70e9,
+        tokens=1.4e12,
+        reported_flops=5.76e23,
+    ),
+    PublishedRun(
+        name="Llama 2 70B", source="Touvron et al. 2023, arXiv:2307.09288, table 1", parameters=70e9, tokens=2e12
+    ),
+    PublishedRun(
+        name="Llama 3 8B", source="Meta 2024, model card: over 15 trillion tokens", parameters=8e9, tokens=15e12
+    ),
+    PublishedRun(
+        name="Llama 3.1 405B",
+        source="Grattafiori et al. 2024, arXiv:2407.21783",
+        parameters=405e9,
+        tokens=15.6e12,
+        reported_flops=3.8e25,
+    ),
+    PublishedRun(
+        name="GPT-4",
+        source="Epoch AI's estimate; the technical report (arXiv:2303.08774) gives neither size nor tokens",
+        parameters=None,
+        tokens=None,
+        reported_flops=2.1e25,
+        is_estimated=True,
+    ),
 )
+"""In the order of their publication."""
 
 
 @dataclass(frozen=True, slots=True)

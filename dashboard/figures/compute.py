@@ -3,10 +3,11 @@
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
-from dashboard.data.compute import CHINCHILLA, PUBLISHED, Compute
+from dashboard.data.compute import CHINCHILLA, PUBLISHED, Compute, PublishedRun
 from dashboard.figures.style import BLUE, GREEN, GREY, base_figure
 
-HEIGHT = 210
+ROW_HEIGHT = 39
+"""Pixels."""
 
 
 def compute_figure(compute: Compute) -> go.Figure | None:
@@ -20,9 +21,9 @@ def compute_figure(compute: Compute) -> go.Figure | None:
     rows = [
         ("this run", compute.flops, BLUE, "circle"),
         (f"{CHINCHILLA:g} tokens per parameter", optimal, GREEN, "diamond-open"),
-        *((each.name, each.flops, GREY, "square") for each in PUBLISHED),
+        *((_label(each), each.flops, GREY, "square") for each in PUBLISHED),
     ][::-1]
-    figure = base_figure(height=HEIGHT, top=8, bottom=46)
+    figure = base_figure(height=ROW_HEIGHT * len(rows) + 54, top=8, bottom=46)
     figure.add_scatter(
         x=[flops for _, flops, _, _ in rows],
         y=[label for label, _, _, _ in rows],
@@ -33,7 +34,7 @@ def compute_figure(compute: Compute) -> go.Figure | None:
         hovertemplate="%{y}: %{x:.3e} FLOPs<extra></extra>",
     )
     figure.update_layout(
-        margin={"l": 160},
+        margin={"l": 190},
         showlegend=False,
         hovermode="closest",
         xaxis={
@@ -46,3 +47,7 @@ def compute_figure(compute: Compute) -> go.Figure | None:
         yaxis={"showgrid": True, "zeroline": False},
     )
     return figure
+
+
+def _label(run: PublishedRun) -> str:
+    return f"{run.name} (estimated)" if run.is_estimated else run.name

@@ -71,3 +71,25 @@ def test_a_probe_that_cannot_be_recorded_is_reported_and_never_raised(
         run.probe(1, "x", **HALVES)
         run.log(1, loss=1.0)
     assert [event["step"] for event in _events(tmp_path)] == [1]
+
+
+def test_a_probe_without_an_entropy_has_the_form_that_earlier_releases_wrote_and_read() -> None:
+    details = Probe(prompt="p", tokens=("a", "b"), log_probabilities=(-0.5, -1.0)).to_details()
+    assert "entropy" not in details
+    assert Probe.from_details(details).entropy is None
+
+
+@pytest.mark.parametrize("entropy", [0.0, math.log(5), math.nan])
+def test_an_entropy_survives_json(entropy: float) -> None:
+    probe = Probe(
+        prompt="p", tokens=("a", "b"), log_probabilities=(-1.0, -1.0), rest_count=3, rest_log_probability=-1.4,
+        entropy=entropy,
+    )  # fmt: skip
+    back = Probe.from_details(json.loads(json.dumps(probe.to_details(), allow_nan=False)))
+    assert repr(back) == repr(probe)
+
+
+@pytest.mark.parametrize("entropy", [-0.1, 0.7, 1e308, math.inf])
+def test_an_entropy_that_two_tokens_cannot_have_is_refused(entropy: float) -> None:
+    with pytest.raises(ValueError, match=r"an entropy lies between 0 and 0\.693 nats"):
+        Probe(prompt="p", tokens=("a", "b"), log_probabilities=(-0.7, -0.7), entropy=entropy)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.config import ModelConfig
@@ -73,3 +74,33 @@ def test_dropout_rests_during_evaluation() -> None:
     assert not torch.equal(model(inputs_BT), model(inputs_BT))
     model.eval()
     assert torch.equal(model(inputs_BT), model(inputs_BT))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_without_a_causal_mask_all_positions_are_attended_to_and_counted(layers: int) -> None:
+    config = ModelConfig(vocab_size=50, layers=layers, heads=2, width=16, context=12, causal=False)
+    assert flops_per_token(config) * 12 == 3 * _counted_by_torch(config)
+    assert flops_per_token(config, full_attention=True) == flops_per_token(config)
+
+
+def test_full_attention_counts_the_whole_square_as_torch_does() -> None:
+    assert flops_per_token(CONFIG, full_attention=True) * 12 == 3 * _counted_by_torch(CONFIG)
+
+
+def _counted_by_torch(config: ModelConfig) -> int:
+    """Of a forward pass over a whole context, with the attention as two plain matrix products."""
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        _model(config)(torch.randint(50, (1, config.context)))
+    return counter.get_total_flops()
+
+
+def test_an_untied_model_has_an_output_projection_of_its_own_and_the_same_products() -> None:
+    config = ModelConfig(vocab_size=50, layers=2, heads=2, width=16, context=12, tied=False)
+    model = _model(config)
+    assert model.num_parameters() == _model().num_parameters() + 50 * 16
+    assert flops_per_token(config) == flops_per_token(CONFIG)
+    model(torch.randint(50, (1, 12))).sum().backward()
+    assert model.unembedding is not None
+    assert model.unembedding.weight.grad is not None
+    assert model.unembedding.weight.std().item() == pytest.approx(0.02, rel=0.1)

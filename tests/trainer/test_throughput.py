@@ -48,7 +48,10 @@ def test_the_summary_has_speed_utilisation_and_size(tmp_path: Path) -> None:
     assert throughput.summary() == [f"1.6 tokens per parameter (Chinchilla: about 20); {_flops(throughput)}"]
     throughput.after(0, 0.0)
     throughput.after(9, 9.0)
-    assert throughput.summary()[0] == "64 tokens per second; MFU 0.4% (6ND: 0.0%) of 1 x 0.001 TFLOP/s (a guess)"
+    assert (
+        throughput.summary()[0]
+        == "64 tokens per second; MFU 0.4% (6ND: 0.0%; full attention: 0.4%) of 1 x 0.001 TFLOP/s (a guess)"
+    )
 
 
 def _flops(throughput: Throughput) -> str:
@@ -83,3 +86,20 @@ def test_text_with_several_bytes_per_token_is_refused(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, data=DataConfig(path=recipe.data.path, batch_size=4, bytes_per_token=4.0))
     with pytest.raises(UsageError, match=r"data.bytes_per_token = 4.0 cannot be used: this data is text"):
         train(recipe, Job(directory=tmp_path, run_id="r", mode="offline", quiet=True))
+
+
+@pytest.mark.parametrize(("context", "vocab_size", "differ"), [(16, 256, True), (2, 4096, False)])
+def test_the_utilisation_with_full_attention_is_reported_where_it_differs_by_more_than_a_percent(
+    tmp_path: Path, context: int, vocab_size: int, differ: bool
+) -> None:
+    """By hand: 12 layers D^2 + V D for the matrices, and layers D (T + 1) or 2 layers D T for the attention."""
+    model = ModelConfig(layers=2, heads=2, width=16, context=context, vocab_size=vocab_size)
+    throughput = Throughput(small_recipe(tmp_path, model=model), num_parameters=1000, peak=PeakFlops(1e9, "a guess"))
+    matrices = 2 * 12 * 16**2 + vocab_size * 16
+    ratio = (matrices + 2 * 2 * 16 * context) / (matrices + 2 * 16 * (context + 1))
+    assert (ratio > 1.01) == differ
+    throughput.after(0, 0.0)
+    rates = throughput.after(19, 1.0)
+    assert rates.get("mfu_full_attention", 0.0) == pytest.approx(differ * ratio * rates["mfu"])
+    assert ("full attention" in throughput.summary()[0]) == differ
+    assert throughput.facts()["flops_per_token_full_attention"] == pytest.approx(ratio * throughput.flops_per_token)

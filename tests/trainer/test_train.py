@@ -15,7 +15,7 @@ from lossguard import Skip
 from lossguard.torch import Checkpoints
 from tests.trainer.small import logged, small_recipe
 from trainer.components import build_components, choose_device
-from trainer.config import DataConfig, ModelConfig, Recipe
+from trainer.config import DataConfig, ModelConfig, ObjectiveConfig, Recipe
 from trainer.errors import UsageError
 from trainer.faults import Fault
 from trainer.train import Job, TrainingResult, data_facts, train, training_step
@@ -60,15 +60,21 @@ def test_a_run_learns_and_reports_every_step_with_all_its_metrics(tmp_path: Path
     assert [steps[step]["tokens"] for step in (0, 1, 59)] == [64, 128, 3840]
 
 
+RANDOM_RECIPES: tuple[dict[str, Any], ...] = (
+    {},
+    {"model": ModelConfig(layers=2, heads=2, width=16, context=16, dropout=0.1)},
+    {"objective": ObjectiveConfig(scheduled_sampling=0.5), "data": DataConfig(path="markov:1,16", batch_size=4)},
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_twenty_steps_and_twenty_more_are_bit_for_bit_forty(tmp_path: Path, dropout: float) -> None:
-    model = ModelConfig(layers=2, heads=2, width=16, context=16, dropout=dropout)
+@pytest.mark.parametrize("changed", RANDOM_RECIPES, ids=["plain", "dropout", "roll-out on a Markov chain"])
+def test_twenty_steps_and_twenty_more_are_bit_for_bit_forty(tmp_path: Path, changed: dict[str, Any]) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    _run(small_recipe(tmp_path, steps=40, model=model), whole)
-    _run(small_recipe(tmp_path, steps=20, model=model), halves)
+    _run(small_recipe(tmp_path, steps=40, **changed), whole)
+    _run(small_recipe(tmp_path, steps=20, **changed), halves)
     torch.manual_seed(99)  # a new process would not have our generator either
-    _run(small_recipe(tmp_path, steps=40, model=model), halves)
+    _run(small_recipe(tmp_path, steps=40, **changed), halves)
     assert _numbers(whole) == _numbers(halves)
     assert _equal(_final_state(whole), _final_state(halves))
 

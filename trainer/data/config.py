@@ -12,7 +12,8 @@ class DataConfig:
     """The source of the tokens, and their order."""
 
     path: str = ""
-    """A text file, a folder of text, a `.bin` shard or a folder of them; empty for the standard library's source."""
+    """A text file, a folder of text, a `.bin` shard or a folder of them, a Markov chain such as `markov:2,16`
+    (trainer/data/markov.py); empty for the standard library's source."""
     batch_size: int = 16
     """Sequences per batch."""
     bytes_per_token: float = 0.0

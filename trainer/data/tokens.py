@@ -1,4 +1,4 @@
-"""The source of tokens: text as bytes, or the `.bin` shards of nanoGPT and llm.c.
+"""The source of tokens: text as bytes, the `.bin` shards of nanoGPT and llm.c, or a Markov chain.
 
 A shard is a one-dimensional array of uint8 (text: one document) or uint16 (one `.bin` file), memory-mapped if it is the
 only one.
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.markov import open_chain, stream
 from trainer.errors import UsageError
 
 Shard = NDArray[np.uint8 | np.uint16]
@@ -28,6 +29,8 @@ def open_shards(path: str) -> list[Shard]:
     """The shards at `path` (see DataConfig.path) in the order of their names, one a file. Raises UsageError."""
     if not path:
         return list(_standard_library())
+    if (chain := open_chain(path)) is not None:
+        return [stream(chain)]
     place = Path(path)
     try:
         if place.is_dir():
@@ -116,3 +119,9 @@ def _open_bin(file: Path) -> Shard:
     if size % 2:
         raise UsageError(f"{file} is not a shard of uint16 tokens: it has an odd number of bytes ({size}).")
     return _map(file, np.uint16)
+
+
+def characters_per_byte(shards: list[Shard]) -> float:
+    """Characters per byte of UTF-8 text, over all shards: each byte but a continuation (0b10xxxxxx) begins one."""
+    begun = sum(int(np.count_nonzero((shard & 0xC0) != 0x80)) for shard in shards)
+    return begun / sum(map(len, shards))

@@ -6,6 +6,7 @@ true token at T = 1.
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
@@ -18,6 +19,16 @@ REASON = "a log probability is NaN or above 0"
 """Why a model's output is not a distribution."""
 
 
+class Precision(StrEnum):
+    """What is known of an entropy. The value stands before its number."""
+
+    EXACT = ""
+    # From temperature 1 on, both the entropy of the tokens without a name and their share are largest if they are
+    # equally likely. Below 1 their share is smallest then, so that the entropy may be larger or smaller.
+    AT_MOST = "at most"
+    ABOUT = "about"
+
+
 @dataclass(frozen=True, slots=True)
 class Distribution:
     """Probabilities float64[K] of the tokens that a probe names, in its order, and the sum for all other tokens."""
@@ -27,10 +38,16 @@ class Distribution:
     rest_count: int
     target: float | None
     """Of the true token; None if it is not known."""
+    precision: Precision
+    """Of the entropy."""
+    exact_entropy: float | None = None
+    """In nats; None if it was not recorded, or not at this temperature."""
 
     @property
     def entropy(self) -> float:
-        """In nats. The tokens that are not named are assumed to be equally likely: only their sum is known."""
+        """In nats. Where it was not recorded, the tokens that are not named are taken as equally likely."""
+        if self.exact_entropy is not None:
+            return self.exact_entropy
         each = self.rest / self.rest_count if self.rest_count else 0.0
         return float(_information(self.named).sum() + self.rest_count * _information(np.array([each]))[0])
 
@@ -38,6 +55,18 @@ class Distribution:
     def effective_choices(self) -> float:
         """exp(entropy): the number of equally likely tokens with the same entropy."""
         return math.exp(self.entropy)
+
+    @property
+    def fewest_choices(self) -> float:
+        """A lower bound of exp(entropy) where it is not exact, at temperature 1.
+
+        No token without a name is likelier than the last one with a name, so the rest is concentrated most, and the
+        entropy smallest, when as many tokens as possible have that probability and one has what remains.
+        """
+        most = float(self.named[-1])
+        num_full = int(min(self.rest_count, self.rest / most)) if most > 0 else 0
+        full, remainder = _information(np.array([most, max(0.0, self.rest - num_full * most)]))
+        return math.exp(_information(self.named).sum() + num_full * full + remainder)
 
 
 def at_temperature(probe: Probe, temperature: float) -> Distribution | None:
@@ -58,7 +87,21 @@ def at_temperature(probe: Probe, temperature: float) -> Distribution | None:
     others = probe.rest_count * math.exp((each - top) / temperature)
     total = float(weights.sum()) + others
     true = None if probe.target is None else math.exp((target - top) / temperature) / total
-    return Distribution(weights / total, others / total, probe.rest_count, true)
+    exact = recorded_entropy(probe) if temperature == 1.0 else None
+    precision = Precision.AT_MOST if temperature >= 1.0 else Precision.ABOUT
+    if exact is not None or not probe.rest_count:
+        precision = Precision.EXACT
+    return Distribution(weights / total, others / total, probe.rest_count, true, precision, exact)
+
+
+def has_exact_entropy(probe: Probe) -> bool:
+    """Whether the entropy at temperature 1 is known, and not only a bound."""
+    return not probe.rest_count or recorded_entropy(probe) is not None
+
+
+def recorded_entropy(probe: Probe) -> float | None:
+    """In nats, at temperature 1; None if the probe has none, or one that is not finite."""
+    return probe.entropy if probe.entropy is not None and math.isfinite(probe.entropy) else None
 
 
 def is_log_probability(value: float) -> bool:

@@ -26,6 +26,7 @@ BAR_HEIGHT_PIXELS = 24
 MAX_LETTERS = 32
 """Of a token beside its bar and in the legend; a probe stores up to a thousand."""
 SURPRISAL, ENTROPY = "-log P of the true token (nats)", "Entropy at temperature 1 (nats)"
+ENTROPY_BOUND = "Entropy at temperature 1, at most (nats)"
 MOST_LIKELY = "Probability of the most likely tokens"
 
 
@@ -113,7 +114,8 @@ def history(probes: Sequence[StoredProbe], step: int) -> go.Figure:
     live = [each for each in probes if each.live]
     discarded = [each for each in probes if not each.live]
     has_target = any(each.probe.target is not None for each in probes)
-    layout = panel_layout([MOST_LIKELY, *([SURPRISAL] if has_target else []), ENTROPY])
+    entropy = ENTROPY if all(distribution.has_exact_entropy(each.probe) for each in probes) else ENTROPY_BOUND
+    layout = panel_layout([MOST_LIKELY, *([SURPRISAL] if has_target else []), entropy])
     marker = [vertical_line(step, {"color": GREY, "width": 1.2, "dash": "dot"})]
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:

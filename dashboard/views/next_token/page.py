@@ -11,7 +11,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.views import frame
 from dashboard.views.next_token import distribution, figure
-from dashboard.views.next_token.distribution import Distribution
+from dashboard.views.next_token.distribution import Distribution, Precision
 from db.queries import StoredProbe
 from lossguard.probe import Probe
 
@@ -96,10 +96,16 @@ def metrics(probe: Probe, sampled: Distribution, plain: Distribution) -> None:
             probability = formatting.percent(sampled.target)
             st.metric("Sampling probability", probability, change, delta_color="off", width=width)
         change = _change(sampled.entropy, plain.entropy, "nats")
-        st.metric("Entropy", f"{sampled.entropy:.3g} nats", change, delta_color="off", width=width)
+        entropy = f"{sampled.precision} {sampled.entropy:.3g} nats".strip()
+        st.metric("Entropy", entropy, change, delta_color="off", width=width)
         change = _change(sampled.effective_choices, plain.effective_choices, "")
+        choices = f"{sampled.precision} {sampled.effective_choices:.3g}".strip()
         choices_help = "exp(entropy): the number of equally likely tokens with the same entropy."
-        choices = f"{sampled.effective_choices:.3g}"
+        if plain.precision is not Precision.EXACT:
+            choices_help += (
+                f" At temperature 1 it lies between {plain.fewest_choices:.3g} and {plain.effective_choices:.3g}, "
+                "because the probe does not name all tokens. next_token(.., entropy=True) records it exactly."
+            )
         st.metric("Effective choices", choices, change, delta_color="off", width=width, help=choices_help)
 
 

@@ -18,9 +18,19 @@ def test_a_run_stands_beside_published_ones_on_one_scale() -> None:
 
 
 def test_published_runs_cost_what_was_published_of_them() -> None:
-    gpt3, llama2 = PUBLISHED
-    assert gpt3.flops == pytest.approx(3.14e23, rel=0.02)  # Brown et al. 2020, table D.1
-    assert llama2.flops == pytest.approx(1e24, rel=0.2)
+    reported = {each.name: each.reported_flops for each in PUBLISHED if each.reported_flops is not None}
+    assert set(reported) == {"GPT-3 175B", "Chinchilla 70B", "Llama 3.1 405B", "GPT-4"}
+    for each in PUBLISHED:
+        assert each.flops == pytest.approx(reported.get(each.name, each.flops), rel=0.03)
+
+
+def test_an_estimated_run_says_so_in_the_figure() -> None:
+    figure = compute_figure(Compute(1_000_000, 5e6))
+    assert figure is not None
+    (points,) = figure.data
+    assert [label for label in points.y if "(estimated)" in label] == [
+        f"{each.name} (estimated)" for each in PUBLISHED[::-1] if each.is_estimated
+    ]
 
 
 @pytest.mark.parametrize("recorded", [None, "many", -3, 0, True, float("nan"), float("inf"), [1]])

@@ -36,3 +36,18 @@ def test_a_model_that_broke_is_probed_as_nan() -> None:
 def test_the_logits_of_many_positions_are_refused() -> None:
     with pytest.raises(ValueError, match=r"a vector .of one position., not of shape \(2, 4\)"):
         next_token(torch.zeros(2, 4), str)
+
+
+def test_the_exact_entropy_is_that_of_the_whole_vocabulary_in_float64() -> None:
+    logits_V = torch.randn(5000, generator=torch.Generator().manual_seed(3)) * 3
+    p = logits_V.double().softmax(0)
+    recorded = next_token(logits_V, str, entropy=True)
+    assert recorded["entropy"] == pytest.approx(-(p * p.log()).sum().item(), abs=2e-6)
+    assert "entropy" not in next_token(logits_V, str)
+
+
+def test_the_entropy_of_a_certain_token_is_zero_and_that_of_a_broken_model_is_nan() -> None:
+    certain_V = torch.full((300,), -math.inf)
+    certain_V[7] = 0.0
+    assert next_token(certain_V, str, entropy=True)["entropy"] == 0.0
+    assert math.isnan(next_token(torch.full((4,), math.nan), str, entropy=True)["entropy"])

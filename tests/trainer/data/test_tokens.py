@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer.data.tokens import LLMC_MAGIC, LLMC_WIDE_MAGIC, check_vocabulary, open_shards
+from trainer.data.tokens import LLMC_MAGIC, LLMC_WIDE_MAGIC, characters_per_byte, check_vocabulary, open_shards
 from trainer.errors import UsageError
 
 
@@ -82,3 +82,9 @@ def test_the_default_text_is_the_standard_library_without_its_tests() -> None:
     assert 5e6 < sum(map(len, shards)) < 40e6
     assert 300 < len(shards) < 3000
     assert b"".join(map(bytes, shards[:2])).startswith(b'"""Record of phased-in')
+
+
+def test_characters_are_counted_as_python_counts_them() -> None:
+    text = "na\u00efve \u20ac \U0001f600 plain"
+    shard = np.frombuffer(text.encode(), dtype=np.uint8)
+    assert characters_per_byte([shard, shard]) == len(text) / len(text.encode())

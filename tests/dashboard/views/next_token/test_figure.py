@@ -8,7 +8,7 @@ import pytest
 
 from dashboard.figures.panels import NOTHING
 from dashboard.views.next_token.distribution import at_temperature
-from dashboard.views.next_token.figure import bars, history, quoted
+from dashboard.views.next_token.figure import ENTROPY_BOUND, bars, history, quoted
 from db.queries import StoredProbe
 from lossguard.probe import Probe
 from tests.dashboard.views.next_token.probes import probe
@@ -60,3 +60,13 @@ def test_a_log_probability_above_zero_is_no_point_of_the_history(log_probability
 def test_a_certain_token_is_a_point_of_the_history() -> None:
     figure = history([StoredProbe(segment=0, step=0, time=0.0, live=True, probe=probe(1.0, target=0))], 0)
     assert [list(trace.y) for trace in figure.data if trace.name == '"a"'] == [[1.0]]
+
+
+def test_the_history_says_where_an_entropy_is_only_a_bound() -> None:
+    bound = probe(0.5, 0.2, rest=0.3, rest_count=3)
+    titles = {
+        name: [each.text for each in history([StoredProbe(0, 0, 0.0, True, one)], 0).layout.annotations]
+        for name, one in {"bound": bound, "exact": replace(bound, entropy=1.0)}.items()
+    }
+    assert any(ENTROPY_BOUND in title for title in titles["bound"])
+    assert not any(ENTROPY_BOUND in title for title in titles["exact"])

@@ -6,26 +6,32 @@ python -m trainer lab [NAME ...] [--steps 500] [--json]
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
-from lossguard import Run, encode_number
 from trainer.config import Recipe
 from trainer.data.batches import open_batches
-from trainer.errors import Stopped, UsageError
-from trainer.objective import free_running_loss
-from trainer.train import Job, train
+from trainer.data.ngram import NGram
+from trainer.data.tokens import characters_per_byte, open_shards
+from trainer.exposure import OwnContinuations, own_continuations
+from trainer.lab.results import wide_console
+from trainer.lab.training import train_unrecorded
+from trainer.model import GPT
 
 SWITCHES = (
     "drill",
     "label_smoothing",
     "heavy_label_smoothing",
+    "parallel_scheduled_sampling",
     "scheduled_sampling",
     "no_teacher_forcing",
     "squared_error",
+    "untied_weights",
     "no_causal_mask",
     "no_clipping",
     "no_z_loss",
@@ -33,13 +39,15 @@ SWITCHES = (
     "padded",
 )
 """Recipes; the others change one setting of the first."""
+NUM_PROMPTS = 512
+"""Held-out windows whose second half the model continues in place of the text."""
+NGRAM_ORDER = 4
 NUM_LAST_STEPS = 25
 """Steps at the end over which training metrics are averaged."""
 COLUMNS = (
-    *("recipe", "loss", "held-out", "SE", "perplexity", "bits/byte", "grad norm", "log Z", "given", "free-running"),
+    *("recipe", "loss", "held-out", "SE", "perplexity", "bits/byte", "grad norm", "log Z", "own text"),
     *("tokens/s", "MFU"),
 )
-WIDTH = 140  # characters, without a terminal
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -47,6 +55,7 @@ class LabResult:
     """Losses in nats per token."""
 
     recipe: str
+    seed: int
     loss: float
     held_out_loss: float
     held_out_loss_se: float
@@ -57,13 +66,13 @@ class LabResult:
     """Held-out."""
     bits_per_byte: float | None
     """Held-out; None if the number of bytes per token is unknown."""
+    bits_per_character: float | None
+    """Held-out; None if the data is not text."""
     grad_norm: float
     """Before clipping."""
     log_z: float
-    given: float
-    """Held-out loss of the second half of the positions, with the true tokens as inputs."""
-    free_running: float
-    """The same with the model's own tokens as inputs; the difference is the exposure bias."""
+    own_continuations: OwnContinuations
+    """How much less likely than the real ones the model's continuations of held-out text are (trainer/exposure.py)."""
     tokens_per_parameter: float
     """Chinchilla's optimum is about 20."""
     flops: float
@@ -74,42 +83,27 @@ class LabResult:
     mfu: float | None
     """Model FLOPs utilisation: see trainer/throughput.py."""
 
-    def to_dict(self) -> dict[str, object]:
-        values = asdict(self)
-        return {name: encode_number(value) if isinstance(value, float) else value for name, value in values.items()}
-
 
 def try_switch(recipe: Recipe, folder: Path) -> LabResult:
     """Train `recipe`, unrecorded, and measure the held-out loss at its end. Raises UsageError and Stopped."""
-    recipe = replace(recipe, evaluate_every=recipe.steps)
-    _, held_out = open_batches(recipe)
-    if held_out is None:
-        raise UsageError("data.held_out = 0.0 cannot be used in the lab, which compares held-out losses.")
-    rows: list[dict[str, float]] = []
-    job = Job(
-        directory=folder, run=Run(id=recipe.name), quiet=True, on_step=lambda step, batch, metrics: rows.append(metrics)
-    )
-    outcome = train(recipe, job)
-    if outcome.interrupted_by is not None:
-        raise Stopped(outcome.interrupted_by)
+    outcome, rows = train_unrecorded(recipe, folder)
     mean = {
         name: statistics.fmean(row[name] for row in rows[-NUM_LAST_STEPS:]) for name in ("loss", "grad_norm", "log_z")
     }
     loss = rows[-1]["held_out_loss"]
-    batch = next(held_out.batches(recipe.data.batch_size)).to(next(outcome.model.parameters()).device)
+    bits_per_byte = rows[-1].get("held_out_bits_per_byte")
     speed = outcome.throughput.median()
-    outcome.model.eval()
-    free_running, given = free_running_loss(outcome.model, batch.inputs_BT, batch.targets_BT)
     tokens, parameters = outcome.throughput.tokens, outcome.throughput.num_parameters
     return LabResult(
         recipe=recipe.name,
+        seed=recipe.seed,
         held_out_loss=loss,
         held_out_loss_se=rows[-1].get("held_out_loss_se", math.nan),
         perplexity=math.exp(min(loss, 700.0)),
         bits_per_token=loss / math.log(2),
-        bits_per_byte=rows[-1].get("held_out_bits_per_byte"),
-        given=given,
-        free_running=free_running,
+        bits_per_byte=bits_per_byte,
+        bits_per_character=None if bits_per_byte is None else bits_per_character(recipe, bits_per_byte),
+        own_continuations=measure_continuations(recipe, outcome.model),
         tokens_per_parameter=tokens / parameters,
         flops=float(tokens * outcome.throughput.flops_per_token),
         flops_6nd=float(6 * parameters * tokens),
@@ -119,18 +113,34 @@ def try_switch(recipe: Recipe, folder: Path) -> LabResult:
     )
 
 
+def bits_per_character(recipe: Recipe, bits_per_byte: float) -> float | None:
+    """With the characters per byte of all the data; None if it is not text."""
+    shards = open_shards(recipe.data.path)
+    is_text = all(shard.dtype == np.uint8 for shard in shards)
+    return bits_per_byte / characters_per_byte(shards) if is_text else None
+
+
+def measure_continuations(recipe: Recipe, model: GPT) -> OwnContinuations:
+    """Under an n-gram model of the first half of the held-out data, for windows spread over the other half."""
+    _, held_out = open_batches(recipe)
+    assert held_out is not None
+    known, prompts = np.array_split(held_out.whole_windows, 2)
+    reference = NGram(held_out.windows.take(known), order=NGRAM_ORDER, vocab_size=recipe.model.vocab_size)
+    chosen = prompts[np.linspace(0, len(prompts) - 1, min(NUM_PROMPTS, len(prompts))).astype(int)]
+    return own_continuations(model.eval(), torch.from_numpy(held_out.windows.take(chosen)[:, :-1]), reference)
+
+
 def show_lab(results: Sequence[LabResult], console: Console | None = None) -> None:
     """One row per recipe."""
-    console = console or Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = WIDTH
+    console = console or wide_console()
     table = Table()
     for name in COLUMNS:
         table.add_column(name)
     for each in results:
         losses = (each.loss, each.held_out_loss, each.held_out_loss_se, each.perplexity, each.bits_per_byte)
-        others = (each.grad_norm, each.log_z, each.given, each.free_running)
+        others = (each.grad_norm, each.log_z)
         numbers = ["-" if value is None else f"{value:.3f}" for value in (*losses, *others)]
+        numbers.append(str(each.own_continuations.excess))
         speed = "-" if each.tokens_per_second is None else f"{each.tokens_per_second:,.0f}"
         table.add_row(each.recipe, *numbers, speed, "-" if each.mfu is None else f"{each.mfu:.1%}")
     console.print(table)

@@ -9,9 +9,8 @@ from typer.testing import CliRunner
 
 from tests.trainer.small import TEXT, small_recipe
 from trainer.cli import app
-from trainer.config import DataConfig, load_recipe
-from trainer.errors import UsageError
-from trainer.lab import SWITCHES, show_lab, try_switch
+from trainer.config import load_recipe
+from trainer.lab.switches import SWITCHES, show_lab, try_switch
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "model.context=16", "data.batch_size=4"]
 
@@ -34,8 +33,9 @@ def test_a_switch_is_described_by_losses_and_costs(tmp_path: Path) -> None:
     assert 0 < result.held_out_loss_se < 1
     assert result.bits_per_token == pytest.approx(result.held_out_loss / math.log(2))
     assert result.tokens_per_parameter * result.flops_6nd == pytest.approx(6 * (30 * 64) ** 2)
+    assert math.isfinite(result.own_continuations.excess.mean)
     output = io.StringIO()
-    show_lab([result], Console(file=output))
+    show_lab([result], Console(file=output, width=200))
     assert "small" in output.getvalue()
     assert "tokens per parameter (Chinchilla: about 20)" in output.getvalue()
 
@@ -43,13 +43,6 @@ def test_a_switch_is_described_by_losses_and_costs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("every", [0, 2, 50])
 def test_the_held_out_loss_is_of_the_last_step_however_often_the_recipe_measures_it(tmp_path: Path, every: int) -> None:
     assert math.isfinite(try_switch(small_recipe(tmp_path, steps=3, evaluate_every=every), tmp_path).held_out_loss)
-
-
-def test_the_lab_needs_held_out_data(tmp_path: Path) -> None:
-    recipe = small_recipe(tmp_path)
-    recipe = small_recipe(tmp_path, data=DataConfig(path=recipe.data.path, batch_size=4, held_out=0.0))
-    with pytest.raises(UsageError, match="the lab"):
-        try_switch(recipe, tmp_path)
 
 
 @pytest.mark.slow

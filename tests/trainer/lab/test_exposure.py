@@ -1,0 +1,64 @@
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from trainer.cli import app
+from trainer.config import load_recipe
+from trainer.data.markov import random_chain
+from trainer.errors import UsageError
+from trainer.estimate import Estimate
+from trainer.exposure import ExposureBias
+from trainer.lab.exposure import WAYS, TrainedModel, compare_ways, show_exposure, summarise
+
+SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "model.context=8", "data.batch_size=4", "device=cpu"]
+
+
+@pytest.mark.slow
+def test_every_way_of_training_is_measured() -> None:
+    overrides = [word for override in (*SMALL, "data.path=markov:1,16") for word in ("--set", override)]
+    words = ["lab", "--exposure", "--seeds", "1", "--steps", "50", "--quick", "--json", *overrides]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["trained_with"] for each in results] == list(WAYS)
+    assert [[model["seed"] for model in each["models"]] for each in results] == [[1]] * len(WAYS)
+    assert results[0]["true_inputs"] == {"mean": 1.0, "standard_error": "NaN"}
+    assert results[-1]["true_inputs"]["mean"] < 0.3
+    for each in results:  # two ways to the distance from the truth: on the held-out data, and on generated sequences
+        excess = each["held_out_loss"]["mean"] - each["loss_floor"]
+        assert excess == pytest.approx(each["true_prefixes"]["mean"], abs=0.15)
+
+
+def test_means_and_standard_errors_are_over_the_seeds() -> None:
+    def model(seed: int, bias: float) -> TrainedModel:
+        exposure = ExposureBias(
+            true_prefixes=Estimate(0.5, 9.0),
+            own_prefixes=Estimate(0.5 + bias, 9.0),
+            bias=Estimate(bias, 9.0),
+            true_prefixes_T=[],
+            own_prefixes_T=[],
+        )
+        return TrainedModel(seed=seed, held_out_loss=2.0, exposure=exposure, true_inputs=1.0)
+
+    chain = random_chain(1, 16)
+    result = summarise("teacher forcing", [model(1, 0.1), model(2, 0.3)], chain, 8)
+    assert result.bias.mean == pytest.approx(0.2)
+    assert result.bias.standard_error == pytest.approx(0.1)
+    output = io.StringIO()
+    show_exposure([result], Console(file=output, width=150))
+    assert "0.20 +- 0.10" in output.getvalue()
+    assert f"{chain.entropy_rate:.3f}" in output.getvalue()
+
+
+def test_data_of_unknown_probabilities_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="such as markov:2,16"):
+        next(compare_ways(load_recipe("tiny"), [1], tmp_path, lambda line: None))
+
+
+def test_a_model_of_another_vocabulary_than_the_chain_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"model\.vocab_size = 16 .* must be 32"):
+        next(compare_ways(load_recipe("markov", ["data.path=markov:1,32"]), [1], tmp_path, lambda line: None))

@@ -1,0 +1,67 @@
+import io
+import math
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from trainer.lab.scaling import ScalingRun, fit_power_law, plot_scaling, scaling_runs, show_scaling, summarise
+
+COMPUTE = [1e9, 1e10, 4e10, 3e11, 1e12]
+
+
+@given(st.floats(0.5, 500), st.floats(0.01, 0.5))
+def test_a_power_law_is_recovered_from_its_points(coefficient: float, exponent: float) -> None:
+    law = fit_power_law(COMPUTE, [coefficient * compute**-exponent for compute in COMPUTE])
+    assert law.coefficient == pytest.approx(coefficient, rel=1e-6)
+    assert law.exponent == pytest.approx(exponent, abs=1e-9)
+
+
+def test_the_fit_is_that_of_the_normal_equations() -> None:
+    losses = [4.4, 3.7, 3.0, 2.6, 2.0]
+    x, y = [math.log(c) for c in COMPUTE], [math.log(loss) for loss in losses]
+    mean_x, mean_y = sum(x) / 5, sum(y) / 5
+    slope = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
+    law = fit_power_law(COMPUTE, losses)
+    assert law.exponent == pytest.approx(-slope)
+    assert math.log(law.coefficient) == pytest.approx(mean_y - slope * mean_x)
+
+
+def test_a_size_that_diverged_leaves_no_law() -> None:
+    assert math.isnan(fit_power_law(COMPUTE, [4.4, math.nan, 3.0, 2.6, 2.0]).exponent)
+
+
+def _runs() -> list[ScalingRun]:
+    sizes = [(16, 10_000), (24, 20_000), (32, 40_000)]
+    return [
+        ScalingRun(width, seed, n, 20 * n, 1e9, (20.0 + seed / 10) * (120.0 * n * n) ** -0.1)
+        for seed in (1, 2, 3)
+        for width, n in sizes
+    ]
+
+
+def test_the_exponent_has_a_standard_error_over_the_seeds_and_the_largest_size_is_predicted_by_the_others() -> None:
+    scaling = summarise(_runs())
+    assert scaling.compute == pytest.approx((1.2e10, 4.8e10, 1.92e11))
+    assert scaling.exponent.mean == pytest.approx(0.1)
+    assert scaling.exponent.standard_error == pytest.approx(0.0, abs=1e-9)
+    assert scaling.predicted == pytest.approx(scaling.losses[-1].mean)
+
+
+def test_the_table_and_the_plot_show_every_size_and_the_law() -> None:
+    output = io.StringIO()
+    show_scaling(_runs(), Console(file=output, width=150))
+    assert "C^-0.1000" in output.getvalue()
+    assert len(ET.fromstring(plot_scaling(_runs())).findall("{http://www.w3.org/2000/svg}circle")) == 3
+
+
+def test_every_size_is_trained_on_its_tokens_per_parameter(tmp_path: Path) -> None:
+    small = ["model.context=8", "model.layers=1", "data.batch_size=2", "evaluate_windows=4"]
+    (run,) = scaling_runs([5], tmp_path, tokens_per_parameter=0.01, overrides=small, widths=[8])
+    assert run.parameters == 256 * 8 + 12 * 8 * 8 + 3 * 8
+    assert run.tokens == 16 * math.ceil(0.01 * run.parameters / 16)
+    assert run.flops_6nd == 6 * run.parameters * run.tokens
+    assert 4.0 < run.held_out_loss < 7.0

@@ -1,0 +1,50 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from trainer.cli import app
+from trainer.lab.results import to_json
+from trainer.lab.sweeps import SWEEPS, SweepOptions
+
+SMALL = ["model.context=8", "model.layers=1", "model.width=8", "data.batch_size=2", "evaluate_windows=4"]
+
+
+def test_seeds_follow_each_other_and_a_quick_sweep_has_two() -> None:
+    assert list(SweepOptions(seed=4).seeds(3)) == [4, 5, 6]
+    assert list(SweepOptions(quick=True).seeds(5)) == [1, 2]
+    assert list(SweepOptions(num_seeds=1, quick=True).seeds(5)) == [1]
+
+
+def test_a_sweep_prints_json_and_writes_its_plot(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["lab", "--gradients", "--json", "--plot", str(tmp_path / "plot.svg")])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert next(row for row in rows if row["probability"] == 0.001)["cross_entropy"] == pytest.approx(0.999)
+    assert (tmp_path / "plot.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--unstable", "--scaling"], "--unstable runs alone: leave out --scaling."),
+        (["drill", "--gradients"], "--gradients runs alone: leave out drill."),
+        (["--scaling", "--steps", "3"], "--steps cannot be used with --scaling"),
+        (["--temperature", "--plot", "a.svg"], "--plot a.svg cannot be used here: the lab has no plot of temperature."),
+        (["--gradients", "--plot", "/nowhere/at/all.svg"], "The plot cannot be written to /nowhere/at/all.svg"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_with_exit_code_2(arguments: list[str], sentence: str) -> None:
+    done = CliRunner().invoke(app, ["lab", *arguments])
+    assert done.exit_code == 2
+    assert done.stderr.startswith(sentence)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unstable", "temperature"])
+def test_every_sweep_runs_and_its_results_are_json(name: str, tmp_path: Path) -> None:
+    options = SweepOptions(num_seeds=1, steps=2, overrides=SMALL)
+    results = SWEEPS[name].run(options, tmp_path, lambda sentence: None)
+    assert len(results) >= 3
+    assert all(to_json(each) for each in results)

@@ -1,0 +1,147 @@
+"""Exposure bias, and what training on the model's own tokens does about it.
+
+    python -m trainer lab --exposure [--seeds 3] [--steps 500] [--quick] [--json]
+
+Every model is trained on the Markov chain of the recipe `markov`, so its distance from the truth is known.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from trainer.config import Recipe
+from trainer.data.batches import Batches, open_batches
+from trainer.data.markov import MarkovChain, open_chain
+from trainer.errors import UsageError
+from trainer.estimate import Estimate
+from trainer.exposure import ExposureBias, exposure_bias
+from trainer.lab.results import wide_console
+from trainer.lab.training import train_unrecorded
+from trainer.model import GPT
+from trainer.scheduled_sampling import training_inputs
+
+WAYS: dict[str, dict[str, Any]] = {
+    "teacher forcing": {},
+    "in parallel, 0.25": {"parallel_scheduled_sampling": 0.25},
+    "in parallel, 1": {"parallel_scheduled_sampling": 1.0},
+    "scheduled sampling, 0.25": {"scheduled_sampling": 0.25},
+    "no teacher forcing": {"scheduled_sampling": 1.0},
+}
+"""Ways to train: the settings of the objective."""
+NUM_BATCHES = 8
+"""Batches whose true inputs are compared with those that a way of training feeds."""
+COLUMNS = ("trained with", "held-out loss", "KL, true prefixes", "KL, own prefixes", "exposure bias", "true inputs")
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class TrainedModel:
+    """One model at the end of its training."""
+
+    seed: int
+    held_out_loss: float
+    """In nats per token, after true prefixes."""
+    exposure: ExposureBias
+    true_inputs: float
+    """Share of the inputs behind the first that this way of training feeds as they are in the data."""
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class ExposureResult:
+    """A way of training: means and standard errors over models of several seeds."""
+
+    trained_with: str
+    loss_floor: float
+    """Loss of the chain itself, in nats per token."""
+    marginal_entropy: float
+    """Loss of a model that knows how frequent each token is, and ignores its inputs."""
+    held_out_loss: Estimate
+    true_prefixes: Estimate
+    own_prefixes: Estimate
+    bias: Estimate
+    true_inputs: Estimate
+    models: list[TrainedModel]
+
+
+def compare_ways(
+    recipe: Recipe, seeds: Sequence[int], folder: Path, report: Callable[[str], None]
+) -> Iterator[ExposureResult]:
+    """Train every way with every seed. Raises UsageError and Stopped."""
+    chain = open_chain(recipe.data.path)
+    if chain is None:
+        raise UsageError(
+            f"data.path = {recipe.data.path!r} cannot be used with --exposure, which needs known probabilities: "
+            "use a Markov chain, such as markov:2,16."
+        )
+    if chain.vocab_size != recipe.model.vocab_size:
+        raise UsageError(
+            f"model.vocab_size = {recipe.model.vocab_size} cannot be used with the data {recipe.data.path}: "
+            f"it must be {chain.vocab_size}."
+        )
+    for name, settings in WAYS.items():
+        changed = replace(recipe, objective=replace(recipe.objective, **settings))
+        models = []
+        for seed in seeds:
+            report(f"{name}, seed {seed}, {recipe.steps} steps")
+            models.append(train_one(replace(changed, seed=seed), chain, folder))
+        yield summarise(name, models, chain, recipe.model.context)
+
+
+def train_one(recipe: Recipe, chain: MarkovChain, folder: Path) -> TrainedModel:
+    outcome, rows = train_unrecorded(recipe, folder)
+    model = outcome.model.eval()
+    batches, _ = open_batches(recipe)
+    return TrainedModel(
+        seed=recipe.seed,
+        held_out_loss=rows[-1]["held_out_loss"],
+        exposure=exposure_bias(model, chain, recipe.model.context),
+        true_inputs=true_inputs(model, batches, recipe),
+    )
+
+
+def true_inputs(model: GPT, batches: Batches, recipe: Recipe) -> float:
+    """See TrainedModel. A token that is replaced by an equal one counts as true."""
+    torch.manual_seed(recipe.seed)
+    device = next(model.parameters()).device
+    true = [batches[index].inputs_BT.to(device) for index in range(NUM_BATCHES)]
+    equal = [training_inputs(model, inputs_BT, recipe.objective).eq(inputs_BT)[:, 1:] for inputs_BT in true]
+    return torch.cat(equal).float().mean().item()
+
+
+def summarise(name: str, models: list[TrainedModel], chain: MarkovChain, context: int) -> ExposureResult:
+    def over_seeds(value: Callable[[TrainedModel], float]) -> Estimate:
+        return Estimate.of(value(each) for each in models)
+
+    return ExposureResult(
+        trained_with=name,
+        loss_floor=chain.loss_floor(context),
+        marginal_entropy=chain.marginal_entropy(),
+        held_out_loss=over_seeds(lambda each: each.held_out_loss),
+        true_prefixes=over_seeds(lambda each: each.exposure.true_prefixes.mean),
+        own_prefixes=over_seeds(lambda each: each.exposure.own_prefixes.mean),
+        bias=over_seeds(lambda each: each.exposure.bias.mean),
+        true_inputs=over_seeds(lambda each: each.true_inputs),
+        models=models,
+    )
+
+
+def show_exposure(results: Sequence[ExposureResult], console: Console | None = None) -> None:
+    """One row per way of training."""
+    console = console or wide_console()
+    table = Table()
+    for name in COLUMNS:
+        table.add_column(name)
+    for each in results:
+        estimates = (each.held_out_loss, each.true_prefixes, each.own_prefixes, each.bias, each.true_inputs)
+        table.add_row(each.trained_with, *map(str, estimates))
+    console.print(table)
+    first = results[0]
+    console.print(
+        f"Nats per token; mean +- standard error over {len(first.models)} seed(s). The chain itself has a loss of "
+        f"{first.loss_floor:.3f} and a KL of 0. Knowing only how frequent each token is leaves "
+        f"{first.marginal_entropy:.3f}."
+    )

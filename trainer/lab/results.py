@@ -1,0 +1,35 @@
+"""Results of the lab, as JSON and on the terminal."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from lossguard import encode_number
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+WIDTH = 150  # characters, without a terminal
+
+
+def wide_console() -> Console:
+    """Standard output, wide enough for the tables where it is no terminal."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
+
+
+def to_json(result: "DataclassInstance") -> str:
+    """One line of JSON; non-finite numbers are strings, as in the protocol."""
+    return json.dumps(_encoded(asdict(result)), allow_nan=False)
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _encoded(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_encoded(each) for each in value]
+    return encode_number(value) if isinstance(value, float) else value

@@ -1,0 +1,127 @@
+"""What prevents spikes: the recipe `unstable`, without a safeguard and with one at a time, over several seeds.
+
+python -m trainer lab --unstable [--seed 1] [--seeds 5] [--steps 1600] [--quick] [--json] [--plot FILE.svg]
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from trainer.config import CheckpointConfig, load_recipe
+from trainer.drill.strategies import SkipStep
+from trainer.estimate import Estimate
+from trainer.lab.jumps import Jump, find_jumps, means_of_steps
+from trainer.lab.plot import Axis, Curve, svg
+from trainer.lab.results import wide_console
+from trainer.lab.training import train_unrecorded
+
+RECIPE = "unstable"
+STEPS = 1600
+NUM_SEEDS = 5
+FINAL_SHARE = 0.25
+"""Share of the steps, at the end of a run, over which its final loss is averaged."""
+MAX_PLOTTED_POINTS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Safeguard:
+    """One change of the unstable recipe."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    skips_outliers: bool = False
+    """Whether the optimizer skips the step where loss or gradient norm is 6 sd above the last 128 (`SkipStep`)."""
+
+
+SAFEGUARDS = (
+    Safeguard("none"),
+    Safeguard("clipping at 1", ("optimizer.clip_norm=1.0",)),
+    Safeguard("z-loss 1e-4", ("optimizer.z_weight=1e-4",)),
+    Safeguard("QK-norm", ("model.qk_norm=true",)),
+    Safeguard("beta2 0.95", ("optimizer.beta2=0.95",)),
+    Safeguard("learning rate 3e-3", ("optimizer.lr=3e-3",)),
+    Safeguard("warm-up 400 steps", ("optimizer.warmup_steps=400",)),
+    Safeguard("skip outlying steps", skips_outliers=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UnstableRun:
+    """One run of the sweep. Losses in nats per token."""
+
+    safeguard: str
+    seed: int
+    final_loss: float
+    """The mean of the last quarter of the steps."""
+    jumps: list[Jump]
+    curve: list[float]
+    """The loss in at most 400 intervals of equal length: the largest mean of 5 steps in each."""
+    interval: int
+    """Steps of an interval."""
+
+    @classmethod
+    def of(cls, safeguard: str, seed: int, losses: Sequence[float]) -> "UnstableRun":
+        """From the loss of every step."""
+        final = statistics.fmean(losses[-max(1, round(FINAL_SHARE * len(losses))) :])
+        means, interval = means_of_steps(losses), -(-len(losses) // MAX_PLOTTED_POINTS)
+        curve = [max(means[start : start + interval]) for start in range(0, len(means), interval)]
+        return cls(safeguard, seed, final, find_jumps(losses), curve, interval)
+
+
+def unstable_runs(
+    seeds: Iterable[int],
+    folder: Path,
+    *,
+    steps: int = STEPS,
+    overrides: Sequence[str] = (),
+    safeguards: Sequence[Safeguard] = SAFEGUARDS,
+    report: Callable[[str], None] = lambda sentence: None,
+) -> Iterator[UnstableRun]:
+    """Train every safeguard with every seed. Raises UsageError and Stopped."""
+    for seed in seeds:
+        for safeguard in safeguards:
+            report(f"{safeguard.name}, seed {seed}, {steps} steps")
+            chosen = [f"seed={seed}", f"steps={steps}", *overrides, *safeguard.overrides]
+            # Nothing but training happens: no probe, and no checkpoint but the last.
+            recipe = load_recipe(RECIPE, chosen)
+            recipe = replace(recipe, probe_every=0, checkpoint=CheckpointConfig(every=steps, memory=0))
+            accepts = SkipStep() if safeguard.skips_outliers else None
+            _, rows = train_unrecorded(recipe, folder, accepts=accepts)
+            yield UnstableRun.of(safeguard.name, seed, [row["loss"] for row in rows])
+
+
+def show_unstable(runs: Sequence[UnstableRun], console: Console | None = None) -> None:
+    """One row per safeguard: means over the seeds, with standard errors."""
+    console = console or wide_console()
+    table = Table()
+    for name in ("safeguard", "jumps by seed", "jumps", "largest jump", "steps lost", "final loss"):
+        table.add_column(name)
+    for name in dict.fromkeys(run.safeguard for run in runs):
+        own = [run for run in runs if run.safeguard == name]
+        largest = max((jump.size for run in own for jump in run.jumps), default=None)
+        table.add_row(
+            name,
+            ", ".join(str(len(run.jumps)) for run in own),
+            str(Estimate.of(len(run.jumps) for run in own)),
+            "-" if largest is None else f"{largest:.1f} x",
+            str(Estimate.of(sum(jump.num_steps for jump in run.jumps) for run in own)),
+            str(Estimate.of(run.final_loss for run in own)),
+        )
+    console.print(table)
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(run.seed for run in runs))
+    console.print(f"Mean +- standard error over the seeds {seeds}; a jump is defined in trainer/lab/jumps.py.")
+
+
+def plot_unstable(runs: Sequence[UnstableRun]) -> str:
+    """The losses of the first seed, as an SVG file: the largest mean of 5 steps in each of at most 400 intervals."""
+    first = [run for run in runs if run.seed == runs[0].seed]
+    title = f"Training loss of the recipe {RECIPE}, seed {runs[0].seed}, one safeguard at a time"
+    return svg(title, [_curve(run) for run in first], Axis(title="step"), Axis(title="nats per token", is_log=True))
+
+
+def _curve(run: UnstableRun) -> Curve:
+    return Curve(name=run.safeguard, x=[run.interval * number for number in range(len(run.curve))], y=run.curve)
