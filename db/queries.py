@@ -83,6 +83,13 @@ def newest_segment_at(session: Session, *, run: Run, step: int, before: int) -> 
     return session.scalar(found.order_by(Segment.number.desc()).limit(1))
 
 
+def orders_between(session: Session, *, run: Run, first: int, before: int) -> Sequence[Order]:
+    """The orders that the segments numbered `first` up to `before` - 1 carried out."""
+    carried_out = sa.select(Order).join(Segment, Segment.order_id == Order.id)
+    chosen = (Segment.run_pk == run.pk, Segment.number >= first, Segment.number < before)
+    return session.scalars(carried_out.where(*chosen)).all()
+
+
 def live(session: Session, *, run: Run) -> list[StepRange]:
     """The live line: the path from the root to the newest segment, oldest range first."""
     return live_line(segments(session, run=run))

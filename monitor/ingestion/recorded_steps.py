@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from db import queries
 from db.lineage import StepRange
-from db.models import Order, Run, Segment
+from db.models import Run, Segment
 from db.steps.reader import next_block
 from lossguard.metrics import DETECTOR_INPUTS
 from lossguard.states import IncidentKind
@@ -38,7 +38,7 @@ def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
     order had changed the updates from this very step on.
     """
     earlier = queries.newest_segment_at(session, run=run, step=step, before=segment.number)
-    if earlier is None or (earlier.fork_step == step and _changed_updates(session, earlier)):
+    if earlier is None or _updates_changed(session, run, step, earlier, segment):
         return Record()
     step_range = StepRange(earlier.number, step, None)
     block = next_block(
@@ -52,6 +52,8 @@ def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
     return Record(None if block is None else stored_rows(block), first_doubtful_step(troubles))
 
 
-def _changed_updates(session: Session, segment: Segment) -> bool:
-    order = None if segment.order_id is None else session.get(Order, segment.order_id)
-    return order is not None and (order.lr_scale is not None or bool(order.remedies))
+def _updates_changed(session: Session, run: Run, step: int, earlier: Segment, segment: Segment) -> bool:
+    """Whether an order has changed the updates from `step` on, since these rows were recorded."""
+    first = earlier.number if earlier.fork_step == step else earlier.number + 1
+    orders = queries.orders_between(session, run=run, first=first, before=segment.number)
+    return any(order.lr_scale is not None or order.remedies for order in orders)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lossguard
 from lossguard import Guard, Run
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
@@ -19,9 +20,11 @@ from lossguard.ranks import Ranks
 from lossguard.remedies import Remedies
 from lossguard.states import OrderKind, SegmentReason
 from lossguard.torch import Checkpoints
+from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.recorded import offline, records
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun, rollback
 from tests.lossguard.torch.box import Box
+from tests.waiting import eventually
 
 
 class Noting(ScriptedRun):
@@ -239,3 +242,23 @@ def test_a_process_that_follows_a_killed_one_applies_the_remedy_again(tmp_path: 
     with offline(spools, run_id="r") as run:
         loop = Loop(run, checkpoints, lasts=9)
         assert loop.run(13) == [*((step, 10) for step in range(4, 11)), (11, 1), (12, 1)]
+
+
+@pytest.mark.slow
+def test_an_order_of_a_collector_switches_a_remedy_on_and_the_answer_names_the_one_that_failed(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    with lossguard.init("project", run_id="r", url=collector.url, directory=tmp_path) as run:
+        loop = Loop(run)
+        weights = []
+        for step, _ in loop.guard.steps(Indices(), 8):
+            run.log(step, loss=1.0)
+            weights.append(loop.weight)
+            if step == 5 and not collector.orders and not collector.answers:
+                collector.order(id=3, kind="rollback", rewind_to=2, remedies=["weight", "unknown"])
+                run.log(6, loss=9.0)
+                assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
+    assert weights == [*[1] * 6, *[10] * 3, *[1] * 3]
+    assert collector.runs["r"]["capabilities"] == ["rollback", "remedy:weight"]
+    why = "the remedy 'unknown' could not be applied: this loop has not registered it"
+    assert collector.answers == {3: {"state": "applied", "rewound_to": 2, "detail": why}}

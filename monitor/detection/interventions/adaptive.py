@@ -15,13 +15,13 @@ From the second attempt on, the remedy joins it that is expected to save the mos
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lossguard.states import IncidentKind, OrderKind, Tier
 from monitor.detection.interventions.decision import BatchOf, Candidate, Decision, Situation
 from monitor.detection.interventions.policy import Policy
-from monitor.detection.interventions.remedies import Worth, untried, worth
+from monitor.detection.interventions.remedies import Worth, explain, untried, worth
 from monitor.detection.interventions.restorable import RestorableStep
 from monitor.detection.interventions.structural import give_up
 from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
@@ -66,7 +66,8 @@ def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
         return Decision(OrderKind.HOLD, reasons=[*reasons, obstacle])
     best = candidates[0]
     remedies = [name for name, gain in gains[:1] if gain > 0 or _needs_remedy(now, belief)]
-    reasons += [_explain(best, now), _compare(candidates[:SHOWN]), *_explain_remedies(remedies, gains, belief)]
+    reasons += [_explain(best, now), _compare(candidates[:SHOWN])]
+    reasons += [explain(remedies, gains[:SHOWN], belief.recipe)] if gains else []
     lr_scale = policy.lr_scale if now.attempt > policy.max_attempts else None
     if lr_scale is not None:
         reasons.append(f"Rollbacks alone did not prevent a recurrence: the learning rate is scaled by {lr_scale:g}.")
@@ -136,17 +137,6 @@ def _explain(best: Candidate, now: Situation) -> str:
 
 def _compare(candidates: list[Candidate]) -> str:
     return f"Candidates and their expected costs: {'; '.join(each.describe() for each in candidates)}."
-
-
-def _explain_remedies(chosen: Sequence[str], gains: Sequence[tuple[str, float]], belief: "Belief") -> list[str]:
-    if not gains:
-        return []
-    shown = ", ".join(f"{name} {gain:.0f}" for name, gain in gains[:SHOWN])
-    switch = f"Switch on the remedy {chosen[0]}." if chosen else "No remedy is worth its cost yet."
-    return [
-        f"{switch} The recipe is to blame with probability {belief.recipe:.2f}; "
-        f"remedies and the steps that each is expected to save, less its cost: {shown}."
-    ]
 
 
 @dataclass(frozen=True, slots=True)

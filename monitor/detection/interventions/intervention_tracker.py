@@ -127,9 +127,14 @@ class InterventionTracker:
         return [] if rollback is None else [self.correct(reasons=[*rollback.reasons, reason])]
 
     def changes_updates(self, number: int | None) -> bool:
-        """Whether intervention `number` changes the updates, so that recomputed losses differ from their record."""
+        """Whether intervention `number` changes the updates, so that recomputed losses differ from their record.
+
+        So do the remedies of the earlier attempts at its site: they are in effect from the restored step on.
+        """
         active = self.active
-        return active is not None and active.number == number and (active.lr_scale is not None or bool(active.remedies))
+        if active is None or active.number != number:
+            return False
+        return active.lr_scale is not None or any(each.remedies for each in (active, *self.unsuccessful))
 
     def check_number(self, number: int) -> None:
         """Raises ValueError when there never was such an intervention."""

@@ -52,3 +52,14 @@ def untried(now: Situation) -> Sequence[str]:
     """The remedies of the loop that no attempt at the site had."""
     tried = {name for each in now.attempts if each.executed for name in each.remedies}
     return [name for name in now.remedies if name not in tried]
+
+
+def explain(chosen: Sequence[str], gains: Sequence[tuple[str, float]], recipe: float) -> str:
+    """A reason of a decision. `gains`: remedies, and the steps that each is expected to save, less its cost;
+    `recipe`: the probability that the recipe is to blame."""
+    switch = f"Switch on the remedy {', '.join(chosen)}." if chosen else "No remedy is worth its cost yet."
+    shown = ", ".join(f"{name} {gain:.0f}" for name, gain in gains)
+    return (
+        f"{switch} The recipe is to blame with probability {recipe:.2f}; "
+        f"remedies and the steps that each is expected to save, less its cost: {shown}."
+    )

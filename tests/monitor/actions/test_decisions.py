@@ -72,6 +72,14 @@ def test_a_policy_with_an_unknown_field_is_refused(http: TestClient) -> None:
     assert trainer.get()["policy"]["mode"] == "auto"
 
 
+def test_a_policy_says_whether_a_structural_incident_holds_the_run(http: TestClient) -> None:
+    trainer = Trainer(http)
+    answer = http.put(f"{API}/runs/r1/policy", json={"when_structural": "stop"})
+    assert (answer.status_code, "when_structural must be hold or continue, not 'stop'" in answer.text) == (422, True)
+    assert http.put(f"{API}/runs/r1/policy", json={"when_structural": "continue"}).status_code == 200
+    assert trainer.get()["policy"]["when_structural"] == "continue"
+
+
 def test_a_policy_keeps_what_is_not_named(http: TestClient) -> None:
     trainer = Trainer(http)
     http.put(f"{API}/runs/r1/policy", json={"mode": "approve"})

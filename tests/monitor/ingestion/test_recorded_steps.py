@@ -111,3 +111,7 @@ def test_rows_from_the_step_on_at_which_an_order_changed_the_updates_are_no_reco
     assert kinds(trainer) == []
     report(trainer, trainer.open("d", 250, "resume"), 250, noise(4, 20))
     assert kinds(trainer) == ["replay_mismatch"]
+    report(
+        trainer, trainer.open("e", 150, "resume"), 150, noise(5, 20)
+    )  # what was recorded here is of before the order
+    assert kinds(trainer) == ["replay_mismatch"]

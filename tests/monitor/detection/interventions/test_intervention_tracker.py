@@ -35,6 +35,18 @@ def test_an_event_is_a_step_of_the_table_or_raises_and_changes_nothing(
         assert tracker.to_dict() == before
 
 
+def test_steps_after_a_remedy_are_not_those_that_were_recorded_before_it() -> None:
+    """Neither after the rollback with it, nor after the next one at the site, which leaves it on."""
+    tracker = InterventionTracker()
+    for number, remedies in enumerate(([], ["clip"], []), 1):
+        decision = Decision(OrderKind.ROLLBACK, 100, 100, 300, remedies=remedies)
+        tracker.propose(decision, incident=1, step=250)
+        for event in (InterventionEvent.APPROVE, InterventionEvent.ORDER, InterventionEvent.APPLY):
+            tracker.advance(event)
+        assert tracker.changes_updates(number) is (number > 1)
+        tracker.advance(InterventionEvent.RECUR)
+
+
 def test_only_a_rollback_under_verification_takes_a_note() -> None:
     tracker = InterventionTracker()
     assert tracker.note("too early") == []
