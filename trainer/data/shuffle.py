@@ -5,7 +5,7 @@ is permuted again until it is inside (cycle walking: Black and Rogaway 2002, "Ci
 domains"). No table, so an epoch of a billion windows costs no memory.
 
 Four rounds on few bits are far from uniform, so up to 256 items are sorted by random keys. Of more, every item has
-every place equally often over the seeds, as far as a chi-squared test can say. Not all orders occur: there are fewer keys.
+every place equally often over the seeds, as far as a chi-squared test can say. Not all orders occur: keys are fewer.
 """
 
 import numpy as np
