@@ -21,7 +21,7 @@ from trainer.model import GPT, flops_per_token
 from trainer.throughput import CHINCHILLA_RATIO
 
 RECIPE = "drill"
-WIDTHS = (8, 16, 24, 32, 48)
+WIDTHS = (16, 24, 32, 40, 48)
 """Of the five models, in channels; all have two layers."""
 NUM_SEEDS = 3
 QUICK_RATIO = 3.0
