@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import nn
 
 import lossguard
-from lossguard.torch import Checkpoints, over_ranks
+from lossguard.torch import Checkpoints, over_ranks, tokens_per_rank
 from trainer.components import Components, build_components
 from trainer.config import Recipe
 from trainer.data.batches import Batch, tokenizer
@@ -178,11 +178,13 @@ def training_step(
 ) -> dict[str, float]:
     """Take one optimizer step on `batch`; return its metrics over all ranks. `accepts`: see Job."""
     batch = local_batch(batch).to(components.device)
+    num_tokens = tokens_per_rank(batch.targets_BT)
     with torch.autocast(components.device.type, torch.bfloat16, enabled=components.device.type == "cuda"):
         inputs_BT = training_inputs(components.model, batch.inputs_BT, recipe.objective)
         logits_BTV = components.network(inputs_BT)
     terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=recipe.optimizer.z_weight)
-    terms.loss.backward()  # type: ignore[no-untyped-call]
+    share = terms.num_tokens / num_tokens  # a token weighs the same on every rank
+    (terms.loss * share).backward()  # type: ignore[no-untyped-call]
     grad_norm = nn.utils.clip_grad_norm_(components.model.parameters(), recipe.optimizer.clip_norm or math.inf)
     terms, grad_norm = over_ranks(terms, grad_norm)
     if accepts is None or accepts(terms.cross_entropy.item(), grad_norm.item()):

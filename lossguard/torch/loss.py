@@ -4,32 +4,33 @@ Shapes: B batch, T positions, V vocabulary, N = B * T rows, C rows of one chunk.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = {"cpu": 1 << 22}
-"""Elements of a chunk of rows, by device type: on a CPU, a chunk fits into its cache."""
+CHUNK_ELEMENTS = {"cpu": 1 << 20}
+"""Elements of a chunk of rows, by device type: on a CPU, every pass but the first finds the chunk in the cache."""
 DEFAULT_CHUNK_ELEMENTS = 1 << 26
 """Enough to keep any other device busy."""
 
 
 @dataclass(frozen=True, slots=True)
 class LossTerms:
-    """0-dim tensors, in float32 at least."""
+    """0-dim tensors, in float32 at least. Means are over the counted tokens: those whose target is not ignored."""
 
     loss: Tensor
-    """The loss to call backward on: cross-entropy (smoothed if requested) + z_loss."""
+    """The loss to call backward on: mean cross-entropy (smoothed if requested) + z_loss."""
     cross_entropy: Tensor
     """Mean nats per counted token, without smoothing and z-loss. Detached, like all terms below."""
     z_loss: Tensor
     """z_weight * mean(log Z ** 2)."""
     log_z: Tensor
-    """Mean log partition function over counted tokens."""
+    """Mean log partition function."""
     log_z_max: Tensor
+    num_tokens: Tensor = field(default_factory=lambda: torch.tensor(1))
+    """The number of counted tokens (int64); 1 where it is not given."""
 
 
 def causal_lm_loss(
@@ -42,12 +43,15 @@ def causal_lm_loss(
 ) -> LossTerms:
     """Next-token loss over all positions whose target is not `ignore_index`; all terms are 0 when there is none.
 
-    log Z costs nothing extra: it is logit[target] - log_softmax[target]. The z-loss z_weight * log(Z)^2 keeps Z near 1
-    (PaLM, Chowdhery et al. 2022, section 5, with z_weight 1e-4). Reduced precision is computed in float32. Raises
-    ValueError when the shapes do not match.
+    The z-loss z_weight * log(Z)^2 keeps Z near 1 (PaLM, Chowdhery et al. 2022, section 5, with z_weight 1e-4). Reduced
+    precision is computed in float32, and the gradient is rounded once. Higher derivatives are right too (a penalty on
+    gradients), but take several times the memory. For a step of several ranks or micro-batches see `tokens_per_rank`.
+    Raises ValueError when the shapes do not match or `label_smoothing` is not between 0 and 1.
     """
     if logits_BTV.shape[:-1] != targets_BT.shape:
         raise ValueError(f"logits {tuple(logits_BTV.shape)} do not match targets {tuple(targets_BT.shape)}")
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"label_smoothing = {label_smoothing} cannot be used: it must be between 0 and 1")
     logits_NV = logits_BTV.reshape(-1, logits_BTV.shape[-1])
     targets_N = targets_BT.reshape(-1)
     terms = _CausalLoss.apply(  # type: ignore[no-untyped-call]
@@ -64,7 +68,8 @@ class _CausalLoss(torch.autograd.Function):
         counted_N = targets_N != ignore_index
         safe_N = targets_N.where(counted_N, 0)
         log_z_N, nll_N, uniform_N = _row_terms(logits_NV, safe_N, smoothing)
-        count = counted_N.sum().clamp(min=1)
+        num_tokens = counted_N.sum()
+        count = num_tokens.clamp(min=1)
         log_z_N = log_z_N.where(counted_N, 0.0)
 
         def mean(values_N: Tensor) -> Tensor:
@@ -72,27 +77,62 @@ class _CausalLoss(torch.autograd.Function):
 
         cross_entropy, z_loss, log_z = mean(nll_N), z_weight * mean(log_z_N.square()), mean(log_z_N)
         smoothed = cross_entropy if smoothing == 0 else (1 - smoothing) * cross_entropy + smoothing * mean(uniform_N)
-        log_z_max = _max_where(log_z_N, counted_N)
+        log_z_max = max_where(log_z_N, counted_N)
         ctx.save_for_backward(logits_NV, safe_N, counted_N, log_z_N, count)
         ctx.z_weight, ctx.smoothing = z_weight, smoothing
-        terms = (cross_entropy, z_loss, log_z, log_z_max)
+        terms = (cross_entropy, z_loss, log_z, log_z_max, num_tokens)
         ctx.mark_non_differentiable(*terms)
         return smoothed + z_loss, *terms
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *unused: Tensor) -> tuple[Tensor | None, ...]:
-        """A row: softmax * (1 + 2 * z_weight * log Z) - (1 - smoothing) * one-hot - smoothing / V, over the count."""
         logits_NV, safe_N, counted_N, log_z_N, count = ctx.saved_tensors
         weight_N = (grad / count).to(log_z_N.dtype) * counted_N
-        scale_N = weight_N * (1 + 2 * ctx.z_weight * log_z_N)
+        grad_NV = _LogitsGradient.apply(  # type: ignore[no-untyped-call]
+            logits_NV, weight_N, safe_N, log_z_N, ctx.z_weight, ctx.smoothing
+        )
+        return grad_NV, None, None, None, None
+
+
+class _LogitsGradient(torch.autograd.Function):
+    """A row: weight * (softmax * (1 + 2 * z_weight * log Z) - (1 - smoothing) * one-hot - smoothing / V).
+
+    A function of its own, because a penalty on gradients differentiates it once more.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits_NV: Tensor,
+        weight_N: Tensor,
+        safe_N: Tensor,
+        log_z_N: Tensor,
+        z_weight: float,
+        smoothing: float,
+    ) -> Tensor:
+        ctx.save_for_backward(logits_NV, weight_N, safe_N)
+        ctx.z_weight, ctx.smoothing = z_weight, smoothing
+        scale_N = weight_N * (1 + 2 * z_weight * log_z_N)
+        smooth_N = weight_N * (smoothing / logits_NV.shape[1])
+        at_target_N = weight_N * (1 - smoothing) + smooth_N
         grad_NV = torch.empty_like(logits_NV)
         for rows in _chunks(logits_NV):
-            _chunk_gradient(grad_NV[rows], logits_NV[rows], scale_N[rows])
-            if ctx.smoothing:
-                grad_NV[rows] -= (weight_N[rows] * (ctx.smoothing / logits_NV.shape[1])).unsqueeze(1)
-        _subtract_at(grad_NV, safe_N, weight_N * (1 - ctx.smoothing))
-        return grad_NV, None, None, None, None
+            smooth_C = smooth_N[rows] if smoothing else None
+            _chunk_gradient(grad_NV[rows], logits_NV[rows], safe_N[rows], scale_N[rows], at_target_N[rows], smooth_C)
+        return grad_NV
+
+    @staticmethod
+    def backward(ctx: Any, grad_NV: Tensor) -> tuple[Tensor | None, ...]:
+        """In plain operations, which autograd differentiates further: seldom needed, so whole rows may take memory."""
+        logits_NV, weight_N, safe_N = ctx.saved_tensors
+        exact_NV, given_NV, weight_N1 = logits_NV.to(weight_N.dtype), grad_NV.to(weight_N.dtype), weight_N.unsqueeze(1)
+        probs_NV = exact_NV.softmax(dim=1)
+        mean_N1 = (probs_NV * given_NV).sum(dim=1, keepdim=True)
+        scale_N1 = 1 + 2 * ctx.z_weight * exact_NV.logsumexp(dim=1, keepdim=True) if ctx.z_weight else 1.0
+        along_N1 = scale_N1 * mean_N1 - (1 - ctx.smoothing) * given_NV.gather(1, safe_N.unsqueeze(1))
+        along_N1 = along_N1 - ctx.smoothing * given_NV.mean(dim=1, keepdim=True)
+        curved_NV = weight_N1 * probs_NV * (scale_N1 * (given_NV - mean_N1) + 2 * ctx.z_weight * mean_N1)
+        return curved_NV.to(logits_NV.dtype), along_N1.squeeze(1), None, None, None, None
 
 
 def _chunks(logits_NV: Tensor) -> Iterator[slice]:
@@ -102,7 +142,10 @@ def _chunks(logits_NV: Tensor) -> Iterator[slice]:
 
 
 def _row_terms(logits_NV: Tensor, safe_N: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Per row: log Z, the target's negative log-probability, and the mean of all of them (0 without smoothing)."""
+    """Per row: log Z, the target's negative log-probability, and the mean of all of them (0 without smoothing).
+
+    log Z is logit - log_softmax, of the likeliest token: of any other, a large logit would cancel, and -inf be NaN.
+    """
     dtype = torch.promote_types(logits_NV.dtype, torch.float32)
     log_z_N, nll_N, uniform_N = torch.zeros((3, len(logits_NV)), dtype=dtype, device=logits_NV.device)
     first = next(_chunks(logits_NV), slice(0))
@@ -110,29 +153,34 @@ def _row_terms(logits_NV: Tensor, safe_N: Tensor, smoothing: float) -> tuple[Ten
     for rows in _chunks(logits_NV):
         logits_CV, targets_C1 = logits_NV[rows], safe_N[rows].unsqueeze(1)
         log_probs_CV = torch.log_softmax(logits_CV, dim=-1, dtype=dtype, out=scratch_CV[: len(logits_CV)])
-        target_C1 = log_probs_CV.gather(1, targets_C1)
-        nll_N[rows] = -target_C1.squeeze(1)
-        log_z_N[rows] = (logits_CV.gather(1, targets_C1).to(dtype) - target_C1).squeeze(1)
+        nll_N[rows] = -log_probs_CV.gather(1, targets_C1).squeeze(1)
+        log_z_N[rows] = logits_CV.amax(dim=1).to(dtype) - log_probs_CV.amax(dim=1)
         if smoothing:
             uniform_N[rows] = -log_probs_CV.mean(dim=1)
     return log_z_N, nll_N, uniform_N
 
 
-def _max_where(values_N: Tensor, counted_N: Tensor) -> Tensor:
+def max_where(values_N: Tensor, counted_N: Tensor) -> Tensor:
+    """The maximum of the counted values, 0 if there is none; NaN if one of them is NaN."""
     if not len(values_N):
         return values_N.sum()
     highest = values_N.where(counted_N, -torch.inf).max()
     return highest.where(counted_N.any(), 0.0)
 
 
-def _chunk_gradient(grad_CV: Tensor, logits_CV: Tensor, scale_C: Tensor) -> None:
-    """grad = softmax(logits) * scale. Taking the softmax again is faster than exp(logits - log Z)."""
-    if logits_CV.dtype == scale_C.dtype:
-        torch.softmax(logits_CV, dim=-1, out=grad_CV).mul_(scale_C.unsqueeze(1))
+def _chunk_gradient(
+    grad_CV: Tensor, logits_CV: Tensor, targets_C: Tensor, scale_C: Tensor, at_target_C: Tensor, smooth_C: Tensor | None
+) -> None:
+    """grad = softmax(logits) * scale - smooth, at the target - at_target; computed in `scale`'s dtype and rounded once.
+
+    Taking the softmax again is faster than exp(logits - log Z).
+    """
+    targets_C1, scale_C1 = targets_C.unsqueeze(1), scale_C.unsqueeze(1)
+    in_place = grad_CV if grad_CV.dtype == scale_C.dtype else None
+    probs_CV = torch.softmax(logits_CV, dim=-1, dtype=scale_C.dtype, out=in_place)
+    target_C1 = probs_CV.gather(1, targets_C1) * scale_C1 - at_target_C.unsqueeze(1)
+    if smooth_C is None:
+        torch.mul(probs_CV, scale_C1, out=grad_CV)
     else:
-        grad_CV.copy_(torch.softmax(logits_CV, dim=-1, dtype=scale_C.dtype).mul_(scale_C.unsqueeze(1)))
-
-
-def _subtract_at(grad_NV: Tensor, targets_N: Tensor, weight_N: Tensor) -> None:
-    rows_N = torch.arange(len(targets_N), device=targets_N.device)
-    grad_NV[rows_N, targets_N] = (grad_NV[rows_N, targets_N].to(weight_N.dtype) - weight_N).to(grad_NV.dtype)
+        torch.sub(probs_CV.mul_(scale_C1), smooth_C.unsqueeze(1), out=grad_CV)
+    grad_CV.scatter_(1, targets_C1, target_C1.to(grad_CV.dtype))

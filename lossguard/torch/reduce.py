@@ -1,33 +1,71 @@
-"""The metrics of a step over all ranks, so that an anomaly on any rank is visible."""
+"""Losses and metrics of a step over all its tokens: those of every rank, and of every micro-batch.
 
-import dataclasses
+Shapes: R sets of terms, F fields of one.
+"""
+
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from lossguard.torch.dtensor import is_sharded
-from lossguard.torch.loss import LossTerms
+from lossguard.torch.loss import LossTerms, max_where
 
 
-def over_ranks(terms: LossTerms, grad_norm: Tensor) -> tuple[LossTerms, Tensor]:
-    """The means of the terms over the ranks, and the maxima of `log_z_max` and `grad_norm`, as 0-dim tensors to log.
+def tokens_per_rank(*targets: Tensor, ignore_index: int = -100) -> Tensor:
+    """The counted tokens of a step divided by the number of ranks, as a 0-dim tensor (float32).
 
-    A NaN on any rank is NaN in the result. It costs one gather of a few numbers on the default process group and waits
-    for no device; without a process group it returns its arguments. Call it on every rank. `grad_norm` may be a DTensor
-    (FSDP2).
+    `targets` are those of this rank, one tensor for each micro-batch. DDP and FSDP average gradients over the ranks,
+    and micro-batches add theirs up. So a step follows the gradient of the mean over all its tokens, however they are
+    spread, if each micro-batch calls `backward` on `terms.loss * (terms.num_tokens / tokens_per_rank(*targets))`. It is
+    1 / number of ranks if no token counts, and the loss then 0. It costs one all-reduce of a number on the default
+    process group and waits for no device. Call it on every rank.
     """
+    total = torch.stack([(each != ignore_index).sum() for each in targets]).sum()
+    size = _num_ranks()
+    if size > 1:
+        dist.all_reduce(total)
+    return total.clamp(min=1).float() / size
+
+
+def over_ranks(terms: LossTerms | Sequence[LossTerms], grad_norm: Tensor) -> tuple[LossTerms, Tensor]:
+    """The means of the terms over all tokens, and the maxima of `log_z_max` and `grad_norm`, as 0-dim tensors to log.
+
+    `terms` are those of this rank, or a list of those of its micro-batches. Each weighs as many tokens as its
+    `num_tokens`, and the result has their sum. A NaN on any rank is NaN in the result. It costs one gather of a few
+    numbers on the default process group and waits for no device; on one rank, the terms of one batch are returned as
+    they are. Call it on every rank. `grad_norm` may be a DTensor (FSDP2).
+    """
+    if isinstance(terms, Sequence):
+        terms = _combined(torch.stack([_fields(each) for each in terms]))
     if is_sharded(grad_norm):
         grad_norm = grad_norm.full_tensor()  # type: ignore[attr-defined]
-    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+    size = _num_ranks()
+    if size == 1:
         return terms, grad_norm
-    names = [field.name for field in dataclasses.fields(terms)]
-    mine = torch.stack([*(getattr(terms, name).detach().float() for name in names), grad_norm.float()])
-    gathered = mine.new_empty(dist.get_world_size() * len(mine))
+    mine_F = torch.cat((_fields(terms), grad_norm.detach().float().view(1)))
+    gathered = mine_F.new_empty(size * len(mine_F))
     gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
-    gather(gathered, mine)  # an all-reduce of maxima may drop a NaN
-    everyone = gathered.view(-1, len(mine))
-    *means, _ = everyone.mean(dim=0)
-    highest = everyone.amax(dim=0)
-    reduced = LossTerms(**dict(zip(names, means, strict=True)))
-    return dataclasses.replace(reduced, log_z_max=highest[names.index("log_z_max")]), highest[-1]
+    gather(gathered, mine_F)  # an all-reduce of maxima may drop a NaN
+    everyone_RF = gathered.view(size, -1)
+    return _combined(everyone_RF[:, :-1]), everyone_RF[:, -1].amax()
+
+
+def _num_ranks() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _fields(terms: LossTerms) -> Tensor:
+    """(F,), in float32. The number of tokens comes last."""
+    values = (terms.loss, terms.cross_entropy, terms.z_loss, terms.log_z, terms.log_z_max, terms.num_tokens)
+    return torch.stack([each.detach().to(terms.loss.device, torch.float32) for each in values])
+
+
+def _combined(fields_RF: Tensor) -> LossTerms:
+    *values, highest_R, num_tokens_R = fields_RF.unbind(dim=1)
+    share_R = num_tokens_R / num_tokens_R.sum().clamp(min=1)
+    loss, cross_entropy, z_loss, log_z = ((value_R * share_R).sum() for value_R in values)
+    log_z_max = max_where(highest_R, (num_tokens_R > 0) | highest_R.isnan())
+    # float32 holds the count of one rank exactly, and not always their sum.
+    return LossTerms(loss, cross_entropy, z_loss, log_z, log_z_max, num_tokens_R.long().sum())

@@ -15,6 +15,22 @@ def test_squared_error_is_that_of_the_probabilities_against_one_hot_targets() ->
     assert squared_error(LOGITS_BTV, TARGETS_BT).item() == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_squared_error_does_not_count_ignored_targets(dtype: torch.dtype) -> None:
+    targets_BT = TARGETS_BT.clone()
+    targets_BT[0, 1:] = -100
+    logits = LOGITS_BTV.detach().to(dtype, copy=True).requires_grad_()
+    exact = logits.detach().double().requires_grad_()
+    expected = (exact.softmax(-1) - F.one_hot(TARGETS_BT, 7)).square().sum(-1)[targets_BT != -100].mean()
+    found = squared_error(logits, targets_BT)
+    assert found.item() == pytest.approx(expected.item())
+    found.backward()  # type: ignore[no-untyped-call]
+    expected.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad.double(), exact.grad, atol=1e-7, rtol=torch.finfo(dtype).eps)
+    assert squared_error(LOGITS_BTV, torch.full_like(TARGETS_BT, -100)) == 0
+
+
 @pytest.mark.parametrize("config", [ObjectiveConfig(label_smoothing=0.3), ObjectiveConfig(squared_error=True)])
 def test_whatever_is_minimised_the_cross_entropy_is_reported(config: ObjectiveConfig) -> None:
     plain = objective(LOGITS_BTV, TARGETS_BT, ObjectiveConfig(), z_weight=1e-4)

@@ -66,5 +66,5 @@ def test_a_checkpoint_from_before_untied_weights_continues_with_tied_ones_only(t
     del state["model.tied"]
     Provenance(small_recipe(tmp_path), num_windows=300).load_state_dict(state)
     untied = ModelConfig(layers=2, heads=2, width=16, context=16, tied=False)
-    with pytest.raises(UsageError, match="model.tied was True and is False"):
+    with pytest.raises(UsageError, match=r"model\.tied was True and is False"):
         Provenance(small_recipe(tmp_path, model=untied), num_windows=300).load_state_dict(state)

@@ -60,7 +60,13 @@ def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (whole.loss, whole.log_z, whole.log_z_max) == (parts.loss, parts.log_z, parts.log_z_max)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+REDUCED = [torch.bfloat16, torch.float16]
+DTYPES = [torch.float32, *REDUCED]
+EPSILON = {torch.float32: 1e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}
+"""Relative error of a gradient that is computed in float32 and rounded once."""
+
+
+@pytest.mark.parametrize("dtype", REDUCED)
 def test_reduced_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
     logits, targets = sample(dtype)
     ours, exact = logits.clone().requires_grad_(), logits.float().requires_grad_()
@@ -110,6 +116,103 @@ def test_huge_logits_stay_exact() -> None:
     logits, targets = sample(scale=1e4)
     terms = causal_lm_loss(logits, targets)
     torch.testing.assert_close(terms.cross_entropy, F.cross_entropy(logits.flatten(0, 1), targets.flatten()))
+
+
+def gradients_by_the_definition(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> tuple[Tensor, ...]:
+    """Ours, and that of float64, of the loss with a z-loss of 0.1."""
+    ours, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    causal_lm_loss(ours, targets, z_weight=0.1, label_smoothing=smoothing).loss.backward()  # type: ignore[no-untyped-call]
+    reference(exact, targets, 0.1, smoothing)[0].backward()  # type: ignore[no-untyped-call]
+    assert ours.grad is not None
+    assert exact.grad is not None
+    return ours.grad, exact.grad
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_gradient_is_rounded_once_even_at_a_target_that_is_nearly_certain(
+    dtype: torch.dtype, smoothing: float
+) -> None:
+    """Its gradient is small, a difference of two large terms."""
+    logits, targets = sample(dtype)
+    logits = logits.scatter_add(2, targets.clamp(min=0).unsqueeze(2), torch.full((2, 7, 1), 14.0, dtype=dtype))
+    ours, exact = gradients_by_the_definition(logits, targets, smoothing)
+    torch.testing.assert_close(ours.double(), exact, atol=1e-7, rtol=EPSILON[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_target_logit_of_minus_infinity_has_an_infinite_loss_and_a_finite_gradient(dtype: torch.dtype) -> None:
+    """As torch's cross-entropy has it; log Z is that of the other tokens."""
+    logits, targets = sample(dtype)
+    logits[0, 0, targets[0, 0]] = logits[1, 3, 0] = -math.inf
+    terms, (_, log_z, _) = causal_lm_loss(logits, targets, z_weight=0.1), reference(logits, targets, 0.1, 0.0)
+    assert terms.loss == terms.cross_entropy == math.inf
+    torch.testing.assert_close(terms.log_z.double(), log_z.mean(), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(terms.z_loss.double(), 0.1 * log_z.square().mean(), atol=1e-6, rtol=1e-6)
+    ours, exact = gradients_by_the_definition(logits, targets)
+    assert exact.isfinite().all()
+    torch.testing.assert_close(ours.double(), exact, atol=1e-7, rtol=EPSILON[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_target_with_a_huge_negative_logit_does_not_change_log_z(dtype: torch.dtype) -> None:
+    logits, targets = sample(dtype)
+    huge = -6e4 if dtype is torch.float16 else -3e7
+    logits = logits.scatter(2, targets.clamp(min=0).unsqueeze(2), torch.full((2, 7, 1), huge, dtype=dtype))
+    terms, (loss, log_z, cross_entropy) = (
+        causal_lm_loss(logits, targets, z_weight=0.1),
+        reference(logits, targets, 0.1, 0.0),
+    )
+    for value, expected in (
+        (terms.log_z, log_z.mean()),
+        (terms.log_z_max, log_z.max()),
+        (terms.z_loss, 0.1 * log_z.square().mean()),
+        (terms.cross_entropy, cross_entropy),
+        (terms.loss, loss),
+    ):
+        torch.testing.assert_close(value.double(), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_a_penalty_on_gradients_is_that_of_the_definition_in_float64(dtype: torch.dtype, smoothing: float) -> None:
+    """The gradient in the penalty and both parts of the sum are rounded to `dtype`, so the bound is one on the norm."""
+    logits, targets = sample(dtype)
+
+    def with_penalty(x: Tensor, loss: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+        (of_both,) = torch.autograd.grad(loss + 10 * gradient.double().square().sum(), x)
+        return of_both
+
+    ours, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    found = with_penalty(ours, causal_lm_loss(ours, targets, z_weight=0.1, label_smoothing=smoothing).loss)
+    expected = with_penalty(exact, reference(exact, targets, 0.1, smoothing)[0])
+    assert (found.double() - expected).norm() < EPSILON[dtype] * expected.norm()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3, 1.0])
+def test_second_and_third_derivatives_are_right_to_double_precision(smoothing: float) -> None:
+    logits = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    targets = torch.tensor([1, -100, 3])
+
+    def loss(x: Tensor) -> Tensor:
+        return causal_lm_loss(x, targets, z_weight=0.1, label_smoothing=smoothing).loss
+
+    def penalty(x: Tensor) -> Tensor:
+        return torch.autograd.grad(loss(x), x, create_graph=True)[0].square().sum()
+
+    assert torch.autograd.gradgradcheck(loss, logits)
+    assert torch.autograd.gradgradcheck(penalty, logits)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5, math.nan])
+def test_label_smoothing_outside_0_to_1_is_refused(smoothing: float) -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing = (-0.1|1.5|nan) cannot be used: .* between 0 and 1"):
+        causal_lm_loss(*sample(), label_smoothing=smoothing)
+
+
+def test_the_counted_tokens_are_counted() -> None:
+    assert causal_lm_loss(*sample()).num_tokens == 12
 
 
 def test_shapes_that_do_not_fit_are_named() -> None:
