@@ -59,3 +59,12 @@ def test_a_run_of_a_few_windows_does_not_continue_with_the_order_of_an_earlier_r
         new.load_state_dict(earlier)
     many = Provenance(small_recipe(tmp_path), num_windows=257)
     many.load_state_dict({name: value for name, value in many.state_dict().items() if "shuffle" not in name})
+
+
+def test_a_checkpoint_from_before_untied_weights_continues_with_tied_ones_only(tmp_path: Path) -> None:
+    state = Provenance(small_recipe(tmp_path), num_windows=300).state_dict()
+    del state["model.tied"]
+    Provenance(small_recipe(tmp_path), num_windows=300).load_state_dict(state)
+    untied = ModelConfig(layers=2, heads=2, width=16, context=16, tied=False)
+    with pytest.raises(UsageError, match=r"model\.tied was True and is False"):
+        Provenance(small_recipe(tmp_path, model=untied), num_windows=300).load_state_dict(state)
