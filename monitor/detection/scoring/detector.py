@@ -28,7 +28,7 @@ from monitor.detection.scoring.signals import SignalParameters
 from monitor.detection.scoring.threshold import TailThresholds
 from monitor.detection.settings import DetectionSettings
 
-MIN_THRESHOLDS = np.array([6.5, 5.0, 5.5, 6.5, 8.0])
+MIN_THRESHOLDS = np.array([6.0, 4.5, 5.0, 6.0, 7.2])
 """Lower bound of the threshold of each span, in standard deviations: less is not worth an alarm."""
 PRIOR_THRESHOLDS = np.array([PRIOR_THRESHOLD] * len(SPANS))
 """Thresholds of a run whose tail is not known yet."""
