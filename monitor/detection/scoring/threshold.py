@@ -29,14 +29,14 @@ TAIL_FRACTION = 0.03
 MIN_VALUES = 64.0
 """Before the tail is fitted; a prior threshold serves until then."""
 OF_SUMS = np.array([1.0] + [0.5] * (len(SPANS) - 1))
-"""The shape of a tail for each statistic, by that of single values: two large ones must meet in a sum, so half of it."""
+"""The shape of each tail, by that of single values: two large ones must meet in a sum, so half of it."""
 PRIOR_SHAPES, MAX_SHAPES, PRIOR_WEIGHT = 0.2 * OF_SUMS, 0.6 * OF_SUMS, 10.0
-"""Prior of the Pareto shape (between exponential, 0, and the heaviest we saw, 0.5), worth so many excesses; the most."""
+"""Prior of the Pareto shape (between exponential, 0, and the heaviest we saw, 0.5), worth so many excesses."""
 HALF_LIFE = 4000.0
 """Values after which the weight of a value has halved."""
 SHARES = np.array([1.0] + [0.05] * (len(SPANS) - 1))
-"""Of the target rate, for each statistic. The four sums have a fifth of it together: an extrapolated tail may be wrong by
-a factor of five. Single values count in sparse logs only, where a true spike may be a single row."""
+"""Of the target rate, for each statistic. The four sums have a fifth of it together: an extrapolated tail may be wrong
+by a factor of five. Single values count in sparse logs only, where a true spike may be a single row."""
 NUM_OTHERS = np.array(SPANS[1:]) - 2.0
 """Of the values in a sum, all but the two largest."""
 NUM_PAIRS = (NUM_OTHERS + 2.0) * (NUM_OTHERS + 1.0) / 2.0
@@ -91,10 +91,10 @@ class TailThresholds:
 
 
 def _of_pairs(survival: Floats, probabilities: Floats) -> Floats:
-    """Sums of independent values that are exceeded with these probabilities; `survival`: of single values, at BIN_EDGES.
+    """Sums of independent values that are exceeded with these probabilities.
 
-    A sum leaves out its largest value, so two large ones make it: every pair of its values may. The others, of unit
-    variance, add one standard deviation.
+    `survival`: the probabilities that a single value exceeds BIN_EDGES. A sum leaves out its largest value, so two
+    large ones make it, and every pair of its values may. The others, of unit variance, add one standard deviation.
     """
     both = -0.5 * np.log(probabilities / NUM_PAIRS)  # minus the logarithm of the probability of each of the two
     second = np.exp(np.interp(both, -np.log(np.maximum(survival, 1e-12)), LOG_EDGES))

@@ -72,8 +72,8 @@ def without_texts(value: Any) -> Any:
 def without_drift(state: Any) -> Any:
     """Without what a state of before version 3 learns anew, or fits in another way.
 
-    The alarm thresholds with the rows below them, the wandering of the level, the last values, log Z (whose noise is measured in another way), and the mean excess
-    of an open incident.
+    The alarm thresholds with the rows below them, the wandering of the level, the last values, log Z (whose noise is
+    measured in another way), and the mean excess of an open incident.
     """
     state = without_texts(state)
     detectors = state["detectors"]
