@@ -52,6 +52,15 @@ def test_two_hard_batches_in_a_row_are_expected_as_often_as_hard_batches_square(
     assert fitted(z)[1] >= np.quantile(z, 1 - np.sqrt(1e-4 * 0.05) * 1.2)
 
 
+def test_spikes_do_not_make_the_next_spike_normal() -> None:
+    loss = 2.5 + 0.02 * np.random.default_rng(1).standard_normal(8000)
+    starts = range(300, 7900, 700)
+    for start in starts:
+        loss[start : start + 3] += 0.02 * np.array([10.0, 7.0, 7.0])
+    incidents = backtest_rows(Rows.of(np.arange(8000), loss=loss))["incidents"]
+    assert [incident["onset_step"] for incident in incidents] == list(starts)
+
+
 def test_a_rarer_alarm_needs_more() -> None:
     z = np.exp(0.7 * np.random.default_rng(0).standard_normal(5000)) / 0.5 - 2.0
     thresholds = [fitted(z, probability) for probability in (1e-3, 1e-4, 1e-5)]
