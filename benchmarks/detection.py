@@ -4,6 +4,7 @@ python -m benchmarks.detection                          curves of ../shared/curv
 python -m benchmarks.detection --compare                the published rules beside ours
 python -m benchmarks.detection --curves FOLDER          other curves, with a labels.json
 python -m benchmarks.detection --seeds 5                quicker suites
+python -m benchmarks.detection --leave-one-out          only that table: figures chosen on all curves but one
 """
 
 import argparse
@@ -11,11 +12,13 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.leave_one_out import Outcome, judge, leave_one_out
 from benchmarks.suites import FAULT, SUITES, Run, Suite
 from benchmarks.wandering import RISE_STEP, RISES, ROWS, WANDERING, RiseSuite, WanderingSuite
 from monitor.backtesting.backtest import backtest_rows
@@ -28,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "detection.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 NOISES = (0.02, 0.06)
+PER_10K = ("false alarms per 10k clean rows", "false actions per 10k clean rows")
 TARGET_RATES = (0.3, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -38,8 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--compare", action="store_true", help="also the published rules")
     parser.add_argument("--seeds", type=int, default=20, help="runs of each synthetic suite")
+    parser.add_argument("--leave-one-out", action="store_true", help="only that table")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/detection.md")
     options = parser.parse_args(arguments)
+    if options.leave_one_out:
+        print("\n".join(by_left_out(read_folder(options.curves))))
+        return
     lines: list[str] = []
     for line in report(options.curves, options.compare, options.seeds):
         print(line, flush=True)
@@ -58,6 +66,7 @@ def report(folder: Path, compare: bool, seeds: int) -> Iterator[str]:
         curves = read_folder(folder)
         yield from by_curve(curves)
         yield from by_target_rate(curves)
+        yield from by_left_out(curves)
         if compare:
             yield from by_rule(curves)
     else:
@@ -99,31 +108,36 @@ def cells(one: Score) -> str:
 
 
 def by_target_rate(curves: list[Curve]) -> Iterator[str]:
-    """The one parameter; and leave-one-out: it is chosen on the other curves and scored on the one left out."""
-    yield heading("Target false-alarm rate", "false_alarms_per_10k", "recall", "false alarms per 10k clean rows")
-    scores: dict[float, list[Score]] = {}
+    yield heading("Target false-alarm rate", "false_alarms_per_10k", "recall", *PER_10K)
     for target_rate in TARGET_RATES:
         settings = DetectionSettings(false_alarms_per_10k=target_rate)
-        scores[target_rate] = [score(curve, our_alarms(curve, settings)) for curve in curves]
-        all_curves = sum(scores[target_rate], Score())
-        yield f"| {target_rate:g} | {all_curves.percent()} | {all_curves.rate:.2f} |"
-    held_out = Score()
-    for k in range(len(curves)):
-        rest = {
-            target_rate: sum((s for j, s in enumerate(one) if j != k), Score()) for target_rate, one in scores.items()
-        }
-        fits = [target_rate for target_rate in TARGET_RATES if rest[target_rate].rate <= 1.0] or [TARGET_RATES[0]]
-        held_out += scores[max(fits, key=lambda target_rate: (rest[target_rate].found, -target_rate))][k]
-    yield f"| chosen on the other curves | {held_out.percent()} | {held_out.rate:.2f} |"
+        yield outcome_row(f"{target_rate:g}", [judge(curve, settings) for curve in curves])
+
+
+def by_left_out(curves: list[Curve]) -> Iterator[str]:
+    """The figures that were chosen on the other curves, on the one left out."""
+    yield heading("Chosen on all curves but one", "target rate, least thresholds, share of a sum", "recall", *PER_10K)
+    held_out, times = leave_one_out(curves)
+    yield outcome_row("chosen on the other curves, judged on the one left out", [held_out])
+    yield outcome_row("the present figures", [judge(curve) for curve in curves])
+    chosen = "; ".join(
+        f"{rate:g}, x{least:g}, {share:g}: {count} times" for (rate, least, share), count in times.items()
+    )
+    yield f"\nChosen: {chosen}."
+
+
+def outcome_row(name: str, outcomes: Sequence[Outcome]) -> str:
+    whole = reduce(Outcome.plus, outcomes)
+    return f"| {name} | {whole.score.percent()} | {whole.score.rate:.2f} | {whole.action_rate:.2f} |"
 
 
 def by_rule(curves: list[Curve]) -> Iterator[str]:
-    yield heading("Published rules on the same curves", "rule", "recall", "false alarms per 10k clean rows")
+    """A published rule acts on each of its alarms, or never acts."""
+    yield heading("Published rules on the same curves", "rule", "recall", *PER_10K)
     for name, rule in RULES.items():
         one = total(curves, lambda curve, rule=rule: alarm_steps(rule, curve.rows))  # type: ignore[misc]
-        yield f"| {name} | {one.percent()} | {one.rate:.2f} |"
-    one = total(curves, our_alarms)
-    yield f"| **Lossguard** | **{one.percent()}** | **{one.rate:.2f}** |"
+        yield f"| {name} | {one.percent()} | {one.rate:.2f} | |"
+    yield outcome_row("**Lossguard**", [judge(curve) for curve in curves])
 
 
 def by_suite(seeds: int) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Published rules compared with Lossguard on your curves: `python -m monitor backtest CURVE.csv... --compare`.
 
-For each file: how many groups of alarms a rule raises (see `labelled_curves`), and where the first ones begin. With
+For each file: how many groups of alarms a rule raises (see `labelled_curves`), and where the first ones begin; for
+Lossguard also how many incidents would have led to an action (a published rule acts on each alarm, or never). With
 a labels.json in the folder of the file, also how many labelled onsets are found.
 """
 
@@ -10,8 +11,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from monitor.backtesting.backtest import read_curve
-from monitor.backtesting.labelled_curves import EPISODE_GAP, Curve, our_alarms, score
+from monitor.backtesting.backtest import backtest_rows, read_curve
+from monitor.backtesting.labelled_curves import EPISODE_GAP, Curve, score
 from monitor.backtesting.published_rules import RULES, alarm_steps
 from monitor.detection import DetectionSettings
 
@@ -21,15 +22,15 @@ MAX_STARTS = 5
 
 def comparison(paths: Iterable[Path], settings: DetectionSettings) -> Table:
     """Raises CurveError for a file that cannot be read."""
-    table = Table("file", "rule", "alarm groups", "onsets found", "first at step")
+    table = Table("file", "rule", "alarm groups", "actions", "onsets found", "first at step")
     for path in paths:
         curve = _curve(path)
         name = path.name
-        for rule, alarms in _alarms(curve, settings):
+        for rule, alarms, actions in _alarms(curve, settings):
             starts = _starts(curve, alarms)
             found = score(curve, alarms).percent() if curve.onsets else "-"
             first = " ".join(map(str, starts[:MAX_STARTS])) + (" ..." if len(starts) > MAX_STARTS else "")
-            table.add_row(name, rule, str(len(starts)), found, first)
+            table.add_row(name, rule, str(len(starts)), actions, found, first)
             name = ""
         table.add_section()
     return table
@@ -42,10 +43,13 @@ def _curve(path: Path) -> Curve:
     return Curve(path.stem, read_curve(path), kind, onsets, ambiguous)
 
 
-def _alarms(curve: Curve, settings: DetectionSettings) -> Iterable[tuple[str, Sequence[int]]]:
-    yield "Lossguard", our_alarms(curve, settings)
+def _alarms(curve: Curve, settings: DetectionSettings) -> Iterable[tuple[str, Sequence[int], str]]:
+    """Each rule with the steps of its alarms, and the number of its actions."""
+    incidents = backtest_rows(curve.rows, settings)["incidents"]
+    actions = sum(incident["action"]["kind"] != "none" for incident in incidents)
+    yield "Lossguard", [int(incident["detected_step"]) for incident in incidents], str(actions)
     for name, rule in RULES.items():
-        yield name, alarm_steps(rule, curve.rows)
+        yield name, alarm_steps(rule, curve.rows), "-"
 
 
 def _starts(curve: Curve, alarms: Iterable[int]) -> list[int]:

@@ -28,7 +28,7 @@ from monitor.detection.scoring.signals import SignalParameters
 from monitor.detection.scoring.threshold import TailThresholds
 from monitor.detection.settings import DetectionSettings
 
-MIN_THRESHOLDS = np.array([6.5, 5.0, 5.5, 6.5, 8.0])
+MIN_THRESHOLDS = np.array([6.0, 4.5, 5.0, 6.0, 7.2])
 """Lower bound of the threshold of each span, in standard deviations: less is not worth an alarm."""
 PRIOR_THRESHOLDS = np.array([PRIOR_THRESHOLD] * len(SPANS))
 """Thresholds of a run whose tail is not known yet."""
@@ -233,7 +233,7 @@ class SignalDetector:
             self.drift.accept()
 
     def _calibrate(self, statistics: Floats, gaps: Ints) -> None:
-        """Add the full chunks to the tail histograms, without alarms and their aftermath, and fit the thresholds."""
+        """Add the full chunks to the tail histograms, without alarms and the rows around them; fit the thresholds."""
         recent, num_values = self.recent, statistics.shape[1]
         first, size = self.baseline.count - num_values, num_values // CHUNK * CHUNK
         ends = np.arange(CHUNK - 1, size, CHUNK)
@@ -242,9 +242,12 @@ class SignalDetector:
         counted = statistics < self.thresholds.values[:, None]
         counted[0] |= np.repeat(~sparse, CHUNK)  # hard batches count
         rows = np.arange(first, first + size)
-        last_alarms = np.maximum.accumulate(np.where(counted.all(axis=0), recent.last_alarm, rows))
+        quiet = counted.all(axis=0)
+        last_alarms = np.maximum.accumulate(np.where(quiet, recent.last_alarm, rows))
         recent.last_alarm = int(last_alarms[-1])
         counted &= rows - last_alarms > LEAD
+        if not quiet.all():
+            counted &= ~_leads_to_alarm(np.asarray(~quiet))
         if first == 0:
             counted[:, : self.settings.warmup_rows] = False
         for start in range(0, size, CHUNK):
@@ -283,3 +286,15 @@ def _by_value(fits: Sequence[BaselineFit]) -> Floats:
     """(level, scale, upper limit, noise, autocorrelation) of every value; of all at once where they share one fit."""
     numbers = np.array([fit[1:6] for fit in fits]).T
     return numbers if len(fits) == 1 else np.repeat(numbers, [fit.num_values for fit in fits], axis=1)
+
+
+def _leads_to_alarm(alarms: Bools) -> Bools:
+    """Which of the rows of full chunks come at most LEAD rows before an alarm in the same chunk.
+
+    A spike begins before its sums are an alarm: its first rows are no hard batches of a healthy run.
+    """
+    numbers = np.arange(CHUNK)
+    next_alarms = np.where(alarms.reshape(-1, CHUNK), numbers, CHUNK + LEAD)
+    next_alarms = np.minimum.accumulate(next_alarms[:, ::-1], axis=1)[:, ::-1]
+    leads: Bools = (next_alarms - numbers <= LEAD).ravel()
+    return leads

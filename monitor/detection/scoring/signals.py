@@ -41,8 +41,8 @@ LOG_Z_WARMUP = 128
 PARAMETERS = {
     # A rise by 1 nat and by 30% multiplies the perplexity by e at least: no warm-up makes such a step.
     "loss": SignalParameters(detects_drift=True, is_guarded=True, gross_rise=1.0, gross_fraction=0.3),
-    "grad_norm": SignalParameters(log=True, min_noise=0.1, threshold_factor=2.0, gross_rise=float(np.log(30.0))),
-    "log_z": SignalParameters(two_sided=True, threshold_factor=3.0, warmup_rows=LOG_Z_WARMUP),
+    "grad_norm": SignalParameters(log=True, min_noise=0.1, threshold_factor=2.2, gross_rise=float(np.log(30.0))),
+    "log_z": SignalParameters(two_sided=True, threshold_factor=3.3, warmup_rows=LOG_Z_WARMUP),
 }
 
 

@@ -5,6 +5,11 @@ Pareto law (Pickands 1975), fitted by its first two moments (Hosking and Wallis 
 because the excesses are few. The past of each statistic is one histogram with exponential forgetting, so memory and
 state are constant. Each statistic has its own tail: heavy tails and autocorrelated noise (a smoothed loss) raise a
 threshold as much as they raise its statistic.
+
+The tail of a sum is an extrapolation from a few excesses. That of single values is known better, so a sum has a second
+threshold from it: how large is the sum of values that have this tail and are independent of each other? In a run with
+hard batches it needs no extrapolation: what two of them in a row make once in 200,000 rows is made of values that are
+seen once in 450.
 """
 
 from typing import Any
@@ -13,22 +18,32 @@ import numpy as np
 
 from monitor.detection.encoding import pack, unpack
 from monitor.detection.rows import Bools, Floats
+from monitor.detection.scoring.scan import SPANS
 
 BIN_EDGES = np.geomspace(1.0, 120.0, 40)  # ratio 1.13; below 1.0 only the number of values matters
+LOG_EDGES = np.log(BIN_EDGES)
 BIN_CENTRES = np.concatenate([[0.0], (BIN_EDGES[1:] + BIN_EDGES[:-1]) / 2, [BIN_EDGES[-1]]])[None, :]
 NUM_BINS = BIN_CENTRES.size
 TAIL_FRACTION = 0.03
 """Of the values, the largest: they count as the tail."""
 MIN_VALUES = 64.0
 """Before the tail is fitted; a prior threshold serves until then."""
-PRIOR_SHAPE, PRIOR_WEIGHT = 0.2, 10.0
+OF_SUMS = np.array([1.0] + [0.5] * (len(SPANS) - 1))
+"""The shape of each tail, by that of single values: two large ones must meet in a sum, so half of it."""
+PRIOR_SHAPES, MAX_SHAPES, PRIOR_WEIGHT = 0.2 * OF_SUMS, 0.6 * OF_SUMS, 10.0
 """Prior of the Pareto shape (between exponential, 0, and the heaviest we saw, 0.5), worth so many excesses."""
 HALF_LIFE = 4000.0
 """Values after which the weight of a value has halved."""
+SHARES = np.array([1.0] + [0.05] * (len(SPANS) - 1))
+"""Of the target rate, for each statistic. The four sums have a fifth of it together: an extrapolated tail may be wrong
+by a factor of five. Single values count in sparse logs only, where a true spike may be a single row."""
+NUM_OTHERS = np.array(SPANS[1:]) - 2.0
+"""Of the values in a sum, all but the two largest."""
+NUM_PAIRS = (NUM_OTHERS + 2.0) * (NUM_OTHERS + 1.0) / 2.0
 
 
 class TailThresholds:
-    """Histograms float64[S, NUM_BINS] of S statistics, and their thresholds `values` float64[S]."""
+    """Histograms float64[S, NUM_BINS] of the scan statistics, and their thresholds `values` float64[S]."""
 
     def __init__(self, floors: Floats, priors: Floats) -> None:
         self.floors, self.priors = floors, priors
@@ -45,7 +60,7 @@ class TailThresholds:
         self.histograms = aged.astype(np.float32).astype(np.float64)
 
     def fit(self, probability: float) -> None:
-        """Thresholds that each statistic exceeds with this probability at a value."""
+        """Thresholds that each statistic exceeds with its share of this probability at a value."""
         above = np.cumsum(self.histograms[:, ::-1], axis=1)[:, ::-1]
         total = above[:, 0]
         first = np.maximum((above >= np.maximum(TAIL_FRACTION * total, 4.0)[:, None]).sum(axis=1) - 1, 1)
@@ -56,10 +71,11 @@ class TailThresholds:
         mean = (weights * excess).sum(axis=1)
         variance = np.maximum((weights * excess * excess).sum(axis=1) - mean * mean, 1e-9)
         shape = 0.5 * (1.0 - mean * mean / variance)
-        shape = (num_excesses * shape + PRIOR_WEIGHT * PRIOR_SHAPE) / (num_excesses + PRIOR_WEIGHT)
-        shape = np.minimum(np.maximum(shape, 0.01), 0.6)
-        rarity = np.maximum(num_excesses / np.maximum(total, 1.0) / probability, 1.0)
+        shape = (num_excesses * shape + PRIOR_WEIGHT * PRIOR_SHAPES) / (num_excesses + PRIOR_WEIGHT)
+        shape = np.minimum(np.maximum(shape, 0.01), MAX_SHAPES)
+        rarity = np.maximum(num_excesses / np.maximum(total, 1.0) / (probability * SHARES), 1.0)
         level = edge + mean * (1.0 - shape) / shape * (rarity**shape - 1.0)
+        level[1:] = np.maximum(level[1:], _of_pairs(above[0, 1:] / max(total[0], 1.0), probability * SHARES[1:]))
         self.values = np.maximum(self.floors, np.where(total >= MIN_VALUES, level, self.priors))
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,3 +88,15 @@ class TailThresholds:
         self.histograms = np.zeros((len(self.floors), NUM_BINS))
         self.histograms[:, : used.shape[1]] = used
         self.values = unpack(state["values"])
+
+
+def _of_pairs(survival: Floats, probabilities: Floats) -> Floats:
+    """Sums of independent values that are exceeded with these probabilities.
+
+    `survival`: the probabilities that a single value exceeds BIN_EDGES. A sum leaves out its largest value, so two
+    large ones make it, and every pair of its values may. The others, of unit variance, add one standard deviation.
+    """
+    both = -0.5 * np.log(probabilities / NUM_PAIRS)  # minus the logarithm of the probability of each of the two
+    second = np.exp(np.interp(both, -np.log(np.maximum(survival, 1e-12)), LOG_EDGES))
+    sums: Floats = (second + np.sqrt(NUM_OTHERS)) / np.sqrt(NUM_OTHERS + 1.0)
+    return sums

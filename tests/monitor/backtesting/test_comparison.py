@@ -34,6 +34,11 @@ def test_every_rule_has_a_row_and_ours_comes_first(curve: Path) -> None:
     assert "300" in next(line for line in lines if "Lossguard" in line)
 
 
+def test_our_row_says_how_many_incidents_would_have_led_to_an_action(curve: Path) -> None:
+    columns = next(line for line in printed(curve).splitlines() if "Lossguard" in line).split("\u2502")
+    assert [column.strip() for column in columns[3:5]] == ["1", "1"]
+
+
 def test_labels_beside_the_file_say_how_many_onsets_are_found(curve: Path) -> None:
     label = {"kind": "diverged", "onsets": [300], "ambiguous": []}
     curve.with_name("labels.json").write_text(json.dumps({"curve": label}))

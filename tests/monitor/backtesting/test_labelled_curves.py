@@ -52,9 +52,9 @@ CURVES = Path(__file__).resolve().parents[4] / "shared" / "curves"
 
 
 @pytest.mark.skipif(not (CURVES / "labels.json").exists(), reason="the labelled curves are not there")
-def test_labelled_curves_recall_85_percent_at_one_false_alarm_in_10000_rows() -> None:
+def test_nine_in_ten_labelled_onsets_are_found_at_three_false_alarms_in_100000_rows() -> None:
     curves = read_folder(CURVES)
     for which in ("detected_step", "onset_step"):
         score = total(curves, lambda curve, which=which: our_alarms(curve, which=which))  # type: ignore[misc]
-        assert score.recall >= 0.85
-        assert score.rate <= 1.0
+        assert score.recall >= 0.9
+        assert score.rate <= 0.3

@@ -1,0 +1,82 @@
+"""Alarm thresholds: a run with hard batches is judged by how hard they are."""
+
+import numpy as np
+import pytest
+
+from monitor.backtesting.backtest import backtest_rows
+from monitor.detection import Rows
+from monitor.detection.rows import Floats
+from monitor.detection.scoring.detector import MIN_THRESHOLDS, PRIOR_THRESHOLDS
+from monitor.detection.scoring.scan import LEAD, SPANS, scan_statistics
+from monitor.detection.scoring.threshold import NUM_BINS, TailThresholds
+
+
+def fitted(z: Floats, probability: float = 1e-4) -> Floats:
+    """The thresholds after the residuals z."""
+    thresholds, statistics = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS), np.empty((len(SPANS), len(z) - LEAD))
+    scan_statistics(z, statistics)
+    thresholds.add(statistics, np.ones(statistics.shape, dtype=bool))
+    thresholds.fit(probability)
+    return thresholds.values
+
+
+def skewed(seed: int, rows: int = 20_000) -> Floats:
+    """A falling loss whose noise is log-normal: one batch in fifty is five noises above the level."""
+    noise = np.exp(0.7 * np.random.default_rng(seed).standard_normal(rows))
+    return 2.5 + np.exp(-np.arange(rows) / 3000) + 0.02 * noise
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_skewed_noise_opens_at_most_one_incident_in_20_000_rows_and_is_never_acted_on(seed: int) -> None:
+    incidents = backtest_rows(Rows.of(np.arange(20_000), loss=skewed(seed)))["incidents"]
+    assert len(incidents) <= 1
+    assert {incident["action"]["kind"] for incident in incidents} <= {"none"}
+
+
+def test_a_spike_in_skewed_noise_is_found_within_two_rows() -> None:
+    loss = skewed(0, 4000)
+    loss[3000:3012] += 0.4
+    incidents = backtest_rows(Rows.of(np.arange(4000), loss=loss))["incidents"]
+    assert [incident["onset_step"] for incident in incidents] == [3000]
+    assert incidents[0]["detected_step"] <= 3002
+
+
+def test_normal_noise_needs_no_more_than_the_least_thresholds() -> None:
+    assert fitted(np.random.default_rng(0).standard_normal(5000)).tolist() == MIN_THRESHOLDS.tolist()
+
+
+def test_two_hard_batches_in_a_row_are_expected_as_often_as_hard_batches_square() -> None:
+    random = np.random.default_rng(0)
+    z = np.where(random.random(5000) < 0.01, random.uniform(5, 20, 5000), random.standard_normal(5000))
+    z[np.flatnonzero((z > 4)[1:] & (z > 4)[:-1])] = 0.0  # no two of them have met so far
+    assert fitted(z)[1] >= np.quantile(z, 1 - np.sqrt(1e-4 * 0.05) * 1.2)
+
+
+def test_spikes_do_not_make_the_next_spike_normal() -> None:
+    loss = 2.5 + 0.02 * np.random.default_rng(1).standard_normal(8000)
+    starts = range(300, 7900, 700)
+    for start in starts:
+        loss[start : start + 3] += 0.02 * np.array([10.0, 7.0, 7.0])
+    incidents = backtest_rows(Rows.of(np.arange(8000), loss=loss))["incidents"]
+    assert [incident["onset_step"] for incident in incidents] == list(starts)
+
+
+def test_a_rarer_alarm_needs_more() -> None:
+    z = np.exp(0.7 * np.random.default_rng(0).standard_normal(5000)) / 0.5 - 2.0
+    thresholds = [fitted(z, probability) for probability in (1e-3, 1e-4, 1e-5)]
+    assert (np.diff(thresholds, axis=0)[:, 1:3] > 0).all()
+
+
+def test_a_tail_of_a_few_values_is_not_trusted() -> None:
+    assert fitted(np.zeros(LEAD + 63)).tolist() == PRIOR_THRESHOLDS.tolist()
+
+
+def test_saved_and_loaded_thresholds_are_the_same() -> None:
+    thresholds = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS)
+    thresholds.add(np.random.default_rng(0).exponential(2.0, (len(SPANS), 640)), np.ones((len(SPANS), 640), dtype=bool))
+    thresholds.fit(1e-4)
+    again = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS)
+    again.load_state_dict(thresholds.state_dict())
+    assert again.histograms.shape == (len(SPANS), NUM_BINS)
+    assert (again.histograms == thresholds.histograms).all()
+    assert (again.values == thresholds.values).all()
