@@ -15,6 +15,7 @@ import torch
 
 from dashboard.data.compute import PUBLISHED
 from trainer.config import load_recipe
+from trainer.data.markov import random_chain
 from trainer.model import GPT
 from trainer.objective import squared_error
 
@@ -248,3 +249,27 @@ def test_the_plots_of_the_page_exist() -> None:
     pictures = re.findall(r"\]\((pictures/[\w-]+\.svg)\)", PAGE)
     assert len(pictures) == 3
     assert all((DOCS / picture).read_text().startswith("<svg") for picture in pictures)
+
+
+EXPOSURE_COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
+    "held-out loss": lambda model: model["held_out_loss"],
+    "KL, true prefixes": lambda model: model["exposure"]["true_prefixes"]["mean"],
+    "KL, own prefixes": lambda model: model["exposure"]["own_prefixes"]["mean"],
+    "exposure bias": lambda model: model["exposure"]["bias"]["mean"],
+    "true inputs": lambda model: model["true_inputs"],
+}
+
+
+def test_the_exposure_biases_are_those_of_the_raw_results_and_fit_the_chain() -> None:
+    """The loss above the floor is the divergence after true prefixes: two measurements of the same thing."""
+    known = {each["trained_with"]: each for each in results("lab-exposure")}
+    chain = random_chain(2, 16)
+    rows = table("Teacher forcing and exposure bias")
+    assert [row["trained with"] for row in rows] == list(known)
+    for row in rows:
+        each = known[row["trained with"]]
+        for column, value in EXPOSURE_COLUMNS.items():
+            assert_is_estimate(row[column], [value(model) for model in each["models"]])
+        assert each["loss_floor"] == pytest.approx(chain.loss_floor(32))
+        excess = each["held_out_loss"]["mean"] - chain.loss_floor(32)
+        assert excess == pytest.approx(each["true_prefixes"]["mean"], abs=0.04)
