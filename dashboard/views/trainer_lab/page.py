@@ -19,7 +19,7 @@ from dashboard.views.trainer_lab.sections import Section, sections
 INTRODUCTION = (
     "`python -m trainer lab` trains small models that differ in one setting, over several seeds. Numbers are means "
     "\N{PLUS-MINUS SIGN} standard errors over the seeds, losses in nats per token. `docs/lesson.md` says what they "
-    "mean. To try detection settings on a run, open the Detector lab."
+    "mean. The command below a table measures the same; results do not hold options such as `--steps` and `--data`."
 )
 SHIPPED, FILE = "Of docs/lesson.md", "A JSONL file"
 NOT_INSTALLED = f'The results of `docs/lesson.md` are not installed here. Choose "{FILE}" for results of your own.'
@@ -74,7 +74,7 @@ def show(section: Section, results_key: str) -> None:
     for plot in section.plots:
         st.markdown(plot.sentence)
         packed = cached_figure(("trainer-lab", plot.name, results_key), plot.make)
-        component.show(packed, key=f"trainer-lab-{plot.name}", label=plot.sentence)
+        component.show(packed, key=f"trainer-lab-{plot.name}-{results_key[:8]}", label=plot.sentence)
     table = section.make_table()
     right = st.column_config.Column(alignment="right")
     columns = {name: right for name in table.columns if name not in tables.TEXT_COLUMNS}

@@ -80,8 +80,8 @@ def _scaling(results: LabResults) -> Section:
         plots=[
             Plot(
                 name="scaling",
-                sentence="On two log axes, the held-out loss of models of several sizes lies near a straight line: a "
-                "power law of the training compute.",
+                sentence="Each point is the held-out loss of a model size over its training compute; on these two log axes, "
+                "a power law is a straight line.",
                 make=lambda: figure.scaling_figure(runs),
             )
         ],
@@ -118,13 +118,13 @@ def _unstable(results: LabResults) -> Section:
             ),
             Plot(
                 name="final-loss",
-                sentence="The mean loss of the last quarter of the steps, of the same runs.",
+                sentence="The loss at the end of the same runs.",
                 make=lambda: figure.final_loss_figure(runs),
             ),
         ],
         make_table=lambda: tables.unstable(runs),
-        note="A jump begins where the mean of 5 losses is 1.5 times its level and 0.1 nats above it, and ends where it "
-        "is back within 1.1 times the level (`trainer/lab/jumps.py`).",
+        note="The largest jump is a peak relative to the level before it. What counts as a jump, and where it ends, is one "
+        "rule for all runs: `trainer/lab/jumps.py`.",
         command=command("--unstable", [run.seed for run in runs]),
     )
 
@@ -155,7 +155,8 @@ def _temperature(results: LabResults) -> Section:
         plots=[
             Plot(
                 name="temperature",
-                sentence="The temperature changes the entropy of what is sampled, and never the loss.",
+                sentence="The entropy of what is sampled changes with the temperature; the loss, which is defined at "
+                "temperature 1, never does.",
                 make=lambda: figure.temperature_figure(runs),
             )
         ],
@@ -172,8 +173,8 @@ def _gradients(results: LabResults) -> Section:
         plots=[
             Plot(
                 name="gradients",
-                sentence="Where the true token is unlikely, cross-entropy pushes its logit hard, and the squared error "
-                "of the probabilities hardly at all.",
+                sentence="How hard each loss pushes the logit of the true token, over the probability that the model "
+                "gives to it.",
                 make=lambda: figure.gradients_figure(rows),
             )
         ],
