@@ -80,8 +80,8 @@ def _scaling(results: LabResults) -> Section:
         plots=[
             Plot(
                 name="scaling",
-                sentence="Each point is the held-out loss of a model size over its training compute; on these two log axes, "
-                "a power law is a straight line.",
+                sentence="Each point is the held-out loss of a model size over its training compute; on these two "
+                "log axes, a power law is a straight line.",
                 make=lambda: figure.scaling_figure(runs),
             )
         ],
@@ -123,8 +123,8 @@ def _unstable(results: LabResults) -> Section:
             ),
         ],
         make_table=lambda: tables.unstable(runs),
-        note="The largest jump is a peak relative to the level before it. What counts as a jump, and where it ends, is one "
-        "rule for all runs: `trainer/lab/jumps.py`.",
+        note="The largest jump is a peak relative to the level before it. What counts as a jump, and where it ends, is "
+        "one rule for all runs: `trainer/lab/jumps.py`.",
         command=command("--unstable", [run.seed for run in runs]),
     )
 
