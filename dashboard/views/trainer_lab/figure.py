@@ -58,7 +58,7 @@ def switches_figure(runs: Sequence[SwitchRun]) -> go.Figure:
     is_text = len(known) == len(characters)
     estimates = known if is_text else [tables.bits_per_token(own) for own in by_recipe.values()]
     title = "Held-out bits per character" if is_text else "Held-out bits per token"
-    texts = [f"perplexity {tables.perplexity(own)}" for own in by_recipe.values()]
+    texts = [f"perplexity {formatting.number(tables.perplexity(own).mean)}" for own in by_recipe.values()]
     return _rows_figure(list(by_recipe), [Dots(title, estimates, BLUE, texts=texts)], title=title)
 
 
@@ -66,7 +66,8 @@ def steps_lost_figure(runs: Sequence[UnstableRun]) -> go.Figure:
     """Of each safeguard; the number of jumps stands beside it."""
     by_safeguard = groups(runs, "safeguard")
     lost = [Estimate.of(run.steps_lost for run in own) for own in by_safeguard.values()]
-    texts = [f"{Estimate.of(run.num_jumps for run in own)} jumps" for own in by_safeguard.values()]
+    jumps = [Estimate.of(run.num_jumps for run in own) for own in by_safeguard.values()]
+    texts = [f"{formatting.two_digits(each.mean)} jumps" for each in jumps]
     return _rows_figure(list(by_safeguard), [Dots("steps lost", lost, VERMILLION, texts=texts)], title="Steps lost")
 
 
@@ -85,7 +86,7 @@ def exposure_figure(runs: Sequence[ExposureRun]) -> go.Figure:
         Dots("after true prefixes", true, BLUE),
         Dots("after its own prefixes", own_prefixes, VERMILLION, symbol="diamond"),
     ]
-    return _rows_figure(list(by_way), dots, title="KL(source || model), nats per token")
+    return _rows_figure(list(by_way), dots, title="KL, nats per token")
 
 
 def scaling_figure(runs: Sequence[ScalingRun]) -> go.Figure:
@@ -97,6 +98,7 @@ def scaling_figure(runs: Sequence[ScalingRun]) -> go.Figure:
     if fitted is not None:
         figure.add_scatter(**_law("fitted law", fitted.law, by_size, GREY, "solid"))
         figure.add_scatter(**_law("law of the smaller sizes", fitted.law_of_smaller, by_size, GREEN, "dash"))
+    figure.update_xaxes(_narrow_ticks(figure))
     return figure
 
 
@@ -135,7 +137,9 @@ def _rows_figure(names: Sequence[str], dots: Sequence[Dots], *, title: str, is_l
     """One row per name, the first one on top."""
     num_rows = min(len(names), MAX_ROWS)
     has_legend = len(dots) > 1
-    figure = base_figure(height=ROW_HEIGHT * num_rows + (84 if has_legend else 60), top=36 if has_legend else 8)
+    figure = base_figure(
+        height=ROW_HEIGHT * num_rows + (90 if has_legend else 66), top=36 if has_legend else 12, bottom=52
+    )
     for each in dots:
         shown = [row for row in range(num_rows) if _is_drawable(each.estimates[row].mean, is_log=is_log)]
         estimates = [each.estimates[row] for row in shown]
@@ -146,7 +150,7 @@ def _rows_figure(names: Sequence[str], dots: Sequence[Dots], *, title: str, is_l
             error_x=_errors(estimates, is_log=is_log),
             mode="markers+text" if each.texts else "markers",
             text=[each.texts[row] for row in shown] if each.texts else None,
-            textposition="top center",
+            textposition=_towards_the_middle([estimate.mean for estimate in estimates]),
             textfont={"size": 11},
             cliponaxis=False,
             marker={"size": 9, "color": each.color, "symbol": each.symbol},
@@ -157,7 +161,7 @@ def _rows_figure(names: Sequence[str], dots: Sequence[Dots], *, title: str, is_l
         margin={"l": 190},
         showlegend=has_legend,
         hovermode="closest",
-        xaxis=_axis(title, is_log=is_log),
+        xaxis=_axis(title, is_log=is_log) | (_narrow_ticks(figure) if is_log else {}),
         yaxis={
             "tickvals": list(range(num_rows)),
             "ticktext": [_row_name(name) for name in names[:num_rows]],
@@ -169,6 +173,20 @@ def _rows_figure(names: Sequence[str], dots: Sequence[Dots], *, title: str, is_l
     return figure
 
 
+def _towards_the_middle(values: Sequence[float]) -> list[str]:
+    """Where the text of each point stands, so that it does not leave the plot."""
+    middle = (min(values) + max(values)) / 2 if values else 0.0
+    return ["top left" if value > middle else "top right" for value in values]
+
+
+def _narrow_ticks(figure: go.Figure) -> dict[str, Any]:
+    """Ticks of a log axis of x at 1, 2 and 5, written out, where it spans neither too little nor too much for them."""
+    values = [value for trace in figure.data for value in trace.x]
+    if not values or not 3.0 <= max(values) / min(values) < 300.0:
+        return {}
+    return {"dtick": "D2", "tickformat": "~g" if max(values) < 1e6 else ".0e"}
+
+
 def _row_name(name: str) -> str:
     return formatting.escape_plotly(name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 2]}..")
 
@@ -176,6 +194,7 @@ def _row_name(name: str) -> str:
 def _curves_figure(x: str, y: str, *, is_log_x: bool = False, is_log_y: bool = False) -> go.Figure:
     return base_figure(
         height=CURVE_HEIGHT,
+        bottom=54,
         hovermode="closest",
         showlegend=True,
         xaxis=_axis(x, is_log=is_log_x),
@@ -184,7 +203,8 @@ def _curves_figure(x: str, y: str, *, is_log_x: bool = False, is_log_y: bool = F
 
 
 def _axis(title: str, *, is_log: bool) -> dict[str, Any]:
-    axis = {"type": "log" if is_log else "linear", "title": {"text": title, "standoff": 8}, "zeroline": False}
+    standoff = 14 if is_log else 8  # below powers of ten
+    axis = {"type": "log" if is_log else "linear", "title": {"text": title, "standoff": standoff}, "zeroline": False}
     return axis | ({"exponentformat": "power"} if is_log else {})
 
 

@@ -27,7 +27,8 @@ def test_bits_per_character_stand_beside_the_perplexity(measured: LabResults) ->
     (points,) = figure.switches_figure(measured.switches).data
     table = tables.switches(measured.switches)
     assert list(points.customdata) == table["Bits per character"].tolist()
-    assert list(points.text) == [f"perplexity {value}" for value in table["Perplexity"]]
+    perplexities = [float(value.split()[0]) for value in table["Perplexity"]]
+    assert [float(text.removeprefix("perplexity ")) for text in points.text] == pytest.approx(perplexities, rel=1e-3)
     assert all(error > 0 for error in points.error_x.array)
 
 
@@ -47,6 +48,13 @@ def test_the_sweep_has_two_log_axes_its_sizes_with_errors_and_both_laws(measured
     slope = math.log(law.y[-1] / law.y[0]) / math.log(law.x[-1] / law.x[0])
     assert slope == pytest.approx(-0.114, abs=5e-4)  # docs/lesson.md
     assert smaller.y[-1] == pytest.approx(1.892, abs=5e-4)
+
+
+def test_the_ticks_of_a_narrow_log_axis_are_written_out_and_a_wide_one_has_powers(measured: LabResults) -> None:
+    axis = figure.scaling_figure(measured.scaling).layout.xaxis
+    assert (axis.dtick, axis.tickformat) == ("D2", ".0e")
+    runs = parse("mine.jsonl", lines(SIZE, SIZE | {"width": 9, "parameters": 10**12})).scaling
+    assert figure.scaling_figure(runs).layout.xaxis.dtick is None
 
 
 def test_every_published_run_and_the_ends_of_the_sweep_are_on_one_scale(measured: LabResults) -> None:
