@@ -19,6 +19,7 @@ st.navigation(
             VIEWS / "next_token/page.py", title="Next token", icon=":material/format_quote:", url_path="next-token"
         ),
         st.Page(VIEWS / "lab/page.py", title="Detector lab", icon=":material/tune:", url_path="lab"),
+        st.Page(VIEWS / "trainer_lab/page.py", title="Trainer lab", icon=":material/science:", url_path="trainer-lab"),
     ],
     position="top",
 ).run()

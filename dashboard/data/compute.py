@@ -60,10 +60,16 @@ PUBLISHED = (
         reported_flops=5.76e23,
     ),
     PublishedRun(
+        name="Llama 2 7B", source="Touvron et al. 2023, arXiv:2307.09288, table 1", parameters=7e9, tokens=2e12
+    ),
+    PublishedRun(
         name="Llama 2 70B", source="Touvron et al. 2023, arXiv:2307.09288, table 1", parameters=70e9, tokens=2e12
     ),
     PublishedRun(
         name="Llama 3 8B", source="Meta 2024, model card: over 15 trillion tokens", parameters=8e9, tokens=15e12
+    ),
+    PublishedRun(
+        name="Llama 3 70B", source="Meta 2024, model card: over 15 trillion tokens", parameters=70e9, tokens=15e12
     ),
     PublishedRun(
         name="Llama 3.1 405B",

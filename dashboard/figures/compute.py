@@ -1,5 +1,7 @@
 """A run's training compute, compared with that of published runs. Pure."""
 
+from collections.abc import Mapping, Sequence
+
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
@@ -18,11 +20,22 @@ def compute_figure(compute: Compute) -> go.Figure | None:
     if not compute.flops or not compute.parameters:
         return None
     optimal = 6 * CHINCHILLA * compute.parameters**2
-    rows = [
-        ("this run", compute.flops, BLUE, "circle"),
-        (f"{CHINCHILLA:g} tokens per parameter", optimal, GREEN, "diamond-open"),
-        *((_label(each), each.flops, GREY, "square") for each in PUBLISHED),
-    ][::-1]
+    return _beside_published(
+        [
+            ("this run", compute.flops, BLUE, "circle"),
+            (f"{CHINCHILLA:g} tokens per parameter", optimal, GREEN, "diamond-open"),
+        ]
+    )
+
+
+def published_figure(flops: Mapping[str, float]) -> go.Figure:
+    """Training FLOPs of runs by name, above published ones."""
+    return _beside_published([(name, value, BLUE, "circle") for name, value in flops.items()])
+
+
+def _beside_published(own: Sequence[tuple[str, float, str, str]]) -> go.Figure:
+    """`own`: name, FLOPs, colour and symbol of each."""
+    rows = [*own, *((_label(each), each.flops, GREY, "square") for each in PUBLISHED)][::-1]
     figure = base_figure(height=ROW_HEIGHT * len(rows) + 54, top=8, bottom=46)
     figure.add_scatter(
         x=[flops for _, flops, _, _ in rows],

@@ -1,0 +1,88 @@
+"""Trainer lab: what the lab of the reference trainer measured, as tables and plots.
+
+In the URL: ?results=..
+"""
+
+import streamlit as st
+
+from dashboard import formatting
+from dashboard.data import lab_results_file
+from dashboard.data.lab_results import LabResults
+from dashboard.data.lab_results_file import LabResultsError
+from dashboard.figures import component
+from dashboard.upload_limits import MAX_FILE_MIB
+from dashboard.views import frame
+from dashboard.views.cached_figure import cached_figure
+from dashboard.views.trainer_lab import tables
+from dashboard.views.trainer_lab.sections import Section, sections
+
+INTRODUCTION = (
+    "`python -m trainer lab` trains small models that differ in one setting, over several seeds. Numbers are means "
+    "\N{PLUS-MINUS SIGN} standard errors over the seeds, losses in nats per token. `docs/lesson.md` says what they "
+    "mean. The command below a table measures the same; results do not hold options such as `--steps` and `--data`."
+)
+SHIPPED, FILE = "Of docs/lesson.md", "A JSONL file"
+NOT_INSTALLED = f'The results of `docs/lesson.md` are not installed here. Choose "{FILE}" for results of your own.'
+FILE_HELP = "The output of `python -m trainer lab .. --json`; a file may hold several sweeps, one after the other."
+FILE_READ = "trainer-lab-file-read"
+"""In the session: the id of the last uploaded file, and what was read from it."""
+
+
+def page() -> None:
+    st.title("Trainer lab", anchor=False)
+    st.caption(INTRODUCTION)
+    source = st.segmented_control(
+        "Results", [SHIPPED, FILE], default=SHIPPED, required=True, key="results", bind="query-params"
+    )
+    results = shipped_results() if source == SHIPPED else upload_results()
+    if results is not None:
+        for section in sections(results):
+            show(section, results.key)
+
+
+def shipped_results() -> LabResults | None:
+    results = lab_results_file.shipped()
+    if results is None:
+        st.info(NOT_INSTALLED, icon=":material/info:")
+    return results
+
+
+def upload_results() -> LabResults | None:
+    file = st.file_uploader("Results", type="jsonl", key="lab-results", help=FILE_HELP, max_upload_size=MAX_FILE_MIB)
+    if file is None:
+        st.caption(FILE_HELP)
+        return None
+    kept: tuple[str, LabResults | str] | None = st.session_state.get(FILE_READ)
+    if kept is None or kept[0] != file.file_id:
+        kept = st.session_state[FILE_READ] = (file.file_id, read_results(file.name, file.getvalue()))
+    if isinstance(results := kept[1], str):
+        st.error(results, icon=":material/error:")
+        return None
+    return results
+
+
+def read_results(name: str, content: bytes) -> LabResults | str:
+    """The results of the file, or the Markdown of why they cannot be read."""
+    try:
+        return lab_results_file.parse(name, content)
+    except LabResultsError as error:
+        return formatting.escape_markdown(str(error))
+
+
+def show(section: Section, results_key: str) -> None:
+    st.subheader(section.title, anchor=False)
+    for plot in section.plots:
+        st.markdown(plot.sentence)
+        packed = cached_figure(("trainer-lab", plot.name, results_key), plot.make)
+        component.show(packed, key=f"trainer-lab-{plot.name}-{results_key[:8]}", label=plot.sentence)
+    table = section.make_table()
+    right = st.column_config.Column(alignment="right")
+    columns = {name: right for name in table.columns if name not in tables.TEXT_COLUMNS}
+    st.dataframe(table, hide_index=True, key=f"table-{section.title}", column_config=columns)
+    if section.note:
+        st.caption(section.note)
+    if section.command:
+        st.code(section.command, language="sh", wrap_lines=True)
+
+
+frame.show_live(page, refresh_seconds=None)

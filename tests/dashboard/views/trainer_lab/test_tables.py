@@ -1,0 +1,123 @@
+"""The tables of the Trainer lab: the numbers that docs/lesson.md has, and values that were never meant."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dashboard.data.compute import PUBLISHED
+from dashboard.data.lab_results import LabResults
+from dashboard.data.lab_results_file import parse, shipped
+from dashboard.views.trainer_lab import tables
+from tests.dashboard.views.trainer_lab.results import SIZE, SWEEPS, SWITCH, UNSTABLE, lines
+
+LESSON = (Path(__file__).parents[4] / "docs" / "lesson.md").read_text(encoding="utf-8")
+
+
+def lesson_table(first_column: str, *, containing: str) -> list[Mapping[str, str]]:
+    """The rows of the table of docs/lesson.md with this first column and another one, in the signs of the page."""
+    for text in re.findall(r"(?:^\|.*\n)+", LESSON, re.MULTILINE):
+        head, _, *rows = ([cell.strip() for cell in line.strip("|\n").split("|")] for line in text.splitlines())
+        if head[0] == first_column and containing in head:
+            return [
+                dict(zip(head, (cell.strip("`").replace("+-", "\N{PLUS-MINUS SIGN}") for cell in row), strict=True))
+                for row in rows
+            ]
+    raise AssertionError(first_column)
+
+
+@pytest.fixture(scope="module")
+def measured() -> LabResults:
+    results = shipped()
+    assert results is not None
+    return results
+
+
+def assert_same(table: pd.DataFrame, rows: list[Mapping[str, str]], columns: Mapping[str, str]) -> None:
+    for ours, lesson in columns.items():
+        assert table[ours].tolist() == [row[lesson] for row in rows], ours
+
+
+def test_the_switches_are_those_of_the_lesson(measured: LabResults) -> None:
+    rows = lesson_table("recipe", containing="bits/character")
+    columns = {"Held-out loss": "held-out", "Bits per byte": "bits/byte", "Bits per character": "bits/character"}
+    assert_same(tables.switches(measured.switches), rows, {"Recipe": "recipe", "Perplexity": "perplexity", **columns})
+
+
+def test_the_sizes_and_their_law_are_those_of_the_lesson(measured: LabResults) -> None:
+    rows = lesson_table("width", containing="law")
+    table = tables.scaling(measured.scaling)
+    columns = {"Parameters": "parameters", "Tokens": "tokens", "FLOPs (6ND)": "FLOPs (6ND)"}
+    assert_same(table, rows, {"Width": "width", "Held-out loss": "held-out loss", **columns})
+    assert table["Law"].astype(float).tolist() == pytest.approx([float(row["law"]) for row in rows], abs=1e-3)
+
+
+def test_the_safeguards_are_those_of_the_lesson(measured: LabResults) -> None:
+    rows = lesson_table("safeguard", containing="final loss")
+    columns = {"Jumps": "jumps", "Jumps by seed": "jumps by seed", "Largest jump": "largest jump"}
+    columns |= {"Steps lost": "steps lost", "Final loss": "final loss"}
+    assert_same(tables.unstable(measured.unstable), rows, {"Safeguard": "safeguard", **columns})
+
+
+def test_the_temperatures_are_those_of_the_lesson(measured: LabResults) -> None:
+    rows = lesson_table("temperature", containing="loss")
+    columns = {"Loss": "loss", "Entropy of the samples": "entropy of the samples", "True token": "true token"}
+    assert_same(tables.temperature(measured.temperature), rows, {"Temperature": "temperature", **columns})
+
+
+def test_the_exposure_biases_are_those_of_the_lesson(measured: LabResults) -> None:
+    rows = {row["trained with"]: row for row in lesson_table("trained with", containing="exposure bias")}
+    table = tables.exposure(measured.exposure)
+    assert set(table["Trained with"]) == set(rows)
+    for way, bias in zip(table["Trained with"], table["Exposure bias"], strict=True):
+        assert float(bias.split()[0]) == pytest.approx(float(rows[way]["exposure bias"].split()[0]), abs=5e-4)
+
+
+def test_every_published_run_is_listed_and_estimates_are_marked() -> None:
+    table = tables.published()
+    marked = {name.removesuffix(" (estimated)") for name in table["Model"] if name.endswith("(estimated)")}
+    assert marked == {run.name for run in PUBLISHED if run.is_estimated}
+    (gpt4,) = table[table["Model"].str.startswith("GPT-4")].to_dict("records")
+    assert (gpt4["Parameters"], gpt4["FLOPs (6ND)"], gpt4["Reported FLOPs"]) == ("unpublished", "-", "2.10e+25")
+    rows = {row["model"] for row in lesson_table("model", containing="6ND")}
+    assert rows == {run.name for run in PUBLISHED}
+
+
+def test_a_single_seed_has_the_standard_error_of_its_documents_and_token_data_no_bits_per_character() -> None:
+    runs = parse("mine.jsonl", lines(SWITCH | {"bits_per_byte": None, "bits_per_character": None})).switches
+    (row,) = tables.switches(runs).to_dict("records")
+    assert row["Held-out loss"] == "2.000 \N{PLUS-MINUS SIGN} 0.030"
+    assert (row["Bits per byte"], row["Bits per character"]) == ("-", "-")
+    assert float(row["Bits per token"]) == pytest.approx(2.0 / math.log(2), abs=1e-3)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", 1e308, -1e308, 5e-324, 0.0])
+def test_extreme_losses_stay_in_their_cells(value: object) -> None:
+    names = ("held_out_loss", "final_loss")
+    results = parse("mine.jsonl", lines(*(each | {name: value for name in names if name in each} for each in SWEEPS)))
+    cells = [
+        *tables.switches(results.switches).iloc[0],
+        *tables.scaling(results.scaling).iloc[0],
+        *tables.unstable(results.unstable).iloc[0],
+    ]
+    assert all(0 < len(cell) < 30 for cell in cells)
+    assert value != "NaN" or "not finite" in cells
+
+
+def test_a_jump_from_a_loss_of_zero_is_infinite() -> None:
+    jumps = [{"begin": 1, "end": 2, "level": 0.0, "peak": 2.0}]
+    runs = parse("mine.jsonl", lines(UNSTABLE | {"jumps": jumps})).unstable
+    assert tables.largest_jump(runs) == "infinity x"
+
+
+def test_marks_of_direction_in_a_name_are_written_out() -> None:
+    runs = parse("mine.jsonl", lines(SWITCH | {"recipe": "a\u202eb"})).switches
+    assert tables.switches(runs)["Recipe"].tolist() == ["a\\u202eb"]
+
+
+def test_two_sizes_have_no_law() -> None:
+    runs = parse("mine.jsonl", lines(SIZE, SIZE | {"width": 32, "parameters": 30_000})).scaling
+    assert tables.scaling(runs)["Law"].tolist() == ["-", "-"]
