@@ -143,12 +143,14 @@ class DetectionEngine:
         The noise may not be known yet, the order may change the updates, and a loss that was smoothed before it was
         logged depends on the state of the smoothing, which a restart loses.
         """
-        baseline, comparison = self.detectors.by_signal["loss"].baseline, None
+        baseline = self.detectors.by_signal["loss"].baseline
         is_comparable = baseline.is_settled() and not baseline.autocorrelation > 0
-        if recorded is not None and is_comparable and not self.response.interventions.changes_updates(obeyed):
-            comparison = Comparison.of(
-                step, recorded, noise=baseline.noise, is_new_process=is_new_process, end_step=doubtful_from
-            )
+        if recorded is None or not is_comparable or self.response.interventions.changes_updates(obeyed):
+            self.recomputed.go_back(step)
+            return
+        comparison = Comparison.of(
+            step, recorded, noise=baseline.noise, is_new_process=is_new_process, end_step=doubtful_from
+        )
         self.recomputed.begin(comparison, step, is_new_process=is_new_process)
 
     def _detectors_at(

@@ -32,12 +32,12 @@ class Record:
 
 
 def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
-    """The first rows from `step` on of the newest segment before this one that has such rows.
+    """The first rows from `step` on of the newest segment that computed them from the same state.
 
     Nothing where the segment goes on where the last one ended, where the rows were lost with their spool, or where an
     order had changed the updates from this very step on.
     """
-    earlier = queries.newest_segment_at(session, run=run, step=step, before=segment.number)
+    earlier = queries.newest_record_of(session, run=run, segment=segment)
     if earlier is None or _updates_changed(session, run, step, earlier, segment):
         return Record()
     step_range = StepRange(earlier.number, step, None)

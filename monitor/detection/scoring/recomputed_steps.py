@@ -197,9 +197,14 @@ class RecomputedSteps:
         disputed = self.disputed
         if disputed is not None and disputed.restored_step == restored_step:
             comparison = disputed.again(is_new_process=is_new_process)
-        if disputed is not None and restored_step <= disputed.restored_step:
-            self.disputed = None
+        self.go_back(restored_step)
         self.pending = comparison
+
+    def go_back(self, restored_step: int) -> None:
+        """Steps from `restored_step` on are computed again, and there is a reason why they cannot be compared."""
+        self.pending = None
+        if self.disputed is not None and restored_step <= self.disputed.restored_step:
+            self.disputed = None
 
     def end_at(self, step: int) -> None:
         """Rows from `step` on are not compared: the loop announced a change there."""

@@ -459,6 +459,20 @@ def test_going_back_before_a_mismatch_ends_it_and_the_next_replay_is_compared_wi
     assert len(log.incidents) == 1
 
 
+@pytest.mark.parametrize(("options", "num"), [({"recorded": None}, 1), ({"doubtful_from": 400}, 2)])
+def test_after_a_mismatch_the_first_record_is_used_where_steps_can_be_compared_and_only_there(
+    options: dict[str, Any], num: int
+) -> None:
+    """The collector passes no record when an order changes the updates, and a record that is in doubt where the replay
+    that did not match led to an incident."""
+    rows, bad = with_batches(healthy(600)), other_draw()
+    engine, log = forked(rows[:500])
+    log.add(engine.feed(bad[400:450]))
+    log.add(engine.fork(400, "resume", rows[:400].split(100), None, **({"recorded": bad[400:420]} | options)))
+    log.add(engine.feed(bad[400:450]))
+    assert [each.kind for each in log.incidents] == [IncidentKind.REPLAY_MISMATCH] * num
+
+
 def test_a_later_restore_leaves_a_mismatch_open() -> None:
     engine, log = forked(with_batches(healthy(500)))
     bad = other_draw()

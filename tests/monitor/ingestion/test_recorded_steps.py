@@ -66,6 +66,15 @@ def test_each_resume_is_compared_with_the_segment_before_it(http: TestClient) ->
     assert kinds(trainer) == []
 
 
+def test_a_replay_that_was_stopped_and_goes_on_is_not_compared_with_the_line_that_it_replaced(http: TestClient) -> None:
+    """Rounding grows with every update, so after many of them the losses of two replays differ by more."""
+    loss, other = noise(1, 300), noise(2, 300)
+    trainer = trained(http, loss)
+    report(trainer, trainer.open("b", 200, "resume"), 200, [*loss[200:220], *other[220:250]])
+    report(trainer, trainer.open("c", 250, "resume"), 250, other[250:])
+    assert kinds(trainer) == []
+
+
 def test_losses_shortly_before_an_incident_are_no_reference(http: TestClient) -> None:
     loss = noise(1, 300)
     trainer = trained(http, loss)
@@ -107,11 +116,9 @@ def test_rows_from_the_step_on_at_which_an_order_changed_the_updates_are_no_reco
         for name, value in change.items():
             setattr(stored, name, value)
     report(trainer, obey(trainer, order), 200, [*loss[200:210], *noise(2, 50)])
-    report(trainer, trainer.open("c", 200, "resume"), 200, noise(3, 20))
+    report(trainer, trainer.open("c", 200, "resume"), 200, noise(3, 70))
     assert kinds(trainer) == []
     report(trainer, trainer.open("d", 250, "resume"), 250, noise(4, 20))
     assert kinds(trainer) == ["replay_mismatch"]
-    report(
-        trainer, trainer.open("e", 150, "resume"), 150, noise(5, 20)
-    )  # what was recorded here is of before the order
+    report(trainer, trainer.open("e", 150, "resume"), 150, noise(5, 20))  # recorded before the order
     assert kinds(trainer) == ["replay_mismatch"]
