@@ -90,6 +90,8 @@ class DetectionEngine:
             return []
         if verdict.is_mismatch():
             return self.response.incidents.report_mismatch(verdict)
+        if verdict.is_new_process:  # it resumes: what led to it is no rollback
+            return []
         return self.response.interventions.note(describe_match(verdict))
 
     # What the trainer does

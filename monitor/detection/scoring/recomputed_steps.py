@@ -155,12 +155,16 @@ class Verdict:
     noise: float
     num_replays: int
     """Earlier replays that the tolerances come from."""
-    is_generous: bool
-    """Whether the tolerances grow with each update, because too little has been measured."""
+    is_new_process: bool
+    """Whether another process has computed the steps again, maybe on other hardware."""
     steps: Ints
     recorded: Floats
     recomputed: Floats
     tolerances: Floats
+
+    def is_generous(self) -> bool:
+        """Whether the tolerances grow with each update, because too little has been measured."""
+        return self.is_new_process or not self.num_replays
 
     def differences(self) -> Floats:
         """Signed: positive where the loss is higher than recorded."""
@@ -234,7 +238,7 @@ class RecomputedSteps:
             comparison.restored_step,
             comparison.noise,
             len(self.scatter),
-            comparison.is_new_process or not self.scatter,
+            comparison.is_new_process,
             comparison.steps[compared],
             comparison.recorded[compared],
             comparison.recomputed[compared],

@@ -103,6 +103,20 @@ def test_a_rollback_says_whether_its_recomputed_steps_agree(http: TestClient) ->
     assert text in intervention["details"]["reasons"]
 
 
+def test_what_a_resume_computes_again_is_no_reason_of_the_rollback_before_it(http: TestClient) -> None:
+    """A process that crashes after every resume would add a reason each time."""
+    loss = noise(1, 300)
+    trainer = trained(http, loss)
+    (order,) = report(trainer, 0, 300, [float("nan")])["orders"]
+    segment, first = obey(trainer, order), order["rewind_to"]
+    report(trainer, segment, first, loss[first:][:40])
+    (before,) = trainer.get()["interventions"]
+    assert before["state"] == "applied"
+    report(trainer, trainer.open("c", first, "resume"), first, loss[first:][:40])
+    (after,) = trainer.get()["interventions"]
+    assert after["details"]["reasons"] == before["details"]["reasons"]
+
+
 @pytest.mark.parametrize("change", [{"lr_scale": 0.5}, {"remedies": ["clip"]}])
 def test_rows_from_the_step_on_at_which_an_order_changed_the_updates_are_no_record(
     http: TestClient, sqlite_engine: sa.Engine, change: dict[str, Any]

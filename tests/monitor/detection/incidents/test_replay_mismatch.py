@@ -22,7 +22,7 @@ def verdict(recomputed: Any, **changes: Any) -> Verdict:
         "restored_step": 100,
         "noise": 0.1,
         "num_replays": 0,
-        "is_generous": True,
+        "is_new_process": True,
         "steps": np.arange(100, 108),
         "recorded": RECORDED,
         "recomputed": np.array(recomputed),
@@ -52,6 +52,10 @@ def test_it_is_open_and_has_the_facts_of_the_row_that_differs_most() -> None:
 )
 def test_it_says_what_the_difference_looks_like(recomputed: Any, words: str) -> None:
     assert words in replay_mismatch(1, verdict(recomputed)).reasons[-1]
+
+
+def test_a_loss_that_is_not_finite_is_called_so() -> None:
+    assert "is now not finite" in replay_mismatch(1, verdict([np.inf] * 8)).reasons[0]
 
 
 def test_it_claims_nothing_of_the_first_step_where_that_was_not_logged() -> None:
