@@ -481,6 +481,19 @@ def test_a_later_restore_leaves_a_mismatch_open() -> None:
     assert [each.state for each in log.incidents] == ["open"]
 
 
+@pytest.mark.parametrize(("step", "state"), [(402, "open"), (400, "closed")])
+def test_what_was_saved_after_a_wrong_restore_is_wrong_also_before_the_loss_shows_it(step: int, state: str) -> None:
+    rows = with_batches(healthy(600))
+    engine, log = forked(rows[:500])
+    rows.metrics["loss"][404:] += 0.3
+    log.add(engine.feed(rows[400:450]))
+    assert [each.onset_step for each in log.incidents] == [404]
+    loaded = DetectionEngine()
+    loaded.load_state_dict(json.loads(json.dumps(engine.state_dict(), allow_nan=False)))
+    log.add(loaded.fork(step, "resume", [], None, recorded=rows[step : step + 20]))
+    assert [each.state for each in log.incidents] == [state]
+
+
 def test_a_run_that_resumes_wrongly_again_and_again_keeps_one_small_incident() -> None:
     engine, log = forked(with_batches(healthy(500)))
     bad = other_draw()
