@@ -107,6 +107,10 @@ class DetectionEngine:
         if kind in SHIFT_EVENTS:
             self.recomputed.end_at(step)
 
+    def conclude_replay(self) -> list[Effect]:
+        """The segment has ended: recomputed steps are judged by the rows that there are."""
+        return self._report(self.recomputed.conclude())
+
     def fork(
         self,
         step: int,
@@ -128,7 +132,7 @@ class DetectionEngine:
         where it lacks a signal; `recorded`: the first rows that were stored from `step` on before it, to be compared
         with those that are computed again; `doubtful_from`: those from this step on are no reference.
         """
-        effects = self._report(self.recomputed.conclude()) + self.response.incidents.discard_mismatch(step)
+        effects = self.conclude_replay() + self.response.incidents.discard_mismatch(step)
         self.detectors = self._detectors_at(detectors, declared, earlier)
         self.detectors.learn(history)
         self.last_step = step - 1

@@ -58,6 +58,19 @@ def test_a_process_that_dies_before_its_first_step_hides_the_record_of_the_one_b
     assert kinds(trainer) == ["replay_mismatch"]
 
 
+@pytest.mark.parametrize("fork_step", [250, None])
+def test_a_replay_that_ends_after_a_few_steps_is_an_incident_of_its_own_segment(
+    http: TestClient, fork_step: int | None
+) -> None:
+    loss = noise(1, 300)
+    trainer = trained(http, loss)
+    short = trainer.open("b", 250, "resume")
+    report(trainer, short, 250, noise(2, 3))
+    report(trainer, trainer.open("c", fork_step, "resume"), 250, loss[250:])
+    (incident,) = trainer.get("/incidents")
+    assert (incident["segment"], incident["state"], incident["outcome"]) == (short, "closed", "recovered")
+
+
 def test_each_resume_is_compared_with_the_segment_before_it(http: TestClient) -> None:
     loss, other = noise(1, 300), noise(2, 300)
     trainer = trained(http, loss)
