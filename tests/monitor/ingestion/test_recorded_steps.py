@@ -13,10 +13,13 @@ from tests.monitor.client import TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey
 
 
-def report(trainer: Trainer, segment: int, first: int, loss: Sequence[float], **others: Any) -> dict[str, Any]:
+def report(
+    trainer: Trainer, segment: int, first: int, loss: Sequence[float | None], metrics: Any = None, **others: Any
+) -> dict[str, Any]:
     """Steps from `first` on, each with the batch of its number."""
     steps = range(first, first + len(loss))
-    return trainer.report(segment, steps, {"loss": loss, "batch_index": [float(step) for step in steps]}, **others)
+    columns: Any = {"loss": loss, "batch_index": [float(step) for step in steps]} | (metrics or {})
+    return trainer.report(segment, steps, columns, **others)
 
 
 def trained(http: TestClient, loss: Sequence[float], **values: Any) -> Trainer:
@@ -86,6 +89,17 @@ def test_a_replay_that_was_stopped_and_goes_on_is_not_compared_with_the_line_tha
     report(trainer, trainer.open("b", 200, "resume"), 200, [*loss[200:220], *other[220:250]])
     report(trainer, trainer.open("c", 250, "resume"), 250, other[250:])
     assert kinds(trainer) == []
+
+
+def test_a_run_that_logs_its_loss_at_every_tenth_step_alone_is_compared_too(http: TestClient) -> None:
+    def sparse(trainer: Trainer, segment: int, first: int, seed: int) -> None:
+        loss = [value if k % 10 == 0 else None for k, value in enumerate(noise(seed, 600))]
+        report(trainer, segment, first, loss, {"grad_norm": noise(seed, 600)})
+
+    trainer = Trainer(http)
+    sparse(trainer, trainer.open("a"), 0, seed=1)
+    sparse(trainer, trainer.open("b", 500, "resume"), 500, seed=2)
+    assert kinds(trainer) == ["replay_mismatch"]
 
 
 def test_losses_shortly_before_an_incident_are_no_reference(http: TestClient) -> None:
