@@ -79,13 +79,15 @@ class Remedies:
 
         Raises RanksError alone.
         """
+        self.revert_ended(step)
         for name, end in list(self.ends.items()):
-            remedy = self._registered.get(name)
-            is_applied = remedy is not None and remedy.is_applied
-            if step < end and not is_applied:
-                if self._switch_on(name) is not None:
-                    del self.ends[name]  # it would fail at every step
-            elif step >= end and is_applied:
+            if step < end and not self._is_applied(name) and self._switch_on(name) is not None:
+                del self.ends[name]  # it would fail at every step
+
+    def revert_ended(self, step: int) -> None:
+        """Before `step`: revert what is in effect no more."""
+        for name, end in self.ends.items():
+            if step >= end and self._is_applied(name):
                 self._switch_off(name)
                 self._run.declare(REMEDY, name=name, state="ended")
 
@@ -114,6 +116,10 @@ class Remedies:
         if not remedy.is_applied:
             remedy.apply()
             remedy.is_applied = True
+
+    def _is_applied(self, name: str) -> bool:
+        remedy = self._registered.get(name)
+        return remedy is not None and remedy.is_applied
 
     def _switch_off(self, name: str) -> None:
         """Revert it on this rank, if it is applied. An error is reported, and it is not tried again."""
