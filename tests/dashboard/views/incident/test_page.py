@@ -267,6 +267,8 @@ def test_the_difference_of_recomputed_steps_can_be_accepted_and_is_no_new_level(
     labels = [button.label for button in app.button]
     assert ("This difference is normal" in labels, "This is the new normal" in labels) == (True, False)
     assert "Replay" not in [each.value for each in app.subheader]
+    shown = [each.label for each in app.metric]
+    assert ("Recorded" in shown, "Expected" in shown) == (True, False)
 
 
 @pytest.mark.slow
