@@ -52,7 +52,9 @@ def _value(loss: float) -> str:
 
 def _tolerance(verdict: Verdict, worst: int) -> str:
     tolerated = f"Up to {verdict.tolerances[worst]:.2g} nats were tolerated there"
-    floor = f"{RELATIVE_TOLERANCE:g} of the loss" + (" for each update" if verdict.is_generous() else "")
+    floor = f"{RELATIVE_TOLERANCE:g} of the loss" + (
+        " for each compared row before it" if verdict.is_generous() else ""
+    )
     if not verdict.num_replays:
         return f"{tolerated}: {floor}, because no earlier replay of this run was measured."
     largest = f"{SLACK:g} times the largest difference of {verdict.num_replays} earlier replays"

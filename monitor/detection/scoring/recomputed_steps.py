@@ -27,8 +27,9 @@ NOISE_FRACTION = 0.01
 """Of the noise from step to step, always tolerated too, for losses near 0. Other batches differ by about one noise."""
 SLACK = 10.0
 """A replay may differ by so many times the largest difference that earlier ones had up to the same row: they are few.
-As long as there are none, and in every new process, whose hardware may be another, the tolerance after the k-th update
-is k times as large."""
+As long as there are none, and in every new process, whose hardware may be another, the tolerance of the k-th row after
+the first is k times as large. Where rows are many steps apart, that is enough: in bfloat16 and in float32, the `drill`
+recipe differs by less than 5e-4 of the loss over 300 steps."""
 MAX_REPLAYS = 8
 """Earlier replays that are remembered."""
 DOUBTFUL_STEPS = 8
@@ -163,7 +164,7 @@ class Verdict:
     tolerances: Floats
 
     def is_generous(self) -> bool:
-        """Whether the tolerances grow with each update, because too little has been measured."""
+        """Whether the tolerances grow from row to row, because too little has been measured."""
         return self.is_new_process or not self.num_replays
 
     def differences(self) -> Floats:

@@ -65,7 +65,10 @@ def test_it_claims_nothing_of_the_first_step_where_that_was_not_logged() -> None
 
 @pytest.mark.parametrize(
     ("num_replays", "words"),
-    [(0, "0.001 of the loss for each update, because no earlier replay"), (3, "10 times the largest difference of 3")],
+    [
+        (0, "0.001 of the loss for each compared row before it, because no earlier replay"),
+        (3, "10 times the largest difference of 3"),
+    ],
 )
 def test_it_says_what_was_tolerated(num_replays: int, words: str) -> None:
     assert words in replay_mismatch(1, verdict(RECORDED + 1.0, num_replays=num_replays)).reasons[1]
