@@ -75,10 +75,18 @@ def newest_segment(session: Session, *, run: Run) -> Segment | None:
     return session.scalar(found.order_by(Segment.opened_at.desc(), Segment.number.desc()).limit(1))
 
 
-def newest_segment_at(session: Session, *, run: Run, step: int, before: int) -> Segment | None:
-    """Of the segments numbered below `before`, the newest with rows from `step` on; None when there is none."""
+def newest_record_of(session: Session, *, run: Run, segment: Segment) -> Segment | None:
+    """The newest segment that began this segment's first step in the same state, and has rows from there on, or None.
+
+    That is the segment it forked off, if that went on, or one that forked off at the same step. On a line that the run
+    had left before, it had another state at that step.
+    """
+    parent = Segment.parent.is_(None) if segment.parent is None else Segment.parent == segment.parent
     found = sa.select(Segment).where(
-        Segment.run_pk == run.pk, Segment.number < before, Segment.fork_step <= step, Segment.last_step >= step
+        Segment.run_pk == run.pk,
+        Segment.number < segment.number,
+        Segment.last_step >= segment.fork_step,
+        sa.or_(Segment.number == segment.parent, sa.and_(parent, Segment.fork_step == segment.fork_step)),
     )
     return session.scalar(found.order_by(Segment.number.desc()).limit(1))
 

@@ -274,6 +274,7 @@ class Guard:
     def _roll_back(self, order: Order, source: BatchSource) -> bool:
         """Restore, extend the ledger, and record both in one line of the spool. Returns whether that worked."""
         left_step = self.step
+        self.remedies.revert_ended(left_step)  # before the restore may bring them back
         self._check_background_save(wait=True)
         if not self._restore_for(order, source):
             return False

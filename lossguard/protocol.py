@@ -45,9 +45,15 @@ def is_run_id(value: str) -> bool:
     return re.fullmatch(RUN_ID_PATTERN, value) is not None
 
 
+def is_remedy(value: object) -> bool:
+    """Whether `value` can be the name of a remedy."""
+    return isinstance(value, str) and re.fullmatch("[a-z0-9_]{1,64}", value) is not None
+
+
 def remedies_in(capabilities: Iterable[str]) -> tuple[str, ...]:
     """The names of the remedies among the capabilities of a run."""
-    return tuple(each.removeprefix(CAN_APPLY) for each in capabilities if each.startswith(CAN_APPLY))
+    names = (each.removeprefix(CAN_APPLY) for each in capabilities if each.startswith(CAN_APPLY))
+    return tuple(filter(is_remedy, names))
 
 
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,128}")

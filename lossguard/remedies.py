@@ -5,20 +5,18 @@ end, and the history of the run holds the ends. So a resumed process and a run t
 effect at their step, and nothing of it depends on which process has switched it on.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lossguard.errors import RanksError
 from lossguard.log_once import LogOnce
-from lossguard.protocol import MAX_STEP, REMEDY
+from lossguard.protocol import MAX_STEP, REMEDY, is_remedy
 from lossguard.ranks import Ranks
 from lossguard.run import Run
 
 LASTS = 2000
 """Steps for which a remedy is in effect, unless it says otherwise."""
-_NAME = re.compile(r"[a-z0-9_]{1,64}")
 
 
 @dataclass(slots=True)
@@ -47,7 +45,7 @@ class Remedies:
 
     def register(self, name: str, apply: Callable[[], object], revert: Callable[[], object], lasts: int) -> None:
         """See `Guard.remedy`."""
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not is_remedy(name):
             raise ValueError(f"the name of a remedy has 1 to 64 characters of a-z, 0-9 and _, not {name!r:.100}")
         if name in self._registered:
             raise ValueError(f"the remedy {name!r} is registered twice; register each one once, before guard.steps")
@@ -79,13 +77,15 @@ class Remedies:
 
         Raises RanksError alone.
         """
+        self.revert_ended(step)
         for name, end in list(self.ends.items()):
-            remedy = self._registered.get(name)
-            is_applied = remedy is not None and remedy.is_applied
-            if step < end and not is_applied:
-                if self._switch_on(name) is not None:
-                    del self.ends[name]  # it would fail at every step
-            elif step >= end and is_applied:
+            if step < end and not self._is_applied(name) and self._switch_on(name) is not None:
+                del self.ends[name]  # it would fail at every step
+
+    def revert_ended(self, step: int) -> None:
+        """Before `step`: revert what is in effect no more."""
+        for name, end in self.ends.items():
+            if step >= end and self._is_applied(name):
                 self._switch_off(name)
                 self._run.declare(REMEDY, name=name, state="ended")
 
@@ -114,6 +114,10 @@ class Remedies:
         if not remedy.is_applied:
             remedy.apply()
             remedy.is_applied = True
+
+    def _is_applied(self, name: str) -> bool:
+        remedy = self._registered.get(name)
+        return remedy is not None and remedy.is_applied
 
     def _switch_off(self, name: str) -> None:
         """Revert it on this rank, if it is applied. An error is reported, and it is not tried again."""

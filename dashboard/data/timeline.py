@@ -7,7 +7,7 @@ from dashboard import formatting
 from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order
 from lossguard.metrics import short_name
-from lossguard.states import IncidentState, InterventionState, OrderKind
+from lossguard.states import IncidentKind, IncidentState, InterventionState, OrderKind
 
 StepTime = Callable[[int], float | None]
 """Unix seconds at which a step of the incident's line was done."""
@@ -46,15 +46,17 @@ def _incident(incident: Incident, step_time: StepTime) -> list[TimelineEntry]:
         return TimelineEntry(name, step, step_time(step), note)
 
     onset, detected = incident.onset_step, incident.detected_step
-    signal = short_name(incident.signal)
+    signal, is_replay = short_name(incident.signal), incident.kind == IncidentKind.REPLAY_MISMATCH
     entries = [entry("Detected", detected, f"{signal}, score {formatting.number(incident.score)}")]
-    if onset < detected:
+    if is_replay:
+        entries.append(entry("First difference", onset, "the recomputed loss is not the recorded one"))
+    elif onset < detected:
         lead = formatting.plural(detected - onset, "step")
         entries.append(entry("Precursor", onset, f"a signal leaves its band, {lead} before the alarm"))
     if incident.peak_step is not None:
         peak = formatting.number(incident.details.get("peak_value"))
-        entries.append(entry("Peak", incident.peak_step, f"{signal} {peak}"))
-    if incident.end_step is not None:
+        entries.append(entry("Largest difference" if is_replay else "Peak", incident.peak_step, f"{signal} {peak}"))
+    if incident.end_step is not None and not is_replay:
         entries.append(entry("Last step out of band", incident.end_step))
     return sorted(entries, key=lambda each: each.step or 0)
 

@@ -34,6 +34,7 @@ from lossguard.protocol import (
     PROBE,
     checked_json,
     is_name,
+    is_remedy,
     is_step,
     is_text,
     is_tier,
@@ -118,6 +119,7 @@ SMALL = Rule(_is_small, "a whole number from 0, below 2**31")
 TIME = Rule(is_time, "a time in unix seconds, before the year 5138")
 NUMBER = Rule(_is_finite, "a finite number")
 SHORT = _text(MAX_SHORT_TEXT)
+REMEDY = Rule(is_remedy, "the name of a remedy")
 TIER = Rule(_is_tier, "a tier with its steps, and the seconds that a load and a save take")
 
 OF_COLUMN: Mapping[tuple[type[Base], str], Rule] = {
@@ -138,8 +140,10 @@ OF_COLUMN: Mapping[tuple[type[Base], str], Rule] = {
     (Incident, "verdict"): _object(MAX_OWN_NODES),
     (Intervention, "kind"): _one_of(states.OrderKind),
     (Intervention, "state"): _one_of(states.InterventionState),
+    (Intervention, "remedies"): _list_of(REMEDY, MAX_ITEMS),
     (Order, "kind"): _one_of(states.OrderKind),
     (Order, "state"): _one_of(states.OrderState),
+    (Order, "remedies"): _list_of(REMEDY, MAX_ITEMS),
     (Event, "key"): _name(),
     (Event, "kind"): _name(MAX_KIND),
     (DetectionState, "state"): _object(MAX_OWN_NODES),

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from db import access, commands, queries
 from db.models import Intervention, Run
+from lossguard.states import IncidentKind
 from monitor.detection import DetectionEngine, Effect, IllegalTransition
 from monitor.detection.interventions import run_policy
 from monitor.detection.scoring.detectors import LEVEL_ACCEPTED
@@ -71,7 +72,9 @@ def accept_replay(session: Session, run_id: str, *, who: str, now: float) -> Run
     """The difference of the last replay is normal for this run. Raises Problem 409 when no mismatch is open."""
     run = runs.lock(session, run_id)
     _act(session, run, lambda engine: engine.accept_replay(), now)
-    access.record(session, who=who, action="accept-replay", run=run.id, details={}, now=now)
+    mismatches = (each for each in queries.incidents(session, run=run) if each.kind == IncidentKind.REPLAY_MISMATCH)
+    details = {"incident": max(each.number for each in mismatches)}
+    access.record(session, who=who, action="accept-replay", run=run.id, details=details, now=now)
     return run
 
 

@@ -90,6 +90,8 @@ class DetectionEngine:
             return []
         if verdict.is_mismatch():
             return self.response.incidents.report_mismatch(verdict)
+        if verdict.is_new_process:  # it resumes: what led to it is no rollback
+            return []
         return self.response.interventions.note(describe_match(verdict))
 
     # What the trainer does
@@ -104,6 +106,10 @@ class DetectionEngine:
         self.detectors.declare(step, kind)
         if kind in SHIFT_EVENTS:
             self.recomputed.end_at(step)
+
+    def conclude_replay(self) -> list[Effect]:
+        """The segment has ended: recomputed steps are judged by the rows that there are."""
+        return self._report(self.recomputed.conclude())
 
     def fork(
         self,
@@ -126,7 +132,7 @@ class DetectionEngine:
         where it lacks a signal; `recorded`: the first rows that were stored from `step` on before it, to be compared
         with those that are computed again; `doubtful_from`: those from this step on are no reference.
         """
-        effects = self._report(self.recomputed.conclude()) + self.response.incidents.discard_mismatch(step)
+        effects = self.conclude_replay() + self.response.incidents.discard_mismatch(step)
         self.detectors = self._detectors_at(detectors, declared, earlier)
         self.detectors.learn(history)
         self.last_step = step - 1
@@ -143,12 +149,14 @@ class DetectionEngine:
         The noise may not be known yet, the order may change the updates, and a loss that was smoothed before it was
         logged depends on the state of the smoothing, which a restart loses.
         """
-        baseline, comparison = self.detectors.by_signal["loss"].baseline, None
+        baseline = self.detectors.by_signal["loss"].baseline
         is_comparable = baseline.is_settled() and not baseline.autocorrelation > 0
-        if recorded is not None and is_comparable and not self.response.interventions.changes_updates(obeyed):
-            comparison = Comparison.of(
-                step, recorded, noise=baseline.noise, is_new_process=is_new_process, end_step=doubtful_from
-            )
+        if recorded is None or not is_comparable or self.response.interventions.changes_updates(obeyed):
+            self.recomputed.go_back(step)
+            return
+        comparison = Comparison.of(
+            step, recorded, noise=baseline.noise, is_new_process=is_new_process, end_step=doubtful_from
+        )
         self.recomputed.begin(comparison, step, is_new_process=is_new_process)
 
     def _detectors_at(

@@ -100,8 +100,11 @@ def snapshot(
         commands.save_snapshot(session, run=run, segment=segment, step=step, state=engine.detectors_state())
 
 
-def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment) -> list[Effect]:
+def fork(session: Session, run: Run, engine: DetectionEngine, segment: Segment, *, now: float) -> list[Effect]:
     """A new segment begins: the detectors return to their state before its first step on the live line."""
+    stored = queries.detection_state(session, run=run)
+    if stored is not None and stored.segment is not None:
+        effects.write(session, run, engine.conclude_replay(), segment=stored.segment, now=now)
     step = segment.fork_step
     assert step is not None
     known = queries.snapshot_before(session, run=run, step=step)

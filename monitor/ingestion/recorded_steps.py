@@ -11,9 +11,11 @@ from db.steps.reader import next_block
 from lossguard.metrics import DETECTOR_INPUTS
 from lossguard.states import IncidentKind
 from monitor.detection import Rows
-from monitor.detection.scoring.recomputed_steps import MAX_ROWS, first_doubtful_step
+from monitor.detection.scoring.recomputed_steps import first_doubtful_step
 from monitor.ingestion.columns import stored_rows
 
+MAX_STEPS = 128
+"""Stored steps that are read, because not each of them need have a loss."""
 LOSS_INCIDENTS = (
     IncidentKind.NONFINITE,
     IncidentKind.LOSS_SPIKE,
@@ -32,17 +34,17 @@ class Record:
 
 
 def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
-    """The first rows from `step` on of the newest segment before this one that has such rows.
+    """The first rows from `step` on of the newest segment that computed them from the same state.
 
     Nothing where the segment goes on where the last one ended, where the rows were lost with their spool, or where an
     order had changed the updates from this very step on.
     """
-    earlier = queries.newest_segment_at(session, run=run, step=step, before=segment.number)
+    earlier = queries.newest_record_of(session, run=run, segment=segment)
     if earlier is None or _updates_changed(session, run, step, earlier, segment):
         return Record()
     step_range = StepRange(earlier.number, step, None)
     block = next_block(
-        session, run_pk=run.pk, step_range=step_range, metrics=DETECTOR_INPUTS, low=step, max_steps=MAX_ROWS
+        session, run_pk=run.pk, step_range=step_range, metrics=DETECTOR_INPUTS, low=step, max_steps=MAX_STEPS
     )
     troubles = [
         (incident.onset_step, incident.detected_step)

@@ -135,7 +135,7 @@ def _settle_fork(session: Session, cached: CachedRun, segment: Segment, first_st
     commands.set_fork_step(session, run=cached.run, segment=segment, first_step=first_step)
     cached.newest_segment = queries.newest_segment(session, run=cached.run)
     if segment.number > 0 and cached.follows(segment):
-        effects = detection_state.fork(session, cached.run, cached.engine, segment)
+        effects = detection_state.fork(session, cached.run, cached.engine, segment, now=now)
         cached.save(session, segment, effects, now=now)
 
 

@@ -38,7 +38,7 @@ def open_segment(
         opened_at=_opened_at(session, run, spec, is_holder=is_holder),
     )
     if segment.number > 0 and segment is queries.newest_segment(session, run=run):
-        fork = partial(detection_state.fork, session, run, segment=segment)
+        fork = partial(detection_state.fork, session, run, segment=segment, now=claim.now)
         detection_state.update(session, run, fork, now=claim.now)
     return segment
 

@@ -29,13 +29,17 @@ def forked(engine: sa.Engine) -> sa.Engine:
     return engine
 
 
-def test_the_newest_segment_with_rows_from_a_step_on_is_found_below_a_number(forked: sa.Engine) -> None:
-    with reading(forked) as session:
-        run = queries.runs(session)[0]
-        at = [(step, before) for before in (1, 2) for step in (0, 99, 100, 149, 150, 199, 200)]
-        found = [queries.newest_segment_at(session, run=run, step=step, before=before) for step, before in at]
-        numbers = [None if segment is None else segment.number for segment in found]
-        assert numbers == [0, 0, 0, 0, None, None, None, 0, 0, 1, 1, 1, 1, None]
+@pytest.mark.parametrize(
+    ("fork_step", "number"), [(0, 0), (99, 0), (100, 1), (101, 1), (119, 1), (120, None), (149, None), (150, None)]
+)
+def test_the_record_of_a_segment_began_in_the_same_state(engine: sa.Engine, fork_step: int, number: int | None) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(150), loss=[0.0] * 150)
+        again = add_segment(session, run, "b", fork_step=100)
+        add_steps(session, run, again, range(100, 120), loss=[0.0] * 20)
+        record = queries.newest_record_of(session, run=run, segment=add_segment(session, run, "c", fork_step=fork_step))
+        assert (None if record is None else record.number) == number
 
 
 def test_the_live_line_takes_each_step_from_where_it_counts(forked: sa.Engine) -> None:

@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossguard.protocol import MAX_STEP, MAX_TEXT, checked_step, decode_number, encode_number, is_step, is_text, is_time
+from lossguard.protocol import (
+    CAN_APPLY,
+    MAX_STEP,
+    MAX_TEXT,
+    checked_step,
+    decode_number,
+    encode_number,
+    is_step,
+    is_text,
+    is_time,
+    remedies_in,
+)
 
 numbers = st.floats(allow_nan=True, allow_infinity=True, width=64)
 
@@ -46,3 +57,9 @@ def test_a_time_is_in_unix_seconds_and_plausible() -> None:
 def test_a_text_is_one_that_every_store_holds() -> None:
     assert is_text("a" * MAX_TEXT)
     assert not any(map(is_text, ("a" * (MAX_TEXT + 1), "\x00", "\ud800", 1, None)))
+
+
+def test_only_what_can_be_the_name_of_a_remedy_is_one() -> None:
+    """A dashboard shows the names."""
+    names = ("clip", "", "![](https://elsewhere)", "Clip", "a" * 65)
+    assert remedies_in(["rollback", *(CAN_APPLY + name for name in names)]) == ("clip",)

@@ -66,6 +66,13 @@ def test_a_remedy_survives_a_rollback_that_does_not_name_it_and_one_to_before_it
     assert loop.calls == "+-+-"
 
 
+def test_a_remedy_that_has_just_ended_is_reverted_before_a_rollback_brings_it_back() -> None:
+    """One that changes what a restore brings, as `moments` does, would otherwise miss the state that is restored."""
+    loop = Loop(ScriptedRun({5: ordered(2), 7: rollback(2, rewind_to=0)}), lasts=1)
+    assert loop.run(5)[4:] == [(2, 10), (0, 10), (1, 10), (2, 10), (3, 1), (4, 1)]
+    assert loop.calls == "+-+-"
+
+
 def test_a_restart_applies_what_is_in_effect_at_its_step_and_nothing_else() -> None:
     checkpoints = Memory([])
     first = iter(Loop(ScriptedRun({5: ordered(2)}), checkpoints).guard.steps(Indices(), 20))

@@ -33,7 +33,7 @@ def show(facts: RunFacts, incident: Incident) -> None:
             operate.button(
                 "This is the new normal", accept_level(facts), key="accept-level", icon=":material/done_all:"
             )
-        if is_replay_in_question(facts, incident):
+        if is_replay_in_question(incident):
             operate.button(
                 "This difference is normal", accept_replay(facts), key="accept-replay", icon=":material/done_all:"
             )
@@ -57,10 +57,9 @@ def accept_level(facts: RunFacts) -> OperatorAction:
     )
 
 
-def is_replay_in_question(facts: RunFacts, incident: Incident) -> bool:
-    """Recomputed steps differ from their record, and the run goes on with them."""
-    is_open = incident.state == IncidentState.OPEN and incident.kind == IncidentKind.REPLAY_MISMATCH
-    return is_open and facts.run.state == RunState.RUNNING
+def is_replay_in_question(incident: Incident) -> bool:
+    """Recomputed steps differ from their record. A run that has ended waits for an answer, too."""
+    return incident.state == IncidentState.OPEN and incident.kind == IncidentKind.REPLAY_MISMATCH
 
 
 def accept_replay(facts: RunFacts) -> OperatorAction:

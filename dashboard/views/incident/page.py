@@ -16,6 +16,7 @@ from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.incident import actions, figure, verdict
 from db.models import Incident, Intervention
 from lossguard.metrics import short_name
+from lossguard.states import IncidentKind
 from monitor.detection.interventions import run_policy
 
 
@@ -92,15 +93,16 @@ def metrics(facts: RunFacts, incident: Incident, interventions: list[Interventio
     discarded = sum(max(0, _segment_end(facts, each) - step) for each, step in applied)
     peak = formatting.number(details.get("peak_value"))
     lag = formatting.plural(incident.detected_step - incident.onset_step, "step")
+    label, what = "Expected", "At detection, ± one robust standard deviation."
+    if incident.kind == IncidentKind.REPLAY_MISMATCH:
+        label, what = (
+            "Recorded",
+            "At the step with the largest difference, ± one robust standard deviation of the loss.",
+        )
     with st.container(horizontal=True):
         st.metric("Score", formatting.number(incident.score), width=width, help="The alarm threshold is 1.")
         st.metric(f"Peak {short_name(incident.signal)}", peak, width=width)
-        st.metric(
-            "Expected",
-            formatting.expectation(details),
-            width=width + 20,
-            help="At detection, ± one robust standard deviation.",
-        )
+        st.metric(label, formatting.expectation(details), width=width + 20, help=what)
         st.metric("Detected after", lag, width=width, help="Steps from the onset to the alarm.")
         st.metric("Batches skipped", formatting.short_count(skipped), width=width)
         discarded_help = "Trained, then discarded by a rollback."

@@ -46,6 +46,8 @@ class IncidentTracker:
     """The step of the lowest level that the last plateau advisory was about."""
     mismatch: Incident | None = None
     """Recomputed steps that differ from their record. No policy answers it, and it neither hides nor delays others."""
+    mismatch_since: int = 0
+    """The step whose restore led to it: what was saved after it may be wrong, also before the loss shows it."""
 
     # Rows
 
@@ -168,6 +170,7 @@ class IncidentTracker:
         if self.mismatch is None:
             self.num_incidents += 1
             self.mismatch = replay_mismatch(self.num_incidents, verdict)
+            self.mismatch_since = verdict.restored_step
         else:
             newest = describe_mismatch(verdict)
             self.mismatch = replace(self.mismatch, reasons=[*self.mismatch.reasons[: len(newest)], *newest])
@@ -185,7 +188,7 @@ class IncidentTracker:
 
     def discard_mismatch(self, step: int) -> list[Effect]:
         """The run goes back to `step`: what was computed from there on is no longer part of it."""
-        if self.mismatch is None or step > self.mismatch.onset_step:
+        if self.mismatch is None or step > self.mismatch_since:
             return []
         reason = f"The run went back to step {step}: these steps are computed again."
         return self.close_mismatch(Outcome.RECOVERED, reason)
@@ -202,6 +205,7 @@ class IncidentTracker:
             "first_onset_step": self.first_onset_step,
             "plateau_step": self.plateau_step,
             "mismatch": None if mismatch is None else incident_to_dict(mismatch),
+            "mismatch_since": self.mismatch_since,
         }
 
     @classmethod

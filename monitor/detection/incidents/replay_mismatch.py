@@ -41,14 +41,20 @@ def describe_mismatch(verdict: Verdict) -> list[str]:
     what = (
         f"After the restore to step {verdict.restored_step}, {np.count_nonzero(verdict.beyond())} of the first {num} "
         f"recomputed steps differ from their recorded losses: at step {verdict.steps[worst]} the loss was "
-        f"{verdict.recorded[worst]:.6g} and is now {verdict.recomputed[worst]:.6g}, with the same batch index."
+        f"{verdict.recorded[worst]:.6g} and is now {_value(verdict.recomputed[worst])}, with the same batch index."
     )
     return [what, _tolerance(verdict, worst), _likeness(verdict)]
 
 
+def _value(loss: float) -> str:
+    return f"{loss:.6g}" if np.isfinite(loss) else "not finite"
+
+
 def _tolerance(verdict: Verdict, worst: int) -> str:
     tolerated = f"Up to {verdict.tolerances[worst]:.2g} nats were tolerated there"
-    floor = f"{RELATIVE_TOLERANCE:g} of the loss" + (" for each update" if verdict.is_generous else "")
+    floor = f"{RELATIVE_TOLERANCE:g} of the loss" + (
+        " for each compared row before it" if verdict.is_generous() else ""
+    )
     if not verdict.num_replays:
         return f"{tolerated}: {floor}, because no earlier replay of this run was measured."
     largest = f"{SLACK:g} times the largest difference of {verdict.num_replays} earlier replays"

@@ -1,12 +1,7 @@
 """The policy that minimises the expected cost: shallow and narrow where a retry is cheap, deeper and wider after it.
 
-Three causes are weighed against each other. Either some batches are bad, from just before the onset to W batches past
-the decision; or the state was damaged L steps before the onset. Both lengths are unknown, and are taken to be as long
-as scale-free quantities are: P(L > d) = s / (d + s) and P(W > e) = w / (e + w) (the Lomax distribution with shape 1).
-The scales come from the incident: s from how long its onset took to show, w from how many batches the trouble lasted.
-Or the recipe is to blame: training is unstable here, whatever the batches and the state. Then only a remedy helps. Each
-attempt that failed rules out what it would have got past (Bayes), so the next one goes deeper, or skips more, or
-switches a remedy on.
+What is to blame is weighed in `belief`. Each attempt that failed rules out what it would have got past, so the next one
+goes deeper, or skips more, or switches a remedy on.
 
 A candidate is a restorable step with a number of batches to skip. It costs the steps that it gives up, the batches that
 it drops (a batch is worth `batch_cost` steps), and, with the probability that it fails, one more attempt. It is chosen
@@ -16,32 +11,18 @@ From the second attempt on, the remedy joins it that is expected to save the mos
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from lossguard.states import IncidentKind, OrderKind, Tier
+from lossguard.states import OrderKind, Tier
+from monitor.detection.interventions.belief import Belief, believe, looks_like_damage
 from monitor.detection.interventions.decision import BatchOf, Candidate, Decision, Situation
 from monitor.detection.interventions.policy import Policy
-from monitor.detection.interventions.remedies import Worth, explain, untried, worth
+from monitor.detection.interventions.remedies import explain, untried, worth
 from monitor.detection.interventions.restorable import RestorableStep
 from monitor.detection.interventions.structural import give_up
 from monitor.detection.interventions.waiting import budget_reason, costs, reason_to_act, wait, why
 
-PRIOR_BATCHES, PRIOR_BATCHES_DAMAGE = 0.6, 0.2
-"""The probability, before any attempt, that batches are to blame; the same where the numbers seem to be damaged."""
-PRIOR_RECIPE = 1 / 22
-"""The probability, before any attempt, that the recipe is to blame, by the rule of succession: the largest PaLM got
-past all of its roughly 20 spikes by rollbacks alone (Chowdhery et al. 2022, section 5.1)."""
-MIN_LAG_STEPS = 2.0
-"""Scale of the lag between damage and an onset that shows at once: an update shows in the loss of the next step."""
-DIVERGENCE_LAGS = 2.0
-"""A slow rise begins further back than its onset by more: its scale is multiplied by this."""
 ONSET_BATCHES = 1
 """Batches before the onset's that are blamed too: a step's update shows in the loss of the next one."""
-MIN_WIDTH_BATCHES = 8.0
-"""Scale of the bad batches that are still to come, for trouble that has only begun."""
-DAMAGE_ROWS, DAMAGE_RATIO = 2, 20.0
-"""A loss that rises within so many rows by so many times its level looks like damaged numbers: text that a confident
-model gets wrong costs up to about ten times its level."""
 MIN_WAIT_STEPS = 8
 """Steps after which it can be seen how fast a loss falls back."""
 WIDER, DEEPER = 2, 3
@@ -137,74 +118,6 @@ def _explain(best: Candidate, now: Situation) -> str:
 
 def _compare(candidates: list[Candidate]) -> str:
     return f"Candidates and their expected costs: {'; '.join(each.describe() for each in candidates)}."
-
-
-@dataclass(frozen=True, slots=True)
-class Belief:
-    """What the incident, and the attempts that failed at its site, say about its cause."""
-
-    batches: float
-    """The probability that batches are to blame, and not the state alone, unless the recipe is."""
-    recipe: float
-    """The probability that the recipe is to blame: 0 before an attempt has failed, and where no remedy is left to try,
-    because then it makes no difference to what is done."""
-    lag_scale: float
-    """Steps."""
-    width_scale: float
-    """Batches."""
-    failed_depth: int
-    """Steps before the onset that were not deep enough, if the state is to blame."""
-
-    def success(self, depth: int, extra: int | None) -> float:
-        """The probability, unless the recipe is to blame, of getting past with this depth, and so many batches beyond
-        those known; None: no skip."""
-        deep = 1 - _beyond(depth, self.lag_scale)
-        wide = 0.0 if extra is None else 1 - _beyond(extra, self.width_scale)
-        return self.batches * deep * wide + (1 - self.batches) * self.still_deep(depth)
-
-    def still_deep(self, depth: int) -> float:
-        """The probability that the state so many steps before the onset is sound, given the attempts that failed."""
-        return max(1 - _beyond(depth, self.lag_scale) / _beyond(self.failed_depth, self.lag_scale), 0.0)
-
-    def helps(self, remedy: Worth, depth: int) -> float:
-        """The probability that it is this remedy which gets past, with this depth."""
-        damaged = (1 - self.batches) * (1 - self.still_deep(depth))
-        return self.recipe * remedy.recipe + (1 - self.recipe) * damaged * remedy.state
-
-
-def _beyond(length: int, scale: float) -> float:
-    """The probability that an unknown length is larger than this one."""
-    return scale / (length + scale)
-
-
-def believe(now: Situation, batch_of: BatchOf) -> Belief:
-    """Prior knowledge, the incident's own evidence, and the attempts that failed."""
-    lag = (now.detected_step - now.onset_step) * (DIVERGENCE_LAGS if now.kind is IncidentKind.DIVERGENCE else 1.0)
-    lag_scale = MIN_LAG_STEPS + max(lag, 0.0)
-    trouble = batch_of(now.step) - batch_of(now.onset_step)
-    width_scale = max(MIN_WIDTH_BATCHES, float(trouble))
-    damaged = looks_like_damage(now)
-    batches = PRIOR_BATCHES_DAMAGE if damaged else PRIOR_BATCHES
-    state, recipe, failed_depth = 1 - batches, PRIOR_RECIPE / (1 - PRIOR_RECIPE), 0
-    for attempt in now.attempts:
-        if not attempt.executed:
-            continue
-        failed_depth = max(failed_depth, attempt.onset_step - attempt.rewind_to)
-        batches *= _beyond(attempt.num_skipped, width_scale)
-        state *= _beyond(failed_depth, lag_scale)
-        for name in attempt.remedies:
-            recipe *= 1 - worth(name, now, damaged).recipe
-            state *= 1 - worth(name, now, damaged).state
-    if failed_depth == 0 or not untried(now):
-        recipe = 0.0
-    blamed = 1.0 if now.structural else recipe / (recipe + batches + state)
-    return Belief(batches / (batches + state), blamed, lag_scale, width_scale, failed_depth)
-
-
-def looks_like_damage(now: Situation) -> bool:
-    """Whether the numbers themselves seem to be damaged: not finite, or far above anything that text does at once."""
-    at_once = now.detected_step - now.onset_step <= DAMAGE_ROWS
-    return now.non_finite or (at_once and now.peak_excess > DAMAGE_RATIO * max(now.expected, 0.0) > 0)
 
 
 def _candidates(policy: Policy, now: Situation, batch_of: BatchOf) -> Iterator[Candidate]:

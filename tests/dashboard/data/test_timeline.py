@@ -36,6 +36,14 @@ def test_an_incident_detected_at_its_onset_has_no_precursor() -> None:
     assert [each.name for each in timeline(incident(onset_step=10), [], {}, lambda _: None)] == ["Detected"]
 
 
+def test_a_replay_that_differs_from_its_record_has_left_no_band() -> None:
+    mismatch = incident(kind="replay_mismatch", onset_step=10, detected_step=15, peak_step=12, end_step=15)
+    entries = timeline(mismatch, [], {}, lambda _: None)
+    assert [(each.name, each.step) for each in entries] == [
+        ("First difference", 10), ("Largest difference", 12), ("Detected", 15),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("kind", "state", "names"),
     [

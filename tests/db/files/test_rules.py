@@ -10,7 +10,7 @@ from db import queries
 from db.engine import writing
 from db.files import record
 from db.files.rules import OF_COLUMN, BadRecord, check_row, rule_of
-from db.models import DetectionState, Event, Run
+from db.models import DetectionState, Event, Intervention, Order, Run
 from lossguard.probe import Probe
 from lossguard.protocol import PROBE
 from tests.db.files.exported import add_forked_run
@@ -49,3 +49,9 @@ def test_the_details_of_a_probe_have_its_form() -> None:
     check_row(Event, row, "events[0]", list(row))
     with pytest.raises(BadRecord, match=r"events\[0\].details: a probe needs 'rest'"):
         check_row(Event, row | {"details": {}}, "events[0]", list(row))
+
+
+@pytest.mark.parametrize("model", [Intervention, Order])
+def test_remedies_are_names_of_remedies(model: Any) -> None:
+    rule = rule_of(model, "remedies")
+    assert [rule.fits(value) for value in (["clip"], [], ["**clip**"], ["a"] * 1025)] == [True, True, False, False]

@@ -64,23 +64,32 @@ def continue_runs(http: TestClient) -> dict[str, Any]:
         http.put(f"{API}/runs/{run_id}/policy", json={"name": "palm"})  # the only policy of that release
         (order,) = report(trainer, 0, first, first + 60, loss=9.0, grad_norm=50.0)["orders"]
         orders.append(chosen(order, ORDER))
-        report(trainer, obey(trainer, order), order["rewind_to"], 700)
+        skipped = order["skip_to"] - order["skip_from"]
+        report(trainer, obey(trainer, order), order["rewind_to"], 700, skipped=skipped)
     report(Trainer(http, "verifying"), 1, 220, 700)
     outcomes = {run_id: outcome(Trainer(http, run_id)) for run_id in ("ordered", "verifying", "spiking")}
     return {"orders": orders} | outcomes
 
 
 def report(
-    trainer: Trainer, segment: int, first: int, end: int, *, loss: float = 3.0, grad_norm: float = 1.0, **others: Any
+    trainer: Trainer,
+    segment: int,
+    first: int,
+    end: int,
+    *,
+    loss: float = 3.0,
+    grad_norm: float = 1.0,
+    skipped: int = 0,
+    **others: Any,
 ) -> dict[str, Any]:
-    """Steps [first, end) with noise around these levels."""
+    """Steps [first, end) with noise around these levels, after `skipped` batches that were not used."""
     generator, steps = random.Random(first), range(first, end)
     metrics: dict[str, list[float | None]] = {
         "loss": [loss + generator.gauss(0, 0.02) for _ in steps],
         "grad_norm": [grad_norm + generator.gauss(0, 0.02) for _ in steps],
         "lr": [3e-4 for _ in steps],
         "tokens": [512 * (step + 1) for step in steps],
-        "batch_index": [step for step in steps],
+        "batch_index": [step + skipped for step in steps],
         "eval/loss": [0.1 if step % 50 == 0 else None for step in steps],
     }
     return trainer.report(segment, steps, metrics, **others)

@@ -55,7 +55,8 @@ def test_a_difference_of_recomputed_steps_can_be_accepted_once(http: TestClient)
     (incident,) = trainer.get("/incidents")
     assert (incident["kind"], incident["state"], incident["end_step"]) == ("replay_mismatch", "closed", 207)
     assert http.post(path).status_code == 409
-    assert http.get(f"{API}/audit").json()[0]["action"] == "accept-replay"
+    entry = http.get(f"{API}/audit").json()[0]
+    assert (entry["action"], entry["details"]) == ("accept-replay", {"incident": 1})
 
 
 def test_a_rollback_by_hand_to_nowhere_is_refused(http: TestClient) -> None:

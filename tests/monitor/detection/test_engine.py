@@ -459,12 +459,39 @@ def test_going_back_before_a_mismatch_ends_it_and_the_next_replay_is_compared_wi
     assert len(log.incidents) == 1
 
 
+@pytest.mark.parametrize(("options", "num"), [({"recorded": None}, 1), ({"doubtful_from": 400}, 2)])
+def test_after_a_mismatch_the_first_record_is_used_where_steps_can_be_compared_and_only_there(
+    options: dict[str, Any], num: int
+) -> None:
+    """The collector passes no record when an order changes the updates, and a record that is in doubt where the replay
+    that did not match led to an incident."""
+    rows, bad = with_batches(healthy(600)), other_draw()
+    engine, log = forked(rows[:500])
+    log.add(engine.feed(bad[400:450]))
+    log.add(engine.fork(400, "resume", rows[:400].split(100), None, **({"recorded": bad[400:420]} | options)))
+    log.add(engine.feed(bad[400:450]))
+    assert [each.kind for each in log.incidents] == [IncidentKind.REPLAY_MISMATCH] * num
+
+
 def test_a_later_restore_leaves_a_mismatch_open() -> None:
     engine, log = forked(with_batches(healthy(500)))
     bad = other_draw()
     log.add(engine.feed(bad[400:500]))
     log.add(engine.fork(450, "resume", [], None, recorded=bad[450:470]))
     assert [each.state for each in log.incidents] == ["open"]
+
+
+@pytest.mark.parametrize(("step", "state"), [(402, "open"), (400, "closed")])
+def test_what_was_saved_after_a_wrong_restore_is_wrong_also_before_the_loss_shows_it(step: int, state: str) -> None:
+    rows = with_batches(healthy(600))
+    engine, log = forked(rows[:500])
+    rows.metrics["loss"][404:] += 0.3
+    log.add(engine.feed(rows[400:450]))
+    assert [each.onset_step for each in log.incidents] == [404]
+    loaded = DetectionEngine()
+    loaded.load_state_dict(json.loads(json.dumps(engine.state_dict(), allow_nan=False)))
+    log.add(loaded.fork(step, "resume", [], None, recorded=rows[step : step + 20]))
+    assert [each.state for each in log.incidents] == [state]
 
 
 def test_a_run_that_resumes_wrongly_again_and_again_keeps_one_small_incident() -> None:

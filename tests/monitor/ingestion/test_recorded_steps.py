@@ -13,10 +13,13 @@ from tests.monitor.client import TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey
 
 
-def report(trainer: Trainer, segment: int, first: int, loss: Sequence[float], **others: Any) -> dict[str, Any]:
+def report(
+    trainer: Trainer, segment: int, first: int, loss: Sequence[float | None], metrics: Any = None, **others: Any
+) -> dict[str, Any]:
     """Steps from `first` on, each with the batch of its number."""
     steps = range(first, first + len(loss))
-    return trainer.report(segment, steps, {"loss": loss, "batch_index": [float(step) for step in steps]}, **others)
+    columns: Any = {"loss": loss, "batch_index": [float(step) for step in steps]} | (metrics or {})
+    return trainer.report(segment, steps, columns, **others)
 
 
 def trained(http: TestClient, loss: Sequence[float], **values: Any) -> Trainer:
@@ -58,12 +61,45 @@ def test_a_process_that_dies_before_its_first_step_hides_the_record_of_the_one_b
     assert kinds(trainer) == ["replay_mismatch"]
 
 
+@pytest.mark.parametrize("fork_step", [250, None])
+def test_a_replay_that_ends_after_a_few_steps_is_an_incident_of_its_own_segment(
+    http: TestClient, fork_step: int | None
+) -> None:
+    loss = noise(1, 300)
+    trainer = trained(http, loss)
+    short = trainer.open("b", 250, "resume")
+    report(trainer, short, 250, noise(2, 3))
+    report(trainer, trainer.open("c", fork_step, "resume"), 250, loss[250:])
+    (incident,) = trainer.get("/incidents")
+    assert (incident["segment"], incident["state"], incident["outcome"]) == (short, "closed", "recovered")
+
+
 def test_each_resume_is_compared_with_the_segment_before_it(http: TestClient) -> None:
     loss, other = noise(1, 300), noise(2, 300)
     trainer = trained(http, loss)
     report(trainer, trainer.open("b", 280, "resume"), 280, [*loss[280:], *other[:60]])
     report(trainer, trainer.open("c", 320, "resume"), 320, other[20:60])
     assert kinds(trainer) == []
+
+
+def test_a_replay_that_was_stopped_and_goes_on_is_not_compared_with_the_line_that_it_replaced(http: TestClient) -> None:
+    """Rounding grows with every update, so after many of them the losses of two replays differ by more."""
+    loss, other = noise(1, 300), noise(2, 300)
+    trainer = trained(http, loss)
+    report(trainer, trainer.open("b", 200, "resume"), 200, [*loss[200:220], *other[220:250]])
+    report(trainer, trainer.open("c", 250, "resume"), 250, other[250:])
+    assert kinds(trainer) == []
+
+
+def test_a_run_that_logs_its_loss_at_every_tenth_step_alone_is_compared_too(http: TestClient) -> None:
+    def sparse(trainer: Trainer, segment: int, first: int, seed: int) -> None:
+        loss = [value if k % 10 == 0 else None for k, value in enumerate(noise(seed, 600))]
+        report(trainer, segment, first, loss, {"grad_norm": noise(seed, 600)})
+
+    trainer = Trainer(http)
+    sparse(trainer, trainer.open("a"), 0, seed=1)
+    sparse(trainer, trainer.open("b", 500, "resume"), 500, seed=2)
+    assert kinds(trainer) == ["replay_mismatch"]
 
 
 def test_losses_shortly_before_an_incident_are_no_reference(http: TestClient) -> None:
@@ -94,6 +130,20 @@ def test_a_rollback_says_whether_its_recomputed_steps_agree(http: TestClient) ->
     assert text in intervention["details"]["reasons"]
 
 
+def test_what_a_resume_computes_again_is_no_reason_of_the_rollback_before_it(http: TestClient) -> None:
+    """A process that crashes after every resume would add a reason each time."""
+    loss = noise(1, 300)
+    trainer = trained(http, loss)
+    (order,) = report(trainer, 0, 300, [float("nan")])["orders"]
+    segment, first = obey(trainer, order), order["rewind_to"]
+    report(trainer, segment, first, loss[first:][:40])
+    (before,) = trainer.get()["interventions"]
+    assert before["state"] == "applied"
+    report(trainer, trainer.open("c", first, "resume"), first, loss[first:][:40])
+    (after,) = trainer.get()["interventions"]
+    assert after["details"]["reasons"] == before["details"]["reasons"]
+
+
 @pytest.mark.parametrize("change", [{"lr_scale": 0.5}, {"remedies": ["clip"]}])
 def test_rows_from_the_step_on_at_which_an_order_changed_the_updates_are_no_record(
     http: TestClient, sqlite_engine: sa.Engine, change: dict[str, Any]
@@ -107,11 +157,9 @@ def test_rows_from_the_step_on_at_which_an_order_changed_the_updates_are_no_reco
         for name, value in change.items():
             setattr(stored, name, value)
     report(trainer, obey(trainer, order), 200, [*loss[200:210], *noise(2, 50)])
-    report(trainer, trainer.open("c", 200, "resume"), 200, noise(3, 20))
+    report(trainer, trainer.open("c", 200, "resume"), 200, noise(3, 70))
     assert kinds(trainer) == []
     report(trainer, trainer.open("d", 250, "resume"), 250, noise(4, 20))
     assert kinds(trainer) == ["replay_mismatch"]
-    report(
-        trainer, trainer.open("e", 150, "resume"), 150, noise(5, 20)
-    )  # what was recorded here is of before the order
+    report(trainer, trainer.open("e", 150, "resume"), 150, noise(5, 20))  # recorded before the order
     assert kinds(trainer) == ["replay_mismatch"]

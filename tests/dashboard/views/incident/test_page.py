@@ -249,12 +249,15 @@ def test_a_run_that_takes_no_orders_has_no_rollback_button(open_page: OpenPage, 
     assert "Roll back manually" not in [button.label for button in app.button]
 
 
+@pytest.mark.parametrize("state", [RunState.RUNNING, RunState.FINISHED])
 def test_the_difference_of_recomputed_steps_can_be_accepted_and_is_no_new_level(
-    open_page: OpenPage, store: sa.Engine
+    open_page: OpenPage, store: sa.Engine, state: RunState
 ) -> None:
     with writing(store) as session:
+        run = add_run(session)
+        run.state = state
         commands.save_incident(
-            session, run=add_run(session), number=1, segment=0, now=time.time(), kind="replay_mismatch", state="open",
+            session, run=run, number=1, segment=0, now=time.time(), kind="replay_mismatch", state="open",
             signal="loss", onset_step=100, detected_step=107, peak_step=103, end_step=None, score=3.0,
             outcome="ongoing", details={"reasons": ["The losses differ."]},
         )  # fmt: skip
@@ -264,6 +267,8 @@ def test_the_difference_of_recomputed_steps_can_be_accepted_and_is_no_new_level(
     labels = [button.label for button in app.button]
     assert ("This difference is normal" in labels, "This is the new normal" in labels) == (True, False)
     assert "Replay" not in [each.value for each in app.subheader]
+    shown = [each.label for each in app.metric]
+    assert ("Recorded" in shown, "Expected" in shown) == (True, False)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def verdict(recomputed: Any, **changes: Any) -> Verdict:
         "restored_step": 100,
         "noise": 0.1,
         "num_replays": 0,
-        "is_generous": True,
+        "is_new_process": True,
         "steps": np.arange(100, 108),
         "recorded": RECORDED,
         "recomputed": np.array(recomputed),
@@ -54,6 +54,10 @@ def test_it_says_what_the_difference_looks_like(recomputed: Any, words: str) -> 
     assert words in replay_mismatch(1, verdict(recomputed)).reasons[-1]
 
 
+def test_a_loss_that_is_not_finite_is_called_so() -> None:
+    assert "is now not finite" in replay_mismatch(1, verdict([np.inf] * 8)).reasons[0]
+
+
 def test_it_claims_nothing_of_the_first_step_where_that_was_not_logged() -> None:
     later = verdict(RECORDED + 1.0, restored_step=95)
     assert "Already" not in replay_mismatch(1, later).reasons[-1]
@@ -61,7 +65,10 @@ def test_it_claims_nothing_of_the_first_step_where_that_was_not_logged() -> None
 
 @pytest.mark.parametrize(
     ("num_replays", "words"),
-    [(0, "0.001 of the loss for each update, because no earlier replay"), (3, "10 times the largest difference of 3")],
+    [
+        (0, "0.001 of the loss for each compared row before it, because no earlier replay"),
+        (3, "10 times the largest difference of 3"),
+    ],
 )
 def test_it_says_what_was_tolerated(num_replays: int, words: str) -> None:
     assert words in replay_mismatch(1, verdict(RECORDED + 1.0, num_replays=num_replays)).reasons[1]

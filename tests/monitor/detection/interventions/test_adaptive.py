@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lossguard.states import IncidentKind, OrderKind
 from monitor.detection import DetectionEngine, Policy
-from monitor.detection.interventions.adaptive import adaptive, believe, looks_like_damage
+from monitor.detection.interventions.adaptive import adaptive
 from monitor.detection.interventions.decision import Attempt, Decision
 from monitor.detection.interventions.restorable import RestorableStep
 from tests.monitor.detection.interventions.situations import attempt, batch_of, situation
@@ -82,12 +82,6 @@ def test_batches_are_not_blamed_for_damaged_numbers_at_the_first_attempt(damage:
     assert again.skip_from == 5006
 
 
-def test_a_loss_of_twenty_levels_in_one_row_is_damage_and_a_slower_one_is_not() -> None:
-    assert looks_like_damage(situation(peak_excess=41.0))
-    assert not looks_like_damage(situation(peak_excess=39.0))
-    assert not looks_like_damage(situation(peak_excess=41.0, detected_step=5010))
-
-
 @pytest.mark.parametrize(
     ("waited", "excess", "kind"),
     [
@@ -147,20 +141,13 @@ def test_the_time_that_a_load_takes_counts_where_waiting_is_compared_with_going_
 # What a failure teaches
 
 
-def test_trouble_that_comes_back_after_a_replay_is_blamed_on_the_batches() -> None:
-    replayed = attempt(rewind_to=4990, skip_from=None, skip_to=None)
-    assert believe(situation(attempts=[replayed]), batch_of).batches > believe(situation(), batch_of).batches
-
-
 def test_trouble_that_comes_back_after_a_wide_skip_is_blamed_on_the_state() -> None:
     shallow = attempt(rewind_to=4999, skip_from=5006, skip_to=9000)
-    assert believe(situation(attempts=[shallow]), batch_of).batches < 0.1
     assert (decide(attempts=[shallow]).rewind_to or 0) < 4997
 
 
 def test_an_attempt_that_was_not_carried_out_teaches_nothing_but_that_its_checkpoint_is_unusable() -> None:
     failed = attempt(rewind_to=4980, executed=False)
-    assert believe(situation(attempts=[failed]), batch_of) == believe(situation(), batch_of)
     assert decide(attempts=[failed]).rewind_to != 4980
 
 
@@ -225,13 +212,6 @@ def test_damaged_moments_are_reset_where_the_checkpoint_may_be_damaged_too() -> 
     replayed = attempt(rewind_to=4990, skip_from=None, skip_to=None)
     decision = decide(remedies=READY, non_finite=True, attempts=[replayed])
     assert list(decision.remedies) == ["moments"]
-
-
-def test_a_remedy_that_the_trouble_came_back_after_speaks_against_the_recipe() -> None:
-    without, with_clip = ([failed(1), failed(2, *remedies)] for remedies in ((), ("clip",)))
-    facts = {"remedies": READY, "signals": ["grad_norm"]}
-    believed = [believe(situation(attempts=each, **facts), batch_of).recipe for each in (without, with_clip)]
-    assert believed[0] > believed[1] > 0
 
 
 def test_a_remedy_of_the_users_own_is_tried_too() -> None:

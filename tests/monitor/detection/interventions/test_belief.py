@@ -1,0 +1,36 @@
+"""What the incident and the attempts that failed say about its cause."""
+
+from monitor.detection.interventions.belief import believe, looks_like_damage
+from tests.monitor.detection.interventions.situations import attempt, batch_of, situation
+
+
+def test_a_loss_of_twenty_levels_in_one_row_is_damage_and_a_slower_one_is_not() -> None:
+    assert looks_like_damage(situation(peak_excess=41.0))
+    assert not looks_like_damage(situation(peak_excess=39.0))
+    assert not looks_like_damage(situation(peak_excess=41.0, detected_step=5010))
+
+
+def test_trouble_that_comes_back_after_a_replay_is_blamed_on_the_batches() -> None:
+    replayed = attempt(rewind_to=4990, skip_from=None, skip_to=None)
+    assert believe(situation(attempts=[replayed]), batch_of).batches > believe(situation(), batch_of).batches
+
+
+def test_trouble_that_comes_back_after_a_wide_skip_is_not_blamed_on_the_batches() -> None:
+    shallow = attempt(rewind_to=4999, skip_from=5006, skip_to=9000)
+    assert believe(situation(attempts=[shallow]), batch_of).batches < 0.1
+
+
+def test_an_attempt_that_was_not_carried_out_shows_nothing_about_the_cause() -> None:
+    failed = attempt(rewind_to=4980, executed=False)
+    assert believe(situation(attempts=[failed]), batch_of) == believe(situation(), batch_of)
+
+
+def test_a_remedy_that_the_trouble_came_back_after_speaks_against_the_recipe() -> None:
+    first = attempt(1, rewind_to=4980, skip_from=5006, skip_to=5106)
+    without, with_clip = (
+        [first, attempt(2, rewind_to=4980, skip_from=5006, skip_to=5106, remedies=remedies)]
+        for remedies in ((), ("clip",))
+    )
+    facts = {"remedies": ("clip", "z_loss"), "signals": ["grad_norm"]}
+    believed = [believe(situation(attempts=each, **facts), batch_of).recipe for each in (without, with_clip)]
+    assert believed[0] > believed[1] > 0
