@@ -138,7 +138,7 @@ def open_run(recipe: Recipe, job: Job, components: Components) -> tuple[lossguar
     folder = run.directory or job.directory / recipe.project / run.id
     # The names of the objects are the names of their files.
     objects = {
-        "origin": Provenance(recipe, num_windows=components.batches.size, held_out=components.held_out),
+        "origin": Provenance(recipe, num_windows=len(components.batches.windows), held_out=components.held_out),
         "model": components.model,
         "optimizer": components.optimizer,
     }
@@ -190,9 +190,7 @@ def training_step(
     knobs = knobs or Knobs.of(recipe)
     batch = local_batch(batch).to(components.device)
     num_tokens = tokens_per_rank(batch.targets_BT)
-    autocast = partial(
-        torch.autocast, components.device.type, torch.bfloat16, enabled=components.device.type == "cuda"
-    )
+    autocast = partial(torch.autocast, components.device.type, torch.bfloat16, enabled=components.device.type == "cuda")
     with autocast():
         inputs_BT = training_inputs(components.model, batch.inputs_BT, recipe.objective)
     with autocast():  # in the first one, earlier releases of torch keep the weights that were cast without a gradient

@@ -80,7 +80,9 @@ def test_a_chain_that_falls_into_a_cycle_is_followed() -> None:
     assert chain.stationary.tolist() == pytest.approx([0.5, 0.5])
 
 
-@pytest.mark.parametrize("path", ["markov:", "markov:2", "markov:0,16", "markov:1,1", "markov:2,16,", "markov:9,99", "markov:999999999,3"])
+@pytest.mark.parametrize(
+    "path", ["markov:", "markov:2", "markov:0,16", "markov:1,1", "markov:2,16,", "markov:9,99", "markov:999999999,3"]
+)
 def test_a_chain_that_cannot_be_is_refused_with_one_that_can(path: str) -> None:
     with pytest.raises(UsageError, match=r"such as markov:2,16"):
         open_chain(path)
