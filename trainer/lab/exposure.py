@@ -8,7 +8,6 @@ Every model is trained on the Markov chain of the recipe `markov`, so its distan
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -25,14 +24,15 @@ from trainer.lab.training import train_unrecorded
 from trainer.model import GPT
 from trainer.scheduled_sampling import training_inputs
 
-WAYS: dict[str, dict[str, Any]] = {
+TEACHER_FORCING = {"parallel_scheduled_sampling": 0.0, "scheduled_sampling": 0.0}
+WAYS: dict[str, dict[str, float]] = {
     "teacher forcing": {},
     "in parallel, 0.25": {"parallel_scheduled_sampling": 0.25},
     "in parallel, 1": {"parallel_scheduled_sampling": 1.0},
     "scheduled sampling, 0.25": {"scheduled_sampling": 0.25},
     "no teacher forcing": {"scheduled_sampling": 1.0},
 }
-"""Ways to train: the settings of the objective."""
+"""Ways to train: settings of the objective that differ from teacher forcing, whatever the recipe says."""
 NUM_BATCHES = 8
 """Batches whose true inputs are compared with those that a way of training feeds."""
 COLUMNS = ("trained with", "held-out loss", "KL, true prefixes", "KL, own prefixes", "exposure bias", "true inputs")
@@ -83,7 +83,7 @@ def compare_ways(
             f"it must be {chain.vocab_size}."
         )
     for name, settings in WAYS.items():
-        changed = replace(recipe, objective=replace(recipe.objective, **settings))
+        changed = replace(recipe, objective=replace(recipe.objective, **(TEACHER_FORCING | settings)))
         models = []
         for seed in seeds:
             report(f"{name}, seed {seed}, {recipe.steps} steps")
