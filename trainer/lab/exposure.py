@@ -8,6 +8,7 @@ Every model is trained on the Markov chain of the recipe `markov`, so its distan
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -24,8 +25,8 @@ from trainer.lab.training import train_unrecorded
 from trainer.model import GPT
 from trainer.scheduled_sampling import training_inputs
 
-TEACHER_FORCING = {"parallel_scheduled_sampling": 0.0, "scheduled_sampling": 0.0}
-WAYS: dict[str, dict[str, float]] = {
+TEACHER_FORCING: dict[str, Any] = {"parallel_scheduled_sampling": 0.0, "scheduled_sampling": 0.0}
+WAYS: dict[str, dict[str, Any]] = {
     "teacher forcing": {},
     "in parallel, 0.25": {"parallel_scheduled_sampling": 0.25},
     "in parallel, 1": {"parallel_scheduled_sampling": 1.0},
