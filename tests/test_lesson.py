@@ -193,7 +193,7 @@ def test_differences_of_switches_are_paired_by_seed() -> None:
     """`recipe`: difference +- standard error, wherever the page has such a sentence."""
     measured = {(each["recipe"], each["seed"]): each["held_out_loss"] for each in results("lab-switches")}
     seeds = sorted({seed for _, seed in measured})
-    found = re.findall(r"`(\w+)`: ([+-]\d+\.\d+) \+- (\d+\.\d+)", PAGE)
+    found = re.findall(r"`(\w+)`: ([+-]\d+\.\d+) \+- (\d+\.\d+)", " ".join(PAGE.split()))
     assert len(found) >= 4
     for recipe, mean, error in found:
         assert_is_estimate(f"{mean} +- {error}", [measured[recipe, s] - measured["drill", s] for s in seeds])
@@ -273,3 +273,23 @@ def test_the_exposure_biases_are_those_of_the_raw_results_and_fit_the_chain() ->
         assert each["loss_floor"] == pytest.approx(chain.loss_floor(32))
         excess = each["held_out_loss"]["mean"] - chain.loss_floor(32)
         assert excess == pytest.approx(each["true_prefixes"]["mean"], abs=0.04)
+
+
+def test_the_own_texts_are_those_of_the_raw_results() -> None:
+    measured = results("lab-own-text")
+    text = " ".join(section("Teacher forcing and exposure bias").split())
+
+    def each(name: str) -> str:
+        first, second, third = (f"{row['own'][name]['mean']:.2f}" for row in measured)
+        return f"{first}, {second} and {third}"
+
+    assert f"an own text of {each('excess')} with the three seeds, each +- 0.06" in text
+    assert f"a growth of {each('growth')}, each +- 0.13" in text
+    found = re.search(
+        r"fed on text, (\S+ \+- \S+) are the true ones in parallel, and (\S+ \+- \S+) in a roll-out", text
+    )
+    assert found is not None
+    for cell, name in zip(found.groups(), ("parallel", "sequential"), strict=True):
+        assert_is_estimate(cell, [row[name] for row in measured])
+    errors = [(row["own"]["excess"]["standard_error"], row["own"]["growth"]["standard_error"]) for row in measured]
+    assert np.round(errors, 2).tolist() == [[0.06, 0.13]] * 3
