@@ -142,7 +142,8 @@ def show_exposure(results: Sequence[ExposureResult], console: Console | None = N
     console.print(table)
     first = results[0]
     console.print(
-        f"Nats per token; mean +- standard error over {len(first.models)} seed(s). The chain itself has a loss of "
+        f"Nats per token; mean +- standard error over {len(first.models)} seed(s), all measured with the same random "
+        "numbers: --json has the standard errors over sequences. The chain itself has a loss of "
         f"{first.loss_floor:.3f} and a KL of 0. Knowing only how frequent each token is leaves "
         f"{first.marginal_entropy:.3f}."
     )
