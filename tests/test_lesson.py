@@ -25,15 +25,15 @@ RESULTS = DOCS / "measurements"
 Row = dict[str, str]
 
 
-def section(heading: str) -> str:
-    found = re.search(rf"^#+ {re.escape(heading)}$\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+def section(heading: str, page: str = PAGE) -> str:
+    found = re.search(rf"^#+ {re.escape(heading)}$\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     assert found is not None, heading
     return found[1]
 
 
-def table(heading: str, number: int = 0) -> list[Row]:
+def table(heading: str, number: int = 0, page: str = PAGE) -> list[Row]:
     """The rows of a table of a section, by the headings of the columns."""
-    tables = re.findall(r"(?:^\|.*\n)+", section(heading), re.MULTILINE)
+    tables = re.findall(r"(?:^\|.*\n)+", section(heading, page), re.MULTILINE)
     head, _, *rows = ([cell.strip() for cell in line.strip("|\n").split("|")] for line in tables[number].splitlines())
     return [dict(zip(head, row, strict=True)) for row in rows]
 
@@ -171,22 +171,33 @@ def decode(code: str, weights: list[list[int]]) -> list[int]:
 
 
 SWITCH_COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
+    "loss": lambda row: float(row["loss"]),
     "held-out": lambda row: float(row["held_out_loss"]),
     "perplexity": lambda row: math.exp(row["held_out_loss"]),
     "bits/byte": lambda row: row["held_out_loss"] / math.log(2),
+    "bits/character": lambda row: float(row["bits_per_character"]),
+    "grad norm": lambda row: float(row["grad_norm"]),
     "log Z": lambda row: float(row["log_z"]),
 }
+TRAINER_PAGE = (DOCS / "trainer.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_switches_is_that_of_the_results() -> None:
     measured = results("lab-switches")
-    rows = table("Cross-entropy is compression", 1)
-    assert [row["recipe"].strip("`") for row in rows] == list(dict.fromkeys(each["recipe"] for each in measured))
-    for row in rows:
+    for row in table("Cross-entropy is compression", 1):
         own = [each for each in measured if each["recipe"] == row["recipe"].strip("`")]
-        for column, value in SWITCH_COLUMNS.items():
-            assert_is_estimate(row[column], [value(each) for each in own])
-        assert_is_estimate(row["bits/character"], [each["bits_per_character"] for each in own])
+        for column in row.keys() - {"recipe"}:
+            assert_is_estimate(row[column], [SWITCH_COLUMNS[column](each) for each in own])
+
+
+def test_the_table_of_the_trainers_page_is_that_of_the_results_of_seed_1() -> None:
+    measured = {each["recipe"]: each for each in results("lab-switches") if each["seed"] == 1}
+    rows = table("The lab: one switch at a time", page=TRAINER_PAGE)
+    assert {row["recipe"].strip("`") for row in rows} == set(measured)
+    for row in rows:
+        for column in row.keys() - {"recipe"}:
+            expected = SWITCH_COLUMNS[column](measured[row["recipe"].strip("`")])
+            assert float(row[column]) == pytest.approx(expected, abs=5.1e-4)
 
 
 def test_differences_of_switches_are_paired_by_seed() -> None:
