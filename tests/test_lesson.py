@@ -304,3 +304,14 @@ def test_the_own_texts_are_those_of_the_raw_results() -> None:
         assert_is_estimate(cell, [row[name] for row in measured])
     errors = [(row["own"]["excess"]["standard_error"], row["own"]["growth"]["standard_error"]) for row in measured]
     assert np.round(errors, 2).tolist() == [[0.06, 0.13]] * 3
+
+
+def test_the_exposure_bias_by_the_length_of_the_prefix_is_that_of_the_raw_results() -> None:
+    (teacher_forcing,) = [each for each in results("lab-exposure") if each["trained_with"] == "teacher forcing"]
+    text = " ".join(section("Teacher forcing and exposure bias").split())
+    found = re.search(r"length of the prefix: (\S+ \+- \S+) after 3 tokens, (\S+ \+- \S+) after 32", text)
+    assert found is not None
+    for cell, length in zip(found.groups(), (3, 32), strict=True):
+        measured = [model["exposure"] for model in teacher_forcing["models"]]
+        own, true = ([each[name][length - 1] for each in measured] for name in ("own_prefixes_T", "true_prefixes_T"))
+        assert_is_estimate(cell, [a - b for a, b in zip(own, true, strict=True)])
