@@ -25,15 +25,15 @@ RESULTS = DOCS / "measurements"
 Row = dict[str, str]
 
 
-def section(heading: str) -> str:
-    found = re.search(rf"^#+ {re.escape(heading)}$\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+def section(heading: str, page: str = PAGE) -> str:
+    found = re.search(rf"^#+ {re.escape(heading)}$\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     assert found is not None, heading
     return found[1]
 
 
-def table(heading: str, number: int = 0) -> list[Row]:
+def table(heading: str, number: int = 0, page: str = PAGE) -> list[Row]:
     """The rows of a table of a section, by the headings of the columns."""
-    tables = re.findall(r"(?:^\|.*\n)+", section(heading), re.MULTILINE)
+    tables = re.findall(r"(?:^\|.*\n)+", section(heading, page), re.MULTILINE)
     head, _, *rows = ([cell.strip() for cell in line.strip("|\n").split("|")] for line in tables[number].splitlines())
     return [dict(zip(head, row, strict=True)) for row in rows]
 
@@ -171,29 +171,40 @@ def decode(code: str, weights: list[list[int]]) -> list[int]:
 
 
 SWITCH_COLUMNS: dict[str, Callable[[dict[str, Any]], float]] = {
+    "loss": lambda row: float(row["loss"]),
     "held-out": lambda row: float(row["held_out_loss"]),
     "perplexity": lambda row: math.exp(row["held_out_loss"]),
     "bits/byte": lambda row: row["held_out_loss"] / math.log(2),
+    "bits/character": lambda row: float(row["bits_per_character"]),
+    "grad norm": lambda row: float(row["grad_norm"]),
     "log Z": lambda row: float(row["log_z"]),
 }
+TRAINER_PAGE = (DOCS / "trainer.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_switches_is_that_of_the_results() -> None:
     measured = results("lab-switches")
-    rows = table("Cross-entropy is compression", 1)
-    assert [row["recipe"].strip("`") for row in rows] == list(dict.fromkeys(each["recipe"] for each in measured))
-    for row in rows:
+    for row in table("Cross-entropy is compression", 1):
         own = [each for each in measured if each["recipe"] == row["recipe"].strip("`")]
-        for column, value in SWITCH_COLUMNS.items():
-            assert_is_estimate(row[column], [value(each) for each in own])
-        assert_is_estimate(row["bits/character"], [each["bits_per_character"] for each in own])
+        for column in row.keys() - {"recipe"}:
+            assert_is_estimate(row[column], [SWITCH_COLUMNS[column](each) for each in own])
+
+
+def test_the_table_of_the_trainers_page_is_that_of_the_results_of_seed_1() -> None:
+    measured = {each["recipe"]: each for each in results("lab-switches") if each["seed"] == 1}
+    rows = table("The lab: one switch at a time", page=TRAINER_PAGE)
+    assert {row["recipe"].strip("`") for row in rows} == set(measured)
+    for row in rows:
+        for column in row.keys() - {"recipe"}:
+            expected = SWITCH_COLUMNS[column](measured[row["recipe"].strip("`")])
+            assert float(row[column]) == pytest.approx(expected, abs=5.1e-4)
 
 
 def test_differences_of_switches_are_paired_by_seed() -> None:
     """`recipe`: difference +- standard error, wherever the page has such a sentence."""
     measured = {(each["recipe"], each["seed"]): each["held_out_loss"] for each in results("lab-switches")}
     seeds = sorted({seed for _, seed in measured})
-    found = re.findall(r"`(\w+)`: ([+-]\d+\.\d+) \+- (\d+\.\d+)", PAGE)
+    found = re.findall(r"`(\w+)`: ([+-]\d+\.\d+) \+- (\d+\.\d+)", " ".join(PAGE.split()))
     assert len(found) >= 4
     for recipe, mean, error in found:
         assert_is_estimate(f"{mean} +- {error}", [measured[recipe, s] - measured["drill", s] for s in seeds])
@@ -273,3 +284,34 @@ def test_the_exposure_biases_are_those_of_the_raw_results_and_fit_the_chain() ->
         assert each["loss_floor"] == pytest.approx(chain.loss_floor(32))
         excess = each["held_out_loss"]["mean"] - chain.loss_floor(32)
         assert excess == pytest.approx(each["true_prefixes"]["mean"], abs=0.04)
+
+
+def test_the_own_texts_are_those_of_the_raw_results() -> None:
+    measured = results("lab-own-text")
+    text = " ".join(section("Teacher forcing and exposure bias").split())
+
+    def each(name: str) -> str:
+        first, second, third = (f"{row['own'][name]['mean']:.2f}" for row in measured)
+        return f"{first}, {second} and {third}"
+
+    assert f"an own text of {each('excess')} with the three seeds, each +- 0.06" in text
+    assert f"a growth of {each('growth')}, each +- 0.13" in text
+    found = re.search(
+        r"fed on text, (\S+ \+- \S+) are the true ones in parallel, and (\S+ \+- \S+) in a roll-out", text
+    )
+    assert found is not None
+    for cell, name in zip(found.groups(), ("parallel", "sequential"), strict=True):
+        assert_is_estimate(cell, [row[name] for row in measured])
+    errors = [(row["own"]["excess"]["standard_error"], row["own"]["growth"]["standard_error"]) for row in measured]
+    assert np.round(errors, 2).tolist() == [[0.06, 0.13]] * 3
+
+
+def test_the_exposure_bias_by_the_length_of_the_prefix_is_that_of_the_raw_results() -> None:
+    (teacher_forcing,) = [each for each in results("lab-exposure") if each["trained_with"] == "teacher forcing"]
+    text = " ".join(section("Teacher forcing and exposure bias").split())
+    found = re.search(r"length of the prefix: (\S+ \+- \S+) after 3 tokens, (\S+ \+- \S+) after 32", text)
+    assert found is not None
+    for cell, length in zip(found.groups(), (3, 32), strict=True):
+        measured = [model["exposure"] for model in teacher_forcing["models"]]
+        own, true = ([each[name][length - 1] for each in measured] for name in ("own_prefixes_T", "true_prefixes_T"))
+        assert_is_estimate(cell, [a - b for a, b in zip(own, true, strict=True)])

@@ -143,9 +143,6 @@ def lab(
     flags = {"exposure": exposure, "unstable": unstable, "scaling": scaling, "temperature": temperature}
     chosen = [name for name, is_chosen in (flags | {"gradients": gradients}).items() if is_chosen]
     overrides = _overrides(data=data, steps=None, seed=None) + (set_ or [])
-    options = SweepOptions(
-        recipes=switch or SWITCHES, seed=seed, num_seeds=seeds, steps=steps, quick=quick, overrides=overrides
-    )
     with _errors_as_sentences(), _folder(None) as folder:
         if chosen and (chosen[1:] or switch):
             others = ", ".join([f"--{name}" for name in chosen[1:]] + (switch or []))
@@ -154,6 +151,12 @@ def lab(
         sweep = SWEEPS[name]
         if plot is not None and sweep.plot is None:
             raise UsageError(f"--plot {plot} cannot be used here: the lab has no plot of {name}.")
+        file = plot or Path(f"lab-{name}.svg")
+        if sweep.plot is not None:
+            _check_writable(file)
+        options = SweepOptions(
+            recipes=switch or SWITCHES, seed=seed, num_seeds=seeds, steps=steps, quick=quick, overrides=overrides
+        )
         results = sweep.run(options, folder, partial(print, file=sys.stderr))
         if json_:
             for result in results:
@@ -161,7 +164,13 @@ def lab(
         else:
             sweep.show(results)
         if sweep.plot is not None:
-            _write(plot or Path(f"lab-{name}.svg"), sweep.plot(results))
+            _write(file, sweep.plot(results))
+
+
+def _check_writable(file: Path) -> None:
+    """Before a sweep, which may take half an hour. Raises UsageError."""
+    if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UsageError(f"The plot cannot be written to {file}: choose another file with --plot.")
 
 
 def _write(file: Path, text: str) -> None:
@@ -169,7 +178,7 @@ def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UsageError(f"The plot cannot be written to {file} ({error.strerror}): choose another file.") from None
+        raise UsageError(f"The plot cannot be written to {file} ({error.strerror}).") from None
     print(f"The plot is in {file}.", file=sys.stderr)
 
 

@@ -9,7 +9,7 @@ from trainer.data.shuffle import MAX_SORTED_SIZE
 from trainer.data.split import THE_END
 from trainer.errors import UsageError
 
-BEFORE = {"the held-out data": THE_END, "data.rows": "packed", "model.tied": True}
+BEFORE = {"the held-out data": THE_END, "data.rows": "packed", "data.max_windows": 0, "model.tied": True}
 """What checkpoints of earlier releases were made with, which do not name it."""
 
 
@@ -17,6 +17,7 @@ class Provenance:
     """Saved in every checkpoint; compared when a checkpoint is loaded, before anything else is restored."""
 
     def __init__(self, recipe: Recipe, *, num_windows: int, held_out: HeldOut | None = None) -> None:
+        """`num_windows`: all of the training data, of which `data.max_windows` are used; they tell other data."""
         model = recipe.to_dict()["model"]
         self.settings: dict[str, Any] = {f"model.{name}": value for name, value in model.items()}
         self.settings |= {
@@ -24,6 +25,7 @@ class Provenance:
             "data.batch_size": recipe.data.batch_size,
             "data.easy_first": recipe.data.easy_first,
             "data.rows": recipe.data.rows,
+            "data.max_windows": recipe.data.max_windows,
             "the held-out data": THE_END if held_out is None else held_out.chosen,
             # An optimizer's state contains these, too, and would silently restore the values of the checkpoint.
             "optimizer.beta1": recipe.optimizer.beta1,
@@ -31,7 +33,8 @@ class Provenance:
             "optimizer.weight_decay": recipe.optimizer.weight_decay,
             "the number of training windows in the data": num_windows,
         }
-        if num_windows <= MAX_SORTED_SIZE:  # earlier releases had another order there
+        size = min(num_windows, recipe.data.max_windows or num_windows)
+        if size <= MAX_SORTED_SIZE:  # earlier releases had another order there
             self.settings["the shuffle of a few windows"] = "sorted"
         if recipe.data.easy_first:  # the order of the data depends on it
             self.settings["data.curriculum_steps"] = curriculum_steps(recipe)

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def open_run(recipe: Recipe, job: Job, components: Components) -> tuple[lossguar
     folder = run.directory or job.directory / recipe.project / run.id
     # The names of the objects are the names of their files.
     objects = {
-        "origin": Provenance(recipe, num_windows=components.batches.size, held_out=components.held_out),
+        "origin": Provenance(recipe, num_windows=len(components.batches.windows), held_out=components.held_out),
         "model": components.model,
         "optimizer": components.optimizer,
     }
@@ -189,8 +190,10 @@ def training_step(
     knobs = knobs or Knobs.of(recipe)
     batch = local_batch(batch).to(components.device)
     num_tokens = tokens_per_rank(batch.targets_BT)
-    with torch.autocast(components.device.type, torch.bfloat16, enabled=components.device.type == "cuda"):
+    autocast = partial(torch.autocast, components.device.type, torch.bfloat16, enabled=components.device.type == "cuda")
+    with autocast():
         inputs_BT = training_inputs(components.model, batch.inputs_BT, recipe.objective)
+    with autocast():  # in the first one, earlier releases of torch keep the weights that were cast without a gradient
         logits_BTV = components.network(inputs_BT)
     terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=knobs.z_weight.value)
     share = terms.num_tokens / num_tokens  # a token weighs the same on every rank

@@ -52,6 +52,15 @@ def test_a_checkpoint_of_another_model_or_other_data_is_refused_by_name(tmp_path
         Provenance(other, num_windows=8).load_state_dict(state)
 
 
+def test_the_first_windows_of_other_data_are_other_windows(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    recipe = replace(recipe, data=replace(recipe.data, max_windows=38))
+    state = Provenance(recipe, num_windows=500).state_dict()
+    assert state["the shuffle of a few windows"] == "sorted"
+    with pytest.raises(UsageError, match=r"training windows in the data was 500 and is 400"):
+        Provenance(recipe, num_windows=400).load_state_dict(state)
+
+
 def test_a_run_of_a_few_windows_does_not_continue_with_the_order_of_an_earlier_release(tmp_path: Path) -> None:
     new = Provenance(small_recipe(tmp_path), num_windows=37)
     earlier = {name: value for name, value in new.state_dict().items() if "shuffle" not in name}

@@ -3,6 +3,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -224,3 +225,13 @@ def _collector_that_orders(order: dict[str, Any]) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@pytest.mark.slow
+def test_a_run_on_the_first_windows_is_not_continued_with_other_data(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, steps=2, evaluate_every=0)
+    recipe = replace(recipe, data=replace(recipe.data, max_windows=8))
+    _run(recipe, tmp_path)
+    Path(recipe.data.path).write_text("quite another text\n" * 500)
+    with pytest.raises(UsageError, match="number of training windows in the data was"):
+        _run(replace(recipe, steps=4), tmp_path)

@@ -117,6 +117,11 @@ def open_batches(recipe: Recipe) -> tuple[Batches, HeldOut | None]:
         vocab_size=recipe.model.vocab_size,
         chosen=parts.chosen,
     )
+    if recipe.data.held_out and not len(held_out):
+        raise UsageError(
+            f"data.held_out = {recipe.data.held_out} leaves no document of two tokens or more to evaluate: give other "
+            "data with --data, or set data.held_out to 0."
+        )
     return train, held_out if len(held_out) else None
 
 

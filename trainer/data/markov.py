@@ -16,7 +16,7 @@ from torch import Tensor
 
 from trainer.errors import UsageError
 
-PATH = re.compile(r"markov:(\d+),(\d+)(?:,(\d+))?")
+PATH = re.compile(r"markov:(\d{1,2}),(\d{1,7})(?:,(\d{1,18}))?")  # few digits: a huge power would take for ever
 CONCENTRATION = 0.1
 """Of the Dirichlet distribution that each row is drawn from: after any k tokens, few others are likely."""
 UNIFORM_SHARE = 0.01
@@ -64,8 +64,9 @@ class MarkovChain:
     def log_probabilities(self, inputs_BT: Tensor) -> Tensor:
         """Log-probability of each next token, given the inputs up to its position: (B, T, V)."""
         T, k = inputs_BT.shape[1], self.order
+        num_rest = max(0, T - k + 1)
         early = [self._log_tables[t].to(inputs_BT.device)[tuple(inputs_BT[:, : t + 1].T)] for t in range(min(k - 1, T))]
-        rest = self._log_tables[-1].to(inputs_BT.device)[tuple(inputs_BT[:, i : T - k + 1 + i] for i in range(k))]
+        rest = self._log_tables[-1].to(inputs_BT.device)[tuple(inputs_BT[:, i : i + num_rest] for i in range(k))]
         return torch.cat([*(each.unsqueeze(1) for each in early), rest], dim=1)
 
     def first_tokens(self, num: int, generator: torch.Generator) -> Tensor:

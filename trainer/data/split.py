@@ -2,7 +2,7 @@
 
 From 20 documents of text on, the hash of a document decides, so that equal files are on the same side and other files
 never move. Otherwise (`.bin` shards, few files) the last windows of the data are held out, from the first document that
-begins among them, if it is known where one does.
+begins among them, if it is known where one does and half of them or more lie behind it.
 """
 
 import re
@@ -81,8 +81,10 @@ def _documents_in(shard: Shard, separator: int | None) -> list[Shard]:
 
 
 def _split_by_hash(documents: list[Shard], share: float) -> Split:
-    places = [_place(document) for document in documents]
-    bound = max(share, min(places) + 2**-53)  # one document at least
+    places = [_place(document) for document in documents[:-1]]
+    places.append(_place(np.append(documents[-1], np.uint8(ord("\n")))))  # as if others came behind it
+    usable = [place for document, place in zip(documents, places, strict=True) if len(document) > 1]
+    bound = max(share, min(usable, default=0.0) + 2**-53)  # one document at least
     held_out = [document for document, place in zip(documents, places, strict=True) if place < bound]
     train = [document for document, place in zip(documents, places, strict=True) if place >= bound]
     return Split(train=train, held_out=without_near_copies(held_out, train), chosen=BY_HASH)
@@ -99,7 +101,8 @@ def without_near_copies(held_out: list[Shard], train: list[Shard]) -> list[Shard
     sought = {line for each in lines for line in each}
     known = {line for document in train for line in _lines(document) if line in sought}
     shares = [sum(len(line) for line in each if line in known) / max(1, sum(map(len, each))) for each in lines]
-    return [document for document, share in zip(held_out, shares, strict=True) if share <= MAX_COPIED] or held_out
+    others = [document for document, share in zip(held_out, shares, strict=True) if share <= MAX_COPIED]
+    return others if _num_targets(others) else held_out
 
 
 def _lines(document: Shard) -> list[bytes]:
@@ -121,9 +124,15 @@ def _split_end(shards: list[Shard], config: DataConfig, context: int) -> Split:
         train = _cut(train[0], [start for start in starts if start <= begin])
         last = [_cut(shards[0][begin:], [start - begin for start in starts if start > begin])]
     documents = [document for each in last for document in each]
-    if len(last[0]) > 1:  # the first one began in the training data
-        documents = documents[1:]
+    # The first one began in the training data. Without it, a small file at the end would be all that is evaluated.
+    behind = documents[1:] if len(last[0]) > 1 else documents
+    if 2 * _num_targets(behind) >= _num_targets(documents):
+        documents = behind
     return Split(train=train, held_out=_in_blocks(documents, context), chosen=THE_END)
+
+
+def _num_targets(documents: list[Shard]) -> int:
+    return sum(len(document) - 1 for document in documents)
 
 
 def _cut(shard: Shard, starts: Sequence[int] | NDArray[np.int64]) -> list[Shard]:

@@ -25,6 +25,7 @@ from trainer.lab.training import train_unrecorded
 from trainer.model import GPT
 from trainer.scheduled_sampling import training_inputs
 
+TEACHER_FORCING: dict[str, Any] = {"parallel_scheduled_sampling": 0.0, "scheduled_sampling": 0.0}
 WAYS: dict[str, dict[str, Any]] = {
     "teacher forcing": {},
     "in parallel, 0.25": {"parallel_scheduled_sampling": 0.25},
@@ -32,7 +33,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "scheduled sampling, 0.25": {"scheduled_sampling": 0.25},
     "no teacher forcing": {"scheduled_sampling": 1.0},
 }
-"""Ways to train: the settings of the objective."""
+"""Ways to train: settings of the objective that differ from teacher forcing, whatever the recipe says."""
 NUM_BATCHES = 8
 """Batches whose true inputs are compared with those that a way of training feeds."""
 COLUMNS = ("trained with", "held-out loss", "KL, true prefixes", "KL, own prefixes", "exposure bias", "true inputs")
@@ -83,7 +84,7 @@ def compare_ways(
             f"it must be {chain.vocab_size}."
         )
     for name, settings in WAYS.items():
-        changed = replace(recipe, objective=replace(recipe.objective, **settings))
+        changed = replace(recipe, objective=replace(recipe.objective, **(TEACHER_FORCING | settings)))
         models = []
         for seed in seeds:
             report(f"{name}, seed {seed}, {recipe.steps} steps")
@@ -141,7 +142,8 @@ def show_exposure(results: Sequence[ExposureResult], console: Console | None = N
     console.print(table)
     first = results[0]
     console.print(
-        f"Nats per token; mean +- standard error over {len(first.models)} seed(s). The chain itself has a loss of "
+        f"Nats per token; mean +- standard error over {len(first.models)} seed(s), all measured with the same random "
+        "numbers: --json has the standard errors over sequences. The chain itself has a loss of "
         f"{first.loss_floor:.3f} and a KL of 0. Knowing only how frequent each token is leaves "
         f"{first.marginal_entropy:.3f}."
     )

@@ -20,7 +20,7 @@ class Curve:
     x: Sequence[float]
     y: Sequence[float]
     errors: Sequence[float] = field(default=())
-    """Half the length of the error bar of each point; empty for none."""
+    """Half the length of the error bar of each point, NaN if unknown; empty for none."""
     is_line: bool = True
     """Whether the points are joined; otherwise each is a dot."""
 
@@ -105,7 +105,7 @@ Points = list[tuple[float, float, float]]
 
 def _shown(curve: Curve, x_axis: Axis, y_axis: Axis) -> Points:
     errors = curve.errors or [0.0] * len(curve.x)
-    points = zip(curve.x, curve.y, errors, strict=True)
+    points = zip(curve.x, curve.y, (error if math.isfinite(error) else 0.0 for error in errors), strict=True)
     return [(x, y, error) for x, y, error in points if x_axis.shows(x) and y_axis.shows(y)]
 
 

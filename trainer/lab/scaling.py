@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from trainer.config import CheckpointConfig, load_recipe
+from trainer.config import load_recipe
 from trainer.estimate import Estimate
 from trainer.lab.plot import Axis, Curve, svg
 from trainer.lab.results import wide_console
@@ -95,9 +95,7 @@ def _train(
     parameters = GPT(recipe.model).num_parameters()
     steps = math.ceil(tokens_per_parameter * parameters / recipe.tokens_per_step)
     report(f"width {width}, {parameters} parameters, seed {seed}, {steps} steps")
-    checkpoint = CheckpointConfig(every=steps, memory=0)
-    recipe = replace(recipe, name=f"width-{width}-{seed}", steps=steps, probe_every=0, checkpoint=checkpoint)
-    _, rows = train_unrecorded(recipe, folder)
+    _, rows = train_unrecorded(replace(recipe, steps=steps), folder)
     tokens = steps * recipe.tokens_per_step
     flops = float(tokens * flops_per_token(recipe.model))
     return ScalingRun(width, seed, parameters, tokens, flops, rows[-1]["held_out_loss"])
@@ -163,7 +161,7 @@ def plot_scaling(runs: Sequence[ScalingRun]) -> str:
     """The held-out losses with standard errors and the law, as an SVG file."""
     scaling = summarise(runs)
     grid = np.geomspace(scaling.compute[0], scaling.compute[-1], 40).tolist()
-    errors = [each.standard_error or 0.0 for each in scaling.losses]
+    errors = [each.standard_error for each in scaling.losses]
     means = [each.mean for each in scaling.losses]
     curves = [
         Curve(name="held-out loss", x=scaling.compute, y=means, errors=errors, is_line=False),

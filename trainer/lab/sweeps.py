@@ -20,6 +20,14 @@ QUICK_SHARE = 5
 """A quick sweep has a fifth of the steps."""
 
 
+OWN_FIELDS = {
+    "seed": "give --seed, the first of --seeds",
+    "steps": "give --steps",
+    "name": "runs are compared by the names of their recipes",
+}
+"""Fields of a recipe that the lab sets, and what to do instead."""
+
+
 @dataclass(kw_only=True, slots=True, frozen=True)
 class SweepOptions:
     """What the command line says about a sweep."""
@@ -36,6 +44,13 @@ class SweepOptions:
     """Of all recipes, as in `--set`."""
     recipes: Sequence[str] = SWITCHES
     """Those that are compared, of the sweep `switches`."""
+
+    def __post_init__(self) -> None:
+        """Raises UsageError for an override that would make different runs the same one, or give them one name."""
+        for override in self.overrides:
+            name = override.partition("=")[0].strip()
+            if name in OWN_FIELDS:
+                raise UsageError(f"--set {override} cannot be used in the lab: {OWN_FIELDS[name]}.")
 
     def seeds(self, usual: int) -> range:
         """`usual`: how many, if the command line does not say."""
@@ -104,6 +119,8 @@ def _temperature(options: SweepOptions, folder: Path, report: Report) -> Sequenc
 
 
 def _gradients(options: SweepOptions, folder: Path, report: Report) -> Sequence[Any]:
+    if options.overrides or options.num_seeds or options.steps:
+        raise UsageError("--gradients trains nothing: leave out --set, --data, --seeds and --steps.")
     return [gradients.gradients_at(probability) for probability in gradients.PROBABILITIES]
 
 

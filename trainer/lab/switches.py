@@ -17,7 +17,7 @@ from rich.table import Table
 from trainer.config import Recipe
 from trainer.data.batches import open_batches
 from trainer.data.ngram import NGram
-from trainer.data.tokens import characters_per_byte, open_shards
+from trainer.data.tokens import characters_per_byte, is_text, open_shards
 from trainer.exposure import OwnContinuations, own_continuations
 from trainer.lab.results import wide_console
 from trainer.lab.training import train_unrecorded
@@ -116,8 +116,7 @@ def try_switch(recipe: Recipe, folder: Path) -> LabResult:
 def bits_per_character(recipe: Recipe, bits_per_byte: float) -> float | None:
     """With the characters per byte of all the data; None if it is not text."""
     shards = open_shards(recipe.data.path)
-    is_text = all(shard.dtype == np.uint8 for shard in shards)
-    return bits_per_byte / characters_per_byte(shards) if is_text else None
+    return bits_per_byte / characters_per_byte(shards) if is_text(shards) else None
 
 
 def measure_continuations(recipe: Recipe, model: GPT) -> OwnContinuations:

@@ -60,7 +60,7 @@ def sampling_runs(
 ) -> Iterator[Sampling]:
     """Raises UsageError and Stopped."""
     for seed in seeds:
-        recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", f"name={RECIPE}-{seed}"])
+        recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}"])
         report(f"{recipe.name}, seed {seed}, {recipe.steps} steps")
         with torch.enable_grad():
             outcome, _ = train_unrecorded(recipe, folder)

@@ -1,4 +1,4 @@
-"""Training for a comparison: nothing is recorded or printed."""
+"""Training for a comparison: nothing is recorded, printed or probed, and only the end is evaluated and saved."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lossguard import Run
-from trainer.config import Recipe
+from trainer.config import CheckpointConfig, Recipe
 from trainer.errors import Stopped, UsageError
 from trainer.train import Job, TrainingResult, train
 
@@ -29,7 +29,8 @@ def train_unrecorded(
             accepts=accepts,
             on_step=lambda step, batch, metrics: rows.append(metrics),
         )
-        outcome = train(replace(recipe, evaluate_every=recipe.steps), job)
+        once = CheckpointConfig(every=recipe.steps, memory=0)
+        outcome = train(replace(recipe, evaluate_every=recipe.steps, probe_every=0, checkpoint=once), job)
     if outcome.interrupted_by is not None:
         raise Stopped(outcome.interrupted_by)
     return outcome, rows

@@ -5,13 +5,13 @@ python -m trainer lab --unstable [--seed 1] [--seeds 5] [--steps 1600] [--quick]
 
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from trainer.config import CheckpointConfig, load_recipe
+from trainer.config import load_recipe
 from trainer.drill.strategies import SkipStep
 from trainer.estimate import Estimate
 from trainer.lab.jumps import Jump, find_jumps, means_of_steps
@@ -86,11 +86,8 @@ def unstable_runs(
         for safeguard in safeguards:
             report(f"{safeguard.name}, seed {seed}, {steps} steps")
             chosen = [f"seed={seed}", f"steps={steps}", *overrides, *safeguard.overrides]
-            # Nothing but training happens: no probe, and no checkpoint but the last.
-            recipe = load_recipe(RECIPE, chosen)
-            recipe = replace(recipe, probe_every=0, checkpoint=CheckpointConfig(every=steps, memory=0))
             accepts = SkipStep() if safeguard.skips_outliers else None
-            _, rows = train_unrecorded(recipe, folder, accepts=accepts)
+            _, rows = train_unrecorded(load_recipe(RECIPE, chosen), folder, accepts=accepts)
             yield UnstableRun.of(safeguard.name, seed, [row["loss"] for row in rows])
 
 

@@ -76,6 +76,13 @@ def test_data_shorter_than_one_batch_is_refused(tmp_path: Path) -> None:
         open_batches(small_recipe(tmp_path, data=data))
 
 
+def test_data_without_anything_to_evaluate_is_refused(tmp_path: Path) -> None:
+    np.full(300, 9, dtype=np.uint16).tofile(tmp_path / "separators.bin")
+    data = DataConfig(path=str(tmp_path / "separators.bin"), batch_size=4, held_out=0.1, separator=9)
+    with pytest.raises(UsageError, match=r"data\.held_out = 0\.1 leaves no document"):
+        open_batches(small_recipe(tmp_path, data=data))
+
+
 @pytest.mark.parametrize("other", [{"seed": 2}, {"data.batch_size": 3}])
 def test_the_evaluation_set_is_the_same_for_every_seed_and_batch_size(tmp_path: Path, other: dict[str, int]) -> None:
     one = small_recipe(tmp_path, data=DataConfig(path=str(write_documents(tmp_path)), batch_size=4))

@@ -19,22 +19,46 @@ def contents(shards: list[Shard]) -> list[bytes]:
     return [shard.tobytes() for shard in shards]
 
 
+def files(*contents: str) -> list[Shard]:
+    """As a folder of them is read: the newline that separates two files belongs to the first."""
+    return [*(text(each + "\n") for each in contents[:-1]), text(contents[-1])]
+
+
+def lines(shards: list[Shard]) -> set[bytes]:
+    return {content.removesuffix(b"\n") for content in contents(shards)}
+
+
+LINES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), min_size=1)
+
+
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.text(min_size=1), min_size=MIN_DOCUMENTS, max_size=40, unique=True), st.floats(0.01, 0.9))
+@given(st.lists(LINES, min_size=MIN_DOCUMENTS, max_size=40, unique=True), st.floats(0.01, 0.9))
 def test_every_document_is_on_one_side_and_stays_there_when_others_come(texts: list[str], share: float) -> None:
     config = DataConfig(held_out=share)
-    documents = [text(each) for each in texts]
-    few, many = split(documents[:MIN_DOCUMENTS], config, 4), split(documents, config, 4)
+    few, many = split(files(*texts[:MIN_DOCUMENTS]), config, 4), split(files(*texts), config, 4)
     assert few.chosen == many.chosen == BY_HASH
-    assert not set(contents(many.train)) & set(contents(many.held_out))
+    assert not lines(many.train) & lines(many.held_out)
     if len(few.held_out) > 1:  # otherwise it may be the one that is held out in any case
-        assert set(contents(few.held_out)) <= set(contents(many.held_out))
+        assert lines(few.held_out) <= lines(many.held_out)
 
 
 def test_equal_documents_are_on_the_same_side() -> None:
-    documents = [text(f"document {number % 15}") for number in range(30)]
-    parts = split(documents, DataConfig(held_out=0.3), 4)
-    assert not set(contents(parts.train)) & set(contents(parts.held_out))
+    documents = files(*(f"document {number % 15}" for number in range(30)))
+    for share in (0.1, 0.3, 0.5, 0.7, 0.9):
+        parts = split(documents, DataConfig(held_out=share), 4)
+        assert not lines(parts.train) & lines(parts.held_out)
+
+
+def test_an_empty_file_is_not_all_that_is_held_out() -> None:
+    """The hash of an empty file is smaller than those of the others; nothing can be predicted in it."""
+    parts = split(files(*[""] * 10, *["file 1", "file 7"] * 10), DataConfig(held_out=1e-9), 4)
+    assert max(map(len, parts.held_out)) > 1
+
+
+def test_the_end_of_a_long_file_is_held_out_if_only_a_short_one_begins_behind_it() -> None:
+    parts = split([text("a" * 1000), text("bb")], DataConfig(held_out=0.1), 4)
+    assert sum(map(len, parts.held_out)) >= 100
+    assert set(b"".join(contents(parts.held_out))) == set(b"ab")
 
 
 def test_a_near_copy_of_a_training_document_is_neither_trained_on_nor_evaluated() -> None:

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,14 +8,24 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from trainer.cli import app
-from trainer.config import load_recipe
-from trainer.data.markov import random_chain
+from trainer.config import Recipe, load_recipe
+from trainer.data.markov import MarkovChain, random_chain
 from trainer.errors import UsageError
 from trainer.estimate import Estimate
 from trainer.exposure import ExposureBias
+from trainer.lab import exposure
 from trainer.lab.exposure import WAYS, TrainedModel, compare_ways, show_exposure, summarise
 
 SMALL = ["model.layers=1", "model.heads=2", "model.width=16", "model.context=8", "data.batch_size=4", "device=cpu"]
+
+
+EXPOSURE = ExposureBias(
+    true_prefixes=Estimate(0.5, 9.0),
+    own_prefixes=Estimate(0.7, 9.0),
+    bias=Estimate(0.2, 9.0),
+    true_prefixes_T=[],
+    own_prefixes_T=[],
+)
 
 
 @pytest.mark.slow
@@ -35,14 +46,8 @@ def test_every_way_of_training_is_measured() -> None:
 
 def test_means_and_standard_errors_are_over_the_seeds() -> None:
     def model(seed: int, bias: float) -> TrainedModel:
-        exposure = ExposureBias(
-            true_prefixes=Estimate(0.5, 9.0),
-            own_prefixes=Estimate(0.5 + bias, 9.0),
-            bias=Estimate(bias, 9.0),
-            true_prefixes_T=[],
-            own_prefixes_T=[],
-        )
-        return TrainedModel(seed=seed, held_out_loss=2.0, exposure=exposure, true_inputs=1.0)
+        measured = replace(EXPOSURE, own_prefixes=Estimate(0.5 + bias, 9.0), bias=Estimate(bias, 9.0))
+        return TrainedModel(seed=seed, held_out_loss=2.0, exposure=measured, true_inputs=1.0)
 
     chain = random_chain(1, 16)
     result = summarise("teacher forcing", [model(1, 0.1), model(2, 0.3)], chain, 8)
@@ -52,6 +57,21 @@ def test_means_and_standard_errors_are_over_the_seeds() -> None:
     show_exposure([result], Console(file=output, width=150))
     assert "0.20 +- 0.10" in output.getvalue()
     assert f"{chain.entropy_rate:.3f}" in output.getvalue()
+
+
+def test_every_way_of_training_is_what_its_name_says_whatever_the_recipe_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[float, float]] = []
+
+    def note(recipe: Recipe, chain: MarkovChain, folder: Path) -> TrainedModel:
+        trained.append((recipe.objective.scheduled_sampling, recipe.objective.parallel_scheduled_sampling))
+        return TrainedModel(seed=1, held_out_loss=2.0, exposure=EXPOSURE, true_inputs=1.0)
+
+    monkeypatch.setattr(exposure, "train_one", note)
+    recipe = load_recipe("markov", ["objective.scheduled_sampling=0.5"])
+    assert len(list(compare_ways(recipe, [1], tmp_path, lambda line: None))) == len(WAYS)
+    assert trained == [(0.0, 0.0), (0.0, 0.25), (0.0, 1.0), (0.25, 0.0), (1.0, 0.0)]
 
 
 def test_data_of_unknown_probabilities_is_refused(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_a_dot_has_an_error_bar_of_twice_its_error() -> None:
     ]
 
 
+def test_a_dot_of_unknown_error_lies_within_the_axes_too() -> None:
+    dots = Curve(name="a", x=[1.0, 2.0], y=[1.0, 9.0], errors=[math.nan, math.nan], is_line=False)
+    line = Curve(name="b", x=[1.0, 2.0], y=[4.0, 5.0])
+    root = ET.fromstring(svg("t", [dots, line], Axis(title="x"), Axis(title="y")))
+    assert all(0 < float(circle.attrib["cy"]) < HEIGHT for circle in root.findall(f"{NAMESPACE}circle"))
+
+
 @pytest.mark.parametrize(
     ("values", "is_log", "ticks"),
     [
