@@ -6,7 +6,7 @@ goes deeper, or skips more, or switches a remedy on.
 A candidate is a restorable step with a number of batches to skip. It costs the steps that it gives up, the batches that
 it drops (a batch is worth `batch_cost` steps), and, with the probability that it fails, one more attempt. It is chosen
 as if the recipe were not to blame, because the search for the depth and the width must go on while remedies are tried.
-From the second attempt on, the remedy joins it that is expected to save the most steps.
+Once an attempt of the run has failed, the remedy joins it that is expected to save the most steps.
 """
 
 import math
@@ -158,7 +158,7 @@ def _restart(policy: Policy, now: Situation, source: RestorableStep) -> float:
 
 def _gains(policy: Policy, now: Situation, belief: Belief, best: Candidate) -> list[tuple[str, float]]:
     """The remedies that were not tried yet, and the steps that each is expected to save with this candidate, less its
-    cost; the best first. None before an attempt has failed."""
+    cost; the best first. None before an attempt of the run has failed."""
     if not belief.recipe:
         return []
     damaged, depth = looks_like_damage(now), now.onset_step - best.rewind_to

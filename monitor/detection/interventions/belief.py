@@ -20,6 +20,8 @@ PRIOR_BATCHES, PRIOR_BATCHES_DAMAGE = 0.6, 0.2
 PRIOR_RECIPE = 1 / 22
 """The probability, before any attempt, that the recipe is to blame, by the rule of succession: the largest PaLM got
 past all of its roughly 20 spikes by rollbacks alone (Chowdhery et al. 2022, section 5.1)."""
+PRIOR_SITES = 2
+"""Sites of the run itself that weigh as much as this prior: runs differ more than the incidents of one run."""
 MIN_LAG_STEPS = 2.0
 """Scale of the lag between damage and an onset that shows at once: an update shows in the loss of the next step."""
 DIVERGENCE_LAGS = 2.0
@@ -38,8 +40,8 @@ class Belief:
     batches: float
     """The probability that batches are to blame, and not the state alone, unless the recipe is."""
     recipe: float
-    """The probability that the recipe is to blame: 0 before an attempt has failed, and where no remedy is left to try,
-    because then it makes no difference to what is done."""
+    """The probability that the recipe is to blame: 0 before an attempt of the run has failed, and where no remedy is
+    left to try, because then it makes no difference to what is done."""
     lag_scale: float
     """Steps."""
     width_scale: float
@@ -77,7 +79,8 @@ def believe(now: Situation, batch_of: BatchOf) -> Belief:
     width_scale = max(MIN_WIDTH_BATCHES, float(trouble))
     damaged = looks_like_damage(now)
     batches = PRIOR_BATCHES_DAMAGE if damaged else PRIOR_BATCHES
-    state, recipe, failed_depth = 1 - batches, PRIOR_RECIPE / (1 - PRIOR_RECIPE), 0
+    prior, failed_depth = _prior_recipe(now), 0
+    state, recipe = 1 - batches, prior / (1 - prior)
     for attempt in now.attempts:
         if not attempt.executed:
             continue
@@ -87,10 +90,15 @@ def believe(now: Situation, batch_of: BatchOf) -> Belief:
         for name in attempt.remedies:
             recipe *= 1 - worth(name, now, damaged).recipe
             state *= 1 - worth(name, now, damaged).state
-    if failed_depth == 0 or not untried(now):
+    if (failed_depth == 0 and now.hard_sites == 0) or not untried(now):
         recipe = 0.0
     blamed = 1.0 if now.structural else recipe / (recipe + batches + state)
     return Belief(batches / (batches + state), blamed, lag_scale, width_scale, failed_depth)
+
+
+def _prior_recipe(now: Situation) -> float:
+    """The probability, before any attempt at this site, that the recipe is to blame: earlier sites of the run count."""
+    return (PRIOR_RECIPE * PRIOR_SITES + now.hard_sites) / (PRIOR_SITES + now.hard_sites + now.easy_sites)
 
 
 def looks_like_damage(now: Situation) -> bool:

@@ -72,6 +72,10 @@ class Situation:
     """The earlier rollbacks at this site, oldest first."""
     rollbacks_used: int
     """Rollbacks by the policy that were ordered in this run."""
+    hard_sites: int = 0
+    """Earlier sites of this run at which a rollback did not help."""
+    easy_sites: int = 0
+    """Earlier sites that the first rollback got past."""
     restorable: Sequence[RestorableStep]
     """Ascending. How deep one lies, and what loading it costs: see `depth` and `load_steps`."""
     can_roll_back: bool

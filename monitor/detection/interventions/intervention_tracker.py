@@ -25,6 +25,10 @@ class InterventionTracker:
     num_interventions: int = 0
     rollbacks_used: int = 0
     """Rollbacks by the policy that were ordered."""
+    hard_sites: int = 0
+    """Sites that are over, and at which a rollback had not helped."""
+    easy_sites: int = 0
+    """Sites that the first rollback got past."""
     active: Intervention | None = None
     unsuccessful: list[Intervention] = field(default_factory=list)
     """The rollbacks at the last site that failed or recurred, oldest first: the next one there is a further attempt."""
@@ -60,7 +64,15 @@ class InterventionTracker:
 
     def forget_site(self) -> None:
         """The run got past the last site, or an operator took over: the next rollback there is a first attempt."""
+        self.hard_sites += any(each.state is InterventionState.RECURRED for each in self.unsuccessful)
         self.unsuccessful = []
+
+    def verify(self, reason: str) -> Effect:
+        """The rollback under verification got past its site."""
+        self.easy_sites += not self.unsuccessful
+        effect = self.advance(InterventionEvent.VERIFY, reason)
+        self.forget_site()
+        return effect
 
     def propose(
         self,

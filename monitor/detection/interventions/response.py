@@ -172,6 +172,8 @@ class IncidentResponse:
             rises=current.rises,
             attempts=attempts,
             rollbacks_used=self.interventions.rollbacks_used,
+            hard_sites=self.interventions.hard_sites,
+            easy_sites=self.interventions.easy_sites,
             restorable=self.restorable,
             step_seconds=self.step_times.median(),
             can_roll_back=self.can_roll_back,
@@ -205,8 +207,7 @@ class IncidentResponse:
         return self._verified(f"The run got past the incident; another one began at step {now.onset_step}.")
 
     def _verified(self, reason: str) -> list[Effect]:
-        effects = [self.interventions.advance(InterventionEvent.VERIFY, reason)]
-        self.interventions.forget_site()
+        effects = [self.interventions.verify(reason)]
         return effects + self.incidents.end_verification(Outcome.RECOVERED, "The rollback is verified.")
 
     # What the trainer does

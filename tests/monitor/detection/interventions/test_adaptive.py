@@ -388,3 +388,9 @@ def test_trouble_that_no_depth_and_no_width_gets_past_ends_in_a_hold() -> None:
     _, log = trained(cursed=range(400, 403))
     assert log.interventions[-1].kind is OrderKind.HOLD
     assert "structural" in log.interventions[-1].reasons[-1]
+
+
+def test_after_a_hard_site_the_first_attempt_at_the_next_one_may_have_a_remedy() -> None:
+    orders = [decide(remedies=("z_loss",), signals=["log_z"], hard_sites=number) for number in (0, 1)]
+    assert [order.remedies for order in orders] == [[], ["z_loss"]]
+    assert orders[0].rewind_to == orders[1].rewind_to

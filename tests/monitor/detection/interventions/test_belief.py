@@ -34,3 +34,12 @@ def test_a_remedy_that_the_trouble_came_back_after_speaks_against_the_recipe() -
     facts = {"remedies": ("clip", "z_loss"), "signals": ["grad_norm"]}
     believed = [believe(situation(attempts=each, **facts), batch_of).recipe for each in (without, with_clip)]
     assert believed[0] > believed[1] > 0
+
+
+def test_earlier_sites_that_were_hard_speak_for_the_recipe_and_easy_ones_against_it() -> None:
+    def recipe(hard: int, easy: int) -> float:
+        return believe(situation(hard_sites=hard, easy_sites=easy, remedies=("learning_rate",)), batch_of).recipe
+
+    assert recipe(0, 0) == recipe(0, 5) == 0.0
+    assert 0.3 < recipe(1, 0) < recipe(3, 0) < 1.0
+    assert recipe(1, 5) < recipe(1, 1) < recipe(1, 0)

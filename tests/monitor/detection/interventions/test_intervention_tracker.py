@@ -47,6 +47,21 @@ def test_steps_after_a_remedy_are_not_those_that_were_recorded_before_it() -> No
         tracker.advance(InterventionEvent.RECUR)
 
 
+@pytest.mark.parametrize(("num_failures", "hard_sites", "easy_sites"), [(0, 0, 1), (1, 1, 0), (2, 1, 0)])
+def test_a_site_is_hard_where_a_rollback_recurred_before_one_got_past(
+    num_failures: int, hard_sites: int, easy_sites: int
+) -> None:
+    tracker = InterventionTracker()
+    for number in range(num_failures + 1):
+        tracker.propose(Decision(OrderKind.ROLLBACK, 100, 100, 300), incident=1, step=250, attempt=number + 1)
+        tracker.order()
+        tracker.advance(InterventionEvent.APPLY)
+        if number < num_failures:
+            tracker.advance(InterventionEvent.RECUR)
+    tracker.verify("past it")
+    assert (tracker.hard_sites, tracker.easy_sites, tracker.unsuccessful) == (hard_sites, easy_sites, [])
+
+
 def test_only_a_rollback_under_verification_takes_a_note() -> None:
     tracker = InterventionTracker()
     assert tracker.note("too early") == []
