@@ -36,6 +36,7 @@ PAGES = {
     "incident": "/incident?run={run}&incident=1",
     "next-token": "/next-token?run={run}&temperature=1.5",
     "lab": "/lab?run={run}",
+    "trainer-lab": "/trainer-lab",
 }
 REPORT = "report"
 NAME = re.compile(r"pictures/(?P<page>[a-z-]+)-(?P<theme>light|dark)-(?P<width>\d+)\.png")
