@@ -47,6 +47,8 @@ NUM_COLORS = 256
 """Enough for text and lines, at a third of the bytes."""
 REPORT_HEIGHT = 1330
 """Pixels: the report is long, and its picture shows the beginning."""
+MAX_HEIGHT = 3000
+"""Pixels; of a page that is longer, the picture shows the beginning."""
 MAX_ATTEMPTS = 3
 
 HEIGHT = "document.querySelector('[data-testid=stMain]').scrollHeight"
@@ -119,7 +121,8 @@ def _take_page(browser: Browser, url: str, picture: Picture, target: Path) -> No
             page.goto(url)
             with suppress(PlaywrightTimeout):
                 _settle(page)
-                page.set_viewport_size({"width": picture.width, "height": max(400, page.evaluate(HEIGHT))})
+                height = min(max(400, page.evaluate(HEIGHT)), MAX_HEIGHT)
+                page.set_viewport_size({"width": picture.width, "height": height})
                 _settle(page)
                 if not page.evaluate(BROKEN):
                     page.screenshot(path=target)
