@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -282,10 +283,12 @@ class Guard:
         self._discard_later_checkpoints()
         self._pinned = self._durable_steps()
         self._pinned_until = max(self._pinned_until, 2 * left_step - self.step)
-        self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, self._apply(order))
+        applied = self._apply(order)
+        self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, applied)
         self._report_restorable()
         batch = self.ledger.next_free(self._cursor)
-        self.tell(f"rolled back from step {left_step} to step {self.step}; the next batch is {batch}{order.describe()}")
+        done = replace(order, remedies=tuple(applied.get("remedies", ())))  # without those that could not be applied
+        self.tell(f"rolled back from step {left_step} to step {self.step}; the next batch is {batch}{done.describe()}")
         return True
 
     def _restore_for(self, order: Order, source: BatchSource) -> bool:

@@ -190,7 +190,8 @@ class RecordingRun(Run):
             self._put({"finish": self._final_state(state), "time": time.time()})
             if not self._writer.close(timeout):
                 self.log_once.warn_once(
-                    "close", f"not every step was written to {self.directory}: a device or the disk was too slow"
+                    "close",
+                    f"not every step was written to {self.directory}: the disk is full, or it or a device was too slow",
                 )
         finally:
             self.inert = True

@@ -130,6 +130,9 @@ def test_a_remedy_that_cannot_be_applied_is_reported_and_the_rollback_is_carried
     assert loop.run(4)[-2:] == [(2, 10), (3, 10)]
     assert run.recorded[1][3] == {"rewound_to": 2, "reason": "", "remedies": {"weight": 5}, "detail": why}
     assert caplog.messages.count(f"{why}; training continues without it") == 1
+    assert [each for each in caplog.messages if each.startswith("rolled back from step 4")] == [
+        "rolled back from step 4 to step 2; the next batch is 2; remedies that are switched on: weight"
+    ]
 
 
 def test_a_remedy_that_cannot_be_applied_after_a_restart_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
