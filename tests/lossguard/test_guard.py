@@ -303,6 +303,7 @@ def test_a_rolled_back_run_equals_one_that_never_saw_the_skipped_batches_bit_for
     assert rolled == dict(Tiny(tmp_path / "b").run(never, 25))
 
 
+@pytest.mark.slow
 def test_a_rollback_from_memory_loses_fewer_steps_and_equals_a_run_that_never_saw_the_skipped_batches(
     tmp_path: Path,
 ) -> None:
@@ -382,6 +383,7 @@ def test_a_restarted_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path)
     assert parts == whole
 
 
+@pytest.mark.slow
 def test_an_order_from_a_collector_is_executed_answered_and_never_executed_again(
     collector: FakeCollector, tmp_path: Path
 ) -> None:

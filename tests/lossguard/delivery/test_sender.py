@@ -210,6 +210,7 @@ def test_a_spool_that_cannot_be_read_is_left_out_and_named(tmp_path: Path) -> No
     assert sender.problem == f"{run.directory / '0000.spool'} cannot be read (Is a directory)"
 
 
+@pytest.mark.slow
 def test_an_error_of_the_disk_delays_the_spool_that_is_being_written_and_does_not_end_its_delivery(
     collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_steps_arrive_in_columns_with_their_segment(collector: FakeCollector, tm
     assert collector.segments[0]["key"].endswith("-0")
 
 
+@pytest.mark.slow
 def test_every_report_says_how_much_waits_behind_it(collector: FakeCollector, tmp_path: Path) -> None:
     collector.open.clear()  # until all steps are in the queue
     with online(collector, tmp_path) as run:

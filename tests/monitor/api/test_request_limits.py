@@ -171,6 +171,7 @@ def paced(parts: Sequence[bytes], pauses: Sequence[float]) -> tuple[int, float]:
     return asyncio.run(asyncio.wait_for(play(), 5))
 
 
+@pytest.mark.slow
 def test_a_body_may_take_its_time_while_it_keeps_the_slowest_rate() -> None:
     status, seconds = paced([b"x" * 1000] * 10, [0.05] * 10)
     assert status == 200

@@ -52,6 +52,7 @@ CURVES = Path(__file__).resolve().parents[4] / "shared" / "curves"
 
 
 @pytest.mark.skipif(not (CURVES / "labels.json").exists(), reason="the labelled curves are not there")
+@pytest.mark.slow
 def test_nine_in_ten_labelled_onsets_are_found_at_three_false_alarms_in_100000_rows() -> None:
     curves = read_folder(CURVES)
     for which in ("detected_step", "onset_step"):

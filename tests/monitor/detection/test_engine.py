@@ -431,6 +431,7 @@ def test_an_open_mismatch_hides_no_spike_and_teaches_the_detectors_nothing() -> 
 
 @settings(max_examples=20)
 @given(st.lists(st.integers(401, 429), max_size=8), st.integers(400, 429), st.booleans())
+@pytest.mark.slow
 def test_the_verdict_does_not_depend_on_how_rows_are_grouped(cuts: list[int], saved: int, same: bool) -> None:
     again = with_batches(healthy(600)) if same else other_draw()
     again.metrics["loss"][404:420] += 1.0

@@ -20,6 +20,7 @@ from trainer.errors import UsageError
 
 @settings(deadline=None)
 @given(st.integers(0, 2**63 - 1), st.integers(0, 10_000))
+@pytest.mark.slow
 def test_a_batch_is_a_pure_function_of_seed_and_index(seed: int, index: int) -> None:
     first, second = make_batches(seed=seed)[index], make_batches(seed=seed)[index]
     assert first.inputs_BT.equal(second.inputs_BT)

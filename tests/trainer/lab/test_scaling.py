@@ -58,6 +58,7 @@ def test_the_table_and_the_plot_show_every_size_and_the_law() -> None:
     assert len(ET.fromstring(plot_scaling(_runs())).findall("{http://www.w3.org/2000/svg}circle")) == 3
 
 
+@pytest.mark.slow
 def test_every_size_is_trained_on_its_tokens_per_parameter(tmp_path: Path) -> None:
     small = ["model.context=8", "model.layers=1", "data.batch_size=2", "evaluate_windows=4"]
     (run,) = scaling_runs([5], tmp_path, tokens_per_parameter=0.01, overrides=small, widths=[8])

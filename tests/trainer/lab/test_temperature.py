@@ -29,6 +29,7 @@ def test_the_numbers_are_those_of_the_definitions(temperature: float) -> None:
     assert result.hits == pytest.approx(q[1])
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_sampled_at_every_temperature(tmp_path: Path) -> None:
     small = ["model.context=8", "model.layers=1", "model.width=8", "data.batch_size=2", "evaluate_windows=4", "steps=2"]
     results = list(sampling_runs([1], tmp_path, overrides=small))

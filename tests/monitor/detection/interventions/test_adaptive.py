@@ -332,6 +332,7 @@ def test_a_batch_that_makes_the_loss_nan_is_skipped_when_it_does_so_again() -> N
     assert skip_from <= 300 < skip_to
 
 
+@pytest.mark.slow
 def test_a_bad_region_of_two_thousand_batches_is_passed_without_a_person() -> None:
     trainer, log = trained(bad=range(400, 2400), steps=1000)
     assert [kind for kind, _ in rollbacks(log)].count("hold") == 0
@@ -339,6 +340,7 @@ def test_a_bad_region_of_two_thousand_batches_is_passed_without_a_person() -> No
     assert trainer.num_steps - trainer.steps < 1000
 
 
+@pytest.mark.slow
 def test_damage_that_shows_two_hundred_steps_later_is_got_past_by_going_deeper() -> None:
     trainer, log = trained(damaged_at=500, lag=200, steps=1200)
     assert rollbacks(log)[-1] == ("rollback", "verified")
