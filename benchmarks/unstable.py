@@ -14,14 +14,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from lossguard import Client, CollectorError, Run
 from trainer.config import Recipe, load_recipe
 from trainer.drill.collector import release_holds, run_collector
 from trainer.drill.drill import run_strategy
-from trainer.drill.fault_results import LoggedStep
+from trainer.drill.fault_results import LoggedStep, rollback_costs
 from trainer.train import Job
 
 LAST_STEPS = 400
@@ -64,13 +63,14 @@ def measure(recipe: Recipe, policy: str, folder: Path) -> Result:
     """One run of `recipe` with this policy, or without Lossguard if it is "none"."""
     if policy == "none":
         history, _ = run_strategy(recipe, Job(directory=folder / "run", run=Run(id=RUN_ID)))
-        return Result(policy, final_loss(history), steps_lost(history), Counter())
+        return Result(policy, final_loss(history), 0, Counter())
     with run_collector(folder) as client, release_holds(client, RUN_ID), set_policy(client, policy):
         job = Job(directory=folder / "run", run_id=RUN_ID, mode="online", url=client.url)
         history, _ = run_strategy(recipe, job)
         interventions = client.get(f"/runs/{RUN_ID}")["interventions"]
+    _, steps_lost, _ = rollback_costs([], history)
     orders = Counter((str(each["kind"]), str(each["state"])) for each in interventions)
-    return Result(policy, final_loss(history), steps_lost(history), orders)
+    return Result(policy, final_loss(history), steps_lost, orders)
 
 
 @contextmanager
@@ -98,11 +98,6 @@ def final_loss(history: Sequence[LoggedStep]) -> float:
     last = history[-1].step
     final = {each.step: each.loss for each in history if each.step > last - LAST_STEPS}
     return statistics.fmean(final.values()) if final else math.nan
-
-
-def steps_lost(history: Sequence[LoggedStep]) -> int:
-    """Steps that were trained and then discarded."""
-    return sum(max(0, before.step + 1 - after.step) for before, after in pairwise(history))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def before(session: Session, run: Run, segment: Segment, step: int) -> Record:
     """The first rows from `step` on of the newest segment that computed them from the same state.
 
     Nothing where the segment goes on where the last one ended, where the rows were lost with their spool, or where an
-    order had changed the updates from this very step on.
+    order has changed the updates since.
     """
     earlier = queries.newest_record_of(session, run=run, segment=segment)
     if earlier is None or _updates_changed(session, run, step, earlier, segment):

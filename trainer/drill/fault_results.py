@@ -96,7 +96,7 @@ def _fault_result(
         ((each.step, each.held_out) for each in reversed(steps) if each.held_out is not None), (0, math.nan)
     )
     clean_held_out = clean.get(step, math.nan)
-    rollbacks, steps_lost, batches_skipped = _rollback_costs(earlier, steps)
+    rollbacks, steps_lost, batches_skipped = rollback_costs(earlier, steps)
     hurt = did_hurt(fault, earlier, steps)
     detected = min((each["detected_step"] for each in incidents), default=None)
     return FaultResult(
@@ -131,8 +131,8 @@ def did_hurt(fault: Fault, earlier: Sequence[LoggedStep], steps: Sequence[Logged
     return max(map(statistics.fmean, windows)) > HURT_RATIO * normal
 
 
-def _rollback_costs(earlier: Sequence[LoggedStep], steps: Sequence[LoggedStep]) -> tuple[int, int, int]:
-    """(number of rollbacks, steps lost, batches skipped)."""
+def rollback_costs(earlier: Sequence[LoggedStep], steps: Sequence[LoggedStep]) -> tuple[int, int, int]:
+    """(number of rollbacks, steps lost, batches skipped) of these steps, which come after `earlier`."""
     rollbacks = steps_lost = 0
     last = earlier[-1].step if earlier else -1
     for each in steps:

@@ -34,7 +34,7 @@ SHOWN = 3
 def adaptive(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
     """The policy of this name."""
     belief = believe(now, batch_of)
-    candidates = sorted(_candidates(policy, now, batch_of), key=lambda each: (each.cost, -each.rewind_to))
+    candidates = sorted(_candidates(policy, now, batch_of, belief), key=lambda each: (each.cost, -each.rewind_to))
     gains = _gains(policy, now, belief, candidates[0]) if candidates else []
     price = costs(policy, now, candidates[0].cost if candidates else float(policy.min_depth + policy.restart_steps))
     reason = reason_to_act(policy, now, price) or _too_slow(now, candidates[0].lost if candidates else math.inf)
@@ -120,16 +120,16 @@ def _compare(candidates: list[Candidate]) -> str:
     return f"Candidates and their expected costs: {'; '.join(each.describe() for each in candidates)}."
 
 
-def _candidates(policy: Policy, now: Situation, batch_of: BatchOf) -> Iterator[Candidate]:
+def _candidates(policy: Policy, now: Situation, batch_of: BatchOf, belief: Belief) -> Iterator[Candidate]:
     """All restorable steps that no failed attempt rules out, each with the best width for it."""
-    belief = believe(now, batch_of)
     failing = _cost_of_failure(policy, now, belief)
+    min_depth = _min_depth(now, belief)
     first_trouble = batch_of(now.onset_step - ONSET_BATCHES)
     known_end = batch_of(now.step) + 1
     unreadable = {each.rewind_to for each in now.attempts if not each.executed}
     for source in now.restorable:
         depth = now.depth(source)
-        if depth < 1 or depth < _min_depth(now, belief) or source.step in unreadable:
+        if depth < min_depth or source.step in unreadable:
             continue
         lost = now.step - source.step + _restart(policy, now, source)
         extra = None if _replays_first(now) else _extra_batches(policy, belief, now, failing + depth)
