@@ -26,9 +26,12 @@ def test_sync_delivers_every_offline_run(
 
 
 @pytest.mark.slow
-def test_sync_reports_that_no_collector_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sync_reports_that_no_collector_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool_offline(tmp_path)
-    assert main(["sync", str(tmp_path), "--url", "http://127.0.0.1:9"], max_failures=2) == 1
+    monkeypatch.setattr("lossguard.commands.sync.MAX_FAILURES", 2)
+    assert main(["sync", str(tmp_path), "--url", "http://127.0.0.1:9"]) == 1
     assert "no collector answers" in capsys.readouterr().out
 
 

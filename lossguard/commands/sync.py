@@ -1,0 +1,52 @@
+"""`lossguard sync`: deliver spools that were not delivered."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lossguard.commands.run_folders import run_folders_in
+from lossguard.delivery.client import Client
+from lossguard.delivery.sender import Sender
+from lossguard.log_once import LogOnce
+from lossguard.settings import Settings
+from lossguard.spooling.identity import known_writer
+from lossguard.spooling.spool import session_of, spools_in
+
+MAX_FAILURES = 5
+"""Failed attempts in a row after which `sync` stops trying to deliver a run."""
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("sync", help="deliver the spools in a directory and its subdirectories")
+    parser.add_argument("directory", type=Path, help="LOSSGUARD_DIR, or the folder of a project or a run")
+    parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
+    parser.add_argument("--token", help="bearer token (default: LOSSGUARD_TOKEN)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    settings = Settings.read(mode="online", url=options.url, token=options.token)
+    runs = run_folders_in(options.directory)
+    num_delivered = sum(deliver(run, settings) for run in runs)
+    print(f"{num_delivered} of {len(runs)} runs delivered completely")
+    return 0 if num_delivered == len(runs) else 1
+
+
+def deliver(run: Path, settings: Settings) -> bool:
+    """Deliver the spools of a run and print how that went. Returns whether everything is delivered."""
+    assert settings.url is not None
+    newest = max((session_of(path)[0] for path in spools_in(run)), default="")
+    client = Client(settings.url, settings.token)
+    sender = Sender(run, None, client, lambda orders, until: None, LogOnce(quiet=True), known_writer(run, newest))
+    sender.start()
+    while sender.is_alive() and sender.num_failures < MAX_FAILURES:
+        sender.join(0.1)
+    sender.close(0.0 if sender.is_alive() else 1.0)
+    left = " and ".join(filter(None, [sender.set_aside.describe(), *sender.incomplete]))
+    if not sender.delivered:
+        print(f"{run}: {sender.problem}")
+    elif left:
+        print(f"{run}: delivered, except {left}")
+    else:
+        print(f"{run}: delivered")
+    return sender.delivered and not left
