@@ -1,0 +1,90 @@
+"""The random numbers from which a loader draws the order of its epochs, so that an epoch can be begun again.
+
+Most samplers compute their order from a seed and the epoch: then there is nothing to keep. `DataLoader(shuffle=True)`
+draws it from a generator of its own if it was given one, and else from torch's, as the loop does.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from lossguard.torch.generators import generators, restore_generators
+from lossguard.torch.loaders import own_generators
+
+
+class EpochOrders:
+    """The generators as they were before the order of an epoch was drawn from them, for each such epoch."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self._drawn: dict[int, dict[str, Any]] = {}
+
+    @contextmanager
+    def drawing(self, epoch: int, *, is_due: bool) -> Iterator[None]:
+        """A context for making an iterator and reading its first batch: the order is the one that it was before.
+
+        `is_due`: the loop begins the epoch now, and its generators lose what the loader draws; otherwise nothing.
+        """
+        before, own = generators(), self._own_states()
+        drawn = self._drawn.get(epoch)
+        if drawn is not None:
+            self._set_own_states(drawn["own"])
+            restore_generators(before | _from_plain(drawn["process"]))
+        yield
+        if drawn is None:
+            changed = changed_generators(before)
+            if own or changed:
+                self._drawn[epoch] = {"own": own, "process": _to_plain(before, changed)}
+        if not is_due or (drawn is not None and drawn["process"]):
+            restore_generators(before)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, in plain values."""
+        return {"drawn": {str(epoch): dict(each) for epoch, each in self._drawn.items()}, "own": self._own_states()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state; what is known of later epochs stays, because their order was seen."""
+        self._drawn |= {int(epoch): dict(each) for epoch, each in state["drawn"].items()}
+        self._set_own_states(state["own"])
+
+    def _own_states(self) -> list[str]:
+        return [_hex(generator.get_state()) for generator in own_generators(self._loader)]
+
+    def _set_own_states(self, states: list[str]) -> None:
+        for generator, state in zip(own_generators(self._loader), states, strict=False):
+            generator.set_state(_unhex(state))
+
+
+def changed_generators(before: Mapping[str, Any]) -> set[str]:
+    """Which generators of the process have changed since `before`, by more than each iterator of a loader draws.
+
+    A DataLoader draws one number as the base seed of its workers.
+    """
+    after = generators()
+    changed = {name for name in ("python", "numpy") if name in before and before[name] != after[name]}
+    return changed | ({"torch"} if not _only_base_seed(before["torch"], after["torch"]) else set())
+
+
+def _only_base_seed(before: torch.Tensor, after: torch.Tensor) -> bool:
+    generator = torch.Generator()
+    generator.set_state(before)
+    torch.empty((), dtype=torch.int64).random_(generator=generator)
+    return torch.equal(before, after) or torch.equal(generator.get_state(), after)
+
+
+def _to_plain(states: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: _hex(states[name]) if name == "torch" else states[name] for name in sorted(names)}
+
+
+def _from_plain(states: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _unhex(state) if name == "torch" else state for name, state in states.items()}
+
+
+def _hex(state: torch.Tensor) -> str:
+    return bytes(state.tolist()).hex()
+
+
+def _unhex(state: str) -> torch.Tensor:
+    return torch.tensor(list(bytes.fromhex(state)), dtype=torch.uint8)
