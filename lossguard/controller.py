@@ -24,6 +24,7 @@ from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.ledger import Ledger, Skip
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
+from lossguard.position import Position
 from lossguard.ranks import Ranks, RankState
 from lossguard.remedies import LASTS, Remedies
 from lossguard.run import Run
@@ -49,18 +50,7 @@ class Boundary:
 
 
 class Controller:
-    """A run between two steps: checkpoints, orders, skips, signals, and the agreement of all ranks.
-
-    `every`: steps between two checkpoints. `signals`: signals that stop the run after the current step, with a
-    checkpoint; a second SIGINT raises KeyboardInterrupt. `ranks`: the processes that train the run together, by default
-    those of torch.distributed if it is initialised. All ranks act at the same step: an order to rank 0, a signal on any
-    rank and a restore that fails on one rank concern all of them, at the boundary where all know of it.
-    `skips`: batch ranges that the run never uses, in addition to those that it has skipped before.
-
-    Every restore is verified. CheckpointMismatch is raised if a restore is not exact, or fails half-way and cannot be
-    undone, and RanksError if a rank has left. No other errors are raised into a running loop: in these cases,
-    continuing would train something else than the run.
-    """
+    """A run between two steps: checkpoints, orders, skips, signals, and the agreement of all ranks. See `Guard`."""
 
     def __init__(
         self,
@@ -80,16 +70,11 @@ class Controller:
         self.signals = tuple(signals)
         self.ranks = current_ranks() if ranks is None else ranks
         run.history = self.ranks.broadcast(run.history)
-        self.ledger = Ledger([*run.history.skips, *skips])
-        self._lr_scale = 1.0
         self.interrupted_by: signal.Signals | None = None
         """The first signal that asked the run to stop."""
         self.held = False
         """Whether the run waits for an operator: a hold order was executed, and no release order has come."""
-        self.step = 0
-        self._cursor = 0  # batch index from which the next step takes its batch
         self._restored = False  # since the last boundary
-        self._checkpoint_owner = self.ranks.broadcast(None if run.directory is None else run.id)  # None: unknown
         self._order: Order | None = None  # taken from the inbox, and not yet known to all ranks
         self._stopping = False  # all ranks know of a signal
         self._log_once = LogOnce(quiet=run.rank > 0)
@@ -99,6 +84,7 @@ class Controller:
         self._first_available: Callable[[int], int] = lambda index: index
         self.remedies = Remedies(run, self.ranks, self._log_once)
         """The remedies that the loop has registered, and until when those that were ordered are in effect."""
+        self._position = Position(run, checkpoints, self._saver, self.remedies, self.ranks, skips)
         self.tell: Callable[[str], None] = self._log_once.warn
         """Called with one sentence for each resume and each rollback; a loop with its own display may replace it."""
         if run.num_ranks <= self.ranks.size:
@@ -116,13 +102,23 @@ class Controller:
         return self.interrupted_by is not None
 
     @property
+    def step(self) -> int:
+        """The step that comes next, or that the loop is at."""
+        return self._position.step
+
+    @property
+    def ledger(self) -> Ledger:
+        """The skips of the run."""
+        return self._position.ledger
+
+    @property
     def lr_scale(self) -> float:
         """Factor for the schedule's learning rate at this step; an order or a remedy may lower it."""
-        return self._lr_scale * self.remedies.lr_factor(self.step)
+        return self._position.lr_scale * self.remedies.lr_factor(self.step)
 
     @lr_scale.setter
     def lr_scale(self, factor: float) -> None:
-        self._lr_scale = factor
+        self._position.lr_scale = factor
 
     def remedy(
         self, name: str, apply: Callable[[], object], revert: Callable[[], object], *, lasts: int = LASTS
@@ -155,7 +151,7 @@ class Controller:
         Raises ConfigurationError while another process writes the checkpoints, CheckpointError when no checkpoint is
         intact or a new run finds the checkpoints of another run, and CheckpointMismatch.
         """
-        self.step, self._cursor = step, step if batch is None else batch
+        self._position.step, self._position.cursor = step, step if batch is None else batch
         self._until, self._first_available = until, first_available
         with ExitStack() as opening:
             opening.enter_context(self._saver.locked())
@@ -169,7 +165,7 @@ class Controller:
     def boundary(self) -> Boundary:
         """One step is done, on the batch that the last boundary named."""
         self._restored = False
-        self._step_done()
+        self._position.advance()
         return self._decide()
 
     def close(self, *, step_done: bool = False) -> None:
@@ -179,8 +175,8 @@ class Controller:
         """
         with self._open:
             if step_done:
-                self._step_done()
-            self._saver.save(self.step, self._state)
+                self._position.advance()
+            self._saver.save(self.step, self._position.state)
             self._saver.settle(wait=True)
             self.ranks.exchange(RankState(self.step), wait=True)  # all ranks have reached the end
             self.ranks.close()
@@ -189,17 +185,13 @@ class Controller:
         """The loop raised, or was left early: signal handlers and locks are as before, and nothing is saved."""
         self._open.close()
 
-    def _step_done(self) -> None:
-        self.step, self._cursor = self.step + 1, self.ledger.next_free(self._cursor) + 1
-        self._saver.stepped()
-
     def _decide(self) -> Boundary:
         self._saver.settle()
         self._execute_orders(is_last=self.step >= self._until)
         if not self._stopping and self.step < self._until:
             self.remedies.update(self.step)
-            self._saver.save_if_due(self.step, self._state)
-        self.run.batch_index = self.ledger.next_free(self._cursor)
+            self._saver.save_if_due(self.step, self._position.state)
+        self.run.batch_index = self._position.batch
         return Boundary(self.step, self.run.batch_index, self._restored, self._stopping)
 
     def _resume(self) -> None:
@@ -213,38 +205,8 @@ class Controller:
         self._saver.report_restorable()
 
     def _restore(self, step: int) -> None:
-        self.ranks.run_on_all(self._restore_here, step)
+        self._position.restore(step)
         self._restored = True
-
-    def _restore_here(self, step: int) -> None:
-        state = self._saver.load(step)
-        self._check_owner(state.get("run"))
-        _check_position(state, step)
-        self.step = state["step"]
-        self._saver.restored(self.step)
-        self._cursor = state["cursor"]
-        self._lr_scale = state["lr_scale"] if self.run.history.lr_scale is None else self.run.history.lr_scale
-        self.remedies.restore(state.get("remedies", {}))
-        self._saver.pinned, self._saver.pinned_until = state["pinned"], state["pinned_until"]
-        for skip in state["ledger"]:
-            self.ledger.add(Skip(*skip))
-
-    def _check_owner(self, owner: str | None) -> None:
-        """A new run that is recorded may not continue from the checkpoints of another run."""
-        if self._checkpoint_owner is None:
-            self._checkpoint_owner = owner
-        elif owner not in (None, self._checkpoint_owner) and not self.run.history.num_segments:
-            place = getattr(self.checkpoints, "directory", "the store")
-            raise CheckpointError(
-                f"{place} holds checkpoints of run {owner!r}, and this is the new run {self.run.id!r}: "
-                f"pass run_id={owner!r} to lossguard.init to resume that run, or keep checkpoints in another folder"
-            )
-
-    def _state(self) -> dict[str, Any]:
-        skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
-        state: dict[str, Any] = {"step": self.step, "cursor": self._cursor, "lr_scale": self._lr_scale, "ledger": skips}
-        state |= {"run": self._checkpoint_owner, "remedies": dict(self.remedies.ends)}
-        return state | {"pinned": self._saver.pinned, "pinned_until": self._saver.pinned_until}
 
     def _execute_orders(self, *, is_last: bool) -> None:
         combined = self._exchange_state(wait=is_last)
@@ -284,9 +246,9 @@ class Controller:
         applied = self._apply(order)
         self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, applied)
         self._saver.report_restorable()
-        batch = self.ledger.next_free(self._cursor)
         done = replace(order, remedies=tuple(applied.get("remedies", ())))  # without those that could not be applied
-        self.tell(f"rolled back from step {left_step} to step {self.step}; the next batch is {batch}{done.describe()}")
+        next_batch = f"the next batch is {self._position.batch}{done.describe()}"
+        self.tell(f"rolled back from step {left_step} to step {self.step}; {next_batch}")
         return True
 
     def _restore_for(self, order: Order) -> bool:
@@ -305,9 +267,9 @@ class Controller:
             why = f"{type(problem).__name__}: {problem}"
             self.run.refuse(order, f"restoring failed: {why}")
             self._restore_newest(left_step, why)
-            self._cursor = self._first_available(self._cursor)
+            self._position.cursor = self._first_available(self._position.cursor)
             return False
-        self._cursor = self._first_available(self._cursor)
+        self._position.cursor = self._first_available(self._position.cursor)
         return True
 
     def _apply(self, order: Order) -> dict[str, Any]:
@@ -317,7 +279,7 @@ class Controller:
             self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
             applied |= {"skip_from": order.skip_from, "skip_to": order.skip_to}
         if order.lr_scale is not None:
-            self._lr_scale = self.run.history.lr_scale = applied["lr_scale"] = order.lr_scale
+            self._position.lr_scale = self.run.history.lr_scale = applied["lr_scale"] = order.lr_scale
         return applied | self.remedies.start(order.remedies, self.step)
 
     def _restore_newest(self, left_step: int, why: str) -> None:
@@ -342,7 +304,7 @@ class Controller:
 
     def _hold(self, order: Order) -> None:
         """Wait at the boundary until an operator releases the run or rolls it back; heartbeats bring that order."""
-        self._saver.save(self.step, self._state)
+        self._saver.save(self.step, self._position.state)
         self._saver.settle(wait=True)
         self.run.accept(order)
         why = f": {order.reason}" if order.reason else ""
@@ -374,12 +336,3 @@ class Controller:
             raise KeyboardInterrupt
         self.interrupted_by = self.interrupted_by or signal.Signals(number)
         self.run.interrupted = True
-
-
-def _check_position(state: dict[str, Any], step: int) -> None:
-    """The restored step is at or before the requested one, and each step before it has used one batch."""
-    if not 0 <= state["step"] <= step or state["cursor"] < state["step"]:
-        raise CheckpointMismatch(
-            f"the checkpoint for step {step} contains step {state['step']} with batch {state['cursor']} next, "
-            "which no run can have reached"
-        )

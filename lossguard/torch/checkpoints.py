@@ -56,6 +56,8 @@ class Checkpoints:
     takes of the disk (with several ranks: this rank's part of it).
     `blocking`: whether `save` returns only when the checkpoint is on the disk. Otherwise it takes the time, and the
     memory, of one copy of the state in host memory.
+    `uncompared`: more objects by name, which are saved and restored like the others, but not compared afterwards: those
+    whose `load_state_dict` does not take all of the state back, such as callbacks of a framework.
     `ranks`: the processes that train together, by default those of torch.distributed if it is initialised. They must
     see the same directory, and call `save`, `settle(wait=True)`, `load` and `discard_after` at the same place.
 
@@ -74,12 +76,16 @@ class Checkpoints:
         memory_every: int = 10,
         blocking: bool = False,
         ranks: Ranks | None = None,
+        uncompared: Mapping[str, Stateful] | None = None,
         **objects: Stateful,
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep} must be at least 1")
         if memory < 0 or memory_every < 1:
             raise ValueError(f"memory={memory} must not be below 0, and memory_every={memory_every} not below 1")
+        if both := objects.keys() & (uncompared or {}).keys():
+            raise ValueError(f"{', '.join(sorted(both))}: give an object by its name or in uncompared, not both")
+        objects |= uncompared or {}
         if RUN in objects:
             raise ValueError(f"an object cannot be called {RUN!r}: the file {RUN}.pt holds the guard's state")
         self.keep = keep
@@ -87,6 +93,7 @@ class Checkpoints:
         self.ranks = current_ranks() if ranks is None else ranks
         self.directory = self.ranks.broadcast(Path(directory))
         self.objects = {name: _unwrapped(instance) for name, instance in objects.items()}
+        self._uncompared = frozenset(uncompared or {})
         self._pinned: frozenset[int] = frozenset()
         self.memory_every = memory_every if memory else None
         """Steps between two states in host memory; None: there are none."""
@@ -290,6 +297,8 @@ class Checkpoints:
     def _verify(self, step: int, digests: Mapping[str, Digest]) -> None:
         """After all objects are loaded, because some share state (a schedule and its optimizer)."""
         for name, instance in self.objects.items():
+            if name in self._uncompared:
+                continue
             differing = differences(digests[name], digest(instance.state_dict()))
             if differing:
                 more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
