@@ -12,10 +12,10 @@ class Indexable(Protocol):
 
 @runtime_checkable
 class Seekable(Indexable, Protocol):
-    """An Indexable that is told of jumps, and whose state belongs into checkpoints, such as `lossguard.torch.Batches`."""
+    """An Indexable that is told of jumps, and whose state belongs into checkpoints: `lossguard.torch.Batches`."""
 
     def seek(self, index: int, /, *, since: int) -> None:
-        """The next batch is `index`; the training state is that before batch `since`, and those in between are skipped."""
+        """The next batch is `index`. The training state is that before batch `since`; those in between are skipped."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state, in plain values."""

@@ -47,6 +47,8 @@ class Boundary:
     """Whether a checkpoint was restored at this boundary: the data must be read from `batch` anew."""
     stop: bool
     """Whether a signal asked the run to stop here."""
+    since: int
+    """Absolute index of the batch that would come next without skips: those from here to `batch` are skipped."""
 
 
 class Controller:
@@ -142,16 +144,20 @@ class Controller:
         step: int = 0,
         batch: int | None = None,
         first_available: Callable[[int], int] = lambda index: index,
+        data: Any = None,
     ) -> Boundary:
         """Resume from the newest checkpoint, and return the first boundary of a run up to step `until` - 1.
 
         Where there is no checkpoint, the loop stands before `step`, and its next batch is `batch` (default: `step`).
         `first_available(index)`: the first batch index from `index` on that the data can still give after a rewind.
+        `data`: training data whose state belongs into the checkpoints, with `state_dict` (plain values) and
+        `load_state_dict`.
 
         Raises ConfigurationError while another process writes the checkpoints, CheckpointError when no checkpoint is
         intact or a new run finds the checkpoints of another run, and CheckpointMismatch.
         """
         self._position.step, self._position.cursor = step, step if batch is None else batch
+        self._position.data = data
         self._until, self._first_available = until, first_available
         with ExitStack() as opening:
             opening.enter_context(self._saver.locked())
@@ -192,7 +198,7 @@ class Controller:
             self.remedies.update(self.step)
             self._saver.save_if_due(self.step, self._position.state)
         self.run.batch_index = self._position.batch
-        return Boundary(self.step, self.run.batch_index, self._restored, self._stopping)
+        return Boundary(self.step, self.run.batch_index, self._restored, self._stopping, self._position.cursor)
 
     def _resume(self) -> None:
         reason = SegmentReason.RESUME if self.run.history.num_segments else SegmentReason.START

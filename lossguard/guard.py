@@ -32,10 +32,10 @@ class Guard(Controller):
         """
         source = BatchSource(batches)
         try:
-            at = self.open(until=until, first_available=source.first_available)
+            at = self.open(until=until, first_available=source.first_available, data=source.state)
             while not at.stop and at.step < until:
                 try:
-                    batch = source.get(at.batch)
+                    batch = source.get(at.batch, since=at.since)
                 except StopIteration:
                     break
                 yield at.step, batch

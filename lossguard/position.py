@@ -37,6 +37,8 @@ class Position:
         self.cursor = 0
         """Batch index from which the next step takes its batch."""
         self.lr_scale = 1.0
+        self.data: Any = None
+        """The training data, if its state belongs into checkpoints: its `state_dict` returns plain values."""
         self._owner = ranks.broadcast(None if run.directory is None else run.id)  # of the checkpoints; None: unknown
 
     @property
@@ -54,6 +56,8 @@ class Position:
         skips = [[skip.skip_from, skip.skip_to, skip.reason] for skip in self.ledger.skips]
         state: dict[str, Any] = {"step": self.step, "cursor": self.cursor, "lr_scale": self.lr_scale, "ledger": skips}
         state |= {"run": self._owner, "remedies": dict(self._remedies.ends)}
+        if self.data is not None:
+            state["data"] = self.data.state_dict()
         return state | {"pinned": self._saver.pinned, "pinned_until": self._saver.pinned_until}
 
     def restore(self, step: int) -> None:
@@ -70,6 +74,8 @@ class Position:
         self.lr_scale = state["lr_scale"] if self._run.history.lr_scale is None else self._run.history.lr_scale
         self._remedies.restore(state.get("remedies", {}))
         self._saver.pinned, self._saver.pinned_until = state["pinned"], state["pinned_until"]
+        if self.data is not None and "data" in state:
+            self.data.load_state_dict(state["data"])
         for skip in state["ledger"]:
             self.ledger.add(Skip(*skip))
 

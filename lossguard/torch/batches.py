@@ -13,7 +13,7 @@ from lossguard.log_once import LogOnce
 from lossguard.torch import loaders
 from lossguard.torch.epoch_orders import EpochOrders, changed_generators
 from lossguard.torch.generators import generators
-from lossguard.torch.loaders import entered_at, is_by_index, leave, refuse_without_order
+from lossguard.torch.loaders import draws_base_seed, entered_at, is_by_index, leave, refuse_without_order
 
 END = object()
 NOTHING = "the loader gave no batch: there is nothing to train on"
@@ -45,6 +45,7 @@ class MicroBatches:
         self._iterator: Iterator[Any] = iter(())
         self._num_given = 0  # by the iterator
         self._ahead: list[Any] = []
+        self._has_workers = False  # those that stay, if the loader has such
         self._is_watched = False  # whether it is known what loading a batch draws
         self._log_once = LogOnce()
 
@@ -117,8 +118,12 @@ class MicroBatches:
         epoch, offset = divmod(self.position, self.length) if self.length else (0, self.position)
         self._epoch_start = self.position - offset
         self._set_epoch(epoch)
-        by_index = is_by_index(self.loader)
-        self._opened = entered_at(self.loader, offset) if by_index else self.loader
+        by_index, base_seed = is_by_index(self.loader), draws_base_seed(self.loader, epoch)
+        workers_stay = getattr(self.loader, "persistent_workers", False)
+        if by_index and (offset or (workers_stay and self._has_workers == base_seed)):
+            self._opened = entered_at(self.loader, offset, base_seed=base_seed)
+        else:
+            self._opened, self._has_workers = self.loader, True
         if hasattr(self._opened, "iteration"):
             self._opened.iteration = epoch  # accelerate counts how often a loader was iterated over
         with self._orders.drawing(epoch, is_due=self._epoch_start >= self._since):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lossguard.torch.generators import generators, restore_generators
-from lossguard.torch.loaders import own_generators
+from lossguard.torch.loaders import draws_base_seed, own_generators
 
 
 class EpochOrders:
@@ -34,7 +34,7 @@ class EpochOrders:
             restore_generators(before | _from_plain(drawn["process"]))
         yield
         if drawn is None:
-            changed = changed_generators(before)
+            changed = changed_generators(before, base_seed=draws_base_seed(self._loader, epoch))
             if own or changed:
                 self._drawn[epoch] = {"own": own, "process": _to_plain(before, changed)}
         if not is_due or (drawn is not None and drawn["process"]):
@@ -57,21 +57,20 @@ class EpochOrders:
             generator.set_state(_unhex(state))
 
 
-def changed_generators(before: Mapping[str, Any]) -> set[str]:
-    """Which generators of the process have changed since `before`, by more than each iterator of a loader draws.
-
-    A DataLoader draws one number as the base seed of its workers.
-    """
+def changed_generators(before: Mapping[str, Any], *, base_seed: bool = False) -> set[str]:
+    """Which generators of the process have changed since `before`; not torch's if only a `base_seed` was drawn."""
     after = generators()
     changed = {name for name in ("python", "numpy") if name in before and before[name] != after[name]}
-    return changed | ({"torch"} if not _only_base_seed(before["torch"], after["torch"]) else set())
+    expected = [before["torch"], *([_after_base_seed(before["torch"])] if base_seed else [])]
+    return changed if any(torch.equal(state, after["torch"]) for state in expected) else changed | {"torch"}
 
 
-def _only_base_seed(before: torch.Tensor, after: torch.Tensor) -> bool:
+def _after_base_seed(state: torch.Tensor) -> torch.Tensor:
+    """The state after an iterator of a DataLoader has drawn the seed of its workers."""
     generator = torch.Generator()
-    generator.set_state(before)
+    generator.set_state(state)
     torch.empty((), dtype=torch.int64).random_(generator=generator)
-    return torch.equal(before, after) or torch.equal(generator.get_state(), after)
+    return generator.get_state()
 
 
 def _to_plain(states: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

@@ -50,21 +50,27 @@ def set_epoch(loader: Any, epoch: int) -> None:
             part.set_epoch(epoch)
 
 
-def entered_at(loader: Any, offset: int) -> Any:
+def draws_base_seed(loader: Any, epoch: int) -> bool:
+    """Whether a new iterator draws a seed for its workers, before its sampler draws: those that stay have theirs."""
+    return epoch == 0 or not getattr(loader, "persistent_workers", False)
+
+
+def entered_at(loader: Any, offset: int, *, base_seed: bool = True) -> Any:
     """A loader of the same epoch without its first `offset` batches, which are never loaded; it must be `is_by_index`.
 
     Accelerate's loaders go on with the same state: what they prepare stays, and the loader inside begins later.
+    `base_seed`: whether its iterator draws one from the generator of the loader, or else from torch's.
     """
-    if offset == 0:
-        return loader
     if hasattr(loader, "base_dataloader"):
         inside = loader.base_dataloader
         dispatches = not getattr(loader, "split_batches", True)  # a batch for each process from process 0
         entered = object.__new__(type(loader))
         num_inside = offset * loader.state.num_processes if dispatches else offset
-        vars(entered).update(vars(loader), base_dataloader=entered_at(inside, num_inside))
+        vars(entered).update(vars(loader), base_dataloader=entered_at(inside, num_inside, base_seed=base_seed))
         return entered
     arguments = {name: getattr(loader, name) for name in DATA_LOADER_ARGUMENTS if hasattr(loader, name)}
+    if not base_seed:
+        arguments["generator"] = torch.Generator()
     if loader.batch_sampler is None:  # the samples, or a sampler of whole batches
         return DataLoader(loader.dataset, batch_size=None, sampler=_From(loader.sampler, offset), **arguments)
     return DataLoader(loader.dataset, batch_sampler=_From(loader.batch_sampler, offset), **arguments)

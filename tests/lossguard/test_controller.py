@@ -27,7 +27,7 @@ def drive(controller: Controller, checkpoints: Memory, until: int) -> list[Bound
 def test_each_boundary_names_the_next_step_and_its_batch() -> None:
     run, checkpoints = ScriptedRun(), Memory([])
     seen = drive(controller_of(run, checkpoints), checkpoints, 5)
-    assert seen == [Boundary(step, step, restored=False, stop=False) for step in range(6)]
+    assert seen == [Boundary(step, step, restored=False, stop=False, since=step) for step in range(6)]
     assert checkpoints.steps() == [0, 2, 4, 5]
     assert run.batch_index is None
 
@@ -57,8 +57,8 @@ def test_skips_that_are_given_are_skipped_from_the_start_and_kept_in_checkpoints
 
 def test_a_run_that_began_without_a_checkpoint_starts_where_the_loop_stands() -> None:
     controller = controller_of(ScriptedRun(), Memory([]))
-    assert controller.open(until=20, step=8, batch=11) == Boundary(8, 11, restored=False, stop=False)
-    assert controller.boundary() == Boundary(9, 12, restored=False, stop=False)
+    assert controller.open(until=20, step=8, batch=11) == Boundary(8, 11, restored=False, stop=False, since=11)
+    assert controller.boundary() == Boundary(9, 12, restored=False, stop=False, since=12)
     controller.abandon()
 
 
