@@ -22,8 +22,8 @@ NOTHING = "the loader gave no batch: there is nothing to train on"
 class MicroBatches:
     """The micro-batches of a loader, one after the other, from any absolute index on.
 
-    `set_epoch(epoch)` tells the loader of the epoch before an iterator is made. By default the samplers and the dataset
-    are told, those that have a method `set_epoch`; a loader that has one itself (accelerate's) is told instead.
+    `set_epoch(epoch)` is called before an iterator is made. By default it calls `set_epoch` of the loader (accelerate's
+    has it), or else of its samplers and of the dataset, where they have it.
 
     Raises ValueError for an empty loader, and for one that cannot give its batches again in the same order.
     """
