@@ -24,8 +24,8 @@ ARMS: dict[str, dict[str, Any]] = {
 LAUNCHERS = {
     "torchrun": [*TORCHRUN, "--nproc-per-node=2"],
     "accelerate launch": [
-        *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=1"),
-        *("--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1"),
+        *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"),
+        *("--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"),
     ],
 }
 
