@@ -72,7 +72,7 @@ class Trace:
         if self.job.faults and self.job.guarded and step == NAN_STEP and not self._has_struck:
             self._has_struck = True
             with torch.no_grad():
-                next(iter(model.parameters())).view(-1)[3] = float("nan")
+                list(model.parameters())[-1].view(-1)[3] = float("nan")
 
     def targets(self, rows_BT: Tensor, batch: int) -> Tensor:
         """The targets of a micro-batch, which are shuffled in bad batches, the same way each time."""
