@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Trainer
+from transformers.loss.loss_utils import ForCausalLMLoss
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from lossguard.torch.loss import causal_lm_loss
 
@@ -71,7 +73,8 @@ def _other_loss(trainer: Any) -> str:
         return "this trainer smooths its labels"
     if type(trainer).compute_loss is not Trainer.compute_loss:
         return f"{type(trainer).__name__} computes its loss itself"
-    if getattr(model, "loss_type", None) != "ForCausalLM":
+    is_causal = type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    if not is_causal or model.loss_function is not ForCausalLMLoss:
         return f"{type(model).__name__} has another one"
     if getattr(model.config, "output_router_logits", False):
         return "this model adds the loss of its router"
