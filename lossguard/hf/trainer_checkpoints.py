@@ -21,12 +21,12 @@ import torch
 from transformers import Trainer
 
 from lossguard.distributed import current_ranks
-from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.errors import CheckpointError
 from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.hf.hooks import Hooks
 from lossguard.hf.progress import Part, Progress
 from lossguard.log_once import logger
-from lossguard.torch.digest import Digest, differences, digest
+from lossguard.torch.digest import check_digests, digest
 from lossguard.torch.directory_lock import lock_on_all_ranks
 from lossguard.torch.files import fingerprint, write_bytes
 from lossguard.torch.manifest import MANIFEST, read_manifest, write_manifest
@@ -177,12 +177,7 @@ class TrainerCheckpoints:
         loss_sum = None if mine is None else torch.tensor(mine)
         self.progress.load_state_dict({**content["progress"], "loss_sum": loss_sum})
         for name, instance in self.objects.items():
-            saved: Digest = manifest["objects"][name]
-            if differing := differences(saved, digest(instance.state_dict())):
-                raise CheckpointMismatch(
-                    f"{name} differs from the checkpoint of step {step}: {differing[0]}; "
-                    "continuing would train a different run, so training stops here"
-                )
+            check_digests(name, step, manifest["objects"][name], digest(instance.state_dict()))
         trainer._load_rng_state(folder)
         self._saved_by_trainer = None
 

@@ -3,12 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers.trainer_utils import get_last_checkpoint
+import transformers
 
 from lossguard.hf import guard
 from tests.lossguard.hf.small import InOrder, LoggedRun, Rows, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
 
+trainer_utils: Any = transformers.trainer_utils
 pytestmark = pytest.mark.slow
 
 
@@ -38,7 +39,7 @@ def test_a_rollback_to_the_trainers_own_checkpoint_is_exact_and_the_discarded_on
     assert state_of(trainer) == state_of(plain)
     names = checkpoints_in(tmp_path / "one")
     assert names == [*(f"checkpoint-{step}" for step in (0, 10, 15, 20, 23, 5)), "discarded-checkpoint-10"]
-    assert str(get_last_checkpoint(str(tmp_path / "one"))).endswith("checkpoint-23")
+    assert trainer_utils.get_last_checkpoint(str(tmp_path / "one")).endswith("checkpoint-23")
     assert run.restorable == [0, 5, 10, 15, 20, 23]
 
 
