@@ -12,7 +12,7 @@ class Indexable(Protocol):
 
 @runtime_checkable
 class Seekable(Indexable, Protocol):
-    """An Indexable that is told of jumps, and whose state belongs into checkpoints: `lossguard.torch.Batches`."""
+    """An Indexable that must know of jumps, and whose state belongs into checkpoints: `lossguard.torch.Batches`."""
 
     def seek(self, index: int, /, *, since: int) -> None:
         """The next batch is `index`. The training state is that before batch `since`; those in between are skipped."""

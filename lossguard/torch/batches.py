@@ -22,8 +22,8 @@ NOTHING = "the loader gave no batch: there is nothing to train on"
 class MicroBatches:
     """The micro-batches of a loader, one after the other, from any absolute index on.
 
-    `set_epoch(epoch)` tells the loader of the epoch before an iterator is made. By default the samplers and the dataset
-    are told, those that have a method `set_epoch`; a loader that has one itself (accelerate's) is told instead.
+    `set_epoch(epoch)` is called before an iterator is made. By default it calls `set_epoch` of the loader (accelerate's
+    has it), or else of its samplers and of the dataset, where they have it.
     `read_end`: whether each iterator is asked for its end, as a `for` loop does; Lightning does not, and at its end a
     sampler with a generator of its own draws from it once more.
 

@@ -34,9 +34,11 @@ class EpochOrders:
             restore_generators(before | _from_plain(drawn["process"]))
         yield
         if drawn is None:
-            changed = changed_generators(before, base_seed=draws_base_seed(self._loader, epoch))
+            from_torch = draws_base_seed(self._loader, epoch) and getattr(self._loader, "generator", None) is None
+            changed = changed_generators(before, base_seed=from_torch)
             if own or changed:
-                self._drawn[epoch] = {"own": own, "process": _to_plain(before, changed)}
+                process = _to_plain(before, changed | {"torch"} if changed else set())
+                self._drawn[epoch] = {"own": own, "process": process}
         if not is_due or (drawn is not None and drawn["process"]):
             restore_generators(before)
 

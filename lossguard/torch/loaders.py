@@ -43,7 +43,7 @@ def is_by_index(loader: Any) -> bool:
 
 
 def set_epoch(loader: Any, epoch: int) -> None:
-    """Tell the samplers and the dataset of the epoch; a loader that does so itself is only told."""
+    """Set the epoch of the loader if it has one (it sets those inside), or else of its samplers and its dataset."""
     own = getattr(loader, "set_epoch", None)
     for part in [loader] if own is not None else parts_of(loader):
         if hasattr(part, "set_epoch"):
@@ -51,8 +51,9 @@ def set_epoch(loader: Any, epoch: int) -> None:
 
 
 def draws_base_seed(loader: Any, epoch: int) -> bool:
-    """Whether a new iterator draws a seed for its workers, before its sampler draws: those that stay have theirs."""
-    return epoch == 0 or not getattr(loader, "persistent_workers", False)
+    """Whether the iterator draws a seed for its workers, before the sampler draws: workers that persist have theirs."""
+    inside = getattr(loader, "base_dataloader", loader)
+    return isinstance(inside, DataLoader) and (epoch == 0 or not inside.persistent_workers)
 
 
 def entered_at(loader: Any, offset: int, *, base_seed: bool = True) -> Any:
