@@ -59,6 +59,7 @@ class Lossguard(Watch):
         self.controller: Controller | None = None
         """None before the first step, and when the run is not guarded any more."""
         self._storage = storage  # keep=, memory=, memory_every=
+        self._loader: GuardedLoader | None = None
         self._undo = ExitStack()  # what is changed of the trainer while it fits
         self._unscaled: list[Any] = []  # learning rates of the schedule during a step of the optimizer
 
@@ -69,26 +70,28 @@ class Lossguard(Watch):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The training loader passes through here before the first iterator is made of it."""
-        if _is_trial(trainer):
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # it only shows that nothing raises
             return
         prepared = trainer.strategy.process_dataloader
 
+        self._loader = None
+
         def process_dataloader(dataloader: object) -> object:
             dataloader = prepared(dataloader)
-            is_training = trainer.training and not trainer.sanity_checking
-            return GuardedLoader(self, dataloader) if is_training else dataloader
+            if not trainer.training or trainer.sanity_checking:
+                return dataloader
+            refuse_loader(dataloader, is_second=self._loader is not None)
+            self._loader = GuardedLoader(self, dataloader)
+            return self._loader
 
         vars(trainer.strategy)["process_dataloader"] = process_dataloader
         self._undo.callback(vars(trainer.strategy).pop, "process_dataloader", None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        loader = trainer.train_dataloader
-        if _is_trial(trainer):
+        if self._loader is None:
             return
-        refuse_loader(trainer, loader, GuardedLoader)
-        assert isinstance(loader, GuardedLoader)
-        self._trainer, self._data = trainer, MicroBatches(loader.inner, read_end=False)
+        self._trainer, self._data = trainer, MicroBatches(self._loader.inner, read_end=False)
         self._undo.callback(self._data.close)
         self._loops = Loops(trainer)
         self._accumulate = trainer.accumulate_grad_batches
@@ -99,7 +102,7 @@ class Lossguard(Watch):
         epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else sys.maxsize
         steps = trainer.max_steps if trainer.max_steps >= 0 else sys.maxsize
         self._until = min(epochs * self._steps_per_epoch, steps)
-        store = self._checkpoints(trainer)
+        self._store = store = self._checkpoints(trainer)
         self.controller = Controller(
             self.run, checkpoints=store, every=self.every, signals=self.signals, skips=self.skips
         )
@@ -214,15 +217,13 @@ class Lossguard(Watch):
         controller, self.controller = self.controller, None
         if controller is not None:
             controller.abandon()
+            if controller.ranks.size == 1:  # a later fit of this process may use the same folder
+                with suppress(Exception):
+                    self._store.settle(wait=True)
         self._undo.close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._undo.close()
-
-
-def _is_trial(trainer: Trainer) -> bool:
-    """Whether a few batches only show that nothing raises: that is reported, and no checkpoint is written."""
-    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 class GuardedLoader:

@@ -35,11 +35,13 @@ def refuse_setup(trainer: Trainer, module: LightningModule) -> None:
         _refuse("reload_dataloaders_every_n_epochs", "the batches of a new loader have no fixed order: keep one loader")
 
 
-def refuse_loader(trainer: Trainer, loader: Any, guarded: type) -> None:
+def refuse_loader(loader: Any, *, is_second: bool) -> None:
     """Raise ConfigurationError for training data that is not one loader with a length."""
-    if not isinstance(loader, guarded):
+    if is_second:
         _refuse("training with several loaders", "their common position is not known: combine their datasets")
-    if trainer.num_training_batches == float("inf"):
+    try:
+        len(loader)
+    except TypeError:
         _refuse("a training loader without a length", "its epochs have no known end: give its dataset a __len__")
 
 

@@ -109,20 +109,27 @@ def shuffled(size: int, *, batch: int = 4, workers: int = 0) -> DataLoader[Tenso
 
 
 def filtered(
-    size: int,
+    size: int, skips: Sequence[tuple[int, int]], *, steps: int, accumulate: int, limit: int | None = None
+) -> DataLoader[Tensor]:
+    """The batches of `shuffled` without those of `skips`, in epochs of as many batches as before."""
+    generator = torch.Generator().manual_seed(7)
+    loader: DataLoader[Any] = DataLoader(list(range(size)), batch_size=4, shuffle=True, generator=generator)  # type: ignore[arg-type]
+    length = min(limit or len(loader), len(loader))
+    epochs = [[each.tolist() for each in islice(loader, length)] for _ in range(2 * steps * accumulate // length + 2)]
+    return without(epochs, skips, steps=steps, accumulate=accumulate, dataset=Numbers(size))
+
+
+def without(
+    epochs: Sequence[list[list[int]]],
     skips: Sequence[tuple[int, int]],
     *,
     steps: int,
     accumulate: int,
-    batch: int = 4,
-    limit: int | None = None,
+    dataset: Dataset[Tensor],
 ) -> DataLoader[Tensor]:
-    """The batches of `shuffled` without those of `skips`, in epochs of as many batches as before."""
-    generator = torch.Generator().manual_seed(7)
-    loader: DataLoader[Any] = DataLoader(list(range(size)), batch_size=batch, shuffle=True, generator=generator)  # type: ignore[arg-type]
-    length = min(limit or len(loader), len(loader))
+    """The micro-batches of `epochs` without those of the batches in `skips`."""
+    length = len(epochs[0])
     groups = [list(range(first, min(first + accumulate, length))) for first in range(0, length, accumulate)]
-    epochs = [[each.tolist() for each in islice(loader, length)] for _ in range(2 * steps // len(groups) + 2)]
     order: list[list[list[int]]] = []
     index = 0
     for step in range(steps):
@@ -134,9 +141,9 @@ def filtered(
         given = groups[index % len(groups)][: len(group)]
         order[-1] += [epochs[index // len(groups)][each] for each in given]
         index += 1
-    order[-1] += [[0] * batch] * (length - len(order[-1]))  # never read
+    order[-1] += [order[0][0]] * (length - len(order[-1]))  # never read
     generator = torch.Generator().manual_seed(7)
-    return DataLoader(Numbers(size), batch_sampler=FixedOrder([*order, order[-1]]), generator=generator)
+    return DataLoader(dataset, batch_sampler=FixedOrder([*order, order[-1]]), generator=generator)
 
 
 @contextmanager

@@ -1,4 +1,8 @@
+import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +212,20 @@ def test_an_error_of_ours_leaves_the_training_as_it_is(tmp_path: Path, caplog: p
     guarded = fit(tmp_path, shuffled(40), guard, module=Module(before_step=fail), max_epochs=2)
     assert_same(guarded, fit(tmp_path, shuffled(40), max_epochs=2))
     assert "the run is not guarded any more, and training continues" in caplog.text
+
+
+@pytest.mark.parametrize("launcher", [["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"], []])
+def test_two_ranks_are_rolled_back_together_bit_for_bit(tmp_path: Path, launcher: list[str]) -> None:
+    """Under torchrun, and under Lightning's own launcher."""
+    command = [sys.executable, "-m", *launcher, "tests.lossguard.lightning.ranks", str(tmp_path), "2"]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"2-{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
+    assert [each[:2] for each in first["recorded"]] == [["start", 0], ["rollback", 10], ["rollback", 20]]
+    for each in (first, second):
+        assert [each["seen"], each["random"], all(each["weights"]), each["optimizer"]] == [True] * 4
+    for step, metrics in first["logged"].items():
+        losses = [*first["losses"][step], *second["losses"][step]]
+        assert metrics["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-6)
