@@ -192,6 +192,19 @@ def fit(
     return module
 
 
+def break_weight(at: int) -> Any:
+    """A weight is NaN from step `at` on, the first time that the run comes there."""
+    broken: list[int] = []
+
+    def before_step(module: Module) -> None:
+        if module.trainer.global_step == at and not broken:
+            broken.append(at)
+            with torch.no_grad():
+                next(module.parameters())[0, 0] = float("nan")
+
+    return before_step
+
+
 def assert_same(one: Module, other: Module) -> None:
     """Contents, losses, epochs and indices, weights, optimizer and schedule, bit for bit."""
     assert one.seen == other.seen

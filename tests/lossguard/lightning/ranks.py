@@ -14,8 +14,7 @@ from torch.utils.data import BatchSampler, DistributedSampler
 
 from lossguard import Run
 from lossguard.lightning import Lossguard
-from tests.lossguard.lightning.fitting import LoggingRun, Module, Numbers, fit, shuffled, without
-from tests.lossguard.lightning.test_callback import break_weight
+from tests.lossguard.lightning.fitting import LoggingRun, Module, Numbers, break_weight, fit, shuffled, without
 from tests.lossguard.scripted import rollback
 
 SIZE, SKIPS, STEPS = 88, [(14, 22)], 40

@@ -12,23 +12,19 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from torch.utils.data import DataLoader
 
 from lossguard.lightning import Lossguard, Watch
-from tests.lossguard.lightning.fitting import LoggingRun, Module, Numbers, assert_same, filtered, fit, shuffled
+from tests.lossguard.lightning.fitting import (
+    LoggingRun,
+    Module,
+    Numbers,
+    assert_same,
+    break_weight,
+    filtered,
+    fit,
+    shuffled,
+)
 from tests.lossguard.scripted import rollback
 
 pytestmark = pytest.mark.slow
-
-
-def break_weight(at: int) -> Any:
-    """A weight is NaN from step `at` on, the first time that the run comes there."""
-    broken: list[int] = []
-
-    def before_step(module: Module) -> None:
-        if module.trainer.global_step == at and not broken:
-            broken.append(at)
-            with torch.no_grad():
-                next(module.parameters())[0, 0] = float("nan")
-
-    return before_step
 
 
 @pytest.mark.parametrize("size", [40, 42, 44], ids=["10 micro-batches", "a short micro-batch", "11 micro-batches"])
