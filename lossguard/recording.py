@@ -17,6 +17,7 @@ from lossguard.delivery.sender import HEARTBEAT, Sender
 from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
+from lossguard.masking import mask_json
 from lossguard.metrics import COUNTS
 from lossguard.orders import Order
 from lossguard.private_files import make_folder
@@ -27,6 +28,7 @@ from lossguard.protocol import (
     EXPECT,
     MAX_PAUSE,
     PROBE,
+    checked_json,
     checked_step,
     is_count,
     is_name,
@@ -146,6 +148,16 @@ class RecordingRun(Run):
         record = {"event": str(kind), "step": None, "time": time.time(), "details": plain_json(details)}
         with self._writer.lock:
             self._put_in_segment(record)
+
+    @_never_raises
+    def add_config(self, config: Mapping[str, Any], *, total_steps: int | None = None) -> None:
+        added = {"config": self._registration["config"] | mask_json(plain_json(config))}
+        checked_json(added["config"])
+        if total_steps is not None and self._registration["total_steps"] is None:
+            added["total_steps"] = checked_step(total_steps)
+        if self._registration != self._registration | added:
+            self._registration = self._registration | added
+            self._put({"run": self._registration})
 
     @_never_raises
     def expect(self, /, *, next_report_in: float) -> None:

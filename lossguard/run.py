@@ -3,7 +3,7 @@
 `lossguard.init` returns it for mode "off", and a `RecordingRun` otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,6 +50,12 @@ class Run:
 
     def declare(self, /, kind: str, **details: Any) -> None:
         """Announce an intended change (learning_rate, batch_size, data_mix, ...): detectors start a new baseline."""
+
+    def add_config(self, config: Mapping[str, Any], *, total_steps: int | None = None) -> None:
+        """Add what is known only after `init`: entries of the configuration, and the steps that the run will have.
+
+        An entry replaces an earlier one of the same name. Secrets are masked as in `init`. Never raises.
+        """
 
     def expect(self, /, *, next_report_in: float) -> None:
         """Announce a pause: the next step comes within `next_report_in` seconds (an evaluation, a save, a compilation).

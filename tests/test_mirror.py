@@ -17,6 +17,7 @@ SYSTEM_TESTS = {
     "db/test_earlier_release.py": "a store that an earlier release wrote, through every module of db",
     "deploy": "the files in deploy/, which are no modules",
     "lossguard/test_exported_members.py": "every public name of the SDK",
+    "lossguard/hf/test_private_names.py": "the private names of transformers that the adapter uses",
     "monitor/detection/test_events.py": "random events through every state machine of the detection",
     "ranks": "several processes that train one run together",
     "reliability": "whole processes under faults of the network and of the machine",

@@ -93,7 +93,7 @@ class Lossguard(Watch):
             return
         self._trainer, self._data = trainer, MicroBatches(self._loader.inner, read_end=False)
         self._undo.callback(self._data.close)
-        self._loops = Loops(trainer)
+        self._loops = Loops(trainer, self)
         self._accumulate = trainer.accumulate_grad_batches
         self._epoch_length = int(trainer.num_training_batches)
         self._steps_per_epoch = math.ceil(self._epoch_length / self._accumulate)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lossguard.lightning.framework import ModelCheckpoint, Trainer
+from lossguard.lightning.watch import Watch
 from lossguard.log_once import LogOnce
 
 DISCARDED = "discarded"
@@ -21,8 +22,8 @@ DISCARDED = "discarded"
 class Loops:
     """The progress of `fit`: its counters, and what was logged last."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
+    def __init__(self, trainer: Trainer, watch: Watch) -> None:
+        self._trainer, self._watch = trainer, watch
         self._fit = trainer.fit_loop
         self._epoch = trainer.fit_loop.epoch_loop
         self._extended: tuple[int, int | None] | None = None
@@ -36,6 +37,7 @@ class Loops:
             "num_stepped": self._epoch._batches_that_stepped,
             "metrics": dict(self._trainer._logger_connector._callback_metrics),
             "position": self.position,
+            "tokens": self._watch.tokens,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -43,7 +45,7 @@ class Loops:
         self._epoch.scheduler_progress.load_state_dict(state["schedule"])
         self._epoch._batches_that_stepped = state["num_stepped"]
         self._trainer._logger_connector._callback_metrics = dict(state["metrics"])
-        self.position = state["position"]
+        self.position, self._watch.tokens = state["position"], state["tokens"]
 
     def enter(self, step: int, steps_per_epoch: int, accumulate: int, epoch_length: int) -> None:
         """Stand before `step`, inside its epoch; `epoch_length` is in micro-batches. Means of the epoch begin anew."""

@@ -16,6 +16,19 @@ Hook = TypeVar("Hook", bound=Callable[..., Any])
 MEANS = ("log_z", "z_loss")
 """What `training_step` may return in its dictionary besides the loss, each as the mean over the micro-batch."""
 
+SETTINGS = (
+    *(
+        "max_steps",
+        "max_epochs",
+        "accumulate_grad_batches",
+        "gradient_clip_val",
+        "gradient_clip_algorithm",
+        "precision",
+    ),
+    *("world_size", "val_check_interval", "check_val_every_n_epoch", "limit_train_batches", "num_training_batches"),
+)
+"""What of the trainer becomes part of the configuration."""
+
 
 def contained(hook: Hook) -> Hook:
     """Log an error of ours once, and let the training go on."""
@@ -38,7 +51,9 @@ class Watch(Callback):
 
     `loss` is the mean of what `training_step` returns, over micro-batches and ranks, as it is (a NaN is NaN);
     `grad_norm` is the L2 norm before clipping; `lr` that of the first parameter group; `log_z` and `z_loss` are what
-    the dictionary that `training_step` returns has under these names. No device is waited for.
+    the dictionary that `training_step` returns has under these names; `tokens` counts the `input_ids` of the batches,
+    where they have them. No device is waited for. The settings of the trainer, the module's hyperparameters and its
+    number of parameters become part of the run's configuration.
 
     A validation is reported as `held_out_loss` of the step before it: the logged metric `held_out`, by default
     `val_loss`, or else what a callback monitors with mode "min" if its name contains "val".
@@ -49,13 +64,15 @@ class Watch(Callback):
         self.log_once = LogOnce(quiet=run.rank > 0)
         self._held_out = held_out
         self._num_steps = 0  # of the optimizer, that were reported
+        self.tokens: int | Tensor | None = 0
+        """Tokens so far, over all ranks; None if it is not known how many there were before."""
         self._pending: tuple[int, dict[str, Any]] | None = None  # a step whose validation may come yet
         self._forget()
 
     def _forget(self) -> None:
         """What belongs to one optimizer step begins anew."""
         self._sums: dict[str, Tensor] = {}  # over the micro-batches
-        self._num_micro_batches = 0
+        self._num_micro_batches = self._num_tokens = 0
         self._of_step: dict[str, Any] = {}  # gradient norm and learning rate
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -65,7 +82,20 @@ class Watch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._num_steps = trainer.global_step
+        self.tokens = None if trainer.global_step else 0
         self._forget()
+        self._describe(trainer, pl_module)
+
+    @contained
+    def _describe(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        settings = {name: getattr(trainer, name) for name in SETTINGS}
+        model = {
+            "class": type(pl_module).__name__,
+            "num_parameters": sum(each.numel() for each in pl_module.parameters()),
+        }
+        described = {"trainer": settings, "hyperparameters": dict(pl_module.hparams), "model": model}
+        steps = trainer.estimated_stepping_batches
+        self.run.add_config(described, total_steps=int(steps) if 0 <= steps < float("inf") else None)
 
     @contained
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -83,6 +113,8 @@ class Watch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._num_micro_batches += 1
+        if isinstance(batch, Mapping) and isinstance(ids := batch.get("input_ids"), Tensor):
+            self._num_tokens += ids.numel()
         if isinstance(outputs, Tensor):
             outputs = {"loss": outputs}
         for name in ("loss", *MEANS):
@@ -91,7 +123,12 @@ class Watch(Callback):
                 self._sums[name] = self._sums[name] + value if name in self._sums else value
         if trainer.global_step > self._num_steps:
             self._num_steps = trainer.global_step
-            self._pending = (trainer.global_step - 1, self._of_step | self._means(trainer))
+            metrics = self._of_step | self._means(trainer)
+            if self.tokens is not None and self._num_tokens:
+                self.tokens = metrics["tokens"] = self.tokens + metrics.pop("step_tokens", self._num_tokens)
+            if self.run.batch_index is None:
+                metrics["batch_index"] = trainer.global_step - 1  # without a guard, batch follows batch
+            self._pending = (trainer.global_step - 1, metrics)
             self._forget()
 
     def _means(self, trainer: Trainer) -> dict[str, Tensor]:
@@ -101,8 +138,13 @@ class Watch(Callback):
         if "loss" in self._sums:
             means["loss"] = self._sums["loss"] * (full / given) if full != given else self._sums["loss"]
         if trainer.world_size > 1 and means:
-            reduced = trainer.strategy.reduce(torch.stack([each.float() for each in means.values()]), reduce_op="mean")
-            means = dict(zip(means, cast(Tensor, reduced).unbind(), strict=True))
+            mine = torch.stack(
+                [*(each.double() for each in means.values()), means["loss"].new_tensor(self._num_tokens)]
+            )
+            *values, tokens = cast(Tensor, trainer.strategy.reduce(mine, reduce_op="mean")).unbind()
+            means = dict(zip(means, values, strict=True)) | {
+                "step_tokens": (tokens * trainer.world_size).round().long()
+            }
         return means
 
     @contained

@@ -250,3 +250,19 @@ def test_a_disk_that_is_full_for_a_while_costs_no_step(tmp_path: Path) -> None:
     (spool,) = tmp_path.rglob("*.spool")
     read = [record["step"] for _, record in lossguard.read_spools(spool.parent) if "metrics" in record]
     assert read == list(range(1100))
+
+
+def test_what_is_known_only_later_is_added_to_the_configuration_with_secrets_masked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with offline(tmp_path, config={"lr": 1.0, "model": "small"}) as run:
+        run.add_config({"model": {"layers": 2}, "hub_token": "hf_abcdefghijklmnopqrstuvwxyz"}, total_steps=9)
+        run.add_config({"model": {"layers": 2}})
+        run.add_config({"nested": {"a" * 4: object()}}, total_steps=7)
+        run.add_config(3)  # type: ignore[arg-type]
+        run.log(0, loss=1.0)
+    first, second, third = (record["run"] for record in records(run) if "run" in record)
+    assert (first["config"], first["total_steps"]) == ({"lr": 1.0, "model": "small"}, None)
+    assert second["config"] == {"lr": 1.0, "model": {"layers": 2}, "hub_token": "***"}
+    assert (second["total_steps"], third["total_steps"]) == (9, 9)
+    assert "run.add_config was ignored" in caplog.text

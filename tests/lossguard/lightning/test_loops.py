@@ -10,8 +10,9 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lossguard.lightning.framework import Trainer
 from lossguard.lightning.loops import Callbacks, Loops
+from lossguard.lightning.watch import Watch
 from lossguard.log_once import LogOnce
-from tests.lossguard.lightning.fitting import Module, fit, shuffled
+from tests.lossguard.lightning.fitting import LoggingRun, Module, fit, shuffled
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +81,7 @@ def test_ddp_strategy_knows_how_its_processes_start() -> None:
 
 
 def test_an_extended_fit_has_one_more_step_until_it_is_not(trainer: Trainer) -> None:
-    loops = Loops(trainer)
+    loops = Loops(trainer, Watch(LoggingRun()))
     fit_loop = trainer.fit_loop
     limits = (fit_loop.max_steps, fit_loop.max_epochs)
     assert fit_loop.done
