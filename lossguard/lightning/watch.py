@@ -138,13 +138,11 @@ class Watch(Callback):
         if "loss" in self._sums:
             means["loss"] = self._sums["loss"] * (full / given) if full != given else self._sums["loss"]
         if trainer.world_size > 1 and means:
-            mine = torch.stack(
-                [*(each.double() for each in means.values()), means["loss"].new_tensor(self._num_tokens)]
-            )
+            num_tokens = next(iter(means.values())).new_tensor(self._num_tokens, dtype=torch.float64)
+            mine = torch.stack([*(each.double() for each in means.values()), num_tokens])
             *values, tokens = cast(Tensor, trainer.strategy.reduce(mine, reduce_op="mean")).unbind()
-            means = dict(zip(means, values, strict=True)) | {
-                "step_tokens": (tokens * trainer.world_size).round().long()
-            }
+            means = dict(zip(means, values, strict=True))
+            means["step_tokens"] = (tokens * trainer.world_size).round().long()
         return means
 
     @contained
