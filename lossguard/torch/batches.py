@@ -48,7 +48,7 @@ class MicroBatches:
         self._iterator: Iterator[Any] = iter(())
         self._num_given = 0  # by the iterator
         self._ahead: list[Any] = []
-        self._has_workers = False  # those that stay, if the loader has such
+        self._has_workers = False  # those that persist, if the loader has such
         self._is_watched = False  # whether it is known what loading a batch draws
         self._log_once = LogOnce()
 
@@ -70,6 +70,7 @@ class MicroBatches:
         if not self.ready() and not self.ready():  # the second time at the beginning of the next epoch
             raise ValueError(NOTHING)
         self.position += 1
+        self._since = self.position
         if self.length is None and self.is_last():
             self.length = self.position
         return self._ahead.pop()
@@ -119,11 +120,18 @@ class MicroBatches:
     def _open(self) -> Any:
         """Make an iterator at `position`, and return its first micro-batch, or END."""
         epoch, offset = divmod(self.position, self.length) if self.length else (0, self.position)
-        self._epoch_start = self.position - offset
+        if self.length:
+            for skipped in range(-(-self._since // self.length), epoch):  # each costs what it always does
+                self._begin(skipped, self.length - 1)
+                self.close()
+        return self._begin(epoch, offset)
+
+    def _begin(self, epoch: int, offset: int) -> Any:
+        self._epoch_start = epoch * (self.length or 0)
         self._set_epoch(epoch)
         by_index, base_seed = is_by_index(self.loader), draws_base_seed(self.loader, epoch)
-        workers_stay = getattr(self.loader, "persistent_workers", False)
-        if by_index and (offset or (workers_stay and self._has_workers == base_seed)):
+        workers_persist = getattr(self.loader, "persistent_workers", False)
+        if by_index and (offset or (workers_persist and self._has_workers == base_seed)):
             self._opened = entered_at(self.loader, offset, base_seed=base_seed)
         else:
             self._opened, self._has_workers = self.loader, True

@@ -117,6 +117,16 @@ def refuse_without_order(loader: Any) -> None:
                 f"{_named(part)} can be read only once: give a DataLoader whose dataset and samplers can be iterated "
                 "over again, so that a rollback can go back"
             )
+        if getattr(part, "use_stateful_dataloader", False):
+            raise ValueError(
+                "use_stateful_dataloader=True has the loader resume by itself, and Lossguard does it too: leave it at "
+                "False"
+            )
+        if getattr(part, "even_batches", True) is False and part.num_processes > 1 and not part.drop_last:
+            raise ValueError(
+                "even_batches=False gives the processes different numbers of batches, and they would wait for each "
+                "other: leave it at True, or use drop_last=True"
+            )
     if not is_by_index(loader):
         return
     sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler

@@ -6,7 +6,7 @@ It runs in one process, and on every rank of `accelerate launch` or torchrun. Ea
 import json
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -38,7 +38,7 @@ class Options:
     generator: bool = False
     loader: dict[str, Any] = field(default_factory=dict)
     """Of DataLoaderConfiguration."""
-    skips: list[list[int]] = field(default_factory=list)
+    skips: list[Any] = field(default_factory=list)
     """Of the guarded loop: ordered by rollbacks to 10 steps before. Of the plain loop: left out from the start."""
     store: str = "ours"
     compile: bool = False
@@ -104,23 +104,6 @@ def checksum(state: Any) -> int:
     return zlib.crc32(repr(plain(state)).encode())
 
 
-def plain_steps(training: Training, options: Options) -> Iterator[tuple[int, list[Tensor]]]:
-    """The steps of a plain loop over the prepared loader; it passes over the batches of `skips`."""
-    ledger = Ledger(Skip(*skip) for skip in options.skips)
-    batch = step = 0
-    while True:
-        length = len(training.loader)
-        used: list[Tensor] = []
-        for number, micro_batch in enumerate(training.loader):
-            if ledger.next_free(batch) == batch:
-                used.append(micro_batch)
-            if (number + 1) % options.accumulate == 0 or number + 1 == length:
-                if used:
-                    yield step, used
-                    step += 1
-                batch, used = batch + 1, []
-
-
 def train_plain(options: Options) -> dict[str, Any]:
     """Micro-batches are used as they come: accelerate looks at whether the last one of the epoch was read."""
     training = Training(options)
@@ -140,14 +123,14 @@ def train_plain(options: Options) -> dict[str, Any]:
 
 
 def orders_of(options: Options) -> dict[int, Any]:
-    """A rollback of 10 steps for each skip, at the boundary where its batches have been used."""
+    """A rollback for each skip, at the boundary 8 steps after its first batch was used."""
     orders: dict[int, Any] = {}
-    boundary = 1
-    for number, (begin, end) in enumerate(options.skips):
-        step = begin - sum(b - a for a, b in options.skips[:number])
-        boundary += step + 8 if number == 0 else step + 8 - restored
-        restored = max(0, step - 2) // 5 * 5
-        orders[boundary] = rollback(id=number + 1, rewind_to=restored, skip_from=begin, skip_to=end)
+    boundary, step, num_skipped = 1, 0, 0
+    for number, (begin, end) in enumerate(options.skips, 1):
+        detected = begin - num_skipped + 8
+        boundary, step = boundary + detected - step, max(0, detected - 10) // 5 * 5
+        orders[boundary] = rollback(id=number, rewind_to=step, skip_from=begin, skip_to=end)
+        num_skipped += end - begin
     return orders
 
 
@@ -171,6 +154,7 @@ def train_guarded(options: Options, folder: Path, *, stop_at: int | None = None)
     executed = 0
     for step, micro_batches in guard.steps(Batches(training.loader, accumulate=options.accumulate), options.steps):
         if step == stop_at:
+            guard.checkpoints.settle(True)
             break
         micro_batches = micro_batches if options.accumulate > 1 else [micro_batches]
         seen[step] = training.step(micro_batches)
@@ -181,9 +165,10 @@ def train_guarded(options: Options, folder: Path, *, stop_at: int | None = None)
 def main(folder: Path, *arms: str) -> None:
     results = []
     for number, arm in enumerate(arms):
-        options = json.loads(arm)
-        train = train_plain if options.pop("plain", False) else lambda o: train_guarded(o, folder / f"arm-{number}")
-        results.append(train(Options(**options)))
+        given = json.loads(arm)
+        is_plain = given.pop("plain", False)
+        options = Options(**given)
+        results.append(train_plain(options) if is_plain else train_guarded(options, folder / f"arm-{number}"))
     rank = PartialState().process_index
     (folder / f"rank-{rank}.json").write_text(json.dumps(results))
     if torch.distributed.is_initialized():

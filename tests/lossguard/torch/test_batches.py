@@ -176,20 +176,24 @@ def test_skipped_samples_are_never_loaded() -> None:
     assert data.dataset.loaded == [*range(8), *range(72, 80)]  # type: ignore[attr-defined]
 
 
-def test_a_skip_over_the_end_of_an_epoch_leaves_the_random_numbers_of_a_plain_loop_without_those_batches() -> None:
+@pytest.mark.parametrize("end", [11, 14, 22, 36])
+def test_a_skip_over_the_end_of_an_epoch_leaves_the_random_numbers_of_a_plain_loop_without_those_batches(
+    end: int,
+) -> None:
     def filtered(begin: int, end: int) -> tuple[list[list[int]], torch.Tensor]:
         torch.manual_seed(0)
-        data = [(n, content(batch)) for n, batch in enumerate(chain(*[loader(num_workers=0)] * 3))]
+        data = [(n, content(batch)) for n, batch in enumerate(chain(*[loader(shuffle=True)] * 4))]
         seen = [batch for n, batch in data if not begin <= n < end]
         return seen, torch.get_rng_state()
 
     torch.manual_seed(0)
-    stream = MicroBatches(loader())
+    stream = MicroBatches(loader(shuffle=True))
     seen = [content(next(stream)) for _ in range(8)]
-    stream.seek(14, since=8)
-    seen += [content(next(stream)) for _ in range(3 * LENGTH - 14)]
-    assert seen == filtered(8, 14)[0]
-    assert torch.equal(torch.get_rng_state(), filtered(8, 14)[1])
+    stream.seek(end, since=8)
+    seen += [content(next(stream)) for _ in range(4 * LENGTH - end)]
+    after = torch.get_rng_state()
+    assert seen == filtered(8, end)[0]
+    assert torch.equal(after, filtered(8, end)[1])
 
 
 def test_a_rollback_over_the_end_of_an_epoch_pays_for_it_again() -> None:
