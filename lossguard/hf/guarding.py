@@ -20,6 +20,7 @@ from lossguard.hf.hooks import Hooks
 from lossguard.hf.loader import Filling, Loader, empty_like, set_epoch
 from lossguard.hf.measuring import Measuring
 from lossguard.hf.progress import Progress
+from lossguard.hf.trainer_checkpoints import TrainerCheckpoints
 from lossguard.torch.batches import Batches
 
 
@@ -33,7 +34,7 @@ class Guarding(Measuring):
 
     def _reset(self) -> None:
         self._is_open = False
-        self._has_epoch_ended = False
+        self._is_last_step = self._has_epoch_ended = False
         self._coming: deque[Any] = deque()  # micro-batches of the present step
         self._batch = 0
         self._lrs: list[float] = []  # the learning rates of this step, before an order's factor
@@ -44,6 +45,8 @@ class Guarding(Measuring):
         hooks.set(self.trainer.args, "ignore_data_skip", True)  # where to begin is ours: the Trainer knows of no skips
         hooks.wrap(self.trainer, "get_train_dataloader", self._make_loader)
         hooks.wrap(self.trainer, "set_initial_training_values", self._initial_values)
+        if isinstance(self.controller.checkpoints, TrainerCheckpoints):
+            self.controller.checkpoints.install(hooks)
         hooks.wrap(self.trainer, "_maybe_log_save_evaluate", self._log_save_evaluate)
 
     def ended(self) -> None:
@@ -95,8 +98,7 @@ class Guarding(Measuring):
         """Load the step that comes next."""
         if at.restored:
             self.forget()
-        if at.stop:  # the Trainer cannot be stopped here: it does this step
-            self.trainer.control.should_training_stop = True
+        self._is_last_step = at.stop  # the Trainer cannot be stopped before a step, nor within one
         self._batch = at.batch
         self._batches.seek(at.batch, since=at.since)
         loaded = self._batches[at.batch]
@@ -140,7 +142,8 @@ class Guarding(Measuring):
             state.epoch = first // length + (first % length + num) / length
             coming, _ = self._batches.span(self.controller.ledger.next_free(self._batch + 1))
             control.should_epoch_stop |= coming // length > first // length
-        if self.controller.interrupted and self.controller.ranks.size == 1:  # other ranks have to know of it first
+        is_alone = self.controller.ranks.size == 1  # otherwise the other ranks have to know of a signal first
+        if self._is_last_step or (self.controller.interrupted and is_alone):
             control.should_training_stop = True
         return control
 

@@ -168,7 +168,8 @@ class Measuring(TrainerCallback):
         if log_z is not None:
             mine_F[3:] = torch.stack((log_z.total, log_z.num_tokens.float(), log_z.highest))
         gathered = mine_F.new_empty(_num_ranks() * len(mine_F))
-        dist.all_gather_into_tensor(gathered, mine_F)
+        gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
+        gather(gathered, mine_F)
         losses_R, weights_R, tokens_R, totals_R, counts_R, highest_R = gathered.view(_num_ranks(), -1).unbind(1)
         loss = losses_R.mean() if weight == 1 else (losses_R * weights_R).sum() / weights_R.sum()
         if log_z is not None:

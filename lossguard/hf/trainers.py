@@ -6,11 +6,13 @@ from typing import Any
 
 from transformers import Trainer
 
+from lossguard.checkpoint_store import CheckpointStore
 from lossguard.controller import Controller
 from lossguard.hf.guarding import Guarding
 from lossguard.hf.measuring import Measuring
 from lossguard.hf.progress import Part, Progress
 from lossguard.hf.supported import refuse_unguardable, refuse_unwatchable
+from lossguard.hf.trainer_checkpoints import TrainerCheckpoints
 from lossguard.ledger import Skip
 from lossguard.run import Run
 from lossguard.torch.checkpoints import Checkpoints
@@ -33,6 +35,7 @@ def guard(
     run: Run,
     *,
     every: int = 50,
+    store: str = "lossguard",
     keep: int = 20,
     memory: int = 0,
     memory_every: int = 10,
@@ -41,27 +44,33 @@ def guard(
 ) -> Controller:
     """As `watch`, and the training is rolled back in place, past the batches that the collector names.
 
-    Checkpoints are saved every `every` steps to `output_dir/lossguard`; see `Checkpoints` for `keep`, `memory` and
-    `memory_every`. `skips`: batches that are never used. The batches of a step have one index, over all ranks and
-    micro-batches. Remedies are registered with the controller that is returned.
+    Checkpoints are saved every `every` steps, and at least `keep` of them stay. `store="lossguard"`: in
+    `output_dir/lossguard`, in the background, and with `memory` in host memory too (see `Checkpoints`). `store="hf"`:
+    the Trainer's own in `output_dir`, which it can resume from without Lossguard as well. `skips`: batches that are
+    never used. A batch is what one step uses, over all ranks and micro-batches.
+
+    Returns the controller, with which remedies are registered: `learning_rate_remedy(guard(trainer, run))`.
 
     Raises ValueError for a trainer that could not be restored, or was never tested, and where no checkpoint can be
     written.
     """
     refuse_unguardable(trainer)
     progress = Progress(trainer)
+    if store == "hf":
+        checkpoints: CheckpointStore = TrainerCheckpoints(trainer, progress, keep=keep)
+    elif store == "lossguard":
+        checkpoints = _checkpoints(trainer, progress, keep=keep, memory=memory, memory_every=memory_every)
+    else:
+        raise ValueError(f"store={store!r} must be 'lossguard' or 'hf'")
+    controller = Controller(run, checkpoints=checkpoints, every=every, skips=skips)
+    Guarding(trainer, controller, progress, log_z=log_z)
+    return controller
+
+
+def _checkpoints(trainer: Trainer, progress: Progress, **options: Any) -> Checkpoints:
     objects: dict[str, Any] = {"model": Part(trainer, "model"), "optimizer": Part(trainer, "optimizer")}
     objects["scheduler"] = Part(trainer, "lr_scheduler")
     if getattr(trainer.accelerator, "scaler", None) is not None:
         objects["scaler"] = trainer.accelerator.scaler
-    checkpoints = Checkpoints(
-        Path(str(trainer.args.output_dir)) / "lossguard",
-        keep=keep,
-        memory=memory,
-        memory_every=memory_every,
-        uncompared={"trainer": progress},
-        **objects,
-    )
-    controller = Controller(run, checkpoints=checkpoints, every=every, skips=skips)
-    Guarding(trainer, controller, progress, log_z=log_z)
-    return controller
+    folder = Path(str(trainer.args.output_dir)) / "lossguard"
+    return Checkpoints(folder, uncompared={"trainer": progress}, **objects, **options)

@@ -21,7 +21,8 @@ def test_log_z_is_the_mean_over_the_tokens_of_a_step_and_the_loss_is_the_same_bu
                 seen.append(logits[:, :-1][labels[:, 1:] != -100].detach())
             return super().training_step(model, inputs, num_items_in_batch)
 
-    rows, options = Rows(46, lengths=(5, LENGTH, 9)), {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2}
+    options: dict[str, Any] = {"max_steps": 4, "eval_strategy": "steps", "eval_steps": 2}
+    rows = Rows(46, lengths=(5, LENGTH, 9))
     set_seed(1)
     plain = trainer_in(tmp_path / "plain", rows, model=gpt2(0.0), logging_steps=1, **options)
     plain.train()

@@ -87,7 +87,8 @@ def test_a_seq2seq_trainer_is_taken(tmp_path: Path) -> None:
     def make(folder: Path) -> Any:
         set_seed(7)
         sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
-        model = T5ForConditionalGeneration(T5Config(vocab_size=VOCABULARY, **sizes, decoder_start_token_id=0))
+        sizes |= {"vocab_size": VOCABULARY, "decoder_start_token_id": 0}
+        model = T5ForConditionalGeneration(T5Config(**sizes))
         arguments = Seq2SeqTrainingArguments(
             str(folder), max_steps=24, save_strategy="no", report_to=[], use_cpu=True, gradient_accumulation_steps=2,
             per_device_train_batch_size=2, disable_tqdm=True, dataloader_pin_memory=False,
@@ -113,8 +114,7 @@ def test_a_low_rank_adapter_of_peft_is_taken(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_the_trainer_for_supervised_fine_tuning_of_trl_is_taken(tmp_path: Path) -> None:
     trl = pytest.importorskip("trl")
-    import datasets
-
+    datasets = pytest.importorskip("datasets")
     rows = [Rows(100)[index]["input_ids"].tolist() for index in range(100)]
     data = datasets.Dataset.from_dict({"input_ids": rows, "labels": rows, "attention_mask": [[1] * LENGTH] * 100})
 
@@ -143,7 +143,8 @@ def tokenizer() -> Any:
 
     words = {chr(33 + number): number for number in range(VOCABULARY)}
     inner = Tokenizer(models.WordLevel(words, unk_token="!"))
-    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="!", pad_token="!", eos_token="!")
+    kind: Any = PreTrainedTokenizerFast
+    return kind(tokenizer_object=inner, unk_token="!", pad_token="!", eos_token="!")
 
 
 def test_a_remedy_is_registered_with_the_guard_that_is_returned(tmp_path: Path) -> None:
