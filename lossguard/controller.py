@@ -174,6 +174,10 @@ class Controller:
         self._position.advance()
         return self._decide()
 
+    def has_order(self) -> bool:
+        """Whether an order waits for the next boundary; for a loop whose last step is done, on all ranks together."""
+        return self._exchange_state(wait=True).order
+
     def close(self, *, step_done: bool = False) -> None:
         """The loop has ended: save the last checkpoint, wait until it is durable, and leave together with all ranks.
 

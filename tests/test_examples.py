@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,3 +97,10 @@ def test_a_missing_store_is_one_sentence_and_none_is_created(tmp_path: Path, url
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert sentence in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_module_of_lightning_is_rolled_back_past_its_bad_batches(tmp_path: Path) -> None:
+    command = [sys.executable, str(ANALYSIS.with_name("lightning_module.py")), "--steps", "320"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"verified\W+yes", done.stdout), done.stdout

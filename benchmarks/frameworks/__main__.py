@@ -4,6 +4,8 @@
     python -m benchmarks.frameworks accelerate held-out     the loss on unseen text against clean runs, three seeds
     python -m benchmarks.frameworks accelerate time         time of a step against the framework alone
 
+and with lightning in its place.
+
 A guarded run has planted faults, bad batches and a weight that becomes NaN, and reports to a collector of its own.
 """
 
@@ -20,7 +22,7 @@ from benchmarks.frameworks.job import Arm, Job, Result
 from examples.laptop import collector
 from lossguard import Client
 
-FRAMEWORKS = ("accelerate",)
+FRAMEWORKS = ("accelerate", "lightning")
 TIMED_STEPS, TIMED_PAIRS = 120, 8
 
 

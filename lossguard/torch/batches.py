@@ -24,13 +24,16 @@ class MicroBatches:
 
     `set_epoch(epoch)` is called before an iterator is made. By default it calls `set_epoch` of the loader (accelerate's
     has it), or else of its samplers and of the dataset, where they have it.
+    `read_end`: whether each iterator is asked for its end, as a `for` loop does; Lightning does not, and at its end a
+    sampler with a generator of its own draws from it once more.
 
     Raises ValueError for an empty loader, and for one that cannot give its batches again in the same order.
     """
 
-    def __init__(self, loader: Any, *, set_epoch: Callable[[int], object] | None = None) -> None:
+    def __init__(self, loader: Any, *, set_epoch: Callable[[int], object] | None = None, read_end: bool = True) -> None:
         refuse_without_order(loader)
         self.loader = loader
+        self._read_end = read_end
         self.length: int | None = len(loader) if is_by_index(loader) else None
         """Micro-batches of an epoch; None until a dataset that is iterated over has ended once."""
         if self.length == 0:
@@ -156,7 +159,7 @@ class MicroBatches:
         return batch
 
     def _end_epoch(self) -> None:
-        if next(self._iterator, END) is not END:  # most loaders clean up behind themselves here
+        if self._read_end and next(self._iterator, END) is not END:  # most loaders clean up behind themselves here
             self._warn_of_length("more")
         self.close()
 
