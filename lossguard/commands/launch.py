@@ -97,7 +97,7 @@ class _Launch:
         self._project: str | None = options.project or (unquote(known[0]) if known else None)
 
     def run(self, command: list[str], folder: Path, names: NameMap) -> None:
-        recorder = Recorder(self.begin, names, at_once=self._project is not None)
+        recorder = Recorder(self, names, at_once=self._project is not None)
         launcher = Launcher(command, folder=folder, recorder=recorder, environment=self._environment())
         try:
             end = launcher.run()
@@ -111,24 +111,25 @@ class _Launch:
         project = self._project or facts.get("project")
         if not is_name(project):
             project = os.path.basename(os.getcwd()) or "launched"
-        name = self._options.name or facts.get("name")
-        config = facts.get("config") or {}
-        tags = self._options.tag or [] if "tags" in config else [*self._options.tag, *facts.get("tags", ())]
         try:
-            checked_config(config, tags)
+            config = self.config(facts)
         except ConfigurationError as problem:
             logging.getLogger("lossguard").warning("the configuration is not recorded: %s", problem)
-            config, tags = {}, self._options.tag
+            config = {"tags": self._options.tag}
         return init(
             str(project),
-            name=name,
+            name=self._options.name or facts.get("name"),
             config=config,
-            tags=tags,
             run_id=self._run_id,
             url=self._options.url,
             token=self._options.token,
             directory=self._directory,
         )
+
+    def config(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The tracker's configuration, with the tags of the options and of the tracker."""
+        config = facts.get("config") or {}
+        return checked_config(config, () if "tags" in config else [*self._options.tag, *facts.get("tags", ())])
 
     def _environment(self) -> dict[str, str]:
         """The child's: ours, with the hooks, and with what a script that reports itself needs to be the same run."""
