@@ -15,6 +15,7 @@ HOOKS = {
     "wandb.sdk.wandb_init": "wandb",
     "torch.utils.tensorboard.writer": "tensorboard",
     "tensorboardX.writer": "tensorboard",
+    "mlflow.tracking._tracking_service.client": "mlflow",
     "mlflow.tracking.client": "mlflow",
     "trackio.run": "trackio",
 }

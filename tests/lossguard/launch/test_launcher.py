@@ -283,7 +283,7 @@ print("received", received, input(), flush=True)
 
 
 def test_the_hooks_survive_the_users_own_path_and_sitecustomize(launching: Launching) -> None:
-    (launching.folder / "sitecustomize.py").write_text("import sys; sys.ran = __name__, __file__")
+    (launching.fakes / "sitecustomize.py").write_text("import sys; sys.ran = __name__, __file__")
     ended = launching.run(
         TRAINS + "import sys, sitecustomize; print(sys.ran == (sitecustomize.__name__, sitecustomize.__file__))"
     )
