@@ -78,16 +78,20 @@ class SourceFacts:
             )
         if self.smoothing:
             sentences.append(
-                f"The loss is smoothed (EMA, {self.smoothing:.3g} of the past), so a chart shows a spike damped and late: "
-                "the detection undoes the smoothing, and the values of an incident are those before it."
+                f"The loss is smoothed (EMA, {self.smoothing:.3g} of the past), so a chart shows a spike damped and "
+                "late: the detection undoes the smoothing, and the values of an incident are those before it."
             )
         if self.nan_filtered:
             sentences.append(
-                "NaN losses are filtered before they are logged: a loss of exactly 0, or one that is missing, counts as NaN."
+                "NaN losses are filtered before they are logged: a loss that is exactly 0 or missing counts as NaN."
             )
         if self.clock is not Clock.STEPS:
             sentences.append(f"The x axis counts {unit}s, not optimizer steps: no rollback is ordered.")
         return sentences
+
+
+EVERY_STEP = SourceFacts()
+"""A loop that reports every step itself."""
 
 
 def _ordinal(number: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from lossguard.metrics import COUNTS
 from lossguard.run import Run
-from lossguard.sources.facts import SOURCE, SourceFacts
+from lossguard.sources.facts import EVERY_STEP, SOURCE, SourceFacts
 from lossguard.sources.names import NameMap
 from lossguard.sources.preview import Preview
 from lossguard.sources.rows import Row
@@ -19,10 +19,10 @@ class RunRecorder:
     def __init__(self, run: Run, names: NameMap | None = None, known: SourceFacts | None = None) -> None:
         self.run = run
         self.names = names or NameMap()
-        self.facts = known or SourceFacts()
+        self.facts = known or EVERY_STEP
         """How the rows are made, as far as it is known."""
         self.preview = Preview(self.names)
-        if self.facts != SourceFacts():
+        if self.facts != EVERY_STEP:
             self._declare()
 
     def write(self, rows: Iterable[Row]) -> None:

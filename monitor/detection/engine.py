@@ -160,8 +160,8 @@ class DetectionEngine:
     ) -> None:
         """Compare the next rows with `recorded`, unless there is a reason why they cannot be the same.
 
-        The noise may not be known yet, the order may change the updates, and a loss that was smoothed or averaged before
-        it was logged depends on the state of the smoothing, which a restart loses.
+        The noise may not be known yet, the order may change the updates, and a loss that was smoothed or averaged
+        before it was logged depends on the state of the smoothing, which a restart loses.
         """
         baseline, facts = self.detectors.by_signal["loss"].baseline, self.detectors.source.facts
         is_comparable = baseline.is_settled() and not baseline.autocorrelation > 0

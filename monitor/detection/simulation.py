@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.sources.facts import SourceFacts
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from lossguard.states import SegmentReason
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.detection.engine import DetectionEngine
@@ -37,7 +37,7 @@ class SegmentRows:
     reason: str = "start"
     declared: Sequence[tuple[int, str]] = ()
     """(step, kind) of the events that were announced on it."""
-    source: SourceFacts = SourceFacts()
+    source: SourceFacts = EVERY_STEP
     """How the rows were made."""
 
 
@@ -78,7 +78,7 @@ def score(segments: Sequence[SegmentRows], settings: DetectionSettings) -> list[
         detectors = DetectorSet(settings)
         if (state := states.get((segment.parent, segment.fork_step))) is not None:
             detectors.load_state_dict(state)
-        elif segment.source != SourceFacts():
+        elif segment.source != EVERY_STEP:
             detectors.set_source(segment.source)
         scored: list[ScoredRows] = []
         forks = sorted({child.fork_step for child in segments if child.parent == segment.number})

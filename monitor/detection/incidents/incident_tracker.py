@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.sources.facts import SourceFacts
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from lossguard.states import IncidentState, Outcome
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Outlier
 from monitor.detection.encoding import known_fields, restore
@@ -49,7 +49,7 @@ class IncidentTracker:
     """Recomputed steps that differ from their record. No policy answers it, and it neither hides nor delays others."""
     mismatch_since: int = 0
     """The step whose restore led to it: what was saved after it may be wrong, also before the loss shows it."""
-    source: SourceFacts = SourceFacts()
+    source: SourceFacts = EVERY_STEP
     """How the rows are made. It is stored with the detectors."""
 
     # Rows

@@ -6,7 +6,6 @@ from typing import Any
 
 from monitor.detection.validation import check_types
 
-
 PATIENCE_ROWS = 4
 """Rows in which it can be seen whether a loss falls back, where a row is not every step."""
 

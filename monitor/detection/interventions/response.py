@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.sources.facts import Clock, SourceFacts
+from lossguard.sources.facts import EVERY_STEP, Clock, SourceFacts
 from lossguard.states import IncidentKind, InterventionState, OrderKind, Outcome, SegmentReason
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
@@ -42,7 +42,7 @@ class IncidentResponse:
         self, settings: DetectionSettings, policy: Policy, *, can_roll_back: bool, remedies: Sequence[str] = ()
     ) -> None:
         self.settings, self.remedies = settings, remedies
-        self._configured, self._obeys, self.source = policy, can_roll_back, SourceFacts()
+        self._configured, self._obeys, self.source = policy, can_roll_back, EVERY_STEP
         self.incidents = IncidentTracker(settings)
         self.interventions = InterventionTracker()
         self.batches = BatchIndex()

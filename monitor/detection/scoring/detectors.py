@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lossguard.sources.facts import SourceFacts
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from monitor.detection.encoding import pack, restore, unpack
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.detector import SignalDetector
@@ -151,7 +151,7 @@ class DetectorSet:
             self.recent = RecentRows(self.recent.steps, z, values)
 
     def state_dict(self) -> dict[str, Any]:
-        source = {"source": self.source.to_dict()} if self.source.facts != SourceFacts() else {}
+        source = {"source": self.source.to_dict()} if self.source.facts != EVERY_STEP else {}
         return {
             "version": VERSION,
             "signals": {name: detector.state_dict() for name, detector in self.by_signal.items()},
