@@ -1,6 +1,7 @@
 """Rows of a source into a recorded run: mapped names, their own times, and how the rows were made."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from lossguard.metrics import COUNTS
 from lossguard.run import Run
@@ -30,7 +31,8 @@ class RunRecorder:
         for row in rows:
             self.write_row(row)
 
-    def write_row(self, row: Row) -> None:
+    def write_row(self, row: Row, position: Any = None) -> None:
+        """Record a row; `position`: where it stands in the source, for a reader that goes on later."""
         values = self.names.mapped(row.values)
         if not self.preview.is_complete:
             self.preview.add(row.step, row.values)
@@ -38,7 +40,7 @@ class RunRecorder:
             count = values.get(name)
             if type(count) is float and count.is_integer():
                 values[name] = int(count)
-        self.run.log_row(row.step, values, row.time)
+        self.run.log_row(row.step, values, row.time, position)
 
     def _declare(self) -> None:
         self.run.declare(SOURCE, **self.facts.to_details())
