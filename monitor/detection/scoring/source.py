@@ -47,14 +47,15 @@ class SourceCorrection:
 
     def _zeros(self, loss: Floats, present: Bools) -> Bools:
         """Losses of exactly 0 after a level from which no training gets there."""
-        zeros = present & (loss == 0.0)
+        zeros: Bools = present & (loss == 0.0)
         if not zeros.any():
             return zeros
         known = np.concatenate([[self.last_loss], loss])
         usable = np.isfinite(known) & (known != 0.0)
         newest = np.maximum.accumulate(np.where(usable, np.arange(len(known)), 0))
         before = known[newest[:-1]]
-        return zeros & ~(np.abs(before) < MIN_LEVEL)  # also where nothing is known
+        hidden: Bools = zeros & ~(np.abs(before) < MIN_LEVEL)  # also where nothing is known
+        return hidden
 
     def _left_out(self, rows: Rows) -> Bools:
         """Rows with a grad norm and without a loss, where both have always come together."""
