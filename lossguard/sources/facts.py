@@ -7,7 +7,6 @@ module. Pure.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from math import isfinite
 from typing import Any, Self
 
 SOURCE = "source"
@@ -49,7 +48,7 @@ class SourceFacts:
         stride, smoothing = details.get("stride"), details.get("smoothing")
         if type(stride) is int and 1 <= stride <= MAX_STRIDE:
             facts = replace(facts, stride=stride)
-        if isinstance(smoothing, int | float) and isfinite(smoothing) and 0.0 <= smoothing <= MAX_SMOOTHING:
+        if isinstance(smoothing, int | float) and 0.0 <= smoothing <= MAX_SMOOTHING:
             facts = replace(facts, smoothing=float(smoothing))
         if details.get("clock") in list(Clock):
             facts = replace(facts, clock=Clock(details["clock"]))
