@@ -22,7 +22,7 @@ from lossguard.protocol import is_name, is_run_id
 from lossguard.run import Run
 from lossguard.settings import Mode, Settings
 from lossguard.sources.names import NameMap
-from lossguard.start import checked_config, init
+from lossguard.start import init, storable_config
 
 LAUNCHES = ".launch"
 """Folder in LOSSGUARD_DIR: a journal and a note about the child for each run that is launched now."""
@@ -129,7 +129,7 @@ class _Launch:
     def config(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The tracker's configuration, with the tags of the options and of the tracker."""
         config = facts.get("config") or {}
-        return checked_config(config, () if "tags" in config else [*self._options.tag, *facts.get("tags", ())])
+        return storable_config(config, () if "tags" in config else [*self._options.tag, *facts.get("tags", ())])
 
     def _environment(self) -> dict[str, str]:
         """The child's: ours, with the hooks, and with what a script that reports itself needs to be the same run."""

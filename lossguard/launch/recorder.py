@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from lossguard.errors import ConfigurationError
 from lossguard.launch.journal_rows import JournalRows
 from lossguard.log_once import LogOnce
-from lossguard.masking import mask_json
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
+from lossguard.sources.configured import facts_of
 from lossguard.sources.names import NameMap
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.rows import Row
@@ -94,7 +94,9 @@ class Recorder(threading.Thread):
                 return True
             try:
                 self._advance()
-                self._write(self._following.rows.finish())
+                self._write(self._following.rows.flush())
+                if self._recorder is not None:
+                    self._recorder.flush()
                 self._save()
             except Exception as problem:
                 self._log_once.warn_once(str(problem), f"{problem}; {self._following.path} keeps what was logged")
@@ -174,7 +176,7 @@ class Recorder(threading.Thread):
         config = {**(entry.get("config") or {}), **(self._facts.get("config") or {})}
         self._facts = {**known, **self._facts, "config": config}
         if self._run is not None:
-            self._run.describe(config=mask_json(self._origin.config(self._facts)))
+            self._run.describe(config=self._origin.config(self._facts))
         elif "project" in known and not self.script_reports:
             self._begin()
 
@@ -184,7 +186,7 @@ class Recorder(threading.Thread):
         run = self._origin.begin(self._facts)
         assert isinstance(run, RecordingRun)
         self._recorded_until = _newest_time(run.directory)
-        self._recorder = RunRecorder(run, self._names)
+        self._recorder = RunRecorder(run, self._names, facts_of(self._facts.get("config") or {}))
         self._run = run
 
     def _hand_over(self) -> None:
