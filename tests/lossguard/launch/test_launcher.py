@@ -241,6 +241,21 @@ own.finish()
     assert own[-1] == dict.fromkeys(range(5), 1.0)
 
 
+def test_a_script_that_reports_itself_and_is_killed_has_failed_and_lost_nothing(launching: Launching) -> None:
+    ended = launching.run(
+        """
+import lossguard, os
+run = lossguard.init("own-project")
+for step in range(200):
+    run.log(step, loss=1.0)
+os.kill(os.getpid(), 9)
+"""
+    )
+    assert ended.code == -signal.SIGKILL
+    assert list(launching.metric("loss")) == list(range(200))
+    assert launching.collector.finished == ["failed"]
+
+
 @pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "JOB_COMPLETION_INDEX"])
 def test_the_launcher_of_another_rank_becomes_the_command(launching: Launching, variable: str) -> None:
     process = launching.script(TRAINS + "import os; print(os.getpid())", **{variable: "1"})  # type: ignore[arg-type]
