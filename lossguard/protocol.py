@@ -15,6 +15,8 @@ CAN_ROLL_BACK = "rollback"
 """Capability of a run that executes orders; only such runs get orders."""
 CAN_APPLY = "remedy:"
 """Followed by a name: capability of a run whose loop has registered the remedy of that name."""
+IMPORTED = "imported"
+"""Capability of a run of the past, which `lossguard import` delivers: it is detected on, and nobody is alerted."""
 PROBE = "probe"
 """Kind of an event that announces no change: the next-token distribution of a prompt (see lossguard.probe)."""
 REMEDY = "remedy"
@@ -145,6 +147,13 @@ def checked_step(value: SupportsIndex) -> int:
 def is_time(value: object) -> bool:
     """Whether `value` can be a time in unix seconds."""
     return type(value) in (int, float) and 0 <= cast(float, value) < MAX_TIME
+
+
+def checked_time(value: float) -> float:
+    """`value` as a time in unix seconds. Raises ValueError for what is none."""
+    if not is_time(value):
+        raise ValueError(f"time {value!r:.100} must be unix seconds, from 0 to below 1e11")
+    return value
 
 
 MAX_COUNT = 2**63

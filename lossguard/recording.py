@@ -30,6 +30,7 @@ from lossguard.protocol import (
     PROBE,
     checked_json,
     checked_step,
+    checked_time,
     is_count,
     is_name,
     is_pause,
@@ -78,9 +79,10 @@ class RecordingRun(Run):
         lock_wait: float = LOCK_WAIT,
         heartbeat: float = HEARTBEAT,
         keep: Keep = Keep.ALL,
+        session: str | None = None,
     ) -> None:
         """`registration` is the body of POST /runs; without a `client` nothing is delivered. `lock`: of `directory`;
-        `finish` releases it. `heartbeat`, `keep`: see Sender.
+        `finish` releases it. `heartbeat`, `keep`: see Sender. `session`: its name, if it must be the same each time.
 
         Raises OSError when `directory` cannot be written.
         """
@@ -94,7 +96,7 @@ class RecordingRun(Run):
         self.log_once = LogOnce()
         self.history = History.read(directory)
         self._registration = registration
-        self._session = new_session(directory)
+        self._session = session or new_session(directory)
         limit = None if keep is Keep.ALL else FILE_LIMIT
         spool = Spool(directory / f"{self._session}.spool", self.log_once, file_limit=limit)
         self._writer = RecordWriter(spool, self.log_once)
@@ -123,6 +125,13 @@ class RecordingRun(Run):
 
     @_never_raises
     def log(self, /, step: int, **metrics: Any) -> None:
+        self._log(step, metrics, None)
+
+    @_never_raises
+    def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None, position: Any = None) -> None:
+        self._log(step, dict(metrics), at, position)
+
+    def _log(self, step: int, metrics: dict[str, Any], at: float | None, position: Any = None) -> None:
         is_pending = False
         if not self._valid_names.issuperset(metrics):
             metrics = self._with_valid_names(metrics)
@@ -136,16 +145,27 @@ class RecordingRun(Run):
             if name in metrics and not isinstance(metrics[name], PendingScalar) and not is_count(metrics[name]):
                 self.log_once.warn_once(f"count {name}", INVALID_COUNT.format(name, metrics.pop(name)))
         step = checked_step(step)
-        now = time.time()
+        now = time.time() if at is None else checked_time(at)
         with self._writer.lock:
             if step <= self._last_step or not self._num_segments:
-                self._begin_segment(step, self._segment_reason(), None, None)
+                self._begin_segment(step, self._segment_reason(), None, None, at)
             self._last_step = step
-            self._writer.put({"step": step, "time": now, "metrics": metrics}, is_pending=is_pending)
+            record: Record = {"step": step, "time": now, "metrics": metrics}
+            if position is not None:
+                record["position"] = position
+            self._writer.put(record, is_pending=is_pending)
 
     @_never_raises
     def declare(self, /, kind: str, **details: Any) -> None:
-        record = {"event": str(kind), "step": None, "time": time.time(), "details": plain_json(details)}
+        self._log_event(kind, details, None)
+
+    @_never_raises
+    def log_event(self, kind: str, details: Mapping[str, Any], at: float | None = None) -> None:
+        self._log_event(kind, details, at)
+
+    def _log_event(self, kind: str, details: Mapping[str, Any], at: float | None) -> None:
+        now = time.time() if at is None else checked_time(at)
+        record = {"event": str(kind), "step": None, "time": now, "details": plain_json(details)}
         with self._writer.lock:
             self._put_in_segment(record)
 
@@ -195,11 +215,11 @@ class RecordingRun(Run):
             self._put_in_segment(record)
 
     @_never_raises
-    def finish(self, state: str | None = None, timeout: float = 30.0) -> None:
+    def finish(self, state: str | None = None, timeout: float = 30.0, at: float | None = None) -> None:
         atexit.unregister(self._at_exit)
         deadline = time.monotonic() + timeout
         try:
-            self._put({"finish": self._final_state(state), "time": time.time()})
+            self._put({"finish": self._final_state(state), "time": time.time() if at is None else at})
             if not self._writer.close(timeout):
                 self.log_once.warn_once(
                     "close",
@@ -209,6 +229,26 @@ class RecordingRun(Run):
             self.inert = True
             if self._sender is not None:
                 self._sender.close(max(0.0, deadline - time.monotonic()))
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    @_never_raises
+    def describe(self, **fields: Any) -> None:
+        """Register the run again with other values of these fields, such as name and config."""
+        self._registration = {**self._registration, **fields}
+        self._put({"run": self._registration})
+
+    @_never_raises
+    def hand_over(self, timeout: float = 1.0) -> None:
+        """Release the folder without ending the run: another process goes on with it, and delivers what is left."""
+        atexit.unregister(self._at_exit)
+        try:
+            self._writer.close(timeout)
+        finally:
+            self.inert = True
+            if self._sender is not None:
+                self._sender.close(timeout)
             if self._lock is not None:
                 self._lock.release()
                 self._lock = None
@@ -263,13 +303,18 @@ class RecordingRun(Run):
             self._put({"run": self._registration})
 
     def _begin_segment(
-        self, fork_step: int, reason: SegmentReason, order: Order | None, applied: Mapping[str, Any] | None
+        self,
+        fork_step: int,
+        reason: SegmentReason,
+        order: Order | None,
+        applied: Mapping[str, Any] | None,
+        at: float | None = None,
     ) -> None:
         ordinal = self._num_segments
         self._num_segments += 1
         self._last_step = fork_step - 1
         # The newest segment must have the latest time, even when the clock was set back.
-        self._newest_segment_at = max(time.time(), self._newest_segment_at + 0.001)
+        self._newest_segment_at = max(time.time() if at is None else at, self._newest_segment_at + 0.001)
         record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}
         self._put({**record, "key": order and order.key, "applied": applied, "time": self._newest_segment_at})
         unplaced, self._unplaced = self._unplaced, []
