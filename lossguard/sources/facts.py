@@ -59,7 +59,8 @@ class SourceFacts:
     @property
     def uncertain_steps(self) -> int:
         """Steps before a row at which something that the row shows may have begun; 0 where every step is a row."""
-        return self.stride - 1
+        rows = 2 if self.averaged and self.stride > 1 else 1  # the mean may hide what began late in the row before
+        return rows * self.stride - 1
 
     def describe(self) -> list[str]:
         """One sentence for each way in which the source differs from a loop that reports every step itself."""
@@ -67,8 +68,8 @@ class SourceFacts:
         sentences = []
         if self.averaged and self.stride > 1:
             sentences.append(
-                f"Each loss is the mean of {self.stride} {unit}s: an onset is known to within {self.stride} {unit}s, "
-                "and a short spike is damped."
+                f"Each loss is the mean of {self.stride} {unit}s: an onset is known to within {2 * self.stride} "
+                f"{unit}s, and a short spike is damped."
             )
         elif self.stride > 1:
             sentences.append(

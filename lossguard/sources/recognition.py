@@ -20,7 +20,7 @@ from lossguard.sources.names import canonical
 
 WINDOW = 512
 """Losses that are looked at together, at most."""
-FIRST, EVERY = 384, 128
+FIRST, EVERY = 256, 128
 """Losses before the first look for smoothing, and between two looks."""
 LOOKS = 3
 """Looks in a row that must find a smoothed loss."""
@@ -109,7 +109,7 @@ class Recognition:
             self.facts = replace(self.facts, stride=stride)
 
     def _find_smoothing(self) -> None:
-        if self._known.smoothing or self._num_losses > REFINED_AT:
+        if self._known.smoothing or (self.facts.smoothing and self._num_losses > REFINED_AT):
             return
         weight = smoothing_of(list(self._losses))
         if weight == 0.0:
@@ -132,16 +132,16 @@ def smoothing_of(losses: list[float]) -> float | None:
     path = _without_leaps(losses)
     if path is None:
         return None
-    steps = [after - before for before, after in pairwise(path)]
+    level = _without_trend(path)
+    steps = [after - before for before, after in pairwise(level)]
     power = sum(step * step for step in steps)
     neighbours = sum(one * other for one, other in pairwise(steps)) / power
-    eights = [after - before for before, after in zip(path, path[8:], strict=False)]
+    eights = [after - before for before, after in zip(level, level[8:], strict=False)]
     ratio = (sum(each * each for each in eights) / len(eights)) / (8 * power / len(steps))
     if neighbours < RAW:
         return 0.0
     if neighbours < SMOOTH or ratio > MAX_RATIO:
         return None
-    level = _without_trend(path)
     weight = sum(one * other for one, other in pairwise(level)) / sum(each * each for each in level)
     weight += (1 + DEGREE + (3 + DEGREE) * weight) / len(level)  # it is estimated too low, the more so without a trend
     return min(max(weight, WEIGHTS[0]), WEIGHTS[-1])
