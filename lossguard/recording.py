@@ -155,7 +155,15 @@ class RecordingRun(Run):
 
     @_never_raises
     def declare(self, /, kind: str, **details: Any) -> None:
-        record = {"event": str(kind), "step": None, "time": time.time(), "details": plain_json(details)}
+        self._log_event(kind, details, None)
+
+    @_never_raises
+    def log_event(self, kind: str, details: Mapping[str, Any], at: float | None = None) -> None:
+        self._log_event(kind, details, at)
+
+    def _log_event(self, kind: str, details: Mapping[str, Any], at: float | None) -> None:
+        now = time.time() if at is None else checked_time(at)
+        record = {"event": str(kind), "step": None, "time": now, "details": plain_json(details)}
         with self._writer.lock:
             self._put_in_segment(record)
 

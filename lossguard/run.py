@@ -57,6 +57,9 @@ class Run:
     def declare(self, /, kind: str, **details: Any) -> None:
         """Announce an intended change (learning_rate, batch_size, data_mix, ...): detectors start a new baseline."""
 
+    def log_event(self, kind: str, details: Mapping[str, Any], at: float | None = None) -> None:
+        """As `declare`, for an event of an earlier time (`at`, unix seconds), and for details of any name."""
+
     def expect(self, /, *, next_report_in: float) -> None:
         """Announce a pause: the next step comes within `next_report_in` seconds (an evaluation, a save, a compilation).
 

@@ -63,7 +63,10 @@ def _find(options: argparse.Namespace, progress: Progress) -> tuple[list[StoredR
     num_failed = 0
     for path in options.paths:
         try:
-            runs |= {stored.run_id: stored for stored in formats.runs_in(path, options.format, Columns(options.step, options.time))}
+            runs |= {
+                stored.run_id: stored
+                for stored in formats.runs_in(path, options.format, Columns(options.step, options.time))
+            }
         except BadSource as problem:
             num_failed += 1
             _complain(str(problem), progress)

@@ -141,5 +141,5 @@ def scalar_of(value: Any) -> float | None:
 
 def text_of(value: Any) -> str | None:
     """The text in a Summary.Value of the text plugin; None if it is another thing."""
-    strings = value.tensor.string_val if value.HasField("tensor") else ()
+    strings = list(value.tensor.string_val) if value.HasField("tensor") else []
     return strings[0].decode("utf-8", "replace") if len(strings) == 1 else None

@@ -70,6 +70,7 @@ def import_run(
         recorder.write_row(row, num_known + num_new)
         if num_new % PROGRESS_ROWS == 0:
             progress(num_known + num_new)
+    recorder.flush(num_known + num_new)
     progress(num_known + num_new)
     run.finish(stored.state, at=stored.ended_at or last_time or began)
     return Imported(run_id, folder, num_new, num_known)

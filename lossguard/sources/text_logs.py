@@ -1,6 +1,6 @@
 """What trainers print: the lines of Megatron-LM, torchtitan, nanoGPT, nanochat and llm.c, one pattern each.
 
-Names stay as they are printed; times without a zone are local. nanochat prints an exponential moving average of the loss.
+Names stay as they are printed; times without zone are local. nanochat prints an exponential moving average of its loss;
 Megatron-LM leaves out a loss that is NaN: it is recorded as NaN unless the iterations of the line were skipped.
 """
 

@@ -1,7 +1,7 @@
 """The file trainer_state.json of Hugging Face Trainer: all that was logged, written as a whole with each checkpoint.
 
-The newest file of a run counts: after a resume it holds what the checkpoint had, and what came since. A loss is the mean
-of the steps since the one before; the Trainer leaves NaN out of it unless `logging_nan_inf_filter` is off.
+The newest file of a run counts: after a resume it holds what the checkpoint had, and what came since. A loss is the
+mean of the steps since the one before; the Trainer leaves NaN out of it unless `logging_nan_inf_filter` is off.
 """
 
 import json
@@ -26,10 +26,7 @@ _CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 def places_in(path: Path) -> Iterator[Path]:
     """The output folders of runs: those that hold such a file, or checkpoints that do."""
-    if path.is_file():
-        files = [path] if path.name == FILE else []
-    else:
-        files = list(path.rglob(FILE))
+    files = path.rglob(FILE) if path.is_dir() else filter(lambda file: file.name == FILE, [path])
     yield from sorted({_output_folder(file) for file in files})
 
 

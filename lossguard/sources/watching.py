@@ -1,4 +1,4 @@
-"""Follows a source while it grows, into a recorded run that the sender delivers. It may end and begin again at any time.
+"""Follows a source while it grows, into a run that the sender delivers. It may end and begin again at any time.
 
 It holds the lock of the run's folder, so that two do not record one run. The spool says where it goes on.
 """
@@ -18,6 +18,7 @@ from lossguard.sources import formats, positions
 from lossguard.sources.columns import Columns
 from lossguard.sources.facts import SourceFacts
 from lossguard.sources.joining import Joiner, PlacedRow
+from lossguard.sources.line_format import name_of
 from lossguard.sources.names import NameMap
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.stored_run import BadSource, run_id_of
@@ -73,21 +74,23 @@ class Watch:
         if found is None:
             return
         name, place = found
-        described = self.name or place.resolve().name
+        described = self.name or (place.resolve().name if place.is_dir() else name_of(place))
         run_id = self.run_id or run_id_of(described, f"{socket.gethostname()}:{self.path.resolve()}")
         run = record(self._registration(run_id, described, place), replace(self.settings, run_id=run_id))
-        assert run.directory is not None
+        directory = run.directory
+        assert directory is not None
         state = RunState.INTERRUPTED
         try:
-            recorded = positions.newest(run.directory)
-            self.names.chosen.update(positions.names(run.directory))
-            joiner = Joiner(self.names, _of_line, recorded, lambda: dict(positions.live_rows(run.directory)))
+            recorded = positions.newest(directory)
+            self.names.chosen.update(positions.names(directory))
+            joiner = Joiner(self.names, _of_line, recorded, lambda: dict(positions.live_rows(directory)))
             follower = formats.follow(name, place, joiner, self.columns)
             self.say(f"{place} ({name}) is recorded as run {run_id} of {self.project}")
             recorder = RunRecorder(run, self.names, follower.facts)
             try:
-                if self._follow(follower, recorder, run.directory):
+                if self._follow(follower, recorder, directory):
                     state = RunState.FINISHED
+                    recorder.flush()
             finally:
                 follower.close()
                 if self.num_rows:
@@ -119,7 +122,7 @@ class Watch:
             if self.once or (idle_until is not None and time.monotonic() >= idle_until):
                 raise BadSource(f"{self.path} {formats.nothing_found(self.format, formats.WATCHED)}")
             if not is_waiting:
-                self.say(f"{self.path} {formats.nothing_found(self.format, formats.WATCHED)}; waiting for it")
+                self.say(f"{self.path} holds no run yet; waiting for it")
                 is_waiting = True
             if self.stop.wait(SEARCH_SECONDS):
                 return None
