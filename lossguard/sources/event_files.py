@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from lossguard.log_once import logger
+from lossguard.log_once import LogOnce, logger
 from lossguard.protocol import MAX_STEP
 from lossguard.sources.event_records import EventFile, event_type, scalar_of, text_of
 from lossguard.sources.facts import MAX_STRIDE, SourceFacts
@@ -61,6 +61,8 @@ class EventFollower:
     _open: list[EventFile] = field(default_factory=list)  # those of the process that is read
     _read: set[str] = field(default_factory=set)  # names of files that were opened
     _event: Any = field(default_factory=event_type)
+    _is_final: bool = False
+    _log_once: LogOnce = field(default_factory=LogOnce)
 
     @property
     def facts(self) -> SourceFacts:
@@ -74,6 +76,7 @@ class EventFollower:
     def poll(self, *, final: bool = False) -> Iterator[PlacedRow]:
         """The rows that are new; `final`: nothing more comes. Raises OSError, and BadSource where two runs write it."""
         now = time.monotonic()
+        self._is_final = final
         while True:
             following = self._following()
             yield from self._read_open(now)
@@ -131,8 +134,9 @@ class EventFollower:
             for offset, header, data in file.records():
                 try:
                     event = parse(data)
-                except Exception as problem:  # DecodeError; its class depends on the implementation
-                    raise BadSource(f"{file.path} has a damaged record at byte {offset} ({problem})") from None
+                except Exception:  # DecodeError; its class depends on the implementation
+                    file.offset, file.is_damaged = offset, True
+                    break
                 if event.HasField("summary"):
                     file.unread = offset  # until the next one is asked for
                     yield event, (file, offset, header)
@@ -140,7 +144,10 @@ class EventFollower:
             return
         file.unread = file.offset
         if file.is_damaged:
-            raise BadSource(f"{file.path} is no event file behind byte {file.offset}: a record has a wrong checksum")
+            words = f"{file.path} is no event file behind byte {file.offset}: a record is damaged"
+            if self._is_final:
+                raise BadSource(words)
+            self._log_once.warn_once(str(file.path), f"{words}; it is read on when it changes")
 
     def _add(self, events: Iterator[tuple[Any, Place]], now: float) -> Iterator[PlacedRow]:
         add = self.joiner.add_value

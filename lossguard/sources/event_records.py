@@ -2,7 +2,7 @@
 
 The frames are read here, because `EventFileLoader` computes checksums in Python and converts each event to the newest
 data format: it reads a fifteenth of the events per second. The length of a frame is checked by its checksum, which few
-values have; what follows must parse.
+values have; what follows must have one, and parse.
 """
 
 import os
@@ -20,6 +20,8 @@ CHUNK = 4 << 20
 HEADER = struct.Struct("<QI")
 """Of a frame: the length of its data, and the masked CRC-32C of these eight bytes. Four bytes follow the data."""
 FOOTER_BYTES = 4
+NO_FOOTER = b"\0" * FOOTER_BYTES
+"""Where a file is longer than what has arrived of it, as a network file system may show it."""
 MAX_RECORD = 256 << 20
 """Bytes; images and graphs are far smaller."""
 
@@ -31,20 +33,20 @@ class EventFile:
     path: Path
     offset: int = 0
     is_damaged: bool = False
-    """A frame has a wrong checksum: nothing behind it can be read."""
+    """A frame cannot be read: nothing behind it can, unless the file changes."""
     unread: int = 0
     """Offset of the first record that nobody has taken yet; whoever takes them keeps it."""
-    _size: int = field(default=-1)
+    _signature: tuple[int, int] | None = field(default=None)
 
     def records(self) -> Iterator[tuple[int, bytes, bytes]]:
         """(offset, header, serialized Event) of the records that are complete now and were not read before.
 
         Raises OSError when the file cannot be read.
         """
-        size = self.path.stat().st_size
-        if size == self._size or self.is_damaged:
+        stat = self.path.stat()
+        if (signature := (stat.st_size, stat.st_mtime_ns)) == self._signature:
             return
-        self._size = size
+        self._signature, self.is_damaged = signature, False
         with self.path.open("rb") as file:
             wanted = CHUNK
             while data := os.pread(file.fileno(), wanted, self.offset):
@@ -71,9 +73,13 @@ class EventFile:
             data_at = begin + HEADER.size
             if data_at + length + FOOTER_BYTES > end:
                 return  # it is being written, or reaches beyond what was read
-            self.offset = start + data_at + length + FOOTER_BYTES
-            yield start + begin, header, data[data_at : data_at + length]
-            begin = data_at + length + FOOTER_BYTES
+            footer_at = data_at + length
+            if data[footer_at : footer_at + FOOTER_BYTES] == NO_FOOTER:
+                self.is_damaged = True
+                return
+            begin_of_this, begin = begin, footer_at + FOOTER_BYTES
+            self.offset = start + begin
+            yield start + begin_of_this, header, data[data_at:footer_at]
 
 
 @lru_cache(4096)

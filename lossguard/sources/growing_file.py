@@ -1,6 +1,7 @@
 """A text file that somebody else writes: its complete lines as they come, however it grows, rotates or starts anew."""
 
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +12,15 @@ CHUNK = 1 << 20
 """Bytes that are read at once."""
 MAX_LINE = 16 << 20
 """Bytes; a longer line is no log line, and is passed over in pieces."""
+
+
+def rotated_files(path: Path) -> list[Path]:
+    """The files that `path` may have been renamed to: train.log.1, train.log-20261126, train-20261126.log."""
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    renamed = re.compile(rf"{stem}{suffix}[.\-_](?!.*\.(?:gz|xz|bz2|zst)$).+|{stem}[.\-_]\d[\d._T:-]*{suffix}")
+    return (
+        sorted(each for each in path.parent.iterdir() if renamed.fullmatch(each.name)) if path.parent.is_dir() else []
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,7 @@ class GrowingFile:
         self._before = b""  # bytes before the offset as they were read: other ones mean another content
         self._is_first = True
         self._signature: tuple[int, ...] | None = None
-        self._rotated: list[Path] = []  # to be read before `path`: what was rotated while nobody read
+        self._rotated: list[Path] = []  # to be read next, `path` last: what was rotated since the last look
         self.is_resumed = False
         """Whether reading goes on at the position that was given."""
         if position is not None:
@@ -81,16 +91,13 @@ class GrowingFile:
         _, offset, length, checksum = position
         assert isinstance(offset, int)
         assert isinstance(length, int)
-        siblings = [path for path in self.path.parent.glob(f"{_glob_escaped(self.path.stem)}*") if path != self.path]
-        for path in [self.path, *siblings]:
+        for path in [self.path, *self._siblings()]:
             with suppress(OSError), path.open("rb") as file:
                 file.seek(offset)
                 text = file.read(length)
                 if len(text) == length and zlib.crc32(text) == checksum:
                     self._open(path)
                     self._offset, self._is_first, self.is_resumed = offset, False, True
-                    if path != self.path:
-                        self._rotated = _later_than(path, siblings)
                     return
 
     def _following(self) -> Path | None:
@@ -101,8 +108,25 @@ class GrowingFile:
             stat = self.path.stat()
         except FileNotFoundError:
             return None  # it may come, or come back
-        is_open = self._fd is not None and (stat.st_dev, stat.st_ino) == self._identity
-        return None if is_open else self.path
+        if self._fd is None:
+            return self.path
+        if (stat.st_dev, stat.st_ino) == self._identity:
+            return None
+        self._rotated = [*self._rotated_since(os.fstat(self._fd)), self.path]
+        return self._rotated.pop(0)
+
+    def _siblings(self) -> list[Path]:
+        return rotated_files(self.path)
+
+    def _rotated_since(self, present: os.stat_result) -> list[Path]:
+        """Files that were rotated after the one that is open, oldest first: two rotations between two looks."""
+        files: list[tuple[int, Path]] = []
+        for path in self._siblings():
+            with suppress(OSError):
+                stat = path.stat()
+                if stat.st_mtime_ns > present.st_mtime_ns and (stat.st_dev, stat.st_ino) != self._identity:
+                    files.append((stat.st_mtime_ns, path))
+        return [path for _, path in sorted(files)]
 
     def _open(self, path: Path) -> None:
         self.close()
@@ -152,17 +176,3 @@ class GrowingFile:
         """Whether other bytes stand before the offset than were read there."""
         assert self._fd is not None
         return os.pread(self._fd, len(self._before), self._offset - len(self._before)) != self._before
-
-
-def _later_than(path: Path, others: list[Path]) -> list[Path]:
-    """Those that were last written after `path` was, oldest first."""
-    times: list[tuple[int, Path]] = []
-    for other in others:
-        with suppress(OSError):
-            times.append((other.stat().st_mtime_ns, other))
-    newest = path.stat().st_mtime_ns
-    return [other for time, other in sorted(times) if time > newest]
-
-
-def _glob_escaped(text: str) -> str:
-    return "".join(f"[{each}]" if each in "*?[" else each for each in text)

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from lossguard.sources.facts import SourceFacts
+from lossguard.sources.growing_file import rotated_files
 from lossguard.sources.joining import Joiner
 from lossguard.sources.line_format import LineFollower, beginning, files_in, follower, stored
 from lossguard.sources.rows import Row
@@ -231,7 +232,13 @@ def pattern_of(path: Path) -> tuple[Pattern, bytes] | None:
 
 def places_in(path: Path) -> Iterator[Path]:
     """The logs at or below `path`."""
-    return (file for file in files_in(path, SUFFIXES) if pattern_of(file) is not None)
+    return (file for file in files_in(path, SUFFIXES) if _watched_pattern(file) is not None)
+
+
+def _watched_pattern(path: Path) -> Pattern | None:
+    """That of the file or, while it has no row since it was rotated, of the files that it was renamed to."""
+    found = (pattern_of(file) for file in (path, *rotated_files(path)))
+    return next((each[0] for each in found if each is not None), None)
 
 
 def runs_in(path: Path) -> Iterator[StoredRun]:
@@ -243,6 +250,6 @@ def runs_in(path: Path) -> Iterator[StoredRun]:
 
 def follow(path: Path, joiner: Joiner) -> LineFollower:
     """The rows of a log while it grows. It must have a first row: `places_in` names it then."""
-    found = pattern_of(path)
-    assert found is not None
-    return follower(path, LogParser(found[0]), joiner)
+    pattern = _watched_pattern(path)
+    assert pattern is not None
+    return follower(path, LogParser(pattern), joiner)
