@@ -12,6 +12,7 @@ from lossguard.errors import ConfigurationError
 from lossguard.protocol import is_name
 from lossguard.settings import Mode, Settings
 from lossguard.sources import formats
+from lossguard.sources.columns import Columns
 from lossguard.sources.importing import Imported, import_run
 from lossguard.sources.names import NameMap
 from lossguard.sources.stored_run import BadSource, StoredRun
@@ -28,6 +29,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--project", help=f"project of the runs (default: that of the tool, else {PROJECT!r})")
     parser.add_argument("--name", help="name of the run, if there is only one")
     parser.add_argument("--run-id", help="id of the run, if there is only one (default: from its identity)")
+    parser.add_argument("--step", metavar="COLUMN", help="column of the steps in a CSV or JSON lines (default: found)")
+    parser.add_argument("--time", metavar="COLUMN", help="column of the times (default: found)")
     parser.add_argument("--map", action="append", default=[], metavar="METRIC=NAME", help="as in loss=train/ce")
     parser.add_argument("--directory", type=Path, help="folder for the spools (default: LOSSGUARD_DIR)")
     parser.add_argument("--offline", action="store_true", help="deliver nothing; `lossguard sync` does it later")
@@ -60,7 +63,10 @@ def _find(options: argparse.Namespace, progress: Progress) -> tuple[list[StoredR
     num_failed = 0
     for path in options.paths:
         try:
-            runs |= {stored.run_id: stored for stored in formats.runs_in(path, options.format)}
+            runs |= {
+                stored.run_id: stored
+                for stored in formats.runs_in(path, options.format, Columns(options.step, options.time))
+            }
         except BadSource as problem:
             num_failed += 1
             _complain(str(problem), progress)

@@ -70,6 +70,7 @@ def import_run(
         recorder.write_row(row, num_known + num_new)
         if num_new % PROGRESS_ROWS == 0:
             progress(num_known + num_new)
+    recorder.flush(num_known + num_new)
     progress(num_known + num_new)
     run.finish(stored.state, at=stored.ended_at or last_time or began)
     return Imported(run_id, folder, num_new, num_known)
@@ -104,9 +105,10 @@ def _new_rows(stored: StoredRun, known: Recorded | None, folder: Path, names: Na
     rows = iter(stored.rows())
     if known is None:
         return rows
-    skipped = list(islice(rows, known.position - 1, known.position))  # the last of them
-    if skipped and skipped[0].step == known.step:
-        names.mapped(skipped[0].values)
+    row = None
+    for row in islice(rows, known.position):
+        names.mapped(row.values)  # a name that had a metric keeps it
+    if row is not None and row.step == known.step:
         return rows
     return _behind_recorded(iter(stored.rows()), folder, names)
 

@@ -1,7 +1,8 @@
 """Where a reader of a source goes on: each line of the spool holds the position of its row in the source.
 
 The row and its position are one line, so no crash parts them: what the spool has is what was read. The file `position`
-beside the spools repeats the newest one, for the day when delivered steps are trimmed away.
+beside the spools repeats the newest one, for the day when delivered steps are trimmed away, and says which name of the
+source has which metric.
 """
 
 import gzip
@@ -44,14 +45,22 @@ def newest(directory: Path) -> Recorded | None:
     return None
 
 
-def save(directory: Path, step: int, position: Any) -> None:
+def save(directory: Path, step: int, position: Any, names: Mapping[str, str]) -> None:
     """Write the file `position`. A full disk is no matter: the spools have it."""
     path = directory / POSITION_FILE
     partial = path.with_suffix(".partial")
     with suppress(OSError):
         with open(partial, "w", opener=open_private) as file:
-            json.dump({"step": step, "position": position}, file)
+            json.dump({"step": step, "position": position, "names": dict(names)}, file)
         os.replace(partial, path)
+
+
+def names(directory: Path) -> dict[str, str]:
+    """Metric -> the name in the source that had it before: it keeps it."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        saved = json.loads((directory / POSITION_FILE).read_bytes())["names"]
+        return {str(metric): str(name) for metric, name in saved.items()}
+    return {}
 
 
 def is_finished(directory: Path) -> bool:

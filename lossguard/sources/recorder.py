@@ -66,10 +66,10 @@ class RunRecorder:
         self._recognise(row, values)
         self._put(row, self._late | values, position)
 
-    def flush(self) -> None:
+    def flush(self, position: Any = None) -> None:
         """Record the values that came late and that no row has followed: as one more step."""
         if self._late and self._last is not None:
-            self._put(replace(self._last, step=self._last.step + 1), self._late, None)
+            self._put(replace(self._last, step=self._last.step + 1), self._late, position)
 
     def _put(self, row: Row, values: dict[str, float], position: Any) -> None:
         for name in COUNTS:
