@@ -53,7 +53,10 @@ COUNTERS = {
 
 
 class Recognition:
-    """Learns `facts` from one row after the other. What is known beforehand stays."""
+    """Learns `facts` from one row after the other.
+
+    What is known beforehand stays, except for the stride: the rows show it.
+    """
 
     def __init__(self, known: SourceFacts = EVERY_STEP) -> None:
         self.facts = known
@@ -66,6 +69,18 @@ class Recognition:
         self._looks: list[float] = []  # weights of the past, of the latest looks that found a smoothed loss
         self._clock_rows: Counter[str] = Counter()
         self._num_rows = 0
+
+    def know(self, facts: SourceFacts) -> bool:
+        """Something is known only now, as from a configuration that came late. True: the facts changed."""
+        before, self._known = self.facts, facts
+        self.facts = replace(
+            facts,
+            stride=facts.stride if before.stride == 1 else before.stride,
+            smoothing=facts.smoothing or before.smoothing,
+            nan_filtered=facts.nan_filtered or before.nan_filtered,
+            averaged=facts.averaged or before.averaged,
+        )
+        return self.facts != before
 
     def observe(self, step: int, loss: float | None, values: Mapping[str, float]) -> bool:
         """Take in a row: its step, its loss if it has one, and its values as in the source. True: the facts changed."""
@@ -102,7 +117,7 @@ class Recognition:
             self._find_smoothing()
 
     def _find_stride(self) -> None:
-        if self._known.stride > 1 or not self._strides:
+        if not self._strides:
             return
         stride, count = Counter(self._strides).most_common(1)[0]
         if count >= 0.8 * len(self._strides):

@@ -48,6 +48,11 @@ class RunRecorder:
         """How the rows are made, as far as it is known."""
         return self._recognition.facts
 
+    def know(self, facts: SourceFacts) -> None:
+        """Something is known of the source only now, as from a configuration that came late."""
+        if self._recognition.know(facts):
+            self._declare(None)
+
     def write(self, rows: Iterable[Row]) -> None:
         """Record the rows. Never raises into a training loop: the run warns once about what it cannot record."""
         for row in rows:
