@@ -15,8 +15,9 @@ from typing import Any
 
 from lossguard.log_once import LogOnce, logger
 from lossguard.protocol import MAX_STEP
+from lossguard.sources.configured import facts_of
 from lossguard.sources.event_records import EventFile, event_type, scalar_of, text_of
-from lossguard.sources.facts import SourceFacts, of_arguments
+from lossguard.sources.facts import SourceFacts
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
 from lossguard.sources.rows import Row
@@ -67,7 +68,7 @@ class EventFollower:
     @property
     def facts(self) -> SourceFacts:
         """How its rows are made, as far as its configuration says."""
-        return of_arguments(config_of(self.folder)) if self.folder.is_dir() else SourceFacts()
+        return facts_of(config_of(self.folder)) if self.folder.is_dir() else SourceFacts()
 
     def __post_init__(self) -> None:
         if self.joiner.recorded is not None:
@@ -200,7 +201,7 @@ def runs_in(path: Path) -> Iterator[StoredRun]:
             place=str(folder),
             rows=partial(_rows, folder),
             config=config,
-            facts=of_arguments(config),
+            facts=facts_of(config),
             started_at=first.wall_time,
             host=_host(files_of(folder)[0]),
         )

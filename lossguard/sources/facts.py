@@ -90,21 +90,6 @@ class SourceFacts:
         return sentences
 
 
-def of_arguments(config: Mapping[str, Any]) -> SourceFacts:
-    """What the arguments of Hugging Face Trainer, somewhere in the configuration of a run, say of its rows.
-
-    Its loss is the mean since the last log (`Trainer._maybe_log_save_evaluate`). With `logging_nan_inf_filter`, which
-    is on by default, a NaN is replaced by the mean of the losses since then: 0 where there are none. EVERY_STEP where
-    the configuration holds no such arguments.
-    """
-    for arguments in (config, *(each for each in config.values() if isinstance(each, Mapping))):
-        every, is_filtered = arguments.get("logging_steps"), arguments.get("logging_nan_inf_filter")
-        if isinstance(every, int | float) and isinstance(is_filtered, bool):
-            by_steps = arguments.get("logging_strategy", "steps") == "steps" and 1 <= every <= MAX_STRIDE
-            return SourceFacts(stride=int(every) if by_steps else 1, averaged=True, nan_filtered=is_filtered)
-    return EVERY_STEP
-
-
 EVERY_STEP = SourceFacts()
 """A loop that reports every step itself."""
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossguard.sources.facts import EVERY_STEP, Clock, SourceFacts, of_arguments
+from lossguard.sources.facts import Clock, SourceFacts
 
 FACTS = st.builds(
     SourceFacts,
@@ -43,12 +43,3 @@ def test_an_onset_is_known_to_within_the_steps_that_a_row_may_hide() -> None:
     assert SourceFacts(smoothing=0.9).uncertain_steps == SourceFacts(averaged=True).uncertain_steps == 0
     assert SourceFacts(stride=10).uncertain_steps == 9
     assert SourceFacts(stride=10, averaged=True).uncertain_steps == 19
-
-
-def test_the_arguments_of_hugging_face_say_how_its_rows_are_made() -> None:
-    arguments = {"logging_steps": 10, "logging_nan_inf_filter": True, "logging_strategy": "steps"}
-    expected = SourceFacts(stride=10, averaged=True, nan_filtered=True)
-    assert of_arguments(arguments) == of_arguments({"model": {}, "args": arguments}) == expected
-    assert of_arguments(arguments | {"logging_strategy": "epoch"}).stride == 1
-    assert of_arguments(arguments | {"logging_nan_inf_filter": False}).nan_filtered is False
-    assert of_arguments({"logging_steps": 10}) == of_arguments({"logging_steps": None}) == EVERY_STEP
