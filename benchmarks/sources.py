@@ -8,13 +8,14 @@ python -m benchmarks.sources --seeds 20         quicker synthetic spikes
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.detection import heading
 from lossguard.sources.facts import EVERY_STEP, SourceFacts
+from lossguard.sources.importing import LOOK_AHEAD
 from lossguard.sources.recognition import Recognition
 from monitor.backtesting.labelled_curves import MAX_DELAY, MAX_LEAD, Curve, Score, read_folder, score
 from monitor.detection import DetectionEngine, Incident, IncidentChanged, InterventionChanged, Mode, Policy, Rows
@@ -89,10 +90,12 @@ def recognised(rows: Rows) -> Known:
     return known
 
 
+# "recognised": while the run trains; "recognised before": by its first rows, before they are judged, as by an import
 KNOWLEDGE: dict[str, Callable[[Source, Rows], Known]] = {
     "nothing": lambda source, rows: [],
     "declared": lambda source, rows: [(0, source.facts(rows))],
     "recognised": lambda source, rows: recognised(rows),
+    "recognised before": lambda source, rows: [(0, facts) for _, facts in recognised(rows[:LOOK_AHEAD])[-1:]],
 }
 
 
@@ -180,6 +183,31 @@ def spikes_row(
     return f"| {source.name} | {name} | {len(delays)}/{len(runs)} | {false} | {delay} | {early}/{len(lags)} | {most} |"
 
 
+def on_zeros(seeds: int) -> Iterator[str]:
+    """A NaN that Hugging Face Trainer logs as 0, or that is left out while the grad norm is there."""
+    yield heading(f"A NaN that was filtered, {seeds} runs", "logged as", "known", "found at once", "false incidents")
+    known: tuple[tuple[str, Known], ...] = (("nothing", []), ("declared", [(0, SourceFacts(nan_filtered=True))]))
+    for logged in ("0", "no loss"):
+        for name, facts in known:
+            found = false = 0
+            for seed in range(seeds):
+                rows, step = filtered(seed, logged)
+                incidents, _ = incidents_in(rows, facts)
+                due = [one for one in incidents if one.detected_step == step]
+                found, false = found + bool(due), false + len(incidents) - len(due)
+            yield f"| {logged} | {name} | {found}/{seeds} | {false} |"
+
+
+def filtered(seed: int, logged: str) -> tuple[Rows, int]:
+    """A healthy run of means of 10 steps with one NaN that is logged as 0 or left out, and its step."""
+    random, steps = np.random.default_rng(seed), np.arange(10, 10 * STEPS, 10)
+    loss: list[float | None] = (2.2 + np.exp(-steps / 3000) + 0.02 * random.standard_normal(len(steps))).tolist()
+    at = FIRST + int(random.integers(0, 100))
+    loss[at] = 0.0 if logged == "0" else None
+    norm = np.exp(0.1 * random.standard_normal(len(steps)))
+    return Rows.of(steps, loss=loss, grad_norm=norm), int(steps[at])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sources", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--curves", type=Path, default=ROOT.parent / "shared" / "curves", help="with labels.json")
@@ -188,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if (options.curves / "labels.json").exists():
         for line in on_curves(read_folder(options.curves)):
             print(line, flush=True)
-    for line in on_spikes(options.seeds):
+    for line in chain(on_spikes(options.seeds), on_zeros(options.seeds)):
         print(line, flush=True)
 
 
