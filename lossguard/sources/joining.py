@@ -71,7 +71,7 @@ class Joiner:
         self._touched_at = now
         complete = self._builder.add(name, value, step, time)
         placed = self._placed(complete) if complete else []
-        if complete or self._begins_at is None:
+        if complete or (self._begins_at is None and self._builder.is_open):  # not a value that comes late
             self._begins_at = place
         return placed
 

@@ -67,6 +67,11 @@ class RowBuilder:
         return [complete]
 
     @property
+    def is_open(self) -> bool:
+        """Whether a row has begun that is not complete."""
+        return self._open is not None
+
+    @property
     def open_names(self) -> frozenset[str]:
         """Names that the open row has so far; none where no row is open."""
         return frozenset(self._open.values if self._open is not None else ())
