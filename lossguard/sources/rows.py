@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class RowBuilder:
         self._late.update(values)
 
 
+@lru_cache(4096)  # it is asked for each value
 def counts_samples(name: str) -> bool:
     """Whether the x axis of `name` is the number of samples, as in Megatron-LM's "lm loss vs samples" and DeepSpeed's
     "Train/Samples/train_loss"."""
