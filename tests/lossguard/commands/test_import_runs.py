@@ -1,12 +1,16 @@
 """`lossguard import` as a user calls it, against a small collector."""
 
+import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lossguard import Client
 from lossguard.__main__ import main
 from lossguard.protocol import IMPORTED
 from tests.lossguard.collectors import FakeCollector
+from tests.reliability.collector import CollectorProcess
 
 CSV = "step,train/loss\n" + "".join(f"{step},{5 - step / 100}\n" for step in range(20))
 
@@ -82,3 +86,36 @@ def test_invalid_arguments_have_code_2(
     runs = sources(tmp_path, "a", "b")
     assert main(["import", str(runs), "--directory", str(tmp_path / "spools"), *more]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.fixture
+def real_collector(tmp_path: Path) -> Iterator[CollectorProcess]:
+    process = CollectorProcess(f"sqlite:///{tmp_path}/collector.db", tmp_path / "collector.log")
+    process.start()
+    try:
+        process.wait_until_up()
+        yield process
+    finally:
+        process.kill()
+
+
+@pytest.mark.slow
+def test_incidents_of_the_past_are_there_and_importing_elsewhere_changes_nothing(
+    real_collector: CollectorProcess, tmp_path: Path
+) -> None:
+    noise = random.Random(1)
+    losses = [3 + noise.gauss(0, 0.03) + (4 * 0.95 ** (step - 600) if step >= 600 else 0) for step in range(800)]
+    rows = [f"{step},{loss},{1.7e9 + step}" for step, loss in enumerate(losses)]
+    (tmp_path / "old.csv").write_text("\n".join(["step,train/loss,time", *rows]) + "\n")
+    with Client(real_collector.url) as client:
+        seen = []
+        for spools in ("here", "elsewhere"):
+            command = ["import", str(tmp_path / "old.csv"), "--directory", str(tmp_path / spools)]
+            assert main([*command, "--url", real_collector.url]) == 0
+            (run,) = client.get("/runs")
+            seen.append((client.get(f"/runs/{run['id']}")["segments"], client.get(f"/runs/{run['id']}/incidents")))
+    (segments, incidents), again = seen
+    assert (run["state"], run["started_at"], run["name"]) == ("finished", 1.7e9, "old")
+    assert [segment["num_steps"] for segment in segments] == [800]
+    assert [(incident["kind"], incident["onset_step"]) for incident in incidents] == [("loss_spike", 600)]
+    assert again == (segments, incidents)
