@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from lossguard.sources import positions
+from lossguard.sources.positions import Saved
 from lossguard.spooling import archive
 from lossguard.spooling.archive import Keep
 from lossguard.spooling.spool import spools_in
@@ -50,14 +51,15 @@ def test_it_is_found_behind_many_lines_without_a_position(tmp_path: Path, monkey
 @pytest.mark.parametrize("keep", [Keep.COMPRESSED, Keep.UNDELIVERED])
 def test_trimmed_spools_keep_it_or_the_file_beside_them_has_it(tmp_path: Path, keep: Keep) -> None:
     directory = record(tmp_path, range(5))
-    positions.save(directory, 4, [4, "x"], {"loss": "train/loss"})
+    saved = Saved(4, [4, "x"], {"loss": "train/loss"}, "csv", "place")
+    positions.save(directory, saved)
     (spool,) = spools_in(directory)
     spool.with_suffix(".acknowledged").write_text(str(spool.stat().st_size))
     assert list(archive.trim(directory, keep))
     found = positions.newest(directory)
     assert found is not None
     assert (found.step, found.position) == (4, [4, "x"])
-    assert positions.names(directory) == {"loss": "train/loss"}
+    assert positions.saved(directory) == saved
 
 
 def test_a_run_without_such_rows_has_none(tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ def test_a_run_without_such_rows_has_none(tmp_path: Path) -> None:
         run.log(0, loss=1.0)
     assert run.directory is not None
     assert positions.newest(run.directory) is None
-    assert positions.names(run.directory) == {}
+    assert positions.saved(run.directory) is None
     assert positions.is_finished(run.directory)
 
 

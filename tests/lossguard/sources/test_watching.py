@@ -61,6 +61,18 @@ def test_a_name_that_had_a_metric_keeps_it_when_the_watcher_begins_again(tmp_pat
     assert rows == [{"loss": 2.5}, {"train_loss": 4.0}, {"train_loss": 4.5}]
 
 
+def test_what_was_followed_is_followed_again_though_another_format_has_come(tmp_path: Path) -> None:
+    """A Trainer writes event files from the start, and trainer_state.json with its first checkpoint."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    write(folder / "log.jsonl", 0, 3)
+    watch(tmp_path, folder, once=True).run()
+    (folder / "other.csv").write_text("step,loss\n0,1\n")
+    write(folder / "log.jsonl", 3, 5)
+    watch(tmp_path, folder, once=True).run()
+    assert steps(tmp_path) == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.slow
 def test_it_ends_when_nothing_has_come_for_so_long(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
