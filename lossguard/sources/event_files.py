@@ -16,7 +16,7 @@ from typing import Any
 from lossguard.log_once import LogOnce, logger
 from lossguard.protocol import MAX_STEP
 from lossguard.sources.configured import facts_of
-from lossguard.sources.event_records import EventFile, event_type, scalar_of, text_of
+from lossguard.sources.event_records import FOOTER_BYTES, HEADER, EventFile, event_type, scalar_of, text_of
 from lossguard.sources.facts import SourceFacts
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
@@ -24,6 +24,8 @@ from lossguard.sources.rows import Row
 from lossguard.sources.stored_run import BadSource, StoredRun
 
 WHAT = "TensorBoard event files"
+SETTLED_NS = 5_000_000_000
+"""A folder that changed within these nanoseconds may change again without another time of change."""
 MAX_CONFIG_RECORDS = 64
 """Records at the beginning of a run, among which its configuration is."""
 
@@ -63,6 +65,7 @@ class EventFollower:
     _read: set[str] = field(default_factory=set)  # names of files that were opened
     _event: Any = field(default_factory=event_type)
     _is_final: bool = False
+    _listed_at: int | None = None  # when the folder changed, as of its last listing
     _log_once: LogOnce = field(default_factory=LogOnce)
 
     @property
@@ -107,11 +110,18 @@ class EventFollower:
 
     def _following(self) -> list[Path]:
         """The files that are read next: those of the process that has begun the next one."""
-        if not self.folder.is_dir():
+        try:
+            changed_at = self.folder.stat().st_mtime_ns
+        except OSError:
             return []
+        if changed_at == self._listed_at:
+            return []
+        is_settled = time.time_ns() - changed_at > SETTLED_NS
+        self._listed_at = changed_at if is_settled else None
         new = [path for path in files_of(self.folder) if path.name not in self._read]
         if not new:
             return []
+        self._listed_at = None  # there may be more behind those that are opened now
         present = {_process(file.path) for file in self._open}
         same = [path for path in new if _process(path) in present]
         return same or [path for path in new if _process(path) == _process(new[0])]
@@ -203,8 +213,22 @@ def runs_in(path: Path) -> Iterator[StoredRun]:
             config=config,
             facts=facts_of(config),
             started_at=first.wall_time,
+            size=about_rows(folder),
             host=_host(files_of(folder)[0]),
         )
+
+
+def about_rows(folder: Path) -> int:
+    """About how many steps with scalars the files hold, by the records at their beginning."""
+    steps = [event.step for event, value in _first_values(folder) if scalar_of(value) is not None]
+    num_bytes = sum(_bytes_of(path) for path in files_of(folder))
+    return round(len(set(steps)) * sum(path.stat().st_size for path in files_of(folder)) / max(1, num_bytes))
+
+
+def _bytes_of(path: Path) -> int:
+    """Bytes of the records that `_first_values` reads."""
+    file = EventFile(path)
+    return sum(len(data) + HEADER.size + FOOTER_BYTES for *_, data in islice(file.records(), MAX_CONFIG_RECORDS))
 
 
 def name_of(folder: Path, root: Path) -> str:

@@ -104,3 +104,16 @@ def test_a_loss_that_counts_samples_says_so(tmp_path: Path) -> None:
 def test_the_rows_of_a_run_that_is_over_are_recognised_beforehand() -> None:
     rows = [Row(5 * k, None, {"train/loss": 3.0}) for k in range(40)]
     assert recognised(rows, NameMap(), SourceFacts(averaged=True)) == SourceFacts(stride=5, averaged=True)
+
+
+def test_names_beyond_the_limit_of_a_run_are_left_out_and_its_rows_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A collector would refuse every row that holds one of them."""
+    with offline(tmp_path) as run:
+        many = {f"layer.{number}": 1.0 for number in range(1500)}
+        RunRecorder(run).write([Row(0, 1.0, many), Row(1, 1.0, many | {"train/loss": 2.5})])
+    rows = steps(run)
+    assert [len(metrics) < 1000 for _, metrics in rows] == [True, True]
+    assert rows[1][1]["loss"] == 2.5
+    assert caplog.text.count("more names than the 1,000 of a run") == 1

@@ -13,6 +13,7 @@ from lossguard.sources.names import NameMap
 from lossguard.sources.stored_run import BadSource
 from lossguard.sources.watching import Watch
 from lossguard.spooling.reading import read_spools
+from tests.waiting import wait_for
 
 
 def watch(folder: Path, path: Path, said: list[str] | None = None, **options: Any) -> Watch:
@@ -88,11 +89,10 @@ def test_a_source_may_come_later_and_a_stop_leaves_the_run_interrupted(tmp_path:
     one = watch(tmp_path, path, said)
     thread = threading.Thread(target=one.run)
     thread.start()
+    wait_for(lambda: said, seconds=10, what="that it waits")
     path.parent.mkdir()
     write(path, 0, 3)
-    while one.num_rows < 3:
-        assert thread.is_alive()
-        one.stop.wait(0.05)
+    wait_for(lambda: one.num_rows == 3, seconds=10, what="the rows")
     one.stop.set()
     thread.join(10)
     assert said[0] == f"{path} holds no run yet; waiting for it"
