@@ -98,9 +98,10 @@ class RunRecorder:
                 self._recorded.add(name)
         kept = {name: value for name, value in values.items() if name in self._recorded}
         if len(kept) < len(values) and not self._num_left_out:
+            example = next(name for name in values if name not in kept)
             logger.warning(
-                f"the source has more names than the {MAX_METRICS:,} of a run; those that came later are not recorded, such as "
-                f"{next(name for name in values if name not in kept)!r:.200}"
+                f"the source has more names than the {MAX_METRICS:,} of a run; those that came later are not recorded, "
+                f"such as {example!r:.200}"
             )
         self._num_left_out += len(values) - len(kept)
         return kept

@@ -97,3 +97,11 @@ def test_secrets_of_a_configuration_are_masked_and_no_rows_are_one_sentence(tmp_
     assert "sk-123456" not in json.dumps(list(recorded(done)))
     with pytest.raises(BadSource, match="place has no row"):
         load(tmp_path / "other", stored([]))
+
+
+def test_how_the_rows_were_made_is_said_before_the_first_of_them(tmp_path: Path) -> None:
+    done = load(tmp_path, stored([row(10 * step) for step in range(50)]))
+    kinds = [next(iter(each)) for each in recorded(done)]
+    assert kinds[:4] == ["run", "segment", "event", "step"]
+    (event,) = [each for each in recorded(done) if "event" in each]
+    assert event["details"]["stride"] == 10
