@@ -67,7 +67,9 @@ def _find(options: argparse.Namespace, progress: Progress) -> tuple[list[StoredR
                 stored.run_id: stored
                 for stored in formats.runs_in(path, options.format, Columns(options.step, options.time))
             }
-        except BadSource as problem:
+        except (BadSource, ConfigurationError) as problem:
+            if len(options.paths) == 1 and isinstance(problem, ConfigurationError):
+                raise
             num_failed += 1
             _complain(str(problem), progress)
     return list(runs.values()), num_failed

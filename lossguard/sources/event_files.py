@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.log_once import LogOnce, logger
-from lossguard.protocol import MAX_STEP
+from lossguard.protocol import MAX_STEP, is_time
 from lossguard.sources.configured import facts_of
 from lossguard.sources.event_records import FOOTER_BYTES, HEADER, EventFile, event_type, scalar_of, text_of
 from lossguard.sources.facts import SourceFacts
@@ -166,9 +166,10 @@ class EventFollower:
             step = event.step
             if not 0 <= step < MAX_STEP:
                 continue
+            at = event.wall_time if is_time(event.wall_time) else None
             for value in event.summary.value:
                 number = scalar_of(value)
-                if number is not None and (rows := add(value.tag, number, step, event.wall_time, place, now)):
+                if number is not None and (rows := add(value.tag, number, step, at, place, now)):
                     yield from rows
 
     def position_of(self, place: Place) -> list[Any]:
@@ -212,7 +213,7 @@ def runs_in(path: Path) -> Iterator[StoredRun]:
             rows=partial(_rows, folder),
             config=config,
             facts=facts_of(config),
-            started_at=first.wall_time,
+            started_at=first.wall_time if is_time(first.wall_time) else None,
             size=about_rows(folder),
             host=_host(files_of(folder)[0]),
         )

@@ -20,8 +20,6 @@ from lossguard.start import folder_of, record, storable_config
 
 LOOK_AHEAD = 2048
 """Rows by which it is recognised how all of them were made."""
-RECOGNISED_ROWS = 1000
-"""Of the beginning, by which it is recognised how all of them were made."""
 PROGRESS_ROWS = 1000
 """Rows between two calls of the progress."""
 

@@ -31,6 +31,8 @@ POLL_SECONDS = 0.2
 """Pause between two looks at the source."""
 SEARCH_SECONDS = 1.0
 """Pause between two searches for a source that is not there yet."""
+FINISH_SECONDS = 10.0
+"""To deliver what is left; the rest stays in the spool."""
 LOCK_WAIT = 2.0
 """Seconds to wait for another process that records the run."""
 
@@ -104,7 +106,7 @@ class Watch:
                 if self.num_rows:
                     self.say(recorder.preview.text().rstrip())
         finally:
-            run.finish(state)
+            run.finish(state, timeout=FINISH_SECONDS)
 
     def _save(self, directory: Path, format: str, place: Path, newest: PlacedRow) -> None:
         chosen = dict(self.names.chosen)
