@@ -1,6 +1,7 @@
 """Rows of a source: what it logged for one step, under its own names."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,13 @@ class RowBuilder:
 
     A name that goes back to an earlier step of its own says that the run was rewound: the open row is complete, and the
     next one has the earlier step. A value that only comes late (of a name that has not been there yet) joins the open
-    row: a row that is complete is never changed. Names that count samples beside ones that count steps are left out.
+    row, or the next one: a row that is complete is never changed. Names that count samples beside ones that count steps
+    are left out.
     """
 
     _open: Row | None = None
+    _complete_step: int = -1  # of the newest row that is complete
+    _late: dict[str, float] = field(default_factory=dict)  # for the next row
     _last_steps: dict[str, int] = field(default_factory=dict)  # of each name
     _counts_steps: bool = False  # a name that counts steps has come
 
@@ -37,25 +41,70 @@ class RowBuilder:
                 self._open = None
                 self._last_steps.clear()
         is_rewind = step < self._last_steps.get(name, step)
+        is_repeated = step == self._last_steps.get(name) == self._complete_step
         if is_rewind:
             self._last_steps.clear()
+            self._late.clear()
         self._last_steps[name] = step
         is_complete = self._open is not None and (step > self._open.step or is_rewind)
         complete = self.flush() if is_complete else []
-        if self._open is None:
-            self._open = Row(step, time, {name: value})
+        if self._open is None and step <= self._complete_step and not is_rewind:
+            if not is_repeated:
+                self._late[name] = value
+        elif self._open is None:
+            self._open = Row(step, time, {**self._late, name: value})
+            self._late.clear()
         else:
             self._open.values[name] = value
         return complete
 
     def flush(self) -> list[Row]:
         """The open row, if there is one: nothing more comes for it."""
-        complete = [] if self._open is None else [self._open]
-        self._open = None
-        return complete
+        if self._open is None:
+            return []
+        complete, self._open = self._open, None
+        self._complete_step = complete.step
+        return [complete]
+
+    @property
+    def open_names(self) -> frozenset[str]:
+        """Names that the open row has so far; none where no row is open."""
+        return frozenset(self._open.values if self._open is not None else ())
+
+    def join_next(self, values: Mapping[str, float]) -> None:
+        """Late values for the next row."""
+        self._late.update(values)
 
 
 def counts_samples(name: str) -> bool:
     """Whether the x axis of `name` is the number of samples, as in Megatron-LM's "lm loss vs samples" and DeepSpeed's
     "Train/Samples/train_loss"."""
     return name.endswith(" vs samples") or "/Samples/" in name
+
+
+GLOBAL_STEPS = ("train/global_step", "trainer/global_step", "global_step")
+"""Names under which Hugging Face Trainer and Lightning log the optimizer step, where the tracker's own step is a count
+of calls."""
+
+
+def at_global_step(row: Row) -> Row:
+    """The row with the optimizer step as its step, where it holds one."""
+    for name in GLOBAL_STEPS:
+        step = row.values.get(name)
+        if step is not None and step >= 0 and float(step).is_integer():
+            return replace(row, step=int(step))
+    return row
+
+
+def merged(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows, with neighbours of the same step as one: those of a training step and of its evaluation, say."""
+    pending: Row | None = None
+    for row in rows:
+        if pending is not None and row.step == pending.step:
+            pending = replace(pending, values=pending.values | row.values)
+            continue
+        if pending is not None:
+            yield pending
+        pending = row
+    if pending is not None:
+        yield pending

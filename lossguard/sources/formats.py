@@ -1,0 +1,101 @@
+"""The formats of stored runs, and which of them a path holds.
+
+A reader is a module of this package that satisfies `Format`; add it to `FORMATS`.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from lossguard.errors import ConfigurationError
+from lossguard.sources.columns import Columns
+from lossguard.sources.joining import Joiner
+from lossguard.sources.stored_run import BadSource, StoredRun
+
+FORMATS: Mapping[str, str] = {
+    "csv": "csv_file",
+    "jsonl": "jsonl_file",
+    "log": "text_logs",
+    "tensorboard": "event_files",
+    "trainer_state": "trainer_state",
+}
+"""Name for `--format` -> module of `lossguard.sources`. It is imported when it is needed, and what it needs, too."""
+WATCHED = ("csv", "jsonl", "log", "tensorboard", "trainer_state")
+"""Formats that can be followed while they grow: their modules have `places_in` and `follow`, too."""
+WITH_COLUMNS = ("csv", "jsonl")
+"""Those of them whose functions take the `Columns` that a user names."""
+
+
+class Format(Protocol):
+    """What a module that reads a format has."""
+
+    WHAT: str
+    """For people, in the plural: "TensorBoard event files"."""
+
+    @staticmethod
+    def runs_in(path: Path) -> Iterator[StoredRun]:
+        """The runs at or below `path`, a file or a folder; none where it has nothing of this format.
+
+        Raises BadSource where there is something of this format that cannot be read (a package that is missing, too).
+        """
+
+
+def check(name: str | None, known: Collection[str] | None = None) -> None:
+    """Raises ConfigurationError unless `name` is that of a format, one of `known` if these are given."""
+    known = FORMATS if known is None else known
+    if name is not None and name not in known:
+        raise ConfigurationError(f"--format {name} must be one of {', '.join(known)}")
+
+
+def runs_in(path: Path, only: str | None = None, columns: Columns = Columns()) -> list[StoredRun]:  # noqa: B008 - frozen
+    """The runs at or below `path`, which must have one format; `only`: look for this one.
+
+    Raises ConfigurationError where there is no path or more than one format, and BadSource where there is no run, or
+    like the readers.
+    """
+    if not path.exists():
+        raise ConfigurationError(f"there is no {path}")
+    found = {
+        name: runs for name in _asked(FORMATS, only, columns) if (runs := list(_call(name, "runs_in", columns, path)))
+    }
+    if len(found) > 1:
+        several = " and ".join(f"{_reader(name).WHAT} ({len(runs)} runs)" for name, runs in found.items())
+        raise ConfigurationError(f"{path} holds {several}: choose one with --format {'|'.join(found)}")
+    if not found:
+        raise BadSource(f"{path} {nothing_found(only)}")
+    return next(iter(found.values()))
+
+
+def places_in(path: Path, only: str | None, columns: Columns) -> list[tuple[str, Path]]:
+    """(format, file or folder) of each source at or below `path` that can be followed."""
+    if not path.exists():
+        return []
+    names = _asked(WATCHED, only, columns)
+    return [(name, place) for name in names for place in _call(name, "places_in", columns, path)]
+
+
+def follow(name: str, place: Path, joiner: Joiner, columns: Columns) -> Any:
+    """The follower of a source that `places_in` found."""
+    return _call(name, "follow", columns, place, joiner)
+
+
+def nothing_found(only: str | None, known: Collection[str] | None = None) -> str:
+    """The end of a sentence about a path without a run."""
+    names = [only] if only is not None else list(FORMATS if known is None else known)
+    return f"holds no run that can be read: looked for {', '.join(_reader(name).WHAT for name in names)}"
+
+
+def _asked(known: Collection[str], only: str | None, columns: Columns) -> list[str]:
+    """The formats to look for: whoever names columns means a table."""
+    names = [name for name in known if only in (None, name)]
+    return names if columns == Columns() else [name for name in names if name in WITH_COLUMNS]
+
+
+def _reader(name: str) -> Any:
+    return import_module(f"lossguard.sources.{FORMATS[name]}")
+
+
+def _call(name: str, function: str, columns: Columns, *arguments: Any) -> Any:
+    more = (columns,) if name in WITH_COLUMNS else ()
+    return getattr(_reader(name), function)(*arguments, *more)
