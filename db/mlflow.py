@@ -60,9 +60,9 @@ def run_named(session: Session, *, run_id: str) -> tuple[Run, MlflowRun] | None:
 
 
 def runs(session: Session, *, experiments: Sequence[int]) -> Sequence[tuple[Run, MlflowRun]]:
-    """The runs of these experiments, the newest first."""
+    """The runs of these experiments, the newest first, those of one moment by id."""
     found = sa.select(Run, MlflowRun).join(MlflowRun, MlflowRun.run_pk == Run.pk)
-    found = found.where(MlflowRun.experiment.in_(experiments)).order_by(Run.started_at.desc(), Run.pk.desc())
+    found = found.where(MlflowRun.experiment.in_(experiments)).order_by(Run.started_at.desc(), Run.id)
     return [(run, logged) for run, logged in session.execute(found)]
 
 

@@ -64,16 +64,17 @@ class PairIn(MlflowBody):
     value: Text = ""
 
 
-class LogMetricIn(MetricIn):
+class OfRun(MlflowBody):
     run_id: RunOf
 
 
-class LogParamIn(PairIn):
-    run_id: RunOf
+class LogMetricIn(MetricIn, OfRun): ...
 
 
-class SetTagIn(PairIn):
-    run_id: RunOf
+class LogParamIn(PairIn, OfRun): ...
+
+
+class SetTagIn(PairIn, OfRun): ...
 
 
 class DeleteTagIn(MlflowBody):

@@ -86,6 +86,10 @@ _MLFLOW_STATUS = {405: 404, 409: 400, 422: 400}
 """What an MLflow server answers where the collector has another status."""
 
 
+def _is_mlflow(request: Request) -> bool:
+    return _MLFLOW_PATHS.match(request.url.path) is not None
+
+
 def _response(
     request: Request | None,
     status: int,
@@ -97,7 +101,7 @@ def _response(
     """MLflow's clients read the same body: `error_code` and `message`."""
     places = [place[:MAX_WHERE] if isinstance(place, str) else place for place in where]
     mlflow = {}
-    if request is not None and _MLFLOW_PATHS.match(request.url.path):
+    if request is not None and _is_mlflow(request):
         mlflow = {"error_code": _MLFLOW_CODES.get(status, "INVALID_PARAMETER_VALUE"), "message": detail[:MAX_DETAIL]}
         status = _MLFLOW_STATUS.get(status, status)
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail[:MAX_DETAIL], "where": places}
@@ -118,7 +122,7 @@ HOW_TO_FIX = {
 
 def _handle_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    if error.status_code in (404, 405) and _MLFLOW_PATHS.match(request.url.path):
+    if error.status_code in (404, 405) and _is_mlflow(request):
         return _response(request, 404, "no such route", NO_MLFLOW_ROUTE, ["path"])
     title = str(error.detail)
     where = ["body"] if error.status_code in (400, 413) else ["path"]
@@ -136,6 +140,17 @@ class Malformed(NamedTuple):
 
     detail: str
     where: Sequence[str | int]
+    given: str | None = None
+    """The value that is wrong there, as JSON; None: it is missing, or nobody asks for it."""
+
+    def for_mlflow(self) -> str:
+        """The sentence as MLflow's servers begin it, which some clients compare."""
+        parameter = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in self.where[1:])[1:]
+        if not parameter:
+            return self.detail
+        if self.given is None:
+            return f"Missing value for required parameter {parameter!r} ({self.detail})"
+        return f"Invalid value {self.given} for parameter {parameter!r} supplied ({self.detail})"
 
 
 MALFORMED = "the request is malformed; nothing of it was stored"
@@ -145,7 +160,8 @@ def _handle_validation_error(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, RequestValidationError)
     malformed: Malformed | None = getattr(request.state, "malformed", None)  # found in a thread: monitor.api.parsing
     if malformed is not None:
-        return _response(request, 422, MALFORMED, malformed.detail, malformed.where)
+        detail = malformed.for_mlflow() if _is_mlflow(request) else malformed.detail
+        return _response(request, 422, MALFORMED, detail, malformed.where)
     first = error.errors()[0]
     where = list(first["loc"])
     if where == ["body"] and first["type"] != "missing" and "json" not in request.headers.get("content-type", ""):
@@ -249,6 +265,11 @@ def busy() -> Problem:
     """429: too much work at once."""
     detail = "the collector is at its limit of concurrent work; nothing was stored, so send it again after a second"
     return Problem(429, "the collector is busy", detail, [], {"Retry-After": "1"})
+
+
+def run_not_found(run_id: str) -> Problem:
+    """404: no MLflow client reports a run with this id."""
+    return Problem(404, "no such run", f"Run {run_id!r} not found among those that MLflow clients report", ["run_id"])
 
 
 def without_retry(problem: Problem) -> Problem:

@@ -25,7 +25,7 @@ from monitor.ingestion.logged_run import LoggedMetric, LoggedRun
 from monitor.ingestion.open_rows import OpenRow, Place, Scalar
 from monitor.ingestion.reports import ReportResult
 from monitor.ingestion.run_cache import CachedRun, RunCache
-from monitor.problems import Problem, unknown, without_retry
+from monitor.problems import Problem, run_not_found, unknown, without_retry
 from monitor.schemas import ReportIn, SegmentIn
 
 RUN_NAME = "mlflow.runName"
@@ -80,7 +80,7 @@ class _Intake:
         if cached.logged is None:
             stored = self.session.get(MlflowRun, cached.run.pk, populate_existing=True)
             if stored is None:
-                raise unknown("run", self.run_id)
+                raise run_not_found(self.run_id)
             cached.logged = LoggedRun.from_json(stored.state)
         self.logged = cached.logged
         return cached

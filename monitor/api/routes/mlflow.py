@@ -43,7 +43,7 @@ from monitor.mlflow_schemas import (
     SetTagIn,
     UpdateRunIn,
 )
-from monitor.problems import MLFLOW_API, Problem, unknown, without_retry
+from monitor.problems import MLFLOW_API, Problem, run_not_found, unknown, without_retry
 from monitor.schemas import Name, RunId, RunIn
 
 router = APIRouter(prefix=MLFLOW_API, tags=["mlflow"], route_class=TypedJsonRoute)
@@ -150,7 +150,7 @@ def show_run(run_id: RunId, who: Reporter, session: ReadSession) -> Answer:
     """A run with its last metrics, params and tags."""
     found = mlflow.run_named(session, run_id=run_id)
     if found is None or not auth.covers_run(who, found[0]):
-        raise unknown("run", run_id)
+        raise run_not_found(run_id)
     return {"run": mlflow_responses.run(*found)}
 
 
@@ -234,7 +234,7 @@ def history(
     """Every value of a metric, one a step, in the order of the segments and steps."""
     found = mlflow.run_named(session, run_id=run_id)
     if found is None or not auth.covers_run(who, found[0]):
-        raise unknown("run", run_id)
+        raise run_not_found(run_id)
     values = mlflow_history.values(session, *found, key=metric_key)
     page = [mlflow_responses.metric(*one) for one in values[page_token : page_token + max_results]]
     end = page_token + len(page)
@@ -260,7 +260,7 @@ def _info(request: Request, run_id: str) -> dict[str, Any]:
     with Session(request.app.state.engine) as session:
         found = mlflow.run_named(session, run_id=run_id)
         if found is None:
-            raise unknown("run", run_id)
+            raise run_not_found(run_id)
         return mlflow_responses.run_info(*found)
 
 
