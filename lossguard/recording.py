@@ -222,6 +222,26 @@ class RecordingRun(Run):
                 self._lock = None
 
     @_never_raises
+    def describe(self, **fields: Any) -> None:
+        """Register the run again with other values of these fields, such as name and config."""
+        self._registration = {**self._registration, **fields}
+        self._put({"run": self._registration})
+
+    @_never_raises
+    def hand_over(self, timeout: float = 1.0) -> None:
+        """Release the folder without ending the run: another process goes on with it, and delivers what is left."""
+        atexit.unregister(self._at_exit)
+        try:
+            self._writer.close(timeout)
+        finally:
+            self.inert = True
+            if self._sender is not None:
+                self._sender.close(timeout)
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    @_never_raises
     def can_roll_back(self) -> None:
         self._add_capability(CAN_ROLL_BACK)
 

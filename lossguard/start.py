@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,6 +86,8 @@ def init(
         "started_at": time.time(),
         "total_steps": total_steps,
     }
+    if hooks := sys.modules.get("lossguard_hooks"):
+        hooks.stand_back()  # under `lossguard launch`: the launcher gives the folder to this process
     return record(registration, settings)
 
 

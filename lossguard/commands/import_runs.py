@@ -109,5 +109,5 @@ def _sentence(stored: StoredRun, done: Imported, names: NameMap, problem: str, *
 
 
 def _complain(sentence: str, progress: Progress) -> None:
-    progress.say("")
+    progress.wipe()
     print(f"lossguard: {sentence}", file=sys.stderr)

@@ -15,8 +15,9 @@ from typing import Any
 
 from lossguard.log_once import LogOnce, logger
 from lossguard.protocol import MAX_STEP
+from lossguard.sources.configured import facts_of
 from lossguard.sources.event_records import EventFile, event_type, scalar_of, text_of
-from lossguard.sources.facts import MAX_STRIDE, SourceFacts
+from lossguard.sources.facts import SourceFacts
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
 from lossguard.sources.rows import Row
@@ -276,13 +277,3 @@ def _hyperparameters(content: bytes) -> dict[str, Any]:
     found = HParamsPluginData.FromString(content).session_start_info.hparams
     values = {name: getattr(value, value.WhichOneof("kind") or "null_value") for name, value in found.items()}
     return {name: value if isinstance(value, int | float | str) else None for name, value in values.items()}
-
-
-def facts_of(config: dict[str, Any]) -> SourceFacts:
-    """What the arguments of Hugging Face Trainer say of its rows."""
-    arguments = config.get("args", config)
-    every, filtered = arguments.get("logging_steps"), arguments.get("logging_nan_inf_filter")
-    if not isinstance(every, int | float) or filtered is None:
-        return SourceFacts()
-    stride = int(every) if 1 <= every <= MAX_STRIDE else 1
-    return SourceFacts(stride=stride, averaged=True, nan_filtered=bool(filtered))

@@ -7,7 +7,6 @@ module. Pure.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from math import isfinite
 from typing import Any, Self
 
 SOURCE = "source"
@@ -49,7 +48,7 @@ class SourceFacts:
         stride, smoothing = details.get("stride"), details.get("smoothing")
         if type(stride) is int and 1 <= stride <= MAX_STRIDE:
             facts = replace(facts, stride=stride)
-        if isinstance(smoothing, int | float) and isfinite(smoothing) and 0.0 <= smoothing <= MAX_SMOOTHING:
+        if isinstance(smoothing, int | float) and 0.0 <= smoothing <= MAX_SMOOTHING:
             facts = replace(facts, smoothing=float(smoothing))
         if details.get("clock") in list(Clock):
             facts = replace(facts, clock=Clock(details["clock"]))
@@ -60,7 +59,8 @@ class SourceFacts:
     @property
     def uncertain_steps(self) -> int:
         """Steps before a row at which something that the row shows may have begun; 0 where every step is a row."""
-        return self.stride - 1
+        rows = 2 if self.averaged and self.stride > 1 else 1  # the mean may hide what began late in the row before
+        return rows * self.stride - 1
 
     def describe(self) -> list[str]:
         """One sentence for each way in which the source differs from a loop that reports every step itself."""
@@ -68,8 +68,8 @@ class SourceFacts:
         sentences = []
         if self.averaged and self.stride > 1:
             sentences.append(
-                f"Each loss is the mean of {self.stride} {unit}s: an onset is known to within {self.stride} {unit}s, "
-                "and a short spike is damped."
+                f"Each loss is the mean of {self.stride} {unit}s: an onset is known to within {2 * self.stride} "
+                f"{unit}s, and a short spike is damped."
             )
         elif self.stride > 1:
             sentences.append(

@@ -13,11 +13,13 @@ from lossguard.settings import Settings
 from lossguard.sources import positions
 from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Recorded
-from lossguard.sources.recorder import RunRecorder
+from lossguard.sources.recorder import RunRecorder, recognised
 from lossguard.sources.rows import Row
 from lossguard.sources.stored_run import BadSource, StoredRun
 from lossguard.start import folder_of, record, storable_config
 
+LOOK_AHEAD = 2048
+"""Rows by which it is recognised how all of them were made."""
 PROGRESS_ROWS = 1000
 """Rows between two calls of the progress."""
 
@@ -62,8 +64,9 @@ def import_run(
     num_new, last_time = 0, stored.ended_at
     began = stored.started_at or (first.time if first is not None else None) or stored.ended_at or time.time()
     run = record(_registration(stored, run_id, project, began), settings, session=_session(folder, run_id))
-    recorder = RunRecorder(run, names, stored.facts)
-    for row in chain([first] if first is not None else [], rows):
+    head = list(chain([first] if first is not None else [], islice(rows, LOOK_AHEAD)))
+    recorder = RunRecorder(run, names, recognised(head, names, stored.facts))
+    for row in chain(head, rows):
         if row.time is None:
             row = Row(row.step, stored.ended_at or began, row.values)
         num_new, last_time = num_new + 1, row.time

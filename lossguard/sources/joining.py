@@ -47,11 +47,12 @@ class Joiner:
     _builder: RowBuilder = field(default_factory=RowBuilder)
     _begins_at: Any = None  # place of the open row
     _touched_at: float = 0.0  # when the open row got its newest value, by the monotonic clock
-    _usual: tuple[frozenset[str], ...] = ()  # names of the last two rows
+    _newest: tuple[Row, ...] = ()  # the last two rows
+    _num_rows: int = 0
     _known: Mapping[int, Mapping[str, Any]] | None = None  # what a source that begins anew may repeat
     _last_step: int = -1
     _left_at: int | None = None  # the step before the last jump back
-    _returns: deque[bool] = field(default_factory=lambda: deque(maxlen=RETURN_WINDOW))
+    _returns: deque[int] = field(default_factory=lambda: deque(maxlen=MAX_RETURNS))  # numbers of the rows that were one
 
     def __post_init__(self) -> None:
         if self.recorded is not None:
@@ -71,7 +72,7 @@ class Joiner:
         self._touched_at = now
         complete = self._builder.add(name, value, step, time)
         placed = self._placed(complete) if complete else []
-        if complete or self._begins_at is None:
+        if complete or (self._begins_at is None and self._builder.is_open):  # not a value that comes late
             self._begins_at = place
         return placed
 
@@ -81,7 +82,7 @@ class Joiner:
         if not names:
             self._begins_at = None
             return []
-        usual = frozenset.intersection(*self._usual) if self._usual else frozenset()
+        usual = set.intersection(*(set(row.values) for row in self._newest)) if self._newest else set()
         if not (final or (usual and names >= usual) or now - self._touched_at >= HOLD_SECONDS):
             return []
         complete = self._placed(self._builder.flush())
@@ -102,8 +103,10 @@ class Joiner:
         for row in rows:
             if self._is_known(row):
                 continue
-            self._check_returns(row.step)
-            self._usual = (*self._usual[-1:], frozenset(row.values))
+            self._num_rows += 1
+            if row.step <= self._last_step or self._left_at is not None:
+                self._check_returns(row.step)
+            self._newest = (*self._newest[-1:], row)
             self._last_step = row.step
             placed.append(PlacedRow(row, self.position_of(self._begins_at)))
         return placed
@@ -138,14 +141,11 @@ class Joiner:
     def _check_returns(self, step: int) -> None:
         """Raises BadSource when rows of two runs alternate: back, and at the next row ahead of where it was before."""
         is_return = self._left_at is not None and step > self._left_at
-        if is_return:
-            self._left_at = None
-        elif step <= self._last_step:
-            self._left_at = self._last_step
-        elif self._left_at is not None:
-            self._left_at = None
-        self._returns.append(is_return)
-        if sum(self._returns) >= MAX_RETURNS:
+        self._left_at = self._last_step if step <= self._last_step else None
+        if not is_return:
+            return
+        self._returns.append(self._num_rows)
+        if len(self._returns) == MAX_RETURNS and self._num_rows - self._returns[0] < RETURN_WINDOW:
             raise BadSource(
                 f"its steps jump back and forth (now from {self._last_step} to {step}), so two runs write it: "
                 "give each run a file or folder of its own"

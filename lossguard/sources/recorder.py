@@ -14,6 +14,15 @@ from lossguard.sources.recognition import Recognition
 from lossguard.sources.rows import Row, counts_samples
 
 
+def recognised(rows: Iterable[Row], names: NameMap, known: SourceFacts = EVERY_STEP) -> SourceFacts:
+    """How these rows were made: what is known, and what is recognised from them. For a run that is over, so that its
+    first rows are judged by it too."""
+    recognition, names = Recognition(known), NameMap(names.overrides)
+    for row in rows:
+        recognition.observe(row.step, names.mapped(row.values).get("loss"), row.values)
+    return recognition.facts
+
+
 class RunRecorder:
     """Writes rows into `run`. A step below the last one begins a new segment, as in `Run.log`.
 
@@ -38,6 +47,11 @@ class RunRecorder:
     def facts(self) -> SourceFacts:
         """How the rows are made, as far as it is known."""
         return self._recognition.facts
+
+    def know(self, facts: SourceFacts) -> None:
+        """Something is known of the source only now, as from a configuration that came late."""
+        if self._recognition.know(facts):
+            self._declare(None)
 
     def write(self, rows: Iterable[Row]) -> None:
         """Record the rows. Never raises into a training loop: the run warns once about what it cannot record."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,11 @@ class RowBuilder:
         return [complete]
 
     @property
+    def is_open(self) -> bool:
+        """Whether a row has begun that is not complete."""
+        return self._open is not None
+
+    @property
     def open_names(self) -> frozenset[str]:
         """Names that the open row has so far; none where no row is open."""
         return frozenset(self._open.values if self._open is not None else ())
@@ -76,6 +82,7 @@ class RowBuilder:
         self._late.update(values)
 
 
+@lru_cache(4096)  # it is asked for each value
 def counts_samples(name: str) -> bool:
     """Whether the x axis of `name` is the number of samples, as in Megatron-LM's "lm loss vs samples" and DeepSpeed's
     "Train/Samples/train_loss"."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,9 +21,10 @@ from lossguard.sources.facts import SourceFacts
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.line_format import name_of
 from lossguard.sources.names import NameMap
+from lossguard.sources.positions import Saved
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.stored_run import BadSource, run_id_of
-from lossguard.start import record, storable_config
+from lossguard.start import folder_of, record, storable_config
 from lossguard.states import RunState
 
 POLL_SECONDS = 0.2
@@ -31,6 +33,10 @@ SEARCH_SECONDS = 1.0
 """Pause between two searches for a source that is not there yet."""
 LOCK_WAIT = 2.0
 """Seconds to wait for another process that records the run."""
+
+
+Save = Callable[[PlacedRow], None]
+"""Notes what was recorded last."""
 
 
 class Follower(Protocol):
@@ -70,25 +76,27 @@ class Watch:
 
     def run(self) -> None:
         """Follow the source to its end. Raises ConfigurationError and BadSource, in one sentence each."""
-        found = self._find()
+        run_id = self.run_id or run_id_of(name_of(self.path), f"{socket.gethostname()}:{self.path.resolve()}")
+        saved = positions.saved(folder_of(self.settings.directory, self.project, run_id))
+        found = self._find(saved)
         if found is None:
             return
-        name, place = found
-        described = self.name or (place.resolve().name if place.is_dir() else name_of(place))
-        run_id = self.run_id or run_id_of(described, f"{socket.gethostname()}:{self.path.resolve()}")
-        run = record(self._registration(run_id, described, place), replace(self.settings, run_id=run_id))
+        format, place = found
+        run = record(self._registration(run_id, place), replace(self.settings, run_id=run_id))
         directory = run.directory
         assert directory is not None
         state = RunState.INTERRUPTED
         try:
-            recorded = positions.newest(directory)
-            self.names.chosen.update(positions.names(directory))
-            joiner = Joiner(self.names, _of_line, recorded, lambda: dict(positions.live_rows(directory)))
-            follower = formats.follow(name, place, joiner, self.columns)
-            self.say(f"{place} ({name}) is recorded as run {run_id} of {self.project}")
+            self.names.chosen.update({} if saved is None else saved.names)
+            joiner = Joiner(
+                self.names, _of_line, positions.newest(directory), lambda: dict(positions.live_rows(directory))
+            )
+            follower = formats.follow(format, place, joiner, self.columns)
+            self.say(f"{place} ({format}) is recorded as run {run_id} of {self.project}")
             recorder = RunRecorder(run, self.names, follower.facts)
+            save = partial(self._save, directory, format, place)
             try:
-                if self._follow(follower, recorder, directory):
+                if self._follow(follower, recorder, save):
                     state = RunState.FINISHED
                     recorder.flush()
             finally:
@@ -98,7 +106,12 @@ class Watch:
         finally:
             run.finish(state)
 
-    def _registration(self, run_id: str, name: str, place: Path) -> dict[str, Any]:
+    def _save(self, directory: Path, format: str, place: Path, newest: PlacedRow) -> None:
+        chosen = dict(self.names.chosen)
+        positions.save(directory, Saved(newest.row.step, newest.position, chosen, format, str(place)))
+
+    def _registration(self, run_id: str, place: Path) -> dict[str, Any]:
+        name = self.name or (place.resolve().name if place.is_dir() else name_of(place))
         return {
             "id": run_id,
             "project": self.project,
@@ -109,8 +122,11 @@ class Watch:
             "started_at": time.time(),
         }
 
-    def _find(self) -> tuple[str, Path] | None:
-        """(format, place) of the one source at or below the path; None if it is stopped before there is one."""
+    def _find(self, saved: Saved | None) -> tuple[str, Path] | None:
+        """(format, place) of the one source at or below the path: the one that was followed before, if it is still
+        there. None if it is stopped before there is one."""
+        if saved is not None and self.format in (None, saved.format) and Path(saved.place).exists():
+            return saved.format, Path(saved.place)
         is_waiting = False
         idle_until = None if self.until_idle is None else time.monotonic() + self.until_idle
         while True:
@@ -127,12 +143,12 @@ class Watch:
             if self.stop.wait(SEARCH_SECONDS):
                 return None
 
-    def _follow(self, follower: Follower, recorder: RunRecorder, directory: Path) -> bool:
+    def _follow(self, follower: Follower, recorder: RunRecorder, save: Save) -> bool:
         """Until it is over; returns whether the source has ended, as far as anybody can know."""
         newest_at = time.monotonic()
         while True:
             is_last = self.once or (self.until_idle is not None and time.monotonic() - newest_at >= self.until_idle)
-            if self._record(follower, recorder, directory, final=is_last):
+            if self._record(follower, recorder, save, final=is_last):
                 newest_at = time.monotonic()
                 is_last = self.once
             if is_last:
@@ -140,7 +156,7 @@ class Watch:
             if self.stop.wait(POLL_SECONDS):
                 return False
 
-    def _record(self, follower: Follower, recorder: RunRecorder, directory: Path, *, final: bool) -> int:
+    def _record(self, follower: Follower, recorder: RunRecorder, save: Save, *, final: bool) -> int:
         num_before, placed = self.num_rows, None
         was_complete = recorder.preview.is_complete
         try:
@@ -153,7 +169,7 @@ class Watch:
         except BadSource as problem:
             raise BadSource(f"{self.path}: {problem}") from None
         if placed is not None:
-            positions.save(directory, placed.row.step, placed.position, self.names.chosen)
+            save(placed)
         if recorder.preview.is_complete and not was_complete:
             self.say(recorder.preview.text().rstrip())
         return self.num_rows - num_before

@@ -61,14 +61,14 @@ def test_what_the_writer_of_pytorch_writes_is_read_in_old_and_new_form(tmp_path:
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    with SummaryWriter(str(tmp_path)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(tmp_path)) as writer:
         for step in range(5):
-            writer.add_scalar("loss", 2.5, step)  # type: ignore[no-untyped-call]
-            writer.add_scalar("nan", math.nan, step, new_style=True)  # type: ignore[no-untyped-call]
-            writer.add_scalar("lr", 0.5, step, new_style=True, double_precision=True)  # type: ignore[no-untyped-call]
-            writer.add_histogram("weights", torch.ones(2), step)  # type: ignore[no-untyped-call]
-        writer.add_text("args", json.dumps({"logging_steps": 10, "logging_nan_inf_filter": True}), 0)  # type: ignore[no-untyped-call]
-        writer.add_hparams({"width": 8, "name": "x"}, {})  # type: ignore[no-untyped-call]
+            writer.add_scalar("loss", 2.5, step)
+            writer.add_scalar("nan", math.nan, step, new_style=True)
+            writer.add_scalar("lr", 0.5, step, new_style=True, double_precision=True)
+            writer.add_histogram("weights", torch.ones(2), step)
+        writer.add_text("args", json.dumps({"logging_steps": 10, "logging_nan_inf_filter": True}), 0)
+        writer.add_hparams({"width": 8, "name": "x"}, {})
     (run,) = event_files.runs_in(tmp_path)
     found = list(run.rows())
     assert [row.step for row in found] == list(range(5))

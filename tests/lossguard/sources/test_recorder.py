@@ -5,7 +5,7 @@ import pytest
 
 from lossguard.sources.facts import Clock, SourceFacts
 from lossguard.sources.names import NameMap
-from lossguard.sources.recorder import RunRecorder
+from lossguard.sources.recorder import RunRecorder, recognised
 from lossguard.sources.rows import Row
 from tests.lossguard.recorded import offline, records, steps
 
@@ -99,3 +99,8 @@ def test_a_loss_that_counts_samples_says_so(tmp_path: Path) -> None:
         recorder = RunRecorder(run)
         recorder.write([Row(32 * k, 1.0, {"Train/Samples/train_loss": 3.0}) for k in range(3)])
     assert recorder.facts.clock is Clock.SAMPLES
+
+
+def test_the_rows_of_a_run_that_is_over_are_recognised_beforehand() -> None:
+    rows = [Row(5 * k, None, {"train/loss": 3.0}) for k in range(40)]
+    assert recognised(rows, NameMap(), SourceFacts(averaged=True)) == SourceFacts(stride=5, averaged=True)

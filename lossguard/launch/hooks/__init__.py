@@ -1,0 +1,44 @@
+"""What `lossguard launch` adds to the training process: hooks on its trackers that write each scalar to a journal.
+
+The processes of a launched command load this folder as the package `lossguard_hooks` (see `site/sitecustomize.py`),
+from the launcher's installation: their own interpreter need not have Lossguard. So it imports nothing but the standard
+library and itself, relatively. Before a tracker is imported it imports next to nothing, because every Python process of
+the command pays for that. It starts no thread and no connection.
+"""
+
+import sys
+
+TYPE_CHECKING = False  # without the import of typing
+if TYPE_CHECKING:
+    from .journal import Journal
+
+JOURNAL_VARIABLE = "LOSSGUARD_LAUNCH"
+"""The environment variable that names the journal, for all processes of the launched command."""
+
+_path = ""
+_journal: "Journal | None" = None
+
+
+def install(path: str) -> None:
+    """Hook the trackers that this process imports from now on; their scalars go to the journal at `path`."""
+    global _path
+    from . import imports
+
+    _path = path
+    sys.meta_path.insert(0, imports.HookFinder())
+
+
+def shared_journal() -> "Journal":
+    """The journal of this process."""
+    global _journal
+    if _journal is None:
+        from .journal import Journal
+
+        _journal = Journal(_path)
+    return _journal
+
+
+def stand_back() -> None:
+    """The script calls `lossguard.init`: it reports itself, and the hooks of this process record nothing."""
+    if _path:
+        shared_journal().leave_to_script()
