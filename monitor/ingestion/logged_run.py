@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from lossguard.protocol import encode_number
+from lossguard.sources.configured import facts_of
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from lossguard.sources.names import NameMap
-from monitor.ingestion.open_rows import OpenRows, Scalar
+from lossguard.sources.recognition import Recognition
+from monitor.ingestion.open_rows import OpenRow, OpenRows, Scalar
 
 MAX_SEGMENTS = 16
 """Segments whose beginnings are kept, for scalars that come late."""
@@ -39,6 +42,7 @@ class LoggedRun:
     _names: NameMap = field(default_factory=NameMap)
     _name_groups: list[list[str]] = field(default_factory=list)  # in the order in which they came
     _keys: set[str] = field(default_factory=set)  # all of them
+    _recognition: Recognition | None = None
 
     def learn(self, keys: Iterable[str]) -> None:
         """Decide under which names new `keys`, which came together, are recorded."""
@@ -78,6 +82,19 @@ class LoggedRun:
         """The segment was opened, with a first scalar that was logged at `time`."""
         self.segments = [*self.segments, (number, time)][-MAX_SEGMENTS:]
         self.rows.begin_segment()
+
+    def facts_after(self, rows: Iterable[OpenRow], config: Mapping[str, Any], known: SourceFacts) -> SourceFacts:
+        """How the rows are made, by these new ones and by what a client has logged of its arguments.
+
+        `known` is what the detection knows. What is recognised is not stored here: another collector begins with that.
+        """
+        if self._recognition is None:
+            self._recognition = Recognition(known)
+        if (configured := facts_of(config)) != EVERY_STEP:
+            self._recognition.know(configured)
+        for row in rows:
+            self._recognition.observe(row.step, row.values.get("loss"), row.values)
+        return self._recognition.facts
 
     def to_json(self) -> dict[str, Any]:
         """As it is stored: strict JSON."""

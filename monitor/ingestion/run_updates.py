@@ -18,6 +18,7 @@ from db.steps import writer
 from lossguard.masking import mask_json
 from lossguard.metrics import COUNTS
 from lossguard.protocol import MAX_COUNT, checked_json
+from lossguard.sources.facts import SOURCE
 from lossguard.states import RunState, SegmentReason
 from monitor.ingestion import lease, reports, segments
 from monitor.ingestion.lease import Claim
@@ -26,7 +27,7 @@ from monitor.ingestion.open_rows import OpenRow, Place, Scalar
 from monitor.ingestion.reports import ReportResult
 from monitor.ingestion.run_cache import CachedRun, RunCache
 from monitor.problems import Problem, run_not_found, unknown, without_retry
-from monitor.schemas import ReportIn, SegmentIn
+from monitor.schemas import EventIn, ReportIn, SegmentIn
 
 RUN_NAME = "mlflow.runName"
 """Tag that holds the name of a run."""
@@ -139,7 +140,7 @@ class _Intake:
     def store(self, rows: Sequence[OpenRow]) -> None:
         """Give complete rows of the newest segment to the ingestion, as one report."""
         if rows:
-            self._report(self.logged.segments[-1][0], rows)
+            self._report(self.logged.segments[-1][0], rows, self._source_event(rows))
 
     def store_late(self) -> None:
         """Store what came late: with its step if that is known, else as a step of its own."""
@@ -158,13 +159,23 @@ class _Intake:
                 self.session, run=run, segment=segment, values=values, numbers=self.cached.metric_numbers
             )
 
-    def _report(self, segment: int, rows: Sequence[OpenRow]) -> None:
+    def _source_event(self, rows: Sequence[OpenRow]) -> list[EventIn]:
+        """What is new of how the rows are made."""
+        known = self.cached.engine.detectors.source.facts
+        facts = self.logged.facts_after(rows, self.cached.run.config, known)
+        if facts == known:
+            return []
+        step, time, key = rows[0].step, rows[0].time, f"mlflow-source-{len(self.logged.segments)}-{rows[0].step}"
+        return [EventIn(key=key, step=step, time=time, kind=SOURCE, details=facts.to_details())]
+
+    def _report(self, segment: int, rows: Sequence[OpenRow], events: Sequence[EventIn] = ()) -> None:
         names = sorted({name for row in rows for name in row.values})
         report = ReportIn.model_construct(
             segment=segment,
             steps=[row.step for row in rows],
             times=[row.time for row in rows],
             metrics={name: [row.values.get(name) for row in rows] for name in names},
+            events=list(events),
         )
         result = reports.take_rows(self.session, self.cached, report, claim=self.claim)
         self.num_accepted += result.num_accepted

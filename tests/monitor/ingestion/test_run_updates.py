@@ -218,3 +218,27 @@ def test_a_run_of_the_sdk_is_none_of_mlflow(http: TestClient) -> None:
     body = {"run_id": "r1", "key": "loss", "value": 1.0, "timestamp": 0, "step": 0}
     answer = http.post(f"{MLFLOW_API}/runs/log-metric", json=body)
     assert (answer.status_code, answer.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
+def test_arguments_of_hugging_face_say_how_the_rows_are_made(http: TestClient) -> None:
+    client = MlflowClient(http)
+    for key, value in (("logging_steps", "10"), ("logging_nan_inf_filter", "True")):
+        client.post("runs/log-parameter", run_id=client.run_id, key=key, value=value)
+    losses = noise(1, 60)
+    losses[40] = 0.0
+    for k, loss in enumerate(losses):
+        client.log("loss", loss, step=10 * k)
+    client.end()
+    assert (client.run()["source"]["stride"], client.run()["source"]["averaged"]) == (10, True)
+    (incident,) = client.run("/incidents")
+    assert (incident["kind"], incident["detected_step"]) == ("nonfinite", 400)
+
+
+def test_a_stride_is_recognised_and_declared_once(http: TestClient) -> None:
+    client = MlflowClient(http)
+    for k, loss in enumerate(noise(1, 40)):
+        client.log("train/loss", loss, step=5 * k)
+    client.end()
+    run = client.run()
+    assert run["source"]["sentences"] == ["The loss is logged every 5th step: an onset is known to within 5 steps."]
+    assert [event["kind"] for event in run["events"]] == ["source"]
