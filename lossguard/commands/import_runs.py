@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         found, num_failed = _find(options, progress)
         if len(found) > 1 and (options.name or options.run_id):
             raise ConfigurationError(f"--name and --run-id are for one run, and {len(found)} were found")
-        num_done = sum(_import(stored, options, settings, progress) for stored in found)
+        num_done = sum(_import(stored, options, settings, progress, preview=len(found) == 1) for stored in found)
         progress.say(f"{num_done} of {len(found) + num_failed} runs imported")
     return 0 if num_done == len(found) and not num_failed else 1
 
@@ -75,8 +75,13 @@ def _find(options: argparse.Namespace, progress: Progress) -> tuple[list[StoredR
     return list(runs.values()), num_failed
 
 
-def _import(stored: StoredRun, options: argparse.Namespace, settings: Settings, progress: Progress) -> bool:
-    """Import one run and print how that went. Returns whether all of it is recorded and, if online, delivered."""
+def _import(
+    stored: StoredRun, options: argparse.Namespace, settings: Settings, progress: Progress, *, preview: bool
+) -> bool:
+    """Import one run and print how that went, after a `preview` of its first rows if so asked.
+
+    Returns whether all of it is recorded and, if online, delivered.
+    """
     project = options.project or stored.project or PROJECT
     name = options.name or stored.name
     names = NameMap.parse(options.map)
@@ -92,6 +97,8 @@ def _import(stored: StoredRun, options: argparse.Namespace, settings: Settings, 
     except (BadSource, ConfigurationError) as error:
         _complain(str(error), progress)
         return False
+    if preview and done.preview:
+        progress.say(done.preview.rstrip())
     problem = ""
     if settings.mode is Mode.ONLINE:
         problem = delivered(done.folder, settings, lambda share: progress.show(f"{name}, delivery", share, 100, "%"))

@@ -7,6 +7,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from lossguard.sources import wandb_export
 from lossguard.sources.columns import Columns, number_of, step_of, time_of
 from lossguard.sources.facts import SourceFacts
 from lossguard.sources.joining import Joiner
@@ -78,7 +79,8 @@ def _first_row(path: Path, columns: Columns) -> bytes | None:
     """The line of the first row; None if the file is no such table."""
     parser = CsvParser(columns)
     lines = beginning(path)
-    if lines and columns.step_in(_header_of(lines[0])) is None:
+    header = _header_of(lines[0]) if lines else []
+    if lines and (columns.step_in(header) is None or wandb_export.is_chart(header)):
         return None
     return next((line for line in lines if parser.parse(line) is not None), None)
 

@@ -17,12 +17,19 @@ FORMATS: Mapping[str, str] = {
     "csv": "csv_file",
     "jsonl": "jsonl_file",
     "log": "text_logs",
+    "mlflow": "mlflow_stores",
+    "neptune": "neptune_export",
     "tensorboard": "event_files",
+    "trackio": "trackio_sqlite",
     "trainer_state": "trainer_state",
+    "wandb": "wandb_offline",
+    "wandb-export": "wandb_export",
 }
 """Name for `--format` -> module of `lossguard.sources`. It is imported when it is needed, and what it needs, too."""
 WATCHED = ("csv", "jsonl", "log", "tensorboard", "trainer_state")
 """Formats that can be followed while they grow: their modules have `places_in` and `follow`, too."""
+STORES = ("mlflow", "neptune", "trackio", "wandb")
+"""Formats with folders of their own: the tables and logs in these are no further runs."""
 WITH_COLUMNS = ("csv", "jsonl")
 """Those of them whose functions take the `Columns` that a user names."""
 
@@ -59,6 +66,8 @@ def runs_in(path: Path, only: str | None = None, columns: Columns = Columns()) -
     found = {
         name: runs for name in _asked(FORMATS, only, columns) if (runs := list(_call(name, "runs_in", columns, path)))
     }
+    if stores := {name: runs for name, runs in found.items() if name in STORES}:
+        found = stores
     if len(found) > 1:
         several = " and ".join(f"{_reader(name).WHAT} ({len(runs)} runs)" for name, runs in found.items())
         raise ConfigurationError(f"{path} holds {several}: choose one with --format {'|'.join(found)}")

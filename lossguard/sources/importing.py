@@ -34,6 +34,8 @@ class Imported:
     """That were recorded now."""
     num_known: int
     """That were recorded before."""
+    preview: str = ""
+    """What the first of the rows that were recorded now were mapped to; empty where there are none."""
 
 
 def import_run(
@@ -76,7 +78,7 @@ def import_run(
     recorder.flush(num_known + num_new)
     progress(num_known + num_new)
     run.finish(stored.state, at=stored.ended_at or last_time or began)
-    return Imported(run_id, folder, num_new, num_known)
+    return Imported(run_id, folder, num_new, num_known, recorder.preview.text() if num_new else "")
 
 
 def _registration(stored: StoredRun, run_id: str, project: str, began: float) -> dict[str, Any]:

@@ -46,7 +46,9 @@ def test_offline_it_writes_spools_that_sync_delivers(
 ) -> None:
     runs, spools = sources(tmp_path, "a"), str(tmp_path / "spools")
     assert main(["import", str(runs), "--name", "x", "--directory", spools, "--offline", "--url", collector.url]) == 0
-    assert "deliver it with: lossguard sync" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "deliver it with: lossguard sync" in out
+    assert "  train/loss          loss             5  4.81    20" in out.splitlines()
     assert not collector.requests
     assert main(["sync", spools, "--url", collector.url]) == 0
     assert [run["name"] for run in collector.runs.values()] == ["x"]
