@@ -13,6 +13,8 @@ API = "/api/v1"
 
 CAN_ROLL_BACK = "rollback"
 """Capability of a run that executes orders; only such runs get orders."""
+NO_HEARTBEAT = "no_heartbeat"
+"""Capability of a run whose client reports nothing between two rows."""
 CAN_APPLY = "remedy:"
 """Followed by a name: capability of a run whose loop has registered the remedy of that name."""
 IMPORTED = "imported"

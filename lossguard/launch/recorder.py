@@ -187,6 +187,8 @@ class Recorder(threading.Thread):
         self._facts = {**known, **self._facts, "config": config}
         if self._run is not None:
             self._run.describe(config=self._origin.config(self._facts))
+            if self._recorder is not None:
+                self._recorder.know(facts_of(config))
         elif "project" in known and not self.script_reports:
             self._begin()
 

@@ -13,11 +13,13 @@ from lossguard.settings import Settings
 from lossguard.sources import positions
 from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Recorded
-from lossguard.sources.recorder import RunRecorder
+from lossguard.sources.recorder import RunRecorder, recognised
 from lossguard.sources.rows import Row
 from lossguard.sources.stored_run import BadSource, StoredRun
 from lossguard.start import folder_of, record, storable_config
 
+LOOK_AHEAD = 2048
+"""Rows by which it is recognised how all of them were made."""
 PROGRESS_ROWS = 1000
 """Rows between two calls of the progress."""
 
@@ -32,6 +34,8 @@ class Imported:
     """That were recorded now."""
     num_known: int
     """That were recorded before."""
+    preview: str = ""
+    """What the first of the rows that were recorded now were mapped to; empty where there are none."""
 
 
 def import_run(
@@ -62,17 +66,19 @@ def import_run(
     num_new, last_time = 0, stored.ended_at
     began = stored.started_at or (first.time if first is not None else None) or stored.ended_at or time.time()
     run = record(_registration(stored, run_id, project, began), settings, session=_session(folder, run_id))
-    recorder = RunRecorder(run, names, stored.facts)
-    for row in chain([first] if first is not None else [], rows):
+    head = list(chain([first] if first is not None else [], islice(rows, LOOK_AHEAD)))
+    recorder = RunRecorder(run, names, recognised(head, names, stored.facts))
+    for row in chain(head, rows):
         if row.time is None:
             row = Row(row.step, stored.ended_at or began, row.values)
         num_new, last_time = num_new + 1, row.time
         recorder.write_row(row, num_known + num_new)
         if num_new % PROGRESS_ROWS == 0:
             progress(num_known + num_new)
+    recorder.flush(num_known + num_new)
     progress(num_known + num_new)
     run.finish(stored.state, at=stored.ended_at or last_time or began)
-    return Imported(run_id, folder, num_new, num_known)
+    return Imported(run_id, folder, num_new, num_known, recorder.preview.text() if num_new else "")
 
 
 def _registration(stored: StoredRun, run_id: str, project: str, began: float) -> dict[str, Any]:
@@ -104,9 +110,10 @@ def _new_rows(stored: StoredRun, known: Recorded | None, folder: Path, names: Na
     rows = iter(stored.rows())
     if known is None:
         return rows
-    skipped = list(islice(rows, known.position - 1, known.position))  # the last of them
-    if skipped and skipped[0].step == known.step:
-        names.mapped(skipped[0].values)
+    row = None
+    for row in islice(rows, known.position):
+        names.mapped(row.values)  # a name that had a metric keeps it
+    if row is not None and row.step == known.step:
         return rows
     return _behind_recorded(iter(stored.rows()), folder, names)
 
