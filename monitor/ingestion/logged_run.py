@@ -3,13 +3,15 @@
 It is stored with every call and read back from the store by a collector that has not seen the run before. Pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from lossguard.protocol import encode_number
+from lossguard.sources.facts import SourceFacts
 from lossguard.sources.names import NameMap
-from monitor.ingestion.open_rows import OpenRows, Scalar
+from lossguard.sources.recognition import Recognition
+from monitor.ingestion.open_rows import OpenRow, OpenRows, Scalar
 
 MAX_SEGMENTS = 16
 """Segments whose beginnings are kept, for scalars that come late."""
@@ -34,6 +36,10 @@ class LoggedRun:
     rows: OpenRows = field(default_factory=OpenRows)
     latest: dict[str, LoggedMetric] = field(default_factory=dict)
     """By the client's name: the value with the highest step, and of these the one that was logged last."""
+    source: Recognition = field(default_factory=Recognition)
+    """How the rows are made. Of this, only what is known is stored."""
+    num_declared: int = 0
+    """How often that was declared."""
     segments: list[tuple[int, float]] = field(default_factory=list)
     """(number, time of the first scalar) of the last segments, oldest first."""
     _names: NameMap = field(default_factory=NameMap)
@@ -69,6 +75,11 @@ class LoggedRun:
         if known is None or (metric.step, metric.timestamp) >= (known.step, known.timestamp):
             self.latest[metric.key] = metric
 
+    def observe(self, rows: Sequence[OpenRow]) -> bool:
+        """Take in complete rows: whether it is known better now how they are made."""
+        changed = [self.source.observe(row.step, row.values.get("loss"), row.values) for row in rows]
+        return any(changed)
+
     def segment_at(self, time: float) -> int | None:
         """The newest segment that had begun at `time`; None before the first one."""
         found = [number for number, begun in self.segments if begun <= time]
@@ -83,7 +94,9 @@ class LoggedRun:
         """As it is stored: strict JSON."""
         latest = {key: [encode_number(one.value), one.timestamp, one.step] for key, one in self.latest.items()}
         names = self._name_groups
-        return {"rows": self.rows.to_json(), "latest": latest, "segments": self.segments, "names": names}
+        declared = [self.num_declared, self.source.facts.to_details()]
+        stored = {"rows": self.rows.to_json(), "latest": latest, "segments": self.segments, "names": names}
+        return stored | {"source": declared}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
@@ -94,6 +107,8 @@ class LoggedRun:
             for key, (value, timestamp, step) in stored["latest"].items():
                 logged.latest[key] = LoggedMetric(key, float(value), timestamp, step)
             logged.segments = [(number, time) for number, time in stored["segments"]]
+            logged.num_declared, details = stored["source"]
+            logged.source = Recognition(SourceFacts.from_details(details))
             for group in stored["names"]:
                 logged.learn(group)
         return logged

@@ -218,3 +218,27 @@ def test_a_run_of_the_sdk_is_none_of_mlflow(http: TestClient) -> None:
     body = {"run_id": "r1", "key": "loss", "value": 1.0, "timestamp": 0, "step": 0}
     answer = http.post(f"{MLFLOW_API}/runs/log-metric", json=body)
     assert (answer.status_code, answer.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
+def test_the_arguments_of_hugging_face_say_how_the_rows_are_made(http: TestClient) -> None:
+    client = MlflowClient(http)
+    params = {"logging_steps": "10", "logging_nan_inf_filter": "True", "logging_strategy": "steps"}
+    pairs = [{"key": key, "value": value} for key, value in params.items()]
+    client.post("runs/log-batch", run_id=client.run_id, params=pairs)
+    client.log("loss", 3.0, step=10)
+    client.log("loss", 3.0, step=20)
+    client.end()
+    (event,) = client.run()["events"]
+    assert (event["kind"], event["step"]) == ("source", 10)
+    assert event["details"] | {"stride": 10, "averaged": True, "nan_filtered": True} == event["details"]
+
+
+def test_a_loss_that_is_logged_every_tenth_step_is_recognised_once(http: TestClient) -> None:
+    client = MlflowClient(http)
+    for first in range(0, 3000, 1000):
+        times = range(first, first + 1000, 10)
+        metrics = [{"key": "loss", "value": 3.0 + step % 7 / 100, "timestamp": step, "step": step} for step in times]
+        client.post("runs/log-batch", run_id=client.run_id, metrics=metrics)
+    client.end()
+    (event,) = client.run()["events"]
+    assert (event["kind"], event["details"]["stride"]) == ("source", 10)
