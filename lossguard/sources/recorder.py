@@ -14,6 +14,9 @@ from lossguard.sources.preview import Preview
 from lossguard.sources.recognition import Recognition
 from lossguard.sources.rows import Row, counts_samples
 
+MAX_EQUAL_TOKENS = 4
+"""Rows in a row with the same number of tokens, which a count from the start of the run cannot have."""
+
 
 def recognised(rows: Iterable[Row], names: NameMap, known: SourceFacts = EVERY_STEP) -> SourceFacts:
     """How these rows were made: what is known, and what is recognised from them. For a run that is over, so that its
@@ -40,7 +43,7 @@ class RunRecorder:
         self._recognition = Recognition(known or EVERY_STEP)
         self._last: Row | None = None  # that was recorded
         self._late: dict[str, float] = {}
-        self._last_tokens = -1.0
+        self._last_tokens, self._num_equal_tokens = -1.0, 0
         self._recorded: set[str] = set()  # names
         self._num_left_out = 0
         if self.facts != EVERY_STEP:
@@ -107,13 +110,18 @@ class RunRecorder:
         return kept
 
     def _check_tokens(self, row: Row, values: dict[str, float]) -> None:
-        """Tokens are counted from the start of the run: what falls counts something else, such as those of a batch."""
-        if not values["tokens"] < self._last_tokens:
-            self._last_tokens = values["tokens"]
+        """Tokens are counted from the start of the run: what does not rise is another count, as of those of a batch."""
+        count = values["tokens"]
+        if not count <= self._last_tokens:
+            if count == count:
+                self._last_tokens, self._num_equal_tokens = count, 0
+            return
+        self._num_equal_tokens += 1
+        if count == self._last_tokens and self._num_equal_tokens < MAX_EQUAL_TOKENS:
             return
         name = self.names.release("tokens")
         logger.warning(
-            f"{name} is no count of all tokens so far: it fell from {self._last_tokens:.0f} to {values['tokens']:.0f} "
+            f"{name} is no count of all tokens so far: it went from {self._last_tokens:.0f} to {count:.0f} "
             f"at step {row.step}; from there on it is recorded under its own name"
         )
         values[self.names.target_of(name)] = values.pop("tokens")

@@ -68,7 +68,14 @@ def test_tokens_that_fall_are_no_count_of_all_tokens(tmp_path: Path, caplog: pyt
         rows = enumerate([512.0, 480.0, 512.0, 300.0])
         RunRecorder(run).write([Row(step, 1.0, {"loss": 1.0, "num_tokens": count}) for step, count in rows])
     assert [sorted(metrics) for _, metrics in steps(run)] == [["loss", "tokens"], *[["loss", "num_tokens"]] * 3]
-    assert caplog.text.count("num_tokens is no count of all tokens so far: it fell from 512 to 480 at step 1") == 1
+    assert caplog.text.count("num_tokens is no count of all tokens so far: it went from 512 to 480 at step 1") == 1
+
+
+def test_tokens_that_stay_the_same_are_those_of_a_batch(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        RunRecorder(run).write([Row(step, 1.0, {"loss": 1.0, "tokens": 512.0}) for step in range(8)])
+    assert [sorted(metrics)[-1] for _, metrics in steps(run)] == ["tokens"] * 4 + ["loss"] * 4
+    assert steps(run)[-1][1]["logged/tokens"] == 512
 
 
 def test_tokens_may_fall_where_the_source_goes_back(tmp_path: Path) -> None:
