@@ -40,6 +40,9 @@ class LoggedRun:
     """How the rows are made. Of this, only what is known is stored."""
     num_declared: int = 0
     """How often that was declared."""
+    unsettled: list[Scalar] = field(default_factory=list)
+    """Inputs of the detection that came for step 0 after later steps. MLflow's default is step 0, so they may be
+    results of the whole run, such as the final loss. If the steps go on from there, the loop has begun anew."""
     segments: list[tuple[int, float]] = field(default_factory=list)
     """(number, time of the first scalar) of the last segments, oldest first."""
     _names: NameMap = field(default_factory=NameMap)
@@ -96,7 +99,8 @@ class LoggedRun:
         names = self._name_groups
         declared = [self.num_declared, self.source.facts.to_details()]
         stored = {"rows": self.rows.to_json(), "latest": latest, "segments": self.segments, "names": names}
-        return stored | {"source": declared}
+        unsettled = [[each.name, encode_number(each.value), each.time, each.step] for each in self.unsettled]
+        return stored | {"source": declared, "unsettled": unsettled}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
@@ -107,6 +111,8 @@ class LoggedRun:
             for key, (value, timestamp, step) in stored["latest"].items():
                 logged.latest[key] = LoggedMetric(key, float(value), timestamp, step)
             logged.segments = [(number, time) for number, time in stored["segments"]]
+            for name, value, time, step in stored["unsettled"]:
+                logged.unsettled.append(Scalar(name, float(value), time, step))
             logged.num_declared, details = stored["source"]
             logged.source = Recognition(SourceFacts.from_details(details))
             for group in stored["names"]:

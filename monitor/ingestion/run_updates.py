@@ -20,6 +20,7 @@ from lossguard.metrics import COUNTS
 from lossguard.protocol import MAX_COUNT, checked_json
 from lossguard.sources.configured import facts_of
 from lossguard.sources.facts import EVERY_STEP, SOURCE
+from lossguard.sources.names import AS_LOGGED
 from lossguard.states import RunState, SegmentReason
 from monitor.ingestion import lease, reports, segments
 from monitor.ingestion.lease import Claim
@@ -111,15 +112,36 @@ class _Intake:
             self._note_late(number, scalar)
             return
         match rows.place(scalar):
+            case Place.BACK if scalar.step == 0:
+                self.logged.unsettled.append(scalar)
             case Place.BACK:
-                self.store(rows.take_all())
-                self._open_segment(scalar, SegmentReason.REWIND)
-                self.logged.rows.add(scalar, self.claim.now)
+                self._go_back(scalar)
             case Place.OPEN:
-                self.logged.rows.add(scalar, self.claim.now)
+                if scalar.name in rows.reached:
+                    self.settle()
+                rows.add(scalar, self.claim.now)
             case Place.LATE:
                 self._note_late(number or 0, scalar)
                 rows.note(scalar)
+
+    def _go_back(self, scalar: Scalar) -> None:
+        """A segment begins with this scalar, or with those of step 0 before it."""
+        scalars = [*self.logged.unsettled, scalar]
+        self.logged.unsettled.clear()
+        self.store(self.logged.rows.take_all())
+        self._open_segment(scalars[0], SegmentReason.REWIND)
+        for each in scalars:
+            self.logged.rows.add(each, self.claim.now)
+
+    def settle(self) -> None:
+        """What came for step 0 are results: they join the newest step, under names that do not stand for a signal."""
+        for scalar in self.logged.unsettled:
+            result = scalar._replace(name=AS_LOGGED + scalar.name, step=max(self.logged.rows.reached.values()))
+            if result.step in self.logged.rows.rows:
+                self.logged.rows.add(result, self.claim.now)
+            else:
+                self._note_late(self.logged.segments[-1][0], result)
+        self.logged.unsettled.clear()
 
     def _note_late(self, segment: int, scalar: Scalar) -> None:
         new = OpenRow(scalar.step, scalar.time, self.claim.now)
@@ -190,6 +212,8 @@ def take_update(
         _describe(session, intake.cached.run, intake.logged, update)
     intake.take(sorted(update.metrics, key=lambda metric: metric.timestamp))
     rows = intake.logged.rows
+    if update.state is not None:
+        intake.settle()
     intake.store(rows.take_all() if update.state is not None else rows.take_complete(claim.now))
     intake.store_late()
     state = intake.logged.to_json()

@@ -18,7 +18,7 @@ from tests.monitor.scenarios import noise
 
 
 def steps(client: MlflowClient, *names: str) -> dict[int, tuple[float | None, ...]]:
-    """The stored steps of the live line with these metrics, by an export."""
+    """The stored steps with these metrics, by an export; of a step in several segments the newest."""
     text = client.http.get(f"{API}/runs/{client.run_id}/export", params={"format": "csv"}).text
     rows = list(csv.DictReader(io.StringIO(text)))
     return {int(row["step"]): tuple(float(row[name]) if row[name] else None for name in names) for row in rows}
@@ -242,3 +242,29 @@ def test_a_loss_that_is_logged_every_tenth_step_is_recognised_once(http: TestCli
     client.end()
     (event,) = client.run()["events"]
     assert (event["kind"], event["details"]["stride"]) == ("source", 10)
+
+
+def test_a_final_loss_that_is_logged_without_a_step_is_no_rewind(http_on_both: TestClient) -> None:
+    client = MlflowClient(http_on_both)
+    client.log_rows(0, {"loss": noise(3, 100)})
+    client.log("loss", 2.5, step=0, at=500)
+    client.end()
+    assert len(client.run()["segments"]) == 1
+    stored = steps(client, "loss", "logged/loss")
+    assert len(stored) == 100
+    assert stored[99] == (noise(3, 100)[99], 2.5)
+    assert stored[0] == (noise(3, 100)[0], None)
+
+
+def test_a_loop_that_begins_anew_at_step_0_is_a_rewind(http: TestClient) -> None:
+    client = MlflowClient(http)
+    client.log_rows(0, {"loss": noise(3, 100), "lr": [0.1] * 100})
+    for step in range(3):
+        client.log("lr", 0.1, step=step, at=500 + step)
+        client.log("loss", 2.5, step=step, at=500 + step)
+    client.end()
+    assert [segment["fork_step"] for segment in client.run()["segments"]] == [0, 0]
+    assert client.run()["steps_effective"] == 3
+    assert client.run()["newest_step"]["metrics"]["loss"] == 2.5
+    begun_anew = steps(client, "loss", "lr")
+    assert [begun_anew[step] for step in range(3)] == [(2.5, 0.1)] * 3
