@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from lossguard.errors import ConfigurationError
 from lossguard.log_once import LogOnce
-from lossguard.settings import Settings
+from lossguard.settings import Mode, Settings
 from lossguard.sources import formats, positions
 from lossguard.sources.columns import Columns
 from lossguard.sources.facts import SourceFacts
@@ -24,6 +24,8 @@ from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Saved
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.stored_run import BadSource, run_id_of
+from lossguard.spooling.spool import spools_in
+from lossguard.spooling.spool_reader import is_delivered
 from lossguard.start import folder_of, record, storable_config
 from lossguard.states import RunState
 
@@ -74,6 +76,8 @@ class Watch:
     """Set from elsewhere: end, and leave the run as interrupted."""
     num_rows: int = 0
     """That were recorded."""
+    is_delivered: bool = True
+    """Whether the collector has them, unless nothing was to be delivered."""
     _log_once: LogOnce = field(default_factory=LogOnce)
 
     def run(self) -> None:
@@ -107,6 +111,8 @@ class Watch:
                     self.say(recorder.preview.text().rstrip())
         finally:
             run.finish(state, timeout=FINISH_SECONDS)
+            is_online = self.settings.mode is Mode.ONLINE
+            self.is_delivered = not is_online or all(map(is_delivered, spools_in(directory)))
 
     def _save(self, directory: Path, format: str, place: Path, newest: PlacedRow) -> None:
         chosen = dict(self.names.chosen)
@@ -169,7 +175,8 @@ class Watch:
         except OSError as problem:
             self._log_once.warn_once("unreadable", f"{self.path} cannot be read ({problem.strerror}); trying again")
         except BadSource as problem:
-            raise BadSource(f"{self.path}: {problem}") from None
+            text = str(problem)
+            raise BadSource(text if text.startswith(str(self.path)) else f"{self.path}: {text}") from None
         if placed is not None:
             save(placed)
         if recorder.preview.is_complete and not was_complete:
