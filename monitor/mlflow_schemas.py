@@ -53,7 +53,7 @@ class MetricIn(MlflowBody):
 
     key: Name
     value: Annotated[Number, BeforeValidator(_number)]
-    timestamp: Milliseconds | None = None
+    timestamp: Milliseconds
     step: StepOfMetric = 0
 
 

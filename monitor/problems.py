@@ -149,7 +149,7 @@ class Malformed(NamedTuple):
         if not parameter:
             return self.detail
         if self.given is None:
-            return f"Missing value for required parameter {parameter!r} ({self.detail})"
+            return f"Missing value for required parameter {parameter!r}."
         return f"Invalid value {self.given} for parameter {parameter!r} supplied ({self.detail})"
 
 

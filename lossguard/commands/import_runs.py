@@ -52,7 +52,11 @@ def run(options: argparse.Namespace) -> int:
         found, num_failed = _find(options, progress)
         if len(found) > 1 and (options.name or options.run_id):
             raise ConfigurationError(f"--name and --run-id are for one run, and {len(found)} were found")
-        num_done = sum(_import(stored, options, settings, progress, preview=len(found) == 1) for stored in found)
+        try:
+            num_done = sum(_import(stored, options, settings, progress, preview=len(found) == 1) for stored in found)
+        except KeyboardInterrupt:
+            progress.say("stopped; the same command goes on where it was")
+            return 1
         progress.say(f"{num_done} of {len(found) + num_failed} runs imported")
     return 0 if num_done == len(found) and not num_failed else 1
 
@@ -103,10 +107,12 @@ def _import(
     if settings.mode is Mode.ONLINE:
         problem = delivered(done.folder, settings, lambda share: progress.show(f"{name}, delivery", share, 100, "%"))
     progress.say(_sentence(stored, done, names, problem, online=settings.mode is Mode.ONLINE))
+    if done.problem:
+        _complain(done.problem, progress)
     missing = names.missing()
     for metric in missing:
         _complain(f"{stored.place} has no {names.overrides[metric]!r}, which --map names for {metric}", progress)
-    return not problem and not missing
+    return not (problem or missing or done.problem)
 
 
 def _sentence(stored: StoredRun, done: Imported, names: NameMap, problem: str, *, online: bool) -> str:

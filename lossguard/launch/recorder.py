@@ -95,7 +95,7 @@ class Recorder(threading.Thread):
                 return True
             try:
                 self._advance()
-                self._write(self._following.rows.flush())
+                self._write(self._following.rows.close())
                 if self._recorder is not None:
                     self._recorder.flush()
                 self._save()

@@ -1,22 +1,28 @@
 """TensorBoard folders. A folder with event files is a run, as in TensorBoard; its files are read in the order of their
 begin: a process that resumes the run begins another file. Files of one process are read side by side."""
 
-import json
-import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import merge
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from lossguard.log_once import LogOnce, logger
+from lossguard.log_once import LogOnce
 from lossguard.protocol import MAX_STEP, is_time
 from lossguard.sources.configured import facts_of
-from lossguard.sources.event_records import FOOTER_BYTES, HEADER, EventFile, event_type, scalar_of, text_of
+from lossguard.sources.event_records import EventFile, event_type, scalar_of
+from lossguard.sources.event_runs import (
+    about_rows,
+    begin_of,
+    config_of,
+    files_of,
+    first_event,
+    host_of,
+    is_event_file,
+    process_of,
+)
 from lossguard.sources.facts import SourceFacts
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
@@ -26,33 +32,8 @@ from lossguard.sources.stored_run import BadSource, StoredRun
 WHAT = "TensorBoard event files"
 SETTLED_NS = 5_000_000_000
 """A folder that changed within these nanoseconds may change again without another time of change."""
-MAX_CONFIG_RECORDS = 64
-"""Records at the beginning of a run, among which its configuration is."""
-
 Place = tuple[EventFile, int, bytes]
 """A record: its file, offset and header."""
-_NAME = re.compile(r".*tfevents\.(\d+)\.(.*)")
-
-
-def is_event_file(path: Path) -> bool:
-    return "tfevents" in path.name and not path.name.endswith("profile-empty")
-
-
-def files_of(folder: Path) -> list[Path]:
-    """The event files in a folder, in the order of their begin."""
-    return sorted((path for path in folder.iterdir() if is_event_file(path)), key=_begin)
-
-
-def _begin(path: Path) -> tuple[int, str]:
-    found = _NAME.fullmatch(path.name)
-    return (int(found[1]) if found else 0, path.name)
-
-
-def _process(path: Path) -> str:
-    """Host and process in the name of a file that PyTorch or TensorFlow has written; else the name."""
-    found = _NAME.fullmatch(path.name)
-    parts = found[2].rsplit(".", 2) if found else []
-    return ".".join(parts[:2]) if len(parts) >= 3 else path.name
 
 
 @dataclass(slots=True)
@@ -104,8 +85,8 @@ class EventFollower:
         if not self._open:
             self.joiner.begin_anew()
             return
-        first = _begin(self._open[0].path)
-        self._read = {name for name, path in files.items() if _begin(path) <= first}
+        first = begin_of(self._open[0].path)
+        self._read = {name for name, path in files.items() if begin_of(path) <= first}
         self._read |= {file.path.name for file in self._open}
 
     def _following(self) -> list[Path]:
@@ -122,12 +103,12 @@ class EventFollower:
         if not new:
             return []
         self._listed_at = None  # there may be more behind those that are opened now
-        present = {_process(file.path) for file in self._open}
-        same = [path for path in new if _process(path) in present]
-        return same or [path for path in new if _process(path) == _process(new[0])]
+        present = {process_of(file.path) for file in self._open}
+        same = [path for path in new if process_of(path) in present]
+        return same or [path for path in new if process_of(path) == process_of(new[0])]
 
     def _open_files(self, paths: list[Path]) -> None:
-        if not (self._open and _process(paths[0]) == _process(self._open[0].path)):
+        if not (self._open and process_of(paths[0]) == process_of(self._open[0].path)):
             self._open.clear()
         self._open += [EventFile(path) for path in paths]
         self._read |= {path.name for path in paths}
@@ -215,32 +196,14 @@ def runs_in(path: Path) -> Iterator[StoredRun]:
             facts=facts_of(config),
             started_at=first.wall_time if is_time(first.wall_time) else None,
             size=about_rows(folder),
-            host=_host(files_of(folder)[0]),
+            host=host_of(files_of(folder)[0]),
         )
-
-
-def about_rows(folder: Path) -> int:
-    """About how many steps with scalars the files hold, by the records at their beginning."""
-    steps = [event.step for event, value in _first_values(folder) if scalar_of(value) is not None]
-    num_bytes = sum(_bytes_of(path) for path in files_of(folder))
-    return round(len(set(steps)) * sum(path.stat().st_size for path in files_of(folder)) / max(1, num_bytes))
-
-
-def _bytes_of(path: Path) -> int:
-    """Bytes of the records that `_first_values` reads."""
-    file = EventFile(path)
-    return sum(len(data) + HEADER.size + FOOTER_BYTES for *_, data in islice(file.records(), MAX_CONFIG_RECORDS))
 
 
 def name_of(folder: Path, root: Path) -> str:
     """The path below the folder that is read, as TensorBoard names runs; the folder's own name at its top."""
     below = folder.relative_to(root) if root.is_dir() else Path()
     return str(below) if below.parts else folder.resolve().name
-
-
-def _host(path: Path) -> str | None:
-    found = _NAME.fullmatch(path.name)
-    return found[2].split(".")[0] if found else None
 
 
 def _rows(folder: Path) -> Iterator[Row]:
@@ -253,52 +216,3 @@ def _rows(folder: Path) -> Iterator[Row]:
         raise BadSource(text if text.startswith(str(folder)) else f"{folder}: {text}") from None
     except OSError as problem:
         raise BadSource(f"{folder} cannot be read ({problem.strerror})") from None
-
-
-def _first_values(folder: Path) -> Iterator[tuple[Any, Any]]:
-    """(event, value) of the first records of each file."""
-    parse = event_type().FromString
-    for path in files_of(folder):
-        try:
-            for _, _, data in islice(EventFile(path).records(), MAX_CONFIG_RECORDS):
-                event = parse(data)
-                for value in event.summary.value:
-                    yield event, value
-        except Exception as problem:  # DecodeError or OSError: whoever reads the rows says so
-            logger.debug("%s: %s", path, problem)
-
-
-def first_event(folder: Path) -> Any:
-    """The first event with a scalar; None of a folder without."""
-    return next((event for event, value in _first_values(folder) if scalar_of(value) is not None), None)
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    """The configuration that a run's files, or a folder of hyperparameters below it, hold: texts that are JSON, as
-    Hugging Face Trainer writes them, and the hyperparameters of the HParams plugin."""
-    config: dict[str, Any] = {}
-    below = [
-        each for each in sorted(folder.iterdir()) if each.is_dir() and files_of(each) and first_event(each) is None
-    ]
-    for _, value in chain.from_iterable(map(_first_values, [folder, *below])):
-        plugin = value.metadata.plugin_data
-        if plugin.plugin_name == "hparams":
-            config |= _hyperparameters(plugin.content)
-        elif plugin.plugin_name == "text" and (text := text_of(value)) is not None:
-            with suppress(ValueError):
-                found = json.loads(text)
-                if isinstance(found, dict):
-                    config[value.tag.removesuffix("/text_summary")] = found
-    return config
-
-
-def _has_only_hyperparameters(folder: Path) -> bool:
-    return bool(files_of(folder)) and first_event(folder) is None
-
-
-def _hyperparameters(content: bytes) -> dict[str, Any]:
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-
-    found = HParamsPluginData.FromString(content).session_start_info.hparams
-    values = {name: getattr(value, value.WhichOneof("kind") or "null_value") for name, value in found.items()}
-    return {name: value if isinstance(value, int | float | str) else None for name, value in values.items()}

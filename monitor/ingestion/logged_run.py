@@ -3,13 +3,12 @@
 It is stored with every call and read back from the store by a collector that has not seen the run before. Pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from lossguard.protocol import encode_number
-from lossguard.sources.configured import facts_of
-from lossguard.sources.facts import EVERY_STEP, SourceFacts
+from lossguard.sources.facts import SourceFacts
 from lossguard.sources.names import NameMap
 from lossguard.sources.recognition import Recognition
 from monitor.ingestion.open_rows import OpenRow, OpenRows, Scalar
@@ -37,12 +36,18 @@ class LoggedRun:
     rows: OpenRows = field(default_factory=OpenRows)
     latest: dict[str, LoggedMetric] = field(default_factory=dict)
     """By the client's name: the value with the highest step, and of these the one that was logged last."""
+    source: Recognition = field(default_factory=Recognition)
+    """How the rows are made. Of this, only what is known is stored."""
+    num_declared: int = 0
+    """How often that was declared."""
+    unsettled: list[Scalar] = field(default_factory=list)
+    """Inputs of the detection that came for step 0 after later steps. MLflow's default is step 0, so they may be
+    results of the whole run, such as the final loss. If the steps go on from there, the loop has begun anew."""
     segments: list[tuple[int, float]] = field(default_factory=list)
     """(number, time of the first scalar) of the last segments, oldest first."""
     _names: NameMap = field(default_factory=NameMap)
     _name_groups: list[list[str]] = field(default_factory=list)  # in the order in which they came
     _keys: set[str] = field(default_factory=set)  # all of them
-    _recognition: Recognition | None = None
 
     def learn(self, keys: Iterable[str]) -> None:
         """Decide under which names new `keys`, which came together, are recorded."""
@@ -73,6 +78,11 @@ class LoggedRun:
         if known is None or (metric.step, metric.timestamp) >= (known.step, known.timestamp):
             self.latest[metric.key] = metric
 
+    def observe(self, rows: Sequence[OpenRow]) -> bool:
+        """Take in complete rows: whether it is known better now how they are made."""
+        changed = [self.source.observe(row.step, row.values.get("loss"), row.values) for row in rows]
+        return any(changed)
+
     def segment_at(self, time: float) -> int | None:
         """The newest segment that had begun at `time`; None before the first one."""
         found = [number for number, begun in self.segments if begun <= time]
@@ -83,24 +93,14 @@ class LoggedRun:
         self.segments = [*self.segments, (number, time)][-MAX_SEGMENTS:]
         self.rows.begin_segment()
 
-    def facts_after(self, rows: Iterable[OpenRow], config: Mapping[str, Any], known: SourceFacts) -> SourceFacts:
-        """How the rows are made, by these new ones and by what a client has logged of its arguments.
-
-        `known` is what the detection knows. What is recognised is not stored here: another collector begins with that.
-        """
-        if self._recognition is None:
-            self._recognition = Recognition(known)
-        if (configured := facts_of(config)) != EVERY_STEP:
-            self._recognition.know(configured)
-        for row in rows:
-            self._recognition.observe(row.step, row.values.get("loss"), row.values)
-        return self._recognition.facts
-
     def to_json(self) -> dict[str, Any]:
         """As it is stored: strict JSON."""
         latest = {key: [encode_number(one.value), one.timestamp, one.step] for key, one in self.latest.items()}
         names = self._name_groups
-        return {"rows": self.rows.to_json(), "latest": latest, "segments": self.segments, "names": names}
+        declared = [self.num_declared, self.source.facts.to_details()]
+        stored = {"rows": self.rows.to_json(), "latest": latest, "segments": self.segments, "names": names}
+        unsettled = [[each.name, encode_number(each.value), each.time, each.step] for each in self.unsettled]
+        return stored | {"source": declared, "unsettled": unsettled}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
@@ -111,6 +111,10 @@ class LoggedRun:
             for key, (value, timestamp, step) in stored["latest"].items():
                 logged.latest[key] = LoggedMetric(key, float(value), timestamp, step)
             logged.segments = [(number, time) for number, time in stored["segments"]]
+            for name, value, time, step in stored["unsettled"]:
+                logged.unsettled.append(Scalar(name, float(value), time, step))
+            logged.num_declared, details = stored["source"]
+            logged.source = Recognition(SourceFacts.from_details(details))
             for group in stored["names"]:
                 logged.learn(group)
         return logged

@@ -18,7 +18,9 @@ from db.steps import writer
 from lossguard.masking import mask_json
 from lossguard.metrics import COUNTS
 from lossguard.protocol import MAX_COUNT, checked_json
-from lossguard.sources.facts import SOURCE
+from lossguard.sources.configured import facts_of
+from lossguard.sources.facts import EVERY_STEP, SOURCE
+from lossguard.sources.names import AS_LOGGED
 from lossguard.states import RunState, SegmentReason
 from monitor.ingestion import lease, reports, segments
 from monitor.ingestion.lease import Claim
@@ -110,15 +112,36 @@ class _Intake:
             self._note_late(number, scalar)
             return
         match rows.place(scalar):
+            case Place.BACK if scalar.step == 0:
+                self.logged.unsettled.append(scalar)
             case Place.BACK:
-                self.store(rows.take_all())
-                self._open_segment(scalar, SegmentReason.REWIND)
-                self.logged.rows.add(scalar, self.claim.now)
+                self._go_back(scalar)
             case Place.OPEN:
-                self.logged.rows.add(scalar, self.claim.now)
+                if scalar.name in rows.reached:
+                    self.settle()
+                rows.add(scalar, self.claim.now)
             case Place.LATE:
                 self._note_late(number or 0, scalar)
                 rows.note(scalar)
+
+    def _go_back(self, scalar: Scalar) -> None:
+        """A segment begins with this scalar, or with those of step 0 before it."""
+        scalars = [*self.logged.unsettled, scalar]
+        self.logged.unsettled.clear()
+        self.store(self.logged.rows.take_all())
+        self._open_segment(scalars[0], SegmentReason.REWIND)
+        for each in scalars:
+            self.logged.rows.add(each, self.claim.now)
+
+    def settle(self) -> None:
+        """What came for step 0 are results: they join the newest step, under names that do not stand for a signal."""
+        for scalar in self.logged.unsettled:
+            result = scalar._replace(name=AS_LOGGED + scalar.name, step=max(self.logged.rows.reached.values()))
+            if result.step in self.logged.rows.rows:
+                self.logged.rows.add(result, self.claim.now)
+            else:
+                self._note_late(self.logged.segments[-1][0], result)
+        self.logged.unsettled.clear()
 
     def _note_late(self, segment: int, scalar: Scalar) -> None:
         new = OpenRow(scalar.step, scalar.time, self.claim.now)
@@ -140,7 +163,15 @@ class _Intake:
     def store(self, rows: Sequence[OpenRow]) -> None:
         """Give complete rows of the newest segment to the ingestion, as one report."""
         if rows:
-            self._report(self.logged.segments[-1][0], rows, self._source_event(rows))
+            is_known_better = self.logged.observe(rows)
+            is_known_better |= self.logged.num_declared == 0 and self.logged.source.facts != EVERY_STEP
+            self._report(self.logged.segments[-1][0], rows, [self._declared(rows[0])] if is_known_better else [])
+
+    def _declared(self, row: OpenRow) -> EventIn:
+        """The event that says how the rows from this one on are made."""
+        self.logged.num_declared += 1
+        key, details = f"mlflow-source-{self.logged.num_declared}", self.logged.source.facts.to_details()
+        return EventIn(key=key, step=row.step, time=row.time, kind=SOURCE, details=details)
 
     def store_late(self) -> None:
         """Store what came late: with its step if that is known, else as a step of its own."""
@@ -158,15 +189,6 @@ class _Intake:
             self.cached.metric_numbers = writer.complete_steps(
                 self.session, run=run, segment=segment, values=values, numbers=self.cached.metric_numbers
             )
-
-    def _source_event(self, rows: Sequence[OpenRow]) -> list[EventIn]:
-        """What is new of how the rows are made."""
-        known = self.cached.engine.detectors.source.facts
-        facts = self.logged.facts_after(rows, self.cached.run.config, known)
-        if facts == known:
-            return []
-        step, time, key = rows[0].step, rows[0].time, f"mlflow-source-{len(self.logged.segments)}-{rows[0].step}"
-        return [EventIn(key=key, step=step, time=time, kind=SOURCE, details=facts.to_details())]
 
     def _report(self, segment: int, rows: Sequence[OpenRow], events: Sequence[EventIn] = ()) -> None:
         names = sorted({name for row in rows for name in row.values})
@@ -186,15 +208,17 @@ def take_update(
 ) -> ReportResult:
     """Store an update of a run and act on it. Raises Problem; then nothing of it is stored."""
     intake = _Intake(session, run_id, update, claim=claim, cache=cache, limits=limits)
+    if update.params or update.tags or update.removed_tag is not None or update.inputs or update.name is not None:
+        _describe(session, intake.cached.run, intake.logged, update)
     intake.take(sorted(update.metrics, key=lambda metric: metric.timestamp))
     rows = intake.logged.rows
+    if update.state is not None:
+        intake.settle()
     intake.store(rows.take_all() if update.state is not None else rows.take_complete(claim.now))
     intake.store_late()
     state = intake.logged.to_json()
     mlflow.save_state(session, run_pk=intake.cached.run.pk, state=state, has_open_rows=bool(rows.rows))
     run = intake.cached.run
-    if update.params or update.tags or update.removed_tag is not None or update.inputs or update.name is not None:
-        _describe(session, run, update)
     if update.state is RunState.RUNNING:
         run.state, run.finished_at = RunState.RUNNING, None
     elif update.state is not None:
@@ -204,7 +228,13 @@ def take_update(
     return ReportResult(intake.num_accepted, 0, (), rows_due_at=rows.due_at())
 
 
-def _describe(session: Session, run: Run, update: RunUpdate) -> None:
+def _value(param: Any) -> Any:
+    """What a param was before it became text, as far as it says how rows are made."""
+    text = str(param)
+    return {"True": True, "False": False}.get(text, int(text) if text.isdecimal() and len(text) < 10 else text)
+
+
+def _describe(session: Session, run: Run, logged: LoggedRun, update: RunUpdate) -> None:
     """Record parameters, tags, inputs and the name, without the secrets in them."""
     stored = session.get_one(MlflowRun, run.pk)
     params, tags = mask_json(dict(update.params)), mask_json(dict(update.tags))
@@ -220,6 +250,9 @@ def _describe(session: Session, run: Run, update: RunUpdate) -> None:
     stored.params = stored.params | params
     stored.tags = {key: value for key, value in (stored.tags | tags).items() if key != update.removed_tag}
     stored.inputs = [*stored.inputs, *mask_json([dict(one) for one in update.inputs])]
+    facts = facts_of({key: _value(value) for key, value in stored.params.items()})
+    if update.params and facts != EVERY_STEP:
+        logged.source.know(facts)
     run.config = config_of(stored.params, stored.tags)
     _check_size([run.config, stored.inputs])
 

@@ -164,17 +164,17 @@ async def update_run(spec: UpdateRunIn, updates: Updates, request: Request) -> A
 
 
 @router.post("/runs/log-metric")
-async def log_metric(spec: LogMetricIn, updates: Updates, now: Now) -> Answer:
+async def log_metric(spec: LogMetricIn, updates: Updates) -> Answer:
     """Log one value of a metric."""
-    await updates.store(spec.run_id, RunUpdate(metrics=_metrics([spec], now)))
+    await updates.store(spec.run_id, RunUpdate(metrics=_metrics([spec])))
     return {}
 
 
 @router.post("/runs/log-batch")
-async def log_batch(spec: LogBatchIn, updates: Updates, now: Now) -> Answer:
+async def log_batch(spec: LogBatchIn, updates: Updates) -> Answer:
     """Log metrics, params and tags at once: all of them or none."""
     params, tags = _values(spec.params), _values(spec.tags)
-    await updates.store(spec.run_id, RunUpdate(metrics=_metrics(spec.metrics, now), params=params, tags=tags))
+    await updates.store(spec.run_id, RunUpdate(metrics=_metrics(spec.metrics), params=params, tags=tags))
     return {}
 
 
@@ -241,14 +241,8 @@ def history(
     return {"metrics": page} | ({"next_page_token": str(end)} if end < len(values) else {})
 
 
-def _metrics(specs: Sequence[MetricIn], now: float) -> list[LoggedMetric]:
-    return [
-        LoggedMetric(spec.key, decode_number(spec.value) or 0.0, _milliseconds(spec, now), spec.step) for spec in specs
-    ]
-
-
-def _milliseconds(spec: MetricIn, now: float) -> int:
-    return round(now * 1000) if spec.timestamp is None else spec.timestamp
+def _metrics(specs: Sequence[MetricIn]) -> list[LoggedMetric]:
+    return [LoggedMetric(spec.key, decode_number(spec.value) or 0.0, spec.timestamp, spec.step) for spec in specs]
 
 
 def _values(pairs: Sequence[PairIn]) -> dict[str, str]:

@@ -100,6 +100,21 @@ def test_a_source_may_come_later_and_a_stop_leaves_the_run_interrupted(tmp_path:
     assert recorded(tmp_path)[-1]["finish"] == "interrupted"
 
 
+@pytest.mark.slow
+def test_another_run_that_comes_at_the_path_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lossguard.sources.watching.OTHERS_SECONDS", 0.1)
+    folder, said = tmp_path / "runs", list[str]()
+    folder.mkdir()
+    write(folder / "a.jsonl", 0, 3)
+    watch(tmp_path, folder, said, once=True).run()
+    write(folder / "b.jsonl", 0, 3)
+    watch(tmp_path, folder, said, until_idle=1.0).run()
+    assert [line for line in said if "which is not followed" in line] == [
+        f"{folder} holds {folder}/b.jsonl too, which is not followed: watch it with a --run-id of its own"
+    ]
+    assert steps(tmp_path) == [0, 1, 2]
+
+
 def test_a_stop_before_there_is_a_source_records_nothing(tmp_path: Path) -> None:
     one = watch(tmp_path, tmp_path / "nothing")
     one.stop.set()

@@ -18,7 +18,7 @@ from tests.monitor.scenarios import noise
 
 
 def steps(client: MlflowClient, *names: str) -> dict[int, tuple[float | None, ...]]:
-    """The stored steps of the live line with these metrics, by an export."""
+    """The stored steps with these metrics, by an export; of a step in several segments the newest."""
     text = client.http.get(f"{API}/runs/{client.run_id}/export", params={"format": "csv"}).text
     rows = list(csv.DictReader(io.StringIO(text)))
     return {int(row["step"]): tuple(float(row[name]) if row[name] else None for name in names) for row in rows}
@@ -220,25 +220,51 @@ def test_a_run_of_the_sdk_is_none_of_mlflow(http: TestClient) -> None:
     assert (answer.status_code, answer.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
 
 
-def test_arguments_of_hugging_face_say_how_the_rows_are_made(http: TestClient) -> None:
+def test_the_arguments_of_hugging_face_say_how_the_rows_are_made(http: TestClient) -> None:
     client = MlflowClient(http)
-    for key, value in (("logging_steps", "10"), ("logging_nan_inf_filter", "True")):
-        client.post("runs/log-parameter", run_id=client.run_id, key=key, value=value)
-    losses = noise(1, 60)
-    losses[40] = 0.0
-    for k, loss in enumerate(losses):
-        client.log("loss", loss, step=10 * k)
+    params = {"logging_steps": "10", "logging_nan_inf_filter": "True", "logging_strategy": "steps"}
+    pairs = [{"key": key, "value": value} for key, value in params.items()]
+    client.post("runs/log-batch", run_id=client.run_id, params=pairs)
+    client.log("loss", 3.0, step=10)
+    client.log("loss", 3.0, step=20)
     client.end()
-    assert (client.run()["source"]["stride"], client.run()["source"]["averaged"]) == (10, True)
-    (incident,) = client.run("/incidents")
-    assert (incident["kind"], incident["detected_step"]) == ("nonfinite", 400)
+    (event,) = client.run()["events"]
+    assert (event["kind"], event["step"]) == ("source", 10)
+    assert event["details"] | {"stride": 10, "averaged": True, "nan_filtered": True} == event["details"]
 
 
-def test_a_stride_is_recognised_and_declared_once(http: TestClient) -> None:
+def test_a_loss_that_is_logged_every_tenth_step_is_recognised_once(http: TestClient) -> None:
     client = MlflowClient(http)
-    for k, loss in enumerate(noise(1, 40)):
-        client.log("train/loss", loss, step=5 * k)
+    for first in range(0, 3000, 1000):
+        times = range(first, first + 1000, 10)
+        metrics = [{"key": "loss", "value": 3.0 + step % 7 / 100, "timestamp": step, "step": step} for step in times]
+        client.post("runs/log-batch", run_id=client.run_id, metrics=metrics)
     client.end()
-    run = client.run()
-    assert run["source"]["sentences"] == ["The loss is logged every 5th step: an onset is known to within 5 steps."]
-    assert [event["kind"] for event in run["events"]] == ["source"]
+    (event,) = client.run()["events"]
+    assert (event["kind"], event["details"]["stride"]) == ("source", 10)
+
+
+def test_a_final_loss_that_is_logged_without_a_step_is_no_rewind(http_on_both: TestClient) -> None:
+    client = MlflowClient(http_on_both)
+    client.log_rows(0, {"loss": noise(3, 100)})
+    client.log("loss", 2.5, step=0, at=500)
+    client.end()
+    assert len(client.run()["segments"]) == 1
+    stored = steps(client, "loss", "logged/loss")
+    assert len(stored) == 100
+    assert stored[99] == (noise(3, 100)[99], 2.5)
+    assert stored[0] == (noise(3, 100)[0], None)
+
+
+def test_a_loop_that_begins_anew_at_step_0_is_a_rewind(http: TestClient) -> None:
+    client = MlflowClient(http)
+    client.log_rows(0, {"loss": noise(3, 100), "lr": [0.1] * 100})
+    for step in range(3):
+        client.log("lr", 0.1, step=step, at=500 + step)
+        client.log("loss", 2.5, step=step, at=500 + step)
+    client.end()
+    assert [segment["fork_step"] for segment in client.run()["segments"]] == [0, 0]
+    assert client.run()["steps_effective"] == 3
+    assert client.run()["newest_step"]["metrics"]["loss"] == 2.5
+    begun_anew = steps(client, "loss", "lr")
+    assert [begun_anew[step] for step in range(3)] == [(2.5, 0.1)] * 3

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -161,28 +162,34 @@ def test_the_routes_are_described_under_a_tag_of_their_own(http: TestClient) -> 
     assert paths[f"{MLFLOW_API}/runs/log-batch"]["post"]["tags"] == ["mlflow"]
 
 
-@pytest.fixture(scope="module")
-def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a collector in a process of its own, which wants a token."""
-    folder, port = tmp_path_factory.mktemp("collector"), free_port()
+@contextmanager
+def served(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A collector in a process of its own, which wants a token."""
     environment = os.environ | {"LOSSGUARD_DATABASE_URL": f"sqlite:///{folder}/store.db", "LOSSGUARD_TOKEN": "s3cret"}
     command = [sys.executable, "-m", "monitor", "serve", "--port", str(port)]
     with (
-        (folder / "log").open("wb") as log,
+        (folder / "log").open("ab") as log,
         subprocess.Popen(command, env=environment, cwd=ROOT, stderr=log) as process,
     ):
-        url = f"http://127.0.0.1:{port}"
         pool = urllib3.PoolManager(retries=False)
 
         def is_ready() -> bool:
             try:
-                return pool.request("GET", f"{url}/healthz").status == 200
+                return pool.request("GET", f"http://127.0.0.1:{port}/healthz").status == 200
             except urllib3.exceptions.HTTPError:
                 return False
 
-        wait_for(is_ready, seconds=60, what=f"a collector at {url}")
-        yield url
+        wait_for(is_ready, seconds=60, what=f"a collector at port {port}")
+        yield process
         process.terminate()
+
+
+@pytest.fixture(scope="module")
+def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a collector."""
+    port = free_port()
+    with served(tmp_path_factory.mktemp("collector"), port):
+        yield f"http://127.0.0.1:{port}"
 
 
 def run_script(script: str, collector: str, folder: Path) -> list[dict[str, Any]]:
@@ -311,3 +318,40 @@ def test_the_tracker_of_accelerate_reports(collector: str, tmp_path: Path) -> No
     shown = ask(collector, f"{API}/runs/{run['id']}")
     assert shown["newest_step"]["metrics"]["loss"] == pytest.approx(2.1)
     assert shown["steps_effective"] == 10
+
+
+STEADY = """
+import mlflow
+mlflow.set_experiment("steady")
+with mlflow.start_run():
+    for step in range(80):
+        for key in ("loss", "grad_norm", "accuracy"):
+            mlflow.log_metric(key, float(step), step=step)
+"""
+
+
+@pytest.mark.slow
+def test_a_collector_that_is_killed_loses_nothing_that_it_has_acknowledged(tmp_path: Path) -> None:
+    """The client sends what was not acknowledged again, also what was stored just before the kill."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_TOKEN": "s3cret"}
+    environment |= {"PYTHONWARNINGS": "ignore", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+
+    def num_steps() -> int:
+        return sum(ask(url, f"{API}/runs/{run['id']}")["steps_consumed"] for run in ask(url, f"{API}/runs"))
+
+    with served(tmp_path, port) as first:
+        script = subprocess.Popen([sys.executable, "-c", STEADY], env=environment, stdout=subprocess.DEVNULL)
+        wait_for(lambda: num_steps() > 20, seconds=60, what="steps of the client")
+        first.kill()
+        first.wait()
+    with script, served(tmp_path, port):
+        assert script.wait(120) == 0
+        (run,) = ask(url, f"{API}/runs")
+        assert run["state"] == "finished"
+        shown = ask(url, f"{API}/runs/{run['id']}")
+        assert (len(shown["segments"]), shown["steps_effective"], shown["steps_consumed"]) == (1, 80, 80)
+        for name in ("loss", "grad_norm", "accuracy"):
+            series = ask(url, f"{API}/runs/{run['id']}/series?metric={name}&points=200")
+            assert (series["first_step"], series["last"]) == (list(range(80)), list(map(float, range(80))))
