@@ -72,7 +72,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("framework", choices=FRAMEWORKS)
     parser.add_argument("measurement", choices=("exact", "held-out", "time"))
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=600)
     given = parser.parse_args()
     torch.set_num_threads(1)
     framework: Arm = importlib.import_module(f"benchmarks.frameworks.with_{given.framework}")

@@ -18,7 +18,7 @@ NUM_SAMPLES, NUM_HELD_OUT = 4_840, 400
 """An epoch has 302.5 steps: the last one has a single micro-batch."""
 BAD_BATCHES = range(200, 225)
 """Their targets are shuffled."""
-NAN_STEP = 450
+NAN_STEP = 380
 """Before this step, one weight becomes NaN, once."""
 
 
@@ -28,7 +28,7 @@ class Job:
 
     folder: Path
     seed: int = 0
-    steps: int = 700
+    steps: int = 600
     guarded: bool = False
     faults: bool = False
     skips: Sequence[tuple[int, int]] = ()
