@@ -24,6 +24,7 @@ SYSTEM_TESTS = {
     "test_audit.py": "the audit of the web pages, a tool of the tests",
     "test_docs.py": "the documentation",
     "test_examples.py": "the examples as programs",
+    "test_launch.py": "launcher, collector and an unchanged script as processes",
     "test_lesson.py": "the numbers of docs/lesson.md",
     "test_loop.py": "trainer, collector and store as processes that are killed",
     "test_metric_registry.py": "every place that follows from the metric registry",

@@ -77,6 +77,11 @@ class RunRecorder:
         self._recognise(row, values)
         self._put(row, self._late | values, position)
 
+    def begin_again(self) -> None:
+        """Another process writes the source from now on: its first row may be of any step, the last one too."""
+        self.flush()
+        self._last, self._late, self._last_tokens = None, {}, -1.0
+
     def flush(self, position: Any = None) -> None:
         """Record the values that came late and that no row has followed: as one more step."""
         if self._late and self._last is not None:

@@ -135,6 +135,9 @@ class Journal:
         if self._fd is not None:
             uncaught = getattr(sys, "last_type", None)
             self.write({"ended": uncaught and uncaught.__name__, "time": time.time()})
+            if self._backlog:
+                num_lines = self._backlog.count(b"\n")
+                warn_once(f"{self._path} cannot be written: {num_lines} lines in memory are lost")
             self._close()
 
     def _close(self) -> None:

@@ -33,18 +33,21 @@ class _LoggedRun:
         self._describe_at = 0.0
 
     def log(self, data: Any, step: Any = None, commit: bool | None = None) -> None:
-        if not self._journal.is_written or not isinstance(data, Mapping):
+        if not self._journal.is_written or not (type(data) is dict or isinstance(data, Mapping)):
             return
         now = time.monotonic()
         if now >= self._describe_at:
             self._describe_at = now + DESCRIBE_SECONDS
             self._describe()
-        given = None if step is None else whole(step)
-        if given is not None:
-            self._step = max(self._step, given)
+        at = None if step is None else whole(step)
+        values = data
+        if at is None:
+            at, values = self._named_step(data)
+        elif at > self._step:
+            self._step = at
+        if at is None:
+            at = self._step
         is_complete = bool(commit) or (step is None and commit is None)
-        named, values = (None, data) if given is not None else self._named_step(data)
-        at = next((each for each in (given, named) if each is not None), self._step)
         self._step += is_complete
         if scalars := numbers(values):
             self._log.scalars(at, scalars, complete=is_complete)

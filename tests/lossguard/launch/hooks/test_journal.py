@@ -73,6 +73,21 @@ def test_a_full_disk_is_said_once_and_the_lines_wait(
     assert capsys.readouterr().err.count("No space left on device") == 1
 
 
+def test_lines_that_are_lost_at_the_end_are_counted(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal.write({"step": 0})
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        journal.write({"step": 1})
+        journal.close()
+    assert "2 lines in memory are lost" in capsys.readouterr().err
+
+
 def test_a_script_that_reports_itself_ends_the_journal(journal: Journal, entries: Entries) -> None:
     journal.write({"step": 0})
     journal.leave_to_script()
