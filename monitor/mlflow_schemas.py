@@ -3,9 +3,18 @@ send more. Null is as good as nothing, and whole numbers may be written as text,
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
-from lossguard.protocol import MAX_ITEMS, MAX_STEP, MAX_TIME
+from lossguard.protocol import MAX_ITEMS, MAX_STEP, MAX_TIME, checked_json
 from lossguard.states import RunState
 from monitor.schemas import Json, Name, Number, RunId, Text, few_fields, whole
 
@@ -26,7 +35,7 @@ Milliseconds = Annotated[int, Field(strict=True, ge=0, lt=int(MAX_TIME) * 1000),
 StepOfMetric = Annotated[int, Field(strict=True, ge=0, lt=MAX_STEP), BeforeValidator(_from_text)]
 RunOf = Annotated[RunId, Field(validation_alias=AliasChoices("run_id", "run_uuid"))]
 ExperimentId = Annotated[str, StringConstraints(pattern="^[0-9]{1,9}$")]
-Key = Annotated[str, StringConstraints(min_length=1, max_length=250)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=250), AfterValidator(checked_json)]
 Status = Literal["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"]
 
 

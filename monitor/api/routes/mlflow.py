@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from db import mlflow
 from db.models import MlflowExperiment
 from lossguard.masking import mask_command_line, mask_json
-from lossguard.protocol import MAX_COMMIT, MAX_SHORT_TEXT, NO_HEARTBEAT, decode_number
+from lossguard.protocol import MAX_COMMIT, MAX_SHORT_TEXT, MAX_TEXT, NO_HEARTBEAT, decode_number
 from monitor.api import auth, mlflow_history, mlflow_responses
 from monitor.api.auth import Principal, Reader, Reporter
 from monitor.api.dependencies import Claimed, Config, Now, ReadSession, Reports, WriteSession
@@ -130,7 +130,7 @@ def create_run(spec: CreateRunIn, who: Reporter, session: WriteSession, claim: C
         project=project,
         name=tags.get(RUN_NAME, "")[:MAX_SHORT_TEXT] or None,
         config=run_updates.config_of({}, tags),
-        command=mask_command_line(tags.get("mlflow.source.name", "")) or None,
+        command=mask_command_line(tags.get("mlflow.source.name", ""))[:MAX_TEXT] or None,
         git_commit=tags.get("mlflow.source.git.commit", "")[:MAX_COMMIT] or None,
         capabilities=[NO_HEARTBEAT],
         started_at=claim.now if spec.start_time is None else spec.start_time / 1000,
