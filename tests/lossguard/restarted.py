@@ -63,7 +63,7 @@ class Script:
             self._moment("removed")
         newest = plan.newest(self.on_disk())
         self.loaded.append(newest)
-        state = {"step": 0, "batch": 0, "model": []}
+        state: dict[str, Any] = {"step": 0, "batch": 0, "model": []}
         if newest is not None:
             state = json.loads((self.checkpoints / f"{newest}.json").read_text())
         self._moment("loaded")

@@ -16,7 +16,8 @@ from tests.lossguard.scripted import rollback
 
 def plain(until: int, *skips: tuple[int, int]) -> list[int]:
     """What a run without faults is trained on, with these batches left out."""
-    ledger, model, batch = Ledger(Skip(*skip) for skip in skips), [], 0
+    ledger, batch = Ledger(Skip(*skip) for skip in skips), 0
+    model: list[int] = []
     while len(model) < until:
         batch = ledger.next_free(batch)
         model.append(batch)
@@ -76,15 +77,15 @@ def test_any_orders_and_kills_train_on_what_a_plain_run_of_the_filtered_order_do
     """By the step at which it comes, an order goes back to a step, and skips so many batches from the one of that."""
     script = Script(tmp_path_factory.mktemp("run"), {})
     script.on = dict.fromkeys(kills, kill)
+    skips: dict[str | None, tuple[int, int]] = {}
     for number, (step, (to, width)) in enumerate(orders.items(), start=1):
-        skip_from = 12 * number
-        script.orders[step] = [spike(number, to=to, skip=(skip_from, skip_from + width))]
+        skips[f"k{number}"] = (12 * number, 12 * number + width)
+        script.orders[step] = [spike(number, to=to, skip=skips[f"k{number}"])]
     model = script.run_to_end(40)
     executed = [key for _, _, key in segments(script.run) if key]
     answered = [line["key"] for line in records(script.run) if "answer" in line]
     assert sorted(executed + answered) == sorted(f"k{number + 1}" for number in range(len(orders)))
-    skipped = {order.key: (order.skip_from, order.skip_to) for (order,) in script.orders.values()}
-    assert model == plain(40, *(skipped[key] for key in executed))
+    assert model == plain(40, *(skips[key] for key in executed))
 
 
 @pytest.mark.parametrize("moment", ["removed", "loaded", "resumed", "step 5", "step 6"])
