@@ -147,6 +147,13 @@ def is_time(value: object) -> bool:
     return type(value) in (int, float) and 0 <= cast(float, value) < MAX_TIME
 
 
+def checked_time(value: float) -> float:
+    """`value` as a time in unix seconds. Raises ValueError for what is none."""
+    if not is_time(value):
+        raise ValueError(f"time {value!r:.100} must be unix seconds, from 0 to below 1e11")
+    return value
+
+
 MAX_COUNT = 2**63
 """Counts (`metrics.COUNTS`) must be at least 0 and below this."""
 

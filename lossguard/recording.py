@@ -28,6 +28,7 @@ from lossguard.protocol import (
     MAX_PAUSE,
     PROBE,
     checked_step,
+    checked_time,
     is_count,
     is_name,
     is_pause,
@@ -121,6 +122,13 @@ class RecordingRun(Run):
 
     @_never_raises
     def log(self, /, step: int, **metrics: Any) -> None:
+        self._log(step, metrics, None)
+
+    @_never_raises
+    def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None) -> None:
+        self._log(step, dict(metrics), at)
+
+    def _log(self, step: int, metrics: dict[str, Any], at: float | None) -> None:
         is_pending = False
         if not self._valid_names.issuperset(metrics):
             metrics = self._with_valid_names(metrics)
@@ -134,10 +142,10 @@ class RecordingRun(Run):
             if name in metrics and not isinstance(metrics[name], PendingScalar) and not is_count(metrics[name]):
                 self.log_once.warn_once(f"count {name}", INVALID_COUNT.format(name, metrics.pop(name)))
         step = checked_step(step)
-        now = time.time()
+        now = time.time() if at is None else checked_time(at)
         with self._writer.lock:
             if step <= self._last_step or not self._num_segments:
-                self._begin_segment(step, self._segment_reason(), None, None)
+                self._begin_segment(step, self._segment_reason(), None, None, at)
             self._last_step = step
             self._writer.put({"step": step, "time": now, "metrics": metrics}, is_pending=is_pending)
 
@@ -202,6 +210,26 @@ class RecordingRun(Run):
                 self._lock = None
 
     @_never_raises
+    def describe(self, **fields: Any) -> None:
+        """Register the run again with other values of these fields, such as name and config."""
+        self._registration = {**self._registration, **fields}
+        self._put({"run": self._registration})
+
+    @_never_raises
+    def hand_over(self, timeout: float = 1.0) -> None:
+        """Release the folder without ending the run: another process goes on with it, and delivers what is left."""
+        atexit.unregister(self._at_exit)
+        try:
+            self._writer.close(timeout)
+        finally:
+            self.inert = True
+            if self._sender is not None:
+                self._sender.close(timeout)
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    @_never_raises
     def can_roll_back(self) -> None:
         self._add_capability(CAN_ROLL_BACK)
 
@@ -251,13 +279,18 @@ class RecordingRun(Run):
             self._put({"run": self._registration})
 
     def _begin_segment(
-        self, fork_step: int, reason: SegmentReason, order: Order | None, applied: Mapping[str, Any] | None
+        self,
+        fork_step: int,
+        reason: SegmentReason,
+        order: Order | None,
+        applied: Mapping[str, Any] | None,
+        at: float | None = None,
     ) -> None:
         ordinal = self._num_segments
         self._num_segments += 1
         self._last_step = fork_step - 1
         # The newest segment must have the latest time, even when the clock was set back.
-        self._newest_segment_at = max(time.time(), self._newest_segment_at + 0.001)
+        self._newest_segment_at = max(time.time() if at is None else at, self._newest_segment_at + 0.001)
         record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}
         self._put({**record, "key": order and order.key, "applied": applied, "time": self._newest_segment_at})
         unplaced, self._unplaced = self._unplaced, []

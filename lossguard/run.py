@@ -3,7 +3,7 @@
 `lossguard.init` returns it for mode "off", and a `RecordingRun` otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -47,6 +47,9 @@ class Run:
         Never raises, never waits for a device or the network. A step that is not greater than the last one begins a new
         segment. Non-finite values are recorded as they are; None means "not measured".
         """
+
+    def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None) -> None:
+        """As `log`, for a step that was taken at an earlier time (`at`, unix seconds), and for metrics of any name."""
 
     def declare(self, /, kind: str, **details: Any) -> None:
         """Announce an intended change (learning_rate, batch_size, data_mix, ...): detectors start a new baseline."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,14 +80,21 @@ def init(
         "id": id,
         "project": project,
         "name": name or id,
-        "config": _masked(_checked(_tagged(_config(config), tags))),
+        "config": _masked(checked_config(config, tags)),
         **describe_environment(),
         "capabilities": list(capabilities),
         "started_at": time.time(),
         "total_steps": total_steps,
     }
     folder = settings.directory / _folder_name(project) / id
+    if hooks := sys.modules.get("lossguard_hooks"):
+        hooks.stand_back()  # under `lossguard launch`: the launcher gives the folder to this process
     return _recording(registration, folder.absolute(), settings)
+
+
+def checked_config(config: Any, tags: Sequence[str] = ()) -> dict[str, Any]:
+    """`config` with the tags as plain JSON that a collector accepts. Raises ConfigurationError."""
+    return _checked(_tagged(_config(config), tags))
 
 
 def _config(config: Any) -> dict[str, Any]:

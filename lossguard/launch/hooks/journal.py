@@ -1,0 +1,144 @@
+"""The writing end of the journal: what trackers are given, one JSON line per call, in the order of the calls.
+
+    {"step": 7, "time": 1.5, "values": {"train/loss": 2.5}, "tracker": "wandb", "complete": true}
+    {"tracker": "wandb", "project": "gpt", "name": "base", "config": {..}, "tags": [..]}
+    {"script_reports": 4711}        the process 4711 calls lossguard.init
+    {"ended": null}                 the interpreter exits; or the type of an uncaught exception
+
+NaN and infinities stand there as Python's JSON writes them. Each line is one write, so kill -9 loses none. The first
+process that logs owns the journal: it holds a lock on the file as long as it lives.
+"""
+
+import atexit
+import fcntl
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from .rank import rank_of
+from .warnings import warn_once
+
+BACKLOG_LIMIT = 4 << 20
+"""Bytes of lines that are kept in memory while the disk cannot be written."""
+HELD = (11, 13)
+"""EAGAIN and EACCES: another process holds the lock. Any other error means that the file system has no locks."""
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=str).encode
+
+
+class Journal:
+    """Opened by the first line; the processes that may not write it drop their lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+        self._stands_back = False
+        self._backlog = bytearray()
+        self._lock = threading.Lock()  # of the backlog
+        os.register_at_fork(after_in_child=self._forget_in_child)
+
+    @property
+    def is_written(self) -> bool:
+        """Whether lines of this process are wanted; the first call claims the journal."""
+        return self._fd is not None or self._claim()
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Append a line, if this process owns the journal. A full disk is said once; the lines then wait in memory."""
+        if self._fd is None and not self._claim():
+            return
+        line = _encode(entry).encode("utf-8", "replace") + b"\n"
+        assert self._fd is not None
+        if self._backlog:
+            self._append_later(line)
+            return
+        try:
+            written = os.write(self._fd, line)
+        except OSError as problem:
+            written = 0
+            self._warn(problem)
+        if written < len(line):
+            self._append_later(line[written:])
+
+    def leave_to_script(self) -> None:
+        """This process reports the run itself with the SDK: the launcher gives it the run's folder."""
+        was_written = self._fd is not None
+        self._stands_back = True
+        if rank_of(os.environ) == 0:
+            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.write(fd, _encode({"script_reports": os.getpid()}).encode() + b"\n")
+            os.close(fd)
+        if was_written:
+            self._close()
+
+    def _claim(self) -> bool:
+        """Become the process that writes the journal, if none is."""
+        if self._stands_back:
+            return False
+        self._stands_back = True  # unless all of this succeeds
+        if rank_of(os.environ) > 0:
+            return False
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as problem:
+            self._warn(problem)
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            if problem.errno in HELD:
+                os.close(fd)
+                warn_once(
+                    f"process {os.getpid()} logs metrics too, and another process of this command did so first: "
+                    "only that one is recorded"
+                )
+                return False
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":  # a line of an earlier owner that was cut off
+            os.write(fd, b"\n")
+        self._fd, self._stands_back = fd, False
+        atexit.register(self._at_exit)
+        return True
+
+    def _append_later(self, line: bytes) -> None:
+        with self._lock:
+            if len(self._backlog) + len(line) <= BACKLOG_LIMIT:
+                self._backlog += line
+            else:
+                warn_once(f"{self._path} cannot be written and the backlog is full: scalars are being lost")
+            self._retry()
+
+    def _retry(self) -> None:
+        if self._fd is None or not self._backlog:
+            return
+        try:
+            written = os.write(self._fd, bytes(self._backlog))
+        except OSError as problem:
+            self._warn(problem)
+        else:
+            del self._backlog[:written]
+
+    def _warn(self, problem: OSError) -> None:
+        warn_once(f"{self._path} cannot be written ({problem.strerror}): training goes on, and lines wait in memory")
+
+    def _at_exit(self) -> None:
+        if self._fd is not None:
+            uncaught = getattr(sys, "last_type", None)
+            self.write({"ended": uncaught and uncaught.__name__, "time": time.time()})
+            self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def _forget_in_child(self) -> None:
+        """After a fork: the parent goes on writing; its lock must not live on in a DataLoader's worker."""
+        self._lock = threading.Lock()
+        self._backlog.clear()
+        if self._fd is not None:
+            atexit.unregister(self._at_exit)
+            self._close()

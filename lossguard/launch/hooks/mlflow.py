@@ -1,0 +1,113 @@
+"""The hook on MlflowClient, through which `mlflow.log_metric(s)`, autologging and the loggers of frameworks go."""
+
+import functools
+import os
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from .journal import Journal
+from .tracker_log import TrackerLog, number, whole, wrap
+from .warnings import warn_once
+
+
+class _LoggedRuns:
+    """The runs of MLflow that this process logs."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._log = TrackerLog("mlflow", journal)
+        self._num_calls: dict[str, int] = {}  # of metrics without a step
+        self._params: dict[str, Any] = {}
+        self.experiments: dict[str, str] = {}  # id -> name
+        self._facts: dict[str, Any] = {"project": os.environ.get("MLFLOW_EXPERIMENT_NAME") or None}
+        self._has_metrics = False
+
+    def metrics(self, metrics: Iterable[tuple[str, Any, Any]]) -> None:
+        """(name, value, step) of metrics that are logged together."""
+        by_step: dict[int, dict[str, float]] = {}
+        for name, value, step in metrics:
+            scalar = number(value)
+            if scalar is not None:
+                by_step.setdefault(self._step_of(name, step), {})[name] = scalar
+        if by_step and self._log.is_written:
+            if not self._has_metrics:
+                self._has_metrics = True
+                self._describe()
+            for step, values in by_step.items():
+                self._log.scalars(step, values)
+
+    def created(self, run: Any, *_: Any, **__: Any) -> None:
+        """A run was begun."""
+        self._facts["name"] = getattr(run.info, "run_name", None)
+        self._facts["project"] = self.experiments.get(str(run.info.experiment_id)) or self._facts["project"]
+
+    def params(self, params: dict[str, Any]) -> None:
+        """Parameters of a run, which are its configuration."""
+        self._params |= params
+        if self._has_metrics:
+            self._describe()
+
+    def _step_of(self, name: str, step: Any) -> int:
+        """MLflow writes metrics that come without a step at step 0: they are counted."""
+        at = whole(step) if step is not None else 0
+        if at:
+            return at
+        count = self._num_calls[name] = self._num_calls.get(name, -1) + 1
+        return count
+
+    def _describe(self) -> None:
+        self._log.describe(**self._facts, config=dict(self._params) or None)
+
+
+def hook(module: ModuleType, journal: Journal) -> None:
+    """Wrap the methods of MlflowClient that log, and those that name experiments and runs."""
+    client = module.MlflowClient
+    runs = _LoggedRuns(journal)
+
+    def log_metric(
+        self: Any, run_id: str, key: str, value: Any, timestamp: Any = None, step: Any = None, *_: Any, **__: Any
+    ) -> None:
+        runs.metrics([(key, value, step)])
+
+    def log_batch(
+        self: Any, run_id: str, metrics: Iterable[Any] = (), params: Iterable[Any] = (), *_: Any, **__: Any
+    ) -> None:
+        runs.metrics((metric.key, metric.value, metric.step) for metric in metrics)
+        if values := {param.key: param.value for param in params}:
+            runs.params(values)
+
+    def log_param(self: Any, run_id: str, key: str, value: Any, *_: Any, **__: Any) -> None:
+        runs.params({key: value})
+
+    def created_experiment(result: Any, self: Any, name: str, *_: Any, **__: Any) -> None:
+        runs.experiments[str(result)] = name
+
+    def found_experiment(result: Any, *_: Any, **__: Any) -> None:
+        if result is not None:
+            runs.experiments[str(result.experiment_id)] = result.name
+
+    wrap(client, "log_metric", log_metric)
+    wrap(client, "log_batch", log_batch)
+    wrap(client, "log_param", log_param)
+    _observe(client, "create_run", runs.created)
+    _observe(client, "create_experiment", created_experiment)
+    _observe(client, "get_experiment_by_name", found_experiment)
+    _observe(client, "get_experiment", found_experiment)
+
+
+def _observe(client: Any, name: str, see: Any) -> None:
+    """Show `see` what the method returns and got; a version without it leaves the run without that name."""
+    original = getattr(client, name, None)
+    if original is None:
+        return
+
+    @functools.wraps(original)
+    def hooked(*arguments: Any, **named: Any) -> Any:
+        result = original(*arguments, **named)
+        try:
+            see(result, *arguments, **named)
+        except Exception as problem:
+            warn_once(f"a call of {original.__qualname__} was not recorded ({type(problem).__name__}: {problem})")
+        return result
+
+    setattr(client, name, hooked)

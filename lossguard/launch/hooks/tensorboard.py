@@ -1,0 +1,96 @@
+"""The hook on the SummaryWriter of torch.utils.tensorboard and of tensorboardX."""
+
+import functools
+import json
+from types import ModuleType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from .journal import Journal
+from .tracker_log import TrackerLog, number, numbers, whole, wrap
+
+CONFIGURATIONS = ("args", "model_config")
+"""Tags of texts that hold a configuration as JSON, as the Hugging Face Trainer writes them."""
+
+
+class _LoggedWriter:
+    """One SummaryWriter."""
+
+    def __init__(self, writer: Any, tracker: str, journal: Journal) -> None:
+        folder = str(getattr(writer, "log_dir", None) or getattr(writer, "logdir", None) or "")
+        self.log = TrackerLog(tracker, journal, source=f"{tracker}:{folder}")
+        self._num_calls: dict[str, int] = {}  # of tags without a step
+
+    def scalars(self, values: dict[str, float], step: Any) -> None:
+        at = whole(step) if step is not None else None
+        if at is not None:
+            self.log.scalars(at, values)
+            return
+        for tag, value in values.items():  # TensorBoard writes all of them at step 0
+            count = self._num_calls[tag] = self._num_calls.get(tag, -1) + 1
+            self.log.scalars(count, {tag: value})
+
+
+def hook(module: ModuleType, journal: Journal) -> None:
+    """Wrap `add_scalar`, `add_scalars`, `add_text` and `add_hparams`."""
+    tracker = "tensorboard" if module.__name__.startswith("torch.") else "tensorboardX"
+    writers: WeakKeyDictionary[Any, _LoggedWriter] = WeakKeyDictionary()
+
+    def logged(writer: Any) -> _LoggedWriter:
+        known = writers.get(writer)
+        if known is None:
+            known = writers[writer] = _LoggedWriter(writer, tracker, journal)
+        return known
+
+    def add_scalar(writer: Any, tag: str, scalar_value: Any, global_step: Any = None, *_: Any, **__: Any) -> None:
+        value = number(scalar_value)
+        if value is not None and journal.is_written:
+            logged(writer).scalars({tag: value}, global_step)
+
+    def add_scalars(
+        writer: Any, main_tag: str, tag_scalar_dict: dict[str, Any], global_step: Any = None, *_: Any, **__: Any
+    ) -> None:
+        values = numbers(tag_scalar_dict, f"{main_tag}/")
+        if values and journal.is_written:
+            logged(writer).scalars(values, global_step)
+
+    def add_text(writer: Any, tag: str, text_string: Any, *_: Any, **__: Any) -> None:
+        if tag in CONFIGURATIONS and isinstance(text_string, str) and journal.is_written:
+            config = json.loads(text_string) if text_string.startswith("{") else None
+            logged(writer).log.describe(config=config if tag == "args" or config is None else {tag: config})
+
+    wrap(module.SummaryWriter, "add_scalar", add_scalar)
+    wrap(module.SummaryWriter, "add_scalars", add_scalars)
+    wrap(module.SummaryWriter, "add_text", add_text)
+    _hook_hparams(module, TrackerLog(tracker, journal))
+
+
+def _hook_hparams(module: ModuleType, log: TrackerLog) -> None:
+    """`hparams` makes the summaries of `add_hparams`, and of Lightning's logger, which takes it from its module.
+
+    The metrics that `add_hparams` writes beside it are results, not a curve: they go to a writer of another folder.
+    """
+    summary = __import__(module.__name__.rpartition(".")[0] + ".summary", fromlist=["hparams"])
+
+    def hparams(hparam_dict: Any = None, *_: Any, **__: Any) -> None:
+        if log.is_written and isinstance(hparam_dict, dict) and hparam_dict:
+            log.describe(config=hparam_dict)
+
+    wrap(summary, "hparams", hparams)
+    module.hparams = summary.hparams  # type: ignore[attr-defined]
+    add_hparams = module.SummaryWriter.add_hparams
+
+    @functools.wraps(add_hparams)
+    def quiet(writer: Any, *arguments: Any, **named: Any) -> Any:
+        inner = module.SummaryWriter
+        module.SummaryWriter = _unhooked(inner)  # type: ignore[attr-defined]
+        try:
+            return add_hparams(writer, *arguments, **named)
+        finally:
+            module.SummaryWriter = inner  # type: ignore[attr-defined]
+
+    module.SummaryWriter.add_hparams = quiet
+
+
+def _unhooked(writer: type) -> type:
+    return type(writer.__name__, (writer,), {"add_scalar": writer.add_scalar.__wrapped__})  # type: ignore[attr-defined]

@@ -1,0 +1,172 @@
+"""The launcher: the command as its child, signals passed through, and the child's end as its own."""
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from lossguard.launch.child import CHILD_FILE, Child
+from lossguard.launch.hooks import JOURNAL_VARIABLE
+from lossguard.launch.recorder import JOURNAL, Recorder
+from lossguard.run import Run
+from lossguard.spooling.spool import new_session
+from lossguard.states import RunState
+
+PASSED = frozenset(
+    (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+)
+"""Signals that are passed on to the child. What the terminal sends (Ctrl-C) reaches the child without our help."""
+STOPPING = frozenset((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT))
+"""Of these, the ones that ask the run to stop."""
+POLL_SECONDS = 0.2
+"""Pause between two looks of the supervisor; the end of the child and signals are noticed at once."""
+DELIVERY_SECONDS = 10.0
+"""Time to deliver the rest when the child has ended; what is left then stays in the spool."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnd:
+    """How one run of the child ended."""
+
+    code: int | None
+    """Its exit code, negative for a signal; None for a child of an earlier launcher."""
+    asked_to_stop: bool = False
+    """Whether somebody else sent a signal that asks the run to stop."""
+    ended_cleanly: bool = False
+    """Whether its interpreter has come to its end without an uncaught exception, as far as the hooks saw."""
+
+    @property
+    def state(self) -> RunState:
+        """The state of a run that ends like this."""
+        if self.asked_to_stop or (self.code is not None and -self.code in STOPPING):
+            return RunState.INTERRUPTED
+        is_fine = self.ended_cleanly if self.code is None else self.code == 0
+        return RunState.FINISHED if is_fine else RunState.FAILED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restart:
+    """The child is started again."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to that of the launcher."""
+    opens_segment: bool = True
+    """Whether the first row of the new child opens a segment (`resume`); False: the supervisor has opened one."""
+
+
+class Supervisor:
+    """Watches the child and decides what follows its end. This class does neither: one run of the child, as it is."""
+
+    def watch(self, child: Child, run: Run | None) -> None:
+        """Called every POLL_SECONDS while the child lives; `run`: once something was recorded. It may stop the child
+        (`child.send`), and must return soon: meanwhile no signal is passed on."""
+
+    def after(self, end: ChildEnd, run: Run | None) -> Restart | None:
+        """Called when a child has ended and everything that it logged is recorded; None: the run is over."""
+        return None
+
+
+class Launcher:
+    """Runs a command to its end. `run` is the main thread's whole work; the recorder is a thread of its own."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        recorder: Recorder,
+        environment: Mapping[str, str],
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        """`folder`: of the launch, which this process has locked; `environment`: of the child."""
+        self._command = command
+        self._folder = folder
+        self._recorder = recorder
+        self._environment = environment
+        self._supervisor = supervisor or Supervisor()
+        self._asked_to_stop = False
+
+    def run(self) -> ChildEnd:
+        """Run the command, or take over the child of an earlier launcher, until it has ended and is not started again.
+
+        Raises CommandNotStarted.
+        """
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED | {signal.SIGCHLD})  # before there is another thread
+        try:
+            child = self._take_over() or self._start(Restart(command=self._command), mask)
+            self._recorder.start()
+            while True:
+                end = self._attend(child)
+                self._recorder.drain()
+                following = self._supervisor.after(end, self._recorder.recorded)
+                if following is None:
+                    break
+                child = self._start(following, mask)
+            (self._folder / CHILD_FILE).unlink(missing_ok=True)
+            self._recorder.close(end.state, DELIVERY_SECONDS)
+            return end
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _take_over(self) -> Child | None:
+        """The child of an earlier launcher of this run, if it lives; and what such launchers have not recorded."""
+        child = Child.find(self._folder)
+        for journal in sorted(self._folder.glob(f"*{JOURNAL}")):
+            if child is None or journal != child.journal:
+                self._recorder.follow(journal)
+        if child is not None:
+            print(
+                f"lossguard: process {child.pid}, which an earlier launcher started, is still running: this launcher "
+                "records it and waits for it; its exit code cannot be known",
+                file=sys.stderr,
+            )
+            self._recorder.follow(child.journal, opens_segment=False)
+        return child
+
+    def _start(self, what: Restart, mask: Iterable[int]) -> Child:
+        journal = self._folder / f"{new_session(self._folder)}{JOURNAL}"
+        environment = {**self._environment, **what.environment, JOURNAL_VARIABLE: str(journal)}
+        child = Child.start(what.command, environment, journal, mask)
+        try:
+            child.note(self._folder)
+        except OSError as problem:
+            print(f"lossguard: {self._folder} cannot be written ({problem.strerror})", file=sys.stderr)
+        self._recorder.follow(journal, opens_segment=what.opens_segment)
+        return child
+
+    def _attend(self, child: Child) -> ChildEnd:
+        """Pass signals on until the child has ended. This is one run of the child."""
+        while True:
+            code = child.ended() if child.is_ours else None
+            if code is not None or not (child.is_ours or child.lives()):
+                self._recorder.drain()
+                ended = self._recorder.ended
+                return ChildEnd(code, self._asked_to_stop, ended is not None and ended["ended"] is None)
+            self._supervisor.watch(child, self._recorder.recorded)
+            received = signal.sigtimedwait(PASSED | {signal.SIGCHLD}, POLL_SECONDS)
+            if received is not None and received.si_signo != signal.SIGCHLD:
+                self._asked_to_stop |= received.si_signo in STOPPING
+                if received.si_code <= 0:  # from a process; the terminal sends to the child, too
+                    child.send(received.si_signo)
+
+
+def die_like(end: ChildEnd) -> NoReturn:
+    """End this process as the child ended: with its exit code, or by the same signal."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if end.code is None:
+        os._exit(0 if end.ended_cleanly else 1)
+    if end.code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the child has left its own core, if any
+        if -end.code != signal.SIGKILL:
+            signal.signal(-end.code, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {-end.code})
+        os.kill(os.getpid(), -end.code)
+        time.sleep(1.0)  # the signal is on its way
+    os._exit(end.code if end.code >= 0 else 128 - end.code)

@@ -1,0 +1,225 @@
+"""The thread of the launcher that records: it reads the journal of the child, and writes and delivers the run."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lossguard.errors import ConfigurationError
+from lossguard.launch.journal_rows import JournalRows
+from lossguard.log_once import LogOnce
+from lossguard.masking import mask_json
+from lossguard.recording import RecordingRun
+from lossguard.run import Run
+from lossguard.sources.names import NameMap
+from lossguard.sources.recorder import RunRecorder
+from lossguard.sources.rows import Row
+from lossguard.spooling.spool import spools_in
+from lossguard.spooling.spool_reader import AcknowledgedOffset, SpoolReader
+from lossguard.start import checked_config
+from lossguard.states import RunState, SegmentReason
+
+POLL_SECONDS = 0.1
+RETRY_SECONDS = 30.0
+"""Pause after which a run that could not be begun is tried again."""
+JOURNAL = ".journal"
+
+logger = logging.getLogger("lossguard")
+
+Begin = Callable[[dict[str, Any]], Run]
+"""Begins the run, with what the tracker says of it: project, name, config, tags. Raises ConfigurationError."""
+
+
+class Recorder(threading.Thread):
+    """Follows the journals of one run, in the order in which `follow` names them, until `close`."""
+
+    def __init__(self, begin: Begin, names: NameMap, *, at_once: bool = False) -> None:
+        """`at_once`: begin the run before anything is logged; otherwise its project is not known before."""
+        super().__init__(name="lossguard-recorder", daemon=True)
+        self._begin_run = begin
+        self._names = names
+        self._at_once = at_once
+        self._facts: dict[str, Any] = {}
+        self._run: RecordingRun | None = None
+        self._recorder: RunRecorder | None = None
+        self._recorded_until = 0.0  # time of the newest row that an earlier launcher has recorded
+        self._following: _Following | None = None
+        self._opens_segment = False  # the first row of this child begins one
+        self._retry_at = 0.0
+        self._lock = threading.RLock()  # of all of this: `follow` and `close` are called from the main thread
+        self._closing = threading.Event()
+        self._log_once = LogOnce()
+        self.script_reports = False
+        """Whether the script calls `lossguard.init`: then it records itself."""
+        self.ended: dict[str, Any] | None = None
+        """What the interpreter of the child has written at its end; None: nothing, as after kill -9."""
+
+    @property
+    def recorded(self) -> Run | None:
+        """The run, once it has begun here: it takes orders, and opens segments for a child that is started again."""
+        return self._run
+
+    def follow(self, journal: Path, *, opens_segment: bool = True) -> None:
+        """Record what is logged to `journal` from now on, and first what is left of the one before.
+
+        `opens_segment`: the child that writes it continues the run in a new segment; not if the caller opens one.
+        """
+        with self._lock:
+            self.drain()
+            self._opens_segment = opens_segment and self._recorder is not None
+            self._following = _Following(journal)
+            self.script_reports, self.ended = False, None
+
+    def drain(self) -> None:
+        """Record everything that stands in the journal: its child has ended."""
+        with self._lock:
+            if self._following is not None:
+                self._advance()
+                self._write(self._following.rows.finish())
+                self._save()
+
+    def run(self) -> None:
+        while not self._closing.wait(POLL_SECONDS):
+            self._step()
+
+    def close(self, state: RunState, timeout: float) -> None:
+        """Record and deliver the rest, and end the run in `state`. Whatever is not recorded stays in the journal."""
+        self._closing.set()
+        with self._lock:
+            try:
+                self.drain()
+            except Exception as problem:
+                logger.warning("the rest of the run was not recorded (%s)", problem)
+            if self._run is not None:
+                self._run.finish(state, timeout)
+            if self._following is not None:
+                self._following.close(is_recorded=self._run is not None or not self._following.size)
+
+    def _step(self) -> None:
+        with self._lock:
+            try:
+                if self._at_once and self._run is None and not self.script_reports:
+                    self._begin()
+                if self._following is not None:
+                    self._advance()
+                    self._write(self._following.rows.flush_if_quiet(time.time()))
+                    self._save()
+            except Exception as problem:  # the child goes on, and its journal keeps everything
+                self._log_once.warn_once(str(problem), f"{problem}; what is logged stays in the journal meanwhile")
+                self._retry_at = time.monotonic() + RETRY_SECONDS
+
+    def _advance(self) -> None:
+        """Take in what the journal has."""
+        following = self._following
+        assert following is not None
+        for entry, begin, end in following.entries():
+            if "values" in entry:
+                if self._recorder is None and not self.script_reports:
+                    self._begin()  # if it raises, the entry is taken in later
+                self._write(following.rows.add(entry, begin))
+            elif "script_reports" in entry:
+                self._hand_over()
+            elif "ended" in entry:
+                self.ended = entry
+            else:
+                self._describe(entry)
+            following.taken = end
+
+    def _write(self, rows: list[Row]) -> None:
+        if self.script_reports:
+            return
+        for row in rows:
+            if row.time is not None and row.time <= self._recorded_until:
+                continue
+            assert self._recorder is not None
+            assert self._run is not None
+            if self._opens_segment:
+                self._opens_segment = False
+                self._run.open_segment(row.step, SegmentReason.RESUME)
+            self._recorder.write_row(row)
+
+    def _save(self) -> None:
+        if self._following is not None and self._run is not None:
+            self._following.save()
+
+    def _describe(self, entry: dict[str, Any]) -> None:
+        """Names and configuration of a tracker; the first tracker that says something of a field is believed."""
+        known = {name: entry[name] for name in ("project", "name", "tags") if entry.get(name)}
+        config = {**(entry.get("config") or {}), **(self._facts.get("config") or {})}
+        self._facts = {**known, **self._facts, "config": config}
+        if self._run is not None:
+            self._run.describe(config=mask_json(checked_config(config)))
+        elif "project" in known and not self.script_reports:
+            self._begin()
+
+    def _begin(self) -> None:
+        if time.monotonic() < self._retry_at and not self._closing.is_set():
+            raise ConfigurationError("the run could not be begun")
+        run = self._begin_run(self._facts)
+        assert isinstance(run, RecordingRun)
+        self._recorded_until = _newest_time(run.directory)
+        self._recorder = RunRecorder(run, self._names)
+        self._run = run
+
+    def _hand_over(self) -> None:
+        self.script_reports = True
+        if self._run is not None:
+            self._run.hand_over()
+        self._run = self._recorder = None
+
+
+class _Following:
+    """A journal, and how far it is recorded."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader: SpoolReader | None = None
+        self._offset = AcknowledgedOffset(path)
+        self.taken = self._offset.value
+        """Offset behind the newest entry that was taken in."""
+        self.rows = JournalRows()
+
+    @property
+    def size(self) -> int:
+        return 0 if self._reader is None else self._reader.size()
+
+    def entries(self) -> Any:
+        """The entries from `taken` on, with the offsets at which they begin and end."""
+        if self._reader is None:
+            if not self._path.exists():
+                return
+            self._reader = SpoolReader(self._path)
+        while lines := self._reader.lines(self.taken):
+            for offset, line in lines:
+                end = offset + len(line)
+                try:
+                    yield json.loads(line), offset, end
+                except ValueError:  # cut off by kill -9, and continued by another process of the command
+                    self.taken = end
+
+    def save(self) -> None:
+        offset = self.taken if self.rows.begin is None else self.rows.begin
+        if offset != self._offset.value:
+            self._offset.save(offset)
+
+    def close(self, *, is_recorded: bool) -> None:
+        """Close the files; a journal that is recorded is deleted."""
+        if self._reader is not None:
+            self._reader.close()
+        self._offset.close()
+        if is_recorded:
+            self._path.unlink(missing_ok=True)
+            self._path.with_suffix(".acknowledged").unlink(missing_ok=True)
+
+
+def _newest_time(folder: Path | None) -> float:
+    """Time of the newest row that is recorded in the run's folder, unix seconds."""
+    newest = 0.0
+    for path in [] if folder is None else spools_in(folder):
+        with SpoolReader(path) as reader:
+            last = reader.last_step(reader.size())
+            newest = newest if last is None else max(newest, last[1])
+    return newest

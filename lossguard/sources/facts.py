@@ -1,0 +1,100 @@
+"""How the rows of a source were made: each step or every tenth, smoothed, averaged, without NaN, on another clock.
+
+The trainer declares it as an event of kind SOURCE; the collector's detection takes it into account. Both import this
+module. Pure.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from math import isfinite
+from typing import Any, Self
+
+SOURCE = "source"
+"""Kind of the event that says how the rows of a run were made. It announces no change: baselines stay."""
+MAX_STRIDE = 1_000_000
+MAX_SMOOTHING = 0.9999
+
+
+class Clock(StrEnum):
+    """What the steps of a source count."""
+
+    STEPS = "steps"  # optimizer steps
+    SAMPLES = "samples"
+    EPOCHS = "epochs"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceFacts:
+    """What is known of a source. The defaults describe a loop that reports every step itself."""
+
+    stride: int = 1
+    """Steps from one row to the next."""
+    averaged: bool = False
+    """A row holds the mean since the row before it."""
+    smoothing: float = 0.0
+    """Weight of the past in an exponential moving average, per row; 0 where the loss is not smoothed."""
+    nan_filtered: bool = False
+    """NaN and infinite losses are left out, or logged as 0."""
+    clock: Clock = Clock.STEPS
+
+    def to_details(self) -> dict[str, Any]:
+        """The details of the event: strict JSON."""
+        return asdict(self) | {"clock": str(self.clock)}
+
+    @classmethod
+    def from_details(cls, details: Mapping[str, Any]) -> Self:
+        """Undo `to_details`. A field that is missing or that this release cannot read has its default."""
+        facts = cls()
+        stride, smoothing = details.get("stride"), details.get("smoothing")
+        if type(stride) is int and 1 <= stride <= MAX_STRIDE:
+            facts = replace(facts, stride=stride)
+        if isinstance(smoothing, int | float) and isfinite(smoothing) and 0.0 <= smoothing <= MAX_SMOOTHING:
+            facts = replace(facts, smoothing=float(smoothing))
+        if details.get("clock") in list(Clock):
+            facts = replace(facts, clock=Clock(details["clock"]))
+        return replace(
+            facts, averaged=details.get("averaged") is True, nan_filtered=details.get("nan_filtered") is True
+        )
+
+    @property
+    def delay_rows(self) -> int:
+        """Rows by which a smoothed loss shows a step late: the mean age of what is averaged."""
+        return round(self.smoothing / (1.0 - self.smoothing))
+
+    @property
+    def uncertain_steps(self) -> int:
+        """Steps before a row at which something that the row shows may have begun; 0 where every step is a row."""
+        return self.stride * (1 + self.delay_rows) - 1
+
+    def describe(self) -> list[str]:
+        """One sentence for each way in which the source differs from a loop that reports every step itself."""
+        unit = {Clock.STEPS: "step", Clock.SAMPLES: "sample", Clock.EPOCHS: "epoch"}[self.clock]
+        sentences = []
+        if self.averaged and self.stride > 1:
+            sentences.append(
+                f"Each loss is the mean of {self.stride} {unit}s: an onset is known to within {self.stride} {unit}s, "
+                "and a short spike is damped."
+            )
+        elif self.stride > 1:
+            sentences.append(
+                f"The loss is logged every {_ordinal(self.stride)} {unit}: an onset is known to within {self.stride} "
+                f"{unit}s."
+            )
+        if self.smoothing:
+            rows = self.delay_rows
+            sentences.append(
+                f"The loss is smoothed (EMA, {self.smoothing:.3g} of the past): a spike is damped and shows late, "
+                f"so onsets are dated back by up to {rows} {'row' if rows == 1 else 'rows'}."
+            )
+        if self.nan_filtered:
+            sentences.append("NaN losses are filtered out before they are logged: a loss of exactly 0 counts as NaN.")
+        if self.clock is not Clock.STEPS:
+            sentences.append(f"The x axis counts {unit}s, not optimizer steps.")
+        return sentences
+
+
+def _ordinal(number: int) -> str:
+    """As in "every 10th step"."""
+    last = 0 if number % 100 in (11, 12, 13) else number % 10
+    return str(number) + {1: "st", 2: "nd", 3: "rd"}.get(last, "th")

@@ -1,0 +1,61 @@
+"""Rows of a source: what it logged for one step, under its own names."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was logged for one step. Names as in the source; NaN and infinities as they were logged."""
+
+    step: int
+    time: float | None
+    """Unix seconds; None where the source does not say."""
+    values: dict[str, float]
+
+
+@dataclass(slots=True)
+class RowBuilder:
+    """Joins scalars that arrive one by one into rows. A row is complete when a later step comes, or on `flush`.
+
+    A name that goes back to an earlier step of its own says that the run was rewound: the open row is complete, and the
+    next one has the earlier step. A value that only comes late (of a name that has not been there yet) joins the open
+    row: a row that is complete is never changed. Names that count samples beside ones that count steps are left out.
+    """
+
+    _open: Row | None = None
+    _last_steps: dict[str, int] = field(default_factory=dict)  # of each name
+    _counts_steps: bool = False  # a name that counts steps has come
+
+    def add(self, name: str, value: float, step: int, time: float | None = None) -> list[Row]:
+        """Take in one scalar; returns the row that it completes, if any."""
+        if counts_samples(name):
+            if self._counts_steps:
+                return []
+        elif not self._counts_steps:
+            self._counts_steps = True
+            if self._open is not None:  # all of it counts samples
+                self._open = None
+                self._last_steps.clear()
+        is_rewind = step < self._last_steps.get(name, step)
+        if is_rewind:
+            self._last_steps.clear()
+        self._last_steps[name] = step
+        is_complete = self._open is not None and (step > self._open.step or is_rewind)
+        complete = self.flush() if is_complete else []
+        if self._open is None:
+            self._open = Row(step, time, {name: value})
+        else:
+            self._open.values[name] = value
+        return complete
+
+    def flush(self) -> list[Row]:
+        """The open row, if there is one: nothing more comes for it."""
+        complete = [] if self._open is None else [self._open]
+        self._open = None
+        return complete
+
+
+def counts_samples(name: str) -> bool:
+    """Whether the x axis of `name` is the number of samples, as in Megatron-LM's "lm loss vs samples" and DeepSpeed's
+    "Train/Samples/train_loss"."""
+    return name.endswith(" vs samples") or "/Samples/" in name
