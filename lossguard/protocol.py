@@ -13,6 +13,8 @@ API = "/api/v1"
 
 CAN_ROLL_BACK = "rollback"
 """Capability of a run that executes orders; only such runs get orders."""
+CANNOT_SKIP = "rollback-without-skip"
+"""Capability of a run that executes rollbacks, but cannot leave batches out: it is only rewound."""
 CAN_APPLY = "remedy:"
 """Followed by a name: capability of a run whose loop has registered the remedy of that name."""
 PROBE = "probe"

@@ -48,8 +48,22 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
     parser.add_argument("--token", help="bearer token (default: LOSSGUARD_TOKEN)")
+    _add_restarts(parser.add_argument_group("rollback by restart"))
     parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
     parser.set_defaults(run=run)
+
+
+def _add_restarts(group: Any) -> None:
+    limits = Limits()
+    group.add_argument("--restart-with", metavar="ADAPTER", help=f"execute orders: {', '.join(ADAPTERS)}")
+    group.add_argument("--checkpoints", metavar="FOLDER", help="if the command does not say it; generic: out/step_{step}")
+    group.add_argument("--resume-args", metavar="ARGS", help="generic: such as '--resume {checkpoint}'")
+    group.add_argument("--can-skip", action="store_true", help="generic: the command reads LOSSGUARD_SKIPS")
+    group.add_argument("--first-step", type=int, choices=(0, 1), help="number of the first step that is logged")
+    group.add_argument("--max-restarts", type=int, default=limits.max_restarts, help="after crashes, within an hour")
+    group.add_argument("--grace", type=float, default=limits.grace, help="seconds from SIGTERM to SIGKILL")
+    group.add_argument("--restart-backoff", type=float, default=limits.backoff, help="first pause after a crash, seconds")
+    group.add_argument("--restart-hangs", action="store_true", help="kill a command that hangs, and start it again")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -98,7 +112,10 @@ class _Launch:
 
     def run(self, command: list[str], folder: Path, names: NameMap) -> None:
         recorder = Recorder(self.begin, names, at_once=self._project is not None)
-        launcher = Launcher(command, folder=folder, recorder=recorder, environment=self._environment())
+        supervisor = None if self._adapter is None else self._supervisor(command, self._adapter, folder)
+        launcher = Launcher(
+            command, folder=folder, recorder=recorder, environment=self._environment(), supervisor=supervisor
+        )
         try:
             end = launcher.run()
         except CommandNotStarted as problem:
@@ -129,6 +146,17 @@ class _Launch:
             token=self._options.token,
             directory=self._directory,
         )
+
+    def _supervisor(self, command: list[str], adapter: Adapter, folder: Path) -> RestartSupervisor:
+        options = self._options
+        limits = Limits(
+            max_restarts=options.max_restarts,
+            grace=options.grace,
+            backoff=options.restart_backoff,
+            restart_hangs=options.restart_hangs,
+        )
+        known = next((path for path in self._directory.glob(f"*/{self._run_id}") if path.parent.name != LAUNCHES), None)
+        return RestartSupervisor(command, adapter, folder=folder, run_folder=known, limits=limits)
 
     def _environment(self) -> dict[str, str]:
         """The child's: ours, with the hooks, and with what a script that reports itself needs to be the same run."""

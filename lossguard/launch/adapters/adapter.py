@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lossguard.errors import ConfigurationError
 from lossguard.launch.adapters.checkpoints import move_aside
-from lossguard.ledger import Skip
+from lossguard.ledger import Ledger, Skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +75,10 @@ class Adapter:
         `skips` count batches from 0, one for each optimizer step.
         """
         raise NotImplementedError
+
+    def batch_of(self, step: int, ledger: Ledger) -> int:
+        """The batch of a step that the framework logs, from 0: the data goes on without what is skipped."""
+        return ledger.nth_free(max(0, step - self.first_step))
 
     def discard_after(self, step: int) -> list[Path]:
         """Move the checkpoints after `step` out of the framework's sight. Returns where they are now. Raises OSError.

@@ -12,7 +12,7 @@ from lossguard.errors import ConfigurationError
 from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of
 from lossguard.launch.adapters.arguments import has_option, option, values
 from lossguard.launch.adapters.checkpoints import numbered
-from lossguard.ledger import Skip
+from lossguard.ledger import Ledger, Skip
 
 TRACKER = "latest_checkpointed_iteration.txt"
 FOLDER = r"iter_(\d{7,})"
@@ -59,6 +59,9 @@ class MegatronAdapter(Adapter):
         if skipped:
             arguments += ["--iterations-to-skip", *dict.fromkeys([*own, *skipped])]
         return Resume(tuple(arguments))
+
+    def batch_of(self, step: int, ledger: Ledger) -> int:
+        return max(0, step - self.first_step)
 
     def point_at(self, step: int) -> None:
         tracker = self.folder / TRACKER
