@@ -16,6 +16,7 @@ from lossguard.launch import hooks
 from lossguard.launch.child import NOT_EXECUTABLE, NOT_FOUND, CommandNotStarted
 from lossguard.launch.hooks.rank import rank_of
 from lossguard.launch.launcher import Launcher, die_like
+from lossguard.launch.options import add_restart_options, supervisor_for
 from lossguard.launch.recorder import Recorder
 from lossguard.private_files import make_folder
 from lossguard.protocol import is_name, is_run_id
@@ -48,22 +49,9 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
     parser.add_argument("--token", help="bearer token (default: LOSSGUARD_TOKEN)")
-    _add_restarts(parser.add_argument_group("rollback by restart"))
+    add_restart_options(parser)
     parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
     parser.set_defaults(run=run)
-
-
-def _add_restarts(group: Any) -> None:
-    limits = Limits()
-    group.add_argument("--restart-with", metavar="ADAPTER", help=f"execute orders: {', '.join(ADAPTERS)}")
-    group.add_argument("--checkpoints", metavar="FOLDER", help="if the command does not say it; generic: out/step_{step}")
-    group.add_argument("--resume-args", metavar="ARGS", help="generic: such as '--resume {checkpoint}'")
-    group.add_argument("--can-skip", action="store_true", help="generic: the command reads LOSSGUARD_SKIPS")
-    group.add_argument("--first-step", type=int, choices=(0, 1), help="number of the first step that is logged")
-    group.add_argument("--max-restarts", type=int, default=limits.max_restarts, help="after crashes, within an hour")
-    group.add_argument("--grace", type=float, default=limits.grace, help="seconds from SIGTERM to SIGKILL")
-    group.add_argument("--restart-backoff", type=float, default=limits.backoff, help="first pause after a crash, seconds")
-    group.add_argument("--restart-hangs", action="store_true", help="kill a command that hangs, and start it again")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -111,8 +99,8 @@ class _Launch:
         self._project: str | None = options.project or (unquote(known[0]) if known else None)
 
     def run(self, command: list[str], folder: Path, names: NameMap) -> None:
-        recorder = Recorder(self.begin, names, at_once=self._project is not None)
-        supervisor = None if self._adapter is None else self._supervisor(command, self._adapter, folder)
+        recorder = Recorder(self, names, at_once=self._project is not None)
+        supervisor = supervisor_for(self._options, command, folder=folder, run_folder=self._run_folder())
         launcher = Launcher(
             command, folder=folder, recorder=recorder, environment=self._environment(), supervisor=supervisor
         )
@@ -128,35 +116,30 @@ class _Launch:
         project = self._project or facts.get("project")
         if not is_name(project):
             project = os.path.basename(os.getcwd()) or "launched"
-        name = self._options.name or facts.get("name")
-        config = facts.get("config") or {}
-        tags = self._options.tag or [] if "tags" in config else [*self._options.tag, *facts.get("tags", ())]
         try:
-            checked_config(config, tags)
+            config = self.config(facts)
         except ConfigurationError as problem:
             logging.getLogger("lossguard").warning("the configuration is not recorded: %s", problem)
-            config, tags = {}, self._options.tag
+            config = {"tags": self._options.tag}
         return init(
             str(project),
-            name=name,
+            name=self._options.name or facts.get("name"),
             config=config,
-            tags=tags,
             run_id=self._run_id,
             url=self._options.url,
             token=self._options.token,
             directory=self._directory,
         )
 
-    def _supervisor(self, command: list[str], adapter: Adapter, folder: Path) -> RestartSupervisor:
-        options = self._options
-        limits = Limits(
-            max_restarts=options.max_restarts,
-            grace=options.grace,
-            backoff=options.restart_backoff,
-            restart_hangs=options.restart_hangs,
-        )
-        known = next((path for path in self._directory.glob(f"*/{self._run_id}") if path.parent.name != LAUNCHES), None)
-        return RestartSupervisor(command, adapter, folder=folder, run_folder=known, limits=limits)
+    def config(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The tracker's configuration, with the tags of the options and of the tracker."""
+        config = facts.get("config") or {}
+        return checked_config(config, () if "tags" in config else [*self._options.tag, *facts.get("tags", ())])
+
+    def _run_folder(self) -> Path | None:
+        """The folder of the run, if an earlier launcher has begun it."""
+        found = (path for path in self._directory.glob(f"*/{self._run_id}") if path.parent.name != LAUNCHES)
+        return next(found, None)
 
     def _environment(self) -> dict[str, str]:
         """The child's: ours, with the hooks, and with what a script that reports itself needs to be the same run."""

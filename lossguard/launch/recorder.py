@@ -4,9 +4,9 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lossguard.errors import ConfigurationError
 from lossguard.launch.journal_rows import JournalRows
@@ -19,7 +19,6 @@ from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.rows import Row
 from lossguard.spooling.spool import spools_in
 from lossguard.spooling.spool_reader import AcknowledgedOffset, SpoolReader
-from lossguard.start import checked_config
 from lossguard.states import RunState, SegmentReason
 
 POLL_SECONDS = 0.1
@@ -27,22 +26,37 @@ RETRY_SECONDS = 30.0
 """Pause after which a run that could not be begun is tried again."""
 JOURNAL = ".journal"
 
+NOTHING_RECORDED = (
+    "nothing was recorded: the command gave no number to a tracker that can be hooked (wandb, tensorboard, "
+    "tensorboardX, mlflow, trackio), or Python started without PYTHONPATH (-I, -E)"
+)
+
 logger = logging.getLogger("lossguard")
 
-Begin = Callable[[dict[str, Any]], Run]
-"""Begins the run, with what the tracker says of it: project, name, config, tags. Raises ConfigurationError."""
+Facts = dict[str, Any]
+"""What trackers say of the run: project, name, config, tags."""
+
+
+class Origin(Protocol):
+    """How the run of a launch is begun."""
+
+    def begin(self, facts: Facts) -> Run:
+        """The run, begun. Raises ConfigurationError."""
+
+    def config(self, facts: Facts) -> dict[str, Any]:
+        """The configuration as it is recorded. Raises ConfigurationError."""
 
 
 class Recorder(threading.Thread):
     """Follows the journals of one run, in the order in which `follow` names them, until `close`."""
 
-    def __init__(self, begin: Begin, names: NameMap, *, at_once: bool = False) -> None:
+    def __init__(self, origin: Origin, names: NameMap, *, at_once: bool = False) -> None:
         """`at_once`: begin the run before anything is logged; otherwise its project is not known before."""
         super().__init__(name="lossguard-recorder", daemon=True)
-        self._begin_run = begin
+        self._origin = origin
         self._names = names
         self._at_once = at_once
-        self._facts: dict[str, Any] = {}
+        self._facts: Facts = {}
         self._run: RecordingRun | None = None
         self._recorder: RunRecorder | None = None
         self._recorded_until = 0.0  # time of the newest row that an earlier launcher has recorded
@@ -77,18 +91,24 @@ class Recorder(threading.Thread):
         `opens_segment`: the child that writes it continues the run in a new segment; not if the caller opens one.
         """
         with self._lock:
-            self.drain()
+            self._leave_journal()
             self._opens_segment = opens_segment and self._recorder is not None
             self._following = _Following(journal)
             self.script_reports, self.ended = False, None
 
-    def drain(self) -> None:
-        """Record everything that stands in the journal: its child has ended."""
+    def drain(self) -> bool:
+        """Record everything that stands in the journal: its child has ended. Returns whether that worked."""
         with self._lock:
-            if self._following is not None:
+            if self._following is None:
+                return True
+            try:
                 self._advance()
                 self._write(self._following.rows.finish())
                 self._save()
+            except Exception as problem:
+                self._log_once.warn_once(str(problem), f"{problem}; {self._following.path} keeps what was logged")
+                return False
+            return True
 
     def run(self) -> None:
         while not self._closing.wait(POLL_SECONDS):
@@ -98,14 +118,17 @@ class Recorder(threading.Thread):
         """Record and deliver the rest, and end the run in `state`. Whatever is not recorded stays in the journal."""
         self._closing.set()
         with self._lock:
-            try:
-                self.drain()
-            except Exception as problem:
-                logger.warning("the rest of the run was not recorded (%s)", problem)
+            self._leave_journal()
             if self._run is not None:
                 self._run.finish(state, timeout)
-            if self._following is not None:
-                self._following.close(is_recorded=self._run is not None or not self._following.size)
+            if self._recorder is None and not self.script_reports:
+                logger.warning(NOTHING_RECORDED)
+
+    def _leave_journal(self) -> None:
+        """Record the rest of the journal; it is deleted if that worked."""
+        if self._following is not None:
+            self._following.close(is_recorded=self.drain())
+            self._following = None
 
     def _step(self) -> None:
         with self._lock:
@@ -162,14 +185,14 @@ class Recorder(threading.Thread):
         config = {**(entry.get("config") or {}), **(self._facts.get("config") or {})}
         self._facts = {**known, **self._facts, "config": config}
         if self._run is not None:
-            self._run.describe(config=mask_json(checked_config(config)))
+            self._run.describe(config=mask_json(self._origin.config(self._facts)))
         elif "project" in known and not self.script_reports:
             self._begin()
 
     def _begin(self) -> None:
         if time.monotonic() < self._retry_at and not self._closing.is_set():
             raise ConfigurationError("the run could not be begun")
-        run = self._begin_run(self._facts)
+        run = self._origin.begin(self._facts)
         assert isinstance(run, RecordingRun)
         self._recorded_until = _newest_time(run.directory)
         self._recorder = RunRecorder(run, self._names)
@@ -186,23 +209,19 @@ class _Following:
     """A journal, and how far it is recorded."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._reader: SpoolReader | None = None
         self._offset = AcknowledgedOffset(path)
         self.taken = self._offset.value
         """Offset behind the newest entry that was taken in."""
         self.rows = JournalRows()
 
-    @property
-    def size(self) -> int:
-        return 0 if self._reader is None else self._reader.size()
-
-    def entries(self) -> Any:
+    def entries(self) -> Iterator[tuple[dict[str, Any], int, int]]:
         """The entries from `taken` on, with the offsets at which they begin and end."""
         if self._reader is None:
-            if not self._path.exists():
+            if not self.path.exists():
                 return
-            self._reader = SpoolReader(self._path)
+            self._reader = SpoolReader(self.path)
         while lines := self._reader.lines(self.taken):
             for offset, line in lines:
                 end = offset + len(line)
@@ -222,8 +241,8 @@ class _Following:
             self._reader.close()
         self._offset.close()
         if is_recorded:
-            self._path.unlink(missing_ok=True)
-            self._path.with_suffix(".acknowledged").unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
+            self.path.with_suffix(".acknowledged").unlink(missing_ok=True)
 
 
 def _newest_time(folder: Path | None) -> float:

@@ -1,0 +1,94 @@
+"""Real processes of `lossguard launch`, for tests."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lossguard.collectors import FakeCollector
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).parents[3]
+
+FAKE_TRACKER = '''
+class Run:
+    """The part of trackio that the hook needs: it costs no second to import."""
+
+    def __init__(self, project="fake-project", name="fake-run", config=None):
+        self.project, self.name, self.config, self._next_step, self.logged = project, name, config or {}, 0, []
+
+    def log(self, metrics, step=None):
+        self.logged.append((metrics, step))
+        return len(self.logged)
+'''
+
+
+@dataclass(frozen=True)
+class Launching:
+    """A place to launch commands in: a folder with the fake tracker, and a collector."""
+
+    folder: Path
+    collector: FakeCollector
+
+    def __post_init__(self) -> None:
+        (self.folder / "trackio").mkdir(parents=True)
+        (self.folder / "trackio" / "__init__.py").write_text("from trackio.run import Run\n")
+        (self.folder / "trackio" / "run.py").write_text(FAKE_TRACKER)
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """That of this process, without its settings of Lossguard; variables with an empty value are left out."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("LOSSGUARD_")}
+        path = os.pathsep.join((str(self.folder), str(ROOT)))
+        ours = {
+            "PYTHONPATH": path,
+            "LOSSGUARD_URL": self.collector.url,
+            "LOSSGUARD_DIR": str(self.folder / "lossguard"),
+        }
+        offline = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "HF_HUB_OFFLINE": "1"}
+        return {name: value for name, value in (kept | ours | offline | variables).items() if value}
+
+    def start(self, *command: str, options: tuple[str, ...] = (), **variables: str) -> "subprocess.Popen[str]":
+        """A launcher that runs `command`."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "lossguard", "launch", *options, "--", *command],
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self.folder,
+            env=self.environment(**variables),
+        )
+
+    def script(
+        self, text: str, *arguments: str, options: tuple[str, ...] = (), **variables: str
+    ) -> "subprocess.Popen[str]":
+        """A launcher that runs a Python script."""
+        path = self.folder / "train.py"
+        path.write_text(text)
+        return self.start(sys.executable, str(path), *arguments, options=options, **variables)
+
+    def run(self, text: str, *arguments: str, options: tuple[str, ...] = (), **variables: str) -> "Ended":
+        """The same, to its end."""
+        process = self.script(text, *arguments, options=options, **variables)
+        out, err = process.communicate(timeout=60)
+        return Ended(process.returncode, out, err)
+
+    def wait_for_step(self, step: int) -> None:
+        """Until the collector has this step of the first segment."""
+        wait_for(lambda: (0, step) in self.collector.rows, seconds=20, what=f"step {step} at the collector")
+
+    def metric(self, name: str, segment: int = 0) -> dict[int, object]:
+        """The values of a metric that the collector has, by step."""
+        with self.collector.lock:
+            rows = sorted(self.collector.rows.items())
+        return {step: row[name] for (number, step), row in rows if number == segment and name in row}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a launcher ended."""
+
+    code: int
+    out: str
+    err: str

@@ -1,0 +1,346 @@
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lossguard.launch.launcher import ChildEnd
+from lossguard.states import RunState
+from tests.lossguard.launch.launching import Launching
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.slow
+
+LOGS = "import trackio; run = trackio.Run()\n"
+TRAINS = LOGS + "for step in range(20): run.log({'loss': 2.0 - step / 100}, step=step)\n"
+TRAINS_ON = (
+    LOGS
+    + """
+import sys, time
+for step in range(100_000):
+    run.log({"train/loss": 2.0, "lr": 0.1}, step=step)
+    print(step, flush=True)
+    time.sleep(0.002)
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "asked", "clean", "state"),
+    [
+        (0, False, False, RunState.FINISHED),
+        (3, False, True, RunState.FAILED),
+        (-9, False, False, RunState.FAILED),
+        (-15, False, False, RunState.INTERRUPTED),
+        (0, True, True, RunState.INTERRUPTED),
+        (None, False, True, RunState.FINISHED),
+        (None, False, False, RunState.FAILED),
+    ],
+)
+def test_the_state_of_a_run_follows_from_how_the_child_ended(
+    code: int | None, asked: bool, clean: bool, state: RunState
+) -> None:
+    assert ChildEnd(code, asked, clean).state is state
+
+
+def test_the_steps_of_an_unchanged_script_arrive_and_the_run_is_finished(launching: Launching) -> None:
+    ended = launching.run(TRAINS, options=("--run-id", "r", "--tag", "nightly"))
+    assert (ended.code, ended.err) == (0, "")
+    assert launching.metric("loss") == {step: 2.0 - step / 100 for step in range(20)}
+    registered = launching.collector.runs["r"]
+    assert (registered["project"], registered["name"]) == ("fake-project", "fake-run")
+    assert registered["config"] == {"tags": ["nightly"]}
+    assert launching.collector.finished == ["finished"]
+
+
+def test_a_metric_that_is_not_finite_arrives_as_it_is(launching: Launching) -> None:
+    launching.run(LOGS + "for step in range(3): run.log({'loss': [1.0, float('nan'), float('inf')][step]}, step=step)")
+    assert launching.metric("loss") == {0: 1.0, 1: "NaN", 2: "Infinity"}
+
+
+def test_a_name_of_the_users_choice_is_the_loss(launching: Launching) -> None:
+    launching.run(LOGS + "run.log({'my/ce': 1.5, 'train/loss': 9.0}, step=0)", options=("--map", "loss=my/ce"))
+    assert launching.metric("loss") == {0: 1.5}
+
+
+@pytest.mark.parametrize(("code", "state"), [(0, "finished"), (3, "failed")])
+def test_the_launcher_ends_with_the_exit_code_of_the_command(launching: Launching, code: int, state: str) -> None:
+    ended = launching.run(TRAINS + f"raise SystemExit({code})")
+    assert ended.code == code
+    assert launching.collector.finished == [state]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_the_launcher_dies_by_the_signal_of_the_command(launching: Launching, number: int) -> None:
+    ended = launching.run(TRAINS + f"import os; os.kill(os.getpid(), {int(number)})")
+    assert ended.code == -number
+    assert launching.collector.finished == ["failed"]
+
+
+def test_a_command_that_does_not_exist_ends_with_127_and_one_sentence(launching: Launching) -> None:
+    process = launching.start("no-such-command")
+    assert process.communicate(timeout=30)[1] == "lossguard: no-such-command: there is no such command\n"
+    assert process.returncode == 127
+
+
+def test_a_file_that_is_not_executable_ends_with_126_and_one_sentence(launching: Launching) -> None:
+    (launching.folder / "data").write_text("no program")
+    process = launching.start("./data")
+    assert process.communicate(timeout=30)[1] == "lossguard: ./data cannot be executed (Permission denied)\n"
+    assert process.returncode == 126
+
+
+def test_a_command_that_logs_nothing_says_so(launching: Launching) -> None:
+    ended = launching.run("print('done')")
+    assert (ended.code, ended.out) == (0, "done\n")
+    assert ended.err.startswith("lossguard: nothing was recorded: ")
+    assert launching.collector.runs == {}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_to_the_launcher_reaches_the_command_once(launching: Launching, number: int) -> None:
+    process = launching.script(
+        LOGS
+        + """
+import signal, sys, time
+received = []
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, lambda number, frame: received.append(number))
+run.log({"loss": 1.0}, step=0)
+run.log({"loss": 1.0}, step=1)
+while not received:
+    time.sleep(0.01)
+time.sleep(0.3)
+print(received, flush=True)
+sys.exit(7)
+"""
+    )
+    launching.wait_for_step(0)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)
+    assert out == f"[{int(number)}]\n"
+    assert process.returncode == 7
+    assert launching.collector.finished == ["failed" if number == signal.SIGUSR1 else "interrupted"]
+
+
+def test_a_command_that_sigterm_ends_is_interrupted(launching: Launching) -> None:
+    process = launching.script(TRAINS_ON)
+    launching.wait_for_step(5)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+    assert launching.collector.finished == ["interrupted"]
+
+
+def test_every_step_that_was_logged_before_kill_9_of_the_command_arrives(launching: Launching) -> None:
+    process = launching.script(TRAINS_ON + "\n")
+    launching.wait_for_step(100)
+    child = json.loads(next(launching.folder.glob("lossguard/.launch/*/child.json")).read_text())
+    os.kill(child["pid"], signal.SIGKILL)
+    out, _ = process.communicate(timeout=30)
+    logged = int(out.split()[-1])
+    assert process.returncode == -signal.SIGKILL
+    losses = launching.metric("loss")
+    assert set(losses) >= set(range(logged + 1))
+    assert len(losses) <= logged + 2  # the step that was logged, and not printed any more
+
+
+def test_the_next_launcher_takes_over_the_command_of_a_killed_launcher(launching: Launching) -> None:
+    text = TRAINS_ON.replace("100_000", "1500").replace("print(step, flush=True)", "pass")
+    first = launching.script(text, options=("--run-id", "r"))
+    launching.wait_for_step(50)
+    first.kill()
+    first.wait()
+    second = launching.script(text, options=("--run-id", "r"))
+    _, err = second.communicate(timeout=60)
+    first.communicate(timeout=30)
+    assert "which an earlier launcher started, is still running" in err
+    assert second.returncode == 0
+    losses = {step for segment in range(2) for step in launching.metric("loss", segment)}
+    assert losses == set(range(1500))
+    assert len(launching.collector.segments) == 2
+    assert launching.collector.finished == ["finished"]
+
+
+def test_what_a_killed_launcher_had_not_recorded_is_recorded_by_the_next_one(launching: Launching) -> None:
+    first = launching.script(TRAINS_ON.replace("100_000", "500"), options=("--run-id", "r"))
+    launching.wait_for_step(50)
+    first.kill()
+    first.communicate(timeout=30)  # the command holds the other ends of the pipes until it ends
+    launching.run("pass", options=("--run-id", "r"))
+    losses = {step for segment in range(2) for step in launching.metric("loss", segment)}
+    assert losses == set(range(500))
+    assert list(launching.folder.glob("lossguard/.launch/r/*.journal")) == []
+
+
+def test_the_same_run_id_continues_the_run_in_a_new_segment(launching: Launching) -> None:
+    launching.run(TRAINS, options=("--run-id", "r"))
+    launching.run(TRAINS.replace("range(20)", "range(10, 30)"), LOSSGUARD_RUN_ID="r")
+    assert [segment["reason"] for segment in launching.collector.segments] == ["start", "resume"]
+    assert list(launching.metric("loss", 1)) == list(range(10, 30))
+
+
+def test_another_launcher_of_a_run_that_is_running_is_refused_before_it_starts_the_command(
+    launching: Launching,
+) -> None:
+    first = launching.script(TRAINS_ON, options=("--run-id", "r"))
+    launching.wait_for_step(1)
+    ended = launching.start("echo", "started", options=("--run-id", "r"), LOSSGUARD_LOCK_WAIT="0")
+    out, err = ended.communicate(timeout=30)
+    first.kill()
+    child = json.loads((launching.folder / "lossguard/.launch/r/child.json").read_text())
+    os.kill(child["pid"], signal.SIGKILL)
+    first.communicate(timeout=30)
+    assert (ended.returncode, out) == (2, "")
+    assert "is in use by process" in err
+
+
+def test_the_command_runs_without_a_collector_and_the_next_run_delivers(launching: Launching) -> None:
+    ended = launching.run(TRAINS, options=("--run-id", "r"), LOSSGUARD_URL="http://127.0.0.1:9")
+    assert ended.code == 0
+    assert "no collector answers" in ended.err
+    launching.run(TRAINS, options=("--run-id", "r"))
+    assert list(launching.metric("loss")) == list(range(20))
+
+
+def test_the_command_runs_where_nothing_can_be_written(launching: Launching) -> None:
+    (launching.folder / "file").write_text("no folder")
+    ended = launching.run("print('trained')", LOSSGUARD_DIR=str(launching.folder / "file" / "x"))
+    assert (ended.code, ended.out) == (0, "trained\n")
+    assert "the command runs without being recorded" in ended.err
+
+
+def test_a_script_that_reports_itself_gets_the_folder_and_the_hooks_stand_back(launching: Launching) -> None:
+    ended = launching.run(
+        LOGS
+        + """
+run.log({"loss": 9.0}, step=0)
+import lossguard
+own = lossguard.init("own-project", name="own")
+for step in range(5):
+    run.log({"loss": 9.0}, step=step)
+    own.log(step, loss=1.0)
+own.finish()
+""",
+        options=("--run-id", "r", "--project", "own-project"),
+    )
+    assert ended.code == 0
+    assert "nothing was recorded" not in ended.err
+    assert launching.collector.runs["r"]["name"] == "own"
+    assert launching.collector.finished == ["finished"]
+    own = [launching.metric("loss", segment) for segment in range(len(launching.collector.segments))]
+    assert own[-1] == dict.fromkeys(range(5), 1.0)
+
+
+@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "JOB_COMPLETION_INDEX"])
+def test_the_launcher_of_another_rank_becomes_the_command(launching: Launching, variable: str) -> None:
+    process = launching.script(TRAINS + "import os; print(os.getpid())", **{variable: "1"})
+    out, _ = process.communicate(timeout=30)
+    assert int(out) == process.pid
+    assert launching.collector.runs == {}
+
+
+def test_a_launcher_inside_of_a_launched_command_becomes_its_command(launching: Launching) -> None:
+    path = launching.folder / "train.py"
+    path.write_text(TRAINS)
+    process = launching.start(sys.executable, "-m", "lossguard", "launch", "--", sys.executable, str(path))
+    assert process.communicate(timeout=30)[1] == ""
+    assert len(launching.collector.runs) == 1
+
+
+def test_ctrl_c_reaches_the_command_once_and_the_terminal_stays_as_it_was(launching: Launching) -> None:
+    """In a terminal of its own, whose line discipline sends SIGINT to the foreground process group."""
+    (launching.folder / "train.py").write_text(
+        LOGS
+        + """
+import os, signal, sys, time
+received = []
+signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+run.log({"loss": 1.0}, step=0)
+run.log({"loss": 1.0}, step=1)
+print(os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp(), flush=True)
+while not received:
+    time.sleep(0.01)
+time.sleep(0.3)
+print("received", received, input(), flush=True)
+"""
+    )
+    command = [sys.executable, "-m", "lossguard", "launch", "--", sys.executable, "train.py"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(launching.folder)
+        os.execvpe(command[0], command, launching.environment())
+    shown = b""
+    for send, answer in ((b"", b"True"), (b"\x03", b"^C"), (b"typed\n", b"received [2] typed")):
+        os.write(terminal, send)
+        while answer not in shown:
+            shown += os.read(terminal, 1000)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    os.close(terminal)
+
+
+def test_the_hooks_survive_the_users_own_path_and_sitecustomize(launching: Launching) -> None:
+    (launching.folder / "sitecustomize.py").write_text("import sys; sys.ran = __name__, __file__")
+    ended = launching.run(
+        TRAINS + "import sys, sitecustomize; print(sys.ran == (sitecustomize.__name__, sitecustomize.__file__))"
+    )
+    assert (ended.out, ended.err) == ("True\n", "")
+    assert len(launching.metric("loss")) == 20
+
+
+def test_a_process_that_the_script_starts_is_hooked_too(launching: Launching) -> None:
+    """As torchrun starts its workers."""
+    (launching.folder / "worker.py").write_text(TRAINS)
+    ended = launching.run("import subprocess, sys; subprocess.run([sys.executable, 'worker.py'], check=True)")
+    assert (ended.code, ended.err) == (0, "")
+    assert len(launching.metric("loss")) == 20
+
+
+def test_only_the_first_process_that_logs_is_recorded(launching: Launching) -> None:
+    ended = launching.run(
+        LOGS
+        + """
+import os
+run.log({"loss": 1.0}, step=0)
+if os.fork() == 0:
+    run.log({"loss": 5.0}, step=1)
+    os._exit(0)
+os.wait()
+run.log({"loss": 2.0}, step=1)
+"""
+    )
+    assert launching.metric("loss") == {0: 1.0, 1: 2.0}
+    assert ended.err.count("another process of this command did so first") == 1
+
+
+def test_the_launcher_leaves_an_exit_code_behind_that_a_shell_understands(launching: Launching, tmp_path: Path) -> None:
+    (launching.folder / "train.py").write_text(TRAINS + "import os; os.kill(os.getpid(), 9)")
+    line = f"{sys.executable} -m lossguard launch -- {sys.executable} train.py; echo $?"
+    shell = subprocess.run(
+        ["sh", "-c", line],
+        cwd=launching.folder,
+        env=launching.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shell.stdout == "137\n"
+
+
+def test_a_step_is_at_the_collector_within_a_second(launching: Launching) -> None:
+    process = launching.script(
+        LOGS
+        + """
+import time
+run.log({"loss": 1.0})
+while True:
+    time.sleep(1)
+"""
+    )
+    wait_for(lambda: launching.metric("loss") == {0: 1.0}, seconds=20, what="the only step")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
