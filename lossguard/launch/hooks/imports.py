@@ -19,6 +19,7 @@ HOOKS = {
     "tensorboardX.writer": "tensorboard",
     "mlflow.tracking.client": "mlflow",
     "trackio.run": "trackio",
+    "transformers.trainer": "transformers",
 }
 """Module of a tracker -> the module here whose `hook(module, journal)` wraps its functions."""
 
