@@ -22,7 +22,7 @@ def hook(module: ModuleType, journal: Journal) -> None:
     """Wrap `Trainer.train` and `Trainer.get_train_dataloader`, if the launcher restarts this command."""
     if SKIPS_VARIABLE not in os.environ:
         return
-    trainer: Any = module.Trainer  # type: ignore[attr-defined]
+    trainer: Any = module.Trainer
     train, get_train_dataloader = trainer.train, trainer.get_train_dataloader
     skips: list[tuple[int, int]] = [(begin, end) for begin, end in json.loads(os.environ[SKIPS_VARIABLE])]
 
@@ -110,9 +110,9 @@ class LedgerSampler:
 
 def _set_epoch(sampler: Any, epoch: int) -> None:
     """Tell the samplers below of the epoch, on which their order depends."""
-    for each in (sampler, getattr(sampler, "sampler", None), getattr(sampler, "batch_sampler", None)):
+    below: list[Any] = [sampler]
+    while below:
+        each = below.pop()
         if hasattr(each, "set_epoch"):
             each.set_epoch(epoch)
-    inner = getattr(getattr(sampler, "batch_sampler", None), "sampler", None)
-    if hasattr(inner, "set_epoch"):
-        inner.set_epoch(epoch)
+        below += [found for name in ("sampler", "batch_sampler") if (found := getattr(each, name, None)) is not None]

@@ -1,13 +1,9 @@
-import os
-import signal
-import time
 from typing import Any
 
 import pytest
 
 from tests.lossguard.launch.launching import Launching
 from tests.lossguard.launch.resuming import GENERIC, SCRIPT, plain, starts, trained
-from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
