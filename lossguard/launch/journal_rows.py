@@ -34,11 +34,12 @@ class JournalRows:
         for name, value in entry["values"].items():
             before = self._last_step_of.get(name, -1)
             self._last_step_of[name] = step
-            if step <= self._written and step > before:  # its row is gone, and it is no rewind
-                self._late[name] = float(value)
-                self.begin = offset if self.begin is None else self.begin
+            if before <= step <= self._written:  # its row is gone, and it is no rewind
+                if step > before:  # else it is logged again for the same step, as the epoch is
+                    self._late[name] = float(value)
+                    self.begin = offset if self.begin is None else self.begin
                 continue
-            if step <= before:
+            if step < before:
                 self._written = -1
                 self._last_step_of = {name: step}
             rows += self._noted(self._builder.add(name, float(value), step, time), offset)

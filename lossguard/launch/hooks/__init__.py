@@ -2,30 +2,43 @@
 
 The processes of a launched command load this folder as the package `lossguard_hooks` (see `site/sitecustomize.py`),
 from the launcher's installation: their own interpreter need not have Lossguard. So it imports nothing but the standard
-library and itself, relatively, and as little as possible before a tracker is imported. It starts no thread and no
-connection.
+library and itself, relatively. Before a tracker is imported it imports next to nothing, because every Python process of
+the command pays for that. It starts no thread and no connection.
 """
 
 import sys
-from pathlib import Path
 
-from . import imports
-from .journal import Journal
+TYPE_CHECKING = False  # without the import of typing
+if TYPE_CHECKING:
+    from .journal import Journal
 
 JOURNAL_VARIABLE = "LOSSGUARD_LAUNCH"
 """The environment variable that names the journal, for all processes of the launched command."""
 
-_journal: Journal | None = None
+_path = ""
+_journal: "Journal | None" = None
 
 
 def install(path: str) -> None:
     """Hook the trackers that this process imports from now on; their scalars go to the journal at `path`."""
+    global _path
+    from . import imports
+
+    _path = path
+    sys.meta_path.insert(0, imports.HookFinder())
+
+
+def shared_journal() -> "Journal":
+    """The journal of this process."""
     global _journal
-    _journal = Journal(Path(path))
-    sys.meta_path.insert(0, imports.HookFinder(_journal))
+    if _journal is None:
+        from .journal import Journal
+
+        _journal = Journal(_path)
+    return _journal
 
 
 def stand_back() -> None:
     """The script calls `lossguard.init`: it reports itself, and the hooks of this process record nothing."""
-    if _journal is not None:
-        _journal.leave_to_script()
+    if _path:
+        shared_journal().leave_to_script()

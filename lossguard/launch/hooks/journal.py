@@ -16,7 +16,6 @@ import os
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 from .rank import rank_of
@@ -33,7 +32,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=
 class Journal:
     """Opened by the first line; the processes that may not write it drop their lines."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
         self._fd: int | None = None
         self._stands_back = False
@@ -68,9 +67,12 @@ class Journal:
         was_written = self._fd is not None
         self._stands_back = True
         if rank_of(os.environ) == 0:
-            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.write(fd, _encode({"script_reports": os.getpid()}).encode() + b"\n")
-            os.close(fd)
+            try:
+                fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                os.write(fd, _encode({"script_reports": os.getpid()}).encode() + b"\n")
+                os.close(fd)
+            except OSError as problem:
+                self._warn(problem)
         if was_written:
             self._close()
 

@@ -10,6 +10,9 @@ from .journal import Journal
 from .tracker_log import TrackerLog, number, whole, wrap
 from .warnings import warn_once
 
+_experiments: dict[str, str] = {}
+"""Id -> name, as far as this process has asked for them."""
+
 
 class _LoggedRuns:
     """The runs of MLflow that this process logs."""
@@ -18,7 +21,6 @@ class _LoggedRuns:
         self._log = TrackerLog("mlflow", journal)
         self._num_calls: dict[str, int] = {}  # of metrics without a step
         self._params: dict[str, Any] = {}
-        self.experiments: dict[str, str] = {}  # id -> name
         self._facts: dict[str, Any] = {"project": os.environ.get("MLFLOW_EXPERIMENT_NAME") or None}
         self._has_metrics = False
 
@@ -39,7 +41,7 @@ class _LoggedRuns:
     def created(self, run: Any, *_: Any, **__: Any) -> None:
         """A run was begun."""
         self._facts["name"] = getattr(run.info, "run_name", None)
-        self._facts["project"] = self.experiments.get(str(run.info.experiment_id)) or self._facts["project"]
+        self._facts["project"] = _experiments.get(str(run.info.experiment_id)) or self._facts["project"]
 
     def params(self, params: dict[str, Any]) -> None:
         """Parameters of a run, which are its configuration."""
@@ -60,7 +62,10 @@ class _LoggedRuns:
 
 
 def hook(module: ModuleType, journal: Journal) -> None:
-    """Wrap the methods of MlflowClient that log, and those that name experiments and runs."""
+    """Wrap the methods of MlflowClient that log and begin runs; those of the client below it name experiments."""
+    if module.__name__.endswith("_tracking_service.client"):
+        _hook_experiments(module.TrackingServiceClient)
+        return
     client = module.MlflowClient
     runs = _LoggedRuns(journal)
 
@@ -79,20 +84,23 @@ def hook(module: ModuleType, journal: Journal) -> None:
     def log_param(self: Any, run_id: str, key: str, value: Any, *_: Any, **__: Any) -> None:
         runs.params({key: value})
 
-    def created_experiment(result: Any, self: Any, name: str, *_: Any, **__: Any) -> None:
-        runs.experiments[str(result)] = name
-
-    def found_experiment(result: Any, *_: Any, **__: Any) -> None:
-        if result is not None:
-            runs.experiments[str(result.experiment_id)] = result.name
-
     wrap(client, "log_metric", log_metric)
     wrap(client, "log_batch", log_batch)
     wrap(client, "log_param", log_param)
     _observe(client, "create_run", runs.created)
-    _observe(client, "create_experiment", created_experiment)
-    _observe(client, "get_experiment_by_name", found_experiment)
-    _observe(client, "get_experiment", found_experiment)
+
+
+def _hook_experiments(client: type) -> None:
+    def created(result: Any, self: Any, name: str, *_: Any, **__: Any) -> None:
+        _experiments[str(result)] = name
+
+    def found(result: Any, *_: Any, **__: Any) -> None:
+        if result is not None:
+            _experiments[str(result.experiment_id)] = result.name
+
+    _observe(client, "create_experiment", created)
+    _observe(client, "get_experiment_by_name", found)
+    _observe(client, "get_experiment", found)
 
 
 def _observe(client: Any, name: str, see: Any) -> None:

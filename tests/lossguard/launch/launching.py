@@ -32,14 +32,20 @@ class Launching:
     collector: FakeCollector
 
     def __post_init__(self) -> None:
-        (self.folder / "trackio").mkdir(parents=True)
-        (self.folder / "trackio" / "__init__.py").write_text("from trackio.run import Run\n")
-        (self.folder / "trackio" / "run.py").write_text(FAKE_TRACKER)
+        package = self.fakes / "trackio"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("from trackio.run import Run\n")
+        (package / "run.py").write_text(FAKE_TRACKER)
+
+    @property
+    def fakes(self) -> Path:
+        """The folder of the fake tracker, on PYTHONPATH."""
+        return self.folder / "fakes"
 
     def environment(self, **variables: str) -> dict[str, str]:
         """That of this process, without its settings of Lossguard; variables with an empty value are left out."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("LOSSGUARD_")}
-        path = os.pathsep.join((str(self.folder), str(ROOT)))
+        path = os.pathsep.join((str(self.fakes), str(ROOT)))
         ours = {
             "PYTHONPATH": path,
             "LOSSGUARD_URL": self.collector.url,

@@ -4,7 +4,6 @@ import pty
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -238,7 +237,7 @@ own.finish()
 
 @pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "JOB_COMPLETION_INDEX"])
 def test_the_launcher_of_another_rank_becomes_the_command(launching: Launching, variable: str) -> None:
-    process = launching.script(TRAINS + "import os; print(os.getpid())", **{variable: "1"})
+    process = launching.script(TRAINS + "import os; print(os.getpid())", **{variable: "1"})  # type: ignore[arg-type]
     out, _ = process.communicate(timeout=30)
     assert int(out) == process.pid
     assert launching.collector.runs == {}
@@ -284,7 +283,7 @@ print("received", received, input(), flush=True)
 
 
 def test_the_hooks_survive_the_users_own_path_and_sitecustomize(launching: Launching) -> None:
-    (launching.folder / "sitecustomize.py").write_text("import sys; sys.ran = __name__, __file__")
+    (launching.fakes / "sitecustomize.py").write_text("import sys; sys.ran = __name__, __file__")
     ended = launching.run(
         TRAINS + "import sys, sitecustomize; print(sys.ran == (sitecustomize.__name__, sitecustomize.__file__))"
     )
@@ -317,18 +316,11 @@ run.log({"loss": 2.0}, step=1)
     assert ended.err.count("another process of this command did so first") == 1
 
 
-def test_the_launcher_leaves_an_exit_code_behind_that_a_shell_understands(launching: Launching, tmp_path: Path) -> None:
+def test_the_launcher_leaves_an_exit_code_behind_that_a_shell_understands(launching: Launching) -> None:
     (launching.folder / "train.py").write_text(TRAINS + "import os; os.kill(os.getpid(), 9)")
     line = f"{sys.executable} -m lossguard launch -- {sys.executable} train.py; echo $?"
-    shell = subprocess.run(
-        ["sh", "-c", line],
-        cwd=launching.folder,
-        env=launching.environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert shell.stdout == "137\n"
+    shell = subprocess.check_output(["sh", "-c", line], cwd=launching.folder, env=launching.environment(), text=True)
+    assert shell == "137\n"
 
 
 def test_a_step_is_at_the_collector_within_a_second(launching: Launching) -> None:
