@@ -6,8 +6,7 @@ It hooks the trackers, then runs the `sitecustomize` that it hides: the user's o
 import os
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-
-ModuleType = type(sys)
+from types import ModuleType
 
 
 def _install_hooks() -> None:
