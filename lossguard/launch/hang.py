@@ -19,6 +19,7 @@ class HangDetector:
     factor: float = FACTOR
     min_seconds: float = MIN_SECONDS
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=NUM_RECENT))
+    _num_steps: int = 0
     _step: int | None = None
     _at: float = 0.0
 
@@ -31,12 +32,13 @@ class HangDetector:
         if step == self._step:
             return
         if self._step is not None:
-            self._recent.append(now - self._at)
+            self._recent.append(now - self._at)  # of several steps, if they are shorter than the pause of who looks
+            self._num_steps += max(1, step - self._step)
         self._step, self._at = step, now
 
     def limit(self) -> float | None:
         """Seconds without a step that are a hang; None: not known yet."""
-        if len(self._recent) < MIN_STEPS:
+        if self._num_steps < MIN_STEPS or not self._recent:
             return None
         return max(self.min_seconds, self.factor * max(self._recent))
 

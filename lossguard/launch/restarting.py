@@ -116,6 +116,7 @@ class RestartSupervisor(Supervisor):
 
     def after(self, end: ChildEnd, run: Run | None) -> Restart | None:
         if run is not None:
+            self._list_at = 0.0
             self._observe(run, time.monotonic())
         stop, self._stop = self._stop, None
         if stop is not None:
