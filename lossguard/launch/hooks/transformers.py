@@ -110,9 +110,12 @@ class LedgerSampler:
 
 def _set_epoch(sampler: Any, epoch: int) -> None:
     """Tell the samplers below of the epoch, on which their order depends."""
-    below: list[Any] = [sampler]
+    below, seen = [sampler], []
     while below:
         each = below.pop()
+        if each is None or any(each is one for one in seen):
+            continue
+        seen.append(each)
         if hasattr(each, "set_epoch"):
             each.set_epoch(epoch)
-        below += [found for name in ("sampler", "batch_sampler") if (found := getattr(each, name, None)) is not None]
+        below += [getattr(each, name, None) for name in ("sampler", "batch_sampler")]

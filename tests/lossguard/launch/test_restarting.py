@@ -186,8 +186,8 @@ open("workers", "a").write(f"{worker.pid}\\n")
     wait_for_start(launching, 2)
     first, second = map(int, (launching.folder / "workers").read_text().split())
     assert not is_running(first)
+    kill_and_look(second)  # it has the pipes of the launcher, too
     process.communicate(timeout=60)
-    kill_and_look(second)
     assert trained(launching.folder) == plain(60, (5, 9))
 
 
@@ -216,14 +216,16 @@ def test_a_wrong_option_ends_with_one_sentence_before_the_command_starts(
 
 def test_a_hang_is_noticed_its_stacks_are_taken_and_the_command_is_started_again(launching: Launching) -> None:
     """The shortest hang is 60 s: a module that the launcher's interpreter imports first makes that 1 s."""
-    (launching.folder / "sitecustomize.py").write_text(
+    (launching.fakes / "sitecustomize.py").write_text(
         "import sys\n"
         "if 'launch' in sys.orig_argv:\n"
         "    import lossguard.launch.restarting as restarting\n"
         "    from functools import partial\n"
         "    restarting.HangDetector = partial(restarting.HangDetector, min_seconds=1.0)\n"
     )
-    process = launching.script(SCRIPT, "--hang-at", "33", options=(*SKIPS, "--restart-hangs", "--grace", "0.2"))
+    process = launching.script(
+        SCRIPT, "--hang-at", "103", "--until", "120", options=(*SKIPS, "--restart-hangs", "--grace", "0.2")
+    )
     run = launching.folder / "lossguard" / "p" / "r"
     wait_for(lambda: list(run.glob("stacks-*")), seconds=20, what="the stacks of a hang")
     (launching.folder / "hung").touch()
@@ -231,5 +233,5 @@ def test_a_hang_is_noticed_its_stacks_are_taken_and_the_command_is_started_again
     assert "has logged no step for" in err
     (stacks,) = run.glob("stacks-*.txt")
     assert f"process {starts(launching.folder)[0][0]}" in stacks.read_text()
-    assert [step for _, _, step, _ in starts(launching.folder)] == [0, 30]
-    assert trained(launching.folder) == plain(60)
+    assert [step for _, _, step, _ in starts(launching.folder)] == [0, 100]
+    assert trained(launching.folder) == plain(120)
