@@ -110,7 +110,8 @@ class LedgerSampler:
 
 def _set_epoch(sampler: Any, epoch: int) -> None:
     """Tell the samplers below of the epoch, on which their order depends."""
-    below, seen = [sampler], []
+    below: list[Any] = [sampler]
+    seen: list[Any] = []
     while below:
         each = below.pop()
         if each is None or any(each is one for one in seen):

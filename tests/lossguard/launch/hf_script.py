@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
-LENGTH, BATCH, SAMPLES, SEED = 32, 8, 400, 42
+LENGTH, BATCH, SAMPLES, SEED = 32, 8, 2400, 42
 torch.set_num_threads(1)
 
 
@@ -31,7 +31,7 @@ def order_of(epoch: int) -> list[int]:
 
 class Text(Dataset[dict[str, torch.Tensor]]):
     def __init__(self, bad: set[int]) -> None:
-        content = b"".join(path.read_bytes() for path in sorted(Path(sysconfig.get_path("stdlib")).glob("a*.py")))
+        content = b"".join(path.read_bytes() for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")))
         self.rows = torch.frombuffer(bytearray(content[: SAMPLES * LENGTH]), dtype=torch.uint8).view(SAMPLES, LENGTH)
         self.bad = bad
 
