@@ -18,12 +18,12 @@ FAKES = str(Path(__file__).with_name("fakes.py"))
 OPTIONS = ("--run-id", "r", "--project", "p", "--restart-backoff", "0.05", "--restart-with")
 
 
-def rolled_back(launching: Launching, name: str, *arguments: str, step: int = 12, **order: Any) -> str:
-    """Launch the fake of a framework, order a rollback at `step`, and wait for the end. Returns what was printed."""
+def rolled_back(launching: Launching, name: str, *arguments: str, **order: Any) -> str:
+    """Launch the fake of a framework, order a rollback at step 12, and wait for the end. Returns what was printed."""
     base = {"NANOCHAT_BASE_DIR": str(launching.folder)}
     environment = {"NANOCHAT_BASE_DIR": base["NANOCHAT_BASE_DIR"]}
     process = launching.start(sys.executable, FAKES, name, *arguments, options=(*OPTIONS, name), **environment)
-    launching.wait_for_step(step)
+    launching.wait_for_step(12)
     launching.collector.order(**{"id": 1, "key": "k1", "kind": "rollback", **order})
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
