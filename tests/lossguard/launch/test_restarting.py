@@ -100,6 +100,16 @@ def test_a_command_that_dies_is_started_again_from_its_newest_checkpoint(launchi
     assert "the command is started again in 0.1 s: it ended with exit code 3" in ended.err
 
 
+def test_an_order_for_what_has_killed_the_command_is_executed_at_its_restart(launching: Launching) -> None:
+    """The command dies of its loss, and the order comes while the launcher waits to start it again."""
+    process = launching.script(SCRIPT, "--die-at", "23", options=(*SKIPS, "--restart-backoff", "20"))
+    launching.wait_for_step(22)
+    order(launching, rewind_to=15, skip_from=20, skip_to=30)
+    _, err = process.communicate(timeout=60)
+    assert trained(launching.folder) == plain(60, (20, 30)), err
+    assert segments(launching) == [("start", 0), ("rollback", 15)]
+
+
 def test_a_crash_loop_ends_with_a_sentence_and_the_exit_code_of_the_command(launching: Launching) -> None:
     ended = launching.run(SCRIPT, "--die-always", options=OPTIONS)
     assert ended.code == 7
