@@ -1,11 +1,12 @@
 """The tree of a run's segments, and the live line through it. Pure: values in, values out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from db.models import Event, Segment
 from lossguard.protocol import REMEDY
+from lossguard.sources.facts import EVERY_STEP, SOURCE, SourceFacts
 from lossguard.states import SegmentReason
 
 OUTLIER = "outlier"
@@ -91,6 +92,12 @@ def declared(
         for number, step, kind in found
         if first <= step < last and any(part.segment == number and part.holds(step) for part in line)
     )
+
+
+def source_of(events: Iterable[Event]) -> SourceFacts:
+    """How the rows of a run are made, by the newest of its events that says so."""
+    newest = [event.details for event in events if event.kind == SOURCE][-1:]
+    return SourceFacts.from_details(newest[0]) if newest else EVERY_STEP
 
 
 def discarded(segments: Sequence[Segment]) -> list[StepRange]:

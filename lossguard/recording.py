@@ -78,9 +78,10 @@ class RecordingRun(Run):
         lock_wait: float = LOCK_WAIT,
         heartbeat: float = HEARTBEAT,
         keep: Keep = Keep.ALL,
+        session: str | None = None,
     ) -> None:
         """`registration` is the body of POST /runs; without a `client` nothing is delivered. `lock`: of `directory`;
-        `finish` releases it. `heartbeat`, `keep`: see Sender.
+        `finish` releases it. `heartbeat`, `keep`: see Sender. `session`: its name, if it must be the same each time.
 
         Raises OSError when `directory` cannot be written.
         """
@@ -94,7 +95,7 @@ class RecordingRun(Run):
         self.log_once = LogOnce()
         self.history = History.read(directory)
         self._registration = registration
-        self._session = new_session(directory)
+        self._session = session or new_session(directory)
         limit = None if keep is Keep.ALL else FILE_LIMIT
         spool = Spool(directory / f"{self._session}.spool", self.log_once, file_limit=limit)
         self._writer = RecordWriter(spool, self.log_once)
@@ -131,10 +132,10 @@ class RecordingRun(Run):
         self._log(step, metrics, None)
 
     @_never_raises
-    def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None) -> None:
-        self._log(step, dict(metrics), at)
+    def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None, position: Any = None) -> None:
+        self._log(step, dict(metrics), at, position)
 
-    def _log(self, step: int, metrics: dict[str, Any], at: float | None) -> None:
+    def _log(self, step: int, metrics: dict[str, Any], at: float | None, position: Any = None) -> None:
         is_pending = False
         if not self._valid_names.issuperset(metrics):
             metrics = self._with_valid_names(metrics)
@@ -153,11 +154,22 @@ class RecordingRun(Run):
             if step <= self._last_step or not self._num_segments:
                 self._begin_segment(step, self._segment_reason(), None, None, at)
             self._last_step = self._newest_step = step
-            self._writer.put({"step": step, "time": now, "metrics": metrics}, is_pending=is_pending)
+            record: Record = {"step": step, "time": now, "metrics": metrics}
+            if position is not None:
+                record["position"] = position
+            self._writer.put(record, is_pending=is_pending)
 
     @_never_raises
     def declare(self, /, kind: str, **details: Any) -> None:
-        record = {"event": str(kind), "step": None, "time": time.time(), "details": plain_json(details)}
+        self._log_event(kind, details, None)
+
+    @_never_raises
+    def log_event(self, kind: str, details: Mapping[str, Any], at: float | None = None) -> None:
+        self._log_event(kind, details, at)
+
+    def _log_event(self, kind: str, details: Mapping[str, Any], at: float | None) -> None:
+        now = time.time() if at is None else checked_time(at)
+        record = {"event": str(kind), "step": None, "time": now, "details": plain_json(details)}
         with self._writer.lock:
             self._put_in_segment(record)
 
@@ -197,11 +209,11 @@ class RecordingRun(Run):
             self._put_in_segment(record)
 
     @_never_raises
-    def finish(self, state: str | None = None, timeout: float = 30.0) -> None:
+    def finish(self, state: str | None = None, timeout: float = 30.0, at: float | None = None) -> None:
         atexit.unregister(self._at_exit)
         deadline = time.monotonic() + timeout
         try:
-            self._put({"finish": self._final_state(state), "time": time.time()})
+            self._put({"finish": self._final_state(state), "time": time.time() if at is None else at})
             if not self._writer.close(timeout):
                 self.log_once.warn_once(
                     "close",

@@ -53,11 +53,17 @@ class Run:
         segment. Non-finite values are recorded as they are; None means "not measured".
         """
 
-    def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None) -> None:
-        """As `log`, for a step that was taken at an earlier time (`at`, unix seconds), and for metrics of any name."""
+    def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None, position: Any = None) -> None:
+        """As `log`, for a step that was taken at an earlier time (`at`, unix seconds), and for metrics of any name.
+
+        `position`: a JSON value for the reader of a source, kept in the line of the spool and not delivered.
+        """
 
     def declare(self, /, kind: str, **details: Any) -> None:
         """Announce an intended change (learning_rate, batch_size, data_mix, ...): detectors start a new baseline."""
+
+    def log_event(self, kind: str, details: Mapping[str, Any], at: float | None = None) -> None:
+        """As `declare`, for an event of an earlier time (`at`, unix seconds), and for details of any name."""
 
     def expect(self, /, *, next_report_in: float) -> None:
         """Announce a pause: the next step comes within `next_report_in` seconds (an evaluation, a save, a compilation).

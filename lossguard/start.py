@@ -80,21 +80,20 @@ def init(
         "id": id,
         "project": project,
         "name": name or id,
-        "config": _masked(checked_config(config, tags)),
+        "config": storable_config(config, tags),
         **describe_environment(),
         "capabilities": list(capabilities),
         "started_at": time.time(),
         "total_steps": total_steps,
     }
-    folder = settings.directory / _folder_name(project) / id
     if hooks := sys.modules.get("lossguard_hooks"):
         hooks.stand_back()  # under `lossguard launch`: the launcher gives the folder to this process
-    return _recording(registration, folder.absolute(), settings)
+    return record(registration, settings)
 
 
-def checked_config(config: Any, tags: Sequence[str] = ()) -> dict[str, Any]:
-    """`config` with the tags as plain JSON that a collector accepts. Raises ConfigurationError."""
-    return _checked(_tagged(_config(config), tags))
+def storable_config(config: Mapping[str, Any] | Any | None, tags: Sequence[str] = ()) -> dict[str, Any]:
+    """`config` as it is registered: plain JSON with the tags, without secrets. Raises ConfigurationError."""
+    return _masked(_checked(_tagged(_config(config), tags)))
 
 
 def _config(config: Any) -> dict[str, Any]:
@@ -139,15 +138,21 @@ def _masked(config: dict[str, Any]) -> dict[str, Any]:
     return masked
 
 
-def _folder_name(project: str) -> str:
+def folder_of(directory: Path, project: str, run_id: str) -> Path:
+    """The folder of a run's spools below LOSSGUARD_DIR."""
     name = quote(project, safe=" ")
-    return "%2E" + name[1:] if name.startswith(".") else name
+    return (directory / ("%2E" + name[1:] if name.startswith(".") else name) / run_id).absolute()
 
 
 IN_USE = "stop that process or wait until it has ended, or use another run_id"
 
 
-def _recording(registration: dict[str, Any], folder: Path, settings: Settings) -> RecordingRun:
+def record(registration: dict[str, Any], settings: Settings, *, session: str | None = None) -> RecordingRun:
+    """Begin or resume the run of this registration, the body of POST /runs. `session`: see RecordingRun.
+
+    Raises ConfigurationError when its folder cannot be written or another process writes it.
+    """
+    folder = folder_of(settings.directory, registration["project"], registration["id"])
     online = settings.mode is Mode.ONLINE
     client = Client(settings.url, settings.token) if online and settings.url else None
     try:
@@ -165,6 +170,7 @@ def _recording(registration: dict[str, Any], folder: Path, settings: Settings) -
                 num_ranks=settings.num_ranks,
                 lock=lock,
                 lock_wait=settings.lock_wait,
+                session=session,
             )
         except BaseException:
             lock.release()

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from dashboard.data.progress import Progress
 from dashboard.figures.axis import RunAxes, StepAxis
+from db.lineage import source_of
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
+from lossguard.sources.facts import SourceFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,11 @@ class RunFacts:
     """The metrics of the newest step on the live line."""
     mfu: float | None
     """Model FLOPs utilisation, 0..1, as last reported: it may be reported every so many steps only."""
+
+    @property
+    def source(self) -> SourceFacts:
+        """How the rows are made."""
+        return source_of(self.events)
 
     @property
     def stamp(self) -> tuple[int, ...]:

@@ -142,6 +142,7 @@ def _bands(session: Session, facts: RunFacts, line: Sequence[StepRange], rows: R
         detectors=state,
         declared=lineage.declared(facts.segments, facts.events, line, start, last + 1),
         settings=run_policy.settings_of(facts.run.policy),
+        source=facts.source,
     )
 
 

@@ -77,6 +77,7 @@ def sentences(contents: ReportContents) -> list[str]:
     return [
         *_progress(facts, contents.written_at, contents.zone),
         *_loss(contents),
+        *facts.source.describe(),
         *_incidents(facts),
         _lost(contents),
         _pending(facts),

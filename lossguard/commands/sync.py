@@ -1,6 +1,7 @@
 """`lossguard sync`: deliver spools that were not delivered."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lossguard.log_once import LogOnce
 from lossguard.settings import Settings
 from lossguard.spooling.identity import known_writer
 from lossguard.spooling.spool import session_of, spools_in
+from lossguard.spooling.spool_reader import acknowledged
 
 MAX_FAILURES = 5
 """Failed attempts in a row after which `sync` stops trying to deliver a run."""
@@ -34,6 +36,13 @@ def run(options: argparse.Namespace) -> int:
 
 def deliver(run: Path, settings: Settings) -> bool:
     """Deliver the spools of a run and print how that went. Returns whether everything is delivered."""
+    problem = delivered(run, settings)
+    print(f"{run}: {problem or 'delivered'}")
+    return not problem
+
+
+def delivered(run: Path, settings: Settings, progress: Callable[[float], None] = lambda percent: None) -> str:
+    """Deliver the spools of a run: empty, or in words what is not delivered. `progress` gets percent of the bytes."""
     assert settings.url is not None
     newest = max((session_of(path)[0] for path in spools_in(run)), default="")
     client = Client(settings.url, settings.token)
@@ -41,12 +50,14 @@ def deliver(run: Path, settings: Settings) -> bool:
     sender.start()
     while sender.is_alive() and sender.num_failures < MAX_FAILURES:
         sender.join(0.1)
+        progress(_percent(run))
     sender.close(0.0 if sender.is_alive() else 1.0)
     left = " and ".join(filter(None, [sender.set_aside.describe(), *sender.incomplete]))
     if not sender.delivered:
-        print(f"{run}: {sender.problem}")
-    elif left:
-        print(f"{run}: delivered, except {left}")
-    else:
-        print(f"{run}: delivered")
-    return sender.delivered and not left
+        return sender.problem
+    return f"delivered, except {left}" if left else ""
+
+
+def _percent(run: Path) -> float:
+    sizes = [(acknowledged(path), path.stat().st_size) for path in spools_in(run)]
+    return 100.0 * sum(done for done, _ in sizes) / max(1, sum(size for _, size in sizes))

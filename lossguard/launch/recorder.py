@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from lossguard.errors import ConfigurationError
 from lossguard.launch.journal_rows import JournalRows
 from lossguard.log_once import LogOnce
-from lossguard.masking import mask_json
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
+from lossguard.sources.configured import facts_of
 from lossguard.sources.names import NameMap
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.rows import Row
@@ -63,6 +63,7 @@ class Recorder(threading.Thread):
         self._following: _Following | None = None
         self._opens_segment = False  # the first row of this child begins one
         self._retry_at = 0.0
+        self._is_previewed = False
         self._lock = threading.RLock()  # of all of this: `follow` and `close` are called from the main thread
         self._closing = threading.Event()
         self._log_once = LogOnce()
@@ -103,7 +104,9 @@ class Recorder(threading.Thread):
                 return True
             try:
                 self._advance()
-                self._write(self._following.rows.finish())
+                self._write(self._following.rows.flush())
+                if self._recorder is not None:
+                    self._recorder.flush()
                 self._save()
             except Exception as problem:
                 self._log_once.warn_once(str(problem), f"{problem}; {self._following.path} keeps what was logged")
@@ -120,8 +123,9 @@ class Recorder(threading.Thread):
         with self._lock:
             self._leave_journal()
             if self._run is not None:
+                self._show_preview()
                 self._run.finish(state, timeout)
-            if self._recorder is None and not self.script_reports:
+            if (self._recorder is None or not self._recorder.preview.num_rows) and not self.script_reports:
                 logger.warning(NOTHING_RECORDED)
 
     def _leave_journal(self) -> None:
@@ -174,6 +178,14 @@ class Recorder(threading.Thread):
             if (batch := self.batch_of(row.step)) is not None:
                 row.values.setdefault("batch_index", batch)
             self._recorder.write_row(row)
+            if self._recorder.preview.is_complete:
+                self._show_preview()
+
+    def _show_preview(self) -> None:
+        """Say once what the first rows are, and what they were mapped to."""
+        if self._recorder is not None and self._recorder.preview.num_rows and not self._is_previewed:
+            self._is_previewed = True
+            logger.warning(self._recorder.preview.text().rstrip())
 
     def _save(self) -> None:
         if self._following is not None and self._run is not None:
@@ -185,7 +197,7 @@ class Recorder(threading.Thread):
         config = {**(entry.get("config") or {}), **(self._facts.get("config") or {})}
         self._facts = {**known, **self._facts, "config": config}
         if self._run is not None:
-            self._run.describe(config=mask_json(self._origin.config(self._facts)))
+            self._run.describe(config=self._origin.config(self._facts))
         elif "project" in known and not self.script_reports:
             self._begin()
 
@@ -195,7 +207,7 @@ class Recorder(threading.Thread):
         run = self._origin.begin(self._facts)
         assert isinstance(run, RecordingRun)
         self._recorded_until = _newest_time(run.directory)
-        self._recorder = RunRecorder(run, self._names)
+        self._recorder = RunRecorder(run, self._names, facts_of(self._facts.get("config") or {}))
         self._run = run
 
     def _hand_over(self) -> None:

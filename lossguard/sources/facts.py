@@ -7,7 +7,6 @@ module. Pure.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from math import isfinite
 from typing import Any, Self
 
 SOURCE = "source"
@@ -49,7 +48,7 @@ class SourceFacts:
         stride, smoothing = details.get("stride"), details.get("smoothing")
         if type(stride) is int and 1 <= stride <= MAX_STRIDE:
             facts = replace(facts, stride=stride)
-        if isinstance(smoothing, int | float) and isfinite(smoothing) and 0.0 <= smoothing <= MAX_SMOOTHING:
+        if isinstance(smoothing, int | float) and 0.0 <= smoothing <= MAX_SMOOTHING:
             facts = replace(facts, smoothing=float(smoothing))
         if details.get("clock") in list(Clock):
             facts = replace(facts, clock=Clock(details["clock"]))
@@ -58,14 +57,9 @@ class SourceFacts:
         )
 
     @property
-    def delay_rows(self) -> int:
-        """Rows by which a smoothed loss shows a step late: the mean age of what is averaged."""
-        return round(self.smoothing / (1.0 - self.smoothing))
-
-    @property
     def uncertain_steps(self) -> int:
         """Steps before a row at which something that the row shows may have begun; 0 where every step is a row."""
-        return self.stride * (1 + self.delay_rows) - 1
+        return self.stride - 1
 
     def describe(self) -> list[str]:
         """One sentence for each way in which the source differs from a loop that reports every step itself."""
@@ -82,16 +76,21 @@ class SourceFacts:
                 f"{unit}s."
             )
         if self.smoothing:
-            rows = self.delay_rows
             sentences.append(
-                f"The loss is smoothed (EMA, {self.smoothing:.3g} of the past): a spike is damped and shows late, "
-                f"so onsets are dated back by up to {rows} {'row' if rows == 1 else 'rows'}."
+                f"The loss is smoothed (EMA, {self.smoothing:.3g} of the past), so a chart shows a spike damped and "
+                "late: the detection undoes the smoothing, and the values of an incident are those before it."
             )
         if self.nan_filtered:
-            sentences.append("NaN losses are filtered out before they are logged: a loss of exactly 0 counts as NaN.")
+            sentences.append(
+                "NaN losses are filtered before they are logged: a loss that is exactly 0 or missing counts as NaN."
+            )
         if self.clock is not Clock.STEPS:
-            sentences.append(f"The x axis counts {unit}s, not optimizer steps.")
+            sentences.append(f"The x axis counts {unit}s, not optimizer steps: no rollback is ordered.")
         return sentences
+
+
+EVERY_STEP = SourceFacts()
+"""A loop that reports every step itself."""
 
 
 def _ordinal(number: int) -> str:

@@ -175,6 +175,12 @@ class NameMap:
         """Metrics whose name by an override has not come yet."""
         return [metric for metric, name in self.overrides.items() if self.chosen.get(metric) != name]
 
+    def release(self, metric: str) -> str:
+        """The name that has `metric` keeps its own name from now on, and no other one gets the metric. Returns it."""
+        name = self.chosen[metric]
+        self._targets[name] = _own_name(name)
+        return name
+
     def _match(self, name: str) -> Match | None:
         if name in self._by_override:
             return Match(self._by_override[name], -2)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from lossguard.sources.names import NameMap
 
 PREVIEW_ROWS = 100
@@ -23,6 +24,8 @@ class Preview:
     """The first PREVIEW_ROWS rows of a source."""
 
     names: NameMap
+    facts: SourceFacts = EVERY_STEP
+    """How the rows are made, as far as it is known."""
     num_rows: int = 0
     first_step: int | None = None
     last_step: int | None = None
@@ -56,7 +59,7 @@ class Preview:
         own = [name for name in mapped if name not in known]
         for name in [*known, *own[:MAX_OWN_NAMES]]:
             column = self._columns[name]
-            target = mapped[name] if mapped[name] != name or name in known else "(its own name)"
+            target = mapped[name] if mapped[name] != name or name in known else self._own(name)
             cells.append((name, target, f"{column.first:.6g}", f"{column.last:.6g}", str(column.num_rows)))
         widths = [max(len(row[k]) for row in cells) for k in range(5)]
         for row in cells:
@@ -69,7 +72,12 @@ class Preview:
             lines.append(
                 "No name is known to be the loss, so nothing is detected on it: --map loss=NAME says which one is."
             )
-        return "\n".join([*lines, *self.missing()]) + "\n"
+        return "\n".join([*lines, *self.facts.describe(), *self.missing()]) + "\n"
+
+    def _own(self, name: str) -> str:
+        """What the table says of a name that is no metric here."""
+        metric = self.names.metric_of(name)
+        return "(its own name)" if metric is None else f"(its own name: {metric} is {self.names.chosen[metric]})"
 
     def missing(self) -> list[str]:
         """A sentence for each name of --map that has not come."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from db.lineage import live_line
+from db.lineage import live_line, source_of
 from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
 from db.queries import Series
 from db.steps.reader import metric_value
@@ -54,6 +54,12 @@ def step(row: Step | None, names: list[str]) -> dict[str, Any] | None:
         return None
     values = {name: encode_number(metric_value(row, name)) for name in names}
     return {"step": row.step, "segment": row.segment, "time": row.time, "metrics": values}
+
+
+def source(events: Sequence[Event]) -> dict[str, Any]:
+    """How the rows of a run are made, and one sentence for each way in which that matters."""
+    facts = source_of(events)
+    return facts.to_details() | {"sentences": facts.describe()}
 
 
 def series(columns: Series) -> dict[str, Any]:

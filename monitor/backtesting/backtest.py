@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from monitor.detection import DetectionSettings, Incident, Intervention, Mode, Policy, Rows
 from monitor.detection.curve import CurveError as CurveError
 from monitor.detection.curve import parse_curve
@@ -24,17 +25,19 @@ def backtest_rows(
     *,
     every: int = CHECKPOINT_STEPS,
     declared: Iterable[tuple[int, str]] = (),
+    source: SourceFacts = EVERY_STEP,
 ) -> dict[str, Any]:
     """The result for recorded rows: {"steps", "outliers", "incidents": [...]}, with a checkpoint every `every` steps.
 
-    `declared`: (step, kind) of the events that the run declared. Raises CurveError for a policy that gives orders.
+    `declared`: (step, kind) of the events that the run declared; `source`: how the rows were made. Raises CurveError
+    for a policy that gives orders.
     """
     if policy is not None and policy.mode is Mode.AUTO:
         raise CurveError(
             "mode=auto: a backtest has no trainer that could execute orders; it proposes them, as with mode=approve."
         )
     settings = settings or DetectionSettings()
-    scored = score([SegmentRows(rows, declared=tuple(declared))], settings)
+    scored = score([SegmentRows(rows, declared=tuple(declared), source=source)], settings)
     simulation = simulate(scored, settings, policy or Policy(), every=every)
     incidents = [
         described(incident, simulation.actions.get(number)) for number, incident in sorted(simulation.incidents.items())

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from db import queries
+from db.lineage import source_of
 from db.steps import reader
 from lossguard.json_values import plain_json
 from lossguard.metrics import DETECTOR_INPUTS
@@ -77,8 +78,9 @@ def backtest_run(run_id: str, detection: DetectionSettings, policy: Policy) -> d
         if not len(columns.steps):
             raise exit_with(f"run {run_id!r} has no steps yet")
         declared = detection_state.declared(session, run, 0, int(columns.steps[-1]) + 1)
+        source = source_of(queries.events(session, run=run))
     rows = detector_rows(columns.steps, columns.times, columns.metrics)
-    return {"file": run_id} | backtest_rows(rows, detection, policy, declared=declared)
+    return {"file": run_id} | backtest_rows(rows, detection, policy, declared=declared, source=source)
 
 
 def table(results: Iterable[Mapping[str, Any]]) -> Table:

@@ -11,6 +11,7 @@ interventions through to their verification. Nothing here reads a clock or does 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from lossguard.sources.facts import SOURCE, SourceFacts
 from lossguard.states import Outcome, SegmentReason
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
@@ -106,12 +107,22 @@ class DetectionEngine:
         """The complete list of the steps that can be restored now; `tiers`: where each of them is kept, if known."""
         self.response.set_restorable(steps, tiers)
 
-    def declare(self, step: int, kind: str) -> None:
-        """The trainer announced a change that takes effect at `step`: signals find their new normal there."""
+    def declare(self, step: int, kind: str, details: Mapping[str, Any] | None = None) -> None:
+        """The trainer announced a change that takes effect at `step`: signals find their new normal there.
+
+        Only an event of kind SOURCE has `details` that matter: it says how the next rows are made.
+        """
+        if kind == SOURCE:
+            self.set_source(SourceFacts.from_details(details or {}))
         step = max(step, self.last_step + 1)
         self.detectors.declare(step, kind)
         if kind in SHIFT_EVENTS:
             self.recomputed.end_at(step)
+
+    def set_source(self, facts: SourceFacts) -> None:
+        """How the next rows are made."""
+        self.detectors.set_source(facts)
+        self.response.set_source(facts)
 
     def conclude_replay(self) -> list[Effect]:
         """The segment has ended: recomputed steps are judged by the rows that there are."""
@@ -139,7 +150,10 @@ class DetectionEngine:
         with those that are computed again; `doubtful_from`: those from this step on are no reference.
         """
         effects = self.conclude_replay() + self.response.incidents.discard_mismatch(step)
+        facts = self.detectors.source.facts
         self.detectors = self._detectors_at(detectors, declared, earlier)
+        if self.detectors.source.facts != facts:  # the snapshot is older than what is known of the source
+            self.detectors.set_source(facts)
         self.detectors.learn(history)
         self.last_step = step - 1
         self._begin_comparison(step, recorded, doubtful_from, obeyed, is_new_process=reason not in IN_PROCESS)
@@ -152,11 +166,12 @@ class DetectionEngine:
     ) -> None:
         """Compare the next rows with `recorded`, unless there is a reason why they cannot be the same.
 
-        The noise may not be known yet, the order may change the updates, and a loss that was smoothed before it was
-        logged depends on the state of the smoothing, which a restart loses.
+        The noise may not be known yet, the order may change the updates, and a loss that was smoothed or averaged
+        before it was logged depends on the state of the smoothing, which a restart loses.
         """
-        baseline = self.detectors.by_signal["loss"].baseline
+        baseline, facts = self.detectors.by_signal["loss"].baseline, self.detectors.source.facts
         is_comparable = baseline.is_settled() and not baseline.autocorrelation > 0
+        is_comparable = is_comparable and not facts.smoothing and not facts.averaged
         if recorded is None or not is_comparable or self.response.interventions.changes_updates(obeyed):
             self.recomputed.go_back(step)
             return
@@ -230,7 +245,7 @@ class DetectionEngine:
 
     def set_policy(self, policy: Policy) -> None:
         """From the next decision on."""
-        self.response.policy = policy
+        self.response.set_policy(policy)
 
     # Persistence
 
@@ -251,6 +266,7 @@ class DetectionEngine:
         state = migrate(state)
         new = self.detectors.load_state_dict(restore(dict, state.get("detectors")) or {"version": VERSION})
         self.response.load_state_dict(state)
+        self.response.set_source(self.detectors.source.facts)
         self.recomputed = restore(RecomputedSteps.from_dict, state.get("recomputed")) or RecomputedSteps()
         last_step = restore(int, state.get("last_step"))
         self.last_step = self.detectors.last_step if last_step is None else last_step

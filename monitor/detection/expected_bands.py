@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from monitor.detection.rows import Floats, Rows
 from monitor.detection.scoring.detector import Scores
 from monitor.detection.scoring.detectors import DetectorSet
@@ -53,15 +54,18 @@ def bands(
     detectors: Mapping[str, Any] | None,
     declared: Sequence[tuple[int, str]] = (),
     settings: DetectionSettings | None = None,
+    source: SourceFacts = EVERY_STEP,
 ) -> Mapping[str, Band]:
     """The band of every signal that the rows have.
 
     `history`: the rows between the stored state `detectors` (None: nothing is known) and `rows`; `declared`: (step,
-    kind) of the events that were announced on either.
+    kind) of the events that were announced on either; `source`: how the rows were made.
     """
     detector_set = DetectorSet(settings or DetectionSettings())
     if detectors is not None:
         detector_set.load_state_dict(detectors)
+    if detector_set.source.facts != source:
+        detector_set.set_source(source)
     for step, kind in declared:
         detector_set.declare(step, kind)
     detector_set.learn(history)

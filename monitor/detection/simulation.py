@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from lossguard.states import SegmentReason
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
 from monitor.detection.engine import DetectionEngine
@@ -36,6 +37,8 @@ class SegmentRows:
     reason: str = "start"
     declared: Sequence[tuple[int, str]] = ()
     """(step, kind) of the events that were announced on it."""
+    source: SourceFacts = EVERY_STEP
+    """How the rows were made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ def score(segments: Sequence[SegmentRows], settings: DetectionSettings) -> list[
         detectors = DetectorSet(settings)
         if (state := states.get((segment.parent, segment.fork_step))) is not None:
             detectors.load_state_dict(state)
+        elif segment.source != EVERY_STEP:
+            detectors.set_source(segment.source)
         scored: list[ScoredRows] = []
         forks = sorted({child.fork_step for child in segments if child.parent == segment.number})
         resumed = [(segment.fork_step, SegmentReason.RESUME)] if segment.reason == SegmentReason.RESUME else []
@@ -107,6 +112,7 @@ def simulate(
     simulation = Simulation()
     for each in segments:
         number = each.segment.number
+        engine.set_source(each.segment.source)
         if each.segment.parent is not None:
             for effect in engine.fork(each.segment.fork_step, each.segment.reason, (), None):
                 simulation.add(effect, number)

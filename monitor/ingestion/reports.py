@@ -191,7 +191,7 @@ def _detect(engine: DetectionEngine, columns: StepColumns, events: Sequence[Even
         if end > start:
             effects += _feed(engine, columns.between(start, end))
             start = end
-        engine.declare(step, event.kind)
+        engine.declare(step, event.kind, event.details)
     return effects + _feed(engine, columns.between(start, len(columns.steps)))
 
 

@@ -5,8 +5,9 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.lineage import Line, StepRange, discarded, line_to, live_line, parent_at, step_ranges, tree
-from db.models import Segment
+from db.lineage import Line, StepRange, discarded, line_to, live_line, parent_at, source_of, step_ranges, tree
+from db.models import Event, Segment
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
 
 
 def segment(number: int, parent: int | None, fork_step: int | None, last_step: int | None = None) -> Segment:
@@ -89,3 +90,9 @@ def test_the_live_line_covers_every_step_at_most_once_and_in_order(forks: list[i
     for earlier, later in itertools.pairwise(line):
         assert earlier.last == later.first
         assert earlier.first < later.first
+
+
+def test_the_newest_event_says_how_the_rows_are_made() -> None:
+    events = [Event(kind="source", details=SourceFacts(stride=stride).to_details()) for stride in (5, 10)]
+    assert source_of([]) == source_of([Event(kind="note", details={})]) == EVERY_STEP
+    assert source_of([*events, Event(kind="note", details={"stride": 7})]) == SourceFacts(stride=10)

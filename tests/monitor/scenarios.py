@@ -7,6 +7,7 @@ from typing import Any
 
 from lossguard.probe import Probe
 from lossguard.protocol import API, EXPECT
+from lossguard.sources.facts import SOURCE, SourceFacts
 from tests.monitor.client import NOW, Trainer
 
 CHECKPOINTS = [0, 50, 100, 150, 200, 250, 300]
@@ -40,6 +41,11 @@ def obey(trainer: Trainer, order: dict[str, Any], key: str = "b") -> int:
 def pause_event(step: int, seconds: object) -> dict[str, object]:
     """The event of `run.expect`: the loop pauses before `step`."""
     return {"key": f"e{step}", "step": step, "time": NOW, "kind": EXPECT, "details": {"next_report_in": seconds}}
+
+
+def source_event(key: str, step: int, facts: SourceFacts) -> dict[str, Any]:
+    """The event that says how the rows from `step` on are made."""
+    return {"key": key, "step": step, "time": NOW, "kind": SOURCE, "details": facts.to_details()}
 
 
 def probe_event(step: int, prompt: str = "def ", **details: Any) -> dict[str, Any]:

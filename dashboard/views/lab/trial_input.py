@@ -108,7 +108,8 @@ def _segment_rows(session: Session, facts: RunFacts, segment: Segment, first: in
     line = clipped([StepRange(segment.number, fork_step, None)], first, last + 1)
     rows = rows_of(reader.read_line(session, run=facts.run, line=line, metrics=COLUMNS))
     declared = lineage.declared(facts.segments, facts.events, line, first, last + 1)
-    return SegmentRows(rows, segment.number, segment.parent, max(fork_step, first), segment.reason, declared)
+    fork_step = max(fork_step, first)
+    return SegmentRows(rows, segment.number, segment.parent, fork_step, segment.reason, declared, facts.source)
 
 
 def newest_steps(facts: RunFacts, steps: tuple[int, int], max_rows: int) -> tuple[int, int]:

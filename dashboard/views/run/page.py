@@ -43,6 +43,8 @@ def header(facts: RunFacts) -> None:
         )
     parts = [f"run {run.id}", run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
     st.caption(formatting.escape_markdown(" / ".join(part for part in parts if part)))
+    if facts.source.describe():
+        st.caption(formatting.escape_markdown(" ".join(facts.source.describe())))
 
 
 def metrics(facts: RunFacts) -> None:

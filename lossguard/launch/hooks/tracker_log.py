@@ -1,11 +1,12 @@
 """From a tracker's call to lines of the journal: numbers, steps, and each scalar once."""
 
 import functools
-import time
 from collections.abc import Callable, Mapping
+from math import isfinite
+from time import time
 from typing import Any
 
-from .journal import Journal
+from .journal import Journal, encode
 from .warnings import warn_once
 
 _owners: dict[str, str] = {}
@@ -20,19 +21,22 @@ class TrackerLog:
         self._tracker = tracker
         self._source = source or tracker
         self._journal = journal
-
-    @property
-    def is_written(self) -> bool:
-        """Whether lines of this process are wanted."""
-        return self._journal.is_written
+        self._templates: dict[tuple[str, ...], str] = {}  # of lines with the names that are logged together
 
     def scalars(self, step: int, values: Mapping[str, float], *, complete: bool = False) -> None:
         """Scalars of a step; `complete`: nothing more of this step comes."""
-        own = {name: value for name, value in values.items() if _owners.setdefault(name, self._source) == self._source}
-        if len(own) < len(values):
-            own |= self._renamed({name: value for name, value in values.items() if name not in own})
+        names = tuple(values)
+        template = self._templates.get(names)
+        numbers = values.values()
+        if template is not None and all(map(isfinite, numbers)):  # as encode does it, in half the time
+            end = ',"complete":true}' if complete else "}"
+            self._journal.write_text(template % (step, time(), *numbers) + end)
+            return
+        own = self._own(values)
+        if tuple(own) == names:
+            self._templates[names] = self._template(names)
         if own:
-            entry = {"step": step, "time": time.time(), "values": own, "tracker": self._tracker}
+            entry = {"step": step, "time": time(), "tracker": self._tracker, "values": own}
             self._journal.write({**entry, "complete": True} if complete else entry)
 
     def describe(self, **facts: Any) -> None:
@@ -40,6 +44,16 @@ class TrackerLog:
         known = {name: value for name, value in facts.items() if value is not None}
         if known:
             self._journal.write({"tracker": self._tracker, **known})
+
+    def _template(self, names: tuple[str, ...]) -> str:
+        """A line with places for step, time and values, without its end."""
+        fields = ",".join(f"{encode(name)}:".replace("%", "%%") + "%r" for name in names)
+        return f'{{"step":%d,"time":%r,"tracker":"{self._tracker}","values":{{{fields}}}'
+
+    def _own(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The values that no other tracker reports."""
+        own = {name: value for name, value in values.items() if _owners.setdefault(name, self._source) == self._source}
+        return own | self._renamed({name: value for name, value in values.items() if name not in own})
 
     def _renamed(self, values: dict[str, float]) -> dict[str, float]:
         """Of two folders with the same tag (train/, val/) the later one's folder becomes a part of the name."""
@@ -70,8 +84,13 @@ def number(value: Any) -> float | int | None:
         return None
 
 
+_FLOAT = frozenset((float,))
+
+
 def numbers(data: Mapping[str, Any], prefix: str = "") -> dict[str, float | int]:
     """The scalars in `data`, with the names of nested mappings joined by dots."""
+    if not prefix and _FLOAT.issuperset(map(type, data.values())):
+        return data  # type: ignore[return-value]
     found: dict[str, float | int] = {}
     for name, value in data.items():
         scalar = number(value)
@@ -84,6 +103,8 @@ def numbers(data: Mapping[str, Any], prefix: str = "") -> dict[str, float | int]
 
 def whole(value: Any) -> int | None:
     """`value` as a step; None for what is no whole number of at least 0."""
+    if type(value) is int and 0 <= value < 2**53:
+        return value
     scalar = number(value)
     if scalar is None or scalar != scalar or not 0 <= scalar < 2**53 or int(scalar) != scalar:
         return None

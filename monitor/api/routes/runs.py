@@ -41,12 +41,13 @@ def list_runs(who: Reader, session: ReadSession, project: Name | None = None) ->
 
 @router.get("/{run_id}")
 def show(run_id: RunId, _who: Reader, session: ReadSession) -> dict[str, Any]:
-    """A run with its segments, interventions, orders, skip ledger, events and newest step."""
+    """A run with its segments, interventions, orders, skip ledger, events, newest step and how its rows are made."""
     run = queries.run_named(session, run_id=run_id)
     if run is None:
         raise unknown("run", run_id)
     names = queries.metric_names(session, run=run)
     counts = queries.step_counts(session, run=run)
+    events = queries.events(session, run=run)
     return responses.run(run) | {
         "steps_consumed": counts.consumed,
         "steps_effective": counts.effective,
@@ -56,7 +57,8 @@ def show(run_id: RunId, _who: Reader, session: ReadSession) -> dict[str, Any]:
         "interventions": [responses.record(row) for row in queries.interventions(session, run=run)],
         "orders": [responses.record(row) for row in queries.orders(session, run=run)],
         "skip_ledger": [responses.record(row) for row in queries.skip_ledger(session, run=run)],
-        "events": [responses.record(row) for row in queries.events(session, run=run)],
+        "events": [responses.record(row) for row in events],
+        "source": responses.source(events),
     }
 
 

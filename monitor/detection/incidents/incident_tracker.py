@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from lossguard.states import IncidentState, Outcome
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Outlier
 from monitor.detection.encoding import known_fields, restore
@@ -48,6 +49,8 @@ class IncidentTracker:
     """Recomputed steps that differ from their record. No policy answers it, and it neither hides nor delays others."""
     mismatch_since: int = 0
     """The step whose restore led to it: what was saved after it may be wrong, also before the loss shows it."""
+    source: SourceFacts = EVERY_STEP
+    """How the rows are made. It is stored with the detectors."""
 
     # Rows
 
@@ -103,7 +106,7 @@ class IncidentTracker:
                 self.pending_outlier = Outlier(step, signal, readings[signal].value, readings[signal].z)
                 return effects
         self.num_incidents += 1
-        self.open = open_incident(self.num_incidents, step, signal, readings, recent)
+        self.open = open_incident(self.num_incidents, step, signal, readings, recent, self.source)
         if first_onset_step is not None:
             self.open.first_onset_step = first_onset_step
         return [IncidentChanged(self.open.incident)]

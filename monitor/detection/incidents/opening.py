@@ -3,6 +3,7 @@
 import numpy as np
 
 from lossguard.metrics import BY_NAME
+from lossguard.sources.facts import SourceFacts
 from lossguard.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
 from monitor.detection.incidents.open_incident import OpenIncident, Readings
@@ -13,11 +14,21 @@ from monitor.detection.scoring.recent_rows import RecentRows
 MAX_PRECURSOR_GAP = 3  # rows in band between two rows of a precursor
 
 
-def open_incident(number: int, step: int, signal: str, readings: Readings, recent: RecentRows) -> OpenIncident:
+def open_incident(
+    number: int,
+    step: int,
+    signal: str,
+    readings: Readings,
+    recent: RecentRows,
+    source: SourceFacts,
+) -> OpenIncident:
     """An incident at `step` because of `signal`."""
     reading = readings[signal]
     kind = kind_of(signal, reading)
     onset, reasons = onset_of(step, signal, kind, reading, recent)
+    # what a row shows may have begun after the row before it: a rollback must not end in between
+    onset = max(onset - source.uncertain_steps, 0)
+    reasons += source.describe()
     expected = reading.reference if kind is IncidentKind.DIVERGENCE else reading.expected
     expected = expected if np.isfinite(expected) else 0.0
     peak = recent.peak_index(signal, onset, expected, down=kind is IncidentKind.LOSS_COLLAPSE)

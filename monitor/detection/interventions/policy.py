@@ -1,10 +1,13 @@
 """The settings of a policy: how far it may go on its own, and the figures that it decides with."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from monitor.detection.validation import check_types
+
+PATIENCE_ROWS = 4
+"""Rows in which it can be seen whether a loss falls back, where a row is not every step."""
 
 
 class WhenStructural(StrEnum):
@@ -91,6 +94,13 @@ class Policy:
             raise ValueError(f"batch_cost must be above 0, not {self.batch_cost!r}")
         if not 0 < self.lr_scale <= 1:
             raise ValueError(f"lr_scale must be in (0, 1], not {self.lr_scale!r}")
+
+    def paced(self, stride: int) -> "Policy":
+        """The policy for rows that are `stride` steps apart: whether a loss falls back is seen in rows."""
+        if stride == 1:
+            return self
+        steps = PATIENCE_ROWS * stride
+        return replace(self, patience=max(self.patience, steps), verify_steps=max(self.verify_steps, steps))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"mode": self.mode.value, "when_structural": self.when_structural.value}

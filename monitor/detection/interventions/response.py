@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lossguard.sources.facts import EVERY_STEP, Clock, SourceFacts
 from lossguard.states import IncidentKind, InterventionState, OrderKind, Outcome, SegmentReason
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
@@ -46,13 +47,32 @@ class IncidentResponse:
         can_skip: bool = True,
         remedies: Sequence[str] = (),
     ) -> None:
-        self.settings, self.policy, self.can_roll_back, self.remedies = settings, policy, can_roll_back, remedies
+        self.settings, self.remedies = settings, remedies
+        self._configured, self._obeys, self.source = policy, can_roll_back, EVERY_STEP
         self.can_skip = can_skip
         self.incidents = IncidentTracker(settings)
         self.interventions = InterventionTracker()
         self.batches = BatchIndex()
         self.step_times = StepTimes()
         self.restorable: list[RestorableStep] = []
+
+    @property
+    def policy(self) -> Policy:
+        """At the pace of the rows."""
+        return self._configured.paced(self.source.stride)
+
+    @property
+    def can_roll_back(self) -> bool:
+        """Whether the run executes orders, and its steps are those of its checkpoints."""
+        return self._obeys and self.source.clock is Clock.STEPS
+
+    def set_policy(self, policy: Policy) -> None:
+        """From the next decision on."""
+        self._configured = policy
+
+    def set_source(self, facts: SourceFacts) -> None:
+        """How the next rows are made."""
+        self.source = self.incidents.source = facts
 
     def set_restorable(self, steps: Iterable[int], tiers: Tiers | None = None) -> None:
         """`steps`: the complete list of restorable steps; `tiers`: where they are kept, if that is known."""
@@ -373,6 +393,7 @@ class IncidentResponse:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """What of the state can be read; the rest is as in a new run."""
         self.incidents = IncidentTracker.from_dict(restore(dict, state.get("incidents")) or {}, self.settings)
+        self.incidents.source = self.source
         self.interventions = InterventionTracker.from_dict(restore(dict, state.get("interventions")) or {})
         self.batches = restore(BatchIndex.from_dict, state.get("batches")) or BatchIndex()
         self.step_times = restore(StepTimes.from_dict, state.get("step_times")) or StepTimes()

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from monitor.detection.encoding import pack, restore, unpack
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.detector import SignalDetector
 from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.scoring.signals import SIGNALS
+from monitor.detection.scoring.source import SourceCorrection
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored_state import VERSION, migrate_detectors
 
@@ -34,6 +36,7 @@ class DetectorSet:
         self.accepted: list[int] = []  # steps before which a person accepted the level
         self.log_lr: float | None = None  # the last learning rate that was reported
         self.recent = RecentRows.none(list(self.by_signal))
+        self.source = SourceCorrection()
 
     @property
     def last_step(self) -> int:
@@ -47,10 +50,17 @@ class DetectorSet:
         if kind == LEVEL_ACCEPTED:
             self.accepted = sorted({*self.accepted, step})
 
+    def set_source(self, facts: SourceFacts) -> None:
+        """How the next rows are made. Where a smoothing is undone from now on, the noise of the loss is learnt anew."""
+        before, self.source = self.source, replace(self.source, facts=facts)
+        if facts.smoothing != before.facts.smoothing and "loss" in self.by_signal:
+            self.by_signal["loss"] = SignalDetector(SIGNALS["loss"], self.settings)
+
     def feed(self, rows: Rows) -> Iterator[ScoredRows]:
         """Score the rows, split where something was declared or the learning rate jumps: there levels are relearnt."""
         if len(rows) == 0:
             return
+        rows = self.source.apply(rows)
         declared, self.declared = _due(self.declared, rows)
         accepted, self.accepted = _due(self.accepted, rows)
         shifts = {*declared, *self._lr_jumps(rows)}
@@ -131,6 +141,7 @@ class DetectorSet:
         `history`: the rows that the other detectors saw last; `declared`: (step, kind) of the events announced on them.
         """
         learner = DetectorSet(self.settings, signals)
+        learner.set_source(self.source.facts)
         for step, kind in declared:
             learner.declare(step, kind)
         learner.learn(history)
@@ -140,6 +151,7 @@ class DetectorSet:
             self.recent = RecentRows(self.recent.steps, z, values)
 
     def state_dict(self) -> dict[str, Any]:
+        source = {"source": self.source.to_dict()} if self.source.facts != EVERY_STEP else {}
         return {
             "version": VERSION,
             "signals": {name: detector.state_dict() for name, detector in self.by_signal.items()},
@@ -151,7 +163,7 @@ class DetectorSet:
                 "z": {name: pack(column) for name, column in self.recent.z.items()},
                 "values": {name: pack(column) for name, column in self.recent.values.items()},
             },
-        }
+        } | source
 
     def load_state_dict(self, state: Mapping[str, Any]) -> frozenset[str]:
         """Load what this release can read of a state, of any version. Returns the signals that it has no detector for.
@@ -170,6 +182,7 @@ class DetectorSet:
         self.declared = restore(list, state.get("declared")) or []
         self.accepted = restore(list, state.get("accepted")) or []
         self.log_lr = restore(float, state.get("log_lr"))
+        self.source = restore(SourceCorrection.from_dict, state.get("source")) or SourceCorrection()
         signals = list(self.by_signal)
         self.recent = restore(lambda recent: _recent(recent, signals), state.get("recent")) or RecentRows.none(signals)
         return frozenset(name for name, detector in loaded.items() if detector is None)

@@ -12,6 +12,7 @@ from dashboard.report.contents import Limits, read_contents
 from dashboard.report.document import render
 from db import commands, queries
 from db.engine import writing
+from lossguard.sources.facts import SOURCE, SourceFacts
 from lossguard.states import RunState
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.report.reader import Reader, hostile_run, page, read
@@ -187,3 +188,12 @@ def test_texts_of_any_length_make_a_report_of_bounded_size(store: sa.Engine) -> 
     assert "incidents with the lowest scores have no section below" in text
     assert "Incident 300: loss spike" in text
     assert "The dashboard shows 2" in text
+
+
+def test_it_says_how_the_rows_of_the_source_are_made(store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session)
+        details = SourceFacts(stride=10).to_details()
+        commands.add_event(session, run=run, key="s", segment=0, step=0, time=1.0, kind=SOURCE, details=details)
+    text = read("r1").text
+    assert "The loss is logged every 10th step: an onset is known to within 10 steps." in text

@@ -34,6 +34,6 @@ def test_each_way_is_one_sentence() -> None:
         "The loss is logged every 10th step: an onset is known to within 10 steps."
     ]
     assert "mean of 10 steps" in SourceFacts(stride=10, averaged=True).describe()[0]
-    assert "dated back by up to 9 rows" in SourceFacts(smoothing=0.9).describe()[0]
+    assert "undoes the smoothing" in SourceFacts(smoothing=0.9).describe()[0]
     assert "exactly 0" in SourceFacts(nan_filtered=True).describe()[0]
-    assert "counts samples" in SourceFacts(clock=Clock.SAMPLES).describe()[0]
+    assert "no rollback is ordered" in SourceFacts(clock=Clock.SAMPLES).describe()[0]

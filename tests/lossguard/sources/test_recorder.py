@@ -1,7 +1,9 @@
 import math
 from pathlib import Path
 
-from lossguard.sources.facts import SourceFacts
+import pytest
+
+from lossguard.sources.facts import Clock, SourceFacts
 from lossguard.sources.names import NameMap
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.rows import Row
@@ -48,3 +50,52 @@ def test_a_time_that_is_none_costs_the_row_and_not_the_run(tmp_path: Path) -> No
     with offline(tmp_path) as run:
         RunRecorder(run).write([Row(0, -5.0, {"loss": 1.0}), Row(1, 5.0, {"loss": 1.0})])
     assert [step for step, _ in steps(run)] == [1]
+
+
+def test_values_that_come_late_join_the_next_row(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        recorder = RunRecorder(run)
+        rows = [(10, {"loss": 1.0}), (10, {"eval_loss": 2.0}), (20, {"loss": 0.9}), (10, {"val/acc": 0.5})]
+        recorder.write([Row(step, 1.0, values) for step, values in rows])
+        assert steps(run) == [(10, {"loss": 1.0}), (20, {"held_out_loss": 2.0, "loss": 0.9})]
+        recorder.flush()
+    assert steps(run)[-1] == (21, {"val/acc": 0.5})
+    assert len([each for each in records(run) if "segment" in each]) == 1
+
+
+def test_tokens_that_fall_are_no_count_of_all_tokens(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with offline(tmp_path) as run:
+        rows = enumerate([512.0, 480.0, 512.0, 300.0])
+        RunRecorder(run).write([Row(step, 1.0, {"loss": 1.0, "num_tokens": count}) for step, count in rows])
+    assert [sorted(metrics) for _, metrics in steps(run)] == [["loss", "tokens"], *[["loss", "num_tokens"]] * 3]
+    assert caplog.text.count("num_tokens is no count of all tokens so far: it fell from 512 to 480 at step 1") == 1
+
+
+def test_tokens_may_fall_where_the_source_goes_back(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        rows = [(1, 10.0), (2, 20.0), (1, 10.0)]
+        RunRecorder(run).write([Row(step, 1.0, {"loss": 1.0, "tokens": count}) for step, count in rows])
+    assert [metrics["tokens"] for _, metrics in steps(run)] == [10, 20, 10]
+
+
+def test_a_stride_is_declared_before_the_row_that_shows_it(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        recorder = RunRecorder(run)
+        recorder.write([Row(10 * k, 100.0 + k, {"train/loss": 3.0 - 0.01 * k}) for k in range(40)])
+    (event,) = [each for each in records(run) if "event" in each]
+    assert (event["step"], event["time"], event["details"]["stride"]) == (141, 115.0, 10)
+    assert "every 10th step" in recorder.preview.text()
+
+
+def test_a_loss_of_exactly_zero_says_that_nan_is_filtered(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        RunRecorder(run).write([Row(k, 1.0, {"loss": 0.0 if k == 5 else 3.0}) for k in range(8)])
+    kinds = [each.get("event", each.get("step")) for each in records(run) if "event" in each or "metrics" in each]
+    assert kinds == [0, 1, 2, 3, 4, "source", 5, 6, 7]
+
+
+def test_a_loss_that_counts_samples_says_so(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        recorder = RunRecorder(run)
+        recorder.write([Row(32 * k, 1.0, {"Train/Samples/train_loss": 3.0}) for k in range(3)])
+    assert recorder.facts.clock is Clock.SAMPLES

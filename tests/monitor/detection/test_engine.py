@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lossguard.sources.facts import SOURCE, Clock, SourceFacts
 from lossguard.states import IncidentKind, Outcome
 from monitor.detection import (
     DetectionEngine,
@@ -611,3 +612,110 @@ def test_the_state_stays_small_in_a_run_that_keeps_every_checkpoint() -> None:
     assert len(json.dumps(engine.state_dict(), allow_nan=False)) < 20_000
     steps = [each.step for each in engine.response.restorable]
     assert (steps[0], steps[-1]) == (0, 999_950)
+
+
+# How the rows of a source were made
+
+
+def smoothed(loss: Any, weight: float) -> Any:
+    values = loss.copy()
+    for k in range(1, len(loss)):
+        values[k] = weight * values[k - 1] + (1 - weight) * loss[k]
+    return values
+
+
+def found_in(columns: dict[str, Any], facts: SourceFacts, steps: Any = None, policy: Policy | None = None) -> EffectLog:
+    engine, log = DetectionEngine(policy=policy), EffectLog()
+    engine.declare(0, SOURCE, facts.to_details())
+    at = np.arange(len(columns["loss"])) if steps is None else steps
+    for part in Rows.of(at, **columns).split(50):
+        log.add(engine.feed(part, restorable=range(0, int(part.steps[-1]), 50)))
+    return log
+
+
+@pytest.mark.parametrize("weight", [0.9, 0.99])
+def test_a_spike_in_a_smoothed_loss_is_found_as_early_as_in_the_raw_one(weight: float) -> None:
+    columns = spiked(at=300, height=0.2, tail=5.0, noise=0.02)
+    (raw,) = detected(columns).incidents
+    columns["loss"] = smoothed(columns["loss"], weight)
+    assert detected(columns).incidents == []
+    (found,) = found_in(columns, SourceFacts(smoothing=weight)).incidents
+    assert (found.onset_step, found.detected_step) == (raw.onset_step, raw.detected_step)
+    assert found.peak_value == pytest.approx(raw.peak_value)
+    assert any("undoes the smoothing" in reason for reason in found.reasons)
+
+
+def test_an_onset_in_a_sampled_loss_lies_right_after_the_row_before() -> None:
+    columns = {name: column[9::10] for name, column in spiked(at=1505, tail=600.0, steps=3000).items()}
+    (found,) = found_in(columns, SourceFacts(stride=10), steps=np.arange(9, 3000, 10)).incidents
+    assert (found.onset_step, found.detected_step) == (1500, 1509)
+    assert "The loss is logged every 10th step: an onset is known to within 10 steps." in found.reasons
+
+
+def test_no_rollback_goes_to_a_step_that_may_lie_after_the_onset() -> None:
+    columns = {name: column[9::10] for name, column in spiked(at=1505, tail=6000.0, steps=3000).items()}
+    for facts, kind in ((SourceFacts(), "rollback"), (SourceFacts(stride=10), "hold")):
+        engine, log = DetectionEngine(policy=AUTO), EffectLog()
+        engine.declare(0, SOURCE, facts.to_details())
+        log.add(engine.feed(Rows.of(np.arange(9, 3000, 10), **columns), restorable=[1508]))
+        assert log.interventions[0].kind == kind
+
+
+def test_a_policy_waits_for_rows_where_a_row_is_not_every_step() -> None:
+    waits = []
+    for facts in (SourceFacts(), SourceFacts(stride=50)):
+        steps = np.arange(0, 30_000, 50)
+        columns = spiked(at=300, height=0.5, tail=2.0)
+        log = found_in(columns, facts, steps=steps, policy=AUTO)
+        waits.append(len(log.interventions))
+    assert waits == [1, 0]
+
+
+def test_a_loss_of_exactly_zero_is_not_finite_where_nan_is_filtered() -> None:
+    columns = healthy(400)
+    columns["loss"][300] = 0.0
+    assert detected(columns).incidents == []
+    (found,) = found_in(columns, SourceFacts(nan_filtered=True)).incidents
+    assert (found.kind, found.detected_step) == (IncidentKind.NONFINITE, 300)
+    assert any("exactly 0" in reason for reason in found.reasons)
+
+
+def test_no_rollback_is_ordered_where_the_axis_counts_something_else() -> None:
+    columns = spiked(at=300, tail=600.0)
+    assert found_in(columns, SourceFacts(), policy=AUTO).interventions
+    log = found_in(columns, SourceFacts(clock=Clock.SAMPLES), policy=AUTO)
+    assert log.interventions == []
+    assert any("counts samples" in reason for reason in log.incidents[0].reasons)
+
+
+def test_facts_of_a_source_re_baseline_nothing() -> None:
+    rows, engines = rows_of(healthy(400)), (DetectionEngine(), DetectionEngine())
+    for engine in engines:
+        engine.feed(rows[:300])
+    engines[0].declare(300, SOURCE, SourceFacts(stride=10, averaged=True, nan_filtered=True).to_details())
+    for engine in engines:
+        engine.feed(rows[300:])
+    states = [engine.state_dict()["detectors"] for engine in engines]
+    assert states[0].pop("source")["facts"]["stride"] == 10
+    assert states[0] == states[1]
+
+
+def test_the_state_of_a_loop_that_reports_every_step_says_nothing_of_a_source() -> None:
+    assert "source" not in DetectionEngine().state_dict()["detectors"]
+
+
+@pytest.mark.parametrize("facts", [SourceFacts(smoothing=0.9), SourceFacts(stride=10, nan_filtered=True)])
+def test_facts_of_a_source_survive_the_stored_state_and_a_fork(facts: SourceFacts) -> None:
+    columns = spiked(at=300, tail=600.0)
+    columns["loss"] = smoothed(columns["loss"], facts.smoothing)
+    rows, engine = rows_of(columns), DetectionEngine()
+    engine.feed(rows[:100])
+    early = engine.detectors_state()
+    engine.declare(100, SOURCE, facts.to_details())
+    engine.feed(rows[100:250])
+    again = DetectionEngine()
+    again.load_state_dict(json.loads(json.dumps(engine.state_dict(), allow_nan=False)))
+    assert engine.feed(rows[250:]) == again.feed(rows[250:])
+    assert again.state_dict() == engine.state_dict()
+    again.fork(200, "rewind", [rows[100:200]], early)
+    assert again.detectors.source.facts == again.response.source == facts

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lossguard.sources.facts import SourceFacts
 from monitor.detection import DetectionEngine, DetectionSettings, IncidentChanged, Rows
 from monitor.detection.expected_bands import bands
 
@@ -46,3 +47,10 @@ def test_a_declared_change_widens_the_band_at_its_step() -> None:
     shifted = bands(rows, [], detectors=None, declared=[(200, "learning_rate")])["loss"]
     assert (plain.high[:200] == shifted.high[:200])[np.isfinite(plain.high[:200])].all()
     assert shifted.high[201] > plain.high[201]
+
+
+def test_the_band_of_a_smoothed_loss_is_that_of_the_loss_before() -> None:
+    rows = curve(spike=390)
+    band = bands(rows, [], detectors=None, source=SourceFacts(smoothing=0.9))["loss"]
+    width = bands(rows, [], detectors=None)["loss"]
+    assert (band.high - band.low)[300] > 3 * (width.high - width.low)[300]

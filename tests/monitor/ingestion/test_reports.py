@@ -13,9 +13,10 @@ from db import frames, queries
 from lossguard import Guard
 from lossguard.protocol import API
 from lossguard.recording import RecordingRun
+from lossguard.sources.facts import SourceFacts
 from lossguard.torch import Checkpoints
 from tests.monitor.client import AppClient, TestClient, Trainer
-from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, train_until_nan
+from tests.monitor.scenarios import CHECKPOINTS, noise, obey, probe_event, source_event, train_until_nan
 from tests.waiting import eventually
 
 
@@ -174,3 +175,14 @@ def test_a_guard_reports_its_memory_and_the_process_after_it_the_disk_alone(http
     (disk,) = http.get(f"{API}/runs/r1").json()["restorable_tiers"]
     assert (disk["tier"], disk["steps"][-1]) == ("disk", 22)
     assert disk["load_seconds"] > 0
+
+
+def test_what_is_declared_of_a_source_reaches_the_detection_from_its_step_on(http_on_both: TestClient) -> None:
+    trainer = Trainer(http_on_both)
+    losses = noise(1, 60)
+    losses[20] = losses[40] = 0.0
+    event = source_event("a", 300, SourceFacts(stride=10, nan_filtered=True))
+    trainer.report(trainer.open("a"), range(0, 600, 10), {"loss": losses}, events=[event])
+    (incident,) = trainer.get("/incidents")
+    assert (incident["kind"], incident["onset_step"], incident["detected_step"]) == ("nonfinite", 391, 400)
+    assert any("exactly 0" in reason for reason in incident["details"]["reasons"])

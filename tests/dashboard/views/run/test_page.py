@@ -8,6 +8,7 @@ import streamlit as st
 
 from db import commands
 from db.engine import writing
+from lossguard.sources.facts import SOURCE, SourceFacts
 from lossguard.states import SegmentReason
 from tests.dashboard.app_content import column, figure, metrics, names
 from tests.dashboard.conftest import OpenPage
@@ -138,3 +139,12 @@ def test_a_proposed_intervention_is_shown_as_waiting_for_approval(open_page: Ope
         "Intervention 1 is waiting for approval. Rewind to step 50, skip 200 batches [50, 250), learning rate x 0.5."
     )
     assert app.warning[0].value == warning
+
+
+def test_the_page_says_how_the_rows_of_the_source_are_made(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session)
+        details = SourceFacts(smoothing=0.9).to_details()
+        commands.add_event(session, run=run, key="s", segment=0, step=0, time=1.0, kind=SOURCE, details=details)
+    captions = " ".join(caption.value for caption in open_page("run", run="r1").caption)
+    assert "The loss is smoothed" in captions

@@ -45,3 +45,11 @@ def test_the_page_of_settings_has_every_setting_with_its_default() -> None:
         if f"| `{name}` | `{value if isinstance(value, str) else json.dumps(value)}` |" not in page
     ]
     assert missing == []
+
+
+def test_a_policy_at_the_pace_of_the_rows_waits_for_some_of_them() -> None:
+    policy = Policy()
+    assert policy.paced(1) is policy
+    paced = policy.paced(50)
+    assert (paced.patience, paced.verify_steps, paced.min_depth) == (200, 200, policy.min_depth)
+    assert policy.paced(2).verify_steps == policy.verify_steps

@@ -1,0 +1,107 @@
+"""`lossguard import`: finished runs that other tools have stored."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lossguard.commands.progress import Progress
+from lossguard.commands.sync import delivered
+from lossguard.errors import ConfigurationError
+from lossguard.protocol import is_name
+from lossguard.settings import Mode, Settings
+from lossguard.sources import formats
+from lossguard.sources.importing import Imported, import_run
+from lossguard.sources.names import NameMap
+from lossguard.sources.stored_run import BadSource, StoredRun
+
+PROJECT = "imported"
+"""Of runs whose tool has no projects."""
+
+
+def add_to(commands: Any) -> None:
+    known = ", ".join(formats.FORMATS)
+    parser = commands.add_parser("import", help="import finished runs that other tools have stored")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder: all runs below it")
+    parser.add_argument("--format", help=f"read only this format: {known} (default: found out)")
+    parser.add_argument("--project", help=f"project of the runs (default: that of the tool, else {PROJECT!r})")
+    parser.add_argument("--name", help="name of the run, if there is only one")
+    parser.add_argument("--run-id", help="id of the run, if there is only one (default: from its identity)")
+    parser.add_argument("--map", action="append", default=[], metavar="METRIC=NAME", help="as in loss=train/ce")
+    parser.add_argument("--directory", type=Path, help="folder for the spools (default: LOSSGUARD_DIR)")
+    parser.add_argument("--offline", action="store_true", help="deliver nothing; `lossguard sync` does it later")
+    parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
+    parser.add_argument("--token", help="bearer token (default: LOSSGUARD_TOKEN)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    mode = "offline" if options.offline else None
+    settings = Settings.read(
+        mode=mode, url=options.url, token=options.token, directory=options.directory, run_id=options.run_id
+    )
+    if options.project is not None and not is_name(options.project):
+        raise ConfigurationError(f"--project {options.project!r:.200} must have 1 to 128 printable characters")
+    formats.check(options.format)
+    NameMap.parse(options.map)
+    with Progress() as progress:
+        found, num_failed = _find(options, progress)
+        if len(found) > 1 and (options.name or options.run_id):
+            raise ConfigurationError(f"--name and --run-id are for one run, and {len(found)} were found")
+        num_done = sum(_import(stored, options, settings, progress) for stored in found)
+        progress.say(f"{num_done} of {len(found) + num_failed} runs imported")
+    return 0 if num_done == len(found) and not num_failed else 1
+
+
+def _find(options: argparse.Namespace, progress: Progress) -> tuple[list[StoredRun], int]:
+    """The runs of all paths, each once, and how many paths could not be read."""
+    runs: dict[str, StoredRun] = {}
+    num_failed = 0
+    for path in options.paths:
+        try:
+            runs |= {stored.run_id: stored for stored in formats.runs_in(path, options.format)}
+        except BadSource as problem:
+            num_failed += 1
+            _complain(str(problem), progress)
+    return list(runs.values()), num_failed
+
+
+def _import(stored: StoredRun, options: argparse.Namespace, settings: Settings, progress: Progress) -> bool:
+    """Import one run and print how that went. Returns whether all of it is recorded and, if online, delivered."""
+    project = options.project or stored.project or PROJECT
+    name = options.name or stored.name
+    names = NameMap.parse(options.map)
+    try:
+        done = import_run(
+            replace(stored, name=name),
+            project=project,
+            settings=replace(settings, mode=Mode.OFFLINE),
+            names=names,
+            run_id=options.run_id,
+            progress=lambda num_rows: progress.show(name, num_rows, stored.size, "rows"),
+        )
+    except (BadSource, ConfigurationError) as error:
+        _complain(str(error), progress)
+        return False
+    problem = ""
+    if settings.mode is Mode.ONLINE:
+        problem = delivered(done.folder, settings, lambda share: progress.show(f"{name}, delivery", share, 100, "%"))
+    progress.say(_sentence(stored, done, names, problem, online=settings.mode is Mode.ONLINE))
+    missing = names.missing()
+    for metric in missing:
+        _complain(f"{stored.place} has no {names.overrides[metric]!r}, which --map names for {metric}", progress)
+    return not problem and not missing
+
+
+def _sentence(stored: StoredRun, done: Imported, names: NameMap, problem: str, *, online: bool) -> str:
+    rows = f"{done.num_rows:,} rows" + (f" more ({done.num_known:,} were there)" if done.num_known else "")
+    what = f"{stored.place}: {rows if done.num_rows or not done.num_known else 'nothing new'}, run {done.run_id}"
+    if online:
+        return f"{what}, {problem or 'delivered'}"
+    return f"{what}; deliver it with: lossguard sync {done.folder}"
+
+
+def _complain(sentence: str, progress: Progress) -> None:
+    progress.say("")
+    print(f"lossguard: {sentence}", file=sys.stderr)

@@ -1,0 +1,94 @@
+"""Where a reader of a source goes on: each line of the spool holds the position of its row in the source.
+
+The row and its position are one line, so no crash parts them: what the spool has is what was read. The file `position`
+beside the spools repeats the newest one, for the day when delivered steps are trimmed away.
+"""
+
+import gzip
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lossguard.private_files import open_private
+from lossguard.spooling.archive import files_in
+from lossguard.spooling.lines import DamagedLine, Record, from_line
+from lossguard.spooling.reading import read_spools
+from lossguard.spooling.spool_reader import WINDOW, SpoolReader
+
+POSITION_FILE = "position"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The newest row that was recorded from a source."""
+
+    step: int
+    metrics: Mapping[str, Any]
+    """Under the names of the run, as the spool has them; empty where it is known from the file `position`."""
+    position: Any
+
+
+def newest(directory: Path) -> Recorded | None:
+    """The newest row of a source in the spools of a run; None if there is none."""
+    for path in reversed(files_in(directory, ".spool", ".spool.gz", ".control")):
+        for record in _newest_first(path):
+            if "position" in record:
+                return Recorded(record["step"], record["metrics"], record["position"])
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        saved = json.loads((directory / POSITION_FILE).read_bytes())
+        return Recorded(int(saved["step"]), {}, saved["position"])
+    return None
+
+
+def save(directory: Path, step: int, position: Any) -> None:
+    """Write the file `position`. A full disk is no matter: the spools have it."""
+    path = directory / POSITION_FILE
+    partial = path.with_suffix(".partial")
+    with suppress(OSError):
+        with open(partial, "w", opener=open_private) as file:
+            json.dump({"step": step, "position": position}, file)
+        os.replace(partial, path)
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the last line of the newest spool says that the run is over."""
+    paths = files_in(directory, ".spool", ".spool.gz", ".control")
+    return bool(paths) and "finish" in next(_newest_first(paths[-1]), {})
+
+
+def live_rows(directory: Path) -> list[tuple[int, dict[str, Any]]]:
+    """(step, metrics) of the rows on the live line, in the order of their steps: those that a rewind left are gone."""
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for _, record in read_spools(directory):
+        if "segment" in record and record["fork_step"] is not None:
+            while rows and rows[-1][0] >= record["fork_step"]:
+                rows.pop()
+        elif "metrics" in record:
+            rows.append((record["step"], record["metrics"]))
+    return rows
+
+
+def _newest_first(path: Path) -> Iterator[Record]:
+    if path.suffix == ".gz":
+        with gzip.open(path) as file:
+            yield from _decoded(reversed(file.readlines()))
+        return
+    with SpoolReader(path) as reader:
+        end = reader.size()
+        while end > 0:
+            begin = max(0, end - WINDOW)
+            lines = [(offset, line) for offset, line in reader.lines(begin, end - begin) if offset < end]
+            if begin > 0:
+                lines = lines[1:]  # it begins in the middle of a line
+            yield from _decoded(line for _, line in reversed(lines))
+            end = lines[0][0] if lines and lines[0][0] < end else begin
+
+
+def _decoded(lines: Iterator[bytes]) -> Iterator[Record]:
+    for line in lines:
+        with suppress(DamagedLine):
+            yield from_line(line, checksums=True)

@@ -1,0 +1,181 @@
+"""How the rows of a source are made, recognised from the rows.
+
+**Smoothing.** The losses of a training step are a slow level plus noise that is new at each step. So neighbouring
+differences of a raw loss have an autocorrelation of -1/2. Those of an exponential moving average (EMA) that keeps the
+part a of its past have -(1 - a)/2, which is nearly 0. A loss that still falls fast looks smooth too, but its level
+moves farther in 8 rows than noise does: by the variance ratio (Lo and MacKinlay 1988) of 8 rows to one, which is 1/8
+for raw noise, below 1 for an EMA, and above 1 for a trend. Then nothing is decided yet. The part a itself is the
+autocorrelation of the level around its trend, corrected for its bias in a short window.
+"""
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import accumulate, pairwise
+from math import exp, isfinite, log, sqrt
+from statistics import median
+
+from lossguard.sources.facts import EVERY_STEP, MAX_STRIDE, Clock, SourceFacts
+from lossguard.sources.names import canonical
+
+WINDOW = 512
+"""Losses that are looked at together, at most."""
+FIRST, EVERY = 384, 128
+"""Losses before the first look for smoothing, and between two looks."""
+LOOKS = 3
+"""Looks in a row that must find a smoothed loss."""
+REFINED_AT = 2048
+"""Losses after which the weight of the past is estimated again, once, from all looks."""
+RAW = -0.3
+"""Autocorrelation of the differences: what is below is raw, whatever came before."""
+SMOOTH = -0.2
+"""What is above may be smoothed."""
+MAX_RATIO = 1.3
+"""Variance ratio above which the level moves too fast for a verdict."""
+DEGREE = 3
+"""Of the polynomial that is removed from the level of a window: a loss that still falls is no straight line."""
+STRIDE_ROWS = 16
+"""Losses before a stride is recognised."""
+MIN_LEVEL = 0.05
+"""Nats: from a level above it, a loss of exactly 0 is no loss."""
+WEIGHTS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995)
+"""Of the past, to which an estimate is rounded."""
+COUNTERS = {
+    "consumed_samples": Clock.SAMPLES,
+    "consumed_train_samples": Clock.SAMPLES,
+    "samples": Clock.SAMPLES,
+    "num_samples": Clock.SAMPLES,
+    "samples_seen": Clock.SAMPLES,
+    "epoch": Clock.EPOCHS,
+    "train_epoch": Clock.EPOCHS,
+}
+"""Names, in canonical form, of what counts something other than optimizer steps."""
+
+
+class Recognition:
+    """Learns `facts` from one row after the other. What is known beforehand stays."""
+
+    def __init__(self, known: SourceFacts = EVERY_STEP) -> None:
+        self.facts = known
+        self._known = known
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._num_losses = 0
+        self._last_step: int | None = None
+        self._strides: deque[int] = deque(maxlen=64)
+        self._is_raw = False
+        self._looks: list[float] = []  # weights of the past, of the latest looks that found a smoothed loss
+        self._clock_rows: Counter[str] = Counter()
+        self._num_rows = 0
+
+    def observe(self, step: int, loss: float | None, values: Mapping[str, float]) -> bool:
+        """Take in a row: its step, its loss if it has one, and its values as in the source. True: the facts changed."""
+        before = self.facts
+        if self._num_rows < STRIDE_ROWS:
+            self._observe_clock(step, values)
+        if loss is not None:
+            self._observe_loss(step, loss)
+        return self.facts != before
+
+    def _observe_clock(self, step: int, values: Mapping[str, float]) -> None:
+        """The x axis is that of a counter that equals the step in every row."""
+        self._num_rows += 1
+        equal = [name for name, value in values.items() if value == step and canonical(name) in COUNTERS]
+        self._clock_rows.update(equal)
+        if self._num_rows == STRIDE_ROWS and self.facts.clock is Clock.STEPS:
+            for name, num_rows in self._clock_rows.items():
+                if num_rows == STRIDE_ROWS:
+                    self.facts = replace(self.facts, clock=COUNTERS[canonical(name)])
+
+    def _observe_loss(self, step: int, loss: float) -> None:
+        if loss == 0.0 and self._losses and self._losses[-1] >= MIN_LEVEL:
+            self.facts = replace(self.facts, nan_filtered=True)
+        if self._last_step is not None and 0 < step - self._last_step <= MAX_STRIDE:
+            self._strides.append(step - self._last_step)
+        self._last_step = step
+        if not isfinite(loss) or loss == 0.0:
+            return
+        self._losses.append(loss)
+        self._num_losses += 1
+        if self._num_losses % STRIDE_ROWS == 0:
+            self._find_stride()
+        if self._num_losses >= FIRST and self._num_losses % EVERY == 0 and not self._is_raw:
+            self._find_smoothing()
+
+    def _find_stride(self) -> None:
+        if self._known.stride > 1 or not self._strides:
+            return
+        stride, count = Counter(self._strides).most_common(1)[0]
+        if count >= 0.8 * len(self._strides):
+            self.facts = replace(self.facts, stride=stride)
+
+    def _find_smoothing(self) -> None:
+        if self._known.smoothing or self._num_losses > REFINED_AT:
+            return
+        weight = smoothing_of(list(self._losses))
+        if weight == 0.0:
+            self._is_raw = True
+            self.facts = replace(self.facts, smoothing=0.0)
+            return
+        if weight is None:
+            if not self.facts.smoothing:
+                self._looks.clear()
+            return
+        self._looks.append(weight)
+        is_first = not self.facts.smoothing and len(self._looks) == LOOKS
+        if is_first or self._num_losses == REFINED_AT:
+            past = exp(sum(log(1.0 - each) for each in self._looks) / len(self._looks))
+            self.facts = replace(self.facts, smoothing=_rounded(1.0 - past))
+
+
+def smoothing_of(losses: list[float]) -> float | None:
+    """The weight of the past in a window of finite losses: 0 for a raw loss, None where that cannot be said."""
+    path = _without_leaps(losses)
+    if path is None:
+        return None
+    steps = [after - before for before, after in pairwise(path)]
+    power = sum(step * step for step in steps)
+    neighbours = sum(one * other for one, other in pairwise(steps)) / power
+    eights = [after - before for before, after in zip(path, path[8:], strict=False)]
+    ratio = (sum(each * each for each in eights) / len(eights)) / (8 * power / len(steps))
+    if neighbours < RAW:
+        return 0.0
+    if neighbours < SMOOTH or ratio > MAX_RATIO:
+        return None
+    level = _without_trend(path)
+    weight = sum(one * other for one, other in pairwise(level)) / sum(each * each for each in level)
+    weight += (1 + DEGREE + (3 + DEGREE) * weight) / len(level)  # it is estimated too low, the more so without a trend
+    return min(max(weight, WEIGHTS[0]), WEIGHTS[-1])
+
+
+def _without_leaps(losses: list[float]) -> list[float] | None:
+    """The losses less their median change per row, with each change at most 4 robust deviations: no spike decides."""
+    steps = [after - before for before, after in pairwise(losses)]
+    usual = median(steps)
+    limit = 4.0 * 1.4826 * median(abs(step - usual) for step in steps)
+    if not limit > 0.0:
+        return None
+    return list(accumulate((min(max(step - usual, -limit), limit) for step in steps), initial=0.0))
+
+
+def _without_trend(path: list[float]) -> list[float]:
+    """The residuals of the polynomial of least squares of DEGREE."""
+    size = len(path)
+    basis: list[list[float]] = []
+    for degree in range(DEGREE + 1):
+        power = _without([(2.0 * k / size - 1.0) ** degree for k in range(size)], basis)
+        length = sqrt(sum(each * each for each in power))
+        basis.append([each / length for each in power])
+    return _without(path, basis)
+
+
+def _without(values: list[float], basis: list[list[float]]) -> list[float]:
+    """What is orthogonal to the unit vectors `basis`, which are orthogonal to each other."""
+    for vector in basis:
+        part = sum(one * other for one, other in zip(values, vector, strict=True))
+        values = [value - part * each for value, each in zip(values, vector, strict=True)]
+    return values
+
+
+def _rounded(weight: float) -> float:
+    """The nearest of WEIGHTS, by the number of rows that they average."""
+    return min(WEIGHTS, key=lambda each: abs(log((1.0 - weight) / (1.0 - each))))

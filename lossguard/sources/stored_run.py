@@ -1,0 +1,63 @@
+"""A run that another tool has stored, as `lossguard import` records it.
+
+A reader of a format is a module with `WHAT` and `runs_in(path)` (see `formats.Format`): it finds the runs at or
+below a path and describes each as a StoredRun, without reading its rows yet.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lossguard.sources.facts import SourceFacts
+from lossguard.sources.rows import Row
+from lossguard.states import RunState
+
+MAX_SLUG = 80
+"""Characters of a run's name in its id."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredRun:
+    """What is known of a run without reading its rows."""
+
+    format: str
+    """Name of the format, such as "tensorboard"."""
+    identity: str
+    """The same for the same run however often it is read, and no other run has it: the id of the run follows from it.
+    An id that the tool gave the run is best; else the path, with the machine's name."""
+    name: str
+    place: str
+    """Where it lies, for people: a path, or a path and the run's id in it."""
+    rows: Callable[[], Iterator[Row]]
+    """All rows, oldest first, always in the same order; a step that goes back begins another segment. A later call may
+    have more of them at the end. May raise BadSource."""
+    project: str | None = None
+    """None where the tool has none: `--project`, or the default."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tags: Sequence[str] = ()
+    started_at: float | None = None
+    """Unix seconds; None: the time of the first row."""
+    ended_at: float | None = None
+    """Unix seconds; None: the time of the last row."""
+    state: RunState = RunState.FINISHED
+    total_steps: int | None = None
+    command: str | None = None
+    facts: SourceFacts = field(default_factory=SourceFacts)
+    """How its rows were made, as far as the format says."""
+    git_commit: str | None = None
+    host: str | None = None
+    size: int | None = None
+    """Number of rows, if that is known without reading them: for the progress bar."""
+
+    @property
+    def run_id(self) -> str:
+        """A valid id that begins with the name, for people, and follows from the identity."""
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-._")[:MAX_SLUG]
+        digest = hashlib.sha256(f"{self.format}\n{self.identity}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        return f"{slug}-{digest}" if slug else digest
+
+
+class BadSource(ValueError):
+    """A source cannot be read as a run: one sentence that says what, where, and how to mend it."""

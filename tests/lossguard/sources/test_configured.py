@@ -1,0 +1,27 @@
+from typing import Any
+
+import pytest
+
+from lossguard.sources.configured import facts_of
+from lossguard.sources.facts import EVERY_STEP, SourceFacts
+
+
+@pytest.mark.parametrize(
+    ("config", "facts"),
+    [
+        ({"lr": 0.1}, EVERY_STEP),
+        (
+            {"logging_nan_inf_filter": True, "logging_steps": 10, "logging_strategy": "steps"},
+            SourceFacts(stride=10, averaged=True, nan_filtered=True),
+        ),
+        ({"logging_nan_inf_filter": False, "logging_steps": 1.0}, EVERY_STEP),
+        ({"logging_nan_inf_filter": True, "logging_steps": 0.05}, SourceFacts(nan_filtered=True)),
+        ({"logging_nan_inf_filter": True, "logging_steps": float("nan")}, SourceFacts(nan_filtered=True)),
+        (
+            {"logging_nan_inf_filter": True, "logging_steps": 10, "logging_strategy": "epoch"},
+            SourceFacts(nan_filtered=True),
+        ),
+    ],
+)
+def test_the_arguments_of_the_trainer_say_how_its_loss_is_logged(config: dict[str, Any], facts: SourceFacts) -> None:
+    assert facts_of(config) == facts
