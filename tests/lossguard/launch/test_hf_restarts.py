@@ -19,7 +19,7 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.slow
 
 SCRIPT = str(Path(__file__).with_name("hf_script.py"))
-STEPS, BAD = 230, (120, 132)
+STEPS, BAD = 280, (160, 176)
 QUIET = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
