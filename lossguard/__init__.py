@@ -32,6 +32,7 @@ from lossguard.orders import Order
 from lossguard.probe import Probe
 from lossguard.protocol import decode_number, encode_number, is_run_id
 from lossguard.ranks import Ranks
+from lossguard.restart_plan import RestartPlan, restart
 from lossguard.run import Run
 from lossguard.spooling.reading import read_spools
 from lossguard.start import init
@@ -56,6 +57,7 @@ __all__ = [
     "Ranks",
     "RanksError",
     "Rejected",
+    "RestartPlan",
     "Run",
     "RunState",
     "SegmentReason",
@@ -67,6 +69,7 @@ __all__ = [
     "init",
     "is_run_id",
     "read_spools",
+    "restart",
 ]
 
 

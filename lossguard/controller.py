@@ -284,13 +284,11 @@ class Controller:
 
     def _apply(self, order: Order) -> dict[str, Any]:
         """Take over skip, learning rate and remedies of `order`; return what the spool records of it."""
-        applied: dict[str, Any] = {"rewound_to": self.step, "reason": order.reason}
         if order.skip_from is not None and order.skip_to is not None:
             self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
-            applied |= {"skip_from": order.skip_from, "skip_to": order.skip_to}
         if order.lr_scale is not None:
-            self._position.lr_scale = self.run.history.lr_scale = applied["lr_scale"] = order.lr_scale
-        return applied | self.remedies.start(order.remedies, self.step)
+            self._position.lr_scale = self.run.history.lr_scale = order.lr_scale
+        return order.applied_at(self.step) | self.remedies.start(order.remedies, self.step)
 
     def _restore_newest(self, left_step: int, why: str) -> None:
         """Restore the newest checkpoint after a restore that failed half-way.

@@ -25,6 +25,7 @@ from lossguard.probe import Probe
 from lossguard.protocol import (
     CAN_APPLY,
     CAN_ROLL_BACK,
+    CANNOT_SKIP,
     EXPECT,
     MAX_PAUSE,
     PROBE,
@@ -104,6 +105,7 @@ class RecordingRun(Run):
         self._num_segments = 0
         self._newest_segment_at = self.history.newest_segment_at
         self._last_step = -1
+        self._newest_step: int | None = None
         self._restorable: tuple[list[int], list[RestorableTier]] | None = None
         self._unplaced: list[Record] = []  # before the first segment
         self._valid_names: set[str] = set()  # of metrics
@@ -123,6 +125,10 @@ class RecordingRun(Run):
             self._sender.start()
         _open_runs.add(self)
         atexit.register(self._at_exit)
+
+    @property
+    def newest_step(self) -> int | None:
+        return self._newest_step
 
     @_never_raises
     def log(self, /, step: int, **metrics: Any) -> None:
@@ -150,7 +156,7 @@ class RecordingRun(Run):
         with self._writer.lock:
             if step <= self._last_step or not self._num_segments:
                 self._begin_segment(step, self._segment_reason(), None, None, at)
-            self._last_step = step
+            self._last_step = self._newest_step = step
             record: Record = {"step": step, "time": now, "metrics": metrics}
             if position is not None:
                 record["position"] = position
@@ -264,6 +270,10 @@ class RecordingRun(Run):
         self._add_capability(CAN_ROLL_BACK)
 
     @_never_raises
+    def cannot_skip(self) -> None:
+        self._add_capability(CANNOT_SKIP)
+
+    @_never_raises
     def can_apply(self, remedy: str) -> None:
         self._add_capability(CAN_APPLY + remedy)
 
@@ -318,7 +328,7 @@ class RecordingRun(Run):
     ) -> None:
         ordinal = self._num_segments
         self._num_segments += 1
-        self._last_step = fork_step - 1
+        self._last_step, self._newest_step = fork_step - 1, None
         # The newest segment must have the latest time, even when the clock was set back.
         self._newest_segment_at = max(time.time() if at is None else at, self._newest_segment_at + 0.001)
         record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}

@@ -41,6 +41,11 @@ class Run:
         self.interrupted = False
         """Set by a guard after a signal: `finish()` then reports `interrupted`."""
 
+    @property
+    def newest_step(self) -> int | None:
+        """The newest step that this process has logged in the present segment; None before the first one."""
+        return None
+
     def log(self, /, step: int, **metrics: Any) -> None:
         """Record the metrics of one optimizer step: Python or NumPy scalars, or 0-dim tensors on any device.
 
@@ -103,6 +108,9 @@ class Run:
 
     def can_roll_back(self) -> None:
         """Tell the collector that this run executes orders. A guard calls it."""
+
+    def cannot_skip(self) -> None:
+        """Tell the collector that orders of this run must not skip batches. A launcher calls it before any order."""
 
     def can_apply(self, remedy: str) -> None:
         """Tell the collector that this run's loop has registered the remedy of this name. A guard calls it."""
