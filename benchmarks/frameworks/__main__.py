@@ -20,7 +20,7 @@ from benchmarks.frameworks.job import Arm, Job, Result
 from examples.laptop import collector
 from lossguard import Client
 
-FRAMEWORKS = ("accelerate",)
+FRAMEWORKS = ("accelerate", "hf")
 TIMED_STEPS, TIMED_PAIRS = 120, 8
 
 
