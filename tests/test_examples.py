@@ -27,6 +27,14 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 ANALYSIS = EXAMPLES / "analysis.py"
 
 
+def test_a_hugging_face_trainer_gets_past_its_fault(tmp_path: Path) -> None:
+    command = [sys.executable, str(ANALYSIS.with_name("hf_trainer.py")), "--steps", "340"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "loss_spike, onset at step 20" in done.stdout
+
+
 def test_a_loop_on_accelerate_gets_past_its_fault(tmp_path: Path) -> None:
     command = [sys.executable, str(ANALYSIS.with_name("accelerate_loop.py")), "--steps", "340"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

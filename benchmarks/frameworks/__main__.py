@@ -22,7 +22,7 @@ from benchmarks.frameworks.job import Arm, Job, Result
 from examples.laptop import collector
 from lossguard import Client
 
-FRAMEWORKS = ("accelerate", "lightning")
+FRAMEWORKS = ("accelerate", "hf", "lightning")
 TIMED_STEPS, TIMED_PAIRS = 120, 8
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -92,13 +92,13 @@ class Trace:
         self.result.seen[step] = micro
         self.result.executed += 1
 
-    def finish(self, model: nn.Module, *others: Any) -> Result:
-        """`others`: the optimizer and the schedule."""
+    def finish(self, model: nn.Module, *others: Any, logits: Callable[[Tensor], Tensor] | None = None) -> Result:
+        """`others`: the optimizer and the schedule. `logits`: those of the model, if it returns something else."""
         digest = hashlib.sha256()
         for state in (model.state_dict(), *(each.state_dict() for each in others), torch.get_rng_state()):
             digest.update(repr(_plain(state)).encode())
         self.result.states = digest.hexdigest()[:16]
-        self.result.held_out = held_out_loss(model)
+        self.result.held_out = held_out_loss(model, logits or model)
         return self.result
 
 
@@ -112,11 +112,11 @@ def tiny_model() -> TinyModel:
 
 
 @torch.no_grad()
-def held_out_loss(model: nn.Module) -> float:
+def held_out_loss(model: nn.Module, logits: Callable[[Tensor], Tensor]) -> float:
     """Nats per byte on text that no run trains on."""
     rows = text(NUM_SAMPLES + NUM_HELD_OUT)[NUM_SAMPLES:]
     model.eval()
-    loss = loss_of(model(rows[:, :-1]), rows[:, 1:]).item()
+    loss = loss_of(logits(rows[:, :-1]), rows[:, 1:]).item()
     model.train()
     return loss
 
