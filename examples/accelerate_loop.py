@@ -29,7 +29,7 @@ def train(steps: int, folder: Path) -> str:
     model = TinyModel()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    loader: DataLoader[torch.Tensor] = DataLoader(text(8000), batch_size=12, shuffle=True)  # type: ignore[arg-type]
+    loader: DataLoader[torch.Tensor] = DataLoader(text(6000), batch_size=8, shuffle=True)  # type: ignore[arg-type]
     model, optimizer, schedule, loader = accelerator.prepare(model, optimizer, schedule, loader)
 
     run = lossguard.init(project="accelerate-loop", directory=folder / "spool")

@@ -29,6 +29,8 @@ from lossguard.torch.files import fingerprint, flush, read_state, write_state
 from lossguard.torch.generators import generators, restore_generators
 from lossguard.torch.manifest import read_manifest
 
+__all__ = ["AcceleratorCheckpoints", "check_strategy"]
+
 FORMAT = "accelerate"
 STATE = "state"
 """Folder inside a checkpoint that `load_state` reads."""

@@ -114,6 +114,7 @@ class MicroBatches:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state; `seek` afterwards. What this process has seen of later epochs stays."""
+        self.close()  # a sampler may still draw from a generator that is restored
         self.length = self.length or state["length"]
         self._orders.load_state_dict(state["orders"])
 
@@ -130,7 +131,7 @@ class MicroBatches:
         self._epoch_start = epoch * (self.length or 0)
         self._set_epoch(epoch)
         by_index, base_seed = is_by_index(self.loader), draws_base_seed(self.loader, epoch)
-        workers_persist = getattr(self.loader, "persistent_workers", False)
+        workers_persist = getattr(self.loader, "persistent_workers", False)  # with the base seed of epoch 0
         if by_index and (offset or (workers_persist and self._has_workers == base_seed)):
             self._opened = entered_at(self.loader, offset, base_seed=base_seed)
         else:

@@ -19,7 +19,7 @@ DATA_LOADER_ARGUMENTS = (
     *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context", "generator"),
     *("prefetch_factor", "pin_memory_device", "in_order"),  # the last one since torch 2.6
 )
-KNOWN_PACKAGES = {"torch", "accelerate", "transformers", "lightning", "builtins"}
+KNOWN_PACKAGES = {"torch", "accelerate", "transformers", "lightning", "pytorch_lightning", "builtins"}
 """Their samplers draw from what they say they draw from: no need to try them."""
 
 

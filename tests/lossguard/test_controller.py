@@ -93,3 +93,38 @@ def test_a_resume_that_fails_leaves_the_signal_handlers_as_they_were() -> None:
     with pytest.raises(OSError, match="disk"):
         controller_of(ScriptedRun(), checkpoints).open(until=3)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_state_of_the_data_is_saved_and_restored_with_the_run() -> None:
+    class Data:
+        def __init__(self) -> None:
+            self.seen = 0
+
+        def state_dict(self) -> dict[str, int]:
+            return {"seen": self.seen}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.seen = state["seen"]
+
+    data, checkpoints = Data(), Memory([])
+    run = ScriptedRun({4: rollback(rewind_to=2, skip_from=2, skip_to=4)})
+    controller = controller_of(run, checkpoints)
+    at = controller.open(until=9, data=data)
+    for seen in (1, 2, 3):
+        data.seen = seen
+        at = controller.boundary()
+    assert (at, data.seen) == (Boundary(2, 4, restored=True, stop=False, since=2), 2)
+    controller.abandon()
+    fresh = Data()
+    again = controller_of(ScriptedRun(), checkpoints)
+    again.open(until=9, data=fresh)
+    assert fresh.seen == 2
+    again.abandon()
+
+
+def test_checkpoints_of_a_run_whose_data_had_no_state_are_restored() -> None:
+    checkpoints = Memory([])
+    drive(controller_of(ScriptedRun(), checkpoints), checkpoints, 2)
+    again = controller_of(ScriptedRun(), checkpoints)
+    assert again.open(until=9, data=object()).step == 2  # nothing is loaded into it
+    again.abandon()

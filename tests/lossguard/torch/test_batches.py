@@ -65,6 +65,9 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "a sampler without the generator of the loader": lambda: loader(
         sampler=RandomSampler(range(N)), generator=seeded()
     ),
+    "with replacement, from a generator": lambda: loader(
+        sampler=RandomSampler(range(N), replacement=True, generator=seeded())
+    ),
     "distributed": lambda: loader(sampler=DistributedSampler(range(N), num_replicas=2, rank=1)),  # type: ignore[arg-type]
     "weighted": lambda: loader(sampler=WeightedRandomSampler([1.0] * N, N)),
     "a list of batches": lambda: DataLoader(Numbers(), batch_sampler=[[3, 1], [2], [5, 4, 0]]),
@@ -158,6 +161,22 @@ def test_a_new_process_continues_in_the_middle_of_an_epoch(name: str) -> None:
     again.seek(14, since=14)
     assert [content(next(again)) for _ in range(20)] == expected[0]
     assert torch.equal(torch.get_rng_state(), expected[1])
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_rollback_whose_skip_ends_where_the_loader_stands(name: str) -> None:
+    torch.manual_seed(0)
+    expected = plain(LOADERS[name](), 20)
+    torch.manual_seed(0)
+    stream = MicroBatches(LOADERS[name]())
+    for _ in range(2):
+        next(stream)
+    saved = stream.state_dict()
+    for _ in range(3):
+        next(stream)
+    stream.load_state_dict(saved)
+    stream.seek(5, since=2)
+    assert [content(next(stream)) for _ in range(15)] == expected[5:]
 
 
 def test_the_state_of_an_order_that_follows_from_the_epoch_is_empty() -> None:

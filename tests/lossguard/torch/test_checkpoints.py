@@ -570,3 +570,10 @@ def test_an_object_that_does_not_take_all_of_its_state_back_may_be_left_uncompar
 def test_an_object_is_compared_or_not() -> None:
     with pytest.raises(ValueError, match="model: give an object by its name or in uncompared"):
         Checkpoints("anywhere", model=Box(), uncompared={"model": Box()})
+
+
+@pytest.mark.parametrize("kind", ["FullyShardedDataParallel", "DeepSpeedEngine"])
+def test_a_model_without_a_whole_state_is_refused_in_one_sentence(kind: str, tmp_path: Path) -> None:
+    model = type(kind, (torch.nn.Linear,), {})(2, 2)
+    with pytest.raises(ValueError, match=f"^model is a {kind}, which is not supported: shard it with torch's"):
+        Checkpoints(tmp_path, model=model)

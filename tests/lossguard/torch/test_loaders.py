@@ -127,3 +127,31 @@ def test_the_parts_of_a_loader_are_found_once_each() -> None:
     names = [type(part).__name__ for part in parts_of(loader)]
     assert sorted(names) == ["BatchSampler", "DataLoader", "RandomSampler", "range"]
     assert len(own_generators(loader)) == 1
+
+
+def test_a_loader_that_would_resume_by_itself_is_refused_in_one_sentence() -> None:
+    class Stateful(list[int]):
+        use_stateful_dataloader = True
+
+    with pytest.raises(ValueError, match="use_stateful_dataloader=True has the loader resume by itself"):
+        refuse_without_order(Stateful([1]))
+
+
+@pytest.mark.parametrize(
+    ("even", "num_processes", "drop_last"), [(True, 2, False), (False, 1, False), (False, 2, True)]
+)
+def test_processes_with_as_many_batches_each_are_taken(even: bool, num_processes: int, drop_last: bool) -> None:
+    refuse_without_order(Sharded(even, num_processes, drop_last))
+
+
+def test_processes_with_different_numbers_of_batches_are_refused_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match="even_batches=False gives the processes different numbers of batches"):
+        refuse_without_order(Sharded(False, 2, False))
+
+
+class Sharded(list[int]):
+    """As a batch sampler of accelerate."""
+
+    def __init__(self, even_batches: bool, num_processes: int, drop_last: bool) -> None:
+        super().__init__([1])
+        self.even_batches, self.num_processes, self.drop_last = even_batches, num_processes, drop_last
