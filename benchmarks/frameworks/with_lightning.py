@@ -84,9 +84,10 @@ def train(job: Job) -> Result:
     return module.trace.finish(module.model, trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler)
 
 
-def _loader(seed: int, data: Any = None) -> Any:
+def _loader(seed: int, data: Any = None) -> Any:  # of `samples()`, or of their indices
     generator = torch.Generator().manual_seed(seed)
-    return DataLoader(samples() if data is None else data, batch_size=BATCH_SIZE, shuffle=True, generator=generator)
+    data = samples() if data is None else data
+    return DataLoader(data, batch_size=BATCH_SIZE, shuffle=True, generator=generator)
 
 
 def _epochs(job: Job) -> list[list[list[int]]]:

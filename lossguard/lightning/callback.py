@@ -22,7 +22,7 @@ from lossguard.errors import LossguardError
 from lossguard.ledger import Skip
 from lossguard.lightning.framework import LightningModule, Trainer
 from lossguard.lightning.loops import Callbacks, Loops
-from lossguard.lightning.refusals import refuse_loader, refuse_setup
+from lossguard.lightning.refusals import refuse_setup, refuse_several_loaders, refuse_without_length
 from lossguard.lightning.watch import Watch
 from lossguard.run import Run
 from lossguard.torch.batches import MicroBatches
@@ -59,7 +59,6 @@ class Lossguard(Watch):
         self.controller: Controller | None = None
         """None before the first step, and when the run is not guarded any more."""
         self._storage = storage  # keep=, memory=, memory_every=
-        self._loader: GuardedLoader | None = None
         self._undo = ExitStack()  # what is changed of the trainer while it fits
         self._unscaled: list[Any] = []  # learning rates of the schedule during a step of the optimizer
 
@@ -67,33 +66,35 @@ class Lossguard(Watch):
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             refuse_setup(trainer, pl_module)
+            if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # it only shows that nothing raises
+                self._wrap_loader(trainer)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The training loader passes through here before the first iterator is made of it."""
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # it only shows that nothing raises
-            return
+    def _wrap_loader(self, trainer: Trainer) -> None:
+        """The training loader passes through the strategy before the first iterator is made of it."""
         prepared = trainer.strategy.process_dataloader
-
-        self._loader = None
 
         def process_dataloader(dataloader: object) -> object:
             dataloader = prepared(dataloader)
             if not trainer.training or trainer.sanity_checking:
                 return dataloader
-            refuse_loader(dataloader, is_second=self._loader is not None)
-            self._loader = GuardedLoader(self, dataloader)
-            return self._loader
+            refuse_without_length(dataloader)
+            return GuardedLoader(self, dataloader)
 
         vars(trainer.strategy)["process_dataloader"] = process_dataloader
         self._undo.callback(vars(trainer.strategy).pop, "process_dataloader", None)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if self._loader is None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self._trainer, self._data = trainer, MicroBatches(self._loader.inner, read_end=False)
+        loader = trainer.train_dataloader
+        if not isinstance(loader, GuardedLoader):
+            refuse_several_loaders()
+        loader.is_guarded = True
+        self._trainer, self._data = trainer, MicroBatches(loader.inner, read_end=False)
         self._undo.callback(self._data.close)
         self._loops = Loops(trainer, self)
+        self._undo.callback(self._loops.unextend)
         self._accumulate = trainer.accumulate_grad_batches
         self._epoch_length = int(trainer.num_training_batches)
         self._steps_per_epoch = math.ceil(self._epoch_length / self._accumulate)
@@ -231,15 +232,23 @@ class GuardedLoader:
 
     def __init__(self, callback: Lossguard, inner: Any) -> None:
         self.callback, self.inner = callback, inner
+        self.is_guarded = False
+        """False where something else reads it, such as a search for a learning rate before the fit."""
+        self._iterator: Iterator[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.inner)
 
     def __iter__(self) -> Iterator[Any]:
+        self._iterator = None
         return self
 
     def __next__(self) -> Any:
-        return self.callback.next_micro_batch()
+        if self.is_guarded:
+            return self.callback.next_micro_batch()
+        if self._iterator is None:
+            self._iterator = iter(self.inner)
+        return next(self._iterator)
 
     @property
     def worker_init_fn(self) -> Any:

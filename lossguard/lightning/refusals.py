@@ -35,10 +35,13 @@ def refuse_setup(trainer: Trainer, module: LightningModule) -> None:
         _refuse("reload_dataloaders_every_n_epochs", "the batches of a new loader have no fixed order: keep one loader")
 
 
-def refuse_loader(loader: Any, *, is_second: bool) -> None:
-    """Raise ConfigurationError for training data that is not one loader with a length."""
-    if is_second:
-        _refuse("training with several loaders", "their common position is not known: combine their datasets")
+def refuse_several_loaders() -> NoReturn:
+    """Raise ConfigurationError."""
+    _refuse("training with several loaders", "their common position is not known: combine their datasets")
+
+
+def refuse_without_length(loader: Any) -> None:
+    """Raise ConfigurationError for a training loader without a length."""
     try:
         len(loader)
     except TypeError:

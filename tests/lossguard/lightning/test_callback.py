@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, LearningRateMonitor, ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from lossguard.lightning import Lossguard, Watch
@@ -95,7 +95,8 @@ def test_an_order_at_the_last_step_is_executed(tmp_path: Path, limit: dict[str, 
     steps = limit.get("max_steps", 20)
     run = LoggingRun({steps + 1: rollback(rewind_to=5, skip_from=7, skip_to=9)})
     settings: dict[str, Any] = {**limit, "gradient_clip_val": 0.1}
-    guarded = fit(tmp_path, shuffled(40), Lossguard(run, every=5), **settings)
+    callback = Lossguard(run, every=5, memory=3, memory_every=5)
+    guarded = fit(tmp_path, shuffled(40), callback, **settings)
     assert [each[:2] for each in run.recorded] == [("start", 0), ("rollback", 5)]
     assert_same(guarded, fit(tmp_path, filtered(40, [(7, 9)], steps=steps, accumulate=1), **settings))
     assert guarded.trainer.max_steps == limit.get("max_steps", -1)
@@ -225,3 +226,12 @@ def test_two_ranks_are_rolled_back_together_bit_for_bit(tmp_path: Path, launcher
     for step, metrics in first["logged"].items():
         losses = [*first["losses"][step], *second["losses"][step]]
         assert metrics["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+
+
+def test_a_search_for_a_learning_rate_before_the_fit_reads_the_loader_alone(tmp_path: Path) -> None:
+    search = LearningRateFinder(num_training_steps=5, attr_name="lr")
+    module = Module()
+    module.lr = 1e-2  # type: ignore[assignment]
+    run = LoggingRun()
+    fit(tmp_path, shuffled(40), Lossguard(run), search, module=module, max_steps=10)
+    assert [(step, index) for step, index, _ in run.logged] == [(step, step) for step in range(10)]

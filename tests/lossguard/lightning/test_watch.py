@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+import lossguard
 from lossguard.lightning import Watch
-from tests.lossguard.lightning.fitting import LoggingRun, Module, assert_same, fit, shuffled
+from tests.lossguard.lightning.fitting import LoggingRun, Module, Numbers, assert_same, fit, shuffled
 
 pytestmark = pytest.mark.slow
 
@@ -82,3 +84,27 @@ def test_an_error_in_a_report_does_not_reach_the_training(tmp_path: Path, caplog
     module = fit(tmp_path, shuffled(40), Broken(LoggingRun()), max_steps=5)
     assert len(module.seen) == 5
     assert caplog.text.count("on_train_batch_end failed, and training continues: RuntimeError('ours')") == 1
+
+
+def test_tokens_are_counted_and_the_settings_become_configuration(tmp_path: Path) -> None:
+    class Language(Module):
+        def __init__(self, depth: int) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+
+        def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+            return super().training_step(batch["input_ids"], batch_idx)
+
+    run = lossguard.init(project="p", directory=tmp_path / "spool", mode="offline")
+    samples: Any = [{"input_ids": Numbers(40)[index]} for index in range(40)]
+    loader: DataLoader[Any] = DataLoader(samples, batch_size=4)
+    fit(tmp_path, loader, Watch(run), module=Language(3), max_steps=3, accumulate_grad_batches=2)
+    run.finish()
+    assert run.directory is not None
+    text = "".join(file.read_text() for file in run.directory.glob("*.spool"))
+    assert '"tokens":64' in text
+    assert '"tokens":192' in text
+    assert '"hyperparameters":{"depth":3}' in text
+    assert '"num_parameters":280' in text
+    assert '"accumulate_grad_batches":2' in text
+    assert '"total_steps":3' in text
