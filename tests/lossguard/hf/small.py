@@ -16,7 +16,7 @@ VOCABULARY, LENGTH = 32, 12
 
 
 class LoggedRun(ScriptedRun):
-    """A scripted run that keeps what it is told of each step."""
+    """A scripted run that keeps the metrics of each step."""
 
     def __init__(self, orders: dict[int, Order] | None = None) -> None:
         super().__init__(orders)
