@@ -93,4 +93,4 @@ audit: setup ## check every installed package against published advisories (need
 
 .PHONY: clean
 clean: ## delete the virtual environment and all caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist site *.egg-info
+	rm -rf $(VENV) .frameworks .pytest_cache .mypy_cache .ruff_cache .hypothesis dist site *.egg-info

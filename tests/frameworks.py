@@ -37,9 +37,9 @@ def install(row: str, requirements: tuple[str, ...]) -> Path:
     if not done.exists():
         venv.create(folder, clear=True, with_pip=True)
         needed = [each.replace("lossguard[", f"{ROOT}[") for each in (*TEST_PACKAGES, *requirements)]
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *needed], check=True)
-        subprocess.run([*pip[:4], "uninstall", "--quiet", "--yes", "lossguard"], check=True)  # the checkout is tested
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", *needed], check=True)
+        subprocess.run([*pip, "uninstall", "--yes", "lossguard"], check=True)  # the checkout itself is tested
         done.touch()
     return python
 
