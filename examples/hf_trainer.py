@@ -50,7 +50,7 @@ def train(steps: int, folder: Path) -> str:
         report_to=[],
         use_cpu=True,
     )
-    trainer = FaultyTrainer(model=model, args=arguments, train_dataset=rows)  # type: ignore[arg-type]  # any sequence
+    trainer = FaultyTrainer(model=model, args=arguments, train_dataset=rows)
 
     run = lossguard.init(project="hf-trainer", directory=folder / "spool", total_steps=steps)
     lossguard.hf.guard(trainer, run, every=25)

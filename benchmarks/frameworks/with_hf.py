@@ -68,7 +68,7 @@ class Filtered(Traced):
         return LeavingOut(super().get_train_dataloader(), self)
 
     def set_initial_training_values(self, args: Any, dataloader: Any, *others: Any) -> Any:
-        values = list(super().set_initial_training_values(args, dataloader, *others))
+        values: list[Any] = list(super().set_initial_training_values(args, dataloader, *others))
         values[0] = 2 * values[0] + 1
         return tuple(values)
 

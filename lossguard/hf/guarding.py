@@ -28,9 +28,18 @@ class Guarding(Measuring):
     """Measures a run, and rolls it back."""
 
     def __init__(self, trainer: Trainer, controller: Controller, progress: Progress, *, log_z: bool) -> None:
-        super().__init__(trainer, controller.run, log_z=log_z)
         self.controller, self.progress = controller, progress
+        super().__init__(trainer, controller.run, log_z=log_z)
         self._reset()
+
+    @property
+    def tokens(self) -> Any:
+        """A restore changes them."""
+        return self.progress.tokens
+
+    @tokens.setter
+    def tokens(self, tokens: Any) -> None:
+        self.progress.tokens = tokens
 
     def _reset(self) -> None:
         self._is_open = False
@@ -38,6 +47,11 @@ class Guarding(Measuring):
         self._coming: deque[Any] = deque()  # micro-batches of the present step
         self._batch = 0
         self._lrs: list[float] = []  # the learning rates of this step, before an order's factor
+
+    def train(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("trial", args[1] if len(args) > 1 else None) is not None:
+            raise ValueError("a search for hyperparameters trains many models: one run cannot record them")
+        return super().train(original, *args, **kwargs)
 
     def install(self, hooks: Hooks) -> None:
         super().install(hooks)

@@ -40,12 +40,14 @@ def never_raises(method: Method) -> Method:
 class Measuring(TrainerCallback):
     """Logs every optimizer step of `trainer`: loss, gradient norm, learning rate, tokens, held-out loss, log Z."""
 
+    tokens: Any
+    """Input tokens of the run so far, as `include_num_input_tokens_seen="all"` counts; None: not known."""
+
     def __init__(self, trainer: Trainer, run: Run, *, log_z: bool) -> None:
         self.trainer: Any = trainer
         self.run, self.log_once = run, LogOnce(quiet=run.rank > 0)
         self.log_z = LogZ(trainer) if log_z else None
-        self.tokens: Any = None
-        """Input tokens of the run so far, as `include_num_input_tokens_seen="all"` counts; None: not known."""
+        self.tokens = None
         self._step_metrics: dict[str, Any] = {}
         self._finished_step: int | None = None  # whose metrics are not logged yet
         self.forget()
@@ -66,6 +68,7 @@ class Measuring(TrainerCallback):
             self.ended()
 
     def install(self, hooks: Hooks) -> None:
+        self.forget()
         hooks.wrap(self.trainer, "training_step", self.training_step)
         hooks.wrap(self.trainer.accelerator, "clip_grad_norm_", self._clip_grad_norm)
         if self.log_z is not None:
@@ -134,6 +137,8 @@ class Measuring(TrainerCallback):
 
     @never_raises
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        if self._finished_step is None:  # before the first step, or after the training
+            return
         for name, value in (metrics or {}).items():
             if name.startswith("eval_") and name.endswith("loss"):  # eval_loss, eval_<name of the data>_loss
                 data = name.removeprefix("eval_").removesuffix("loss").strip("_")
@@ -161,17 +166,17 @@ class Measuring(TrainerCallback):
         log_z = None if self.log_z is None else self.log_z.take()
         if _num_ranks() == 1 or self._loss is None:
             return self._loss, self._num_tokens, {} if log_z is None else log_z.metrics()
-        is_averaged = self.trainer.args.average_tokens_across_devices  # then each rank's loss is its share of the mean
-        weight = 1 if is_averaged or self._num_labels is None else self._num_labels
-        mine_F = self._loss.new_tensor([0.0, 0.0, self._num_tokens, 0.0, 0.0, 0.0])
-        mine_F[0], mine_F[1] = self._loss, weight
+        # With average_tokens_across_devices, each rank's loss is its share of the mean already.
+        is_plain = self.trainer.args.average_tokens_across_devices or self._num_labels is None
+        mine_F = self._loss.new_zeros(6)
+        mine_F[0], mine_F[1], mine_F[2] = self._loss, 1.0 if is_plain else self._num_labels, self._num_tokens
         if log_z is not None:
             mine_F[3:] = torch.stack((log_z.total, log_z.num_tokens.float(), log_z.highest))
         gathered = mine_F.new_empty(_num_ranks() * len(mine_F))
         gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
         gather(gathered, mine_F)
         losses_R, weights_R, tokens_R, totals_R, counts_R, highest_R = gathered.view(_num_ranks(), -1).unbind(1)
-        loss = losses_R.mean() if weight == 1 else (losses_R * weights_R).sum() / weights_R.sum()
+        loss = losses_R.mean() if is_plain else (losses_R * weights_R).sum() / weights_R.sum()
         if log_z is not None:
             log_z = type(log_z)(totals_R.sum(), counts_R.sum(), highest_R.amax())
         return loss, tokens_R.sum().long(), {} if log_z is None else log_z.metrics()

@@ -40,6 +40,8 @@ class Progress:
         self.trainer: Any = trainer
         self.loss_sum: Tensor | None = None
         """The tensor in which the loop sums losses up until it logs them, where it is known."""
+        self.tokens: Any = None
+        """Input tokens of the run so far, a number or a 0-dim tensor; None: not known."""
 
     def begin(self) -> None:
         """A loop begins: its sum is known from the beginning on, or (transformers 4) after its first step."""
@@ -52,11 +54,13 @@ class Progress:
         callbacks = [[type(each).__name__, each.state().get("attributes", {})] for each in self._callbacks()]
         loss_sum = None if self.loss_sum is None else self.loss_sum.detach().clone()
         text = json.dumps({"state": state, "callbacks": callbacks}, default=lambda value: value.item())
-        return {"json": text, "sums": sums, "loss_sum": loss_sum}
+        tokens = None if self.tokens is None else torch.as_tensor(self.tokens)
+        return {"json": text, "sums": sums, "loss_sum": loss_sum, "tokens": tokens}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore it into the objects that the loop holds."""
         content = json.loads(saved["json"])
+        self.tokens = saved["tokens"]
         for name, value in content["state"].items():
             setattr(self.trainer.state, name, value)
         for callback, (name, attributes) in zip(self._callbacks(), content["callbacks"], strict=False):

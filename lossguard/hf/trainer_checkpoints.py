@@ -86,7 +86,8 @@ class TrainerCheckpoints:
         if self._saved_by_trainer != step:
             self.ranks.run_on_all(self.trainer._save_checkpoint, self.trainer.model_wrapped, None)
         progress = self.progress.state_dict()
-        loss_sum = progress.pop("loss_sum")
+        loss_sum, tokens = progress.pop("loss_sum"), progress["tokens"]
+        progress["tokens"] = None if tokens is None else int(tokens)
         sums = self.ranks.gather(None if loss_sum is None else loss_sum.item())
         self.ranks.run_on_all(self._seal, step, {"state": state, "progress": progress, "loss_sums": sums})
 

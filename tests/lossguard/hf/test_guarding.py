@@ -7,7 +7,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from lossguard import Order, OrderKind, Skip
 from lossguard.hf import guard
-from tests.lossguard.hf.small import InOrder, LoggedRun, Rows, Traced, filtered, state_of, trainer_in
+from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, Traced, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
 
 pytestmark = pytest.mark.slow
@@ -51,6 +51,7 @@ def test_after_a_rollback_and_a_skip_it_is_the_plain_training_on_the_other_batch
     assert _without_times(trainer.state.log_history, "epoch") == _without_times(plain.state.log_history, "epoch")
     assert [kind for kind, *_ in run.recorded] == ["start", "rollback"]
     assert run.recorded[1][1] == 5  # the checkpoint at or before step 7
+    assert [metrics["tokens"] for _, metrics in run.logged] == [4 * LENGTH * (step + 1) for step, _ in run.logged]
 
 
 def test_over_epochs_with_evaluation_and_workers_it_is_the_training_that_never_used_the_batches(tmp_path: Path) -> None:
@@ -102,6 +103,7 @@ def test_a_signal_ends_the_training_after_its_step_and_another_process_continues
     assert state_of(again) == state_of(plain)
     assert [step for step, _ in run.logged] == list(range(18, 30))
     assert again.state.epoch == plain.state.epoch
+    assert run.column("tokens")[0] == LENGTH * (4 * 19 - 2)  # one step of the first epoch is short
 
 
 def test_an_exception_leaves_the_trainer_as_it_was_and_the_next_call_continues(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import transformers
 
 from lossguard.hf import guard
-from tests.lossguard.hf.small import InOrder, LoggedRun, Rows, filtered, state_of, trainer_in
+from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
 
 trainer_utils: Any = transformers.trainer_utils
@@ -41,6 +41,7 @@ def test_a_rollback_to_the_trainers_own_checkpoint_is_exact_and_the_discarded_on
     assert names == [*(f"checkpoint-{step}" for step in (0, 10, 15, 20, 23, 5)), "discarded-checkpoint-10"]
     assert trainer_utils.get_last_checkpoint(str(tmp_path / "one")).endswith("checkpoint-23")
     assert run.restorable == [0, 5, 10, 15, 20, 23]
+    assert run.column("tokens")[-1] == 23 * 4 * LENGTH
 
 
 def test_a_run_continues_from_it_with_and_without_a_guard(tmp_path: Path) -> None:

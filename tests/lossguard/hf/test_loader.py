@@ -1,0 +1,25 @@
+from collections.abc import Iterator
+
+import torch
+
+from lossguard.hf.loader import Filling, Loader, empty_like
+
+
+def test_before_the_training_it_is_the_loader_that_it_stands_for_and_then_it_is_endless() -> None:
+    begun: list[int] = []
+    given: Iterator[int] = iter(range(7))
+
+    class Inner(list[int]):
+        dataset = "data"
+
+    loader = Loader(Inner([10, 20]), begin=lambda: begun.append(1), next_micro_batch=lambda: next(given))
+    assert (list(loader), len(loader), begun, loader.dataset) == ([10, 20], 2, [], "data")
+    loader.length = 1_000
+    assert [next(iter(loader)), next(loader), len(loader), begun] == [0, 1, 1_000, [1]]
+
+
+def test_an_empty_micro_batch_has_no_tokens_and_the_same_names() -> None:
+    empty = empty_like({"labels": torch.ones(2, 5), "input_ids": torch.ones(2, 5), "name": "kept"})
+    assert isinstance(empty, Filling)
+    assert empty["labels"][..., 1:].ne(-100).sum() == 0
+    assert (empty["input_ids"].numel(), empty["name"]) == (0, "kept")
