@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # a script in a folder does 
 
 import lossguard
 from examples.laptop import FAULT, TinyModel, collector, loss_of, shuffled, summary, text
-from lossguard.lightning import Lossguard
 
 
 class LanguageModel(L.LightningModule):
@@ -57,7 +56,7 @@ def train(steps: int, folder: Path) -> str:
         gradient_clip_val=1.0,
         val_check_interval=100,
         check_val_every_n_epoch=None,
-        callbacks=[Lossguard(run, every=25)],
+        callbacks=[lossguard.lightning.Lossguard(run, every=25)],
         default_root_dir=folder,
         accelerator="cpu",
         logger=False,

@@ -124,8 +124,9 @@ class Watch(Callback):
         if trainer.global_step > self._num_steps:
             self._num_steps = trainer.global_step
             metrics = self._of_step | self._means(trainer)
+            num_tokens = metrics.pop("step_tokens", self._num_tokens)
             if self.tokens is not None and self._num_tokens:
-                self.tokens = metrics["tokens"] = self.tokens + metrics.pop("step_tokens", self._num_tokens)
+                self.tokens = metrics["tokens"] = self.tokens + num_tokens
             if self.run.batch_index is None:
                 metrics["batch_index"] = trainer.global_step - 1  # without a guard, batch follows batch
             self._pending = (trainer.global_step - 1, metrics)

@@ -78,7 +78,7 @@ class Module(L.LightningModule):
 
 
 class LoggingRun(ScriptedRun):
-    """Keeps what is logged."""
+    """Keeps the steps that are logged."""
 
     def __init__(self, orders: dict[int, Order] | None = None) -> None:
         super().__init__(orders)

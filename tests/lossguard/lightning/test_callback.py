@@ -226,6 +226,7 @@ def test_two_ranks_are_rolled_back_together_bit_for_bit(tmp_path: Path, launcher
     for step, metrics in first["logged"].items():
         losses = [*first["losses"][step], *second["losses"][step]]
         assert metrics["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+        assert metrics.keys() == {"loss", "log_z", "grad_norm", "lr"}
 
 
 def test_a_search_for_a_learning_rate_before_the_fit_reads_the_loader_alone(tmp_path: Path) -> None:
