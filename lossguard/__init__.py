@@ -8,6 +8,9 @@ for step, batch in guard.steps(batches, until=10_000):
 run.finish()
 """
 
+import importlib
+from typing import Any
+
 from lossguard.batches import Indexable
 from lossguard.delivery.client import Client
 from lossguard.errors import (
@@ -29,6 +32,7 @@ from lossguard.orders import Order
 from lossguard.probe import Probe
 from lossguard.protocol import decode_number, encode_number, is_run_id
 from lossguard.ranks import Ranks
+from lossguard.restart_plan import RestartPlan, restart
 from lossguard.run import Run
 from lossguard.spooling.reading import read_spools
 from lossguard.start import init
@@ -53,6 +57,7 @@ __all__ = [
     "Ranks",
     "RanksError",
     "Rejected",
+    "RestartPlan",
     "Run",
     "RunState",
     "SegmentReason",
@@ -64,4 +69,12 @@ __all__ = [
     "init",
     "is_run_id",
     "read_spools",
+    "restart",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs more than the SDK itself is imported when it is used: `lossguard.hf.guard(..)`."""
+    if name in ("hf", "lightning", "torch"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

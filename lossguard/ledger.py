@@ -35,3 +35,14 @@ class Ledger:
             if skip.skip_from <= index < skip.skip_to:
                 index = skip.skip_to
         return index
+
+    def nth_free(self, number: int) -> int:
+        """The batch index of the `number`-th batch, from 0, that no range covers: the batch of that step."""
+        index, covered = number, 0
+        for skip in self.skips:
+            begin = max(skip.skip_from, covered)
+            if begin > index:
+                break
+            index += max(0, skip.skip_to - begin)
+            covered = max(covered, skip.skip_to)
+        return index

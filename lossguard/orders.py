@@ -44,6 +44,13 @@ class Order:
             changes += f"; remedies that are switched on: {', '.join(self.remedies)}"
         return f"{changes}: {self.reason}" if self.reason else changes
 
+    def applied_at(self, step: int) -> dict[str, Any]:
+        """What the spool records of a rollback that restored `step`, besides remedies."""
+        applied: dict[str, Any] = {"rewound_to": step, "reason": self.reason}
+        if self.skip_from is not None and self.skip_to is not None:
+            applied |= {"skip_from": self.skip_from, "skip_to": self.skip_to}
+        return applied if self.lr_scale is None else applied | {"lr_scale": self.lr_scale}
+
     @classmethod
     def from_wire(cls, body: dict[str, Any]) -> "Order":
         """Decode an order. Raises KeyError, TypeError or ValueError for one that cannot be executed.

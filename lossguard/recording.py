@@ -17,6 +17,7 @@ from lossguard.delivery.sender import HEARTBEAT, Sender
 from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
+from lossguard.masking import mask_json
 from lossguard.metrics import COUNTS
 from lossguard.orders import Order
 from lossguard.private_files import make_folder
@@ -24,9 +25,11 @@ from lossguard.probe import Probe
 from lossguard.protocol import (
     CAN_APPLY,
     CAN_ROLL_BACK,
+    CANNOT_SKIP,
     EXPECT,
     MAX_PAUSE,
     PROBE,
+    checked_json,
     checked_step,
     checked_time,
     is_count,
@@ -35,6 +38,7 @@ from lossguard.protocol import (
 )
 from lossguard.run import Run
 from lossguard.scalars import PendingScalar, on_device, plain
+from lossguard.sources.facts import EVERY_STEP, SOURCE, SourceFacts
 from lossguard.spooling.archive import FILE_LIMIT, Keep
 from lossguard.spooling.history import History
 from lossguard.spooling.identity import writer_of
@@ -101,6 +105,7 @@ class RecordingRun(Run):
         self._num_segments = 0
         self._newest_segment_at = self.history.newest_segment_at
         self._last_step = -1
+        self._newest_step: int | None = None
         self._restorable: tuple[list[int], list[RestorableTier]] | None = None
         self._unplaced: list[Record] = []  # before the first segment
         self._valid_names: set[str] = set()  # of metrics
@@ -120,6 +125,10 @@ class RecordingRun(Run):
             self._sender.start()
         _open_runs.add(self)
         atexit.register(self._at_exit)
+
+    @property
+    def newest_step(self) -> int | None:
+        return self._newest_step
 
     @_never_raises
     def log(self, /, step: int, **metrics: Any) -> None:
@@ -147,7 +156,7 @@ class RecordingRun(Run):
         with self._writer.lock:
             if step <= self._last_step or not self._num_segments:
                 self._begin_segment(step, self._segment_reason(), None, None, at)
-            self._last_step = step
+            self._last_step = self._newest_step = step
             record: Record = {"step": step, "time": now, "metrics": metrics}
             if position is not None:
                 record["position"] = position
@@ -163,9 +172,24 @@ class RecordingRun(Run):
 
     def _log_event(self, kind: str, details: Mapping[str, Any], at: float | None) -> None:
         now = time.time() if at is None else checked_time(at)
+        if kind == SOURCE and (unread := SourceFacts.unread(details)):
+            self.log_once.warn_once(
+                "source",
+                f"declare: {', '.join(unread)} says nothing of a source; it has {', '.join(EVERY_STEP.to_details())}",
+            )
         record = {"event": str(kind), "step": None, "time": now, "details": plain_json(details)}
         with self._writer.lock:
             self._put_in_segment(record)
+
+    @_never_raises
+    def add_config(self, config: Mapping[str, Any], *, total_steps: int | None = None) -> None:
+        added = {"config": self._registration["config"] | mask_json(plain_json(config))}
+        checked_json(added["config"])
+        if total_steps is not None and self._registration["total_steps"] is None:
+            added["total_steps"] = checked_step(total_steps)
+        if self._registration != self._registration | added:
+            self._registration = self._registration | added
+            self._put({"run": self._registration})
 
     @_never_raises
     def expect(self, /, *, next_report_in: float) -> None:
@@ -246,6 +270,10 @@ class RecordingRun(Run):
         self._add_capability(CAN_ROLL_BACK)
 
     @_never_raises
+    def cannot_skip(self) -> None:
+        self._add_capability(CANNOT_SKIP)
+
+    @_never_raises
     def can_apply(self, remedy: str) -> None:
         self._add_capability(CAN_APPLY + remedy)
 
@@ -300,7 +328,7 @@ class RecordingRun(Run):
     ) -> None:
         ordinal = self._num_segments
         self._num_segments += 1
-        self._last_step = fork_step - 1
+        self._last_step, self._newest_step = fork_step - 1, None
         # The newest segment must have the latest time, even when the clock was set back.
         self._newest_segment_at = max(time.time() if at is None else at, self._newest_segment_at + 0.001)
         record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}

@@ -41,6 +41,11 @@ class Run:
         self.interrupted = False
         """Set by a guard after a signal: `finish()` then reports `interrupted`."""
 
+    @property
+    def newest_step(self) -> int | None:
+        """The newest step that this process has logged in the present segment; None before the first one."""
+        return None
+
     def log(self, /, step: int, **metrics: Any) -> None:
         """Record the metrics of one optimizer step: Python or NumPy scalars, or 0-dim tensors on any device.
 
@@ -56,6 +61,12 @@ class Run:
 
     def declare(self, /, kind: str, **details: Any) -> None:
         """Announce an intended change (learning_rate, batch_size, data_mix, ...): detectors start a new baseline."""
+
+    def add_config(self, config: Mapping[str, Any], *, total_steps: int | None = None) -> None:
+        """Add what is known only after `init`: entries of the configuration, and the steps that the run will have.
+
+        An entry replaces an earlier one of the same name. Secrets are masked as in `init`. Never raises.
+        """
 
     def log_event(self, kind: str, details: Mapping[str, Any], at: float | None = None) -> None:
         """As `declare`, for an event of an earlier time (`at`, unix seconds), and for details of any name."""
@@ -97,6 +108,9 @@ class Run:
 
     def can_roll_back(self) -> None:
         """Tell the collector that this run executes orders. A guard calls it."""
+
+    def cannot_skip(self) -> None:
+        """Tell the collector that orders of this run must not skip batches. A launcher calls it before any order."""
 
     def can_apply(self, remedy: str) -> None:
         """Tell the collector that this run's loop has registered the remedy of this name. A guard calls it."""

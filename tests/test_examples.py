@@ -2,22 +2,45 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import torch
 
+from examples.restart_loop import batch_at
+from lossguard import Ledger, Skip
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
+from tests.lossguard.collectors import FakeCollector, serving
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey, train_until_nan
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
-ANALYSIS = Path(__file__).parents[1] / "examples" / "analysis.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ANALYSIS = EXAMPLES / "analysis.py"
+
+
+def test_a_hugging_face_trainer_gets_past_its_fault(tmp_path: Path) -> None:
+    command = [sys.executable, str(ANALYSIS.with_name("hf_trainer.py")), "--steps", "340"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "loss_spike, onset at step 20" in done.stdout
+
+
+def test_a_loop_on_accelerate_gets_past_its_fault(tmp_path: Path) -> None:
+    command = [sys.executable, str(ANALYSIS.with_name("accelerate_loop.py")), "--steps", "340"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "loss_spike, onset at step 200" in done.stdout
 
 
 def study(folder: Path, *given: str) -> subprocess.CompletedProcess[str]:
@@ -88,3 +111,47 @@ def test_a_missing_store_is_one_sentence_and_none_is_created(tmp_path: Path, url
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert sentence in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_module_of_lightning_is_rolled_back_past_its_bad_batches(tmp_path: Path) -> None:
+    command = [sys.executable, str(ANALYSIS.with_name("lightning_module.py")), "--steps", "320"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"verified\W+yes", done.stdout), done.stdout
+
+
+def test_the_restart_loop_ends_with_the_weights_of_a_plain_run_of_the_filtered_order(tmp_path: Path) -> None:
+    with serving(FakeCollector()) as collector:
+        restart_loop(collector, tmp_path)
+
+
+def plain_weights(num_steps: int, skip: Skip) -> dict[str, torch.Tensor]:
+    """The weights after so many steps in one process, on the same batches without the skipped ones."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.GELU(), torch.nn.Linear(64, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(num_steps):
+        inputs, targets = batch_at(Ledger([skip]).nth_free(step))
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 - step / num_steps)
+        loss = torch.nn.functional.mse_loss(model(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return model.state_dict()
+
+
+def restart_loop(collector: FakeCollector, folder: Path) -> None:
+    num_steps, skip = 2000, Skip(30, 70)
+    ours = {"LOSSGUARD_URL": collector.url, "LOSSGUARD_DIR": str(folder / "lossguard"), "OMP_NUM_THREADS": "1"}
+    options = ["--restart-with", "script", "--run-id", "r", "--project", "p"]
+    script = [str(EXAMPLES / "restart_loop.py"), "--out", str(folder / "out"), "--steps", str(num_steps)]
+    launch = [sys.executable, "-m", "lossguard", "launch", *options, "--", sys.executable, *script]
+    with subprocess.Popen(launch, cwd=EXAMPLES.parent, env=os.environ | ours) as process:
+        wait_for(lambda: (0, 100) in collector.rows, seconds=60, what="step 100 at the collector")
+        order = {"rewind_to": 30, "skip_from": skip.skip_from, "skip_to": skip.skip_to}
+        collector.order(id=1, key="k1", kind="rollback", **order)
+        assert process.wait(timeout=120) == 0
+    assert [(each["reason"], each["fork_step"]) for each in collector.segments] == [("start", 0), ("rollback", 25)]
+    saved = torch.load(folder / "out" / f"{num_steps}.pt")["model"]
+    assert all(torch.equal(saved[name], weight) for name, weight in plain_weights(num_steps, skip).items())

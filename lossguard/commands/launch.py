@@ -16,6 +16,7 @@ from lossguard.launch import hooks, left_by_script
 from lossguard.launch.child import NOT_EXECUTABLE, NOT_FOUND, CommandNotStarted
 from lossguard.launch.hooks.rank import rank_of
 from lossguard.launch.launcher import DELIVERY_SECONDS, Launcher, die_like
+from lossguard.launch.options import add_restart_options, supervisor_for
 from lossguard.launch.recorder import Recorder
 from lossguard.private_files import make_folder
 from lossguard.protocol import is_name, is_run_id
@@ -48,6 +49,7 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
     parser.add_argument("--token", help="bearer token (default: LOSSGUARD_TOKEN)")
+    add_restart_options(parser)
     parser.add_argument("command_line", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run")
     parser.set_defaults(run=run)
 
@@ -99,7 +101,12 @@ class _Launch:
 
     def run(self, command: list[str], folder: Path, names: NameMap) -> None:
         recorder = Recorder(self, names, at_once=self._project is not None)
-        launcher = Launcher(command, folder=folder, recorder=recorder, environment=self._environment())
+        supervisor = supervisor_for(
+            self._options, command, folder=folder, run_folder=next(iter(self._run_folders()), None)
+        )
+        launcher = Launcher(
+            command, folder=folder, recorder=recorder, environment=self._environment(), supervisor=supervisor
+        )
         try:
             end = launcher.run()
         except CommandNotStarted as problem:

@@ -5,7 +5,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -63,6 +63,14 @@ class Restart:
 class Supervisor:
     """Watches the child and decides what follows its end. This class does neither: one run of the child, as it is."""
 
+    def first(self, begin_run: Callable[[], Run | None]) -> Restart | None:
+        """How the command is started first; None: as it is. `begin_run` returns the run, if it is known already."""
+        return None
+
+    def batch_of(self, step: int) -> int | None:
+        """The batch of a step that the command logs; None: the same number, as far as is known."""
+        return None
+
     def watch(self, child: Child, run: Run | None) -> None:
         """Called every POLL_SECONDS while the child lives; `run`: once something was recorded. It may stop the child
         (`child.send`), and must return soon: meanwhile no signal is passed on."""
@@ -90,6 +98,7 @@ class Launcher:
         self._recorder = recorder
         self._environment = environment
         self._supervisor = supervisor or Supervisor()
+        recorder.batch_of = self._supervisor.batch_of
         self._asked_to_stop = False
 
     def run(self) -> ChildEnd:
@@ -99,7 +108,7 @@ class Launcher:
         """
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED | {signal.SIGCHLD})  # before there is another thread
         try:
-            child = self._take_over() or self._start(Restart(command=self._command), mask)
+            child = self._take_over() or self._start(self._first(), mask)
             self._recorder.start()
             while True:
                 end = self._attend(child)
@@ -113,6 +122,9 @@ class Launcher:
             return end
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _first(self) -> Restart:
+        return self._supervisor.first(self._recorder.begin_at_once) or Restart(command=self._command)
 
     def _take_over(self) -> Child | None:
         """The child of an earlier launcher of this run, if it lives; and what such launchers have not recorded."""

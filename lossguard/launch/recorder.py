@@ -4,7 +4,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,6 +68,8 @@ class Recorder(threading.Thread):
         self._log_once = LogOnce()
         self.script_reports = False
         """Whether the script calls `lossguard.init`: then it records itself."""
+        self.batch_of: Callable[[int], int | None] = lambda step: None
+        """The batch of a step, where the launcher knows it: it is recorded with the step."""
         self.ended: dict[str, Any] | None = None
         """What the interpreter of the child has written at its end; None: nothing, as after kill -9."""
 
@@ -75,6 +77,13 @@ class Recorder(threading.Thread):
     def recorded(self) -> Run | None:
         """The run, once it has begun here: it takes orders, and opens segments for a child that is started again."""
         return self._run
+
+    def begin_at_once(self) -> Run | None:
+        """The run, begun now if its project is known; None otherwise. Raises ConfigurationError."""
+        with self._lock:
+            if self._run is None and self._at_once:
+                self._begin()
+            return self._run
 
     def follow(self, journal: Path, *, opens_segment: bool = True) -> None:
         """Record what is logged to `journal` from now on, and first what is left of the one before.
@@ -96,7 +105,7 @@ class Recorder(threading.Thread):
                 return True
             try:
                 self._advance()
-                self._write(self._following.rows.flush())
+                self._write(self._following.rows.close())
                 if self._recorder is not None:
                     self._recorder.flush()
                 self._save()
@@ -177,6 +186,8 @@ class Recorder(threading.Thread):
             if self._opens_segment:
                 self._opens_segment = False
                 self._run.open_segment(row.step, SegmentReason.RESUME)
+            if (batch := self.batch_of(row.step)) is not None:
+                row.values.setdefault("batch_index", batch)
             self._recorder.write_row(row)
             if self._recorder.preview.is_complete:
                 self._show_preview()
@@ -198,6 +209,8 @@ class Recorder(threading.Thread):
         self._facts = {**known, **self._facts, "config": config}
         if self._run is not None:
             self._run.describe(config=self._origin.config(self._facts))
+            if self._recorder is not None:
+                self._recorder.know(facts_of(config))
         elif "project" in known:
             self._at_once = True
 

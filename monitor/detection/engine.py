@@ -39,13 +39,19 @@ class DetectionEngine:
         policy: Policy | None = None,
         *,
         can_roll_back: bool = True,
+        can_skip: bool = True,
         remedies: Sequence[str] = (),
     ) -> None:
-        """`remedies`: the names of those that the run's loop has registered."""
+        """`can_skip`: whether the run can leave batches out; `remedies`: the names of those that its loop has
+        registered."""
         self.settings = settings or DetectionSettings()
         self.detectors = DetectorSet(self.settings)
         self.response = IncidentResponse(
-            self.settings, policy or Policy(), can_roll_back=can_roll_back, remedies=remedies
+            self.settings,
+            policy or Policy(),
+            can_roll_back=can_roll_back,
+            can_skip=can_skip,
+            remedies=remedies,
         )
         self.last_step = -1
         self.recomputed = RecomputedSteps()

@@ -12,7 +12,7 @@ from db.lineage import StepRange
 from db.models import Order, Run, Segment
 from db.steps.reader import StepBlock, read_blocks
 from lossguard.metrics import DETECTOR_INPUTS
-from lossguard.protocol import CAN_ROLL_BACK, remedies_in
+from lossguard.protocol import CAN_ROLL_BACK, CANNOT_SKIP, remedies_in
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
 from monitor.ingestion import effects, recorded_steps
@@ -40,6 +40,7 @@ def load_and_replay(session: Session, run: Run) -> tuple[DetectionEngine, int]:
         settings,
         policy,
         can_roll_back=CAN_ROLL_BACK in run.capabilities,
+        can_skip=CANNOT_SKIP not in run.capabilities,
         remedies=remedies_in(run.capabilities),
     )
     stored = queries.detection_state(session, run=run)

@@ -140,6 +140,22 @@ def an_exchange_after_a_close(folder: Path) -> Result:
     return {"threads": threads, "received_order": received.order}
 
 
+def a_restart_for_an_order(folder: Path) -> Result:
+    """An order of rank 0 ends all processes at the same boundary; a hold before it holds them all."""
+    hold, release = Order(id=1, kind=OrderKind.HOLD), Order(id=2, kind=OrderKind.RELEASE)
+    run = run_of({2: hold, 6: release, 8: rollback(3, rewind_to=2)})
+    plan = lossguard.restart(run, ranks=TorchRanks(pause=0))
+    num_steps = 0
+    try:
+        plan.resumed(plan.newest([0, 2] if dist.get_rank() == 0 else []) or 0)
+        while num_steps < 99:
+            num_steps += 1
+            plan.check()
+    except SystemExit as left:
+        return {"code": left.code, "steps": num_steps, "recorded": getattr(run, "recorded", [])}
+    raise AssertionError("no rank has left")
+
+
 def num_threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
@@ -174,6 +190,7 @@ SCENARIOS = [
     ranks_at_different_steps,
     an_order_from_the_fourth_boundary_on,
     an_exchange_after_a_close,
+    a_restart_for_an_order,
     a_nan_on_the_last_rank,
     one_run_for_all,
 ]

@@ -98,3 +98,11 @@ def test_all_ranks_share_the_run_of_rank_0_and_only_rank_0_records(results: Resu
     assert all(ids == [first, second] for ids in others)
     assert [each["one_run_for_all"]["records"] for each in results] == [True] + [False] * len(others)
     assert len(list((folder / "p" / first).glob("*.spool"))) == 1
+
+
+def test_an_order_ends_all_processes_at_the_same_boundary_to_be_started_again(results: Results) -> None:
+    left = [each["a_restart_for_an_order"] for each in results]
+    assert {(each["code"], each["steps"]) for each in left} == {(75, left[0]["steps"])}
+    assert left[0]["steps"] < 99
+    assert left[0]["recorded"] == [["resume", 2, None, None], ["accepted", 1], ["accepted", 2]]
+    assert [each["recorded"] for each in left[1:]] == [[] for _ in left[1:]]

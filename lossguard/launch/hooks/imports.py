@@ -18,6 +18,7 @@ HOOKS = {
     "mlflow.tracking._tracking_service.client": "mlflow",
     "mlflow.tracking.client": "mlflow",
     "trackio.run": "trackio",
+    "transformers.trainer": "transformers",
 }
 """Module of a tracker -> the module here whose `hook(module, journal)` wraps its functions."""
 

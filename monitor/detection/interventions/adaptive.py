@@ -112,7 +112,8 @@ def _explain(best: Candidate, now: Situation) -> str:
     origin = best.source.describe()
     rewind = f"Rewind to {best.rewind_to}{origin and f' ({origin})'}, {depth} steps before the onset"
     if best.skip_from is None or best.skip_to is None:
-        return f"{rewind}, and use the same batches again: nothing shows yet that they are to blame."
+        why = "nothing shows yet that they are to blame" if now.can_skip else "this run cannot leave batches out"
+        return f"{rewind}, and use the same batches again: {why}."
     return f"{rewind}, and skip batches {best.skip_from} to {best.skip_to - 1} ({best.num_skipped} batches)."
 
 
@@ -132,7 +133,9 @@ def _candidates(policy: Policy, now: Situation, batch_of: BatchOf, belief: Belie
         if depth < min_depth or source.step in unreadable:
             continue
         lost = now.step - source.step + _restart(policy, now, source)
-        extra = None if _replays_first(now) else _extra_batches(policy, belief, now, failing + depth)
+        extra = (
+            None if _replays_first(now) or not now.can_skip else _extra_batches(policy, belief, now, failing + depth)
+        )
         skip_from = skip_to = None
         dropped = 0.0
         if extra is not None:
@@ -190,7 +193,8 @@ def _deepest(now: Situation) -> int:
 
 def _min_depth(now: Situation, belief: Belief) -> int:
     """When the state is more likely to blame, the next attempt goes deeper by a factor: the search ends soon."""
-    if belief.failed_depth == 0 or belief.batches >= 0.5 or (belief.recipe and _is_exhausted(now, belief)):
+    blames_batches = now.can_skip and belief.batches >= 0.5
+    if belief.failed_depth == 0 or blames_batches or (belief.recipe and _is_exhausted(now, belief)):
         return 1
     deepest = _deepest(now)
     return max(belief.failed_depth + 1, min(DEEPER * belief.failed_depth, deepest))

@@ -79,6 +79,8 @@ class Situation:
     restorable: Sequence[RestorableStep]
     """Ascending. How deep one lies, and what loading it costs: see `depth` and `load_steps`."""
     can_roll_back: bool
+    can_skip: bool = True
+    """Whether the run can leave batches out; otherwise it is only rewound."""
     step_seconds: float | None = None
     """How long a step of training takes (median); None: not known."""
     structural: bool = False

@@ -210,8 +210,10 @@ def site_end(onset_step: int, decided_step: int, verify_at: int, kind: IncidentK
     return min(verify_at, onset_step + max(MIN_SITE_STEPS, 2 * (decided_step - onset_step)))
 
 
-def operator_decision(rewind_to: int, skip_from: int, skip_to: int, reason: str) -> Decision:
-    return Decision(OrderKind.ROLLBACK, rewind_to, skip_from, skip_to, None, [reason or "Requested by an operator."])
+def operator_decision(rewind_to: int, skip_from: int, skip_to: int, reason: str, *, can_skip: bool = True) -> Decision:
+    reasons = [reason or "Requested by an operator."]
+    skip = (skip_from, skip_to) if can_skip else (None, None)
+    return Decision(OrderKind.ROLLBACK, rewind_to, skip[0], skip[1], reasons=reasons)
 
 
 def newest_restorable(restorable: Sequence[int], at_most: int) -> int:

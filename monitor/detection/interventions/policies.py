@@ -18,6 +18,7 @@ from monitor.detection.interventions.policy import Policy
 
 log = logging.getLogger(__name__)
 
+CANNOT_SKIP = "This run cannot leave batches out: it is only rewound."
 ENTRY_POINTS = "lossguard.policies"
 BUILT_IN: dict[str, Decide] = {"adaptive": adaptive, "palm": palm}
 
@@ -54,4 +55,7 @@ def decide(policy: Policy, now: Situation, batch_of: BatchOf) -> Decision:
         log.exception("the policy %r failed", policy.name)
         reason = f"The policy {policy.name!r} could not decide ({type(problem).__name__}: {problem}): nothing is done."
         return Decision(None, reasons=[reason], afterwards=reason)
+    if not now.can_skip and decision.skip_from is not None:
+        reasons = [*decision.reasons, CANNOT_SKIP]
+        decision = replace(decision, skip_from=None, skip_to=None, reasons=reasons)
     return decision if now.can_roll_back else replace(decision, kind=None, unavailable=decision.kind)

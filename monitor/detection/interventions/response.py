@@ -39,10 +39,17 @@ class IncidentResponse:
     """The incidents and interventions of a run, and what connects them."""
 
     def __init__(
-        self, settings: DetectionSettings, policy: Policy, *, can_roll_back: bool, remedies: Sequence[str] = ()
+        self,
+        settings: DetectionSettings,
+        policy: Policy,
+        *,
+        can_roll_back: bool,
+        can_skip: bool = True,
+        remedies: Sequence[str] = (),
     ) -> None:
         self.settings, self.remedies = settings, remedies
         self._configured, self._obeys, self.source = policy, can_roll_back, EVERY_STEP
+        self.can_skip = can_skip
         self.incidents = IncidentTracker(settings)
         self.interventions = InterventionTracker()
         self.batches = BatchIndex()
@@ -197,6 +204,7 @@ class IncidentResponse:
             restorable=self.restorable,
             step_seconds=self.step_times.median(),
             can_roll_back=self.can_roll_back,
+            can_skip=self.can_skip,
             structural=current.structural,
             signals=current.alarmed_signals,
             remedies=self.remedies,
@@ -326,6 +334,8 @@ class IncidentResponse:
         """An operator's order at `step`. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
         if not self.can_roll_back:
             raise ValueError("this run only reports: it cannot roll back")
+        if not self.can_skip and skip_to is not None:
+            raise ValueError("this run cannot leave batches out: order the rollback without skip_to")
         incident = None if self.incidents.open is None else self.incidents.open.incident
         onset = step if incident is None else incident.onset_step
         steps = [each.step for each in self.restorable]
@@ -334,11 +344,13 @@ class IncidentResponse:
         target = newest_restorable(steps, at_most)
         skip_from = self.batches.batch_of(target)
         end = skip_from + self.policy.skip_min if skip_to is None else skip_to
+        if not self.can_skip:
+            end = skip_from
         if end < skip_from:
             raise ValueError(f"skip_to ({end}) must not be below the checkpoint's batch {skip_from}")
         effects = self._replace_active()
         self.interventions.propose(
-            operator_decision(target, skip_from, end, reason),
+            operator_decision(target, skip_from, end, reason, can_skip=self.can_skip),
             incident=None if incident is None else incident.number,
             step=step,
             verify_at=verification_step(self.policy, step, target),

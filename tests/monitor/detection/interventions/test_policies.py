@@ -9,7 +9,7 @@ from monitor.detection import Policy
 from monitor.detection.interventions import policies
 from monitor.detection.interventions.adaptive import adaptive
 from monitor.detection.interventions.palm import palm
-from tests.monitor.detection.interventions.situations import batch_of, situation
+from tests.monitor.detection.interventions.situations import attempt, batch_of, situation
 
 
 class EntryPoint:
@@ -64,3 +64,19 @@ def test_a_policy_that_fails_or_is_missing_decides_nothing_and_says_so(installed
         decision = policies.decide(Policy(name=name), situation(), batch_of)
         assert decision.kind is None
         assert why in decision.reasons[0]
+
+
+@pytest.mark.parametrize("name", ["adaptive", "palm"])
+def test_a_run_that_cannot_skip_is_only_rewound(name: str) -> None:
+    decision = policies.decide(Policy(name=name), situation(can_skip=False), batch_of)
+    assert (decision.kind, decision.skip_from, decision.skip_to) == (OrderKind.ROLLBACK, None, None)
+    assert decision.rewind_to is not None
+    assert "cannot leave batches out" in " ".join(decision.reasons)
+
+
+def test_a_run_that_cannot_skip_goes_deeper_after_each_attempt_that_failed() -> None:
+    attempts = [attempt(1, rewind_to=4950, skip_from=None, skip_to=None)]
+    decision = policies.decide(Policy(), situation(can_skip=False, attempts=attempts), batch_of)
+    assert decision.kind is OrderKind.ROLLBACK
+    assert decision.rewind_to is not None
+    assert decision.rewind_to < 4950

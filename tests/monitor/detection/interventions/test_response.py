@@ -203,6 +203,15 @@ def test_an_operator_may_order_a_rollback_and_name_the_checkpoint() -> None:
         engine.rollback(rewind_to=-5)
 
 
+def test_an_operators_rollback_of_a_run_that_cannot_skip_only_rewinds_it() -> None:
+    engine, story = DetectionEngine(can_skip=False), EffectLog()
+    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    with pytest.raises(ValueError, match="cannot leave batches out"):
+        engine.rollback(rewind_to=260, skip_to=400)
+    (order,) = orders(story.add(engine.rollback(rewind_to=260)))
+    assert (order.rewind_to, order.skip_from, order.skip_to) == (250, None, None)
+
+
 def test_a_hold_ends_when_an_operator_releases_the_run() -> None:
     trainer = Trainer(DetectionEngine(policy=AUTO), bad=set(), cursed=range(400, 403))
     story = trainer.run()

@@ -1,0 +1,52 @@
+"""Any command that can resume from a checkpoint: the user says how.
+
+    --restart-with generic --checkpoints 'out/step_{step}' --resume-args '--resume {checkpoint}' [--can-skip]
+
+A command that leaves batches out reads LOSSGUARD_SKIPS, [[from, to], ..], or the file LOSSGUARD_SKIPS_FILE.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from lossguard.errors import ConfigurationError
+from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of
+from lossguard.launch.adapters.checkpoints import numbered
+from lossguard.ledger import Skip
+
+
+class GenericAdapter(Adapter):
+    """`--restart-with generic`."""
+
+    name = "generic"
+
+    def checkpoint_folder(self) -> Path:
+        pattern, resume = self.options.checkpoints or "", self.options.resume_args or ""
+        path = Path(pattern)
+        if pattern.count("{step}") != 1 or "{step}" not in path.name:
+            raise ConfigurationError(
+                f"--checkpoints {pattern!r} must have {{step}} once, in its last part, as in 'out/step_{{step}}'"
+            )
+        if "{checkpoint}" not in resume and "{step}" not in resume:
+            raise ConfigurationError(
+                f"--resume-args {resume!r} must have {{checkpoint}} or {{step}}, as in '--resume {{checkpoint}}'"
+            )
+        self.can_skip = self.options.can_skip
+        before, _, after = path.name.partition("{step}")
+        self._pattern = rf"{re.escape(before)}(\d+){re.escape(after)}"
+        return path.parent
+
+    def checkpoints(self) -> dict[int, list[Path]]:
+        found = numbered(self.folder, self._pattern)
+        if not found and self.folder.exists() and not self.folder.is_dir():
+            raise not_a_folder_of("this command", self.folder, str(self.options.checkpoints), ["a file"])
+        return {step: [path] for step, path in found.items()}
+
+    def late_paths(self, step: int) -> list[Path]:
+        return [path for number, path in sorted(numbered(self.folder, self._pattern).items()) if number > step]
+
+    def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
+        if step is None:
+            return Resume()
+        path = numbered(self.folder, self._pattern)[step]
+        return Resume(self._template(step, path), {"LOSSGUARD_RESUME_STEP": str(step)})

@@ -1,0 +1,66 @@
+"""The Trainer of Hugging Face transformers: checkpoint-100 folders, resumed and skipped by a hook in the process.
+
+From its source (5.24): step n is logged as n, counted from 1; `trainer_state.json` is written after the weights, the
+optimizer and the generators. The script stays as it is: the hook in the training process (`hooks/transformers.py`)
+passes `resume_from_checkpoint` to `Trainer.train`, and leaves the skipped batches out below `skip_first_batches`.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from lossguard.errors import ConfigurationError
+from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of
+from lossguard.launch.adapters.arguments import has_option, option
+from lossguard.launch.adapters.checkpoints import numbered
+from lossguard.ledger import Skip
+
+FOLDER = r"checkpoint-(\d+)"
+STATE = "trainer_state.json"
+OPTIMIZER = ("optimizer*", "pytorch_model_fsdp*", "global_step*")
+"""What holds the optimizer: one file, one of each rank, or the folder of DeepSpeed."""
+RESUME_VARIABLE = "LOSSGUARD_RESUME_CHECKPOINT"
+
+
+class HFAdapter(Adapter):
+    """`--restart-with hf`."""
+
+    name = "hf"
+    first_step = 1
+    can_skip = True
+
+    def checkpoint_folder(self) -> Path:
+        self.saves_when_stopped = has_option(self.command, "--enable_jit_checkpoint", "--enable-jit-checkpoint")
+        folder = self.options.checkpoints or option(self.command, "--output_dir", "--output-dir")
+        if folder is None:
+            raise ConfigurationError(
+                "the command has no --output_dir: name the Trainer's output_dir with --checkpoints DIR"
+            )
+        return Path(folder)
+
+    def checkpoints(self) -> dict[int, list[Path]]:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigurationError(f"{self.folder} is no folder: name the output_dir with --checkpoints DIR")
+        found = numbered(self.folder, FOLDER)
+        other = {} if found else numbered(self.folder, r"(?:iter_|step[-_])0*(\d+)")
+        if other:
+            raise not_a_folder_of("the Trainer", self.folder, "checkpoint-1", [path.name for path in other.values()])
+        return {step: [path] for step, path in found.items() if _is_whole(path, step)}
+
+    def late_paths(self, step: int) -> list[Path]:
+        return [path for number, path in sorted(numbered(self.folder, FOLDER).items()) if number > step]
+
+    def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
+        path = None if step is None else (self.folder / f"checkpoint-{step}").absolute()
+        environment = {} if path is None else {RESUME_VARIABLE: str(path)}
+        arguments = () if step is None or path is None else self._template(step, path)
+        return Resume(arguments, environment)
+
+
+def _is_whole(path: Path, step: int) -> bool:
+    """Whether the state was written, which comes last, and the optimizer is there, without which nothing resumes."""
+    try:
+        is_written = json.loads((path / STATE).read_bytes())["global_step"] == step
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return is_written and any(any(path.glob(pattern)) for pattern in OPTIMIZER)

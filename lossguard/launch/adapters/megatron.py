@@ -1,0 +1,90 @@
+"""Megatron-LM: iter_0000100 folders, `--ckpt-step`, `--iterations-to-skip`, and the tracker file.
+
+From its source (2026-08): iteration n is the n-th step, counted from 1; `--ckpt-step` takes precedence over the tracker
+file; a skipped iteration reads its batch and keeps its number; `--exit-signal-handler` saves on SIGTERM. A checkpoint
+counts once the tracker file names it or a later one.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lossguard.errors import ConfigurationError
+from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of
+from lossguard.launch.adapters.arguments import has_option, option, values
+from lossguard.launch.adapters.checkpoints import numbered
+from lossguard.ledger import Ledger, Skip
+
+TRACKER = "latest_checkpointed_iteration.txt"
+FOLDER = r"iter_(\d{7,})"
+LOCAL = ("--non-persistent-save-interval", "--non-persistent-ckpt-type")
+
+
+class MegatronAdapter(Adapter):
+    """`--restart-with megatron`."""
+
+    name = "megatron"
+    first_step = 1
+    can_skip = True
+
+    def checkpoint_folder(self) -> Path:
+        if has_option(self.command, *LOCAL):
+            raise ConfigurationError(
+                "Megatron-LM prefers its non-persistent checkpoints to the one that an order names: "
+                f"leave out {' and '.join(LOCAL)} to use --restart-with megatron"
+            )
+        self.saves_when_stopped = has_option(self.command, "--exit-signal-handler")
+        folder = self.options.checkpoints or option(self.command, "--save")
+        if folder is None:
+            raise ConfigurationError("the command has no --save: give it one, or name the folder with --checkpoints")
+        return Path(folder)
+
+    def checkpoints(self) -> dict[int, list[Path]]:
+        found = numbered(self.folder, FOLDER)
+        latest = self._latest()
+        if not found and latest is None and self.folder.exists():
+            names = [path.name for path in self.folder.iterdir()]
+            if names:
+                raise not_a_folder_of("Megatron-LM", self.folder, f"iter_0000001 or {TRACKER}", names)
+        return {
+            step: [path] for step, path in found.items() if latest is not None and step <= latest and _is_whole(path)
+        }
+
+    def late_paths(self, step: int) -> list[Path]:
+        return [path for number, path in sorted(numbered(self.folder, FOLDER).items()) if number > step]
+
+    def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
+        own = values(self.command, "--iterations-to-skip")
+        skipped = [str(batch + 1) for skip in skips for batch in range(skip.skip_from, skip.skip_to)]
+        arguments = [] if step is None else ["--load", str(self.folder), "--ckpt-step", str(step)]
+        if skipped:
+            arguments += ["--iterations-to-skip", *dict.fromkeys([*own, *skipped])]
+        return Resume(tuple(arguments))
+
+    def batch_of(self, step: int, ledger: Ledger) -> int:
+        return max(0, step - self.first_step)
+
+    def point_at(self, step: int) -> None:
+        tracker = self.folder / TRACKER
+        if tracker.exists():
+            partial = tracker.with_suffix(".partial")
+            partial.write_text(str(step))
+            partial.replace(tracker)
+
+    def _latest(self) -> int | None:
+        """The iteration in the tracker file; None without one. Raises ConfigurationError."""
+        try:
+            text = (self.folder / TRACKER).read_text().strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not text.isdecimal():
+            raise ConfigurationError(f"{self.folder / TRACKER} holds {text!r:.80}, and no iteration to resume from")
+        return int(text)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether it has the file that makes it one of the formats torch_dist, torch_dcp or torch."""
+    return (
+        (path / "metadata.json").exists()
+        or (path / ".metadata").exists()
+        or any(path.glob("mp_rank_*/model_optim_rng.pt"))
+    )

@@ -1,0 +1,57 @@
+"""nanochat: model_000100.pt, meta_000100.json and optim_000100_rank0.pt, and `--resume-from-step`.
+
+From its source (2026-07): step n is counted from 0 and saved before it is trained; every rank writes its own part of
+the optimizer, last. Its loader streams, and has no skip. Without `--save-every` it saves only at the end.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lossguard.errors import ConfigurationError
+from lossguard.launch.adapters.adapter import Adapter, Resume, not_a_folder_of
+from lossguard.launch.adapters.arguments import option
+from lossguard.launch.adapters.checkpoints import is_complete_archive, numbered
+from lossguard.ledger import Skip
+
+MODEL, META, OPTIMIZER = r"model_(\d{6,})\.pt", r"meta_(\d{6,})\.json", r"optim_(\d{6,})_rank\d+\.pt"
+DEFAULT_DEPTH = "20"
+
+
+class NanochatAdapter(Adapter):
+    """`--restart-with nanochat`."""
+
+    name = "nanochat"
+
+    def checkpoint_folder(self) -> Path:
+        if int(option(self.command, "--save-every") or -1) <= 0:
+            raise ConfigurationError("the command has no --save-every: nanochat then saves only at the end of the run")
+        if self.options.checkpoints is not None:
+            return Path(self.options.checkpoints)
+        base = self.environment.get("NANOCHAT_BASE_DIR") or Path.home() / ".cache" / "nanochat"
+        tag = option(self.command, "--model-tag") or f"d{option(self.command, '--depth') or DEFAULT_DEPTH}"
+        return Path(base) / "base_checkpoints" / tag
+
+    def checkpoints(self) -> dict[int, list[Path]]:
+        models, metas = numbered(self.folder, MODEL), numbered(self.folder, META)
+        if not models and self.folder.exists() and (names := [path.name for path in self.folder.iterdir()]):
+            raise not_a_folder_of("nanochat", self.folder, "model_000001.pt", names)
+        parts = {step: sorted(self.folder.glob(f"optim_{step:06d}_rank*.pt")) for step in models}
+        num_ranks = max(map(len, parts.values()), default=0)
+        return {
+            step: [model, metas[step], *parts[step]]
+            for step, model in models.items()
+            if step in metas and len(parts[step]) == num_ranks > 0 and all(map(is_complete_archive, parts[step]))
+        }
+
+    def late_paths(self, step: int) -> list[Path]:
+        found = (path for pattern in (MODEL, META) for path in _after(self.folder, pattern, step))
+        late = {number for pattern in (MODEL, META, OPTIMIZER) for number in numbered(self.folder, pattern)}
+        parts = (path for n in sorted(late) if n > step for path in sorted(self.folder.glob(f"optim_{n:06d}_rank*.pt")))
+        return [*found, *parts]
+
+    def resume(self, step: int | None, skips: Sequence[Skip]) -> Resume:
+        return Resume(() if step is None else (f"--resume-from-step={step}",))
+
+
+def _after(folder: Path, pattern: str, step: int) -> list[Path]:
+    return [path for number, path in sorted(numbered(folder, pattern).items()) if number > step]

@@ -1,0 +1,61 @@
+"""The options of `lossguard launch` about rollbacks by restart."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from lossguard.errors import ConfigurationError
+from lossguard.launch.adapters import ADAPTERS, Options, adapter_for
+from lossguard.launch.contract import ContractSupervisor
+from lossguard.launch.launcher import Supervisor
+from lossguard.launch.restarting import Limits, RestartSupervisor
+
+CONTRACT = "script"
+"""The value of --restart-with for a script that keeps the restart contract itself (`lossguard.restart`)."""
+
+
+def add_restart_options(parser: Any) -> None:
+    """Add them to the parser of the command."""
+    group, limits = parser.add_argument_group("rollback by restart"), Limits()
+    add = group.add_argument
+    names = ", ".join([*ADAPTERS, CONTRACT])
+    add("--restart-with", metavar="ADAPTER", help=f"stop and start the command for an order: {names}")
+    add("--checkpoints", metavar="FOLDER", help="where they are; generic: a pattern such as out/step_{step}")
+    add("--resume-args", metavar="ARGS", help="generic: such as '--resume {checkpoint}', or with {step}")
+    add("--can-skip", action="store_true", help="generic: the command reads LOSSGUARD_SKIPS or LOSSGUARD_SKIPS_FILE")
+    add("--first-step", type=int, choices=(0, 1), help="number of the first step in what the command logs")
+    add("--max-restarts", type=int, default=limits.max_restarts, help="within an hour, after crashes and hangs")
+    add("--grace", type=float, default=limits.grace, help="seconds from SIGTERM to SIGKILL")
+    add("--restart-backoff", type=float, default=limits.backoff, help="seconds before the first restart after a crash")
+    add("--restart-hangs", action="store_true", help="kill a command that hangs, and start it again")
+
+
+def supervisor_for(
+    options: argparse.Namespace, command: list[str], *, folder: Path, run_folder: Path | None
+) -> Supervisor | None:
+    """The supervisor that the options ask for, if any; `folder`: of the launch, `run_folder`: of the run's spools.
+
+    Raises ConfigurationError for an invalid option, and for a command that does not fit the adapter.
+    """
+    for name in ("max_restarts", "grace", "restart_backoff"):
+        if not getattr(options, name) >= 0:
+            raise ConfigurationError(f"--{name.replace('_', '-')} {getattr(options, name)} must not be below 0")
+    if options.restart_with is None:
+        return None
+    if options.restart_with == CONTRACT:
+        return ContractSupervisor(command, max_restarts=options.max_restarts, backoff=options.restart_backoff)
+    details = Options(
+        checkpoints=options.checkpoints,
+        resume_args=options.resume_args,
+        can_skip=options.can_skip,
+        first_step=options.first_step,
+    )
+    limits = Limits(
+        max_restarts=options.max_restarts,
+        grace=options.grace,
+        backoff=options.restart_backoff,
+        restart_hangs=options.restart_hangs,
+    )
+    adapter = adapter_for(options.restart_with, command, os.environ, details)
+    return RestartSupervisor(command, adapter, folder=folder, run_folder=run_folder, limits=limits)

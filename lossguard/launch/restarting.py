@@ -1,0 +1,332 @@
+"""Supervised rollback: orders for a command that only knows how to be started again.
+
+An order is kept in the folder of the launch before the command is stopped. Then, in this order: the newest checkpoint
+that the order allows is chosen, later ones are moved aside, one line of the spool opens the new segment and says that
+the order was executed, and the command is started from that checkpoint, without the skipped batches. A launcher that is
+killed in between leaves an order that the next one executes, or one that was executed.
+"""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lossguard.errors import ConfigurationError
+from lossguard.launch.adapters import Adapter, Resume
+from lossguard.launch.adapters.adapter import skips_in_environment
+from lossguard.launch.child import Child
+from lossguard.launch.descendants import descendants
+from lossguard.launch.hang import HangDetector
+from lossguard.launch.launcher import STOPPING, ChildEnd, Restart, Supervisor
+from lossguard.launch.restart_budget import RestartBudget
+from lossguard.launch.stacks import write_stacks
+from lossguard.launch.stopping import Stop
+from lossguard.ledger import Ledger, Skip
+from lossguard.log_once import LogOnce
+from lossguard.orders import Order
+from lossguard.restart_state import RestartState
+from lossguard.run import Run
+from lossguard.spooling.history import History
+from lossguard.states import OrderKind, SegmentReason
+
+LIST_SECONDS = 1.0
+"""Pause between two looks into the folder of the checkpoints."""
+SKIPS_FILE = "skips.json"
+NO_HOLD = "a launched command cannot be held at a step: roll it back, or stop it"
+NO_SKIP = "this command cannot leave batches out: order a rollback that skips none"
+
+logger = logging.getLogger("lossguard")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What the launcher may do to the command."""
+
+    max_restarts: int = 10
+    """Restarts within an hour of a command that ended by itself or hung; those for an order do not count."""
+    grace: float = 30.0
+    """Seconds from SIGTERM to SIGKILL."""
+    backoff: float = 1.0
+    """Seconds before a command that ended by itself is started again; doubled while there is no new step."""
+    restart_hangs: bool = False
+    """Whether a command that hangs is killed and started again."""
+
+
+class RestartSupervisor(Supervisor):
+    """Executes the orders of a run by starting its command again."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        adapter: Adapter,
+        *,
+        folder: Path,
+        run_folder: Path | None,
+        limits: Limits | None = None,
+    ) -> None:
+        """`folder`: of the launch; `run_folder`: of the run's spools, if an earlier launcher has begun it."""
+        self.adapter, self.limits = adapter, limits or Limits()
+        self._command, self._folder = list(command), folder
+        history = History() if run_folder is None else History.read(run_folder)
+        self._is_new = not history.num_segments
+        self._state = RestartState.read(folder, history)
+        self._executed: set[str | int] = set(history.answered)
+        self.ledger = Ledger(history.skips)
+        self._budget = RestartBudget(self.limits.max_restarts, self.limits.backoff)
+        self._hang = HangDetector()
+        self._stop: Stop | None = None
+        self._stacks: threading.Thread | None = None
+        self._announced: Run | None = None
+        self._list_at = 0.0
+        self._started_from: int | None = None  # the checkpoint of the present child
+        self._best_step = -1  # since the last rollback
+        self._best_before = -1  # the same when the present child began
+        self._passed_over: set[int] = set()  # checkpoints from which the command died twice before its first step
+        self._log_once = LogOnce()
+
+    # What the launcher asks
+
+    def first(self, begin_run: Callable[[], Run | None]) -> Restart | None:
+        """How the command is started when no child of an earlier launcher lives."""
+        if self._state.order is not None and (run := begin_run()) is not None:
+            return self._roll_back(run)
+        return self._restart(None if self._is_new else self._newest())
+
+    def batch_of(self, step: int) -> int | None:
+        return self.adapter.batch_of(step, self.ledger)
+
+    def watch(self, child: Child, run: Run | None) -> None:
+        now = time.monotonic()
+        if run is not None and run is not self._announced:
+            self._announce(run)
+        if self._stop is not None:
+            self._stop.advance(child, now)
+        elif self._state.order is not None:  # kept by a launcher that was killed
+            self._begin_to_stop(child, now)
+        elif run is not None:
+            self._observe(run, now)
+            if self._take_orders(run):
+                self._begin_to_stop(child, now)
+            else:
+                self._look_for_hang(child, run, now)
+
+    def after(self, end: ChildEnd, run: Run | None) -> Restart | None:
+        if run is not None:
+            self._list_at = 0.0
+            self._observe(run, time.monotonic())
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop.finish()
+        if end.asked_to_stop:
+            return None  # an order that was kept is executed by the next launcher
+        try:
+            if self._state.order is not None and run is not None:
+                return self._roll_back(run)
+            if stop is None and (end.code == 0 or (end.code is None and end.ended_cleanly)):
+                return None
+            return self._after_crash(end, run, hung=stop is not None)
+        except (ConfigurationError, OSError) as problem:
+            logger.warning("the command is not started again: %s", problem)
+            return None
+
+    # Orders
+
+    def _announce(self, run: Run) -> None:
+        """Before the first order: what this command can do."""
+        self._announced = run
+        if not self.adapter.can_skip:
+            run.cannot_skip()
+            self._log_once.warn_once(
+                "skip", f"the adapter {self.adapter.name} cannot leave batches out: the run is only rewound"
+            )
+        self._report_restorable(run)
+        run.can_roll_back()
+
+    def _report_restorable(self, run: Run) -> None:
+        try:
+            run.set_restorable([self._step_of(each) for each in self._loadable()])
+        except (ConfigurationError, OSError) as problem:
+            self._log_once.warn_once("list", f"there is nothing to roll back to: {problem}")
+
+    def _take_orders(self, run: Run) -> bool:
+        """Answer the orders of the inbox. Returns whether one of them is kept, and the command is to be stopped."""
+        while (order := run.take_order()) is not None:
+            if order.identity in self._executed:
+                continue
+            if order.kind is OrderKind.RELEASE:
+                run.accept(order, "the command was not held")
+            elif (problem := self._problem(order) or self._keep_order(order)) is not None:
+                run.refuse(order, problem)
+                self._log_once.warn(f"an order was refused: {problem}")
+            else:
+                logger.warning("the command is stopped, to be started again at step %s", order.rewind_to)
+                return True
+        return False
+
+    def _problem(self, order: Order) -> str | None:
+        """Why `order` cannot be executed, or None."""
+        if order.kind is not OrderKind.ROLLBACK:
+            return NO_HOLD
+        if order.rewind_to is None:
+            return "the order names no step to rewind to"
+        if order.skip_from is not None and not self.adapter.can_skip:
+            return NO_SKIP
+        try:
+            if not any(self._step_of(each) <= order.rewind_to for each in self._loadable()):
+                return f"there is no checkpoint at or before step {order.rewind_to}"
+        except (ConfigurationError, OSError) as problem:
+            return str(problem)
+        return None
+
+    def _keep_order(self, order: Order) -> str | None:
+        """Keep the order for whoever starts the command. Returns why that failed, or None."""
+        state = self._state.ordered(order, [self._step_of(each) for each in self._loadable()])
+        try:
+            state.save(self._folder)
+        except OSError as problem:
+            return f"it cannot be kept for the restart: {self._folder} cannot be written ({problem.strerror})"
+        self._state = state
+        return None
+
+    def _begin_to_stop(self, child: Child, now: float) -> None:
+        grace = 0.0 if self.adapter.saves_when_stopped else self.limits.grace
+        self._stop = Stop(child, now, grace=grace)
+
+    def _roll_back(self, run: Run) -> Restart:
+        """The command has ended: execute the order that was kept, and report it. Raises ConfigurationError, OSError."""
+        order = self._state.order
+        assert order is not None
+        number = max(self._loadable(), default=None)
+        if number is None:
+            self._state = self._state.refused()
+            self._save()
+            run.refuse(order, f"there is no checkpoint at or before step {order.rewind_to}")
+            return self._restart(self._newest())
+        self._discard_after(number)
+        if order.skip_from is not None and order.skip_to is not None:
+            self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
+        step = self._step_of(number)
+        run.open_segment(step, SegmentReason.ROLLBACK, order, _applied(order, step))
+        self._executed.add(order.identity)
+        self._state = self._state.executed().written_anew(self._gone())
+        self._save()
+        self._best_step = -1
+        logger.warning("rolled back to step %s%s", step, order.describe())
+        return self._restart(number, opens_segment=False)
+
+    def _discard_after(self, number: int) -> None:
+        try:
+            moved = self.adapter.discard_after(number)
+        except OSError as problem:
+            self._log_once.warn(f"checkpoints after step {self._step_of(number)} could not be moved aside: {problem}")
+        else:
+            if moved:
+                logger.warning("%s later checkpoints were moved to %s", len(moved), moved[0].parent)
+
+    def _gone(self) -> frozenset[int]:
+        """Those of the discarded checkpoints that are no longer where the framework looks."""
+        there = {self._step_of(each) for each in self.adapter.checkpoints()}
+        return self._state.discards - there
+
+    # Starts
+
+    def _restart(self, number: int | None, *, opens_segment: bool = True) -> Restart:
+        """Start the command from the checkpoint of `number` steps; None: from its beginning."""
+        resume = Resume() if number is None else self.adapter.resume(number, self.ledger.skips)
+        skips = skips_in_environment(self.ledger.skips, self._folder / SKIPS_FILE) if self.adapter.can_skip else {}
+        self._started_from, self._best_before = number, self._best_step
+        self._hang.begin()
+        return Restart(
+            command=[*self._command, *resume.arguments],
+            environment={**skips, **resume.environment},
+            opens_segment=opens_segment,
+        )
+
+    def _loadable(self) -> list[int]:
+        """The numbers of the whole checkpoints that may be loaded. Raises ConfigurationError, OSError."""
+        return sorted(each for each in self.adapter.checkpoints() if self._state.may_load(self._step_of(each)))
+
+    def _newest(self) -> int | None:
+        """The checkpoint to resume from. Raises ConfigurationError, OSError."""
+        return max((each for each in self._loadable() if each not in self._passed_over), default=None)
+
+    def _step_of(self, number: int) -> int:
+        """The first step after the checkpoint of so many steps, as the run counts them."""
+        return number + self.adapter.first_step
+
+    def _save(self) -> None:
+        try:
+            self._state.save(self._folder)
+        except OSError as problem:
+            self._log_once.warn_once("save", f"{self._folder} cannot be written ({problem.strerror})")
+
+    # Crashes and hangs
+
+    def _observe(self, run: Run, now: float) -> None:
+        step = run.newest_step
+        if step is not None:
+            self._best_step = max(self._best_step, step)
+            self._hang.observe(step, now)
+        if now >= self._list_at:
+            self._list_at = now + LIST_SECONDS
+            self._report_restorable(run)
+
+    def _after_crash(self, end: ChildEnd, run: Run | None, *, hung: bool) -> Restart | None:
+        """The command ended by itself, or hung and was killed: start it again, as long as the budget lasts."""
+        made_progress = self._best_step > self._best_before
+        refusal = self._budget.refusal(time.monotonic(), made_progress=made_progress)
+        what = "it hung" if hung else f"it ended with {_code(end)}"
+        if refusal is not None:
+            logger.warning("the command is not started again: %s, and %s", what, refusal)
+            return None
+        if self._budget.num_fruitless == 2 and self._started_from is not None:
+            self._passed_over.add(self._started_from)  # damaged, perhaps
+        pause = self._budget.pause()
+        logger.warning("the command is started again in %.1f s: %s", pause, what)
+        deadline = time.monotonic() + pause
+        while (left := deadline - time.monotonic()) > 0:
+            if run is not None and self._take_orders(run):
+                return self._roll_back(run)
+            if signal.sigtimedwait(STOPPING, min(left, 0.1)) is not None:
+                return None
+        return self._restart(self._newest())
+
+    def _look_for_hang(self, child: Child, run: Run, now: float) -> None:
+        silent = self._hang.silent_for(now)
+        if silent is None:
+            self._stacks = None
+            return
+        if self._stacks is None:
+            directory = run.directory or self._folder
+            file = directory / f"stacks-{time.strftime('%Y%m%d-%H%M%S')}.txt"
+            pids = [child.pid, *(each.pid for each in descendants(child.pid))]
+            self._stacks = threading.Thread(target=_note_stacks, args=(pids, file, silent), daemon=True)
+            self._stacks.start()
+        elif not self._stacks.is_alive() and self.limits.restart_hangs:
+            self._begin_to_stop(child, now)
+
+
+def _applied(order: Order, step: int) -> dict[str, Any]:
+    """What the spool records: a command that is not ours takes neither a learning rate nor remedies."""
+    applied = order.applied_at(step)
+    ignored = [f"lr_scale={order.lr_scale:g}"] if applied.pop("lr_scale", None) is not None else []
+    ignored += order.remedies
+    return applied | ({"detail": f"a launched command cannot apply {', '.join(ignored)}"} if ignored else {})
+
+
+def _code(end: ChildEnd) -> str:
+    if end.code is None:
+        return "an unknown exit code"
+    return f"exit code {end.code}" if end.code >= 0 else f"signal {-end.code}"
+
+
+def _note_stacks(pids: Sequence[int], file: Path, silent: float) -> None:
+    try:
+        where = f"its stacks are in {file}" if write_stacks(pids, file) else "pip install py-spy to see where"
+    except OSError as problem:
+        where = f"its stacks could not be written ({problem.strerror})"
+    logger.warning("the command has logged no step for %.0f s and seems to hang: %s", silent, where)

@@ -1,0 +1,55 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from lossguard import Ledger, Skip
+from lossguard.errors import ConfigurationError
+from lossguard.launch.adapters import Adapter, Options, adapter_for
+from tests.lossguard.launch.adapters import folders
+
+
+def adapter(folder: Path, *more: str) -> Adapter:
+    return adapter_for("hf", ["python", "run_clm.py", "--output_dir", str(folder), *more], {}, Options())
+
+
+def test_a_checkpoint_counts_once_its_state_is_written_and_if_it_can_be_resumed(tmp_path: Path) -> None:
+    folders.hf(tmp_path, 10, 20, 30, 40, 50)
+    (tmp_path / "checkpoint-20" / "trainer_state.json").unlink()
+    (tmp_path / "checkpoint-30" / "trainer_state.json").write_text('{"global_')
+    (tmp_path / "checkpoint-40" / "optimizer.pt").unlink()  # save_only_model
+    (tmp_path / "checkpoint-50" / "trainer_state.json").write_text(json.dumps({"global_step": 40}))
+    (tmp_path / "runs").mkdir()
+    assert list(adapter(tmp_path).checkpoints()) == [10]
+    assert [path.name for path in adapter(tmp_path).late_paths(30)] == ["checkpoint-40", "checkpoint-50"]
+
+
+def test_the_hook_in_the_process_resumes_and_the_command_stays_as_it_is(tmp_path: Path) -> None:
+    found = adapter(tmp_path).resume(10, [Skip(10, 20)])
+    assert found.arguments == ()
+    assert found.environment == {"LOSSGUARD_RESUME_CHECKPOINT": str(tmp_path / "checkpoint-10")}
+
+
+def test_a_script_may_want_an_argument_for_it_too(tmp_path: Path) -> None:
+    options = Options(checkpoints=str(tmp_path), resume_args="--resume_from_checkpoint '{checkpoint}' --at {step}")
+    found = adapter_for("hf", ["python", "train.py"], {}, options).resume(10, [])
+    assert found.arguments == ("--resume_from_checkpoint", str(tmp_path / "checkpoint-10"), "--at", "10")
+
+
+def test_the_data_goes_on_without_what_is_skipped(tmp_path: Path) -> None:
+    """Step 11 is the eleventh: its batch has the index 10."""
+    ledger = Ledger([Skip(10, 20)])
+    assert [adapter(tmp_path).batch_of(step, ledger) for step in (1, 10, 11, 12)] == [0, 9, 20, 21]
+
+
+def test_it_is_killed_where_sigterm_would_save_the_present_state(tmp_path: Path) -> None:
+    assert adapter(tmp_path, "--enable_jit_checkpoint", "True").saves_when_stopped
+
+
+def test_a_folder_of_another_program_is_one_sentence(tmp_path: Path) -> None:
+    folders.torchtitan(tmp_path, 100)
+    with pytest.raises(ConfigurationError, match="holds no checkpoints of the Trainer: checkpoint-1 was expected"):
+        adapter(tmp_path).checkpoints()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="is no folder"):
+        adapter(tmp_path / "file").checkpoints()

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from lossguard import Ledger, Skip
+from lossguard.errors import ConfigurationError
+from lossguard.launch.adapters import Adapter, Options, adapter_for
+from tests.lossguard.launch.adapters import folders
+
+
+def adapter(folder: Path, *more: str) -> Adapter:
+    command = ["torchrun", "pretrain_gpt.py", "--save", str(folder), *more]
+    return adapter_for("megatron", command, {}, Options())
+
+
+def test_a_checkpoint_counts_once_the_tracker_file_names_it_or_a_later_one(tmp_path: Path) -> None:
+    folders.megatron(tmp_path, 100, 200, 300, latest=200)
+    (tmp_path / "iter_0000200" / "metadata.json").unlink()
+    assert list(adapter(tmp_path).checkpoints()) == [100]
+    for name in ("mp_rank_00/model_optim_rng.pt", ".metadata"):
+        file = tmp_path / "iter_0000200" / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        assert sorted(adapter(tmp_path).checkpoints()) == [100, 200]
+        file.unlink()
+
+
+def test_a_folder_that_does_not_exist_or_is_empty_has_no_checkpoints(tmp_path: Path) -> None:
+    assert adapter(tmp_path / "new").checkpoints() == {}
+    assert adapter(tmp_path).checkpoints() == {}
+
+
+def test_it_resumes_from_a_step_and_skips_iterations_that_count_from_1(tmp_path: Path) -> None:
+    found = adapter(tmp_path, "--iterations-to-skip", "7", "8").resume(100, [Skip(100, 103), Skip(7, 9)])
+    assert found.arguments == (
+        *("--load", str(tmp_path), "--ckpt-step", "100"),
+        *("--iterations-to-skip", "7", "8", "101", "102", "103", "9"),
+    )
+    assert adapter(tmp_path).resume(None, []).arguments == ()
+
+
+def test_a_skipped_iteration_keeps_its_number() -> None:
+    assert adapter(Path("x")).batch_of(300, Ledger([Skip(100, 200)])) == 299
+
+
+def test_what_is_discarded_leaves_the_folder_and_the_tracker_file_names_the_rest(tmp_path: Path) -> None:
+    folder = folders.megatron(tmp_path / "save", 100, 200, 300)
+    moved = adapter(folder).discard_after(100)
+    assert moved == [tmp_path / "save.discarded" / name for name in ("iter_0000200", "iter_0000300")]
+    assert (folder / "latest_checkpointed_iteration.txt").read_text() == "100"
+    assert list(adapter(folder).checkpoints()) == [100]
+    folders.megatron(folder, 200)
+    (again,) = adapter(folder).discard_after(100)
+    assert again.name == "iter_0000200-2"
+
+
+def test_it_is_killed_where_sigterm_would_save_the_present_state(tmp_path: Path) -> None:
+    assert not adapter(tmp_path).saves_when_stopped
+    assert adapter(tmp_path, "--exit-signal-handler").saves_when_stopped
+
+
+def test_a_folder_of_another_program_and_other_bad_input_is_one_sentence(tmp_path: Path) -> None:
+    folders.torchtitan(tmp_path / "other", 100)
+    with pytest.raises(ConfigurationError, match="other holds no checkpoints of Megatron-LM: iter_0000001 or latest_"):
+        adapter(tmp_path / "other").checkpoints()
+    folders.megatron(tmp_path / "release", 100)
+    (tmp_path / "release" / "latest_checkpointed_iteration.txt").write_text("release")
+    with pytest.raises(ConfigurationError, match="holds 'release', and no iteration to resume from"):
+        adapter(tmp_path / "release").checkpoints()
+    with pytest.raises(ConfigurationError, match="prefers its non-persistent checkpoints"):
+        adapter(tmp_path, "--non-persistent-ckpt-type=local")

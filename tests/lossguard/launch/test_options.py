@@ -1,0 +1,22 @@
+import argparse
+from pathlib import Path
+
+from lossguard.launch.contract import ContractSupervisor
+from lossguard.launch.options import add_restart_options, supervisor_for
+from lossguard.launch.restarting import RestartSupervisor
+
+
+def chosen(*arguments: str, tmp_path: Path) -> object:
+    parser = argparse.ArgumentParser()
+    add_restart_options(parser)
+    options = parser.parse_args(arguments)
+    return supervisor_for(options, ["train.py", "--output_dir", "out"], folder=tmp_path, run_folder=None)
+
+
+def test_the_options_choose_who_supervises(tmp_path: Path) -> None:
+    assert chosen(tmp_path=tmp_path) is None
+    assert isinstance(chosen("--restart-with", "script", tmp_path=tmp_path), ContractSupervisor)
+    found = chosen("--restart-with", "hf", "--grace", "3", "--max-restarts", "2", "--restart-hangs", tmp_path=tmp_path)
+    assert isinstance(found, RestartSupervisor)
+    assert (found.limits.grace, found.limits.max_restarts, found.limits.restart_hangs) == (3.0, 2, True)
+    assert found.adapter.folder == Path("out")

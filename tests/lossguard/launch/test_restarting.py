@@ -1,0 +1,247 @@
+import json
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lossguard.launch.launching import Launching
+from tests.lossguard.launch.resuming import GENERIC, SCRIPT, plain, starts, trained
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = ("--run-id", "r", "--project", "p", "--restart-backoff", "0.05", *GENERIC)
+SKIPS = (*OPTIONS, "--can-skip")
+
+
+def order(launching: Launching, **fields: Any) -> None:
+    launching.collector.order(**{"id": 1, "key": "k1", "kind": "rollback", **fields})
+
+
+def segments(launching: Launching) -> list[tuple[str, int]]:
+    return [(each["reason"], each["fork_step"]) for each in launching.collector.segments]
+
+
+def applied(launching: Launching) -> list[dict[str, Any]]:
+    """What the spools say of the orders that were executed."""
+    spools = sorted((launching.folder / "lossguard" / "p" / "r").glob("*.spool"))
+    lines = [json.loads(line) for path in spools for line in path.read_text().splitlines()]
+    return [line for line in lines if "segment" in line and line["order"] is not None]
+
+
+def wait_for_start(launching: Launching, number: int) -> None:
+    path = launching.folder / "starts.jsonl"
+    wait_for(lambda: path.exists() and len(starts(launching.folder)) >= number, seconds=20, what=f"start {number}")
+
+
+def test_an_order_stops_the_command_and_starts_it_from_an_earlier_checkpoint_without_the_batches(
+    launching: Launching,
+) -> None:
+    process = launching.script(SCRIPT, options=SKIPS)
+    launching.wait_for_step(12)
+    assert launching.collector.runs["r"]["capabilities"] == ["rollback"]
+    order(launching, rewind_to=7, skip_from=5, skip_to=9)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert trained(launching.folder) == plain(60, (5, 9))
+    assert [step for _, _, step, _ in starts(launching.folder)] == [0, 5]
+    assert segments(launching) == [("start", 0), ("rollback", 5)]
+    (line,) = applied(launching)
+    assert (line["key"], line["fork_step"]) == ("k1", 5)
+    assert line["applied"] == {"rewound_to": 5, "reason": "a test asked", "skip_from": 5, "skip_to": 9}
+    assert launching.metric("batch_index", 1) == dict(zip(range(5, 60), plain(60, (5, 9))[5:], strict=True))
+    assert sorted(launching.collector.restorable) == list(range(5, 61, 5))
+    late = sorted(int(path.stem[5:]) for path in (launching.folder / "out.discarded").iterdir())
+    assert late == list(range(10, 10 + 5 * len(late), 5))
+    assert launching.collector.finished == ["finished"]
+
+
+def test_a_command_that_cannot_skip_says_so_first_and_refuses_a_skip_but_not_a_rewind(launching: Launching) -> None:
+    process = launching.script(SCRIPT, options=OPTIONS)
+    launching.wait_for_step(12)
+    registrations = [body["capabilities"] for _, path, body in launching.collector.requests if path.endswith("/runs")]
+    assert ["rollback"] not in registrations
+    assert set(registrations[-1]) == {"rollback", "rollback-without-skip"}
+    order(launching, rewind_to=5, skip_from=5, skip_to=9)
+    wait_for(lambda: 1 in launching.collector.answers, seconds=20, what="the refusal")
+    order(launching, id=2, key="k2", rewind_to=5)
+    process.communicate(timeout=60)
+    assert launching.collector.answers[1]["detail"] == (
+        "this command cannot leave batches out: order a rollback that skips none"
+    )
+    assert segments(launching)[1:] == [("rollback", 5)]
+    assert trained(launching.folder) == plain(60)
+
+
+def test_a_hold_and_an_order_without_a_checkpoint_are_refused_in_a_sentence(launching: Launching) -> None:
+    process = launching.script(SCRIPT, options=SKIPS)
+    launching.wait_for_step(12)
+    order(launching, kind="hold")
+    order(launching, id=2, key="k2", rewind_to=4)
+    order(launching, id=3, key="k3", kind="release")
+    process.communicate(timeout=60)
+    details = {number: answer["detail"] for number, answer in launching.collector.answers.items()}
+    assert details == {
+        1: "a launched command cannot be held at a step: roll it back, or stop it",
+        2: "there is no checkpoint at or before step 4",
+        3: "the command was not held",
+    }
+    assert len(starts(launching.folder)) == 1
+
+
+def test_a_command_that_dies_is_started_again_from_its_newest_checkpoint(launching: Launching) -> None:
+    ended = launching.run(SCRIPT, "--die-at", "23", options=SKIPS)
+    assert (ended.code, trained(launching.folder)) == (0, plain(60))
+    assert [step for _, _, step, _ in starts(launching.folder)] == [0, 20]
+    assert segments(launching) == [("start", 0), ("resume", 20)]
+    assert "the command is started again in 0.1 s: it ended with exit code 3" in ended.err
+
+
+def test_an_order_for_what_has_killed_the_command_is_executed_at_its_restart(launching: Launching) -> None:
+    """The command dies of its loss, and the order comes while the launcher waits to start it again."""
+    process = launching.script(SCRIPT, "--die-at", "23", options=(*SKIPS, "--restart-backoff", "20"))
+    launching.wait_for_step(22)
+    order(launching, rewind_to=15, skip_from=20, skip_to=30)
+    _, err = process.communicate(timeout=60)
+    assert trained(launching.folder) == plain(60, (20, 30)), err
+    assert segments(launching) == [("start", 0), ("rollback", 15)]
+
+
+def test_a_crash_loop_ends_with_a_sentence_and_the_exit_code_of_the_command(launching: Launching) -> None:
+    ended = launching.run(SCRIPT, "--die-always", options=OPTIONS)
+    assert ended.code == 7
+    assert len(starts(launching.folder)) == 4
+    assert "not started again: it ended with exit code 7, and it ended 4 times in a row without a new step" in ended.err
+
+
+def test_the_restarts_of_an_hour_are_limited(launching: Launching) -> None:
+    ended = launching.run(SCRIPT, "--die-at", "23", options=(*SKIPS, "--max-restarts", "0"))
+    assert ended.code == 3
+    assert "it was started again 0 times within an hour (--max-restarts)" in ended.err
+
+
+def test_a_signal_to_the_launcher_ends_the_command_for_good(launching: Launching) -> None:
+    process = launching.script(SCRIPT, options=SKIPS)
+    launching.wait_for_step(12)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
+    assert len(starts(launching.folder)) == 1
+    assert launching.collector.finished == ["interrupted"]
+
+
+def test_an_order_survives_kill_9_of_the_launcher_before_the_command_has_stopped(launching: Launching) -> None:
+    """The command ignores SIGTERM, so that there is time."""
+    script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SCRIPT
+    first = launching.script(script, "--until", "120", options=SKIPS)
+    launching.wait_for_step(12)
+    order(launching, rewind_to=7, skip_from=5, skip_to=9)
+    kept = launching.folder / "lossguard" / ".launch" / "r" / "restart.json"
+    wait_for(kept.exists, seconds=20, what="the order is kept")
+    first.kill()
+    first.communicate()
+    second = launching.script(script, "--until", "120", options=(*SKIPS, "--grace", "0.2"))
+    wait_for_start(launching, 2)
+    second.communicate(timeout=60)
+    assert trained(launching.folder) == plain(120, (5, 9))
+    assert [step for _, _, step, _ in starts(launching.folder)] == [0, 5]
+    assert [line["key"] for line in applied(launching)] == ["k1"]
+
+
+def test_a_launcher_and_a_command_that_were_both_killed_leave_the_order_to_the_next_launcher(
+    launching: Launching,
+) -> None:
+    script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SCRIPT
+    first = launching.script(script, options=SKIPS)
+    launching.wait_for_step(12)
+    order(launching, rewind_to=7, skip_from=5, skip_to=9)
+    kept = launching.folder / "lossguard" / ".launch" / "r" / "restart.json"
+    wait_for(kept.exists, seconds=20, what="the order is kept")
+    first.kill()
+    first.communicate()
+    pid = starts(launching.folder)[0][0]
+    wait_for(lambda: kill_and_look(pid), seconds=10, what="the command has ended")
+    second = launching.script(script, options=SKIPS)
+    _, err = second.communicate(timeout=60)
+    assert trained(launching.folder) == plain(60, (5, 9)), err
+    assert [line["key"] for line in applied(launching)] == ["k1"]
+    assert not kept.exists()
+
+
+def is_running(pid: int) -> bool:
+    """Whether it runs; what nobody waits for stays as a zombie."""
+    path = Path(f"/proc/{pid}/stat")
+    return path.exists() and path.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def kill_and_look(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return not is_running(pid)
+
+
+def test_a_command_that_ignores_sigterm_is_killed_after_the_grace_with_all_below_it(launching: Launching) -> None:
+    below = """
+import os, signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+open("workers", "a").write(f"{worker.pid}\\n")
+"""
+    process = launching.script(below + SCRIPT, options=(*SKIPS, "--grace", "0.5"))
+    launching.wait_for_step(12)
+    order(launching, rewind_to=7, skip_from=5, skip_to=9)
+    wait_for_start(launching, 2)
+    first, second = map(int, (launching.folder / "workers").read_text().split())
+    assert not is_running(first)
+    kill_and_look(second)  # it has the pipes of the launcher, too
+    process.communicate(timeout=60)
+    assert trained(launching.folder) == plain(60, (5, 9))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            ("--restart-with", "nemo"),
+            "--restart-with 'nemo' must be one of hf, megatron, torchtitan, nanochat, generic",
+        ),
+        (("--restart-with", "generic"), "--checkpoints '' must have {step} once"),
+        (("--restart-with", "hf"), "the command has no --output_dir: name the Trainer's output_dir"),
+        (("--restart-with", "megatron"), "the command has no --save"),
+        (("--restart-with", "nanochat"), "the command has no --save-every"),
+        ((*OPTIONS, "--grace", "-1"), "--grace -1.0 must not be below 0"),
+    ],
+)
+def test_a_wrong_option_ends_with_one_sentence_before_the_command_starts(
+    launching: Launching, options: tuple[str, ...], sentence: str
+) -> None:
+    ended = launching.run("open('started', 'w')", options=options)
+    assert (ended.code, len(ended.err.splitlines())) == (2, 1)
+    assert sentence in ended.err
+    assert not (launching.folder / "started").exists()
+
+
+def test_a_hang_is_noticed_its_stacks_are_taken_and_the_command_is_started_again(launching: Launching) -> None:
+    """The shortest hang is 60 s: a module that the launcher's interpreter imports first makes that 1 s."""
+    (launching.fakes / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'launch' in sys.orig_argv:\n"
+        "    import lossguard.launch.restarting as restarting\n"
+        "    from functools import partial\n"
+        "    restarting.HangDetector = partial(restarting.HangDetector, min_seconds=1.0)\n"
+    )
+    process = launching.script(
+        SCRIPT, "--hang-at", "103", "--until", "120", options=(*SKIPS, "--restart-hangs", "--grace", "0.2")
+    )
+    run = launching.folder / "lossguard" / "p" / "r"
+    wait_for(lambda: list(run.glob("stacks-*")), seconds=20, what="the stacks of a hang")
+    (launching.folder / "hung").touch()
+    _, err = process.communicate(timeout=60)
+    assert "has logged no step for" in err
+    (stacks,) = run.glob("stacks-*.txt")
+    assert f"process {starts(launching.folder)[0][0]}" in stacks.read_text()
+    assert [step for _, _, step, _ in starts(launching.folder)] == [0, 100]
+    assert trained(launching.folder) == plain(120)
