@@ -152,7 +152,7 @@ Trainer(model, arguments, train_dataset=data, eval_dataset=data[:4]).train()
 
 
 @needs("transformers", "wandb", "tensorboard")
-@pytest.mark.parametrize("trackers", [("tensorboard",), ("wandb",), ("wandb", "tensorboard")])
+@pytest.mark.parametrize("trackers", [("tensorboard",), ("wandb", "tensorboard")])
 def test_the_trainer_of_hugging_face(launching: Launching, trackers: tuple[str, ...]) -> None:
     ended = launching.run(
         HUGGING_FACE, *trackers, options=("--run-id", "r", "--project", "gpt"), TENSORBOARD_LOGGING_DIR="tb"
