@@ -35,6 +35,7 @@ from lossguard.protocol import (
 )
 from lossguard.run import Run
 from lossguard.scalars import PendingScalar, on_device, plain
+from lossguard.sources.facts import EVERY_STEP, SOURCE, SourceFacts
 from lossguard.spooling.archive import FILE_LIMIT, Keep
 from lossguard.spooling.history import History
 from lossguard.spooling.identity import writer_of
@@ -163,6 +164,11 @@ class RecordingRun(Run):
 
     def _log_event(self, kind: str, details: Mapping[str, Any], at: float | None) -> None:
         now = time.time() if at is None else checked_time(at)
+        if kind == SOURCE and (unread := SourceFacts.unread(details)):
+            self.log_once.warn_once(
+                "source",
+                f"declare: {', '.join(unread)} says nothing of a source; it has {', '.join(EVERY_STEP.to_details())}",
+            )
         record = {"event": str(kind), "step": None, "time": now, "details": plain_json(details)}
         with self._writer.lock:
             self._put_in_segment(record)

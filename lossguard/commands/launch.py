@@ -12,10 +12,10 @@ from urllib.parse import unquote
 
 from lossguard.errors import ConfigurationError
 from lossguard.folder_lock import lock_folder
-from lossguard.launch import hooks
+from lossguard.launch import hooks, left_by_script
 from lossguard.launch.child import NOT_EXECUTABLE, NOT_FOUND, CommandNotStarted
 from lossguard.launch.hooks.rank import rank_of
-from lossguard.launch.launcher import Launcher, die_like
+from lossguard.launch.launcher import DELIVERY_SECONDS, Launcher, die_like
 from lossguard.launch.recorder import Recorder
 from lossguard.private_files import make_folder
 from lossguard.protocol import is_name, is_run_id
@@ -91,10 +91,11 @@ class _Launch:
 
     def __init__(self, options: argparse.Namespace, settings: Settings, directory: Path, run_id: str) -> None:
         self._options = options
+        self._settings = settings
         self._directory = directory
         self._run_id = run_id
-        known = [path.parent.name for path in directory.glob(f"*/{run_id}") if path.parent.name != LAUNCHES]
-        self._project: str | None = options.project or (unquote(known[0]) if known else None)
+        known = self._run_folders()
+        self._project: str | None = options.project or (unquote(known[0].parent.name) if known else None)
 
     def run(self, command: list[str], folder: Path, names: NameMap) -> None:
         recorder = Recorder(self, names, at_once=self._project is not None)
@@ -104,6 +105,9 @@ class _Launch:
         except CommandNotStarted as problem:
             print(f"lossguard: {problem}", file=sys.stderr)
             os._exit(problem.code)
+        if recorder.script_reports:
+            for run_folder in self._run_folders():
+                left_by_script.finish(run_folder, self._settings, end.state, DELIVERY_SECONDS)
         die_like(end)
 
     def begin(self, facts: Mapping[str, Any]) -> Run:
@@ -130,6 +134,10 @@ class _Launch:
         """The tracker's configuration, with the tags of the options and of the tracker."""
         config = facts.get("config") or {}
         return storable_config(config, () if "tags" in config else [*self._options.tag, *facts.get("tags", ())])
+
+    def _run_folders(self) -> list[Path]:
+        """The folder of the run, if it has been begun."""
+        return [path for path in self._directory.glob(f"*/{self._run_id}") if path.parent.name != LAUNCHES]
 
     def _environment(self) -> dict[str, str]:
         """The child's: ours, with the hooks, and with what a script that reports itself needs to be the same run."""

@@ -70,4 +70,4 @@ def run(options: argparse.Namespace) -> int:
     except BadSource as problem:
         print(f"lossguard: {problem}", file=sys.stderr)
         return 1
-    return 1 if watch.names.missing() else 0
+    return 0 if watch.is_delivered and not watch.names.missing() else 1

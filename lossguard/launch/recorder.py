@@ -63,6 +63,7 @@ class Recorder(threading.Thread):
         self._following: _Following | None = None
         self._opens_segment = False  # the first row of this child begins one
         self._retry_at = 0.0
+        self._is_previewed = False
         self._lock = threading.RLock()  # of all of this: `follow` and `close` are called from the main thread
         self._closing = threading.Event()
         self._log_once = LogOnce()
@@ -94,7 +95,7 @@ class Recorder(threading.Thread):
                 return True
             try:
                 self._advance()
-                self._write(self._following.rows.flush())
+                self._write(self._following.rows.close())
                 if self._recorder is not None:
                     self._recorder.flush()
                 self._save()
@@ -113,8 +114,9 @@ class Recorder(threading.Thread):
         with self._lock:
             self._leave_journal()
             if self._run is not None:
+                self._show_preview()
                 self._run.finish(state, timeout)
-            if self._recorder is None and not self.script_reports:
+            if (self._recorder is None or not self._recorder.preview.num_rows) and not self.script_reports:
                 logger.warning(NOTHING_RECORDED)
 
     def _leave_journal(self) -> None:
@@ -165,6 +167,14 @@ class Recorder(threading.Thread):
                 self._opens_segment = False
                 self._run.open_segment(row.step, SegmentReason.RESUME)
             self._recorder.write_row(row)
+            if self._recorder.preview.is_complete:
+                self._show_preview()
+
+    def _show_preview(self) -> None:
+        """Say once what the first rows are, and what they were mapped to."""
+        if self._recorder is not None and self._recorder.preview.num_rows and not self._is_previewed:
+            self._is_previewed = True
+            logger.warning(self._recorder.preview.text().rstrip())
 
     def _save(self) -> None:
         if self._following is not None and self._run is not None:

@@ -7,7 +7,8 @@ from lossguard.sources.facts import EVERY_STEP, MAX_STRIDE, SourceFacts
 
 
 def facts_of(config: Mapping[str, Any]) -> SourceFacts:
-    """The facts in the arguments of the Hugging Face Trainer, which its loggers pass on, also below another name.
+    """The facts in the arguments of the Hugging Face Trainer, which its loggers pass on: as they are, below another
+    name, or as texts.
 
     The Trainer logs the mean loss since its last log (`Trainer._maybe_log_save_evaluate`). With
     `logging_nan_inf_filter`, its default, a NaN is replaced by the mean of the losses since then: 0 where there are
@@ -17,9 +18,17 @@ def facts_of(config: Mapping[str, Any]) -> SourceFacts:
     arguments = next((each for each in (config, *nested) if "logging_nan_inf_filter" in each), None)
     if arguments is None:
         return EVERY_STEP
-    every = arguments.get("logging_steps")
-    if "epoch" in str(arguments.get("logging_strategy")) or not isinstance(every, int | float):
-        every = 0
+    every = _number(arguments.get("logging_steps"))
+    if "epoch" in str(arguments.get("logging_strategy")):
+        every = 0.0
     stride = int(every) if 1 <= every <= MAX_STRIDE else 1
-    is_filtered = arguments["logging_nan_inf_filter"] is True
+    is_filtered = str(arguments["logging_nan_inf_filter"]) == "True"
     return SourceFacts(stride=stride, averaged=every != 1, nan_filtered=is_filtered)
+
+
+def _number(value: Any) -> float:
+    """0 where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0

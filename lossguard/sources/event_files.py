@@ -1,22 +1,28 @@
 """TensorBoard folders. A folder with event files is a run, as in TensorBoard; its files are read in the order of their
 begin: a process that resumes the run begins another file. Files of one process are read side by side."""
 
-import json
-import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import merge
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from lossguard.log_once import LogOnce, logger
-from lossguard.protocol import MAX_STEP
+from lossguard.log_once import LogOnce
+from lossguard.protocol import MAX_STEP, is_time
 from lossguard.sources.configured import facts_of
-from lossguard.sources.event_records import EventFile, event_type, scalar_of, text_of
+from lossguard.sources.event_records import EventFile, event_type, scalar_of
+from lossguard.sources.event_runs import (
+    about_rows,
+    begin_of,
+    config_of,
+    files_of,
+    first_event,
+    host_of,
+    is_event_file,
+    process_of,
+)
 from lossguard.sources.facts import SourceFacts
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
@@ -24,33 +30,10 @@ from lossguard.sources.rows import Row
 from lossguard.sources.stored_run import BadSource, StoredRun
 
 WHAT = "TensorBoard event files"
-MAX_CONFIG_RECORDS = 64
-"""Records at the beginning of a run, among which its configuration is."""
-
+SETTLED_NS = 5_000_000_000
+"""A folder that changed within these nanoseconds may change again without another time of change."""
 Place = tuple[EventFile, int, bytes]
 """A record: its file, offset and header."""
-_NAME = re.compile(r".*tfevents\.(\d+)\.(.*)")
-
-
-def is_event_file(path: Path) -> bool:
-    return "tfevents" in path.name and not path.name.endswith("profile-empty")
-
-
-def files_of(folder: Path) -> list[Path]:
-    """The event files in a folder, in the order of their begin."""
-    return sorted((path for path in folder.iterdir() if is_event_file(path)), key=_begin)
-
-
-def _begin(path: Path) -> tuple[int, str]:
-    found = _NAME.fullmatch(path.name)
-    return (int(found[1]) if found else 0, path.name)
-
-
-def _process(path: Path) -> str:
-    """Host and process in the name of a file that PyTorch or TensorFlow has written; else the name."""
-    found = _NAME.fullmatch(path.name)
-    parts = found[2].rsplit(".", 2) if found else []
-    return ".".join(parts[:2]) if len(parts) >= 3 else path.name
 
 
 @dataclass(slots=True)
@@ -63,6 +46,7 @@ class EventFollower:
     _read: set[str] = field(default_factory=set)  # names of files that were opened
     _event: Any = field(default_factory=event_type)
     _is_final: bool = False
+    _listed_at: int | None = None  # when the folder changed, as of its last listing
     _log_once: LogOnce = field(default_factory=LogOnce)
 
     @property
@@ -101,23 +85,30 @@ class EventFollower:
         if not self._open:
             self.joiner.begin_anew()
             return
-        first = _begin(self._open[0].path)
-        self._read = {name for name, path in files.items() if _begin(path) <= first}
+        first = begin_of(self._open[0].path)
+        self._read = {name for name, path in files.items() if begin_of(path) <= first}
         self._read |= {file.path.name for file in self._open}
 
     def _following(self) -> list[Path]:
         """The files that are read next: those of the process that has begun the next one."""
-        if not self.folder.is_dir():
+        try:
+            changed_at = self.folder.stat().st_mtime_ns
+        except OSError:
             return []
+        if changed_at == self._listed_at:
+            return []
+        is_settled = time.time_ns() - changed_at > SETTLED_NS
+        self._listed_at = changed_at if is_settled else None
         new = [path for path in files_of(self.folder) if path.name not in self._read]
         if not new:
             return []
-        present = {_process(file.path) for file in self._open}
-        same = [path for path in new if _process(path) in present]
-        return same or [path for path in new if _process(path) == _process(new[0])]
+        self._listed_at = None  # there may be more behind those that are opened now
+        present = {process_of(file.path) for file in self._open}
+        same = [path for path in new if process_of(path) in present]
+        return same or [path for path in new if process_of(path) == process_of(new[0])]
 
     def _open_files(self, paths: list[Path]) -> None:
-        if not (self._open and _process(paths[0]) == _process(self._open[0].path)):
+        if not (self._open and process_of(paths[0]) == process_of(self._open[0].path)):
             self._open.clear()
         self._open += [EventFile(path) for path in paths]
         self._read |= {path.name for path in paths}
@@ -156,9 +147,10 @@ class EventFollower:
             step = event.step
             if not 0 <= step < MAX_STEP:
                 continue
+            at = event.wall_time if is_time(event.wall_time) else None
             for value in event.summary.value:
                 number = scalar_of(value)
-                if number is not None and (rows := add(value.tag, number, step, event.wall_time, place, now)):
+                if number is not None and (rows := add(value.tag, number, step, at, place, now)):
                     yield from rows
 
     def position_of(self, place: Place) -> list[Any]:
@@ -202,8 +194,9 @@ def runs_in(path: Path) -> Iterator[StoredRun]:
             rows=partial(_rows, folder),
             config=config,
             facts=facts_of(config),
-            started_at=first.wall_time,
-            host=_host(files_of(folder)[0]),
+            started_at=first.wall_time if is_time(first.wall_time) else None,
+            size=about_rows(folder),
+            host=host_of(files_of(folder)[0]),
         )
 
 
@@ -211,11 +204,6 @@ def name_of(folder: Path, root: Path) -> str:
     """The path below the folder that is read, as TensorBoard names runs; the folder's own name at its top."""
     below = folder.relative_to(root) if root.is_dir() else Path()
     return str(below) if below.parts else folder.resolve().name
-
-
-def _host(path: Path) -> str | None:
-    found = _NAME.fullmatch(path.name)
-    return found[2].split(".")[0] if found else None
 
 
 def _rows(folder: Path) -> Iterator[Row]:
@@ -228,52 +216,3 @@ def _rows(folder: Path) -> Iterator[Row]:
         raise BadSource(text if text.startswith(str(folder)) else f"{folder}: {text}") from None
     except OSError as problem:
         raise BadSource(f"{folder} cannot be read ({problem.strerror})") from None
-
-
-def _first_values(folder: Path) -> Iterator[tuple[Any, Any]]:
-    """(event, value) of the first records of each file."""
-    parse = event_type().FromString
-    for path in files_of(folder):
-        try:
-            for _, _, data in islice(EventFile(path).records(), MAX_CONFIG_RECORDS):
-                event = parse(data)
-                for value in event.summary.value:
-                    yield event, value
-        except Exception as problem:  # DecodeError or OSError: whoever reads the rows says so
-            logger.debug("%s: %s", path, problem)
-
-
-def first_event(folder: Path) -> Any:
-    """The first event with a scalar; None of a folder without."""
-    return next((event for event, value in _first_values(folder) if scalar_of(value) is not None), None)
-
-
-def config_of(folder: Path) -> dict[str, Any]:
-    """The configuration that a run's files, or a folder of hyperparameters below it, hold: texts that are JSON, as
-    Hugging Face Trainer writes them, and the hyperparameters of the HParams plugin."""
-    config: dict[str, Any] = {}
-    below = [
-        each for each in sorted(folder.iterdir()) if each.is_dir() and files_of(each) and first_event(each) is None
-    ]
-    for _, value in chain.from_iterable(map(_first_values, [folder, *below])):
-        plugin = value.metadata.plugin_data
-        if plugin.plugin_name == "hparams":
-            config |= _hyperparameters(plugin.content)
-        elif plugin.plugin_name == "text" and (text := text_of(value)) is not None:
-            with suppress(ValueError):
-                found = json.loads(text)
-                if isinstance(found, dict):
-                    config[value.tag.removesuffix("/text_summary")] = found
-    return config
-
-
-def _has_only_hyperparameters(folder: Path) -> bool:
-    return bool(files_of(folder)) and first_event(folder) is None
-
-
-def _hyperparameters(content: bytes) -> dict[str, Any]:
-    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-
-    found = HParamsPluginData.FromString(content).session_start_info.hparams
-    values = {name: getattr(value, value.WhichOneof("kind") or "null_value") for name, value in found.items()}
-    return {name: value if isinstance(value, int | float | str) else None for name, value in values.items()}

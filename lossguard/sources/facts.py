@@ -46,8 +46,8 @@ class SourceFacts:
         """Undo `to_details`. A field that is missing or that this release cannot read has its default."""
         facts = cls()
         stride, smoothing = details.get("stride"), details.get("smoothing")
-        if type(stride) is int and 1 <= stride <= MAX_STRIDE:
-            facts = replace(facts, stride=stride)
+        if isinstance(stride, int | float) and 1 <= stride <= MAX_STRIDE and stride == int(stride):
+            facts = replace(facts, stride=int(stride))
         if isinstance(smoothing, int | float) and 0.0 <= smoothing <= MAX_SMOOTHING:
             facts = replace(facts, smoothing=float(smoothing))
         if details.get("clock") in list(Clock):
@@ -55,6 +55,12 @@ class SourceFacts:
         return replace(
             facts, averaged=details.get("averaged") is True, nan_filtered=details.get("nan_filtered") is True
         )
+
+    @classmethod
+    def unread(cls, details: Mapping[str, Any]) -> list[str]:
+        """What of the details of an event is no field, or has a value that it cannot have, as name=value."""
+        read = cls.from_details(details).to_details()
+        return [f"{name}={value!r:.80}" for name, value in details.items() if name not in read or read[name] != value]
 
     @property
     def uncertain_steps(self) -> int:

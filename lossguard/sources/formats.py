@@ -69,7 +69,7 @@ def runs_in(path: Path, only: str | None = None, columns: Columns = Columns()) -
     if stores := {name: runs for name, runs in found.items() if name in STORES}:
         found = stores
     if len(found) > 1:
-        several = " and ".join(f"{_reader(name).WHAT} ({len(runs)} runs)" for name, runs in found.items())
+        several = " and ".join(f"{_reader(name).WHAT} (runs: {len(runs)})" for name, runs in found.items())
         raise ConfigurationError(f"{path} holds {several}: choose one with --format {'|'.join(found)}")
     if not found:
         raise BadSource(f"{path} {nothing_found(only)}")

@@ -46,6 +46,7 @@ class Joiner:
     """Step -> metrics of the rows that are recorded."""
     _builder: RowBuilder = field(default_factory=RowBuilder)
     _begins_at: Any = None  # place of the open row
+    _last_position: Any = None  # of the newest row that was new
     _touched_at: float = 0.0  # when the open row got its newest value, by the monotonic clock
     _newest: tuple[Row, ...] = ()  # the last two rows
     _num_rows: int = 0
@@ -81,13 +82,22 @@ class Joiner:
         names = self._builder.open_names
         if not names:
             self._begins_at = None
-            return []
+            return self._late_at_the_end() if final else []
         usual = set.intersection(*(set(row.values) for row in self._newest)) if self._newest else set()
         if not (final or (usual and names >= usual) or now - self._touched_at >= HOLD_SECONDS):
             return []
         complete = self._placed(self._builder.flush())
         self._begins_at = None
-        return complete
+        return complete + (self._late_at_the_end() if final else [])
+
+    def _late_at_the_end(self) -> list[PlacedRow]:
+        """What came late and no row has followed, such as a last evaluation: it belongs to the last row."""
+        late = self._builder.close()
+        if self._last_position is None:
+            return []
+        last = self._newest[-1].values
+        values = {name: value for row in late for name, value in row.values.items() if name not in last}
+        return [PlacedRow(Row(self._last_step, None, values), self._last_position)] if values else []
 
     def begin_anew(self) -> list[PlacedRow]:
         """The source begins at its beginning again: rows that it repeats are known."""
@@ -108,7 +118,8 @@ class Joiner:
                 self._check_returns(row.step)
             self._newest = (*self._newest[-1:], row)
             self._last_step = row.step
-            placed.append(PlacedRow(row, self.position_of(self._begins_at)))
+            self._last_position = self.position_of(self._begins_at)
+            placed.append(PlacedRow(row, self._last_position))
         return placed
 
     def _is_known(self, row: Row) -> bool:

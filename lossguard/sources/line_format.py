@@ -14,8 +14,8 @@ from lossguard.sources.rows import Row
 from lossguard.sources.stored_run import BadSource, StoredRun
 from lossguard.writer import this_process
 
-SNIFF_BYTES = 1 << 20
-"""Of the beginning of a file, in which its first row must be."""
+SNIFF_BYTES = 1 << 16
+"""Of the beginning of a table, in which its first row must be."""
 
 
 class LineParser(Protocol):
@@ -104,11 +104,11 @@ def _is_hidden(file: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
-def beginning(path: Path) -> list[bytes]:
-    """The complete lines among the first bytes; none of a file that is not text."""
+def beginning(path: Path, size: int = SNIFF_BYTES) -> list[bytes]:
+    """The lines among the first `size` bytes; none of a file that is not text."""
     try:
         with path.open("rb") as file:
-            data = file.read(SNIFF_BYTES)
+            data = file.read(size)
     except OSError:
         return []
     if b"\0" in data:
@@ -148,9 +148,17 @@ def stored(
         place=str(path),
         rows=rows,
         ended_at=path.stat().st_mtime,
+        size=about_rows(path, make_parser()),
         facts=make_parser().facts,
         **described,
     )
+
+
+def about_rows(path: Path, parser: LineParser) -> int:
+    """About how many rows a file has, by those at its beginning."""
+    lines = beginning(path)
+    num_bytes, num_rows = sum(len(line) + 1 for line in lines), sum(parser.parse(line) is not None for line in lines)
+    return round(num_rows * path.stat().st_size / max(1, num_bytes))
 
 
 COMMON_NAMES = frozenset(

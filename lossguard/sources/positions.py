@@ -74,9 +74,9 @@ def saved(directory: Path) -> Saved | None:
 
 
 def is_finished(directory: Path) -> bool:
-    """Whether the last line of the newest spool says that the run is over."""
+    """Whether the last line of the newest spool says that the run is over, or was trimmed away for that."""
     paths = files_in(directory, ".spool", ".spool.gz", ".control")
-    return bool(paths) and "finish" in next(_newest_first(paths[-1]), {})
+    return bool(paths) and (paths[-1].suffix == ".control" or "finish" in next(_newest_first(paths[-1]), {}))
 
 
 def live_rows(directory: Path) -> list[tuple[int, dict[str, Any]]]:

@@ -77,6 +77,14 @@ class RowBuilder:
         """Names that the open row has so far; none where no row is open."""
         return frozenset(self._open.values if self._open is not None else ())
 
+    def close(self) -> list[Row]:
+        """The open row, and what came late that no row has followed, as a row of the last step: nothing more comes."""
+        rows = self.flush()
+        if self._late:
+            rows.append(Row(self._complete_step, None, self._late))
+            self._late = {}
+        return rows
+
     def join_next(self, values: Mapping[str, float]) -> None:
         """Late values for the next row."""
         self._late.update(values)

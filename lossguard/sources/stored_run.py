@@ -49,7 +49,7 @@ class StoredRun:
     git_commit: str | None = None
     host: str | None = None
     size: int | None = None
-    """Number of rows, if that is known without reading them: for the progress bar."""
+    """Number of rows, or about that, if it is known without reading them: for the progress bar."""
 
     @property
     def run_id(self) -> str:

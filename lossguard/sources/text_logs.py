@@ -21,6 +21,8 @@ from lossguard.sources.stored_run import StoredRun
 
 WHAT = "logs of Megatron-LM, torchtitan, nanoGPT, nanochat or llm.c"
 SUFFIXES = (".log", ".txt", ".out", ".err")
+MAX_BANNER = 4 << 20
+"""Bytes of a log, in which its first row must be: a launcher may print its configuration from each rank."""
 
 _NUMBER = rb"[-+]?(?:nan|inf(?:inity)?|\d[\d,]*\.?\d*(?:[eE][-+]?\d+)?)"
 _COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
@@ -221,7 +223,7 @@ class LogParser:
 
 def pattern_of(path: Path) -> tuple[Pattern, bytes] | None:
     """The pattern that fits a file, and the first line that it fits; None if there is none."""
-    lines = beginning(path)
+    lines = beginning(path, MAX_BANNER)
     for pattern in PATTERNS:
         parse = pattern.make()
         for line in lines:

@@ -61,7 +61,7 @@ def rows_of(state: Mapping[str, Any]) -> list[Row]:
 def facts_of(state: Mapping[str, Any]) -> SourceFacts:
     every = state.get("logging_steps")
     stride = int(every) if isinstance(every, int | float) and 1 <= every <= MAX_STRIDE else 1
-    return SourceFacts(stride=stride, averaged=True, nan_filtered=True)
+    return SourceFacts(stride=stride, averaged=stride > 1, nan_filtered=True)
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from lossguard.errors import ConfigurationError
 from lossguard.log_once import LogOnce
-from lossguard.settings import Settings
+from lossguard.settings import Mode, Settings
 from lossguard.sources import formats, positions
 from lossguard.sources.columns import Columns
 from lossguard.sources.facts import SourceFacts
@@ -24,17 +24,25 @@ from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Saved
 from lossguard.sources.recorder import RunRecorder
 from lossguard.sources.stored_run import BadSource, run_id_of
+from lossguard.spooling.spool import spools_in
+from lossguard.spooling.spool_reader import is_delivered
 from lossguard.start import folder_of, record, storable_config
 from lossguard.states import RunState
 
 POLL_SECONDS = 0.2
 """Pause between two looks at the source."""
+OTHERS_SECONDS = 30.0
+"""Without a row, between two looks for other runs at the path."""
 SEARCH_SECONDS = 1.0
 """Pause between two searches for a source that is not there yet."""
+FINISH_SECONDS = 10.0
+"""To deliver what is left; the rest stays in the spool."""
 LOCK_WAIT = 2.0
 """Seconds to wait for another process that records the run."""
 
 
+Found = tuple[str, Path]
+"""The format of a source, and its file or folder."""
 Save = Callable[[PlacedRow], None]
 """Notes what was recorded last."""
 
@@ -72,7 +80,11 @@ class Watch:
     """Set from elsewhere: end, and leave the run as interrupted."""
     num_rows: int = 0
     """That were recorded."""
+    is_delivered: bool = True
+    """Whether the collector has them, unless nothing was to be delivered."""
     _log_once: LogOnce = field(default_factory=LogOnce)
+    _look_at: float = 0.0  # seconds without a row
+    _others: list[Path] = field(default_factory=list)
 
     def run(self) -> None:
         """Follow the source to its end. Raises ConfigurationError and BadSource, in one sentence each."""
@@ -96,7 +108,7 @@ class Watch:
             recorder = RunRecorder(run, self.names, follower.facts)
             save = partial(self._save, directory, format, place)
             try:
-                if self._follow(follower, recorder, save):
+                if self._follow(follower, recorder, save, found):
                     state = RunState.FINISHED
                     recorder.flush()
             finally:
@@ -104,7 +116,9 @@ class Watch:
                 if self.num_rows:
                     self.say(recorder.preview.text().rstrip())
         finally:
-            run.finish(state)
+            run.finish(state, timeout=FINISH_SECONDS)
+            is_online = self.settings.mode is Mode.ONLINE
+            self.is_delivered = not is_online or all(map(is_delivered, spools_in(directory)))
 
     def _save(self, directory: Path, format: str, place: Path, newest: PlacedRow) -> None:
         chosen = dict(self.names.chosen)
@@ -122,7 +136,7 @@ class Watch:
             "started_at": time.time(),
         }
 
-    def _find(self, saved: Saved | None) -> tuple[str, Path] | None:
+    def _find(self, saved: Saved | None) -> Found | None:
         """(format, place) of the one source at or below the path: the one that was followed before, if it is still
         there. None if it is stopped before there is one."""
         if saved is not None and self.format in (None, saved.format) and Path(saved.place).exists():
@@ -143,18 +157,28 @@ class Watch:
             if self.stop.wait(SEARCH_SECONDS):
                 return None
 
-    def _follow(self, follower: Follower, recorder: RunRecorder, save: Save) -> bool:
+    def _follow(self, follower: Follower, recorder: RunRecorder, save: Save, found: Found) -> bool:
         """Until it is over; returns whether the source has ended, as far as anybody can know."""
-        newest_at = time.monotonic()
+        newest_at, self._look_at = time.monotonic(), OTHERS_SECONDS
         while True:
             is_last = self.once or (self.until_idle is not None and time.monotonic() - newest_at >= self.until_idle)
             if self._record(follower, recorder, save, final=is_last):
-                newest_at = time.monotonic()
+                newest_at, self._look_at = time.monotonic(), OTHERS_SECONDS
                 is_last = self.once
             if is_last:
                 return True
+            if time.monotonic() - newest_at >= self._look_at:
+                self._look_for_others(*found)
+                self._look_at += OTHERS_SECONDS
             if self.stop.wait(POLL_SECONDS):
                 return False
+
+    def _look_for_others(self, format: str, place: Path) -> None:
+        """Hugging Face Trainer begins another folder when it resumes a run: say so, or it would look watched."""
+        others = [each for _, each in formats.places_in(self.path, format, self.columns) if each != place]
+        if others and others != self._others:
+            self._others = others
+            self.say(f"{self.path} holds {others[-1]} too, which is not followed: watch it with a --run-id of its own")
 
     def _record(self, follower: Follower, recorder: RunRecorder, save: Save, *, final: bool) -> int:
         num_before, placed = self.num_rows, None
@@ -167,7 +191,8 @@ class Watch:
         except OSError as problem:
             self._log_once.warn_once("unreadable", f"{self.path} cannot be read ({problem.strerror}); trying again")
         except BadSource as problem:
-            raise BadSource(f"{self.path}: {problem}") from None
+            text = str(problem)
+            raise BadSource(text if text.startswith(str(self.path)) else f"{self.path}: {text}") from None
         if placed is not None:
             save(placed)
         if recorder.preview.is_complete and not was_complete:

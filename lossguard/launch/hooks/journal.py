@@ -26,7 +26,7 @@ BACKLOG_LIMIT = 4 << 20
 HELD = (11, 13)
 """EAGAIN and EACCES: another process holds the lock. Any other error means that the file system has no locks."""
 
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=str).encode
+encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, default=str).encode
 
 
 class Journal:
@@ -46,10 +46,14 @@ class Journal:
         return self._fd is not None or self._claim()
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Append a line, if this process owns the journal. A full disk is said once; the lines then wait in memory."""
+        """Append an entry, if this process owns the journal."""
+        self.write_text(encode(entry))
+
+    def write_text(self, text: str) -> None:
+        """Append an entry that is JSON already. A full disk is said once; the lines then wait in memory."""
         if self._fd is None and not self._claim():
             return
-        line = _encode(entry).encode("utf-8", "replace") + b"\n"
+        line = text.encode("utf-8", "replace") + b"\n"
         assert self._fd is not None
         if self._backlog:
             self._append_later(line)
@@ -69,7 +73,7 @@ class Journal:
         if rank_of(os.environ) == 0:
             try:
                 fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                os.write(fd, _encode({"script_reports": os.getpid()}).encode() + b"\n")
+                os.write(fd, encode({"script_reports": os.getpid()}).encode() + b"\n")
                 os.close(fd)
             except OSError as problem:
                 self._warn(problem)
@@ -102,7 +106,7 @@ class Journal:
         if size and os.pread(fd, 1, size - 1) != b"\n":  # a line of an earlier owner that was cut off
             os.write(fd, b"\n")
         self._fd, self._stands_back = fd, False
-        atexit.register(self._at_exit)
+        atexit.register(self.close)
         return True
 
     def _append_later(self, line: bytes) -> None:
@@ -126,7 +130,8 @@ class Journal:
     def _warn(self, problem: OSError) -> None:
         warn_once(f"{self._path} cannot be written ({problem.strerror}): training goes on, and lines wait in memory")
 
-    def _at_exit(self) -> None:
+    def close(self) -> None:
+        """Say that the interpreter exits, and close the file."""
         if self._fd is not None:
             uncaught = getattr(sys, "last_type", None)
             self.write({"ended": uncaught and uncaught.__name__, "time": time.time()})
@@ -142,5 +147,5 @@ class Journal:
         self._lock = threading.Lock()
         self._backlog.clear()
         if self._fd is not None:
-            atexit.unregister(self._at_exit)
+            atexit.unregister(self.close)
             self._close()

@@ -18,6 +18,7 @@ class _LoggedRuns:
     """The runs of MLflow that this process logs."""
 
     def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._log = TrackerLog("mlflow", journal)
         self._num_calls: dict[str, int] = {}  # of metrics without a step
         self._params: dict[str, Any] = {}
@@ -31,7 +32,7 @@ class _LoggedRuns:
             scalar = number(value)
             if scalar is not None:
                 by_step.setdefault(self._step_of(name, step), {})[name] = scalar
-        if by_step and self._log.is_written:
+        if by_step and self._journal.is_written:
             if not self._has_metrics:
                 self._has_metrics = True
                 self._describe()

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -62,18 +63,18 @@ def hook(module: ModuleType, journal: Journal) -> None:
     wrap(module.SummaryWriter, "add_scalar", add_scalar)
     wrap(module.SummaryWriter, "add_scalars", add_scalars)
     wrap(module.SummaryWriter, "add_text", add_text)
-    _hook_hparams(module, TrackerLog(tracker, journal))
+    _hook_hparams(module, journal, TrackerLog(tracker, journal))
 
 
-def _hook_hparams(module: ModuleType, log: TrackerLog) -> None:
+def _hook_hparams(module: ModuleType, journal: Journal, log: TrackerLog) -> None:
     """`hparams` makes the summaries of `add_hparams`, and of Lightning's logger, which takes it from its module.
 
     The metrics that `add_hparams` writes beside it are results, not a curve: they go to a writer of another folder.
     """
-    summary = __import__(module.__name__.rpartition(".")[0] + ".summary", fromlist=["hparams"])
+    summary = import_module(module.__name__.rpartition(".")[0] + ".summary")
 
     def hparams(hparam_dict: Any = None, *_: Any, **__: Any) -> None:
-        if log.is_written and isinstance(hparam_dict, dict) and hparam_dict:
+        if journal.is_written and isinstance(hparam_dict, dict) and hparam_dict:
             log.describe(config=hparam_dict)
 
     wrap(summary, "hparams", hparams)

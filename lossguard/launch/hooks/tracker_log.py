@@ -1,11 +1,13 @@
 """From a tracker's call to lines of the journal: numbers, steps, and each scalar once."""
 
 import functools
+import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .journal import Journal
+from .journal import Journal, encode
 from .warnings import warn_once
 
 _owners: dict[str, str] = {}
@@ -20,26 +22,39 @@ class TrackerLog:
         self._tracker = tracker
         self._source = source or tracker
         self._journal = journal
-
-    @property
-    def is_written(self) -> bool:
-        """Whether lines of this process are wanted."""
-        return self._journal.is_written
+        self._begins: dict[tuple[str, ...], list[str]] = {}  # of names that are logged together, if all of them are own
 
     def scalars(self, step: int, values: Mapping[str, float], *, complete: bool = False) -> None:
         """Scalars of a step; `complete`: nothing more of this step comes."""
-        own = {name: value for name, value in values.items() if _owners.setdefault(name, self._source) == self._source}
-        if len(own) < len(values):
-            own |= self._renamed({name: value for name, value in values.items() if name not in own})
-        if own:
-            entry = {"step": step, "time": time.time(), "values": own, "tracker": self._tracker}
-            self._journal.write({**entry, "complete": True} if complete else entry)
+        names = tuple(values)
+        begins = self._begins.get(names)
+        if begins is None:
+            own = self._own(values)
+            if len(own) == len(values) and all(map(own.__contains__, names)):
+                self._begins[names] = [f"{json.dumps(name)}:" for name in names]
+            values = own
+        if not values:
+            return
+        numbers = values.values()
+        end = ',"complete":true}' if complete else "}"
+        if begins is not None and all(map(math.isfinite, numbers)):  # what json.dumps does, in half the time
+            fields = ",".join([f"{begin}{value!r}" for begin, value in zip(begins, numbers, strict=True)])
+        else:
+            fields = encode(values)[1:-1]
+        self._journal.write_text(
+            f'{{"step":{step},"time":{time.time()!r},"tracker":"{self._tracker}","values":{{{fields}}}{end}'
+        )
 
     def describe(self, **facts: Any) -> None:
         """Names and configuration of the run in the tracker; what is None is left out."""
         known = {name: value for name, value in facts.items() if value is not None}
         if known:
             self._journal.write({"tracker": self._tracker, **known})
+
+    def _own(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The values that no other tracker reports."""
+        own = {name: value for name, value in values.items() if _owners.setdefault(name, self._source) == self._source}
+        return own | self._renamed({name: value for name, value in values.items() if name not in own})
 
     def _renamed(self, values: dict[str, float]) -> dict[str, float]:
         """Of two folders with the same tag (train/, val/) the later one's folder becomes a part of the name."""
@@ -74,6 +89,9 @@ def numbers(data: Mapping[str, Any], prefix: str = "") -> dict[str, float | int]
     """The scalars in `data`, with the names of nested mappings joined by dots."""
     found: dict[str, float | int] = {}
     for name, value in data.items():
+        if type(value) is float and not prefix:
+            found[name] = value
+            continue
         scalar = number(value)
         if scalar is not None:
             found[f"{prefix}{name}"] = scalar

@@ -15,7 +15,7 @@ def hook(module: ModuleType, journal: Journal) -> None:
     next_steps: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # of each run, as trackio counts
 
     def record(run: Any, metrics: Any, step: Any = None, *_: Any, **__: Any) -> None:
-        if not isinstance(metrics, Mapping) or not log.is_written:
+        if not isinstance(metrics, Mapping) or not journal.is_written:
             return
         if run not in next_steps:
             next_steps[run] = int(getattr(run, "_next_step", 0) or 0)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from .journal import Journal
 from .tracker_log import TrackerLog, numbers, recording, whole, wrap
@@ -21,8 +21,9 @@ DESCRIBE_SECONDS = 5.0
 class _LoggedRun:
     """One run of wandb."""
 
-    def __init__(self, run: Any, log: TrackerLog) -> None:
-        self._run = run
+    def __init__(self, run: Any, journal: Journal, log: TrackerLog) -> None:
+        self._run = ref(run)
+        self._journal = journal
         self._log = log
         self._step = int(getattr(run, "starting_step", 0) or 0)  # as wandb counts
         self._last_named_step = -1
@@ -32,7 +33,7 @@ class _LoggedRun:
         self._describe_at = 0.0
 
     def log(self, data: Any, step: Any = None, commit: bool | None = None) -> None:
-        if not self._log.is_written or not isinstance(data, Mapping):
+        if not self._journal.is_written or not isinstance(data, Mapping):
             return
         now = time.monotonic()
         if now >= self._describe_at:
@@ -66,7 +67,7 @@ class _LoggedRun:
         return step, {each: value for each, value in data.items() if each != name}
 
     def _describe(self) -> None:
-        run = self._run
+        run: Any = self._run()
         facts = {
             "project": _text(run, "project"),
             "name": _text(run, "name"),
@@ -91,11 +92,16 @@ _runs: WeakKeyDictionary[Any, _LoggedRun] = WeakKeyDictionary()
 def hook(module: ModuleType, journal: Journal) -> None:
     """Wrap `log` of the classes of runs that `module` defines; runs whose `log` is their own are wrapped by `init`."""
     log = TrackerLog("wandb", journal)
+    newest: tuple[Any, _LoggedRun | None] = (lambda: None, None)
 
     def record(run: Any, data: Any = None, step: Any = None, commit: bool | None = None, *_: Any, **__: Any) -> None:
-        logged = _runs.get(run)
-        if logged is None:
-            logged = _runs[run] = _LoggedRun(run, log)
+        nonlocal newest
+        known, logged = newest
+        if logged is None or known() is not run:
+            logged = _runs.get(run)
+            if logged is None:
+                logged = _runs[run] = _LoggedRun(run, journal, log)
+            newest = ref(run), logged
         logged.log(data, step, commit)
 
     if module.__name__.endswith("wandb_init"):

@@ -46,7 +46,9 @@ def test_offline_it_writes_spools_that_sync_delivers(
 ) -> None:
     runs, spools = sources(tmp_path, "a"), str(tmp_path / "spools")
     assert main(["import", str(runs), "--name", "x", "--directory", spools, "--offline", "--url", collector.url]) == 0
-    assert "deliver it with: lossguard sync" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "deliver it with: lossguard sync" in out
+    assert "  train/loss          loss             5  4.81    20" in out.splitlines()
     assert not collector.requests
     assert main(["sync", spools, "--url", collector.url]) == 0
     assert [run["name"] for run in collector.runs.values()] == ["x"]
@@ -57,12 +59,13 @@ def test_a_bad_path_is_one_sentence_and_the_others_are_imported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    paths = [str(tmp_path / "empty"), str(sources(tmp_path, "a"))]
+    paths = [str(tmp_path / "empty"), str(sources(tmp_path, "a")), str(tmp_path / "nothing")]
     assert main(["import", *paths, "--directory", str(tmp_path / "spools")]) == 1
     shown = capsys.readouterr()
-    assert "1 of 2 runs imported" in shown.out
-    assert shown.err.startswith(f"lossguard: {tmp_path}/empty holds no run that can be read")
-    assert shown.err.count("\n") == 1
+    assert "1 of 3 runs imported" in shown.out
+    first, second = shown.err.splitlines()
+    assert first.startswith(f"lossguard: {tmp_path}/empty holds no run that can be read")
+    assert second == f"lossguard: there is no {tmp_path}/nothing"
 
 
 def test_a_mapped_name_that_never_comes_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

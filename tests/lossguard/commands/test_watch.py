@@ -75,6 +75,16 @@ def test_a_second_watcher_of_a_run_says_who_has_it(
     watcher.communicate(timeout=30)
 
 
+def test_what_is_not_delivered_stays_in_the_spool_and_the_exit_code_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lossguard.sources.watching.FINISH_SECONDS", 0.5)
+    path, spools = tmp_path / "train.log", tmp_path / "spools"
+    append(path, 0, 10)
+    assert main(["watch", str(path), "--directory", str(spools), "--once", "--url", "http://127.0.0.1:9"]) == 1
+    assert len(list(spools.rglob("*.spool"))) == 1
+
+
 def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, spools = tmp_path / "train.log", str(tmp_path / "spools")
     assert main(["watch", str(path), "--directory", spools, "--once"]) == 1

@@ -98,3 +98,10 @@ class Ended:
     code: int
     out: str
     err: str
+
+    @property
+    def problems(self) -> str:
+        """What stderr has beside the preview of the first rows."""
+        lines = self.err.splitlines(keepends=True)
+        preview = [number for number, line in enumerate(lines) if line.startswith("lossguard: the first ")]
+        return "".join(lines[: preview[0]] if preview else lines)

@@ -48,12 +48,18 @@ def test_the_state_of_a_run_follows_from_how_the_child_ended(
 
 def test_the_steps_of_an_unchanged_script_arrive_and_the_run_is_finished(launching: Launching) -> None:
     ended = launching.run(TRAINS, options=("--run-id", "r", "--tag", "nightly"))
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, ended.problems) == (0, "")
     assert launching.metric("loss") == {step: 2.0 - step / 100 for step in range(20)}
     registered = launching.collector.runs["r"]
     assert (registered["project"], registered["name"]) == ("fake-project", "fake-run")
     assert registered["config"] == {"tags": ["nightly"]}
     assert launching.collector.finished == ["finished"]
+
+
+def test_the_first_rows_are_shown_with_what_they_were_mapped_to(launching: Launching) -> None:
+    ended = launching.run(LOGS + "for step in range(150): run.log({'train/loss': 1.5}, step=step)")
+    assert "lossguard: the first 100 rows, steps 0 to 99:" in ended.err
+    assert "train/loss          loss" in ended.err
 
 
 def test_a_metric_that_is_not_finite_arrives_as_it_is(launching: Launching) -> None:
@@ -235,6 +241,21 @@ own.finish()
     assert own[-1] == dict.fromkeys(range(5), 1.0)
 
 
+def test_a_script_that_reports_itself_and_is_killed_has_failed_and_lost_nothing(launching: Launching) -> None:
+    ended = launching.run(
+        """
+import lossguard, os
+run = lossguard.init("own-project")
+for step in range(200):
+    run.log(step, loss=1.0)
+os.kill(os.getpid(), 9)
+"""
+    )
+    assert ended.code == -signal.SIGKILL
+    assert list(launching.metric("loss")) == list(range(200))
+    assert launching.collector.finished == ["failed"]
+
+
 @pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "JOB_COMPLETION_INDEX"])
 def test_the_launcher_of_another_rank_becomes_the_command(launching: Launching, variable: str) -> None:
     process = launching.script(TRAINS + "import os; print(os.getpid())", **{variable: "1"})  # type: ignore[arg-type]
@@ -247,7 +268,7 @@ def test_a_launcher_inside_of_a_launched_command_becomes_its_command(launching: 
     path = launching.folder / "train.py"
     path.write_text(TRAINS)
     process = launching.start(sys.executable, "-m", "lossguard", "launch", "--", sys.executable, str(path))
-    assert process.communicate(timeout=30)[1] == ""
+    assert process.communicate(timeout=30)[1].count("the first 20 rows") == 1
     assert len(launching.collector.runs) == 1
 
 
@@ -287,7 +308,7 @@ def test_the_hooks_survive_the_users_own_path_and_sitecustomize(launching: Launc
     ended = launching.run(
         TRAINS + "import sys, sitecustomize; print(sys.ran == (sitecustomize.__name__, sitecustomize.__file__))"
     )
-    assert (ended.out, ended.err) == ("True\n", "")
+    assert (ended.out, ended.problems) == ("True\n", "")
     assert len(launching.metric("loss")) == 20
 
 
@@ -295,7 +316,7 @@ def test_a_process_that_the_script_starts_is_hooked_too(launching: Launching) ->
     """As torchrun starts its workers."""
     (launching.folder / "worker.py").write_text(TRAINS)
     ended = launching.run("import subprocess, sys; subprocess.run([sys.executable, 'worker.py'], check=True)")
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, ended.problems) == (0, "")
     assert len(launching.metric("loss")) == 20
 
 

@@ -26,6 +26,10 @@ from lossguard.sources.facts import EVERY_STEP, SourceFacts
         ),
         ({"logging_nan_inf_filter": True, "logging_steps": "many"}, SourceFacts(averaged=True, nan_filtered=True)),
         (
+            {"logging_nan_inf_filter": "True", "logging_steps": "5"},
+            SourceFacts(stride=5, averaged=True, nan_filtered=True),
+        ),
+        (
             {"logging_nan_inf_filter": True, "logging_steps": 10, "logging_strategy": "epoch"},
             SourceFacts(averaged=True, nan_filtered=True),
         ),

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,6 +109,19 @@ def test_the_id_follows_from_the_first_file_and_not_from_the_place(tmp_path: Pat
     write(tmp_path / "there/run", 2, 4, begin=1_700_009_000, process=2)
     (there,) = event_files.runs_in(tmp_path / "there")
     assert here.run_id == there.run_id
+
+
+def test_without_tensorboard_it_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 0, 2, begin=1_700_000_000)
+    monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    with pytest.raises(BadSource, match="pip install tensorboard"):
+        list(event_files.runs_in(tmp_path))
+
+
+def test_about_how_many_rows_there_are_is_known_before_they_are_read(tmp_path: Path) -> None:
+    write(tmp_path, 0, 500, begin=1_700_000_000)
+    (run,) = event_files.runs_in(tmp_path)
+    assert run.size == pytest.approx(500, rel=0.1)
 
 
 def test_two_runs_in_one_folder_are_refused_with_one_sentence(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 
+from lossguard.errors import ConfigurationError
 from lossguard.protocol import IMPORTED
 from lossguard.settings import Settings
 from lossguard.sources.importing import Imported, import_run
 from lossguard.sources.names import NameMap
 from lossguard.sources.rows import Row
 from lossguard.sources.stored_run import BadSource, StoredRun
+from lossguard.spooling import archive
+from lossguard.spooling.archive import Keep
 from lossguard.spooling.reading import read_spools
 from lossguard.spooling.spool import spools_in
 
@@ -97,3 +100,37 @@ def test_secrets_of_a_configuration_are_masked_and_no_rows_are_one_sentence(tmp_
     assert "sk-123456" not in json.dumps(list(recorded(done)))
     with pytest.raises(BadSource, match="place has no row"):
         load(tmp_path / "other", stored([]))
+
+
+def test_how_the_rows_were_made_is_said_before_the_first_of_them(tmp_path: Path) -> None:
+    done = load(tmp_path, stored([row(10 * step) for step in range(50)]))
+    kinds = [next(iter(each)) for each in recorded(done)]
+    assert kinds[:4] == ["run", "segment", "event", "step"]
+    (event,) = [each for each in recorded(done) if "event" in each]
+    assert event["details"]["stride"] == 10
+
+
+def test_delivered_rows_that_were_trimmed_away_are_not_imported_again(tmp_path: Path) -> None:
+    done = load(tmp_path, stored([row(0), row(1)]))
+    (spool,) = spools_in(done.folder)
+    spool.with_suffix(".acknowledged").write_text(str(spool.stat().st_size))
+    assert list(archive.trim(done.folder, Keep.UNDELIVERED))
+    again = load(tmp_path, stored([row(0), row(1)]))
+    assert (again.num_rows, again.num_known, spools_in(done.folder)) == (0, 2, [])
+    assert load(tmp_path, stored([row(0), row(1), row(2)])).num_rows == 1
+
+
+def test_the_rows_before_a_damaged_place_are_imported(tmp_path: Path) -> None:
+    def rows() -> Iterator[Row]:
+        yield from (row(0), row(1))
+        raise BadSource("the file is damaged")
+
+    done = load(tmp_path, StoredRun(format="test", identity="1", name="a run", place="place", rows=rows))
+    assert (done.num_rows, done.problem) == (2, "the file is damaged")
+    assert [each["step"] for each in recorded(done) if "metrics" in each] == [0, 1]
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        load(tmp_path / "file", stored([row(0)]))

@@ -42,6 +42,16 @@ def test_a_value_that_comes_after_its_row_joins_the_next_one() -> None:
     assert shown(rows.flush(0.0, final=True)) == [(2, ["loss", "val loss"], 3)]
 
 
+def test_an_evaluation_at_the_end_is_not_lost() -> None:
+    rows = joiner()
+    rows.add(Row(1, None, {"loss": 1.0}), 1, 0.0)
+    assert shown(rows.flush(HOLD_SECONDS)) == [(1, ["loss"], 1)]
+    rows.add(Row(1, None, {"val loss": 2.0}), 2, 0.0)
+    assert rows.flush(0.0) == []
+    assert shown(rows.flush(0.0, final=True)) == [(1, ["val loss"], 1)]
+    assert rows.flush(0.0, final=True) == []
+
+
 def test_two_runs_that_write_one_source_are_refused_and_restarts_in_quick_succession_are_not() -> None:
     rows = joiner()
     for _ in range(8):

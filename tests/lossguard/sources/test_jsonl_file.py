@@ -36,6 +36,13 @@ def test_times_are_seconds_milliseconds_or_dates() -> None:
     assert [row and row.time for row in rows] == [1700000000.5, 1700000000.5, 1700000000.5, None]
 
 
+def test_about_how_many_rows_there_are_is_known_before_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(f'{{"step": {step:06}, "loss": 2.5}}\n'.replace(" 0", " 1") for step in range(5_000)))
+    (run,) = runs_in(path)
+    assert run.size == pytest.approx(5_000, rel=0.1)
+
+
 def test_a_last_line_without_its_end_counts_if_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_bytes(b'{"n": 0, "loss": 2.5}\n{"n": 1, "loss": 2.4}')

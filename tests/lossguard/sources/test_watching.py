@@ -13,6 +13,7 @@ from lossguard.sources.names import NameMap
 from lossguard.sources.stored_run import BadSource
 from lossguard.sources.watching import Watch
 from lossguard.spooling.reading import read_spools
+from tests.waiting import wait_for
 
 
 def watch(folder: Path, path: Path, said: list[str] | None = None, **options: Any) -> Watch:
@@ -88,16 +89,30 @@ def test_a_source_may_come_later_and_a_stop_leaves_the_run_interrupted(tmp_path:
     one = watch(tmp_path, path, said)
     thread = threading.Thread(target=one.run)
     thread.start()
+    wait_for(lambda: said, seconds=10, what="that it waits")
     path.parent.mkdir()
     write(path, 0, 3)
-    while one.num_rows < 3:
-        assert thread.is_alive()
-        one.stop.wait(0.05)
+    wait_for(lambda: one.num_rows == 3, seconds=10, what="the rows")
     one.stop.set()
     thread.join(10)
     assert said[0] == f"{path} holds no run yet; waiting for it"
     assert steps(tmp_path) == [0, 1, 2]
     assert recorded(tmp_path)[-1]["finish"] == "interrupted"
+
+
+@pytest.mark.slow
+def test_another_run_that_comes_at_the_path_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lossguard.sources.watching.OTHERS_SECONDS", 0.1)
+    folder, said = tmp_path / "runs", list[str]()
+    folder.mkdir()
+    write(folder / "a.jsonl", 0, 3)
+    watch(tmp_path, folder, said, once=True).run()
+    write(folder / "b.jsonl", 0, 3)
+    watch(tmp_path, folder, said, until_idle=1.0).run()
+    assert [line for line in said if "which is not followed" in line] == [
+        f"{folder} holds {folder}/b.jsonl too, which is not followed: watch it with a --run-id of its own"
+    ]
+    assert steps(tmp_path) == [0, 1, 2]
 
 
 def test_a_stop_before_there_is_a_source_records_nothing(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lossguard.launch.hooks.journal import Journal
+
+Entries = Callable[[], list[dict[str, Any]]]
+
+
+def test_each_entry_is_in_the_file_when_the_call_returns(journal: Journal, entries: Entries) -> None:
+    journal.write({"step": 1, "values": {"loss": math.inf, "lr": 0.1}})
+    assert entries() == [{"step": 1, "values": {"loss": math.inf, "lr": 0.1}}]
+
+
+def test_the_journal_of_another_process_is_left_alone(
+    journal: Journal, entries: Entries, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal.write({"step": 1})
+    other = Journal(str(tmp_path / "child.journal"))
+    for _ in range(3):
+        other.write({"step": 2})
+    assert entries() == [{"step": 1}]
+    assert not other.is_written
+    assert capsys.readouterr().err.count("another process of this command did so first") == 1
+
+
+def test_a_forked_child_neither_writes_nor_keeps_the_lock(journal: Journal, entries: Entries, tmp_path: Path) -> None:
+    journal.write({"step": 1})
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.read(read, 1)  # until the parent has closed the journal
+        journal.write({"step": 3})
+        os._exit(0 if journal.is_written else 1)
+    journal.close()
+    os.write(write, b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0  # it is the only process then
+    assert [entry.get("step") for entry in entries()] == [1, None, 3]
+
+
+def test_another_owner_continues_behind_a_line_that_was_cut_off(journal: Journal, tmp_path: Path) -> None:
+    path = tmp_path / "child.journal"
+    path.write_bytes(b'{"step":1}\n{"st')
+    journal.write({"step": 2})
+    assert path.read_bytes() == b'{"step":1}\n{"st\n{"step":2}\n'
+
+
+def test_another_rank_writes_nothing(journal: Journal, entries: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    journal.write({"step": 1})
+    assert entries() == []
+
+
+def test_a_full_disk_is_said_once_and_the_lines_wait(
+    journal: Journal, entries: Entries, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal.write({"step": 0})
+    real = os.write
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    for step in (1, 2):
+        journal.write({"step": step})
+    monkeypatch.setattr(os, "write", real)
+    journal.write({"step": 3})
+    assert [entry["step"] for entry in entries()] == [0, 1, 2, 3]
+    assert capsys.readouterr().err.count("No space left on device") == 1
+
+
+def test_a_script_that_reports_itself_ends_the_journal(journal: Journal, entries: Entries) -> None:
+    journal.write({"step": 0})
+    journal.leave_to_script()
+    journal.write({"step": 1})
+    assert entries() == [{"step": 0}, {"script_reports": os.getpid()}]
+
+
+def test_a_folder_that_is_gone_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal = Journal(str(tmp_path / "gone" / "child.journal"))
+    for _ in range(2):
+        journal.write({"step": 0})
+    assert capsys.readouterr().err.count("cannot be written") == 1

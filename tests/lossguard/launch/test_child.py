@@ -1,0 +1,87 @@
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted
+from tests.waiting import wait_for
+
+
+def start(folder: Path, *command: str) -> Child:
+    return Child.start(command, dict(os.environ), folder / "x.journal")
+
+
+def end(child: Child) -> int:
+    return wait_for(lambda: _outcome(child), seconds=10, what="the end of the child")[0]
+
+
+def _outcome(child: Child) -> tuple[int] | None:
+    code = child.ended()
+    return None if code is None else (code,)
+
+
+def test_a_child_that_another_launcher_left_behind_is_found_again(tmp_path: Path) -> None:
+    child = start(tmp_path, "sleep", "60")
+    child.note(tmp_path)
+    found = Child.find(tmp_path)
+    assert found is not None
+    assert (found.pid, found.command, found.journal, found.is_ours) == (
+        child.pid,
+        ["sleep", "60"],
+        tmp_path / "x.journal",
+        False,
+    )
+    found.send(signal.SIGTERM)
+    assert end(child) == -signal.SIGTERM
+    assert Child.find(tmp_path) is None
+
+
+@pytest.mark.parametrize("changed", [{"started": "1"}, {"host": "elsewhere"}, {"pid": "none"}, {"journal": None}])
+def test_another_process_is_not_taken_for_the_child(tmp_path: Path, changed: dict[str, Any]) -> None:
+    child = start(tmp_path, "sleep", "60")
+    child.note(tmp_path)
+    note = tmp_path / CHILD_FILE
+    note.write_text(json.dumps(json.loads(note.read_text()) | changed))
+    assert Child.find(tmp_path) is None
+    child.send(signal.SIGKILL)
+    end(child)
+
+
+def test_a_process_that_has_ended_gets_no_signal(tmp_path: Path) -> None:
+    child = start(tmp_path, "true")
+    assert end(child) == 0
+    assert not child.lives()
+    child.send(signal.SIGTERM)
+
+
+def test_the_child_has_the_signals_that_the_launcher_blocks(tmp_path: Path) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        child = Child.start(["sleep", "60"], dict(os.environ), tmp_path / "x.journal", mask=before)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{child.pid}/status").read_text().splitlines())
+    child.send(signal.SIGTERM)
+    assert end(child) == -signal.SIGTERM
+    assert int(status["SigBlk"], 16) == 0
+    assert not int(status["SigIgn"], 16) >> signal.SIGPIPE - 1 & 1  # as Python itself ignores it
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "sentence"),
+    [
+        ("no-such-command", 127, "no-such-command: there is no such command"),
+        ("/etc/passwd", 126, r"/etc/passwd cannot be executed \(Permission denied\)"),
+        ("/", 126, r"/ cannot be executed \(Permission denied\)"),
+        ("a\0b", 126, "embedded null byte"),
+    ],
+)
+def test_a_command_that_cannot_be_started_has_the_exit_code_of_a_shell(
+    tmp_path: Path, command: str, code: int, sentence: str
+) -> None:
+    with pytest.raises(CommandNotStarted, match=sentence) as caught:
+        start(tmp_path, command)
+    assert caught.value.code == code
