@@ -55,7 +55,9 @@ def create_app(
     registry.register(RunsCollector(engine, limit=settings.max_runs_in_metrics, clock=clock))
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # It belongs to this event loop: a test may run the application in several.
+        waiting_rows = app.state.waiting_rows = WaitingRows(engine, app.state.report_queue, clock)
         watch = asyncio.create_task(waiting_rows.watch())
         yield
         waiting_rows.stop()
@@ -72,7 +74,7 @@ def create_app(
     app.state.needs_token = settings.token is not None
     app.state.run_cache = RunCache()
     app.state.report_queue = _report_queue(settings, engine, clock, app.state.run_cache, metrics)
-    app.state.waiting_rows = waiting_rows = WaitingRows(engine, app.state.report_queue, clock)
+    app.state.waiting_rows = WaitingRows(engine, app.state.report_queue, clock)
     problems.install(app)
     # The last one added is the outermost.
     app.add_middleware(RequestLimits, settings=settings)

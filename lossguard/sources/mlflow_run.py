@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from lossguard.sources.configured import facts_of
+from lossguard.sources.facts import SourceFacts
 from lossguard.sources.rows import Row
 from lossguard.sources.stored_run import StoredRun
 from lossguard.states import RunState
@@ -10,6 +12,15 @@ from lossguard.states import RunState
 STATES = {"FINISHED": RunState.FINISHED, "FAILED": RunState.FAILED}
 """Any other run was stopped, or still runs."""
 OWN_TAGS = "mlflow."
+
+
+def facts_in(params: Mapping[str, Any]) -> SourceFacts:
+    """What the params say about how the rows were made. MLflow keeps them as text."""
+    return facts_of({name: _value(str(text)) for name, text in params.items()})
+
+
+def _value(text: str) -> Any:
+    return {"True": True, "False": False}.get(text, int(text) if text.isdecimal() and len(text) < 10 else text)
 
 
 def described(
@@ -41,5 +52,6 @@ def described(
         state=STATES.get(status, RunState.INTERRUPTED),
         command=tags.get("mlflow.source.name"),
         git_commit=tags.get("mlflow.source.git.commit"),
+        facts=facts_in(params),
         size=size,
     )

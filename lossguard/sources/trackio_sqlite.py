@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.sources.columns import number_of, time_of
+from lossguard.sources.configured import facts_of
 from lossguard.sources.jsonl_file import flat
 from lossguard.sources.rows import Row
 from lossguard.sources.scalar_rows import StoredScalar, joined
@@ -44,6 +45,7 @@ def runs_in(path: Path) -> Iterator[StoredRun]:
                     config={name: value for name, value in config.items() if not name.startswith(OWN_NAMES)},
                     started_at=time_of(config.get("_Created")) or time_of(first),
                     ended_at=time_of(last),
+                    facts=facts_of(config),
                     size=size,
                 )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from lossguard.protocol import NON_FINITE, is_time
 from lossguard.sources.columns import number_of, step_of
+from lossguard.sources.configured import facts_of
 from lossguard.sources.line_format import files_in
 from lossguard.sources.rows import Row
 from lossguard.sources.scalar_rows import StoredScalar, joined
@@ -87,6 +88,7 @@ def _run(path: Path, messages: Any) -> StoredRun:
         state=RunState.INTERRUPTED if exit_code is None else RunState.FAILED if exit_code else RunState.FINISHED,
         host=run.host or None,
         git_commit=run.git.commit or None,
+        facts=facts_of(config),
         size=size,
     )
 

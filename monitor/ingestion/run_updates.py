@@ -18,8 +18,8 @@ from db.steps import writer
 from lossguard.masking import mask_json
 from lossguard.metrics import COUNTS
 from lossguard.protocol import MAX_COUNT, checked_json
-from lossguard.sources.configured import facts_of
 from lossguard.sources.facts import EVERY_STEP, SOURCE
+from lossguard.sources.mlflow_run import facts_in
 from lossguard.sources.names import AS_LOGGED
 from lossguard.states import RunState, SegmentReason
 from monitor.ingestion import lease, reports, segments
@@ -228,12 +228,6 @@ def take_update(
     return ReportResult(intake.num_accepted, 0, (), rows_due_at=rows.due_at())
 
 
-def _value(param: Any) -> Any:
-    """What a param was before it became text, as far as it says how rows are made."""
-    text = str(param)
-    return {"True": True, "False": False}.get(text, int(text) if text.isdecimal() and len(text) < 10 else text)
-
-
 def _describe(session: Session, run: Run, logged: LoggedRun, update: RunUpdate) -> None:
     """Record parameters, tags, inputs and the name, without the secrets in them."""
     stored = session.get_one(MlflowRun, run.pk)
@@ -250,7 +244,7 @@ def _describe(session: Session, run: Run, logged: LoggedRun, update: RunUpdate) 
     stored.params = stored.params | params
     stored.tags = {key: value for key, value in (stored.tags | tags).items() if key != update.removed_tag}
     stored.inputs = [*stored.inputs, *mask_json([dict(one) for one in update.inputs])]
-    facts = facts_of({key: _value(value) for key, value in stored.params.items()})
+    facts = facts_in(stored.params)
     if update.params and facts != EVERY_STEP:
         logged.source.know(facts)
     run.config = config_of(stored.params, stored.tags)

@@ -23,7 +23,11 @@ def write(folder: Path, metrics: dict[str, str]) -> Path:
 
 def test_metrics_of_one_step_are_one_row_and_a_step_that_goes_back_is_a_row_of_its_own(tmp_path: Path) -> None:
     write(tmp_path, {"loss": "1 3.0 0\n3 nan 1\n9 2.5 1\n", "a/b": "2 0.5 0\n4 inf 1 model-1 x\n"})
+    (tmp_path / "7" / "abc" / "params").mkdir()
+    for name, text in {"logging_steps": "10", "logging_nan_inf_filter": "True"}.items():
+        (tmp_path / "7" / "abc" / "params" / name).write_text(text)
     (run,) = runs_in(tmp_path)
+    assert (run.facts.stride, run.facts.averaged, run.facts.nan_filtered) == (10, True, True)
     rows = list(run.rows())
     assert [(row.step, row.time) for row in rows] == [(0, 0.001), (1, 0.003)]
     assert rows[0].values == {"loss": 3.0, "a/b": 0.5}
