@@ -46,6 +46,10 @@ test-fast: setup ## run the quick tests (about a minute; SQLite only)
 test-compose: setup ## test docker-compose.yml on a real engine: a spike and its alert, killed services (root; 15 minutes)
 	@$(BIN)/python -m tests.compose
 
+.PHONY: test-frameworks
+test-frameworks: ## test the oldest and the newest releases of accelerate, transformers and lightning (ROWS=..; some GB of packages)
+	$(PYTHON) -m tests.frameworks $(ROWS)
+
 .PHONY: check
 check: setup ## run ruff, mypy (strict), the import contracts and a strict build of the documentation
 	$(BIN)/ruff check .

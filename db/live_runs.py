@@ -1,4 +1,7 @@
-"""The state of all running runs for a monitoring system: each scrape costs a fixed number of queries."""
+"""The state of all running runs for a monitoring system: each scrape costs a fixed number of queries.
+
+A run of the past, while it is imported, is not among them: nobody is to be alerted of it.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -8,22 +11,28 @@ from sqlalchemy.orm import Session
 
 from db.lineage import discarded
 from db.models import Incident, Intervention, Run, RunStatus, Segment, SkippedBatches
+from lossguard.protocol import IMPORTED
 from lossguard.states import IncidentState, RunState
 
 LiveRun = sa.Row[str, str, float, RunStatus]
 """A run's id, its project, when it last reported, and its status."""
 
 
+_OF_THE_PRESENT = sa.cast(Run.capabilities, sa.String).not_like(f'%"{IMPORTED}"%')
+
+
 def num_running(session: Session) -> int:
     """Runs that have not ended and have a status: the ones that `running` yields."""
     found = sa.select(sa.func.count()).select_from(Run).join(RunStatus, RunStatus.run_pk == Run.pk)
-    return session.scalar(found.where(Run.state == RunState.RUNNING)) or 0
+    return session.scalar(found.where(Run.state == RunState.RUNNING, _OF_THE_PRESENT)) or 0
 
 
 def running(session: Session, *, limit: int) -> Sequence[LiveRun]:
     """The runs that have not ended, those that reported last first, at most `limit`."""
     found = sa.select(Run.id, Run.project, Run.last_report_at, RunStatus).join(RunStatus, RunStatus.run_pk == Run.pk)
-    found = found.where(Run.state == RunState.RUNNING).order_by(Run.last_report_at.desc(), Run.pk.desc())
+    found = found.where(Run.state == RunState.RUNNING, _OF_THE_PRESENT).order_by(
+        Run.last_report_at.desc(), Run.pk.desc()
+    )
     return session.execute(found.limit(limit)).all()
 
 

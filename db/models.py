@@ -376,6 +376,35 @@ class Rollup(Base):
     last: Mapped[float | None]
 
 
+class MlflowExperiment(Base):
+    """An experiment that an MLflow client has created: the project of its runs, by a number."""
+
+    __tablename__ = "mlflow_experiments"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    tags: Mapped[dict[str, Any]]
+    created_at: Mapped[Time]
+
+
+class MlflowRun(Base):
+    """What an MLflow client logged of its run besides the steps."""
+
+    __tablename__ = "mlflow_runs"
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    experiment: Mapped[int] = mapped_column(index=True)
+    """`MlflowExperiment.id`; 0 is the default experiment, which is not stored."""
+    user: Mapped[str] = mapped_column(String(256))
+    params: Mapped[dict[str, Any]]
+    tags: Mapped[dict[str, Any]]
+    inputs: Mapped[list[Any]]
+    """Data sets, as the client sent them."""
+    state: Mapped[dict[str, Any]]
+    """Rows that are not complete yet, see `monitor.ingestion.open_rows`, and the last value of every metric."""
+    has_open_rows: Mapped[bool] = mapped_column(default=False, index=True)
+
+
 class Token(Base):
     """A bearer token; only its digest is stored. Revoked tokens stay, so that the audit trail can name them."""
 

@@ -8,6 +8,9 @@ for step, batch in guard.steps(batches, until=10_000):
 run.finish()
 """
 
+import importlib
+from typing import Any
+
 from lossguard.batches import Indexable
 from lossguard.delivery.client import Client
 from lossguard.errors import (
@@ -68,3 +71,10 @@ __all__ = [
     "read_spools",
     "restart",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What needs more than the SDK itself is imported when it is used: `lossguard.hf.guard(..)`."""
+    if name in ("hf", "lightning", "torch"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,10 +6,10 @@ Exit code 0: done; 1: something is left, as the command has printed; 2: the argu
 import argparse
 import sys
 
-from lossguard.commands import import_runs, launch, sync, trim
+from lossguard.commands import import_runs, launch, sync, trim, watch
 from lossguard.errors import ConfigurationError
 
-COMMANDS = (launch, import_runs, sync, trim)
+COMMANDS = (launch, watch, import_runs, sync, trim)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """Batches by absolute index, from any kind of training data."""
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class Indexable(Protocol):
@@ -10,12 +10,28 @@ class Indexable(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+@runtime_checkable
+class Seekable(Indexable, Protocol):
+    """An Indexable that must know of jumps, and whose state belongs into checkpoints: `lossguard.torch.Batches`."""
+
+    def seek(self, index: int, /, *, since: int) -> None:
+        """The next batch is `index`. The training state is that before batch `since`; those in between are skipped."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, in plain values."""
+
+    def load_state_dict(self, state: Any, /) -> None:
+        """Restore a state."""
+
+
 class BatchSource:
     """Reads batches by index from an Indexable, and in sequence from any other iterable."""
 
     def __init__(self, batches: Any) -> None:
         """`batches` is an Indexable or an iterable. Raises ValueError for an empty sequence."""
         self._batches = batches
+        self.state: Seekable | None = batches if isinstance(batches, Seekable) else None
+        """What of the batches belongs into checkpoints."""
         self._is_indexed = hasattr(batches, "__getitem__")
         self._length = len(self._batches) if self._is_indexed and hasattr(batches, "__len__") else None
         if self._length == 0:
@@ -27,8 +43,13 @@ class BatchSource:
         """The first index at or after `index` that can still be read: an iterator cannot go back."""
         return max(index, self._position) if self._is_single_pass() else index
 
-    def get(self, index: int) -> Any:
-        """Batch `index`; finite data starts again at its end. Raises StopIteration when an iterator is exhausted."""
+    def get(self, index: int, *, since: int | None = None) -> Any:
+        """Batch `index`; finite data starts again at its end. Raises StopIteration when an iterator is exhausted.
+
+        `since`: the batch that the training state would use next; those in between are skipped. Default: `index`.
+        """
+        if self.state is not None:
+            self.state.seek(index, since=index if since is None else since)
         if self._is_indexed:
             return self._batches[index if self._length is None else index % self._length]
         if not self._position or index < self._position:

@@ -13,6 +13,8 @@ API = "/api/v1"
 
 CAN_ROLL_BACK = "rollback"
 """Capability of a run that executes orders; only such runs get orders."""
+NO_HEARTBEAT = "no_heartbeat"
+"""Capability of a run whose client reports nothing between two rows."""
 CANNOT_SKIP = "rollback-without-skip"
 """Capability of a run that executes rollbacks, but cannot leave batches out: it is only rewound."""
 CAN_APPLY = "remedy:"

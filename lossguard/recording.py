@@ -17,6 +17,7 @@ from lossguard.delivery.sender import HEARTBEAT, Sender
 from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
+from lossguard.masking import mask_json
 from lossguard.metrics import COUNTS
 from lossguard.orders import Order
 from lossguard.private_files import make_folder
@@ -28,6 +29,7 @@ from lossguard.protocol import (
     EXPECT,
     MAX_PAUSE,
     PROBE,
+    checked_json,
     checked_step,
     checked_time,
     is_count,
@@ -36,6 +38,7 @@ from lossguard.protocol import (
 )
 from lossguard.run import Run
 from lossguard.scalars import PendingScalar, on_device, plain
+from lossguard.sources.facts import EVERY_STEP, SOURCE, SourceFacts
 from lossguard.spooling.archive import FILE_LIMIT, Keep
 from lossguard.spooling.history import History
 from lossguard.spooling.identity import writer_of
@@ -169,9 +172,24 @@ class RecordingRun(Run):
 
     def _log_event(self, kind: str, details: Mapping[str, Any], at: float | None) -> None:
         now = time.time() if at is None else checked_time(at)
+        if kind == SOURCE and (unread := SourceFacts.unread(details)):
+            self.log_once.warn_once(
+                "source",
+                f"declare: {', '.join(unread)} says nothing of a source; it has {', '.join(EVERY_STEP.to_details())}",
+            )
         record = {"event": str(kind), "step": None, "time": now, "details": plain_json(details)}
         with self._writer.lock:
             self._put_in_segment(record)
+
+    @_never_raises
+    def add_config(self, config: Mapping[str, Any], *, total_steps: int | None = None) -> None:
+        added = {"config": self._registration["config"] | mask_json(plain_json(config))}
+        checked_json(added["config"])
+        if total_steps is not None and self._registration["total_steps"] is None:
+            added["total_steps"] = checked_step(total_steps)
+        if self._registration != self._registration | added:
+            self._registration = self._registration | added
+            self._put({"run": self._registration})
 
     @_never_raises
     def expect(self, /, *, next_report_in: float) -> None:

@@ -62,6 +62,12 @@ class Run:
     def declare(self, /, kind: str, **details: Any) -> None:
         """Announce an intended change (learning_rate, batch_size, data_mix, ...): detectors start a new baseline."""
 
+    def add_config(self, config: Mapping[str, Any], *, total_steps: int | None = None) -> None:
+        """Add what is known only after `init`: entries of the configuration, and the steps that the run will have.
+
+        An entry replaces an earlier one of the same name. Secrets are masked as in `init`. Never raises.
+        """
+
     def log_event(self, kind: str, details: Mapping[str, Any], at: float | None = None) -> None:
         """As `declare`, for an event of an earlier time (`at`, unix seconds), and for details of any name."""
 

@@ -41,7 +41,7 @@ class Settings:
     keep: Keep
     """LOSSGUARD_SPOOL_KEEP: what of the spools stays on the disk after delivery; default `all`."""
     rank: int
-    """RANK, as torchrun sets it."""
+    """RANK, as torchrun sets it; Lightning's launcher sets NODE_RANK and LOCAL_RANK instead."""
     num_ranks: int
     """WORLD_SIZE, as torchrun sets it."""
     lock_wait: float
@@ -69,6 +69,8 @@ class Settings:
         if url or env.get("LOSSGUARD_URL"):
             address = collector_url("url", url) if url else collector_url("LOSSGUARD_URL", env["LOSSGUARD_URL"])
         rank = _count("RANK", env.get("RANK") or "0")
+        if not env.get("RANK"):  # Lightning's launcher says no more than this
+            rank = sum(_count(name, env.get(name) or "0") for name in ("NODE_RANK", "LOCAL_RANK"))
         num_ranks = max(1, _count("WORLD_SIZE", env.get("WORLD_SIZE") or "1"))
         if ranks is not None and ranks.size > 1:
             rank, num_ranks = ranks.rank, ranks.size

@@ -1,5 +1,6 @@
 """The collector as an ASGI application. Importing this module creates nothing."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,12 +18,13 @@ from monitor import problems
 from monitor.api.auth import Authentication, FailedAttempts
 from monitor.api.request_limits import RequestLimits
 from monitor.api.response_headers import ResponseHeaders
-from monitor.api.routes import audit, export, health, orders, runs, series
+from monitor.api.routes import audit, export, health, mlflow, orders, runs, series
 from monitor.ingestion.lease import Claim
-from monitor.ingestion.queue import ReportQueue
+from monitor.ingestion.queue import Reported, ReportQueue
 from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import RunCache
-from monitor.schemas import ReportIn
+from monitor.ingestion.run_updates import Limits, RunUpdate, take_update
+from monitor.ingestion.waiting_rows import WaitingRows
 from monitor.settings import Settings
 from monitor.telemetry.logs import RequestLog
 from monitor.telemetry.process_metrics import ProcessMetrics, RequestMetrics
@@ -54,7 +56,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        watch = asyncio.create_task(waiting_rows.watch())
         yield
+        waiting_rows.stop()
+        await watch
         engine.dispose()
 
     # The OpenAPI document is served by routes of our own, which require a token like all others.
@@ -67,6 +72,7 @@ def create_app(
     app.state.needs_token = settings.token is not None
     app.state.run_cache = RunCache()
     app.state.report_queue = _report_queue(settings, engine, clock, app.state.run_cache, metrics)
+    app.state.waiting_rows = waiting_rows = WaitingRows(engine, app.state.report_queue, clock)
     problems.install(app)
     # The last one added is the outermost.
     app.add_middleware(RequestLimits, settings=settings)
@@ -76,6 +82,7 @@ def create_app(
     app.add_middleware(RequestLog)
     for router in (runs.router, series.router, export.router, orders.router, audit.router):
         app.include_router(router, prefix=API)
+    app.include_router(mlflow.router)
     app.include_router(health.router)
     return app
 
@@ -83,14 +90,19 @@ def create_app(
 def _report_queue(
     settings: Settings, engine: sa.Engine, clock: Clock, cache: RunCache, metrics: ProcessMetrics
 ) -> ReportQueue:
+    limits = Limits(max_metrics=settings.max_metrics, max_segments=settings.max_segments)
+
     def take(
-        session: Session, run_id: str, report: ReportIn, undelivered_bytes: int | None, writer: Writer | None
+        session: Session, run_id: str, report: Reported, undelivered_bytes: int | None, writer: Writer | None
     ) -> ReportResult:
+        claim = Claim(writer=writer, now=clock(), seconds=settings.lease_seconds)
+        if isinstance(report, RunUpdate):
+            return take_update(session, run_id, report, claim=claim, cache=cache, limits=limits)
         return take_report(
             session,
             run_id,
             report,
-            claim=Claim(writer=writer, now=clock(), seconds=settings.lease_seconds),
+            claim=claim,
             cache=cache,
             max_metrics=settings.max_metrics,
             undelivered_bytes=undelivered_bytes,

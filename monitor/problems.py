@@ -1,6 +1,7 @@
 """Error responses: one shape (RFC 9457 problem+json) that says what is wrong, where, and how to fix it."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -70,17 +71,46 @@ MAX_DETAIL, MAX_WHERE = 1_000, 256
 """Characters: what a client sent may be quoted in either, and may be as long as its body."""
 
 
+MLFLOW_API = "/api/2.0/mlflow"
+_MLFLOW_PATHS = re.compile(r"/(?:api|ajax-api)/\d\.\d/mlflow(?:-artifacts)?/")
+_MLFLOW_CODES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+    409: "RESOURCE_ALREADY_EXISTS",
+    429: "REQUEST_LIMIT_EXCEEDED",
+    500: "INTERNAL_ERROR",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
+_MLFLOW_STATUS = {405: 404, 409: 400, 422: 400}
+"""What an MLflow server answers where the collector has another status."""
+
+
+def _is_mlflow(request: Request) -> bool:
+    return _MLFLOW_PATHS.match(request.url.path) is not None
+
+
 def _response(
-    status: int, title: str, detail: str, where: Sequence[str | int], headers: Mapping[str, str] | None = None
+    request: Request | None,
+    status: int,
+    title: str,
+    detail: str,
+    where: Sequence[str | int],
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
+    """MLflow's clients read the same body: `error_code` and `message`."""
     places = [place[:MAX_WHERE] if isinstance(place, str) else place for place in where]
+    mlflow = {}
+    if request is not None and _is_mlflow(request):
+        mlflow = {"error_code": _MLFLOW_CODES.get(status, "INVALID_PARAMETER_VALUE"), "message": detail[:MAX_DETAIL]}
+        status = _MLFLOW_STATUS.get(status, status)
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail[:MAX_DETAIL], "where": places}
-    return JSONResponse(body, status_code=status, media_type="application/problem+json", headers=headers)
+    return JSONResponse(body | mlflow, status_code=status, media_type="application/problem+json", headers=headers)
 
 
-def _handle_problem(_request: Request, error: Exception) -> JSONResponse:
+def _handle_problem(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Problem)
-    return _response(error.status, error.title, error.detail, error.where, error.headers)
+    return _response(request, error.status, error.title, error.detail, error.where, error.headers)
 
 
 HOW_TO_FIX = {
@@ -90,11 +120,19 @@ HOW_TO_FIX = {
 }
 
 
-def _handle_http_error(_request: Request, error: Exception) -> JSONResponse:
+def _handle_http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code in (404, 405) and _is_mlflow(request):
+        return _response(request, 404, "no such route", NO_MLFLOW_ROUTE, ["path"])
     title = str(error.detail)
     where = ["body"] if error.status_code in (400, 413) else ["path"]
-    return _response(error.status_code, title, HOW_TO_FIX.get(error.status_code, title), where, error.headers)
+    return _response(request, error.status_code, title, HOW_TO_FIX.get(error.status_code, title), where, error.headers)
+
+
+NO_MLFLOW_ROUTE = (
+    "the collector takes experiments, runs, metrics, params and tags of MLflow's clients, and has no route for "
+    "anything else: artifacts, models, traces and deletions need an MLflow server"
+)
 
 
 class Malformed(NamedTuple):
@@ -102,6 +140,17 @@ class Malformed(NamedTuple):
 
     detail: str
     where: Sequence[str | int]
+    given: str | None = None
+    """The value that is wrong there, as JSON; None: it is missing, or nobody asks for it."""
+
+    def for_mlflow(self) -> str:
+        """The sentence as MLflow's servers begin it, which some clients compare."""
+        parameter = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in self.where[1:])[1:]
+        if not parameter:
+            return self.detail
+        if self.given is None:
+            return f"Missing value for required parameter {parameter!r}."
+        return f"Invalid value {self.given} for parameter {parameter!r} supplied ({self.detail})"
 
 
 MALFORMED = "the request is malformed; nothing of it was stored"
@@ -111,13 +160,14 @@ def _handle_validation_error(request: Request, error: Exception) -> JSONResponse
     assert isinstance(error, RequestValidationError)
     malformed: Malformed | None = getattr(request.state, "malformed", None)  # found in a thread: monitor.api.parsing
     if malformed is not None:
-        return _response(422, MALFORMED, malformed.detail, malformed.where)
+        detail = malformed.for_mlflow() if _is_mlflow(request) else malformed.detail
+        return _response(request, 422, MALFORMED, detail, malformed.where)
     first = error.errors()[0]
     where = list(first["loc"])
     if where == ["body"] and first["type"] != "missing" and "json" not in request.headers.get("content-type", ""):
         detail = "the body was not read as JSON; send the header Content-Type: application/json"
-        return _response(422, MALFORMED, detail, where)
-    return _response(422, MALFORMED, mistakes(where, first["msg"], len(error.errors())), where)
+        return _response(request, 422, MALFORMED, detail, where)
+    return _response(request, 422, MALFORMED, mistakes(where, first["msg"], len(error.errors())), where)
 
 
 def mistakes(where: Sequence[str | int], message: str, count: int) -> str:
@@ -126,10 +176,10 @@ def mistakes(where: Sequence[str | int], message: str, count: int) -> str:
     return f"{path}: {message}" + (f" (and {count - 1} more)" if count > 1 else "")
 
 
-def _handle_data_error(_request: Request, error: Exception) -> JSONResponse:
+def _handle_data_error(request: Request, error: Exception) -> JSONResponse:
     log.warning("the database rejected a value: %s", first_line(error))
     detail = "the database cannot store a value of this request: a text with a NUL character, or a number out of range"
-    return _response(422, MALFORMED, detail, ["body"])
+    return _response(request, 422, MALFORMED, detail, ["body"])
 
 
 RETRY = {"Retry-After": "1"}
@@ -159,7 +209,7 @@ def _handle_database_error(request: Request, error: Exception) -> JSONResponse:
 def internal_error() -> JSONResponse:
     """500: an error in the collector itself."""
     detail = "the collector failed; nothing of the request was stored. Its log has the cause under this X-Request-ID"
-    return _response(500, "the collector failed", detail, [])
+    return _response(None, 500, "the collector failed", detail, [])
 
 
 HANDLERS: dict[Any, Callable[[Request, Exception], JSONResponse]] = {
@@ -215,6 +265,16 @@ def busy() -> Problem:
     """429: too much work at once."""
     detail = "the collector is at its limit of concurrent work; nothing was stored, so send it again after a second"
     return Problem(429, "the collector is busy", detail, [], {"Retry-After": "1"})
+
+
+def run_not_found(run_id: str) -> Problem:
+    """404: no MLflow client reports a run with this id."""
+    return Problem(404, "no such run", f"Run {run_id!r} not found among those that MLflow clients report", ["run_id"])
+
+
+def without_retry(problem: Problem) -> Problem:
+    """The same for a client that would repeat a request answered with 429 for minutes: 422."""
+    return Problem(422, problem.title, problem.detail, problem.where)
 
 
 def too_many_segments(limit: int) -> Problem:

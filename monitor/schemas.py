@@ -23,7 +23,7 @@ from lossguard.protocol import (
 from lossguard.states import Cause, SegmentReason
 
 
-def _whole(value: Any) -> Any:
+def whole(value: Any) -> Any:
     """JSON has one kind of number, and some writers put a point into every one: 12.0 is the whole number 12."""
     return int(value) if type(value) is float and value.is_integer() else value
 
@@ -32,7 +32,7 @@ def _all_whole(values: Any) -> Any:
     """The same for a list. Nearly every list holds integers alone and is returned as it is."""
     if not isinstance(values, list) or set(map(type, values)) <= {int}:
         return values
-    return [_whole(value) for value in values]
+    return [whole(value) for value in values]
 
 
 # Strict: a text of digits or a truth value is no number, although Python would make one of it.
@@ -45,10 +45,10 @@ Name = Annotated[
 ]
 RunId = Annotated[str, StringConstraints(pattern=f"^{RUN_ID_PATTERN}$")]
 Step = Annotated[int, Field(strict=True, ge=0, lt=MAX_STEP)]
-StepNumber = Annotated[Step, BeforeValidator(_whole)]
+StepNumber = Annotated[Step, BeforeValidator(whole)]
 StepNumbers = Annotated[list[Step], Field(fail_fast=True), BeforeValidator(_all_whole)]
-SmallNumber = Annotated[int, Field(strict=True, ge=0, lt=2**31), BeforeValidator(_whole)]
-Reference = Annotated[int, Field(strict=True, ge=1, lt=2**31), BeforeValidator(_whole)]
+SmallNumber = Annotated[int, Field(strict=True, ge=0, lt=2**31), BeforeValidator(whole)]
+Reference = Annotated[int, Field(strict=True, ge=1, lt=2**31), BeforeValidator(whole)]
 """The id of a record in a body."""
 RecordId = Annotated[int, Field(ge=1, lt=2**31)]
 """The id of a record in a path, where every number is a text."""
@@ -59,13 +59,14 @@ MAX_FIELDS = 10_000
 """Names in an object. Each may be a mistake, whose description takes ten times the memory of the name."""
 
 
-def _few_fields(value: Any) -> Any:
+def few_fields(value: Any) -> Any:
+    """Raise ValueError for an object with more than MAX_FIELDS names."""
     if isinstance(value, dict) and len(value) > MAX_FIELDS:
         raise ValueError(f"at most {MAX_FIELDS} names are allowed here")
     return value
 
 
-FewFields = BeforeValidator(_few_fields)
+FewFields = BeforeValidator(few_fields)
 
 
 class Body(BaseModel):
@@ -74,7 +75,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def has_few_fields(cls, value: Any) -> Any:
-        return _few_fields(value)
+        return few_fields(value)
 
 
 class RunIn(Body):
@@ -137,6 +138,10 @@ class ReportIn(Body):
     restorable_steps: Annotated[StepNumbers, Field(max_length=MAX_RESTORABLE_STEPS)] | None = None
     restorable_tiers: Annotated[list[TierIn], Field(max_length=MAX_TIERS)] | None = None
     """Where the restorable steps of the same report are kept. A step in several tiers counts for the first of them."""
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.steps)
 
     @model_validator(mode="after")
     def tiers_hold_restorable_steps(self) -> Self:

@@ -17,6 +17,7 @@ import lossguard.torch
 import monitor.__main__
 import trainer.cli
 from db import cli as db_cli
+from tests.frameworks import ROWS
 from tests.monitor.client import TestClient
 from tests.monitor.conftest import http as http
 
@@ -132,7 +133,9 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Pat
 
 def test_the_forge_runs_what_a_developer_runs() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
-    (job,) = workflow["jobs"].values()
+    job, frameworks = workflow["jobs"]["make"], workflow["jobs"]["frameworks"]
+    assert frameworks["strategy"]["matrix"]["row"] == list(ROWS)
+    assert frameworks["steps"][-1]["run"] == "make test-frameworks ROWS=${{ matrix.row }}"
     targets = re.findall(r"^make (\S+)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)
     assert job["strategy"]["matrix"]["target"] == targets
     assert job["steps"][-1]["run"] == "make ${{ matrix.target }}"

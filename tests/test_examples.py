@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,22 @@ pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ANALYSIS = EXAMPLES / "analysis.py"
+
+
+def test_a_hugging_face_trainer_gets_past_its_fault(tmp_path: Path) -> None:
+    command = [sys.executable, str(ANALYSIS.with_name("hf_trainer.py")), "--steps", "340"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "loss_spike, onset at step 20" in done.stdout
+
+
+def test_a_loop_on_accelerate_gets_past_its_fault(tmp_path: Path) -> None:
+    command = [sys.executable, str(ANALYSIS.with_name("accelerate_loop.py")), "--steps", "340"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "loss_spike, onset at step 200" in done.stdout
 
 
 def study(folder: Path, *given: str) -> subprocess.CompletedProcess[str]:
@@ -94,6 +111,13 @@ def test_a_missing_store_is_one_sentence_and_none_is_created(tmp_path: Path, url
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert sentence in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_module_of_lightning_is_rolled_back_past_its_bad_batches(tmp_path: Path) -> None:
+    command = [sys.executable, str(ANALYSIS.with_name("lightning_module.py")), "--steps", "320"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(r"verified\W+yes", done.stdout), done.stdout
 
 
 def test_the_restart_loop_ends_with_the_weights_of_a_plain_run_of_the_filtered_order(tmp_path: Path) -> None:

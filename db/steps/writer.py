@@ -1,6 +1,7 @@
 """Step reports as rows; `db.steps.reader` reads them."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from db import bulk
 from db.models import Run, Segment, Step
 from db.steps import rollups
 from db.steps.columns import MetricColumn, perplexity
+from db.steps.reader import metric_value
 from lossguard.metrics import COLUMNS, COUNTS
 from lossguard.protocol import encode_number
 
@@ -70,6 +72,60 @@ def insert_steps(
         new_points = rollups.points_of(np.asarray(steps, dtype=np.int64), columns, known)
         rollups.grow(session, target, new_points, before=before, after=max(steps[-1], before or 0))
     return known
+
+
+def complete_steps(
+    session: Session,
+    *,
+    run: Run,
+    segment: Segment,
+    values: Mapping[int, Mapping[str, float]],
+    numbers: Mapping[str, int],
+) -> dict[str, int]:
+    """Add metrics to stored steps, by step and name, and update the roll-ups: the numbers of the run's metrics.
+
+    A value that differs replaces the stored one.
+    """
+    changed: dict[int, Mapping[str, float]] = {}
+    for step, metrics in values.items():
+        row = session.get_one(Step, (run.pk, segment.number, step))
+        new = {name: value for name, value in metrics.items() if _differs(metric_value(row, name), value)}
+        if new:
+            _complete(row, new)
+            changed[step] = new
+    if not changed:
+        return dict(numbers)
+    session.flush()
+    names = sorted({name for metrics in changed.values() for name in metrics})
+    names += ["perplexity"] if "loss" in names and "perplexity" not in names else []
+    known = rollups.metric_numbers(session, run_pk=run.pk, names=names, known=numbers)
+    assert segment.last_step is not None
+    steps = np.array(sorted(changed), dtype=np.int64)
+    column = MetricColumn.of([0.0] * len(steps))  # only its steps count: the buckets are made from what is stored
+    points = rollups.points_of(steps, {names[0]: column}, known)
+    target = rollups.Target(run.pk, segment.number, known)
+    rollups.grow(session, target, points, before=segment.last_step, after=segment.last_step)
+    return known
+
+
+def _differs(stored: float | None, value: float) -> bool:
+    return stored is None or not (stored == value or (stored != stored and value != value))
+
+
+def _complete(row: Step, metrics: Mapping[str, float]) -> None:
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    if "loss" in metrics and "perplexity" not in metrics:
+        loss = metrics["loss"]
+        row.perplexity = math.exp(loss) if loss <= 700 and math.isfinite(loss) else None  # type: ignore[attr-defined]
+    for name in metrics:
+        if name in COLUMNS:
+            value = finite.get(name)
+            setattr(row, name, int(value) if value is not None and name in COUNTS else value)
+    extra = {name: value for name, value in (row.extra or {}).items() if name not in metrics}
+    extra |= {name: value for name, value in finite.items() if name not in COLUMNS}
+    marks = {name: value for name, value in (row.non_finite or {}).items() if name not in metrics}
+    marks |= {name: encode_number(value) for name, value in metrics.items() if name not in finite}
+    row.extra, row.non_finite = extra or None, marks or None
 
 
 def _table(

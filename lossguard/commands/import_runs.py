@@ -12,6 +12,7 @@ from lossguard.errors import ConfigurationError
 from lossguard.protocol import is_name
 from lossguard.settings import Mode, Settings
 from lossguard.sources import formats
+from lossguard.sources.columns import Columns
 from lossguard.sources.importing import Imported, import_run
 from lossguard.sources.names import NameMap
 from lossguard.sources.stored_run import BadSource, StoredRun
@@ -28,6 +29,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--project", help=f"project of the runs (default: that of the tool, else {PROJECT!r})")
     parser.add_argument("--name", help="name of the run, if there is only one")
     parser.add_argument("--run-id", help="id of the run, if there is only one (default: from its identity)")
+    parser.add_argument("--step", metavar="COLUMN", help="column of the steps in a CSV or JSON lines (default: found)")
+    parser.add_argument("--time", metavar="COLUMN", help="column of the times (default: found)")
     parser.add_argument("--map", action="append", default=[], metavar="METRIC=NAME", help="as in loss=train/ce")
     parser.add_argument("--directory", type=Path, help="folder for the spools (default: LOSSGUARD_DIR)")
     parser.add_argument("--offline", action="store_true", help="deliver nothing; `lossguard sync` does it later")
@@ -49,7 +52,11 @@ def run(options: argparse.Namespace) -> int:
         found, num_failed = _find(options, progress)
         if len(found) > 1 and (options.name or options.run_id):
             raise ConfigurationError(f"--name and --run-id are for one run, and {len(found)} were found")
-        num_done = sum(_import(stored, options, settings, progress) for stored in found)
+        try:
+            num_done = sum(_import(stored, options, settings, progress, preview=len(found) == 1) for stored in found)
+        except KeyboardInterrupt:
+            progress.say("stopped; the same command goes on where it was")
+            return 1
         progress.say(f"{num_done} of {len(found) + num_failed} runs imported")
     return 0 if num_done == len(found) and not num_failed else 1
 
@@ -60,15 +67,25 @@ def _find(options: argparse.Namespace, progress: Progress) -> tuple[list[StoredR
     num_failed = 0
     for path in options.paths:
         try:
-            runs |= {stored.run_id: stored for stored in formats.runs_in(path, options.format)}
-        except BadSource as problem:
+            runs |= {
+                stored.run_id: stored
+                for stored in formats.runs_in(path, options.format, Columns(options.step, options.time))
+            }
+        except (BadSource, ConfigurationError) as problem:
+            if len(options.paths) == 1 and isinstance(problem, ConfigurationError):
+                raise
             num_failed += 1
             _complain(str(problem), progress)
     return list(runs.values()), num_failed
 
 
-def _import(stored: StoredRun, options: argparse.Namespace, settings: Settings, progress: Progress) -> bool:
-    """Import one run and print how that went. Returns whether all of it is recorded and, if online, delivered."""
+def _import(
+    stored: StoredRun, options: argparse.Namespace, settings: Settings, progress: Progress, *, preview: bool
+) -> bool:
+    """Import one run and print how that went, after a `preview` of its first rows if so asked.
+
+    Returns whether all of it is recorded and, if online, delivered.
+    """
     project = options.project or stored.project or PROJECT
     name = options.name or stored.name
     names = NameMap.parse(options.map)
@@ -84,14 +101,18 @@ def _import(stored: StoredRun, options: argparse.Namespace, settings: Settings, 
     except (BadSource, ConfigurationError) as error:
         _complain(str(error), progress)
         return False
+    if preview and done.preview:
+        progress.say(done.preview.rstrip())
     problem = ""
     if settings.mode is Mode.ONLINE:
         problem = delivered(done.folder, settings, lambda share: progress.show(f"{name}, delivery", share, 100, "%"))
     progress.say(_sentence(stored, done, names, problem, online=settings.mode is Mode.ONLINE))
+    if done.problem:
+        _complain(done.problem, progress)
     missing = names.missing()
     for metric in missing:
         _complain(f"{stored.place} has no {names.overrides[metric]!r}, which --map names for {metric}", progress)
-    return not problem and not missing
+    return not (problem or missing or done.problem)
 
 
 def _sentence(stored: StoredRun, done: Imported, names: NameMap, problem: str, *, online: bool) -> str:
@@ -103,5 +124,5 @@ def _sentence(stored: StoredRun, done: Imported, names: NameMap, problem: str, *
 
 
 def _complain(sentence: str, progress: Progress) -> None:
-    progress.say("")
+    progress.wipe()
     print(f"lossguard: {sentence}", file=sys.stderr)

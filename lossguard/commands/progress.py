@@ -36,10 +36,11 @@ class Progress:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._wipe()
+        self.wipe()
         print(line, file=self._out, flush=True)
 
-    def _wipe(self) -> None:
+    def wipe(self) -> None:
+        """Make room for lines of others."""
         if self._is_terminal:
             self._out.write("\r\x1b[K")
             self._out.flush()
@@ -50,4 +51,4 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._wipe()
+        self.wipe()

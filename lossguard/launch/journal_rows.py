@@ -31,7 +31,8 @@ class JournalRows:
             completed = self._builder.add(name, float(value), step, self._newest_at)
             self._note(completed)
             rows += completed
-            self._open_names.add(name)
+            if self._builder.is_open:  # else it comes late, and joins the next row
+                self._open_names.add(name)
             self.begin = offset if self.begin is None else self.begin
         return rows + self.flush() if entry.get("complete") is True else rows
 
@@ -46,6 +47,12 @@ class JournalRows:
     def flush(self) -> list[Row]:
         """The open row: nothing more of it comes."""
         rows = self._builder.flush()
+        self._note(rows)
+        return rows
+
+    def close(self) -> list[Row]:
+        """The open row, and what came late after the last one: the journal has ended."""
+        rows = self._builder.close()
         self._note(rows)
         return rows
 

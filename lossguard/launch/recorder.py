@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from lossguard.errors import ConfigurationError
 from lossguard.launch.journal_rows import JournalRows
 from lossguard.log_once import LogOnce
 from lossguard.recording import RecordingRun
@@ -93,6 +92,8 @@ class Recorder(threading.Thread):
         """
         with self._lock:
             self._leave_journal()
+            if self._recorder is not None:
+                self._recorder.begin_again()
             self._opens_segment = opens_segment and self._recorder is not None
             self._following = _Following(journal)
             self.script_reports, self.ended = False, None
@@ -104,7 +105,7 @@ class Recorder(threading.Thread):
                 return True
             try:
                 self._advance()
-                self._write(self._following.rows.flush())
+                self._write(self._following.rows.close())
                 if self._recorder is not None:
                     self._recorder.flush()
                 self._save()
@@ -135,6 +136,8 @@ class Recorder(threading.Thread):
             self._following = None
 
     def _step(self) -> None:
+        if time.monotonic() < self._retry_at:
+            return
         with self._lock:
             try:
                 if self._at_once and self._run is None and not self.script_reports:
@@ -152,17 +155,25 @@ class Recorder(threading.Thread):
         following = self._following
         assert following is not None
         for entry, begin, end in following.entries():
-            if "values" in entry:
-                if self._recorder is None and not self.script_reports:
-                    self._begin()  # if it raises, the entry is taken in later
-                self._write(following.rows.add(entry, begin))
-            elif "script_reports" in entry:
-                self._hand_over()
-            elif "ended" in entry:
-                self.ended = entry
-            else:
-                self._describe(entry)
+            if "values" in entry and self._recorder is None and not self.script_reports:
+                self._begin()  # if it raises, the entry is taken in later
+            try:
+                self._take(entry, following.rows, begin)
+            except (KeyError, TypeError, ValueError, OverflowError) as problem:
+                self._log_once.warn_once(
+                    f"entry {type(problem).__name__}", f"a line of {following.path} was not recorded: {problem}"
+                )
             following.taken = end
+
+    def _take(self, entry: dict[str, Any], rows: JournalRows, begin: int) -> None:
+        if "values" in entry:
+            self._write(rows.add(entry, begin))
+        elif "script_reports" in entry:
+            self._hand_over()
+        elif "ended" in entry:
+            self.ended = entry
+        else:
+            self._describe(entry)
 
     def _write(self, rows: list[Row]) -> None:
         if self.script_reports:
@@ -198,12 +209,12 @@ class Recorder(threading.Thread):
         self._facts = {**known, **self._facts, "config": config}
         if self._run is not None:
             self._run.describe(config=self._origin.config(self._facts))
-        elif "project" in known and not self.script_reports:
-            self._begin()
+            if self._recorder is not None:
+                self._recorder.know(facts_of(config))
+        elif "project" in known:
+            self._at_once = True
 
     def _begin(self) -> None:
-        if time.monotonic() < self._retry_at and not self._closing.is_set():
-            raise ConfigurationError("the run could not be begun")
         run = self._origin.begin(self._facts)
         assert isinstance(run, RecordingRun)
         self._recorded_until = _newest_time(run.directory)

@@ -46,8 +46,8 @@ class SourceFacts:
         """Undo `to_details`. A field that is missing or that this release cannot read has its default."""
         facts = cls()
         stride, smoothing = details.get("stride"), details.get("smoothing")
-        if type(stride) is int and 1 <= stride <= MAX_STRIDE:
-            facts = replace(facts, stride=stride)
+        if isinstance(stride, int | float) and 1 <= stride <= MAX_STRIDE and stride == int(stride):
+            facts = replace(facts, stride=int(stride))
         if isinstance(smoothing, int | float) and 0.0 <= smoothing <= MAX_SMOOTHING:
             facts = replace(facts, smoothing=float(smoothing))
         if details.get("clock") in list(Clock):
@@ -56,10 +56,17 @@ class SourceFacts:
             facts, averaged=details.get("averaged") is True, nan_filtered=details.get("nan_filtered") is True
         )
 
+    @classmethod
+    def unread(cls, details: Mapping[str, Any]) -> list[str]:
+        """What of the details of an event is no field, or has a value that it cannot have, as name=value."""
+        read = cls.from_details(details).to_details()
+        return [f"{name}={value!r:.80}" for name, value in details.items() if name not in read or read[name] != value]
+
     @property
     def uncertain_steps(self) -> int:
         """Steps before a row at which something that the row shows may have begun; 0 where every step is a row."""
-        return self.stride - 1
+        rows = 2 if self.averaged and self.stride > 1 else 1  # the mean may hide what began late in the row before
+        return rows * self.stride - 1
 
     def describe(self) -> list[str]:
         """One sentence for each way in which the source differs from a loop that reports every step itself."""
@@ -67,8 +74,8 @@ class SourceFacts:
         sentences = []
         if self.averaged and self.stride > 1:
             sentences.append(
-                f"Each loss is the mean of {self.stride} {unit}s: an onset is known to within {self.stride} {unit}s, "
-                "and a short spike is damped."
+                f"Each loss is the mean of {self.stride} {unit}s: an onset is known to within {2 * self.stride} "
+                f"{unit}s, and a short spike is damped."
             )
         elif self.stride > 1:
             sentences.append(

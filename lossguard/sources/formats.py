@@ -3,16 +3,35 @@
 A reader is a module of this package that satisfies `Format`; add it to `FORMATS`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol
 
 from lossguard.errors import ConfigurationError
+from lossguard.sources.columns import Columns
+from lossguard.sources.joining import Joiner
 from lossguard.sources.stored_run import BadSource, StoredRun
 
-FORMATS: Mapping[str, str] = {}
+FORMATS: Mapping[str, str] = {
+    "csv": "csv_file",
+    "jsonl": "jsonl_file",
+    "log": "text_logs",
+    "mlflow": "mlflow_stores",
+    "neptune": "neptune_export",
+    "tensorboard": "event_files",
+    "trackio": "trackio_sqlite",
+    "trainer_state": "trainer_state",
+    "wandb": "wandb_offline",
+    "wandb-export": "wandb_export",
+}
 """Name for `--format` -> module of `lossguard.sources`. It is imported when it is needed, and what it needs, too."""
+WATCHED = ("csv", "jsonl", "log", "tensorboard", "trainer_state")
+"""Formats that can be followed while they grow: their modules have `places_in` and `follow`, too."""
+STORES = ("mlflow", "neptune", "trackio", "wandb")
+"""Formats with folders of their own: the tables and logs in these are no further runs."""
+WITH_COLUMNS = ("csv", "jsonl")
+"""Those of them whose functions take the `Columns` that a user names."""
 
 
 class Format(Protocol):
@@ -29,30 +48,63 @@ class Format(Protocol):
         """
 
 
-def check(name: str | None) -> None:
-    """Raises ConfigurationError unless `name` is that of a format."""
-    if name is not None and name not in FORMATS:
-        raise ConfigurationError(f"--format {name} must be one of {', '.join(FORMATS)}")
+def check(name: str | None, known: Collection[str] | None = None) -> None:
+    """Raises ConfigurationError unless `name` is that of a format, one of `known` if these are given."""
+    known = FORMATS if known is None else known
+    if name is not None and name not in known:
+        raise ConfigurationError(f"--format {name} must be one of {', '.join(known)}")
 
 
-def readers() -> dict[str, Format]:
-    """Name -> reader."""
-    return {name: cast(Format, import_module(f"lossguard.sources.{module}")) for name, module in FORMATS.items()}
-
-
-def runs_in(path: Path, only: str | None = None) -> list[StoredRun]:
+def runs_in(path: Path, only: str | None = None, columns: Columns = Columns()) -> list[StoredRun]:  # noqa: B008 - frozen
     """The runs at or below `path`, which must have one format; `only`: look for this one.
 
-    Raises ConfigurationError where there is no path, no run or more than one format, and BadSource like the readers.
+    Raises ConfigurationError where there is no path or more than one format, and BadSource where there is no run, or
+    like the readers.
     """
     if not path.exists():
         raise ConfigurationError(f"there is no {path}")
-    asked = {name: reader for name, reader in readers().items() if only in (None, name)}
-    found = {name: runs for name, reader in asked.items() if (runs := list(reader.runs_in(path)))}
+    found = {
+        name: runs for name in _asked(FORMATS, only, columns) if (runs := list(_call(name, "runs_in", columns, path)))
+    }
+    if stores := {name: runs for name, runs in found.items() if name in STORES}:
+        found = stores
     if len(found) > 1:
-        several = " and ".join(f"{asked[name].WHAT} ({len(runs)} runs)" for name, runs in found.items())
+        several = " and ".join(f"{_reader(name).WHAT} (runs: {len(runs)})" for name, runs in found.items())
         raise ConfigurationError(f"{path} holds {several}: choose one with --format {'|'.join(found)}")
     if not found:
-        what = ", ".join(reader.WHAT for reader in asked.values())
-        raise BadSource(f"{path} holds no run that can be read: looked for {what}")
+        raise BadSource(f"{path} {nothing_found(only)}")
     return next(iter(found.values()))
+
+
+def places_in(path: Path, only: str | None, columns: Columns) -> list[tuple[str, Path]]:
+    """(format, file or folder) of each source at or below `path` that can be followed."""
+    if not path.exists():
+        return []
+    names = _asked(WATCHED, only, columns)
+    return [(name, place) for name in names for place in _call(name, "places_in", columns, path)]
+
+
+def follow(name: str, place: Path, joiner: Joiner, columns: Columns) -> Any:
+    """The follower of a source that `places_in` found."""
+    return _call(name, "follow", columns, place, joiner)
+
+
+def nothing_found(only: str | None, known: Collection[str] | None = None) -> str:
+    """The end of a sentence about a path without a run."""
+    names = [only] if only is not None else list(FORMATS if known is None else known)
+    return f"holds no run that can be read: looked for {', '.join(_reader(name).WHAT for name in names)}"
+
+
+def _asked(known: Collection[str], only: str | None, columns: Columns) -> list[str]:
+    """The formats to look for: whoever names columns means a table."""
+    names = [name for name in known if only in (None, name)]
+    return names if columns == Columns() else [name for name in names if name in WITH_COLUMNS]
+
+
+def _reader(name: str) -> Any:
+    return import_module(f"lossguard.sources.{FORMATS[name]}")
+
+
+def _call(name: str, function: str, columns: Columns, *arguments: Any) -> Any:
+    more = (columns,) if name in WITH_COLUMNS else ()
+    return getattr(_reader(name), function)(*arguments, *more)

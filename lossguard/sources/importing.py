@@ -3,21 +3,27 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from lossguard.errors import ConfigurationError
+from lossguard.folder_lock import lock_folder
+from lossguard.private_files import make_folder
 from lossguard.protocol import IMPORTED, encode_number
 from lossguard.settings import Settings
 from lossguard.sources import positions
 from lossguard.sources.names import NameMap
-from lossguard.sources.positions import Recorded
-from lossguard.sources.recorder import RunRecorder
+from lossguard.sources.positions import Recorded, Saved
+from lossguard.sources.recorder import RunRecorder, recognised
 from lossguard.sources.rows import Row
 from lossguard.sources.stored_run import BadSource, StoredRun
-from lossguard.start import folder_of, record, storable_config
+from lossguard.start import IN_USE, folder_of, record, storable_config
 
+LOOK_AHEAD = 2048
+"""Rows by which it is recognised how all of them were made."""
 PROGRESS_ROWS = 1000
 """Rows between two calls of the progress."""
 
@@ -32,6 +38,10 @@ class Imported:
     """That were recorded now."""
     num_known: int
     """That were recorded before."""
+    preview: str = ""
+    """What the first of the rows that were recorded now were mapped to; empty where there are none."""
+    problem: str = ""
+    """Why not all rows could be read, in one sentence."""
 
 
 def import_run(
@@ -50,29 +60,70 @@ def import_run(
     """
     run_id = run_id or stored.run_id
     folder = folder_of(settings.directory, project, run_id)
+    if next(iter(stored.rows()), None) is None:
+        raise BadSource(f"{stored.place} has no row with a step and a number")
+    with _locked(folder, settings):  # before the look at what is recorded: another import may add to it
+        return _import(stored, folder, project, settings, names, progress)
+
+
+def _import(
+    stored: StoredRun,
+    folder: Path,
+    project: str,
+    settings: Settings,
+    names: NameMap,
+    progress: Callable[[int], None],
+) -> Imported:
     known = positions.newest(folder)
+    if (saved := positions.saved(folder)) is not None:
+        names.chosen.update(saved.names)
     num_known = 0 if known is None else int(known.position)
-    rows = _new_rows(stored, known, folder, names)
+    problems: list[str] = []
+    rows = _until_damage(_new_rows(stored, known, folder, names), problems)
     first = next(rows, None)
-    if first is None:
-        if known is None:
-            raise BadSource(f"{stored.place} has no row with a step and a number")
-        if positions.is_finished(folder):
-            return Imported(run_id, folder, 0, num_known)
-    num_new, last_time = 0, stored.ended_at
-    began = stored.started_at or (first.time if first is not None else None) or stored.ended_at or time.time()
-    run = record(_registration(stored, run_id, project, began), settings, session=_session(folder, run_id))
-    recorder = RunRecorder(run, names, stored.facts)
-    for row in chain([first] if first is not None else [], rows):
-        if row.time is None:
-            row = Row(row.step, stored.ended_at or began, row.values)
-        num_new, last_time = num_new + 1, row.time
-        recorder.write_row(row, num_known + num_new)
+    if first is None and positions.is_finished(folder):
+        return Imported(folder.name, folder, 0, num_known, problem="".join(problems))
+    began = stored.started_at or (None if first is None else first.time) or stored.ended_at or time.time()
+    registration = _registration(stored, folder.name, project, began)
+    run = record(registration, settings, session=_session(folder, folder.name))
+    head = list(chain([] if first is None else [first], islice(rows, LOOK_AHEAD)))
+    recorder = RunRecorder(run, names, recognised(head, names, stored.facts))
+    num_new, last = 0, None
+    for row in chain(head, rows):
+        last = row if row.time is not None else Row(row.step, stored.ended_at or began, row.values)
+        num_new += 1
+        recorder.write_row(last, num_known + num_new)
         if num_new % PROGRESS_ROWS == 0:
             progress(num_known + num_new)
+    recorder.flush(num_known + num_new)
     progress(num_known + num_new)
-    run.finish(stored.state, at=stored.ended_at or last_time or began)
-    return Imported(run_id, folder, num_new, num_known)
+    run.finish(stored.state, at=stored.ended_at or (None if last is None else last.time) or began)
+    if last is not None:
+        place = Saved(last.step, num_known + num_new, dict(names.chosen), stored.format, stored.place)
+        positions.save(folder, place)
+    preview = recorder.preview.text() if num_new else ""
+    return Imported(folder.name, folder, num_new, num_known, preview, "".join(problems))
+
+
+def _until_damage(rows: Iterator[Row], problems: list[str]) -> Iterator[Row]:
+    """The rows before a place that cannot be read; `problems` gets what is wrong there."""
+    try:
+        yield from rows
+    except BadSource as problem:
+        problems.append(str(problem))
+
+
+@contextmanager
+def _locked(folder: Path, settings: Settings) -> Iterator[None]:
+    try:
+        make_folder(folder)
+        lock = lock_folder(folder, wait=settings.lock_wait, remedy=IN_USE)
+    except OSError as problem:
+        raise ConfigurationError(f"{folder} cannot be written ({problem.strerror}): set LOSSGUARD_DIR") from problem
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _registration(stored: StoredRun, run_id: str, project: str, began: float) -> dict[str, Any]:
@@ -104,9 +155,10 @@ def _new_rows(stored: StoredRun, known: Recorded | None, folder: Path, names: Na
     rows = iter(stored.rows())
     if known is None:
         return rows
-    skipped = list(islice(rows, known.position - 1, known.position))  # the last of them
-    if skipped and skipped[0].step == known.step:
-        names.mapped(skipped[0].values)
+    row = None
+    for row in islice(rows, known.position):
+        names.mapped(row.values)  # a name that had a metric keeps it
+    if row is not None and row.step == known.step:
         return rows
     return _behind_recorded(iter(stored.rows()), folder, names)
 

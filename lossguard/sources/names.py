@@ -16,7 +16,7 @@ AS_LOGGED = "logged/"
 """Before a name of the source that would be mistaken for a metric which another of its names has."""
 
 _TRAIN = "(?:train|training|trainer)"
-_CROSS_ENTROPY = "(?:ce|xent|nll|cross_entropy|crossentropy)"
+_CROSS_ENTROPY = "(?:ce|xent|nll|cross_?entropy|crossentropyloss)"
 _HELD_OUT = "(?:eval|evaluation|val|valid|validation|dev|held_out|heldout)"
 
 PATTERNS: Mapping[str, tuple[str, ...]] = {
@@ -28,7 +28,8 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         f"{_TRAIN}_(?:step_|batch_|iter_)?loss(?:_step|_batch|_iter)?",  # train_loss_step: Lightning
         f"{_TRAIN}_lm_loss|lm_loss_{_TRAIN}",
         f"loss_{_TRAIN}(?:_step)?|loss_(?:step|batch|iter)|(?:step|batch|iter)_loss",
-        "train_samples_train_loss",  # DeepSpeed
+        "lm_loss_training_lm_loss",  # Megatron-DeepSpeed
+        "train_(?:samples|steps)_train_loss|train_train_loss|metrics_train_loss",  # DeepSpeed, with samples
         f"{_TRAIN}_(?:total|global|global_avg|mean|avg|average)_loss|{_TRAIN}_loss_(?:total|mean|avg|average)",
         "(?:total|global_avg|mean|avg|average)_loss|loss_(?:total|mean|avg|average)",
         f"(?:{_TRAIN}_)?(?:running|smoothed?|smooth|ema)_loss|(?:{_TRAIN}_)?loss_(?:running|smoothed?|smooth|ema)",
@@ -39,13 +40,14 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         "optim_total_grad_norm",  # OLMo-core
         f"(?:{_TRAIN}_|optim_|optimizer_|optimiser_)?(?:global_|total_)?(?:grad|gradient)s?_norm(?:_step|_total)?",
         f"(?:{_TRAIN}_|optim_)?(?:gnorm|gradnorm)",
+        "grad_norm_grad_norm",  # Megatron-DeepSpeed
         "grad_norm_total|grad_2_0_norm_total|grad_2_norm_total|grad_l2_norm|(?:train_)?grad_norm_l2",
         "grad_norm_all|(?:train_)?grad_norm_(?:pre|before)_clip(?:ping)?|(?:train_)?(?:pre|before)_clip_grad_norm",
     ),
     "lr": (
         "lr",
         f"(?:{_TRAIN}_|optim_|optimizer_|optimiser_|opt_|trainer_|schedule_|scheduler_)?(?:lr|learning_rate)(?:_step)?",
-        "train_samples_lr",  # DeepSpeed
+        "train_samples_lr|learning_rate_learning_rate",  # DeepSpeed, Megatron-DeepSpeed
         "(?:optim_)?(?:lr|learning_rate)_(?:group_?|pg_?|param_group_?)?0",  # OLMo-core: optim/LR (group 0)
         # Lightning: lr-AdamW, lr-AdamW/pg1
         "lr_(?!group|pg|param|decay|mult|scale|scheduler|warmup|ratio|min|max)[a-z][a-z0-9]*(?:_pg1|_1)?",
@@ -54,7 +56,7 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         "tokens",
         "num_input_tokens_seen",  # Hugging Face
         f"(?:{_TRAIN}_|throughput_|data_|perf_)?(?:consumed|total|cumulative|cum|num|n)_(?:train_|input_)?tokens(?:_seen)?",
-        f"(?:{_TRAIN}_|throughput_|data_|perf_)?(?:num_|n_|total_)?tokens_(?:seen|consumed|processed|so_far|total)",
+        f"(?:{_TRAIN}_|throughput_|data_|perf_)?(?:num_|n_|total_)?tokens_(?:seen|consumed|processed|trained|so_far|total|cum)",
         "train_num_input_tokens_seen|train_num_tokens|consumed_train_tokens",
     ),
     "log_z": ("log_z", f"(?:{_TRAIN}_)?(?:log_?z|logz|mean_log_?z|log_z_mean|log_partition|logsumexp|mean_logsumexp)"),
@@ -66,13 +68,22 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         "validation_metrics_loss",  # torchtitan
         "validation_metrics_global_avg_loss",
         f"{_HELD_OUT}_loss_epoch|{_HELD_OUT}_(?:mean_|avg_)?loss|{_HELD_OUT}_{_CROSS_ENTROPY}(?:_loss)?",
+        "lm_loss_validation_lm_loss(?:_validation)?",  # Megatron-DeepSpeed
     ),
+    "held_out_bits_per_byte": ("held_out_bits_per_byte", f"{_HELD_OUT}_(?:bpb|bits_per_byte)"),
     "tokens_per_second": (
         "tokens_per_second",
         f"(?:{_TRAIN}_|throughput_|perf_)?(?:tokens|tok|toks)_(?:per_second|per_sec|per_s|sec|s)",
         "throughput_total_tokens_per_second|throughput_tokens_per_second",
     ),
-    "step_seconds": ("step_seconds", "(?:train_|throughput_|time_metrics_|perf_)?(?:step_time_s|seconds_per_step)"),
+    "step_seconds": (
+        "step_seconds",
+        "iteration_time",  # Megatron-LM
+        "time_metrics_end_to_end_s",  # torchtitan
+        "throughput_duration",  # Levanter
+        "train_dt",  # nanochat
+        "(?:train_|perf_)?(?:step_time_s|seconds_per_step)",
+    ),
 }
 """Metric -> what its names look like in canonical form (see `canonical`), the most specific first."""
 

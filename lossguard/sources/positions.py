@@ -1,7 +1,8 @@
 """Where a reader of a source goes on: each line of the spool holds the position of its row in the source.
 
 The row and its position are one line, so no crash parts them: what the spool has is what was read. The file `position`
-beside the spools repeats the newest one, for the day when delivered steps are trimmed away.
+beside the spools repeats the newest one, for the day when delivered steps are trimmed away, and says what is
+followed, and which of its names has which metric.
 """
 
 import gzip
@@ -9,7 +10,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,26 +39,44 @@ def newest(directory: Path) -> Recorded | None:
         for record in _newest_first(path):
             if "position" in record:
                 return Recorded(record["step"], record["metrics"], record["position"])
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        saved = json.loads((directory / POSITION_FILE).read_bytes())
-        return Recorded(int(saved["step"]), {}, saved["position"])
-    return None
+    file = saved(directory)
+    return None if file is None else Recorded(file.step, {}, file.position)
 
 
-def save(directory: Path, step: int, position: Any) -> None:
-    """Write the file `position`. A full disk is no matter: the spools have it."""
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The file `position`."""
+
+    step: int
+    position: Any
+    names: Mapping[str, str]
+    """Metric -> the name in the source that has it: it keeps it."""
+    format: str
+    place: str
+    """The file or folder that is followed."""
+
+
+def save(directory: Path, saved: Saved) -> None:
+    """Write the file. A full disk is no matter: the spools have what counts most."""
     path = directory / POSITION_FILE
     partial = path.with_suffix(".partial")
     with suppress(OSError):
         with open(partial, "w", opener=open_private) as file:
-            json.dump({"step": step, "position": position}, file)
+            json.dump(asdict(saved), file)
         os.replace(partial, path)
 
 
+def saved(directory: Path) -> Saved | None:
+    """The file; None where there is none that can be read."""
+    with suppress(OSError, ValueError, TypeError):
+        return Saved(**json.loads((directory / POSITION_FILE).read_bytes()))
+    return None
+
+
 def is_finished(directory: Path) -> bool:
-    """Whether the last line of the newest spool says that the run is over."""
+    """Whether the last line of the newest spool says that the run is over, or was trimmed away for that."""
     paths = files_in(directory, ".spool", ".spool.gz", ".control")
-    return bool(paths) and "finish" in next(_newest_first(paths[-1]), {})
+    return bool(paths) and (paths[-1].suffix == ".control" or "finish" in next(_newest_first(paths[-1]), {}))
 
 
 def live_rows(directory: Path) -> list[tuple[int, dict[str, Any]]]:

@@ -20,7 +20,7 @@ from lossguard.sources.names import canonical
 
 WINDOW = 512
 """Losses that are looked at together, at most."""
-FIRST, EVERY = 384, 128
+FIRST, EVERY = 256, 128
 """Losses before the first look for smoothing, and between two looks."""
 LOOKS = 3
 """Looks in a row that must find a smoothed loss."""
@@ -53,7 +53,10 @@ COUNTERS = {
 
 
 class Recognition:
-    """Learns `facts` from one row after the other. What is known beforehand stays."""
+    """Learns `facts` from one row after the other.
+
+    What is known beforehand stays, except for the stride: the rows show it.
+    """
 
     def __init__(self, known: SourceFacts = EVERY_STEP) -> None:
         self.facts = known
@@ -66,6 +69,18 @@ class Recognition:
         self._looks: list[float] = []  # weights of the past, of the latest looks that found a smoothed loss
         self._clock_rows: Counter[str] = Counter()
         self._num_rows = 0
+
+    def know(self, facts: SourceFacts) -> bool:
+        """Something is known only now, as from a configuration that came late. True: the facts changed."""
+        before, self._known = self.facts, facts
+        self.facts = replace(
+            facts,
+            stride=facts.stride if before.stride == 1 else before.stride,
+            smoothing=facts.smoothing or before.smoothing,
+            nan_filtered=facts.nan_filtered or before.nan_filtered,
+            averaged=facts.averaged or before.averaged,
+        )
+        return self.facts != before
 
     def observe(self, step: int, loss: float | None, values: Mapping[str, float]) -> bool:
         """Take in a row: its step, its loss if it has one, and its values as in the source. True: the facts changed."""
@@ -102,14 +117,14 @@ class Recognition:
             self._find_smoothing()
 
     def _find_stride(self) -> None:
-        if self._known.stride > 1 or not self._strides:
+        if not self._strides:
             return
         stride, count = Counter(self._strides).most_common(1)[0]
         if count >= 0.8 * len(self._strides):
             self.facts = replace(self.facts, stride=stride)
 
     def _find_smoothing(self) -> None:
-        if self._known.smoothing or self._num_losses > REFINED_AT:
+        if self._known.smoothing or (self.facts.smoothing and self._num_losses > REFINED_AT):
             return
         weight = smoothing_of(list(self._losses))
         if weight == 0.0:
@@ -132,16 +147,16 @@ def smoothing_of(losses: list[float]) -> float | None:
     path = _without_leaps(losses)
     if path is None:
         return None
-    steps = [after - before for before, after in pairwise(path)]
+    level = _without_trend(path)
+    steps = [after - before for before, after in pairwise(level)]
     power = sum(step * step for step in steps)
     neighbours = sum(one * other for one, other in pairwise(steps)) / power
-    eights = [after - before for before, after in zip(path, path[8:], strict=False)]
+    eights = [after - before for before, after in zip(level, level[8:], strict=False)]
     ratio = (sum(each * each for each in eights) / len(eights)) / (8 * power / len(steps))
     if neighbours < RAW:
         return 0.0
     if neighbours < SMOOTH or ratio > MAX_RATIO:
         return None
-    level = _without_trend(path)
     weight = sum(one * other for one, other in pairwise(level)) / sum(each * each for each in level)
     weight += (1 + DEGREE + (3 + DEGREE) * weight) / len(level)  # it is estimated too low, the more so without a trend
     return min(max(weight, WEIGHTS[0]), WEIGHTS[-1])

@@ -5,13 +5,26 @@ from dataclasses import replace
 from typing import Any
 
 from lossguard.log_once import logger
-from lossguard.metrics import COUNTS, DETECTOR_INPUTS
+from lossguard.metrics import BY_NAME, COUNTS, DETECTOR_INPUTS
+from lossguard.protocol import MAX_METRICS
 from lossguard.run import Run
 from lossguard.sources.facts import EVERY_STEP, SOURCE, Clock, SourceFacts
 from lossguard.sources.names import NameMap
 from lossguard.sources.preview import Preview
 from lossguard.sources.recognition import Recognition
 from lossguard.sources.rows import Row, counts_samples
+
+MAX_EQUAL_TOKENS = 4
+"""Rows in a row with the same number of tokens, which a count from the start of the run cannot have."""
+
+
+def recognised(rows: Iterable[Row], names: NameMap, known: SourceFacts = EVERY_STEP) -> SourceFacts:
+    """How these rows were made: what is known, and what is recognised from them. For a run that is over, so that its
+    first rows are judged by it too."""
+    recognition, names = Recognition(known), NameMap(names.overrides)
+    for row in rows:
+        recognition.observe(row.step, names.mapped(row.values).get("loss"), row.values)
+    return recognition.facts
 
 
 class RunRecorder:
@@ -30,7 +43,9 @@ class RunRecorder:
         self._recognition = Recognition(known or EVERY_STEP)
         self._last: Row | None = None  # that was recorded
         self._late: dict[str, float] = {}
-        self._last_tokens = -1.0
+        self._last_tokens, self._num_equal_tokens = -1.0, 0
+        self._recorded: set[str] = set()  # names
+        self._num_left_out = 0
         if self.facts != EVERY_STEP:
             self._declare(None)
 
@@ -38,6 +53,11 @@ class RunRecorder:
     def facts(self) -> SourceFacts:
         """How the rows are made, as far as it is known."""
         return self._recognition.facts
+
+    def know(self, facts: SourceFacts) -> None:
+        """Something is known of the source only now, as from a configuration that came late."""
+        if self._recognition.know(facts):
+            self._declare(None)
 
     def write(self, rows: Iterable[Row]) -> None:
         """Record the rows. Never raises into a training loop: the run warns once about what it cannot record."""
@@ -57,29 +77,56 @@ class RunRecorder:
         self._recognise(row, values)
         self._put(row, self._late | values, position)
 
-    def flush(self) -> None:
+    def begin_again(self) -> None:
+        """Another process writes the source from now on: its first row may be of any step, the last one too."""
+        self.flush()
+        self._last, self._late, self._last_tokens = None, {}, -1.0
+
+    def flush(self, position: Any = None) -> None:
         """Record the values that came late and that no row has followed: as one more step."""
         if self._late and self._last is not None:
-            self._put(replace(self._last, step=self._last.step + 1), self._late, None)
+            self._put(replace(self._last, step=self._last.step + 1), self._late, position)
 
     def _put(self, row: Row, values: dict[str, float], position: Any) -> None:
         for name in COUNTS:
             count = values.get(name)
             if type(count) is float and count.is_integer():
                 values[name] = int(count)
+        if not self._recorded.issuperset(values):
+            values = self._within_limit(values)
         if "tokens" in values:
             self._check_tokens(row, values)
         self.run.log_row(row.step, values, row.time, position)
         self._last, self._late = row, {}
 
+    def _within_limit(self, values: dict[str, float]) -> dict[str, float]:
+        """The values without new names beyond the limit: a collector would refuse all rows that hold one."""
+        for name in values:
+            if name in BY_NAME or len(self._recorded) < MAX_METRICS - len(BY_NAME):
+                self._recorded.add(name)
+        kept = {name: value for name, value in values.items() if name in self._recorded}
+        if len(kept) < len(values) and not self._num_left_out:
+            example = next(name for name in values if name not in kept)
+            logger.warning(
+                f"the source has more names than the {MAX_METRICS:,} of a run; those that came later are not recorded, "
+                f"such as {example!r:.200}"
+            )
+        self._num_left_out += len(values) - len(kept)
+        return kept
+
     def _check_tokens(self, row: Row, values: dict[str, float]) -> None:
-        """Tokens are counted from the start of the run: what falls counts something else, such as those of a batch."""
-        if not values["tokens"] < self._last_tokens:
-            self._last_tokens = values["tokens"]
+        """Tokens are counted from the start of the run: what does not rise is another count, as of those of a batch."""
+        count = values["tokens"]
+        if not count <= self._last_tokens:
+            if count == count:
+                self._last_tokens, self._num_equal_tokens = count, 0
+            return
+        self._num_equal_tokens += 1
+        if count == self._last_tokens and self._num_equal_tokens < MAX_EQUAL_TOKENS:
             return
         name = self.names.release("tokens")
         logger.warning(
-            f"{name} is no count of all tokens so far: it fell from {self._last_tokens:.0f} to {values['tokens']:.0f} "
+            f"{name} is no count of all tokens so far: it went from {self._last_tokens:.0f} to {count:.0f} "
             f"at step {row.step}; from there on it is recorded under its own name"
         )
         values[self.names.target_of(name)] = values.pop("tokens")

@@ -1,7 +1,8 @@
 """Rows of a source: what it logged for one step, under its own names."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +21,13 @@ class RowBuilder:
 
     A name that goes back to an earlier step of its own says that the run was rewound: the open row is complete, and the
     next one has the earlier step. A value that only comes late (of a name that has not been there yet) joins the open
-    row: a row that is complete is never changed. Names that count samples beside ones that count steps are left out.
+    row, or the next one: a row that is complete is never changed. Names that count samples beside ones that count steps
+    are left out.
     """
 
     _open: Row | None = None
+    _complete_step: int = -1  # of the newest row that is complete
+    _late: dict[str, float] = field(default_factory=dict)  # for the next row
     _last_steps: dict[str, int] = field(default_factory=dict)  # of each name
     _counts_steps: bool = False  # a name that counts steps has come
 
@@ -38,24 +42,55 @@ class RowBuilder:
                 self._open = None
                 self._last_steps.clear()
         is_rewind = step < self._last_steps.get(name, step)
+        is_repeated = step == self._last_steps.get(name) == self._complete_step
         if is_rewind:
             self._last_steps.clear()
+            self._late.clear()
         self._last_steps[name] = step
         is_complete = self._open is not None and (step > self._open.step or is_rewind)
         complete = self.flush() if is_complete else []
-        if self._open is None:
-            self._open = Row(step, time, {name: value})
+        if self._open is None and step <= self._complete_step and not is_rewind:
+            if not is_repeated:
+                self._late[name] = value
+        elif self._open is None:
+            self._open = Row(step, time, {**self._late, name: value})
+            self._late.clear()
         else:
             self._open.values[name] = value
         return complete
 
     def flush(self) -> list[Row]:
         """The open row, if there is one: nothing more comes for it."""
-        complete = [] if self._open is None else [self._open]
-        self._open = None
-        return complete
+        if self._open is None:
+            return []
+        complete, self._open = self._open, None
+        self._complete_step = complete.step
+        return [complete]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a row has begun that is not complete."""
+        return self._open is not None
+
+    @property
+    def open_names(self) -> frozenset[str]:
+        """Names that the open row has so far; none where no row is open."""
+        return frozenset(self._open.values if self._open is not None else ())
+
+    def close(self) -> list[Row]:
+        """The open row, and what came late that no row has followed, as a row of the last step: nothing more comes."""
+        rows = self.flush()
+        if self._late:
+            rows.append(Row(self._complete_step, None, self._late))
+            self._late = {}
+        return rows
+
+    def join_next(self, values: Mapping[str, float]) -> None:
+        """Late values for the next row."""
+        self._late.update(values)
 
 
+@lru_cache(4096)  # it is asked for each value
 def counts_samples(name: str) -> bool:
     """Whether the x axis of `name` is the number of samples, as in Megatron-LM's "lm loss vs samples" and DeepSpeed's
     "Train/Samples/train_loss"."""

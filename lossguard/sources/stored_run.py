@@ -49,14 +49,19 @@ class StoredRun:
     git_commit: str | None = None
     host: str | None = None
     size: int | None = None
-    """Number of rows, if that is known without reading them: for the progress bar."""
+    """Number of rows, or about that, if it is known without reading them: for the progress bar."""
 
     @property
     def run_id(self) -> str:
         """A valid id that begins with the name, for people, and follows from the identity."""
-        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", self.name).strip("-._")[:MAX_SLUG]
-        digest = hashlib.sha256(f"{self.format}\n{self.identity}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
-        return f"{slug}-{digest}" if slug else digest
+        return run_id_of(self.name, f"{self.format}\n{self.identity}")
+
+
+def run_id_of(name: str, identity: str) -> str:
+    """A valid id that begins with the name, for people, and follows from the identity."""
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:MAX_SLUG]
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"{slug}-{digest}" if slug else digest
 
 
 class BadSource(ValueError):

@@ -1,5 +1,6 @@
 """What the SDK offers to loops written in PyTorch."""
 
+from lossguard.torch.batches import Batches, MicroBatches
 from lossguard.torch.checkpoints import Checkpoints
 from lossguard.torch.loss import LossTerms, causal_lm_loss
 from lossguard.torch.manifest import checkpoints_in
@@ -17,9 +18,11 @@ from lossguard.torch.remedies import (
 from lossguard.torch.stateful import Stateful
 
 __all__ = [
+    "Batches",
     "Checkpoints",
     "Knob",
     "LossTerms",
+    "MicroBatches",
     "Stateful",
     "TorchRanks",
     "causal_lm_loss",

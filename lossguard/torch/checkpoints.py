@@ -23,11 +23,11 @@ from typing import Any
 from torch.nn.parallel import DistributedDataParallel
 
 from lossguard.distributed import current_ranks
-from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.errors import CheckpointError
 from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.log_once import logger
 from lossguard.ranks import Ranks
-from lossguard.torch.digest import Digest, differences, digest
+from lossguard.torch.digest import Digest, check_digests, digest
 from lossguard.torch.directory_lock import clean_up_unless_in_use, lock_on_all_ranks, locked
 from lossguard.torch.files import PARTIAL, clean_up, fingerprint, publish, read_state, remove, write_state
 from lossguard.torch.generators import generators, restore_generators
@@ -56,6 +56,8 @@ class Checkpoints:
     takes of the disk (with several ranks: this rank's part of it).
     `blocking`: whether `save` returns only when the checkpoint is on the disk. Otherwise it takes the time, and the
     memory, of one copy of the state in host memory.
+    `uncompared`: more objects by name, which are saved and restored like the others, but not compared afterwards: those
+    whose `load_state_dict` does not take all of the state back, such as callbacks of a framework.
     `ranks`: the processes that train together, by default those of torch.distributed if it is initialised. They must
     see the same directory, and call `save`, `settle(wait=True)`, `load` and `discard_after` at the same place.
 
@@ -74,19 +76,24 @@ class Checkpoints:
         memory_every: int = 10,
         blocking: bool = False,
         ranks: Ranks | None = None,
+        uncompared: Mapping[str, Stateful] | None = None,
         **objects: Stateful,
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep} must be at least 1")
         if memory < 0 or memory_every < 1:
             raise ValueError(f"memory={memory} must not be below 0, and memory_every={memory_every} not below 1")
+        if both := objects.keys() & (uncompared or {}).keys():
+            raise ValueError(f"{', '.join(sorted(both))}: give an object by its name or in uncompared, not both")
+        objects |= uncompared or {}
         if RUN in objects:
             raise ValueError(f"an object cannot be called {RUN!r}: the file {RUN}.pt holds the guard's state")
         self.keep = keep
         self.blocking = blocking
         self.ranks = current_ranks() if ranks is None else ranks
         self.directory = self.ranks.broadcast(Path(directory))
-        self.objects = {name: _unwrapped(instance) for name, instance in objects.items()}
+        self.objects = {name: _unwrapped(name, instance) for name, instance in objects.items()}
+        self._uncompared = frozenset(uncompared or {})
         self._pinned: frozenset[int] = frozenset()
         self.memory_every = memory_every if memory else None
         """Steps between two states in host memory; None: there are none."""
@@ -290,13 +297,9 @@ class Checkpoints:
     def _verify(self, step: int, digests: Mapping[str, Digest]) -> None:
         """After all objects are loaded, because some share state (a schedule and its optimizer)."""
         for name, instance in self.objects.items():
-            differing = differences(digests[name], digest(instance.state_dict()))
-            if differing:
-                more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
-                raise CheckpointMismatch(
-                    f"{name} differs from the checkpoint of step {step}: {differing[0]}{more}; "
-                    "continuing would train a different run, so training stops here"
-                )
+            if name in self._uncompared:
+                continue
+            check_digests(name, step, digests[name], digest(instance.state_dict()))
 
     def _read_memory(self, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
         try:
@@ -307,13 +310,8 @@ class Checkpoints:
 
     def _read(self, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
         """All states of a checkpoint and their digests, by name. Raises CheckpointError when it is damaged."""
-        folder = self._path(step)
         try:
-            manifest = read_manifest(folder)
-            if manifest["format"] not in (FORMAT, SHARDED_FORMAT) or manifest["step"] != step:
-                raise CheckpointError(f"its manifest names step {manifest['step']} and format {manifest['format']}")
-            read = self._read_whole if manifest["format"] == FORMAT else self._read_sharded
-            states, digests = read(folder, manifest)
+            states, digests = self._read_files(self._path(step), step)
             if not isinstance(states[RUN]["state"], Mapping) or "generators" not in states[RUN]:
                 raise CheckpointError(f"the files of {RUN!r} do not hold the state of a run")
             return states, digests
@@ -321,6 +319,13 @@ class Checkpoints:
             raise
         except Exception as problem:  # unreadable in whatever way: torch and json raise many kinds
             raise CheckpointError(f"{type(problem).__name__}: {problem}".splitlines()[0]) from problem
+
+    def _read_files(self, folder: Path, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
+        manifest = read_manifest(folder)
+        if manifest["format"] not in (FORMAT, SHARDED_FORMAT) or manifest["step"] != step:
+            raise CheckpointError(f"its manifest names step {manifest['step']} and format {manifest['format']}")
+        read = self._read_whole if manifest["format"] == FORMAT else self._read_sharded
+        return read(folder, manifest)
 
     def _read_whole(self, folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
         names = [*self.objects, RUN]
@@ -354,6 +359,16 @@ def _check_files(folder: Path, files: Mapping[str, Any], names: Iterable[str]) -
             raise CheckpointError(f"{name} is damaged (checksum)")
 
 
-def _unwrapped(instance: Stateful) -> Stateful:
+WHOLE_STATE_MISSING = {"FullyShardedDataParallel", "DeepSpeedEngine", "DeepSpeedEngineWrapper"}
+"""Wrappers whose model and optimizer do not have their own whole state."""
+
+
+def _unwrapped(name: str, instance: Stateful) -> Stateful:
     """The module inside DistributedDataParallel: its state fits any number of ranks."""
+    unsupported = WHOLE_STATE_MISSING.intersection(kind.__name__ for kind in type(instance).__mro__)
+    if unsupported:
+        raise ValueError(
+            f"{name} is a {unsupported.pop()}, which is not supported: shard it with torch's fully_shard (FSDP2), or "
+            "train with DistributedDataParallel"
+        )
     return instance.module if isinstance(instance, DistributedDataParallel) else instance

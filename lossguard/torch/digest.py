@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossguard.errors import CheckpointMismatch
 from lossguard.torch.dtensor import local_part
 
 Digest = dict[str, str]
@@ -31,6 +32,17 @@ def differences(saved: Digest, found: Digest) -> list[str]:
         for path in paths
         if saved.get(path) != found.get(path)
     ]
+
+
+def check_digests(name: str, step: int, saved: Digest, found: Digest) -> None:
+    """Raise CheckpointMismatch if the restored object `name` is not the saved one."""
+    differing = differences(saved, found)
+    if differing:
+        more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
+        raise CheckpointMismatch(
+            f"{name} differs from the checkpoint of step {step}: {differing[0]}{more}; "
+            "continuing would train a different run, so training stops here"
+        )
 
 
 def _walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:

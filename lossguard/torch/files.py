@@ -84,11 +84,11 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def publish(partial: Path, place: Path) -> None:
     """Give a finished folder its name; it replaces an earlier folder of that name."""
-    _flush(partial)
+    flush(partial)
     if os.path.lexists(place):
         place.rename(place.with_name(REPLACED + place.name))
     partial.rename(place)
-    _flush(place.parent)
+    flush(place.parent)
 
 
 def remove(folder: Path) -> None:
@@ -118,9 +118,10 @@ def _delete(path: Path, *, ignore_errors: bool = False) -> None:
         path.unlink()
 
 
-def _flush(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, reach the disk."""
+    opened = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)

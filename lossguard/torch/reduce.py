@@ -4,6 +4,7 @@ Shapes: R sets of terms, F fields of one.
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias, overload
 
 import torch
 import torch.distributed as dist
@@ -29,22 +30,52 @@ def tokens_per_rank(*targets: Tensor, ignore_index: int = -100) -> Tensor:
     return total.clamp(min=1).float() / size
 
 
-def over_ranks(terms: LossTerms | Sequence[LossTerms], grad_norm: Tensor) -> tuple[LossTerms, Tensor]:
+Scalar: TypeAlias = float | Tensor
+"""A number, or a 0-dim tensor."""
+
+
+@overload
+def over_ranks(terms: LossTerms | Sequence[LossTerms], grad_norm: Scalar) -> tuple[LossTerms, Tensor]: ...
+
+
+@overload
+def over_ranks(
+    terms: Scalar | Sequence[Scalar], grad_norm: Scalar, *, num_tokens: Scalar | Sequence[Scalar] = 1
+) -> tuple[Tensor, Tensor]: ...
+
+
+def over_ranks(
+    terms: LossTerms | Scalar | Sequence[LossTerms] | Sequence[Scalar],
+    grad_norm: Scalar,
+    *,
+    num_tokens: Scalar | Sequence[Scalar] = 1,
+) -> tuple[LossTerms | Tensor, Tensor]:
     """The means of the terms over all tokens, and the maxima of `log_z_max` and `grad_norm`, as 0-dim tensors to log.
 
     `terms` are those of this rank, or a list of those of its micro-batches. Each weighs as many tokens as its
     `num_tokens`, and the result has their sum. A NaN on any rank is NaN in the result. It costs one gather of a few
     numbers on the default process group and waits for no device; on one rank, the terms of one batch are returned as
     they are. Call it on every rank. `grad_norm` may be a DTensor (FSDP2).
+
+    `terms` may also be plain losses, numbers or 0-dim tensors. Their mean is the result. Each weighs as much as
+    `num_tokens` says, which is one number for all of them or a list; by default all weigh the same.
     """
+    many = list(terms) if isinstance(terms, Sequence) else [terms]
+    if not isinstance(many[0], LossTerms):
+        counts = num_tokens if isinstance(num_tokens, Sequence) else [num_tokens] * len(many)
+        losses = [_plain_terms(loss, count) for loss, count in zip(many, counts, strict=True)]  # type: ignore[arg-type]
+        means, norm = over_ranks(losses, grad_norm)
+        return means.loss, norm
     if isinstance(terms, Sequence):
-        terms = _combined(torch.stack([_fields(each) for each in terms]))
+        terms = _combined(torch.stack([_fields(each) for each in many]))  # type: ignore[arg-type]
+    assert isinstance(terms, LossTerms)
     if is_sharded(grad_norm):
-        grad_norm = grad_norm.full_tensor()  # type: ignore[attr-defined]
+        grad_norm = grad_norm.full_tensor()  # type: ignore[union-attr]
+    norm = torch.as_tensor(grad_norm)
     size = _num_ranks()
     if size == 1:
-        return terms, grad_norm
-    mine_F = torch.cat((_fields(terms), grad_norm.detach().float().view(1)))
+        return terms, norm
+    mine_F = torch.cat((_fields(terms), norm.detach().to(terms.loss.device, torch.float32).view(1)))
     gathered = mine_F.new_empty(size * len(mine_F))
     gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
     gather(gathered, mine_F)  # an all-reduce of maxima may drop a NaN
@@ -54,6 +85,13 @@ def over_ranks(terms: LossTerms | Sequence[LossTerms], grad_norm: Tensor) -> tup
 
 def _num_ranks() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _plain_terms(loss: Scalar, num_tokens: Scalar) -> LossTerms:
+    loss = torch.as_tensor(loss, dtype=torch.float32 if isinstance(loss, float) else None).detach()
+    if not loss.is_cuda and _num_ranks() > 1 and dist.get_backend() == "nccl":
+        loss = loss.cuda()  # which gathers nothing else
+    return LossTerms(loss, loss, loss, loss, loss, torch.as_tensor(num_tokens))
 
 
 def _fields(terms: LossTerms) -> Tensor:

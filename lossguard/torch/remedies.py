@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossguard.guard import Guard
+from lossguard.controller import Controller
 from lossguard.remedies import LASTS
 from lossguard.torch.dtensor import is_sharded, local_part
 
@@ -40,7 +40,7 @@ class Knob:
     value: float
 
 
-def learning_rate_remedy(guard: Guard, *, factor: float = 0.5, lasts: int = LASTS, rewarm: int = 200) -> None:
+def learning_rate_remedy(guard: Controller, *, factor: float = 0.5, lasts: int = LASTS, rewarm: int = 200) -> None:
     """Multiply `guard.lr_scale` by `factor` for `lasts` steps, then raise it back in a straight line over `rewarm`.
 
     The loop multiplies its schedule by `guard.lr_scale` in every step. OPT-175B got past its divergences with a lower
@@ -64,7 +64,7 @@ def learning_rate_remedy(guard: Guard, *, factor: float = 0.5, lasts: int = LAST
     guard.remedy("learning_rate", apply, revert, lasts=lasts + rewarm)
 
 
-def z_loss_remedy(guard: Guard, weight: float, *, raised: float | None = None, lasts: int = LASTS) -> Knob:
+def z_loss_remedy(guard: Controller, weight: float, *, raised: float | None = None, lasts: int = LASTS) -> Knob:
     """A knob whose value is the `weight` of the z-loss, and `raised` while the remedy is in effect.
 
     `raised` is by default ten times `weight`, or PaLM's 1e-4 where there is no z-loss.
@@ -72,7 +72,7 @@ def z_loss_remedy(guard: Guard, weight: float, *, raised: float | None = None, l
     return _knob(guard, "z_loss", weight, (10 * weight or PALM_Z_WEIGHT) if raised is None else raised, lasts)
 
 
-def clip_remedy(guard: Guard, max_norm: float, *, lowered: float | None = None, lasts: int = LASTS) -> Knob:
+def clip_remedy(guard: Controller, max_norm: float, *, lowered: float | None = None, lasts: int = LASTS) -> Knob:
     """A knob whose value is the `max_norm` at which gradients are clipped, and `lowered` while the remedy is in effect.
 
     `lowered` is by default 0.3 times `max_norm`, as in OPT, or 1.0 where nothing is clipped (`max_norm` is infinite).
@@ -81,7 +81,7 @@ def clip_remedy(guard: Guard, max_norm: float, *, lowered: float | None = None, 
     return _knob(guard, "clip", max_norm, default if lowered is None else lowered, lasts)
 
 
-def _knob(guard: Guard, name: str, normal: float, changed: float, lasts: int) -> Knob:
+def _knob(guard: Controller, name: str, normal: float, changed: float, lasts: int) -> Knob:
     knob = Knob(normal)
 
     def apply() -> None:
@@ -94,7 +94,7 @@ def _knob(guard: Guard, name: str, normal: float, changed: float, lasts: int) ->
     return knob
 
 
-def moments_remedy(guard: Guard, optimizer: torch.optim.Optimizer) -> None:
+def moments_remedy(guard: Controller, optimizer: torch.optim.Optimizer) -> None:
     """Reset the damaged moments of `optimizer` after the restore: see `reset_damaged_moments`.
 
     It is in effect for one step: a resumed process repeats it only where it restores the same damaged checkpoint.

@@ -25,6 +25,7 @@ from starlette.types import Scope as RequestScope
 
 from db import access
 from db.access import Owner, Scope
+from db.models import Run
 from lossguard.addresses import host_of, is_loopback
 from monitor import problems
 from monitor.problems import Problem, unknown
@@ -189,6 +190,18 @@ def _owner_of(session: Session, what: str, key: str) -> Owner | None:
     if what == "order":
         return access.owner_of(session, order=number)
     return access.owner_of(session, intervention=number)
+
+
+def covers_run(who: Principal, run: Run) -> bool:
+    """Whether the token covers the run."""
+    return who.covers(Owner(run.project, run.id))
+
+
+def check_run(engine: sa.Engine, who: Principal, run_id: str) -> None:
+    """Raise Problem 404 if the token does not cover a run that the body names."""
+    with Session(engine) as session:
+        if not who.covers(access.owner_of(session, run_id=run_id)):
+            raise unknown("run", run_id)
 
 
 def check_registration(who: Principal, *, run_id: str, project: str) -> None:

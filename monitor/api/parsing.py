@@ -20,6 +20,9 @@ SMALL_BODY = 16 * 2**10
 MAX_MISTAKES = 100
 """More mistakes than these are not described, because a description takes a hundred times the memory of a value."""
 
+MAX_GIVEN = 80
+"""Characters of a wrong value that are kept."""
+
 
 class TypedJsonRoute(APIRoute):
     """A route whose request body is parsed and validated before FastAPI gets it, as an object of the declared type."""
@@ -70,6 +73,7 @@ def _parse(adapter: TypeAdapter[Any], body: bytes) -> Any:
 def _malformed(error: ValidationError) -> Malformed:
     if (count := error.error_count()) > MAX_MISTAKES:
         return Malformed(f"the body has {count} mistakes; its fields are described at /docs", ["body"])
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    first = error.errors(include_url=False, include_context=False)[0]
     where = ["body", *first["loc"]]
-    return Malformed(mistakes(where, first["msg"], count), where)
+    given = None if first["type"] == "missing" else json.dumps(first["input"], default=repr)[:MAX_GIVEN]
+    return Malformed(mistakes(where, first["msg"], count), where, given)

@@ -18,12 +18,15 @@ from starlette.concurrency import run_in_threadpool
 from db.engine import writing
 from lossguard.writer import Writer
 from monitor.ingestion.reports import ReportResult
+from monitor.ingestion.run_updates import RunUpdate
 from monitor.schemas import ReportIn
 
 MAX_GROUP_REPORTS, MAX_GROUP_STEPS = 64, 10_000
 """A group stays small, because its runs are locked until it is stored."""
 
-TakeReport = Callable[[Session, str, ReportIn, int | None, Writer | None], ReportResult]
+Reported = ReportIn | RunUpdate
+"""What a request reports: by the SDK, or by an MLflow client."""
+TakeReport = Callable[[Session, str, Reported, int | None, Writer | None], ReportResult]
 LockRuns = Callable[[Session, Sequence[str]], None]
 Timer = Callable[[], AbstractContextManager[None]]
 
@@ -33,7 +36,7 @@ class PendingReport:
     """A report that waits to be stored."""
 
     run_id: str
-    report: ReportIn
+    report: Reported
     undelivered_bytes: int | None
     """Size of the trainer's spool behind this report, if the trainer sent it."""
     writer: Writer | None
@@ -54,7 +57,12 @@ class ReportQueue:
         self._storing: asyncio.Task[None] | None = None
 
     async def store(
-        self, run_id: str, report: ReportIn, *, undelivered_bytes: int | None = None, writer: Writer | None = None
+        self,
+        run_id: str,
+        report: Reported,
+        *,
+        undelivered_bytes: int | None = None,
+        writer: Writer | None = None,
     ) -> ReportResult:
         """Store the report: the result, once it is committed. Raises what prevented it."""
         future = asyncio.get_running_loop().create_future()
@@ -85,7 +93,7 @@ class ReportQueue:
     def _next_group(self) -> list[PendingReport]:
         num_steps, size = 0, 0
         while size < min(len(self._pending), MAX_GROUP_REPORTS) and num_steps < MAX_GROUP_STEPS:
-            num_steps += len(self._pending[size].report.steps)
+            num_steps += self._pending[size].report.num_steps
             size += 1
         group, self._pending = self._pending[:size], self._pending[size:]
         # Every collector locks runs in the same order, so that two of them cannot deadlock.

@@ -37,6 +37,8 @@ class ReportResult:
     """Seconds for which the process holds the lease; 0 when another one does, None when it does not say who it is."""
     lease_process: str | None = None
     """The process that holds the lease, or held it last."""
+    rows_due_at: float | None = None
+    """When rows that wait for completion are due, by the collector's clock; None where none do."""
 
 
 def take_report(
@@ -54,12 +56,42 @@ def take_report(
     `undelivered_bytes`: size of the trainer's spool behind this report, if the trainer sent it.
     """
     # Parse.
-    now = claim.now
     columns = decode(report)
     pause = _announced_pause(report)
 
     # Lock, and read what the next steps need.
-    cached = cache.lock(session, run_id, now)
+    cached = cache.lock(session, run_id, claim.now)
+    return _take(
+        session,
+        cached,
+        report,
+        columns,
+        pause,
+        claim=claim,
+        max_metrics=max_metrics,
+        undelivered_bytes=undelivered_bytes,
+    )
+
+
+def take_rows(
+    session: Session, cached: CachedRun, report: ReportIn, *, claim: Claim, max_metrics: int | None = None
+) -> ReportResult:
+    """The same for a run that is locked already, with steps that were joined here."""
+    return _take(session, cached, report, decode(report), None, claim=claim, max_metrics=max_metrics)
+
+
+def _take(
+    session: Session,
+    cached: CachedRun,
+    report: ReportIn,
+    columns: StepColumns,
+    pause: EventIn | None,
+    *,
+    claim: Claim,
+    max_metrics: int | None,
+    undelivered_bytes: int | None = None,
+) -> ReportResult:
+    now = claim.now
     is_holder = lease.take(cached.run, claim)
     segment = cached.segment(session, report.segment)
     if segment is None:

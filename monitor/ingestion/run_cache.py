@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
 from db import commands, queries
 from db.models import Order, Run, RunStatus, Segment
@@ -17,6 +18,7 @@ from db.steps import rollups
 from lossguard.protocol import CAN_ROLL_BACK
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state
+from monitor.ingestion.logged_run import LoggedRun
 from monitor.problems import unknown
 
 MAX_UNSAVED_ROWS = 64
@@ -42,6 +44,8 @@ class CachedRun:
     status: RunStatus
     num_unsaved_rows: int
     """Rows that the engine has seen and its saved state has not."""
+    logged: LoggedRun | None = None
+    """What an MLflow client logged, once it was needed."""
 
     @classmethod
     def load(cls, session: Session, run: Run) -> "CachedRun":
@@ -100,20 +104,25 @@ class RunCache:
         """Lock these runs with one statement, before `lock` takes each of them."""
         session.info[LOCKED_RUNS] = commands.lock_runs(session, run_ids=sorted(set(run_ids)), last_report_at=now)
 
-    def lock(self, session: Session, run_id: str, now: float) -> CachedRun:
-        """Lock the run, and return it from the cache or the store. Raises Problem 404 when there is no such run."""
+    def lock(self, session: Session, run_id: str, now: float | None) -> CachedRun:
+        """Lock the run, and return it from the cache or the store. Raises Problem 404 when there is no such run.
+
+        It has reported at `now`; None: it has not. A second report of the run in a transaction locks it again.
+        """
         locked = session.info.get(LOCKED_RUNS, {})
         if run_id not in locked:
             locked = commands.lock_runs(session, run_ids=[run_id], last_report_at=now)
         if run_id not in locked:
             raise unknown("run", run_id)
-        key, revision = locked.pop(run_id)  # a second report of the run locks it again, and gets a new revision
-        cached_revision, cached = self._cached.pop(key, (None, None))
+        key, revision = locked.pop(run_id)
+        in_use = session.info.get(RUNS_IN_USE, {})
+        cached_revision, cached = in_use.get(key) or self._cached.pop(key, (None, None))
         if cached is None or cached_revision != revision - 1:
             session.flush()
             cached = CachedRun.load(session, session.get_one(Run, key, populate_existing=True))
         else:
             session.add_all(row for row in (cached.run, cached.newest_segment, cached.status) if row is not None)
+            set_committed_value(cached.run, "revision", revision)
         if RUNS_IN_USE not in session.info:
             session.info[RUNS_IN_USE] = {}
             sa.event.listen(session, "after_commit", self._keep, once=True)

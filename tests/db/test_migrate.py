@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from db import access, commands, migrate
+from db import access, commands, migrate, mlflow
 from db.engine import create_engine, reading, writing
 from db.models import Base, Metric, Rollup
 from db.steps import rollups
@@ -70,6 +70,8 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "tokens": None,
     "audit": None,
     "pulses": None,
+    "mlflow_experiments": None,
+    "mlflow_runs": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 
@@ -96,6 +98,8 @@ def fill_every_table(engine: sa.Engine) -> None:
         add_incident_records(session, run, {"why": "so"})
         commands.save_snapshot(session, run=run, segment=0, step=100, state={"x": 1})
         commands.run_status_of(session, run=run, now=NOW)
+        mlflow.create_experiment(session, name="gpt", tags={}, now=NOW)
+        mlflow.create_run(session, run=run, experiment=1, user="me", tags={})
         access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)
         access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
 

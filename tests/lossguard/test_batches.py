@@ -48,3 +48,36 @@ def test_an_empty_iterable_ends_at_once() -> None:
 def test_no_batches_at_all_are_reported_at_once() -> None:
     with pytest.raises(ValueError, match="batches is empty"):
         BatchSource([])
+
+
+def test_batches_that_can_jump_learn_of_the_skip() -> None:
+    class Jumping:
+        def __init__(self) -> None:
+            self.seeks: list[tuple[int, int]] = []
+
+        def seek(self, index: int, *, since: int) -> None:
+            self.seeks.append((index, since))
+
+        def __getitem__(self, index: int) -> int:
+            return index
+
+        def state_dict(self) -> dict[str, int]:
+            return {}
+
+        def load_state_dict(self, state: dict[str, int]) -> None: ...
+
+    batches = Jumping()
+    source = BatchSource(batches)
+    assert source.state is batches
+    assert (source.get(7, since=4), source.get(8)) == (7, 8)
+    assert batches.seeks == [(7, 4), (8, 8)]
+
+
+def test_the_state_of_other_batches_is_not_touched() -> None:
+    class WithState(list[int]):
+        def state_dict(self) -> None:
+            raise AssertionError
+
+        load_state_dict = state_dict
+
+    assert BatchSource(WithState([1])).state is None

@@ -4,6 +4,8 @@ import inspect
 import subprocess
 import sys
 
+import pytest
+
 import lossguard
 import lossguard.torch
 
@@ -23,3 +25,9 @@ def test_every_public_method_of_run_and_guard_is_documented() -> None:
 def test_importing_the_sdk_imports_neither_torch_nor_numpy() -> None:
     code = "import sys, lossguard; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_adapter_is_imported_when_it_is_used_and_an_unknown_name_is_an_error() -> None:
+    assert lossguard.torch.Checkpoints.__name__ == "Checkpoints"
+    with pytest.raises(AttributeError, match="no attribute 'tensorflow'"):
+        _ = lossguard.tensorflow

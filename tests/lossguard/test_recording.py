@@ -11,6 +11,7 @@ import pytest
 
 import lossguard
 from lossguard.checkpoint_times import RestorableTier
+from lossguard.sources.facts import SourceFacts
 from lossguard.states import Tier
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.device_tensor import DeviceTensor
@@ -73,6 +74,35 @@ def test_a_declared_event_takes_effect_at_the_next_step(tmp_path: Path) -> None:
         run.declare("learning_rate", lr=math.inf)
     event = next(record for record in records(run) if "event" in record)
     assert (event["event"], event["step"], event["details"]) == ("learning_rate", 5, {"lr": "Infinity"})
+
+
+def test_a_source_is_declared_and_what_says_nothing_of_it_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with offline(tmp_path) as run:
+        run.declare("source", stride=10.0, averaged=True)
+        assert caplog.text == ""
+        run.declare("source", stride="ten", smooth=0.9)
+        run.log(0, loss=1.0)
+    assert (
+        "declare: stride='ten', smooth=0.9 says nothing of a source; it has stride, averaged, smoothing" in caplog.text
+    )
+    events = [record["details"] for record in records(run) if "event" in record]
+    assert SourceFacts.from_details(events[0]) == SourceFacts(stride=10, averaged=True)
+
+
+def test_a_row_of_an_earlier_time_keeps_it_and_its_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with offline(tmp_path) as run:
+        run.log_row(5, {"step": 1.0, "self": 2.0}, 100.0)
+        run.log_event("note", {"self": 1}, 101.0)
+        run.log_row(6, {"loss": 1.0}, -1.0)
+    assert steps(run) == [(5, {"step": 1.0, "self": 2.0})]
+    assert [record["time"] for record in records(run) if record.keys() & {"segment", "metrics", "event"}] == [
+        100.0,
+        100.0,
+        101.0,
+    ]
+    assert "time -1.0 must be unix seconds" in caplog.text
 
 
 def test_an_announced_pause_is_in_the_spool_when_expect_returns(tmp_path: Path) -> None:
@@ -250,3 +280,19 @@ def test_a_disk_that_is_full_for_a_while_costs_no_step(tmp_path: Path) -> None:
     (spool,) = tmp_path.rglob("*.spool")
     read = [record["step"] for _, record in lossguard.read_spools(spool.parent) if "metrics" in record]
     assert read == list(range(1100))
+
+
+def test_what_is_known_only_later_is_added_to_the_configuration_with_secrets_masked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with offline(tmp_path, config={"lr": 1.0, "model": "small"}) as run:
+        run.add_config({"model": {"layers": 2}, "hub_token": "hf_abcdefghijklmnopqrstuvwxyz"}, total_steps=9)
+        run.add_config({"model": {"layers": 2}})
+        run.add_config({"nested": {"a" * 4: object()}}, total_steps=7)
+        run.add_config(3)  # type: ignore[arg-type]
+        run.log(0, loss=1.0)
+    first, second, third = (record["run"] for record in records(run) if "run" in record)
+    assert (first["config"], first["total_steps"]) == ({"lr": 1.0, "model": "small"}, None)
+    assert second["config"] == {"lr": 1.0, "model": {"layers": 2}, "hub_token": "***"}
+    assert (second["total_steps"], third["total_steps"]) == (9, 9)
+    assert "run.add_config was ignored" in caplog.text

@@ -31,6 +31,13 @@ def test_only_rank_0_records() -> None:
     assert Settings.read({"LOSSGUARD_URL": URL, "RANK": "0"}).mode is Mode.ONLINE
 
 
+@pytest.mark.parametrize(("variable", "other"), [("LOCAL_RANK", "NODE_RANK"), ("NODE_RANK", "LOCAL_RANK")])
+def test_a_process_of_a_launcher_that_sets_no_rank_is_not_taken_for_rank_0(variable: str, other: str) -> None:
+    assert Settings.read({"LOSSGUARD_URL": URL, variable: "1", other: "0", "WORLD_SIZE": "2"}).mode is Mode.OFF
+    assert Settings.read({"LOSSGUARD_URL": URL, variable: "0", other: "0", "WORLD_SIZE": "2"}).mode is Mode.ONLINE
+    assert Settings.read({"LOSSGUARD_URL": URL, variable: "1", "RANK": "0"}).mode is Mode.ONLINE
+
+
 def test_an_argument_goes_before_the_environment() -> None:
     env = {"LOSSGUARD_MODE": "off", "LOSSGUARD_DIR": "env", "LOSSGUARD_RUN_ID": "env", "LOSSGUARD_TOKEN": "env"}
     settings = Settings.read(env, mode="offline", directory="arg", run_id="arg", token="arg")

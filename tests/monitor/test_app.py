@@ -17,8 +17,10 @@ from schemathesis import GenerationMode
 from lossguard.protocol import API
 from monitor import problems
 from monitor.app import create_app
+from monitor.problems import MLFLOW_API
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
+from tests.monitor.mlflow import MlflowClient
 from tests.monitor.verdict import VERDICT
 
 RULES = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -133,3 +135,37 @@ def test_no_value_anywhere_in_a_body_makes_the_collector_fail(engine: sa.Engine,
             assert http.get(f"{API}/runs/r1{part}").status_code == 200
         Trainer(http, "r2")
         assert {run["id"] for run in http.get(f"{API}/runs").json()} >= {"r1", "r2"}
+
+
+PAIRS = [{"key": "a", "value": "b"}]
+METRIC = {"key": "loss", "value": 1.0, "timestamp": 1, "step": 1}
+MLFLOW_BODIES: dict[str, dict[str, Any]] = {
+    "experiments/create": {"name": "gpt", "artifact_location": "", "tags": PAIRS},
+    "experiments/search": {"filter": "name = 'a'", "max_results": 5, "page_token": "1", "view_type": "ALL"},
+    "runs/create": {"experiment_id": "0", "user_id": "me", "run_name": "warm", "start_time": 1, "tags": PAIRS},
+    "runs/update": {"run_id": None, "status": "FINISHED", "end_time": 1, "run_name": "hot"},
+    "runs/log-metric": {"run_id": None, **METRIC},
+    "runs/log-batch": {"run_id": None, "metrics": [METRIC], "params": PAIRS, "tags": PAIRS},
+    "runs/log-inputs": {"run_id": None, "datasets": [{"dataset": {"name": "c4"}, "tags": PAIRS}]},
+    "runs/search": {"experiment_ids": ["0"], "filter": "params.a = 'b'", "max_results": 5, "page_token": ""},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", MLFLOW_BODIES)
+def test_no_value_anywhere_in_a_body_of_an_mlflow_client_makes_the_collector_fail(
+    sqlite_engine: sa.Engine, route: str
+) -> None:
+    with TestClient(create_app(Settings(), engine=sqlite_engine)) as http:
+        client = MlflowClient(http)
+        body = {name: client.run_id if name == "run_id" else value for name, value in MLFLOW_BODIES[route].items()}
+        for hostile in HOSTILE:
+            for changed in replaced(body, hostile):
+                headers = {"content-type": "application/json"}
+                answer = http.post(f"{MLFLOW_API}/{route}", content=json.dumps(changed), headers=headers)
+                assert answer.status_code < 500, (changed, answer.text)
+                if answer.status_code >= 400:
+                    assert 10 < len(answer.json()["message"]) < 600, (changed, answer.text)
+        client.end()
+        assert client.shown()["info"]["status"] == "FINISHED"
+        assert http.get(f"{API}/runs/{client.run_id}/series?metric=loss").status_code == 200

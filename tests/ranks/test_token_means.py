@@ -29,6 +29,15 @@ def test_a_nan_on_one_rank_is_nan_on_all_beside_a_rank_without_tokens(results: R
         assert found["num_tokens"] == "12"
 
 
+def test_plain_losses_have_a_mean_over_all_ranks(results: Results) -> None:
+    last, size = len(results) - 1, len(results)
+    for each in results:
+        found = each["plain_losses"]
+        assert found["mean"] == [pytest.approx((1 + last / 2 + 2) / 2), last]
+        assert found["one"] == [pytest.approx(1 + last / 2), 0]
+        assert found["weighed"] == [pytest.approx((3 + 5 * size) / (3 + size)), 0]
+
+
 def test_the_trainer_on_padded_batches_reports_what_one_process_reports(results: Results, tmp_path: Path) -> None:
     names = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss")
     alone = [[metrics[name] for name in names] for metrics in trained(tmp_path)]

@@ -69,6 +69,13 @@ def a_nan_among_uneven_tokens(folder: Path) -> Result:
     return {key: repr(value) for key, value in step(TOKENS["one rank has none"], bad=math.nan).items()}
 
 
+def plain_losses(folder: Path) -> Result:
+    rank = rank_and_size()[0]
+    found = {"mean": over_ranks([1.0 + rank, 2.0], float(rank)), "one": over_ranks(torch.tensor(1.0 + rank), 0.0)}
+    found["weighed"] = over_ranks([1.0, 5.0], 0.0, num_tokens=[3 * (rank == 0), 1])
+    return {name: [each.item() for each in pair] for name, pair in found.items()}
+
+
 class Padded:
     """The batches, whose rows end in padding of different lengths."""
 
@@ -102,4 +109,4 @@ def the_trainer_on_padded_batches(folder: Path) -> Result:
     return {kind: trained(folder / f"padded-{kind}-{dist.get_world_size()}", kind) for kind in KINDS}
 
 
-SCENARIOS: list[Any] = [steps_over_all_tokens, a_nan_among_uneven_tokens, the_trainer_on_padded_batches]
+SCENARIOS: list[Any] = [steps_over_all_tokens, a_nan_among_uneven_tokens, plain_losses, the_trainer_on_padded_batches]

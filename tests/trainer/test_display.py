@@ -27,9 +27,8 @@ def _display(folder: Path, *, terminal: bool = False) -> tuple[Display, lossguar
 def test_plain_lines_come_every_so_many_steps_and_at_the_end(tmp_path: Path) -> None:
     display, guard, output = _display(tmp_path)
     with display:
-        for step in range(20):
+        for step, _ in guard.steps("abc", 20):
             display.show(step, METRICS | ({"held_out_loss": 2.5, "held_out_loss_se": 0.125} if step == 9 else {}))
-        guard.step = 20
     lines = output.getvalue().splitlines()
     assert lines[0] == "run r: small, 2.00 M parameters, 20 steps of 64 tokens"
     assert [line.split()[1] for line in lines[1:-2]] == ["0/20", "10/20", "19/20"]
@@ -54,9 +53,11 @@ def test_messages_of_the_guard_appear_between_the_lines_and_nowhere_else(
 
 
 def test_a_run_with_nothing_left_to_do_is_reported(tmp_path: Path) -> None:
+    with _display(tmp_path)[0] as display:
+        assert len(list(display.guard.steps("abc", 20))) == 20
     display, guard, output = _display(tmp_path)
     with display:
-        guard.step = 20
+        assert list(guard.steps("abc", 20)) == []
     assert output.getvalue().endswith("nothing to do: 20 of 20 steps are done\n")
 
 

@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from db import queries
 from db.engine import reading, writing
 from db.lineage import StepRange
-from db.steps import reader, writer
+from db.steps import reader, rollups, writer
 from tests.db.seed import add_run, add_segment, add_steps
 
 numbers = st.none() | st.floats(allow_nan=True, allow_infinity=True)
@@ -46,3 +47,39 @@ def test_known_steps_are_those_of_one_segment(engine: sa.Engine) -> None:
         add_steps(session, run, add_segment(session, run, "a"), [5, 6, 9])
         assert writer.known_steps(session, run=run, segment=0, steps=[6, 7, 9, 10]) == {6, 9}
         assert writer.known_steps(session, run=run, segment=1, steps=[6]) == set()
+
+
+LATE = st.dictionaries(
+    st.integers(0, 79), st.dictionaries(names, st.floats(allow_nan=True, allow_infinity=True), min_size=1), max_size=6
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(LATE)
+def test_steps_that_are_completed_later_are_as_if_they_had_come_whole(
+    engine: sa.Engine, late: dict[int, dict[str, float]]
+) -> None:
+    """In the steps and in every level of the roll-ups."""
+    steps, losses = range(80), [1.0 + step for step in range(80)]
+    with writing(engine) as session:
+        whole, completed = add_run(session, uuid.uuid4().hex), add_run(session, uuid.uuid4().hex)
+        columns: dict[str, list[float | None]] = {"loss": list(losses)}
+        for step, metrics in late.items():
+            for name, value in metrics.items():
+                columns.setdefault(name, [None] * 80)[step] = value
+        add_steps(session, whole, add_segment(session, whole, "a"), steps, **columns)
+        segment = add_segment(session, completed, "a")
+        add_steps(session, completed, segment, steps, loss=losses)
+        known = rollups.metric_numbers(session, run_pk=completed.pk)
+        writer.complete_steps(session, run=completed, segment=segment, values=late, numbers=known)
+        again = rollups.metric_numbers(session, run_pk=completed.pk)
+        assert writer.complete_steps(session, run=completed, segment=segment, values=late, numbers=again) == again
+    with reading(engine) as session:
+        for name in {"perplexity", *columns}:
+            for points in (2, 5, 200):
+                series = [
+                    queries.series(session, run=run, step_ranges=[StepRange(0, 0, None)], metric=name, points=points)
+                    for run in (whole, completed)
+                ]
+                assert repr(series[0]) == repr(series[1]), name

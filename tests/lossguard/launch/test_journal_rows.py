@@ -45,5 +45,16 @@ def test_the_result_of_an_evaluation_does_not_change_which_names_are_usual() -> 
     rows.add(entry(6, 0.0, loss=2.0), 0)
     rows.flush()
     rows.add(entry(6, 9.0, eval_loss=3.0), 1)
-    assert rows.add(entry(7, 10.0, loss=2.0), 2) == [Row(6, 9.0, {"eval_loss": 3.0})]
-    assert rows.flush_if_quiet(10.0 + QUIET_SECONDS) == [Row(7, 10.0, {"loss": 2.0})]
+    assert rows.add(entry(7, 10.0, loss=2.0), 2) == []
+    assert rows.flush_if_quiet(10.0 + QUIET_SECONDS) == [Row(7, 10.0, {"eval_loss": 3.0, "loss": 2.0})]
+    assert rows.add(entry(8, 11.0, loss=2.0), 3) == []
+    assert rows.flush_if_quiet(11.0 + QUIET_SECONDS) == [Row(8, 11.0, {"loss": 2.0})]
+
+
+def test_an_evaluation_at_the_end_is_not_lost() -> None:
+    rows = JournalRows()
+    rows.add(entry(6, 0.0, loss=2.0), 0)
+    rows.flush()
+    rows.add(entry(6, 9.0, eval_loss=3.0), 1)
+    assert rows.close() == [Row(6, None, {"eval_loss": 3.0})]
+    assert (rows.close(), rows.begin) == ([], None)

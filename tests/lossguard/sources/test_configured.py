@@ -15,11 +15,23 @@ from lossguard.sources.facts import EVERY_STEP, SourceFacts
             SourceFacts(stride=10, averaged=True, nan_filtered=True),
         ),
         ({"logging_nan_inf_filter": False, "logging_steps": 1.0}, EVERY_STEP),
-        ({"logging_nan_inf_filter": True, "logging_steps": 0.05}, SourceFacts(nan_filtered=True)),
-        ({"logging_nan_inf_filter": True, "logging_steps": float("nan")}, SourceFacts(nan_filtered=True)),
+        (
+            {"model": {"layers": 2}, "args": {"logging_nan_inf_filter": True, "logging_steps": 10}},
+            SourceFacts(stride=10, averaged=True, nan_filtered=True),
+        ),
+        ({"logging_nan_inf_filter": True, "logging_steps": 0.05}, SourceFacts(averaged=True, nan_filtered=True)),
+        (
+            {"logging_nan_inf_filter": True, "logging_steps": float("nan")},
+            SourceFacts(averaged=True, nan_filtered=True),
+        ),
+        ({"logging_nan_inf_filter": True, "logging_steps": "many"}, SourceFacts(averaged=True, nan_filtered=True)),
+        (
+            {"logging_nan_inf_filter": "True", "logging_steps": "5"},
+            SourceFacts(stride=5, averaged=True, nan_filtered=True),
+        ),
         (
             {"logging_nan_inf_filter": True, "logging_steps": 10, "logging_strategy": "epoch"},
-            SourceFacts(nan_filtered=True),
+            SourceFacts(averaged=True, nan_filtered=True),
         ),
     ],
 )

@@ -33,7 +33,13 @@ def test_each_way_is_one_sentence() -> None:
     assert SourceFacts(stride=10).describe() == [
         "The loss is logged every 10th step: an onset is known to within 10 steps."
     ]
-    assert "mean of 10 steps" in SourceFacts(stride=10, averaged=True).describe()[0]
+    assert "mean of 10 steps: an onset is known to within 20" in SourceFacts(stride=10, averaged=True).describe()[0]
     assert "undoes the smoothing" in SourceFacts(smoothing=0.9).describe()[0]
     assert "exactly 0" in SourceFacts(nan_filtered=True).describe()[0]
     assert "no rollback is ordered" in SourceFacts(clock=Clock.SAMPLES).describe()[0]
+
+
+def test_an_onset_is_known_to_within_the_steps_that_a_row_may_hide() -> None:
+    assert SourceFacts(smoothing=0.9).uncertain_steps == SourceFacts(averaged=True).uncertain_steps == 0
+    assert SourceFacts(stride=10).uncertain_steps == 9
+    assert SourceFacts(stride=10, averaged=True).uncertain_steps == 19

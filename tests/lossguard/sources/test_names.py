@@ -19,6 +19,9 @@ NAMES = {
         "Train/Samples/train_loss",  # DeepSpeed
         "loss/train",
         "training_loss",
+        "train/CrossEntropyLoss",  # OLMo
+        "lm-loss-training/lm loss",  # Megatron-DeepSpeed
+        "metrics/train_loss",
     ],
     "grad_norm": [
         "grad_norm",
@@ -27,7 +30,8 @@ NAMES = {
         "train/gnorm",
         "optim/total grad norm",
         "optim/total_grad_norm",
-        "grad/norm/total",
+        "grad/norm/total",  # Levanter
+        "grad-norm/grad-norm",
     ],
     "lr": [
         "lr",
@@ -46,6 +50,8 @@ NAMES = {
         "train/num_input_tokens_seen",
         "n_tokens_seen",
         "throughput/total tokens",
+        "throughput/total_tokens",
+        "train/tokens_processed",
     ],
     "held_out_loss": [
         "eval_loss",
@@ -55,15 +61,19 @@ NAMES = {
         "lm loss validation",
         "validation_metrics/loss",
     ],
+    "held_out_bits_per_byte": ["val/bpb", "eval/bpb"],
+    "step_seconds": ["iteration-time", "time_metrics/end_to_end(s)", "throughput/duration", "train/dt"],
     "z_loss": ["z_loss", "train/Z loss"],
     "log_z": ["log_z", "train/logz"],
     "tokens_per_second": ["train/tok_per_sec", "tokens_per_second", "throughput/tokens_per_second"],
 }
 OWN = [
     "lm loss vs samples",  # Megatron-LM's copy with samples as x
-    "train/train_loss",  # HF: the mean of the whole run, once at its end
     "lr-AdamW/pg2",  # another param group
     "optim/LR (group 1)",
+    "lm loss vs gigaflos",
+    "loss_metrics/global_max_loss",
+    "train/input_tokens",
     "consumed_samples",
     "train_samples_per_second",
     "throughput(tps)",  # torchtitan: of one device
@@ -110,6 +120,12 @@ def test_the_choice_stays_when_another_name_comes_later() -> None:
     names = NameMap()
     assert names.mapped({"train/loss": 2.0}) == {"loss": 2.0}
     assert names.mapped({"train/loss": 2.0, "train/CE loss": 1.0}) == {"loss": 2.0, "train/CE loss": 1.0}
+
+
+def test_the_mean_of_a_whole_run_is_not_its_loss_beside_the_rows() -> None:
+    names = NameMap()
+    assert names.mapped({"train/loss": 2.0}) == {"loss": 2.0}
+    assert names.mapped({"train/train_loss": 2.5}) == {"train/train_loss": 2.5}  # Hugging Face, at the end
 
 
 def test_the_mean_of_an_epoch_gives_way_to_values_per_step() -> None:

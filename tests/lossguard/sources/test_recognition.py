@@ -53,8 +53,18 @@ def test_a_loss_that_still_falls_fast_decides_nothing() -> None:
 
 
 def test_what_is_known_beforehand_stays() -> None:
-    known = SourceFacts(stride=20, averaged=True, smoothing=0.5)
+    known = SourceFacts(stride=10, averaged=True, smoothing=0.5, nan_filtered=True)
     assert facts_of(falling(600), stride=10, known=known) == known
+    assert facts_of(falling(600), stride=20, known=known).stride == 20
+
+
+def test_what_comes_to_be_known_late_joins_what_was_recognised() -> None:
+    recognition = Recognition()
+    for step in range(0, 400, 10):
+        recognition.observe(step, 3.0, {})
+    assert recognition.know(SourceFacts(averaged=True, nan_filtered=True))
+    assert recognition.facts == SourceFacts(stride=10, averaged=True, nan_filtered=True)
+    assert not recognition.know(SourceFacts())
 
 
 def test_a_stride_needs_most_of_the_rows() -> None:

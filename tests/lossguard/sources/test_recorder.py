@@ -5,7 +5,7 @@ import pytest
 
 from lossguard.sources.facts import Clock, SourceFacts
 from lossguard.sources.names import NameMap
-from lossguard.sources.recorder import RunRecorder
+from lossguard.sources.recorder import RunRecorder, recognised
 from lossguard.sources.rows import Row
 from tests.lossguard.recorded import offline, records, steps
 
@@ -68,7 +68,14 @@ def test_tokens_that_fall_are_no_count_of_all_tokens(tmp_path: Path, caplog: pyt
         rows = enumerate([512.0, 480.0, 512.0, 300.0])
         RunRecorder(run).write([Row(step, 1.0, {"loss": 1.0, "num_tokens": count}) for step, count in rows])
     assert [sorted(metrics) for _, metrics in steps(run)] == [["loss", "tokens"], *[["loss", "num_tokens"]] * 3]
-    assert caplog.text.count("num_tokens is no count of all tokens so far: it fell from 512 to 480 at step 1") == 1
+    assert caplog.text.count("num_tokens is no count of all tokens so far: it went from 512 to 480 at step 1") == 1
+
+
+def test_tokens_that_stay_the_same_are_those_of_a_batch(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        RunRecorder(run).write([Row(step, 1.0, {"loss": 1.0, "tokens": 512.0}) for step in range(8)])
+    assert [sorted(metrics)[-1] for _, metrics in steps(run)] == ["tokens"] * 4 + ["loss"] * 4
+    assert steps(run)[-1][1]["logged/tokens"] == 512
 
 
 def test_tokens_may_fall_where_the_source_goes_back(tmp_path: Path) -> None:
@@ -99,3 +106,21 @@ def test_a_loss_that_counts_samples_says_so(tmp_path: Path) -> None:
         recorder = RunRecorder(run)
         recorder.write([Row(32 * k, 1.0, {"Train/Samples/train_loss": 3.0}) for k in range(3)])
     assert recorder.facts.clock is Clock.SAMPLES
+
+
+def test_the_rows_of_a_run_that_is_over_are_recognised_beforehand() -> None:
+    rows = [Row(5 * k, None, {"train/loss": 3.0}) for k in range(40)]
+    assert recognised(rows, NameMap(), SourceFacts(averaged=True)) == SourceFacts(stride=5, averaged=True)
+
+
+def test_names_beyond_the_limit_of_a_run_are_left_out_and_its_rows_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A collector would refuse every row that holds one of them."""
+    with offline(tmp_path) as run:
+        many = {f"layer.{number}": 1.0 for number in range(1500)}
+        RunRecorder(run).write([Row(0, 1.0, many), Row(1, 1.0, many | {"train/loss": 2.5})])
+    rows = steps(run)
+    assert [len(metrics) < 1000 for _, metrics in rows] == [True, True]
+    assert rows[1][1]["loss"] == 2.5
+    assert caplog.text.count("more names than the 1,000 of a run") == 1

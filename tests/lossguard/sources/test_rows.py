@@ -64,3 +64,12 @@ def test_the_optimizer_step_replaces_a_count_of_calls() -> None:
 def test_rows_of_one_step_are_merged() -> None:
     rows = [Row(1, 5.0, {"loss": 1.0}), Row(1, 6.0, {"eval_loss": 2.0}), Row(2, 7.0, {"loss": 3.0})]
     assert list(merged(rows)) == [Row(1, 5.0, {"loss": 1.0, "eval_loss": 2.0}), Row(2, 7.0, {"loss": 3.0})]
+
+
+def test_what_came_late_is_returned_at_the_end() -> None:
+    builder = RowBuilder()
+    builder.add("loss", 1.0, 5)
+    builder.flush()
+    builder.add("eval_loss", 2.0, 5)
+    assert builder.close() == [Row(5, None, {"eval_loss": 2.0})]
+    assert builder.close() == []

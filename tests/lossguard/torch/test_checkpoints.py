@@ -543,3 +543,37 @@ def test_locking_again_in_the_same_process_leaves_a_background_save_alone(tmp_pa
     assert checkpoints.steps() == [0]
     for each in (checkpoints, other):
         each.unlock()
+
+
+class Rounding(Box):
+    """Does not take all of its state back."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.value = round(state["value"])
+
+
+def test_an_object_that_does_not_take_all_of_its_state_back_may_be_left_uncompared(tmp_path: Path) -> None:
+    model, callbacks = Box(1), Rounding(2.5)
+    strict = Checkpoints(tmp_path / "strict", blocking=True, model=model, callbacks=callbacks)
+    strict.save(0, {})
+    with pytest.raises(CheckpointMismatch, match="callbacks differs"):
+        strict.load(0)
+    checkpoints = Checkpoints(
+        tmp_path / "uncompared", blocking=True, model=model, uncompared={"callbacks": Rounding(2.5)}
+    )
+    checkpoints.save(0, {})
+    model.value, checkpoints.objects["callbacks"].value = 9, 9  # type: ignore[attr-defined]
+    checkpoints.load(0)
+    assert (model.value, checkpoints.objects["callbacks"].value) == (1, 2)  # type: ignore[attr-defined]
+
+
+def test_an_object_is_compared_or_not() -> None:
+    with pytest.raises(ValueError, match="model: give an object by its name or in uncompared"):
+        Checkpoints("anywhere", model=Box(), uncompared={"model": Box()})
+
+
+@pytest.mark.parametrize("kind", ["FullyShardedDataParallel", "DeepSpeedEngine"])
+def test_a_model_without_a_whole_state_is_refused_in_one_sentence(kind: str, tmp_path: Path) -> None:
+    model = type(kind, (torch.nn.Linear,), {})(2, 2)
+    with pytest.raises(ValueError, match=f"^model is a {kind}, which is not supported: shard it with torch's"):
+        Checkpoints(tmp_path, model=model)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -79,3 +80,22 @@ def test_a_step_without_tokens_has_no_loss_and_no_division_by_zero(num_tensors: 
 
 def test_another_index_may_be_ignored() -> None:
     assert tokens_per_rank(torch.tensor([[7, 1, 7]]), ignore_index=7) == 1
+
+
+@pytest.mark.parametrize("kind", [float, torch.tensor])
+def test_plain_losses_have_a_plain_mean(kind: Any) -> None:
+    loss, norm = over_ranks([kind(1.0), kind(4.0)], kind(0.5))
+    assert (loss.item(), norm.item()) == (2.5, 0.5)
+    assert over_ranks(kind(3.0), NORM)[0].item() == 3.0
+    assert over_ranks([kind(1.0), kind(4.0)], NORM, num_tokens=[3, torch.tensor(1)])[0].item() == 1.75
+
+
+def test_a_nan_among_plain_losses_is_nan_in_the_mean() -> None:
+    loss, norm = over_ranks([1.0, math.nan], math.nan)
+    assert math.isnan(loss)
+    assert math.isnan(norm)
+
+
+def test_as_many_counts_as_losses_are_needed() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        over_ranks([1.0, 2.0], 0.5, num_tokens=[1.0])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lossguard.sources.facts import SOURCE, SourceFacts
 from lossguard.states import IncidentState, InterventionState
 from monitor.detection import (
     INCIDENT_TRANSITIONS,
@@ -35,9 +36,11 @@ EVENTS = (
     "resume",
     "rollback",
     "release",
+    "source",
 )
 
 
+FACTS = (SourceFacts(stride=10, averaged=True), SourceFacts(smoothing=0.9, nan_filtered=True), SourceFacts())
 ORDERED_AT_ONCE = (InterventionState.PROPOSED, InterventionState.ORDERED)
 """The one pair of steps that is reported as one change: a proposal is approved, and ordered."""
 FIRST_STATES: dict[str, set[Any]] = {
@@ -75,6 +78,9 @@ class Random:
                 return engine.fork(self.step, "rollback", [], self.fresh, obeyed=number)
             case "rollback":
                 return engine.rollback(reason="try")
+            case "source":
+                engine.declare(self.step, SOURCE, FACTS[self.step // 40 % len(FACTS)].to_details())
+                return []
         return engine.release("continue")
 
     def rows(self, kind: str) -> list[Effect]:

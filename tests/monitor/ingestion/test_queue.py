@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from lossguard.writer import Writer
-from monitor.ingestion.queue import MAX_GROUP_REPORTS, MAX_GROUP_STEPS, ReportQueue
+from monitor.ingestion.queue import MAX_GROUP_REPORTS, MAX_GROUP_STEPS, Reported, ReportQueue
 from monitor.ingestion.reports import ReportResult
 from monitor.problems import Problem
 from monitor.schemas import ReportIn
@@ -32,7 +32,7 @@ class Store:
         self.locked.append(run_ids)
 
     def take(
-        self, session: Session, run_id: str, _report: ReportIn, _bytes: int | None, _writer: Writer | None
+        self, session: Session, run_id: str, _report: Reported, _bytes: int | None, _writer: Writer | None
     ) -> ReportResult:
         self.taking.set()
         self.go.wait(10)

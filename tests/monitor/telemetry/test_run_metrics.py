@@ -1,5 +1,6 @@
 """What Prometheus scrapes: names, values, and which runs are there."""
 
+import math
 import subprocess
 from collections.abc import Iterator
 
@@ -9,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from db.engine import writing
 from db.models import RunStatus
-from lossguard.protocol import API, SPOOL_HEADER
+from lossguard.protocol import API, IMPORTED, SPOOL_HEADER
 from monitor.app import create_app
 from monitor.ingestion.run_status import PEAK_WINDOW_SECONDS
 from monitor.settings import Settings
@@ -223,3 +224,13 @@ def test_a_database_that_does_not_answer_is_a_metric_and_not_a_failed_scrape(
     samples = scrape(http)
     assert samples["lossguard_database_up"] == {(): 0.0}
     assert "lossguard_reports_total" in samples
+
+
+def test_a_run_of_the_past_alerts_nobody_while_it_is_imported(http: TestClient) -> None:
+    """Its incidents are there for whoever looks, and its gauges, on which the alerts are, are not."""
+    trainer = Trainer(http, capabilities=[IMPORTED])
+    trainer.report(trainer.open("a"), range(300), {"loss": [2.0 + step % 5 / 100 for step in range(299)] + [math.nan]})
+    assert [incident["kind"] for incident in http.get(f"{API}/runs/r1/incidents").json()] == ["nonfinite"]
+    samples = scrape(http)
+    assert samples["lossguard_running_runs"] == {(): 0}
+    assert not any(RUN[1] in labels for each in samples.values() for labels in each)

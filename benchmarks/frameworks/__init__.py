@@ -1,0 +1,1 @@
+"""The measurements of docs/frameworks.md: see `benchmarks.frameworks.__main__`."""

@@ -1,0 +1,73 @@
+"""`lossguard watch`: follows a run that logs into files, without touching it."""
+
+import argparse
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lossguard.errors import ConfigurationError
+from lossguard.protocol import is_name
+from lossguard.settings import Settings
+from lossguard.signals import handling
+from lossguard.sources import formats
+from lossguard.sources.columns import Columns
+from lossguard.sources.names import NameMap
+from lossguard.sources.stored_run import BadSource
+
+PROJECT = "watched"
+
+
+def add_to(commands: Any) -> None:
+    known = ", ".join(formats.WATCHED)
+    parser = commands.add_parser("watch", help="follow the files that a run logs into, while they grow")
+    parser.add_argument("path", type=Path, metavar="PATH", help="a file or a folder; it may come later")
+    parser.add_argument("--format", help=f"read only this format: {known} (default: found out)")
+    parser.add_argument("--project", default=PROJECT, help=f"project of the run (default: {PROJECT!r})")
+    parser.add_argument("--name", help="name of the run (default: that of the file or folder)")
+    parser.add_argument("--run-id", help="id of the run (default: from machine and path)")
+    parser.add_argument("--map", action="append", default=[], metavar="METRIC=NAME", help="as in loss=train/ce")
+    parser.add_argument("--step", metavar="COLUMN", help="column of the steps in a CSV or JSON lines (default: found)")
+    parser.add_argument("--time", metavar="COLUMN", help="column of the times (default: found)")
+    parser.add_argument("--once", action="store_true", help="record what is there, and end")
+    parser.add_argument("--until-idle", type=float, metavar="SECONDS", help="end when no row came for so long")
+    parser.add_argument("--directory", type=Path, help="folder for the spools (default: LOSSGUARD_DIR)")
+    parser.add_argument("--offline", action="store_true", help="deliver nothing; `lossguard sync` does it later")
+    parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
+    parser.add_argument("--token", help="bearer token (default: LOSSGUARD_TOKEN)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from lossguard.sources.watching import LOCK_WAIT, Watch  # the other commands start without it
+
+    mode = "offline" if options.offline else None
+    settings = Settings.read(
+        mode=mode, url=options.url, token=options.token, directory=options.directory, run_id=options.run_id
+    )
+    if not is_name(options.project):
+        raise ConfigurationError(f"--project {options.project!r:.200} must have 1 to 128 printable characters")
+    if options.until_idle is not None and not options.until_idle > 0:
+        raise ConfigurationError(f"--until-idle {options.until_idle} must be seconds, above 0")
+    formats.check(options.format, formats.WATCHED)
+    watch = Watch(
+        path=options.path,
+        settings=replace(settings, lock_wait=min(settings.lock_wait, LOCK_WAIT)),
+        names=NameMap.parse(options.map),
+        say=lambda text: print(text, flush=True),
+        format=options.format,
+        columns=Columns(options.step, options.time),
+        project=options.project,
+        name=options.name,
+        run_id=settings.run_id,
+        once=options.once,
+        until_idle=options.until_idle,
+    )
+    try:
+        with handling((signal.SIGINT, signal.SIGTERM), lambda number, frame: watch.stop.set()):
+            watch.run()
+    except BadSource as problem:
+        print(f"lossguard: {problem}", file=sys.stderr)
+        return 1
+    return 0 if watch.is_delivered and not watch.names.missing() else 1

@@ -1,0 +1,173 @@
+"""A Trainer that is rolled back in place.
+
+The Trainer asks its loader for the first micro-batch of a step when all that belongs to the step before (logging,
+evaluation, its own checkpoint) is done. That is the step boundary: there the controller saves, obeys and restores, and
+the loop does not notice. To the Trainer the loader is endless: where an epoch of the data ends, the guard ends its.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+from lossguard.controller import Boundary, Controller
+from lossguard.hf.hooks import Hooks
+from lossguard.hf.loader import Filling, Loader, empty_like, set_epoch
+from lossguard.hf.measuring import Measuring
+from lossguard.hf.progress import Progress
+from lossguard.hf.trainer_checkpoints import TrainerCheckpoints
+from lossguard.torch.batches import Batches
+
+
+class Guarding(Measuring):
+    """Measures a run, and rolls it back."""
+
+    def __init__(self, trainer: Trainer, controller: Controller, progress: Progress, *, log_z: bool) -> None:
+        super().__init__(trainer, controller.run, log_z=log_z)
+        self.controller, self.progress = controller, progress
+        self._reset()
+
+    def _reset(self) -> None:
+        self._is_open = False
+        self._is_last_step = self._has_epoch_ended = False
+        self._coming: deque[Any] = deque()  # micro-batches of the present step
+        self._batch = 0
+        self._lrs: list[float] = []  # the learning rates of this step, before an order's factor
+
+    def install(self, hooks: Hooks) -> None:
+        super().install(hooks)
+        self._reset()
+        hooks.set(self.trainer.args, "ignore_data_skip", True)  # where to begin is ours: the Trainer knows of no skips
+        hooks.wrap(self.trainer, "get_train_dataloader", self._make_loader)
+        hooks.wrap(self.trainer, "set_initial_training_values", self._initial_values)
+        if isinstance(self.controller.checkpoints, TrainerCheckpoints):
+            self.controller.checkpoints.install(hooks)
+        hooks.wrap(self.trainer, "_maybe_log_save_evaluate", self._log_save_evaluate)
+
+    def ended(self) -> None:
+        self.controller.abandon()  # it may have raised
+        super().ended()
+        self._reset()
+
+    def _make_loader(self, original: Callable[[], Any]) -> Loader:
+        loader, accumulate = original(), self.trainer.args.gradient_accumulation_steps
+        self._batches = Batches(loader, accumulate=accumulate, set_epoch=partial(set_epoch, loader))
+        return Loader(loader, begin=self._begin_epoch, next_micro_batch=self._next_micro_batch)
+
+    def _initial_values(self, original: Callable[..., Any], args: Any, loader: Loader, *others: Any) -> Any:
+        """The Trainer's own numbers, but without an end of epochs and of their number: the last step ends the loop."""
+        values = original(args, loader.loader, *others)
+        num_epochs, steps_per_epoch, num_examples, num_samples, total, length, max_steps = values
+        del steps_per_epoch, length
+        self._num_epochs, self._until = num_epochs, max_steps
+        self._is_done = max(self.controller.checkpoints.steps(), default=0) >= max_steps
+        accumulate = args.gradient_accumulation_steps
+        loader.length = sys.maxsize // accumulate * accumulate
+        epochs, steps_per_epoch = 0 if self._is_done else sys.maxsize, loader.length // accumulate
+        return epochs, steps_per_epoch, num_examples, num_samples, total, loader.length, max_steps
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        super().on_train_begin(args, state, control, **others)
+        state.num_train_epochs = self._num_epochs
+        if self._is_done:  # no step is left
+            self._open()
+            self.controller.close()
+
+    def _begin_epoch(self) -> None:
+        """The Trainer makes its iterator: the first time, all is as its first step will find it."""
+        if not self._is_open:
+            self._go_on(self._open())
+            self._is_open = True
+
+    def _open(self) -> Boundary:
+        self.progress.begin()
+        return self.controller.open(until=self._until, step=self.trainer.state.global_step, data=self._batches)
+
+    def _next_micro_batch(self) -> Any:
+        if not self._coming:
+            self.log_step()
+            self._go_on(self.controller.boundary())
+        return self._coming.popleft()
+
+    def _go_on(self, at: Boundary) -> None:
+        """Load the step that comes next."""
+        if at.restored:
+            self.forget()
+        self._is_last_step = at.stop  # the Trainer cannot be stopped before a step, nor within one
+        self._batch = at.batch
+        self._batches.seek(at.batch, since=at.since)
+        loaded = self._batches[at.batch]
+        accumulate = self._batches.accumulate
+        micro_batches = [loaded] if accumulate == 1 else list(loaded)
+        self._num_micro_batches = len(micro_batches)
+        missing = accumulate - len(micro_batches)
+        self._coming.extend([*[empty_like(micro_batches[0])] * missing, *micro_batches])
+
+    def training_step(self, original: Callable[..., Tensor], model: Any, inputs: Any, *others: Any) -> Tensor:
+        if isinstance(inputs, Filling):
+            return torch.zeros((), device=self.trainer.args.device)
+        self.trainer.current_gradient_accumulation_steps = self._num_micro_batches
+        return super().training_step(original, model, inputs, *others)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **others: Any) -> None:
+        self._scale_lr(optimizer)
+        super().on_pre_optimizer_step(args, state, control, optimizer=optimizer, **others)
+
+    def _scale_lr(self, optimizer: Any) -> None:
+        scale = self.controller.lr_scale
+        if scale != 1.0:
+            self._lrs = [group["lr"] for group in optimizer.param_groups]
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * scale
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+        if self._lrs:
+            for group, lr in zip(optimizer.param_groups, self._lrs, strict=True):
+                group["lr"] = lr
+            self._lrs = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The step before was logged when this one was loaded."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> Any:
+        super().on_step_end(args, state, control, **others)
+        length = self._batches.micro_batches.length
+        if length is not None:
+            first, num = self._batches.span(self._batch)
+            state.epoch = first // length + (first % length + num) / length
+            coming, _ = self._batches.span(self.controller.ledger.next_free(self._batch + 1))
+            control.should_epoch_stop |= coming // length > first // length
+        is_alone = self.controller.ranks.size == 1  # otherwise the other ranks have to know of a signal first
+        if self._is_last_step or (self.controller.interrupted and is_alone):
+            control.should_training_stop = True
+        return control
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._has_epoch_ended = False
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._has_epoch_ended = True
+
+    def _log_save_evaluate(self, original: Callable[..., None], loss_sum: Tensor, *others: Any, **named: Any) -> None:
+        control = self.trainer.control
+        self.progress.loss_sum = loss_sum  # this very tensor is the loop's
+        if self._has_epoch_ended and self.controller.interrupted:
+            control.should_evaluate = False  # the signal came in the middle of the epoch
+        original(loss_sum, *others, **named)
+        if self._has_epoch_ended and control.should_training_stop:
+            self._end()
+
+    def _end(self) -> None:
+        """The last boundary: the Trainer may put its best model in the place of the last one after it."""
+        self.log_step()
+        at = self.controller.boundary()
+        if at.restored and not at.stop and at.step < self._until:
+            self.trainer.control.should_training_stop = False  # it was taken back: the Trainer begins another epoch
+            self._go_on(at)
+        else:
+            self.controller.close()

@@ -1,0 +1,54 @@
+"""What a Trainer takes for its training loader while a guard gives it the micro-batches."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+class Loader:
+    """Gives what `next_micro_batch()` returns. Before the training begins, it is the `loader` that it stands for."""
+
+    def __init__(self, loader: Any, *, begin: Callable[[], None], next_micro_batch: Callable[[], Any]) -> None:
+        self.loader = loader
+        self.dataset = loader.dataset
+        self.length: int | None = None
+        """As many micro-batches as the Trainer takes for an epoch; None before the training begins."""
+        self._begin, self._next_micro_batch = begin, next_micro_batch
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.length is None:
+            return iter(self.loader)
+        self._begin()
+        return self
+
+    def __next__(self) -> Any:
+        return self._next_micro_batch()
+
+    def __len__(self) -> int:
+        return len(self.loader) if self.length is None else self.length
+
+    def set_epoch(self, epoch: int) -> None:
+        """The guard knows the epoch better than the Trainer."""
+
+
+class Filling(dict[str, Any]):
+    """An empty micro-batch, which no step is trained on.
+
+    The Trainer counts that every step has the same number of micro-batches, but for the last one of an epoch as it
+    counts epochs. These stand in front of those of a step that has fewer.
+    """
+
+
+def empty_like(micro_batch: Mapping[str, Any]) -> Filling:
+    """Without samples: every count of tokens in it is 0."""
+    return Filling({name: each[:0] if isinstance(each, Tensor) else each for name, each in micro_batch.items()})
+
+
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Tell the loader, and a sampler of whole batches below accelerate's, as the Trainer does."""
+    if hasattr(loader, "set_epoch"):
+        loader.set_epoch(epoch)
+    sampler: Any = getattr(getattr(loader, "batch_sampler", None), "batch_sampler", None)
+    if hasattr(sampler, "set_epoch"):
+        sampler.set_epoch(epoch)

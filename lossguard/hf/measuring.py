@@ -1,0 +1,193 @@
+"""What a transformers Trainer computes in each optimizer step, as the metrics of a run.
+
+Everything is summed on the device and read by the run's own thread: the loop never waits for it. An error in here is
+reported once, and training continues.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers import Trainer, TrainerCallback
+
+from lossguard.hf.hooks import Hooks
+from lossguard.hf.log_z import LogZ
+from lossguard.log_once import LogOnce
+from lossguard.run import Run
+
+Method = TypeVar("Method", bound=Callable[..., None])
+
+
+def never_raises(method: Method) -> Method:
+    """Report an error of a measurement once; the training that is measured continues."""
+
+    @functools.wraps(method)
+    def quiet(self: "Measuring", /, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except Exception as problem:
+            self.log_once.warn_once(
+                method.__name__,
+                f"a step is not measured completely ({method.__name__}: {problem!r}); training continues",
+            )
+
+    return cast(Method, quiet)
+
+
+class Measuring(TrainerCallback):
+    """Logs every optimizer step of `trainer`: loss, gradient norm, learning rate, tokens, held-out loss, log Z."""
+
+    def __init__(self, trainer: Trainer, run: Run, *, log_z: bool) -> None:
+        self.trainer: Any = trainer
+        self.run, self.log_once = run, LogOnce(quiet=run.rank > 0)
+        self.log_z = LogZ(trainer) if log_z else None
+        self.tokens: Any = None
+        """Input tokens of the run so far, as `include_num_input_tokens_seen="all"` counts; None: not known."""
+        self._step_metrics: dict[str, Any] = {}
+        self._finished_step: int | None = None  # whose metrics are not logged yet
+        self.forget()
+        trainer.callback_handler.callbacks.insert(0, self)  # before those of the user, who may read `state.epoch`
+        train = trainer.train
+        trainer.train = functools.wraps(train)(functools.partial(self.train, train))  # type: ignore[method-assign]
+
+    def train(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """`trainer.train`, measured. Afterwards the trainer is as it was before."""
+        hooks = Hooks()
+        try:
+            self.install(hooks)
+            result = original(*args, **kwargs)
+            self.log_step()
+            return result
+        finally:
+            hooks.remove()
+            self.ended()
+
+    def install(self, hooks: Hooks) -> None:
+        hooks.wrap(self.trainer, "training_step", self.training_step)
+        hooks.wrap(self.trainer.accelerator, "clip_grad_norm_", self._clip_grad_norm)
+        if self.log_z is not None:
+            hooks.set(self.trainer, "compute_loss_func", self.log_z)
+
+    def ended(self) -> None:
+        """`train` has returned or raised."""
+        if not _num_ranks() > 1:  # the other ranks may not be here
+            self.log_step()
+        self.forget()
+
+    def forget(self) -> None:
+        """What was measured since the last logged step is of no use: the step is done again."""
+        self._loss: Tensor | None = None
+        self._num_tokens = 0
+        self._num_labels: Any = None
+        self._step_metrics = {}
+        self._finished_step = None
+        if self.log_z is not None:
+            self.log_z.take()
+
+    def training_step(
+        self, original: Callable[..., Tensor], model: Any, inputs: Any, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """One micro-batch. Its loss is its share of the loss of the step."""
+        loss = original(model, inputs, *args, **kwargs)
+        self._add(loss, inputs, *args, **kwargs)
+        return loss
+
+    @never_raises
+    def _add(self, loss: Tensor, inputs: Mapping[str, Any], num_items_in_batch: Any = None) -> None:
+        loss = loss.detach().float()
+        self._loss = loss if self._loss is None else self._loss + loss
+        self._num_labels = num_items_in_batch
+        name = getattr(self.trainer.model, "main_input_name", "input_ids")
+        if name in inputs:
+            self._num_tokens += inputs[name].numel()
+
+    def _clip_grad_norm(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        norm = original(*args, **kwargs)
+        self._step_metrics["grad_norm"] = norm  # before clipping
+        return norm
+
+    @never_raises
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.tokens = state.num_input_tokens_seen if state.global_step else 0
+        if state.global_step and not state.num_input_tokens_seen:
+            self.tokens = None  # resumed from a checkpoint that does not know it
+        self.run.add_config(configuration(self.trainer), total_steps=state.max_steps)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.log_step()
+
+    @never_raises
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+        if "grad_norm" not in self._step_metrics and self._unscaled():  # transformers 4 measures it only where it clips
+            gradients = [each.grad for each in self.trainer.model.parameters() if each.grad is not None]
+            self._step_metrics["grad_norm"] = torch.nn.utils.get_total_norm(gradients)
+        self._step_metrics["lr"] = optimizer.param_groups[0]["lr"]
+
+    def _unscaled(self) -> bool:
+        return getattr(self.trainer.accelerator, "scaler", None) is None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._finished_step = state.global_step - 1
+
+    @never_raises
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any) -> None:
+        for name, value in (metrics or {}).items():
+            if name.startswith("eval_") and name.endswith("loss"):  # eval_loss, eval_<name of the data>_loss
+                data = name.removeprefix("eval_").removesuffix("loss").strip("_")
+                self._step_metrics["held_out_loss" + (data and f"_{data}")] = value
+
+    def log_step(self) -> None:
+        """Log the step that was finished last, on every rank: all that belongs to it, evaluation too, is done."""
+        step = self._finished_step
+        if step is not None:
+            self._log(step)
+            self.forget()
+
+    @never_raises
+    def _log(self, step: int) -> None:
+        loss, num_tokens, log_z = self._over_ranks()
+        if self.tokens is not None:
+            self.tokens = self.tokens + num_tokens
+        metrics = {"loss": loss, "tokens": self.tokens, **log_z, **self._step_metrics}
+        if self.run.batch_index is None:
+            metrics["batch_index"] = step  # without a guard, the Trainer uses batch after batch
+        self.run.log(step, **metrics)
+
+    def _over_ranks(self) -> tuple[Any, Any, dict[str, Any]]:
+        """The loss of the step, its input tokens and its log Z, over all ranks; a NaN on one of them is a NaN."""
+        log_z = None if self.log_z is None else self.log_z.take()
+        if _num_ranks() == 1 or self._loss is None:
+            return self._loss, self._num_tokens, {} if log_z is None else log_z.metrics()
+        is_averaged = self.trainer.args.average_tokens_across_devices  # then each rank's loss is its share of the mean
+        weight = 1 if is_averaged or self._num_labels is None else self._num_labels
+        mine_F = self._loss.new_tensor([0.0, 0.0, self._num_tokens, 0.0, 0.0, 0.0])
+        mine_F[0], mine_F[1] = self._loss, weight
+        if log_z is not None:
+            mine_F[3:] = torch.stack((log_z.total, log_z.num_tokens.float(), log_z.highest))
+        gathered = mine_F.new_empty(_num_ranks() * len(mine_F))
+        gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
+        gather(gathered, mine_F)
+        losses_R, weights_R, tokens_R, totals_R, counts_R, highest_R = gathered.view(_num_ranks(), -1).unbind(1)
+        loss = losses_R.mean() if weight == 1 else (losses_R * weights_R).sum() / weights_R.sum()
+        if log_z is not None:
+            log_z = type(log_z)(totals_R.sum(), counts_R.sum(), highest_R.amax())
+        return loss, tokens_R.sum().long(), {} if log_z is None else log_z.metrics()
+
+
+def configuration(trainer: Any) -> dict[str, Any]:
+    """The arguments of the training, and the model with its number of parameters."""
+    model = trainer.model
+    parameters = list(model.parameters())
+    described = {"class": type(model).__name__, "num_parameters": sum(each.numel() for each in parameters)}
+    described["num_trainable_parameters"] = sum(each.numel() for each in parameters if each.requires_grad)
+    config: Any = getattr(model, "config", None)
+    if hasattr(config, "to_dict"):
+        described["config"] = config.to_dict()
+    return {"training_arguments": trainer.args.to_dict(), "model": described}
+
+
+def _num_ranks() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

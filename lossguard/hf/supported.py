@@ -1,0 +1,36 @@
+"""What cannot be guarded or watched, each in one sentence before the first step."""
+
+from typing import Any
+
+from transformers import Trainer
+
+from lossguard.hf.measuring import Measuring
+
+
+def refuse_unwatchable(trainer: Trainer) -> None:
+    """Raise ValueError for a trainer that is watched already."""
+    if any(isinstance(each, Measuring) for each in trainer.callback_handler.callbacks):
+        raise ValueError("this trainer is guarded or watched already: call lossguard.hf.guard or .watch once")
+
+
+def refuse_unguardable(trainer: Trainer) -> None:
+    """Raise ValueError for what a guard could not restore, or has never been tested with."""
+    refuse_unwatchable(trainer)
+    for is_so, why in _obstacles(trainer):
+        if is_so:
+            raise ValueError(f"lossguard.hf.guard cannot guard this trainer: {why}; lossguard.hf.watch can watch it")
+
+
+def _obstacles(trainer: Trainer) -> list[tuple[bool, str]]:
+    args: Any = trainer.args
+    in_order = getattr(args, "dataloader_in_order", True)
+    has_own_batches = type(trainer)._prepare_inputs is not Trainer._prepare_inputs
+    return [
+        (args.auto_find_batch_size, "auto_find_batch_size begins the training anew, with other batches"),
+        (trainer.is_deepspeed_enabled, "its model is trained by DeepSpeed, whose state is not in its checkpoints"),
+        (trainer.is_fsdp_enabled, "FSDP has not been tested"),
+        (bool(args.fsdp) and not trainer.is_fsdp_enabled, "fsdp is set, and the model would run without it"),
+        (args.n_gpu > 1, "DataParallel has not been tested: use torchrun, or show it one GPU"),
+        (not in_order, "dataloader_in_order=False gives the batches in no fixed order"),
+        (has_own_batches, f"{type(trainer).__name__} makes its own batches, which no checkpoint holds"),
+    ]

@@ -1,0 +1,76 @@
+"""`lossguard.hf.watch` and `lossguard.hf.guard`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+
+from lossguard.checkpoint_store import CheckpointStore
+from lossguard.controller import Controller
+from lossguard.hf.guarding import Guarding
+from lossguard.hf.measuring import Measuring
+from lossguard.hf.progress import Part, Progress
+from lossguard.hf.supported import refuse_unguardable, refuse_unwatchable
+from lossguard.hf.trainer_checkpoints import TrainerCheckpoints
+from lossguard.ledger import Skip
+from lossguard.run import Run
+from lossguard.torch.checkpoints import Checkpoints
+
+
+def watch(trainer: Trainer, run: Run, *, log_z: bool = False) -> None:
+    """Log every optimizer step of `trainer` to `run`. It gets no orders. Call it before `trainer.train()`.
+
+    `log_z`: have log Z measured by a loss that equals the model's own but for rounding (`causal_lm_loss`), and is
+    faster for large vocabularies. By default nothing of the training is changed.
+
+    Raises ValueError for a trainer that has a guard already, and where `log_z` is not possible.
+    """
+    refuse_unwatchable(trainer)
+    Measuring(trainer, run, log_z=log_z)
+
+
+def guard(
+    trainer: Trainer,
+    run: Run,
+    *,
+    every: int = 50,
+    store: str = "lossguard",
+    keep: int = 20,
+    memory: int = 0,
+    memory_every: int = 10,
+    log_z: bool = False,
+    skips: Iterable[Skip] = (),
+) -> Controller:
+    """As `watch`, and the training is rolled back in place, past the batches that the collector names.
+
+    Checkpoints are saved every `every` steps, and at least `keep` of them stay. `store="lossguard"`: in
+    `output_dir/lossguard`, in the background, and with `memory` in host memory too (see `Checkpoints`). `store="hf"`:
+    the Trainer's own in `output_dir`, which it can resume from without Lossguard as well. `skips`: batches that are
+    never used. A batch is what one step uses, over all ranks and micro-batches.
+
+    Returns the controller, with which remedies are registered: `learning_rate_remedy(guard(trainer, run))`.
+
+    Raises ValueError for a trainer that could not be restored, or was never tested, and where no checkpoint can be
+    written.
+    """
+    refuse_unguardable(trainer)
+    progress = Progress(trainer)
+    if store == "hf":
+        checkpoints: CheckpointStore = TrainerCheckpoints(trainer, progress, keep=keep)
+    elif store == "lossguard":
+        checkpoints = _checkpoints(trainer, progress, keep=keep, memory=memory, memory_every=memory_every)
+    else:
+        raise ValueError(f"store={store!r} must be 'lossguard' or 'hf'")
+    controller = Controller(run, checkpoints=checkpoints, every=every, skips=skips)
+    Guarding(trainer, controller, progress, log_z=log_z)
+    return controller
+
+
+def _checkpoints(trainer: Trainer, progress: Progress, **options: Any) -> Checkpoints:
+    objects: dict[str, Any] = {"model": Part(trainer, "model"), "optimizer": Part(trainer, "optimizer")}
+    objects["scheduler"] = Part(trainer, "lr_scheduler")
+    if getattr(trainer.accelerator, "scaler", None) is not None:
+        objects["scaler"] = trainer.accelerator.scaler
+    folder = Path(str(trainer.args.output_dir)) / "lossguard"
+    return Checkpoints(folder, uncompared={"trainer": progress}, **objects, **options)

@@ -1,0 +1,264 @@
+"""The callback that guards: the run is rolled back in the middle of `fit`, and skips what was bad.
+
+Lightning keeps the state of its loops in progress counters, and asks its loader for the first micro-batch of a step
+only when all that belongs to the step before is done: hooks, schedules, validation, checkpoints. So the loader is the
+step boundary. There the controller saves, obeys and restores in place, counters included; the loops do not notice.
+
+An epoch of Lightning is a number of steps: a skip makes the data last less, and moves no epoch, validation or schedule.
+"""
+
+import math
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from torch.optim import Optimizer
+
+from lossguard.controller import Controller
+from lossguard.errors import LossguardError
+from lossguard.ledger import Skip
+from lossguard.lightning.framework import LightningModule, Trainer
+from lossguard.lightning.loops import Callbacks, Loops
+from lossguard.lightning.refusals import refuse_setup, refuse_several_loaders, refuse_without_length
+from lossguard.lightning.watch import Watch
+from lossguard.run import Run
+from lossguard.torch.batches import MicroBatches
+from lossguard.torch.checkpoints import Checkpoints
+
+SHORT_GROUP = "too few micro-batches for the step"
+"""Why the last batch of an epoch of the data is passed over, where a step within Lightning's epoch needs a full one."""
+
+
+class Lossguard(Watch):
+    """As `Watch`, and the run is rolled back in place, verified, and skips by itself what was bad.
+
+    `every`: steps between two checkpoints; `directory`: their folder, by default `lossguard` in the trainer's
+    `default_root_dir`; `keep`, `memory`, `memory_every`: see `lossguard.torch.Checkpoints`; `signals`, `skips`: see
+    `lossguard.Guard`.
+
+    `fit` raises ConfigurationError before the first step for what cannot be guarded, and later the errors that
+    `lossguard.Guard` raises into a loop.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        every: int = 50,
+        directory: str | Path | None = None,
+        held_out: str | None = None,
+        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+        skips: Iterable[Skip] = (),
+        **storage: Any,
+    ) -> None:
+        super().__init__(run, held_out=held_out)
+        self.every, self.directory, self.signals, self.skips = every, directory, tuple(signals), tuple(skips)
+        self.controller: Controller | None = None
+        """None before the first step, and when the run is not guarded any more."""
+        self._storage = storage  # keep=, memory=, memory_every=
+        self._undo = ExitStack()  # what is changed of the trainer while it fits
+        self._unscaled: list[Any] = []  # learning rates of the schedule during a step of the optimizer
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            refuse_setup(trainer, pl_module)
+            if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # it only shows that nothing raises
+                self._wrap_loader(trainer)
+
+    def _wrap_loader(self, trainer: Trainer) -> None:
+        """The training loader passes through the strategy before the first iterator is made of it."""
+        prepared = trainer.strategy.process_dataloader
+
+        def process_dataloader(dataloader: object) -> object:
+            dataloader = prepared(dataloader)
+            if not trainer.training or trainer.sanity_checking:
+                return dataloader
+            refuse_without_length(dataloader)
+            return GuardedLoader(self, dataloader)
+
+        vars(trainer.strategy)["process_dataloader"] = process_dataloader
+        self._undo.callback(vars(trainer.strategy).pop, "process_dataloader", None)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        loader = trainer.train_dataloader
+        if not isinstance(loader, GuardedLoader):
+            refuse_several_loaders()
+        loader.is_guarded = True
+        self._trainer, self._data = trainer, MicroBatches(loader.inner, read_end=False)
+        self._undo.callback(self._data.close)
+        self._loops = Loops(trainer, self)
+        self._undo.callback(self._loops.unextend)
+        self._accumulate = trainer.accumulate_grad_batches
+        self._epoch_length = int(trainer.num_training_batches)
+        self._steps_per_epoch = math.ceil(self._epoch_length / self._accumulate)
+        self._left = 0  # micro-batches of the step that are still to come
+        self._is_open = False
+        epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else sys.maxsize
+        steps = trainer.max_steps if trainer.max_steps >= 0 else sys.maxsize
+        self._until = min(epochs * self._steps_per_epoch, steps)
+        self._store = store = self._checkpoints(trainer)
+        self.controller = Controller(
+            self.run, checkpoints=store, every=self.every, signals=self.signals, skips=self.skips
+        )
+        for optimizer in trainer.optimizers:
+            self._undo.callback(optimizer.register_step_pre_hook(self._scale).remove)
+            self._undo.callback(optimizer.register_step_post_hook(self._unscale).remove)
+        if max(self.controller.ranks.broadcast(store.steps()), default=0) >= self._until:
+            with suppress(StopIteration):
+                self._boundary()  # nothing is left to train, so no epoch begins
+
+    def _checkpoints(self, trainer: Trainer) -> Checkpoints:
+        objects: dict[str, Any] = {f"optimizer{i}": each for i, each in enumerate(trainer.optimizers)}
+        objects |= {f"schedule{i}": each.scheduler for i, each in enumerate(trainer.lr_scheduler_configs)}
+        return Checkpoints(
+            Path(self.directory or Path(trainer.default_root_dir) / "lossguard"),
+            model=trainer.lightning_module,
+            precision=trainer.precision_plugin,
+            loops=self._loops,
+            uncompared={"callbacks": Callbacks(trainer, self.log_once), "data": self._data},
+            **objects,
+            **self._storage,
+        )
+
+    def next_micro_batch(self) -> Any:
+        """What Lightning gets from its loader."""
+        if self._left == 0:
+            self.flush()
+            self._boundary()
+        self._left -= 1
+        return next(self._data)
+
+    def _boundary(self) -> None:
+        """Between two steps. Raises StopIteration, which ends Lightning's epoch, if the run ends here."""
+        controller = self.controller
+        if controller is None:  # after an error of ours
+            self._left = 1
+            return
+        try:
+            self._cross(controller)
+        except (LossguardError, KeyboardInterrupt, StopIteration):
+            raise
+        except Exception as problem:
+            controller.abandon()
+            self.controller, self._left = None, 1
+            self.log_once.warn(f"the run is not guarded any more, and training continues: {problem!r}")
+
+    def _cross(self, controller: Controller) -> None:
+        is_first, self._is_open = not self._is_open, True
+        self._loops.position = self._data.position
+        step = self._trainer.global_step
+        at = controller.open(until=self._until, step=step) if is_first else controller.boundary()
+        self._loops.unextend()
+        if at.restored or (is_first and at.step):
+            self._loops.enter(at.step, self._steps_per_epoch, self._accumulate, self._epoch_length)
+            self._num_steps = at.step
+            self._forget()
+        if at.stop or at.step >= self._until:
+            self.controller = None
+            controller.close()
+            self._loops.stop()
+            raise StopIteration
+        batch = at.batch
+        while self._size(batch) < self._size(at.step):
+            controller.ledger.add(Skip(batch, batch + 1, SHORT_GROUP))
+            self.run.batch_index = batch = controller.ledger.next_free(batch)
+        self._left = self._size(at.step)
+        is_known = at.restored or not is_first
+        self._data.seek(self._first(batch), since=self._loops.position if is_known else None)
+
+    def _size(self, index: int) -> int:
+        """Micro-batches of a step, or of a batch of the data: the last one of an epoch may have fewer."""
+        done = index % self._steps_per_epoch * self._accumulate
+        return min(self._accumulate, self._epoch_length - done)
+
+    def _first(self, batch: int) -> int:
+        """Absolute index of the first micro-batch of a batch. Of each epoch of the data, the first ones are used."""
+        epoch, group = divmod(batch, self._steps_per_epoch)
+        assert self._data.length is not None
+        return epoch * self._data.length + group * self._accumulate
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        is_last = self.controller is not None and self._left == 0 and trainer.global_step >= self._until
+        if is_last and self.controller is not None and self.controller.has_order():
+            self._loops.extend()
+
+    def _scale(self, optimizer: Optimizer, *arguments: Any) -> None:
+        """Before a step of the optimizer: an order or a remedy may have lowered the learning rate."""
+        scale = 1.0 if self.controller is None else self.controller.lr_scale
+        self._unscaled = [group["lr"] for group in optimizer.param_groups]
+        if scale != 1.0:
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * scale
+        self._of_step["lr"] = optimizer.param_groups[0]["lr"]
+
+    def _unscale(self, optimizer: Optimizer, *arguments: Any) -> None:
+        """After it: a schedule may compute its next value from the present one."""
+        for group, lr in zip(optimizer.param_groups, self._unscaled, strict=True):
+            group["lr"] = lr
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        controller, self.controller = self.controller, None
+        if controller is not None and self._is_open:
+            controller.close(step_done=self._left == 0)
+        self._undo.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        controller, self.controller = self.controller, None
+        if controller is not None:
+            controller.abandon()
+            if controller.ranks.size == 1:  # a later fit of this process may use the same folder
+                with suppress(Exception):
+                    self._store.settle(wait=True)
+        self._undo.close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._undo.close()
+
+
+class GuardedLoader:
+    """The training loader as Lightning sees it. It asks for no iterator before the first micro-batch is wanted."""
+
+    def __init__(self, callback: Lossguard, inner: Any) -> None:
+        self.callback, self.inner = callback, inner
+        self.is_guarded = False
+        """False where something else reads it, such as a search for a learning rate before the fit."""
+        self._iterator: Iterator[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._iterator = None
+        return self
+
+    def __next__(self) -> Any:
+        if self.is_guarded:
+            return self.callback.next_micro_batch()
+        if self._iterator is None:
+            self._iterator = iter(self.inner)
+        return next(self._iterator)
+
+    @property
+    def worker_init_fn(self) -> Any:
+        return self.inner.worker_init_fn
+
+    @worker_init_fn.setter
+    def worker_init_fn(self, function: Any) -> None:  # seed_everything(workers=True)
+        self.inner.worker_init_fn = function
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("inner", "callback"):
+            raise AttributeError(name)
+        return getattr(self.inner, name)

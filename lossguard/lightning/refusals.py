@@ -1,0 +1,52 @@
+"""What cannot be guarded is refused before the first step, each with one sentence that says what to do."""
+
+import inspect
+from typing import Any, NoReturn
+
+from lossguard.errors import ConfigurationError
+from lossguard.lightning.framework import (
+    DDPStrategy,
+    GradientAccumulationScheduler,
+    LightningModule,
+    SingleDeviceStrategy,
+    Trainer,
+)
+
+OR_WATCH = "or use lossguard.lightning.Watch(run), which reports and never rolls back"
+
+
+def refuse_setup(trainer: Trainer, module: LightningModule) -> None:
+    """Raise ConfigurationError for what a rollback in the middle of `fit` cannot restore."""
+    strategy: Any = trainer.strategy
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        _refuse(f"{type(strategy).__name__}", "it is not tested: use one device or strategy='ddp'")
+    if (method := getattr(strategy, "_start_method", "popen")) != "popen":
+        _refuse(
+            f"strategy='ddp_{method}'", "the run belongs to the process that began it: use strategy='ddp' or torchrun"
+        )
+    if not module.automatic_optimization:
+        _refuse("manual optimization", "only the module knows where a step begins: let Lightning optimize")
+    if "dataloader_iter" in inspect.signature(module.training_step).parameters:
+        _refuse("a training_step(dataloader_iter)", "it reads ahead by itself: take the batch instead")
+    if any(isinstance(each, GradientAccumulationScheduler) for each in callbacks):
+        _refuse("GradientAccumulationScheduler", "batches change their size: use Trainer(accumulate_grad_batches=..)")
+    if getattr(trainer, "reload_dataloaders_every_n_epochs", 0):
+        _refuse("reload_dataloaders_every_n_epochs", "the batches of a new loader have no fixed order: keep one loader")
+
+
+def refuse_several_loaders() -> NoReturn:
+    """Raise ConfigurationError."""
+    _refuse("training with several loaders", "their common position is not known: combine their datasets")
+
+
+def refuse_without_length(loader: Any) -> None:
+    """Raise ConfigurationError for a training loader without a length."""
+    try:
+        len(loader)
+    except TypeError:
+        _refuse("a training loader without a length", "its epochs have no known end: give its dataset a __len__")
+
+
+def _refuse(what: str, why: str) -> NoReturn:
+    raise ConfigurationError(f"{what} cannot be guarded, because {why}, {OR_WATCH}")

@@ -1,0 +1,88 @@
+"""Which column of a table says the step, and which the time."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from lossguard.protocol import MAX_STEP, is_time
+
+STEP_NAMES = (
+    "step",
+    "_step",
+    "global_step",
+    "global_steps",
+    "trainer/global_step",
+    "train/global_step",
+    "training_step",
+    "train_step",
+    "iteration",
+    "iter",
+    "iter_num",
+    "iterations",
+    "it",
+    "steps",
+    "num_steps",
+    "update",
+    "updates",
+    "num_updates",
+    "batch",
+)
+TIME_NAMES = ("time", "timestamp", "_timestamp", "wall_time", "walltime", "datetime", "date", "created_at", "ts")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names that a user gives; None: they are found."""
+
+    step: str | None = None
+    time: str | None = None
+
+    def step_in(self, names: Iterable[str]) -> str | None:
+        """The name of the column of steps; None if there is none."""
+        return _first(names, STEP_NAMES) if self.step is None else self.step if self.step in set(names) else None
+
+    def time_in(self, names: Iterable[str]) -> str | None:
+        """The name of the column of times; None if there is none."""
+        return _first(names, TIME_NAMES) if self.time is None else self.time if self.time in set(names) else None
+
+
+def _first(names: Iterable[str], known: Iterable[str]) -> str | None:
+    by_small = {name.strip().lower(): name for name in reversed(list(names))}
+    return next((by_small[name] for name in known if name in by_small), None)
+
+
+def step_of(value: Any) -> int | None:
+    """A cell as a step; None if it is none."""
+    number = number_of(value)
+    if number is None or not math.isfinite(number) or number != int(number) or not 0 <= number < MAX_STEP:
+        return None
+    return int(number)
+
+
+def number_of(value: Any) -> float | None:
+    """A cell as a number; None for text, for nothing and for truth values."""
+    if type(value) is float:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+def time_of(value: Any) -> float | None:
+    """A cell as unix seconds: of a number (milliseconds too) or of an ISO date; None if it is none."""
+    number = number_of(value)
+    if number is None and isinstance(value, str):
+        try:
+            number = datetime.fromisoformat(value.strip()).timestamp()
+        except (ValueError, OverflowError):
+            return None
+    if number is not None and number > 1e11:
+        number /= 1000.0
+    if number is None or number < 1e8:  # smaller ones count from the start of the run
+        return None
+    return number if is_time(number) else None

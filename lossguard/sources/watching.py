@@ -1,0 +1,212 @@
+"""Follows a source while it grows, into a run that the sender delivers. It may end and begin again at any time.
+
+It holds the lock of the run's folder, so that two do not record one run. The spool says where it goes on.
+"""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from lossguard.errors import ConfigurationError
+from lossguard.log_once import LogOnce
+from lossguard.settings import Mode, Settings
+from lossguard.sources import formats, positions
+from lossguard.sources.columns import Columns
+from lossguard.sources.facts import SourceFacts
+from lossguard.sources.joining import Joiner, PlacedRow
+from lossguard.sources.line_format import name_of
+from lossguard.sources.names import NameMap
+from lossguard.sources.positions import Saved
+from lossguard.sources.recorder import RunRecorder
+from lossguard.sources.stored_run import BadSource, run_id_of
+from lossguard.spooling.spool import spools_in
+from lossguard.spooling.spool_reader import is_delivered
+from lossguard.start import folder_of, record, storable_config
+from lossguard.states import RunState
+
+POLL_SECONDS = 0.2
+"""Pause between two looks at the source."""
+OTHERS_SECONDS = 30.0
+"""Without a row, between two looks for other runs at the path."""
+SEARCH_SECONDS = 1.0
+"""Pause between two searches for a source that is not there yet."""
+FINISH_SECONDS = 10.0
+"""To deliver what is left; the rest stays in the spool."""
+LOCK_WAIT = 2.0
+"""Seconds to wait for another process that records the run."""
+
+
+Found = tuple[str, Path]
+"""The format of a source, and its file or folder."""
+Save = Callable[[PlacedRow], None]
+"""Notes what was recorded last."""
+
+
+class Follower(Protocol):
+    """Reads a source that grows."""
+
+    @property
+    def facts(self) -> SourceFacts: ...
+
+    def poll(self, *, final: bool = False) -> Iterator[PlacedRow]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(kw_only=True, slots=True)
+class Watch:
+    """One source, to be followed by `run`."""
+
+    path: Path
+    settings: Settings
+    names: NameMap
+    say: Callable[[str], None]
+    """For people: what is found, and what is amiss."""
+    format: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    project: str
+    name: str | None = None
+    run_id: str | None = None
+    once: bool = False
+    """Read what is there, and end."""
+    until_idle: float | None = None
+    """Seconds without a new row after which it ends."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set from elsewhere: end, and leave the run as interrupted."""
+    num_rows: int = 0
+    """That were recorded."""
+    is_delivered: bool = True
+    """Whether the collector has them, unless nothing was to be delivered."""
+    _log_once: LogOnce = field(default_factory=LogOnce)
+    _look_at: float = 0.0  # seconds without a row
+    _others: list[Path] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Follow the source to its end. Raises ConfigurationError and BadSource, in one sentence each."""
+        run_id = self.run_id or run_id_of(name_of(self.path), f"{socket.gethostname()}:{self.path.resolve()}")
+        saved = positions.saved(folder_of(self.settings.directory, self.project, run_id))
+        found = self._find(saved)
+        if found is None:
+            return
+        format, place = found
+        run = record(self._registration(run_id, place), replace(self.settings, run_id=run_id))
+        directory = run.directory
+        assert directory is not None
+        state = RunState.INTERRUPTED
+        try:
+            self.names.chosen.update({} if saved is None else saved.names)
+            joiner = Joiner(
+                self.names, _of_line, positions.newest(directory), lambda: dict(positions.live_rows(directory))
+            )
+            follower = formats.follow(format, place, joiner, self.columns)
+            self.say(f"{place} ({format}) is recorded as run {run_id} of {self.project}")
+            recorder = RunRecorder(run, self.names, follower.facts)
+            save = partial(self._save, directory, format, place)
+            try:
+                if self._follow(follower, recorder, save, found):
+                    state = RunState.FINISHED
+                    recorder.flush()
+            finally:
+                follower.close()
+                if self.num_rows:
+                    self.say(recorder.preview.text().rstrip())
+        finally:
+            run.finish(state, timeout=FINISH_SECONDS)
+            is_online = self.settings.mode is Mode.ONLINE
+            self.is_delivered = not is_online or all(map(is_delivered, spools_in(directory)))
+
+    def _save(self, directory: Path, format: str, place: Path, newest: PlacedRow) -> None:
+        chosen = dict(self.names.chosen)
+        positions.save(directory, Saved(newest.row.step, newest.position, chosen, format, str(place)))
+
+    def _registration(self, run_id: str, place: Path) -> dict[str, Any]:
+        name = self.name or (place.resolve().name if place.is_dir() else name_of(place))
+        return {
+            "id": run_id,
+            "project": self.project,
+            "name": name[:256],
+            "config": storable_config({"watched": str(place)}),
+            "host": socket.gethostname(),
+            "capabilities": [],  # it takes no orders: there are incidents and alerts alone
+            "started_at": time.time(),
+        }
+
+    def _find(self, saved: Saved | None) -> Found | None:
+        """(format, place) of the one source at or below the path: the one that was followed before, if it is still
+        there. None if it is stopped before there is one."""
+        if saved is not None and self.format in (None, saved.format) and Path(saved.place).exists():
+            return saved.format, Path(saved.place)
+        is_waiting = False
+        idle_until = None if self.until_idle is None else time.monotonic() + self.until_idle
+        while True:
+            found = formats.places_in(self.path, self.format, self.columns)
+            if len(found) > 1:
+                raise ConfigurationError(_choice(self.path, found))
+            if found:
+                return found[0]
+            if self.once or (idle_until is not None and time.monotonic() >= idle_until):
+                raise BadSource(f"{self.path} {formats.nothing_found(self.format, formats.WATCHED)}")
+            if not is_waiting:
+                self.say(f"{self.path} holds no run yet; waiting for it")
+                is_waiting = True
+            if self.stop.wait(SEARCH_SECONDS):
+                return None
+
+    def _follow(self, follower: Follower, recorder: RunRecorder, save: Save, found: Found) -> bool:
+        """Until it is over; returns whether the source has ended, as far as anybody can know."""
+        newest_at, self._look_at = time.monotonic(), OTHERS_SECONDS
+        while True:
+            is_last = self.once or (self.until_idle is not None and time.monotonic() - newest_at >= self.until_idle)
+            if self._record(follower, recorder, save, final=is_last):
+                newest_at, self._look_at = time.monotonic(), OTHERS_SECONDS
+                is_last = self.once
+            if is_last:
+                return True
+            if time.monotonic() - newest_at >= self._look_at:
+                self._look_for_others(*found)
+                self._look_at += OTHERS_SECONDS
+            if self.stop.wait(POLL_SECONDS):
+                return False
+
+    def _look_for_others(self, format: str, place: Path) -> None:
+        """Hugging Face Trainer begins another folder when it resumes a run: say so, or it would look watched."""
+        others = [each for _, each in formats.places_in(self.path, format, self.columns) if each != place]
+        if others and others != self._others:
+            self._others = others
+            self.say(f"{self.path} holds {others[-1]} too, which is not followed: watch it with a --run-id of its own")
+
+    def _record(self, follower: Follower, recorder: RunRecorder, save: Save, *, final: bool) -> int:
+        num_before, placed = self.num_rows, None
+        was_complete = recorder.preview.is_complete
+        try:
+            for placed in follower.poll(final=final):
+                recorder.write_row(placed.row, placed.position)
+                self.num_rows += 1
+            self._log_once.reset("unreadable")
+        except OSError as problem:
+            self._log_once.warn_once("unreadable", f"{self.path} cannot be read ({problem.strerror}); trying again")
+        except BadSource as problem:
+            text = str(problem)
+            raise BadSource(text if text.startswith(str(self.path)) else f"{self.path}: {text}") from None
+        if placed is not None:
+            save(placed)
+        if recorder.preview.is_complete and not was_complete:
+            self.say(recorder.preview.text().rstrip())
+        return self.num_rows - num_before
+
+
+def _of_line(place: Any) -> Any:
+    return getattr(place, "position", place)
+
+
+def _choice(path: Path, found: list[tuple[str, Path]]) -> str:
+    kinds = sorted({name for name, _ in found})
+    if len(kinds) > 1:
+        return f"{path} holds {' and '.join(kinds)}: choose one with --format {'|'.join(kinds)}"
+    places = ", ".join(str(place) for _, place in found[:5])
+    return f"{path} holds {len(found)} runs: name one of them ({places}{', ..' if len(found) > 5 else ''})"

@@ -1,0 +1,285 @@
+"""The batches of a DataLoader by absolute index: a skip is a jump, and a replay is exact.
+
+Micro-batch m is number m % n of epoch m // n, where n is the length of the loader. The order of an epoch is that of the
+loader itself, whatever way it is reached, and a loop that never goes back draws the same random numbers as without this
+module. Going back, or entering an epoch in its middle, costs the loop's generators nothing.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from lossguard.log_once import LogOnce
+from lossguard.torch import loaders
+from lossguard.torch.epoch_orders import EpochOrders, changed_generators
+from lossguard.torch.generators import generators
+from lossguard.torch.loaders import draws_base_seed, entered_at, is_by_index, leave, refuse_without_order
+
+END = object()
+NOTHING = "the loader gave no batch: there is nothing to train on"
+
+
+class MicroBatches:
+    """The micro-batches of a loader, one after the other, from any absolute index on.
+
+    `set_epoch(epoch)` is called before an iterator is made. By default it calls `set_epoch` of the loader (accelerate's
+    has it), or else of its samplers and of the dataset, where they have it.
+    `read_end`: whether each iterator is asked for its end, as a `for` loop does; Lightning does not, and at its end a
+    sampler with a generator of its own draws from it once more.
+
+    Raises ValueError for an empty loader, and for one that cannot give its batches again in the same order.
+    """
+
+    def __init__(self, loader: Any, *, set_epoch: Callable[[int], object] | None = None, read_end: bool = True) -> None:
+        refuse_without_order(loader)
+        self.loader = loader
+        self._read_end = read_end
+        self.length: int | None = len(loader) if is_by_index(loader) else None
+        """Micro-batches of an epoch; None until a dataset that is iterated over has ended once."""
+        if self.length == 0:
+            raise ValueError("the loader is empty: there is nothing to train on")
+        self.position = 0
+        """Absolute index of the micro-batch that comes next."""
+        self._set_epoch = set_epoch or partial(loaders.set_epoch, loader)
+        self._since = 0  # the micro-batch at which the state of the loop's generators stands, before any skip
+        self._orders = EpochOrders(loader)
+        self._opened: Any = None  # the loader, or a part of it, that `_iterator` reads
+        self._epoch_start = 0
+        self._iterator: Iterator[Any] = iter(())
+        self._num_given = 0  # by the iterator
+        self._ahead: list[Any] = []
+        self._has_workers = False  # those that persist, if the loader has such
+        self._is_watched = False  # whether it is known what loading a batch draws
+        self._log_once = LogOnce()
+
+    def seek(self, position: int, *, since: int | None = None) -> None:
+        """Make `position` the next micro-batch. `since`: the one that the loop's present state would read next.
+
+        Those in between are skipped. An epoch that begins between them costs the loop's generators what it always does.
+        """
+        was_left = since is not None and since <= self._epoch_start < self.position  # the state is that of before
+        if position != self.position or was_left:
+            self.close()
+            self.position = position
+        self._since = position if since is None else since
+
+    def __iter__(self) -> "MicroBatches":
+        return self
+
+    def __next__(self) -> Any:
+        if not self.ready() and not self.ready():  # the second time at the beginning of the next epoch
+            raise ValueError(NOTHING)
+        self.position += 1
+        self._since = self.position
+        if self.length is None and self.is_last():
+            self.length = self.position
+        return self._ahead.pop()
+
+    def ready(self) -> bool:
+        """Load micro-batch `position`. False if its epoch has ended before it: then `length` is known."""
+        if self._ahead:
+            return True
+        if self._opened is not None and self.at_end():
+            self._end_epoch()
+        batch = self._open() if self._opened is None else self._read()
+        if batch is END:
+            self._end_early()
+            return False
+        self._ahead = [batch]
+        return True
+
+    def at_end(self) -> bool:
+        """Whether the micro-batch that was read last is the last one of its epoch."""
+        return self.length is not None and self.position > self._epoch_start and self.position % self.length == 0
+
+    def is_last(self) -> bool:
+        """Whether accelerate's loader says so of the micro-batch that was read last."""
+        return bool(getattr(self._opened, "end_of_dataloader", False))
+
+    def mark_last(self, is_last: bool) -> None:
+        """Let accelerate take the micro-batch in use for the last of its epoch, or not: there it ends a step."""
+        if hasattr(self._opened, "end_of_dataloader"):
+            self._opened.end_of_dataloader = is_last
+
+    def close(self) -> None:
+        """Give up the iterator, with what was loaded ahead."""
+        if hasattr(self._iterator, "close"):
+            self._iterator.close()
+        leave(self._opened)
+        self._iterator, self._opened, self._ahead = iter(()), None, []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a new process cannot know, in plain values."""
+        return {"length": self.length, "orders": self._orders.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state; `seek` afterwards. What this process has seen of later epochs stays."""
+        self.close()  # a sampler may still draw from a generator that is restored
+        self.length = self.length or state["length"]
+        self._orders.load_state_dict(state["orders"])
+
+    def _open(self) -> Any:
+        """Make an iterator at `position`, and return its first micro-batch, or END."""
+        epoch, offset = divmod(self.position, self.length) if self.length else (0, self.position)
+        if self.length:
+            for skipped in range(-(-self._since // self.length), epoch):  # each costs what it always does
+                self._begin(skipped, self.length - 1)
+                self.close()
+        return self._begin(epoch, offset)
+
+    def _begin(self, epoch: int, offset: int) -> Any:
+        self._epoch_start = epoch * (self.length or 0)
+        self._set_epoch(epoch)
+        by_index, base_seed = is_by_index(self.loader), draws_base_seed(self.loader, epoch)
+        workers_persist = getattr(self.loader, "persistent_workers", False)  # with the base seed of epoch 0
+        if by_index and (offset or (workers_persist and self._has_workers == base_seed)):
+            self._opened = entered_at(self.loader, offset, base_seed=base_seed)
+        else:
+            self._opened, self._has_workers = self.loader, True
+        if hasattr(self._opened, "iteration"):
+            self._opened.iteration = epoch  # accelerate counts how often a loader was iterated over
+        with self._orders.drawing(epoch, is_due=self._epoch_start >= self._since):
+            self._iterator, self._num_given = iter(self._opened), 0
+            for _ in range(0 if by_index else offset):  # a stream is skipped by reading it
+                if self._read() is END:
+                    return END
+            return self._read()
+
+    def _read(self) -> Any:
+        before = None if self._is_watched or self._num_given != 1 else generators()
+        batch = next(self._iterator, END)
+        if batch is not END:
+            self._num_given += 1
+        if before is not None:
+            self._is_watched = True
+            if changed := changed_generators(before):
+                self._log_once.warn(
+                    f"loading the batches draws from the random numbers of {' and '.join(sorted(changed))} in this "
+                    "process: after a rollback, the samples are the same ones, and what is drawn for them may differ"
+                )
+        return batch
+
+    def _end_epoch(self) -> None:
+        if self._read_end and next(self._iterator, END) is not END:  # most loaders clean up behind themselves here
+            self._warn_of_length("more")
+        self.close()
+
+    def _end_early(self) -> None:
+        """The iterator has ended before `length` micro-batches, or that length was not known."""
+        if not self._num_given:
+            raise ValueError(NOTHING)
+        if self.length is None:
+            self.length = self._num_given
+        elif self.position % self.length:
+            self._warn_of_length("fewer")
+            self.position += -self.position % self.length
+        self.close()
+
+    def _warn_of_length(self, how: str) -> None:
+        self._log_once.warn_once(
+            how, f"the loader gave {how} batches than the {self.length} before: its order is not fixed"
+        )
+
+
+class Batches:
+    """Batch i of a loader: the micro-batches of optimizer step i (with `accumulate=1`, the micro-batch itself).
+
+    A step never spans two epochs: if `accumulate` does not divide the length of an epoch, its last step has fewer
+    micro-batches, as in accelerate, Lightning and the Hugging Face Trainer.
+
+    Give it to `Guard.steps`, which also keeps its state in the checkpoints. The micro-batches of a step are a sequence,
+    and each is loaded when it is first asked for.
+
+    Raises ValueError for what `MicroBatches` refuses, and for an `accumulate` that accelerate has otherwise.
+    """
+
+    def __init__(self, loader: Any, *, accumulate: int = 1, set_epoch: Callable[[int], object] | None = None) -> None:
+        if accumulate < 1:
+            raise ValueError(f"accumulate={accumulate} must be at least 1 micro-batch")
+        self.micro_batches = MicroBatches(loader, set_epoch=set_epoch)
+        self.accumulate = accumulate
+        _check_accelerate(getattr(loader, "gradient_state", None), accumulate, self.micro_batches.length)
+
+    def span(self, index: int) -> tuple[int, int]:
+        """The first micro-batch of batch `index`, and how many it has (at most, before the first epoch has ended)."""
+        length = self.micro_batches.length
+        if length is None:
+            return index * self.accumulate, self.accumulate
+        epoch, within = divmod(index, -(-length // self.accumulate))
+        first = within * self.accumulate
+        return epoch * length + first, min(self.accumulate, length - first)
+
+    def seek(self, index: int, *, since: int | None = None) -> None:
+        """Make batch `index` the next one; see `MicroBatches.seek`."""
+        for _ in range(2):  # the second time with the length of an epoch, if it became known
+            first = self.span(index)[0]
+            self.micro_batches.seek(first, since=None if since is None else self.span(since)[0])
+            if self.micro_batches.length is not None or self.micro_batches.ready():
+                break
+
+    def __getitem__(self, index: int) -> Any:
+        if self.span(index)[0] != self.micro_batches.position or self.micro_batches.length is None:
+            self.seek(index)
+        if self.accumulate == 1:
+            return next(self.micro_batches)
+        num = self.span(index)[1]
+        step = _Step(self.micro_batches, num)
+        if self.micro_batches.length is None:  # the epoch may end within the step
+            step.load(num)
+        return step
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a new process cannot know, in plain values."""
+        return self.micro_batches.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state."""
+        self.micro_batches.load_state_dict(state)
+
+
+class _Step(Sequence[Any]):
+    """The micro-batches of one step, which are loaded when they are asked for: `len()` needs none."""
+
+    def __init__(self, micro_batches: MicroBatches, num: int) -> None:
+        self._micro_batches = micro_batches
+        self._num = num
+        self._loaded: list[tuple[Any, bool]] = []
+
+    def __len__(self) -> int:
+        return self._num
+
+    def __iter__(self) -> Iterator[Any]:
+        for index in range(self._num):
+            micro_batch = self[index]
+            self._micro_batches.mark_last(self._loaded[index][1])  # others may be loaded already
+            yield micro_batch
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(self._num))]
+        place = range(self._num)[index]
+        self.load(place + 1)
+        return self._loaded[place][0]
+
+    def load(self, num: int) -> None:
+        """Load the first `num`; where the epoch ends before, there are fewer."""
+        source = self._micro_batches
+        while len(self._loaded) < num:
+            if self._loaded and (source.at_end() or not source.ready()):
+                self._num = len(self._loaded)
+                return
+            self._loaded.append((next(source), source.is_last()))
+
+
+def _check_accelerate(gradients: Any, accumulate: int, length: int | None) -> None:
+    num_steps = getattr(gradients, "num_steps", 1)
+    if num_steps not in (1, accumulate):
+        raise ValueError(
+            f"Accelerator(gradient_accumulation_steps={num_steps}) and Batches(accumulate={accumulate}) differ: "
+            "give both the same number"
+        )
+    if num_steps > 1 and not gradients.sync_with_dataloader and (length is None or length % accumulate):
+        raise ValueError(
+            f"an epoch of {length or 'unknown'} micro-batches is no multiple of accumulate={accumulate}, and "
+            "sync_with_dataloader=False would let a step span two epochs: leave it at True, or use drop_last=True"
+        )

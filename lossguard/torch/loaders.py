@@ -1,0 +1,161 @@
+"""What a loader of batches is made of, and how it is entered at any batch of any epoch.
+
+A loader is a `torch.utils.data.DataLoader`, one that accelerate has prepared, or any other object that can be iterated
+over again and again.
+"""
+
+import copy
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
+
+from lossguard.torch.generators import generators, restore_generators
+
+PARTS = ("base_dataloader", "batch_sampler", "sampler")
+DATA_LOADER_ARGUMENTS = (
+    *("num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn", "multiprocessing_context", "generator"),
+    *("prefetch_factor", "pin_memory_device", "in_order"),  # the last one since torch 2.6
+)
+KNOWN_PACKAGES = {"torch", "accelerate", "transformers", "lightning", "pytorch_lightning", "builtins"}
+"""Their samplers draw from what they say they draw from: no need to try them."""
+
+
+def parts_of(loader: Any) -> list[Any]:
+    """The loader, the loaders and samplers inside it, and at last its dataset, where it has one."""
+    parts: list[Any] = []
+    todo = [loader]
+    while todo:
+        part = todo.pop()
+        if part is not None and not any(part is known for known in parts):
+            parts.append(part)
+            todo += [getattr(part, name, None) for name in PARTS]
+    dataset = getattr(loader, "dataset", None)
+    return parts if dataset is None else [*parts, dataset]
+
+
+def is_by_index(loader: Any) -> bool:
+    """Whether the loader reads samples by index, so that it can pass over some without loading them."""
+    is_known = type(loader) is DataLoader or hasattr(loader, "base_dataloader")
+    return is_known and not isinstance(loader.dataset, IterableDataset)
+
+
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Set the epoch of the loader if it has one (it sets those inside), or else of its samplers and its dataset."""
+    own = getattr(loader, "set_epoch", None)
+    for part in [loader] if own is not None else parts_of(loader):
+        if hasattr(part, "set_epoch"):
+            part.set_epoch(epoch)
+
+
+def draws_base_seed(loader: Any, epoch: int) -> bool:
+    """Whether the iterator draws a seed for its workers, before the sampler draws: workers that persist have theirs."""
+    inside = getattr(loader, "base_dataloader", loader)
+    return isinstance(inside, DataLoader) and (epoch == 0 or not inside.persistent_workers)
+
+
+def entered_at(loader: Any, offset: int, *, base_seed: bool = True) -> Any:
+    """A loader of the same epoch without its first `offset` batches, which are never loaded; it must be `is_by_index`.
+
+    Accelerate's loaders go on with the same state: what they prepare stays, and the loader inside begins later.
+    `base_seed`: whether its iterator draws one from the generator of the loader, or else from torch's.
+    """
+    if hasattr(loader, "base_dataloader"):
+        inside = loader.base_dataloader
+        dispatches = not getattr(loader, "split_batches", True)  # a batch for each process from process 0
+        entered = object.__new__(type(loader))
+        num_inside = offset * loader.state.num_processes if dispatches else offset
+        vars(entered).update(vars(loader), base_dataloader=entered_at(inside, num_inside, base_seed=base_seed))
+        return entered
+    arguments = {name: getattr(loader, name) for name in DATA_LOADER_ARGUMENTS if hasattr(loader, name)}
+    if not base_seed:
+        arguments["generator"] = torch.Generator()
+    if loader.batch_sampler is None:  # the samples, or a sampler of whole batches
+        return DataLoader(loader.dataset, batch_size=None, sampler=_From(loader.sampler, offset), **arguments)
+    return DataLoader(loader.dataset, batch_sampler=_From(loader.batch_sampler, offset), **arguments)
+
+
+class _From(BatchSampler):
+    """What a sampler gives, without the first `offset`."""
+
+    def __init__(self, inner: Any, offset: int) -> None:
+        self.inner, self.offset = inner, offset
+        self.batch_size, self.drop_last = getattr(inner, "batch_size", None), getattr(inner, "drop_last", False)  # type: ignore[assignment]
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.inner), self.offset, None)
+
+    def __len__(self) -> int:
+        return max(0, len(self.inner) - self.offset)
+
+
+def own_generators(loader: Any) -> list[torch.Generator]:
+    """Generators of the loader and its samplers, apart from those of samplers that seed them anew with each epoch."""
+    found: list[torch.Generator] = []
+    for part in parts_of(loader):
+        values = {} if hasattr(part, "set_epoch") and part is not loader else getattr(part, "__dict__", {})
+        for value in values.values():
+            if isinstance(value, torch.Generator) and not any(value is known for known in found):
+                found.append(value)
+    return found
+
+
+def leave(opened: Any) -> None:
+    """Tell accelerate that a loader is in use no more: it would take one that was given up for the one in use."""
+    gradients = getattr(opened, "gradient_state", None)
+    if gradients is not None and any(each is opened for each in gradients.dataloader_references):
+        opened.end()
+
+
+def refuse_without_order(loader: Any) -> None:
+    """Raise ValueError, in a sentence, for a loader whose batches cannot be read again in the same order."""
+    for part in parts_of(loader):
+        if hasattr(part, "__next__"):
+            raise ValueError(
+                f"{_named(part)} can be read only once: give a DataLoader whose dataset and samplers can be iterated "
+                "over again, so that a rollback can go back"
+            )
+        if getattr(part, "use_stateful_dataloader", False):
+            raise ValueError(
+                "use_stateful_dataloader=True has the loader resume by itself, and Lossguard does it too: leave it at "
+                "False"
+            )
+        if getattr(part, "even_batches", True) is False and part.num_processes > 1 and not part.drop_last:
+            raise ValueError(
+                "even_batches=False gives the processes different numbers of batches, and they would wait for each "
+                "other: leave it at True, or use drop_last=True"
+            )
+    if not is_by_index(loader):
+        return
+    sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
+    own = [part for part in parts_of(sampler) if type(part).__module__.split(".")[0] not in KNOWN_PACKAGES]
+    if own and not _repeats_itself(sampler, loader.dataset):
+        raise ValueError(
+            f"{_named(own[0])} gives another order each time it is iterated over, so no batch can be found again: "
+            "derive its order from a seed and the epoch (set_epoch), or draw it from a torch.Generator attribute"
+        )
+
+
+def _repeats_itself(sampler: Any, dataset: Any) -> bool:
+    """Whether a copy of the sampler begins the same twice, with the same states of the generators that it may use."""
+    try:
+        sampler = copy.deepcopy(sampler, {id(dataset): dataset})  # the dataset may be large
+    except Exception:  # what cannot be copied cannot be tried, and may well be right
+        return True
+    before, mine = generators(), own_generators(sampler)
+    states = [generator.get_state() for generator in mine]
+    begins = []
+    for _ in range(2):
+        restore_generators(before)
+        for generator, state in zip(mine, states, strict=True):
+            generator.set_state(state)
+        set_epoch(sampler, 0)
+        begins.append([str(each) for each in islice(iter(sampler), 3)])
+    restore_generators(before)
+    return begins[0] == begins[1]
+
+
+def _named(part: Any) -> str:
+    return f"the {'dataset or loader' if hasattr(part, '__next__') else 'sampler'} {type(part).__name__}"

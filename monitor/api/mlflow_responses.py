@@ -1,0 +1,59 @@
+"""Experiments and runs as MLflow's clients read them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from db.models import MlflowExperiment, MlflowRun, Run
+from lossguard.protocol import encode_number
+from monitor.ingestion.run_updates import RUN_NAME
+from monitor.mlflow_schemas import STATES
+
+STATUS = {state: status for status, state in STATES.items()}
+
+
+def experiment(row: MlflowExperiment) -> dict[str, Any]:
+    created = round(row.created_at * 1000)
+    return {
+        "experiment_id": str(row.id),
+        "name": row.name,
+        "artifact_location": f"mlflow-artifacts:/{row.id}",
+        "lifecycle_stage": "active",
+        "creation_time": created,
+        "last_update_time": created,
+        "tags": _pairs(row.tags),
+    }
+
+
+def run_info(run: Run, logged: MlflowRun) -> dict[str, Any]:
+    info: dict[str, Any] = {
+        "run_id": run.id,
+        "run_uuid": run.id,
+        "run_name": logged.tags.get(RUN_NAME, run.name or ""),
+        "experiment_id": str(logged.experiment),
+        "user_id": logged.user,
+        "status": STATUS[run.state],  # type: ignore[index]
+        "start_time": round(run.started_at * 1000),
+        "artifact_uri": f"mlflow-artifacts:/{logged.experiment}/{run.id}/artifacts",
+        "lifecycle_stage": "active",
+    }
+    return info if run.finished_at is None else info | {"end_time": round(run.finished_at * 1000)}
+
+
+def run(run: Run, logged: MlflowRun) -> dict[str, Any]:
+    """A run with its last metrics, params, tags and data sets."""
+    latest = logged.state.get("latest", {})
+    metrics = [metric(key, value, time, step) for key, (value, time, step) in latest.items()]
+    return {
+        "info": run_info(run, logged),
+        "data": {"metrics": metrics, "params": _pairs(logged.params), "tags": _pairs(logged.tags)},
+        "inputs": {"dataset_inputs": logged.inputs},
+    }
+
+
+def metric(key: str, value: float | str | None, timestamp: int, step: int) -> dict[str, Any]:
+    number = encode_number(value) if isinstance(value, float) else value
+    return {"key": key, "value": number, "timestamp": timestamp, "step": step}
+
+
+def _pairs(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": value} for key, value in values.items()]

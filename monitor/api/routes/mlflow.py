@@ -1,0 +1,276 @@
+"""The part of MLflow's REST API by which its clients log a run: experiments, runs, metrics, params and tags.
+
+An experiment is a project here. Whatever an MLflow server does besides is answered with 404.
+"""
+
+import uuid
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from db import mlflow
+from db.models import MlflowExperiment
+from lossguard.masking import mask_command_line, mask_json
+from lossguard.protocol import MAX_COMMIT, MAX_SHORT_TEXT, MAX_TEXT, NO_HEARTBEAT, decode_number
+from monitor.api import auth, mlflow_history, mlflow_responses
+from monitor.api.auth import Principal, Reader, Reporter
+from monitor.api.dependencies import Claimed, Config, Now, ReadSession, Reports, WriteSession
+from monitor.api.mlflow_search import matches, named
+from monitor.api.parsing import TypedJsonRoute
+from monitor.ingestion import run_updates, runs
+from monitor.ingestion.logged_run import LoggedMetric
+from monitor.ingestion.run_updates import RUN_NAME, RunUpdate
+from monitor.mlflow_schemas import (
+    STATES,
+    CreateExperimentIn,
+    CreateRunIn,
+    DeleteTagIn,
+    ExperimentId,
+    ExperimentTagIn,
+    Key,
+    LogBatchIn,
+    LogInputsIn,
+    LogMetricIn,
+    LogOutputsIn,
+    LogParamIn,
+    MetricIn,
+    PairIn,
+    SearchExperimentsIn,
+    SearchRunsIn,
+    SetTagIn,
+    UpdateRunIn,
+)
+from monitor.problems import MLFLOW_API, Problem, run_not_found, unknown, without_retry
+from monitor.schemas import Name, RunId, RunIn
+
+router = APIRouter(prefix=MLFLOW_API, tags=["mlflow"], route_class=TypedJsonRoute)
+
+Answer = dict[str, Any]
+
+
+class _Updates:
+    """Stores what a request logs, through the queue of the reports."""
+
+    def __init__(self, request: Request, who: Reporter, reports: Reports) -> None:
+        self._state, self._who, self._reports = request.app.state, who, reports
+
+    async def store(self, run_id: str, update: RunUpdate) -> None:
+        if self._who.is_bound:
+            await run_in_threadpool(auth.check_run, self._state.engine, self._who, run_id)
+        result = await self._reports.store(run_id, update)
+        self._state.waiting_rows.note(run_id, result.rows_due_at)
+        self._state.metrics.count_report(result)
+
+
+async def _updates(request: Request, who: Reporter, reports: Reports) -> _Updates:
+    return _Updates(request, who, reports)
+
+
+Updates = Annotated[_Updates, Depends(_updates)]
+
+
+@router.post("/experiments/create")
+def create_experiment(spec: CreateExperimentIn, who: Reporter, session: WriteSession, now: Now) -> Answer:
+    """Create an experiment: the project of its runs."""
+    _check_project(who, spec.name)
+    known = mlflow.experiment_named(session, name=spec.name)
+    new = known or mlflow.create_experiment(session, name=spec.name, tags=_values(spec.tags), now=now)
+    if known is not None or new is None:
+        raise Problem(409, "the experiment exists", f"there is an experiment {spec.name!r} already", ["body", "name"])
+    return {"experiment_id": str(new.id)}
+
+
+@router.get("/experiments/get-by-name")
+def experiment_by_name(experiment_name: Name, who: Reporter, session: ReadSession) -> Answer:
+    """The experiment of this name."""
+    found = mlflow.experiment_named(session, name=experiment_name)
+    return {"experiment": mlflow_responses.experiment(_permitted(found, who, experiment_name))}
+
+
+@router.get("/experiments/get")
+def experiment(experiment_id: ExperimentId, who: Reporter, session: ReadSession) -> Answer:
+    """The experiment of this id."""
+    found = mlflow.experiment(session, number=int(experiment_id))
+    return {"experiment": mlflow_responses.experiment(_permitted(found, who, experiment_id))}
+
+
+@router.post("/experiments/search")
+def search_experiments(spec: SearchExperimentsIn, who: Reporter, session: ReadSession) -> Answer:
+    """All experiments, or the one whose name the filter gives: name = '..'."""
+    name = named(spec.filter)
+    if who.project is not None and name not in (None, who.project):
+        return {"experiments": []}
+    found = [] if spec.view_type == "DELETED_ONLY" else mlflow.experiments(session, name=who.project or name)
+    return _page("experiments", [mlflow_responses.experiment(row) for row in found], spec)
+
+
+@router.post("/experiments/set-experiment-tag")
+def set_experiment_tag(spec: ExperimentTagIn, who: Reporter, session: WriteSession) -> Answer:
+    """Set a tag of an experiment."""
+    row = _permitted(mlflow.experiment(session, number=int(spec.experiment_id)), who, spec.experiment_id)
+    row.tags = row.tags | _values([spec])
+    return {}
+
+
+@router.post("/runs/create")
+def create_run(spec: CreateRunIn, who: Reporter, session: WriteSession, claim: Claimed, config: Config) -> Answer:
+    """Create a run of an experiment. Its id is chosen here."""
+    number = int(spec.experiment_id)
+    project = _permitted(mlflow.experiment(session, number=number), who, spec.experiment_id).name
+    tags = _values(spec.tags)
+    if spec.run_name is not None:
+        tags[RUN_NAME] = spec.run_name
+    run_id = uuid.uuid4().hex
+    auth.check_registration(who, run_id=run_id, project=project)
+    registration = RunIn(
+        id=run_id,
+        project=project,
+        name=tags.get(RUN_NAME, "")[:MAX_SHORT_TEXT] or None,
+        config=run_updates.config_of({}, tags),
+        command=mask_command_line(tags.get("mlflow.source.name", ""))[:MAX_TEXT] or None,
+        git_commit=tags.get("mlflow.source.git.commit", "")[:MAX_COMMIT] or None,
+        capabilities=[NO_HEARTBEAT],
+        started_at=claim.now if spec.start_time is None else spec.start_time / 1000,
+    )
+    try:
+        run, _ = runs.register(session, registration, claim=claim, max_runs=config.max_runs)
+    except Problem as problem:
+        raise without_retry(problem) from None
+    session.flush()
+    user = (spec.user_id or tags.get("mlflow.user", ""))[:MAX_SHORT_TEXT]
+    logged = mlflow.create_run(session, run=run, experiment=number, user=user, tags=tags)
+    return {"run": mlflow_responses.run(run, logged)}
+
+
+@router.get("/runs/get")
+def show_run(run_id: RunId, who: Reporter, session: ReadSession) -> Answer:
+    """A run with its last metrics, params and tags."""
+    found = mlflow.run_named(session, run_id=run_id)
+    if found is None or not auth.covers_run(who, found[0]):
+        raise run_not_found(run_id)
+    return {"run": mlflow_responses.run(*found)}
+
+
+@router.post("/runs/update")
+async def update_run(spec: UpdateRunIn, updates: Updates, request: Request) -> Answer:
+    """Rename, end or continue a run."""
+    ended_at = None if spec.end_time is None else spec.end_time / 1000
+    state = STATES.get(spec.status or "")
+    await updates.store(spec.run_id, RunUpdate(name=spec.run_name, state=state, ended_at=ended_at))
+    return {"run_info": await run_in_threadpool(_info, request, spec.run_id)}
+
+
+@router.post("/runs/log-metric")
+async def log_metric(spec: LogMetricIn, updates: Updates) -> Answer:
+    """Log one value of a metric."""
+    await updates.store(spec.run_id, RunUpdate(metrics=_metrics([spec])))
+    return {}
+
+
+@router.post("/runs/log-batch")
+async def log_batch(spec: LogBatchIn, updates: Updates) -> Answer:
+    """Log metrics, params and tags at once: all of them or none."""
+    params, tags = _values(spec.params), _values(spec.tags)
+    await updates.store(spec.run_id, RunUpdate(metrics=_metrics(spec.metrics), params=params, tags=tags))
+    return {}
+
+
+@router.post("/runs/log-parameter")
+async def log_parameter(spec: LogParamIn, updates: Updates) -> Answer:
+    """Log a param, which is part of the run's configuration. It cannot be changed."""
+    await updates.store(spec.run_id, RunUpdate(params=_values([spec])))
+    return {}
+
+
+@router.post("/runs/set-tag")
+async def set_tag(spec: SetTagIn, updates: Updates) -> Answer:
+    """Set a tag."""
+    await updates.store(spec.run_id, RunUpdate(tags=_values([spec])))
+    return {}
+
+
+@router.post("/runs/delete-tag")
+async def delete_tag(spec: DeleteTagIn, updates: Updates) -> Answer:
+    """Delete a tag."""
+    await updates.store(spec.run_id, RunUpdate(removed_tag=spec.key))
+    return {}
+
+
+@router.post("/runs/log-inputs")
+async def log_inputs(spec: LogInputsIn, updates: Updates) -> Answer:
+    """Log the data sets of a run."""
+    await updates.store(spec.run_id, RunUpdate(inputs=spec.datasets))
+    return {}
+
+
+@router.post("/runs/outputs")
+async def log_outputs(spec: LogOutputsIn, updates: Updates) -> Answer:
+    """Taken, so that the client goes on: models are not kept here."""
+    await updates.store(spec.run_id, RunUpdate())
+    return {}
+
+
+@router.post("/runs/search")
+def search_runs(spec: SearchRunsIn, who: Reader, session: ReadSession) -> Answer:
+    """The runs of these experiments, the newest first."""
+    found = mlflow.runs(session, experiments=[int(number) for number in spec.experiment_ids])
+    is_match = matches(spec.filter)
+    shown = [mlflow_responses.run(*row) for row in found if auth.covers_run(who, row[0]) and is_match(*row)]
+    return _page("runs", [] if spec.run_view_type == "DELETED_ONLY" else shown, spec)
+
+
+@router.get("/metrics/get-history")
+def history(
+    run_id: RunId,
+    metric_key: Key,
+    who: Reader,
+    session: ReadSession,
+    max_results: Annotated[int, Query(ge=1, le=25_000)] = 25_000,
+    page_token: Annotated[int, Query(ge=0)] = 0,
+) -> Answer:
+    """Every value of a metric, one a step, in the order of the segments and steps."""
+    found = mlflow.run_named(session, run_id=run_id)
+    if found is None or not auth.covers_run(who, found[0]):
+        raise run_not_found(run_id)
+    values = mlflow_history.values(session, *found, key=metric_key)
+    page = [mlflow_responses.metric(*one) for one in values[page_token : page_token + max_results]]
+    end = page_token + len(page)
+    return {"metrics": page} | ({"next_page_token": str(end)} if end < len(values) else {})
+
+
+def _metrics(specs: Sequence[MetricIn]) -> list[LoggedMetric]:
+    return [LoggedMetric(spec.key, decode_number(spec.value) or 0.0, spec.timestamp, spec.step) for spec in specs]
+
+
+def _values(pairs: Sequence[PairIn]) -> dict[str, str]:
+    values: dict[str, str] = mask_json({pair.key: pair.value for pair in pairs})
+    return values
+
+
+def _info(request: Request, run_id: str) -> dict[str, Any]:
+    with Session(request.app.state.engine) as session:
+        found = mlflow.run_named(session, run_id=run_id)
+        if found is None:
+            raise run_not_found(run_id)
+        return mlflow_responses.run_info(*found)
+
+
+def _page(name: str, rows: Sequence[dict[str, Any]], spec: SearchExperimentsIn | SearchRunsIn) -> Answer:
+    begin = int(spec.page_token) if spec.page_token.isdecimal() else 0
+    end = begin + spec.max_results
+    return {name: rows[begin:end]} | ({"next_page_token": str(end)} if end < len(rows) else {})
+
+
+def _check_project(who: Principal, name: str) -> None:
+    if who.project not in (None, name):
+        raise Problem(403, "not allowed", f"the token {who.name!r} is valid for the project {who.project!r} only")
+
+
+def _permitted(row: MlflowExperiment | None, who: Principal, name: object) -> MlflowExperiment:
+    """The experiment. Raises Problem 404 when there is none, or the token does not cover it."""
+    if row is None or who.project not in (None, row.name):
+        raise unknown("experiment", name)
+    return row

@@ -1,0 +1,77 @@
+"""Completes the rows of which nothing more comes: a run that is killed sends no last word.
+
+Every collector looks after the runs that reported to it, and after its start once after all others: a row waits longer
+than it should only while no collector runs at all.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from db import mlflow
+from monitor.ingestion.queue import ReportQueue
+from monitor.ingestion.run_updates import RunUpdate
+from monitor.problems import Problem
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+
+
+class WaitingRows:
+    """Lives in the event loop's thread, so that it needs no lock."""
+
+    def __init__(self, engine: sa.Engine, queue: ReportQueue, clock: Callable[[], float]) -> None:
+        self._engine, self._queue, self._clock = engine, queue, clock
+        self._due_at: dict[str, float] = {}
+        self._stopped = asyncio.Event()
+
+    @property
+    def num_waiting(self) -> int:
+        """Runs with open rows."""
+        return len(self._due_at)
+
+    def note(self, run_id: str, due_at: float | None) -> None:
+        """The open rows of the run are due then; None: it has none."""
+        if due_at is None:
+            self._due_at.pop(run_id, None)
+        else:
+            self._due_at[run_id] = due_at
+
+    async def watch(self) -> None:
+        """Complete rows as they are due, until `stop`."""
+        is_started = False
+        while not self._stopped.is_set():
+            try:
+                if not is_started:
+                    for run_id in await run_in_threadpool(self._stored):
+                        self._due_at.setdefault(run_id, 0.0)
+                    is_started = True
+                await self.complete_due()
+            except sa.exc.SQLAlchemyError as error:  # the database is away: the rows wait in it
+                log.debug("open rows wait: %s", type(error).__name__)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), POLL_SECONDS)
+
+    def stop(self) -> None:
+        """End `watch`, once the store has answered it: a cancelled task would leave a connection behind."""
+        self._stopped.set()
+
+    async def complete_due(self) -> None:
+        """Complete all rows that are due by now."""
+        now = self._clock()
+        for run_id in [run_id for run_id, due_at in self._due_at.items() if due_at <= now]:
+            try:
+                self.note(run_id, (await self._queue.store(run_id, RunUpdate())).rows_due_at)
+            except Problem as problem:  # the run was deleted
+                log.warning("the open rows of run %s are left: %s", run_id, problem.detail)
+                self.note(run_id, None)
+
+    def _stored(self) -> list[str]:
+        with Session(self._engine) as session:
+            return list(mlflow.runs_with_open_rows(session))

@@ -1,0 +1,97 @@
+"""`lossguard watch` as a process that is killed, stopped and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lossguard.__main__ import main
+from tests.lossguard.collectors import FakeCollector
+from tests.lossguard.sources.recorded_source import lines
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.slow
+
+
+def start(path: Path, spools: Path, url: str, *more: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "lossguard", "watch", str(path), "--directory", str(spools), "--url", url, *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+def append(path: Path, first: int, last: int) -> None:
+    with path.open("ab") as file:
+        file.writelines(lines([(step, 5 - step / 1000) for step in range(first, last)]))
+
+
+def num_rows(collector: FakeCollector) -> int:
+    with collector.lock:
+        return len(collector.rows)
+
+
+def test_no_row_is_lost_and_none_is_there_twice_whenever_the_watcher_is_killed(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    path, spools = tmp_path / "train.log", tmp_path / "spools"
+    append(path, 0, 100)
+    for kill in range(1, 4):
+        watcher = start(path, spools, collector.url)
+        append(path, 100 * kill, 100 * kill + 60)
+        wait_for(lambda: num_rows(collector) > 100 * kill - 40, seconds=30, what="rows")  # noqa: B023 - used at once
+        append(path, 100 * kill + 60, 100 * kill + 100)
+        watcher.kill()
+        watcher.communicate()
+    watcher = start(path, spools, collector.url, "--until-idle", "0.5")
+    out, errors = watcher.communicate(timeout=60)
+    assert (watcher.returncode, errors) == (0, "")
+    assert "is recorded as run" in out
+    assert sorted(step for _, step in collector.rows) == list(range(400))
+    assert collector.finished == ["finished"]
+
+
+def test_an_interrupted_watcher_leaves_a_run_that_can_be_resumed(collector: FakeCollector, tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    append(path, 0, 10)
+    watcher = start(path, tmp_path / "spools", collector.url)
+    wait_for(lambda: num_rows(collector) == 10, seconds=30, what="rows")
+    watcher.send_signal(signal.SIGINT)
+    _, errors = watcher.communicate(timeout=30)
+    assert (watcher.returncode, errors) == (0, "")
+    assert collector.finished == ["interrupted"]
+
+
+def test_a_second_watcher_of_a_run_says_who_has_it(
+    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, spools = tmp_path / "train.log", tmp_path / "spools"
+    append(path, 0, 10)
+    watcher = start(path, spools, collector.url)
+    wait_for(lambda: num_rows(collector) == 10, seconds=30, what="rows")
+    assert main(["watch", str(path), "--directory", str(spools), "--url", collector.url, "--once"]) == 2
+    assert f"is in use by process {watcher.pid} on" in capsys.readouterr().err
+    watcher.terminate()
+    watcher.communicate(timeout=30)
+
+
+def test_what_is_not_delivered_stays_in_the_spool_and_the_exit_code_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lossguard.sources.watching.FINISH_SECONDS", 0.5)
+    path, spools = tmp_path / "train.log", tmp_path / "spools"
+    append(path, 0, 10)
+    assert main(["watch", str(path), "--directory", str(spools), "--once", "--url", "http://127.0.0.1:9"]) == 1
+    assert len(list(spools.rglob("*.spool"))) == 1
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, spools = tmp_path / "train.log", str(tmp_path / "spools")
+    assert main(["watch", str(path), "--directory", spools, "--once"]) == 1
+    append(path, 0, 10)
+    assert main(["watch", str(path), "--directory", spools, "--once", "--map", "loss=ce"]) == 1
+    assert main(["watch", str(path), "--directory", spools, "--until-idle", "-1"]) == 2
+    assert main(["watch", str(path), "--directory", spools, "--format", "xml"]) == 2
+    shown = capsys.readouterr()
+    assert [line.startswith("lossguard: ") for line in shown.err.splitlines()] == [True] * 3
+    assert "--map loss=ce: no such name in the first 10 rows" in shown.out

@@ -1,0 +1,205 @@
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import EarlyStoppingCallback, TrainerCallback
+
+from lossguard import Order, OrderKind, Skip
+from lossguard.hf import guard
+from tests.lossguard.hf.small import InOrder, LoggedRun, Rows, Traced, filtered, state_of, trainer_in
+from tests.lossguard.scripted import rollback
+
+pytestmark = pytest.mark.slow
+
+
+def guarded(folder: Path, data: Any, orders: Any = None, *, every: int = 5, **options: Any) -> tuple[Any, LoggedRun]:
+    trainer, run = trainer_in(folder, data, **options), LoggedRun(orders)
+    guard(trainer, run, every=every)
+    return trainer, run
+
+
+def _without_times(history: list[dict[str, Any]], *others: str) -> list[dict[str, Any]]:
+    timed = ("_runtime", "_per_second", *others)
+    return [{name: value for name, value in each.items() if not name.endswith(timed)} for each in history]
+
+
+@pytest.mark.parametrize("num_rows", [40, 46], ids=["whole", "last-step-of-an-epoch-is-short"])
+def test_without_an_incident_a_guarded_training_is_the_plain_one_bit_for_bit(tmp_path: Path, num_rows: int) -> None:
+    options: dict[str, Any] = {"num_train_epochs": 2, "eval_strategy": "epoch", "dataloader_num_workers": 1}
+    plain = trainer_in(tmp_path / "plain", Rows(num_rows), **options)
+    plain.train()
+    trainer, run = guarded(tmp_path, Rows(num_rows), **options)
+    trainer.train()
+    assert trainer.trace == plain.trace
+    assert state_of(trainer) == state_of(plain)
+    assert _without_times(trainer.state.log_history) == _without_times(plain.state.log_history)
+    assert vars(trainer.state) | {"log_history": []} == vars(plain.state) | {"log_history": []}
+    assert [step for step, _ in run.logged] == list(range(plain.state.max_steps))
+
+
+def test_after_a_rollback_and_a_skip_it_is_the_plain_training_on_the_other_batches(tmp_path: Path) -> None:
+    rows = Rows(200)
+    whole = trainer_in(tmp_path / "whole", rows, max_steps=50)
+    whole.train()
+    trainer, run = guarded(tmp_path, rows, {15: rollback(rewind_to=7, skip_from=8, skip_to=16)}, max_steps=40)
+    trainer.train()
+    plain = trainer_in(tmp_path / "plain", filtered(whole, 40, range(8, 16), rows), max_steps=40, cls=InOrder)
+    plain.train()
+    assert trainer.live() == plain.live()
+    assert state_of(trainer) == state_of(plain)
+    assert _without_times(trainer.state.log_history, "epoch") == _without_times(plain.state.log_history, "epoch")
+    assert [kind for kind, *_ in run.recorded] == ["start", "rollback"]
+    assert run.recorded[1][1] == 5  # the checkpoint at or before step 7
+
+
+def test_over_epochs_with_evaluation_and_workers_it_is_the_training_that_never_used_the_batches(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_steps": 45, "eval_strategy": "epoch", "dataloader_num_workers": 2}
+    trainer, _ = guarded(tmp_path, Rows(46), {21: rollback(rewind_to=10, skip_from=13, skip_to=27)}, **options)
+    trainer.train()
+    reference = trainer_in(tmp_path / "reference", Rows(46), **options)
+    guard(reference, LoggedRun(), every=50, skips=[Skip(13, 27)])
+    reference.train()
+    assert trainer.live() == reference.live()
+    assert state_of(trainer) == state_of(reference)
+    assert _without_times(trainer.state.log_history) == _without_times(reference.state.log_history)
+    evaluated = [(each["step"], round(each["epoch"], 2)) for each in trainer.state.log_history if "eval_loss" in each]
+    assert evaluated == [(12, 1.0), (13, 1.09), (22, 3.0), (34, 4.0), (45, 4.96)]  # 23 micro-batches in 12 steps
+
+
+class Stops(TrainerCallback):
+    """Does something once, when a step begins."""
+
+    def __init__(self, step: int, action: Any) -> None:
+        self.step, self.action, self.is_done = step, action, False
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.step and not self.is_done:
+            self.is_done = True
+            self.action()
+
+
+def sigterm() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+class Interrupt(Exception):
+    pass
+
+
+def test_a_signal_ends_the_training_after_its_step_and_another_process_continues_bit_for_bit(tmp_path: Path) -> None:
+    plain = trainer_in(tmp_path / "plain", Rows(46), max_steps=30)
+    plain.train()
+    before = signal.getsignal(signal.SIGTERM)
+    first, run = guarded(tmp_path / "one", Rows(46), max_steps=30, callbacks=[Stops(17, sigterm)])
+    first.train()
+    assert (first.state.global_step, run.interrupted) == (18, True)
+    assert signal.getsignal(signal.SIGTERM) == before
+    (tmp_path / "one").rename(tmp_path / "another")
+    again, run = guarded(tmp_path / "another", Rows(46), max_steps=30)
+    again.train()
+    assert first.trace + again.trace == plain.trace
+    assert state_of(again) == state_of(plain)
+    assert [step for step, _ in run.logged] == list(range(18, 30))
+    assert again.state.epoch == plain.state.epoch
+
+
+def test_an_exception_leaves_the_trainer_as_it_was_and_the_next_call_continues(tmp_path: Path) -> None:
+    plain = trainer_in(tmp_path / "plain", Rows(46), max_steps=30)
+    plain.train()
+
+    def fail() -> None:
+        raise Interrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    trainer, run = guarded(tmp_path, Rows(46), max_steps=30, callbacks=[Stops(17, fail)])
+    attributes = set(vars(trainer)), dict(vars(trainer.args))
+    with pytest.raises(Interrupt):
+        trainer.train()
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert "training_step" not in vars(trainer)
+    assert "get_train_dataloader" not in vars(trainer)
+    assert vars(trainer.args) == attributes[1]
+    assert [step for step, _ in run.logged] == list(range(17))
+    trainer.train()
+    assert state_of(trainer) == state_of(plain)
+    assert [step for step, _ in run.logged] == [*range(17), *range(15, 30)]
+
+
+def test_a_training_that_has_done_its_steps_does_none_and_one_that_is_made_longer_continues(tmp_path: Path) -> None:
+    trainer, _ = guarded(tmp_path, Rows(46), max_steps=10, lr_scheduler_type="constant")
+    trainer.train()
+    state = state_of(trainer)
+    again, run = guarded(tmp_path, Rows(46), max_steps=10, lr_scheduler_type="constant")
+    result = again.train()
+    assert (again.trace, run.logged, result.global_step) == ([], [], 10)
+    assert state_of(again) == state
+    again.args.max_steps = 14
+    again.train()
+    assert [step for step, _ in run.logged] == [10, 11, 12, 13]
+
+
+def test_a_training_that_began_without_a_guard_continues_at_its_batch(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_steps": 30, "save_strategy": "steps", "save_steps": 15}
+    plain = trainer_in(tmp_path, Rows(46), **options)
+    plain.train()
+    trainer, run = guarded(tmp_path, Rows(46), {8: rollback(rewind_to=20, skip_from=40, skip_to=41)}, **options)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-15"))
+    assert list(trainer.live().items()) == list(plain.live().items())[15:]
+    assert state_of(trainer) == state_of(plain)
+    assert run.recorded[1][:2] == ("rollback", 20)
+
+
+def test_an_order_after_the_last_step_takes_the_run_back(tmp_path: Path) -> None:
+    rows = Rows(200)
+    whole = trainer_in(tmp_path / "whole", rows, max_steps=30)
+    whole.train()
+    trainer, _ = guarded(tmp_path, rows, {21: rollback(rewind_to=15, skip_from=15, skip_to=20)}, max_steps=20)
+    trainer.train()
+    plain = trainer_in(tmp_path / "plain", filtered(whole, 20, range(15, 20), rows), max_steps=20, cls=InOrder)
+    plain.train()
+    assert trainer.live() == plain.live()
+    assert state_of(trainer) == state_of(plain)
+    assert trainer.state.global_step == 20
+
+
+def test_a_learning_rate_that_an_order_scales_is_used_and_the_schedule_stays(tmp_path: Path) -> None:
+    plain = trainer_in(tmp_path / "plain", Rows(46), max_steps=20)
+    plain.train()
+    order = rollback(rewind_to=5, lr_scale=0.5)
+    trainer, run = guarded(tmp_path, Rows(46), {11: order}, max_steps=20)
+    trainer.train()
+    lrs = [metrics["lr"] for step, metrics in run.logged][10:]
+    first = [metrics["lr"] for step, metrics in run.logged][5:10]
+    assert lrs[:5] == [lr / 2 for lr in first]
+    assert trainer.lr_scheduler.state_dict() == plain.lr_scheduler.state_dict()
+    assert trainer.state.log_history[1]["learning_rate"] == plain.state.log_history[1]["learning_rate"]
+
+
+def test_a_held_run_waits_at_the_boundary_and_goes_on_when_it_is_released(tmp_path: Path) -> None:
+    orders = {5: Order(id=1, kind=OrderKind.HOLD), 7: Order(id=2, kind=OrderKind.RELEASE)}
+    trainer, run = guarded(tmp_path, Rows(46), orders, max_steps=8)
+    trainer.train()
+    assert run.recorded[1:] == [("accepted", 1), ("accepted", 2)]
+    assert [step for step, _ in run.logged] == list(range(8))
+
+
+def test_early_stopping_counts_again_after_a_rollback_and_the_best_model_is_loaded(tmp_path: Path) -> None:
+    class Worse(Traced):
+        def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+            metrics = {"eval_loss": 1.0 + self.state.global_step / 100}
+            self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
+
+    options: dict[str, Any] = {
+        "max_steps": 40, "eval_strategy": "steps", "eval_steps": 4, "save_strategy": "steps", "save_steps": 4,
+        "load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": False, "cls": Worse,
+    }  # fmt: skip
+    stopping = EarlyStoppingCallback(early_stopping_patience=3)
+    trainer, run = guarded(tmp_path, Rows(46), {13: rollback(rewind_to=6)}, callbacks=[stopping], every=2, **options)
+    trainer.train()
+    assert trainer.state.global_step == 16
+    assert stopping.early_stopping_patience_counter == 3
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-4")
+    assert [step for step, _ in run.logged] == [*range(12), *range(6, 16)]
+    assert run.column("held_out_loss")[3] == 1.04

@@ -1,0 +1,95 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from lossguard.hf import guard
+from tests.lossguard.hf.small import InOrder, LoggedRun, Rows, filtered, state_of, trainer_in
+from tests.lossguard.scripted import rollback
+
+trainer_utils: Any = transformers.trainer_utils
+pytestmark = pytest.mark.slow
+
+
+def guarded(folder: Path, data: Any, orders: Any = None, *, every: int = 5, **options: Any) -> tuple[Any, LoggedRun]:
+    keep = options.pop("keep", 20)
+    trainer, run = trainer_in(folder, data, **options), LoggedRun(orders)
+    guard(trainer, run, every=every, store="hf", keep=keep)
+    return trainer, run
+
+
+def checkpoints_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*checkpoint-*"))
+
+
+def test_a_rollback_to_the_trainers_own_checkpoint_is_exact_and_the_discarded_ones_are_not_the_last(
+    tmp_path: Path,
+) -> None:
+    rows = Rows(200)
+    whole = trainer_in(tmp_path / "whole", rows, max_steps=50)
+    whole.train()
+    order = rollback(rewind_to=7, skip_from=8, skip_to=16)
+    trainer, run = guarded(tmp_path / "one", rows, {15: order}, max_steps=23)
+    trainer.train()
+    plain = trainer_in(tmp_path / "plain", filtered(whole, 23, range(8, 16), rows), max_steps=23, cls=InOrder)
+    plain.train()
+    assert trainer.live() == plain.live()
+    assert state_of(trainer) == state_of(plain)
+    names = checkpoints_in(tmp_path / "one")
+    assert names == [*(f"checkpoint-{step}" for step in (0, 10, 15, 20, 23, 5)), "discarded-checkpoint-10"]
+    assert trainer_utils.get_last_checkpoint(str(tmp_path / "one")).endswith("checkpoint-23")
+    assert run.restorable == [0, 5, 10, 15, 20, 23]
+
+
+def test_a_run_continues_from_it_with_and_without_a_guard(tmp_path: Path) -> None:
+    plain = trainer_in(tmp_path / "plain", Rows(46), max_steps=20, lr_scheduler_type="constant")
+    plain.train()
+    first, _ = guarded(tmp_path / "one", Rows(46), max_steps=13, lr_scheduler_type="constant")
+    first.train()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for folder, is_guarded in (("one", True), ("two", False)):
+        options: dict[str, Any] = {"max_steps": 20, "lr_scheduler_type": "constant"}
+        again = (
+            guarded(tmp_path / folder, Rows(46), **options)[0]
+            if is_guarded
+            else trainer_in(tmp_path / folder, Rows(46), **options)
+        )
+        again.train(resume_from_checkpoint=True)
+        assert first.trace + again.trace == plain.trace
+        assert state_of(again) == state_of(plain)
+
+
+def test_damaged_and_incomplete_folders_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = trainer_in(tmp_path / "plain", Rows(46), max_steps=16)
+    plain.train()
+    first, _ = guarded(tmp_path / "one", Rows(46), max_steps=16)
+    first.train()
+    weights = tmp_path / "one" / "checkpoint-16" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\1\2\3")
+    half = tmp_path / "one" / "checkpoint-18"
+    half.mkdir()
+    shutil.copy(tmp_path / "one" / "checkpoint-15" / "model.safetensors", half)
+    again, _ = guarded(tmp_path / "one", Rows(46), max_steps=16)
+    assert "incomplete-checkpoint-18" in checkpoints_in(tmp_path / "one")
+    again.args.max_steps = 17  # the damaged one looks like the end of the run
+    again.train()
+    assert "model.safetensors is damaged" in caplog.text
+    assert [rows for _, rows, _ in again.trace[:2]] == [rows for _, rows, _ in plain.trace[-2:]]
+
+
+def test_the_limit_of_the_trainer_deletes_no_checkpoint_that_a_rollback_may_need(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"save_strategy": "steps", "save_steps": 4, "save_total_limit": 1, "max_steps": 22}
+    trainer, run = guarded(tmp_path, Rows(46), keep=2, **options)
+    trainer.train()
+    assert trainer.args.save_total_limit == 1
+    assert run.restorable == [0, 10, 15, 20, 22]  # the newest two, and fewer of the older ones
+    assert checkpoints_in(tmp_path) == sorted(f"checkpoint-{step}" for step in (0, 10, 15, 16, 20, 22))
+
+
+def test_another_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="store='disk' must be 'lossguard' or 'hf'"):
+        guard(trainer_in(tmp_path, Rows(46)), LoggedRun(), store="disk")
+    with pytest.raises(ValueError, match="save_only_model"):
+        guarded(tmp_path, Rows(46), save_only_model=True)

@@ -1,0 +1,205 @@
+"""What a guard takes: kinds of trainers and of data, each against the training that never used the skipped batches."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset, IterableDataset
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, set_seed
+
+from lossguard import Skip
+from lossguard.hf import guard
+from lossguard.torch import learning_rate_remedy
+from tests.lossguard.hf.small import LENGTH, VOCABULARY, LoggedRun, Rows, Traced, gpt2, state_of, trainer_in
+from tests.lossguard.scripted import rollback
+
+pytestmark = pytest.mark.slow
+
+
+def both(make: Callable[[Path], Any], folder: Path, *, every: int = 5) -> tuple[Any, Any]:
+    """A training that is rolled back from step 14 past batches 8 to 15, and one that skips them from the start."""
+    trainer = make(folder / "one")
+    guard(trainer, LoggedRun({15: rollback(rewind_to=7, skip_from=8, skip_to=16)}), every=every)
+    trainer.train()
+    reference = make(folder / "reference")
+    guard(reference, LoggedRun(), every=100, skips=[Skip(8, 16)])
+    reference.train()
+    assert state_of(trainer) == state_of(reference)
+    return trainer, reference
+
+
+class Stream(IterableDataset[dict[str, torch.Tensor]]):
+    def __init__(self, num: int) -> None:
+        self.rows = Rows(num)
+
+    def __iter__(self) -> Any:
+        return (self.rows[index] for index in range(len(self.rows)))
+
+
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        (Stream(46), {"max_steps": 30}),
+        (Rows(46), {"max_steps": 30, "dataloader_num_workers": 2, "dataloader_persistent_workers": True}),
+        (Rows(200), {"max_steps": 30, "accelerator_config": {"use_seedable_sampler": False}}),
+        (Rows(46), {"max_steps": 30, "dataloader_drop_last": True}),
+        (Rows(46), {"max_steps": 30, "torch_compile": True, "torch_compile_backend": "eager"}),
+    ],
+    ids=["a-stream-of-unknown-length", "workers", "an-order-of-the-global-generator", "drop-last", "torch-compile"],
+)
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile makes an error of it
+def test_every_kind_of_data_is_taken(tmp_path: Path, data: Any, options: dict[str, Any]) -> None:
+    trainer, reference = both(lambda folder: trainer_in(folder, data, **options), tmp_path)
+    assert trainer.live() == reference.live()
+    assert trainer.state.global_step == 30
+
+
+def test_rows_that_are_grouped_by_length_keep_their_order(tmp_path: Path) -> None:
+    """An epoch that the rolled back run had begun keeps the order that it had, so this is about a single one."""
+
+    class Grouped(Traced):
+        def _get_train_sampler(self, *arguments: Any) -> Any:
+            from transformers.trainer_pt_utils import LengthGroupedSampler
+
+            return LengthGroupedSampler(4, lengths=[2 + index % 9 for index in range(200)])
+
+    trainer, reference = both(lambda folder: trainer_in(folder, Rows(200), max_steps=30, cls=Grouped), tmp_path)
+    assert trainer.live() == reference.live()
+
+
+class Pairs(Dataset[dict[str, torch.Tensor]]):
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: Rows(100)[index]["input_ids"] for name in ("input_ids", "labels")}
+
+
+def test_a_seq2seq_trainer_is_taken(tmp_path: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    def make(folder: Path) -> Any:
+        set_seed(7)
+        sizes: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+        sizes |= {"vocab_size": VOCABULARY, "decoder_start_token_id": 0}
+        model = T5ForConditionalGeneration(T5Config(**sizes))
+        arguments = Seq2SeqTrainingArguments(
+            str(folder), max_steps=24, save_strategy="no", report_to=[], use_cpu=True, gradient_accumulation_steps=2,
+            per_device_train_batch_size=2, disable_tqdm=True, dataloader_pin_memory=False,
+        )  # fmt: skip
+        return Seq2SeqTrainer(model=model, args=arguments, train_dataset=Pairs())
+
+    both(make, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_low_rank_adapter_of_peft_is_taken(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+
+    def make(folder: Path) -> Any:
+        set_seed(7)
+        lora = peft.LoraConfig(r=2, lora_dropout=0.1, target_modules=["c_attn"], fan_in_fan_out=True)
+        return trainer_in(folder, Rows(100), model=peft.get_peft_model(gpt2(), lora), max_steps=24)
+
+    trainer, reference = both(make, tmp_path)
+    assert trainer.live() == reference.live()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_trainer_for_supervised_fine_tuning_of_trl_is_taken(tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl")
+    datasets = pytest.importorskip("datasets")
+    rows = [Rows(100)[index]["input_ids"].tolist() for index in range(100)]
+    data = datasets.Dataset.from_dict({"input_ids": rows, "labels": rows, "attention_mask": [[1] * LENGTH] * 100})
+
+    def make(folder: Path) -> Any:
+        set_seed(7)
+        arguments = trl.SFTConfig(
+            str(folder), max_steps=24, save_strategy="no", report_to=[], use_cpu=True, gradient_accumulation_steps=2,
+            per_device_train_batch_size=2, disable_tqdm=True, dataloader_pin_memory=False, bf16=False,
+            dataset_kwargs={"skip_prepare_dataset": True}, max_length=LENGTH, gradient_checkpointing=False,
+            pad_token="!", remove_unused_columns=False,
+        )  # fmt: skip
+        return trl.SFTTrainer(
+            model=gpt2(), args=arguments, train_dataset=data, processing_class=tokenizer(), data_collator=collate
+        )
+
+    both(make, tmp_path)
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+
+
+def tokenizer() -> Any:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = {chr(33 + number): number for number in range(VOCABULARY)}
+    inner = Tokenizer(models.WordLevel(words, unk_token="!"))
+    kind: Any = PreTrainedTokenizerFast
+    return kind(tokenizer_object=inner, unk_token="!", pad_token="!", eos_token="!")
+
+
+def test_a_remedy_is_registered_with_the_guard_that_is_returned(tmp_path: Path) -> None:
+    trainer, run = trainer_in(tmp_path, Rows(46), max_steps=12), LoggedRun()
+    run.orders = {9: rollback(rewind_to=5, remedies=("learning_rate",))}
+    learning_rate_remedy(guard(trainer, run, every=5), factor=0.1, lasts=2, rewarm=0)
+    trainer.train()
+    earlier = dict(run.logged[:8])
+    later = dict(run.logged[8:])
+    assert [later[step]["lr"] / earlier[step]["lr"] for step in (5, 6, 7)] == pytest.approx([0.1, 0.1, 1.0])
+
+
+CHILD = """
+import os, signal, sys
+from pathlib import Path
+from transformers import TrainerCallback
+import lossguard
+from lossguard.hf import guard
+from tests.lossguard.hf.small import Rows, state_of, trainer_in
+from tests.lossguard.hf.test_trainers import Kill
+
+folder, mode = Path(sys.argv[1]), sys.argv[2]
+trainer = trainer_in(folder, Rows(46), max_steps=30, callbacks=[Kill()] if mode == "kill" else [])
+run = lossguard.init("project", mode="offline", directory=folder / "runs", run_id="r")
+guard(trainer, run, every=5)
+trainer.train()
+run.finish()
+(folder / "state").write_text(str(state_of(trainer)))
+"""
+
+
+class Kill:
+    """A callback that kills the process in step 17."""
+
+    def __getattr__(self, name: str) -> Any:
+        def call(args: Any, state: Any, control: Any, **_: Any) -> None:
+            if name == "on_step_end" and state.global_step == 18:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return call
+
+
+def test_a_killed_process_is_continued_bit_for_bit_by_another_with_the_same_run_id(tmp_path: Path) -> None:
+    plain = trainer_in(tmp_path / "plain", Rows(46), max_steps=30)
+    plain.train()
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    codes = [
+        subprocess.run([sys.executable, "-c", CHILD, str(tmp_path), mode], env=environment, timeout=200).returncode
+        for mode in ("kill", "continue")
+    ]
+    assert codes == [-signal.SIGKILL, 0]
+    assert (tmp_path / "state").read_text() == str(state_of(plain))
+
+
+def test_the_class_of_a_trainer_is_not_changed(tmp_path: Path) -> None:
+    before = dict(vars(Trainer))
+    guard(trainer_in(tmp_path, Rows(46), max_steps=2), LoggedRun())
+    assert dict(vars(Trainer)) == before

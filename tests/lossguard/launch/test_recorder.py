@@ -1,0 +1,97 @@
+"""The recorder by itself, without a child: its journal is written by the test."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lossguard.errors import ConfigurationError
+from lossguard.launch.recorder import Recorder
+from lossguard.run import Run
+from lossguard.sources.names import NameMap
+from lossguard.spooling.reading import read_spools
+from lossguard.start import init, storable_config
+from lossguard.states import RunState
+
+
+class Origin:
+    """Begins an offline run in `folder`; `problems`: what the next attempts raise."""
+
+    def __init__(self, folder: Path, *problems: str) -> None:
+        self.folder, self.problems = folder, list(problems)
+
+    def begin(self, facts: dict[str, Any]) -> Run:
+        if self.problems:
+            raise ConfigurationError(self.problems.pop())
+        return init(
+            facts.get("project") or "p", config=self.config(facts), run_id="r", mode="offline", directory=self.folder
+        )
+
+    def config(self, facts: dict[str, Any]) -> dict[str, Any]:
+        return storable_config(facts.get("config"))
+
+
+def entry(step: int, **values: float) -> dict[str, Any]:
+    return {"step": step, "time": 100.0 + step, "values": values, "tracker": "wandb", "complete": True}
+
+
+def write(path: Path, *entries: dict[str, Any] | str) -> None:
+    with path.open("a") as file:
+        file.writelines(f"{each if isinstance(each, str) else json.dumps(each)}\n" for each in entries)
+
+
+def record(tmp_path: Path, origin: Origin, *journals: Path) -> None:
+    """A recorder that follows the journals one after the other, to the end."""
+    recorder = Recorder(origin, NameMap())
+    for journal in journals:
+        recorder.follow(journal)
+    recorder.close(RunState.FINISHED, 5.0)
+
+
+def steps(tmp_path: Path) -> list[tuple[int, float]]:
+    folder = next(tmp_path.glob("*/r"))
+    return [(each["step"], each["metrics"]["loss"]) for _, each in read_spools(folder) if "metrics" in each]
+
+
+def test_a_journal_is_recorded_and_deleted(tmp_path: Path) -> None:
+    write(tmp_path / "a.journal", {"tracker": "wandb", "project": "q"}, entry(0, loss=2.0), entry(1, loss=1.0))
+    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
+    assert steps(tmp_path) == [(0, 2.0), (1, 1.0)]
+    assert (tmp_path / "q" / "r").is_dir()
+    assert list(tmp_path.glob("a.*")) == []
+
+
+def test_a_journal_whose_run_cannot_be_begun_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "a.journal", entry(0, loss=2.0))
+    record(tmp_path, Origin(tmp_path, "the folder is in use", "the folder is in use"), tmp_path / "a.journal")
+    assert (tmp_path / "a.journal").exists()
+    assert "the folder is in use" in caplog.text
+    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
+    assert steps(tmp_path) == [(0, 2.0)]
+
+
+def test_a_line_that_was_cut_off_costs_only_itself(tmp_path: Path) -> None:
+    write(tmp_path / "a.journal", entry(0, loss=2.0), '{"step":1,"val', {"step": "x", "time": 1, "values": {"loss": 1}})
+    write(tmp_path / "a.journal", entry(2, loss=1.0))
+    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
+    assert steps(tmp_path) == [(0, 2.0), (2, 1.0)]
+
+
+def test_a_configuration_that_no_collector_accepts_costs_no_step(tmp_path: Path) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(30):
+        deep = {"deeper": deep}
+    write(tmp_path / "a.journal", entry(0, loss=2.0), {"tracker": "wandb", "config": deep}, entry(1, loss=1.0))
+    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal")
+    assert steps(tmp_path) == [(0, 2.0), (1, 1.0)]
+
+
+def test_each_child_is_a_segment(tmp_path: Path) -> None:
+    write(tmp_path / "a.journal", entry(0, loss=2.0), entry(1, loss=1.0))
+    write(tmp_path / "b.journal", entry(1, loss=1.5))
+    record(tmp_path, Origin(tmp_path), tmp_path / "a.journal", tmp_path / "b.journal")
+    folder = next(tmp_path.glob("*/r"))
+    segments = [(each["reason"], each["fork_step"]) for _, each in read_spools(folder) if "segment" in each]
+    assert segments == [("start", 0), ("resume", 1)]
+    assert steps(tmp_path) == [(0, 2.0), (1, 1.0), (1, 1.5)]

@@ -1,0 +1,237 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, LearningRateMonitor, ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from lossguard.lightning import Lossguard, Watch
+from tests.lossguard.lightning.fitting import (
+    LoggingRun,
+    Module,
+    Numbers,
+    assert_same,
+    break_weight,
+    filtered,
+    fit,
+    shuffled,
+)
+from tests.lossguard.scripted import rollback
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("size", [40, 42, 44], ids=["10 micro-batches", "a short micro-batch", "11 micro-batches"])
+@pytest.mark.parametrize("own", [True, False], ids=["a generator of its own", "the generator of the loop"])
+def test_without_an_order_a_guarded_fit_is_that_of_lightning_alone(tmp_path: Path, size: int, own: bool) -> None:
+    def loader() -> Any:
+        return shuffled(size) if own else DataLoader(Numbers(size), batch_size=4, shuffle=True)
+
+    settings: dict[str, Any] = {"max_epochs": 5, "accumulate_grad_batches": 2, "validation": True}
+    plain = fit(tmp_path, loader(), **settings)
+    guarded = fit(tmp_path, loader(), Lossguard(LoggingRun(), every=7), **settings)
+    assert_same(guarded, plain)
+    assert guarded.events == plain.events
+    assert len(plain.seen) == 5 * ((len(loader()) + 1) // 2)
+
+
+@pytest.mark.parametrize("size", [40, 44], ids=["10 micro-batches", "11 micro-batches"])
+def test_after_rollbacks_a_fit_is_one_that_never_read_the_skipped_batches(tmp_path: Path, size: int) -> None:
+    run = LoggingRun({31: rollback(1, rewind_to=13, skip_from=14, skip_to=22), 70: rollback(2, rewind_to=30)})
+    settings: dict[str, Any] = {"max_steps": 60, "accumulate_grad_batches": 2, "gradient_clip_val": 0.1}
+    module = Module(before_step=break_weight(at=27))
+    guarded = fit(tmp_path, shuffled(size), Lossguard(run, every=5), module=module, **settings)
+    assert [each[:3] for each in run.recorded] == [("start", 0, None), ("rollback", 10, 1), ("rollback", 30, 2)]
+    plain = fit(tmp_path, filtered(size, [(14, 22)], steps=60, accumulate=2), **settings)
+    assert_same(guarded, plain)
+    assert guarded.events[-1] == plain.events[-1]
+    losses = {step: loss for step, _, metrics in run.logged for name, loss in metrics.items() if name == "loss"}
+    assert list(losses.values()) == pytest.approx(
+        [sum(each[1] for each in plain.seen[step]) / len(plain.seen[step]) for step in range(60)]
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_was_interrupted_continues_as_if_it_had_not_been(tmp_path: Path, workers: int) -> None:
+    def send_signal(module: Module) -> None:
+        if module.trainer.global_step == 9:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    settings: dict[str, Any] = {"max_epochs": 4, "accumulate_grad_batches": 2, "validation": True}
+    module = Module(before_step=send_signal)
+    first = fit(tmp_path, shuffled(44, workers=workers), Lossguard(LoggingRun()), module=module, **settings)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert max(first.seen) == 9
+    run = LoggingRun()
+    second = fit(tmp_path, shuffled(44, workers=workers), Lossguard(run), **settings)
+    assert [each[:2] for each in run.recorded] == [("resume", 10)]
+    plain = fit(tmp_path, shuffled(44, workers=workers), **settings)
+    second.seen = first.seen | second.seen
+    assert_same(second, plain)
+    assert second.events[-4:] == plain.events[-4:]
+
+
+def test_a_run_that_is_done_trains_nothing_more_and_a_longer_one_continues(tmp_path: Path) -> None:
+    fit(tmp_path, shuffled(44), Lossguard(LoggingRun()), max_epochs=2)
+    again = fit(tmp_path, shuffled(44), Lossguard(LoggingRun()), max_epochs=2)
+    assert (again.seen, len(again.events), again.trainer.global_step) == ({}, 1, 22)
+    longer = fit(tmp_path, shuffled(44), Lossguard(LoggingRun()), max_epochs=4)
+    assert (min(longer.seen), max(longer.seen)) == (22, 43)
+    plain = fit(tmp_path, shuffled(44), max_epochs=4)
+    plain.seen = {step: seen for step, seen in plain.seen.items() if step >= 22}
+    assert_same(longer, plain)
+    assert longer.events == plain.events[2:]
+
+
+@pytest.mark.parametrize("limit", [{"max_steps": 20}, {"max_epochs": 2}, {"max_steps": 16}])
+def test_an_order_at_the_last_step_is_executed(tmp_path: Path, limit: dict[str, int]) -> None:
+    steps = limit.get("max_steps", 20)
+    run = LoggingRun({steps + 1: rollback(rewind_to=5, skip_from=7, skip_to=9)})
+    settings: dict[str, Any] = {**limit, "gradient_clip_val": 0.1}
+    callback = Lossguard(run, every=5, memory=3, memory_every=5)
+    guarded = fit(tmp_path, shuffled(40), callback, **settings)
+    assert [each[:2] for each in run.recorded] == [("start", 0), ("rollback", 5)]
+    assert_same(guarded, fit(tmp_path, filtered(40, [(7, 9)], steps=steps, accumulate=1), **settings))
+    assert guarded.trainer.max_steps == limit.get("max_steps", -1)
+    assert guarded.trainer.global_step == steps
+
+
+def test_other_callbacks_know_nothing_of_a_discarded_branch(tmp_path: Path) -> None:
+    def callbacks(folder: str) -> list[Any]:
+        kept = ModelCheckpoint(tmp_path / folder, monitor="val_loss", save_top_k=2, save_last=True, every_n_epochs=1)
+        return [kept, EarlyStopping("val_loss", patience=50), LearningRateMonitor()]
+
+    settings: dict[str, Any] = {"max_epochs": 8, "validation": True, "enable_checkpointing": True}
+    settings |= {"val_check_interval": 5}
+    run = LoggingRun({34: rollback(rewind_to=12, skip_from=14, skip_to=15)})
+    mine, theirs = callbacks("mine"), callbacks("theirs")
+    module = Module(before_step=break_weight(at=31))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LearningRateMonitor, "on_train_start", lambda *_: None)  # it wants a logger
+        patch.setattr(LearningRateMonitor, "on_train_batch_start", lambda *_: None)
+        guarded = fit(tmp_path, shuffled(40), Lossguard(run, every=6), *mine, module=module, **settings)
+        plain = fit(tmp_path, filtered(40, [(14, 15)], steps=80, accumulate=1), *theirs, **settings)
+    assert_same(guarded, plain)
+    assert (mine[1].wait_count, mine[1].best_score) == (theirs[1].wait_count, theirs[1].best_score)
+    assert sorted(each.name for each in (tmp_path / "mine").glob("*.ckpt")) == sorted(
+        each.name for each in (tmp_path / "theirs").glob("*.ckpt")
+    )
+    assert {Path(name).name for name in mine[0].best_k_models} == {Path(name).name for name in theirs[0].best_k_models}
+    assert list((tmp_path / "mine" / "discarded").glob("*.ckpt"))
+    saved = [torch.load(each[0].last_model_path, weights_only=True)["state_dict"] for each in (mine, theirs)]
+    assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
+    held_out = [metrics["held_out_loss"] for _, _, metrics in run.logged if "held_out_loss" in metrics]
+    assert held_out[-3:] == [each[3] for each in plain.events if each[0] == "validation"][-3:]
+
+
+def test_an_order_lowers_the_learning_rate_and_not_the_schedule(tmp_path: Path) -> None:
+    run = LoggingRun({11: rollback(rewind_to=5, lr_scale=0.5)})
+    guarded = fit(tmp_path, shuffled(40), Lossguard(run, every=5), max_steps=20)
+    plain = fit(tmp_path, shuffled(40), Watch(watched := LoggingRun()), max_steps=20)
+    rates = [metrics["lr"] for _, _, metrics in watched.logged]
+    assert [metrics["lr"] for _, _, metrics in run.logged] == [*rates[:10], *(rate / 2 for rate in rates[5:])]
+    assert guarded.lr_schedulers().state_dict() == plain.lr_schedulers().state_dict()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"limit_train_batches": 7, "accumulate_grad_batches": 2},
+        {"overfit_batches": 3},
+        {"precision": "bf16-mixed", "check_val_every_n_epoch": 2, "validation": True},
+        {"val_check_interval": 4, "validation": True, "num_sanity_val_steps": 2},
+    ],
+    ids=str,
+)
+def test_settings_of_the_trainer_hold_with_and_without_a_rollback(tmp_path: Path, settings: dict[str, Any]) -> None:
+    settings = {"max_steps": 40, **settings}
+    plain = fit(tmp_path, shuffled(40), **settings)
+    alone = fit(tmp_path, shuffled(40), Lossguard(LoggingRun(), directory=tmp_path / "alone"), **settings)
+    assert_same(alone, plain)
+    assert alone.events == plain.events
+    run = LoggingRun({30: rollback(rewind_to=13)})
+    guarded = fit(tmp_path, shuffled(40), Lossguard(run, every=5, directory=tmp_path / "guarded"), **settings)
+    assert_same(guarded, plain)
+    assert guarded.events[-1] == plain.events[-1]
+
+
+def test_a_trial_of_a_few_batches_writes_no_checkpoint(tmp_path: Path) -> None:
+    run = LoggingRun()
+    fit(tmp_path, shuffled(40), Lossguard(run), fast_dev_run=3)
+    assert [step for step, _, _ in run.logged] == [0, 1, 2]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_begun_without_us_is_continued_at_its_place_in_the_data(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"accumulate_grad_batches": 2}
+    first = fit(tmp_path, shuffled(44), max_steps=15, **settings)
+    first.trainer.save_checkpoint(tmp_path / "own.ckpt")
+    run = LoggingRun()
+    guarded = fit(tmp_path, shuffled(44), Lossguard(run), max_steps=30, checkpoint=tmp_path / "own.ckpt", **settings)
+    plain = fit(tmp_path, shuffled(44), max_steps=30, **settings)
+    assert [(step, index) for step, index, _ in run.logged] == [(step, step) for step in range(15, 30)]
+    assert {step: [each[2:] for each in seen] for step, seen in guarded.seen.items()} == {
+        step: [each[2:] for each in seen] for step, seen in plain.seen.items() if step >= 15
+    }
+
+
+def test_an_error_in_the_loop_is_raised_as_it_is_and_everything_is_as_before(tmp_path: Path) -> None:
+    def fail(module: Module) -> None:
+        if module.trainer.global_step == 7:
+            raise RuntimeError("mine")
+
+    before = signal.getsignal(signal.SIGINT)
+    module = Module(before_step=fail)
+    run = LoggingRun()
+    with pytest.raises(RuntimeError, match="mine"):
+        fit(tmp_path, shuffled(40), Lossguard(run, every=5), module=module, max_steps=20)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "process_dataloader" not in vars(module.trainer.strategy)
+    assert [step for step, _, _ in run.logged] == list(range(7))
+    again = fit(tmp_path, shuffled(40), Lossguard(LoggingRun(), every=5), max_steps=20)
+    assert min(again.seen) == 5
+
+
+def test_an_error_of_ours_leaves_the_training_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    guard = Lossguard(LoggingRun(), every=5)
+
+    def fail(module: Module) -> None:
+        if module.trainer.global_step == 7 and guard.controller is not None:
+            guard.controller.boundary = None  # type: ignore[assignment,method-assign]
+
+    guarded = fit(tmp_path, shuffled(40), guard, module=Module(before_step=fail), max_epochs=2)
+    assert_same(guarded, fit(tmp_path, shuffled(40), max_epochs=2))
+    assert "the run is not guarded any more, and training continues" in caplog.text
+
+
+@pytest.mark.parametrize("launcher", [["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"], []])
+def test_two_ranks_are_rolled_back_together_bit_for_bit(tmp_path: Path, launcher: list[str]) -> None:
+    """Under torchrun, and under Lightning's own launcher."""
+    command = [sys.executable, "-m", *launcher, "tests.lossguard.lightning.ranks", str(tmp_path), "2"]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"2-{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
+    assert [each[:2] for each in first["recorded"]] == [["start", 0], ["rollback", 10], ["rollback", 20]]
+    for each in (first, second):
+        assert [each["seen"], each["random"], all(each["weights"]), each["optimizer"]] == [True] * 4
+    for step, metrics in first["logged"].items():
+        losses = [*first["losses"][step], *second["losses"][step]]
+        assert metrics["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+
+
+def test_a_search_for_a_learning_rate_before_the_fit_reads_the_loader_alone(tmp_path: Path) -> None:
+    search = LearningRateFinder(num_training_steps=5, attr_name="lr")
+    module = Module()
+    module.lr = 1e-2  # type: ignore[assignment]
+    run = LoggingRun()
+    fit(tmp_path, shuffled(40), Lossguard(run), search, module=module, max_steps=10)
+    assert [(step, index) for step, index, _ in run.logged] == [(step, step) for step in range(10)]

@@ -1,0 +1,242 @@
+"""One process. tests/ranks/test_accelerated.py has several."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import ProjectConfiguration
+from torch.utils.data import DataLoader, IterableDataset
+
+from lossguard.accelerate import AcceleratorCheckpoints, check_strategy
+from lossguard.errors import CheckpointError, CheckpointMismatch
+from lossguard.torch import Batches, MicroBatches
+from tests.lossguard.accelerated import Options, Training, train_guarded, train_plain
+
+SEEDABLE = {"use_seedable_sampler": True}
+SHORT: dict[str, Any] = {"steps": 24, "rows": 60}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state() -> Iterator[None]:
+    """Accelerate's states are those of the process."""
+    yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+def same(guarded: dict[str, Any], plain: dict[str, Any]) -> bool:
+    return all(guarded[key] == plain[key] for key in ("seen", "states", "rng"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"accumulate": 1},
+        {"accumulate": 4},
+        {"generator": True},
+        {"loader": SEEDABLE},
+        {"loader": {"dispatch_batches": True}},
+        {"loader": {"split_batches": True}},
+    ],
+    ids=str,
+)
+def test_a_guarded_run_without_an_incident_is_the_plain_one_bit_for_bit(given: dict[str, Any], tmp_path: Path) -> None:
+    """An epoch has 15 micro-batches: 2 and 4 do not divide it."""
+    options = Options(**SHORT | given)
+    assert same(train_guarded(options, tmp_path), train_plain(options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"loader": SEEDABLE, "accumulate": 1},
+        {"loader": SEEDABLE, "store": "accelerate"},
+        {"generator": True, "accumulate": 4},
+        {"loader": SEEDABLE | {"dispatch_batches": True}},
+        {"loader": SEEDABLE | {"split_batches": True}},
+    ],
+    ids=str,
+)
+def test_a_run_that_was_rolled_back_is_the_plain_one_without_the_skipped_batches(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    options = Options(**{**SHORT, "skips": [[3, 6], [12, 16]], **given})
+    guarded = train_guarded(options, tmp_path)
+    assert guarded["executed"] > options.steps + 10
+    assert same(guarded, train_plain(options))
+
+
+@pytest.mark.slow
+def test_workers_and_several_epochs_change_nothing(tmp_path: Path) -> None:
+    options = Options(**SHORT, skips=[[3, 6]], workers=2, loader=SEEDABLE)
+    assert same(train_guarded(options, tmp_path), train_plain(options))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [{}, {"generator": True}, {"loader": SEEDABLE, "store": "accelerate"}], ids=str)
+@pytest.mark.parametrize("stop_at", [10, 13])
+def test_a_process_that_died_in_the_middle_of_an_epoch_continues_bit_for_bit(
+    given: dict[str, Any], stop_at: int, tmp_path: Path
+) -> None:
+    options = Options(**SHORT | given)
+    before = train_guarded(options, tmp_path, stop_at=stop_at)["seen"]
+    after = train_guarded(options, tmp_path)
+    assert min(after["seen"]) == 10
+    assert same({**after, "seen": before | after["seen"]}, train_plain(options))
+
+
+def test_a_stream_is_skipped_by_reading_it() -> None:
+    class Stream(IterableDataset[int]):
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(27))
+
+    loader = Accelerator(cpu=True, gradient_accumulation_steps=2).prepare(DataLoader(Stream(), batch_size=4))
+    batches = Batches(loader, accumulate=2)
+    straight = [[micro.tolist() for micro in batches[index]] for index in range(8)]
+    assert [len(step) for step in straight] == [2, 2, 2, 1] * 2
+    for index in (5, 1, 7, 3):
+        assert [micro.tolist() for micro in batches[index]] == straight[index]
+
+
+def test_accelerate_ends_a_step_at_the_end_of_an_epoch_however_early_its_batches_are_loaded() -> None:
+    training = Training(Options(rows=20))  # 5 micro-batches: steps of 2, 2 and 1
+    batches = Batches(training.loader, accumulate=2)
+    synced = []
+    for index in range(6):
+        step = batches[index]
+        step[-1]  # all of them are loaded before the first is used
+        for _ in step:
+            with training.accelerator.accumulate(training.model):
+                synced.append(training.accelerator.sync_gradients)
+    assert synced == [False, True, False, True, True] * 2
+
+
+def test_a_loader_that_was_given_up_is_not_taken_for_the_one_in_use() -> None:
+    training = Training(Options())
+    stream = MicroBatches(training.loader)
+    for position in (22, 3, 22, 5):
+        stream.seek(position)
+        next(stream)
+    in_use = [each for each in training.accelerator.gradient_state.dataloader_references if each is not None]
+    assert len(in_use) == 1
+    assert not training.accelerator.gradient_state.end_of_dataloader
+    stream.close()
+    assert not training.accelerator.gradient_state.in_dataloader
+
+
+def checkpoints_of(training: Training, folder: Path, **options: Any) -> AcceleratorCheckpoints:
+    return AcceleratorCheckpoints(training.accelerator, folder, **options)
+
+
+def trained(folder: Path) -> tuple[Training, AcceleratorCheckpoints]:
+    """Checkpoints of the steps 0 to 3."""
+    training = Training(Options())
+    checkpoints = checkpoints_of(training, folder)
+    stream = MicroBatches(training.loader)
+    for step in range(4):
+        checkpoints.save(step, {"step": step})
+        training.step([next(stream), next(stream)])
+    return training, checkpoints
+
+
+def test_a_checkpoint_with_a_changed_or_missing_file_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, checkpoints = trained(tmp_path)
+    weights = tmp_path / "step-000000003/state/optimizer.bin"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    (tmp_path / "step-000000002/state/scheduler.bin").unlink()
+    assert checkpoints.load(9) == {"step": 1}
+    assert "state/optimizer.bin is damaged" in caplog.text
+    assert "state/scheduler.bin is damaged" in caplog.text
+
+
+def test_a_folder_without_its_manifest_is_no_checkpoint(tmp_path: Path) -> None:
+    _, checkpoints = trained(tmp_path)
+    (tmp_path / "step-000000003/manifest.json").unlink()
+    assert checkpoints.steps() == [0, 1, 2]
+
+
+def test_the_discarded_branch_moves_aside(tmp_path: Path) -> None:
+    _, checkpoints = trained(tmp_path)
+    checkpoints.discard_after(1)
+    assert checkpoints.steps() == [0, 1]
+    assert sorted(path.name for path in (tmp_path / "discarded").iterdir()) == ["step-000000002", "step-000000003"]
+
+
+def test_what_is_not_restored_as_it_was_saved_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training, checkpoints = trained(tmp_path)
+    monkeypatch.setattr(training.scheduler.scheduler, "load_state_dict", lambda state: None)
+    with pytest.raises(CheckpointMismatch, match="scheduler 0 differs from the checkpoint of step 2"):
+        checkpoints.load(2)
+
+
+def test_what_other_processes_have_written_is_not_restored(tmp_path: Path) -> None:
+    _, checkpoints = trained(tmp_path)
+    checkpoints.ranks.size = 2
+    with pytest.raises(CheckpointError, match="no intact checkpoint"):
+        checkpoints.load(2)
+
+
+def test_accelerate_neither_names_nor_deletes_them(tmp_path: Path) -> None:
+    project = ProjectConfiguration(str(tmp_path), automatic_checkpoint_naming=True, total_limit=1)
+    accelerator = Accelerator(cpu=True, project_config=project)
+    accelerator.prepare(torch.nn.Linear(2, 2))
+    checkpoints = AcceleratorCheckpoints(accelerator, tmp_path / "ours")
+    for step in range(3):
+        checkpoints.save(step, {})
+        accelerator.save_state()
+    assert checkpoints.steps() == [0, 1, 2]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint_2"]
+    with pytest.raises(ValueError, match="where accelerate deletes by itself: choose another folder"):
+        AcceleratorCheckpoints(accelerator, tmp_path / "checkpoints/ours")
+
+
+def test_fsdp_that_does_not_run_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    accelerator = Accelerator(cpu=True)
+    with pytest.raises(ValueError, match="FSDP was asked for, and accelerate runs NO instead"):
+        check_strategy(accelerator)
+
+
+def test_a_strategy_that_is_not_tested_is_refused_in_one_sentence() -> None:
+    accelerator = Accelerator(cpu=True)
+    accelerator.state.distributed_type = type(accelerator.distributed_type)("DEEPSPEED")
+    with pytest.raises(ValueError, match="the strategy DEEPSPEED is not supported"):
+        check_strategy(accelerator)
+
+
+@pytest.mark.parametrize(
+    ("steps", "refusal"), [(4, "gradient_accumulation_steps=4\\) and Batches\\(accumulate=2\\) differ")]
+)
+def test_a_different_accumulation_is_refused_in_one_sentence(steps: int, refusal: str) -> None:
+    with pytest.raises(ValueError, match=refusal):
+        Batches(Training(Options(accumulate=steps)).loader, accumulate=2)
+
+
+def test_the_names_of_accelerate_that_are_used_are_there() -> None:
+    """If one is missing after an upgrade, the sentence of the failure names it."""
+    training = Training(Options())
+    names = {
+        training.loader: ["base_dataloader", "gradient_state", "end_of_dataloader", "iteration", "set_epoch", "end"],
+        training.accelerator: ["_models", "_optimizers", "_schedulers", "_custom_objects", "project_configuration"],
+        training.accelerator.gradient_state: ["dataloader_references", "num_steps", "sync_with_dataloader"],
+    }
+    missing = [f"{each!r}: {name}" for each, wanted in names.items() for name in wanted if not hasattr(each, name)]
+    assert missing == []
+
+
+def test_without_accelerate_one_sentence_says_what_to_install() -> None:
+    code = "import sys; sys.modules['accelerate'] = None; import lossguard.accelerate"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("pip install 'lossguard[accelerate]'")

@@ -1,0 +1,157 @@
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, Sampler
+
+from lossguard.torch import MicroBatches
+from lossguard.torch.loaders import entered_at, own_generators, parts_of, refuse_without_order
+
+
+class Drawing(Sampler[int]):
+    """The order of each iterator comes from what a subclass draws."""
+
+    def __len__(self) -> int:
+        return 20
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(range(20), key=lambda _: self.draw()))
+
+    def draw(self) -> float:
+        raise NotImplementedError
+
+
+class FromTheSystem(Drawing):
+    def draw(self) -> float:
+        return random.SystemRandom().random()
+
+
+class FromItsOwnNumPyGenerator(Drawing):
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng(0)
+
+    def draw(self) -> float:
+        return self.generator.random()
+
+
+class FromItsOwnTorchGenerator(Drawing):
+    def __init__(self) -> None:
+        self.rng = torch.Generator().manual_seed(4)
+
+    def draw(self) -> float:
+        return torch.rand((), generator=self.rng).item()
+
+
+class FromPython(Drawing):
+    def draw(self) -> float:
+        return random.random()
+
+
+class Numbers(IterableDataset[int]):
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        return 1
+
+
+@pytest.mark.parametrize("kind", [FromTheSystem, FromItsOwnNumPyGenerator])
+def test_a_sampler_that_draws_anew_is_refused_in_one_sentence(kind: type[Drawing]) -> None:
+    before = random.getstate()
+    with pytest.raises(ValueError, match=f"^the sampler {kind.__name__} gives another order each time") as refused:
+        MicroBatches(DataLoader(range(20), sampler=kind()))  # type: ignore[arg-type]
+    assert "derive its order from a seed and the epoch" in str(refused.value)
+    assert random.getstate() == before
+
+
+@pytest.mark.parametrize("kind", [FromItsOwnTorchGenerator, FromPython])
+def test_a_sampler_that_draws_from_what_can_be_restored_is_taken_as_it_is(kind: type[Drawing]) -> None:
+    sampler = kind()
+    before = [generator.get_state().tolist() for generator in own_generators(sampler)]
+    stream = MicroBatches(DataLoader(range(20), batch_size=4, sampler=sampler))  # type: ignore[arg-type]
+    assert [generator.get_state().tolist() for generator in own_generators(sampler)] == before
+    straight = [next(stream).tolist() for _ in range(15)]
+    assert straight[:5] != straight[5:10]
+    stream.seek(6)
+    assert [next(stream).tolist() for _ in range(9)] == straight[6:]
+
+
+@pytest.mark.parametrize(
+    "once",
+    [(each for each in range(3)), DataLoader(Numbers()), DataLoader(range(3), batch_sampler=iter([[0], [1]]))],  # type: ignore[arg-type]
+    ids=["generator", "dataset", "sampler"],
+)
+def test_what_can_be_read_only_once_is_refused_in_one_sentence(once: Any) -> None:
+    with pytest.raises(ValueError, match="can be read only once: give a DataLoader whose"):
+        refuse_without_order(once)
+
+
+def test_a_sampler_is_tried_without_copying_the_dataset() -> None:
+    class Large:
+        def __len__(self) -> int:
+            return 20
+
+        def __getitem__(self, index: int) -> int:
+            return index
+
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise AssertionError("a copy of the dataset")
+
+    class OfDataset(FromTheSystem):
+        def __init__(self, dataset: Large) -> None:
+            self.dataset = dataset
+
+    dataset = Large()
+    with pytest.raises(ValueError, match="another order"):
+        refuse_without_order(DataLoader(dataset, sampler=OfDataset(dataset)))  # type: ignore[arg-type]
+
+
+def test_a_loader_that_is_entered_later_keeps_what_it_was_given() -> None:
+    def collate(samples: list[int]) -> list[int]:
+        return [-sample for sample in samples]
+
+    def start(worker: int) -> None: ...
+
+    loader: Any = DataLoader(range(20), batch_size=4, collate_fn=collate, worker_init_fn=start)  # type: ignore[arg-type]
+    entered = entered_at(loader, 3)
+    assert list(entered) == [[-12, -13, -14, -15], [-16, -17, -18, -19]]
+    assert len(entered) == 2
+    assert (entered.worker_init_fn, entered.num_workers, entered.pin_memory) == (start, 0, False)
+
+
+def test_the_parts_of_a_loader_are_found_once_each() -> None:
+    loader: Any = DataLoader(range(20), batch_size=4, shuffle=True, generator=torch.Generator())  # type: ignore[arg-type]
+    names = [type(part).__name__ for part in parts_of(loader)]
+    assert sorted(names) == ["BatchSampler", "DataLoader", "RandomSampler", "range"]
+    assert len(own_generators(loader)) == 1
+
+
+def test_a_loader_that_would_resume_by_itself_is_refused_in_one_sentence() -> None:
+    class Stateful(list[int]):
+        use_stateful_dataloader = True
+
+    with pytest.raises(ValueError, match="use_stateful_dataloader=True has the loader resume by itself"):
+        refuse_without_order(Stateful([1]))
+
+
+@pytest.mark.parametrize(
+    ("even", "num_processes", "drop_last"), [(True, 2, False), (False, 1, False), (False, 2, True)]
+)
+def test_processes_with_as_many_batches_each_are_taken(even: bool, num_processes: int, drop_last: bool) -> None:
+    refuse_without_order(Sharded(even, num_processes, drop_last))
+
+
+def test_processes_with_different_numbers_of_batches_are_refused_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match="even_batches=False gives the processes different numbers of batches"):
+        refuse_without_order(Sharded(False, 2, False))
+
+
+class Sharded(list[int]):
+    """As a batch sampler of accelerate."""
+
+    def __init__(self, even_batches: bool, num_processes: int, drop_last: bool) -> None:
+        super().__init__([1])
+        self.even_batches, self.num_processes, self.drop_last = even_batches, num_processes, drop_last

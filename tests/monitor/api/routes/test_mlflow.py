@@ -1,0 +1,357 @@
+"""MLflow's REST API as its clients use it: an unmodified client and the loggers that are built on it."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+import urllib3
+
+from db import access
+from db.engine import writing
+from lossguard.protocol import API
+from monitor.app import create_app
+from monitor.problems import MLFLOW_API
+from monitor.settings import Settings
+from tests.monitor.client import NOW, TestClient
+from tests.monitor.mlflow import MlflowClient
+from tests.ports import free_port
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).parents[4]
+
+
+def test_an_experiment_is_created_once_and_found_by_name_and_id(http: TestClient) -> None:
+    client = MlflowClient(http)
+    missing = http.get(f"{MLFLOW_API}/experiments/get-by-name", params={"experiment_name": "gpt"})
+    assert (missing.status_code, missing.json()["error_code"]) == (404, "RESOURCE_DOES_NOT_EXIST")
+    number = client.post("experiments/create", name="gpt", tags=[{"key": "a", "value": "b"}])["experiment_id"]
+    again = client.post("experiments/create", answered=400, name="gpt")
+    assert again["error_code"] == "RESOURCE_ALREADY_EXISTS"
+    client.post("experiments/set-experiment-tag", experiment_id=number, key="c", value="d")
+    found = client.get("experiments/get-by-name", experiment_name="gpt")["experiment"]
+    assert found == client.get("experiments/get", experiment_id=number)["experiment"]
+    assert (found["experiment_id"], found["name"], found["lifecycle_stage"]) == (number, "gpt", "active")
+    assert {tag["key"]: tag["value"] for tag in found["tags"]} == {"a": "b", "c": "d"}
+    names = [one["name"] for one in client.post("experiments/search")["experiments"]]
+    assert names == ["gpt", "Default"]
+    assert client.post("experiments/search", filter="name = 'gpt'")["experiments"] == [found]
+    page = client.post("experiments/search", max_results=1)
+    assert [
+        one["name"] for one in client.post("experiments/search", page_token=page["next_page_token"])["experiments"]
+    ] == ["Default"]
+
+
+def test_a_run_is_shown_as_it_was_logged(http: TestClient) -> None:
+    number = http.post(f"{MLFLOW_API}/experiments/create", json={"name": "gpt"}).json()["experiment_id"]
+    client = MlflowClient(http, experiment_id=number, run_name="warm", user_id="me")
+    client.post("runs/log-inputs", run_id=client.run_id, datasets=[{"dataset": {"name": "c4", "digest": "1"}}])
+    client.log("loss", math.inf, step=3)
+    client.post("runs/update", run_id=client.run_id, run_name="hot")
+    info = client.end("KILLED")["run_info"]
+    shown = client.shown()
+    assert shown["info"] == info
+    assert (info["run_name"], info["status"], info["user_id"], info["experiment_id"]) == ("hot", "KILLED", "me", number)
+    assert (info["start_time"], info["end_time"]) == (int(NOW * 1000), int(NOW + 900) * 1000)
+    assert shown["data"]["metrics"] == [
+        {"key": "loss", "value": "Infinity", "timestamp": int(NOW + 3) * 1000, "step": 3}
+    ]
+    assert shown["inputs"]["dataset_inputs"] == [{"dataset": {"name": "c4", "digest": "1"}}]
+    (found,) = client.post("runs/search", experiment_ids=[number], filter="attributes.run_name = 'hot'")["runs"]
+    assert found["info"] == info
+    assert client.run()["project"] == "gpt"
+
+
+def test_a_history_has_stored_and_open_rows_under_the_name_of_the_client(http: TestClient) -> None:
+    client = MlflowClient(http)
+    client.log_rows(0, {"train/loss": [1.0, math.nan, 3.0] * 30})
+    client.log("train/loss", 4.0, step=90)
+    found = client.get("metrics/get-history", run_id=client.run_id, metric_key="train/loss")["metrics"]
+    assert [one["step"] for one in found] == list(range(91))
+    assert [one["value"] for one in found[:3]] == [1.0, "NaN", 3.0]
+    assert {one["key"] for one in found} == {"train/loss"}
+    assert client.get("metrics/get-history", run_id=client.run_id, metric_key="nothing")["metrics"] == []
+    page = client.get("metrics/get-history", run_id=client.run_id, metric_key="train/loss", max_results=50)
+    rest = client.get(
+        "metrics/get-history", run_id=client.run_id, metric_key="train/loss", page_token=page["next_page_token"]
+    )
+    assert page["metrics"] + rest["metrics"] == found
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/2.0/mlflow/runs/delete"),
+        ("GET", "/api/2.0/mlflow/artifacts/list"),
+        ("POST", "/api/3.0/mlflow/traces"),
+        ("PUT", "/api/2.0/mlflow-artifacts/artifacts/1/a/artifacts/x"),
+        ("GET", "/api/2.0/mlflow/runs/create"),
+    ],
+)
+def test_another_route_of_mlflow_is_answered_with_404_and_a_sentence(http: TestClient, method: str, path: str) -> None:
+    answer = http.request(method, path, json={})
+    assert answer.status_code == 404
+    assert answer.json()["message"].startswith("the collector takes experiments, runs, metrics")
+
+
+METRIC = {"key": "loss", "value": 1.0, "timestamp": 0, "step": 0}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"key": None}, {"key": ""}, {"key": "x" * 129}, {"value": "one"}, {"value": True}, {"value": None}),
+        *({"step": -1}, {"step": 2**53}, {"step": "x"}, {"timestamp": -1}),
+        *({"run_id": 31}, {"run_id": None}, {"run_id": "nobody"}),
+    ],
+)
+def test_a_wrong_metric_is_refused_in_the_form_that_clients_read(http: TestClient, wrong: dict[str, Any]) -> None:
+    client = MlflowClient(http)
+    answer = http.post(f"{MLFLOW_API}/runs/log-metric", json={"run_id": client.run_id} | METRIC | wrong)
+    assert answer.status_code in (400, 404)
+    assert set(answer.json()) >= {"error_code", "message"}
+    assert client.shown()["data"]["metrics"] == []
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "-3", '"NaN"'])
+def test_numbers_are_taken_as_clients_write_them(http: TestClient, value: str) -> None:
+    client = MlflowClient(http)
+    body = f'{{"run_id": "{client.run_id}", "key": "a", "value": {value}, "timestamp": "5", "step": "7"}}'
+    answer = http.post(f"{MLFLOW_API}/runs/log-metric", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 200, answer.text
+    (metric,) = client.shown()["data"]["metrics"]
+    assert (metric["timestamp"], metric["step"]) == (5, 7)
+
+
+def test_a_token_needs_the_scope_of_a_trainer_and_covers_its_project_alone(sqlite_engine: sa.Engine) -> None:
+    tokens = {}
+    with writing(sqlite_engine) as session:
+        for name, scope, project in (("gpt", "report", "gpt"), ("all", "report", None), ("viewer", "read", None)):
+            scopes = [access.Scope(scope)]
+            _, tokens[name] = access.create_token(session, name=name, scopes=scopes, project=project, now=NOW)
+    app = create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)
+
+    def ask(who: str, route: str, **body: Any) -> Any:
+        headers = {"authorization": f"Bearer {tokens.get(who, who)}"}
+        return http.post(f"{MLFLOW_API}/{route}", json=body, headers=headers)
+
+    with TestClient(app) as http:
+        number = ask("gpt", "experiments/create", name="gpt").json()["experiment_id"]
+        other = ask("all", "experiments/create", name="other").json()["experiment_id"]
+        assert ask("gpt", "experiments/create", name="mine").json()["error_code"] == "PERMISSION_DENIED"
+        assert ask("gpt", "runs/create", experiment_id=other).status_code == 404
+        run = ask("gpt", "runs/create", experiment_id=number).json()["run"]["info"]["run_id"]
+        foreign = ask("all", "runs/create", experiment_id=other).json()["run"]["info"]["run_id"]
+        assert ask("gpt", "runs/log-metric", run_id=run, **METRIC).status_code == 200
+        assert ask("gpt", "runs/log-metric", run_id=foreign, **METRIC).status_code == 404
+        assert ask("viewer", "runs/log-metric", run_id=run, **METRIC).json()["error_code"] == "PERMISSION_DENIED"
+        assert ask("nobody", "runs/log-metric", run_id=run, **METRIC).json()["error_code"] == "UNAUTHENTICATED"
+        assert ask("viewer", "runs/search", experiment_ids=[number, other]).status_code == 200
+        assert ask("gpt", "runs/search", experiment_ids=[number]).status_code == 403
+
+
+def test_the_routes_are_described_under_a_tag_of_their_own(http: TestClient) -> None:
+    paths = http.get("/openapi.json").json()["paths"]
+    assert paths[f"{MLFLOW_API}/runs/log-batch"]["post"]["tags"] == ["mlflow"]
+
+
+@contextmanager
+def served(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A collector in a process of its own, which wants a token."""
+    environment = os.environ | {"LOSSGUARD_DATABASE_URL": f"sqlite:///{folder}/store.db", "LOSSGUARD_TOKEN": "s3cret"}
+    command = [sys.executable, "-m", "monitor", "serve", "--port", str(port)]
+    with (
+        (folder / "log").open("ab") as log,
+        subprocess.Popen(command, env=environment, cwd=ROOT, stderr=log) as process,
+    ):
+        pool = urllib3.PoolManager(retries=False)
+
+        def is_ready() -> bool:
+            try:
+                return pool.request("GET", f"http://127.0.0.1:{port}/healthz").status == 200
+            except urllib3.exceptions.HTTPError:
+                return False
+
+        wait_for(is_ready, seconds=60, what=f"a collector at port {port}")
+        yield process
+        process.terminate()
+
+
+@pytest.fixture(scope="module")
+def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a collector."""
+    port = free_port()
+    with served(tmp_path_factory.mktemp("collector"), port):
+        yield f"http://127.0.0.1:{port}"
+
+
+def run_script(script: str, collector: str, folder: Path) -> list[dict[str, Any]]:
+    """Run a user's script, which knows nothing of Lossguard: the runs of the collector, the newest first."""
+    environment = os.environ | {"MLFLOW_TRACKING_URI": collector, "MLFLOW_TRACKING_TOKEN": "s3cret"}
+    environment |= {"HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    environment |= {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    runs: list[dict[str, Any]] = ask(collector, f"{API}/runs")
+    return runs
+
+
+def ask(collector: str, path: str) -> Any:
+    answer = urllib3.request("GET", f"{collector}{path}", headers={"authorization": "Bearer s3cret"})
+    assert answer.status == 200, answer.data
+    return json.loads(answer.data)
+
+
+PLAIN = """
+import math, mlflow
+mlflow.set_experiment("plain")
+with mlflow.start_run(run_name="first"):
+    mlflow.log_params({"lr": 0.1, "layers": 12})
+    mlflow.set_tag("team", "blue")
+    for step in range(60):
+        loss = math.nan if step == 50 else 3 - step / 100 + 0.01 * math.sin(step * 2.1)
+        mlflow.log_metric("train/loss", loss, step=step)
+        mlflow.log_metric("grad_norm", 1.0, step=step)
+    for step in range(60, 80):
+        mlflow.log_metrics({"train/loss": 2.4, "grad_norm": 1.0}, step=step, synchronous=False)
+    mlflow.flush_async_logging()
+    mlflow.log_metric("test/accuracy", 0.5)
+"""
+
+
+@pytest.mark.slow
+def test_an_unmodified_client_logs_a_run_that_is_detected_on(collector: str, tmp_path: Path) -> None:
+    run = next(run for run in run_script(PLAIN, collector, tmp_path) if run["project"] == "plain")
+    assert (run["name"], run["state"]) == ("first", "finished")
+    assert {name: run["config"][name] for name in ("lr", "layers")} == {"lr": "0.1", "layers": "12"}
+    assert run["config"]["tags"]["team"] == "blue"
+    shown = ask(collector, f"{API}/runs/{run['id']}")
+    assert shown["steps_effective"] == 80
+    assert set(shown["metrics"]) == {"loss", "perplexity", "grad_norm", "test/accuracy"}
+    kinds = [(one["kind"], one["onset_step"]) for one in ask(collector, f"{API}/runs/{run['id']}/incidents")]
+    assert kinds == [("nonfinite", 50)]
+
+
+TRAINER = """
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+torch.manual_seed(0)
+model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=32, n_positions=16))
+rows = [{"input_ids": torch.randint(0, 32, (16,)), "labels": torch.randint(0, 32, (16,))} for _ in range(64)]
+arguments = TrainingArguments(
+    "out", max_steps=24, logging_steps=2, per_device_train_batch_size=2, report_to=["mlflow"], run_name="tiny",
+    save_strategy="no", use_cpu=True, disable_tqdm=True,
+)
+Trainer(model, arguments, train_dataset=rows).train()
+"""
+
+
+@pytest.mark.slow
+def test_the_trainer_of_hugging_face_reports_through_its_own_callback(collector: str, tmp_path: Path) -> None:
+    run = next(run for run in run_script(TRAINER, collector, tmp_path) if run["project"] == "Default")
+    assert (run["name"], run["state"]) == ("tiny", "finished")
+    assert run["config"]["logging_steps"] == "2"
+    shown = ask(collector, f"{API}/runs/{run['id']}")
+    assert {"loss", "grad_norm", "lr"} <= set(shown["metrics"])
+    assert shown["steps_effective"] == 12
+    assert len(shown["segments"]) == 1
+
+
+LIGHTNING = """
+import torch, lightning as L
+from lightning.pytorch.loggers import MLFlowLogger
+class Tiny(L.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.save_hyperparameters({"width": 4})
+        self.layer = torch.nn.Linear(4, 1)
+    def training_step(self, batch, _):
+        loss = self.layer(batch).square().mean()
+        self.log("train_loss", loss)
+        return loss
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+trainer = L.Trainer(
+    max_steps=20, log_every_n_steps=1, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
+    enable_checkpointing=False, callbacks=[L.pytorch.callbacks.LearningRateMonitor()],
+    logger=MLFlowLogger(experiment_name="lightning", run_name="tiny"),
+)
+trainer.fit(Tiny(), torch.utils.data.DataLoader(torch.randn(64, 4), batch_size=2))
+"""
+
+
+@pytest.mark.slow
+def test_the_logger_of_lightning_reports(collector: str, tmp_path: Path) -> None:
+    run = next(run for run in run_script(LIGHTNING, collector, tmp_path) if run["project"] == "lightning")
+    assert (run["name"], run["state"]) == ("tiny", "finished")
+    assert run["config"]["width"] == "4"
+    shown = ask(collector, f"{API}/runs/{run['id']}")
+    assert {"loss", "lr"} <= set(shown["metrics"])
+    assert shown["newest_step"]["metrics"]["loss"] is not None
+    assert shown["steps_effective"] == 20
+
+
+ACCELERATE = """
+from accelerate import Accelerator
+accelerator = Accelerator(log_with="mlflow", cpu=True)
+accelerator.init_trackers("accelerate", config={"lr": 0.1}, init_kwargs={"mlflow": {"run_name": "tiny"}})
+for step in range(10):
+    accelerator.log({"train_loss": 3.0 - step / 10}, step=step)
+accelerator.end_training()
+"""
+
+
+@pytest.mark.slow
+def test_the_tracker_of_accelerate_reports(collector: str, tmp_path: Path) -> None:
+    run = next(run for run in run_script(ACCELERATE, collector, tmp_path) if run["project"] == "accelerate")
+    assert (run["name"], run["state"], run["config"]["lr"]) == ("tiny", "finished", "0.1")
+    shown = ask(collector, f"{API}/runs/{run['id']}")
+    assert shown["newest_step"]["metrics"]["loss"] == pytest.approx(2.1)
+    assert shown["steps_effective"] == 10
+
+
+STEADY = """
+import mlflow
+mlflow.set_experiment("steady")
+with mlflow.start_run():
+    for step in range(80):
+        for key in ("loss", "grad_norm", "accuracy"):
+            mlflow.log_metric(key, float(step), step=step)
+"""
+
+
+@pytest.mark.slow
+def test_a_collector_that_is_killed_loses_nothing_that_it_has_acknowledged(tmp_path: Path) -> None:
+    """The client sends what was not acknowledged again, also what was stored just before the kill."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_TOKEN": "s3cret"}
+    environment |= {"PYTHONWARNINGS": "ignore", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1"}
+
+    def num_steps() -> int:
+        return sum(ask(url, f"{API}/runs/{run['id']}")["steps_consumed"] for run in ask(url, f"{API}/runs"))
+
+    with served(tmp_path, port) as first:
+        script = subprocess.Popen([sys.executable, "-c", STEADY], env=environment, stdout=subprocess.DEVNULL)
+        wait_for(lambda: num_steps() > 20, seconds=60, what="steps of the client")
+        first.kill()
+        first.wait()
+    with script, served(tmp_path, port):
+        assert script.wait(120) == 0
+        (run,) = ask(url, f"{API}/runs")
+        assert run["state"] == "finished"
+        shown = ask(url, f"{API}/runs/{run['id']}")
+        assert (len(shown["segments"]), shown["steps_effective"], shown["steps_consumed"]) == (1, 80, 80)
+        for name in ("loss", "grad_norm", "accuracy"):
+            series = ask(url, f"{API}/runs/{run['id']}/series?metric={name}&points=200")
+            assert (series["first_step"], series["last"]) == (list(range(80)), list(map(float, range(80))))

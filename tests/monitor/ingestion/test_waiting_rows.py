@@ -1,0 +1,57 @@
+"""Rows of which nothing more comes are completed after a while, also those of a collector that has gone."""
+
+import math
+import time
+
+import sqlalchemy as sa
+
+from monitor.app import create_app
+from monitor.ingestion.open_rows import HOLD_SECONDS
+from monitor.ingestion.waiting_rows import POLL_SECONDS
+from monitor.settings import Settings
+from tests.monitor.client import NOW, TestClient
+from tests.monitor.mlflow import MlflowClient
+from tests.waiting import eventually
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_last_row_of_a_run_that_is_killed_is_stored_and_detected(sqlite_engine: sa.Engine) -> None:
+    clock = Clock()
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=clock)) as http:
+        client = MlflowClient(http)
+        client.log("loss", math.nan, step=0)
+        assert client.run()["steps_consumed"] == 0
+        clock.now += HOLD_SECONDS
+        eventually(lambda: client.run()["steps_consumed"] == 1)
+        assert [incident["kind"] for incident in client.run("/incidents")] == ["nonfinite"]
+        assert client.run()["last_report_at"] == NOW  # the client has not reported meanwhile
+        clock.now += 60
+        time.sleep(2 * POLL_SECONDS)  # nothing is left to do
+        assert client.run()["state"] == "running"
+
+
+def test_a_collector_completes_the_rows_that_another_one_left(sqlite_engine: sa.Engine) -> None:
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
+        client = MlflowClient(http)
+        client.log("loss", 1.0, step=0)
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW + HOLD_SECONDS)) as http:
+        client.http = http
+        eventually(lambda: client.run()["steps_consumed"] == 1)
+
+
+def test_the_rows_of_a_run_that_is_deleted_are_forgotten(sqlite_engine: sa.Engine) -> None:
+    clock = Clock()
+    app = create_app(Settings(), engine=sqlite_engine, clock=clock)
+    with TestClient(app) as http:
+        client = MlflowClient(http)
+        client.log("loss", 1.0, step=0)
+        assert http.delete(f"/api/v1/runs/{client.run_id}").status_code == 204
+        clock.now += HOLD_SECONDS
+        eventually(lambda: app.state.waiting_rows.num_waiting == 0)
