@@ -1,6 +1,6 @@
 """A script with the Trainer of transformers that knows nothing of Lossguard: a tiny GPT-2 on the bytes of a text.
 
-    python hf_script.py --output_dir out --steps 60 --save 10 --trace trace.jsonl [--bad 20 25] [--order order.json]
+    python hf_script.py --output_dir out --steps 60 --save 10 --trace trace.jsonl [--bad 20 25] [--order order.json] ..
 
 `--bad`: the samples of these batches of the first epoch have random targets.
 `--order`: a JSON list of the samples of each batch, for a plain run of another order.
@@ -9,6 +9,7 @@
 import argparse
 import json
 import sysconfig
+import time
 import zlib
 from collections.abc import Iterator
 from itertools import islice
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--bad", type=int, nargs=2, default=(0, 0))
     parser.add_argument("--order")
     parser.add_argument("--report", default="none")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds after each step")
     options = parser.parse_args()
     bad = {sample for batch in range(*options.bad) for sample in order_of(0)[batch * BATCH : (batch + 1) * BATCH]}
     torch.manual_seed(7)
@@ -116,6 +118,7 @@ def main() -> None:
     training_step = trainer.training_step
 
     def watched(model: Any, inputs: Any, *more: Any) -> Any:
+        time.sleep(options.pause)
         trace.contents = zlib.crc32(inputs["input_ids"].numpy().tobytes())
         return training_step(model, inputs, *more)
 
