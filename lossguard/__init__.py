@@ -75,6 +75,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What needs more than the SDK itself is imported when it is used: `lossguard.hf.guard(..)`."""
-    if name in ("hf", "lightning", "torch"):
+    if name in ("accelerate", "hf", "lightning", "torch"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
