@@ -10,7 +10,9 @@ import lossguard
 import lossguard.torch
 
 ROOT = Path(__file__).parents[2]
-EXPORTED = {"lossguard": set(lossguard.__all__) | {"torch"}, "lossguard.torch": set(lossguard.torch.__all__)}
+MODULES = {"torch", "hf", "lightning"}
+"""Of the SDK, imported when they are used."""
+EXPORTED = {"lossguard": set(lossguard.__all__) | MODULES, "lossguard.torch": set(lossguard.torch.__all__)}
 FILES = sorted(path for folder in ("trainer", "demo", "examples") for path in (ROOT / folder).rglob("*.py"))
 
 

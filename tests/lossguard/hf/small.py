@@ -1,12 +1,14 @@
 """A tiny Trainer with dropout, whose every micro-batch leaves a trace, and what two trainings have in common."""
 
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset, SequentialSampler, Subset
-from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments, set_seed
+from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from lossguard import Order
 from lossguard.scalars import plain
@@ -16,7 +18,7 @@ VOCABULARY, LENGTH = 32, 12
 
 
 class LoggedRun(ScriptedRun):
-    """A scripted run that keeps what it is told of each step."""
+    """A scripted run that keeps the metrics of each step."""
 
     def __init__(self, orders: dict[int, Order] | None = None) -> None:
         super().__init__(orders)
@@ -85,6 +87,14 @@ class Traced(Trainer):
             before = step
             taken[step].append((rows, loss))
         return taken
+
+
+class Kill(TrainerCallback):
+    """Kills the process at the end of step 17."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 18:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class InOrder(Traced):

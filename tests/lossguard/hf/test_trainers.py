@@ -163,8 +163,7 @@ from pathlib import Path
 from transformers import TrainerCallback
 import lossguard
 from lossguard.hf import guard
-from tests.lossguard.hf.small import Rows, state_of, trainer_in
-from tests.lossguard.hf.test_trainers import Kill
+from tests.lossguard.hf.small import Kill, Rows, state_of, trainer_in
 
 folder, mode = Path(sys.argv[1]), sys.argv[2]
 trainer = trainer_in(folder, Rows(46), max_steps=30, callbacks=[Kill()] if mode == "kill" else [])
@@ -174,17 +173,6 @@ trainer.train()
 run.finish()
 (folder / "state").write_text(str(state_of(trainer)))
 """
-
-
-class Kill:
-    """A callback that kills the process in step 17."""
-
-    def __getattr__(self, name: str) -> Any:
-        def call(args: Any, state: Any, control: Any, **_: Any) -> None:
-            if name == "on_step_end" and state.global_step == 18:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        return call
 
 
 def test_a_killed_process_is_continued_bit_for_bit_by_another_with_the_same_run_id(tmp_path: Path) -> None:
