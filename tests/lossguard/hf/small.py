@@ -148,14 +148,3 @@ def state_of(trainer: Any) -> list[Any]:
         trainer.lr_scheduler.state_dict(),
         torch.get_rng_state().tolist(),
     ]
-
-
-class Kill:
-    """A callback that kills the process in step 17."""
-
-    def __getattr__(self, name: str) -> Any:
-        def call(args: Any, state: Any, control: Any, **_: Any) -> None:
-            if name == "on_step_end" and state.global_step == 18:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        return call
