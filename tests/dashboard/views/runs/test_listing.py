@@ -26,6 +26,7 @@ def run(
         host=host,
         devices=["NVIDIA H100"],
         command=None,
+        capabilities=[],
         config={"tags": tags},
         started_at=started,
         last_report_at=last,
