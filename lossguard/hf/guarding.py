@@ -51,7 +51,10 @@ class Guarding(Measuring):
     def train(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("trial", args[1] if len(args) > 1 else None) is not None:
             raise ValueError("a search for hyperparameters trains many models: one run cannot record them")
-        return super().train(original, *args, **kwargs)
+        self._is_taken_back = False
+        result = super().train(original, *args, **kwargs)
+        # The Trainer has begun no epoch. Nothing else can have it train the steps that there are again.
+        return super().train(original, *args, **kwargs) if self._is_taken_back else result
 
     def install(self, hooks: Hooks) -> None:
         super().install(hooks)
@@ -64,8 +67,8 @@ class Guarding(Measuring):
         hooks.wrap(self.trainer, "_maybe_log_save_evaluate", self._log_save_evaluate)
 
     def ended(self) -> None:
-        self.controller.abandon()  # it may have raised
         super().ended()
+        self.controller.abandon()  # `train` may have raised; the last step was logged with its batch
         self._reset()
 
     def _make_loader(self, original: Callable[[], Any]) -> Loader:
@@ -79,7 +82,8 @@ class Guarding(Measuring):
         num_epochs, steps_per_epoch, num_examples, num_samples, total, length, max_steps = values
         del steps_per_epoch, length
         self._num_epochs, self._until = num_epochs, max_steps
-        self._is_done = max(self.controller.checkpoints.steps(), default=0) >= max_steps
+        newest = max(self.controller.ranks.broadcast(self.controller.checkpoints.steps()), default=0)
+        self._is_done = newest >= max_steps and not self._is_taken_back
         accumulate = args.gradient_accumulation_steps
         loader.length = sys.maxsize // accumulate * accumulate
         epochs, steps_per_epoch = 0 if self._is_done else sys.maxsize, loader.length // accumulate
@@ -88,9 +92,10 @@ class Guarding(Measuring):
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         super().on_train_begin(args, state, control, **others)
         state.num_train_epochs = self._num_epochs
-        if self._is_done:  # no step is left
-            self._open()
+        if self._is_done:  # no step is left, unless an order waits, or the newest checkpoint is damaged
+            at = self._open()
             self.controller.close()
+            self._is_taken_back = at.step < self._until and not at.stop
 
     def _begin_epoch(self) -> None:
         """The Trainer makes its iterator: the first time, all is as its first step will find it."""

@@ -205,3 +205,16 @@ def test_early_stopping_counts_again_after_a_rollback_and_the_best_model_is_load
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-4")
     assert [step for step, _ in run.logged] == [*range(12), *range(6, 16)]
     assert run.column("held_out_loss")[3] == 1.04
+
+
+def test_an_exception_after_a_step_reports_it_with_the_batch_that_it_has_used(tmp_path: Path) -> None:
+    class Fails(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 4:
+                raise Interrupt
+
+    trainer, run = trainer_in(tmp_path, Rows(46), max_steps=8, callbacks=[Fails()]), LoggedRun()
+    guard(trainer, run, skips=[Skip(1, 3)])
+    with pytest.raises(Interrupt):
+        trainer.train()
+    assert run.batches == [0, 3, 4, 5]
