@@ -59,6 +59,7 @@ class Guarding(Measuring):
     def install(self, hooks: Hooks) -> None:
         super().install(hooks)
         self._reset()
+        self._close_data: Callable[[], None] = lambda: None
         hooks.set(self.trainer.args, "ignore_data_skip", True)  # where to begin is ours: the Trainer knows of no skips
         hooks.wrap(self.trainer, "get_train_dataloader", self._make_loader)
         hooks.wrap(self.trainer, "set_initial_training_values", self._initial_values)
@@ -69,11 +70,13 @@ class Guarding(Measuring):
     def ended(self) -> None:
         super().ended()
         self.controller.abandon()  # `train` may have raised; the last step was logged with its batch
+        self._close_data()
         self._reset()
 
     def _make_loader(self, original: Callable[[], Any]) -> Loader:
         loader, accumulate = original(), self.trainer.args.gradient_accumulation_steps
         self._batches = Batches(loader, accumulate=accumulate, set_epoch=partial(set_epoch, loader))
+        self._close_data = self._batches.micro_batches.close  # with the workers of its iterator
         return Loader(loader, begin=self._begin_epoch, next_micro_batch=self._next_micro_batch)
 
     def _initial_values(self, original: Callable[..., Any], args: Any, loader: Loader, *others: Any) -> Any:
