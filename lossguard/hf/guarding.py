@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from lossguard.controller import Boundary, Controller
+from lossguard.errors import LossguardError
 from lossguard.hf.hooks import Hooks
 from lossguard.hf.loader import Filling, Loader, empty_like, set_epoch
 from lossguard.hf.measuring import Measuring
@@ -42,7 +43,7 @@ class Guarding(Measuring):
         self.progress.tokens = tokens
 
     def _reset(self) -> None:
-        self._is_open = False
+        self._is_open = self._has_failed = False
         self._is_last_step = self._has_epoch_ended = False
         self._coming: deque[Any] = deque()  # micro-batches of the present step
         self._batch = 0
@@ -70,6 +71,7 @@ class Guarding(Measuring):
     def ended(self) -> None:
         super().ended()
         self.controller.abandon()  # `train` may have raised; the last step was logged with its batch
+        self.run.batch_index = None
         self._close_data()
         self._reset()
 
@@ -113,8 +115,23 @@ class Guarding(Measuring):
     def _next_micro_batch(self) -> Any:
         if not self._coming:
             self.log_step()
-            self._go_on(self.controller.boundary())
+            self._go_on(self._boundary())
         return self._coming.popleft()
+
+    def _boundary(self) -> Boundary:
+        """What the controller says; after an error of ours, batch follows batch."""
+        if not self._has_failed:
+            try:
+                return self.controller.boundary()
+            except LossguardError:
+                raise
+            except Exception as problem:
+                self._has_failed = True
+                self.controller.abandon()
+                self.log_once.warn(f"the run is not guarded any more, and training continues: {problem!r}")
+        coming = self._batch + 1
+        self.run.batch_index = self.controller.ledger.next_free(coming)
+        return Boundary(self.trainer.state.global_step, self.run.batch_index, restored=False, stop=False, since=coming)
 
     def _go_on(self, at: Boundary) -> None:
         """Load the step that comes next."""
@@ -187,9 +204,9 @@ class Guarding(Measuring):
     def _end(self) -> None:
         """The last boundary: the Trainer may put its best model in the place of the last one after it."""
         self.log_step()
-        at = self.controller.boundary()
+        at = self._boundary()
         if at.restored and not at.stop and at.step < self._until:
             self.trainer.control.should_training_stop = False  # it was taken back: the Trainer begins another epoch
             self._go_on(at)
-        else:
+        elif not self._has_failed:
             self.controller.close()

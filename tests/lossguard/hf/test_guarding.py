@@ -220,3 +220,22 @@ def test_an_exception_after_a_step_reports_it_with_the_batch_that_it_has_used(tm
     with pytest.raises(Interrupt):
         trainer.train()
     assert run.batches == [0, 3, 4, 5]
+
+
+def test_an_error_of_ours_at_a_step_boundary_leaves_the_training_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = trainer_in(tmp_path / "plain", Rows(46), max_steps=14)
+    plain.train()
+    trainer, run = trainer_in(tmp_path, Rows(46), max_steps=14), LoggedRun()
+    controller = guard(trainer, run, every=5)
+
+    def break_boundary() -> None:
+        controller.boundary = None  # type: ignore[assignment,method-assign]
+
+    trainer.add_callback(Stops(7, break_boundary))
+    trainer.train()
+    assert trainer.trace == plain.trace
+    assert state_of(trainer) == state_of(plain)
+    assert run.batches == list(range(14))
+    assert caplog.text.count("the run is not guarded any more, and training continues: TypeError") == 1
