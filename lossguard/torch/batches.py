@@ -130,8 +130,8 @@ class MicroBatches:
         if accumulate != self.accumulate or (length and self.length and length != self.length):
             raise ConfigurationError(
                 f"the checkpoint is that of a run with an epoch of {length or 'unknown'} micro-batches, {accumulate} "
-                f"in each step, and this one has {self.length or 'unknown'}, {self.accumulate} in each step: its batches "
-                "would be others; continue it with the same batch size, accumulation and number of processes"
+                f"in each step, and this one has {self.length or 'unknown'}, {self.accumulate} in each step: its "
+                "batches would be others; continue it with the same batch size, accumulation and number of processes"
             )
         self.close()  # a sampler may still draw from a generator that is restored
         self.length = self.length or state["length"]
