@@ -73,7 +73,7 @@ class Controller:
         self.ranks = current_ranks() if ranks is None else ranks
         run.history = self.ranks.broadcast(run.history)
         self.interrupted_by: signal.Signals | None = None
-        """The first signal that asked the run to stop."""
+        """The first signal that asked the present loop, or the last one, to stop."""
         self.held = False
         """Whether the run waits for an operator: a hold order was executed, and no release order has come."""
         self._restored = False  # since the last boundary
@@ -156,6 +156,7 @@ class Controller:
         Raises ConfigurationError while another process writes the checkpoints, CheckpointError when no checkpoint is
         intact or a new run finds the checkpoints of another run, and CheckpointMismatch.
         """
+        self.interrupted_by, self._stopping, self.run.interrupted = None, False, False  # a signal ends one loop
         self._position.step, self._position.cursor = step, step if batch is None else batch
         self._position.data = data
         self._until, self._first_available = until, first_available

@@ -1,8 +1,12 @@
 """Messages of the SDK to the person who trains, through `logging`."""
 
+import functools
 import logging
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 logger = logging.getLogger("lossguard")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class LogOnce:
@@ -29,3 +33,17 @@ class LogOnce:
         logged = key in self._logged
         self._logged.discard(key)
         return logged
+
+
+def never_raises(method: Method) -> Method:
+    """Log an error in a method of an object with a `log_once` once, and return None: the training goes on."""
+
+    @functools.wraps(method)
+    def quiet(self: Any, /, *arguments: Any, **named: Any) -> Any:
+        try:
+            return method(self, *arguments, **named)
+        except Exception as problem:
+            key = f"{method.__name__} {type(problem).__name__}"
+            self.log_once.warn_once(key, f"{method.__name__} failed, and training continues: {problem!r}")
+
+    return cast(Method, quiet)

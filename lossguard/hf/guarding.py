@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from lossguard.controller import Boundary, Controller
+from lossguard.errors import LossguardError
 from lossguard.hf.hooks import Hooks
 from lossguard.hf.loader import Filling, Loader, empty_like, set_epoch
 from lossguard.hf.measuring import Measuring
@@ -42,7 +43,7 @@ class Guarding(Measuring):
         self.progress.tokens = tokens
 
     def _reset(self) -> None:
-        self._is_open = False
+        self._is_open = self._has_failed = False
         self._is_last_step = self._has_epoch_ended = False
         self._coming: deque[Any] = deque()  # micro-batches of the present step
         self._batch = 0
@@ -51,11 +52,15 @@ class Guarding(Measuring):
     def train(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("trial", args[1] if len(args) > 1 else None) is not None:
             raise ValueError("a search for hyperparameters trains many models: one run cannot record them")
-        return super().train(original, *args, **kwargs)
+        self._is_taken_back = False
+        result = super().train(original, *args, **kwargs)
+        # The Trainer has begun no epoch. Nothing else can have it train the steps that there are again.
+        return super().train(original, *args, **kwargs) if self._is_taken_back else result
 
     def install(self, hooks: Hooks) -> None:
         super().install(hooks)
         self._reset()
+        self._close_data: Callable[[], None] = lambda: None
         hooks.set(self.trainer.args, "ignore_data_skip", True)  # where to begin is ours: the Trainer knows of no skips
         hooks.wrap(self.trainer, "get_train_dataloader", self._make_loader)
         hooks.wrap(self.trainer, "set_initial_training_values", self._initial_values)
@@ -64,13 +69,16 @@ class Guarding(Measuring):
         hooks.wrap(self.trainer, "_maybe_log_save_evaluate", self._log_save_evaluate)
 
     def ended(self) -> None:
-        self.controller.abandon()  # it may have raised
         super().ended()
+        self.controller.abandon()  # `train` may have raised; the last step was logged with its batch
+        self.run.batch_index = None
+        self._close_data()
         self._reset()
 
     def _make_loader(self, original: Callable[[], Any]) -> Loader:
         loader, accumulate = original(), self.trainer.args.gradient_accumulation_steps
         self._batches = Batches(loader, accumulate=accumulate, set_epoch=partial(set_epoch, loader))
+        self._close_data = self._batches.micro_batches.close  # with the workers of its iterator
         return Loader(loader, begin=self._begin_epoch, next_micro_batch=self._next_micro_batch)
 
     def _initial_values(self, original: Callable[..., Any], args: Any, loader: Loader, *others: Any) -> Any:
@@ -79,7 +87,8 @@ class Guarding(Measuring):
         num_epochs, steps_per_epoch, num_examples, num_samples, total, length, max_steps = values
         del steps_per_epoch, length
         self._num_epochs, self._until = num_epochs, max_steps
-        self._is_done = max(self.controller.checkpoints.steps(), default=0) >= max_steps
+        newest = max(self.controller.ranks.broadcast(self.controller.checkpoints.steps()), default=0)
+        self._is_done = newest >= max_steps and not self._is_taken_back
         accumulate = args.gradient_accumulation_steps
         loader.length = sys.maxsize // accumulate * accumulate
         epochs, steps_per_epoch = 0 if self._is_done else sys.maxsize, loader.length // accumulate
@@ -88,9 +97,10 @@ class Guarding(Measuring):
     def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
         super().on_train_begin(args, state, control, **others)
         state.num_train_epochs = self._num_epochs
-        if self._is_done:  # no step is left
-            self._open()
+        if self._is_done:  # no step is left, unless an order waits, or the newest checkpoint is damaged
+            at = self._open()
             self.controller.close()
+            self._is_taken_back = at.step < self._until and not at.stop
 
     def _begin_epoch(self) -> None:
         """The Trainer makes its iterator: the first time, all is as its first step will find it."""
@@ -105,8 +115,23 @@ class Guarding(Measuring):
     def _next_micro_batch(self) -> Any:
         if not self._coming:
             self.log_step()
-            self._go_on(self.controller.boundary())
+            self._go_on(self._boundary())
         return self._coming.popleft()
+
+    def _boundary(self) -> Boundary:
+        """What the controller says; after an error of ours, batch follows batch."""
+        if not self._has_failed:
+            try:
+                return self.controller.boundary()
+            except LossguardError:
+                raise
+            except Exception as problem:
+                self._has_failed = True
+                self.controller.abandon()
+                self.log_once.warn(f"the run is not guarded any more, and training continues: {problem!r}")
+        coming = self._batch + 1
+        self.run.batch_index = self.controller.ledger.next_free(coming)
+        return Boundary(self.trainer.state.global_step, self.run.batch_index, restored=False, stop=False, since=coming)
 
     def _go_on(self, at: Boundary) -> None:
         """Load the step that comes next."""
@@ -179,9 +204,9 @@ class Guarding(Measuring):
     def _end(self) -> None:
         """The last boundary: the Trainer may put its best model in the place of the last one after it."""
         self.log_step()
-        at = self.controller.boundary()
+        at = self._boundary()
         if at.restored and not at.stop and at.step < self._until:
             self.trainer.control.should_training_stop = False  # it was taken back: the Trainer begins another epoch
             self._go_on(at)
-        else:
+        elif not self._has_failed:
             self.controller.close()

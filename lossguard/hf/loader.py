@@ -40,9 +40,12 @@ class Filling(dict[str, Any]):
     """
 
 
-def empty_like(micro_batch: Mapping[str, Any]) -> Filling:
-    """Without samples: every count of tokens in it is 0."""
-    return Filling({name: each[:0] if isinstance(each, Tensor) else each for name, each in micro_batch.items()})
+def empty_like(micro_batch: Any) -> Filling:
+    """Without samples: every count of tokens in it is 0. What is no mapping has no names that the Trainer counts by."""
+    if not isinstance(micro_batch, Mapping):
+        return Filling()
+    has_rows = {name: isinstance(each, Tensor) and each.dim() > 0 for name, each in micro_batch.items()}
+    return Filling({name: each[:0] if has_rows[name] else each for name, each in micro_batch.items()})
 
 
 def set_epoch(loader: Any, epoch: int) -> None:

@@ -6,7 +6,7 @@ reported once, and training continues.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,26 +15,8 @@ from transformers import Trainer, TrainerCallback
 
 from lossguard.hf.hooks import Hooks
 from lossguard.hf.log_z import LogZ
-from lossguard.log_once import LogOnce
+from lossguard.log_once import LogOnce, never_raises
 from lossguard.run import Run
-
-Method = TypeVar("Method", bound=Callable[..., None])
-
-
-def never_raises(method: Method) -> Method:
-    """Report an error of a measurement once; the training that is measured continues."""
-
-    @functools.wraps(method)
-    def quiet(self: "Measuring", /, *args: Any, **kwargs: Any) -> None:
-        try:
-            method(self, *args, **kwargs)
-        except Exception as problem:
-            self.log_once.warn_once(
-                method.__name__,
-                f"a step is not measured completely ({method.__name__}: {problem!r}); training continues",
-            )
-
-    return cast(Method, quiet)
 
 
 class Measuring(TrainerCallback):

@@ -53,7 +53,7 @@ class TrainerCheckpoints:
         self.directory = Path(str(trainer.args.output_dir))
         self.objects = {name: Part(trainer, name) for name in ("model", "optimizer", "lr_scheduler")}
         self._pinned: frozenset[int] = frozenset()
-        self._saved_by_trainer: int | None = None
+        self._saved_by_trainer: int | None = None  # the step whose folder holds the present state
         self._lock: FolderLock | None = None
         self.directory.mkdir(parents=True, exist_ok=True)
         if self.ranks.rank == 0:
@@ -64,7 +64,9 @@ class TrainerCheckpoints:
 
     def install(self, hooks: Hooks) -> None:
         """While a training runs: the Trainer deletes nothing, and what it saves itself is not saved twice."""
+        self._saved_by_trainer = None
         hooks.set(self.trainer.args, "save_total_limit", None)
+        hooks.wrap(self.trainer, "evaluate", self._evaluate)
         hooks.wrap(self.trainer, "_save_checkpoint", self._save_checkpoint)
 
     def lock(self, *, wait: float = LOCK_WAIT) -> None:
@@ -84,7 +86,12 @@ class TrainerCheckpoints:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Have the Trainer save, unless it has just done so, and write the manifest last."""
         if self._saved_by_trainer != step:
-            self.ranks.run_on_all(self.trainer._save_checkpoint, self.trainer.model_wrapped, None)
+            try:
+                self.ranks.run_on_all(self.trainer._save_checkpoint, self.trainer.model_wrapped, None)
+            except Exception:
+                if self.ranks.rank == 0:  # the disk may be full
+                    shutil.rmtree(self._folder(step), ignore_errors=True)
+                raise
         progress = self.progress.state_dict()
         loss_sum, tokens = progress.pop("loss_sum"), progress["tokens"]
         progress["tokens"] = None if tokens is None else int(tokens)
@@ -129,6 +136,11 @@ class TrainerCheckpoints:
             manifest.unlink()  # it is no checkpoint while it is written anew
         original(*arguments, **options)
         self._saved_by_trainer = step
+
+    def _evaluate(self, original: Any, *arguments: Any, **options: Any) -> Any:
+        """An evaluation draws random numbers, and may find the best metric: what was saved before is out of date."""
+        self._saved_by_trainer = None
+        return original(*arguments, **options)
 
     def _seal(self, step: int, content: Mapping[str, Any]) -> None:
         if self.ranks.rank > 0:

@@ -57,6 +57,8 @@ def guard(
     refuse_unguardable(trainer)
     progress = Progress(trainer)
     if store == "hf":
+        if memory:
+            raise ValueError(f"memory={memory} needs store='lossguard': the Trainer's own checkpoints are folders")
         checkpoints: CheckpointStore = TrainerCheckpoints(trainer, progress, keep=keep)
     elif store == "lossguard":
         checkpoints = _checkpoints(trainer, progress, keep=keep, memory=memory, memory_every=memory_every)

@@ -91,11 +91,13 @@ class Lossguard(Watch):
         if not isinstance(loader, GuardedLoader):
             refuse_several_loaders()
         loader.is_guarded = True
-        self._trainer, self._data = trainer, MicroBatches(loader.inner, read_end=False)
+        self._undo.callback(setattr, loader, "is_guarded", False)
+        self._accumulate = trainer.accumulate_grad_batches
+        self._trainer = trainer
+        self._data = MicroBatches(loader.inner, accumulate=self._accumulate, read_end=False)
         self._undo.callback(self._data.close)
         self._loops = Loops(trainer, self)
         self._undo.callback(self._loops.unextend)
-        self._accumulate = trainer.accumulate_grad_batches
         self._epoch_length = int(trainer.num_training_batches)
         self._steps_per_epoch = math.ceil(self._epoch_length / self._accumulate)
         self._left = 0  # micro-batches of the step that are still to come
@@ -146,15 +148,18 @@ class Lossguard(Watch):
         except (LossguardError, KeyboardInterrupt, StopIteration):
             raise
         except Exception as problem:
+            if not self._is_open:  # a model that was restored in part is not trained on
+                raise
             controller.abandon()
             self.controller, self._left = None, 1
             self.log_once.warn(f"the run is not guarded any more, and training continues: {problem!r}")
 
     def _cross(self, controller: Controller) -> None:
-        is_first, self._is_open = not self._is_open, True
+        is_first = not self._is_open
         self._loops.position = self._data.position
         step = self._trainer.global_step
         at = controller.open(until=self._until, step=step) if is_first else controller.boundary()
+        self._is_open = True
         self._loops.unextend()
         if at.restored or (is_first and at.step):
             self._loops.enter(at.step, self._steps_per_epoch, self._accumulate, self._epoch_length)

@@ -1,18 +1,16 @@
 """The callback that reports: every optimizer step with its loss, gradient norm and learning rate."""
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from lossguard.errors import ConfigurationError, LossguardError
+from lossguard.errors import ConfigurationError
 from lossguard.lightning.framework import Callback, LightningModule, Trainer
-from lossguard.log_once import LogOnce
+from lossguard.log_once import LogOnce, never_raises
 from lossguard.run import Run
 
-Hook = TypeVar("Hook", bound=Callable[..., Any])
 MEANS = ("log_z", "z_loss")
 """What `training_step` may return in its dictionary besides the loss, each as the mean over the micro-batch."""
 
@@ -28,22 +26,6 @@ SETTINGS = (
     *("world_size", "val_check_interval", "check_val_every_n_epoch", "limit_train_batches", "num_training_batches"),
 )
 """What of the trainer becomes part of the configuration."""
-
-
-def contained(hook: Hook) -> Hook:
-    """Log an error of ours once, and let the training go on."""
-
-    @functools.wraps(hook)
-    def call(self: "Watch", *arguments: Any) -> Any:
-        try:
-            return hook(self, *arguments)
-        except LossguardError:
-            raise
-        except Exception as problem:
-            key = f"{hook.__name__} {type(problem).__name__}"
-            self.log_once.warn_once(key, f"{hook.__name__} failed, and training continues: {problem!r}")
-
-    return cast(Hook, call)
 
 
 class Watch(Callback):
@@ -86,7 +68,7 @@ class Watch(Callback):
         self._forget()
         self._describe(trainer, pl_module)
 
-    @contained
+    @never_raises
     def _describe(self, trainer: Trainer, pl_module: LightningModule) -> None:
         settings = {name: getattr(trainer, name) for name in SETTINGS}
         model = {
@@ -97,18 +79,18 @@ class Watch(Callback):
         steps = trainer.estimated_stepping_batches
         self.run.add_config(described, total_steps=int(steps) if 0 <= steps < float("inf") else None)
 
-    @contained
+    @never_raises
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         parameters = [each for group in optimizer.param_groups for each in group["params"]]
         gradients = [each.grad for each in parameters if each.grad is not None]
         self._of_step["grad_norm"] = torch.nn.utils.get_total_norm(gradients)
         self._of_step["lr"] = optimizer.param_groups[0]["lr"]
 
-    @contained
+    @never_raises
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.flush()
 
-    @contained
+    @never_raises
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -146,7 +128,7 @@ class Watch(Callback):
             means["step_tokens"] = (tokens * trainer.world_size).round().long()
         return means
 
-    @contained
+    @never_raises
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or self._pending is None:
             return

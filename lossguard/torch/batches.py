@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from lossguard.errors import ConfigurationError
 from lossguard.log_once import LogOnce
 from lossguard.torch import loaders
 from lossguard.torch.epoch_orders import EpochOrders, changed_generators
@@ -24,15 +25,23 @@ class MicroBatches:
 
     `set_epoch(epoch)` is called before an iterator is made. By default it calls `set_epoch` of the loader (accelerate's
     has it), or else of its samplers and of the dataset, where they have it.
+    `accumulate`: micro-batches of a step, which a run that is continued must have as before.
     `read_end`: whether each iterator is asked for its end, as a `for` loop does; Lightning does not, and at its end a
     sampler with a generator of its own draws from it once more.
 
     Raises ValueError for an empty loader, and for one that cannot give its batches again in the same order.
     """
 
-    def __init__(self, loader: Any, *, set_epoch: Callable[[int], object] | None = None, read_end: bool = True) -> None:
+    def __init__(
+        self,
+        loader: Any,
+        *,
+        accumulate: int = 1,
+        set_epoch: Callable[[int], object] | None = None,
+        read_end: bool = True,
+    ) -> None:
         refuse_without_order(loader)
-        self.loader = loader
+        self.loader, self.accumulate = loader, accumulate
         self._read_end = read_end
         self.length: int | None = len(loader) if is_by_index(loader) else None
         """Micro-batches of an epoch; None until a dataset that is iterated over has ended once."""
@@ -110,10 +119,20 @@ class MicroBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """What a new process cannot know, in plain values."""
-        return {"length": self.length, "orders": self._orders.state_dict()}
+        return {"length": self.length, "accumulate": self.accumulate, "orders": self._orders.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state; `seek` afterwards. What this process has seen of later epochs stays."""
+        """Restore a state; `seek` afterwards. What this process has seen of later epochs stays.
+
+        Raises ConfigurationError where the numbers of batches have come to mean other samples.
+        """
+        length, accumulate = state["length"], state.get("accumulate", self.accumulate)
+        if accumulate != self.accumulate or (length and self.length and length != self.length):
+            raise ConfigurationError(
+                f"the checkpoint is that of a run with an epoch of {length or 'unknown'} micro-batches, {accumulate} "
+                f"in each step, and this one has {self.length or 'unknown'}, {self.accumulate} in each step: its "
+                "batches would be others; continue it with the same batch size, accumulation and number of processes"
+            )
         self.close()  # a sampler may still draw from a generator that is restored
         self.length = self.length or state["length"]
         self._orders.load_state_dict(state["orders"])
@@ -196,7 +215,7 @@ class Batches:
     def __init__(self, loader: Any, *, accumulate: int = 1, set_epoch: Callable[[int], object] | None = None) -> None:
         if accumulate < 1:
             raise ValueError(f"accumulate={accumulate} must be at least 1 micro-batch")
-        self.micro_batches = MicroBatches(loader, set_epoch=set_epoch)
+        self.micro_batches = MicroBatches(loader, accumulate=accumulate, set_epoch=set_epoch)
         self.accumulate = accumulate
         _check_accelerate(getattr(loader, "gradient_state", None), accumulate, self.micro_batches.length)
 

@@ -128,3 +128,15 @@ def test_checkpoints_of_a_run_whose_data_had_no_state_are_restored() -> None:
     again = controller_of(ScriptedRun(), checkpoints)
     assert again.open(until=9, data=object()).step == 2  # nothing is loaded into it
     again.abandon()
+
+
+def test_a_signal_stops_one_loop_and_not_the_next_one_in_the_same_process() -> None:
+    run, checkpoints = ScriptedRun(), Memory([])
+    controller = controller_of(run, checkpoints)
+    controller.open(until=9)
+    signal.raise_signal(signal.SIGINT)
+    assert controller.boundary().stop
+    controller.close()
+    assert (run.interrupted, controller.interrupted_by) == (True, signal.SIGINT)
+    assert [at.step for at in drive(controller, checkpoints, 4)] == [1, 2, 3, 4]
+    assert (run.interrupted, controller.interrupted_by) == (False, None)

@@ -1,6 +1,6 @@
 import pytest
 
-from lossguard.log_once import LogOnce
+from lossguard.log_once import LogOnce, never_raises
 
 
 def test_a_key_is_logged_once_until_it_is_reset(caplog: pytest.LogCaptureFixture) -> None:
@@ -18,3 +18,15 @@ def test_a_quiet_one_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     log_once.warn_once("a", "first")
     log_once.warn("second")
     assert caplog.messages == []
+
+
+def test_an_error_in_a_method_that_never_raises_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    class Measurement:
+        log_once = LogOnce()
+
+        @never_raises
+        def divide(self, by: int) -> float:
+            return 1 / by
+
+    assert [Measurement().divide(by) for by in (0, 0, 2)] == [None, None, 0.5]
+    assert caplog.messages == ["divide failed, and training continues: ZeroDivisionError('division by zero')"]

@@ -23,10 +23,13 @@ class LoggedRun(ScriptedRun):
     def __init__(self, orders: dict[int, Order] | None = None) -> None:
         super().__init__(orders)
         self.logged: list[tuple[int, dict[str, Any]]] = []
+        self.batches: list[int | None] = []
+        """The batch of each logged step, as the guard says."""
         self.config: dict[str, Any] = {}
         self.total_steps: int | None = None
 
     def log(self, /, step: int, **metrics: Any) -> None:
+        self.batches.append(self.batch_index)
         self.logged.append((step, {name: plain(value) for name, value in metrics.items() if value is not None}))
 
     def add_config(self, config: Any, *, total_steps: int | None = None) -> None:

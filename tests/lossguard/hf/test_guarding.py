@@ -1,3 +1,4 @@
+import multiprocessing
 import signal
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def test_over_epochs_with_evaluation_and_workers_it_is_the_training_that_never_u
     assert trainer.live() == reference.live()
     assert state_of(trainer) == state_of(reference)
     assert _without_times(trainer.state.log_history) == _without_times(reference.state.log_history)
+    assert not multiprocessing.active_children()  # the workers have ended with the training
     evaluated = [(each["step"], round(each["epoch"], 2)) for each in trainer.state.log_history if "eval_loss" in each]
     assert evaluated == [(12, 1.0), (13, 1.09), (22, 3.0), (34, 4.0), (45, 4.96)]  # 23 micro-batches in 12 steps
 
@@ -205,3 +207,35 @@ def test_early_stopping_counts_again_after_a_rollback_and_the_best_model_is_load
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-4")
     assert [step for step, _ in run.logged] == [*range(12), *range(6, 16)]
     assert run.column("held_out_loss")[3] == 1.04
+
+
+def test_an_exception_after_a_step_reports_it_with_the_batch_that_it_has_used(tmp_path: Path) -> None:
+    class Fails(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 4:
+                raise Interrupt
+
+    trainer, run = trainer_in(tmp_path, Rows(46), max_steps=8, callbacks=[Fails()]), LoggedRun()
+    guard(trainer, run, skips=[Skip(1, 3)])
+    with pytest.raises(Interrupt):
+        trainer.train()
+    assert run.batches == [0, 3, 4, 5]
+
+
+def test_an_error_of_ours_at_a_step_boundary_leaves_the_training_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = trainer_in(tmp_path / "plain", Rows(46), max_steps=14)
+    plain.train()
+    trainer, run = trainer_in(tmp_path, Rows(46), max_steps=14), LoggedRun()
+    controller = guard(trainer, run, every=5)
+
+    def break_boundary() -> None:
+        controller.boundary = None  # type: ignore[assignment,method-assign]
+
+    trainer.add_callback(Stops(7, break_boundary))
+    trainer.train()
+    assert trainer.trace == plain.trace
+    assert state_of(trainer) == state_of(plain)
+    assert run.batches == list(range(14))
+    assert caplog.text.count("the run is not guarded any more, and training continues: TypeError") == 1

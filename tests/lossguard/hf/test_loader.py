@@ -23,3 +23,8 @@ def test_an_empty_micro_batch_has_no_tokens_and_the_same_names() -> None:
     assert isinstance(empty, Filling)
     assert empty["labels"][..., 1:].ne(-100).sum() == 0
     assert (empty["input_ids"].numel(), empty["name"]) == (0, "kept")
+
+
+def test_an_empty_micro_batch_can_be_made_of_any_batch() -> None:
+    assert empty_like({"scale": torch.tensor(2.0)}) == {"scale": torch.tensor(2.0)}
+    assert empty_like((torch.ones(2, 5), torch.ones(2))) == {}

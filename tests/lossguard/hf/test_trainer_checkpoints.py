@@ -74,10 +74,10 @@ def test_damaged_and_incomplete_folders_are_passed_over(tmp_path: Path, caplog: 
     shutil.copy(tmp_path / "one" / "checkpoint-15" / "model.safetensors", half)
     again, _ = guarded(tmp_path / "one", Rows(46), max_steps=16)
     assert "incomplete-checkpoint-18" in checkpoints_in(tmp_path / "one")
-    again.args.max_steps = 17  # the damaged one looks like the end of the run
-    again.train()
+    again.train()  # the damaged one looks like the end of the run
     assert "model.safetensors is damaged" in caplog.text
-    assert [rows for _, rows, _ in again.trace[:2]] == [rows for _, rows, _ in plain.trace[-2:]]
+    assert again.trace == plain.trace[-2:]
+    assert state_of(again) == state_of(plain)
 
 
 def test_the_limit_of_the_trainer_deletes_no_checkpoint_that_a_rollback_may_need(tmp_path: Path) -> None:
@@ -92,5 +92,31 @@ def test_the_limit_of_the_trainer_deletes_no_checkpoint_that_a_rollback_may_need
 def test_another_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="store='disk' must be 'lossguard' or 'hf'"):
         guard(trainer_in(tmp_path, Rows(46)), LoggedRun(), store="disk")
+    with pytest.raises(ValueError, match="memory=3 needs store='lossguard'"):
+        guard(trainer_in(tmp_path, Rows(46)), LoggedRun(), store="hf", memory=3)
     with pytest.raises(ValueError, match="save_only_model"):
         guarded(tmp_path, Rows(46), save_only_model=True)
+
+
+def test_an_evaluation_after_the_trainers_own_checkpoint_of_a_step_belongs_to_it(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"save_strategy": "steps", "save_steps": 12, "eval_strategy": "epoch", "max_steps": 16}
+    plain = trainer_in(tmp_path / "plain", Rows(46), **options)  # an epoch has 12 steps
+    plain.train()
+    trainer, run = guarded(tmp_path, Rows(46), {15: rollback(rewind_to=12)}, every=12, **options)
+    trainer.train()
+    assert run.recorded[1][1] == 12
+    assert trainer.live() == plain.live()
+    assert state_of(trainer) == state_of(plain)
+
+
+def test_a_disk_that_is_full_leaves_no_half_written_folder(tmp_path: Path) -> None:
+    trainer, run = guarded(tmp_path, Rows(46), max_steps=12)
+
+    def write_half(*_: Any) -> None:
+        (tmp_path / f"checkpoint-{trainer.state.global_step}" / "optimizer.pt").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    trainer._save_optimizer_and_scheduler = write_half
+    trainer.train()
+    assert [step for step, _ in run.logged] == list(range(12))
+    assert (run.restorable, checkpoints_in(tmp_path)) == ([], [])

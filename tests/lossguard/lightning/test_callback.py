@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, LearningRateMonitor, ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from lossguard.errors import ConfigurationError
 from lossguard.lightning import Lossguard, Watch
 from tests.lossguard.lightning.fitting import (
     LoggingRun,
@@ -236,3 +238,35 @@ def test_a_search_for_a_learning_rate_before_the_fit_reads_the_loader_alone(tmp_
     run = LoggingRun()
     fit(tmp_path, shuffled(40), Lossguard(run), search, module=module, max_steps=10)
     assert [(step, index) for step, index, _ in run.logged] == [(step, step) for step in range(10)]
+
+
+def test_a_resume_that_fails_ends_the_fit_before_its_first_step(tmp_path: Path) -> None:
+    """A model that was restored in part is not trained on."""
+    fit(tmp_path, shuffled(40), Lossguard(LoggingRun()), max_steps=3)
+    wider = Module()
+    wider.net[2] = torch.nn.Linear(16, 9)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        fit(tmp_path, shuffled(40), Lossguard(LoggingRun()), module=wider, max_steps=6)
+    assert wider.seen == {}
+
+
+def test_after_the_fit_the_loader_is_that_of_the_user_again(tmp_path: Path) -> None:
+    module = fit(tmp_path, shuffled(40), Lossguard(LoggingRun()), max_steps=3)
+    loader: Any = module.trainer.train_dataloader
+    assert len(list(islice(loader, 30))) == 10
+
+
+def test_a_run_that_is_continued_with_other_batches_is_refused(tmp_path: Path) -> None:
+    fit(tmp_path, shuffled(40), Lossguard(LoggingRun()), max_steps=3)
+    for loader, accumulate in ((shuffled(40), 2), (shuffled(40, batch=8), 1)):
+        again = Module()
+        with pytest.raises(ConfigurationError, match="an epoch of 10 micro-batches, 1 in each step, and this one"):
+            fit(
+                tmp_path,
+                loader,
+                Lossguard(LoggingRun()),
+                module=again,
+                max_steps=6,
+                accumulate_grad_batches=accumulate,
+            )
+        assert again.seen == {}

@@ -16,6 +16,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from lossguard.errors import ConfigurationError
 from lossguard.torch import Batches, MicroBatches
 from lossguard.torch.generators import generators
 
@@ -183,7 +184,7 @@ def test_the_state_of_an_order_that_follows_from_the_epoch_is_empty() -> None:
     stream = MicroBatches(LOADERS["distributed"]())
     for _ in range(14):
         next(stream)
-    assert stream.state_dict() == {"length": 6, "orders": {"drawn": {}, "own": []}}
+    assert stream.state_dict() == {"length": 6, "accumulate": 1, "orders": {"drawn": {}, "own": []}}
 
 
 def test_skipped_samples_are_never_loaded() -> None:
@@ -314,3 +315,12 @@ def test_accumulate_below_one_is_refused() -> None:
 def test_an_empty_loader_is_one_sentence(empty: Any) -> None:
     with pytest.raises(ValueError, match="nothing to train on"):
         next(MicroBatches(empty))
+
+
+def test_the_batches_of_a_run_are_not_continued_with_others() -> None:
+    saved = Batches(loader(), accumulate=2).state_dict()
+    with pytest.raises(ConfigurationError, match=r"2 in each step, and this one has \d+, 3 in each step"):
+        Batches(loader(), accumulate=3).load_state_dict(saved)
+    with pytest.raises(ConfigurationError, match="the same batch size"):
+        Batches(DataLoader(Numbers(), batch_size=SIZE + 1), accumulate=2).load_state_dict(saved)
+    Batches(loader(), accumulate=2).load_state_dict(saved)
