@@ -9,34 +9,35 @@ run.finish()
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lossguard.batches import Indexable
-from lossguard.delivery.client import Client
-from lossguard.errors import (
-    CheckpointError,
-    CheckpointMismatch,
-    CollectorError,
-    ConfigurationError,
-    Conflict,
-    LossguardError,
-    NotFound,
-    RanksError,
-    Rejected,
-    Unauthorised,
-    Unreachable,
-)
-from lossguard.guard import Guard
-from lossguard.ledger import Ledger, Skip
-from lossguard.orders import Order
-from lossguard.probe import Probe
-from lossguard.protocol import decode_number, encode_number, is_run_id
-from lossguard.ranks import Ranks
-from lossguard.restart_plan import RestartPlan, restart
-from lossguard.run import Run
-from lossguard.spooling.reading import read_spools
-from lossguard.start import init
-from lossguard.states import Cause, OrderKind, RunState, SegmentReason
+if TYPE_CHECKING:
+    from lossguard.batches import Indexable
+    from lossguard.delivery.client import Client
+    from lossguard.errors import (
+        CheckpointError,
+        CheckpointMismatch,
+        CollectorError,
+        ConfigurationError,
+        Conflict,
+        LossguardError,
+        NotFound,
+        RanksError,
+        Rejected,
+        Unauthorised,
+        Unreachable,
+    )
+    from lossguard.guard import Guard
+    from lossguard.ledger import Ledger, Skip
+    from lossguard.orders import Order
+    from lossguard.probe import Probe
+    from lossguard.protocol import decode_number, encode_number, is_run_id
+    from lossguard.ranks import Ranks
+    from lossguard.restart_plan import RestartPlan, restart
+    from lossguard.run import Run
+    from lossguard.spooling.reading import read_spools
+    from lossguard.start import init
+    from lossguard.states import Cause, OrderKind, RunState, SegmentReason
 
 __all__ = [
     "Cause",
@@ -72,9 +73,52 @@ __all__ = [
     "restart",
 ]
 
+_NAMES_OF = {
+    "batches": ("Indexable",),
+    "delivery.client": ("Client",),
+    "errors": (
+        "CheckpointError",
+        "CheckpointMismatch",
+        "CollectorError",
+        "ConfigurationError",
+        "Conflict",
+        "LossguardError",
+        "NotFound",
+        "RanksError",
+        "Rejected",
+        "Unauthorised",
+        "Unreachable",
+    ),
+    "guard": ("Guard",),
+    "ledger": ("Ledger", "Skip"),
+    "orders": ("Order",),
+    "probe": ("Probe",),
+    "protocol": ("decode_number", "encode_number", "is_run_id"),
+    "ranks": ("Ranks",),
+    "restart_plan": ("RestartPlan", "restart"),
+    "run": ("Run",),
+    "spooling.reading": ("read_spools",),
+    "start": ("init",),
+    "states": ("Cause", "OrderKind", "RunState", "SegmentReason"),
+}
+"""The exported names by the module that defines them: it is imported when one of them is first used, because a command
+or a hook that needs none of them must not wait for the HTTP client."""
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    """What needs more than the SDK itself is imported when it is used: `lossguard.hf.guard(..)`."""
-    if name in ("accelerate", "hf", "lightning", "torch"):
+    """An exported name, or a module of the package: `lossguard.hf.guard(..)`."""
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    try:
         return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as problem:
+        if problem.name != f"{__name__}.{name}":
+            raise  # the package that this module needs is not installed
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

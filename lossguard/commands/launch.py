@@ -1,4 +1,7 @@
-"""`lossguard launch -- COMMAND ..`: run a training command, unchanged, and record what its tracker is given."""
+"""`lossguard launch -- COMMAND ..`: run a training command, unchanged, and record what its tracker is given.
+
+What records and delivers is imported once the command runs: the command does not wait for it.
+"""
 
 import argparse
 import logging
@@ -12,7 +15,7 @@ from urllib.parse import unquote
 
 from lossguard.errors import ConfigurationError
 from lossguard.folder_lock import lock_folder
-from lossguard.launch import hooks, left_by_script
+from lossguard.launch import hooks
 from lossguard.launch.child import NOT_EXECUTABLE, NOT_FOUND, CommandNotStarted
 from lossguard.launch.hooks.rank import rank_of
 from lossguard.launch.launcher import DELIVERY_SECONDS, Launcher, die_like
@@ -23,7 +26,6 @@ from lossguard.protocol import is_name, is_run_id
 from lossguard.run import Run
 from lossguard.settings import Mode, Settings
 from lossguard.sources.names import NameMap
-from lossguard.start import init, storable_config
 
 LAUNCHES = ".launch"
 """Folder in LOSSGUARD_DIR: a journal and a note about the child for each run that is launched now."""
@@ -113,12 +115,16 @@ class _Launch:
             print(f"lossguard: {problem}", file=sys.stderr)
             os._exit(problem.code)
         if recorder.script_reports:
+            from lossguard.launch import left_by_script
+
             for run_folder in self._run_folders():
                 left_by_script.finish(run_folder, self._settings, end.state, DELIVERY_SECONDS)
         die_like(end)
 
     def begin(self, facts: Mapping[str, Any]) -> Run:
         """The run, with what the tracker says of it where the options say nothing."""
+        from lossguard.start import init
+
         project = self._project or facts.get("project")
         if not is_name(project):
             project = os.path.basename(os.getcwd()) or "launched"
@@ -139,6 +145,8 @@ class _Launch:
 
     def config(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The tracker's configuration, with the tags of the options and of the tracker."""
+        from lossguard.start import storable_config
+
         config = facts.get("config") or {}
         return storable_config(config, () if "tags" in config else [*self._options.tag, *facts.get("tags", ())])
 

@@ -6,13 +6,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from lossguard.launch.child import CHILD_FILE, Child
+from lossguard.launch.child import CHILD_FILE, Child, CommandNotStarted
 from lossguard.launch.hooks import JOURNAL_VARIABLE
 from lossguard.launch.recorder import JOURNAL, Recorder
+from lossguard.log_once import LogOnce
 from lossguard.run import Run
 from lossguard.spooling.spool import new_session
 from lossguard.states import RunState
@@ -100,6 +102,7 @@ class Launcher:
         self._supervisor = supervisor or Supervisor()
         recorder.batch_of = self._supervisor.batch_of
         self._asked_to_stop = False
+        self._log_once = LogOnce()
 
     def run(self) -> ChildEnd:
         """Run the command, or take over the child of an earlier launcher, until it has ended and is not started again.
@@ -116,7 +119,7 @@ class Launcher:
                 following = self._supervisor.after(end, self._recorder.recorded)
                 if following is None:
                     break
-                child = self._start(following, mask)
+                child = self._start_again(following, mask)
             (self._folder / CHILD_FILE).unlink(missing_ok=True)
             self._recorder.close(end.state, DELIVERY_SECONDS)
             return end
@@ -152,6 +155,20 @@ class Launcher:
         self._recorder.follow(journal, opens_segment=what.opens_segment)
         return child
 
+    def _start_again(self, what: Restart, mask: Iterable[int]) -> Child:
+        try:
+            return self._start(what, mask)
+        except CommandNotStarted:  # it is there no longer
+            self._recorder.close(RunState.FAILED, DELIVERY_SECONDS)
+            raise
+
+    def _watch(self, child: Child) -> None:
+        """The child is not left alone because the supervisor has failed."""
+        try:
+            self._supervisor.watch(child, self._recorder.recorded)
+        except Exception as problem:
+            self._log_once.warn_once("watch", f"the command is not supervised: {type(problem).__name__}: {problem}")
+
     def _attend(self, child: Child) -> ChildEnd:
         """Pass signals on until the child has ended. This is one run of the child."""
         while True:
@@ -160,7 +177,7 @@ class Launcher:
                 self._recorder.drain()
                 ended = self._recorder.ended
                 return ChildEnd(code, self._asked_to_stop, ended is not None and ended["ended"] is None)
-            self._supervisor.watch(child, self._recorder.recorded)
+            self._watch(child)
             received = signal.sigtimedwait(PASSED | {signal.SIGCHLD}, POLL_SECONDS)
             if received is not None and received.si_signo != signal.SIGCHLD:
                 self._asked_to_stop |= received.si_signo in STOPPING
@@ -170,8 +187,10 @@ class Launcher:
 
 def die_like(end: ChildEnd) -> NoReturn:
     """End this process as the child ended: with its exit code, or by the same signal."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # closed at the other end
+            if stream is not None:  # closed when this process began
+                stream.flush()
     if end.code is None:
         os._exit(0 if end.ended_cleanly else 1)
     if end.code < 0:

@@ -6,11 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lossguard.launch.journal_rows import JournalRows
 from lossguard.log_once import LogOnce
-from lossguard.recording import RecordingRun
 from lossguard.run import Run
 from lossguard.sources.configured import facts_of
 from lossguard.sources.names import NameMap
@@ -19,6 +18,9 @@ from lossguard.sources.rows import Row
 from lossguard.spooling.spool import spools_in
 from lossguard.spooling.spool_reader import AcknowledgedOffset, SpoolReader
 from lossguard.states import RunState, SegmentReason
+
+if TYPE_CHECKING:
+    from lossguard.recording import RecordingRun  # with the HTTP client: imported once a run begins
 
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 30.0
@@ -215,6 +217,8 @@ class Recorder(threading.Thread):
             self._at_once = True
 
     def _begin(self) -> None:
+        from lossguard.recording import RecordingRun
+
         run = self._origin.begin(self._facts)
         assert isinstance(run, RecordingRun)
         self._recorded_until = _newest_time(run.directory)

@@ -53,11 +53,12 @@ class CsvParser:
         return False  # a number may be cut off
 
     def _is_header(self, text: str) -> bool:
-        """Whether the line names columns again: its cell of the step has that column's name."""
-        return self._step >= 0 and self._header[self._step] in text and self._names_step(text)
-
-    def _names_step(self, text: str) -> bool:
-        return self._columns.step_in(self._cells(text)) is not None
+        """Whether the line names columns again: one of them is the step's, and it has no step itself."""
+        if self._step < 0 or self._header[self._step] not in text:
+            return False
+        cells = self._cells(text)
+        has_step = len(cells) > self._step and step_of(cells[self._step]) is not None
+        return not has_step and self._columns.step_in(cells) is not None
 
     def _read_header(self, text: str) -> None:
         self._delimiter = max(DELIMITERS, key=text.count)

@@ -1,4 +1,8 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
 from lossguard import ConfigurationError
 from lossguard.addresses import collector_url, host_of, is_loopback
@@ -47,3 +51,16 @@ def test_loopback_is_known_by_address_and_by_name(host: str, expected: bool) -> 
 
 def test_the_host_of_an_address_that_cannot_be_parsed_is_empty() -> None:
     assert [host_of(url) for url in ("http://h:1/a", "//[::1]:80", "http://[::1", "")] == ["h", "::1", "", ""]
+
+
+@given(st.from_regex(r"https?://[A-Za-z0-9._-]{1,20}(:[0-9]{1,6})?/?", fullmatch=True))
+def test_a_plain_address_is_judged_as_urllib3_judges_it(address: str) -> None:
+    try:
+        accepted = collector_url("url", address)
+    except ConfigurationError:
+        accepted = None
+    try:
+        expected = address.rstrip("/") if parse_url(address).host else None
+    except LocationParseError:
+        expected = None
+    assert accepted == expected

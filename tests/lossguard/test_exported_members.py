@@ -23,8 +23,18 @@ def test_every_public_method_of_run_and_guard_is_documented() -> None:
 
 
 def test_importing_the_sdk_imports_neither_torch_nor_numpy() -> None:
-    code = "import sys, lossguard; assert not {'torch', 'numpy'} & set(sys.modules)"
+    code = "import sys; from lossguard import *; assert not {'torch', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_launched_command_does_not_wait_for_the_http_client() -> None:
+    code = "import sys, lossguard.commands.launch; assert not {'urllib3', 'http', 'ssl', 'email'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_exported_names_are_those_that_are_found_when_they_are_used() -> None:
+    assert set(lossguard.__all__) <= set(dir(lossguard))
+    assert sorted(lossguard._MODULE_OF) == sorted(lossguard.__all__)
 
 
 def test_an_adapter_is_imported_when_it_is_used_and_an_unknown_name_is_an_error() -> None:

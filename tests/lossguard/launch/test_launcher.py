@@ -4,10 +4,14 @@ import pty
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lossguard.launch.launcher import ChildEnd
+from lossguard.launch.child import Child, CommandNotStarted
+from lossguard.launch.launcher import ChildEnd, Launcher, Restart, Supervisor
+from lossguard.run import Run
 from lossguard.states import RunState
 from tests.lossguard.launch.launching import Launching
 from tests.waiting import wait_for
@@ -357,3 +361,56 @@ while True:
     wait_for(lambda: launching.metric("loss") == {0: 1.0}, seconds=20, what="the only step")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
+
+
+def test_the_exit_code_is_that_of_the_command_when_stdout_and_stderr_are_closed(launching: Launching) -> None:
+    launcher = [sys.executable, "-m", "lossguard", "launch", "--project", "p", "--", "sh", "-c", "exit 3"]
+    shell = ["sh", "-c", '"$@" >&- 2>&-', "sh", *launcher]
+    assert subprocess.run(shell, cwd=launching.folder, env=launching.environment(), check=False).returncode == 3
+
+
+class FakeRecorder:
+    recorded = ended = None
+    state: RunState | None = None
+
+    def begin_at_once(self) -> Run | None:
+        return None
+
+    def follow(self, journal: Path, *, opens_segment: bool = True) -> None: ...
+    def start(self) -> None: ...
+    def drain(self) -> bool:
+        return True
+
+    def close(self, state: RunState, timeout: float) -> None:
+        self.state = state
+
+
+class FailingSupervisor(Supervisor):
+    def watch(self, child: Child, run: Run | None) -> None:
+        raise ValueError("a checkpoint is not what it seems")
+
+
+class GoneCommand(Supervisor):
+    def after(self, end: ChildEnd, run: Run | None) -> Restart | None:
+        return Restart(command=["/nonexistent/command"])
+
+
+def launcher(folder: Path, supervisor: Supervisor) -> tuple[Launcher, FakeRecorder]:
+    recorder: Any = FakeRecorder()
+    command = ["sh", "-c", "exit 3"]
+    return Launcher(command, folder=folder, recorder=recorder, environment={}, supervisor=supervisor), recorder
+
+
+def test_a_command_runs_on_to_its_end_when_its_supervisor_fails(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    launching, _ = launcher(tmp_path, FailingSupervisor())
+    assert launching.run().code == 3
+    assert caplog.messages == ["the command is not supervised: ValueError: a checkpoint is not what it seems"]
+
+
+def test_a_command_that_is_gone_at_its_restart_leaves_a_failed_run(tmp_path: Path) -> None:
+    launching, recorder = launcher(tmp_path, GoneCommand())
+    with pytest.raises(CommandNotStarted, match="there is no such command"):
+        launching.run()
+    assert recorder.state is RunState.FAILED
