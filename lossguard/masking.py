@@ -20,6 +20,7 @@ _WORD = (
 _TOKEN = r"(?<!bos[-_.])(?<!eos[-_.])(?<!pad[-_.])(?<!unk[-_.])(?<!sep[-_.])(?<!cls[-_.])(?<!eot[-_.])(?<!per[-_.])"
 _TOKEN += r"(?<!mask[-_.])(?<!stop[-_.])(?<!next[-_.])(?<!start[-_.])(?<!end[-_.])(?<!image[-_.])(?<!special[-_.])token"
 _NAME = re.compile(rf"(?i)(?:{_WORD}|{_TOKEN}|(?:^|[-_.])(?:pat|pwd?|passw|sas|sig|dsn))$")
+_PLACEHOLDER = re.compile(r"<[A-Z_]+>")  # as Hugging Face's arguments have it in place of their token: "<HUB_TOKEN>"
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _ASSIGNED_NAME = re.compile(r"""(?<![\w.-])([\w.-]++)['"]?\]?\s*[:=]\s*""")
 _VALUE = re.compile(r"""(["']?)(?!\*\*\*)[^\s'",;&})\]]+\1""")
@@ -79,7 +80,7 @@ def _hidden(value: Any) -> Any:
         return {key: _hidden(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_hidden(each) for each in value]
-    return MASK if isinstance(value, str) and value else value
+    return MASK if isinstance(value, str) and value and not _PLACEHOLDER.fullmatch(value) else value
 
 
 def _without_assigned_secrets(text: str) -> Iterator[str]:

@@ -95,6 +95,8 @@ class RecordingRun(Run):
         make_folder(directory)
         self.inert = False
         """True after `finish`, and in a forked child process: then every method does nothing."""
+        self.is_written = True
+        """Whether all lines stand in the spool; false after `finish` where the disk was full, for example."""
         self.log_once = LogOnce()
         self.history = History.read(directory)
         self._registration = registration
@@ -232,7 +234,8 @@ class RecordingRun(Run):
         deadline = time.monotonic() + timeout
         try:
             self._put({"finish": self._final_state(state), "time": time.time() if at is None else at})
-            if not self._writer.close(timeout):
+            self.is_written = self._writer.close(timeout)
+            if not self.is_written:
                 self.log_once.warn_once(
                     "close",
                     f"not every step was written to {self.directory}: the disk is full, or it or a device was too slow",

@@ -22,12 +22,39 @@ def add_restart_options(parser: Any) -> None:
     names = ", ".join([*ADAPTERS, CONTRACT])
     add("--restart-with", metavar="ADAPTER", help=f"stop and start the command for an order: {names}")
     add("--checkpoints", metavar="FOLDER", help="where they are; generic: a pattern such as out/step_{step}")
-    add("--resume-args", metavar="ARGS", help="generic: such as '--resume {checkpoint}', or with {step}")
+    add(
+        "--resume-args",
+        metavar="ARGS",
+        help="added at a restart, as '--resume {checkpoint}', or with {step}",
+    )
     add("--can-skip", action="store_true", help="generic: the command reads LOSSGUARD_SKIPS or LOSSGUARD_SKIPS_FILE")
-    add("--first-step", type=int, choices=(0, 1), help="number of the first step in what the command logs")
-    add("--max-restarts", type=int, default=limits.max_restarts, help="within an hour, after crashes and hangs")
-    add("--grace", type=float, default=limits.grace, help="seconds from SIGTERM to SIGKILL")
-    add("--restart-backoff", type=float, default=limits.backoff, help="seconds before the first restart after a crash")
+    add(
+        "--first-step",
+        type=int,
+        choices=(0, 1),
+        help="number of the first step in what the command logs (default: 1 with hf, megatron and torchtitan, else 0)",
+    )
+    add(
+        "--max-restarts",
+        type=int,
+        metavar="N",
+        default=limits.max_restarts,
+        help="within an hour, after crashes and hangs (default: %(default)s)",
+    )
+    add(
+        "--grace",
+        type=float,
+        metavar="SECONDS",
+        default=limits.grace,
+        help="from SIGTERM to SIGKILL (default: %(default)g)",
+    )
+    add(
+        "--restart-backoff",
+        type=float,
+        metavar="SECONDS",
+        default=limits.backoff,
+        help="before the first restart after a crash (default: %(default)g)",
+    )
     add("--restart-hangs", action="store_true", help="kill a command that hangs, and start it again")
 
 
@@ -45,6 +72,9 @@ def supervisor_for(
         return None
     if options.restart_with == CONTRACT:
         return ContractSupervisor(command, max_restarts=options.max_restarts, backoff=options.restart_backoff)
+    if options.restart_with not in ADAPTERS:
+        known = ", ".join([*ADAPTERS, CONTRACT])
+        raise ConfigurationError(f"--restart-with {options.restart_with!r:.80} must be one of {known}")
     details = Options(
         checkpoints=options.checkpoints,
         resume_args=options.resume_args,

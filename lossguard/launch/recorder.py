@@ -198,7 +198,9 @@ class Recorder(threading.Thread):
         """Say once what the first rows are, and what they were mapped to."""
         if self._recorder is not None and self._recorder.preview.num_rows and not self._is_previewed:
             self._is_previewed = True
-            logger.warning(self._recorder.preview.text().rstrip())
+            assert self._run is not None
+            where = f"They are recorded as run {self._run.id} in {self._run.directory}."
+            logger.warning(f"{self._recorder.preview.text().rstrip()}\n{where}")
 
     def _save(self) -> None:
         if self._following is not None and self._run is not None:

@@ -62,15 +62,17 @@ def runs_in(path: Path, only: str | None = None, columns: Columns = Columns()) -
     like the readers.
     """
     if not path.exists():
-        raise ConfigurationError(f"there is no {path}")
+        raise ConfigurationError(f"{path} does not exist")
     found = {
         name: runs for name in _asked(FORMATS, only, columns) if (runs := list(_call(name, "runs_in", columns, path)))
     }
     if stores := {name: runs for name, runs in found.items() if name in STORES}:
         found = stores
     if len(found) > 1:
-        several = " and ".join(f"{_reader(name).WHAT} (runs: {len(runs)})" for name, runs in found.items())
-        raise ConfigurationError(f"{path} holds {several}: choose one with --format {'|'.join(found)}")
+        several = ", ".join(f"{_reader(name).WHAT} (runs: {len(runs)})" for name, runs in found.items())
+        raise ConfigurationError(
+            f"{path} holds {several}: choose one with --format {'|'.join(found)}, or name the folders in it one by one"
+        )
     if not found:
         raise BadSource(f"{path} {nothing_found(only)}")
     return next(iter(found.values()))

@@ -56,7 +56,7 @@ def import_run(
     """Record the rows of `stored` that its spools do not have yet; `progress` gets the number of rows read.
 
     `settings` are offline: whoever calls delivers. Raises BadSource where there are no rows, ConfigurationError where
-    the folder cannot be written or another process writes it.
+    the folder cannot be written, as on a full disk, or another process writes it.
     """
     run_id = run_id or stored.run_id
     folder = folder_of(settings.directory, project, run_id)
@@ -98,6 +98,8 @@ def _import(
     recorder.flush(num_known + num_new)
     progress(num_known + num_new)
     run.finish(stored.state, at=stored.ended_at or (None if last is None else last.time) or began)
+    if not run.is_written:
+        raise ConfigurationError(f"{stored.place}: not all rows could be written to {folder}; import it again")
     if last is not None:
         place = Saved(last.step, num_known + num_new, dict(names.chosen), stored.format, stored.place)
         positions.save(folder, place)

@@ -81,10 +81,11 @@ class Watch:
     num_rows: int = 0
     """That were recorded."""
     is_delivered: bool = True
-    """Whether the collector has them, unless nothing was to be delivered."""
+    """Whether all are written, and the collector has them, unless nothing was to be delivered."""
     _log_once: LogOnce = field(default_factory=LogOnce)
     _look_at: float = 0.0  # seconds without a row
     _others: list[Path] = field(default_factory=list)
+    _is_previewed: bool = False
 
     def run(self) -> None:
         """Follow the source to its end. Raises ConfigurationError and BadSource, in one sentence each."""
@@ -104,7 +105,7 @@ class Watch:
                 self.names, _of_line, positions.newest(directory), lambda: dict(positions.live_rows(directory))
             )
             follower = formats.follow(format, place, joiner, self.columns)
-            self.say(f"{place} ({format}) is recorded as run {run_id} of {self.project}")
+            self.say(f"{place} ({format}) is recorded as run {run_id} of project {self.project}")
             recorder = RunRecorder(run, self.names, follower.facts)
             save = partial(self._save, directory, format, place)
             try:
@@ -114,11 +115,11 @@ class Watch:
             finally:
                 follower.close()
                 if self.num_rows:
-                    self.say(recorder.preview.text().rstrip())
+                    self._show_preview(recorder)
         finally:
             run.finish(state, timeout=FINISH_SECONDS)
             is_online = self.settings.mode is Mode.ONLINE
-            self.is_delivered = not is_online or all(map(is_delivered, spools_in(directory)))
+            self.is_delivered = run.is_written and (not is_online or all(map(is_delivered, spools_in(directory))))
 
     def _save(self, directory: Path, format: str, place: Path, newest: PlacedRow) -> None:
         chosen = dict(self.names.chosen)
@@ -182,7 +183,6 @@ class Watch:
 
     def _record(self, follower: Follower, recorder: RunRecorder, save: Save, *, final: bool) -> int:
         num_before, placed = self.num_rows, None
-        was_complete = recorder.preview.is_complete
         try:
             for placed in follower.poll(final=final):
                 recorder.write_row(placed.row, placed.position)
@@ -195,9 +195,15 @@ class Watch:
             raise BadSource(text if text.startswith(str(self.path)) else f"{self.path}: {text}") from None
         if placed is not None:
             save(placed)
-        if recorder.preview.is_complete and not was_complete:
-            self.say(recorder.preview.text().rstrip())
+        if recorder.preview.is_complete:
+            self._show_preview(recorder)
         return self.num_rows - num_before
+
+    def _show_preview(self, recorder: RunRecorder) -> None:
+        """Say once what the first rows are, and what they were mapped to."""
+        if not self._is_previewed:
+            self._is_previewed = True
+            self.say(recorder.preview.text().rstrip())
 
 
 def _of_line(place: Any) -> Any:

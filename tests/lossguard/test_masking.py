@@ -74,6 +74,7 @@ def test_a_configuration_keeps_its_shape_and_its_numbers() -> None:
         "secrets": [SECRET, {"a": SECRET}],
         "data": f"https://ada:{SECRET}@host/set",
         "eos_token": "</s>",
+        "hub_token": "<HUB_TOKEN>",
         "command": ["--token", "x"],
     }
     assert mask_json(config) == {
@@ -82,6 +83,7 @@ def test_a_configuration_keeps_its_shape_and_its_numbers() -> None:
         "secrets": ["***", {"a": "***"}],
         "data": "https://***@host/set",
         "eos_token": "</s>",
+        "hub_token": "<HUB_TOKEN>",  # what the arguments of Hugging Face have in place of a token
         "command": ["--token", "x"],
     }
 

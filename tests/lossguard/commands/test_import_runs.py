@@ -65,7 +65,7 @@ def test_a_bad_path_is_one_sentence_and_the_others_are_imported(
     assert "1 of 3 runs imported" in shown.out
     first, second = shown.err.splitlines()
     assert first.startswith(f"lossguard: {tmp_path}/empty holds no run that can be read")
-    assert second == f"lossguard: there is no {tmp_path}/nothing"
+    assert second == f"lossguard: {tmp_path}/nothing does not exist"
 
 
 def test_a_mapped_name_that_never_comes_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

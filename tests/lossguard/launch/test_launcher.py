@@ -61,9 +61,12 @@ def test_the_steps_of_an_unchanged_script_arrive_and_the_run_is_finished(launchi
 
 
 def test_the_first_rows_are_shown_with_what_they_were_mapped_to(launching: Launching) -> None:
-    ended = launching.run(LOGS + "for step in range(150): run.log({'train/loss': 1.5}, step=step)")
+    ended = launching.run(
+        LOGS + "for step in range(150): run.log({'train/loss': 1.5}, step=step)", options=("--run-id", "r")
+    )
     assert "lossguard: the first 100 rows, steps 0 to 99:" in ended.err
     assert "train/loss          loss" in ended.err
+    assert f"They are recorded as run r in {launching.folder / 'lossguard'}" in ended.err
 
 
 def test_a_metric_that_is_not_finite_arrives_as_it_is(launching: Launching) -> None:

@@ -206,7 +206,7 @@ open("workers", "a").write(f"{worker.pid}\\n")
     [
         (
             ("--restart-with", "nemo"),
-            "--restart-with 'nemo' must be one of hf, megatron, torchtitan, nanochat, generic",
+            "--restart-with 'nemo' must be one of hf, megatron, torchtitan, nanochat, generic, script",
         ),
         (("--restart-with", "generic"), "--checkpoints '' must have {step} once"),
         (("--restart-with", "hf"), "the command has no --output_dir: name the Trainer's output_dir"),

@@ -19,7 +19,7 @@ def test_a_format_is_found_by_itself(tmp_path: Path) -> None:
 def test_two_formats_are_one_sentence_that_names_the_choice(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("step,loss\n0,1.0\n")
     (tmp_path / "b.jsonl").write_text('{"step": 0, "loss": 1.0}\n')
-    with pytest.raises(ConfigurationError, match=r"choose one with --format csv\|jsonl"):
+    with pytest.raises(ConfigurationError, match=r"choose one with --format csv\|jsonl, or name"):
         formats.runs_in(tmp_path)
     (run,) = formats.runs_in(tmp_path, "jsonl")
     assert run.format == "jsonl"
@@ -35,7 +35,7 @@ def test_rubbish_is_one_sentence(tmp_path: Path, content: bytes, name: str) -> N
 
 
 def test_a_path_that_is_not_there_and_an_unknown_format_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="there is no"):
+    with pytest.raises(ConfigurationError, match="nothing does not exist"):
         formats.runs_in(tmp_path / "nothing")
     with pytest.raises(ConfigurationError, match="must be one of csv"):
         formats.check("xml")

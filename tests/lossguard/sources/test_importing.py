@@ -16,6 +16,7 @@ from lossguard.sources.stored_run import BadSource, StoredRun
 from lossguard.spooling import archive
 from lossguard.spooling.archive import Keep
 from lossguard.spooling.reading import read_spools
+from lossguard.spooling.record_writer import RecordWriter
 from lossguard.spooling.spool import spools_in
 
 Rows = list[Row]
@@ -134,3 +135,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot be written"):
         load(tmp_path / "file", stored([row(0)]))
+
+
+def test_rows_that_a_full_disk_did_not_take_are_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = RecordWriter.close
+    monkeypatch.setattr(RecordWriter, "close", lambda writer, timeout: close(writer, timeout) and False)
+    with pytest.raises(ConfigurationError, match=r"place: not all rows could be written to .*; import it again"):
+        load(tmp_path, stored([row(0)]))

@@ -13,6 +13,7 @@ from lossguard.sources.names import NameMap
 from lossguard.sources.stored_run import BadSource
 from lossguard.sources.watching import Watch
 from lossguard.spooling.reading import read_spools
+from lossguard.spooling.record_writer import RecordWriter
 from tests.waiting import wait_for
 
 
@@ -141,6 +142,13 @@ def test_nothing_to_read_is_one_sentence(tmp_path: Path) -> None:
             watch(tmp_path, path, once=True).run()
 
 
+def test_the_first_rows_are_shown_once(tmp_path: Path) -> None:
+    path, said = tmp_path / "log.jsonl", list[str]()
+    write(path, 0, 150)
+    watch(tmp_path, path, said, once=True).run()
+    assert [text.partition(":")[0] for text in said if "the first" in text] == ["the first 100 rows, steps 0 to 99"]
+
+
 def test_columns_can_be_named(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("n,step,loss\n7,1,2.5\n")
@@ -156,3 +164,12 @@ def test_two_runs_that_write_one_file_end_the_watch_with_one_sentence(tmp_path: 
     with pytest.raises(BadSource, match="two runs write it"):
         watch(tmp_path, path, once=True).run()
     assert recorded(tmp_path)[-1]["finish"] == "interrupted"
+
+
+def test_rows_that_a_full_disk_did_not_take_are_not_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = RecordWriter.close
+    monkeypatch.setattr(RecordWriter, "close", lambda writer, timeout: close(writer, timeout) and False)
+    write(tmp_path / "log.jsonl", 0, 5)
+    one = watch(tmp_path, tmp_path / "log.jsonl", once=True)
+    one.run()
+    assert not one.is_delivered
