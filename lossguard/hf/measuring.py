@@ -4,6 +4,7 @@ Everything is summed on the device and read by the run's own thread: the loop ne
 reported once, and training continues.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -51,6 +52,7 @@ class Measuring(TrainerCallback):
 
     def install(self, hooks: Hooks) -> None:
         self.forget()
+        self._given = copy.copy(self.trainer.args)  # before a guard changes some for the time of the training
         hooks.wrap(self.trainer, "training_step", self.training_step)
         hooks.wrap(self.trainer.accelerator, "clip_grad_norm_", self._clip_grad_norm)
         if self.log_z is not None:
@@ -99,7 +101,7 @@ class Measuring(TrainerCallback):
         self.tokens = state.num_input_tokens_seen if state.global_step else 0
         if state.global_step and not state.num_input_tokens_seen:
             self.tokens = None  # resumed from a checkpoint that does not know it
-        self.run.add_config(configuration(self.trainer), total_steps=state.max_steps)
+        self.run.add_config(configuration(self.trainer, self._given), total_steps=state.max_steps)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.log_step()
@@ -161,7 +163,7 @@ class Measuring(TrainerCallback):
         return loss, tokens_R.sum().long(), {} if log_z is None else log_z.metrics()
 
 
-def configuration(trainer: Any) -> dict[str, Any]:
+def configuration(trainer: Any, arguments: Any) -> dict[str, Any]:
     """The arguments of the training, and the model with its number of parameters."""
     model = trainer.model
     parameters = list(model.parameters())
@@ -170,4 +172,4 @@ def configuration(trainer: Any) -> dict[str, Any]:
     config: Any = getattr(model, "config", None)
     if hasattr(config, "to_dict"):
         described["config"] = config.to_dict()
-    return {"training_arguments": trainer.args.to_dict(), "model": described}
+    return {"training_arguments": arguments.to_dict(), "model": described}
