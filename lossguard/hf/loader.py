@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 class Loader:
-    """Gives what `next_micro_batch()` returns. Before the training begins, it is the `loader` that it stands for."""
+    """Gives the Trainer what `next_micro_batch()` returns. To others, such as callbacks, it is the `loader` itself.
+
+    The Trainer is the one that has called `set_epoch` before.
+    """
 
     def __init__(self, loader: Any, *, begin: Callable[[], None], next_micro_batch: Callable[[], Any]) -> None:
         self.loader = loader
@@ -15,10 +18,12 @@ class Loader:
         self.length: int | None = None
         """As many micro-batches as the Trainer takes for an epoch; None before the training begins."""
         self._begin, self._next_micro_batch = begin, next_micro_batch
+        self._is_for_trainer = False
 
     def __iter__(self) -> Iterator[Any]:
-        if self.length is None:
+        if not self._is_for_trainer:
             return iter(self.loader)
+        self._is_for_trainer = False
         self._begin()
         return self
 
@@ -29,7 +34,8 @@ class Loader:
         return len(self.loader) if self.length is None else self.length
 
     def set_epoch(self, epoch: int) -> None:
-        """The guard knows the epoch better than the Trainer."""
+        """The Trainer makes an iterator next. The guard knows the epoch better."""
+        self._is_for_trainer = True
 
 
 class Filling(dict[str, Any]):

@@ -4,12 +4,12 @@ Everything is summed on the device and read by the run's own thread: the loop ne
 reported once, and training continues.
 """
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
@@ -17,6 +17,7 @@ from lossguard.hf.hooks import Hooks
 from lossguard.hf.log_z import LogZ
 from lossguard.log_once import LogOnce, never_raises
 from lossguard.run import Run
+from lossguard.torch.reduce import gathered, num_ranks
 
 
 class Measuring(TrainerCallback):
@@ -51,6 +52,7 @@ class Measuring(TrainerCallback):
 
     def install(self, hooks: Hooks) -> None:
         self.forget()
+        self._given = copy.copy(self.trainer.args)  # before a guard changes some for the time of the training
         hooks.wrap(self.trainer, "training_step", self.training_step)
         hooks.wrap(self.trainer.accelerator, "clip_grad_norm_", self._clip_grad_norm)
         if self.log_z is not None:
@@ -58,7 +60,7 @@ class Measuring(TrainerCallback):
 
     def ended(self) -> None:
         """`train` has returned or raised."""
-        if not _num_ranks() > 1:  # the other ranks may not be here
+        if num_ranks() == 1:  # the other ranks may not be here
             self.log_step()
         self.forget()
 
@@ -99,7 +101,7 @@ class Measuring(TrainerCallback):
         self.tokens = state.num_input_tokens_seen if state.global_step else 0
         if state.global_step and not state.num_input_tokens_seen:
             self.tokens = None  # resumed from a checkpoint that does not know it
-        self.run.add_config(configuration(self.trainer), total_steps=state.max_steps)
+        self.run.add_config(configuration(self.trainer, self._given), total_steps=state.max_steps)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.log_step()
@@ -146,7 +148,7 @@ class Measuring(TrainerCallback):
     def _over_ranks(self) -> tuple[Any, Any, dict[str, Any]]:
         """The loss of the step, its input tokens and its log Z, over all ranks; a NaN on one of them is a NaN."""
         log_z = None if self.log_z is None else self.log_z.take()
-        if _num_ranks() == 1 or self._loss is None:
+        if num_ranks() == 1 or self._loss is None:
             return self._loss, self._num_tokens, {} if log_z is None else log_z.metrics()
         # With average_tokens_across_devices, each rank's loss is its share of the mean already.
         is_plain = self.trainer.args.average_tokens_across_devices or self._num_labels is None
@@ -154,17 +156,14 @@ class Measuring(TrainerCallback):
         mine_F[0], mine_F[1], mine_F[2] = self._loss, 1.0 if is_plain else self._num_labels, self._num_tokens
         if log_z is not None:
             mine_F[3:] = torch.stack((log_z.total, log_z.num_tokens.float(), log_z.highest))
-        gathered = mine_F.new_empty(_num_ranks() * len(mine_F))
-        gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
-        gather(gathered, mine_F)
-        losses_R, weights_R, tokens_R, totals_R, counts_R, highest_R = gathered.view(_num_ranks(), -1).unbind(1)
+        losses_R, weights_R, tokens_R, totals_R, counts_R, highest_R = gathered(mine_F).unbind(1)
         loss = losses_R.mean() if is_plain else (losses_R * weights_R).sum() / weights_R.sum()
         if log_z is not None:
             log_z = type(log_z)(totals_R.sum(), counts_R.sum(), highest_R.amax())
         return loss, tokens_R.sum().long(), {} if log_z is None else log_z.metrics()
 
 
-def configuration(trainer: Any) -> dict[str, Any]:
+def configuration(trainer: Any, arguments: Any) -> dict[str, Any]:
     """The arguments of the training, and the model with its number of parameters."""
     model = trainer.model
     parameters = list(model.parameters())
@@ -173,8 +172,4 @@ def configuration(trainer: Any) -> dict[str, Any]:
     config: Any = getattr(model, "config", None)
     if hasattr(config, "to_dict"):
         described["config"] = config.to_dict()
-    return {"training_arguments": trainer.args.to_dict(), "model": described}
-
-
-def _num_ranks() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    return {"training_arguments": arguments.to_dict(), "model": described}

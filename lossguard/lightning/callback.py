@@ -148,7 +148,7 @@ class Lossguard(Watch):
         except (LossguardError, KeyboardInterrupt, StopIteration):
             raise
         except Exception as problem:
-            if not self._is_open:  # a model that was restored in part is not trained on
+            if not self._is_open:  # what was resumed in part is not trained on
                 raise
             controller.abandon()
             self.controller, self._left = None, 1
@@ -159,7 +159,6 @@ class Lossguard(Watch):
         self._loops.position = self._data.position
         step = self._trainer.global_step
         at = controller.open(until=self._until, step=step) if is_first else controller.boundary()
-        self._is_open = True
         self._loops.unextend()
         if at.restored or (is_first and at.step):
             self._loops.enter(at.step, self._steps_per_epoch, self._accumulate, self._epoch_length)
@@ -177,6 +176,7 @@ class Lossguard(Watch):
         self._left = self._size(at.step)
         is_known = at.restored or not is_first
         self._data.seek(self._first(batch), since=self._loops.position if is_known else None)
+        self._is_open = True
 
     def _size(self, index: int) -> int:
         """Micro-batches of a step, or of a batch of the data: the last one of an epoch may have fewer."""

@@ -24,7 +24,7 @@ def tokens_per_rank(*targets: Tensor, ignore_index: int = -100) -> Tensor:
     process group and waits for no device. Call it on every rank.
     """
     total = torch.stack([(each != ignore_index).sum() for each in targets]).sum()
-    size = _num_ranks()
+    size = num_ranks()
     if size > 1:
         dist.all_reduce(total)
     return total.clamp(min=1).float() / size
@@ -72,24 +72,29 @@ def over_ranks(
     if is_sharded(grad_norm):
         grad_norm = grad_norm.full_tensor()  # type: ignore[union-attr]
     norm = torch.as_tensor(grad_norm)
-    size = _num_ranks()
-    if size == 1:
+    if num_ranks() == 1:
         return terms, norm
     mine_F = torch.cat((_fields(terms), norm.detach().to(terms.loss.device, torch.float32).view(1)))
-    gathered = mine_F.new_empty(size * len(mine_F))
-    gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
-    gather(gathered, mine_F)  # an all-reduce of maxima may drop a NaN
-    everyone_RF = gathered.view(size, -1)
+    everyone_RF = gathered(mine_F)  # an all-reduce of maxima may drop a NaN
     return _combined(everyone_RF[:, :-1]), everyone_RF[:, -1].amax()
 
 
-def _num_ranks() -> int:
+def gathered(mine_F: Tensor) -> Tensor:
+    """The fields of all ranks, (R, F), R being their number. Call it on every rank; it waits for no device."""
+    everyone = mine_F.new_empty(num_ranks() * len(mine_F))
+    gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)  # the older name, before torch 2.13
+    gather(everyone, mine_F)
+    return everyone.view(num_ranks(), -1)
+
+
+def num_ranks() -> int:
+    """Processes of the default process group; 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def _plain_terms(loss: Scalar, num_tokens: Scalar) -> LossTerms:
     loss = torch.as_tensor(loss, dtype=torch.float32 if isinstance(loss, float) else None).detach()
-    if not loss.is_cuda and _num_ranks() > 1 and dist.get_backend() == "nccl":
+    if not loss.is_cuda and num_ranks() > 1 and dist.get_backend() == "nccl":
         loss = loss.cuda()  # which gathers nothing else
     return LossTerms(loss, loss, loss, loss, loss, torch.as_tensor(num_tokens))
 

@@ -10,7 +10,9 @@ import torch
 from torch.utils.data import Dataset, SequentialSampler, Subset
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+import lossguard
 from lossguard import Order
+from lossguard.hf import guard
 from lossguard.scalars import plain
 from tests.lossguard.scripted import ScriptedRun
 
@@ -134,6 +136,16 @@ def trainer_in(
         eval_dataset=Rows(4),
         callbacks=list(callbacks),
     )
+
+
+def train_offline(folder: Path, **options: Any) -> Any:
+    """A guarded training whose run is recorded in `folder` alone."""
+    trainer = trainer_in(folder, Rows(46), max_steps=30, **options)
+    run = lossguard.init("project", mode="offline", directory=folder / "runs", run_id="r")
+    guard(trainer, run, every=5)
+    trainer.train()
+    run.finish()
+    return trainer
 
 
 def filtered(trainer: Any, num_steps: int, skipped: range, rows: Rows) -> Any:

@@ -1,5 +1,6 @@
 import multiprocessing
 import signal
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +240,23 @@ def test_an_error_of_ours_at_a_step_boundary_leaves_the_training_as_it_is(
     assert state_of(trainer) == state_of(plain)
     assert run.batches == list(range(14))
     assert caplog.text.count("the run is not guarded any more, and training continues: TypeError") == 1
+
+
+def test_a_callback_that_reads_the_loader_takes_no_batch_from_the_training(tmp_path: Path) -> None:
+    class Reads(TrainerCallback):
+        num_read = 0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+            self.num_read += len(list(islice(others["train_dataloader"], 50)))
+
+        on_evaluate = on_train_end = on_train_begin
+
+    options: dict[str, Any] = {"max_steps": 8, "eval_strategy": "steps", "eval_steps": 5}
+    alone, reads = Reads(), Reads()
+    plain = trainer_in(tmp_path / "plain", Rows(46), callbacks=[alone], **options)
+    plain.train()
+    trainer, _ = guarded(tmp_path, Rows(46), callbacks=[reads], **options)
+    trainer.train()
+    assert trainer.trace == plain.trace
+    assert state_of(trainer) == state_of(plain)
+    assert reads.num_read == alone.num_read >= 3 * 23  # an epoch each time

@@ -15,7 +15,9 @@ def test_before_the_training_it_is_the_loader_that_it_stands_for_and_then_it_is_
     loader = Loader(Inner([10, 20]), begin=lambda: begun.append(1), next_micro_batch=lambda: next(given))
     assert (list(loader), len(loader), begun, loader.dataset) == ([10, 20], 2, [], "data")
     loader.length = 1_000
+    loader.set_epoch(0)
     assert [next(iter(loader)), next(loader), len(loader), begun] == [0, 1, 1_000, [1]]
+    assert list(loader) == [10, 20]
 
 
 def test_an_empty_micro_batch_has_no_tokens_and_the_same_names() -> None:

@@ -84,7 +84,7 @@ def test_the_limit_of_the_trainer_deletes_no_checkpoint_that_a_rollback_may_need
     options: dict[str, Any] = {"save_strategy": "steps", "save_steps": 4, "save_total_limit": 1, "max_steps": 22}
     trainer, run = guarded(tmp_path, Rows(46), keep=2, **options)
     trainer.train()
-    assert trainer.args.save_total_limit == 1
+    assert trainer.args.save_total_limit == run.config["training_arguments"]["save_total_limit"] == 1
     assert run.restorable == [0, 10, 15, 20, 22]  # the newest two, and fewer of the older ones
     assert checkpoints_in(tmp_path) == sorted(f"checkpoint-{step}" for step in (0, 10, 15, 16, 20, 22))
 

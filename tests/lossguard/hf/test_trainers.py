@@ -13,11 +13,20 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, set_seed
 
-import lossguard
 from lossguard import Skip
 from lossguard.hf import guard
 from lossguard.torch import learning_rate_remedy
-from tests.lossguard.hf.small import LENGTH, VOCABULARY, LoggedRun, Rows, Traced, gpt2, state_of, trainer_in
+from tests.lossguard.hf.small import (
+    LENGTH,
+    VOCABULARY,
+    LoggedRun,
+    Rows,
+    Traced,
+    gpt2,
+    state_of,
+    train_offline,
+    trainer_in,
+)
 from tests.lossguard.scripted import rollback
 
 pytestmark = pytest.mark.slow
@@ -160,21 +169,10 @@ def test_a_remedy_is_registered_with_the_guard_that_is_returned(tmp_path: Path) 
     assert [later[step]["lr"] / earlier[step]["lr"] for step in (5, 6, 7)] == pytest.approx([0.1, 0.1, 1.0])
 
 
-def train_offline(folder: Path, **options: Any) -> Any:
-    """A guarded training whose run is recorded in `folder` alone."""
-    trainer = trainer_in(folder, Rows(46), max_steps=30, **options)
-    run = lossguard.init("project", mode="offline", directory=folder / "runs", run_id="r")
-    guard(trainer, run, every=5)
-    trainer.train()
-    run.finish()
-    return trainer
-
-
 KILLED = """
 import sys
 from pathlib import Path
-from tests.lossguard.hf.small import Kill
-from tests.lossguard.hf.test_trainers import train_offline
+from tests.lossguard.hf.small import Kill, train_offline
 
 train_offline(Path(sys.argv[1]), callbacks=[Kill()])
 """
