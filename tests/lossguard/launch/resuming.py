@@ -14,7 +14,7 @@ parser.add_argument("--until", type=int, default=60)
 parser.add_argument("--die-at", type=int, default=-1)
 parser.add_argument("--die-always", action="store_true")
 parser.add_argument("--hang-at", type=int, default=-1)
-parser.add_argument("--wait-at", type=int, default=-1)  # in the first start, until it is stopped or told to go on
+parser.add_argument("--wait-at", type=int, default=-1)  # for the file "go", unless it resumes
 options = parser.parse_args()
 skips = json.loads(os.environ.get("LOSSGUARD_SKIPS", "[]"))
 os.makedirs("out", exist_ok=True)
