@@ -94,7 +94,8 @@ class RestartSupervisor(Supervisor):
         """How the command is started when no child of an earlier launcher lives."""
         if self._state.order is not None and (run := begin_run()) is not None:
             return self._roll_back(run)
-        self._state = self._state.written_anew(self._gone())  # if that launcher was killed before it could say so
+        if self._state.discarded:  # an earlier launcher may have been killed before it could say what is gone
+            self._state = self._state.written_anew(self._gone())
         return self._restart(None if self._is_new else self._newest())
 
     def batch_of(self, step: int) -> int | None:
