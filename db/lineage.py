@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from db.models import Event, Segment
 from lossguard.protocol import REMEDY
-from lossguard.sources.facts import EVERY_STEP, SOURCE, SourceFacts
+from lossguard.sources.facts import EVERY_STEP, SourceFacts, says_source
 from lossguard.states import SegmentReason
 
 OUTLIER = "outlier"
@@ -96,7 +96,7 @@ def declared(
 
 def source_of(events: Iterable[Event]) -> SourceFacts:
     """How the rows of a run are made, by the newest of its events that says so."""
-    newest = [event.details for event in events if event.kind == SOURCE][-1:]
+    newest = [event.details for event in events if says_source(event.kind, event.details)][-1:]
     return SourceFacts.from_details(newest[0]) if newest else EVERY_STEP
 
 

@@ -15,7 +15,7 @@ from dashboard.figures.style import GREEN, GREY, ORANGE, VERMILLION
 from db.interventions import rewound_step
 from db.lineage import OUTLIER
 from db.models import Event, Incident, Intervention, Order
-from lossguard.sources.facts import SOURCE
+from lossguard.sources.facts import says_source
 
 ARROW_HEIGHT = 0.86
 """Of the arrows in the first panel, 0..1: in the upper part, which curves seldom reach."""
@@ -160,7 +160,11 @@ def _intervention_hover(intervention: Intervention, order: Order | None) -> str:
 
 def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAxes) -> None:
     """Declared events as dotted lines with a diamond; ignored outliers as open circles at their value."""
-    declared = [event for event in marks.events if event.step is not None and event.kind not in (OUTLIER, SOURCE)]
+    declared = [
+        event
+        for event in marks.events
+        if event.step is not None and event.kind != OUTLIER and not says_source(event.kind, event.details)
+    ]
     for event in declared:
         line = {"color": GREY, "width": 1, "dash": "dot"}
         drawn.shapes.append(vertical_line(run_axes.at(event.segment, event.step or 0), line) | {"layer": "below"})

@@ -1,10 +1,12 @@
 """The thread of the launcher that records: it reads the journal of the child, and writes and delivers the run."""
 
+import fcntl
 import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +32,11 @@ JOURNAL = ".journal"
 NOTHING_RECORDED = (
     "nothing was recorded: the command gave no number to a tracker that can be hooked (wandb, tensorboard, "
     "tensorboardX, mlflow, trackio), or Python started without PYTHONPATH (-I, -E)"
+)
+
+GOES_ON = (
+    "the command has ended, and a process that it started goes on and logs: from now on nothing of that is recorded; "
+    "start it in the foreground"
 )
 
 logger = logging.getLogger("lossguard")
@@ -132,9 +139,9 @@ class Recorder(threading.Thread):
                 logger.warning(NOTHING_RECORDED)
 
     def _leave_journal(self) -> None:
-        """Record the rest of the journal; it is deleted if that worked."""
+        """Record the rest of the journal; it is deleted if that worked, and nobody writes it any more."""
         if self._following is not None:
-            self._following.close(is_recorded=self.drain())
+            self._following.close(is_done=self.drain() and not self._following.is_still_written())
             self._following = None
 
     def _step(self) -> None:
@@ -264,12 +271,22 @@ class _Following:
         if offset != self._offset.value:
             self._offset.save(offset)
 
-    def close(self, *, is_recorded: bool) -> None:
-        """Close the files; a journal that is recorded is deleted."""
+    def is_still_written(self) -> bool:
+        """Whether a process has the lock of whoever writes the journal; it is said."""
+        with suppress(OSError), self.path.open("rb") as file:  # gone, or on a file system without locks
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                logger.warning(GOES_ON)
+                return True
+        return False
+
+    def close(self, *, is_done: bool) -> None:
+        """Close the files; a journal of which nothing is left is deleted."""
         if self._reader is not None:
             self._reader.close()
         self._offset.close()
-        if is_recorded:
+        if is_done:
             self.path.unlink(missing_ok=True)
             self.path.with_suffix(".acknowledged").unlink(missing_ok=True)
 

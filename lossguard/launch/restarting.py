@@ -94,6 +94,8 @@ class RestartSupervisor(Supervisor):
         """How the command is started when no child of an earlier launcher lives."""
         if self._state.order is not None and (run := begin_run()) is not None:
             return self._roll_back(run)
+        if self._state.discarded:  # an earlier launcher may have been killed before it could say what is gone
+            self._state = self._state.written_anew(self._gone())
         return self._restart(None if self._is_new else self._newest())
 
     def batch_of(self, step: int) -> int | None:
@@ -212,7 +214,8 @@ class RestartSupervisor(Supervisor):
         step = self._step_of(number)
         run.open_segment(step, SegmentReason.ROLLBACK, order, _applied(order, step))
         self._executed.add(order.identity)
-        self._state = self._state.executed().written_anew(self._gone())
+        self._state = self._state.executed()
+        self._state = self._state.written_anew(self._gone())
         self._save()
         self._best_step = -1
         logger.warning("rolled back to step %s%s", step, order.describe())
@@ -230,7 +233,7 @@ class RestartSupervisor(Supervisor):
     def _gone(self) -> frozenset[int]:
         """Those of the discarded checkpoints that are no longer where the framework looks."""
         there = {self._step_of(each) for each in self.adapter.checkpoints()}
-        return self._state.discards - there
+        return self._state.discarded - there
 
     # Starts
 

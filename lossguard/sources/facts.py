@@ -100,6 +100,12 @@ EVERY_STEP = SourceFacts()
 """A loop that reports every step itself."""
 
 
+def says_source(kind: str, details: Mapping[str, Any]) -> bool:
+    """Whether an event says how rows are made. A loop may declare an event of its own of this kind, such as
+    `run.declare("source", name="c4")`: that one is an event like any other."""
+    return kind == SOURCE and not EVERY_STEP.to_details().keys().isdisjoint(details)
+
+
 def _ordinal(number: int) -> str:
     """As in "every 10th step"."""
     last = 0 if number % 100 in (11, 12, 13) else number % 10

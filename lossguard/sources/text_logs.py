@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from lossguard.protocol import MAX_STEP
 from lossguard.sources.facts import SourceFacts
 from lossguard.sources.growing_file import rotated_files
 from lossguard.sources.joining import Joiner
@@ -205,9 +206,11 @@ class LogParser:
     def parse(self, line: bytes) -> Row | None:
         row = self._parse(line)
         newest = self._newest
-        if row is not None and newest is not None and row.step < newest.step and row.values == self._before:
+        if row is None or row.step >= MAX_STEP:
             return None
-        if row is not None and (newest is None or newest.step != row.step):
+        if newest is not None and row.step < newest.step and row.values == self._before:
+            return None
+        if newest is None or newest.step != row.step:
             self._before = None if newest is None else newest.values
             self._newest = row
         return row

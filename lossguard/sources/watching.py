@@ -110,6 +110,8 @@ class Watch:
             save = partial(self._save, directory, format, place)
             try:
                 if self._follow(follower, recorder, save, found):
+                    if not self.num_rows and saved is None:
+                        raise BadSource(f"{place} has no row with a step and a number")
                     state = RunState.FINISHED
                     recorder.flush()
             finally:

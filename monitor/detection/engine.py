@@ -11,7 +11,7 @@ interventions through to their verification. Nothing here reads a clock or does 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lossguard.sources.facts import SOURCE, SourceFacts
+from lossguard.sources.facts import SourceFacts, says_source
 from lossguard.states import Outcome, SegmentReason
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
@@ -110,9 +110,9 @@ class DetectionEngine:
     def declare(self, step: int, kind: str, details: Mapping[str, Any] | None = None) -> None:
         """The trainer announced a change that takes effect at `step`: signals find their new normal there.
 
-        Only an event of kind SOURCE has `details` that matter: it says how the next rows are made.
+        Only the `details` of an event that says how the next rows are made matter (`says_source`).
         """
-        if kind == SOURCE:
+        if says_source(kind, details or {}):
             self.set_source(SourceFacts.from_details(details or {}))
         step = max(step, self.last_step + 1)
         self.detectors.declare(step, kind)

@@ -96,3 +96,8 @@ def test_the_newest_event_says_how_the_rows_are_made() -> None:
     events = [Event(kind="source", details=SourceFacts(stride=stride).to_details()) for stride in (5, 10)]
     assert source_of([]) == source_of([Event(kind="note", details={})]) == EVERY_STEP
     assert source_of([*events, Event(kind="note", details={"stride": 7})]) == SourceFacts(stride=10)
+
+
+def test_an_event_of_a_loop_that_has_the_same_kind_says_nothing_of_the_rows() -> None:
+    known = Event(kind="source", details=SourceFacts(stride=10).to_details())
+    assert source_of([known, Event(kind="source", details={"name": "c4"})]) == SourceFacts(stride=10)

@@ -95,3 +95,9 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     shown = capsys.readouterr()
     assert [line.startswith("lossguard: ") for line in shown.err.splitlines()] == [True] * 3
     assert "--map loss=ce: no such name in the first 10 rows" in shown.out
+
+
+def test_a_file_without_a_row_ends_with_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "trainer_state.json").write_bytes(b"\xff\x00 no JSON")
+    assert main(["watch", str(tmp_path), "--once", "--offline", "--directory", str(tmp_path / "spools")]) == 1
+    assert capsys.readouterr().err == f"lossguard: {tmp_path} has no row with a step and a number\n"

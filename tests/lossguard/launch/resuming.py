@@ -14,6 +14,7 @@ parser.add_argument("--until", type=int, default=60)
 parser.add_argument("--die-at", type=int, default=-1)
 parser.add_argument("--die-always", action="store_true")
 parser.add_argument("--hang-at", type=int, default=-1)
+parser.add_argument("--wait-at", type=int, default=-1)  # for the file "go", unless it resumes
 options = parser.parse_args()
 skips = json.loads(os.environ.get("LOSSGUARD_SKIPS", "[]"))
 os.makedirs("out", exist_ok=True)
@@ -33,6 +34,8 @@ while state["step"] < options.until:
         sys.exit(3)
     while state["step"] == options.hang_at and not os.path.exists("hung"):
         time.sleep(60)
+    while state["step"] == options.wait_at and options.resume is None and not os.path.exists("go"):
+        time.sleep(0.02)
     run.log({"loss": 2.0}, step=state["step"])
     state["step"], state["batch"] = state["step"] + 1, batch + 1
     if state["step"] % 5 == 0:

@@ -1,6 +1,7 @@
 """Real trackers in unchanged scripts, each in a process of `lossguard launch`."""
 
 import json
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -210,7 +211,7 @@ def test_workers_of_torchrun_are_one_run(launching: Launching) -> None:
         "for step in range(5): run.log({'loss': float(os.environ['RANK']), 'world': int(os.environ['WORLD_SIZE'])})"
     )
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
-    process = launching.start("python", *torchrun, "train.py", options=("--run-id", "outside"))
+    process = launching.start(sys.executable, *torchrun, "train.py", options=("--run-id", "outside"))
     _, err = process.communicate(timeout=90)
     assert process.returncode == 0, err
     assert launching.metric("loss") == dict.fromkeys(range(5), 0.0)

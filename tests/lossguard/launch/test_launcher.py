@@ -212,9 +212,18 @@ def test_another_launcher_of_a_run_that_is_running_is_refused_before_it_starts_t
 
 
 def test_the_command_runs_without_a_collector_and_the_next_run_delivers(launching: Launching) -> None:
-    ended = launching.run(TRAINS, options=("--run-id", "r"), LOSSGUARD_URL="http://127.0.0.1:9")
-    assert ended.code == 0
-    assert "no collector answers" in ended.err
+    (launching.folder / "train.py").write_text(TRAINS)
+    main = (
+        "import sys; from lossguard.__main__ import main; from lossguard.launch import launcher\n"
+        "launcher.DELIVERY_SECONDS = 0.5; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", main, "launch", "--run-id", "r", "--", sys.executable, "train.py"]
+    environment = launching.environment(LOSSGUARD_URL="http://127.0.0.1:9")
+    ended = subprocess.run(
+        command, cwd=launching.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0
+    assert "no collector answers" in ended.stderr
     launching.run(TRAINS, options=("--run-id", "r"))
     assert list(launching.metric("loss")) == list(range(20))
 

@@ -1,5 +1,6 @@
 """The recorder by itself, without a child: its journal is written by the test."""
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -95,3 +96,17 @@ def test_each_child_is_a_segment(tmp_path: Path) -> None:
     segments = [(each["reason"], each["fork_step"]) for _, each in read_spools(folder) if "segment" in each]
     assert segments == [("start", 0), ("resume", 1)]
     assert steps(tmp_path) == [(0, 2.0), (1, 1.0), (1, 1.5)]
+
+
+def test_a_process_that_goes_on_after_the_command_keeps_its_journal_and_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a command does that puts itself into the background."""
+    journal = tmp_path / "a.journal"
+    write(journal, entry(0, loss=2.0))
+    with journal.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as the hooks of that process hold it
+        record(tmp_path, Origin(tmp_path), journal)
+    assert steps(tmp_path) == [(0, 2.0)]
+    assert journal.exists()
+    assert "a process that it started goes on" in caplog.text

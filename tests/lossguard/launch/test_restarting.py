@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 
+from lossguard.launch.adapters import Options, adapter_for
+from lossguard.launch.launcher import ChildEnd, Restart
+from lossguard.launch.restarting import Limits, RestartSupervisor
+from lossguard.restart_state import RestartState
 from tests.lossguard.launch.launching import Launching
 from tests.lossguard.launch.resuming import GENERIC, SCRIPT, plain, starts, trained
 from tests.waiting import wait_for
@@ -37,12 +41,20 @@ def wait_for_start(launching: Launching, number: int) -> None:
     wait_for(lambda: path.exists() and len(starts(launching.folder)) >= number, seconds=20, what=f"start {number}")
 
 
+def wait_for_capabilities(launching: Launching, *expected: str) -> None:
+    wait_for(
+        lambda: set(launching.collector.runs["r"]["capabilities"]) == set(expected),
+        seconds=20,
+        what="the capabilities",
+    )
+
+
 def test_an_order_stops_the_command_and_starts_it_from_an_earlier_checkpoint_without_the_batches(
     launching: Launching,
 ) -> None:
-    process = launching.script(SCRIPT, options=SKIPS)
+    process = launching.script(SCRIPT, "--wait-at", "14", options=SKIPS)
     launching.wait_for_step(12)
-    assert launching.collector.runs["r"]["capabilities"] == ["rollback"]
+    wait_for_capabilities(launching, "rollback")
     order(launching, rewind_to=7, skip_from=5, skip_to=9)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
@@ -60,11 +72,11 @@ def test_an_order_stops_the_command_and_starts_it_from_an_earlier_checkpoint_wit
 
 
 def test_a_command_that_cannot_skip_says_so_first_and_refuses_a_skip_but_not_a_rewind(launching: Launching) -> None:
-    process = launching.script(SCRIPT, options=OPTIONS)
+    process = launching.script(SCRIPT, "--wait-at", "14", options=OPTIONS)
     launching.wait_for_step(12)
+    wait_for_capabilities(launching, "rollback", "rollback-without-skip")
     registrations = [body["capabilities"] for _, path, body in launching.collector.requests if path.endswith("/runs")]
     assert ["rollback"] not in registrations
-    assert set(registrations[-1]) == {"rollback", "rollback-without-skip"}
     order(launching, rewind_to=5, skip_from=5, skip_to=9)
     wait_for(lambda: 1 in launching.collector.answers, seconds=20, what="the refusal")
     order(launching, id=2, key="k2", rewind_to=5)
@@ -77,11 +89,13 @@ def test_a_command_that_cannot_skip_says_so_first_and_refuses_a_skip_but_not_a_r
 
 
 def test_a_hold_and_an_order_without_a_checkpoint_are_refused_in_a_sentence(launching: Launching) -> None:
-    process = launching.script(SCRIPT, options=SKIPS)
+    process = launching.script(SCRIPT, "--wait-at", "14", options=SKIPS)
     launching.wait_for_step(12)
     order(launching, kind="hold")
     order(launching, id=2, key="k2", rewind_to=4)
     order(launching, id=3, key="k3", kind="release")
+    wait_for(lambda: len(launching.collector.answers) == 3, seconds=20, what="three answers")
+    (launching.folder / "go").touch()
     process.communicate(timeout=60)
     details = {number: answer["detail"] for number, answer in launching.collector.answers.items()}
     assert details == {
@@ -155,15 +169,15 @@ def test_a_launcher_and_a_command_that_were_both_killed_leave_the_order_to_the_n
     launching: Launching,
 ) -> None:
     script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SCRIPT
-    first = launching.script(script, options=SKIPS)
+    first = launching.script(script, "--wait-at", "14", options=SKIPS)
     launching.wait_for_step(12)
     order(launching, rewind_to=7, skip_from=5, skip_to=9)
     kept = launching.folder / "lossguard" / ".launch" / "r" / "restart.json"
     wait_for(kept.exists, seconds=20, what="the order is kept")
     first.kill()
-    first.communicate()
     pid = starts(launching.folder)[0][0]
     wait_for(lambda: kill_and_look(pid), seconds=10, what="the command has ended")
+    first.communicate()
     second = launching.script(script, options=SKIPS)
     _, err = second.communicate(timeout=60)
     assert trained(launching.folder) == plain(60, (5, 9)), err
@@ -245,3 +259,20 @@ def test_a_hang_is_noticed_its_stacks_are_taken_and_the_command_is_started_again
     assert f"process {starts(launching.folder)[0][0]}" in stacks.read_text()
     assert [step for _, _, step, _ in starts(launching.folder)] == [0, 100]
     assert trained(launching.folder) == plain(120)
+
+
+def test_a_checkpoint_that_was_discarded_and_is_written_anew_counts_after_kill_9_of_the_launcher(
+    tmp_path: Path,
+) -> None:
+    """Killed between the line of the spool that says that the order was executed, and the file with the state."""
+    executed = RestartState(discarded=frozenset((5, 10)))
+    executed.save(tmp_path)
+    (tmp_path / "step_5").touch()  # it could not be moved aside
+    options = Options(checkpoints=f"{tmp_path}/step_{{step}}", resume_args="--resume {step}")
+    adapter = adapter_for("generic", ["train"], {}, options)
+    supervisor = RestartSupervisor(["train"], adapter, folder=tmp_path, run_folder=None, limits=Limits(backoff=0.0))
+    assert supervisor.first(lambda: None) == Restart(command=["train"])
+    (tmp_path / "step_10").touch()
+    crashed = supervisor.after(ChildEnd(1), None)
+    assert crashed is not None
+    assert crashed.command == ["train", "--resume", "10"]

@@ -122,3 +122,10 @@ def test_a_log_is_a_run_and_says_what_its_loss_is(tmp_path: Path) -> None:
     (run,) = runs_in(tmp_path)
     assert (run.name, run.config, run.facts.smoothing) == ("speedrun", {"trainer": "nanochat"}, 0.9)
     assert [row.step for row in run.rows()] == [500]
+
+
+def test_a_step_that_no_run_can_have_is_left_out(tmp_path: Path) -> None:
+    lines = [b"iter %d: loss 2.5, time 13.86ms, mfu 26.88%%\n" % step for step in (0, 2**53, 1)]
+    (tmp_path / "train.log").write_bytes(b"".join(lines))
+    (run,) = runs_in(tmp_path)
+    assert [row.step for row in run.rows()] == [0, 1]

@@ -83,7 +83,8 @@ def torchtitan(arguments: list[str]) -> list[int]:
         model.append(step - 1)
         run.log({"loss_metrics/global_avg_loss": 2.0}, step=step)
         time.sleep(SECONDS)
-        if step == 33 and not Path("died").exists():  # as `torch._assert_async` ends it
+        is_restarted = options.load_step != -1
+        if step == 33 and is_restarted and not Path("died").exists():  # as `torch._assert_async` ends it
             Path("died").touch()
             os.abort()
         if step % options.interval == 0:

@@ -26,6 +26,7 @@ from tests.ports import free_port
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[4]
+CLIENTS = pytest.mark.xdist_group("mlflow clients")
 
 
 def test_an_experiment_is_created_once_and_found_by_name_and_id(http: TestClient) -> None:
@@ -229,6 +230,7 @@ with mlflow.start_run(run_name="first"):
 """
 
 
+@CLIENTS
 @pytest.mark.slow
 def test_an_unmodified_client_logs_a_run_that_is_detected_on(collector: str, tmp_path: Path) -> None:
     run = next(run for run in run_script(PLAIN, collector, tmp_path) if run["project"] == "plain")
@@ -256,15 +258,14 @@ Trainer(model, arguments, train_dataset=rows).train()
 """
 
 
-@pytest.mark.slow
-def test_the_trainer_of_hugging_face_reports_through_its_own_callback(collector: str, tmp_path: Path) -> None:
-    run = next(run for run in run_script(TRAINER, collector, tmp_path) if run["project"] == "Default")
-    assert (run["name"], run["state"]) == ("tiny", "finished")
-    assert run["config"]["logging_steps"] == "2"
-    shown = ask(collector, f"{API}/runs/{run['id']}")
-    assert {"loss", "grad_norm", "lr"} <= set(shown["metrics"])
-    assert shown["steps_effective"] == 12
-    assert len(shown["segments"]) == 1
+ACCELERATE = """
+from accelerate import Accelerator
+accelerator = Accelerator(log_with="mlflow", cpu=True)
+accelerator.init_trackers("accelerate", config={"lr": 0.1}, init_kwargs={"mlflow": {"run_name": "tiny"}})
+for step in range(10):
+    accelerator.log({"train_loss": 3.0 - step / 10}, step=step)
+accelerator.end_training()
+"""
 
 
 LIGHTNING = """
@@ -290,9 +291,29 @@ trainer.fit(Tiny(), torch.utils.data.DataLoader(torch.randn(64, 4), batch_size=2
 """
 
 
+@pytest.fixture(scope="module")
+def reported(collector: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The runs of the three frameworks, by project: one process, because their imports take seconds."""
+    runs = run_script(TRAINER + ACCELERATE + LIGHTNING, collector, tmp_path_factory.mktemp("frameworks"))
+    return {run["project"]: run for run in runs}
+
+
+@CLIENTS
 @pytest.mark.slow
-def test_the_logger_of_lightning_reports(collector: str, tmp_path: Path) -> None:
-    run = next(run for run in run_script(LIGHTNING, collector, tmp_path) if run["project"] == "lightning")
+def test_the_trainer_of_hugging_face_reports_through_its_own_callback(collector: str, reported: dict[str, Any]) -> None:
+    run = reported["Default"]
+    assert (run["name"], run["state"]) == ("tiny", "finished")
+    assert run["config"]["logging_steps"] == "2"
+    shown = ask(collector, f"{API}/runs/{run['id']}")
+    assert {"loss", "grad_norm", "lr"} <= set(shown["metrics"])
+    assert shown["steps_effective"] == 12
+    assert len(shown["segments"]) == 1
+
+
+@CLIENTS
+@pytest.mark.slow
+def test_the_logger_of_lightning_reports(collector: str, reported: dict[str, Any]) -> None:
+    run = reported["lightning"]
     assert (run["name"], run["state"]) == ("tiny", "finished")
     assert run["config"]["width"] == "4"
     shown = ask(collector, f"{API}/runs/{run['id']}")
@@ -301,19 +322,10 @@ def test_the_logger_of_lightning_reports(collector: str, tmp_path: Path) -> None
     assert shown["steps_effective"] == 20
 
 
-ACCELERATE = """
-from accelerate import Accelerator
-accelerator = Accelerator(log_with="mlflow", cpu=True)
-accelerator.init_trackers("accelerate", config={"lr": 0.1}, init_kwargs={"mlflow": {"run_name": "tiny"}})
-for step in range(10):
-    accelerator.log({"train_loss": 3.0 - step / 10}, step=step)
-accelerator.end_training()
-"""
-
-
+@CLIENTS
 @pytest.mark.slow
-def test_the_tracker_of_accelerate_reports(collector: str, tmp_path: Path) -> None:
-    run = next(run for run in run_script(ACCELERATE, collector, tmp_path) if run["project"] == "accelerate")
+def test_the_tracker_of_accelerate_reports(collector: str, reported: dict[str, Any]) -> None:
+    run = reported["accelerate"]
     assert (run["name"], run["state"], run["config"]["lr"]) == ("tiny", "finished", "0.1")
     shown = ask(collector, f"{API}/runs/{run['id']}")
     assert shown["newest_step"]["metrics"]["loss"] == pytest.approx(2.1)
