@@ -151,7 +151,15 @@ def _value_axis(panel: Panel, values: Floats, note: str, revision: str) -> dict[
         "nticks": num_ticks(panel),
         "showticklabels": note not in (NOTHING, NOTHING_ABOVE_0),
         "uirevision": f"{revision} {panel.log}",  # a zoom along y means nothing on the other kind of axis
+        **_range_of_a_constant(panel, values),
     }
+
+
+def _range_of_a_constant(panel: Panel, values: Floats) -> dict[str, Any]:
+    """From 0 to twice the value: plotly draws a constant of 0.001 between -1 and 1, where it looks like 0."""
+    if panel.log or not len(values) or values.min() != values.max() or not 0 < abs(values[0]) <= LARGEST / 2:
+        return {}
+    return {"range": sorted((0.0, 2.0 * float(values[0])))}
 
 
 def _packed(trace: dict[str, Any], layout: PanelLayout) -> dict[str, Any]:

@@ -8,13 +8,15 @@ from lossguard.hf.measuring import Measuring
 
 
 def refuse_unwatchable(trainer: Trainer) -> None:
-    """Raise ValueError for a trainer that is watched already."""
+    """Raise TypeError for what is no Trainer, and ValueError for a trainer that is watched already."""
+    if not isinstance(trainer, Trainer):
+        raise TypeError(f"the first argument must be a transformers.Trainer, not a {type(trainer).__name__}")
     if any(isinstance(each, Measuring) for each in trainer.callback_handler.callbacks):
         raise ValueError("this trainer is guarded or watched already: call lossguard.hf.guard or .watch once")
 
 
 def refuse_unguardable(trainer: Trainer) -> None:
-    """Raise ValueError for what a guard could not restore, or has never been tested with."""
+    """Raise ValueError for what a guard could not restore, or has never been tested with; as `refuse_unwatchable`."""
     refuse_unwatchable(trainer)
     for is_so, why in _obstacles(trainer):
         if is_so:

@@ -24,7 +24,8 @@ def watch(trainer: Trainer, run: Run, *, log_z: bool = False) -> None:
     `log_z`: have log Z measured by a loss that equals the model's own but for rounding (`causal_lm_loss`), and is
     faster for large vocabularies. By default nothing of the training is changed.
 
-    Raises ValueError for a trainer that has a guard already, and where `log_z` is not possible.
+    Raises ValueError for a trainer that has a guard already, and where `log_z` is not possible; TypeError for what is
+    no Trainer.
     """
     refuse_unwatchable(trainer)
     Measuring(trainer, run, log_z=log_z)
@@ -52,10 +53,12 @@ def guard(
     Returns the controller, with which remedies are registered: `learning_rate_remedy(guard(trainer, run))`.
 
     Raises ValueError for a trainer that could not be restored, or was never tested, and where no checkpoint can be
-    written.
+    written; TypeError for what is no Trainer.
     """
     refuse_unguardable(trainer)
     progress = Progress(trainer)
+    if store == "hf" and memory:
+        raise ValueError(f"memory={memory} needs store='lossguard': the Trainer's checkpoints are on the disk alone")
     if store == "hf":
         if memory:
             raise ValueError(f"memory={memory} needs store='lossguard': the Trainer's own checkpoints are folders")

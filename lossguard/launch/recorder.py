@@ -31,7 +31,8 @@ JOURNAL = ".journal"
 
 NOTHING_RECORDED = (
     "nothing was recorded: the command gave no number to a tracker that can be hooked (wandb, tensorboard, "
-    "tensorboardX, mlflow, trackio), or Python started without PYTHONPATH (-I, -E)"
+    "tensorboardX, mlflow, trackio; a Hugging Face Trainer does so with --report_to tensorboard), or Python started "
+    "without PYTHONPATH (-I, -E)"
 )
 
 GOES_ON = (

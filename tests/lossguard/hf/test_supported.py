@@ -55,6 +55,18 @@ def test_deepspeed_is_refused(tmp_path: Path) -> None:
         guard(trainer, LoggedRun())
 
 
+def test_what_is_no_trainer_is_one_sentence(tmp_path: Path) -> None:
+    trainer, run = trainer_in(tmp_path, Rows(40)), LoggedRun()
+    for call in (guard, watch):
+        with pytest.raises(TypeError, match=r"must be a transformers\.Trainer, not a LoggedRun"):
+            call(run, trainer)  # type: ignore[arg-type]
+
+
+def test_the_trainers_own_checkpoints_are_not_in_memory(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="memory=4 needs store='lossguard'"):
+        guard(trainer_in(tmp_path, Rows(40)), LoggedRun(), store="hf", memory=4)
+
+
 def test_two_guards_on_one_trainer_are_refused(tmp_path: Path) -> None:
     trainer = trainer_in(tmp_path, Rows(40))
     guard(trainer, LoggedRun())

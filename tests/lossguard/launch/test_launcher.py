@@ -110,6 +110,7 @@ def test_a_command_that_logs_nothing_says_so(launching: Launching) -> None:
     ended = launching.run("print('done')")
     assert (ended.code, ended.out) == (0, "done\n")
     assert ended.err.startswith("lossguard: nothing was recorded: ")
+    assert "a Hugging Face Trainer does so with --report_to tensorboard" in ended.err
     assert launching.collector.runs == {}
 
 

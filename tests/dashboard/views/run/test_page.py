@@ -8,6 +8,7 @@ import streamlit as st
 
 from db import commands
 from db.engine import writing
+from lossguard.protocol import IMPORTED
 from lossguard.sources.facts import SOURCE, SourceFacts
 from lossguard.states import SegmentReason
 from tests.dashboard.app_content import column, figure, metrics, names
@@ -139,6 +140,14 @@ def test_a_proposed_intervention_is_shown_as_waiting_for_approval(open_page: Ope
         "Intervention 1 is waiting for approval. Rewind to step 50, skip 200 batches [50, 250), learning rate x 0.5."
     )
     assert app.warning[0].value == warning
+
+
+def test_the_page_says_that_a_run_was_imported(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        add_run(session, capabilities=[IMPORTED])
+        add_run(session, "r2")
+    assert open_page("run", run="r1").caption[0].value == "run r1 / imported / h / cpu"
+    assert open_page("run", run="r2").caption[0].value == "run r2 / h / cpu"
 
 
 def test_the_page_says_how_the_rows_of_the_source_are_made(open_page: OpenPage, store: sa.Engine) -> None:
