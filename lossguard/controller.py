@@ -62,7 +62,7 @@ class Controller:
         every: int = 50,
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
         ranks: Ranks | None = None,
-        skips: Iterable[Skip] = (),
+        skips: Iterable[Skip | tuple[int, int]] = (),
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 step")

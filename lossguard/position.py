@@ -22,7 +22,7 @@ class Position:
         saver: CheckpointSaver,
         remedies: Remedies,
         ranks: Ranks,
-        skips: Iterable[Skip],
+        skips: Iterable[Skip | tuple[int, int]],
     ) -> None:
         """`skips`: in addition to those that the run has skipped before."""
         self._run, self._checkpoints, self._saver, self._remedies, self._ranks = (
@@ -32,7 +32,8 @@ class Position:
             remedies,
             ranks,
         )
-        self.ledger = Ledger([*run.history.skips, *skips])
+        given = [skip if isinstance(skip, Skip) else Skip(*skip) for skip in skips]
+        self.ledger = Ledger([*run.history.skips, *given])
         self.step = 0
         self.cursor = 0
         """Batch index from which the next step takes its batch."""

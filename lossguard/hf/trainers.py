@@ -41,7 +41,7 @@ def guard(
     memory: int = 0,
     memory_every: int = 10,
     log_z: bool = False,
-    skips: Iterable[Skip] = (),
+    skips: Iterable[Skip | tuple[int, int]] = (),
 ) -> Controller:
     """As `watch`, and the training is rolled back in place, past the batches that the collector names.
 

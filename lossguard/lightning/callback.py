@@ -51,7 +51,7 @@ class Lossguard(Watch):
         directory: str | Path | None = None,
         held_out: str | None = None,
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
-        skips: Iterable[Skip] = (),
+        skips: Iterable[Skip | tuple[int, int]] = (),
         **storage: Any,
     ) -> None:
         super().__init__(run, held_out=held_out)

@@ -47,7 +47,7 @@ def test_an_order_at_the_last_boundary_takes_the_run_back() -> None:
 
 def test_skips_that_are_given_are_skipped_from_the_start_and_kept_in_checkpoints() -> None:
     checkpoints = Memory([])
-    controller = controller_of(ScriptedRun(), checkpoints, skips=[Skip(1, 3), Skip(5, 6)])
+    controller = controller_of(ScriptedRun(), checkpoints, skips=[Skip(1, 3), (5, 6)])
     assert [at.batch for at in drive(controller, checkpoints, 4)][:4] == [0, 3, 4, 6]
     again = controller_of(ScriptedRun(), checkpoints)
     assert again.open(until=9).batch == 7
