@@ -1,6 +1,7 @@
 """The thread of the launcher that records: it reads the journal of the child, and writes and delivers the run."""
 
 import fcntl
+import importlib
 import json
 import logging
 import threading
@@ -151,7 +152,7 @@ class Recorder(threading.Thread):
         with self._lock:
             try:
                 if self._at_once and self._run is None and not self.script_reports:
-                    self._begin()
+                    self._begin_or_stand_back()
                 if self._following is not None:
                     self._advance()
                     self._write(self._following.rows.flush_if_quiet(time.time()))
@@ -166,7 +167,7 @@ class Recorder(threading.Thread):
         assert following is not None
         for entry, begin, end in following.entries():
             if "values" in entry and self._recorder is None and not self.script_reports:
-                self._begin()  # if it raises, the entry is taken in later
+                self._begin_or_stand_back()  # if it raises, the entry is taken in later
             try:
                 self._take(entry, following.rows, begin)
             except (KeyError, TypeError, ValueError, OverflowError) as problem:
@@ -182,7 +183,7 @@ class Recorder(threading.Thread):
             self._hand_over()
         elif "ended" in entry:
             self.ended = entry
-        else:
+        elif entry:
             self._describe(entry)
 
     def _write(self, rows: list[Row]) -> None:
@@ -226,6 +227,13 @@ class Recorder(threading.Thread):
         elif "project" in known:
             self._at_once = True
 
+    def _begin_or_stand_back(self) -> None:
+        importlib.import_module("lossguard.start")  # takes a while, in which the script may begin to report itself
+        if self._following is not None and self._following.has("script_reports"):
+            self._hand_over()
+        else:
+            self._begin()
+
     def _begin(self) -> None:
         from lossguard.recording import RecordingRun
 
@@ -253,19 +261,25 @@ class _Following:
         """Offset behind the newest entry that was taken in."""
         self.rows = JournalRows()
 
+    def has(self, kind: str) -> bool:
+        """Whether an entry of this kind is among those that are not taken in yet."""
+        return any(kind in entry for entry, _, _ in self.entries())
+
     def entries(self) -> Iterator[tuple[dict[str, Any], int, int]]:
-        """The entries from `taken` on, with the offsets at which they begin and end."""
+        """The entries from `taken` on, with the offsets at which they begin and end; {} for one that is cut off."""
         if self._reader is None:
             if not self.path.exists():
                 return
             self._reader = SpoolReader(self.path)
-        while lines := self._reader.lines(self.taken):
+        end = self.taken
+        while lines := self._reader.lines(end):
             for offset, line in lines:
                 end = offset + len(line)
                 try:
-                    yield json.loads(line), offset, end
+                    entry = json.loads(line)
                 except ValueError:  # cut off by kill -9, and continued by another process of the command
-                    self.taken = end
+                    entry = {}
+                yield entry, offset, end
 
     def save(self) -> None:
         offset = self.taken if self.rows.begin is None else self.rows.begin

@@ -410,7 +410,7 @@ class GoneCommand(Supervisor):
 
 def launcher(folder: Path, supervisor: Supervisor) -> tuple[Launcher, FakeRecorder]:
     recorder: Any = FakeRecorder()
-    command = ["sh", "-c", "exit 3"]
+    command = ["sh", "-c", "sleep 0.2; exit 3"]
     return Launcher(command, folder=folder, recorder=recorder, environment={}, supervisor=supervisor), recorder
 
 
