@@ -190,8 +190,7 @@ class RecordingRun(Run):
         if total_steps is not None and self._registration["total_steps"] is None:
             added["total_steps"] = checked_step(total_steps)
         if self._registration != self._registration | added:
-            self._registration = self._registration | added
-            self._put({"run": self._registration})
+            self.describe(**added)
 
     @_never_raises
     def expect(self, /, *, next_report_in: float) -> None:
@@ -318,8 +317,7 @@ class RecordingRun(Run):
     def _add_capability(self, capability: str) -> None:
         known = self._registration["capabilities"]
         if capability not in known:
-            self._registration = {**self._registration, "capabilities": [*known, capability]}
-            self._put({"run": self._registration})
+            self.describe(capabilities=[*known, capability])
 
     def _begin_segment(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.commands.progress import Progress
+from lossguard.commands.source_options import add_source_options, settings_of
 from lossguard.commands.sync import delivered
 from lossguard.errors import ConfigurationError
 from lossguard.protocol import is_name
@@ -29,21 +30,12 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--project", help=f"project of the runs (default: that of the tool, else {PROJECT!r})")
     parser.add_argument("--name", help="name of the run, if there is only one")
     parser.add_argument("--run-id", help="id of the run, if there is only one (default: from its identity)")
-    parser.add_argument("--step", metavar="COLUMN", help="column of the steps in a CSV or JSON lines (default: found)")
-    parser.add_argument("--time", metavar="COLUMN", help="column of the times (default: found)")
-    parser.add_argument("--map", action="append", default=[], metavar="METRIC=NAME", help="as in loss=train/ce")
-    parser.add_argument("--directory", type=Path, help="folder for the spools (default: LOSSGUARD_DIR)")
-    parser.add_argument("--offline", action="store_true", help="deliver nothing; `lossguard sync` does it later")
-    parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
-    parser.add_argument("--token", help="bearer token (default: LOSSGUARD_TOKEN)")
+    add_source_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    mode = "offline" if options.offline else None
-    settings = Settings.read(
-        mode=mode, url=options.url, token=options.token, directory=options.directory, run_id=options.run_id
-    )
+    settings = settings_of(options)
     if options.project is not None and not is_name(options.project):
         raise ConfigurationError(f"--project {options.project!r:.200} must have 1 to 128 printable characters")
     formats.check(options.format)

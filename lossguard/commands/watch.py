@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lossguard.commands.source_options import add_source_options, settings_of
 from lossguard.errors import ConfigurationError
 from lossguard.protocol import is_name
-from lossguard.settings import Settings
 from lossguard.signals import handling
 from lossguard.sources import formats
 from lossguard.sources.columns import Columns
@@ -27,25 +27,16 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--project", default=PROJECT, help=f"project of the run (default: {PROJECT!r})")
     parser.add_argument("--name", help="name of the run (default: that of the file or folder)")
     parser.add_argument("--run-id", help="id of the run (default: from machine and path)")
-    parser.add_argument("--map", action="append", default=[], metavar="METRIC=NAME", help="as in loss=train/ce")
-    parser.add_argument("--step", metavar="COLUMN", help="column of the steps in a CSV or JSON lines (default: found)")
-    parser.add_argument("--time", metavar="COLUMN", help="column of the times (default: found)")
     parser.add_argument("--once", action="store_true", help="record what is there, and end")
     parser.add_argument("--until-idle", type=float, metavar="SECONDS", help="end when no row came for so long")
-    parser.add_argument("--directory", type=Path, help="folder for the spools (default: LOSSGUARD_DIR)")
-    parser.add_argument("--offline", action="store_true", help="deliver nothing; `lossguard sync` does it later")
-    parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
-    parser.add_argument("--token", help="bearer token (default: LOSSGUARD_TOKEN)")
+    add_source_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     from lossguard.sources.watching import LOCK_WAIT, Watch  # the other commands start without it
 
-    mode = "offline" if options.offline else None
-    settings = Settings.read(
-        mode=mode, url=options.url, token=options.token, directory=options.directory, run_id=options.run_id
-    )
+    settings = settings_of(options)
     if not is_name(options.project):
         raise ConfigurationError(f"--project {options.project!r:.200} must have 1 to 128 printable characters")
     if options.until_idle is not None and not options.until_idle > 0:
