@@ -71,11 +71,16 @@ class MegatronAdapter(Adapter):
             partial.replace(tracker)
 
     def _latest(self) -> int | None:
-        """The iteration in the tracker file; None without one. Raises ConfigurationError."""
+        """The iteration in the tracker file; None without one. Raises ConfigurationError.
+
+        Megatron-LM writes the file in place, after the checkpoint: a kill in between leaves it empty.
+        """
         try:
             text = (self.folder / TRACKER).read_text().strip()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        if not text:
+            return max((step for step, path in numbered(self.folder, FOLDER).items() if _is_whole(path)), default=None)
         if not text.isdecimal():
             raise ConfigurationError(f"{self.folder / TRACKER} holds {text!r:.80}, and no iteration to resume from")
         return int(text)

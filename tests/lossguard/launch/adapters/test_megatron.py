@@ -54,6 +54,15 @@ def test_what_is_discarded_leaves_the_folder_and_the_tracker_file_names_the_rest
     assert again.name == "iter_0000200-2"
 
 
+def test_a_kill_while_the_tracker_file_was_written_costs_no_checkpoint(tmp_path: Path) -> None:
+    folder = folders.megatron(tmp_path, 100, 200)
+    (folder / "latest_checkpointed_iteration.txt").write_text("")
+    (folder / "iter_0000300").mkdir()
+    assert list(adapter(folder).checkpoints()) == [100, 200]
+    adapter(folder).discard_after(200)
+    assert (folder / "latest_checkpointed_iteration.txt").read_text() == "200"
+
+
 def test_it_is_killed_where_sigterm_would_save_the_present_state(tmp_path: Path) -> None:
     assert not adapter(tmp_path).saves_when_stopped
     assert adapter(tmp_path, "--exit-signal-handler").saves_when_stopped
