@@ -107,7 +107,8 @@ class Run(Base):
     versions: Mapped[dict[str, Any]]
     capabilities: Mapped[list[Any]]
     policy: Mapped[dict[str, Any] | None]
-    """The rule from incidents to interventions as `monitor.detection.Policy.to_dict` writes it; NULL is the default."""
+    """The rule from incidents to interventions as `monitor.detection.Policy.to_dict` writes it; NULL is the default.
+    It follows the policy layers when the run is next locked and read; that of a run that has ended stays."""
     total_steps: Mapped[int | None] = mapped_column(BigInteger)
     restorable_steps: Mapped[list[Any]]
     restorable_tiers: Mapped[list[Any] | None]
@@ -403,6 +404,21 @@ class MlflowRun(Base):
     state: Mapped[dict[str, Any]]
     """Rows that are not complete yet, see `monitor.ingestion.open_rows`, and the last value of every metric."""
     has_open_rows: Mapped[bool] = mapped_column(default=False, index=True)
+
+
+class PolicyLayer(Base):
+    """Values of the policy that are set for the collector, for a project or for a run: see `db/policies.py`."""
+
+    __tablename__ = "policy_layers"
+
+    key: Mapped[str] = mapped_column(String(160), primary_key=True)
+    run_pk: Mapped[int | None] = mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"), unique=True)
+    fields: Mapped[dict[str, Any]]
+    """Those that are set, as `monitor.detection.Policy` names them; under `detection` those of the detection."""
+    changed_at: Mapped[Time]
+    changed_by: Mapped[str] = mapped_column(String(128))
+    by_operator: Mapped[bool]
+    """Whether an operator set it; what a loop says counts until then."""
 
 
 class Token(Base):

@@ -45,13 +45,15 @@ def init(
     total_steps: int | None = None,
     capabilities: Sequence[str] = (),
     tags: Sequence[str] = (),
+    policy: Mapping[str, Any] | None = None,
 ) -> Run:
     """Begin a run, or resume the run `run_id` (or LOSSGUARD_RUN_ID), whose undelivered lines are delivered first.
 
-    `config` is a mapping or a dataclass; `tags` are words to search for, stored in it as "tags"; `mode` is "online",
-    "offline" or "off"; arguments that are left out are read from the environment (`Settings`). With several ranks, call
-    it on each, after torch.distributed is initialised: rank 0 records, and the other ranks get a run with the same id
-    that records nothing.
+    `config` is a mapping or a dataclass; `tags` are words to search for, stored in it as "tags"; `policy` are values of
+    the run's own policy, such as {"mode": "approve"}, which count until an operator sets them (docs/settings.md lists
+    them); `mode` is "online", "offline" or "off"; arguments that are left out are read from the environment
+    (`Settings`). With several ranks, call it on each, after torch.distributed is initialised: rank 0 records, and the
+    other ranks get a run with the same id that records nothing.
 
     One process at a time writes a run: `init` waits up to LOSSGUARD_LOCK_WAIT seconds for the process that uses its
     folder. Only if a given `run_id` has no folder here, it asks the collector whether a process elsewhere writes the
@@ -86,6 +88,8 @@ def init(
         "started_at": time.time(),
         "total_steps": total_steps,
     }
+    if policy is not None:
+        registration["policy"] = _policy(policy)
     if hooks := sys.modules.get("lossguard_hooks"):
         hooks.stand_back()  # under `lossguard launch`: the launcher gives the folder to this process
     return record(registration, settings)
@@ -107,6 +111,18 @@ def _config(config: Any) -> dict[str, Any]:
         raise ConfigurationError(f"config= takes {size} bytes of JSON; at most {MAX_CONFIG_BYTES} are allowed")
     if not isinstance(plain, dict):
         raise ConfigurationError(f"config={config!r:.80} must be a mapping, a dataclass or a namespace")
+    return plain
+
+
+def _policy(policy: Any) -> dict[str, Any]:
+    """The values as they are registered; the collector says whether they make a policy. Raises ConfigurationError."""
+    if not isinstance(policy, Mapping):
+        raise ConfigurationError(f'policy={policy!r:.80} must be a mapping, such as {{"mode": "approve"}}')
+    plain: dict[str, Any] = plain_json(policy)
+    try:
+        checked_json(plain)
+    except ValueError as error:
+        raise ConfigurationError(f"a collector does not accept policy=: {error}") from None
     return plain
 
 

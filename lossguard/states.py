@@ -101,3 +101,11 @@ class Cause(StrEnum):
     STATE = "state"  # this state does it with other batches too
     DATA_X_STATE = "data_x_state"  # only this state with these batches (what PaLM saw)
     UNDETERMINED = "undetermined"  # the outcomes contradict each other, or show too little
+
+
+class Layer(StrEnum):
+    """Where a value of a policy is set, in the order in which the layers apply: the last one counts."""
+
+    COLLECTOR = "collector"  # for all runs
+    PROJECT = "project"
+    RUN = "run"

@@ -5,18 +5,20 @@ python -m monitor backtest CURVE.csv... [--json]         detection and policy on
 python -m monitor backtest --run RUN                     the same on a stored run
 python -m monitor token create|list|revoke               tokens for reporting, reading and operating
 python -m monitor lease show|end RUN                     who writes a run; take it from that process
+python -m monitor policy show|set|unset                  the policy of all runs, of a project, of a run
 python -m monitor settings                               the settings in the environment
 """
 
 import typer
 
-from monitor.cli import backtest, lease, serve, settings, tokens
+from monitor.cli import backtest, lease, policy, serve, settings, tokens
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(serve.serve)
 app.command()(backtest.backtest)
 app.add_typer(tokens.app, name="token", short_help="Create, list and revoke the tokens of the store.")
 app.add_typer(lease.app, name="lease", short_help="Show who writes a run, and take it from that process.")
+app.add_typer(policy.app, name="policy", short_help="Show and set the policy of all runs, of a project or of a run.")
 app.command("settings")(settings.print_settings)
 
 if __name__ == "__main__":

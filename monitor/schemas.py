@@ -91,6 +91,8 @@ class RunIn(Body):
     capabilities: Annotated[list[Short], MaxItems] = []
     started_at: Seconds
     total_steps: StepNumber | None = None
+    policy: Json | None = None
+    """Values of the policy that the run has of its own, until an operator sets them."""
 
 
 class SegmentIn(Body):

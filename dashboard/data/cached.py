@@ -21,7 +21,7 @@ from dashboard.data.progress import progress
 from dashboard.data.rollback_costs import Rewind
 from dashboard.data.store import cached_briefly, database_url, open_store
 from dashboard.figures.axis import PLAIN_STEPS, RunAxes, XAxis
-from db import lineage, overview, queries
+from db import lineage, overview, policies, queries
 from db.lineage import Line
 from db.models import Incident, Run, Segment
 from db.overview import Tally
@@ -161,6 +161,7 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
             metrics=names + ([throughput.DERIVED] if throughput.derivable(names) else []),
             mfu=_last_finite(session, run, segments, "mfu") if "mfu" in names else None,
             newest={name: metric_value(newest[-1], name) for name in names} if newest else {},
+            layers=policies.layers(session, project=run.project, run_id=run.id),
         )
 
 

@@ -9,6 +9,7 @@ from db.lineage import source_of
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
 from lossguard.sources.facts import SourceFacts
+from monitor.detection.interventions.policy_layers import Layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class RunFacts:
     """The metrics of the newest step on the live line."""
     mfu: float | None
     """Model FLOPs utilisation, 0..1, as last reported: it may be reported every so many steps only."""
+    layers: Layers
+    """What the collector, the project and the run set of the policy."""
 
     @property
     def source(self) -> SourceFacts:

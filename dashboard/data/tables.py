@@ -9,6 +9,7 @@ from dashboard import clock, formatting
 from dashboard.data.configurations import flattened
 from dashboard.data.facts import RunFacts
 from lossguard.masking import mask_command_line, mask_json
+from monitor.detection.interventions import policy_layers
 
 
 def interventions(facts: RunFacts) -> pd.DataFrame:
@@ -67,6 +68,14 @@ def segments(facts: RunFacts) -> pd.DataFrame:
             "Opened at": _moment(each.opened_at),
         }
         for each in facts.segments
+    )
+
+
+def policy(facts: RunFacts) -> pd.DataFrame:
+    """Every value of the run's policy, and where it is set."""
+    return pd.DataFrame(
+        {"Setting": each.name, "Value": str(each.value), "Set for": f"the {each.layer}" if each.layer else "default"}
+        for each in policy_layers.values(facts.layers, facts.run.policy)
     )
 
 

@@ -171,7 +171,7 @@ class Delivery:
 
     def _send_control_line(self, record: Record) -> None:
         if "run" in record:
-            self._request("POST", "/runs", record["run"])
+            self._register(record["run"])
         elif "segment" in record:
             self._open_segment(record)
             if record["order"] is not None:
@@ -183,6 +183,19 @@ class Delivery:
         elif "finish" in record:
             body = {"state": record["finish"], "at": record["time"]}
             self._request_of_run("finish", body, session=self._session)
+
+    def _register(self, registration: Body) -> None:
+        if not self._client.accepts and NEGOTIATED_FIELDS & registration.keys():
+            self._client.ping()  # whether the collector reads them
+        answer = self._request("POST", "/runs", registration)
+        unread = registration.get("policy") and "policy" not in self._client.accepts
+        problem = "it is of an earlier release" if unread else answer.get("policy_problem")
+        if problem:
+            self._log_once.warn_once(
+                "policy",
+                f"the collector at {self._client.url} does not take the policy of this run"
+                f"{'' if unread else ', which only observes'}: {problem}",
+            )
 
     def _request_of_run(self, route: str, body: Body, **options: Any) -> Any:
         """POST to a route of the run, which is registered first if its own registration is damaged."""

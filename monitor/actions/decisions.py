@@ -1,7 +1,6 @@
-"""An operator's decisions about a run: approve, reject, roll back, release, accept, set the policy, delete."""
+"""An operator's decisions about a run: approve, reject, roll back, release, accept, delete."""
 
 from collections.abc import Callable
-from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -9,7 +8,6 @@ from db import access, commands, queries
 from db.models import Intervention, Run
 from lossguard.states import IncidentKind
 from monitor.detection import DetectionEngine, Effect, IllegalTransition
-from monitor.detection.interventions import run_policy
 from monitor.detection.scoring.detectors import LEVEL_ACCEPTED
 from monitor.ingestion import detection_state, lease, runs
 from monitor.problems import Problem, unknown
@@ -76,20 +74,6 @@ def accept_replay(session: Session, run_id: str, *, who: str, now: float) -> Run
     details = {"incident": max(each.number for each in mismatches)}
     access.record(session, who=who, action="accept-replay", run=run.id, details=details, now=now)
     return run
-
-
-def set_policy(session: Session, run_id: str, fields: dict[str, Any], *, who: str, now: float) -> dict[str, Any]:
-    """Change these fields of the run's policy; the others keep their values. Raises Problem 422 for a bad field."""
-    run = runs.lock(session, run_id)
-    try:
-        changed = run_policy.changed(run.policy, fields)
-    except (TypeError, ValueError) as error:
-        raise Problem(422, "the policy is malformed; nothing was changed", str(error), ["body"]) from None
-    # The rows so far are scored with the old settings: save that state before the new ones apply.
-    detection_state.update(session, run, lambda engine: [], now=now)
-    run.policy = changed
-    access.record(session, who=who, action="policy", run=run.id, details=changed, now=now)
-    return changed
 
 
 def _act(session: Session, run: Run, act: Callable[[DetectionEngine], list[Effect]], now: float) -> None:

@@ -214,6 +214,15 @@ def check_registration(who: Principal, *, run_id: str, project: str) -> None:
         raise Problem(403, "not allowed", detail, ["body", "id"])
 
 
+def check_project(who: Principal, project: str | None, what: str) -> None:
+    """Raise Problem 403 unless the token covers all of the project; `what` is meant where no project is named."""
+    if project is None or who.run is not None:
+        check_unbound(who, what if project is None else "a project")
+    elif who.project not in (None, project):
+        detail = f"the token {who.name!r} is valid for the project {who.project!r} only"
+        raise Problem(403, "not allowed", detail, ["query", "project"])
+
+
 def check_unbound(who: Principal, what: str) -> None:
     """Raise Problem 403 if the token is bound: `what` covers all projects."""
     if who.is_bound:

@@ -19,7 +19,10 @@ class BadParameter(ValueError):
 
 def parse(assignments: Sequence[str]) -> tuple[DetectionSettings, Policy]:
     """Settings and policy with these NAME=VALUE assignments. Raises BadParameter."""
-    values = dict(map(_parse_assignment, assignments))
+    try:
+        values = dict(map(parse_assignment, assignments))
+    except BadParameter as error:
+        raise BadParameter(f"--set {error}") from None
     try:
         detection = DetectionSettings.from_dict({name: values[name] for name in DETECTION_NAMES if name in values})
         policy = Policy.from_dict({name: values[name] for name in POLICY_NAMES if name in values})
@@ -29,10 +32,12 @@ def parse(assignments: Sequence[str]) -> tuple[DetectionSettings, Policy]:
     return detection, policy
 
 
-def _parse_assignment(assignment: str) -> tuple[str, Any]:
+def parse_assignment(assignment: str, *, more: Sequence[str] = ()) -> tuple[str, Any]:
+    """The name and the value of NAME=VALUE; `more` names are allowed beside NAMES. Raises BadParameter."""
     name, equals, text = assignment.partition("=")
-    if not equals or name not in NAMES:
-        raise BadParameter(f"--set {assignment}: expected NAME=VALUE, with one of these names: {', '.join(NAMES)}")
+    known = [*NAMES, *more]
+    if not equals or name not in known:
+        raise BadParameter(f"{assignment}: expected NAME=VALUE, with one of these names: {', '.join(known)}")
     try:
         return name, json.loads(text)  # a number, true or false
     except ValueError:

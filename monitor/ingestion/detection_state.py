@@ -15,7 +15,7 @@ from lossguard.metrics import DETECTOR_INPUTS
 from lossguard.protocol import CAN_ROLL_BACK, CANNOT_SKIP, remedies_in
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
-from monitor.ingestion import effects, recorded_steps
+from monitor.ingestion import effects, recorded_steps, run_policies
 from monitor.ingestion.columns import stored_rows
 
 MAX_BLOCK_STEPS = 5000
@@ -34,6 +34,17 @@ def load_and_replay(session: Session, run: Run) -> tuple[DetectionEngine, int]:
 
     These rows have no effects: had a report with them had any, the state would have been saved with it.
     """
+    rule = run_policies.rule_of(session, run)
+    if run_policy.settings_of(rule) != run_policy.settings_of(run.policy):
+        # The rows so far are scored with the old settings: save that state before the new ones apply.
+        engine, _ = _load(session, run)
+        save(session, run, engine, [], segment=queries.newest_segment(session, run=run), now=run.last_report_at)
+    if rule != run.policy:
+        run.policy = rule
+    return _load(session, run)
+
+
+def _load(session: Session, run: Run) -> tuple[DetectionEngine, int]:
     policy = run_policy.policy_of(run.policy)
     settings = run_policy.settings_of(run.policy)
     engine = DetectionEngine(

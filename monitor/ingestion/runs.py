@@ -1,5 +1,7 @@
 """A run is registered, locked and finished."""
 
+from typing import NamedTuple
+
 from sqlalchemy.orm import Session
 
 from db import commands, queries
@@ -7,14 +9,23 @@ from db.models import Run
 from lossguard.json_values import plain_json
 from lossguard.masking import mask_command_line, mask_json
 from lossguard.states import RunState
-from monitor.ingestion import lease
+from monitor.ingestion import lease, run_policies
 from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, too_many_runs, unknown
 from monitor.schemas import FinishIn, RunIn
 
 
-def register(session: Session, spec: RunIn, *, claim: Claim, max_runs: int | None = None) -> tuple[Run, bool]:
-    """(the run with this id, whether it is new). A process that does not hold the lease changes nothing of it.
+class Registration(NamedTuple):
+    """A run that has registered."""
+
+    run: Run
+    is_new: bool
+    policy_problem: str | None = None
+    """Why the policy that its loop gave is not taken."""
+
+
+def register(session: Session, spec: RunIn, *, claim: Claim, who: str, max_runs: int | None = None) -> Registration:
+    """The run with this id. A process that does not hold the lease changes nothing of it.
 
     An SDK that does not mask secrets itself may have sent some. Raises Problem 409 when the id belongs to another
     project, 429 when a new run would exceed `max_runs`.
@@ -24,7 +35,7 @@ def register(session: Session, spec: RunIn, *, claim: Claim, max_runs: int | Non
     if run is not None and run.project != spec.project:
         raise taken(spec.id)
     if run is not None and not lease.take(run, claim):
-        return run, False
+        return Registration(run, is_new=False)
     values = plain_json(spec.model_dump()) | {"policy": None}
     values |= {"command": mask_command_line(values["command"] or "") or None, "config": mask_json(values["config"])}
     run, is_new = commands.register_run(session, values=values, now=now)
@@ -34,7 +45,8 @@ def register(session: Session, spec: RunIn, *, claim: Claim, max_runs: int | Non
         raise too_many_runs(max_runs)
     lease.take(run, claim)
     commands.run_status_of(session, run=run, now=now).last_step_at = now
-    return run, is_new
+    problem = run_policies.begin(session, run, spec.policy, is_new=is_new, who=who, now=now)
+    return Registration(run, is_new, problem)
 
 
 def taken(run_id: str) -> Problem:

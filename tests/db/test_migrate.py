@@ -72,6 +72,7 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "pulses": None,
     "mlflow_experiments": None,
     "mlflow_runs": None,
+    "policy_layers": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 

@@ -66,6 +66,8 @@ class FakeCollector:
 
     def _handle(self, path: list[str], body: dict[str, Any]) -> Answer:
         match path:
+            case ["", "healthz"]:
+                return 200, {}
             case ["runs"]:
                 self.runs[body["id"]] = body
                 return 201, {"id": body["id"], "state": "running", "policy": {}}
@@ -107,7 +109,7 @@ def serving(collector: FakeCollector, port: int = 0) -> Iterator[FakeCollector]:
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
-            data = self.rfile.read(int(self.headers["content-length"]))
+            data = self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}"
             if SPOOL_HEADER in self.headers:
                 collector.spool_bytes.append(int(self.headers[SPOOL_HEADER]))
             collector.writers.append((self.path, self.headers.get(WRITER_HEADER)))
@@ -121,7 +123,7 @@ def serving(collector: FakeCollector, port: int = 0) -> Iterator[FakeCollector]:
             self.end_headers()
             self.wfile.write(encoded)
 
-        do_POST = do_PUT = handle_any
+        do_GET = do_POST = do_PUT = handle_any
 
         def log_message(self, format: str, *args: Any) -> None:
             return

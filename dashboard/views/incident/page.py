@@ -6,7 +6,7 @@ In the URL: ?run=ID&incident=N&steps=A-B
 import streamlit as st
 
 from dashboard import clock, formatting, url_state
-from dashboard.data import before_after, cached, incident_window
+from dashboard.data import before_after, cached, incident_window, tables
 from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.timeline import TimelineEntry, timeline
@@ -17,7 +17,6 @@ from dashboard.views.incident import actions, figure, verdict
 from db.models import Incident, Intervention
 from lossguard.metrics import short_name
 from lossguard.states import IncidentKind
-from monitor.detection.interventions import run_policy
 
 
 def page(facts: RunFacts) -> None:
@@ -168,9 +167,7 @@ def reasons(facts: RunFacts, incident: Incident, interventions: list[Interventio
 
 def policy(facts: RunFacts) -> None:
     with st.expander("Policy of the run"):
-        rule = run_policy.to_rule(run_policy.policy_of(facts.run.policy), run_policy.settings_of(facts.run.policy))
-        detection = rule.pop(run_policy.DETECTION, {})
-        st.caption(formatting.escape_markdown(formatting.details(rule | detection)))
+        st.dataframe(tables.policy(facts), hide_index=True, key="policy")
         st.page_link(
             "views/lab/page.py", label="Try other settings in the detector lab", query_params={"run": facts.run.id}
         )

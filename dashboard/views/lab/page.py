@@ -241,7 +241,8 @@ def save_policy(run_id: str, own: Mapping[str, Any] | None, settings: TrialSetti
     if after == before:
         st.caption("These are the settings of the run's own policy.")
         return
-    listed = formatting.bullet_list([f"{name}: {old} -> {new}" for name, old, new in changes(before, after)])
+    differing = changes(before, after)
+    listed = formatting.bullet_list([f"{name}: {old} -> {new}" for name, old, new in differing])
     name = formatting.escape_markdown(run_id)
     action = OperatorAction(
         label="Save",
@@ -249,7 +250,7 @@ def save_policy(run_id: str, own: Mapping[str, Any] | None, settings: TrialSetti
         success="The run's policy was saved.",
         method="PUT",
         path=f"/runs/{run_id}/policy",
-        body=update,
+        body={each: update[each] for each, _, _ in differing},
     )
     operate.button("Save as the run's policy", action, key="lab-save", icon=":material/save:", primary=True)
 

@@ -136,7 +136,7 @@ def create_run(spec: CreateRunIn, who: Reporter, session: WriteSession, claim: C
         started_at=claim.now if spec.start_time is None else spec.start_time / 1000,
     )
     try:
-        run, _ = runs.register(session, registration, claim=claim, max_runs=config.max_runs)
+        run = runs.register(session, registration, claim=claim, who=who.name, max_runs=config.max_runs).run
     except Problem as problem:
         raise without_retry(problem) from None
     session.flush()

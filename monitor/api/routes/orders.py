@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path
+from fastapi import APIRouter, Path
 
 from monitor.actions import decisions
 from monitor.api import responses
@@ -10,7 +10,7 @@ from monitor.api.auth import Operator, Reporter
 from monitor.api.dependencies import Claimed, Now, WriteSession
 from monitor.api.parsing import TypedJsonRoute
 from monitor.ingestion import answers
-from monitor.schemas import AnswerIn, Json, RecordId, RollbackIn, RunId
+from monitor.schemas import AnswerIn, RecordId, RollbackIn, RunId
 
 router = APIRouter(tags=["orders"], route_class=TypedJsonRoute)
 InterventionId = Annotated[RecordId, Path()]
@@ -60,11 +60,3 @@ def accept_level(run_id: RunId, who: Operator, session: WriteSession, now: Now) 
 def accept_replay(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
     """Recomputed steps may differ from their record as they did: the incident ends, and such a difference is normal."""
     return responses.run(decisions.accept_replay(session, run_id, who=who.name, now=now))
-
-
-@router.put("/runs/{run_id}/policy")
-def set_policy(
-    run_id: RunId, fields: Annotated[Json, Body()], who: Operator, session: WriteSession, now: Now
-) -> dict[str, Any]:
-    """Change how incidents lead to interventions and, under `detection`, what counts as an incident."""
-    return decisions.set_policy(session, run_id, fields, who=who.name, now=now)

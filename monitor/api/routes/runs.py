@@ -24,10 +24,11 @@ def register(
 ) -> dict[str, Any]:
     """Create a run (201), or resume the one with the same id (200)."""
     auth.check_registration(who, run_id=spec.id, project=spec.project)
-    run, is_new = runs.register(session, spec, claim=claim, max_runs=config.max_runs)
-    if not is_new:
+    registered = runs.register(session, spec, claim=claim, who=who.name, max_runs=config.max_runs)
+    if not registered.is_new:
         response.status_code = 200
-    return responses.run(run)
+    problem = registered.policy_problem
+    return responses.run(registered.run) | ({} if problem is None else {"policy_problem": problem})
 
 
 @router.get("")

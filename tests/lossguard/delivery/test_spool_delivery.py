@@ -300,3 +300,33 @@ def test_a_spool_from_before_a_collector_knew_tiers_is_delivered_with_them_later
     sender.close(10.0)
     assert sender.delivered
     assert collector.tiers is not None
+
+
+def with_policy(collector: FakeCollector, folder: Path) -> None:
+    with lossguard.init("p", run_id="r", url=collector.url, directory=folder, policy={"mode": "approve"}) as run:
+        run.log(0, loss=1.0)
+
+
+def test_the_policy_of_a_run_is_registered_with_it(collector: FakeCollector, tmp_path: Path) -> None:
+    with_policy(collector, tmp_path)
+    assert collector.runs["r"]["policy"] == {"mode": "approve"}
+    assert collector.losses(0) == {0: 1.0}
+
+
+def test_an_older_collector_gets_the_run_without_its_policy_and_that_is_said_once(
+    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.accepts = frozenset()
+    with_policy(collector, tmp_path)
+    assert "policy" not in collector.runs["r"]
+    assert collector.losses(0) == {0: 1.0}
+    assert caplog.text.count("does not take the policy of this run: it is of an earlier release") == 1
+
+
+def test_a_policy_that_the_collector_cannot_read_is_named(
+    collector: FakeCollector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem = {"id": "r", "policy_problem": "unknown policy settings: depht"}
+    collector.fault = lambda _method, path, _body: (200, problem) if path.endswith("/runs") else None
+    with lossguard.init("p", run_id="r", url=collector.url, directory=tmp_path, policy={"depht": 3}):
+        assert eventually(lambda: "which only observes: unknown policy settings: depht" in caplog.text)

@@ -23,6 +23,7 @@ def facts(run_id: str, *, name: str | None = None, metrics: tuple[str, ...] = ()
         metrics=list(metrics),
         newest={},
         mfu=None,
+        layers={},
         **nothing,
     )
 

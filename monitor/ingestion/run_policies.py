@@ -1,0 +1,55 @@
+"""The policy of a run, as its layers say it: when it registers, and whenever its detection is loaded."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from db import access, policies
+from db.models import Run
+from lossguard.states import Layer
+from monitor.detection import Mode, Policy
+from monitor.detection.interventions import policy_layers
+from monitor.detection.interventions.policy_layers import Fields, Layers
+
+
+def rule_of(session: Session, run: Run) -> dict[str, Any] | None:
+    """The rule that the layers make now. What this release cannot read only observes: it must not act by guess."""
+    layers = policies.layers(session, project=run.project, run_id=run.id)
+    if not layers:
+        return run.policy  # none, or one that a collector of an earlier release has set beside this one
+    return _readable_rule(layers)
+
+
+def _readable_rule(layers: Layers) -> dict[str, Any] | None:
+    try:
+        return policy_layers.rule_of(layers)
+    except (TypeError, ValueError):
+        return Policy(mode=Mode.OBSERVE).to_dict()
+
+
+def begin(session: Session, run: Run, given: Fields | None, *, is_new: bool, who: str, now: float) -> str | None:
+    """Take what the loop says of the policy (`lossguard.init(policy=..)`) as the run's own, until an operator sets it.
+
+    A malformed policy is not taken, and the run observes: returns a sentence that says why.
+    """
+    layers = policies.layers(session, project=run.project, run_id=run.id)
+    if not is_new and (given is None or policies.is_set_by_operator(session, run=run)):
+        return None
+    problem, own = None, {}
+    try:
+        own = policy_layers.changed(_of_first_run(session, run, layers.get(Layer.COLLECTOR, {})), given or {})
+        policy_layers.check({**layers, Layer.RUN: own})
+    except (TypeError, ValueError) as error:
+        problem, own = str(error), {"mode": Mode.OBSERVE.value}
+    if own != layers.get(Layer.RUN, {}):
+        key = policies.run_key(run.id)
+        policies.set_fields(session, key=key, fields=own, who=who, now=now, run=run, by_operator=False)
+        access.record(session, who=who, action="policy", run=run.id, details=own, now=now)
+    if is_new:  # a known run follows its layers when its detection is next loaded
+        run.policy = _readable_rule({**layers, Layer.RUN: own})
+    return problem
+
+
+def _of_first_run(session: Session, run: Run, collector: Fields) -> dict[str, Any]:
+    fields = policy_layers.of_first_run(collector)
+    return fields if fields and policies.is_first_of_project(session, run=run) else {}

@@ -1,0 +1,131 @@
+"""The policy of all runs, of a project and of a run: who follows which value, and what is refused."""
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from db.access import Scope
+from lossguard.protocol import API
+from tests.monitor.client import TestClient, Trainer
+from tests.monitor.scenarios import CHECKPOINTS, noise, train_until_nan
+from tests.monitor.tokens import TokenClient, create_token
+
+
+def put(http: TestClient, path: str, **fields: Any) -> dict[str, Any]:
+    answer = http.put(f"{API}{path}", json=fields)
+    assert answer.status_code == 200, answer.text
+    shown: dict[str, Any] = answer.json()
+    return shown
+
+
+def mode_of(trainer: Trainer) -> tuple[str, str]:
+    """The mode of a run, and where it is set."""
+    (mode,) = (each for each in trainer.get("/policy")["values"] if each["name"] == "mode")
+    return mode["value"], mode["from"]
+
+
+def test_the_run_wins_over_the_project_and_the_project_over_the_collector(http_on_both: TestClient) -> None:
+    http = http_on_both
+    trainer = Trainer(http)
+    assert mode_of(trainer) == ("auto", "default")
+    put(http, "/policy", mode="observe")
+    assert mode_of(trainer) == ("observe", "collector")
+    put(http, "/policy?project=gpt", mode="approve")
+    assert mode_of(trainer) == ("approve", "project")
+    put(http, "/runs/r1/policy", mode="auto")
+    assert mode_of(trainer) == ("auto", "run")
+    put(http, "/runs/r1/policy", mode=None)
+    put(http, "/policy?project=gpt", mode=None)
+    assert mode_of(trainer) == ("observe", "collector")
+    assert mode_of(Trainer(http, "r2", project="other")) == ("observe", "collector")
+
+
+def test_a_running_run_follows_a_changed_default_with_its_next_report(http: TestClient) -> None:
+    trainer = Trainer(http)
+    segment, loss = trainer.open("a"), noise(1, 300)
+    trainer.report(segment, range(300), {"loss": loss}, restorable_steps=CHECKPOINTS)
+    put(http, "/policy?project=gpt", mode="observe")
+    assert trainer.report(segment, [300], {"loss": [float("nan")]})["orders"] == []
+    assert trainer.get()["policy"]["mode"] == "observe"
+    assert len(trainer.get("/incidents")) == 1
+
+
+def test_a_changed_sensitivity_of_the_project_keeps_what_the_detection_has_learnt(http: TestClient) -> None:
+    trainer = Trainer(http)
+    segment, loss = trainer.open("a"), noise(1, 310)
+    trainer.report(segment, range(300), {"loss": loss[:300]}, restorable_steps=CHECKPOINTS)
+    put(http, "/policy?project=gpt", detection={"false_alarms_per_10k": 0.25})
+    trainer.report(segment, range(300, 309), {"loss": loss[300:309]})
+    assert trainer.get()["policy"]["detection"] == {"false_alarms_per_10k": 0.25}
+    assert trainer.report(segment, [309], {"loss": [float("nan")]})["orders"] != []
+
+
+def test_a_run_that_has_ended_keeps_the_policy_that_it_had(http: TestClient) -> None:
+    trainer = Trainer(http)
+    put(http, "/policy", mode="approve")
+    trainer.report(trainer.open("a"), [0], {"loss": [1.0]})
+    http.post(f"{API}/runs/r1/finish", json={"state": "finished", "at": 1.0})
+    put(http, "/policy", mode="observe")
+    assert trainer.get()["policy"]["mode"] == "approve"
+    assert mode_of(trainer) == ("approve", "default")
+
+
+def test_the_first_run_of_a_project_starts_as_the_collector_says_and_the_next_one_does_not(http: TestClient) -> None:
+    put(http, "/policy", first_run_mode="observe")
+    first = Trainer(http)
+    assert train_until_nan(first)["orders"] == []
+    assert mode_of(first) == ("observe", "run")
+    assert mode_of(Trainer(http, "r2")) == ("auto", "default")
+    assert mode_of(Trainer(http, "r3", project="new", policy={"mode": "approve"})) == ("approve", "run")
+
+
+def test_every_change_is_in_the_audit_trail(http: TestClient) -> None:
+    Trainer(http, policy={"patience": 20})
+    put(http, "/policy?project=gpt", mode="approve")
+    put(http, "/runs/r1/policy", mode=None)
+    entries = [(each["action"], each["run"], each["details"]) for each in http.get(f"{API}/audit").json()]
+    assert entries == [
+        ("policy", "r1", {"mode": None}),
+        ("policy", None, {"layer": "project", "project": "gpt", "changes": {"mode": "approve"}}),
+        ("policy", "r1", {"patience": 20}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "detail"),
+    [
+        ("/policy", {"depht": 3}, "unknown policy settings: depht"),
+        ("/policy?project=gpt", {"first_run_mode": "observe"}, "first_run_mode is a value of the collector"),
+        ("/policy", {"skip_min": 400}, "run r1: skip_max (300) must not be below skip_min (400)"),
+    ],
+)
+def test_a_default_that_would_leave_anybody_without_a_policy_is_refused(
+    http: TestClient, path: str, fields: dict[str, Any], detail: str
+) -> None:
+    trainer = Trainer(http)
+    put(http, "/runs/r1/policy", skip_max=300)
+    before = trainer.get("/policy")
+    answer = http.put(f"{API}{path}", json=fields)
+    assert (answer.status_code, detail in answer.json()["detail"]) == (422, True)
+    assert trainer.get("/policy") == before
+
+
+def test_a_token_sets_the_policy_of_what_it_covers_alone(http: TestClient, sqlite_engine: sa.Engine) -> None:
+    Trainer(http)
+    scopes = (Scope.READ, Scope.OPERATE)
+    of_project = TokenClient(http, create_token(sqlite_engine, "gpt team", *scopes, project="gpt"))
+    of_run = TokenClient(http, create_token(sqlite_engine, "one run", *scopes, run="r1"))
+    reader = TokenClient(http, create_token(sqlite_engine, "viewer", Scope.READ))
+    body = {"mode": "approve"}
+    assert of_project.status("PUT", "/policy?project=gpt", body) == 200
+    assert of_project.status("PUT", "/policy?project=other", body) == 403
+    assert of_project.status("PUT", "/policy", body) == 403
+    assert of_run.status("PUT", "/runs/r1/policy", body) == 200
+    assert of_run.status("PUT", "/policy?project=gpt", body) == 403
+    assert reader.status("GET", "/policy", None) == 200
+    assert reader.status("PUT", "/runs/r1/policy", body) == 403
+
+
+def test_the_policy_of_a_run_that_does_not_exist_is_404(http: TestClient) -> None:
+    assert http.get(f"{API}/runs/nobody/policy").status_code == 404

@@ -1,0 +1,60 @@
+"""What a loop says of the policy counts until an operator sets it."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from db import policies
+from db.engine import writing
+from lossguard.protocol import API
+from tests.db.seed import spoil
+from tests.monitor.client import TestClient, Trainer
+from tests.monitor.scenarios import train_until_nan
+
+
+def given(http: TestClient, policy: dict[str, Any] | None) -> dict[str, Any]:
+    """The answer to a registration with this policy."""
+    answer: dict[str, Any] = Trainer(http, **({} if policy is None else {"policy": policy})).registered.json()
+    return answer
+
+
+def test_a_loop_sets_the_policy_of_its_run_and_changes_it_when_it_is_started_again(http: TestClient) -> None:
+    assert given(http, {"mode": "approve"})["policy"]["mode"] == "approve"
+    assert train_until_nan(Trainer(http))["orders"] == []
+    given(http, {"mode": "observe", "patience": 5})
+    given(http, None)
+    policy = {each["name"]: each["value"] for each in Trainer(http).get("/policy")["values"]}
+    assert (policy["mode"], policy["patience"]) == ("observe", 5)
+
+
+def test_what_an_operator_has_set_stays_when_the_loop_is_started_again(http: TestClient) -> None:
+    given(http, {"mode": "approve"})
+    http.put(f"{API}/runs/r1/policy", json={"mode": "observe"})
+    given(http, {"mode": "auto"})
+    assert Trainer(http).get("/policy")["layers"]["run"] == {"mode": "observe"}
+
+
+def test_a_malformed_policy_is_named_and_the_run_only_observes_until_it_is_mended(http: TestClient) -> None:
+    answer = given(http, {"mode": "auto", "depht": 3})
+    assert answer["policy_problem"] == "unknown policy settings: depht"
+    assert answer["policy"]["mode"] == "observe"
+    assert "policy_problem" not in given(http, {"mode": "auto", "max_attempts": 3})
+    assert Trainer(http).get("/policy")["layers"]["run"] == {"mode": "auto", "max_attempts": 3}
+
+
+def test_a_policy_that_a_collector_of_an_earlier_release_sets_beside_this_one_counts(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    trainer = Trainer(http)
+    spoil(sqlite_engine, "r1", {"policy": {"name": "palm", "mode": "approve"}})
+    assert train_until_nan(trainer)["orders"] == []
+    http.put(f"{API}/runs/r1/policy", json={"patience": 5})
+    assert trainer.get("/policy")["layers"]["run"] == {"name": "palm", "mode": "approve", "patience": 5}
+
+
+def test_layers_that_this_release_cannot_read_only_observe(http: TestClient, sqlite_engine: sa.Engine) -> None:
+    trainer = Trainer(http)
+    with writing(sqlite_engine) as session:
+        policies.set_fields(session, key=policies.COLLECTOR, fields={"courage": 11}, who="a newer one", now=1.0)
+    assert train_until_nan(trainer)["orders"] == []
+    assert trainer.get()["policy"]["mode"] == "observe"
