@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from db import access, commands, migrate, mlflow
+from db import access, commands, migrate, mlflow, policies
 from db.engine import create_engine, reading, writing
 from db.models import Base, Metric, Rollup
 from db.steps import rollups
@@ -101,6 +101,7 @@ def fill_every_table(engine: sa.Engine) -> None:
         commands.run_status_of(session, run=run, now=NOW)
         mlflow.create_experiment(session, name="gpt", tags={}, now=NOW)
         mlflow.create_run(session, run=run, experiment=1, user="me", tags={})
+        policies.set_fields(session, key=policies.run_key("r1"), fields={"mode": "observe"}, who="me", now=NOW, run=run)
         access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)
         access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
 

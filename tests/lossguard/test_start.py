@@ -133,7 +133,7 @@ def test_a_run_that_has_ended_leaves_its_folder_to_other_processes(tmp_path: Pat
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-@pytest.mark.parametrize("policy", ["auto", [("mode", "auto")], {"mode": "a\x00b"}])
+@pytest.mark.parametrize("policy", ["auto", [("mode", "auto")]])
 def test_a_policy_that_no_collector_accepts_is_refused_before_the_first_step(tmp_path: Path, policy: Any) -> None:
     with pytest.raises(lossguard.ConfigurationError, match="policy="):
         lossguard.init("p", mode="offline", directory=tmp_path, policy=policy)

@@ -14,7 +14,8 @@ from tests.monitor.scenarios import train_until_nan
 
 def given(http: TestClient, policy: dict[str, Any] | None) -> dict[str, Any]:
     """The answer to a registration with this policy."""
-    answer: dict[str, Any] = Trainer(http, **({} if policy is None else {"policy": policy})).registered.json()
+    values: dict[str, Any] = {} if policy is None else {"policy": policy}
+    answer: dict[str, Any] = Trainer(http, **values).registered.json()
     return answer
 
 
