@@ -1,7 +1,7 @@
 """Who the viewer is: a login with OpenID Connect, and what the viewer's groups may do.
 
-Without a login file the dashboard has no login, and whoever reaches it reads. With one (`--login FILE`), Streamlit's own
-login (`st.login`) asks the provider, and the file says which scope each group has:
+Without a login file the dashboard has no login, and whoever reaches it reads. With one (`--login FILE`), Streamlit's
+own login (`st.login`) asks the provider, and the file says which scope each group has:
 
     [auth]                                    # what Streamlit needs
     redirect_uri = "https://lossguard.example.org/oauth2callback"
@@ -68,8 +68,12 @@ class Viewer:
     expires_at: float
     """Unix seconds."""
 
-    def may(self, right: Right, now: float | None = None) -> bool:
-        return right in self.rights and (time.time() if now is None else now) < self.expires_at
+    @property
+    def has_expired(self) -> bool:
+        return time.time() >= self.expires_at
+
+    def may(self, right: Right) -> bool:
+        return right in self.rights and not self.has_expired
 
 
 def read(path: Path) -> Login:
@@ -102,9 +106,7 @@ def _check_auth(path: Path, auth: Any) -> None:
     if missing:
         raise BadLogin(f"{path}: [auth] needs {', '.join(missing)}")
     if len(auth["cookie_secret"]) < MIN_SECRET:
-        raise BadLogin(
-            f"{path}: cookie_secret must have {MIN_SECRET} characters or more: whoever guesses it is anybody"
-        )
+        raise BadLogin(f"{path}: cookie_secret must have {MIN_SECRET} characters or more: it must not be guessed")
     if not auth["redirect_uri"].endswith(CALLBACK):
         raise BadLogin(f"{path}: redirect_uri must be the dashboard's address with the path {CALLBACK}")
 

@@ -32,7 +32,7 @@ def require_reader() -> None:
     if not has_login():
         return
     person = viewer()
-    if person is None or (not person.may(Right.READ, now=None) and Right.READ in person.rights):
+    if person is None or person.has_expired:
         st.title("Lossguard")
         st.markdown("Log in to see the runs." if person is None else "Your login has expired.")
         st.button("Log in", on_click=st.login, type="primary", icon=":material/login:", key="log-in")

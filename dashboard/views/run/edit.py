@@ -14,13 +14,20 @@ from lossguard.protocol import MAX_SHORT_TEXT, MAX_TEXT
 from lossguard.states import RunState
 
 
-def show(facts: RunFacts) -> None:
-    """The run's note, and a button that opens the form."""
-    run = facts.run
-    if run.note:
-        st.markdown(formatting.escape_markdown(run.note))
-    if st.button("Edit", key="edit-run", icon=":material/edit:", help="Rename, tag, note or archive this run"):
-        dialog(run)
+def button(facts: RunFacts) -> None:
+    """Opens the form."""
+    label, explanation = "Edit", "Rename, tag, note or archive this run"
+    if st.button(label, key="edit-run", icon=":material/edit:", type="tertiary", help=explanation):
+        dialog(facts.run)
+
+
+def note(facts: RunFacts) -> None:
+    """What people wrote about the run, and its tags."""
+    with st.container(horizontal=True):
+        for tag in tags_of(facts.run):
+            st.badge(formatting.escape_markdown(tag), color="gray", icon=":material/sell:")
+    if facts.run.note:
+        st.markdown(formatting.escape_markdown(facts.run.note))
 
 
 @st.dialog("Edit the run")

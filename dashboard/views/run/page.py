@@ -42,10 +42,11 @@ def header(facts: RunFacts) -> None:
         st.page_link(
             "views/compare/page.py", label="Compare", icon=":material/compare_arrows:", query_params={"runs": run.id}
         )
+        edit.button(facts)
     origin = "imported" if IMPORTED in run.capabilities else ""
     parts = [f"run {run.id}", origin, run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
     st.caption(formatting.escape_markdown(" / ".join(part for part in parts if part)))
-    edit.show(facts)
+    edit.note(facts)
     if facts.source.describe():
         st.caption(formatting.escape_markdown(" ".join(facts.source.describe())))
 
