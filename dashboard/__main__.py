@@ -8,12 +8,15 @@ python -m dashboard report RUN -o report.html -o report.pdf       writes a run's
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
 from dashboard.allowed_hosts import HOSTS_VARIABLE, BadHostName, parse_names
+from dashboard.login import LOGIN_VARIABLE, BadLogin
+from dashboard.login import read as read_login
 from dashboard.operator_actions import OPERATE_VARIABLE
 from dashboard.report.command import Database, report
 from db.engine import DEFAULT_URL, BadDatabaseUrl, create_engine
@@ -55,6 +58,14 @@ def main(
     database: Database = DEFAULT_URL,
     operate: Operate = None,
     hosts: Hosts = "",
+    login: Annotated[
+        str,
+        typer.Option(
+            envvar=LOGIN_VARIABLE,
+            metavar="FILE",
+            help="A TOML file: viewers log in with OpenID Connect, and groups have scopes.",
+        ),
+    ] = "",
     open_to_network: Annotated[
         bool,
         typer.Option("--open-to-network", help="Listen on a network address although there is no login."),
@@ -64,10 +75,15 @@ def main(
     if context.invoked_subcommand is not None:
         os.environ["LOSSGUARD_DATABASE_URL"] = database  # the option may also stand before the subcommand
         return
-    if not (open_to_network or is_loopback(host)):
+    if login:
+        try:
+            read_login(Path(login))
+        except BadLogin as error:
+            _refuse(str(error))
+    if not (login or open_to_network or is_loopback(host)):
         _refuse(
             f"the dashboard has no login, so it listens on loopback only, not on {host}; "
-            "put an authenticating proxy in front of it, or pass --open-to-network"
+            "let viewers log in (--login FILE), put an authenticating proxy in front of it, or pass --open-to-network"
         )
     try:
         parse_names(hosts)
@@ -83,11 +99,12 @@ def main(
         _refuse(f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port")
     os.environ["LOSSGUARD_DATABASE_URL"] = database  # Streamlit scripts take no arguments
     os.environ[HOSTS_VARIABLE] = hosts
+    os.environ[LOGIN_VARIABLE] = login and str(Path(login).absolute())
     if operate is not None:
         os.environ[OPERATE_VARIABLE] = str(int(operate))
     from dashboard.server import app as web_app  # imported late: Streamlit takes a second, an error message should not
 
-    web_app.run(config=_config(host, port))
+    web_app.run(config=_config(host, port) | ({"secrets.files": [os.environ[LOGIN_VARIABLE]]} if login else {}))
 
 
 def _config(host: str, port: int) -> dict[str, Any]:

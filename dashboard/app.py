@@ -4,11 +4,14 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard.views import session
+
 HERE = Path(__file__).parent
 VIEWS = HERE / "views"
 
 st.set_page_config(page_title="Lossguard", page_icon=str(HERE / "icon.svg"), layout="wide")
 st.html(VIEWS / "page.css")
+session.require_reader()
 st.navigation(
     [
         st.Page(VIEWS / "runs/page.py", title="Runs", icon=":material/list:", default=True),

@@ -8,9 +8,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from lossguard import Client, CollectorError, ConfigurationError, Unreachable
 from lossguard.addresses import host_of, is_loopback
+from lossguard.protocol import MAX_PERSON, PERSON_HEADER
 
 DEFAULT_COLLECTOR = "http://127.0.0.1:8000"
 OPERATE_VARIABLE = "LOSSGUARD_DASHBOARD_OPERATE"
@@ -67,11 +69,12 @@ def may_use_own_token(listen_address: str | None, headers: Mapping[str, str], se
     return is_loopback(listen_address or "") and is_loopback(host_of(f"//{host}")) and names.isdisjoint(PROXY_HEADERS)
 
 
-def perform(action: OperatorAction, token: str | None) -> dict[str, Any]:
-    """Send the action to the collector and return its answer. Raises ActionFailed."""
+def perform(action: OperatorAction, token: str | None, person: str | None = None) -> dict[str, Any]:
+    """Send the action to the collector and return its answer; `person`: who has logged in. Raises ActionFailed."""
+    headers = {} if person is None else {PERSON_HEADER: quote(person[:MAX_PERSON])}
     try:
         with Client(collector_url(), token, timeout=TIMEOUT) as client:
-            answer: dict[str, Any] = client.request(action.method, action.path, action.body)
+            answer: dict[str, Any] = client.request(action.method, action.path, action.body, headers=headers)
             return answer
     except ConfigurationError as error:
         raise ActionFailed(f"LOSSGUARD_URL cannot be used: {error}. Nothing was changed.") from error

@@ -4,6 +4,7 @@ python -m db upgrade                         create the database, or upgrade it 
 python -m db downgrade REVISION              undo the migrations after REVISION
 python -m db check                           check that the database fits the code (exit 1 when it does not)
 python -m db prune --days 90 [--dry-run]     delete runs that ended at least this long ago
+python -m db retention set PROJECT 30        let prune keep the runs of a project so long, whatever its --days say
 python -m db export RUN -o FILE              write a run to FILE.parquet (the whole run) or FILE.csv (its steps)
 python -m db import FILE [--as NEW_ID]       read a run from such a file; an existing run is never overwritten
 python -m db backup -o FILE                  copy a SQLite store while collectors write to it
@@ -19,8 +20,9 @@ from typing import Annotated, Any, TypeVar
 import sqlalchemy as sa
 import typer
 from alembic.util.exc import CommandError
+from sqlalchemy.orm import Session
 
-from db import access, commands, migrate, queries
+from db import access, commands, migrate, retention
 from db.engine import (
     DEFAULT_URL,
     BadDatabaseUrl,
@@ -41,7 +43,6 @@ from lossguard.states import RunState
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 T = TypeVar("T")
 NOTHING_TO_PRUNE = "nothing is that old"
-SECONDS_PER_DAY = 86_400
 Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
 
 
@@ -90,21 +91,25 @@ def check(url: Url = DEFAULT_URL) -> None:
 
 @app.command()
 def prune(
-    days: Annotated[float, typer.Option(min=0, help="runs that ended, and last reported, this many days ago")],
+    days: Annotated[
+        float | None,
+        typer.Option(min=0, help="runs that ended, and last reported, this many days ago; default: only `retention`"),
+    ] = None,
     url: Url = DEFAULT_URL,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs, and delete nothing")] = False,
 ) -> None:
-    """Delete runs that ended long ago, with everything that belongs to them. Running runs are never deleted."""
+    """Delete runs that ended long ago, with everything that belongs to them. Running runs are never deleted.
+
+    A project with a retention of its own keeps its runs that long.
+    """
     for line in _on_engine(url, lambda engine: _prune(engine, days, dry_run)):
         typer.echo(line)
 
 
-def _prune(engine: sa.Engine, days: float, dry_run: bool) -> list[str]:
+def _prune(engine: sa.Engine, days: float | None, dry_run: bool) -> list[str]:
     now = time.time()
     with reading(engine) as session:
-        old = [
-            (run.id, run.project, run.state) for run in queries.ended_before(session, time=now - SECONDS_PER_DAY * days)
-        ]
+        old = [(run.id, run.project, run.state) for run in retention.expired(session, days=days, now=now)]
     if dry_run:
         return [f"would delete {run_id} ({project}, {state})" for run_id, project, state in old] or [NOTHING_TO_PRUNE]
     deleted = []
@@ -117,6 +122,74 @@ def _prune(engine: sa.Engine, days: float, dry_run: bool) -> list[str]:
             commands.delete_run(session, run=run)
         deleted.append(f"deleted {run_id} ({project}, {state})")
     return deleted or [NOTHING_TO_PRUNE]
+
+
+retention_app = typer.Typer(help="How long `prune` keeps the ended runs of a project.", no_args_is_help=True)
+app.add_typer(retention_app, name="retention")
+Project = Annotated[str, typer.Argument(help="the project")]
+
+
+@retention_app.command("set")
+def set_retention(
+    project: Project,
+    days: Annotated[str, typer.Argument(metavar="DAYS", help="a number, or: forever")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Keep the ended runs of a project for so many days, whatever the --days of `prune` say."""
+    kept = _days(days)
+    _change_retention(
+        url, project, kept, lambda session, now: retention.set_days(session, project=project, days=kept, now=now)
+    )
+    typer.echo(f"ended runs of {project} are kept {_for_days(kept)}")
+
+
+@retention_app.command("unset")
+def unset_retention(project: Project, url: Url = DEFAULT_URL) -> None:
+    """Let the --days of `prune` count for a project again."""
+    if not _change_retention(url, project, "default", lambda session, _: retention.unset(session, project=project)):
+        raise _error(f"the project {project!r} has no retention of its own; see: python -m db retention list")
+    typer.echo(f"the --days of prune count for {project}")
+
+
+@retention_app.command("list")
+def list_retentions(url: Url = DEFAULT_URL) -> None:
+    """Print the projects that have a retention of their own."""
+
+    def read(engine: sa.Engine) -> dict[str, float | None]:
+        _check_schema(engine)
+        with reading(engine) as session:
+            return retention.by_project(session)
+
+    for project, days in _on_engine(url, read).items():
+        typer.echo(f"{project}: {_for_days(days)}")
+
+
+def _days(text: str) -> float | None:
+    if text == "forever":
+        return None
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < float("inf"):
+        raise _error(f"{text!r} is no retention: give a number of days, such as 30, or: forever")
+    return days
+
+
+def _for_days(days: float | None) -> str:
+    return "forever" if days is None else f"for {days:g} days"
+
+
+def _change_retention(url: str, project: str, days: object, change: Callable[[Session, float], T]) -> T:
+    def write(engine: sa.Engine) -> T:
+        _check_schema(engine)
+        now = time.time()
+        with writing(engine) as session:
+            details = {"project": project, "days": days}
+            access.record(session, who="python -m db retention", action="retention", run=None, details=details, now=now)
+            return change(session, now)
+
+    return _on_engine(url, write)
 
 
 @app.command("export")

@@ -51,6 +51,7 @@ def register_run(session: Session, *, values: Mapping[str, Any], now: float) -> 
             return register_run(session, values=values, now=now)
     run.state = RunState.RUNNING
     run.finished_at = None
+    run.archived_at = None
     run.last_report_at = now
     run.capabilities = list(values["capabilities"])
     return run, False

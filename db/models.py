@@ -109,6 +109,12 @@ class Run(Base):
     policy: Mapped[dict[str, Any] | None]
     """The rule from incidents to interventions as `monitor.detection.Policy.to_dict` writes it; NULL is the default.
     It follows the policy layers when the run is next locked and read; that of a run that has ended stays."""
+    tags: Mapped[list[Any] | None]
+    """Words that people gave it; NULL: those that the loop gave it count, `tags` in `config`."""
+    note: Mapped[str | None] = mapped_column(Text)
+    """What people wrote about it."""
+    archived_at: Mapped[Time | None]
+    """Since then lists leave it out, until it runs again."""
     total_steps: Mapped[int | None] = mapped_column(BigInteger)
     restorable_steps: Mapped[list[Any]]
     restorable_tiers: Mapped[list[Any] | None]
@@ -421,6 +427,17 @@ class PolicyLayer(Base):
     """Whether an operator set it; what a loop says counts until then."""
 
 
+class Retention(Base):
+    """How long the ended runs of a project are kept."""
+
+    __tablename__ = "retentions"
+
+    project: Mapped[str] = mapped_column(String(128), primary_key=True)
+    days: Mapped[float | None]
+    """NULL: for good."""
+    changed_at: Mapped[Time]
+
+
 class Token(Base):
     """A bearer token; only its digest is stored. Revoked tokens stay, so that the audit trail can name them."""
 
@@ -446,7 +463,8 @@ class Audit(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[float]
-    who: Mapped[str] = mapped_column(String(128))
+    who: Mapped[str] = mapped_column(String(320))
+    """A person and the token that acted for them, or a token, or a command."""
     action: Mapped[str] = mapped_column(String(64))
     run: Mapped[str | None] = mapped_column(String(128), index=True)
     details: Mapped[dict[str, Any]]

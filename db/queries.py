@@ -28,7 +28,7 @@ from db.steps.series import series as series
 from lossguard.metrics import COLUMNS
 from lossguard.probe import Probe
 from lossguard.protocol import PROBE
-from lossguard.states import OrderState, RunState
+from lossguard.states import OrderState
 
 MAX_STEPS_PER_QUERY = 500
 """Steps in one IN; databases limit the number of parameters."""
@@ -158,12 +158,6 @@ def step_counts(session: Session, *, run: Run) -> StepCounts:
     for step_range in discarded(tree):
         num_discarded += session.scalar(_within(sa.select(sa.func.count()).select_from(Step), run, step_range)) or 0
     return StepCounts(consumed, consumed - num_discarded)
-
-
-def ended_before(session: Session, *, time: float) -> Sequence[Run]:
-    """Runs that ended and last reported before `time`, the oldest first."""
-    found = sa.select(Run).where(Run.state != RunState.RUNNING, Run.last_report_at < time)
-    return session.scalars(found.order_by(Run.last_report_at)).all()
 
 
 def incidents(session: Session, *, run: Run) -> Sequence[Incident]:

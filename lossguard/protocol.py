@@ -31,6 +31,13 @@ MAX_PAUSE = 30 * 86_400.0
 """Seconds; a longer pause cannot be announced."""
 SPOOL_HEADER = "Lossguard-Spool-Bytes"
 """Header of a report: the bytes in the trainer's spool that follow it. A collector may ignore it."""
+PERSON_HEADER = "Lossguard-Person"
+"""Header of an operator's request: the person who asks, percent-encoded UTF-8. The audit trail keeps it beside the
+token, which is what counts: whoever has a token may name anybody."""
+MAX_PERSON = 160
+"""Characters."""
+MAX_TAGS = 32
+"""Of a run."""
 ACCEPTS_HEADER = "Lossguard-Accepts"
 """Header of every answer of a collector: the NEGOTIATED_FIELDS that it reads, with blanks between."""
 NEGOTIATED_FIELDS = frozenset({"restorable_tiers", "policy"})

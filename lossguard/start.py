@@ -19,7 +19,7 @@ from lossguard.json_values import plain_json
 from lossguard.log_once import logger
 from lossguard.masking import MASK, mask_json
 from lossguard.private_files import make_folder
-from lossguard.protocol import MAX_SHORT_TEXT, checked_json, is_name, is_run_id, is_step, is_text
+from lossguard.protocol import MAX_SHORT_TEXT, MAX_TAGS, checked_json, is_name, is_run_id, is_step, is_text
 from lossguard.recording import RecordingRun
 from lossguard.run import Run
 from lossguard.settings import Mode, Settings
@@ -29,7 +29,6 @@ from lossguard.spooling.spool import new_session
 
 MAX_CONFIG_BYTES = 4 << 20
 """Of JSON; well below the largest body that a collector accepts."""
-MAX_TAGS = 32
 
 
 def init(

@@ -12,6 +12,7 @@ from lossguard.protocol import (
     MAX_RESTORABLE_STEPS,
     MAX_SHORT_TEXT,
     MAX_STEP,
+    MAX_TAGS,
     MAX_TEXT,
     MAX_TIERS,
     MAX_TIME,
@@ -93,6 +94,17 @@ class RunIn(Body):
     total_steps: StepNumber | None = None
     policy: Json | None = None
     """Values of the policy that the run has of its own, until an operator sets them."""
+
+
+class RunEditIn(Body):
+    """What people write of a run. Only what is named is changed."""
+
+    name: Annotated[Short, StringConstraints(min_length=1)] | None = None
+    tags: Annotated[list[Name], Field(max_length=MAX_TAGS)] | None = None
+    """In place of all tags so far."""
+    note: Text | None = None
+    archived: bool | None = None
+    """Whether lists leave it out."""
 
 
 class SegmentIn(Body):

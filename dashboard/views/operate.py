@@ -1,12 +1,16 @@
 """Operator actions on a page: a button, a confirmation dialog, and the request to the collector."""
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import streamlit as st
 
 from dashboard import operator_actions
+from dashboard.login import Right
 from dashboard.operator_actions import OperatorAction
+from dashboard.views import session
 
 TOKEN = "operator_token"
 """In the session: the viewer's own token. It is never written to the URL or to the store."""
@@ -34,8 +38,13 @@ def confirm(action: OperatorAction) -> None:
     confirmation_form(action)
 
 
-def confirmation_form(action: OperatorAction, *, with_reason: bool = False) -> None:
-    """The question, a reason if `with_reason`, the token if one is needed, the word to type, and two buttons.
+def reason() -> dict[str, str]:
+    """A field of a confirmation form."""
+    return {"reason": st.text_input("Reason for the audit trail", key="confirm-reason", max_chars=500).strip()}
+
+
+def confirmation_form(action: OperatorAction, *, fields: Callable[[], Mapping[str, Any]] = dict) -> None:
+    """The question, `fields` that add to the request's body, the token if one is needed, a word to type, two buttons.
 
     The word is typed because clicks alone can be stolen: a page that hides this one under its own, or a window that
     opens under the pointer, gets a person to click twice, but not to type the name of the action.
@@ -45,9 +54,7 @@ def confirmation_form(action: OperatorAction, *, with_reason: bool = False) -> N
     """
     st.markdown(action.question)
     with st.form("confirm", border=False, enter_to_submit=False):
-        if with_reason:
-            reason = st.text_input("Reason for the audit trail", key="confirm-reason", max_chars=500)
-            action = replace(action, body={**action.body, "reason": reason.strip()})
+        action = replace(action, body={**action.body, **fields()})
         token = _token()
         word = action.label.lower()
         typed = st.text_input(f'To confirm, type "{word}"', key="confirm-word", max_chars=40, autocomplete="off")
@@ -64,11 +71,15 @@ def confirmation_form(action: OperatorAction, *, with_reason: bool = False) -> N
 
 
 def _perform(action: OperatorAction, token: str | None) -> None:
+    person = session.viewer()
+    if session.has_login() and token == operator_actions.own_token() and not _may_use_own_token():
+        st.error("Your login has expired, or none of your groups may operate.", icon=":material/lock:")
+        return
     if token is None and not _may_use_own_token():
         st.error("Enter a token with the scope `operate`.", icon=":material/key:")
         return
     try:
-        operator_actions.perform(action, token)
+        operator_actions.perform(action, token, None if person is None else person.name)
     except operator_actions.TokenRequired as error:
         st.session_state[TOKEN_REQUESTED] = True
         st.session_state.pop(TOKEN, None)
@@ -98,6 +109,9 @@ def _token() -> str | None:
 
 
 def _may_use_own_token() -> bool:
+    if session.has_login():
+        person = session.viewer()
+        return person is not None and person.may(Right.OPERATE)
     headers = {name: str(value) for name, value in st.context.headers.items()}
     setting = os.environ.get(operator_actions.OPERATE_VARIABLE)
     return operator_actions.may_use_own_token(st.get_option("server.address"), headers, setting)

@@ -13,8 +13,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from fastapi import Depends, Request
@@ -27,6 +28,7 @@ from db import access
 from db.access import Owner, Scope
 from db.models import Run
 from lossguard.addresses import host_of, is_loopback
+from lossguard.protocol import MAX_PERSON, PERSON_HEADER, is_text
 from monitor import problems
 from monitor.problems import Problem, unknown
 
@@ -45,6 +47,13 @@ class Principal:
     scopes: frozenset[Scope]
     project: str | None = None
     run: str | None = None
+    person: str | None = None
+    """The person for whom the token acts, as the client says."""
+
+    @property
+    def author(self) -> str:
+        """Who it is in the audit trail."""
+        return self.name if self.person is None else f"{self.person} (token {self.name})"
 
     @property
     def is_bound(self) -> bool:
@@ -91,7 +100,7 @@ class Authentication:
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
             request = Request(scope)
             try:
-                request.state.principal = await _authenticate(request)
+                request.state.principal = _for_person(request, await _authenticate(request))
             except problems.ERRORS as error:
                 await problems.response_to(request, error)(scope, receive, send)
                 return
@@ -127,6 +136,21 @@ async def _authenticate(request: Request) -> Principal:
         )
         raise Problem(403, "not allowed", detail, ["header", "host"])
     return principal
+
+
+def _for_person(request: Request, principal: Principal) -> Principal:
+    """The principal with the person that the request names. Raises Problem 422 for what is no name."""
+    given = request.headers.get(PERSON_HEADER)
+    if given is None or Scope.OPERATE not in principal.scopes:
+        return principal
+    try:
+        person = unquote(given, errors="strict")
+    except UnicodeDecodeError:
+        person = ""
+    if not is_text(person, MAX_PERSON) or not person.strip() or not person.isprintable():
+        detail = f"{PERSON_HEADER} must be a name of 1 to {MAX_PERSON} printable characters, percent-encoded UTF-8"
+        raise Problem(422, "the request is malformed", detail, ["header", PERSON_HEADER.lower()])
+    return replace(principal, person=person)
 
 
 def _is_local(request: Request) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from db import access, commands, migrate, mlflow, policies
+from db import access, commands, migrate, mlflow, policies, retention
 from db.engine import create_engine, reading, writing
 from db.models import Base, Metric, Rollup
 from db.steps import rollups
@@ -62,7 +62,10 @@ def test_roll_ups_are_filled_in_for_stored_steps(engine: sa.Engine) -> None:
 
 
 FORGOTTEN: dict[str, set[str] | None] = {
-    "runs": {"revision", "lease_writer", "lease_session", "lease_process", "lease_until", "restorable_tiers"},
+    "runs": {
+        *("revision", "lease_writer", "lease_session", "lease_process", "lease_until", "restorable_tiers"),
+        *("tags", "note", "archived_at"),
+    },
     "watch_states": {"segment", "seen_step"},
     "orders": {"key", "remedies"},
     "interventions": {"remedies"},
@@ -73,6 +76,7 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "mlflow_experiments": None,
     "mlflow_runs": None,
     "policy_layers": None,
+    "retentions": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 
@@ -102,6 +106,7 @@ def fill_every_table(engine: sa.Engine) -> None:
         mlflow.create_experiment(session, name="gpt", tags={}, now=NOW)
         mlflow.create_run(session, run=run, experiment=1, user="me", tags={})
         policies.set_fields(session, key=policies.run_key("r1"), fields={"mode": "observe"}, who="me", now=NOW, run=run)
+        retention.set_days(session, project="gpt", days=30.0, now=NOW)
         access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)
         access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
 

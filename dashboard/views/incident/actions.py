@@ -133,7 +133,7 @@ def rollback_dialog(facts: RunFacts, incident: Incident | None) -> None:
         help="Checkpoints that the trainer can restore, newest first, and how long the last load from there took.",
     )  # fmt: skip
     num_batches = st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, policy.skip_min, key="skip-batches")
-    operate.confirmation_form(rollback(facts, int(target), int(num_batches)), with_reason=True)
+    operate.confirmation_form(rollback(facts, int(target), int(num_batches)), fields=operate.reason)
 
 
 def restorable_label(each: RestorableStep) -> str:

@@ -15,7 +15,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
 from dashboard.views import frame, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
-from dashboard.views.run import costs, curves
+from dashboard.views.run import costs, curves, edit
 from db.models import Incident
 from lossguard.protocol import IMPORTED
 from lossguard.states import IncidentState, RunState
@@ -42,9 +42,11 @@ def header(facts: RunFacts) -> None:
         st.page_link(
             "views/compare/page.py", label="Compare", icon=":material/compare_arrows:", query_params={"runs": run.id}
         )
+        edit.button(facts)
     origin = "imported" if IMPORTED in run.capabilities else ""
     parts = [f"run {run.id}", origin, run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
     st.caption(formatting.escape_markdown(" / ".join(part for part in parts if part)))
+    edit.note(facts)
     if facts.source.describe():
         st.caption(formatting.escape_markdown(" ".join(facts.source.describe())))
 

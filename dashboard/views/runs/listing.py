@@ -34,8 +34,8 @@ class SortOrder(StrEnum):
 
 
 def tags_of(run: Run) -> list[str]:
-    """The strings in the list under "tags" in the run's configuration."""
-    tags = run.config.get("tags")
+    """Those that people gave it; until then the strings in the list under "tags" in its configuration."""
+    tags = run.config.get("tags") if run.tags is None else run.tags
     return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
@@ -53,9 +53,12 @@ def filtered(
     states: Sequence[str] = (),
     tags: Sequence[str] = (),
     order: SortOrder = SortOrder.ATTENTION,
+    archived: bool = False,
     now: float,
 ) -> list[RunRow]:
     """The runs that match every word of `text`, one of `states` (if there are any) and all `tags`, sorted.
+
+    Without `archived`, the archived ones are left out.
 
     `rows` must be newest first; the sort is stable, so that equal runs stay newest first.
     """
@@ -63,7 +66,8 @@ def filtered(
     found = [
         (run, tally)
         for run, tally in rows
-        if all(word in _searched_text(run) for word in words)
+        if (archived or run.archived_at is None)
+        and all(word in _searched_text(run) for word in words)
         and (not states or state_of(run, tally, now) in states)
         and set(tags) <= set(tags_of(run))
     ]
@@ -72,7 +76,7 @@ def filtered(
 
 def _searched_text(run: Run) -> str:
     devices, command = map(str, run.devices), run.command or ""
-    parts = [run.project, run.name or "", run.id, run.host or "", *devices, command, *tags_of(run)]
+    parts = [run.project, run.name or "", run.id, run.host or "", *devices, command, *tags_of(run), run.note or ""]
     return "\n".join(parts).casefold()
 
 

@@ -1,6 +1,6 @@
 """Runs: one card per run; by default those that need a person come first.
 
-In the URL: ?find=..&state=..&tags=..&sort=..
+In the URL: ?find=..&state=..&tags=..&archived=..&sort=..
 """
 
 import time
@@ -73,13 +73,14 @@ def filter_controls(rows: Sequence[RunRow]) -> list[RunRow]:
     """The runs that match the viewer's filters, in the chosen order."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         text = st.text_input(
-            "Search", placeholder="project, name, tag, host, device", key="find", bind="query-params", width=300
+            "Search", placeholder="project, name, tag, note, host, device", key="find", bind="query-params", width=300
         )
         states = st.multiselect("State", STATES, placeholder="any", key="state", bind="query-params", width=300)
         all_tags = sorted({tag for run, _ in rows for tag in tags_of(run)})
         tags = st.multiselect("Tags", all_tags, placeholder="any", key="tags", bind="query-params", width=200)
+        archived = st.toggle("Archived", key="archived", bind="query-params", help="Show archived runs too.")
         order = st.selectbox("Sort", SORT_ORDERS, key="sort", bind="query-params", width=250)
-    return filtered(rows, text=text, states=states, tags=tags, order=order, now=time.time())
+    return filtered(rows, text=text, states=states, tags=tags, order=order, archived=archived, now=time.time())
 
 
 def compare_link() -> None:
@@ -124,6 +125,8 @@ def _name(card: RunCard, tally: Tally) -> None:
             st.checkbox("Compare", is_selected, key=f"select-{run.pk}", on_change=toggle_selected, args=(run.id,))
             if tally.waiting:
                 st.badge(NEEDS_A_PERSON, color="orange", icon=":material/person_raised_hand:")
+            if run.archived_at is not None:
+                st.badge("archived", color="gray", icon=":material/inventory_2:")
             for tag in tags_of(run):
                 st.badge(formatting.escape_markdown(tag), color="gray", icon=":material/sell:")
 

@@ -21,42 +21,42 @@ def answer(
     order_id: Annotated[RecordId, Path()], spec: AnswerIn, who: Reporter, session: WriteSession, claim: Claimed
 ) -> dict[str, Any]:
     """The trainer reports what it did about an order."""
-    return responses.record(answers.take_answer(session, order_id, spec, claim=claim, who=who.name))
+    return responses.record(answers.take_answer(session, order_id, spec, claim=claim, who=who.author))
 
 
 @router.post("/interventions/{intervention_id}/approve")
 def approve(intervention_id: InterventionId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
     """Approve a proposed intervention: it is ordered."""
-    row = decisions.decide(session, intervention_id, approved=True, who=who.name, now=now)
+    row = decisions.decide(session, intervention_id, approved=True, who=who.author, now=now)
     return responses.record(row)
 
 
 @router.post("/interventions/{intervention_id}/reject")
 def reject(intervention_id: InterventionId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
     """Reject a proposed intervention."""
-    row = decisions.decide(session, intervention_id, approved=False, who=who.name, now=now)
+    row = decisions.decide(session, intervention_id, approved=False, who=who.author, now=now)
     return responses.record(row)
 
 
 @router.post("/runs/{run_id}/rollback")
 def roll_back(run_id: RunId, spec: RollbackIn, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
     """Order a rollback."""
-    return responses.run(decisions.roll_back(session, run_id, spec, who=who.name, now=now))
+    return responses.run(decisions.roll_back(session, run_id, spec, who=who.author, now=now))
 
 
 @router.post("/runs/{run_id}/release")
 def release(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
     """End a hold: the trainer continues where it stopped."""
-    return responses.run(decisions.release(session, run_id, who=who.name, now=now))
+    return responses.run(decisions.release(session, run_id, who=who.author, now=now))
 
 
 @router.post("/runs/{run_id}/accept-level")
 def accept_level(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
     """The present level of the loss is the new normal: it is learnt at once, and its incident ends."""
-    return responses.run(decisions.accept_level(session, run_id, who=who.name, now=now))
+    return responses.run(decisions.accept_level(session, run_id, who=who.author, now=now))
 
 
 @router.post("/runs/{run_id}/accept-replay")
 def accept_replay(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
     """Recomputed steps may differ from their record as they did: the incident ends, and such a difference is normal."""
-    return responses.run(decisions.accept_replay(session, run_id, who=who.name, now=now))
+    return responses.run(decisions.accept_replay(session, run_id, who=who.author, now=now))

@@ -28,7 +28,7 @@ def set_defaults(
 ) -> dict[str, Any]:
     """Change values of a project, or without one of the collector; null removes a value. Running runs follow."""
     auth.check_project(who, project, "the policy of the collector")
-    policies.set_default(session, project, fields, who=who.name, now=now)
+    policies.set_default(session, project, fields, who=who.author, now=now)
     return policies.show(session, project=project)
 
 
@@ -41,4 +41,4 @@ def show_policy(run_id: RunId, _who: Reader, session: ReadSession) -> dict[str, 
 @router.put("/runs/{run_id}/policy")
 def set_policy(run_id: RunId, fields: Fields, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
     """Change values of the run, and under `detection` what counts as an incident; null removes a value."""
-    return policies.set_of_run(session, run_id, fields, who=who.name, now=now)
+    return policies.set_of_run(session, run_id, fields, who=who.author, now=now)

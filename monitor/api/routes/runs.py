@@ -6,14 +6,14 @@ from fastapi import APIRouter, Header, Response
 
 from db import queries
 from lossguard.protocol import SPOOL_HEADER
-from monitor.actions import decisions, verdicts
+from monitor.actions import decisions, run_edits, verdicts
 from monitor.api import auth, responses
 from monitor.api.auth import Operator, Reader, Reporter
 from monitor.api.dependencies import Claimed, Config, Metrics, Now, ReadSession, Reports, SentBy, WriteSession
 from monitor.api.parsing import TypedJsonRoute
 from monitor.ingestion import runs, segments
 from monitor.problems import unknown
-from monitor.schemas import FinishIn, Name, RecordId, ReportIn, RunId, RunIn, SegmentIn, VerdictIn
+from monitor.schemas import FinishIn, Name, RecordId, ReportIn, RunEditIn, RunId, RunIn, SegmentIn, VerdictIn
 
 router = APIRouter(prefix="/runs", tags=["runs"], route_class=TypedJsonRoute)
 
@@ -113,13 +113,19 @@ def take_lease(run_id: RunId, _who: Reporter, session: WriteSession, claim: Clai
 @router.delete("/{run_id}/lease", status_code=204)
 def end_lease(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> None:
     """Take the run from the process that holds it, so that another one gets the orders."""
-    decisions.end_lease(session, run_id, who=who.name, now=now)
+    decisions.end_lease(session, run_id, who=who.author, now=now)
+
+
+@router.patch("/{run_id}")
+def edit(run_id: RunId, spec: RunEditIn, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
+    """Rename, tag, note or archive a run: what the body names."""
+    return responses.run(run_edits.edit(session, run_id, spec, who=who.author, now=now))
 
 
 @router.delete("/{run_id}", status_code=204)
 def delete(run_id: RunId, who: Operator, session: WriteSession, now: Now) -> None:
     """Delete a run and everything that belongs to it."""
-    decisions.delete(session, run_id, who=who.name, now=now)
+    decisions.delete(session, run_id, who=who.author, now=now)
 
 
 @router.get("/{run_id}/incidents")
@@ -143,4 +149,4 @@ def verdict(
 ) -> dict[str, Any]:
     """The verdict of a replay (`python -m trainer replay`) on an incident; it replaces an earlier one."""
     verdict = spec.model_dump(mode="json")
-    return responses.record(verdicts.record_verdict(session, run_id, number, verdict, who=who.name, now=now))
+    return responses.record(verdicts.record_verdict(session, run_id, number, verdict, who=who.author, now=now))

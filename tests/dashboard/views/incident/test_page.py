@@ -54,7 +54,7 @@ def dialog(action: OperatorAction, *, with_reason: bool = False) -> AppTest:
     def script(action: object, with_reason: bool) -> None:
         from dashboard.views import operate
 
-        operate.confirmation_form(action, with_reason=with_reason)  # type: ignore[arg-type]
+        operate.confirmation_form(action, fields=operate.reason if with_reason else dict)  # type: ignore[arg-type]
 
     arguments = {"action": action, "with_reason": with_reason}
     return AppTest.from_function(script, default_timeout=30, kwargs=arguments).run()

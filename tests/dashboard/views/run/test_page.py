@@ -157,3 +157,14 @@ def test_the_page_says_how_the_rows_of_the_source_are_made(open_page: OpenPage, 
         commands.add_event(session, run=run, key="s", segment=0, step=0, time=1.0, kind=SOURCE, details=details)
     captions = " ".join(caption.value for caption in open_page("run", run="r1").caption)
     assert "The loss is smoothed" in captions
+
+
+def test_what_people_wrote_of_a_run_is_shown(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session, config={"tags": ["trial"]})
+        run.note = "the baseline, *not* the sweep"
+    app = open_page("run", run="r1")
+    text = " ".join(markdown.value for markdown in app.markdown)
+    assert r"the baseline, \*not\* the sweep" in text
+    assert "trial" in text
+    assert not app.button(key="edit-run").disabled

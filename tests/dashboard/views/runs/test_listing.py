@@ -76,3 +76,13 @@ def test_tags_are_the_strings_of_a_list_and_can_be_searched() -> None:
 def test_a_silent_run_does_not_count_as_running() -> None:
     assert names(states=["running"]) == ["alive"]
     assert names(states=["silent", "needs a person"]) == ["Held", "dead"]
+
+
+def test_archived_runs_are_listed_only_when_asked_for_and_tags_of_people_replace_those_of_the_loop() -> None:
+    archived = run("old", tags=["trial"])
+    archived.archived_at, archived.tags, archived.note = 1.0, ["paper"], "the baseline"
+    rows = [*RUNS, (archived, Tally())]
+    assert "old" not in [each.name for each, _ in filtered(rows, now=NOW)]
+    for found in ({"tags": ["paper"]}, {"text": "baseline"}):
+        assert [each.name for each, _ in filtered(rows, now=NOW, archived=True, **found)] == ["old"]  # type: ignore[arg-type]
+    assert filtered(rows, now=NOW, archived=True, tags=["trial"]) == []

@@ -1,0 +1,131 @@
+"""Who the viewer is: a login with OpenID Connect, and what the viewer's groups may do.
+
+Without a login file the dashboard has no login, and whoever reaches it reads. With one (`--login FILE`), Streamlit's
+own login (`st.login`) asks the provider, and the file says which scope each group has:
+
+    [auth]                                    # what Streamlit needs
+    redirect_uri = "https://lossguard.example.org/oauth2callback"
+    cookie_secret = "..."                     # python -c "import secrets; print(secrets.token_hex(32))"
+    client_id = "lossguard"
+    client_secret = "..."
+    server_metadata_url = "https://login.example.org/.well-known/openid-configuration"
+
+    [login]
+    groups_claim = "groups"                   # the claim of the ID token that holds the viewer's groups
+    max_hours = 12                            # then the viewer logs in again, and groups are asked for anew
+
+    [groups]
+    "*" = "read"                              # everybody who can log in
+    "ml-oncall" = "operate"
+"""
+
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+LOGIN_VARIABLE = "LOSSGUARD_DASHBOARD_LOGIN"
+"""Environment variable: the path of the login file; no login without it."""
+OF_AUTH = ("redirect_uri", "cookie_secret", "client_id", "client_secret", "server_metadata_url")
+MIN_SECRET = 32
+"""Characters of the secret that signs the cookie: a guess must be hopeless."""
+CALLBACK = "/oauth2callback"
+EVERYBODY = "*"
+MAX_NAME = 160
+
+
+class Right(StrEnum):
+    """What a viewer may do. The names are those of the collector's scopes."""
+
+    READ = "read"
+    OPERATE = "operate"
+
+
+class BadLogin(ValueError):
+    """The login file cannot be used; the message says what, where and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What the login file says."""
+
+    rights: Mapping[str, Right]
+    """By group."""
+    groups_claim: str = "groups"
+    max_hours: float = 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """A person who has logged in."""
+
+    name: str
+    rights: frozenset[Right]
+    expires_at: float
+    """Unix seconds."""
+
+    @property
+    def has_expired(self) -> bool:
+        return time.time() >= self.expires_at
+
+    def may(self, right: Right) -> bool:
+        return right in self.rights and not self.has_expired
+
+
+def read(path: Path) -> Login:
+    """The login file. Raises BadLogin."""
+    if find_spec("authlib") is None:
+        raise BadLogin("the login needs the package Authlib: pip install 'lossguard[dashboard]'")
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadLogin(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise BadLogin(f"{path} is no TOML: {error}") from None
+    _check_auth(path, content.get("auth"))
+    settings, groups = content.get("login", {}), content.get("groups")
+    if not isinstance(groups, dict) or not groups:
+        raise BadLogin(f'{path}: [groups] must give groups a scope, such as "*" = "read"')
+    for group, right in groups.items():
+        if right not in tuple(Right):
+            raise BadLogin(f"{path}: the scope of the group {group!r} must be read or operate, not {right!r:.80}")
+    claim, hours = settings.get("groups_claim", "groups"), settings.get("max_hours", 12.0)
+    if not isinstance(claim, str) or not claim:
+        raise BadLogin(f"{path}: groups_claim must be the name of a claim, not {claim!r:.80}")
+    if not isinstance(hours, int | float) or isinstance(hours, bool) or not 0 < hours <= 720:
+        raise BadLogin(f"{path}: max_hours must be above 0 and at most 720, not {hours!r:.80}")
+    return Login({group: Right(right) for group, right in groups.items()}, claim, float(hours))
+
+
+def _check_auth(path: Path, auth: Any) -> None:
+    missing = [name for name in OF_AUTH if not isinstance(auth, dict) or not isinstance(auth.get(name), str)]
+    if missing:
+        raise BadLogin(f"{path}: [auth] needs {', '.join(missing)}")
+    if len(auth["cookie_secret"]) < MIN_SECRET:
+        raise BadLogin(f"{path}: cookie_secret must have {MIN_SECRET} characters or more: it must not be guessed")
+    if not auth["redirect_uri"].endswith(CALLBACK):
+        raise BadLogin(f"{path}: redirect_uri must be the dashboard's address with the path {CALLBACK}")
+
+
+def viewer(login: Login, claims: Mapping[str, Any]) -> Viewer:
+    """The person of these claims of an ID token (OpenID Connect Core, section 2), with the rights of their groups."""
+    groups = claims.get(login.groups_claim)
+    groups = [groups] if isinstance(groups, str) else groups if isinstance(groups, list | tuple) else []
+    given = {login.rights[group] for group in (EVERYBODY, *groups) if isinstance(group, str) and group in login.rights}
+    if Right.OPERATE in given:
+        given.add(Right.READ)
+    issued_at = claims.get("iat")
+    is_dated = isinstance(issued_at, int | float) and not isinstance(issued_at, bool)
+    expires_at = float(issued_at) + login.max_hours * 3600 if is_dated else 0.0
+    return Viewer(_name(claims), frozenset(given), expires_at)
+
+
+def _name(claims: Mapping[str, Any]) -> str:
+    """The name and the e-mail address; the provider's subject where it gives neither."""
+    name, email = (str(claims.get(key) or "").strip() for key in ("name", "email"))
+    text = f"{name} <{email}>" if name and email else name or email or str(claims.get("sub") or "somebody")
+    return "".join(each for each in text if each.isprintable())[:MAX_NAME]

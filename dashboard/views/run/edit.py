@@ -1,0 +1,67 @@
+"""Rename, tag, note or archive the run: the collector checks the scope and writes the audit trail."""
+
+from typing import Any
+
+import streamlit as st
+
+from dashboard import formatting
+from dashboard.data.facts import RunFacts
+from dashboard.operator_actions import OperatorAction
+from dashboard.views import operate
+from dashboard.views.runs.listing import tags_of
+from db.models import Run
+from lossguard.protocol import MAX_SHORT_TEXT, MAX_TEXT
+from lossguard.states import RunState
+
+
+def button(facts: RunFacts) -> None:
+    """Opens the form."""
+    label, explanation = "Edit", "Rename, tag, note or archive this run"
+    if st.button(label, key="edit-run", icon=":material/edit:", type="tertiary", help=explanation):
+        dialog(facts.run)
+
+
+def note(facts: RunFacts) -> None:
+    """What people wrote about the run, and its tags."""
+    with st.container(horizontal=True):
+        for tag in tags_of(facts.run):
+            st.badge(formatting.escape_markdown(tag), color="gray", icon=":material/sell:")
+    if facts.run.note:
+        st.markdown(formatting.escape_markdown(facts.run.note))
+
+
+@st.dialog("Edit the run")
+def dialog(run: Run) -> None:
+    operate.confirmation_form(
+        OperatorAction(
+            label="Save",
+            question="Only what differs is changed.",
+            success="The run was changed.",
+            method="PATCH",
+            path=f"/runs/{run.id}",
+        ),
+        fields=lambda: changes(run, _fields(run)),
+    )
+
+
+def _fields(run: Run) -> dict[str, Any]:
+    return {
+        "name": st.text_input("Name", run.name or run.id, key="edit-name", max_chars=MAX_SHORT_TEXT),
+        "tags": st.multiselect("Tags", tags_of(run), tags_of(run), key="edit-tags", accept_new_options=True),
+        "note": st.text_area("Note", run.note or "", key="edit-note", max_chars=MAX_TEXT),
+        "archived": st.checkbox(
+            "Archived", run.archived_at is not None, key="edit-archived", disabled=run.state == RunState.RUNNING,
+            help="Lists leave out an archived run until it runs again. Only a run that has ended can be archived.",
+        ),
+    }  # fmt: skip
+
+
+def changes(run: Run, body: dict[str, Any]) -> dict[str, Any]:
+    """What of `body` differs from the run."""
+    present = {
+        "name": run.name or run.id,
+        "tags": tags_of(run),
+        "note": run.note or "",
+        "archived": run.archived_at is not None,
+    }
+    return {name: value for name, value in body.items() if value != present[name]}

@@ -1,0 +1,158 @@
+"""Viewers log in with a real OpenID Connect provider on this machine, and their groups have scopes."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner
+
+from dashboard import login
+from dashboard.__main__ import app
+from dashboard.login import BadLogin, Login, Right
+from db import access
+from db.engine import reading
+from tests.dashboard.live import report_a_spike
+from tests.dashboard.serving import dashboard, serving
+from tests.ports import free_port
+
+FILE = """
+[auth]
+redirect_uri = "{redirect_uri}"
+cookie_secret = "0123456789abcdef0123456789abcdef"
+client_id = "lossguard"
+client_secret = "s"
+server_metadata_url = "{provider}/.well-known/openid-configuration"
+
+[groups]
+"research" = "read"
+"ml-oncall" = "operate"
+"""
+LOGIN = Login({"*": Right.READ, "ml-oncall": Right.OPERATE})
+
+
+def written(folder: Path, provider: str = "http://localhost:1", dashboard: str = "http://127.0.0.1:8501") -> Path:
+    path = folder / "login.toml"
+    path.write_text(FILE.format(provider=provider, redirect_uri=f"{dashboard}/oauth2callback"))
+    return path
+
+
+def test_a_login_file_says_what_groups_may_do(tmp_path: Path) -> None:
+    assert login.read(written(tmp_path)) == Login({"research": Right.READ, "ml-oncall": Right.OPERATE})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('client_id = "lossguard"', "", r"\[auth\] needs client_id"),
+        ("[auth]", "[author]", r"\[auth\] needs redirect_uri, cookie_secret"),
+        ("0123456789abcdef0123456789abcdef", "short", "cookie_secret must have 32 characters or more"),
+        ("/oauth2callback", "/callback", "redirect_uri must be the dashboard's address with the path /oauth2callback"),
+        ('"operate"', '"admin"', "the scope of the group 'ml-oncall' must be read or operate, not 'admin'"),
+        ("[groups]", "[group]", r"\[groups\] must give groups a scope"),
+        ("[groups]", "[login]\nmax_hours = 0\n[groups]", "max_hours must be above 0 and at most 720, not 0"),
+        ("[groups]", '[login]\ngroups_claim = ""\n[groups]', "groups_claim must be the name of a claim"),
+        ("[auth]", "[auth", "is no TOML"),
+    ],
+)
+def test_a_malformed_login_file_is_one_sentence(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    path = written(tmp_path)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(BadLogin, match=reason):
+        login.read(path)
+
+
+def test_the_dashboard_does_not_start_without_the_login_that_was_asked_for(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["--login", str(tmp_path / "nothing.toml"), "--host", "0.0.0.0"])
+    assert done.exit_code == 2
+    assert "nothing.toml cannot be read: No such file or directory" in done.output
+
+
+@pytest.mark.parametrize(
+    ("groups", "rights"),
+    [
+        (["ml-oncall"], {Right.READ, Right.OPERATE}),
+        ("ml-oncall", {Right.READ, Right.OPERATE}),
+        (["others"], {Right.READ}),
+        (None, {Right.READ}),
+        ([["ml-oncall"], 3], {Right.READ}),
+    ],
+)
+def test_a_viewer_has_the_rights_of_all_groups(groups: Any, rights: set[Right]) -> None:
+    person = login.viewer(LOGIN, {"name": "Ada", "email": "ada@x", "groups": groups, "iat": time.time()})
+    assert (person.name, person.rights) == ("Ada <ada@x>", rights)
+
+
+@pytest.mark.parametrize("issued_at", [time.time() - 13 * 3600, None, "yesterday", True])
+def test_a_login_ends_after_its_hours_and_one_without_a_time_at_once(issued_at: Any) -> None:
+    person = login.viewer(LOGIN, {"sub": "ada", "groups": ["ml-oncall"], "iat": issued_at})
+    assert person.has_expired
+    assert not person.may(Right.OPERATE)
+
+
+def test_a_person_without_a_name_is_called_by_the_e_mail_address_or_the_subject() -> None:
+    assert login.viewer(LOGIN, {"email": "ada@x"}).name == "ada@x"
+    assert login.viewer(LOGIN, {"sub": "7", "name": " \n"}).name == "7"
+    assert login.viewer(LOGIN, {"name": "A\nda"}).name == "Ada"
+
+
+@pytest.fixture
+def provider() -> Iterator[str]:
+    """A provider with two people."""
+    mock = pytest.importorskip("oidc_provider_mock", reason="the package oidc-provider-mock is not installed")
+    people = [
+        mock.User(sub="ada", claims={"name": "Ada L\u00f6w", "email": "ada@example.org", "groups": ["ml-oncall"]}),
+        mock.User(sub="ron", claims={"name": "Ron", "groups": ["research"]}),
+        mock.User(sub="eve", claims={"name": "Eve", "groups": []}),
+    ]
+    with mock.run_server_in_thread(user_claims=people) as server:
+        yield f"http://localhost:{server.server_port}"
+
+
+@pytest.mark.slow
+@pytest.mark.needs("chromium")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the provider, in a thread of this process
+def test_people_log_in_act_as_their_groups_may_and_the_audit_trail_has_their_names(
+    provider: str, sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
+    from tests.dashboard.browser import chromium
+
+    report_a_spike(sqlite_engine)
+    port = free_port()
+    path = written(tmp_path, provider, f"http://127.0.0.1:{port}")
+    with serving(sqlite_engine) as url, chromium() as browser:
+        monkeypatch.setenv("LOSSGUARD_URL", url)
+        with dashboard(str(sqlite_engine.url), port, LOSSGUARD_DASHBOARD_LOGIN=str(path)) as served:
+
+            def logged_in(name: str) -> Any:
+                page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+                page.goto(served.url)
+                playwright.expect(page.get_by_text("Log in to see the runs.")).to_be_visible(timeout=30_000)
+                assert page.get_by_text("asking").count() == 0
+                page.get_by_role("button", name="Log in").click()
+                page.get_by_role("button", name=name).or_(page.get_by_text(name, exact=False)).first.click()
+                return page
+
+            page = logged_in("ron")
+            playwright.expect(page.get_by_text("asking").first).to_be_visible(timeout=30_000)
+            page.goto(f"{served.url}/run?run=asking")
+            page.get_by_role("button", name="Edit").click()
+            dialog = page.get_by_role("dialog")
+            playwright.expect(dialog.get_by_text("Token with the scope")).to_be_visible(timeout=30_000)
+
+            page = logged_in("ada")
+            playwright.expect(page.get_by_text("Ada L\u00f6w <ada@example.org>")).to_be_visible(timeout=30_000)
+            page.goto(f"{served.url}/incident?run=asking")
+            page.get_by_role("button", name="Roll back manually").click()
+            dialog = page.get_by_role("dialog")
+            dialog.get_by_label("To confirm, type").fill("roll back")
+            dialog.get_by_role("button", name="Roll back", exact=True).click()
+            playwright.expect(page.get_by_text("Rollback to step 500 ordered.")).to_be_visible(timeout=30_000)
+            with reading(sqlite_engine) as session:
+                assert access.trail(session)[0].who == "Ada L\u00f6w <ada@example.org> (token anybody)"
+
+            page = logged_in("eve")
+            playwright.expect(page.get_by_text("none of your groups may read here")).to_be_visible(timeout=30_000)
