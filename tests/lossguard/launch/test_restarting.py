@@ -9,7 +9,7 @@ import pytest
 
 from lossguard.launch.adapters import Options, adapter_for
 from lossguard.launch.launcher import ChildEnd, Restart
-from lossguard.launch.restarting import Limits, RestartSupervisor
+from lossguard.launch.restarting import RestartLimits, RestartSupervisor
 from lossguard.restart_state import RestartState
 from tests.lossguard.launch.launching import Launching
 from tests.lossguard.launch.resuming import GENERIC, SCRIPT, plain, starts, trained
@@ -270,7 +270,9 @@ def test_a_checkpoint_that_was_discarded_and_is_written_anew_counts_after_kill_9
     (tmp_path / "step_5").touch()  # it could not be moved aside
     options = Options(checkpoints=f"{tmp_path}/step_{{step}}", resume_args="--resume {step}")
     adapter = adapter_for("generic", ["train"], {}, options)
-    supervisor = RestartSupervisor(["train"], adapter, folder=tmp_path, run_folder=None, limits=Limits(backoff=0.0))
+    supervisor = RestartSupervisor(
+        ["train"], adapter, folder=tmp_path, run_folder=None, limits=RestartLimits(backoff=0.0)
+    )
     assert supervisor.first(lambda: None) == Restart(command=["train"])
     (tmp_path / "step_10").touch()
     crashed = supervisor.after(ChildEnd(1), None)
