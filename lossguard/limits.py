@@ -4,11 +4,14 @@ mode=approve, max_depth=2000, rollbacks_per_day=4        # as LOSSGUARD_LIMITS a
 """
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
 from lossguard.errors import ConfigurationError
 from lossguard.orders import Order
+from lossguard.protocol import HAS_LIMITS
 from lossguard.states import OrderKind, OrderMode, Refusal
 
 Refused = tuple[Refusal, str]
@@ -132,6 +135,15 @@ class Limits:
         if step <= self.not_after * until:
             return None
         return f"step {step} lies after {self.not_after:g} of the run's {until} steps (not_after={self.not_after:g})"
+
+
+def limits_in(capabilities: Iterable[str]) -> Limits:
+    """The limits among the capabilities of a run. Those of a later release that cannot be read do not count."""
+    for each in capabilities:
+        if each.startswith(HAS_LIMITS):
+            with suppress(ConfigurationError):
+                return Limits.parse(each.removeprefix(HAS_LIMITS))
+    return Limits()
 
 
 def _bad(name: str, value: object, expected: str) -> ConfigurationError:

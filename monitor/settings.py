@@ -1,12 +1,14 @@
 """The collector's settings, read from the environment once, when it starts."""
 
 from ipaddress import ip_network
+from typing import Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import DEFAULT_URL
 from lossguard.addresses import is_loopback
+from lossguard.order_signature import KEY, KEY_FILE, read_key
 from lossguard.protocol import MAX_METRICS
 from monitor.telemetry.logs import LogFormat, LogLevel
 
@@ -56,6 +58,14 @@ class Settings(BaseSettings):
     """Segments in one run; a further one is answered with 429 until the limit is raised."""
     lease_seconds: float = Field(default=20.0, ge=1.0, le=3600.0)
     """Seconds for which a process that stops reporting keeps its run; then another folder may take it."""
+    order_key: SecretStr | None = None
+    """Signs every order; a trainer with the same key refuses all others (`openssl rand -hex 32`)."""
+    order_key_file: str | None = None
+    """A file with that key, instead of `LOSSGUARD_ORDER_KEY`."""
+    order_expires_seconds: float = Field(default=3600.0, ge=1.0)
+    """Seconds from its decision or approval, after which the trainer refuses an order."""
+    order_expires_steps: int = Field(default=10_000, ge=1)
+    """Steps of the run from then on, after which the trainer refuses an order."""
     log_format: LogFormat = LogFormat.TEXT
     """Format of the log on standard error: text (logfmt) or json, one line per event."""
     log_level: LogLevel = LogLevel.INFO
@@ -67,6 +77,17 @@ class Settings(BaseSettings):
         for one in given.split(","):
             ip_network(one.strip())  # no `*` and no names: those would trust what any client claims
         return given
+
+    @model_validator(mode="after")
+    def _has_an_order_key_or_none(self) -> Self:
+        self.order_signing_key()
+        return self
+
+    def order_signing_key(self) -> str | None:
+        """The key with which orders are signed. Raises ValueError, which never shows a key, for one that is not."""
+        given = None if self.order_key is None else self.order_key.get_secret_value()
+        values = {KEY: given or "", KEY_FILE: self.order_key_file or ""}
+        return read_key(values)
 
 
 def table() -> str:
