@@ -109,11 +109,10 @@ class Limits:
         return None if problem is None else (Refusal.LIMITS, problem)
 
     def _beyond(self, order: Order, step: int, num_rollbacks: int) -> str | None:
-        if order.rewind_to is not None and (problem := self.too_deep(step, order.rewind_to)) is not None:
-            return problem
         num_skipped = 0 if order.skip_from is None or order.skip_to is None else order.skip_to - order.skip_from
-        if self.max_skip is not None and num_skipped > self.max_skip:
-            return f"it skips {num_skipped} batches, and max_skip={self.max_skip}"
+        problem = None if order.rewind_to is None else self.too_deep(step, order.rewind_to)
+        if (problem := problem or self.too_wide(num_skipped)) is not None:
+            return problem
         if self.rollbacks_per_day is not None and num_rollbacks >= self.rollbacks_per_day:
             was = "was 1 rollback" if num_rollbacks == 1 else f"were {num_rollbacks} rollbacks"
             return f"there {was} within 24 hours, and rollbacks_per_day={self.rollbacks_per_day}"
@@ -126,6 +125,12 @@ class Limits:
         if self.max_depth is None or step - rewind_to <= self.max_depth:
             return None
         return f"it discards {step - rewind_to} steps, from {rewind_to} to {step}, and max_depth={self.max_depth}"
+
+    def too_wide(self, num_skipped: int) -> str | None:
+        """Why so many batches must not be skipped, or None."""
+        if self.max_skip is None or num_skipped <= self.max_skip:
+            return None
+        return f"it skips {num_skipped} batches, and max_skip={self.max_skip}"
 
     def _too_late(self, step: int, until: int | None) -> str | None:
         if self.not_after is None:

@@ -1,9 +1,8 @@
 """The collector's settings, read from the environment once, when it starts."""
 
 from ipaddress import ip_network
-from typing import Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import DEFAULT_URL
@@ -78,13 +77,11 @@ class Settings(BaseSettings):
             ip_network(one.strip())  # no `*` and no names: those would trust what any client claims
         return given
 
-    @model_validator(mode="after")
-    def _has_an_order_key_or_none(self) -> Self:
-        self.order_signing_key()
-        return self
-
     def order_signing_key(self) -> str | None:
-        """The key with which orders are signed. Raises ValueError, which never shows a key, for one that is not."""
+        """The key with which orders are signed. Raises ConfigurationError for one that is none; it shows no key.
+
+        No validator of a field: an error of pydantic shows what it was given.
+        """
         given = None if self.order_key is None else self.order_key.get_secret_value()
         values = {KEY: given or "", KEY_FILE: self.order_key_file or ""}
         return read_key(values)

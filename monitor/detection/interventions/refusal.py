@@ -1,4 +1,4 @@
-"""What follows when a trainer would not carry out an order: a person is asked, and the order is not repeated for ever."""
+"""What follows when a trainer would not carry out an order: a person is asked, and the order is not repeated."""
 
 from lossguard.states import OrderKind, Refusal
 from monitor.detection.effects import Intervention

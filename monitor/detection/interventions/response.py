@@ -362,6 +362,8 @@ class IncidentResponse:
         """An operator's order at `step`. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
         if not self.can_roll_back:
             raise ValueError("this run only reports: it cannot roll back")
+        if self.limits.mode is Mode.OBSERVE:
+            raise ValueError("the trainer of this run carries out no orders now (mode=observe)")
         if not self.can_skip and skip_to is not None:
             raise ValueError("this run cannot leave batches out: order the rollback without skip_to")
         incident = None if self.incidents.open is None else self.incidents.open.incident
@@ -376,6 +378,8 @@ class IncidentResponse:
             end = skip_from
         if end < skip_from:
             raise ValueError(f"skip_to ({end}) must not be below the checkpoint's batch {skip_from}")
+        if (problem := self.limits.too_deep(step, target) or self.limits.too_wide(end - skip_from)) is not None:
+            raise ValueError(f"the trainer would refuse this: {problem}")
         effects = self._replace_active()
         self.interventions.propose(
             operator_decision(target, skip_from, end, reason, can_skip=self.can_skip),
