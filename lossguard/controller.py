@@ -267,6 +267,8 @@ class Controller:
         """Restore, extend the ledger, and record both in one line of the spool. Returns whether that worked."""
         left_step = self.step
         self.remedies.revert_ended(left_step)  # before the restore may bring them back
+        if self.ranks.broadcast(self.limits.now.max_depth) is not None:  # should a damaged checkpoint lead too far back
+            self._saver.save(left_step, self._position.state)
         self._saver.settle(wait=True)
         if not self._restore_for(order):
             return False

@@ -154,7 +154,7 @@ class IncidentResponse:
             return []
         if now.attempt > STRUCTURAL_ATTEMPTS:
             why = f"{STRUCTURAL_ATTEMPTS} rollbacks did not stop it"
-        elif self.can_roll_back and not any(each.step <= now.onset_step for each in now.restorable):
+        elif self.can_roll_back and not any(each.step <= now.onset_step for each in self.restorable):
             why = "it began before every step that can be restored"
         else:
             return []

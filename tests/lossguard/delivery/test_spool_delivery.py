@@ -17,7 +17,7 @@ from lossguard.log_once import LogOnce
 from lossguard.protocol import decode_number
 from lossguard.spooling.lines import to_line
 from lossguard.spooling.spool import spools_in
-from lossguard.states import Tier
+from lossguard.states import Refusal, Tier
 from tests.lossguard.collectors import Answer, FakeCollector
 from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.waiting import eventually
@@ -300,3 +300,16 @@ def test_a_spool_from_before_a_collector_knew_tiers_is_delivered_with_them_later
     sender.close(10.0)
     assert sender.delivered
     assert collector.tiers is not None
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_refusal_says_why_to_a_collector_that_knows_of_it_and_to_an_older_one_in_words(
+    collector: FakeCollector, tmp_path: Path, knows: bool
+) -> None:
+    if not knows:
+        collector.accepts = frozenset()
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0)
+        run.refuse(lossguard.Order(id=5, kind=lossguard.OrderKind.ROLLBACK), "too deep", Refusal.LIMITS)
+    expected = {"state": "failed", "detail": "too deep"}
+    assert collector.answers[5] == expected | ({"refusal": "limits"} if knows else {})
