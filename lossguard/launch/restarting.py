@@ -221,11 +221,12 @@ class RestartSupervisor(Supervisor):
         order = self._state.order
         assert order is not None
         number = max(self._loadable(), default=None)
-        if number is None or (refused := self._refusal_now(number)) is not None:
+        missing = (None, f"there is no checkpoint at or before step {order.rewind_to}")
+        refused = missing if number is None else self._refusal_now(number)
+        if number is None or refused is not None:
             self._state = self._state.refused()
             self._save()
-            missing = f"there is no checkpoint at or before step {order.rewind_to}"
-            self._refuse(run, order, *((None, missing) if number is None else refused))
+            self._refuse(run, order, *(refused or missing))
             return self._restart(self._newest())
         self._discard_after(number)
         if order.skip_from is not None and order.skip_to is not None:

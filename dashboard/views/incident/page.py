@@ -15,6 +15,7 @@ from dashboard.views import frame, operate, states
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.incident import actions, figure, verdict
 from db.models import Incident, Intervention
+from lossguard.limits import limits_in
 from lossguard.metrics import short_name
 from lossguard.states import IncidentKind
 from monitor.detection.interventions import run_policy
@@ -171,6 +172,8 @@ def policy(facts: RunFacts) -> None:
         rule = run_policy.to_rule(run_policy.policy_of(facts.run.policy), run_policy.settings_of(facts.run.policy))
         detection = rule.pop(run_policy.DETECTION, {})
         st.caption(formatting.escape_markdown(formatting.details(rule | detection)))
+        if limits := limits_in(facts.run.capabilities).to_text():
+            st.caption(formatting.escape_markdown(f"limits of the trainer: {limits.replace(',', ', ')}"))
         st.page_link(
             "views/lab/page.py", label="Try other settings in the detector lab", query_params={"run": facts.run.id}
         )

@@ -6,6 +6,8 @@ and its orders have none of them.
 Revision: 0013, after 0012
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -14,7 +16,7 @@ down_revision = "0012"
 branch_labels = None
 depends_on = None
 
-COLUMNS = {
+COLUMNS: dict[str, sa.types.TypeEngine[Any]] = {
     "segment": sa.String(length=128),
     "step": sa.BigInteger(),
     "expires_at": sa.Float(precision=53),

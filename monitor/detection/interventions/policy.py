@@ -5,13 +5,14 @@ from enum import StrEnum
 from typing import Any
 
 from lossguard.limits import Limits
-from lossguard.states import OrderMode as Mode
+from lossguard.states import OrderMode
 from monitor.detection.validation import check_types
 
 PATIENCE_ROWS = 4
 """Rows in which it can be seen whether a loss falls back, where a row is not every step."""
 
 
+Mode = OrderMode
 SKIP_WIDTHS = ("skip_min", "skip_max", "max_skip")
 
 
