@@ -14,15 +14,15 @@ NOW = 1_800_000_000.0
 
 
 class FolderRun(Run):
-    """A run with a folder that remembers what its collector is told."""
+    """A run with a folder that remembers what its collector learns."""
 
     def __init__(self, folder: Path | None) -> None:
         super().__init__(id="r", directory=folder)
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self.change: str | None = None
 
     def has_limits(self, limits: str) -> None:
-        self.told.append(limits)
+        self.reported.append(limits)
 
     def outdated(self, order: Order) -> str | None:
         return self.change
@@ -48,7 +48,7 @@ def test_the_strictest_of_code_environment_and_file_counts(tmp_path: Path) -> No
     assert limits.now == Limits(max_depth=15, max_skip=9, rollbacks_per_day=3)
 
 
-def test_the_collector_is_told_of_each_change_once(tmp_path: Path) -> None:
+def test_the_collector_learns_of_each_change_once(tmp_path: Path) -> None:
     run = FolderRun(tmp_path)
     limits = LimitsInForce(run, Limits(max_depth=20), environment={})
     limits.update()
@@ -57,7 +57,7 @@ def test_the_collector_is_told_of_each_change_once(tmp_path: Path) -> None:
     limits.update()
     (tmp_path / "no-orders").unlink()
     limits.update()
-    assert run.told == ["max_depth=20", "mode=observe,max_depth=20", "max_depth=20"]
+    assert run.reported == ["max_depth=20", "mode=observe,max_depth=20", "max_depth=20"]
 
 
 def test_the_kill_file_ends_obedience_at_once_and_its_removal_brings_it_back(

@@ -338,8 +338,8 @@ def test_the_limits_of_a_run_are_one_of_its_capabilities(tmp_path: Path) -> None
         run.can_roll_back()
         for limits in ("max_depth=3", "max_depth=2", "max_depth=2", ""):
             run.has_limits(limits)
-    told = [line["run"]["capabilities"] for line in records(run) if "run" in line]
-    assert told == [
+    reported = [line["run"]["capabilities"] for line in records(run) if "run" in line]
+    assert reported == [
         [],
         ["rollback"],
         ["rollback", "limits:max_depth=3"],

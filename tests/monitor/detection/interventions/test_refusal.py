@@ -62,7 +62,7 @@ def test_what_came_too_late_is_decided_anew_but_not_for_ever(refusal: Refusal | 
     assert reasons[-1].startswith("The policy orders nothing more")
 
 
-def test_a_policy_stays_within_the_limits_that_the_trainer_has_told() -> None:
+def test_a_policy_stays_within_the_limits_that_the_trainer_has_reported() -> None:
     limits = Limits(max_skip=30, max_depth=90)
     story, _ = refused(None, limits=limits)
     first = story.interventions[0]
