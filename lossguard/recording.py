@@ -135,7 +135,7 @@ class RecordingRun(Run):
         return self._newest_step
 
     @property
-    def total_steps(self) -> int | None:
+    def planned_steps(self) -> int | None:
         steps: int | None = self._registration.get("total_steps")
         return steps
 

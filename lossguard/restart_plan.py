@@ -255,7 +255,7 @@ class RestartPlan:
         """Rank 0's next order that it may carry out, on all ranks; those that it may not are refused."""
         while (order := self._taken or self._take_order()) is not None:
             self._taken = None
-            refused = self.limits.refusal(order, step=self._step, until=self.run.total_steps)
+            refused = self.limits.refusal(order, step=self._step, until=self.run.planned_steps)
             if refused is None:
                 break
             refusal, why = refused

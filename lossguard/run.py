@@ -47,7 +47,7 @@ class Run:
         return None
 
     @property
-    def total_steps(self) -> int | None:
+    def planned_steps(self) -> int | None:
         """How many steps the run will have, if that is known."""
         return None
 

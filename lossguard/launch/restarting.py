@@ -169,7 +169,7 @@ class RestartSupervisor(Supervisor):
         while (order := run.take_order()) is not None:
             if order.identity in self._executed:
                 continue
-            refused = self.order_limits.refusal(order, step=_step(run, order), until=run.total_steps)
+            refused = self.order_limits.refusal(order, step=_step(run, order), until=run.planned_steps)
             if refused is not None:
                 self._refuse(run, order, *refused)
             elif order.kind is OrderKind.RELEASE:
