@@ -78,7 +78,7 @@ def a_kill_file_while_held(folder: Path) -> Result:
     if dist.get_rank() == 0:
         run.directory, accept, kill_file = folder, run.accept, folder / "no-orders"
         kill_file.unlink(missing_ok=True)
-        run.accept = lambda order, detail="": (accept(order, detail), kill_file.touch())
+        run.accept = lambda order, detail="": (accept(order, detail), kill_file.write_text(""))
     return follow(run, Memory([]), 6)
 
 
