@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -56,7 +57,11 @@ def _add_incident(engine: sa.Engine, number: int, onset: int) -> None:
             attempt=1, lr_scale=None, details={"decided_step": onset + 20, "verify_at": onset + 120}, **back,
         )  # fmt: skip
         order = commands.issue_order(session, intervention=done, reason="It rose.", now=now)
-        done_at = {"rewound_to": back["rewind_to"], "skip_from": back["skip_from"], "skip_to": back["skip_to"]}
+        done_at: dict[str, Any] = {
+            "rewound_to": back["rewind_to"],
+            "skip_from": back["skip_from"],
+            "skip_to": back["skip_to"],
+        }
         commands.answer_order(session, order=order, state=OrderState.APPLIED, detail="", now=now, **done_at)
 
 

@@ -119,8 +119,9 @@ def viewer(login: Login, claims: Mapping[str, Any]) -> Viewer:
     if Right.OPERATE in given:
         given.add(Right.READ)
     issued_at = claims.get("iat")
-    is_dated = isinstance(issued_at, int | float) and not isinstance(issued_at, bool)
-    expires_at = float(issued_at) + login.max_hours * 3600 if is_dated else 0.0
+    if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
+        issued_at = float("-inf")  # a login without its time has ended
+    expires_at = issued_at + login.max_hours * 3600
     return Viewer(_name(claims), frozenset(given), expires_at)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -174,8 +174,19 @@ def _assign(row: Incident | Intervention, values: Mapping[str, Any], now: float)
     row.changed_at = now
 
 
-def issue_order(session: Session, *, intervention: Intervention, reason: str, now: float) -> Order:
-    """The order that carries an intervention to the trainer, created if there is none."""
+def issue_order(
+    session: Session,
+    *,
+    intervention: Intervention,
+    reason: str,
+    now: float,
+    terms: Mapping[str, Any] | None = None,
+    sign: Callable[[Order], str] | None = None,
+) -> Order:
+    """The order that carries an intervention to the trainer, created if there is none.
+
+    `terms`: further columns of a new order; `sign` returns its signature.
+    """
     order = queries.order_of(session, intervention=intervention)
     if order is None:
         order = Order(
@@ -192,9 +203,13 @@ def issue_order(session: Session, *, intervention: Intervention, reason: str, no
             remedies=intervention.remedies,
             reason=reason,
             created_at=now,
+            **(terms or {}),
         )
         session.add(order)
         session.flush()
+        if sign is not None:
+            order.signature = sign(order)
+            session.flush()
     return order
 
 
@@ -208,6 +223,7 @@ def answer_order(
     skip_to: int | None,
     detail: str,
     now: float,
+    refusal: str | None = None,
 ) -> bool:
     """Record the trainer's answer and the batches that it skips: whether the answer is new.
 
@@ -218,6 +234,7 @@ def answer_order(
     order.state = state
     order.rewound_to = rewound_to
     order.detail = detail
+    order.refusal = refusal if state is OrderState.FAILED else None
     order.answered_at = now
     if state is OrderState.APPLIED and skip_from is not None and skip_to is not None and skip_from < skip_to:
         session.add(

@@ -289,6 +289,19 @@ class Order(Base):
     rewound_to: Mapped[int | None] = mapped_column(BigInteger)
     """The step that the trainer went back to: an older checkpoint when the planned one was damaged."""
     detail: Mapped[str | None] = mapped_column(Text)
+    segment: Mapped[str | None] = mapped_column(String(128))
+    """Key of the segment about which it was decided; NULL, as the next ones, in rows of a release without them."""
+    step: Mapped[int | None] = mapped_column(BigInteger)
+    """The newest step that was then known."""
+    expires_at: Mapped[Time | None]
+    """From then on the trainer refuses it; so it does after `expires_step`."""
+    expires_step: Mapped[int | None] = mapped_column(BigInteger)
+    approved_by: Mapped[str | None] = mapped_column(String(256))
+    """Name of the token that approved or gave it; NULL: the policy ordered it by itself."""
+    signature: Mapped[str | None] = mapped_column(String(64))
+    """See `lossguard.order_signature`."""
+    refusal: Mapped[str | None] = mapped_column(String(16))
+    """One of `lossguard.states.Refusal`, if the trainer would not carry it out."""
     created_at: Mapped[Time]
     answered_at: Mapped[Time | None]
 

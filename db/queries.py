@@ -208,6 +208,12 @@ def events(session: Session, *, run: Run, steps: tuple[int, int] | None = None) 
     return session.scalars(found.order_by(Event.id)).all()
 
 
+def newest_event_step(session: Session, *, run: Run, segment: int) -> int | None:
+    """The latest step of an event of this segment; None without one."""
+    found = sa.select(sa.func.max(Event.step)).where(Event.run_pk == run.pk, Event.segment == segment)
+    return session.scalar(found)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredProbe:
     """A probe, and the step of the run at which it was taken."""

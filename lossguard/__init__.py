@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from lossguard.guard import Guard
     from lossguard.ledger import Ledger, Skip
+    from lossguard.limits import Limits
     from lossguard.orders import Order
     from lossguard.probe import Probe
     from lossguard.protocol import decode_number, encode_number, is_run_id
@@ -50,6 +51,7 @@ __all__ = [
     "Guard",
     "Indexable",
     "Ledger",
+    "Limits",
     "LossguardError",
     "NotFound",
     "Order",
@@ -91,6 +93,7 @@ _NAMES_OF = {
     ),
     "guard": ("Guard",),
     "ledger": ("Ledger", "Skip"),
+    "limits": ("Limits",),
     "orders": ("Order",),
     "probe": ("Probe",),
     "protocol": ("decode_number", "encode_number", "is_run_id"),

@@ -22,6 +22,8 @@ from lossguard.checkpoint_store import CheckpointStore
 from lossguard.distributed import current_ranks
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.ledger import Ledger, Skip
+from lossguard.limits import Limits
+from lossguard.limits_in_force import LimitsInForce
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.position import Position
@@ -29,7 +31,7 @@ from lossguard.ranks import Ranks, RankState
 from lossguard.remedies import LASTS, Remedies
 from lossguard.run import Run
 from lossguard.signals import handling
-from lossguard.states import OrderKind, SegmentReason
+from lossguard.states import OrderKind, Refusal, SegmentReason
 
 HOLD_POLL_SECONDS = 0.05
 """Pause between two looks at the inbox while a run is held."""
@@ -63,6 +65,7 @@ class Controller:
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
         ranks: Ranks | None = None,
         skips: Iterable[Skip | tuple[int, int]] = (),
+        limits: Limits | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 step")
@@ -72,6 +75,8 @@ class Controller:
         self.signals = tuple(signals)
         self.ranks = current_ranks() if ranks is None else ranks
         run.history = self.ranks.broadcast(run.history)
+        self.limits = LimitsInForce(run, limits)
+        """What orders may do at most, and whether any is carried out now; rank 0 decides for all."""
         self.interrupted_by: signal.Signals | None = None
         """The first signal that asked the present loop, or the last one, to stop."""
         self.held = False
@@ -136,6 +141,10 @@ class Controller:
         already or has other characters than a-z, 0-9 and _, and for `lasts` below 1.
         """
         self.remedies.register(name, apply, revert, lasts)
+
+    def observe(self) -> None:
+        """From now on this process carries out no order: each one is refused, and a hold ends. Call it on rank 0."""
+        self.limits.observe()
 
     def open(
         self,
@@ -231,6 +240,7 @@ class Controller:
 
     def _exchange_state(self, *, wait: bool) -> RankState:
         """Tell the other ranks of a signal or an order, and learn of theirs."""
+        self.limits.update()
         self._order = self._order or self.run.take_order()
         state = RankState(self.step, self.interrupted_by or 0, self._order is not None)
         combined = self.ranks.exchange(state, wait=wait)
@@ -240,14 +250,25 @@ class Controller:
         return combined
 
     def _next_order(self) -> Order | None:
-        """Rank 0's next order, on all ranks."""
-        order, self._order = self._order or self.run.take_order(), None
+        """Rank 0's next order that it may carry out, on all ranks; those that it may not are refused."""
+        while (order := self._order or self.run.take_order()) is not None:
+            self._order = None
+            refused = self.limits.refusal(order, step=self.step, until=self._until)
+            if refused is None:
+                break
+            self._refuse(order, *refused)
         return self.ranks.broadcast(order)
+
+    def _refuse(self, order: Order, refusal: Refusal, why: str) -> None:
+        self.run.refuse(order, why, refusal)
+        self._log_once.warn(f"an order was refused: {why}")
 
     def _roll_back(self, order: Order) -> bool:
         """Restore, extend the ledger, and record both in one line of the spool. Returns whether that worked."""
         left_step = self.step
         self.remedies.revert_ended(left_step)  # before the restore may bring them back
+        if self.ranks.broadcast(self.limits.now.max_depth) is not None:  # should a damaged checkpoint lead too far back
+            self._saver.save(left_step, self._position.state)
         self._saver.settle(wait=True)
         if not self._restore_for(order):
             return False
@@ -256,6 +277,7 @@ class Controller:
         self._saver.pin_all(until=2 * left_step - self.step)
         applied = self._apply(order)
         self.run.open_segment(self.step, SegmentReason.ROLLBACK, order, applied)
+        self.limits.count_rollback()
         self._saver.report_restorable()
         done = replace(order, remedies=tuple(applied.get("remedies", ())))  # without those that could not be applied
         next_batch = f"the next batch is {self._position.batch}{done.describe()}"
@@ -280,8 +302,12 @@ class Controller:
             self._restore_newest(left_step, why)
             self._position.cursor = self._first_available(self._position.cursor)
             return False
+        too_deep = self.ranks.broadcast(self.limits.now.too_deep(left_step, self.step))  # a damaged checkpoint
+        if too_deep is not None:
+            self._refuse(order, Refusal.LIMITS, too_deep)
+            self._restore_newest(left_step, too_deep)
         self._position.cursor = self._first_available(self._position.cursor)
-        return True
+        return too_deep is None
 
     def _apply(self, order: Order) -> dict[str, Any]:
         """Take over skip, learning rate and remedies of `order`; return what the spool records of it."""
@@ -322,6 +348,10 @@ class Controller:
         while self.held:
             combined = self._exchange_state(wait=True)
             if self._stopping:
+                break
+            if self.ranks.broadcast(self.limits.stopped):
+                self.held = False
+                self.run.open_segment(self.step, SegmentReason.RESUME)  # so the collector knows that the hold is over
                 break
             next_order = self._next_order() if combined.order else None
             if next_order is None:

@@ -15,6 +15,8 @@ class Guard(Controller):
     those of torch.distributed if it is initialised. All ranks act at the same step: an order to rank 0, a signal on any
     rank and a restore that fails on one rank concern all of them, at the boundary where all know of it.
     `skips`: batch ranges that the run never uses, in addition to those that it has skipped before.
+    `limits`: what orders may do at most (see `Limits`); LOSSGUARD_LIMITS and the file `limits` in the run's folder make
+    them stricter, and the file `no-orders` in that folder, or `guard.observe()`, ends all obedience.
 
     Every restore is verified. `steps` raises CheckpointMismatch if a restore is not exact, or fails half-way and cannot
     be undone, and RanksError if a rank has left. A guard raises no other errors into a running loop: in these cases,

@@ -1,9 +1,10 @@
 """Orders from the collector to the trainer."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from lossguard.order_signature import SIGNATURE, signed_text
 from lossguard.states import OrderKind
 
 
@@ -27,6 +28,20 @@ class Order:
     reason: str = ""
     key: str | None = None
     """Random and globally unique, because a rebuilt store counts its ids from 1 again. Older collectors send none."""
+    segment: str | None = None
+    """Key of the segment about which the order was decided. Older collectors send neither it nor the next ones."""
+    step: int | None = None
+    """The newest step that the collector had then seen."""
+    expires_at: float | None = None
+    """Unix seconds, by the collector's clock, after which the order must not be carried out."""
+    expires_step: int | None = None
+    """The last step before which it may be carried out."""
+    approved_by: str | None = None
+    """The person, or rather the token, that approved or gave the order; None: the policy ordered it by itself."""
+    signature: str | None = None
+    """See `lossguard.order_signature`; None: it is not signed."""
+    signed: str = field(default="", compare=False, repr=False)
+    """What of the order, as it was received, a signature has to cover."""
 
     @property
     def identity(self) -> str | int:
@@ -58,16 +73,18 @@ class Order:
         An unknown kind is an error; unknown fields are ignored.
         """
         _check(body, "id", _is_integer(body["id"]), "an integer")
-        for name in ("rewind_to", "skip_from", "skip_to"):
+        for name in ("rewind_to", "skip_from", "skip_to", "step", "expires_step"):
             _check(body, name, body.get(name) is None or _is_integer(body[name]), "an integer or null")
-        scale = body.get("lr_scale")
-        _check(body, "lr_scale", scale is None or _is_finite(scale), "a finite number or null")
-        _check(body, "key", body.get("key") is None or isinstance(body["key"], str), "a string or null")
+        for name in ("lr_scale", "expires_at"):
+            _check(body, name, body.get(name) is None or _is_finite(body[name]), "a finite number or null")
+        for name in ("key", "segment", "approved_by", SIGNATURE):
+            _check(body, name, body.get(name) is None or _is_text(body[name]), "a string or null")
         _check(body, "reason", isinstance(body.get("reason", ""), str), "a string")
         remedies = body.get("remedies") or []
         _check(body, "remedies", isinstance(remedies, list) and all(map(_is_text, remedies)), "a list of names")
         known = {name: body[name] for name in cls.__slots__ if name in body}
-        return cls(**{**known, "kind": OrderKind(body["kind"]), "remedies": tuple(remedies)})
+        signed = {"signed": signed_text(body), "kind": OrderKind(body["kind"]), "remedies": tuple(remedies)}
+        return cls(**known | signed)
 
 
 def _is_integer(value: Any) -> bool:

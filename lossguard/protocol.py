@@ -19,6 +19,8 @@ CANNOT_SKIP = "rollback-without-skip"
 """Capability of a run that executes rollbacks, but cannot leave batches out: it is only rewound."""
 CAN_APPLY = "remedy:"
 """Followed by a name: capability of a run whose loop has registered the remedy of that name."""
+HAS_LIMITS = "limits:"
+"""Followed by `lossguard.Limits` as text: capability of a run whose trainer carries out no order beyond them."""
 IMPORTED = "imported"
 """Capability of a run of the past, which `lossguard import` delivers: it is detected on, and nobody is alerted."""
 PROBE = "probe"
@@ -40,7 +42,7 @@ MAX_TAGS = 32
 """Of a run."""
 ACCEPTS_HEADER = "Lossguard-Accepts"
 """Header of every answer of a collector: the NEGOTIATED_FIELDS that it reads, with blanks between."""
-NEGOTIATED_FIELDS = frozenset({"restorable_tiers", "policy"})
+NEGOTIATED_FIELDS = frozenset({"restorable_tiers", "policy", "refusal"})
 """Fields of requests that collectors of earlier releases refuse: an SDK sends such a field only to a collector whose
 last answer names it."""
 

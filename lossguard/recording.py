@@ -27,6 +27,7 @@ from lossguard.protocol import (
     CAN_ROLL_BACK,
     CANNOT_SKIP,
     EXPECT,
+    HAS_LIMITS,
     MAX_PAUSE,
     PROBE,
     checked_json,
@@ -45,7 +46,7 @@ from lossguard.spooling.identity import writer_of
 from lossguard.spooling.lines import Record
 from lossguard.spooling.record_writer import INVALID_COUNT, RecordWriter
 from lossguard.spooling.spool import Spool, new_session
-from lossguard.states import OrderState, RunState, SegmentReason
+from lossguard.states import OrderState, Refusal, RunState, SegmentReason
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
@@ -108,6 +109,7 @@ class RecordingRun(Run):
         self._newest_segment_at = self.history.newest_segment_at
         self._last_step = -1
         self._newest_step: int | None = None
+        self._newest_change: tuple[int, str] | None = None  # declared in the present segment: step and kind
         self._restorable: tuple[list[int], list[RestorableTier]] | None = None
         self._unplaced: list[Record] = []  # before the first segment
         self._valid_names: set[str] = set()  # of metrics
@@ -131,6 +133,11 @@ class RecordingRun(Run):
     @property
     def newest_step(self) -> int | None:
         return self._newest_step
+
+    @property
+    def planned_steps(self) -> int | None:
+        steps: int | None = self._registration.get("total_steps")
+        return steps
 
     @_never_raises
     def log(self, /, step: int, **metrics: Any) -> None:
@@ -279,6 +286,25 @@ class RecordingRun(Run):
     def can_apply(self, remedy: str) -> None:
         self._add_capability(CAN_APPLY + remedy)
 
+    @_never_raises
+    def has_limits(self, limits: str) -> None:
+        known = self._registration["capabilities"]
+        others = [each for each in known if not each.startswith(HAS_LIMITS)]
+        changed = [*others, HAS_LIMITS + limits] if limits else others
+        if changed != known:
+            self.describe(capabilities=changed)
+
+    def outdated(self, order: Order) -> str | None:
+        if order.segment is None:
+            return None
+        with self._writer.lock:
+            if order.segment in self.history.left:
+                return "the run was rewound after it was decided"
+            change, is_present = self._newest_change, order.segment == self._segment_key()
+            if change is not None and not (is_present and order.step is not None and change[0] <= order.step):
+                return f"the run declared {change[1]} at step {change[0]}, after it was decided"
+        return None
+
     def take_order(self) -> Order | None:
         if not self._inbox or self.inert or time.monotonic() >= self._inbox_valid_until:
             return None
@@ -300,8 +326,8 @@ class RecordingRun(Run):
         self._answer(order, OrderState.APPLIED, detail)
 
     @_never_raises
-    def refuse(self, order: Order, detail: str) -> None:
-        self._answer(order, OrderState.FAILED, detail)
+    def refuse(self, order: Order, detail: str, refusal: Refusal | None = None) -> None:
+        self._answer(order, OrderState.FAILED, detail, refusal)
 
     @_never_raises
     def set_restorable(self, steps: Sequence[int], tiers: Sequence[RestorableTier] = ()) -> None:
@@ -329,7 +355,8 @@ class RecordingRun(Run):
     ) -> None:
         ordinal = self._num_segments
         self._num_segments += 1
-        self._last_step, self._newest_step = fork_step - 1, None
+        self._last_step, self._newest_step, self._newest_change = fork_step - 1, None, None
+        self.history.begin_segment(self._segment_key(), reason)
         # The newest segment must have the latest time, even when the clock was set back.
         self._newest_segment_at = max(time.time() if at is None else at, self._newest_segment_at + 0.001)
         record = {"segment": ordinal, "fork_step": fork_step, "reason": reason, "order": order and order.id}
@@ -345,15 +372,22 @@ class RecordingRun(Run):
             return
         if "event" in record and record["step"] is None:
             record["step"] = self._last_step + 1
+        if "event" in record and record["event"] not in (EXPECT, PROBE, SOURCE):
+            self._newest_change = record["step"], record["event"]
         self._writer.put(record)
+
+    def _segment_key(self) -> str:
+        """Of the present segment, as the collector knows it."""
+        return f"{self._session}-{self._num_segments - 1}"
 
     def _segment_reason(self) -> SegmentReason:
         if self._num_segments:
             return SegmentReason.REWIND
         return SegmentReason.RESUME if self.history.num_segments else SegmentReason.START
 
-    def _answer(self, order: Order, state: OrderState, detail: str) -> None:
-        self._put({"answer": order.id, "key": order.key, "state": state, "detail": detail, "time": time.time()})
+    def _answer(self, order: Order, state: OrderState, detail: str, refusal: Refusal | None = None) -> None:
+        record: Record = {"answer": order.id, "key": order.key, "state": state, "detail": detail, "time": time.time()}
+        self._put(record if refusal is None else record | {"refusal": refusal})
 
     def _final_state(self, state: str | None) -> RunState:
         try:

@@ -31,6 +31,8 @@ from typing import Any, NoReturn
 from lossguard.distributed import current_ranks
 from lossguard.errors import ConfigurationError
 from lossguard.ledger import Ledger, Skip
+from lossguard.limits import Limits
+from lossguard.limits_in_force import LimitsInForce
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.protocol import MAX_STEP, is_remedy, is_step
@@ -38,7 +40,7 @@ from lossguard.ranks import Ranks, RankState
 from lossguard.restart_state import RestartState
 from lossguard.run import Run
 from lossguard.signals import handling
-from lossguard.states import OrderKind, RunState, SegmentReason
+from lossguard.states import OrderKind, Refusal, RunState, SegmentReason
 
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: the process asks to be started again, because of an order."""
@@ -48,22 +50,29 @@ FINISH_SECONDS = 2.0
 """For delivering what is left before the process leaves; the next one delivers the rest."""
 
 
-def restart(run: Run, *, remedies: Mapping[str, int] | None = None, ranks: Ranks | None = None) -> "RestartPlan":
+def restart(
+    run: Run,
+    *,
+    remedies: Mapping[str, int] | None = None,
+    ranks: Ranks | None = None,
+    limits: Limits | None = None,
+) -> "RestartPlan":
     """What this process of `run` must do about orders: what it may load, what it skips, and when it has to leave.
 
     `remedies`: the changes of the training that the script can switch on (see `RestartPlan.has_remedy`), by name the
     number of steps for which each is in effect. `ranks`: the processes that train the run together, by default those
-    of torch.distributed if it is initialised; each of them calls this and every method at the same place.
+    of torch.distributed if it is initialised; each of them calls this and every method at the same place. `limits`:
+    what orders may do at most, as for a `Guard`; `Limits(not_after=..)` needs `total_steps` of `lossguard.init`.
 
     Raises ValueError for an invalid name or duration of a remedy.
     """
-    return RestartPlan(run, remedies or {}, current_ranks() if ranks is None else ranks)
+    return RestartPlan(run, remedies or {}, current_ranks() if ranks is None else ranks, limits)
 
 
 class RestartPlan:
     """See the module; `lossguard.restart` makes it."""
 
-    def __init__(self, run: Run, remedies: Mapping[str, int], ranks: Ranks) -> None:
+    def __init__(self, run: Run, remedies: Mapping[str, int], ranks: Ranks, limits: Limits | None = None) -> None:
         for name, lasts in remedies.items():
             if not is_remedy(name) or type(lasts) is not int or not 1 <= lasts < MAX_STEP:
                 raise ValueError(
@@ -74,10 +83,12 @@ class RestartPlan:
         self._lasts = dict(remedies)
         self._log_once = LogOnce(quiet=run.rank > 0)
         run.history = ranks.broadcast(run.history)
+        self.limits = LimitsInForce(run, limits)
+        """What orders may do at most, and whether any is carried out now; rank 0 decides for all."""
         state = RestartState() if run.directory is None else RestartState.read(run.directory, run.history)
         self._state: RestartState = ranks.broadcast(state)
         self._on_disk: frozenset[int] | None = None  # steps with a checkpoint, as the script has said
-        self._is_resumed = False
+        self._is_resumed, self._resumed_at = False, 0
         self._num_boundaries = 0
         self._taken: Order | None = None  # from the inbox, and not yet known to all ranks
         self.ledger = Ledger(run.history.skips)
@@ -93,6 +104,8 @@ class RestartPlan:
                 f"{run.num_ranks} ranks cannot communicate, so the run gets no orders: "
                 "call torch.distributed.init_process_group before lossguard.init"
             )
+        if stopped := ranks.broadcast(self.limits.stopped):  # since the last process has left for its order
+            self.refuse(f"the trainer carries out no orders: {stopped}", Refusal.OBSERVES)
 
     # Before the loop
 
@@ -130,18 +143,23 @@ class RestartPlan:
     def _look_at(self, steps: Iterable[int]) -> frozenset[int]:
         """What rank 0 finds on the disk; an order that cannot be executed with it is refused."""
         found = self.ranks.broadcast(frozenset(steps))
-        if (order := self._state.order) is not None and self._state.newest(found) is None:
+        order, newest = self._state.order, self._state.newest(found)
+        if order is not None and newest is None:
             self.refuse(f"there is no checkpoint at or before step {order.rewind_to}")
+        elif order is not None and newest is not None and newest < self._state.oldest_step:
+            oldest = self._state.oldest_step
+            why = f"max_depth permits no step before {oldest}, and the newest checkpoint is of step {newest}"
+            self.refuse(why, Refusal.LIMITS)
         return found
 
-    def refuse(self, why: str) -> None:
+    def refuse(self, why: str, refusal: Refusal | None = None) -> None:
         """The order for which this process was started cannot be executed, because of `why`: the run just resumes."""
         order = self._state.order
         if order is None:
             return
         self._keep(self._state.refused())  # first: an order that the history has answered counts as executed
         self.run.history.answered.add(order.identity)
-        self.run.refuse(order, why)
+        self.run.refuse(order, why, refusal)
         self._log_once.warn(f"an order could not be executed: {why}")
         self.ledger = Ledger(self.run.history.skips)
 
@@ -162,12 +180,13 @@ class RestartPlan:
         if order is not None:
             self.run.history.answered.add(order.identity)
             self.run.open_segment(step, SegmentReason.ROLLBACK, order, self._applied(order, step))
+            self.limits.count_rollback()
             self._log_once.warn(f"rolled back to step {step}{order.describe()}")
         else:
             resumes = self.run.history.num_segments or step
             self.run.open_segment(step, SegmentReason.RESUME if resumes else SegmentReason.START)
         self._keep(self._state.executed())
-        self._is_resumed = True
+        self._is_resumed, self._resumed_at = True, step
         self._report()
 
     # In the loop
@@ -222,6 +241,7 @@ class RestartPlan:
         if not self._is_resumed:
             raise ConfigurationError("call plan.resumed(step) before plan.check(): the new segment has no first step")
         self._num_boundaries += 1
+        self.limits.update()
         self._taken = self._taken or self._take_order()
         return self.ranks.exchange(RankState(self._num_boundaries, order=self._taken is not None), wait=wait)
 
@@ -232,9 +252,22 @@ class RestartPlan:
         return order
 
     def _next_order(self) -> Order | None:
-        """Rank 0's next order, on all ranks."""
-        order, self._taken = self._taken or self._take_order(), None
+        """Rank 0's next order that it may carry out, on all ranks; those that it may not are refused."""
+        while (order := self._taken or self._take_order()) is not None:
+            self._taken = None
+            refused = self.limits.refusal(order, step=self._step, until=self.run.planned_steps)
+            if refused is None:
+                break
+            refusal, why = refused
+            self.run.refuse(order, why, refusal)
+            self._log_once.warn(f"an order was refused: {why}")
         return self.ranks.broadcast(order)
+
+    @property
+    def _step(self) -> int:
+        """The step that comes next, as far as the script has logged."""
+        newest = self.run.newest_step
+        return self._resumed_at if newest is None else newest + 1
 
     def _leave_for(self, order: Order) -> None:
         """Leave, so that the next process executes `order`; return if it is refused."""
@@ -244,11 +277,24 @@ class RestartPlan:
             self.run.refuse(order, "the order names no step to rewind to")
         elif not any(step <= order.rewind_to for step in usable):
             self.run.refuse(order, f"there is no checkpoint at or before step {order.rewind_to}")
-        elif not self._keep(before.ordered(order, usable)):
+        elif too_deep := self.ranks.broadcast(self._too_deep(order, usable)):
+            self.run.refuse(order, too_deep, Refusal.LIMITS)
+        elif not self._keep(before.ordered(order, usable, oldest_step=self._oldest_step())):
             self._state = before
             self.run.refuse(order, f"it cannot be kept for the restart: {self.run.directory} cannot be written")
         else:
             self._leave(order)
+
+    def _too_deep(self, order: Order, usable: frozenset[int]) -> str | None:
+        """Why the checkpoint to which `order` would go back lies too far back, or None."""
+        assert order.rewind_to is not None
+        newest = max(step for step in usable if step <= order.rewind_to)
+        return self.limits.now.too_deep(self._step, newest)
+
+    def _oldest_step(self) -> int:
+        """No order may go further back than this step."""
+        depth = self.limits.now.max_depth
+        return self.ranks.broadcast(0 if depth is None else max(0, self._step - depth))
 
     def _leave(self, order: Order) -> NoReturn:
         self._log_once.warn(f"leaving with exit code {EXIT_CODE}, to be started again at step {order.rewind_to}")
@@ -277,6 +323,10 @@ class RestartPlan:
             state = RankState(self._num_boundaries, signal_number, self._taken is not None)
             combined = self.ranks.exchange(state, wait=True)
             if combined.signal:
+                return
+            self.limits.update()
+            if self.ranks.broadcast(self.limits.stopped):
+                self.run.open_segment(self._step, SegmentReason.RESUME)  # so the collector knows that the hold is over
                 return
             order = self._next_order() if combined.order else None
             if order is None:

@@ -28,6 +28,8 @@ class RestartState:
     """Steps with a checkpoint that the order discards."""
     discarded: frozenset[int] = frozenset()
     """Steps with a checkpoint that earlier orders have discarded, and that was not written anew."""
+    oldest_step: int = 0
+    """The limits of the run permit the order to go back no further than this step."""
 
     @property
     def newest_step(self) -> int | None:
@@ -42,10 +44,11 @@ class RestartState:
         """Of these steps the newest whose checkpoint may be loaded; None when there is none."""
         return max(filter(self.may_load, steps), default=None)
 
-    def ordered(self, order: Order, steps: Iterable[int]) -> "RestartState":
+    def ordered(self, order: Order, steps: Iterable[int], *, oldest_step: int = 0) -> "RestartState":
         """The state once `order`, which names a step to rewind to, has come, with checkpoints of `steps` there."""
         assert order.rewind_to is not None
-        return replace(self, order=order, discards=frozenset(step for step in steps if step > order.rewind_to))
+        discards = frozenset(step for step in steps if step > order.rewind_to)
+        return replace(self, order=order, discards=discards, oldest_step=oldest_step)
 
     def executed(self) -> "RestartState":
         """The state once the order was executed."""
@@ -82,13 +85,16 @@ class RestartState:
             body = json.loads((directory / STATE_FILE).read_bytes())
             order = None if body["order"] is None else Order.from_wire(body["order"])
             discards, discarded = (frozenset(filter(is_step, body[name])) for name in ("discards", "discarded"))
+            oldest = body.get("oldest_step", 0)  # earlier releases had no limits
         except (OSError, ValueError, KeyError, TypeError):
             return cls()
         if order is None or order.rewind_to is None:
             return cls(discarded=discarded)
-        state = cls(order=order, discards=discards, discarded=discarded)
+        state = cls(order=order, discards=discards, discarded=discarded, oldest_step=oldest if is_step(oldest) else 0)
         return state.executed() if order.identity in history.answered else state
 
 
-def _plain(value: Order | frozenset[int] | None) -> Any:
-    return sorted(value) if isinstance(value, frozenset) else value and asdict(value)
+def _plain(value: Order | frozenset[int] | int | None) -> Any:
+    if isinstance(value, Order):
+        return asdict(value)
+    return sorted(value) if isinstance(value, frozenset) else value

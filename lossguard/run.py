@@ -12,7 +12,7 @@ from lossguard.checkpoint_times import RestorableTier
 from lossguard.folder_lock import LOCK_WAIT
 from lossguard.orders import Order
 from lossguard.spooling.history import History
-from lossguard.states import RunState, SegmentReason
+from lossguard.states import Refusal, RunState, SegmentReason
 
 
 class Run:
@@ -44,6 +44,11 @@ class Run:
     @property
     def newest_step(self) -> int | None:
         """The newest step that this process has logged in the present segment; None before the first one."""
+        return None
+
+    @property
+    def planned_steps(self) -> int | None:
+        """How many steps the run will have, if that is known."""
         return None
 
     def log(self, /, step: int, **metrics: Any) -> None:
@@ -132,8 +137,18 @@ class Run:
     def accept(self, order: Order, detail: str = "") -> None:
         """Tell the collector that an order that opens no segment (hold, release) was executed."""
 
-    def refuse(self, order: Order, detail: str) -> None:
-        """Tell the collector that `order` could not be executed, and why."""
+    def refuse(self, order: Order, detail: str, refusal: Refusal | None = None) -> None:
+        """Tell the collector that `order` could not be executed, and why.
+
+        `refusal`: it could have been, and the trainer would not.
+        """
+
+    def has_limits(self, limits: str) -> None:
+        """Tell the collector what orders may do at most, as `Limits.to_text` writes it. A guard calls it."""
+
+    def outdated(self, order: Order) -> str | None:
+        """What has happened since `order` was decided that makes it an order about another state, as a sentence."""
+        return None
 
     def set_restorable(self, steps: Sequence[int], tiers: Sequence[RestorableTier] = ()) -> None:
         """Tell the collector all steps that can be restored now, and where each of them is kept, if that is known."""

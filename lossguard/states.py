@@ -69,6 +69,24 @@ class OrderKind(StrEnum):
     RELEASE = "release"  # an operator ended the hold: continue
 
 
+class OrderMode(StrEnum):
+    """Whether interventions are carried out: what a policy decides and what a trainer obeys have the same three."""
+
+    OBSERVE = "observe"  # record what would be done, do nothing
+    APPROVE = "approve"  # propose; an operator approves or rejects
+    AUTO = "auto"  # order
+
+
+class Refusal(StrEnum):
+    """Why a trainer did not carry out an order that it could have carried out. Orders fail for other reasons too."""
+
+    LIMITS = "limits"  # beyond a limit of the trainer: a person must decide
+    APPROVAL = "approval"  # no person has approved it
+    OBSERVES = "observes"  # the trainer carries out no orders now
+    UNTRUSTED = "untrusted"  # not signed as the trainer demands
+    STALE = "stale"  # it came too late, or is about another state of the run
+
+
 class OrderState(StrEnum):
     """How an order stands."""
 

@@ -20,6 +20,7 @@ from monitor.api.request_limits import RequestLimits
 from monitor.api.response_headers import ResponseHeaders
 from monitor.api.routes import audit, export, health, mlflow, orders, policies, runs, series
 from monitor.ingestion.lease import Claim
+from monitor.ingestion.order_terms import OrderTerms
 from monitor.ingestion.queue import Reported, ReportQueue
 from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import RunCache
@@ -50,7 +51,10 @@ def create_app(
     clock: Clock = time.time,
 ) -> FastAPI:
     """The application over a store whose schema is up to date; `clock` returns unix seconds."""
-    engine = engine or create_engine(settings.database_url)
+    terms = OrderTerms(
+        seconds=settings.order_expires_seconds, steps=settings.order_expires_steps, key=settings.order_signing_key()
+    )
+    engine = terms.attached_to(engine or create_engine(settings.database_url))
     registry = registry or CollectorRegistry()
     registry.register(RunsCollector(engine, limit=settings.max_runs_in_metrics, clock=clock))
 

@@ -173,6 +173,8 @@ class AnswerIn(Body):
     skip_from: StepNumber | None = None
     skip_to: StepNumber | None = None
     detail: Text = ""
+    refusal: Annotated[str, StringConstraints(pattern="^[a-z_]{1,16}$")] | None = None
+    """With `failed`: why the trainer would not carry it out, a word of `lossguard.states.Refusal` or of a later one."""
 
 
 class FinishIn(Body):

@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from db.engine import DEFAULT_URL
 from lossguard.addresses import is_loopback
+from lossguard.order_signature import KEY, KEY_FILE, read_key
 from lossguard.protocol import MAX_METRICS
 from monitor.telemetry.logs import LogFormat, LogLevel
 
@@ -56,6 +57,14 @@ class Settings(BaseSettings):
     """Segments in one run; a further one is answered with 429 until the limit is raised."""
     lease_seconds: float = Field(default=20.0, ge=1.0, le=3600.0)
     """Seconds for which a process that stops reporting keeps its run; then another folder may take it."""
+    order_key: SecretStr | None = None
+    """Signs every order; a trainer with the same key refuses all others (`openssl rand -hex 32`)."""
+    order_key_file: str | None = None
+    """A file with that key, instead of `LOSSGUARD_ORDER_KEY`."""
+    order_expires_seconds: float = Field(default=3600.0, ge=1.0)
+    """Seconds from its decision or approval, after which the trainer refuses an order."""
+    order_expires_steps: int = Field(default=10_000, ge=1)
+    """Steps of the run from then on, after which the trainer refuses an order."""
     log_format: LogFormat = LogFormat.TEXT
     """Format of the log on standard error: text (logfmt) or json, one line per event."""
     log_level: LogLevel = LogLevel.INFO
@@ -67,6 +76,15 @@ class Settings(BaseSettings):
         for one in given.split(","):
             ip_network(one.strip())  # no `*` and no names: those would trust what any client claims
         return given
+
+    def order_signing_key(self) -> str | None:
+        """The key with which orders are signed. Raises ConfigurationError for one that is none; it shows no key.
+
+        No validator of a field: an error of pydantic shows what it was given.
+        """
+        given = None if self.order_key is None else self.order_key.get_secret_value()
+        values = {KEY: given or "", KEY_FILE: self.order_key_file or ""}
+        return read_key(values)
 
 
 def table() -> str:

@@ -67,11 +67,13 @@ def _intervention(each: Intervention, order: Order | None) -> list[TimelineEntry
     decided = each.details.get("decided_step")
     entries = [TimelineEntry(name, decided, each.created_at, f"intervention {each.number}")]
     if order is not None:
-        entries.append(TimelineEntry("Order issued", None, order.created_at))
+        by = f"approved by {order.approved_by}" if order.approved_by else ""
+        entries.append(TimelineEntry("Order issued", None, order.created_at, by))
     if order is not None and order.answered_at is not None:
         step = rewind_target(each, order)
         note = order.detail or _rollback_note(each, step)
-        entries.append(TimelineEntry(f"Order {order.state}", step, order.answered_at, note))
+        state = "refused" if order.refusal else order.state
+        entries.append(TimelineEntry(f"Order {state}", step, order.answered_at, note))
     return entries + _outcome(each)
 
 

@@ -19,7 +19,7 @@ from lossguard.launch import hooks
 from lossguard.launch.child import NOT_EXECUTABLE, NOT_FOUND, CommandNotStarted
 from lossguard.launch.hooks.rank import rank_of
 from lossguard.launch.launcher import DELIVERY_SECONDS, Launcher, die_like
-from lossguard.launch.options import add_restart_options, supervisor_for
+from lossguard.launch.options import add_restart_options, limit_orders, supervisor_for
 from lossguard.launch.recorder import Recorder
 from lossguard.private_files import make_folder
 from lossguard.protocol import is_name, is_run_id
@@ -69,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
         return _replace_by(command)
     if not hasattr(os, "posix_spawnp") or not os.path.exists("/proc/self/stat"):
         raise ConfigurationError("lossguard launch needs Linux")
+    limit_orders(options.limits, os.environ)
     logging.basicConfig(format="lossguard: %(message)s")
     run_id = settings.run_id or time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + os.urandom(3).hex()
     if not is_run_id(run_id):

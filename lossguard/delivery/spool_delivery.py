@@ -179,7 +179,8 @@ class Delivery:
                 fields = {name: applied[name] for name in APPLIED_FIELDS if name in applied}
                 self._answer(record, record["order"], "applied", **fields)
         elif "answer" in record:
-            self._answer(record, record["answer"], record["state"], detail=record["detail"])
+            fields = {name: record[name] for name in ("detail", "refusal") if record.get(name) is not None}
+            self._answer(record, record["answer"], record["state"], **fields)
         elif "finish" in record:
             body = {"state": record["finish"], "at": record["time"]}
             self._request_of_run("finish", body, session=self._session)

@@ -14,6 +14,7 @@ from lossguard.hf.progress import Part, Progress
 from lossguard.hf.supported import refuse_unguardable, refuse_unwatchable
 from lossguard.hf.trainer_checkpoints import TrainerCheckpoints
 from lossguard.ledger import Skip
+from lossguard.limits import Limits
 from lossguard.run import Run
 from lossguard.torch.checkpoints import Checkpoints
 
@@ -42,13 +43,14 @@ def guard(
     memory_every: int = 10,
     log_z: bool = False,
     skips: Iterable[Skip | tuple[int, int]] = (),
+    limits: Limits | None = None,
 ) -> Controller:
     """As `watch`, and the training is rolled back in place, past the batches that the collector names.
 
     Checkpoints are saved every `every` steps, and at least `keep` of them stay. `store="lossguard"`: in
     `output_dir/lossguard`, in the background, and with `memory` in host memory too (see `Checkpoints`). `store="hf"`:
     the Trainer's own in `output_dir`, which it can resume from without Lossguard as well. `skips`: batches that are
-    never used. A batch is what one step uses, over all ranks and micro-batches.
+    never used. A batch is what one step uses, over all ranks and micro-batches. `limits`: see `lossguard.Limits`.
 
     Returns the controller, with which remedies are registered: `learning_rate_remedy(guard(trainer, run))`.
 
@@ -67,7 +69,7 @@ def guard(
         checkpoints = _checkpoints(trainer, progress, keep=keep, memory=memory, memory_every=memory_every)
     else:
         raise ValueError(f"store={store!r} must be 'lossguard' or 'hf'")
-    controller = Controller(run, checkpoints=checkpoints, every=every, skips=skips)
+    controller = Controller(run, checkpoints=checkpoints, every=every, skips=skips, limits=limits)
     Guarding(trainer, controller, progress, log_z=log_z)
     return controller
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from lossguard.errors import ConfigurationError
 from lossguard.launch.adapters import ADAPTERS, Options, adapter_for
 from lossguard.launch.contract import ContractSupervisor
 from lossguard.launch.launcher import Supervisor
-from lossguard.launch.restarting import Limits, RestartSupervisor
+from lossguard.launch.restarting import RestartLimits, RestartSupervisor
+from lossguard.limits import Limits
+from lossguard.limits_in_force import VARIABLE
 
 CONTRACT = "script"
 """The value of --restart-with for a script that keeps the restart contract itself (`lossguard.restart`)."""
@@ -17,7 +20,7 @@ CONTRACT = "script"
 
 def add_restart_options(parser: Any) -> None:
     """Add them to the parser of the command."""
-    group, limits = parser.add_argument_group("rollback by restart"), Limits()
+    group, limits = parser.add_argument_group("rollback by restart"), RestartLimits()
     add = group.add_argument
     names = ", ".join([*ADAPTERS, CONTRACT])
     add("--restart-with", metavar="ADAPTER", help=f"stop and start the command for an order: {names}")
@@ -55,7 +58,19 @@ def add_restart_options(parser: Any) -> None:
         default=limits.backoff,
         help="before the first restart after a crash (default: %(default)g)",
     )
+    add(
+        "--limits",
+        metavar="LIMITS",
+        help="what orders may do at most, as in mode=approve,max_depth=2000; see LOSSGUARD_LIMITS",
+    )
     add("--restart-hangs", action="store_true", help="kill a command that hangs, and start it again")
+
+
+def limit_orders(text: str | None, environment: MutableMapping[str, str]) -> None:
+    """Make LOSSGUARD_LIMITS, which the command inherits, as strict as --limits. Raises ConfigurationError."""
+    if text is not None:
+        limits = Limits.parse(text, "--limits") & Limits.parse(environment.get(VARIABLE) or "", VARIABLE)
+        environment[VARIABLE] = limits.to_text()
 
 
 def supervisor_for(
@@ -81,7 +96,7 @@ def supervisor_for(
         can_skip=options.can_skip,
         first_step=options.first_step,
     )
-    limits = Limits(
+    limits = RestartLimits(
         max_restarts=options.max_restarts,
         grace=options.grace,
         backoff=options.restart_backoff,

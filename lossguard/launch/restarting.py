@@ -26,12 +26,14 @@ from lossguard.launch.restart_budget import RestartBudget
 from lossguard.launch.stacks import write_stacks
 from lossguard.launch.stopping import Stop
 from lossguard.ledger import Ledger, Skip
+from lossguard.limits import Refused
+from lossguard.limits_in_force import LimitsInForce
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.restart_state import RestartState
 from lossguard.run import Run
 from lossguard.spooling.history import History
-from lossguard.states import OrderKind, SegmentReason
+from lossguard.states import OrderKind, Refusal, SegmentReason
 
 LIST_SECONDS = 1.0
 """Pause between two looks into the folder of the checkpoints."""
@@ -43,7 +45,7 @@ logger = logging.getLogger("lossguard")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class RestartLimits:
     """What the launcher may do to the command."""
 
     max_restarts: int = 10
@@ -66,10 +68,13 @@ class RestartSupervisor(Supervisor):
         *,
         folder: Path,
         run_folder: Path | None,
-        limits: Limits | None = None,
+        limits: RestartLimits | None = None,
     ) -> None:
-        """`folder`: of the launch; `run_folder`: of the run's spools, if an earlier launcher has begun it."""
-        self.adapter, self.limits = adapter, limits or Limits()
+        """`folder`: of the launch; `run_folder`: of the run's spools, if an earlier launcher has begun it.
+
+        Raises ConfigurationError for invalid LOSSGUARD_LIMITS, and for an invalid order key.
+        """
+        self.adapter, self.limits = adapter, limits or RestartLimits()
         self._command, self._folder = list(command), folder
         history = History() if run_folder is None else History.read(run_folder)
         self._is_new = not history.num_segments
@@ -87,12 +92,15 @@ class RestartSupervisor(Supervisor):
         self._best_before = -1  # the same when the present child began
         self._passed_over: set[int] = set()  # checkpoints from which the command died twice before its first step
         self._log_once = LogOnce()
+        self.order_limits = LimitsInForce(Run(id=""))
+        """What orders may do at most, and whether any is carried out now."""
 
     # What the launcher asks
 
     def first(self, begin_run: Callable[[], Run | None]) -> Restart | None:
         """How the command is started when no child of an earlier launcher lives."""
         if self._state.order is not None and (run := begin_run()) is not None:
+            self.order_limits.attach(run)
             return self._roll_back(run)
         if self._state.discarded:  # an earlier launcher may have been killed before it could say what is gone
             self._state = self._state.written_anew(self._gone())
@@ -111,6 +119,7 @@ class RestartSupervisor(Supervisor):
             self._begin_to_stop(child, now)
         elif run is not None:
             self._observe(run, now)
+            self.order_limits.update()
             if self._take_orders(run):
                 self._begin_to_stop(child, now)
             else:
@@ -140,6 +149,7 @@ class RestartSupervisor(Supervisor):
     def _announce(self, run: Run) -> None:
         """Before the first order: what this command can do."""
         self._announced = run
+        self.order_limits.attach(run)
         if not self.adapter.can_skip:
             run.cannot_skip()
             self._log_once.warn_once(
@@ -159,15 +169,21 @@ class RestartSupervisor(Supervisor):
         while (order := run.take_order()) is not None:
             if order.identity in self._executed:
                 continue
-            if order.kind is OrderKind.RELEASE:
+            refused = self.order_limits.refusal(order, step=_step(run, order), until=run.planned_steps)
+            if refused is not None:
+                self._refuse(run, order, *refused)
+            elif order.kind is OrderKind.RELEASE:
                 run.accept(order, "the command was not held")
-            elif (problem := self._problem(order) or self._keep_order(order)) is not None:
-                run.refuse(order, problem)
-                self._log_once.warn(f"an order was refused: {problem}")
+            elif (problem := self._problem(order) or self._keep_order(order, run)) is not None:
+                self._refuse(run, order, None, problem)
             else:
                 logger.warning("the command is stopped, to be started again at step %s", order.rewind_to)
                 return True
         return False
+
+    def _refuse(self, run: Run, order: Order, refusal: Refusal | None, why: str) -> None:
+        run.refuse(order, why, refusal)
+        self._log_once.warn(f"an order was refused: {why}")
 
     def _problem(self, order: Order) -> str | None:
         """Why `order` cannot be executed, or None."""
@@ -184,9 +200,11 @@ class RestartSupervisor(Supervisor):
             return str(problem)
         return None
 
-    def _keep_order(self, order: Order) -> str | None:
+    def _keep_order(self, order: Order, run: Run) -> str | None:
         """Keep the order for whoever starts the command. Returns why that failed, or None."""
-        state = self._state.ordered(order, [self._step_of(each) for each in self._loadable()])
+        depth = self.order_limits.now.max_depth
+        oldest = 0 if depth is None else max(0, _step(run, order) - depth)
+        state = self._state.ordered(order, [self._step_of(each) for each in self._loadable()], oldest_step=oldest)
         try:
             state.save(self._folder)
         except OSError as problem:
@@ -203,16 +221,19 @@ class RestartSupervisor(Supervisor):
         order = self._state.order
         assert order is not None
         number = max(self._loadable(), default=None)
-        if number is None:
+        missing = (None, f"there is no checkpoint at or before step {order.rewind_to}")
+        refused = missing if number is None else self._refusal_now(number)
+        if number is None or refused is not None:
             self._state = self._state.refused()
             self._save()
-            run.refuse(order, f"there is no checkpoint at or before step {order.rewind_to}")
+            self._refuse(run, order, *(refused or missing))
             return self._restart(self._newest())
         self._discard_after(number)
         if order.skip_from is not None and order.skip_to is not None:
             self.ledger.add(Skip(order.skip_from, order.skip_to, order.reason))
         step = self._step_of(number)
         run.open_segment(step, SegmentReason.ROLLBACK, order, _applied(order, step))
+        self.order_limits.count_rollback()
         self._executed.add(order.identity)
         self._state = self._state.executed()
         self._state = self._state.written_anew(self._gone())
@@ -220,6 +241,15 @@ class RestartSupervisor(Supervisor):
         self._best_step = -1
         logger.warning("rolled back to step %s%s", step, order.describe())
         return self._restart(number, opens_segment=False)
+
+    def _refusal_now(self, number: int) -> Refused | None:
+        """Why the order that was kept must not be carried out after all, with the checkpoint of `number` steps."""
+        if stopped := self.order_limits.update():
+            return Refusal.OBSERVES, f"the trainer carries out no orders: {stopped}"
+        step, oldest = self._step_of(number), self._state.oldest_step
+        if step >= oldest:
+            return None
+        return Refusal.LIMITS, f"max_depth permits no step before {oldest}, and the newest checkpoint is of step {step}"
 
     def _discard_after(self, number: int) -> None:
         try:
@@ -311,6 +341,12 @@ class RestartSupervisor(Supervisor):
             self._stacks.start()
         elif not self._stacks.is_alive() and self.limits.restart_hangs:
             self._begin_to_stop(child, now)
+
+
+def _step(run: Run, order: Order) -> int:
+    """The step that comes next; before the command has logged one, the one after which the order was decided."""
+    newest = order.step if run.newest_step is None else run.newest_step
+    return order.rewind_to or 0 if newest is None else newest + 1
 
 
 def _applied(order: Order, step: int) -> dict[str, Any]:

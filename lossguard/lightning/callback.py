@@ -24,6 +24,7 @@ from lossguard.lightning.framework import LightningModule, Trainer
 from lossguard.lightning.loops import Callbacks, Loops
 from lossguard.lightning.refusals import refuse_setup, refuse_several_loaders, refuse_without_length
 from lossguard.lightning.watch import Watch
+from lossguard.limits import Limits
 from lossguard.run import Run
 from lossguard.torch.batches import MicroBatches
 from lossguard.torch.checkpoints import Checkpoints
@@ -36,8 +37,8 @@ class Lossguard(Watch):
     """As `Watch`, and the run is rolled back in place, verified, and skips by itself what was bad.
 
     `every`: steps between two checkpoints; `directory`: their folder, by default `lossguard` in the trainer's
-    `default_root_dir`; `keep`, `memory`, `memory_every`: see `lossguard.torch.Checkpoints`; `signals`, `skips`: see
-    `lossguard.Guard`.
+    `default_root_dir`; `keep`, `memory`, `memory_every`: see `lossguard.torch.Checkpoints`; `signals`, `skips`,
+    `limits`: see `lossguard.Guard`.
 
     `fit` raises ConfigurationError before the first step for what cannot be guarded, and later the errors that
     `lossguard.Guard` raises into a loop.
@@ -52,10 +53,12 @@ class Lossguard(Watch):
         held_out: str | None = None,
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
         skips: Iterable[Skip | tuple[int, int]] = (),
+        limits: Limits | None = None,
         **storage: Any,
     ) -> None:
         super().__init__(run, held_out=held_out)
         self.every, self.directory, self.signals, self.skips = every, directory, tuple(signals), tuple(skips)
+        self.limits = limits
         self.controller: Controller | None = None
         """None before the first step, and when the run is not guarded any more."""
         self._storage = storage  # keep=, memory=, memory_every=
@@ -107,7 +110,12 @@ class Lossguard(Watch):
         self._until = min(epochs * self._steps_per_epoch, steps)
         self._store = store = self._checkpoints(trainer)
         self.controller = Controller(
-            self.run, checkpoints=store, every=self.every, signals=self.signals, skips=self.skips
+            self.run,
+            checkpoints=store,
+            every=self.every,
+            signals=self.signals,
+            skips=self.skips,
+            limits=self.limits,
         )
         for optimizer in trainer.optimizers:
             self._undo.callback(optimizer.register_step_pre_hook(self._scale).remove)

@@ -7,7 +7,9 @@ from typing import Any
 
 from lossguard.ledger import Skip
 from lossguard.spooling.archive import files_in
+from lossguard.spooling.spool import session_of
 from lossguard.spooling.spool_reader import SpoolReader
+from lossguard.states import SegmentReason
 
 
 @dataclass(slots=True)
@@ -24,6 +26,12 @@ class History:
     """By name, the step from which a remedy that was ordered is in effect no more."""
     newest_segment_at: float = 0.0
     """Unix seconds, by the trainer's clock."""
+    rollback_times: list[float] = field(default_factory=list)
+    """Unix seconds at which rollbacks were carried out, by the trainer's clock."""
+    segments: list[str] = field(default_factory=list)
+    """Keys of the segments, as the collector knows them, since the last rewind."""
+    left: set[str] = field(default_factory=set)
+    """Keys of those that a rewind has left behind."""
 
     @classmethod
     def read(cls, directory: Path) -> "History":
@@ -33,12 +41,23 @@ class History:
             with SpoolReader(path) as reader:
                 for _, record in reader.records("segment", "answer"):
                     with suppress(KeyError, TypeError):  # of a release without checksums, and damaged by the disk
-                        history._add(record)
+                        history._add(record, session_of(path)[0])
         return history
 
-    def _add(self, record: dict[str, Any]) -> None:
+    def begin_segment(self, key: str, reason: str) -> None:
+        """A segment was opened: an order that was decided before a rewind is about a state that is gone."""
+        if reason in (SegmentReason.ROLLBACK, SegmentReason.REWIND):
+            self.left.update(self.segments)
+            self.segments = []
+        self.segments.append(key)
+
+    def _add(self, record: dict[str, Any], session: str) -> None:
         if "segment" in record:
             self.num_segments += "repeated" not in record
+            if "repeated" not in record:
+                self.begin_segment(f"{session}-{record['segment']}", record["reason"])
+                if record["reason"] == SegmentReason.ROLLBACK:
+                    self.rollback_times.append(record["time"])
         order = record["order"] if "segment" in record else record["answer"]
         if order is not None:
             self.answered.add(order if record.get("key") is None else record["key"])

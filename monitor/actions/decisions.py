@@ -22,7 +22,7 @@ def decide(session: Session, intervention_id: int, *, approved: bool, who: str, 
     run = runs.lock(session, session.get_one(Run, intervention.run_pk).id)
     session.refresh(intervention)
     number = intervention.number
-    _act(session, run, lambda engine: engine.approve(number) if approved else engine.reject(number), now)
+    _act(session, run, lambda engine: engine.approve(number) if approved else engine.reject(number), now, who)
     action = "approve" if approved else "reject"
     access.record(session, who=who, action=action, run=run.id, details={"intervention": number}, now=now)
     session.refresh(intervention)
@@ -32,7 +32,7 @@ def decide(session: Session, intervention_id: int, *, approved: bool, who: str, 
 def roll_back(session: Session, run_id: str, spec: RollbackIn, *, who: str, now: float) -> Run:
     """Order a rollback. Raises Problem 409 when the run cannot roll back, or no checkpoint fits."""
     run = runs.lock(session, run_id)
-    _act(session, run, lambda engine: engine.rollback(**spec.model_dump()), now)
+    _act(session, run, lambda engine: engine.rollback(**spec.model_dump()), now, who)
     access.record(session, who=who, action="rollback", run=run.id, details=spec.model_dump(), now=now)
     return run
 
@@ -40,7 +40,7 @@ def roll_back(session: Session, run_id: str, spec: RollbackIn, *, who: str, now:
 def release(session: Session, run_id: str, *, who: str, now: float) -> Run:
     """End a hold: the trainer continues where it stopped. Raises Problem 409 when the run is not held."""
     run = runs.lock(session, run_id)
-    _act(session, run, lambda engine: engine.release(), now)
+    _act(session, run, lambda engine: engine.release(), now, who)
     access.record(session, who=who, action="release", run=run.id, details={}, now=now)
     return run
 
@@ -48,7 +48,7 @@ def release(session: Session, run_id: str, *, who: str, now: float) -> Run:
 def accept_level(session: Session, run_id: str, *, who: str, now: float) -> Run:
     """The present level of the loss is the new normal. Raises Problem 409 when no incident of the loss is open."""
     run = runs.lock(session, run_id)
-    _act(session, run, lambda engine: engine.accept_level(), now)
+    _act(session, run, lambda engine: engine.accept_level(), now, who)
     segment = queries.newest_segment(session, run=run)
     assert segment is not None  # an incident is open
     step = 0 if segment.last_step is None else segment.last_step + 1
@@ -69,21 +69,21 @@ def accept_level(session: Session, run_id: str, *, who: str, now: float) -> Run:
 def accept_replay(session: Session, run_id: str, *, who: str, now: float) -> Run:
     """The difference of the last replay is normal for this run. Raises Problem 409 when no mismatch is open."""
     run = runs.lock(session, run_id)
-    _act(session, run, lambda engine: engine.accept_replay(), now)
+    _act(session, run, lambda engine: engine.accept_replay(), now, who)
     mismatches = (each for each in queries.incidents(session, run=run) if each.kind == IncidentKind.REPLAY_MISMATCH)
     details = {"incident": max(each.number for each in mismatches)}
     access.record(session, who=who, action="accept-replay", run=run.id, details=details, now=now)
     return run
 
 
-def _act(session: Session, run: Run, act: Callable[[DetectionEngine], list[Effect]], now: float) -> None:
+def _act(session: Session, run: Run, act: Callable[[DetectionEngine], list[Effect]], now: float, who: str) -> None:
     def checked(engine: DetectionEngine) -> list[Effect]:
         try:
             return act(engine)
         except (IllegalTransition, ValueError) as error:
             raise Problem(409, "not possible now; nothing was changed", str(error), ["path"]) from None
 
-    detection_state.update(session, run, checked, now=now)
+    detection_state.update(session, run, checked, now=now, approved_by=who)
 
 
 def end_lease(session: Session, run_id: str, *, who: str, now: float) -> Run:

@@ -14,13 +14,11 @@ from monitor.detection.interventions import run_policy
 Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit
 
 HIDDEN = frozenset({"pk", "run_pk", "revision", "lease_writer", "lease_session"})
-ORDER_FIELDS = ("id", "key", "kind", "incident", "rewind_to", "skip_from", "skip_to", "lr_scale", "remedies", "reason")
-"""What the trainer needs of an order; `record` has the rest."""
 
 
 def record(row: Stored) -> dict[str, Any]:
     """Every column of a stored row, without those that only the store needs and those that a trainer has to prove."""
-    hidden = HIDDEN | ({"key"} if isinstance(row, Order) else set())
+    hidden = HIDDEN | ({"key", "signature"} if isinstance(row, Order) else set())
     names = [column.key for column in row.__table__.columns if column.key not in hidden]
     return {name: getattr(row, name) for name in names}
 
@@ -34,11 +32,6 @@ def segments(rows: Sequence[Segment]) -> list[dict[str, Any]]:
         live = {"live_from": None, "live_to": None} if part is None else {"live_from": part.first, "live_to": part.last}
         shown.append(record(row) | live)
     return shown
-
-
-def order(row: Order) -> dict[str, Any]:
-    """An order as the trainer gets it."""
-    return {name: getattr(row, name) for name in ORDER_FIELDS} | {"remedies": row.remedies or []}
 
 
 def run(row: Run) -> dict[str, Any]:

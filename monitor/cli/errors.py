@@ -9,6 +9,7 @@ from alembic.util.exc import CommandError
 from pydantic import ValidationError
 
 from db.engine import BadDatabaseUrl, NoStore, first_line, shown
+from lossguard.errors import ConfigurationError
 from monitor.settings import Settings, UnsafeBind
 
 
@@ -28,7 +29,7 @@ def one_line_errors() -> Iterator[None]:
         raise exit_with(f"LOSSGUARD_{str(first['loc'][0]).upper()}={first['input']!r}: {first['msg']}") from None
     except NoStore as error:
         raise exit_with(f"{error}; set LOSSGUARD_DATABASE_URL to the URL of your store") from None
-    except (UnsafeBind, BadDatabaseUrl) as error:
+    except (UnsafeBind, BadDatabaseUrl, ConfigurationError) as error:
         raise exit_with(error) from None
     except (sa.exc.DBAPIError, CommandError) as error:
         reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)

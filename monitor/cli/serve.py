@@ -33,9 +33,10 @@ def serve(
         migrate.upgrade(engine)
         with reading(engine) as session:
             check_bind(host, settings, has_tokens=access.any_token(session))
+        app = create_app(settings, engine=engine)
         listener = listen(host, port)
     config = uvicorn.Config(
-        create_app(settings, engine=engine),
+        app,
         log_config=None,
         access_log=False,  # RequestLog writes a better one
         forwarded_allow_ips=settings.trusted_proxies,

@@ -11,8 +11,9 @@ interventions through to their verification. Nothing here reads a clock or does 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from lossguard.limits import Limits
 from lossguard.sources.facts import SourceFacts, says_source
-from lossguard.states import Outcome, SegmentReason
+from lossguard.states import Outcome, Refusal, SegmentReason
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
 from monitor.detection.incidents.replay_mismatch import describe_match
@@ -41,9 +42,10 @@ class DetectionEngine:
         can_roll_back: bool = True,
         can_skip: bool = True,
         remedies: Sequence[str] = (),
+        limits: Limits | None = None,
     ) -> None:
         """`can_skip`: whether the run can leave batches out; `remedies`: the names of those that its loop has
-        registered."""
+        registered; `limits`: what its trainer carries out at most."""
         self.settings = settings or DetectionSettings()
         self.detectors = DetectorSet(self.settings)
         self.response = IncidentResponse(
@@ -52,6 +54,7 @@ class DetectionEngine:
             can_roll_back=can_roll_back,
             can_skip=can_skip,
             remedies=remedies,
+            limits=limits,
         )
         self.last_step = -1
         self.recomputed = RecomputedSteps()
@@ -198,9 +201,9 @@ class DetectionEngine:
         """The trainer executed intervention `number`; reported twice, the second time only corrects the figures."""
         return self.response.order_applied(number, rewound_to=rewound_to, skip_from=skip_from, skip_to=skip_to)
 
-    def order_failed(self, number: int, detail: str) -> list[Effect]:
-        """The trainer could not execute intervention `number`."""
-        return self.response.order_failed(number, detail)
+    def order_failed(self, number: int, detail: str, refusal: Refusal | None = None) -> list[Effect]:
+        """The trainer could not execute intervention `number`; `refusal`: it would not."""
+        return self.response.order_failed(number, detail, refusal)
 
     # What an operator decides
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from db import access, commands, queries
 from db.models import Order, Run
-from lossguard.states import OrderKind, OrderState
+from lossguard.states import OrderKind, OrderState, Refusal
 from monitor.detection import DetectionEngine, Effect
 from monitor.ingestion import detection_state, lease, order_checks, runs
 from monitor.ingestion.lease import Claim
@@ -80,10 +80,15 @@ def _misfit(detail: str, field: str) -> Problem:
     return Problem(409, "the answer does not fit; nothing was changed", detail, ["body", field])
 
 
+def known_refusal(word: str | None) -> Refusal | None:
+    """What a trainer calls its refusal; one that a later release knows counts as any failure."""
+    return Refusal(word) if word in tuple(Refusal) else None
+
+
 def _apply(engine: DetectionEngine, intervention: int, answer: AnswerIn) -> list[Effect]:
     try:
         if OrderState(answer.state) is OrderState.FAILED:
-            return engine.order_failed(intervention, answer.detail)
+            return engine.order_failed(intervention, answer.detail, known_refusal(answer.refusal))
         rewound_to, skip_from, skip_to = answer.rewound_to, answer.skip_from, answer.skip_to
         return engine.order_applied(intervention, rewound_to=rewound_to, skip_from=skip_from, skip_to=skip_to)
     except ValueError as error:

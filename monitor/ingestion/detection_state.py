@@ -11,6 +11,7 @@ from db import commands, lineage, queries
 from db.lineage import StepRange
 from db.models import Order, Run, Segment
 from db.steps.reader import StepBlock, read_blocks
+from lossguard.limits import limits_in
 from lossguard.metrics import DETECTOR_INPUTS
 from lossguard.protocol import CAN_ROLL_BACK, CANNOT_SKIP, remedies_in
 from monitor.detection import DetectionEngine, Effect, Rows
@@ -53,6 +54,7 @@ def _load(session: Session, run: Run) -> tuple[DetectionEngine, int]:
         can_roll_back=CAN_ROLL_BACK in run.capabilities,
         can_skip=CANNOT_SKIP not in run.capabilities,
         remedies=remedies_in(run.capabilities),
+        limits=limits_in(run.capabilities),
     )
     stored = queries.detection_state(session, run=run)
     if stored is None:  # a young run has no saved state yet
@@ -90,18 +92,30 @@ def save(
     *,
     segment: Segment | None,
     now: float,
+    approved_by: str | None = None,
 ) -> None:
     """Write what the engine concluded, and its state: it follows `segment` and has seen all of its rows."""
     number, seen_step = (0, None) if segment is None else (segment.number, segment.last_step)
-    effects.write(session, run, concluded, segment=number, now=now)
+    effects.write(session, run, concluded, segment=number, now=now, approved_by=approved_by)
     commands.save_detection_state(session, run=run, state=engine.state_dict(), segment=number, seen_step=seen_step)
 
 
-def update(session: Session, run: Run, change: Callable[[DetectionEngine], list[Effect]], *, now: float) -> None:
-    """Load the engine, apply `change`, save. What `change` raises passes through, before anything is written."""
+def update(
+    session: Session,
+    run: Run,
+    change: Callable[[DetectionEngine], list[Effect]],
+    *,
+    now: float,
+    approved_by: str | None = None,
+) -> None:
+    """Load the engine, apply `change`, save. What `change` raises passes through, before anything is written.
+
+    `approved_by`: the person whose decision `change` is; an order that follows from it names them.
+    """
     engine = load(session, run)
     concluded = change(engine)
-    save(session, run, engine, concluded, segment=queries.newest_segment(session, run=run), now=now)
+    segment = queries.newest_segment(session, run=run)
+    save(session, run, engine, concluded, segment=segment, now=now, approved_by=approved_by)
 
 
 def snapshot(

@@ -7,24 +7,41 @@ from dataclasses import asdict
 from sqlalchemy.orm import Session
 
 from db import commands, lineage, queries
+from db.models import Intervention as Row
 from db.models import Run
 from lossguard.json_values import plain_json
 from lossguard.protocol import encode_number
 from lossguard.states import InterventionState
 from monitor.detection import Effect, Incident, IncidentChanged, Intervention, InterventionChanged, Outlier
+from monitor.ingestion import order_terms
 
 WITHDRAWS_ITS_ORDER = (InterventionState.WITHDRAWN, InterventionState.REJECTED)
 """States of an intervention in which its order, if still open, is withdrawn."""
 
 
-def write(session: Session, run: Run, effects: Iterable[Effect], *, segment: int, now: float) -> None:
-    """Write the effects of steps on `segment`; what is known already is updated."""
+def write(
+    session: Session,
+    run: Run,
+    effects: Iterable[Effect],
+    *,
+    segment: int,
+    now: float,
+    approved_by: str | None = None,
+) -> None:
+    """Write the effects of steps on `segment`; what is known already is updated.
+
+    `approved_by`: who has decided them, if it was a person.
+    """
     for effect in effects:
         match effect:
             case IncidentChanged(incident):
                 _write_incident(session, run, incident, segment, now)
             case InterventionChanged(intervention):
-                _write_intervention(session, run, intervention, now)
+                row = _write_intervention(session, run, intervention, now)
+                if intervention.state is InterventionState.ORDERED:
+                    terms = order_terms.columns(session, run, row, segment=segment, approved_by=approved_by, now=now)
+                    reason, sign = " ".join(intervention.reasons), order_terms.signer(session, run)
+                    commands.issue_order(session, intervention=row, reason=reason, now=now, terms=terms, sign=sign)
             case Outlier():
                 _write_outlier(session, run, effect, segment, now)
 
@@ -49,7 +66,7 @@ def _write_incident(session: Session, run: Run, incident: Incident, segment: int
     )
 
 
-def _write_intervention(session: Session, run: Run, intervention: Intervention, now: float) -> None:
+def _write_intervention(session: Session, run: Run, intervention: Intervention, now: float) -> Row:
     row = commands.save_intervention(
         session,
         run=run,
@@ -66,12 +83,11 @@ def _write_intervention(session: Session, run: Run, intervention: Intervention, 
         remedies=list(intervention.remedies),
         details=plain_json(asdict(intervention)),
     )
-    if intervention.state is InterventionState.ORDERED:
-        commands.issue_order(session, intervention=row, reason=" ".join(intervention.reasons), now=now)
-    elif intervention.state in WITHDRAWS_ITS_ORDER:
+    if intervention.state in WITHDRAWS_ITS_ORDER:
         order = queries.order_of(session, intervention=row)
         if order is not None:
             commands.withdraw_order(session, order=order, detail=f"the intervention is {row.state}", now=now)
+    return row
 
 
 def _write_outlier(session: Session, run: Run, outlier: Outlier, segment: int, now: float) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from lossguard import Order, OrderKind, Run
 from lossguard.checkpoint_times import RestorableTier
 from lossguard.errors import CheckpointError
+from lossguard.states import Refusal
 
 
 class Memory:
@@ -63,7 +64,7 @@ class ScriptedRun(Run):
     def accept(self, order: Order, detail: str = "") -> None:
         self.recorded.append(("accepted", order.id))
 
-    def refuse(self, order: Order, detail: str) -> None:
+    def refuse(self, order: Order, detail: str, refusal: Refusal | None = None) -> None:
         self.recorded.append(("refused", order.id, detail))
 
     def set_restorable(self, steps: Any, tiers: Any = ()) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import lossguard
-from lossguard import Guard, Order, OrderKind, Run, Skip
+from lossguard import Guard, Limits, Order, OrderKind, Run, Skip
 from lossguard.errors import CheckpointError, CheckpointMismatch
 from lossguard.torch import Checkpoints
 from tests.lossguard.collectors import FakeCollector
@@ -497,3 +497,62 @@ def test_a_guard_keeps_others_from_its_checkpoints_until_its_loop_has_ended(tmp_
             with pytest.raises(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_an_order_beyond_the_limits_is_refused_with_the_reason_and_training_continues(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=2, skip_from=2, skip_to=9)}), Memory([])
+    guard = Guard(run, checkpoints=checkpoints, every=2, limits=Limits(max_depth=3))
+    assert list(guard.steps(Indices(), 8)) == [(step, step) for step in range(8)]
+    why = "it discards 5 steps, from 2 to 7, and max_depth=3"
+    assert run.recorded[1:] == [("refused", 1, why)]
+    assert caplog.messages == [f"an order was refused: {why}"]
+
+
+def test_rollbacks_of_a_day_are_counted_and_the_next_one_is_refused() -> None:
+    orders = {3: rollback(rewind_to=0, skip_from=0, skip_to=1), 6: rollback(id=2, rewind_to=0)}
+    run = ScriptedRun(orders)
+    guard = Guard(run, checkpoints=Memory([]), every=2, limits=Limits(rollbacks_per_day=1))
+    list(guard.steps(Indices(), 6))
+    assert run.recorded[-1] == ("refused", 2, "there was 1 rollback within 24 hours, and rollbacks_per_day=1")
+
+
+def test_the_end_of_a_run_is_known_to_its_guard() -> None:
+    run = ScriptedRun({8: rollback(rewind_to=2)})
+    list(Guard(run, checkpoints=Memory([]), every=2, limits=Limits(not_after=0.5)).steps(Indices(), 10))
+    assert run.recorded[-1] == ("refused", 1, "step 7 lies after 0.5 of the run's 10 steps (not_after=0.5)")
+
+
+def test_a_damaged_checkpoint_does_not_take_a_run_further_back_than_its_limits() -> None:
+    class Damaged(Memory):
+        def load(self, step: int) -> dict[str, Any]:
+            return super().load(0 if step == 4 else step)
+
+    run, checkpoints = ScriptedRun({8: rollback(rewind_to=4)}), Damaged([])
+    guard = Guard(run, checkpoints=checkpoints, every=2, limits=Limits(max_depth=3))
+    assert list(guard.steps(Indices(), 9)) == [(step, step) for step in range(9)]
+    assert run.recorded[1:] == [("refused", 1, "it discards 7 steps, from 0 to 7, and max_depth=3")]
+    assert guard.ledger.skips == []
+
+
+def test_observe_refuses_every_further_order() -> None:
+    run, checkpoints = ScriptedRun({6: rollback(rewind_to=2)}), Memory([])
+    guard = Guard(run, checkpoints=checkpoints, every=2)
+    for step, _ in guard.steps(Indices(), 6):
+        if step == 3:
+            guard.observe()
+    assert run.recorded[1:] == [("refused", 1, "the trainer carries out no orders: guard.observe() was called")]
+
+
+def test_the_kill_file_ends_a_hold_and_no_order_of_the_inbox_is_carried_out(tmp_path: Path) -> None:
+    class Killing(ScriptedRun):
+        def accept(self, order: Order, detail: str = "") -> None:
+            super().accept(order, detail)
+            (tmp_path / "no-orders").touch()
+
+    run = Killing({4: Order(id=1, kind=OrderKind.HOLD), 12: rollback(id=2, rewind_to=0)})
+    run.directory = tmp_path
+    assert list(Guard(run, checkpoints=Memory([]), every=2).steps(Indices(), 9)) == [(n, n) for n in range(9)]
+    assert run.recorded[1:3] == [("accepted", 1), ("resume", 3, None, None)]
+    assert run.recorded[3:] == [("refused", 2, f"the trainer carries out no orders: {tmp_path}/no-orders exists")]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import lossguard
+from lossguard import Order, OrderKind, SegmentReason
 from lossguard.checkpoint_times import RestorableTier
 from lossguard.sources.facts import SourceFacts
 from lossguard.states import Tier
@@ -296,3 +297,61 @@ def test_what_is_known_only_later_is_added_to_the_configuration_with_secrets_mas
     assert second["config"] == {"lr": 1.0, "model": {"layers": 2}, "hub_token": "***"}
     assert (second["total_steps"], third["total_steps"]) == (9, 9)
     assert "run.add_config was ignored" in caplog.text
+
+
+def decided(**fields: Any) -> Order:
+    return Order(id=1, kind=OrderKind.ROLLBACK, **fields)
+
+
+def test_an_order_from_before_a_rewind_is_outdated_in_this_process_and_the_next(tmp_path: Path) -> None:
+    with offline(tmp_path, run_id="r") as run:
+        for step in (0, 1, 2, 1):
+            run.log(step, loss=1.0)
+        session = next(tmp_path.rglob("*.spool")).stem
+        before, after = decided(segment=f"{session}-0", step=2), decided(segment=f"{session}-1", step=1)
+        assert run.outdated(before) == "the run was rewound after it was decided"
+        assert run.outdated(after) is None
+    with offline(tmp_path, run_id="r") as run:
+        run.log(2, loss=1.0)
+        assert run.outdated(before) == "the run was rewound after it was decided"
+        assert run.outdated(after) is None  # a resume goes on with the same state
+
+
+def test_a_change_that_is_declared_makes_earlier_orders_outdated_and_not_later_ones(tmp_path: Path) -> None:
+    with offline(tmp_path, run_id="r") as run:
+        run.log(0, loss=1.0)
+        key = f"{next(tmp_path.rglob('*.spool')).stem}-0"
+        run.expect(next_report_in=60.0)
+        assert run.outdated(decided(segment=key, step=0)) is None
+        run.declare("data_mix", share=0.5)
+        run.log(1, loss=1.0)
+        assert run.outdated(decided(segment=key, step=0)) == (
+            "the run declared data_mix at step 1, after it was decided"
+        )
+        assert run.outdated(decided(segment=key, step=1)) is None
+        assert run.outdated(decided(segment="another-0", step=9)) is not None
+        assert run.outdated(decided()) is None  # of a collector that says nothing of it
+
+
+def test_the_limits_of_a_run_are_one_of_its_capabilities(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        run.can_roll_back()
+        for limits in ("max_depth=3", "max_depth=2", "max_depth=2", ""):
+            run.has_limits(limits)
+    reported = [line["run"]["capabilities"] for line in records(run) if "run" in line]
+    assert reported == [
+        [],
+        ["rollback"],
+        ["rollback", "limits:max_depth=3"],
+        ["rollback", "limits:max_depth=2"],
+        ["rollback"],
+    ]
+
+
+def test_the_times_of_rollbacks_are_part_of_the_history(tmp_path: Path) -> None:
+    with offline(tmp_path, run_id="r") as run:
+        run.open_segment(0, SegmentReason.START)
+        run.open_segment(0, SegmentReason.ROLLBACK, decided(key="k"), {"rewound_to": 0})
+    (line,) = [line for line in records(run) if line.get("reason") == "rollback"]
+    with offline(tmp_path, run_id="r") as run:
+        assert run.history.rollback_times == [line["time"]]

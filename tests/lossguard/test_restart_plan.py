@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lossguard
-from lossguard import Ledger, Order, OrderKind, Skip
+from lossguard import Ledger, Limits, Order, OrderKind, Skip
 from lossguard.errors import ConfigurationError
 from lossguard.restart_state import RestartState
 from tests.lossguard.recorded import offline, records
@@ -254,3 +254,57 @@ def test_a_run_that_records_nothing_has_an_empty_plan() -> None:
     plan.resumed(4)
     plan.check()
     plan.close()
+
+
+def refusals(run: lossguard.Run) -> list[tuple[str, str | None]]:
+    return [(line["detail"], line.get("refusal")) for line in records(run) if "answer" in line]
+
+
+def test_an_order_beyond_the_limits_does_not_end_the_process(tmp_path: Path) -> None:
+    script = Script(tmp_path, {7: [spike()]}, limits=Limits(max_depth=2))
+    assert script.start(12) == plain(12)
+    assert refusals(script.run) == [("it discards 3 steps, from 4 to 7, and max_depth=2", "limits")]
+
+
+def test_rollbacks_of_a_day_are_counted_over_restarts(tmp_path: Path) -> None:
+    script = Script(tmp_path, {7: [spike()]}, limits=Limits(rollbacks_per_day=1))
+    script.run_to_end(12)
+    script.orders[13] = [spike(id=2, to=12, skip=(20, 21))]
+    assert script.run_to_end(16) == plain(16, (4, 9))
+    assert refusals(script.run) == [("there was 1 rollback within 24 hours, and rollbacks_per_day=1", "limits")]
+
+
+def test_a_checkpoint_that_has_gone_since_does_not_take_a_run_further_back_than_its_limits(tmp_path: Path) -> None:
+    script = Script(tmp_path, {7: [spike()]}, limits=Limits(max_depth=4))
+    script.removes_discarded = False
+    with pytest.raises(SystemExit):
+        script.start(12)
+    (script.checkpoints / "4.json").unlink()
+    script.run_to_end(12)
+    assert refusals(script.run) == [
+        ("max_depth permits no step before 3, and the newest checkpoint is of step 2", "limits")
+    ]
+
+
+def test_a_kill_file_that_came_before_the_restart_stops_the_order_that_was_kept(tmp_path: Path) -> None:
+    script = Script(tmp_path, {7: [spike()]})
+    with pytest.raises(SystemExit):
+        script.start(12)
+    kill_file = script.run.directory / "no-orders"
+    kill_file.touch()
+    assert script.start(12) == plain(12)
+    assert script.loaded == [None, 6]
+    assert refusals(script.run) == [(f"the trainer carries out no orders: {kill_file} exists", "observes")]
+
+
+def test_a_kill_file_ends_a_hold(tmp_path: Path) -> None:
+    script = Script(tmp_path, {5: [Order(id=1, key="h", kind=OrderKind.HOLD)]})
+    received = []
+
+    def hold() -> None:
+        received.append(script.run.accept)
+        script.run.accept = lambda order: (received[0](order), (script.run.directory / "no-orders").touch())
+
+    script.on["step 5"] = hold
+    assert script.start(7) == plain(7)
+    assert segments(script.run) == [("start", 0, None), ("resume", 5, None)]

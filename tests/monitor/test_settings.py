@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from lossguard.errors import ConfigurationError
 from monitor.settings import Settings, UnsafeBind, check_bind, table
 
 
@@ -36,3 +37,14 @@ def test_the_page_of_settings_is_up_to_date() -> None:
     page = (Path(__file__).parents[2] / "docs/settings.md").read_text()
     assert table() in page, "docs/settings.md is out of date; update it with: python -m monitor settings"
     assert all(field.description for field in Settings.model_fields.values())
+
+
+def test_an_unusable_order_key_is_refused_without_being_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "key"
+    file.write_text("0123456789abcdef\n")
+    assert Settings(order_key_file=str(file)).order_signing_key() == "0123456789abcdef"
+    assert Settings().order_signing_key() is None
+    monkeypatch.setenv("LOSSGUARD_ORDER_KEY", "my secret")
+    with pytest.raises(ConfigurationError, match="at least 16 visible ASCII characters") as caught:
+        Settings().order_signing_key()
+    assert "my secret" not in str(caught.value) + repr(Settings())

@@ -73,6 +73,15 @@ def a_hold_and_its_release(folder: Path) -> Result:
     return follow(run_of({3: hold, 9: release}), Memory([]), 6)
 
 
+def a_kill_file_while_held(folder: Path) -> Result:
+    run = run_of({3: Order(id=1, kind=OrderKind.HOLD)})
+    if dist.get_rank() == 0:
+        run.directory, accept, kill_file = folder, run.accept, folder / "no-orders"
+        kill_file.unlink(missing_ok=True)
+        run.accept = lambda order, detail="": (accept(order, detail), kill_file.write_text(""))
+    return follow(run, Memory([]), 6)
+
+
 def a_signal_while_held(folder: Path) -> Result:
     run = run_of({3: Order(id=1, kind=OrderKind.HOLD)})
     if dist.get_rank() == 0:
@@ -184,6 +193,7 @@ SCENARIOS = [
     an_order_at_the_last_step,
     a_signal_on_the_last_rank,
     a_hold_and_its_release,
+    a_kill_file_while_held,
     a_signal_while_held,
     a_restore_that_fails_on_the_last_rank,
     a_restore_that_is_not_exact_on_the_last_rank,

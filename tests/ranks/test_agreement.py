@@ -47,6 +47,11 @@ def test_a_hold_holds_all_until_the_release(results: Results) -> None:
     assert results[0]["a_hold_and_its_release"]["recorded"][1:] == [["accepted", 1], ["accepted", 2]]
 
 
+def test_a_kill_file_that_rank_0_sees_ends_a_hold_on_all_ranks(results: Results) -> None:
+    assert all(each["a_kill_file_while_held"]["model"] == list(range(6)) for each in results)
+    assert results[0]["a_kill_file_while_held"]["recorded"][1:] == [["accepted", 1], ["resume", 3, None, None]]
+
+
 def test_a_signal_ends_a_hold_on_all_ranks(results: Results) -> None:
     ends = [(each["a_signal_while_held"]["model"], each["a_signal_while_held"]["by"]) for each in results]
     assert ends == [([0, 1, 2], 15)] * len(results)

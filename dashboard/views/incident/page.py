@@ -15,6 +15,7 @@ from dashboard.views import frame, operate, states
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.incident import actions, figure, verdict
 from db.models import Incident, Intervention
+from lossguard.limits import limits_in
 from lossguard.metrics import short_name
 from lossguard.states import IncidentKind
 
@@ -168,6 +169,8 @@ def reasons(facts: RunFacts, incident: Incident, interventions: list[Interventio
 def policy(facts: RunFacts) -> None:
     with st.expander("Policy of the run"):
         st.dataframe(tables.policy(facts), hide_index=True, key="policy")
+        if limits := limits_in(facts.run.capabilities).to_text():
+            st.caption(formatting.escape_markdown(f"limits of the trainer: {limits.replace(',', ', ')}"))
         st.page_link(
             "views/lab/page.py", label="Try other settings in the detector lab", query_params={"run": facts.run.id}
         )

@@ -17,6 +17,7 @@ from dashboard.views import frame, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.run import costs, curves, edit
 from db.models import Incident
+from lossguard.limits import limits_in
 from lossguard.protocol import IMPORTED
 from lossguard.states import IncidentState, RunState
 
@@ -47,6 +48,8 @@ def header(facts: RunFacts) -> None:
     parts = [f"run {run.id}", origin, run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
     st.caption(formatting.escape_markdown(" / ".join(part for part in parts if part)))
     edit.note(facts)
+    if limits := limits_in(run.capabilities).to_text():
+        st.caption(formatting.escape_markdown(f"limits of the trainer: {limits.replace(',', ', ')}"))
     if facts.source.describe():
         st.caption(formatting.escape_markdown(" ".join(facts.source.describe())))
 

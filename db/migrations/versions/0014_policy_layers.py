@@ -3,7 +3,7 @@
 Why: a team sets its policy once. What a run had set itself stays its own. The previous release ignores the table, and
 changes a run's policy without it: upgrade all collectors of a database together.
 
-Revision: 0014, after 0012
+Revision: 0014, after 0013
 """
 
 import json
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0014"
-down_revision = "0012"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 

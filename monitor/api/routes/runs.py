@@ -11,7 +11,7 @@ from monitor.api import auth, responses
 from monitor.api.auth import Operator, Reader, Reporter
 from monitor.api.dependencies import Claimed, Config, Metrics, Now, ReadSession, Reports, SentBy, WriteSession
 from monitor.api.parsing import TypedJsonRoute
-from monitor.ingestion import runs, segments
+from monitor.ingestion import order_terms, runs, segments
 from monitor.problems import unknown
 from monitor.schemas import FinishIn, Name, RecordId, ReportIn, RunEditIn, RunId, RunIn, SegmentIn, VerdictIn
 
@@ -91,7 +91,7 @@ async def report(
     answer = {
         "accepted": result.num_accepted,
         "duplicates": result.num_duplicates,
-        "orders": [responses.order(order) for order in result.open_orders],
+        "orders": [order_terms.to_wire(order) for order in result.open_orders],
     }
     if writer is not None:
         answer |= {"lease": result.lease_seconds, "writer": result.lease_process}

@@ -4,21 +4,21 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from lossguard.limits import Limits
+from lossguard.states import OrderMode
 from monitor.detection.validation import check_types
 
 PATIENCE_ROWS = 4
 """Rows in which it can be seen whether a loss falls back, where a row is not every step."""
 
 
+Mode = OrderMode
+SKIP_WIDTHS = ("skip_min", "skip_max", "max_skip")
+
+
 class WhenStructural(StrEnum):
     HOLD = "hold"  # hold the run until a person decides
     CONTINUE = "continue"  # go on without a further order, and say why in the incident
-
-
-class Mode(StrEnum):
-    OBSERVE = "observe"  # record what would be done, do nothing
-    APPROVE = "approve"  # propose; an operator approves or rejects
-    AUTO = "auto"  # order
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +101,14 @@ class Policy:
             return self
         steps = PATIENCE_ROWS * stride
         return replace(self, patience=max(self.patience, steps), verify_steps=max(self.verify_steps, steps))
+
+    def within(self, limits: Limits) -> "Policy":
+        """The policy that orders nothing of which the trainer says that it would refuse it."""
+        mode = (Limits(mode=self.mode) & Limits(mode=limits.mode)).mode
+        most = limits.max_skip
+        skips = {} if most is None else {name: min(getattr(self, name), max(1, most)) for name in SKIP_WIDTHS}
+        scales = self.allow_lr_scale and limits.allow_lr_scale
+        return replace(self, mode=mode, allow_lr_scale=scales, **skips)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"mode": self.mode.value, "when_structural": self.when_structural.value}

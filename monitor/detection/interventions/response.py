@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from lossguard.limits import Limits
 from lossguard.sources.facts import EVERY_STEP, Clock, SourceFacts
-from lossguard.states import IncidentKind, InterventionState, OrderKind, Outcome, SegmentReason
-from monitor.detection.effects import Effect
+from lossguard.states import IncidentKind, InterventionState, OrderKind, Outcome, Refusal, SegmentReason
+from monitor.detection.effects import Effect, Intervention
 from monitor.detection.encoding import restore
 from monitor.detection.incidents.incident_tracker import IncidentTracker
 from monitor.detection.incidents.open_incident import OpenIncident, Readings
@@ -24,6 +25,7 @@ from monitor.detection.interventions.intervention_tracker import (
 )
 from monitor.detection.interventions.policies import decide
 from monitor.detection.interventions.policy import Mode, Policy
+from monitor.detection.interventions.refusal import after_refusal
 from monitor.detection.interventions.restorable import RestorableStep, Tiers, by_tier, restorable_steps, thinned
 from monitor.detection.interventions.step_times import StepTimes
 from monitor.detection.rows import Bools, Ints, Rows
@@ -46,8 +48,9 @@ class IncidentResponse:
         can_roll_back: bool,
         can_skip: bool = True,
         remedies: Sequence[str] = (),
+        limits: Limits | None = None,
     ) -> None:
-        self.settings, self.remedies = settings, remedies
+        self.settings, self.remedies, self.limits = settings, remedies, limits or Limits()
         self._configured, self._obeys, self.source = policy, can_roll_back, EVERY_STEP
         self.can_skip = can_skip
         self.incidents = IncidentTracker(settings)
@@ -58,8 +61,8 @@ class IncidentResponse:
 
     @property
     def policy(self) -> Policy:
-        """At the pace of the rows."""
-        return self._configured.paced(self.source.stride)
+        """At the pace of the rows, and within the limits of the trainer."""
+        return self._configured.paced(self.source.stride).within(self.limits)
 
     @property
     def can_roll_back(self) -> bool:
@@ -151,7 +154,7 @@ class IncidentResponse:
             return []
         if now.attempt > STRUCTURAL_ATTEMPTS:
             why = f"{STRUCTURAL_ATTEMPTS} rollbacks did not stop it"
-        elif self.can_roll_back and not any(each.step <= now.onset_step for each in now.restorable):
+        elif self.can_roll_back and not any(each.step <= now.onset_step for each in self.restorable):
             why = "it began before every step that can be restored"
         else:
             return []
@@ -201,7 +204,7 @@ class IncidentResponse:
             rollbacks_used=self.interventions.rollbacks_used,
             hard_sites=self.interventions.hard_sites,
             easy_sites=self.interventions.easy_sites,
-            restorable=self.restorable,
+            restorable=[each for each in self.restorable if self.limits.too_deep(step, each.step) is None],
             step_seconds=self.step_times.median(),
             can_roll_back=self.can_roll_back,
             can_skip=self.can_skip,
@@ -270,11 +273,36 @@ class IncidentResponse:
         last_step = 0 if current is None else current.last_step_out_of_band
         return max(planned or 0, verification_step(self.policy, last_step, rewound_to))
 
-    def order_failed(self, number: int, detail: str) -> list[Effect]:
-        """The trainer could not execute intervention `number`."""
+    def order_failed(self, number: int, detail: str, refusal: Refusal | None = None) -> list[Effect]:
+        """The trainer could not execute intervention `number`; `refusal`: it would not."""
         self.interventions.require_active(number)
-        failed = self.interventions.advance(InterventionEvent.FAIL, f"The trainer could not execute it: {detail}")
-        return [failed, *self.incidents.relapse()]
+        refused = self.interventions.active
+        assert refused is not None
+        verb = "could not execute it" if refusal is None else "refused it"
+        failed = self.interventions.advance(InterventionEvent.FAIL, f"The trainer {verb}: {detail}")
+        return [failed, *self.incidents.relapse(), *self._after_refusal(refused, refusal, detail)]
+
+    def _after_refusal(self, refused: Intervention, refusal: Refusal | None, detail: str) -> list[Effect]:
+        """What the trainer would refuse again is not ordered again for the open incident."""
+        current = self.incidents.open
+        decision = None if current is None else after_refusal(self.policy, refused, refusal, detail)
+        if current is None or decision is None:
+            return []
+        if decision.kind is None:
+            current.no_further_action, current.wait_reasons = True, []
+            return [self.incidents.add_reason(" ".join(decision.reasons))]
+        proposed = self.interventions.propose(
+            decision,
+            incident=refused.incident,
+            step=refused.decided_step,
+            attempt=refused.attempt,
+            verify_at=refused.verify_at or 0,
+            site_start=refused.site_start,
+            site_end=refused.site_end,
+        )
+        if refusal is Refusal.APPROVAL or self.policy.mode is Mode.APPROVE:
+            return [proposed]
+        return [self.interventions.order(), *self.incidents.treat()]
 
     def begin_segment(self, step: int, reason: str, obeyed: int | None) -> list[Effect]:
         """A new segment begins at `step`: it executes the intervention `obeyed`, or none."""
@@ -334,6 +362,8 @@ class IncidentResponse:
         """An operator's order at `step`. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
         if not self.can_roll_back:
             raise ValueError("this run only reports: it cannot roll back")
+        if self.limits.mode is Mode.OBSERVE:
+            raise ValueError("the trainer of this run carries out no orders now (mode=observe)")
         if not self.can_skip and skip_to is not None:
             raise ValueError("this run cannot leave batches out: order the rollback without skip_to")
         incident = None if self.incidents.open is None else self.incidents.open.incident
@@ -348,6 +378,8 @@ class IncidentResponse:
             end = skip_from
         if end < skip_from:
             raise ValueError(f"skip_to ({end}) must not be below the checkpoint's batch {skip_from}")
+        if (problem := self.limits.too_deep(step, target) or self.limits.too_wide(end - skip_from)) is not None:
+            raise ValueError(f"the trainer would refuse this: {problem}")
         effects = self._replace_active()
         self.interventions.propose(
             operator_decision(target, skip_from, end, reason, can_skip=self.can_skip),

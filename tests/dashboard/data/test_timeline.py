@@ -64,3 +64,11 @@ def test_an_applied_rollback_says_where_it_went_and_when_it_will_be_verified() -
     *_, applied, due = timeline(incident(), [rollback], {1: order}, lambda _: None)
     assert (applied.name, applied.step, applied.note) == ("Order applied", 4, "rewound to step 4, 10 batches skipped")
     assert (due.name, due.step) == ("Verification due", 40)
+
+
+def test_a_refused_order_says_so_and_an_approved_one_by_whom() -> None:
+    refused = Order(state="failed", refusal="limits", detail="max_depth=5", created_at=3.0, answered_at=4.0)
+    refused.approved_by = "ada"
+    _, _, _, issued, answered, _ = timeline(incident(), [intervention(state="failed")], {1: refused}, lambda _: None)
+    assert (issued.name, issued.note) == ("Order issued", "approved by ada")
+    assert (answered.name, answered.note) == ("Order refused", "max_depth=5")

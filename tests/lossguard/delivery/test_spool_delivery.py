@@ -17,7 +17,7 @@ from lossguard.log_once import LogOnce
 from lossguard.protocol import decode_number
 from lossguard.spooling.lines import to_line
 from lossguard.spooling.spool import spools_in
-from lossguard.states import Tier
+from lossguard.states import Refusal, Tier
 from tests.lossguard.collectors import Answer, FakeCollector
 from tests.lossguard.delivery.runs import online, with_heartbeat
 from tests.waiting import eventually
@@ -330,3 +330,16 @@ def test_a_policy_that_the_collector_cannot_read_is_named(
     collector.fault = lambda _method, path, _body: (200, problem) if path.endswith("/runs") else None
     with lossguard.init("p", run_id="r", url=collector.url, directory=tmp_path, policy={"depht": 3}):
         assert eventually(lambda: "which only observes: unknown policy settings: depht" in caplog.text)
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_refusal_says_why_to_a_collector_that_knows_of_it_and_to_an_older_one_in_words(
+    collector: FakeCollector, tmp_path: Path, knows: bool
+) -> None:
+    if not knows:
+        collector.accepts = frozenset()
+    with online(collector, tmp_path) as run:
+        run.log(0, loss=1.0)
+        run.refuse(lossguard.Order(id=5, kind=lossguard.OrderKind.ROLLBACK), "too deep", Refusal.LIMITS)
+    expected = {"state": "failed", "detail": "too deep"}
+    assert collector.answers[5] == expected | ({"refusal": "limits"} if knows else {})

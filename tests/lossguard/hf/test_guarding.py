@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from lossguard import Order, OrderKind, Skip
+from lossguard import Limits, Order, OrderKind, Skip
 from lossguard.hf import guard
 from tests.lossguard.hf.small import LENGTH, InOrder, LoggedRun, Rows, Traced, filtered, state_of, trainer_in
 from tests.lossguard.scripted import rollback
@@ -260,3 +260,11 @@ def test_a_callback_that_reads_the_loader_takes_no_batch_from_the_training(tmp_p
     assert trainer.trace == plain.trace
     assert state_of(trainer) == state_of(plain)
     assert reads.num_read == alone.num_read >= 3 * 23  # an epoch each time
+
+
+def test_an_order_beyond_the_limits_is_refused(tmp_path: Path) -> None:
+    trainer, run = trainer_in(tmp_path, Rows(46), max_steps=8), LoggedRun({8: rollback(rewind_to=0)})
+    guard(trainer, run, every=5, limits=Limits(max_depth=5))
+    trainer.train()
+    assert run.recorded[1:] == [("refused", 1, "it discards 7 steps, from 0 to 7, and max_depth=5")]
+    assert [step for step, _ in run.logged] == list(range(8))

@@ -9,7 +9,7 @@ import pytest
 
 from lossguard.launch.adapters import Options, adapter_for
 from lossguard.launch.launcher import ChildEnd, Restart
-from lossguard.launch.restarting import Limits, RestartSupervisor
+from lossguard.launch.restarting import RestartLimits, RestartSupervisor
 from lossguard.restart_state import RestartState
 from tests.lossguard.launch.launching import Launching
 from tests.lossguard.launch.resuming import GENERIC, SCRIPT, plain, starts, trained
@@ -270,9 +270,30 @@ def test_a_checkpoint_that_was_discarded_and_is_written_anew_counts_after_kill_9
     (tmp_path / "step_5").touch()  # it could not be moved aside
     options = Options(checkpoints=f"{tmp_path}/step_{{step}}", resume_args="--resume {step}")
     adapter = adapter_for("generic", ["train"], {}, options)
-    supervisor = RestartSupervisor(["train"], adapter, folder=tmp_path, run_folder=None, limits=Limits(backoff=0.0))
+    supervisor = RestartSupervisor(
+        ["train"], adapter, folder=tmp_path, run_folder=None, limits=RestartLimits(backoff=0.0)
+    )
     assert supervisor.first(lambda: None) == Restart(command=["train"])
     (tmp_path / "step_10").touch()
     crashed = supervisor.after(ChildEnd(1), None)
     assert crashed is not None
     assert crashed.command == ["train", "--resume", "10"]
+
+
+def test_orders_beyond_the_limits_are_refused_and_the_command_goes_on_undisturbed(launching: Launching) -> None:
+    options = (*SKIPS, "--limits", "max_depth=10,max_skip=3")
+    process = launching.script(SCRIPT, "--wait-at", "14", options=options)
+    launching.wait_for_step(12)
+    wait_for_capabilities(launching, "rollback", "limits:max_depth=10,max_skip=3")
+    order(launching, rewind_to=7, skip_from=5, skip_to=9)
+    wait_for(lambda: 1 in launching.collector.answers, seconds=20, what="the first refusal")
+    (launching.folder / "lossguard" / "p" / "r" / "no-orders").touch()
+    order(launching, id=2, key="k2", rewind_to=10)
+    wait_for(lambda: 2 in launching.collector.answers, seconds=20, what="the second refusal")
+    (launching.folder / "go").touch()
+    process.communicate(timeout=60)
+    assert launching.collector.answers[1]["detail"] == "it skips 4 batches, and max_skip=3"
+    assert launching.collector.answers[1]["refusal"] == "limits"
+    assert launching.collector.answers[2]["detail"].endswith("r/no-orders exists")
+    assert trained(launching.folder) == plain(60)
+    assert len(starts(launching.folder)) == 1

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, LearningRateMonitor, ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from lossguard import Limits
 from lossguard.errors import ConfigurationError
 from lossguard.lightning import Lossguard, Watch
 from tests.lossguard.lightning.fitting import (
@@ -270,3 +271,9 @@ def test_a_run_that_is_continued_with_other_batches_is_refused(tmp_path: Path) -
                 accumulate_grad_batches=accumulate,
             )
         assert again.seen == {}
+
+
+def test_an_order_beyond_the_limits_is_refused(tmp_path: Path) -> None:
+    run = LoggingRun({8: rollback(rewind_to=0)})
+    fit(tmp_path, shuffled(40), Lossguard(run, every=5, limits=Limits(max_depth=5)), max_steps=8)
+    assert run.recorded[1:] == [("refused", 1, "it discards 7 steps, from 0 to 7, and max_depth=5")]

@@ -116,3 +116,30 @@ def test_every_answer_is_in_the_audit_trail(http: TestClient) -> None:
         "rewound_to": order["rewind_to"],
         "skip_to": order["skip_to"],
     }
+
+
+def test_a_refusal_is_recorded_and_a_person_is_asked(http_on_both: TestClient) -> None:
+    trainer = Trainer(http_on_both)
+    (order,) = train_until_nan(trainer)["orders"]
+    answer = {"state": "failed", "key": order["key"], "detail": "nobody has approved it", "refusal": "approval"}
+    assert http_on_both.put(f"{API}/orders/{order['id']}", json=answer).status_code == 200
+    refused, proposed = trainer.get()["interventions"]
+    assert (refused["state"], proposed["state"]) == ("failed", "proposed")
+    assert trainer.get()["orders"][0]["refusal"] == "approval"
+    http_on_both.post(f"{API}/interventions/{proposed['id']}/approve")
+    (again,) = trainer.report(0, [], {})["orders"]
+    assert (again["rewind_to"], again["approved_by"]) == (order["rewind_to"], "anybody")
+
+
+def test_a_refusal_that_a_later_release_knows_counts_as_a_failure(http: TestClient) -> None:
+    trainer = Trainer(http)
+    (order,) = train_until_nan(trainer)["orders"]
+    answer = {"state": "failed", "key": order["key"], "refusal": "weather"}
+    assert http.put(f"{API}/orders/{order['id']}", json=answer).status_code == 200
+    assert [each["state"] for each in trainer.get()["interventions"]] == ["failed"]
+
+
+def test_a_run_whose_trainer_wants_approvals_is_asked_about_first(http: TestClient) -> None:
+    trainer = Trainer(http, capabilities=["rollback", "limits:mode=approve,max_depth=2000"])
+    assert train_until_nan(trainer)["orders"] == []
+    assert [each["state"] for each in trainer.get()["interventions"]] == ["proposed"]

@@ -84,5 +84,5 @@ def test_archived_runs_are_listed_only_when_asked_for_and_tags_of_people_replace
     rows = [*RUNS, (archived, Tally())]
     assert "old" not in [each.name for each, _ in filtered(rows, now=NOW)]
     for found in ({"tags": ["paper"]}, {"text": "baseline"}):
-        assert [each.name for each, _ in filtered(rows, now=NOW, archived=True, **found)] == ["old"]  # type: ignore[arg-type]
+        assert [each.name for each, _ in filtered(rows, now=NOW, archived=True, **found)] == ["old"]
     assert filtered(rows, now=NOW, archived=True, tags=["trial"]) == []
