@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 
 from db import migrate
 from db.engine import create_engine
-from tests import postgres
+from tests import postgres, scheduling
 
 # The models under test are tiny: synchronising threads costs more than it saves. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,8 +35,16 @@ INSTALLED = {
 }
 
 
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.WholeFiles:
+    """Whatever `--dist` says; its own groups are not kept together by pytest-xdist 3.8 under pytest 9.2."""
+    return scheduling.WholeFiles(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests whose program is not installed, except in continuous integration, where all must run."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = scheduling.longest_first(items)
     for item in items:
         for mark in item.iter_markers("needs"):
             (name,) = mark.args
