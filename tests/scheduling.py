@@ -1,5 +1,6 @@
 """Which tests share a process, and which files come first, where pytest-xdist runs the tests in several processes."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,11 @@ def unit(nodeid: str) -> str:
     """The tests of a unit run in one process."""
     file = nodeid.split("::")[0]
     return SHARED.get(file, file)
+
+
+def is_all_slow(source: str) -> bool:
+    """Whether the file marks all its tests as slow."""
+    return re.search(r"^pytestmark = \[?pytest\.mark\.slow\b", source, re.MULTILINE) is not None
 
 
 def longest_first(items: Sequence[pytest.Item]) -> list[pytest.Item]:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import pytest_xdist_make_scheduler
-from tests.scheduling import WholeFiles, longest_first, unit
+from tests.scheduling import WholeFiles, is_all_slow, longest_first, unit
 
 
 def test_a_file_is_a_unit_and_the_files_that_read_one_launch_of_ranks_are_one_together() -> None:
@@ -22,6 +22,14 @@ def test_every_distributed_run_gives_whole_files_in_the_given_order(
     assert isinstance(scheduler, WholeFiles)
     assert scheduler._split_scope("tests/test_loop.py::test_a") == "tests/test_loop.py"
     assert not pytestconfig.option.loadscopereorder
+
+
+@pytest.mark.parametrize(
+    "marks", ["pytest.mark.slow", "pytest.mark.slow(20)", '[pytest.mark.slow, pytest.mark.needs("x")]']
+)
+def test_a_file_of_slow_tests_alone_is_recognised(marks: str) -> None:
+    assert is_all_slow(f"import os\n\npytestmark = {marks}\n")
+    assert not is_all_slow(f"import os\n\n    pytestmark = {marks}\n@pytest.mark.slow\n")
 
 
 def test_the_longest_file_comes_first_and_its_tests_stay_together_and_in_order() -> None:
