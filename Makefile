@@ -7,7 +7,7 @@ SHELL := /bin/bash
 # Test processes side by side; `make test JOBS=0` runs the tests in one process.
 JOBS ?= auto
 # Bytecode is written whatever the environment says: without it every process compiles all tests and plugins anew.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadgroup
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8
 
 .PHONY: help
 help: ## list the targets

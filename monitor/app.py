@@ -12,13 +12,12 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session
 
 from db.engine import create_engine
-from lossguard.protocol import API
 from lossguard.writer import Writer
 from monitor import problems
+from monitor.api import routes
 from monitor.api.auth import Authentication, FailedAttempts
 from monitor.api.request_limits import RequestLimits
 from monitor.api.response_headers import ResponseHeaders
-from monitor.api.routes import audit, export, health, mlflow, orders, policies, runs, series
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.order_terms import OrderTerms
 from monitor.ingestion.queue import Reported, ReportQueue
@@ -69,9 +68,7 @@ def create_app(
         engine.dispose()
 
     # The OpenAPI document is served by routes of our own, which require a token like all others.
-    app = CollectorApp(
-        title="Lossguard collector", version="1", lifespan=lifespan, openapi_url=None, responses=problems.RESPONSES
-    )
+    app = CollectorApp(title="Lossguard collector", version="1", lifespan=lifespan, openapi_url=None)
     metrics = ProcessMetrics(registry)
     app.state.settings, app.state.engine, app.state.clock = settings, engine, clock
     app.state.registry, app.state.metrics, app.state.failed_attempts = registry, metrics, FailedAttempts()
@@ -86,10 +83,8 @@ def create_app(
     app.add_middleware(ResponseHeaders)
     app.add_middleware(RequestMetrics, metrics=metrics)
     app.add_middleware(RequestLog)
-    for router in (runs.router, series.router, export.router, orders.router, policies.router, audit.router):
-        app.include_router(router, prefix=API)
-    app.include_router(mlflow.router)
-    app.include_router(health.router)
+    # Not `include_router`, which would assemble them anew for every application.
+    app.router.routes.extend(routes.router.routes)
     return app
 
 

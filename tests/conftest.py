@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -13,10 +14,17 @@ import sqlalchemy as sa
 
 from db import migrate
 from db.engine import create_engine
-from tests import postgres
+from tests import postgres, scheduling
 
 # The models under test are tiny: synchronising threads costs more than it saves. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Else glibc returns the tensors of a step to the system and asks for them again: a tenth of a training's CPU time.
+# Read when a process starts, so it is for the processes that this one starts.
+os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(128 << 20)}
+
+# While the tests are imported everything that is made stays; collecting garbage meanwhile is a fifth of the time.
+gc.disable()
 
 # A suite that was started in the background ignores SIGINT, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,8 +42,23 @@ INSTALLED = {
 }
 
 
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> scheduling.WholeFiles:
+    """Whatever `--dist` says; its own groups are not kept together by pytest-xdist 3.8 under pytest 9.2."""
+    return scheduling.WholeFiles(config, log)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without the slow tests, a file that has no others is not imported: frameworks take seconds."""
+    if collection_path.suffix != ".py" or not config.option.markexpr.startswith("not slow"):
+        return None
+    return True if scheduling.is_all_slow(collection_path.read_text(encoding="utf-8")) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests whose program is not installed, except in continuous integration, where all must run."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = scheduling.longest_first(items)
     for item in items:
         for mark in item.iter_markers("needs"):
             (name,) = mark.args
@@ -47,6 +70,7 @@ def pytest_collection_finish() -> None:
     """Spare the garbage collector what the imports made: Streamlit runs a full collection after every page."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

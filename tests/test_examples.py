@@ -21,7 +21,7 @@ from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey, train_until_nan
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(10)
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ANALYSIS = EXAMPLES / "analysis.py"

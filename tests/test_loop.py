@@ -12,7 +12,7 @@ import pytest
 from demo.processes import Processes
 from tests.loop import Loop, wait_while_it_runs
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(5)
 
 
 @pytest.fixture

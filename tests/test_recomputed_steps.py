@@ -19,7 +19,7 @@ from trainer.data.batches import Batch, Batches, open_batches
 from trainer.faults import Fault, FaultyBatches
 from trainer.train import Job, train
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(5)
 
 RESTORED, DEATH, STEPS = 100, 109, 112
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -34,14 +35,22 @@ def store(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> sa.Engin
     return sqlite_engine
 
 
+@pytest.fixture(scope="session")
+def registered_pages() -> list[Any]:
+    """What an AppTest of this process has learnt about the pages of the app; empty before the first one."""
+    return []
+
+
 @pytest.fixture
-def open_page(store: sa.Engine) -> OpenPage:
-    """Opens a page of the app as a browser would: `open_page("run", run="r1")`."""
+def open_page(store: sa.Engine, registered_pages: list[Any]) -> OpenPage:
+    """Opens a page of the app as a browser would, without another page before it: `open_page("run", run="r1")`."""
 
     def opened(page: str = "runs", **query: str) -> AppTest:
         app = AppTest.from_file(APP, default_timeout=30)
         if page != "runs":
-            app.run()
+            if not registered_pages:
+                registered_pages.append(AppTest.from_file(APP, default_timeout=30).run()._registered_pages)
+            (app._registered_pages,) = registered_pages  # else `switch_page` needs a run of the first page before
             app.switch_page(f"views/{page}/page.py")
         for name, value in query.items():
             app.query_params[name] = value

@@ -17,7 +17,7 @@ from tests.dashboard.browser import DRAWN, FIGURE, chromium, dashboard, drawn, w
 from tests.dashboard.seed import STEPS, report, seed
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
+pytestmark = [pytest.mark.slow(5), pytest.mark.needs("chromium")]
 DOUBLE_CLICK_MS = 600
 """Two clicks that are closer in time are a double click."""
 

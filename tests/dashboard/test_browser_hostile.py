@@ -9,7 +9,7 @@ from playwright.sync_api import ConsoleMessage, Error
 from tests.dashboard.browser import FIGURE, chromium, dashboard, drawn
 from tests.dashboard.hostile_runs import BY_ID
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
+pytestmark = [pytest.mark.slow(10), pytest.mark.needs("chromium")]
 
 TICKS = f"[...document.querySelectorAll('{FIGURE} .ytick text')].map(each => each.textContent)"
 MAX_TICK_LETTERS = 10

@@ -61,7 +61,7 @@ def served(sqlite_engine: sa.Engine) -> Iterator[str]:
         yield running.url
 
 
-@pytest.mark.slow
+@pytest.mark.slow(6)
 @pytest.mark.needs("chromium")
 def test_every_page_works_in_a_browser_without_a_violation_of_the_policy(served: str) -> None:
     pytest.importorskip("playwright", reason="the package playwright is not installed")
@@ -93,7 +93,7 @@ def test_every_page_works_in_a_browser_without_a_violation_of_the_policy(served:
     assert problems == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(6)
 @pytest.mark.needs("chromium")
 def test_a_page_elsewhere_can_neither_frame_the_dashboard_nor_use_its_files_or_its_websocket(served: str) -> None:
     pytest.importorskip("playwright", reason="the package playwright is not installed")

@@ -34,6 +34,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@pytest.mark.slow(70)
 @pytest.mark.timeout(600)
 def test_the_injected_spike_is_detected_rolled_back_and_verified(tmp_path: Path) -> None:
     process = demo(tmp_path, *ports())

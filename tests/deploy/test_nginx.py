@@ -28,7 +28,7 @@ from tests.waiting import wait_for
 if TYPE_CHECKING:
     from playwright.sync_api import HttpCredentials
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx"), pytest.mark.xdist_group("nginx")]
+pytestmark = [pytest.mark.slow, pytest.mark.needs("nginx")]
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 BASIC = urllib3.make_headers(basic_auth=f"{USER}:{PASSWORD}")
 LIMIT = Settings().max_report_bytes

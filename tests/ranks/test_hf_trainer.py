@@ -12,7 +12,7 @@ import pytest
 from tests.lossguard.hf.small import LENGTH
 from tests.ports import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.slow(5)
 ROOT = Path(__file__).parents[2]
 
 

@@ -13,7 +13,7 @@ from lossguard.torch.manifest import folder_name, read_manifest, write_manifest
 from tests.lossguard.torch.payloads import PAYLOADS, as_torch_saves_it, runs_when_trusted
 from tests.ranks.saving import KINDS, Small, restored
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.slow
 Results = list[dict[str, Any]]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.ranks.token_means import TOKENS, step, trained
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
+pytestmark = pytest.mark.slow
 Results = list[dict[str, Any]]
 
 

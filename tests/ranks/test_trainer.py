@@ -14,7 +14,7 @@ from tests.loop import Loop, small_settings, wait_while_it_runs
 from tests.ranks.launch import TORCHRUN
 from tests.trainer.small import logged
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(15)
 
 
 @pytest.fixture

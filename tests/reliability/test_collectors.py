@@ -53,7 +53,7 @@ def train(trainer: Trainer, deliver: Deliver) -> None:
         deliver(trainer, body)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 def test_two_collectors_give_one_history_and_one_set_of_verdicts(pair: list[CollectorProcess]) -> None:
     urls = [collector.url for collector in pair]
     alone = Trainer(urls[:1], "alone")
@@ -67,7 +67,7 @@ def test_two_collectors_give_one_history_and_one_set_of_verdicts(pair: list[Coll
         assert history(trainer) == history(alone), run_id
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 def test_two_collectors_that_get_the_same_request_at_once_create_one_run_and_one_segment(
     pair: list[CollectorProcess],
 ) -> None:
@@ -79,7 +79,7 @@ def test_two_collectors_that_get_the_same_request_at_once_create_one_run_and_one
     assert len(trainers[0].send("GET", "/runs")) == 10
 
 
-@pytest.mark.slow
+@pytest.mark.slow(8)
 def test_different_reports_at_once_are_all_stored_once(pair: list[CollectorProcess]) -> None:
     trainer = Trainer([collector.url for collector in pair], "spread")
     bodies = reports(trainer.open("a"), 0, 400, 10, seed=1)

@@ -19,7 +19,7 @@ from tests.reliability.drill import drill, train
 from tests.waiting import eventually
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_a_collector_that_is_killed_repeatedly_neither_loses_nor_duplicates_a_step(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -37,7 +37,7 @@ def on_sqlite(tmp_path: Path) -> Iterator[CollectorProcess]:
     collector.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_a_full_disk_is_answered_with_503_and_everything_is_delivered_afterwards(
     on_sqlite: CollectorProcess, tmp_path: Path
 ) -> None:
@@ -57,7 +57,7 @@ def test_a_full_disk_is_answered_with_503_and_everything_is_delivered_afterwards
     assert (verdicts(trainer), history(trainer)) == (verdicts(undisturbed), history(undisturbed))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 @pytest.mark.needs("postgresql")
 def test_a_collector_reconnects_to_a_database_that_crashed(tmp_path: Path) -> None:
     with postgres.running(durable=True) as server:
@@ -85,7 +85,7 @@ def _wait_for_more(trainer: Trainer, counter: str) -> None:
     assert eventually(lambda: getattr(trainer, counter) > before, 30), f"no more {counter}"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_a_clock_that_is_set_back_changes_no_verdict(engine: sa.Engine) -> None:
     """Steps are ordered by their number, orders by their id; the clock is only recorded."""
     now = [NOW]

@@ -14,7 +14,7 @@ from lossguard import Client, CollectorError
 from tests.reliability.collector import CollectorProcess
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(10)
 
 LEASE_SECONDS = 3.0
 

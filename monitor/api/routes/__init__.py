@@ -1,0 +1,13 @@
+"""The routes of the collector, assembled once in a process: applications share them, and what they check."""
+
+from fastapi import APIRouter
+
+from lossguard.protocol import API
+from monitor import problems
+from monitor.api.routes import audit, export, health, mlflow, orders, policies, runs, series
+
+router = APIRouter(responses=problems.RESPONSES)
+for each in (runs, series, export, orders, policies, audit):
+    router.include_router(each.router, prefix=API)
+router.include_router(mlflow.router)
+router.include_router(health.router)

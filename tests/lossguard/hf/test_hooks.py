@@ -1,6 +1,10 @@
 from typing import Any
 
+import pytest
+
 from lossguard.hf.hooks import Hooks
+
+pytestmark = pytest.mark.slow  # importing transformers takes seconds
 
 
 class Owner:

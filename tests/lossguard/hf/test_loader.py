@@ -1,8 +1,11 @@
 from collections.abc import Iterator
 
+import pytest
 import torch
 
 from lossguard.hf.loader import Filling, Loader, empty_like
+
+pytestmark = pytest.mark.slow  # importing transformers takes seconds
 
 
 def test_before_the_training_it_is_the_loader_that_it_stands_for_and_then_it_is_endless() -> None:

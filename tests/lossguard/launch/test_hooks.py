@@ -8,7 +8,7 @@ import pytest
 
 from tests.lossguard.launch.launching import Launching
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(2)
 
 
 def needs(*packages: str) -> pytest.MarkDecorator:

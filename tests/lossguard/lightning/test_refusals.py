@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from lossguard.lightning import Lossguard, Watch
 from tests.lossguard.lightning.fitting import LoggingRun, Module, Numbers, fit, shuffled
 
+pytestmark = pytest.mark.slow  # importing lightning takes seconds
+
 
 class Manual(Module):
     def __init__(self) -> None:

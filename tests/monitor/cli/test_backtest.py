@@ -28,7 +28,7 @@ def test_the_table_names_file_and_action(tmp_path: Path) -> None:
     assert "none in 5 rows" in text
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_backtest_prints_one_json_object_a_line(tmp_path: Path) -> None:
     rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)] + ["300,nan", "301,nan"]
     curve = tmp_path / "curve.csv"
@@ -46,7 +46,7 @@ def test_backtest_prints_one_json_object_a_line(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_backtest_of_a_stored_run_judges_its_live_line(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
     with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
         trainer = Trainer(http)
@@ -60,7 +60,7 @@ def test_backtest_of_a_stored_run_judges_its_live_line(sqlite_engine: sa.Engine,
     assert (incident["kind"], incident["onset_step"], incident["detected_step"]) == ("nonfinite", 351, 351)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(4)
 def test_backtest_takes_its_parameters_and_compares_with_published_rules(tmp_path: Path) -> None:
     rows = [f"{step},{3.0 + 0.01 * (step % 7)}" for step in range(300)] + ["300,nan"]
     curve = tmp_path / "curve.csv"

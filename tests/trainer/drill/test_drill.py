@@ -46,7 +46,7 @@ def test_every_kind_of_fault_that_hurts_is_injected_in_turn_with_room_for_an_int
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_a_strategy_is_recorded_step_by_step_and_ends_with_a_held_out_loss(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, evaluate_every=20)
     job = Job(directory=tmp_path, run=Run(id="clean"))
@@ -129,7 +129,7 @@ def test_a_signal_ends_the_whole_drill_and_not_one_strategy(tmp_path: Path) -> N
     assert stopped.value.by is signal.SIGTERM
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -157,7 +157,7 @@ def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path
     assert (flip["fault"], flip["hurt"], flip["action"], flip["got_past"]) == ("bit_flip", True, "rolled back", True)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_a_drill_of_an_unknown_recipe_is_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "trainer", "drill", "--recipe", "nope", "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)

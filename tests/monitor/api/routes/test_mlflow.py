@@ -26,7 +26,6 @@ from tests.ports import free_port
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[4]
-CLIENTS = pytest.mark.xdist_group("mlflow clients")
 
 
 def test_an_experiment_is_created_once_and_found_by_name_and_id(http: TestClient) -> None:
@@ -230,7 +229,6 @@ with mlflow.start_run(run_name="first"):
 """
 
 
-@CLIENTS
 @pytest.mark.slow
 def test_an_unmodified_client_logs_a_run_that_is_detected_on(collector: str, tmp_path: Path) -> None:
     run = next(run for run in run_script(PLAIN, collector, tmp_path) if run["project"] == "plain")
@@ -298,7 +296,6 @@ def reported(collector: str, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return {run["project"]: run for run in runs}
 
 
-@CLIENTS
 @pytest.mark.slow
 def test_the_trainer_of_hugging_face_reports_through_its_own_callback(collector: str, reported: dict[str, Any]) -> None:
     run = reported["Default"]
@@ -310,7 +307,6 @@ def test_the_trainer_of_hugging_face_reports_through_its_own_callback(collector:
     assert len(shown["segments"]) == 1
 
 
-@CLIENTS
 @pytest.mark.slow
 def test_the_logger_of_lightning_reports(collector: str, reported: dict[str, Any]) -> None:
     run = reported["lightning"]
@@ -322,7 +318,6 @@ def test_the_logger_of_lightning_reports(collector: str, reported: dict[str, Any
     assert shown["steps_effective"] == 20
 
 
-@CLIENTS
 @pytest.mark.slow
 def test_the_tracker_of_accelerate_reports(collector: str, reported: dict[str, Any]) -> None:
     run = reported["accelerate"]
