@@ -109,6 +109,7 @@ class RecordingRun(Run):
         self._last_step = -1
         self._newest_step: int | None = None
         self._restorable: tuple[list[int], list[RestorableTier]] | None = None
+        self._seconds: dict[str, float] = {}  # durations that the next step reports
         self._unplaced: list[Record] = []  # before the first segment
         self._valid_names: set[str] = set()  # of metrics
         self._inbox: tuple[Order, ...] = ()
@@ -137,11 +138,19 @@ class RecordingRun(Run):
         self._log(step, metrics, None)
 
     @_never_raises
+    def add_seconds(self, metric: str, seconds: float) -> None:
+        with self._writer.lock:
+            self._seconds[metric] = self._seconds.get(metric, 0.0) + plain(seconds)
+
+    @_never_raises
     def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None, position: Any = None) -> None:
         self._log(step, dict(metrics), at, position)
 
     def _log(self, step: int, metrics: dict[str, Any], at: float | None, position: Any = None) -> None:
         is_pending = False
+        if self._seconds:
+            with self._writer.lock:
+                metrics, self._seconds = self._seconds | metrics, {}
         if not self._valid_names.issuperset(metrics):
             metrics = self._with_valid_names(metrics)
         for value in metrics.values():
