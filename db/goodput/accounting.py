@@ -32,7 +32,7 @@ class TimeCause(StrEnum):
     OTHER = "other"  # between the steps, of an announced pause, or after the last step
 
 
-CAUSES = {
+CAUSES: Mapping[str, TimeCause] = {
     SegmentReason.START: TimeCause.RESTART,  # the first one of a run is its start-up, see `cause_of`
     SegmentReason.RESUME: TimeCause.RESTART,
     SegmentReason.ROLLBACK: TimeCause.SPIKE,
@@ -48,7 +48,7 @@ Interval = tuple[float, float]
 
 def cause_of(reason: str, *, is_first: bool = False) -> TimeCause:
     """The cause of the time around the opening of a segment, and of the steps that it discarded."""
-    return TimeCause.STARTUP if is_first else CAUSES.get(SegmentReason(reason), TimeCause.OTHER)
+    return TimeCause.STARTUP if is_first else CAUSES.get(reason, TimeCause.OTHER)
 
 
 def hang_seconds(seconds: float, usual: float) -> float:

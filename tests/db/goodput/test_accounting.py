@@ -155,6 +155,7 @@ def test_only_the_first_segment_of_a_run_is_its_startup() -> None:
         TimeCause.SPIKE,
         TimeCause.REWIND,
     ]
+    assert cause_of("of a later release") is TimeCause.OTHER
 
 
 moments = st.floats(-1e4, 1e4)
