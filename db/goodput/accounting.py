@@ -164,7 +164,7 @@ def break_down(times: RunTimes, usual: float | None = None) -> Breakdown:
         closes_at = openings[index] if index < len(openings) else times.until
         account.take_segment(segment, closes_at)
         if index < len(openings):
-            account.take_gap(closes_at, times.segments[index + 1].cause)
+            account.take_gap(closes_at, times.segments[index + 1])
     account.take_rest()
     return Breakdown(account.seconds)
 
@@ -193,12 +193,19 @@ class _Account:
             else:
                 self._take_steps(stretch, end, rest=TimeCause.OTHER)
         if not segment.stretches:
-            self.take_gap(closes_at, segment.cause)
+            self.take_gap(closes_at, segment)
 
-    def take_gap(self, end: float, cause: TimeCause) -> None:
-        """The time up to `end`, in which no step was done."""
+    def take_gap(self, end: float, segment: SegmentTimes) -> None:
+        """The time up to `end`, in which `segment` was about to begin.
+
+        A segment that was opened by its first step has done that step before.
+        """
         begin, seconds = self._advance(end)
-        self._divide(seconds, [(TimeCause.WAITING, overlap(self.times.holds, begin, self.at))], rest=cause)
+        portions = [(TimeCause.WAITING, overlap(self.times.holds, begin, self.at))]
+        if segment.stretches:
+            first = segment.stretches[0]
+            portions.append((first.cause, self.usual - max(0.0, first.end - end)))
+        self._divide(seconds, portions, rest=segment.cause)
 
     def take_rest(self) -> None:
         """The time after the last step."""

@@ -51,6 +51,12 @@ def test_discarded_steps_and_the_restore_are_lost_to_the_spike() -> None:
     assert spent(found) == {TimeCause.TRAINING: 76.0, TimeCause.SPIKE: 14.0}
 
 
+def test_a_segment_that_its_first_step_opens_has_trained_before() -> None:
+    old = segment(0.0, steps(0.0, 1.0), steps(1.0, 50.0, 49), steps(50.0, 60.0, 10, cause=TimeCause.REWIND))
+    new = segment(61.0, steps(61.0, 61.0), steps(61.0, 90.0, 29), cause=TimeCause.REWIND)
+    assert spent(break_down(times(old, new, until=90.0))) == {TimeCause.TRAINING: 80.0, TimeCause.REWIND: 10.0}
+
+
 def test_the_time_between_two_processes_is_lost_to_the_restart() -> None:
     old = segment(0.0, steps(0.0, 1.0), steps(1.0, 50.0, 49))
     new = segment(600.0, steps(600.0, 700.0), steps(700.0, 720.0, 20), cause=TimeCause.RESTART)
