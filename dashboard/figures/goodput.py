@@ -1,4 +1,4 @@
-"""What the time of a run was used for, as one bar. Pure."""
+"""What the time of a run was used for, cause by cause. Pure."""
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 
@@ -20,31 +20,34 @@ COLOURS = {
     TimeCause.STARTUP: SILVER,
     TimeCause.OTHER: GREY,
 }
-HEIGHT = 132
-"""Pixels; the legend is above the bar."""
+ROW_HEIGHT = 24
+"""Pixels."""
 
 
 def goodput_figure(breakdown: Breakdown) -> go.Figure | None:
-    """The share of each cause that took any time, in a bar from 0 to 100 %. None while no time has passed."""
-    if breakdown.total <= 0:
+    """One row for each cause that took any time; its bar begins where the one above ends, and the last one at 100 %.
+
+    None while no time has passed.
+    """
+    causes = breakdown.largest_first()
+    if not causes:
         return None
-    figure = base_figure(height=HEIGHT, top=52, bottom=40, barmode="stack", bargap=0.1)
-    for cause, seconds in breakdown.seconds.items():
-        if seconds <= 0:
-            continue
-        share = formatting.percent(breakdown.share(cause))
-        figure.add_bar(
-            x=[100 * seconds / breakdown.total],
-            y=[""],
-            orientation="h",
-            name=f"{NAMES[cause]} {share}",
-            marker={"color": COLOURS[cause]},
-            hovertemplate=f"{NAMES[cause]}: {formatting.duration(seconds)} ({share})<extra></extra>",
-        )
+    shares = [100 * breakdown.seconds[cause] / breakdown.total for cause in causes]
+    times = [formatting.duration(breakdown.seconds[cause]) for cause in causes]
+    figure = base_figure(height=ROW_HEIGHT * len(causes) + 48, top=4, bottom=32, showlegend=False)
+    figure.add_bar(
+        x=shares,
+        y=[f"{NAMES[cause]} {formatting.percent(share / 100)}" for cause, share in zip(causes, shares, strict=True)],
+        base=[sum(shares[:index]) for index in range(len(shares))],
+        orientation="h",
+        marker={"color": [COLOURS[cause] for cause in causes]},
+        customdata=times,
+        hovertemplate="%{y}: %{customdata}<extra></extra>",
+    )
     figure.update_layout(
-        margin={"l": 12},
+        margin={"l": 178},
         hovermode="closest",
-        xaxis={"range": [0, 100], "ticksuffix": " %", "zeroline": False, "fixedrange": True},
-        yaxis={"showticklabels": False, "fixedrange": True},
+        xaxis={"range": [0, 100], "tickvals": [0, 25, 50, 75, 100], "ticksuffix": " %", "fixedrange": True},
+        yaxis={"autorange": "reversed", "ticks": "", "fixedrange": True},
     )
     return figure

@@ -1,4 +1,4 @@
-"""The bar of a run's time: every cause that took any, in shares of the whole."""
+"""The bars of a run's time: every cause that took any, in shares of the whole."""
 
 import pytest
 
@@ -10,11 +10,12 @@ def breakdown(**seconds: float) -> Breakdown:
     return Breakdown({cause: seconds.get(cause, 0.0) for cause in TimeCause})
 
 
-def test_the_parts_of_the_bar_add_up_to_all_of_the_time() -> None:
-    figure = goodput_figure(breakdown(training=90.0, spike=20.0, hang=10.0))
-    assert [trace.name for trace in figure.data] == ["Training 75.0%", "Spikes 16.7%", "Hangs 8.3%"]
-    assert sum(trace.x[0] for trace in figure.data) == pytest.approx(100.0)
-    assert "Hangs: 10 s (8.3%)" in figure.data[2].hovertemplate
+def test_the_bars_follow_each_other_from_nothing_to_all_of_the_time() -> None:
+    (bars,) = goodput_figure(breakdown(spike=10.0, training=90.0, hang=20.0)).data
+    assert list(bars.y) == ["Training 75.0%", "Hangs 16.7%", "Spikes 8.3%"]
+    assert list(bars.base) == pytest.approx([0.0, 75.0, 75.0 + 50 / 3])
+    assert bars.base[-1] + bars.x[-1] == pytest.approx(100.0)
+    assert list(bars.customdata) == ["1 min 30 s", "20 s", "10 s"]
 
 
 def test_no_time_has_no_bar() -> None:
