@@ -11,7 +11,7 @@ from db.models import Run
 
 MAX_AGE_SECONDS = 30.0
 """An older breakdown is read again,"""
-MAX_READS = 16
+MAX_READS = 8
 """but of no more runs in one scrape: the others wait for the next ones."""
 
 
