@@ -72,7 +72,7 @@ def _report(session: sa.orm.Session, run: Run, segment: Segment, steps: range, a
         evaluating = np.where(some % 1000 == 999, 30.0, np.nan)
         hanging = np.where(some % every == 7, 900.0, 0.0)
         times = at + np.cumsum(1.0 + np.nan_to_num(saving) + np.nan_to_num(evaluating) + hanging)
-        metrics = {
+        metrics: dict[str, list[float | None]] = {
             "loss": [2.0] * len(some),
             "step_seconds": [1.0] * len(some),
             "checkpoint_seconds": [None if value != value else value for value in saving.tolist()],

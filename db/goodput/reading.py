@@ -2,7 +2,7 @@
 
 At first the segments are cut into at most MAX_STRETCHES stretches: by the times of their last steps, which the key of
 the table finds, and the roll-ups of what the loop reports. Stretches that took much longer than usual are cut again,
-until each of their steps stands alone: only then a hang can be told from slow steps.
+until each of their steps stands alone: only then a hang differs from slow steps.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

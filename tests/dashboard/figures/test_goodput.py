@@ -11,7 +11,9 @@ def breakdown(**seconds: float) -> Breakdown:
 
 
 def test_the_bars_follow_each_other_from_nothing_to_all_of_the_time() -> None:
-    (bars,) = goodput_figure(breakdown(spike=10.0, training=90.0, hang=20.0)).data
+    figure = goodput_figure(breakdown(spike=10.0, training=90.0, hang=20.0))
+    assert figure is not None
+    (bars,) = figure.data
     assert list(bars.y) == ["Training 75.0%", "Hangs 16.7%", "Spikes 8.3%"]
     assert list(bars.base) == pytest.approx([0.0, 75.0, 75.0 + 50 / 3])
     assert bars.base[-1] + bars.x[-1] == pytest.approx(100.0)

@@ -30,7 +30,8 @@ def segment(opened_at: float, *stretches: Stretch, cause: TimeCause = TimeCause.
 
 
 def times(*segments: SegmentTimes, until: float, **more: Any) -> RunTimes:
-    return RunTimes(**{"started_at": 0.0, "until": until, "state": RunState.FINISHED, "segments": segments} | more)
+    values: dict[str, Any] = {"started_at": 0.0, "until": until, "state": RunState.FINISHED, "segments": segments}
+    return RunTimes(**values | more)
 
 
 def spent(breakdown: Breakdown) -> dict[TimeCause, float]:

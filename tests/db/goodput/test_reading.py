@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -128,7 +129,7 @@ def test_a_hold_ends_with_its_release_or_with_the_next_segment(engine: sa.Engine
     with writing(engine) as session:
         run = add_run(session, started_at=NOW)
         report(session, run, open_segment(session, run, 0, SegmentReason.START, 0.0), range(50), range(1, 51))
-        hold = {"incident": None, "kind": "hold", "attempt": 1, "details": {}}
+        hold: dict[str, Any] = {"incident": None, "kind": "hold", "attempt": 1, "details": {}}
         asked = commands.save_intervention(session, run=run, number=1, now=NOW + 50, state="applied", **hold)
         order = commands.issue_order(session, intervention=asked, reason="", now=NOW + 50)
         commands.answer_order(
@@ -195,11 +196,10 @@ def test_the_causes_of_any_stored_run_add_up_to_its_time(
         for reason, fork, rows, later in history:
             opened_at = max(opened_at + 0.001, opened_at + later)
             opened = open_segment(session, run, fork, reason, opened_at)
-            steps, times, step, time = [], [], fork, opened_at
-            for steps_on, seconds_on in rows:
-                steps, times = [*steps, step], [*times, time + seconds_on]
-                step, time = step + steps_on, time + seconds_on
-            if steps:
+            on = [(0, 0.0), *rows]
+            steps = list(accumulate((steps_on for steps_on, _ in on), initial=fork))[1:]
+            times = list(accumulate((seconds_on for _, seconds_on in on), initial=opened_at))[1:]
+            if rows:
                 report(session, run, opened, steps, times)
         session.flush()
         run.state, run.finished_at = state, NOW + at
