@@ -63,7 +63,7 @@ class Metric:
         return self.incident_kind is not None
 
 
-CHECKPOINT_SECONDS, EVALUATION_SECONDS = "checkpoint_seconds", "evaluation_seconds"
+CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS = "checkpoint_seconds", "evaluation_seconds", "pause_seconds"
 """What a loop did between a step and the one before, besides training: the goodput of a run is made of them."""
 
 METRICS: tuple[Metric, ...] = (
@@ -166,6 +166,12 @@ METRICS: tuple[Metric, ...] = (
         name=EVALUATION_SECONDS,
         title="Evaluation, since the step before (s)",
         short_name="time for evaluation",
+        unit="s",
+    ),
+    Metric(
+        name=PAUSE_SECONDS,
+        title="Announced pause, since the step before (s)",
+        short_name="time of announced pauses",
         unit="s",
     ),
     Metric(

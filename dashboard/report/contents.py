@@ -11,7 +11,7 @@ from dashboard.data.rollback_costs import Rewind
 from dashboard.data.run_lookup import NoSuchRun
 from db.goodput.accounting import Breakdown
 from db.models import Incident, Intervention
-from lossguard.metrics import CHECKPOINT_SECONDS, COLUMNS, DEFAULT_CHARTS, EVALUATION_SECONDS
+from lossguard.metrics import CHECKPOINT_SECONDS, COLUMNS, DEFAULT_CHARTS, EVALUATION_SECONDS, PAUSE_SECONDS
 from lossguard.states import IncidentState
 
 
@@ -91,7 +91,7 @@ def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: Limits | Non
 def curve_names(metrics: Sequence[str]) -> list[str]:
     """The default charts, then scalars of the user's own; of the metrics with a column only the default ones."""
     default = [name for name in DEFAULT_CHARTS if name in metrics]
-    others = (*COLUMNS, *default, CHECKPOINT_SECONDS, EVALUATION_SECONDS)  # durations are in the goodput
+    others = (*COLUMNS, *default, CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS)  # durations are in the goodput
     return default + [name for name in metrics if name not in others]
 
 

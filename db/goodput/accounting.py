@@ -29,7 +29,7 @@ class TimeCause(StrEnum):
     WAITING = "waiting_for_person"  # holds, and steps that were discarded after a person was asked to decide
     HANG = "hang"  # no step for much longer than usual, and nothing says why
     STARTUP = "startup"  # until the first step
-    OTHER = "other"  # between the steps, of an announced pause, or after the last step
+    OTHER = "other"  # between the steps, announced pauses, or after the last step
 
 
 CAUSES: Mapping[str, TimeCause] = {
@@ -73,13 +73,20 @@ class Stretch:
     """Mean time per step, as the loop reports it; None where it does not."""
     checkpoint_seconds: float = 0.0
     evaluation_seconds: float = 0.0
+    pause_seconds: float = 0.0
+    """Of pauses that the loop announced, other than evaluations that it reports."""
     is_single: bool = False
     """Whether it is one row: only then a long time is known to be without steps."""
 
     @property
+    def explained(self) -> float:
+        """How much of it the loop reports to be no training."""
+        return self.checkpoint_seconds + self.evaluation_seconds + self.pause_seconds
+
+    @property
     def unexplained(self) -> float:
-        """Its duration, less what the loop reports to be no training."""
-        return max(0.0, self.end - self.begin - self.checkpoint_seconds - self.evaluation_seconds)
+        """The rest of its duration."""
+        return max(0.0, self.end - self.begin - self.explained)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,7 +232,7 @@ class _Account:
         """`usual`: the most that its steps took, where the stretch is longer for a reason that is known (`rest`)."""
         begin, seconds = self._advance(end)
         held = overlap(self.times.holds, begin, self.at)
-        explained = held + stretch.checkpoint_seconds + stretch.evaluation_seconds
+        explained = held + stretch.explained
         hang = 0.0
         if stretch.is_single and usual is None:
             hang = hang_seconds(seconds - explained, stretch.num_steps * self.usual)
@@ -235,6 +242,7 @@ class _Account:
             (TimeCause.WAITING, held),
             (TimeCause.CHECKPOINT, stretch.checkpoint_seconds),
             (TimeCause.EVALUATION, stretch.evaluation_seconds),
+            (rest, stretch.pause_seconds),
             (TimeCause.HANG, hang),
         ]
         if stretch.cause is not TimeCause.TRAINING:

@@ -18,10 +18,12 @@ from db.models import Intervention, Order, Run, RunStatus, Segment
 from db.steps.buckets import Buckets
 from db.steps.reader import END
 from db.steps.series import buckets_by_range
+from lossguard.metrics import CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS
 from lossguard.states import InterventionState, OrderKind, OrderState, RunState
 
-STEP, CHECKPOINT, EVALUATION = "step_seconds", "checkpoint_seconds", "evaluation_seconds"
-"""Metrics by which a loop says what the time since its last step was used for."""
+STEP_SECONDS = "step_seconds"
+METRICS = (STEP_SECONDS, CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS)
+"""By these a loop says what the time since its last step was used for."""
 MAX_STRETCHES = 512
 """Of a run; one with more segments has one per segment at least."""
 MAX_SUSPECTS = 64
@@ -121,7 +123,7 @@ class _Stretches:
             self._session,
             run=self._run,
             step_ranges=[part.steps for part in parts],
-            metrics=(STEP, CHECKPOINT, EVALUATION),
+            metrics=METRICS,
             points=MAX_STRETCHES,
         )
         sums = {name: _sums(found) for name, found in buckets.items()}
@@ -148,7 +150,8 @@ def _stretches(
         if row[0] <= before[0]:
             continue  # a bucket without a step
         key = (index, row[0] // width * width)
-        step, saving, evaluating = (sums.get(name, {}).get(key, (0.0, 0)) for name in (STEP, CHECKPOINT, EVALUATION))
+        step, *durations = (sums.get(name, {}).get(key, (0.0, 0)) for name in METRICS)
+        saving, evaluating, pausing = (max(0.0, mean * count) for mean, count in durations)
         yield (
             replace(part, before=before, last=row[0]),
             Stretch(
@@ -157,8 +160,9 @@ def _stretches(
                 num_steps=row[0] - before[0],
                 cause=part.cause,
                 step_seconds=max(0.0, step[0]) if step[1] else None,
-                checkpoint_seconds=max(0.0, saving[0] * saving[1]),
-                evaluation_seconds=max(0.0, evaluating[0] * evaluating[1]),
+                checkpoint_seconds=saving,
+                evaluation_seconds=evaluating,
+                pause_seconds=pausing,
                 is_single=width == 1,
             ),
         )

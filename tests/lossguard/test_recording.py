@@ -138,6 +138,19 @@ def test_an_invalid_pause_is_reported_once_and_ignored(
     assert caplog.text.count("next_report_in=") == 1
 
 
+def test_the_step_after_a_pause_reports_its_length_unless_it_reports_an_evaluation(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        for step, more in enumerate(({}, {"evaluation_seconds": 9.0}, {})):
+            if step < 2:
+                run.expect(next_report_in=60.0)
+            run.log(step, loss=1.0, **more)
+    (_, first), *others = steps(run)
+    assert 0 <= first.pop("pause_seconds") < 60.0
+    assert [first, *(metrics for _, metrics in others)] == [
+        {"loss": 1.0}, {"loss": 1.0, "evaluation_seconds": 9.0}, {"loss": 1.0},
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("error", "state"),
     [(None, "finished"), (SystemExit, "finished"), (RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")],

@@ -97,6 +97,12 @@ def test_a_long_step_with_a_reported_evaluation_does_not_hang() -> None:
     assert spent(break_down(times(line, until=703.0))) == {TimeCause.TRAINING: 103.0, TimeCause.EVALUATION: 600.0}
 
 
+def test_a_pause_that_was_announced_does_not_hang() -> None:
+    pause = steps(101.0, 702.0, pause_seconds=600.0)
+    line = segment(0.0, steps(0.0, 1.0), steps(1.0, 101.0, 100), pause, steps(702.0, 703.0))
+    assert spent(break_down(times(line, until=703.0))) == {TimeCause.TRAINING: 103.0, TimeCause.OTHER: 600.0}
+
+
 @pytest.mark.parametrize(("seconds", "usual", "lost"), [(119.0, 1.0, 0.0), (120.0, 1.0, 119.0), (599.0, 60.0, 0.0)])
 def test_a_hang_is_ten_usual_steps_and_two_minutes_long_at_least(seconds: float, usual: float, lost: float) -> None:
     assert hang_seconds(seconds, usual) == lost
@@ -175,6 +181,7 @@ stretches = st.builds(
     step_seconds=st.none() | st.floats(0, 1e3),
     checkpoint_seconds=st.floats(0, 1e3),
     evaluation_seconds=st.floats(0, 1e3),
+    pause_seconds=st.floats(0, 1e3),
     is_single=st.booleans(),
 )
 intervals = st.lists(st.tuples(moments, moments), max_size=4).map(merged)
