@@ -9,6 +9,7 @@ interventions(...)  one row per intervention, `number` as index, with the state 
 segments(...)       one row per segment, `number` as index, with its range on the live line
 events(...)         one row per declared event and per outlier
 probes(...)         one row per token of a probe, and one without a token for all the tokens that it does not name
+goodput(...)        one row per cause, `cause` as index: the seconds of the run that it took, and their share
 runs(...)           one row per run, `id` as index
 together(make, ...) one of these for many runs: `run` is the first level of the index
 
@@ -16,6 +17,7 @@ Dtypes do not depend on the rows: whole numbers are int64, or Int64 where some m
 times datetime64[us, UTC]; texts str; JSON (details, config) object.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +27,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import queries
+from db.goodput import reading
+from db.goodput.accounting import TimeCause
 from db.lineage import Line, StepRange, live_line, step_ranges
 from db.models import Base, Event, Incident, Intervention, Order, Run, Segment, UnixTime
 from db.steps.buckets import Floats
@@ -154,6 +158,21 @@ def _probe_rows(run_id: str, stored: queries.StoredProbe) -> list[tuple[object, 
     rest = [(None, probe.rest_count, probe.rest_log_probability)] if probe.rest_count else []
     where = (run_id, stored.segment, stored.step, stored.live, probe.prompt, probe.target)
     return [(*where, *row) for row in (*named, *rest)]
+
+
+def goodput(session: Session, *, run: Run, now: float | None = None) -> pd.DataFrame:
+    """What the time of a run was used for (see `db.goodput.accounting.TimeCause`): every second since its start once.
+
+    `now`: until when, of a run that has not ended, in unix seconds (default: the time by the clock). `share` is missing
+    while no time has passed.
+    """
+    found = reading.breakdown(session, run=run, now=time.time() if now is None else now)
+    shares = [found.share(cause) for cause in TimeCause]
+    columns = {
+        "seconds": np.array([found.seconds[cause] for cause in TimeCause], dtype=np.float64),
+        "share": np.array(shares, dtype=np.float64),
+    }
+    return pd.DataFrame(columns, index=pd.Index([cause.value for cause in TimeCause], dtype="str", name="cause"))
 
 
 def runs(session: Session, *, project: str | None = None) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from db.models import Event, Segment
 from lossguard.protocol import REMEDY
@@ -109,6 +110,44 @@ def discarded(segments: Sequence[Segment]) -> list[StepRange]:
         for first, last in _not_live(segment, live.get(segment.number))
         if first < last
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A segment that forked off before the end of the one before it: a rollback, or a restart from a checkpoint."""
+
+    segment: Segment
+    discarded: tuple[StepRange, ...]
+    """The part of the line that was live until then, from the fork step to its end. Each range has an end."""
+
+
+def forks(segments: Sequence[Segment]) -> list[Fork]:
+    """In the order in which they happened. Every step that is on no live line any more is in exactly one of them."""
+    opened = in_opening_order(segments)
+    ends = {one.number: (one.first_step, one.last_step) for one in segments}
+    found = []
+    for before, segment in pairwise(opened):
+        assert segment.fork_step is not None
+        line = line_to(opened, before.number)
+        ranges = tuple(one for part in line for one in _from_fork(part, segment.fork_step, *ends[part.segment]))
+        if ranges:
+            found.append(Fork(segment, ranges))
+    return found
+
+
+def in_opening_order(segments: Sequence[Segment]) -> list[Segment]:
+    """The segments whose first step is known, in the order in which the trainer opened them."""
+    return sorted(
+        (segment for segment in segments if segment.fork_step is not None), key=lambda one: (one.opened_at, one.number)
+    )
+
+
+def _from_fork(part: StepRange, fork_step: int, first: int | None, last: int | None) -> list[StepRange]:
+    """The steps of `part` from the fork on that were done; `first` and `last`: those of its whole segment."""
+    if first is None or last is None:
+        return []
+    low, high = max(part.first, fork_step, first), last + 1 if part.last is None else min(part.last, last + 1)
+    return [StepRange(part.segment, low, high)] if low < high else []
 
 
 def _not_live(segment: Segment, live: StepRange | None) -> Iterator[tuple[int, int]]:

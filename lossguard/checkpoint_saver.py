@@ -9,6 +9,7 @@ from lossguard.checkpoint_store import CheckpointStore, KeepsInMemory
 from lossguard.checkpoint_times import CheckpointTimes
 from lossguard.errors import ConfigurationError
 from lossguard.log_once import LogOnce
+from lossguard.metrics import CHECKPOINT_SECONDS
 from lossguard.ranks import Ranks
 from lossguard.run import Run
 from lossguard.states import Tier
@@ -68,6 +69,7 @@ class CheckpointSaver:
         else:
             self._saved_step = step
             self._times.saved(Tier.DISK, began)
+        self._run.add_seconds(CHECKPOINT_SECONDS, time.perf_counter() - began)
         self.report_restorable()
 
     def _save_in_memory(self, memory: KeepsInMemory, step: int, state: Callable[[], dict[str, Any]]) -> None:
@@ -80,6 +82,7 @@ class CheckpointSaver:
             self._report_failed_save(problem)
         else:
             self._times.saved(Tier.MEMORY, began)
+        self._run.add_seconds(CHECKPOINT_SECONDS, time.perf_counter() - began)
         self.report_restorable()
 
     def settle(self, wait: bool = False) -> None:

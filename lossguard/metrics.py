@@ -63,6 +63,9 @@ class Metric:
         return self.incident_kind is not None
 
 
+CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS = "checkpoint_seconds", "evaluation_seconds", "pause_seconds"
+"""What a loop did between a step and the one before, besides training: the goodput of a run is made of them."""
+
 METRICS: tuple[Metric, ...] = (
     Metric(
         name="loss",
@@ -152,6 +155,24 @@ METRICS: tuple[Metric, ...] = (
         short_name="time per step",
         unit="s",
         column=ColumnType.FLOAT,
+    ),
+    Metric(
+        name=CHECKPOINT_SECONDS,
+        title="Saving checkpoints, since the step before (s)",
+        short_name="time for checkpoints",
+        unit="s",
+    ),
+    Metric(
+        name=EVALUATION_SECONDS,
+        title="Evaluation, since the step before (s)",
+        short_name="time for evaluation",
+        unit="s",
+    ),
+    Metric(
+        name=PAUSE_SECONDS,
+        title="Announced pause, since the step before (s)",
+        short_name="time of announced pauses",
+        unit="s",
     ),
     Metric(
         name="tokens_per_second",

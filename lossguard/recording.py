@@ -18,7 +18,7 @@ from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
 from lossguard.masking import mask_json
-from lossguard.metrics import COUNTS
+from lossguard.metrics import COUNTS, EVALUATION_SECONDS, PAUSE_SECONDS
 from lossguard.orders import Order
 from lossguard.private_files import make_folder
 from lossguard.probe import Probe
@@ -111,6 +111,8 @@ class RecordingRun(Run):
         self._newest_step: int | None = None
         self._newest_change: tuple[int, str] | None = None  # declared in the present segment: step and kind
         self._restorable: tuple[list[int], list[RestorableTier]] | None = None
+        self._seconds: dict[str, float] = {}  # durations that the next step reports
+        self._pause_began: float | None = None  # by the monotonic clock: an announced pause that no step has ended
         self._unplaced: list[Record] = []  # before the first segment
         self._valid_names: set[str] = set()  # of metrics
         self._inbox: tuple[Order, ...] = ()
@@ -144,11 +146,18 @@ class RecordingRun(Run):
         self._log(step, metrics, None)
 
     @_never_raises
+    def add_seconds(self, metric: str, seconds: float) -> None:
+        with self._writer.lock:
+            self._seconds[metric] = self._seconds.get(metric, 0.0) + plain(seconds)
+
+    @_never_raises
     def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None, position: Any = None) -> None:
         self._log(step, dict(metrics), at, position)
 
     def _log(self, step: int, metrics: dict[str, Any], at: float | None, position: Any = None) -> None:
         is_pending = False
+        if self._seconds or self._pause_began is not None:
+            metrics = self._with_durations(metrics)
         if not self._valid_names.issuperset(metrics):
             metrics = self._with_valid_names(metrics)
         for value in metrics.values():
@@ -207,6 +216,7 @@ class RecordingRun(Run):
             )
         details = {"next_report_in": float(next_report_in)}
         with self._writer.lock:
+            self._pause_began = time.monotonic()
             self._put_in_segment({"event": EXPECT, "step": None, "time": time.time(), "details": details})
 
     @_never_raises
@@ -399,6 +409,15 @@ class RecordingRun(Run):
     def _put(self, record: Record) -> None:
         with self._writer.lock:
             self._writer.put(record)
+
+    def _with_durations(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """The metrics of a step with what happened since the one before. A pause may be an evaluation that it has."""
+        with self._writer.lock:
+            metrics, self._seconds = self._seconds | metrics, {}
+            began, self._pause_began = self._pause_began, None
+        if began is not None and EVALUATION_SECONDS not in metrics:
+            metrics.setdefault(PAUSE_SECONDS, time.monotonic() - began)
+        return metrics
 
     def _with_valid_names(self, metrics: dict[str, Any]) -> dict[str, Any]:
         """The metrics whose name the collector accepts: it would reject the whole step for one invalid name."""

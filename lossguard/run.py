@@ -58,6 +58,12 @@ class Run:
         segment. Non-finite values are recorded as they are; None means "not measured".
         """
 
+    def add_seconds(self, metric: str, seconds: float) -> None:
+        """Add to a duration that the next `log` reports, such as `evaluation_seconds` for an evaluation between steps.
+
+        A duration of this name that the loop gives to `log` itself takes its place. Never raises.
+        """
+
     def log_row(self, step: int, metrics: Mapping[str, Any], at: float | None = None, position: Any = None) -> None:
         """As `log`, for a step that was taken at an earlier time (`at`, unix seconds), and for metrics of any name.
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from torch import nn
 
 import lossguard
+from lossguard.metrics import EVALUATION_SECONDS
 from lossguard.torch import Checkpoints, over_ranks, tokens_per_rank
 from trainer.components import Components, build_components
 from trainer.config import Recipe
@@ -111,7 +112,9 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
             metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
             if components.held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
                 run.expect(next_report_in=MAX_EVALUATION_SECONDS)
+                began = time.perf_counter()
                 evaluation = evaluate(components.model, components.held_out, components.device)
+                metrics[EVALUATION_SECONDS] = time.perf_counter() - began
                 metrics |= held_out_metrics(evaluation, components.token_bytes)
             now = time.perf_counter()
             metrics["step_seconds"], last_end = now - last_end, now

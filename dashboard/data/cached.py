@@ -7,6 +7,7 @@ text is for the page.
 Arguments with a leading underscore are not part of a cache key (Streamlit's convention); `stamp` is part of it only.
 """
 
+import time
 from collections.abc import Sequence
 
 import streamlit as st
@@ -22,12 +23,17 @@ from dashboard.data.rollback_costs import Rewind
 from dashboard.data.store import cached_briefly, database_url, open_store
 from dashboard.figures.axis import PLAIN_STEPS, RunAxes, XAxis
 from db import lineage, overview, policies, queries
+from db.goodput import reading as goodput
+from db.goodput.accounting import Breakdown
 from db.lineage import Line
 from db.models import Incident, Run, Segment
 from db.overview import Tally
 from db.queries import StoredProbe
 from db.steps.reader import metric_value
+from lossguard.states import RunState
 
+BREAKDOWN_SECONDS = 4.0
+"""For so long the breakdown of a running run is shown, to all viewers, before it is read again."""
 SPARKLINE_STEPS, SPARKLINE_POINTS = 1000, 60
 MAX_POINTS = 800
 """Buckets per curve; their width is a power of two, so that there are at least half as many: one to three pixels each.
@@ -82,6 +88,13 @@ def latest_value(facts: RunFacts, segment: int | None, metric: str) -> LatestVal
 def rewinds(facts: RunFacts) -> list[Rewind]:
     """Every rewind of the run, with its cost."""
     return _rewinds(database_url(), facts.run.id, facts.stamp, facts)
+
+
+def breakdown(facts: RunFacts) -> Breakdown:
+    """What the time of the run was used for until it ended, or until a few seconds ago."""
+    is_running = facts.run.state == RunState.RUNNING
+    stamp = (time.time() // BREAKDOWN_SECONDS,) if is_running else (facts.run.finished_at, *facts.stamp)
+    return _breakdown(database_url(), facts.run.id, stamp, facts.marks_stamp, facts.run)
 
 
 def incident_window(facts: RunFacts, incident: Incident, window: tuple[int, int] | None = None) -> IncidentWindow:
@@ -176,6 +189,14 @@ def _last_finite(session: Session, run: Run, segments: Sequence[Segment], metric
 def _rewinds(url: str, run_id: str, stamp: tuple[int, ...], _facts: RunFacts) -> list[Rewind]:
     with open_store(url) as session:
         return rollback_costs.read_rewinds(session, run=_facts.run, segments=_facts.segments, orders=_facts.orders)
+
+
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _breakdown(
+    url: str, run_id: str, stamp: tuple[float | None, ...], marks_stamp: tuple[float, ...], _run: Run
+) -> Breakdown:
+    with open_store(url) as session:
+        return goodput.breakdown(session, run=_run, now=time.time())
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)

@@ -5,7 +5,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from sqlalchemy.orm import Session
 
@@ -59,26 +58,10 @@ def total_seconds(rewinds: Sequence[Rewind]) -> float | None:
 
 def find_rewinds(segments: Sequence[Segment]) -> list[Rewind]:
     """In the order in which they happened. Every step that is on no live line any more is in exactly one of them."""
-    opened = sorted(
-        (segment for segment in segments if segment.fork_step is not None), key=lambda one: (one.opened_at, one.number)
-    )
-    ends = {one.number: (one.first_step, one.last_step) for one in segments}
-    found = []
-    for before, segment in pairwise(opened):
-        assert segment.fork_step is not None
-        line = lineage.line_to(opened, before.number)
-        discarded = tuple(one for part in line for one in _from_fork(part, segment.fork_step, *ends[part.segment]))
-        if discarded:
-            found.append(Rewind(segment.number, segment.reason, segment.fork_step, discarded))
-    return found
-
-
-def _from_fork(part: StepRange, fork_step: int, first: int | None, last: int | None) -> list[StepRange]:
-    """The steps of `part` from the fork on that were done; `first` and `last`: those of its whole segment."""
-    if first is None or last is None:
-        return []
-    low, high = max(part.first, fork_step, first), last + 1 if part.last is None else min(part.last, last + 1)
-    return [StepRange(part.segment, low, high)] if low < high else []
+    return [
+        Rewind(fork.segment.number, fork.segment.reason, fork.segment.fork_step or 0, fork.discarded)
+        for fork in lineage.forks(segments)
+    ]
 
 
 def read_rewinds(

@@ -9,8 +9,9 @@ from dashboard.data.facts import Curve, RunFacts
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.rollback_costs import Rewind
 from dashboard.data.run_lookup import NoSuchRun
+from db.goodput.accounting import Breakdown
 from db.models import Incident, Intervention
-from lossguard.metrics import COLUMNS, DEFAULT_CHARTS
+from lossguard.metrics import CHECKPOINT_SECONDS, COLUMNS, DEFAULT_CHARTS, EVALUATION_SECONDS, PAUSE_SECONDS
 from lossguard.states import IncidentState
 
 
@@ -49,6 +50,8 @@ class ReportContents:
     omitted_curves: Sequence[str]
     """Metrics beyond `limits.max_curves`."""
     rewinds: Sequence[Rewind]
+    breakdown: Breakdown
+    """What the time of the run was used for."""
     written_at: float
     """Unix seconds."""
     zone: tzinfo
@@ -73,13 +76,23 @@ def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: Limits | Non
         raise NoSuchRun(f"there is no run {run_id!r} in this store")
     names = curve_names(facts.metrics)
     curves = cached.curves(facts, names[: limits.max_curves]).by_metric
-    return ReportContents(facts, curves, names[limits.max_curves :], cached.rewinds(facts), now, zone, limits)
+    return ReportContents(
+        facts=facts,
+        curves=curves,
+        omitted_curves=names[limits.max_curves :],
+        rewinds=cached.rewinds(facts),
+        breakdown=cached.breakdown(facts),
+        written_at=now,
+        zone=zone,
+        limits=limits,
+    )
 
 
 def curve_names(metrics: Sequence[str]) -> list[str]:
     """The default charts, then scalars of the user's own; of the metrics with a column only the default ones."""
     default = [name for name in DEFAULT_CHARTS if name in metrics]
-    return default + [name for name in metrics if name not in COLUMNS and name not in default]
+    others = (*COLUMNS, *default, CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS)  # durations are in the goodput
+    return default + [name for name in metrics if name not in others]
 
 
 def read_incidents(facts: RunFacts, limits: Limits) -> Iterator[ReportIncident]:

@@ -15,6 +15,7 @@ from dashboard import clock, formatting
 from dashboard.data import compute, held_out, pending, tables
 from dashboard.data.compute import Compute
 from dashboard.data.facts import RunFacts
+from dashboard.data.goodput import NAMES
 from dashboard.figures.compute import compute_figure
 from dashboard.figures.curves import run_figure
 from dashboard.figures.marks import Marks
@@ -23,6 +24,7 @@ from dashboard.report.contents import ReportContents, ReportIncident
 from dashboard.report.incident_sections import incident_sections
 from dashboard.report.svg import PICTURE_SCALE, render_svg
 from dashboard.report.tables import Table, bounded_table
+from db.goodput.accounting import Breakdown
 from lossguard.metrics import short_name
 
 HERE = Path(__file__).parent
@@ -54,6 +56,7 @@ def render(contents: ReportContents, incidents: Iterable[ReportIncident]) -> str
         incidents=_incidents(facts),
         sections=sections,
         num_without_section=len(facts.incidents) - len(sections),
+        goodput=_goodput(contents.breakdown),
         lost=_lost(contents),
         compute=_compute(facts),
         compute_picture=_compute_picture(facts),
@@ -82,6 +85,7 @@ def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
         ("Duration", formatting.duration(summary.duration(facts, contents.written_at))),
         ("Final loss", formatting.number(summary.recent_mean(loss.live)[0] if loss and len(loss.live) else None)),
         ("Held-out loss", formatting.number(measured[1]) if measured else None),
+        ("Goodput", formatting.percent(contents.breakdown.goodput) if contents.breakdown.total > 0 else None),
         ("Incidents", formatting.count(len(facts.incidents))),
         ("Steps discarded", summary.with_share(formatting.count(lost.steps), lost.steps_share)),
         ("Time lost", summary.with_share(formatting.duration(lost.seconds), lost.seconds_share)),
@@ -118,6 +122,18 @@ def _incidents(facts: RunFacts) -> Table:
         for each in facts.incidents
     ]
     return Table(("Incident", "Kind", "Onset", "Detected", "Score", "Outcome", "Interventions"), rows)
+
+
+def _goodput(breakdown: Breakdown) -> Table | None:
+    """One row for each cause that took any time, and the total."""
+    if breakdown.total <= 0:
+        return None
+    rows = [
+        (NAMES[cause], formatting.duration(breakdown.seconds[cause]), formatting.percent(breakdown.share(cause)))
+        for cause in breakdown.largest_first()
+    ]
+    rows.append(("total", formatting.duration(breakdown.total), formatting.percent(1.0)))
+    return Table(("Used for", "Time", "Share"), rows, last_is_total=True)
 
 
 def _lost(contents: ReportContents) -> Table | None:

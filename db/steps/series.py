@@ -1,7 +1,7 @@
 """A metric over steps in buckets, exactly, at a cost that does not depend on the length of the run."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -95,6 +95,23 @@ def many_series(
     points: int = 1500,
 ) -> dict[str, Series]:
     """The same of many metrics, read together: by name; one that was never reported is empty."""
+    _, found = buckets_by_range(
+        session, run=run, step_ranges=step_ranges, metrics=metrics, first=first, last=last, points=points
+    )
+    return {metric: _as_series(found[metric]) if metric in found else Series() for metric in metrics}
+
+
+def buckets_by_range(
+    session: Session,
+    *,
+    run: Run,
+    step_ranges: Sequence[StepRange],
+    metrics: Collection[str],
+    first: int | None = None,
+    last: int | None = None,
+    points: int = 1500,
+) -> tuple[int, dict[str, Buckets]]:
+    """(steps in a bucket, the buckets of each metric that was reported); `key` is the position of a bucket's range."""
     if points < 1:
         raise ValueError(f"points must be at least 1, not {points}")
     known = sa.select(Metric.name, Metric.number).where(Metric.run_pk == run.pk, Metric.name.in_(metrics))
@@ -103,15 +120,17 @@ def many_series(
     spans = [_span(step_range, ends, first, last) for step_range in step_ranges]
     width = _width([span for span in spans if span is not None], points)
     level_ranges = list(_level_ranges(step_ranges, spans, ends, rollups.level_for(width)))
-    found = {metric: Series() for metric in metrics}
+    found: dict[str, Buckets] = {}
     for start in range(0, len(numbers), METRICS_AT_ONCE):
         some = dict(list(numbers.items())[start : start + METRICS_AT_ONCE])
         keys = _Keys(some, len(step_ranges))
         buckets = [_from_rollups(session, run, keys, level_ranges), *_from_steps(session, run, keys, level_ranges)]
         read = coarsen(joined(buckets), width)
         number_of = read.key // len(step_ranges)
-        found |= {name: _as_series(read.where(number_of == number)) for name, number in some.items()}
-    return found
+        for name, number in some.items():
+            chosen = read.where(number_of == number)
+            found[name] = replace(chosen, key=chosen.key % len(step_ranges))
+    return width, found
 
 
 def _ends(session: Session, run: Run) -> dict[int, tuple[int, int]]:

@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback
 from lossguard.hf.hooks import Hooks
 from lossguard.hf.log_z import LogZ
 from lossguard.log_once import LogOnce, never_raises
+from lossguard.metrics import EVALUATION_SECONDS
 from lossguard.run import Run
 from lossguard.torch.reduce import gathered, num_ranks
 
@@ -124,6 +125,8 @@ class Measuring(TrainerCallback):
         if self._finished_step is None:  # before the first step, or after the training
             return
         for name, value in (metrics or {}).items():
+            if name.startswith("eval_") and name.endswith("_runtime"):  # of each dataset
+                self.run.add_seconds(EVALUATION_SECONDS, value)
             if name.startswith("eval_") and name.endswith("loss"):  # eval_loss, eval_<name of the data>_loss
                 data = name.removeprefix("eval_").removesuffix("loss").strip("_")
                 self._step_metrics["held_out_loss" + (data and f"_{data}")] = value

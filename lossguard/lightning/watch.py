@@ -1,5 +1,6 @@
 """The callback that reports: every optimizer step with its loss, gradient norm and learning rate."""
 
+import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from lossguard.errors import ConfigurationError
 from lossguard.lightning.framework import Callback, LightningModule, Trainer
 from lossguard.log_once import LogOnce, never_raises
+from lossguard.metrics import EVALUATION_SECONDS
 from lossguard.run import Run
 
 MEANS = ("log_z", "z_loss")
@@ -49,6 +51,7 @@ class Watch(Callback):
         self.tokens: int | Tensor | None = 0
         """Tokens so far, over all ranks; None if it is not known how many there were before."""
         self._pending: tuple[int, dict[str, Any]] | None = None  # a step whose validation may come yet
+        self._validation_began = 0.0
         self._forget()
 
     def _forget(self) -> None:
@@ -128,10 +131,14 @@ class Watch(Callback):
             means["step_tokens"] = (tokens * trainer.world_size).round().long()
         return means
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validation_began = time.perf_counter()
+
     @never_raises
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or self._pending is None:
             return
+        self.run.add_seconds(EVALUATION_SECONDS, time.perf_counter() - self._validation_began)
         monitored = [str(each.monitor) for each in trainer.callbacks if getattr(each, "mode", None) == "min"]  # type: ignore[attr-defined]
         names = [self._held_out] if self._held_out else ["val_loss", *(name for name in monitored if "val" in name)]
         for name in names:

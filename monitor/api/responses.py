@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from db.goodput.accounting import Breakdown
 from db.lineage import live_line, source_of
 from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
 from db.queries import Series
@@ -53,6 +54,11 @@ def source(events: Sequence[Event]) -> dict[str, Any]:
     """How the rows of a run are made, and one sentence for each way in which that matters."""
     facts = source_of(events)
     return facts.to_details() | {"sentences": facts.describe()}
+
+
+def goodput(found: Breakdown) -> dict[str, Any]:
+    """The time of a run by cause; `goodput` is null while no time has passed."""
+    return {"goodput": found.goodput, "total_seconds": found.total, "seconds": dict(found.seconds)}
 
 
 def series(columns: Series) -> dict[str, Any]:

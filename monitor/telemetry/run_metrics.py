@@ -8,7 +8,7 @@ nothing: any number of scrapers see the same maxima.
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import sqlalchemy as sa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,11 +18,13 @@ from sqlalchemy.orm import Session
 from db import live_runs
 from db.dialects import DIALECTS
 from db.engine import reading
+from db.goodput.accounting import Breakdown
 from db.live_runs import LiveRun
 from lossguard.metrics import BY_NAME, SIGNALS
 from lossguard.states import IncidentKind
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL
 from monitor.ingestion import run_status
+from monitor.telemetry.run_time import RunTimeCache
 
 RUN_LABELS = ["run", "project"]
 INCIDENT_LINGER_SECONDS = 20.0
@@ -35,6 +37,7 @@ class RunsCollector(Collector):
     def __init__(self, engine: sa.Engine, *, limit: int, clock: Callable[[], float] = time.time) -> None:
         """`limit`: number of runs that are shown at most. `clock` returns unix seconds, as reports are stamped."""
         self._engine, self._limit, self._clock = engine, limit, clock
+        self._run_time = RunTimeCache()
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: registering must not query the store."""
@@ -64,6 +67,7 @@ class RunsCollector(Collector):
         yield from _totals(session, runs)
         yield from _incidents(session, runs, self._clock())
         yield from _interventions(session, runs)
+        yield from _run_time(self._run_time.read(session, runs, self._clock()), runs)
 
 
 def _gauge(name: str, text: str, runs: Sequence[tuple[LiveRun, float | None]]) -> Metric:
@@ -171,6 +175,17 @@ def _interventions(session: Session, runs: Sequence[LiveRun]) -> Iterator[Metric
         if state not in INTERVENTION_TERMINAL:
             pending.add_metric([by_pk[pk].id, by_pk[pk].project, kind, state], count)
     yield from (ended, pending)
+
+
+def _run_time(breakdowns: Mapping[int, Breakdown], runs: Sequence[LiveRun]) -> Iterator[Metric]:
+    """A gauge: steps that a rollback discards move from one cause to another."""
+    text = "Time since the start of the run by what it was used for; the share of the cause training is the goodput"
+    family = GaugeMetricFamily("lossguard_run_time_seconds", text, labels=[*RUN_LABELS, "cause"])
+    for run in runs:
+        if (found := breakdowns.get(run.RunStatus.run_pk)) is not None:
+            for cause, seconds in found.seconds.items():
+                family.add_metric([run.id, run.project, cause], seconds)
+    yield family
 
 
 def disk(url: sa.URL) -> Iterator[Metric]:

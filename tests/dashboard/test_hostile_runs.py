@@ -29,7 +29,15 @@ pytestmark = pytest.mark.usefixtures("store")
 
 OF_EACH_KIND = [BY_ID[name] for name in ("no-steps", "first-nan", "huge-and-negative", "late-steps")]
 """Few enough for a fast test."""
-FRAMES = (frames.steps, frames.incidents, frames.interventions, frames.segments, frames.events, frames.probes)
+FRAMES = (
+    frames.steps,
+    frames.incidents,
+    frames.interventions,
+    frames.segments,
+    frames.events,
+    frames.probes,
+    frames.goodput,
+)
 
 
 def by_id(run: HostileRun) -> str:

@@ -86,6 +86,19 @@ def test_dtypes_do_not_depend_on_the_rows(sqlite_engine: sa.Engine) -> None:
     assert every.dtypes["finished_at"] == TIME
 
 
+def test_every_second_of_a_run_has_a_cause(sqlite_engine: sa.Engine) -> None:
+    with writing(sqlite_engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(1, 101))
+        frame = frames.goodput(session, run=run, now=NOW + 101)
+        empty = frames.goodput(session, run=run, now=NOW)
+    assert frame.index.name == "cause"
+    assert (frame.seconds["training"], frame.seconds.sum(), frame["share"].sum()) == (101.0, 101.0, 1.0)
+    assert empty.seconds.sum() == 0.0
+    assert empty["share"].isna().all()
+    assert empty.dtypes.tolist() == frame.dtypes.tolist() == ["float64", "float64"]
+
+
 def test_an_intervention_shows_where_the_trainer_really_went(sqlite_engine: sa.Engine) -> None:
     with writing(sqlite_engine) as session:
         run = add_run(session)

@@ -53,6 +53,7 @@ class ScriptedRun(Run):
         self.recorded: list[tuple[Any, ...]] = []
         self.restorable: list[int] = []
         self.tiers: list[RestorableTier] = []
+        self.durations: list[tuple[str, float]] = []
 
     def take_order(self) -> Order | None:
         self.calls += 1
@@ -60,6 +61,9 @@ class ScriptedRun(Run):
 
     def open_segment(self, fork_step: int, reason: Any, order: Order | None = None, applied: Any = None) -> None:
         self.recorded.append((str(reason), fork_step, order and order.id, applied))
+
+    def add_seconds(self, metric: str, seconds: float) -> None:
+        self.durations.append((metric, seconds))
 
     def accept(self, order: Order, detail: str = "") -> None:
         self.recorded.append(("accepted", order.id))

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import lossguard
@@ -50,6 +51,18 @@ def test_nothing_that_is_logged_raises(tmp_path: Path, caplog: pytest.LogCapture
     run.finish()
     assert [step for step, _ in steps(run)] == [0]
     assert "step -1 is below 0" in caplog.text
+
+
+def test_durations_are_reported_once_with_the_next_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with offline(tmp_path) as run:
+        run.add_seconds("evaluation_seconds", 2.0)
+        run.add_seconds("evaluation_seconds", np.float64(1.5))
+        run.add_seconds("checkpoint_seconds", 4.0)
+        run.add_seconds("checkpoint_seconds", "long")  # type: ignore[arg-type]
+        run.log(0, loss=1.0, checkpoint_seconds=3.0)
+        run.log(1, loss=1.0)
+    assert steps(run) == [(0, {"evaluation_seconds": 3.5, "checkpoint_seconds": 3.0, "loss": 1.0}), (1, {"loss": 1.0})]
+    assert "run.add_seconds was ignored" in caplog.text
 
 
 def test_a_step_not_above_the_last_begins_a_new_segment(tmp_path: Path) -> None:
@@ -124,6 +137,19 @@ def test_an_invalid_pause_is_reported_once_and_ignored(
         run.expect(next_report_in=seconds)
     assert not [record for record in records(run) if "event" in record]
     assert caplog.text.count("next_report_in=") == 1
+
+
+def test_the_step_after_a_pause_reports_its_length_unless_it_reports_an_evaluation(tmp_path: Path) -> None:
+    with offline(tmp_path) as run:
+        for step, more in enumerate(({}, {"evaluation_seconds": 9.0}, {})):
+            if step < 2:
+                run.expect(next_report_in=60.0)
+            run.log(step, loss=1.0, **more)
+    (_, first), *others = steps(run)
+    assert 0 <= first.pop("pause_seconds") < 60.0
+    assert [first, *(metrics for _, metrics in others)] == [
+        {"loss": 1.0}, {"loss": 1.0, "evaluation_seconds": 9.0}, {"loss": 1.0},
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

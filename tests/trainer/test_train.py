@@ -55,6 +55,7 @@ def test_a_run_learns_and_reports_every_step_with_all_its_metrics(tmp_path: Path
     assert steps[59]["loss"] < steps[0]["loss"] - 1.0
     assert {*EXACT, "step_seconds"} <= steps[3].keys()
     assert [step for step in steps if "held_out_loss" in steps[step]] == [9, 19, 29, 39, 49, 59]
+    assert all(("evaluation_seconds" in steps[step]) == ("held_out_loss" in steps[step]) for step in steps)
     assert outcome.held_out is not None
     last = (steps[59]["held_out_loss"], steps[59]["held_out_loss_se"])
     assert last == (outcome.held_out.mean, outcome.held_out.standard_error)

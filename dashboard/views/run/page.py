@@ -15,7 +15,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
 from dashboard.views import frame, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
-from dashboard.views.run import costs, curves, edit
+from dashboard.views.run import costs, curves, edit, goodput
 from db.models import Incident
 from lossguard.limits import limits_in
 from lossguard.protocol import IMPORTED
@@ -31,6 +31,7 @@ def page(facts: RunFacts) -> None:
 
 def lower_part(facts: RunFacts) -> None:
     incidents(facts)
+    goodput.show(facts)
     costs.show(facts)
     details(facts)
 

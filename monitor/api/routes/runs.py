@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Response
 
 from db import queries
+from db.goodput import reading
 from lossguard.protocol import SPOOL_HEADER
 from monitor.actions import decisions, run_edits, verdicts
 from monitor.api import auth, responses
@@ -61,6 +62,15 @@ def show(run_id: RunId, _who: Reader, session: ReadSession) -> dict[str, Any]:
         "events": [responses.record(row) for row in events],
         "source": responses.source(events),
     }
+
+
+@router.get("/{run_id}/goodput")
+def goodput(run_id: RunId, _who: Reader, session: ReadSession, now: Now) -> dict[str, Any]:
+    """The seconds of the run by what they were used for, each second once, and the share that trained the model."""
+    run = queries.run_named(session, run_id=run_id)
+    if run is None:
+        raise unknown("run", run_id)
+    return responses.goodput(reading.breakdown(session, run=run, now=now))
 
 
 @router.post("/{run_id}/segments")

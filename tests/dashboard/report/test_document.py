@@ -32,11 +32,18 @@ def test_it_describes_the_run_from_the_summary_to_the_configuration(store: sa.En
     assert "the loss was not finite at 1 step of the live line" in text
     assert "There was 1 incident: 1 loss spike. Interventions: 1 rollback verified; 200 batches skipped." in text
     assert run.headings == [
-        "Summary", "Curves", "Incidents", "Incident 1: loss spike", "Lost compute", "Compute",
+        "Summary", "Curves", "Incidents", "Incident 1: loss spike", "Goodput", "Lost compute", "Compute",
         "Configuration, versions and hardware", "Interventions", "Skip ledger", "Events", "Segments",
     ]  # fmt: skip
     assert "batch_size 32" in text
     assert "torch version 2.9.0" in text
+
+
+def test_it_says_what_the_time_of_the_run_was_used_for(store: sa.Engine) -> None:
+    seed(store, state=RunState.FINISHED, now=time.time())
+    text = read().text
+    assert "Goodput 86.1%" in text
+    assert "Training 5 min 20 s 86.1% Spikes 51 s 13.8% Other 0 s 0.1% total 6 min 11 s 100.0%" in text
 
 
 def test_it_says_what_was_lost_in_steps_tokens_flops_and_time(store: sa.Engine) -> None:

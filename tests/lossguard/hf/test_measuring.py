@@ -68,6 +68,7 @@ def test_evaluations_are_the_held_out_loss_of_the_step_before_them(tmp_path: Pat
     evaluated = [step for step, metrics in run.logged if "held_out_loss_code" in metrics]
     assert evaluated[:2] == [2, 5]
     losses = [each["eval_text_loss"] for each in trainer.state.log_history if "eval_text_loss" in each]
+    assert [name for name, _ in run.durations] == ["evaluation_seconds"] * 2 * len(evaluated)
     assert [loss for loss in run.column("held_out_loss_text") if loss is not None] == losses
 
 

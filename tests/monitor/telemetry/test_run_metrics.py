@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
 from db.engine import writing
+from db.goodput.accounting import TimeCause
 from db.models import RunStatus
 from lossguard.protocol import API, IMPORTED, SPOOL_HEADER
 from monitor.app import create_app
@@ -94,6 +95,16 @@ def test_two_collectors_of_one_store_export_the_same_for_a_run(http: TestClient,
         assert here["lossguard_peak_loss_nats"] == there["lossguard_peak_loss_nats"] == {RUN: 9.0}
         assert here["lossguard_reports_total"][("stored",)] == 1.0
         assert there["lossguard_reports_total"][("stored",)] == 0.0
+
+
+def test_the_time_of_a_run_is_a_gauge_by_cause(http: TestClient, clock: Clock) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(1, 11), {"loss": [2.0] * 10})
+    clock.now = NOW + 11.0
+    found = scrape(http)["lossguard_run_time_seconds"]
+    assert found["training", *RUN] == 11.0
+    assert sum(found.values()) == 11.0
+    assert {cause for cause, *_ in found} == set(TimeCause)
 
 
 def test_the_metrics_of_a_run_disappear_when_it_ends_and_return_when_it_resumes(http: TestClient) -> None:

@@ -10,7 +10,7 @@ from db import commands
 from db.engine import writing
 from lossguard.protocol import IMPORTED
 from lossguard.sources.facts import SOURCE, SourceFacts
-from lossguard.states import SegmentReason
+from lossguard.states import RunState, SegmentReason
 from tests.dashboard.app_content import column, figure, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.report.reader import read
@@ -69,6 +69,12 @@ def test_a_link_selects_the_x_axis(open_page: OpenPage, store: sa.Engine, x: str
 def test_a_smoothed_line_is_drawn_over_the_raw_one(open_page: OpenPage, store: sa.Engine) -> None:
     seed(store, now=time.time())
     assert "live line, raw" in names(figure(open_page("run", run="spiky-1", smooth="100 steps")))
+
+
+def test_the_run_page_shows_the_goodput_and_what_the_rest_was_lost_to(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, state=RunState.FINISHED, now=time.time())
+    shown = metrics(open_page("run", run="spiky-1"))
+    assert (shown["Goodput"], shown["Not training"], shown["Largest loss"]) == ("86.1%", "52 s", "Spikes")
 
 
 def test_the_run_page_shows_the_compute_used_and_lost(open_page: OpenPage, store: sa.Engine) -> None:

@@ -33,8 +33,9 @@ def test_a_run_that_was_imported_unchecked_breaks_no_list(engine: sa.Engine) -> 
         shown = {run["id"]: run for run in http.get(f"{API}/runs").json()}
         assert (shown["good"]["state"], shown["good"]["policy"]["mode"]) == ("running", "auto")
         assert (shown["bad"]["config"], shown["bad"]["policy"]["mode"]) == ({}, "observe")
-        for path in ("/runs/bad", "/runs/bad/incidents", "/runs/bad/series?metric=loss", "/runs/bad/export"):
+        for path in ("/runs/bad", "/runs/bad/incidents", "/runs/bad/series?metric=loss", "/runs/bad/goodput"):
             assert http.get(API + path).status_code == 200, path
+        assert http.get(f"{API}/runs/bad/export").status_code == 200
         assert http.get("/metrics").status_code == 200
         assert Trainer(http, "bad").report(0, [3], {"loss": [1.0]})["accepted"] == 1
         assert http.delete(f"{API}/runs/bad").status_code == 204
@@ -48,6 +49,19 @@ def test_a_report_is_stored_and_counted_once(http_on_both: TestClient) -> None:
     assert (first["accepted"], first["duplicates"]) == (3, 0)
     assert (again["accepted"], again["duplicates"]) == (1, 3)
     assert trainer.get("/series", metric="loss")["last"] == [3.0, 2.0, 1.0, 0.5]
+
+
+def test_the_goodput_of_a_run_is_the_share_of_its_time_that_trained_the_model(engine: sa.Engine) -> None:
+    with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW + 139.0)) as http:
+        trainer = Trainer(http)
+        trainer.report(trainer.open("a"), range(100), {"loss": [1.0] * 100})
+        trainer.report(trainer.open("b", 80, "rewind", opened_at=NOW + 120.0), range(80, 90), {"loss": [1.0] * 10})
+        trainer.report(1, range(90, 100), {"loss": [1.0] * 10}, times=[NOW + step + 40 for step in range(90, 100)])
+        shown = trainer.get("/goodput")
+        assert http.get(f"{API}/runs/unknown/goodput").status_code == 404
+    assert shown["total_seconds"] == sum(shown["seconds"].values()) == 139.0
+    assert shown["seconds"]["rewind"] > 0
+    assert shown["goodput"] == shown["seconds"]["training"] / 139.0
 
 
 def test_an_empty_report_is_a_heartbeat(http: TestClient) -> None:

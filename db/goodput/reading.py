@@ -1,0 +1,247 @@
+"""The time of a stored run by cause, at a cost that hardly depends on the run's length.
+
+At first the segments are cut into at most MAX_STRETCHES stretches: by the times of their last steps, which the key of
+the table finds, and the roll-ups of what the loop reports. Stretches that took much longer than usual are cut again,
+until each of their steps stands alone: only then a hang differs from slow steps.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy.orm import Session
+
+from db import bulk, lineage, queries
+from db.goodput import accounting
+from db.goodput.accounting import Breakdown, Interval, RunTimes, SegmentTimes, Stretch, TimeCause
+from db.lineage import StepRange
+from db.models import Intervention, Order, Run, RunStatus, Segment
+from db.steps.buckets import Buckets
+from db.steps.reader import END
+from db.steps.series import buckets_by_range
+from lossguard.metrics import CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS
+from lossguard.states import InterventionState, OrderKind, OrderState, RunState
+
+STEP_SECONDS = "step_seconds"
+METRICS = (STEP_SECONDS, CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS)
+"""By these a loop says what the time since its last step was used for."""
+MAX_STRETCHES = 512
+"""Of a run; one with more segments has one per segment at least."""
+MAX_SUSPECTS = 64
+"""Stretches that are cut again, those with the most unexplained time first."""
+ROWS_AT_ONCE = 100
+"""Rows found by one statement: one SELECT of a UNION ALL each, of which SQLite takes at most 500."""
+
+
+Row = tuple[int, float]
+"""A stored step, and when it was logged."""
+Sums = Mapping[tuple[int, int], tuple[float, int]]
+"""(position of a range, start of a bucket) -> (mean, number of values) of a metric."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Steps of one segment, from the one after `before` up to `last`."""
+
+    segment: int
+    cause: TimeCause
+    before: Row
+    """Before a segment's first step: the step below it, and when the segment was opened."""
+    last: int
+
+    @property
+    def steps(self) -> StepRange:
+        return StepRange(self.segment, self.before[0] + 1, self.last + 1)
+
+
+def breakdown(session: Session, *, run: Run, now: float) -> Breakdown:
+    """What the time of a run was used for since its start, until it ended or `now` (unix seconds)."""
+    opened = sorted(queries.segments(session, run=run), key=lambda one: (one.opened_at, one.number))
+    stretches = _Stretches(session, run, opened)
+    times = _run_times(session, run, opened, now)
+    usual = accounting.usual_step_seconds(stretches.segments())
+    while stretches.cut_suspects(usual, times.holds):
+        pass
+    return accounting.break_down(replace(times, segments=stretches.segments()), usual)
+
+
+class _Stretches:
+    """The stretches of all segments, which are cut finer where that matters."""
+
+    def __init__(self, session: Session, run: Run, opened: Sequence[Segment]) -> None:
+        self._session, self._run, self._opened = session, run, opened
+        self._cuts: dict[int, list[tuple[_Part, Stretch]]] = {segment.number: [] for segment in opened}
+        for cut in self._cut(self._parts()):
+            for part, stretch in cut:
+                self._cuts[part.segment].append((part, stretch))
+
+    def segments(self) -> list[SegmentTimes]:
+        return [
+            SegmentTimes(
+                opened_at=segment.opened_at,
+                cause=accounting.cause_of(segment.reason, is_first=index == 0),
+                stretches=[stretch for _, stretch in self._cuts[segment.number]],
+            )
+            for index, segment in enumerate(self._opened)
+        ]
+
+    def cut_suspects(self, usual: float, holds: Sequence[Interval]) -> bool:
+        """Cut the stretches again that may contain a hang: whether there were any."""
+        found = [
+            (excess, segment.number, index)
+            for segment, times in zip(self._opened, self.segments(), strict=True)
+            for excess, index in accounting.suspects(times, usual, holds)
+        ]
+        chosen = [(number, index) for _, number, index in sorted(found, reverse=True)[:MAX_SUSPECTS]]
+        finer = self._cut([self._cuts[number][index][0] for number, index in chosen])
+        for (number, index), cut in sorted(zip(chosen, finer, strict=True), key=lambda one: one[0], reverse=True):
+            self._cuts[number][index : index + 1] = cut
+        return bool(chosen)
+
+    def _parts(self) -> list[_Part]:
+        """The first step of each segment, then those that are live and those that were discarded for the same cause."""
+        ends = _ends_of_parts(self._opened)
+        firsts = [(one.number, one.first_step) for one in self._opened if one.first_step is not None]
+        lasts = [(number, last) for number, parts in ends.items() for last, _ in parts]
+        rows = _rows_at(self._session, self._run, [*firsts, *lasts])
+        found = []
+        for segment in self._opened:
+            if segment.first_step is None:
+                continue
+            before = (segment.first_step - 1, segment.opened_at)
+            for last, cause in [(segment.first_step, ends[segment.number][0][1]), *ends[segment.number]]:
+                row = rows.get((segment.number, last), before)
+                if row[0] > before[0]:
+                    found.append(_Part(segment.number, cause, before, row[0]))
+                    before = row
+        return found
+
+    def _cut(self, parts: Sequence[_Part]) -> list[list[tuple[_Part, Stretch]]]:
+        """Each part in stretches of equal width: at most MAX_STRETCHES together, if there are no more parts."""
+        if not parts:
+            return []
+        width, buckets = buckets_by_range(
+            self._session,
+            run=self._run,
+            step_ranges=[part.steps for part in parts],
+            metrics=METRICS,
+            points=MAX_STRETCHES,
+        )
+        sums = {name: _sums(found) for name, found in buckets.items()}
+        ends = [[min(end, part.last + 1) - 1 for end in _bucket_ends(part, width)] for part in parts]
+        wanted = [(part.segment, end) for part, own in zip(parts, ends, strict=True) for end in own]
+        rows = _rows_at(self._session, self._run, wanted)
+        return [
+            list(_stretches(part, [rows.get((part.segment, end), part.before) for end in own], index, width, sums))
+            for index, (part, own) in enumerate(zip(parts, ends, strict=True))
+        ]
+
+
+def _bucket_ends(part: _Part, width: int) -> range:
+    """The ends of the buckets that the part touches; the last one may be beyond it."""
+    return range((part.before[0] + 1) // width * width + width, part.last + 1 + width, width)
+
+
+def _stretches(
+    part: _Part, rows: Iterable[Row], index: int, width: int, sums: Mapping[str, Sums]
+) -> Iterator[tuple[_Part, Stretch]]:
+    """The part cut at these rows; `index` is the position of its range in `sums`, `width` that of their buckets."""
+    before = part.before
+    for row in rows:
+        if row[0] <= before[0]:
+            continue  # a bucket without a step
+        key = (index, row[0] // width * width)
+        step, *durations = (sums.get(name, {}).get(key, (0.0, 0)) for name in METRICS)
+        saving, evaluating, pausing = (max(0.0, mean * count) for mean, count in durations)
+        yield (
+            replace(part, before=before, last=row[0]),
+            Stretch(
+                begin=before[1],
+                end=row[1],
+                num_steps=row[0] - before[0],
+                cause=part.cause,
+                step_seconds=max(0.0, step[0]) if step[1] else None,
+                checkpoint_seconds=saving,
+                evaluation_seconds=evaluating,
+                pause_seconds=pausing,
+                is_single=width == 1,
+            ),
+        )
+        before = row
+
+
+def _sums(buckets: Buckets) -> Sums:
+    keys = zip(buckets.key.tolist(), buckets.start.tolist(), strict=True)
+    values = zip(buckets.mean.tolist(), buckets.count.tolist(), strict=True)
+    return {key: value for key, value in zip(keys, values, strict=True) if value[1]}
+
+
+def _ends_of_parts(opened: Sequence[Segment]) -> dict[int, list[tuple[int, TimeCause]]]:
+    """Segment -> (last step, cause) of its parts in step order; every step of a segment is in one of them."""
+    causes = [
+        (one, accounting.cause_of(fork.segment.reason)) for fork in lineage.forks(opened) for one in fork.discarded
+    ]
+    causes += [(one, TimeCause.TRAINING) for one in lineage.live_line(opened)]
+    found: dict[int, list[tuple[int, TimeCause]]] = {}
+    for part, cause in sorted(causes, key=lambda one: (one[0].segment, one[0].first)):
+        found.setdefault(part.segment, []).append((part.last or END, cause))
+    return {
+        one.number: [
+            *((min(end - 1, one.last_step), cause) for end, cause in found.get(one.number, [])),
+            (one.last_step, TimeCause.OTHER),
+        ]
+        for one in opened
+        if one.last_step is not None
+    }
+
+
+def _rows_at(session: Session, run: Run, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Row]:
+    """(segment, step) -> the newest stored row of the segment at or before that step, where there is one."""
+    found: dict[tuple[int, int], Row] = {}
+    for start in range(0, len(wanted), ROWS_AT_ONCE):
+        some = wanted[start : start + ROWS_AT_ONCE]
+        selects = [
+            f"SELECT * FROM (SELECT {position} AS position, step, time FROM steps"
+            " WHERE run_pk = ? AND segment = ? AND step <= ? ORDER BY step DESC LIMIT 1) AS row"
+            for position in range(len(some))
+        ]
+        values = tuple(value for segment, step in some for value in (run.pk, segment, step))
+        for position, step, at in bulk.read(session, " UNION ALL ".join(selects), values):
+            found[some[position]] = (step, at)
+    return found
+
+
+def _run_times(session: Session, run: Run, opened: Sequence[Segment], now: float) -> RunTimes:
+    """All but the segments."""
+    is_running = run.state == RunState.RUNNING
+    ended_at = run.last_report_at if run.finished_at is None else run.finished_at
+    status = session.get(RunStatus, run.pk) if is_running else None
+    orders = {order.intervention: order for order in queries.orders(session, run=run)}
+    acted = [(each, orders.get(each.number)) for each in queries.interventions(session, run=run)]
+    openings = [segment.opened_at for segment in opened]
+    return RunTimes(
+        started_at=run.started_at,
+        until=max(run.started_at, now if is_running else ended_at),
+        state=run.state,
+        holds=accounting.merged([_hold(*each, openings, now) for each in acted]),
+        decisions=accounting.merged([_decision(*each) for each in acted]),
+        expected_by=None if status is None else status.expected_by,
+    )
+
+
+NEVER = (0.0, 0.0)
+
+
+def _hold(intervention: Intervention, order: Order | None, openings: Sequence[float], now: float) -> Interval:
+    """When the run stood still for this hold. A new segment ends it, however it was opened."""
+    if intervention.kind != OrderKind.HOLD or order is None or order.state != OrderState.APPLIED:
+        return NEVER
+    began = order.answered_at or intervention.created_at
+    ended = now if intervention.state == InterventionState.APPLIED else intervention.changed_at
+    return began, min([ended, *(at for at in openings if at > began)])
+
+
+def _decision(intervention: Intervention, order: Order | None) -> Interval:
+    """When a person was asked about this rollback; where nobody was asked, it was ordered at once."""
+    if intervention.kind != OrderKind.ROLLBACK or order is None:
+        return NEVER
+    return intervention.created_at, order.created_at

@@ -1,0 +1,32 @@
+"""What the time of the running runs was used for, kept between scrapes: each scrape reads a few of them anew."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy.orm import Session
+
+from db.goodput import reading
+from db.goodput.accounting import Breakdown
+from db.live_runs import LiveRun
+from db.models import Run
+
+MAX_AGE_SECONDS = 30.0
+"""An older breakdown is read again,"""
+MAX_READS = 8
+"""but of no more runs in one scrape: the others wait for the next ones."""
+
+
+class RunTimeCache:
+    """The newest breakdown of each run that is shown."""
+
+    def __init__(self) -> None:
+        self._read: dict[int, tuple[float, Breakdown]] = {}
+
+    def read(self, session: Session, runs: Sequence[LiveRun], now: float) -> Mapping[int, Breakdown]:
+        """Run -> its breakdown, where it was read already; `now` in unix seconds."""
+        shown = [run.RunStatus.run_pk for run in runs]
+        self._read = {pk: self._read[pk] for pk in shown if pk in self._read}
+        ages = {pk: now - self._read[pk][0] if pk in self._read else float("inf") for pk in shown}
+        due = sorted((pk for pk in shown if ages[pk] >= MAX_AGE_SECONDS), key=lambda pk: -ages[pk])
+        for pk in due[:MAX_READS]:
+            self._read[pk] = now, reading.breakdown(session, run=session.get_one(Run, pk), now=now)
+        return {pk: breakdown for pk, (_, breakdown) in self._read.items()}

@@ -1,0 +1,35 @@
+"""The time of running runs between scrapes: of every run in time, and of few in one scrape."""
+
+import pytest
+import sqlalchemy as sa
+
+from db import live_runs
+from db.engine import reading
+from monitor.app import create_app
+from monitor.settings import Settings
+from monitor.telemetry import run_time
+from monitor.telemetry.run_time import MAX_AGE_SECONDS, RunTimeCache
+from tests.monitor.client import NOW, TestClient, Trainer
+
+
+def test_each_scrape_reads_few_runs_anew_and_the_oldest_first(
+    sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_time, "MAX_READS", 2)
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
+        for number in range(3):
+            trainer = Trainer(http, f"r{number}")
+            trainer.report(trainer.open("a"), range(5), {"loss": [1.0] * 5})
+    cache = RunTimeCache()
+
+    def totals(after: float, limit: int = 3) -> list[float]:
+        with reading(sqlite_engine) as session:
+            found = cache.read(session, live_runs.running(session, limit=limit), NOW + after)
+            return sorted(breakdown.total for breakdown in found.values())
+
+    assert totals(10) == [10, 10]
+    assert totals(11) == [10, 10, 11]
+    assert totals(10 + MAX_AGE_SECONDS) == [11, 40, 40]
+    assert totals(20 + MAX_AGE_SECONDS) == [40, 40, 50]
+    assert len(totals(21 + MAX_AGE_SECONDS, limit=1)) == 1
+    assert len(cache._read) == 1
