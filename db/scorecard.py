@@ -133,9 +133,7 @@ def _interventions(session: Session, keys: Sequence[int]) -> dict[int, list[dict
     return found
 
 
-def _reported_seconds(
-    session: Session, run: Run, segments: Sequence[tuple[StoredSegment, int]]
-) -> float | None:
+def _reported_seconds(session: Session, run: Run, segments: Sequence[tuple[StoredSegment, int]]) -> float | None:
     """The mean of `step_seconds` over all segments, from the roll-ups."""
     ranges = [StepRange(segment.number, 0, None) for segment, num_steps in segments if num_steps]
     if not ranges:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 ERROR = 0.025
 """The probability beyond each end of the interval: 95% lie between them."""
-BISECTIONS = 100
+BISECTIONS = 60
+NEGLIGIBLE = 1e-17
 
 
 def poisson_interval(count: int) -> tuple[float, float]:
@@ -25,7 +26,14 @@ def at_most(count: int, mean: float) -> float:
     """The probability that a Poisson variable of this mean is at most `count`."""
     if mean == 0:
         return 1.0
-    return math.fsum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(count + 1))
+    term = math.exp(count * math.log(mean) - mean - math.lgamma(count + 1))
+    probability = term
+    for k in range(count, 0, -1):
+        term *= k / mean
+        probability += term
+        if k < mean and term < NEGLIGIBLE * probability:
+            break
+    return min(probability, 1.0)
 
 
 def _root(rising: Callable[[float], float], high: float) -> float:

@@ -1,4 +1,4 @@
-"""What the scorecard reads of a run: the shape of the records of `db.scorecard`, which the detection does not import."""
+"""What the scorecard reads of a run: the shape of the records of `db.scorecard`, which detection does not import."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol

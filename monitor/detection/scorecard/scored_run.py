@@ -114,7 +114,7 @@ def _found(run: RunRecord, policy: Policy) -> tuple[list[Found], int, int]:
 
 
 def _by_incident(run: RunRecord, policy: Policy) -> dict[int, list[Intervention]]:
-    """The policy's interventions by incident. Those of earlier releases say so by the site that they were to get past."""
+    """By incident, the interventions of the policy: they have a mode; in earlier releases, at least a site."""
     found: dict[int, list[Intervention]] = {}
     for each in filter(None, map(intervention_in, run.interventions)):
         by_policy = each.mode is not None or each.site_start is not None

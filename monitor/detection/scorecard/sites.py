@@ -50,9 +50,9 @@ class Site:
 def sites_of(found: Iterable[Found], policy: Policy, *, can_roll_back: bool) -> list[Site]:
     """The sites in the order of their first incidents.
 
-    An incident is at the site before it, if that is on the same segment and the incident begins before the site ends:
-    with the last step at which further trouble counts as a recurrence of what the policy would have acted on, and, where
-    the last incident did not recover, after a verification window.
+    An incident is at the site before it, if that is on the same segment and the incident begins before the site ends.
+    The site of an action ends with the last step at which further trouble counts as a recurrence; after an incident
+    that did not recover, it ends a verification window later at the earliest.
     """
     sites: list[Site] = []
     for each in sorted(found, key=lambda one: one.incident.number):

@@ -20,6 +20,8 @@ ENDINGS: Mapping[Ending, str] = {
     Ending.IN_AUTO: "answered in auto",
 }
 """What happened, as a clause, in the order of the tables."""
+NOTHING = "-"
+"""Stands for a number that is not known."""
 
 
 def sentence(totals: Totals) -> str:
@@ -50,17 +52,27 @@ def _needed(totals: Totals) -> str:
     if totals.false_actions == 0:
         return " No action is known to be false."
     verb = "was" if totals.false_actions == 1 else "were"
-    return f" {totals.false_actions} of {totals.actions} {verb} not needed: nobody acted, and the run was fine."
+    of = f"{totals.false_actions} of {_plural(totals.actions, 'action')}"
+    return f" {of} {verb} not needed: nobody acted, and the run was fine."
 
 
 def _rate(totals: Totals) -> str:
-    rate, interval = totals.false_action_rate, totals.false_action_interval
-    if rate is None or interval is None:
-        return ""
-    return (
-        f" False actions: {number(rate)} per 1,000 GPU-hours "
-        f"(95% interval {number(interval[0])} to {number(interval[1])})."
-    )
+    shown = rate(totals)
+    return "" if shown == NOTHING else f" False actions per 1,000 GPU-hours: {shown}."
+
+
+def rate(totals: Totals) -> str:
+    """The false-action rate with its 95% interval, such as "0.8 (95%: 0.1 to 4.5)"; a dash without known hours."""
+    value, interval = totals.false_action_rate, totals.false_action_interval
+    if value is None or interval is None:
+        return NOTHING
+    return f"{number(value)} (95%: {number(interval[0])} to {number(interval[1])})"
+
+
+def not_scored(num_auto: int) -> str:
+    """About the runs that the scorecard leaves out."""
+    verb = "is not scored: its orders were" if num_auto == 1 else "are not scored: their orders were"
+    return f"{_plural(num_auto, 'run')} in auto {verb} carried out."
 
 
 def _undecided(totals: Totals) -> str:
@@ -92,6 +104,11 @@ def _saved(totals: Totals) -> str:
 def number(value: float) -> str:
     """Two significant digits below 100, no decimals above."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
+
+
+def number_or_dash(value: float | None) -> str:
+    """The same; a dash for None."""
+    return NOTHING if value is None else number(value)
 
 
 def action_text(action: Action | None) -> str:

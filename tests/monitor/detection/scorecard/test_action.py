@@ -16,9 +16,7 @@ OLD = ["It rose.", f"Observe mode{WOULD[OrderKind.ROLLBACK]} In 16 steps the exc
 
 def test_a_stored_proposal_is_taken_as_it_is() -> None:
     action = action_of(incident(), [], Policy(), can_roll_back=True)
-    assert action == Action(
-        kind=OrderKind.ROLLBACK, decided_step=DECIDED, rewind_to=900, skip_from=999, skip_to=1019
-    )
+    assert action == Action(kind=OrderKind.ROLLBACK, decided_step=DECIDED, rewind_to=900, skip_from=999, skip_to=1019)
 
 
 def test_so_is_what_was_proposed_to_a_person() -> None:
