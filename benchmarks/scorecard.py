@@ -3,8 +3,8 @@
     python -m benchmarks.scorecard [--runs 100] [--steps 100000] [--incidents 8]
 
 One run is stored as the collector stores it, with a rewind, four metrics and incidents. Half of these have no figures
-of the proposal, as in earlier releases: the policy decides about them again. The run is copied within the store. Timed are
-reading and scoring, in this process (medians of 7 calls, each in a new session), and the whole command as a process
+of the proposal, as in earlier releases: the policy decides about them again. The run is copied within the store. Timed
+are reading and scoring, in this process (medians of 7 calls, each in a new session), and the whole command as a process
 (median of 3).
 """
 

@@ -1,5 +1,6 @@
 """What the scorecard (`monitor.detection.scorecard`) reads of runs, without reading their steps."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from db import queries
-from db.lineage import StepRange
-from db.models import Incident, Intervention, Order, Run, Segment, Step
+from db.lineage import Line
+from db.models import Incident, Intervention, Metric, Order, Rollup, Run, Segment, Step
+from db.steps import rollups
 
+COARSE = 1024
+"""Steps of a roll-up from which the mean time of a step is read; what follows the last complete one is left out."""
 SOME_RUNS = 200
 """Runs in one IN; databases limit the number of parameters."""
 INCIDENT_COLUMNS = (
@@ -80,7 +84,10 @@ def stored_runs(
 def _read(session: Session, runs: Sequence[Run]) -> list[StoredRun]:
     keys = [run.pk for run in runs]
     segments, incidents = _segments(session, keys), _incidents(session, keys)
-    interventions, seconds = _interventions(session, keys), _seconds(session, keys)
+    interventions = _interventions(session, keys)
+    seconds = _seconds(session, keys) | {
+        pk: mean for pk, mean in _reported_seconds(session, runs).items() if 0 < mean < math.inf
+    }
     return [
         StoredRun(
             id=run.id,
@@ -92,7 +99,7 @@ def _read(session: Session, runs: Sequence[Run]) -> list[StoredRun]:
             config=run.config,
             devices=run.devices,
             num_steps=sum(num for _, num in segments[run.pk]),
-            step_seconds=_reported_seconds(session, run, segments[run.pk]) or seconds.get(run.pk),
+            step_seconds=seconds.get(run.pk),
             segments=[segment for segment, _ in segments[run.pk]],
             incidents=incidents[run.pk],
             interventions=interventions[run.pk],
@@ -133,16 +140,30 @@ def _interventions(session: Session, keys: Sequence[int]) -> dict[int, list[dict
     return found
 
 
-def _reported_seconds(session: Session, run: Run, segments: Sequence[tuple[StoredSegment, int]]) -> float | None:
-    """The mean of `step_seconds` over all segments, from the roll-ups."""
-    ranges = [StepRange(segment.number, 0, None) for segment, num_steps in segments if num_steps]
-    if not ranges:
-        return None
+def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:
+    """The mean of `step_seconds` by `Run.pk`, of the runs that report it.
+
+    From the complete roll-ups of COARSE steps, with one query; of a run without any, from all of its steps.
+    """
+    keys = [run.pk for run in runs]
+    named = sa.select(Metric.run_pk).where(Metric.name == "step_seconds", Metric.run_pk.in_(keys))
+    reporting = set(session.scalars(named))
+    sums = sa.select(Rollup.run_pk, sa.func.sum(Rollup.mean * Rollup.count), sa.func.sum(Rollup.count))
+    sums = sums.select_from(Segment).join(Metric, Metric.run_pk == Segment.run_pk)
+    same = (Rollup.run_pk == Segment.run_pk, Rollup.segment == Segment.number, Rollup.metric == Metric.number)
+    sums = sums.join(Rollup, sa.and_(*same, Rollup.level == rollups.level_for(COARSE)))
+    sums = sums.where(Segment.run_pk.in_(keys), Metric.name == "step_seconds", Rollup.count > 0)
+    found = {run: float(total) / float(count) for run, total, count in session.execute(sums.group_by(Rollup.run_pk))}
+    short = [run for run in runs if run.pk in reporting - found.keys()]
+    return found | {run.pk: mean for run in short if (mean := _mean(session, run)) is not None}
+
+
+def _mean(session: Session, run: Run) -> float | None:
+    ranges = queries.step_ranges(session, run=run, line=Line.ALL)
     series = queries.series(session, run=run, step_ranges=ranges, metric="step_seconds", points=len(ranges))
     weighed = [(mean, count) for mean, count in zip(series.mean, series.count, strict=True) if mean is not None]
     count = sum(count for _, count in weighed)
-    mean = sum(mean * count for mean, count in weighed) / count if count else 0.0
-    return mean if mean > 0 else None
+    return sum(mean * count for mean, count in weighed) / count if count else None
 
 
 def _seconds(session: Session, keys: Sequence[int]) -> dict[int, float]:

@@ -38,6 +38,15 @@ def test_the_time_of_a_step_is_the_reported_one_or_that_of_the_rows(engine: sa.E
     assert seconds == {"reporting": (4 * 2 + 8 * 5) / 12, "timed": 1.0, "empty": None}
 
 
+def test_the_time_of_a_step_of_a_long_run_is_read_from_its_roll_ups(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        seconds = [2.0] * 1024 + [4.0] * 1024 + [9.0] * 10  # the last steps are in no complete roll-up
+        add_steps(session, run, add_segment(session, run, "a"), range(len(seconds)), step_seconds=seconds)
+    with reading(engine) as session:
+        assert stored_runs(session)[0].step_seconds == 3.0
+
+
 def test_rows_that_all_have_one_time_say_nothing_about_it(engine: sa.Engine) -> None:
     """As rows of an imported file without times."""
     with writing(engine) as session:
