@@ -35,6 +35,7 @@ PAGES = {
     "compare": "/compare?runs={run},{other}",
     "incident": "/incident?run={run}&incident=1",
     "next-token": "/next-token?run={run}&temperature=1.5",
+    "scorecard": "/scorecard",
     "lab": "/lab?run={run}",
     "trainer-lab": "/trainer-lab",
 }
