@@ -85,9 +85,8 @@ def _read(session: Session, runs: Sequence[Run]) -> list[StoredRun]:
     keys = [run.pk for run in runs]
     segments, incidents = _segments(session, keys), _incidents(session, keys)
     interventions = _interventions(session, keys)
-    seconds = _seconds(session, keys) | {
-        pk: mean for pk, mean in _reported_seconds(session, runs).items() if 0 < mean < math.inf
-    }
+    seconds = _reported_seconds(session, runs)
+    seconds |= _seconds(session, [key for key in keys if key not in seconds])
     return [
         StoredRun(
             id=run.id,
@@ -155,7 +154,8 @@ def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]
     sums = sums.where(Segment.run_pk.in_(keys), Metric.name == "step_seconds", Rollup.count > 0)
     found = {run: float(total) / float(count) for run, total, count in session.execute(sums.group_by(Rollup.run_pk))}
     short = [run for run in runs if run.pk in reporting - found.keys()]
-    return found | {run.pk: mean for run in short if (mean := _mean(session, run)) is not None}
+    found |= {run.pk: mean for run in short if (mean := _mean(session, run)) is not None}
+    return {run: mean for run, mean in found.items() if 0 < mean < math.inf}
 
 
 def _mean(session: Session, run: Run) -> float | None:

@@ -58,7 +58,17 @@ def _records(project: str | None, run: str | None, since: datetime | None) -> li
     return records
 
 
-COLUMNS = ("runs", "GPU-hours", "sites", "would act", "false", "per 1,000 GPU-hours", "agreed", "missed", "hours saved")
+COLUMNS = (
+    "runs",
+    "GPU-hours",
+    "sites",
+    "would act",
+    "false",
+    "per 1,000 GPU-hours",
+    "agreed",
+    "missed",
+    "GPU-hours saved",
+)
 
 
 def totals_table(scored: Sequence[ScoredRun]) -> Table:

@@ -6,6 +6,7 @@ In the URL: ?project=..&reported=..&run=..
 import time
 from collections.abc import Sequence
 
+import pandas as pd
 import streamlit as st
 
 from dashboard import formatting
@@ -21,6 +22,7 @@ REFRESH_SECONDS = 15.0
 ALL = "all projects"
 DAY_SECONDS = 86_400
 PERIODS = {"at any time": None, "in the last 30 days": 30, "in the last 7 days": 7}
+RATE_WIDTH_PIXELS = 360
 COLUMN_WIDTH_PIXELS = 230
 EXPLANATION = (
     "Runs in observe and approve, and runs that only report: imported ones too. Incidents at one site are judged once. "
@@ -77,10 +79,8 @@ def controls(names: Sequence[str]) -> tuple[str | None, float | None]:
 
 def show_totals(totals: Totals) -> None:
     with st.container(horizontal=True):
-        rate = totals.false_action_rate
-        shown = wording.NOTHING if rate is None else wording.number(rate)
         label = f"False actions per {PER_HOURS:,.0f} GPU-hours"
-        st.metric(label, shown, width=COLUMN_WIDTH_PIXELS, help=f"{RATE_HELP} {wording.rate(totals)}.")
+        st.metric(label, wording.rate(totals), width=RATE_WIDTH_PIXELS, help=RATE_HELP)
         not_needed = f"{totals.false_actions} of {totals.actions}"
         st.metric("Actions not needed", not_needed, width=COLUMN_WIDTH_PIXELS)
         agreed = f"{totals.agreed} of {totals.compared}"
@@ -91,11 +91,18 @@ def show_totals(totals: Totals) -> None:
 
 def show_tables(scored: Sequence[ScoredRun], totals: Totals) -> None:
     st.subheader("What happened", anchor=False)
-    st.dataframe(tables.endings(totals), hide_index=True, key="endings")
+    show_table(tables.endings(totals), "endings")
     st.subheader("Projects", anchor=False)
-    st.dataframe(tables.projects(scored), hide_index=True, key="projects")
+    show_table(tables.projects(scored), "projects")
     st.subheader("Runs with incidents", anchor=False)
-    st.dataframe(tables.runs(scored), hide_index=True, key="runs")
+    show_table(tables.runs(scored), "runs")
+
+
+def show_table(table: pd.DataFrame, key: str) -> None:
+    """Numbers are right-aligned, those that are texts too."""
+    right = st.column_config.Column(alignment="right")
+    columns = {name: right for name in table.columns if name in tables.NUMBERS}
+    st.dataframe(table, hide_index=True, key=key, column_config=columns)
 
 
 def show_sites(scored: Sequence[ScoredRun]) -> None:
@@ -107,7 +114,7 @@ def show_sites(scored: Sequence[ScoredRun]) -> None:
         return
     run = by_id[chosen]
     st.page_link("views/run/page.py", label="To the run", icon=":material/show_chart:", query_params={"run": run.id})
-    st.dataframe(tables.sites(run), hide_index=True, key="sites")
+    show_table(tables.sites(run), "sites")
     st.caption(SITES_HELP)
 
 

@@ -11,6 +11,11 @@ from monitor.detection.scorecard.scored_run import ScoredRun, ScoredSite
 from monitor.detection.scorecard.totals import Totals, total
 
 ASSUMED = " (assumed)"
+NUMBERS = (
+    *("GPU-hours", "False per 1,000 GPU-hours", "Agreed", "GPU-hours saved", "Devices"),
+    *("Done again", "Loading", "Dropped", "Lost in fact"),
+)
+"""Columns of texts that are numbers."""
 
 
 def endings(totals: Totals) -> pd.DataFrame:
