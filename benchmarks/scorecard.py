@@ -80,7 +80,13 @@ def _median(call: Callable[[], object], clock: Callable[[], float], times: int =
 
 def _store(engine: sa.Engine, steps: int, incidents: int) -> None:
     """One finished run in observe mode, whose script was started again once, a quarter before its end."""
-    values = {"id": "run-0", "project": "bench", "config": {"world_size": 64}, "devices": [], "versions": {}}
+    values: dict[str, object] = {
+        "id": "run-0",
+        "project": "bench",
+        "config": {"world_size": 64},
+        "devices": [],
+        "versions": {},
+    }
     values |= {"capabilities": ["rollback"], "policy": {"mode": "observe", "name": "adaptive"}, "started_at": 0.0}
     with writing(engine) as session:
         commands.register_run(session, values=values, now=0.0)

@@ -9,13 +9,18 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from db import queries
+from db import bulk, queries
 from db.lineage import Line
-from db.models import Incident, Intervention, Metric, Order, Rollup, Run, Segment, Step
+from db.models import Incident, Intervention, Metric, Order, Run, Segment, Step
 from db.steps import rollups
 
 COARSE = 1024
 """Steps of a roll-up from which the mean time of a step is read; what follows the last complete one is left out."""
+COARSE_SUMS = (
+    "SELECT sum(mean * count), sum(count) FROM rollups"
+    " WHERE run_pk = ? AND segment = ? AND metric = ? AND level = ? AND count > 0"
+)
+"""One segment at a time, by its key: joined, SQLite would read all roll-ups of a run."""
 SOME_RUNS = 200
 """Runs in one IN; databases limit the number of parameters."""
 INCIDENT_COLUMNS = (
@@ -116,7 +121,8 @@ def _segments(session: Session, keys: Sequence[int]) -> dict[int, list[tuple[Sto
     for run, number, fork, first, last, intervention in session.execute(
         chosen.order_by(Segment.opened_at, Segment.number)
     ):
-        num_steps = 0 if first is None else last - first + 1
+        assert fork is not None  # the query asked for that
+        num_steps = 0 if first is None or last is None else last - first + 1
         found[run].append((StoredSegment(number, fork, last, intervention), num_steps))
     return found
 
@@ -142,17 +148,18 @@ def _interventions(session: Session, keys: Sequence[int]) -> dict[int, list[dict
 def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:
     """The mean of `step_seconds` by `Run.pk`, of the runs that report it.
 
-    From the complete roll-ups of COARSE steps, with one query; of a run without any, from all of its steps.
+    From the complete roll-ups of COARSE steps; of a run without any, from all of its steps.
     """
     keys = [run.pk for run in runs]
-    named = sa.select(Metric.run_pk).where(Metric.name == "step_seconds", Metric.run_pk.in_(keys))
-    reporting = set(session.scalars(named))
-    sums = sa.select(Rollup.run_pk, sa.func.sum(Rollup.mean * Rollup.count), sa.func.sum(Rollup.count))
-    sums = sums.select_from(Segment).join(Metric, Metric.run_pk == Segment.run_pk)
-    same = (Rollup.run_pk == Segment.run_pk, Rollup.segment == Segment.number, Rollup.metric == Metric.number)
-    sums = sums.join(Rollup, sa.and_(*same, Rollup.level == rollups.level_for(COARSE)))
-    sums = sums.where(Segment.run_pk.in_(keys), Metric.name == "step_seconds", Rollup.count > 0)
-    found = {run: float(total) / float(count) for run, total, count in session.execute(sums.group_by(Rollup.run_pk))}
+    lines = sa.select(Metric.run_pk, Segment.number, Metric.number).join(Segment, Segment.run_pk == Metric.run_pk)
+    lines = lines.where(Metric.name == "step_seconds", Metric.run_pk.in_(keys))
+    sums = {run: [0.0, 0.0] for run in keys}
+    reporting = set()
+    for run, segment, metric in session.execute(lines):
+        reporting.add(run)
+        ((total, count),) = bulk.read(session, COARSE_SUMS, (run, segment, metric, rollups.level_for(COARSE)))
+        sums[run] = [sums[run][0] + float(total or 0), sums[run][1] + float(count or 0)]
+    found = {run: total / count for run, (total, count) in sums.items() if count}
     short = [run for run in runs if run.pk in reporting - found.keys()]
     found |= {run.pk: mean for run in short if (mean := _mean(session, run)) is not None}
     return {run: mean for run, mean in found.items() if 0 < mean < math.inf}

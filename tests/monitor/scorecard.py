@@ -20,7 +20,12 @@ def store_run(
     run = add_run(session, run_id, **values)
     add_steps(session, run, add_segment(session, run, "a"), range(200))
     is_over = end_step is not None
-    columns = {"kind": "loss_spike", "state": "closed" if is_over else "open", "signal": "loss", "onset_step": 20}
+    columns: dict[str, Any] = {
+        "kind": "loss_spike",
+        "state": "closed" if is_over else "open",
+        "signal": "loss",
+        "onset_step": 20,
+    }
     columns |= {"detected_step": 21, "peak_step": 22, "end_step": end_step, "score": 3.0}
     columns |= {"outcome": "recovered" if is_over else "ongoing"}
     numbers = {"peak_value": 5.0, "expected": 2.0, "scale": 0.02, "reasons": []}

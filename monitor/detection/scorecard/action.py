@@ -11,11 +11,13 @@ from monitor.detection.interventions.decision import Decision, Situation
 from monitor.detection.interventions.policies import decide
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.response import WOULD
-from monitor.detection.interventions.restorable import restorable_steps, thinned
+from monitor.detection.interventions.restorable import restorable_steps
 from monitor.detection.simulation import CHECKPOINT_STEPS
 
 ACTS_AT_ONCE = (IncidentKind.NONFINITE, IncidentKind.DIVERGENCE)
 """Kinds at which no policy waits."""
+NUM_CHECKPOINTS = 64
+"""Assumed checkpoints before an onset: nobody goes back further."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,7 +111,7 @@ def _decide_again(incident: Incident, step: int, policy: Policy) -> Decision:
         rises=0,
         attempts=(),
         rollbacks_used=0,
-        restorable=restorable_steps(thinned(range(0, incident.onset_step + 1, CHECKPOINT_STEPS))),
+        restorable=restorable_steps(range(0, incident.onset_step + 1, CHECKPOINT_STEPS)[-NUM_CHECKPOINTS:]),
         can_roll_back=True,
     )
     return decide(policy, now, int)

@@ -13,7 +13,7 @@ from monitor.detection.scorecard.rates import ERROR, at_most, poisson_interval
 )
 def test_the_interval_is_that_of_the_tables(count: int, low: float, high: float) -> None:
     """Garwood 1936; 0 and 100 are in every textbook."""
-    assert poisson_interval(count) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
+    assert poisson_interval(count) == pytest.approx((low, high), abs=1e-3)
 
 
 @settings(max_examples=40)
