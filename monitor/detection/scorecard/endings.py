@@ -28,7 +28,7 @@ class Ending(StrEnum):
     CONTINUED = "continued"  # nobody acted, and the run was fine later, or a person accepted the level
     WORSE = "worse"  # nobody acted, and the run went on with a loss that did not come back
     DIED = "died"  # nobody acted, and the run ended in the trouble or within a window of it
-    OPEN = "open"  # the record ends before it can be told
+    OPEN = "open"  # the record ends before it shows
 
 
 NOT_NEEDED = (Ending.RECOVERED, Ending.CONTINUED)

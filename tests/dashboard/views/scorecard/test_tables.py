@@ -4,12 +4,11 @@ from dashboard.views.scorecard import tables
 from lossguard.states import IncidentKind
 from monitor.detection.scorecard.endings import Ending
 from monitor.detection.scorecard.scored_run import score
-from tests.monitor.detection.scorecard.stories import STILL_BAD, incident, stored_run
-from tests.monitor.detection.scorecard.test_totals import totals
+from tests.monitor.detection.scorecard.stories import STILL_BAD, incident, six_runs, stored_run
 
 
 def test_endings_that_did_not_occur_are_left_out() -> None:
-    table = tables.endings(totals())
+    table = tables.endings(six_runs())
     rows = {row.iloc[0]: (row.iloc[1], row.iloc[2]) for _, row in table.iterrows()}
     assert rows == {
         "A person did the same": (1, 0),

@@ -8,7 +8,8 @@ from lossguard.json_values import plain_json
 from lossguard.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome
 from monitor.detection import Incident, Intervention
 from monitor.detection.effects import Proposal
-from monitor.detection.scorecard.scored_run import ScoredSite, score_run
+from monitor.detection.scorecard.scored_run import ScoredSite, score, score_run
+from monitor.detection.scorecard.totals import Totals, total
 
 ONSET, DETECTED, DECIDED = 1000, 1001, 1017
 PROPOSED = Proposal(OrderKind.ROLLBACK, DECIDED, 900, 999, 1019)
@@ -88,3 +89,25 @@ def only_site(run: StoredRun) -> ScoredSite:
     """The one site of the run."""
     (site,) = score_run(run).sites
     return site
+
+
+HOLD = Proposal(OrderKind.HOLD, DECIDED, None, None, None)
+RESTARTED = [segment(last=1500), segment(1, 900, 3000)]
+
+
+def six_runs() -> Totals:
+    """One false rollback, one false hold, one rollback that a person did too, one death that the policy slept through,
+    one quiet recovery, and one incident that goes on."""
+    return total(
+        score(
+            [
+                stored_run(incident()),
+                stored_run(incident(proposal=HOLD), step_seconds=None),
+                stored_run(incident(**STILL_BAD), segments=RESTARTED),
+                stored_run(incident(kind=IncidentKind.NONFINITE, proposal=None, **STILL_BAD), state="failed"),
+                stored_run(incident(proposal=None)),
+                stored_run(incident(**STILL_BAD), state="running"),
+                stored_run(policy={"mode": "auto"}),
+            ]
+        )
+    )

@@ -2,37 +2,15 @@
 
 import pytest
 
-from lossguard.states import IncidentKind, OrderKind, Outcome
-from monitor.detection.effects import Proposal
+from lossguard.states import Outcome
 from monitor.detection.scorecard.endings import Ending
 from monitor.detection.scorecard.scored_run import score
-from monitor.detection.scorecard.totals import Totals, total
-from tests.monitor.detection.scorecard.stories import STILL_BAD, incident, segment, stored_run
-
-HOLD = Proposal(OrderKind.HOLD, 1017, None, None, None)
-RESTARTED = [segment(last=1500), segment(1, 900, 3000)]
-
-
-def totals() -> Totals:
-    """One false rollback, one false hold, one rollback that a person did too, one death that the policy slept through,
-    one quiet recovery, and one incident that goes on."""
-    return total(
-        score(
-            [
-                stored_run(incident()),
-                stored_run(incident(proposal=HOLD), step_seconds=None),
-                stored_run(incident(**STILL_BAD), segments=RESTARTED),
-                stored_run(incident(kind=IncidentKind.NONFINITE, proposal=None, **STILL_BAD), state="failed"),
-                stored_run(incident(proposal=None)),
-                stored_run(incident(**STILL_BAD), state="running"),
-                stored_run(policy={"mode": "auto"}),
-            ]
-        )
-    )
+from monitor.detection.scorecard.totals import total
+from tests.monitor.detection.scorecard.stories import incident, stored_run
 
 
 def test_counts_and_rates_of_six_runs() -> None:
-    found = totals()
+    found = six_runs()
     assert (found.num_runs, found.num_sites, found.num_incidents) == (6, 6, 6)
     assert (found.rollbacks, found.holds, found.actions) == (3, 1, 4)
     assert (found.false_actions, found.undecided_actions, found.missed) == (2, 1, 1)
@@ -43,7 +21,7 @@ def test_counts_and_rates_of_six_runs() -> None:
 
 
 def test_the_rate_is_of_the_runs_whose_hours_are_known() -> None:
-    found = totals()
+    found = six_runs()
     hours = 5 * 30.01
     assert (found.runs_without_hours, found.counted_false_actions) == (1, 1)
     assert found.gpu_hours == pytest.approx(hours)
@@ -52,7 +30,7 @@ def test_the_rate_is_of_the_runs_whose_hours_are_known() -> None:
 
 
 def test_hours_are_summed_over_the_sites_that_can_be_compared() -> None:
-    found = totals()
+    found = six_runs()
     assert found.sites_with_hours == 2
     assert found.hours_saved == pytest.approx(0.01 * (-138 + (1501 - 900) - 138))
 

@@ -11,12 +11,11 @@ from monitor.detection.scorecard.action import Action
 from monitor.detection.scorecard.endings import Ending
 from monitor.detection.scorecard.scored_run import score
 from monitor.detection.scorecard.totals import total
-from tests.monitor.detection.scorecard.stories import STILL_BAD, incident, segment, stored_run
-from tests.monitor.detection.scorecard.test_totals import totals
+from tests.monitor.detection.scorecard.stories import STILL_BAD, incident, segment, six_runs, stored_run
 
 
 def test_the_sentence_says_what_auto_would_have_done_and_how_sure_that_is() -> None:
-    assert wording.sentence(totals()) == (
+    assert wording.sentence(six_runs()) == (
         "In auto it would have rolled back 3 times and held the run 1 time in 6 runs and 150 GPU-hours "
         "(without 1 run whose time per step is not known). "
         "2 of 4 actions were not needed: nobody acted, and the run was fine. "
