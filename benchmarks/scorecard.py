@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,15 +60,9 @@ def measure(num_runs: int, steps: int, incidents: int) -> Iterator[Row]:
         label = f"scorecard of {num_runs} runs of {steps:,} steps with {incidents} incidents each"
         load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
         yield Row(label, wall, "s", LIMIT_SECONDS, f"{busy:.2f} s of CPU; a store of {size:.1f} GB; {load}")
-        command = [sys.executable, "-m", "monitor", "scorecard"]
-        environment = os.environ | {"LOSSGUARD_DATABASE_URL": url}
-        for name, arguments in (("scorecard", command), ("settings, for comparison", [*command[:-1], "settings"])):
-            whole = _median(
-                lambda arguments=arguments: subprocess.run(arguments, check=True, capture_output=True, env=environment),
-                _children_seconds,
-                PROCESSES,
-            )
-            yield Row(f"the whole command {name}: CPU time", whole, "s", None, "with the start of Python")
+        for name, title in (("scorecard", "scorecard"), ("settings", "settings, for comparison")):
+            whole = _median(partial(_run_command, name, url), _children_seconds, PROCESSES)
+            yield Row(f"the whole command {title}: CPU time", whole, "s", None, "with the start of Python")
         engine.dispose()
 
 
@@ -78,6 +73,11 @@ def _median(call: Callable[[], object], clock: Callable[[], float], times: int =
         call()
         seconds.append(clock() - began)
     return statistics.median(seconds)
+
+
+def _run_command(name: str, url: str) -> None:
+    environment = os.environ | {"LOSSGUARD_DATABASE_URL": url}
+    subprocess.run([sys.executable, "-m", "monitor", name], check=True, capture_output=True, env=environment)
 
 
 def _children_seconds() -> float:
