@@ -21,6 +21,7 @@ st.navigation(
         st.Page(
             VIEWS / "next_token/page.py", title="Next token", icon=":material/format_quote:", url_path="next-token"
         ),
+        st.Page(VIEWS / "scorecard/page.py", title="Scorecard", icon=":material/balance:", url_path="scorecard"),
         st.Page(VIEWS / "lab/page.py", title="Detector lab", icon=":material/tune:", url_path="lab"),
         st.Page(VIEWS / "trainer_lab/page.py", title="Trainer lab", icon=":material/science:", url_path="trainer-lab"),
     ],

@@ -6,6 +6,17 @@ from lossguard.states import IncidentKind, IncidentState, InterventionState, Ord
 
 
 @dataclass(frozen=True, slots=True)
+class Proposal:
+    """What the policy would do about an incident, where it does not: in observe mode, or in a run that only reports."""
+
+    kind: OrderKind
+    decided_step: int
+    rewind_to: int | None
+    skip_from: int | None
+    skip_to: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Incident:
     """A stretch of steps on which something went wrong. Values and band are in the signal's own unit."""
 
@@ -26,6 +37,8 @@ class Incident:
     """One robust standard deviation of the signal at detection."""
     outcome: Outcome
     reasons: list[str] = field(default_factory=list)
+    proposal: Proposal | None = None
+    """The first one; None where the policy waited, or gave orders, and in what an earlier release stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,8 @@ class Intervention:
     """The last step at which a further onset counts as a recurrence; a later one is an incident of its own."""
     remedies: list[str] = field(default_factory=list)
     """The remedies that are switched on with it."""
+    mode: str | None = None
+    """The mode of the policy that decided on it; None: an operator did, or an earlier release stored it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def test_every_page_works_in_a_browser_without_a_violation_of_the_policy(served:
     shown = {
         "": "Runs", "run?run=spiky-1": "figure", "compare?runs=spiky-1": "Compare", "incident?run=spiky-1": "figure",
         "next-token?run=spiky-1": "figure", "lab?run=spiky-1": "figure", "lab?source=A+CSV+file": "Detector lab",
-        "trainer-lab": "figure",
+        "trainer-lab": "figure", "scorecard": "Scorecard",
     }  # fmt: skip
     problems: list[str] = []
     with chromium() as browser:

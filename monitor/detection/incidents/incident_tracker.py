@@ -11,7 +11,7 @@ import numpy as np
 
 from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from lossguard.states import IncidentState, Outcome
-from monitor.detection.effects import Effect, Incident, IncidentChanged, Outlier
+from monitor.detection.effects import Effect, Incident, IncidentChanged, Outlier, Proposal
 from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.open_incident import (
     OpenIncident,
@@ -133,6 +133,12 @@ class IncidentTracker:
         incident = self.open.incident
         self.open.incident = replace(incident, reasons=[*incident.reasons, reason])
         return IncidentChanged(self.open.incident)
+
+    def note_proposal(self, proposal: Proposal, reason: str) -> Effect:
+        """Record what the policy would do about the open incident, and why."""
+        assert self.open is not None
+        self.open.incident = replace(self.open.incident, proposal=self.open.incident.proposal or proposal)
+        return self.add_reason(reason)
 
     def wait(self, reasons: Sequence[str], afterwards: str) -> list[Effect]:
         """The policy waits. Its reasons are recorded when they are new; `afterwards`, if the incident then ends."""

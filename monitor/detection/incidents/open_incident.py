@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from lossguard.protocol import decode_number, encode_number
-from lossguard.states import IncidentKind, IncidentState, Outcome
-from monitor.detection.effects import Incident
-from monitor.detection.encoding import known_fields
+from lossguard.states import IncidentKind, IncidentState, OrderKind, Outcome
+from monitor.detection.effects import Incident, Proposal
+from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.states import IncidentEvent, advance
 from monitor.detection.scoring.baseline import FALL_Z
 from monitor.detection.scoring.readings import IN_BAND_Z, PRECURSOR_Z, SignalReading, describe, score_of
@@ -259,5 +259,10 @@ def incident_from_dict(data: dict[str, Any]) -> Incident:
         "kind": IncidentKind(data["kind"]),
         "state": IncidentState(data["state"]),
         "outcome": Outcome(data["outcome"]),
+        "proposal": restore(_proposal_from_dict, data.get("proposal")),
     }
     return Incident(**known_fields(Incident, data) | enums | {"peak_value": decode_number(data["peak_value"])})
+
+
+def _proposal_from_dict(data: dict[str, Any]) -> Proposal:
+    return Proposal(**known_fields(Proposal, data) | {"kind": OrderKind(data["kind"])})

@@ -84,6 +84,7 @@ class InterventionTracker:
         verify_at: int = 0,
         site_start: int | None = None,
         site_end: int | None = None,
+        mode: str | None = None,
     ) -> Effect:
         """Make a decision the active intervention."""
         assert decision.kind is not None
@@ -104,6 +105,7 @@ class InterventionTracker:
             site_start=site_start,
             site_end=site_end,
             remedies=list(decision.remedies),
+            mode=mode,
         )
         return InterventionChanged(self.active)
 

@@ -9,7 +9,7 @@ import numpy as np
 from lossguard.limits import Limits
 from lossguard.sources.facts import EVERY_STEP, Clock, SourceFacts
 from lossguard.states import IncidentKind, InterventionState, OrderKind, Outcome, Refusal, SegmentReason
-from monitor.detection.effects import Effect, Intervention
+from monitor.detection.effects import Effect, Intervention, Proposal
 from monitor.detection.encoding import restore
 from monitor.detection.incidents.incident_tracker import IncidentTracker
 from monitor.detection.incidents.open_incident import OpenIncident, Readings
@@ -33,6 +33,12 @@ from monitor.detection.scoring.readings import IN_BAND_Z
 from monitor.detection.scoring.recent_rows import RecentRows
 from monitor.detection.settings import DetectionSettings
 
+WOULD: Mapping[OrderKind, str] = {
+    OrderKind.ROLLBACK: ": the policy would roll back.",
+    OrderKind.HOLD: ": the policy would hold the run.",
+}
+"""How an incident says what the policy would do about it. Earlier releases stored no `Proposal`, only this."""
+ACCEPTED = "An operator accepted the level of the loss: it is the new normal."
 STRUCTURAL_ATTEMPTS = 2  # rollbacks that did not stop a slow rise
 VERIFIED_ROWS = 3  # rows up to the end of a verification whose loss must be in band
 
@@ -145,7 +151,8 @@ class IncidentResponse:
         current.wait_reasons = []
         if decision.kind is None or self.policy.mode is Mode.OBSERVE:
             current.no_further_action = True
-            return [*effects, self.incidents.add_reason(self._only_observed(kind, decision.reasons))]
+            proposal = Proposal(kind, step, decision.rewind_to, decision.skip_from, decision.skip_to)
+            return [*effects, self.incidents.note_proposal(proposal, self._only_observed(kind, decision.reasons))]
         return effects + self._end_previous(now) + self._propose(decision, current, now)
 
     def _mark_structural(self, current: OpenIncident, now: Situation) -> list[Effect]:
@@ -173,15 +180,15 @@ class IncidentResponse:
             verify_at=verify_at,
             site_start=now.onset_step,
             site_end=site_end(now.onset_step, now.step, verify_at, now.kind),
+            mode=self.policy.mode.value,
         )
         if self.policy.mode is Mode.APPROVE:
             return [proposed]
         return [self.interventions.order(), *self.incidents.treat()]
 
     def _only_observed(self, kind: OrderKind, reasons: Sequence[str]) -> str:
-        verb = "roll back" if kind is OrderKind.ROLLBACK else "hold the run"
         why = "Observe mode" if self.can_roll_back else "This run only reports and cannot roll back"
-        return " ".join([f"{why}: the policy would {verb}.", *reasons])
+        return " ".join([f"{why}{WOULD[kind]}", *reasons])
 
     def _situation(self, current: OpenIncident, step: int, attempts: Sequence[Attempt]) -> Situation:
         return Situation(
@@ -350,8 +357,7 @@ class IncidentResponse:
             raise ValueError("no incident of the loss level is open")
         if self.interventions.is_ordered() or self.interventions.is_held():
             raise ValueError("an order for this incident is under way, or the run is held: release it first")
-        text = "An operator accepted the level of the loss: it is the new normal."
-        return self._close(Outcome.ONGOING, f"{text} {reason}".strip())
+        return self._close(Outcome.ONGOING, f"{ACCEPTED} {reason}".strip())
 
     def _settle(self) -> None:
         """An operator decided about the open incident: the policy does nothing more about it."""

@@ -1,0 +1,123 @@
+"""Scorecard: what the policy would have done in runs where it gave no orders, and what happened.
+
+In the URL: ?project=..&reported=..&run=..
+"""
+
+import time
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import formatting
+from dashboard.data import cached
+from dashboard.data.scorecards import scored_runs
+from dashboard.views import frame
+from dashboard.views.scorecard import tables
+from monitor.detection.scorecard import wording
+from monitor.detection.scorecard.scored_run import ScoredRun
+from monitor.detection.scorecard.totals import PER_HOURS, Totals, total
+
+REFRESH_SECONDS = 15.0
+ALL = "all projects"
+DAY_SECONDS = 86_400
+PERIODS = {"at any time": None, "in the last 30 days": 30, "in the last 7 days": 7}
+RATE_WIDTH_PIXELS = 360
+COLUMN_WIDTH_PIXELS = 230
+EXPLANATION = (
+    "Runs in observe and approve, and runs that only report: imported ones too. Incidents at one site are judged once. "
+    "Hours are estimates. The section *Before auto: the scorecard* of `docs/operations.md` has every definition."
+)
+NO_RUNS = (
+    "No run to score. Put a run into observe or approve (`PUT /api/v1/runs/RUN/policy`), or import past runs with "
+    "`lossguard import`."
+)
+NO_SITES = "No incident that a policy answers: there is nothing to compare yet."
+RATE_HELP = (
+    f"False actions per {PER_HOURS:,.0f} GPU-hours: the policy would have acted, nobody did, and the run was fine. The "
+    "interval is the exact 95% confidence interval of a Poisson rate; with few hours it is wide."
+)
+SITES_HELP = (
+    "Steps: those that the rollback would have done again, what loading the checkpoint costs, what the skipped batches "
+    "are worth, and what was lost in fact. Saved: the last one less the others. Figures are estimated where a past run "
+    "stored none, with a checkpoint every 100 steps."
+)
+
+
+def page() -> None:
+    names = sorted({run.project for run, _ in cached.runs()})
+    if not names:
+        frame.show_no_runs()
+        return
+    project, since = controls(names)
+    scored, num_auto = scored_runs(project, since)
+    if num_auto:
+        st.caption(wording.not_scored(num_auto))
+    if not scored:
+        st.info(NO_RUNS, icon=":material/info:")
+        return
+    totals = total(scored)
+    st.info(formatting.escape_markdown(wording.sentence(totals)), icon=":material/balance:")
+    if not totals.num_sites:
+        st.caption(NO_SITES)
+        return
+    show_totals(totals)
+    show_tables(scored, totals)
+    show_sites([run for run in scored if run.sites])
+
+
+def controls(names: Sequence[str]) -> tuple[str | None, float | None]:
+    """The project, and the time since when a run must have reported."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        project = st.selectbox("Project", [ALL, *names], key="project", bind="query-params", width=300)
+        period = st.selectbox("Runs that reported", list(PERIODS), key="reported", bind="query-params", width=250)
+    days = PERIODS[period]
+    # Whole days: the time is part of the key of a cache.
+    since = None if days is None else (time.time() // DAY_SECONDS - days) * DAY_SECONDS
+    return None if project == ALL else project, since
+
+
+def show_totals(totals: Totals) -> None:
+    with st.container(horizontal=True):
+        label = f"False actions per {PER_HOURS:,.0f} GPU-hours"
+        st.metric(label, wording.rate(totals), width=RATE_WIDTH_PIXELS, help=RATE_HELP)
+        not_needed = f"{totals.false_actions} of {totals.actions}"
+        st.metric("Actions not needed", not_needed, width=COLUMN_WIDTH_PIXELS)
+        agreed = f"{totals.agreed} of {totals.compared}"
+        st.metric("Sites where people agreed", agreed, width=COLUMN_WIDTH_PIXELS)
+        saved = wording.number_or_dash(totals.hours_saved)
+        st.metric("GPU-hours saved (estimate)", saved, width=COLUMN_WIDTH_PIXELS)
+
+
+def show_tables(scored: Sequence[ScoredRun], totals: Totals) -> None:
+    st.subheader("What happened", anchor=False)
+    show_table(tables.endings(totals), "endings")
+    st.subheader("Projects", anchor=False)
+    show_table(tables.projects(scored), "projects")
+    st.subheader("Runs with incidents", anchor=False)
+    show_table(tables.runs(scored), "runs")
+
+
+def show_table(table: pd.DataFrame, key: str) -> None:
+    """Numbers are right-aligned, those that are texts too."""
+    right = st.column_config.Column(alignment="right")
+    columns = {name: right for name in table.columns if name in tables.NUMBERS}
+    st.dataframe(table, hide_index=True, key=key, column_config=columns)
+
+
+def show_sites(scored: Sequence[ScoredRun]) -> None:
+    """The sites of one run."""
+    by_id = {run.id: run for run in scored}
+    st.subheader("Sites of a run", anchor=False)
+    chosen = st.selectbox("Run", list(by_id), key="run", bind="query-params", width=400)
+    if chosen is None:
+        return
+    run = by_id[chosen]
+    st.page_link("views/run/page.py", label="To the run", icon=":material/show_chart:", query_params={"run": run.id})
+    show_table(tables.sites(run), "sites")
+    st.caption(SITES_HELP)
+
+
+st.title("Scorecard", anchor=False)
+st.caption(EXPLANATION)
+frame.show_live(page, refresh_seconds=REFRESH_SECONDS)

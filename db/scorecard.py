@@ -1,0 +1,185 @@
+"""What the scorecard (`monitor.detection.scorecard`) reads of runs, without reading their steps."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session, aliased
+
+from db import bulk, queries
+from db.lineage import Line
+from db.models import Incident, Intervention, Metric, Order, Run, Segment, Step
+from db.steps import rollups
+
+COARSE = 1024
+"""Steps of a roll-up from which the mean time of a step is read; what follows the last complete one is left out."""
+COARSE_SUMS = (
+    "SELECT sum(mean * count), sum(count) FROM rollups"
+    " WHERE run_pk = ? AND segment = ? AND metric = ? AND level = ? AND count > 0"
+)
+"""One segment at a time, by its key: joined, SQLite would read all roll-ups of a run."""
+SOME_RUNS = 200
+"""Runs in one IN; databases limit the number of parameters."""
+INCIDENT_COLUMNS = (
+    *("number", "kind", "state", "signal", "onset_step", "detected_step", "peak_step", "end_step", "score", "outcome"),
+)
+INTERVENTION_COLUMNS = (
+    *("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to", "lr_scale"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSegment:
+    """A segment whose first step is known; `intervention`: the number of the one whose order it carries out."""
+
+    number: int
+    fork_step: int
+    last_step: int | None
+    intervention: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIncident:
+    """`details`: what the detection stored, with the columns of the table."""
+
+    segment: int
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredRun:
+    """A run with its history, its incidents and its interventions."""
+
+    id: str
+    project: str
+    name: str | None
+    state: str
+    policy: dict[str, Any] | None
+    capabilities: list[Any]
+    config: dict[str, Any]
+    devices: list[Any]
+    num_steps: int
+    """Optimizer steps of all segments, whether or not each has a row."""
+    step_seconds: float | None
+    """Mean duration of a step: as the run reports it, otherwise from the times of its rows; None: not known."""
+    segments: list[StoredSegment]
+    """In the order in which they were opened."""
+    incidents: list[StoredIncident]
+    interventions: list[dict[str, Any]]
+
+
+def stored_runs(
+    session: Session, *, project: str | None = None, run_id: str | None = None, since: float | None = None
+) -> list[StoredRun]:
+    """The runs of a project, one run, or all, the newest first; `since`: those that reported at this time or later."""
+    chosen = [
+        run
+        for run in queries.runs(session, project=project)
+        if run_id in (None, run.id) and (since is None or run.last_report_at >= since)
+    ]
+    found: list[StoredRun] = []
+    for start in range(0, len(chosen), SOME_RUNS):
+        found += _read(session, chosen[start : start + SOME_RUNS])
+    return found
+
+
+def _read(session: Session, runs: Sequence[Run]) -> list[StoredRun]:
+    keys = [run.pk for run in runs]
+    segments, incidents = _segments(session, keys), _incidents(session, keys)
+    interventions = _interventions(session, keys)
+    seconds = _reported_seconds(session, runs)
+    seconds |= _seconds(session, [key for key in keys if key not in seconds])
+    return [
+        StoredRun(
+            id=run.id,
+            project=run.project,
+            name=run.name,
+            state=run.state,
+            policy=run.policy,
+            capabilities=run.capabilities,
+            config=run.config,
+            devices=run.devices,
+            num_steps=sum(num for _, num in segments[run.pk]),
+            step_seconds=seconds.get(run.pk),
+            segments=[segment for segment, _ in segments[run.pk]],
+            incidents=incidents[run.pk],
+            interventions=interventions[run.pk],
+        )
+        for run in runs
+    ]
+
+
+def _segments(session: Session, keys: Sequence[int]) -> dict[int, list[tuple[StoredSegment, int]]]:
+    """The segments of each run, with the number of their steps."""
+    columns = (Segment.run_pk, Segment.number, Segment.fork_step, Segment.first_step, Segment.last_step)
+    chosen = sa.select(*columns, Order.intervention).join(Order, Order.id == Segment.order_id, isouter=True)
+    chosen = chosen.where(Segment.run_pk.in_(keys), Segment.fork_step.is_not(None))
+    found: dict[int, list[tuple[StoredSegment, int]]] = defaultdict(list)
+    for run, number, fork, first, last, intervention in session.execute(
+        chosen.order_by(Segment.opened_at, Segment.number)
+    ):
+        assert fork is not None  # the query asked for that
+        num_steps = 0 if first is None or last is None else last - first + 1
+        found[run].append((StoredSegment(number, fork, last, intervention), num_steps))
+    return found
+
+
+def _incidents(session: Session, keys: Sequence[int]) -> dict[int, list[StoredIncident]]:
+    columns = [getattr(Incident, name) for name in INCIDENT_COLUMNS]
+    chosen = sa.select(Incident.run_pk, Incident.segment, Incident.details, *columns).where(Incident.run_pk.in_(keys))
+    found: dict[int, list[StoredIncident]] = defaultdict(list)
+    for run, segment, details, *values in session.execute(chosen.order_by(Incident.run_pk, Incident.number)):
+        found[run].append(StoredIncident(segment, details | dict(zip(INCIDENT_COLUMNS, values, strict=True))))
+    return found
+
+
+def _interventions(session: Session, keys: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    columns = [getattr(Intervention, name) for name in INTERVENTION_COLUMNS]
+    chosen = sa.select(Intervention.run_pk, Intervention.details, *columns).where(Intervention.run_pk.in_(keys))
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for run, details, *values in session.execute(chosen.order_by(Intervention.run_pk, Intervention.number)):
+        found[run].append(details | dict(zip(INTERVENTION_COLUMNS, values, strict=True)))
+    return found
+
+
+def _reported_seconds(session: Session, runs: Sequence[Run]) -> dict[int, float]:
+    """The mean of `step_seconds` by `Run.pk`, of the runs that report it.
+
+    From the complete roll-ups of COARSE steps; of a run without any, from all of its steps.
+    """
+    keys = [run.pk for run in runs]
+    lines = sa.select(Metric.run_pk, Segment.number, Metric.number).join(Segment, Segment.run_pk == Metric.run_pk)
+    lines = lines.where(Metric.name == "step_seconds", Metric.run_pk.in_(keys))
+    sums = {run: [0.0, 0.0] for run in keys}
+    reporting = set()
+    for run, segment, metric in session.execute(lines):
+        reporting.add(run)
+        ((total, count),) = bulk.read(session, COARSE_SUMS, (run, segment, metric, rollups.level_for(COARSE)))
+        sums[run] = [sums[run][0] + float(total or 0), sums[run][1] + float(count or 0)]
+    found = {run: total / count for run, (total, count) in sums.items() if count}
+    short = [run for run in runs if run.pk in reporting - found.keys()]
+    found |= {run.pk: mean for run in short if (mean := _mean(session, run)) is not None}
+    return {run: mean for run, mean in found.items() if 0 < mean < math.inf}
+
+
+def _mean(session: Session, run: Run) -> float | None:
+    ranges = queries.step_ranges(session, run=run, line=Line.ALL)
+    series = queries.series(session, run=run, step_ranges=ranges, metric="step_seconds", points=len(ranges))
+    weighed = [(mean, count) for mean, count in zip(series.mean, series.count, strict=True) if mean is not None]
+    count = sum(count for _, count in weighed)
+    return sum(mean * count for mean, count in weighed) / count if count else None
+
+
+def _seconds(session: Session, keys: Sequence[int]) -> dict[int, float]:
+    """Seconds a step by `Run.pk`, from the first row of each segment to its last one: what lies in between counts."""
+    first, last = aliased(Step), aliased(Step)
+    chosen = sa.select(Segment.run_pk, sa.func.sum(last.time - first.time), sa.func.sum(last.step - first.step))
+    for row, step in ((first, Segment.first_step), (last, Segment.last_step)):
+        chosen = chosen.join(
+            row, sa.and_(row.run_pk == Segment.run_pk, row.segment == Segment.number, row.step == step)
+        )
+    chosen = chosen.where(Segment.run_pk.in_(keys), last.time > first.time).group_by(Segment.run_pk)
+    return {run: float(seconds) / float(steps) for run, seconds, steps in session.execute(chosen) if steps}

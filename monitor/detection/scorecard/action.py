@@ -1,0 +1,117 @@
+"""What the policy would have done about a stored incident."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lossguard.states import IncidentKind, OrderKind
+from monitor.detection.effects import Incident, Intervention
+from monitor.detection.interventions.decision import Decision, Situation
+from monitor.detection.interventions.policies import decide
+from monitor.detection.interventions.policy import Policy
+from monitor.detection.interventions.response import WOULD
+from monitor.detection.interventions.restorable import restorable_steps
+from monitor.detection.simulation import CHECKPOINT_STEPS
+
+ACTS_AT_ONCE = (IncidentKind.NONFINITE, IncidentKind.DIVERGENCE)
+"""Kinds at which no policy waits."""
+NUM_CHECKPOINTS = 64
+"""Assumed checkpoints before an onset: nobody goes back further."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Action:
+    """A rollback or a hold that the policy would have ordered in `auto`."""
+
+    kind: OrderKind
+    decided_step: int
+    rewind_to: int | None = None
+    """None: a hold, or a rollback of which no figures are known."""
+    skip_from: int | None = None
+    skip_to: int | None = None
+    intervention: int | None = None
+    """The number of the intervention that was proposed to a person; None: nobody was asked."""
+    is_estimated: bool = False
+    """The figures are those of the policy for a checkpoint every CHECKPOINT_STEPS, and not of the run's own."""
+
+    @property
+    def num_skipped(self) -> int:
+        return 0 if self.skip_from is None or self.skip_to is None else self.skip_to - self.skip_from
+
+
+def action_of(
+    incident: Incident, proposed: Sequence[Intervention], policy: Policy, *, can_roll_back: bool
+) -> Action | None:
+    """The first thing that the policy would have done; None where it waited until the incident was over.
+
+    `proposed`: the policy's interventions for this incident. What is stored is taken as it is. Where an earlier release
+    stored a sentence only, or the run had no checkpoints to go back to because it only reports, the policy decides
+    again, on the incident as it is stored and a checkpoint every CHECKPOINT_STEPS.
+    """
+    if proposed:
+        first = proposed[0]
+        figures = {name: getattr(first, name) for name in ("decided_step", "rewind_to", "skip_from", "skip_to")}
+        return Action(kind=first.kind, intervention=first.number, **figures)
+    known = incident.proposal
+    if known is not None and (can_roll_back or known.kind is OrderKind.ROLLBACK):
+        figures = {name: getattr(known, name) for name in ("decided_step", "rewind_to", "skip_from", "skip_to")}
+        return Action(kind=known.kind, **figures)
+    kind = _kind_in(incident.reasons) if known is None else known.kind
+    if kind is None:
+        return None
+    step = _decided_step(incident, policy) if known is None else known.decided_step
+    if kind is OrderKind.HOLD and can_roll_back:  # the run had checkpoints, and the policy a reason not to use them
+        return Action(kind=kind, decided_step=step, is_estimated=True)
+    return _estimate(incident, step, kind, policy)
+
+
+def _kind_in(reasons: Sequence[str]) -> OrderKind | None:
+    """What the reasons of an incident say that the policy would do."""
+    return next((kind for reason in reasons for kind, text in WOULD.items() if text in reason), None)
+
+
+def _decided_step(incident: Incident, policy: Policy) -> int:
+    """When the policy stopped waiting, at the latest."""
+    if incident.kind in ACTS_AT_ONCE:
+        return incident.detected_step
+    latest = incident.detected_step + policy.patience
+    return latest if incident.end_step is None else max(incident.detected_step, min(latest, incident.end_step))
+
+
+def _estimate(incident: Incident, step: int, kind: OrderKind, policy: Policy) -> Action:
+    decision = _decide_again(incident, step, policy)
+    if decision.kind is None:
+        return Action(kind=kind, decided_step=step, is_estimated=True)
+    figures: Mapping[str, int | None] = {
+        name: getattr(decision, name) for name in ("rewind_to", "skip_from", "skip_to")
+    }
+    return Action(kind=decision.kind, decided_step=step, is_estimated=True, **figures)
+
+
+def _decide_again(incident: Incident, step: int, policy: Policy) -> Decision:
+    """The decision at `step` about an incident whose excess did not halve in the patience before it."""
+    excess = incident.peak_value - incident.expected
+    excess = float(excess) if np.isfinite(excess) else 0.0
+    now = Situation(
+        kind=incident.kind,
+        onset_step=incident.onset_step,
+        detected_step=incident.detected_step,
+        step=step,
+        non_finite=incident.kind is IncidentKind.NONFINITE,
+        loss_moved=True,
+        expected=incident.expected,
+        scale=incident.scale,
+        peak_excess=excess,
+        excess=excess,
+        check_excess=excess,
+        check_step=step - policy.patience,
+        rising_rows=policy.rise_rows,
+        falls=0,
+        rises=0,
+        attempts=(),
+        rollbacks_used=0,
+        restorable=restorable_steps(range(0, incident.onset_step + 1, CHECKPOINT_STEPS)[-NUM_CHECKPOINTS:]),
+        can_roll_back=True,
+    )
+    return decide(policy, now, int)

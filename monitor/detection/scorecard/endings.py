@@ -1,0 +1,141 @@
+"""What happened at a site, as the store shows it: an ending, and the steps that were thrown away.
+
+The rules are tried in the order of `ending_of`; docs/operations.md has them as a table. A *window* is the policy's
+`verify_steps`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from lossguard.states import IncidentKind, IncidentState, InterventionState, OrderKind, Outcome, RunState
+from monitor.detection.interventions.policy import Mode, Policy
+from monitor.detection.interventions.response import ACCEPTED
+from monitor.detection.scorecard.records import SegmentRecord
+from monitor.detection.scorecard.sites import Site
+
+DEADLY = (IncidentKind.NONFINITE, IncidentKind.DIVERGENCE)
+"""Kinds at which a run that ends in the middle of the incident is lost, even if its loop reached the end."""
+
+
+class Ending(StrEnum):
+    """How a site ended."""
+
+    IN_AUTO = "in_auto"  # the policy acted itself, in auto mode: nothing to compare
+    SAME = "same"  # a person did the same, or let the policy do it
+    OTHER = "other"  # a person rolled back elsewhere, or where the policy waited
+    RECOVERED = "recovered"  # nobody acted, and the loss was back on its trend within a window
+    CONTINUED = "continued"  # nobody acted, and the run was fine later, or a person accepted the level
+    WORSE = "worse"  # nobody acted, and the run went on with a loss that did not come back
+    DIED = "died"  # nobody acted, and the run ended in the trouble or within a window of it
+    OPEN = "open"  # the record ends before it shows
+
+
+NOT_NEEDED = (Ending.RECOVERED, Ending.CONTINUED)
+"""Endings at which an action would have been a false one."""
+BY_PERSON = (Ending.SAME, Ending.OTHER)
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """How the line that a site is on went on."""
+
+    last_step: int
+    """The last step that it reached."""
+    restored: int | None = None
+    """The step at or before the onset that the run went back to from there; None: it did not."""
+    intervention: int | None = None
+    """The number of the intervention that ordered this; None: the script was started again, or rewound by itself."""
+    is_live: bool = True
+    """The line is the run's newest, so that the run's end is its end; False: the run left it, for another reason."""
+
+
+def after(site: Site, segments: Sequence[SegmentRecord], policy: Policy) -> After:
+    """Follow the line to its end, or to the rewind that answered the site. `segments` in the order of their opening.
+
+    A rewind answers the site if it goes back to the onset or before it, and leaves from the trouble: from before its
+    end, or from at most a window after it. A process that is started again from there counts too: the store does not
+    tell a person who restarts a run from a crash after which it is restarted.
+    """
+    at = next((k for k, each in enumerate(segments) if each.number == site.segment), None)
+    if at is None:
+        return After(site.last.detected_step)
+    reached = _or(segments[at].last_step, site.last.detected_step)
+    for each in segments[at + 1 :]:
+        if each.fork_step <= site.onset_step:
+            ordered = each.intervention is not None and each.intervention in _numbers(site)
+            if ordered or reached <= _trouble_ends(site, reached) + policy.verify_steps:
+                return After(reached, each.fork_step, each.intervention)
+            return After(reached, is_live=False)
+        reached = _or(each.last_step, reached)
+    return After(reached)
+
+
+def _numbers(site: Site) -> set[int]:
+    """Of the interventions that the policy proposed at the site."""
+    return {each.number for each in site.interventions}
+
+
+def _or(step: int | None, default: int) -> int:
+    return default if step is None else step
+
+
+def _trouble_ends(site: Site, reached: int) -> int:
+    """The last step of the trouble, which may go on to the end of the line."""
+    last = site.last
+    is_over = last.end_step is not None and _is_fine(site)
+    return last.end_step if is_over and last.end_step is not None else reached
+
+
+def _is_fine(site: Site) -> bool:
+    """The trouble is over: the loss came back, or a person accepted its level."""
+    return site.last.state is IncidentState.CLOSED and (site.last.outcome is Outcome.RECOVERED or _is_accepted(site))
+
+
+def _is_accepted(site: Site) -> bool:
+    return any(reason.startswith(ACCEPTED) for reason in site.last.reasons)
+
+
+def ending_of(site: Site, then: After, policy: Policy, *, run_state: str) -> Ending:
+    """The ending of a site."""
+    if any(_acted_alone(each.mode, each.state) for each in site.interventions):
+        return Ending.IN_AUTO
+    if then.restored is not None:
+        return Ending.SAME if _did_the_same(site, then, policy) else Ending.OTHER
+    if any(_held(each.kind, each.state) for each in site.interventions):
+        return Ending.SAME
+    return _left_alone(site, then, policy, RunState(run_state) if then.is_live else None)
+
+
+def _acted_alone(mode: str | None, state: InterventionState) -> bool:
+    asked = (InterventionState.PROPOSED, InterventionState.REJECTED)
+    return mode == Mode.AUTO and state not in asked
+
+
+def _held(kind: OrderKind, state: InterventionState) -> bool:
+    return kind is OrderKind.HOLD and state in (InterventionState.APPLIED, InterventionState.RELEASED)
+
+
+def _did_the_same(site: Site, then: After, policy: Policy) -> bool:
+    action = site.action
+    if action is None or action.kind is not OrderKind.ROLLBACK or then.restored is None:
+        return False
+    approved = then.intervention is not None and then.intervention in _numbers(site)
+    return approved or (action.rewind_to is not None and abs(then.restored - action.rewind_to) <= policy.min_depth)
+
+
+def _left_alone(site: Site, then: After, policy: Policy, ended_as: RunState | None) -> Ending:
+    """Nobody acted. `ended_as`: the state of the run at the end of this line; None: the run left it much later."""
+    last = site.last
+    in_window = last.end_step is None or then.last_step - last.end_step < policy.verify_steps
+    if _is_fine(site):
+        if ended_as is RunState.FAILED and in_window:
+            return Ending.DIED
+        at_once = last.end_step is not None and last.end_step <= site.decided_step + policy.verify_steps
+        return Ending.RECOVERED if at_once and not _is_accepted(site) else Ending.CONTINUED
+    if not in_window or ended_as is None:
+        return Ending.WORSE
+    if ended_as is RunState.RUNNING:
+        return Ending.OPEN
+    lost = ended_as is not RunState.FINISHED or last.kind in DEADLY or last.outcome is Outcome.DIVERGED
+    return Ending.DIED if lost else Ending.OPEN

@@ -1,0 +1,129 @@
+"""Scores runs: each site with what the policy would have done, what happened, and the GPU-hours of the run."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lossguard.protocol import CAN_ROLL_BACK
+from monitor.detection.effects import Intervention
+from monitor.detection.interventions import run_policy
+from monitor.detection.interventions.policy import Mode, Policy
+from monitor.detection.scorecard.endings import Ending, after, ending_of
+from monitor.detection.scorecard.hours import Balance, balance
+from monitor.detection.scorecard.records import RunRecord, incident_in, intervention_in
+from monitor.detection.scorecard.sites import ADVISORY, Found, Site, sites_of
+
+NUM_DEVICES = ("world_size", "num_devices", "num_gpus")
+"""Entries of a run's configuration that say on how many devices it trains; the first one that is there counts."""
+MAX_DEVICES = 1_000_000
+ONLY_REPORTS = "only reports"
+"""Stands for the mode of a run that cannot roll back, whatever its policy says."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredSite:
+    """A site with its ending and what the action would have saved, None where nothing can be compared."""
+
+    site: Site
+    ending: Ending
+    balance: Balance | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoredRun:
+    """One run of the scorecard."""
+
+    id: str
+    project: str
+    name: str | None
+    mode: str
+    """Of the policy: observe or approve; `ONLY_REPORTS`."""
+    sites: tuple[ScoredSite, ...]
+    num_advisories: int
+    """Incidents that no policy answers."""
+    num_unreadable: int
+    """Incidents that this release cannot read."""
+    num_steps: int
+    step_seconds: float | None
+    num_devices: int
+    devices_are_known: bool
+    """Whether the configuration says how many there are; otherwise they are those that the process listed."""
+
+    @property
+    def gpu_hours(self) -> float | None:
+        """None: it is not known how long a step took."""
+        return None if self.step_seconds is None else self.hours(self.num_steps)
+
+    def hours(self, steps: float) -> float | None:
+        """Steps of this run as GPU-hours."""
+        return None if self.step_seconds is None else steps * self.step_seconds * self.num_devices / 3600
+
+
+def is_scored(run: RunRecord) -> bool:
+    """Whether the policy gives no orders to the run by itself."""
+    return CAN_ROLL_BACK not in run.capabilities or run_policy.policy_of(run.policy).mode is not Mode.AUTO
+
+
+def score(runs: Iterable[RunRecord]) -> list[ScoredRun]:
+    """The runs in observe and approve, and those that only report, in their order."""
+    return [score_run(run) for run in runs if is_scored(run)]
+
+
+def score_run(run: RunRecord) -> ScoredRun:
+    """One run, whatever its mode."""
+    policy = run_policy.policy_of(run.policy)
+    can_roll_back = CAN_ROLL_BACK in run.capabilities
+    found, num_advisories, num_unreadable = _found(run, policy)
+    sites = sites_of(found, policy, can_roll_back=can_roll_back)
+    num_devices, known = devices_of(run.config, run.devices)
+    return ScoredRun(
+        id=run.id,
+        project=run.project,
+        name=run.name,
+        mode=policy.mode.value if can_roll_back else ONLY_REPORTS,
+        sites=tuple(_scored(site, run, policy) for site in sites),
+        num_advisories=num_advisories,
+        num_unreadable=num_unreadable,
+        num_steps=run.num_steps,
+        step_seconds=run.step_seconds,
+        num_devices=num_devices,
+        devices_are_known=known,
+    )
+
+
+def devices_of(config: Mapping[str, Any], devices: Sequence[Any]) -> tuple[int, bool]:
+    """(how many devices a run trains on, whether its configuration says so); otherwise the listed ones, at least 1."""
+    for name in NUM_DEVICES:
+        value = config.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_DEVICES:
+            return value, True
+    return max(1, len(devices)), False
+
+
+def _found(run: RunRecord, policy: Policy) -> tuple[list[Found], int, int]:
+    """(the incidents that a policy answers, how many it does not answer, how many cannot be read)."""
+    by_incident = _by_incident(run, policy)
+    read = [(record.segment, incident_in(record)) for record in run.incidents]
+    known = [(segment, incident) for segment, incident in read if incident is not None]
+    answered = [
+        Found(incident=incident, segment=segment, interventions=by_incident.get(incident.number, []))
+        for segment, incident in known
+        if incident.kind not in ADVISORY
+    ]
+    return answered, len(known) - len(answered), len(read) - len(known)
+
+
+def _by_incident(run: RunRecord, policy: Policy) -> dict[int, list[Intervention]]:
+    """By incident, the interventions of the policy: they have a mode; in earlier releases, at least a site."""
+    found: dict[int, list[Intervention]] = {}
+    for each in filter(None, map(intervention_in, run.interventions)):
+        by_policy = each.mode is not None or each.site_start is not None
+        if each.incident is not None and by_policy:
+            found.setdefault(each.incident, []).append(each)
+    return found
+
+
+def _scored(site: Site, run: RunRecord, policy: Policy) -> ScoredSite:
+    then = after(site, run.segments, policy)
+    ending = ending_of(site, then, policy, run_state=run.state)
+    return ScoredSite(site=site, ending=ending, balance=balance(site, ending, then, policy))

@@ -1,0 +1,129 @@
+"""The totals of scored runs, and the sentence that says them."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lossguard.states import OrderKind
+from monitor.detection.scorecard.endings import BY_PERSON, NOT_NEEDED, Ending
+from monitor.detection.scorecard.rates import poisson_interval
+from monitor.detection.scorecard.scored_run import ScoredRun, ScoredSite
+
+PER_HOURS = 1000.0
+"""GPU-hours that the false-action rate refers to."""
+NOT_COMPARED = (Ending.IN_AUTO, Ending.OPEN, Ending.DIED)
+"""Endings that show no decision of a person: nobody was there, or it is not known yet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Totals:
+    """Counts are of sites, unless they say otherwise."""
+
+    num_runs: int
+    num_incidents: int
+    """Incidents at the sites."""
+    num_sites: int
+    endings: Mapping[Ending, int]
+    """Every ending, with the sites at which the policy would have acted."""
+    endings_waiting: Mapping[Ending, int]
+    """Every ending, with the sites at which it would have waited."""
+    rollbacks: int
+    holds: int
+    """What the policy would have done, at the sites that it did not answer itself in auto."""
+    false_actions: int
+    """Actions at sites at which nobody acted and the run was fine."""
+    undecided_actions: int
+    """Actions at sites whose ending is not known yet: they may turn out to be false."""
+    missed: int
+    """Sites at which the policy waited, and a person rolled back or the run died."""
+    agreed: int
+    compared: int
+    """Sites at which people and policy agreed (both acted, or both waited), of those that show what people decided."""
+    gpu_hours: float
+    """Of the runs whose time per step is known."""
+    runs_without_hours: int
+    counted_false_actions: int
+    """False actions in the runs whose GPU-hours are known: those of the rate."""
+    hours_saved: float | None
+    """GPU-hours; below 0 where acting would have cost more than it saved. None without anything to compare."""
+    sites_with_hours: int
+    """Sites in `hours_saved`."""
+    estimated: int
+    """Actions whose figures are estimated."""
+
+    @property
+    def actions(self) -> int:
+        return self.rollbacks + self.holds
+
+    @property
+    def false_action_rate(self) -> float | None:
+        """Per PER_HOURS GPU-hours; None without known hours."""
+        return self._per_hours(self.counted_false_actions)
+
+    @property
+    def false_action_interval(self) -> tuple[float, float] | None:
+        """Its exact 95% confidence interval, if false actions are independent of each other."""
+        low, high = map(self._per_hours, poisson_interval(self.counted_false_actions))
+        return None if low is None or high is None else (low, high)
+
+    def _per_hours(self, count: float) -> float | None:
+        return PER_HOURS * count / self.gpu_hours if self.gpu_hours > 0 else None
+
+
+def total(runs: Sequence[ScoredRun]) -> Totals:
+    """Of these runs; every site, and so every incident, is counted once."""
+    scored = [(run, each) for run in runs for each in run.sites]
+    sites = [each for _, each in scored]
+    acting = [each for each in sites if each.site.action is not None and each.ending is not Ending.IN_AUTO]
+    hours = [run.gpu_hours for run in runs]
+    balances = [
+        saved
+        for run, each in scored
+        if each.balance is not None and (saved := run.hours(each.balance.saved)) is not None
+    ]
+    rollbacks = sum(_kind(each) is OrderKind.ROLLBACK for each in acting)
+    return Totals(
+        num_runs=len(runs),
+        num_incidents=sum(len(each.site.incidents) for each in sites),
+        num_sites=len(sites),
+        endings=_count(each.ending for each in sites if each.site.action is not None),
+        endings_waiting=_count(each.ending for each in sites if each.site.action is None),
+        rollbacks=rollbacks,
+        holds=len(acting) - rollbacks,
+        false_actions=sum(map(is_false_action, sites)),
+        undecided_actions=sum(each.ending is Ending.OPEN for each in acting),
+        missed=sum(map(is_missed, sites)),
+        agreed=sum(map(_is_agreed, sites)),
+        compared=sum(each.ending not in NOT_COMPARED for each in sites),
+        gpu_hours=sum(each for each in hours if each is not None),
+        runs_without_hours=sum(each is None for each in hours),
+        counted_false_actions=sum(is_false_action(each) for run, each in scored if run.gpu_hours is not None),
+        hours_saved=sum(balances) if balances else None,
+        sites_with_hours=len(balances),
+        estimated=sum(each.site.action is not None and each.site.action.is_estimated for each in acting),
+    )
+
+
+def is_false_action(each: ScoredSite) -> bool:
+    """The policy would have acted, nobody did, and the run was fine."""
+    return each.site.action is not None and each.ending in NOT_NEEDED
+
+
+def is_missed(each: ScoredSite) -> bool:
+    """The policy would have waited, and a person rolled back or the run died."""
+    return each.site.action is None and each.ending in (*BY_PERSON, Ending.DIED)
+
+
+def _is_agreed(each: ScoredSite) -> bool:
+    if each.ending in NOT_COMPARED:
+        return False
+    return (each.site.action is not None) == (each.ending in BY_PERSON)
+
+
+def _kind(each: ScoredSite) -> OrderKind | None:
+    return None if each.site.action is None else each.site.action.kind
+
+
+def _count(endings: Iterable[Ending]) -> dict[Ending, int]:
+    counts = Counter(endings)
+    return {ending: counts[ending] for ending in Ending}

@@ -1,0 +1,200 @@
+"""The scorecard in words and as JSON: the same for the command, the API and the page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lossguard.states import OrderKind
+from monitor.detection.scorecard.action import Action
+from monitor.detection.scorecard.endings import Ending
+from monitor.detection.scorecard.scored_run import ScoredRun, ScoredSite
+from monitor.detection.scorecard.totals import Totals, total
+
+ENDINGS: Mapping[Ending, str] = {
+    Ending.SAME: "a person did the same",
+    Ending.OTHER: "a person did something else",
+    Ending.RECOVERED: "recovered by itself",
+    Ending.CONTINUED: "nobody acted, the run was fine",
+    Ending.WORSE: "went on with a higher loss",
+    Ending.DIED: "the run died",
+    Ending.OPEN: "not known yet",
+    Ending.IN_AUTO: "answered in auto",
+}
+"""What happened, as a clause, in the order of the tables."""
+NOTHING = "-"
+"""Stands for a number that is not known."""
+
+
+def sentence(totals: Totals) -> str:
+    """What the policy would have done in `auto`, and what is known of whether that would have been right."""
+    if totals.num_runs == 0:
+        return "There is no run in observe or approve, and none that only reports: nothing can be scored."
+    where = f"in {_plural(totals.num_runs, 'run')}{_hours_clause(totals)}"
+    if totals.actions == 0:
+        return f"In auto it would have done nothing {where}.{_rate(totals)}{_missed(totals)}"
+    done = [_plural(totals.rollbacks, "time", prefix="rolled back ")] if totals.rollbacks else []
+    done += [_plural(totals.holds, "time", prefix="held the run ")] if totals.holds else []
+    parts = [f"In auto it would have {' and '.join(done)} {where}.", _needed(totals)]
+    return "".join(parts) + _rate(totals) + _undecided(totals) + _agreement(totals) + _missed(totals) + _saved(totals)
+
+
+def _plural(count: int, noun: str, *, prefix: str = "") -> str:
+    return f"{prefix}{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _hours_clause(totals: Totals) -> str:
+    if totals.gpu_hours == 0:
+        return ", whose GPU-hours are not known"
+    unknown = f" (without {_plural(totals.runs_without_hours, 'run')} whose time per step is not known)"
+    return f" and {number(totals.gpu_hours)} GPU-hours{unknown if totals.runs_without_hours else ''}"
+
+
+def _needed(totals: Totals) -> str:
+    if totals.false_actions == 0:
+        return " No action is known to be false."
+    verb = "was" if totals.false_actions == 1 else "were"
+    of = f"{totals.false_actions} of {_plural(totals.actions, 'action')}"
+    return f" {of} {verb} not needed: nobody acted, and the run was fine."
+
+
+def _rate(totals: Totals) -> str:
+    shown = rate(totals)
+    return "" if shown == NOTHING else f" False actions per 1,000 GPU-hours: {shown}."
+
+
+def rate(totals: Totals) -> str:
+    """The false-action rate with its 95% interval, such as "0.8 (95%: 0.1 to 4.5)"; a dash without known hours."""
+    value, interval = totals.false_action_rate, totals.false_action_interval
+    if value is None or interval is None:
+        return NOTHING
+    return f"{number(value)} (95%: {number(interval[0])} to {number(interval[1])})"
+
+
+def not_scored(num_auto: int) -> str:
+    """About the runs that the scorecard leaves out."""
+    verb = "is not scored: its orders were" if num_auto == 1 else "are not scored: their orders were"
+    return f"{_plural(num_auto, 'run')} in auto {verb} carried out."
+
+
+def _undecided(totals: Totals) -> str:
+    if totals.undecided_actions == 0:
+        return ""
+    return f" Of {_plural(totals.undecided_actions, 'action')} it is not known yet."
+
+
+def _agreement(totals: Totals) -> str:
+    if totals.compared == 0:
+        return ""
+    return f" People and policy agreed at {totals.agreed} of {_plural(totals.compared, 'site')}."
+
+
+def _missed(totals: Totals) -> str:
+    if totals.missed == 0:
+        return ""
+    return f" It would have waited at {_plural(totals.missed, 'site')} where a person rolled back or the run died."
+
+
+def _saved(totals: Totals) -> str:
+    if totals.hours_saved is None:
+        return ""
+    verb = "saved" if totals.hours_saved >= 0 else "lost"
+    at = _plural(totals.sites_with_hours, "site")
+    return f" About {number(abs(totals.hours_saved))} GPU-hours would have been {verb}, by an estimate for {at}."
+
+
+def number(value: float) -> str:
+    """Two significant digits below 100, no decimals above."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"
+
+
+def number_or_dash(value: float | None) -> str:
+    """The same; a dash for None."""
+    return NOTHING if value is None else number(value)
+
+
+def action_text(action: Action | None) -> str:
+    """Such as "rewind to 300, skip 61 batches"."""
+    if action is None:
+        return "wait"
+    if action.kind is not OrderKind.ROLLBACK:
+        return "hold the run"
+    if action.rewind_to is None:
+        return "roll back"
+    skip = f", skip {action.num_skipped} batches" if action.num_skipped else ""
+    return f"rewind to {action.rewind_to}{skip}{' (estimated)' if action.is_estimated else ''}"
+
+
+def to_dict(runs: Sequence[ScoredRun], *, num_auto: int = 0) -> dict[str, Any]:
+    """{"sentence", "totals", "projects", "runs", "runs_in_auto"}; `num_auto`: runs that are not scored."""
+    totals = total(runs)
+    return {
+        "sentence": sentence(totals),
+        "totals": totals_dict(totals),
+        "projects": {name: totals_dict(total(some)) for name, some in by_project(runs).items()},
+        "runs": [_run_dict(run) for run in runs],
+        "runs_in_auto": num_auto,
+    }
+
+
+def by_project(runs: Sequence[ScoredRun]) -> dict[str, list[ScoredRun]]:
+    """The runs by project, in the order of their names."""
+    found: dict[str, list[ScoredRun]] = {}
+    for run in sorted(runs, key=lambda each: each.project):
+        found.setdefault(run.project, []).append(run)
+    return found
+
+
+def totals_dict(totals: Totals) -> dict[str, Any]:
+    """Counts, rates and hours."""
+    interval = totals.false_action_interval
+    return {
+        "runs": totals.num_runs,
+        "incidents": totals.num_incidents,
+        "sites": totals.num_sites,
+        "rollbacks": totals.rollbacks,
+        "holds": totals.holds,
+        "acted": {ending.value: count for ending, count in totals.endings.items()},
+        "waited": {ending.value: count for ending, count in totals.endings_waiting.items()},
+        "false_actions": totals.false_actions,
+        "undecided_actions": totals.undecided_actions,
+        "missed": totals.missed,
+        "agreed": totals.agreed,
+        "compared": totals.compared,
+        "gpu_hours": totals.gpu_hours,
+        "runs_without_gpu_hours": totals.runs_without_hours,
+        "false_actions_per_1000_gpu_hours": totals.false_action_rate,
+        "false_actions_interval": None if interval is None else list(interval),
+        "gpu_hours_saved": totals.hours_saved,
+        "sites_with_hours": totals.sites_with_hours,
+        "estimated_actions": totals.estimated,
+    }
+
+
+def _run_dict(run: ScoredRun) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "project": run.project,
+        "name": run.name,
+        "mode": run.mode,
+        "gpu_hours": run.gpu_hours,
+        "step_seconds": run.step_seconds,
+        "devices": run.num_devices,
+        "devices_assumed": not run.devices_are_known,
+        "advisories": run.num_advisories,
+        "unreadable_incidents": run.num_unreadable,
+        "sites": [_site_dict(run, each) for each in run.sites],
+    }
+
+
+def _site_dict(run: ScoredRun, each: ScoredSite) -> dict[str, Any]:
+    action, balance = each.site.action, each.balance
+    figures = ("kind", "decided_step", "rewind_to", "skip_from", "skip_to", "is_estimated")
+    terms = ("again", "loading", "dropped", "lost", "saved")
+    return {
+        "incidents": [incident.number for incident in each.site.incidents],
+        "kind": each.site.incidents[0].kind.value,
+        "onset_step": each.site.onset_step,
+        "action": None if action is None else {name: getattr(action, name) for name in figures},
+        "ending": each.ending.value,
+        "steps": None if balance is None else {name: getattr(balance, name) for name in terms},
+        "gpu_hours_saved": None if balance is None else run.hours(balance.saved),
+    }

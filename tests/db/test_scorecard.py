@@ -1,0 +1,81 @@
+"""What the scorecard reads of the store, on SQLite and PostgreSQL."""
+
+import pytest
+import sqlalchemy as sa
+
+from db import commands
+from db.engine import reading, writing
+from db.scorecard import StoredSegment, stored_runs
+from tests.db.seed import NOW, add_incident_records, add_run, add_segment, add_steps
+
+
+def test_a_run_has_its_segments_with_their_orders_and_its_incidents(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(6))
+        add_steps(session, run, add_segment(session, run, "b", 2), range(2, 10))
+        add_segment(session, run, "c", None)  # a resume without a first step
+        add_incident_records(session, run, {"expected": 2.0, "kind": "an older value"})
+    with reading(engine) as session:
+        (stored,) = stored_runs(session)
+    assert stored.segments == [StoredSegment(0, 0, 5, None), StoredSegment(1, 2, 9, 1)]
+    assert stored.num_steps == 6 + 8
+    ((incident),) = stored.incidents
+    assert (incident.details["expected"], incident.details["kind"]) == (2.0, "loss_spike")
+    assert [each["state"] for each in stored.interventions] == ["verified"]
+
+
+def test_the_time_of_a_step_is_the_reported_one_or_that_of_the_rows(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        reporting, timed, empty = (add_run(session, run_id) for run_id in ("reporting", "timed", "empty"))
+        for run, fork in ((reporting, 2), (timed, 2)):
+            for key, steps in (("a", range(4)), ("b", range(fork, 10))):
+                metrics = {"step_seconds": [2.0 if key == "a" else 5.0] * len(steps)} if run is reporting else {}
+                add_steps(session, run, add_segment(session, run, key, steps[0]), steps, **metrics)
+        add_segment(session, empty, "a")
+    with reading(engine) as session:
+        seconds = {run.id: run.step_seconds for run in stored_runs(session)}
+    assert seconds == {"reporting": (4 * 2 + 8 * 5) / 12, "timed": 1.0, "empty": None}
+
+
+def test_the_time_of_a_step_of_a_long_run_is_read_from_its_roll_ups(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        seconds = [2.0] * 1024 + [4.0] * 1024 + [9.0] * 10  # the last steps are in no complete roll-up
+        add_steps(session, run, add_segment(session, run, "a"), range(len(seconds)), step_seconds=seconds)
+    with reading(engine) as session:
+        assert stored_runs(session)[0].step_seconds == 3.0
+
+
+def test_rows_that_all_have_one_time_say_nothing_about_it(engine: sa.Engine) -> None:
+    """As rows of an imported file without times."""
+    with writing(engine) as session:
+        run = add_run(session)
+        segment = add_segment(session, run, "a")
+        add_steps(session, run, segment, range(5))
+        session.execute(sa.text("UPDATE steps SET time = 7"))
+    with reading(engine) as session:
+        assert stored_runs(session)[0].step_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ids"),
+    [
+        ({}, ["late", "other", "early"]),
+        ({"project": "gpt"}, ["late", "early"]),
+        ({"run_id": "other"}, ["other"]),
+        ({"since": NOW + 5}, ["late"]),
+        ({"project": "gpt", "run_id": "other"}, []),
+    ],
+)
+def test_runs_are_chosen_by_project_id_and_last_report(
+    sqlite_engine: sa.Engine, chosen: dict[str, object], ids: list[str]
+) -> None:
+    with writing(sqlite_engine) as session:
+        add_run(session, "early")
+        add_run(session, "other", project="llama")
+        late = add_run(session, "late")
+        commands.lock_run(session, run_id=late.id)
+        late.last_report_at = NOW + 5
+    with reading(sqlite_engine) as session:
+        assert [run.id for run in stored_runs(session, **chosen)] == ids  # type: ignore[arg-type]

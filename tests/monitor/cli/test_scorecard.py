@@ -1,0 +1,71 @@
+"""python -m monitor scorecard: a sentence and tables, or one JSON object."""
+
+import json
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from typer.testing import CliRunner, Result
+
+from db.engine import writing
+from lossguard.states import RunState
+from monitor.__main__ import app
+from tests.monitor.scorecard import store_run
+
+
+@pytest.fixture
+def stored(sqlite_engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sa.Engine:
+    monkeypatch.setenv("LOSSGUARD_DATABASE_URL", f"sqlite:///{tmp_path}/lossguard.db")
+    with writing(sqlite_engine) as session:
+        store_run(session, "spiky", policy={"mode": "observe"})
+        store_run(session, "imported", project="llama", capabilities=[], state=RunState.FAILED, end_step=None)
+        store_run(session, "trusting", policy={"mode": "auto"})
+    return sqlite_engine
+
+
+def scorecard(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["scorecard", *arguments])
+
+
+def test_it_prints_the_sentence_and_a_row_per_project_and_run(stored: sa.Engine) -> None:
+    done = scorecard()
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.output.split())
+    assert "In auto it would have rolled back 2 times in 2 runs" in text
+    assert "1 of 2 actions was not needed" in text
+    assert "1 run in auto is not scored" in text
+    for name in ("gpt", "llama", "all", "spiky", "imported", "only reports"):
+        assert name in text
+
+
+def test_a_run_is_shown_with_its_sites(stored: sa.Engine) -> None:
+    text = scorecard("--run", "spiky").output
+    assert "rewind to 10, skip 12 batches" in text
+    assert "recovered by itself" in text
+
+
+def test_json_has_the_same_as_the_api(stored: sa.Engine) -> None:
+    card = json.loads(scorecard("--project", "llama", "--json").output)
+    assert [run["id"] for run in card["runs"]] == ["imported"]
+    assert card["runs"][0]["sites"][0]["ending"] == "died"
+    assert card["totals"]["gpu_hours"] > 0
+
+
+def test_runs_that_reported_earlier_are_left_out(stored: sa.Engine) -> None:
+    assert json.loads(scorecard("--since", "1970-01-01", "--json").output)["totals"]["runs"] == 2
+    later = scorecard("--since", "2100-01-01")
+    assert later.output.startswith("There is no run in observe or approve")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("--run", "gone"), "the store has no run 'gone'; the dashboard lists all runs"),
+        (("--run", "spiky", "--project", "llama"), "the store has no run 'spiky' in this project and time"),
+        (("--since", "yesterday"), "does not match the format"),
+    ],
+)
+def test_bad_input_gets_one_sentence(stored: sa.Engine, arguments: tuple[str, ...], text: str) -> None:
+    done = scorecard(*arguments)
+    assert done.exit_code == 2
+    assert text in " ".join(done.stderr.replace("│", " ").split())
