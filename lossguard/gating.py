@@ -70,13 +70,16 @@ class GateBounds:
         self._recent: deque[bool] = deque(maxlen=SKIP_WINDOW)  # whether the update was skipped, of the last steps
 
     def observe(self, loss: float, grad_norm: float, *, skipped: bool) -> bool:
-        """Take in one step. Returns whether its skip reached the cap: then the bounds are learnt anew."""
+        """Take in one step. Returns whether its skip reached the cap while there was a bound: it is learnt anew then.
+
+        Without that, a run whose level has risen for good would never take a step again.
+        """
         self._recent.append(skipped)
         self.num_skipped += skipped
         if not skipped:
             self._loss.accept(loss)
             self._grad_norm.accept(grad_norm)
-        elif sum(self._recent) >= MAX_SKIPPED:
+        elif sum(self._recent) >= MAX_SKIPPED and math.isfinite(self.limits()[0]):
             self.reset()
             return True
         return False
