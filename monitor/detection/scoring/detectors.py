@@ -156,18 +156,22 @@ class DetectorSet:
     def state_dict(self) -> dict[str, Any]:
         source = {"source": self.source.to_dict()} if self.source.facts != EVERY_STEP else {}
         skipped = {"skipped": self.skipped.to_dict()} if self.skipped.is_needed() else {}
-        return {
-            "version": VERSION,
-            "signals": {name: detector.state_dict() for name, detector in self.by_signal.items()},
-            "declared": list(self.declared),
-            "accepted": list(self.accepted),
-            "log_lr": self.log_lr,
-            "recent": {
-                "steps": self.recent.steps.tolist(),
-                "z": {name: pack(column) for name, column in self.recent.z.items()},
-                "values": {name: pack(column) for name, column in self.recent.values.items()},
-            },
-        } | source | skipped
+        return (
+            {
+                "version": VERSION,
+                "signals": {name: detector.state_dict() for name, detector in self.by_signal.items()},
+                "declared": list(self.declared),
+                "accepted": list(self.accepted),
+                "log_lr": self.log_lr,
+                "recent": {
+                    "steps": self.recent.steps.tolist(),
+                    "z": {name: pack(column) for name, column in self.recent.z.items()},
+                    "values": {name: pack(column) for name, column in self.recent.values.items()},
+                },
+            }
+            | source
+            | skipped
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> frozenset[str]:
         """Load what this release can read of a state, of any version. Returns the signals that it has no detector for.
