@@ -10,6 +10,7 @@ from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.rollback_costs import Rewind
 from dashboard.data.run_lookup import NoSuchRun
 from db.models import Incident, Intervention
+from lossguard.gating import SKIPPED
 from lossguard.metrics import COLUMNS, DEFAULT_CHARTS
 from lossguard.states import IncidentState
 
@@ -53,6 +54,8 @@ class ReportContents:
     """Unix seconds."""
     zone: tzinfo
     limits: Limits
+    skipped: Curve | None = None
+    """How many updates the optimizer did not take: marked, not a curve of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +76,15 @@ def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: Limits | Non
         raise NoSuchRun(f"there is no run {run_id!r} in this store")
     names = curve_names(facts.metrics)
     curves = cached.curves(facts, names[: limits.max_curves]).by_metric
-    return ReportContents(facts, curves, names[limits.max_curves :], cached.rewinds(facts), now, zone, limits)
+    skipped = cached.curves(facts, [SKIPPED]).by_metric[SKIPPED] if SKIPPED in facts.metrics else None
+    left_out, rewinds = names[limits.max_curves :], cached.rewinds(facts)
+    return ReportContents(facts, curves, left_out, rewinds, now, zone, limits, skipped)
 
 
 def curve_names(metrics: Sequence[str]) -> list[str]:
     """The default charts, then scalars of the user's own; of the metrics with a column only the default ones."""
     default = [name for name in DEFAULT_CHARTS if name in metrics]
-    return default + [name for name in metrics if name not in COLUMNS and name not in default]
+    return default + [name for name in metrics if name not in COLUMNS and name not in (*default, SKIPPED)]
 
 
 def read_incidents(facts: RunFacts, limits: Limits) -> Iterator[ReportIncident]:

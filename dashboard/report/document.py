@@ -18,6 +18,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.figures.compute import compute_figure
 from dashboard.figures.curves import run_figure
 from dashboard.figures.marks import Marks
+from dashboard.figures.skipped_updates import num_skipped
 from dashboard.report import summary
 from dashboard.report.contents import ReportContents, ReportIncident
 from dashboard.report.incident_sections import incident_sections
@@ -76,6 +77,7 @@ def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
     facts, lost = contents.facts, summary.lost_compute(contents)
     loss = contents.curves.get("loss")
     measured = summary.last_finite(contents.curves.get(held_out.HELD_OUT_LOSS))
+    skipped = contents.skipped
     numbers = [
         (formatting.steps_label(facts.progress.total), formatting.count(facts.progress.done)),
         ("Tokens", formatting.abbreviated(facts.newest.get("tokens"))),
@@ -84,6 +86,7 @@ def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
         ("Held-out loss", formatting.number(measured[1]) if measured else None),
         ("Incidents", formatting.count(len(facts.incidents))),
         ("Steps discarded", summary.with_share(formatting.count(lost.steps), lost.steps_share)),
+        ("Skipped updates", None if skipped is None else formatting.count(num_skipped(skipped.live))),
         ("Time lost", summary.with_share(formatting.duration(lost.seconds), lost.seconds_share)),
     ]
     return [(name, text) for name, text in numbers if text is not None]
@@ -92,7 +95,7 @@ def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
 def _curves(contents: ReportContents) -> Iterator[Markup]:
     names, facts = list(contents.curves), contents.facts
     events = facts.events[-contents.limits.max_events :]
-    marks = Marks(facts.incidents, facts.interventions, facts.orders, events, facts.progress.done - 1)
+    marks = Marks(facts.incidents, facts.interventions, facts.orders, events, facts.progress.done - 1, contents.skipped)
     for first in range(0, len(names), CURVES_PER_PICTURE):
         part = names[first : first + CURVES_PER_PICTURE]
         figure = run_figure({name: contents.curves[name] for name in part}, marks)
