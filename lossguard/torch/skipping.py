@@ -62,23 +62,23 @@ class FoundInf:
             self._first = None if self._inner.state else self._first
             return
         inner: Any = self._inner
-        if scaler is None:
+        if scaler is None and inner is self._optimizer:
             inner.found_inf = skip
-            try:
-                self._optimizer.step()
-            finally:
-                del inner.found_inf
+            inner.step()
+            del inner.found_inf
             return
         hook = inner.register_step_pre_hook(lambda *_: self._combine(skip))
         try:
-            scaler.step(self._optimizer)
+            _take(self._optimizer, scaler)
         finally:
             hook.remove()
+            vars(inner).pop("found_inf", None)
 
     def _combine(self, skip: Tensor) -> None:
-        """GradScaler has set a `found_inf` of its own, which it deletes after the step."""
+        """A GradScaler, also one within a wrapper, has set a `found_inf` of its own."""
         inner: Any = self._inner
-        inner.found_inf = torch.maximum(inner.found_inf, skip.to(inner.found_inf.device))
+        own = getattr(inner, "found_inf", None)
+        inner.found_inf = skip if own is None else torch.maximum(own, skip.to(own.device))
 
 
 class OnHost:

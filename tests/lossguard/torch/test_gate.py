@@ -24,8 +24,8 @@ class Trained:
         self.weight.grad = torch.tensor(-1.0)
         self.optimizer = torch.optim.SGD([self.weight], lr=1.0)
         self.run = lossguard.Run(id="r")
-        self.told: list[str] = []
-        self.gate = Gate([self.optimizer], run=self.run, deviations=deviations, tell=self.told.append)
+        self.sentences: list[str] = []
+        self.gate = Gate([self.optimizer], run=self.run, deviations=deviations, tell=self.sentences.append)
 
     def steps(self, number: int, loss: Any = 2.0, grad_norm: Any = 1.0) -> "Trained":
         for _ in range(number):
@@ -64,8 +64,8 @@ def test_the_cap_lets_finite_values_pass_and_refuses_the_others_still() -> None:
     trained = Trained().steps(KNOWN)
     trained.steps(MAX_SKIPPED + 3 * BLOCK, 9.0)
     assert trained.updates > KNOWN
-    assert len(trained.told) == 1
-    assert "skipped 5 of the last 50 updates" in trained.told[0]
+    assert len(trained.sentences) == 1
+    assert "skipped 5 of the last 50 updates" in trained.sentences[0]
     before = trained.updates
     assert trained.steps(1, 9.0).steps(1, math.nan).updates == before + 1
     trained.steps(KNOWN, 9.0)  # the new level is known

@@ -176,19 +176,26 @@ def test_with_a_grad_scaler_either_can_skip(fused: bool, unscaled: bool) -> None
     assert not hasattr(optimizer, "found_inf")
 
 
-def test_the_optimizer_within_a_wrapper_takes_the_verdict() -> None:
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_optimizer_within_a_wrapper_takes_the_verdict(enabled: bool) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1.0, enabled=enabled)
+
     class Wrapper:
         def __init__(self, optimizer: Optimizer) -> None:
             self.optimizer = optimizer
 
         def step(self) -> None:
-            self.optimizer.step()
+            scaler.scale(torch.ones(()))
+            scaler.step(self.optimizer)
+            scaler.update()
 
     weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
     each = skipping_for(Wrapper(AdamW([weight], fused=True)), print)  # type: ignore[arg-type]
-    weight.grad = torch.full((2,), math.nan)
     each.step(SKIP, None)
     assert torch.equal(weight, torch.ones(2))
+    each.step(TAKE, None)
+    assert not torch.equal(weight, torch.ones(2))
 
 
 @pytest.mark.parametrize("given", [object(), nn.Linear(1, 1)])
