@@ -11,7 +11,6 @@ host a block of steps late (`lossguard.gating`).
 Shapes: K steps of a block; 2 signals, loss and gradient norm; 3 columns, the signals and the verdict.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +28,7 @@ from lossguard.torch.skipping import Skipping, skipping_for
 BLOCK = 8
 """Steps whose values go to the host in one copy. It is read a block later, when it has long arrived."""
 LARGEST = torch.finfo(torch.float32).max
-"""The bound that only an infinite value exceeds."""
+"""As a bound, it is exceeded by infinite values only."""
 
 
 class Gate:
@@ -55,7 +54,10 @@ class Gate:
         self._skipping: list[Skipping] = [skipping_for(optimizer, tell) for optimizer in optimizers]
         device = self._skipping[0].device
         self._limits_2 = torch.full((2,), LARGEST, device=device)
+        self._lowest_2 = -self._limits_2
         self._block_K3 = torch.zeros(BLOCK, 3, device=device)
+        # Views of each row, made once: in every step they would cost as much as all the rest.
+        self._rows = [(row[0], row[1], row[:2], row[2]) for row in self._block_K3.unbind()]
         self._in_block = 0
         self._copied: _HostCopy | None = None
 
@@ -73,15 +75,19 @@ class Gate:
         neither read nor changed. `scaler`: the GradScaler through which the optimizers step; updates that it skips
         itself remain skipped. Call it on every rank, before `run.log` of the same step.
         """
-        values_2 = self._on_device(loss, grad_norm)
-        accepted = ((values_2 <= self._limits_2) & (values_2 > -math.inf)).all()  # a comparison with NaN is false
+        loss_slot, grad_norm_slot, values_2, skip_slot = self._rows[self._in_block]
+        _put(loss_slot, loss)
+        _put(grad_norm_slot, grad_norm)
+        # Any comparison with NaN is false, and an infinite value is not within finite limits.
+        accepted = values_2.clamp(self._lowest_2, self._limits_2).eq(values_2).all()
         skip = accepted.logical_not().float()
         if num_ranks() > 1:
             dist.all_reduce(skip, dist.ReduceOp.MAX)
         for each in self._skipping:
             each.step(skip, scaler)
         self._run.skipped = skip if self._run.skipped is None else self._run.skipped + skip
-        self._record(values_2, skip)
+        skip_slot.copy_(skip)
+        self._end_row()
         return skip
 
     def reset(self) -> None:
@@ -102,21 +108,7 @@ class Gate:
         self._bounds.load_state_dict(state)
         self._refresh()
 
-    def _on_device(self, loss: Scalar, grad_norm: Scalar) -> Tensor:
-        both = [each.full_tensor() if is_sharded(each) else each for each in (loss, grad_norm)]  # type: ignore[union-attr]
-        device = self._limits_2.device
-        return torch.stack(
-            [
-                each.detach().to(device, torch.float32, non_blocking=True).reshape(())
-                if isinstance(each, Tensor)
-                else torch.full((), each, dtype=torch.float32, device=device)
-                for each in both
-            ]
-        )
-
-    def _record(self, values_2: Tensor, skip: Tensor) -> None:
-        self._block_K3[self._in_block, :2] = values_2
-        self._block_K3[self._in_block, 2] = skip
+    def _end_row(self) -> None:
         self._in_block += 1
         if self._in_block == BLOCK:
             self._read(self._copied)
@@ -144,6 +136,15 @@ class Gate:
         self._limits_2.copy_(limits, non_blocking=True)
 
 
+def _put(slot: Tensor, value: Scalar) -> None:
+    """Copy a number, or a 0-dim tensor of any type and device, into a row."""
+    if not isinstance(value, Tensor):
+        slot.fill_(value)
+        return
+    value = value.full_tensor() if is_sharded(value) else value  # type: ignore[attr-defined]
+    slot.copy_(value.reshape(()), non_blocking=True)
+
+
 class _HostCopy:
     """A copy of a device tensor in host memory; making one waits for nothing."""
 
@@ -154,7 +155,7 @@ class _HostCopy:
             return
         self._host_K3 = torch.empty(block_K3.shape, dtype=block_K3.dtype, pin_memory=True)
         self._host_K3.copy_(block_K3, non_blocking=True)
-        self._event = torch.cuda.Event()
+        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._event.record(torch.cuda.current_stream(block_K3.device))
 
     def rows(self) -> list[list[float]]:

@@ -35,7 +35,7 @@ def skipping_for(optimizer: Optimizer, tell: Callable[[str], None]) -> Skipping:
     `optimizer` may wrap another one in its attribute `optimizer`, as accelerate's do. Raises ValueError for anything
     else than an optimizer of torch with parameters.
     """
-    inner = optimizer
+    inner: Any = optimizer
     while isinstance(getattr(inner, "optimizer", None), Optimizer):
         inner = inner.optimizer
     if not isinstance(inner, Optimizer) or not any(group["params"] for group in inner.param_groups):
@@ -62,23 +62,20 @@ class FoundInf:
             self._first = None if self._inner.state else self._first
             return
         inner: Any = self._inner
-        if scaler is None and inner is self._optimizer:
-            inner.found_inf = skip
-            inner.step()
-            del inner.found_inf
-            return
-        hook = inner.register_step_pre_hook(lambda *_: self._combine(skip))
+        has_scaler = scaler is not None or self._optimizer is not inner  # one may be within a wrapper
+        hook = inner.register_step_pre_hook(lambda *_: self._combine(skip)) if has_scaler else None
+        inner.found_inf = skip
         try:
             _take(self._optimizer, scaler)
         finally:
-            hook.remove()
             vars(inner).pop("found_inf", None)
+            if hook is not None:
+                hook.remove()
 
     def _combine(self, skip: Tensor) -> None:
-        """A GradScaler, also one within a wrapper, has set a `found_inf` of its own."""
+        """A GradScaler has set a `found_inf` of its own."""
         inner: Any = self._inner
-        own = getattr(inner, "found_inf", None)
-        inner.found_inf = skip if own is None else torch.maximum(own, skip.to(own.device))
+        inner.found_inf = torch.maximum(inner.found_inf, skip.to(inner.found_inf.device))
 
 
 class OnHost:

@@ -117,10 +117,10 @@ def test_a_rollback_restores_the_bounds_of_the_checkpoint(tmp_path: Path) -> Non
     run = ScriptedRun({60: order})
     guard = lossguard.Guard(run, checkpoints=Checkpoints(tmp_path, model=weight, optimizer=optimizer), every=10)
     gate = guard.gate(optimizer)
-    losses, states = [2.0] * 60 + [9.0] * 20, {}
+    losses, states = [2.0] * 60 + [9.0] * 20, list[Any]()
     for step, _ in guard.steps(range(1000), until=62):
         if step == 20:
-            states[len(states)] = gate.state_dict()
+            states.append(gate.state_dict())
         gate.step(losses[step], 1.0)
         run.log(step, loss=losses[step])
     assert len(states) == 2

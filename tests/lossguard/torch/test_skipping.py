@@ -21,7 +21,7 @@ class Lion(Optimizer):
         super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for each in group["params"]:
                 if each.grad is not None:
@@ -34,7 +34,7 @@ class Lion(Optimizer):
 class CountingInItsGroup(Lion):
     """Its counter is a number of its group, as Prodigy's is."""
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         super().step()
         for group in self.param_groups:
             group["k"] = group.get("k", 0) + 1
