@@ -14,7 +14,7 @@ SKIPPED = "skipped"
 """Metric by which a loop reports how many updates its optimizer did not take since the row before; absent: none."""
 MAX_SKIPPED, SKIP_WINDOW = 5, 50
 """The cap: so many skipped updates within so many steps are no accident, but an incident."""
-DEVIATIONS = 8.0
+DEVIATIONS = 12.0
 """Robust standard deviations above its level from which on a finite value is refused."""
 WINDOW = 128
 """Accepted steps that the level is taken over."""
