@@ -1,8 +1,8 @@
 """The bounds of the gate: from losses and gradient norms of recent steps to the largest values that a step may have.
 
-Plain numbers in, plain numbers out; `lossguard.torch.Gate` applies them on the device. OLMo-core's SkipStepOptimizer skips
-a step by mean and standard deviation of the last 128; here median and median absolute deviation of accepted steps stand
-for them, which an outlier does not widen, and the norm is judged by its logarithm.
+Plain numbers in, plain numbers out; `lossguard.torch.Gate` applies them on the device. OLMo-core's SkipStepOptimizer
+skips a step by mean and standard deviation of the last 128; here median and median absolute deviation of accepted steps
+stand for them, which an outlier does not widen, and the norm is judged by its logarithm.
 """
 
 import math
