@@ -1,10 +1,14 @@
 """The guard drives a training loop of one's own: it yields batches, and does what is due at step boundaries."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lossguard.batches import BatchSource, Indexable
 from lossguard.controller import Controller
+from lossguard.gating import DEVIATIONS
+
+if TYPE_CHECKING:
+    from lossguard.torch.gate import Gate
 
 
 class Guard(Controller):
@@ -22,6 +26,22 @@ class Guard(Controller):
     be undone, and RanksError if a rank has left. A guard raises no other errors into a running loop: in these cases,
     continuing would train something else than the run.
     """
+
+    def gate(self, *optimizers: Any, deviations: float = DEVIATIONS) -> "Gate":
+        """A gate: its `step(loss, grad_norm)` takes the step of these optimizers of torch, except poisoned ones.
+
+        An update is skipped, on the device and on all ranks alike, if loss or gradient norm is not finite, or lies more
+        than `deviations` robust standard deviations above its level in the last steps of the run. The bounds belong to
+        the checkpoints: a rollback restores them. Call it once, before the loop, on every rank, with all optimizers.
+        Raises ValueError for a second call, and for what is no optimizer of torch.
+        """
+        from lossguard.torch.gate import Gate  # whoever has an optimizer of torch has loaded torch
+
+        if self._position.gate is not None:
+            raise ValueError("guard.gate was called before: give it all optimizers in one call")
+        self._position.gate = gate = Gate(optimizers, run=self.run, deviations=deviations, tell=self._log_once.warn)
+        self.run.add_config({"gate": {"deviations": deviations}})
+        return gate
 
     def steps(self, batches: Indexable | Iterable[Any], until: int) -> Iterator[tuple[int, Any]]:
         """Yield (step, batch) up to step `until` - 1, starting from the newest checkpoint if there is one.

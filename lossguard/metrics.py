@@ -150,6 +150,13 @@ METRICS: tuple[Metric, ...] = (
         tick_format="~s",
     ),
     Metric(
+        name="skipped",
+        title="Skipped updates",
+        short_name="skipped updates",
+        unit="updates since the row before",
+        detector_input=True,
+    ),
+    Metric(
         name="step_seconds",
         title="Time per step (s)",
         short_name="time per step",

@@ -40,6 +40,8 @@ class Position:
         self.lr_scale = 1.0
         self.data: Any = None
         """The training data, if its state belongs into checkpoints: its `state_dict` returns plain values."""
+        self.gate: Any = None
+        """The gate, if there is one: its state belongs into checkpoints too."""
         self._owner = ranks.broadcast(None if run.directory is None else run.id)  # of the checkpoints; None: unknown
 
     @property
@@ -59,6 +61,8 @@ class Position:
         state |= {"run": self._owner, "remedies": dict(self._remedies.ends)}
         if self.data is not None:
             state["data"] = self.data.state_dict()
+        if self.gate is not None:
+            state["gate"] = self.gate.state_dict()
         return state | {"pinned": self._saver.pinned, "pinned_until": self._saver.pinned_until}
 
     def restore(self, step: int) -> None:
@@ -77,6 +81,8 @@ class Position:
         self._saver.pinned, self._saver.pinned_until = state["pinned"], state["pinned_until"]
         if self.data is not None and "data" in state:
             self.data.load_state_dict(state["data"])
+        if self.gate is not None:
+            self.gate.load_state_dict(state.get("gate", {}))
         for skip in state["ledger"]:
             self.ledger.add(Skip(*skip))
 

@@ -15,6 +15,7 @@ from lossguard.checkpoint_times import RestorableTier
 from lossguard.delivery.client import Client
 from lossguard.delivery.sender import HEARTBEAT, Sender
 from lossguard.folder_lock import LOCK_WAIT, FolderLock
+from lossguard.gating import SKIPPED
 from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
 from lossguard.masking import mask_json
@@ -158,12 +159,17 @@ class RecordingRun(Run):
         is_pending = False
         if self._seconds or self._pause_began is not None:
             metrics = self._with_durations(metrics)
+        skipped, self.skipped = self.skipped, None
+        if skipped is not None:
+            metrics.setdefault(SKIPPED, skipped)
         if not self._valid_names.issuperset(metrics):
             metrics = self._with_valid_names(metrics)
         for value in metrics.values():
             if type(value) is not float:
                 metrics, is_pending = self._to_numbers(metrics)
                 break
+        if skipped is not None and metrics.get(SKIPPED) == 0:
+            del metrics[SKIPPED]
         if self.batch_index is not None:
             metrics.setdefault("batch_index", self.batch_index)
         for name in COUNTS:

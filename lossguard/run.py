@@ -38,6 +38,9 @@ class Run:
         """What earlier sessions of this run did."""
         self.batch_index: int | None = None
         """Absolute index of the current batch; a guard sets it, and every logged step then includes it."""
+        self.skipped: Any = None
+        """Updates that the optimizer did not take since the last logged step: a number or a 0-dim tensor. A gate sets
+        it, and the next logged step then includes it, unless it is 0."""
         self.interrupted = False
         """Set by a guard after a signal: `finish()` then reports `interrupted`."""
 

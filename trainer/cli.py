@@ -61,6 +61,7 @@ def run(
     ),
     fault: Annotated[list[str] | None, Option(metavar="KIND@STEP[xN]", help="Inject a fault. Repeatable.")] = None,
     skip: Annotated[list[str] | None, Option(metavar="A:B", help="Skip the batches A to B - 1. Repeatable.")] = None,
+    gate: Annotated[bool, Option("--gate", help="Skip updates whose loss or gradient norm is out of bounds.")] = False,
     run_id: Annotated[str | None, Option(help="The run to resume, or the id of a new run.")] = None,
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe. Repeatable.")
@@ -78,6 +79,7 @@ def run(
             url=url,
             faults=[parse_fault(text) for text in fault or []],
             skips=[_parse_skip(text) for text in skip or []],
+            gate=gate,
         )
         _warn_without_collector(mode, url)
         with process_group(chosen.device):
@@ -94,8 +96,11 @@ def drill(
     data: Annotated[str | None, Option(help="A text file, a folder of text, or .bin shards of uint16 tokens.")] = None,
     out: Annotated[Path | None, Option(help="Folder for databases and checkpoints; default: a temporary one.")] = None,
     compare: Annotated[
-        bool, Option(help="Also run other strategies: do nothing, skip the step, fixed PaLM rule.")
+        bool, Option(help="Also run other strategies: the gate, do nothing, skip the step, fixed PaLM rule.")
     ] = True,
+    gate: Annotated[
+        bool | None, Option("--gate/--no-gate", help="Also run with the gate; default: as --compare says.")
+    ] = None,
     json_: Annotated[bool, Option("--json", help="Print only the JSON object, without the table.")] = False,
     set_: Annotated[
         list[str] | None, Option("--set", metavar="KEY=VALUE", help="Override a field. Repeatable.")
@@ -110,7 +115,8 @@ def drill(
                 place = folder / f"seed-{each}-{time.strftime('%Y%m%d-%H%M%S')}"
                 place.mkdir(parents=True)
                 report = partial(print, file=sys.stderr)
-                drills.append(run_drill(chosen, faults, place, compare=compare, report=report))
+                with_gate = compare if gate is None else gate
+                drills.append(run_drill(chosen, faults, place, compare=compare, gate=with_gate, report=report))
     if not json_:
         for one in drills:
             show_drill(one)

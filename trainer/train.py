@@ -20,7 +20,7 @@ from torch import nn
 
 import lossguard
 from lossguard.metrics import EVALUATION_SECONDS
-from lossguard.torch import Checkpoints, over_ranks, tokens_per_rank
+from lossguard.torch import Checkpoints, Gate, over_ranks, tokens_per_rank
 from trainer.components import Components, build_components
 from trainer.config import Recipe
 from trainer.data.batches import Batch, tokenizer
@@ -66,6 +66,8 @@ class Job:
     """The run to report to, instead of one from `lossguard.init`."""
     accepts: Callable[[float, float], bool] | None = None
     """Whether the optimizer may take the step, given its loss and gradient norm. Costs a host sync."""
+    gate: bool = False
+    """Whether the guard's gate skips poisoned updates."""
     on_step: Callable[[int, int, dict[str, float]], None] | None = None
     """Called after every step with the step, its batch index and its metrics."""
     quiet: bool = False
@@ -97,6 +99,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
     state_faults = StateFaults(job.faults, recipe.seed)
     run, guard = open_run(recipe, job, components)
     knobs = register_remedies(guard, recipe, components)
+    gate = guard.gate(components.optimizer) if job.gate else None
     console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or components.rank > 0)
     display = Display(recipe, run, guard, throughput=components.throughput, console=console)
     with run, guard.ranks.reporting_lost_ranks(), display:
@@ -108,7 +111,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
             state_faults.begin(step, components.model, components.optimizer)
             lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
             set_learning_rate(components.optimizer, lr * state_faults.lr_factor)
-            metrics = training_step(recipe, components, batch, job.accepts, knobs)
+            metrics = training_step(recipe, components, batch, job.accepts, knobs, gate)
             metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
             if components.held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
                 run.expect(next_report_in=MAX_EVALUATION_SECONDS)
@@ -185,10 +188,11 @@ def training_step(
     batch: Batch,
     accepts: Callable[[float, float], bool] | None,
     knobs: Knobs | None = None,
+    gate: Gate | None = None,
 ) -> dict[str, float]:
     """Take one optimizer step on `batch`; return its metrics over all ranks.
 
-    `accepts`: see Job; `knobs`: what remedies may change, by default as the recipe says.
+    `accepts`: see Job; `knobs`: what remedies may change, by default as the recipe says; `gate`: takes the step.
     """
     knobs = knobs or Knobs.of(recipe)
     batch = local_batch(batch).to(components.device)
@@ -203,12 +207,17 @@ def training_step(
     (terms.loss * share).backward()  # type: ignore[no-untyped-call]
     grad_norm = nn.utils.clip_grad_norm_(components.model.parameters(), knobs.clip_norm.value)
     terms, grad_norm = over_ranks(terms, grad_norm)
-    if accepts is None or accepts(terms.cross_entropy.item(), grad_norm.item()):
+    skipped = torch.zeros_like(grad_norm)
+    if gate is not None:
+        skipped = gate.step(terms.cross_entropy, grad_norm)
+    elif accepts is None or accepts(terms.cross_entropy.item(), grad_norm.item()):
         components.optimizer.step()
     components.optimizer.zero_grad(set_to_none=True)
     # The only host sync of the step: all metrics in one transfer, after all work was queued.
-    numbers = torch.stack((terms.cross_entropy, grad_norm, terms.log_z, terms.log_z_max, terms.z_loss)).tolist()
-    return dict(zip(("loss", "grad_norm", "log_z", "log_z_max", "z_loss"), numbers, strict=True))
+    numbers = (terms.cross_entropy, grad_norm, terms.log_z, terms.log_z_max, terms.z_loss, skipped)
+    values = torch.stack(numbers).tolist()
+    names = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "skipped")
+    return {name: value for name, value in zip(names, values, strict=True) if name != "skipped" or value}
 
 
 def held_out_metrics(evaluation: HeldOutLoss, token_bytes: float | None) -> dict[str, float]:

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard import formatting
+from dashboard.data.facts import Curve
 from dashboard.figures.axis import Floats, RunAxes
 from dashboard.figures.panels import Panel, PanelLayout, vertical_band, vertical_line
+from dashboard.figures.skipped_updates import skipped_update_marks
 from dashboard.figures.style import GREEN, GREY, ORANGE, VERMILLION
 from db.interventions import rewound_step
 from db.lineage import OUTLIER
@@ -40,6 +42,8 @@ class Marks:
     events: Sequence[Event] = ()
     last_step: int = 0
     """Newest step on the live line, where the band of an incident ends that is not over."""
+    skipped: Curve | None = None
+    """How many updates the optimizer did not take; None: none is known."""
 
 
 @dataclass(slots=True)
@@ -59,6 +63,8 @@ def draw_marks(
         _add_events(drawn, layout.panels, marks, run_axes)
         _add_incidents(drawn, layout.label_row, marks, run_axes, window)
         _add_interventions(drawn, layout.panels[0], marks, run_axes)
+        if marks.skipped is not None:
+            drawn.traces += skipped_update_marks(layout.panels[0], marks.skipped, run_axes)
     return drawn
 
 

@@ -11,6 +11,7 @@ from dashboard.data.rollback_costs import Rewind
 from dashboard.data.run_lookup import NoSuchRun
 from db.goodput.accounting import Breakdown
 from db.models import Incident, Intervention
+from lossguard.gating import SKIPPED
 from lossguard.metrics import CHECKPOINT_SECONDS, COLUMNS, DEFAULT_CHARTS, EVALUATION_SECONDS, PAUSE_SECONDS
 from lossguard.states import IncidentState
 
@@ -56,6 +57,8 @@ class ReportContents:
     """Unix seconds."""
     zone: tzinfo
     limits: Limits
+    skipped: Curve | None = None
+    """How many updates the optimizer did not take: marked, not a curve of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: Limits | Non
         raise NoSuchRun(f"there is no run {run_id!r} in this store")
     names = curve_names(facts.metrics)
     curves = cached.curves(facts, names[: limits.max_curves]).by_metric
+    skipped = cached.curves(facts, [SKIPPED]).by_metric[SKIPPED] if SKIPPED in facts.metrics else None
     return ReportContents(
         facts=facts,
         curves=curves,
@@ -85,13 +89,21 @@ def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: Limits | Non
         written_at=now,
         zone=zone,
         limits=limits,
+        skipped=skipped,
     )
 
 
 def curve_names(metrics: Sequence[str]) -> list[str]:
     """The default charts, then scalars of the user's own; of the metrics with a column only the default ones."""
     default = [name for name in DEFAULT_CHARTS if name in metrics]
-    others = (*COLUMNS, *default, CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS)  # durations are in the goodput
+    others = (
+        *COLUMNS,
+        *default,
+        CHECKPOINT_SECONDS,
+        EVALUATION_SECONDS,
+        PAUSE_SECONDS,
+        SKIPPED,
+    )  # durations are in the goodput
     return default + [name for name in metrics if name not in others]
 
 

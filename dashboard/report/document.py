@@ -19,6 +19,7 @@ from dashboard.data.goodput import NAMES
 from dashboard.figures.compute import compute_figure
 from dashboard.figures.curves import run_figure
 from dashboard.figures.marks import Marks
+from dashboard.figures.skipped_updates import num_skipped
 from dashboard.report import summary
 from dashboard.report.contents import ReportContents, ReportIncident
 from dashboard.report.incident_sections import incident_sections
@@ -79,6 +80,7 @@ def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
     facts, lost = contents.facts, summary.lost_compute(contents)
     loss = contents.curves.get("loss")
     measured = summary.last_finite(contents.curves.get(held_out.HELD_OUT_LOSS))
+    skipped = contents.skipped
     numbers = [
         (formatting.steps_label(facts.progress.total), formatting.count(facts.progress.done)),
         ("Tokens", formatting.abbreviated(facts.newest.get("tokens"))),
@@ -88,6 +90,7 @@ def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
         ("Goodput", formatting.percent(contents.breakdown.goodput) if contents.breakdown.total > 0 else None),
         ("Incidents", formatting.count(len(facts.incidents))),
         ("Steps discarded", summary.with_share(formatting.count(lost.steps), lost.steps_share)),
+        ("Skipped updates", None if skipped is None else formatting.count(num_skipped(skipped.live))),
         ("Time lost", summary.with_share(formatting.duration(lost.seconds), lost.seconds_share)),
     ]
     return [(name, text) for name, text in numbers if text is not None]
@@ -96,7 +99,7 @@ def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
 def _curves(contents: ReportContents) -> Iterator[Markup]:
     names, facts = list(contents.curves), contents.facts
     events = facts.events[-contents.limits.max_events :]
-    marks = Marks(facts.incidents, facts.interventions, facts.orders, events, facts.progress.done - 1)
+    marks = Marks(facts.incidents, facts.interventions, facts.orders, events, facts.progress.done - 1, contents.skipped)
     for first in range(0, len(names), CURVES_PER_PICTURE):
         part = names[first : first + CURVES_PER_PICTURE]
         figure = run_figure({name: contents.curves[name] for name in part}, marks)

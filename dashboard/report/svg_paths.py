@@ -99,8 +99,9 @@ SHAPES = {
     "square-x": "M-{r}-{r}h{d}v{d}h-{d}zl{d},{d}m0-{d}l-{d},{d}",
     "diamond": "M0-{r}l{r},{r}-{r},{r}-{r}-{r}z",
     "triangle-down": "M-{r}-{h}h{d}l-{r},{d}z",
+    "triangle-up": "M-{r},{h}h{d}l-{r}-{d}z",
     "triangle-left": "M{h}-{r}v{d}l-{d}-{r}z",
     "star": "M0-{r}L{h},{r}-{r}-{h}H{r}L-{h},{r}z",
     "x-thin": "M-{r}-{r}l{d},{d}m0-{d}l-{d},{d}",
 }
-OUTLINED = frozenset({"circle-open", "square-x-open", "diamond-open", "square-open", "x-thin"})
+OUTLINED = frozenset({"circle-open", "square-x-open", "diamond-open", "square-open", "triangle-up-open", "x-thin"})

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from typing import Any
 
+from lossguard.gating import SKIPPED
 from lossguard.log_once import LogOnce
 from lossguard.metrics import COUNTS
 from lossguard.protocol import is_count
@@ -78,7 +79,7 @@ class RecordWriter:
                 number = value.resolve() if isinstance(value, PendingScalar) else value
                 if name in COUNTS and not is_count(number):
                     self._log_once.warn_once(f"count {name}", INVALID_COUNT.format(name, number))
-                else:
+                elif name != SKIPPED or number != 0:  # absent: no update was skipped
                     numbers[name] = number
             except Exception as problem:  # a device may raise anything: keep the other metrics of the step
                 self._log_once.warn_once(f"metric {name}", f"{name} was not recorded: {problem}")

@@ -2,6 +2,7 @@
 
 from lossguard.torch.batches import Batches, MicroBatches
 from lossguard.torch.checkpoints import Checkpoints
+from lossguard.torch.gate import Gate
 from lossguard.torch.loss import LossTerms, causal_lm_loss
 from lossguard.torch.manifest import checkpoints_in
 from lossguard.torch.next_token import next_token
@@ -20,6 +21,7 @@ from lossguard.torch.stateful import Stateful
 __all__ = [
     "Batches",
     "Checkpoints",
+    "Gate",
     "Knob",
     "LossTerms",
     "MicroBatches",

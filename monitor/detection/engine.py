@@ -90,7 +90,9 @@ class DetectionEngine:
         steps, notable = scored.rows.steps, scored.alarms() | self.response.incidents.plateau_rows(scored)
         k = -1
         while (k := self.response.next_row(notable, steps, k + 1)) < len(steps):
-            effects += self.response.observe(int(steps[k]), scored.readings(k), scored.recent(k))
+            if not scored.is_withheld(k):
+                cap = scored.skips.caps.get(k)
+                effects += self.response.observe(int(steps[k]), scored.readings(k), scored.recent(k), cap)
         self.last_step = int(steps[-1])
         return effects
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from db.models import RunStatus
 from db.steps.columns import MetricColumn
+from lossguard.gating import SKIPPED
 from lossguard.metrics import METRICS, SIGNALS
 from lossguard.protocol import decode_number, encode_number
 from monitor.detection.scoring.robust import median as fast_median
@@ -26,8 +27,8 @@ PEAK_WINDOW_SECONDS = SLOT_SECONDS * (NUM_SLOTS - 1)
 """For so long a maximum is shown at least; up to one slot longer."""
 NUM_RATE_REPORTS = 16
 """Reports over which the step rate and the token rate are taken."""
-SKIPPED = "skipped"
-"""Metric (1 or 0) by which a loop reports that the optimizer did not take a step."""
+MAX_SKIPPED_IN_ROW = 10**6
+"""A larger number of skipped updates is none."""
 
 Rates = list[list[Any]]
 """[time, step, tokens, seconds per step] of each report; tokens and seconds may be None."""
@@ -111,7 +112,11 @@ def _num_nonfinite(columns: StepColumns) -> int:
 
 
 def _num_skipped(columns: StepColumns) -> int:
-    return int((columns.metrics[SKIPPED].values > 0).sum()) if SKIPPED in columns.metrics else 0
+    """Updates, of which a row may stand for several. What is no count is left out."""
+    if SKIPPED not in columns.metrics:
+        return 0
+    values = columns.metrics[SKIPPED].values
+    return int(values[(values > 0) & (values <= MAX_SKIPPED_IN_ROW)].sum())
 
 
 def _newest_values(metrics: Mapping[str, MetricColumn]) -> dict[str, Any]:

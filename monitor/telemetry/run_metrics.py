@@ -123,7 +123,7 @@ def _totals(session: Session, runs: Sequence[LiveRun]) -> Iterator[Metric]:
     skipped, lost = live_runs.skipped_batches(session, run_pks=pks), live_runs.lost_steps(session, run_pks=pks)
     totals = {
         "nonfinite_steps": "Steps with a non-finite loss, gradient norm or log Z",
-        "skipped_steps": "Steps that the optimizer did not take, if the loop logs skipped=1",
+        "skipped_steps": "Updates that the optimizer did not take: the gate's, or what the loop logs as skipped",
         "batches_skipped": "Batches that the run skipped by order",
         "steps_lost": "Optimizer steps on discarded branches",
     }

@@ -252,6 +252,20 @@ def test_a_count_that_no_run_can_reach_is_left_out(
     assert caplog.text.count("tokens=") == caplog.text.count("batch_index=") == 1
 
 
+@pytest.mark.parametrize("on_device", [True, False])
+def test_a_row_says_how_many_updates_were_skipped_since_the_one_before_if_any(tmp_path: Path, on_device: bool) -> None:
+    gate = threading.Event()
+    gate.set()
+    with offline(tmp_path) as run:
+        for step, number in enumerate([0.0, 1.0, 3.0]):
+            run.skipped = DeviceTensor(number, gate) if on_device else number
+            run.log(step, loss=2.0)
+        run.log(3, loss=2.0)
+        run.skipped = 1.0
+        run.log(4, loss=2.0, skipped=2.0)  # what the loop says counts
+    assert [metrics.get("skipped") for _, metrics in steps(run)] == [None, 1.0, 3.0, None, 2.0]
+
+
 def test_names_of_the_methods_own_arguments_are_names_like_others(tmp_path: Path) -> None:
     for mode in ("offline", "off"):
         with lossguard.init("project", mode=mode, directory=tmp_path, run_id="r") as run:

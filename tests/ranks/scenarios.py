@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from tests.ranks import agreement, saving, token_means
+from tests.ranks import agreement, gating, saving, token_means
 
 if __name__ == "__main__":
     dist.init_process_group("gloo")
@@ -14,6 +14,7 @@ if __name__ == "__main__":
     selected = [
         *agreement.SCENARIOS,
         *token_means.SCENARIOS,
+        *gating.SCENARIOS,
         *(saving.ON_TWO_RANKS if size == 2 else saving.ON_FOUR_RANKS),
     ]
     results = {scenario.__name__: scenario(folder) for scenario in selected}

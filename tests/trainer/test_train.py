@@ -1,4 +1,5 @@
 import json
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -236,3 +237,11 @@ def test_a_run_on_the_first_windows_is_not_continued_with_other_data(tmp_path: P
     Path(recipe.data.path).write_text("quite another text\n" * 500)
     with pytest.raises(UsageError, match="number of training windows in the data was"):
         _run(replace(recipe, steps=4), tmp_path)
+
+
+@pytest.mark.slow
+def test_with_the_gate_a_gradient_that_is_nan_costs_one_update(tmp_path: Path) -> None:
+    _run(small_recipe(tmp_path, evaluate_every=0), tmp_path, gate=True, faults=[Fault("nan_gradient", 15, 1)])
+    steps = logged(tmp_path, "r")
+    assert [step for step in steps if "skipped" in steps[step]] == [15]
+    assert math.isfinite(steps[19]["loss"])

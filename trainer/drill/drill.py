@@ -53,6 +53,8 @@ class DrillResult:
     fault_results: list[FaultResult]
     held_out: dict[str, HeldOutLoss] = field(default_factory=dict)
     """Strategy -> the last evaluation; `clean` is the run without faults."""
+    gate_results: list[FaultResult] = field(default_factory=list)
+    """Those of the run with the gate, if there was one."""
 
     @property
     def hurt(self) -> int:
@@ -65,12 +67,10 @@ class DrillResult:
         return sum(each.hurt and each.got_past for each in self.fault_results)
 
     def to_dict(self) -> dict[str, Any]:
-        faults = [
-            {name: encode_number(value) if isinstance(value, float) else value for name, value in asdict(each).items()}
-            for each in self.fault_results
-        ]
         counts = {"hurt": self.hurt, "got_past": self.got_past}
-        return {"seed": self.seed, "steps": self.steps, **counts, **self._losses(), "faults": faults}
+        result = {"seed": self.seed, "steps": self.steps, **counts, **self._losses()}
+        gate = {"gate_faults": _plain(self.gate_results)} if self.gate_results else {}
+        return result | {"faults": _plain(self.fault_results)} | gate
 
     def _losses(self) -> dict[str, dict[str, Any]]:
         """Strategy -> held-out loss, its standard error, and that of its difference to the clean run's; in nats."""
@@ -84,6 +84,13 @@ class DrillResult:
         }
 
 
+def _plain(results: Sequence[FaultResult]) -> list[dict[str, Any]]:
+    return [
+        {name: encode_number(value) if isinstance(value, float) else value for name, value in asdict(each).items()}
+        for each in results
+    ]
+
+
 def plan(num_faults: int) -> list[Fault]:
     """The faults of a drill, one kind after the other."""
     kinds = [KINDS[number % len(KINDS)] for number in range(num_faults)]
@@ -91,9 +98,12 @@ def plan(num_faults: int) -> list[Fault]:
 
 
 def drill(
-    recipe: Recipe, num_faults: int, folder: Path, *, compare: bool, report: Callable[[str], None]
+    recipe: Recipe, num_faults: int, folder: Path, *, compare: bool, gate: bool = False, report: Callable[[str], None]
 ) -> DrillResult:
-    """Run all strategies, one after the other; `report` gets progress messages. Raises UsageError and Stopped."""
+    """Run all strategies, one after the other; `report` gets progress messages. Raises UsageError and Stopped.
+
+    `gate`: also Lossguard with the gate; `compare`: also those that are not Lossguard's.
+    """
     if recipe.data.held_out == 0.0:
         raise UsageError("data.held_out = 0.0 cannot be used in a drill, which compares held-out losses.")
     faults = plan(num_faults)
@@ -109,14 +119,21 @@ def drill(
         return history
 
     clean = run("clean", faults=[], run=Run(id="clean"))
-    with run_collector(folder) as client, release_holds(client, "lossguard"):
-        guarded = run("lossguard", run_id="lossguard", mode="online", url=client.url)
-        incidents = client.get("/runs/lossguard/incidents")
-        interventions = client.get("/runs/lossguard")["interventions"]
     clean_losses = {each.step: each.held_out for each in clean if each.held_out is not None}
-    results = fault_results(faults, guarded, clean_losses, incidents, interventions)
-    result = DrillResult(seed=recipe.seed, steps=steps, fault_results=results, held_out=held_out)
-    report(f"seed {result.seed}: got past {result.got_past} of {result.hurt} faults that hurt")
+
+    def guarded(name: str, **job: Any) -> list[FaultResult]:
+        history = run(name, run_id=name, mode="online", url=client.url, **job)
+        incidents = client.get(f"/runs/{name}/incidents")
+        return fault_results(faults, history, clean_losses, incidents, client.get(f"/runs/{name}")["interventions"])
+
+    with run_collector(folder) as client:
+        with release_holds(client, "lossguard"):
+            results = guarded("lossguard")
+        result = DrillResult(seed=recipe.seed, steps=steps, fault_results=results, held_out=held_out)
+        report(f"seed {result.seed}: got past {result.got_past} of {result.hurt} faults that hurt")
+        if gate:
+            with release_holds(client, "gate"):
+                result.gate_results = guarded("gate", gate=True)
     if compare:
         run("nothing", run=Run(id="nothing"))
         run("skip_step", run=Run(id="skip_step"), accepts=SkipStep())
@@ -136,7 +153,8 @@ def run_strategy(recipe: Recipe, job: Job) -> tuple[list[LoggedStep], HeldOutLos
     def note(step: int, batch_index: int, metrics: dict[str, float]) -> None:
         nonlocal began
         finite = all(math.isfinite(metrics[name]) for name in ("loss", "grad_norm", "log_z"))
-        history.append(LoggedStep(step, batch_index, metrics["loss"], finite, metrics.get("held_out_loss")))
+        held_out, skipped = metrics.get("held_out_loss"), metrics.get("skipped", 0.0) > 0
+        history.append(LoggedStep(step, batch_index, metrics["loss"], finite, held_out, skipped))
         time.sleep(max(0.0, began + min_seconds - time.perf_counter()))
         began = time.perf_counter()
 

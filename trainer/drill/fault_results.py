@@ -36,6 +36,8 @@ class LoggedStep:
     """Whether loss, gradient norm and log Z are: an order may come before the loss shows the effect of the gradient."""
     held_out: float | None = None
     """Held-out loss after the step, if it was evaluated: on the same text in every run."""
+    skipped: bool = False
+    """Whether the gate skipped its update."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class FaultResult:
     """The last held-out loss before the next fault; NaN if there is none."""
     clean_held_out: float
     """The clean run's held-out loss at the same step."""
+    updates_skipped: int = 0
+    """Updates that the gate skipped."""
 
 
 def fault_results(
@@ -112,6 +116,7 @@ def _fault_result(
         got_past=not hurt or held_out <= RECOVERY_RATIO * clean_held_out,
         held_out=held_out,
         clean_held_out=clean_held_out,
+        updates_skipped=sum(each.skipped for each in steps),
     )
 
 

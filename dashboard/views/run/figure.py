@@ -13,6 +13,7 @@ from dashboard.figures.component import PackedFigure
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import Marks
 from dashboard.views.cached_figure import cached_figure
+from lossguard.gating import SKIPPED
 
 
 def draw(
@@ -40,18 +41,20 @@ def _figure(
     smooth: int,
     zone: str,
 ) -> go.Figure:
-    read = cached.curves(facts, metrics, x_axis=x_axis, window=window, discarded=discarded)
+    also = (SKIPPED,) if SKIPPED in facts.metrics and SKIPPED not in metrics else ()
+    read = cached.curves(facts, (*metrics, *also), x_axis=x_axis, window=window, discarded=discarded)
     marks = Marks(
         incidents=facts.incidents,
         interventions=facts.interventions,
         orders=facts.orders,
         events=facts.events,
         last_step=facts.progress.done - 1,
+        skipped=read.by_metric.get(SKIPPED),
     )
     run_axes = in_local_time(read.run_axes, x_axis, clock.zone(zone))
     bounds = None if window is None else tuple(run_axes.live.at(window))
     chart = ChartOptions(x_axis=x_axis, window=bounds, smooth=smooth, revision=facts.run.id)
-    return run_figure(read.by_metric, marks, run_axes, chart)
+    return run_figure({name: read.by_metric[name] for name in metrics}, marks, run_axes, chart)
 
 
 def in_local_time(run_axes: RunAxes, x_axis: XAxis, zone: tzinfo) -> RunAxes:

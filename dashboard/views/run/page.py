@@ -10,13 +10,15 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import clock, formatting
-from dashboard.data import tables
+from dashboard.data import cached, tables
 from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
+from dashboard.figures.skipped_updates import num_skipped
 from dashboard.views import frame, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.run import costs, curves, edit, goodput
 from db.models import Incident
+from lossguard.gating import SKIPPED
 from lossguard.limits import limits_in
 from lossguard.protocol import IMPORTED
 from lossguard.states import IncidentState, RunState
@@ -66,6 +68,9 @@ def metrics(facts: RunFacts) -> None:
         num_open = sum(each.state != IncidentState.CLOSED for each in facts.incidents)
         st.metric("Open incidents", num_open, width=width)
         st.metric("Interventions", len(facts.interventions), width=width)
+        if SKIPPED in facts.metrics:
+            skipped = cached.line_curves(facts, None, [SKIPPED]).by_metric[SKIPPED]
+            st.metric("Skipped updates", num_skipped(skipped), width=width)
         st.metric("Last report", formatting.ago(time.time() - run.last_report_at), width=width)
 
 

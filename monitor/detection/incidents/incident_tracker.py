@@ -20,7 +20,7 @@ from monitor.detection.incidents.open_incident import (
     incident_from_dict,
     incident_to_dict,
 )
-from monitor.detection.incidents.opening import open_incident, plateau
+from monitor.detection.incidents.opening import describe_cap, open_incident, plateau
 from monitor.detection.incidents.replay_mismatch import describe_mismatch, replay_mismatch
 from monitor.detection.incidents.states import IncidentEvent, advance
 from monitor.detection.rows import Bools
@@ -87,14 +87,23 @@ class IncidentTracker:
         self.first_onset_step = self.open.first_onset_step
         return Outcome.DIVERGED, reason
 
-    def observe(self, step: int, readings: Readings, recent: RecentRows) -> list[Effect]:
-        """Take in the next row: an incident begins or continues, or a single row out of band was a hard batch."""
-        if self.open is None:
-            return self._open(step, readings, recent)
-        return [IncidentChanged(self.open.incident)] if self.open.observe(step, readings) else []
+    def observe(
+        self, step: int, readings: Readings, recent: RecentRows, first_skipped: int | None = None
+    ) -> list[Effect]:
+        """Take in the next row: an incident begins or continues, or a single row out of band was a hard batch.
 
-    def _open(self, step: int, readings: Readings, recent: RecentRows) -> list[Effect]:
+        `first_skipped`: the step of the first skipped update, if their number has reached the cap at this row: that is
+        an incident, of the signal that lies farthest out.
+        """
+        if self.open is None:
+            return self._open(step, readings, recent, first_skipped)
+        effects: list[Effect] = [IncidentChanged(self.open.incident)] if self.open.observe(step, readings) else []
+        return effects if first_skipped is None else [self.add_reason(describe_cap(first_skipped))]
+
+    def _open(self, step: int, readings: Readings, recent: RecentRows, first_skipped: int | None) -> list[Effect]:
         signal = alarming_signal(readings)
+        if signal is None and first_skipped is not None and readings:
+            signal = max(readings, key=lambda name: readings[name].z)
         outlier, self.pending_outlier = self.pending_outlier, None
         first_onset_step, self.first_onset_step = self.first_onset_step, None
         if signal is None:
@@ -106,7 +115,7 @@ class IncidentTracker:
                 self.pending_outlier = Outlier(step, signal, readings[signal].value, readings[signal].z)
                 return effects
         self.num_incidents += 1
-        self.open = open_incident(self.num_incidents, step, signal, readings, recent, self.source)
+        self.open = open_incident(self.num_incidents, step, signal, readings, recent, self.source, first_skipped)
         if first_onset_step is not None:
             self.open.first_onset_step = first_onset_step
         return [IncidentChanged(self.open.incident)]

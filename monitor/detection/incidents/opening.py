@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lossguard.gating import MAX_SKIPPED, SKIP_WINDOW
 from lossguard.metrics import BY_NAME
 from lossguard.sources.facts import SourceFacts
 from lossguard.states import IncidentKind, IncidentState, Outcome
@@ -21,14 +22,18 @@ def open_incident(
     readings: Readings,
     recent: RecentRows,
     source: SourceFacts,
+    first_skipped: int | None = None,
 ) -> OpenIncident:
-    """An incident at `step` because of `signal`."""
+    """An incident at `step` because of `signal`. `first_skipped`: see `IncidentTracker.observe`."""
     reading = readings[signal]
     kind = kind_of(signal, reading)
     onset, reasons = onset_of(step, signal, kind, reading, recent)
     # what a row shows may have begun after the row before it: a rollback must not end in between
     onset = max(onset - source.uncertain_steps, 0)
     reasons += source.describe()
+    if first_skipped is not None:
+        onset = min(onset, first_skipped)
+        reasons.append(describe_cap(first_skipped))
     expected = reading.reference if kind is IncidentKind.DIVERGENCE else reading.expected
     expected = expected if np.isfinite(expected) else 0.0
     peak = recent.peak_index(signal, onset, expected, down=kind is IncidentKind.LOSS_COLLAPSE)
@@ -81,6 +86,13 @@ def kind_of(signal: str, reading: SignalReading) -> IncidentKind:
     kind = BY_NAME[signal].incident_kind
     assert kind is not None
     return kind
+
+
+def describe_cap(first_skipped: int) -> str:
+    return (
+        f"The optimizer skipped {MAX_SKIPPED} updates within {SKIP_WINDOW} steps, the first at step {first_skipped}: "
+        "one such batch is no incident, so many are."
+    )
 
 
 def onset_of(

@@ -105,10 +105,12 @@ class IncidentResponse:
             row = min(row, max(k, int(np.searchsorted(steps, rollback.verify_at))))
         return row
 
-    def observe(self, step: int, readings: Readings, recent: RecentRows) -> list[Effect]:
-        """Take in a row that needs a closer look."""
+    def observe(
+        self, step: int, readings: Readings, recent: RecentRows, first_skipped: int | None = None
+    ) -> list[Effect]:
+        """Take in a row that needs a closer look. `first_skipped`: see `IncidentTracker.observe`."""
         effects = self.incidents.report_plateau(step, readings) + self._supersede(readings)
-        effects += self.incidents.observe(step, readings, recent)
+        effects += self.incidents.observe(step, readings, recent, first_skipped)
         effects += self._decide(step)
         current = self.incidents.open
         if current is not None and current.is_over(self.settings) and not self.interventions.is_ordered():

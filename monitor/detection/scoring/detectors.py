@@ -14,6 +14,7 @@ from monitor.detection.scoring.detector import SignalDetector
 from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows
 from monitor.detection.scoring.scored_rows import ScoredRows
 from monitor.detection.scoring.signals import SIGNALS
+from monitor.detection.scoring.skipped_updates import SkippedUpdates
 from monitor.detection.scoring.source import SourceCorrection
 from monitor.detection.settings import DetectionSettings
 from monitor.detection.stored_state import VERSION, migrate_detectors
@@ -37,6 +38,7 @@ class DetectorSet:
         self.log_lr: float | None = None  # the last learning rate that was reported
         self.recent = RecentRows.none(list(self.by_signal))
         self.source = SourceCorrection()
+        self.skipped = SkippedUpdates()
 
     @property
     def last_step(self) -> int:
@@ -114,6 +116,7 @@ class DetectorSet:
         return [int(k) for k in where[jumps]]
 
     def _score(self, rows: Rows) -> ScoredRows:
+        rows, skips = self.skipped.apply(rows)
         recent, num_before = self.recent, len(self.recent.steps)
         steps = np.concatenate([recent.steps, rows.steps])
         before = steps[-len(rows) - 1 : -1] if num_before else np.append(steps[0] - 1, steps[:-1])
@@ -131,7 +134,7 @@ class DetectorSet:
         values = {name: np.concatenate([past, rows.metrics.get(name, missing)]) for name, past in recent.values.items()}
         context = RecentRows(steps, z, values)
         self.recent = context[-MAX_RECENT_ROWS:]
-        return ScoredRows(rows, scores, context, num_before)
+        return ScoredRows(rows, scores, context, num_before, skips)
 
     def relearn(
         self, signals: Iterable[str], history: Iterable[Rows], declared: Sequence[tuple[int, str]] = ()
@@ -152,18 +155,23 @@ class DetectorSet:
 
     def state_dict(self) -> dict[str, Any]:
         source = {"source": self.source.to_dict()} if self.source.facts != EVERY_STEP else {}
-        return {
-            "version": VERSION,
-            "signals": {name: detector.state_dict() for name, detector in self.by_signal.items()},
-            "declared": list(self.declared),
-            "accepted": list(self.accepted),
-            "log_lr": self.log_lr,
-            "recent": {
-                "steps": self.recent.steps.tolist(),
-                "z": {name: pack(column) for name, column in self.recent.z.items()},
-                "values": {name: pack(column) for name, column in self.recent.values.items()},
-            },
-        } | source
+        skipped = {"skipped": self.skipped.to_dict()} if self.skipped.is_needed() else {}
+        return (
+            {
+                "version": VERSION,
+                "signals": {name: detector.state_dict() for name, detector in self.by_signal.items()},
+                "declared": list(self.declared),
+                "accepted": list(self.accepted),
+                "log_lr": self.log_lr,
+                "recent": {
+                    "steps": self.recent.steps.tolist(),
+                    "z": {name: pack(column) for name, column in self.recent.z.items()},
+                    "values": {name: pack(column) for name, column in self.recent.values.items()},
+                },
+            }
+            | source
+            | skipped
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> frozenset[str]:
         """Load what this release can read of a state, of any version. Returns the signals that it has no detector for.
@@ -183,6 +191,7 @@ class DetectorSet:
         self.accepted = restore(list, state.get("accepted")) or []
         self.log_lr = restore(float, state.get("log_lr"))
         self.source = restore(SourceCorrection.from_dict, state.get("source")) or SourceCorrection()
+        self.skipped = restore(SkippedUpdates.from_dict, state.get("skipped")) or SkippedUpdates()
         signals = list(self.by_signal)
         self.recent = restore(lambda recent: _recent(recent, signals), state.get("recent")) or RecentRows.none(signals)
         return frozenset(name for name, detector in loaded.items() if detector is None)

@@ -1,7 +1,7 @@
 """Rows with the scores that the detectors gave them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from monitor.detection.rows import Bools, Rows
 from monitor.detection.scoring.detector import Scores
 from monitor.detection.scoring.readings import SignalReading
 from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows
+from monitor.detection.scoring.skipped_updates import Skips
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,11 @@ class ScoredRows:
     scores: Mapping[str, Scores]
     context: RecentRows
     num_before: int
+    skips: Skips = field(default_factory=Skips)
+
+    def is_withheld(self, k: int) -> bool:
+        """Whether no detector has seen row k, because its update was skipped."""
+        return self.skips.withheld is not None and bool(self.skips.withheld[k])
 
     def alarms(self) -> Bools:
         """Rows that need a closer look, whatever the state of incidents."""
@@ -26,6 +32,7 @@ class ScoredRows:
         for score in self.scores.values():
             alarm |= score.non_finite | (score.evidence >= 1.0) | (score.single >= 1.0)
             alarm |= (score.drift >= 1.0) | (score.fall >= 1.0)
+        alarm[list(self.skips.caps)] = True
         return alarm
 
     def readings(self, k: int) -> dict[str, SignalReading]:

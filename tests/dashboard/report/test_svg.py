@@ -78,6 +78,12 @@ def test_a_name_that_looks_like_a_place_in_a_template_stays_a_name() -> None:
     assert f"{name} not finite: 1 value (live line)" in hovers
 
 
+def test_skipped_updates_are_marked_in_a_report_too() -> None:
+    skipped = Curve(series([None, 1.0, None]), {})
+    drawn = picture(run_figure({"loss": Curve(series([1.0, 2.0, 3.0]), {})}, Marks(skipped=skipped)))
+    assert any("1 update skipped at step 1" in (each.text or "") for each in drawn.iter("title"))
+
+
 def test_an_axis_of_words_keeps_its_order() -> None:
     figure = compute_figure(Compute(1_000_000, 5e6))
     assert figure is not None

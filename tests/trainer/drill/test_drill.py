@@ -111,6 +111,19 @@ def test_the_table_has_a_row_per_fault_and_a_line_per_strategy() -> None:
     assert "2.0100 +- 0.0900 nats per token, minus clean +0.0100 +- 0.0100 (+0.50 %)" in text
 
 
+def test_the_run_with_the_gate_has_a_table_and_an_entry_of_its_own() -> None:
+    drilled_with_gate = drilled(hurt=True, got_past=True)
+    (result,) = drilled_with_gate.fault_results
+    drilled_with_gate.gate_results = [replace(result, action="none", rollbacks=0, updates_skipped=7)]
+    output = io.StringIO()
+    show_drill(drilled_with_gate, Console(file=output, width=160))
+    assert "with the gate: got past 1 of 1 faults that hurt" in output.getvalue()
+    assert "updates skipped" in output.getvalue()
+    (seed,) = summary([drilled_with_gate])["seeds"]
+    assert [each["updates_skipped"] for each in seed["gate_faults"]] == [7]
+    assert "gate_faults" not in summary([drilled(hurt=True, got_past=True)])["seeds"][0]
+
+
 def test_a_drill_needs_held_out_data(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path)
     recipe = replace(recipe, data=replace(recipe.data, held_out=0.0))
