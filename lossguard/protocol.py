@@ -33,7 +33,7 @@ SPOOL_HEADER = "Lossguard-Spool-Bytes"
 """Header of a report: the bytes in the trainer's spool that follow it. A collector may ignore it."""
 ACCEPTS_HEADER = "Lossguard-Accepts"
 """Header of every answer of a collector: the NEGOTIATED_FIELDS that it reads, with blanks between."""
-NEGOTIATED_FIELDS = frozenset({"restorable_tiers"})
+NEGOTIATED_FIELDS = frozenset({"hardware", "restorable_tiers"})
 """Fields of requests that collectors of earlier releases refuse: an SDK sends such a field only to a collector whose
 last answer names it."""
 

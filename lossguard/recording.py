@@ -15,6 +15,7 @@ from lossguard.checkpoint_times import RestorableTier
 from lossguard.delivery.client import Client
 from lossguard.delivery.sender import HEARTBEAT, Sender
 from lossguard.folder_lock import LOCK_WAIT, FolderLock
+from lossguard.hardware.sampler import HardwareSampler
 from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
 from lossguard.masking import mask_json
@@ -82,9 +83,11 @@ class RecordingRun(Run):
         heartbeat: float = HEARTBEAT,
         keep: Keep = Keep.ALL,
         session: str | None = None,
+        hardware_interval: float | None = None,
     ) -> None:
         """`registration` is the body of POST /runs; without a `client` nothing is delivered. `lock`: of `directory`;
         `finish` releases it. `heartbeat`, `keep`: see Sender. `session`: its name, if it must be the same each time.
+        `hardware_interval`: seconds between two samples of this machine's hardware; None: it is not sampled.
 
         Raises OSError when `directory` cannot be written.
         """
@@ -116,14 +119,19 @@ class RecordingRun(Run):
         self._taken = set(self.history.answered)
         writer = writer_of(directory, self._session)
         self._put({"run": registration})
-        self._sender = (
-            None
-            if client is None
-            else Sender(
-                directory, spool.path, client, self._receive, self.log_once, writer, heartbeat=heartbeat, keep=keep
+        self._sender: Sender | None = None
+        if client is not None:
+            sampler = (
+                None
+                if hardware_interval is None
+                else HardwareSampler(directory, interval=hardware_interval, newest_step=lambda: self._newest_step)
             )
-        )
-        if self._sender is not None:
+            self._sender = Sender(
+                *(directory, spool.path, client, self._receive, self.log_once, writer),
+                heartbeat=heartbeat,
+                keep=keep,
+                hardware=sampler,
+            )
             self._sender.start()
         _open_runs.add(self)
         atexit.register(self._at_exit)

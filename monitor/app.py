@@ -18,7 +18,7 @@ from monitor import problems
 from monitor.api.auth import Authentication, FailedAttempts
 from monitor.api.request_limits import RequestLimits
 from monitor.api.response_headers import ResponseHeaders
-from monitor.api.routes import audit, export, health, mlflow, orders, runs, series
+from monitor.api.routes import audit, export, hardware, health, mlflow, orders, runs, series
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.queue import Reported, ReportQueue
 from monitor.ingestion.reports import ReportResult, take_report
@@ -82,7 +82,7 @@ def create_app(
     app.add_middleware(ResponseHeaders)
     app.add_middleware(RequestMetrics, metrics=metrics)
     app.add_middleware(RequestLog)
-    for router in (runs.router, series.router, export.router, orders.router, audit.router):
+    for router in (runs.router, series.router, hardware.router, export.router, orders.router, audit.router):
         app.include_router(router, prefix=API)
     app.include_router(mlflow.router)
     app.include_router(health.router)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from db.hardware import HardwareSample
 from db.lineage import live_line, source_of
 from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
 from db.queries import Series
@@ -60,6 +61,12 @@ def source(events: Sequence[Event]) -> dict[str, Any]:
     """How the rows of a run are made, and one sentence for each way in which that matters."""
     facts = source_of(events)
     return facts.to_details() | {"sentences": facts.describe()}
+
+
+def hardware(sample: HardwareSample) -> dict[str, Any]:
+    """A sample of the hardware."""
+    named = {name: getattr(sample, name) for name in ("time", "step", "host", "device", "num_errors")}
+    return named | {"values": sample.readings}
 
 
 def series(columns: Series) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from lossguard.metrics import BY_NAME, SIGNALS
 from lossguard.states import IncidentKind
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL
 from monitor.ingestion import run_status
+from monitor.telemetry.hardware_metrics import hardware_gauges
 
 RUN_LABELS = ["run", "project"]
 INCIDENT_LINGER_SECONDS = 20.0
@@ -64,6 +65,7 @@ class RunsCollector(Collector):
         yield from _totals(session, runs)
         yield from _incidents(session, runs, self._clock())
         yield from _interventions(session, runs)
+        yield from hardware_gauges(session, runs, self._clock())
 
 
 def _gauge(name: str, text: str, runs: Sequence[tuple[LiveRun, float | None]]) -> Metric:
