@@ -100,6 +100,8 @@ class OpenIncident:
         before = self.incident
         if before.kind is not IncidentKind.EARLY_WARNING:
             readings = without_advisory(readings)
+        elif before.signal not in readings:  # it is measured every so many steps
+            return False
         self.non_finite = any(reading.non_finite for name, reading in readings.items() if not is_advisory(name))
         out = any(reading.is_out_of_band(before.kind) for reading in readings.values())
         self.previous_calm_rows = self.calm_rows if out and self.calm_rows else self.previous_calm_rows
@@ -254,8 +256,9 @@ def without_advisory(readings: Readings) -> Readings:
 def alarming_signal(readings: Readings) -> str | None:
     """The signal that makes this row an alarm: non-finite before loss before precursors before advisory signals."""
     non_finite = [name for name, reading in without_advisory(readings).items() if reading.non_finite]
-    alarms = sorted((name for name, reading in readings.items() if reading.is_alarm()), key=is_advisory)
-    return next(iter([*non_finite, *[name for name in alarms if name == "loss"], *alarms]), None)
+    alarms = [name for name, reading in readings.items() if reading.is_alarm() and not is_advisory(name)]
+    warnings = [name for name, reading in readings.items() if is_advisory(name) and reading.is_warning()]
+    return next(iter([*non_finite, *[name for name in alarms if name == "loss"], *alarms, *warnings]), None)
 
 
 def incident_to_dict(incident: Incident) -> dict[str, Any]:
