@@ -38,7 +38,7 @@ from lossguard.protocol import (
     is_pause,
 )
 from lossguard.run import Run
-from lossguard.scalars import PendingScalar, on_device, plain
+from lossguard.scalars import PendingScalar, copied, on_device, plain
 from lossguard.sources.facts import EVERY_STEP, SOURCE, SourceFacts
 from lossguard.spooling.archive import FILE_LIMIT, Keep
 from lossguard.spooling.history import History
@@ -389,18 +389,23 @@ class RecordingRun(Run):
     def _to_numbers(self, metrics: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The metrics as plain numbers, or as PendingScalars of device tensors (then the second value is True)."""
         numbers: dict[str, Any] = {}
-        is_pending = False
+        on_devices: dict[str, Any] = {}
         for name, value in metrics.items():
             try:
                 if value is None:
                     continue
                 if on_device(value):
-                    numbers[name], is_pending = PendingScalar(value), True
+                    on_devices[name] = value
                 else:
                     numbers[name] = plain(value)
             except Exception as problem:  # an invalid value must not cost the whole step
                 self.log_once.warn_once(f"metric {name}", f"{name} was not recorded: {problem}")
-        return numbers, is_pending
+        if not on_devices:
+            return numbers, False
+        pending, problems = copied(on_devices)
+        for name, problem in problems.items():
+            self.log_once.warn_once(f"metric {name}", f"{name} was not recorded: {problem}")
+        return numbers | pending, bool(pending)
 
     def _receive(self, orders: list[Order], valid_until: float = math.inf) -> None:
         """Replace the inbox by the orders that are open now: a withdrawn order leaves it. The sender calls this."""
