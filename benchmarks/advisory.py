@@ -104,7 +104,7 @@ def quiet(seeds: int, num: int) -> Iterator[str]:
 
 
 def early(seeds: int) -> Iterator[str]:
-    yield f"\n| signal that leaves its level {LEAD} rows before the loss | warned | rows before the loss's alarm (median) |"
+    yield f"\n| signal out of band {LEAD} rows before the loss | warned | rows before the alarm of the loss (median) |"
     yield "|---|---|---|"
     for name, leave in LEAVES.items():
         leads = []

@@ -71,8 +71,8 @@ def sampling(seconds: float, interval: float, gpus: int) -> None:
     first, spent, sent = cpu_of_sampling(seconds, interval)
     share = spent / seconds
     print(
-        f"sampling every {interval:g} s for {seconds:g} s, {gpus} GPUs: {share:.4%} of a core ({spent * 1e3:.1f} ms for "
-        f"{sent} samples; the first look took {first * 1e3:.1f} ms more, once)"
+        f"sampling every {interval:g} s for {seconds:g} s, {gpus} GPUs: {share:.4%} of a core ({spent * 1e3:.1f} ms "
+        f"for {sent} samples; the first look took {first * 1e3:.1f} ms more, once)"
     )
 
 

@@ -272,9 +272,7 @@ def known(name: str) -> Metric | None:
     if family is None:
         return BY_NAME.get(name)
     series = name.removeprefix(family.name)
-    return replace(
-        family, name=name, title=family.title.format(series), short_name=family.short_name.format(series)
-    )
+    return replace(family, name=name, title=family.title.format(series), short_name=family.short_name.format(series))
 
 
 def is_advisory(name: str) -> bool:

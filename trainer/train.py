@@ -199,7 +199,8 @@ def training_step(
     autocast = partial(torch.autocast, components.device.type, torch.bfloat16, enabled=components.device.type == "cuda")
     with autocast():
         inputs_BT = training_inputs(components.model, batch.inputs_BT, recipe.objective)
-    with autocast(), extra.watching():  # in the first one, earlier releases of torch keep the weights that were cast without a gradient
+    # in the first one, earlier releases of torch keep the weights that were cast without a gradient
+    with autocast(), extra.watching():
         logits_BTV = components.network(inputs_BT)
     terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=knobs.z_weight.value)
     share = terms.num_tokens / num_tokens  # a token weighs the same on every rank

@@ -22,7 +22,9 @@ class CurveError(ValueError):
 
 
 def parse_curve(name: str, lines: Iterable[str], also: Sequence[str] = (), *, max_rows: int | None = None) -> Rows:
-    """Rows of the CSV file `name`, with its columns `also` besides COLUMNS and advisory signals. Raises CurveError, also for more rows.
+    """Rows of the CSV file `name`, with its columns `also` besides COLUMNS and advisory signals.
+
+    Raises CurveError, also for more rows.
 
     An empty cell is a metric that was not reported; nan and inf are kept. The lines are read one at a time, and only
     the numbers of these columns are kept.

@@ -15,7 +15,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
 from dashboard.views import frame, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
-from dashboard.views.run import costs, curves
+from dashboard.views.run import costs, curves, families, hardware
 from db.models import Incident
 from lossguard.protocol import IMPORTED
 from lossguard.states import IncidentState, RunState
@@ -30,6 +30,8 @@ def page(facts: RunFacts) -> None:
 
 def lower_part(facts: RunFacts) -> None:
     incidents(facts)
+    families.show(facts)
+    hardware.show(facts)
     costs.show(facts)
     details(facts)
 
