@@ -77,6 +77,7 @@ def sampling(seconds: float, interval: float, gpus: int) -> None:
 
 
 def signals(num_steps: int) -> None:
+    torch.set_num_threads(1)  # idle threads that spin would count as work
     recipe = load_recipe("tiny", ["device=cpu"])
     components = build_components(recipe)
     batch = components.batches[0]

@@ -12,8 +12,10 @@ from sqlalchemy import BigInteger, ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from db.models import Base, Run, Time
-from lossguard.hardware.values import MAX_DEVICE, num_errors
+from lossguard.hardware.values import ERRORS, MAX_DEVICE, num_errors
 
+Device = tuple[int, str, str]
+"""Key of a run, host and name of one of its devices."""
 MAX_SAMPLES = 20_000
 """Of a run: with eight GPUs and a sample every 15 s, nine hours at full resolution."""
 
@@ -94,6 +96,19 @@ def samples(
         found = found.where(HardwareSample.num_errors > 0)
     order = (HardwareSample.time, HardwareSample.host, HardwareSample.device)
     return session.scalars(found.order_by(*order)).all()
+
+
+def num_errors_since(session: Session, *, run_pks: Collection[int], since: float) -> Mapping[Device, dict[str, float]]:
+    """The errors of each device since `since` (unix seconds), by their names."""
+    found = sa.select(HardwareSample).where(
+        HardwareSample.run_pk.in_(run_pks), HardwareSample.time >= since, HardwareSample.num_errors > 0
+    )
+    totals: dict[Device, dict[str, float]] = {}
+    for sample in session.scalars(found):
+        total = totals.setdefault((sample.run_pk, sample.host, sample.device), dict.fromkeys(ERRORS, 0.0))
+        for name in ERRORS:
+            total[name] += sample.readings.get(name, 0.0)
+    return totals
 
 
 def newest(session: Session, *, run_pks: Collection[int], since: float) -> Sequence[HardwareSample]:

@@ -46,14 +46,14 @@ VALUES: tuple[HardwareValue, ...] = (
     HardwareValue(name="power", title="GPU power (W)", gauge="lossguard_gpu_power_watts"),
     HardwareValue(
         name="ecc_errors",
-        title="Uncorrected ECC errors since the sample before",
+        title="Uncorrected ECC errors",
         gauge="lossguard_gpu_ecc_errors",
         is_error=True,
         error="ECC error",
     ),
     HardwareValue(
         name="xid_errors",
-        title="XID errors since the sample before",
+        title="XID errors",
         gauge="lossguard_gpu_xid_errors",
         is_error=True,
         error="XID error",

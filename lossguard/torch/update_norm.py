@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lossguard.torch.dtensor import local_part
 
-MAX_ELEMENTS = 1 << 22
+MAX_ELEMENTS = 1 << 18
+"""Enough: the ratio of so many independent elements is within 0.3 % of that of all, 19 times in 20."""
 
 
 class UpdateNorm:
@@ -23,7 +24,7 @@ class UpdateNorm:
         run.log(step, loss=loss, **updates.take())
 
     It works with every optimizer, because it compares the weights before and after. Not all of them: an evenly spaced
-    part of each parameter, `max_elements` in total at most (about; 16 MiB of float32 at the default, twice while the
+    part of each parameter, `max_elements` in total at most (about; 1 MiB of float32 at the default, twice while the
     step runs), so the ratio of a larger model is an estimate. A step costs a few reads of that part, and no host sync.
     With sharded parameters it is the ratio of this rank's shards, without a collective.
     """
