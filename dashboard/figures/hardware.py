@@ -13,6 +13,8 @@ from dashboard.figures.panels import X_AXES
 from db.hardware import HardwareSample
 from lossguard.hardware.values import MACHINE, VALUES
 
+PANEL_HEIGHT = 76
+"""Pixels."""
 MAX_POINTS = 400
 """Samples of a device that are drawn, evenly spaced; those with an error are drawn all."""
 
@@ -39,7 +41,7 @@ def hardware_figure(samples: Sequence[HardwareSample], where: tzinfo, *, revisio
     if not panels:
         return None
     errors = _times([sample for sample in samples if sample.num_errors], where)
-    return line_panels(panels, X_AXES[XAxis.TIME], revision=revision, marks=errors.tolist())
+    return line_panels(panels, X_AXES[XAxis.TIME], revision=revision, panel_height=PANEL_HEIGHT, marks=errors.tolist())
 
 
 def thinned(samples: Sequence[HardwareSample], most: int = MAX_POINTS) -> list[HardwareSample]:

@@ -11,7 +11,7 @@ from dashboard.figures.axis import Floats, compact
 from dashboard.figures.float32 import as_float32
 from dashboard.figures.style import RUN_COLOURS, VERMILLION, base_figure
 
-PANEL_HEIGHT, GAP, TOP, BOTTOM = 120, 40, 44, 46
+GAP, TOP, BOTTOM = 34, 40, 46
 """Pixels; the gap holds the title of the next panel, the upper margin the legend."""
 
 
@@ -35,19 +35,24 @@ class LinePanel:
 
 
 def line_panels(
-    panels: Sequence[LinePanel], x_axis: dict[str, Any], *, revision: str, marks: Sequence[float] = ()
+    panels: Sequence[LinePanel],
+    x_axis: dict[str, Any],
+    *,
+    revision: str,
+    panel_height: int = 130,
+    marks: Sequence[float] = (),
 ) -> go.Figure:
-    """`x_axis`: as plotly's layout has it; `marks`: positions of vertical lines through all panels."""
+    """`x_axis`: as plotly's layout has it; `panel_height` in pixels; `marks`: positions of lines through all panels."""
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
     colours = {name: RUN_COLOURS[place % len(RUN_COLOURS)] for place, name in enumerate(names)}
-    inside = len(panels) * (PANEL_HEIGHT + GAP)
+    inside = len(panels) * (panel_height + GAP)
     layout: dict[str, Any] = {"annotations": [], "shapes": [_mark(x) for x in marks], "hovermode": "x unified"}
     traces: list[dict[str, Any]] = []
     shown: set[str] = set()
     for place, panel in enumerate(panels):
         suffix = "" if place == 0 else str(place + 1)
-        top = 1 - (place * (PANEL_HEIGHT + GAP) + GAP) / inside
-        bottom = max(top - PANEL_HEIGHT / inside, 0.0)
+        top = 1 - (place * (panel_height + GAP) + GAP) / inside
+        bottom = max(top - panel_height / inside, 0.0)
         layout[f"yaxis{suffix}"] = _value_axis(panel) | {"domain": [bottom, top], "anchor": "x"}
         layout["annotations"].append(_title(panel.title, top))
         for line in panel.lines:
@@ -61,12 +66,12 @@ def line_panels(
 
 def _value_axis(panel: LinePanel) -> dict[str, Any]:
     axis: dict[str, Any] = {"tickformat": panel.tick_format, "zeroline": False, "showgrid": True, "nticks": 4}
-    return axis | ({"type": "log"} if panel.log else {"rangemode": "tozero"} if panel.from_zero else {})
+    return axis | ({"type": "log", "dtick": "D2"} if panel.log else {"rangemode": "tozero"} if panel.from_zero else {})
 
 
 def _title(text: str, top: float) -> dict[str, Any]:
     place = {"x": 0, "xref": "paper", "xanchor": "left", "y": top, "yref": "paper", "yanchor": "bottom"}
-    return {"text": formatting.escape_plotly(text), "showarrow": False, "font": {"size": 13}, **place}
+    return {"text": f"<b>{formatting.escape_plotly(text)}</b>", "showarrow": False, "font": {"size": 13}, **place}
 
 
 def _trace(line: Line, axis: str, colour: str, *, with_legend: bool) -> dict[str, Any]:

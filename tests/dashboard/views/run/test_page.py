@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 import streamlit as st
 
-from db import commands
+from db import commands, hardware
 from db.engine import writing
 from lossguard.protocol import IMPORTED
 from lossguard.sources.facts import SOURCE, SourceFacts
@@ -157,3 +157,28 @@ def test_the_page_says_how_the_rows_of_the_source_are_made(open_page: OpenPage, 
         commands.add_event(session, run=run, key="s", segment=0, step=0, time=1.0, kind=SOURCE, details=details)
     captions = " ".join(caption.value for caption in open_page("run", run="r1").caption)
     assert "The loss is smoothed" in captions
+
+
+def test_hardware_and_series_of_a_family_have_panels_of_their_own(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session)
+        add_steps(
+            session, run, add_segment(session, run, "a"), [0, 1], loss=[2.0, 1.0], **{"source_loss/web": [3.0, 2.0]}
+        )
+        sample = {
+            "time": 5.0,
+            "step": 1,
+            "host": "node-1",
+            "device": "gpu0",
+            "values": {"power": 9.0, "ecc_errors": 1.0},
+        }
+        hardware.add_samples(session, run=run, samples=[sample])
+    app = open_page("run", run="r1")
+    assert {"Sources and layers", "Hardware"} <= {each.value for each in app.subheader}
+    assert any("ECC error of gpu0" in each.value and "by step 1" in each.value for each in app.markdown)
+
+
+def test_a_run_without_them_has_no_such_panels(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    app = open_page("run", run="spiky-1")
+    assert {"Sources and layers", "Hardware"}.isdisjoint(each.value for each in app.subheader)
