@@ -11,6 +11,7 @@ level LEAD rows before the loss does.
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,8 @@ def correlated(random: np.random.Generator, num: int, weight: float = 0.6) -> Fl
 
 def update_norm(random: np.random.Generator, num: int) -> Floats:
     warmup, rows = np.minimum(np.arange(num) / 200 + 0.01, 1.0), np.arange(num)
-    return 1e-3 * warmup * (1 + np.cos(np.pi * rows / num)) * np.exp(0.05 * correlated(random, num)) + 1e-6
+    norms: Floats = 1e-3 * warmup * (1 + np.cos(np.pi * rows / num)) * np.exp(0.05 * correlated(random, num)) + 1e-6
+    return norms
 
 
 def attention_logit_max(random: np.random.Generator, num: int) -> Floats:
@@ -119,7 +121,7 @@ def early(seeds: int) -> Iterator[str]:
         yield f"| {name} | {len(leads)}/{seeds} | {np.median(leads) if leads else '-'} |"
 
 
-def incidents(columns: dict[str, Floats]) -> list[dict[str, object]]:
+def incidents(columns: dict[str, Floats]) -> list[dict[str, Any]]:
     rows = Rows.of(np.arange(len(columns["loss"])), **columns)
     return backtest_rows(rows, DetectionSettings(), Policy())["incidents"]  # type: ignore[no-any-return]
 

@@ -67,7 +67,7 @@ def cpu_of_sampling(seconds: float, interval: float) -> tuple[float, float, int]
 
 def sampling(seconds: float, interval: float, gpus: int) -> None:
     if gpus:
-        module.GpuReader = lambda: GpuReader(FakeNvml(gpus))  # type: ignore[assignment, misc]
+        vars(module)["GpuReader"] = lambda: GpuReader(FakeNvml(gpus))
     first, spent, sent = cpu_of_sampling(seconds, interval)
     share = spent / seconds
     print(
@@ -88,8 +88,13 @@ def signals(num_steps: int) -> None:
     updates, layer_norms = UpdateNorm(torch.optim.SGD(model.parameters(), lr=0.0)), LayerGradNorms(model)
     shape = (recipe.data.batch_size, attention.heads, attention.context, attention.width // attention.heads)
     query = torch.randn(shape)
-    looks = {
-        "update_norm": lambda: (updates._begin(), updates._end()),
+
+    def measure_update() -> None:
+        updates._begin()
+        updates._end()
+
+    looks: dict[str, Callable[[], object]] = {
+        "update_norm": measure_update,
         "layer_norms": layer_norms.measure,
         "attention": lambda: [max_attention_logit(query, query, is_causal=True) for _ in range(attention.layers)],
     }

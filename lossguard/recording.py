@@ -403,8 +403,8 @@ class RecordingRun(Run):
         if not on_devices:
             return numbers, False
         pending, problems = copied(on_devices)
-        for name, problem in problems.items():
-            self.log_once.warn_once(f"metric {name}", f"{name} was not recorded: {problem}")
+        for name, reason in problems.items():
+            self.log_once.warn_once(f"metric {name}", f"{name} was not recorded: {reason}")
         return numbers | pending, bool(pending)
 
     def _receive(self, orders: list[Order], valid_until: float = math.inf) -> None:

@@ -84,10 +84,19 @@ class AttentionLogits:
     package flash-attn, FlexAttention): there, call `observe` with queries and keys.
     """
 
-    def __init__(self, *, every: int = 10, **limits: int) -> None:
-        """`limits`: max_sequences, max_heads and max_queries of `max_attention_logit`. Raises ValueError."""
-        if every < 1:
-            raise ValueError(f"every={every} must be at least 1")
+    def __init__(
+        self,
+        *,
+        every: int = 10,
+        max_sequences: int = MAX_SEQUENCES,
+        max_heads: int = MAX_HEADS,
+        max_queries: int = MAX_QUERIES,
+    ) -> None:
+        """`every`: measure one step in so many; the others: see `max_attention_logit`. Raises ValueError below 1."""
+        limits: dict[str, Any] = {"max_sequences": max_sequences, "max_heads": max_heads, "max_queries": max_queries}
+        for name, value in {"every": every, **limits}.items():
+            if value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
         self._every, self._limits = every, limits
         self._largest: Tensor | None = None
 

@@ -44,7 +44,7 @@ class LayerGradNorms:
             gradients = [each.grad for each in parameters if each.grad is not None]
             if gradients:
                 norm = nn.utils.get_total_norm(gradients)
-                norms[f"layer_grad_norm/{name}"] = norm.full_tensor() if is_sharded(norm) else norm
+                norms[f"layer_grad_norm/{name}"] = norm.full_tensor() if is_sharded(norm) else norm  # type: ignore[attr-defined]
         return norms
 
 

@@ -28,7 +28,7 @@ def test_each_value_has_a_panel_with_a_line_for_each_device_and_errors_are_marke
     assert len(figure.layout.shapes) == 1
 
 
-def test_devices_of_several_hosts_are_told_apart() -> None:
+def test_devices_of_several_hosts_have_their_host_in_the_name() -> None:
     figure = hardware_figure([sample(0, power=1.0), sample(0, host="i", power=1.0)], UTC, revision="r")
     assert figure is not None
     assert [trace.name for trace in figure.data] == ["gpu0 on h", "gpu0 on i"]

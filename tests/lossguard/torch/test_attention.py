@@ -1,5 +1,7 @@
 """The largest attention logit, where the logits are never formed."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,7 +9,7 @@ from torch.nn import functional as F
 
 from lossguard.torch import AttentionLogits, max_attention_logit
 
-ALL = {"max_sequences": 99, "max_heads": 99, "max_queries": 99}
+ALL: dict[str, Any] = {"max_sequences": 99, "max_heads": 99, "max_queries": 99}
 
 
 def queries_and_keys(heads: int = 4, key_heads: int = 4, positions: int = 16) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,13 @@
 """How unevenly tokens are spread over experts."""
 
+from collections.abc import Sequence
+
 import torch
 
 from lossguard.torch import expert_imbalance, expert_loads
 
 
-def imbalance(loads: list[float] | list[list[float]]) -> float:
+def imbalance(loads: Sequence[float] | Sequence[Sequence[float]]) -> float:
     return expert_imbalance(torch.tensor(loads))["expert_imbalance"].item()
 
 
