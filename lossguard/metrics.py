@@ -11,6 +11,7 @@ A new column is a row here and a migration. A new signal is a row here, its dete
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from lossguard.states import IncidentKind
 
@@ -275,6 +276,7 @@ def known(name: str) -> Metric | None:
     return replace(family, name=name, title=family.title.format(series), short_name=family.short_name.format(series))
 
 
+@lru_cache(maxsize=4096)  # asked for every name of every report
 def is_advisory(name: str) -> bool:
     """Whether the detection judges this metric where it is reported, and only warns."""
     if name in BY_NAME:
@@ -289,11 +291,9 @@ def detector_inputs(reported: Iterable[str]) -> list[str]:
 
 def title(name: str) -> str:
     """Heading of a metric's chart; its name where the registry does not know it."""
-    metric = known(name)
-    return name if metric is None else metric.title
+    return metric.title if (metric := known(name)) else name
 
 
 def short_name(name: str) -> str:
     """A metric in running text."""
-    metric = known(name)
-    return name if metric is None else metric.short_name or name
+    return (metric.short_name if (metric := known(name)) else "") or name
