@@ -10,6 +10,7 @@ segments(...)       one row per segment, `number` as index, with its range on th
 events(...)         one row per declared event and per outlier
 probes(...)         one row per token of a probe, and one without a token for all the tokens that it does not name
 goodput(...)        one row per cause, `cause` as index: the seconds of the run that it took, and their share
+hardware(...)       one row per sample of a device, with a float64 column for each value
 runs(...)           one row per run, `id` as index
 together(make, ...) one of these for many runs: `run` is the first level of the index
 
@@ -29,11 +30,13 @@ from sqlalchemy.orm import Session
 from db import queries
 from db.goodput import reading
 from db.goodput.accounting import TimeCause
+from db.hardware import samples
 from db.lineage import Line, StepRange, live_line, step_ranges
 from db.models import Base, Event, Incident, Intervention, Order, Run, Segment, UnixTime
 from db.steps.buckets import Floats
 from db.steps.columns import MetricColumn, column_of
 from db.steps.reader import StepBlock, read_blocks
+from lossguard.hardware.values import BY_NAME as VALUES_BY_NAME
 from lossguard.protocol import PROBE, encode_number
 
 TIME = "datetime64[us, UTC]"
@@ -111,6 +114,22 @@ def interventions(session: Session, *, run: Run) -> pd.DataFrame:
         *_columns(Intervention), Order.state.label("order_state"), Order.rewound_to, Order.answered_at
     ).select_from(sa.outerjoin(Intervention, Order, same))
     return _table(session, found.where(Intervention.run_pk == run.pk).order_by(Intervention.number))
+
+
+def hardware(session: Session, *, run: Run) -> pd.DataFrame:
+    """One row per sample of a device, oldest first; the values are columns, in the order of `hardware.values`."""
+    found = samples(session, run=run)
+    reported = {name for sample in found for name in sample.readings}
+    known = [name for name in VALUES_BY_NAME if name in reported]
+    columns: dict[str, Any] = {
+        "time": _times(np.array([sample.time for sample in found], dtype=np.float64)),
+        "step": pd.array([sample.step for sample in found], dtype="Int64"),
+        "host": pd.array([sample.host for sample in found], dtype="str"),
+        "device": pd.array([sample.device for sample in found], dtype="str"),
+    }
+    for name in [*known, *sorted(reported - set(known))]:
+        columns[name] = np.array([sample.readings.get(name, np.nan) for sample in found], dtype=np.float64)
+    return pd.DataFrame(columns)
 
 
 def segments(session: Session, *, run: Run) -> pd.DataFrame:

@@ -5,12 +5,13 @@ Prometheus, titles and axes of charts, curves of the report. A metric that is no
 and plotted under its name.
 
 A new column is a row here and a migration. A new signal is a row here, its detection parameters in
-`monitor/detection/scoring/signals.py`, and an alert.
+`monitor/detection/scoring/signals.py`, and an alert. An advisory signal is a row and its parameters.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from lossguard.states import IncidentKind
 
@@ -48,6 +49,8 @@ class Metric:
     """Whether the detection reads it: true for signals and for the other inputs of the detection."""
     incident_kind: IncidentKind | None = None
     """Kind of the incidents that begin with this metric. A metric with a kind is a signal."""
+    advisory: bool = False
+    """Whether it is an advisory signal: the detection judges it where it is reported, and only warns."""
     gauge: str = ""
     """Name of the Prometheus gauge of its newest value; empty: it is not exported."""
     gauge_help: str = ""
@@ -189,6 +192,35 @@ METRICS: tuple[Metric, ...] = (
         default_chart=True,
         tick_format="~s",
     ),
+    Metric(
+        name="update_norm",
+        title="Update norm (RMS of the step over RMS of the weights)",
+        short_name="update norm",
+        advisory=True,
+        gauge="lossguard_update_norm_ratio",
+        gauge_help="Root mean square of the optimizer's step over that of the weights",
+        default_chart=True,
+        log_axis=LogAxis.ALWAYS,
+    ),
+    Metric(
+        name="attention_logit_max",
+        title="Attention logit, largest",
+        short_name="largest attention logit",
+        advisory=True,
+        gauge="lossguard_attention_logit_max",
+        gauge_help="Largest attention logit that was looked at",
+        default_chart=True,
+        log_axis=LogAxis.AUTO,
+    ),
+    Metric(
+        name="expert_imbalance",
+        title="Expert imbalance (largest load over mean load, minus 1)",
+        short_name="expert imbalance",
+        advisory=True,
+        gauge="lossguard_expert_imbalance_ratio",
+        gauge_help="Largest load of an expert over the mean load, minus 1",
+        default_chart=True,
+    ),
     # The next one is derived from tokens and times where the loop does not report it.
     Metric(
         name="throughput",
@@ -227,20 +259,69 @@ METRICS: tuple[Metric, ...] = (
 )
 """In the order in which lists and charts show them."""
 
+FAMILIES: tuple[Metric, ...] = (
+    Metric(
+        name="source_loss/",
+        title="Loss of {} (nats per token)",
+        short_name="loss of {}",
+        unit="nats per token",
+        advisory=True,
+        log_axis=LogAxis.AUTO,
+    ),
+    Metric(
+        name="layer_grad_norm/",
+        title="Grad norm of {} (L2, before clipping)",
+        short_name="grad norm of {}",
+        advisory=True,
+        log_axis=LogAxis.ALWAYS,
+    ),
+)
+"""Metrics of several series: `name` begins the names of all of them, {} in the texts is the rest of such a name."""
+MAX_SIGNAL_NAME = 64
+"""Characters of the name of a series that is judged: an incident has room for so many."""
+
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 COLUMNS: Mapping[str, ColumnType] = {metric.name: metric.column for metric in METRICS if metric.column is not None}
 """Metrics with a typed column in the store."""
 COUNTS = tuple(name for name, column in COLUMNS.items() if column is ColumnType.COUNT)
 SIGNALS = tuple(metric.name for metric in METRICS if metric.is_signal)
+ADVISORY_SIGNALS = tuple(metric.name for metric in METRICS if metric.advisory)
 DETECTOR_INPUTS = tuple(metric.name for metric in METRICS if metric.detector_input)
 DEFAULT_CHARTS = tuple(metric.name for metric in METRICS if metric.default_chart)
 
 
+def family_of(name: str) -> Metric | None:
+    """The family that a metric is one of the series of; None where it is of none."""
+    return next((each for each in FAMILIES if name.startswith(each.name) and name != each.name), None)
+
+
+def known(name: str) -> Metric | None:
+    """What is known about a metric, or about one series of a family; None for a custom metric."""
+    family = None if name in BY_NAME else family_of(name)
+    if family is None:
+        return BY_NAME.get(name)
+    series = name.removeprefix(family.name)
+    return replace(family, name=name, title=family.title.format(series), short_name=family.short_name.format(series))
+
+
+@lru_cache(maxsize=4096)  # asked for every name of every report
+def is_advisory(name: str) -> bool:
+    """Whether the detection judges this metric where it is reported, and only warns."""
+    if name in BY_NAME:
+        return BY_NAME[name].advisory
+    return family_of(name) is not None and len(name) <= MAX_SIGNAL_NAME
+
+
+def detector_inputs(reported: Iterable[str]) -> list[str]:
+    """What the detection reads of a run that reports these metrics: DETECTOR_INPUTS, then advisory signals."""
+    return [*DETECTOR_INPUTS, *filter(is_advisory, reported)]
+
+
 def title(name: str) -> str:
     """Heading of a metric's chart; its name where the registry does not know it."""
-    return BY_NAME[name].title if name in BY_NAME else name
+    return metric.title if (metric := known(name)) else name
 
 
 def short_name(name: str) -> str:
     """A metric in running text."""
-    return BY_NAME[name].short_name or name if name in BY_NAME else name
+    return (metric.short_name if (metric := known(name)) else "") or name

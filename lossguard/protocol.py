@@ -42,7 +42,7 @@ MAX_TAGS = 32
 """Of a run."""
 ACCEPTS_HEADER = "Lossguard-Accepts"
 """Header of every answer of a collector: the NEGOTIATED_FIELDS that it reads, with blanks between."""
-NEGOTIATED_FIELDS = frozenset({"restorable_tiers", "policy", "refusal"})
+NEGOTIATED_FIELDS = frozenset({"hardware", "policy", "refusal", "restorable_tiers"})
 """Fields of requests that collectors of earlier releases refuse: an SDK sends such a field only to a collector whose
 last answer names it."""
 

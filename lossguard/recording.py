@@ -16,6 +16,7 @@ from lossguard.delivery.client import Client
 from lossguard.delivery.sender import HEARTBEAT, Sender
 from lossguard.folder_lock import LOCK_WAIT, FolderLock
 from lossguard.gating import SKIPPED
+from lossguard.hardware.sampler import HardwareSampler
 from lossguard.json_values import plain_json, storable
 from lossguard.log_once import LogOnce
 from lossguard.masking import mask_json
@@ -39,7 +40,7 @@ from lossguard.protocol import (
     is_pause,
 )
 from lossguard.run import Run
-from lossguard.scalars import PendingScalar, on_device, plain
+from lossguard.scalars import PendingScalar, copied, on_device, plain
 from lossguard.sources.facts import EVERY_STEP, SOURCE, SourceFacts
 from lossguard.spooling.archive import FILE_LIMIT, Keep
 from lossguard.spooling.history import History
@@ -84,9 +85,11 @@ class RecordingRun(Run):
         heartbeat: float = HEARTBEAT,
         keep: Keep = Keep.ALL,
         session: str | None = None,
+        hardware_interval: float | None = None,
     ) -> None:
         """`registration` is the body of POST /runs; without a `client` nothing is delivered. `lock`: of `directory`;
         `finish` releases it. `heartbeat`, `keep`: see Sender. `session`: its name, if it must be the same each time.
+        `hardware_interval`: seconds between two samples of this machine's hardware; None: it is not sampled.
 
         Raises OSError when `directory` cannot be written.
         """
@@ -121,14 +124,19 @@ class RecordingRun(Run):
         self._taken = set(self.history.answered)
         writer = writer_of(directory, self._session)
         self._put({"run": registration})
-        self._sender = (
-            None
-            if client is None
-            else Sender(
-                directory, spool.path, client, self._receive, self.log_once, writer, heartbeat=heartbeat, keep=keep
+        self._sender: Sender | None = None
+        if client is not None:
+            sampler = (
+                None
+                if hardware_interval is None
+                else HardwareSampler(directory, interval=hardware_interval, newest_step=lambda: self._newest_step)
             )
-        )
-        if self._sender is not None:
+            self._sender = Sender(
+                *(directory, spool.path, client, self._receive, self.log_once, writer),
+                heartbeat=heartbeat,
+                keep=keep,
+                hardware=sampler,
+            )
             self._sender.start()
         _open_runs.add(self)
         atexit.register(self._at_exit)
@@ -440,18 +448,23 @@ class RecordingRun(Run):
     def _to_numbers(self, metrics: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """The metrics as plain numbers, or as PendingScalars of device tensors (then the second value is True)."""
         numbers: dict[str, Any] = {}
-        is_pending = False
+        on_devices: dict[str, Any] = {}
         for name, value in metrics.items():
             try:
                 if value is None:
                     continue
                 if on_device(value):
-                    numbers[name], is_pending = PendingScalar(value), True
+                    on_devices[name] = value
                 else:
                     numbers[name] = plain(value)
             except Exception as problem:  # an invalid value must not cost the whole step
                 self.log_once.warn_once(f"metric {name}", f"{name} was not recorded: {problem}")
-        return numbers, is_pending
+        if not on_devices:
+            return numbers, False
+        pending, problems = copied(on_devices)
+        for name, reason in problems.items():
+            self.log_once.warn_once(f"metric {name}", f"{name} was not recorded: {reason}")
+        return numbers | pending, bool(pending)
 
     def _receive(self, orders: list[Order], valid_until: float = math.inf) -> None:
         """Replace the inbox by the orders that are open now: a withdrawn order leaves it. The sender calls this."""

@@ -6,6 +6,7 @@ This module does not import NumPy or torch: it distinguishes values by their att
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 POLL_SECONDS = 0.001
@@ -38,13 +39,10 @@ def on_device(value: Any) -> bool:
     return getattr(getattr(value, "device", None), "type", "cpu") != "cpu"
 
 
-class PendingScalar:
-    """The value that a device tensor has (or will have) at this point of its stream; creating one does not wait."""
+class HostCopy:
+    """What a device tensor holds (or will hold) at this point of its stream; creating one does not wait."""
 
     def __init__(self, tensor: Any) -> None:
-        if hasattr(tensor, "full_tensor"):  # reading it is a collective, which only the loop may run
-            raise TypeError("a distributed tensor is not a scalar; log its .full_tensor()")
-        tensor = tensor.detach()
         self._event = _event_on(tensor.device)
         # A copy to pinned host memory, ordered on the caller's stream. Reading the device tensor in the background
         # would wait for all work that the loop has queued by then, for each value, and fall further and further behind.
@@ -52,11 +50,54 @@ class PendingScalar:
         if self._event is not None:
             self._event.record(sys.modules["torch"].accelerator.current_stream(tensor.device))
 
-    def resolve(self) -> float | int:
-        """Wait for the device and return the number. Raises TypeError when it is not a scalar."""
+    def value(self) -> Any:
+        """Wait for the device and return the tensor in host memory."""
         while self._event is not None and not self._event.query():
             time.sleep(POLL_SECONDS)  # a driver may wait in a busy loop, which takes a core from the training
-        return plain(self._value)
+        return self._value
+
+
+class PendingScalar:
+    """The value that a device tensor has (or will have) at this point of its stream: one place of a copy."""
+
+    def __init__(self, copy: HostCopy, place: int | None = None) -> None:
+        """`place`: in a copy of several values; None: it is the only one."""
+        self._copy, self._place = copy, place
+
+    def resolve(self) -> float | int:
+        """Wait for the device and return the number. Raises TypeError when it is not a scalar."""
+        value = self._copy.value()
+        return plain(value if self._place is None else value[self._place])
+
+
+def copied(tensors: Mapping[str, Any]) -> tuple[dict[str, PendingScalar], dict[str, Exception]]:
+    """(the values of device tensors, why others cannot be had), without waiting for a device.
+
+    The 0-dim torch tensors of one device and type share one copy, however many are logged at a step.
+    """
+    groups: dict[Any, dict[str, Any]] = {}
+    problems: dict[str, Exception] = {}
+    torch: Any = sys.modules.get("torch")
+    for name, tensor in tensors.items():
+        if hasattr(tensor, "full_tensor"):  # reading it is a collective, which only the loop may run
+            problems[name] = TypeError("a distributed tensor is not a scalar; log its .full_tensor()")
+            continue
+        is_alone = torch is None or not isinstance(tensor, torch.Tensor) or tensor.dim() > 0
+        groups.setdefault(name if is_alone else (tensor.device, tensor.dtype), {})[name] = tensor.detach()
+    pending: dict[str, PendingScalar] = {}
+    for group in groups.values():
+        try:
+            pending |= _copied_together(group)
+        except Exception as problem:  # a device may raise anything
+            problems |= dict.fromkeys(group, problem)
+    return pending, problems
+
+
+def _copied_together(tensors: Mapping[str, Any]) -> dict[str, PendingScalar]:
+    if len(tensors) == 1:
+        return {name: PendingScalar(HostCopy(tensor)) for name, tensor in tensors.items()}
+    copy = HostCopy(sys.modules["torch"].stack([*tensors.values()]))
+    return {name: PendingScalar(copy, place) for place, name in enumerate(tensors)}
 
 
 def _event_on(device: Any) -> Any | None:

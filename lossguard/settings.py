@@ -14,6 +14,10 @@ from lossguard.spooling.archive import Keep
 
 MAX_LOCK_WAIT = 86_400.0
 """Seconds."""
+HARDWARE_INTERVAL = 15.0
+"""Seconds."""
+MIN_HARDWARE_INTERVAL = 1.0
+"""Seconds."""
 
 
 class Mode(StrEnum):
@@ -44,6 +48,8 @@ class Settings:
     """RANK, as torchrun sets it; Lightning's launcher sets NODE_RANK and LOCAL_RANK instead."""
     num_ranks: int
     """WORLD_SIZE, as torchrun sets it."""
+    hardware_interval: float | None
+    """LOSSGUARD_HARDWARE, default 15: seconds between two samples of this machine's hardware; None for `off`."""
     lock_wait: float
     """LOSSGUARD_LOCK_WAIT, default 30: seconds to wait for another process that still uses the run or its checkpoints.
     """
@@ -93,6 +99,7 @@ class Settings:
             keep=_keep(env.get("LOSSGUARD_SPOOL_KEEP") or Keep.ALL),
             rank=rank,
             num_ranks=num_ranks,
+            hardware_interval=_hardware_interval(env.get("LOSSGUARD_HARDWARE") or str(HARDWARE_INTERVAL)),
             lock_wait=_seconds("LOSSGUARD_LOCK_WAIT", env.get("LOSSGUARD_LOCK_WAIT") or str(LOCK_WAIT)),
         )
 
@@ -109,6 +116,18 @@ def _keep(value: str) -> Keep:
         return Keep(value)
     except ValueError:
         raise ConfigurationError(f"LOSSGUARD_SPOOL_KEEP={value!r} must be {', '.join(Keep)}") from None
+
+
+def _hardware_interval(value: str) -> float | None:
+    if value == "off":
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not MIN_HARDWARE_INTERVAL <= seconds <= MAX_LOCK_WAIT:
+        raise ConfigurationError(f"LOSSGUARD_HARDWARE={value!r} must be off, or seconds from 1 to 86400 (a day)")
+    return seconds
 
 
 def _seconds(source: str, value: str) -> float:

@@ -186,6 +186,7 @@ def record(registration: dict[str, Any], settings: Settings, *, session: str | N
                 lock=lock,
                 lock_wait=settings.lock_wait,
                 session=session,
+                hardware_interval=settings.hardware_interval,
             )
         except BaseException:
             lock.release()

@@ -33,6 +33,7 @@ class IncidentKind(StrEnum):
     LOG_Z_DRIFT = "log_z_drift"  # log Z left its band, up or down, the loss did not (yet)
     DIVERGENCE = "divergence"  # the loss rises slowly, row after row
     LOSS_COLLAPSE = "loss_collapse"  # the loss fell in one step as no learning makes it fall
+    EARLY_WARNING = "early_warning"  # an advisory signal left its band, loss, grad norm and log Z did not (yet)
     REPLAY_MISMATCH = "replay_mismatch"  # steps that were computed again differ from their record
     PLATEAU = "plateau"  # the loss stopped falling (advisory)
 
@@ -47,7 +48,7 @@ class Tier(StrEnum):
 class IncidentState(StrEnum):
     """How an incident stands."""
 
-    WARNING = "warning"  # a precursor (grad norm, log Z) is out of band; the loss has not moved
+    WARNING = "warning"  # a precursor (grad norm, log Z, an advisory signal) is out of band; the loss has not moved
     OPEN = "open"  # the incident is in progress
     TREATED = "treated"  # a rollback was ordered for it and is not verified yet
     CLOSED = "closed"  # over: see the incident's outcome

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from lossguard.hardware.values import MAX_DEVICE, MAX_SAMPLES_PER_REPORT, MAX_VALUES
 from lossguard.probe import Probe
 from lossguard.protocol import (
     MAX_COMMIT,
@@ -54,6 +55,9 @@ Reference = Annotated[int, Field(strict=True, ge=1, lt=2**31), BeforeValidator(w
 RecordId = Annotated[int, Field(ge=1, lt=2**31)]
 """The id of a record in a path, where every number is a text."""
 Seconds = Annotated[float, Field(strict=True, ge=0, lt=MAX_TIME, allow_inf_nan=False)]
+
+
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 MAX_FIELDS = 10_000
@@ -139,6 +143,17 @@ class TierIn(Body):
     save_seconds: Seconds | None = None
 
 
+class HardwareIn(Body):
+    """A sample of the hardware: what one device did since its sample before."""
+
+    time: Seconds
+    step: StepNumber | None = None
+    """The newest step that the run had logged."""
+    host: Short
+    device: Annotated[Short, StringConstraints(min_length=1, max_length=MAX_DEVICE)]
+    values: Annotated[dict[Name, Finite], Field(max_length=MAX_VALUES)]
+
+
 class ReportIn(Body):
     """Columns of equal length. In `metrics`, non-finite numbers are "NaN", "Infinity" or "-Infinity"; null means
     that the metric was not reported at that step. An empty report is a heartbeat. The first mistake in a list ends its
@@ -152,6 +167,7 @@ class ReportIn(Body):
     restorable_steps: Annotated[StepNumbers, Field(max_length=MAX_RESTORABLE_STEPS)] | None = None
     restorable_tiers: Annotated[list[TierIn], Field(max_length=MAX_TIERS)] | None = None
     """Where the restorable steps of the same report are kept. A step in several tiers counts for the first of them."""
+    hardware: Annotated[list[HardwareIn], Field(max_length=MAX_SAMPLES_PER_REPORT, fail_fast=True)] = []
 
     @property
     def num_steps(self) -> int:
@@ -182,7 +198,7 @@ class FinishIn(Body):
     at: Seconds
 
 
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)] | Literal["NaN", "Infinity", "-Infinity"]
+Number = Finite | Literal["NaN", "Infinity", "-Infinity"]
 Curve = Annotated[list[Number], Field(max_length=2000)]
 
 

@@ -1,6 +1,6 @@
 """For test_metric_registry: run in a copy of the repository, it drives two new metrics all the way and prints JSON.
 
-`expert_imbalance` is a metric with a column, `update_norm` a signal; the copy has them in its registry.
+`dead_units` is a metric with a column, `weight_norm` a signal; the copy has them in its registry.
 """
 
 import json
@@ -28,7 +28,7 @@ def main() -> None:
     result: dict[str, Any] = {"drift": migrate.drift(engine)}
     report(engine, result)
     with engine.connect() as connection:
-        stored = sa.text("SELECT expert_imbalance, extra FROM steps WHERE step = 7")
+        stored = sa.text("SELECT dead_units, extra FROM steps WHERE step = 7")
         result["stored"] = [*connection.execute(stored).one()]
     draw(result)
     print(json.dumps(result))
@@ -38,8 +38,8 @@ def report(engine: sa.Engine, result: dict[str, Any]) -> None:
     noise = random.Random(0)
     metrics = {
         "loss": [3.0 + noise.gauss(0, 0.02) for _ in range(STEPS)],
-        "expert_imbalance": [1.25 + step for step in range(STEPS)],
-        "update_norm": [(40.0 if step >= SPIKE else 1.0) * (1 + noise.uniform(0, 0.1)) for step in range(STEPS)],
+        "dead_units": [1.25 + step for step in range(STEPS)],
+        "weight_norm": [(40.0 if step >= SPIKE else 1.0) * (1 + noise.uniform(0, 0.1)) for step in range(STEPS)],
     }
     run = {"id": "r1", "project": "p", "started_at": 0.0, "config": {}}
     segment = {"key": "a", "fork_step": 0, "reason": "start", "opened_at": 0.0}
@@ -50,7 +50,7 @@ def report(engine: sa.Engine, result: dict[str, Any]) -> None:
             answer = http.post(f"{API}/runs{path}", json=body)
             assert answer.is_success, answer.text
         result["metrics"] = http.get(f"{API}/runs/r1").json()["metrics"]
-        result["series"] = http.get(f"{API}/runs/r1/series?metric=expert_imbalance&points=1000").json()["last"]
+        result["series"] = http.get(f"{API}/runs/r1/series?metric=dead_units&points=1000").json()["last"]
         result["incidents"] = http.get(f"{API}/runs/r1/incidents").json()
         result["prometheus"] = http.get("/metrics").text
 

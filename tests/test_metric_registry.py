@@ -19,28 +19,28 @@ ROOT = Path(__file__).parent.parent
 END_OF_METRICS = ')\n"""In the order in which lists and charts show them."""'
 ROWS = """\
     Metric(
-        name="expert_imbalance",
-        title="Expert imbalance (largest load over mean)",
+        name="dead_units",
+        title="Dead units (fraction)",
         column=ColumnType.FLOAT,
-        gauge="lossguard_expert_imbalance",
-        gauge_help="Largest load of an expert over the mean",
+        gauge="lossguard_dead_units",
+        gauge_help="Units that are never active",
         default_chart=True,
     ),
     Metric(
-        name="update_norm",
-        title="Update norm (L2)",
-        short_name="update norm",
+        name="weight_norm",
+        title="Weight norm (L2)",
+        short_name="weight norm",
         column=ColumnType.FLOAT,
         detector_input=True,
         incident_kind=IncidentKind.GRAD_SPIKE,
-        gauge="lossguard_update_norm",
-        gauge_help="Global L2 norm of the update",
+        gauge="lossguard_weight_norm",
+        gauge_help="Global L2 norm of the weights",
         default_chart=True,
         log_axis=LogAxis.ALWAYS,
     ),
 """
 START_OF_PARAMETERS = "PARAMETERS = {\n"
-PARAMETERS = '    "update_norm": SignalParameters(log=True, min_noise=0.1, gross_rise=float(np.log(30.0))),\n'
+PARAMETERS = '    "weight_norm": SignalParameters(log=True, min_noise=0.1, gross_rise=float(np.log(30.0))),\n'
 MIGRATION = """\
 import sqlalchemy as sa
 from alembic import op
@@ -52,7 +52,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    for name in ("expert_imbalance", "update_norm"):
+    for name in ("dead_units", "weight_norm"):
         op.add_column("steps", sa.Column(name, sa.Float(precision=53), nullable=True))
 """
 
@@ -98,32 +98,32 @@ def test_a_metric_has_its_column_and_its_series(driven: dict[str, Any]) -> None:
     assert driven["drift"] is None
     assert driven["stored"] == [8.25, None]
     assert driven["series"] == [1.25 + step for step in range(400)]
-    assert driven["metrics"] == ["loss", "perplexity", "expert_imbalance", "update_norm"]
+    assert driven["metrics"] == ["loss", "perplexity", "dead_units", "weight_norm"]
 
 
 def test_a_signal_opens_an_incident_of_its_kind(driven: dict[str, Any]) -> None:
     (incident,) = driven["incidents"]
     found = {name: incident[name] for name in ("kind", "signal", "onset_step")}
-    assert found == {"kind": "grad_spike", "signal": "update_norm", "onset_step": 300}
+    assert found == {"kind": "grad_spike", "signal": "weight_norm", "onset_step": 300}
 
 
 def test_both_are_exported_to_prometheus_and_only_the_signal_has_a_peak(driven: dict[str, Any]) -> None:
-    assert 'lossguard_expert_imbalance{project="p",run="r1"} 400.25' in driven["prometheus"]
-    assert 'lossguard_update_norm{project="p",run="r1"}' in driven["prometheus"]
-    assert 'lossguard_peak_update_norm{project="p",run="r1"}' in driven["prometheus"]
-    assert "lossguard_peak_expert_imbalance" not in driven["prometheus"]
+    assert 'lossguard_dead_units{project="p",run="r1"} 400.25' in driven["prometheus"]
+    assert 'lossguard_weight_norm{project="p",run="r1"}' in driven["prometheus"]
+    assert 'lossguard_peak_weight_norm{project="p",run="r1"}' in driven["prometheus"]
+    assert "lossguard_peak_dead_units" not in driven["prometheus"]
 
 
 def test_both_have_a_chart_and_the_signal_is_drawn_with_its_incident(driven: dict[str, Any]) -> None:
     titles = [title for title in driven["charts"] if title]
-    assert sum("Expert imbalance (largest load over mean)" in title for title in titles) == 1
-    assert sum("Update norm (L2)" in title for title in titles) == 2
+    assert sum("Dead units (fraction)" in title for title in titles) == 1
+    assert sum("Weight norm (L2)" in title for title in titles) == 2
 
 
 def test_the_report_draws_both_and_names_the_incident(copy: Path, driven: dict[str, Any]) -> None:
     assert driven["incidents"]
     _run(copy, "-m", "dashboard", "report", "r1", "-o", "report.html")
     page = (copy / "report.html").read_text()
-    assert "Expert imbalance (largest load over mean)" in page
-    assert "Update norm (L2)" in page
-    assert "update norm" in page
+    assert "Dead units (fraction)" in page
+    assert "Weight norm (L2)" in page
+    assert "weight norm" in page

@@ -19,6 +19,7 @@ SYSTEM_TESTS = {
     "lossguard/launch/test_hf_restarts.py": "the Trainer of transformers under a launcher, and a collector",
     "lossguard/test_exported_members.py": "every public name of the SDK",
     "lossguard/hf/test_private_names.py": "the private names of transformers that the adapter uses",
+    "monitor/detection/test_advisory_signals.py": "advisory signals through the whole detection",
     "monitor/detection/test_events.py": "random events through every state machine of the detection",
     "ranks": "several processes that train one run together",
     "reliability": "whole processes under faults of the network and of the machine",

@@ -39,6 +39,7 @@ from trainer.replay.incident import find_incident, run_folder, write_verdict
 from trainer.replay.record import read_record
 from trainer.replay.replay import replay as run_replay
 from trainer.replay.table import show_replay
+from trainer.signals import parse_signals
 from trainer.train import Job, train
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -68,6 +69,7 @@ def run(
     ] = None,
     mode: Annotated[str | None, Option(help="online, offline or off.")] = None,
     url: Annotated[str | None, Option(envvar="LOSSGUARD_URL", help="The collector's address.")] = None,
+    signals: Annotated[str, Option(help="Also report these, with commas: update_norm, layer_norms, attention.")] = "",
 ) -> None:
     """Train a recipe. Ctrl-C and SIGTERM save a checkpoint before the run stops; the same --run-id resumes it."""
     with _errors_as_sentences():
@@ -80,6 +82,7 @@ def run(
             faults=[parse_fault(text) for text in fault or []],
             skips=[_parse_skip(text) for text in skip or []],
             gate=gate,
+            signals=parse_signals(signals),
         )
         _warn_without_collector(mode, url)
         with process_group(chosen.device):

@@ -19,6 +19,7 @@ from rich.console import Console
 from torch import nn
 
 import lossguard
+from lossguard.gating import SKIPPED
 from lossguard.metrics import EVALUATION_SECONDS
 from lossguard.torch import Checkpoints, Gate, over_ranks, tokens_per_rank
 from trainer.components import Components, build_components
@@ -36,6 +37,7 @@ from trainer.ranks import local_batch
 from trainer.remedies import Knobs, register_remedies
 from trainer.schedule import learning_rate, set_learning_rate
 from trainer.scheduled_sampling import training_inputs
+from trainer.signals import ExtraSignals
 from trainer.throughput import Throughput
 
 MAX_EVALUATION_SECONDS = 300.0
@@ -70,6 +72,8 @@ class Job:
     """Whether the guard's gate skips poisoned updates."""
     on_step: Callable[[int, int, dict[str, float]], None] | None = None
     """Called after every step with the step, its batch index and its metrics."""
+    signals: Sequence[str] = ()
+    """Signals to report beside the usual metrics, by their names in `trainer.signals`."""
     quiet: bool = False
     """Print nothing."""
 
@@ -100,6 +104,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
     run, guard = open_run(recipe, job, components)
     knobs = register_remedies(guard, recipe, components)
     gate = guard.gate(components.optimizer) if job.gate else None
+    extra = ExtraSignals(job.signals, components.model, components.optimizer)
     console = Console(highlight=False, soft_wrap=True, quiet=job.quiet or components.rank > 0)
     display = Display(recipe, run, guard, throughput=components.throughput, console=console)
     with run, guard.ranks.reporting_lost_ranks(), display:
@@ -111,7 +116,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
             state_faults.begin(step, components.model, components.optimizer)
             lr = guard.lr_scale * learning_rate(step, recipe.optimizer, recipe.steps)
             set_learning_rate(components.optimizer, lr * state_faults.lr_factor)
-            metrics = training_step(recipe, components, batch, job.accepts, knobs, gate)
+            metrics = training_step(recipe, components, batch, job.accepts, knobs, gate, extra)
             metrics |= {"lr": lr, "tokens": (step + 1) * recipe.tokens_per_step}
             if components.held_out is not None and recipe.evaluate_every and (step + 1) % recipe.evaluate_every == 0:
                 run.expect(next_report_in=MAX_EVALUATION_SECONDS)
@@ -189,22 +194,27 @@ def training_step(
     accepts: Callable[[float, float], bool] | None,
     knobs: Knobs | None = None,
     gate: Gate | None = None,
+    extra: ExtraSignals | None = None,
 ) -> dict[str, float]:
     """Take one optimizer step on `batch`; return its metrics over all ranks.
 
-    `accepts`: see Job; `knobs`: what remedies may change, by default as the recipe says; `gate`: takes the step.
+    `accepts`: see Job; `knobs`: what remedies may change, by default as the recipe says; `gate`: takes the step;
+    `extra`: measured too.
     """
     knobs = knobs or Knobs.of(recipe)
+    extra = extra or ExtraSignals((), components.model, components.optimizer)
     batch = local_batch(batch).to(components.device)
     num_tokens = tokens_per_rank(batch.targets_BT)
     autocast = partial(torch.autocast, components.device.type, torch.bfloat16, enabled=components.device.type == "cuda")
     with autocast():
         inputs_BT = training_inputs(components.model, batch.inputs_BT, recipe.objective)
-    with autocast():  # in the first one, earlier releases of torch keep the weights that were cast without a gradient
+    # in the first one, earlier releases of torch keep the weights that were cast without a gradient
+    with autocast(), extra.watching():
         logits_BTV = components.network(inputs_BT)
     terms = objective(logits_BTV, batch.targets_BT, recipe.objective, z_weight=knobs.z_weight.value)
     share = terms.num_tokens / num_tokens  # a token weighs the same on every rank
     (terms.loss * share).backward()  # type: ignore[no-untyped-call]
+    extra.read_gradients()
     grad_norm = nn.utils.clip_grad_norm_(components.model.parameters(), knobs.clip_norm.value)
     terms, grad_norm = over_ranks(terms, grad_norm)
     skipped = torch.zeros_like(grad_norm)
@@ -214,10 +224,10 @@ def training_step(
         components.optimizer.step()
     components.optimizer.zero_grad(set_to_none=True)
     # The only host sync of the step: all metrics in one transfer, after all work was queued.
-    numbers = (terms.cross_entropy, grad_norm, terms.log_z, terms.log_z_max, terms.z_loss, skipped)
-    values = torch.stack(numbers).tolist()
-    names = ("loss", "grad_norm", "log_z", "log_z_max", "z_loss", "skipped")
-    return {name: value for name, value in zip(names, values, strict=True) if name != "skipped" or value}
+    scalars = {"loss": terms.cross_entropy, "grad_norm": grad_norm, "log_z": terms.log_z, "log_z_max": terms.log_z_max}
+    scalars |= {"z_loss": terms.z_loss, SKIPPED: skipped} | extra.take()
+    numbers = dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))
+    return {name: number for name, number in numbers.items() if name != SKIPPED or number}
 
 
 def held_out_metrics(evaluation: HeldOutLoss, token_bytes: float | None) -> dict[str, float]:

@@ -16,9 +16,9 @@ from db import interventions, lineage, queries
 from db.lineage import StepRange
 from db.models import Incident, Intervention, Run
 from db.steps import reader
+from lossguard.metrics import detector_inputs
 from lossguard.states import OrderKind
 from monitor.detection import Rows
-from monitor.detection.curve import COLUMNS
 from monitor.detection.expected_bands import Band, bands
 from monitor.detection.interventions import run_policy
 
@@ -147,7 +147,8 @@ def _bands(session: Session, facts: RunFacts, line: Sequence[StepRange], rows: R
 
 
 def _rows(session: Session, run: Run, line: Sequence[StepRange]) -> Rows:
-    return rows_of(reader.read_line(session, run=run, line=line, metrics=COLUMNS))
+    inputs = detector_inputs(queries.metric_names(session, run=run))
+    return rows_of(reader.read_line(session, run=run, line=line, metrics=inputs))
 
 
 def rows_of(read: reader.StepColumns) -> Rows:

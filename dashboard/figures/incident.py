@@ -26,7 +26,7 @@ MIN_SCORE, MAX_SCORE = 0.1, 1000.0
 """Ends of the log axis of scores: a spike may score a hundred times the alarm threshold."""
 EDGE = 0.01
 """Free share of the x axis at both ends."""
-SCORE_COLOURS = dict(zip(SIGNALS, cycle((PURPLE, ORANGE, SKY, OLIVE, GREEN, BLUE)), strict=False))
+SCORE_COLOURS = (PURPLE, ORANGE, SKY, OLIVE, GREEN, BLUE)
 
 
 def incident_figure(
@@ -37,17 +37,23 @@ def incident_figure(
     window: tuple[int, int] | None,
 ) -> go.Figure:
     """`interventions`: those on this incident; `rewound_to`: a step, where there was a rewind; `window`: in view."""
-    names = [name for name in CURVES if name in shown.original.metrics]
+    names = [name for name in CURVES if name in shown.original.metrics] + _advisory(incident, shown)
     log = {SCORE} | log_axes({name: _columns(name, shown) for name in names})
     layout = panel_layout([*names[:1], SCORE, *names[1:]] if names else [], log=log)
     bounds: tuple[float, float] = _with_room(shown.first, shown.last) if window is None else window
     shapes = _shapes(incident, rewound_to, shown)
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:
-        traces += _scores(panel, shown) if panel.metric == SCORE else _signal(panel, shown)
+        traces += _scores(panel, shown, names) if panel.metric == SCORE else _signal(panel, shown)
     traces += _marks(layout.label_row, incident, interventions) if names else []
     traces = without_repeated_legend_entries(traces)
     return panel_figure(layout, traces, XAxis.STEP, bounds, f"incident-{incident.number}", shapes=shapes)
+
+
+def _advisory(incident: Incident, shown: IncidentWindow) -> list[str]:
+    """The advisory signals that left their band, and the one that the incident is about."""
+    judged = {name: band for name, band in shown.bands.items() if name not in SIGNALS}
+    return [name for name, band in judged.items() if name == incident.signal or (band.score >= 1.0).any()]
 
 
 def _with_room(first: int, last: int) -> tuple[float, float]:
@@ -103,15 +109,16 @@ def _band(panel: Panel, rows: Rows, band: Band) -> list[dict[str, Any]]:
     return [lower, upper | {"fill": "tonexty", "fillcolor": with_alpha(GREY, 0.25)}, middle]
 
 
-def _scores(panel: Panel, shown: IncidentWindow) -> list[dict[str, Any]]:
+def _scores(panel: Panel, shown: IncidentWindow, names: Sequence[str]) -> list[dict[str, Any]]:
     """One line per signal; a value that is not finite has the highest score of the axis."""
     traces = []
-    for name, band in shown.bands.items():
+    bands = {name: band for name, band in shown.bands.items() if name in names}
+    for (name, band), colour in zip(bands.items(), cycle(SCORE_COLOURS), strict=False):
         score = np.clip(np.nan_to_num(band.score, nan=0.0, posinf=MAX_SCORE), MIN_SCORE, MAX_SCORE)
         label = f"score of {short_name(name)}"
         traces.append(
             _trace(panel, shown.original.steps, score, label)
-            | {"line": {"color": SCORE_COLOURS[name], "width": 1.4, "shape": "hv"}}
+            | {"line": {"color": colour, "width": 1.4, "shape": "hv"}}
             | {"hovertemplate": f"{label} %{{y:.3~g}}<extra></extra>"}
         )
     alarm = _trace(panel, np.array([shown.first, shown.last]), np.ones(2), "alarm")

@@ -96,14 +96,8 @@ def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: Limits | Non
 def curve_names(metrics: Sequence[str]) -> list[str]:
     """The default charts, then scalars of the user's own; of the metrics with a column only the default ones."""
     default = [name for name in DEFAULT_CHARTS if name in metrics]
-    others = (
-        *COLUMNS,
-        *default,
-        CHECKPOINT_SECONDS,
-        EVALUATION_SECONDS,
-        PAUSE_SECONDS,
-        SKIPPED,
-    )  # durations are in the goodput
+    elsewhere = (CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS, SKIPPED)  # in the goodput, and as marks
+    others = (*COLUMNS, *default, *elsewhere)
     return default + [name for name in metrics if name not in others]
 
 

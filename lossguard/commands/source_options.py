@@ -1,6 +1,7 @@
 """The options of the commands that read what other tools have logged: `lossguard watch` and `lossguard import`."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from lossguard.settings import Settings
@@ -18,11 +19,15 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
-    """What the options and the environment say. Raises ConfigurationError."""
-    return Settings.read(
+    """What the options and the environment say. Raises ConfigurationError.
+
+    The run may be of another machine, or of the past: no hardware is sampled.
+    """
+    settings = Settings.read(
         mode="offline" if options.offline else None,
         url=options.url,
         token=options.token,
         directory=options.directory,
         run_id=options.run_id,
     )
+    return replace(settings, hardware_interval=None)

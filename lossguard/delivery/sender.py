@@ -10,6 +10,7 @@ from shlex import quote
 from lossguard.delivery.client import Client
 from lossguard.delivery.spool_delivery import Delivery, Receive
 from lossguard.errors import CollectorError, NotFound, Unauthorised
+from lossguard.hardware.sampler import HardwareSampler
 from lossguard.log_once import LogOnce
 from lossguard.spooling.archive import Keep, restore, trim
 from lossguard.spooling.set_aside import SetAside
@@ -43,9 +44,10 @@ class Sender(threading.Thread):
         *,
         heartbeat: float = HEARTBEAT,
         keep: Keep = Keep.ALL,
+        hardware: HardwareSampler | None = None,
     ) -> None:
         """`current` is the spool of this session; None: deliver the spools in `directory` and end. `keep`: what stays
-        of delivered spools.
+        of delivered spools. `hardware`: sampled here, between two looks at the spool.
 
         `receive` is called with all open orders, at least every `heartbeat` seconds while the collector answers.
         `writer` is this process, for the collector: only one process at a time gets the orders of a run.
@@ -59,6 +61,7 @@ class Sender(threading.Thread):
         self._writer = writer
         self._heartbeat = heartbeat
         self._keep = keep
+        self._hardware = hardware
         self._paths: deque[Path] = deque()  # to be delivered after the present one
         self._delivery: Delivery | None = None
         self._closing = threading.Event()  # deliver what is left, then end
@@ -113,6 +116,7 @@ class Sender(threading.Thread):
     def _deliver(self) -> None:
         while not self._abandoned.is_set():
             try:
+                self._send_hardware()
                 advanced = self._advance()
                 if not advanced and self._closing.is_set():
                     self._leave()
@@ -149,6 +153,15 @@ class Sender(threading.Thread):
             if self._paths:
                 self._paths.popleft()
             self._open(following)
+
+    def _send_hardware(self) -> None:
+        if self._hardware is None:
+            return
+        self._hardware.look()
+        samples = self._hardware.waiting()
+        if samples and self._delivery is not None and self._delivery.send_hardware(samples):
+            self._hardware.sent(samples)
+            self._note_exchange()
 
     def _open(self, path: Path) -> None:
         """Raises OSError when the current spool cannot be read; another one is left out."""

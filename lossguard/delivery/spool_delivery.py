@@ -19,6 +19,7 @@ from lossguard.delivery.intact_lines import IntactLines
 from lossguard.delivery.registration import registration_of
 from lossguard.delivery.report import Body, Line, in_report, report, restorable
 from lossguard.errors import Conflict, NotFound, Rejected, Unreachable
+from lossguard.hardware.sampler import Sample
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.protocol import NEGOTIATED_FIELDS, SPOOL_HEADER
@@ -112,6 +113,20 @@ class Delivery:
         ):  # a loop that takes long to begin keeps its run
             with suppress(NotFound, Conflict):  # an older collector; another process, as reports will say
                 self._request("POST", f"/runs/{self._run}/lease", {})
+
+    def send_hardware(self, samples: list[Sample]) -> bool:
+        """Send samples of the hardware in a report of their own: no step is lost where they are refused.
+
+        Returns whether they need not be sent again. Raises Unreachable, Unauthorised and NotFound like `advance`.
+        """
+        if self._segment is None or self.refused or "hardware" not in self._client.accepts:
+            return False
+        body = {"segment": self._segment, "steps": [], "hardware": samples}
+        try:
+            self._report(body, self._reader.size() - self._lines.begin)
+        except Rejected as problem:
+            self._log_once.warn_once("hardware", f"the collector refuses samples of the hardware ({problem})")
+        return True
 
     def incomplete_line(self) -> str:
         """Once `advance` returns False: where the line lies that was never completed; empty if there is none."""

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from db.goodput.accounting import Breakdown
+from db.hardware import HardwareSample
 from db.lineage import live_line, source_of
 from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
 from db.queries import Series
@@ -59,6 +60,12 @@ def source(events: Sequence[Event]) -> dict[str, Any]:
 def goodput(found: Breakdown) -> dict[str, Any]:
     """The time of a run by cause; `goodput` is null while no time has passed."""
     return {"goodput": found.goodput, "total_seconds": found.total, "seconds": dict(found.seconds)}
+
+
+def hardware(sample: HardwareSample) -> dict[str, Any]:
+    """A sample of the hardware."""
+    named = {name: getattr(sample, name) for name in ("time", "step", "host", "device", "num_errors")}
+    return named | {"values": sample.readings}
 
 
 def series(columns: Series) -> dict[str, Any]:

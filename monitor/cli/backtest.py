@@ -21,7 +21,7 @@ from db import queries
 from db.lineage import source_of
 from db.steps import reader
 from lossguard.json_values import plain_json
-from lossguard.metrics import DETECTOR_INPUTS
+from lossguard.metrics import detector_inputs
 from lossguard.states import OrderKind
 from monitor.backtesting.backtest import CurveError, backtest_file, backtest_rows
 from monitor.backtesting.comparison import comparison
@@ -74,7 +74,8 @@ def backtest_run(run_id: str, detection: DetectionSettings, policy: Policy) -> d
         if run is None:
             raise exit_with(f"the store has no run {run_id!r}; the dashboard lists all runs")
         line = queries.live(session, run=run)
-        columns = reader.read_line(session, run=run, line=line, metrics=DETECTOR_INPUTS)
+        inputs = detector_inputs(queries.metric_names(session, run=run))
+        columns = reader.read_line(session, run=run, line=line, metrics=inputs)
         if not len(columns.steps):
             raise exit_with(f"run {run_id!r} has no steps yet")
         declared = detection_state.declared(session, run, 0, int(columns.steps[-1]) + 1)

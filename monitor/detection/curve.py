@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from lossguard.metrics import DETECTOR_INPUTS
+from lossguard.metrics import DETECTOR_INPUTS, detector_inputs
 from monitor.detection.rows import Rows
 
 COLUMNS = DETECTOR_INPUTS
-"""Besides `step`; only `loss` is required."""
+"""Besides `step` and advisory signals; only `loss` is required."""
 MAX_LISTED, MAX_LETTERS = 12, 40
 """Columns that an error lists, and letters of each that it quotes."""
 
@@ -22,7 +22,9 @@ class CurveError(ValueError):
 
 
 def parse_curve(name: str, lines: Iterable[str], also: Sequence[str] = (), *, max_rows: int | None = None) -> Rows:
-    """Rows of the CSV file `name`, with its columns `also` besides COLUMNS. Raises CurveError, also for more rows.
+    """Rows of the CSV file `name`, with its columns `also` besides COLUMNS and advisory signals.
+
+    Raises CurveError, also for more rows.
 
     An empty cell is a metric that was not reported; nan and inf are kept. The lines are read one at a time, and only
     the numbers of these columns are kept.
@@ -31,7 +33,7 @@ def parse_curve(name: str, lines: Iterable[str], also: Sequence[str] = (), *, ma
         reader = csv.reader(lines)
         header = [cell.strip() for cell in next(reader, [])]
         _check_header(name, header)
-        places = {column: header.index(column) for column in (*COLUMNS, *also) if column in header}
+        places = {column: header.index(column) for column in (*detector_inputs(header), *also) if column in header}
         steps, columns = array("q"), {column: (array("d"), bytearray()) for column in places}
         for row in filter(None, reader):
             line = reader.line_num

@@ -15,7 +15,7 @@ from monitor.detection.rows import Floats, Rows
 from monitor.detection.scoring.detector import Scores
 from monitor.detection.scoring.detectors import DetectorSet
 from monitor.detection.scoring.readings import IN_BAND_Z
-from monitor.detection.scoring.signals import SIGNALS
+from monitor.detection.scoring.signals import SIGNALS, parameters
 from monitor.detection.settings import DetectionSettings
 
 
@@ -34,7 +34,7 @@ class Band:
     def of(cls, signal: str, scores: Sequence[Scores]) -> Self:
         expected = np.concatenate([each.expected for each in scores])
         width = IN_BAND_Z * np.concatenate([each.scale for each in scores])
-        if SIGNALS[signal].log:  # judged as a logarithm: a factor up and down
+        if parameters(signal).log:  # judged as a logarithm: a factor up and down
             factor = np.exp(width / expected)
             low, high = expected / factor, expected * factor
         else:
@@ -70,5 +70,6 @@ def bands(
         detector_set.declare(step, kind)
     detector_set.learn(history)
     scored = [*detector_set.feed(rows)]
-    signals = [name for name in SIGNALS if name in rows.metrics]
-    return {name: Band.of(name, [each.scores[name] for each in scored]) for name in signals} if scored else {}
+    judged = scored[-1].scores if scored else {}
+    signals = [*(name for name in SIGNALS if name in judged), *(name for name in judged if name not in SIGNALS)]
+    return {name: Band.of(name, [each.scores[name] for each in scored]) for name in signals}

@@ -9,7 +9,7 @@ import numpy as np
 from db.steps.buckets import Floats, Ints
 from db.steps.columns import MetricColumn
 from db.steps.reader import StepBlock
-from lossguard.metrics import COUNTS, DETECTOR_INPUTS
+from lossguard.metrics import COUNTS, detector_inputs
 from lossguard.protocol import MAX_COUNT, decode_number
 from monitor.detection import Rows
 from monitor.problems import bad_report
@@ -95,7 +95,7 @@ def detector_rows(
     steps: Sequence[int] | Ints, times: Sequence[float] | Floats, metrics: Mapping[str, MetricColumn]
 ) -> Rows:
     """The input of the detection for these steps; the other metrics are stored and drawn only."""
-    inputs = {name: metrics[name] for name in DETECTOR_INPUTS if name in metrics}
+    inputs = {name: metrics[name] for name in detector_inputs(metrics) if name in metrics}
     return Rows(
         steps=np.asarray(steps, dtype=np.int64),
         metrics={name: column.values for name, column in inputs.items()},

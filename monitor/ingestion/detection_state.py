@@ -12,7 +12,7 @@ from db.lineage import StepRange
 from db.models import Order, Run, Segment
 from db.steps.reader import StepBlock, read_blocks
 from lossguard.limits import limits_in
-from lossguard.metrics import DETECTOR_INPUTS
+from lossguard.metrics import detector_inputs
 from lossguard.protocol import CAN_ROLL_BACK, CANNOT_SKIP, remedies_in
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
@@ -168,6 +168,5 @@ def _history(session: Session, run: Run, first: int, last: int) -> Iterator[Rows
 
 
 def _blocks(session: Session, run: Run, step_range: StepRange) -> Iterator[StepBlock]:
-    return read_blocks(
-        session, run_pk=run.pk, step_range=step_range, metrics=DETECTOR_INPUTS, max_steps=MAX_BLOCK_STEPS
-    )
+    inputs = detector_inputs(queries.metric_names(session, run=run))
+    return read_blocks(session, run_pk=run.pk, step_range=step_range, metrics=inputs, max_steps=MAX_BLOCK_STEPS)

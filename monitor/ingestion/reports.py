@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from db import commands, queries
+from db import commands, hardware, queries
 from db.models import Order, Segment
 from db.steps import writer
 from db.steps.rollups import TooManyMetrics
@@ -108,6 +108,7 @@ def _take(
         _settle_fork(session, cached, segment, new.steps[0], now)
     _store_steps(session, cached, segment, new, max_metrics)
     changes = _store_events(session, cached, segment, report)
+    hardware.add_samples(session, run=cached.run, samples=[sample.model_dump() for sample in report.hardware])
     restorable = report.restorable_steps if is_holder else None
     if restorable is not None:
         tiers = None if report.restorable_tiers is None else [tier.model_dump() for tier in report.restorable_tiers]

@@ -6,7 +6,7 @@ import pandas as pd
 import sqlalchemy as sa
 from hypothesis import strategies as st
 
-from db import commands, frames, queries
+from db import commands, frames, hardware, queries
 from db.engine import reading, writing
 from db.lineage import Line
 from db.steps import writer
@@ -144,3 +144,18 @@ def test_times_that_no_calendar_has_are_missing(sqlite_engine: sa.Engine) -> Non
         assert frames.runs(session)["started_at"].dt.year.tolist() == [
             5138
         ]  # read as the latest that a report may have
+
+
+def test_the_frame_of_the_hardware_has_a_column_for_each_value(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        run = add_run(session)
+        named = {"host": "h", "step": None}
+        samples = [
+            {"time": NOW, "device": "gpu0", "values": {"xid_code": 79.0, "power": 600.0}} | named,
+            {"time": NOW + 15, "device": "machine", "values": {"memory": 0.5}} | named,
+        ]
+        hardware.add_samples(session, run=run, samples=samples)
+        frame = frames.hardware(session, run=run)
+    assert list(frame.columns) == ["time", "step", "host", "device", "power", "memory", "xid_code"]
+    assert frame["power"].isna().tolist() == [False, True]
+    assert str(frame["step"].dtype) == "Int64"

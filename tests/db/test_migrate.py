@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from db import access, commands, migrate, mlflow, policies, retention
+from db import access, commands, hardware, migrate, mlflow, policies, retention
 from db.engine import create_engine, reading, writing
 from db.models import Base, Metric, Rollup
 from db.steps import rollups
@@ -77,6 +77,7 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "mlflow_runs": None,
     "policy_layers": None,
     "retentions": None,
+    "hardware_samples": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 
@@ -107,6 +108,8 @@ def fill_every_table(engine: sa.Engine) -> None:
         mlflow.create_run(session, run=run, experiment=1, user="me", tags={})
         policies.set_fields(session, key=policies.run_key("r1"), fields={"mode": "observe"}, who="me", now=NOW, run=run)
         retention.set_days(session, project="gpt", days=30.0, now=NOW)
+        sample = {"time": NOW, "step": 3, "host": "h", "device": "gpu0", "values": {"power": 1.0}}
+        hardware.add_samples(session, run=run, samples=[sample])
         access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)
         access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
 

@@ -76,3 +76,12 @@ def test_the_time_to_wait_for_another_process_is_a_number_of_seconds() -> None:
     for value in ("soon", "-1", "nan", "inf", "86401"):
         with pytest.raises(ConfigurationError, match=f"LOSSGUARD_LOCK_WAIT='{value}' must be seconds"):
             Settings.read({"LOSSGUARD_LOCK_WAIT": value})
+
+
+def test_hardware_is_sampled_unless_it_is_switched_off() -> None:
+    assert Settings.read({}).hardware_interval == 15.0
+    assert Settings.read({"LOSSGUARD_HARDWARE": "60"}).hardware_interval == 60.0
+    assert Settings.read({"LOSSGUARD_HARDWARE": "off"}).hardware_interval is None
+    for value in ("no", "0.5", "nan", "1e9"):
+        with pytest.raises(ConfigurationError, match=f"LOSSGUARD_HARDWARE='{value}' must be off, or seconds from 1"):
+            Settings.read({"LOSSGUARD_HARDWARE": value})

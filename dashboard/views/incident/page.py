@@ -6,7 +6,7 @@ In the URL: ?run=ID&incident=N&steps=A-B
 import streamlit as st
 
 from dashboard import clock, formatting, url_state
-from dashboard.data import before_after, cached, incident_window, tables
+from dashboard.data import before_after, cached, hardware, incident_window, tables
 from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.timeline import TimelineEntry, timeline
@@ -41,6 +41,7 @@ def page(facts: RunFacts) -> None:
         show_timeline(facts, incident, interventions, around)
     with right:
         reasons(facts, incident, interventions)
+        hardware_errors(facts, incident)
         policy(facts)
         skipped_batches(facts, interventions)
     before_and_after(around, incident)
@@ -164,6 +165,12 @@ def reasons(facts: RunFacts, incident: Incident, interventions: list[Interventio
         st.markdown(formatting.bullet_list(each.details.get("reasons", [])))
     if not interventions:
         st.caption("No intervention.")
+
+
+def hardware_errors(facts: RunFacts, incident: Incident) -> None:
+    if sentences := hardware.errors_before(incident, hardware.samples(facts)):
+        st.subheader("Errors of the hardware", anchor=False)
+        st.markdown(formatting.bullet_list(sentences))
 
 
 def policy(facts: RunFacts) -> None:

@@ -22,9 +22,10 @@ from db import lineage
 from db.lineage import StepRange
 from db.models import Segment
 from db.steps import reader
+from lossguard.metrics import detector_inputs
 from lossguard.states import IncidentKind
 from monitor.detection import DetectionSettings, Rows
-from monitor.detection.curve import COLUMNS, parse_curve
+from monitor.detection.curve import parse_curve
 from monitor.detection.simulation import ScoredSegment, SegmentRows, score
 
 MAX_ROWS = 100_000
@@ -106,7 +107,7 @@ def _of_run(
 def _segment_rows(session: Session, facts: RunFacts, segment: Segment, first: int, last: int) -> SegmentRows:
     fork_step = segment.fork_step or 0
     line = clipped([StepRange(segment.number, fork_step, None)], first, last + 1)
-    rows = rows_of(reader.read_line(session, run=facts.run, line=line, metrics=COLUMNS))
+    rows = rows_of(reader.read_line(session, run=facts.run, line=line, metrics=detector_inputs(facts.metrics)))
     declared = lineage.declared(facts.segments, facts.events, line, first, last + 1)
     fork_step = max(fork_step, first)
     return SegmentRows(rows, segment.number, segment.parent, fork_step, segment.reason, declared, facts.source)

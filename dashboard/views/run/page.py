@@ -16,7 +16,7 @@ from dashboard.data.progress import is_silent
 from dashboard.figures.skipped_updates import num_skipped
 from dashboard.views import frame, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
-from dashboard.views.run import costs, curves, edit, goodput
+from dashboard.views.run import costs, curves, edit, families, goodput, hardware
 from db.models import Incident
 from lossguard.gating import SKIPPED
 from lossguard.limits import limits_in
@@ -34,6 +34,8 @@ def page(facts: RunFacts) -> None:
 def lower_part(facts: RunFacts) -> None:
     incidents(facts)
     goodput.show(facts)
+    families.show(facts)
+    hardware.show(facts)
     costs.show(facts)
     details(facts)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lossguard.sources.facts import EVERY_STEP, SourceFacts
-from lossguard.states import IncidentState, Outcome
+from lossguard.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Effect, Incident, IncidentChanged, Outlier, Proposal
 from monitor.detection.encoding import known_fields, restore
 from monitor.detection.incidents.open_incident import (
@@ -19,6 +19,7 @@ from monitor.detection.incidents.open_incident import (
     alarming_signal,
     incident_from_dict,
     incident_to_dict,
+    without_advisory,
 )
 from monitor.detection.incidents.opening import describe_cap, open_incident, plateau
 from monitor.detection.incidents.replay_mismatch import describe_mismatch, replay_mismatch
@@ -57,6 +58,10 @@ class IncidentTracker:
     def needs_every_row(self) -> bool:
         return self.open is not None or self.pending_outlier is not None
 
+    def is_disturbed(self) -> bool:
+        """An incident is open that is more than an early warning."""
+        return self.open is not None and self.open.incident.kind is not IncidentKind.EARLY_WARNING
+
     def plateau_rows(self, scored: ScoredRows) -> Bools:
         """Rows so far from the lowest loss level that the plateau advisory is due."""
         loss = scored.scores.get("loss")
@@ -79,6 +84,9 @@ class IncidentTracker:
     def superseded(self, readings: Readings) -> tuple[Outcome, str] | None:
         """How the open incident ends because this row begins a new or more severe one; None where it does not."""
         assert self.open is not None
+        if self.open.incident.kind is IncidentKind.EARLY_WARNING:
+            signal = alarming_signal(without_advisory(readings))
+            return None if signal is None else (Outcome.ONGOING, f"Now {signal} is out of band too.")
         if self.open.is_realarmed(readings, self.settings):
             return Outcome.ONGOING, "A new alarm began before the signal had fully recovered."
         reason = self.open.escalation(readings)
@@ -108,7 +116,7 @@ class IncidentTracker:
         first_onset_step, self.first_onset_step = self.first_onset_step, None
         if signal is None:
             effects: list[Effect] = [] if outlier is None else [outlier]
-            signal = next((name for name, reading in readings.items() if reading.single >= 1.0), None)
+            signal = next((name for name, one in without_advisory(readings).items() if one.single >= 1.0), None)
             if signal is None:
                 return effects
             if not recent.has_precursor(signal):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lossguard.metrics import is_advisory
 from lossguard.protocol import decode_number, encode_number
 from lossguard.states import IncidentKind, IncidentState, OrderKind, Outcome
 from monitor.detection.effects import Incident, Proposal
@@ -97,7 +98,11 @@ class OpenIncident:
     def observe(self, step: int, readings: Readings) -> bool:
         """Take in the next row; True when the incident itself changed."""
         before = self.incident
-        self.non_finite = any(reading.non_finite for reading in readings.values())
+        if before.kind is not IncidentKind.EARLY_WARNING:
+            readings = without_advisory(readings)
+        elif before.signal not in readings:  # it is measured every so many steps
+            return False
+        self.non_finite = any(reading.non_finite for name, reading in readings.items() if not is_advisory(name))
         out = any(reading.is_out_of_band(before.kind) for reading in readings.values())
         self.previous_calm_rows = self.calm_rows if out and self.calm_rows else self.previous_calm_rows
         self.calm_rows = 0 if out else self.calm_rows + 1
@@ -191,7 +196,7 @@ class OpenIncident:
 
     def escalation(self, readings: Readings) -> str | None:
         """Why this row begins a more severe incident than the present one, or None."""
-        kind = self.incident.kind
+        kind, readings = self.incident.kind, without_advisory(readings)
         if kind is not IncidentKind.NONFINITE and any(reading.non_finite for reading in readings.values()):
             return "A signal became non-finite."
         loss = readings.get("loss")
@@ -204,6 +209,7 @@ class OpenIncident:
 
     def is_realarmed(self, readings: Readings, settings: DetectionSettings) -> bool:
         """A new incident begins although this one has not recovered in full: an alarm by a row that stands out."""
+        readings = without_advisory(readings)
         signal = alarming_signal(readings)
         calm_rows = self.calm_rows or self.previous_calm_rows
         return calm_rows >= settings.calm_rows and signal is not None and readings[signal].z >= PRECURSOR_Z
@@ -242,11 +248,17 @@ class OpenIncident:
         return replace(self.incident, state=state, end_step=end_step, outcome=outcome, reasons=reasons)
 
 
+def without_advisory(readings: Readings) -> Readings:
+    """The readings of the signals that an incident may be about which a policy answers."""
+    return {name: reading for name, reading in readings.items() if not is_advisory(name)}
+
+
 def alarming_signal(readings: Readings) -> str | None:
-    """The signal that makes this row an alarm: non-finite before loss before precursors."""
-    non_finite = [name for name, reading in readings.items() if reading.non_finite]
-    alarms = [name for name, reading in readings.items() if reading.is_alarm()]
-    return next(iter([*non_finite, *[name for name in alarms if name == "loss"], *alarms]), None)
+    """The signal that makes this row an alarm: non-finite before loss before precursors before advisory signals."""
+    non_finite = [name for name, reading in without_advisory(readings).items() if reading.non_finite]
+    alarms = [name for name, reading in readings.items() if reading.is_alarm() and not is_advisory(name)]
+    warnings = [name for name, reading in readings.items() if is_advisory(name) and reading.is_warning()]
+    return next(iter([*non_finite, *[name for name in alarms if name == "loss"], *alarms, *warnings]), None)
 
 
 def incident_to_dict(incident: Incident) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lossguard.gating import MAX_SKIPPED, SKIP_WINDOW
-from lossguard.metrics import BY_NAME
+from lossguard.metrics import BY_NAME, is_advisory
 from lossguard.sources.facts import SourceFacts
 from lossguard.states import IncidentKind, IncidentState, Outcome
 from monitor.detection.effects import Incident
@@ -76,6 +76,8 @@ def open_incident(
 
 
 def kind_of(signal: str, reading: SignalReading) -> IncidentKind:
+    if is_advisory(signal):
+        return IncidentKind.EARLY_WARNING
     if reading.non_finite:
         return IncidentKind.NONFINITE
     if signal == "loss" and reading.evidence < 1.0:
@@ -113,6 +115,8 @@ def onset_of(
             f"Step {step}: the loss fell from {reading.expected:.5g} to {reading.value:.5g} nats at step {onset}. No "
             "learning makes such a step: the data may be repeated or leak, or a mask or a normalisation may be wrong."
         )
+    elif reading.non_finite:  # of an advisory signal
+        onset, reason = step, f"Step {step}: {signal} is not finite."
     else:
         onset, reason = recent.onset_step(signal), f"Step {step}: {describe(signal, reading)}."
     reasons = [reason]

@@ -40,6 +40,7 @@ WOULD: Mapping[OrderKind, str] = {
 """How an incident says what the policy would do about it. Earlier releases stored no `Proposal`, only this."""
 ACCEPTED = "An operator accepted the level of the loss: it is the new normal."
 STRUCTURAL_ATTEMPTS = 2  # rollbacks that did not stop a slow rise
+SAVE_A_CHECKPOINT = "Only an advisory signal is out of band: save a checkpoint now."
 VERIFIED_ROWS = 3  # rows up to the end of a verification whose loss must be in band
 
 
@@ -139,6 +140,8 @@ class IncidentResponse:
         current = self.incidents.open
         if current is None or current.no_further_action or self.interventions.blocks_decisions():
             return []
+        if current.incident.kind is IncidentKind.EARLY_WARNING:
+            return self.incidents.wait([SAVE_A_CHECKPOINT], "Nothing was done: this signal only warns.")
         current.renew_patience(step, self.policy.patience)
         now = self._situation(current, step, self.interventions.attempts_at(current.first_onset_step))
         effects = self._mark_structural(current, now)
@@ -227,7 +230,7 @@ class IncidentResponse:
         rollback = self.interventions.under_verification()
         if rollback is None or rollback.verify_at is None or step < rollback.verify_at:
             return []
-        if self.incidents.open is not None or (recent.z["loss"][-VERIFIED_ROWS:] >= IN_BAND_Z).any():
+        if self.incidents.is_disturbed() or (recent.z["loss"][-VERIFIED_ROWS:] >= IN_BAND_Z).any():
             return []
         return self._verified(f"The run reached step {step} without a recurrence, with the loss in its band.")
 

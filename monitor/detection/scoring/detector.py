@@ -87,7 +87,7 @@ class SignalDetector:
 
     def __init__(self, signal: SignalParameters, settings: DetectionSettings) -> None:
         self.signal, self.settings = signal, settings
-        self.probability = settings.false_alarms_per_10k / 1e4  # of each sum at a row
+        self.probability = signal.false_alarm_share * settings.false_alarms_per_10k / 1e4  # of each sum at a row
         self.thresholds = TailThresholds(MIN_THRESHOLDS, PRIOR_THRESHOLDS)
         self.baseline = Baseline(signal, settings)
         self.drift = LevelDrift() if signal.detects_drift else None

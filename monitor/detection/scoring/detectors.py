@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from lossguard.metrics import is_advisory
 from lossguard.sources.facts import EVERY_STEP, SourceFacts
 from monitor.detection.encoding import pack, restore, unpack
 from monitor.detection.rows import Rows
 from monitor.detection.scoring.detector import SignalDetector
 from monitor.detection.scoring.recent_rows import MAX_RECENT_ROWS, RecentRows
 from monitor.detection.scoring.scored_rows import ScoredRows
-from monitor.detection.scoring.signals import SIGNALS
+from monitor.detection.scoring.signals import MAX_ADVISORY, SIGNALS, parameters
 from monitor.detection.scoring.skipped_updates import SkippedUpdates
 from monitor.detection.scoring.source import SourceCorrection
 from monitor.detection.settings import DetectionSettings
@@ -28,11 +29,11 @@ LR_JUMP = 0.25
 
 
 class DetectorSet:
-    """One detector per signal. `state_dict` / `load_state_dict` are exact."""
+    """One detector per signal; of an advisory signal from the first row that has it. The state is exact."""
 
     def __init__(self, settings: DetectionSettings, signals: Iterable[str] = tuple(SIGNALS)) -> None:
         self.settings = settings
-        self.by_signal = {name: SignalDetector(SIGNALS[name], settings) for name in signals}
+        self.by_signal = {name: SignalDetector(parameters(name), settings) for name in signals}
         self.declared: list[int] = []  # steps of declared events still to come
         self.accepted: list[int] = []  # steps before which a person accepted the level
         self.log_lr: float | None = None  # the last learning rate that was reported
@@ -63,6 +64,7 @@ class DetectorSet:
         if len(rows) == 0:
             return
         rows = self.source.apply(rows)
+        self._begin_advisory(rows)
         declared, self.declared = _due(self.declared, rows)
         accepted, self.accepted = _due(self.accepted, rows)
         shifts = {*declared, *self._lr_jumps(rows)}
@@ -76,6 +78,22 @@ class DetectorSet:
                 for detector in self.by_signal.values():
                     detector.shift()
             yield self._score(rows[start:end] if cuts else rows)
+
+    def _begin_advisory(self, rows: Rows) -> None:
+        """A detector for each advisory signal that these rows are the first to report."""
+        first_rows = {
+            name: int(present.argmax())
+            for name, present in rows.present.items()
+            if name not in self.by_signal and is_advisory(name) and present.any()
+        }
+        if not first_rows or "loss" not in self.by_signal:  # a learner of other signals
+            return
+        num_free = MAX_ADVISORY - sum(detector.signal.is_advisory for detector in self.by_signal.values())
+        steps, z, values = self.recent.steps, {**self.recent.z}, {**self.recent.values}
+        for name in sorted(first_rows, key=lambda name: (first_rows[name], name))[: max(num_free, 0)]:
+            self.by_signal[name] = SignalDetector(parameters(name), self.settings)
+            z[name], values[name] = np.zeros(len(steps)), np.full(len(steps), np.nan)
+        self.recent = RecentRows(steps, z, values)
 
     def is_raised(self) -> bool:
         """A guarded signal is out of band since an alarm, and nobody has decided about it."""
@@ -181,11 +199,11 @@ class DetectorSet:
         state = migrate_detectors(state)
         stored = restore(dict, state.get("signals")) or {}
         loaded = {
-            name: restore(partial(SignalDetector.from_state, SIGNALS[name], self.settings), stored.get(name))
-            for name in self.by_signal
+            name: restore(partial(SignalDetector.from_state, parameters(name), self.settings), stored.get(name))
+            for name in [*self.by_signal, *(name for name in stored if is_advisory(name))]
         }
         self.by_signal = {
-            name: detector or SignalDetector(SIGNALS[name], self.settings) for name, detector in loaded.items()
+            name: detector or SignalDetector(parameters(name), self.settings) for name, detector in loaded.items()
         }
         self.declared = restore(list, state.get("declared")) or []
         self.accepted = restore(list, state.get("accepted")) or []
@@ -194,7 +212,7 @@ class DetectorSet:
         self.skipped = restore(SkippedUpdates.from_dict, state.get("skipped")) or SkippedUpdates()
         signals = list(self.by_signal)
         self.recent = restore(lambda recent: _recent(recent, signals), state.get("recent")) or RecentRows.none(signals)
-        return frozenset(name for name, detector in loaded.items() if detector is None)
+        return frozenset(name for name, detector in loaded.items() if detector is None and not is_advisory(name))
 
 
 def _due(steps: Sequence[int], rows: Rows) -> tuple[list[int], list[int]]:

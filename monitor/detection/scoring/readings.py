@@ -30,6 +30,10 @@ class SignalReading:
     def is_alarm(self) -> bool:
         return self.non_finite or max(self.evidence, self.drift, self.fall) >= 1.0
 
+    def is_warning(self) -> bool:
+        """Of an advisory signal: an alarm by a row that stands out itself, because the sums of the last one linger."""
+        return self.non_finite or (self.evidence >= 1.0 and self.z >= PRECURSOR_Z)
+
     def is_out_of_band(self, kind: IncidentKind) -> bool:
         """The row itself is out of band or, in a slow divergence, the level."""
         drifted = kind is IncidentKind.DIVERGENCE and self.drift >= IN_BAND_DRIFT

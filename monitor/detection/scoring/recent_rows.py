@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lossguard.metrics import is_advisory
 from monitor.detection.rows import Floats, Ints
 from monitor.detection.scoring.readings import IN_BAND_Z, PRECURSOR_Z
-from monitor.detection.scoring.signals import SIGNALS
+from monitor.detection.scoring.signals import parameters
 
 MAX_RECENT_ROWS = 16
 """Rows that an onset may be dated back."""
@@ -57,11 +58,12 @@ class RecentRows:
 
     def has_precursor(self, signal: str) -> bool:
         """Another signal was far out of band in the rows just before: then even a single row is no hard batch."""
-        return any((z[-4:-1] >= PRECURSOR_Z).any() for name, z in self.z.items() if name not in (signal, "loss"))
+        others = {name: z for name, z in self.z.items() if name not in (signal, "loss") and not is_advisory(name)}
+        return any((z[-4:-1] >= PRECURSOR_Z).any() for z in others.values())
 
 
 def deviation(signal: str, values: Floats, expected: float, *, down: bool = False) -> Floats:
     """How far values lie from `expected`, in the direction of an alarm (`down`: of a fall); infinite for nan or inf."""
-    distance = np.abs(values - expected) if SIGNALS[signal].two_sided else values - expected
+    distance = np.abs(values - expected) if parameters(signal).two_sided else values - expected
     distance = -distance if down else distance
     return np.where(np.isfinite(values), distance, np.inf)

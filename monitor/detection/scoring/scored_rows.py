@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from lossguard.metrics import is_advisory
 from monitor.detection.rows import Bools, Rows
 from monitor.detection.scoring.detector import Scores
 from monitor.detection.scoring.readings import SignalReading
@@ -29,9 +30,10 @@ class ScoredRows:
     def alarms(self) -> Bools:
         """Rows that need a closer look, whatever the state of incidents."""
         alarm = np.zeros(len(self.rows), dtype=bool)
-        for score in self.scores.values():
-            alarm |= score.non_finite | (score.evidence >= 1.0) | (score.single >= 1.0)
-            alarm |= (score.drift >= 1.0) | (score.fall >= 1.0)
+        for name, score in self.scores.items():
+            alarm |= score.non_finite | (score.evidence >= 1.0)
+            if not is_advisory(name):
+                alarm |= (score.single >= 1.0) | (score.drift >= 1.0) | (score.fall >= 1.0)
         alarm[list(self.skips.caps)] = True
         return alarm
 

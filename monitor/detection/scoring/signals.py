@@ -1,10 +1,13 @@
 """The signals that are judged, and the parameters of each one's detector.
 
 Which metrics are signals is decided in the metric registry (`lossguard.metrics`); each of them needs parameters here.
+An advisory signal is judged only in runs that report it, and only warns: it neither opens nor prolongs an incident of
+another signal, and no policy answers it.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +36,10 @@ class SignalParameters:
     """A rise (in the judged unit) that is an alarm even before anything is known of the noise."""
     gross_fraction: float = 0.0
     """The same as a fraction of the level; the larger of the two counts."""
+    is_advisory: bool = False
+    """It only warns."""
+    false_alarm_share: float = 1.0
+    """Of the target rate of false alarms."""
 
 
 LOG_Z_WARMUP = 128
@@ -44,6 +51,27 @@ PARAMETERS = {
     "grad_norm": SignalParameters(log=True, min_noise=0.1, threshold_factor=2.2, gross_rise=float(np.log(30.0))),
     "log_z": SignalParameters(two_sided=True, threshold_factor=3.3, warmup_rows=LOG_Z_WARMUP),
 }
+
+ADVISORY_SHARE = 0.02
+"""Of the target rate of false alarms, for each advisory signal: MAX_ADVISORY of them have a third of it."""
+MAX_ADVISORY = 16
+"""Advisory signals of a run that are judged: those reported first."""
+
+
+def _advisory(**others: Any) -> SignalParameters:
+    return SignalParameters(
+        is_advisory=True, false_alarm_share=ADVISORY_SHARE, warmup_rows=LOG_Z_WARMUP, threshold_factor=2.2, **others
+    )
+
+
+ADVISORY = {
+    "update_norm": _advisory(log=True, min_noise=0.1),
+    "attention_logit_max": _advisory(log=True, min_noise=0.03),
+    "expert_imbalance": _advisory(min_noise=0.02),
+    "source_loss/": _advisory(min_noise=0.005),
+    "layer_grad_norm/": _advisory(log=True, min_noise=0.1),
+}
+"""Of the advisory signals and, by the beginning of their names, of families of them."""
 
 
 def parameters_of(signals: Iterable[str]) -> Mapping[str, SignalParameters]:
@@ -58,3 +86,13 @@ def parameters_of(signals: Iterable[str]) -> Mapping[str, SignalParameters]:
 
 
 SIGNALS = parameters_of(metrics.SIGNALS)
+
+
+def parameters(signal: str) -> SignalParameters:
+    """The parameters of a signal or an advisory signal. Raises LookupError for any other metric."""
+    if signal in SIGNALS:
+        return SIGNALS[signal]
+    if not metrics.is_advisory(signal):
+        raise LookupError(f"{signal!r} is no signal of the metric registry (lossguard/metrics.py)")
+    family = metrics.family_of(signal)
+    return ADVISORY[signal if family is None else family.name]

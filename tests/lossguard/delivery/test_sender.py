@@ -1,6 +1,7 @@
 """The thread that delivers: it waits for nobody, survives every failure, and tries again."""
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 
 import lossguard
 from lossguard.delivery.sender import HEARTBEAT
+from lossguard.hardware.sampler import HardwareSampler
+from lossguard.recording import RecordingRun
 from lossguard.spooling.archive import Keep
 from lossguard.spooling.spool import spools_in
 from tests.lossguard.collectors import Answer, FakeCollector, serving
@@ -225,3 +228,63 @@ def test_an_error_of_the_disk_delays_the_spool_that_is_being_written_and_does_no
     with online(collector, tmp_path) as run:
         run.log(0, loss=1.0)
     assert collector.losses(0) == {0: 1.0}
+
+
+class FakeSampler(HardwareSampler):
+    """Its hardware is a GPU with one error after the other."""
+
+    def __init__(self, directory: Path) -> None:
+        numbers = itertools.count(1)
+        super().__init__(
+            directory,
+            interval=0.0,
+            newest_step=lambda: 5,
+            read=lambda: {"gpu0": {"ecc_errors": float(next(numbers))}},
+        )
+
+
+def sampled(collector: FakeCollector, folder: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingRun:
+    monkeypatch.setattr("lossguard.recording.HardwareSampler", lambda directory, **_: FakeSampler(directory))
+    client = lossguard.Client(collector.url)
+    registration = {"id": "r", "capabilities": []}
+    return RecordingRun(registration=registration, directory=folder, client=client, hardware_interval=1.0)
+
+
+def samples(collector: FakeCollector) -> list[float]:
+    with collector.lock:
+        bodies = [body for _, _, body in collector.requests if "hardware" in body]
+    assert all(body["steps"] == [] for body in bodies), "samples travel alone: no step is lost with them"
+    return [sample["values"]["ecc_errors"] for body in bodies for sample in body["hardware"]]
+
+
+def test_samples_of_the_hardware_travel_in_reports_of_their_own(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sampled(collector, tmp_path, monkeypatch) as run:
+        run.log(0, loss=1.0)
+        assert eventually(lambda: len(samples(collector)) >= 2)
+    sent = samples(collector)
+    assert sent == sorted(set(sent)), "each is sent once"
+    assert collector.rows == {(0, 0): {"loss": 1.0}}
+
+
+def test_an_older_collector_gets_no_samples_and_every_step(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector.accepts = frozenset({"restorable_tiers"})
+    with sampled(collector, tmp_path, monkeypatch) as run:
+        run.log(0, loss=1.0)
+    assert samples(collector) == []
+    assert collector.rows == {(0, 0): {"loss": 1.0}}
+
+
+def test_samples_that_a_collector_refuses_cost_no_step(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.fault = lambda method, path, body: (422, {"detail": "too hot"}) if "hardware" in body else None
+    with sampled(collector, tmp_path, monkeypatch) as run:
+        for step in range(3):
+            run.log(step, loss=1.0)
+            assert eventually(lambda: len(samples(collector)) > step)  # noqa: B023
+    assert len(collector.rows) == 3
+    assert sum("too hot" in record.message for record in caplog.records) == 1

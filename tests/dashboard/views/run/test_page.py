@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 import streamlit as st
 
-from db import commands
+from db import commands, hardware
 from db.engine import writing
 from lossguard.protocol import IMPORTED
 from lossguard.sources.facts import SOURCE, SourceFacts
@@ -174,3 +174,28 @@ def test_what_people_wrote_of_a_run_is_shown(open_page: OpenPage, store: sa.Engi
     assert r"the baseline, \*not\* the sweep" in text
     assert "trial" in text
     assert not app.button(key="edit-run").disabled
+
+
+def test_hardware_and_series_of_a_family_have_panels_of_their_own(open_page: OpenPage, store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session)
+        add_steps(
+            session, run, add_segment(session, run, "a"), [0, 1], loss=[2.0, 1.0], **{"source_loss/web": [3.0, 2.0]}
+        )
+        sample = {
+            "time": 5.0,
+            "step": 1,
+            "host": "node-1",
+            "device": "gpu0",
+            "values": {"power": 9.0, "ecc_errors": 1.0},
+        }
+        hardware.add_samples(session, run=run, samples=[sample])
+    app = open_page("run", run="r1")
+    assert {"Sources and layers", "Hardware"} <= {each.value for each in app.subheader}
+    assert any("ECC error of gpu0" in each.value and "by step 1" in each.value for each in app.markdown)
+
+
+def test_a_run_without_them_has_no_such_panels(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    app = open_page("run", run="spiky-1")
+    assert {"Sources and layers", "Hardware"}.isdisjoint(each.value for each in app.subheader)

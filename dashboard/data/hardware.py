@@ -1,0 +1,43 @@
+"""The hardware of a run as the pages read it."""
+
+from collections.abc import Sequence
+
+from dashboard.data.facts import RunFacts
+from dashboard.data.store import cached_briefly, database_url, open_store
+from db import hardware, queries
+from db.hardware import HardwareSample
+from db.models import Incident
+from lossguard.hardware.values import describe_errors
+
+LOOK_BACK_STEPS = 1000
+"""Steps before the onset of an incident in which an error of the hardware is worth a look."""
+
+
+def samples(facts: RunFacts) -> Sequence[HardwareSample]:
+    """All samples of a run, oldest first."""
+    return _samples(database_url(), facts.run.id)
+
+
+@cached_briefly
+def _samples(url: str, run_id: str) -> Sequence[HardwareSample]:
+    with open_store(url) as session:
+        run = queries.run_named(session, run_id=run_id)
+        return [] if run is None else hardware.samples(session, run=run)
+
+
+def errors_before(incident: Incident, found: Sequence[HardwareSample]) -> list[str]:
+    """A sentence for each error from LOOK_BACK_STEPS before the onset to the detection, oldest first.
+
+    A sample comes up to its interval after the error; one that was taken after the incident was stored belongs to steps
+    that were computed again.
+    """
+    sentences = []
+    for sample in found:
+        if not sample.num_errors or sample.step is None or sample.time > incident.opened_at:
+            continue
+        if incident.onset_step - LOOK_BACK_STEPS <= sample.step <= incident.detected_step:
+            steps = incident.onset_step - sample.step
+            unit = "step" if abs(steps) == 1 else "steps"
+            when = f"{abs(steps)} {unit} {'before' if steps >= 0 else 'after'} the onset"
+            sentences.append(f"{describe_errors(sample.readings)} of {sample.device} on {sample.host}, {when}.")
+    return sentences

@@ -1,0 +1,114 @@
+"""The values of a sample: one row for each that Lossguard knows by name, for charts, Prometheus and the docs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MACHINE = "machine"
+"""The device whose values are those of the whole machine; a GPU is called by its number: gpu0."""
+MAX_SAMPLES_PER_REPORT, MAX_VALUES = 512, 64
+"""Samples of a report; values of a sample."""
+MAX_DEVICE = 32
+"""Characters of the name of a device."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HardwareValue:
+    """What is known about one value of a sample."""
+
+    name: str
+    """The key in a sample, in the API and in the store."""
+    title: str
+    """Heading of its chart, with the unit."""
+    gauge: str
+    """Name of the Prometheus gauge of its newest value."""
+    is_error: bool = False
+    """Whether it counts errors since the sample before: any above 0 is shown beside an incident."""
+    error: str = ""
+    """Such an error in running text."""
+    tick_format: str = "~s"
+    """Of its axis, in d3-format."""
+
+
+VALUES: tuple[HardwareValue, ...] = (
+    HardwareValue(
+        name="gpu_utilisation",
+        title="GPU utilisation (share of time with a kernel)",
+        gauge="lossguard_gpu_utilisation_ratio",
+        tick_format=".0%",
+    ),
+    HardwareValue(
+        name="gpu_memory",
+        title="GPU memory in use (share)",
+        gauge="lossguard_gpu_memory_used_ratio",
+        tick_format=".0%",
+    ),
+    HardwareValue(name="temperature", title="GPU temperature (°C)", gauge="lossguard_gpu_temperature_celsius"),
+    HardwareValue(name="power", title="GPU power (W)", gauge="lossguard_gpu_power_watts"),
+    HardwareValue(
+        name="ecc_errors",
+        title="Uncorrected ECC errors",
+        gauge="lossguard_gpu_ecc_errors",
+        is_error=True,
+        error="ECC error",
+    ),
+    HardwareValue(
+        name="xid_errors",
+        title="XID errors",
+        gauge="lossguard_gpu_xid_errors",
+        is_error=True,
+        error="XID error",
+    ),
+    HardwareValue(
+        name="cpu_utilisation",
+        title="CPU utilisation (share of all cores)",
+        gauge="lossguard_host_cpu_utilisation_ratio",
+        tick_format=".0%",
+    ),
+    HardwareValue(
+        name="memory", title="Memory in use (share)", gauge="lossguard_host_memory_used_ratio", tick_format=".0%"
+    ),
+    HardwareValue(
+        name="disk", title="Disk of the spool in use (share)", gauge="lossguard_host_disk_used_ratio", tick_format=".0%"
+    ),
+    HardwareValue(
+        name="disk_read",
+        title="Disk reads (bytes per second)",
+        gauge="lossguard_host_disk_read_bytes_per_second",
+    ),
+    HardwareValue(
+        name="disk_write",
+        title="Disk writes (bytes per second)",
+        gauge="lossguard_host_disk_write_bytes_per_second",
+    ),
+    HardwareValue(
+        name="network_receive",
+        title="Network, received (bytes per second)",
+        gauge="lossguard_host_network_receive_bytes_per_second",
+    ),
+    HardwareValue(
+        name="network_transmit",
+        title="Network, sent (bytes per second)",
+        gauge="lossguard_host_network_transmit_bytes_per_second",
+    ),
+)
+"""In the order in which they are shown. `xid_code` is kept beside `xid_errors`: the number of the last error."""
+
+BY_NAME: Mapping[str, HardwareValue] = {value.name: value for value in VALUES}
+ERRORS = tuple(value.name for value in VALUES if value.is_error)
+XID_CODE = "xid_code"
+
+
+def num_errors(values: Mapping[str, float]) -> int:
+    """How many errors a sample counts."""
+    return int(sum(values.get(name, 0.0) for name in ERRORS))
+
+
+def describe_errors(values: Mapping[str, float]) -> str:
+    """The errors of a sample, such as "2 ECC errors, XID error 79"; empty where there are none."""
+    parts = []
+    for name in ERRORS:
+        if count := int(values.get(name, 0)):
+            code = f" {values[XID_CODE]:.0f}" if name == "xid_errors" and XID_CODE in values else ""
+            several = f"{count} " if count > 1 else ""
+            parts.append(f"{several}{BY_NAME[name].error}{'s' if count > 1 else ''}{code}")
+    return ", ".join(parts)

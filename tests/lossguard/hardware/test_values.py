@@ -1,0 +1,10 @@
+"""Errors in words."""
+
+from lossguard.hardware.values import describe_errors, num_errors
+
+
+def test_errors_are_described_with_their_number_and_code() -> None:
+    values = {"power": 650.0, "ecc_errors": 2.0, "xid_errors": 1.0, "xid_code": 79.0}
+    assert num_errors(values) == 3
+    assert describe_errors(values) == "2 ECC errors, XID error 79"
+    assert describe_errors({"power": 650.0, "ecc_errors": 0.0}) == ""
