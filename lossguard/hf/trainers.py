@@ -60,8 +60,6 @@ def guard(
     if store == "hf" and memory:
         raise ValueError(f"memory={memory} needs store='lossguard': the Trainer's checkpoints are on the disk alone")
     if store == "hf":
-        if memory:
-            raise ValueError(f"memory={memory} needs store='lossguard': the Trainer's own checkpoints are folders")
         checkpoints: CheckpointStore = TrainerCheckpoints(trainer, progress, keep=keep)
     elif store == "lossguard":
         checkpoints = _checkpoints(trainer, progress, keep=keep, memory=memory, memory_every=memory_every)

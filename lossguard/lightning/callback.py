@@ -22,7 +22,8 @@ from lossguard.errors import LossguardError
 from lossguard.ledger import Skip
 from lossguard.lightning.framework import LightningModule, Trainer
 from lossguard.lightning.loops import Callbacks, Loops
-from lossguard.lightning.refusals import refuse_setup, refuse_several_loaders, refuse_without_length
+from lossguard.lightning.refusals import refuse_arguments, refuse_setup, refuse_several_loaders, refuse_without_length
+from lossguard.lightning.trainer_checkpoints import TrainerCheckpoints
 from lossguard.lightning.watch import Watch
 from lossguard.run import Run
 from lossguard.torch.batches import MicroBatches
@@ -36,11 +37,12 @@ class Lossguard(Watch):
     """As `Watch`, and the run is rolled back in place, verified, and skips by itself what was bad.
 
     `every`: steps between two checkpoints; `directory`: their folder, by default `lossguard` in the trainer's
-    `default_root_dir`; `keep`, `memory`, `memory_every`: see `lossguard.torch.Checkpoints`; `signals`, `skips`: see
-    `lossguard.Guard`.
+    `default_root_dir`; `store="lossguard"`: they are written in the background, and with `memory` kept in host memory
+    too (`keep`, `memory`, `memory_every`: see `lossguard.torch.Checkpoints`); `store="lightning"`: each holds what
+    `trainer.save_checkpoint` writes, and the loop waits for it; `signals`, `skips`: see `lossguard.Guard`.
 
-    `fit` raises ConfigurationError before the first step for what cannot be guarded, and later the errors that
-    `lossguard.Guard` raises into a loop.
+    Raises ConfigurationError for an invalid argument, and TypeError for what is no run. `fit` raises ConfigurationError
+    before the first step for what cannot be guarded, and later the errors that `lossguard.Guard` raises into a loop.
     """
 
     def __init__(
@@ -48,24 +50,29 @@ class Lossguard(Watch):
         run: Run,
         *,
         every: int = 50,
+        store: str = "lossguard",
         directory: str | Path | None = None,
+        keep: int = 20,
+        memory: int = 0,
+        memory_every: int = 10,
         held_out: str | None = None,
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
         skips: Iterable[Skip | tuple[int, int]] = (),
-        **storage: Any,
     ) -> None:
         super().__init__(run, held_out=held_out)
+        refuse_arguments(every=every, store=store, keep=keep, memory=memory, memory_every=memory_every)
         self.every, self.directory, self.signals, self.skips = every, directory, tuple(signals), tuple(skips)
         self.controller: Controller | None = None
         """None before the first step, and when the run is not guarded any more."""
-        self._storage = storage  # keep=, memory=, memory_every=
+        self.store = store
+        self.limits: dict[str, Any] = {"keep": keep, "memory": memory, "memory_every": memory_every}
         self._undo = ExitStack()  # what is changed of the trainer while it fits
         self._unscaled: list[Any] = []  # learning rates of the schedule during a step of the optimizer
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            refuse_setup(trainer, pl_module)
+            refuse_setup(trainer, pl_module, store=self.store)
             if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # it only shows that nothing raises
                 self._wrap_loader(trainer)
 
@@ -119,15 +126,12 @@ class Lossguard(Watch):
     def _checkpoints(self, trainer: Trainer) -> Checkpoints:
         objects: dict[str, Any] = {f"optimizer{i}": each for i, each in enumerate(trainer.optimizers)}
         objects |= {f"schedule{i}": each.scheduler for i, each in enumerate(trainer.lr_scheduler_configs)}
-        return Checkpoints(
-            Path(self.directory or Path(trainer.default_root_dir) / "lossguard"),
-            model=trainer.lightning_module,
-            precision=trainer.precision_plugin,
-            loops=self._loops,
-            uncompared={"callbacks": Callbacks(trainer, self.log_once), "data": self._data},
-            **objects,
-            **self._storage,
-        )
+        objects |= {"model": trainer.lightning_module, "precision": trainer.precision_plugin, "loops": self._loops}
+        uncompared: Any = {"callbacks": Callbacks(trainer, self.log_once), "data": self._data}
+        directory = Path(self.directory or Path(trainer.default_root_dir) / "lossguard")
+        if self.store == "lightning":
+            return TrainerCheckpoints(trainer, directory, keep=self.limits["keep"], uncompared=uncompared, **objects)
+        return Checkpoints(directory, uncompared=uncompared, **objects, **self.limits)
 
     def next_micro_batch(self) -> Any:
         """What Lightning gets from its loader."""
