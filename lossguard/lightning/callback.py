@@ -28,6 +28,7 @@ from lossguard.lightning.watch import Watch
 from lossguard.run import Run
 from lossguard.torch.batches import MicroBatches
 from lossguard.torch.checkpoints import Checkpoints
+from lossguard.torch.scaled_rates import ScaledRates
 
 SHORT_GROUP = "too few micro-batches for the step"
 """Why the last batch of an epoch of the data is passed over, where a step within Lightning's epoch needs a full one."""
@@ -67,7 +68,7 @@ class Lossguard(Watch):
         self.store = store
         self.limits: dict[str, Any] = {"keep": keep, "memory": memory, "memory_every": memory_every}
         self._undo = ExitStack()  # what is changed of the trainer while it fits
-        self._unscaled: list[Any] = []  # learning rates of the schedule during a step of the optimizer
+        self._scaled = ScaledRates()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -203,17 +204,13 @@ class Lossguard(Watch):
 
     def _scale(self, optimizer: Optimizer, *arguments: Any) -> None:
         """Before a step of the optimizer: an order or a remedy may have lowered the learning rate."""
-        scale = 1.0 if self.controller is None else self.controller.lr_scale
-        self._unscaled = [group["lr"] for group in optimizer.param_groups]
-        if scale != 1.0:
-            for group in optimizer.param_groups:
-                group["lr"] = group["lr"] * scale
+        if self.controller is not None:
+            self._scaled.scale(optimizer, self.controller.lr_scale)
         self._of_step["lr"] = optimizer.param_groups[0]["lr"]
 
     def _unscale(self, optimizer: Optimizer, *arguments: Any) -> None:
-        """After it: a schedule may compute its next value from the present one."""
-        for group, lr in zip(optimizer.param_groups, self._unscaled, strict=True):
-            group["lr"] = lr
+        """After it."""
+        self._scaled.undo(optimizer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
