@@ -7,11 +7,13 @@ import signal
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from examples.laptop import TinyModel, loss_of, text
@@ -108,6 +110,8 @@ class Trace:
         """Before a step: the end of the process, or the fault of the state, once."""
         if step == self.job.kill_at:
             self.result.write(self.job.folder)
+            with suppress(RuntimeError):  # of the last ranks here: another one is dead already
+                dist.barrier()
             os.kill(os.getpid(), signal.SIGKILL)
         if self.job.faults and self.job.guarded and step == NAN_STEP and not self._has_struck:
             self._has_struck = True
