@@ -21,7 +21,7 @@ import torch
 from benchmarks.frameworks.job import Arm, Job
 
 STEPS = 200
-METHODS = {
+METHODS: dict[str, dict[str, tuple[str, ...]]] = {
     "hf": {"lossguard.hf.guarding.Guarding": ("_boundary", "log_step", "_add", "on_step_end", "on_pre_optimizer_step")},
     "lightning": {
         "lossguard.lightning.callback.Lossguard": (

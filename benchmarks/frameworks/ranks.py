@@ -34,7 +34,8 @@ def _train_once(framework: str, job: Job, num_ranks: int) -> list[Result]:
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
     command = [sys.executable, "-m", *torchrun, "-m", "benchmarks.frameworks.ranks", framework, text]
     done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    if done.returncode and job.kill_at is None:
+    results = [job.folder / f"rank-{rank}.json" for rank in range(num_ranks)]
+    if (done.returncode and job.kill_at is None) or not all(path.exists() for path in results):
         raise SystemExit(done.stderr[-3000:])
     return [Result.read(job.folder, rank) for rank in range(num_ranks)]
 

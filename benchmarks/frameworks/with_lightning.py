@@ -80,7 +80,7 @@ def train(job: Job) -> Result:
             max_steps=job.steps,
             accumulate_grad_batches=ACCUMULATE,
             gradient_clip_val=1.0,
-            val_check_interval=200,
+            val_check_interval=min(200, 400 // NUM_RANKS),
             callbacks=[*ours, *theirs],
             default_root_dir=job.folder,
             accelerator="cpu",

@@ -93,7 +93,7 @@ def num_ranks() -> int:
 
 
 def _whole(norm: Scalar) -> Scalar:
-    return norm.full_tensor() if is_sharded(norm) else norm  # type: ignore[union-attr,no-any-return]
+    return norm.full_tensor() if is_sharded(norm) else norm  # type: ignore[union-attr]
 
 
 def _mean(losses: Sequence[Scalar], num_tokens: Scalar | Sequence[Scalar]) -> Tensor:

@@ -106,7 +106,7 @@ def test_what_is_no_run_and_a_folder_that_cannot_be_made_are_refused_in_a_senten
         with pytest.raises(
             TypeError, match=r"run='gpt' must be what lossguard\.init\(project=\.\.\) returns, not a str"
         ):
-            attach(trainer, "gpt")  # type: ignore[operator]
+            attach(trainer, "gpt")  # type: ignore[arg-type]
     (tmp_path / "file").touch()
     trainer.args.output_dir = str(tmp_path / "file" / "out")
     for store in ("lossguard", "hf"):
