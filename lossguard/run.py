@@ -174,3 +174,9 @@ class Run:
             self.finish()
         else:
             self.finish(RunState.FAILED)
+
+
+def check_run(run: object) -> None:
+    """Raise TypeError, in a sentence, for what is no run, such as the name of its project."""
+    if not isinstance(run, Run):
+        raise TypeError(f"run={run!r:.80} must be what lossguard.init(project=..) returns, not a {type(run).__name__}")

@@ -1,18 +1,24 @@
 """What each framework trains for docs/frameworks.md, plain and guarded, and what is compared."""
 
 import hashlib
+import json
+import os
+import signal
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from examples.laptop import TinyModel, loss_of, text
 
+RANK, NUM_RANKS = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 BATCH_SIZE, ACCUMULATE, EVERY = 8, 2, 25
 NUM_SAMPLES, NUM_HELD_OUT = 4_840, 400
 """An epoch has 302.5 steps: the last one has a single micro-batch."""
@@ -23,10 +29,24 @@ NAN_STEP = 380
 
 
 @dataclass(frozen=True, kw_only=True)
+class Size:
+    """Of a model."""
+
+    width: int
+    layers: int
+
+
+TINY = Size(width=64, layers=2)
+LARGER = Size(width=192, layers=4)
+"""Its steps take a few hundred milliseconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """One run."""
 
     folder: Path
+    size: Size = TINY
     seed: int = 0
     steps: int = 600
     guarded: bool = False
@@ -34,7 +54,10 @@ class Job:
     skips: Sequence[tuple[int, int]] = ()
     """Batch ranges that a plain run leaves out."""
     mode: str | None = None
-    """Of `lossguard.init`."""
+    run_id: str | None = None
+    """Of `lossguard.init`, both."""
+    kill_at: int | None = None
+    """Step before which all processes of a guarded run kill themselves."""
 
 
 @dataclass(kw_only=True)
@@ -50,8 +73,22 @@ class Result:
     held_out: float = 0.0
     """Nats per byte."""
     step_seconds: list[float] = field(default_factory=list)
+    loop_cpu_seconds: list[float] = field(default_factory=list)
+    """Of the thread that trains: on a machine that does other work too, these are the ones to compare."""
     cpu_seconds: list[float] = field(default_factory=list)
-    """Of all threads of the process: on a machine that does other work too, these are the ones to compare."""
+    """Of all threads of the process."""
+
+    def write(self, folder: Path) -> None:
+        """For the process that started this rank."""
+        parts = {"run_id": self.run_id, "seen": self.seen, "executed": self.executed, "states": self.states}
+        (folder / f"rank-{RANK}.json").write_text(json.dumps(parts), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path, rank: int) -> "Result":
+        """What `write` wrote on this rank."""
+        parts = json.loads((folder / f"rank-{rank}.json").read_text(encoding="utf-8"))
+        seen = {int(step): [(each[0], each[1]) for each in micro] for step, micro in parts.pop("seen").items()}
+        return cls(seen=seen, **parts)
 
 
 class Arm(Protocol):
@@ -67,10 +104,15 @@ class Trace:
     def __init__(self, job: Job) -> None:
         self.job, self.result = job, Result()
         self._has_struck = False
-        self._began = time.perf_counter(), time.process_time()
+        self._began = _clocks()
 
     def strike(self, step: int, model: nn.Module) -> None:
-        """Before a step: the fault of the state, once."""
+        """Before a step: the end of the process, or the fault of the state, once."""
+        if step == self.job.kill_at:
+            self.result.write(self.job.folder)
+            with suppress(RuntimeError):  # of the last ranks here: another one is dead already
+                dist.barrier()
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.job.faults and self.job.guarded and step == NAN_STEP and not self._has_struck:
             self._has_struck = True
             with torch.no_grad():
@@ -85,9 +127,11 @@ class Trace:
         return targets_BT.flatten()[order].view_as(targets_BT)
 
     def step_done(self, step: int, micro: list[tuple[int, str]]) -> None:
-        now = time.perf_counter(), time.process_time()
-        self.result.step_seconds.append(now[0] - self._began[0])
-        self.result.cpu_seconds.append(now[1] - self._began[1])
+        result, now = self.result, _clocks()
+        for seconds, end, began in zip(
+            (result.step_seconds, result.loop_cpu_seconds, result.cpu_seconds), now, self._began, strict=True
+        ):
+            seconds.append(end - began)
         self._began = now
         self.result.seen[step] = micro
         self.result.executed += 1
@@ -102,13 +146,17 @@ class Trace:
         return self.result
 
 
+def _clocks() -> tuple[float, float, float]:
+    return time.perf_counter(), time.thread_time(), time.process_time()
+
+
 def samples() -> Tensor:
     """(NUM_SAMPLES, CONTEXT + 1)"""
     return text(NUM_SAMPLES + NUM_HELD_OUT)[:NUM_SAMPLES]
 
 
-def tiny_model() -> TinyModel:
-    return TinyModel()
+def new_model(size: Size) -> TinyModel:
+    return TinyModel(size.width, size.layers)
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from accelerate.utils import DataLoaderConfiguration, set_seed
 from torch.utils.data import DataLoader
 
 import lossguard
-from benchmarks.frameworks.job import ACCUMULATE, BATCH_SIZE, EVERY, Job, Result, Trace, checksum, samples, tiny_model
+from benchmarks.frameworks.job import ACCUMULATE, BATCH_SIZE, EVERY, Job, Result, Trace, checksum, new_model, samples
 from examples.laptop import loss_of
 from lossguard.torch import Batches, Checkpoints, over_ranks
 
@@ -26,7 +26,7 @@ class Training:
         self.accelerator = Accelerator(
             cpu=True, gradient_accumulation_steps=ACCUMULATE, dataloader_config=configuration
         )
-        model = tiny_model()
+        model = new_model(job.size)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=job.steps + 1)
         loader: DataLoader[torch.Tensor] = DataLoader(samples(), batch_size=BATCH_SIZE, shuffle=True)  # type: ignore[arg-type]
@@ -74,7 +74,7 @@ def _train_plain(training: Training, job: Job) -> None:
 
 
 def _train_guarded(training: Training, job: Job) -> None:
-    run = lossguard.init(project="frameworks", directory=job.folder / "spool", mode=job.mode)
+    run = lossguard.init(project="frameworks", directory=job.folder / "spool", mode=job.mode, run_id=job.run_id)
     training.trace.result.run_id = run.id
     parts = {"model": training.model, "optimizer": training.optimizer, "scheduler": training.schedule}
     guard = lossguard.Guard(run, checkpoints=Checkpoints(job.folder / run.id, **parts), every=EVERY)

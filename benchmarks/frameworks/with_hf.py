@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 import lossguard
-from benchmarks.frameworks.job import ACCUMULATE, BATCH_SIZE, EVERY, Job, Result, Trace, checksum, samples
+from benchmarks.frameworks.job import ACCUMULATE, BATCH_SIZE, EVERY, NUM_RANKS, Job, Result, Trace, checksum, samples
 from examples.laptop import CONTEXT
 
 NUM_SAMPLES = 4_800
@@ -98,7 +98,8 @@ class LeavingOut:
 
 def train(job: Job) -> Result:
     set_seed(job.seed)
-    size: dict[str, Any] = {"vocab_size": 256, "n_positions": CONTEXT + 1, "n_embd": 64, "n_layer": 2, "n_head": 4}
+    size: dict[str, Any] = {"vocab_size": 256, "n_positions": CONTEXT + 1, "n_head": 4}
+    size |= {"n_embd": job.size.width, "n_layer": job.size.layers}
     model = GPT2LMHeadModel(GPT2Config(**size, bos_token_id=0, eos_token_id=0))
     arguments = TrainingArguments(
         output_dir=str(job.folder / f"trainer-{job.guarded}-{job.seed}"),
@@ -113,6 +114,7 @@ def train(job: Job) -> Result:
         save_strategy="no",
         report_to=[],
         use_cpu=True,
+        ddp_backend="gloo" if NUM_RANKS > 1 else None,
         disable_tqdm=True,
         seed=job.seed,
     )
@@ -122,7 +124,7 @@ def train(job: Job) -> Result:
     trainer.add_callback(Steps(trainer))
     run = None
     if job.guarded:
-        run = lossguard.init(project="frameworks", directory=job.folder / "spool", mode=job.mode)
+        run = lossguard.init(project="frameworks", directory=job.folder / "spool", mode=job.mode, run_id=job.run_id)
         trainer.trace.result.run_id = run.id
         trainer.batch = lambda: run.batch_index
         lossguard.hf.guard(trainer, run, every=EVERY).tell = lambda sentence: None

@@ -8,10 +8,22 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler
 
 import lossguard
-from benchmarks.frameworks.job import ACCUMULATE, BATCH_SIZE, EVERY, Job, Result, Trace, checksum, samples, tiny_model
+from benchmarks.frameworks.job import (
+    ACCUMULATE,
+    BATCH_SIZE,
+    EVERY,
+    NUM_RANKS,
+    RANK,
+    Job,
+    Result,
+    Trace,
+    checksum,
+    new_model,
+    samples,
+)
 from examples.laptop import loss_of
 from lossguard.lightning import Lossguard
 from tests.lossguard.lightning.fitting import quiet, without
@@ -23,7 +35,7 @@ class Module(L.LightningModule):
     def __init__(self, job: Job, run: lossguard.Run | None, batch_of: dict[int, int]) -> None:
         super().__init__()
         self.job, self.run, self.batch_of = job, run, batch_of
-        self.model = tiny_model()
+        self.model = new_model(job.size)
         self.trace = Trace(job)
         self.micro: list[tuple[int, str]] = []
 
@@ -52,7 +64,9 @@ class Module(L.LightningModule):
 def train(job: Job) -> Result:
     L.seed_everything(job.seed, verbose=False)
     is_timed = job.mode is not None
-    run = lossguard.init(project="frameworks", directory=job.folder / "spool", mode=job.mode) if job.guarded else None
+    run = None
+    if job.guarded:
+        run = lossguard.init(project="frameworks", directory=job.folder / "spool", mode=job.mode, run_id=job.run_id)
     epochs = _epochs(job)
     ours = [] if run is None else [Lossguard(run, every=EVERY)]
     best = ModelCheckpoint(job.folder / f"best-{job.guarded}", monitor="val_loss")
@@ -66,10 +80,13 @@ def train(job: Job) -> Result:
             max_steps=job.steps,
             accumulate_grad_batches=ACCUMULATE,
             gradient_clip_val=1.0,
-            val_check_interval=200,
+            val_check_interval=min(200, 400 // NUM_RANKS),
             callbacks=[*ours, *theirs],
             default_root_dir=job.folder,
             accelerator="cpu",
+            devices=NUM_RANKS,
+            strategy="ddp" if NUM_RANKS > 1 else "auto",
+            use_distributed_sampler=not job.skips,
             logger=False,
             enable_checkpointing=not is_timed,
             enable_progress_bar=False,
@@ -92,9 +109,17 @@ def _loader(seed: int, data: Any = None) -> Any:  # of `samples()`, or of their 
 
 def _epochs(job: Job) -> list[list[list[int]]]:
     """The samples of each micro-batch of twice as many epochs as are needed. Lightning asks for no end of an epoch."""
-    loader = _loader(job.seed, list(range(len(samples()))))
-    num_epochs = 2 + 2 * math.ceil(job.steps * ACCUMULATE / len(loader))
-    return [[each.tolist() for each in islice(loader, len(loader))] for _ in range(num_epochs)]
+    data: Any = list(range(len(samples())))
+    loader = _loader(job.seed, data)
+    num_epochs = 2 + 2 * math.ceil(job.steps * ACCUMULATE * NUM_RANKS / len(loader))
+    if NUM_RANKS == 1:
+        return [[each.tolist() for each in islice(loader, len(loader))] for _ in range(num_epochs)]
+    epochs = []
+    sampler: Any = DistributedSampler(data, NUM_RANKS, RANK, shuffle=True, seed=job.seed)
+    for epoch in range(num_epochs):
+        sampler.set_epoch(epoch)
+        epochs.append(list(BatchSampler(sampler, BATCH_SIZE, drop_last=False)))
+    return epochs
 
 
 def _batches(epochs: list[list[list[int]]]) -> dict[int, int]:

@@ -23,6 +23,7 @@ from lossguard.hf.measuring import Measuring
 from lossguard.hf.progress import Progress
 from lossguard.hf.trainer_checkpoints import TrainerCheckpoints
 from lossguard.torch.batches import Batches
+from lossguard.torch.scaled_rates import ScaledRates
 
 
 class Guarding(Measuring):
@@ -47,7 +48,7 @@ class Guarding(Measuring):
         self._is_last_step = self._has_epoch_ended = False
         self._coming: deque[Any] = deque()  # micro-batches of the present step
         self._batch = 0
-        self._lrs: list[float] = []  # the learning rates of this step, before an order's factor
+        self._scaled = ScaledRates()
 
     def train(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("trial", args[1] if len(args) > 1 else None) is not None:
@@ -64,6 +65,7 @@ class Guarding(Measuring):
         hooks.set(self.trainer.args, "ignore_data_skip", True)  # where to begin is ours: the Trainer knows of no skips
         hooks.wrap(self.trainer, "get_train_dataloader", self._make_loader)
         hooks.wrap(self.trainer, "set_initial_training_values", self._initial_values)
+        hooks.wrap(self.trainer, "save_model", self._save_model)
         if isinstance(self.controller.checkpoints, TrainerCheckpoints):
             self.controller.checkpoints.install(hooks)
         hooks.wrap(self.trainer, "_maybe_log_save_evaluate", self._log_save_evaluate)
@@ -80,6 +82,14 @@ class Guarding(Measuring):
         self._batches = Batches(loader, accumulate=accumulate, set_epoch=partial(set_epoch, loader))
         self._close_data = self._batches.micro_batches.close  # with the workers of its iterator
         return Loader(loader, begin=self._begin_epoch, next_micro_batch=self._next_micro_batch)
+
+    def _save_model(self, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """With the arguments that the user gave: they are saved too."""
+        changed, self.trainer.args = self.trainer.args, self._given
+        try:
+            return original(*args, **kwargs)
+        finally:
+            self.trainer.args = changed
 
     def _initial_values(self, original: Callable[..., Any], args: Any, loader: Loader, *others: Any) -> Any:
         """The Trainer's own numbers, but without an end of epochs and of their number: the last step ends the loop."""
@@ -145,7 +155,7 @@ class Guarding(Measuring):
         micro_batches = [loaded] if accumulate == 1 else list(loaded)
         self._num_micro_batches = len(micro_batches)
         missing = accumulate - len(micro_batches)
-        self._coming.extend([*[empty_like(micro_batches[0])] * missing, *micro_batches])
+        self._coming.extend([*(empty_like(micro_batches[0]) for _ in range(missing)), *micro_batches])
 
     def training_step(self, original: Callable[..., Tensor], model: Any, inputs: Any, *others: Any) -> Tensor:
         if isinstance(inputs, Filling):
@@ -154,21 +164,11 @@ class Guarding(Measuring):
         return super().training_step(original, model, inputs, *others)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **others: Any) -> None:
-        self._scale_lr(optimizer)
+        self._scaled.scale(optimizer, self.controller.lr_scale)
         super().on_pre_optimizer_step(args, state, control, optimizer=optimizer, **others)
 
-    def _scale_lr(self, optimizer: Any) -> None:
-        scale = self.controller.lr_scale
-        if scale != 1.0:
-            self._lrs = [group["lr"] for group in optimizer.param_groups]
-            for group in optimizer.param_groups:
-                group["lr"] = group["lr"] * scale
-
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-        if self._lrs:
-            for group, lr in zip(optimizer.param_groups, self._lrs, strict=True):
-                group["lr"] = lr
-            self._lrs = []
+        self._scaled.undo(optimizer)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The step before was logged when this one was loaded."""

@@ -33,6 +33,12 @@ class Loader:
     def __len__(self) -> int:
         return len(self.loader) if self.length is None else self.length
 
+    def __getattr__(self, name: str) -> Any:
+        """What the loader has besides, such as its `batch_size` and its `sampler`."""
+        if name == "loader":
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
     def set_epoch(self, epoch: int) -> None:
         """The Trainer makes an iterator next. The guard knows the epoch better."""
         self._is_for_trainer = True

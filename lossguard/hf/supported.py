@@ -5,19 +5,21 @@ from typing import Any
 from transformers import Trainer
 
 from lossguard.hf.measuring import Measuring
+from lossguard.run import Run, check_run
 
 
-def refuse_unwatchable(trainer: Trainer) -> None:
-    """Raise TypeError for what is no Trainer, and ValueError for a trainer that is watched already."""
+def refuse_unwatchable(trainer: Trainer, run: Run) -> None:
+    """Raise TypeError for what is no Trainer or no run, and ValueError for a trainer that is watched already."""
     if not isinstance(trainer, Trainer):
         raise TypeError(f"the first argument must be a transformers.Trainer, not a {type(trainer).__name__}")
     if any(isinstance(each, Measuring) for each in trainer.callback_handler.callbacks):
         raise ValueError("this trainer is guarded or watched already: call lossguard.hf.guard or .watch once")
+    check_run(run)
 
 
-def refuse_unguardable(trainer: Trainer) -> None:
+def refuse_unguardable(trainer: Trainer, run: Run) -> None:
     """Raise ValueError for what a guard could not restore, or has never been tested with; as `refuse_unwatchable`."""
-    refuse_unwatchable(trainer)
+    refuse_unwatchable(trainer, run)
     for is_so, why in _obstacles(trainer):
         if is_so:
             raise ValueError(f"lossguard.hf.guard cannot guard this trainer: {why}; lossguard.hf.watch can watch it")

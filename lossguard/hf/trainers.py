@@ -28,7 +28,7 @@ def watch(trainer: Trainer, run: Run, *, log_z: bool = False) -> None:
     Raises ValueError for a trainer that has a guard already, and where `log_z` is not possible; TypeError for what is
     no Trainer.
     """
-    refuse_unwatchable(trainer)
+    refuse_unwatchable(trainer, run)
     Measuring(trainer, run, log_z=log_z)
 
 
@@ -57,13 +57,11 @@ def guard(
     Raises ValueError for a trainer that could not be restored, or was never tested, and where no checkpoint can be
     written; TypeError for what is no Trainer.
     """
-    refuse_unguardable(trainer)
+    refuse_unguardable(trainer, run)
     progress = Progress(trainer)
     if store == "hf" and memory:
         raise ValueError(f"memory={memory} needs store='lossguard': the Trainer's checkpoints are on the disk alone")
     if store == "hf":
-        if memory:
-            raise ValueError(f"memory={memory} needs store='lossguard': the Trainer's own checkpoints are folders")
         checkpoints: CheckpointStore = TrainerCheckpoints(trainer, progress, keep=keep)
     elif store == "lossguard":
         checkpoints = _checkpoints(trainer, progress, keep=keep, memory=memory, memory_every=memory_every)

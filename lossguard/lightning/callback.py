@@ -22,12 +22,14 @@ from lossguard.errors import LossguardError
 from lossguard.ledger import Skip
 from lossguard.lightning.framework import LightningModule, Trainer
 from lossguard.lightning.loops import Callbacks, Loops
-from lossguard.lightning.refusals import refuse_setup, refuse_several_loaders, refuse_without_length
+from lossguard.lightning.refusals import refuse_arguments, refuse_setup, refuse_several_loaders, refuse_without_length
+from lossguard.lightning.trainer_checkpoints import TrainerCheckpoints
 from lossguard.lightning.watch import Watch
 from lossguard.limits import Limits
 from lossguard.run import Run
 from lossguard.torch.batches import MicroBatches
 from lossguard.torch.checkpoints import Checkpoints
+from lossguard.torch.scaled_rates import ScaledRates
 
 SHORT_GROUP = "too few micro-batches for the step"
 """Why the last batch of an epoch of the data is passed over, where a step within Lightning's epoch needs a full one."""
@@ -37,11 +39,13 @@ class Lossguard(Watch):
     """As `Watch`, and the run is rolled back in place, verified, and skips by itself what was bad.
 
     `every`: steps between two checkpoints; `directory`: their folder, by default `lossguard` in the trainer's
-    `default_root_dir`; `keep`, `memory`, `memory_every`: see `lossguard.torch.Checkpoints`; `signals`, `skips`,
+    `default_root_dir`; `store="lossguard"`: they are written in the background, and with `memory` kept in host memory
+    too (`keep`, `memory`, `memory_every`: see `lossguard.torch.Checkpoints`); `store="lightning"`: each holds what
+    `trainer.save_checkpoint` writes, and the loop waits for it; `signals`, `skips`,
     `limits`: see `lossguard.Guard`.
 
-    `fit` raises ConfigurationError before the first step for what cannot be guarded, and later the errors that
-    `lossguard.Guard` raises into a loop.
+    Raises ConfigurationError for an invalid argument, and TypeError for what is no run. `fit` raises ConfigurationError
+    before the first step for what cannot be guarded, and later the errors that `lossguard.Guard` raises into a loop.
     """
 
     def __init__(
@@ -49,26 +53,31 @@ class Lossguard(Watch):
         run: Run,
         *,
         every: int = 50,
+        store: str = "lossguard",
         directory: str | Path | None = None,
+        keep: int = 20,
+        memory: int = 0,
+        memory_every: int = 10,
         held_out: str | None = None,
         signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
         skips: Iterable[Skip | tuple[int, int]] = (),
         limits: Limits | None = None,
-        **storage: Any,
     ) -> None:
         super().__init__(run, held_out=held_out)
+        refuse_arguments(every=every, store=store, keep=keep, memory=memory, memory_every=memory_every)
         self.every, self.directory, self.signals, self.skips = every, directory, tuple(signals), tuple(skips)
         self.limits = limits
         self.controller: Controller | None = None
         """None before the first step, and when the run is not guarded any more."""
-        self._storage = storage  # keep=, memory=, memory_every=
+        self.store = store
+        self.storage: dict[str, Any] = {"keep": keep, "memory": memory, "memory_every": memory_every}
         self._undo = ExitStack()  # what is changed of the trainer while it fits
-        self._unscaled: list[Any] = []  # learning rates of the schedule during a step of the optimizer
+        self._scaled = ScaledRates()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            refuse_setup(trainer, pl_module)
+            refuse_setup(trainer, pl_module, store=self.store)
             if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # it only shows that nothing raises
                 self._wrap_loader(trainer)
 
@@ -127,15 +136,12 @@ class Lossguard(Watch):
     def _checkpoints(self, trainer: Trainer) -> Checkpoints:
         objects: dict[str, Any] = {f"optimizer{i}": each for i, each in enumerate(trainer.optimizers)}
         objects |= {f"schedule{i}": each.scheduler for i, each in enumerate(trainer.lr_scheduler_configs)}
-        return Checkpoints(
-            Path(self.directory or Path(trainer.default_root_dir) / "lossguard"),
-            model=trainer.lightning_module,
-            precision=trainer.precision_plugin,
-            loops=self._loops,
-            uncompared={"callbacks": Callbacks(trainer, self.log_once), "data": self._data},
-            **objects,
-            **self._storage,
-        )
+        objects |= {"model": trainer.lightning_module, "precision": trainer.precision_plugin, "loops": self._loops}
+        uncompared: Any = {"callbacks": Callbacks(trainer, self.log_once), "data": self._data}
+        directory = Path(self.directory or Path(trainer.default_root_dir) / "lossguard")
+        if self.store == "lightning":
+            return TrainerCheckpoints(trainer, directory, keep=self.storage["keep"], uncompared=uncompared, **objects)
+        return Checkpoints(directory, uncompared=uncompared, **objects, **self.storage)
 
     def next_micro_batch(self) -> Any:
         """What Lightning gets from its loader."""
@@ -207,17 +213,13 @@ class Lossguard(Watch):
 
     def _scale(self, optimizer: Optimizer, *arguments: Any) -> None:
         """Before a step of the optimizer: an order or a remedy may have lowered the learning rate."""
-        scale = 1.0 if self.controller is None else self.controller.lr_scale
-        self._unscaled = [group["lr"] for group in optimizer.param_groups]
-        if scale != 1.0:
-            for group in optimizer.param_groups:
-                group["lr"] = group["lr"] * scale
+        if self.controller is not None:
+            self._scaled.scale(optimizer, self.controller.lr_scale)
         self._of_step["lr"] = optimizer.param_groups[0]["lr"]
 
     def _unscale(self, optimizer: Optimizer, *arguments: Any) -> None:
-        """After it: a schedule may compute its next value from the present one."""
-        for group, lr in zip(optimizer.param_groups, self._unscaled, strict=True):
-            group["lr"] = lr
+        """After it."""
+        self._scaled.undo(optimizer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_end(trainer, pl_module)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
     from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
     from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 else:
     imported = [name for name in ("lightning.pytorch", "pytorch_lightning") if name in sys.modules]
@@ -17,6 +18,7 @@ else:
     Callback, LightningModule, Trainer = pytorch.Callback, pytorch.LightningModule, pytorch.Trainer
     GradientAccumulationScheduler = pytorch.callbacks.GradientAccumulationScheduler
     ModelCheckpoint = pytorch.callbacks.ModelCheckpoint
+    TorchCheckpointIO = pytorch.plugins.io.TorchCheckpointIO
     DDPStrategy, SingleDeviceStrategy = pytorch.strategies.DDPStrategy, pytorch.strategies.SingleDeviceStrategy
 
 __all__ = [
@@ -26,5 +28,6 @@ __all__ = [
     "LightningModule",
     "ModelCheckpoint",
     "SingleDeviceStrategy",
+    "TorchCheckpointIO",
     "Trainer",
 ]

@@ -9,13 +9,26 @@ from lossguard.lightning.framework import (
     GradientAccumulationScheduler,
     LightningModule,
     SingleDeviceStrategy,
+    TorchCheckpointIO,
     Trainer,
 )
 
 OR_WATCH = "or use lossguard.lightning.Watch(run), which reports and never rolls back"
 
 
-def refuse_setup(trainer: Trainer, module: LightningModule) -> None:
+def refuse_arguments(*, every: int, store: str, keep: int, memory: int, memory_every: int) -> None:
+    """Raise ConfigurationError for what the callback cannot be called with."""
+    least = {"every": (every, 1), "keep": (keep, 1), "memory": (memory, 0), "memory_every": (memory_every, 1)}
+    for name, (given, minimum) in least.items():
+        if given < minimum:
+            raise ConfigurationError(f"{name}={given} must be at least {minimum}")
+    if store not in ("lossguard", "lightning"):
+        raise ConfigurationError(f"store={store!r} must be 'lossguard' or 'lightning'")
+    if store == "lightning" and memory:
+        raise ConfigurationError(f"memory={memory} needs store='lossguard': Lightning's checkpoints are files alone")
+
+
+def refuse_setup(trainer: Trainer, module: LightningModule, *, store: str = "lossguard") -> None:
     """Raise ConfigurationError for what a rollback in the middle of `fit` cannot restore."""
     strategy: Any = trainer.strategy
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
@@ -31,6 +44,11 @@ def refuse_setup(trainer: Trainer, module: LightningModule) -> None:
         _refuse("a training_step(dataloader_iter)", "it reads ahead by itself: take the batch instead")
     if any(isinstance(each, GradientAccumulationScheduler) for each in callbacks):
         _refuse("GradientAccumulationScheduler", "batches change their size: use Trainer(accumulate_grad_batches=..)")
+    if store == "lightning" and not isinstance(strategy.checkpoint_io, TorchCheckpointIO):
+        _refuse(
+            f"store='lightning' with {type(strategy.checkpoint_io).__name__}",
+            "only files that TorchCheckpointIO writes can be verified: use store='lossguard'",
+        )
     if getattr(trainer, "reload_dataloaders_every_n_epochs", 0):
         _refuse("reload_dataloaders_every_n_epochs", "the batches of a new loader have no fixed order: keep one loader")
 

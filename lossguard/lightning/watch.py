@@ -11,7 +11,7 @@ from lossguard.errors import ConfigurationError
 from lossguard.lightning.framework import Callback, LightningModule, Trainer
 from lossguard.log_once import LogOnce, never_raises
 from lossguard.metrics import EVALUATION_SECONDS
-from lossguard.run import Run
+from lossguard.run import Run, check_run
 
 MEANS = ("log_z", "z_loss")
 """What `training_step` may return in its dictionary besides the loss, each as the mean over the micro-batch."""
@@ -44,6 +44,7 @@ class Watch(Callback):
     """
 
     def __init__(self, run: Run, *, held_out: str | None = None) -> None:
+        check_run(run)
         self.run = run
         self.log_once = LogOnce(quiet=run.rank > 0)
         self._held_out = held_out

@@ -1,5 +1,13 @@
 """What the SDK offers to loops written in PyTorch."""
 
+try:
+    import torch  # noqa: F401
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        f"lossguard.torch needs PyTorch ({missing.name} is not installed): pip install 'lossguard[torch]'",
+        name=missing.name,
+    ) from missing
+
 from lossguard.torch.attention import AttentionLogits, max_attention_logit
 from lossguard.torch.batches import Batches, MicroBatches
 from lossguard.torch.checkpoints import Checkpoints

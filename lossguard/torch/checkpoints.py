@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.nn.parallel import DistributedDataParallel
 
@@ -38,8 +38,8 @@ from lossguard.torch.ranks import TorchRanks
 from lossguard.torch.retention import steps_to_delete
 from lossguard.torch.stateful import Stateful
 
-FORMAT = 2
-SHARDED_FORMAT = 3
+FORMAT: Any = 2
+SHARDED_FORMAT: Any = 3
 """Written by several ranks."""
 RUN = "run"
 DISCARDED = "discarded"
@@ -66,6 +66,9 @@ class Checkpoints:
 
     Raises ValueError for an invalid argument and for a directory that cannot be created.
     """
+
+    formats: ClassVar[tuple[Any, ...]] = (FORMAT, SHARDED_FORMAT)
+    """Those that a manifest may name."""
 
     def __init__(
         self,
@@ -283,23 +286,31 @@ class Checkpoints:
             return
         write_manifest(partial, {"step": step, **manifest})
         publish(partial, self._path(step))
-        for old in steps_to_delete(self.durable_steps(), keep=self.keep, pinned=self._pinned):
+        self._delete_old()
+
+    def _delete_old(self) -> None:
+        for old in self._steps_to_delete():
             remove(self._path(old))
+
+    def _steps_to_delete(self) -> list[int]:
+        return steps_to_delete(self.durable_steps(), keep=self.keep, pinned=self._pinned)
 
     def _load_objects(self, step: int, states: Mapping[str, Any], digests: Mapping[str, Digest]) -> None:
         """Load the states into the objects, verify them, and restore the generators."""
-        for name, instance in self.objects.items():
-            instance.load_state_dict(states[name])
-        self._verify(step, digests)
+        self._load_states(step, states)
+        for name, found in self._digests().items():  # some objects share state (a schedule and its optimizer)
+            check_digests(name, step, digests[name], found)
         if states[RUN]["generators"] is not None:
             restore_generators(states[RUN]["generators"])
 
-    def _verify(self, step: int, digests: Mapping[str, Digest]) -> None:
-        """After all objects are loaded, because some share state (a schedule and its optimizer)."""
+    def _load_states(self, step: int, states: Mapping[str, Any]) -> None:
         for name, instance in self.objects.items():
-            if name in self._uncompared:
-                continue
-            check_digests(name, step, digests[name], digest(instance.state_dict()))
+            instance.load_state_dict(states[name])
+
+    def _digests(self) -> dict[str, Digest]:
+        """Of this rank's part of all objects that are compared."""
+        compared = {name: instance for name, instance in self.objects.items() if name not in self._uncompared}
+        return {name: digest(instance.state_dict()) for name, instance in compared.items()}
 
     def _read_memory(self, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
         try:
@@ -322,14 +333,17 @@ class Checkpoints:
 
     def _read_files(self, folder: Path, step: int) -> tuple[dict[str, Any], dict[str, Digest]]:
         manifest = read_manifest(folder)
-        if manifest["format"] not in (FORMAT, SHARDED_FORMAT) or manifest["step"] != step:
+        if manifest["format"] not in self.formats or manifest["step"] != step:
             raise CheckpointError(f"its manifest names step {manifest['step']} and format {manifest['format']}")
+        return self._read_contents(folder, manifest)
+
+    def _read_contents(self, folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
         read = self._read_whole if manifest["format"] == FORMAT else self._read_sharded
         return read(folder, manifest)
 
     def _read_whole(self, folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
         names = [*self.objects, RUN]
-        _check_files(folder, manifest["files"], [f"{name}.pt" for name in names])
+        check_files(folder, manifest["files"], [f"{name}.pt" for name in names])
         states = {name: read_state(folder / f"{name}.pt") for name in names}
         digests = {name: digest(states[name]) for name in self.objects}
         if any(digests[name] != manifest["objects"][name] for name in self.objects):
@@ -345,15 +359,17 @@ class Checkpoints:
         from lossguard.torch.sharded_checkpoint import read_rank_state, read_states
 
         files = manifest["files"]
-        _check_files(folder, files, sorted(files)[self.ranks.rank :: self.ranks.size])  # each rank checks its share
+        check_files(folder, files, sorted(files)[self.ranks.rank :: self.ranks.size])  # each rank checks its share
         states = read_states(folder, files, self.objects)
         digests = {name: digest(state) for name, state in states.items()}
         return states | {RUN: read_rank_state(folder, manifest["ranks"], self.ranks.rank)}, digests
 
 
-def _check_files(folder: Path, files: Mapping[str, Any], names: Iterable[str]) -> None:
+def check_files(folder: Path, files: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Raise CheckpointError if one of these files is not there, lies elsewhere, or has another fingerprint."""
     for name in names:
-        if Path(name).name != name or not os.path.isfile(folder / name):  # elsewhere; a pipe, which would block
+        is_inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+        if not is_inside or not os.path.isfile(folder / name):  # a pipe would block
             raise CheckpointError(f"{name} is not a file of this checkpoint")
         if fingerprint(folder / name) != files[name]:
             raise CheckpointError(f"{name} is damaged (checksum)")

@@ -36,13 +36,18 @@ def write_state(path: Path, content: Any) -> dict[str, Any]:
             raise target.problem or problem from None
         file.flush()
         os.fsync(file.fileno())
+    check_readable(path)
+    return fingerprint(path)
+
+
+def check_readable(path: Path) -> None:
+    """Raise CheckpointError if `read_state` would refuse the file."""
     try:
         torch.load(path, "cpu", weights_only=True, mmap=True)  # reads the structure, not the numbers
     except Exception as problem:
         raise CheckpointError(
             f"the state of {path.stem!r} contains more than tensors and plain values: it could not be restored safely"
         ) from problem
-    return fingerprint(path)
 
 
 def read_state(path: Path) -> Any:

@@ -61,6 +61,8 @@ def over_ranks(
     `num_tokens` says, which is one number for all of them or a list; by default all weigh the same.
     """
     many = list(terms) if isinstance(terms, Sequence) else [terms]
+    if not isinstance(many[0], LossTerms) and len(many) > 1 and num_ranks() == 1:
+        return _mean(many, num_tokens), torch.as_tensor(_whole(grad_norm))  # type: ignore[arg-type]
     if not isinstance(many[0], LossTerms):
         counts = num_tokens if isinstance(num_tokens, Sequence) else [num_tokens] * len(many)
         losses = [_plain_terms(loss, count) for loss, count in zip(many, counts, strict=True)]  # type: ignore[arg-type]
@@ -69,9 +71,7 @@ def over_ranks(
     if isinstance(terms, Sequence):
         terms = _combined(torch.stack([_fields(each) for each in many]))  # type: ignore[arg-type]
     assert isinstance(terms, LossTerms)
-    if is_sharded(grad_norm):
-        grad_norm = grad_norm.full_tensor()  # type: ignore[union-attr]
-    norm = torch.as_tensor(grad_norm)
+    norm = torch.as_tensor(_whole(grad_norm))
     if num_ranks() == 1:
         return terms, norm
     mine_F = torch.cat((_fields(terms), norm.detach().to(terms.loss.device, torch.float32).view(1)))
@@ -90,6 +90,18 @@ def gathered(mine_F: Tensor) -> Tensor:
 def num_ranks() -> int:
     """Processes of the default process group; 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _whole(norm: Scalar) -> Scalar:
+    return norm.full_tensor() if is_sharded(norm) else norm  # type: ignore[union-attr]
+
+
+def _mean(losses: Sequence[Scalar], num_tokens: Scalar | Sequence[Scalar]) -> Tensor:
+    losses_M = torch.stack([torch.as_tensor(each).detach().float() for each in losses])  # of M micro-batches
+    if not isinstance(num_tokens, Sequence):
+        return losses_M.mean()
+    weights_M = torch.stack([torch.as_tensor(each) for _, each in zip(losses, num_tokens, strict=True)]).to(losses_M)
+    return (losses_M * (weights_M / weights_M.sum().clamp(min=1))).sum()
 
 
 def _plain_terms(loss: Scalar, num_tokens: Scalar) -> LossTerms:

@@ -41,3 +41,11 @@ def test_an_adapter_is_imported_when_it_is_used_and_an_unknown_name_is_an_error(
     assert lossguard.torch.Checkpoints.__name__ == "Checkpoints"
     with pytest.raises(AttributeError, match="no attribute 'tensorflow'"):
         _ = lossguard.tensorflow
+
+
+def test_without_torch_one_sentence_says_what_to_install() -> None:
+    code = "import sys; sys.modules['torch'] = None; from lossguard.torch import Checkpoints"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        "ModuleNotFoundError: lossguard.torch needs PyTorch (torch is not installed): pip install 'lossguard[torch]'"
+    )

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 OF_ITS_CHECKPOINTS = (
     *("_save_checkpoint", "_load_from_checkpoint", "_load_optimizer_and_scheduler"),
-    *("_load_scaler", "_load_rng_state"),
+    "_load_scaler",
 )
 
 

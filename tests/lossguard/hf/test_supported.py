@@ -98,3 +98,17 @@ def test_data_that_can_be_read_only_once_is_refused_before_the_first_step(tmp_pa
         trainer.train()
     assert trainer.trace == []
     assert "training_step" not in vars(trainer)
+
+
+def test_what_is_no_run_and_a_folder_that_cannot_be_made_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, Rows(40))
+    for attach in (guard, watch):
+        with pytest.raises(
+            TypeError, match=r"run='gpt' must be what lossguard\.init\(project=\.\.\) returns, not a str"
+        ):
+            attach(trainer, "gpt")  # type: ignore[arg-type]
+    (tmp_path / "file").touch()
+    trainer.args.output_dir = str(tmp_path / "file" / "out")
+    for store in ("lossguard", "hf"):
+        with pytest.raises(ValueError, match=r"out.* cannot hold checkpoints: Not a directory"):
+            guard(trainer, LoggedRun(), store=store)

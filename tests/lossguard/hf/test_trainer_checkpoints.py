@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 from lossguard.hf import guard
@@ -85,6 +86,8 @@ def test_the_limit_of_the_trainer_deletes_no_checkpoint_that_a_rollback_may_need
     trainer, run = guarded(tmp_path, Rows(46), keep=2, **options)
     trainer.train()
     assert trainer.args.save_total_limit == run.config["training_arguments"]["save_total_limit"] == 1
+    arguments = torch.load(tmp_path / "checkpoint-22" / "training_args.bin", weights_only=False)
+    assert (arguments.save_total_limit, arguments.ignore_data_skip) == (1, False)
     assert run.restorable == [0, 10, 15, 20, 22]  # the newest two, and fewer of the older ones
     assert checkpoints_in(tmp_path) == sorted(f"checkpoint-{step}" for step in (0, 10, 15, 16, 20, 22))
 

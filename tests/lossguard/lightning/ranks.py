@@ -1,6 +1,6 @@
 """Two fits on several ranks: a guarded one with rollbacks, and a plain one that never reads the skipped batches.
 
-torchrun --nproc-per-node 2 -m tests.lossguard.lightning.ranks FOLDER 2    # or without torchrun
+torchrun --nproc-per-node 2 -m tests.lossguard.lightning.ranks FOLDER 2 lossguard    # or without torchrun
 """
 
 import json
@@ -20,7 +20,7 @@ from tests.lossguard.scripted import rollback
 SIZE, SKIPS, STEPS = 88, [(14, 22)], 40
 
 
-def main(folder: Path, num_ranks: int) -> None:
+def main(folder: Path, num_ranks: int, store: str) -> None:
     """Write what this rank saw to `folder`."""
     rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
     settings: dict[str, Any] = {"max_steps": STEPS, "accumulate_grad_batches": 2, "strategy": "ddp"}
@@ -29,7 +29,7 @@ def main(folder: Path, num_ranks: int) -> None:
     run = LoggingRun(orders) if rank == 0 else Run(id="other", rank=rank, num_ranks=num_ranks)
     loader = shuffled(SIZE)
     module = Module(before_step=break_weight(at=27))
-    guarded = fit(folder, loader, Lossguard(run, every=5), module=module, **settings)
+    guarded = fit(folder, loader, Lossguard(run, every=5, store=store), module=module, **settings)
     sampler: DistributedSampler[Any] = DistributedSampler(Numbers(SIZE), num_ranks, rank, shuffle=True, seed=1)
     epochs = []
     for epoch in range(20):
@@ -50,4 +50,4 @@ def main(folder: Path, num_ranks: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

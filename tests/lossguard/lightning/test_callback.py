@@ -214,10 +214,13 @@ def test_an_error_of_ours_leaves_the_training_as_it_is(tmp_path: Path, caplog: p
     assert "the run is not guarded any more, and training continues" in caplog.text
 
 
-@pytest.mark.parametrize("launcher", [["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"], []])
-def test_two_ranks_are_rolled_back_together_bit_for_bit(tmp_path: Path, launcher: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("launcher", "store"),
+    [(["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"], "lossguard"), ([], "lightning")],
+)
+def test_two_ranks_are_rolled_back_together_bit_for_bit(tmp_path: Path, launcher: list[str], store: str) -> None:
     """Under torchrun, and under Lightning's own launcher."""
-    command = [sys.executable, "-m", *launcher, "tests.lossguard.lightning.ranks", str(tmp_path), "2"]
+    command = [sys.executable, "-m", *launcher, "tests.lossguard.lightning.ranks", str(tmp_path), "2", store]
     done = subprocess.run(
         command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200
     )

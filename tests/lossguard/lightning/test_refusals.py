@@ -10,6 +10,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from lossguard.errors import ConfigurationError
 from lossguard.lightning import Lossguard, Watch
 from tests.lossguard.lightning.fitting import LoggingRun, Module, Numbers, fit, shuffled
 
@@ -116,3 +117,23 @@ def test_a_sampler_without_a_fixed_order_is_refused(tmp_path: Path) -> None:
 
     loader = DataLoader(Numbers(40), batch_size=4, sampler=Whim())
     assert "gives another order each time" in refused(tmp_path, loader)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"every": 0}, "every=0 must be at least 1"),
+        ({"keep": 0}, "keep=0 must be at least 1"),
+        ({"store": "hf"}, "store='hf' must be 'lossguard' or 'lightning'"),
+        ({"store": "lightning", "memory": 2}, "memory=2 needs store='lossguard'"),
+    ],
+)
+def test_arguments_are_refused_when_the_callback_is_made(options: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        Lossguard(LoggingRun(), **options)
+
+
+def test_what_is_no_run_is_refused_when_the_callback_is_made() -> None:
+    for callback in (Lossguard, Watch):
+        with pytest.raises(TypeError, match=r"run='gpt' must be what lossguard\.init"):
+            callback("gpt")  # type: ignore[arg-type]

@@ -1,0 +1,60 @@
+"""Checkpoints whose files a framework writes, completed by what it leaves out of them.
+
+<directory>/step-000000050/manifest.json     size and SHA-256 of each file
+                           ...               the files of the framework
+                           lossguard-0.pt    of each rank: random number generators, the guard's state, digests
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lossguard.errors import CheckpointError
+from lossguard.torch.checkpoints import RUN, Checkpoints, check_files
+from lossguard.torch.digest import Digest
+from lossguard.torch.files import fingerprint, flush, read_state, write_state
+from lossguard.torch.generators import generators
+
+DIGESTS = "digests"
+
+
+class FrameworkCheckpoints(Checkpoints):
+    """Checkpoints that are written while the loop waits. As many processes restore one as have written it."""
+
+    own: ClassVar[tuple[str, ...]] = ()
+    """Names of the objects that the framework leaves out."""
+
+    @abstractmethod
+    def _write_by_framework(self, folder: Path) -> None:
+        """Have the framework write its files; called on every rank."""
+
+    def _read_by_framework(self, folder: Path) -> dict[str, Any]:
+        """What `_load_states` needs of the framework's files, if the framework does not read them itself."""
+        return {}
+
+    def _states(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        own = {name: self.objects[name].state_dict() for name in self.own}
+        return own | {RUN: {"generators": generators(), "state": dict(state)}}
+
+    def _write_files(self, partial: Path, states: Mapping[str, Any]) -> dict[str, Any]:
+        self.ranks.run_on_all(self._write_by_framework, partial)
+        own = {**states, DIGESTS: self._digests()}
+        self.ranks.run_on_all(write_state, partial / self._own_file(), own)
+        files = {}
+        if self.ranks.rank == 0:
+            for path in sorted(path for path in partial.rglob("*") if path.is_file()):
+                flush(path)
+                files[path.relative_to(partial).as_posix()] = fingerprint(path)
+        return {"format": self.formats[0], "ranks": self.ranks.size, "files": files}
+
+    def _read_contents(self, folder: Path, manifest: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Digest]]:
+        if manifest["ranks"] != self.ranks.size:
+            raise CheckpointError(f"{manifest['ranks']} processes have written it, and these are {self.ranks.size}")
+        check_files(folder, manifest["files"], sorted(manifest["files"])[self.ranks.rank :: self.ranks.size])
+        own = read_state(folder / self._own_file())
+        digests = own.pop(DIGESTS)
+        return own | self._read_by_framework(folder), digests
+
+    def _own_file(self) -> str:
+        return f"lossguard-{self.ranks.rank}.pt"
