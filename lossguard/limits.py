@@ -114,8 +114,8 @@ class Limits:
         if (problem := problem or self.too_wide(num_skipped)) is not None:
             return problem
         if self.rollbacks_per_day is not None and num_rollbacks >= self.rollbacks_per_day:
-            was = "was 1 rollback" if num_rollbacks == 1 else f"were {num_rollbacks} rollbacks"
-            return f"there {was} within 24 hours, and rollbacks_per_day={self.rollbacks_per_day}"
+            rollbacks = "rollback" if num_rollbacks == 1 else "rollbacks"
+            return f"{num_rollbacks} {rollbacks} within 24 hours, and rollbacks_per_day={self.rollbacks_per_day}"
         if order.lr_scale is not None and not self.allow_lr_scale:
             return f"it multiplies the learning rate by {order.lr_scale:g}, and allow_lr_scale=false"
         return None

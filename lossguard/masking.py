@@ -14,7 +14,7 @@ MASK = "***"
 
 _WORD = (
     r"(?:pass(?:word|wd|phrase|code)|secrets?|credentials?|cookie|authorization"
-    r"|(?:api|access|private|secret|account|signing|encryption|auth|service|wandb|client)[-_.]?(?:key|secret)s?"
+    r"|(?:api|access|private|secret|account|signing|encryption|auth|service|wandb|client|order)[-_.]?(?:key|secret)s?"
     r"|access[-_.]?key[-_.]?id|signature)"
 )
 _TOKEN = r"(?<!bos[-_.])(?<!eos[-_.])(?<!pad[-_.])(?<!unk[-_.])(?<!sep[-_.])(?<!cls[-_.])(?<!eot[-_.])(?<!per[-_.])"

@@ -54,10 +54,6 @@ class History:
     def _add(self, record: dict[str, Any], session: str) -> None:
         if "segment" in record:
             self.num_segments += "repeated" not in record
-            if "repeated" not in record:
-                self.begin_segment(f"{session}-{record['segment']}", record["reason"])
-                if record["reason"] == SegmentReason.ROLLBACK:
-                    self.rollback_times.append(record["time"])
         order = record["order"] if "segment" in record else record["answer"]
         if order is not None:
             self.answered.add(order if record.get("key") is None else record["key"])
@@ -69,3 +65,7 @@ class History:
         self.remedies |= applied.get("remedies") or {}
         if "segment" in record:
             self.newest_segment_at = max(self.newest_segment_at, record["time"])
+        if "segment" in record and "repeated" not in record:
+            self.begin_segment(f"{session}-{record['segment']}", record["reason"])
+            if record["reason"] == SegmentReason.ROLLBACK:
+                self.rollback_times.append(record["time"])

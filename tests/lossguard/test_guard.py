@@ -515,7 +515,7 @@ def test_rollbacks_of_a_day_are_counted_and_the_next_one_is_refused() -> None:
     run = ScriptedRun(orders)
     guard = Guard(run, checkpoints=Memory([]), every=2, limits=Limits(rollbacks_per_day=1))
     list(guard.steps(Indices(), 6))
-    assert run.recorded[-1] == ("refused", 2, "there was 1 rollback within 24 hours, and rollbacks_per_day=1")
+    assert run.recorded[-1] == ("refused", 2, "1 rollback within 24 hours, and rollbacks_per_day=1")
 
 
 def test_the_end_of_a_run_is_known_to_its_guard() -> None:

@@ -76,9 +76,7 @@ def test_an_order_at_each_limit_is_carried_out() -> None:
     limits = Limits(mode=OrderMode.APPROVE, max_depth=40, max_skip=4, rollbacks_per_day=2, not_after=1.0)
     order = rollback(rewind_to=60, skip_from=3, skip_to=7, lr_scale=0.5, approved_by="ada")
     assert limits.refusal(order, step=100, until=100, num_rollbacks=1) is None
-    assert refused(limits, order, num_rollbacks=2) == (
-        "limits: there were 2 rollbacks within 24 hours, and rollbacks_per_day=2"
-    )
+    assert refused(limits, order, num_rollbacks=2) == ("limits: 2 rollbacks within 24 hours, and rollbacks_per_day=2")
 
 
 def test_a_fraction_of_a_run_of_unknown_length_permits_nothing() -> None:

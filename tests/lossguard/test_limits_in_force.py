@@ -117,7 +117,7 @@ def test_rollbacks_of_the_last_24_hours_count_and_older_ones_do_not(tmp_path: Pa
     limits._run.history.rollback_times += [NOW - 86_401, NOW - 86_399]
     assert refusal(limits) == ""
     limits.count_rollback()
-    assert refusal(limits) == "limits: there were 2 rollbacks within 24 hours, and rollbacks_per_day=2"
+    assert refusal(limits) == "limits: 2 rollbacks within 24 hours, and rollbacks_per_day=2"
 
 
 @pytest.mark.parametrize(

@@ -102,3 +102,7 @@ def test_a_long_word_costs_no_more_than_its_length() -> None:
     begin = time.perf_counter()
     mask_text("a" * 1_000_000 + "=1")
     assert time.perf_counter() - begin < 5.0, "a quadratic search would take hours"
+
+
+def test_the_key_that_signs_orders_is_a_secret() -> None:
+    assert mask_text("LOSSGUARD_ORDER_KEY=0123456789abcdef python t.py") == "LOSSGUARD_ORDER_KEY=*** python t.py"

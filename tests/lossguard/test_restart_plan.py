@@ -271,7 +271,7 @@ def test_rollbacks_of_a_day_are_counted_over_restarts(tmp_path: Path) -> None:
     script.run_to_end(12)
     script.orders[13] = [spike(id=2, to=12, skip=(20, 21))]
     assert script.run_to_end(16) == plain(16, (4, 9))
-    assert refusals(script.run) == [("there was 1 rollback within 24 hours, and rollbacks_per_day=1", "limits")]
+    assert refusals(script.run) == [("1 rollback within 24 hours, and rollbacks_per_day=1", "limits")]
 
 
 def test_a_checkpoint_that_has_gone_since_does_not_take_a_run_further_back_than_its_limits(tmp_path: Path) -> None:

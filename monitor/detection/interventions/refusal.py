@@ -26,6 +26,8 @@ def after_refusal(policy: Policy, refused: Intervention, refusal: Refusal | None
         return None
     holds = policy.when_structural is WhenStructural.HOLD and policy.mode is not Mode.OBSERVE
     if refused.kind is OrderKind.ROLLBACK and refusal is Refusal.LIMITS and holds:
-        return Decision(OrderKind.HOLD, reasons=[f"The trainer's limits: {detail}. So a person must decide."])
+        return Decision(
+            OrderKind.HOLD, reasons=[f"The trainer's limits do not permit it ({detail}): a person must decide."]
+        )
     why = f"The policy orders nothing more for this incident, and a person must decide: {detail}."
     return Decision(None, reasons=[why], is_final=True)

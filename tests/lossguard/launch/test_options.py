@@ -1,8 +1,11 @@
 import argparse
 from pathlib import Path
 
+import pytest
+
+from lossguard.errors import ConfigurationError
 from lossguard.launch.contract import ContractSupervisor
-from lossguard.launch.options import add_restart_options, supervisor_for
+from lossguard.launch.options import add_restart_options, limit_orders, supervisor_for
 from lossguard.launch.restarting import RestartSupervisor
 
 
@@ -20,3 +23,13 @@ def test_the_options_choose_who_supervises(tmp_path: Path) -> None:
     assert isinstance(found, RestartSupervisor)
     assert (found.limits.grace, found.limits.max_restarts, found.limits.restart_hangs) == (3.0, 2, True)
     assert found.adapter.folder == Path("out")
+
+
+def test_the_command_inherits_the_stricter_of_the_option_and_the_environment() -> None:
+    environment = {"LOSSGUARD_LIMITS": "max_depth=5,max_skip=9"}
+    limit_orders("max_depth=7,mode=approve", environment)
+    assert environment == {"LOSSGUARD_LIMITS": "mode=approve,max_depth=5,max_skip=9"}
+    limit_orders(None, environment)
+    assert environment == {"LOSSGUARD_LIMITS": "mode=approve,max_depth=5,max_skip=9"}
+    with pytest.raises(ConfigurationError, match="--limits: 'deep' must be NAME=VALUE"):
+        limit_orders("deep", environment)

@@ -36,7 +36,7 @@ def test_what_nobody_has_approved_is_proposed_to_a_person() -> None:
 def test_beyond_a_limit_the_run_is_held_for_a_person_once() -> None:
     story, reasons = refused(Refusal.LIMITS)
     assert [(each.kind, each.state) for each in story.interventions] == [("rollback", "failed"), ("hold", "failed")]
-    assert story.interventions[1].reasons[0] == "The trainer's limits: no. So a person must decide."
+    assert story.interventions[1].reasons[0] == "The trainer's limits do not permit it (no): a person must decide."
     assert reasons[-1] == "The policy orders nothing more for this incident, and a person must decide: no."
 
 
