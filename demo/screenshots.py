@@ -35,7 +35,6 @@ PAGES = {
     "compare": "/compare?runs={run},{other}",
     "incident": "/incident?run={run}&incident=1",
     "next-token": "/next-token?run={run}&temperature=1.5",
-    "scorecard": "/scorecard",
     "lab": "/lab?run={run}",
     "trainer-lab": "/trainer-lab",
 }
@@ -158,7 +157,7 @@ def _open(browser: Browser, picture: Picture, *, height: int) -> Page:
 
 def _settle(page: Page) -> None:
     """Until everything is drawn, and nothing moves any more."""
-    page.wait_for_selector("[data-testid=stMetric], [data-testid=stAlert], .lossguard-figure", timeout=60_000)
+    page.wait_for_selector("[data-testid=stMetric], .lossguard-figure", timeout=60_000)
     page.wait_for_timeout(1500)
     page.wait_for_function(f"() => {QUIET} && {DRAWN}", timeout=60_000)
     page.wait_for_timeout(500)
