@@ -154,6 +154,13 @@ METRICS: tuple[Metric, ...] = (
         column=ColumnType.FLOAT,
     ),
     Metric(
+        name="data_seconds",
+        title="Waiting for data (s per step)",
+        short_name="waiting for data",
+        unit="s",
+        detector_input=True,
+    ),
+    Metric(
         name="tokens_per_second",
         title="Throughput (tokens per second)",
         short_name="tokens per second",
