@@ -38,6 +38,8 @@ class Run:
         """What earlier sessions of this run did."""
         self.batch_index: int | None = None
         """Absolute index of the current batch; a guard sets it, and every logged step then includes it."""
+        self.data_seconds: float | None = None
+        """Seconds for which the loop waited for the current batch; a guard sets it, and the next step includes it."""
         self.interrupted = False
         """Set by a guard after a signal: `finish()` then reports `interrupted`."""
 

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from db import leader  # noqa: F401 - its table belongs to the metadata
 from db.models import Base
 
 connection = context.config.attributes["connection"]

@@ -7,7 +7,7 @@ from db.models import Run
 from lossguard.json_values import plain_json
 from lossguard.masking import mask_command_line, mask_json
 from lossguard.states import RunState
-from monitor.ingestion import lease
+from monitor.ingestion import lease, stalls
 from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, too_many_runs, unknown
 from monitor.schemas import FinishIn, RunIn
@@ -33,7 +33,8 @@ def register(session: Session, spec: RunIn, *, claim: Claim, max_runs: int | Non
     if is_new and max_runs is not None and queries.num_runs(session) > max_runs:
         raise too_many_runs(max_runs)
     lease.take(run, claim)
-    commands.run_status_of(session, run=run, now=now).last_step_at = now
+    status = commands.run_status_of(session, run=run, now=now)
+    status.last_step_at, status.stall_after = now, None
     return run, is_new
 
 
@@ -67,4 +68,5 @@ def finish(session: Session, run_id: str, spec: FinishIn, *, claim: Claim) -> Ru
     if lease.take(run, claim):
         commands.finish_run(session, run=run, state=RunState(spec.state), at=spec.at, now=claim.now)
         lease.release(run, now=claim.now)
+        stalls.end(session, run, now=claim.now)
     return run

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from db import access, commands, migrate, mlflow
+from db import access, commands, leader, migrate, mlflow
 from db.engine import create_engine, reading, writing
 from db.models import Base, Metric, Rollup
 from db.steps import rollups
@@ -72,6 +72,7 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "pulses": None,
     "mlflow_experiments": None,
     "mlflow_runs": None,
+    "leaders": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 
@@ -100,6 +101,7 @@ def fill_every_table(engine: sa.Engine) -> None:
         commands.run_status_of(session, run=run, now=NOW)
         mlflow.create_experiment(session, name="gpt", tags={}, now=NOW)
         mlflow.create_run(session, run=run, experiment=1, user="me", tags={})
+        leader.claim(session, role="r", holder="me", seconds=1.0)
         access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)
         access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
 

@@ -1,4 +1,4 @@
-"""The incident of a run without new steps: what it says. Whether there is one, only a component with a clock can see."""
+"""The incident of a run without new steps: what it says. Only a component with a clock can see that there is one."""
 
 from dataclasses import dataclass
 from enum import StrEnum

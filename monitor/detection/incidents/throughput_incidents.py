@@ -3,7 +3,7 @@
 No policy answers them, they cost no budget, and they neither hide nor delay incidents of the signals.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from monitor.detection.throughput.row_gaps import RowGaps
 
 SPEED_EVENTS = frozenset({"batch_size", "data_mix"})
 """Declared events after which a step may take another time."""
+MAX_PAUSES = 64
+"""Announced pauses that are still to come."""
 
 TakeNumber = Callable[[], int]
 
@@ -43,8 +45,8 @@ class ThroughputIncidents:
     pace: Pace = field(default_factory=Pace)
     stall: Incident | None = None
     slowdown: Incident | None = None
-    pause_before: int | None = None
-    """The loop has announced a pause before the first row from this step on."""
+    pauses: list[int] = field(default_factory=list)
+    """The loop has announced a pause before the first row from each of these steps on."""
 
     # Rows
 
@@ -53,10 +55,10 @@ class ThroughputIncidents:
         if self.stall is not None and len(rows):
             yield 1, self._steps_again(rows)
         start = 0
-        if self.pause_before is not None and len(rows) and rows.steps[-1] >= self.pause_before:
-            start = int(np.searchsorted(rows.steps, self.pause_before))
-            yield from self._read(rows[:start], 0)
-            self.pause_before = None
+        while self.pauses and len(rows) and rows.steps[-1] >= self.pauses[0]:
+            end = max(start, int(np.searchsorted(rows.steps, self.pauses.pop(0))))
+            yield from self._read(rows[start:end], start)
+            start = end
             self.gaps.skip()
             self.pace.skip()
         yield from self._read(rows[start:], start)
@@ -97,7 +99,7 @@ class ThroughputIncidents:
         return self.gaps.limit(arrivals)
 
     def report_stall(self, silence: Silence, step: int, take_number: TakeNumber) -> list[Effect]:
-        """No step has come for too long; `step` is the newest one, -1 before the first. Nothing new where one is open."""
+        """No step has come since `step`, -1 before the first. Nothing new where a stall is open."""
         if self.stall is not None:
             return []
         self.stall = stall(take_number(), step, silence)
@@ -110,7 +112,7 @@ class ThroughputIncidents:
         reason = f"Steps came again with step {again.step}."
         if again.seconds is not None and again.seconds > 0:
             incident = replace(incident, peak_value=max(again.seconds, incident.peak_value))
-            reason = f"{reason} By the clock of the trainer, {duration(again.seconds)} lie between it and the one before."
+            reason += f" By the clock of the trainer, {duration(again.seconds)} lie between it and the one before."
         return [IncidentChanged(_closed(incident, again.step, Outcome.RECOVERED, reason))]
 
     def end_run(self, reason: str, step: int) -> list[Effect]:
@@ -127,12 +129,13 @@ class ThroughputIncidents:
         if kind in SPEED_EVENTS:
             self.pace.declare(step)
 
-    def expect_pause(self, step: int) -> None:
-        """The time before the first row from `step` on is an announced pause."""
-        self.pause_before = step
+    def expect_pauses(self, steps: Iterable[int]) -> None:
+        """The time before the first row from each of `steps` on is an announced pause."""
+        self.pauses = sorted({*self.pauses, *steps})[-MAX_PAUSES:]
 
     def begin_segment(self, *, is_new_process: bool) -> None:
         """What lies between two segments is no step."""
+        self.pauses = []
         self.gaps.skip()
         self.pace.begin_segment(is_new_process=is_new_process)
 
@@ -144,7 +147,7 @@ class ThroughputIncidents:
             "pace": self.pace.to_dict(),
             "stall": None if self.stall is None else incident_to_dict(self.stall),
             "slowdown": None if self.slowdown is None else incident_to_dict(self.slowdown),
-            "pause_before": self.pause_before,
+            "pauses": self.pauses,
         }
 
     @classmethod
@@ -155,7 +158,7 @@ class ThroughputIncidents:
             restore(Pace.from_dict, data.get("pace")) or Pace(),
             restore(incident_from_dict, data.get("stall")),
             restore(incident_from_dict, data.get("slowdown")),
-            restore(int, data.get("pause_before")),
+            restore(list, data.get("pauses")) or [],
         )
 
 

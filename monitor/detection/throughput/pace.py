@@ -205,7 +205,8 @@ class Pace:
         return finding
 
     def _finding(self, change: Change, block: Block, value: float, score: float) -> Finding:
-        assert self.usual is not None and self.slow is not None
+        assert self.usual is not None
+        assert self.slow is not None
         cause, usual = self.slow.cause, self.usual
         if cause is Cause.WAITING:
             usual = self.usual_waiting or 0.0

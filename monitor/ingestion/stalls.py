@@ -1,0 +1,67 @@
+"""A run without new steps becomes an incident, and the incident ends with the run; steps that come again end it too.
+
+The caller owns the transaction.
+"""
+
+from functools import partial
+
+from sqlalchemy.orm import Session
+
+from db import commands, live_runs
+from db.live_runs import LiveRun
+from db.models import Run
+from lossguard.protocol import NO_HEARTBEAT
+from monitor.detection.incidents.stall import Sign, Silence
+from monitor.detection.throughput.row_gaps import FIRST_SECONDS
+from monitor.ingestion import detection_state
+from monitor.ingestion.run_cache import CachedRun
+
+HEARTBEAT_SECONDS = 60.0
+"""A process that lives reports more often, also after its collector was away."""
+
+
+def set_limit(cached: CachedRun) -> None:
+    """After new steps: how long the next ones may take. It is not known while an order is carried out."""
+    gaps = cached.status.report_gaps or []
+    cached.status.stall_after = None if cached.open_orders else cached.engine.throughput.limit(gaps)
+
+
+def open_stall(session: Session, run_id: str, *, now: float, since: float) -> bool:
+    """Lock the run; where it is still silent then, open the incident: whether it did.
+
+    `since`: from when on reports were taken. `now`: by the clock of the database.
+    """
+    run = commands.lock_run(session, run_id=run_id)
+    if run is None:
+        return False
+    found = live_runs.silent(session, now=now, since=since, default=FIRST_SECONDS, limit=1, run_pk=run.pk)
+    if not found:
+        return False
+    silence = _silence(run, found[0], now)
+    detection_state.update(session, run, lambda engine: engine.report_stall(silence), now=now)
+    return True
+
+
+def _silence(run: Run, live: LiveRun, now: float) -> Silence:
+    sign = Sign.HEARTBEATS if now - run.last_report_at < HEARTBEAT_SECONDS else Sign.NOTHING
+    if NO_HEARTBEAT in run.capabilities:
+        sign = Sign.UNKNOWN
+    limit = FIRST_SECONDS if live.RunStatus.stall_after is None else live.RunStatus.stall_after
+    return Silence(now - live.RunStatus.last_step_at, limit, sign)
+
+
+def end(session: Session, run: Run, *, now: float) -> None:
+    """The run, which is locked, has ended: no step is missing any more."""
+    if live_runs.is_stalled(session, run_pk=run.pk):
+        detection_state.update(session, run, partial(_end, run), now=now)
+
+
+def end_cached(session: Session, cached: CachedRun, *, now: float) -> None:
+    """The same for a run from the cache."""
+    if live_runs.is_stalled(session, run_pk=cached.run.pk):
+        effects, segment = _end(cached.run, cached.engine), cached.newest_segment
+        detection_state.save(session, cached.run, cached.engine, effects, segment=segment, now=now)
+
+
+def _end(run: Run, engine: detection_state.DetectionEngine) -> list[detection_state.Effect]:
+    return engine.end_run(f"The run has ended without further steps: {run.state}.")
