@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db.lineage import discarded
 from db.models import Incident, Intervention, Run, RunStatus, Segment, SkippedBatches
 from lossguard.protocol import IMPORTED
-from lossguard.states import IncidentKind, IncidentState, InterventionState, OrderKind, RunState
+from lossguard.states import THROUGHPUT_KINDS, IncidentKind, IncidentState, InterventionState, OrderKind, RunState
 
 LiveRun = sa.Row[str, str, float, RunStatus]
 """A run's id, its project, when it last reported, and its status."""
@@ -56,9 +56,9 @@ def silent(
     return session.execute(found.order_by(RunStatus.last_step_at, Run.pk).limit(limit)).all()
 
 
-def is_stalled(session: Session, *, run_pk: int) -> bool:
-    """Whether a stall of the run is open."""
-    is_open = Incident.kind == IncidentKind.STALL, Incident.state != IncidentState.CLOSED
+def is_stalled_or_slow(session: Session, *, run_pk: int) -> bool:
+    """Whether an incident of the speed of the run is open."""
+    is_open = Incident.kind.in_(THROUGHPUT_KINDS), Incident.state != IncidentState.CLOSED
     return session.scalar(sa.select(Incident.id).where(Incident.run_pk == run_pk, *is_open).limit(1)) is not None
 
 

@@ -7,7 +7,7 @@ from dashboard import formatting
 from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order
 from lossguard.metrics import short_name
-from lossguard.states import IncidentKind, IncidentState, InterventionState, OrderKind
+from lossguard.states import THROUGHPUT_KINDS, IncidentKind, IncidentState, InterventionState, OrderKind
 
 StepTime = Callable[[int], float | None]
 """Unix seconds at which a step of the incident's line was done."""
@@ -50,14 +50,17 @@ def _incident(incident: Incident, step_time: StepTime) -> list[TimelineEntry]:
     entries = [entry("Detected", detected, f"{signal}, score {formatting.number(incident.score)}")]
     if is_replay:
         entries.append(entry("First difference", onset, "the recomputed loss is not the recorded one"))
+    elif incident.kind == IncidentKind.SLOWDOWN:
+        entries.append(entry("Onset", onset, "from here on the run is slower than before"))
     elif onset < detected:
         lead = formatting.plural(detected - onset, "step")
         entries.append(entry("Precursor", onset, f"a signal leaves its band, {lead} before the alarm"))
-    if incident.peak_step is not None:
+    if incident.peak_step is not None and incident.kind != IncidentKind.STALL:
         peak = formatting.number(incident.details.get("peak_value"))
         entries.append(entry("Largest difference" if is_replay else "Peak", incident.peak_step, f"{signal} {peak}"))
     if incident.end_step is not None and not is_replay:
-        entries.append(entry("Last step out of band", incident.end_step))
+        is_of_speed = incident.kind in THROUGHPUT_KINDS
+        entries.append(entry("End" if is_of_speed else "Last step out of band", incident.end_step))
     return sorted(entries, key=lambda each: each.step or 0)
 
 

@@ -51,14 +51,14 @@ def _silence(run: Run, live: LiveRun, now: float) -> Silence:
 
 
 def end(session: Session, run: Run, *, now: float) -> None:
-    """The run, which is locked, has ended: no step is missing any more."""
-    if live_runs.is_stalled(session, run_pk=run.pk):
+    """The run, which is locked, has ended: no step is missing any more, and none is slow."""
+    if live_runs.is_stalled_or_slow(session, run_pk=run.pk):
         detection_state.update(session, run, partial(_end, run), now=now)
 
 
 def end_cached(session: Session, cached: CachedRun, *, now: float) -> None:
     """The same for a run from the cache."""
-    if live_runs.is_stalled(session, run_pk=cached.run.pk):
+    if live_runs.is_stalled_or_slow(session, run_pk=cached.run.pk):
         effects, segment = _end(cached.run, cached.engine), cached.newest_segment
         detection_state.save(session, cached.run, cached.engine, effects, segment=segment, now=now)
 

@@ -117,10 +117,9 @@ class ThroughputIncidents:
 
     def end_run(self, reason: str, step: int) -> list[Effect]:
         """The run has ended: nothing is waited for any more."""
-        effects: list[Effect] = []
-        if self.stall is not None:
-            effects = [IncidentChanged(_closed(self.stall, step, Outcome.ONGOING, reason))]
-        self.stall = None
+        is_open = (each for each in (self.stall, self.slowdown) if each is not None)
+        effects: list[Effect] = [IncidentChanged(_closed(each, step, Outcome.ONGOING, reason)) for each in is_open]
+        self.stall = self.slowdown = self.pace.slow = None
         return effects
 
     # What the trainer does
