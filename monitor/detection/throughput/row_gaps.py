@@ -1,7 +1,7 @@
 """The longest times between two rows of a run, and how long a silence must last to count as a stall."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from monitor.detection.rows import Rows
@@ -12,6 +12,8 @@ FIRST_SECONDS = 600.0
 """The least that counts before the gaps of a run are known: it loads data, compiles, restores."""
 MIN_GAPS = 8
 """Gaps from which on they are known."""
+TIMES_MEAN, MAX_TIMES_MEAN = 10.0, 600.0
+"""A stall is ten times as long as a gap on average, up to ten minutes: checkpoints of slow steps are slow, too."""
 TIMES_SECOND = 4.0
 """What happened twice is usual: a stall is several times as long as the second longest gap."""
 TIMES_LONGEST = 1.5
@@ -38,6 +40,8 @@ class RowGaps:
     """
 
     num_gaps: int = 0
+    seconds: float = 0.0
+    """Of all gaps."""
     longest: list[list[float]] = field(default_factory=list)
     """[seconds, number of the gap], longest first."""
     last_time: float | None = None
@@ -53,6 +57,7 @@ class RowGaps:
 
     def _add(self, seconds: float) -> None:
         self.num_gaps += 1
+        self.seconds += seconds
         if len(self.longest) == NUM_KEPT and seconds <= self.longest[-1][0]:
             return
         oldest = self.num_gaps - MAX_AGE_ROWS
@@ -71,12 +76,15 @@ class RowGaps:
         oldest = self.num_gaps - MAX_AGE_ROWS
         gaps = [seconds for seconds, number in self.longest if number > oldest]
         limits = [stall_limit(*sorted([0.0, 0.0, *found], reverse=True)[:2]) for found in (gaps, list(arrivals))]
-        return max(*limits, FIRST_SECONDS if self.num_gaps < MIN_GAPS else MIN_SECONDS)
+        if self.num_gaps < MIN_GAPS:
+            return max(*limits, FIRST_SECONDS)
+        return max(*limits, min(TIMES_MEAN * self.seconds / self.num_gaps, MAX_TIMES_MEAN))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"num_gaps": self.num_gaps, "longest": self.longest, "last_time": self.last_time}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "RowGaps":
         """Raises KeyError for data without one of the fields."""
-        return cls(data["num_gaps"], [list(each) for each in data["longest"]], data["last_time"])
+        longest = [list(each) for each in data["longest"]]
+        return cls(data["num_gaps"], data["seconds"], longest, data["last_time"])

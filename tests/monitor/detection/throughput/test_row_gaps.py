@@ -21,7 +21,11 @@ def test_a_fast_run_is_stalled_after_two_minutes_and_a_young_one_after_ten() -> 
 
 
 def test_a_slow_run_has_several_times_its_longest_usual_gap() -> None:
-    assert limit_of([100.0] * 50) == 400.0
+    assert limit_of([200.0] * 50) == 800.0
+
+
+def test_the_first_checkpoint_of_slow_steps_is_no_stall() -> None:
+    assert limit_of([20.0] * 50) == 200.0
 
 
 @pytest.mark.parametrize(("evaluations", "limit"), [(1, 900.0), (2, 2400.0)])
