@@ -1,4 +1,4 @@
-"""Incidents of the speed of a run: the fail-over of the collector that looks for stalls, what a look costs, false alarms.
+"""Incidents of the speed of a run: the fail-over of the leader among the collectors, what a look costs, false alarms.
 
     python -m benchmarks.stalls [--kills 5] [--runs 1000] [--postgresql]
 
@@ -70,7 +70,7 @@ def fail_over(url: str, kills: int, name: str) -> Iterator[Row]:
             _make_overdue(engine, f"run-{number}")
             wait_for(lambda: _leaders(collectors), seconds=60, what="the other collector to lead")
             led.append(time.monotonic() - began)
-            wait_for(lambda: _num_stalls(engine) == len(led), seconds=60, what="the incident")  # noqa: B023
+            wait_for(lambda: _num_stalls(engine) == len(led), seconds=60, what="the incident")
             found.append(time.monotonic() - began)
             restarted, process = open_now.enter_context(collector(url))
             collectors[restarted] = process

@@ -179,7 +179,8 @@ def _stall_sentence(incident: Incident) -> str:
     silence = duration(incident.details.get("peak_value"))
     if incident.state != IncidentState.CLOSED:
         return f"No step after step {incident.onset_step:,}; found after {silence}, still in progress."
-    end = "" if incident.end_step is None else f" until step {incident.end_step:,}"
+    end_step = incident.end_step or 0
+    end = f" until step {end_step:,}" if end_step > incident.onset_step else ""  # else the run ended
     return f"No step after step {incident.onset_step:,} for {silence}{end}."
 
 

@@ -152,6 +152,7 @@ METRICS: tuple[Metric, ...] = (
         short_name="time per step",
         unit="s",
         column=ColumnType.FLOAT,
+        log_axis=LogAxis.ALWAYS,
     ),
     Metric(
         name="data_seconds",
