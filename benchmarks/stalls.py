@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import product
 from statistics import median
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 import urllib3
 
-from benchmarks import scrape
 from benchmarks.collectors import collector
 from benchmarks.rows import Row, print_rows
 from db import leader, live_runs, migrate
@@ -113,8 +113,8 @@ def _num_stalls(engine: sa.Engine) -> int:
 
 def cost(url: str, runs: int, name: str, looks: int = 30) -> Iterator[Row]:
     """A look at `runs` live runs among eleven times as many, none of which is overdue; and a renewal of the lease."""
-    scrape.fill(url, runs)
     engine = create_engine(url)
+    _fill(engine, runs)
     looked, renewed = [], []
     for _ in range(looks):
         with writing(engine) as session:
@@ -130,6 +130,20 @@ def cost(url: str, runs: int, name: str, looks: int = 30) -> Iterator[Row]:
     engine.dispose()
     comparison = f"slowest of {looks}: {1e3 * max(looked):.1f} ms; renewal of the lease {1e3 * median(renewed):.1f} ms"
     yield Row(f"a look at {runs:,} live runs, {name}", 1e3 * median(looked), "ms", None, comparison)
+
+
+def _fill(engine: sa.Engine, runs: int) -> None:
+    """`runs` live runs, and ten times as many that have ended."""
+    migrate.upgrade(engine)
+    empty: dict[str, Any] = {"config": {}, "devices": [], "versions": {}, "capabilities": [], "restorable_steps": []}
+    with writing(engine) as session:
+        now = leader.now(session)
+        empty |= {"project": "bench", "started_at": now, "last_report_at": now}
+        states = [RunState.RUNNING] * runs + [RunState.FINISHED] * 10 * runs
+        session.execute(sa.insert(Run), [{**empty, "id": f"r{at}", "state": state} for at, state in enumerate(states)])
+        blank: dict[str, Any] = {"last_step_at": now, "latest_values": {}, "peaks": [], "recent_reports": []}
+        keys = session.scalars(sa.select(Run.pk)).all()
+        session.execute(sa.insert(RunStatus), [{**blank, "run_pk": key, "stall_after": 120.0} for key in keys])
 
 
 SECONDS = (0.02, 0.3, 2.0, 20.0)
@@ -179,20 +193,27 @@ def _num_false_stalls(rows: Rows) -> int:
     return count
 
 
+def measure(given: argparse.Namespace) -> Iterator[Row]:
+    """All of it."""
+    name = "PostgreSQL" if given.postgresql else "SQLite"
+    if given.kills:
+        with database(is_postgresql=given.postgresql) as url:
+            yield from fail_over(url, given.kills, name)
+    if given.runs:
+        with database(is_postgresql=given.postgresql) as url:
+            yield from cost(url, given.runs, name)
+    yield from false_alarms(given.rows, given.seeds)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=4000, help="of each synthetic run")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--postgresql", action="store_true")
     given = parser.parse_args()
-    name = "PostgreSQL" if given.postgresql else "SQLite"
-    rows: list[Row] = []
-    for measure in (lambda url: fail_over(url, given.kills, name), lambda url: cost(url, given.runs, name)):
-        with database(is_postgresql=given.postgresql) as url:
-            rows += measure(url)
-    print_rows([*rows, *false_alarms(given.rows, given.seeds)])
+    print_rows(measure(given))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from db import commands, live_runs
 from db.live_runs import LiveRun
 from db.models import Run
 from lossguard.protocol import NO_HEARTBEAT
+from monitor.detection import DetectionEngine, Effect
 from monitor.detection.incidents.stall import Sign, Silence
 from monitor.detection.throughput.row_gaps import FIRST_SECONDS
 from monitor.ingestion import detection_state
@@ -63,5 +64,5 @@ def end_cached(session: Session, cached: CachedRun, *, now: float) -> None:
         detection_state.save(session, cached.run, cached.engine, effects, segment=segment, now=now)
 
 
-def _end(run: Run, engine: detection_state.DetectionEngine) -> list[detection_state.Effect]:
+def _end(run: Run, engine: DetectionEngine) -> list[Effect]:
     return engine.end_run(f"The run has ended without further steps: {run.state}.")

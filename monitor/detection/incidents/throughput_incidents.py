@@ -84,8 +84,8 @@ class ThroughputIncidents:
             return []
         if finding.change is Change.GREW:
             _, value, _ = in_unit(finding)
-            peak = {"peak_step": finding.block.last_step, "peak_value": value}
-            self.slowdown = replace(self.slowdown, score=round(finding.score, 3), **peak)
+            score, step = round(finding.score, 3), finding.block.last_step
+            self.slowdown = replace(self.slowdown, score=score, peak_step=step, peak_value=value)
             return [IncidentChanged(self.slowdown)]
         outcome = Outcome.RECOVERED if finding.change is Change.RECOVERED else Outcome.ONGOING
         ended = _closed(self.slowdown, finding.block.last_step, outcome, END_REASONS[finding.change])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lossguard.states import IncidentKind, IncidentState, Outcome
-from monitor.detection import DetectionEngine, Effect, Incident, IncidentChanged, InterventionChanged, Policy
+from monitor.detection import DetectionEngine, Effect, Incident, IncidentChanged, InterventionChanged, Mode, Policy
 from monitor.detection.incidents.stall import Sign, Silence
 from monitor.detection.rows import Rows
 from tests.monitor.detection.throughput.runs import durations, timed
@@ -15,7 +15,7 @@ SILENCE = Silence(seconds=700.0, limit=120.0, sign=Sign.HEARTBEATS)
 
 
 def engine_after(rows: Rows) -> DetectionEngine:
-    engine = DetectionEngine(policy=Policy(mode="auto"))
+    engine = DetectionEngine(policy=Policy(mode=Mode.AUTO))
     engine.feed(rows, restorable=[0, 50])
     return engine
 
@@ -37,7 +37,7 @@ def slow_run(*, spike: bool = False) -> Rows:
 
 
 def test_a_slowdown_is_an_open_incident_in_tokens_per_second_without_any_intervention() -> None:
-    effects = DetectionEngine(policy=Policy(mode="auto")).feed(slow_run(), restorable=[0, 50])
+    effects = DetectionEngine(policy=Policy(mode=Mode.AUTO)).feed(slow_run(), restorable=[0, 50])
     assert not any(isinstance(effect, InterventionChanged) for effect in effects)
     incident = last(effects)
     assert (incident.kind, incident.state, incident.signal) == (IncidentKind.SLOWDOWN, IncidentState.OPEN, "throughput")
@@ -49,11 +49,11 @@ def test_a_slowdown_is_an_open_incident_in_tokens_per_second_without_any_interve
 @pytest.mark.parametrize("cut", [1, 13, 500])
 def test_a_slowdown_hides_no_nan_and_their_numbers_do_not_depend_on_the_grouping(cut: int) -> None:
     def concluded(cut: int) -> list[Effect]:
-        engine = DetectionEngine(policy=Policy(mode="auto"))
+        engine = DetectionEngine(policy=Policy(mode=Mode.AUTO))
         engine.set_restorable([0, 50, 100, 150, 200])
         effects: list[Effect] = []
         for part in slow_run(spike=True).split(cut):
-            restored = DetectionEngine(policy=Policy(mode="auto"))
+            restored = DetectionEngine(policy=Policy(mode=Mode.AUTO))
             restored.load_state_dict(json.loads(json.dumps(engine.state_dict())))
             effects += restored.feed(part)
             engine = restored
