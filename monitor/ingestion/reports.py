@@ -131,7 +131,7 @@ def _take(
         if in_order:
             cached.snapshot(session, segment, previous_step, new.steps[-1])
             run_status.record_steps(cached.status, new, now)
-            stalls.set_limit(cached)
+            stalls.set_limit(cached.status, cached.engine, has_order=bool(cached.open_orders))
         if pause is not None and not _is_over(pause, new):
             cached.status.expected_by = now + float(pause.details["next_report_in"])
     if is_holder:

@@ -224,7 +224,8 @@ def take_update(
     elif update.state is not None:
         ended_at = claim.now if update.ended_at is None else update.ended_at
         commands.finish_run(session, run=run, state=update.state, at=ended_at, now=claim.now)
-        stalls.end_cached(session, intake.cached, now=claim.now)
+        cached = intake.cached
+        stalls.end_cached(session, run, cached.engine, cached.newest_segment, now=claim.now)
         lease.release(run, now=claim.now)
     return ReportResult(intake.num_accepted, 0, (), rows_due_at=rows.due_at())
 

@@ -9,22 +9,20 @@ from sqlalchemy.orm import Session
 
 from db import commands, live_runs
 from db.live_runs import LiveRun
-from db.models import Run
+from db.models import Run, RunStatus, Segment
 from lossguard.protocol import NO_HEARTBEAT
 from monitor.detection import DetectionEngine, Effect
 from monitor.detection.incidents.stall import Sign, Silence
 from monitor.detection.throughput.row_gaps import FIRST_SECONDS
 from monitor.ingestion import detection_state
-from monitor.ingestion.run_cache import CachedRun
 
 HEARTBEAT_SECONDS = 60.0
 """A process that lives reports more often, also after its collector was away."""
 
 
-def set_limit(cached: CachedRun) -> None:
+def set_limit(status: RunStatus, engine: DetectionEngine, *, has_order: bool) -> None:
     """After new steps: how long the next ones may take. It is not known while an order is carried out."""
-    gaps = cached.status.report_gaps or []
-    cached.status.stall_after = None if cached.open_orders else cached.engine.throughput.limit(gaps)
+    status.stall_after = None if has_order else engine.throughput.limit(status.report_gaps or [])
 
 
 def open_stall(session: Session, run_id: str, *, now: float, since: float) -> bool:
@@ -57,11 +55,10 @@ def end(session: Session, run: Run, *, now: float) -> None:
         detection_state.update(session, run, partial(_end, run), now=now)
 
 
-def end_cached(session: Session, cached: CachedRun, *, now: float) -> None:
-    """The same for a run from the cache."""
-    if live_runs.is_stalled_or_slow(session, run_pk=cached.run.pk):
-        effects, segment = _end(cached.run, cached.engine), cached.newest_segment
-        detection_state.save(session, cached.run, cached.engine, effects, segment=segment, now=now)
+def end_cached(session: Session, run: Run, engine: DetectionEngine, segment: Segment | None, *, now: float) -> None:
+    """The same for a run from the cache; its detection follows `segment`."""
+    if live_runs.is_stalled_or_slow(session, run_pk=run.pk):
+        detection_state.save(session, run, engine, _end(run, engine), segment=segment, now=now)
 
 
 def _end(run: Run, engine: DetectionEngine) -> list[Effect]:
