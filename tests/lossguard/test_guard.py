@@ -1,4 +1,5 @@
 import fcntl
+import json
 import random
 import threading
 import time
@@ -403,6 +404,8 @@ def test_an_order_from_a_collector_is_executed_answered_and_never_executed_again
     assert checkpoints.model == [0, 1, 2, 3, 8, 9, 10, 11]
     assert "rollback" in collector.runs["r"]["capabilities"]
     assert collector.answers == {3: {"state": "applied", "rewound_to": 2, "skip_from": 4, "skip_to": 8}}
+    waited = collector.rows[1, 4].pop("data_seconds")
+    assert 0 <= waited < 1
     assert collector.rows[1, 4] == {"loss": 1.0, "batch_index": 8}
     assert [segment["reason"] for segment in collector.segments] == ["start", "rollback"]
     assert collector.restorable == [0, 2, 4, 6, 8]
@@ -497,3 +500,21 @@ def test_a_guard_keeps_others_from_its_checkpoints_until_its_loop_has_ended(tmp_
             with pytest.raises(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_logged_step_says_how_long_the_loop_waited_for_its_batch(tmp_path: Path) -> None:
+    def slow() -> Iterator[int]:
+        for index in range(3):
+            time.sleep(0.01)
+            yield index
+
+    with lossguard.init("project", run_id="r", directory=tmp_path, mode="offline") as run:
+        for step, _ in Guard(run, checkpoints=Memory([])).steps(slow(), 3):
+            own = {"data_seconds": 0.5} if step == 1 else {}
+            run.log(step, loss=1.0, **own)
+    files = [path.read_text().splitlines() for path in tmp_path.rglob("*") if path.is_file()]
+    lines = [json.loads(line) for file in files for line in file if '"data_seconds"' in line]
+    waited = [line["metrics"]["data_seconds"] for line in lines]
+    assert len(waited) == 3
+    assert waited[1] == 0.5
+    assert min(waited) >= 0.01
