@@ -1,5 +1,6 @@
 """The longest times between two rows of a run, and how long a silence must last to count as a stall."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -50,16 +51,23 @@ class RowGaps:
         """Read the rows, where they have times."""
         if rows.times is None:
             return
+        last, shortest = self.last_time, self._shortest()
         for time in rows.times.tolist():
-            if self.last_time is not None:
-                self._add(time - self.last_time)
-            self.last_time = time
+            if last is not None:
+                gap = time - last
+                self.num_gaps += 1
+                self.seconds += gap
+                if gap > shortest:
+                    self._keep(gap)
+                    shortest = self._shortest()
+            last = time
+        self.last_time = last
 
-    def _add(self, seconds: float) -> None:
-        self.num_gaps += 1
-        self.seconds += seconds
-        if len(self.longest) == NUM_KEPT and seconds <= self.longest[-1][0]:
-            return
+    def _shortest(self) -> float:
+        """A longer gap is kept."""
+        return self.longest[-1][0] if len(self.longest) == NUM_KEPT else -math.inf
+
+    def _keep(self, seconds: float) -> None:
         oldest = self.num_gaps - MAX_AGE_ROWS
         kept = [each for each in self.longest if each[1] > oldest] + [[seconds, self.num_gaps]]
         self.longest = sorted(kept, reverse=True)[:NUM_KEPT]
