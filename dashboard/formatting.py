@@ -13,7 +13,7 @@ from db.interventions import rewind_target
 from db.models import Incident, Intervention, Order, Run
 from lossguard.metrics import short_name
 from lossguard.protocol import NON_FINITE
-from lossguard.states import IncidentKind, OrderKind
+from lossguard.states import IncidentKind, IncidentState, OrderKind
 
 INCIDENT_KINDS: Mapping[str, str] = {
     IncidentKind.NONFINITE: "non-finite value",
@@ -165,12 +165,23 @@ def batches(skip_from: int | None, skip_to: int | None) -> str:
 
 def incident_sentence(incident: Incident) -> str:
     """Onset, detection, peak and end of an incident in one sentence."""
+    if incident.kind == IncidentKind.STALL:
+        return _stall_sentence(incident)
     parts = [f"Onset at step {incident.onset_step:,}, detected at {incident.detected_step:,}"]
     if incident.peak_step is not None:
         peak = f"{short_name(incident.signal)} {number(incident.details.get('peak_value'))}"
         parts.append(f"peak at {incident.peak_step:,} ({peak})")
     parts.append("still in progress" if incident.end_step is None else f"ended at {incident.end_step:,}")
     return ", ".join(parts) + "."
+
+
+def _stall_sentence(incident: Incident) -> str:
+    silence = duration(incident.details.get("peak_value"))
+    if incident.state != IncidentState.CLOSED:
+        return f"No step after step {incident.onset_step:,}; found after {silence}, still in progress."
+    end_step = incident.end_step or 0
+    end = f" until step {end_step:,}" if end_step > incident.onset_step else ""  # else the run ended
+    return f"No step after step {incident.onset_step:,} for {silence}{end}."
 
 
 def expectation(details: Mapping[str, Any]) -> str:

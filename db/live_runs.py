@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from db.lineage import discarded
 from db.models import Incident, Intervention, Run, RunStatus, Segment, SkippedBatches
 from lossguard.protocol import IMPORTED
-from lossguard.states import IncidentState, RunState
+from lossguard.states import THROUGHPUT_KINDS, IncidentKind, IncidentState, InterventionState, OrderKind, RunState
 
 LiveRun = sa.Row[str, str, float, RunStatus]
 """A run's id, its project, when it last reported, and its status."""
@@ -34,6 +34,36 @@ def running(session: Session, *, limit: int) -> Sequence[LiveRun]:
         Run.last_report_at.desc(), Run.pk.desc()
     )
     return session.execute(found.limit(limit)).all()
+
+
+def silent(
+    session: Session, *, now: float, since: float, default: float, limit: int, run_pk: int | None = None
+) -> Sequence[LiveRun]:
+    """Live runs without a step for as long as a stall lasts (`RunStatus.stall_after`, else `default` seconds).
+
+    Not those that are stalled already, that are held, or that announced a pause. A silence counts from `since` on at
+    the earliest: before it nobody took reports. The longest silence first, at most `limit` runs.
+    """
+    after = sa.func.coalesce(RunStatus.stall_after, default)
+    found = sa.select(Run.id, Run.project, Run.last_report_at, RunStatus).join(RunStatus, RunStatus.run_pk == Run.pk)
+    found = found.where(Run.state == RunState.RUNNING, _OF_THE_PRESENT, after < now - since)
+    found = found.where(RunStatus.last_step_at + after < now, sa.func.coalesce(RunStatus.expected_by, 0.0) < now)
+    found = found.where(~_has(Incident, Incident.kind == IncidentKind.STALL, Incident.state != IncidentState.CLOSED))
+    is_hold = Intervention.kind == OrderKind.HOLD, Intervention.state == InterventionState.APPLIED
+    found = found.where(~_has(Intervention, *is_hold))
+    if run_pk is not None:
+        found = found.where(Run.pk == run_pk)
+    return session.execute(found.order_by(RunStatus.last_step_at, Run.pk).limit(limit)).all()
+
+
+def is_stalled_or_slow(session: Session, *, run_pk: int) -> bool:
+    """Whether an incident of the speed of the run is open."""
+    is_open = Incident.kind.in_(THROUGHPUT_KINDS), Incident.state != IncidentState.CLOSED
+    return session.scalar(sa.select(Incident.id).where(Incident.run_pk == run_pk, *is_open).limit(1)) is not None
+
+
+def _has(table: type[Incident] | type[Intervention], *conditions: sa.ColumnElement[bool]) -> sa.Exists:
+    return sa.exists().where(table.run_pk == Run.pk, *conditions)
 
 
 def closed_incidents(session: Session, *, run_pks: Collection[int]) -> Mapping[tuple[int, str], int]:

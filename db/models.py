@@ -98,7 +98,7 @@ class Run(Base):
     id: Mapped[str] = mapped_column(String(128), unique=True)
     project: Mapped[str] = mapped_column(String(128), index=True)
     name: Mapped[str | None] = mapped_column(String(256))
-    state: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16), index=True)
     config: Mapped[dict[str, Any]]
     command: Mapped[str | None] = mapped_column(Text)
     git_commit: Mapped[str | None] = mapped_column(String(64))
@@ -211,6 +211,10 @@ class RunStatus(Base):
     """[slot of wall time, {metric: its maximum}] of the last few slots."""
     recent_reports: Mapped[list[Any]] = mapped_column("beats")
     """[time, step, tokens, seconds a step] of the last few reports, by the trainer's clock."""
+    stall_after: Mapped[float | None]
+    """Seconds without a step that are a stall; NULL where nothing is known of this process yet."""
+    report_gaps: Mapped[list[Any] | None]
+    """Seconds between the last reports with steps, by the collector's clock; NULL in rows of a release without them."""
 
 
 class Incident(Base):

@@ -9,6 +9,9 @@ from db.interventions import needs_a_person_in_sql
 from db.models import Incident, Intervention, Run
 from lossguard.states import IncidentKind, IncidentState, RunState
 
+NEED_A_PERSON = (IncidentKind.REPLAY_MISMATCH, IncidentKind.STALL)
+"""Kinds of incidents that neither a policy nor the run itself gets over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -18,7 +21,7 @@ class Tally:
     interventions: int = 0
     waiting: int = 0
     """What needs an operator: proposed interventions, holds that were applied and not released, open incidents of a run
-    that has ended, and replay mismatches, which no policy answers."""
+    that has ended, and stalls and replay mismatches, which no policy answers."""
 
 
 def tallies(session: Session) -> dict[int, Tally]:
@@ -27,7 +30,7 @@ def tallies(session: Session) -> dict[int, Tally]:
     interventions = _count_by_run(session, Intervention, sa.true())
     waiting = _count_by_run(session, Intervention, needs_a_person_in_sql())
     ended = sa.select(Run.pk).where(Run.state != RunState.RUNNING)
-    unanswered = sa.or_(Incident.run_pk.in_(ended), Incident.kind == IncidentKind.REPLAY_MISMATCH)
+    unanswered = sa.or_(Incident.run_pk.in_(ended), Incident.kind.in_(NEED_A_PERSON))
     left_open = sa.and_(Incident.state == IncidentState.OPEN, unanswered)
     unresolved = _count_by_run(session, Incident, left_open)
     return {

@@ -1,5 +1,6 @@
 """The guard drives a training loop of one's own: it yields batches, and does what is due at step boundaries."""
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -56,10 +57,12 @@ class Guard(Controller):
         try:
             at = self.open(until=until, first_available=source.first_available, data=source.state)
             while not at.stop and at.step < until:
+                began = time.perf_counter()
                 try:
                     batch = source.get(at.batch, since=at.since)
                 except StopIteration:
                     break
+                self.run.data_seconds = time.perf_counter() - began
                 yield at.step, batch
                 at = self.boundary()
             self.close()

@@ -165,6 +165,14 @@ METRICS: tuple[Metric, ...] = (
         short_name="time per step",
         unit="s",
         column=ColumnType.FLOAT,
+        log_axis=LogAxis.ALWAYS,
+    ),
+    Metric(
+        name="data_seconds",
+        title="Waiting for data (s per step)",
+        short_name="waiting for data",
+        unit="s",
+        detector_input=True,
     ),
     Metric(
         name=CHECKPOINT_SECONDS,

@@ -180,6 +180,9 @@ class RecordingRun(Run):
             del metrics[SKIPPED]
         if self.batch_index is not None:
             metrics.setdefault("batch_index", self.batch_index)
+        if self.data_seconds is not None:
+            metrics.setdefault("data_seconds", self.data_seconds)
+            self.data_seconds = None
         for name in COUNTS:
             if name in metrics and not isinstance(metrics[name], PendingScalar) and not is_count(metrics[name]):
                 self.log_once.warn_once(f"count {name}", INVALID_COUNT.format(name, metrics.pop(name)))

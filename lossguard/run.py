@@ -41,6 +41,8 @@ class Run:
         self.skipped: Any = None
         """Updates that the optimizer did not take since the last logged step: a number or a 0-dim tensor. A gate sets
         it, and the next logged step then includes it, unless it is 0."""
+        self.data_seconds: float | None = None
+        """Seconds for which the loop waited for the current batch; a guard sets it, and the next step includes it."""
         self.interrupted = False
         """Set by a guard after a signal: `finish()` then reports `interrupted`."""
 

@@ -36,6 +36,12 @@ class IncidentKind(StrEnum):
     EARLY_WARNING = "early_warning"  # an advisory signal left its band, loss, grad norm and log Z did not (yet)
     REPLAY_MISMATCH = "replay_mismatch"  # steps that were computed again differ from their record
     PLATEAU = "plateau"  # the loss stopped falling (advisory)
+    STALL = "stall"  # no step for several times the longest usual time between two
+    SLOWDOWN = "slowdown"  # steps take longer than before, or wait for data
+
+
+THROUGHPUT_KINDS = frozenset({IncidentKind.STALL, IncidentKind.SLOWDOWN})
+"""Kinds of incidents of the speed of a run. No value of a step shows them, and no policy answers them."""
 
 
 class Tier(StrEnum):

@@ -1,15 +1,16 @@
 """The collector as an ASGI application. Importing this module creates nothing."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from db.engine import create_engine
 from lossguard.writer import Writer
@@ -25,7 +26,10 @@ from monitor.ingestion.reports import ReportResult, take_report
 from monitor.ingestion.run_cache import RunCache
 from monitor.ingestion.run_updates import Limits, RunUpdate, take_update
 from monitor.ingestion.waiting_rows import WaitingRows
+from monitor.leader.leadership import Leadership
+from monitor.leader.stall_check import look
 from monitor.settings import Settings
+from monitor.store_clock import StoreClock
 from monitor.telemetry.logs import RequestLog
 from monitor.telemetry.process_metrics import ProcessMetrics, RequestMetrics
 from monitor.telemetry.run_metrics import RunsCollector
@@ -47,9 +51,12 @@ def create_app(
     *,
     engine: sa.Engine | None = None,
     registry: CollectorRegistry | None = None,
-    clock: Clock = time.time,
+    clock: Clock | None = None,
 ) -> FastAPI:
-    """The application over a store whose schema is up to date; `clock` returns unix seconds."""
+    """The application over a store whose schema is up to date; `clock` returns unix seconds, by default those of the
+    database. With another clock nobody looks for stalled runs."""
+    store_clock = StoreClock()
+    clock = clock or store_clock
     terms = OrderTerms(
         seconds=settings.order_expires_seconds, steps=settings.order_expires_steps, key=settings.order_signing_key()
     )
@@ -62,10 +69,17 @@ def create_app(
         # It belongs to this event loop: a test may run the application in several.
         waiting_rows = app.state.waiting_rows = WaitingRows(engine, app.state.report_queue, clock)
         watch = asyncio.create_task(waiting_rows.watch())
+        leadership = app.state.leadership = lead()
+        if clock is store_clock:  # stalls are judged by the clock of the database
+            leadership.start()
         yield
+        await run_in_threadpool(leadership.stop)
         waiting_rows.stop()
         await watch
         engine.dispose()
+
+    def lead() -> Leadership:
+        return Leadership(engine, partial(look, engine), observe_clock=store_clock.observe)
 
     # The OpenAPI document is served by routes of our own, which require a token like all others.
     app = CollectorApp(title="Lossguard collector", version="1", lifespan=lifespan, openapi_url=None)
@@ -76,6 +90,8 @@ def create_app(
     app.state.run_cache = RunCache()
     app.state.report_queue = _report_queue(settings, engine, clock, app.state.run_cache, metrics)
     app.state.waiting_rows = WaitingRows(engine, app.state.report_queue, clock)
+    app.state.leadership = lead()
+    metrics.leader.set_function(lambda: float(app.state.leadership.is_leader))
     problems.install(app)
     # The last one added is the outermost.
     app.add_middleware(RequestLimits, settings=settings)

@@ -46,10 +46,14 @@ def _incident(incident: Incident, step_time: StepTime) -> list[TimelineEntry]:
         return TimelineEntry(name, step, step_time(step), note)
 
     onset, detected = incident.onset_step, incident.detected_step
+    if incident.kind == IncidentKind.STALL:
+        return _stall(incident, step_time)
     signal, is_replay = short_name(incident.signal), incident.kind == IncidentKind.REPLAY_MISMATCH
     entries = [entry("Detected", detected, f"{signal}, score {formatting.number(incident.score)}")]
     if is_replay:
         entries.append(entry("First difference", onset, "the recomputed loss is not the recorded one"))
+    elif incident.kind == IncidentKind.SLOWDOWN:
+        entries.append(entry("Onset", onset, "from here on the run is slower than before"))
     elif onset < detected:
         lead = formatting.plural(detected - onset, "step")
         entries.append(entry("Precursor", onset, f"a signal leaves its band, {lead} before the alarm"))
@@ -57,8 +61,18 @@ def _incident(incident: Incident, step_time: StepTime) -> list[TimelineEntry]:
         peak = formatting.number(incident.details.get("peak_value"))
         entries.append(entry("Largest difference" if is_replay else "Peak", incident.peak_step, f"{signal} {peak}"))
     if incident.end_step is not None and not is_replay:
-        entries.append(entry("Last step out of band", incident.end_step))
+        is_slowdown = incident.kind == IncidentKind.SLOWDOWN
+        entries.append(entry("End" if is_slowdown else "Last step out of band", incident.end_step))
     return sorted(entries, key=lambda each: each.step or 0)
+
+
+def _stall(incident: Incident, step_time: StepTime) -> list[TimelineEntry]:
+    """It is found by the clock, not at a step."""
+    entries = [TimelineEntry("Last step", incident.onset_step, step_time(incident.onset_step))]
+    entries.append(TimelineEntry("Detected", None, incident.opened_at, "no step for longer than is usual"))
+    if incident.end_step is not None and incident.end_step > incident.onset_step:  # else the run ended
+        entries.append(TimelineEntry("Steps again", incident.end_step, step_time(incident.end_step)))
+    return entries
 
 
 def _intervention(each: Intervention, order: Order | None) -> list[TimelineEntry]:

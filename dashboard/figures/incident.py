@@ -14,9 +14,11 @@ from dashboard.figures.curves import without_repeated_legend_entries
 from dashboard.figures.log_scale import log_axes
 from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_band, vertical_line
+from dashboard.figures.step_times import STEP_SECONDS, with_step_times
 from dashboard.figures.style import BLUE, GREEN, GREY, OLIVE, ORANGE, PURPLE, SKY, VERMILLION, with_alpha
 from db.models import Incident, Intervention
 from lossguard.metrics import COUNTS, DETECTOR_INPUTS, SIGNALS, short_name
+from lossguard.states import THROUGHPUT_KINDS
 from monitor.detection import Rows
 from monitor.detection.expected_bands import Band
 
@@ -37,9 +39,13 @@ def incident_figure(
     window: tuple[int, int] | None,
 ) -> go.Figure:
     """`interventions`: those on this incident; `rewound_to`: a step, where there was a rewind; `window`: in view."""
-    names = [name for name in CURVES if name in shown.original.metrics] + _advisory(incident, shown)
+    is_of_speed = incident.kind in THROUGHPUT_KINDS
+    shown = with_step_times(shown) if is_of_speed else shown
+    names = [name for name in (STEP_SECONDS, *CURVES) if name in shown.original.metrics]
+    names += _advisory(incident, shown)
     log = {SCORE} | log_axes({name: _columns(name, shown) for name in names})
-    layout = panel_layout([*names[:1], SCORE, *names[1:]] if names else [], log=log)
+    scores = [] if is_of_speed else [SCORE]
+    layout = panel_layout([*names[:1], *scores, *names[1:]] if names else [], log=log)
     bounds: tuple[float, float] = _with_room(shown.first, shown.last) if window is None else window
     shapes = _shapes(incident, rewound_to, shown)
     traces: list[dict[str, Any]] = []
@@ -127,7 +133,12 @@ def _scores(panel: Panel, shown: IncidentWindow, names: Sequence[str]) -> list[d
 
 def _marks(label_row: Panel, incident: Incident, interventions: Sequence[Intervention]) -> list[dict[str, Any]]:
     marks = [
-        ("precursor", incident.onset_step, "circle", ORANGE),
+        (
+            "onset" if incident.kind in THROUGHPUT_KINDS else "precursor",
+            incident.onset_step,
+            "circle",
+            ORANGE,
+        ),
         ("detected", incident.detected_step, "triangle-down", VERMILLION),
         ("peak", incident.peak_step, "star", PURPLE),
         *(("decided", each.details.get("decided_step"), "diamond", GREEN) for each in interventions),

@@ -26,6 +26,7 @@ class PostgreSQL(Dialect):
     parameter = "%s"
     read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
     row_lock = " FOR UPDATE"
+    clock = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 
     def create_engine(self, url: sa.URL, **options: Any) -> sa.Engine:
         driver = url.set(drivername="postgresql+psycopg")

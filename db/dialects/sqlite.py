@@ -28,6 +28,7 @@ class SQLite(Dialect):
     url_example = "sqlite:///path/to/file.db"
     is_file = True
     parameter = "?"
+    clock = "((julianday('now') - 2440587.5) * 86400.0)"
 
     def create_engine(self, url: sa.URL, **options: Any) -> sa.Engine:
         _make_folder(url.database)

@@ -84,6 +84,11 @@ PATTERNS: Mapping[str, tuple[str, ...]] = {
         "train_dt",  # nanochat
         "(?:train_|perf_)?(?:step_time_s|seconds_per_step)",
     ),
+    "data_seconds": (
+        "data_seconds",
+        "time_metrics_data_loading_s",  # torchtitan
+        "throughput_loading_time",  # Levanter
+    ),
 }
 """Metric -> what its names look like in canonical form (see `canonical`), the most specific first."""
 

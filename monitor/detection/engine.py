@@ -17,6 +17,8 @@ from lossguard.states import Outcome, Refusal, SegmentReason
 from monitor.detection.effects import Effect
 from monitor.detection.encoding import restore
 from monitor.detection.incidents.replay_mismatch import describe_match
+from monitor.detection.incidents.stall import Silence
+from monitor.detection.incidents.throughput_incidents import ThroughputIncidents
 from monitor.detection.interventions.policy import Policy
 from monitor.detection.interventions.response import IncidentResponse
 from monitor.detection.interventions.restorable import Tiers
@@ -58,6 +60,7 @@ class DetectionEngine:
         )
         self.last_step = -1
         self.recomputed = RecomputedSteps()
+        self.throughput = ThroughputIncidents()
 
     # Rows
 
@@ -66,6 +69,15 @@ class DetectionEngine:
         if restorable is not None:
             self.set_restorable(restorable)
         self.response.read(rows)
+        effects: list[Effect] = []
+        start = 0
+        for end, finding in self.throughput.observe(rows):
+            effects += self._judge(rows[start:end])
+            effects += self.throughput.report(finding, self.response.incidents.take_number)
+            start = end
+        return effects + self._judge(rows[start:])
+
+    def _judge(self, rows: Rows) -> list[Effect]:
         effects: list[Effect] = []
         for part in self._parts(rows):
             for scored in self.detectors.feed(part):
@@ -78,7 +90,8 @@ class DetectionEngine:
         while self.recomputed.pending is not None and len(rows) > 1:
             yield rows[:1]
             rows = rows[1:]
-        yield rows
+        if len(rows):
+            yield rows
 
     def feed_scored(self, scored: ScoredRows) -> list[Effect]:
         """Judge rows that detectors with the same settings have scored already: scores do not depend on the policy."""
@@ -121,6 +134,7 @@ class DetectionEngine:
             self.set_source(SourceFacts.from_details(details or {}))
         step = max(step, self.last_step + 1)
         self.detectors.declare(step, kind)
+        self.throughput.declare(step, kind)
         if kind in SHIFT_EVENTS:
             self.recomputed.end_at(step)
 
@@ -156,11 +170,12 @@ class DetectionEngine:
         """
         effects = self.conclude_replay() + self.response.incidents.discard_mismatch(step)
         facts = self.detectors.source.facts
-        self.detectors = self._detectors_at(detectors, declared, earlier)
+        self.detectors = DetectorSet.at(self.settings, detectors, declared, earlier)
         if self.detectors.source.facts != facts:  # the snapshot is older than what is known of the source
             self.detectors.set_source(facts)
         self.detectors.learn(history)
         self.last_step = step - 1
+        self.throughput.begin_segment(is_new_process=reason not in IN_PROCESS)
         self._begin_comparison(step, recorded, doubtful_from, obeyed, is_new_process=reason not in IN_PROCESS)
         if reason == SegmentReason.RESUME and not self.detectors.is_raised():
             self.detectors.declare(step, reason)  # a level that nobody has accepted stays news
@@ -185,18 +200,6 @@ class DetectionEngine:
         )
         self.recomputed.begin(comparison, step, is_new_process=is_new_process)
 
-    def _detectors_at(
-        self, state: Mapping[str, Any] | None, declared: Sequence[tuple[int, str]], earlier: Iterable[Rows]
-    ) -> DetectorSet:
-        detectors = DetectorSet(self.settings)
-        new = frozenset() if state is None else detectors.load_state_dict(state)
-        if new:
-            detectors.relearn(new, earlier, declared)
-        for step, kind in declared:
-            if step > detectors.last_step:
-                detectors.declare(step, kind)
-        return detectors
-
     def order_applied(
         self, number: int, *, rewound_to: int | None, skip_from: int | None, skip_to: int | None
     ) -> list[Effect]:
@@ -206,6 +209,16 @@ class DetectionEngine:
     def order_failed(self, number: int, detail: str, refusal: Refusal | None = None) -> list[Effect]:
         """The trainer could not execute intervention `number`; `refusal`: it would not."""
         return self.response.order_failed(number, detail, refusal)
+
+    # What the clock of the collector shows
+
+    def report_stall(self, silence: Silence) -> list[Effect]:
+        """No step has come for too long. Nothing new while such an incident is open."""
+        return self.throughput.report_stall(silence, self.last_step, self.response.incidents.take_number)
+
+    def end_run(self, reason: str) -> list[Effect]:
+        """The run has ended, so no step is missing any more."""
+        return self.throughput.end_run(reason, self.last_step)
 
     # What an operator decides
 
@@ -261,7 +274,8 @@ class DetectionEngine:
     def state_dict(self) -> dict[str, Any]:
         """All of it as strict JSON. Settings and policy are not part of it: the caller stores them."""
         state = {"version": VERSION, "detectors": self.detectors.state_dict(), "last_step": self.last_step}
-        return state | self.response.state_dict() | {"recomputed": self.recomputed.to_dict()}
+        others = {"recomputed": self.recomputed.to_dict(), "throughput": self.throughput.to_dict()}
+        return state | self.response.state_dict() | others
 
     def load_state_dict(self, state: Mapping[str, Any]) -> frozenset[str]:
         """Load what this release can read of a state, of any version; the rest is as in a new run.
@@ -273,6 +287,7 @@ class DetectionEngine:
         self.response.load_state_dict(state)
         self.response.set_source(self.detectors.source.facts)
         self.recomputed = restore(RecomputedSteps.from_dict, state.get("recomputed")) or RecomputedSteps()
+        self.throughput = ThroughputIncidents.from_dict(restore(dict, state.get("throughput")) or {})
         last_step = restore(int, state.get("last_step"))
         self.last_step = self.detectors.last_step if last_step is None else last_step
         return new

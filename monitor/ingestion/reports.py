@@ -17,7 +17,7 @@ from db.steps.rollups import TooManyMetrics
 from lossguard.json_values import plain_json
 from lossguard.protocol import EXPECT, PROBE, REMEDY, is_pause
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import detection_state, lease, run_status
+from monitor.ingestion import detection_state, lease, run_status, stalls
 from monitor.ingestion.columns import StepColumns, decode, detector_rows
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.run_cache import CachedRun, RunCache
@@ -116,7 +116,9 @@ def _take(
 
     # Detect, decide, write the effects, update the status. Late reports of an abandoned segment are stored only.
     if cached.follows(segment):
-        has_state_changes = bool(changes) or restorable is not None or (bool(new.steps) and not in_order)
+        pauses = [_effective_step(event, new) for event in report.events if event.kind == EXPECT]
+        cached.engine.throughput.expect_pauses(pauses)
+        has_state_changes = bool(changes or pauses) or restorable is not None or (bool(new.steps) and not in_order)
         if new.steps or has_state_changes:
             if restorable is not None:
                 cached.engine.set_restorable(restorable, cached.run.restorable_tiers)
@@ -130,6 +132,7 @@ def _take(
         if in_order:
             cached.snapshot(session, segment, previous_step, new.steps[-1])
             run_status.record_steps(cached.status, new, now)
+            stalls.set_limit(cached.status, cached.engine, has_order=bool(cached.open_orders))
         if pause is not None and not _is_over(pause, new):
             cached.status.expected_by = now + float(pause.details["next_report_in"])
     if is_holder:

@@ -29,6 +29,8 @@ NUM_RATE_REPORTS = 16
 """Reports over which the step rate and the token rate are taken."""
 MAX_SKIPPED_IN_ROW = 10**6
 """A larger number of skipped updates is none."""
+NUM_GAPS = 32
+"""Times between reports with steps that are kept."""
 
 Rates = list[list[Any]]
 """[time, step, tokens, seconds per step] of each report; tokens and seconds may be None."""
@@ -39,6 +41,8 @@ Peaks = list[list[Any]]
 def record_steps(status: RunStatus, columns: StepColumns, now: float) -> None:
     """Record new steps, which arrived in order at `now` (unix seconds)."""
     shown = {name: columns.metrics[name] for name in GAUGES if name in columns.metrics}
+    if status.expected_by is None:  # an announced pause is no usual gap
+        status.report_gaps = [*(status.report_gaps or []), round(now - status.last_step_at, 3)][-NUM_GAPS:]
     status.recent_reports = extend_rates(status.recent_reports, status.step, columns)
     status.step, status.last_step_at, status.expected_by = columns.steps[-1], now, None
     status.latest_values = {**status.latest_values, **_newest_values(shown)}

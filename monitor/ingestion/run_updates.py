@@ -22,7 +22,7 @@ from lossguard.sources.facts import EVERY_STEP, SOURCE
 from lossguard.sources.mlflow_run import facts_in
 from lossguard.sources.names import AS_LOGGED
 from lossguard.states import RunState, SegmentReason
-from monitor.ingestion import lease, reports, segments
+from monitor.ingestion import lease, reports, segments, stalls
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.logged_run import LoggedMetric, LoggedRun
 from monitor.ingestion.open_rows import OpenRow, Place, Scalar
@@ -224,6 +224,8 @@ def take_update(
     elif update.state is not None:
         ended_at = claim.now if update.ended_at is None else update.ended_at
         commands.finish_run(session, run=run, state=update.state, at=ended_at, now=claim.now)
+        cached = intake.cached
+        stalls.end_cached(session, run, cached.engine, cached.newest_segment, now=claim.now)
         lease.release(run, now=claim.now)
     return ReportResult(intake.num_accepted, 0, (), rows_due_at=rows.due_at())
 

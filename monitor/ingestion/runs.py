@@ -9,7 +9,7 @@ from db.models import Run
 from lossguard.json_values import plain_json
 from lossguard.masking import mask_command_line, mask_json
 from lossguard.states import RunState
-from monitor.ingestion import lease, run_policies
+from monitor.ingestion import lease, run_policies, stalls
 from monitor.ingestion.lease import Claim
 from monitor.problems import Problem, too_many_runs, unknown
 from monitor.schemas import FinishIn, RunIn
@@ -44,7 +44,8 @@ def register(session: Session, spec: RunIn, *, claim: Claim, who: str, max_runs:
     if is_new and max_runs is not None and queries.num_runs(session) > max_runs:
         raise too_many_runs(max_runs)
     lease.take(run, claim)
-    commands.run_status_of(session, run=run, now=now).last_step_at = now
+    status = commands.run_status_of(session, run=run, now=now)
+    status.last_step_at, status.stall_after = now, None
     problem = run_policies.begin(session, run, spec.policy, is_new=is_new, who=who, now=now)
     return Registration(run, is_new, problem)
 
@@ -79,4 +80,5 @@ def finish(session: Session, run_id: str, spec: FinishIn, *, claim: Claim) -> Ru
     if lease.take(run, claim):
         commands.finish_run(session, run=run, state=RunState(spec.state), at=spec.at, now=claim.now)
         lease.release(run, now=claim.now)
+        stalls.end(session, run, now=claim.now)
     return run

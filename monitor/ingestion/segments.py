@@ -37,6 +37,7 @@ def open_segment(
         order_id=spec.order,
         opened_at=_opened_at(session, run, spec, is_holder=is_holder),
     )
+    commands.run_status_of(session, run=run, now=claim.now).stall_after = None  # a restore may take its time
     if segment.number > 0 and segment is queries.newest_segment(session, run=run):
         fork = partial(detection_state.fork, session, run, segment=segment, now=claim.now)
         detection_state.update(session, run, fork, now=claim.now)

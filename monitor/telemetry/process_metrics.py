@@ -37,6 +37,9 @@ class ProcessMetrics:
             buckets=BUCKETS,
             registry=registry,
         )
+        self.leader = Gauge(
+            "lossguard_leader", "Whether this collector is the one that looks for stalled runs", registry=registry
+        )
         ProcessCollector(registry=registry)
         for outcome in OUTCOMES:
             self.reports.labels(outcome)

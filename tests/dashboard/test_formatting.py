@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard import formatting
-from db.models import Intervention, Order
+from db.models import Incident, Intervention, Order
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,15 @@ def test_an_expected_value_that_was_not_known_is_a_dash() -> None:
 def test_a_name_cannot_reverse_the_text_after_it() -> None:
     assert formatting.escape_plotly("\u202eloss") == "\\u202eloss"
     assert "\u2067" not in formatting.escape_markdown("a\u2067b")
+
+
+@pytest.mark.parametrize(
+    ("state", "end", "sentence"),
+    [
+        ("open", None, "No step after step 1,200; found after 2 min 10 s, still in progress."),
+        ("closed", 1201, "No step after step 1,200 for 2 min 10 s until step 1,201."),
+    ],
+)
+def test_a_stall_says_how_long_no_step_came(state: str, end: int | None, sentence: str) -> None:
+    incident = Incident(kind="stall", state=state, onset_step=1200, end_step=end, details={"peak_value": 130.0})
+    assert formatting.incident_sentence(incident) == sentence

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from db import access, commands, hardware, migrate, mlflow, policies, retention
+from db import access, commands, hardware, leader, migrate, mlflow, policies, retention
 from db.engine import create_engine, reading, writing
 from db.models import Base, Metric, Rollup
 from db.steps import rollups
@@ -78,6 +78,7 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "policy_layers": None,
     "retentions": None,
     "hardware_samples": None,
+    "leaders": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 
@@ -110,6 +111,7 @@ def fill_every_table(engine: sa.Engine) -> None:
         retention.set_days(session, project="gpt", days=30.0, now=NOW)
         sample = {"time": NOW, "step": 3, "host": "h", "device": "gpu0", "values": {"power": 1.0}}
         hardware.add_samples(session, run=run, samples=[sample])
+        leader.claim(session, role="r", holder="me", seconds=1.0)
         access.create_token(session, name="t", scopes=[access.Scope.READ], project=None, now=NOW)
         access.record(session, who="me", action="rollback", run="r1", details={}, now=NOW)
 

@@ -1,4 +1,5 @@
 import fcntl
+import json
 import random
 import threading
 import time
@@ -571,3 +572,21 @@ def test_the_kill_file_ends_a_hold_and_no_order_of_the_inbox_is_carried_out(tmp_
     assert list(Guard(run, checkpoints=Memory([]), every=2).steps(Indices(), 9)) == [(n, n) for n in range(9)]
     assert run.recorded[1:3] == [("accepted", 1), ("resume", 3, None, None)]
     assert run.recorded[3:] == [("refused", 2, f"the trainer carries out no orders: {tmp_path}/no-orders exists")]
+
+
+def test_a_logged_step_says_how_long_the_loop_waited_for_its_batch(tmp_path: Path) -> None:
+    def slow() -> Iterator[int]:
+        for index in range(3):
+            time.sleep(0.01)
+            yield index
+
+    with lossguard.init("project", run_id="r", directory=tmp_path, mode="offline") as run:
+        for step, _ in Guard(run, checkpoints=Memory([])).steps(slow(), 3):
+            own = {"data_seconds": 0.5} if step == 1 else {}
+            run.log(step, loss=1.0, **own)
+    files = [path.read_text().splitlines() for path in tmp_path.rglob("*") if path.is_file()]
+    lines = [json.loads(line) for file in files for line in file if '"data_seconds"' in line]
+    waited = [line["metrics"]["data_seconds"] for line in lines]
+    assert len(waited) == 3
+    assert waited[1] == 0.5
+    assert min(waited) >= 0.01

@@ -14,7 +14,7 @@ from trainer.replay.record import SIGNALS
 NAME = re.compile(r"(?P<run>[^/]+)(?:/(?P<number>[1-9]\d{0,8}))?")
 STEPS = re.compile(r"(\d+):(\d+)")
 WITHOUT_COLLECTOR = "without a collector, give the run alone and the steps of the incident: RUN --at ONSET:DETECTED"
-NOT_IN_STEPS = ("plateau", "stall", "replay_mismatch")
+NOT_IN_STEPS = ("plateau", "stall", "slowdown", "replay_mismatch")
 """Kinds of incidents without an anomalous step, which cannot be replayed."""
 
 

@@ -100,10 +100,20 @@ def metrics(facts: RunFacts, incident: Incident, interventions: list[Interventio
             "Recorded",
             "At the step with the largest difference, ± one robust standard deviation of the loss.",
         )
+    peak_label, expected = f"Peak {short_name(incident.signal)}", formatting.expectation(details)
+    if incident.kind == IncidentKind.STALL:
+        peak_label, peak = "Without a step", formatting.duration(details.get("peak_value"))
+        label, what = "Limit", "The longest silence that is usual for this run."
+        expected = formatting.duration(details.get("expected"))
+    elif incident.kind == IncidentKind.SLOWDOWN:
+        peak_label, label = f"Slowest {short_name(incident.signal)}", "Usual"
+        if incident.signal == "data_seconds":  # a share of the time
+            peak_label, peak = "Waiting for data", formatting.percent(details.get("peak_value"))
+            expected = formatting.percent(details.get("expected"))
     with st.container(horizontal=True):
         st.metric("Score", formatting.number(incident.score), width=width, help="The alarm threshold is 1.")
-        st.metric(f"Peak {short_name(incident.signal)}", peak, width=width)
-        st.metric(label, formatting.expectation(details), width=width + 20, help=what)
+        st.metric(peak_label, peak, width=width)
+        st.metric(label, expected, width=width + 20, help=what)
         st.metric("Detected after", lag, width=width, help="Steps from the onset to the alarm.")
         st.metric("Batches skipped", formatting.short_count(skipped), width=width)
         discarded_help = "Trained, then discarded by a rollback."

@@ -6,9 +6,9 @@ from dashboard import formatting
 from dashboard.data import cause
 from dashboard.data.facts import RunFacts
 from db.models import Incident
-from lossguard.states import IncidentKind
+from lossguard.states import THROUGHPUT_KINDS, IncidentKind
 
-NOT_REPLAYED = (IncidentKind.PLATEAU, IncidentKind.REPLAY_MISMATCH)
+NOT_REPLAYED = (IncidentKind.PLATEAU, IncidentKind.REPLAY_MISMATCH, *THROUGHPUT_KINDS)
 """Kinds without an anomalous step: a replay has nothing to look for."""
 
 

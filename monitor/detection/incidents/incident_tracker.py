@@ -53,6 +53,11 @@ class IncidentTracker:
     source: SourceFacts = EVERY_STEP
     """How the rows are made. It is stored with the detectors."""
 
+    def take_number(self) -> int:
+        """The number of the next incident of the run."""
+        self.num_incidents += 1
+        return self.num_incidents
+
     # Rows
 
     def needs_every_row(self) -> bool:
@@ -78,8 +83,7 @@ class IncidentTracker:
         if step - loss.low_step < self.settings.plateau_steps:
             return []
         self.plateau_step = loss.low_step
-        self.num_incidents += 1
-        return [IncidentChanged(plateau(self.num_incidents, step, loss))]
+        return [IncidentChanged(plateau(self.take_number(), step, loss))]
 
     def superseded(self, readings: Readings) -> tuple[Outcome, str] | None:
         """How the open incident ends because this row begins a new or more severe one; None where it does not."""
@@ -122,8 +126,7 @@ class IncidentTracker:
             if not recent.has_precursor(signal):
                 self.pending_outlier = Outlier(step, signal, readings[signal].value, readings[signal].z)
                 return effects
-        self.num_incidents += 1
-        self.open = open_incident(self.num_incidents, step, signal, readings, recent, self.source, first_skipped)
+        self.open = open_incident(self.take_number(), step, signal, readings, recent, self.source, first_skipped)
         if first_onset_step is not None:
             self.open.first_onset_step = first_onset_step
         return [IncidentChanged(self.open.incident)]
@@ -194,8 +197,7 @@ class IncidentTracker:
         It keeps those of the first replay and of the newest: a run that crashes and resumes all day stays small.
         """
         if self.mismatch is None:
-            self.num_incidents += 1
-            self.mismatch = replay_mismatch(self.num_incidents, verdict)
+            self.mismatch = replay_mismatch(self.take_number(), verdict)
             self.mismatch_since = verdict.restored_step
         else:
             newest = describe_mismatch(verdict)

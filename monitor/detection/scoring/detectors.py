@@ -46,6 +46,24 @@ class DetectorSet:
         """The step of the last row; -1 before the first one."""
         return int(self.recent.steps[-1]) if len(self.recent.steps) else -1
 
+    @classmethod
+    def at(
+        cls,
+        settings: DetectionSettings,
+        state: Mapping[str, Any] | None,
+        declared: Sequence[tuple[int, str]],
+        earlier: Iterable[Rows],
+    ) -> "DetectorSet":
+        """From a snapshot, None for fresh ones: see `DetectionEngine.fork`."""
+        detectors = cls(settings)
+        new = frozenset() if state is None else detectors.load_state_dict(state)
+        if new:
+            detectors.relearn(new, earlier, declared)
+        for step, kind in declared:
+            if step > detectors.last_step:
+                detectors.declare(step, kind)
+        return detectors
+
     def declare(self, step: int, kind: str) -> None:
         """From `step` on the signals have a new normal, when the event is of a kind that changes the curve."""
         if kind in SHIFT_EVENTS:

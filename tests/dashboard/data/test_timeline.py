@@ -44,6 +44,17 @@ def test_a_replay_that_differs_from_its_record_has_left_no_band() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("end", "last"), [(None, "Detected"), (11, "Steps again"), (10, "Detected")])
+def test_a_stall_is_found_by_the_clock_and_ends_with_a_step_or_with_the_run(end: int | None, last: str) -> None:
+    stall = incident(kind="stall", onset_step=10, peak_step=10, end_step=end, opened_at=50.0)
+    entries = timeline(stall, [], {}, {10: 1.0}.get)
+    assert [(each.name, each.step, each.at) for each in entries[:2]] == [
+        ("Last step", 10, 1.0),
+        ("Detected", None, 50.0),
+    ]
+    assert entries[-1].name == last
+
+
 @pytest.mark.parametrize(
     ("kind", "state", "names"),
     [

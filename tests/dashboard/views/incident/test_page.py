@@ -22,7 +22,7 @@ from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import SPIKE, report_a_spike
 from tests.dashboard.seed import REWIND, SEGMENT_END, seed
 from tests.dashboard.serving import serving
-from tests.db.seed import add_run
+from tests.db.seed import add_run, add_segment, add_steps
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -269,6 +269,35 @@ def test_the_difference_of_recomputed_steps_can_be_accepted_and_is_no_new_level(
     assert "Replay" not in [each.value for each in app.subheader]
     shown = [each.label for each in app.metric]
     assert ("Recorded" in shown, "Expected" in shown) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "signal", "label", "value"),
+    [
+        ("stall", "step_seconds", "Limit", "2 min 00 s"),
+        ("slowdown", "throughput", "Usual", "120 ± 2"),
+        ("slowdown", "data_seconds", "Waiting for data", "700.0%"),
+    ],
+)
+def test_an_incident_of_the_speed_says_what_is_usual_and_shows_the_time_per_step(
+    open_page: OpenPage, store: sa.Engine, kind: str, signal: str, label: str, value: str
+) -> None:
+    details = {"reasons": ["The process lives."], "peak_value": 7.0 if signal == "data_seconds" else 700.0}
+    details |= {"expected": 120.0, "scale": 2.0}
+    with writing(store) as session:
+        run = add_run(session)
+        add_steps(session, run, add_segment(session, run, "a"), range(150), loss=[3.0] * 150)
+        commands.save_incident(
+            session, run=run, number=1, segment=0, now=time.time(), kind=kind, state="open",
+            signal=signal, onset_step=100, detected_step=116, peak_step=116, end_step=None, score=3.0,
+            outcome="ongoing", details=details,
+        )  # fmt: skip
+    app = open_page("incident", run="r1")
+    assert not app.exception
+    assert app.header[0].value == f"Incident 1: {kind}"
+    assert {each.label: each.value for each in app.metric}[label] == value
+    assert "This is the new normal" not in [button.label for button in app.button]
+    assert "Replay" not in [each.value for each in app.subheader]
 
 
 @pytest.mark.slow

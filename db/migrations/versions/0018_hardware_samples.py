@@ -2,14 +2,14 @@
 
 Why: what the GPUs and the machine of a run did, beside its steps. The previous release ignores the table.
 
-Revision: 0021, after 0015
+Revision: 0018, after 0017
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0021"
-down_revision = "0015"
+revision = "0018"
+down_revision = "0017"
 branch_labels = None
 depends_on = None
 

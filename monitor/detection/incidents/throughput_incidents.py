@@ -1,0 +1,166 @@
+"""The incidents of the speed of a run: a stall and a slowdown, at most one of each.
+
+No policy answers them, they cost no budget, and they neither hide nor delay incidents of the signals.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from lossguard.states import Outcome
+from monitor.detection.effects import Effect, Incident, IncidentChanged
+from monitor.detection.encoding import restore
+from monitor.detection.incidents.open_incident import incident_from_dict, incident_to_dict
+from monitor.detection.incidents.slowdown import END_REASONS, in_unit, slowdown
+from monitor.detection.incidents.stall import Silence, duration, stall
+from monitor.detection.incidents.states import IncidentEvent, advance
+from monitor.detection.rows import Rows
+from monitor.detection.throughput.pace import Change, Finding, Pace
+from monitor.detection.throughput.row_gaps import RowGaps
+
+SPEED_EVENTS = frozenset({"batch_size", "data_mix"})
+"""Declared events after which a step may take another time."""
+MAX_PAUSES = 64
+"""Announced pauses that are still to come."""
+
+TakeNumber = Callable[[], int]
+
+
+@dataclass(frozen=True, slots=True)
+class StepsAgain:
+    """The first row after a stall."""
+
+    step: int
+    seconds: float | None
+    """Since the row before it, by the trainer's clock; None where that is not known."""
+
+
+@dataclass(slots=True)
+class ThroughputIncidents:
+    """Reads the times of the rows, and keeps what they and the clock of the collector show."""
+
+    gaps: RowGaps = field(default_factory=RowGaps)
+    pace: Pace = field(default_factory=Pace)
+    stall: Incident | None = None
+    slowdown: Incident | None = None
+    pauses: list[int] = field(default_factory=list)
+    """The loop has announced a pause before the first row from each of these steps on."""
+
+    # Rows
+
+    def observe(self, rows: Rows) -> Iterator[tuple[int, Finding | StepsAgain]]:
+        """What the rows show, each with the number of the rows up to it."""
+        if self.stall is not None and len(rows):
+            yield 1, self._steps_again(rows)
+        start = 0
+        while self.pauses and len(rows) and rows.steps[-1] >= self.pauses[0]:
+            end = max(start, int(np.searchsorted(rows.steps, self.pauses.pop(0))))
+            yield from self._read(rows[start:end], start)
+            start = end
+            self.gaps.skip()
+            self.pace.skip()
+        yield from self._read(rows[start:], start)
+
+    def _read(self, rows: Rows, start: int) -> Iterator[tuple[int, Finding]]:
+        self.gaps.update(rows)
+        for end, finding in self.pace.observe(rows):
+            yield start + end, finding
+
+    def _steps_again(self, rows: Rows) -> StepsAgain:
+        last = self.gaps.last_time
+        seconds = None if rows.times is None or last is None else float(rows.times[0] - last)
+        return StepsAgain(int(rows.steps[0]), seconds)
+
+    def report(self, finding: Finding | StepsAgain, take_number: TakeNumber) -> list[Effect]:
+        """An incident of the speed begins, grows or ends."""
+        if isinstance(finding, StepsAgain):
+            return self._end_stall(finding)
+        if finding.change is Change.BEGAN:
+            self.slowdown = slowdown(take_number(), finding)
+            return [IncidentChanged(self.slowdown)]
+        if self.slowdown is None:  # a state of another release
+            return []
+        if finding.change is Change.GREW:
+            _, value, _ = in_unit(finding)
+            score, step = round(finding.score, 3), finding.block.last_step
+            self.slowdown = replace(self.slowdown, score=score, peak_step=step, peak_value=value)
+            return [IncidentChanged(self.slowdown)]
+        outcome = Outcome.RECOVERED if finding.change is Change.RECOVERED else Outcome.ONGOING
+        ended = _closed(self.slowdown, finding.block.last_step, outcome, END_REASONS[finding.change])
+        self.slowdown = None
+        return [IncidentChanged(ended)]
+
+    # The clock
+
+    def limit(self, arrivals: Sequence[float]) -> float:
+        """Seconds without a step that are a stall; `arrivals`: seconds between the last reports with steps."""
+        return self.gaps.limit(arrivals)
+
+    def report_stall(self, silence: Silence, step: int, take_number: TakeNumber) -> list[Effect]:
+        """No step has come since `step`, -1 before the first. Nothing new where a stall is open."""
+        if self.stall is not None:
+            return []
+        self.stall = stall(take_number(), step, silence)
+        return [IncidentChanged(self.stall)]
+
+    def _end_stall(self, again: StepsAgain) -> list[Effect]:
+        incident = self.stall
+        assert incident is not None
+        self.stall = None
+        reason = f"Steps came again with step {again.step}."
+        if again.seconds is not None and again.seconds > 0:
+            incident = replace(incident, peak_value=max(again.seconds, incident.peak_value))
+            reason += f" By the clock of the trainer, {duration(again.seconds)} lie between it and the one before."
+        return [IncidentChanged(_closed(incident, again.step, Outcome.RECOVERED, reason))]
+
+    def end_run(self, reason: str, step: int) -> list[Effect]:
+        """The run has ended: nothing is waited for any more."""
+        is_open = (each for each in (self.stall, self.slowdown) if each is not None)
+        effects: list[Effect] = [IncidentChanged(_closed(each, step, Outcome.ONGOING, reason)) for each in is_open]
+        self.stall = self.slowdown = self.pace.slow = None
+        return effects
+
+    # What the trainer does
+
+    def declare(self, step: int, kind: str) -> None:
+        if kind in SPEED_EVENTS:
+            self.pace.declare(step)
+
+    def expect_pauses(self, steps: Iterable[int]) -> None:
+        """The time before the first row from each of `steps` on is an announced pause."""
+        self.pauses = sorted({*self.pauses, *steps})[-MAX_PAUSES:]
+
+    def begin_segment(self, *, is_new_process: bool) -> None:
+        """What lies between two segments is no step."""
+        self.pauses = []
+        self.gaps.skip()
+        self.pace.begin_segment(is_new_process=is_new_process)
+
+    # Persistence
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "gaps": self.gaps.to_dict(),
+            "pace": self.pace.to_dict(),
+            "stall": None if self.stall is None else incident_to_dict(self.stall),
+            "slowdown": None if self.slowdown is None else incident_to_dict(self.slowdown),
+            "pauses": self.pauses,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ThroughputIncidents":
+        """What of the data can be read; the rest is as in a new run."""
+        return cls(
+            restore(RowGaps.from_dict, data.get("gaps")) or RowGaps(),
+            restore(Pace.from_dict, data.get("pace")) or Pace(),
+            restore(incident_from_dict, data.get("stall")),
+            restore(incident_from_dict, data.get("slowdown")),
+            restore(list, data.get("pauses")) or [],
+        )
+
+
+def _closed(incident: Incident, step: int, outcome: Outcome, reason: str) -> Incident:
+    state, end = advance(incident.state, IncidentEvent.CLOSE), max(step, incident.onset_step)
+    return replace(incident, state=state, end_step=end, outcome=outcome, reasons=[*incident.reasons, reason])

@@ -1,0 +1,98 @@
+"""The longest times between two rows of a run, and how long a silence must last to count as a stall."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from monitor.detection.rows import Rows
+
+MIN_SECONDS = 120.0
+"""No shorter silence is a stall: nobody is to be woken for less."""
+FIRST_SECONDS = 600.0
+"""The least that counts before the gaps of a run are known: it loads data, compiles, restores."""
+MIN_GAPS = 8
+"""Gaps from which on they are known."""
+TIMES_MEAN, MAX_TIMES_MEAN = 10.0, 600.0
+"""A stall is ten times as long as a gap on average, up to ten minutes: checkpoints of slow steps are slow, too."""
+TIMES_SECOND = 4.0
+"""What happened twice is usual: a stall is several times as long as the second longest gap."""
+TIMES_LONGEST = 1.5
+"""What happened once may happen again: an evaluation that nobody announced is an alarm the first time only."""
+MAX_SECONDS = 3600.0
+"""No gap makes more than an hour of silence normal, unless gaps of that length happened twice."""
+NUM_KEPT = 4
+MAX_AGE_ROWS = 20_000
+"""After so many rows a gap no longer counts."""
+
+
+def stall_limit(longest: float, second: float) -> float:
+    """Seconds of silence that are a stall, by the longest and the second longest gap."""
+    once = min(TIMES_LONGEST * longest, MAX_SECONDS)
+    twice = min(TIMES_SECOND * second, max(MAX_SECONDS, TIMES_LONGEST * second))
+    return max(MIN_SECONDS, once, twice)
+
+
+@dataclass(slots=True)
+class RowGaps:
+    """The longest gaps of a run, by the trainer's clock; those between two segments and announced pauses do not count.
+
+    A gap that was a stall counts as well, because the run got over it by itself: see `stall_limit` for how far.
+    """
+
+    num_gaps: int = 0
+    seconds: float = 0.0
+    """Of all gaps."""
+    longest: list[list[float]] = field(default_factory=list)
+    """[seconds, number of the gap], longest first."""
+    last_time: float | None = None
+
+    def update(self, rows: Rows) -> None:
+        """Read the rows, where they have times."""
+        if rows.times is None:
+            return
+        last, shortest = self.last_time, self._shortest()
+        for time in rows.times.tolist():
+            if last is not None:
+                gap = time - last
+                self.num_gaps += 1
+                self.seconds += gap
+                if gap > shortest:
+                    self._keep(gap)
+                    shortest = self._shortest()
+            last = time
+        self.last_time = last
+
+    def _shortest(self) -> float:
+        """A longer gap is kept."""
+        return self.longest[-1][0] if len(self.longest) == NUM_KEPT else -math.inf
+
+    def _keep(self, seconds: float) -> None:
+        oldest = self.num_gaps - MAX_AGE_ROWS
+        kept = [each for each in self.longest if each[1] > oldest] + [[seconds, self.num_gaps]]
+        self.longest = sorted(kept, reverse=True)[:NUM_KEPT]
+
+    def skip(self) -> None:
+        """The time up to the next row is no gap."""
+        self.last_time = None
+
+    def limit(self, arrivals: Sequence[float] = ()) -> float:
+        """Seconds without a step that are a stall. `arrivals`: seconds between the last reports with steps.
+
+        Rows of a file that is copied every ten minutes have short gaps, and arrive with long ones.
+        """
+        oldest = self.num_gaps - MAX_AGE_ROWS
+        gaps = [seconds for seconds, number in self.longest if number > oldest]
+        limits = [stall_limit(*sorted([0.0, 0.0, *found], reverse=True)[:2]) for found in (gaps, list(arrivals))]
+        if self.num_gaps < MIN_GAPS:
+            return max(*limits, FIRST_SECONDS)
+        return max(*limits, min(TIMES_MEAN * self.seconds / self.num_gaps, MAX_TIMES_MEAN))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "RowGaps":
+        """Raises KeyError for data without one of the fields."""
+        longest = [list(each) for each in data["longest"]]
+        return cls(data["num_gaps"], data["seconds"], longest, data["last_time"])

@@ -1,0 +1,39 @@
+"""What the leader does: look for live runs without new steps, and open an incident for each.
+
+A look is one query of bounded cost. Each incident is written in a transaction of its own that locks the lease and then
+the run, as ingestion locks it, so that two collectors cannot open the same incident, and neither loses a report.
+"""
+
+import logging
+
+import sqlalchemy as sa
+
+from db import leader, live_runs
+from db.engine import reading, writing
+from db.leader import Lease
+from monitor.detection.throughput.row_gaps import FIRST_SECONDS
+from monitor.ingestion import stalls
+
+log = logging.getLogger(__name__)
+
+MAX_RUNS = 50
+"""Runs that become incidents in one look; the others in the next: a lease is to be renewed in between."""
+
+
+def look(engine: sa.Engine, lease: Lease) -> list[str]:
+    """The ids of the runs that were found stalled."""
+    with reading(engine) as session:
+        found = live_runs.silent(session, now=lease.now, since=lease.since, default=FIRST_SECONDS, limit=MAX_RUNS)
+        run_ids = [run.id for run in found]
+    return [run_id for run_id in run_ids if open_stall(engine, lease, run_id)]
+
+
+def open_stall(engine: sa.Engine, lease: Lease, run_id: str) -> bool:
+    """Whether the run was found stalled; never once the lease is lost."""
+    with writing(engine) as session:
+        if not leader.holds(session, lease):
+            return False
+        if not stalls.open_stall(session, run_id, now=leader.now(session), since=lease.since):
+            return False
+    log.warning("run %s has stalled", run_id)
+    return True

@@ -1,0 +1,108 @@
+"""One of several collectors leads; another one takes over when it fails, and a leader without its lease stops."""
+
+import time
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from db import leader
+from db.engine import writing
+from db.leader import Lease
+from monitor.leader.leadership import ROLE, Leadership
+
+
+def leadership(engine: sa.Engine, seen: list[Lease], seconds: float = 60.0) -> Leadership:
+    return Leadership(engine, seen.append, lease_seconds=seconds, beat_seconds=0.01)
+
+
+def run_out(engine: sa.Engine, ago: float = 1.0) -> None:
+    """The lease ran out `ago` seconds ago."""
+    with writing(engine) as session:
+        session.execute(sa.update(leader.Leader).values(until=leader.now(session) - ago))
+
+
+def test_one_of_two_collectors_leads_and_its_term_stays(engine: sa.Engine) -> None:
+    seen: list[Lease] = []
+    first, second = leadership(engine, seen), leadership(engine, [])
+    for _ in range(3):
+        first.beat()
+        second.beat()
+    assert (first.is_leader, second.is_leader) == (True, False)
+    assert [lease.term for lease in seen] == [1, 1, 1]
+
+
+def test_another_collector_takes_over_once_the_lease_has_run_out_and_the_old_one_follows(engine: sa.Engine) -> None:
+    seen: list[Lease] = []
+    first, second = leadership(engine, []), leadership(engine, seen)
+    first.beat()
+    run_out(engine)
+    second.beat()
+    first.beat()
+    assert (first.is_leader, second.is_leader) == (False, True)
+    assert [lease.term for lease in seen] == [2]
+
+
+def test_a_leader_that_comes_back_after_its_lease_ran_out_has_a_new_term(engine: sa.Engine) -> None:
+    seen: list[Lease] = []
+    only = leadership(engine, seen)
+    only.beat()
+    run_out(engine)
+    only.beat()
+    assert [lease.term for lease in seen] == [1, 2]
+    with writing(engine) as session:
+        assert [leader.holds(session, lease) for lease in seen] == [False, True]
+
+
+def test_a_leader_that_stops_is_replaced_at_once(engine: sa.Engine) -> None:
+    first, second = leadership(engine, []), leadership(engine, [])
+    first.beat()
+    first.stop()
+    second.beat()
+    assert second.is_leader
+
+
+def test_a_leader_whose_work_fails_leaves_the_role_to_another(sqlite_engine: sa.Engine) -> None:
+    def fail(lease: Lease) -> None:
+        raise RuntimeError("a defect")
+
+    broken, second = Leadership(sqlite_engine, fail), leadership(sqlite_engine, [])
+    broken.beat()
+    second.beat()
+    assert (broken.is_leader, second.is_leader) == (False, True)
+
+
+def test_a_leader_that_cannot_renew_stops_by_itself(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    only = leadership(sqlite_engine, [], seconds=0.05)
+    only.beat()
+
+    def away(*_: object, **__: object) -> None:
+        raise sa.exc.OperationalError("", {}, Exception("the database is away"))
+
+    monkeypatch.setattr(leader, "claim", away)
+    time.sleep(0.06)
+    only.beat()
+    assert not only.is_leader
+
+
+@pytest.mark.parametrize(("ago", "is_break"), [(5.0, False), (60.0, True)])
+def test_a_silence_counts_from_the_last_time_without_any_leader(engine: sa.Engine, ago: float, is_break: bool) -> None:
+    seen: list[Lease] = []
+    first, second = leadership(engine, seen), leadership(engine, seen)
+    first.beat()
+    with writing(engine) as session:  # it has led for a while
+        session.execute(sa.update(leader.Leader).values(since=leader.Leader.since - 1000.0))
+    run_out(engine, ago)
+    second.beat()
+    assert (seen[1].now - seen[1].since < 1.0) == is_break
+
+
+def test_the_thread_renews_and_ends(sqlite_engine: sa.Engine) -> None:
+    seen: list[Lease] = []
+    thread = leadership(sqlite_engine, seen)
+    thread.start()
+    while len(seen) < 2:
+        time.sleep(0.01)
+    thread.stop()
+    with Session(sqlite_engine) as session:
+        assert leader.is_free(session, role=ROLE, holder="somebody else")
