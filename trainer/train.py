@@ -19,8 +19,6 @@ from rich.console import Console
 from torch import nn
 
 import lossguard
-from lossguard.gating import SKIPPED
-from lossguard.metrics import EVALUATION_SECONDS
 from lossguard.torch import Checkpoints, Gate, over_ranks, tokens_per_rank
 from trainer.components import Components, build_components
 from trainer.config import Recipe
@@ -122,7 +120,7 @@ def train(recipe: Recipe, job: Job) -> TrainingResult:
                 run.expect(next_report_in=MAX_EVALUATION_SECONDS)
                 began = time.perf_counter()
                 evaluation = evaluate(components.model, components.held_out, components.device)
-                metrics[EVALUATION_SECONDS] = time.perf_counter() - began
+                metrics["evaluation_seconds"] = time.perf_counter() - began
                 metrics |= held_out_metrics(evaluation, components.token_bytes)
             now = time.perf_counter()
             metrics["step_seconds"], last_end = now - last_end, now
@@ -225,9 +223,9 @@ def training_step(
     components.optimizer.zero_grad(set_to_none=True)
     # The only host sync of the step: all metrics in one transfer, after all work was queued.
     scalars = {"loss": terms.cross_entropy, "grad_norm": grad_norm, "log_z": terms.log_z, "log_z_max": terms.log_z_max}
-    scalars |= {"z_loss": terms.z_loss, SKIPPED: skipped} | extra.take()
+    scalars |= {"z_loss": terms.z_loss, "skipped": skipped} | extra.take()
     numbers = dict(zip(scalars, torch.stack([*scalars.values()]).tolist(), strict=True))
-    return {name: number for name, number in numbers.items() if name != SKIPPED or number}
+    return {name: number for name, number in numbers.items() if name != "skipped" or number}
 
 
 def held_out_metrics(evaluation: HeldOutLoss, token_bytes: float | None) -> dict[str, float]:

@@ -86,7 +86,7 @@ def test_a_viewer_has_the_rights_of_all_groups(groups: Any, rights: set[Right]) 
     assert person.rights == rights
 
 
-@pytest.mark.parametrize("issued_at", [time.time() - 13 * 3600, None, "yesterday", True])
+@pytest.mark.parametrize("issued_at", [1.0, None, "yesterday", True])
 def test_a_login_ends_after_its_hours_and_one_without_a_time_at_once(issued_at: Any) -> None:
     person = login.viewer(LOGIN, {"sub": "ada", "groups": ["ml-oncall"], "iat": issued_at})
     assert person.has_expired

@@ -71,7 +71,7 @@ def test_it_listens_on_a_network_address_only_with_open_to_network(
     with pytest.raises(SystemExit) as ended:
         app(["--host", host])
     assert ended.value.code == 2
-    assert f"loopback only, not on {host}; put an authenticating proxy" in capsys.readouterr().err
+    assert f"loopback only, not on {host}; let viewers log in" in capsys.readouterr().err
 
 
 def test_a_wrong_list_of_host_names_is_one_sentence_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,11 @@ def test_a_device_with_events_is_waited_for_through_its_event(tmp_path: Path, mo
         current_accelerator=lambda: types.SimpleNamespace(type="tpu"),
         current_stream=lambda device: "the loop's stream",
     )
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(Event=FakeEvent, accelerator=accelerator))
+    monkeypatch.setitem(
+        sys.modules,
+        "torch",
+        types.SimpleNamespace(Event=FakeEvent, Tensor=type("Tensor", (), {}), accelerator=accelerator),
+    )
     run = lossguard.recording.RecordingRun(
         registration={"id": "r", "capabilities": []}, directory=tmp_path, client=None
     )
