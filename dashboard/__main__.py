@@ -78,6 +78,8 @@ def main(
     if login:
         try:
             read_login(Path(login))
+            if Path(login).stat().st_mode & 0o077:
+                print(f"lossguard dashboard: others can read {login}, which has secrets: chmod 600 it", file=sys.stderr)
         except BadLogin as error:
             _refuse(str(error))
     if not (login or open_to_network or is_loopback(host)):

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lossguard.protocol import is_name
 from monitor.actions import policies
 from monitor.cli import parameters
 from monitor.cli.errors import exit_with
@@ -91,8 +92,15 @@ def _change(values: dict[str, Any], project: str | None, run: str | None) -> Non
                 policies.set_default(session, project, changes, who=who, now=time.time())
     except Problem as problem:
         raise exit_with(problem) from None
+    whose = (
+        "the collector" if project is None and run is None else f"project {project}" if run is None else f"run {run}"
+    )
+    for name, value in values.items():
+        typer.echo(f"{whose}: {name} {'is no longer set' if value is None else f'= {json.dumps(value)}'}")
 
 
 def _check_one(project: str | None, run: str | None) -> None:
     if project is not None and run is not None:
         raise exit_with("give --project or --run, not both: a run belongs to one project")
+    if project is not None and not is_name(project):
+        raise exit_with(f"--project {project!r} is no name: give 1 to 128 characters without control characters")

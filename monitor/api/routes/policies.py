@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Query
 
+from monitor import schemas
 from monitor.actions import policies
 from monitor.api import auth
 from monitor.api.auth import Operator, Reader
@@ -15,21 +16,27 @@ router = APIRouter(tags=["policies"], route_class=TypedJsonRoute)
 Fields = Annotated[Json, Body()]
 
 
+class OfProject(schemas.Body):
+    """A misspelt name must not change the collector's values."""
+
+    project: Name | None = None
+
+
 @router.get("/policy")
-def show_defaults(who: Reader, session: ReadSession, project: Name | None = None) -> dict[str, Any]:
+def show_defaults(who: Reader, session: ReadSession, query: Annotated[OfProject, Query()]) -> dict[str, Any]:
     """The policy of new runs, of this project or of any, with the layer that each value comes from."""
-    auth.check_project(who, project, "the policy of the collector")
-    return policies.show(session, project=project)
+    auth.check_project(who, query.project, "the policy of the collector")
+    return policies.show(session, project=query.project)
 
 
 @router.put("/policy")
 def set_defaults(
-    fields: Fields, who: Operator, session: WriteSession, now: Now, project: Name | None = None
+    fields: Fields, who: Operator, session: WriteSession, now: Now, query: Annotated[OfProject, Query()]
 ) -> dict[str, Any]:
     """Change values of a project, or without one of the collector; null removes a value. Running runs follow."""
-    auth.check_project(who, project, "the policy of the collector")
-    policies.set_default(session, project, fields, who=who.author, now=now)
-    return policies.show(session, project=project)
+    auth.check_project(who, query.project, "the policy of the collector")
+    policies.set_default(session, query.project, fields, who=who.author, now=now)
+    return policies.show(session, project=query.project)
 
 
 @router.get("/runs/{run_id}/policy")

@@ -25,7 +25,7 @@ from monitor.detection.interventions.intervention_tracker import (
 )
 from monitor.detection.interventions.policies import decide
 from monitor.detection.interventions.policy import Mode, Policy
-from monitor.detection.interventions.refusal import after_refusal
+from monitor.detection.interventions.refusal import after_refusal, with_limits
 from monitor.detection.interventions.restorable import RestorableStep, Tiers, by_tier, restorable_steps, thinned
 from monitor.detection.interventions.step_times import StepTimes
 from monitor.detection.rows import Bools, Ints, Rows
@@ -147,6 +147,7 @@ class IncidentResponse:
         effects = self._mark_structural(current, now)
         now = replace(now, structural=current.structural)
         decision = decide(self.policy, now, self.batches.batch_of)
+        decision = with_limits(decision, self.limits, self.restorable, step)
         kind = decision.kind or decision.unavailable
         if decision.is_final:
             current.no_further_action, current.wait_reasons = True, []

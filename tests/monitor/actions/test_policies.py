@@ -129,3 +129,9 @@ def test_a_token_sets_the_policy_of_what_it_covers_alone(http: TestClient, sqlit
 
 def test_the_policy_of_a_run_that_does_not_exist_is_404(http: TestClient) -> None:
     assert http.get(f"{API}/runs/nobody/policy").status_code == 404
+
+
+def test_a_misspelt_parameter_does_not_change_the_policy_of_all(http: TestClient) -> None:
+    answer = http.put(f"{API}/policy?projekt=gpt", json={"mode": "observe"})
+    assert (answer.status_code, "projekt" in answer.text) == (422, True)
+    assert http.get(f"{API}/policy").json()["layers"]["collector"] == {}

@@ -32,13 +32,13 @@ def shown(*arguments: str) -> dict[str, tuple[object, str]]:
 def test_values_are_set_shown_with_where_they_are_set_and_removed() -> None:
     assert run("set", "mode=approve", "first_run_mode=observe").exit_code == 0
     assert run("set", "--project", "gpt", "batch_cost=2", "false_alarms_per_10k=0.25").exit_code == 0
-    assert run("set", "--run", "r1", "mode=observe").exit_code == 0
+    assert run("set", "--run", "r1", "mode=observe").output == 'run r1: mode = "observe"\n'
     values = shown("--run", "r1")
     assert values["mode"] == ("observe", "run")
     assert values["batch_cost"] == (2, "project")
     assert values["false_alarms_per_10k"] == (0.25, "project")
     assert values["name"] == ("adaptive", "default")
-    assert run("unset", "--run", "r1", "mode").exit_code == 0
+    assert run("unset", "--run", "r1", "mode").output == "run r1: mode is no longer set\n"
     assert shown("--run", "r1")["mode"] == ("approve", "collector")
     assert shown("--project", "gpt")["batch_cost"] == (2, "project")
     assert run("unset", "--project", "gpt", "batch_cost", "false_alarms_per_10k").exit_code == 0
@@ -57,6 +57,7 @@ def test_values_are_set_shown_with_where_they_are_set_and_removed() -> None:
         (["show", "--run", "r2"], "there is no run 'r2'"),
         (["unset", "mood"], "there is no value 'mood'; the values are: "),
         (["show", "--run", "r1", "--project", "gpt"], "give --project or --run, not both"),
+        (["set", "--project", "", "mode=auto"], "--project '' is no name"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], sentence: str) -> None:

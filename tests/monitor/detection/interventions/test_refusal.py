@@ -89,3 +89,25 @@ def test_an_operators_order_beyond_the_limits_is_refused_before_it_is_sent() -> 
     silent.feed(rows_of(spiked(at=500))[:300], restorable=range(0, 300, 50))
     with pytest.raises(ValueError, match="carries out no orders now"):
         silent.rollback(rewind_to=250)
+
+
+@pytest.mark.parametrize("name", ["adaptive", "palm"])
+def test_a_hold_for_want_of_a_checkpoint_names_the_limit_that_rules_them_out(name: str) -> None:
+    policy = Policy(mode="auto", name=name)  # type: ignore[arg-type]
+    engine, story = DetectionEngine(policy=policy, limits=Limits(max_depth=1)), EffectLog()
+    story.add(engine.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 300, 50)))
+    (hold,) = story.interventions
+    assert hold.kind == "hold"
+    assert hold.reasons[-1] == "The trainer's limit max_depth=1 rules out the checkpoints up to step 250."
+
+
+def test_a_skip_that_a_limit_keeps_from_being_wider_says_so() -> None:
+    engine, story = DetectionEngine(policy=AUTO, limits=Limits(max_skip=2)), EffectLog()
+    story.add(engine.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 300, 50)))
+    assert story.interventions[0].reasons[-1] == "The trainer's limit max_skip=2 permits no wider skip."
+
+
+def test_limits_that_shape_nothing_are_not_named() -> None:
+    engine, story = DetectionEngine(policy=AUTO, limits=Limits(max_depth=250, max_skip=5000)), EffectLog()
+    story.add(engine.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 300, 50)))
+    assert "limit" not in " ".join(story.interventions[0].reasons)
