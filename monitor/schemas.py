@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from lossguard.preflight import MAX_CHARACTERS, MAX_SENTENCE, MAX_TEXTS
 from lossguard.probe import Probe
 from lossguard.protocol import (
     MAX_COMMIT,
@@ -139,6 +140,26 @@ class TierIn(Body):
     save_seconds: Seconds | None = None
 
 
+Sentence = Annotated[Text, StringConstraints(max_length=MAX_SENTENCE)]
+
+
+class BatchTextIn(Body):
+    """The beginning of a batch as text."""
+
+    batch: StepNumber
+    text: Annotated[Text, StringConstraints(max_length=MAX_CHARACTERS)]
+
+
+class PreflightIn(Body):
+    """The trainer's answer about a rollback that waits for approval (`lossguard.preflight.Answer`)."""
+
+    id: Short
+    problem: Sentence = ""
+    tier: Annotated[str, StringConstraints(pattern=f"^{TIER_PATTERN}$")] | None = None
+    refused: Sentence = ""
+    texts: Annotated[list[BatchTextIn], Field(max_length=MAX_TEXTS)] = []
+
+
 class ReportIn(Body):
     """Columns of equal length. In `metrics`, non-finite numbers are "NaN", "Infinity" or "-Infinity"; null means
     that the metric was not reported at that step. An empty report is a heartbeat. The first mistake in a list ends its
@@ -152,6 +173,8 @@ class ReportIn(Body):
     restorable_steps: Annotated[StepNumbers, Field(max_length=MAX_RESTORABLE_STEPS)] | None = None
     restorable_tiers: Annotated[list[TierIn], Field(max_length=MAX_TIERS)] | None = None
     """Where the restorable steps of the same report are kept. A step in several tiers counts for the first of them."""
+    preflight: PreflightIn | None = None
+    """The answer to the question that came with an earlier answer."""
 
     @property
     def num_steps(self) -> int:

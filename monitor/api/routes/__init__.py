@@ -4,10 +4,10 @@ from fastapi import APIRouter
 
 from lossguard.protocol import API
 from monitor import problems
-from monitor.api.routes import audit, export, health, mlflow, orders, policies, runs, series
+from monitor.api.routes import audit, export, health, mlflow, orders, policies, preflights, runs, series
 
 router = APIRouter(responses=problems.RESPONSES)
-for each in (runs, series, export, orders, policies, audit):
+for each in (runs, series, export, orders, preflights, policies, audit):
     router.include_router(each.router, prefix=API)
 router.include_router(mlflow.router)
 router.include_router(health.router)
