@@ -31,7 +31,7 @@ class Question:
     def from_wire(cls, body: Any) -> "Question | None":
         """None for what is no question that this release can answer."""
         try:
-            order = Order.from_wire({"id": 0, "kind": OrderKind.ROLLBACK, **body, "rewind_to": body["step"]})
+            order = Order.from_wire({**body, "id": 0, "kind": OrderKind.ROLLBACK, "rewind_to": body["step"]})
         except (KeyError, TypeError, ValueError):
             return None
         if not isinstance(body.get("id"), str) or order.rewind_to is None:

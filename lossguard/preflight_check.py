@@ -75,8 +75,6 @@ class PreflightCheck:
             try:
                 found.extend((batch, storable(str(self.read_text(batch)))[:MAX_CHARACTERS]) for batch in batches)
             except Exception as problem:
-                self._log_once.warn_once(
-                    "decode", f"decode raised: the texts of batches are not shown: {problem!r:.300}"
-                )
+                self._log_once.warn_once("decode", f"decode raised, so a text is not shown: {problem!r:.300}")
             self._texts = {key: tuple(found)}
         return self._texts.get(key, ())

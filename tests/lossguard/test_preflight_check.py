@@ -1,12 +1,15 @@
 """The trainer answers what the collector asks before a person approves a rollback."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lossguard
 from lossguard import Guard, Limits
 from lossguard.preflight import Answer, Question
+from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun
 from tests.waiting import eventually
 
@@ -91,3 +94,21 @@ def test_batches_that_cannot_be_read_out_of_turn_are_not_read() -> None:
     seen: list[int] = []
     assert answered(AskedRun(ASKED), Memory([]), iter(range(99)), decode=seen.append).texts == ()
     assert seen == []
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_an_answer_goes_to_a_collector_that_reads_it(collector: FakeCollector, tmp_path: Path, is_read: bool) -> None:
+    collector.question = {"id": "7-1", "step": 0, "skip_from": 0, "skip_to": 2}
+    if not is_read:
+        collector.accepts = collector.accepts - {"preflight"}
+    with lossguard.init("project", run_id="r", url=collector.url, directory=tmp_path) as run:
+        guard = Guard(run, checkpoints=Memory([]), every=2, decode=str)
+        for step, _ in guard.steps(Indices(), 4):
+            run.log(step, loss=1.0)
+            assert step or eventually(lambda: run.question is not None)
+            assert step < 3 or eventually(lambda: not guard.preflight._thread.is_alive())  # type: ignore[union-attr]
+    assert "preflight" in collector.runs["r"]["capabilities"]
+    assert collector.restorable == [0, 2, 4]
+    texts = [{"batch": 0, "text": "0"}, {"batch": 1, "text": "1"}]
+    answer = {"id": "7-1", "problem": "", "tier": "disk", "refused": "", "texts": texts}
+    assert collector.preflights == ([answer] if is_read else [])

@@ -71,9 +71,9 @@ def duration(seconds: float) -> str:
 
 def hours(value: float, unit: str) -> str:
     """Such as "0.42 GPU-hours"."""
-    return (
-        f"under 0.01 {unit}" if 0 < value < 0.01 else f"{value:,.2f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
-    )
+    if 0 < value < 0.01:
+        return f"under 0.01 {unit}"
+    return f"{value:,.2f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
 
 
 def _restore(found: "Preflight") -> str:

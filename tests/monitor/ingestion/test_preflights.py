@@ -82,7 +82,7 @@ def test_nobody_asks_once_a_person_has_decided(http: TestClient, verb: str) -> N
 
 
 def test_an_answer_that_is_too_long_is_refused_and_an_unknown_intervention_is_not_found(http: TestClient) -> None:
-    trainer, answer = proposed(http, capabilities=ANSWERS)
+    _, answer = proposed(http, capabilities=ANSWERS)
     body = {"segment": 0, "restorable_steps": [], "preflight": {"id": answer["preflight"]["id"], "problem": "x" * 501}}
     assert http.post(f"{API}/runs/r1/reports", json=body).status_code == 422
     assert http.get(f"{API}/interventions/999/preflight").status_code == 404
