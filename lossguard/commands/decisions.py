@@ -78,7 +78,7 @@ def _show(run_id: str, each: dict[str, Any], found: dict[str, Any]) -> None:
     to_step = "" if each["rewind_to"] is None else f" to step {each['rewind_to']:,}"
     print(f"Run {run_id}, intervention {each['number']}: {each['kind']}{to_step}")
     for sentence in found["sentences"]:
-        print(f"  {sentence.replace('**', '')}")
+        print(f"  {sentence}")
     for shown in found["texts"]:
         print(f"  batch {shown['batch']:,}: {_printable(shown['text'])}")
 

@@ -46,7 +46,7 @@ def asked(
 def sentences(found: "Preflight", known: "Known") -> Iterator[str]:
     """All that a person should know, the most important first."""
     if found.refused is not None:
-        yield f"**The trainer would refuse it**: {found.refused}."
+        yield f"The trainer would refuse it: {found.refused}."
     if known.kind != OrderKind.ROLLBACK:
         yield f"A {known.kind} restores no checkpoint and skips no batches."
         return

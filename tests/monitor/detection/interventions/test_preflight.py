@@ -94,7 +94,7 @@ def test_an_old_answer_counts_no_more() -> None:
 
 def test_limits_that_would_refuse_the_order_come_first() -> None:
     assert said(answer={"refused": "it skips 12 batches, and max_skip=4"}).startswith(
-        "**The trainer would refuse it**: it skips 12 batches, and max_skip=4."
+        "The trainer would refuse it: it skips 12 batches, and max_skip=4."
     )
     reported = {"capabilities": ("rollback", "limits:max_depth=50"), "answered_at": None, "answer": {}}
     assert preflight(known(**reported)).refused == "it discards 100 steps, from 4950 to 5050, and max_depth=50"
