@@ -28,14 +28,15 @@ def show(facts: RunFacts, each: Intervention) -> None:
 
 def show_metrics(found: Preflight) -> None:
     width, unit = METRIC_WIDTH_PIXELS, found.unit
-    cost = "-" if found.rollback_hours is None else formatting.number(found.rollback_hours)
+    cost = "-" if found.rollback_hours is None else preflight_text.number_of_hours(found.rollback_hours)
     restore = "not measured" if found.restore_seconds is None else preflight_text.duration(found.restore_seconds)
     with st.container(horizontal=True):
         st.metric("Checkpoint", checkpoint(found), width=width, help=formatting.escape_markdown(found.asked))
         st.metric("Restore", restore, width=width, help="How long the last load from there took.")
         st.metric("Discards", f"{formatting.short_count(found.recomputed_steps or 0)} steps", width=width)
-        st.metric("Rolling back", cost, width=width, help=f"{unit}: the restore, and the steps up to the newest one.")
-        st.metric("Waiting an hour", f"+{found.hours_per_hour:,.0f}", width=width, help=f"{unit} that are added.")
+        cost_help = f"{unit}: the restore, and the steps up to the newest one."
+        st.metric("Rolling back costs", cost, width=width, help=cost_help)
+        st.metric("Each hour adds", f"+{found.hours_per_hour:,.0f}", width=width, help=f"{unit}, if you wait.")
         st.metric("Skips", f"{formatting.short_count(found.skipped_batches)} batches", width=width)
 
 
@@ -64,7 +65,9 @@ def show_texts(found: Preflight) -> None:
 
 def question(facts: RunFacts, each: Intervention) -> str:
     """The same for the dialog, in Markdown."""
-    return formatting.bullet_list(preflights.read(facts, each).sentences)
+    found = preflights.read(facts, each)
+    texts = [f"Batch {batch:,} begins with: {formatting.visible(text)}" for batch, text in found.texts]
+    return formatting.bullet_list([*found.sentences, *texts])
 
 
 def asked_for(facts: RunFacts) -> Intervention | None:

@@ -65,15 +65,20 @@ def duration(seconds: float) -> str:
     if seconds < 1:
         return "0 s" if seconds == 0 else "under 0.01 s" if seconds < 0.01 else f"{seconds:.1g} s"
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.2g} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
 
 
 def hours(value: float, unit: str) -> str:
     """Such as "0.42 GPU-hours"."""
+    return f"{number_of_hours(value)} {unit}"
+
+
+def number_of_hours(value: float) -> str:
+    """Such as "0.42" or "1,200"."""
     if 0 < value < 0.01:
-        return f"under 0.01 {unit}"
-    return f"{value:,.2f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
+        return "under 0.01"
+    return f"{value:,.2f}" if value < 10 else f"{value:,.0f}"
 
 
 def _restore(found: "Preflight") -> str:

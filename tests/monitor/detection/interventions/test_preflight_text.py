@@ -5,7 +5,15 @@ from monitor.detection.interventions import preflight_text
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (0.001, "under 0.01 s"), (0.42, "0.4 s"), (8.4, "8 s"), (300, "5 min"), (9000, "2.5 h")],
+    [
+        (0, "0 s"),
+        (0.001, "under 0.01 s"),
+        (0.42, "0.4 s"),
+        (8.4, "8.4 s"),
+        (61.4, "61 s"),
+        (300, "5 min"),
+        (9000, "2.5 h"),
+    ],
 )
 def test_a_duration_is_short(seconds: float, text: str) -> None:
     assert preflight_text.duration(seconds) == text
