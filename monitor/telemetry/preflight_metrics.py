@@ -14,6 +14,36 @@ LABELS = ["run", "project", "kind", "incident", "intervention"]
 MAX_SHOWN = 32
 """Each costs a few queries a scrape: of more, those that were proposed last are shown."""
 
+Value = Callable[[Preflight], float | None]
+GAUGES: dict[tuple[str, str], Value] = {
+    ("discarded_steps", "Steps that a proposed rollback discards, up to the newest one"): lambda of: (
+        of.recomputed_steps
+    ),
+    ("skipped_batches", "Batches that a proposed rollback skips"): lambda of: (
+        None if of.step is None else of.skipped_batches
+    ),
+    (
+        "restorable",
+        "Whether the trainer has just found the checkpoint of a proposed rollback; absent if it has not answered",
+    ): lambda of: of.restorable,
+    ("refused", "Whether the trainer would refuse a proposed intervention, as far as is known"): lambda of: (
+        of.refused is not None
+    ),
+    (
+        "restore_seconds",
+        "How long the last restore from where the checkpoint is kept took; absent if none was measured",
+    ): lambda of: of.restore_seconds,
+    (
+        "rollback_device_hours",
+        "Devices x hours that a proposed rollback costs: the restore, and the steps up to the newest one",
+    ): lambda of: of.rollback_hours,
+    (
+        "waiting_device_hours",
+        "Devices x hours that each hour of waiting adds to the cost of a proposed rollback",
+    ): lambda of: of.hours_per_hour,
+}
+"""By name and help."""
+
 
 def families(session: Session, runs: Sequence[LiveRun], now: float) -> Iterator[Metric]:
     """Gauges of the proposed interventions of these runs. A value that is not known is left out."""
@@ -25,27 +55,9 @@ def families(session: Session, runs: Sequence[LiveRun], now: float) -> Iterator[
         found = preflight(Known(**preflights.known(session, run=row, intervention=each, now=now)))
         incident = "" if each.incident is None else str(each.incident)
         shown.append(([row.id, row.project, each.kind, incident, str(each.number)], found))
-    text = "Steps that a proposed rollback discards, up to the newest one"
-    yield _gauge("lossguard_preflight_discarded_steps", text, shown, lambda each: each.recomputed_steps)
-    text = "Batches that a proposed rollback skips"
-    yield _gauge("lossguard_preflight_skipped_batches", text, shown, lambda each: None if each.step is None else each.skipped_batches)
-    text = "Whether the trainer has just found the checkpoint of a proposed rollback; absent if it has not answered"
-    yield _gauge("lossguard_preflight_restorable", text, shown, lambda each: each.restorable)
-    text = "Whether the trainer would refuse a proposed intervention, as far as is known"
-    yield _gauge("lossguard_preflight_refused", text, shown, lambda each: each.refused is not None)
-    text = "How long the last restore from where the checkpoint is kept took; absent if none was measured"
-    yield _gauge("lossguard_preflight_restore_seconds", text, shown, lambda each: each.restore_seconds)
-    text = "Devices x hours that a proposed rollback costs: the restore, and the steps up to the newest one"
-    yield _gauge("lossguard_preflight_rollback_device_hours", text, shown, lambda each: each.rollback_hours)
-    text = "Devices x hours that each hour of waiting adds to the cost of a proposed rollback"
-    yield _gauge("lossguard_preflight_waiting_device_hours", text, shown, lambda each: each.hours_per_hour)
-
-
-def _gauge(
-    name: str, text: str, shown: list[tuple[list[str], Preflight]], value: Callable[[Preflight], float | None]
-) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=LABELS)
-    for labels, found in shown:
-        if (number := value(found)) is not None:
-            family.add_metric(labels, float(number))
-    return family
+    for (name, text), value in GAUGES.items():
+        family = GaugeMetricFamily(f"lossguard_preflight_{name}", text, labels=LABELS)
+        for labels, found in shown:
+            if (number := value(found)) is not None:
+                family.add_metric(labels, float(number))
+        yield family

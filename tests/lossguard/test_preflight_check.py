@@ -9,6 +9,7 @@ import pytest
 import lossguard
 from lossguard import Guard, Limits
 from lossguard.preflight import Answer, Question
+from lossguard.states import OrderMode
 from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.scripted import Indices, Memory, ScriptedRun
 from tests.waiting import eventually
@@ -69,8 +70,8 @@ def test_a_store_of_the_loop_may_look_itself_and_may_raise() -> None:
 def test_a_trainer_says_that_its_limits_would_refuse_the_order() -> None:
     refused = answered(AskedRun(ASKED), Memory([]), limits=Limits(max_skip=3)).refused
     assert refused == "it skips 7 batches, and max_skip=3"
-    assert "mode=observe" in answered(AskedRun(ASKED), Memory([]), limits=Limits(mode="observe")).refused
-    assert answered(AskedRun(ASKED), Memory([]), limits=Limits(mode="approve")).refused == ""
+    assert "mode=observe" in answered(AskedRun(ASKED), Memory([]), limits=Limits(mode=OrderMode.OBSERVE)).refused
+    assert answered(AskedRun(ASKED), Memory([]), limits=Limits(mode=OrderMode.APPROVE)).refused == ""
 
 
 def test_a_decoder_shows_the_first_batches_that_are_skipped() -> None:

@@ -10,7 +10,7 @@ from monitor.app import create_app
 from monitor.ingestion.preflights import ASK_SECONDS
 from monitor.settings import Settings
 from tests.monitor.client import NOW, TestClient, Trainer
-from tests.monitor.scenarios import train_until_nan
+from tests.monitor.scenarios import ANSWERS_PREFLIGHT, proposed
 
 
 class Clock:
@@ -20,25 +20,16 @@ class Clock:
         return self.now
 
 
-def proposed(http: TestClient, **values: Any) -> tuple[Trainer, dict[str, Any]]:
-    """A run with a proposed rollback, and the answer to its last report."""
-    trainer = Trainer(http, policy={"mode": "approve"}, **values)
-    return trainer, train_until_nan(trainer)
-
-
 def shown(http: TestClient, trainer: Trainer) -> dict[str, Any]:
     number = trainer.get()["interventions"][-1]["id"]
     found: dict[str, Any] = http.get(f"{API}/interventions/{number}/preflight").json()
     return found
 
 
-ANSWERS = ["rollback", "preflight"]
-
-
 def test_the_trainer_is_asked_until_it_answers_and_again_later(engine: sa.Engine) -> None:
     clock = Clock()
     with TestClient(create_app(Settings(), engine=engine, clock=clock)) as http:
-        trainer, answer = proposed(http, capabilities=ANSWERS)
+        trainer, answer = proposed(http, capabilities=ANSWERS_PREFLIGHT)
         question = answer["preflight"]
         row = trainer.get()["interventions"][-1]
         assert {name: question[name] for name in ("step", "skip_from", "skip_to")} == {
@@ -75,14 +66,14 @@ def test_a_trainer_of_an_earlier_release_is_not_asked(http: TestClient) -> None:
 
 @pytest.mark.parametrize("verb", ["approve", "reject"])
 def test_nobody_asks_once_a_person_has_decided(http: TestClient, verb: str) -> None:
-    trainer, answer = proposed(http, capabilities=ANSWERS)
+    trainer, answer = proposed(http, capabilities=ANSWERS_PREFLIGHT)
     assert "preflight" in answer
     http.post(f"{API}/interventions/{trainer.get()['interventions'][-1]['id']}/{verb}")
     assert "preflight" not in trainer.report(0, [], {})
 
 
 def test_an_answer_that_is_too_long_is_refused_and_an_unknown_intervention_is_not_found(http: TestClient) -> None:
-    _, answer = proposed(http, capabilities=ANSWERS)
+    _, answer = proposed(http, capabilities=ANSWERS_PREFLIGHT)
     body = {"segment": 0, "restorable_steps": [], "preflight": {"id": answer["preflight"]["id"], "problem": "x" * 501}}
     assert http.post(f"{API}/runs/r1/reports", json=body).status_code == 422
     assert http.get(f"{API}/interventions/999/preflight").status_code == 404

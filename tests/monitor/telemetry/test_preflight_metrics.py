@@ -2,7 +2,7 @@
 
 from lossguard.protocol import API
 from tests.monitor.client import TestClient
-from tests.monitor.ingestion.test_preflights import ANSWERS, proposed
+from tests.monitor.scenarios import ANSWERS_PREFLIGHT, proposed
 
 
 def lines(http: TestClient) -> dict[str, str]:
@@ -15,7 +15,7 @@ LABELS = '{incident="1",intervention="1",kind="rollback",project="gpt",run="r1"}
 
 
 def test_a_proposed_rollback_is_shown_until_a_person_has_decided(http: TestClient) -> None:
-    trainer, answer = proposed(http, capabilities=ANSWERS)
+    trainer, answer = proposed(http, capabilities=ANSWERS_PREFLIGHT)
     shown = lines(http)
     row = trainer.get()["interventions"][-1]
     assert float(shown[f"lossguard_preflight_discarded_steps{LABELS}"]) == 301 - row["rewind_to"]

@@ -15,7 +15,7 @@ TIERS = (
 
 def known(**fields: Any) -> Known:
     """A proposed rollback of a run on 8 GPUs with steps of 2 s, as the trainer said 5 s ago."""
-    given = {
+    given: dict[str, Any] = {
         "now": NOW,
         "kind": "rollback",
         "number": 3,
@@ -71,7 +71,7 @@ def test_a_configuration_with_more_processes_than_devices_counts_them() -> None:
 
 
 def test_an_older_trainer_is_not_asked_and_what_it_reported_is_said() -> None:
-    nothing = {"capabilities": ("rollback",), "answered_at": None, "answer": {}}
+    nothing: dict[str, Any] = {"capabilities": ("rollback",), "answered_at": None, "answer": {}}
     assert preflight(known(**nothing)).restorable is None
     text = "Not asked: this trainer's release does not answer; it last reported 1 s ago. The checkpoint of step 4,950 "
     assert text + "is in the list that the trainer last reported." in said(**nothing)
@@ -80,7 +80,7 @@ def test_an_older_trainer_is_not_asked_and_what_it_reported_is_said() -> None:
 
 
 def test_a_trainer_that_has_not_answered_yet_or_is_silent_is_said_to() -> None:
-    nothing = {"answered_at": None, "answer": {}}
+    nothing: dict[str, Any] = {"answered_at": None, "answer": {}}
     assert "is asked, and has not answered; it last reported 1 s ago" in said(**nothing)
     assert "The trainer has been silent for 5 min." in said(**nothing, last_report_at=NOW - 300)
     assert "Not asked: the run has ended." in said(**nothing, state=RunState.FAILED)
@@ -96,7 +96,7 @@ def test_limits_that_would_refuse_the_order_come_first() -> None:
     assert said(answer={"refused": "it skips 12 batches, and max_skip=4"}).startswith(
         "The trainer would refuse it: it skips 12 batches, and max_skip=4."
     )
-    reported = {"capabilities": ("rollback", "limits:max_depth=50"), "answered_at": None, "answer": {}}
+    reported: dict[str, Any] = {"capabilities": ("rollback", "limits:max_depth=50"), "answered_at": None, "answer": {}}
     assert preflight(known(**reported)).refused == "it discards 100 steps, from 4950 to 5050, and max_depth=50"
     assert preflight(known(**reported | {"capabilities": ("limits:max_depth=100",)})).refused is None
     assert preflight(known(**reported | {"capabilities": ("limits:mode=approve",)})).refused is None  # a person does
