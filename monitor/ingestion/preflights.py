@@ -11,7 +11,7 @@ from lossguard.protocol import ANSWERS_PREFLIGHT
 from monitor.ingestion import order_terms
 from monitor.schemas import PreflightIn
 
-ASK_SECONDS = 10.0
+ASK_SECONDS = 5.0
 """An answer that is older is asked for again."""
 
 

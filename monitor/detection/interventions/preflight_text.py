@@ -29,14 +29,14 @@ def asked(
         return "There is no checkpoint to restore."
     named = f"The checkpoint of step {step:,}"
     if restorable is not None:
-        when = f"the trainer said so {duration(answered_ago or 0.0)} ago"
+        when = f"the trainer said so {ago(answered_ago or 0.0)}"
         return f"{named} is there ({when})." if restorable else f"{named} cannot be restored ({when}): {problem}."
     listed = f"{'in' if is_listed else 'not in'} the list that the trainer last reported"
     if not is_running:
         return f"Not asked: the run has ended. {named} is {listed}."
     if reported_ago > SILENT_SECONDS:
         return f"The trainer has been silent for {duration(reported_ago)}. {named} is {listed}."
-    reported = f"it last reported {duration(reported_ago)} ago"
+    reported = f"it last reported {ago(reported_ago)}"
     if not answers:
         return f"Not asked: this trainer's release does not answer; {reported}. {named} is {listed}."
     earlier = "" if answered_ago is None else f" since {duration(answered_ago)}"
@@ -69,16 +69,21 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.3g} h"
 
 
+def ago(seconds: float) -> str:
+    """Such as "8 s ago"."""
+    return "just now" if seconds < 1 else f"{duration(seconds)} ago"
+
+
 def hours(value: float, unit: str) -> str:
     """Such as "0.42 GPU-hours"."""
-    return f"{number_of_hours(value)} {unit}"
+    return f"{number_of_hours(value)} {unit.removesuffix('s') if value == 1 else unit}"
 
 
 def number_of_hours(value: float) -> str:
     """Such as "0.42" or "1,200"."""
     if 0 < value < 0.01:
         return "under 0.01"
-    return f"{value:,.2f}" if value < 10 else f"{value:,.0f}"
+    return f"{value:,.2f}" if value < 10 and value != int(value) else f"{value:,.0f}"
 
 
 def _restore(found: "Preflight") -> str:
@@ -92,14 +97,14 @@ def _restore(found: "Preflight") -> str:
 def _recomputed(found: "Preflight") -> str:
     if found.recomputed_steps is None:
         return "The run has reported no step, so its costs are not known."
-    cost = "" if found.rollback_hours is None else f", about {hours(found.rollback_hours, found.unit)} with the restore"
+    cost = "" if found.rollback_hours is None else f" ({hours(found.rollback_hours, found.unit)} with the restore)"
     return f"Rolling back discards {plural(found.recomputed_steps, 'step')}{cost}."
 
 
 def _waiting(found: "Preflight") -> str:
     since = found.hours_since_onset
     spent = "" if since is None else f" The steps since the onset have cost {hours(since, found.unit)}."
-    each = f"each hour of waiting adds {found.hours_per_hour:,.0f} {found.unit}"
+    each = f"each hour of waiting adds {hours(found.hours_per_hour, found.unit)}"
     return f"If it is rolled back in the end, {each}.{spent}"
 
 

@@ -22,4 +22,5 @@ def test_a_duration_is_short(seconds: float, text: str) -> None:
 def test_hours_are_never_rounded_to_nothing() -> None:
     assert preflight_text.hours(0.001, "GPU-hours") == "under 0.01 GPU-hours"
     assert preflight_text.hours(0.417, "GPU-hours") == "0.42 GPU-hours"
+    assert preflight_text.hours(1.0, "GPU-hours") == "1 GPU-hour"
     assert preflight_text.hours(1234.5, "GPU-hours") == "1,234 GPU-hours"
