@@ -33,7 +33,7 @@ class PreflightCheck:
         """A checkpoint was not there: the restorable steps should be listed anew."""
 
     def update(self, step: int, until: int) -> None:
-        """Answer the question that waits, if one does. About 0.1 microseconds where none does."""
+        """Answer the question that waits, if one does. About 0.3 microseconds where none does."""
         question = self._run.question
         if question is None or question.id == self._answered or (self._thread and self._thread.is_alive()):
             return
