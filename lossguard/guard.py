@@ -19,9 +19,9 @@ class Guard(Controller):
     `limits`: what orders may do at most (see `Limits`); LOSSGUARD_LIMITS and the file `limits` in the run's folder make
     them stricter, and the file `no-orders` in that folder, or `guard.observe()`, ends all obedience.
     `decode(batch)`: the text of a batch. A person who is asked to approve a rollback then sees the beginning of the
-    first batches that it skips. It is called on rank 0 between two steps, for at most 3 batches of a proposal; whatever it
-    raises is reported, and training continues. It needs batches that are read by index and keep no position of their own: not
-    an iterator, and not `lossguard.torch.Batches`, whose loader would have to move.
+    first batches that it skips. It is called on rank 0 between two steps, for at most 3 batches of a proposal; whatever
+    it raises is reported, and training continues. It needs batches that are read by index and keep no position of their
+    own: not an iterator, and not `lossguard.torch.Batches`, whose loader would have to move.
 
     Every restore is verified. `steps` raises CheckpointMismatch if a restore is not exact, or fails half-way and cannot
     be undone, and RanksError if a rank has left. A guard raises no other errors into a running loop: in these cases,
