@@ -75,6 +75,14 @@ def number(name: str) -> int | None:
     return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 
+def take_number(name: str) -> int | None:
+    """The same, taken out of the URL: what it asks for is done once, and not again when the page is reloaded."""
+    found = number(name)
+    if name in st.query_params:
+        del st.query_params[name]
+    return found
+
+
 def set_number(name: str, value: int) -> None:
     st.query_params[name] = str(value)
 

@@ -485,3 +485,19 @@ class Audit(Base):
     action: Mapped[str] = mapped_column(String(64))
     run: Mapped[str | None] = mapped_column(String(128), index=True)
     details: Mapped[dict[str, Any]]
+
+
+class PreflightAnswer(Base):
+    """What the trainer last answered about the rollback of a run that waits for approval: see `db/preflights.py`."""
+
+    __tablename__ = "preflights"
+
+    run_pk: Mapped[int] = _run_key(primary=True)
+    intervention: Mapped[int]
+    """Number of the intervention within the run."""
+    num_answers: Mapped[int]
+    """About this intervention, so far."""
+    answered_at: Mapped[Time]
+    """By the collector's clock."""
+    answer: Mapped[dict[str, Any]]
+    """As `lossguard.preflight.Answer` writes it, with `order_seconds` and `order_steps`: the terms of an order."""

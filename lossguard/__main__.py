@@ -9,7 +9,15 @@ from importlib import import_module
 
 from lossguard.errors import ConfigurationError
 
-MODULE_OF = {"launch": "launch", "watch": "watch", "import": "import_runs", "sync": "sync", "trim": "trim"}
+MODULE_OF = {
+    "launch": "launch",
+    "watch": "watch",
+    "import": "import_runs",
+    "sync": "sync",
+    "trim": "trim",
+    "approve": "approve",
+    "reject": "reject",
+}
 """The commands, each with its module in `lossguard.commands`."""
 
 

@@ -39,6 +39,11 @@ class BatchSource:
         self._iterator: Iterator[Any] = iter(())
         self._position = 0  # index of the batch that the iterator yields next
 
+    @property
+    def can_peek(self) -> bool:
+        """Whether any batch can be read at any time, without an effect on the others."""
+        return self._is_indexed and self.state is None
+
     def first_available(self, index: int) -> int:
         """The first index at or after `index` that can still be read: an iterator cannot go back."""
         return max(index, self._position) if self._is_single_pass() else index

@@ -54,3 +54,14 @@ class KeepsInMemory(Protocol):
 
     def durable_steps(self) -> list[int]:
         """Those of `steps` that another process could restore."""
+
+
+@runtime_checkable
+class CanCheck(Protocol):
+    """What a store of checkpoints may offer in addition: a quick look at one of them."""
+
+    def check(self, step: int, /) -> str | None:
+        """Why the checkpoint of `step` could not be restored, such as "model.pt is missing"; None if it is whole.
+
+        Called on rank 0 alone, in another thread than the loop's; only what is cheap is looked at, such as sizes.
+        """

@@ -27,6 +27,7 @@ from lossguard.limits_in_force import LimitsInForce
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
 from lossguard.position import Position
+from lossguard.preflight_check import PreflightCheck
 from lossguard.ranks import Ranks, RankState
 from lossguard.remedies import LASTS, Remedies
 from lossguard.run import Run
@@ -66,6 +67,7 @@ class Controller:
         ranks: Ranks | None = None,
         skips: Iterable[Skip | tuple[int, int]] = (),
         limits: Limits | None = None,
+        decode: Callable[[Any], str] | None = None,
     ) -> None:
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 step")
@@ -75,16 +77,20 @@ class Controller:
         self.signals = tuple(signals)
         self.ranks = current_ranks() if ranks is None else ranks
         run.history = self.ranks.broadcast(run.history)
+        self._log_once = LogOnce(quiet=run.rank > 0)
         self.limits = LimitsInForce(run, limits)
         """What orders may do at most, and whether any is carried out now; rank 0 decides for all."""
         self.interrupted_by: signal.Signals | None = None
         """The first signal that asked the present loop, or the last one, to stop."""
         self.held = False
         """Whether the run waits for an operator: a hold order was executed, and no release order has come."""
+        self.decode = decode
+        """Gives the text of a batch."""
+        self.preflight = PreflightCheck(run, checkpoints, self.limits, self._log_once)
+        """Answers what the collector asks before a person approves a rollback."""
         self._restored = False  # since the last boundary
         self._order: Order | None = None  # taken from the inbox, and not yet known to all ranks
         self._stopping = False  # all ranks know of a signal
-        self._log_once = LogOnce(quiet=run.rank > 0)
         self._saver = CheckpointSaver(run, checkpoints, self.ranks, self._log_once, every=every)
         self._open = ExitStack()  # what `close` and `abandon` end
         self._until = 0
@@ -96,6 +102,7 @@ class Controller:
         """Called with one sentence for each resume and each rollback; a loop with its own display may replace it."""
         if run.num_ranks <= self.ranks.size:
             run.can_roll_back()
+            run.answers_questions()
         else:
             self._log_once.warn_once(
                 "ranks",
@@ -241,6 +248,7 @@ class Controller:
     def _exchange_state(self, *, wait: bool) -> RankState:
         """Tell the other ranks of a signal or an order, and learn of theirs."""
         self.limits.update()
+        self._answer_preflight()
         self._order = self._order or self.run.take_order()
         state = RankState(self.step, self.interrupted_by or 0, self._order is not None)
         combined = self.ranks.exchange(state, wait=wait)
@@ -248,6 +256,12 @@ class Controller:
             self._stopping = self.run.interrupted = True
             self.interrupted_by = self.interrupted_by or signal.Signals(combined.signal)
         return combined
+
+    def _answer_preflight(self) -> None:
+        self.preflight.update(self.step, self._until)
+        if self.preflight.has_found_a_problem:
+            self.preflight.has_found_a_problem = False
+            self._saver.report_restorable()
 
     def _next_order(self) -> Order | None:
         """Rank 0's next order that it may carry out, on all ranks; those that it may not are refused."""

@@ -1,7 +1,8 @@
 """The guard drives a training loop of one's own: it yields batches, and does what is due at step boundaries."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lossguard.batches import BatchSource, Indexable
@@ -22,6 +23,10 @@ class Guard(Controller):
     `skips`: batch ranges that the run never uses, in addition to those that it has skipped before.
     `limits`: what orders may do at most (see `Limits`); LOSSGUARD_LIMITS and the file `limits` in the run's folder make
     them stricter, and the file `no-orders` in that folder, or `guard.observe()`, ends all obedience.
+    `decode(batch)`: the text of a batch. A person who is asked to approve a rollback then sees the beginning of the
+    first batches that it skips. It is called on rank 0 between two steps, for at most 3 batches of a proposal; whatever
+    it raises is reported, and training continues. It needs batches that are read by index and keep no position of their
+    own: not an iterator, and not `lossguard.torch.Batches`, whose loader would have to move.
 
     Every restore is verified. `steps` raises CheckpointMismatch if a restore is not exact, or fails half-way and cannot
     be undone, and RanksError if a rank has left. A guard raises no other errors into a running loop: in these cases,
@@ -54,6 +59,8 @@ class Guard(Controller):
         be undone.
         """
         source = BatchSource(batches)
+        if self.decode is not None and source.can_peek:
+            self.preflight.read_text = partial(_text_of, source, self.decode)
         try:
             at = self.open(until=until, first_available=source.first_available, data=source.state)
             while not at.stop and at.step < until:
@@ -68,3 +75,7 @@ class Guard(Controller):
             self.close()
         finally:
             self.abandon()
+
+
+def _text_of(source: BatchSource, decode: Callable[[Any], str], index: int) -> str:
+    return decode(source.get(index))

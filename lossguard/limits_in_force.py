@@ -98,6 +98,15 @@ class LimitsInForce:
             return Refusal.STALE, why
         return self.now.refusal(order, step=step, until=until, num_rollbacks=self.num_rollbacks(now))
 
+    def would_refuse(self, order: Order, *, step: int, until: int | None) -> str | None:
+        """Why an order that a person approves now would not be carried out, as a clause; None if it would."""
+        if self.stopped:
+            return f"the trainer carries out no orders: {self.stopped}"
+        if (why := _in_front(order, step)) is not None:
+            return why
+        refused = self.now.refusal(order, step=step, until=until, num_rollbacks=self.num_rollbacks(self._clock()))
+        return None if refused is None else refused[1]
+
     def num_rollbacks(self, now: float) -> int:
         """Of the last 24 hours, by this process and earlier ones."""
         return sum(at > now - DAY for at in self._run.history.rollback_times)

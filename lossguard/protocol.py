@@ -21,6 +21,8 @@ CAN_APPLY = "remedy:"
 """Followed by a name: capability of a run whose loop has registered the remedy of that name."""
 HAS_LIMITS = "limits:"
 """Followed by `lossguard.Limits` as text: capability of a run whose trainer carries out no order beyond them."""
+ANSWERS_PREFLIGHT = "preflight"
+"""Capability of a run whose trainer answers the collector's question before a person approves a rollback."""
 IMPORTED = "imported"
 """Capability of a run of the past, which `lossguard import` delivers: it is detected on, and nobody is alerted."""
 PROBE = "probe"
@@ -42,7 +44,7 @@ MAX_TAGS = 32
 """Of a run."""
 ACCEPTS_HEADER = "Lossguard-Accepts"
 """Header of every answer of a collector: the NEGOTIATED_FIELDS that it reads, with blanks between."""
-NEGOTIATED_FIELDS = frozenset({"hardware", "policy", "refusal", "restorable_tiers"})
+NEGOTIATED_FIELDS = frozenset({"hardware", "policy", "preflight", "refusal", "restorable_tiers"})
 """Fields of requests that collectors of earlier releases refuse: an SDK sends such a field only to a collector whose
 last answer names it."""
 

@@ -22,9 +22,11 @@ from lossguard.log_once import LogOnce
 from lossguard.masking import mask_json
 from lossguard.metrics import COUNTS, EVALUATION_SECONDS, PAUSE_SECONDS
 from lossguard.orders import Order
+from lossguard.preflight import Answer, Question
 from lossguard.private_files import make_folder
 from lossguard.probe import Probe
 from lossguard.protocol import (
+    ANSWERS_PREFLIGHT,
     CAN_APPLY,
     CAN_ROLL_BACK,
     CANNOT_SKIP,
@@ -120,6 +122,7 @@ class RecordingRun(Run):
         self._unplaced: list[Record] = []  # before the first segment
         self._valid_names: set[str] = set()  # of metrics
         self._inbox: tuple[Order, ...] = ()
+        self._question: Question | None = None
         self._inbox_valid_until = 0.0  # by the monotonic clock: the lease may have gone to another process after it
         self._taken = set(self.history.answered)
         writer = writer_of(directory, self._session)
@@ -136,6 +139,7 @@ class RecordingRun(Run):
                 heartbeat=heartbeat,
                 keep=keep,
                 hardware=sampler,
+                ask=self._ask,
             )
             self._sender.start()
         _open_runs.add(self)
@@ -149,6 +153,10 @@ class RecordingRun(Run):
     def planned_steps(self) -> int | None:
         steps: int | None = self._registration.get("total_steps")
         return steps
+
+    @property
+    def question(self) -> Question | None:
+        return None if self.inert else self._question
 
     @_never_raises
     def log(self, /, step: int, **metrics: Any) -> None:
@@ -361,11 +369,22 @@ class RecordingRun(Run):
         restorable = (list(steps), list(tiers))
         if restorable != self._restorable:
             self._restorable = restorable
-            record: Record = {"restorable": list(steps)}
-            if tiers:
-                record["tiers"] = [each.to_wire() for each in tiers]
             with self._writer.lock:
-                self._put_in_segment(record)
+                self._put_in_segment(self._restorable_record())
+
+    @_never_raises
+    def answers_questions(self) -> None:
+        self._add_capability(ANSWERS_PREFLIGHT)
+
+    @_never_raises
+    def answer_question(self, answer: Answer) -> None:
+        with self._writer.lock:  # in a line of a kind that every release delivers
+            self._put_in_segment(self._restorable_record() | {"preflight": answer.to_wire()})
+
+    def _restorable_record(self) -> Record:
+        steps, tiers = self._restorable or ([], [])
+        record: Record = {"restorable": list(steps)}
+        return record | {"tiers": [each.to_wire() for each in tiers]} if tiers else record
 
     def _add_capability(self, capability: str) -> None:
         known = self._registration["capabilities"]
@@ -472,6 +491,10 @@ class RecordingRun(Run):
     def _receive(self, orders: list[Order], valid_until: float = math.inf) -> None:
         """Replace the inbox by the orders that are open now: a withdrawn order leaves it. The sender calls this."""
         self._inbox, self._inbox_valid_until = tuple(orders), valid_until
+
+    def _ask(self, question: Question | None) -> None:
+        """The collector asks, or no longer does. The sender calls this."""
+        self._question = question
 
     def _at_exit(self) -> None:
         """The interpreter exits without `finish`: after an uncaught exception (not Ctrl-C) the run has failed."""

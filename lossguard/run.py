@@ -11,6 +11,7 @@ from typing import Any, Self
 from lossguard.checkpoint_times import RestorableTier
 from lossguard.folder_lock import LOCK_WAIT
 from lossguard.orders import Order
+from lossguard.preflight import Answer, Question
 from lossguard.spooling.history import History
 from lossguard.states import Refusal, RunState, SegmentReason
 
@@ -54,6 +55,11 @@ class Run:
     @property
     def planned_steps(self) -> int | None:
         """How many steps the run will have, if that is known."""
+        return None
+
+    @property
+    def question(self) -> Question | None:
+        """What the collector asks before a person approves a rollback: never waits for the network."""
         return None
 
     def log(self, /, step: int, **metrics: Any) -> None:
@@ -163,6 +169,12 @@ class Run:
 
     def set_restorable(self, steps: Sequence[int], tiers: Sequence[RestorableTier] = ()) -> None:
         """Tell the collector all steps that can be restored now, and where each of them is kept, if that is known."""
+
+    def answers_questions(self) -> None:
+        """Tell the collector that this run's trainer answers `question`. A guard calls it."""
+
+    def answer_question(self, answer: Answer) -> None:
+        """Tell the collector what was found."""
 
     def __enter__(self) -> Self:
         return self

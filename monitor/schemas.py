@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from lossguard.hardware.values import MAX_DEVICE, MAX_SAMPLES_PER_REPORT, MAX_VALUES
+from lossguard.preflight import MAX_CHARACTERS, MAX_SENTENCE, MAX_TEXTS
 from lossguard.probe import Probe
 from lossguard.protocol import (
     MAX_COMMIT,
@@ -154,6 +155,26 @@ class HardwareIn(Body):
     values: Annotated[dict[Name, Finite], Field(max_length=MAX_VALUES)]
 
 
+Sentence = Annotated[Text, StringConstraints(max_length=MAX_SENTENCE)]
+
+
+class BatchTextIn(Body):
+    """The beginning of a batch as text."""
+
+    batch: StepNumber
+    text: Annotated[Text, StringConstraints(max_length=MAX_CHARACTERS)]
+
+
+class PreflightIn(Body):
+    """The trainer's answer about a rollback that waits for approval (`lossguard.preflight.Answer`)."""
+
+    id: Short
+    problem: Sentence = ""
+    tier: Annotated[str, StringConstraints(pattern=f"^{TIER_PATTERN}$")] | None = None
+    refused: Sentence = ""
+    texts: Annotated[list[BatchTextIn], Field(max_length=MAX_TEXTS)] = []
+
+
 class ReportIn(Body):
     """Columns of equal length. In `metrics`, non-finite numbers are "NaN", "Infinity" or "-Infinity"; null means
     that the metric was not reported at that step. An empty report is a heartbeat. The first mistake in a list ends its
@@ -168,6 +189,8 @@ class ReportIn(Body):
     restorable_tiers: Annotated[list[TierIn], Field(max_length=MAX_TIERS)] | None = None
     """Where the restorable steps of the same report are kept. A step in several tiers counts for the first of them."""
     hardware: Annotated[list[HardwareIn], Field(max_length=MAX_SAMPLES_PER_REPORT, fail_fast=True)] = []
+    preflight: PreflightIn | None = None
+    """The answer to the question that came with an earlier answer."""
 
     @property
     def num_steps(self) -> int:

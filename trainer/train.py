@@ -23,6 +23,7 @@ from lossguard.torch import Checkpoints, Gate, over_ranks, tokens_per_rank
 from trainer.components import Components, build_components
 from trainer.config import Recipe
 from trainer.data.batches import Batch, tokenizer
+from trainer.data.text import batch_text
 from trainer.display import Display
 from trainer.errors import UsageError
 from trainer.evaluation import HeldOutLoss, evaluate
@@ -152,7 +153,8 @@ def open_run(recipe: Recipe, job: Job, components: Components) -> tuple[lossguar
         "optimizer": components.optimizer,
     }
     checkpoints = open_checkpoints(folder, recipe, **objects)
-    guard = lossguard.Guard(run, checkpoints=checkpoints, every=recipe.checkpoint.every)
+    decode = partial(batch_text, as_bytes=components.batches.windows.bytewise)
+    guard = lossguard.Guard(run, checkpoints=checkpoints, every=recipe.checkpoint.every, decode=decode)
     for skip in job.skips:
         guard.ledger.add(skip)
     return run, guard

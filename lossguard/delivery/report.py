@@ -36,7 +36,8 @@ def report(session: str, segment: int | None, lines: list[Line], *, before: int 
 
 def restorable(record: Record) -> Body:
     """The part of a report that says which steps can be restored."""
-    return {"restorable_steps": record["restorable"], "restorable_tiers": record.get("tiers")}
+    body = {"restorable_steps": record["restorable"], "restorable_tiers": record.get("tiers")}
+    return body | {"preflight": record["preflight"]} if "preflight" in record else body
 
 
 def _event(key: str, record: Record) -> Body:

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from lossguard.delivery.client import Client
-from lossguard.delivery.spool_delivery import Delivery, Receive
+from lossguard.delivery.spool_delivery import Ask, Delivery, Receive, unasked
 from lossguard.errors import CollectorError, NotFound, Unauthorised
 from lossguard.hardware.sampler import HardwareSampler
 from lossguard.log_once import LogOnce
@@ -45,11 +45,13 @@ class Sender(threading.Thread):
         heartbeat: float = HEARTBEAT,
         keep: Keep = Keep.ALL,
         hardware: HardwareSampler | None = None,
+        ask: Ask = unasked,
     ) -> None:
         """`current` is the spool of this session; None: deliver the spools in `directory` and end. `keep`: what stays
         of delivered spools. `hardware`: sampled here, between two looks at the spool.
 
         `receive` is called with all open orders, at least every `heartbeat` seconds while the collector answers.
+        `ask` is called with what the collector asks before a person approves a rollback, or with None.
         `writer` is this process, for the collector: only one process at a time gets the orders of a run.
         """
         super().__init__(name="lossguard-sender", daemon=True)
@@ -62,6 +64,7 @@ class Sender(threading.Thread):
         self._heartbeat = heartbeat
         self._keep = keep
         self._hardware = hardware
+        self._ask = ask
         self._paths: deque[Path] = deque()  # to be delivered after the present one
         self._delivery: Delivery | None = None
         self._closing = threading.Event()  # deliver what is left, then end
@@ -166,7 +169,9 @@ class Sender(threading.Thread):
     def _open(self, path: Path) -> None:
         """Raises OSError when the current spool cannot be read; another one is left out."""
         try:
-            self._delivery = Delivery(path, self._client, self._receive, self._log_once, self.set_aside, self._writer)
+            self._delivery = Delivery(
+                path, self._client, self._receive, self._log_once, self.set_aside, self._writer, ask=self._ask
+            )
         except OSError as problem:
             if self._is_current(path):
                 self._paths.append(path)

@@ -22,6 +22,7 @@ from lossguard.errors import Conflict, NotFound, Rejected, Unreachable
 from lossguard.hardware.sampler import Sample
 from lossguard.log_once import LogOnce
 from lossguard.orders import Order
+from lossguard.preflight import Question
 from lossguard.protocol import NEGOTIATED_FIELDS, SPOOL_HEADER
 from lossguard.spooling.lines import Record
 from lossguard.spooling.set_aside import DamagedRange, SetAside
@@ -39,6 +40,13 @@ TOO_MUCH = (408, 429)
 Receive = Callable[[list[Order], float], None]
 """Gets all open orders, and until when they may be carried out, by the monotonic clock."""
 
+Ask = Callable[[Question | None], None]
+"""Gets what the collector asks before a person approves a rollback; None: nothing."""
+
+
+def unasked(question: Question | None) -> None:
+    """For a process that cannot answer."""
+
 
 class Delivery:
     """One spool on its way to the collector; `advance` sends what comes next."""
@@ -51,6 +59,8 @@ class Delivery:
         log_once: LogOnce,
         set_aside: SetAside,
         writer: Writer | None = None,
+        *,
+        ask: Ask = unasked,
     ) -> None:
         """Raises OSError when the spool cannot be read."""
         self.path = path
@@ -59,6 +69,7 @@ class Delivery:
         self._reader = self._lines.reader
         self._client = client
         self._receive = receive
+        self._ask = ask
         self._log_once = log_once
         self._set_aside = set_aside
         self._writer = writer
@@ -293,6 +304,7 @@ class Delivery:
                 self._log_once.warn_once(
                     f"order {problem}", f"an order was ignored, because it cannot be decoded: {problem}"
                 )
+        self._ask(Question.from_wire(answer.get("preflight")))
         self._receive(orders, sent_at + self._lease_seconds(answer))
         if self._was_ignored and answer.get("lease"):
             self._repeat_what_was_ignored()

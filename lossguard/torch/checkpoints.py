@@ -141,6 +141,21 @@ class Checkpoints:
         """Steps with a complete checkpoint on the disk, ascending."""
         return list(checkpoints_in(self.directory))
 
+    def check(self, step: int) -> str | None:
+        """Why the files of the checkpoint of `step` cannot be restored; None if all are there with their full size.
+
+        Their checksums are compared only when it is loaded.
+        """
+        folder = self._path(step)
+        try:
+            files = read_manifest(folder)["files"]
+            damaged = [name for name, written in files.items() if _size(folder / name) != written["bytes"]]
+        except FileNotFoundError:
+            return f"{folder} is no longer there"
+        except (CheckpointError, OSError, ValueError, LookupError, TypeError) as problem:
+            return f"{folder} cannot be read: {problem}"
+        return f"{folder / damaged[0]} is missing or has another size than it was written with" if damaged else None
+
     def save_in_memory(self, step: int, state: Mapping[str, Any]) -> None:
         """Keep a copy of what `save` would write. Raises what an object's `state_dict` raises, and MemoryError.
 
@@ -363,6 +378,10 @@ class Checkpoints:
         states = read_states(folder, files, self.objects)
         digests = {name: digest(state) for name, state in states.items()}
         return states | {RUN: read_rank_state(folder, manifest["ranks"], self.ranks.rank)}, digests
+
+
+def _size(path: Path) -> int | None:
+    return os.path.getsize(path) if os.path.isfile(path) else None
 
 
 def check_files(folder: Path, files: Mapping[str, Any], names: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ happens once, in this order, in one transaction.
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -17,7 +18,7 @@ from db.steps.rollups import TooManyMetrics
 from lossguard.json_values import plain_json
 from lossguard.protocol import EXPECT, PROBE, REMEDY, is_pause
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import detection_state, lease, run_status, stalls
+from monitor.ingestion import detection_state, lease, preflights, run_status, stalls
 from monitor.ingestion.columns import StepColumns, decode, detector_rows
 from monitor.ingestion.lease import Claim
 from monitor.ingestion.run_cache import CachedRun, RunCache
@@ -37,6 +38,8 @@ class ReportResult:
     """Seconds for which the process holds the lease; 0 when another one does, None when it does not say who it is."""
     lease_process: str | None = None
     """The process that holds the lease, or held it last."""
+    question: dict[str, Any] | None = None
+    """What the trainer is asked before a person approves a rollback; None: nothing now."""
     rows_due_at: float | None = None
     """When rows that wait for completion are due, by the collector's clock; None where none do."""
 
@@ -137,11 +140,14 @@ def _take(
             cached.status.expected_by = now + float(pause.details["next_report_in"])
     if is_holder:
         cached.status.undelivered_bytes = undelivered_bytes
+        if report.preflight is not None:
+            cached.proposal = preflights.take(session, cached.run, cached.proposal, report.preflight, now)
 
     # Answer.
     left = None if claim.writer is None else lease.seconds_left(cached.run, now) if is_holder else 0.0
     orders = cached.open_orders if is_holder else ()
-    return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process)
+    question = cached.proposal.to_wire(now) if is_holder and cached.proposal is not None else None
+    return ReportResult(len(new.steps), len(known), orders, left, cached.run.lease_process, question)
 
 
 def _announced_pause(report: ReportIn) -> EventIn | None:

@@ -17,8 +17,9 @@ from db.models import Order, Run, RunStatus, Segment
 from db.steps import rollups
 from lossguard.protocol import CAN_ROLL_BACK
 from monitor.detection import DetectionEngine, Effect
-from monitor.ingestion import detection_state
+from monitor.ingestion import detection_state, preflights
 from monitor.ingestion.logged_run import LoggedRun
+from monitor.ingestion.preflights import Proposal
 from monitor.problems import unknown
 
 MAX_UNSAVED_ROWS = 64
@@ -44,6 +45,8 @@ class CachedRun:
     status: RunStatus
     num_unsaved_rows: int
     """Rows that the engine has seen and its saved state has not."""
+    proposal: Proposal | None = None
+    """What the trainer is asked while a rollback waits for approval."""
     logged: LoggedRun | None = None
     """What an MLflow client logged, once it was needed."""
 
@@ -59,6 +62,7 @@ class CachedRun:
             engine=engine,
             status=commands.run_status_of(session, run=run, now=run.last_report_at),
             num_unsaved_rows=num_replayed,
+            proposal=preflights.proposal(session, run),
         )
 
     def segment(self, session: Session, number: int) -> Segment | None:
@@ -76,6 +80,7 @@ class CachedRun:
         self.num_unsaved_rows = 0
         if effects:
             self.open_orders = _open_orders(session, self.run)
+            self.proposal = preflights.proposal(session, self.run)
 
     def save_later(self, session: Session, segment: Segment, num_rows: int, *, now: float) -> None:
         """The engine has seen `num_rows` stored rows that had no effects: save its state once enough have come."""

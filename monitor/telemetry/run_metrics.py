@@ -24,6 +24,7 @@ from lossguard.metrics import BY_NAME, SIGNALS
 from lossguard.states import IncidentKind
 from monitor.detection.incidents.states import INTERVENTION_TERMINAL
 from monitor.ingestion import run_status
+from monitor.telemetry import preflight_metrics
 from monitor.telemetry.hardware_metrics import hardware_gauges
 from monitor.telemetry.run_time import RunTimeCache
 
@@ -68,6 +69,7 @@ class RunsCollector(Collector):
         yield from _totals(session, runs)
         yield from _incidents(session, runs, self._clock())
         yield from _interventions(session, runs)
+        yield from preflight_metrics.families(session, runs, self._clock())
         yield from _run_time(self._run_time.read(session, runs, self._clock()), runs)
         yield from hardware_gauges(session, runs, self._clock())
 

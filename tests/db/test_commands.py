@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, hardware, mlflow, policies, queries
+from db import commands, hardware, mlflow, policies, preflights, queries
 from db.engine import reading, writing
 from db.models import Base, Order, Run
 from lossguard.states import OrderState
@@ -98,6 +98,7 @@ def test_a_deleted_run_leaves_nothing_behind(engine: sa.Engine) -> None:
         commands.run_status_of(session, run=run, now=NOW)
         commands.save_snapshot(session, run=run, segment=0, step=4, state={"x": 1})
         mlflow.create_run(session, run=run, experiment=0, user="", tags={})
+        preflights.save_answer(session, run=run, intervention=1, answer={}, now=NOW)
         policies.set_fields(session, key=policies.run_key(run.id), fields={}, who="", now=NOW, run=run)
         sample = {"time": NOW, "step": 3, "host": "h", "device": "gpu0", "values": {"power": 1.0}}
         hardware.add_samples(session, run=run, samples=[sample])

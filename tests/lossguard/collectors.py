@@ -23,6 +23,9 @@ class FakeCollector:
         self.events: dict[str, dict[str, Any]] = {}
         self.restorable: list[int] = []
         self.tiers: list[dict[str, Any]] | None = None
+        self.question: dict[str, Any] | None = None
+        """What it asks before a person approves a rollback."""
+        self.preflights: list[dict[str, Any]] = []
         self.accepts = NEGOTIATED_FIELDS
         """What it reads; it refuses the other ones, and an older one says nothing of them."""
         self.orders: dict[int, dict[str, Any]] = {}
@@ -99,8 +102,11 @@ class FakeCollector:
         self.events |= {event["key"]: event for event in body.get("events", [])}
         if body.get("restorable_steps") is not None:
             self.restorable, self.tiers = body["restorable_steps"], body.get("restorable_tiers")
+        if body.get("preflight") is not None:
+            self.preflights.append(body["preflight"])
         orders = list(self.orders.values())
-        return 200, {"accepted": accepted, "duplicates": len(body["steps"]) - accepted, "orders": orders}
+        answer = {"accepted": accepted, "duplicates": len(body["steps"]) - accepted, "orders": orders}
+        return 200, answer if self.question is None else answer | {"preflight": self.question}
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def test_the_collector_learns_which_remedies_a_run_has(tmp_path: Path) -> None:
     with offline(tmp_path) as run:
         Loop(run)
     capabilities = [record["run"]["capabilities"] for record in records(run) if "run" in record][-1]
-    assert capabilities == ["rollback", "remedy:weight"]
+    assert capabilities == ["rollback", "preflight", "remedy:weight"]
     assert remedies_in(capabilities) == ("weight",)
 
 
@@ -243,6 +243,6 @@ def test_an_order_of_a_collector_switches_a_remedy_on_and_the_answer_names_the_o
                 run.log(6, loss=9.0)
                 assert eventually(lambda: bool(run._inbox))  # type: ignore[attr-defined]
     assert weights == [*[1] * 6, *[10] * 3, *[1] * 3]
-    assert collector.runs["r"]["capabilities"] == ["rollback", "remedy:weight"]
+    assert collector.runs["r"]["capabilities"] == ["rollback", "preflight", "remedy:weight"]
     why = "the remedy 'unknown' could not be applied: this loop has not registered it"
     assert collector.answers == {3: {"state": "applied", "rewound_to": 2, "detail": why}}

@@ -8,7 +8,7 @@ from typing import Any
 from lossguard.probe import Probe
 from lossguard.protocol import API, EXPECT
 from lossguard.sources.facts import SOURCE, SourceFacts
-from tests.monitor.client import NOW, Trainer
+from tests.monitor.client import NOW, TestClient, Trainer
 
 CHECKPOINTS = [0, 50, 100, 150, 200, 250, 300]
 
@@ -25,6 +25,16 @@ def train_until_nan(trainer: Trainer, split: Sequence[int] = (300,)) -> dict[str
     for first, last in zip((0, *split[:-1]), split, strict=True):
         trainer.report(segment, range(first, last), {"loss": losses[first:last]}, restorable_steps=CHECKPOINTS)
     return trainer.report(segment, [300], {"loss": [float("nan")]})
+
+
+ANSWERS_PREFLIGHT = ["rollback", "preflight"]
+"""Capabilities of a trainer that answers before a person approves."""
+
+
+def proposed(http: TestClient, **values: Any) -> tuple[Trainer, dict[str, Any]]:
+    """A run with a proposed rollback, and the answer to its last report."""
+    trainer = Trainer(http, policy={"mode": "approve"}, **values)
+    return trainer, train_until_nan(trainer)
 
 
 def obey(trainer: Trainer, order: dict[str, Any], key: str = "b") -> int:

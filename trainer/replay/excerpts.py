@@ -6,13 +6,12 @@ Shapes: B sequences, T positions, V vocabulary.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from lossguard import encode_number
 from trainer.data.batches import Batch
+from trainer.data.text import text
 from trainer.data.windows import PADDING
 from trainer.model import GPT
 
@@ -48,14 +47,5 @@ def excerpt(model: GPT, batch: Batch, *, as_bytes: bool) -> Excerpt:
     row = int(losses_B.nan_to_num(nan=torch.inf).argmax())
     real_T = batch.targets_BT[row] != PADDING
     rows = (batch.inputs_BT[row][real_T], batch.targets_BT[row][real_T])
-    inputs, targets = (text(tokens_T, as_bytes=as_bytes) for tokens_T in rows)
+    inputs, targets = (text(tokens_T, as_bytes=as_bytes, max_characters=MAX_CHARACTERS) for tokens_T in rows)
     return Excerpt(batch.index, row, losses_B[row].item(), inputs, targets)
-
-
-def text(tokens_T: Tensor, *, as_bytes: bool) -> str:
-    """Bytes as UTF-8, with a replacement character for what cannot be displayed; other tokens as their ids."""
-    numbers = tokens_T.tolist()
-    if not as_bytes:
-        return " ".join(map(str, numbers))[:MAX_CHARACTERS]
-    decoded = np.array(numbers, dtype=np.uint8).tobytes().decode("utf-8", "replace")
-    return "".join(each if each.isprintable() or each in "\n\t" else "\ufffd" for each in decoded)[:MAX_CHARACTERS]

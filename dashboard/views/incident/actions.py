@@ -10,6 +10,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate, waiting
+from dashboard.views.incident import preflight
 from db.models import Incident, Intervention
 from lossguard.protocol import CAN_ROLL_BACK
 from lossguard.states import IncidentKind, IncidentState, RunState
@@ -23,9 +24,13 @@ NOT_OF_THE_LEVEL = (IncidentKind.NONFINITE, IncidentKind.REPLAY_MISMATCH)
 def show(facts: RunFacts, incident: Incident) -> None:
     """What waits for a decision, and the buttons."""
     waiting.show_warnings(facts)
+    for each in pending.proposed(facts):
+        preflight.show(facts, each)
+    if (linked := preflight.asked_for(facts)) is not None:
+        operate.confirm(approve(facts, linked))
     with st.container(horizontal=True):
         for each in pending.proposed(facts):
-            operate.button("Approve", approve(each), key="approve", icon=":material/check:", primary=True)
+            operate.button("Approve", approve(facts, each), key="approve", icon=":material/check:", primary=True)
             operate.button("Reject", reject(each), key="reject", icon=":material/close:")
         if pending.is_held(facts):
             operate.button("Release", release(facts), key="release", icon=":material/play_arrow:", primary=True)
@@ -73,10 +78,11 @@ def accept_replay(facts: RunFacts) -> OperatorAction:
     )
 
 
-def approve(each: Intervention) -> OperatorAction:
+def approve(facts: RunFacts, each: Intervention) -> OperatorAction:
+    what = formatting.intervention_sentence(each, None)
     return OperatorAction(
         label="Approve",
-        question=f"Approve intervention {each.number}? {formatting.intervention_sentence(each, None)}",
+        question=f"Approve intervention {each.number}? {what}\n\n{preflight.question(facts, each)}",
         success=f"Intervention {each.number} approved.",
         method="POST",
         path=f"/interventions/{each.id}/approve",

@@ -2,14 +2,14 @@
 
 Why: one of several collectors looks for runs without new steps. The previous release ignores the table and the columns.
 
-Revision: 0017, after 0015
+Revision: 0017, after 0016
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0017"
-down_revision = "0015"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 

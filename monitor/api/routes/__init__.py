@@ -4,10 +4,22 @@ from fastapi import APIRouter
 
 from lossguard.protocol import API
 from monitor import problems
-from monitor.api.routes import audit, export, hardware, health, mlflow, orders, policies, runs, scorecard, series
+from monitor.api.routes import (
+    audit,
+    export,
+    hardware,
+    health,
+    mlflow,
+    orders,
+    policies,
+    preflights,
+    runs,
+    scorecard,
+    series,
+)
 
 router = APIRouter(responses=problems.RESPONSES)
-for each in (runs, series, hardware, export, orders, policies, audit, scorecard):
+for each in (runs, series, hardware, export, orders, preflights, policies, audit, scorecard):
     router.include_router(each.router, prefix=API)
 router.include_router(mlflow.router)
 router.include_router(health.router)

@@ -103,6 +103,8 @@ async def report(
         "duplicates": result.num_duplicates,
         "orders": [order_terms.to_wire(order) for order in result.open_orders],
     }
+    if result.question is not None:
+        answer["preflight"] = result.question
     if writer is not None:
         answer |= {"lease": result.lease_seconds, "writer": result.lease_process}
     return answer

@@ -577,3 +577,15 @@ def test_a_model_without_a_whole_state_is_refused_in_one_sentence(kind: str, tmp
     model = type(kind, (torch.nn.Linear,), {})(2, 2)
     with pytest.raises(ValueError, match=f"^model is a {kind}, which is not supported: shard it with torch's"):
         Checkpoints(tmp_path, model=model)
+
+
+def test_a_quick_look_finds_what_is_missing_and_what_was_cut_off(tmp_path: Path) -> None:
+    checkpoints = three(tmp_path, Box())
+    assert checkpoints.check(10) is None
+    assert "no longer there" in str(checkpoints.check(15))
+    (tmp_path / "step-000000010" / "box.pt").write_bytes(b"cut off")
+    assert "box.pt is missing or has another size" in str(checkpoints.check(10))
+    (tmp_path / "step-000000020" / "run.pt").unlink()
+    assert "run.pt is missing" in str(checkpoints.check(20))
+    (tmp_path / "step-000000000" / "manifest.json").write_text("{}")
+    assert "cannot be read" in str(checkpoints.check(0))

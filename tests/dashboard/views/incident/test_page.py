@@ -13,7 +13,7 @@ from dashboard.data.incident_window import default_window
 from dashboard.data.store import CACHE_SECONDS
 from dashboard.operator_actions import OperatorAction
 from dashboard.views.incident.actions import approve, reject, rollback
-from db import access, commands, queries
+from db import access, commands, preflights, queries
 from db.engine import reading, writing
 from db.models import Run
 from lossguard.states import RunState
@@ -167,7 +167,8 @@ def test_the_confirmed_action_is_performed_and_recorded_in_the_audit_trail(
     asking: sa.Engine, verb: str, state: str
 ) -> None:
     facts = stored_facts()
-    action = (approve if verb == "Approve" else reject)(facts.interventions[0])
+    each = facts.interventions[0]
+    action = approve(facts, each) if verb == "Approve" else reject(each)
     assert not confirm(dialog(action), verb).exception
     assert recorded_actions(asking)[0] == verb.lower()
     with reading(asking) as session:
@@ -178,7 +179,7 @@ def test_the_confirmed_action_is_performed_and_recorded_in_the_audit_trail(
 def test_clicks_alone_decide_nothing_because_a_page_that_frames_this_one_can_steal_them(
     asking: sa.Engine, typed: str
 ) -> None:
-    app = dialog(approve(stored_facts().interventions[0]))
+    app = dialog(approve(stored_facts(), stored_facts().interventions[0]))
     app.text_input(key="confirm-word").input(typed)
     refused = press(app, "Approve")
     assert refused.error[0].value == 'Nothing was changed. Type "approve" into the field to confirm.'
@@ -188,7 +189,7 @@ def test_clicks_alone_decide_nothing_because_a_page_that_frames_this_one_can_ste
 def test_a_decision_after_another_one_is_refused_with_a_reason(asking: sa.Engine) -> None:
     (waiting,) = stored_facts().interventions
     confirm(dialog(reject(waiting)), "Reject")
-    late = confirm(dialog(approve(waiting)), "Approve")
+    late = confirm(dialog(approve(stored_facts(), waiting)), "Approve")
     assert not late.exception
     assert "Too late, or not possible now: intervention 1 is not active." in late.error[0].value
 
@@ -232,7 +233,7 @@ def test_viewers_who_may_not_use_the_dashboards_token_need_one_of_their_own(
 ) -> None:
     monkeypatch.setenv("LOSSGUARD_DASHBOARD_OPERATE", "0")
     monkeypatch.setenv("LOSSGUARD_TOKEN", "the dashboard's")
-    app = confirm(dialog(approve(stored_facts().interventions[0])), "Approve")
+    app = confirm(dialog(approve(stored_facts(), stored_facts().interventions[0])), "Approve")
     assert app.error[0].value == "Enter a token with the scope `operate`."
     assert recorded_actions(asking) == ["policy"]
     with writing(asking) as session:
@@ -345,3 +346,49 @@ def test_values_at_an_onset_out_of_view_are_dashes(open_page: OpenPage, store: s
     seed(store, now=time.time())
     shown = open_page("incident", run="spiky-1", incident="1", steps="100-200").dataframe[-1].value
     assert (shown[["Expected at onset", "Band at onset", "Highest score"]] == "-").all(axis=None)
+
+
+def answered(engine: sa.Engine, **answer: object) -> None:
+    """The trainer has just answered about the proposed rollback."""
+    with writing(engine) as session:
+        run = queries.run_named(session, run_id="asking")
+        assert run is not None
+        answer = {"problem": "", "tier": "disk", "refused": "", "texts": []} | answer
+        preflights.save_answer(session, run=run, intervention=1, answer=answer, now=time.time())
+
+
+def test_a_panel_says_before_an_approval_what_the_trainer_has_found(open_page: OpenPage, asking: sa.Engine) -> None:
+    answered(asking, texts=[{"batch": 630, "text": "the **cat**\u202e sat"}])
+    app = open_page("incident", run="asking")
+    assert not app.exception
+    assert metrics(app)["Checkpoint"] == "disk"
+    assert metrics(app)["Discards"].endswith(" steps")
+    assert any("the trainer said so" in each.value for each in app.markdown)
+    assert [each.value for each in app.code] == ["the **cat**\\u202e sat"]
+    assert not app.error
+
+
+def test_a_checkpoint_that_is_gone_and_limits_that_refuse_are_shown_as_errors(
+    open_page: OpenPage, asking: sa.Engine
+) -> None:
+    answered(asking, problem="model.pt is missing", tier=None, refused="it skips 9 batches, and max\\_skip=3")
+    app = open_page("incident", run="asking")
+    assert metrics(app)["Checkpoint"] == "gone"
+    assert [each.value[:38] for each in app.error] == [
+        "The trainer would refuse this order: i",
+        "The checkpoint cannot be restored. An ",
+    ]
+
+
+def test_a_link_opens_the_dialog_of_the_approval_once(open_page: OpenPage, asking: sa.Engine) -> None:
+    app = open_page("incident", run="asking", incident="1", approve="1")
+    assert not app.exception
+    assert app.text_input(key="confirm-word")
+    assert any("Approve intervention 1?" in each.value and "Not asked" in each.value for each in app.markdown)
+    assert "approve" not in app.query_params
+
+
+def test_a_link_to_an_approval_that_nobody_waits_for_says_so(open_page: OpenPage, asking: sa.Engine) -> None:
+    app = open_page("incident", run="asking", incident="1", approve="7")
+    assert any("Intervention 7 does not wait for approval any more." in each.value for each in app.info)
+    assert "confirm-word" not in [each.key for each in app.text_input]
