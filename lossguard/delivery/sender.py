@@ -159,12 +159,12 @@ class Sender(threading.Thread):
             self._open(following)
 
     def _send_hardware(self) -> None:
-        """Never raises: a report of steps or a heartbeat meets the same problem, and only that one waits for its end."""
+        """Raises no CollectorError: a report of steps or a heartbeat meets the same problem, and is sent again."""
         now = time.monotonic()
         if self._hardware is None or self._delivery is None or now < self._send_hardware_at:
             return
         if samples := self._hardware.waiting():
-            self._send_hardware_at = now + self._hardware.interval  # also if it fails: steps come first
+            self._send_hardware_at = now + self._hardware.interval  # if it fails too: steps come first
             with suppress(CollectorError):
                 if self._delivery.send_hardware(samples):
                     self._hardware.sent(samples)
