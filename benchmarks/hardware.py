@@ -3,10 +3,10 @@
     python -m benchmarks.hardware [--seconds 90] [--interval 15] [--gpus 8]
     python -m benchmarks.hardware --signals [--steps 15]
 
-Sampling: the CPU time of a thread that does what the sender's thread does for it (look, encode, post to a local
-server, read the answer) at the interval of LOSSGUARD_HARDWARE, over `--seconds` of wall time; the first look, which
-imports psutil, stands apart. `--gpus` adds GPUs of a fake NVML, whose calls are Python and not the driver's: it
-measures our part of them.
+Sampling: the CPU time of a thread that does all that sampling takes (look, encode, post to a local server, read the
+answer) at the interval of LOSSGUARD_HARDWARE, over `--seconds` of wall time; the first look, which imports psutil,
+stands apart. `--gpus` adds GPUs of a fake NVML, whose calls are Python and not the driver's: it measures our part of
+them.
 
 Signals: the CPU time of each of them beside that of a training step of the `tiny` recipe, in one process.
 """
@@ -33,8 +33,6 @@ from trainer.config import load_recipe
 from trainer.signals import ATTENTION_EVERY, SIGNALS
 from trainer.train import training_step
 
-POLL_SECONDS = 0.1
-
 
 def cpu_of_sampling(seconds: float, interval: float) -> tuple[float, float, int]:
     """(CPU seconds of the first look, of all later ones, number of samples that were sent)."""
@@ -49,7 +47,7 @@ def cpu_of_sampling(seconds: float, interval: float) -> tuple[float, float, int]
             first, spent, sent = time.thread_time() - begin, 0.0, 0
             end = time.monotonic() + seconds
             while time.monotonic() < end:
-                time.sleep(POLL_SECONDS)
+                time.sleep(interval)
                 begin = time.thread_time()
                 sampler.look()
                 if samples := sampler.waiting():

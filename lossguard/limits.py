@@ -11,7 +11,7 @@ from typing import Any
 
 from lossguard.errors import ConfigurationError
 from lossguard.orders import Order
-from lossguard.protocol import HAS_LIMITS
+from lossguard.protocol import HAS_LIMITS, is_step
 from lossguard.states import OrderKind, OrderMode, Refusal
 
 Refused = tuple[Refusal, str]
@@ -45,8 +45,8 @@ class Limits:
         object.__setattr__(self, "mode", OrderMode(self.mode))
         for name in ("max_depth", "max_skip", "rollbacks_per_day"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 0):
-                raise _bad(name, value, "a whole number of at least 0")
+            if value is not None and not is_step(value):
+                raise _bad(name, value, "a whole number from 0, below 2**53")
         fraction = self.not_after
         if fraction is not None and (type(fraction) not in (int, float) or not 0 <= fraction <= 1):
             raise _bad("not_after", fraction, "a fraction of the run, from 0 to 1")

@@ -88,7 +88,8 @@ class RestartPlan:
         state = RestartState() if run.directory is None else RestartState.read(run.directory, run.history)
         self._state: RestartState = ranks.broadcast(state)
         self._on_disk: frozenset[int] | None = None  # steps with a checkpoint, as the script has said
-        self._is_resumed, self._resumed_at = False, 0
+        self._is_resumed = False
+        self._reached = 0  # where the run was resumed, or has saved its newest checkpoint since
         self._num_boundaries = 0
         self._taken: Order | None = None  # from the inbox, and not yet known to all ranks
         self.ledger = Ledger(run.history.skips)
@@ -186,7 +187,7 @@ class RestartPlan:
             resumes = self.run.history.num_segments or step
             self.run.open_segment(step, SegmentReason.RESUME if resumes else SegmentReason.START)
         self._keep(self._state.executed())
-        self._is_resumed, self._resumed_at = True, step
+        self._is_resumed, self._reached = True, step
         self._report()
 
     # In the loop
@@ -211,6 +212,8 @@ class RestartPlan:
     def saved(self, steps: Iterable[int]) -> None:
         """All steps that have a complete checkpoint now: call it after each one, once it is durable."""
         found = frozenset(steps)
+        if self._is_resumed and self._on_disk is not None:
+            self._reached = max([self._reached, *found - self._on_disk])
         anew = (found - (self._on_disk or set())) & self._state.discarded
         self._on_disk = found
         if anew:
@@ -265,9 +268,9 @@ class RestartPlan:
 
     @property
     def _step(self) -> int:
-        """The step that comes next, as far as the script has logged."""
+        """The step that comes next, as far as the script has logged or saved."""
         newest = self.run.newest_step
-        return self._resumed_at if newest is None else newest + 1
+        return self._reached if newest is None else max(self._reached, newest + 1)
 
     def _leave_for(self, order: Order) -> None:
         """Leave, so that the next process executes `order`; return if it is refused."""

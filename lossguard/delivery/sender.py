@@ -4,6 +4,7 @@ import random
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
@@ -48,7 +49,7 @@ class Sender(threading.Thread):
         ask: Ask = unasked,
     ) -> None:
         """`current` is the spool of this session; None: deliver the spools in `directory` and end. `keep`: what stays
-        of delivered spools. `hardware`: sampled here, between two looks at the spool.
+        of delivered spools. `hardware`: sampled in a thread of its own, which a driver may hold up.
 
         `receive` is called with all open orders, at least every `heartbeat` seconds while the collector answers.
         `ask` is called with what the collector asks before a person approves a rollback, or with None.
@@ -65,6 +66,7 @@ class Sender(threading.Thread):
         self._keep = keep
         self._hardware = hardware
         self._ask = ask
+        self._send_hardware_at = 0.0  # by the monotonic clock
         self._paths: deque[Path] = deque()  # to be delivered after the present one
         self._delivery: Delivery | None = None
         self._closing = threading.Event()  # deliver what is left, then end
@@ -101,6 +103,8 @@ class Sender(threading.Thread):
     def run(self) -> None:
         if self._keep is not Keep.ALL:
             threading.Thread(target=self._trim_at_times, name="lossguard-trim", daemon=True).start()
+        if self._hardware is not None:
+            threading.Thread(target=self._sample_at_times, name="lossguard-hardware", daemon=True).start()
         try:
             self._paths = self._undelivered()
             self._deliver()
@@ -119,8 +123,8 @@ class Sender(threading.Thread):
     def _deliver(self) -> None:
         while not self._abandoned.is_set():
             try:
-                self._send_hardware()
                 advanced = self._advance()
+                self._send_hardware()
                 if not advanced and self._closing.is_set():
                     self._leave()
                     self.problem = self._undeliverable
@@ -158,13 +162,15 @@ class Sender(threading.Thread):
             self._open(following)
 
     def _send_hardware(self) -> None:
-        if self._hardware is None:
+        """Raises no CollectorError: a report of steps or a heartbeat meets the same problem, and is sent again."""
+        now = time.monotonic()
+        if self._hardware is None or self._delivery is None or now < self._send_hardware_at:
             return
-        self._hardware.look()
-        samples = self._hardware.waiting()
-        if samples and self._delivery is not None and self._delivery.send_hardware(samples):
-            self._hardware.sent(samples)
-            self._note_exchange()
+        if samples := self._hardware.waiting():
+            self._send_hardware_at = now + self._hardware.interval  # if it fails too: steps come first
+            with suppress(CollectorError):
+                if self._delivery.send_hardware(samples):
+                    self._hardware.sent(samples)
 
     def _open(self, path: Path) -> None:
         """Raises OSError when the current spool cannot be read; another one is left out."""
@@ -237,6 +243,13 @@ class Sender(threading.Thread):
                         return
             except OSError as problem:
                 self._log_once.warn_once("trim", f"{self._directory} cannot be trimmed ({problem.strerror})")
+
+    def _sample_at_times(self) -> None:
+        assert self._hardware is not None
+        while True:
+            self._hardware.look()
+            if self._closing.wait(self._hardware.interval):
+                return
 
     def _note_exchange(self) -> None:
         self._last_exchange_at = time.monotonic()

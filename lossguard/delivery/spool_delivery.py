@@ -78,6 +78,7 @@ class Delivery:
         self._run = ""
         self._substitute: Body | None = None  # registration of a run whose own is damaged
         self._segment: int | None = None
+        self._has_ended = False  # the collector knows the end of the run: a report would take the lease again
         self._last_step: int | None = None  # of the open segment, as far as this process knows
         self._max_lines = MAX_STEPS_PER_REPORT
         self.refused = ""
@@ -130,7 +131,7 @@ class Delivery:
 
         Returns whether they need not be sent again. Raises Unreachable, Unauthorised and NotFound like `advance`.
         """
-        if self._segment is None or self.refused or "hardware" not in self._client.accepts:
+        if self._segment is None or self._has_ended or self.refused or "hardware" not in self._client.accepts:
             return False
         body = {"segment": self._segment, "steps": [], "hardware": samples}
         try:
@@ -210,6 +211,7 @@ class Delivery:
         elif "finish" in record:
             body = {"state": record["finish"], "at": record["time"]}
             self._request_of_run("finish", body, session=self._session)
+            self._has_ended = True
 
     def _register(self, registration: Body) -> None:
         if not self._client.accepts and NEGOTIATED_FIELDS & registration.keys():
@@ -239,6 +241,7 @@ class Delivery:
         body = {"key": f"{self._session}-{record['segment']}", "opened_at": record["time"]}
         body |= {name: record[name] for name in ("fork_step", "reason", "order")}
         self._segment = None  # should this fail, no step belongs to the segment before
+        self._has_ended = False
         try:
             answer = self._request_of_run("segments", body)
         except Rejected:

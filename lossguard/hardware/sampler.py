@@ -1,6 +1,7 @@
 """Samples of the hardware on their way to the collector. They are kept in memory only: a lost one costs nothing."""
 
 import platform
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -18,7 +19,8 @@ Read = Callable[[], Mapping[str, Mapping[str, float]]]
 
 
 class HardwareSampler:
-    """Takes a sample of every device each `interval` seconds, when the thread that owns it asks.
+    """Takes a sample of every device at each look. One thread looks, because a driver may answer late or never;
+    another one sends what waits.
 
     Never raises: what cannot be read is left out. psutil and nvidia-ml-py are imported at the first look, which has no
     values of its own: rates and counts are those since the look before.
@@ -27,21 +29,18 @@ class HardwareSampler:
     def __init__(
         self, directory: Path, *, interval: float, newest_step: Callable[[], int | None], read: Read | None = None
     ) -> None:
-        """`directory`: the spool's folder; `newest_step`: of the run, now; `read`: instead of the machine's readers."""
+        """`interval`: seconds between two looks; `directory`: the spool's folder; `newest_step`: of the run, now;
+        `read`: instead of the machine's readers."""
         self.interval = interval
         self._directory = directory
         self._newest_step = newest_step
         self._read = read
         self._host = platform.node()[:256]
-        self._due_at = time.monotonic()
+        self._lock = threading.Lock()
         self._samples: deque[Sample] = deque()
 
     def look(self) -> None:
-        """Take a sample if one is due."""
-        now = time.monotonic()
-        if now < self._due_at:
-            return
-        self._due_at = now + self.interval
+        """Take a sample."""
         if self._read is None:
             self._read = readers(self._directory)
             return
@@ -52,19 +51,22 @@ class HardwareSampler:
 
     def _keep(self, sample: Sample) -> None:
         """Add a sample; the oldest one without an error makes room for it."""
-        if len(self._samples) >= MAX_SAMPLES_PER_REPORT:
-            oldest = next((each for each in self._samples if not num_errors(each["values"])), self._samples[0])
-            self._samples.remove(oldest)
-        self._samples.append(sample)
+        with self._lock:
+            if len(self._samples) >= MAX_SAMPLES_PER_REPORT:
+                oldest = next((each for each in self._samples if not num_errors(each["values"])), self._samples[0])
+                self._samples.remove(oldest)
+            self._samples.append(sample)
 
     def waiting(self) -> list[Sample]:
         """The samples that are to be sent, oldest first."""
-        return list(self._samples)
+        with self._lock:
+            return list(self._samples)
 
     def sent(self, samples: list[Sample]) -> None:
         """These samples need not be sent (again)."""
-        for sample in samples:
-            self._samples.remove(sample)
+        with self._lock:
+            gone = set(map(id, samples))
+            self._samples = deque(each for each in self._samples if id(each) not in gone)
 
 
 def readers(directory: Path) -> Read:

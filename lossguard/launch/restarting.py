@@ -87,6 +87,7 @@ class RestartSupervisor(Supervisor):
         self._stacks: threading.Thread | None = None
         self._announced: Run | None = None
         self._list_at = 0.0
+        self._newest_saved = 0  # the step of the checkpoint to resume from, as of the last look
         self._started_from: int | None = None  # the checkpoint of the present child
         self._best_step = -1  # since the last rollback
         self._best_before = -1  # the same when the present child began
@@ -161,6 +162,8 @@ class RestartSupervisor(Supervisor):
     def _report_restorable(self, run: Run) -> None:
         try:
             run.set_restorable([self._step_of(each) for each in self._loadable()])
+            newest = self._newest()
+            self._newest_saved = 0 if newest is None else self._step_of(newest)
         except (ConfigurationError, OSError) as problem:
             self._log_once.warn_once("list", f"there is nothing to roll back to: {problem}")
 
@@ -169,7 +172,7 @@ class RestartSupervisor(Supervisor):
         while (order := run.take_order()) is not None:
             if order.identity in self._executed:
                 continue
-            refused = self.order_limits.refusal(order, step=_step(run, order), until=run.planned_steps)
+            refused = self.order_limits.refusal(order, step=self._step(run, order), until=run.planned_steps)
             if refused is not None:
                 self._refuse(run, order, *refused)
             elif order.kind is OrderKind.RELEASE:
@@ -203,7 +206,7 @@ class RestartSupervisor(Supervisor):
     def _keep_order(self, order: Order, run: Run) -> str | None:
         """Keep the order for whoever starts the command. Returns why that failed, or None."""
         depth = self.order_limits.now.max_depth
-        oldest = 0 if depth is None else max(0, _step(run, order) - depth)
+        oldest = 0 if depth is None else max(0, self._step(run, order) - depth)
         state = self._state.ordered(order, [self._step_of(each) for each in self._loadable()], oldest_step=oldest)
         try:
             state.save(self._folder)
@@ -238,7 +241,7 @@ class RestartSupervisor(Supervisor):
         self._state = self._state.executed()
         self._state = self._state.written_anew(self._gone())
         self._save()
-        self._best_step = -1
+        self._best_step, self._newest_saved = -1, step
         logger.warning("rolled back to step %s%s", step, order.describe())
         return self._restart(number, opens_segment=False)
 
@@ -286,6 +289,12 @@ class RestartSupervisor(Supervisor):
     def _newest(self) -> int | None:
         """The checkpoint to resume from. Raises ConfigurationError, OSError."""
         return max((each for each in self._loadable() if each not in self._passed_over), default=None)
+
+    def _step(self, run: Run, order: Order) -> int:
+        """The step that comes next, as far as the command has logged or saved; before it has, that of the order."""
+        newest = order.step if run.newest_step is None else run.newest_step
+        logged = order.rewind_to or 0 if newest is None else newest + 1
+        return max(logged, self._newest_saved)
 
     def _step_of(self, number: int) -> int:
         """The first step after the checkpoint of so many steps, as the run counts them."""
@@ -341,12 +350,6 @@ class RestartSupervisor(Supervisor):
             self._stacks.start()
         elif not self._stacks.is_alive() and self.limits.restart_hangs:
             self._begin_to_stop(child, now)
-
-
-def _step(run: Run, order: Order) -> int:
-    """The step that comes next; before the command has logged one, the one after which the order was decided."""
-    newest = order.step if run.newest_step is None else run.newest_step
-    return order.rewind_to or 0 if newest is None else newest + 1
 
 
 def _applied(order: Order, step: int) -> dict[str, Any]:

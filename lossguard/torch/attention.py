@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from lossguard.log_once import LogOnce, never_raises
+
 MAX_SEQUENCES, MAX_HEADS, MAX_QUERIES = 2, 4, 128
 
 
@@ -46,7 +48,7 @@ def max_attention_logit(
     )
     with _in_float32(device):
         query_bhtK = query_BHTK.detach()[sequences_b][:, heads_h][:, :, queries_t].float()
-        key_bhSK = key_BGSK.detach()[sequences_b][:, heads_h * G // H].float()
+        key_bhSK = key_BGSK.detach().expand(B, G, S, K)[sequences_b][:, heads_h * G // H].float()
         logits_bhtS = query_bhtK @ key_bhSK.transpose(-1, -2) * (1 / math.sqrt(K) if scale is None else scale)
     if is_causal:
         later_tS = torch.arange(S, device=device) > queries_t[:, None]
@@ -98,6 +100,7 @@ class AttentionLogits:
             if value < 1:
                 raise ValueError(f"{name}={value} must be at least 1")
         self._every, self._limits = every, limits
+        self.log_once = LogOnce()
         self._largest: Tensor | None = None
 
     def watching(self, step: int) -> AbstractContextManager[Any]:
@@ -106,8 +109,26 @@ class AttentionLogits:
 
     def observe(self, query_BHTK: Tensor, key_BGSK: Tensor, **masks: Any) -> None:
         """Look at one layer's queries and keys; `masks`: attn_mask, is_causal and scale of `max_attention_logit`."""
+        if not query_BHTK.numel() or not key_BGSK.numel():
+            return  # a micro-batch without sequences
         largest = max_attention_logit(query_BHTK, key_BGSK, **masks, **self._limits)
         self._largest = largest if self._largest is None else torch.maximum(self._largest, largest)
+
+    @never_raises
+    def look(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        **_: Any,
+    ) -> None:
+        """Look at a call of `scaled_dot_product_attention` with these arguments. Never raises."""
+        if query.dim() == 4:
+            self.observe(query, key, attn_mask=attn_mask, is_causal=is_causal, scale=scale)
 
     def take(self) -> dict[str, Tensor]:
         """`attention_logit_max` since the last call, a 0-dim tensor on its device; empty if nothing was looked at."""
@@ -122,19 +143,5 @@ class _Watching(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.scaled_dot_product_attention:
-            self._look(*args, **(kwargs or {}))
+            self._observer.look(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
-
-    def _look(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        **_: Any,
-    ) -> None:
-        if query.dim() == 4:
-            self._observer.observe(query, key, attn_mask=attn_mask, is_causal=is_causal, scale=scale)

@@ -25,6 +25,7 @@ class Script:
         self.checkpoints = folder / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.removes_discarded = True
+        self.log_every = 1
         self.num_starts = 0
         self.loaded: list[int | None] = []
         """The step of the checkpoint that each start has loaded."""
@@ -73,7 +74,8 @@ class Script:
         while state["step"] < until:
             batch = plan.next_free(state["batch"])
             state["model"].append(batch)
-            self.run.log(state["step"], loss=1.0, batch_index=batch)
+            if state["step"] % self.log_every == 0:
+                self.run.log(state["step"], loss=1.0, batch_index=batch)
             state["step"], state["batch"] = state["step"] + 1, batch + 1
             if state["step"] % EVERY == 0:
                 (self.checkpoints / f"{state['step']}.json").write_text(json.dumps(state))

@@ -122,9 +122,9 @@ def test_a_file_of_limits_has_lines_and_comments() -> None:
     [
         ("max_depth", "LOSSGUARD_LIMITS: 'max_depth' must be NAME=VALUE with a name of mode, max_depth, max_skip, "),
         ("depth=3", "LOSSGUARD_LIMITS: 'depth=3' must be NAME=VALUE with a name of "),
-        ("max_depth=-1", "LOSSGUARD_LIMITS: max_depth=-1 must be a whole number of at least 0"),
-        ("max_depth=2.5", "LOSSGUARD_LIMITS: max_depth=2.5 must be a whole number of at least 0"),
-        ("max_skip=true", "LOSSGUARD_LIMITS: max_skip=True must be a whole number of at least 0"),
+        ("max_depth=-1", "LOSSGUARD_LIMITS: max_depth=-1 must be a whole number from 0, below 2**53"),
+        ("max_depth=2.5", "LOSSGUARD_LIMITS: max_depth=2.5 must be a whole number from 0, below 2**53"),
+        ("max_skip=true", "LOSSGUARD_LIMITS: max_skip=True must be a whole number from 0, below 2**53"),
         ("not_after=90", "LOSSGUARD_LIMITS: not_after=90 must be a fraction of the run, from 0 to 1"),
         ("not_after=nan", "LOSSGUARD_LIMITS: not_after=nan must be a fraction of the run, from 0 to 1"),
         ("allow_lr_scale=no", "LOSSGUARD_LIMITS: allow_lr_scale='no' must be true or false"),
@@ -140,3 +140,8 @@ def test_invalid_limits_get_one_sentence(text: str, problem: str) -> None:
 
 def test_limits_of_a_later_release_do_not_count() -> None:
     assert limits_in(["limits:max_loss=3"]) == Limits()
+
+
+def test_a_number_beyond_any_step_is_no_limit_that_a_collector_could_store() -> None:
+    with pytest.raises(ConfigurationError, match=r"max_depth=9+ must be a whole number from 0, below 2\*\*53"):
+        Limits.parse(f"max_depth={'9' * 40}")

@@ -160,3 +160,10 @@ def test_invalid_limits_are_an_error_before_the_first_step(tmp_path: Path) -> No
         in_force(tmp_path, LOSSGUARD_LIMITS="max_depth=-1")
     with pytest.raises(ConfigurationError, match=r"must be lossguard\.Limits"):
         LimitsInForce(Run(id="r"), "mode=approve")  # type: ignore[arg-type]
+
+
+def test_a_file_of_limits_that_is_too_long_stops_orders_instead_of_losing_its_end(tmp_path: Path) -> None:
+    limits = in_force(tmp_path)
+    (tmp_path / "limits").write_text("# why\n" * 3_000 + "mode=observe\n")
+    assert "at most 10000 bytes" in limits.update()
+    assert refusal(limits).startswith("observes")

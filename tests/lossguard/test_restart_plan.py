@@ -308,3 +308,13 @@ def test_a_kill_file_ends_a_hold(tmp_path: Path) -> None:
     script.on["step 5"] = hold
     assert script.start(7) == plain(7)
     assert segments(script.run) == [("start", 0, None), ("resume", 5, None)]
+
+
+def test_a_script_that_logs_seldom_stands_at_its_newest_checkpoint_at_least(tmp_path: Path) -> None:
+    deep, shallow = spike(to=4, skip=(20, 21)), spike(id=2, to=8, skip=(20, 21))
+    script = Script(tmp_path, {10: [deep, shallow]}, limits=Limits(max_depth=5))
+    script.log_every = 7  # 0 and 7: the checkpoints say that the run has reached step 10
+    assert script.run_to_end(12) == plain(12, (20, 21))
+    assert refusals(script.run) == [("it discards 6 steps, from 4 to 10, and max_depth=5", "limits")]
+    assert script.loaded == [None, 8]
+    assert segments(script.run) == [("start", 0, None), ("rollback", 8, "k2")]

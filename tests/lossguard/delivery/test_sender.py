@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -237,17 +238,21 @@ class FakeSampler(HardwareSampler):
         numbers = itertools.count(1)
         super().__init__(
             directory,
-            interval=0.0,
+            interval=0.02,
             newest_step=lambda: 5,
             read=lambda: {"gpu0": {"ecc_errors": float(next(numbers))}},
         )
 
 
-def sampled(collector: FakeCollector, folder: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingRun:
+def sampled(
+    collector: FakeCollector, folder: Path, monkeypatch: pytest.MonkeyPatch, *, heartbeat: float = HEARTBEAT
+) -> RecordingRun:
     monkeypatch.setattr("lossguard.recording.HardwareSampler", lambda directory, **_: FakeSampler(directory))
     client = lossguard.Client(collector.url)
     registration = {"id": "r", "capabilities": []}
-    return RecordingRun(registration=registration, directory=folder, client=client, hardware_interval=1.0)
+    return RecordingRun(
+        registration=registration, directory=folder, client=client, heartbeat=heartbeat, hardware_interval=1.0
+    )
 
 
 def samples(collector: FakeCollector) -> list[float]:
@@ -288,3 +293,40 @@ def test_samples_that_a_collector_refuses_cost_no_step(
             assert eventually(lambda: len(samples(collector)) > step)  # noqa: B023
     assert len(collector.rows) == 3
     assert sum("too hot" in record.message for record in caplog.records) == 1
+
+
+def test_a_collector_that_fails_on_samples_still_gets_every_step(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector.fault = lambda method, path, body: (500, {"detail": "no such table"}) if "hardware" in body else None
+    with sampled(collector, tmp_path, monkeypatch) as run:
+        run.log(0, loss=1.0)
+        assert eventually(lambda: samples(collector))
+        run.log(1, loss=1.0)
+        assert eventually(lambda: len(collector.rows) == 2), "the samples do not hold up the steps"
+
+
+@pytest.mark.parametrize("status", [422, 500])
+def test_a_run_whose_samples_are_refused_still_asks_for_orders(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    collector.fault = lambda method, path, body: (status, {"detail": "too hot"}) if "hardware" in body else None
+    with sampled(collector, tmp_path, monkeypatch, heartbeat=0.3) as run:
+        run.log(0, loss=1.0)
+        assert eventually(lambda: samples(collector))
+        collector.order(id=1, kind="hold")
+        assert eventually(lambda: run.take_order() is not None)
+
+
+def test_a_driver_that_does_not_answer_holds_up_no_delivery(
+    collector: FakeCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    monkeypatch.setattr(FakeSampler, "look", lambda self: answers.wait(30))
+    try:
+        with sampled(collector, tmp_path, monkeypatch) as run:
+            run.log(0, loss=1.0)
+            assert eventually(lambda: len(collector.rows) == 1)
+        assert collector.finished == ["finished"]
+    finally:
+        answers.set()

@@ -12,10 +12,11 @@ import lossguard
 from lossguard.checkpoint_times import RestorableTier
 from lossguard.delivery.report import report
 from lossguard.delivery.sender import Sender
-from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT
+from lossguard.delivery.spool_delivery import MAX_STEPS_PER_REPORT, Delivery
 from lossguard.log_once import LogOnce
 from lossguard.protocol import decode_number
 from lossguard.spooling.lines import to_line
+from lossguard.spooling.set_aside import SetAside
 from lossguard.spooling.spool import spools_in
 from lossguard.states import Refusal, Tier
 from tests.lossguard.collectors import Answer, FakeCollector
@@ -343,3 +344,23 @@ def test_a_refusal_says_why_to_a_collector_that_knows_of_it_and_to_an_older_one_
         run.refuse(lossguard.Order(id=5, kind=lossguard.OrderKind.ROLLBACK), "too deep", Refusal.LIMITS)
     expected = {"state": "failed", "detail": "too deep"}
     assert collector.answers[5] == expected | ({"refusal": "limits"} if knows else {})
+
+
+def test_no_sample_follows_the_end_of_a_run_whose_lease_was_given_back(
+    collector: FakeCollector, tmp_path: Path
+) -> None:
+    with lossguard.init("p", run_id="r", mode="offline", directory=tmp_path) as run:
+        run.log(0, loss=1.0)
+    (spool,) = tmp_path.rglob("*.spool")
+    client, aside = lossguard.Client(collector.url), SetAside(tmp_path)
+    delivery = Delivery(spool, client, lambda orders, until: None, LogOnce(quiet=True), aside, None)
+    sample = {"time": 1.0, "step": 0, "host": "h", "device": "gpu0", "values": {"power": 1.0}}
+    while not collector.rows:
+        assert delivery.advance()
+    assert delivery.send_hardware([sample])
+    while delivery.advance():
+        pass
+    assert collector.finished == ["finished"]
+    assert not delivery.send_hardware([sample])
+    delivery.close()
+    client.close()

@@ -1,4 +1,4 @@
-"""Samples are taken when they are due, kept while nobody takes them, and never more than there is room for."""
+"""Samples are taken at each look, kept while nobody takes them, and never more than there is room for."""
 
 from pathlib import Path
 
@@ -9,10 +9,8 @@ from lossguard.hardware.sampler import HardwareSampler, readers
 from lossguard.hardware.values import MACHINE, MAX_SAMPLES_PER_REPORT
 
 
-def made(tmp_path: Path, *, interval: float = 0.0, **values: float) -> HardwareSampler:
-    return HardwareSampler(
-        tmp_path, interval=interval, newest_step=lambda: 40, read=lambda: {"gpu0": values or {"power": 1.0}}
-    )
+def made(tmp_path: Path) -> HardwareSampler:
+    return HardwareSampler(tmp_path, interval=1.0, newest_step=lambda: 40, read=lambda: {"gpu0": {"power": 1.0}})
 
 
 def test_a_sample_says_when_where_and_at_which_step_it_was_taken(tmp_path: Path) -> None:
@@ -23,13 +21,6 @@ def test_a_sample_says_when_where_and_at_which_step_it_was_taken(tmp_path: Path)
     assert sample["host"]
     sampler.sent([sample])
     assert sampler.waiting() == []
-
-
-def test_between_two_samples_the_hardware_is_left_alone(tmp_path: Path) -> None:
-    sampler = made(tmp_path, interval=3600.0)
-    for _ in range(3):
-        sampler.look()
-    assert len(sampler.waiting()) == 1
 
 
 def test_the_samples_that_wait_are_bounded_and_one_with_an_error_stays(tmp_path: Path) -> None:

@@ -8,9 +8,13 @@ from typing import Any
 import pytest
 
 from lossguard.launch.adapters import Options, adapter_for
+from lossguard.launch.child import Child
 from lossguard.launch.launcher import ChildEnd, Restart
 from lossguard.launch.restarting import RestartLimits, RestartSupervisor
+from lossguard.orders import Order
 from lossguard.restart_state import RestartState
+from lossguard.run import Run
+from lossguard.states import OrderKind, Refusal
 from tests.lossguard.launch.launching import Launching
 from tests.lossguard.launch.resuming import GENERIC, SCRIPT, plain, starts, trained
 from tests.waiting import wait_for
@@ -297,3 +301,36 @@ def test_orders_beyond_the_limits_are_refused_and_the_command_goes_on_undisturbe
     assert launching.collector.answers[2]["detail"].endswith("r/no-orders exists")
     assert trained(launching.folder) == plain(60)
     assert len(starts(launching.folder)) == 1
+
+
+class OrderedRun(Run):
+    """A run that has logged step 0 alone, and gets one order."""
+
+    def __init__(self, order: Order) -> None:
+        super().__init__(id="r")
+        self.orders, self.refusals = [order], list[str]()
+
+    @property
+    def newest_step(self) -> int:
+        return 0
+
+    def take_order(self) -> Order | None:
+        return self.orders.pop() if self.orders else None
+
+    def refuse(self, order: Order, detail: str, refusal: Refusal | None = None) -> None:
+        self.refusals.append(detail)
+
+
+def test_a_command_that_logs_seldom_stands_at_its_newest_checkpoint_at_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_LIMITS", "max_depth=10")
+    for number in (5, 20):
+        (tmp_path / f"step_{number}").touch()
+    options = Options(checkpoints=f"{tmp_path}/step_{{step}}", resume_args="--resume {step}")
+    adapter = adapter_for("generic", ["train"], {}, options)
+    run = OrderedRun(Order(id=1, kind=OrderKind.ROLLBACK, rewind_to=5))
+    supervisor = RestartSupervisor(["train"], adapter, folder=tmp_path, run_folder=None)
+    gone = Child(pid=2**30, started="", command=["train"], journal=tmp_path / "journal")
+    supervisor.watch(gone, run)
+    assert run.refusals == ["it discards 15 steps, from 5 to 20, and max_depth=10"]

@@ -87,3 +87,25 @@ def test_a_logit_that_is_not_finite_is_news() -> None:
     query, key = queries_and_keys()
     query[-1, -1, -1, 0] = torch.nan
     assert max_attention_logit(query, key).isnan()
+
+
+@pytest.mark.parametrize("keys", [(1, 2, 4, 8), (6, 1, 4, 8)])
+def test_keys_that_are_broadcast_are_looked_at_as_attention_does(keys: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    query, key = torch.randn(6, 2, 4, 8), torch.randn(keys)
+    attention = AttentionLogits()
+    with attention.watching(0):
+        F.scaled_dot_product_attention(query, key, key)
+    expected = max_attention_logit(query, key.expand(6, 2, 4, 8))
+    torch.testing.assert_close(attention.take()["attention_logit_max"], expected)
+
+
+def test_a_call_that_cannot_be_looked_at_does_not_stop_the_model(caplog: pytest.LogCaptureFixture) -> None:
+    attention = AttentionLogits()
+    with attention.watching(0):
+        empty = torch.zeros(0, 2, 4, 8)
+        assert F.scaled_dot_product_attention(empty, empty, empty).shape == empty.shape
+        key = torch.randn(6, 2, 4, 8)
+        assert F.scaled_dot_product_attention(key[:1], key, key).shape == key.shape
+    assert attention.take() == {}
+    assert caplog.text.count("look failed, and training continues") == 1
