@@ -37,7 +37,7 @@ from db.engine import (
 from db.files import backup, imports, memory
 from db.files.export import Format, RunChanged, UnknownRun, stream
 from db.files.record import RunExists
-from lossguard.protocol import MAX_METRICS
+from lossguard.protocol import MAX_METRICS, is_name
 from lossguard.states import RunState
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -137,6 +137,8 @@ def set_retention(
 ) -> None:
     """Keep the ended runs of a project for so many days, whatever the --days of `prune` say."""
     kept = _days(days)
+    if not is_name(project):
+        raise _error(f"{project!r} is no project: give a name of 1 to 128 characters without control characters")
     _change_retention(
         url, project, kept, lambda session, now: retention.set_days(session, project=project, days=kept, now=now)
     )
@@ -171,8 +173,8 @@ def _days(text: str) -> float | None:
         days = float(text)
     except ValueError:
         days = -1.0
-    if not 0 <= days < float("inf"):
-        raise _error(f"{text!r} is no retention: give a number of days, such as 30, or: forever")
+    if not 0 < days < float("inf"):
+        raise _error(f"{text!r} is no retention: give a number of days above 0, such as 30, or: forever")
     return days
 
 

@@ -148,7 +148,9 @@ class LimitsInForce:
             if found.st_size > MAX_FILE_BYTES:
                 return f"{self._limits_path} may have at most {MAX_FILE_BYTES} bytes"
             self._in_file = Limits.parse(Path(self._limits_path).read_text("utf-8"), self._limits_path)
-        except (OSError, UnicodeDecodeError, ConfigurationError) as problem:
+        except UnicodeDecodeError:
+            return f"{self._limits_path} is no text in UTF-8"
+        except (OSError, ConfigurationError) as problem:
             return str(problem)  # it is read again at the next boundary
         self._file, self.now = version, self._given & self._in_file
         return ""

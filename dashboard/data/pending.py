@@ -4,6 +4,7 @@ from dashboard import formatting
 from dashboard.data.facts import RunFacts
 from db.interventions import is_holding, is_proposed
 from db.models import Intervention
+from lossguard.states import RunState
 
 HELD_SENTENCE = "The run is on hold until an operator decides."
 
@@ -17,7 +18,8 @@ def proposal_sentence(each: Intervention) -> str:
 
 
 def is_held(facts: RunFacts) -> bool:
-    return any(map(is_holding, facts.interventions))
+    """Whether the run waits at a step boundary. One that has ended does not, and a restart withdraws its hold."""
+    return facts.run.state == RunState.RUNNING and any(map(is_holding, facts.interventions))
 
 
 def sentences(facts: RunFacts) -> list[str]:

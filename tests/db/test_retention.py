@@ -65,7 +65,7 @@ def test_prune_follows_the_retention_that_a_person_set(sqlite_engine: sa.Engine)
     assert actions == ["delete", "retention", "delete", "retention", "retention"]
 
 
-@pytest.mark.parametrize("days", ["soon", "-3", "inf", "nan"])
+@pytest.mark.parametrize("days", ["soon", "-3", "0", "inf", "nan"])
 def test_a_retention_that_is_no_number_of_days_is_refused(sqlite_engine: sa.Engine, days: str) -> None:
     done = CliRunner().invoke(app, ["retention", "set", "--url", str(sqlite_engine.url), "--", "p", days])
     assert (done.exit_code, "is no retention: give a number of days" in done.output) == (2, True)

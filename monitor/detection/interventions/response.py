@@ -147,7 +147,7 @@ class IncidentResponse:
         effects = self._mark_structural(current, now)
         now = replace(now, structural=current.structural)
         decision = decide(self.policy, now, self.batches.batch_of)
-        decision = with_limits(decision, self.limits, self.restorable, step)
+        decision = with_limits(decision, self.limits, now, self.restorable, self.policy)
         kind = decision.kind or decision.unavailable
         if decision.is_final:
             current.no_further_action, current.wait_reasons = True, []

@@ -5,7 +5,7 @@ import pytest
 from lossguard import Limits
 from lossguard.states import OrderMode, Refusal
 from monitor.detection import DetectionEngine, Policy
-from tests.monitor.detection.runs import EffectLog, rows_of, spiked
+from tests.monitor.detection.runs import EffectLog, Trainer, rows_of, spiked
 
 AUTO = Policy(mode="auto", name="palm")  # type: ignore[arg-type]
 
@@ -111,3 +111,12 @@ def test_limits_that_shape_nothing_are_not_named() -> None:
     engine, story = DetectionEngine(policy=AUTO, limits=Limits(max_depth=250, max_skip=5000)), EffectLog()
     story.add(engine.feed(rows_of(spiked(at=300))[:330], restorable=range(0, 300, 50)))
     assert "limit" not in " ".join(story.interventions[0].reasons)
+
+
+def test_a_skip_that_did_not_help_as_wide_as_the_limit_permits_is_not_tried_again() -> None:
+    """Each further attempt would only skip other batches, good ones among them."""
+    policy, limits = Policy(mode="auto"), Limits(max_skip=2)  # type: ignore[arg-type]
+    log = Trainer(DetectionEngine(policy=policy, limits=limits), bad=range(400, 430), every=10).run()
+    assert sum(each.skip_from is not None for each in log.interventions) == 1
+    (hold,) = (each for each in log.interventions if each.kind == "hold")
+    assert hold.reasons[0].startswith("The trainer's limit max_skip=2 permits no wider skip. One as wide did not help")
