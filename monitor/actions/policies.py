@@ -26,7 +26,7 @@ def set_of_run(session: Session, run_id: str, changes: Fields, *, who: str, now:
     _check([("", {**layers, Layer.RUN: fields})])
     policies.set_fields(session, key=policies.run_key(run_id), fields=fields, who=who, now=now, run=run)
     access.record(session, who=who, action="policy", run=run.id, details=dict(changes), now=now)
-    detection_state.load(session, run)  # the run follows its layers
+    detection_state.follow_layers(session, run)
     return run_policy.to_rule(run_policy.policy_of(run.policy), run_policy.settings_of(run.policy))
 
 
@@ -36,11 +36,12 @@ def set_default(session: Session, project: str | None, changes: Fields, *, who: 
     Running runs follow with their next report; runs that have ended keep the policy that they had. Raises Problem 422
     for a bad value, and then changes nothing.
     """
+    key = policies.COLLECTOR if project is None else policies.project_key(project)
+    policies.lock(session, key=key)
     layers = policies.layers(session, project=project)
     layer = Layer.COLLECTOR if project is None else Layer.PROJECT
     fields = _changed(layers.get(layer, {}), changes)
     _check(_concerned(session, project, {**layers, layer: fields}))
-    key = policies.COLLECTOR if project is None else policies.project_key(project)
     policies.set_fields(session, key=key, fields=fields, who=who, now=now)
     details = {"layer": layer.value, **({} if project is None else {"project": project}), "changes": dict(changes)}
     access.record(session, who=who, action="policy", run=None, details=details, now=now)
