@@ -10,7 +10,7 @@ from db.models import Run
 from lossguard.states import Layer, RunState
 from monitor.detection.interventions import policy_layers, run_policy
 from monitor.detection.interventions.policy_layers import Fields, Layers
-from monitor.ingestion import detection_state, runs
+from monitor.ingestion import detection_state, run_policies, runs
 from monitor.problems import Problem, unknown
 
 
@@ -57,7 +57,7 @@ def show(session: Session, *, project: str | None = None, run_id: str | None = N
     run = None if run_id is None else _run_named(session, run_id)
     layers = policies.layers(session, project=project if run is None else run.project, run_id=run_id)
     has_ended = run is not None and run.state != RunState.RUNNING
-    rule = run.policy if run is not None and has_ended else policy_layers.rule_of(layers)
+    rule = run.policy if run is not None and has_ended else run_policies.readable_rule(layers)
     values = [
         {"name": each.name, "value": each.value, "from": each.layer or "default"}
         for each in policy_layers.values(layers, rule)

@@ -168,5 +168,14 @@ def test_a_token_sets_the_policy_of_what_it_covers_alone(http: TestClient, sqlit
     assert reader.status("PUT", "/runs/r1/policy", body) == 403
 
 
+def test_a_policy_of_a_release_that_knows_more_is_shown_as_it_is_followed(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    trainer = Trainer(http)
+    with writing(sqlite_engine) as session:
+        policies.set_fields(session, key=policies.COLLECTOR, fields={"mode": "dream"}, who="ada", now=NOW)
+    assert mode_of(trainer) == ("observe", "default")
+
+
 def test_the_policy_of_a_run_that_does_not_exist_is_404(http: TestClient) -> None:
     assert http.get(f"{API}/runs/nobody/policy").status_code == 404
