@@ -129,4 +129,4 @@ def _name(claims: Mapping[str, Any]) -> str:
     """The name and the e-mail address; the provider's subject where it gives neither."""
     name, email = (str(claims.get(key) or "").strip() for key in ("name", "email"))
     text = f"{name} <{email}>" if name and email else name or email or str(claims.get("sub") or "somebody")
-    return "".join(each for each in text if each.isprintable())[:MAX_NAME]
+    return "".join(each for each in text if each.isprintable()).strip()[:MAX_NAME] or "somebody"

@@ -4,13 +4,15 @@ A run keeps MAX_SAMPLES at most: then every second sample without an error goes 
 ones are complete and the oldest ones ever farther apart.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, ForeignKey, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from db import bulk
 from db.models import Base, Run, Time
 from lossguard.hardware.values import ERRORS, MAX_DEVICE, num_errors
 
@@ -26,7 +28,8 @@ class HardwareSample(Base):
     __tablename__ = "hardware_samples"
     __table_args__ = (UniqueConstraint("run_pk", "time", "host", "device"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    """A hundred samples a second would use up 32 bits in eight months. SQLite has 64 in an Integer."""
     run_pk: Mapped[int] = mapped_column(ForeignKey("runs.pk", ondelete="CASCADE"))
     time: Mapped[Time]
     step: Mapped[int | None] = mapped_column(BigInteger)
@@ -46,15 +49,16 @@ def add_samples(session: Session, *, run: Run, samples: Sequence[Mapping[str, An
     stored = sa.select(HardwareSample.time, HardwareSample.host, HardwareSample.device)
     stored = stored.where(HardwareSample.run_pk == run.pk, HardwareSample.time.between(min(times), max(times)))
     known = {tuple(row) for row in session.execute(stored)}
+    sent: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for sample in samples:
-        identity = sample["time"], sample["host"], sample["device"]
-        if identity in known:
-            continue
-        known.add(identity)
-        named = {name: sample[name] for name in ("time", "step", "host", "device")}
-        values = dict(sample["values"])
-        session.add(HardwareSample(run_pk=run.pk, num_errors=num_errors(values), readings=values, **named))
-    session.flush()
+        sent.setdefault((sample["time"], sample["host"], sample["device"]), sample)
+    new = [sample for identity, sample in sent.items() if identity not in known]
+    if not new:
+        return
+    columns: dict[str, Any] = {name: [sample[name] for sample in new] for name in ("time", "step", "host", "device")}
+    columns["num_errors"] = [num_errors(sample["values"]) for sample in new]
+    columns["readings"] = [json.dumps(sample["values"]) for sample in new]
+    bulk.insert(session, HardwareSample, {"run_pk": run.pk, **columns})
     _thin(session, run)
 
 

@@ -27,6 +27,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from lossguard.metrics import COLUMNS, ColumnType
 from lossguard.protocol import MAX_TIME
 
+MAX_AUTHOR = 320
+"""Characters of who did something: a person and the token that acted for them, or a token, or a command."""
+
 NAMING = {
     "ix": "ix_%(column_0_label)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
@@ -300,8 +303,8 @@ class Order(Base):
     expires_at: Mapped[Time | None]
     """From then on the trainer refuses it; so it does after `expires_step`."""
     expires_step: Mapped[int | None] = mapped_column(BigInteger)
-    approved_by: Mapped[str | None] = mapped_column(String(256))
-    """Name of the token that approved or gave it; NULL: the policy ordered it by itself."""
+    approved_by: Mapped[str | None] = mapped_column(String(MAX_AUTHOR))
+    """Who approved or gave it, as the audit trail names them; NULL: the policy ordered it by itself."""
     signature: Mapped[str | None] = mapped_column(String(64))
     """See `lossguard.order_signature`."""
     refusal: Mapped[str | None] = mapped_column(String(16))
@@ -439,7 +442,7 @@ class PolicyLayer(Base):
     fields: Mapped[dict[str, Any]]
     """Those that are set, as `monitor.detection.Policy` names them; under `detection` those of the detection."""
     changed_at: Mapped[Time]
-    changed_by: Mapped[str] = mapped_column(String(128))
+    changed_by: Mapped[str] = mapped_column(String(MAX_AUTHOR))
     by_operator: Mapped[bool]
     """Whether an operator set it; what a loop says counts until then."""
 
@@ -480,7 +483,7 @@ class Audit(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[float]
-    who: Mapped[str] = mapped_column(String(320))
+    who: Mapped[str] = mapped_column(String(MAX_AUTHOR))
     """A person and the token that acted for them, or a token, or a command."""
     action: Mapped[str] = mapped_column(String(64))
     run: Mapped[str | None] = mapped_column(String(128), index=True)

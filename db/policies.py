@@ -6,6 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from db import bulk
 from db.models import PolicyLayer, Run
 from lossguard.states import Layer, RunState
 
@@ -32,6 +33,15 @@ def layers(session: Session, *, project: str | None = None, run_id: str | None =
         names[run_key(run_id)] = Layer.RUN
     rows = session.scalars(sa.select(PolicyLayer).where(PolicyLayer.key.in_(names))).all()
     return {names[row.key]: row.fields for row in rows}
+
+
+def lock(session: Session, *, key: str) -> None:
+    """Until the transaction ends nobody else changes the layer; without one, an empty one is set."""
+    statement = (
+        "INSERT INTO policy_layers (key, fields, changed_at, changed_by, by_operator) VALUES (?, '{}', 0, '', ?)"
+        " ON CONFLICT (key) DO UPDATE SET key = excluded.key"
+    )
+    bulk.run(session, statement, (key, True))
 
 
 def set_fields(

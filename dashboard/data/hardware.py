@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import streamlit as st
+
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import cached_briefly, database_url, open_store
 from db import hardware, queries
@@ -9,6 +11,8 @@ from db.hardware import HardwareSample
 from db.models import Incident
 from lossguard.hardware.values import describe_errors
 
+CACHE_SECONDS = 15.0
+"""Between two samples. Reading all that a run keeps takes a third of a second."""
 LOOK_BACK_STEPS = 1000
 """Steps before the onset of an incident in which an error of the hardware is worth a look."""
 
@@ -18,11 +22,25 @@ def samples(facts: RunFacts) -> Sequence[HardwareSample]:
     return _samples(database_url(), facts.run.id)
 
 
-@cached_briefly
+def errors(facts: RunFacts) -> Sequence[HardwareSample]:
+    """Its samples that count an error."""
+    return _errors(database_url(), facts.run.id)
+
+
+@st.cache_resource(ttl=CACHE_SECONDS, show_spinner=False, max_entries=8)
 def _samples(url: str, run_id: str) -> Sequence[HardwareSample]:
+    return _read(url, run_id, errors_only=False)
+
+
+@cached_briefly
+def _errors(url: str, run_id: str) -> Sequence[HardwareSample]:
+    return _read(url, run_id, errors_only=True)
+
+
+def _read(url: str, run_id: str, *, errors_only: bool) -> Sequence[HardwareSample]:
     with open_store(url) as session:
         run = queries.run_named(session, run_id=run_id)
-        return [] if run is None else hardware.samples(session, run=run)
+        return [] if run is None else hardware.samples(session, run=run, errors_only=errors_only)
 
 
 def errors_before(incident: Incident, found: Sequence[HardwareSample]) -> list[str]:

@@ -9,6 +9,7 @@ from dashboard import formatting, url_state
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import StoreUnavailable
+from dashboard.views import session
 from dashboard.views.runs.listing import filtered
 from lossguard.states import RunState
 
@@ -31,6 +32,8 @@ def show_live(part: Callable[[], None], *, refresh_seconds: float | None, warn: 
     """
 
     def show() -> None:
+        if session.has_expired():
+            st.rerun()  # of the whole page, which asks for a login
         try:
             part()
         except StoreUnavailable as error:

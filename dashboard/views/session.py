@@ -27,6 +27,12 @@ def viewer() -> Viewer | None:
     return login.viewer(_login(os.environ[LOGIN_VARIABLE]), st.user.to_dict())
 
 
+def has_expired() -> bool:
+    """Whether viewers log in, and the login of this one has ended."""
+    person = viewer()
+    return has_login() and (person is None or person.has_expired)
+
+
 def require_reader() -> None:
     """Ask for a login, or refuse, and stop the script, unless the viewer may read; else show who it is."""
     if not has_login():

@@ -9,6 +9,8 @@ MAX_SAMPLES_PER_REPORT, MAX_VALUES = 512, 64
 """Samples of a report; values of a sample."""
 MAX_DEVICE = 32
 """Characters of the name of a device."""
+MAX_ERRORS = 10**9
+"""Of one kind in a sample; a counter that shows more is broken: that of a GPU that has gone counts 2^64 - 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,8 +101,8 @@ XID_CODE = "xid_code"
 
 
 def num_errors(values: Mapping[str, float]) -> int:
-    """How many errors a sample counts."""
-    return int(sum(values.get(name, 0.0) for name in ERRORS))
+    """How many errors a sample counts, at most MAX_ERRORS of each kind."""
+    return sum(int(min(max(values.get(name, 0.0), 0.0), MAX_ERRORS)) for name in ERRORS)
 
 
 def describe_errors(values: Mapping[str, float]) -> str:

@@ -10,7 +10,7 @@ from db.models import Run
 from lossguard.states import Layer, RunState
 from monitor.detection.interventions import policy_layers, run_policy
 from monitor.detection.interventions.policy_layers import Fields, Layers
-from monitor.ingestion import detection_state, runs
+from monitor.ingestion import detection_state, run_policies, runs
 from monitor.problems import Problem, unknown
 
 
@@ -26,7 +26,7 @@ def set_of_run(session: Session, run_id: str, changes: Fields, *, who: str, now:
     _check([("", {**layers, Layer.RUN: fields})])
     policies.set_fields(session, key=policies.run_key(run_id), fields=fields, who=who, now=now, run=run)
     access.record(session, who=who, action="policy", run=run.id, details=dict(changes), now=now)
-    detection_state.load(session, run)  # the run follows its layers
+    detection_state.follow_layers(session, run)
     return run_policy.to_rule(run_policy.policy_of(run.policy), run_policy.settings_of(run.policy))
 
 
@@ -36,11 +36,12 @@ def set_default(session: Session, project: str | None, changes: Fields, *, who: 
     Running runs follow with their next report; runs that have ended keep the policy that they had. Raises Problem 422
     for a bad value, and then changes nothing.
     """
+    key = policies.COLLECTOR if project is None else policies.project_key(project)
+    policies.lock(session, key=key)
     layers = policies.layers(session, project=project)
     layer = Layer.COLLECTOR if project is None else Layer.PROJECT
     fields = _changed(layers.get(layer, {}), changes)
     _check(_concerned(session, project, {**layers, layer: fields}))
-    key = policies.COLLECTOR if project is None else policies.project_key(project)
     policies.set_fields(session, key=key, fields=fields, who=who, now=now)
     details = {"layer": layer.value, **({} if project is None else {"project": project}), "changes": dict(changes)}
     access.record(session, who=who, action="policy", run=None, details=details, now=now)
@@ -56,7 +57,7 @@ def show(session: Session, *, project: str | None = None, run_id: str | None = N
     run = None if run_id is None else _run_named(session, run_id)
     layers = policies.layers(session, project=project if run is None else run.project, run_id=run_id)
     has_ended = run is not None and run.state != RunState.RUNNING
-    rule = run.policy if run is not None and has_ended else policy_layers.rule_of(layers)
+    rule = run.policy if run is not None and has_ended else run_policies.readable_rule(layers)
     values = [
         {"name": each.name, "value": each.value, "from": each.layer or "default"}
         for each in policy_layers.values(layers, rule)

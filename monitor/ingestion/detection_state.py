@@ -14,6 +14,7 @@ from db.steps.reader import StepBlock, read_blocks
 from lossguard.limits import limits_in
 from lossguard.metrics import detector_inputs
 from lossguard.protocol import CAN_ROLL_BACK, CANNOT_SKIP, remedies_in
+from lossguard.states import RunState
 from monitor.detection import DetectionEngine, Effect, Rows
 from monitor.detection.interventions import run_policy
 from monitor.ingestion import effects, recorded_steps, run_policies
@@ -35,6 +36,13 @@ def load_and_replay(session: Session, run: Run) -> tuple[DetectionEngine, int]:
 
     These rows have no effects: had a report with them had any, the state would have been saved with it.
     """
+    if run.state == RunState.RUNNING:  # one that has ended keeps the policy that it had
+        follow_layers(session, run)
+    return _load(session, run)
+
+
+def follow_layers(session: Session, run: Run) -> None:
+    """Give the run the policy that its layers make now."""
     rule = run_policies.rule_of(session, run)
     if run_policy.settings_of(rule) != run_policy.settings_of(run.policy):
         # The rows so far are scored with the old settings: save that state before the new ones apply.
@@ -42,7 +50,6 @@ def load_and_replay(session: Session, run: Run) -> tuple[DetectionEngine, int]:
         save(session, run, engine, [], segment=queries.newest_segment(session, run=run), now=run.last_report_at)
     if rule != run.policy:
         run.policy = rule
-    return _load(session, run)
 
 
 def _load(session: Session, run: Run) -> tuple[DetectionEngine, int]:

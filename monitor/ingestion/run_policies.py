@@ -17,10 +17,11 @@ def rule_of(session: Session, run: Run) -> dict[str, Any] | None:
     layers = policies.layers(session, project=run.project, run_id=run.id)
     if not layers:
         return run.policy  # none, or one that a collector of an earlier release has set beside this one
-    return _readable_rule(layers)
+    return readable_rule(layers)
 
 
-def _readable_rule(layers: Layers) -> dict[str, Any] | None:
+def readable_rule(layers: Layers) -> dict[str, Any] | None:
+    """The rule of the layers; that of `observe` where they are from a release that knows more."""
     try:
         return policy_layers.rule_of(layers)
     except (TypeError, ValueError):
@@ -46,7 +47,7 @@ def begin(session: Session, run: Run, given: Fields | None, *, is_new: bool, who
         policies.set_fields(session, key=key, fields=own, who=who, now=now, run=run, by_operator=False)
         access.record(session, who=who, action="policy", run=run.id, details=own, now=now)
     if is_new:  # a known run follows its layers when its detection is next loaded
-        run.policy = _readable_rule({**layers, Layer.RUN: own})
+        run.policy = readable_rule({**layers, Layer.RUN: own})
     return problem
 
 

@@ -25,7 +25,18 @@ def look(engine: sa.Engine, lease: Lease) -> list[str]:
     with reading(engine) as session:
         found = live_runs.silent(session, now=lease.now, since=lease.since, default=FIRST_SECONDS, limit=MAX_RUNS)
         run_ids = [run.id for run in found]
-    return [run_id for run_id in run_ids if open_stall(engine, lease, run_id)]
+    return [run_id for run_id in run_ids if _open_if_possible(engine, lease, run_id)]
+
+
+def _open_if_possible(engine: sa.Engine, lease: Lease, run_id: str) -> bool:
+    """A run of which the store cannot be read does not keep the others from being looked at."""
+    try:
+        return open_stall(engine, lease, run_id)
+    except (sa.exc.OperationalError, sa.exc.TimeoutError):  # the database is unavailable for all of them
+        raise
+    except Exception:
+        log.exception("looking whether run %s has stalled failed", run_id)
+        return False
 
 
 def open_stall(engine: sa.Engine, lease: Lease, run_id: str) -> bool:

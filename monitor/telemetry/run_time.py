@@ -24,9 +24,11 @@ class RunTimeCache:
     def read(self, session: Session, runs: Sequence[LiveRun], now: float) -> Mapping[int, Breakdown]:
         """Run -> its breakdown, where it was read already; `now` in unix seconds."""
         shown = [run.RunStatus.run_pk for run in runs]
-        self._read = {pk: self._read[pk] for pk in shown if pk in self._read}
-        ages = {pk: now - self._read[pk][0] if pk in self._read else float("inf") for pk in shown}
+        before = self._read  # replaced as a whole: scrapes may overlap
+        known = {pk: before[pk] for pk in shown if pk in before}
+        ages = {pk: now - known[pk][0] if pk in known else float("inf") for pk in shown}
         due = sorted((pk for pk in shown if ages[pk] >= MAX_AGE_SECONDS), key=lambda pk: -ages[pk])
         for pk in due[:MAX_READS]:
-            self._read[pk] = now, reading.breakdown(session, run=session.get_one(Run, pk), now=now)
-        return {pk: breakdown for pk, (_, breakdown) in self._read.items()}
+            known[pk] = now, reading.breakdown(session, run=session.get_one(Run, pk), now=now)
+        self._read = known
+        return {pk: breakdown for pk, (_, breakdown) in known.items()}

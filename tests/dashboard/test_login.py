@@ -97,6 +97,7 @@ def test_a_person_without_a_name_is_called_by_the_e_mail_address_or_the_subject(
     assert login.viewer(LOGIN, {"email": "ada@x"}).name == "ada@x"
     assert login.viewer(LOGIN, {"sub": "7", "name": " \n"}).name == "7"
     assert login.viewer(LOGIN, {"name": "A\nda"}).name == "Ada"
+    assert login.viewer(LOGIN, {"name": "\u200b"}).name == "somebody"
 
 
 @pytest.fixture

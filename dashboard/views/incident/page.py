@@ -178,7 +178,7 @@ def reasons(facts: RunFacts, incident: Incident, interventions: list[Interventio
 
 
 def hardware_errors(facts: RunFacts, incident: Incident) -> None:
-    if sentences := hardware.errors_before(incident, hardware.samples(facts)):
+    if sentences := hardware.errors_before(incident, hardware.errors(facts)):
         st.subheader("Errors of the hardware", anchor=False)
         st.markdown(formatting.bullet_list(sentences))
 

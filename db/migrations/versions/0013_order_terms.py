@@ -21,7 +21,7 @@ COLUMNS: dict[str, sa.types.TypeEngine[Any]] = {
     "step": sa.BigInteger(),
     "expires_at": sa.Float(precision=53),
     "expires_step": sa.BigInteger(),
-    "approved_by": sa.String(length=256),
+    "approved_by": sa.String(length=320),
     "signature": sa.String(length=64),
     "refusal": sa.String(length=16),
 }

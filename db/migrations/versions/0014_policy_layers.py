@@ -25,7 +25,7 @@ def upgrade() -> None:
         sa.Column("run_pk", sa.Integer(), nullable=True),
         sa.Column("fields", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("changed_at", sa.Float(precision=53), nullable=False),
-        sa.Column("changed_by", sa.String(length=128), nullable=False),
+        sa.Column("changed_by", sa.String(length=320), nullable=False),
         sa.Column("by_operator", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["run_pk"], ["runs.pk"], name=op.f("fk_policy_layers_run_pk_runs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_policy_layers")),

@@ -17,7 +17,7 @@ depends_on = None
 def upgrade() -> None:
     op.create_table(
         "hardware_samples",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("run_pk", sa.Integer(), nullable=False),
         sa.Column("time", sa.Float(precision=53), nullable=False),
         sa.Column("step", sa.BigInteger(), nullable=True),

@@ -17,6 +17,9 @@ MIN_INTERVALS, MIN_SECONDS = 16, 15.0
 DROPPED = 1 / 8
 """The share of a block's intervals, the slowest ones, that its level leaves out."""
 
+MAX_VALUE = 1e18
+"""No count of tokens, and no seconds, are more: their sum stays finite, as the stored state must."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -113,9 +116,9 @@ class Blocks:
 
 
 def _column(rows: Rows, name: str) -> list[float]:
-    """The values of a metric, nan where it was not reported or is not finite."""
+    """The values of a metric, nan where it was not reported or is beyond MAX_VALUE."""
     if name not in rows.metrics:
         return [math.nan] * len(rows)
     values = rows.metrics[name]
-    finite: list[float] = np.where(np.isfinite(values), values, math.nan).tolist()
+    finite: list[float] = np.where(np.abs(values) < MAX_VALUE, values, math.nan).tolist()
     return finite

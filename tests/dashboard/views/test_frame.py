@@ -1,12 +1,15 @@
 """What all pages share: the run that the URL names, and a store that is empty or cannot be read."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 import streamlit as st
 
+from dashboard.login import Right, Viewer
+from dashboard.views import frame, session
 from tests.dashboard.app_content import badges, metrics
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed
@@ -28,6 +31,30 @@ def test_the_run_page_without_a_run_shows_the_first_one_and_names_it_in_the_url(
     app = open_page("run")
     assert app.header[0].value == r"gpt\-small / stdlib bytes"
     assert app.query_params["run"] == "spiky-1"
+
+
+def test_a_page_that_refreshes_itself_shows_nothing_more_once_the_login_has_expired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Rerun(Exception):
+        pass
+
+    def rerun() -> None:
+        raise Rerun
+
+    refreshes: list[Callable[[], None]] = []
+    monkeypatch.setattr(st, "fragment", lambda show, run_every: lambda: refreshes.append(show))
+    monkeypatch.setattr(st, "rerun", rerun)
+    monkeypatch.setattr(session, "has_login", lambda: True)
+    expires_at, shown = [time.time() + 60], []
+    monkeypatch.setattr(session, "viewer", lambda: Viewer("Ada", frozenset({Right.READ}), expires_at[0]))
+    frame.show_live(lambda: shown.append("runs"), refresh_seconds=1.0)
+    (refresh,) = refreshes
+    refresh()
+    expires_at[0] = time.time() - 1
+    with pytest.raises(Rerun):
+        refresh()
+    assert shown == ["runs"]
 
 
 def test_an_unknown_run_is_named(open_page: OpenPage, store: sa.Engine) -> None:

@@ -1,6 +1,10 @@
 """Errors in words."""
 
-from lossguard.hardware.values import describe_errors, num_errors
+from lossguard.hardware.values import MAX_ERRORS, describe_errors, num_errors
+
+
+def test_a_broken_counter_counts_a_number_that_can_be_stored() -> None:
+    assert num_errors({"ecc_errors": 2.0**64, "xid_errors": -1e300}) == MAX_ERRORS
 
 
 def test_errors_are_described_with_their_number_and_code() -> None:

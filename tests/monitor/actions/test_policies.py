@@ -1,13 +1,19 @@
 """The policy of all runs, of a project and of a run: who follows which value, and what is refused."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from db import policies
 from db.access import Scope
-from lossguard.protocol import API
-from tests.monitor.client import TestClient, Trainer
+from db.engine import reading, writing
+from db.models import Order
+from lossguard.protocol import API, CAN_ROLL_BACK, MAX_PERSON, PERSON_HEADER
+from lossguard.states import Layer
+from monitor.actions.policies import set_default
+from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, train_until_nan
 from tests.monitor.tokens import TokenClient, create_token
 
@@ -69,6 +75,41 @@ def test_a_run_that_has_ended_keeps_the_policy_that_it_had(http: TestClient) -> 
     put(http, "/policy", mode="observe")
     assert trainer.get()["policy"]["mode"] == "approve"
     assert mode_of(trainer) == ("approve", "default")
+    trainer.report(0, [1], {"loss": [1.0]})  # what was still in the spool
+    assert trainer.get()["policy"]["mode"] == "approve"
+    assert put(http, "/runs/r1/policy", patience=20)["mode"] == "observe"
+
+
+def test_two_changes_at_once_are_both_kept(engine: sa.Engine) -> None:
+    def change(**fields: Any) -> None:
+        with writing(engine) as session:
+            set_default(session, "gpt", fields, who="ada", now=NOW)
+
+    for first, second in (({"mode": "observe"}, {"patience": 20}), ({"mode": "approve"}, {"patience": 30})):
+        with ThreadPoolExecutor(1) as pool:
+            with writing(engine) as session:
+                set_default(session, "gpt", first, who="bob", now=NOW)
+                other = pool.submit(change, **second)
+                wait([other], timeout=0.2)
+            other.result()
+        with reading(engine) as session:
+            assert policies.layers(session, project="gpt") == {Layer.PROJECT: first | second}
+
+
+def test_the_longest_name_of_an_author_fits(http_on_both: TestClient, engine: sa.Engine) -> None:
+    trainer = Trainer(http_on_both, capabilities=[CAN_ROLL_BACK])
+    trainer.report(trainer.open("a"), [0, 1], {"loss": [1.0, 1.0]}, restorable_steps=[0])
+    token = create_token(engine, "t" * 128, Scope.READ, Scope.OPERATE)
+    headers = {"authorization": f"Bearer {token}", PERSON_HEADER: "p" * MAX_PERSON}
+    for method, path, body in (
+        ("PUT", "/policy", {"mode": "approve"}),
+        ("PUT", "/runs/r1/policy", {"mode": "observe"}),
+        ("POST", "/runs/r1/rollback", {"reason": "by hand"}),
+    ):
+        answer = http_on_both.request(method, f"{API}{path}", json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+    with reading(engine) as session:
+        assert session.scalars(sa.select(Order.approved_by)).one() == f"{'p' * MAX_PERSON} (token {'t' * 128})"
 
 
 def test_the_first_run_of_a_project_starts_as_the_collector_says_and_the_next_one_does_not(http: TestClient) -> None:
@@ -125,6 +166,15 @@ def test_a_token_sets_the_policy_of_what_it_covers_alone(http: TestClient, sqlit
     assert of_run.status("PUT", "/policy?project=gpt", body) == 403
     assert reader.status("GET", "/policy", None) == 200
     assert reader.status("PUT", "/runs/r1/policy", body) == 403
+
+
+def test_a_policy_of_a_release_that_knows_more_is_shown_as_it_is_followed(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    trainer = Trainer(http)
+    with writing(sqlite_engine) as session:
+        policies.set_fields(session, key=policies.COLLECTOR, fields={"mode": "dream"}, who="ada", now=NOW)
+    assert mode_of(trainer) == ("observe", "default")
 
 
 def test_the_policy_of_a_run_that_does_not_exist_is_404(http: TestClient) -> None:

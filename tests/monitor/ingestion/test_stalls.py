@@ -120,6 +120,16 @@ def test_a_declared_pause_is_respected_and_is_a_stall_once_it_is_over(
     assert stall_check.look(sqlite_engine, lease) == ["r1"]
 
 
+def test_a_run_that_cannot_be_read_does_not_hide_the_stalls_of_the_others(
+    http: TestClient, sqlite_engine: sa.Engine
+) -> None:
+    stepping(http, "broken"), stepping(http, "r2")
+    quiet_since(sqlite_engine, step=4000.0)
+    with writing(sqlite_engine) as session:
+        session.execute(sa.text("UPDATE runs SET policy = '[1' WHERE id = 'broken'"))
+    assert stall_check.look(sqlite_engine, lease_of(sqlite_engine)) == ["r2"]
+
+
 def test_a_run_that_is_held_is_not_stalled(http: TestClient, sqlite_engine: sa.Engine) -> None:
     stepping(http)
     quiet_since(sqlite_engine, step=4000.0)

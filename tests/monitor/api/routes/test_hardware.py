@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lossguard.hardware.values import MAX_ERRORS
 from lossguard.protocol import API
 from tests.monitor.client import NOW, TestClient, Trainer
 
@@ -19,6 +20,13 @@ def test_samples_come_back_as_they_were_reported(http_on_both: TestClient) -> No
     ]
     assert [one["step"] for one in trainer.get("/hardware", errors=True)] == [7]
     assert trainer.get("/hardware", **{"from": NOW + 1, "to": NOW + 2}) == []
+
+
+def test_a_broken_counter_of_errors_does_not_stop_the_reports_of_its_run(http_on_both: TestClient) -> None:
+    trainer = Trainer(http_on_both)
+    trainer.report(trainer.open("a"), [0], {"loss": [2.0]}, hardware=[sample(0, ecc_errors=2.0**64, xid_errors=-1.0)])
+    (stored,) = trainer.get("/hardware")
+    assert (stored["num_errors"], stored["values"]["ecc_errors"]) == (MAX_ERRORS, 2.0**64)
 
 
 def test_a_report_without_samples_is_what_it_was(http: TestClient) -> None:

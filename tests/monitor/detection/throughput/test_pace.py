@@ -1,5 +1,6 @@
 """A slowdown is judged by the run's own past, and by no single slow step."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,12 @@ def test_steps_that_take_twice_as_long_are_a_slowdown_with_its_onset_until_they_
     assert began.block.last_step <= 1100
     assert began.value / began.usual == pytest.approx(2.2, rel=0.05)
     assert 2000 < ended.block.last_step <= 2100
+
+
+def test_a_state_with_seconds_that_nobody_can_have_waited_can_be_stored() -> None:
+    pace = Pace()
+    findings(timed(durations(40), waited=np.full(40, 1e308)), pace)
+    json.dumps(pace.to_dict(), allow_nan=False)
 
 
 def test_one_slow_step_however_slow_is_none() -> None:
