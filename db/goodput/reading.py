@@ -2,7 +2,8 @@
 
 At first the segments are cut into at most MAX_STRETCHES stretches: by the times of their last steps, which the key of
 the table finds, and the roll-ups of what the loop reports. Stretches that took much longer than usual are cut again,
-until each of their steps stands alone: only then a hang differs from slow steps.
+until each of their rows stands alone: only then a hang differs from slow steps. Where numbers of steps are missing, the
+first row after the gap is set apart at once, so that a gap costs no further cuts.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ MAX_STRETCHES = 512
 """Of a run; one with more segments has one per segment at least."""
 MAX_SUSPECTS = 64
 """Stretches that are cut again, those with the most unexplained time first."""
+MAX_ROUNDS = 16
+"""Times that suspects are cut, each time into eight or more: enough for 10^14 steps."""
 ROWS_AT_ONCE = 100
 """Rows found by one statement: one SELECT of a UNION ALL each, of which SQLite takes at most 500."""
 
@@ -47,10 +50,12 @@ class _Part:
     before: Row
     """Before a segment's first step: the step below it, and when the segment was opened."""
     last: int
+    is_row: bool = False
+    """Whether it is known to have one row."""
 
     @property
     def steps(self) -> StepRange:
-        return StepRange(self.segment, self.before[0] + 1, self.last + 1)
+        return StepRange(self.segment, self.last if self.is_row else self.before[0] + 1, self.last + 1)
 
 
 def breakdown(session: Session, *, run: Run, now: float) -> Breakdown:
@@ -59,8 +64,9 @@ def breakdown(session: Session, *, run: Run, now: float) -> Breakdown:
     stretches = _Stretches(session, run, opened)
     times = _run_times(session, run, opened, now)
     usual = accounting.usual_step_seconds(stretches.segments())
-    while stretches.cut_suspects(usual, times.holds):
-        pass
+    for _ in range(MAX_ROUNDS):
+        if not stretches.cut_suspects(usual, times.holds):
+            break
     return accounting.break_down(replace(times, segments=stretches.segments()), usual)
 
 
@@ -119,6 +125,17 @@ class _Stretches:
         """Each part in stretches of equal width: at most MAX_STRETCHES together, if there are no more parts."""
         if not parts:
             return []
+        split = self._after_gaps(parts)
+        cuts = iter(self._cut_evenly([part for own in split for part in own]))
+        return [[each for _ in own for each in next(cuts)] for own in split]
+
+    def _after_gaps(self, parts: Sequence[_Part]) -> list[list[_Part]]:
+        """Each part, with its first row apart where numbers of steps are missing before it."""
+        firsts = _rows_after(self._session, self._run, [(part.segment, part.before[0]) for part in parts])
+        return [_split_at(part, firsts.get((part.segment, part.before[0]))) for part in parts]
+
+    def _cut_evenly(self, parts: Sequence[_Part]) -> list[list[tuple[_Part, Stretch]]]:
+        """Each part in stretches of equal width."""
         width, buckets = buckets_by_range(
             self._session,
             run=self._run,
@@ -136,9 +153,16 @@ class _Stretches:
         ]
 
 
+def _split_at(part: _Part, first: Row | None) -> list[_Part]:
+    if first is None or first[0] == part.before[0] + 1 or first[0] > part.last:
+        return [part]
+    row = replace(part, last=first[0], is_row=True)
+    return [row] if first[0] == part.last else [row, replace(part, before=first)]
+
+
 def _bucket_ends(part: _Part, width: int) -> range:
     """The ends of the buckets that the part touches; the last one may be beyond it."""
-    return range((part.before[0] + 1) // width * width + width, part.last + 1 + width, width)
+    return range(part.steps.first // width * width + width, part.last + 1 + width, width)
 
 
 def _stretches(
@@ -163,7 +187,7 @@ def _stretches(
                 checkpoint_seconds=saving,
                 evaluation_seconds=evaluating,
                 pause_seconds=pausing,
-                is_single=width == 1,
+                is_single=width == 1 or part.is_row,
             ),
         )
         before = row
@@ -196,12 +220,21 @@ def _ends_of_parts(opened: Sequence[Segment]) -> dict[int, list[tuple[int, TimeC
 
 def _rows_at(session: Session, run: Run, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Row]:
     """(segment, step) -> the newest stored row of the segment at or before that step, where there is one."""
+    return _rows(session, run, wanted, "step <= ? ORDER BY step DESC")
+
+
+def _rows_after(session: Session, run: Run, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Row]:
+    """(segment, step) -> the first stored row of the segment after that step, where there is one."""
+    return _rows(session, run, wanted, "step > ? ORDER BY step")
+
+
+def _rows(session: Session, run: Run, wanted: Sequence[tuple[int, int]], which: str) -> dict[tuple[int, int], Row]:
     found: dict[tuple[int, int], Row] = {}
     for start in range(0, len(wanted), ROWS_AT_ONCE):
         some = wanted[start : start + ROWS_AT_ONCE]
         selects = [
             f"SELECT * FROM (SELECT {position} AS position, step, time FROM steps"
-            " WHERE run_pk = ? AND segment = ? AND step <= ? ORDER BY step DESC LIMIT 1) AS row"
+            f" WHERE run_pk = ? AND segment = ? AND {which} LIMIT 1) AS row"
             for position in range(len(some))
         ]
         values = tuple(value for segment, step in some for value in (run.pk, segment, step))

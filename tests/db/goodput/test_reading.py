@@ -18,7 +18,7 @@ from db.goodput.accounting import TimeCause
 from db.models import Base, Run, Segment
 from db.steps import writer
 from lossguard.states import OrderState, RunState, SegmentReason
-from tests.db.seed import NOW, add_run
+from tests.db.seed import NOW, add_run, add_segment
 
 STARTUP = 7.0
 
@@ -205,3 +205,21 @@ def test_the_causes_of_any_stored_run_add_up_to_its_time(
         run.state, run.finished_at = state, NOW + at
         spent(session, run, at=at)
     engine.dispose()
+
+
+def test_a_gap_in_the_numbers_of_steps_costs_no_further_statements(sqlite_engine: sa.Engine) -> None:
+    """Numbers may lie 2**50 apart: cutting such a gap evenly would take a round for each factor of eight."""
+    steps = [0, 1, 2, 2**40, 2**50, 2**52]
+    with writing(sqlite_engine) as session:
+        run = add_run(session)
+        segment = add_segment(session, run, "a")
+        times = [NOW + 100.0 * index for index in range(len(steps))]
+        writer.insert_steps(session, run=run, segment=0, steps=steps, times=times, metrics={"loss": [1.0] * len(steps)})
+        commands.grow_segment(segment, steps=steps)
+    statements: list[str] = []
+    sa.event.listen(sqlite_engine, "before_cursor_execute", lambda *each: statements.append(each[2]))
+    with reading(sqlite_engine) as session:
+        found = queries.run_named(session, run_id="r1")
+        assert found is not None
+        goodput.breakdown(session, run=found, now=times[-1])
+    assert len(statements) < 60
