@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.script import ScriptDirectory
 
-from db import access, commands, hardware, leader, migrate, mlflow, policies, retention
+from db import access, commands, hardware, leader, migrate, mlflow, policies, preflights, retention
 from db.engine import create_engine, reading, writing
 from db.models import Base, Metric, Rollup
 from db.steps import rollups
@@ -67,7 +67,10 @@ FORGOTTEN: dict[str, set[str] | None] = {
         *("tags", "note", "archived_at"),
     },
     "watch_states": {"segment", "seen_step"},
-    "orders": {"key", "remedies"},
+    "orders": {
+        *("key", "remedies"),
+        *("segment", "step", "expires_at", "expires_step", "approved_by", "signature", "refusal"),
+    },
     "interventions": {"remedies"},
     "incidents": {"verdict"},
     "tokens": None,
@@ -79,6 +82,7 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "retentions": None,
     "hardware_samples": None,
     "leaders": None,
+    "preflights": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 
@@ -109,6 +113,7 @@ def fill_every_table(engine: sa.Engine) -> None:
         mlflow.create_run(session, run=run, experiment=1, user="me", tags={})
         policies.set_fields(session, key=policies.run_key("r1"), fields={"mode": "observe"}, who="me", now=NOW, run=run)
         retention.set_days(session, project="gpt", days=30.0, now=NOW)
+        preflights.save_answer(session, run=run, intervention=1, answer={}, now=NOW)
         sample = {"time": NOW, "step": 3, "host": "h", "device": "gpu0", "values": {"power": 1.0}}
         hardware.add_samples(session, run=run, samples=[sample])
         leader.claim(session, role="r", holder="me", seconds=1.0)

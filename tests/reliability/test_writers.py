@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lossguard import Client, CollectorError
+from lossguard import Client, CollectorError, Conflict
 from tests.reliability.collector import CollectorProcess
 from tests.waiting import wait_for
 
@@ -71,18 +71,30 @@ class Jobs:
                 return {"segments": [], "orders": [], "restorable_steps": [], "newest_step": None}
             return found
 
-    def wait_until_it_can_roll_back(self) -> None:
-        wait_for(lambda: len(self.run()["restorable_steps"]) >= 3, seconds=60, what="three checkpoints")
+    def restorable(self) -> list[int]:
+        steps: list[int] = self.run()["restorable_steps"]
+        return steps
+
+    def wait_until_it_can_roll_back(self, *, before: float = float("inf")) -> None:
+        """`before`: with checkpoints before this step alone, as those of a folder that has just begun."""
+        wait_for(lambda: len(self.restorable()) >= 3 and self.restorable()[-1] < before, seconds=60, what="checkpoints")
 
     def roll_back(self) -> dict[str, Any]:
         """Order a rollback; returns the order once it has been answered."""
-        with Client(self.collector.url) as client:
-            client.request("POST", "/runs/r/rollback", {"rewind_to": self.run()["restorable_steps"][-2]})
+        wait_for(self._order, seconds=60, what="an order that the collector can give")
         return wait_for(
             lambda: next((one for one in self.run()["orders"][-1:] if one["state"] != "open"), None),
             seconds=60,
             what="the answer to the order",
         )
+
+    def _order(self) -> bool:
+        with Client(self.collector.url) as client:
+            try:
+                client.request("POST", "/runs/r/rollback", {"rewind_to": self.restorable()[-2]})
+            except Conflict:  # the list has just become that of the other folder
+                return False
+        return True
 
     def segments_of(self, order: dict[str, Any]) -> list[int]:
         return [one["number"] for one in self.run()["segments"] if one["order_id"] == order["id"]]
@@ -148,11 +160,12 @@ def test_a_process_in_another_folder_stops_while_the_first_reports_and_takes_ove
 
     requeued = jobs.start("node-2", "requeued")
     wait_for(lambda: "waiting up to 60 s" in requeued.log, seconds=60, what="waiting")
+    last = jobs.restorable()[-1]
     first.process.kill()
     killed_at = time.monotonic()
     wait_for(lambda: len(jobs.run()["segments"]) == 2, seconds=60, what="the takeover")
     assert time.monotonic() - killed_at < LEASE_SECONDS + 20
-    wait_for(lambda: len(jobs.run()["restorable_steps"]) >= 3, seconds=60, what="checkpoints of the second folder")
+    jobs.wait_until_it_can_roll_back(before=last)
     order = jobs.roll_back()
     assert (order["state"], len(jobs.segments_of(order)), requeued.num_rollbacks) == ("applied", 1, 1)
 
