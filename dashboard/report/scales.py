@@ -1,6 +1,7 @@
 """The axes of a picture: positions of values, and ticks. Pure."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +111,8 @@ def _linear_ticks(low: float, high: float, max_ticks: int) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten."""
     count = max(1, max_ticks)
     exact = high / count - low / count
+    if exact < sys.float_info.min:  # too narrow to be divided
+        return [low]
     unit = 10.0 ** math.floor(math.log10(exact))
     step = next((factor * unit for factor in (1, 2, 5, 10) if exact * (1 - EPSILON) <= factor * unit <= LARGEST), unit)
     first, last = math.ceil(low / step - EPSILON), math.floor(high / step + EPSILON)

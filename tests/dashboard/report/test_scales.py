@@ -57,3 +57,7 @@ def test_an_axis_has_a_few_short_ticks_and_holds_every_value_that_it_can_show(
 def test_neighbouring_steps_near_the_largest_one_are_a_range() -> None:
     steps = np.array([2.0**53 - 60, 2.0**53 - 2])
     assert scale_for([steps], None, 0.0, 100.0, log=False, padding=0.0, resolution=EXACT).at(steps).tolist() == [0, 100]
+
+
+def test_a_range_too_narrow_to_be_divided_has_one_tick() -> None:
+    assert Scale(0.0, 1e-323, 0, 1).ticks(4) == [0.0]
