@@ -124,6 +124,11 @@ def run_title(run: Run) -> str:
     return visible(f"{run.project} / {run.name or run.id}")
 
 
+def run_label(run: Run) -> str:
+    """The title, with the id beside a name: two runs may have one name."""
+    return run_title(run) + (f" ({run.id})" if run.name else "")
+
+
 def hardware(run: Run) -> str:
     """Devices, equal ones counted: "8 x NVIDIA H100"."""
     counted = Counter(map(str, run.devices))

@@ -29,6 +29,7 @@ from db.lineage import Line
 from db.models import Incident, Run, Segment
 from db.overview import Tally
 from db.queries import StoredProbe
+from db.step_notes import step_notes
 from db.steps.reader import metric_value
 from lossguard.states import RunState
 
@@ -175,6 +176,7 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
             mfu=_last_finite(session, run, segments, "mfu") if "mfu" in names else None,
             newest={name: metric_value(newest[-1], name) for name in names} if newest else {},
             layers=policies.layers(session, project=run.project, run_id=run.id),
+            notes=step_notes(session, run=run),
         )
 
 

@@ -99,7 +99,15 @@ def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
 def _curves(contents: ReportContents) -> Iterator[Markup]:
     names, facts = list(contents.curves), contents.facts
     events = facts.events[-contents.limits.max_events :]
-    marks = Marks(facts.incidents, facts.interventions, facts.orders, events, facts.progress.done - 1, contents.skipped)
+    marks = Marks(
+        facts.incidents,
+        facts.interventions,
+        facts.orders,
+        events,
+        facts.progress.done - 1,
+        contents.skipped,
+        facts.notes,
+    )
     for first in range(0, len(names), CURVES_PER_PICTURE):
         part = names[first : first + CURVES_PER_PICTURE]
         figure = run_figure({name: contents.curves[name] for name in part}, marks)
@@ -196,6 +204,7 @@ def _tables(contents: ReportContents) -> list[tuple[str, Table]]:
     frames = {
         "Interventions": tables.interventions(facts),
         "Skip ledger": tables.skip_ledger(facts),
+        "Notes": tables.notes(facts),
         "Events": tables.events(facts),
         "Segments": tables.segments(facts),
     }

@@ -237,7 +237,8 @@ def _hover(trace: Any, index: int) -> str:
         return str(value) if form is None or isinstance(value, str) else tick_text(float(value), form)
 
     template = (trace.hovertemplate or "").removesuffix("<extra></extra>")
-    return html.escape(html.unescape(re.sub(r"%\{(\w+)(?:\[(\d)\])?(?::([^}]*))?\}", filled, template)))
+    text = re.sub(r"%\{(\w+)(?:\[(\d)\])?(?::([^}]*))?\}", filled, template)
+    return html.escape(html.unescape(text.replace("<br>", "\n")))
 
 
 def _titles(annotations: Sequence[Any], box: Box) -> Iterator[str]:

@@ -43,11 +43,14 @@ def reason() -> dict[str, str]:
     return {"reason": st.text_input("Reason for the audit trail", key="confirm-reason", max_chars=500).strip()}
 
 
-def confirmation_form(action: OperatorAction, *, fields: Callable[[], Mapping[str, Any]] = dict) -> None:
+def confirmation_form(
+    action: OperatorAction, *, fields: Callable[[], Mapping[str, Any]] = dict, needs_word: bool = True
+) -> None:
     """The question, `fields` that add to the request's body, the token if one is needed, a word to type, two buttons.
 
     The word is typed because clicks alone can be stolen: a page that hides this one under its own, or a window that
-    opens under the pointer, gets a person to click twice, but not to type the name of the action.
+    opens under the pointer, gets a person to click twice, but not to type the name of the action. An action
+    that changes nothing of a run's training may go without (`needs_word`).
 
     It is a form, which sends its fields together with the press of a button. Outside a form a text field is sent when
     it loses focus, and the rerun that follows can swallow the press.
@@ -56,8 +59,8 @@ def confirmation_form(action: OperatorAction, *, fields: Callable[[], Mapping[st
     with st.form("confirm", border=False, enter_to_submit=False):
         action = replace(action, body={**action.body, **fields()})
         token = _token()
-        word = action.label.lower()
-        typed = st.text_input(f'To confirm, type "{word}"', key="confirm-word", max_chars=40, autocomplete="off")
+        word = action.label.lower() if needs_word else ""
+        typed = _typed_word(word) if needs_word else ""
         with st.container(horizontal=True):
             confirmed = st.form_submit_button(action.label, type="primary", key="confirm-yes")
             cancelled = st.form_submit_button("Cancel", key="confirm-no")
@@ -68,6 +71,10 @@ def confirmation_form(action: OperatorAction, *, fields: Callable[[], Mapping[st
     elif confirmed:
         _perform(action, token)
     st.caption("The collector records this action and its author in the audit trail.")
+
+
+def _typed_word(word: str) -> str:
+    return st.text_input(f'To confirm, type "{word}"', key="confirm-word", max_chars=40, autocomplete="off")
 
 
 def _perform(action: OperatorAction, token: str | None) -> None:

@@ -9,11 +9,12 @@ from db.hardware import HardwareSample
 from db.lineage import live_line, source_of
 from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
 from db.queries import Series
+from db.step_notes import StepNote
 from db.steps.reader import metric_value
 from lossguard.protocol import encode_number
 from monitor.detection.interventions import run_policy
 
-Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit
+Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit | StepNote
 
 HIDDEN = frozenset({"pk", "run_pk", "revision", "lease_writer", "lease_session"})
 

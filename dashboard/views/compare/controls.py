@@ -74,7 +74,7 @@ def missing_message(line_id: LineId, facts: RunFacts | None) -> str:
 
 def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFacts]]) -> None:
     """All runs, and the segments of those that are selected."""
-    labels = {run.id: formatting.run_title(run) + (f" ({run.id})" if run.name else "") for run in runs}
+    labels = {run.id: formatting.run_label(run) for run in runs}
     for line_id, facts in found:
         labels.setdefault(line_id.run, formatting.run_title(facts.run))
         if len(facts.segments) > 1:

@@ -50,6 +50,7 @@ def _figure(
         events=facts.events,
         last_step=facts.progress.done - 1,
         skipped=read.by_metric.get(SKIPPED),
+        notes=facts.notes,
     )
     run_axes = in_local_time(read.run_axes, x_axis, clock.zone(zone))
     bounds = None if window is None else tuple(run_axes.live.at(window))

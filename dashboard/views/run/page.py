@@ -14,9 +14,9 @@ from dashboard.data import cached, tables
 from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
 from dashboard.figures.skipped_updates import num_skipped
-from dashboard.views import frame, states, waiting
+from dashboard.views import frame, operate, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
-from dashboard.views.run import costs, curves, edit, families, goodput, hardware
+from dashboard.views.run import costs, curves, edit, families, goodput, hardware, notes
 from db.models import Incident
 from lossguard.gating import SKIPPED
 from lossguard.limits import limits_in
@@ -25,6 +25,7 @@ from lossguard.states import IncidentState, RunState
 
 
 def page(facts: RunFacts) -> None:
+    operate.show_success()
     header(facts)
     metrics(facts)
     waiting.show_warnings(facts)
@@ -33,6 +34,7 @@ def page(facts: RunFacts) -> None:
 
 def lower_part(facts: RunFacts) -> None:
     incidents(facts)
+    notes.show(facts)
     goodput.show(facts)
     families.show(facts)
     hardware.show(facts)

@@ -10,6 +10,7 @@ from monitor.api.routes import (
     hardware,
     health,
     mlflow,
+    notes,
     orders,
     policies,
     preflights,
@@ -19,7 +20,7 @@ from monitor.api.routes import (
 )
 
 router = APIRouter(responses=problems.RESPONSES)
-for each in (runs, series, hardware, export, orders, preflights, policies, audit, scorecard):
+for each in (runs, notes, series, hardware, export, orders, preflights, policies, audit, scorecard):
     router.include_router(each.router, prefix=API)
 router.include_router(mlflow.router)
 router.include_router(health.router)

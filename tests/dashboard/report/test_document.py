@@ -33,7 +33,7 @@ def test_it_describes_the_run_from_the_summary_to_the_configuration(store: sa.En
     assert "There was 1 incident: 1 loss spike. Interventions: 1 rollback verified; 200 batches skipped." in text
     assert run.headings == [
         "Summary", "Curves", "Incidents", "Incident 1: loss spike", "Goodput", "Lost compute", "Compute",
-        "Configuration, versions and hardware", "Interventions", "Skip ledger", "Events", "Segments",
+        "Configuration, versions and hardware", "Interventions", "Skip ledger", "Notes", "Events", "Segments",
     ]  # fmt: skip
     assert "batch_size 32" in text
     assert "torch version 2.9.0" in text
