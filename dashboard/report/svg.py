@@ -57,7 +57,7 @@ def render_svg(figure: go.Figure, *, name: str, label: str, height: int | None =
     parts = [
         legend(entries),
         f'<svg viewBox="0 0 {PICTURE_WIDTH} {total_height}" role="img" aria-label="{html.escape(label)}" '
-        'class="chart">',
+        f'class="chart{" with-names" if any(scale.names for scale in axes.values()) else ""}">',
         f'<clipPath id="{name}"><rect x="{box.left}" y="{box.top - 1}" width="{box.right - box.left:.1f}" '
         f'height="{box.bottom - box.top + 2:.1f}"/></clipPath>',
         *_shapes(layout.shapes, axes, box, below=True),

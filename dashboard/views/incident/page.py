@@ -14,6 +14,7 @@ from dashboard.figures import component
 from dashboard.views import frame, operate, states
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.incident import actions, figure, verdict
+from dashboard.views.table import show_table
 from db.models import Incident, Intervention
 from lossguard.limits import limits_in
 from lossguard.metrics import short_name
@@ -185,7 +186,7 @@ def hardware_errors(facts: RunFacts, incident: Incident) -> None:
 
 def policy(facts: RunFacts) -> None:
     with st.expander("Policy of the run"):
-        st.dataframe(tables.policy(facts), hide_index=True, key="policy")
+        show_table(tables.policy(facts), key="policy")
         if limits := limits_in(facts.run.capabilities).to_text():
             st.caption(formatting.escape_markdown(f"limits of the trainer: {limits.replace(',', ', ')}"))
         st.page_link(
@@ -207,7 +208,7 @@ def skipped_batches(facts: RunFacts, interventions: list[Intervention]) -> None:
 def before_and_after(around: IncidentWindow, incident: Incident) -> None:
     if len(around.original) and around.bands:
         st.subheader("Before and after", anchor=False)
-        st.dataframe(before_after.before_and_after(around, incident), hide_index=True, key="before-and-after")
+        show_table(before_after.before_and_after(around, incident), key="before-and-after")
 
 
 frame.show_run(page)

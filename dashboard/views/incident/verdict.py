@@ -1,10 +1,12 @@
 """The cause of an incident, as a replay found it."""
 
+import pandas as pd
 import streamlit as st
 
 from dashboard import formatting
 from dashboard.data import cause
 from dashboard.data.facts import RunFacts
+from dashboard.views.table import show_table
 from db.models import Incident
 from lossguard.states import THROUGHPUT_KINDS, IncidentKind
 
@@ -26,4 +28,4 @@ def show(facts: RunFacts, incident: Incident) -> None:
     if culprits := cause.culprits(verdict):
         st.markdown(f"Batches that reproduce it: {formatting.escape_markdown(culprits)}")
     if rows := cause.arms(verdict):
-        st.dataframe(rows, hide_index=True, key="replay-arms")
+        show_table(pd.DataFrame(rows), key="replay-arms")

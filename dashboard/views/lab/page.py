@@ -21,6 +21,7 @@ from dashboard.views.lab import trial_input, trial_results
 from dashboard.views.lab.figure import trial_figure
 from dashboard.views.lab.trial_input import TrialInput
 from dashboard.views.lab.trial_results import TrialResult
+from dashboard.views.table import show_table
 from monitor.detection import DetectionSettings, Policy
 from monitor.detection.curve import CurveError
 from monitor.detection.interventions import policies, run_policy
@@ -225,7 +226,7 @@ def simulation_results(data: TrialInput, settings: TrialSettings) -> None:
         st.warning(at_start, icon=":material/first_page:")
     component.show(trial_figure(data, results), key="lab-figure", label="Loss, and what was detected")
     if results:
-        st.dataframe(trial_results.table(results), hide_index=True, key="lab-table")
+        show_table(trial_results.table(results), key="lab-table")
     else:
         st.caption("No incident was detected, and none is known.")
 

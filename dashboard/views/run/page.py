@@ -17,6 +17,7 @@ from dashboard.figures.skipped_updates import num_skipped
 from dashboard.views import frame, operate, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.run import costs, curves, edit, families, goodput, hardware, notes
+from dashboard.views.table import show_table
 from db.models import Incident
 from lossguard.gating import SKIPPED
 from lossguard.limits import limits_in
@@ -129,7 +130,7 @@ def table(title: str, rows: pd.DataFrame) -> None:
     if rows.empty:
         st.caption("None so far.")
     else:
-        st.dataframe(rows, hide_index=True, key=f"table-{title}")
+        show_table(rows, key=f"table-{title}")
 
 
 frame.show_run(page, lower_part=lower_part)

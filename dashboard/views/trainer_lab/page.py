@@ -13,6 +13,7 @@ from dashboard.figures import component
 from dashboard.upload_limits import MAX_FILE_MIB
 from dashboard.views import frame
 from dashboard.views.cached_figure import cached_figure
+from dashboard.views.table import show_table
 from dashboard.views.trainer_lab import tables
 from dashboard.views.trainer_lab.sections import Section, sections
 
@@ -76,9 +77,7 @@ def show(section: Section, results_key: str) -> None:
         packed = cached_figure(("trainer-lab", plot.name, results_key), plot.make)
         component.show(packed, key=f"trainer-lab-{plot.name}-{results_key[:8]}", label=plot.sentence)
     table = section.make_table()
-    right = st.column_config.Column(alignment="right")
-    columns = {name: right for name in table.columns if name not in tables.TEXT_COLUMNS}
-    st.dataframe(table, hide_index=True, key=f"table-{section.title}", column_config=columns)
+    show_table(table, key=f"table-{section.title}", numbers=set(table.columns) - set(tables.TEXT_COLUMNS))
     if section.note:
         st.caption(section.note)
     if section.command:
