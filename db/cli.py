@@ -202,7 +202,7 @@ def export(
 ) -> None:
     """Write a run to a file: .parquet holds the whole run, .csv its steps alone."""
     path = output or Path(f"{run}.parquet")
-    formats = {f".{one}": one for one in Format}
+    formats = {f".{one}": one for one in (Format.PARQUET, Format.CSV)}
     if path.suffix not in formats:
         raise _error(f"{path}: the file name must end in {' or '.join(formats)}")
     try:

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from db.engine import first_line
+from lossguard.protocol import NO_SUCH_PATH
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def _handle_problem(request: Request, error: Exception) -> JSONResponse:
 
 
 HOW_TO_FIX = {
-    404: "there is nothing at this path; see the description of the API at /docs",
+    404: f"{NO_SUCH_PATH}; see the description of the API at /docs",
     405: "this path does not support this method; see the description of the API at /docs",
     400: "the body is not JSON, or does not match its headers",
 }

@@ -14,17 +14,18 @@ import streamlit as st
 from sqlalchemy.orm import Session
 
 from dashboard.data import incident_window as windows
-from dashboard.data import rollback_costs, throughput
+from dashboard.data import throughput
 from dashboard.data.curve_reader import CurveReader
 from dashboard.data.facts import Curve, LatestValue, LineCurves, RunCard, RunCurves, RunFacts
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.progress import progress
-from dashboard.data.rollback_costs import Rewind
 from dashboard.data.store import cached_briefly, database_url, open_store
 from dashboard.figures.axis import PLAIN_STEPS, RunAxes, XAxis
 from db import lineage, overview, policies, queries
 from db.goodput import reading as goodput
+from db.goodput import rollback_costs
 from db.goodput.accounting import Breakdown
+from db.goodput.rollback_costs import Rewind
 from db.lineage import Line
 from db.models import Incident, Run, Segment
 from db.overview import Tally

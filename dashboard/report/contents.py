@@ -7,9 +7,9 @@ from datetime import tzinfo
 from dashboard.data import cached, incident_window
 from dashboard.data.facts import Curve, RunFacts
 from dashboard.data.incident_window import IncidentWindow
-from dashboard.data.rollback_costs import Rewind
 from dashboard.data.run_lookup import NoSuchRun
 from db.goodput.accounting import Breakdown
+from db.goodput.rollback_costs import Rewind
 from db.models import Incident, Intervention
 from lossguard.gating import SKIPPED
 from lossguard.metrics import CHECKPOINT_SECONDS, COLUMNS, DEFAULT_CHARTS, EVALUATION_SECONDS, PAUSE_SECONDS

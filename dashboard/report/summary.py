@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from datetime import tzinfo
 
 from dashboard import clock, formatting
-from dashboard.data import compute, held_out, pending, rollback_costs
+from dashboard.data import compute, held_out, pending
 from dashboard.data.facts import Curve, RunFacts
 from dashboard.data.progress import SILENT, is_silent
 from dashboard.report.contents import ReportContents
+from db.goodput import rollback_costs
 from db.models import Intervention
 from db.queries import Series
 from lossguard.states import IncidentState, RunState
