@@ -20,7 +20,7 @@ MIN_SHARE, MIN_DECADES = 0.01, 0.3
 """Smallest width of the middle that counts: a share of its values, and decades on a log axis."""
 HEADROOM = 0.06
 """Free share of the axis beyond the values, at each end."""
-CONSTANT = 1e-9
+CONSTANT = 1e-6
 """Values that differ by less than this share of them are one."""
 LARGEST_EXPONENT = 300.0
 SMALLEST_WIDTH = 1e-290
@@ -63,7 +63,8 @@ def _without_extremes(lowest: Floats, highest: Floats, *, log: bool) -> Range:
 def _with_headroom(low: float, high: float, *, log: bool) -> Range:
     size = max(abs(low), abs(high))
     if high - low <= max(CONSTANT * size, 0.0 if log else SMALLEST_WIDTH):
-        room = MIN_DECADES if log else size if size > SMALLEST_WIDTH else 1.0
+        low = high = low / 2 + high / 2
+        room = MIN_DECADES if log else abs(low) if abs(low) > SMALLEST_WIDTH else 1.0
     else:
         room = HEADROOM * (high - low)
     largest = LARGEST_EXPONENT if log else LARGEST

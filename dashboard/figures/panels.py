@@ -185,8 +185,10 @@ def _range(panel: Panel, constant: float) -> dict[str, Any]:
         shown = axis_range(np.array([constant]), np.array([constant]), log=False)
     if shown is None:
         return {}
-    ends = {"minallowed": shown[0], "maxallowed": shown[1]}
-    return {"range": shown, "autorange": True, "autorangeoptions": ends}
+    ends = [10.0**end for end in shown] if panel.log else list(shown)
+    # Not minallowed and maxallowed: plotly ignores those below 1 on a log axis.
+    options = {"clipmin": ends[0], "clipmax": ends[1], "include": ends}
+    return {"range": shown, "autorange": True, "autorangeoptions": options}
 
 
 def _ticks_of_a_constant(panel: Panel, value: float) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_a_discarded_spike_leaves_the_axis_to_the_live_line_and_is_marked_on_the
     assert 1.8 < low < 2.0 < 3.0 < high < 3.2
     # So that a double click does not let plotly make room for the spike.
     ends = figure.layout.yaxis.autorangeoptions
-    assert (figure.layout.yaxis.autorange, ends.minallowed, ends.maxallowed) == (True, low, high)
+    assert (figure.layout.yaxis.autorange, ends.clipmin, ends.clipmax, ends.include) == (True, low, high, (low, high))
 
 
 def test_a_viewer_chooses_scale_and_range_of_each_panel() -> None:
