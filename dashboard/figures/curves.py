@@ -104,7 +104,7 @@ def _line(panel: Panel, line: PlacedLine, y: Floats, pauses: Sequence[int]) -> d
     series, x, style = line.series, line.x, line.style
     bucketed = series.first_step != series.last_step
     label = formatting.escape_plotly(short_name(panel.metric)) + style.note
-    number = number_format(panel.metric)
+    number = number_format(panel.metric, line.largest)
     range_text = f" (%{{customdata[0]:{number}}} .. %{{customdata[1]:{number}}})" if bucketed else ""
     trace = {
         "type": "scatter",

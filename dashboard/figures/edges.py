@@ -17,7 +17,7 @@ NAME = "beyond the axis"
 NEAR = 0.01
 """Of the width in view: stretches that are nearer to each other have one triangle, at their most extreme value."""
 LABEL_ROOM, MAX_LABELS = 0.1, 4
-"""A triangle has its value beside it if no other one is nearer than this share of the width in view, and few have."""
+"""The most extreme triangles have their values beside them, if they are not nearer to each other than this share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,14 @@ def _marks(panel: Panel, line: PlacedLine, near: float) -> Iterator[EdgeMark]:
 
 
 def _labels(marks: Sequence[EdgeMark], view: tuple[float, float]) -> list[str]:
-    """The values of the most extreme ones, where there is room; else empty."""
+    """The values of the most extreme ones; empty for the others."""
     room = LABEL_ROOM * (view[1] - view[0])
     texts = [""] * len(marks)
     ranked = sorted(range(len(marks)), key=lambda place: abs(marks[place].value), reverse=True)
     for place in ranked[:MAX_LABELS]:
         mark = marks[place]
-        others = [each for each in marks if each is not mark and each.above == mark.above]
-        if all(abs(each.x - mark.x) >= room for each in others):
+        labelled = [each for each, text in zip(marks, texts, strict=True) if text and each.above == mark.above]
+        if all(abs(each.x - mark.x) >= room for each in labelled):
             texts[place] = formatting.number(mark.value)
     return texts
 

@@ -9,6 +9,7 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard import formatting
 from dashboard.figures.axis import Floats, compact
 from dashboard.figures.float32 import as_float32
+from dashboard.figures.panels import SPIKES
 from dashboard.figures.style import NUMBER, RUN_COLOURS, VERMILLION, base_figure
 
 GAP, TOP, BOTTOM = 34, 40, 46
@@ -58,7 +59,7 @@ def line_panels(
         for line in panel.lines:
             traces.append(_trace(line, f"y{suffix}", colours[line.name], with_legend=line.name not in shown))
             shown.add(line.name)
-    layout["xaxis"] = {"anchor": f"y{len(panels)}" if len(panels) > 1 else "y", "zeroline": False, **x_axis}
+    layout["xaxis"] = {"anchor": f"y{len(panels)}" if len(panels) > 1 else "y", "zeroline": False, **SPIKES, **x_axis}
     figure = base_figure(height=inside + TOP + BOTTOM, top=TOP, bottom=BOTTOM, revision=revision, **layout)
     figure.add_traces(traces)
     return figure

@@ -16,7 +16,7 @@ from dashboard.figures.axis import Floats, XAxis
 from dashboard.figures.float32 import LARGEST, SMALLEST, as_float32, drawable
 from dashboard.figures.frame import CONSTANT, Range, axis_range
 from dashboard.figures.log_scale import ALWAYS_LOG
-from dashboard.figures.style import GREY, MAX_FORMATTED, base_figure, metric_axis, number_format, with_alpha
+from dashboard.figures.style import GREY, base_figure, metric_axis, number_format, with_alpha
 from lossguard.metrics import title
 
 FIRST_PANEL_HEIGHT, PANEL_HEIGHT, GAP, LABEL_ROW = 250, 130, 42, 18
@@ -48,6 +48,8 @@ X_AXES: dict[XAxis, dict[str, Any]] = {
         "unifiedhovertitle": {"text": "%{x:.3e} FLOPs"},
     },
 }
+SPIKES = {"showspikes": True, "spikemode": "across", "spikethickness": 1, "spikedash": "dot", "spikecolor": GREY}
+"""Of an x axis: a line through all panels at the pointer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +158,7 @@ def _x_axis(layout: PanelLayout, x_axis: XAxis, window: tuple[float, float] | No
         "range": window,
         "showgrid": True,
         "zeroline": False,
-        "showspikes": True,
-        "spikemode": "across",
-        "spikethickness": 1,
-        "spikedash": "dot",
-        "spikecolor": GREY,
+        **SPIKES,
         **X_AXES[x_axis],
     }
 
@@ -194,7 +192,7 @@ def _range(panel: Panel, constant: float) -> dict[str, Any]:
 def _ticks_of_a_constant(panel: Panel, value: float) -> dict[str, Any]:
     """Its value, between 0 and its double on a linear axis: plotly would label round numbers beside it."""
     ticks = [value] if panel.log else [0.0, value, 2 * value]
-    return {"tickvals": ticks} | ({"tickformat": number_format(panel.metric)} if abs(value) < MAX_FORMATTED else {})
+    return {"tickvals": ticks, "tickformat": number_format(panel.metric, abs(value))}
 
 
 def _packed(trace: dict[str, Any], layout: PanelLayout) -> dict[str, Any]:

@@ -25,6 +25,12 @@ class PlacedLine:
         self.x = self.step_axis.at(self.series.first_step)
         self.low, self.high = floats(self.series.min), floats(self.series.max)
 
+    @property
+    def largest(self) -> float:
+        """Size of the largest value; 0 without any."""
+        sizes = np.fmax(np.abs(self.low), np.abs(self.high))
+        return float(np.fmax.reduce(sizes, initial=0.0))
+
 
 def floats(values: Sequence[float | None]) -> Floats:
     """None becomes NaN."""

@@ -50,14 +50,14 @@ def metric_axis(metric: str, *, log: bool, largest: float) -> dict[str, Any]:
     }
 
 
-NUMBER = ".4~g"
-"""d3-format of a value in a hover text: four significant digits, as `formatting.number` writes them in tables."""
+NUMBER, LARGE_NUMBER = ".4~g", ",.4~r"
+"""d3-formats of a value in a hover text: four significant digits, as `formatting.number` writes them in tables."""
 
 
-def number_format(metric: str) -> str:
-    """The d3-format of a value of this metric: four significant digits, in its unit."""
-    unit = BY_NAME[metric].tick_format[-1] if metric in BY_NAME else "g"
-    return {"s": ".4~s", "%": ".4~p"}.get(unit, NUMBER)
+def number_format(metric: str, largest: float = 0.0) -> str:
+    """The d3-format of values of this metric up to `largest`: four significant digits, in its unit."""
+    unit = BY_NAME[metric].tick_format[-1] if metric in BY_NAME and largest < MAX_FORMATTED else "g"
+    return {"s": ".4~s", "%": ".4~p"}.get(unit, LARGE_NUMBER if 1e4 <= largest < 1e9 else NUMBER)
 
 
 def with_alpha(color: str, alpha: float) -> str:

@@ -96,7 +96,7 @@ def scale_for(
 
 def tick_text(value: float, form: str | None) -> str:
     """A tick or a value in `form`, one of the d3 formats that the figures use."""
-    if form is not None and form.startswith(("+", ".4")):
+    if form is not None and form.startswith(("+", ".4", ",.4")):
         return _number_text(value, form)
     if form == ",d" and abs(value) < 1e16:
         return f"{value:,.0f}"

@@ -50,7 +50,7 @@ def overlay_figure(
             traces += draw_lines(panel, placed[panel.metric], panel_options)
     # All envelopes are drawn below all lines.
     traces.sort(key=lambda trace: trace["mode"] != "lines" or trace.get("hoverinfo") != "skip")
-    more = {"shapes": shapes, "showlegend": False, "hoversubplots": "single"}
+    more = {"shapes": shapes, "showlegend": False, "hoversubplots": "overlaying"}
     return panel_figure(layout, traces, options.x_axis, options.window, options.revision, **more)
 
 

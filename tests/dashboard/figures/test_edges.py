@@ -34,10 +34,10 @@ def test_a_stretch_beyond_the_axis_is_one_triangle_at_its_extreme_with_its_value
     assert marked(values) == [(102.0, 1.0, "141.2"), (900.0, 0.0, "-3")]
 
 
-def test_many_triangles_have_their_values_in_the_hover_text_alone() -> None:
+def test_only_the_most_extreme_of_many_triangles_have_their_values_beside_them() -> None:
     values: list[float | None] = [2.0] * 1001
-    values[::50] = [9.0] * 21
-    assert [text for _, _, text in marked(values)] == [""] * 21
+    values[::50] = [float(place) for place in range(4, 25)]
+    assert [text for _, _, text in marked(values) if text] == ["22", "24"]
 
 
 def test_what_a_log_axis_has_no_place_for_is_marked_below_it() -> None:
