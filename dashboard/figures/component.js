@@ -25,6 +25,8 @@ function themed(layout, host) {
     if (!/^[xy]axis\d*$/.test(name)) continue;
     axis.gridcolor = axis.linecolor = axis.tickcolor = axis.zerolinecolor = color("border-color-light") || color("border-color");
   }
+  // Lines through all panels do not strike through their titles.
+  for (const title of layout.annotations ?? []) title.bgcolor = color("background-color");
   layout.font = { ...layout.font, color: ink, family: color("font") || undefined };
   layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
   layout.legend = { ...layout.legend, bgcolor: "rgba(0,0,0,0)" };

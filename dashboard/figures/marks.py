@@ -191,7 +191,9 @@ def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAx
     for panel in panels:
         outliers = [event for event in marks.events if _is_outlier_of(event, panel.metric)]
         if outliers:
-            y = {"y": [event.details["value"] for event in outliers], "yaxis": panel.value_axis}
+            low, high = panel.bounds
+            values = [min(max(event.details["value"], low), high) for event in outliers]  # on the edge if beyond it
+            y = {"y": values, "yaxis": panel.value_axis}
             drawn.traces.append(_event_markers(outliers, run_axes, "outlier, ignored", "circle-open", y))
 
 

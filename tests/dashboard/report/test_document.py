@@ -69,7 +69,7 @@ def test_every_incident_has_its_picture_its_numbers_its_timeline_and_its_reasons
 def test_it_says_which_curves_are_omitted(store: sa.Engine) -> None:
     seed(store, now=time.time())
     contents = read_contents("spiky-1", now=time.time(), zone=UTC)
-    assert list(contents.curves) == ["loss", "perplexity", "grad_norm", "log_z", "lr", "throughput"]
+    assert list(contents.curves) == ["loss", "grad_norm", "log_z", "lr", "throughput"]
     omitting = replace(contents, omitted_curves=["my/score"])
     assert "Omitted for length: my/score." in Reader(render(omitting, [])).text
 

@@ -30,7 +30,7 @@ def test_the_run_page_draws_the_live_line_the_discarded_branch_and_what_happened
     assert {"live line", "discarded branch", "not finite", "incident", "intervention", "declared event"} <= names(
         drawing
     )
-    assert app.multiselect[0].value == ["loss", "perplexity", "grad_norm", "log_z", "lr", "throughput"]
+    assert app.multiselect[0].value == ["loss", "grad_norm", "log_z", "lr", "throughput"]
     text = " ".join(markdown.value for markdown in app.markdown)
     assert "Onset at step 409, detected at 413, peak at 420 (loss 7.28), ended at 427." in text
     assert "Rewind to step 300, skip 200 batches [300, 500)." in text
