@@ -121,7 +121,7 @@ def _config(host: str, port: int) -> dict[str, Any]:
         "browser.gatherUsageStats": False,
         "runner.magicEnabled": False,
         "runner.postScriptGC": False,  # it would block all viewers for 0.1 s after every refresh of a live page
-        "client.toolbarMode": "viewer",
+        "client.toolbarMode": "minimal",  # the menu: the theme, and "About"
         "client.allowedOrigins": [],  # no page may send messages to ours: none may frame it
         **THEMES,
     }

@@ -7,6 +7,7 @@ does: `?run=ID`, the steps in view `?steps=FIRST-LAST`, and of the Compare page 
 
 import re
 from collections.abc import Iterable
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -67,6 +68,11 @@ def incident() -> int | None:
 
 def set_incident(incident_number: int) -> None:
     set_number("incident", incident_number)
+
+
+def incident_url(run_id: str, incident_number: int) -> str:
+    """The address of an incident's page, on this server."""
+    return f"/incident?{urlencode({'run': run_id, 'incident': incident_number})}"
 
 
 def number(name: str) -> int | None:
