@@ -9,7 +9,7 @@ from dashboard.views import banner, session, tab
 VIEWS = Path(__file__).parent / "views"
 ABOUT = "**Lossguard** watches training runs, and gets them past loss spikes."
 
-st.set_page_config(layout="wide", menu_items={"About": ABOUT})
+st.set_page_config(page_title=tab.APP, page_icon=tab.ICON, layout="wide", menu_items={"About": ABOUT})
 st.html(VIEWS / "page.css")
 session.require_reader()
 page = st.navigation(

@@ -8,12 +8,21 @@ from dataclasses import dataclass
 from functools import cache
 
 from dashboard.operator_actions import collector_url
-from lossguard import Client, CollectorError, ConfigurationError
+from lossguard import Client, CollectorError, ConfigurationError, Unauthorised
 
 CHECK_SECONDS = 2.0
 TIMEOUT_SECONDS = 3.0
 RETRY_SECONDS = 0.5
 """After a failure it is asked once more: one lost answer is no outage."""
+
+REASONS = {
+    "NewConnectionError": "the connection is refused",
+    "NameResolutionError": "its host name is not known",
+    "ConnectTimeoutError": "no connection in time",
+    "ReadTimeoutError": "no answer in time",
+    "ProtocolError": "the connection was lost",
+}
+"""By name of the exception beneath."""
 
 Ping = Callable[[str], str | None]
 """Asks the collector at an address; why it does not answer, as a clause, or None."""
@@ -71,10 +80,19 @@ def ping(url: str) -> str | None:
         with Client(url, timeout=TIMEOUT_SECONDS) as client:
             client.ping()
     except ConfigurationError as error:
-        return f"LOSSGUARD_URL cannot be used: {error}"
+        return f"its address cannot be used: {error}"
+    except Unauthorised:
+        return None  # a proxy in front of it asks for more than the collector does; something answers
     except CollectorError as error:
-        return f"status {error.status}" if error.status else type(error.__cause__).__name__
+        return _why(error)
     return None
+
+
+def _why(error: CollectorError) -> str:
+    if error.status is not None:
+        return f"it answers with status {error.status}"
+    name = type(error.__cause__).__name__
+    return REASONS.get(name, name)
 
 
 @cache

@@ -26,13 +26,15 @@ def show() -> None:
 def _show_outage() -> None:
     outage = collector_watch.outage()
     if outage is not None:
-        st.error(formatting.escape_markdown(sentence(outage)), icon=":material/cloud_off:")
+        st.error(sentence(outage), icon=":material/cloud_off:")
 
 
 def sentence(outage: Outage) -> str:
+    """Markdown."""
+    why = formatting.escape_markdown(outage.why)
     since = clock.moment(outage.since, clock.zone(st.context.timezone), now=time.time())
     return (
-        f"The collector at {collector_url()} has not answered since {since} ({outage.why}). Pages show what it had "
+        f"The collector at {_url()} has not answered since {since} ({why}). Pages show what it had "
         "stored by then, and nothing can be decided. Training continues: trainers keep their steps until it answers."
     )
 
@@ -40,4 +42,9 @@ def sentence(outage: Outage) -> str:
 def show_missing_address() -> None:
     """Where a decision or a live run needs a collector, its address is not known, and none answers at the default."""
     if not collector_watch.has_address() and collector_watch.outage() is not None:
-        st.caption(formatting.escape_markdown(NO_ADDRESS.format(url=collector_url())))
+        st.caption(NO_ADDRESS.format(url=_url()))
+
+
+def _url() -> str:
+    """As code: Markdown would make a link of it."""
+    return f"`{collector_url().replace('`', '')}`"

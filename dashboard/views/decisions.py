@@ -1,5 +1,7 @@
 """The decisions that interventions wait for: approve, reject, release. Their buttons, and what their dialogs say."""
 
+import time
+
 from dashboard import formatting
 from dashboard.data import cached, pending
 from dashboard.data.facts import RunFacts
@@ -44,11 +46,15 @@ def approve(facts: RunFacts, each: Intervention) -> OperatorAction:
     what = formatting.intervention_sentence(each, None)
     return OperatorAction(
         label="Approve",
-        question=f"Approve intervention {each.number}? {what}\n\n{preflight.question(facts, each)}",
+        question=f"Approve intervention {each.number}? {what} {waited(each)}\n\n{preflight.question(facts, each)}",
         success=f"Intervention {each.number} approved.",
         method="POST",
         path=f"/interventions/{each.id}/approve",
     )
+
+
+def waited(each: Intervention) -> str:
+    return f"It has waited for {formatting.duration(time.time() - each.created_at)}."
 
 
 def reject(each: Intervention) -> OperatorAction:

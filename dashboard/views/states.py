@@ -57,6 +57,6 @@ def badge(state: str) -> None:
 def needs_a_person(run: Run, count: int) -> None:
     """A link to the incident that waits for a decision (the page chooses it); nothing where none does."""
     if count:
-        label = f":orange-badge[{NEEDS_A_PERSON}]" if count == 1 else f":orange-badge[{NEEDS_A_PERSON} ({count})]"
-        icon = ":material/person_raised_hand:"
-        st.page_link("views/incident/page.py", label=label, icon=icon, query_params={"run": run.id})
+        text = NEEDS_A_PERSON if count == 1 else f"{NEEDS_A_PERSON} ({count})"
+        label = f":orange-badge[:material/person_raised_hand: {text}]"
+        st.page_link("views/incident/page.py", label=label, query_params={"run": run.id})

@@ -13,6 +13,8 @@ from lossguard.protocol import CAN_ROLL_BACK
 from lossguard.states import RunState
 from monitor.detection.interventions import preflight_text
 
+MAX_UNRESOLVED = 3
+"""Of incidents that no policy answers; the table of incidents begins with all open ones."""
 RELEASE = "**Release**: training continues from the current step, as it is."
 ROLL_BACK = "**Roll back manually**: to an earlier checkpoint, with more batches skipped than the policy may skip."
 LOWER_LR = (
@@ -33,20 +35,22 @@ def show_sentences(facts: RunFacts) -> None:
 def show(facts: RunFacts) -> None:
     """The same, each with its buttons and a link to its incident."""
     for each in pending.proposed(facts):
-        st.warning(pending.proposal_sentence(each), icon=":material/person_raised_hand:")
-        st.caption(formatting.escape_markdown(" ".join(costs(facts, each))))
-        with _row(f"decide-{each.number}"):
-            decisions.approve_and_reject(facts, each)
-            link(facts, each.incident)
+        with st.container(gap="small", key=f"decide-{each.number}"):
+            st.warning(pending.proposal_sentence(each), icon=":material/person_raised_hand:")
+            st.caption(formatting.escape_markdown(" ".join(costs(facts, each))))
+            with st.container(horizontal=True, vertical_alignment="center"):
+                decisions.approve_and_reject(facts, each)
+                link(facts, each.incident)
     if (hold := pending.hold(facts)) is not None:
-        _show_hold(facts, hold)
-        with _row("decide-hold"):
-            decisions.release_button(facts)
-            manual_rollback.button(facts, _incident(facts, hold.incident))
-            link(facts, hold.incident)
+        with st.container(gap="small", key="decide-hold"):
+            _show_hold(facts, hold)
+            with st.container(horizontal=True, vertical_alignment="center"):
+                decisions.release_button(facts)
+                manual_rollback.button(facts, _incident(facts, hold.incident))
+                link(facts, hold.incident)
     if facts.run.state == RunState.RUNNING:
         banner.show_missing_address()
-    for incident in pending.unresolved(facts):
+    for incident in pending.unresolved(facts)[:MAX_UNRESOLVED]:
         st.warning(pending.unresolved_sentence(facts, incident), icon=":material/person_raised_hand:")
         link(facts, incident.number)
 
@@ -62,7 +66,7 @@ def link(facts: RunFacts, number: int | None) -> None:
 def costs(facts: RunFacts, each: Intervention) -> list[str]:
     """How long it has waited, what approving it costs, and what speaks against it."""
     found = preflights.read(facts, each)
-    sentences = [f"It has waited for {formatting.duration(time.time() - each.created_at)}."]
+    sentences = [decisions.waited(each)]
     if found.recomputed_steps is not None and found.step is not None:
         cost = "" if found.rollback_hours is None else f" ({preflight_text.hours(found.rollback_hours, found.unit)})"
         steps = formatting.plural(found.recomputed_steps, "step")
@@ -82,10 +86,10 @@ def _show_hold(facts: RunFacts, hold: Intervention) -> None:
     """Since when, on what grounds, and what a person can do."""
     waited = formatting.duration(time.time() - hold.changed_at)
     st.warning(f"{pending.HELD_SENTENCE} It has waited for {waited}.", icon=":material/front_hand:")
-    grounds = formatting.bullet_list(hold.details.get("reasons", []))
-    if grounds:
-        st.markdown(f"**Why the policy stopped the run**\n\n{grounds}")
-    st.markdown("**What you can do**\n\n" + "\n".join(f"- {each}" for each in options(facts)))
+    left, right = st.columns([2, 3], gap="large")
+    grounds = formatting.bullet_list(hold.details.get("reasons", [])) or "No reason was recorded."
+    left.markdown(f"Why the policy stopped the run:\n\n{grounds}")
+    right.markdown("What you can do:\n\n" + "\n".join(f"- {each}" for each in options(facts)))
 
 
 def options(facts: RunFacts) -> list[str]:
@@ -96,7 +100,3 @@ def options(facts: RunFacts) -> list[str]:
 
 def _incident(facts: RunFacts, number: int | None) -> Incident | None:
     return next((each for each in facts.incidents if each.number == number), None)
-
-
-def _row(key: str) -> st.delta_generator.DeltaGenerator:
-    return st.container(horizontal=True, vertical_alignment="center", key=key)

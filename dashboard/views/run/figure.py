@@ -49,6 +49,7 @@ def _figure(
         orders=facts.orders,
         events=facts.events,
         last_step=facts.progress.done - 1,
+        run_id=facts.run.id,
         skipped=read.by_metric.get(SKIPPED),
     )
     run_axes = in_local_time(read.run_axes, x_axis, clock.zone(zone))

@@ -26,9 +26,9 @@ from lossguard.states import IncidentState, RunState
 def page(facts: RunFacts) -> None:
     operate.show_success()
     header(facts)
-    metrics(facts)
     waiting.show(facts)
     above = st.container()  # filled last: the browser draws the curves meanwhile
+    metrics(facts)
     curves.show(facts)
     with above:
         story.show(facts)
