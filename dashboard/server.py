@@ -16,8 +16,8 @@ from starlette.routing import Route
 
 from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
 from dashboard.data import tables  # noqa: F401 - this and `dashboard.views.run`: the first viewer need not wait for them
-from dashboard.early_scripts import EarlyScripts
 from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, figure_cache
+from dashboard.page_head import PageHead
 from dashboard.security_headers import SecurityHeaders
 from dashboard.upload_limits import UploadLimits
 from dashboard.views.run import costs, edit, figure, goodput, hardware  # noqa: F401
@@ -33,7 +33,7 @@ def create_app() -> st.App:
         Middleware(SecurityHeaders),
         Middleware(AllowedHosts, names=names),
         Middleware(UploadLimits),
-        Middleware(EarlyScripts),
+        Middleware(PageHead),
     ]
     return st.App(script, routes=routes, middleware=middleware)
 

@@ -7,7 +7,7 @@ the Compare page `?runs=ID,ID:SEGMENT&baseline=ID` and `&view=A-B`.
 
 import re
 from collections.abc import Iterable
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 
 import streamlit as st
 
@@ -88,6 +88,11 @@ def incident() -> int | None:
 
 def set_incident(incident_number: int) -> None:
     set_number("incident", incident_number)
+
+
+def incident_url(run_id: str, incident_number: int) -> str:
+    """The address of an incident's page, on this server."""
+    return f"/incident?{urlencode({'run': run_id, 'incident': incident_number})}"
 
 
 def number(name: str) -> int | None:

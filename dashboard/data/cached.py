@@ -88,8 +88,9 @@ def latest_value(facts: RunFacts, segment: int | None, metric: str) -> LatestVal
 
 
 def rewinds(facts: RunFacts) -> list[Rewind]:
-    """Every rewind of the run, with its cost."""
-    return _rewinds(database_url(), facts.run.id, facts.stamp, facts)
+    """Every rewind of the run, with its cost: read again when a segment has been opened or has its first steps."""
+    *earlier, newest = facts.stamp
+    return _rewinds(database_url(), facts.run.id, (*earlier, min(newest, 1)), facts)
 
 
 def breakdown(facts: RunFacts) -> Breakdown:

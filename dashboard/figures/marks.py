@@ -15,6 +15,7 @@ from dashboard.figures.axis import Floats, RunAxes
 from dashboard.figures.panels import Panel, PanelLayout, vertical_band, vertical_line
 from dashboard.figures.skipped_updates import skipped_update_marks
 from dashboard.figures.style import GREEN, GREY, OLIVE, ORANGE, VERMILLION
+from dashboard.url_state import incident_url
 from db.interventions import rewound_step
 from db.lineage import OUTLIER
 from db.models import Event, Incident, Intervention, Order
@@ -53,6 +54,8 @@ class Marks:
     """How many updates the optimizer did not take; None: none is known."""
     notes: Sequence[StepNote] = ()
     """What people wrote at steps, by step."""
+    run_id: str | None = None
+    """Of the run, to whose incidents the markers link; None: they link nowhere."""
 
 
 @dataclass(slots=True)
@@ -90,7 +93,11 @@ def _add_incidents(
         drawn.shapes.append(vertical_band(ends[0], ends[1], VERMILLION))
     if marks.incidents:
         first, last = window or run_axes.live.at([0, marks.last_step])
-        drawn.traces.append(_incident_labels(label_row, marks.incidents, run_axes, first, last))
+        labels = _incident_labels(label_row, marks.incidents, run_axes, first, last)
+        if marks.run_id is not None:  # component.js opens the address when a marker is clicked
+            labels["hovertemplate"] = "%{customdata}, a click opens its page<extra></extra>"
+            labels["ids"] = [incident_url(marks.run_id, incident.number) for incident in marks.incidents]
+        drawn.traces.append(labels)
 
 
 def _incident_labels(

@@ -77,7 +77,7 @@ def _about(facts: RunFacts) -> list[str]:
 
 
 def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
-    facts, lost = contents.facts, summary.lost_compute(contents)
+    facts, lost = contents.facts, summary.lost_compute(contents.facts, contents.rewinds, contents.written_at)
     loss = contents.curves.get("loss")
     measured = summary.last_finite(contents.curves.get(held_out.HELD_OUT_LOSS))
     skipped = contents.skipped
@@ -151,7 +151,11 @@ def _lost(contents: ReportContents) -> Table | None:
     """One row for each rewind, and the total."""
     if not contents.rewinds:
         return None
-    facts, max_rows, total = contents.facts, contents.limits.max_rows, summary.lost_compute(contents)
+    facts, max_rows, total = (
+        contents.facts,
+        contents.limits.max_rows,
+        summary.lost_compute(contents.facts, contents.rewinds, contents.written_at),
+    )
     rows = [
         (
             f"{each.reason}" + (f", incident {each.incident}" if each.incident else ""),

@@ -7,10 +7,11 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import operator_actions
+from dashboard import formatting, operator_actions
 from dashboard.login import Right
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import session
+from dashboard.views.frame import show_live
 
 TOKEN = "operator_token"
 """In the session: the viewer's own token. It is never written to the URL or to the store."""
@@ -18,12 +19,24 @@ TOKEN_REQUESTED = "operator_token_requested"
 """In the session: whether the collector rejected the dashboard's own token."""
 SUCCESS = "operator_success"
 """In the session: the message to show once the dialog has closed."""
+DIALOG_REFRESH_SECONDS = 2.0
+
+Obsolete = Callable[[], str | None]
+"""Why an action has nothing to act on any more, as a sentence; None while it has."""
 
 
-def button(label: str, action: OperatorAction, *, key: str, icon: str, primary: bool = False) -> None:
+def button(
+    label: str,
+    action: OperatorAction,
+    *,
+    key: str,
+    icon: str,
+    primary: bool = False,
+    obsolete: Obsolete | None = None,
+) -> None:
     """A button that opens the action's confirmation dialog."""
     if st.button(label, key=key, icon=icon, type="primary" if primary else "secondary"):
-        confirm(action)
+        confirm(action, obsolete)
 
 
 def show_success() -> None:
@@ -34,8 +47,23 @@ def show_success() -> None:
 
 
 @st.dialog("Are you sure?")
-def confirm(action: OperatorAction) -> None:
-    confirmation_form(action)
+def confirm(action: OperatorAction, obsolete: Obsolete | None = None) -> None:
+    """With `obsolete`, the open dialog looks every few seconds whether the action is still to be decided."""
+    if obsolete is None:
+        confirmation_form(action)
+    else:
+        show_live(lambda: form_until(obsolete, action), refresh_seconds=DIALOG_REFRESH_SECONDS)
+
+
+def form_until(obsolete: Obsolete, action: OperatorAction) -> None:
+    """The form, or why there is nothing to decide any more."""
+    reason = obsolete()
+    if reason is None:
+        confirmation_form(action)
+        return
+    st.info(formatting.escape_markdown(reason), icon=":material/info:")
+    if st.button("Close", key="confirm-close"):
+        st.rerun()
 
 
 def reason() -> dict[str, str]:

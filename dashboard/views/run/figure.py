@@ -52,6 +52,7 @@ def _figure(
         orders=facts.orders,
         events=facts.events,
         last_step=facts.progress.done - 1,
+        run_id=facts.run.id,
         skipped=read.by_metric.get(SKIPPED),
         notes=facts.notes,
     )

@@ -1,4 +1,4 @@
-"""What the head of every page loads early."""
+"""The head of every page."""
 
 from pathlib import Path
 
@@ -8,15 +8,13 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
 
-from dashboard.early_scripts import ELEMENTS, STATIC, EarlyScripts, scripts_of_elements
 from dashboard.figures.component import PLOTLY_URL
+from dashboard.page_head import ELEMENTS, STATIC, PageHead, scripts_of_elements
 
 
 def test_a_page_in_the_browsers_cache_is_sent_again_with_the_current_plotly(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<html><head></head></html>")
-    app = Starlette(
-        routes=[Mount("/", StaticFiles(directory=tmp_path, html=True))], middleware=[Middleware(EarlyScripts)]
-    )
+    app = Starlette(routes=[Mount("/", StaticFiles(directory=tmp_path, html=True))], middleware=[Middleware(PageHead)])
     with TestClient(app, headers={"accept": "text/html"}) as http:
         first = http.get("/")
         cached = {"if-none-match": first.headers["etag"], "if-modified-since": first.headers["last-modified"]}

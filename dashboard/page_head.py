@@ -1,5 +1,6 @@
-"""What the head of every page loads early, so that the first figure is drawn sooner."""
+"""The head of every page: title, icon, and scripts that are loaded early, so that the first figure is drawn sooner."""
 
+import base64
 import re
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from dashboard.security_headers import content_policy
 
 REMOVED_HEADERS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
 """Removed from a page request, so that the app always answers with the whole, uncompressed page."""
+HERE = Path(__file__).parent
 STATIC = Path(st.__file__).parent / "static"
 """Streamlit's client."""
 ELEMENTS = ("BidiComponent", "Metric", "PageLink", "ButtonGroup", "Multiselect", "Selectbox", "Checkbox", "Html")
@@ -37,13 +39,8 @@ def scripts_of_elements(static: Path = STATIC) -> tuple[str, ...]:
     return tuple(f"/static/js/{name}" for name in sorted(found))
 
 
-class EarlyScripts:
-    """ASGI middleware that adds tags to the head of every page.
-
-    The first one names the server's URL: Streamlit's client would otherwise try the page's own path first and wait
-    0.1 s before it tries the root. The others load plotly.js and the scripts of a run's page while the browser still
-    fetches Streamlit's own scripts.
-    """
+class PageHead:
+    """ASGI middleware that adds to the head of every page what Streamlit's own page lacks."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -62,9 +59,10 @@ class EarlyScripts:
                 return
             body += message.get("body", b"")
             if not message.get("more_body", False):
-                await _send_page(send, start, body.replace(b"</head>", _tags(), 1))
+                page = body.replace(b"<title>Streamlit</title>", _title(), 1)
+                await _send_page(send, start, page.replace(b"</head>", _tags(), 1))
 
-        # The page is 6 kB, so it needs no compression. "304 Not Modified" would be wrong: the file may be unchanged
+        # The page is 15 kB, so it needs no compression. "304 Not Modified" would be wrong: the file may be unchanged
         # while the tags that are added here have changed.
         headers = [(name, value) for name, value in scope["headers"] if name not in REMOVED_HEADERS]
         await self._app({**scope, "headers": headers}, receive, collect)
@@ -72,9 +70,24 @@ class EarlyScripts:
 
 @cache
 def _tags() -> bytes:
+    """A script that names the server's URL: Streamlit's client would otherwise try the page's own path first and wait
+    0.1 s before it tries the root. Then plotly.js and the scripts of a run's page, which the browser loads while it
+    still fetches Streamlit's own. At last what says that the dashboard does not answer, while it does not.
+    """
     preloads = "".join(f'<link rel="modulepreload" crossorigin href="{path}">' for path in scripts_of_elements())
-    server = "<script>window.__streamlit = {BACKEND_BASE_URL: location.origin}</script>"
-    return f'{server}<script async src="{PLOTLY_URL}"></script>{preloads}</head>'.encode()
+    tags = (
+        "<script>window.__streamlit = {BACKEND_BASE_URL: location.origin}</script>"
+        f'<script async src="{PLOTLY_URL}"></script>{preloads}'
+        f"<style>{(HERE / 'connection.css').read_text()}</style>"
+        f"<script>(() => {{{(HERE / 'connection.js').read_text()}}})()</script></head>"
+    )
+    return tags.encode()
+
+
+@cache
+def _title() -> bytes:
+    icon = base64.b64encode((HERE / "icon.svg").read_bytes()).decode()
+    return f'<title>Lossguard</title><link rel="icon" href="data:image/svg+xml;base64,{icon}" />'.encode()
 
 
 async def _send_page(send: Send, start: Message, body: bytes) -> None:
