@@ -6,11 +6,13 @@ from lossguard.protocol import API
 from monitor import problems
 from monitor.api.routes import (
     audit,
+    collector,
     export,
     hardware,
     health,
     mlflow,
     orders,
+    overview,
     policies,
     preflights,
     runs,
@@ -19,7 +21,7 @@ from monitor.api.routes import (
 )
 
 router = APIRouter(responses=problems.RESPONSES)
-for each in (runs, series, hardware, export, orders, preflights, policies, audit, scorecard):
+for each in (collector, overview, runs, series, hardware, export, orders, preflights, policies, audit, scorecard):
     router.include_router(each.router, prefix=API)
 router.include_router(mlflow.router)
 router.include_router(health.router)
