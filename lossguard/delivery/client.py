@@ -4,7 +4,7 @@ import json
 import ssl
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
@@ -19,6 +19,8 @@ RETRY_UNAUTHORISED = 30.0
 """Seconds to wait before a refused token is tried again."""
 NOT_SENT = (NewConnectionError, ConnectTimeoutError, SSLError, LocationValueError, UnicodeError)
 """Errors that occur before the request is sent."""
+DOWNLOAD_PIECE = 1 << 20
+"""Bytes."""
 TRY_AGAIN = (408, 429)
 """Client errors that may pass."""
 
@@ -73,6 +75,23 @@ class Client:
         """Ask whether the collector is up; no token is needed. Raises CollectorError when it is not."""
         self._send("GET", "/healthz", None, self._headers)
 
+    def download(self, path: str, file: BinaryIO) -> int:
+        """Write the body at `path` into `file` while it arrives; returns its bytes. It is never in memory as a whole.
+
+        Raises Unreachable when the connection breaks: what `file` has then is the beginning.
+        """
+        answer = self._send("GET", API + path, None, self._headers, preload_content=False)
+        num_bytes = 0
+        try:
+            for piece in answer.stream(DOWNLOAD_PIECE):
+                num_bytes += file.write(piece)
+        except HTTPError as error:
+            raise Unreachable(f"the answer of {self.url} broke off after {num_bytes:,} bytes; ask again") from error
+        finally:
+            answer.close()  # the connection too, unless the body was read to its end
+            answer.release_conn()
+        return num_bytes
+
     def close(self) -> None:
         """Close the connection; the next request opens another one."""
         self._pool.close()
@@ -85,15 +104,21 @@ class Client:
     ) -> None:
         self.close()
 
-    def _send(self, method: str, path: str, data: bytes | None, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
+    def _send(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], **options: bool
+    ) -> urllib3.BaseHTTPResponse:
         try:
-            answer = self._pool.urlopen(method, self._path + path, body=data, headers=headers, redirect=False)
+            answer = self._pool.urlopen(
+                method, self._path + path, body=data, headers=headers, redirect=False, **options
+            )
+            is_refused = not 200 <= answer.status < 300
+            if is_refused:
+                answer.data  # noqa: B018 - of a stream, this is where it is read
         except (HTTPError, OSError, UnicodeError) as error:
             raise Unreachable(
                 f"no collector answers at {self.url} ({_reason(error)})",
                 may_have_arrived=not isinstance(error, NOT_SENT),
             ) from error
-        is_refused = not 200 <= answer.status < 300
         if not is_refused or _is_problem(answer):  # other refusals may come from a proxy
             self.accepts = frozenset(answer.headers.get(ACCEPTS_HEADER, "").split())
         if is_refused:
