@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
-from lossguard.commands.errors import CommandError
+from lossguard.commands.errors import CommandError, exit_code_of, sentence_of
 from lossguard.delivery.client import Client
 from lossguard.errors import CollectorError, ConfigurationError, Unreachable
 from lossguard.protocol import MAX_PERSON, PERSON_HEADER
@@ -43,15 +43,14 @@ def connected(options: argparse.Namespace, *, timeout: float = TIMEOUT) -> Clien
 def change(client: Client, method: str, path: str, body: Mapping[str, Any]) -> Any:
     """Send what changes something, in the name of the person who runs the command; returns the collector's answer.
 
-    The error of a failed one says whether something may have changed.
+    Raises CommandError, which says whether something may have changed.
     """
     try:
         return client.request(method, path, body, headers={PERSON_HEADER: quote(_person())})
     except CollectorError as problem:
         is_unsure = isinstance(problem, Unreachable) and problem.may_have_arrived
         what = "look before you try again: it may have arrived" if is_unsure else "nothing was changed"
-        problem.args = (f"{problem}; {what}",)
-        raise
+        raise CommandError(f"{sentence_of(problem)}; {what}", exit_code_of(problem)) from problem
 
 
 def confirm(options: argparse.Namespace, question: str) -> None:

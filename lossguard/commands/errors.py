@@ -59,10 +59,15 @@ def exit_code_of(problem: LossguardError) -> ExitCode:
     return next((code for kind, code in CODES if isinstance(problem, kind)), ExitCode.LEFT)
 
 
+def sentence_of(problem: LossguardError) -> str:
+    """What is wrong. Of a refused request: the words of the collector, without status and place."""
+    return problem.detail if isinstance(problem, Rejected) and problem.detail else str(problem)
+
+
 def fail(problem: LossguardError, *, as_json: bool) -> int:
     """Print the error on standard error; returns the exit code."""
     code = exit_code_of(problem)
-    print_error(str(problem), code, as_json=as_json)
+    print_error(sentence_of(problem), code, as_json=as_json)
     return code
 
 

@@ -37,9 +37,8 @@ def _folder(directory: Path) -> Check:
         return problem("folder", f"{nearest} is not a folder", mend)
     if not os.access(nearest, os.W_OK | os.X_OK):
         return problem("folder", f"this user cannot write in {nearest}", mend)
-    return ok(
-        "folder", f"{directory} can be written" if nearest == directory.absolute() else f"{directory} can be made"
-    )
+    verb = "written" if nearest == directory.absolute() else "made"
+    return ok("folder", f"{directory} can be {verb}")
 
 
 def _disk(directory: Path) -> Check:

@@ -8,6 +8,7 @@ from lossguard.commands import incidents, interventions, series
 from lossguard.commands.named_run import Found, of
 from lossguard.commands.readable import count
 from lossguard.delivery.client import Client
+from lossguard.states import IncidentState
 
 METRICS = ("loss", "grad_norm", "lr")
 NON_FINITE = "non-finite"
@@ -21,6 +22,8 @@ class Event:
     kind: str
     sentence: str
     facts: dict[str, Any] = field(default_factory=dict)
+    is_over: bool = False
+    """Whether nothing more will happen to it."""
 
     def fields(self) -> dict[str, Any]:
         """As `lossguard tail --json` prints it."""
@@ -49,9 +52,12 @@ class Follower:
         news = _news(seen, [_of_incident(each) for each in found])
         news += _news(seen, [_of_intervention(each) for each in run["interventions"]])
         steps, segment, next_step = self._steps(run)
-        ended = [_of_state(run)] if run["state"] != self.state else []
+        state = [_of_state(run)] if run["state"] != self.state else []
+        is_first = not self.state
         self._seen, self._segment, self._next_step, self.state = seen, segment, next_step, run["state"]
-        return [*news, *steps, *ended]
+        if is_first:  # what was over before is not news
+            return [*state, *(each for each in news if not each.is_over), *steps]
+        return [*news, *steps, *state]
 
     def _steps(self, run: Found) -> tuple[list[Event], int | None, int]:
         """(the new steps, with the beginnings of new segments between; the newest segment; the next step)."""
@@ -97,13 +103,15 @@ def _of_incident(incident: Found) -> Event:
     at = f"onset step {count(incident['onset_step'])}"
     sentence = f"incident {incident['number']}: {incident['kind']}, {how} ({incident['signal']}, {at})"
     names = ("number", "kind", "state", "outcome", "signal", "onset_step", "detected_step", "end_step", "score")
-    return Event("incident", sentence, {name: incident[name] for name in names})
+    facts = {name: incident[name] for name in names}
+    return Event("incident", sentence, facts, is_over=incident["state"] == IncidentState.CLOSED)
 
 
 def _of_intervention(intervention: Found) -> Event:
     sentence = f"intervention {intervention['number']}: {interventions.action_of(intervention)}"
     names = ("number", "incident", "kind", "state", "attempt", "rewind_to", "skip_from", "skip_to")
-    return Event("intervention", sentence, {name: intervention[name] for name in names})
+    facts = {name: intervention[name] for name in names}
+    return Event("intervention", sentence, facts, is_over=not interventions.is_under_way(intervention))
 
 
 def _of_segment(segment: Found) -> Event:
