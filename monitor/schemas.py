@@ -303,5 +303,13 @@ class RollbackIn(Body):
     """A rollback ordered by a person. Without numbers, the policy's depth and width apply, from the newest step."""
 
     rewind_to: StepNumber | None = None
+    skip_from: StepNumber | None = None
+    """Without it: the batch of the checkpoint."""
     skip_to: StepNumber | None = None
+    reason: Text = ""
+
+
+class HoldIn(Body):
+    """A hold ordered by a person."""
+
     reason: Text = ""
