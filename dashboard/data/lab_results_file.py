@@ -23,7 +23,9 @@ from dashboard.data.lab_results import (
 )
 from lossguard.protocol import decode_number
 
-MEASUREMENTS = Path(__file__).parents[2] / "docs" / "measurements"
+INSTALLED = Path(__file__).parent / "measurements"
+"""Of the wheel, which has no docs/."""
+MEASUREMENTS = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "docs" / "measurements"
 SHIPPED = ("lab-switches", "lab-scaling", "lab-unstable", "lab-exposure", "lab-temperature", "lab-gradients")
 """Files there, without `.jsonl`."""
 MAX_LINES, MAX_LINE_BYTES = 1000, 2**20
