@@ -1,4 +1,4 @@
-"""The wheel of the SDK for a training environment, that of the server for one of its own, and both without a checkout."""
+"""The wheel of the SDK for a training environment, that of the server for one of its own, and both at work."""
 
 import importlib.metadata
 import os
@@ -195,6 +195,8 @@ def test_a_spike_is_detected_rolled_back_and_verified_with_the_two_wheels_alone(
         assert report.returncode == 0, report.stderr
         assert "floats" in (repository / "report.html").read_text(encoding="utf-8")
         assert call(command, "db", "check").returncode == 0
+        missing = call(command, "db", "check", "--url", "sqlite:///none.db")
+        assert "to create it, run: lossguard-server db upgrade" in missing.stderr
         replay = call(command, "replay", "floats/1")
         assert (replay.returncode, replay.stderr.count("\n")) == (2, 1)
         assert "pipx install --force 'lossguard-server[replay]'" in replay.stderr

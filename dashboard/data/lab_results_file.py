@@ -21,6 +21,7 @@ from dashboard.data.lab_results import (
     TemperatureRun,
     UnstableRun,
 )
+from db.command_lines import as_typed_here
 from lossguard.protocol import decode_number
 
 INSTALLED = Path(__file__).parent / "measurements"
@@ -35,7 +36,7 @@ MAX_LETTERS = 100
 """Of a name."""
 MAX_QUOTED = 40
 """Letters of a value that an error quotes."""
-COMMAND = "python -m trainer lab --json"
+COMMAND = as_typed_here("python -m trainer lab --json")
 
 
 class LabResultsError(ValueError):

@@ -5,6 +5,7 @@ import streamlit as st
 from dashboard import formatting
 from dashboard.data import cause
 from dashboard.data.facts import RunFacts
+from db.command_lines import as_typed_here
 from db.models import Incident
 from lossguard.states import THROUGHPUT_KINDS, IncidentKind
 
@@ -18,7 +19,7 @@ def show(facts: RunFacts, incident: Incident) -> None:
     st.subheader("Replay", anchor=False)
     verdict = incident.verdict
     if not verdict:
-        command = f"python -m trainer replay {facts.run.id}/{incident.number}".replace("`", "")
+        command = f"{as_typed_here('python -m trainer replay')} {facts.run.id}/{incident.number}".replace("`", "")
         st.caption(f"No replay has been run yet. To look for the cause: `{command}`")
         return
     st.markdown(f"**{formatting.escape_markdown(str(verdict.get('sentence', '')))}**")
