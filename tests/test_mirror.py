@@ -32,7 +32,7 @@ SYSTEM_TESTS = {
     "test_loop.py": "trainer, collector and store as processes that are killed",
     "test_metric_registry.py": "every place that follows from the metric registry",
     "test_mirror.py": "the layout of the tests",
-    "test_packaging.py": "the wheel",
+    "test_packaging.py": "the two wheels",
     "test_readme.py": "the README",
     "test_scheduling.py": "how the tests are shared among processes",
     "test_recomputed_steps.py": "the recomputed-step check from a trainer's process to the store",

@@ -12,6 +12,7 @@ from dashboard.login import Right
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import session
 from dashboard.views.frame import show_live
+from db.command_lines import as_typed_here
 
 TOKEN = "operator_token"
 """In the session: the viewer's own token. It is never written to the URL or to the store."""
@@ -137,7 +138,9 @@ def _token() -> str | None:
         value=st.session_state.get(TOKEN, ""),
         type="password",
         key="token-input",
-        help="Create one with `python -m monitor token create NAME --scope operate`. Only this browser tab keeps it.",
+        help=as_typed_here(
+            "Create one with `python -m monitor token create NAME --scope operate`. Only this browser tab keeps it."
+        ),
         autocomplete="off",
     )
     return (typed or "").strip() or None

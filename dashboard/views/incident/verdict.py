@@ -7,6 +7,7 @@ from dashboard import formatting
 from dashboard.data import cause
 from dashboard.data.facts import RunFacts
 from dashboard.views.table import show_table
+from db.command_lines import as_typed_here
 from db.models import Incident
 from lossguard.states import THROUGHPUT_KINDS, IncidentKind
 
@@ -20,7 +21,7 @@ def show(facts: RunFacts, incident: Incident) -> None:
     st.subheader("Replay", anchor=False)
     verdict = incident.verdict
     if not verdict:
-        command = f"python -m trainer replay {facts.run.id}/{incident.number}".replace("`", "")
+        command = f"{as_typed_here('python -m trainer replay')} {facts.run.id}/{incident.number}".replace("`", "")
         st.caption(f"No replay has been run yet. To look for the cause: `{command}`")
         return
     st.markdown(f"**{formatting.escape_markdown(str(verdict.get('sentence', '')))}**")

@@ -14,6 +14,7 @@ from dashboard.data.facts import RunCard
 from dashboard.data.progress import is_silent
 from dashboard.views import frame, states, tab
 from dashboard.views.runs.listing import STATES, RunRow, SortOrder, filtered, tags_of
+from db.command_lines import as_typed_here
 from db.overview import Tally
 from lossguard.states import RunState
 
@@ -54,7 +55,7 @@ def page() -> None:
     tab.show(waiting=sum(tally.waiting for _, tally in rows))
     if not rows:
         st.subheader("No runs yet")
-        st.markdown(GETTING_STARTED)
+        st.markdown(as_typed_here(GETTING_STARTED))
         return
     found = filter_controls(rows)
     compare_link()

@@ -16,6 +16,7 @@ from dashboard.views.cached_figure import cached_figure
 from dashboard.views.table import show_table
 from dashboard.views.trainer_lab import tables
 from dashboard.views.trainer_lab.sections import Section, sections
+from db.command_lines import as_typed_here
 
 INTRODUCTION = (
     "`python -m trainer lab` trains small models that differ in one setting, over several seeds. Numbers are means "
@@ -24,14 +25,16 @@ INTRODUCTION = (
 )
 SHIPPED, FILE = "Of docs/lesson.md", "A JSONL file"
 NOT_INSTALLED = f'The results of `docs/lesson.md` are not installed here. Choose "{FILE}" for results of your own.'
-FILE_HELP = "The output of `python -m trainer lab .. --json`; a file may hold several sweeps, one after the other."
+FILE_HELP = as_typed_here(
+    "The output of `python -m trainer lab .. --json`; a file may hold several sweeps, one after the other."
+)
 FILE_READ = "trainer-lab-file-read"
 """In the session: the id of the last uploaded file, and what was read from it."""
 
 
 def page() -> None:
     st.title("Trainer lab", anchor=False)
-    st.caption(INTRODUCTION)
+    st.caption(as_typed_here(INTRODUCTION))
     source = st.segmented_control(
         "Results", [SHIPPED, FILE], default=SHIPPED, required=True, key="results", bind="query-params"
     )
