@@ -171,15 +171,16 @@ def _value_axis(panel: Panel, values: Floats, note: str, revision: str) -> dict[
         "showticklabels": note not in (NOTHING, NOTHING_ABOVE_0),
         "uirevision": f"{revision} {panel.log}",  # a zoom along y means nothing on the other kind of axis
     }
-    is_constant = len(shown) > 0 and np.ptp(shown) <= CONSTANT * np.abs(shown).max()
-    value = float(shown[0]) if is_constant else 0.0
+    halves = shown / 2  # their difference does not overflow
+    is_constant = len(shown) > 0 and np.ptp(halves) <= CONSTANT * np.abs(halves).max()
+    value = float(shown[0]) if is_constant and SMALLEST < abs(shown[0]) <= LARGEST / 2 else 0.0
     return axis | _range(panel, value) | (_ticks_of_a_constant(panel, value) if value else {})
 
 
 def _range(panel: Panel, constant: float) -> dict[str, Any]:
-    """That of the panel, also after a double click, which lets plotly find a range by itself."""
+    """That of the panel, also after a double click, which lets plotly find a range; `constant`: 0 for none."""
     shown = panel.range
-    if shown is None and not panel.log and SMALLEST < abs(constant) <= LARGEST / 2:
+    if shown is None and not panel.log and constant:
         shown = axis_range(np.array([constant]), np.array([constant]), log=False)
     if shown is None:
         return {}
