@@ -10,7 +10,7 @@ from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.figures.axis import XAxis
-from dashboard.views import chart_controls
+from dashboard.views import chart_controls, chart_view
 from dashboard.views.compare import lines
 from dashboard.views.compare.lines import MAX_LINES, ComparedLine, LineId
 from db.models import Run
@@ -19,6 +19,8 @@ X_AXES = (XAxis.STEP, XAxis.TOKENS, XAxis.FLOPS)
 DEFAULT_METRICS = ("loss", HELD_OUT_LOSS, HELD_OUT_DIFFERENCE)
 LAST_COMPARED = "last_compared"
 """In the session: the lines compared last. The links at the top of the page name no runs."""
+FIGURE = "figure-compare"
+"""Key of the chart."""
 LINES, BASELINE = "compared", "baseline_of_compared"
 """Keys of the widgets. Their labels are not ids, so they cannot write themselves into the URL as others do."""
 
@@ -98,10 +100,16 @@ def compare_options(compared: Sequence[ComparedLine]) -> CompareOptions:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         return CompareOptions(
             metrics=chart_controls.metric_selector(available_metrics(compared), DEFAULT_METRICS),
-            x_axis=chart_controls.x_axis_selector(X_AXES, on_change=lambda: url_state.set_view(None)),
+            x_axis=chart_controls.x_axis_selector(X_AXES, on_change=show_all),
             smooth=chart_controls.smoothing_selector(),
             baseline=baseline_selector(compared),
         )
+
+
+def show_all() -> None:
+    """The range in view means nothing on another x axis."""
+    chart_view.forget(FIGURE)
+    url_state.set_view(None)
 
 
 def available_metrics(compared: Sequence[ComparedLine]) -> list[str]:
