@@ -8,6 +8,7 @@ does: `?run=ID`, the steps in view `?steps=FIRST-LAST`, and of the Compare page 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
 
 import streamlit as st
 
@@ -88,6 +89,17 @@ def set_number(name: str, value: int) -> None:
     st.query_params[name] = str(value)
 
 
+def text(name: str) -> str | None:
+    """The value of a parameter as it stands in the URL."""
+    return st.query_params.get(name)
+
+
+def rewrite(name: str, value: str) -> NoReturn:
+    """Replace what a link wrote by what the widget of that name writes, and run the page again from the start."""
+    st.query_params[name] = value
+    st.rerun()
+
+
 def texts(name: str) -> list[str]:
     """All values of a parameter, which may stand in the URL several times."""
     return list(st.query_params.get_all(name))
@@ -102,10 +114,16 @@ def set_texts(name: str, values: Iterable[str]) -> None:
         st.query_params.pop(name, None)
 
 
-def ranges(name: str) -> dict[str, tuple[float, float]]:
-    """Ranges by metric, of a parameter such as `y=loss:1.5..3`; invalid ones are left out."""
+def is_range(written: str) -> bool:
+    """Whether the text is that of a range in view."""
+    match = _VIEW.fullmatch(written)
+    return match is not None and int(match[1]) < int(match[2])
+
+
+def ranges_in(written: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Ranges by metric, of texts such as "loss:1.5..3"; invalid ones are left out."""
     found = {}
-    for text in texts(name):
+    for text in written:
         metric, _, bounds = text.rpartition(":")
         low, high = _bounds(bounds)
         if metric and low < high:

@@ -3,7 +3,8 @@
 One row for each metric and bucket (or step): `metric,branch,segment,first_step,last_step,mean,min,max,last,count,
 non_finite`. `branch` is "live" or "discarded". Up to MAX_FULL_STEPS steps are written one by one, as they were reported
 (`nan`, `inf` and `-inf` included), more as the buckets that the chart draws: `mean` to `last` are then of the finite
-values, and `nan` where there is none. A metric that a spreadsheet would take for a formula begins with an apostrophe.
+values, and `nan` where there is none. `count` and `non_finite` are the numbers of finite and of other values. A metric
+that a spreadsheet would take for a formula begins with an apostrophe.
 """
 
 import csv
@@ -125,7 +126,8 @@ class ValuesFile:
                 block.steps.tolist(), column.values.tolist(), column.reported, strict=True
             ):
                 if reported:
-                    yield (block.segment, step, step, value, value, value, value, 1, int(not math.isfinite(value)))
+                    finite = math.isfinite(value)
+                yield (block.segment, step, step, value, value, value, value, int(finite), int(not finite))
 
 
 def _buckets(series: Series, line: Sequence[StepRange]) -> Iterator[Row]:

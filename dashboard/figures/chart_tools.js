@@ -37,7 +37,7 @@ function toggleFullScreen(host) {
   else host.parentElement.requestFullscreen().catch(() => say(host, "This browser has no full screen here."));
 }
 
-// With the theme's background, a title, and room for the whole legend.
+// With the theme's background, a title, and room for the whole legend. A picture has none of the page's fonts.
 async function savePicture(host, library) {
   const style = getComputedStyle(host);
   const room = 44;
@@ -45,8 +45,9 @@ async function savePicture(host, library) {
     ...host.layout,
     paper_bgcolor: style.getPropertyValue("--st-background-color").trim() || "#ffffff",
     title: { text: host.shown.title, x: 0, xref: "paper", y: 1, yref: "container", yanchor: "top", pad: { t: 12 } },
-    margin: { ...host.layout.margin, t: host.layout.margin.t + room },
-    height: host.layout.height + room,
+    font: { ...host.layout.font, family: "sans-serif" },
+    margin: { ...host.layout.margin, l: host.layout.margin.l + 12, t: host.layout.margin.t + room },
+    height: host._fullLayout.height + room,
     width: Math.max(host.clientWidth, 900),
     xaxis: { ...host.layout.xaxis, range: host._fullLayout.xaxis.range.slice(), autorange: false },
   };
@@ -59,7 +60,7 @@ async function savePicture(host, library) {
   }
 }
 
-const fileName = (host) => host.shown.title.replace(/<[^>]*>/g, "").replace(/[^\w.-]+/g, "-").slice(0, 80) || "chart";
+const fileName = (host) => host.shown.title.replace(/<[^>]*>/g, "").match(/[\w.]+/g)?.join("-").slice(0, 80) ?? "chart";
 
 function saveValues(host) {
   const link = document.createElement("a");

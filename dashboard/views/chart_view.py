@@ -15,6 +15,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dashboard import url_state
 from dashboard.figures import component
+from dashboard.views import url_warning
 
 HIDDEN, COLLAPSED, ZOOMED = "hidden", "collapsed", "y"
 RECORDS = "chart_views"
@@ -47,12 +48,13 @@ def shown(key: str, range_name: str) -> dict[str, Any]:
         record = None
     if record is not None:
         _set_parameters(range_name, record.parameters)
+    _warn_of_invalid(range_name)
     return {
         "answers": viewed.get("turn", 0),
         "link": None if record is not None else repr(_parameters(range_name)),
         "hidden": url_state.texts(HIDDEN),
         "collapsed": url_state.texts(COLLAPSED),
-        "y": url_state.ranges(ZOOMED),
+        "y": url_state.ranges_in(url_state.texts(ZOOMED)),
     }
 
 
@@ -87,6 +89,15 @@ def _is_valid(record: Record, range_name: str, viewed: dict[str, Any]) -> bool:
     context = get_script_run_ctx()
     went_back = context is not None and context.is_history_navigation
     return bool(viewed) and not went_back and _parameters(range_name) in record.known
+
+
+def _warn_of_invalid(range_name: str) -> None:
+    text = url_state.text(range_name)
+    if text is not None and not url_state.is_range(text):
+        url_warning.warn(range_name, text, "The whole range is shown. Give two numbers, such as 1000-2000.")
+    for text in url_state.texts(ZOOMED):
+        if not url_state.ranges_in([text]):
+            url_warning.warn(ZOOMED, text, "Give a metric and two numbers, such as loss:1.5..3.")
 
 
 def _parameters(range_name: str) -> Parameters:

@@ -1,11 +1,13 @@
 """The tools of a chart in the system's Chromium, and what a viewer did to it when messages come late."""
 
+import csv
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 pytest.importorskip("playwright", reason="the package playwright is not installed")
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
@@ -121,3 +123,108 @@ def test_the_chart_asks_again_where_the_answer_is_for_an_earlier_view(page: Page
     drawn(page, other_than=whole)
     assert lost
     assert in_figure(page)[0] > 150
+
+
+STRIP = ".lossguard-axis.shown"
+
+
+def view(page: Page) -> dict[str, Any]:
+    """What the first figure shows of panels, lines and ranges."""
+    found: dict[str, Any] = page.evaluate(
+        f"""() => {{
+            const host = document.querySelector('{FIGURE}'), shown = host._fullLayout;
+            return {{
+                titles: host.layout.annotations.map(note => note.text[0]).join(''),
+                height: shown.height,
+                loss: shown.yaxis.range,
+                hidden: [...new Set(host._fullData.filter(t => t.visible === 'legendonly').map(t => t.legendgroup))],
+            }};
+        }}"""
+    )
+    return found
+
+
+def press(page: Page, title: str) -> None:
+    page.locator(f'.modebar-btn[data-title="{title}"]').first.click()
+
+
+def test_hidden_lines_collapsed_panels_and_a_zoom_along_y_survive_a_reload_and_back_undoes_them(
+    page: Page, served: Served
+) -> None:
+    page.goto(f"{served.url}/run?run=done-1")
+    drawn(page)
+    whole = view(page)
+    page.get_by_text("Grad norm (L2, before clipping)").click()
+    page.wait_for_url("**collapsed=grad_norm*")
+    page.locator(".legendtoggle").nth(1).click()
+    page.wait_for_url("**hidden=live+line*")
+    unzoomed = view(page)
+    box = page.locator(f"{FIGURE} .nsewdrag").first.bounding_box()
+    assert box is not None
+    x, top = box["x"] + box["width"] / 2, box["y"] + 0.2 * box["height"]
+    page.mouse.move(x, top)
+    page.mouse.down()
+    page.mouse.move(x, top + 0.3 * box["height"], steps=4)
+    page.mouse.move(x, top + 0.6 * box["height"], steps=4)
+    page.mouse.up()
+    page.wait_for_url("**y=loss*")
+    changed = view(page)
+    assert changed["hidden"] == ["live line"]
+    assert changed["titles"] == "\u25be\u25be\u25b8\u25be\u25be\u25be"
+    assert changed["height"] == whole["height"] - 130
+    assert changed["loss"] != whole["loss"]
+    page.reload()
+    drawn(page)
+    again = view(page)
+    assert again.pop("loss") == pytest.approx(changed.pop("loss"), rel=1e-4)
+    assert again == changed
+    page.go_back()
+    page.wait_for_url(lambda url: "y=loss" not in url)
+    in_figure_now = f"document.querySelector('{FIGURE}')._fullLayout.yaxis.range.join()"
+    page.wait_for_function(f"before => {in_figure_now} === before", arg=",".join(map(str, unzoomed["loss"])))
+    assert view(page) == unzoomed
+
+
+def test_the_buttons_of_a_chart_make_a_picture_a_file_and_a_link_and_show_it_on_the_full_screen(
+    page: Page, served: Served, tmp_path: Path
+) -> None:
+    page.goto(f"{served.url}/run?run=done-1&steps=100-200")
+    drawn(page)
+    with page.expect_download() as picture:
+        press(page, "Download as PNG")
+    picture.value.save_as(tmp_path / "chart.png")
+    assert picture.value.suggested_filename.endswith("-run-done-1.png")
+    header = (tmp_path / "chart.png").read_bytes()[:24]
+    width, height = struct.unpack(">II", header[16:])
+    assert (header[:4], width) == (b"\x89PNG", 2 * page.evaluate(f"document.querySelector('{FIGURE}').clientWidth"))
+    assert height > 2 * view(page)["height"]  # the title
+    with page.expect_download() as values:
+        press(page, "Download what is in view as CSV")
+    values.value.save_as(tmp_path / "values.csv")
+    assert values.value.suggested_filename == "done-1-steps-100-200.csv"
+    rows = list(csv.DictReader((tmp_path / "values.csv").open()))
+    assert [row["first_step"] for row in rows if row["metric"] == "loss"] == [str(step) for step in range(100, 201)]
+    page.evaluate("navigator.clipboard.writeText = text => { window.copied = text; return Promise.resolve() }")
+    press(page, "Copy a link to this view")
+    expect(page.get_by_text("Link copied.")).to_be_visible()
+    assert page.evaluate("window.copied") == page.url
+    press(page, "Full screen")
+    page.wait_for_function("() => document.fullscreenElement?.className === 'lossguard-chart'")
+    page.keyboard.press("Escape")
+
+
+def test_the_x_axis_stays_in_sight_below_long_panels_and_follows_a_zoom(page: Page, served: Served) -> None:
+    page.goto(f"{served.url}/run?run=done-1")
+    drawn(page)
+    strip = page.locator(STRIP)
+    expect(strip).to_be_visible()
+    box = strip.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] == pytest.approx(900, abs=1)
+    before = strip.locator("span").all_inner_texts()
+    assert before == ["0", "100", "200", "300", "400", "500", "600", "700"]
+    press_plus(page)
+    page.wait_for_function(f"before => document.querySelector('{STRIP}').innerText !== before", arg=strip.inner_text())
+    assert len(strip.locator("span").all_inner_texts()) > 2
+    page.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 1000)")
+    expect(strip).to_have_count(0)
