@@ -158,6 +158,7 @@ function reportZoom(host, change) {
 function showAll(host, library) {
   const change = { "xaxis.autorange": true };
   for (const [name, range] of Object.entries(host.framed)) {
+    if (!host._fullLayout[name]) continue; // its panel is collapsed
     if (range) change[`${name}.range`] = range.slice();
     else change[`${name}.autorange`] = true;
   }

@@ -114,7 +114,9 @@ export default async function ({ data, parentElement, setStateValue }) {
   const ink = getComputedStyle(host).getPropertyValue("--st-text-color");
   host.tabIndex = 0;
   host.role = "application";
-  host.ariaLabel = `${data.label}: arrow keys move along x, plus and minus zoom, 0 shows all of it`;
+  host.ariaLabel =
+    `${data.label}: arrow keys move along x, plus and minus zoom, 0 shows all of it, ` +
+    "1 to 9 collapse a panel or open it";
   host.style.minHeight ||= `${data.height}px`; // reserves the space before the first drawing
   host.send = (view) => setStateValue("view", view);
   host.shown ??= data;
@@ -150,11 +152,13 @@ function moveEnds(host, library, [left, right]) {
   library.relayout(host, { "xaxis.range": [first + left * width, last + right * width].map((bound) => axis.l2r(bound)) });
 }
 
-// For the keyboard: arrows move along x, + and - zoom, 0 shows all of it.
+// For the keyboard: arrows move along x, + and - zoom, 0 shows all of it, 1 to 9 collapse a panel and open it again.
 function pressed(event, host, library) {
-  if (event.ctrlKey || event.metaKey || event.altKey || !(event.key === "0" || event.key in MOVES)) return;
+  const isDigit = /^[0-9]$/.test(event.key);
+  if (event.ctrlKey || event.metaKey || event.altKey || !(isDigit || event.key in MOVES)) return;
   event.preventDefault();
   if (event.key === "0") showAll(host, library);
+  else if (isDigit) togglePanel(host, panels(host.layout)[event.key - 1]?.[0]);
   else moveEnds(host, library, MOVES[event.key]);
 }
 
