@@ -10,6 +10,7 @@ TESTS = ROOT / "tests"
 
 SYSTEM_TESTS = {
     "dashboard/test_browser.py": "the pages in a real browser",
+    "dashboard/test_browser_chart.py": "the pages in a real browser",
     "dashboard/test_browser_compare.py": "the pages in a real browser",
     "dashboard/test_browser_hostile.py": "the pages in a real browser",
     "dashboard/test_browser_incident.py": "the pages in a real browser",

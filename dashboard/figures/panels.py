@@ -139,6 +139,7 @@ def panel_figure(
     for panel in layout.panels:
         axes[_axis_key(panel.value_axis)] = _value_axis(panel, values[panel.metric], notes[panel.metric], revision)
         axes[_axis_key(panel.mark_axis)] = _mark_axis(panel) | {"overlaying": panel.value_axis}
+    meta = {"panels": [[panel.metric, panel.value_axis] for panel in layout.panels]}  # for chart_view.js
     hover = {"hovermode": "x unified", "hoversubplots": "axis", "hoverdistance": 30}
     titles = [_title(panel, notes[panel.metric]) for panel in layout.panels]
     figure = base_figure(
@@ -146,7 +147,7 @@ def panel_figure(
         top=layout.top,
         bottom=BOTTOM,
         revision=revision,
-        **hover | {"annotations": titles} | axes | more,
+        **hover | {"annotations": titles, "meta": meta} | axes | more,
     )
     figure.add_traces([_packed(trace, layout) for trace in [*traces, *_placeholders(layout, traces)]])
     return figure
@@ -266,6 +267,8 @@ def vertical_line(at: float, line: dict[str, Any]) -> dict[str, Any]:
 
 def _title(panel: Panel, note: str) -> dict[str, Any]:
     return {
+        "name": panel.metric,
+        "captureevents": True,  # a click collapses the panel
         "text": f"<b>{formatting.escape_plotly(title(panel.metric))}</b>{note and f' - {note}'}",
         "x": 0,
         "xref": "paper",
