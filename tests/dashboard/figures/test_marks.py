@@ -2,8 +2,9 @@
 
 from dashboard.data.facts import Curve
 from dashboard.figures.curves import run_figure
-from dashboard.figures.marks import MAX_HOVER_LETTERS, Marks
+from dashboard.figures.marks import HOVER_LINE_LETTERS, MAX_HOVER_LETTERS, Marks
 from db.models import Event, Incident
+from db.step_notes import StepNote
 from tests.dashboard.series import plain, traces
 
 
@@ -31,3 +32,14 @@ def test_the_marker_of_an_incident_leads_to_its_page() -> None:
     figure = run_figure({"loss": Curve(plain([1.0]), {})}, Marks(incidents=[incident], run_id="a&b"))
     (names,) = traces(figure, "incident")
     assert list(names.ids) == ["/incident?run=a%26b&incident=3"]
+
+
+def test_a_pin_holds_all_notes_of_its_step_in_short_lines() -> None:
+    texts = [(3, "it began here"), (3, "so it did"), (7, "long " * 1000)]
+    notes = [StepNote(step=step, text=text, author="Ada") for step, text in texts]
+    (pins,) = traces(run_figure({"loss": Curve(plain([1.0] * 9), {})}, Marks(notes=notes)), "note")
+    assert (list(pins.x[::3]), list(pins.marker.size[:3])) == ([3, 7], [10, 0, 0])
+    assert pins.customdata[0] == "it began here (Ada)<br>so it did (Ada)"
+    lines = pins.customdata[3].split("<br>")
+    assert max(map(len, lines)) <= HOVER_LINE_LETTERS
+    assert sum(map(len, lines)) < MAX_HOVER_LETTERS + len(" .. (Ada)")
