@@ -51,7 +51,8 @@ def show(facts: RunFacts) -> None:
     if facts.run.state == RunState.RUNNING:
         banner.show_missing_address()
     for incident in pending.unresolved(facts)[:MAX_UNRESOLVED]:
-        st.warning(pending.unresolved_sentence(facts, incident), icon=":material/person_raised_hand:")
+        sentence = formatting.escape_markdown(pending.unresolved_sentence(facts, incident))
+        st.warning(sentence, icon=":material/person_raised_hand:")
         link(facts, incident.number)
 
 

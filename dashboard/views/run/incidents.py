@@ -111,7 +111,8 @@ def _cost(rewinds: Sequence[Rewind]) -> str:
 
 def show_details(facts: RunFacts, incident: Incident) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{incident.number}. {formatting.incident_kind(incident.kind)}**", width="content")
+        kind = formatting.escape_markdown(formatting.incident_kind(incident.kind))
+        st.markdown(f"**{incident.number}. {kind}**", width="content")
         states.badge(incident.state)
         if incident.outcome is not None:
             st.badge(incident.outcome, color="gray")
