@@ -87,7 +87,7 @@ def _show_hold(facts: RunFacts, hold: Intervention) -> None:
     """Since when, on what grounds, and what a person can do."""
     waited = formatting.duration(time.time() - hold.changed_at)
     st.warning(f"{pending.HELD_SENTENCE} It has waited for {waited}.", icon=":material/front_hand:")
-    left, right = st.columns([2, 3], gap="large")
+    left, right = st.columns([2, 3], gap="medium")
     grounds = formatting.bullet_list(hold.details.get("reasons", [])) or "No reason was recorded."
     left.markdown(f"Why the policy stopped the run:\n\n{grounds}")
     right.markdown("What you can do:\n\n" + "\n".join(f"- {each}" for each in options(facts)))
