@@ -30,7 +30,7 @@ component.js shows the number alone."""
 MAX_HOVER_LETTERS = 300
 """Of an event; the table of events has all of its details."""
 MAX_INCIDENTS = 300
-"""Marked at once, with their interventions: nobody could distinguish more, and a browser needs seconds for thousands."""
+"""Marked at once, with their interventions: nobody could distinguish more, and thousands take a browser seconds."""
 MARKER_LETTERS = 3
 """Width of a marker, in letters."""
 
