@@ -75,9 +75,11 @@ def test_a_warning_on_the_run_page_leads_to_the_incident_and_to_an_approval(
             row = page.get_by_role("button", name="#1 divergence")
             row.click()
             page.wait_for_url("**incident=1")
-            expect(page.get_by_text("Onset at step 6")).to_be_visible(timeout=30_000)
+            details = page.get_by_text("Onset at step 6")
+            expect(details).to_be_visible(timeout=30_000)
             row.press("Enter")
             page.wait_for_url(lambda address: "incident=" not in address)
+            expect(details).to_have_count(0, timeout=30_000)  # the curves are back in their place
             number = page.locator(".lossguard-figure g.textpoint").first.bounding_box()
             assert number is not None
             page.mouse.click(number["x"] + number["width"] / 2, number["y"] + number["height"] / 2)
