@@ -3,7 +3,6 @@
 Run it with `python -m dashboard` (or `streamlit run dashboard/server.py` with the repository root on PYTHONPATH).
 """
 
-import base64
 import gzip
 import os
 from functools import cache
@@ -19,18 +18,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
 from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, figure_cache
+from dashboard.page_head import completed
 from dashboard.security_headers import SecurityHeaders, content_policy
 from dashboard.upload_limits import UploadLimits
 from dashboard.views.run import figure  # noqa: F401 - imports the plotting libraries before the first viewer comes
 
-HERE = Path(__file__).parent
 REMOVED_HEADERS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
 """Removed from a page request, so that the app always answers with the whole, uncompressed page."""
 IMMUTABLE = "max-age=31536000, immutable"
 
 
 def create_app() -> st.App:
-    script = HERE / "app.py"
+    script = Path(__file__).parent / "app.py"
     routes = [Route(PLOTLY_ROUTE, _serve_plotly), Route(FIGURES_ROUTE + "{name}", _serve_figure)]
     names = parse_names(os.environ.get(HOSTS_VARIABLE, ""))
     middleware = [
@@ -64,26 +63,17 @@ async def _serve_figure(request: Request) -> Response:
     return Response(packed.content, media_type="application/json", headers=headers)
 
 
-def _page_title() -> bytes:
-    icon = base64.b64encode((HERE / "icon.svg").read_bytes()).decode()
-    return f'<title>Lossguard</title><link rel="icon" href="data:image/svg+xml;base64,{icon}" />'.encode()
-
-
 class EarlyScripts:
-    """ASGI middleware that adds to the head of every page what Streamlit's own page lacks.
+    """ASGI middleware that adds two script tags to the head of every page, so that the first figure is drawn sooner.
 
-    The first script names the server's URL: Streamlit's client would otherwise try the page's own path first and wait
-    0.1 s before it tries the root. The second one loads plotly.js while the browser still fetches Streamlit's scripts,
-    so that the first figure is drawn sooner. The third one says that the dashboard does not answer, while it does not.
+    The first one names the server's URL: Streamlit's client would otherwise try the page's own path first and wait
+    0.1 s before it tries the root. The second one loads plotly.js while the browser still fetches Streamlit's scripts.
     """
 
     TAGS = (
         "<script>window.__streamlit = {BACKEND_BASE_URL: location.origin}</script>"
-        f'<script async src="{PLOTLY_URL}"></script>'
-        f"<style>{(HERE / 'connection.css').read_text()}</style>"
-        f"<script>(() => {{{(HERE / 'connection.js').read_text()}}})()</script></head>"
+        f'<script async src="{PLOTLY_URL}"></script></head>'
     ).encode()
-    TITLE = _page_title()
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -102,10 +92,9 @@ class EarlyScripts:
                 return
             body += message.get("body", b"")
             if not message.get("more_body", False):
-                page = body.replace(b"<title>Streamlit</title>", self.TITLE, 1)
-                await _send_page(send, start, page.replace(b"</head>", self.TAGS, 1))
+                await _send_page(send, start, completed(body).replace(b"</head>", self.TAGS, 1))
 
-        # The page is 10 kB, so it needs no compression. "304 Not Modified" would be wrong: the file may be unchanged
+        # The page is 6 kB, so it needs no compression. "304 Not Modified" would be wrong: the file may be unchanged
         # while the tags that are added here have changed.
         headers = [(name, value) for name, value in scope["headers"] if name not in REMOVED_HEADERS]
         await self._app({**scope, "headers": headers}, receive, collect)

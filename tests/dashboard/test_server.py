@@ -19,7 +19,7 @@ from tests.dashboard.serving import Served, dashboard
 
 
 def test_a_page_in_the_browsers_cache_is_sent_again_with_the_current_plotly(tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text("<html><head><title>Streamlit</title></head></html>")
+    (tmp_path / "index.html").write_text("<html><head></head></html>")
     app = Starlette(
         routes=[Mount("/", StaticFiles(directory=tmp_path, html=True))], middleware=[Middleware(EarlyScripts)]
     )
@@ -29,7 +29,6 @@ def test_a_page_in_the_browsers_cache_is_sent_again_with_the_current_plotly(tmp_
         again = http.get("/", headers=cached)
     assert (again.status_code, again.text) == (200, first.text)
     assert PLOTLY_URL in again.text
-    assert ("<title>Lossguard</title>" in again.text, "Streamlit</title>" in again.text) == (True, False)
 
 
 OWN_NAME = "dash.example.org"
