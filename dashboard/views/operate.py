@@ -47,7 +47,7 @@ def show_success() -> None:
         st.toast(message, icon=":material/check:")
 
 
-@st.dialog("Are you sure?")
+@st.dialog("Are you sure?", on_dismiss="rerun")  # so that nothing looks after a closed dialog any more
 def confirm(action: OperatorAction, obsolete: Obsolete | None = None) -> None:
     """With `obsolete`, the open dialog looks every few seconds whether the action is still to be decided."""
     if obsolete is None:
