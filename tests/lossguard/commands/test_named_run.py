@@ -17,7 +17,14 @@ RUNS = [
 
 @pytest.mark.parametrize(
     ("text", "run_id"),
-    [("gpt", "gpt"), ("gpt-1", "gpt-1"), ("gpt-1x", "gpt"), ("first", "gpt-1"), ("twin-a", "twin-a"), ("latest", "gpt-2")],
+    [
+        ("gpt", "gpt"),
+        ("gpt-1", "gpt-1"),
+        ("gpt-1x", "gpt"),
+        ("first", "gpt-1"),
+        ("twin-a", "twin-a"),
+        ("latest", "gpt-2"),
+    ],
 )
 def test_a_run_is_named_by_its_id_its_name_the_beginning_of_an_id_or_latest(text: str, run_id: str) -> None:
     assert chosen(text, RUNS) == run_id

@@ -4,7 +4,8 @@ from lossguard.commands.readable import ago, batches, count, duration, number, p
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(2.10342, "2.103"), ("NaN", "NaN"), ("-Infinity", "-inf"), (None, "-"), (1e46, "1e+46"), (3, "3")]
+    ("value", "text"),
+    [(2.10342, "2.103"), ("NaN", "NaN"), ("-Infinity", "-inf"), (None, "-"), (1e46, "1e+46"), (3, "3")],
 )
 def test_a_value_has_four_digits_and_says_when_it_is_not_finite(value: float | str | None, text: str) -> None:
     assert number(value) == text

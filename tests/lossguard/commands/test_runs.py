@@ -7,9 +7,7 @@ from lossguard.__main__ import main
 from tests.lossguard.commands.small_runs import SmallRun, trained
 
 
-def test_runs_are_listed_with_where_they_stand(
-    collector_client: Client, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_are_listed_with_where_they_stand(collector_client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     trained(collector_client, "old", config={"tags": ["paper"]}, name="evil \x1b[2J", started_at=1.0).finish()
     SmallRun(collector_client, "new", project="other")
     assert main(["runs"]) == 0
