@@ -1,14 +1,17 @@
 """What a page shows, in its URL, so that a link or a reload shows the same.
 
 Widgets write themselves into the URL: give them `key="name", bind="query-params"`. This module holds what no widget
-does: `?run=ID`, the steps in view `?steps=FIRST-LAST`, and of the Compare page `?runs=ID,ID:SEGMENT&baseline=ID` and
-`&view=A-B`.
+does: `?run=ID`, the steps in view `?steps=FIRST-LAST`, the value axes `?log=METRIC,METRIC&linear=..&fit-all=..`, and of
+the Compare page `?runs=ID,ID:SEGMENT&baseline=ID` and `&view=A-B`.
 """
 
 import re
 from collections.abc import Iterable
+from urllib.parse import quote, unquote, urlencode
 
 import streamlit as st
+
+from dashboard.figures.value_axes import AxisChoices
 
 _STEPS = re.compile(r"([0-9]{1,15})-([0-9]{1,15})")
 _VIEW = re.compile(r"([0-9]{1,30})-([0-9]{1,30})")  # numbers of FLOPs are long
@@ -60,6 +63,24 @@ def set_baseline(line: str) -> None:
     st.query_params["baseline"] = line
 
 
+def axis_choices() -> AxisChoices:
+    """What the viewer chose for the value axes."""
+    return AxisChoices(log=_names("log"), linear=_names("linear"), fit_all=_names("fit-all"))
+
+
+def set_axis_choices(choices: AxisChoices) -> None:
+    for name, metrics in (("log", choices.log), ("linear", choices.linear), ("fit-all", choices.fit_all)):
+        if metrics:
+            st.query_params[name] = ",".join(quote(metric, safe="/ ") for metric in sorted(metrics))
+        else:
+            st.query_params.pop(name, None)
+
+
+def _names(name: str) -> frozenset[str]:
+    """Names of metrics, which may hold commas."""
+    return frozenset(unquote(part) for part in st.query_params.get(name, "").split(",") if part)
+
+
 def incident() -> int | None:
     """Number of the incident."""
     return number("incident")
@@ -67,6 +88,11 @@ def incident() -> int | None:
 
 def set_incident(incident_number: int) -> None:
     set_number("incident", incident_number)
+
+
+def incident_url(run_id: str, incident_number: int) -> str:
+    """The address of an incident's page, on this server."""
+    return f"/incident?{urlencode({'run': run_id, 'incident': incident_number})}"
 
 
 def number(name: str) -> int | None:

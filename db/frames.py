@@ -33,14 +33,12 @@ from db.goodput.accounting import TimeCause
 from db.hardware import samples
 from db.lineage import Line, StepRange, live_line, step_ranges
 from db.models import Base, Event, Incident, Intervention, Order, Run, Segment, UnixTime
-from db.steps.buckets import Floats
 from db.steps.columns import MetricColumn, column_of
 from db.steps.reader import StepBlock, read_blocks
 from lossguard.hardware.values import BY_NAME as VALUES_BY_NAME
-from lossguard.protocol import PROBE, encode_number
-
-TIME = "datetime64[us, UTC]"
-MAX_SECONDS = 9e12
+from lossguard.protocol import PROBE
+from lossguard.reading.pandas_frames import cells, step_frame, to_times
+from lossguard.reading.tables import Kind
 
 
 def steps(
@@ -58,14 +56,14 @@ def steps(
         for step_range in step_ranges(tree, line)
         for block in read_blocks(session, run_pk=run.pk, step_range=step_range, metrics=names)
     ]
-    columns: dict[str, Any] = {
+    own = {
+        "step": _joined([block.steps for block in blocks], np.int64),
         "segment": _joined([np.full(len(block), block.segment) for block in blocks], np.int64),
         "live": is_live(blocks, live_line(tree)),
-        "time": _times(_joined([block.times for block in blocks], np.float64)),
+        "time": _joined([block.times for block in blocks], np.float64),
     }
-    for name in names:
-        columns |= _metric(name, MetricColumn.joined([block.metrics[name] for block in blocks]))
-    return pd.DataFrame(columns, index=pd.Index(_joined([block.steps for block in blocks], np.int64), name="step"))
+    joined = {name: MetricColumn.joined([block.metrics[name] for block in blocks]) for name in names}
+    return step_frame(own, {column_of(name): (metric.values, metric.reported) for name, metric in joined.items()})
 
 
 def is_live(blocks: Sequence[StepBlock], line: Sequence[StepRange]) -> Any:
@@ -74,26 +72,8 @@ def is_live(blocks: Sequence[StepBlock], line: Sequence[StepRange]) -> Any:
     return _joined([block.within(ranges.get(block.segment)) for block in blocks], np.bool_)
 
 
-def _metric(name: str, metric: MetricColumn) -> dict[str, Any]:
-    column = column_of(name)
-    non_finite = metric.reported & ~metric.finite
-    if metric.plain or not non_finite.any():
-        return {column: metric.values}
-    texts = np.full(len(metric.values), None, dtype=object)
-    texts[non_finite] = [encode_number(value) for value in metric.values[non_finite].tolist()]
-    return {column: metric.values, f"{column}_non_finite": pd.array(texts, dtype="str")}
-
-
 def _joined(parts: Sequence[Any], kind: Any) -> Any:
     return np.concatenate([np.empty(0, dtype=kind), *parts])
-
-
-def _times(seconds: Floats) -> Any:
-    """Unix seconds as times; missing where NaN, or beyond what the type holds."""
-    missing = ~(np.abs(seconds) < MAX_SECONDS)
-    whole = np.round(np.where(missing, 0.0, seconds) * 1e6).astype("datetime64[us]")
-    whole[missing] = np.datetime64("NaT")
-    return pd.DatetimeIndex(whole).tz_localize("UTC")
 
 
 def together(make: Callable[..., pd.DataFrame], session: Session, *, runs: Sequence[Run], **more: Any) -> pd.DataFrame:
@@ -122,7 +102,7 @@ def hardware(session: Session, *, run: Run) -> pd.DataFrame:
     reported = {name for sample in found for name in sample.readings}
     known = [name for name in VALUES_BY_NAME if name in reported]
     columns: dict[str, Any] = {
-        "time": _times(np.array([sample.time for sample in found], dtype=np.float64)),
+        "time": to_times(np.array([sample.time for sample in found], dtype=np.float64)),
         "step": pd.array([sample.step for sample in found], dtype="Int64"),
         "host": pd.array([sample.host for sample in found], dtype="str"),
         "device": pd.array([sample.device for sample in found], dtype="str"),
@@ -222,13 +202,15 @@ def _table(session: Session, found: sa.Select[Any], index: str = "number") -> pd
 
 
 def _cells(column: Any, values: list[Any]) -> Any:
+    return cells(_kind(column), values)
+
+
+def _kind(column: Any) -> Kind:
     if isinstance(column.type, UnixTime):
-        return _times(np.array(values, dtype=np.float64))
+        return Kind.TIME
     if isinstance(column.type, sa.Float):
-        return np.array(values, dtype=np.float64)
+        return Kind.NUMBER
     if isinstance(column.type, sa.Integer):
         known = isinstance(column, sa.Column) and not column.nullable and column.key != "rewound_to"
-        return pd.array(values, dtype="int64" if known else "Int64")
-    if isinstance(column.type, sa.String):
-        return pd.array(values, dtype="str")
-    return pd.Series(values, dtype=object)
+        return Kind.INTEGER if known else Kind.OPTIONAL_INTEGER
+    return Kind.TEXT if isinstance(column.type, sa.String) else Kind.JSON

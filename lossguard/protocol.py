@@ -42,11 +42,17 @@ MAX_PERSON = 160
 """Characters."""
 MAX_TAGS = 32
 """Of a run."""
+MAX_STEP_NOTE, MAX_STEP_NOTES = 2_000, 1_000
+"""Characters of a note at a step; notes of a run."""
 ACCEPTS_HEADER = "Lossguard-Accepts"
 """Header of every answer of a collector: the NEGOTIATED_FIELDS that it reads, with blanks between."""
-NEGOTIATED_FIELDS = frozenset({"hardware", "policy", "preflight", "refusal", "restorable_tiers"})
-"""Fields of requests that collectors of earlier releases refuse: an SDK sends such a field only to a collector whose
-last answer names it."""
+EXPORT_LINE = "line"
+"""Field of a request for an export: a collector that names it sends a selection of steps and metrics, and Arrow."""
+NEGOTIATED_FIELDS = frozenset({"hardware", EXPORT_LINE, "policy", "preflight", "refusal", "restorable_tiers"})
+"""Fields of requests that collectors of earlier releases refuse or ignore: an SDK relies on such a field only with a
+collector whose last answer names it."""
+NO_SUCH_PATH = "there is nothing at this path"
+"""How a collector's sentence begins about a path that its release does not have."""
 
 
 def is_pause(value: object) -> bool:

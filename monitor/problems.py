@@ -11,7 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from db.command_lines import as_typed_here
 from db.engine import first_line
+from lossguard.protocol import NO_SUCH_PATH
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +116,7 @@ def _handle_problem(request: Request, error: Exception) -> JSONResponse:
 
 
 HOW_TO_FIX = {
-    404: "there is nothing at this path; see the description of the API at /docs",
+    404: f"{NO_SUCH_PATH}; see the description of the API at /docs",
     405: "this path does not support this method; see the description of the API at /docs",
     400: "the body is not JSON, or does not match its headers",
 }
@@ -187,7 +189,7 @@ RETRY = {"Retry-After": "1"}
 
 def no_schema(detail: str) -> Problem:
     """503: the schema is not the one that this release needs."""
-    detail = f"{detail}; if no migration is running, run: python -m db upgrade"
+    detail = as_typed_here(f"{detail}; if no migration is running, run: python -m db upgrade")
     return Problem(503, "starting up", detail, ["schema"], RETRY)
 
 

@@ -14,21 +14,23 @@ import streamlit as st
 from sqlalchemy.orm import Session
 
 from dashboard.data import incident_window as windows
-from dashboard.data import rollback_costs, throughput
+from dashboard.data import throughput
 from dashboard.data.curve_reader import CurveReader
 from dashboard.data.facts import Curve, LatestValue, LineCurves, RunCard, RunCurves, RunFacts
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.progress import progress
-from dashboard.data.rollback_costs import Rewind
 from dashboard.data.store import cached_briefly, database_url, open_store
 from dashboard.figures.axis import PLAIN_STEPS, RunAxes, XAxis
 from db import lineage, overview, policies, queries
 from db.goodput import reading as goodput
+from db.goodput import rollback_costs
 from db.goodput.accounting import Breakdown
+from db.goodput.rollback_costs import Rewind
 from db.lineage import Line
 from db.models import Incident, Run, Segment
 from db.overview import Tally
 from db.queries import StoredProbe
+from db.step_notes import step_notes
 from db.steps.reader import metric_value
 from lossguard.states import RunState
 
@@ -86,8 +88,9 @@ def latest_value(facts: RunFacts, segment: int | None, metric: str) -> LatestVal
 
 
 def rewinds(facts: RunFacts) -> list[Rewind]:
-    """Every rewind of the run, with its cost."""
-    return _rewinds(database_url(), facts.run.id, facts.stamp, facts)
+    """Every rewind of the run, with its cost: read again when a segment has been opened or has its first steps."""
+    *earlier, newest = facts.stamp
+    return _rewinds(database_url(), facts.run.id, (*earlier, min(newest, 1)), facts)
 
 
 def breakdown(facts: RunFacts) -> Breakdown:
@@ -175,6 +178,7 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
             mfu=_last_finite(session, run, segments, "mfu") if "mfu" in names else None,
             newest={name: metric_value(newest[-1], name) for name in names} if newest else {},
             layers=policies.layers(session, project=run.project, run_id=run.id),
+            notes=step_notes(session, run=run),
         )
 
 

@@ -5,7 +5,7 @@ Training takes about 6ND floating-point operations for D tokens (Kaplan et al. 2
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,12 +125,3 @@ def flops_per_token(config: Mapping[str, Any]) -> float | None:
     """6N."""
     parameters = num_parameters(config)
     return None if parameters is None else 6.0 * parameters
-
-
-def union_length(intervals: Sequence[tuple[float, float]]) -> float:
-    """Total length of these intervals; overlaps count once."""
-    covered, end = 0.0, float("-inf")
-    for left, right in sorted(intervals):
-        covered += max(0.0, right - max(left, end))
-        end = max(end, right)
-    return covered

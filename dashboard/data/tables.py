@@ -56,6 +56,19 @@ def events(facts: RunFacts) -> pd.DataFrame:
     )
 
 
+def notes(facts: RunFacts) -> pd.DataFrame:
+    """What people wrote at steps, by step."""
+    return pd.DataFrame(
+        {
+            "Step": formatting.count(each.step),
+            "Note": each.text,
+            "Author": each.author,
+            "Time": _moment(each.created_at),
+        }
+        for each in facts.notes
+    )
+
+
 def segments(facts: RunFacts) -> pd.DataFrame:
     return pd.DataFrame(
         {

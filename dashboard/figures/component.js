@@ -25,6 +25,8 @@ function themed(layout, host) {
     if (!/^[xy]axis\d*$/.test(name)) continue;
     axis.gridcolor = axis.linecolor = axis.tickcolor = axis.zerolinecolor = color("border-color-light") || color("border-color");
   }
+  // Lines through all panels do not strike through their titles.
+  for (const title of layout.annotations ?? []) title.bgcolor = color("background-color");
   layout.font = { ...layout.font, color: ink, family: color("font") || undefined };
   layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
   layout.legend = { ...layout.legend, bgcolor: "rgba(0,0,0,0)" };
@@ -56,6 +58,17 @@ function shortened(traces, host) {
     return away.some((pixels) => pixels > 0 && pixels < 32) ? "" : name.split(" ")[0];
   };
   return traces.map((trace) => (trace.name === "incident" ? { ...trace, text: trace.text.map(short(trace)) } : trace));
+}
+
+// Opens the page of the incident whose marker, or name beside it, was clicked: plotly keeps the address as its id (marks.py).
+function openIncident(event, host) {
+  const inside = ({ left, right, top, bottom }) =>
+    left <= event.clientX && event.clientX <= right && top <= event.clientY && event.clientY <= bottom;
+  const isClicked = (mark) => mark.__data__?.id?.startsWith("/incident?") && inside(mark.getBoundingClientRect());
+  const mark = [...host.querySelectorAll("path.point, g.textpoint")].find(isClicked);
+  if (mark === undefined) return;
+  if (event.ctrlKey || event.metaKey) window.open(mark.__data__.id);
+  else window.location.assign(mark.__data__.id);
 }
 
 // The range of the x axis after a zoom: [first, last], [] for all of it, undefined when x did not change.
@@ -157,6 +170,8 @@ function pressed(event, host, library) {
 // Once per element: reports zooms, handles keys, follows its size. Returns a function that undoes this.
 function bind(host, library) {
   const onKey = (event) => pressed(event, host, library);
+  const onClick = (event) => openIncident(event, host);
+  host.addEventListener("click", onClick);
   host.addEventListener("keydown", onKey);
   host.on("plotly_relayout", (change) => {
     const window = bounds(change);
@@ -166,6 +181,7 @@ function bind(host, library) {
   observer.observe(host);
   return () => {
     host.removeEventListener("keydown", onKey);
+    host.removeEventListener("click", onClick);
     observer.disconnect();
     library.purge(host);
     host.leave = undefined;

@@ -1,14 +1,21 @@
-"""Controls of the charts of runs, which write themselves into the URL: ?curves=..&x=..&smooth=.."""
+"""Controls of the charts of runs, which write themselves into the URL.
+
+?curves=..&x=..&smooth=..&log=..&linear=..&fit-all=..
+"""
 
 from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from dashboard import formatting
+from dashboard import formatting, url_state
 from dashboard.figures.axis import XAxis
+from dashboard.figures.value_axes import AxisChoices, Scale
 from lossguard.metrics import short_name
 
 SMOOTHING_STEPS = (0, 10, 30, 100, 300, 1000, 3000)
+AXES_HELP = (
+    "An axis fits the live line in view; triangles on its edge mark values beyond it. *Fit all* makes room for them."
+)
 X_AXIS_NAMES = {XAxis.STEP: "Step", XAxis.TOKENS: "Tokens", XAxis.TIME: "Time", XAxis.FLOPS: "FLOPs"}
 
 
@@ -46,3 +53,37 @@ def smoothing_selector() -> int:
 
 def _smoothing_label(steps: int) -> str:
     return formatting.plural(steps, "step") if steps else "off"
+
+
+def axis_choices(metrics: Sequence[str]) -> AxisChoices:
+    """Scale and range of the value axes, with a row for each metric in a popover. Those of other metrics are kept."""
+    choices = url_state.axis_choices()
+    popover = st.popover("Axes", icon=":material/straighten:", help=AXES_HELP, key="axes", on_change="rerun")
+    if popover.open:
+        with popover:
+            for metric in metrics:
+                _axis_row(metric, choices)
+    return choices.of(metrics)
+
+
+def _axis_row(metric: str, choices: AxisChoices) -> None:
+    scale_key, fit_key = f"scale-{metric}", f"fit-all-{metric}"
+
+    def save() -> None:
+        scale, fit_all = Scale(st.session_state[scale_key]), st.session_state[fit_key]
+        url_state.set_axis_choices(url_state.axis_choices().changed(metric, scale, fit_all=fit_all))
+
+    set_widget(scale_key, choices.scale(metric))
+    set_widget(fit_key, metric in choices.fit_all)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        label = formatting.escape_markdown(short_name(metric))
+        st.segmented_control(
+            label, list(Scale), required=True, key=scale_key, format_func=str.capitalize, on_change=save
+        )
+        st.toggle("Fit all", key=fit_key, on_change=save)
+
+
+def set_widget(key: str, value: object) -> None:
+    """Make a widget show what the URL says."""
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value

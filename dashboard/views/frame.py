@@ -6,10 +6,10 @@ from collections.abc import Callable
 import streamlit as st
 
 from dashboard import formatting, url_state
-from dashboard.data import cached
+from dashboard.data import cached, pending
 from dashboard.data.facts import RunFacts
 from dashboard.data.store import StoreUnavailable
-from dashboard.views import session
+from dashboard.views import session, tab
 from dashboard.views.runs.listing import filtered
 from lossguard.states import RunState
 
@@ -59,6 +59,7 @@ def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts
             return
         if (facts.run.state == RunState.RUNNING) != running:
             st.rerun()  # the refresh rate changes
+        tab.show(facts.run, waiting=pending.count(facts))
         page(facts)
 
     def show_lower_part() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import operator_actions
+from dashboard import formatting, operator_actions
 from dashboard.login import Right
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import session
+from dashboard.views.frame import show_live
+from db.command_lines import as_typed_here
 
 TOKEN = "operator_token"
 """In the session: the viewer's own token. It is never written to the URL or to the store."""
@@ -18,12 +20,24 @@ TOKEN_REQUESTED = "operator_token_requested"
 """In the session: whether the collector rejected the dashboard's own token."""
 SUCCESS = "operator_success"
 """In the session: the message to show once the dialog has closed."""
+DIALOG_REFRESH_SECONDS = 2.0
+
+Obsolete = Callable[[], str | None]
+"""Why an action has nothing to act on any more, as a sentence; None while it has."""
 
 
-def button(label: str, action: OperatorAction, *, key: str, icon: str, primary: bool = False) -> None:
+def button(
+    label: str,
+    action: OperatorAction,
+    *,
+    key: str,
+    icon: str,
+    primary: bool = False,
+    obsolete: Obsolete | None = None,
+) -> None:
     """A button that opens the action's confirmation dialog."""
     if st.button(label, key=key, icon=icon, type="primary" if primary else "secondary"):
-        confirm(action)
+        confirm(action, obsolete)
 
 
 def show_success() -> None:
@@ -34,8 +48,23 @@ def show_success() -> None:
 
 
 @st.dialog("Are you sure?")
-def confirm(action: OperatorAction) -> None:
-    confirmation_form(action)
+def confirm(action: OperatorAction, obsolete: Obsolete | None = None) -> None:
+    """With `obsolete`, the open dialog looks every few seconds whether the action is still to be decided."""
+    if obsolete is None:
+        confirmation_form(action)
+    else:
+        show_live(lambda: form_until(obsolete, action), refresh_seconds=DIALOG_REFRESH_SECONDS)
+
+
+def form_until(obsolete: Obsolete, action: OperatorAction) -> None:
+    """The form, or why there is nothing to decide any more."""
+    reason = obsolete()
+    if reason is None:
+        confirmation_form(action)
+        return
+    st.info(formatting.escape_markdown(reason), icon=":material/info:")
+    if st.button("Close", key="confirm-close"):
+        st.rerun()
 
 
 def reason() -> dict[str, str]:
@@ -43,11 +72,14 @@ def reason() -> dict[str, str]:
     return {"reason": st.text_input("Reason for the audit trail", key="confirm-reason", max_chars=500).strip()}
 
 
-def confirmation_form(action: OperatorAction, *, fields: Callable[[], Mapping[str, Any]] = dict) -> None:
+def confirmation_form(
+    action: OperatorAction, *, fields: Callable[[], Mapping[str, Any]] = dict, needs_word: bool = True
+) -> None:
     """The question, `fields` that add to the request's body, the token if one is needed, a word to type, two buttons.
 
     The word is typed because clicks alone can be stolen: a page that hides this one under its own, or a window that
-    opens under the pointer, gets a person to click twice, but not to type the name of the action.
+    opens under the pointer, gets a person to click twice, but not to type the name of the action. An action
+    that changes nothing of a run's training may go without (`needs_word`).
 
     It is a form, which sends its fields together with the press of a button. Outside a form a text field is sent when
     it loses focus, and the rerun that follows can swallow the press.
@@ -56,8 +88,8 @@ def confirmation_form(action: OperatorAction, *, fields: Callable[[], Mapping[st
     with st.form("confirm", border=False, enter_to_submit=False):
         action = replace(action, body={**action.body, **fields()})
         token = _token()
-        word = action.label.lower()
-        typed = st.text_input(f'To confirm, type "{word}"', key="confirm-word", max_chars=40, autocomplete="off")
+        word = action.label.lower() if needs_word else ""
+        typed = _typed_word(word) if needs_word else ""
         with st.container(horizontal=True):
             confirmed = st.form_submit_button(action.label, type="primary", key="confirm-yes")
             cancelled = st.form_submit_button("Cancel", key="confirm-no")
@@ -68,6 +100,10 @@ def confirmation_form(action: OperatorAction, *, fields: Callable[[], Mapping[st
     elif confirmed:
         _perform(action, token)
     st.caption("The collector records this action and its author in the audit trail.")
+
+
+def _typed_word(word: str) -> str:
+    return st.text_input(f'To confirm, type "{word}"', key="confirm-word", max_chars=40, autocomplete="off")
 
 
 def _perform(action: OperatorAction, token: str | None) -> None:
@@ -102,7 +138,9 @@ def _token() -> str | None:
         value=st.session_state.get(TOKEN, ""),
         type="password",
         key="token-input",
-        help="Create one with `python -m monitor token create NAME --scope operate`. Only this browser tab keeps it.",
+        help=as_typed_here(
+            "Create one with `python -m monitor token create NAME --scope operate`. Only this browser tab keeps it."
+        ),
         autocomplete="off",
     )
     return (typed or "").strip() or None

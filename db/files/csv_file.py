@@ -2,9 +2,6 @@
 
 Arrow reads the file in blocks; what it refuses is looked for a second time, line by line, because only then is the line
 known. A line is never in memory beyond MAX_LINE characters.
-
-A spreadsheet runs a cell that begins with `=`, `+`, `-` or `@` as a formula. Cells below the header are numbers, but a
-metric may have any name: such a name gets an apostrophe before it, and loses it when it is read.
 """
 
 import csv
@@ -16,21 +13,12 @@ from typing import TextIO
 import pyarrow as pa
 import pyarrow.csv
 
+from lossguard.reading.csv_names import original_name
+
 MAX_LINE = 2**20
 """Characters of a line: a header of 1,000 metrics with the longest names has 131,000."""
 
-_FORMULA = re.compile(r"[' ]*[=+\-@]")
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
-
-
-def safe_name(column: str) -> str:
-    """The name of a column as no spreadsheet takes it for a formula."""
-    return f"'{column}" if _FORMULA.match(column) else column
-
-
-def original_name(column: str) -> str:
-    """Undo `safe_name`."""
-    return column[1:] if column.startswith("'") and _FORMULA.match(column) else column
 
 
 class BadLine(ValueError):

@@ -1,19 +1,23 @@
-"""Write a run to a file as a stream: one block of its steps is in memory at a time, and no lock is held meanwhile.
+"""Write a run as a stream: one block of its steps is in memory at a time, and no lock is held meanwhile.
 
 Parquet   one row per step, and the rest of the run: the schema's metadata holds the JSON of `db.files.record` under
           `lossguard`. A null is a value that was not reported; NaN and infinities were reported.
+Arrow     the steps alone, as a stream of Arrow's record batches (IPC), uncompressed: what a client makes a frame of. A
+          null is a value that was not reported.
 CSV       the steps alone. An empty cell is a value that was not reported; `nan`, `inf` and `-inf` were reported. A name
-          that a spreadsheet would take for a formula begins with an apostrophe (see `db.files.csv_file`).
+          that a spreadsheet would take for a formula begins with an apostrophe (see `lossguard.reading.csv_names`).
 
-Both have the columns `segment`, `step`, `time` (unix seconds), `live` (whether the step is on the live line), then the
-metrics; a metric that is called like one of these has the column `metric.<name>`. Rows are sorted by segment and step.
+All have the columns `segment`, `step`, `time` (unix seconds), `live` (whether the step is on the live line), then the
+metrics; a metric that is called like one of these has the column `metric.<name>`. Rows are sorted by segment and step,
+those of the live line by step. A `Selection` leaves out metrics, steps or branches; a Parquet file is always whole.
 
 The description (in memory as a whole) is read in one snapshot. Stored steps never change, so every block is read in a
 transaction of its own. Steps that arrive during the export are left out.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -22,17 +26,20 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from db import queries
 from db.engine import reading
 from db.files import record
-from db.files.csv_file import safe_name
-from db.lineage import StepRange, live_line
-from db.models import Segment
+from db.lineage import Line, StepRange, live_line, step_ranges
+from db.models import Run, Segment
 from db.steps.columns import MetricColumn, column_of
-from db.steps.reader import MAX_BLOCK_STEPS, StepBlock, next_block
+from db.steps.reader import END, MAX_BLOCK_STEPS, StepBlock, next_block
+from lossguard.reading.csv_names import safe_name
 
 KEY = b"lossguard"
+MAX_NAMES_SHOWN = 20
+"""Metrics that an error names."""
 
 
 class Format(StrEnum):
@@ -40,41 +47,93 @@ class Format(StrEnum):
 
     PARQUET = "parquet"
     CSV = "csv"
+    ARROW = "arrow"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which of a run's steps and metrics are written; by default all of them."""
+
+    metrics: tuple[str, ...] | None = None
+    """None: all."""
+    line: Line = Line.ALL
+    first: int | None = None
+    last: int | None = None
+    """Steps from `first` up to and including `last`."""
+
+
+WHOLE = Selection()
 
 
 class UnknownRun(LookupError):
     """There is no such run."""
 
 
+class UnknownMetric(LookupError):
+    """The run has no metric of this name; the message says which it has."""
+
+
 class RunChanged(RuntimeError):
     """The run was deleted during the export: the file is incomplete."""
 
 
-def stream(engine: sa.Engine, *, run_id: str, format: Format, max_steps: int = MAX_BLOCK_STEPS) -> Iterator[bytes]:
+def stream(
+    engine: sa.Engine,
+    *,
+    run_id: str,
+    format: Format,
+    selection: Selection = WHOLE,
+    max_steps: int = MAX_BLOCK_STEPS,
+) -> Iterator[bytes]:
     """The bytes of the file, about a block of `max_steps` steps at a time.
 
-    Raises UnknownRun before the first bytes, RunChanged after some of them.
+    Raises UnknownRun or UnknownMetric before the first bytes, RunChanged after some of them.
     """
+    assert format is not Format.PARQUET or selection == WHOLE, "an import needs the whole run"
     with reading(engine) as session:
         run = queries.run_named(session, run_id=run_id)
         if run is None:
             raise UnknownRun(f"there is no run {run_id!r}")
-        described, run_pk = record.describe(session, run=run), run.pk
+        described = record.describe(session, run=run) if format is Format.PARQUET else {}
+        metrics = _metrics(session, run, selection)
         tree = queries.segments(session, run=run)
     line = {step_range.segment: step_range for step_range in live_line(tree)}
     sink = _Sink()
-    schema = schema_of(described, format)
+    schema = schema_of(metrics, format)
     with _writer(sink, schema, format, described) as writer:
-        for segment in tree:
-            for block in _blocks(engine, run_pk, segment, described["metrics"], max_steps):
-                writer.write_batch(_batch(block, line.get(segment.number), schema))
+        for step_range in _stored_ranges(tree, selection):
+            for block in _blocks(engine, run, step_range, metrics, max_steps):
+                writer.write_batch(_batch(block, line.get(step_range.segment), schema))
                 yield sink.drain()
     yield sink.drain()
 
 
-def schema_of(described: Mapping[str, Any], format: Format) -> pa.Schema:
+def _metrics(session: Session, run: Run, selection: Selection) -> Sequence[str]:
+    names = queries.metric_names(session, run=run)
+    for name in selection.metrics or ():
+        if name not in names:
+            shown = ", ".join(names[:MAX_NAMES_SHOWN]) + (", .." if len(names) > MAX_NAMES_SHOWN else "")
+            raise UnknownMetric(f"run {run.id!r} has no metric {name!r}; it has {shown or 'none yet'}")
+    return names if selection.metrics is None else list(dict.fromkeys(selection.metrics))
+
+
+def _stored_ranges(tree: Sequence[Segment], selection: Selection) -> Iterator[StepRange]:
+    """What is selected of the steps that the segments have now."""
+    segments = {segment.number: segment for segment in tree}
+    low, high = selection.first or 0, END if selection.last is None else selection.last + 1
+    for step_range in step_ranges(tree, selection.line):
+        segment = segments[step_range.segment]
+        if segment.first_step is None or segment.last_step is None:
+            continue
+        end = END if step_range.last is None else step_range.last
+        first, last = max(step_range.first, segment.first_step, low), min(end, segment.last_step + 1, high)
+        if first < last:
+            yield StepRange(segment.number, first, last)
+
+
+def schema_of(metrics: Sequence[str], format: Format) -> pa.Schema:
     """The columns of a file of steps."""
-    columns = map(column_of, described["metrics"])
+    columns = map(column_of, metrics)
     own = [("segment", pa.int32()), ("step", pa.int64()), ("time", pa.float64()), ("live", pa.bool_())]
     names = map(safe_name, columns) if format is Format.CSV else columns
     return pa.schema(own + [(name, pa.float64()) for name in names])
@@ -83,6 +142,8 @@ def schema_of(described: Mapping[str, Any], format: Format) -> pa.Schema:
 def _writer(sink: "_Sink", schema: pa.Schema, format: Format, described: Mapping[str, Any]) -> Any:
     if format is Format.CSV:
         return pyarrow.csv.CSVWriter(sink, schema)
+    if format is Format.ARROW:
+        return pa.ipc.new_stream(sink, schema)
     # store_schema: Arrow's own copy of the schema would hold the description a second time.
     options = {"compression": "zstd", "use_dictionary": ["segment"], "store_schema": False}
     writer = pyarrow.parquet.ParquetWriter(sink, schema, **options)
@@ -91,23 +152,26 @@ def _writer(sink: "_Sink", schema: pa.Schema, format: Format, described: Mapping
 
 
 def _blocks(
-    engine: sa.Engine, run_pk: int, segment: Segment, metrics: list[str], max_steps: int
+    engine: sa.Engine, run: Run, step_range: StepRange, metrics: Sequence[str], max_steps: int
 ) -> Iterator[StepBlock]:
-    """The steps that a segment had when it was described. No session is open while a block is in use."""
-    if segment.first_step is None or segment.last_step is None:
-        return
-    step_range, num_read = StepRange(segment.number, segment.first_step, segment.last_step + 1), 0
+    """No session is open while a block is in use."""
     low = step_range.first
-    while True:
+    while low < (step_range.last or END):
         with reading(engine) as session:
+            _check(session, run)
             block = next_block(
-                session, run_pk=run_pk, step_range=step_range, metrics=metrics, low=low, max_steps=max_steps
+                session, run_pk=run.pk, step_range=step_range, metrics=metrics, low=low, max_steps=max_steps
             )
         if block is None:
             break
-        low, num_read = int(block.steps[-1]) + 1, num_read + len(block)
+        low = int(block.steps[-1]) + 1
         yield block
-    if num_read < segment.num_steps:
+
+
+def _check(session: Session, run: Run) -> None:
+    """Raise RunChanged where this is no more the run that was described. SQLite uses the keys of deleted rows again."""
+    found = session.execute(sa.select(Run.id, Run.started_at).where(Run.pk == run.pk)).one_or_none()
+    if found is None or tuple(found) != (run.id, run.started_at):
         raise RunChanged("the run was deleted during the export; the file is incomplete")
 
 

@@ -2,16 +2,21 @@
 
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
 
 from lossguard.addresses import collector_url
+from lossguard.delivery.answer_stream import AnswerStream
 from lossguard.errors import CollectorError, Conflict, NotFound, Rejected, Unauthorised, Unreachable
 from lossguard.protocol import ACCEPTS_HEADER, API
+
+if TYPE_CHECKING:
+    from lossguard.reading.stored_run import StoredRun
 
 CONNECT_TIMEOUT = 5.0
 """Seconds, at most."""
@@ -29,8 +34,9 @@ class Client:
     """Requests to a collector.
 
         client = lossguard.Client("http://127.0.0.1:8000", token)
-        for run in client.get("/runs"):
-            print(run["id"], run["state"])
+        client.runs(project="gpt-small")                # a pandas frame, or a dict of columns without pandas
+        client.run("RUN").frame(["loss"])
+        client.get("/runs/RUN")["state"]                # any other route, as JSON
 
     Paths are relative to /api/v1; the collector describes them at /docs. A request that fails raises one of the
     children of `CollectorError`: `Unreachable`, `Unauthorised`, `NotFound`, `Conflict` or `Rejected`.
@@ -54,6 +60,18 @@ class Client:
         """The JSON value at `path`, such as "/runs" or "/runs/ID/series?metric=loss"."""
         return self.request("GET", path)
 
+    def run(self, run_id: str) -> "StoredRun":
+        """A run as the collector has it: its steps, incidents and costs as frames. Asks nothing yet."""
+        from lossguard.reading.stored_run import StoredRun  # what a trainer's process never needs
+
+        return StoredRun(self, run_id)
+
+    def runs(self, *, project: str | None = None, state: str | None = None) -> Any:
+        """All runs, the newest first, or those of a project or in a state (such as "running"): one row per run."""
+        from lossguard.reading.stored_run import list_runs
+
+        return list_runs(self, project=project, state=state)
+
     def request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, headers: Mapping[str, str] | None = None
     ) -> Any:
@@ -70,6 +88,16 @@ class Client:
         if answer.status == 204:
             return None
         return self._decoded(answer, dict if data else (dict, list))
+
+    @contextmanager
+    def stream(self, path: str) -> Iterator[AnswerStream]:
+        """The body at `path` as a file that is read while it arrives: not in memory as a whole."""
+        answer = self._send("GET", API + path, None, self._headers, preload_content=False)
+        try:
+            yield AnswerStream(answer, self.url)
+        finally:
+            answer.close()  # the connection too, unless the body was read to its end
+            answer.release_conn()
 
     def ping(self) -> None:
         """Ask whether the collector is up; no token is needed. Raises CollectorError when it is not."""

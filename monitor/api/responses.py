@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from db.goodput import rollback_costs
 from db.goodput.accounting import Breakdown
+from db.goodput.rollback_costs import Rewind
 from db.hardware import HardwareSample
 from db.lineage import live_line, source_of
 from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
 from db.overview import Tally
 from db.queries import Series
 from db.run_statuses import Standing
+from db.step_notes import StepNote
 from db.steps.reader import metric_value
 from lossguard.protocol import encode_number
 from monitor.detection.interventions import run_policy
 
-Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit
+Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit | StepNote
 
 HIDDEN = frozenset({"pk", "run_pk", "revision", "lease_writer", "lease_session"})
 
@@ -80,6 +83,22 @@ def source(events: Sequence[Event]) -> dict[str, Any]:
 def goodput(found: Breakdown) -> dict[str, Any]:
     """The time of a run by cause; `goodput` is null while no time has passed."""
     return {"goodput": found.goodput, "total_seconds": found.total, "seconds": dict(found.seconds)}
+
+
+def costs(rewinds: Sequence[Rewind]) -> dict[str, Any]:
+    """What the rewinds of a run cost. In `seconds`, time that two of them share counts once; null where not known."""
+    tokens = [rewind.tokens for rewind in rewinds if rewind.tokens is not None]
+    return {
+        "steps": sum(rewind.steps for rewind in rewinds),
+        "tokens": sum(tokens) if tokens or not rewinds else None,
+        "seconds": rollback_costs.total_seconds(rewinds),
+        "rewinds": [_rewind(rewind) for rewind in rewinds],
+    }
+
+
+def _rewind(rewind: Rewind) -> dict[str, Any]:
+    names = ("segment", "reason", "fork_step", "incident", "steps", "tokens", "seconds")
+    return {name: getattr(rewind, name) for name in (*names, "first_done_at", "done_again_at")}
 
 
 def hardware(sample: HardwareSample) -> dict[str, Any]:

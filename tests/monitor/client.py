@@ -1,5 +1,6 @@
 """A trainer's side of the protocol for tests: a client over an application in this process."""
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,9 +35,12 @@ class _Pool:
     def __init__(self, http: TestClient) -> None:
         self._http = http
 
-    def urlopen(self, method: str, url: str, *, body: bytes | None, headers: Any, redirect: bool) -> Any:
+    def urlopen(
+        self, method: str, url: str, *, body: bytes | None, headers: Any, redirect: bool, preload_content: bool = True
+    ) -> Any:
         answer = self._http.request(method, url, content=body, headers=headers, follow_redirects=redirect)
-        return urllib3.HTTPResponse(answer.content, dict(answer.headers), answer.status_code)
+        content = io.BytesIO(answer.content)
+        return urllib3.HTTPResponse(content, dict(answer.headers), answer.status_code, preload_content=preload_content)
 
     def close(self) -> None: ...
 

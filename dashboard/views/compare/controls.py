@@ -1,4 +1,4 @@
-"""What is compared and how it is drawn: ?runs=..&baseline=..&curves=..&x=..&smooth=.."""
+"""What is compared and how it is drawn: ?runs=..&baseline=..&curves=..&x=..&smooth=..&log=..&linear=..&fit-all=.."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.figures.axis import XAxis
+from dashboard.figures.value_axes import AxisChoices
 from dashboard.views import chart_controls
 from dashboard.views.compare import lines
 from dashboard.views.compare.lines import MAX_LINES, ComparedLine, LineId
@@ -31,6 +32,7 @@ class CompareOptions:
     """Steps; 0 for no smoothing."""
     baseline: int
     """Position of the line that the others are compared with."""
+    axes: AxisChoices
 
 
 def select_lines(runs: Sequence[Run]) -> list[ComparedLine]:
@@ -74,7 +76,7 @@ def missing_message(line_id: LineId, facts: RunFacts | None) -> str:
 
 def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFacts]]) -> None:
     """All runs, and the segments of those that are selected."""
-    labels = {run.id: formatting.run_title(run) + (f" ({run.id})" if run.name else "") for run in runs}
+    labels = {run.id: formatting.run_label(run) for run in runs}
     for line_id, facts in found:
         labels.setdefault(line_id.run, formatting.run_title(facts.run))
         if len(facts.segments) > 1:
@@ -82,7 +84,7 @@ def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFac
                 start = f"{segment.reason}, from step {formatting.count(segment.fork_step)}"
                 label = f"{labels[line_id.run]}: segment {segment.number}, {start}"
                 labels[str(LineId(line_id.run, segment.number))] = label
-    _set_widget(LINES, [str(line_id) for line_id, _ in found])
+    chart_controls.set_widget(LINES, [str(line_id) for line_id, _ in found])
     st.multiselect(
         "Runs and segments",
         list(labels),
@@ -96,11 +98,13 @@ def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFac
 
 def compare_options(compared: Sequence[ComparedLine]) -> CompareOptions:
     with st.container(horizontal=True, vertical_alignment="bottom"):
+        metrics = chart_controls.metric_selector(available_metrics(compared), DEFAULT_METRICS)
         return CompareOptions(
-            metrics=chart_controls.metric_selector(available_metrics(compared), DEFAULT_METRICS),
+            metrics=metrics,
             x_axis=chart_controls.x_axis_selector(X_AXES, on_change=lambda: url_state.set_view(None)),
             smooth=chart_controls.smoothing_selector(),
             baseline=baseline_selector(compared),
+            axes=chart_controls.axis_choices([name for name in metrics if name != HELD_OUT_DIFFERENCE]),
         )
 
 
@@ -116,7 +120,7 @@ def baseline_selector(compared: Sequence[ComparedLine]) -> int:
     """Position of the baseline: the line of the URL, else the first one."""
     labels = {str(line.id): line.label for line in compared}
     named = url_state.baseline()
-    _set_widget(BASELINE, named if named in labels else next(iter(labels)))
+    chart_controls.set_widget(BASELINE, named if named in labels else next(iter(labels)))
     selected = st.selectbox(
         "Baseline",
         list(labels),
@@ -126,9 +130,3 @@ def baseline_selector(compared: Sequence[ComparedLine]) -> int:
         on_change=lambda: url_state.set_baseline(st.session_state[BASELINE]),
     )
     return list(labels).index(selected)
-
-
-def _set_widget(key: str, value: object) -> None:
-    """Make a widget show what the URL says."""
-    if st.session_state.get(key) != value:
-        st.session_state[key] = value

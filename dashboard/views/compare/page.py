@@ -1,6 +1,6 @@
 """Compare: several runs and segments over one axis, their results, and how their configurations differ.
 
-In the URL: ?runs=ID,ID:SEGMENT&baseline=..&curves=..&x=..&smooth=..&view=A-B&only=..
+In the URL: ?runs=ID,ID:SEGMENT&baseline=..&curves=..&x=..&smooth=..&log=..&linear=..&fit-all=..&view=A-B&only=..
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ REFRESH_SECONDS = 2.0
 FIGURE = "figure-compare"
 EXPLANATION = (
     "Each line is the mean of a bucket of steps, and its shading spans the smallest to the largest value. "
-    "A cross at the upper edge is a value that is not finite."
+    "A cross at the upper edge is a value that is not finite, a triangle on an edge is a value beyond the axis."
 )
 MISSING = {
     XAxis.TOKENS: "it reported no `tokens`",
@@ -82,6 +82,7 @@ def curves(compared: Sequence[ComparedLine], options: CompareOptions) -> None:
         view=url_state.view(),
         smooth=options.smooth,
         baseline=drawable.index(baseline) if has_baseline else 0,
+        axes=options.axes,
     )
     component.show(drawing, key=FIGURE, label="Curves of several runs", on_window=save_zoom)
     st.caption(EXPLANATION)

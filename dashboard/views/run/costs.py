@@ -3,13 +3,14 @@
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import cached, compute, rollback_costs
+from dashboard.data import cached, compute
 from dashboard.data.compute import Compute
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.figures.compute import compute_figure
 from dashboard.views.cached_figure import cached_figure
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
+from db.goodput import rollback_costs
 
 CHINCHILLA_HELP = "About 20 is compute-optimal (Hoffmann et al. 2022)."
 DISCARDED_STEPS_HELP = "Trained, then discarded by a rollback or a restart."

@@ -12,8 +12,9 @@ from dashboard import formatting
 from dashboard.data import cached
 from dashboard.data.facts import RunCard
 from dashboard.data.progress import is_silent
-from dashboard.views import frame, states
-from dashboard.views.runs.listing import NEEDS_A_PERSON, STATES, RunRow, SortOrder, filtered, tags_of
+from dashboard.views import frame, states, tab
+from dashboard.views.runs.listing import STATES, RunRow, SortOrder, filtered, tags_of
+from db.command_lines import as_typed_here
 from db.overview import Tally
 from lossguard.states import RunState
 
@@ -51,9 +52,10 @@ The run appears here after its first report. `make demo` shows everything in thr
 
 def page() -> None:
     rows = cached.runs()
+    tab.show(waiting=sum(tally.waiting for _, tally in rows))
     if not rows:
         st.subheader("No runs yet")
-        st.markdown(GETTING_STARTED)
+        st.markdown(as_typed_here(GETTING_STARTED))
         return
     found = filter_controls(rows)
     compare_link()
@@ -123,8 +125,7 @@ def _name(card: RunCard, tally: Tally) -> None:
             states.run_badge(run)
             is_selected = run.id in st.session_state[SELECTED]
             st.checkbox("Compare", is_selected, key=f"select-{run.pk}", on_change=toggle_selected, args=(run.id,))
-            if tally.waiting:
-                st.badge(NEEDS_A_PERSON, color="orange", icon=":material/person_raised_hand:")
+            states.needs_a_person(run, tally.waiting)
             if run.archived_at is not None:
                 st.badge("archived", color="gray", icon=":material/inventory_2:")
             for tag in tags_of(run):

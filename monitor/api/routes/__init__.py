@@ -11,6 +11,7 @@ from monitor.api.routes import (
     hardware,
     health,
     mlflow,
+    notes,
     orders,
     overview,
     policies,
@@ -21,7 +22,20 @@ from monitor.api.routes import (
 )
 
 router = APIRouter(responses=problems.RESPONSES)
-for each in (collector, overview, runs, series, hardware, export, orders, preflights, policies, audit, scorecard):
+for each in (
+    collector,
+    overview,
+    runs,
+    notes,
+    series,
+    hardware,
+    export,
+    orders,
+    preflights,
+    policies,
+    audit,
+    scorecard,
+):
     router.include_router(each.router, prefix=API)
 router.include_router(mlflow.router)
 router.include_router(health.router)

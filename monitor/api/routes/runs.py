@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Response
 
 from db import queries
-from db.goodput import reading
+from db.goodput import reading, rollback_costs
 from lossguard.protocol import SPOOL_HEADER
 from monitor.actions import decisions, run_edits, verdicts
 from monitor.api import auth, responses
@@ -71,6 +71,17 @@ def goodput(run_id: RunId, _who: Reader, session: ReadSession, now: Now) -> dict
     if run is None:
         raise unknown("run", run_id)
     return responses.goodput(reading.breakdown(session, run=run, now=now))
+
+
+@router.get("/{run_id}/costs")
+def costs(run_id: RunId, _who: Reader, session: ReadSession) -> dict[str, Any]:
+    """What each rewind cost, in the order in which they happened, and all of them together: steps, tokens, seconds."""
+    run = queries.run_named(session, run_id=run_id)
+    if run is None:
+        raise unknown("run", run_id)
+    orders = {order.intervention: order for order in queries.orders(session, run=run)}
+    tree = queries.segments(session, run=run)
+    return responses.costs(rollback_costs.read_rewinds(session, run=run, segments=tree, orders=orders))
 
 
 @router.post("/{run_id}/segments")

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from dashboard.data.compute import PUBLISHED, Compute, num_parameters, union_length
+from dashboard.data.compute import PUBLISHED, Compute, num_parameters
 from dashboard.figures.compute import compute_figure
 
 
@@ -41,11 +41,6 @@ def test_a_configuration_without_a_usable_number_of_parameters_has_none(recorded
 def test_a_run_without_a_recorded_size_has_no_place_on_the_scale() -> None:
     assert compute_figure(Compute(None, 5e6)) is None
     assert compute_figure(Compute(10, None)) is None
-
-
-def test_time_that_two_rollbacks_share_is_lost_once() -> None:
-    assert union_length([(10, 20), (15, 30), (40, 41)]) == 21
-    assert union_length([]) == 0
 
 
 @pytest.mark.parametrize("tokens", [math.nan, math.inf, 1e308])

@@ -23,3 +23,11 @@ def test_the_name_of_an_incident_is_no_markup() -> None:
     (names,) = traces(figure, "incident")
     assert names.text[0] == "#1 &lt;a href=x&gt;y&lt;/a&gt;"
     assert "<a" not in names.customdata[0]
+    assert names.ids is None
+
+
+def test_the_marker_of_an_incident_leads_to_its_page() -> None:
+    incident = Incident(number=3, segment=0, kind="stall", state="open", onset_step=0, detected_step=0, end_step=0)
+    figure = run_figure({"loss": Curve(plain([1.0]), {})}, Marks(incidents=[incident], run_id="a&b"))
+    (names,) = traces(figure, "incident")
+    assert list(names.ids) == ["/incident?run=a%26b&incident=3"]

@@ -15,18 +15,6 @@ digits = st.sampled_from(["0", "-0", "12", "+3", "1.5", ".5", "5.", "-1.5e-3", "
 words = st.sampled_from(["", " ", " 7 ", "NaN", "nan", "inf", "-Infinity", "high", "\u0661", "\x00", "true", "=1+1"])
 
 
-@given(st.text(st.sampled_from("=+-@' \tab"), max_size=6))
-def test_a_name_comes_back_and_is_no_formula_meanwhile(name: str) -> None:
-    safe = csv_file.safe_name(name)
-    assert csv_file.original_name(safe) == name
-    assert safe.lstrip(" ")[:1] not in tuple("=+-@")
-
-
-def test_a_name_that_is_no_formula_is_left_alone() -> None:
-    for name in ("loss", "eval/loss", "a=b", "'quoted'", "1-2", ""):
-        assert csv_file.safe_name(name) == csv_file.original_name(name) == name
-
-
 @pytest.mark.slow
 @RULES
 @given(rows=st.lists(st.lists(digits | words, min_size=2, max_size=4), min_size=1, max_size=4))

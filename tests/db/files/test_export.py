@@ -2,8 +2,10 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import sqlalchemy as sa
@@ -12,6 +14,7 @@ from db import commands, queries
 from db.engine import writing
 from db.files import export
 from db.files.export import Format
+from db.lineage import Line
 from db.models import Segment
 from tests.db.files.exported import small_run, write
 from tests.db.seed import add_steps, before_statement
@@ -70,3 +73,44 @@ def test_no_database_connection_is_held_between_two_blocks(sqlite_engine: sa.Eng
     next(chunks)
     assert isinstance(sqlite_engine.pool, sa.pool.QueuePool)
     assert sqlite_engine.pool.checkedout() == 0
+
+
+def arrow(engine: sa.Engine, run_id: str, **selected: Any) -> pa.Table:
+    chunks = export.stream(
+        engine, run_id=run_id, format=Format.ARROW, selection=export.Selection(**selected), max_steps=7
+    )
+    return pa.ipc.open_stream(b"".join(chunks)).read_all()
+
+
+def test_an_arrow_stream_holds_what_is_selected_in_the_order_of_the_line(engine: sa.Engine) -> None:
+    run_id = small_run(engine)
+    whole = arrow(engine, run_id)
+    assert whole.num_rows == 250
+    live = arrow(engine, run_id, line=Line.LIVE, metrics=("loss",))
+    assert live.column_names == ["segment", "step", "time", "live", "loss"]
+    assert (live["step"].to_pylist(), set(live["live"].to_pylist())) == (list(range(200)), {True})
+    first = live["loss"][:3].to_pylist()
+    assert (first[0], math.isnan(first[1]), first[2]) == (1.0, True, None)
+    some = arrow(engine, run_id, line=Line.LIVE, first=95, last=104)
+    assert some["step"].to_pylist() == list(range(95, 105))
+    discarded = arrow(engine, run_id, line=Line.DISCARDED)
+    assert discarded.num_rows == 50
+    assert set(discarded["live"].to_pylist()) == {False}
+    assert arrow(engine, run_id, first=10_000).num_rows == 0
+
+
+def test_a_metric_that_the_run_does_not_have_is_refused_with_those_that_it_has(sqlite_engine: sa.Engine) -> None:
+    with pytest.raises(export.UnknownMetric, match="run 'r1' has no metric 'los'; it has loss, perplexity"):
+        arrow(sqlite_engine, small_run(sqlite_engine), metrics=("loss", "los"))
+
+
+def test_another_run_with_the_key_of_a_deleted_one_is_not_taken_for_it(sqlite_engine: sa.Engine) -> None:
+    """SQLite gives the key of the deleted run to the next one."""
+    run_id = small_run(sqlite_engine)
+    chunks = export.stream(sqlite_engine, run_id=run_id, format=Format.ARROW, max_steps=7)
+    next(chunks)
+    with writing(sqlite_engine) as session:
+        commands.delete_run(session, run=queries.runs(session)[0])
+    small_run(sqlite_engine, run_id="other")
+    with pytest.raises(export.RunChanged):
+        list(chunks)

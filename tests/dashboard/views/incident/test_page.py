@@ -12,7 +12,8 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import default_window
 from dashboard.data.store import CACHE_SECONDS
 from dashboard.operator_actions import OperatorAction
-from dashboard.views.incident.actions import approve, reject, rollback
+from dashboard.views.decisions import approve, reject
+from dashboard.views.manual_rollback import rollback
 from db import access, commands, preflights, queries
 from db.engine import reading, writing
 from db.models import Run

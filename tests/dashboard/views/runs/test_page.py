@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from db import commands, queries
 from db.engine import writing
 from lossguard.states import RunState
-from tests.dashboard.app_content import badges, metrics
+from tests.dashboard.app_content import metrics
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed
 from tests.db.seed import spoil
@@ -47,7 +47,8 @@ def test_runs_that_need_a_person_come_first(open_page: OpenPage, store: sa.Engin
         )  # fmt: skip
     app = open_page()
     assert [caption.value.split(" ")[0] for caption in app.caption] == ["held", "newer"]
-    assert [text for text in badges(app) if "needs a person" in text] == badges(app)[1:2]
+    labels = [link.proto.label for link in app.get("page_link")]
+    assert ["needs a person" in label for label in labels] == [False, True, False]
 
 
 def test_the_list_is_filtered_by_its_url(open_page: OpenPage, store: sa.Engine) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
@@ -108,3 +109,28 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(sqlite_engine:
         trainer.report(0, [100], {"loss": [1.0]})
     with reading(sqlite_engine) as session:
         assert queries.step_counts(session, run=queries.runs(session)[0]).consumed == 101
+
+
+def test_a_selection_of_metrics_and_steps_is_a_stream_of_arrow_or_csv_and_never_parquet(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), [0, 1, 2], {"eval/loss": [1.5, None, float("-inf")], "a,b": [1.0, 2.0, 3.0]})
+    trainer.report(trainer.open("b", 2, "rewind"), [2, 3], {"eval/loss": [0.5, 0.25]})
+    path = f"{API}/runs/r1/export"
+    query: dict[str, Any] = {"metrics": ["a,b", "eval/loss"], "line": "live", "from": 1, "to": 2}
+    answer = http.get(path, params=query | {"format": "arrow"})
+    assert answer.headers["content-type"] == "application/vnd.apache.arrow.stream"
+    table = pa.ipc.open_stream(answer.content).read_all()
+    assert table.to_pydict() == {
+        "segment": [0, 1], "step": [1, 2], "time": [NOW + 1, NOW + 2], "live": [True, True],
+        "a,b": [2.0, None], "eval/loss": [None, 0.5],
+    }  # fmt: skip
+    lines = http.get(path, params=query | {"format": "csv"}).text.splitlines()
+    assert [line.split(",")[1] for line in lines[1:]] == ["1", "2"]
+    whole = http.get(path, params=query)
+    assert (whole.status_code, whole.json()["where"]) == (422, ["query", "format"])
+    assert whole.json()["detail"].startswith("a Parquet file holds the whole run: leave out metrics, line, from and to")
+    unknown = http.get(path, params={"format": "arrow", "metrics": "los"})
+    assert (unknown.status_code, unknown.json()["detail"]) == (
+        404,
+        "run 'r1' has no metric 'los'; it has a,b, eval/loss",
+    )

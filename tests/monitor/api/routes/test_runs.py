@@ -51,6 +51,23 @@ def test_a_report_is_stored_and_counted_once(http_on_both: TestClient) -> None:
     assert trainer.get("/series", metric="loss")["last"] == [3.0, 2.0, 1.0, 0.5]
 
 
+def test_the_cost_of_each_rewind_is_its_steps_its_tokens_and_its_time(http_on_both: TestClient) -> None:
+    trainer = Trainer(http_on_both)
+    tokens = [1000.0 * (step + 1) for step in range(100)]
+    trainer.report(trainer.open("a"), range(100), {"loss": [1.0] * 100, "tokens": tokens})
+    segment = trainer.open("b", 80, "rewind", opened_at=NOW + 120.0)
+    trainer.report(segment, [80, 81], {"loss": [1.0, 1.0]}, times=[NOW + 130.0, NOW + 131.0])
+    cost = {"steps": 20, "tokens": 20_000.0, "seconds": 50.0}
+    once = {"segment": 1, "reason": "rewind", "fork_step": 80, "incident": None, **cost}
+    times = {"first_done_at": NOW + 80.0, "done_again_at": NOW + 130.0}
+    assert trainer.get("/costs") == {**cost, "rewinds": [once | times]}
+    Trainer(http_on_both, "steady")
+    assert http_on_both.get(f"{API}/runs/steady/costs").json() == {
+        "steps": 0, "tokens": 0, "seconds": 0, "rewinds": [],
+    }  # fmt: skip
+    assert http_on_both.get(f"{API}/runs/nope/costs").status_code == 404
+
+
 def test_the_goodput_of_a_run_is_the_share_of_its_time_that_trained_the_model(engine: sa.Engine) -> None:
     with TestClient(create_app(Settings(), engine=engine, clock=lambda: NOW + 139.0)) as http:
         trainer = Trainer(http)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy.orm import Session
 
-from dashboard.data import compute
 from db import lineage, queries
+from db.goodput.accounting import merged
 from db.lineage import StepRange
 from db.models import Order, Run, Segment
 
@@ -53,7 +53,9 @@ def total_seconds(rewinds: Sequence[Rewind]) -> float | None:
         for each in rewinds
         if each.first_done_at is not None and each.done_again_at is not None
     ]
-    return compute.union_length(intervals) if intervals or not rewinds else None
+    if rewinds and not intervals:
+        return None
+    return sum(end - begin for begin, end in merged(intervals))
 
 
 def find_rewinds(segments: Sequence[Segment]) -> list[Rewind]:

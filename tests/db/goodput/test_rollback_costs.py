@@ -5,9 +5,9 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.data.rollback_costs import find_rewinds, read_rewinds
 from db import lineage, queries
 from db.engine import reading
+from db.goodput.rollback_costs import Rewind, find_rewinds, read_rewinds, total_seconds
 from db.models import Segment
 from tests.dashboard.seed import REWIND, SEGMENT_END, seed
 
@@ -43,6 +43,14 @@ def test_every_step_that_is_on_no_live_line_is_discarded_once(forks: list[tuple[
         tree.append(segment(number, lineage.parent_at(tree, first), first, first + length - 1))
     left = sum((one.last or 0) - one.first for one in lineage.discarded(tree))
     assert sum(rewind.steps for rewind in find_rewinds(tree)) == left
+
+
+def test_time_that_two_rollbacks_share_is_lost_once() -> None:
+    times = [(10.0, 20.0), (15.0, 30.0), (40.0, 41.0), (50.0, None)]
+    rewinds = [Rewind(1, "rollback", 0, (), first_done_at=first, done_again_at=again) for first, again in times]
+    assert total_seconds(rewinds) == 21
+    assert total_seconds(rewinds[-1:]) is None
+    assert total_seconds([]) == 0
 
 
 def test_a_rewind_has_its_tokens_its_time_and_its_incident(engine: sa.Engine) -> None:

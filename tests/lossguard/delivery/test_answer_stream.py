@@ -1,0 +1,66 @@
+"""A body is read as it comes, and one that breaks off is an error in one sentence."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lossguard import Client, NotFound, Unreachable
+
+HEAD = b"HTTP/1.1 %s\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[str]:
+    """The URL of a server that sends one of these to each connection, and closes it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65_536)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(10)
+
+
+def test_a_body_is_read_in_pieces_of_the_size_that_is_asked_for() -> None:
+    with (
+        answering(HEAD % b"200 OK" + b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n") as url,
+        Client(url) as client,
+        client.stream("/runs/r/export") as stream,
+    ):
+        assert [stream.read(5), stream.read(1), stream.read(), stream.read()] == [b"abcde", b"f", b"g", b""]
+        assert (stream.num_bytes, stream.tail) == (7, b"abcdefg")
+
+
+def test_a_connection_that_breaks_in_the_middle_is_one_sentence_and_the_next_request_opens_another() -> None:
+    broken, whole = HEAD % b"200 OK" + b"3\r\nabc\r\n4\r\nd", HEAD % b"200 OK" + b"2\r\n[]\r\n0\r\n\r\n"
+    with answering(broken, whole) as url, Client(url) as client:
+        with client.stream("/runs/r/export") as stream:
+            assert stream.read(3) == b"abc"
+            with pytest.raises(Unreachable) as caught:
+                stream.read()
+        assert str(caught.value) == (
+            f"the connection to the collector at {url} broke after 3 bytes of the answer (ProtocolError): "
+            "nothing of it was kept, ask again"
+        )
+        assert client.get("/runs") == []
+
+
+def test_a_refusal_is_read_before_it_is_raised() -> None:
+    problem = b'{"detail": "there is no run"}'
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(problem), problem)
+    with (
+        answering(HEAD % b"404 Not Found" + body) as url,
+        Client(url) as client,
+        pytest.raises(NotFound, match="there is no run"),
+        client.stream("/runs/r/export"),
+    ):
+        pass
