@@ -3,8 +3,10 @@ from typing import Any
 
 import pytest
 
+from lossguard import Client
 from lossguard.__main__ import main
 from tests.lossguard.collectors import FakeCollector
+from tests.lossguard.commands.small_runs import trained
 
 RUN = {"id": "r", "state": "running", "newest_step": {"step": 19}, "interventions": []}
 
@@ -23,6 +25,14 @@ def test_a_note_is_sent_to_a_step_or_to_the_newest_one(
     assert main(["note", "r", "look", "--json", "--url", collector.url]) == 0
     assert json.loads(capsys.readouterr().out) == {"run": "r", "id": 7, "step": 19, "text": "look"}
     assert collector.requests[-1][2] == {"step": None, "text": "look"}
+
+
+def test_a_note_reaches_the_collector(collector_client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained(collector_client, "real")
+    assert main(["note", "real", "the data changed here"]) == 0
+    assert capsys.readouterr().out == "noted at step 19 of real\n"
+    (note,) = run.get("/notes")
+    assert (note["step"], note["text"]) == (19, "the data changed here")
 
 
 @pytest.mark.parametrize(
