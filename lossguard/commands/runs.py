@@ -6,7 +6,7 @@ from typing import Any
 
 from lossguard.commands.connection import add_options, connected
 from lossguard.commands.named_run import Found, listed
-from lossguard.commands.readable import ago, count, number
+from lossguard.commands.readable import MISSING, ago, count, number
 from lossguard.commands.table import Column, table
 from lossguard.commands.terminal import Style, Terminal, Text, print_json
 from lossguard.states import RunState
@@ -14,7 +14,7 @@ from lossguard.states import RunState
 COLUMNS = (
     Column(title="STATE"),
     Column(title="NAME", min_width=8),
-    Column(title="ID", min_width=8),
+    Column(title="ID"),  # never cut: people type it
     Column(title="PROJECT", min_width=7, rank=3),
     Column(title="STEP", right=True),
     Column(title="LOSS", right=True),
@@ -71,7 +71,7 @@ def _row(run: Found, now: float) -> list[Text]:
     num_open, num_waiting = run.get("open_incidents"), run.get("waiting")
     return [
         state_text(run["state"]),
-        Text(run["name"] or run["id"]),
+        Text(run["name"] or MISSING),
         Text(run["id"]),
         Text(run["project"]),
         Text(count(run.get("step"))),

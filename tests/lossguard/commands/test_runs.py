@@ -13,7 +13,7 @@ def test_runs_are_listed_with_where_they_stand(collector_client: Client, capsys:
     assert main(["runs"]) == 0
     head, first, second = capsys.readouterr().out.splitlines()
     assert head.split() == ["STATE", "NAME", "ID", "PROJECT", "STEP", "LOSS", "OPEN", "WAITING", "LAST", "REPORT"]
-    assert first.split()[:6] == ["running", "new", "new", "other", "-", "-"]
+    assert first.split()[:6] == ["running", "-", "new", "other", "-", "-"]
     assert "evil  [2J" in second
     assert second.split()[-7:-3] == ["19", "2.81", "0", "0"]
     for options, listed in (
