@@ -21,6 +21,7 @@ def test_runs_are_listed_with_where_they_stand(collector_client: Client, capsys:
         (["--state", "running"], ["new"]),
         (["--tag", "paper"], ["old"]),
         (["--tag", "paper", "--tag", "x"], []),
+        (["--search", "loss<2.9 paper"], ["old"]),
         (["--limit", "1"], ["new"]),
     ):
         assert main(["runs", "--json", *options]) == 0

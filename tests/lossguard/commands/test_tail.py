@@ -48,13 +48,12 @@ def test_while_no_collector_answers_it_is_asked_again_and_one_sentence_says_so(
 ) -> None:
     waits: list[float] = []
     monkeypatch.setattr("time.sleep", waits.append)
-    answers = iter([Unreachable("gone", retry_after=7.0), Unreachable("gone"), [Event("state", "it runs")]])
+    problems = [Unreachable("gone", retry_after=7.0), Unreachable("gone")]
 
     def look() -> list[Event]:
-        answer = next(answers)
-        if isinstance(answer, Unreachable):
-            raise answer
-        return answer
+        if problems:
+            raise problems.pop(0)
+        return [Event("state", "it runs")]
 
     found = tail._patiently(look, argparse.Namespace(interval=2.0, json=False))
     assert ([each.sentence for each in found], waits) == (["it runs"], [7.0, 4.0])
