@@ -18,6 +18,7 @@ SYSTEM_TESTS = {
     "dashboard/test_hostile_runs.py": "every page, report and frame on runs with extreme values",
     "db/test_earlier_release.py": "a store that an earlier release wrote, through every module of db",
     "deploy": "the files in deploy/, which are no modules",
+    "lossguard/commands/test_documented_fields.py": "the JSON of the commands, as docs/terminal.md lists it",
     "lossguard/launch/test_hf_restarts.py": "the Trainer of transformers under a launcher, and a collector",
     "lossguard/test_exported_members.py": "every public name of the SDK",
     "lossguard/hf/test_private_names.py": "the private names of transformers that the adapter uses",

@@ -12,6 +12,7 @@ from lossguard.errors import CollectorError, NotFound, Unauthorised
 from lossguard.limits_in_force import CLOCK_TOLERANCE
 from lossguard.settings import Mode, Settings
 
+CREATE = "`lossguard-server collector token create NAME`"
 TIMEOUT = 10.0
 """Seconds to wait for an answer."""
 WORTH_A_WARNING = 5.0
@@ -59,7 +60,7 @@ def _as_client(client: Client, scopes: Sequence[str]) -> list[Check]:
         mend = "upgrade the collector to check the token and the clocks too"
         return [warning("collector", f"{client.url} answers; it is of an earlier release", mend)]
     except Unauthorised as error:
-        mend = "set LOSSGUARD_TOKEN to a token of this collector (`python -m monitor token create NAME` makes one)"
+        mend = f"set LOSSGUARD_TOKEN to a token of this collector: {CREATE} makes one"
         return [ok("collector", f"{client.url} answers"), problem("token", str(error), mend)]
     except CollectorError as error:
         return [problem("collector", str(error), "look into the log of the collector")]

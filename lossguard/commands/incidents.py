@@ -79,7 +79,7 @@ def _row(incident: Found, run: Found) -> list[Text]:
         Text(count(incident["end_step"])),
         Text(incident["signal"]),
         Text(number(incident["score"])),
-        Text("; ".join(action_of(each) for each in _answers(incident, run)) or "none"),
+        Text(next((action_of(each) for each in reversed(_answers(incident, run))), "none")),
     ]
 
 

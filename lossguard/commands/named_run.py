@@ -13,6 +13,15 @@ from lossguard.protocol import is_run_id
 LATEST = "latest"
 MAX_CANDIDATES = 8
 Found = dict[str, Any]
+UNKNOWN: Found = {
+    "step": None,
+    "metrics": {},
+    "note": None,
+    "archived_at": None,
+    "open_incidents": None,
+    "waiting": None,
+}
+"""What a collector of an earlier release does not say in its list."""
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +35,7 @@ def listed(client: Client, *, project: str | None = None, config: bool = False) 
     try:
         found = client.get(f"/overview?{query}&config=true" if config else f"/overview?{query}")
     except NotFound:
-        found = client.get(f"/runs?{query}")
+        found = [{**UNKNOWN, **run, "tags": run.get("tags") or []} for run in client.get(f"/runs?{query}")]
     return list(found)
 
 

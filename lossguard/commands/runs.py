@@ -6,15 +6,17 @@ from typing import Any
 
 from lossguard.commands.connection import add_options, connected
 from lossguard.commands.named_run import Found, listed
-from lossguard.commands.readable import ago, count, number
+from lossguard.commands.readable import MISSING, ago, count, number
+from lossguard.commands.run_filter import matches, read
 from lossguard.commands.table import Column, table
 from lossguard.commands.terminal import Style, Terminal, Text, print_json
+from lossguard.run_search import ARCHIVED, Search
 from lossguard.states import RunState
 
 COLUMNS = (
     Column(title="STATE"),
     Column(title="NAME", min_width=8),
-    Column(title="ID", min_width=8),
+    Column(title="ID"),  # never cut: people type it
     Column(title="PROJECT", min_width=7, rank=3),
     Column(title="STEP", right=True),
     Column(title="LOSS", right=True),
@@ -31,6 +33,9 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--project", help="only the runs of this project")
     parser.add_argument("--state", choices=[each.value for each in RunState], help="only the runs in this state")
     parser.add_argument("--tag", action="append", default=[], help="only the runs with this tag; may be repeated")
+    parser.add_argument(
+        "--search", metavar="WORDS", help="words and conditions, such as: lr>1e-3 state:running loss<2.5"
+    )
     parser.add_argument("--archived", action="store_true", help="archived runs too")
     parser.add_argument("--limit", type=int, default=LIMIT, metavar="N", help=f"at most N runs (default: {LIMIT})")
     add_options(parser)
@@ -38,8 +43,10 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    search = read(options.search) if options.search else None
     with connected(options) as client:
-        found = [each for each in listed(client, project=options.project) if _is_wanted(each, options)]
+        all_runs = listed(client, project=options.project, config=search is not None)
+    found = [each for each in all_runs if _is_wanted(each, options, search)]
     shown = found[: max(0, options.limit)]
     if options.json:
         print_json([fields(each) for each in shown])
@@ -52,11 +59,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _is_wanted(run: Found, options: argparse.Namespace) -> bool:
+def _is_wanted(run: Found, options: argparse.Namespace, search: Search | None) -> bool:
+    archived = options.archived or (search is not None and ARCHIVED in search.names)
     return (
         options.state in (None, run["state"])
         and set(options.tag) <= set(run.get("tags") or ())
-        and (options.archived or run.get("archived_at") is None)
+        and (archived or run.get("archived_at") is None)
+        and (search is None or matches(search, run))
     )
 
 
@@ -71,7 +80,7 @@ def _row(run: Found, now: float) -> list[Text]:
     num_open, num_waiting = run.get("open_incidents"), run.get("waiting")
     return [
         state_text(run["state"]),
-        Text(run["name"] or run["id"]),
+        Text(run["name"] or MISSING),
         Text(run["id"]),
         Text(run["project"]),
         Text(count(run.get("step"))),

@@ -16,6 +16,9 @@ ASCII_BLOCKS, ASCII_ABOVE, ASCII_BELOW, ASCII_CROSS = "_.-=+*#@", "^", "v", "x"
 FAR = 3.0
 """A value further outside than so many times the spread of the middle 90% is drawn at the edge."""
 
+LARGEST = 1e300
+"""Larger values are drawn as this one: their differences are no numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -35,6 +38,7 @@ def cells(series: Mapping[str, Sequence[Any]], width: int) -> list[Cell]:
 
 def _cell(series: Mapping[str, Sequence[Any]], first: int, size: int) -> Cell:
     part = {name: column[first : first + size] for name, column in series.items()}
+    part |= {name: [_clamped(each) for each in part[name]] for name in ("min", "max", "mean")}
     finite = [(mean, count) for mean, count in zip(part["mean"], part["count"], strict=True) if mean is not None]
     total = sum(count for _, count in finite)
     return Cell(
@@ -43,6 +47,10 @@ def _cell(series: Mapping[str, Sequence[Any]], first: int, size: int) -> Cell:
         mean=sum(mean * (count / total) for mean, count in finite) if total else None,
         num_non_finite=sum(part["non_finite"]),
     )
+
+
+def _clamped(value: float | None) -> float | None:
+    return None if value is None else max(-LARGEST, min(LARGEST, value))
 
 
 def sparkline(columns: Sequence[Cell], *, has_unicode: bool = True) -> list[Text]:

@@ -1,6 +1,7 @@
 """A collector's HTTP API: one keep-alive connection, JSON in both directions, and errors sorted by what to do next."""
 
 import json
+import shutil
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -108,17 +109,9 @@ class Client:
 
         Raises Unreachable when the connection breaks: what `file` has then is the beginning.
         """
-        answer = self._send("GET", API + path, None, self._headers, preload_content=False)
-        num_bytes = 0
-        try:
-            for piece in answer.stream(DOWNLOAD_PIECE):
-                num_bytes += file.write(piece)
-        except HTTPError as error:
-            raise Unreachable(f"the answer of {self.url} broke off after {num_bytes:,} bytes; ask again") from error
-        finally:
-            answer.close()  # the connection too, unless the body was read to its end
-            answer.release_conn()
-        return num_bytes
+        with self.stream(path) as answer:
+            shutil.copyfileobj(answer, file, DOWNLOAD_PIECE)
+            return answer.num_bytes
 
     def close(self) -> None:
         """Close the connection; the next request opens another one."""
