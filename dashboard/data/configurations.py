@@ -1,7 +1,7 @@
 """Configurations of several runs side by side, with differences marked. Pure."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from dashboard import formatting
 from db.models import Run
+from lossguard.config_paths import flattened
 from lossguard.masking import mask_command_line, mask_json
 from monitor.detection.interventions import run_policy
 
@@ -55,17 +56,6 @@ def evaluation_differences(settings: Sequence[Setting]) -> list[str]:
 def shares_evaluation_set(settings: Sequence[Setting]) -> bool:
     """Whether all runs have recorded the same digest of their held-out windows."""
     return any(each.name == EVALUATION_SET and not each.differs for each in settings)
-
-
-def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Sections as dotted names: {"model": {"width": 128}} is {"model.width": 128}."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flattened(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def table(settings: Sequence[Setting], labels: Sequence[str], baseline: int) -> pd.DataFrame:
