@@ -40,7 +40,10 @@ def side_by_side(runs: Sequence[Run]) -> list[Setting]:
     """Every setting of any of these runs: configurations first, then command, host and versions."""
     settings = [_settings(run) for run in runs]
     names = dict.fromkeys(name for each in settings for name in each)
-    return [Setting(name, tuple(_text(each[name]) if name in each else ABSENT for each in settings)) for name in names]
+    return [
+        Setting(name, tuple(setting_text(each[name]) if name in each else ABSENT for each in settings))
+        for name in names
+    ]
 
 
 def evaluation_differences(settings: Sequence[Setting]) -> list[str]:
@@ -93,8 +96,8 @@ def _policy(run: Run) -> dict[str, Any]:
     }
 
 
-def _text(value: Any) -> str:
-    """3 and 3.0 are the same text."""
+def setting_text(value: Any) -> str:
+    """A setting as text; 3 and 3.0 are the same text."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     return value if isinstance(value, str) and value else json.dumps(value, default=str)
