@@ -91,7 +91,7 @@ def test_archived_runs_are_listed_only_when_asked_for_and_tags_of_people_replace
     rows = [*RUNS, archived]
     assert "old" not in [row.run.name for row in filtered(rows, now=NOW)]
     for found in ({"tags": ["paper"]}, {"search": parse("baseline")}):
-        assert [row.run.name for row in filtered(rows, now=NOW, archived=True, **found)] == ["old"]  # type: ignore[arg-type]
+        assert [row.run.name for row in filtered(rows, now=NOW, archived=True, **found)] == ["old"]
     assert filtered(rows, now=NOW, archived=True, tags=["trial"]) == []
     assert filtered(rows, now=NOW, search=parse("archived")) == [archived]
     assert len(filtered(rows, now=NOW, archived=True, search=parse("-archived"))) == len(RUNS)
