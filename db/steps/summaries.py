@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
@@ -64,9 +64,8 @@ class _Wanted:
         return f"({self.run_pk},{self.segment},{self.level},{self.low},{self.high})"
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A metric over some steps of a segment: one bucket of a roll-up, or one step."""
+class _Piece(NamedTuple):
+    """A metric over some steps of a segment: one bucket of a roll-up, or one step. There are many."""
 
     segment: int
     first_step: int
