@@ -86,8 +86,8 @@ def confirmation_form(
 ) -> None:
     """The question, `fields` that add to the request's body, the token if one is needed, a word to type, two buttons.
 
-    `word`: what a person types, by default the name of the action; nothing, if it is empty. `requests`: what is sent, where that is more than
-    the action with its fields: one request for each of several runs.
+    `word`: what a person types, by default the name of the action; nothing, if it is empty. `requests`: what is sent,
+    where that is more than the action with its fields: one request for each of several runs.
 
     The word is typed because clicks alone can be stolen: a page that hides this one under its own, or a window that
     opens under the pointer, gets a person to click twice, but not to type the name of the action. An action

@@ -10,9 +10,9 @@ import streamlit as st
 from dashboard import formatting, url_state
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from dashboard.data.rollback_costs import Rewind, total_seconds
 from dashboard.figures.marks import MAX_INCIDENTS
 from dashboard.views import states, waiting
+from db.goodput.rollback_costs import Rewind, total_seconds
 from db.models import Incident
 from lossguard.states import IncidentState
 
