@@ -26,11 +26,11 @@ from dashboard.data.cached import MAX_POINTS
 from dashboard.data.curve_reader import CurveReader
 from dashboard.data.store import open_store
 from db import lineage, queries
-from db.files.csv_file import safe_name
 from db.lineage import StepRange
 from db.models import Run, Segment
 from db.queries import Series
 from db.steps import reader
+from lossguard.reading.csv_names import safe_name
 
 VALUES_ROUTE = "/lossguard/values/"
 """Where server.py serves the files."""
