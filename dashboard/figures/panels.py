@@ -13,9 +13,10 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
 from dashboard.figures.axis import Floats, XAxis
-from dashboard.figures.float32 import LARGEST, SMALLEST, as_float32, drawable
+from dashboard.figures.float32 import LARGEST, SMALLEST
 from dashboard.figures.frame import CONSTANT, Range, axis_range
 from dashboard.figures.log_scale import ALWAYS_LOG
+from dashboard.figures.packed_trace import packed
 from dashboard.figures.style import GREY, base_figure, metric_axis, number_format, with_alpha
 from lossguard.metrics import title
 
@@ -198,12 +199,10 @@ def _ticks_of_a_constant(panel: Panel, value: float) -> dict[str, Any]:
 
 
 def _packed(trace: dict[str, Any], layout: PanelLayout) -> dict[str, Any]:
-    """With values that plotly can draw, in as few bytes as show no difference."""
     panel = next((panel for panel in layout.panels if trace["yaxis"] == panel.value_axis), None)
     if panel is None:
         return trace
-    shown = None if panel.range is None else panel.bounds
-    return trace | {"y": as_float32(drawable(np.asarray(trace["y"], dtype=np.float64)), shown)}
+    return packed(trace, None if panel.range is None else panel.bounds, log=panel.log)
 
 
 def _placeholders(layout: PanelLayout, traces: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -241,6 +241,7 @@ def _name(trace: Any, index: int, xs: Floats, ys: Floats) -> str:
 def _hover(trace: Any, index: int) -> str:
     """The hover template of a marker, filled in."""
     point = {"x": trace.x[index], "y": trace.y[index]}
+    point["text"] = trace.text[index] if isinstance(trace.text, list | tuple | np.ndarray) else ""
     point["customdata"] = None if trace.customdata is None else trace.customdata[index]
 
     def filled(match: re.Match[str]) -> str:
