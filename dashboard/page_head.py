@@ -15,6 +15,7 @@ from dashboard.security_headers import content_policy
 REMOVED_HEADERS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
 """Removed from a page request, so that the app always answers with the whole, uncompressed page."""
 HERE = Path(__file__).parent
+STREAMLIT_TITLE = b"<title>Streamlit</title>"
 STATIC = Path(st.__file__).parent / "static"
 """Streamlit's client."""
 ELEMENTS = ("BidiComponent", "Metric", "PageLink", "ButtonGroup", "Multiselect", "Selectbox", "Checkbox", "Html")
@@ -59,7 +60,7 @@ class PageHead:
                 return
             body += message.get("body", b"")
             if not message.get("more_body", False):
-                page = body.replace(b"<title>Streamlit</title>", _title(), 1)
+                page = body.replace(STREAMLIT_TITLE, _title(), 1)
                 await _send_page(send, start, page.replace(b"</head>", _tags(), 1))
 
         # The page is 15 kB, so it needs no compression. "304 Not Modified" would be wrong: the file may be unchanged

@@ -1,4 +1,4 @@
-"""The web server: the Streamlit app, plotly.js, and the figures that the chart component fetches.
+"""The web server: the Streamlit app, plotly.js, and the figures and CSV files of the chart component.
 
 Run it with `python -m dashboard` (or `streamlit run dashboard/server.py` with the repository root on PYTHONPATH).
 """
@@ -6,16 +6,19 @@ Run it with `python -m dashboard` (or `streamlit run dashboard/server.py` with t
 import gzip
 import os
 from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 
 import streamlit as st
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
 from dashboard.data import tables  # noqa: F401 - this and `dashboard.views.run`: the first viewer need not wait for them
+from dashboard.data.store import StoreUnavailable
+from dashboard.data.values_file import VALUES_ROUTE, values_files
 from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, figure_cache
 from dashboard.page_head import PageHead
 from dashboard.security_headers import SecurityHeaders
@@ -27,7 +30,11 @@ IMMUTABLE = "max-age=31536000, immutable"
 
 def create_app() -> st.App:
     script = Path(__file__).parent / "app.py"
-    routes = [Route(PLOTLY_ROUTE, _serve_plotly), Route(FIGURES_ROUTE + "{name}", _serve_figure)]
+    routes = [
+        Route(PLOTLY_ROUTE, _serve_plotly),
+        Route(FIGURES_ROUTE + "{name}", _serve_figure),
+        Route(VALUES_ROUTE + "{name}", _serve_values),
+    ]
     names = parse_names(os.environ.get(HOSTS_VARIABLE, ""))
     middleware = [
         Middleware(SecurityHeaders),
@@ -58,6 +65,19 @@ async def _serve_figure(request: Request) -> Response:
         "Cache-Control": f"private, {IMMUTABLE}",
     }
     return Response(packed.content, media_type="application/json", headers=headers)
+
+
+def _serve_values(request: Request) -> Response:
+    file = values_files.get(request.path_params["name"])
+    if file is None:
+        return Response("The page that offered this file is gone: open it again.", 404, media_type="text/plain")
+    chunks = file.chunks()
+    try:
+        head = [next(chunks), *islice(chunks, 1)]  # so that a store that cannot be read is no empty file
+    except StoreUnavailable as error:
+        return Response(str(error), 503, media_type="text/plain")
+    headers = {"Content-Disposition": f'attachment; filename="{file.name}"', "Cache-Control": "no-store"}
+    return StreamingResponse(chain(head, chunks), media_type="text/csv", headers=headers)
 
 
 app = create_app()

@@ -1,6 +1,6 @@
 """Many rows at once, and short queries that run all the time: by the driver, at a tenth of what the ORM costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from db.dialects import dialect_of
+from db.dialects.base import BINARY
 from db.dialects.base import quoted as quoted
 
 CHUNK_ROWS = 2_000
@@ -73,17 +74,19 @@ def read_chunks(
     session: Session, statement: str, values: tuple[Any, ...], *, chunk_rows: int = CHUNK_ROWS
 ) -> Iterator[Sequence[Any]]:
     """The same rows, at most `chunk_rows` at a time."""
-    cursor = _execute(session, statement, values)
+    cursor = _execute(session, statement, values, BINARY)
     while rows := cursor.fetchmany(chunk_rows):
         yield rows
 
 
-def _execute(session: Session, statement: str, values: tuple[Any, ...]) -> Any:
+def _execute(
+    session: Session, statement: str, values: tuple[Any, ...], options: Mapping[str, Any] | None = None
+) -> Any:
     """The driver's cursor."""
     _insert_waiting(session)
     connection = session.connection()
     statement = statement.replace("?", dialect_of(connection).parameter)
-    return connection.exec_driver_sql(statement, values).cursor
+    return connection.exec_driver_sql(statement, values, options).cursor
 
 
 def json_text(session: Session, column: str) -> str:

@@ -1,8 +1,11 @@
 """Analyse a stored run: its incidents, the interventions, and what they cost.
 
-    python examples/analysis.py RUN [--url sqlite:///.lossguard/lossguard.db] [--plot study.html]
+    python examples/analysis.py RUN --url http://127.0.0.1:8000 [--plot study.html]
+    python examples/analysis.py RUN [--url sqlite:///.lossguard/lossguard.db]
 
-RUN is the id of a run in the store; `python -m db import FILE` adds one. LOSSGUARD_DATABASE_URL names the store, too.
+RUN is the id of a run at a collector (LOSSGUARD_TOKEN is its token), or in a store, which LOSSGUARD_DATABASE_URL names,
+too; `python -m db import FILE` adds one. The frames are the same from either; a laptop needs
+`pip install 'lossguard[frames]'` and the collector alone.
 Everything below is pandas: read it from top to bottom, and copy what you need into your own notebook.
 """
 
@@ -10,41 +13,76 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
-import sqlalchemy as sa
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script in a folder does not see the checkout by itself
 
-from db import frames, queries
-from db.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, check_store, create_engine, first_line, reading, shown
-from db.lineage import Line
+from lossguard import Client, CollectorError, ConfigurationError
 
+DEFAULT_URL = os.environ.get("LOSSGUARD_DATABASE_URL", "sqlite:///.lossguard/lossguard.db")
 COMPARED_STEPS = 50
 """Steps before and after an intervention that are compared."""
 
 
+class Frames(NamedTuple):
+    """A run as plain pandas frames."""
+
+    project: str
+    state: str
+    steps: pd.DataFrame
+    """Every step the run ever computed."""
+    incidents: pd.DataFrame
+    interventions: pd.DataFrame
+    segments: pd.DataFrame
+
+
+def from_collector(run_id: str, url: str) -> Frames:
+    """Over HTTP, as from a notebook on a laptop."""
+    with Client(url, os.environ.get("LOSSGUARD_TOKEN")) as client:
+        known, run = client.get(f"/runs/{run_id}"), client.run(run_id)
+        tables = run.frame(discarded=True), run.incidents(), run.interventions(), run.segments()
+        return Frames(known["project"], known["state"], *tables)
+
+
+def from_store(run_id: str, url: str) -> Frames:
+    """From the database itself, which needs the checkout. The frames remain when the session ends."""
+    import sqlalchemy as sa
+
+    from db import frames, queries
+    from db.engine import BadDatabaseUrl, NoStore, check_store, create_engine, first_line, reading, shown
+    from db.lineage import Line
+
+    try:
+        check_store(url)
+        engine = create_engine(url)
+        with reading(engine) as session:
+            run = queries.run_named(session, run_id=run_id)
+            if run is None:
+                raise SystemExit(f"there is no run {run_id!r} in {shown(url)}")
+            steps = frames.steps(session, run=run, line=Line.ALL)
+            tables = [make(session, run=run) for make in (frames.incidents, frames.interventions, frames.segments)]
+        engine.dispose()
+    except NoStore as error:
+        raise SystemExit(f"{error}; name one with --url or LOSSGUARD_DATABASE_URL") from None
+    except (BadDatabaseUrl, sa.exc.DBAPIError) as error:
+        reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
+        raise SystemExit(f"cannot read the store {shown(url)}: {reason}") from None
+    return Frames(run.project, run.state, steps, *tables)
+
+
 def study(run_id: str, url: str, plot: Path | None) -> None:
     """Print the analysis of a run, and draw it into `plot` if plotly is installed."""
-    # 1. Read. The frames are plain pandas frames, and remain so when the session ends.
-    check_store(url)
-    engine = create_engine(url)
-    with reading(engine) as session:
-        run = queries.run_named(session, run_id=run_id)
-        if run is None:
-            raise SystemExit(f"there is no run {run_id!r} in {shown(url)}")
-        steps = frames.steps(session, run=run, line=Line.ALL)  # every step the run ever computed
-        incidents = frames.incidents(session, run=run)
-        interventions = frames.interventions(session, run=run)
-        segments = frames.segments(session, run=run)
-    engine.dispose()
+    # 1. Read, from a collector or from a store.
+    read = from_collector if url.startswith(("http://", "https://")) else from_store
+    project, state, steps, incidents, interventions, segments = read(run_id, url)
     if steps.empty or "loss" not in steps:
         raise SystemExit(f"run {run_id!r} has no losses yet")
 
     # 2. One column says what is on the live line. The segments, and their ranges on it:
     live, discarded = steps[steps["live"]], steps[~steps["live"]]
-    print(f"run {run_id}: {run.project}, {run.state}\n")
+    print(f"run {run_id}: {project}, {state}\n")
     print(segments[["parent", "reason", "first_step", "last_step", "live_from", "live_to"]].to_string())
 
     # 3. The cost: every step on a discarded branch was computed for nothing.
@@ -111,13 +149,10 @@ def draw(live: pd.DataFrame, discarded: pd.DataFrame, incidents: pd.DataFrame, p
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", help="the id of the run")
-    parser.add_argument("--url", default=os.environ.get("LOSSGUARD_DATABASE_URL", DEFAULT_URL), help="the store")
+    parser.add_argument("--url", default=DEFAULT_URL, help="of the collector, or of the store")
     parser.add_argument("--plot", type=Path, help="an HTML file to draw into")
     given = parser.parse_args()
     try:
         study(given.run, given.url, given.plot)
-    except NoStore as error:
-        raise SystemExit(f"{error}; name one with --url or LOSSGUARD_DATABASE_URL") from None
-    except (BadDatabaseUrl, sa.exc.DBAPIError) as error:
-        reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
-        raise SystemExit(f"cannot read the store {shown(given.url)}: {reason}") from None
+    except (CollectorError, ConfigurationError) as error:
+        raise SystemExit(str(error)) from None

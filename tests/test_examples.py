@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 import torch
 
+from benchmarks.collectors import collector
 from examples.restart_loop import batch_at
 from lossguard import Ledger, Skip
 from lossguard.protocol import API
@@ -64,6 +65,22 @@ def test_the_analysis_of_a_rolled_back_run_prints_its_cost_and_draws_it(
     assert "losses that were not finite: {'NaN': 1}" in done.stdout
     assert "verified" in done.stdout
     assert "live line" in (tmp_path / "study.html").read_text(encoding="utf-8")
+
+
+def test_the_analysis_over_a_collector_is_that_over_its_store(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    with TestClient(create_app(Settings(), engine=sqlite_engine, clock=lambda: NOW)) as http:
+        trainer = Trainer(http)
+        (order,) = train_until_nan(trainer)["orders"]
+        trainer.report(obey(trainer, order), range(200, 500), {"loss": noise(3, 300)})
+    with collector(f"sqlite:///{tmp_path}/lossguard.db") as (url, _):
+        over_http, unknown = study(tmp_path, "r1", "--url", url), study(tmp_path, "nope", "--url", url)
+    assert over_http.returncode == 0, over_http.stderr
+    assert over_http.stdout == study(tmp_path, "r1").stdout
+    assert "nonfinite" in over_http.stdout
+    assert (unknown.returncode, unknown.stderr) == (
+        1,
+        f"the collector at {url} answers 404 there is no run 'nope' (at path)\n",
+    )
 
 
 def test_a_picture_that_cannot_be_written_is_one_sentence(sqlite_engine: sa.Engine, tmp_path: Path) -> None:

@@ -10,10 +10,12 @@ TESTS = ROOT / "tests"
 
 SYSTEM_TESTS = {
     "dashboard/test_browser.py": "the pages in a real browser",
+    "dashboard/test_browser_chart.py": "the pages in a real browser",
     "dashboard/test_browser_compare.py": "the pages in a real browser",
     "dashboard/test_browser_hostile.py": "the pages in a real browser",
     "dashboard/test_browser_incident.py": "the pages in a real browser",
     "dashboard/test_browser_phone.py": "pages and reports on a phone, in a real browser",
+    "dashboard/test_browser_runs.py": "the pages in a real browser",
     "dashboard/test_hostile_runs.py": "every page, report and frame on runs with extreme values",
     "db/test_earlier_release.py": "a store that an earlier release wrote, through every module of db",
     "deploy": "the files in deploy/, which are no modules",

@@ -1,5 +1,7 @@
 """What a run needs from a person: approval of an intervention, an end of its hold, a look at an incident. Pure."""
 
+from collections.abc import Mapping
+
 from dashboard import formatting
 from dashboard.data.facts import RunFacts
 from db.interventions import is_holding, is_proposed, needs_a_person
@@ -11,7 +13,7 @@ HELD_SENTENCE = "The run is on hold until an operator decides."
 NO_LONGER_HELD = (
     "The run is no longer on hold: another person released it, or it was restarted. Nothing was changed here."
 )
-DECIDED = {
+DECIDED: Mapping[str, str] = {
     InterventionState.REJECTED: "it was rejected",
     InterventionState.WITHDRAWN: "it was withdrawn, because the run recovered or another intervention took its place",
 }
@@ -35,7 +37,7 @@ def decided_meanwhile(facts: RunFacts | None, number: int) -> str | None:
         return None
     order = facts.orders.get(number)
     by = f" by {order.approved_by}" if order is not None and order.approved_by else ""
-    why = DECIDED.get(InterventionState(each.state), f"it was approved{by}")
+    why = DECIDED.get(each.state, f"it was approved{by}")
     return f"Intervention {number} no longer waits for a decision: {why}. Nothing was changed here."
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from dashboard import clock, formatting
-from dashboard.data.configurations import flattened
 from dashboard.data.facts import RunFacts
+from lossguard.config_paths import flattened
 from lossguard.masking import mask_command_line, mask_json
 from monitor.detection.interventions import policy_layers
 

@@ -3,7 +3,7 @@
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from db.lineage import OUTLIER
 from db.models import Event, Incident, Intervention, Order
 from db.step_notes import StepNote
 from lossguard.sources.facts import says_source
+from lossguard.states import IncidentState
 
 ARROW_HEIGHT = 0.86
 """Of the arrows in the first panel, 0..1: in the upper part, which curves seldom reach."""
@@ -35,6 +36,8 @@ PIN_HEAD, PIN_POINT = 0.96, 0.88
 PIN_MARKER = {"symbol": "circle", "color": OLIVE, "opacity": 1, "line": {"width": 0}}
 HOVER_LINE_LETTERS = 60
 """Width of a line of a note: plotly does not break lines."""
+MAX_INCIDENTS = 300
+"""Marked at once, with their interventions: nobody could distinguish more, and thousands take a browser seconds."""
 MARKER_LETTERS = 3
 """Width of a marker, in letters."""
 
@@ -70,7 +73,7 @@ def draw_marks(
     layout: PanelLayout, marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None = None
 ) -> Drawn:
     """`window` is the range in view, in units of the x axis; None for all of it."""
-    drawn = Drawn()
+    drawn, marks = Drawn(), _limited(marks, run_axes, window)
     if layout.panels:
         _add_events(drawn, layout.panels, marks, run_axes)
         _add_incidents(drawn, layout.label_row, marks, run_axes, window)
@@ -80,6 +83,21 @@ def draw_marks(
         if marks.notes:
             drawn.traces.append(_pins(layout.panels[0], marks.notes, run_axes))
     return drawn
+
+
+def _limited(marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None) -> Marks:
+    """As many incidents in view as are marked at once, open ones, then the newest. Zooming in shows the others."""
+    if len(marks.incidents) <= MAX_INCIDENTS:
+        return marks
+    first, last = window or (-np.inf, np.inf)
+    in_view = [each for each in marks.incidents if first <= run_axes.at(each.segment, each.detected_step) <= last]
+    by_importance = sorted(in_view, key=lambda each: (each.state == IncidentState.CLOSED, -each.number))
+    kept = {each.number for each in by_importance[:MAX_INCIDENTS]}
+    return replace(
+        marks,
+        incidents=[each for each in marks.incidents if each.number in kept],
+        interventions=[each for each in marks.interventions if each.incident is None or each.incident in kept],
+    )
 
 
 def _add_incidents(

@@ -139,6 +139,7 @@ def panel_figure(
     for panel in layout.panels:
         axes[_axis_key(panel.value_axis)] = _value_axis(panel, values[panel.metric], notes[panel.metric], revision)
         axes[_axis_key(panel.mark_axis)] = _mark_axis(panel) | {"overlaying": panel.value_axis}
+    meta = {"panels": [[panel.metric, panel.value_axis] for panel in layout.panels]}  # for chart_view.js
     hover = {"hovermode": "x unified", "hoversubplots": "axis", "hoverdistance": 30}
     titles = [_title(panel, notes[panel.metric]) for panel in layout.panels]
     figure = base_figure(
@@ -146,7 +147,7 @@ def panel_figure(
         top=layout.top,
         bottom=BOTTOM,
         revision=revision,
-        **hover | {"annotations": titles} | axes | more,
+        **hover | {"annotations": titles, "meta": meta} | axes | more,
     )
     figure.add_traces([_packed(trace, layout) for trace in [*traces, *_placeholders(layout, traces)]])
     return figure
@@ -171,15 +172,16 @@ def _value_axis(panel: Panel, values: Floats, note: str, revision: str) -> dict[
         "showticklabels": note not in (NOTHING, NOTHING_ABOVE_0),
         "uirevision": f"{revision} {panel.log}",  # a zoom along y means nothing on the other kind of axis
     }
-    is_constant = len(shown) > 0 and np.ptp(shown) <= CONSTANT * np.abs(shown).max()
-    value = float(shown[0]) if is_constant else 0.0
+    halves = shown / 2  # their difference does not overflow
+    is_constant = len(shown) > 0 and np.ptp(halves) <= CONSTANT * np.abs(halves).max()
+    value = float(shown[0]) if is_constant and SMALLEST < abs(shown[0]) <= LARGEST / 2 else 0.0
     return axis | _range(panel, value) | (_ticks_of_a_constant(panel, value) if value else {})
 
 
 def _range(panel: Panel, constant: float) -> dict[str, Any]:
-    """That of the panel, also after a double click, which lets plotly find a range by itself."""
+    """That of the panel, also after a double click, which lets plotly find a range; `constant`: 0 for none."""
     shown = panel.range
-    if shown is None and not panel.log and SMALLEST < abs(constant) <= LARGEST / 2:
+    if shown is None and not panel.log and constant:
         shown = axis_range(np.array([constant]), np.array([constant]), log=False)
     if shown is None:
         return {}
@@ -265,6 +267,8 @@ def vertical_line(at: float, line: dict[str, Any]) -> dict[str, Any]:
 
 def _title(panel: Panel, note: str) -> dict[str, Any]:
     return {
+        "name": panel.metric,
+        "captureevents": True,  # a click collapses the panel
         "text": f"<b>{formatting.escape_plotly(title(panel.metric))}</b>{note and f' - {note}'}",
         "x": 0,
         "xref": "paper",

@@ -100,13 +100,13 @@ def _curves(contents: ReportContents) -> Iterator[Markup]:
     names, facts = list(contents.curves), contents.facts
     events = facts.events[-contents.limits.max_events :]
     marks = Marks(
-        facts.incidents,
-        facts.interventions,
-        facts.orders,
-        events,
-        facts.progress.done - 1,
-        contents.skipped,
-        facts.notes,
+        incidents=facts.incidents,
+        interventions=facts.interventions,
+        orders=facts.orders,
+        events=events,
+        last_step=facts.progress.done - 1,
+        skipped=contents.skipped,
+        notes=facts.notes[-contents.limits.max_events :],
     )
     for first in range(0, len(names), CURVES_PER_PICTURE):
         part = names[first : first + CURVES_PER_PICTURE]

@@ -14,7 +14,7 @@ from dashboard.figures.axis import Floats
 PADDING = 0.05
 """Free share of the value range at both ends."""
 FAR = 1000.0
-"""Widths of an axis beyond which a position outside of it is not told from others."""
+"""In widths of an axis: positions farther outside of it are as far as this."""
 EPSILON = 1e-9
 EXACT = 2.0**-50
 """Resolution of an axis of steps: ten of them near 2^53 are a range."""

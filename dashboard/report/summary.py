@@ -9,9 +9,9 @@ from dashboard import clock, formatting
 from dashboard.data import compute, held_out, pending
 from dashboard.data.facts import Curve, RunFacts
 from dashboard.data.progress import SILENT, is_silent
-from dashboard.data.rollback_costs import Rewind
 from dashboard.report.contents import ReportContents
 from db.goodput import rollback_costs
+from db.goodput.rollback_costs import Rewind
 from db.models import Intervention
 from db.queries import Series
 from lossguard.states import IncidentState, RunState

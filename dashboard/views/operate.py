@@ -1,7 +1,7 @@
 """Operator actions on a page: a button, a confirmation dialog, and the request to the collector."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from dashboard.operator_actions import OperatorAction
 from dashboard.views import session
 from dashboard.views.frame import show_live
 from db.command_lines import as_typed_here
+from lossguard.protocol import MAX_SHORT_TEXT
 
 TOKEN = "operator_token"
 """In the session: the viewer's own token. It is never written to the URL or to the store."""
@@ -47,7 +48,7 @@ def show_success() -> None:
         st.toast(message, icon=":material/check:")
 
 
-@st.dialog("Are you sure?")
+@st.dialog("Are you sure?", on_dismiss="rerun")  # so that nothing looks after a closed dialog any more
 def confirm(action: OperatorAction, obsolete: Obsolete | None = None) -> None:
     """With `obsolete`, the open dialog looks every few seconds whether the action is still to be decided."""
     if obsolete is None:
@@ -72,14 +73,25 @@ def reason() -> dict[str, str]:
     return {"reason": st.text_input("Reason for the audit trail", key="confirm-reason", max_chars=500).strip()}
 
 
+def _itself(action: OperatorAction) -> Sequence[OperatorAction]:
+    return [action]
+
+
 def confirmation_form(
-    action: OperatorAction, *, fields: Callable[[], Mapping[str, Any]] = dict, needs_word: bool = True
+    action: OperatorAction,
+    *,
+    fields: Callable[[], Mapping[str, Any]] = dict,
+    word: str | None = None,
+    requests: Callable[[OperatorAction], Sequence[OperatorAction]] = _itself,
 ) -> None:
     """The question, `fields` that add to the request's body, the token if one is needed, a word to type, two buttons.
 
+    `word`: what a person types, by default the name of the action; nothing, if it is empty. `requests`: what is sent,
+    where that is more than the action with its fields: one request for each of several runs.
+
     The word is typed because clicks alone can be stolen: a page that hides this one under its own, or a window that
     opens under the pointer, gets a person to click twice, but not to type the name of the action. An action
-    that changes nothing of a run's training may go without (`needs_word`).
+    that changes nothing of a run's training may go without.
 
     It is a form, which sends its fields together with the press of a button. Outside a form a text field is sent when
     it loses focus, and the rerun that follows can swallow the press.
@@ -88,25 +100,27 @@ def confirmation_form(
     with st.form("confirm", border=False, enter_to_submit=False):
         action = replace(action, body={**action.body, **fields()})
         token = _token()
-        word = action.label.lower() if needs_word else ""
-        typed = _typed_word(word) if needs_word else ""
+        word = action.label.lower() if word is None else word
+        typed = _typed_word(word) if word else ""
         with st.container(horizontal=True):
             confirmed = st.form_submit_button(action.label, type="primary", key="confirm-yes")
             cancelled = st.form_submit_button("Cancel", key="confirm-no")
     if cancelled:
         st.rerun()
-    if confirmed and typed.lower().split() != word.split():
-        st.error(f'Nothing was changed. Type "{word}" into the field to confirm.', icon=":material/keyboard:")
+    if confirmed and typed.casefold().split() != word.casefold().split():
+        asked = f'Type "{formatting.escape_markdown(word)}" into the field to confirm.'
+        st.error(f"Nothing was changed. {asked}", icon=":material/keyboard:")
     elif confirmed:
-        _perform(action, token)
+        _perform(action, requests(action), token)
     st.caption("The collector records this action and its author in the audit trail.")
 
 
 def _typed_word(word: str) -> str:
-    return st.text_input(f'To confirm, type "{word}"', key="confirm-word", max_chars=40, autocomplete="off")
+    label = f'To confirm, type "{formatting.escape_markdown(word)}"'
+    return st.text_input(label, key="confirm-word", max_chars=MAX_SHORT_TEXT, autocomplete="off")
 
 
-def _perform(action: OperatorAction, token: str | None) -> None:
+def _perform(action: OperatorAction, requests: Sequence[OperatorAction], token: str | None) -> None:
     person = session.viewer()
     if session.has_login() and token == operator_actions.own_token() and not _may_use_own_token():
         st.error("Your login has expired, or none of your groups may operate.", icon=":material/lock:")
@@ -115,7 +129,7 @@ def _perform(action: OperatorAction, token: str | None) -> None:
         st.error("Enter a token with the scope `operate`.", icon=":material/key:")
         return
     try:
-        operator_actions.perform(action, token, None if person is None else person.name)
+        failures = operator_actions.perform_all(requests, token, None if person is None else person.name)
     except operator_actions.TokenRequired as error:
         st.session_state[TOKEN_REQUESTED] = True
         st.session_state.pop(TOKEN, None)
@@ -125,8 +139,18 @@ def _perform(action: OperatorAction, token: str | None) -> None:
     else:
         if token is not None and token != operator_actions.own_token():
             st.session_state[TOKEN] = token
-        st.session_state[SUCCESS] = action.success
-        st.rerun()
+        if failures:
+            _show_failures(failures, len(requests))
+        else:
+            st.session_state[SUCCESS] = action.success
+            st.rerun()
+
+
+def _show_failures(failures: Sequence[tuple[OperatorAction, operator_actions.ActionFailed]], num_requests: int) -> None:
+    """In the dialog, which stays open: what some of the requests failed at."""
+    done = f"{num_requests - len(failures)} of {num_requests} done. These were not:"
+    reasons = formatting.bullet_list([f"{request.label}: {error}" for request, error in failures])
+    st.error(f"{done}\n\n{reasons}", icon=":material/block:")
 
 
 def _token() -> str | None:

@@ -1,6 +1,7 @@
 """Tables on pages. A table that is wider than the screen scrolls within its own box, and its first column stays."""
 
 from collections.abc import Collection
+from typing import Literal
 
 import pandas as pd
 import streamlit as st
@@ -16,5 +17,5 @@ def show_table(table: pd.DataFrame, *, key: str, numbers: Collection[str] = ()) 
         for place, name in enumerate(table.columns)
         if place == 0 or name in numbers
     }
-    height = "content" if len(table) <= MAX_ROWS_SHOWN else "auto"
+    height: Literal["content", "auto"] = "content" if len(table) <= MAX_ROWS_SHOWN else "auto"
     st.dataframe(table, hide_index=True, key=key, column_config=columns, height=height)

@@ -51,7 +51,8 @@ def show(facts: RunFacts) -> None:
     if facts.run.state == RunState.RUNNING:
         banner.show_missing_address()
     for incident in pending.unresolved(facts)[:MAX_UNRESOLVED]:
-        st.warning(pending.unresolved_sentence(facts, incident), icon=":material/person_raised_hand:")
+        sentence = formatting.escape_markdown(pending.unresolved_sentence(facts, incident))
+        st.warning(sentence, icon=":material/person_raised_hand:")
         link(facts, incident.number)
 
 
@@ -86,7 +87,7 @@ def _show_hold(facts: RunFacts, hold: Intervention) -> None:
     """Since when, on what grounds, and what a person can do."""
     waited = formatting.duration(time.time() - hold.changed_at)
     st.warning(f"{pending.HELD_SENTENCE} It has waited for {waited}.", icon=":material/front_hand:")
-    left, right = st.columns([2, 3], gap="large")
+    left, right = st.columns([2, 3], gap="medium")
     grounds = formatting.bullet_list(hold.details.get("reasons", [])) or "No reason was recorded."
     left.markdown(f"Why the policy stopped the run:\n\n{grounds}")
     right.markdown("What you can do:\n\n" + "\n".join(f"- {each}" for each in options(facts)))

@@ -9,6 +9,8 @@ import sqlalchemy as sa
 
 WRITES = {"lossguard_writes": True}
 """Execution options of a transaction that is going to write."""
+BINARY = {"lossguard_binary": True}
+"""Execution options of a query with many numbers: they come as the database has them, where the driver can do that."""
 
 Rows = Sequence[tuple[Any, ...]]
 

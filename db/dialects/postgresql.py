@@ -31,7 +31,9 @@ class PostgreSQL(Dialect):
     def create_engine(self, url: sa.URL, **options: Any) -> sa.Engine:
         driver = url.set(drivername="postgresql+psycopg")
         arguments = {"connect_timeout": CONNECT_SECONDS}
-        return sa.create_engine(driver, pool_pre_ping=True, hide_parameters=True, connect_args=arguments, **options)
+        engine = sa.create_engine(driver, pool_pre_ping=True, hide_parameters=True, connect_args=arguments, **options)
+        sa.event.listen(engine, "before_cursor_execute", _choose_format)
+        return engine
 
     def store_file(self, url: sa.URL) -> Path | None:
         return None
@@ -48,6 +50,12 @@ class PostgreSQL(Dialect):
 
     def lock_schema(self, connection: sa.Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+
+
+def _choose_format(_connection: Any, cursor: Any, _statement: str, _values: Any, context: Any, _many: bool) -> None:
+    """Numbers are text by default: to write and to parse it is three times the cost of reading them."""
+    if context is not None and context.execution_options.get("lossguard_binary"):
+        cursor.format = psycopg.pq.Format.BINARY
 
 
 def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Rows) -> None:

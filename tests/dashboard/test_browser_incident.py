@@ -75,9 +75,11 @@ def test_a_warning_on_the_run_page_leads_to_the_incident_and_to_an_approval(
             row = page.get_by_role("button", name="#1 divergence")
             row.click()
             page.wait_for_url("**incident=1")
-            expect(page.get_by_text("Onset at step 6")).to_be_visible(timeout=30_000)
+            details = page.get_by_text("Onset at step 6")
+            expect(details).to_be_visible(timeout=30_000)
             row.press("Enter")
             page.wait_for_url(lambda address: "incident=" not in address)
+            expect(details).to_have_count(0, timeout=30_000)  # the curves are back in their place
             number = page.locator(".lossguard-figure g.textpoint").first.bounding_box()
             assert number is not None
             page.mouse.click(number["x"] + number["width"] / 2, number["y"] + number["height"] / 2)
@@ -122,13 +124,15 @@ def test_the_page_says_what_does_not_answer_and_no_longer_when_it_does(
     monkeypatch.setenv("LOSSGUARD_URL", f"http://127.0.0.1:{collector_port}")
     banner = page.get_by_text(re.compile("The collector at .* has not answered since"))
     notice = page.get_by_text("The dashboard has not answered since")
-    with page.expect_console_message(lambda line: "Are you connected" in line.text, timeout=120_000):
-        with dashboard(str(sqlite_engine.url), port) as served:
-            page.goto(f"{served.url}/run?run=spiky-1")
-            expect(banner).to_be_visible(timeout=30_000)
-            with serving(sqlite_engine, port=collector_port):
-                expect(banner).to_have_count(0, timeout=30_000)
-            expect(banner).to_be_visible(timeout=30_000)
+    with (
+        page.expect_console_message(lambda line: "Are you connected" in line.text, timeout=120_000),
+        dashboard(str(sqlite_engine.url), port) as served,
+    ):
+        page.goto(f"{served.url}/run?run=spiky-1")
+        expect(banner).to_be_visible(timeout=30_000)
+        with serving(sqlite_engine, port=collector_port):
+            expect(banner).to_have_count(0, timeout=30_000)
+        expect(banner).to_be_visible(timeout=30_000)
     expect(notice).to_be_visible(timeout=30_000)
     expect(page.get_by_text("Connecting")).to_be_hidden()
     expect(page.get_by_role("dialog")).to_have_count(0)  # Streamlit's own, which would have asked that

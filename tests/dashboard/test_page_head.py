@@ -9,7 +9,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.testclient import TestClient
 
 from dashboard.figures.component import PLOTLY_URL
-from dashboard.page_head import ELEMENTS, STATIC, PageHead, scripts_of_elements
+from dashboard.page_head import ELEMENTS, STATIC, STREAMLIT_TITLE, PageHead, scripts_of_elements
+from dashboard.security_headers import INLINE_SCRIPT
 
 
 def test_a_page_in_the_browsers_cache_is_sent_again_with_the_current_plotly(tmp_path: Path) -> None:
@@ -42,3 +43,15 @@ def test_a_script_is_loaded_with_all_that_it_imports(tmp_path: Path) -> None:
 
 def test_a_streamlit_with_other_scripts_is_served_without_them(tmp_path: Path) -> None:
     assert scripts_of_elements(tmp_path) == ()
+
+
+def test_a_page_is_ours_from_its_first_byte_and_its_scripts_may_run() -> None:
+    app = Starlette(routes=[Mount("/", StaticFiles(directory=STATIC, html=True))], middleware=[Middleware(PageHead)])
+    with TestClient(app, headers={"accept": "text/html"}) as http:
+        answer = http.get("/")
+    assert STREAMLIT_TITLE in (STATIC / "index.html").read_bytes()
+    assert "<title>Lossguard</title>" in answer.text
+    assert STREAMLIT_TITLE not in answer.content
+    scripts = INLINE_SCRIPT.findall(answer.content)
+    assert b"The dashboard has not answered" in scripts[-1]
+    assert answer.headers["content-security-policy"].count("'sha256-") == len(scripts)

@@ -2,12 +2,35 @@
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
+import sqlalchemy as sa
+from starlette.testclient import TestClient
 
+from dashboard.data.values_file import VALUES_ROUTE, ValuesFile, values_files
 from dashboard.security_headers import HEADERS
+from dashboard.server import create_app
+from db.engine import writing
 from tests.dashboard.serving import Served, dashboard
+from tests.db.seed import add_run, add_segment, add_steps
+
+
+def test_a_file_of_values_is_served_under_its_name_alone(store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session, "my run/1")
+        add_steps(session, run, add_segment(session, run, "a"), range(3))
+    file = ValuesFile(str(store.url), "my run/1", ("loss",), (1, 2), False)
+    with TestClient(create_app(), base_url="http://localhost") as http:
+        answer = http.get(VALUES_ROUTE + values_files.name(file))
+        unknown = http.get(VALUES_ROUTE + "guessed")
+        unreadable = http.get(VALUES_ROUTE + values_files.name(replace(file, database="sqlite:////nonexistent/a.db")))
+    rows = answer.text.splitlines()[1:]
+    assert rows == [f"loss,live,0,{step},{step},{step}.0,{step}.0,{step}.0,{step}.0,1,0" for step in (1, 2)]
+    assert answer.headers["content-disposition"] == 'attachment; filename="my-run-1-steps-1-2.csv"'
+    assert (unknown.status_code, unreadable.status_code) == (404, 503)
+
 
 OWN_NAME = "dash.example.org"
 PATHS = ["/", "/run?run=r1", "/_stcore/health", "/_stcore/host-config", "/lossguard/plotly.min.js", "/nothing"]

@@ -11,7 +11,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.figures.axis import XAxis
 from dashboard.figures.value_axes import AxisChoices
-from dashboard.views import chart_controls
+from dashboard.views import chart_controls, chart_view
 from dashboard.views.compare import lines
 from dashboard.views.compare.lines import MAX_LINES, ComparedLine, LineId
 from db.models import Run
@@ -20,6 +20,8 @@ X_AXES = (XAxis.STEP, XAxis.TOKENS, XAxis.FLOPS)
 DEFAULT_METRICS = ("loss", HELD_OUT_LOSS, HELD_OUT_DIFFERENCE)
 LAST_COMPARED = "last_compared"
 """In the session: the lines compared last. The links at the top of the page name no runs."""
+FIGURE = "figure-compare"
+"""Key of the chart."""
 LINES, BASELINE = "compared", "baseline_of_compared"
 """Keys of the widgets. Their labels are not ids, so they cannot write themselves into the URL as others do."""
 
@@ -101,11 +103,17 @@ def compare_options(compared: Sequence[ComparedLine]) -> CompareOptions:
         metrics = chart_controls.metric_selector(available_metrics(compared), DEFAULT_METRICS)
         return CompareOptions(
             metrics=metrics,
-            x_axis=chart_controls.x_axis_selector(X_AXES, on_change=lambda: url_state.set_view(None)),
+            x_axis=chart_controls.x_axis_selector(X_AXES, on_change=show_all),
             smooth=chart_controls.smoothing_selector(),
             baseline=baseline_selector(compared),
             axes=chart_controls.axis_choices([name for name in metrics if name != HELD_OUT_DIFFERENCE]),
         )
+
+
+def show_all() -> None:
+    """The range in view means nothing on another x axis."""
+    chart_view.forget(FIGURE)
+    url_state.set_view(None)
 
 
 def available_metrics(compared: Sequence[ComparedLine]) -> list[str]:

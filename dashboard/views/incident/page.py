@@ -3,6 +3,9 @@
 In the URL: ?run=ID&incident=N&steps=A-B
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from dashboard import clock, formatting, url_state
@@ -11,7 +14,7 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.timeline import TimelineEntry, timeline
 from dashboard.figures import component
-from dashboard.views import frame, manual_rollback, operate, states
+from dashboard.views import chart_view, frame, manual_rollback, operate, states
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.incident import actions, figure, verdict
 from dashboard.views.table import show_table
@@ -33,10 +36,11 @@ def page(facts: RunFacts) -> None:
     interventions = incident_window.interventions_of(facts, incident)
     header(incident)
     actions.show(facts, incident)
+    view = chart_view.shown(figure_key(facts, incident), "steps")
     window = url_state.steps()
     around = cached.incident_window(facts, incident, window)
     metrics(facts, incident, interventions)
-    curves(facts, incident, around, window)
+    curves(facts, incident, around, window, view)
     left, right = st.columns([2, 3], gap="large")
     with left:
         show_timeline(facts, incident, interventions, around)
@@ -129,16 +133,28 @@ def _segment_end(facts: RunFacts, intervention: Intervention) -> int:
     return 0 if last is None else last + 1
 
 
-def curves(facts: RunFacts, incident: Incident, around: IncidentWindow, window: tuple[int, int] | None) -> None:
+def figure_key(facts: RunFacts, incident: Incident) -> str:
+    return f"incident-{facts.run.id}-{incident.number}"
+
+
+def curves(
+    facts: RunFacts,
+    incident: Incident,
+    around: IncidentWindow,
+    window: tuple[int, int] | None,
+    view: Mapping[str, Any],
+) -> None:
     if not len(around.original):
         st.info("The store has no steps around this incident.", icon=":material/info:")
         return
-    key = f"incident-{facts.run.id}-{incident.number}"
+    key = figure_key(facts, incident)
     component.show(
         figure.draw(facts, incident, around, window),
         key=key,
         label=f"Signals around incident {incident.number}",
-        on_window=lambda: url_state.set_steps(component.window(key)),
+        title=formatting.escape_plotly(f"{formatting.run_title(facts.run)}: incident {incident.number}"),
+        view=view,
+        on_view=lambda: chart_view.save(key, "steps", url_state.set_steps),
     )
     if not around.complete:
         st.caption(

@@ -10,8 +10,8 @@ from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.figures.axis import XAxis
 from dashboard.figures.value_axes import AxisChoices
-from dashboard.views import chart_controls
-from dashboard.views.run import figure
+from dashboard.views import chart_controls, chart_view
+from dashboard.views.run import figure, tools
 from lossguard.metrics import default_charts
 
 
@@ -36,6 +36,7 @@ def show(facts: RunFacts) -> None:
         st.info("Choose at least one curve.", icon=":material/info:")
         return
     key, zone = f"figure-{facts.run.id}", st.context.timezone or "UTC"
+    view = chart_view.shown(key, "steps")
     drawing = figure.draw(
         facts,
         metrics,
@@ -50,7 +51,10 @@ def show(facts: RunFacts) -> None:
         drawing,
         key=key,
         label="Curves of the run",
-        on_window=lambda: save_zoom(facts, component.window(key), options.x_axis, zone),
+        title=tools.title(facts),
+        view=view,
+        on_view=lambda: chart_view.save(key, "steps", lambda bounds: save_zoom(facts, bounds, options.x_axis, zone)),
+        csv=tools.csv_url(facts, metrics, discarded=options.discarded),
     )
 
 

@@ -1,4 +1,4 @@
-// Lists the incidents in data.rows; a click on a row reports its number as the state "chosen", or 0 for none.
+// Lists the incidents in data.rows; a click on a row reports its number as the trigger "chosen", or 0 for none.
 
 function cell(content, className = "") {
   const found = document.createElement("td");
@@ -9,7 +9,7 @@ function cell(content, className = "") {
 
 function line(row, isChosen, choose) {
   const found = document.createElement("tr");
-  found.ariaSelected = String(isChosen);
+  found.className = isChosen ? "chosen" : "";
   const name = document.createElement("button");
   name.textContent = `#${row.number} ${row.kind}`;
   name.ariaExpanded = String(isChosen);
@@ -38,14 +38,14 @@ function header() {
   return found;
 }
 
-export default function ({ data, parentElement, setStateValue }) {
+export default function ({ data, parentElement, setTriggerValue }) {
   const host = parentElement.querySelector(".incidents");
   const content = JSON.stringify(data);
   if (host.dataset.content === content) return; // keeps the focus while a live page is refreshed
   const focused = [...host.querySelectorAll("button")].indexOf(host.getRootNode().activeElement);
   host.dataset.content = content;
   const table = document.createElement("table");
-  const choose = (number) => setStateValue("chosen", number);
+  const choose = (number) => setTriggerValue("chosen", number);
   table.createTHead().append(header());
   table.createTBody().append(...data.rows.map((row) => line(row, row.number === data.chosen, choose)));
   host.replaceChildren(table);

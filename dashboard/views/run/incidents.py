@@ -10,8 +10,9 @@ import streamlit as st
 from dashboard import formatting, url_state
 from dashboard.data import cached
 from dashboard.data.facts import RunFacts
-from dashboard.data.rollback_costs import Rewind, total_seconds
+from dashboard.figures.marks import MAX_INCIDENTS
 from dashboard.views import states, waiting
+from db.goodput.rollback_costs import Rewind, total_seconds
 from db.models import Incident
 from lossguard.states import IncidentState
 
@@ -57,6 +58,10 @@ def show(facts: RunFacts) -> None:
         data = {"rows": [asdict(row) for row in shown], "chosen": chosen}
         _component(data=data, key=key, on_chosen_change=lambda: choose(st.session_state[key].get("chosen")))
     num_incidents = len(facts.incidents)
+    if num_incidents > MAX_INCIDENTS:
+        st.caption(
+            f"The curves mark at most {MAX_INCIDENTS} incidents in view, open ones and the newest; zoom in for others."
+        )
     if num_incidents > num_shown and st.button(
         f"Show more ({num_shown:,} of {formatting.plural(num_incidents, 'incident')})", type="tertiary"
     ):
@@ -111,7 +116,8 @@ def _cost(rewinds: Sequence[Rewind]) -> str:
 
 def show_details(facts: RunFacts, incident: Incident) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{incident.number}. {formatting.incident_kind(incident.kind)}**", width="content")
+        kind = formatting.escape_markdown(formatting.incident_kind(incident.kind))
+        st.markdown(f"**{incident.number}. {kind}**", width="content")
         states.badge(incident.state)
         if incident.outcome is not None:
             st.badge(incident.outcome, color="gray")

@@ -66,7 +66,7 @@ def addition(facts: RunFacts) -> None:
         path=f"/runs/{facts.run.id}/notes",
     )
     newest = facts.progress.done - 1
-    operate.confirmation_form(action, fields=lambda: _fields(max(newest, 0)), needs_word=False)
+    operate.confirmation_form(action, fields=lambda: _fields(max(newest, 0)), word="")
 
 
 def _fields(newest: int) -> dict[str, Any]:
@@ -88,4 +88,4 @@ def deletion(facts: RunFacts, note: StepNote) -> None:
         method="DELETE",
         path=f"/runs/{facts.run.id}/notes/{note.id}",
     )
-    operate.confirmation_form(action, needs_word=False)
+    operate.confirmation_form(action, word="")

@@ -51,4 +51,5 @@ def test_a_constant_stands_in_the_middle_of_an_axis_of_its_size() -> None:
     assert figure("lr", [-3.0]).layout.yaxis.range == (-6.0, 0.0)
     assert figure("lr", [0.001, 0.002]).layout.yaxis.range is None
     assert figure("lr", [0.0]).layout.yaxis.range is None
+    assert figure("lr", [1e308, -1e308]).layout.yaxis.range is None
     assert figure("lr", [0.001], log=True).layout.yaxis.range is None

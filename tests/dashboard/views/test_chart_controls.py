@@ -1,4 +1,4 @@
-"""Scale and range of the value axes: in the URL, in the popover of the page, and in a browser."""
+"""The controls of the charts: in the URL, on the page, and in a browser."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from dashboard.figures.edges import NAME
 from db import migrate
 from db.engine import create_engine, writing
 from lossguard.states import RunState
-from tests.dashboard.app_content import figure, metrics
+from tests.dashboard.app_content import figure, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed
 from tests.db.seed import add_run, add_segment, add_steps
@@ -126,3 +126,47 @@ def test_in_a_browser_an_axis_follows_the_view_and_the_popover_and_a_reload_keep
         page.reload()
         drawn(page)
         assert page.evaluate(LOSS_AXIS)[2] == pytest.approx(top)
+
+
+@pytest.fixture
+def seeded(store: sa.Engine) -> None:
+    seed(store, now=time.time())
+
+
+@pytest.mark.parametrize(
+    ("smooth", "steps", "written"), [("100", 100, "100 steps"), ("250", 250, "250 steps"), ("1,000 steps", 1000, None)]
+)
+@pytest.mark.usefixtures("seeded")
+def test_a_link_smooths_over_any_number_of_steps(
+    open_page: OpenPage, smooth: str, steps: int, written: str | None
+) -> None:
+    app = open_page("run", run="spiky-1", smooth=smooth)
+    assert app.selectbox(key="smooth").value == steps
+    assert app.query_params["smooth"] == (written or smooth)
+    assert "live line, raw" in names(figure(app))
+    assert not app.toast
+
+
+@pytest.mark.parametrize("x", ["time", "Time"])
+@pytest.mark.usefixtures("seeded")
+def test_a_link_names_the_x_axis_in_small_letters_too(open_page: OpenPage, x: str) -> None:
+    app = open_page("run", run="spiky-1", x=x)
+    assert figure(app)["layout"]["xaxis"]["title"]["text"] == "Time"
+    assert app.query_params["x"] == "Time"
+    assert not app.toast
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ({"smooth": "lots"}, "The link has smooth=lots, which is not valid. Give a number of steps, such as 100."),
+        ({"x": "furlongs"}, "The link has x=furlongs, which is not valid. Choose one of: Step, Tokens, Time, FLOPs."),
+    ],
+)
+@pytest.mark.usefixtures("seeded")
+def test_a_link_that_asks_for_what_there_is_not_is_answered_by_one_sentence(
+    open_page: OpenPage, query: dict[str, str], sentence: str
+) -> None:
+    app = open_page("run", run="spiky-1", **query)
+    assert [toast.value for toast in app.toast] == [sentence]
+    assert not app.run().toast

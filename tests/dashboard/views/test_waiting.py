@@ -84,7 +84,7 @@ def test_an_incident_that_was_open_when_the_run_ended_is_a_persons(open_page: Op
         commands.finish_run(session, run=run, state=RunState.INTERRUPTED, at=time.time(), now=time.time())
         session.execute(sa.update(Intervention).values(state=InterventionState.WITHDRAWN))
     app = open_page("run", run="asking")
-    assert "Incident 1 (divergence) was still open when the run ended." in text(app)
+    assert r"Incident 1 \(divergence\) was still open when the run ended." in text(app)
     assert "Approve" not in buttons(app)
 
 

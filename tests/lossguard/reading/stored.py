@@ -26,8 +26,8 @@ def add_run(http: TestClient, run_id: str = "r1") -> None:
     steps = range(first, 500)
     trainer.report(segment, steps, {"loss": noise(3, len(steps)), "tokens": [4096.0 * step for step in steps]})
     steps = range(500, 500 + len(EXTREME))
-    ones = [1.0] * len(EXTREME)
-    metrics = {"loss": ones, "eval/x,y": EXTREME, "=formula": ones, "step": EXTREME}
+    ones: list[float | None] = [1.0] * len(EXTREME)
+    metrics: dict[str, list[float | None]] = {"loss": ones, "eval/x,y": EXTREME, "=formula": ones, "step": EXTREME}
     event = {"key": "e", "step": 500, "time": NOW, "kind": "data_mix", "details": {"share": "Infinity"}}
     trainer.report(segment, steps, metrics, events=[event])
     answer = http.post(f"{API}/runs/{run_id}/finish", json={"state": "finished", "at": NOW + 900.0})

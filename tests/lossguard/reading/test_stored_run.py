@@ -120,12 +120,14 @@ def test_without_pandas_the_same_values_are_lists(run: StoredRun, monkeypatch: p
 def test_what_is_not_there_is_named(run: StoredRun, http: TestClient) -> None:
     with pytest.raises(NotFound, match="run 'r1' has no metric 'los'; it has loss, "):
         run.frame("los")
-    for ask in (lambda: client(http).run("r2").frame(), lambda: client(http).run("r2").incidents()):
+    for ask in (StoredRun.frame, StoredRun.incidents):
         with pytest.raises(NotFound, match="there is no run 'r2'"):
-            ask()
-    for wrong in ({"metrics": []}, {"steps": (5, 5)}, {"steps": (-1, None)}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            run.frame(**wrong)  # type: ignore[arg-type]
+            ask(client(http).run("r2"))
+    with pytest.raises(ValueError, match="metrics is empty: name at least one"):
+        run.frame([])
+    for steps in ((5, 5), (-1, None)):
+        with pytest.raises(ValueError, match="holds no step: give the first one"):
+            run.frame(steps=steps)
 
 
 OLD = "is of an earlier release and cannot answer this: upgrade it"

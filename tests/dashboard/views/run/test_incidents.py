@@ -4,12 +4,12 @@ import time
 
 import pytest
 import sqlalchemy as sa
-from dashboard.data.rollback_costs import Rewind
 
 from dashboard.data import cached
 from dashboard.views.run import incidents
 from db import commands
 from db.engine import writing
+from db.goodput.rollback_costs import Rewind
 from db.lineage import StepRange
 from tests.dashboard.app_content import incident_rows
 from tests.dashboard.conftest import OpenPage
