@@ -13,14 +13,7 @@ from lossguard.protocol import is_run_id
 LATEST = "latest"
 MAX_CANDIDATES = 8
 Found = dict[str, Any]
-UNKNOWN: Found = {
-    "step": None,
-    "metrics": {},
-    "note": None,
-    "archived_at": None,
-    "open_incidents": None,
-    "waiting": None,
-}
+UNKNOWN: Found = {"metrics": {}} | dict.fromkeys(("step", "note", "archived_at", "open_incidents", "waiting"))
 """What a collector of an earlier release does not say in its list."""
 
 

@@ -11,6 +11,7 @@ from lossguard import Client
 from lossguard.__main__ import main
 from lossguard.commands.arguments import MODULE_OF
 from lossguard.commands.errors import ExitCode
+from tests.lossguard.collectors import FakeCollector
 from tests.lossguard.commands.small_runs import trained
 
 PAGE = (Path(__file__).parents[3] / "docs" / "terminal.md").read_text(encoding="utf-8")
@@ -77,6 +78,26 @@ def test_the_lines_of_tail_are_those_of_the_page(collector_client: Client, capsy
     assert {line["event"] for line in lines} == {"state", "incident", "intervention", "step"}
     for line in lines:
         assert line.keys() - {"event"} in documented("`tail`")
+
+
+def test_the_fields_of_what_delivers_and_imports_are_those_of_the_page(
+    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_URL", collector.url)
+    (tmp_path / "old.csv").write_text("step,loss\n0,2.0\n1,1.9\n")
+
+    def printed(*arguments: str) -> Any:
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    done = printed("import", str(tmp_path / "old.csv"), "--directory", str(tmp_path / "spools"))
+    assert done.keys() == fields("`import`")
+    assert done["runs"][0].keys() == parts("`import`", "runs")
+    done = printed("sync", str(tmp_path / "spools"))
+    assert done.keys() == fields("`sync`")
+    assert done["runs"][0].keys() == parts("`sync`", "runs")
+    trimmed = printed("trim", str(tmp_path / "spools")).keys()
+    assert trimmed | printed("trim", str(tmp_path / "spools"), "--restore").keys() == fields("`trim`")
 
 
 def test_the_page_has_every_command_and_every_exit_code() -> None:
