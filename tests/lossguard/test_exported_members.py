@@ -8,6 +8,7 @@ import pytest
 
 import lossguard
 import lossguard.torch
+from lossguard.reading.stored_run import StoredRun
 
 
 def test_every_exported_name_exists_and_is_documented() -> None:
@@ -17,7 +18,7 @@ def test_every_exported_name_exists_and_is_documented() -> None:
 
 
 def test_every_public_method_of_run_and_guard_is_documented() -> None:
-    for kind in (lossguard.Run, lossguard.Guard, lossguard.torch.Checkpoints):
+    for kind in (lossguard.Run, lossguard.Guard, lossguard.Client, StoredRun, lossguard.torch.Checkpoints):
         for name, method in inspect.getmembers(kind, inspect.isfunction):
             assert name.startswith("_") or inspect.getdoc(method), f"{kind.__name__}.{name} has no docstring"
 

@@ -95,6 +95,15 @@ def test_the_tables_of_a_run_are_those_of_the_store(run_on_both: StoredRun, engi
     assert len(run.series("loss", steps=(10, 12))) == 2
 
 
+def test_notes_are_a_frame_and_what_a_newer_collector_adds_is_kept() -> None:
+    note = b'[{"id": 7, "step": 40, "text": "warm", "author": "ada", "created_at": 1.5, "colour": "red"}]'
+    with serving(body=note) as server, Client(server.url) as asks:
+        notes = asks.run("a b").notes()
+    assert server.requests[0][1] == "/api/v1/runs/a%20b/notes"
+    assert (notes.index.name, list(notes)) == ("id", ["step", "text", "author", "created_at", "colour"])
+    assert notes.loc[7, "created_at"] == pd.Timestamp("1970-01-01 00:00:01.5", tz="UTC")
+
+
 def test_runs_are_a_frame_by_project_and_state(http: TestClient) -> None:
     add = {"id": "other", "project": "llama", "capabilities": [], "started_at": NOW + 1}
     http.post("/api/v1/runs", json=add)
