@@ -4,17 +4,17 @@ import streamlit as st
 
 from dashboard import formatting
 
-TOLD = "url_warnings"
+SAID = "url_warnings"
 """In the session: what was said."""
 MAX_LETTERS = 60
 
 
 def warn(parameter: str, text: str, remedy: str) -> None:
     """A message that stays until the viewer closes it: `parameter` has the value `text`; `remedy` is a sentence."""
-    told: set[tuple[str, str]] = st.session_state.setdefault(TOLD, set())
-    if (parameter, text) in told:
+    said: set[tuple[str, str]] = st.session_state.setdefault(SAID, set())
+    if (parameter, text) in said:
         return
-    told.add((parameter, text))
+    said.add((parameter, text))
     value = formatting.escape_markdown(text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]} ..")
     message = f"The link has {parameter}={value}, which is not valid. {remedy}"
     st.toast(message, icon=":material/link_off:", duration="infinite")

@@ -72,8 +72,8 @@ def without_zoom(message: bytes) -> bytes:
     states = parsed.rerun_script.widget_states.widgets
     for state in list(filter(is_zoom, states)):
         states.remove(state)
-    content: bytes = parsed.SerializeToString()
-    return content
+    without: bytes = parsed.SerializeToString()
+    return without
 
 
 def press_plus(page: Page) -> None:

@@ -29,7 +29,7 @@ def app() -> AppTest:
 
 
 def run(app: AppTest, query: dict[str, Any], **report: Any) -> dict[str, Any]:
-    """What the chart is told after a message with this URL, and with a report if one is given."""
+    """What the chart gets after a message with this URL, and with a report if one is given."""
     app.query_params.clear()
     app.query_params.update(query)
     if report:
