@@ -21,6 +21,8 @@ TOKEN_REQUESTED = "operator_token_requested"
 """In the session: whether the collector rejected the dashboard's own token."""
 SUCCESS = "operator_success"
 """In the session: the message to show once the dialog has closed."""
+FAILURE = "operator_failure"
+"""In the session: why the last press of an open dialog did nothing, and its icon."""
 DIALOG_REFRESH_SECONDS = 2.0
 
 Obsolete = Callable[[], str | None]
@@ -48,9 +50,14 @@ def show_success() -> None:
         st.toast(message, icon=":material/check:")
 
 
-@st.dialog("Are you sure?", on_dismiss="rerun")  # so that nothing looks after a closed dialog any more
 def confirm(action: OperatorAction, obsolete: Obsolete | None = None) -> None:
-    """With `obsolete`, the open dialog looks every few seconds whether the action is still to be decided."""
+    """Open the dialog. With `obsolete`, it looks every few seconds whether the action is still to be decided."""
+    st.session_state.pop(FAILURE, None)
+    _dialog(action, obsolete)
+
+
+@st.dialog("Are you sure?", on_dismiss="rerun")  # so that nothing looks after a closed dialog any more
+def _dialog(action: OperatorAction, obsolete: Obsolete | None) -> None:
     if obsolete is None:
         confirmation_form(action)
     else:
@@ -58,10 +65,13 @@ def confirm(action: OperatorAction, obsolete: Obsolete | None = None) -> None:
 
 
 def form_until(obsolete: Obsolete, action: OperatorAction) -> None:
-    """The form, or why there is nothing to decide any more."""
+    """The form, or why there is nothing to decide any more. A refresh keeps what the last press led to."""
     reason = obsolete()
     if reason is None:
+        failure = st.session_state.pop(FAILURE, None)
         confirmation_form(action)
+        if failure is not None and FAILURE not in st.session_state:
+            _show_failure(*failure)
         return
     st.info(formatting.escape_markdown(reason), icon=":material/info:")
     if st.button("Close", key="confirm-close"):
@@ -107,12 +117,17 @@ def confirmation_form(
             cancelled = st.form_submit_button("Cancel", key="confirm-no")
     if cancelled:
         st.rerun()
+    st.caption("The collector records this action and its author in the audit trail.")
     if confirmed and typed.casefold().split() != word.casefold().split():
         asked = f'Type "{formatting.escape_markdown(word)}" into the field to confirm.'
-        st.error(f"Nothing was changed. {asked}", icon=":material/keyboard:")
+        _show_failure(f"Nothing was changed. {asked}", ":material/keyboard:")
     elif confirmed:
         _perform(action, requests(action), token)
-    st.caption("The collector records this action and its author in the audit trail.")
+
+
+def _show_failure(text: str, icon: str) -> None:
+    st.session_state[FAILURE] = (text, icon)
+    st.error(text, icon=icon)
 
 
 def _typed_word(word: str) -> str:
@@ -123,19 +138,19 @@ def _typed_word(word: str) -> str:
 def _perform(action: OperatorAction, requests: Sequence[OperatorAction], token: str | None) -> None:
     person = session.viewer()
     if session.has_login() and token == operator_actions.own_token() and not _may_use_own_token():
-        st.error("Your login has expired, or none of your groups may operate.", icon=":material/lock:")
+        _show_failure("Your login has expired, or none of your groups may operate.", ":material/lock:")
         return
     if token is None and not _may_use_own_token():
-        st.error("Enter a token with the scope `operate`.", icon=":material/key:")
+        _show_failure("Enter a token with the scope `operate`.", ":material/key:")
         return
     try:
         failures = operator_actions.perform_all(requests, token, None if person is None else person.name)
     except operator_actions.TokenRequired as error:
         st.session_state[TOKEN_REQUESTED] = True
         st.session_state.pop(TOKEN, None)
-        st.error(f"{error} Enter a token with the scope `operate` and try again.", icon=":material/key:")
+        _show_failure(f"{error} Enter a token with the scope `operate` and try again.", ":material/key:")
     except operator_actions.ActionFailed as error:
-        st.error(str(error), icon=":material/block:")
+        _show_failure(str(error), ":material/block:")
     else:
         if token is not None and token != operator_actions.own_token():
             st.session_state[TOKEN] = token
