@@ -16,7 +16,7 @@ from dashboard.data.progress import is_silent
 from dashboard.figures.skipped_updates import num_skipped
 from dashboard.views import frame, operate, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
-from dashboard.views.run import costs, curves, edit, families, goodput, hardware, notes, story
+from dashboard.views.run import costs, curves, edit, families, goodput, hardware, notes, report_download, story
 from dashboard.views.table import show_table
 from lossguard.gating import SKIPPED
 from lossguard.limits import limits_in
@@ -54,6 +54,7 @@ def header(facts: RunFacts) -> None:
             "views/compare/page.py", label="Compare", icon=":material/compare_arrows:", query_params={"runs": run.id}
         )
         edit.button(facts)
+        report_download.button(facts.run)
     origin = "imported" if IMPORTED in run.capabilities else ""
     parts = [f"run {run.id}", origin, run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
     st.caption(formatting.escape_markdown(" / ".join(part for part in parts if part)))
