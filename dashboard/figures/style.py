@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, which people with any of the usual colour vision de
 readable on white and on near-black; text, grid and background follow the page's theme (component.js).
 """
 
+from functools import cache
 from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
@@ -60,6 +61,7 @@ def number_format(metric: str, largest: float = 0.0) -> str:
     return {"s": ".4~s", "%": ".4~p"}.get(unit, LARGE_NUMBER if 1e4 <= largest < 1e9 else NUMBER)
 
 
+@cache
 def with_alpha(color: str, alpha: float) -> str:
     """A colour "#rrggbb" with an opacity 0..1, as CSS writes it."""
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
