@@ -1,13 +1,13 @@
 """The dashboard in a real browser, on a run of a million steps.
 
-    python -m benchmarks.dashboard [--steps 1000000] [--store FILE] [--peers]
+    python -m benchmarks.dashboard [--steps 1000000] [--store FILE] [--peers] [--zooms 190]
 
 The store (kept if --store names a file) holds one finished run with a rollback, five metrics, a held-out loss, and 20
 injected spikes of one step each. Measured in the system's Chromium on the Run page, and on the Compare page with the
 live line and both segments overlaid: the time from navigation to the drawn chart, and from the end of a gesture to the
 chart at its new resolution; medians. The comparison column has the CPU time of the page's main thread and of the
 dashboard, which other load hardly changes, and the machine's load. --peers measures the same loss in TensorBoard and
-trackio (benchmarks/dashboard_peers.py).
+trackio (benchmarks/dashboard_peers.py). --zooms counts the zooms that end on coarse data, of so many on each page.
 """
 
 import argparse
@@ -40,6 +40,8 @@ SPIKE_LOSS = 25.0
 HELD_OUT_INTERVAL = 100
 """Steps between two held-out losses."""
 VIEWPORT: ViewportSize = {"width": 1440, "height": 900}
+SETTLED_MS = 2500
+"""After this time every answer to a gesture is here."""
 TARGET_VIEW_MS, TARGET_INTERACTION_MS = 1000.0, 300.0
 
 
@@ -130,7 +132,7 @@ def _loss(rows: np.ndarray, noise: np.random.Generator, steps: int) -> np.ndarra
     return loss
 
 
-def measure(steps: int, store: Path, *, peers: bool) -> Iterator[Row]:
+def measure(steps: int, store: Path, *, peers: bool, zooms: int) -> Iterator[Row]:
     engine = create_engine(f"sqlite:///{store}")
     migrate.upgrade(engine)
     fill(engine, steps)
@@ -140,6 +142,8 @@ def measure(steps: int, store: Path, *, peers: bool) -> Iterator[Row]:
             for view in VIEWS:
                 yield from _views(browser, served, view, steps)
                 yield from _gestures(browser, served, view, steps)
+                if zooms:
+                    yield _coarse_zooms(browser, served, view, steps, zooms)
         if peers:
             losses = _loss(np.arange(steps), np.random.default_rng(0), steps)
             yield from dashboard_peers.measure(browser, losses.tolist(), SPIKE_LOSS)
@@ -194,6 +198,28 @@ def _gestures(browser: Browser, served: Served, view: View, steps: int) -> Itera
             took[name].append(_timed(page, served, gesture))
     for name, taken in took.items():
         yield _row(f"{label}: {name}, to the new chart", taken, TARGET_INTERACTION_MS)
+
+
+def _coarse_zooms(browser: Browser, served: Served, view: View, steps: int, zooms: int) -> Row:
+    """A refresh that crosses a zoom on its way must not bring the buckets of the whole run back."""
+    page = browser.new_page(viewport=VIEWPORT)
+    _go(page, served, view)
+    drawn(page)
+    whole, coarse = _bucket_steps(page, view), 0
+    for turn in range(zooms):
+        page.wait_for_timeout(600 + 37 * (turn % 20))
+        _zoomer(turn % 5)(page)
+        page.wait_for_timeout(SETTLED_MS)
+        coarse += _bucket_steps(page, view) > whole / 2
+        _back(page)
+    return Row(f"{view.name.format(steps=steps)}: zooms that end on coarse data, of {zooms}", coarse, "", 0, "")
+
+
+def _bucket_steps(page: Page, view: View) -> float:
+    """Mean number of steps in a bucket of the chart."""
+    line = f"document.querySelector('{FIGURE}')._fullData.find(trace => trace.legendgroup === '{view.line}')"
+    steps: float = page.evaluate(f"(line => (line.x.at(-1) - line.x[0]) / (line.x.length - 1))({line})")
+    return steps
 
 
 def _timed(page: Page, served: Served, gesture: Callable[[Page], float]) -> Duration:
@@ -263,10 +289,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=NUM_STEPS)
     parser.add_argument("--store", type=Path, help="SQLite file to keep the run in")
     parser.add_argument("--peers", action="store_true", help="also measure TensorBoard and trackio")
+    parser.add_argument("--zooms", type=int, default=0, help="also count zooms that end on coarse data, of so many")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = arguments.store or Path(folder) / "store.db"
-        print_rows(measure(arguments.steps, store, peers=arguments.peers))
+        print_rows(measure(arguments.steps, store, peers=arguments.peers, zooms=arguments.zooms))
 
 
 if __name__ == "__main__":
