@@ -137,8 +137,8 @@ def _card(run: Run, summary: RunSummary, times: Sequence[StepTime]) -> RunCard:
     return RunCard(
         run=run,
         progress=progress(run, times),
-        loss=loss and loss.last,
-        tokens=tokens and tokens.last,
+        loss=loss.last if loss else None,
+        tokens=tokens.last if tokens else None,
         sparkline=list(loss.sparkline) if loss else [],
     )
 
