@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -15,6 +15,7 @@ from db.models import Incident, Intervention, Metric, Run, Segment
 from db.steps import summaries as metric_summaries
 from db.steps.summaries import LiveSpan
 from db.steps.summaries import MetricSummary as MetricSummary
+from db.steps.summaries import StepTime as StepTime
 from lossguard.metrics import COLUMNS
 from lossguard.states import IncidentKind, IncidentState, RunState
 
@@ -81,14 +82,34 @@ def summaries(session: Session, *, runs: Sequence[Run], metrics: Sequence[str]) 
     segments = _segments(session, [run.pk for run in runs])
     lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
     found = metric_summaries.summaries(session, lines=lines, metrics=metrics)
+    return {run.pk: _run_summary(line, segments.get(run.pk, []), found[run.pk]) for run, line in lines}
+
+
+def newest(
+    session: Session, *, runs: Sequence[Run], metrics: Sequence[str], num_steps: int
+) -> dict[int, tuple[RunSummary, list[StepTime]]]:
+    """By `Run.pk`: the same of the last `num_steps` steps alone, and the times of the newest ones."""
+    segments = _segments(session, [run.pk for run in runs])
+    lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
+    ends = [(run, _last_steps(line, num_steps)) for run, line in lines]
+    found = metric_summaries.summaries(session, lines=ends, metrics=metrics)
+    times = metric_summaries.newest_times(session, lines=lines)
     return {
-        run.pk: RunSummary(
-            steps=max((span.last for span in line), default=0),
-            stored_steps=sum(segment.num_steps for segment in segments.get(run.pk, [])),
-            metrics=found[run.pk],
-        )
+        run.pk: (_run_summary(line, segments.get(run.pk, []), found[run.pk]), times.get(run.pk, []))
         for run, line in lines
     }
+
+
+def _run_summary(
+    line: Sequence[LiveSpan], segments: Sequence[Segment], metrics: Mapping[str, MetricSummary]
+) -> RunSummary:
+    steps = max((span.last for span in line), default=0)
+    return RunSummary(steps, sum(segment.num_steps for segment in segments), metrics)
+
+
+def _last_steps(line: Sequence[LiveSpan], num_steps: int) -> list[LiveSpan]:
+    first = max((span.last for span in line), default=0) - num_steps
+    return [replace(span, first=max(span.first, first)) for span in line if span.last > first]
 
 
 def _segments(session: Session, pks: Sequence[int]) -> dict[int, list[Segment]]:

@@ -28,7 +28,7 @@ from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
 from db.lineage import Line
 from db.models import Incident, Run, Segment
-from db.overview import Tally
+from db.overview import RunSummary, StepTime, Tally
 from db.queries import StoredProbe
 from db.step_notes import step_notes
 from db.steps.reader import metric_value
@@ -36,7 +36,7 @@ from lossguard.states import RunState
 
 BREAKDOWN_SECONDS = 4.0
 """For so long the breakdown of a running run is shown, to all viewers, before it is read again."""
-SPARKLINE_STEPS, SPARKLINE_POINTS = 1000, 60
+SPARKLINE_STEPS = 1000
 MAX_POINTS = 800
 """Buckets per curve; their width is a power of two, so that there are at least half as many: one to three pixels each.
 Every bucket shows its smallest and its largest value, so that fewer buckets hide nothing and are drawn sooner."""
@@ -47,9 +47,9 @@ def runs() -> list[tuple[Run, Tally]]:
     return _runs(database_url())
 
 
-def card(run_id: str) -> RunCard | None:
-    """None when the store has no such run."""
-    return _card(database_url(), run_id)
+def cards(runs: Sequence[Run]) -> list[RunCard]:
+    """What the cards of these runs show, read together."""
+    return _cards(database_url(), tuple(run.id for run in runs), tuple(run.revision for run in runs), runs)
 
 
 def facts(run_id: str) -> RunFacts | None:
@@ -129,31 +129,21 @@ def _runs(url: str) -> list[tuple[Run, Tally]]:
 
 
 @cached_briefly
-def _card(url: str, run_id: str) -> RunCard | None:
+def _cards(url: str, run_ids: tuple[str, ...], revisions: tuple[int, ...], _runs: Sequence[Run]) -> list[RunCard]:
     with open_store(url) as session:
-        run = queries.run_named(session, run_id=run_id)
-        if run is None:
-            return None
-        newest = queries.newest_steps(session, run=run)
-        return RunCard(
-            run=run,
-            progress=progress(run, newest),
-            loss=metric_value(newest[-1], "loss") if newest else None,
-            tokens=metric_value(newest[-1], "tokens") if newest else None,
-            sparkline=_sparkline(session, run, newest[-1].step) if newest else [],
-        )
+        newest = overview.newest(session, runs=_runs, metrics=("loss", "tokens"), num_steps=SPARKLINE_STEPS)
+    return [_card(run, *newest[run.pk]) for run in _runs]
 
 
-def _sparkline(session: Session, run: Run, last_step: int) -> list[float]:
-    series = queries.series(
-        session,
+def _card(run: Run, summary: RunSummary, times: Sequence[StepTime]) -> RunCard:
+    loss, tokens = summary.metrics.get("loss"), summary.metrics.get("tokens")
+    return RunCard(
         run=run,
-        step_ranges=queries.live(session, run=run),
-        metric="loss",
-        first=last_step - SPARKLINE_STEPS,
-        points=SPARKLINE_POINTS,
+        progress=progress(run, times),
+        loss=loss.last if loss else None,
+        tokens=tokens.last if tokens else None,
+        sparkline=list(loss.sparkline) if loss else [],
     )
-    return [value for value in series.max if value is not None]
 
 
 @cached_briefly

@@ -20,7 +20,7 @@ class RunCard:
     run: Run
     progress: Progress
     loss: float | None
-    """Of the newest step, non-finite values included; None when it has none."""
+    """The newest value, non-finite ones included; None when none of the newest steps has one."""
     tokens: float | None
     """Seen on the live line."""
     sparkline: list[float]

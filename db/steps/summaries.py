@@ -50,6 +50,12 @@ class LiveSpan:
     sealed: int
 
 
+class StepTime(NamedTuple):
+    step: int
+    time: float
+    """When the trainer logged it, in unix seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """Steps [low, high) of a segment that are read from one level."""
@@ -103,6 +109,25 @@ def summaries(
         }
         for run, _ in lines
     }
+
+
+def newest_times(
+    session: Session, *, lines: Sequence[tuple[Run, Sequence[LiveSpan]]], count: int = 100
+) -> dict[int, list[StepTime]]:
+    """By `Run.pk`: the last `count` steps of the newest segment with steps, in order."""
+    wanted = [_Wanted(run.pk, line[-1].segment, 0, line[-1].first, line[-1].last) for run, line in lines if line]
+    found: dict[int, list[StepTime]] = {}
+    within = "{0}.run_pk = w.run_pk AND {0}.segment = w.segment AND {0}.step >= w.low AND {0}.step < w.high".format
+    for start in range(0, len(wanted), SPANS_PER_QUERY):
+        nth = f"SELECT t.step FROM steps t WHERE {within('t')} ORDER BY t.step DESC LIMIT 1 OFFSET {count - 1}"
+        statement = (
+            f"{_with(wanted[start : start + SPANS_PER_QUERY])} SELECT s.run_pk, s.step, s.time"
+            f" FROM wanted w CROSS JOIN steps s WHERE {within('s')} AND s.step >= COALESCE(({nth}), w.low)"
+            " ORDER BY s.run_pk, s.step"
+        )
+        for pk, step, time in bulk.read(session, statement, ()):
+            found.setdefault(pk, []).append(StepTime(step, time))
+    return found
 
 
 def _width(line: Sequence[LiveSpan]) -> int:

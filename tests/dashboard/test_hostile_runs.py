@@ -64,6 +64,7 @@ def check(app: AppTest) -> AppTest:
 def open_all(open_page: OpenPage, run: HostileRun, store: sa.Engine) -> None:
     """Every page about a run, with every incident."""
     check(open_page("runs"))
+    check(open_page("runs", layout="Table"))
     for x, details in (("Step", "Segments"), ("Time", "Configuration"), ("Tokens", "Events"), ("FLOPs", "Skip ledger")):
         check(open_page("run", run=run.id, x=x, details=details, smooth="100 steps"))
     with reading(store) as session:

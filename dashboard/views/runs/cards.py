@@ -55,7 +55,7 @@ def _tick(pk: int, run_id: str) -> None:
 
 
 def _loss(card: RunCard) -> None:
-    help_text = f"At the newest step. The line shows the largest values of the last {cached.SPARKLINE_STEPS:,} steps."
+    help_text = f"The newest value. The line shows the largest values of the last {cached.SPARKLINE_STEPS:,} steps."
     loss = formatting.number(card.loss)
     st.metric("Loss", loss, chart_data=card.sparkline or None, width=COLUMN_WIDTH_PIXELS, help=help_text)
 

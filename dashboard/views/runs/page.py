@@ -104,10 +104,9 @@ def group_control(rows: Sequence[ListedRun]) -> list[str]:
 
 def show_cards(found: Sequence[ListedRun]) -> None:
     num_shown = st.session_state.setdefault(NUM_SHOWN, PAGE_SIZE)
-    for row in found[:num_shown]:
-        card = cached.card(row.run.id)
-        if card is not None:
-            cards.show(card, row.tally)
+    shown = found[:num_shown]
+    for row, card in zip(shown, cached.cards([row.run for row in shown]), strict=True):
+        cards.show(card, row.tally)
     if len(found) > num_shown and st.button(f"Show more ({num_shown} of {formatting.plural(len(found), 'run')})"):
         st.session_state[NUM_SHOWN] = num_shown + PAGE_SIZE
         st.rerun(scope="fragment")

@@ -63,3 +63,21 @@ def test_a_run_without_steps_has_an_empty_summary(engine: sa.Engine) -> None:
         run = add_run(session)
         add_segment(session, run, "a")
         assert overview.summaries(session, runs=[run], metrics=["loss"]) == {run.pk: overview.RunSummary()}
+
+
+def test_the_newest_steps_are_summed_up_alone_and_have_their_times(engine: sa.Engine) -> None:
+    with writing(engine) as session:
+        runs = [add_run(session, run_id) for run_id in ("long", "sparse", "none")]
+        for run, every in zip(runs, (1, 50), strict=False):
+            segment = add_segment(session, run, run.id)
+            add_steps(
+                session, run, segment, range(0, 6000, every), loss=[float(-step) for step in range(0, 6000, every)]
+            )
+        found = overview.newest(session, runs=runs, metrics=["loss"], num_steps=1000)
+        plain = [[each.step for each in queries.newest_steps(session, run=run)] for run in runs]
+    for run, steps in zip(runs[:2], plain, strict=False):
+        summary, times = found[run.pk]
+        assert summary.metrics["loss"].max == -5000.0
+        assert [each.step for each in times] == steps
+        assert times[-1].time == 1_000_000.0 + times[-1].step
+    assert found[runs[2].pk] == (overview.RunSummary(), [])
