@@ -11,7 +11,7 @@ def test_the_doctor_says_what_is_set_and_that_all_is_well(
     collector_client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOSSGUARD_LIMITS", "max_depth=10")
-    assert main(["doctor", "--directory", str(tmp_path), "--token", "lg_secret", "--json"]) in (0, 1)
+    assert main(["doctor", "--directory", str(tmp_path), "--token", "lg_secret", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     settings = {each["name"]: (each["value"], each["from"]) for each in shown["settings"]}
     assert settings["LOSSGUARD_URL"] == (collector_client.url, "environment")
