@@ -1,33 +1,11 @@
 """A body is read as it comes, and one that breaks off is an error in one sentence."""
 
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from lossguard import Client, NotFound, Unreachable
+from tests.lossguard.delivery.servers import answering
 
 HEAD = b"HTTP/1.1 %s\r\ntransfer-encoding: chunked\r\n\r\n"
-
-
-@contextmanager
-def answering(*answers: bytes) -> Iterator[str]:
-    """The URL of a server that sends one of these to each connection, and closes it."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            for answer in answers:
-                connection, _ = listener.accept()
-                with connection:
-                    connection.recv(65_536)
-                    connection.sendall(answer)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread.join(10)
 
 
 def test_a_body_is_read_in_pieces_of_the_size_that_is_asked_for() -> None:

@@ -1,60 +1,10 @@
 """What the client returns, and how a caller tells failures apart."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
-
 import pytest
 
 import lossguard
 from lossguard import Client, Conflict, NotFound, Rejected, Unauthorised, Unreachable
-
-JSON, PROBLEM, HTML = "application/json", "application/problem+json", "text/html"
-
-
-class Server:
-    """Answers every request the same way, and remembers what was sent."""
-
-    def __init__(self, status: int, body: bytes, content_type: str, headers: dict[str, str]) -> None:
-        self.status, self.body, self.headers = status, body, {"content-type": content_type, **headers}
-        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.url = ""
-
-
-@contextmanager
-def serving(status: int = 200, body: bytes = b"{}", content_type: str = JSON, **headers: str) -> Iterator[Server]:
-    answers = Server(status, body, content_type, {name.replace("_", "-"): value for name, value in headers.items()})
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            sent = self.rfile.read(int(self.headers.get("content-length") or 0))
-            names = {name.lower(): value for name, value in self.headers.items()}
-            answers.requests.append((self.command, self.path, names, sent))
-            self.send_response(answers.status)
-            for name, value in answers.headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", str(len(answers.body)))
-            self.end_headers()
-            self.wfile.write(answers.body)
-
-        do_GET = do_POST = do_PUT = do_DELETE = answer
-
-        def log_message(self, format: str, *args: Any) -> None: ...
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    answers.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield answers
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+from tests.lossguard.delivery.servers import HTML, JSON, PROBLEM, serving
 
 
 def test_a_list_is_read_with_the_token_from_below_the_base_path() -> None:

@@ -16,8 +16,7 @@ from db.lineage import Line
 from lossguard import Client, NotFound, Rejected, Unreachable
 from lossguard.protocol import ACCEPTS_HEADER, NO_SUCH_PATH
 from lossguard.reading.stored_run import StoredRun
-from tests.lossguard.delivery.test_answer_stream import answering
-from tests.lossguard.delivery.test_client import PROBLEM, serving
+from tests.lossguard.delivery.servers import PROBLEM, answering, serving
 from tests.lossguard.reading.stored import EXTREME, add_run, client, collector
 from tests.monitor.client import NOW, TestClient
 
