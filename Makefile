@@ -32,7 +32,7 @@ demo: setup ## train on real text with an injected fault, and watch the rollback
 
 .PHONY: serve
 serve: setup ## start the collector on :8000 and the dashboard on :8501
-	@$(BIN)/python -m demo serve
+	@LOSSGUARD_DIR="$${LOSSGUARD_DIR:-.lossguard}" $(BIN)/python -m lossguard_server
 
 .PHONY: test
 test: setup system ## run all tests, including those with real processes and servers
@@ -66,6 +66,12 @@ fix: setup ## format the code and apply ruff's fixes
 .PHONY: docs
 docs: setup ## serve the documentation on http://127.0.0.1:8002, rebuilt on every change
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8002
+
+.PHONY: dist
+dist: setup ## build the wheels and sdists of lossguard and lossguard-server into dist/
+	@rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BIN)/python -m build --no-isolation --outdir dist deploy/server
 
 .PHONY: screenshots
 screenshots: setup system ## regenerate the pictures of docs/ and the README from a real run (minutes)

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from benchmarks.rows import Row, print_rows
 from db.engine import create_engine
 from db.models import Intervention, Step
-from demo.processes import Processes
+from lossguard_server.processes import Processes
 from tests.deploy.stack import TOKEN, Stack, Webhook, webhook
 from tests.loop import small_settings
 from tests.waiting import wait_for

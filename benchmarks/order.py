@@ -15,7 +15,7 @@ from pathlib import Path
 
 import lossguard
 from benchmarks.rows import Row, print_rows
-from demo.processes import Processes
+from lossguard_server.processes import Processes
 from tests.ports import free_port
 
 NUM_RUNS = 20

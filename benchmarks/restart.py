@@ -19,7 +19,7 @@ from pathlib import Path
 
 import lossguard
 from benchmarks.rows import Row, print_rows
-from demo.processes import Processes
+from lossguard_server.processes import Processes
 from tests.ports import free_port
 from tests.waiting import wait_for
 

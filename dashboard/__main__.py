@@ -121,7 +121,9 @@ def _config(host: str, port: int) -> dict[str, Any]:
         "browser.gatherUsageStats": False,
         "runner.magicEnabled": False,
         "runner.postScriptGC": False,  # it would block all viewers for 0.1 s after every refresh of a live page
-        "client.toolbarMode": "viewer",
+        # The detector lab sets its sliders anew when another run is selected.
+        "global.disableWidgetStateDuplicationWarning": True,
+        "client.toolbarMode": "minimal",  # the menu: the theme, and "About"
         "client.allowedOrigins": [],  # no page may send messages to ours: none may frame it
         **THEMES,
     }

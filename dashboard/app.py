@@ -4,15 +4,15 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.views import session
+from dashboard.views import banner, session, tab
 
-HERE = Path(__file__).parent
-VIEWS = HERE / "views"
+VIEWS = Path(__file__).parent / "views"
+ABOUT = "**Lossguard** watches training runs, and gets them past loss spikes."
 
-st.set_page_config(page_title="Lossguard", page_icon=str(HERE / "icon.svg"), layout="wide")
+st.set_page_config(page_title=tab.APP, page_icon=tab.ICON, layout="wide", menu_items={"About": ABOUT})
 st.html(VIEWS / "page.css")
 session.require_reader()
-st.navigation(
+page = st.navigation(
     [
         st.Page(VIEWS / "runs/page.py", title="Runs", icon=":material/list:", default=True),
         st.Page(VIEWS / "run/page.py", title="Run", icon=":material/show_chart:", url_path="run"),
@@ -26,4 +26,7 @@ st.navigation(
         st.Page(VIEWS / "trainer_lab/page.py", title="Trainer lab", icon=":material/science:", url_path="trainer-lab"),
     ],
     position="top",
-).run()
+)
+tab.open_page(page.title)
+banner.show()
+page.run()

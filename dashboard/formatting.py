@@ -71,14 +71,14 @@ def percent(share: float | None) -> str:
     return f"{share:.1%}" if share is not None and abs(share) < 1e4 else number(share)
 
 
-def abbreviated(value: float | None) -> str:
+def abbreviated(value: float | None, digits: int = 3) -> str:
     """Three digits and a unit: "6.55 M"; a dash when there is none."""
     if not _is_float(value):
         return number(value)
     for size, unit in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
         if abs(value) >= 0.9995 * size:
-            return f"{value / size:.3g}{unit}" if abs(value) < 1e15 else number(value)
-    return f"{value:.3g}"
+            return f"{value / size:.{digits}g}{unit}" if abs(value) < 1e15 else number(value)
+    return f"{value:.{digits}g}"
 
 
 def count(value: int | None) -> str:
@@ -122,6 +122,11 @@ def ago(seconds: float) -> str:
 
 def run_title(run: Run) -> str:
     return visible(f"{run.project} / {run.name or run.id}")
+
+
+def run_label(run: Run) -> str:
+    """The title, with the id beside a name: two runs may have one name."""
+    return run_title(run) + (f" ({run.id})" if run.name else "")
 
 
 def hardware(run: Run) -> str:

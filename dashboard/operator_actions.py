@@ -5,7 +5,7 @@ was started with --operate. Otherwise every visitor of a public dashboard could 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +28,10 @@ class ActionFailed(Exception):
 
 class TokenRequired(ActionFailed):
     """The action needs a token, or one with more rights."""
+
+
+class NoAnswer(ActionFailed):
+    """No collector answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,29 @@ def perform(action: OperatorAction, token: str | None, person: str | None = None
         raise _failure(error, collector_url(), bool(token)) from error
 
 
+def perform_all(
+    actions: Sequence[OperatorAction], token: str | None, person: str | None = None
+) -> list[tuple[OperatorAction, ActionFailed]]:
+    """Perform each of these actions; those that failed, and why.
+
+    The ones after an action that no collector answered are not tried. Raises ActionFailed when the only one fails, and
+    when none was performed because of the token or because no collector answers.
+    """
+    failures: list[tuple[OperatorAction, ActionFailed]] = []
+    for action in actions:
+        if failures and isinstance(failures[-1][1], NoAnswer):
+            failures.append((action, NoAnswer("It was not tried. Nothing was changed.")))
+            continue
+        try:
+            perform(action, token, person)
+        except ActionFailed as error:
+            failures.append((action, error))
+    for_all = len(actions) == 1 or (bool(failures) and isinstance(failures[0][1], TokenRequired | NoAnswer))
+    if for_all and len(failures) == len(actions):
+        raise failures[0][1]
+    return failures
+
+
 def _failure(error: CollectorError, url: str, with_token: bool) -> ActionFailed:
     detail = error.detail.rstrip(".")
     match error.status:
@@ -111,10 +138,10 @@ def _no_answer(error: CollectorError, url: str) -> ActionFailed:
     why = type(error.__cause__).__name__
     if isinstance(error, Unreachable) and error.may_have_arrived:
         return _unknown_result(url, why)
-    return ActionFailed(f"No collector answers at {url} ({why}). Nothing was changed.")
+    return NoAnswer(f"No collector answers at {url} ({why}). Nothing was changed.")
 
 
 def _unknown_result(url: str, why: str) -> ActionFailed:
-    return ActionFailed(
+    return NoAnswer(
         f"{url} did not answer the request ({why}). It may have been performed: check before you try again."
     )

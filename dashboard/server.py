@@ -1,4 +1,4 @@
-"""The web server: the Streamlit app, plotly.js, and the figures that the chart component fetches.
+"""The web server: the Streamlit app, plotly.js, and the figures and CSV files of the chart component.
 
 Run it with `python -m dashboard` (or `streamlit run dashboard/server.py` with the repository root on PYTHONPATH).
 """
@@ -6,36 +6,41 @@ Run it with `python -m dashboard` (or `streamlit run dashboard/server.py` with t
 import gzip
 import os
 from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 
 import streamlit as st
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
-from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, PLOTLY_URL, figure_cache
-from dashboard.security_headers import SecurityHeaders, content_policy
+from dashboard.data import tables  # noqa: F401 - this and `dashboard.views.run`: the first viewer need not wait for them
+from dashboard.data.store import StoreUnavailable
+from dashboard.data.values_file import VALUES_ROUTE, values_files
+from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, figure_cache
+from dashboard.page_head import PageHead
+from dashboard.security_headers import SecurityHeaders
 from dashboard.upload_limits import UploadLimits
-from dashboard.views.run import figure  # noqa: F401 - imports the plotting libraries before the first viewer comes
+from dashboard.views.run import costs, edit, figure, goodput, hardware  # noqa: F401
 
-REMOVED_HEADERS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
-"""Removed from a page request, so that the app always answers with the whole, uncompressed page."""
 IMMUTABLE = "max-age=31536000, immutable"
 
 
 def create_app() -> st.App:
     script = Path(__file__).parent / "app.py"
-    routes = [Route(PLOTLY_ROUTE, _serve_plotly), Route(FIGURES_ROUTE + "{name}", _serve_figure)]
+    routes = [
+        Route(PLOTLY_ROUTE, _serve_plotly),
+        Route(FIGURES_ROUTE + "{name}", _serve_figure),
+        Route(VALUES_ROUTE + "{name}", _serve_values),
+    ]
     names = parse_names(os.environ.get(HOSTS_VARIABLE, ""))
     middleware = [
         Middleware(SecurityHeaders),
         Middleware(AllowedHosts, names=names),
         Middleware(UploadLimits),
-        Middleware(EarlyScripts),
+        Middleware(PageHead),
     ]
     return st.App(script, routes=routes, middleware=middleware)
 
@@ -62,50 +67,17 @@ async def _serve_figure(request: Request) -> Response:
     return Response(packed.content, media_type="application/json", headers=headers)
 
 
-class EarlyScripts:
-    """ASGI middleware that adds two script tags to the head of every page, so that the first figure is drawn sooner.
-
-    The first one names the server's URL: Streamlit's client would otherwise try the page's own path first and wait
-    0.1 s before it tries the root. The second one loads plotly.js while the browser still fetches Streamlit's scripts.
-    """
-
-    TAGS = (
-        "<script>window.__streamlit = {BACKEND_BASE_URL: location.origin}</script>"
-        f'<script async src="{PLOTLY_URL}"></script></head>'
-    ).encode()
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("method") != "GET" or b"text/html" not in dict(scope["headers"]).get(b"accept", b""):
-            await self._app(scope, receive, send)
-            return
-        start: Message = {}
-        body = b""
-
-        async def collect(message: Message) -> None:
-            nonlocal start, body
-            if message["type"] == "http.response.start":
-                start = message
-                return
-            body += message.get("body", b"")
-            if not message.get("more_body", False):
-                await _send_page(send, start, body.replace(b"</head>", self.TAGS, 1))
-
-        # The page is 6 kB, so it needs no compression. "304 Not Modified" would be wrong: the file may be unchanged
-        # while the tags that are added here have changed.
-        headers = [(name, value) for name, value in scope["headers"] if name not in REMOVED_HEADERS]
-        await self._app({**scope, "headers": headers}, receive, collect)
-
-
-async def _send_page(send: Send, start: Message, body: bytes) -> None:
-    headers = MutableHeaders(scope=start)
-    if start["status"] == 200:
-        headers["content-length"] = str(len(body))
-        headers["content-security-policy"] = content_policy(body)
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
+def _serve_values(request: Request) -> Response:
+    file = values_files.get(request.path_params["name"])
+    if file is None:
+        return Response("The page that offered this file is gone: open it again.", 404, media_type="text/plain")
+    chunks = file.chunks()
+    try:
+        head = [next(chunks), *islice(chunks, 1)]  # so that a store that cannot be read is no empty file
+    except StoreUnavailable as error:
+        return Response(str(error), 503, media_type="text/plain")
+    headers = {"Content-Disposition": f'attachment; filename="{file.name}"', "Cache-Control": "no-store"}
+    return StreamingResponse(chain(head, chunks), media_type="text/csv", headers=headers)
 
 
 app = create_app()

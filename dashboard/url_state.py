@@ -1,14 +1,20 @@
 """What a page shows, in its URL, so that a link or a reload shows the same.
 
 Widgets write themselves into the URL: give them `key="name", bind="query-params"`. This module holds what no widget
-does: `?run=ID`, the steps in view `?steps=FIRST-LAST`, and of the Compare page `?runs=ID,ID:SEGMENT&baseline=ID` and
-`&view=A-B`.
+does: `?run=ID`, the steps in view `?steps=FIRST-LAST`, the value axes `?log=METRIC,METRIC&linear=..&fit-all=..`, and of
+the Compare page `?runs=ID,ID:SEGMENT&baseline=ID` and `&view=A-B`. What a viewer did to a chart is in
+`?hidden=..&collapsed=..&y=..` (views/chart_view.py).
 """
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
+from urllib.parse import quote, unquote, urlencode
 
 import streamlit as st
+
+from dashboard.figures.value_axes import AxisChoices
 
 _STEPS = re.compile(r"([0-9]{1,15})-([0-9]{1,15})")
 _VIEW = re.compile(r"([0-9]{1,30})-([0-9]{1,30})")  # numbers of FLOPs are long
@@ -60,6 +66,24 @@ def set_baseline(line: str) -> None:
     st.query_params["baseline"] = line
 
 
+def axis_choices() -> AxisChoices:
+    """What the viewer chose for the value axes."""
+    return AxisChoices(log=_names("log"), linear=_names("linear"), fit_all=_names("fit-all"))
+
+
+def set_axis_choices(choices: AxisChoices) -> None:
+    for name, metrics in (("log", choices.log), ("linear", choices.linear), ("fit-all", choices.fit_all)):
+        if metrics:
+            st.query_params[name] = ",".join(quote(metric, safe="/ ") for metric in sorted(metrics))
+        else:
+            st.query_params.pop(name, None)
+
+
+def _names(name: str) -> frozenset[str]:
+    """Names of metrics, which may hold commas."""
+    return frozenset(unquote(part) for part in st.query_params.get(name, "").split(",") if part)
+
+
 def incident() -> int | None:
     """Number of the incident."""
     return number("incident")
@@ -67,6 +91,11 @@ def incident() -> int | None:
 
 def set_incident(incident_number: int) -> None:
     set_number("incident", incident_number)
+
+
+def incident_url(run_id: str, incident_number: int) -> str:
+    """The address of an incident's page, on this server."""
+    return f"/incident?{urlencode({'run': run_id, 'incident': incident_number})}"
 
 
 def number(name: str) -> int | None:
@@ -85,6 +114,61 @@ def take_number(name: str) -> int | None:
 
 def set_number(name: str, value: int) -> None:
     st.query_params[name] = str(value)
+
+
+def text(name: str) -> str | None:
+    """The value of a parameter as it stands in the URL."""
+    return st.query_params.get(name)
+
+
+def rewrite(name: str, value: str) -> NoReturn:
+    """Replace what a link wrote by what the widget of that name writes, and run the page again from the start."""
+    st.query_params[name] = value
+    st.rerun()
+
+
+def texts(name: str) -> list[str]:
+    """All values of a parameter, which may stand in the URL several times."""
+    return list(st.query_params.get_all(name))
+
+
+def set_texts(name: str, values: Iterable[str]) -> None:
+    """Set all values of a parameter; none removes it."""
+    values = list(values)
+    if values:
+        st.query_params[name] = values
+    else:
+        st.query_params.pop(name, None)
+
+
+def is_range(written: str) -> bool:
+    """Whether the text is that of a range in view."""
+    match = _VIEW.fullmatch(written)
+    return match is not None and int(match[1]) < int(match[2])
+
+
+def ranges_in(written: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Ranges by metric, of texts such as "loss:1.5..3"; invalid ones are left out."""
+    found = {}
+    for text in written:
+        metric, _, bounds = text.rpartition(":")
+        low, high = _bounds(bounds)
+        if metric and low < high:
+            found[metric] = (low, high)
+    return found
+
+
+def set_ranges(name: str, by_metric: Mapping[str, Sequence[float]]) -> None:
+    set_texts(name, [f"{metric}:{low:.6g}..{high:.6g}" for metric, (low, high) in by_metric.items()])
+
+
+def _bounds(text: str) -> tuple[float, float]:
+    """The numbers of "1.5..3"; NaN for what is none."""
+    try:
+        low, high = map(float, text.split(".."))
+    except ValueError:
+        return math.nan, math.nan
+    return (low, high) if math.isfinite(high - low) else (math.nan, math.nan)
 
 
 def _range(name: str, pattern: re.Pattern[str]) -> tuple[int, int] | None:

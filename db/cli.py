@@ -23,6 +23,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy.orm import Session
 
 from db import access, commands, migrate, retention
+from db.command_lines import as_typed_here
 from db.engine import (
     DEFAULT_URL,
     BadDatabaseUrl,
@@ -40,7 +41,9 @@ from db.files.record import RunExists
 from lossguard.protocol import MAX_METRICS, is_name
 from lossguard.states import RunState
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 T = TypeVar("T")
 NOTHING_TO_PRUNE = "nothing is that old"
 Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
@@ -84,7 +87,7 @@ def downgrade(
 def check(url: Url = DEFAULT_URL) -> None:
     """Check that the database fits the code."""
     if difference := _on_engine(url, migrate.drift):
-        typer.echo(difference, err=True)
+        typer.echo(as_typed_here(difference), err=True)
         raise typer.Exit(1)
     typer.echo("the database fits the code")
 
@@ -274,7 +277,7 @@ def _no_store(error: NoStore) -> typer.Exit:
 
 
 def _error(sentence: str) -> typer.Exit:
-    typer.echo(f"db: {sentence}", err=True)
+    typer.echo(as_typed_here(f"db: {sentence}"), err=True)
     return typer.Exit(2)
 
 

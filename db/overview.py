@@ -1,16 +1,27 @@
-"""Counts for a list of all runs: queries whose cost does not depend on the length of the runs."""
+"""What a list of many runs shows of each: a few statements for all of them, whose cost does not depend on their length.
 
-from dataclasses import dataclass
+`summaries` takes the runs of one page, whatever chose them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.interventions import needs_a_person_in_sql
-from db.models import Incident, Intervention, Run
+from db.lineage import live_line
+from db.models import Incident, Intervention, Metric, Run, Segment
+from db.steps import summaries as metric_summaries
+from db.steps.summaries import LiveSpan
+from db.steps.summaries import MetricSummary as MetricSummary
+from lossguard.metrics import COLUMNS
 from lossguard.states import IncidentKind, IncidentState, RunState
 
 NEED_A_PERSON = (IncidentKind.REPLAY_MISMATCH, IncidentKind.STALL)
 """Kinds of incidents that neither a policy nor the run itself gets over."""
+RUNS_PER_QUERY = 500
+"""Runs in one IN; databases limit the number of parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +33,25 @@ class Tally:
     waiting: int = 0
     """What needs an operator: proposed interventions, holds that were applied and not released, open incidents of a run
     that has ended, and stalls and replay mismatches, which no policy answers."""
+    incidents: int = 0
+    """Open and closed ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How far a run is, and its metrics."""
+
+    steps: int = 0
+    """Done on the live line: the number of the last one plus 1."""
+    stored_steps: int = 0
+    """On all segments, discarded branches included."""
+    metrics: Mapping[str, MetricSummary] = field(default_factory=dict)
+    """Of those that were asked for, the ones that the run reported."""
 
 
 def tallies(session: Session) -> dict[int, Tally]:
     """Counts by `Run.pk`, of the runs with an incident or an intervention."""
+    incidents = _count_by_run(session, Incident, sa.true())
     open_incidents = _count_by_run(session, Incident, Incident.state != IncidentState.CLOSED)
     interventions = _count_by_run(session, Intervention, sa.true())
     waiting = _count_by_run(session, Intervention, needs_a_person_in_sql())
@@ -34,9 +60,59 @@ def tallies(session: Session) -> dict[int, Tally]:
     left_open = sa.and_(Incident.state == IncidentState.OPEN, unanswered)
     unresolved = _count_by_run(session, Incident, left_open)
     return {
-        pk: Tally(open_incidents.get(pk, 0), interventions.get(pk, 0), waiting.get(pk, 0) + unresolved.get(pk, 0))
-        for pk in open_incidents.keys() | interventions.keys()
+        pk: Tally(
+            open_incidents=open_incidents.get(pk, 0),
+            interventions=interventions.get(pk, 0),
+            waiting=waiting.get(pk, 0) + unresolved.get(pk, 0),
+            incidents=incidents.get(pk, 0),
+        )
+        for pk in incidents.keys() | interventions.keys()
     }
+
+
+def metric_names(session: Session) -> list[str]:
+    """The names of the metrics of any run: those with a column of their own first."""
+    seen = set(session.scalars(sa.select(Metric.name).distinct()))
+    return [name for name in COLUMNS if name in seen] + sorted(seen - set(COLUMNS))
+
+
+def summaries(session: Session, *, runs: Sequence[Run], metrics: Sequence[str]) -> dict[int, RunSummary]:
+    """By `Run.pk`: the progress of these runs, and these metrics of each."""
+    segments = _segments(session, [run.pk for run in runs])
+    lines = [(run, _live_spans(segments.get(run.pk, []))) for run in runs]
+    found = metric_summaries.summaries(session, lines=lines, metrics=metrics)
+    return {
+        run.pk: RunSummary(
+            steps=max((span.last for span in line), default=0),
+            stored_steps=sum(segment.num_steps for segment in segments.get(run.pk, [])),
+            metrics=found[run.pk],
+        )
+        for run, line in lines
+    }
+
+
+def _segments(session: Session, pks: Sequence[int]) -> dict[int, list[Segment]]:
+    """By run, in the order of their numbers."""
+    found: dict[int, list[Segment]] = {}
+    for start in range(0, len(pks), RUNS_PER_QUERY):
+        some = sa.select(Segment).where(Segment.run_pk.in_(pks[start : start + RUNS_PER_QUERY]))
+        for segment in session.scalars(some.order_by(Segment.run_pk, Segment.number)):
+            found.setdefault(segment.run_pk, []).append(segment)
+    return found
+
+
+def _live_spans(segments: Iterable[Segment]) -> list[LiveSpan]:
+    """The steps of the live line that are stored."""
+    by_number = {segment.number: segment for segment in segments}
+    spans = []
+    for part in live_line(list(by_number.values())):
+        segment = by_number[part.segment]
+        if segment.first_step is not None and segment.last_step is not None:
+            end = segment.last_step + 1
+            low, high = max(part.first, segment.first_step), end if part.last is None else min(part.last, end)
+            if low < high:
+                spans.append(LiveSpan(part.segment, low, high, end))
+    return spans
 
 
 def _count_by_run(

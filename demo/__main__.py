@@ -9,22 +9,20 @@ Without a terminal the demo exits at its end, with code 0 only if the fault was 
 import os
 import shlex
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from demo.processes import CannotRun, Processes, check_port, only_one
 from demo.report import Report, read_report
 from lossguard import Client
+from lossguard_server.processes import CannotRun, Processes
+from lossguard_server.services import Ports, one_sentence, services, stay, store_in
+from lossguard_server.services import serve as serve_both
 
 FOLDER = Path(os.environ.get("LOSSGUARD_DIR", ".lossguard")).absolute()
 STEPS = 600
@@ -45,8 +43,9 @@ def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard
         return
     folder = FOLDER / "demo"
     run_id = time.strftime("demo-%Y%m%d-%H%M%S")
-    database = f"sqlite:///{folder}/lossguard.db"
-    with services(folder, database, collector_port, dashboard_port) as running:
+    database = store_in(folder)
+    ports = Ports(collector=collector_port, dashboard=dashboard_port)
+    with one_sentence("demo", interrupted=130), services(folder, database, ports, command=COMMAND) as running:
         console.print(f"[bold]dashboard[/]  {running.dashboard}/run?run={run_id}")
         console.print(
             f"training {STEPS} steps on the Python standard library's source, with one injected fault: {FAULT}\n"
@@ -59,67 +58,16 @@ def demo(context: typer.Context, collector_port: CollectorPort = 8000, dashboard
         console.print(f"\nto see it again: env {again} make serve", markup=False, soft_wrap=True)
         if sys.stdout.isatty():
             console.print(f"the dashboard stays at {running.dashboard} until Ctrl-C")
-            stay(running)
+            stay("demo", running)
     raise typer.Exit(0 if report.verified else 1)
 
 
 @app.command()
 def serve(collector_port: CollectorPort = 8000, dashboard_port: DashboardPort = 8501) -> None:
-    """Start the collector and the dashboard, until Ctrl-C."""
-    database = os.environ.get("LOSSGUARD_DATABASE_URL", f"sqlite:///{FOLDER}/lossguard.db")
-    with services(FOLDER / "serve", database, collector_port, dashboard_port, f"{COMMAND} serve") as running:
-        console.print(f"[bold]collector[/]  {running.collector} (API at /docs; point LOSSGUARD_URL at it)")
-        console.print(f"[bold]dashboard[/]  {running.dashboard}\nCtrl-C stops both")
-        stay(running)
-
-
-class Services:
-    """A collector and a dashboard that are up."""
-
-    def __init__(self, processes: Processes, collector_port: int, dashboard_port: int) -> None:
-        self.processes = processes
-        self.collector = f"http://127.0.0.1:{collector_port}"
-        self.dashboard = f"http://127.0.0.1:{dashboard_port}"
-
-
-def stay(running: Services) -> NoReturn:
-    """Wait until Ctrl-C; if a service ends earlier, report it and exit with 1."""
-    name = running.processes.wait_for_an_end(("collector", "dashboard"))
-    typer.echo(f"demo: the {name} has ended; its log is {running.processes.log_of(name)}", err=True)
-    raise typer.Exit(1)
-
-
-@contextmanager
-def services(
-    folder: Path, database: str, collector_port: int, dashboard_port: int, command: str = COMMAND
-) -> Iterator[Services]:
-    """Run a collector and a dashboard on these ports inside the block. Reports errors in a sentence, and exits."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    try:
-        lock = only_one(folder / "lock")
-        check_port(collector_port, "collector", f"{command} --collector-port PORT")
-        check_port(dashboard_port, "dashboard", f"{command} --dashboard-port PORT")
-        with lock, Processes(folder / "logs") as processes:
-            running = Services(processes, collector_port, dashboard_port)
-            environment = {"LOSSGUARD_DATABASE_URL": database}
-            processes.start(
-                "collector", "-m", "monitor", "serve", "--port", str(collector_port), environment=environment
-            )
-            processes.wait_until_up("collector", f"{running.collector}/healthz")
-            processes.start("dashboard", "-m", "dashboard", "--port", str(dashboard_port), environment=environment)
-            processes.wait_until_up("dashboard", f"{running.dashboard}/_stcore/health")
-            yield running
-    except CannotRun as reason:
-        typer.echo(f"demo: {reason}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("\ndemo: stopped; all its processes have ended", err=True)
-        raise typer.Exit(130) from None
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    """Start the collector and the dashboard, until Ctrl-C: the same as `make serve`, with a choice of ports."""
+    database = os.environ.get("LOSSGUARD_DATABASE_URL", store_in(FOLDER))
+    ports = Ports(collector=collector_port, dashboard=dashboard_port)
+    serve_both(FOLDER, database, ports, program="demo", command=f"{COMMAND} serve")
 
 
 def train(processes: Processes, folder: Path, collector: str, run_id: str, *settings: str) -> None:

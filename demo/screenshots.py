@@ -25,7 +25,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from demo.__main__ import services, train
+from demo.__main__ import train
+from lossguard_server.services import Ports, one_sentence, services, store_in
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
@@ -41,7 +42,7 @@ PAGES = {
 REPORT = "report"
 NAME = re.compile(r"pictures/(?P<page>[a-z-]+)-(?P<theme>light|dark)-(?P<width>\d+)\.png")
 WIDTHS = (1440, 390)
-PORTS = (8017, 8517)
+PORTS = Ports(collector=8017, dashboard=8517)
 """Of the collector and the dashboard: different from those of the demo."""
 NUM_COLORS = 256
 """Enough for text and lines, at a third of the bytes."""
@@ -167,8 +168,8 @@ def _settle(page: Page) -> None:
 def trained() -> Iterator[Source]:
     """The demo's run with its report, and one with half its learning rate."""
     with tempfile.TemporaryDirectory() as place:
-        folder, database = Path(place), f"sqlite:///{place}/lossguard.db"
-        with services(folder, database, *PORTS) as running:
+        folder, database = Path(place), store_in(Path(place))
+        with one_sentence("screenshots", interrupted=130), services(folder, database, PORTS, command="") as running:
             train(running.processes, folder, running.collector, "demo")
             train(running.processes, folder, running.collector, "half-lr", "optimizer.lr=1e-3", "name=tiny, half lr")
             report = folder / "report.html"

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))  # a script in a folder does not see the checkout by itself
 
 from demo.__main__ import show
-from demo.processes import Processes
 from demo.report import read_report
 from lossguard import Client
+from lossguard_server.processes import Processes
 
 CONTEXT = 64
 """Bytes of a sample."""

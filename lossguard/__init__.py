@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lossguard.probe import Probe
     from lossguard.protocol import decode_number, encode_number, is_run_id
     from lossguard.ranks import Ranks
+    from lossguard.reading.stored_run import StoredRun
     from lossguard.restart_plan import RestartPlan, restart
     from lossguard.run import Run
     from lossguard.spooling.reading import read_spools
@@ -65,6 +66,7 @@ __all__ = [
     "RunState",
     "SegmentReason",
     "Skip",
+    "StoredRun",
     "Unauthorised",
     "Unreachable",
     "decode_number",
@@ -98,6 +100,7 @@ _NAMES_OF = {
     "probe": ("Probe",),
     "protocol": ("decode_number", "encode_number", "is_run_id"),
     "ranks": ("Ranks",),
+    "reading.stored_run": ("StoredRun",),
     "restart_plan": ("RestartPlan", "restart"),
     "run": ("Run",),
     "spooling.reading": ("read_spools",),

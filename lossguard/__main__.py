@@ -1,41 +1,44 @@
 """The command line of the SDK: `lossguard COMMAND ..`, or `python -m lossguard COMMAND ..`.
 
-Exit code 0: done; 1: something is left, as the command has printed; 2: the arguments are invalid.
+The exit codes are those of `lossguard.commands.errors.ExitCode`; 0: done, 1: something is left, as the command has
+printed; 2: the arguments are invalid.
 """
 
 import argparse
+import os
 import sys
-from importlib import import_module
 
-from lossguard.errors import ConfigurationError
-
-MODULE_OF = {
-    "launch": "launch",
-    "watch": "watch",
-    "import": "import_runs",
-    "sync": "sync",
-    "trim": "trim",
-    "approve": "approve",
-    "reject": "reject",
-}
-"""The commands, each with its module in `lossguard.commands`."""
+from lossguard.commands.arguments import MODULE_OF, parser_of
+from lossguard.commands.errors import ERRORS, ExitCode, fail
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     asked = [name for name in arguments[:1] if name in MODULE_OF]
-    parser = argparse.ArgumentParser(prog="lossguard", description="Lossguard's SDK on the command line.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in asked or MODULE_OF:  # of the others nothing is imported: a launched command waits for it
-        import_module(f"lossguard.commands.{MODULE_OF[name]}").add_to(commands)
-    options = parser.parse_args(arguments)
+    # of the others nothing is imported: a launched command waits for it
+    options = parser_of(asked or MODULE_OF, as_json=_wants_json(arguments)).parse_args(arguments)
+    try:
+        return _run(options)
+    except ERRORS as problem:
+        return fail(problem, as_json=getattr(options, "json", False))
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         code: int = options.run(options)
-    except ConfigurationError as problem:
-        print(f"lossguard: {problem}", file=sys.stderr)
-        return 2
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return ExitCode.DONE
     return code
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in own
 
 
 if __name__ == "__main__":

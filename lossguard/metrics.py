@@ -8,7 +8,7 @@ A new column is a row here and a migration. A new signal is a row here, its dete
 `monitor/detection/scoring/signals.py`, and an alert. An advisory signal is a row and its parameters.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -57,6 +57,8 @@ class Metric:
     """What the gauge measures, as the subject of a sentence."""
     default_chart: bool = False
     """Whether the Run page and the report draw it by default."""
+    stands_for: str = ""
+    """A metric that says the same: by default only one of the two is drawn, this one where the other is missing."""
     log_axis: LogAxis = LogAxis.NEVER
     tick_format: str = "~g"
     """Of its axis, in d3-format."""
@@ -88,7 +90,7 @@ METRICS: tuple[Metric, ...] = (
         column=ColumnType.FLOAT,
         gauge="lossguard_perplexity",
         gauge_help="exp(loss)",
-        default_chart=True,
+        stands_for="loss",
         log_axis=LogAxis.ALWAYS,
     ),
     Metric(
@@ -295,7 +297,16 @@ COUNTS = tuple(name for name, column in COLUMNS.items() if column is ColumnType.
 SIGNALS = tuple(metric.name for metric in METRICS if metric.is_signal)
 ADVISORY_SIGNALS = tuple(metric.name for metric in METRICS if metric.advisory)
 DETECTOR_INPUTS = tuple(metric.name for metric in METRICS if metric.detector_input)
-DEFAULT_CHARTS = tuple(metric.name for metric in METRICS if metric.default_chart)
+
+
+def default_charts(reported: Collection[str]) -> list[str]:
+    """The metrics that are drawn by default of a run that reports these."""
+    return [
+        metric.name
+        for metric in METRICS
+        if metric.name in reported
+        and (metric.default_chart or (metric.stands_for != "" and metric.stands_for not in reported))
+    ]
 
 
 def family_of(name: str) -> Metric | None:

@@ -42,6 +42,8 @@ MAX_PERSON = 160
 """Characters."""
 MAX_TAGS = 32
 """Of a run."""
+MAX_STEP_NOTE, MAX_STEP_NOTES = 2_000, 1_000
+"""Characters of a note at a step; notes of a run."""
 ACCEPTS_HEADER = "Lossguard-Accepts"
 """Header of every answer of a collector: the NEGOTIATED_FIELDS that it reads, with blanks between."""
 EXPORT_LINE = "line"

@@ -12,9 +12,12 @@ python -m monitor settings                               the settings in the env
 
 import typer
 
+from db.command_lines import as_typed_here
 from monitor.cli import backtest, lease, policy, scorecard, serve, settings, tokens
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 app.command()(serve.serve)
 app.command()(backtest.backtest)
 app.command()(scorecard.scorecard)

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from db.command_lines import as_typed_here
 from db.engine import first_line
 from lossguard.protocol import NO_SUCH_PATH
 
@@ -188,7 +189,7 @@ RETRY = {"Retry-After": "1"}
 
 def no_schema(detail: str) -> Problem:
     """503: the schema is not the one that this release needs."""
-    detail = f"{detail}; if no migration is running, run: python -m db upgrade"
+    detail = as_typed_here(f"{detail}; if no migration is running, run: python -m db upgrade")
     return Problem(503, "starting up", detail, ["schema"], RETRY)
 
 

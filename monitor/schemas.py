@@ -14,6 +14,7 @@ from lossguard.protocol import (
     MAX_RESTORABLE_STEPS,
     MAX_SHORT_TEXT,
     MAX_STEP,
+    MAX_STEP_NOTE,
     MAX_TAGS,
     MAX_TEXT,
     MAX_TIERS,
@@ -110,6 +111,18 @@ class RunEditIn(Body):
     note: Text | None = None
     archived: bool | None = None
     """Whether lists leave it out."""
+
+
+class StepNoteIn(Body):
+    """What a person writes at a step."""
+
+    text: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_STEP_NOTE),
+        AfterValidator(checked_json),
+    ]
+    step: StepNumber | None = None
+    """None: the newest step."""
 
 
 class SegmentIn(Body):
@@ -290,5 +303,13 @@ class RollbackIn(Body):
     """A rollback ordered by a person. Without numbers, the policy's depth and width apply, from the newest step."""
 
     rewind_to: StepNumber | None = None
+    skip_from: StepNumber | None = None
+    """Without it: the batch of the checkpoint."""
     skip_to: StepNumber | None = None
+    reason: Text = ""
+
+
+class HoldIn(Body):
+    """A hold ordered by a person."""
+
     reason: Text = ""

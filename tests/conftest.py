@@ -38,6 +38,7 @@ INSTALLED = {
     "chromium": shutil.which("chromium") is not None,
     "prometheus": all(map(shutil.which, ("prometheus", "promtool"))),
     "alertmanager": all(map(shutil.which, ("prometheus-alertmanager", "amtool"))),
+    "kustomize": shutil.which("kustomize") is not None,
     "nginx": shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None,
 }
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from demo.processes import Processes
 from lossguard import Client, CollectorError
+from lossguard_server.processes import Processes
 from tests.ports import free_port
 from tests.waiting import wait_for
 

@@ -60,11 +60,11 @@ def draw(result: dict[str, Any]) -> None:
     from dashboard.figures.curves import run_figure
     from dashboard.figures.incident import incident_figure
     from dashboard.figures.marks import Marks
-    from lossguard.metrics import DEFAULT_CHARTS
+    from lossguard.metrics import default_charts
 
     facts = cached.facts("r1")
     assert facts is not None
-    curves = cached.curves(facts, [name for name in DEFAULT_CHARTS if name in facts.metrics])
+    curves = cached.curves(facts, default_charts(facts.metrics))
     run = run_figure(curves.by_metric, Marks(incidents=facts.incidents))
     incident = facts.incidents[0]
     signal = incident_figure(cached.incident_window(facts, incident), incident, [], None, None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.processes import Processes
+from lossguard_server.processes import Processes
 from tests.loop import Loop
 from tests.waiting import wait_for
 

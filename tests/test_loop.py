@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.processes import Processes
+from lossguard_server.processes import Processes
 from tests.loop import Loop, wait_while_it_runs
 
 pytestmark = pytest.mark.slow(5)

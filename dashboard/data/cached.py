@@ -30,6 +30,7 @@ from db.lineage import Line
 from db.models import Incident, Run, Segment
 from db.overview import Tally
 from db.queries import StoredProbe
+from db.step_notes import step_notes
 from db.steps.reader import metric_value
 from lossguard.states import RunState
 
@@ -87,8 +88,9 @@ def latest_value(facts: RunFacts, segment: int | None, metric: str) -> LatestVal
 
 
 def rewinds(facts: RunFacts) -> list[Rewind]:
-    """Every rewind of the run, with its cost."""
-    return _rewinds(database_url(), facts.run.id, facts.stamp, facts)
+    """Every rewind of the run, with its cost: read again when a segment has been opened or has its first steps."""
+    *earlier, newest = facts.stamp
+    return _rewinds(database_url(), facts.run.id, (*earlier, min(newest, 1)), facts)
 
 
 def breakdown(facts: RunFacts) -> Breakdown:
@@ -176,6 +178,7 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
             mfu=_last_finite(session, run, segments, "mfu") if "mfu" in names else None,
             newest={name: metric_value(newest[-1], name) for name in names} if newest else {},
             layers=policies.layers(session, project=run.project, run_id=run.id),
+            notes=step_notes(session, run=run),
         )
 
 

@@ -1,7 +1,7 @@
 """Configurations of several runs side by side, with differences marked. Pure."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from dashboard import formatting
 from db.models import Run
+from lossguard.config_paths import flattened
 from lossguard.masking import mask_command_line, mask_json
 from monitor.detection.interventions import run_policy
 
@@ -39,7 +40,10 @@ def side_by_side(runs: Sequence[Run]) -> list[Setting]:
     """Every setting of any of these runs: configurations first, then command, host and versions."""
     settings = [_settings(run) for run in runs]
     names = dict.fromkeys(name for each in settings for name in each)
-    return [Setting(name, tuple(_text(each[name]) if name in each else ABSENT for each in settings)) for name in names]
+    return [
+        Setting(name, tuple(setting_text(each[name]) if name in each else ABSENT for each in settings))
+        for name in names
+    ]
 
 
 def evaluation_differences(settings: Sequence[Setting]) -> list[str]:
@@ -55,17 +59,6 @@ def evaluation_differences(settings: Sequence[Setting]) -> list[str]:
 def shares_evaluation_set(settings: Sequence[Setting]) -> bool:
     """Whether all runs have recorded the same digest of their held-out windows."""
     return any(each.name == EVALUATION_SET and not each.differs for each in settings)
-
-
-def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Sections as dotted names: {"model": {"width": 128}} is {"model.width": 128}."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flattened(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
 
 
 def table(settings: Sequence[Setting], labels: Sequence[str], baseline: int) -> pd.DataFrame:
@@ -103,8 +96,8 @@ def _policy(run: Run) -> dict[str, Any]:
     }
 
 
-def _text(value: Any) -> str:
-    """3 and 3.0 are the same text."""
+def setting_text(value: Any) -> str:
+    """A setting as text; 3 and 3.0 are the same text."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     return value if isinstance(value, str) and value else json.dumps(value, default=str)

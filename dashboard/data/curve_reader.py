@@ -7,11 +7,14 @@ from sqlalchemy.orm import Session
 
 from dashboard.data import compute, throughput
 from dashboard.data.facts import LatestValue
+from dashboard.data.perplexity import LOSS, PERPLEXITY, perplexity
 from dashboard.figures.axis import PLAIN_STEPS, StepAxis, XAxis
 from db import queries
 from db.lineage import StepRange
 from db.models import Run
 from db.queries import Series
+
+DERIVED_FROM = {PERPLEXITY: LOSS, throughput.DERIVED: "tokens"}
 
 
 class CurveReader:
@@ -21,12 +24,14 @@ class CurveReader:
         self._session, self._run, self._window, self._max_points = session, run, window, max_points
 
     def series(self, metrics: Sequence[str], step_ranges: Sequence[StepRange]) -> dict[str, Series]:
-        """By metric; throughput is derived where the run does not report it."""
-        if throughput.DERIVED not in metrics:
-            return self._stored(metrics, step_ranges, self._window)
-        found = self._stored({*metrics, "tokens"}, step_ranges, self._window)
-        tokens = found["tokens"]
-        found[throughput.DERIVED] = throughput.throughput(tokens, self._times(step_ranges, tokens.last_step))
+        """By metric; perplexity is that of the loss, and throughput is derived where the run does not report it."""
+        needed = {metric: name for metric, name in DERIVED_FROM.items() if metric in metrics}
+        found = self._stored({*metrics, *needed.values()}, step_ranges, self._window)
+        if PERPLEXITY in needed and len(found[LOSS]):
+            found[PERPLEXITY] = perplexity(found[LOSS])
+        if throughput.DERIVED in needed:
+            tokens = found["tokens"]
+            found[throughput.DERIVED] = throughput.throughput(tokens, self._times(step_ranges, tokens.last_step))
         return {name: found[name] for name in metrics}
 
     def latest(self, metric: str, step_ranges: Sequence[StepRange]) -> LatestValue | None:

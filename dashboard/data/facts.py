@@ -8,6 +8,7 @@ from dashboard.figures.axis import RunAxes, StepAxis
 from db.lineage import source_of
 from db.models import Event, Incident, Intervention, Order, Run, Segment, SkippedBatches
 from db.queries import Series
+from db.step_notes import StepNote
 from lossguard.sources.facts import SourceFacts
 from monitor.detection.interventions.policy_layers import Layers
 
@@ -46,6 +47,8 @@ class RunFacts:
     """Model FLOPs utilisation, 0..1, as last reported: it may be reported every so many steps only."""
     layers: Layers
     """What the collector, the project and the run set of the policy."""
+    notes: Sequence[StepNote] = ()
+    """What people wrote at its steps, by step."""
 
     @property
     def source(self) -> SourceFacts:
@@ -59,10 +62,14 @@ class RunFacts:
 
     @property
     def marks_stamp(self) -> tuple[float, ...]:
-        """Changes with every new incident, intervention, order or event, and with their states; none is deleted."""
+        """Changes with every new incident, intervention, order, event or note, and with their states.
+
+        Of these only notes are deleted, and the id of a deleted one is never used again.
+        """
         changes = [each.changed_at for each in self.incidents] + [each.changed_at for each in self.interventions]
         answers = [order.answered_at or 0.0 for order in self.orders.values()]
-        return (len(changes), max(changes, default=0.0), len(answers), sum(answers), len(self.events))
+        notes = (len(self.notes), max((note.id for note in self.notes), default=0))
+        return (len(changes), max(changes, default=0.0), len(answers), sum(answers), len(self.events), *notes)
 
 
 @dataclass(frozen=True, slots=True)

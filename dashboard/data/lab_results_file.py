@@ -21,9 +21,12 @@ from dashboard.data.lab_results import (
     TemperatureRun,
     UnstableRun,
 )
+from db.command_lines import as_typed_here
 from lossguard.protocol import decode_number
 
-MEASUREMENTS = Path(__file__).parents[2] / "docs" / "measurements"
+INSTALLED = Path(__file__).parent / "measurements"
+"""Of the wheel, which has no docs/."""
+MEASUREMENTS = INSTALLED if INSTALLED.is_dir() else Path(__file__).parents[2] / "docs" / "measurements"
 SHIPPED = ("lab-switches", "lab-scaling", "lab-unstable", "lab-exposure", "lab-temperature", "lab-gradients")
 """Files there, without `.jsonl`."""
 MAX_LINES, MAX_LINE_BYTES = 1000, 2**20
@@ -33,7 +36,7 @@ MAX_LETTERS = 100
 """Of a name."""
 MAX_QUOTED = 40
 """Letters of a value that an error quotes."""
-COMMAND = "python -m trainer lab --json"
+COMMAND = as_typed_here("python -m trainer lab --json")
 
 
 class LabResultsError(ValueError):

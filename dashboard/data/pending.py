@@ -1,12 +1,23 @@
-"""What a run needs from an operator: approval of a proposed intervention, or an end of its hold. Pure."""
+"""What a run needs from a person: approval of an intervention, an end of its hold, a look at an incident. Pure."""
+
+from collections.abc import Mapping
 
 from dashboard import formatting
 from dashboard.data.facts import RunFacts
-from db.interventions import is_holding, is_proposed
-from db.models import Intervention
-from lossguard.states import RunState
+from db.interventions import is_holding, is_proposed, needs_a_person
+from db.models import Incident, Intervention
+from db.overview import NEED_A_PERSON
+from lossguard.states import IncidentKind, IncidentState, InterventionState, RunState
 
 HELD_SENTENCE = "The run is on hold until an operator decides."
+NO_LONGER_HELD = (
+    "The run is no longer on hold: another person released it, or it was restarted. Nothing was changed here."
+)
+DECIDED: Mapping[str, str] = {
+    InterventionState.REJECTED: "it was rejected",
+    InterventionState.WITHDRAWN: "it was withdrawn, because the run recovered or another intervention took its place",
+}
+"""Why a proposal no longer waits, in the other states but those after an approval."""
 
 
 def proposed(facts: RunFacts) -> list[Intervention]:
@@ -17,9 +28,68 @@ def proposal_sentence(each: Intervention) -> str:
     return f"Intervention {each.number} is waiting for approval. {formatting.intervention_sentence(each, None)}"
 
 
+def decided_meanwhile(facts: RunFacts | None, number: int) -> str | None:
+    """Why intervention `number` no longer waits for a decision, in a sentence; None while it does."""
+    each = next((each for each in (facts.interventions if facts else ()) if each.number == number), None)
+    if facts is None or each is None:
+        return f"Intervention {number} is no longer in the store. Nothing was changed here."
+    if is_proposed(each):
+        return None
+    order = facts.orders.get(number)
+    by = f" by {order.approved_by}" if order is not None and order.approved_by else ""
+    why = DECIDED.get(each.state, f"it was approved{by}")
+    return f"Intervention {number} no longer waits for a decision: {why}. Nothing was changed here."
+
+
+def hold(facts: RunFacts) -> Intervention | None:
+    """The hold at which the run waits at a step boundary.
+
+    None for a run that has ended, which does not wait: a restart withdraws its hold.
+    """
+    holding = [each for each in facts.interventions if is_holding(each)]
+    return holding[-1] if holding and facts.run.state == RunState.RUNNING else None
+
+
 def is_held(facts: RunFacts) -> bool:
-    """Whether the run waits at a step boundary. One that has ended does not, and a restart withdraws its hold."""
-    return facts.run.state == RunState.RUNNING and any(map(is_holding, facts.interventions))
+    return hold(facts) is not None
+
+
+def released_meanwhile(facts: RunFacts | None) -> str | None:
+    """That the run is no longer on hold, in a sentence; None while it is."""
+    return None if facts is not None and is_held(facts) else NO_LONGER_HELD
+
+
+def unresolved(facts: RunFacts) -> list[Incident]:
+    """Open incidents that neither a policy nor the run itself gets over."""
+    has_ended = facts.run.state != RunState.RUNNING
+    return [
+        each
+        for each in facts.incidents
+        if each.state == IncidentState.OPEN and (has_ended or each.kind in NEED_A_PERSON)
+    ]
+
+
+def unresolved_sentence(facts: RunFacts, incident: Incident) -> str:
+    named = f"Incident {incident.number} ({formatting.incident_kind(incident.kind)})"
+    if facts.run.state != RunState.RUNNING:
+        return f"{named} was still open when the run ended. Check the last checkpoint before you resume from it."
+    if incident.kind == IncidentKind.STALL:
+        return (
+            f"{named}: the run does no steps any more. No policy answers a stall; look at the process and its machine."
+        )
+    return f"{named}: steps computed again differ from their record. No policy answers this; a person must judge it."
+
+
+def count(facts: RunFacts) -> int:
+    """How many decisions wait for a person, as the list of runs counts them (db/overview.py)."""
+    return sum(map(needs_a_person, facts.interventions)) + len(unresolved(facts))
+
+
+def first_incident(facts: RunFacts) -> Incident | None:
+    """The incident to which the first decision that waits belongs; None where none waits for one."""
+    numbers = [each.incident for each in facts.interventions if needs_a_person(each)]
+    numbers += [each.number for each in unresolved(facts)]
+    return next((each for each in facts.incidents if each.number in numbers), None)
 
 
 def sentences(facts: RunFacts) -> list[str]:

@@ -11,6 +11,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from db import migrate
+from db.command_lines import as_typed_here
 from db.dialects import parse_url
 from db.engine import DEFAULT_URL, create_engine, reading
 
@@ -59,12 +60,12 @@ def _why(url: str, error: sa.exc.DBAPIError) -> str:
     except sa.exc.DBAPIError as unreachable:
         return f"The database {shown} cannot be reached: {_first_line(unreachable)}."
     if current is None:
-        return (
+        return as_typed_here(
             f"The database {shown} has no tables yet. The collector creates them when it starts "
             "(`python -m monitor serve`), and so does `python -m db upgrade`."
         )
     if current != newest:
-        return (
+        return as_typed_here(
             f"The database {shown} is at revision {current}, this version needs {newest}: "
             "run `python -m db upgrade`, or use the dashboard of the collector's version."
         )

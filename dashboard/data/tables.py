@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from dashboard import clock, formatting
-from dashboard.data.configurations import flattened
 from dashboard.data.facts import RunFacts
+from lossguard.config_paths import flattened
 from lossguard.masking import mask_command_line, mask_json
 from monitor.detection.interventions import policy_layers
 
@@ -53,6 +53,19 @@ def events(facts: RunFacts) -> pd.DataFrame:
             "Time": _moment(each.time),
         }
         for each in reversed(facts.events)
+    )
+
+
+def notes(facts: RunFacts) -> pd.DataFrame:
+    """What people wrote at steps, by step."""
+    return pd.DataFrame(
+        {
+            "Step": formatting.count(each.step),
+            "Note": each.text,
+            "Author": each.author,
+            "Time": _moment(each.created_at),
+        }
+        for each in facts.notes
     )
 
 

@@ -25,6 +25,8 @@ function themed(layout, host) {
     if (!/^[xy]axis\d*$/.test(name)) continue;
     axis.gridcolor = axis.linecolor = axis.tickcolor = axis.zerolinecolor = color("border-color-light") || color("border-color");
   }
+  // Lines through all panels do not strike through their titles.
+  for (const title of layout.annotations ?? []) title.bgcolor = color("background-color");
   layout.font = { ...layout.font, color: ink, family: color("font") || undefined };
   layout.paper_bgcolor = layout.plot_bgcolor = "rgba(0,0,0,0)";
   layout.legend = { ...layout.legend, bgcolor: "rgba(0,0,0,0)" };
@@ -37,11 +39,14 @@ function themed(layout, host) {
   return layout;
 }
 
-// On a phone the legend needs more lines.
+// On a phone the legend needs more lines, and the buttons a line of their own above it.
 function fitted(layout, host) {
-  const more = host.clientWidth < 640 && layout.showlegend !== false ? 60 : 0;
+  const isNarrow = host.clientWidth < 640 && layout.showlegend !== false;
+  const more = isNarrow ? 84 : 0;
   layout.height += more;
   layout.margin.t += more;
+  if (document.fullscreenElement === host.parentElement) layout.height = Math.max(layout.height, window.innerHeight);
+  if (isNarrow) layout.legend.y = 1 - 26 / layout.height;
   host.style.minHeight = `${layout.height}px`;
   return layout;
 }
@@ -58,25 +63,15 @@ function shortened(traces, host) {
   return traces.map((trace) => (trace.name === "incident" ? { ...trace, text: trace.text.map(short(trace)) } : trace));
 }
 
-// The range of the x axis after a zoom: [first, last], [] for all of it, undefined when x did not change.
-function bounds(change) {
-  if (change["xaxis.autorange"]) return [];
-  const range = change["xaxis.range"] ?? [change["xaxis.range[0]"], change["xaxis.range[1]"]];
-  return range[0] === undefined ? undefined : range.map(number);
-}
-
-// Plotly writes a date as "2026-11-25 03:12:00.5", in the time zone for which the figure was made.
-function number(value) {
-  return typeof value === "string" ? Date.parse(`${value.replace(" ", "T")}Z`) : value;
-}
-
-// Keeps the viewer's range of x, also when the figure was made before the last zoom; another x axis starts over.
-function withCurrentRange(layout, host) {
-  const now = host._fullLayout;
-  if (now === undefined || now.uirevision !== layout.uirevision) return layout;
-  layout.xaxis = { ...layout.xaxis, autorange: now.xaxis.autorange };
-  layout.xaxis.range = now.xaxis.autorange ? undefined : now.xaxis.range.slice();
-  return layout;
+// Opens the page of the incident whose marker, or name beside it, was clicked: plotly keeps the address as its id (marks.py).
+function openIncident(event, host) {
+  const inside = ({ left, right, top, bottom }) =>
+    left <= event.clientX && event.clientX <= right && top <= event.clientY && event.clientY <= bottom;
+  const isClicked = (mark) => mark.__data__?.id?.startsWith("/incident?") && inside(mark.getBoundingClientRect());
+  const mark = [...host.querySelectorAll("path.point, g.textpoint")].find(isClicked);
+  if (mark === undefined) return;
+  if (event.ctrlKey || event.metaKey) window.open(mark.__data__.id);
+  else window.location.assign(mark.__data__.id);
 }
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -101,31 +96,50 @@ async function untilVisibleOrIdle(host) {
   await new Promise((resolve) => requestIdleCallback(resolve, { timeout: 1000 }));
 }
 
-async function draw(host, data) {
-  const [library, figure] = await Promise.all([plotly(data.script), fetched(data.figure, host), untilVisibleOrIdle(host)]);
+async function draw(host) {
+  const shown = host.shown;
+  const [library, figure] = await Promise.all([plotly(shown.script), fetched(shown.figure, host), untilVisibleOrIdle(host)]);
   while (host._dragging) await pause(50); // a drawing in the middle of a drag would end it
-  if (figure === undefined || host.requested !== data.figure) return;
-  const layout = withCurrentRange(fitted(themed(figure.layout, host), host), host);
-  // A double click shows the whole run, also when the page was opened with a window.
-  const buttons = ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toImage"];
-  const config = { displaylogo: false, doubleClick: "autosize", modeBarButtons: [buttons] };
-  await library.react(host, shortened(figure.data, host), layout, config);
+  if (figure === undefined || host.requested !== shown.figure || !isAnswered(host, shown.view)) return;
+  const { layout, data } = figure;
+  let traces = data;
+  if (host.view) {
+    withCurrentRange(layout, host);
+    withZoomedPanels(layout, host);
+    traces = withHiddenEntries(collapse(layout, data, host.view.collapsed), host.view.hidden);
+  }
+  fitted(themed(layout, host), host);
+  const always = matchMedia("(hover: none)").matches; // on a phone nothing shows the buttons
+  const config = {
+    displaylogo: false,
+    displayModeBar: always || "hover",
+    doubleClick: false, // it would show all of y, not what the figure frames
+    modeBarButtons: buttons(host, library),
+  };
+  await library.react(host, shortened(traces, host), layout, config);
   host.leave ??= bind(host, library);
-  host.dataset.drawn = data.figure;
+  host.dataset.drawn = shown.figure;
+  requestIdleCallback(() => drawStickyAxis(host), { timeout: 500 });
 }
 
 export default async function ({ data, parentElement, setStateValue }) {
   const host = parentElement.querySelector(".lossguard-figure");
   const ink = getComputedStyle(host).getPropertyValue("--st-text-color");
-  host.reportWindow = setStateValue;
   host.tabIndex = 0;
   host.role = "application";
-  host.ariaLabel = `${data.label}: arrow keys move along x, plus and minus zoom, 0 shows all of it`;
+  host.ariaLabel =
+    `${data.label}: arrow keys move along x, plus and minus zoom, 0 shows all of it, ` +
+    "1 to 9 collapse a panel or open it";
   host.style.minHeight ||= `${data.height}px`; // reserves the space before the first drawing
-  if (host.requested !== data.figure || host.ink !== ink) {
-    host.requested = data.figure;
-    host.ink = ink;
-    await draw(host, data);
+  host.send = (view) => setStateValue("view", view);
+  host.shown ??= data;
+  if (isAnswered(host, data.view)) {
+    host.shown = data;
+    if (adopt(host, data.view) || host.requested !== data.figure || host.ink !== ink) {
+      host.requested = data.figure;
+      host.ink = ink;
+      await draw(host);
+    }
   }
   // Also called when a newer call replaces this one: the element is still on the page then.
   return () => {
@@ -135,38 +149,55 @@ export default async function ({ data, parentElement, setStateValue }) {
   };
 }
 
-// For the keyboard: arrows move along x, + and - zoom, 0 shows all of it.
-function pressed(event, host, library) {
+const MOVES = {
+  ArrowLeft: [-0.2, -0.2],
+  ArrowRight: [0.2, 0.2],
+  "+": [0.25, -0.25],
+  "=": [0.25, -0.25],
+  "-": [-0.5, 0.5],
+};
+
+// Moves both ends of the x axis, by shares of its width.
+function moveEnds(host, library, [left, right]) {
   const axis = host._fullLayout.xaxis;
   const [first, last] = axis.range.map((bound) => axis.r2l(bound));
   const width = last - first;
-  const moves = {
-    ArrowLeft: [-0.2, -0.2],
-    ArrowRight: [0.2, 0.2],
-    "+": [0.25, -0.25],
-    "=": [0.25, -0.25],
-    "-": [-0.5, 0.5],
-  };
-  if (event.ctrlKey || event.metaKey || event.altKey || !(event.key === "0" || event.key in moves)) return;
-  event.preventDefault();
-  const [left, right] = moves[event.key] ?? [];
-  const range = [first + left * width, last + right * width].map((bound) => axis.l2r(bound));
-  library.relayout(host, event.key === "0" ? { "xaxis.autorange": true } : { "xaxis.range": range });
+  library.relayout(host, { "xaxis.range": [first + left * width, last + right * width].map((bound) => axis.l2r(bound)) });
 }
 
-// Once per element: reports zooms, handles keys, follows its size. Returns a function that undoes this.
+// For the keyboard: arrows move along x, + and - zoom, 0 shows all of it, 1 to 9 collapse a panel and open it again.
+function pressed(event, host, library) {
+  const isDigit = /^[0-9]$/.test(event.key);
+  if (event.ctrlKey || event.metaKey || event.altKey || !(isDigit || event.key in MOVES)) return;
+  event.preventDefault();
+  if (event.key === "0") showAll(host, library);
+  else if (isDigit) togglePanel(host, panels(host.layout)[event.key - 1]?.[0]);
+  else moveEnds(host, library, MOVES[event.key]);
+}
+
+// Once per element: reports what a viewer does, handles keys, follows its size. Returns a function that undoes this.
 function bind(host, library) {
   const onKey = (event) => pressed(event, host, library);
+  const onClick = (event) => openIncident(event, host);
+  host.addEventListener("click", onClick);
+  const onFullScreen = () => draw(host);
   host.addEventListener("keydown", onKey);
-  host.on("plotly_relayout", (change) => {
-    const window = bounds(change);
-    if (window !== undefined) host.reportWindow("window", window);
-  });
+  host.parentElement.addEventListener("fullscreenchange", onFullScreen);
+  host.on("plotly_relayout", (change) => reportZoom(host, change));
+  host.on("plotly_restyle", () => reportHidden(host));
+  host.on("plotly_doubleclick", () => showAll(host, library));
+  host.on("plotly_clickannotation", ({ annotation }) => togglePanel(host, annotation.name));
+  host.on("plotly_relayouting", () => drawStickyAxis(host));
+  host.on("plotly_afterplot", () => drawStickyAxis(host));
   const observer = new ResizeObserver(() => library.Plots.resize(host));
   observer.observe(host);
   return () => {
     host.removeEventListener("keydown", onKey);
+    host.removeEventListener("click", onClick);
+    host.parentElement?.removeEventListener("fullscreenchange", onFullScreen);
     observer.disconnect();
+    host.axisObserver?.disconnect();
+    clearTimeout(host.askAgain);
     library.purge(host);
     host.leave = undefined;
   };

@@ -13,7 +13,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,19 @@ PLOTLY_URL = f"{PLOTLY_ROUTE}?v={hashlib.sha256(PLOTLY_JS.read_bytes()).hexdiges
 MAX_CACHED_FIGURES = 256
 """Packed figures in the server's memory; the least recently shown ones are dropped."""
 
+SCRIPTS = ("chart_view.js", "chart_tools.js", "sticky_axis.js", "component.js")
+"""Joined to one module: a component has one."""
+
+
+def _source(*names: str) -> str:
+    return "\n".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in names)
+
+
 _component = st.components.v2.component(
     "lossguard_figure",
-    html='<div class="lossguard-figure"></div>',
-    js=(Path(__file__).parent / "component.js").read_text(encoding="utf-8"),
+    html='<div class="lossguard-chart"><div class="lossguard-figure"></div><div class="lossguard-axis"></div></div>',
+    css=_source("component.css"),
+    js=_source(*SCRIPTS),
     isolate_styles=False,  # plotly puts its style sheet into the document's head
 )
 
@@ -88,9 +97,20 @@ def _plain(value: Any) -> Any:
 
 
 def show(
-    figure: go.Figure | PackedFigure, *, key: str, label: str = "Chart", on_window: Callable[[], None] | None = None
+    figure: go.Figure | PackedFigure,
+    *,
+    key: str,
+    label: str = "Chart",
+    title: str = "",
+    view: Mapping[str, Any] | None = None,
+    on_view: Callable[[], None] | None = None,
+    csv: str | None = None,
 ) -> None:
-    """Draw `figure`; `label` is for screen readers, `on_window` is called when `window(key)` has changed."""
+    """Draw `figure`; `label` is for screen readers, `title` (default: the label) stands above a downloaded picture.
+
+    `view` is what the URL says about the chart (views/chart_view.py); `on_view` is called when `viewed(key)` has
+    changed. `csv` is the URL of the values in view.
+    """
     packed = figure if isinstance(figure, PackedFigure) else pack(figure)
     figure_cache.put(packed)
     data = {
@@ -98,14 +118,17 @@ def show(
         "script": PLOTLY_URL,
         "height": packed.height,
         "label": label,
+        "title": title or label,
+        "view": view,
+        "csv": csv,
     }
-    _component(data=data, key=key, on_window_change=on_window or _nothing)
+    _component(data=data, key=key, on_view_change=on_view or _nothing)
 
 
-def window(key: str) -> tuple[float, float] | None:
-    """The range of the x axis that the viewer zoomed to (dates in milliseconds); None for all of it."""
-    bounds = st.session_state[key].get("window")
-    return (float(bounds[0]), float(bounds[1])) if bounds else None
+def viewed(key: str) -> dict[str, Any]:
+    """What the viewer did to the chart, as chart_view.js reports it; empty before the first report."""
+    found: dict[str, Any] = (st.session_state.get(key) or {}).get("view") or {}
+    return found
 
 
 def _nothing() -> None:

@@ -5,7 +5,7 @@ which signal moved first.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,17 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
 from dashboard.data.facts import Curve
-from dashboard.figures.axis import Floats, RunAxes, StepAxis, XAxis, compact
+from dashboard.figures.axis import Floats, RunAxes, XAxis, compact
+from dashboard.figures.edges import edge_markers
 from dashboard.figures.float32 import as_float32
-from dashboard.figures.log_scale import log_axes
+from dashboard.figures.line_style import DISCARDED, LIVE, LineStyle
 from dashboard.figures.marks import Marks, draw_marks
-from dashboard.figures.non_finite import HEIGHT, non_finite_crosses
+from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, panel_figure, panel_layout
+from dashboard.figures.placed_line import PlacedLine, floats
 from dashboard.figures.smoothing import smoothed
-from dashboard.figures.style import BLUE, GREY, PURPLE, with_alpha
-from db.queries import Series
+from dashboard.figures.style import number_format, with_alpha
+from dashboard.figures.value_axes import AxisChoices, value_axes
 from lossguard.metrics import short_name
 
 
@@ -36,26 +38,9 @@ class ChartOptions:
     """Steps over which lines are smoothed; 0 for not at all."""
     revision: str = ""
     """A viewer's zoom is kept as long as it stays the same."""
+    axes: AxisChoices = field(default_factory=AxisChoices)
 
 
-@dataclass(frozen=True, slots=True)
-class LineStyle:
-    """Of the line of a branch."""
-
-    name: str
-    color: str
-    width: float
-    note: str = ""
-    """After the metric's name in the hover text."""
-    dash: str = "solid"
-    cross_color: str = PURPLE
-    """Of the crosses for values that are not finite."""
-    cross_height: float = HEIGHT
-    """Of these crosses in their panel, 0..1."""
-
-
-LIVE = LineStyle("live line", BLUE, 1.8)
-DISCARDED = LineStyle("discarded branch", GREY, 1.2, " (discarded)")
 PAUSE_RATIO = 20
 """Ratio of a gap in wall time to the usual one above which a line is broken: nothing was reported there."""
 MAX_POINTS_WITH_MARKERS = 60
@@ -67,43 +52,45 @@ def run_figure(
 ) -> go.Figure:
     """One panel per metric, the first one larger."""
     options, run_axes = options or ChartOptions(), run_axes or RunAxes()
-    layout = panel_layout(list(curves), log=log_axes({name: _columns(curve) for name, curve in curves.items()}))
+    live, lines = {}, {}
+    for name, curve in curves.items():
+        live[name] = [PlacedLine(curve.live, run_axes.live, LIVE)]
+        lines[name] = [*_branches(curve, run_axes), *live[name]]  # the live line above the others
+    axes = value_axes(live, lines, options.axes)
+    layout = panel_layout(list(curves), log=axes.log, ranges=axes.ranges)
     marked = draw_marks(layout, marks, run_axes, options.window)
     traces: list[dict[str, Any]] = []
     for panel in layout.panels:
-        traces += _curve(panel, curves[panel.metric], run_axes, options)
+        traces += draw_lines(panel, lines[panel.metric], options)
     traces = without_repeated_legend_entries(traces + marked.traces)
     return panel_figure(layout, traces, options.x_axis, options.window, options.revision, shapes=marked.shapes)
 
 
-def _columns(curve: Curve) -> list[Sequence[float | None]]:
+def _branches(curve: Curve, run_axes: RunAxes) -> list[PlacedLine]:
     return [
-        column for series in (curve.live, *curve.discarded.values()) for column in (series.min, series.mean, series.max)
+        PlacedLine(series, run_axes.branches.get(segment, run_axes.live), DISCARDED)
+        for segment, series in curve.discarded.items()
     ]
 
 
-def _curve(panel: Panel, curve: Curve, run_axes: RunAxes, options: ChartOptions) -> list[dict[str, Any]]:
-    traces = []
-    for segment, branch in curve.discarded.items():
-        step_axis = run_axes.branches.get(segment, run_axes.live)
-        traces += draw_line(panel, branch, step_axis, DISCARDED, options)
-    return traces + draw_line(panel, curve.live, run_axes.live, LIVE, options)
+def draw_lines(panel: Panel, lines: Sequence[PlacedLine], options: ChartOptions) -> list[dict[str, Any]]:
+    """Each line, and the values of all of them that lie outside the axis of the panel."""
+    traces = [trace for line in lines for trace in draw_line(panel, line, options)]
+    ends = [line.x[[0, -1]] for line in lines if len(line.x)]
+    view = options.window or ((min(end[0] for end in ends), max(end[1] for end in ends)) if ends else (0.0, 1.0))
+    return traces + edge_markers(panel, lines, view)
 
 
-def draw_line(
-    panel: Panel, series: Series, step_axis: StepAxis, style: LineStyle, options: ChartOptions
-) -> list[dict[str, Any]]:
+def draw_line(panel: Panel, line: PlacedLine, options: ChartOptions) -> list[dict[str, Any]]:
     """A line with its envelope, and crosses for values that are not finite."""
-    if not len(series):
+    if not len(line.x):
         return []
-    x = step_axis.at(series.first_step)
-    pauses = _pauses(x) if options.x_axis is XAxis.TIME else []
-    traces = _envelope(panel, series, x, style)
+    pauses = _pauses(line.x) if options.x_axis is XAxis.TIME else []
+    traces, mean = _envelope(panel, line), floats(line.series.mean)
     if options.smooth:
-        traces.append(_line(panel, series, x, style, _floats(series.mean), pauses) | _raw(style))
-    mean = smoothed(series, options.smooth) if options.smooth else _floats(series.mean)
-    traces.append(_line(panel, series, x, style, mean, pauses))
-    return traces + _crosses(panel, series, x, style)
+        traces.append(_line(panel, line, mean, pauses) | _raw(line.style))
+        mean = smoothed(line.series, options.smooth)
+    return [*traces, _line(panel, line, mean, pauses), *_crosses(panel, line)]
 
 
 def _pauses(x: Floats) -> list[int]:
@@ -112,13 +99,13 @@ def _pauses(x: Floats) -> list[int]:
     return [] if not len(gaps) else (np.flatnonzero(gaps > PAUSE_RATIO * np.median(gaps)) + 1).tolist()
 
 
-def _line(
-    panel: Panel, series: Series, x: Floats, style: LineStyle, y: Floats, pauses: Sequence[int]
-) -> dict[str, Any]:
+def _line(panel: Panel, line: PlacedLine, y: Floats, pauses: Sequence[int]) -> dict[str, Any]:
     """The mean of each bucket; a bucket without any finite value is a gap, and so is a pause."""
+    series, x, style = line.series, line.x, line.style
     bucketed = series.first_step != series.last_step
     label = formatting.escape_plotly(short_name(panel.metric)) + style.note
-    range_text = " (%{customdata[0]:.4~g} .. %{customdata[1]:.4~g})" if bucketed else ""
+    number = number_format(panel.metric, line.largest)
+    range_text = f" (%{{customdata[0]:{number}}} .. %{{customdata[1]:{number}}})" if bucketed else ""
     trace = {
         "type": "scatter",
         "x": compact(np.insert(x, pauses, x[pauses])),
@@ -129,10 +116,10 @@ def _line(
         "mode": "lines+markers" if len(series) <= MAX_POINTS_WITH_MARKERS else "lines",
         "line": {"color": style.color, "width": style.width, "dash": style.dash},
         "marker": {"size": 5},
-        "hovertemplate": f"{label} %{{y:.4~g}}{range_text}<extra></extra>",
+        "hovertemplate": f"{label} %{{y:{number}}}{range_text}<extra></extra>",
     }
     if bucketed:
-        ranges = np.stack([_floats(series.min), _floats(series.max)], axis=1)
+        ranges = np.stack([line.low, line.high], axis=1)
         trace["customdata"] = as_float32(np.insert(ranges, pauses, np.nan, axis=0))
     return trace
 
@@ -149,16 +136,16 @@ def _raw(style: LineStyle) -> dict[str, Any]:
     }
 
 
-def _envelope(panel: Panel, series: Series, x: Floats, style: LineStyle) -> list[dict[str, Any]]:
+def _envelope(panel: Panel, line: PlacedLine) -> list[dict[str, Any]]:
     """Smallest and largest value of each bucket, outlined: a spike of one step in a million stays visible."""
-    if series.first_step == series.last_step:
+    if line.series.first_step == line.series.last_step:
         return []
-    low, high = _floats(series.min), _floats(series.max)
-    finite = ~np.isnan(low)
+    style, finite = line.style, ~np.isnan(line.low)
+    x = compact(line.x[finite])
     return [
         {
             "type": "scatter",
-            "x": compact(x[finite]),
+            "x": x,
             "y": column[finite],
             "yaxis": panel.value_axis,
             "name": "smallest .. largest",
@@ -170,17 +157,18 @@ def _envelope(panel: Panel, series: Series, x: Floats, style: LineStyle) -> list
             "fillcolor": with_alpha(style.color, 0.22),
             "hoverinfo": "skip",
         }
-        for column, fill in ((low, None), (high, "tonexty"))
+        for column, fill in ((line.low, None), (line.high, "tonexty"))
     ]
 
 
-def _crosses(panel: Panel, series: Series, x: Floats, style: LineStyle) -> list[dict[str, Any]]:
+def _crosses(panel: Panel, line: PlacedLine) -> list[dict[str, Any]]:
     """One for each bucket with NaN or infinite values."""
+    series, style = line.series, line.style
     hit = np.flatnonzero(series.non_finite)
     label, name = formatting.escape_plotly(short_name(panel.metric)), formatting.escape_plotly(style.name)
     return non_finite_crosses(
         panel,
-        compact(x[hit]),
+        compact(line.x[hit]),
         f"{label} not finite: %{{customdata}} ({name})",
         values=[formatting.plural(series.non_finite[index], "value") for index in hit],
         color=style.cross_color,
@@ -196,8 +184,3 @@ def without_repeated_legend_entries(traces: list[dict[str, Any]]) -> list[dict[s
         if trace["showlegend"]:
             seen.add(trace["name"])
     return traces
-
-
-def _floats(values: Sequence[float | None]) -> Floats:
-    """None becomes NaN, which plotly draws as a gap."""
-    return np.array(values, dtype=np.float64)

@@ -20,10 +20,11 @@ def drawable(values: Floats) -> Floats:
     return np.where((values == 0) | ~np.isfinite(values), values, np.copysign(sizes, values))
 
 
-def as_float32(values: Floats) -> NDArray[Any]:
+def as_float32(values: Floats, shown: tuple[float, float] | None = None) -> NDArray[Any]:
     """In single precision; unchanged where it would show: values too large or too small for it, or nearly equal ones.
 
-    The perplexity of a loss above 88.7, for example, is too large.
+    The perplexity of a loss above 88.7, for example, is too large. `shown` is the smallest and the largest value that
+    the axis shows; None for all of them.
     """
     finite = values[np.isfinite(values)]
     sizes = np.abs(finite[finite != 0])
@@ -33,5 +34,7 @@ def as_float32(values: Floats) -> NDArray[Any]:
     is_held = LIMITS.tiny <= smallest and largest <= LIMITS.max
     if not is_held:
         return values
+    if shown is not None:
+        return values.astype(np.float32) if shown[1] - shown[0] >= RESOLUTION * np.abs(shown).max() else values
     is_wide = np.ptp(finite) == 0 or np.ptp(finite) >= RESOLUTION * largest
     return values.astype(np.float32) if is_wide else values

@@ -15,7 +15,19 @@ from dashboard.figures.log_scale import log_axes
 from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_band, vertical_line
 from dashboard.figures.step_times import STEP_SECONDS, with_step_times
-from dashboard.figures.style import BLUE, GREEN, GREY, OLIVE, ORANGE, PURPLE, SKY, VERMILLION, with_alpha
+from dashboard.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    NUMBER,
+    OLIVE,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    number_format,
+    with_alpha,
+)
 from db.models import Incident, Intervention
 from lossguard.metrics import COUNTS, DETECTOR_INPUTS, SIGNALS, short_name
 from lossguard.states import THROUGHPUT_KINDS
@@ -90,7 +102,7 @@ def _line(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str, Any
     finite = np.isfinite(values)
     line = _trace(panel, rows.steps, np.where(finite, values, np.nan), name) | {
         "line": {"color": color, "width": 1.6},
-        "hovertemplate": f"{label} %{{y:.5~g}} ({name})<extra></extra>",
+        "hovertemplate": f"{label} %{{y:{number_format(panel.metric)}}} ({name})<extra></extra>",
     }
     hit = rows.present[panel.metric] & ~finite
     texts = [formatting.number(float(value)) for value in values[hit]]
@@ -107,10 +119,11 @@ def _band(panel: Panel, rows: Rows, band: Band) -> list[dict[str, Any]]:
     edge = {"line": {"color": with_alpha(GREY, 0.5), "width": 0.5}, "hoverinfo": "skip"}
     lower = _trace(panel, steps, low, "expected band") | edge | {"showlegend": False}
     upper = _trace(panel, steps, high, "expected band") | edge
+    limits = f"%{{customdata[0]:{NUMBER}}} .. %{{customdata[1]:{NUMBER}}}"
     middle = _trace(panel, steps, band.expected[warm], "expected") | {
         "line": {"color": GREY, "width": 1.2, "dash": "dash"},
         "customdata": np.stack([low, high], axis=1),
-        "hovertemplate": "expected %{y:.5~g} (band %{customdata[0]:.4~g} .. %{customdata[1]:.4~g})<extra></extra>",
+        "hovertemplate": f"expected %{{y:{NUMBER}}} (band {limits})<extra></extra>",
     }
     return [lower, upper | {"fill": "tonexty", "fillcolor": with_alpha(GREY, 0.25)}, middle]
 
@@ -125,7 +138,7 @@ def _scores(panel: Panel, shown: IncidentWindow, names: Sequence[str]) -> list[d
         traces.append(
             _trace(panel, shown.original.steps, score, label)
             | {"line": {"color": colour, "width": 1.4, "shape": "hv"}}
-            | {"hovertemplate": f"{label} %{{y:.3~g}}<extra></extra>"}
+            | {"hovertemplate": f"{label} %{{y:{NUMBER}}}<extra></extra>"}
         )
     alarm = _trace(panel, np.array([shown.first, shown.last]), np.ones(2), "alarm")
     return [*traces, alarm | {"line": {"color": VERMILLION, "width": 1, "dash": "dot"}, "hoverinfo": "skip"}]

@@ -9,7 +9,8 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard import formatting
 from dashboard.figures.axis import Floats, compact
 from dashboard.figures.float32 import as_float32
-from dashboard.figures.style import RUN_COLOURS, VERMILLION, base_figure
+from dashboard.figures.panels import SPIKES
+from dashboard.figures.style import NUMBER, RUN_COLOURS, VERMILLION, base_figure
 
 GAP, TOP, BOTTOM = 34, 40, 46
 """Pixels; the gap holds the title of the next panel, the upper margin the legend."""
@@ -58,7 +59,7 @@ def line_panels(
         for line in panel.lines:
             traces.append(_trace(line, f"y{suffix}", colours[line.name], with_legend=line.name not in shown))
             shown.add(line.name)
-    layout["xaxis"] = {"anchor": f"y{len(panels)}" if len(panels) > 1 else "y", "zeroline": False, **x_axis}
+    layout["xaxis"] = {"anchor": f"y{len(panels)}" if len(panels) > 1 else "y", "zeroline": False, **SPIKES, **x_axis}
     figure = base_figure(height=inside + TOP + BOTTOM, top=TOP, bottom=BOTTOM, revision=revision, **layout)
     figure.add_traces(traces)
     return figure
@@ -87,7 +88,7 @@ def _trace(line: Line, axis: str, colour: str, *, with_legend: bool) -> dict[str
         "mode": "lines" if len(line.x) > 60 else "lines+markers",
         "line": {"color": colour, "width": 1.5},
         "marker": {"size": 4},
-        "hovertemplate": f"{name} %{{y:.4~g}}<extra></extra>",
+        "hovertemplate": f"{name} %{{y:{NUMBER}}}<extra></extra>",
     }
 
 

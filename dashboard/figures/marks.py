@@ -1,8 +1,9 @@
 """What happened to a run, marked over its curves. Pure."""
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from dashboard.data.facts import Curve
 from dashboard.figures.axis import Floats, RunAxes
 from dashboard.figures.panels import Panel, PanelLayout, vertical_band, vertical_line
 from dashboard.figures.skipped_updates import skipped_update_marks
-from dashboard.figures.style import GREEN, GREY, ORANGE, VERMILLION
+from dashboard.figures.style import GREEN, GREY, OLIVE, ORANGE, VERMILLION
+from dashboard.url_state import incident_url
 from db.interventions import rewound_step
 from db.lineage import OUTLIER
 from db.models import Event, Incident, Intervention, Order
+from db.step_notes import StepNote
 from lossguard.sources.facts import says_source
+from lossguard.states import IncidentState
 
 ARROW_HEIGHT = 0.86
 """Of the arrows in the first panel, 0..1: in the upper part, which curves seldom reach."""
@@ -27,6 +31,13 @@ LETTER_WIDTH = 0.007
 component.js shows the number alone."""
 MAX_HOVER_LETTERS = 300
 """Of an event; the table of events has all of its details."""
+PIN_HEAD, PIN_POINT = 0.96, 0.88
+"""Of the pins of notes in the first panel, 0..1: above the arrows."""
+PIN_MARKER = {"symbol": "circle", "color": OLIVE, "opacity": 1, "line": {"width": 0}}
+HOVER_LINE_LETTERS = 60
+"""Width of a line of a note: plotly does not break lines."""
+MAX_INCIDENTS = 300
+"""Marked at once, with their interventions: nobody could distinguish more, and thousands take a browser seconds."""
 MARKER_LETTERS = 3
 """Width of a marker, in letters."""
 
@@ -44,6 +55,10 @@ class Marks:
     """Newest step on the live line, where the band of an incident ends that is not over."""
     skipped: Curve | None = None
     """How many updates the optimizer did not take; None: none is known."""
+    notes: Sequence[StepNote] = ()
+    """What people wrote at steps, by step."""
+    run_id: str | None = None
+    """Of the run, to whose incidents the markers link; None: they link nowhere."""
 
 
 @dataclass(slots=True)
@@ -58,14 +73,31 @@ def draw_marks(
     layout: PanelLayout, marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None = None
 ) -> Drawn:
     """`window` is the range in view, in units of the x axis; None for all of it."""
-    drawn = Drawn()
+    drawn, marks = Drawn(), _limited(marks, run_axes, window)
     if layout.panels:
         _add_events(drawn, layout.panels, marks, run_axes)
         _add_incidents(drawn, layout.label_row, marks, run_axes, window)
         _add_interventions(drawn, layout.panels[0], marks, run_axes)
         if marks.skipped is not None:
             drawn.traces += skipped_update_marks(layout.panels[0], marks.skipped, run_axes)
+        if marks.notes:
+            drawn.traces.append(_pins(layout.panels[0], marks.notes, run_axes))
     return drawn
+
+
+def _limited(marks: Marks, run_axes: RunAxes, window: tuple[float, float] | None) -> Marks:
+    """As many incidents in view as are marked at once, open ones, then the newest. Zooming in shows the others."""
+    if len(marks.incidents) <= MAX_INCIDENTS:
+        return marks
+    first, last = window or (-np.inf, np.inf)
+    in_view = [each for each in marks.incidents if first <= run_axes.at(each.segment, each.detected_step) <= last]
+    by_importance = sorted(in_view, key=lambda each: (each.state == IncidentState.CLOSED, -each.number))
+    kept = {each.number for each in by_importance[:MAX_INCIDENTS]}
+    return replace(
+        marks,
+        incidents=[each for each in marks.incidents if each.number in kept],
+        interventions=[each for each in marks.interventions if each.incident is None or each.incident in kept],
+    )
 
 
 def _add_incidents(
@@ -79,7 +111,11 @@ def _add_incidents(
         drawn.shapes.append(vertical_band(ends[0], ends[1], VERMILLION))
     if marks.incidents:
         first, last = window or run_axes.live.at([0, marks.last_step])
-        drawn.traces.append(_incident_labels(label_row, marks.incidents, run_axes, first, last))
+        labels = _incident_labels(label_row, marks.incidents, run_axes, first, last)
+        if marks.run_id is not None:  # component.js opens the address when a marker is clicked
+            labels["hovertemplate"] = "%{customdata}, a click opens its page<extra></extra>"
+            labels["ids"] = [incident_url(marks.run_id, incident.number) for incident in marks.incidents]
+        drawn.traces.append(labels)
 
 
 def _incident_labels(
@@ -180,7 +216,9 @@ def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAx
     for panel in panels:
         outliers = [event for event in marks.events if _is_outlier_of(event, panel.metric)]
         if outliers:
-            y = {"y": [event.details["value"] for event in outliers], "yaxis": panel.value_axis}
+            low, high = panel.bounds
+            values = [min(max(event.details["value"], low), high) for event in outliers]  # on the edge if beyond it
+            y = {"y": values, "yaxis": panel.value_axis}
             drawn.traces.append(_event_markers(outliers, run_axes, "outlier, ignored", "circle-open", y))
 
 
@@ -204,6 +242,31 @@ def _event_markers(
 def _event_hover(event: Event) -> str:
     text = f"{formatting.words(event.kind)} {formatting.details(event.details)}".strip()
     return formatting.escape_plotly(text if len(text) <= MAX_HOVER_LETTERS else f"{text[:MAX_HOVER_LETTERS]} ..")
+
+
+def _pins(panel: Panel, notes: Sequence[StepNote], run_axes: RunAxes) -> dict[str, Any]:
+    """A pin at each step with notes: hover text shows one point of a trace at a step, so notes of one step share it.
+
+    A pin is a marker, the end of its line, and a gap.
+    """
+    hovers: dict[int, list[str]] = {}
+    for note in notes:
+        hovers.setdefault(note.step, []).append(_note_hover(note))
+    x = run_axes.live.at(list(hovers)).repeat(3).tolist()
+    y = [PIN_HEAD, PIN_POINT, None] * len(hovers)
+    return _markers("note", x, {"y": y, "yaxis": panel.mark_axis}) | {
+        "mode": "lines+markers",
+        "line": {"color": OLIVE, "width": 2},
+        "marker": PIN_MARKER | {"size": [10, 0, 0] * len(hovers)},
+        "customdata": ["<br>".join(texts) for texts in hovers.values() for _ in range(3)],
+        "hovertemplate": "note: %{customdata}<extra></extra>",
+    }
+
+
+def _note_hover(note: StepNote) -> str:
+    text = textwrap.shorten(note.text, MAX_HOVER_LETTERS, placeholder=" ..")
+    lines = textwrap.wrap(f"{text} ({note.author})", HOVER_LINE_LETTERS)
+    return "<br>".join(map(formatting.escape_plotly, lines))
 
 
 def _markers(name: str, x: Sequence[float], y: Mapping[str, Any]) -> dict[str, Any]:

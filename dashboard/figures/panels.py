@@ -5,6 +5,7 @@ Every panel has a second, invisible y axis 0..1 for marks: they keep their heigh
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 
 from dashboard import formatting
 from dashboard.figures.axis import Floats, XAxis
-from dashboard.figures.float32 import LARGEST, SMALLEST, as_float32, drawable
+from dashboard.figures.float32 import LARGEST, SMALLEST
+from dashboard.figures.frame import CONSTANT, Range, axis_range
 from dashboard.figures.log_scale import ALWAYS_LOG
-from dashboard.figures.style import GREY, base_figure, metric_axis, with_alpha
+from dashboard.figures.packed_trace import packed
+from dashboard.figures.style import GREY, base_figure, metric_axis, number_format, with_alpha
 from lossguard.metrics import title
 
 FIRST_PANEL_HEIGHT, PANEL_HEIGHT, GAP, LABEL_ROW = 250, 130, 42, 18
@@ -46,6 +49,8 @@ X_AXES: dict[XAxis, dict[str, Any]] = {
         "unifiedhovertitle": {"text": "%{x:.3e} FLOPs"},
     },
 }
+SPIKES = {"showspikes": True, "spikemode": "across", "spikethickness": 1, "spikedash": "dot", "spikecolor": GREY}
+"""Of an x axis: a line through all panels at the pointer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,16 @@ class Panel:
     bottom: float
     top: float
     log: bool = False
+    range: Range | None = None
+    """Of the axis of the values; None where it shows all of them."""
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value that the axis shows."""
+        if self.range is None:
+            return (0.0 if self.log else -np.inf), np.inf
+        low, high = self.range
+        return (10.0**low, 10.0**high) if self.log else (low, high)
 
     @property
     def value_axis(self) -> str:
@@ -82,15 +97,23 @@ class PanelLayout:
 
 
 def panel_layout(
-    metrics: list[str], *, log: Container[str] = ALWAYS_LOG, label_row: int = LABEL_ROW, top: int = TOP
+    metrics: list[str],
+    *,
+    log: Container[str] = ALWAYS_LOG,
+    ranges: Mapping[str, Range] = MappingProxyType({}),
+    label_row: int = LABEL_ROW,
+    top: int = TOP,
 ) -> PanelLayout:
-    """`label_row` and `top` in pixels: a figure without incidents and without a legend needs neither."""
+    """`ranges`: of the axes that do not show all values, by metric.
+
+    `label_row` and `top` in pixels: a figure without incidents and without a legend needs neither.
+    """
     heights = [FIRST_PANEL_HEIGHT] + [PANEL_HEIGHT] * (len(metrics) - 1)
     inside = sum(heights) + GAP * len(heights) + label_row
     panels, upper = [], float(inside - label_row - GAP)
     for position, (metric, height) in enumerate(zip(metrics, heights, strict=False)):
         bottom = max(0.0, (upper - height) / inside)
-        panels.append(Panel(metric, position, bottom, upper / inside, metric in log))
+        panels.append(Panel(metric, position, bottom, upper / inside, metric in log, ranges.get(metric)))
         upper -= height + GAP
     return PanelLayout(inside + top + BOTTOM, top, panels, Panel("", 100, (inside - label_row) / inside, 1.0))
 
@@ -117,6 +140,7 @@ def panel_figure(
     for panel in layout.panels:
         axes[_axis_key(panel.value_axis)] = _value_axis(panel, values[panel.metric], notes[panel.metric], revision)
         axes[_axis_key(panel.mark_axis)] = _mark_axis(panel) | {"overlaying": panel.value_axis}
+    meta = {"panels": [[panel.metric, panel.value_axis] for panel in layout.panels]}  # for chart_view.js
     hover = {"hovermode": "x unified", "hoversubplots": "axis", "hoverdistance": 30}
     titles = [_title(panel, notes[panel.metric]) for panel in layout.panels]
     figure = base_figure(
@@ -124,7 +148,7 @@ def panel_figure(
         top=layout.top,
         bottom=BOTTOM,
         revision=revision,
-        **hover | {"annotations": titles} | axes | more,
+        **hover | {"annotations": titles, "meta": meta} | axes | more,
     )
     figure.add_traces([_packed(trace, layout) for trace in [*traces, *_placeholders(layout, traces)]])
     return figure
@@ -136,37 +160,49 @@ def _x_axis(layout: PanelLayout, x_axis: XAxis, window: tuple[float, float] | No
         "range": window,
         "showgrid": True,
         "zeroline": False,
-        "showspikes": True,
-        "spikemode": "across",
-        "spikethickness": 1,
-        "spikedash": "dot",
-        "spikecolor": GREY,
+        **SPIKES,
         **X_AXES[x_axis],
     }
 
 
 def _value_axis(panel: Panel, values: Floats, note: str, revision: str) -> dict[str, Any]:
-    return metric_axis(panel.metric, log=panel.log, largest=np.abs(values).max(initial=0.0)) | {
+    shown = values[(values >= panel.bounds[0]) & (values <= panel.bounds[1])]
+    axis = metric_axis(panel.metric, log=panel.log, largest=np.abs(shown).max(initial=0.0)) | {
         "domain": [panel.bottom, panel.top],
         "nticks": num_ticks(panel),
         "showticklabels": note not in (NOTHING, NOTHING_ABOVE_0),
         "uirevision": f"{revision} {panel.log}",  # a zoom along y means nothing on the other kind of axis
-        **_range_of_a_constant(panel, values),
     }
+    halves = shown / 2  # their difference does not overflow
+    is_constant = len(shown) > 0 and np.ptp(halves) <= CONSTANT * np.abs(halves).max()
+    value = float(shown[0]) if is_constant and SMALLEST < abs(shown[0]) <= LARGEST / 2 else 0.0
+    return axis | _range(panel, value) | (_ticks_of_a_constant(panel, value) if value else {})
 
 
-def _range_of_a_constant(panel: Panel, values: Floats) -> dict[str, Any]:
-    """From 0 to twice the value: plotly draws a constant of 0.001 between -1 and 1, where it looks like 0."""
-    if panel.log or not len(values) or values.min() != values.max() or not 0 < abs(values[0]) <= LARGEST / 2:
+def _range(panel: Panel, constant: float) -> dict[str, Any]:
+    """That of the panel, also after a double click, which lets plotly find a range; `constant`: 0 for none."""
+    shown = panel.range
+    if shown is None and not panel.log and constant:
+        shown = axis_range(np.array([constant]), np.array([constant]), log=False)
+    if shown is None:
         return {}
-    return {"range": sorted((0.0, 2.0 * float(values[0])))}
+    ends = [10.0**end for end in shown] if panel.log else list(shown)
+    # Not minallowed and maxallowed: plotly ignores those below 1 on a log axis.
+    options = {"clipmin": ends[0], "clipmax": ends[1], "include": ends}
+    return {"range": shown, "autorange": True, "autorangeoptions": options}
+
+
+def _ticks_of_a_constant(panel: Panel, value: float) -> dict[str, Any]:
+    """Its value, between 0 and its double on a linear axis: plotly would label round numbers beside it."""
+    ticks = [value] if panel.log else [0.0, value, 2 * value]
+    return {"tickvals": ticks, "tickformat": number_format(panel.metric, abs(value))}
 
 
 def _packed(trace: dict[str, Any], layout: PanelLayout) -> dict[str, Any]:
-    """With values that plotly can draw, in as few bytes as show no difference."""
-    if trace["yaxis"] not in {panel.value_axis for panel in layout.panels}:
+    panel = next((panel for panel in layout.panels if trace["yaxis"] == panel.value_axis), None)
+    if panel is None:
         return trace
-    return trace | {"y": as_float32(drawable(np.asarray(trace["y"], dtype=np.float64)))}
+    return packed(trace, None if panel.range is None else panel.bounds, log=panel.log)
 
 
 def _placeholders(layout: PanelLayout, traces: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -192,7 +228,8 @@ def _note(panel: Panel, values: Floats) -> str:
     visible = values > 0 if panel.log else np.ones(len(values), dtype=np.bool_)
     if not visible.any():
         return NOTHING_ABOVE_0 if len(values) else NOTHING
-    sizes = np.abs(values[values != 0])
+    shown = values[(values >= panel.bounds[0]) & (values <= panel.bounds[1])]
+    sizes = np.abs(shown[shown != 0])
     notes = [
         (panel.log, "log scale"),
         (not visible.all(), "which has no place for values of 0 and below"),
@@ -229,6 +266,8 @@ def vertical_line(at: float, line: dict[str, Any]) -> dict[str, Any]:
 
 def _title(panel: Panel, note: str) -> dict[str, Any]:
     return {
+        "name": panel.metric,
+        "captureevents": True,  # a click collapses the panel
         "text": f"<b>{formatting.escape_plotly(title(panel.metric))}</b>{note and f' - {note}'}",
         "x": 0,
         "xref": "paper",

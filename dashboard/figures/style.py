@@ -50,6 +50,16 @@ def metric_axis(metric: str, *, log: bool, largest: float) -> dict[str, Any]:
     }
 
 
+NUMBER, LARGE_NUMBER = ".4~g", ",.4~r"
+"""d3-formats of a value in a hover text: four significant digits, as `formatting.number` writes them in tables."""
+
+
+def number_format(metric: str, largest: float = 0.0) -> str:
+    """The d3-format of values of this metric up to `largest`: four significant digits, in its unit."""
+    unit = BY_NAME[metric].tick_format[-1] if metric in BY_NAME and largest < MAX_FORMATTED else "g"
+    return {"s": ".4~s", "%": ".4~p"}.get(unit, LARGE_NUMBER if 1e4 <= largest < 1e9 else NUMBER)
+
+
 def with_alpha(color: str, alpha: float) -> str:
     """A colour "#rrggbb" with an opacity 0..1, as CSS writes it."""
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))

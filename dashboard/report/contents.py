@@ -12,7 +12,7 @@ from db.goodput.accounting import Breakdown
 from db.goodput.rollback_costs import Rewind
 from db.models import Incident, Intervention
 from lossguard.gating import SKIPPED
-from lossguard.metrics import CHECKPOINT_SECONDS, COLUMNS, DEFAULT_CHARTS, EVALUATION_SECONDS, PAUSE_SECONDS
+from lossguard.metrics import CHECKPOINT_SECONDS, COLUMNS, EVALUATION_SECONDS, PAUSE_SECONDS, default_charts
 from lossguard.states import IncidentState
 
 
@@ -95,7 +95,7 @@ def read_contents(run_id: str, *, now: float, zone: tzinfo, limits: Limits | Non
 
 def curve_names(metrics: Sequence[str]) -> list[str]:
     """The default charts, then scalars of the user's own; of the metrics with a column only the default ones."""
-    default = [name for name in DEFAULT_CHARTS if name in metrics]
+    default = default_charts(metrics)
     elsewhere = (CHECKPOINT_SECONDS, EVALUATION_SECONDS, PAUSE_SECONDS, SKIPPED)  # in the goodput, and as marks
     others = (*COLUMNS, *default, *elsewhere)
     return default + [name for name in metrics if name not in others]

@@ -77,7 +77,7 @@ def _about(facts: RunFacts) -> list[str]:
 
 
 def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
-    facts, lost = contents.facts, summary.lost_compute(contents)
+    facts, lost = contents.facts, summary.lost_compute(contents.facts, contents.rewinds, contents.written_at)
     loss = contents.curves.get("loss")
     measured = summary.last_finite(contents.curves.get(held_out.HELD_OUT_LOSS))
     skipped = contents.skipped
@@ -99,7 +99,15 @@ def _numbers(contents: ReportContents) -> list[tuple[str, str]]:
 def _curves(contents: ReportContents) -> Iterator[Markup]:
     names, facts = list(contents.curves), contents.facts
     events = facts.events[-contents.limits.max_events :]
-    marks = Marks(facts.incidents, facts.interventions, facts.orders, events, facts.progress.done - 1, contents.skipped)
+    marks = Marks(
+        incidents=facts.incidents,
+        interventions=facts.interventions,
+        orders=facts.orders,
+        events=events,
+        last_step=facts.progress.done - 1,
+        skipped=contents.skipped,
+        notes=facts.notes[-contents.limits.max_events :],
+    )
     for first in range(0, len(names), CURVES_PER_PICTURE):
         part = names[first : first + CURVES_PER_PICTURE]
         figure = run_figure({name: contents.curves[name] for name in part}, marks)
@@ -143,7 +151,11 @@ def _lost(contents: ReportContents) -> Table | None:
     """One row for each rewind, and the total."""
     if not contents.rewinds:
         return None
-    facts, max_rows, total = contents.facts, contents.limits.max_rows, summary.lost_compute(contents)
+    facts, max_rows, total = (
+        contents.facts,
+        contents.limits.max_rows,
+        summary.lost_compute(contents.facts, contents.rewinds, contents.written_at),
+    )
     rows = [
         (
             f"{each.reason}" + (f", incident {each.incident}" if each.incident else ""),
@@ -196,6 +208,7 @@ def _tables(contents: ReportContents) -> list[tuple[str, Table]]:
     frames = {
         "Interventions": tables.interventions(facts),
         "Skip ledger": tables.skip_ledger(facts),
+        "Notes": tables.notes(facts),
         "Events": tables.events(facts),
         "Segments": tables.segments(facts),
     }

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dashboard import formatting
 from dashboard.figures.axis import Floats
 
 PADDING = 0.05
 """Free share of the value range at both ends."""
+FAR = 1000.0
+"""In widths of an axis: positions farther outside of it are as far as this."""
 EPSILON = 1e-9
 EXACT = 2.0**-50
 """Resolution of an axis of steps: ten of them near 2^53 are a range."""
@@ -51,8 +54,9 @@ class Scale:
         """0 at `low`, 1 at `high`; in units of a power of two, since the range may be wider than any float."""
         unit = -math.frexp(max(abs(self.low), abs(self.high)))[1] - 1
         low, high = math.ldexp(self.low, unit), math.ldexp(self.high, unit)
-        with np.errstate(over="ignore"):  # far outside the range
-            return (np.ldexp(numbers, unit) - low) / (high - low)
+        with np.errstate(over="ignore"):
+            shares = (np.ldexp(numbers, unit) - low) / (high - low)
+        return np.clip(shares, -FAR, FAR)
 
     def ticks(self, max_ticks: int) -> list[float]:
         """About `max_ticks` round values at most."""
@@ -91,7 +95,9 @@ def scale_for(
 
 
 def tick_text(value: float, form: str | None) -> str:
-    """A tick in `form`, one of the d3 formats that the figures use."""
+    """A tick or a value in `form`, one of the d3 formats that the figures use."""
+    if form is not None and form.startswith(("+", ".4", ",.4")):
+        return _number_text(value, form)
     if form == ",d" and abs(value) < 1e16:
         return f"{value:,.0f}"
     if form == ".0%" and abs(value) < 1e4:
@@ -105,6 +111,16 @@ def tick_text(value: float, form: str | None) -> str:
         return text
     digits, _, power = f"{value:.4e}".partition("e")
     return f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+
+
+def _number_text(value: float, form: str) -> str:
+    """Four significant digits."""
+    if form.endswith("s") and 1e3 <= abs(value) < 1e15:
+        return formatting.abbreviated(value, digits=4).replace(" ", "")
+    if form.endswith("p"):
+        return f"{100 * value:.4g}%"
+    sign = "+" if form.startswith("+") and value > 0 else ""
+    return sign + formatting.number(value)
 
 
 def _linear_ticks(low: float, high: float, max_ticks: int) -> list[float]:

@@ -11,6 +11,7 @@ from dashboard.data.facts import Curve, RunFacts
 from dashboard.data.progress import SILENT, is_silent
 from dashboard.report.contents import ReportContents
 from db.goodput import rollback_costs
+from db.goodput.rollback_costs import Rewind
 from db.models import Intervention
 from db.queries import Series
 from lossguard.states import IncidentState, RunState
@@ -34,14 +35,13 @@ class LostCompute:
     """Of the time since the start."""
 
 
-def lost_compute(contents: ReportContents) -> LostCompute:
-    facts, rewinds = contents.facts, contents.rewinds
+def lost_compute(facts: RunFacts, rewinds: Sequence[Rewind], now: float) -> LostCompute:
     steps = sum(each.steps for each in rewinds)
     done = facts.progress.done + steps
     counted = [each.tokens for each in rewinds if each.tokens is not None]
     tokens = sum(counted) if counted or not rewinds else None
     seconds = rollback_costs.total_seconds(rewinds)
-    total_seconds = duration(facts, contents.written_at)
+    total_seconds = duration(facts, now)
     return LostCompute(
         steps=steps,
         steps_share=steps / done if done else None,
@@ -79,8 +79,8 @@ def sentences(contents: ReportContents) -> list[str]:
         *_progress(facts, contents.written_at, contents.zone),
         *_loss(contents),
         *facts.source.describe(),
-        *_incidents(facts),
-        _lost(contents),
+        *incident_sentences(facts),
+        lost_sentence(facts, contents.rewinds, contents.written_at),
         _pending(facts),
     ]
 
@@ -151,7 +151,7 @@ def last_finite(curve: Curve | None) -> tuple[int, float] | None:
     return next(((step, value) for step, value in newest_first if value is not None), None)
 
 
-def _incidents(facts: RunFacts) -> list[str]:
+def incident_sentences(facts: RunFacts) -> list[str]:
     if not facts.incidents:
         return ["There were no incidents."]
     kinds = Counter(formatting.incident_kind(each.kind) for each in facts.incidents)
@@ -173,17 +173,18 @@ def _interventions(interventions: Sequence[Intervention], num_skipped: int) -> s
     return f"Interventions: {listed}{skipped}."
 
 
-def _lost(contents: ReportContents) -> str:
-    if not contents.rewinds:
+def lost_sentence(facts: RunFacts, rewinds: Sequence[Rewind], now: float) -> str:
+    """What all rewinds together have cost."""
+    if not rewinds:
         return "No steps were discarded."
-    lost = lost_compute(contents)
+    lost = lost_compute(facts, rewinds, now)
     share = f"{formatting.plural(lost.steps, 'step')} ({formatting.percent(lost.steps_share)} of all steps)"
     parts = [share]
     if lost.tokens:
         parts.append(f"{formatting.abbreviated(lost.tokens)} tokens")
     if lost.seconds is not None:
         parts.append(f"{formatting.duration(lost.seconds)} ({formatting.percent(lost.seconds_share)} of the time)")
-    return f"{formatting.plural(len(contents.rewinds), 'rewind')} cost {_joined(parts)}."
+    return f"{formatting.plural(len(rewinds), 'rewind')} cost {_joined(parts)}."
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -27,6 +27,8 @@ LETTER_WIDTH = 6.5
 """Approximate."""
 TOP_MARGIN = 4
 """The legend is outside the picture."""
+TEXT_ROWS = {"middle": 4, "bottom": 13, "top": -5}
+"""From a marker down to the baseline of its text."""
 MAX_X_TICKS, DEFAULT_Y_TICKS = 8, 6
 TAGS = {"<b>": '<tspan font-weight="600">', "<sup>": '<tspan dy="-.4em" font-size=".75em">', "</b>": "</tspan>"}
 TAGS["</sup>"] = "</tspan>"
@@ -57,20 +59,27 @@ def render_svg(figure: go.Figure, *, name: str, label: str, height: int | None =
     parts = [
         legend(entries),
         f'<svg viewBox="0 0 {PICTURE_WIDTH} {total_height}" role="img" aria-label="{html.escape(label)}" '
-        'class="chart">',
-        f'<clipPath id="{name}"><rect x="{box.left}" y="{box.top - 1}" width="{box.right - box.left:.1f}" '
-        f'height="{box.bottom - box.top + 2:.1f}"/></clipPath>',
+        f'class="chart{" with-names" if any(scale.names for scale in axes.values()) else ""}">',
+        *_clips(axes, box, name),
         *_shapes(layout.shapes, axes, box, below=True),
         *_grid(figure, axes, box),
         *_shapes(layout.shapes, axes, box, below=False),
-        f'<g clip-path="url(#{name})">',
-        *_lines(figure.data, axes),
-        "</g>",
+        *_lines(figure.data, axes, name),
         *_markers(figure.data, axes),
         *_titles(layout.annotations, box),
         "</svg>",
     ]
     return "".join(parts)
+
+
+def _clips(axes: dict[str, Scale], box: Box, name: str) -> Iterator[str]:
+    """For each y axis the part of the picture that its lines do not leave."""
+    for key, scale in axes.items():
+        if key != "x":
+            yield (
+                f'<clipPath id="{name}-{key}"><rect x="{box.left}" y="{scale.end - 1:.1f}" '
+                f'width="{box.right - box.left:.1f}" height="{scale.start - scale.end + 2:.1f}"/></clipPath>'
+            )
 
 
 def _axes(figure: go.Figure, box: Box) -> dict[str, Scale]:
@@ -136,7 +145,7 @@ def _x_grid(axis: Any, scale: Scale, box: Box) -> tuple[list[str], list[str]]:
 
 def _y_grid(axis: Any, scale: Scale, box: Box) -> tuple[list[str], list[str]]:
     lines, labels = [], []
-    for value in scale.ticks(axis.nticks or DEFAULT_Y_TICKS):
+    for value in axis.tickvals or scale.ticks(axis.nticks or DEFAULT_Y_TICKS):
         name = scale.names[int(value)] if scale.names else None
         y = float(scale.at([value if name is None else name])[0])
         text = tick_text(value, axis.tickformat) if name is None else html.escape(name)
@@ -166,7 +175,7 @@ def _shapes(shapes: Sequence[Any], axes: dict[str, Scale], box: Box, *, below: b
             yield f'<path d="M{first:.1f},{box.top}V{box.bottom}" fill="none" {style}/>'
 
 
-def _lines(traces: Sequence[Any], axes: dict[str, Scale]) -> Iterator[str]:
+def _lines(traces: Sequence[Any], axes: dict[str, Scale], name: str) -> Iterator[str]:
     """Lines, and the filled areas between a line and the one before it."""
     before: tuple[Floats, Floats] | None = None
     for trace in traces:
@@ -176,13 +185,15 @@ def _lines(traces: Sequence[Any], axes: dict[str, Scale]) -> Iterator[str]:
         if trace.line.shape == "hv":
             x, y = svg_paths.staircase(x, y)
         x, y = svg_paths.thinned(x, y) if len(x) > 1 and (np.diff(x) >= 0).all() else (x, y)
+        clip = f'clip-path="url(#{name}-{trace.yaxis or "y"})"'
         if trace.fill == "tonexty" and before is not None:
-            yield f'<path transform="scale(.1)" d="{svg_paths.area_path(x, y, *before)}" fill="{trace.fillcolor}"/>'
+            area = svg_paths.area_path(x, y, *before)
+            yield f'<g {clip}><path transform="scale(.1)" d="{area}" fill="{trace.fillcolor}"/></g>'
         before = (x, y)
         style = svg_paths.stroke_attributes(
             trace.line.color or BLUE, trace.line.width or 2, trace.line.dash, scale=svg_paths.TENTHS
         )
-        yield f'<path transform="scale(.1)" d="{svg_paths.line_path(x, y)}" class="line" {style}/>'
+        yield f'<g {clip}><path transform="scale(.1)" d="{svg_paths.line_path(x, y)}" class="line" {style}/></g>'
 
 
 def _markers(traces: Sequence[Any], axes: dict[str, Scale]) -> Iterator[str]:
@@ -191,8 +202,10 @@ def _markers(traces: Sequence[Any], axes: dict[str, Scale]) -> Iterator[str]:
     for trace in traces:
         if "markers" not in trace.mode:
             continue
-        xs, ys = scale.at(trace.x), axes[trace.yaxis or "y"].at(trace.y)
-        for index in np.flatnonzero((xs >= scale.start - 1) & (xs <= scale.end + 1) & np.isfinite(ys)).tolist():
+        height = axes[trace.yaxis or "y"]
+        xs, ys = scale.at(trace.x), height.at(trace.y)
+        inside = (xs >= scale.start - 1) & (xs <= scale.end + 1) & (ys >= height.end - 1) & (ys <= height.start + 1)
+        for index in np.flatnonzero(inside).tolist():
             yield _marker(trace, index, xs[index], ys[index])
             if "text" in trace.mode:
                 yield _name(trace, index, xs, ys)
@@ -216,19 +229,19 @@ def _marker(trace: Any, index: int, x: float, y: float) -> str:
 def _name(trace: Any, index: int, xs: Floats, ys: Floats) -> str:
     """The text beside a marker, unless it would cover another marker."""
     text, size = trace.text[index], _at(trace.marker.size, index)
-    side = -1 if _at(trace.textposition, index) == "middle left" else 1
+    row, _, column = (_at(trace.textposition, index) or "middle right").partition(" ")
+    side = -1 if column == "left" else 1
     distance = side * (xs[ys == ys[index]] - xs[index])
-    if ((distance > 0) & (distance < 2 * size + LETTER_WIDTH * len(text))).any():
+    if not text or ((distance > 0) & (distance < 2 * size + LETTER_WIDTH * len(text))).any():
         return ""
-    anchor = "end" if side < 0 else "start"
-    return (
-        f'<text x="{xs[index] + side * size:.1f}" y="{ys[index] + 4:.1f}" text-anchor="{anchor}">{_text(text)}</text>'
-    )
+    anchor, y = "end" if side < 0 else "start", ys[index] + TEXT_ROWS[row]
+    return f'<text x="{xs[index] + side * size:.1f}" y="{y:.1f}" text-anchor="{anchor}">{_text(text)}</text>'
 
 
 def _hover(trace: Any, index: int) -> str:
     """The hover template of a marker, filled in."""
     point = {"x": trace.x[index], "y": trace.y[index]}
+    point["text"] = trace.text[index] if isinstance(trace.text, list | tuple | np.ndarray) else ""
     point["customdata"] = None if trace.customdata is None else trace.customdata[index]
 
     def filled(match: re.Match[str]) -> str:
@@ -237,7 +250,8 @@ def _hover(trace: Any, index: int) -> str:
         return str(value) if form is None or isinstance(value, str) else tick_text(float(value), form)
 
     template = (trace.hovertemplate or "").removesuffix("<extra></extra>")
-    return html.escape(html.unescape(re.sub(r"%\{(\w+)(?:\[(\d)\])?(?::([^}]*))?\}", filled, template)))
+    text = re.sub(r"%\{(\w+)(?:\[(\d)\])?(?::([^}]*))?\}", filled, template)
+    return html.escape(html.unescape(text.replace("<br>", "\n")))
 
 
 def _titles(annotations: Sequence[Any], box: Box) -> Iterator[str]:

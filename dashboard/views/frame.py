@@ -6,10 +6,11 @@ from collections.abc import Callable
 import streamlit as st
 
 from dashboard import formatting, url_state
-from dashboard.data import cached
+from dashboard.data import cached, pending
 from dashboard.data.facts import RunFacts
+from dashboard.data.run_list import ListedRun
 from dashboard.data.store import StoreUnavailable
-from dashboard.views import session
+from dashboard.views import session, tab
 from dashboard.views.runs.listing import filtered
 from lossguard.states import RunState
 
@@ -59,6 +60,7 @@ def show_run(page: Callable[[RunFacts], None], *, lower_part: Callable[[RunFacts
             return
         if (facts.run.state == RunState.RUNNING) != running:
             st.rerun()  # the refresh rate changes
+        tab.show(facts.run, waiting=pending.count(facts))
         page(facts)
 
     def show_lower_part() -> None:
@@ -80,11 +82,16 @@ def current_run_id() -> str | None:
     """The run of the URL, else the one shown last, else the first one of the list. Afterwards the URL names it."""
     if url_state.run() is None:
         last = st.session_state.get(LAST_RUN)
-        run_ids = [last] if last is not None else [run.id for run, _ in filtered(cached.runs(), now=time.time())]
+        run_ids = [last] if last is not None else _ids_in_order()
         if run_ids:
             url_state.set_run(run_ids[0])
     st.session_state[LAST_RUN] = url_state.run()
     return url_state.run()
+
+
+def _ids_in_order() -> list[str]:
+    """Of the runs as the list shows them without filters."""
+    return [row.run.id for row in filtered([ListedRun(*row) for row in cached.runs()], now=time.time())]
 
 
 def back_to_run(facts: RunFacts) -> None:

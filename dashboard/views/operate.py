@@ -1,16 +1,19 @@
 """Operator actions on a page: a button, a confirmation dialog, and the request to the collector."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
-from dashboard import operator_actions
+from dashboard import formatting, operator_actions
 from dashboard.login import Right
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import session
+from dashboard.views.frame import show_live
+from db.command_lines import as_typed_here
+from lossguard.protocol import MAX_SHORT_TEXT
 
 TOKEN = "operator_token"
 """In the session: the viewer's own token. It is never written to the URL or to the store."""
@@ -18,12 +21,26 @@ TOKEN_REQUESTED = "operator_token_requested"
 """In the session: whether the collector rejected the dashboard's own token."""
 SUCCESS = "operator_success"
 """In the session: the message to show once the dialog has closed."""
+FAILURE = "operator_failure"
+"""In the session: why the last press of an open dialog did nothing, and its icon."""
+DIALOG_REFRESH_SECONDS = 2.0
+
+Obsolete = Callable[[], str | None]
+"""Why an action has nothing to act on any more, as a sentence; None while it has."""
 
 
-def button(label: str, action: OperatorAction, *, key: str, icon: str, primary: bool = False) -> None:
+def button(
+    label: str,
+    action: OperatorAction,
+    *,
+    key: str,
+    icon: str,
+    primary: bool = False,
+    obsolete: Obsolete | None = None,
+) -> None:
     """A button that opens the action's confirmation dialog."""
     if st.button(label, key=key, icon=icon, type="primary" if primary else "secondary"):
-        confirm(action)
+        confirm(action, obsolete)
 
 
 def show_success() -> None:
@@ -33,9 +50,32 @@ def show_success() -> None:
         st.toast(message, icon=":material/check:")
 
 
-@st.dialog("Are you sure?")
-def confirm(action: OperatorAction) -> None:
-    confirmation_form(action)
+def confirm(action: OperatorAction, obsolete: Obsolete | None = None) -> None:
+    """Open the dialog. With `obsolete`, it looks every few seconds whether the action is still to be decided."""
+    st.session_state.pop(FAILURE, None)
+    _dialog(action, obsolete)
+
+
+@st.dialog("Are you sure?", on_dismiss="rerun")  # so that nothing looks after a closed dialog any more
+def _dialog(action: OperatorAction, obsolete: Obsolete | None) -> None:
+    if obsolete is None:
+        confirmation_form(action)
+    else:
+        show_live(lambda: form_until(obsolete, action), refresh_seconds=DIALOG_REFRESH_SECONDS)
+
+
+def form_until(obsolete: Obsolete, action: OperatorAction) -> None:
+    """The form, or why there is nothing to decide any more. A refresh keeps what the last press led to."""
+    reason = obsolete()
+    if reason is None:
+        failure = st.session_state.pop(FAILURE, None)
+        confirmation_form(action)
+        if failure is not None and FAILURE not in st.session_state:
+            _show_failure(*failure)
+        return
+    st.info(formatting.escape_markdown(reason), icon=":material/info:")
+    if st.button("Close", key="confirm-close"):
+        st.rerun()
 
 
 def reason() -> dict[str, str]:
@@ -43,11 +83,25 @@ def reason() -> dict[str, str]:
     return {"reason": st.text_input("Reason for the audit trail", key="confirm-reason", max_chars=500).strip()}
 
 
-def confirmation_form(action: OperatorAction, *, fields: Callable[[], Mapping[str, Any]] = dict) -> None:
+def _itself(action: OperatorAction) -> Sequence[OperatorAction]:
+    return [action]
+
+
+def confirmation_form(
+    action: OperatorAction,
+    *,
+    fields: Callable[[], Mapping[str, Any]] = dict,
+    word: str | None = None,
+    requests: Callable[[OperatorAction], Sequence[OperatorAction]] = _itself,
+) -> None:
     """The question, `fields` that add to the request's body, the token if one is needed, a word to type, two buttons.
 
+    `word`: what a person types, by default the name of the action; nothing, if it is empty. `requests`: what is sent,
+    where that is more than the action with its fields: one request for each of several runs.
+
     The word is typed because clicks alone can be stolen: a page that hides this one under its own, or a window that
-    opens under the pointer, gets a person to click twice, but not to type the name of the action.
+    opens under the pointer, gets a person to click twice, but not to type the name of the action. An action
+    that changes nothing of a run's training may go without.
 
     It is a form, which sends its fields together with the press of a button. Outside a form a text field is sent when
     it loses focus, and the rerun that follows can swallow the press.
@@ -56,41 +110,62 @@ def confirmation_form(action: OperatorAction, *, fields: Callable[[], Mapping[st
     with st.form("confirm", border=False, enter_to_submit=False):
         action = replace(action, body={**action.body, **fields()})
         token = _token()
-        word = action.label.lower()
-        typed = st.text_input(f'To confirm, type "{word}"', key="confirm-word", max_chars=40, autocomplete="off")
+        word = action.label.lower() if word is None else word
+        typed = _typed_word(word) if word else ""
         with st.container(horizontal=True):
             confirmed = st.form_submit_button(action.label, type="primary", key="confirm-yes")
             cancelled = st.form_submit_button("Cancel", key="confirm-no")
     if cancelled:
         st.rerun()
-    if confirmed and typed.lower().split() != word.split():
-        st.error(f'Nothing was changed. Type "{word}" into the field to confirm.', icon=":material/keyboard:")
-    elif confirmed:
-        _perform(action, token)
     st.caption("The collector records this action and its author in the audit trail.")
+    if confirmed and typed.casefold().split() != word.casefold().split():
+        asked = f'Type "{formatting.escape_markdown(word)}" into the field to confirm.'
+        _show_failure(f"Nothing was changed. {asked}", ":material/keyboard:")
+    elif confirmed:
+        _perform(action, requests(action), token)
 
 
-def _perform(action: OperatorAction, token: str | None) -> None:
+def _show_failure(text: str, icon: str) -> None:
+    st.session_state[FAILURE] = (text, icon)
+    st.error(text, icon=icon)
+
+
+def _typed_word(word: str) -> str:
+    label = f'To confirm, type "{formatting.escape_markdown(word)}"'
+    return st.text_input(label, key="confirm-word", max_chars=MAX_SHORT_TEXT, autocomplete="off")
+
+
+def _perform(action: OperatorAction, requests: Sequence[OperatorAction], token: str | None) -> None:
     person = session.viewer()
     if session.has_login() and token == operator_actions.own_token() and not _may_use_own_token():
-        st.error("Your login has expired, or none of your groups may operate.", icon=":material/lock:")
+        _show_failure("Your login has expired, or none of your groups may operate.", ":material/lock:")
         return
     if token is None and not _may_use_own_token():
-        st.error("Enter a token with the scope `operate`.", icon=":material/key:")
+        _show_failure("Enter a token with the scope `operate`.", ":material/key:")
         return
     try:
-        operator_actions.perform(action, token, None if person is None else person.name)
+        failures = operator_actions.perform_all(requests, token, None if person is None else person.name)
     except operator_actions.TokenRequired as error:
         st.session_state[TOKEN_REQUESTED] = True
         st.session_state.pop(TOKEN, None)
-        st.error(f"{error} Enter a token with the scope `operate` and try again.", icon=":material/key:")
+        _show_failure(f"{error} Enter a token with the scope `operate` and try again.", ":material/key:")
     except operator_actions.ActionFailed as error:
-        st.error(str(error), icon=":material/block:")
+        _show_failure(str(error), ":material/block:")
     else:
         if token is not None and token != operator_actions.own_token():
             st.session_state[TOKEN] = token
-        st.session_state[SUCCESS] = action.success
-        st.rerun()
+        if failures:
+            _show_failures(failures, len(requests))
+        else:
+            st.session_state[SUCCESS] = action.success
+            st.rerun()
+
+
+def _show_failures(failures: Sequence[tuple[OperatorAction, operator_actions.ActionFailed]], num_requests: int) -> None:
+    """In the dialog, which stays open: what some of the requests failed at."""
+    done = f"{num_requests - len(failures)} of {num_requests} done. These were not:"
+    reasons = formatting.bullet_list([f"{request.label}: {error}" for request, error in failures])
+    st.error(f"{done}\n\n{reasons}", icon=":material/block:")
 
 
 def _token() -> str | None:
@@ -102,7 +177,9 @@ def _token() -> str | None:
         value=st.session_state.get(TOKEN, ""),
         type="password",
         key="token-input",
-        help="Create one with `python -m monitor token create NAME --scope operate`. Only this browser tab keeps it.",
+        help=as_typed_here(
+            "Create one with `python -m monitor token create NAME --scope operate`. Only this browser tab keeps it."
+        ),
         autocomplete="off",
     )
     return (typed or "").strip() or None

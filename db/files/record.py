@@ -24,6 +24,7 @@ from db.models import (
     Segment,
     SkippedBatches,
 )
+from db.step_notes import StepNote
 from lossguard.json_values import plain_json
 from lossguard.protocol import is_name, is_run_id
 from lossguard.states import RunState
@@ -38,8 +39,11 @@ PARTS: Mapping[str, type[Base]] = {
     "interventions": Intervention,
     "skip_ledger": SkippedBatches,
     "events": Event,
+    "step_notes": StepNote,
 }
 """Part of the object -> its table; orders first, because others refer to them."""
+LATER_PARTS = frozenset({"step_notes"})
+"""Those that files of earlier releases do not have."""
 
 
 class RunExists(ValueError):
@@ -47,7 +51,8 @@ class RunExists(ValueError):
 
 
 def describe(session: Session, *, run: Run) -> dict[str, Any]:
-    """The run, its segments, orders, incidents, interventions, skip ledger, events, and the state of its detection."""
+    """The run, its segments, orders, incidents, interventions, skip ledger, events, notes, and the state of its
+    detection."""
     detection = session.get(DetectionState, run.pk)
     described: dict[str, Any] = {
         "format": FORMAT,
@@ -87,7 +92,7 @@ def restore(session: Session, described: Mapping[str, Any], *, run_id: str | Non
     run = add_run(session, _storable(Run, described["run"]) | {"id": run_id or described["run"]["id"]})
     ids: dict[int | None, int] = {}
     for name, model in PARTS.items():
-        values = [_new_row(model, row, ids) | {"run_pk": run.pk} for row in described[name]]
+        values = [_new_row(model, row, ids) | {"run_pk": run.pk} for row in _part(described, name)]
         if model is Order and values:
             returned = session.scalars(sa.insert(Order).returning(Order.id, sort_by_parameter_order=True), values)
             ids = dict(zip([row["id"] for row in described[name]], returned, strict=True))
@@ -166,7 +171,7 @@ def _check(described: Mapping[str, Any]) -> None:
     check_row(Run, described.get("run"), "run", _names(Run))
     for name, model in PARTS.items():
         names = _names(model)
-        for at, row in enumerate(_list(described, name)):
+        for at, row in enumerate(_part(described, name)):
             check_row(model, row, f"{name}[{at}]", names)
     _check_tree(described["segments"])
     metrics = _list(described, "metrics")
@@ -174,6 +179,10 @@ def _check(described: Mapping[str, Any]) -> None:
         raise BadRecord("metrics: this must be a list of metric names, each of them once")
     if described.get("watch") is not None:
         check_row(DetectionState, described["watch"], "watch", _names(DetectionState))
+
+
+def _part(described: Mapping[str, Any], name: str) -> list[Any]:
+    return [] if name in LATER_PARTS and name not in described else _list(described, name)
 
 
 def _list(described: Mapping[str, Any], name: str) -> list[Any]:

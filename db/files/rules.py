@@ -21,6 +21,7 @@ from db.models import (
     Segment,
     UnixTime,
 )
+from db.step_notes import StepNote
 from lossguard import states
 from lossguard.probe import Probe
 from lossguard.protocol import (
@@ -29,6 +30,7 @@ from lossguard.protocol import (
     MAX_NODES,
     MAX_RESTORABLE_STEPS,
     MAX_SHORT_TEXT,
+    MAX_STEP_NOTE,
     MAX_TAGS,
     MAX_TEXT,
     MAX_TIERS,
@@ -149,6 +151,7 @@ OF_COLUMN: Mapping[tuple[type[Base], str], Rule] = {
     (Order, "remedies"): _list_of(REMEDY, MAX_ITEMS),
     (Event, "key"): _name(),
     (Event, "kind"): _name(MAX_KIND),
+    (StepNote, "text"): _text(MAX_STEP_NOTE),
     (DetectionState, "state"): _object(MAX_OWN_NODES),
 }
 """The columns whose type says too little."""

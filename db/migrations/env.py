@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from db import hardware, leader  # noqa: F401 - their tables belong to the metadata
+from db import hardware, leader, step_notes  # noqa: F401 - their tables belong to the metadata
 from db.models import Base
 
 connection = context.config.attributes["connection"]

@@ -1,5 +1,5 @@
 """The commands of `lossguard`, one module each.
 
 `add_to(commands)` adds the command's parser, with `run=` as its default: a function from the parsed arguments to the
-exit code. It may raise ConfigurationError: the command line prints its sentence, and the exit code is 2.
+exit code. It may raise one of `errors.ERRORS`: the command line prints its sentence, and ends with its exit code.
 """

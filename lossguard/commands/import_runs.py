@@ -6,9 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lossguard.commands.connection import add_json_option
 from lossguard.commands.progress import Progress
 from lossguard.commands.source_options import add_source_options, settings_of
 from lossguard.commands.sync import delivered
+from lossguard.commands.terminal import print_json
 from lossguard.errors import ConfigurationError
 from lossguard.protocol import is_name
 from lossguard.settings import Mode, Settings
@@ -31,6 +33,7 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--name", help="name of the run, if there is only one")
     parser.add_argument("--run-id", help="id of the run, if there is only one (default: from its identity)")
     add_source_options(parser)
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -40,16 +43,21 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"--project {options.project!r:.200} must have 1 to 128 printable characters")
     formats.check(options.format)
     NameMap.parse(options.map)
-    with Progress() as progress:
+    runs: list[dict[str, Any]] = []
+    with Progress(sys.stderr if options.json else None) as progress:
         found, num_failed = _find(options, progress)
         if len(found) > 1 and (options.name or options.run_id):
             raise ConfigurationError(f"--name and --run-id are for one run, and {len(found)} were found")
         try:
-            num_done = sum(_import(stored, options, settings, progress, preview=len(found) == 1) for stored in found)
+            for stored in found:
+                runs.append(_import(stored, options, settings, progress, preview=len(found) == 1))
         except KeyboardInterrupt:
             progress.say("stopped; the same command goes on where it was")
             return 1
+        num_done = sum(each["imported"] for each in runs)
         progress.say(f"{num_done} of {len(found) + num_failed} runs imported")
+    if options.json:
+        print_json({"imported": num_done, "unreadable_paths": num_failed, "runs": runs})
     return 0 if num_done == len(found) and not num_failed else 1
 
 
@@ -73,10 +81,10 @@ def _find(options: argparse.Namespace, progress: Progress) -> tuple[list[StoredR
 
 def _import(
     stored: StoredRun, options: argparse.Namespace, settings: Settings, progress: Progress, *, preview: bool
-) -> bool:
+) -> dict[str, Any]:
     """Import one run and print how that went, after a `preview` of its first rows if so asked.
 
-    Returns whether all of it is recorded and, if online, delivered.
+    Returns its fields in `--json`; `imported`: whether all of it is recorded and, if online, delivered.
     """
     project = options.project or stored.project or PROJECT
     name = options.name or stored.name
@@ -92,7 +100,7 @@ def _import(
         )
     except (BadSource, ConfigurationError) as error:
         _complain(str(error), progress)
-        return False
+        return {"source": str(stored.place), "run": None, "new_rows": 0, "known_rows": 0, "imported": False}
     if preview and done.preview:
         progress.say(done.preview.rstrip())
     problem = ""
@@ -104,7 +112,9 @@ def _import(
     missing = names.missing()
     for metric in missing:
         _complain(f"{stored.place} has no {names.overrides[metric]!r}, which --map names for {metric}", progress)
-    return not (problem or missing or done.problem)
+    rows = {"new_rows": done.num_rows, "known_rows": done.num_known}
+    is_imported = not (problem or missing or done.problem)
+    return {"source": str(stored.place), "run": done.run_id, **rows, "imported": is_imported}
 
 
 def _sentence(stored: StoredRun, done: Imported, names: NameMap, problem: str, *, online: bool) -> str:

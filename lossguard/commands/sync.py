@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lossguard.commands.connection import add_options
 from lossguard.commands.run_folders import run_folders_in
+from lossguard.commands.terminal import print_json
 from lossguard.delivery.client import Client
 from lossguard.delivery.sender import Sender
 from lossguard.log_once import LogOnce
@@ -21,24 +23,29 @@ MAX_FAILURES = 5
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("sync", help="deliver the spools in a directory and its subdirectories")
     parser.add_argument("directory", type=Path, help="LOSSGUARD_DIR, or the folder of a project or a run")
-    parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
-    parser.add_argument("--token", help="bearer token (default: LOSSGUARD_TOKEN)")
+    add_options(parser, scope="report")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     settings = Settings.read(mode="online", url=options.url, token=options.token)
     runs = run_folders_in(options.directory)
-    num_delivered = sum(deliver(run, settings) for run in runs)
-    print(f"{num_delivered} of {len(runs)} runs delivered completely")
+    problems = {run: deliver(run, settings, quiet=options.json) for run in runs}
+    num_delivered = sum(not problem for problem in problems.values())
+    if options.json:
+        shown = [{"folder": str(run), "delivered": not left, "left": left or None} for run, left in problems.items()]
+        print_json({"delivered": num_delivered, "runs": shown})
+    else:
+        print(f"{num_delivered} of {len(runs)} runs delivered completely")
     return 0 if num_delivered == len(runs) else 1
 
 
-def deliver(run: Path, settings: Settings) -> bool:
-    """Deliver the spools of a run and print how that went. Returns whether everything is delivered."""
+def deliver(run: Path, settings: Settings, *, quiet: bool = False) -> str:
+    """Deliver the spools of a run, and print how that went unless `quiet`: empty, or in words what is not delivered."""
     problem = delivered(run, settings)
-    print(f"{run}: {problem or 'delivered'}")
-    return not problem
+    if not quiet:
+        print(f"{run}: {problem or 'delivered'}")
+    return problem
 
 
 def delivered(run: Path, settings: Settings, progress: Callable[[float], None] = lambda percent: None) -> str:

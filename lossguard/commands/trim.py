@@ -1,11 +1,13 @@
 """`lossguard trim`: make delivered spools smaller, or undo that."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from lossguard.commands.connection import add_json_option
+from lossguard.commands.errors import CommandError
 from lossguard.commands.run_folders import run_folders_in
+from lossguard.commands.terminal import print_json
 from lossguard.spooling import archive
 from lossguard.spooling.archive import Keep
 
@@ -21,32 +23,39 @@ def add_to(commands: Any) -> None:
         help="compressed (default): every line, with gzip; undelivered: no delivered step, only what a resume needs",
     )
     what.add_argument("--restore", action="store_true", help="undo the compression")
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    return _restore(options.directory) if options.restore else _trim(options.directory, Keep(options.keep))
+    if options.restore:
+        return _restore(options.directory, as_json=options.json)
+    return _trim(options.directory, Keep(options.keep), as_json=options.json)
 
 
-def _trim(directory: Path, keep: Keep) -> int:
+def _trim(directory: Path, keep: Keep, *, as_json: bool) -> int:
     num_spools = num_before = num_after = 0
     try:
         for run in run_folders_in(directory):
             for _, before, after in archive.trim(run, keep):
                 num_spools, num_before, num_after = num_spools + 1, num_before + before, num_after + after
     except OSError as problem:
-        print(f"lossguard: {directory} cannot be trimmed ({problem.strerror}); nothing was lost", file=sys.stderr)
-        return 1
+        raise CommandError(f"{directory} cannot be trimmed ({problem.strerror}); nothing was lost") from None
     finally:
-        print(f"{num_spools} delivered spools trimmed from {num_before:,} to {num_after:,} bytes")
+        if as_json:
+            print_json({"spools": num_spools, "bytes_before": num_before, "bytes_after": num_after})
+        else:
+            print(f"{num_spools} delivered spools trimmed from {num_before:,} to {num_after:,} bytes")
     return 0
 
 
-def _restore(directory: Path) -> int:
+def _restore(directory: Path, *, as_json: bool) -> int:
     try:
         num_spools = sum(1 for run in run_folders_in(directory) for _ in archive.restore(run))
     except OSError as problem:
-        print(f"lossguard: {directory} cannot be restored ({problem.strerror}); nothing was lost", file=sys.stderr)
-        return 1
-    print(f"{num_spools} spools restored; sync delivers them again")
+        raise CommandError(f"{directory} cannot be restored ({problem.strerror}); nothing was lost") from None
+    if as_json:
+        print_json({"restored": num_spools})
+    else:
+        print(f"{num_spools} spools restored; sync delivers them again")
     return 0

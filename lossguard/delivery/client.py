@@ -1,11 +1,12 @@
 """A collector's HTTP API: one keep-alive connection, JSON in both directions, and errors sorted by what to do next."""
 
 import json
+import shutil
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
@@ -24,6 +25,8 @@ RETRY_UNAUTHORISED = 30.0
 """Seconds to wait before a refused token is tried again."""
 NOT_SENT = (NewConnectionError, ConnectTimeoutError, SSLError, LocationValueError, UnicodeError)
 """Errors that occur before the request is sent."""
+DOWNLOAD_PIECE = 1 << 20
+"""Bytes."""
 TRY_AGAIN = (408, 429)
 """Client errors that may pass."""
 
@@ -100,6 +103,15 @@ class Client:
     def ping(self) -> None:
         """Ask whether the collector is up; no token is needed. Raises CollectorError when it is not."""
         self._send("GET", "/healthz", None, self._headers)
+
+    def download(self, path: str, file: BinaryIO) -> int:
+        """Write the body at `path` into `file` while it arrives; returns its bytes. It is never in memory as a whole.
+
+        Raises Unreachable when the connection breaks: what `file` has then is the beginning.
+        """
+        with self.stream(path) as answer:
+            shutil.copyfileobj(answer, file, DOWNLOAD_PIECE)
+            return answer.num_bytes
 
     def close(self) -> None:
         """Close the connection; the next request opens another one."""

@@ -1,4 +1,4 @@
-"""An operator's decisions about a run: approve, reject, roll back, release, accept, delete."""
+"""An operator's decisions about a run: approve, reject, roll back, hold, release, accept, delete."""
 
 from collections.abc import Callable
 
@@ -6,12 +6,12 @@ from sqlalchemy.orm import Session
 
 from db import access, commands, queries
 from db.models import Intervention, Run
-from lossguard.states import IncidentKind
+from lossguard.states import IncidentKind, RunState
 from monitor.detection import DetectionEngine, Effect, IllegalTransition
 from monitor.detection.scoring.detectors import LEVEL_ACCEPTED
 from monitor.ingestion import detection_state, lease, runs
 from monitor.problems import Problem, unknown
-from monitor.schemas import RollbackIn
+from monitor.schemas import HoldIn, RollbackIn
 
 
 def decide(session: Session, intervention_id: int, *, approved: bool, who: str, now: float) -> Intervention:
@@ -34,6 +34,16 @@ def roll_back(session: Session, run_id: str, spec: RollbackIn, *, who: str, now:
     run = runs.lock(session, run_id)
     _act(session, run, lambda engine: engine.rollback(**spec.model_dump()), now, who)
     access.record(session, who=who, action="rollback", run=run.id, details=spec.model_dump(), now=now)
+    return run
+
+
+def hold(session: Session, run_id: str, spec: HoldIn, *, who: str, now: float) -> Run:
+    """Stop the run at its next step boundary. Raises Problem 409 when it has ended, cannot be held, or is held."""
+    run = runs.lock(session, run_id)
+    if run.state != RunState.RUNNING:
+        raise _not_possible(f"the run is not running (it is {run.state}): there is nothing to hold")
+    _act(session, run, lambda engine: engine.hold(spec.reason), now, who)
+    access.record(session, who=who, action="hold", run=run.id, details=spec.model_dump(), now=now)
     return run
 
 
@@ -81,9 +91,13 @@ def _act(session: Session, run: Run, act: Callable[[DetectionEngine], list[Effec
         try:
             return act(engine)
         except (IllegalTransition, ValueError) as error:
-            raise Problem(409, "not possible now; nothing was changed", str(error), ["path"]) from None
+            raise _not_possible(str(error)) from None
 
     detection_state.update(session, run, checked, now=now, approved_by=who)
+
+
+def _not_possible(detail: str) -> Problem:
+    return Problem(409, "not possible now; nothing was changed", detail, ["path"])
 
 
 def end_lease(session: Session, run_id: str, *, who: str, now: float) -> Run:

@@ -1,5 +1,6 @@
 """The policy where teams want it: values for the collector, for a project and for a run."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,8 +11,12 @@ from db.models import Run
 from lossguard.states import Layer, RunState
 from monitor.detection.interventions import policy_layers, run_policy
 from monitor.detection.interventions.policy_layers import Fields, Layers
+from monitor.detection.interventions.run_policy import DETECTION
+from monitor.detection.settings import DetectionSettings
 from monitor.ingestion import detection_state, run_policies, runs
 from monitor.problems import Problem, unknown
+
+DETECTION_NAMES = frozenset(each.name for each in dataclasses.fields(DetectionSettings))
 
 
 def set_of_run(session: Session, run_id: str, changes: Fields, *, who: str, now: float) -> dict[str, Any]:
@@ -59,10 +64,15 @@ def show(session: Session, *, project: str | None = None, run_id: str | None = N
     has_ended = run is not None and run.state != RunState.RUNNING
     rule = run.policy if run is not None and has_ended else run_policies.readable_rule(layers)
     values = [
-        {"name": each.name, "value": each.value, "from": each.layer or "default"}
+        {"name": each.name, "value": each.value, "from": each.layer or "default", "part": _part(each.name)}
         for each in policy_layers.values(layers, rule)
     ]
     return {"values": values, "layers": {layer: dict(layers.get(layer, {})) for layer in Layer}}
+
+
+def _part(name: str) -> str:
+    """Where a request that sets the value names it: beside the values of the policy, or under `detection`."""
+    return DETECTION if name in DETECTION_NAMES else "policy"
 
 
 def _run_named(session: Session, run_id: str) -> Run:

@@ -254,6 +254,8 @@ def check_unbound(who: Principal, what: str) -> None:
         raise Problem(403, "not allowed", f"{what} covers all projects; this token is bound to {to}")
 
 
+Client = Annotated[Principal, Depends(_principal)]
+"""Whoever has a valid token, whatever its scopes."""
 Reporter = Annotated[Principal, Depends(needs(Scope.REPORT))]
 Reader = Annotated[Principal, Depends(needs(Scope.READ))]
 Operator = Annotated[Principal, Depends(needs(Scope.OPERATE))]

@@ -8,6 +8,7 @@ import typer
 from alembic.util.exc import CommandError
 from pydantic import ValidationError
 
+from db.command_lines import as_typed_here
 from db.engine import BadDatabaseUrl, NoStore, first_line, shown
 from lossguard.errors import ConfigurationError
 from monitor.settings import Settings, UnsafeBind
@@ -15,7 +16,7 @@ from monitor.settings import Settings, UnsafeBind
 
 def exit_with(reason: object) -> typer.Exit:
     """Print the reason as one line on standard error; raise what is returned, to exit with code 2."""
-    typer.echo(f"monitor: {reason}", err=True)
+    typer.echo(as_typed_here(f"monitor: {reason}"), err=True)
     return typer.Exit(2)
 
 

@@ -11,13 +11,14 @@ from typing import Annotated
 import typer
 
 from db import queries
+from db.command_lines import as_typed_here
 from monitor.actions import decisions
 from monitor.cli.errors import exit_with
 from monitor.cli.store import open_store
 from monitor.ingestion.lease import seconds_left
 from monitor.problems import Problem
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app = typer.Typer(help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False)
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="id of the run")]
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from db.command_lines import as_typed_here
 from lossguard.protocol import is_name
 from monitor.actions import policies
 from monitor.cli import parameters
@@ -23,7 +24,7 @@ from monitor.detection.interventions.policy_layers import FIRST_RUN_MODE
 from monitor.detection.interventions.run_policy import DETECTION
 from monitor.problems import Problem
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app = typer.Typer(help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False)
 Project = Annotated[str | None, typer.Option(help="a project; without it and --run: the collector")]
 RunId = Annotated[str | None, typer.Option("--run", metavar="RUN", help="the id of a run")]
 

@@ -18,10 +18,11 @@ from sqlalchemy.orm import Session
 
 from db import access
 from db.access import Scope, TokenExists
+from db.command_lines import as_typed_here
 from monitor.cli.errors import exit_with
 from monitor.cli.store import open_store
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app = typer.Typer(help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False)
 Name = Annotated[str, typer.Argument(help="name of the token in the audit trail and the logs")]
 Scopes = Annotated[list[Scope], typer.Option("--scope", help="what the token allows; repeatable")]
 Project = Annotated[str | None, typer.Option(help="the only project that the token covers; default: all")]

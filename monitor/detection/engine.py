@@ -231,9 +231,22 @@ class DetectionEngine:
         self.detectors.answer()
         return effects
 
-    def rollback(self, *, rewind_to: int | None = None, skip_to: int | None = None, reason: str = "") -> list[Effect]:
+    def rollback(
+        self,
+        *,
+        rewind_to: int | None = None,
+        skip_from: int | None = None,
+        skip_to: int | None = None,
+        reason: str = "",
+    ) -> list[Effect]:
         """An operator's order. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
-        return self.response.roll_back(self.last_step, rewind_to=rewind_to, skip_to=skip_to, reason=reason)
+        return self.response.roll_back(
+            self.last_step, rewind_to=rewind_to, skip_from=skip_from, skip_to=skip_to, reason=reason
+        )
+
+    def hold(self, reason: str = "") -> list[Effect]:
+        """An operator stops the run at the next step boundary. Raises ValueError when it cannot be held, or is."""
+        return self.response.hold(self.last_step, reason)
 
     def release(self, reason: str = "") -> list[Effect]:
         """An operator ends a hold. Raises ValueError when the run is not held."""

@@ -7,6 +7,7 @@ locked the run, so that several collectors agree.
 
 from dataclasses import dataclass
 
+from db.command_lines import as_typed_here
 from db.models import Run
 from lossguard.writer import Writer
 from monitor.problems import Problem
@@ -80,6 +81,6 @@ def check_holder(run: Run, claim: Claim) -> None:
     detail = (
         f"process {run.lease_process} writes the run {run.id!r}, and {until}; only one process at a time carries out "
         "the orders of a run: stop that process, or use another run id; an operator takes the run from it with: "
-        f"python -m monitor lease end {run.id}"
+        f"{as_typed_here('python -m monitor lease end')} {run.id}"
     )
     raise Problem(409, "another process writes this run", detail, ["header", "lossguard-writer"])

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from demo.processes import end, end_with_parent
+from lossguard_server.processes import end, end_with_parent
 
 PACKAGES = {
     "dockerd": "docker.io",

@@ -25,11 +25,21 @@ def figure(app: AppTest) -> dict[str, Any]:
 
 
 def figures(app: AppTest) -> list[dict[str, Any]]:
-    return [_figure(component) for component in app.get("bidi_component")]
+    return [_figure(data["figure"]) for data in _data(app) if "figure" in data]
 
 
-def _figure(component: Any) -> dict[str, Any]:
-    url = json.loads(component.proto.json or component.proto.mixed.json)["figure"]
+def incident_rows(app: AppTest) -> list[dict[str, Any]]:
+    """Of the table of incidents."""
+    return next((data["rows"] for data in _data(app) if "rows" in data), [])
+
+
+def _data(app: AppTest) -> list[dict[str, Any]]:
+    """What the page sends to each of its components."""
+    found = [each.proto for each in app.get("bidi_component")]
+    return [json.loads(proto.json or proto.mixed.json) for proto in found]
+
+
+def _figure(url: str) -> dict[str, Any]:
     packed = figure_cache.get(url.removeprefix(FIGURES_ROUTE))
     assert packed is not None
     drawing: dict[str, Any] = json.loads(gzip.decompress(packed.content))

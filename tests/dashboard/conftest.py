@@ -45,7 +45,7 @@ def registered_pages() -> list[Any]:
 def open_page(store: sa.Engine, registered_pages: list[Any]) -> OpenPage:
     """Opens a page of the app as a browser would, without another page before it: `open_page("run", run="r1")`."""
 
-    def opened(page: str = "runs", **query: str) -> AppTest:
+    def opened(page: str = "runs", **query: str | list[str]) -> AppTest:
         app = AppTest.from_file(APP, default_timeout=30)
         if page != "runs":
             if not registered_pages:

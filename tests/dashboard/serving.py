@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def serving(engine: sa.Engine, settings: Settings | None = None) -> Iterator[str]:
+def serving(engine: sa.Engine, settings: Settings | None = None, *, port: int = 0) -> Iterator[str]:
     """The collector's address. It stops at the end of the block."""
-    config = uvicorn.Config(create_app(settings or Settings(), engine=engine), port=0, log_level="error", ws="none")
+    config = uvicorn.Config(create_app(settings or Settings(), engine=engine), port=port, log_level="error", ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

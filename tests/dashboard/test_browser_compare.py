@@ -43,7 +43,7 @@ def test_ticked_runs_are_compared_and_a_reload_and_another_page_keep_the_view(pa
     with dashboard(str(engine.url)) as served:
         page.goto(served.url)
         for place, label in enumerate(("Compare 1 run", "Compare 2 runs")):
-            page.locator("[data-testid=stCheckbox] label", has_text="Compare").nth(place).click()
+            page.locator("[data-testid=stCheckbox] label", has_text="Select").nth(place).click()
             expect(page.get_by_role("link", name=label)).to_be_visible(timeout=30_000)
         page.get_by_role("link", name="Compare 2 runs").click()
         first = drawn(page)

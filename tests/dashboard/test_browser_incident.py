@@ -1,5 +1,7 @@
-"""The Incident page in the system's Chromium: an operator acts while the page is refreshed."""
+"""The Run and the Incident page in the system's Chromium: an operator acts while the page is refreshed."""
 
+import re
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -10,17 +12,28 @@ from playwright.sync_api import Page, expect
 
 from db import access, queries
 from db.engine import reading
+from lossguard import Client
 from tests.dashboard.browser import chromium, dashboard, drawn, wait_for_refreshes
 from tests.dashboard.live import report_a_spike
+from tests.dashboard.seed import seed
 from tests.dashboard.serving import serving
+from tests.ports import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
+pytestmark = [pytest.mark.slow(8), pytest.mark.needs("chromium")]
 
 
 @pytest.fixture
 def page() -> Iterator[Page]:
     with chromium() as browser:
         yield browser.new_page(viewport={"width": 1440, "height": 900})
+
+
+def problems(page: Page) -> list[str]:
+    """Collects what the page writes to the console as a warning or an error."""
+    found: list[str] = []
+    page.on("console", lambda line: found.append(line.text) if line.type in ("warning", "error") else None)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    return found
 
 
 def test_a_dialog_stays_open_while_the_page_is_refreshed_and_a_local_operator_needs_no_token(
@@ -46,3 +59,82 @@ def test_a_dialog_stays_open_while_the_page_is_refreshed_and_a_local_operator_ne
         run = queries.run_named(session, run_id="asking")
         assert run is not None
         assert queries.orders(session, run=run)[-1].rewind_to == 500
+
+
+def test_a_warning_on_the_run_page_leads_to_the_incident_and_to_an_approval(
+    page: Page, sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_a_spike(sqlite_engine)
+    found = problems(page)
+    with serving(sqlite_engine) as url:
+        monkeypatch.setenv("LOSSGUARD_URL", url)
+        with dashboard(str(sqlite_engine.url)) as served:
+            page.goto(f"{served.url}/run?run=asking")
+            drawn(page)
+            expect(page).to_have_title("(1) Run gpt-small / asking - Lossguard")
+            row = page.get_by_role("button", name="#1 divergence")
+            row.click()
+            page.wait_for_url("**incident=1")
+            details = page.get_by_text("Onset at step 6")
+            expect(details).to_be_visible(timeout=30_000)
+            row.press("Enter")
+            page.wait_for_url(lambda address: "incident=" not in address)
+            expect(details).to_have_count(0, timeout=30_000)  # the curves are back in their place
+            number = page.locator(".lossguard-figure g.textpoint").first.bounding_box()
+            assert number is not None
+            page.mouse.click(number["x"] + number["width"] / 2, number["y"] + number["height"] / 2)
+            page.wait_for_url("**/incident?run=asking&incident=1")
+            page.go_back()
+            page.get_by_role("button", name="Approve").click()
+            dialog = page.get_by_role("dialog")
+            dialog.get_by_label("To confirm, type").fill("approve")
+            wait_for_refreshes(page, 4)  # of the dialog, too
+            dialog.get_by_role("button", name="Approve", exact=True).click()
+            expect(page.get_by_text("Intervention 1 approved.")).to_be_visible(timeout=30_000)
+            expect(page).to_have_title("Run gpt-small / asking - Lossguard", timeout=30_000)
+            expect(page.get_by_role("button", name="Approve")).to_have_count(0, timeout=30_000)
+    with reading(sqlite_engine) as session:
+        assert access.trail(session)[0].action == "approve"
+    assert not [text for text in found if "disconnected" not in text and "Failed to load" not in text]
+
+
+def test_an_open_dialog_offers_nothing_once_somebody_else_has_decided(
+    page: Page, sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report_a_spike(sqlite_engine)
+    with serving(sqlite_engine) as url, Client(url) as client:
+        monkeypatch.setenv("LOSSGUARD_URL", url)
+        with dashboard(str(sqlite_engine.url)) as served:
+            page.goto(f"{served.url}/incident?run=asking&approve=1")
+            dialog = page.get_by_role("dialog")
+            expect(dialog.get_by_label("To confirm, type")).to_be_visible(timeout=30_000)
+            (proposal,) = client.get("/runs/asking")["interventions"]
+            client.request("POST", f"/interventions/{proposal['id']}/reject", {})
+            expect(dialog.get_by_text("no longer waits for a decision: it was rejected")).to_be_visible(timeout=30_000)
+            expect(dialog.get_by_label("To confirm, type")).to_have_count(0)
+            dialog.get_by_role("button", name="Close").last.click()
+            expect(dialog).to_have_count(0, timeout=30_000)
+
+
+def test_the_page_says_what_does_not_answer_and_no_longer_when_it_does(
+    page: Page, sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed(sqlite_engine, now=time.time())
+    collector_port, port = free_port(), free_port()
+    monkeypatch.setenv("LOSSGUARD_URL", f"http://127.0.0.1:{collector_port}")
+    banner = page.get_by_text(re.compile("The collector at .* has not answered since"))
+    notice = page.get_by_text("The dashboard has not answered since")
+    with (
+        page.expect_console_message(lambda line: "Are you connected" in line.text, timeout=120_000),
+        dashboard(str(sqlite_engine.url), port) as served,
+    ):
+        page.goto(f"{served.url}/run?run=spiky-1")
+        expect(banner).to_be_visible(timeout=30_000)
+        with serving(sqlite_engine, port=collector_port):
+            expect(banner).to_have_count(0, timeout=30_000)
+        expect(banner).to_be_visible(timeout=30_000)
+    expect(notice).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Connecting")).to_be_hidden()
+    expect(page.get_by_role("dialog")).to_have_count(0)  # Streamlit's own, which would have asked that
+    with dashboard(str(sqlite_engine.url), port):
+        expect(notice).to_have_count(0, timeout=60_000)

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
+from dashboard.figures.edges import NAME
 from dashboard.figures.float32 import LARGEST, SMALLEST
 from dashboard.figures.panels import NOTHING
 from db import frames, queries
@@ -127,11 +128,14 @@ def test_the_report_of_a_run_without_a_finite_loss_says_so(store: sa.Engine) -> 
     assert "The loss was at no time finite in the last 1 step; the loss was not finite at 1 step" in text
 
 
-def test_values_beyond_what_a_browser_can_draw_are_drawn_at_the_end_of_the_axis_which_says_so(
+def test_values_beyond_what_a_browser_can_draw_are_marked_on_the_edge_or_drawn_at_the_end_of_an_axis_which_says_so(
     open_page: OpenPage, store: sa.Engine
 ) -> None:
     BY_ID["huge-spike"].report(store)
     drawing = figures(open_page("run", run="huge-spike"))[0]
+    (above,) = [trace for trace in drawing["data"] if trace["name"] == NAME and trace["yaxis"] == "y101"]
+    assert any("e+308: above the axis" in text for text in above["customdata"])
+    drawing = figures(open_page("incident", run="huge-spike"))[0]
     assert max(finite_values(drawing)) == LARGEST
     assert drawing["layout"]["annotations"][0]["text"].endswith("log scale, larger values are drawn at 1e+300")
     assert "larger values are drawn at 1e+300" in read("huge-spike").text

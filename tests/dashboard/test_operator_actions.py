@@ -74,6 +74,36 @@ def test_a_refused_action_is_reported_with_the_collectors_reason(tokens: dict[st
     assert operator_actions.perform(POLICY, tokens["ada"])["patience"] == 9
 
 
+def edit(run_id: str) -> OperatorAction:
+    return OperatorAction(run_id, "", "", "PATCH", f"/runs/{run_id}", {"note": "x"})
+
+
+def test_of_several_actions_those_that_failed_are_returned_and_the_others_performed(tokens: dict[str, str]) -> None:
+    failures = operator_actions.perform_all([edit("r2"), edit("r1"), edit("r3")], tokens["ada"])
+    assert [(action.label, "there is no run" in str(error)) for action, error in failures] == [
+        ("r2", True),
+        ("r3", True),
+    ]
+    assert len(operator_actions.perform_all([edit("r2"), edit("r3")], tokens["ada"])) == 2
+    with pytest.raises(TokenRequired):
+        operator_actions.perform_all([edit("r1"), edit("r2")], None)
+
+
+def test_after_an_action_that_no_collector_answered_the_next_ones_are_not_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def perform(action: OperatorAction, *_: object) -> None:
+        asked.append(action.label)
+        raise operator_actions.NoAnswer("No collector answers.")
+
+    monkeypatch.setattr(operator_actions, "perform", perform)
+    with pytest.raises(operator_actions.NoAnswer, match="No collector answers"):
+        operator_actions.perform_all([edit("r1"), edit("r2")], None)
+    assert asked == ["r1"]
+
+
 def test_an_unreachable_collector_is_reported_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSGUARD_URL", "http://127.0.0.1:9")
     with pytest.raises(ActionFailed, match=r"No collector answers at http://127.0.0.1:9 \(.*\). Nothing was changed"):

@@ -2,33 +2,34 @@
 
 import socket
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pytest
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.routing import Mount
-from starlette.staticfiles import StaticFiles
+import sqlalchemy as sa
 from starlette.testclient import TestClient
 
-from dashboard.figures.component import PLOTLY_URL
+from dashboard.data.values_file import VALUES_ROUTE, ValuesFile, values_files
 from dashboard.security_headers import HEADERS
-from dashboard.server import EarlyScripts
+from dashboard.server import create_app
+from db.engine import writing
 from tests.dashboard.serving import Served, dashboard
+from tests.db.seed import add_run, add_segment, add_steps
 
 
-def test_a_page_in_the_browsers_cache_is_sent_again_with_the_current_plotly(tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text("<html><head></head></html>")
-    app = Starlette(
-        routes=[Mount("/", StaticFiles(directory=tmp_path, html=True))], middleware=[Middleware(EarlyScripts)]
-    )
-    with TestClient(app, headers={"accept": "text/html"}) as http:
-        first = http.get("/")
-        cached = {"if-none-match": first.headers["etag"], "if-modified-since": first.headers["last-modified"]}
-        again = http.get("/", headers=cached)
-    assert (again.status_code, again.text) == (200, first.text)
-    assert PLOTLY_URL in again.text
+def test_a_file_of_values_is_served_under_its_name_alone(store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session, "my run/1")
+        add_steps(session, run, add_segment(session, run, "a"), range(3))
+    file = ValuesFile(str(store.url), "my run/1", ("loss",), (1, 2), False)
+    with TestClient(create_app(), base_url="http://localhost") as http:
+        answer = http.get(VALUES_ROUTE + values_files.name(file))
+        unknown = http.get(VALUES_ROUTE + "guessed")
+        unreadable = http.get(VALUES_ROUTE + values_files.name(replace(file, database="sqlite:////nonexistent/a.db")))
+    rows = answer.text.splitlines()[1:]
+    assert rows == [f"loss,live,0,{step},{step},{step}.0,{step}.0,{step}.0,{step}.0,1,0" for step in (1, 2)]
+    assert answer.headers["content-disposition"] == 'attachment; filename="my-run-1-steps-1-2.csv"'
+    assert (unknown.status_code, unreadable.status_code) == (404, 503)
 
 
 OWN_NAME = "dash.example.org"

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, queries
+from db import commands, queries, step_notes
 from db.models import Run, Segment
 from db.steps import writer
 from lossguard.states import OrderState, RunState, SegmentReason
@@ -87,6 +87,7 @@ def add_incident_records(session: Session, run: Run, details: Mapping[str, Any])
         segment.order_id = order.id
     event: dict[str, Any] = {"segment": 0, "step": None, "time": NOW, "kind": "learning_rate"}
     commands.add_event(session, run=run, key="e1", details=details, **event)
+    step_notes.add_step_note(session, run=run, step=3, text="a note", author="Ada (token t)", now=NOW)
     commands.save_detection_state(session, run=run, state={"bank": dict(details)}, segment=0, seen_step=3)
     commands.finish_run(session, run=run, state=RunState.FAILED, at=NOW + 9, now=NOW + 9)
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import commands, hardware, mlflow, policies, preflights, queries
+from db import commands, hardware, mlflow, policies, preflights, queries, step_notes
 from db.engine import reading, writing
 from db.models import Base, Order, Run
 from lossguard.states import OrderState
@@ -102,6 +102,7 @@ def test_a_deleted_run_leaves_nothing_behind(engine: sa.Engine) -> None:
         policies.set_fields(session, key=policies.run_key(run.id), fields={}, who="", now=NOW, run=run)
         sample = {"time": NOW, "step": 3, "host": "h", "device": "gpu0", "values": {"power": 1.0}}
         hardware.add_samples(session, run=run, samples=[sample])
+        step_notes.add_step_note(session, run=run, step=3, text="a note", author="me", now=NOW)
         assert [table.name for table in of_runs if _rows(session, table) == 0] == [], "give these a row, to see it go"
         commands.delete_run(session, run=run)
     with reading(engine) as session:

@@ -83,6 +83,7 @@ FORGOTTEN: dict[str, set[str] | None] = {
     "hardware_samples": None,
     "leaders": None,
     "preflights": None,
+    "step_notes": None,
 }
 """Columns and whole tables whose contents a migration down gives up."""
 

@@ -42,9 +42,9 @@ def test_an_incident_that_is_open_when_its_run_has_ended_waits_for_a_person(engi
         run = add_run(session)
         for number, state in [(1, "open"), (2, "closed"), (3, "warning")]:
             commands.save_incident(session, run=run, number=number, segment=0, now=NOW, state=state, **INCIDENT)
-        assert overview.tallies(session) == {run.pk: Tally(open_incidents=2)}
+        assert overview.tallies(session) == {run.pk: Tally(open_incidents=2, incidents=3)}
         run.state = "finished"
-        assert overview.tallies(session) == {run.pk: Tally(open_incidents=2, waiting=1)}
+        assert overview.tallies(session) == {run.pk: Tally(open_incidents=2, waiting=1, incidents=3)}
 
 
 def test_an_open_replay_mismatch_waits_for_a_person_while_its_run_goes_on(engine: sa.Engine) -> None:
@@ -52,7 +52,7 @@ def test_an_open_replay_mismatch_waits_for_a_person_while_its_run_goes_on(engine
         run, values = add_run(session), INCIDENT | {"kind": "replay_mismatch"}
         for number, state in [(1, "closed"), (2, "open")]:
             commands.save_incident(session, run=run, number=number, segment=0, now=NOW, state=state, **values)
-        assert overview.tallies(session) == {run.pk: Tally(open_incidents=1, waiting=1)}
+        assert overview.tallies(session) == {run.pk: Tally(open_incidents=1, waiting=1, incidents=2)}
 
 
 def test_a_proposal_and_a_hold_wait_for_a_person_and_a_closed_incident_is_not_open(engine: sa.Engine) -> None:
@@ -67,4 +67,4 @@ def test_a_proposal_and_a_hold_wait_for_a_person_and_a_closed_incident_is_not_op
             (4, "hold", "released"),
         ]:
             commands.save_intervention(session, run=run, number=number, now=NOW, kind=kind, state=state, **INTERVENTION)
-        assert overview.tallies(session) == {run.pk: Tally(open_incidents=2, interventions=4, waiting=2)}
+        assert overview.tallies(session) == {run.pk: Tally(open_incidents=2, interventions=4, waiting=2, incidents=3)}

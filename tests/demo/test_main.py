@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.demo.process_state import wait_until_gone
+from tests.lossguard_server.process_state import children, wait_until_gone
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -28,10 +28,6 @@ def demo(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def ports() -> list[str]:
     return ["--collector-port", str(free_port()), "--dashboard-port", str(free_port())]
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.slow(70)
@@ -55,20 +51,6 @@ def test_a_port_in_use_is_reported_and_nothing_is_started(tmp_path: Path) -> Non
     assert "in use" in output
     assert ".venv/bin/python -m demo --collector-port PORT" in output
     assert output.count("\n") == 1
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_serve_ends_with_1_and_names_the_service_that_has_ended(tmp_path: Path) -> None:
-    process = demo(tmp_path, "serve", *ports())
-    assert process.stdout is not None
-    while "Ctrl-C" not in process.stdout.readline():
-        pass
-    collector, dashboard = children(process.pid)
-    os.kill(collector, signal.SIGKILL)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert f"the collector has ended; its log is {tmp_path}/serve/logs/collector.log" in output
-    assert wait_until_gone(dashboard)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import urllib3
 
-from demo.processes import Processes
+from lossguard_server.processes import Processes
 from tests.deploy.files import DEPLOY
 from tests.deploy.stack import TOKEN, start_program
 from tests.ports import free_port

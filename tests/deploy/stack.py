@@ -18,8 +18,8 @@ from typing import Any
 import urllib3
 import yaml
 
-from demo.processes import Processes
 from lossguard.protocol import API
+from lossguard_server.processes import Processes
 from tests.deploy.files import DEPLOY, read
 from tests.ports import free_port
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import lossguard
-from demo.processes import Processes
+from lossguard_server.processes import Processes
 from tests.deploy.hostile_names import AS_SLACK_SHOWS_IT, HOSTILE
 from tests.deploy.stack import TOKEN, Stack, Webhook, webhook
 from tests.loop import small_settings

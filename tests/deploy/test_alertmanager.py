@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from demo.processes import Processes
+from lossguard_server.processes import Processes
 from tests.deploy.files import DEPLOY, alerts, read
 from tests.deploy.hostile_names import AS_SLACK_SHOWS_IT, HOSTILE
 from tests.deploy.mailbox import mailbox

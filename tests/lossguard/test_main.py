@@ -1,3 +1,6 @@
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,27 @@ def test_sync_reports_that_no_collector_answers(
     monkeypatch.setattr("lossguard.commands.sync.MAX_FAILURES", 2)
     assert main(["sync", str(tmp_path), "--url", "http://127.0.0.1:9"]) == 1
     assert "no collector answers" in capsys.readouterr().out
+
+
+def test_sync_and_trim_print_json_for_scripts(
+    collector: FakeCollector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool_offline(tmp_path)
+    assert main(["sync", str(tmp_path), "--url", collector.url, "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["delivered"], [(run["delivered"], run["left"]) for run in done["runs"]]) == (2, [(True, None)] * 2)
+    assert main(["trim", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["spools"] == 2
+    assert main(["trim", str(tmp_path), "--restore", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"restored": 2}
+    assert main(["sync", str(tmp_path / "nowhere"), "--url", collector.url, "--json"]) == 2
+    assert json.loads(capsys.readouterr().err)["exit_code"] == 2
+
+
+def test_a_launched_command_does_not_wait_for_the_commands_that_ask_a_collector() -> None:
+    code = "import sys; from lossguard.commands.arguments import parser_of; parser_of(['launch']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"urllib3", "lossguard.delivery.client", "lossguard.commands.connection"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("arguments", [["sync", "/nonexistent", "--url", "http://h"], ["sync", "."], ["sync"]])

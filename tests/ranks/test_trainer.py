@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.processes import Processes
+from lossguard_server.processes import Processes
 from tests.loop import Loop, small_settings, wait_while_it_runs
 from tests.ranks.launch import TORCHRUN
 from tests.trainer.small import logged

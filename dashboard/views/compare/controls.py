@@ -1,4 +1,4 @@
-"""What is compared and how it is drawn: ?runs=..&baseline=..&curves=..&x=..&smooth=.."""
+"""What is compared and how it is drawn: ?runs=..&baseline=..&curves=..&x=..&smooth=..&log=..&linear=..&fit-all=.."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from dashboard.data import cached
 from dashboard.data.facts import RunFacts
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS
 from dashboard.figures.axis import XAxis
-from dashboard.views import chart_controls
+from dashboard.figures.value_axes import AxisChoices
+from dashboard.views import chart_controls, chart_view
 from dashboard.views.compare import lines
 from dashboard.views.compare.lines import MAX_LINES, ComparedLine, LineId
 from db.models import Run
@@ -19,6 +20,8 @@ X_AXES = (XAxis.STEP, XAxis.TOKENS, XAxis.FLOPS)
 DEFAULT_METRICS = ("loss", HELD_OUT_LOSS, HELD_OUT_DIFFERENCE)
 LAST_COMPARED = "last_compared"
 """In the session: the lines compared last. The links at the top of the page name no runs."""
+FIGURE = "figure-compare"
+"""Key of the chart."""
 LINES, BASELINE = "compared", "baseline_of_compared"
 """Keys of the widgets. Their labels are not ids, so they cannot write themselves into the URL as others do."""
 
@@ -31,6 +34,7 @@ class CompareOptions:
     """Steps; 0 for no smoothing."""
     baseline: int
     """Position of the line that the others are compared with."""
+    axes: AxisChoices
 
 
 def select_lines(runs: Sequence[Run]) -> list[ComparedLine]:
@@ -74,7 +78,7 @@ def missing_message(line_id: LineId, facts: RunFacts | None) -> str:
 
 def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFacts]]) -> None:
     """All runs, and the segments of those that are selected."""
-    labels = {run.id: formatting.run_title(run) + (f" ({run.id})" if run.name else "") for run in runs}
+    labels = {run.id: formatting.run_label(run) for run in runs}
     for line_id, facts in found:
         labels.setdefault(line_id.run, formatting.run_title(facts.run))
         if len(facts.segments) > 1:
@@ -82,7 +86,7 @@ def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFac
                 start = f"{segment.reason}, from step {formatting.count(segment.fork_step)}"
                 label = f"{labels[line_id.run]}: segment {segment.number}, {start}"
                 labels[str(LineId(line_id.run, segment.number))] = label
-    _set_widget(LINES, [str(line_id) for line_id, _ in found])
+    chart_controls.set_widget(LINES, [str(line_id) for line_id, _ in found])
     st.multiselect(
         "Runs and segments",
         list(labels),
@@ -96,12 +100,20 @@ def show_line_selector(runs: Sequence[Run], found: Sequence[tuple[LineId, RunFac
 
 def compare_options(compared: Sequence[ComparedLine]) -> CompareOptions:
     with st.container(horizontal=True, vertical_alignment="bottom"):
+        metrics = chart_controls.metric_selector(available_metrics(compared), DEFAULT_METRICS)
         return CompareOptions(
-            metrics=chart_controls.metric_selector(available_metrics(compared), DEFAULT_METRICS),
-            x_axis=chart_controls.x_axis_selector(X_AXES, on_change=lambda: url_state.set_view(None)),
+            metrics=metrics,
+            x_axis=chart_controls.x_axis_selector(X_AXES, on_change=show_all),
             smooth=chart_controls.smoothing_selector(),
             baseline=baseline_selector(compared),
+            axes=chart_controls.axis_choices([name for name in metrics if name != HELD_OUT_DIFFERENCE]),
         )
+
+
+def show_all() -> None:
+    """The range in view means nothing on another x axis."""
+    chart_view.forget(FIGURE)
+    url_state.set_view(None)
 
 
 def available_metrics(compared: Sequence[ComparedLine]) -> list[str]:
@@ -116,7 +128,7 @@ def baseline_selector(compared: Sequence[ComparedLine]) -> int:
     """Position of the baseline: the line of the URL, else the first one."""
     labels = {str(line.id): line.label for line in compared}
     named = url_state.baseline()
-    _set_widget(BASELINE, named if named in labels else next(iter(labels)))
+    chart_controls.set_widget(BASELINE, named if named in labels else next(iter(labels)))
     selected = st.selectbox(
         "Baseline",
         list(labels),
@@ -126,9 +138,3 @@ def baseline_selector(compared: Sequence[ComparedLine]) -> int:
         on_change=lambda: url_state.set_baseline(st.session_state[BASELINE]),
     )
     return list(labels).index(selected)
-
-
-def _set_widget(key: str, value: object) -> None:
-    """Make a widget show what the URL says."""
-    if st.session_state.get(key) != value:
-        st.session_state[key] = value

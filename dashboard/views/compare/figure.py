@@ -11,6 +11,7 @@ from dashboard.data.store import database_url
 from dashboard.figures.axis import XAxis
 from dashboard.figures.component import PackedFigure
 from dashboard.figures.curves import ChartOptions
+from dashboard.figures.value_axes import AxisChoices
 from dashboard.views.cached_figure import cached_figure
 from dashboard.views.compare.lines import ComparedLine
 from dashboard.views.compare.overlay import OverlayLine, overlay_figure
@@ -27,11 +28,12 @@ def draw(
     view: tuple[int, int] | None,
     smooth: int,
     baseline: int,
+    axes: AxisChoices,
 ) -> PackedFigure:
     """`view` is the range of the x axis in view, None for all of it; `baseline` is the position of a line."""
     data = tuple((str(line.id), line.label, line.facts.stamp) for line in lines)
-    key = ("compare", database_url(), data, metrics, x_axis, view, smooth, baseline)
-    chart = ChartOptions(x_axis=x_axis, window=view, smooth=smooth, revision="compare")
+    key = ("compare", database_url(), data, metrics, x_axis, view, smooth, baseline, axes)
+    chart = ChartOptions(x_axis=x_axis, window=view, smooth=smooth, revision="compare", axes=axes)
     return cached_figure(key, lambda: _figure(lines, metrics, view, chart, baseline))
 
 

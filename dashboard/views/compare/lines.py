@@ -9,7 +9,7 @@ from dashboard import formatting
 from dashboard.data import compute
 from dashboard.data.facts import RunFacts
 from dashboard.figures.axis import XAxis
-from dashboard.figures.curves import LineStyle
+from dashboard.figures.line_style import LineStyle
 from dashboard.figures.style import RUN_COLOURS
 from db.models import Run
 from lossguard.protocol import RUN_ID_PATTERN

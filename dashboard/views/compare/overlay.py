@@ -10,11 +10,13 @@ import plotly.graph_objects as go  # type: ignore[import-untyped]
 from dashboard.data import held_out
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE, HELD_OUT_LOSS, HELD_OUT_METRICS, Difference, HeldOutCurve
 from dashboard.figures.axis import StepAxis
-from dashboard.figures.curves import MAX_POINTS_WITH_MARKERS, ChartOptions, LineStyle, draw_line
-from dashboard.figures.log_scale import always_log
+from dashboard.figures.curves import MAX_POINTS_WITH_MARKERS, ChartOptions, draw_lines
+from dashboard.figures.line_style import LineStyle
 from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, panel_figure, panel_layout
-from dashboard.figures.style import GREY
+from dashboard.figures.placed_line import PlacedLine
+from dashboard.figures.style import GREY, NUMBER
+from dashboard.figures.value_axes import value_axes
 from db.queries import Series
 
 TOP_MARGIN_PIXELS = 8  # the legend is above the figure, on the page
@@ -34,8 +36,9 @@ def overlay_figure(
 ) -> go.Figure:
     """One panel per metric, with all lines over one axis; `baseline` is the position of the baseline in `lines`."""
     options = options or ChartOptions()
-    values = {name: [line.by_metric[name].mean for line in lines if name in line.by_metric] for name in metrics}
-    layout = panel_layout(list(metrics), log=always_log(values), label_row=0, top=TOP_MARGIN_PIXELS)
+    placed = {name: _placed(name, lines) for name in metrics if name != HELD_OUT_DIFFERENCE}
+    axes = value_axes(placed, placed, options.axes)
+    layout = panel_layout(list(metrics), log=axes.log, ranges=axes.ranges, label_row=0, top=TOP_MARGIN_PIXELS)
     traces: list[dict[str, Any]] = []
     shapes: list[dict[str, Any]] = []
     for panel in layout.panels:
@@ -44,16 +47,17 @@ def overlay_figure(
             shapes.append(_zero(panel))
         else:
             panel_options = replace(options, smooth=0) if panel.metric in HELD_OUT_METRICS else options
-            traces += [
-                trace
-                for line in lines
-                if panel.metric in line.by_metric
-                for trace in draw_line(panel, line.by_metric[panel.metric], line.step_axis, line.style, panel_options)
-            ]
+            traces += draw_lines(panel, placed[panel.metric], panel_options)
     # All envelopes are drawn below all lines.
     traces.sort(key=lambda trace: trace["mode"] != "lines" or trace.get("hoverinfo") != "skip")
-    more = {"shapes": shapes, "showlegend": False, "hoversubplots": "single"}
+    more = {"shapes": shapes, "showlegend": False, "hoversubplots": "overlaying"}
     return panel_figure(layout, traces, options.x_axis, options.window, options.revision, **more)
+
+
+def _placed(metric: str, lines: Sequence[OverlayLine]) -> list[PlacedLine]:
+    return [
+        PlacedLine(line.by_metric[metric], line.step_axis, line.style) for line in lines if metric in line.by_metric
+    ]
 
 
 def _differences(panel: Panel, lines: Sequence[OverlayLine], baseline: int) -> list[dict[str, Any]]:
@@ -79,7 +83,7 @@ def _difference(panel: Panel, style: LineStyle, difference: Difference) -> list[
         "mode": "lines+markers" if len(difference.x) <= MAX_POINTS_WITH_MARKERS else "lines",
         "line": {"color": style.color, "width": style.width, "dash": style.dash},
         "marker": {"size": 5},
-        "hovertemplate": f"minus baseline{style.note} %{{y:+.4~g}}{method}<extra></extra>",
+        "hovertemplate": f"minus baseline{style.note} %{{y:+{NUMBER}}}{method}<extra></extra>",
     }
     crosses = non_finite_crosses(
         panel,

@@ -1,6 +1,6 @@
 """Compare: several runs and segments over one axis, their results, and how their configurations differ.
 
-In the URL: ?runs=ID,ID:SEGMENT&baseline=..&curves=..&x=..&smooth=..&view=A-B&only=..
+In the URL: ?runs=ID,ID:SEGMENT&baseline=..&curves=..&x=..&smooth=..&log=..&linear=..&fit-all=..&view=A-B&only=..
 """
 
 from collections.abc import Sequence
@@ -12,16 +12,15 @@ from dashboard.data import cached
 from dashboard.data.held_out import HELD_OUT_DIFFERENCE
 from dashboard.figures import component
 from dashboard.figures.axis import XAxis
-from dashboard.views import frame, states
+from dashboard.views import chart_view, frame, states
 from dashboard.views.compare import controls, figure, lines, tables
-from dashboard.views.compare.controls import CompareOptions
+from dashboard.views.compare.controls import FIGURE, CompareOptions
 from dashboard.views.compare.lines import ComparedLine
 
 REFRESH_SECONDS = 2.0
-FIGURE = "figure-compare"
 EXPLANATION = (
     "Each line is the mean of a bucket of steps, and its shading spans the smallest to the largest value. "
-    "A cross at the upper edge is a value that is not finite."
+    "A cross at the upper edge is a value that is not finite, a triangle on an edge is a value beyond the axis."
 )
 MISSING = {
     XAxis.TOKENS: "it reported no `tokens`",
@@ -75,6 +74,7 @@ def curves(compared: Sequence[ComparedLine], options: CompareOptions) -> None:
     if not drawable or not metrics:
         st.info("Choose at least one curve." if drawable else "Choose another x axis.", icon=":material/info:")
         return
+    view = chart_view.shown(FIGURE, "view")
     drawing = figure.draw(
         drawable,
         metrics,
@@ -82,13 +82,16 @@ def curves(compared: Sequence[ComparedLine], options: CompareOptions) -> None:
         view=url_state.view(),
         smooth=options.smooth,
         baseline=drawable.index(baseline) if has_baseline else 0,
+        axes=options.axes,
     )
-    component.show(drawing, key=FIGURE, label="Curves of several runs", on_window=save_zoom)
+    component.show(
+        drawing,
+        key=FIGURE,
+        label="Curves of several runs",
+        view=view,
+        on_view=lambda: chart_view.save(FIGURE, "view", url_state.set_view),
+    )
     st.caption(EXPLANATION)
-
-
-def save_zoom() -> None:
-    url_state.set_view(component.window(FIGURE))
 
 
 st.title("Compare", anchor=False)

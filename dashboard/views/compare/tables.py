@@ -18,6 +18,7 @@ from dashboard.figures.axis import XAxis
 from dashboard.views.compare import lines, results, tokenizers
 from dashboard.views.compare.lines import ComparedLine
 from dashboard.views.compare.results import LineResult
+from dashboard.views.table import show_table
 
 NO_LOSS = (
     "reported no held-out loss. The trainer measures it every `evaluate_every` steps. From your own loop, report it "
@@ -39,9 +40,7 @@ def show_results(compared: Sequence[ComparedLine], x_axis: XAxis, baseline: int)
         st.warning(warning, icon=":material/translate:")
     rows = [line_result(line, compared[baseline], x_axis) for line in compared]
     table = results.table(rows, x_axis)
-    right = st.column_config.Column(alignment="right")
-    columns = {name: right for name in table.columns if name not in results.TEXT_COLUMNS}
-    st.dataframe(table, hide_index=True, key="results", column_config=columns)
+    show_table(table, key="results", numbers=set(table.columns) - set(results.TEXT_COLUMNS))
     show_missing(rows)
     if len(compared) > 1:
         st.caption(method(compared, x_axis))

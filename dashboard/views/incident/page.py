@@ -3,17 +3,21 @@
 In the URL: ?run=ID&incident=N&steps=A-B
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from dashboard import clock, formatting, url_state
-from dashboard.data import before_after, cached, hardware, incident_window, tables
+from dashboard.data import before_after, cached, hardware, incident_window, pending, tables
 from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import IncidentWindow
 from dashboard.data.timeline import TimelineEntry, timeline
 from dashboard.figures import component
-from dashboard.views import frame, operate, states
+from dashboard.views import chart_view, frame, manual_rollback, operate, states
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
 from dashboard.views.incident import actions, figure, verdict
+from dashboard.views.table import show_table
 from db.models import Incident, Intervention
 from lossguard.limits import limits_in
 from lossguard.metrics import short_name
@@ -27,15 +31,16 @@ def page(facts: RunFacts) -> None:
     if incident is None:
         st.header("No incidents", anchor=False)
         st.info("No signal of this run has left its expected band so far.", icon=":material/check:")
-        actions.manual_rollback(facts, None)
+        manual_rollback.button(facts, None)
         return
     interventions = incident_window.interventions_of(facts, incident)
     header(incident)
     actions.show(facts, incident)
+    view = chart_view.shown(figure_key(facts, incident), "steps")
     window = url_state.steps()
     around = cached.incident_window(facts, incident, window)
     metrics(facts, incident, interventions)
-    curves(facts, incident, around, window)
+    curves(facts, incident, around, window, view)
     left, right = st.columns([2, 3], gap="large")
     with left:
         show_timeline(facts, incident, interventions, around)
@@ -49,7 +54,7 @@ def page(facts: RunFacts) -> None:
 
 
 def selected_incident(facts: RunFacts) -> Incident | None:
-    """The incident of the URL, else the newest one; with buttons to the previous and the next one."""
+    """The incident of the URL, else the first that waits for a decision, else the newest; with links to others."""
     by_number = {incident.number: incident for incident in reversed(facts.incidents)}
     if not by_number:
         return None
@@ -57,7 +62,8 @@ def selected_incident(facts: RunFacts) -> Incident | None:
     if number not in by_number:
         if number is not None:
             st.warning(f"This run has no incident {number:,}. The newest one is shown.", icon=":material/search_off:")
-        number = next(iter(by_number))
+        waiting = pending.first_incident(facts) if number is None else None
+        number = next(iter(by_number)) if waiting is None else waiting.number
     if len(by_number) > 1:
         with st.container(horizontal=True, vertical_alignment="center"):
             link_button("Earlier", number - 1, by_number, icon=":material/chevron_left:")
@@ -127,16 +133,28 @@ def _segment_end(facts: RunFacts, intervention: Intervention) -> int:
     return 0 if last is None else last + 1
 
 
-def curves(facts: RunFacts, incident: Incident, around: IncidentWindow, window: tuple[int, int] | None) -> None:
+def figure_key(facts: RunFacts, incident: Incident) -> str:
+    return f"incident-{facts.run.id}-{incident.number}"
+
+
+def curves(
+    facts: RunFacts,
+    incident: Incident,
+    around: IncidentWindow,
+    window: tuple[int, int] | None,
+    view: Mapping[str, Any],
+) -> None:
     if not len(around.original):
         st.info("The store has no steps around this incident.", icon=":material/info:")
         return
-    key = f"incident-{facts.run.id}-{incident.number}"
+    key = figure_key(facts, incident)
     component.show(
         figure.draw(facts, incident, around, window),
         key=key,
         label=f"Signals around incident {incident.number}",
-        on_window=lambda: url_state.set_steps(component.window(key)),
+        title=formatting.escape_plotly(f"{formatting.run_title(facts.run)}: incident {incident.number}"),
+        view=view,
+        on_view=lambda: chart_view.save(key, "steps", url_state.set_steps),
     )
     if not around.complete:
         st.caption(
@@ -185,7 +203,7 @@ def hardware_errors(facts: RunFacts, incident: Incident) -> None:
 
 def policy(facts: RunFacts) -> None:
     with st.expander("Policy of the run"):
-        st.dataframe(tables.policy(facts), hide_index=True, key="policy")
+        show_table(tables.policy(facts), key="policy")
         if limits := limits_in(facts.run.capabilities).to_text():
             st.caption(formatting.escape_markdown(f"limits of the trainer: {limits.replace(',', ', ')}"))
         st.page_link(
@@ -207,7 +225,7 @@ def skipped_batches(facts: RunFacts, interventions: list[Intervention]) -> None:
 def before_and_after(around: IncidentWindow, incident: Incident) -> None:
     if len(around.original) and around.bands:
         st.subheader("Before and after", anchor=False)
-        st.dataframe(before_after.before_and_after(around, incident), hide_index=True, key="before-and-after")
+        show_table(before_after.before_and_after(around, incident), key="before-and-after")
 
 
 frame.show_run(page)

@@ -1,10 +1,13 @@
 """The cause of an incident, as a replay found it."""
 
+import pandas as pd
 import streamlit as st
 
 from dashboard import formatting
 from dashboard.data import cause
 from dashboard.data.facts import RunFacts
+from dashboard.views.table import show_table
+from db.command_lines import as_typed_here
 from db.models import Incident
 from lossguard.states import THROUGHPUT_KINDS, IncidentKind
 
@@ -18,7 +21,7 @@ def show(facts: RunFacts, incident: Incident) -> None:
     st.subheader("Replay", anchor=False)
     verdict = incident.verdict
     if not verdict:
-        command = f"python -m trainer replay {facts.run.id}/{incident.number}".replace("`", "")
+        command = f"{as_typed_here('python -m trainer replay')} {facts.run.id}/{incident.number}".replace("`", "")
         st.caption(f"No replay has been run yet. To look for the cause: `{command}`")
         return
     st.markdown(f"**{formatting.escape_markdown(str(verdict.get('sentence', '')))}**")
@@ -26,4 +29,4 @@ def show(facts: RunFacts, incident: Incident) -> None:
     if culprits := cause.culprits(verdict):
         st.markdown(f"Batches that reproduce it: {formatting.escape_markdown(culprits)}")
     if rows := cause.arms(verdict):
-        st.dataframe(rows, hide_index=True, key="replay-arms")
+        show_table(pd.DataFrame(rows), key="replay-arms")

@@ -12,7 +12,7 @@ from dashboard.figures.curves import without_repeated_legend_entries
 from dashboard.figures.log_scale import log_axes
 from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_band
-from dashboard.figures.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, with_alpha
+from dashboard.figures.style import BLUE, GREEN, GREY, NUMBER, ORANGE, PURPLE, VERMILLION, with_alpha
 from dashboard.views.lab.trial_input import TrialInput
 from dashboard.views.lab.trial_results import TrialResult, Verdict, describe
 from monitor.detection import Intervention, Rows
@@ -58,10 +58,13 @@ def _envelope(panel: Panel, rows: Rows, name: str, color: str) -> list[dict[str,
     }
     line = {"line": {"color": color, "width": 1}}
     if len(steps) == len(rows):
-        return [common | line | {"y": high, "hovertemplate": f"{name} %{{y:.4~g}}<extra></extra>"}]
+        return [common | line | {"y": high, "hovertemplate": f"{name} %{{y:{NUMBER}}}<extra></extra>"}]
     edge = {"y": low, "hoverinfo": "skip"}
     fill = {"y": high, "fill": "tonexty", "fillcolor": with_alpha(color, 0.5)}
-    return [common | line | edge, common | line | fill | {"hovertemplate": f"{name} up to %{{y:.4~g}}<extra></extra>"}]
+    return [
+        common | line | edge,
+        common | line | fill | {"hovertemplate": f"{name} up to %{{y:{NUMBER}}}<extra></extra>"},
+    ]
 
 
 def bucket_ranges(rows: Rows, max_buckets: int) -> tuple[Any, Any, Any]:

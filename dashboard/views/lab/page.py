@@ -21,6 +21,7 @@ from dashboard.views.lab import trial_input, trial_results
 from dashboard.views.lab.figure import trial_figure
 from dashboard.views.lab.trial_input import TrialInput
 from dashboard.views.lab.trial_results import TrialResult
+from dashboard.views.table import show_table
 from monitor.detection import DetectionSettings, Policy
 from monitor.detection.curve import CurveError
 from monitor.detection.interventions import policies, run_policy
@@ -36,6 +37,8 @@ SAVED = ("name", "patience", "min_depth", "skip_min", "skip_max", "batch_cost")
 RUN, CURVE = "A stored run", "A CSV file"
 CURVE_READ = "lab-curve-read"
 """In the session: the id of the last uploaded file, and what was read from it."""
+RUN_CHANGED = "lab-run-changed"
+"""In the session: another run was selected, whose own policy the sliders do not show yet."""
 CURVE_COLUMNS = (
     "Columns: step, loss; optional: grad_norm, log_z, lr, tokens, batch_index, and truth, which is not 0 where an "
     "incident is known."
@@ -71,6 +74,8 @@ def run_trial() -> None:
         st.info("There are no steps to simulate.", icon=":material/info:")
         return
     own = current_rule(facts)
+    if st.session_state.pop(RUN_CHANGED, False):
+        start_at(own)
     settings = sliders(own)
     simulation_results(data, settings)
     save_policy(facts.run.id, own, settings)
@@ -85,17 +90,21 @@ def curve_trial() -> None:
 def select_run() -> RunFacts | None:
     """The selected run as it was when it was selected: results stay comparable while the run continues."""
     run_id = frame.current_run_id()
-    run_ids = [run.id for run, _ in cached.runs()]
+    names = {run.id: formatting.run_label(run) for run, _ in cached.runs()}
     if run_id is None:
         st.info(f'No runs yet. To try a curve of your own, choose "{CURVE}".', icon=":material/info:")
         return None
-    if run_id not in run_ids:
+    if run_id not in names:
         st.warning(frame.no_such_run(run_id), icon=":material/search_off:")
         return None
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        selected = st.selectbox("Run", run_ids, index=run_ids.index(run_id), key=f"lab-run-{run_id}")
+        selected = st.selectbox(
+            "Run", list(names), index=list(names).index(run_id), format_func=names.__getitem__, key=f"lab-run-{run_id}"
+        )
         if selected != run_id:
             url_state.set_run(selected)
+            url_state.set_steps(None)
+            st.session_state[RUN_CHANGED] = True
             st.rerun()
         reload = st.button("Load the newest steps", key="lab-reload", icon=":material/refresh:")
     key = f"lab-facts-{run_id}"
@@ -139,8 +148,19 @@ def current_rule(facts: RunFacts) -> Mapping[str, Any] | None:
     return (cached.facts(facts.run.id) or facts).run.policy
 
 
+def start_at(own: Mapping[str, Any] | None) -> None:
+    """Set the sliders to this policy: they keep what the viewer chose until another run is selected."""
+    policy, detection = run_policy.policy_of(own), run_policy.settings_of(own)
+    st.session_state["sensitivity"] = detection.false_alarms_per_10k
+    st.session_state["patience"] = policy.patience
+    st.session_state["policy"] = policy.name
+    st.session_state["depth"] = policy.min_depth
+    st.session_state["skip"] = (policy.skip_min, policy.skip_max)
+    st.session_state["batch-cost"] = policy.batch_cost
+
+
 def sliders(own: Mapping[str, Any] | None) -> TrialSettings:
-    """They start at the run's own policy."""
+    """They start at the run's own policy, unless the URL says otherwise."""
     policy, detection = run_policy.policy_of(own), run_policy.settings_of(own)
     width, names = SLIDER_WIDTH_PIXELS, list(dict.fromkeys([*policies.names(), policy.name]))
     with st.container(horizontal=True):
@@ -202,9 +222,11 @@ def simulation_results(data: TrialInput, settings: TrialSettings) -> None:
     seconds = time.perf_counter() - started
     metrics(data, results)
     st.caption(summary(data, seconds, simulation.outliers))
+    if at_start := trial_results.rewinds_to_start(results):
+        st.warning(at_start, icon=":material/first_page:")
     component.show(trial_figure(data, results), key="lab-figure", label="Loss, and what was detected")
     if results:
-        st.dataframe(trial_results.table(results), hide_index=True, key="lab-table")
+        show_table(trial_results.table(results), key="lab-table")
     else:
         st.caption("No incident was detected, and none is known.")
 

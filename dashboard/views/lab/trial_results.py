@@ -15,6 +15,9 @@ from monitor.detection.simulation import Simulation
 EARLY_STEPS, LATE_STEPS = 2, 12
 """A detected incident may be so much earlier or later than the known one that it matches: as in the benchmark."""
 
+MAX_NAMED = 5
+"""Steps that a warning names."""
+
 
 class Verdict(StrEnum):
     CAUGHT = "caught"  # a known incident was detected
@@ -108,7 +111,18 @@ def describe(intervention: Intervention | None) -> str:
     if intervention.rewind_to is None:
         return "hold until an operator decides"
     batches = formatting.batches(intervention.skip_from, intervention.skip_to)
-    return f"rewind to {formatting.count(intervention.rewind_to)}, skip {batches}"
+    start = "" if intervention.rewind_to else " (the start of the run)"
+    return f"rewind to {formatting.count(intervention.rewind_to)}{start}, skip {batches}"
+
+
+def rewinds_to_start(results: Sequence[TrialResult]) -> str | None:
+    """A warning, if a rollback would discard all steps of the run; else None."""
+    steps = [each.step for each in results if each.rollback is not None and each.rollback.rewind_to == 0]
+    if not steps:
+        return None
+    shown = ", ".join(map(formatting.count, steps[:MAX_NAMED])) + (", .." if len(steps) > MAX_NAMED else "")
+    which = f"rollback at step {shown}" if len(steps) == 1 else f"rollbacks at steps {shown}"
+    return f"The depth reaches the start of the run: step 0. All steps would be discarded by the {which}."
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dashboard.figures.axis import XAxis
 from dashboard.figures.curves import without_repeated_legend_entries
 from dashboard.figures.non_finite import non_finite_crosses
 from dashboard.figures.panels import Panel, panel_figure, panel_layout, vertical_line
-from dashboard.figures.style import BLUE, GREEN, GREY, RUN_COLOURS, base_figure
+from dashboard.figures.style import BLUE, GREEN, GREY, NUMBER, RUN_COLOURS, base_figure
 from dashboard.views.next_token import distribution
 from dashboard.views.next_token.distribution import Distribution
 from db.queries import StoredProbe
@@ -187,5 +187,5 @@ def _line(
         "mode": mode,
         "line": {"color": color, "width": 1.6},
         "marker": {"color": color, "size": 4 if mode == "lines+markers" else 7},
-        "hovertemplate": f"{name} %{{y:.4~g}}<extra></extra>",
+        "hovertemplate": f"{name} %{{y:{NUMBER}}}<extra></extra>",
     }

@@ -12,6 +12,7 @@ from dashboard.figures import component
 from dashboard.views import frame
 from dashboard.views.next_token import distribution, figure
 from dashboard.views.next_token.distribution import Distribution, Precision
+from db.command_lines import as_typed_here
 from db.queries import StoredProbe
 from lossguard.probe import Probe
 
@@ -35,7 +36,7 @@ def page(facts: RunFacts) -> None:
     prompts = cached.prompts(facts)
     if not prompts:
         st.info("This run has recorded no probes.", icon=":material/info:")
-        st.markdown(HOW_TO)
+        st.markdown(as_typed_here(HOW_TO))
         return
     probes = cached.probes(facts, select_prompt(prompts))
     live = [each for each in probes if each.live] or probes

@@ -1,4 +1,4 @@
-"""The curves of a run, as the viewer chose them: ?curves=..&x=..&smooth=..&discarded=..&steps=A-B."""
+"""The curves of a run, as the viewer chose them: ?curves=..&x=..&discarded=..&log=..&steps=A-B."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,10 @@ from dashboard.data import cached, compute
 from dashboard.data.facts import RunFacts
 from dashboard.figures import component
 from dashboard.figures.axis import XAxis
-from dashboard.views import chart_controls
-from dashboard.views.run import figure
-from lossguard.metrics import DEFAULT_CHARTS
+from dashboard.figures.value_axes import AxisChoices
+from dashboard.views import chart_controls, chart_view
+from dashboard.views.run import figure, tools
+from lossguard.metrics import default_charts
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class ViewOptions:
     """Steps; 0 for no smoothing."""
     discarded: bool
     """Whether discarded branches are drawn."""
+    axes: AxisChoices
 
 
 def show(facts: RunFacts) -> None:
@@ -34,6 +36,7 @@ def show(facts: RunFacts) -> None:
         st.info("Choose at least one curve.", icon=":material/info:")
         return
     key, zone = f"figure-{facts.run.id}", st.context.timezone or "UTC"
+    view = chart_view.shown(key, "steps")
     drawing = figure.draw(
         facts,
         metrics,
@@ -42,22 +45,28 @@ def show(facts: RunFacts) -> None:
         discarded=options.discarded,
         smooth=options.smooth,
         zone=zone,
+        axes=options.axes,
     )
     component.show(
         drawing,
         key=key,
         label="Curves of the run",
-        on_window=lambda: save_zoom(facts, component.window(key), options.x_axis, zone),
+        title=tools.title(facts),
+        view=view,
+        on_view=lambda: chart_view.save(key, "steps", lambda bounds: save_zoom(facts, bounds, options.x_axis, zone)),
+        csv=tools.csv_url(facts, metrics, discarded=options.discarded),
     )
 
 
 def view_options(facts: RunFacts) -> ViewOptions:
     with st.container(horizontal=True, vertical_alignment="bottom"):
+        metrics = chart_controls.metric_selector(facts.metrics, default_charts(facts.metrics))
         return ViewOptions(
-            metrics=chart_controls.metric_selector(facts.metrics, DEFAULT_CHARTS),
+            metrics=metrics,
             x_axis=chart_controls.x_axis_selector(x_axes(facts)),
             smooth=chart_controls.smoothing_selector(),
             discarded=st.toggle("Discarded branches", value=True, key="discarded", bind="query-params"),
+            axes=chart_controls.axis_choices(metrics),
         )
 
 

@@ -12,6 +12,7 @@ from dashboard.figures.axis import RunAxes, XAxis
 from dashboard.figures.component import PackedFigure
 from dashboard.figures.curves import ChartOptions, run_figure
 from dashboard.figures.marks import Marks
+from dashboard.figures.value_axes import AxisChoices
 from dashboard.views.cached_figure import cached_figure
 from lossguard.gating import SKIPPED
 
@@ -25,9 +26,10 @@ def draw(
     discarded: bool,
     smooth: int,
     zone: str,
+    axes: AxisChoices,
 ) -> PackedFigure:
     """`window` is the first and the last step in view, None for the whole run; `zone` names a viewer's time zone."""
-    options = (metrics, x_axis, window, discarded, smooth, zone)
+    options = (metrics, x_axis, window, discarded, smooth, zone, axes)
     key = ("run", database_url(), facts.run.id, facts.stamp, facts.marks_stamp, *options)
     return cached_figure(key, lambda: _figure(facts, *options))
 
@@ -40,6 +42,7 @@ def _figure(
     discarded: bool,
     smooth: int,
     zone: str,
+    axes: AxisChoices,
 ) -> go.Figure:
     also = (SKIPPED,) if SKIPPED in facts.metrics and SKIPPED not in metrics else ()
     read = cached.curves(facts, (*metrics, *also), x_axis=x_axis, window=window, discarded=discarded)
@@ -49,11 +52,13 @@ def _figure(
         orders=facts.orders,
         events=facts.events,
         last_step=facts.progress.done - 1,
+        run_id=facts.run.id,
         skipped=read.by_metric.get(SKIPPED),
+        notes=facts.notes,
     )
     run_axes = in_local_time(read.run_axes, x_axis, clock.zone(zone))
     bounds = None if window is None else tuple(run_axes.live.at(window))
-    chart = ChartOptions(x_axis=x_axis, window=bounds, smooth=smooth, revision=facts.run.id)
+    chart = ChartOptions(x_axis=x_axis, window=bounds, smooth=smooth, revision=facts.run.id, axes=axes)
     return run_figure({name: read.by_metric[name] for name in metrics}, marks, run_axes, chart)
 
 

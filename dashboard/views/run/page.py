@@ -1,6 +1,6 @@
 """Run: the curves of one run and what happened to it, live while it is running.
 
-In the URL: ?run=ID&steps=A-B&curves=..&x=..&smooth=..&discarded=..&details=..
+In the URL: ?run=ID&steps=A-B&curves=..&x=..&smooth=..&discarded=..&details=..&incident=N
 """
 
 import time
@@ -10,14 +10,14 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import clock, formatting
-from dashboard.data import cached, tables
+from dashboard.data import cached, pending, tables
 from dashboard.data.facts import RunFacts
 from dashboard.data.progress import is_silent
 from dashboard.figures.skipped_updates import num_skipped
-from dashboard.views import frame, states, waiting
+from dashboard.views import frame, operate, states, waiting
 from dashboard.views.frame import METRIC_WIDTH_PIXELS
-from dashboard.views.run import costs, curves, edit, families, goodput, hardware
-from db.models import Incident
+from dashboard.views.run import costs, curves, edit, families, goodput, hardware, notes, report_download, story
+from dashboard.views.table import show_table
 from lossguard.gating import SKIPPED
 from lossguard.limits import limits_in
 from lossguard.protocol import IMPORTED
@@ -25,14 +25,18 @@ from lossguard.states import IncidentState, RunState
 
 
 def page(facts: RunFacts) -> None:
+    operate.show_success()
     header(facts)
+    waiting.show(facts)
+    above = st.container()  # filled last: the browser draws the curves meanwhile
     metrics(facts)
-    waiting.show_warnings(facts)
     curves.show(facts)
+    with above:
+        story.show(facts)
 
 
 def lower_part(facts: RunFacts) -> None:
-    incidents(facts)
+    notes.show(facts)
     goodput.show(facts)
     families.show(facts)
     hardware.show(facts)
@@ -45,10 +49,12 @@ def header(facts: RunFacts) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.header(formatting.escape_markdown(formatting.run_title(run)), width="content", anchor=False)
         states.run_badge(run)
+        states.needs_a_person(run, pending.count(facts))
         st.page_link(
             "views/compare/page.py", label="Compare", icon=":material/compare_arrows:", query_params={"runs": run.id}
         )
         edit.button(facts)
+        report_download.button(facts.run)
     origin = "imported" if IMPORTED in run.capabilities else ""
     parts = [f"run {run.id}", origin, run.host, formatting.hardware(run), run.git_commit and run.git_commit[:10]]
     st.caption(formatting.escape_markdown(" / ".join(part for part in parts if part)))
@@ -76,36 +82,6 @@ def metrics(facts: RunFacts) -> None:
         st.metric("Last report", formatting.ago(time.time() - run.last_report_at), width=width)
 
 
-def incidents(facts: RunFacts) -> None:
-    st.subheader("Incidents", anchor=False)
-    if not facts.incidents:
-        st.caption("None so far.")
-    for incident in reversed(facts.incidents):
-        with st.container(border=True, key=f"incident-{incident.number}", gap="small"):
-            show_incident(facts, incident)
-
-
-def show_incident(facts: RunFacts, incident: Incident) -> None:
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.page_link(
-            "views/incident/page.py",
-            label=f"**{incident.number}. {formatting.incident_kind(incident.kind)}**",
-            query_params={"run": facts.run.id, "incident": str(incident.number)},
-        )
-        states.badge(incident.state)
-        if incident.outcome is not None:
-            st.badge(incident.outcome, color="gray")
-    st.markdown(formatting.incident_sentence(incident))
-    st.markdown(formatting.bullet_list(incident.details.get("reasons", [])))
-    for each in facts.interventions:
-        if each.incident == incident.number:
-            with st.container(horizontal=True, vertical_alignment="center"):
-                states.badge(each.state)
-                sentence = formatting.intervention_sentence(each, facts.orders.get(each.number))
-                st.markdown(f"Intervention {each.number}: {sentence}", width="content")
-            st.markdown(formatting.bullet_list(each.details.get("reasons", [])))
-
-
 def details(facts: RunFacts) -> None:
     zone = clock.zone(st.context.timezone)
     builders: dict[str, Callable[[], pd.DataFrame]] = {
@@ -127,7 +103,7 @@ def table(title: str, rows: pd.DataFrame) -> None:
     if rows.empty:
         st.caption("None so far.")
     else:
-        st.dataframe(rows, hide_index=True, key=f"table-{title}")
+        show_table(rows, key=f"table-{title}")
 
 
 frame.show_run(page, lower_part=lower_part)

@@ -1,6 +1,6 @@
-"""Runs: one card per run; by default those that need a person come first.
+"""Runs: as cards or as a table; by default those that need a person come first.
 
-In the URL: ?find=..&state=..&tags=..&archived=..&sort=..
+In the URL: ?layout=..&find=..&state=..&tags=..&archived=..&sort=.., and of the table &columns=..&group=..
 """
 
 import time
@@ -9,21 +9,19 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard import formatting
-from dashboard.data import cached
-from dashboard.data.facts import RunCard
-from dashboard.data.progress import is_silent
-from dashboard.views import frame, states
-from dashboard.views.runs.listing import NEEDS_A_PERSON, STATES, RunRow, SortOrder, filtered, tags_of
-from db.overview import Tally
-from lossguard.states import RunState
+from dashboard.data import cached, run_list
+from dashboard.data.run_list import ListedRun
+from dashboard.views import frame, operate, tab
+from dashboard.views.runs import cards, filters, listing, selection, table
+from dashboard.views.runs.columns import DEFAULT_COLUMNS, HOST, PROJECT, TAG, Column, available, column, setting_names
+from dashboard.views.runs.groups import grouped
+from db.command_lines import as_typed_here
+from lossguard import run_search
 
-REFRESH_SECONDS = 2.0
+REFRESH_SECONDS = {"Cards": 2.0, "Table": 10.0}
 PAGE_SIZE = 20
-SORT_ORDERS = tuple(SortOrder)
-COLUMN_WIDTH_PIXELS = 155  # two columns fit side by side on a phone
 # In the session (Streamlit would show a bare string in a page script, so these are comments):
 NUM_SHOWN = "runs_shown"  # number of cards on the page
-SELECTED = "selected_runs"  # ids of the runs to compare, in the order of the ticks
 
 GETTING_STARTED = """\
 Start the collector, then any training loop that reports to it:
@@ -51,102 +49,74 @@ The run appears here after its first report. `make demo` shows everything in thr
 
 def page() -> None:
     rows = cached.runs()
+    tab.show(waiting=sum(tally.waiting for _, tally in rows))
     if not rows:
         st.subheader("No runs yet")
-        st.markdown(GETTING_STARTED)
+        st.markdown(as_typed_here(GETTING_STARTED))
         return
-    found = filter_controls(rows)
-    compare_link()
-    num_shown = st.session_state.setdefault(NUM_SHOWN, PAGE_SIZE)
-    for run, tally in found[:num_shown]:
-        card = cached.card(run.id)
-        if card is not None:
-            show_card(card, tally)
+    operate.show_success()
+    metrics = run_list.metric_names()
+    upper, lower = filters.rows_of_controls()
+    with upper:
+        search = run_search.parse(filters.search_text())
+        filters.fold_button()
+    asked = listing.searched_metrics(search, metrics)
+    all_runs = run_list.listed(rows, asked)
+    with lower:
+        columns = column_controls(all_runs, metrics) if layout == "Table" else []
+        group_by = group_control(all_runs) if layout == "Table" else []
+    with upper:
+        chosen = filters.filter_controls(all_runs, columns)
+    if columns:
+        asked |= {each.name for each in columns if each.is_metric} | {table.SPARKLINE}
+        all_runs = run_list.listed(rows, asked)
+    unknown = listing.unknown_names(search, all_runs, metrics)
+    filters.show_problems([*search.problems, *unknown.values()])
+    found = chosen.applied(all_runs, search.without(unknown))
+    selection.bar(all_runs, found, hint=layout == "Table" and not group_by)
     if not found:
         st.info("No run matches these filters.", icon=":material/filter_alt_off:")
+    elif layout == "Cards":
+        show_cards(found)
+    elif group_by:
+        table.show_groups(grouped(found, by=group_by, columns=columns), group_by, columns)
+    else:
+        table.show_runs(found, columns, time.time())
+
+
+def column_controls(rows: Sequence[ListedRun], metrics: Sequence[str]) -> list[Column]:
+    """The columns of the table that a viewer chooses."""
+    labels = st.multiselect(
+        "Columns", available(rows, metrics), DEFAULT_COLUMNS, key="columns", bind="query-params", width=600,
+        accept_new_options=True, help="Settings by path, and the last, smallest or largest value of metrics.",
+    )  # fmt: skip
+    return [column(label) for label in labels]
+
+
+def group_control(rows: Sequence[ListedRun]) -> list[str]:
+    names = dict.fromkeys([PROJECT, TAG, HOST, *setting_names(rows)])
+    chosen: list[str] = st.multiselect(
+        "Group by", list(names), placeholder="nothing", key="group", bind="query-params", width=400,
+        accept_new_options=True, help="Mean, standard deviation and n of each column over the runs of a group.",
+    )  # fmt: skip
+    return chosen
+
+
+def show_cards(found: Sequence[ListedRun]) -> None:
+    num_shown = st.session_state.setdefault(NUM_SHOWN, PAGE_SIZE)
+    for row in found[:num_shown]:
+        card = cached.card(row.run.id)
+        if card is not None:
+            cards.show(card, row.tally)
     if len(found) > num_shown and st.button(f"Show more ({num_shown} of {formatting.plural(len(found), 'run')})"):
         st.session_state[NUM_SHOWN] = num_shown + PAGE_SIZE
         st.rerun(scope="fragment")
 
 
-def filter_controls(rows: Sequence[RunRow]) -> list[RunRow]:
-    """The runs that match the viewer's filters, in the chosen order."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        text = st.text_input(
-            "Search", placeholder="project, name, tag, note, host, device", key="find", bind="query-params", width=300
-        )
-        states = st.multiselect("State", STATES, placeholder="any", key="state", bind="query-params", width=300)
-        all_tags = sorted({tag for run, _ in rows for tag in tags_of(run)})
-        tags = st.multiselect("Tags", all_tags, placeholder="any", key="tags", bind="query-params", width=200)
-        archived = st.toggle("Archived", key="archived", bind="query-params", help="Show archived runs too.")
-        order = st.selectbox("Sort", SORT_ORDERS, key="sort", bind="query-params", width=250)
-    return filtered(rows, text=text, states=states, tags=tags, order=order, archived=archived, now=time.time())
-
-
-def compare_link() -> None:
-    selected = st.session_state.setdefault(SELECTED, [])
-    if selected:
-        label = f"**Compare {formatting.plural(len(selected), 'run')}**"
-        query = {"runs": ",".join(selected)}
-        st.page_link("views/compare/page.py", label=label, icon=":material/compare_arrows:", query_params=query)
-
-
-def toggle_selected(run_id: str) -> None:
-    selected = st.session_state[SELECTED]
-    st.session_state[SELECTED] = (
-        [each for each in selected if each != run_id] if run_id in selected else [*selected, run_id]
-    )
-
-
-def show_card(card: RunCard, tally: Tally) -> None:
-    with (
-        st.container(border=True, key=f"card-{card.run.pk}"),
-        st.container(horizontal=True, vertical_alignment="top"),
-    ):
-        _name(card, tally)
-        _loss(card)
-        _progress(card)
-        st.metric("Tokens", formatting.abbreviated(card.tokens), width=COLUMN_WIDTH_PIXELS)
-        st.metric("Open incidents", tally.open_incidents, width=COLUMN_WIDTH_PIXELS)
-        st.metric("Interventions", tally.interventions, width=COLUMN_WIDTH_PIXELS)
-        last_report = formatting.ago(time.time() - card.run.last_report_at)
-        st.metric("Last report", last_report, width=COLUMN_WIDTH_PIXELS)
-
-
-def _name(card: RunCard, tally: Tally) -> None:
-    run = card.run
-    with st.container(width=280, gap="small"):
-        label = formatting.escape_markdown(formatting.run_title(run))
-        st.page_link("views/run/page.py", label=f"**{label}**", query_params={"run": run.id})
-        st.caption(formatting.escape_markdown(" / ".join(filter(None, (run.id, run.host, formatting.hardware(run))))))
-        with st.container(horizontal=True, vertical_alignment="center"):
-            states.run_badge(run)
-            is_selected = run.id in st.session_state[SELECTED]
-            st.checkbox("Compare", is_selected, key=f"select-{run.pk}", on_change=toggle_selected, args=(run.id,))
-            if tally.waiting:
-                st.badge(NEEDS_A_PERSON, color="orange", icon=":material/person_raised_hand:")
-            if run.archived_at is not None:
-                st.badge("archived", color="gray", icon=":material/inventory_2:")
-            for tag in tags_of(run):
-                st.badge(formatting.escape_markdown(tag), color="gray", icon=":material/sell:")
-
-
-def _loss(card: RunCard) -> None:
-    help_text = f"At the newest step. The line shows the largest values of the last {cached.SPARKLINE_STEPS:,} steps."
-    loss = formatting.number(card.loss)
-    st.metric("Loss", loss, chart_data=card.sparkline or None, width=COLUMN_WIDTH_PIXELS, help=help_text)
-
-
-def _progress(card: RunCard) -> None:
-    progress = card.progress
-    is_running = card.run.state == RunState.RUNNING and not is_silent(card.run, time.time())
-    with st.container(width=COLUMN_WIDTH_PIXELS, gap="small"):
-        st.metric(formatting.steps_label(progress.total), formatting.short_count(progress.done))
-        if progress.fraction is not None:
-            has_time_left = is_running and progress.seconds_left is not None
-            left = f"{formatting.duration(progress.seconds_left)} left" if has_time_left else f"{progress.fraction:.0%}"
-            st.progress(progress.fraction, text=left)
-
-
-st.title("Runs")
-frame.show_live(page, refresh_seconds=REFRESH_SECONDS)
+with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+    st.title("Runs", width="content")
+    layout = st.segmented_control(
+        "Layout", list(REFRESH_SECONDS), default="Cards", required=True, key="layout", bind="query-params",
+        label_visibility="collapsed",
+    )  # fmt: skip
+frame.show_live(page, refresh_seconds=REFRESH_SECONDS[layout])

@@ -6,7 +6,6 @@ In the URL: ?project=..&reported=..&run=..
 import time
 from collections.abc import Sequence
 
-import pandas as pd
 import streamlit as st
 
 from dashboard import formatting
@@ -14,6 +13,7 @@ from dashboard.data import cached
 from dashboard.data.scorecards import scored_runs
 from dashboard.views import frame
 from dashboard.views.scorecard import tables
+from dashboard.views.table import show_table
 from monitor.detection.scorecard import wording
 from monitor.detection.scorecard.scored_run import ScoredRun
 from monitor.detection.scorecard.totals import PER_HOURS, Totals, total
@@ -91,18 +91,11 @@ def show_totals(totals: Totals) -> None:
 
 def show_tables(scored: Sequence[ScoredRun], totals: Totals) -> None:
     st.subheader("What happened", anchor=False)
-    show_table(tables.endings(totals), "endings")
+    show_table(tables.endings(totals), key="endings", numbers=tables.NUMBERS)
     st.subheader("Projects", anchor=False)
-    show_table(tables.projects(scored), "projects")
+    show_table(tables.projects(scored), key="projects", numbers=tables.NUMBERS)
     st.subheader("Runs with incidents", anchor=False)
-    show_table(tables.runs(scored), "runs")
-
-
-def show_table(table: pd.DataFrame, key: str) -> None:
-    """Numbers are right-aligned, those that are texts too."""
-    right = st.column_config.Column(alignment="right")
-    columns = {name: right for name in table.columns if name in tables.NUMBERS}
-    st.dataframe(table, hide_index=True, key=key, column_config=columns)
+    show_table(tables.runs(scored), key="runs", numbers=tables.NUMBERS)
 
 
 def show_sites(scored: Sequence[ScoredRun]) -> None:
@@ -114,7 +107,7 @@ def show_sites(scored: Sequence[ScoredRun]) -> None:
         return
     run = by_id[chosen]
     st.page_link("views/run/page.py", label="To the run", icon=":material/show_chart:", query_params={"run": run.id})
-    show_table(tables.sites(run), "sites")
+    show_table(tables.sites(run), key="sites", numbers=tables.NUMBERS)
     st.caption(SITES_HELP)
 
 

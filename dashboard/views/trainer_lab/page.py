@@ -13,8 +13,10 @@ from dashboard.figures import component
 from dashboard.upload_limits import MAX_FILE_MIB
 from dashboard.views import frame
 from dashboard.views.cached_figure import cached_figure
+from dashboard.views.table import show_table
 from dashboard.views.trainer_lab import tables
 from dashboard.views.trainer_lab.sections import Section, sections
+from db.command_lines import as_typed_here
 
 INTRODUCTION = (
     "`python -m trainer lab` trains small models that differ in one setting, over several seeds. Numbers are means "
@@ -23,14 +25,16 @@ INTRODUCTION = (
 )
 SHIPPED, FILE = "Of docs/lesson.md", "A JSONL file"
 NOT_INSTALLED = f'The results of `docs/lesson.md` are not installed here. Choose "{FILE}" for results of your own.'
-FILE_HELP = "The output of `python -m trainer lab .. --json`; a file may hold several sweeps, one after the other."
+FILE_HELP = as_typed_here(
+    "The output of `python -m trainer lab .. --json`; a file may hold several sweeps, one after the other."
+)
 FILE_READ = "trainer-lab-file-read"
 """In the session: the id of the last uploaded file, and what was read from it."""
 
 
 def page() -> None:
     st.title("Trainer lab", anchor=False)
-    st.caption(INTRODUCTION)
+    st.caption(as_typed_here(INTRODUCTION))
     source = st.segmented_control(
         "Results", [SHIPPED, FILE], default=SHIPPED, required=True, key="results", bind="query-params"
     )
@@ -76,9 +80,7 @@ def show(section: Section, results_key: str) -> None:
         packed = cached_figure(("trainer-lab", plot.name, results_key), plot.make)
         component.show(packed, key=f"trainer-lab-{plot.name}-{results_key[:8]}", label=plot.sentence)
     table = section.make_table()
-    right = st.column_config.Column(alignment="right")
-    columns = {name: right for name in table.columns if name not in tables.TEXT_COLUMNS}
-    st.dataframe(table, hide_index=True, key=f"table-{section.title}", column_config=columns)
+    show_table(table, key=f"table-{section.title}", numbers=set(table.columns) - set(tables.TEXT_COLUMNS))
     if section.note:
         st.caption(section.note)
     if section.command:

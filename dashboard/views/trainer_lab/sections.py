@@ -11,6 +11,7 @@ from dashboard import formatting
 from dashboard.data.lab_results import LabResults, ScalingRun
 from dashboard.data.power_law import fit, sizes
 from dashboard.views.trainer_lab import figure, tables
+from db.command_lines import as_typed_here
 
 RECIPE = re.compile("[a-zA-Z0-9_]+")
 
@@ -208,7 +209,7 @@ def command(sweep: str, seeds: Sequence[int], *, recipes: Sequence[str] = ()) ->
     if not all(map(RECIPE.fullmatch, recipes)):
         return ""
     numbers = sorted(set(seeds))
-    words = ["python -m trainer lab", *recipes, *filter(None, [sweep])]
+    words = [as_typed_here("python -m trainer lab"), *recipes, *filter(None, [sweep])]
     if numbers and numbers == list(range(numbers[0], numbers[-1] + 1)):
         words += [*([] if numbers[0] == 1 else [f"--seed {numbers[0]}"]), f"--seeds {len(numbers)}"]
     return " ".join([*words, "--json"])

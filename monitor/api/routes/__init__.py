@@ -6,11 +6,14 @@ from lossguard.protocol import API
 from monitor import problems
 from monitor.api.routes import (
     audit,
+    collector,
     export,
     hardware,
     health,
     mlflow,
+    notes,
     orders,
+    overview,
     policies,
     preflights,
     runs,
@@ -19,7 +22,20 @@ from monitor.api.routes import (
 )
 
 router = APIRouter(responses=problems.RESPONSES)
-for each in (runs, series, hardware, export, orders, preflights, policies, audit, scorecard):
+for each in (
+    collector,
+    overview,
+    runs,
+    notes,
+    series,
+    hardware,
+    export,
+    orders,
+    preflights,
+    policies,
+    audit,
+    scorecard,
+):
     router.include_router(each.router, prefix=API)
 router.include_router(mlflow.router)
 router.include_router(health.router)

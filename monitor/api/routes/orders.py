@@ -10,7 +10,7 @@ from monitor.api.auth import Operator, Reporter
 from monitor.api.dependencies import Claimed, Now, WriteSession
 from monitor.api.parsing import TypedJsonRoute
 from monitor.ingestion import answers
-from monitor.schemas import AnswerIn, RecordId, RollbackIn, RunId
+from monitor.schemas import AnswerIn, HoldIn, RecordId, RollbackIn, RunId
 
 router = APIRouter(tags=["orders"], route_class=TypedJsonRoute)
 InterventionId = Annotated[RecordId, Path()]
@@ -42,6 +42,12 @@ def reject(intervention_id: InterventionId, who: Operator, session: WriteSession
 def roll_back(run_id: RunId, spec: RollbackIn, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
     """Order a rollback."""
     return responses.run(decisions.roll_back(session, run_id, spec, who=who.author, now=now))
+
+
+@router.post("/runs/{run_id}/hold")
+def hold(run_id: RunId, spec: HoldIn, who: Operator, session: WriteSession, now: Now) -> dict[str, Any]:
+    """Order a hold: the trainer stops at its next step boundary, until the run is released."""
+    return responses.run(decisions.hold(session, run_id, spec, who=who.author, now=now))
 
 
 @router.post("/runs/{run_id}/release")

@@ -370,13 +370,31 @@ class IncidentResponse:
         if self.incidents.open is not None:
             self.incidents.open.no_further_action = True
 
-    def roll_back(self, step: int, *, rewind_to: int | None, skip_to: int | None, reason: str) -> list[Effect]:
-        """An operator's order at `step`. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
+    def _check_obeys(self, what: str) -> None:
+        """Raises ValueError unless the trainer carries out an operator's order."""
         if not self.can_roll_back:
-            raise ValueError("this run only reports: it cannot roll back")
+            raise ValueError(f"this run only reports: it cannot {what}")
         if self.limits.mode is Mode.OBSERVE:
             raise ValueError("the trainer of this run carries out no orders now (mode=observe)")
-        if not self.can_skip and skip_to is not None:
+
+    def hold(self, step: int, reason: str) -> list[Effect]:
+        """An operator stops the run at a step boundary. Raises ValueError when it is held already or cannot be held."""
+        self._check_obeys("be held")
+        active = self.interventions.active
+        if active is not None and active.kind is OrderKind.HOLD and active.state is not InterventionState.PROPOSED:
+            raise ValueError("the run is held, or about to be")
+        incident = None if self.incidents.open is None else self.incidents.open.incident
+        effects = self._replace_active()
+        decision = Decision(OrderKind.HOLD, reasons=[reason or "An operator holds the run."])
+        self.interventions.propose(decision, incident=None if incident is None else incident.number, step=step)
+        return [*effects, self.interventions.order(by_policy=False), *self.incidents.treat()]
+
+    def roll_back(
+        self, step: int, *, rewind_to: int | None, skip_from: int | None, skip_to: int | None, reason: str
+    ) -> list[Effect]:
+        """An operator's order at `step`. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
+        self._check_obeys("roll back")
+        if not self.can_skip and (skip_from, skip_to) != (None, None):
             raise ValueError("this run cannot leave batches out: order the rollback without skip_to")
         incident = None if self.incidents.open is None else self.incidents.open.incident
         onset = step if incident is None else incident.onset_step
@@ -384,22 +402,31 @@ class IncidentResponse:
         oldest = min(steps, default=0)
         at_most = max(onset - self.policy.min_depth, oldest) if rewind_to is None else rewind_to
         target = newest_restorable(steps, at_most)
-        skip_from = self.batches.batch_of(target)
-        end = skip_from + self.policy.skip_min if skip_to is None else skip_to
-        if not self.can_skip:
-            end = skip_from
-        if end < skip_from:
-            raise ValueError(f"skip_to ({end}) must not be below the checkpoint's batch {skip_from}")
-        if (problem := self.limits.too_deep(step, target) or self.limits.too_wide(end - skip_from)) is not None:
+        begin, end = self._skip(target, skip_from, skip_to)
+        if (problem := self.limits.too_deep(step, target) or self.limits.too_wide(end - begin)) is not None:
             raise ValueError(f"the trainer would refuse this: {problem}")
         effects = self._replace_active()
         self.interventions.propose(
-            operator_decision(target, skip_from, end, reason, can_skip=self.can_skip),
+            operator_decision(target, begin, end, reason, can_skip=self.can_skip),
             incident=None if incident is None else incident.number,
             step=step,
             verify_at=verification_step(self.policy, step, target),
         )
         return [*effects, self.interventions.order(by_policy=False), *self.incidents.treat()]
+
+    def _skip(self, target: int, skip_from: int | None, skip_to: int | None) -> tuple[int, int]:
+        """The batches that an operator's rollback to the checkpoint `target` leaves out: [begin, end)."""
+        first = self.batches.batch_of(target)
+        begin = first if skip_from is None else skip_from
+        if begin < first:
+            raise ValueError(f"skip_from ({begin}) must not be below the checkpoint's batch {first}")
+        if not self.can_skip:
+            return begin, begin
+        end = begin + self.policy.skip_min if skip_to is None else skip_to
+        if end < begin:
+            what = "the checkpoint's batch" if skip_from is None else "skip_from"
+            raise ValueError(f"skip_to ({end}) must not be below {what} {begin}")
+        return begin, end
 
     def release(self, step: int, reason: str) -> list[Effect]:
         """An operator ends a hold at `step`. Raises ValueError when the run is not held."""

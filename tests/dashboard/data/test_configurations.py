@@ -7,7 +7,6 @@ from dashboard.data.configurations import (
     DIFFERENT,
     Setting,
     evaluation_differences,
-    flattened,
     side_by_side,
     table,
 )
@@ -23,15 +22,6 @@ def run(config: dict[str, Any], **values: Any) -> Run:
 
 def differing(*runs: Run) -> dict[str, tuple[str, ...]]:
     return {each.name: each.values for each in side_by_side(runs) if each.differs}
-
-
-def test_sections_become_dotted_names() -> None:
-    assert flattened({"model": {"width": 8, "rope": {"base": 1}}, "faults": {}, "lr": 1}) == {
-        "model.width": 8,
-        "model.rope.base": 1,
-        "faults": {},
-        "lr": 1,
-    }
 
 
 def test_only_what_differs_differs() -> None:

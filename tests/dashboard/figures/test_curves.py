@@ -9,7 +9,9 @@ import pytest
 
 from dashboard.data.facts import Curve
 from dashboard.figures.curves import ChartOptions, run_figure
+from dashboard.figures.edges import NAME
 from dashboard.figures.marks import Marks
+from dashboard.figures.value_axes import AxisChoices
 from db.models import Event, Incident, Intervention, Order
 from tests.dashboard.series import bucketed, plain, traces
 
@@ -59,14 +61,49 @@ def test_perplexity_and_grad_norm_have_log_axes_and_their_marks_do_not() -> None
     assert layout.yaxis102.type is None
 
 
-@pytest.mark.parametrize(
-    ("values", "kind"),
-    [([2.0, 2.1, 139.0], "log"), ([2.0, 2.1, 7.0], "linear"), ([-0.1, 2.1, 139.0], "linear"), ([None], "linear")],
-)
-def test_a_loss_that_once_towered_over_the_rest_does_not_flatten_it(values: list[float | None], kind: str) -> None:
-    figure = run_figure({"loss": Curve(plain([2.0]), {0: plain(values)})}, Marks())
-    assert figure.layout.yaxis.type == kind
-    assert ("log scale" in figure.layout.annotations[0].text) == (kind == "log")
+def drop(top: float = 3.0) -> list[float | None]:
+    """An ordinary live line of 100 steps, down to a loss of 2."""
+    return [2.0 + (top - 2.0) * math.exp(-step / 30) for step in range(100)]
+
+
+def test_a_discarded_spike_leaves_the_axis_to_the_live_line_and_is_marked_on_the_edge() -> None:
+    curve = Curve(plain(drop()), {0: plain([2.0, 2.1, 139.0])})
+    figure = run_figure({"loss": curve, "grad_norm": curve}, Marks())
+    for axis, mark in zip((figure.layout.yaxis, figure.layout.yaxis2), traces(figure, NAME), strict=True):
+        assert axis.type == ("linear" if mark.yaxis == "y101" else "log")
+        assert (list(mark.x), list(mark.y), list(mark.text)) == ([2], [1.0], ["139"])
+        assert mark.customdata[0].endswith(" (discarded) 139: above the axis, step 2")
+    low, high = figure.layout.yaxis.range
+    assert 1.8 < low < 2.0 < 3.0 < high < 3.2
+    # So that a double click does not let plotly make room for the spike.
+    ends = figure.layout.yaxis.autorangeoptions
+    assert (figure.layout.yaxis.autorange, ends.clipmin, ends.clipmax, ends.include) == (True, low, high, (low, high))
+
+
+def test_a_viewer_chooses_scale_and_range_of_each_panel() -> None:
+    curve = Curve(plain(drop()), {0: plain([2.0, 2.1, 139.0])})
+    choices = AxisChoices(log=frozenset({"loss"}), linear=frozenset({"grad_norm"}), fit_all=frozenset({"lr"}))
+    curves = {name: curve for name in ("loss", "grad_norm", "lr")}
+    figure = run_figure(curves, Marks(), options=ChartOptions(axes=choices))
+    layout = figure.layout
+    assert [layout[axis].type for axis in ("yaxis", "yaxis2", "yaxis3")] == ["log", "linear", "linear"]
+    assert layout.yaxis2.range[1] < 4 < 139 < layout.yaxis3.range[1]
+    assert [mark.yaxis for mark in traces(figure, NAME)] == ["y101", "y102"]
+
+
+def test_a_signal_that_grows_a_hundredfold_on_the_live_line_has_a_log_axis() -> None:
+    grows = plain([math.exp(step / 20) for step in range(100)])
+    spikes = plain([*drop(), 1000.0, *drop()])
+    kinds = [run_figure({"log_z": Curve(each, {})}, Marks()).layout.yaxis.type for each in (grows, spikes)]
+    assert kinds == ["log", "linear"]
+
+
+def test_an_ignored_outlier_beyond_the_axis_stands_on_its_edge() -> None:
+    outlier = Event(segment=0, step=5, kind="outlier", details={"signal": "loss", "value": 40.0})
+    figure = run_figure({"loss": Curve(plain(drop()), {})}, Marks(events=[outlier]))
+    (circle,) = traces(figure, "outlier, ignored")
+    assert list(circle.y) == pytest.approx([figure.layout.yaxis.range[1]])
+    assert "40" in circle.customdata[0]
 
 
 def test_panels_do_not_overlap_and_fill_the_figure() -> None:

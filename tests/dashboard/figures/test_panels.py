@@ -41,12 +41,15 @@ def test_a_panel_without_a_trace_has_axes_all_the_same() -> None:
 
 @pytest.mark.parametrize(("largest", "form"), [(0.4, ".0%"), (1e20, "~g")])
 def test_ticks_of_huge_values_are_written_with_a_power(largest: float, form: str) -> None:
-    assert figure("mfu", [largest]).layout.yaxis.tickformat == form
+    assert figure("mfu", [0.1, largest]).layout.yaxis.tickformat == form
 
 
 def test_a_constant_stands_in_the_middle_of_an_axis_of_its_size() -> None:
     assert figure("lr", [0.001, np.nan, 0.001]).layout.yaxis.range == (0.0, 0.002)
+    assert figure("lr", [0.001]).layout.yaxis.tickvals == (0.0, 0.001, 0.002)
+    assert figure("mfu", [0.4137]).layout.yaxis.tickformat == ".4~p"
     assert figure("lr", [-3.0]).layout.yaxis.range == (-6.0, 0.0)
     assert figure("lr", [0.001, 0.002]).layout.yaxis.range is None
     assert figure("lr", [0.0]).layout.yaxis.range is None
+    assert figure("lr", [1e308, -1e308]).layout.yaxis.range is None
     assert figure("lr", [0.001], log=True).layout.yaxis.range is None

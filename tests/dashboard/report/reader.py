@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from dashboard.report.contents import Limits, read_contents, read_incidents
 from dashboard.report.document import render
-from db import commands, queries
+from db import commands, queries, step_notes
 from db.engine import writing
 from tests.db.seed import add_run
 
@@ -80,3 +80,4 @@ def hostile_run(store: sa.Engine) -> None:
             "cause": HOSTILE, "sentence": HOSTILE, "evidence": {"arms": [{"state": HOSTILE, "batches": HOSTILE}]},
         }  # fmt: skip
         commands.add_event(session, run=run, key="e", segment=0, step=1, time=1.0, kind="note", details={"x": HOSTILE})
+        step_notes.add_step_note(session, run=run, step=1, text=HOSTILE, author=HOSTILE[:320], now=1.0)

@@ -33,7 +33,7 @@ def test_it_describes_the_run_from_the_summary_to_the_configuration(store: sa.En
     assert "There was 1 incident: 1 loss spike. Interventions: 1 rollback verified; 200 batches skipped." in text
     assert run.headings == [
         "Summary", "Curves", "Incidents", "Incident 1: loss spike", "Goodput", "Lost compute", "Compute",
-        "Configuration, versions and hardware", "Interventions", "Skip ledger", "Events", "Segments",
+        "Configuration, versions and hardware", "Interventions", "Skip ledger", "Notes", "Events", "Segments",
     ]  # fmt: skip
     assert "batch_size 32" in text
     assert "torch version 2.9.0" in text
@@ -69,7 +69,7 @@ def test_every_incident_has_its_picture_its_numbers_its_timeline_and_its_reasons
 def test_it_says_which_curves_are_omitted(store: sa.Engine) -> None:
     seed(store, now=time.time())
     contents = read_contents("spiky-1", now=time.time(), zone=UTC)
-    assert list(contents.curves) == ["loss", "perplexity", "grad_norm", "log_z", "lr", "throughput"]
+    assert list(contents.curves) == ["loss", "grad_norm", "log_z", "lr", "throughput"]
     omitting = replace(contents, omitted_curves=["my/score"])
     assert "Omitted for length: my/score." in Reader(render(omitting, [])).text
 

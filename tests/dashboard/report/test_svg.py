@@ -43,7 +43,7 @@ def incident(number: int, step: int) -> Incident:
 
 def test_an_axis_of_a_perplexity_beyond_all_bounds_has_ticks_that_can_be_read() -> None:
     drawn = picture(run_figure({"perplexity": Curve(series([3.0, 1e60, 4.0]), {})}, Marks(last_step=2)))
-    assert {"1", "1e+22", "1e+44"} <= set(texts(drawn))
+    assert {"1", "1e+23", "1e+46"} <= set(texts(drawn))
 
 
 def test_a_run_is_drawn_with_its_panels_its_incident_and_what_is_not_finite() -> None:
@@ -124,3 +124,15 @@ def test_labels_of_long_step_numbers_do_not_overlap() -> None:
     places = [(float(each.get("x", "")), 0.5 * LETTER_WIDTH * len(each.text or "")) for each in texts]
     assert len(places) > 2
     assert all(left + half < right - other for (left, half), (right, other) in pairwise(places))
+
+
+def test_a_discarded_spike_leaves_its_panel_at_the_edge_and_does_not_cross_the_others() -> None:
+    line = series([2.0 + 0.01 * step for step in range(100)])
+    curve = Curve(line, {0: series([2.0, 1e46, 2.0])})
+    drawn = picture(run_figure({"loss": curve, "lr": Curve(series([3e-4] * 100), {})}, Marks(last_step=99)))
+    assert {"1.000e+46", "0.0003"} <= set(texts(drawn))
+    assert "loss (discarded) 1.000e+46: above the axis, step 1" in [each.text for each in drawn.iter("title")]
+    clips = {each.attrib["id"] for each in drawn.iter("clipPath")}
+    groups = [each for each in drawn.iter("g") if each.get("clip-path")]
+    assert {each.attrib["clip-path"] for each in groups} == {"url(#p-y)", "url(#p-y2)"}
+    assert {"p-y", "p-y2"} <= clips

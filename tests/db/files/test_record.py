@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 import sqlalchemy as sa
 
-from db import commands, queries
+from db import commands, queries, step_notes
 from db.engine import writing
 from db.files import export, imports, record
 from db.files.rules import BadRecord
@@ -24,6 +24,14 @@ def write_with_bad_description(table: pa.Table, path: Path, spoil: Any) -> None:
     described = json.loads(table.schema.metadata[export.KEY])
     spoil(described)
     pyarrow.parquet.write_table(table.replace_schema_metadata({export.KEY: json.dumps(described)}), path)
+
+
+def test_a_file_of_a_release_without_notes_is_imported(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    path = write(sqlite_engine, small_run(sqlite_engine), tmp_path / "r1.parquet")
+    write_with_bad_description(pyarrow.parquet.read_table(path), path, lambda one: one.pop("step_notes"))
+    with writing(sqlite_engine) as session:
+        copy, _ = imports.import_file(session, path=path, now=NOW, run_id="copy")
+        assert step_notes.step_notes(session, run=copy) == []
 
 
 EVENT = {"key": "e", "segment": 0, "step": 3, "time": NOW, "kind": "note", "details": {}}

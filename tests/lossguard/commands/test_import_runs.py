@@ -1,5 +1,6 @@
 """`lossguard import` as a user calls it, against a small collector."""
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,12 @@ def test_a_folder_of_runs_is_imported_and_delivered(
     num_requests = len(collector.requests)
     assert main(command) == 0
     assert "nothing new" in capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["imported"], done["unreadable_paths"]) == (2, 0)
+    assert [(run["run"], run["new_rows"], run["known_rows"]) for run in done["runs"]] == [
+        (run_id, 0, 20) for run_id in collector.runs
+    ]
     assert len(collector.requests) == num_requests
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from lossguard import Client, NotFound, Unreachable
-from tests.lossguard.delivery.servers import answering
+from tests.lossguard.delivery.answers import answering
 
 HEAD = b"HTTP/1.1 %s\r\ntransfer-encoding: chunked\r\n\r\n"
 

@@ -1,10 +1,12 @@
 """What the client returns, and how a caller tells failures apart."""
 
+import io
+
 import pytest
 
 import lossguard
 from lossguard import Client, Conflict, NotFound, Rejected, Unauthorised, Unreachable
-from tests.lossguard.delivery.servers import HTML, JSON, PROBLEM, serving
+from tests.lossguard.delivery.answers import HTML, JSON, PROBLEM, serving
 
 
 def test_a_list_is_read_with_the_token_from_below_the_base_path() -> None:
@@ -106,6 +108,16 @@ def test_a_list_is_no_answer_to_a_body() -> None:
         pytest.raises(Unreachable, match="not a Lossguard collector"),
     ):
         client.request("POST", "/runs", {})
+
+
+def test_a_body_is_downloaded_into_a_file() -> None:
+    with serving(body=b"PAR1" * 1000, content_type="application/octet-stream") as server, Client(server.url) as client:
+        file = io.BytesIO()
+        assert client.download("/runs/r/export", file) == 4000
+        assert file.getvalue() == server.body
+        server.status, server.body = 404, b""
+        with pytest.raises(NotFound):
+            client.download("/runs/r/export", file)
 
 
 def test_ping_needs_no_token_and_no_json() -> None:

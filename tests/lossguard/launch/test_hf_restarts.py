@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from demo.processes import Processes
 from lossguard import Client, CollectorError, Ledger, Skip
+from lossguard_server.processes import Processes
 from tests.lossguard.launch.hf_script import BATCH, SAMPLES, order_of
 from tests.ports import free_port
 from tests.waiting import wait_for

@@ -16,7 +16,7 @@ from db.lineage import Line
 from lossguard import Client, NotFound, Rejected, Unreachable
 from lossguard.protocol import ACCEPTS_HEADER, NO_SUCH_PATH
 from lossguard.reading.stored_run import StoredRun
-from tests.lossguard.delivery.servers import PROBLEM, answering, serving
+from tests.lossguard.delivery.answers import PROBLEM, answering, serving
 from tests.lossguard.reading.stored import EXTREME, add_run, client, collector
 from tests.monitor.client import NOW, TestClient
 
@@ -110,6 +110,8 @@ def test_runs_are_a_frame_by_project_and_state(http: TestClient) -> None:
     assert asks.runs()["state"].to_dict() == {"other": "running", "r1": "finished"}
     assert list(asks.runs(project="llama").index) == ["other"]
     assert list(asks.runs(state="finished").index) == ["r1"]
+    assert http.post("/api/v1/runs/r1/notes", json={"text": "warm", "step": 40}).status_code == 201
+    assert asks.run("r1").notes()[["step", "text"]].values.tolist() == [[40, "warm"]]
     assert asks.runs(project="none").dtypes.to_dict() == asks.runs().dtypes.to_dict()
 
 

@@ -30,6 +30,26 @@ def test_a_person_can_roll_back_by_hand(http: TestClient) -> None:
     assert "the data was wrong" in order["reason"]
 
 
+def test_a_person_can_hold_a_run_and_release_it(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(10), {"loss": noise(1, 10)})
+    assert http.post(f"{API}/runs/r1/hold", json={"reason": "the disk is full"}).status_code == 200
+    (order,) = trainer.report(0, [], {})["orders"]
+    assert (order["kind"], order["approved_by"], order["reason"]) == ("hold", "anybody", "the disk is full")
+    assert http.post(f"{API}/runs/r1/hold", json={}).status_code == 409
+    assert http.post(f"{API}/runs/r1/release").status_code == 200
+    assert [each["action"] for each in http.get(f"{API}/audit").json()] == ["release", "hold"]
+
+
+def test_a_run_that_has_ended_cannot_be_held(http: TestClient) -> None:
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(10), {"loss": noise(1, 10)})
+    http.post(f"{API}/runs/r1/finish", json={"state": "finished", "at": 1.0})
+    answer = http.post(f"{API}/runs/r1/hold", json={})
+    assert (answer.status_code, "there is nothing to hold" in answer.text) == (409, True)
+    assert trainer.get()["interventions"] == []
+
+
 def test_a_level_of_the_loss_can_be_accepted_as_the_new_normal_once(http: TestClient) -> None:
     trainer = Trainer(http)
     http.put(f"{API}/runs/r1/policy", json={"mode": "approve"})

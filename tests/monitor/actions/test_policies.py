@@ -25,6 +25,11 @@ def put(http: TestClient, path: str, **fields: Any) -> dict[str, Any]:
     return shown
 
 
+def test_a_value_says_where_a_request_that_sets_it_names_it(http: TestClient) -> None:
+    parts = {each["name"]: each["part"] for each in http.get(f"{API}/policy").json()["values"]}
+    assert (parts["mode"], parts["false_alarms_per_10k"]) == ("policy", "detection")
+
+
 def mode_of(trainer: Trainer) -> tuple[str, str]:
     """The mode of a run, and where it is set."""
     (mode,) = (each for each in trainer.get("/policy")["values"] if each["name"] == "mode")

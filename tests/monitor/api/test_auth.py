@@ -34,7 +34,11 @@ RUN = {"id": "r1", "project": "gpt", "started_at": 1.0}
 ASKS: dict[Scope, list[tuple[str, str, Any]]] = {
     Scope.READ: [("GET", "/runs", None), ("GET", "/runs/r1", None), ("GET", "/runs/r1/series?metric=loss", None)],
     Scope.REPORT: [("POST", "/runs", RUN), ("POST", "/runs/r1/reports", {"segment": 0})],
-    Scope.OPERATE: [("PUT", "/runs/r1/policy", {"mode": "observe"}), ("GET", "/audit", None)],
+    Scope.OPERATE: [
+        ("PUT", "/runs/r1/policy", {"mode": "observe"}),
+        ("POST", "/runs/r1/hold", {}),
+        ("GET", "/audit", None),
+    ],
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from demo.processes import Processes
+from lossguard_server.processes import Processes
 from monitor.cli.serve import few_arenas, listen
 from tests.monitor.cli.command import monitor
 from tests.ports import free_port

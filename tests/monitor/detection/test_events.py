@@ -27,6 +27,7 @@ EVENTS = (
     "spike",
     "nan",
     "precursor",
+    "hold",
     "rise",
     "approve",
     "reject",
@@ -78,6 +79,8 @@ class Random:
                 return engine.fork(self.step, "rollback", [], self.fresh, obeyed=number)
             case "rollback":
                 return engine.rollback(reason="try")
+            case "hold":
+                return engine.hold("wait")
             case "source":
                 engine.declare(self.step, SOURCE, FACTS[self.step // 40 % len(FACTS)].to_details())
                 return []

@@ -12,7 +12,8 @@ from dashboard.data.facts import RunFacts
 from dashboard.data.incident_window import default_window
 from dashboard.data.store import CACHE_SECONDS
 from dashboard.operator_actions import OperatorAction
-from dashboard.views.incident.actions import approve, reject, rollback
+from dashboard.views.decisions import approve, reject
+from dashboard.views.manual_rollback import rollback
 from db import access, commands, preflights, queries
 from db.engine import reading, writing
 from db.models import Run
@@ -184,6 +185,22 @@ def test_clicks_alone_decide_nothing_because_a_page_that_frames_this_one_can_ste
     refused = press(app, "Approve")
     assert refused.error[0].value == 'Nothing was changed. Type "approve" into the field to confirm.'
     assert recorded_actions(asking) == ["policy"]
+
+
+def test_a_dialog_that_is_refreshed_keeps_why_the_last_press_did_nothing(asking: sa.Engine) -> None:
+    def script(action: object) -> None:
+        from dashboard.views import operate
+
+        operate.form_until(lambda: None, action)  # type: ignore[arg-type]
+
+    action = reject(stored_facts().interventions[0])
+    app = AppTest.from_function(script, default_timeout=30, kwargs={"action": action}).run()
+    app.text_input(key="confirm-word").input("no")
+    refused = press(app, "Reject").run()
+    assert [each.value[:20] for each in refused.error] == ["Nothing was changed."]
+    refused.text_input(key="confirm-word").input("reject")
+    assert not press(refused, "Reject").error
+    assert recorded_actions(asking)[0] == "reject"
 
 
 def test_a_decision_after_another_one_is_refused_with_a_reason(asking: sa.Engine) -> None:

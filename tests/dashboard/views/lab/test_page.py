@@ -46,6 +46,41 @@ def test_another_policy_simulates_other_rollbacks(open_page: OpenPage, store: sa
     assert {slider.key for slider in app.slider} >= {"depth", "skip"}
 
 
+def test_another_run_is_selected_by_its_name_and_the_sliders_return_to_its_own_policy(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    for run_id in ("spiky-1", "spiky-2"):
+        seed(store, run_id=run_id, now=time.time())
+    with writing(store) as session:
+        run = queries.run_named(session, run_id="spiky-2")
+        assert run is not None
+        run.name, run.policy = "the second", {"name": "palm", "patience": 30, "min_depth": 250}
+    app = open_page("lab", run="spiky-1", patience="50", sensitivity="3.0", policy="palm", depth="700")
+    assert (app.slider(key="patience").value, app.slider(key="depth").value) == (50, 700)
+    selector = app.selectbox(key="lab-run-spiky-1")
+    assert selector.options == ["gpt-small / the second (spiky-2)", "gpt-small / stdlib bytes (spiky-1)"]
+    app = selector.set_value("spiky-2").run()
+    shown = (
+        app.slider(key="patience").value,
+        app.slider(key="depth").value,
+        app.select_slider(key="sensitivity").value,
+    )
+    assert shown == (30, 250, 1.0)
+    assert "These are the settings of the run's own policy." in [caption.value for caption in app.caption]
+    app = app.slider(key="patience").set_value(40).run()
+    assert app.slider(key="patience").value == 40
+
+
+def test_a_depth_that_reaches_the_start_of_the_run_is_said(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    app = open_page("lab", run="spiky-1", policy="palm", depth="100")
+    assert not app.warning
+    app = app.slider(key="depth").set_value(700).run()
+    warning = "All steps would be discarded by the rollbacks at steps 409, 655."
+    assert app.warning[0].value == f"The depth reaches the start of the run: step 0. {warning}"
+    assert app.dataframe[0].value["Intervention"][0].startswith("rewind to 0 (the start of the run), skip")
+
+
 def test_an_empty_store_and_an_unknown_run_are_explained(open_page: OpenPage, store: sa.Engine) -> None:
     assert "No runs yet" in open_page("lab").info[0].value
     seed(store, now=time.time())

@@ -11,7 +11,7 @@ from db.engine import writing
 from lossguard.protocol import IMPORTED
 from lossguard.sources.facts import SOURCE, SourceFacts
 from lossguard.states import RunState, SegmentReason
-from tests.dashboard.app_content import column, figure, metrics, names
+from tests.dashboard.app_content import column, figure, incident_rows, metrics, names
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.report.reader import read
 from tests.dashboard.seed import STEPS, seed
@@ -30,8 +30,18 @@ def test_the_run_page_draws_the_live_line_the_discarded_branch_and_what_happened
     assert {"live line", "discarded branch", "not finite", "incident", "intervention", "declared event"} <= names(
         drawing
     )
-    assert app.multiselect[0].value == ["loss", "perplexity", "grad_norm", "log_z", "lr", "throughput"]
+    assert app.multiselect[0].value == ["loss", "grad_norm", "log_z", "lr", "throughput"]
+    (row,) = incident_rows(app)
+    assert (row["kind"], row["onset"], row["cost"], row["outcome"]) == (
+        "loss spike",
+        "409",
+        "128 steps, 51 s",
+        "recovered",
+    )
     text = " ".join(markdown.value for markdown in app.markdown)
+    assert "1 rewind cost 128 steps" in text
+    assert "Onset at step 409" not in text
+    text = " ".join(markdown.value for markdown in open_page("run", run="spiky-1", incident="1").markdown)
     assert "Onset at step 409, detected at 413, peak at 420 (loss 7.28), ended at 427." in text
     assert "Rewind to step 300, skip 200 batches [300, 500)." in text
     assert "31 robust deviations" in text

@@ -1,17 +1,20 @@
 """The list of runs: cards, order and filters."""
 
+import math
 import time
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from streamlit.testing.v1 import AppTest
 
 from db import commands, queries
 from db.engine import writing
 from lossguard.states import RunState
-from tests.dashboard.app_content import badges, metrics
+from tests.dashboard.app_content import metrics
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.seed import seed
-from tests.db.seed import spoil
+from tests.db.seed import add_run, add_segment, add_steps, spoil
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -47,7 +50,8 @@ def test_runs_that_need_a_person_come_first(open_page: OpenPage, store: sa.Engin
         )  # fmt: skip
     app = open_page()
     assert [caption.value.split(" ")[0] for caption in app.caption] == ["held", "newer"]
-    assert [text for text in badges(app) if "needs a person" in text] == badges(app)[1:2]
+    labels = [link.proto.label for link in app.get("page_link")]
+    assert ["needs a person" in label for label in labels] == [False, True, False]
 
 
 def test_the_list_is_filtered_by_its_url(open_page: OpenPage, store: sa.Engine) -> None:
@@ -67,3 +71,63 @@ def test_a_run_that_was_imported_unchecked_does_not_hide_the_others(open_page: O
         assert not app.exception
         assert r"good\-1" in [caption.value.split(" ")[0] for caption in app.caption]
     assert not open_page("run", run="bad-1").exception
+
+
+def add_swept(store: sa.Engine) -> None:
+    """Four runs: two learning rates, two seeds; the last loss of one is NaN."""
+    with writing(store) as session:
+        for at, (lr, seed, last) in enumerate([(0.1, 1, 3.0), (0.1, 2, 1.0), (0.2, 1, 2.0), (0.2, 2, math.nan)]):
+            config = {"optimizer": {"lr": lr}, "seed": seed, "odd": {"list": [1, {"a": None}], "empty": {}}}
+            run = add_run(session, f"r{at}", config=config, started_at=float(at))
+            add_steps(session, run, add_segment(session, run, f"k{at}"), range(40), loss=[9.0] * 39 + [last])
+
+
+def rows(app: AppTest) -> list[list[Any]]:
+    assert not app.exception
+    (table,) = app.dataframe
+    return [list(row) for row in table.value.itertuples(index=False)]
+
+
+def test_the_table_has_the_columns_the_search_and_the_order_of_its_url(open_page: OpenPage, store: sa.Engine) -> None:
+    add_swept(store)
+    app = open_page(layout="Table", find="optimizer.lr<0.15 nobody=1 lr>x", sort="last loss, ascending")
+    assert [(row[0], row[5]) for row in rows(app)] == [("gpt / r1", 1.0), ("gpt / r0", 3.0)]
+    assert [caption.value.partition("warning: ")[2] for caption in app.caption][:2] == [
+        r"lr\>x\: a number must follow \>, not 'x'.]",
+        r"nobody\: no run has a setting or a metric of this name.]",
+    ]
+    found = rows(open_page(layout="Table", columns=["seed", "odd.list", "last loss"]))
+    assert [row[0] for row in found] == ["gpt / r3", "gpt / r2", "gpt / r1", "gpt / r0"]
+    assert found[0][5:8] == [2, '[1, {"a": null}]', "NaN"]
+
+
+def test_groups_of_runs_have_mean_deviation_and_n(open_page: OpenPage, store: sa.Engine) -> None:
+    add_swept(store)
+    found = rows(open_page(layout="Table", group="lr", columns="last loss"))
+    assert found[1] == ["0.1", 2, 2.0, pytest.approx(math.sqrt(2)), 2]
+    assert found[0][:3] + found[0][4:] == ["0.2", 2, 2.0, 1]
+
+
+def test_selected_runs_can_be_compared_and_acted_upon_and_one_alone_opened(
+    open_page: OpenPage, store: sa.Engine
+) -> None:
+    add_swept(store)
+    app = open_page(layout="Table")
+    assert app.caption[-1].value == "Select runs to compare, tag, archive or delete them."
+    app.session_state["selected_runs"] = ["r1", "deleted"]
+    labels = [button.label for button in app.run().button]
+    assert labels[1:] == ["Edit", "Tag", "Archive", "Delete", "Clear"]
+    assert [link.proto.label for link in app.get("page_link")] == ["**Compare 1 run**", "Open gpt / r1"]
+    assert app.get("download_button")[0].proto.label == "Report"
+    app.button(key="delete-selected").click().run()
+    assert app.text_input(key="confirm-word").label == 'To confirm, type "r1"'
+
+
+def test_ticked_cards_are_selected_until_they_are_cleared(open_page: OpenPage, store: sa.Engine) -> None:
+    add_swept(store)
+    app = open_page()
+    app.checkbox[0].check().run()
+    app.checkbox[2].check().run()
+    assert app.session_state["selected_runs"] == ["r3", "r1"]
+    app.button(key="clear-selected").click().run()
+    assert [each.value for each in app.checkbox] == [False] * 4

@@ -1,6 +1,7 @@
 """The trainer's side of the protocol: runs, segments, reports."""
 
 import math
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -57,9 +58,9 @@ def test_the_cost_of_each_rewind_is_its_steps_its_tokens_and_its_time(http_on_bo
     trainer.report(trainer.open("a"), range(100), {"loss": [1.0] * 100, "tokens": tokens})
     segment = trainer.open("b", 80, "rewind", opened_at=NOW + 120.0)
     trainer.report(segment, [80, 81], {"loss": [1.0, 1.0]}, times=[NOW + 130.0, NOW + 131.0])
-    cost = {"steps": 20, "tokens": 20_000.0, "seconds": 50.0}
-    once: dict[str, object] = {"segment": 1, "reason": "rewind", "fork_step": 80, "incident": None, **cost}
-    times: dict[str, object] = {"first_done_at": NOW + 80.0, "done_again_at": NOW + 130.0}
+    cost: dict[str, Any] = {"steps": 20, "tokens": 20_000.0, "seconds": 50.0}
+    once: dict[str, Any] = {"segment": 1, "reason": "rewind", "fork_step": 80, "incident": None, **cost}
+    times = {"first_done_at": NOW + 80.0, "done_again_at": NOW + 130.0}
     assert trainer.get("/costs") == {**cost, "rewinds": [once | times]}
     Trainer(http_on_both, "steady")
     assert http_on_both.get(f"{API}/runs/steady/costs").json() == {

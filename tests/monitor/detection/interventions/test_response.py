@@ -203,6 +203,44 @@ def test_an_operator_may_order_a_rollback_and_name_the_checkpoint() -> None:
         engine.rollback(rewind_to=-5)
 
 
+def test_an_operator_may_say_at_which_batch_the_skip_begins() -> None:
+    engine, story = DetectionEngine(), EffectLog()
+    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    for skip_from, skip_to, why in ((249, 400, "below the checkpoint's batch 250"), (300, 299, "below skip_from 300")):
+        with pytest.raises(ValueError, match=why):
+            engine.rollback(rewind_to=260, skip_from=skip_from, skip_to=skip_to)
+    (order,) = orders(story.add(engine.rollback(rewind_to=260, skip_from=300, skip_to=310)))
+    assert (order.rewind_to, order.skip_from, order.skip_to) == (250, 300, 310)
+
+
+def test_an_operator_may_hold_a_run_without_an_incident_and_release_it() -> None:
+    engine, story = DetectionEngine(), EffectLog()
+    story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))
+    (hold,) = orders(story.add(engine.hold("the disk is full")))
+    assert (hold.kind, hold.incident, hold.reasons) == ("hold", None, ["the disk is full"])
+    with pytest.raises(ValueError, match="held, or about to be"):
+        engine.hold()
+    story.add(engine.order_applied(hold.number, rewound_to=None, skip_from=None, skip_to=None))
+    with pytest.raises(ValueError, match="held, or about to be"):
+        engine.hold()
+    (release,) = orders(story.add(engine.release()))
+    assert (story.states(hold.number)[-1], release.kind) == ("released", "release")
+
+
+def test_an_operators_hold_replaces_what_is_only_proposed() -> None:
+    engine, story = DetectionEngine(policy=APPROVE), EffectLog()
+    columns = healthy(301)
+    columns["loss"][300] = np.nan
+    story.add(engine.feed(rows_of(columns), restorable=range(0, 300, 50)))
+    (hold,) = orders(story.add(engine.hold()))
+    assert (story.states(1)[-1], hold.incident) == ("withdrawn", 1)
+
+
+def test_a_run_that_only_reports_cannot_be_held() -> None:
+    with pytest.raises(ValueError, match="this run only reports: it cannot be held"):
+        DetectionEngine(can_roll_back=False).hold()
+
+
 def test_an_operators_rollback_of_a_run_that_cannot_skip_only_rewinds_it() -> None:
     engine, story = DetectionEngine(can_skip=False), EffectLog()
     story.add(engine.feed(rows_of(healthy(400)), restorable=range(0, 400, 50)))

@@ -1,4 +1,4 @@
-"""Whether a process of the demo still runs (Linux)."""
+"""Whether a process still runs, and which ones it has started (Linux)."""
 
 import os
 from pathlib import Path
@@ -17,3 +17,7 @@ def alive(pid: int) -> bool:
 
 def wait_until_gone(pid: int) -> bool:
     return eventually(lambda: not alive(pid))
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,4 +1,4 @@
-"""The demo's processes end with it, and a sentence says what prevents a start."""
+"""Child processes end with their parent, and a sentence says what prevents a start."""
 
 import os
 import signal
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.processes import CannotRun, Processes, check_port, only_one
-from tests.demo.process_state import alive, wait_until_gone
+from lossguard_server.processes import CannotRun, Processes, check_port, only_one
+from tests.lossguard_server.process_state import alive, wait_until_gone
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -23,9 +23,9 @@ def test_leaving_the_block_ends_every_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
-def test_processes_end_even_when_the_demo_is_killed(tmp_path: Path) -> None:
+def test_processes_end_even_when_their_parent_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from demo.processes import Processes\n"
+        "import sys; from pathlib import Path; from lossguard_server.processes import Processes\n"
         f"p = Processes(Path({str(tmp_path)!r})).start('x', '-c', {SLEEP!r}, environment={{}})\n"
         "print(p.pid, flush=True); p.wait()"
     )
@@ -64,7 +64,7 @@ def test_a_port_in_use_is_reported_with_the_option_that_changes_it() -> None:
     check_port(port, "collector", "demo --collector-port")
 
 
-def test_a_second_demo_names_the_first(tmp_path: Path) -> None:
+def test_a_second_process_in_the_folder_names_the_first(tmp_path: Path) -> None:
     with only_one(tmp_path / "lock"), pytest.raises(CannotRun, match=f"process {os.getpid()}"):
         only_one(tmp_path / "lock")
     only_one(tmp_path / "lock").close()

@@ -1,4 +1,4 @@
-"""Servers on loopback that answer in one way, whatever they are asked."""
+"""Servers that answer as a test says."""
 
 import socket
 import threading

@@ -1,0 +1,110 @@
+"""Whether the collector answers. It is asked in a thread, at most once every few seconds, and only while pages ask."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from dashboard.operator_actions import collector_url
+from lossguard import Client, CollectorError, ConfigurationError, Unauthorised
+
+CHECK_SECONDS = 2.0
+TIMEOUT_SECONDS = 3.0
+RETRY_SECONDS = 0.5
+"""After a failure it is asked once more: one lost answer is no outage."""
+
+REASONS = {
+    "NewConnectionError": "the connection is refused",
+    "NameResolutionError": "its host name is not known",
+    "ConnectTimeoutError": "no connection in time",
+    "ReadTimeoutError": "no answer in time",
+    "ProtocolError": "the connection was lost",
+}
+"""By name of the exception beneath."""
+
+Ping = Callable[[str], str | None]
+"""Asks the collector at an address; why it does not answer, as a clause, or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """The collector does not answer."""
+
+    since: float
+    """Unix seconds at which this was first noticed."""
+    why: str
+
+
+class CollectorWatch:
+    """Remembers the answer of one collector. `outage` returns at once; a thread of its own asks."""
+
+    def __init__(self, url: str, ping: Ping, clock: Callable[[], float] = time.time) -> None:
+        self._url, self._ping, self._clock = url, ping, clock
+        self._lock = threading.Lock()
+        self._asking: threading.Thread | None = None
+        self._asked_at = -float("inf")
+        self._outage: Outage | None = None
+
+    def outage(self) -> Outage | None:
+        """What the last answer said; None while the collector answers, and before the first answer."""
+        with self._lock:
+            is_due = self._clock() - self._asked_at >= CHECK_SECONDS
+            if is_due and self._asking is None:
+                self._asking = threading.Thread(target=self._ask, name="collector-watch", daemon=True)
+                self._asking.start()
+            return self._outage
+
+    def wait(self) -> None:
+        """Until the answer that is awaited now has come."""
+        asking = self._asking
+        if asking is not None:
+            asking.join()
+
+    def _ask(self) -> None:
+        why = self._ping(self._url)
+        if why is not None and self._outage is None:
+            time.sleep(RETRY_SECONDS)
+            why = self._ping(self._url)
+        with self._lock:
+            now = self._clock()
+            since = now if self._outage is None else self._outage.since
+            self._outage = None if why is None else Outage(since, why)
+            self._asked_at, self._asking = now, None
+
+
+def ping(url: str) -> str | None:
+    """Why no collector answers at `url`; None if one does."""
+    try:
+        with Client(url, timeout=TIMEOUT_SECONDS) as client:
+            client.ping()
+    except ConfigurationError as error:
+        return f"its address cannot be used: {error}"
+    except Unauthorised:
+        return None  # a proxy in front of it asks for more than the collector does; something answers
+    except CollectorError as error:
+        return _why(error)
+    return None
+
+
+def _why(error: CollectorError) -> str:
+    if error.status is not None:
+        return f"it answers with status {error.status}"
+    name = type(error.__cause__).__name__
+    return REASONS.get(name, name)
+
+
+@cache
+def _watch(url: str) -> CollectorWatch:
+    return CollectorWatch(url, ping)
+
+
+def has_address() -> bool:
+    """Whether somebody said where the collector is; otherwise it may be elsewhere than at the default address."""
+    return bool(os.environ.get("LOSSGUARD_URL"))
+
+
+def outage() -> Outage | None:
+    """Of the collector at LOSSGUARD_URL, or at the default address."""
+    return _watch(collector_url()).outage()

@@ -1,0 +1,71 @@
+"""The part of the values that the axis of a panel shows: made for the live line in view. Pure.
+
+A few extreme values do not flatten the rest: the axis ends before those that would leave the others a sixth of it. What
+lies outside is marked on the edge of the panel (edges.py).
+"""
+
+import numpy as np
+
+from dashboard.figures.axis import Floats
+from dashboard.figures.float32 import LARGEST
+
+Range = tuple[float, float]
+"""Ends of an axis as plotly has them: exponents of ten on a log axis."""
+
+TAIL = 0.05
+"""Share of the buckets at each end of the values that may be extreme; of fewer than 20 buckets none is."""
+REACH = 5.0
+"""A value is extreme if it is farther from the middle 90% than so many times their width."""
+MIN_SHARE, MIN_DECADES = 0.01, 0.3
+"""Smallest width of the middle that counts: a share of its values, and decades on a log axis."""
+HEADROOM = 0.06
+"""Free share of the axis beyond the values, at each end."""
+CONSTANT = 1e-6
+"""Values that differ by less than this share of them are one."""
+LARGEST_EXPONENT = 300.0
+SMALLEST_WIDTH = 1e-290
+"""Of a linear axis: plotly.js cannot draw smaller numbers."""
+
+
+def axis_range(low: Floats, high: Floats, *, log: bool, fit_all: bool = False) -> Range | None:
+    """For buckets from `low` to `high`, NaN where there is none. None where the axis can show none of them.
+
+    With `fit_all` the axis shows extreme values too.
+    """
+    highest = _on_axis(high, log=log)
+    lowest = highest if low is high else _on_axis(low, log=log)
+    if not len(highest):
+        return None
+    if not len(lowest):  # on a log axis, each bucket has values of 0 and below
+        lowest = highest
+    if fit_all:
+        return _with_headroom(float(lowest[0]), float(highest[-1]), log=log)
+    return _with_headroom(*_without_extremes(lowest, highest, log=log), log=log)
+
+
+def _on_axis(values: Floats, *, log: bool) -> Floats:
+    """Positions of the finite values along the axis, in order."""
+    values = values[np.isfinite(values)]
+    largest = LARGEST_EXPONENT if log else LARGEST
+    return np.sort(np.clip(np.log10(values[values > 0]) if log else values, -largest, largest))
+
+
+def _without_extremes(lowest: Floats, highest: Floats, *, log: bool) -> Range:
+    first = float(lowest[int(TAIL * len(lowest))])
+    last = float(highest[-1 - int(TAIL * len(highest))])
+    smallest_width = MIN_DECADES if log else MIN_SHARE * max(abs(first), abs(last))
+    reach = REACH * max(last - first, smallest_width) or np.inf  # what is mostly 0 has no extremes
+    above = int(np.searchsorted(lowest, first - reach, side="left"))
+    below = int(np.searchsorted(highest, last + reach, side="right"))
+    return float(lowest[above]), float(highest[below - 1])
+
+
+def _with_headroom(low: float, high: float, *, log: bool) -> Range:
+    size = max(abs(low), abs(high))
+    if high - low <= max(CONSTANT * size, 0.0 if log else SMALLEST_WIDTH):
+        low = high = low / 2 + high / 2
+        room = MIN_DECADES if log else abs(low) if abs(low) > SMALLEST_WIDTH else 1.0
+    else:
+        room = HEADROOM * (high - low)
+    largest = LARGEST_EXPONENT if log else LARGEST
+    return max(low - room, -largest), min(high + room, largest)

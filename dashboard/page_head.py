@@ -1,0 +1,100 @@
+"""The head of every page: title, icon, and scripts that are loaded early, so that the first figure is drawn sooner."""
+
+import base64
+import re
+from functools import cache
+from pathlib import Path
+
+import streamlit as st
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dashboard.figures.component import PLOTLY_URL
+from dashboard.security_headers import content_policy
+
+REMOVED_HEADERS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
+"""Removed from a page request, so that the app always answers with the whole, uncompressed page."""
+HERE = Path(__file__).parent
+STREAMLIT_TITLE = b"<title>Streamlit</title>"
+STATIC = Path(st.__file__).parent / "static"
+"""Streamlit's client."""
+ELEMENTS = ("BidiComponent", "Metric", "PageLink", "ButtonGroup", "Multiselect", "Selectbox", "Checkbox", "Html")
+"""The elements of a run's page. Streamlit's client asks for the script of each when the page first shows one."""
+IMPORT = re.compile(r"""(?:from|import)["'`]\./([\w.~-]+\.js)["'`]""")
+
+
+@cache
+def scripts_of_elements(static: Path = STATIC) -> tuple[str, ...]:
+    """Paths of the scripts of ELEMENTS and of all that they import, below the server's root.
+
+    A release of Streamlit may name its scripts otherwise: those are loaded when they are needed, as without this.
+    """
+    folder = static / "static/js"
+    waiting = [path.name for name in ELEMENTS for path in folder.glob(f"{name}.*.js")]
+    found: list[str] = []
+    while waiting:
+        name = waiting.pop()
+        if name not in found and (folder / name).is_file():
+            found.append(name)
+            waiting += IMPORT.findall((folder / name).read_text(encoding="utf-8"))
+    return tuple(f"/static/js/{name}" for name in sorted(found))
+
+
+class PageHead:
+    """ASGI middleware that adds to the head of every page what Streamlit's own page lacks."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") != "GET" or b"text/html" not in dict(scope["headers"]).get(b"accept", b""):
+            await self._app(scope, receive, send)
+            return
+        start: Message = {}
+        body = b""
+
+        async def collect(message: Message) -> None:
+            nonlocal start, body
+            if message["type"] == "http.response.start":
+                start = message
+                return
+            body += message.get("body", b"")
+            if not message.get("more_body", False):
+                page = body.replace(STREAMLIT_TITLE, _title(), 1)
+                await _send_page(send, start, page.replace(b"</head>", _tags(), 1))
+
+        # The page is 15 kB, so it needs no compression. "304 Not Modified" would be wrong: the file may be unchanged
+        # while the tags that are added here have changed.
+        headers = [(name, value) for name, value in scope["headers"] if name not in REMOVED_HEADERS]
+        await self._app({**scope, "headers": headers}, receive, collect)
+
+
+@cache
+def _tags() -> bytes:
+    """A script that names the server's URL: Streamlit's client would otherwise try the page's own path first and wait
+    0.1 s before it tries the root. Then plotly.js and the scripts of a run's page, which the browser loads while it
+    still fetches Streamlit's own. At last what says that the dashboard does not answer, while it does not.
+    """
+    preloads = "".join(f'<link rel="modulepreload" crossorigin href="{path}">' for path in scripts_of_elements())
+    tags = (
+        "<script>window.__streamlit = {BACKEND_BASE_URL: location.origin}</script>"
+        f'<script async src="{PLOTLY_URL}"></script>{preloads}'
+        f"<style>{(HERE / 'connection.css').read_text()}</style>"
+        f"<script>(() => {{{(HERE / 'connection.js').read_text()}}})()</script></head>"
+    )
+    return tags.encode()
+
+
+@cache
+def _title() -> bytes:
+    icon = base64.b64encode((HERE / "icon.svg").read_bytes()).decode()
+    return f'<title>Lossguard</title><link rel="icon" href="data:image/svg+xml;base64,{icon}" />'.encode()
+
+
+async def _send_page(send: Send, start: Message, body: bytes) -> None:
+    headers = MutableHeaders(scope=start)
+    if start["status"] == 200:
+        headers["content-length"] = str(len(body))
+        headers["content-security-policy"] = content_policy(body)
+    await send(start)
+    await send({"type": "http.response.body", "body": body})

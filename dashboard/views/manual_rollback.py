@@ -1,0 +1,72 @@
+"""A rollback that a person orders: to which step, and how many batches to skip."""
+
+import time
+
+import streamlit as st
+
+from dashboard import formatting
+from dashboard.data import incident_window
+from dashboard.data.facts import RunFacts
+from dashboard.data.progress import is_silent
+from dashboard.operator_actions import OperatorAction
+from dashboard.views import operate
+from db.models import Incident
+from lossguard.protocol import CAN_ROLL_BACK
+from lossguard.states import RunState
+from monitor.detection.interventions import run_policy
+from monitor.detection.interventions.restorable import RestorableStep, restorable_steps
+
+MAX_SKIPPED_BATCHES = 1_000_000
+
+
+def button(facts: RunFacts, incident: Incident | None) -> None:
+    """The button for a manual rollback, or why there is none yet. Nothing if the run takes no orders."""
+    if facts.run.state != RunState.RUNNING or CAN_ROLL_BACK not in facts.run.capabilities:
+        return
+    if not facts.run.restorable_steps:
+        st.caption("Manual rollback: not possible until the run reports a checkpoint that it can restore.")
+        return
+    if st.button("Roll back manually", key="manual-rollback", icon=":material/undo:"):
+        dialog(facts, incident)
+
+
+@st.dialog("Roll back manually?")
+def dialog(facts: RunFacts, incident: Incident | None) -> None:
+    policy = run_policy.policy_of(facts.run.policy)
+    if is_silent(facts.run, time.time()):
+        st.warning(
+            "The run has not reported for a while. It will roll back when it connects again.",
+            icon=":material/schedule:",
+        )
+    restorable = restorable_steps(set(facts.run.restorable_steps), facts.run.restorable_tiers)
+    labels = {each.step: restorable_label(each) for each in reversed(restorable)}
+    steps = list(labels)
+    onset = facts.progress.done if incident is None else incident.onset_step
+    default = next((step for step in steps if step <= onset - policy.min_depth), steps[-1])
+    target = st.selectbox(
+        "Rewind to step", steps, index=steps.index(default), key="rewind-step", format_func=labels.__getitem__,
+        help="Checkpoints that the trainer can restore, newest first, and how long the last load from there took.",
+    )  # fmt: skip
+    num_batches = st.number_input("Batches to skip", 0, MAX_SKIPPED_BATCHES, policy.skip_min, key="skip-batches")
+    operate.confirmation_form(rollback(facts, int(target), int(num_batches)), fields=operate.reason)
+
+
+def restorable_label(each: RestorableStep) -> str:
+    """Such as "4,980 (from memory, 0.1 s)"."""
+    origin = each.describe()
+    return f"{each.step:,} ({origin})" if origin else f"{each.step:,}"
+
+
+def rollback(facts: RunFacts, target: int, num_batches: int) -> OperatorAction:
+    done, first = facts.progress.done, incident_window.batch_at(facts, target)
+    count, batches = formatting.plural(num_batches, "batch", "batches"), formatting.batches(first, first + num_batches)
+    skip = f" and skip {count} {batches}" if num_batches else ""
+    discarded = formatting.plural(max(0, done - target), "step")
+    return OperatorAction(
+        label="Roll back",
+        question=f"Roll back from step {done:,} to step {target:,}{skip}. This discards {discarded} of training.",
+        success=f"Rollback to step {target:,} ordered.",
+        method="POST",
+        path=f"/runs/{facts.run.id}/rollback",
+        body={"rewind_to": target, "skip_to": first + num_batches},
+    )

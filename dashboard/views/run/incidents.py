@@ -1,0 +1,133 @@
+"""The incidents of a run: a compact table, open ones first, and the details of the one that the viewer chose."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dashboard import formatting, url_state
+from dashboard.data import cached
+from dashboard.data.facts import RunFacts
+from dashboard.figures.marks import MAX_INCIDENTS
+from dashboard.views import states, waiting
+from db.goodput.rollback_costs import Rewind, total_seconds
+from db.models import Incident
+from lossguard.states import IncidentState
+
+HERE = Path(__file__).parent
+PAGE_SIZE = 20
+MORE = 200
+"""How many rows one press of "Show more" adds."""
+NUM_SHOWN = "incidents_shown"
+"""In the session: number of rows of the table."""
+HEADER_PIXELS, ROW_PIXELS, MAX_VISIBLE_ROWS = 30, 29, 6
+"""The table scrolls when it has more rows, so that the curves stay in view."""
+
+_component = st.components.v2.component(
+    "lossguard_incidents",
+    html='<div class="incidents"></div>',
+    css=(HERE / "incident_table.css").read_text(encoding="utf-8"),
+    js=(HERE / "incident_table.js").read_text(encoding="utf-8"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRow:
+    """A line of the table: text as it is, never markup."""
+
+    number: int
+    kind: str
+    onset: str
+    cost: str
+    outcome: str
+    color: str
+    """Of the outcome, as on its badge."""
+    url: str
+    """The incident's page."""
+
+
+def show(facts: RunFacts) -> None:
+    """The table, and below it the incident that the URL names."""
+    num_shown = st.session_state.setdefault(NUM_SHOWN, PAGE_SIZE)
+    key, chosen = f"incidents-{facts.run.id}", url_state.incident()
+    shown = rows(facts, cached.rewinds(facts), num_shown)
+    height = HEADER_PIXELS + ROW_PIXELS * min(len(shown), MAX_VISIBLE_ROWS)
+    with st.container(height=height, border=False, key="incident-table"):
+        data = {"rows": [asdict(row) for row in shown], "chosen": chosen}
+        _component(data=data, key=key, on_chosen_change=lambda: choose(st.session_state[key].get("chosen")))
+    num_incidents = len(facts.incidents)
+    if num_incidents > MAX_INCIDENTS:
+        st.caption(
+            f"The curves mark at most {MAX_INCIDENTS} incidents in view, open ones and the newest; zoom in for others."
+        )
+    if num_incidents > num_shown and st.button(
+        f"Show more ({num_shown:,} of {formatting.plural(num_incidents, 'incident')})", type="tertiary"
+    ):
+        st.session_state[NUM_SHOWN] = num_shown + MORE
+        st.rerun(scope="fragment")
+    if (incident := next((each for each in facts.incidents if each.number == chosen), None)) is not None:
+        with st.container(border=True, key=f"incident-{incident.number}", gap="small"):
+            show_details(facts, incident)
+
+
+def choose(number: Any) -> None:
+    """Write the choice to the URL; 0 for none."""
+    if number:
+        url_state.set_incident(int(number))
+    else:
+        st.query_params.pop("incident", None)
+
+
+def rows(facts: RunFacts, rewinds: Sequence[Rewind], max_rows: int) -> list[IncidentRow]:
+    """Open ones first, then the newest."""
+    found = sorted(facts.incidents, key=lambda each: (each.state == IncidentState.CLOSED, -each.number))
+    costs = costs_by_incident(rewinds)
+    return [row(facts.run.id, incident, costs.get(incident.number, "-")) for incident in found[:max_rows]]
+
+
+def row(run_id: str, incident: Incident, cost: str) -> IncidentRow:
+    is_closed = incident.state == IncidentState.CLOSED
+    return IncidentRow(
+        number=incident.number,
+        kind=formatting.visible(formatting.incident_kind(incident.kind)),
+        onset=formatting.count(incident.onset_step),
+        cost=cost,
+        outcome=(incident.outcome or incident.state) if is_closed else incident.state,
+        color=states.BADGES.get(incident.state, ("gray", ""))[0],
+        url=url_state.incident_url(run_id, incident.number),
+    )
+
+
+def costs_by_incident(rewinds: Sequence[Rewind]) -> Mapping[int, str]:
+    """Steps and time that the rollbacks of each incident cost: "145 steps, 5 s"."""
+    by_incident: dict[int, list[Rewind]] = {}
+    for rewind in rewinds:
+        if rewind.incident is not None:
+            by_incident.setdefault(rewind.incident, []).append(rewind)
+    return {number: _cost(own) for number, own in by_incident.items()}
+
+
+def _cost(rewinds: Sequence[Rewind]) -> str:
+    steps, seconds = formatting.plural(sum(each.steps for each in rewinds), "step"), total_seconds(rewinds)
+    return steps if seconds is None else f"{steps}, {formatting.duration(seconds)}"
+
+
+def show_details(facts: RunFacts, incident: Incident) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        kind = formatting.escape_markdown(formatting.incident_kind(incident.kind))
+        st.markdown(f"**{incident.number}. {kind}**", width="content")
+        states.badge(incident.state)
+        if incident.outcome is not None:
+            st.badge(incident.outcome, color="gray")
+        waiting.link(facts, incident.number)
+    st.markdown(formatting.incident_sentence(incident))
+    st.markdown(formatting.bullet_list(incident.details.get("reasons", [])))
+    for each in facts.interventions:
+        if each.incident == incident.number:
+            with st.container(horizontal=True, vertical_alignment="center"):
+                states.badge(each.state)
+                sentence = formatting.intervention_sentence(each, facts.orders.get(each.number))
+                st.markdown(f"Intervention {each.number}: {sentence}", width="content")
+            st.markdown(formatting.bullet_list(each.details.get("reasons", [])))

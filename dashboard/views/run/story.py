@@ -1,0 +1,28 @@
+"""What happened to the run, in a sentence and a table of its incidents.
+
+In the URL: ?incident=N shows the details of incident N.
+"""
+
+import time
+
+import streamlit as st
+
+from dashboard import formatting
+from dashboard.data import cached
+from dashboard.data.facts import RunFacts
+from dashboard.report import summary
+from dashboard.views.run import incidents
+
+
+def show(facts: RunFacts) -> None:
+    """Nothing but "There were no incidents." for a run without any."""
+    st.markdown(formatting.escape_markdown(" ".join(sentences(facts, time.time()))))
+    if facts.incidents:
+        incidents.show(facts)
+
+
+def sentences(facts: RunFacts, now: float) -> list[str]:
+    """Those of the report about incidents and what they cost."""
+    about = summary.incident_sentences(facts)
+    rewinds = cached.rewinds(facts)
+    return [*about, summary.lost_sentence(facts, rewinds, now)] if rewinds or facts.incidents else about

@@ -1,0 +1,104 @@
+"""Columns of the table of runs that a viewer chooses: a setting by dotted path, or a metric. Pure.
+
+A label names a column in the URL: `optimizer.lr`, `last loss`, `min loss`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from dashboard.data.configurations import setting_text
+from dashboard.data.run_list import ListedRun
+from dashboard.views.runs.listing import tags_of
+from lossguard.config_paths import settings_named
+
+MAX_SETTINGS = 300
+"""Settings that are offered, those of most runs first; any other can be typed."""
+
+
+class Value(StrEnum):
+    """Which value of a metric."""
+
+    LAST = "last"
+    MIN = "min"
+    MAX = "max"
+
+
+DEFAULT_COLUMNS = ("last loss", "min loss")
+PROJECT, TAG, HOST = "project", "tag", "host"
+"""What runs can be grouped by besides their settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    label: str
+    name: str
+    """Of the setting or metric."""
+    value: Value | None = None
+    """None: it is a setting."""
+
+    @property
+    def is_metric(self) -> bool:
+        return self.value is not None
+
+    def of(self, row: ListedRun) -> Any:
+        """The value of a run; None if it has none."""
+        if self.value is None:
+            return next(iter(settings_named(row.settings, self.name)), None)
+        metric = row.summary.metrics.get(self.name)
+        return None if metric is None else getattr(metric, self.value)
+
+
+def column(label: str) -> Column:
+    """The column of a label."""
+    first, _, name = label.partition(" ")
+    return Column(label, name, Value(first)) if name and first in tuple(Value) else Column(label, label)
+
+
+def available(rows: Iterable[ListedRun], metrics: Sequence[str]) -> list[str]:
+    """The labels of all columns: those of metrics, then those of settings."""
+    of_metrics = [f"{value} {name}" for name in metrics for value in Value]
+    return of_metrics + setting_names(rows)
+
+
+def setting_names(rows: Iterable[ListedRun]) -> list[str]:
+    """The settings of most runs, by name."""
+    counted = Counter(name for row in rows for name in row.settings)
+    return sorted(name for name, _ in counted.most_common(MAX_SETTINGS))
+
+
+def groups_of(row: ListedRun, name: str) -> list[str]:
+    """The groups that a run is in by its project, its tags, its host or a setting: with several tags several."""
+    match name:
+        case "project":
+            return [row.run.project]
+        case "host":
+            return [row.run.host or "-"]
+        case "tag":
+            return tags_of(row.run) or ["-"]
+    found = settings_named(row.settings, name)
+    return [setting_text(found[0])] if found else ["-"]
+
+
+def number(value: Any) -> float | None:
+    """A number as a float, also one that is not finite; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer of JSON has no bounds
+        return math.inf if value > 0 else -math.inf
+
+
+def ordered(rows: Sequence[ListedRun], by: Column, *, descending: bool) -> list[ListedRun]:
+    """Sorted by a column: numbers, then texts; runs without a value, or with NaN, come last either way."""
+    values = [(by.of(row), row) for row in rows]
+    numbers = [(found, row) for value, row in values if (found := number(value)) is not None and not math.isnan(found)]
+    texts = [(setting_text(value), row) for value, row in values if value is not None and number(value) is None]
+    nan = [row for value, row in values if (found := number(value)) is not None and math.isnan(found)]
+    missing = [row for value, row in values if value is None]
+    known = [row for part in (numbers, texts) for _, row in sorted(part, key=lambda pair: pair[0], reverse=descending)]
+    return [*known, *nan, *missing]

@@ -1,0 +1,202 @@
+"""A metric of many runs in a few statements: its last value, its extremes and a sparkline of each run.
+
+A run is read from the roll-ups of the level that covers it in SPARKLINE_POINTS buckets, and its ends from finer ones
+down to the steps (see `rollups.split_by_level`): some tens of rows, whatever the length of the run.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlalchemy.orm import Session
+
+from db import bulk
+from db.lineage import StepRange
+from db.models import Run
+from db.steps import rollups
+from db.steps.series import series
+from lossguard.metrics import COLUMNS
+from lossguard.protocol import NON_FINITE
+
+SPARKLINE_POINTS = 32
+"""Buckets of a run at most, besides incomplete ones at the ends of its segments."""
+SPANS_PER_QUERY = 5000
+"""Rows of VALUES in one statement."""
+REFINED_POINTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSummary:
+    """One metric along the live line of a run."""
+
+    last: float
+    """As it was reported last, non-finite values included."""
+    min: float | None
+    max: float | None
+    """Of the finite values; None without any."""
+    sparkline: tuple[float, ...]
+    """The largest finite value of each bucket of steps, so that no spike is hidden."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSpan:
+    """Stored steps [first, last) of the live line, and the end of their segment: roll-ups reach so far."""
+
+    segment: int
+    first: int
+    last: int
+    sealed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """Steps [low, high) of a segment that are read from one level."""
+
+    run_pk: int
+    segment: int
+    level: int
+    low: int
+    high: int
+
+    def __str__(self) -> str:
+        return f"({self.run_pk},{self.segment},{self.level},{self.low},{self.high})"
+
+
+class _Piece(NamedTuple):
+    """A metric over some steps of a segment: one bucket of a roll-up, or one step. There are many."""
+
+    segment: int
+    first_step: int
+    last_step: int
+    non_finite: int
+    min: float | None
+    max: float | None
+    last: float | None
+    """Of the finite values; of a single step the value itself."""
+
+
+_Found = Iterator[tuple[int, str, _Piece]]
+"""`Run.pk`, the name of the metric, and a piece of it."""
+
+
+def summaries(
+    session: Session, *, lines: Sequence[tuple[Run, Sequence[LiveSpan]]], metrics: Sequence[str]
+) -> dict[int, dict[str, MetricSummary]]:
+    """By `Run.pk` and name: these metrics along the live line of each run; those that it reported."""
+    widths = {run.pk: _width(line) for run, line in lines}
+    wanted = [
+        _Wanted(run.pk, span.segment, *part)
+        for run, line in lines
+        for span in line
+        for part in rollups.split_by_level(
+            rollups.level_for(widths[run.pk]), span.first, span.last, span.sealed
+        )
+    ]  # fmt: skip
+    pieces = _read(session, wanted, metrics)
+    return {
+        run.pk: {
+            name: _summary(session, run, name, pieces[run.pk, name], widths[run.pk])
+            for name in metrics
+            if (run.pk, name) in pieces
+        }
+        for run, _ in lines
+    }
+
+
+def _width(line: Sequence[LiveSpan]) -> int:
+    """Steps in a bucket: a power of two."""
+    total, width = sum(span.last - span.first for span in line), 1
+    while total > SPARKLINE_POINTS * width:
+        width *= 2
+    return width
+
+
+def _read(session: Session, wanted: Sequence[_Wanted], metrics: Sequence[str]) -> dict[tuple[int, str], list[_Piece]]:
+    """The pieces in step order."""
+    found: dict[tuple[int, str], list[_Piece]] = {}
+    for start in range(0, len(wanted) if metrics else 0, SPANS_PER_QUERY):
+        some = wanted[start : start + SPANS_PER_QUERY]
+        for read, is_level in ((_from_rollups, bool), (_from_steps, lambda level: not level)):
+            chosen = [one for one in some if is_level(one.level)]
+            for pk, name, piece in read(session, chosen, metrics) if chosen else ():
+                found.setdefault((pk, name), []).append(piece)
+    for each in found.values():
+        each.sort(key=lambda piece: piece.first_step)
+    return found
+
+
+# The joins are written as CROSS JOIN, of which SQLite keeps the order: from what is wanted to the rows, by their key.
+
+
+def _from_rollups(session: Session, wanted: Sequence[_Wanted], metrics: Sequence[str]) -> _Found:
+    minimum, maximum = bulk.quoted(["min", "max"])
+    statement = (
+        f"{_with(wanted)} SELECT w.run_pk, m.name, w.segment, r.first_step, r.last_step, r.non_finite,"
+        f" r.{minimum}, r.{maximum}, r.last FROM wanted w CROSS JOIN metrics m CROSS JOIN rollups r"
+        f" WHERE m.run_pk = w.run_pk AND m.name IN ({', '.join('?' * len(metrics))})"
+        " AND r.run_pk = w.run_pk AND r.segment = w.segment AND r.metric = m.number AND r.level = w.level"
+        " AND r.start >= w.low AND r.start < w.high"
+    )
+    for pk, name, *columns in bulk.read(session, statement, tuple(metrics)):
+        yield pk, name, _Piece(*columns)
+
+
+def _from_steps(session: Session, wanted: Sequence[_Wanted], metrics: Sequence[str]) -> _Found:
+    own = [name for name in metrics if name in COLUMNS]
+    columns = "".join(f", s.{name}" for name in bulk.quoted(own))
+    texts = f"{bulk.json_text(session, 's.extra')}, {bulk.json_text(session, 's.non_finite')}"
+    statement = (
+        f"{_with(wanted)} SELECT s.run_pk, s.segment, s.step, {texts}{columns} FROM wanted w CROSS JOIN steps s"
+        " WHERE s.run_pk = w.run_pk AND s.segment = w.segment AND s.step >= w.low AND s.step < w.high"
+    )
+    for pk, segment, step, extra, non_finite, *values in bulk.read(session, statement, ()):
+        for name, value in _reported(dict(zip(own, values, strict=True)), extra, non_finite, metrics).items():
+            finite = value if math.isfinite(value) else None
+            yield pk, name, _Piece(segment, step, step, int(finite is None), finite, finite, value)
+
+
+def _with(wanted: Sequence[_Wanted]) -> str:
+    return f"WITH wanted(run_pk, segment, level, low, high) AS (VALUES {', '.join(map(str, wanted))})"
+
+
+def _reported(
+    values: dict[str, float | None], extra: str | None, non_finite: str | None, metrics: Iterable[str]
+) -> dict[str, float]:
+    """The metrics of one step: its columns, the JSON of those without one, and that of the values not finite."""
+    others: Mapping[str, Any] = json.loads(extra) if extra else {}
+    encoded: Mapping[str, str] = json.loads(non_finite) if non_finite else {}
+    found = {name: values.get(name, others.get(name)) for name in metrics}
+    found |= {name: NON_FINITE[encoded[name]] for name in metrics if name in encoded}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _summary(session: Session, run: Run, name: str, pieces: Sequence[_Piece], width: int) -> MetricSummary:
+    buckets: dict[int, float] = {}
+    for piece in pieces:
+        if piece.max is not None:
+            bucket = piece.first_step // width
+            buckets[bucket] = max(buckets.get(bucket, piece.max), piece.max)
+    last = _last(session, run, name, pieces[-1])
+    return MetricSummary(
+        last=math.nan if last is None else last,
+        min=min((piece.min for piece in pieces if piece.min is not None), default=None),
+        max=max(buckets.values(), default=None),
+        sparkline=tuple(buckets.values()),
+    )
+
+
+def _last(session: Session, run: Run, name: str, piece: _Piece) -> float | None:
+    """The newest value of the last piece; None where it was not finite.
+
+    A bucket does not say which of its values was not finite: it is read again at finer resolutions.
+    """
+    first, last, non_finite, value = piece.first_step, piece.last_step, piece.non_finite, piece.last
+    while non_finite and first < last:
+        steps = StepRange(piece.segment, first, last + 1)
+        finer = series(session, run=run, step_ranges=[steps], metric=name, points=REFINED_POINTS)
+        first, last, non_finite, value = (
+            finer.first_step[-1], finer.last_step[-1], finer.non_finite[-1], finer.last[-1],
+        )  # fmt: skip
+    return value

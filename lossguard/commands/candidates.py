@@ -1,0 +1,105 @@
+"""What may stand next on a command line of `lossguard`: commands and options, and what the collector knows."""
+
+import argparse
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from lossguard.commands.arguments import MODULE_OF, parser_of
+from lossguard.commands.connection import connected
+from lossguard.commands.named_run import LATEST, find, listed
+from lossguard.delivery.client import Client
+from lossguard.errors import LossguardError
+
+SECONDS = 1.0
+"""For which a shell waits for the collector."""
+SAFE = re.compile(r"[A-Za-z0-9._/@+-]+")
+"""What needs no quotes in any shell: other names are not offered."""
+
+
+def candidates(words: Sequence[str]) -> list[str]:
+    """The words that can replace the last one of `words`, which follow `lossguard` on the command line."""
+    *before, current = words or [""]
+    if not before:
+        return _beginning(current, MODULE_OF)
+    if before[0] not in MODULE_OF or "--" in before:
+        return []
+    parser = _parser(before[0])
+    if (option := _option_before(parser, before[-1])) is not None:
+        return _beginning(current, _values(option, before))
+    if current.startswith("-"):
+        return _beginning(current, (name for action in parser._actions for name in action.option_strings))
+    return _beginning(current, _positionals(parser, before))
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    (subparsers,) = (each for each in parser_of([command])._actions if isinstance(each, argparse._SubParsersAction))
+    found: argparse.ArgumentParser = subparsers.choices[command]
+    return found
+
+
+def _option_before(parser: argparse.ArgumentParser, word: str) -> argparse.Action | None:
+    """The option of this name, if it takes a value."""
+    named = (each for each in parser._actions if word in each.option_strings)
+    return next((each for each in named if each.nargs != 0), None)
+
+
+def _values(action: argparse.Action, before: Sequence[str]) -> Iterable[str]:
+    if action.choices is not None:
+        return [str(each) for each in action.choices]
+    if action.dest == "project":
+        return (run["project"] for run in _asked(before, listed))
+    return _run_names(before) if action.dest == "run_id" else []
+
+
+def _positionals(parser: argparse.ArgumentParser, before: Sequence[str]) -> Iterable[str]:
+    """The values of the argument that stands next."""
+    given = _given(parser, before)
+    actions = [each for each in parser._actions if not each.option_strings]
+    if not actions:
+        return []
+    action = actions[min(len(given), len(actions) - 1)]
+    if action.dest == "which_run":
+        return _run_names(before)
+    if action.dest == "words":
+        return _of_policy(given, before)
+    if action.dest == "metrics":
+        return _asked(before, lambda client: find(client, given[0])["metrics"])
+    return [str(each) for each in action.choices or ()]
+
+
+def _given(parser: argparse.ArgumentParser, before: Sequence[str]) -> list[str]:
+    """The words before that are no options and no values of options."""
+    return [
+        word for last, word in pairwise(before) if not word.startswith("-") and _option_before(parser, last) is None
+    ]
+
+
+def _of_policy(given: Sequence[str], before: Sequence[str]) -> Iterable[str]:
+    from lossguard.commands.policy import ACTIONS
+
+    of_run = not {"--project", "--collector"} & set(before)
+    if of_run and not given:
+        return _run_names(before)
+    return ACTIONS if len(given) == of_run else []
+
+
+def _run_names(before: Sequence[str]) -> Iterable[str]:
+    runs = _asked(before, listed)
+    return [*(run["id"] for run in runs), *(run["name"] or "" for run in runs), LATEST]
+
+
+def _asked(before: Sequence[str], question: Callable[[Client], Iterable[Any]]) -> list[Any]:
+    """What the collector answers within SECONDS; nothing if it does not."""
+    values = dict(pairwise(before))
+    options = argparse.Namespace(url=values.get("--url"), token=values.get("--token"))
+    try:
+        with connected(options, timeout=SECONDS) as client:
+            return list(question(client))
+    except LossguardError:
+        return []
+
+
+def _beginning(current: str, words: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(word for word in words if word.startswith(current) and SAFE.fullmatch(word)))

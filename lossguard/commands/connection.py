@@ -1,0 +1,72 @@
+"""The collector that a command asks: its options, and the client that they give."""
+
+import argparse
+import getpass
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from lossguard.commands.errors import CommandError, exit_code_of, sentence_of
+from lossguard.delivery.client import Client
+from lossguard.errors import CollectorError, ConfigurationError, Unreachable
+from lossguard.protocol import MAX_PERSON, PERSON_HEADER
+from lossguard.settings import Settings
+
+TIMEOUT = 30.0
+"""Seconds to wait for an answer."""
+
+
+def add_options(parser: argparse.ArgumentParser, *, scope: str = "read") -> None:
+    """--url, --token and --json."""
+    add_json_option(parser)
+    parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
+    parser.add_argument("--token", help=f"bearer token with the scope {scope} (default: LOSSGUARD_TOKEN)")
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, errors included (docs/terminal.md)")
+
+
+def add_confirmation(parser: argparse.ArgumentParser) -> None:
+    """--yes: of a command that asks first."""
+    parser.add_argument("--yes", action="store_true", help="do not ask again; --json does not ask either")
+
+
+def connected(options: argparse.Namespace, *, timeout: float = TIMEOUT) -> Client:
+    """A client of the collector that the options or the environment name. Raises ConfigurationError."""
+    settings = Settings.read(mode="offline", url=options.url, token=options.token)
+    if settings.url is None:
+        raise ConfigurationError("this command asks a collector: give its address with --url, or set LOSSGUARD_URL")
+    return Client(settings.url, settings.token, timeout=timeout)
+
+
+def change(client: Client, method: str, path: str, body: Mapping[str, Any]) -> Any:
+    """Send what changes something, in the name of the person who runs the command; returns the collector's answer.
+
+    Raises CommandError, which says whether something may have changed.
+    """
+    try:
+        return client.request(method, path, body, headers={PERSON_HEADER: quote(_person())})
+    except CollectorError as problem:
+        is_unsure = isinstance(problem, Unreachable) and problem.may_have_arrived
+        what = "look before you try again: it may have arrived" if is_unsure else "nothing was changed"
+        raise CommandError(f"{sentence_of(problem)}; {what}", exit_code_of(problem)) from problem
+
+
+def confirm(options: argparse.Namespace, question: str) -> None:
+    """Ask on the terminal, unless --yes or --json is given. Raises CommandError without a yes."""
+    if options.yes or options.json:
+        return
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise CommandError("nothing was changed")
+
+
+def _person() -> str:
+    try:
+        return getpass.getuser()[:MAX_PERSON]
+    except (OSError, KeyError, ImportError):  # a container without an entry for its user
+        return "unknown"

@@ -1,0 +1,84 @@
+"""RUN on the command line: the id of a run, the beginning of one, its name, or `latest`."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from lossguard.commands.errors import CommandError, ExitCode
+from lossguard.delivery.client import Client
+from lossguard.errors import NotFound
+from lossguard.protocol import is_run_id
+
+LATEST = "latest"
+MAX_CANDIDATES = 8
+Found = dict[str, Any]
+UNKNOWN: Found = {"metrics": {}} | dict.fromkeys(("step", "note", "archived_at", "open_incidents", "waiting"))
+"""What a collector of an earlier release does not say in its list."""
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The argument RUN."""
+    parser.add_argument("which_run", metavar="RUN", help="id of the run, the beginning of one, its name, or `latest`")
+
+
+def listed(client: Client, *, project: str | None = None, config: bool = False) -> list[Found]:
+    """Where each run stands, the newest first; from a collector of an earlier release, without its newest values."""
+    query = urlencode({"project": project} if project is not None else {})
+    try:
+        found = client.get(f"/overview?{query}&config=true" if config else f"/overview?{query}")
+    except NotFound:
+        found = [{**UNKNOWN, **run, "tags": run.get("tags") or []} for run in client.get(f"/runs?{query}")]
+    return list(found)
+
+
+def find(client: Client, text: str) -> Found:
+    """The run that `text` names, as GET /runs/ID answers. Raises CommandError when it names none, or several."""
+    if is_run_id(text) and text != LATEST:
+        try:
+            return of(client, text)
+        except NotFound:
+            pass
+    return of(client, chosen(text, listed(client)))
+
+
+def of(client: Client, run_id: str) -> Found:
+    """The run with this id. Raises NotFound."""
+    run: Found = client.get(f"/runs/{quote(run_id, safe='')}")
+    return run
+
+
+def chosen(text: str, runs: Sequence[Found]) -> str:
+    """The id of the run, among these (the newest first), that `text` names. Raises CommandError."""
+    if text == LATEST and runs:
+        return str(max(runs, key=lambda run: run["started_at"])["id"])
+    for matching in (_with_id(text, runs), _with_name(text, runs), _beginning(text, runs)):
+        if len(matching) == 1:
+            return str(matching[0]["id"])
+        if matching:
+            raise CommandError(_several(text, matching), ExitCode.NOT_FOUND)
+    known = "there are no runs" if not runs else "`lossguard runs` lists those that there are"
+    raise CommandError(f"no run has the id or the name {text!r:.200}; {known}", ExitCode.NOT_FOUND)
+
+
+def _with_id(text: str, runs: Sequence[Found]) -> list[Found]:
+    return [run for run in runs if run["id"] == text]
+
+
+def _with_name(text: str, runs: Sequence[Found]) -> list[Found]:
+    return [run for run in runs if run["name"] == text]
+
+
+def _beginning(text: str, runs: Sequence[Found]) -> list[Found]:
+    return [run for run in runs if text and run["id"].startswith(text)]
+
+
+def _several(text: str, matching: Sequence[Found]) -> str:
+    shown = ", ".join(_described(run) for run in matching[:MAX_CANDIDATES])
+    more = f" and {len(matching) - MAX_CANDIDATES} more" if len(matching) > MAX_CANDIDATES else ""
+    return f"{text!r:.200} names {len(matching)} runs: {shown}{more}; give the id of one"
+
+
+def _described(run: Found) -> str:
+    named = f", {run['name']}" if run["name"] and run["name"] != run["id"] else ""
+    return f"{run['id']} ({run['state']}{named})"

@@ -1,0 +1,39 @@
+"""`lossguard note`: a note of a person on a step of a run."""
+
+import argparse
+from typing import Any
+from urllib.parse import quote
+
+from lossguard.commands.connection import add_options, change, connected
+from lossguard.commands.named_run import add_run, find
+from lossguard.commands.readable import count
+from lossguard.commands.terminal import Terminal, print_json
+from lossguard.errors import ConfigurationError
+from lossguard.protocol import is_step
+
+
+def add_to(commands: Any) -> None:
+    parser = commands.add_parser("note", help="write a note on a step of a run")
+    add_run(parser)
+    parser.add_argument("text", metavar="TEXT", help="what you have to say")
+    parser.add_argument("--step", type=int, metavar="N", help="the step that it is about (default: the newest one)")
+    add_options(parser, scope="operate")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    if not options.text.strip():
+        raise ConfigurationError("the note is empty")
+    if options.step is not None and not is_step(options.step):
+        raise ConfigurationError(f"--step {options.step} must be a step, from 0")
+    with connected(options) as client:
+        found = find(client, options.which_run)
+        path = f"/runs/{quote(found['id'], safe='')}/notes"
+        made = change(client, "POST", path, {"step": options.step, "text": options.text})
+    newest = found["newest_step"] or {"step": None}
+    step = made.get("step", newest["step"] if options.step is None else options.step)
+    if options.json:
+        print_json({"run": found["id"], "id": made["id"], "step": step, "text": options.text})
+    else:
+        Terminal.of().say(f"noted at step {count(step)} of {found['id']}")
+    return 0

@@ -1,0 +1,41 @@
+"""What `rollback`, `hold` and `release` share: an order by a person, and what it leads to."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from lossguard.commands import interventions
+from lossguard.commands.connection import add_confirmation, add_options, change, confirm, connected
+from lossguard.commands.named_run import add_run, find
+from lossguard.commands.readable import count
+from lossguard.commands.terminal import Terminal, print_json
+
+
+def add_order_options(parser: argparse.ArgumentParser, *, reason: bool = True) -> None:
+    add_run(parser)
+    if reason:
+        parser.add_argument("--reason", default="", help="for the record, and for the log of the trainer")
+    add_confirmation(parser)
+    add_options(parser, scope="operate")
+
+
+def order(options: argparse.Namespace, verb: str, question: str, body: Mapping[str, Any]) -> int:
+    """Ask, order, and print the intervention that follows. Returns the exit code of the command."""
+    with connected(options) as client:
+        run = find(client, options.which_run)
+        newest = run["newest_step"]
+        at = "no step yet" if newest is None else f"now at step {count(newest['step'])}"
+        confirm(options, f"{question.format(run=run['id'])} ({run['state']}, {at})?")
+        change(client, "POST", f"/runs/{quote(run['id'], safe='')}/{verb}", body)
+        ordered = find(client, run["id"])["interventions"][-1]
+    if options.json:
+        print_json({"run": run["id"], "intervention": interventions.fields(ordered)})
+    else:
+        _say(ordered)
+    return 0
+
+
+def _say(ordered: dict[str, Any]) -> None:
+    for line in interventions.lines_of(ordered):
+        Terminal.of().say(line)

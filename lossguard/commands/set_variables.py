@@ -1,0 +1,38 @@
+"""Which settings of the SDK are set, and by what."""
+
+import argparse
+from collections.abc import Mapping
+
+from lossguard.masking import mask_text
+
+VARIABLES = {
+    "LOSSGUARD_URL": "url",
+    "LOSSGUARD_TOKEN": "token",
+    "LOSSGUARD_DIR": "directory",
+    "LOSSGUARD_MODE": "",
+    "LOSSGUARD_RUN_ID": "",
+    "LOSSGUARD_SPOOL_KEEP": "",
+    "LOSSGUARD_HARDWARE": "",
+    "LOSSGUARD_LOCK_WAIT": "",
+    "LOSSGUARD_LIMITS": "",
+    "LOSSGUARD_ORDER_KEY": "",
+    "LOSSGUARD_ORDER_KEY_FILE": "",
+    "LOSSGUARD_DASHBOARD_URL": "",
+    "SSL_CERT_FILE": "",
+}
+"""Those that the SDK reads, each with the option that takes precedence over it, if there is one."""
+NOT_SET = "not set"
+SECRET = frozenset({"LOSSGUARD_TOKEN", "LOSSGUARD_ORDER_KEY"})
+
+
+def set_variables(options: argparse.Namespace, environment: Mapping[str, str]) -> list[dict[str, str]]:
+    """Name, value and origin of each; secrets are not shown."""
+    return [_described(name, option, options, environment) for name, option in VARIABLES.items()]
+
+
+def _described(name: str, option: str, options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, str]:
+    given = getattr(options, option, None) if option else None
+    value = str(given or environment.get(name) or "")
+    origin = f"--{option}" if given else "environment" if value else NOT_SET
+    hidden = f"({len(value)} characters)" if value and name in SECRET else mask_text(value)
+    return {"name": name, "value": hidden or "-", "from": origin}

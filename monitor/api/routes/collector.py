@@ -1,0 +1,23 @@
+"""What a client may ask before anything else: who its token says it is, and which collector this is."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from lossguard.environment import versions
+from monitor.api.auth import Client
+from monitor.api.dependencies import Now
+
+router = APIRouter(tags=["collector"])
+
+
+@router.get("/token")
+def token(who: Client) -> dict[str, Any]:
+    """The name and the scopes of the token of this request, and the project or the run that it is bound to."""
+    return {"name": who.name, "scopes": sorted(who.scopes), "project": who.project, "run": who.run}
+
+
+@router.get("/collector")
+def collector(_who: Client, now: Now) -> dict[str, Any]:
+    """The release of the collector, and its clock (unix seconds)."""
+    return {"version": versions().get("lossguard"), "time": now}

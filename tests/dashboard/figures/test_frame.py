@@ -1,0 +1,63 @@
+"""The part of the values that an axis shows."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard.figures.frame import axis_range
+
+ORDINARY = [2.0 + math.exp(-step / 30) for step in range(100)]
+
+
+def shown(values: list[float], *, log: bool = False, fit_all: bool = False) -> tuple[float, float] | None:
+    column = np.array(values, dtype=np.float64)
+    return axis_range(column, column, log=log, fit_all=fit_all)
+
+
+@pytest.mark.parametrize(
+    ("extreme", "is_shown"), [([3.5], True), ([141.0], False), ([-50.0], False), ([141.0] * 10, True)]
+)
+def test_an_axis_ends_before_a_few_extreme_values(extreme: list[float], is_shown: bool) -> None:
+    low, high = shown(ORDINARY + extreme) or (0.0, 0.0)
+    assert (low <= extreme[0] <= high) is is_shown
+    assert low < 2.0
+    assert high > 3.0
+
+
+def test_a_log_axis_has_room_for_a_factor_of_thirty_and_not_for_a_perplexity_beyond_all_bounds() -> None:
+    calm = [8.0 + 0.01 * step for step in range(100)]
+    assert (shown([*calm, 200.0], log=True) or (0, 0))[1] > math.log10(200)
+    assert (shown([*calm, 1e46], log=True) or (0, 0))[1] < 1.1
+
+
+def test_few_buckets_and_what_is_mostly_zero_are_shown_whole() -> None:
+    assert (shown([2.0, 2.1, 139.0]) or (0, 0))[1] > 139
+    assert (shown([0.0] * 100 + [1.0]) or (0, 0))[1] > 1
+
+
+def test_an_axis_that_fits_all_shows_the_extreme_values_too() -> None:
+    assert (shown([*ORDINARY, 141.0], fit_all=True) or (0, 0))[1] > 141
+
+
+@pytest.mark.parametrize(("value", "expected"), [(3e-4, (0.0, 6e-4)), (-3.0, (-6.0, 0.0)), (0.0, (-1.0, 1.0))])
+def test_a_constant_is_in_the_middle_of_an_axis_of_its_size(value: float, expected: tuple[float, float]) -> None:
+    assert shown([value] * 5) == expected
+
+
+@pytest.mark.parametrize("values", [[], [math.nan, math.inf]])
+def test_without_values_there_is_no_range(values: list[float]) -> None:
+    assert shown(values) is None
+    assert shown([0.0, -1.0], log=True) is None
+
+
+@given(st.lists(st.floats() | st.floats(0, 10), max_size=60), st.booleans(), st.booleans())
+def test_a_range_is_never_empty_and_plotly_can_draw_its_ends(values: list[float], log: bool, fit_all: bool) -> None:
+    found = shown(values, log=log, fit_all=fit_all)
+    if found is None:
+        assert not any(math.isfinite(value) and (value > 0 or not log) for value in values)
+    else:
+        assert -1e300 <= found[0] < found[1] <= 1e300
+        assert not log or max(map(abs, found)) <= 300

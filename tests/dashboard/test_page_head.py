@@ -1,0 +1,57 @@
+"""The head of every page."""
+
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.testclient import TestClient
+
+from dashboard.figures.component import PLOTLY_URL
+from dashboard.page_head import ELEMENTS, STATIC, STREAMLIT_TITLE, PageHead, scripts_of_elements
+from dashboard.security_headers import INLINE_SCRIPT
+
+
+def test_a_page_in_the_browsers_cache_is_sent_again_with_the_current_plotly(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<html><head></head></html>")
+    app = Starlette(routes=[Mount("/", StaticFiles(directory=tmp_path, html=True))], middleware=[Middleware(PageHead)])
+    with TestClient(app, headers={"accept": "text/html"}) as http:
+        first = http.get("/")
+        cached = {"if-none-match": first.headers["etag"], "if-modified-since": first.headers["last-modified"]}
+        again = http.get("/", headers=cached)
+    assert (again.status_code, again.text) == (200, first.text)
+    assert PLOTLY_URL in again.text
+
+
+def test_the_script_of_each_element_is_one_of_the_installed_streamlit() -> None:
+    for element in ELEMENTS:
+        assert any(f"/static/js/{element}." in path for path in scripts_of_elements()), element
+    assert all((STATIC / path.removeprefix("/")).is_file() for path in scripts_of_elements())
+
+
+def test_a_script_is_loaded_with_all_that_it_imports(tmp_path: Path) -> None:
+    folder = tmp_path / "static/js"
+    folder.mkdir(parents=True)
+    (folder / "Metric.a1.js").write_text('import{t as e}from"./number.b2.js";import"./side.c3.js";')
+    (folder / "number.b2.js").write_text('import{t as e}from"./Metric.a1.js";')
+    (folder / "side.c3.js").write_text('import("./later.d4.js")')
+    (folder / "later.d4.js").write_text("")
+    found = scripts_of_elements(tmp_path)
+    assert found == ("/static/js/Metric.a1.js", "/static/js/number.b2.js", "/static/js/side.c3.js")
+
+
+def test_a_streamlit_with_other_scripts_is_served_without_them(tmp_path: Path) -> None:
+    assert scripts_of_elements(tmp_path) == ()
+
+
+def test_a_page_is_ours_from_its_first_byte_and_its_scripts_may_run() -> None:
+    app = Starlette(routes=[Mount("/", StaticFiles(directory=STATIC, html=True))], middleware=[Middleware(PageHead)])
+    with TestClient(app, headers={"accept": "text/html"}) as http:
+        answer = http.get("/")
+    assert STREAMLIT_TITLE in (STATIC / "index.html").read_bytes()
+    assert "<title>Lossguard</title>" in answer.text
+    assert STREAMLIT_TITLE not in answer.content
+    scripts = INLINE_SCRIPT.findall(answer.content)
+    assert b"The dashboard has not answered" in scripts[-1]
+    assert answer.headers["content-security-policy"].count("'sha256-") == len(scripts)

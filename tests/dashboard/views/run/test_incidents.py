@@ -1,0 +1,75 @@
+"""The table of incidents on the Run page."""
+
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from dashboard.data import cached
+from dashboard.views.run import incidents
+from db import commands
+from db.engine import writing
+from db.goodput.rollback_costs import Rewind
+from db.lineage import StepRange
+from tests.dashboard.app_content import incident_rows
+from tests.dashboard.conftest import OpenPage
+from tests.db.seed import add_run
+
+pytestmark = pytest.mark.usefixtures("store")
+MANY = 300
+
+
+@pytest.fixture
+def many(store: sa.Engine) -> sa.Engine:
+    """A run with MANY incidents, of which number 7 is open."""
+    with writing(store) as session:
+        run = add_run(session)
+        for number in range(1, MANY + 1):
+            commands.save_incident(
+                session, run=run, number=number, segment=0, now=time.time(), kind="loss_spike",
+                state="open" if number == 7 else "closed", signal="loss", onset_step=1000 * number,
+                detected_step=1000 * number + 4, peak_step=None, end_step=None, score=2.0, outcome="recovered",
+                details={"reasons": [f"spike {number}"]},
+            )  # fmt: skip
+    return store
+
+
+def test_open_incidents_come_first_then_the_newest_and_more_on_request(open_page: OpenPage, many: sa.Engine) -> None:
+    app = open_page("run", run="r1")
+    rows = incident_rows(app)
+    assert [row["number"] for row in rows] == [7, *range(MANY, MANY - 19, -1)]
+    assert [row["outcome"] for row in rows[:2]] == ["open", "recovered"]
+    assert rows[0]["url"] == "/incident?run=r1&incident=7"
+    (more,) = [each for each in app.button if each.label.startswith("Show more")]
+    assert more.label == "Show more (20 of 300 incidents)"
+    assert f"There were {MANY} incidents\\: {MANY} loss spikes." in " ".join(each.value for each in app.markdown)
+
+
+def test_a_link_shows_the_details_of_an_incident_that_the_table_does_not_list(
+    open_page: OpenPage, many: sa.Engine
+) -> None:
+    app = open_page("run", run="r1", incident="9")
+    assert "- spike 9" in [each.value for each in app.markdown]
+    assert "Open incident 9" in [each.proto.label for each in app.get("page_link")]
+
+
+def test_rows_hold_what_people_wrote_as_text(store: sa.Engine) -> None:
+    with writing(store) as session:
+        commands.save_incident(
+            session, run=add_run(session, "a&b=c"), number=1, segment=0, now=1.0, kind="odd_\u202ekind",
+            state="warning", signal="loss", onset_step=5, detected_step=6, peak_step=None, end_step=None,
+            score=None, outcome=None, details={},
+        )  # fmt: skip
+    facts = cached.facts("a&b=c")
+    assert facts is not None
+    (row,) = incidents.rows(facts, [], 20)
+    assert (row.kind, row.outcome, row.cost) == ("odd \\u202ekind", "warning", "-")
+    assert row.url == "/incident?run=a%26b%3Dc&incident=1"
+
+
+def test_the_cost_of_an_incident_is_that_of_all_its_rollbacks() -> None:
+    first = Rewind(1, "rollback", 100, (StepRange(0, 100, 140),), 3, None, 10.0, 15.0)
+    second = Rewind(2, "rollback", 90, (StepRange(1, 90, 120),), 3, None, 20.0, 30.0)
+    other = Rewind(3, "resume", 80, (StepRange(2, 80, 81),), None)
+    unknown = Rewind(4, "rollback", 70, (StepRange(3, 70, 71),), 4)
+    assert incidents.costs_by_incident([first, second, other, unknown]) == {3: "70 steps, 15 s", 4: "1 step"}

@@ -1,0 +1,16 @@
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from lossguard import Client
+from tests.dashboard.serving import serving
+
+
+@pytest.fixture
+def collector_client(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """A client of a real collector, which the commands find through LOSSGUARD_URL."""
+    monkeypatch.delenv("LOSSGUARD_DASHBOARD_URL", raising=False)
+    with serving(sqlite_engine) as url, Client(url) as client:
+        monkeypatch.setenv("LOSSGUARD_URL", url)
+        yield client
