@@ -59,12 +59,12 @@ def read():
             return pandas.read_parquet(io.BytesIO(stream.read()), columns=["step", "time", *metrics])
     return client.run("r").frame(metrics, steps=(0, steps))
 
-best = float("inf")
+best, used = float("inf"), time.process_time()
 for _ in range(calls):
     began = time.perf_counter()
     assert len(read()) == steps
     best = min(best, time.perf_counter() - began)
-print(json.dumps({"seconds": best}))
+print(json.dumps([best, (time.process_time() - used) / calls]))
 """
 
 
@@ -88,25 +88,27 @@ def _measure(name: str, database: str, length: int) -> Iterator[Row]:
         small = _peak_mib(process)
         for metrics in (METRICS[:1], METRICS):
             before = cpu_seconds(process)
-            seconds = _read(url, "arrow", metrics, length)
+            seconds, used = _read(url, "arrow", metrics, length)
             busy, peak = (cpu_seconds(process) - before) / CALLS, _peak_mib(process)
-            store = _read(database, "store", metrics, length)
-            note = f"{busy:.2f} s of the collector's CPU; from the store itself {store:.2f} s"
+            store, store_used = _read(database, "store", metrics, length)
+            note = f"CPU time: {busy:.2f} s of the collector, {used:.2f} s of the client"
+            note += f"; from the store itself {store:.2f} s ({store_used:.2f} s of CPU)"
             note += f"; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
             if metrics == METRICS:
                 note += f"; the collector's peak memory {peak:.0f} MiB, {small:.0f} MiB after a tenth of the steps"
-                note += f"; as a Parquet file {_read(url, 'parquet', metrics, length, calls=2):.2f} s"
+                note += f"; as a Parquet file {_read(url, 'parquet', metrics, length, calls=2)[0]:.2f} s"
             label = f"{name}: {length:,} steps, {len(metrics)} metric{'s' * (len(metrics) > 1)}"
             yield Row(f"{label}, as a frame", seconds, "s", LIMIT_SECONDS, note)
-            yield Row(f"{label}, without pyarrow", _read(url, "csv", metrics, length, calls=1), "s", None, "")
+            seconds, used = _read(url, "csv", metrics, length, calls=1)
+            yield Row(f"{label}, without pyarrow", seconds, "s", None, f"CPU time of the client: {used:.2f} s")
 
 
-def _read(url: str, way: str, metrics: tuple[str, ...], steps: int, calls: int = CALLS) -> float:
-    """Seconds of the fastest read in a new process."""
+def _read(url: str, way: str, metrics: tuple[str, ...], steps: int, calls: int = CALLS) -> tuple[float, float]:
+    """Seconds of the fastest read in a new process, and the mean of its CPU time."""
     command = [sys.executable, "-c", CLIENT, url, way, ",".join(metrics), str(steps), str(calls)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    seconds: float = json.loads(done.stdout)["seconds"]
-    return seconds
+    seconds, used = json.loads(done.stdout)
+    return seconds, used
 
 
 def _peak_mib(process: int) -> float:

@@ -110,6 +110,8 @@ def test_runs_are_a_frame_by_project_and_state(http: TestClient) -> None:
     assert asks.runs()["state"].to_dict() == {"other": "running", "r1": "finished"}
     assert list(asks.runs(project="llama").index) == ["other"]
     assert list(asks.runs(state="finished").index) == ["r1"]
+    assert http.post("/api/v1/runs/r1/notes", json={"text": "warm", "step": 40}).status_code == 201
+    assert asks.run("r1").notes()[["step", "text"]].values.tolist() == [[40, "warm"]]
     assert asks.runs(project="none").dtypes.to_dict() == asks.runs().dtypes.to_dict()
 
 
