@@ -169,7 +169,7 @@ def test_several_nodes_meet_and_any_command_is_launched(job: Job) -> None:
     more = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node-[1-2]", "PROCESSES_PER_NODE": "8"}
     assert run_to_end(job, "train.py", "--lr", "3e-4", **more)[0] == 0
     more = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
-    assert run_to_end(job, "--", "python", "train.py", "--seed", "%a", **more)[0] == 0
+    assert run_to_end(job, "lossguard", "launch", "--", "python", "train.py", "--seed", "%a", **more)[0] == 0
     torchrun, launch = job.log("srun")
     assert torchrun == (
         "torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-id=7-0 --rdzv-endpoint=node-1:20007 "
