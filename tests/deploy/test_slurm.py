@@ -23,7 +23,11 @@ SCRIPT = DEPLOY / "slurm" / "train.sbatch"
 COMMANDS = {
     "srun": 'shift; echo "$@" >> srun.log; echo $$ > srun.pid; exec "$@"',  # the first argument is its only option
     "scancel": 'echo "$@" >> scancel.log; kill -TERM $(cat srun.pid)',  # the step, not the script
-    "scontrol": 'echo "$@" >> scontrol.log; [ "$1" = show ] && printf "node-1\\nnode-2\\n" || true',
+    "scontrol": """case "$1 $2" in
+        "show hostnames") printf "node-1\\nnode-2\\n" ;;
+        "show job") echo "   SuspendTime=None PreemptTime=${PREEMPTED:-None}" ;;
+        *) echo "$@" >> scontrol.log ;;
+    esac""",
     "python": f'exec {sys.executable} "$@"',
     "torchrun": "exit 0",
     "lossguard": "exit 0",
@@ -159,9 +163,10 @@ def test_a_failure_is_not_requeued_and_restarts_are_bounded(job: Job) -> None:
     assert (code, job.log("scontrol")) == (3, [])
     assert "run slurm-one-7 failed with exit code 3" in errors
     assert run_to_end(job, "-c", "raise SystemExit(143)")[0] == 0, "preemption signals the trainer alone"
-    assert job.log("scontrol") == ["requeue 7"]
+    assert run_to_end(job, "-c", "raise SystemExit(1)", PREEMPTED="2026-11-27T04:52:36")[0] == 0, "as torchrun ends"
+    assert job.log("scontrol") == ["requeue 7", "requeue 7"]
     code, errors = run_to_end(job, "-c", "raise SystemExit(143)", SLURM_RESTART_COUNT="5", MAX_RESTARTS="5")
-    assert (code, job.log("scontrol")) == (1, ["requeue 7"])
+    assert (code, job.log("scontrol")) == (1, ["requeue 7", "requeue 7"])
     assert "was restarted 5 times" in errors
 
 
@@ -169,7 +174,7 @@ def test_several_nodes_meet_and_any_command_is_launched(job: Job) -> None:
     more = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node-[1-2]", "PROCESSES_PER_NODE": "8"}
     assert run_to_end(job, "train.py", "--lr", "3e-4", **more)[0] == 0
     more = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
-    assert run_to_end(job, "--", "python", "train.py", "--seed", "%a", **more)[0] == 0
+    assert run_to_end(job, "lossguard", "launch", "--", "python", "train.py", "--seed", "%a", **more)[0] == 0
     torchrun, launch = job.log("srun")
     assert torchrun == (
         "torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-id=7-0 --rdzv-endpoint=node-1:20007 "
