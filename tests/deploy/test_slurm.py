@@ -162,11 +162,13 @@ def test_a_failure_is_not_requeued_and_restarts_are_bounded(job: Job) -> None:
     code, errors = run_to_end(job, "-c", "raise SystemExit(3)")
     assert (code, job.log("scontrol")) == (3, [])
     assert "run slurm-one-7 failed with exit code 3" in errors
-    assert run_to_end(job, "-c", "raise SystemExit(143)")[0] == 0, "preemption signals the trainer alone"
-    assert run_to_end(job, "-c", "raise SystemExit(1)", PREEMPTED="2026-11-27T04:52:36")[0] == 0, "as torchrun ends"
-    assert job.log("scontrol") == ["requeue 7", "requeue 7"]
+    code, errors = run_to_end(job, "-c", "raise SystemExit(1)", PREEMPTED="2026-11-27T04:52:36")
+    assert (code, job.log("scontrol")) == (1, []), "Slurm requeues what it preempts"
+    assert "was preempted" in errors
+    assert run_to_end(job, "-c", "raise SystemExit(143)")[0] == 0, "somebody signalled the step"
+    assert job.log("scontrol") == ["requeue 7"]
     code, errors = run_to_end(job, "-c", "raise SystemExit(143)", SLURM_RESTART_COUNT="5", MAX_RESTARTS="5")
-    assert (code, job.log("scontrol")) == (1, ["requeue 7", "requeue 7"])
+    assert (code, job.log("scontrol")) == (1, ["requeue 7"])
     assert "was restarted 5 times" in errors
 
 
