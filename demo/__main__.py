@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -70,11 +71,19 @@ def serve(collector_port: CollectorPort = 8000, dashboard_port: DashboardPort = 
     serve_both(FOLDER, database, ports, program="demo", command=f"{COMMAND} serve")
 
 
-def train(processes: Processes, folder: Path, collector: str, run_id: str, *settings: str) -> None:
+def train(
+    processes: Processes,
+    folder: Path,
+    collector: str,
+    run_id: str,
+    *settings: str,
+    faults: Sequence[str] = (FAULT,),
+) -> None:
     """Train to the end and show the progress; `settings` override the recipe (`lr=..`). Raises CannotRun on failure."""
     out = folder / "runs"
     shutil.rmtree(out, ignore_errors=True)  # of an interrupted demo
-    arguments = ["--recipe", "tiny", "--steps", str(STEPS), "--fault", FAULT, "--run-id", run_id, "--out", str(out)]
+    arguments = ["--recipe", "tiny", "--steps", str(STEPS), "--run-id", run_id, "--out", str(out)]
+    arguments += [f"--fault={fault}" for fault in faults]
     arguments += [f"--set={setting}" for setting in settings]
     # Leave one core to the collector and the dashboard: threads that wait for a core slow the training down.
     environment = {"LOSSGUARD_URL": collector, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1))}

@@ -42,6 +42,8 @@ PAGES = {
 REPORT = "report"
 NAME = re.compile(r"pictures/(?P<page>[a-z-]+)-(?P<theme>light|dark)-(?P<width>\d+)\.png")
 WIDTHS = (1440, 390)
+FAULTS = ("lr_kick@200", "lr_kick@200", "corrupted_batches@400")
+"""Of the run in the pictures: two kicks at one step multiply to 900 times the learning rate, and the loss jumps to 70."""
 PORTS = Ports(collector=8017, dashboard=8517)
 """Of the collector and the dashboard: different from those of the demo."""
 NUM_COLORS = 256
@@ -170,7 +172,7 @@ def trained() -> Iterator[Source]:
     with tempfile.TemporaryDirectory() as place:
         folder, database = Path(place), store_in(Path(place))
         with one_sentence("screenshots", interrupted=130), services(folder, database, PORTS, command="") as running:
-            train(running.processes, folder, running.collector, "demo")
+            train(running.processes, folder, running.collector, "demo", faults=FAULTS)
             train(running.processes, folder, running.collector, "half-lr", "optimizer.lr=1e-3", "name=tiny, half lr")
             report = folder / "report.html"
             command = [sys.executable, "-m", "dashboard", "report", "demo", "--database", database, "-o", str(report)]
