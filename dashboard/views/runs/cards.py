@@ -11,8 +11,7 @@ from dashboard.data.progress import is_silent
 from dashboard.figures.sparkline import sparkline
 from dashboard.views import states
 from dashboard.views.runs import selection
-from dashboard.views.runs.listing import tags_of
-from db.overview import Tally
+from db.overview import Tally, tags_of
 from lossguard.states import RunState
 
 COLUMN_WIDTH_PIXELS = 155  # two columns fit side by side on a phone
