@@ -21,6 +21,15 @@ PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip"
 TIMEOUT = 20.0
 """Seconds."""
 
+REASONS = {
+    "NewConnectionError": "the connection is refused",
+    "NameResolutionError": "its host name is not known",
+    "ConnectTimeoutError": "no connection in time",
+    "ReadTimeoutError": "no answer in time",
+    "ProtocolError": "the connection was lost",
+}
+"""Why no collector answers, by name of the exception beneath."""
+
 
 class ActionFailed(Exception):
     """The collector did not confirm the action; the message tells the operator why."""
@@ -134,8 +143,14 @@ def _failure(error: CollectorError, url: str, with_token: bool) -> ActionFailed:
     return ActionFailed(f"The collector refused: {detail}. Nothing was changed.")
 
 
+def why_unreachable(error: CollectorError) -> str:
+    """Why there was no answer, as a clause."""
+    name = type(error.__cause__).__name__
+    return REASONS.get(name, name)
+
+
 def _no_answer(error: CollectorError, url: str) -> ActionFailed:
-    why = type(error.__cause__).__name__
+    why = why_unreachable(error)
     if isinstance(error, Unreachable) and error.may_have_arrived:
         return _unknown_result(url, why)
     return NoAnswer(f"No collector answers at {url} ({why}). Nothing was changed.")

@@ -121,9 +121,9 @@ def text(name: str) -> str | None:
     return st.query_params.get(name)
 
 
-def rewrite(name: str, value: str) -> NoReturn:
+def rewrite(name: str, *values: str) -> NoReturn:
     """Replace what a link wrote by what the widget of that name writes, and run the page again from the start."""
-    st.query_params[name] = value
+    set_texts(name, values)
     st.rerun()
 
 

@@ -5,13 +5,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db.interventions import needs_a_person_in_sql
 from db.lineage import live_line
-from db.models import Incident, Intervention, Metric, Run, Segment
+from db.models import Incident, Intervention, Metric, Run, RunStatus, Segment
 from db.steps import summaries as metric_summaries
 from db.steps.summaries import LiveSpan
 from db.steps.summaries import MetricSummary as MetricSummary
@@ -50,6 +51,21 @@ class RunSummary:
     """Of those that were asked for, the ones that the run reported."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The newest step that a run reported, and the last value of each of its metrics, as the collector keeps them."""
+
+    step: int | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Non-finite numbers encoded."""
+
+
+def standings(session: Session) -> dict[int, Standing]:
+    """By `Run.pk`, of the runs that have reported: one row of each. `summaries` reads more, from the steps."""
+    found = sa.select(RunStatus.run_pk, RunStatus.step, RunStatus.latest_values)
+    return {pk: Standing(step, values) for pk, step, values in session.execute(found)}
+
+
 def tallies(session: Session) -> dict[int, Tally]:
     """Counts by `Run.pk`, of the runs with an incident or an intervention."""
     incidents = _count_by_run(session, Incident, sa.true())
@@ -69,6 +85,12 @@ def tallies(session: Session) -> dict[int, Tally]:
         )
         for pk in incidents.keys() | interventions.keys()
     }
+
+
+def tags_of(run: Run) -> list[str]:
+    """Those that people gave it; until then the strings in the list under "tags" in its configuration."""
+    tags = run.config.get("tags") if run.tags is None else run.tags
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
 def metric_names(session: Session) -> list[str]:

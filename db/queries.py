@@ -160,8 +160,12 @@ def step_counts(session: Session, *, run: Run) -> StepCounts:
     return StepCounts(consumed, consumed - num_discarded)
 
 
-def incidents(session: Session, *, run: Run) -> Sequence[Incident]:
-    return session.scalars(sa.select(Incident).where(Incident.run_pk == run.pk).order_by(Incident.number)).all()
+def incidents(session: Session, *, run: Run, changed_since: float | None = None) -> Sequence[Incident]:
+    """`changed_since`: unix seconds; None for all."""
+    found = sa.select(Incident).where(Incident.run_pk == run.pk)
+    if changed_since is not None:
+        found = found.where(Incident.changed_at >= changed_since)
+    return session.scalars(found.order_by(Incident.number)).all()
 
 
 def incidents_after(session: Session, *, run: Run, step: int) -> Sequence[Incident]:
@@ -176,8 +180,11 @@ def incident_numbered(session: Session, *, run: Run, number: int) -> Incident | 
     return session.scalar(sa.select(Incident).where(Incident.run_pk == run.pk, Incident.number == number))
 
 
-def interventions(session: Session, *, run: Run) -> Sequence[Intervention]:
+def interventions(session: Session, *, run: Run, changed_since: float | None = None) -> Sequence[Intervention]:
+    """`changed_since`: unix seconds; None for all."""
     found = sa.select(Intervention).where(Intervention.run_pk == run.pk)
+    if changed_since is not None:
+        found = found.where(Intervention.changed_at >= changed_since)
     return session.scalars(found.order_by(Intervention.number)).all()
 
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import streamlit as st
 from sqlalchemy.orm import Session
 
+from dashboard.data import changed_rows, throughput
 from dashboard.data import incident_window as windows
-from dashboard.data import throughput
 from dashboard.data.curve_reader import CurveReader
 from dashboard.data.facts import Curve, LatestValue, LineCurves, RunCard, RunCurves, RunFacts
 from dashboard.data.incident_window import IncidentWindow
@@ -158,8 +158,8 @@ def _facts(url: str, run_id: str) -> RunFacts | None:
         return RunFacts(
             run=run,
             segments=segments,
-            incidents=queries.incidents(session, run=run),
-            interventions=queries.interventions(session, run=run),
+            incidents=changed_rows.incidents(session, url=url, run=run),
+            interventions=changed_rows.interventions(session, url=url, run=run),
             orders={order.intervention: order for order in queries.orders(session, run=run)},
             ledger=queries.skip_ledger(session, run=run),
             events=queries.events(session, run=run),

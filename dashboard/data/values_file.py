@@ -127,7 +127,7 @@ class ValuesFile:
             ):
                 if reported:
                     finite = math.isfinite(value)
-                yield (block.segment, step, step, value, value, value, value, int(finite), int(not finite))
+                    yield (block.segment, step, step, value, value, value, value, int(finite), int(not finite))
 
 
 def _buckets(series: Series, line: Sequence[StepRange]) -> Iterator[Row]:

@@ -134,7 +134,7 @@ def panel_figure(
     revision = f"{revision} {x_axis}"
     values = {panel.metric: _values(panel, traces) for panel in layout.panels}
     notes = {panel.metric: _note(panel, values[panel.metric]) for panel in layout.panels}
-    axes: dict[str, Any] = {"xaxis": _x_axis(layout, x_axis, window)}
+    axes: dict[str, Any] = {"xaxis": _x_axis(layout, x_axis, window) | _ends(traces)}
     if layout.label_row.bottom < layout.label_row.top:
         axes[_axis_key(layout.label_row.mark_axis)] = _mark_axis(layout.label_row)
     for panel in layout.panels:
@@ -163,6 +163,18 @@ def _x_axis(layout: PanelLayout, x_axis: XAxis, window: tuple[float, float] | No
         **SPIKES,
         **X_AXES[x_axis],
     }
+
+
+def _ends(traces: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Where the x axis ends if all is shown: plotly would make room for half a marker, up to 6% at each end.
+
+    Not where lines have markers at their points: the first and the last one need that room.
+    """
+    if not any(trace.get("mode") == "lines" for trace in traces):
+        return {}
+    x = np.concatenate([np.asarray(trace["x"], dtype=np.float64) for trace in traces])
+    first, last = float(np.nanmin(x)), float(np.nanmax(x))
+    return {"autorangeoptions": {"clipmin": first, "clipmax": last}} if first < last else {}
 
 
 def _value_axis(panel: Panel, values: Floats, note: str, revision: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ function drawStickyAxis(host) {
   strip.replaceChildren(...spans, title);
   strip.style.height = `${STRIP_HEIGHT}px`;
   strip.style.marginTop = `${-STRIP_HEIGHT}px`;
+  const end = title.offsetLeft + title.offsetWidth;
+  title.hidden = spans.some((span) => span.offsetLeft - span.offsetWidth / 2 < end); // a date is wide
   followWindow(host, strip);
 }
 

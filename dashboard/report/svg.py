@@ -227,12 +227,14 @@ def _marker(trace: Any, index: int, x: float, y: float) -> str:
 
 
 def _name(trace: Any, index: int, xs: Floats, ys: Floats) -> str:
-    """The text beside a marker, unless it would cover another marker."""
+    """The text beside a marker, or the first word of it (the number of an incident), so that no marker is covered."""
     text, size = trace.text[index], _at(trace.marker.size, index)
     row, _, column = (_at(trace.textposition, index) or "middle right").partition(" ")
     side = -1 if column == "left" else 1
     distance = side * (xs[ys == ys[index]] - xs[index])
-    if not text or ((distance > 0) & (distance < 2 * size + LETTER_WIDTH * len(text))).any():
+    room = distance[distance > 0].min(initial=np.inf) - 2 * size
+    text = next((each for each in (text, text.partition(" ")[0]) if LETTER_WIDTH * len(each) <= room), "")
+    if not text:
         return ""
     anchor, y = "end" if side < 0 else "start", ys[index] + TEXT_ROWS[row]
     return f'<text x="{xs[index] + side * size:.1f}" y="{y:.1f}" text-anchor="{anchor}">{_text(text)}</text>'

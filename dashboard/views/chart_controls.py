@@ -25,6 +25,7 @@ X_AXIS_NAMES = {XAxis.STEP: "Step", XAxis.TOKENS: "Tokens", XAxis.TIME: "Time", 
 
 def metric_selector(metrics: Sequence[str], default: Sequence[str]) -> list[str]:
     """`default` may name metrics that there are not."""
+    _take_metrics_from_url(metrics)
     return st.multiselect(
         "Curves",
         metrics,
@@ -33,6 +34,21 @@ def metric_selector(metrics: Sequence[str], default: Sequence[str]) -> list[str]
         key="curves",
         bind="query-params",
     )
+
+
+def _take_metrics_from_url(metrics: Sequence[str]) -> None:
+    """Accept `curves=lr` as well as the label in the box."""
+    texts = url_state.texts("curves")
+    if "curves" in st.session_state:
+        return
+    labels = {name: short_name(name) for name in metrics}
+    known = set(labels.values())
+    translated = list(dict.fromkeys(text if text in known else labels.get(text, text) for text in texts))
+    if translated != texts:
+        url_state.rewrite("curves", *translated)
+    for text in texts:
+        if text and text not in known:  # it is empty where the viewer chose none
+            url_warning.warn("curves", text, "No run here reports such a metric.")
 
 
 def x_axis_selector(axes: Sequence[XAxis], *, on_change: Callable[[], None] | None = None) -> XAxis:

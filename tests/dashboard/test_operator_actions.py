@@ -106,7 +106,7 @@ def test_after_an_action_that_no_collector_answered_the_next_ones_are_not_tried(
 
 def test_an_unreachable_collector_is_reported_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOSSGUARD_URL", "http://127.0.0.1:9")
-    with pytest.raises(ActionFailed, match=r"No collector answers at http://127.0.0.1:9 \(.*\). Nothing was changed"):
+    with pytest.raises(ActionFailed, match=r"No collector answers at http://127.0.0.1:9 \(the connection is refused\)"):
         operator_actions.perform(RELEASE, None)
 
 
@@ -153,7 +153,7 @@ class GatewayTimeout(OtherServer):
         self.send_error(504)
 
 
-@pytest.mark.parametrize(("handler", "why"), [(ClosedConnection, "ProtocolError"), (GatewayTimeout, "504")])
+@pytest.mark.parametrize(("handler", "why"), [(ClosedConnection, "the connection was lost"), (GatewayTimeout, "504")])
 def test_a_request_without_an_answer_may_have_been_performed(
     monkeypatch: pytest.MonkeyPatch, handler: type[OtherServer], why: str
 ) -> None:

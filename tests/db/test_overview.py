@@ -5,9 +5,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from db import commands, overview
-from db.engine import writing
-from db.overview import Tally
+from db.engine import reading, writing
+from db.overview import Standing, Tally
 from tests.db.seed import NOW, add_run
+from tests.monitor.client import TestClient, Trainer
+from tests.monitor.conftest import http as http
 
 INCIDENT: dict[str, Any] = {
     "kind": "loss_spike",
@@ -68,3 +70,13 @@ def test_a_proposal_and_a_hold_wait_for_a_person_and_a_closed_incident_is_not_op
         ]:
             commands.save_intervention(session, run=run, number=number, now=NOW, kind=kind, state=state, **INTERVENTION)
         assert overview.tallies(session) == {run.pk: Tally(open_incidents=2, interventions=4, waiting=2, incidents=3)}
+
+
+def test_the_newest_step_and_values_of_every_run_that_has_reported(http: TestClient) -> None:
+    Trainer(http, "silent")
+    trainer = Trainer(http)
+    trainer.report(trainer.open("a"), range(3), {"loss": [3.0, 2.0, float("inf")], "mine": [1.0, 2.0, 3.0]})
+    with reading(http.app.state.engine) as session:  # type: ignore[attr-defined]
+        found = list(overview.standings(session).values())
+    assert Standing(2, {"loss": "Infinity"}) in found
+    assert all(each.step in (None, 2) for each in found)

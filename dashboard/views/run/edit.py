@@ -8,8 +8,8 @@ from dashboard import formatting
 from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
-from dashboard.views.runs.listing import tags_of
 from db.models import Run
+from db.overview import tags_of
 from lossguard.protocol import MAX_SHORT_TEXT, MAX_TEXT
 from lossguard.states import RunState
 

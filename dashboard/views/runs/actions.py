@@ -12,7 +12,7 @@ from dashboard import formatting
 from dashboard.data.run_list import ListedRun
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
-from dashboard.views.runs.listing import tags_of
+from db.overview import tags_of
 from lossguard.states import RunState
 
 MAX_NAMED = 10

@@ -8,10 +8,10 @@ from dashboard import formatting
 from dashboard.data import cached
 from dashboard.data.facts import RunCard
 from dashboard.data.progress import is_silent
+from dashboard.figures.sparkline import sparkline
 from dashboard.views import states
 from dashboard.views.runs import selection
-from dashboard.views.runs.listing import tags_of
-from db.overview import Tally
+from db.overview import Tally, tags_of
 from lossguard.states import RunState
 
 COLUMN_WIDTH_PIXELS = 155  # two columns fit side by side on a phone
@@ -56,8 +56,11 @@ def _tick(pk: int, run_id: str) -> None:
 
 def _loss(card: RunCard) -> None:
     help_text = f"The newest value. The line shows the largest values of the last {cached.SPARKLINE_STEPS:,} steps."
-    loss = formatting.number(card.loss)
-    st.metric("Loss", loss, chart_data=card.sparkline or None, width=COLUMN_WIDTH_PIXELS, help=help_text)
+    with st.container(width=COLUMN_WIDTH_PIXELS, gap="small"):
+        st.metric("Loss", formatting.number(card.loss), help=help_text)
+        if card.sparkline:
+            low, high = formatting.number(min(card.sparkline)), formatting.number(max(card.sparkline))
+            st.html(sparkline(card.sparkline, label=f"Largest losses of the last steps, from {low} to {high}"))
 
 
 def _progress(card: RunCard) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dashboard.data.configurations import setting_text
 from dashboard.data.run_list import ListedRun
-from dashboard.views.runs.listing import tags_of
+from db.overview import tags_of
 from lossguard.config_paths import settings_named
 
 MAX_SETTINGS = 300

@@ -10,7 +10,8 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard import formatting
 from dashboard.data.run_list import ListedRun
 from dashboard.views.runs.columns import Column, column, ordered
-from dashboard.views.runs.listing import STATES, SortOrder, filtered, tags_of
+from dashboard.views.runs.listing import STATES, SortOrder, filtered
+from db.overview import tags_of
 from lossguard.run_search import Search
 
 UNFOLDED = "filters_unfolded"

@@ -8,7 +8,7 @@ from typing import Any
 from dashboard.data.progress import SILENT, is_silent
 from dashboard.data.run_list import ListedRun
 from db.models import Run
-from db.overview import Tally
+from db.overview import Tally, tags_of
 from lossguard.config_paths import settings_named
 from lossguard.masking import mask_command_line
 from lossguard.run_search import ARCHIVED, Search
@@ -57,12 +57,6 @@ class SortOrder(StrEnum):
     NAME = "by name"
 
 
-def tags_of(run: Run) -> list[str]:
-    """Those that people gave it; until then the strings in the list under "tags" in its configuration."""
-    tags = run.config.get("tags") if run.tags is None else run.tags
-    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
-
-
 def state_of(run: Run, tally: Tally, now: float) -> str:
     """One of STATES."""
     return states_of(run, tally, now)[0]
@@ -100,7 +94,8 @@ def filtered(
         and set(tags) <= set(tags_of(row.run))
         and search.matches(_searched_text(row.run), lambda name, row=row: values_of(row, name, now))  # type: ignore[misc]
     ]
-    return sorted(found, key=lambda row: _sort_keys(now)[order](row.run, row.tally))
+    key = _sort_keys(now)[order]
+    return sorted(found, key=lambda row: key(row.run, row.tally))
 
 
 def values_of(row: ListedRun, name: str, now: float) -> list[Any]:

@@ -49,7 +49,7 @@ The run appears here after its first report. `make demo` shows everything in thr
 
 def page() -> None:
     rows = cached.runs()
-    tab.show(waiting=sum(tally.waiting for _, tally in rows))
+    tab.show(waiting=sum(tally.waiting for run, tally in rows if run.archived_at is None))
     if not rows:
         st.subheader("No runs yet")
         st.markdown(as_typed_here(GETTING_STARTED))

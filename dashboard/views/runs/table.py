@@ -17,7 +17,8 @@ from dashboard.data.run_list import ListedRun
 from dashboard.views.runs import selection
 from dashboard.views.runs.columns import Column, number
 from dashboard.views.runs.groups import Group
-from dashboard.views.runs.listing import state_of, tags_of
+from dashboard.views.runs.listing import state_of
+from db.overview import tags_of
 
 SPARKLINE = "loss"
 """The metric of the sparkline."""
@@ -116,7 +117,8 @@ def show_runs(rows: Sequence[ListedRun], columns: Sequence[Column], now: float) 
     data, shown = run_table(rows, columns, now)
     # A selection is a list of positions. Under a key made of the order of the runs, no position means another run.
     key = f"runs-{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:16]}"
-    chosen = [place for place, each in enumerate(ids) if each in set(selection.selected_ids())]
+    selected = set(selection.selected_ids())
+    chosen = [place for place, each in enumerate(ids) if each in selected]
 
     def select() -> None:
         places = st.session_state[key]["selection"]["rows"]

@@ -5,8 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from db import queries
-from db.overview import Tally, tallies
-from db.run_statuses import Standing, standings
+from db.overview import Standing, Tally, standings, tallies
 from monitor.api import responses
 from monitor.api.auth import Reader
 from monitor.api.dependencies import ReadSession

@@ -45,6 +45,17 @@ def test_values_that_are_not_finite_are_spelled(store: sa.Engine) -> None:
     assert [(row["last"], row["non_finite"]) for row in found] == [("nan", "1"), ("inf", "1"), ("-inf", "1")]
 
 
+def test_a_metric_that_is_reported_at_some_steps_has_rows_for_these_alone(store: sa.Engine) -> None:
+    with writing(store) as session:
+        run = add_run(session, "r1")
+        segment = add_segment(session, run, "a")
+        add_steps(session, run, segment, range(3), loss=[1.0, 2.0, 3.0])
+        add_steps(session, run, segment, range(3, 5), loss=[4.0, 5.0], held_out_loss=[2.5, math.nan])
+        add_steps(session, run, segment, range(5, 7), loss=[6.0, 7.0])
+    found = rows(file(store, "held_out_loss", run_id="r1"))
+    assert [(row["first_step"], row["last"], row["count"]) for row in found] == [("3", "2.5", "1"), ("4", "nan", "0")]
+
+
 def test_a_long_range_has_the_buckets_of_the_chart(store: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     seed(store, now=time.time())
     monkeypatch.setattr(values_file, "MAX_FULL_STEPS", 100)

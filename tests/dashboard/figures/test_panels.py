@@ -34,6 +34,15 @@ def test_a_title_says_what_the_axis_of_its_panel_cannot_show(values: list[float]
     assert drawn.layout.yaxis.showticklabels is (note[3:] not in (NOTHING, NOTHING_ABOVE_0))
 
 
+@pytest.mark.parametrize(("mode", "ends"), [("lines", (0.0, 1000.0)), ("lines+markers", (None, None))])
+def test_a_mark_at_the_last_step_makes_the_x_axis_no_longer(mode: str, ends: tuple[float | None, float | None]) -> None:
+    line = {"type": "scatter", "x": [0, 1000], "y": [1.0, 2.0], "yaxis": "y", "name": "line", "mode": mode}
+    layout = panel_layout(["loss"])
+    mark = line | {"x": [1000, None], "yaxis": layout.panels[0].mark_axis, "mode": "markers"}
+    options = panel_figure(layout, [line, mark], XAxis.STEP, None, "").layout.xaxis.autorangeoptions
+    assert (options.clipmin, options.clipmax) == ends
+
+
 def test_a_panel_without_a_trace_has_axes_all_the_same() -> None:
     drawn = panel_figure(panel_layout(["loss", "lr"]), [], XAxis.STEP, None, "")
     assert [trace.yaxis for trace in drawn.data] == ["y", "y2"]

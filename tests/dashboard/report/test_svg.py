@@ -100,6 +100,12 @@ def test_names_that_would_cover_each_other_are_left_to_the_pointer() -> None:
     assert sum("detected" in (each.text or "") for each in drawn.iter("title")) == 3
 
 
+def test_where_the_kind_of_an_incident_has_no_place_its_number_has() -> None:
+    marks = Marks([incident(1, 30), incident(2, 45), incident(3, 60)], last_step=99)
+    drawn = picture(run_figure({"loss": Curve(series([1.0] * 100), {})}, marks))
+    assert [text for text in texts(drawn) if text.startswith("#")] == ["#1", "#2", "#3 loss spike"]
+
+
 def shapes(drawn: ElementTree.Element) -> list[Any]:
     return [each for each in drawn.iter("rect") if each.get("fill")]
 

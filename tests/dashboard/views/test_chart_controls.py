@@ -170,3 +170,13 @@ def test_a_link_that_asks_for_what_there_is_not_is_answered_by_one_sentence(
     app = open_page("run", run="spiky-1", **query)
     assert [toast.value for toast in app.toast] == [sentence]
     assert not app.run().toast
+
+
+def test_a_link_names_curves_as_the_loop_does_or_as_the_page_does(open_page: OpenPage, store: sa.Engine) -> None:
+    seed(store, now=time.time())
+    app = open_page("run", run="spiky-1", curves=["loss", "lr", "learning rate", "nothing"])
+    assert app.multiselect(key="curves").value == ["loss", "lr"]
+    assert [each.value for each in app.toast] == [
+        "The link has curves=nothing, which is not valid. No run here reports such a metric."
+    ]
+    assert app.query_params["curves"][:2] == ["loss", "learning rate"]

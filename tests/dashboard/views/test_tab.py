@@ -7,6 +7,8 @@ import pytest
 import sqlalchemy as sa
 import streamlit as st
 
+from db import queries
+from db.engine import writing
 from tests.dashboard.conftest import OpenPage
 from tests.dashboard.live import report_a_spike
 from tests.dashboard.seed import seed
@@ -46,3 +48,15 @@ def test_the_tab_names_page_and_run_and_counts_what_waits(
         "runs": ("(1) Runs - Lossguard", True),
         "trainer_lab": ("Trainer lab - Lossguard", False),
     }
+
+
+def test_what_waits_in_an_archived_run_does_not_count(
+    open_page: OpenPage, store: sa.Engine, titles: list[tuple[str, bool]]
+) -> None:
+    report_a_spike(store)
+    with writing(store) as session:
+        run = queries.run_named(session, run_id="asking")
+        assert run is not None
+        run.archived_at = time.time()
+    open_page()
+    assert titles[-1] == ("Runs - Lossguard", False)

@@ -1,0 +1,64 @@
+"""The incidents and the interventions of a run: thousands of them are not read at every refresh of a page.
+
+What was read is kept for KEPT_SECONDS, and a later read adds what has changed since.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import streamlit as st
+from sqlalchemy.orm import Session
+
+from db import queries
+from db.models import Incident, Intervention, Run
+
+KEPT_SECONDS = 60.0
+"""Then all are read again: also those of a collector whose clock is wrong by more than OVERLAP_SECONDS."""
+OVERLAP_SECONDS = 60.0
+"""A read asks for what has changed since so long before the one before it: clocks differ, and transactions wait."""
+
+Row = TypeVar("Row", Incident, Intervention)
+
+
+class ChangedRows(Generic[Row]):
+    """Rows by number, and when they were read last. Several threads may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows: dict[int, Row] = {}
+        self._read_at: float | None = None
+
+    def current(self, read: Callable[[float | None], Sequence[Row]], now: float) -> list[Row]:
+        """All rows, in the order of their numbers. `read` returns those that changed since a time; None: all."""
+        with self._lock:
+            changed = read(None if self._read_at is None else self._read_at - OVERLAP_SECONDS)
+            self._rows = self._rows | {row.number: row for row in changed}
+            self._read_at = now
+            return [self._rows[number] for number in sorted(self._rows)]
+
+
+def incidents(session: Session, *, url: str, run: Run) -> list[Incident]:
+    """Of the store at `url`, which `session` reads."""
+    known = _incidents(url, run.pk, run.id, run.started_at)
+    return known.current(lambda since: queries.incidents(session, run=run, changed_since=since), time.time())
+
+
+def interventions(session: Session, *, url: str, run: Run) -> list[Intervention]:
+    """Of the store at `url`, which `session` reads."""
+    known = _interventions(url, run.pk, run.id, run.started_at)
+    return known.current(lambda since: queries.interventions(session, run=run, changed_since=since), time.time())
+
+
+# A key is used again after a run was deleted; the time of its start tells the next run from it.
+
+
+@st.cache_resource(ttl=KEPT_SECONDS, show_spinner=False, max_entries=64)
+def _incidents(url: str, run_pk: int, run_id: str, started_at: float) -> ChangedRows[Incident]:
+    return ChangedRows()
+
+
+@st.cache_resource(ttl=KEPT_SECONDS, show_spinner=False, max_entries=64)
+def _interventions(url: str, run_pk: int, run_id: str, started_at: float) -> ChangedRows[Intervention]:
+    return ChangedRows()
