@@ -98,9 +98,11 @@ def _assignment(text: str) -> tuple[str, Any]:
     if not equals or not name:
         raise ConfigurationError(f"{text!r:.80} must be NAME=VALUE, such as mode=approve")
     try:
-        return name, json.loads(value)  # a number, true or false
+        parsed = json.loads(value)  # a number, true or false
+        json.dumps(parsed, allow_nan=False)
     except ValueError:
-        return name, value
+        return name, value  # a text; the collector says what it thinks of it, of NaN too
+    return name, parsed
 
 
 def _body(changes: dict[str, Any], known: Sequence[dict[str, Any]]) -> dict[str, Any]:
