@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     DONE = 0
     LEFT = 1  # something is left, stands against it, or was not confirmed
     INVALID = 2  # the arguments or the configuration
-    NOT_FOUND = 3  # no run, or several, of that name; no such incident, metric or intervention
+    NOT_FOUND = 3  # no run, or several, of that name; no such incident, metric or route
     UNREACHABLE = 4  # no collector answers
     UNAUTHORISED = 5  # the collector refuses the token
     INTERRUPTED = 130  # Ctrl-C

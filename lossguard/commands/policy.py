@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from lossguard.commands.connection import add_options, change, connected
+from lossguard.commands.connection import add_options, change, connected, read_back
 from lossguard.commands.named_run import find
 from lossguard.commands.table import Column, table
 from lossguard.commands.terminal import Style, Terminal, Text, print_json
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         if action != "show":
             body = _body(_changes(action, values), shown["values"])
             change(client, "PUT", target.path, body)
-            shown = client.get(target.path)
+            shown = read_back("the policy is changed", lambda: client.get(target.path))
     if options.json:
         print_json({"of": target.name, "layer": target.layer.value} | shown)
     elif action == "show":

@@ -23,7 +23,7 @@ MAX_FAILURES = 5
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("sync", help="deliver the spools in a directory and its subdirectories")
     parser.add_argument("directory", type=Path, help="LOSSGUARD_DIR, or the folder of a project or a run")
-    add_options(parser, scope="report")
+    add_options(parser, "report")
     parser.set_defaults(run=run)
 
 
