@@ -16,6 +16,7 @@ from db.run_statuses import Standing
 from db.step_notes import StepNote
 from db.steps.reader import metric_value
 from lossguard.protocol import encode_number
+from lossguard.run_tags import tags_of
 from monitor.detection.interventions import run_policy
 
 Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit | StepNote
@@ -55,15 +56,9 @@ LISTED_TIMES = ("started_at", "last_report_at", "finished_at", "archived_at")
 def standing(row: Run, newest: Standing, tally: Tally, *, with_config: bool) -> dict[str, Any]:
     """A run in a list: where it stands, and how much of it is open."""
     shown = {name: getattr(row, name) for name in (*LISTED, *LISTED_TIMES)}
-    shown |= {"tags": tags(row), "step": newest.step, "metrics": dict(newest.metrics)}
+    shown |= {"tags": tags_of(row.tags, row.config), "step": newest.step, "metrics": dict(newest.metrics)}
     shown |= {"open_incidents": tally.open_incidents, "waiting": tally.waiting}
     return shown | ({"config": row.config} if with_config else {})
-
-
-def tags(row: Run) -> list[str]:
-    """The tags that people gave the run; until then those of its configuration."""
-    found = row.config.get("tags") if row.tags is None else row.tags
-    return [tag for tag in found if isinstance(tag, str)] if isinstance(found, list) else []
 
 
 def step(row: Step | None, names: list[str]) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from db.overview import Tally
 from lossguard.config_paths import settings_named
 from lossguard.masking import mask_command_line
 from lossguard.run_search import ARCHIVED, Search
+from lossguard.run_tags import tags_of
 from lossguard.states import RunState
 
 NEEDS_A_PERSON = "needs a person"
@@ -33,7 +34,7 @@ FIELDS: Mapping[str, Callable[[ListedRun, float], list[Any]]] = {
     "project": lambda row, _: [row.run.project],
     "name": lambda row, _: [row.run.name or row.run.id],
     "id": lambda row, _: [row.run.id],
-    "tag": lambda row, _: tags_of(row.run),
+    "tag": lambda row, _: tags_of(row.run.tags, row.run.config),
     "host": lambda row, _: [row.run.host or ""],
     "device": lambda row, _: row.run.devices,
     "command": lambda row, _: [mask_command_line(row.run.command or "")],
@@ -55,12 +56,6 @@ class SortOrder(StrEnum):
     REPORT = "last report first"
     INCIDENTS = "most open incidents first"
     NAME = "by name"
-
-
-def tags_of(run: Run) -> list[str]:
-    """Those that people gave it; until then the strings in the list under "tags" in its configuration."""
-    tags = run.config.get("tags") if run.tags is None else run.tags
-    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
 
 
 def state_of(run: Run, tally: Tally, now: float) -> str:
@@ -97,7 +92,7 @@ def filtered(
         for row in rows
         if (archived or row.run.archived_at is None)
         and (not states or state_of(row.run, row.tally, now) in states)
-        and set(tags) <= set(tags_of(row.run))
+        and set(tags) <= set(tags_of(row.run.tags, row.run.config))
         and search.matches(_searched_text(row.run), lambda name, row=row: values_of(row, name, now))  # type: ignore[misc]
     ]
     return sorted(found, key=lambda row: _sort_keys(now)[order](row.run, row.tally))
@@ -141,7 +136,8 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 def _searched_text(run: Run) -> str:
     devices, command = map(str, run.devices), run.command or ""
-    parts = [run.project, run.name or "", run.id, run.host or "", *devices, command, *tags_of(run), run.note or ""]
+    tags = tags_of(run.tags, run.config)
+    parts = [run.project, run.name or "", run.id, run.host or "", *devices, command, *tags, run.note or ""]
     return "\n".join(parts)
 
 
