@@ -11,7 +11,7 @@ from db.models import Run
 from db.overview import Tally
 from lossguard.config_paths import settings_named
 from lossguard.masking import mask_command_line
-from lossguard.run_search import ARCHIVED, Search
+from lossguard.run_search import ARCHIVED, METRIC, SETTING, Search, settings_or_metric
 from lossguard.run_tags import tags_of
 from lossguard.states import RunState
 
@@ -25,9 +25,6 @@ STATES = (
     RunState.FAILED.value,
 )
 """What a viewer can filter by."""
-
-SETTING, METRIC = "config.", "metric."
-"""Before a name in a search: it is that of a setting, or of a metric, and nothing else."""
 
 FIELDS: Mapping[str, Callable[[ListedRun, float], list[Any]]] = {
     "state": lambda row, now: states_of(row.run, row.tally, now),
@@ -102,12 +99,8 @@ def values_of(row: ListedRun, name: str, now: float) -> list[Any]:
     """What a search means by a name: a field, a setting, or the newest value of a metric; the first that there is."""
     if name in FIELDS:
         return FIELDS[name](row, now)
-    named = name.removeprefix(SETTING) if name.startswith(SETTING) else name
-    found = [] if name.startswith(METRIC) else settings_named(row.settings, named)
-    if found or name.startswith(SETTING):
-        return found
-    metric = row.summary.metrics.get(name.removeprefix(METRIC))
-    return [] if metric is None else [metric.last]
+    metrics = row.summary.metrics
+    return settings_or_metric(name, row.settings, lambda metric: metrics[metric].last if metric in metrics else None)
 
 
 def searched_metrics(search: Search, metrics: Collection[str]) -> set[str]:
