@@ -14,7 +14,7 @@ from lossguard.signals import handling
 from lossguard.sources import formats
 from lossguard.sources.columns import Columns
 from lossguard.sources.names import NameMap
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 
 PROJECT = "watched"
 
