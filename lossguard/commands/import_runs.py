@@ -10,7 +10,7 @@ from lossguard.commands.connection import add_json_option
 from lossguard.commands.progress import Progress
 from lossguard.commands.source_options import add_source_options, settings_of
 from lossguard.commands.sync import delivered
-from lossguard.commands.terminal import print_json
+from lossguard.commands.terminal import print_json, printable
 from lossguard.errors import ConfigurationError
 from lossguard.protocol import is_name
 from lossguard.settings import Mode, Settings
@@ -127,4 +127,4 @@ def _sentence(stored: SourceRun, done: Imported, names: NameMap, problem: str, *
 
 def _complain(sentence: str, progress: Progress) -> None:
     progress.wipe()
-    print(f"lossguard: {sentence}", file=sys.stderr)
+    print(f"lossguard: {printable(sentence)}", file=sys.stderr)

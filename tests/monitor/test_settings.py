@@ -52,5 +52,6 @@ def test_an_unusable_order_key_is_refused_without_being_shown(tmp_path: Path, mo
 
 def test_a_line_break_at_the_end_of_a_token_is_not_part_of_it() -> None:
     token = Settings(token=SecretStr("secret\n")).token
-    assert token is not None and token.get_secret_value() == "secret"
+    assert token is not None
+    assert token.get_secret_value() == "secret"
     assert Settings(token=SecretStr(" \n")).token == SecretStr(" \n")
