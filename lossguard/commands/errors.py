@@ -21,7 +21,7 @@ from lossguard.errors import (
 
 
 class ExitCode(IntEnum):
-    """Of every command, but for `launch`, which ends as the command that it runs."""
+    """Of every command; but `launch` ends as the command that it runs, and `watch` on Ctrl-C as at its end."""
 
     DONE = 0
     LEFT = 1  # something is left, stands against it, or was not confirmed

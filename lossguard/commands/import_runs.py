@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.commands.connection import add_json_option
+from lossguard.commands.errors import CommandError, ExitCode
 from lossguard.commands.progress import Progress
 from lossguard.commands.source_options import add_source_options, settings_of
 from lossguard.commands.sync import delivered
@@ -52,8 +53,7 @@ def run(options: argparse.Namespace) -> int:
             for stored in found:
                 runs.append(_import(stored, options, settings, progress, preview=len(found) == 1))
         except KeyboardInterrupt:
-            progress.say("stopped; the same command goes on where it was")
-            return 1
+            raise CommandError("stopped; the same command goes on where it was", ExitCode.INTERRUPTED) from None
         num_done = sum(each["imported"] for each in runs)
         progress.say(f"{num_done} of {len(found) + num_failed} runs imported")
     if options.json:
