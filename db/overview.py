@@ -87,12 +87,6 @@ def tallies(session: Session) -> dict[int, Tally]:
     }
 
 
-def tags_of(run: Run) -> list[str]:
-    """Those that people gave it; until then the strings in the list under "tags" in its configuration."""
-    tags = run.config.get("tags") if run.tags is None else run.tags
-    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
-
-
 def metric_names(session: Session) -> list[str]:
     """The names of the metrics of any run: those with a column of their own first."""
     seen = set(session.scalars(sa.select(Metric.name).distinct()))

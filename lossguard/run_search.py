@@ -10,9 +10,12 @@ What the names mean is for the caller to say: see `Search.matches`.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
+
+from lossguard.config_paths import settings_named
 
 
 class Operator(StrEnum):
@@ -33,6 +36,8 @@ ORDERS: dict[Operator, Callable[[float, float], bool]] = {
 }
 ARCHIVED = "archived"
 """A word that is a condition of its own: `archived` is `archived:yes`, and `-archived` excludes such runs."""
+SETTING, METRIC = "config.", "metric."
+"""Before a name: it is that of a setting, or of a metric, and nothing else."""
 TRUE, FALSE = ("true", "yes"), ("false", "no")
 UNITS = {"k": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
@@ -117,6 +122,17 @@ def parse(text: str) -> Search:
         term = _term(token)
         (problems if isinstance(term, str) else terms).append(term)  # type: ignore[arg-type]
     return Search(tuple(terms), tuple(problems))
+
+
+def settings_or_metric(
+    name: str, settings: Mapping[str, Any], metric_named: Callable[[str], object | None]
+) -> list[Any]:
+    """What a name means that is no field: flattened settings, else the metric that `metric_named` finds."""
+    found = [] if name.startswith(METRIC) else settings_named(settings, name.removeprefix(SETTING))
+    if found or name.startswith(SETTING):
+        return found
+    metric = metric_named(name.removeprefix(METRIC))
+    return [] if metric is None else [metric]
 
 
 def number_of(text: str) -> float | None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lossguard.addresses import collector_url
+from lossguard.bearer_token import checked_token
 from lossguard.errors import ConfigurationError
 from lossguard.folder_lock import LOCK_WAIT
 from lossguard.ranks import Ranks
@@ -93,7 +94,7 @@ class Settings:
         return cls(
             mode=chosen,
             url=address,
-            token=token or env.get("LOSSGUARD_TOKEN") or None,
+            token=_token(token, env.get("LOSSGUARD_TOKEN")),
             directory=Path(directory or env.get("LOSSGUARD_DIR") or ".lossguard"),
             run_id=run_id or env.get("LOSSGUARD_RUN_ID") or None,
             keep=_keep(env.get("LOSSGUARD_SPOOL_KEEP") or Keep.ALL),
@@ -102,6 +103,12 @@ class Settings:
             hardware_interval=_hardware_interval(env.get("LOSSGUARD_HARDWARE") or str(HARDWARE_INTERVAL)),
             lock_wait=_seconds("LOSSGUARD_LOCK_WAIT", env.get("LOSSGUARD_LOCK_WAIT") or str(LOCK_WAIT)),
         )
+
+
+def _token(given: str | None, variable: str | None) -> str | None:
+    if given:
+        return checked_token("token", given)
+    return checked_token("LOSSGUARD_TOKEN", variable) if variable else None
 
 
 def _mode(source: str, value: str) -> Mode:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -99,11 +100,10 @@ class Processes:
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise CannotRun(f"the {name} did not start:\n{self._last_lines(name)}")
-            try:
+            with suppress(urllib3.exceptions.HTTPError):
                 if http.request("GET", url).status == 200:
                     return
-            except urllib3.exceptions.HTTPError:
-                time.sleep(0.1)
+            time.sleep(0.1)
         raise CannotRun(f"the {name} did not answer within {timeout:.0f} s; its log is {self.log_of(name)}")
 
     def wait_for_an_end(self, names: Collection[str]) -> str:

@@ -70,6 +70,13 @@ class Settings(BaseSettings):
     log_level: LogLevel = LogLevel.INFO
     """Lowest level that is logged: info (every request), warning (refusals and failures) or error."""
 
+    @field_validator("token")
+    @classmethod
+    def _without_blanks(cls, given: SecretStr | None) -> SecretStr | None:
+        """As clients send it. One of blanks alone stays: it protects the collector, and nobody can send it."""
+        stripped = "" if given is None else given.get_secret_value().strip()
+        return SecretStr(stripped) if stripped else given
+
     @field_validator("trusted_proxies")
     @classmethod
     def _are_addresses(cls, given: str) -> str:

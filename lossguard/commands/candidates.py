@@ -49,7 +49,7 @@ def _values(action: argparse.Action, before: Sequence[str]) -> Iterable[str]:
     if action.choices is not None:
         return [str(each) for each in action.choices]
     if action.dest == "project":
-        return (run["project"] for run in _asked(before, listed))
+        return _names(run["project"] for run in _asked(before, listed))
     return _run_names(before) if action.dest == "run_id" else []
 
 
@@ -65,7 +65,7 @@ def _positionals(parser: argparse.ArgumentParser, before: Sequence[str]) -> Iter
     if action.dest == "words":
         return _of_policy(given, before)
     if action.dest == "metrics":
-        return _asked(before, lambda client: find(client, given[0])["metrics"])
+        return _names(_asked(before, lambda client: find(client, given[0])["metrics"]))
     return [str(each) for each in action.choices or ()]
 
 
@@ -87,7 +87,12 @@ def _of_policy(given: Sequence[str], before: Sequence[str]) -> Iterable[str]:
 
 def _run_names(before: Sequence[str]) -> Iterable[str]:
     runs = _asked(before, listed)
-    return [*(run["id"] for run in runs), *(run["name"] or "" for run in runs), LATEST]
+    return _names([*(run["id"] for run in runs), *(run["name"] or "" for run in runs), LATEST])
+
+
+def _names(found: Iterable[str]) -> list[str]:
+    """Of what a trainer has named, the names that would not be taken for options."""
+    return [name for name in found if not name.startswith("-")]
 
 
 def _asked(before: Sequence[str], question: Callable[[Client], Iterable[Any]]) -> list[Any]:

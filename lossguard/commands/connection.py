@@ -2,25 +2,30 @@
 
 import argparse
 import getpass
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from lossguard.commands.errors import CommandError, exit_code_of, sentence_of
+from lossguard.commands.terminal import printable
 from lossguard.delivery.client import Client
 from lossguard.errors import CollectorError, ConfigurationError, Unreachable
 from lossguard.protocol import MAX_PERSON, PERSON_HEADER
 from lossguard.settings import Settings
 
+T = TypeVar("T")
+STEERING = ("read", "operate")
+"""Scopes of what changes something: the run is looked up first."""
 TIMEOUT = 30.0
 """Seconds to wait for an answer."""
 
 
-def add_options(parser: argparse.ArgumentParser, *, scope: str = "read") -> None:
-    """--url, --token and --json."""
+def add_options(parser: argparse.ArgumentParser, *scopes: str) -> None:
+    """--url, --token and --json; `scopes`: those that the token needs, without any `read`."""
+    needed = " and ".join(scopes or ("read",))
     add_json_option(parser)
     parser.add_argument("--url", help="the collector's address (default: LOSSGUARD_URL)")
-    parser.add_argument("--token", help=f"bearer token with the scope {scope} (default: LOSSGUARD_TOKEN)")
+    parser.add_argument("--token", help=f"bearer token that allows {needed} (default: LOSSGUARD_TOKEN)")
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -53,12 +58,21 @@ def change(client: Client, method: str, path: str, body: Mapping[str, Any]) -> A
         raise CommandError(f"{sentence_of(problem)}; {what}", exit_code_of(problem)) from problem
 
 
+def read_back(done: str, read: Callable[[], T]) -> T:
+    """What a change has led to. Raises CommandError, which says that the change was made, when that cannot be read."""
+    try:
+        return read()
+    except CollectorError as problem:
+        sentence = f"{done}; what it led to cannot be read: {sentence_of(problem)}"
+        raise CommandError(sentence, exit_code_of(problem)) from problem
+
+
 def confirm(options: argparse.Namespace, question: str) -> None:
     """Ask on the terminal, unless --yes or --json is given. Raises CommandError without a yes."""
     if options.yes or options.json:
         return
     try:
-        answer = input(f"{question} [y/N] ")
+        answer = input(f"{printable(question)} [y/N] ")
     except EOFError:
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):

@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--intervention", type=int, metavar="N", help="its number in the run, if several wait")
     connection.add_confirmation(parser)
-    connection.add_options(parser, scope="operate")
+    connection.add_options(parser, *connection.STEERING)
 
 
 def decide(options: argparse.Namespace, verb: str, *, dry_run: bool = False) -> int:

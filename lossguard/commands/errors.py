@@ -21,12 +21,12 @@ from lossguard.errors import (
 
 
 class ExitCode(IntEnum):
-    """Of every command, but for `launch`, which ends as the command that it runs."""
+    """Of every command; but `launch` ends as the command that it runs, and `watch` on Ctrl-C as at its end."""
 
     DONE = 0
     LEFT = 1  # something is left, stands against it, or was not confirmed
     INVALID = 2  # the arguments or the configuration
-    NOT_FOUND = 3  # no run, or several, of that name; no such incident, metric or intervention
+    NOT_FOUND = 3  # no run, or several, of that name; no such incident, metric or route
     UNREACHABLE = 4  # no collector answers
     UNAUTHORISED = 5  # the collector refuses the token
     INTERRUPTED = 130  # Ctrl-C

@@ -51,14 +51,25 @@ def _format_of(name: str) -> str:
 
 
 def _downloaded(client: Client, path: str, target: Path) -> int:
-    """The bytes that were written. The file is there only once all of it has come."""
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    """The bytes that were written."""
     try:
-        with part.open("xb") as file:
-            num_bytes = client.download(path, file)
-        part.replace(target)
+        if target.exists() and not target.is_file():  # a pipe or a device, which a file must not replace
+            with target.open("wb") as file:
+                return client.download(path, file)
+        return _downloaded_whole(client, path, target)
     except OSError as problem:
         raise CommandError(f"{target} cannot be written: {problem.strerror or problem}") from None
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def _downloaded_whole(client: Client, path: str, target: Path) -> int:
+    """The file is there only once all of it has come."""
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    with part.open("xb") as file:
+        try:
+            num_bytes = client.download(path, file)
+            file.flush()
+            part.replace(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
     return num_bytes

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.commands.connection import add_json_option
+from lossguard.commands.errors import CommandError, ExitCode
 from lossguard.commands.progress import Progress
 from lossguard.commands.source_options import add_source_options, settings_of
 from lossguard.commands.sync import delivered
-from lossguard.commands.terminal import print_json
+from lossguard.commands.terminal import print_json, printable
 from lossguard.errors import ConfigurationError
 from lossguard.protocol import is_name
 from lossguard.settings import Mode, Settings
@@ -18,7 +19,7 @@ from lossguard.sources import formats
 from lossguard.sources.columns import Columns
 from lossguard.sources.importing import Imported, import_run
 from lossguard.sources.names import NameMap
-from lossguard.sources.stored_run import BadSource, StoredRun
+from lossguard.sources.source_run import BadSource, SourceRun
 
 PROJECT = "imported"
 """Of runs whose tool has no projects."""
@@ -52,8 +53,7 @@ def run(options: argparse.Namespace) -> int:
             for stored in found:
                 runs.append(_import(stored, options, settings, progress, preview=len(found) == 1))
         except KeyboardInterrupt:
-            progress.say("stopped; the same command goes on where it was")
-            return 1
+            raise CommandError("stopped; the same command goes on where it was", ExitCode.INTERRUPTED) from None
         num_done = sum(each["imported"] for each in runs)
         progress.say(f"{num_done} of {len(found) + num_failed} runs imported")
     if options.json:
@@ -61,9 +61,9 @@ def run(options: argparse.Namespace) -> int:
     return 0 if num_done == len(found) and not num_failed else 1
 
 
-def _find(options: argparse.Namespace, progress: Progress) -> tuple[list[StoredRun], int]:
+def _find(options: argparse.Namespace, progress: Progress) -> tuple[list[SourceRun], int]:
     """The runs of all paths, each once, and how many paths could not be read."""
-    runs: dict[str, StoredRun] = {}
+    runs: dict[str, SourceRun] = {}
     num_failed = 0
     for path in options.paths:
         try:
@@ -80,7 +80,7 @@ def _find(options: argparse.Namespace, progress: Progress) -> tuple[list[StoredR
 
 
 def _import(
-    stored: StoredRun, options: argparse.Namespace, settings: Settings, progress: Progress, *, preview: bool
+    stored: SourceRun, options: argparse.Namespace, settings: Settings, progress: Progress, *, preview: bool
 ) -> dict[str, Any]:
     """Import one run and print how that went, after a `preview` of its first rows if so asked.
 
@@ -117,7 +117,7 @@ def _import(
     return {"source": str(stored.place), "run": done.run_id, **rows, "imported": is_imported}
 
 
-def _sentence(stored: StoredRun, done: Imported, names: NameMap, problem: str, *, online: bool) -> str:
+def _sentence(stored: SourceRun, done: Imported, names: NameMap, problem: str, *, online: bool) -> str:
     rows = f"{done.num_rows:,} rows" + (f" more ({done.num_known:,} were there)" if done.num_known else "")
     what = f"{stored.place}: {rows if done.num_rows or not done.num_known else 'nothing new'}, run {done.run_id}"
     if online:
@@ -127,4 +127,4 @@ def _sentence(stored: StoredRun, done: Imported, names: NameMap, problem: str, *
 
 def _complain(sentence: str, progress: Progress) -> None:
     progress.wipe()
-    print(f"lossguard: {sentence}", file=sys.stderr)
+    print(f"lossguard: {printable(sentence)}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -27,7 +27,12 @@ def checks(settings: Settings, environment: Mapping[str, str]) -> list[Check]:
 def _nearest(directory: Path) -> Path:
     """The folder itself, or the nearest one above that exists."""
     resolved = directory.absolute()
-    return next((each for each in (resolved, *resolved.parents) if each.exists()), resolved)
+    return next(each for each in (resolved, *resolved.parents) if os.path.exists(each))  # Path.exists may raise
+
+
+def _below(directory: Path, pattern: str) -> Iterable[Path]:
+    """The files of this name in a folder that this user may look into."""
+    return directory.rglob(pattern) if os.path.isdir(directory) else ()
 
 
 def _folder(directory: Path) -> Check:
@@ -60,34 +65,43 @@ def size(num_bytes: int) -> str:
 
 
 def _spools(directory: Path) -> list[Check]:
-    waiting = [path for path in directory.rglob("*.spool") if not is_delivered(path)]
+    waiting = [path for path in _below(directory, "*.spool") if not is_delivered(path)]
     if not waiting:
         return [ok("spools", "everything that was recorded here is delivered")]
     runs = sorted({path.parent.name for path in waiting})
-    num_bytes = sum(max(0, path.stat().st_size - acknowledged(path)) for path in waiting)
+    num_bytes = sum(map(_waiting_bytes, waiting))
     named = f"{len(runs)} runs" if len(runs) > 1 else f"the run {runs[0]}"
     sentence = f"{size(num_bytes)} of {named} wait for delivery"
     return [warning("spools", sentence, f"unless they train now: lossguard sync {directory}")]
 
 
+def _waiting_bytes(spool: Path) -> int:
+    try:
+        return max(0, spool.stat().st_size - acknowledged(spool))
+    except OSError:  # delivered and archived meanwhile
+        return 0
+
+
 def _limits(directory: Path, environment: Mapping[str, str]) -> Iterator[Check]:
-    given = environment.get(VARIABLE)
-    sources = {VARIABLE: given} if given else {}
-    sources |= {str(path): _text(path) for path in directory.rglob(LIMITS_FILE) if path.is_file()}
-    for source, text in sources.items():
-        try:
-            limits = Limits.parse(text, source)
-        except ConfigurationError as error:
-            yield problem("limits", str(error), "correct it: until then no order is carried out")
-        else:
-            yield ok("limits", f"{source}: {limits.to_text() or 'no limit'}")
-    for path in directory.rglob(KILL_FILE):
+    if given := environment.get(VARIABLE):
+        yield _parsed(VARIABLE, lambda: given)
+    for path in _below(directory, LIMITS_FILE):
+        if path.is_file():
+            yield _parsed(str(path), lambda path=path: path.read_text(encoding="utf-8", errors="replace"))  # type: ignore[misc]
+    for path in _below(directory, KILL_FILE):
         mend = f"delete {path} once it is to carry them out again"
         yield warning("orders", f"the run {path.parent.name} carries out no orders", mend)
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+def _parsed(source: str, read: Callable[[], str]) -> Check:
+    mend = "correct it: until then no order is carried out"
+    try:
+        limits = Limits.parse(read(), source)
+    except ConfigurationError as error:
+        return problem("limits", str(error), mend)
+    except OSError as error:
+        return problem("limits", f"{source} cannot be read ({error.strerror})", mend)
+    return ok("limits", f"{source}: {limits.to_text() or 'no limit'}")
 
 
 def _order_key(environment: Mapping[str, str]) -> list[Check]:

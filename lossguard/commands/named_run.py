@@ -9,6 +9,7 @@ from lossguard.commands.errors import CommandError, ExitCode
 from lossguard.delivery.client import Client
 from lossguard.errors import NotFound
 from lossguard.protocol import is_run_id
+from lossguard.run_tags import tags_of
 
 LATEST = "latest"
 MAX_CANDIDATES = 8
@@ -28,7 +29,8 @@ def listed(client: Client, *, project: str | None = None, config: bool = False) 
     try:
         found = client.get(f"/overview?{query}&config=true" if config else f"/overview?{query}")
     except NotFound:
-        found = [{**UNKNOWN, **run, "tags": run.get("tags") or []} for run in client.get(f"/runs?{query}")]
+        runs = client.get(f"/runs?{query}")
+        found = [{**UNKNOWN, **run, "tags": tags_of(run.get("tags"), run["config"])} for run in runs]
     return list(found)
 
 

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 from urllib.parse import quote
 
-from lossguard.commands.connection import add_options, change, connected
+from lossguard.commands.connection import STEERING, add_options, change, connected
 from lossguard.commands.named_run import add_run, find
 from lossguard.commands.readable import count
 from lossguard.commands.terminal import Terminal, print_json
@@ -17,7 +17,7 @@ def add_to(commands: Any) -> None:
     add_run(parser)
     parser.add_argument("text", metavar="TEXT", help="what you have to say")
     parser.add_argument("--step", type=int, metavar="N", help="the step that it is about (default: the newest one)")
-    add_options(parser, scope="operate")
+    add_options(parser, *STEERING)
     parser.set_defaults(run=run)
 
 
@@ -30,10 +30,8 @@ def run(options: argparse.Namespace) -> int:
         found = find(client, options.which_run)
         path = f"/runs/{quote(found['id'], safe='')}/notes"
         made = change(client, "POST", path, {"step": options.step, "text": options.text})
-    newest = found["newest_step"] or {"step": None}
-    step = made.get("step", newest["step"] if options.step is None else options.step)
     if options.json:
-        print_json({"run": found["id"], "id": made["id"], "step": step, "text": options.text})
+        print_json({"run": found["id"]} | {name: made[name] for name in ("id", "step", "text")})
     else:
-        Terminal.of().say(f"noted at step {count(step)} of {found['id']}")
+        Terminal.of().say(f"noted at step {count(made['step'])} of {found['id']}")
     return 0

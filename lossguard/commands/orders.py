@@ -6,8 +6,16 @@ from typing import Any
 from urllib.parse import quote
 
 from lossguard.commands import interventions
-from lossguard.commands.connection import add_confirmation, add_options, change, confirm, connected
-from lossguard.commands.named_run import add_run, find
+from lossguard.commands.connection import (
+    STEERING,
+    add_confirmation,
+    add_options,
+    change,
+    confirm,
+    connected,
+    read_back,
+)
+from lossguard.commands.named_run import add_run, find, of
 from lossguard.commands.readable import count
 from lossguard.commands.terminal import Terminal, print_json
 
@@ -17,7 +25,7 @@ def add_order_options(parser: argparse.ArgumentParser, *, reason: bool = True) -
     if reason:
         parser.add_argument("--reason", default="", help="for the record, and for the log of the trainer")
     add_confirmation(parser)
-    add_options(parser, scope="operate")
+    add_options(parser, *STEERING)
 
 
 def order(options: argparse.Namespace, verb: str, question: str, body: Mapping[str, Any]) -> int:
@@ -28,7 +36,8 @@ def order(options: argparse.Namespace, verb: str, question: str, body: Mapping[s
         at = "no step yet" if newest is None else f"now at step {count(newest['step'])}"
         confirm(options, f"{question.format(run=run['id'])} ({run['state']}, {at})?")
         change(client, "POST", f"/runs/{quote(run['id'], safe='')}/{verb}", body)
-        ordered = find(client, run["id"])["interventions"][-1]
+        given = read_back(f"the {verb} is ordered", lambda: of(client, run["id"])["interventions"])
+    ordered = next(each for each in reversed(given) if each["kind"] == verb)  # the policy may have added one since
     if options.json:
         print_json({"run": run["id"], "intervention": interventions.fields(ordered)})
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from lossguard.commands.connection import add_options, change, connected
+from lossguard.commands.connection import add_options, change, connected, read_back
 from lossguard.commands.named_run import find
 from lossguard.commands.table import Column, table
 from lossguard.commands.terminal import Style, Terminal, Text, print_json
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         if action != "show":
             body = _body(_changes(action, values), shown["values"])
             change(client, "PUT", target.path, body)
-            shown = client.get(target.path)
+            shown = read_back("the policy is changed", lambda: client.get(target.path))
     if options.json:
         print_json({"of": target.name, "layer": target.layer.value} | shown)
     elif action == "show":
@@ -98,9 +98,11 @@ def _assignment(text: str) -> tuple[str, Any]:
     if not equals or not name:
         raise ConfigurationError(f"{text!r:.80} must be NAME=VALUE, such as mode=approve")
     try:
-        return name, json.loads(value)  # a number, true or false
+        parsed = json.loads(value)  # a number, true or false
+        json.dumps(parsed, allow_nan=False)
     except ValueError:
-        return name, value
+        return name, value  # a text; the collector says what it thinks of it, of NaN too
+    return name, parsed
 
 
 def _body(changes: dict[str, Any], known: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import time
 from types import TracebackType
 from typing import Self, TextIO
 
+from lossguard.commands.terminal import printable, printable_lines
+
 BAR_SECONDS = 0.1
 LINE_SECONDS = 10.0
 
@@ -20,7 +22,7 @@ class Progress:
 
     def show(self, what: str, done: float, total: float | None, unit: str) -> None:
         """`done` of `total` units of `what`; None: nobody knows how many there are."""
-        now = time.monotonic()
+        now, what = time.monotonic(), printable(what)
         if now - self._shown_at < (BAR_SECONDS if self._is_terminal else LINE_SECONDS):
             return
         self._shown_at = now
@@ -35,9 +37,9 @@ class Progress:
         self._out.flush()
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """A line that stays, or several."""
         self.wipe()
-        print(line, file=self._out, flush=True)
+        print(printable_lines(line), file=self._out, flush=True)
 
     def wipe(self) -> None:
         """Make room for lines of others."""

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lossguard.config_paths import flattened, settings_named
+from lossguard.config_paths import flattened
 from lossguard.errors import ConfigurationError
 from lossguard.protocol import decode_number
-from lossguard.run_search import ARCHIVED, Search, parse
+from lossguard.run_search import ARCHIVED, Search, parse, settings_or_metric
 
 Run = Mapping[str, Any]
 
@@ -22,8 +22,6 @@ FIELDS: Mapping[str, Callable[[Run], list[Any]]] = {
     "open_incidents": lambda run: [run["open_incidents"]],
     "waiting": lambda run: [run["waiting"]],
 }
-SETTING, METRIC = "config.", "metric."
-"""Before a name: it is that of a setting, or of a metric, and nothing else."""
 
 
 def read(text: str) -> Search:
@@ -44,8 +42,4 @@ def values_of(run: Run, name: str) -> list[Any]:
     """What a name means: a field, a setting, or the newest value of a metric; the first that there is."""
     if name in FIELDS:
         return FIELDS[name](run)
-    settings = [] if name.startswith(METRIC) else settings_named(flattened(run["config"]), name.removeprefix(SETTING))
-    metrics = run["metrics"]
-    if settings or name.startswith(SETTING) or name.removeprefix(METRIC) not in metrics:
-        return list(settings)
-    return [decode_number(metrics[name.removeprefix(METRIC)])]
+    return settings_or_metric(name, flattened(run["config"]), lambda metric: decode_number(run["metrics"].get(metric)))

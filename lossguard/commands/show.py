@@ -15,6 +15,7 @@ from lossguard.commands.runs import state_text
 from lossguard.commands.story import progress_of, story
 from lossguard.commands.table import table
 from lossguard.commands.terminal import Style, Terminal, Text, print_json
+from lossguard.run_tags import tags_of
 
 SHOWN_METRICS = ("loss", "grad_norm", "log_z", "lr", "tokens")
 
@@ -42,9 +43,10 @@ def run(options: argparse.Namespace) -> int:
 def fields(run: Found, incidents: list[Found], goodput: Found, policy: Found) -> dict[str, Any]:
     """A run as `lossguard show --json` prints it."""
     newest = run["newest_step"] or {"step": None, "metrics": {}}
-    names = ("id", "name", "project", "state", "tags", "note", "host", "git_commit", "command", "capabilities")
+    names = ("id", "name", "project", "state", "note", "host", "git_commit", "command", "capabilities")
     times = ("started_at", "last_report_at", "finished_at", "archived_at")
     shown = {name: run.get(name) for name in (*names, *times)}
+    shown |= {"tags": tags_of(run.get("tags"), run["config"])}
     shown |= {"step": newest["step"], "total_steps": run["total_steps"], "progress": progress_of(run)}
     shown |= {"metrics": newest["metrics"], "story": story(run, goodput, incidents)}
     shown |= {"goodput": goodput["goodput"], "seconds": goodput["seconds"]}

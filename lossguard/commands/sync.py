@@ -7,7 +7,7 @@ from typing import Any
 
 from lossguard.commands.connection import add_options
 from lossguard.commands.run_folders import run_folders_in
-from lossguard.commands.terminal import print_json
+from lossguard.commands.terminal import print_json, printable
 from lossguard.delivery.client import Client
 from lossguard.delivery.sender import Sender
 from lossguard.log_once import LogOnce
@@ -23,7 +23,7 @@ MAX_FAILURES = 5
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("sync", help="deliver the spools in a directory and its subdirectories")
     parser.add_argument("directory", type=Path, help="LOSSGUARD_DIR, or the folder of a project or a run")
-    add_options(parser, scope="report")
+    add_options(parser, "report")
     parser.set_defaults(run=run)
 
 
@@ -44,7 +44,7 @@ def deliver(run: Path, settings: Settings, *, quiet: bool = False) -> str:
     """Deliver the spools of a run, and print how that went unless `quiet`: empty, or in words what is not delivered."""
     problem = delivered(run, settings)
     if not quiet:
-        print(f"{run}: {problem or 'delivered'}")
+        print(printable(f"{run}: {problem or 'delivered'}"))
     return problem
 
 

@@ -42,6 +42,11 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else " " for each in text)
 
 
+def printable_lines(text: str) -> str:
+    """The same of several lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def width_of(text: str) -> int:
     """The columns that a printable text takes: wide characters take two, combining ones none."""
     if text.isascii():

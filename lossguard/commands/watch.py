@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.commands.source_options import add_source_options, settings_of
+from lossguard.commands.terminal import printable, printable_lines
 from lossguard.errors import ConfigurationError
 from lossguard.protocol import is_name
 from lossguard.signals import handling
 from lossguard.sources import formats
 from lossguard.sources.columns import Columns
 from lossguard.sources.names import NameMap
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 
 PROJECT = "watched"
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         path=options.path,
         settings=replace(settings, lock_wait=min(settings.lock_wait, LOCK_WAIT)),
         names=NameMap.parse(options.map),
-        say=lambda text: print(text, flush=True),
+        say=lambda text: print(printable_lines(text), flush=True),
         format=options.format,
         columns=Columns(options.step, options.time),
         project=options.project,
@@ -59,6 +60,6 @@ def run(options: argparse.Namespace) -> int:
         with handling((signal.SIGINT, signal.SIGTERM), lambda number, frame: watch.stop.set()):
             watch.run()
     except BadSource as problem:
-        print(f"lossguard: {problem}", file=sys.stderr)
+        print(f"lossguard: {printable(str(problem))}", file=sys.stderr)
         return 1
     return 0 if watch.is_delivered and not watch.names.missing() else 1

@@ -12,6 +12,7 @@ import urllib3
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError, SSLError
 
 from lossguard.addresses import collector_url
+from lossguard.bearer_token import checked_token
 from lossguard.delivery.answer_stream import AnswerStream
 from lossguard.errors import CollectorError, Conflict, NotFound, Rejected, Unauthorised, Unreachable
 from lossguard.protocol import ACCEPTS_HEADER, API
@@ -46,7 +47,8 @@ class Client:
     def __init__(self, url: str, token: str | None = None, *, timeout: float = 30.0) -> None:
         """`url` is the collector's base address, `timeout` the seconds to wait for an answer.
 
-        Connects at the first request. Raises ConfigurationError when `url` is not an HTTP address.
+        Connects at the first request. Raises ConfigurationError when `url` is not an HTTP address, or the token
+        cannot be one.
         """
         self.url = collector_url("url", url)
         address = urllib3.util.parse_url(self.url)
@@ -55,7 +57,9 @@ class Client:
         self._path = (address.path or "").rstrip("/")
         self.accepts: frozenset[str] = frozenset()
         """Those of `protocol.NEGOTIATED_FIELDS` that the collector's last answer names; empty before the first one."""
-        self._headers = {"user-agent": "lossguard"} | ({"authorization": f"Bearer {token}"} if token else {})
+        self._headers = {"user-agent": "lossguard"}
+        if token:
+            self._headers["authorization"] = f"Bearer {checked_token('token', token)}"
 
     def get(self, path: str) -> Any:
         """The JSON value at `path`, such as "/runs" or "/runs/ID/series?metric=loss"."""

@@ -27,7 +27,7 @@ from lossguard.sources.facts import SourceFacts
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
 from lossguard.sources.rows import Row
-from lossguard.sources.stored_run import BadSource, StoredRun
+from lossguard.sources.source_run import BadSource, SourceRun
 
 WHAT = "TensorBoard event files"
 SETTLED_NS = 5_000_000_000
@@ -177,7 +177,7 @@ def places_in(path: Path) -> Iterator[Path]:
     return iter(folders_in(path))
 
 
-def runs_in(path: Path) -> Iterator[StoredRun]:
+def runs_in(path: Path) -> Iterator[SourceRun]:
     """The runs below `path`; a folder with nothing but hyperparameters belongs to the run above it."""
     folders = folders_in(path)
     if folders:
@@ -186,7 +186,7 @@ def runs_in(path: Path) -> Iterator[StoredRun]:
         if (first := first_event(folder)) is None:
             continue
         config = config_of(folder)
-        yield StoredRun(
+        yield SourceRun(
             format="tensorboard",
             identity=files_of(folder)[0].name + "\n" + folder.resolve().name,
             name=name_of(folder, path),

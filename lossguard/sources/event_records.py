@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 
 CHUNK = 4 << 20
 """Bytes that are read at once."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from lossguard.errors import ConfigurationError
 from lossguard.sources.columns import Columns
 from lossguard.sources.joining import Joiner
-from lossguard.sources.stored_run import BadSource, StoredRun
+from lossguard.sources.source_run import BadSource, SourceRun
 
 FORMATS: Mapping[str, str] = {
     "csv": "csv_file",
@@ -41,7 +41,7 @@ class Format(Protocol):
     """For people, in the plural: "TensorBoard event files"."""
 
     @staticmethod
-    def runs_in(path: Path) -> Iterator[StoredRun]:
+    def runs_in(path: Path) -> Iterator[SourceRun]:
         """The runs at or below `path`, a file or a folder; none where it has nothing of this format.
 
         Raises BadSource where there is something of this format that cannot be read (a package that is missing, too).
@@ -55,7 +55,7 @@ def check(name: str | None, known: Collection[str] | None = None) -> None:
         raise ConfigurationError(f"--format {name} must be one of {', '.join(known)}")
 
 
-def runs_in(path: Path, only: str | None = None, columns: Columns = Columns()) -> list[StoredRun]:  # noqa: B008 - frozen
+def runs_in(path: Path, only: str | None = None, columns: Columns = Columns()) -> list[SourceRun]:  # noqa: B008 - frozen
     """The runs at or below `path`, which must have one format; `only`: look for this one.
 
     Raises ConfigurationError where there is no path or more than one format, and BadSource where there is no run, or

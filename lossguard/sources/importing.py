@@ -19,7 +19,7 @@ from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Recorded, Saved
 from lossguard.sources.recorder import RunRecorder, recognised
 from lossguard.sources.rows import Row
-from lossguard.sources.stored_run import BadSource, StoredRun
+from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.start import IN_USE, folder_of, record, storable_config
 
 LOOK_AHEAD = 2048
@@ -45,7 +45,7 @@ class Imported:
 
 
 def import_run(
-    stored: StoredRun,
+    stored: SourceRun,
     *,
     project: str,
     settings: Settings,
@@ -67,7 +67,7 @@ def import_run(
 
 
 def _import(
-    stored: StoredRun,
+    stored: SourceRun,
     folder: Path,
     project: str,
     settings: Settings,
@@ -128,7 +128,7 @@ def _locked(folder: Path, settings: Settings) -> Iterator[None]:
         lock.release()
 
 
-def _registration(stored: StoredRun, run_id: str, project: str, began: float) -> dict[str, Any]:
+def _registration(stored: SourceRun, run_id: str, project: str, began: float) -> dict[str, Any]:
     return {
         "id": run_id,
         "project": project,
@@ -152,7 +152,7 @@ def _session(folder: Path, run_id: str) -> str | None:
     return "0" * 16 + hashlib.sha256(run_id.encode()).hexdigest()[:6] if is_first else None
 
 
-def _new_rows(stored: StoredRun, known: Recorded | None, folder: Path, names: NameMap) -> Iterator[Row]:
+def _new_rows(stored: SourceRun, known: Recorded | None, folder: Path, names: NameMap) -> Iterator[Row]:
     """The rows behind those that are recorded."""
     rows = iter(stored.rows())
     if known is None:

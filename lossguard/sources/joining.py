@@ -13,7 +13,7 @@ from lossguard.protocol import encode_number
 from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Recorded
 from lossguard.sources.rows import Row, RowBuilder
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 
 HOLD_SECONDS = 1.0
 """For so long a row waits for names that its predecessors had."""

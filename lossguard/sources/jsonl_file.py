@@ -11,7 +11,7 @@ from lossguard.sources.facts import SourceFacts
 from lossguard.sources.joining import Joiner
 from lossguard.sources.line_format import LineFollower, beginning, files_in, follower, stored
 from lossguard.sources.rows import Row
-from lossguard.sources.stored_run import StoredRun
+from lossguard.sources.source_run import SourceRun
 
 WHAT = "JSON lines with a step"
 SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -70,7 +70,7 @@ def places_in(path: Path, columns: Columns = Columns()) -> Iterator[Path]:  # no
     return (file for file in files_in(path, SUFFIXES) if _first_row(file, columns) is not None)
 
 
-def runs_in(path: Path, columns: Columns = Columns()) -> Iterator[StoredRun]:  # noqa: B008 - frozen
+def runs_in(path: Path, columns: Columns = Columns()) -> Iterator[SourceRun]:  # noqa: B008 - frozen
     for file in files_in(path, SUFFIXES):
         if (line := _first_row(file, columns)) is not None:
             yield stored(file, "jsonl", line, lambda: JsonlParser(columns))

@@ -11,7 +11,7 @@ from lossguard.sources.growing_file import GrowingFile
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.names import NameMap
 from lossguard.sources.rows import Row
-from lossguard.sources.stored_run import BadSource, StoredRun
+from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.writer import this_process
 
 SNIFF_BYTES = 1 << 16
@@ -125,7 +125,7 @@ def identity_of(path: Path, first_line: bytes) -> str:
 
 def stored(
     path: Path, format: str, first_line: bytes, make_parser: Callable[[], LineParser], **described: Any
-) -> StoredRun:
+) -> SourceRun:
     """A file of lines as a stored run, named by its file, or by its folder where all files have that name."""
 
     def rows() -> Iterator[Row]:
@@ -141,7 +141,7 @@ def stored(
         finally:
             following.close()
 
-    return StoredRun(
+    return SourceRun(
         format=format,
         identity=identity_of(path, first_line),
         name=name_of(path),

@@ -9,13 +9,13 @@ from typing import Any
 from lossguard.sources.mlflow_run import described
 from lossguard.sources.rows import Row
 from lossguard.sources.scalar_rows import StoredScalar, joined
-from lossguard.sources.stored_run import BadSource, StoredRun
+from lossguard.sources.source_run import BadSource, SourceRun
 
 WHAT = "MLflow's file stores (mlruns)"
 STATUS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 
 
-def runs_in(path: Path) -> Iterator[StoredRun]:
+def runs_in(path: Path) -> Iterator[SourceRun]:
     if not path.is_dir():
         return
     for meta_file in sorted({*path.glob("meta.yaml"), *path.rglob("meta.yaml")}):
@@ -24,7 +24,7 @@ def runs_in(path: Path) -> Iterator[StoredRun]:
             yield _run(meta_file.parent, meta)
 
 
-def _run(folder: Path, meta: dict[str, Any]) -> StoredRun:
+def _run(folder: Path, meta: dict[str, Any]) -> SourceRun:
     experiment = _read_meta(folder.parent / "meta.yaml").get("name")
     status = meta.get("status")
     return described(

@@ -6,7 +6,7 @@ from typing import Any
 from lossguard.sources.configured import facts_of
 from lossguard.sources.facts import SourceFacts
 from lossguard.sources.rows import Row
-from lossguard.sources.stored_run import StoredRun
+from lossguard.sources.source_run import SourceRun
 from lossguard.states import RunState
 
 STATES = {"FINISHED": RunState.FINISHED, "FAILED": RunState.FAILED}
@@ -36,9 +36,9 @@ def described(
     place: str,
     rows: Callable[[], Iterator[Row]],
     size: int | None = None,
-) -> StoredRun:
+) -> SourceRun:
     """`started_at`, `ended_at`: unix milliseconds."""
-    return StoredRun(
+    return SourceRun(
         format="mlflow",
         identity=run_id,
         name=name or tags.get("mlflow.runName") or run_id,

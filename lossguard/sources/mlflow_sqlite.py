@@ -7,8 +7,8 @@ from pathlib import Path
 from lossguard.sources.mlflow_run import described
 from lossguard.sources.rows import Row
 from lossguard.sources.scalar_rows import StoredScalar, joined
+from lossguard.sources.source_run import SourceRun
 from lossguard.sources.sqlite_store import opened, stores_in
-from lossguard.sources.stored_run import StoredRun
 
 WHAT = "MLflow's SQLite stores"
 TABLES = {
@@ -30,7 +30,7 @@ METRICS = (
 )
 
 
-def runs_in(path: Path) -> Iterator[StoredRun]:
+def runs_in(path: Path) -> Iterator[SourceRun]:
     for file in stores_in(path, TABLES):
         with opened(file) as store:
             for run_id, experiment, status, started_at, ended_at in store.execute(RUNS).fetchall():

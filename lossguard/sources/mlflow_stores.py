@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lossguard.sources import mlflow_files, mlflow_sqlite
-from lossguard.sources.stored_run import StoredRun
+from lossguard.sources.source_run import SourceRun
 
 WHAT = "MLflow's file and SQLite stores"
 
 
-def runs_in(path: Path) -> Iterator[StoredRun]:
+def runs_in(path: Path) -> Iterator[SourceRun]:
     yield from mlflow_sqlite.runs_in(path)
     yield from mlflow_files.runs_in(path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from lossguard.sources.parquet_file import batches, column_names, parquet_files_in
 from lossguard.sources.scalar_rows import StoredScalar, joined
-from lossguard.sources.stored_run import StoredRun
+from lossguard.sources.source_run import SourceRun
 from lossguard.states import RunState
 
 WHAT = "Neptune exports (Parquet)"
@@ -33,7 +33,7 @@ def is_export(names: Sequence[str]) -> bool:
     return set(COLUMNS) <= set(names)
 
 
-def runs_in(path: Path) -> Iterator[StoredRun]:
+def runs_in(path: Path) -> Iterator[SourceRun]:
     """A run may be spread over several files, and a file may hold several runs."""
     runs: dict[tuple[str, str], _Found] = {}
     for file in parquet_files_in(path):
@@ -58,10 +58,10 @@ def _read(path: Path, values: Sequence[str], runs: dict[tuple[str, str], _Found]
                 found.attributes[batch["attribute_path"][at]] = next((cell for cell in cells if cell is not None), None)
 
 
-def _described(project: str, run_id: str, found: _Found) -> StoredRun:
+def _described(project: str, run_id: str, found: _Found) -> SourceRun:
     attributes = {name: value for name, value in found.attributes.items() if value is not None}
     tags = attributes.get("sys/tags") or []
-    return StoredRun(
+    return SourceRun(
         format="neptune",
         identity=f"{project}/{run_id}",
         name=next((str(attributes[name]) for name in NAMES if attributes.get(name)), run_id),

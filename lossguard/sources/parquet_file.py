@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lossguard.sources.line_format import files_in
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 
 SUFFIXES = (".parquet",)
 MAGIC = b"PAR1"

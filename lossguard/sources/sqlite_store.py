@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from lossguard.sources.line_format import files_in
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 
 SUFFIXES = (".db", ".sqlite", ".sqlite3")
 MAGIC = b"SQLite format 3\0"

@@ -18,7 +18,7 @@ from lossguard.sources.growing_file import rotated_files
 from lossguard.sources.joining import Joiner
 from lossguard.sources.line_format import LineFollower, beginning, files_in, follower, stored
 from lossguard.sources.rows import Row
-from lossguard.sources.stored_run import StoredRun
+from lossguard.sources.source_run import SourceRun
 
 WHAT = "logs of Megatron-LM, torchtitan, nanoGPT, nanochat or llm.c"
 SUFFIXES = (".log", ".txt", ".out", ".err")
@@ -246,7 +246,7 @@ def _watched_pattern(path: Path) -> Pattern | None:
     return next((each[0] for each in found if each is not None), None)
 
 
-def runs_in(path: Path) -> Iterator[StoredRun]:
+def runs_in(path: Path) -> Iterator[SourceRun]:
     for file in files_in(path, SUFFIXES):
         if (found := pattern_of(file)) is not None:
             pattern, line = found

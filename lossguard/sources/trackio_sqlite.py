@@ -10,8 +10,8 @@ from lossguard.sources.configured import facts_of
 from lossguard.sources.jsonl_file import flat
 from lossguard.sources.rows import Row
 from lossguard.sources.scalar_rows import StoredScalar, joined
+from lossguard.sources.source_run import SourceRun
 from lossguard.sources.sqlite_store import opened, stores_in
-from lossguard.sources.stored_run import StoredRun
 
 WHAT = "trackio's SQLite files"
 TABLES = {"metrics": ("id", "timestamp", "run_name", "step", "metrics"), "configs": ("run_name", "config")}
@@ -19,7 +19,7 @@ OWN_NAMES = "_"
 """Prefix of what trackio itself adds to a configuration."""
 
 
-def runs_in(path: Path) -> Iterator[StoredRun]:
+def runs_in(path: Path) -> Iterator[SourceRun]:
     for file in stores_in(path, TABLES):
         with opened(file) as store:
             # Older releases know a run by its name alone.
@@ -35,7 +35,7 @@ def runs_in(path: Path) -> Iterator[StoredRun]:
             )
             for run, name, first, last, size in found.fetchall():
                 config = _object(configs.get(run))
-                yield StoredRun(
+                yield SourceRun(
                     format="trackio",
                     identity=run if key == "run_id" else f"{file.stem}/{run}/{first}",
                     name=name,

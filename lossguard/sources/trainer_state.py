@@ -17,7 +17,7 @@ from lossguard.sources.facts import MAX_STRIDE, SourceFacts
 from lossguard.sources.joining import Joiner, PlacedRow
 from lossguard.sources.line_format import identity_of
 from lossguard.sources.rows import Row
-from lossguard.sources.stored_run import BadSource, StoredRun
+from lossguard.sources.source_run import BadSource, SourceRun
 
 WHAT = "trainer_state.json of Hugging Face Trainer"
 FILE = "trainer_state.json"
@@ -112,7 +112,7 @@ def follow(folder: Path, joiner: Joiner) -> TrainerStateFollower:
     return TrainerStateFollower(folder, joiner)
 
 
-def runs_in(path: Path) -> Iterator[StoredRun]:
+def runs_in(path: Path) -> Iterator[SourceRun]:
     for folder in places_in(path):
         file = newest_file(folder)
         assert file is not None
@@ -124,7 +124,7 @@ def runs_in(path: Path) -> Iterator[StoredRun]:
         if not rows:
             continue
         described = {name: value for name, value in state.items() if name not in ("log_history", "stateful_callbacks")}
-        yield StoredRun(
+        yield SourceRun(
             format="trainer_state",
             identity=identity_of(folder, json.dumps(state["log_history"][0]).encode()),
             name=folder.resolve().name,

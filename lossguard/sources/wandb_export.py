@@ -16,7 +16,7 @@ from lossguard.sources.line_format import COMMON_NAMES, beginning, files_in, ide
 from lossguard.sources.parquet_file import batches, column_names, num_rows, parquet_files_in
 from lossguard.sources.rows import Row
 from lossguard.sources.scalar_rows import StoredScalar, joined
-from lossguard.sources.stored_run import StoredRun
+from lossguard.sources.source_run import SourceRun
 
 WHAT = "W&B exports and other Parquet tables with a step"
 SEPARATOR = " - "
@@ -25,7 +25,7 @@ BOUNDS = ("__MIN", "__MAX")
 OWN_NAMES = "_"
 
 
-def runs_in(path: Path) -> Iterator[StoredRun]:
+def runs_in(path: Path) -> Iterator[SourceRun]:
     files = [file for file in parquet_files_in(path) if _step_of(column_names(file)) is not None]
     for _, parts in groupby(files, key=lambda file: file.parent if file.stem.isdecimal() else file):
         yield _parquet_run(list(parts))
@@ -42,14 +42,14 @@ def _step_of(names: Sequence[str]) -> str | None:
     return None if neptune_export.is_export(names) else Columns().step_in(names)
 
 
-def _parquet_run(files: Sequence[Path]) -> StoredRun:
+def _parquet_run(files: Sequence[Path]) -> SourceRun:
     """Files with numbers for names are the parts of one run."""
     first = files[0]
     is_part = first.stem.isdecimal() or first.stem.lower() in COMMON_NAMES
     place = first if len(files) == 1 else first.parent
     rows = _parquet_rows([first])
     beginning_of_run = repr(next(rows, None))
-    return StoredRun(
+    return SourceRun(
         format="wandb-export",
         identity=identity_of(place, beginning_of_run.encode()),
         name=first.resolve().parent.name if is_part else first.stem,
@@ -86,7 +86,7 @@ def _time(cell: Any) -> float:
     return (cell.timestamp() if hasattr(cell, "timestamp") else time_of(cell)) or 0.0
 
 
-def _chart_runs(path: Path) -> Iterator[StoredRun]:
+def _chart_runs(path: Path) -> Iterator[SourceRun]:
     lines = beginning(path)
     header = next(csv.reader([lines[0].decode("utf-8-sig", errors="replace")]), []) if lines else []
     if not is_chart(header):
@@ -97,7 +97,7 @@ def _chart_runs(path: Path) -> Iterator[StoredRun]:
         if separator and not metric.startswith(OWN_NAMES) and not metric.endswith(BOUNDS):
             columns.setdefault(run, {})[at] = metric
     for run, metrics in columns.items():
-        yield StoredRun(
+        yield SourceRun(
             format="wandb-export",
             identity=identity_of(path, f"{run}:{lines[1:2]}".encode()),
             name=run,

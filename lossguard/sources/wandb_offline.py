@@ -16,7 +16,7 @@ from lossguard.sources.configured import facts_of
 from lossguard.sources.line_format import files_in
 from lossguard.sources.rows import Row
 from lossguard.sources.scalar_rows import StoredScalar, joined
-from lossguard.sources.stored_run import BadSource, StoredRun
+from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.states import RunState
 
 WHAT = "W&B offline runs"
@@ -31,7 +31,7 @@ OWN_NAMES = "_"
 """Prefix of what W&B itself adds."""
 
 
-def runs_in(path: Path) -> Iterator[StoredRun]:
+def runs_in(path: Path) -> Iterator[SourceRun]:
     files = [file for file in files_in(path, (SUFFIX,)) if _has_magic(file)]
     if files:
         messages = _messages()
@@ -54,7 +54,7 @@ def _has_magic(path: Path) -> bool:
         return False
 
 
-def _run(path: Path, messages: Any) -> StoredRun:
+def _run(path: Path, messages: Any) -> SourceRun:
     """Its rows are not kept, but the log must be read whole: the configuration may change to the end."""
     run: Any = None
     exit_code: int | None = None
@@ -75,7 +75,7 @@ def _run(path: Path, messages: Any) -> StoredRun:
                 size += 1
     if run is None:
         raise BadSource(f"{path} does not say which run it is: it is cut off at its beginning")
-    return StoredRun(
+    return SourceRun(
         format="wandb",
         identity="/".join((run.entity, run.project, run.run_id)),
         name=run.display_name or run.run_id,

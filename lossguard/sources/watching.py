@@ -23,7 +23,7 @@ from lossguard.sources.line_format import name_of
 from lossguard.sources.names import NameMap
 from lossguard.sources.positions import Saved
 from lossguard.sources.recorder import RunRecorder
-from lossguard.sources.stored_run import BadSource, run_id_of
+from lossguard.sources.source_run import BadSource, run_id_of
 from lossguard.spooling.spool import spools_in
 from lossguard.spooling.spool_reader import is_delivered
 from lossguard.start import folder_of, record, storable_config

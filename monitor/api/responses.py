@@ -10,11 +10,12 @@ from db.goodput.rollback_costs import Rewind
 from db.hardware import HardwareSample
 from db.lineage import live_line, source_of
 from db.models import Audit, Event, Incident, Intervention, Order, Run, Segment, SkippedBatches, Step
-from db.overview import Standing, Tally, tags_of
+from db.overview import Standing, Tally
 from db.queries import Series
 from db.step_notes import StepNote
 from db.steps.reader import metric_value
 from lossguard.protocol import encode_number
+from lossguard.run_tags import tags_of
 from monitor.detection.interventions import run_policy
 
 Stored = Run | Segment | Incident | Intervention | Order | SkippedBatches | Event | Audit | StepNote
@@ -54,7 +55,7 @@ LISTED_TIMES = ("started_at", "last_report_at", "finished_at", "archived_at")
 def standing(row: Run, newest: Standing, tally: Tally, *, with_config: bool) -> dict[str, Any]:
     """A run in a list: where it stands, and how much of it is open."""
     shown = {name: getattr(row, name) for name in (*LISTED, *LISTED_TIMES)}
-    shown |= {"tags": tags_of(row), "step": newest.step, "metrics": dict(newest.metrics)}
+    shown |= {"tags": tags_of(row.tags, row.config), "step": newest.step, "metrics": dict(newest.metrics)}
     shown |= {"open_incidents": tally.open_incidents, "waiting": tally.waiting}
     return shown | ({"config": row.config} if with_config else {})
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lossguard.protocol import API
 from tests.deploy.files import DEPLOY, RULES, read
 
 pytestmark = pytest.mark.needs("kustomize")
@@ -123,6 +124,13 @@ def test_every_selector_matches_a_pod_and_every_port_has_its_name(resources: lis
             for path in rule["http"]["paths"]:
                 backend = path["backend"]["service"]
                 assert backend["port"]["name"] in {port["name"] for port in services[backend["name"]]}
+
+
+def test_the_ingress_lets_trainers_reach_what_a_client_asks_of_a_collector(resources: list[Resource]) -> None:
+    (ingress,) = (each for each in of_kind(resources, "Ingress") if each["metadata"]["name"] == "collector")
+    (rule,) = ingress["spec"]["rules"]
+    paths = {(path["path"], path["pathType"]) for path in rule["http"]["paths"]}
+    assert paths == {(API, "Prefix"), ("/healthz", "Exact")}
 
 
 def test_every_pod_has_few_rights_and_limited_memory(resources: list[Resource]) -> None:

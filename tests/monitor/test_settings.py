@@ -48,3 +48,10 @@ def test_an_unusable_order_key_is_refused_without_being_shown(tmp_path: Path, mo
     with pytest.raises(ConfigurationError, match="at least 16 visible ASCII characters") as caught:
         Settings().order_signing_key()
     assert "my secret" not in str(caught.value) + repr(Settings())
+
+
+def test_a_line_break_at_the_end_of_a_token_is_not_part_of_it() -> None:
+    token = Settings(token=SecretStr("secret\n")).token
+    assert token is not None
+    assert token.get_secret_value() == "secret"
+    assert Settings(token=SecretStr(" \n")).token == SecretStr(" \n")

@@ -9,8 +9,8 @@ from dashboard.data.facts import RunFacts
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
 from db.models import Run
-from db.overview import tags_of
 from lossguard.protocol import MAX_SHORT_TEXT, MAX_TEXT
+from lossguard.run_tags import tags_of
 from lossguard.states import RunState
 
 
@@ -24,7 +24,7 @@ def button(facts: RunFacts) -> None:
 def note(facts: RunFacts) -> None:
     """What people wrote about the run, and its tags."""
     with st.container(horizontal=True):
-        for tag in tags_of(facts.run):
+        for tag in tags_of(facts.run.tags, facts.run.config):
             st.badge(formatting.escape_markdown(tag), color="gray", icon=":material/sell:")
     if facts.run.note:
         st.markdown(formatting.escape_markdown(facts.run.note))
@@ -45,9 +45,10 @@ def dialog(run: Run) -> None:
 
 
 def _fields(run: Run) -> dict[str, Any]:
+    tags = tags_of(run.tags, run.config)
     return {
         "name": st.text_input("Name", run.name or run.id, key="edit-name", max_chars=MAX_SHORT_TEXT),
-        "tags": st.multiselect("Tags", tags_of(run), tags_of(run), key="edit-tags", accept_new_options=True),
+        "tags": st.multiselect("Tags", tags, tags, key="edit-tags", accept_new_options=True),
         "note": st.text_area("Note", run.note or "", key="edit-note", max_chars=MAX_TEXT),
         "archived": st.checkbox(
             "Archived", run.archived_at is not None, key="edit-archived", disabled=run.state == RunState.RUNNING,
@@ -60,7 +61,7 @@ def changes(run: Run, body: dict[str, Any]) -> dict[str, Any]:
     """What of `body` differs from the run."""
     present = {
         "name": run.name or run.id,
-        "tags": tags_of(run),
+        "tags": tags_of(run.tags, run.config),
         "note": run.note or "",
         "archived": run.archived_at is not None,
     }

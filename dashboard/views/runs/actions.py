@@ -12,7 +12,7 @@ from dashboard import formatting
 from dashboard.data.run_list import ListedRun
 from dashboard.operator_actions import OperatorAction
 from dashboard.views import operate
-from db.overview import tags_of
+from lossguard.run_tags import tags_of
 from lossguard.states import RunState
 
 MAX_NAMED = 10
@@ -26,7 +26,7 @@ def runs_text(rows: Sequence[ListedRun]) -> str:
 
 @st.dialog("Tag the selected runs")
 def tag(rows: Sequence[ListedRun]) -> None:
-    present = sorted({each for row in rows for each in tags_of(row.run)})
+    present = sorted({each for row in rows for each in tags_of(row.run.tags, row.run.config)})
 
     def fields() -> dict[str, Any]:
         return {
@@ -44,7 +44,7 @@ def tag_requests(rows: Sequence[ListedRun], body: Any) -> list[OperatorAction]:
     """For each run whose tags change."""
     requests = []
     for row in rows:
-        old = tags_of(row.run)
+        old = tags_of(row.run.tags, row.run.config)
         new = [each for each in dict.fromkeys([*old, *body["add"]]) if each not in body["remove"]]
         if new != old:
             requests.append(_request(row, "PATCH", {"tags": new}))

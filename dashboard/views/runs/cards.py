@@ -11,7 +11,8 @@ from dashboard.data.progress import is_silent
 from dashboard.figures.sparkline import sparkline
 from dashboard.views import states
 from dashboard.views.runs import selection
-from db.overview import Tally, tags_of
+from db.overview import Tally
+from lossguard.run_tags import tags_of
 from lossguard.states import RunState
 
 COLUMN_WIDTH_PIXELS = 155  # two columns fit side by side on a phone
@@ -44,7 +45,7 @@ def _name(card: RunCard, tally: Tally) -> None:
             states.needs_a_person(run, tally.waiting)
             if run.archived_at is not None:
                 st.badge("archived", color="gray", icon=":material/inventory_2:")
-            for tag in tags_of(run):
+            for tag in tags_of(run.tags, run.config):
                 st.badge(formatting.escape_markdown(tag), color="gray", icon=":material/sell:")
 
 

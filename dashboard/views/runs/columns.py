@@ -12,8 +12,8 @@ from typing import Any
 
 from dashboard.data.configurations import setting_text
 from dashboard.data.run_list import ListedRun
-from db.overview import tags_of
 from lossguard.config_paths import settings_named
+from lossguard.run_tags import tags_of
 
 MAX_SETTINGS = 300
 """Settings that are offered, those of most runs first; any other can be typed."""
@@ -78,7 +78,7 @@ def groups_of(row: ListedRun, name: str) -> list[str]:
         case "host":
             return [row.run.host or "-"]
         case "tag":
-            return tags_of(row.run) or ["-"]
+            return tags_of(row.run.tags, row.run.config) or ["-"]
     found = settings_named(row.settings, name)
     return [setting_text(found[0])] if found else ["-"]
 

@@ -11,8 +11,8 @@ from dashboard import formatting
 from dashboard.data.run_list import ListedRun
 from dashboard.views.runs.columns import Column, column, ordered
 from dashboard.views.runs.listing import STATES, SortOrder, filtered
-from db.overview import tags_of
 from lossguard.run_search import Search
+from lossguard.run_tags import tags_of
 
 UNFOLDED = "filters_unfolded"
 """In the session: whether a narrow screen shows the filters."""
@@ -79,7 +79,7 @@ def fold_button() -> None:
 def filter_controls(rows: Sequence[ListedRun], columns: Sequence[Column]) -> Filters:
     """`columns`: by which the runs can be sorted, too."""
     states = st.multiselect("State", STATES, placeholder="any", key="state", bind="query-params", width=260)
-    all_tags = sorted({tag for row in rows for tag in tags_of(row.run)})
+    all_tags = sorted({tag for row in rows for tag in tags_of(row.run.tags, row.run.config)})
     tags = st.multiselect("Tags", all_tags, placeholder="any", key="tags", bind="query-params", width=200)
     orders = [*SortOrder, *(f"{each.label}{way}" for each in columns for way in (UP, DOWN))]
     order = st.selectbox("Sort", orders, key="sort", bind="query-params", width=250)

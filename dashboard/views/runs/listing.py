@@ -8,10 +8,11 @@ from typing import Any
 from dashboard.data.progress import SILENT, is_silent
 from dashboard.data.run_list import ListedRun
 from db.models import Run
-from db.overview import Tally, tags_of
+from db.overview import Tally
 from lossguard.config_paths import settings_named
 from lossguard.masking import mask_command_line
-from lossguard.run_search import ARCHIVED, Search
+from lossguard.run_search import ARCHIVED, METRIC, SETTING, Search, settings_or_metric
+from lossguard.run_tags import tags_of
 from lossguard.states import RunState
 
 NEEDS_A_PERSON = "needs a person"
@@ -25,15 +26,12 @@ STATES = (
 )
 """What a viewer can filter by."""
 
-SETTING, METRIC = "config.", "metric."
-"""Before a name in a search: it is that of a setting, or of a metric, and nothing else."""
-
 FIELDS: Mapping[str, Callable[[ListedRun, float], list[Any]]] = {
     "state": lambda row, now: states_of(row.run, row.tally, now),
     "project": lambda row, _: [row.run.project],
     "name": lambda row, _: [row.run.name or row.run.id],
     "id": lambda row, _: [row.run.id],
-    "tag": lambda row, _: tags_of(row.run),
+    "tag": lambda row, _: tags_of(row.run.tags, row.run.config),
     "host": lambda row, _: [row.run.host or ""],
     "device": lambda row, _: row.run.devices,
     "command": lambda row, _: [mask_command_line(row.run.command or "")],
@@ -91,7 +89,7 @@ def filtered(
         for row in rows
         if (archived or row.run.archived_at is None)
         and (not states or state_of(row.run, row.tally, now) in states)
-        and set(tags) <= set(tags_of(row.run))
+        and set(tags) <= set(tags_of(row.run.tags, row.run.config))
         and search.matches(_searched_text(row.run), lambda name, row=row: values_of(row, name, now))  # type: ignore[misc]
     ]
     key = _sort_keys(now)[order]
@@ -102,12 +100,8 @@ def values_of(row: ListedRun, name: str, now: float) -> list[Any]:
     """What a search means by a name: a field, a setting, or the newest value of a metric; the first that there is."""
     if name in FIELDS:
         return FIELDS[name](row, now)
-    named = name.removeprefix(SETTING) if name.startswith(SETTING) else name
-    found = [] if name.startswith(METRIC) else settings_named(row.settings, named)
-    if found or name.startswith(SETTING):
-        return found
-    metric = row.summary.metrics.get(name.removeprefix(METRIC))
-    return [] if metric is None else [metric.last]
+    metrics = row.summary.metrics
+    return settings_or_metric(name, row.settings, lambda metric: metrics[metric].last if metric in metrics else None)
 
 
 def searched_metrics(search: Search, metrics: Collection[str]) -> set[str]:
@@ -136,7 +130,8 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 
 def _searched_text(run: Run) -> str:
     devices, command = map(str, run.devices), run.command or ""
-    parts = [run.project, run.name or "", run.id, run.host or "", *devices, command, *tags_of(run), run.note or ""]
+    tags = tags_of(run.tags, run.config)
+    parts = [run.project, run.name or "", run.id, run.host or "", *devices, command, *tags, run.note or ""]
     return "\n".join(parts)
 
 

@@ -86,8 +86,10 @@ def page() -> None:
 
 def column_controls(rows: Sequence[ListedRun], metrics: Sequence[str]) -> list[Column]:
     """The columns of the table that a viewer chooses."""
+    offered = available(rows, metrics)
+    default = [name for name in DEFAULT_COLUMNS if name in offered]
     labels = st.multiselect(
-        "Columns", available(rows, metrics), DEFAULT_COLUMNS, key="columns", bind="query-params", width=600,
+        "Columns", offered, default, key="columns", bind="query-params", width=600,
         accept_new_options=True, help="Settings by path, and the last, smallest or largest value of metrics.",
     )  # fmt: skip
     return [column(label) for label in labels]

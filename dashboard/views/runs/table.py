@@ -18,7 +18,7 @@ from dashboard.views.runs import selection
 from dashboard.views.runs.columns import Column, number
 from dashboard.views.runs.groups import Group
 from dashboard.views.runs.listing import state_of
-from db.overview import tags_of
+from lossguard.run_tags import tags_of
 
 SPARKLINE = "loss"
 """The metric of the sparkline."""
@@ -87,7 +87,7 @@ def run_table(rows: Sequence[ListedRun], columns: Sequence[Column], now: float) 
     moments = [datetime.fromtimestamp(row.run.last_report_at, UTC) for row in rows]
     reported = config.DatetimeColumn("Last report", format="distance", width=120)
     table.add(moments, reported, pa.timestamp("ms", "UTC"))
-    tags = [[formatting.visible(tag) for tag in tags_of(row.run)] for row in rows]
+    tags = [[formatting.visible(tag) for tag in tags_of(row.run.tags, row.run.config)] for row in rows]
     table.add(tags, config.ListColumn("Tags"), pa.list_(text))
     return table.data, table.shown
 

@@ -395,7 +395,7 @@ class IncidentResponse:
         """An operator's order at `step`. Raises ValueError when the run cannot roll back, or no checkpoint fits."""
         self._check_obeys("roll back")
         if not self.can_skip and (skip_from, skip_to) != (None, None):
-            raise ValueError("this run cannot leave batches out: order the rollback without skip_to")
+            raise ValueError("this run cannot leave batches out: order the rollback without skip_from and skip_to")
         incident = None if self.incidents.open is None else self.incidents.open.incident
         onset = step if incident is None else incident.onset_step
         steps = [each.step for each in self.restorable]

@@ -8,9 +8,10 @@ from tests.lossguard.commands.small_runs import SmallRun, trained
 def test_what_may_stand_next_is_offered(collector_client: Client) -> None:
     trained(collector_client, "gpt-1", 1, name="base")
     SmallRun(collector_client, "gpt-2", name="$(touch x)", project="a b")
+    SmallRun(collector_client, "x-1", name="--yes", project="--json")
     for line, expected in (
         ("ro", ["rollback"]),
-        ("show ", ["gpt-2", "gpt-1", "base", "latest"]),
+        ("show ", ["x-1", "gpt-2", "gpt-1", "base", "latest"]),
         ("show gpt", ["gpt-2", "gpt-1"]),
         ("show --json b", ["base"]),
         ("tail --interval 2 l", ["latest"]),

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,17 @@ def test_a_file_that_cannot_be_written_is_one_sentence(
     assert main(["export", "r", "-o", str(tmp_path / "no" / "r.csv")]) == 1
     assert "r.csv cannot be written: No such file or directory" in capsys.readouterr().err
     assert main(["export", "r", "-o", "-", "--json"]) == 2
+    (tmp_path / "file").write_text("")
+    for path, why in (("file/r.csv", "Not a directory"), ("n" * 300, "File name too long"), (".", "Is a directory")):
+        assert main(["export", "r", "-o", str(tmp_path / path)]) == 1
+        assert f"cannot be written: {why}" in capsys.readouterr().err
+
+
+def test_a_pipe_or_a_device_is_written_to_and_never_replaced(collector_client: Client, tmp_path: Path) -> None:
+    trained(collector_client, "r", 2)
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as reader:
+        assert main(["export", "r", "-o", str(pipe)]) == 0
+        assert (reader.read(1 << 16) or b"").count(b"\n") == 3
+    assert pipe.is_fifo()

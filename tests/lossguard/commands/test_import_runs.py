@@ -9,6 +9,7 @@ import pytest
 
 from lossguard import Client
 from lossguard.__main__ import main
+from lossguard.commands import import_runs
 from lossguard.protocol import IMPORTED
 from tests.lossguard.collectors import FakeCollector
 from tests.reliability.collector import CollectorProcess
@@ -129,3 +130,16 @@ def test_incidents_of_the_past_are_there_and_importing_elsewhere_changes_nothing
     assert [segment["num_steps"] for segment in segments] == [800]
     assert [(incident["kind"], incident["onset_step"]) for incident in incidents] == [("loss_spike", 600)]
     assert again == (segments, incidents)
+
+
+def test_ctrl_c_ends_an_import_with_its_own_exit_code_and_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_runs, "_import", interrupt)
+    command = ["import", str(sources(tmp_path, "a")), "--directory", str(tmp_path / "spools"), "--offline", "--json"]
+    assert main(command) == 130
+    error = json.loads(capsys.readouterr().err)
+    assert error == {"error": "stopped; the same command goes on where it was", "exit_code": 130}

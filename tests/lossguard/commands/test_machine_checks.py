@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +44,30 @@ def test_spools_that_wait_limits_and_stopped_runs_are_named(tmp_path: Path) -> N
     assert "of the run r1 wait for delivery" in found["spools"].sentence
     assert found["spools"].mend.endswith(f"lossguard sync {tmp_path}")
     assert (found["limits"].state, found["orders"].state, found["order key"].state) == ("problem", "warning", "problem")
+
+
+def refused(*_arguments: object, **_options: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_file_of_limits_that_cannot_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "limits").write_text("max_depth=10")
+    monkeypatch.setattr(Path, "read_text", refused)
+    assert look(tmp_path)["limits"].sentence == f"{tmp_path / 'limits'} cannot be read (Permission denied)"
+
+
+def test_a_folder_below_one_that_this_user_may_not_search_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat, access = os.stat, os.access
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    monkeypatch.setattr(
+        os, "stat", lambda path, **more: refused() if closed in Path(path).parents else stat(path, **more)
+    )
+    monkeypatch.setattr(os, "access", lambda path, how: path != closed and access(path, how))
+    found = look(closed / "spools" / "runs")
+    assert (found["folder"].state, found["folder"].sentence) == ("problem", f"this user cannot write in {closed}")
 
 
 def test_a_size_has_a_unit() -> None:

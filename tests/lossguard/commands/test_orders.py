@@ -1,11 +1,13 @@
 """`lossguard rollback`, `hold` and `release` against a real collector."""
 
 import json
+from typing import Any
 
 import pytest
 
 from lossguard import Client
 from lossguard.__main__ import main
+from lossguard.errors import Unreachable
 from tests.lossguard.commands.small_runs import trained
 
 
@@ -47,3 +49,25 @@ def test_an_order_that_the_collector_cannot_give_is_said_in_its_words(
     trained(collector_client, "r", capabilities=[])
     assert main(["rollback", "r", "--yes"]) == 1
     assert "this run only reports: it cannot roll back; nothing was changed" in capsys.readouterr().err
+
+
+def test_an_order_that_was_given_is_not_called_failed_when_the_collector_stops_answering(
+    collector_client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(collector_client, "r")
+    has_ordered: list[bool] = []
+    request = Client.request
+
+    def cut_off_after_the_order(client: Client, method: str, path: str, *arguments: Any, **more: Any) -> Any:
+        if has_ordered:
+            raise Unreachable("no collector answers")
+        if method == "POST":
+            has_ordered.append(True)
+        return request(client, method, path, *arguments, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Client, "request", cut_off_after_the_order)
+        assert main(["hold", "r", "--yes"]) == 4
+    said = "the hold is ordered; what it led to cannot be read: no collector answers"
+    assert capsys.readouterr().err == f"lossguard: {said}\n"
+    assert [each["kind"] for each in run.get()["interventions"]] == ["hold"]

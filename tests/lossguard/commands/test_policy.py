@@ -54,6 +54,8 @@ def test_the_policy_of_a_run_a_project_and_the_collector_is_set_and_unset(
         (["r", "set", "mode"], "'mode' must be NAME=VALUE"),
         (["r", "set", "depht=3"], "no policy has a value 'depht'; the values are: mode, name"),
         (["r", "set", "mode=always"], "nothing was changed"),
+        (["r", "set", "patience=NaN"], "patience must be a whole number, not 'NaN'"),
+        (["r", "set", "batch_cost=1e999"], "batch_cost must be"),
     ],
 )
 def test_a_wrong_argument_of_policy_is_one_sentence(

@@ -29,9 +29,11 @@ def test_a_run_is_shown_with_its_story_and_what_it_waits_for(
 
 
 def test_a_run_without_a_step_is_shown(collector_client: Client, capsys: pytest.CaptureFixture[str]) -> None:
-    SmallRun(collector_client, "new")
+    SmallRun(collector_client, "new", config={"tags": ["sweep"]})
     assert main(["show", "latest"]) == 0
     assert "No step has been reported yet." in capsys.readouterr().out
+    assert main(["show", "latest", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tags"] == ["sweep"]
 
 
 def test_errors_of_a_command_have_their_exit_codes_and_are_json_where_that_is_asked(

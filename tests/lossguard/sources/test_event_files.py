@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lossguard.sources import event_files
 from lossguard.sources.facts import SourceFacts
 from lossguard.sources.rows import Row
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 from tests.lossguard.sources.recorded_source import RecordedSource
 
 pytest.importorskip("tensorboard")

@@ -5,7 +5,7 @@ import pytest
 from lossguard.errors import ConfigurationError
 from lossguard.sources import formats
 from lossguard.sources.columns import Columns
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 
 
 def test_a_format_is_found_by_itself(tmp_path: Path) -> None:

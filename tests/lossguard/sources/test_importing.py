@@ -12,7 +12,7 @@ from lossguard.settings import Settings
 from lossguard.sources.importing import Imported, import_run
 from lossguard.sources.names import NameMap
 from lossguard.sources.rows import Row
-from lossguard.sources.stored_run import BadSource, StoredRun
+from lossguard.sources.source_run import BadSource, SourceRun
 from lossguard.spooling import archive
 from lossguard.spooling.archive import Keep
 from lossguard.spooling.reading import read_spools
@@ -26,11 +26,11 @@ def row(step: int, loss: float = 2.5) -> Row:
     return Row(step, 1e9 + step, {"train/loss": loss})
 
 
-def stored(rows: Rows, **more: Any) -> StoredRun:
-    return StoredRun(format="test", identity="1", name="a run", place="place", rows=lambda: iter(rows), **more)
+def stored(rows: Rows, **more: Any) -> SourceRun:
+    return SourceRun(format="test", identity="1", name="a run", place="place", rows=lambda: iter(rows), **more)
 
 
-def load(directory: Path, run: StoredRun) -> Imported:
+def load(directory: Path, run: SourceRun) -> Imported:
     settings = Settings.read({}, mode="offline", directory=directory)
     return import_run(run, project="p", settings=settings, names=NameMap())
 
@@ -126,7 +126,7 @@ def test_the_rows_before_a_damaged_place_are_imported(tmp_path: Path) -> None:
         yield from (row(0), row(1))
         raise BadSource("the file is damaged")
 
-    done = load(tmp_path, StoredRun(format="test", identity="1", name="a run", place="place", rows=rows))
+    done = load(tmp_path, SourceRun(format="test", identity="1", name="a run", place="place", rows=rows))
     assert (done.num_rows, done.problem) == (2, "the file is damaged")
     assert [each["step"] for each in recorded(done) if "metrics" in each] == [0, 1]
 

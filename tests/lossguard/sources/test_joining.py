@@ -3,7 +3,7 @@ import pytest
 from lossguard.sources.joining import HOLD_SECONDS, Joiner, PlacedRow
 from lossguard.sources.names import NameMap
 from lossguard.sources.rows import Row
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 
 
 def joiner() -> Joiner:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lossguard.sources.mlflow_files import runs_in
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 
 
 def write(folder: Path, metrics: dict[str, str]) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lossguard.sources import formats
-from lossguard.sources.stored_run import StoredRun
+from lossguard.sources.source_run import SourceRun
 from lossguard.states import RunState
 
 
@@ -31,7 +31,7 @@ def write_run(store: Any) -> str:
     return run_id
 
 
-def check(run: StoredRun, run_id: str) -> None:
+def check(run: SourceRun, run_id: str) -> None:
     assert (run.identity, run.name, run.project, run.state) == (run_id, "warm", "gpt", RunState.FINISHED)
     assert (run.config, list(run.tags), run.command) == ({"lr": "0.1"}, ["team=blue"], "train.py")
     assert (run.started_at, run.ended_at) == (1_700_000_000.0, 1_700_000_001.0)

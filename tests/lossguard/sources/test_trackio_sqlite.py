@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lossguard.sources import formats
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 
 SCRIPT = """
 import math, trackio

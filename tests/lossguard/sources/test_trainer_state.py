@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lossguard.sources.facts import SourceFacts
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 from lossguard.sources.trainer_state import places_in, runs_in
 from tests.lossguard.sources.recorded_source import RecordedSource
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lossguard.sources import formats
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 
 TIME = 1_700_000_000.0
 

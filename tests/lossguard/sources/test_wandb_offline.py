@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lossguard.sources import formats
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 from lossguard.sources.wandb_offline import BLOCK, runs_in
 from lossguard.states import RunState
 

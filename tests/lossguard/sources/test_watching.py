@@ -10,7 +10,7 @@ from lossguard.errors import ConfigurationError
 from lossguard.settings import Settings
 from lossguard.sources.columns import Columns
 from lossguard.sources.names import NameMap
-from lossguard.sources.stored_run import BadSource
+from lossguard.sources.source_run import BadSource
 from lossguard.sources.watching import Watch
 from lossguard.spooling.reading import read_spools
 from lossguard.spooling.record_writer import RecordWriter

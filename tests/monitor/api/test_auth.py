@@ -106,12 +106,23 @@ def test_while_the_database_is_away_a_request_gets_503_and_not_a_refusal(http: T
     assert client.status("GET", "/runs") == 503
 
 
+OF_A_RUN: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("GET", "costs", None),
+    ("GET", "export?format=csv", None),
+    ("GET", "notes", None),
+    ("POST", "notes", {"text": "mine"}),
+    ("DELETE", "notes/1", None),
+    ("POST", "hold", {}),
+]
+
+
 def test_a_token_bound_to_a_project_sees_nothing_of_another(http: TestClient, engine: sa.Engine) -> None:
     Trainer(http, "other", project="bert")
     bound = TokenClient(http, create_token(engine, "gpt only", *Scope, project="gpt"))
     assert bound.status("GET", "/runs/r1") == 200
     for method, path, body in [
         ("GET", "/runs/other", None),
+        *((method, f"/runs/other/{path}", body) for method, path, body in OF_A_RUN),
         ("POST", "/runs/other/reports", {"segment": 0}),
         ("DELETE", "/runs/other", None),
         ("PUT", "/orders/1", {"state": "applied"}),
@@ -134,6 +145,7 @@ def test_a_token_bound_to_a_run_sees_and_answers_that_run_alone(http: TestClient
     answer = {"state": "failed", "key": order["key"]}
     for method, path, body in [
         ("GET", "/runs/other", None),
+        *((method, f"/runs/other/{path}", body) for method, path, body in OF_A_RUN),
         ("POST", "/runs/other/reports", {"segment": 0}),
         ("POST", "/runs/other/lease", None),
         ("DELETE", "/runs/other/lease", None),

@@ -300,6 +300,18 @@ def ordered() -> tuple[DetectionEngine, EffectLog, dict[str, Any]]:
     return engine, story, snapshot
 
 
+def test_a_hold_that_crosses_a_rollback_which_the_trainer_has_carried_out_already_stands() -> None:
+    engine, story, snapshot = ordered()
+    (hold,) = orders(story.add(engine.hold()))
+    story.add(engine.fork(200, "rollback", [rows_of(healthy(600))[:200]], snapshot, obeyed=1))
+    story.add(engine.order_applied(hold.number, rewound_to=None, skip_from=None, skip_to=None))
+    (release,) = orders(story.add(engine.release()))
+    story.add(engine.order_applied(release.number, rewound_to=None, skip_from=None, skip_to=None))
+    story.add(engine.feed(rows_of(healthy(600))[200:]))
+    assert [each.state.value for each in story.interventions] == ["withdrawn", "released", "verified"]
+    assert [(each.state.value, each.outcome) for each in story.incidents] == [("closed", Outcome.RECOVERED)]
+
+
 @pytest.mark.parametrize("reason", ["resume", "rewind"])
 def test_a_new_segment_that_does_not_name_the_order_leaves_it_open_with_its_incident(reason: str) -> None:
     engine, story, snapshot = ordered()

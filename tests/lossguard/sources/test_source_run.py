@@ -1,11 +1,11 @@
 from dataclasses import replace
 
 from lossguard.protocol import is_run_id
-from lossguard.sources.stored_run import StoredRun, run_id_of
+from lossguard.sources.source_run import SourceRun, run_id_of
 
 
 def test_the_id_follows_from_the_identity_and_begins_with_the_name() -> None:
-    run = StoredRun(format="csv", identity="/a", name="runs/my run", place="", rows=lambda: iter(()))
+    run = SourceRun(format="csv", identity="/a", name="runs/my run", place="", rows=lambda: iter(()))
     assert run.run_id.startswith("runs-my-run-")
     assert run.run_id == replace(run, config={"x": 1}).run_id
     assert run.run_id != replace(run, identity="/b").run_id

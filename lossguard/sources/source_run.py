@@ -1,7 +1,7 @@
 """A run that another tool has stored, as `lossguard import` records it.
 
 A reader of a format is a module with `WHAT` and `runs_in(path)` (see `formats.Format`): it finds the runs at or
-below a path and describes each as a StoredRun, without reading its rows yet.
+below a path and describes each as a SourceRun, without reading its rows yet.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ MAX_SLUG = 80
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoredRun:
+class SourceRun:
     """What is known of a run without reading its rows."""
 
     format: str
