@@ -58,7 +58,7 @@ def test_no_route_but_healthz_answers_without_a_token(http: TestClient, engine: 
     assert len(asks) >= 18
     for method, path in [*asks, ("get", "/docs"), ("get", "/openapi.json")]:
         app.state.failed_attempts = FailedAttempts()  # there are more routes than failed attempts are allowed
-        real = path.format(run_id="r1", order_id=1, intervention_id=1, number=1)
+        real = path.format(run_id="r1", order_id=1, intervention_id=1, number=1, note_id=1)
         assert http.request(method, real).status_code == (200 if path == "/healthz" else 401), (method, path)
 
 
