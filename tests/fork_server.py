@@ -2,10 +2,12 @@
 
     python -m tests.fork_server MODULE    # as `started` starts it: requests come through its standard input, a socket
 
-A collector that starts cold takes 1.5 s of CPU time for its imports, a trainer 3 s, and the tests start dozens. What
-they do, and how they end, is the same; that the commands start cold is tested where they are tested themselves.
+A collector or a dashboard that starts cold takes 1.5 s of CPU time for its imports, a trainer 3 s, and the tests start
+dozens. What they do, and how they end, is the same. That the commands start cold is tested by tests/demo,
+tests/monitor/cli/test_serve.py and tests/trainer/test_cli.py.
 """
 
+import atexit
 import functools
 import gc
 import importlib
@@ -17,7 +19,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,16 +29,40 @@ from lossguard_server.processes import Processes, end_with_parent
 IMPORTS = {
     "monitor": ("monitor.app", "monitor.cli.serve", "uvicorn.loops.uvloop", "uvicorn.protocols.http.httptools_impl"),
     "trainer": ("trainer.cli", "torch._dynamo"),
+    "dashboard": ("dashboard.server", "pandas", "plotly.graph_objects", "monitor.detection.engine", "uvicorn"),
+    "tests.reliability.small_trainer": ("tests.reliability.small_trainer",),
+    "examples.analysis": ("pandas", "db.frames", "plotly.graph_objects"),
 }
 """What each module loads when it runs."""
 ROOT = Path(__file__).parents[1]
 
 
-def started(module: str, *arguments: str, env: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """`python -m MODULE ARGUMENTS` as a process, whose output goes to `log`."""
-    if sys.platform != "linux" or module not in IMPORTS:
-        return subprocess.Popen([sys.executable, "-m", module, *arguments], env=env, stdout=log, stderr=log)
-    return Forked(_server_of(module), module, arguments, env, log)
+def started(
+    module: str,
+    *arguments: str,
+    env: Mapping[str, str],
+    log: IO[bytes],
+    errors: IO[bytes] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """`python -m MODULE ARGUMENTS` as a process, whose output goes to `log`, and its standard error to `errors`."""
+    if sys.platform != "linux":
+        command = [sys.executable, "-m", module, *arguments]
+        return subprocess.Popen(command, env=env, cwd=cwd, stdout=log, stderr=errors or log)
+    request = {"arguments": arguments, "env": dict(env), "cwd": str(cwd or Path.cwd())}
+    return Forked(_server_of(module), module, request, log.fileno(), (errors or log).fileno())
+
+
+def run(
+    module: str, *arguments: str, env: Mapping[str, str], cwd: Path | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """What `subprocess.run` returns for `python -m MODULE ARGUMENTS`, with its output."""
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryFile() as errors:
+        process = started(module, *arguments, env=env, log=log, errors=errors, cwd=cwd)
+        code = process.wait(timeout)
+        log.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(process.args, code, log.read().decode(), errors.read().decode())
 
 
 class WarmProcesses(Processes):
@@ -57,6 +84,7 @@ class WarmProcesses(Processes):
 def _server_of(module: str) -> socket.socket:
     """The socket of the server that forks the processes of `module`, and ends with this process."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    atexit.register(ours.close)
     with its:
         subprocess.Popen(
             [sys.executable, "-m", "tests.fork_server", module],
@@ -72,16 +100,13 @@ def _server_of(module: str) -> socket.socket:
 class Forked(subprocess.Popen[bytes]):
     """A process that its server forks and waits for; the server writes the exit code into a pipe."""
 
-    def __init__(
-        self, server: socket.socket, module: str, arguments: Sequence[str], env: Mapping[str, str], log: IO[bytes]
-    ) -> None:
-        self.args, self.returncode = [module, *arguments], None
+    def __init__(self, server: socket.socket, module: str, request: Mapping[str, Any], *outputs: int) -> None:
+        self.args, self.returncode = [module, *request["arguments"]], None
         self.stdin = self.stdout = self.stderr = None
         self._child_created = False  # not of this process
         read, write = os.pipe()
         self._exit_code = os.fdopen(read, "rb")
-        request = {"arguments": arguments, "env": dict(env), "cwd": os.getcwd()}
-        socket.send_fds(server, [json.dumps(request).encode()], [write, log.fileno()])
+        socket.send_fds(server, [json.dumps(request).encode()], [write, *outputs])
         os.close(write)
         self.pid = int(server.recv(100))
 
@@ -110,16 +135,17 @@ def _serve(channel: socket.socket) -> list[str] | None:
             if ready in running:
                 _report_end(ready, *running.pop(ready))
                 continue
-            message, fds, _, _ = socket.recv_fds(channel, 1 << 20, 2)
+            message, fds, _, _ = socket.recv_fds(channel, 1 << 20, 3)
             if not message:
                 return None
-            exit_code, log = fds
+            exit_code, *outputs = fds
             pid = os.fork()
             if pid == 0:
                 for other in (channel.detach(), exit_code, *running, *(pipe for _, pipe in running.values())):
                     os.close(other)
-                return _become(json.loads(message), log)
-            os.close(log)
+                return _become(json.loads(message), outputs)
+            for output in outputs:
+                os.close(output)
             running[os.pidfd_open(pid)] = (pid, exit_code)
             channel.send(str(pid).encode())
 
@@ -131,14 +157,14 @@ def _report_end(pidfd: int, pid: int, exit_code: int) -> None:
     os.close(pidfd)
 
 
-def _become(request: dict[str, Any], log: int) -> list[str]:
+def _become(request: dict[str, Any], outputs: list[int]) -> list[str]:
     """Be the process that was asked for, up to its first line."""
     end_with_parent()
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    for number, output in enumerate(outputs, 1):
+        os.dup2(output, number)
+        os.close(output)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ |= request["env"]
