@@ -25,8 +25,8 @@ from lossguard_server.services import Ports, one_sentence, services, stay, store
 from lossguard_server.services import serve as serve_both
 
 FOLDER = Path(os.environ.get("LOSSGUARD_DIR", ".lossguard")).absolute()
-STEPS = 420
-FAULT = "corrupted_batches@240"
+STEPS = 600
+FAULT = "corrupted_batches@320"
 COMMAND = ".venv/bin/python -m demo"
 """The command with options, for messages: `make demo` takes none."""
 CollectorPort = Annotated[int, typer.Option(min=1, max=65535, help="port of the collector")]

@@ -3,13 +3,12 @@
     python -m tests.fork_server MODULE    # as `started` starts it: requests come through its standard input, a socket
 
 A collector or a dashboard that starts cold takes 1.5 s of CPU time for its imports, a trainer 3 s, and the tests start
-dozens. What they do, and how they end, is the same. That the commands start cold is tested by tests/demo,
-tests/monitor/cli/test_serve.py and tests/trainer/test_cli.py.
+dozens. What they do, and how they end, is the same. That the commands start cold is tested by tests/demo/test_main.py,
+tests/dashboard/test_main.py, tests/monitor/cli/test_serve.py and tests/trainer/test_cli.py.
 """
 
 import atexit
 import functools
-import gc
 import importlib
 import json
 import os
@@ -29,7 +28,8 @@ from lossguard_server.processes import Processes, end_with_parent
 IMPORTS = {
     "monitor": ("monitor.app", "monitor.cli.serve", "uvicorn.loops.uvloop", "uvicorn.protocols.http.httptools_impl"),
     "trainer": ("trainer.cli", "torch._dynamo"),
-    "dashboard": ("dashboard.server", "pandas", "plotly.graph_objects", "monitor.detection.engine", "uvicorn"),
+    # Not `dashboard.server`, which reads the environment when it is imported.
+    "dashboard": ("dashboard.data.tables", "dashboard.views.run.figure", "dashboard.views.run.hardware"),
     "tests.reliability.small_trainer": ("tests.reliability.small_trainer",),
     "examples.analysis": ("pandas", "db.frames", "plotly.graph_objects"),
 }
@@ -175,7 +175,6 @@ def _become(request: dict[str, Any], outputs: list[int]) -> list[str]:
 def _main(module: str) -> None:
     for name in IMPORTS[module]:
         importlib.import_module(name)
-    gc.freeze()
     arguments = _serve(socket.socket(fileno=os.dup(0)))
     if arguments is not None:
         sys.argv[1:] = arguments
