@@ -29,6 +29,20 @@ gc.disable()
 # A suite that was started in the background ignores SIGINT, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+FIRST_ENGINES: dict[tuple[str, str, str | None], sa.Engine] = {}
+"""Of each database, driver and isolation level, the engine that connected first in this process."""
+
+
+@sa.event.listens_for(sa.Engine, "engine_connect")
+def _share_compiled_statements(connection: sa.Connection) -> None:
+    """Nearly every test has a store, thus an engine, of its own, and each engine would compile every statement anew."""
+    engine, dialect = connection.engine, connection.dialect
+    key = (dialect.name, dialect.driver, getattr(dialect, "_on_connect_isolation_level", None))
+    first = FIRST_ENGINES.setdefault(key, engine)
+    engine.dialect = connection.dialect = first.dialect
+    engine._compiled_cache = first._compiled_cache
+
+
 # An example may take longer on a busy machine; that is no failure.
 hypothesis.settings.register_profile("lossguard", deadline=None)
 hypothesis.settings.load_profile("lossguard")

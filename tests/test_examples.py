@@ -17,6 +17,7 @@ from lossguard import Ledger, Skip
 from lossguard.protocol import API
 from monitor.app import create_app
 from monitor.settings import Settings
+from tests import fork_server
 from tests.lossguard.collectors import FakeCollector, serving
 from tests.monitor.client import NOW, TestClient, Trainer
 from tests.monitor.scenarios import CHECKPOINTS, noise, obey, train_until_nan
@@ -46,8 +47,7 @@ def test_a_loop_on_accelerate_gets_past_its_fault(tmp_path: Path) -> None:
 
 def study(folder: Path, *given: str) -> subprocess.CompletedProcess[str]:
     store = {"LOSSGUARD_DATABASE_URL": f"sqlite:///{folder}/lossguard.db"}
-    command = [sys.executable, str(ANALYSIS), *given]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=os.environ | store)
+    return fork_server.run("examples.analysis", *given, env=os.environ | store, cwd=folder)
 
 
 def test_the_analysis_of_a_rolled_back_run_prints_its_cost_and_draws_it(
@@ -92,8 +92,9 @@ def test_a_picture_that_cannot_be_written_is_one_sentence(sqlite_engine: sa.Engi
     assert done.stderr.startswith("cannot write the picture nowhere/study.html: No such file or directory; name")
 
 
-def test_an_unknown_run_is_one_sentence(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
-    done = study(tmp_path, "nope")
+def test_an_unknown_run_is_one_sentence_of_the_script(sqlite_engine: sa.Engine, tmp_path: Path) -> None:
+    command = [sys.executable, str(ANALYSIS), "nope", "--url", str(sqlite_engine.url)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "there is no run 'nope'" in done.stderr
 

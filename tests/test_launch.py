@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lossguard_server.processes import Processes
+from tests.fork_server import WarmProcesses
 from tests.loop import Loop
 from tests.waiting import wait_for
 
@@ -21,7 +21,7 @@ SPIKE_AT = 300
 
 @pytest.fixture
 def loop(tmp_path: Path) -> Iterator[Loop]:
-    with Processes(tmp_path / "logs") as processes:
+    with WarmProcesses(tmp_path / "logs") as processes:
         yield Loop(processes, tmp_path)
 
 

@@ -12,9 +12,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.rendezvous import rendezvous
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.data.batches import Batch
@@ -85,6 +83,8 @@ def parallelize(model: nn.Module, kind: str) -> nn.Module:
         return model
     if kind == "ddp":
         return DistributedDataParallel(model)
+    from torch.distributed.fsdp import fully_shard  # half a second, which only a run on several processes needs
+
     for block in model.get_submodule("blocks").children():
         fully_shard(block)
     fully_shard(model)
@@ -92,6 +92,6 @@ def parallelize(model: nn.Module, kind: str) -> nn.Module:
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor."""
-    part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    """This process's part of a tensor, which FSDP2 may have sharded."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return part

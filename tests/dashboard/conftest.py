@@ -25,6 +25,13 @@ def _no_components_of_other_packages() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _options_as_served() -> None:
+    """Those of `python -m dashboard` that cost time: else Streamlit rewrites the scripts and collects all garbage."""
+    for option in ("runner.magicEnabled", "runner.postScriptGC"):
+        st.config.set_option(option, False)
+
+
 @pytest.fixture
 def store(sqlite_engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> sa.Engine:
     """The store that the pages read, with tables and no runs; what an earlier test cached is forgotten."""

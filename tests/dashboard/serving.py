@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import uvicorn
 
 from monitor.app import create_app
 from monitor.settings import Settings
+from tests.fork_server import started
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -56,9 +56,10 @@ def dashboard(database: str, port: int | None = None, **settings: str) -> Iterat
     """A dashboard process of its own; `settings` are environment variables."""
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "dashboard", "--port", str(port), "--database", database]
+    options = ("--port", str(port), "--database", database)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **settings}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(os.devnull, "wb") as nowhere:
+        process = started("dashboard", *options, env=environment, log=nowhere, cwd=ROOT)
     try:
         wait_until_up(f"{url}/_stcore/health", process)
         yield Served(url, process.pid)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import lossguard
-from lossguard_server.processes import Processes
 from tests.deploy.hostile_names import AS_SLACK_SHOWS_IT, HOSTILE
 from tests.deploy.stack import TOKEN, Stack, Webhook, webhook
+from tests.fork_server import WarmProcesses
 from tests.loop import small_settings
 from tests.waiting import wait_for
 
@@ -25,7 +25,7 @@ FAULT = f"random_targets@{FAULT_STEP}"
 def test_the_alert_of_an_injected_spike_names_run_step_and_link_and_resolves_after_the_verified_rollback(
     tmp_path: Path,
 ) -> None:
-    with webhook() as receiver, Processes(tmp_path / "logs") as processes:
+    with webhook() as receiver, WarmProcesses(tmp_path / "logs") as processes:
         stack = Stack(processes, tmp_path, receiver.url, seconds=1)
         command = ["-m", "trainer", "run", "--run-id", "r", "--steps", "20000", "--out", str(tmp_path / "out")]
         token = stack.secret("trainer_token")
@@ -54,7 +54,7 @@ def test_the_alert_of_an_injected_spike_names_run_step_and_link_and_resolves_aft
 @pytest.mark.needs("prometheus")
 @pytest.mark.needs("alertmanager")
 def test_the_example_raises_an_alert_and_its_end_resolves_it(tmp_path: Path) -> None:
-    with webhook() as receiver, Processes(tmp_path / "logs") as processes:
+    with webhook() as receiver, WarmProcesses(tmp_path / "logs") as processes:
         stack = Stack(processes, tmp_path, receiver.url, seconds=1)
         environment = {"LOSSGUARD_URL": stack.collector, "LOSSGUARD_TOKEN": TOKEN, "LOSSGUARD_DIR": str(tmp_path)}
         processes.start("example", str(EXAMPLE), "--seconds", "8", environment=environment)
@@ -69,7 +69,7 @@ def test_the_example_raises_an_alert_and_its_end_resolves_it(tmp_path: Path) -> 
 @pytest.mark.needs("prometheus")
 @pytest.mark.needs("alertmanager")
 def test_a_run_of_a_project_with_a_hostile_name_alerts_with_that_name_as_plain_text(tmp_path: Path) -> None:
-    with webhook() as receiver, Processes(tmp_path / "logs") as processes:
+    with webhook() as receiver, WarmProcesses(tmp_path / "logs") as processes:
         stack = Stack(processes, tmp_path, receiver.url, seconds=1)
         where = {"mode": "online", "url": stack.collector, "token": TOKEN, "directory": str(tmp_path / "run")}
         run = lossguard.init(HOSTILE, run_id="r", **where)  # type: ignore[arg-type]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from lossguard import Client, CollectorError
-from lossguard_server.processes import Processes
 from tests.deploy.files import DEPLOY
+from tests.fork_server import WarmProcesses
 from tests.loop import Loop, small_settings
 from tests.waiting import wait_for
 
@@ -92,7 +92,7 @@ class Job:
 
 @pytest.fixture
 def loop(tmp_path: Path) -> Iterator[Loop]:
-    with Processes(tmp_path / "logs") as processes:
+    with WarmProcesses(tmp_path / "logs") as processes:
         yield Loop(processes, tmp_path)
 
 

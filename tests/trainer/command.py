@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import fork_server
 from tests.trainer.small import TEXT
 
 SMALL = [
@@ -31,6 +32,4 @@ def environment() -> dict[str, str]:
 
 
 def run_command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(folder, *arguments), capture_output=True, text=True, env=environment(), timeout=120, check=False
-    )
+    return fork_server.run("trainer", *command(folder, *arguments)[3:], env=environment())

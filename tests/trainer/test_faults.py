@@ -91,6 +91,7 @@ def test_a_rare_token_comes_once_in_every_other_row_as_target_and_then_as_input(
 
 
 def _trained() -> tuple[GPT, torch.optim.AdamW]:
+    torch.manual_seed(0)  # a flip makes NaN of a weight that has grown beyond 1
     model = GPT(ModelConfig(layers=1, width=16, context=4))
     optimizer = build_optimizer(model, OptimizerConfig())
     model(torch.zeros(1, 4, dtype=torch.int64)).square().sum().backward()

@@ -2,16 +2,10 @@
 
 import os
 import subprocess
-import sys
+
+from tests import fork_server
 
 
 def monitor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m monitor ARGUMENTS`, with these variables added to the environment."""
-    return subprocess.run(
-        [sys.executable, "-m", "monitor", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-        timeout=60,
-    )
+    return fork_server.run("monitor", *arguments, env=os.environ | environment)
