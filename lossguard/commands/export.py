@@ -3,6 +3,8 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -54,11 +56,19 @@ def _downloaded(client: Client, path: str, target: Path) -> int:
     """The bytes that were written. The file is there only once all of it has come."""
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        with part.open("xb") as file:
+        with part.open("xb") as file, _gone_unless_renamed(part):
             num_bytes = client.download(path, file)
-        part.replace(target)
+            file.close()  # what is left in its buffer may not fit the disk
+            part.replace(target)
     except OSError as problem:
         raise CommandError(f"{target} cannot be written: {problem.strerror or problem}") from None
+    return num_bytes
+
+
+@contextmanager
+def _gone_unless_renamed(part: Path) -> Iterator[None]:
+    """Of a file that was made: where none can be made, none can be deleted either."""
+    try:
+        yield
     finally:
         part.unlink(missing_ok=True)
-    return num_bytes

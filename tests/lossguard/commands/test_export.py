@@ -32,3 +32,13 @@ def test_a_file_that_cannot_be_written_is_one_sentence(
     assert main(["export", "r", "-o", str(tmp_path / "no" / "r.csv")]) == 1
     assert "r.csv cannot be written: No such file or directory" in capsys.readouterr().err
     assert main(["export", "r", "-o", "-", "--json"]) == 2
+
+
+def test_a_folder_that_is_a_file_is_one_sentence_too(
+    collector_client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(collector_client, "r", 2)
+    (tmp_path / "file").write_text("mine")
+    assert main(["export", "r", "-o", str(tmp_path / "file" / "r.csv")]) == 1
+    assert "r.csv cannot be written: Not a directory" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if ".part" in path.name] == []
