@@ -9,20 +9,12 @@ from functools import cache
 
 from dashboard.operator_actions import collector_url
 from lossguard import Client, CollectorError, ConfigurationError, Unauthorised
+from lossguard.delivery.no_answer import reason_of
 
 CHECK_SECONDS = 2.0
 TIMEOUT_SECONDS = 3.0
 RETRY_SECONDS = 0.5
 """After a failure it is asked once more: one lost answer is no outage."""
-
-REASONS = {
-    "NewConnectionError": "the connection is refused",
-    "NameResolutionError": "its host name is not known",
-    "ConnectTimeoutError": "no connection in time",
-    "ReadTimeoutError": "no answer in time",
-    "ProtocolError": "the connection was lost",
-}
-"""By name of the exception beneath."""
 
 Ping = Callable[[str], str | None]
 """Asks the collector at an address; why it does not answer, as a clause, or None."""
@@ -91,8 +83,7 @@ def ping(url: str) -> str | None:
 def _why(error: CollectorError) -> str:
     if error.status is not None:
         return f"it answers with status {error.status}"
-    name = type(error.__cause__).__name__
-    return REASONS.get(name, name)
+    return reason_of(error.__cause__)
 
 
 @cache
