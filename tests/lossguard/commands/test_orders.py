@@ -1,6 +1,7 @@
 """`lossguard rollback`, `hold` and `release` against a real collector."""
 
 import json
+from io import StringIO
 
 import pytest
 
@@ -47,3 +48,15 @@ def test_an_order_that_the_collector_cannot_give_is_said_in_its_words(
     trained(collector_client, "r", capabilities=[])
     assert main(["rollback", "r", "--yes"]) == 1
     assert "this run only reports: it cannot roll back; nothing was changed" in capsys.readouterr().err
+
+
+def test_where_nobody_can_answer_the_error_names_the_option(
+    collector_client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(collector_client, "r", 2)
+    monkeypatch.setattr("sys.stdin", StringIO())
+    assert main(["hold", "r"]) == 1
+    assert capsys.readouterr().err == (
+        "lossguard: nothing was changed: nobody answers here; give --yes to go on without being asked\n"
+    )
+    assert run.get()["interventions"] == []
