@@ -28,14 +28,17 @@ def order(options: argparse.Namespace, verb: str, question: str, body: Mapping[s
         at = "no step yet" if newest is None else f"now at step {count(newest['step'])}"
         confirm(options, f"{question.format(run=run['id'])} ({run['state']}, {at})?")
         change(client, "POST", f"/runs/{quote(run['id'], safe='')}/{verb}", body)
-        ordered = find(client, run["id"])["interventions"][-1]
+        run = find(client, run["id"])
     if options.json:
-        print_json({"run": run["id"], "intervention": interventions.fields(ordered)})
+        print_json({"run": run["id"], "intervention": interventions.fields(run["interventions"][-1])})
     else:
-        _say(ordered)
+        _say(run)
     return 0
 
 
-def _say(ordered: dict[str, Any]) -> None:
-    for line in interventions.lines_of(ordered):
-        Terminal.of().say(line)
+def _say(run: dict[str, Any]) -> None:
+    terminal = Terminal.of()
+    for line in interventions.lines_of(run["interventions"][-1]):
+        terminal.say(line)
+    if not interventions.is_running(run):
+        terminal.say(f"The run is {run['state']}: this is carried out when a process resumes it.")

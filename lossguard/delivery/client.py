@@ -177,7 +177,7 @@ class Client:
 
     def _not_allowed(self, status: int, reason: str) -> str:
         if status == 401 and "authorization" not in self._headers:
-            return f"the collector at {self.url} asks for a token, and none is given: set LOSSGUARD_TOKEN"
+            return f"the collector at {self.url} asks for a token, and none is given (LOSSGUARD_TOKEN)"
         return f"the collector at {self.url} refuses the token ({reason})"
 
     def _not_a_collector(self, status: int) -> Unreachable:

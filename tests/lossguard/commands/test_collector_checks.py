@@ -69,7 +69,7 @@ def test_the_remedy_is_a_command_that_can_be_typed(sqlite_engine: sa.Engine, col
     create_token(sqlite_engine, "t", Scope.REPORT)
     with serving(sqlite_engine) as url:
         found = look(url, None, "report")["token"]
-        assert found.sentence == f"the collector at {url} asks for a token, and none is given: set LOSSGUARD_TOKEN"
+        assert found.sentence == f"the collector at {url} asks for a token, and none is given (LOSSGUARD_TOKEN)"
         assert "`lossguard-server collector token create NAME --scope report` makes one" in str(found.mend)
     collector.fault = lambda method, path, body: (404, {})
     assert str(look(collector.url)["collector"].mend).startswith("correct LOSSGUARD_URL")

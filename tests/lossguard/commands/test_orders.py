@@ -60,3 +60,13 @@ def test_where_nobody_can_answer_the_error_names_the_option(
         "lossguard: nothing was changed: nobody answers here; give --yes to go on without being asked\n"
     )
     assert run.get()["interventions"] == []
+
+
+def test_an_order_for_a_run_that_has_ended_says_what_it_waits_for(
+    collector_client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(collector_client, "r").finish()
+    assert main(["rollback", "r", "--to", "12", "--yes"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "The run is finished: this is carried out when a process resumes it."
+    )
