@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from lossguard import Client, CollectorError, ConfigurationError, Unreachable
 from lossguard.addresses import host_of, is_loopback
+from lossguard.delivery.no_answer import reason_of
 from lossguard.protocol import MAX_PERSON, PERSON_HEADER
 
 DEFAULT_COLLECTOR = "http://127.0.0.1:8000"
@@ -20,15 +21,6 @@ OPERATE_VARIABLE = "LOSSGUARD_DASHBOARD_OPERATE"
 PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 TIMEOUT = 20.0
 """Seconds."""
-
-REASONS = {
-    "NewConnectionError": "the connection is refused",
-    "NameResolutionError": "its host name is not known",
-    "ConnectTimeoutError": "no connection in time",
-    "ReadTimeoutError": "no answer in time",
-    "ProtocolError": "the connection was lost",
-}
-"""Why no collector answers, by name of the exception beneath."""
 
 
 class ActionFailed(Exception):
@@ -143,14 +135,8 @@ def _failure(error: CollectorError, url: str, with_token: bool) -> ActionFailed:
     return ActionFailed(f"The collector refused: {detail}. Nothing was changed.")
 
 
-def why_unreachable(error: CollectorError) -> str:
-    """Why there was no answer, as a clause."""
-    name = type(error.__cause__).__name__
-    return REASONS.get(name, name)
-
-
 def _no_answer(error: CollectorError, url: str) -> ActionFailed:
-    why = why_unreachable(error)
+    why = reason_of(error.__cause__)
     if isinstance(error, Unreachable) and error.may_have_arrived:
         return _unknown_result(url, why)
     return NoAnswer(f"No collector answers at {url} ({why}). Nothing was changed.")

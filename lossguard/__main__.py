@@ -16,6 +16,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     asked = [name for name in arguments[:1] if name in MODULE_OF]
+    if not arguments:
+        parser_of(MODULE_OF).print_help(sys.stderr)
+        return ExitCode.INVALID
     # of the others nothing is imported: a launched command waits for it
     options = parser_of(asked or MODULE_OF, as_json=_wants_json(arguments)).parse_args(arguments)
     try:

@@ -59,7 +59,12 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments and arguments[0] in COMMANDS:
         _call(arguments[0], arguments[1:])
         return
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.command in COMMANDS:
+        parser.error(f"{options.command} takes its own options, after its name: {PROGRAM} {options.command} --help")
+    if options.command is not None:
+        parser.error(f"there is no command {options.command!r:.80}; the commands are: {', '.join(COMMANDS)}")
     ports = Ports(collector=options.collector_port, dashboard=options.dashboard_port)
     serve(default_folder(), os.environ["LOSSGUARD_DATABASE_URL"], ports, program=PROGRAM, command=PROGRAM)
 
@@ -67,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, formatter_class=raw)
-    parser.add_argument("command", nargs="?", choices=COMMANDS, metavar="COMMAND", help="one of those above")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of those above")
     parser.add_argument("--collector-port", type=_port, default=Ports().collector, metavar="PORT")
     parser.add_argument("--dashboard-port", type=_port, default=Ports().dashboard, metavar="PORT")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {metadata.version('lossguard')}")

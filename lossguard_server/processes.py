@@ -28,7 +28,7 @@ def only_one(lock: Path) -> IO[str]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         handle = lock.open("a+")
     except OSError as error:
-        raise CannotRun(f"cannot write in {lock.parent}: {error.strerror}; choose another with LOSSGUARD_DIR") from None
+        raise _cannot_write(lock.parent, error) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -38,10 +38,17 @@ def only_one(lock: Path) -> IO[str]:
         raise CannotRun(
             f"process {holder} uses {lock.parent}; stop it, or choose another folder with LOSSGUARD_DIR"
         ) from None
-    handle.truncate(0)
-    handle.write(str(os.getpid()))
-    handle.flush()
+    try:
+        handle.truncate(0)
+        os.write(handle.fileno(), str(os.getpid()).encode())  # not buffered: on a full disk, closing would fail too
+    except OSError as error:
+        handle.close()
+        raise _cannot_write(lock.parent, error) from None
     return handle
+
+
+def _cannot_write(folder: Path, error: OSError) -> CannotRun:
+    return CannotRun(f"cannot write in {folder}: {error.strerror}; choose another with LOSSGUARD_DIR")
 
 
 def check_port(port: int, what: str, other: str) -> None:

@@ -112,5 +112,5 @@ def check_bind(host: str, settings: Settings, *, has_tokens: bool = False) -> No
     if settings.token is None and not has_tokens and not is_loopback(host):
         raise UnsafeBind(
             f"without a token the collector listens on loopback only, not on {host}; "
-            "set LOSSGUARD_TOKEN, or create a token with: python -m monitor token create"
+            "set LOSSGUARD_TOKEN, or create a token with: python -m monitor token create NAME --scope report"
         )

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from dashboard.operator_actions import collector_url, why_unreachable
+from dashboard.operator_actions import collector_url
 from lossguard import Client, CollectorError, ConfigurationError, Unauthorised
+from lossguard.delivery.no_answer import reason_of
 
 CHECK_SECONDS = 2.0
 TIMEOUT_SECONDS = 3.0
@@ -82,7 +83,7 @@ def ping(url: str) -> str | None:
 def _why(error: CollectorError) -> str:
     if error.status is not None:
         return f"it answers with status {error.status}"
-    return why_unreachable(error)
+    return reason_of(error.__cause__)
 
 
 @cache

@@ -12,7 +12,8 @@ from lossguard.errors import CollectorError, NotFound, Unauthorised
 from lossguard.limits_in_force import CLOCK_TOLERANCE
 from lossguard.settings import Mode, Settings
 
-CREATE = "`lossguard-server collector token create NAME`"
+CREATE = "lossguard-server collector token create NAME"
+START = "start it there, or correct LOSSGUARD_URL"
 TIMEOUT = 10.0
 """Seconds to wait for an answer."""
 WORTH_A_WARNING = 5.0
@@ -28,8 +29,14 @@ def checks(settings: Settings, scopes: Sequence[str]) -> list[Check]:
         try:
             client.ping()
         except CollectorError as error:
-            return [problem("collector", str(error), "start it there, or correct LOSSGUARD_URL")]
+            return [_unusable(error)]
         return [*_mode(settings), *_privacy(settings), *_as_client(client, scopes)]
+
+
+def _unusable(error: CollectorError) -> Check:
+    is_up = error.status is not None
+    mend = "correct LOSSGUARD_URL, or look into the log of the collector" if is_up else START
+    return problem("collector", str(error), mend)
 
 
 def _mode(settings: Settings) -> list[Check]:
@@ -60,10 +67,12 @@ def _as_client(client: Client, scopes: Sequence[str]) -> list[Check]:
         mend = "upgrade the collector to check the token and the clocks too"
         return [warning("collector", f"{client.url} answers; it is of an earlier release", mend)]
     except Unauthorised as error:
-        mend = f"set LOSSGUARD_TOKEN to a token of this collector: {CREATE} makes one"
+        mend = (
+            f"set LOSSGUARD_TOKEN to a token of this collector: `{CREATE} --scope {' --scope '.join(scopes)}` makes one"
+        )
         return [ok("collector", f"{client.url} answers"), problem("token", str(error), mend)]
     except CollectorError as error:
-        return [problem("collector", str(error), "look into the log of the collector")]
+        return [_unusable(error)]
     return [_release(client, about), _clocks(skew), _scopes(token, scopes)]
 
 

@@ -49,7 +49,8 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 def add_to(commands: Any) -> None:
     parser = commands.add_parser("completion", help="print the completion script of a shell")
     parser.add_argument("shell", choices=sorted(SCRIPTS), help="the shell that is to read it")
-    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)  # with these the scripts ask
+    words = parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)  # with these the scripts ask
+    words.required = False  # without a shell, the error names the shell alone
     parser.set_defaults(run=run)
 
 

@@ -40,9 +40,15 @@ def add_confirmation(parser: argparse.ArgumentParser) -> None:
 def connected(options: argparse.Namespace, *, timeout: float = TIMEOUT) -> Client:
     """A client of the collector that the options or the environment name. Raises ConfigurationError."""
     settings = Settings.read(mode="offline", url=options.url, token=options.token)
-    if settings.url is None:
-        raise ConfigurationError("this command asks a collector: give its address with --url, or set LOSSGUARD_URL")
-    return Client(settings.url, settings.token, timeout=timeout)
+    return Client(address(options), settings.token, timeout=timeout)
+
+
+def address(options: argparse.Namespace) -> str:
+    """Where the collector is, from the options or the environment. Raises ConfigurationError."""
+    url = Settings.read(mode="offline", url=options.url).url
+    if url is None:
+        raise ConfigurationError("this command needs a collector: give its address with --url, or set LOSSGUARD_URL")
+    return url
 
 
 def change(client: Client, method: str, path: str, body: Mapping[str, Any]) -> Any:
@@ -74,7 +80,10 @@ def confirm(options: argparse.Namespace, question: str) -> None:
     try:
         answer = input(f"{printable(question)} [y/N] ")
     except EOFError:
-        answer = ""
+        print(flush=True)  # the question stands on a line of its own
+        raise CommandError(
+            "nothing was changed: nobody answers here; give --yes to go on without being asked"
+        ) from None
     if answer.strip().lower() not in ("y", "yes"):
         raise CommandError("nothing was changed")
 

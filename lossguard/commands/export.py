@@ -67,7 +67,7 @@ def _downloaded_whole(client: Client, path: str, target: Path) -> int:
     with part.open("xb") as file:
         try:
             num_bytes = client.download(path, file)
-            file.flush()
+            file.close()  # what is left in its buffer may not fit the disk
             part.replace(target)
         except BaseException:
             part.unlink(missing_ok=True)

@@ -72,7 +72,7 @@ def _spools(directory: Path) -> list[Check]:
     num_bytes = sum(map(_waiting_bytes, waiting))
     named = f"{len(runs)} runs" if len(runs) > 1 else f"the run {runs[0]}"
     sentence = f"{size(num_bytes)} of {named} wait for delivery"
-    return [warning("spools", sentence, f"unless they train now: lossguard sync {directory}")]
+    return [warning("spools", sentence, f"if nothing trains here now: lossguard sync {directory}")]
 
 
 def _waiting_bytes(spool: Path) -> int:

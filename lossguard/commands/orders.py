@@ -36,15 +36,19 @@ def order(options: argparse.Namespace, verb: str, question: str, body: Mapping[s
         at = "no step yet" if newest is None else f"now at step {count(newest['step'])}"
         confirm(options, f"{question.format(run=run['id'])} ({run['state']}, {at})?")
         change(client, "POST", f"/runs/{quote(run['id'], safe='')}/{verb}", body)
-        given = read_back(f"the {verb} is ordered", lambda: of(client, run["id"])["interventions"])
-    ordered = next(each for each in reversed(given) if each["kind"] == verb)  # the policy may have added one since
+        ended = read_back(f"the {verb} is ordered", lambda: of(client, run["id"]))
+    # Not simply the last one: the policy may have added one since.
+    ordered = next(each for each in reversed(ended["interventions"]) if each["kind"] == verb)
     if options.json:
         print_json({"run": run["id"], "intervention": interventions.fields(ordered)})
     else:
-        _say(ordered)
+        _say(ended, ordered)
     return 0
 
 
-def _say(ordered: dict[str, Any]) -> None:
+def _say(run: dict[str, Any], ordered: dict[str, Any]) -> None:
+    terminal = Terminal.of()
     for line in interventions.lines_of(ordered):
-        Terminal.of().say(line)
+        terminal.say(line)
+    if not interventions.is_running(run):
+        terminal.say(f"The run is {run['state']}: this is carried out when a process resumes it.")

@@ -125,10 +125,15 @@ def _print(terminal: Terminal, shown: dict[str, Any]) -> None:
 
 
 def _row(name: str, value: Any, layer: str) -> list[Text]:
-    return [Text(name), Text(json.dumps(value)), Text(layer, None if layer == "default" else Style.YELLOW)]
+    return [Text(name), Text(_shown(value)), Text(layer, None if layer == "default" else Style.YELLOW)]
+
+
+def _shown(value: Any) -> str:
+    """As it is typed after `set NAME=`."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _say_changed(terminal: Terminal, target: Target, changes: dict[str, Any]) -> None:
     whose = target.name if target.layer is Layer.COLLECTOR else f"{target.layer} {target.name}"
     for name, value in changes.items():
-        terminal.say(f"{whose}: {name} {'is no longer set' if value is None else f'= {json.dumps(value)}'}")
+        terminal.say(f"{whose}: {name} {'is no longer set' if value is None else f'= {_shown(value)}'}")

@@ -10,6 +10,7 @@ from lossguard.commands.readable import MISSING, ago, count, number
 from lossguard.commands.run_filter import matches, read
 from lossguard.commands.table import Column, table
 from lossguard.commands.terminal import Style, Terminal, Text, print_json
+from lossguard.errors import ConfigurationError
 from lossguard.run_search import ARCHIVED, Search
 from lossguard.states import RunState
 
@@ -43,15 +44,20 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.limit < 1:
+        raise ConfigurationError(f"--limit {options.limit} must be a number of runs, from 1")
     search = read(options.search) if options.search else None
     with connected(options) as client:
         all_runs = listed(client, project=options.project, config=search is not None)
     found = [each for each in all_runs if _is_wanted(each, options, search)]
-    shown = found[: max(0, options.limit)]
+    shown = found[: options.limit]
     if options.json:
         print_json([fields(each) for each in shown])
         return 0
     terminal = Terminal.of()
+    if not found:
+        terminal.say("no run fits" if all_runs or options.project else "there are no runs")
+        return 0
     for line in table(COLUMNS, [_row(each, time.time()) for each in shown], terminal.width):
         terminal.say(*line)
     if len(shown) < len(found):

@@ -84,6 +84,8 @@ def _check(options: argparse.Namespace) -> None:
     for name, value in (("--from", options.first), ("--to", options.last)):
         if value is not None and not is_step(value):
             raise ConfigurationError(f"{name} {value} must be a step, from 0")
+    if options.first is not None and options.last is not None and options.first > options.last:
+        raise ConfigurationError(f"--from {options.first} must not come after --to {options.last}")
     if not 1 <= options.points <= MAX_POINTS:
         raise ConfigurationError(f"--points {options.points} must be from 1 to {MAX_POINTS}")
 

@@ -75,6 +75,8 @@ def _print(terminal: Terminal, shown: dict[str, Any], run: Found, incidents: lis
     by_hand = [each for each in run["interventions"] if each["incident"] is None]
     for sentence in (sentence for each in by_hand for sentence in interventions.lines_of(each)):
         terminal.say(sentence)
+    if by_hand:
+        terminal.say("")
     terminal.say(f"Policy: {_policy(shown['policy'], 'name')}, mode {_policy(shown['policy'], 'mode')}")
     if shown["dashboard"]:
         terminal.say(shown["dashboard"])

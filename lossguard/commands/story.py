@@ -26,7 +26,7 @@ def story(run: dict[str, Any], goodput: dict[str, Any], incidents: list[dict[str
     spikes = [each for each in incidents if each["kind"] not in THROUGHPUT_KINDS]
     if spikes:
         noun = "incident" if len(spikes) == 1 else "incidents"
-        parts.append(f"{duration(lost)} lost to {count(len(spikes))} {noun}")
+        parts.append(f"{'under 1 s' if 0 < lost < 1 else duration(lost)} lost to {count(len(spikes))} {noun}")
     else:
         parts.append("no incident")
     if goodput["goodput"] is not None:

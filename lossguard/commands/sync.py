@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lossguard.commands.connection import add_options
+from lossguard.commands.connection import add_options, address
 from lossguard.commands.run_folders import run_folders_in
 from lossguard.commands.terminal import print_json, printable
 from lossguard.delivery.client import Client
@@ -28,6 +28,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    address(options)
     settings = Settings.read(mode="online", url=options.url, token=options.token)
     runs = run_folders_in(options.directory)
     problems = {run: deliver(run, settings, quiet=options.json) for run in runs}

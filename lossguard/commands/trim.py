@@ -45,7 +45,8 @@ def _trim(directory: Path, keep: Keep, *, as_json: bool) -> int:
         if as_json:
             print_json({"spools": num_spools, "bytes_before": num_before, "bytes_after": num_after})
         else:
-            print(f"{num_spools} delivered spools trimmed from {num_before:,} to {num_after:,} bytes")
+            spools = "1 delivered spool" if num_spools == 1 else f"{num_spools:,} delivered spools"
+            print(f"{spools} trimmed from {num_before:,} to {num_after:,} bytes")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -14,6 +13,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueErro
 from lossguard.addresses import collector_url
 from lossguard.bearer_token import checked_token
 from lossguard.delivery.answer_stream import AnswerStream
+from lossguard.delivery.no_answer import reason_of
 from lossguard.errors import CollectorError, Conflict, NotFound, Rejected, Unauthorised, Unreachable
 from lossguard.protocol import ACCEPTS_HEADER, API
 
@@ -28,6 +28,8 @@ NOT_SENT = (NewConnectionError, ConnectTimeoutError, SSLError, LocationValueErro
 """Errors that occur before the request is sent."""
 DOWNLOAD_PIECE = 1 << 20
 """Bytes."""
+TOKEN_FIELD = "header.authorization"
+"""Where a refused token stands: the sentence says so already."""
 TRY_AGAIN = (408, 429)
 """Client errors that may pass."""
 
@@ -141,7 +143,7 @@ class Client:
                 answer.data  # noqa: B018 - of a stream, this is where it is read
         except (HTTPError, OSError, UnicodeError) as error:
             raise Unreachable(
-                f"no collector answers at {self.url} ({_reason(error)})",
+                f"no collector answers at {self.url} ({reason_of(error)})",
                 may_have_arrived=not isinstance(error, NOT_SENT),
             ) from error
         if not is_refused or _is_problem(answer):  # other refusals may come from a proxy
@@ -163,10 +165,9 @@ class Client:
         status, (detail, field) = answer.status, _problem(answer.data)
         facts: dict[str, Any] = {"status": status, "detail": detail}
         reason = f"{status} {detail or answer.data[:200].decode(errors='replace')}".rstrip()
-        reason += f" (at {field})" if field else ""
+        reason += f" (at {field})" if field not in ("", TOKEN_FIELD) else ""
         if status in (401, 403):
-            message = f"the collector at {self.url} refuses the token ({reason})"
-            return Unauthorised(message, retry_after=RETRY_UNAUTHORISED, **facts)
+            return Unauthorised(self._not_allowed(status, reason), retry_after=RETRY_UNAUTHORISED, **facts)
         if status == 404:
             return NotFound(f"the collector at {self.url} answers {reason}", **facts)
         if not 400 <= status < 500 or status in TRY_AGAIN:
@@ -178,18 +179,13 @@ class Client:
             return self._not_a_collector(status)
         return (Conflict if status == 409 else Rejected)(reason, **facts)
 
+    def _not_allowed(self, status: int, reason: str) -> str:
+        if status == 401 and "authorization" not in self._headers:
+            return f"the collector at {self.url} asks for a token, and none is given (LOSSGUARD_TOKEN)"
+        return f"the collector at {self.url} refuses the token ({reason})"
+
     def _not_a_collector(self, status: int) -> Unreachable:
         return Unreachable(f"the server at {self.url} ({status}) is not a Lossguard collector", status=status)
-
-
-def _reason(error: Exception) -> str:
-    cause = error.args[0] if error.args else None
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        refused = cause.verify_message.rstrip(".")
-        return f"its certificate is refused: {refused}; trust a private authority with SSL_CERT_FILE"
-    if isinstance(cause, ssl.SSLError):
-        return f"TLS fails: {cause.reason}; if the collector speaks plain HTTP, its address begins with http://"
-    return type(error).__name__
 
 
 def _is_problem(answer: urllib3.BaseHTTPResponse) -> bool:

@@ -8,7 +8,7 @@ import typer
 from alembic.util.exc import CommandError
 from pydantic import ValidationError
 
-from db.command_lines import as_typed_here
+from db.command_lines import as_typed_here, server_is_installed
 from db.engine import BadDatabaseUrl, NoStore, first_line, shown
 from lossguard.errors import ConfigurationError
 from monitor.settings import Settings, UnsafeBind
@@ -16,7 +16,8 @@ from monitor.settings import Settings, UnsafeBind
 
 def exit_with(reason: object) -> typer.Exit:
     """Print the reason as one line on standard error; raise what is returned, to exit with code 2."""
-    typer.echo(as_typed_here(f"monitor: {reason}"), err=True)
+    program = "lossguard-server collector" if server_is_installed() else "monitor"
+    typer.echo(f"{program}: {as_typed_here(str(reason))}", err=True)
     return typer.Exit(2)
 
 

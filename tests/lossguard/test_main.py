@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,21 @@ def test_sync_refuses_an_address_with_a_password_without_showing_it(
     assert main(["sync", str(tmp_path), "--url", "http://ada:Zq81xYvL@127.0.0.1:9"]) == 2
     assert "LOSSGUARD_TOKEN" in (error := capsys.readouterr().err)
     assert "Zq81xYvL" not in error
+
+
+def test_without_a_command_the_help_is_printed_and_the_version_can_be_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 2
+    assert "list the runs of a collector" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"lossguard {metadata.version('lossguard')}\n")
+
+
+def test_sync_without_a_collector_names_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOSSGUARD_URL", raising=False)
+    assert main(["sync", str(tmp_path)]) == 2
+    assert "give its address with --url, or set LOSSGUARD_URL" in capsys.readouterr().err

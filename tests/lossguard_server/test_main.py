@@ -87,3 +87,19 @@ def test_an_argument_that_cannot_be_used_ends_with_2(arguments: list[str], capsy
         server.main(arguments)
     assert ended.value.code == 2
     assert arguments[-1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--port", "8010"], "there is no command '8010'|unrecognized arguments: --port"),
+        (["--collector-port", "8010", "collector"], "lossguard-server collector --help"),
+    ],
+)
+def test_an_option_in_the_wrong_place_is_named(
+    arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        server.main(arguments)
+    assert ended.value.code == 2
+    assert re.search(error, capsys.readouterr().err)

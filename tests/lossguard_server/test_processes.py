@@ -1,6 +1,7 @@
 """Child processes end with their parent, and a sentence says what prevents a start."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -68,3 +69,13 @@ def test_a_second_process_in_the_folder_names_the_first(tmp_path: Path) -> None:
     with only_one(tmp_path / "lock"), pytest.raises(CannotRun, match=f"process {os.getpid()}"):
         only_one(tmp_path / "lock")
     only_one(tmp_path / "lock").close()
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # no file may grow: as on a full disk
+    try:
+        with pytest.raises(CannotRun, match=r"cannot write in .*; choose another with LOSSGUARD_DIR"):
+            only_one(tmp_path / "lock")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -63,3 +63,13 @@ def test_no_collector_is_a_warning_and_one_that_does_not_answer_a_problem() -> N
 
 def test_a_mode_in_which_nothing_is_delivered_is_a_warning(collector: FakeCollector) -> None:
     assert look(collector.url, mode="offline")["mode"].sentence.startswith("the mode is offline")
+
+
+def test_the_remedy_is_a_command_that_can_be_typed(sqlite_engine: sa.Engine, collector: FakeCollector) -> None:
+    create_token(sqlite_engine, "t", Scope.REPORT)
+    with serving(sqlite_engine) as url:
+        found = look(url, None, "report")["token"]
+        assert found.sentence == f"the collector at {url} asks for a token, and none is given (LOSSGUARD_TOKEN)"
+        assert "`lossguard-server collector token create NAME --scope report` makes one" in str(found.mend)
+    collector.fault = lambda method, path, body: (404, {})
+    assert str(look(collector.url)["collector"].mend).startswith("correct LOSSGUARD_URL")

@@ -47,3 +47,13 @@ def test_a_pipe_or_a_device_is_written_to_and_never_replaced(collector_client: C
         assert main(["export", "r", "-o", str(pipe)]) == 0
         assert (reader.read(1 << 16) or b"").count(b"\n") == 3
     assert pipe.is_fifo()
+
+
+def test_a_folder_that_is_a_file_is_one_sentence_too(
+    collector_client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(collector_client, "r", 2)
+    (tmp_path / "file").write_text("mine")
+    assert main(["export", "r", "-o", str(tmp_path / "file" / "r.csv")]) == 1
+    assert "r.csv cannot be written: Not a directory" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if ".part" in path.name] == []

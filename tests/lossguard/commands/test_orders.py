@@ -1,6 +1,7 @@
 """`lossguard rollback`, `hold` and `release` against a real collector."""
 
 import json
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -71,3 +72,25 @@ def test_an_order_that_was_given_is_not_called_failed_when_the_collector_stops_a
     said = "the hold is ordered; what it led to cannot be read: no collector answers"
     assert capsys.readouterr().err == f"lossguard: {said}\n"
     assert [each["kind"] for each in run.get()["interventions"]] == ["hold"]
+
+
+def test_where_nobody_can_answer_the_error_names_the_option(
+    collector_client: Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(collector_client, "r", 2)
+    monkeypatch.setattr("sys.stdin", StringIO())
+    assert main(["hold", "r"]) == 1
+    assert capsys.readouterr().err == (
+        "lossguard: nothing was changed: nobody answers here; give --yes to go on without being asked\n"
+    )
+    assert run.get()["interventions"] == []
+
+
+def test_an_order_for_a_run_that_has_ended_says_what_it_waits_for(
+    collector_client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(collector_client, "r").finish()
+    assert main(["rollback", "r", "--to", "12", "--yes"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "The run is finished: this is carried out when a process resumes it."
+    )

@@ -38,3 +38,16 @@ def test_archived_runs_are_listed_when_they_are_asked_for(
     for options, listed in (([], []), (["--archived"], ["old"])):
         assert main(["runs", "--json", *options]) == 0
         assert [run["id"] for run in json.loads(capsys.readouterr().out)] == listed
+
+
+def test_no_run_is_said_in_words_and_a_limit_below_one_is_refused(
+    collector_client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs"]) == 0
+    assert capsys.readouterr().out == "there are no runs\n"
+    trained(collector_client, "r", 2)
+    assert main(["runs", "--tag", "x"]) == 0
+    assert main(["runs", "--project", "other"]) == 0
+    assert capsys.readouterr().out == "no run fits\n" * 2
+    assert main(["runs", "--limit", "0"]) == 2
+    assert capsys.readouterr().err == "lossguard: --limit 0 must be a number of runs, from 1\n"

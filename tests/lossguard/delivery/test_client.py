@@ -50,7 +50,7 @@ def test_each_refusal_has_its_own_exception_with_status_and_detail(status: int, 
     problem = b'{"title": "Problem", "detail": "it is so", "where": ["steps", 1]}'
     with (
         serving(status, problem, PROBLEM) as server,
-        Client(server.url) as client,
+        Client(server.url, "lg_token") as client,
         pytest.raises(lossguard.CollectorError) as caught,
     ):
         client.get("/runs")

@@ -108,7 +108,10 @@ def test_a_collector_that_lost_the_run_gets_everything_again(collector: FakeColl
     assert collector.losses(0) == {0: 1.0, 1: 2.0}
 
 
-def test_a_refused_token_is_reported_once_and_costs_no_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_refused_token_is_reported_once_and_costs_no_step(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOSSGUARD_TOKEN", "lg_revoked")
     with serving(FakeCollector()) as collector:
         collector.fault = lambda method, path, body: (401, {"detail": "no such token"})
         run = online(collector, tmp_path)
