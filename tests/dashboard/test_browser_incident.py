@@ -80,7 +80,7 @@ def test_a_warning_on_the_run_page_leads_to_the_incident_and_to_an_approval(
             row.press("Enter")
             page.wait_for_url(lambda address: "incident=" not in address)
             expect(details).to_have_count(0, timeout=30_000)  # the curves are back in their place
-            number = page.locator(".lossguard-figure g.textpoint").first.bounding_box()
+            number = page.locator(".lossguard-figure g.textpoint", has_text="#1").bounding_box()
             assert number is not None
             page.mouse.click(number["x"] + number["width"] / 2, number["y"] + number["height"] / 2)
             page.wait_for_url("**/incident?run=asking&incident=1")
