@@ -165,7 +165,8 @@ def _add_interventions(drawn: Drawn, panel: Panel, marks: Marks, run_axes: RunAx
         segment = segments.get(intervention.incident or 0, 0)
         at = run_axes.at(segment, target)
         decided = run_axes.at(segment, intervention.details.get("decided_step", target))
-        drawn.shapes.append(vertical_line(at, {"color": GREEN, "width": 1.4, "dash": "dash"}))
+        below_names = {"y1": panel.top}  # of incidents, which it would strike through
+        drawn.shapes.append(vertical_line(at, {"color": GREEN, "width": 1.4, "dash": "dash"}) | below_names)
         drawn.traces.append(_arrow(panel, at, decided, _intervention_hover(intervention, order)))
         _add_skip(drawn, panel, intervention, float(run_axes.live.at([target])[0]))
 
@@ -209,7 +210,8 @@ def _add_events(drawn: Drawn, panels: list[Panel], marks: Marks, run_axes: RunAx
     ]
     for event in declared:
         line = {"color": GREY, "width": 1, "dash": "dot"}
-        drawn.shapes.append(vertical_line(run_axes.at(event.segment, event.step or 0), line) | {"layer": "below"})
+        shape = vertical_line(run_axes.at(event.segment, event.step or 0), line)
+        drawn.shapes.append(shape | {"layer": "below", "y1": panels[0].top})
     if declared:
         y = {"y": [0.0] * len(declared), "yaxis": panels[0].mark_axis}
         drawn.traces.append(_event_markers(declared, run_axes, "declared event", "diamond", y))

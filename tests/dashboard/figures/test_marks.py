@@ -58,3 +58,10 @@ def test_a_pin_holds_all_notes_of_its_step_in_short_lines() -> None:
     lines = pins.customdata[3].split("<br>")
     assert max(map(len, lines)) <= HOVER_LINE_LETTERS
     assert sum(map(len, lines)) < MAX_HOVER_LETTERS + len(" .. (Ada)")
+
+
+def test_the_line_of_an_event_does_not_strike_through_the_names_of_incidents() -> None:
+    event = Event(segment=0, step=1, kind="lr", details={})
+    figure = run_figure({"loss": Curve(plain([1.0, 2.0]), {})}, Marks(events=[event], last_step=1))
+    (line,) = figure.layout.shapes
+    assert line.y1 == figure.layout.yaxis.domain[1] < 1
