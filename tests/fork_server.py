@@ -59,7 +59,10 @@ def run(
     """What `subprocess.run` returns for `python -m MODULE ARGUMENTS`, with its output."""
     with tempfile.TemporaryFile() as log, tempfile.TemporaryFile() as errors:
         process = started(module, *arguments, env=env, log=log, errors=errors, cwd=cwd)
-        code = process.wait(timeout)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()  # else one that takes too long would remain
         log.seek(0)
         errors.seek(0)
         return subprocess.CompletedProcess(process.args, code, log.read().decode(), errors.read().decode())
