@@ -30,7 +30,6 @@ IMPORTS = {
     "trainer": ("trainer.cli", "torch._dynamo"),
     # Not `dashboard.server`, which reads the environment when it is imported.
     "dashboard": ("dashboard.data.tables", "dashboard.views.run.figure", "dashboard.views.run.hardware"),
-    "tests.reliability.small_trainer": ("tests.reliability.small_trainer",),
     "examples.analysis": ("pandas", "db.frames", "plotly.graph_objects"),
 }
 """What each module loads when it runs."""
