@@ -30,7 +30,6 @@ IMPORTS = {
     "trainer": ("trainer.cli", "torch._dynamo"),
     # Not `dashboard.server`, which reads the environment when it is imported.
     "dashboard": ("dashboard.data.tables", "dashboard.views.run.figure", "dashboard.views.run.hardware"),
-    "tests.reliability.small_trainer": ("tests.reliability.small_trainer",),
     "examples.analysis": ("pandas", "db.frames", "plotly.graph_objects"),
 }
 """What each module loads when it runs."""
@@ -59,7 +58,10 @@ def run(
     """What `subprocess.run` returns for `python -m MODULE ARGUMENTS`, with its output."""
     with tempfile.TemporaryFile() as log, tempfile.TemporaryFile() as errors:
         process = started(module, *arguments, env=env, log=log, errors=errors, cwd=cwd)
-        code = process.wait(timeout)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()  # else one that takes too long would remain
         log.seek(0)
         errors.seek(0)
         return subprocess.CompletedProcess(process.args, code, log.read().decode(), errors.read().decode())
@@ -91,8 +93,7 @@ def _server_of(module: str) -> socket.socket:
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             stdin=its.fileno(),
-            start_new_session=True,
-            preexec_fn=end_with_parent,
+            start_new_session=True,  # Ctrl-C reaches only us; it ends when the socket is closed
         ).returncode = 0  # nobody waits for it
     return ours
 

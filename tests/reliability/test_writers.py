@@ -1,6 +1,8 @@
 """Two processes of one run: an order is carried out once, and no process overwrites what the other one writes."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,6 @@ from typing import Any
 import pytest
 
 from lossguard import Client, CollectorError, Conflict
-from tests.fork_server import started
 from tests.reliability.collector import CollectorProcess
 from tests.waiting import wait_for
 
@@ -32,8 +33,9 @@ class Job:
             "LOSSGUARD_LOCK_WAIT": str(wait),
             "OMP_NUM_THREADS": "1",
         }
+        command = [sys.executable, "-m", "tests.reliability.small_trainer", str(self.checkpoints)]
         with self._log.open("wb") as log:
-            self.process = started("tests.reliability.small_trainer", str(self.checkpoints), env=environment, log=log)
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     @property
     def log(self) -> str:

@@ -3,8 +3,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from lossguard import Run
+from tests import fork_server
 from tests.trainer.command import environment
 from tests.trainer.small import small_recipe
 from trainer.drill.drill import (
@@ -145,9 +144,6 @@ def test_a_signal_ends_the_whole_drill_and_not_one_strategy(tmp_path: Path) -> N
 @pytest.mark.slow(10)
 def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path) -> None:
     command = [
-        sys.executable,
-        "-m",
-        "trainer",
         "drill",
         "--faults",
         "2",
@@ -160,7 +156,7 @@ def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path
         "--out",
         str(tmp_path),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=240, check=False)
+    done = fork_server.run("trainer", *command, env=environment(), timeout=240)
     result = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == (0 if result["succeeded"] else 1), done.stderr
     assert result["planted"] == 2
@@ -172,7 +168,7 @@ def test_a_small_drill_with_its_own_collector_gets_past_its_fault(tmp_path: Path
 
 @pytest.mark.slow(10)
 def test_a_drill_of_an_unknown_recipe_is_one_sentence_with_exit_code_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "trainer", "drill", "--recipe", "nope", "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60, check=False)
+    command = ["drill", "--recipe", "nope", "--out", str(tmp_path)]
+    done = fork_server.run("trainer", *command, env=environment(), timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("There is no recipe 'nope'; choose one of: ")
