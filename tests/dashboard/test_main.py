@@ -57,7 +57,7 @@ def test_it_serves_the_app_and_plotly(tmp_path: Path) -> None:
         assert len(script.data) > 1_000_000
         page = http.request("GET", f"http://127.0.0.1:{port}/run?run=r1", headers={"accept": "text/html"})
         assert (page.status, page.headers["Content-Type"].split(";")[0]) == (200, "text/html")
-        assert f'<script async src="{PLOTLY_URL}"></script></head>' in page.data.decode()
+        assert f'<script async src="{PLOTLY_URL}"></script>' in page.data.decode()
         assert int(page.headers["Content-Length"]) == len(page.data)
     finally:
         process.terminate()
