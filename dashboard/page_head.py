@@ -9,7 +9,7 @@ import streamlit as st
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dashboard.figures.component import PLOTLY_URL
+from dashboard.figures.component import CHART_URL, PLOTLY_URL
 from dashboard.security_headers import content_policy
 
 REMOVED_HEADERS = (b"accept-encoding", b"if-none-match", b"if-modified-since")
@@ -18,7 +18,17 @@ HERE = Path(__file__).parent
 STREAMLIT_TITLE = b"<title>Streamlit</title>"
 STATIC = Path(st.__file__).parent / "static"
 """Streamlit's client."""
-ELEMENTS = ("BidiComponent", "Metric", "PageLink", "ButtonGroup", "Multiselect", "Selectbox", "Checkbox", "Html")
+ELEMENTS = (
+    "BidiComponent",
+    "Metric",
+    "PageLink",
+    "ButtonGroup",
+    "DownloadButton",
+    "Multiselect",
+    "Selectbox",
+    "Checkbox",
+    "Html",
+)
 """The elements of a run's page. Streamlit's client asks for the script of each when the page first shows one."""
 IMPORT = re.compile(r"""(?:from|import)["'`]\./([\w.~-]+\.js)["'`]""")
 
@@ -72,10 +82,13 @@ class PageHead:
 @cache
 def _tags() -> bytes:
     """A script that names the server's URL: Streamlit's client would otherwise try the page's own path first and wait
-    0.1 s before it tries the root. Then plotly.js and the scripts of a run's page, which the browser loads while it
-    still fetches Streamlit's own. At last what says that the dashboard does not answer, while it does not.
+    0.1 s before it tries the root. Then plotly.js, our script of the charts and those of a run's page, which the
+    browser loads while it still fetches Streamlit's own. At last what says that the dashboard does not answer, while
+    it does not.
     """
-    preloads = "".join(f'<link rel="modulepreload" crossorigin href="{path}">' for path in scripts_of_elements())
+    preloads = "".join(
+        f'<link rel="modulepreload" crossorigin href="{path}">' for path in (CHART_URL, *scripts_of_elements())
+    )
     tags = (
         "<script>window.__streamlit = {BACKEND_BASE_URL: location.origin}</script>"
         f'<script async src="{PLOTLY_URL}"></script>{preloads}'

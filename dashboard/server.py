@@ -5,7 +5,7 @@ Run it with `python -m dashboard` (or `streamlit run dashboard/server.py` with t
 
 import gzip
 import os
-from functools import cache
+from collections.abc import Awaitable, Callable
 from itertools import chain, islice
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from dashboard.allowed_hosts import HOSTS_VARIABLE, AllowedHosts, parse_names
 from dashboard.data import tables  # noqa: F401 - this and `dashboard.views.run`: the first viewer need not wait for them
 from dashboard.data.store import StoreUnavailable
 from dashboard.data.values_file import VALUES_ROUTE, values_files
-from dashboard.figures.component import FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, figure_cache
+from dashboard.figures.component import CHART_JS, CHART_ROUTE, FIGURES_ROUTE, PLOTLY_JS, PLOTLY_ROUTE, figure_cache
 from dashboard.page_head import PageHead
 from dashboard.security_headers import SecurityHeaders
 from dashboard.upload_limits import UploadLimits
@@ -31,7 +31,8 @@ IMMUTABLE = "max-age=31536000, immutable"
 def create_app() -> st.App:
     script = Path(__file__).parent / "app.py"
     routes = [
-        Route(PLOTLY_ROUTE, _serve_plotly),
+        Route(PLOTLY_ROUTE, _script(PLOTLY_JS.read_bytes())),
+        Route(CHART_ROUTE, _script(CHART_JS)),
         Route(FIGURES_ROUTE + "{name}", _serve_figure),
         Route(VALUES_ROUTE + "{name}", _serve_values),
     ]
@@ -45,15 +46,15 @@ def create_app() -> st.App:
     return st.App(script, routes=routes, middleware=middleware)
 
 
-@cache
-def _compressed_plotly() -> bytes:
-    return gzip.compress(PLOTLY_JS.read_bytes(), mtime=0)
-
-
-async def _serve_plotly(_request: Request) -> Response:
-    # The URL holds a hash of the content in its query, so browsers may cache it forever.
+def _script(content: bytes) -> Callable[[Request], Awaitable[Response]]:
+    """Serves a script. Its URL holds a hash of the content in its query, so browsers may cache it forever."""
     headers = {"Content-Encoding": "gzip", "Cache-Control": f"public, {IMMUTABLE}"}
-    return Response(_compressed_plotly(), media_type="text/javascript", headers=headers)
+    compressed = gzip.compress(content, mtime=0)
+
+    async def serve(_request: Request) -> Response:
+        return Response(compressed, media_type="text/javascript", headers=headers)
+
+    return serve
 
 
 async def _serve_figure(request: Request) -> Response:

@@ -27,24 +27,35 @@ package."""
 PLOTLY_ROUTE = "/lossguard/plotly.min.js"
 FIGURES_ROUTE = "/lossguard/figures/"
 """Where server.py serves PLOTLY_JS and packed figures."""
-PLOTLY_URL = f"{PLOTLY_ROUTE}?v={hashlib.sha256(PLOTLY_JS.read_bytes()).hexdigest()[:12]}"
 
 MAX_CACHED_FIGURES = 256
 """Packed figures in the server's memory; the least recently shown ones are dropped."""
-
-SCRIPTS = ("chart_view.js", "chart_tools.js", "sticky_axis.js", "component.js")
-"""Joined to one module: a component has one."""
 
 
 def _source(*names: str) -> str:
     return "\n".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in names)
 
 
+def _version(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+CHART_JS = _source("chart_view.js", "chart_tools.js", "sticky_axis.js", "component.js").encode()
+"""What draws a figure, as one module."""
+CHART_ROUTE = "/lossguard/chart.js"
+PLOTLY_URL = f"{PLOTLY_ROUTE}?v={_version(PLOTLY_JS.read_bytes())}"
+CHART_URL = f"{CHART_ROUTE}?v={_version(CHART_JS)}"
+LOADER = f"""\
+const chart = import(location.origin + "{CHART_URL}");
+export default async (component) => (await chart).default(component);
+"""
+"""Streamlit sends the script of a component with every message: this one is small, and the browser keeps the rest."""
+
 _component = st.components.v2.component(
     "lossguard_figure",
     html='<div class="lossguard-chart"><div class="lossguard-figure"></div><div class="lossguard-axis"></div></div>',
     css=_source("component.css"),
-    js=_source(*SCRIPTS),
+    js=LOADER,
     isolate_styles=False,  # plotly puts its style sheet into the document's head
 )
 

@@ -11,7 +11,7 @@ import pytest
 import urllib3
 
 from dashboard.__main__ import app
-from dashboard.figures.component import PLOTLY_URL
+from dashboard.figures.component import CHART_JS, CHART_URL, PLOTLY_URL
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +55,8 @@ def test_it_serves_the_app_and_plotly(tmp_path: Path) -> None:
         script = http.request("GET", f"http://127.0.0.1:{port}/lossguard/plotly.min.js")
         assert script.status == 200
         assert len(script.data) > 1_000_000
+        chart = http.request("GET", f"http://127.0.0.1:{port}{CHART_URL}")
+        assert (chart.status, chart.data) == (200, CHART_JS)
         page = http.request("GET", f"http://127.0.0.1:{port}/run?run=r1", headers={"accept": "text/html"})
         assert (page.status, page.headers["Content-Type"].split(";")[0]) == (200, "text/html")
         assert f'<script async src="{PLOTLY_URL}"></script>' in page.data.decode()
