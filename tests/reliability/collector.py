@@ -4,6 +4,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import Any
 import urllib3
 
 from lossguard.protocol import API
-from tests.fork_server import started
 from tests.ports import free_port
 from tests.waiting import eventually
 
@@ -33,7 +33,8 @@ class CollectorProcess:
     def start(self) -> None:
         """Start the process; do not wait until it answers."""
         with self.log.open("ab") as log:
-            self._process = started("monitor", "serve", "--port", str(self.port), env=self._environment, log=log)
+            command = [sys.executable, "-m", "monitor", "serve", "--port", str(self.port)]
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 
     def wait_until_up(self, path: str = "/readyz", *, timeout: float = 60.0) -> None:
         """`path`: /healthz for a collector with a token, which answers nothing else without it."""

@@ -2,7 +2,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -50,9 +50,21 @@ def refused(*_arguments: object, **_options: object) -> None:
     raise PermissionError(errno.EACCES, "Permission denied")
 
 
+def refuse_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other files can be read: the look at PyTorch reads some."""
+    read_text = Path.read_text
+
+    def read(path: Path, *arguments: Any, **options: Any) -> str:
+        if path.name == "limits":
+            refused()
+        return read_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", read)
+
+
 def test_a_file_of_limits_that_cannot_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "limits").write_text("max_depth=10")
-    monkeypatch.setattr(Path, "read_text", refused)
+    refuse_limits(monkeypatch)
     assert look(tmp_path)["limits"].sentence == f"{tmp_path / 'limits'} cannot be read (Permission denied)"
 
 
