@@ -43,7 +43,7 @@ REPORT = "report"
 NAME = re.compile(r"pictures/(?P<page>[a-z-]+)-(?P<theme>light|dark)-(?P<width>\d+)\.png")
 WIDTHS = (1440, 390)
 FAULTS = ("lr_kick@200", "lr_kick@200", "corrupted_batches@400")
-"""Of the run in the pictures: two kicks at one step multiply to 900 times the learning rate; the loss jumps to 70."""
+"""Of the run in the pictures: two kicks at one step multiply to 900 times the learning rate; the loss passes 70."""
 PORTS = Ports(collector=8017, dashboard=8517)
 """Of the collector and the dashboard: different from those of the demo."""
 NUM_COLORS = 256
