@@ -29,6 +29,10 @@ class ListedRun:
     """Its configuration by dotted path, without secrets."""
 
 
+Identity = tuple[int, str, float]
+"""Key, id and start of a run: a key is used again after a run was deleted, and so may its id be."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """What was read of a run at some revision."""
@@ -49,20 +53,24 @@ def listed(rows: Sequence[tuple[Run, Tally]], metrics: Iterable[str]) -> list[Li
     """These runs with their settings, their progress and these metrics. Raises StoreUnavailable."""
     url, asked = database_url(), frozenset(metrics)
     known = _known_runs(url)
-    old = [run for run, _ in rows if not _is_current(known.get(run.pk), run, asked)]
+    old = [run for run, _ in rows if not _is_current(known.get(_identity(run)), run, asked)]
     if old:
-        known.update(_read(url, old, asked.union(*(known[run.pk].asked for run in old if run.pk in known))))
-    return [ListedRun(run, tally, known[run.pk].summary, known[run.pk].settings) for run, tally in rows]
+        known.update(_read(url, old, asked.union(*(known[key].asked for key in map(_identity, old) if key in known))))
+    return [ListedRun(run, tally, known[_identity(run)].summary, known[_identity(run)].settings) for run, tally in rows]
 
 
 def _is_current(known: _Known | None, run: Run, asked: frozenset[str]) -> bool:
     return known is not None and known.revision == run.revision and asked <= known.asked
 
 
-def _read(url: str, runs: Sequence[Run], asked: frozenset[str]) -> dict[int, _Known]:
+def _identity(run: Run) -> Identity:
+    return run.pk, run.id, run.started_at
+
+
+def _read(url: str, runs: Sequence[Run], asked: frozenset[str]) -> dict[Identity, _Known]:
     with open_store(url) as session:
         summaries = overview.summaries(session, runs=runs, metrics=sorted(asked))
-    return {run.pk: _Known(run.revision, asked, summaries[run.pk], _settings(run)) for run in runs}
+    return {_identity(run): _Known(run.revision, asked, summaries[run.pk], _settings(run)) for run in runs}
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -70,8 +78,8 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 @st.cache_resource(show_spinner=False, max_entries=8)
-def _known_runs(url: str) -> dict[int, _Known]:
-    """By `Run.pk`; all viewers share it."""
+def _known_runs(url: str) -> dict[Identity, _Known]:
+    """All viewers share it."""
     return {}
 
 

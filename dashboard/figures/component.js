@@ -1,6 +1,6 @@
 // Draws the figure at the URL data.figure into one element that lives as long as its key; see component.py.
 
-// The page's head loads the library (server.py); it is loaded here where that failed.
+// The page's head loads the library (page_head.py); it is loaded here where that failed.
 function plotly(script) {
   if (window.Plotly) return window.Plotly;
   window.lossguardPlotly ??= new Promise((resolve, reject) => {

@@ -61,3 +61,17 @@ def test_a_run_is_read_again_when_its_revision_rises_or_another_metric_is_asked_
 def test_the_metrics_of_any_run_are_named_once(store: sa.Engine, read: list[str]) -> None:
     assert run_list.metric_names() == ["loss", "perplexity"]
     assert read == []
+
+
+def test_a_run_that_got_the_key_of_a_deleted_one_is_not_shown_as_that_one(store: sa.Engine, read: list[str]) -> None:
+    (deleted, _) = listed(store, "loss")
+    with writing(store) as session:
+        run = commands.lock_run(session, run_id="b")
+        assert run is not None
+        commands.delete_run(session, run=run)
+    with writing(store) as session:
+        run = add_run(session, "c", started_at=200.0)
+        add_steps(session, run, add_segment(session, run, "c"), range(3), loss=[9.0, 8.0, 7.0])
+        run.revision = deleted.run.revision
+        assert run.pk == deleted.run.pk
+    assert listed(store, "loss")[0].summary.metrics["loss"].last == 7.0
