@@ -89,7 +89,7 @@ def _show_hold(facts: RunFacts, hold: Intervention) -> None:
     st.warning(f"{pending.HELD_SENTENCE} It has waited for {waited}.", icon=":material/front_hand:")
     left, right = st.columns([2, 3], gap="medium")
     grounds = formatting.bullet_list(hold.details.get("reasons", [])) or "No reason was recorded."
-    left.markdown(f"Why the policy stopped the run:\n\n{grounds}")
+    left.markdown(f"Why the run was stopped:\n\n{grounds}")
     right.markdown("What you can do:\n\n" + "\n".join(f"- {each}" for each in options(facts)))
 
 

@@ -9,7 +9,7 @@ from dashboard.report import contents, document
 from db.models import Run
 
 
-def button(run: Run, *, key: str = "report-download", help: str | None = None) -> None:
+def button(run: Run, *, key: str = "report-download") -> None:
     """A button that makes the report of the run and downloads it as one HTML file."""
     zone = clock.zone(st.context.timezone)  # here: what makes the file runs outside the page
 
@@ -26,5 +26,5 @@ def button(run: Run, *, key: str = "report-download", help: str | None = None) -
         icon=":material/download:",
         type="tertiary",
         on_click="ignore",
-        help=help or "Summary, curves, incidents and configuration as one file. A long run takes some seconds.",
+        help="Summary, curves, incidents and configuration as one file. A long run takes some seconds.",
     )
