@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,16 @@ class Dialect(ABC):
         return f"CAST({column} AS TEXT)"
 
     @abstractmethod
-    def lock_schema(self, connection: sa.Connection) -> None:
-        """Wait until no other process changes the schema, and keep them out until the transaction ends."""
+    def changing_schema(self, engine: sa.Engine) -> AbstractContextManager[sa.Connection]:
+        """A connection that may change the schema. Other processes that want the same wait until the block ends."""
+
+    def must_retry(self, error: sa.exc.DBAPIError) -> bool:
+        """Whether a change of the schema was given up because others use a table, so that it may work later."""
+        return False
+
+    def oldest_transaction(self, connection: sa.Connection) -> str | None:
+        """What a person needs to find the other transaction that has been open the longest; None without one."""
+        return None
 
 
 def quoted(names: Sequence[str]) -> list[str]:

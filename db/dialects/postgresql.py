@@ -1,6 +1,8 @@
 """PostgreSQL (through psycopg): a server, for teams and for several collectors."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,15 @@ MAX_INSERT_ROWS = 8
 """Up to this number of rows an INSERT is cheaper than a COPY."""
 SCHEMA_LOCK = 0x10555
 """Key of the advisory lock under which the schema changes; any number that nobody else uses."""
+SCHEMA_LOCK_SECONDS = 0.2
+"""How often a process that waits for it asks again."""
+LOCK_MS = 200
+"""How long a change of the schema may wait for a table: all reports queue up behind it meanwhile."""
+OLDEST_TRANSACTION = (
+    "SELECT pid, extract(epoch FROM clock_timestamp() - xact_start) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    " ORDER BY xact_start LIMIT 1"
+)
 
 
 class PostgreSQL(Dialect):
@@ -48,8 +59,34 @@ class PostgreSQL(Dialect):
         else:
             super().insert(connection, table, names, rows)
 
-    def lock_schema(self, connection: sa.Connection) -> None:
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+    @contextmanager
+    def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        """Not in a transaction: each migration has one of its own, so that it locks what it changes for a moment only.
+
+        The advisory lock and the timeout belong to the connection, which is closed at the end.
+        """
+        with engine.connect() as connection:
+            try:
+                _lock_schema(connection)
+                connection.exec_driver_sql(f"SET lock_timeout = {LOCK_MS}")
+                connection.commit()
+                yield connection
+            finally:
+                connection.invalidate()
+
+    def must_retry(self, error: sa.exc.DBAPIError) -> bool:
+        return isinstance(error.orig, psycopg.errors.LockNotAvailable | psycopg.errors.DeadlockDetected)
+
+    def oldest_transaction(self, connection: sa.Connection) -> str | None:
+        found = connection.exec_driver_sql(OLDEST_TRANSACTION).one_or_none()
+        return found and f"the oldest transaction is that of process {found[0]}, open for {found[1]:.0f} s"
+
+
+def _lock_schema(connection: sa.Connection) -> None:
+    """Ask until it is free: a statement that waits has a snapshot, for which CREATE INDEX CONCURRENTLY would wait."""
+    while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(SCHEMA_LOCK))):
+        connection.commit()
+        time.sleep(SCHEMA_LOCK_SECONDS)
 
 
 def _choose_format(_connection: Any, cursor: Any, _statement: str, _values: Any, context: Any, _many: bool) -> None:

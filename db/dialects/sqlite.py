@@ -8,13 +8,14 @@ the middle.
 import os
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from db.dialects.base import BadDatabaseUrl, CannotBackUp, Dialect
+from db.dialects.base import WRITES, BadDatabaseUrl, CannotBackUp, Dialect
 
 BUSY_SECONDS = 30
 """How long a writer waits for another one."""
@@ -41,8 +42,11 @@ class SQLite(Dialect):
     def store_file(self, url: sa.URL) -> Path | None:
         return None if url.database in (None, "", ":memory:") else Path(url.database)
 
-    def lock_schema(self, connection: sa.Connection) -> None:
-        """The BEGIN of a writing transaction has locked the whole store."""
+    @contextmanager
+    def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        """One transaction for all changes: its BEGIN locks the whole store."""
+        with engine.execution_options(**WRITES).begin() as connection:
+            yield connection
 
     def back_up(self, url: sa.URL, target: Path) -> None:
         """The copy is one read transaction, so no writer waits for it. `target` exists only once it is complete."""

@@ -6,6 +6,8 @@ from db import hardware, leader, step_notes  # noqa: F401 - their tables belong 
 from db.models import Base
 
 connection = context.config.attributes["connection"]
-context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+context.configure(
+    connection=connection, target_metadata=Base.metadata, render_as_batch=True, transaction_per_migration=True
+)
 with context.begin_transaction():
     context.run_migrations()
