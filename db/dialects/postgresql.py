@@ -79,7 +79,11 @@ class PostgreSQL(Dialect):
 
     def oldest_transaction(self, connection: sa.Connection) -> str | None:
         found = connection.exec_driver_sql(OLDEST_TRANSACTION).one_or_none()
-        return found and f"the oldest transaction is that of process {found[0]}, open for {found[1]:.0f} s"
+        return (
+            None
+            if found is None
+            else f"the oldest transaction is that of process {found[0]}, open for {found[1]:.0f} s"
+        )
 
 
 def _lock_schema(connection: sa.Connection) -> None:

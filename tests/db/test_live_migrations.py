@@ -26,7 +26,7 @@ SMALL_TABLES = {
 """Tables with a row a run or fewer: an index of them takes a moment."""
 REFUSED = {
     r"ALTER TABLE \S+ ALTER COLUMN \S+ TYPE": "rewrites the table; add a column and fill it in the background",
-    r"ALTER TABLE \S+ ALTER COLUMN \S+ SET NOT NULL": "reads the whole table; add a CHECK .. NOT VALID, then validate it",
+    r"ALTER TABLE \S+ ALTER COLUMN \S+ SET NOT NULL": "reads the whole table; add a CHECK .. NOT VALID and validate it",
     r"ALTER TABLE \S+ (DROP|RENAME)": "breaks the collectors of the previous release; do it in the next release",
     r"ALTER TABLE \S+ ADD COLUMN .*(GENERATED|SERIAL|random|clock_timestamp)": "rewrites the table",
     r"DROP TABLE": "breaks the collectors of the previous release; do it in the next release",
@@ -80,8 +80,8 @@ def store(postgres_server: postgres.Server, request: pytest.FixtureRequest) -> I
     migrate.upgrade(engine, "0019")
     with engine.begin() as connection:
         connection.exec_driver_sql(
-            "INSERT INTO runs (id, project, state, config, devices, versions, capabilities, restorable_steps, started_at,"
-            " last_report_at) SELECT 'r' || n, 'p', 'finished', '{}', '[]', '{}', '[]', '[]', 0, 0"
+            "INSERT INTO runs (id, project, state, config, devices, versions, capabilities, restorable_steps,"
+            " started_at, last_report_at) SELECT 'r' || n, 'p', 'finished', '{}', '[]', '{}', '[]', '[]', 0, 0"
             " FROM generate_series(1, 3) n"
         )
         connection.exec_driver_sql(
@@ -214,9 +214,11 @@ def _copy_migrations(folder: Path) -> None:
     (folder / "versions" / "9999_index.py").write_text(INDEX_MIGRATION, encoding="utf-8")
 
 
+INVALIDATE = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_steps_time'::regclass"
+IS_VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = 'ix_steps_time'::regclass"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'INDEX CONCURRENTLY' AND wait_event_type = 'Lock'"
+
+
 def _waits(engine: sa.Engine) -> bool:
     with engine.connect() as connection:
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'INDEX CONCURRENTLY' AND wait_event_type = 'Lock'"
-        )
-        return bool(connection.exec_driver_sql(waiting).scalar_one())
+        return bool(connection.exec_driver_sql(WAITING).scalar_one())
