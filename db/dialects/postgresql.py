@@ -1,7 +1,7 @@
 """PostgreSQL (through psycopg): a server, for teams and for several collectors."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,10 @@ class PostgreSQL(Dialect):
             _copy(connection, table, names, rows)
         else:
             super().insert(connection, table, names, rows)
+
+    def partitions(self, connection: sa.Connection) -> Collection[str]:
+        found = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace = current_schema()::regnamespace"
+        return set(connection.exec_driver_sql(found).scalars())
 
     @contextmanager
     def changing_schema(self, engine: sa.Engine) -> Iterator[sa.Connection]:
