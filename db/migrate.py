@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
+from db import partitions
 from db.dialects import dialect_of
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -40,6 +41,7 @@ def upgrade(engine: sa.Engine, revision: str = "head", *, patience: float = PATI
     is tried again for `patience` seconds: collectors write meanwhile. Raises StoreInUse.
     """
     _change(engine, command.upgrade, revision, patience)
+    partitions.make_missing(engine)
 
 
 def downgrade(engine: sa.Engine, revision: str, *, patience: float = PATIENCE_SECONDS) -> None:

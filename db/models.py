@@ -172,7 +172,7 @@ class Segment(Base):
 class Step(Base):
     """The step report of one optimizer step that is in no block: one wide row.
 
-    Only `db.steps` reads and writes the table. The metrics of `lossguard.metrics.COLUMNS` are columns too, added below; `db.steps.reader` reads them.
+    Only `db.steps` reads and writes the table. The metrics of `lossguard.metrics.COLUMNS` are columns too, added below.
     """
 
     __tablename__ = "steps"
@@ -195,12 +195,13 @@ METRIC_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
 
 
 class StoredBlock(Base):
-    """Some hundreds of steps of a segment, one after another; blocks of a segment do not overlap (`db.steps.blocks`)."""
+    """Some hundreds of steps of a segment, one after another. Blocks of a segment never overlap (`db.steps.blocks`)."""
 
     __tablename__ = "step_blocks"
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    run_pk: Mapped[int] = _run_key(primary=True)
+    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Without a foreign key, see db.partitions."""
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     first_step: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     last_step: Mapped[int] = mapped_column(BigInteger)
@@ -216,7 +217,7 @@ class BlockValues(Base):
     __tablename__ = "block_values"
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
 
-    run_pk: Mapped[int] = _run_key(primary=True)
+    run_pk: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     segment: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     metric: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     """`Metric.number`"""

@@ -38,6 +38,8 @@ class Dialect(ABC):
     """Execution options under which all queries of a transaction see the moment of the first."""
     clock: str
     """SQL for the present time in unix seconds, by the clock of the database and not as of the transaction's start."""
+    has_partitions = False
+    """Whether the tables of blocks are partitioned (see db.partitions)."""
     row_lock = ""
     """Suffix of a SELECT that locks its rows in the order of the SELECT; empty where a writer locks the whole store."""
 

@@ -36,6 +36,7 @@ class PostgreSQL(Dialect):
     is_file = False
     parameter = "%s"
     read_options: Mapping[str, Any] = {"isolation_level": "REPEATABLE READ"}
+    has_partitions = True
     row_lock = " FOR UPDATE"
     clock = "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
 

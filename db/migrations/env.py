@@ -1,6 +1,7 @@
 """Alembic's entry: runs on the connection that db.migrate passes in."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,12 +12,16 @@ from db.dialects import dialect_of
 from db.models import Base
 
 connection: sa.Connection = context.config.attributes["connection"]
-partitions = dialect_of(connection).partitions(connection)
+
+
+@cache  # read when it is asked for: a query before the migrations would open a transaction around all of them
+def partitions() -> Collection[str]:
+    return dialect_of(connection).partitions(connection)
 
 
 def is_compared(name: str | None, kind: str, _parents: Mapping[str, Any]) -> bool:
     """Partitions come and go with the runs; the models know only their tables."""
-    return kind != "table" or name not in partitions
+    return kind != "table" or name not in partitions()
 
 
 context.configure(
