@@ -22,7 +22,7 @@ import typer
 from alembic.util.exc import CommandError
 from sqlalchemy.orm import Session
 
-from db import access, commands, migrate, retention
+from db import access, compaction, migrate, pruning, retention
 from db.command_lines import as_typed_here
 from db.engine import (
     DEFAULT_URL,
@@ -39,7 +39,6 @@ from db.files import backup, imports, memory
 from db.files.export import Format, RunChanged, UnknownRun, stream
 from db.files.record import RunExists
 from lossguard.protocol import MAX_METRICS, is_name
-from lossguard.states import RunState
 
 app = typer.Typer(
     help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -100,31 +99,36 @@ def prune(
     ] = None,
     url: Url = DEFAULT_URL,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs, and delete nothing")] = False,
+    vacuum: Annotated[
+        bool, typer.Option("--vacuum", help="SQLite: rewrite the file of an earlier release, while reports wait")
+    ] = False,
 ) -> None:
     """Delete runs that ended long ago, with everything that belongs to them. Running runs are never deleted.
 
     A project with a retention of its own keeps its runs that long.
     """
-    for line in _on_engine(url, lambda engine: _prune(engine, days, dry_run)):
-        typer.echo(line)
+    _on_engine(url, lambda engine: _dry_run(engine, days) if dry_run else _prune(engine, days, vacuum))
 
 
-def _prune(engine: sa.Engine, days: float | None, dry_run: bool) -> list[str]:
-    now = time.time()
-    with reading(engine) as session:
-        old = [(run.id, run.project, run.state) for run in retention.expired(session, days=days, now=now)]
-    if dry_run:
-        return [f"would delete {run_id} ({project}, {state})" for run_id, project, state in old] or [NOTHING_TO_PRUNE]
-    deleted = []
-    for run_id, project, state in old:
-        with writing(engine) as session:  # a transaction for each run: no report of another one waits long
-            run = commands.lock_run(session, run_id=run_id)
-            if run is None or run.state == RunState.RUNNING:
-                continue  # deleted or resumed in the meantime
-            access.record(session, who="python -m db prune", action="delete", run=run_id, details={}, now=now)
-            commands.delete_run(session, run=run)
-        deleted.append(f"deleted {run_id} ({project}, {state})")
-    return deleted or [NOTHING_TO_PRUNE]
+def _dry_run(engine: sa.Engine, days: float | None) -> None:
+    old = pruning.old_runs(engine, days=days, now=time.time())
+    for run in old:
+        typer.echo(f"would delete {run.id} ({run.project}, {run.state})")
+    if not old:
+        typer.echo(NOTHING_TO_PRUNE)
+
+
+def _prune(engine: sa.Engine, days: float | None, vacuum: bool) -> None:
+    _check_schema(engine)
+    before = compaction.num_bytes(engine)
+    num_deleted = 0
+    for run in pruning.prune(engine, days=days, now=time.time()):
+        typer.echo(f"deleted {run.id} ({run.project}, {run.state})")
+        num_deleted += 1
+    if not num_deleted:
+        typer.echo(NOTHING_TO_PRUNE)
+    if num_deleted or vacuum:
+        typer.echo(compaction.compact(engine, before=before, rewrite=vacuum))
 
 
 retention_app = typer.Typer(help="How long `prune` keeps the ended runs of a project.", no_args_is_help=True)

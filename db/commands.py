@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 from db import bulk, partitions, queries
 from db.dialects import dialect_of
 from db.models import (
-    BlockValues,
     Event,
     Incident,
     Intervention,
@@ -20,7 +19,6 @@ from db.models import (
     RunStatus,
     Segment,
     SkippedBatches,
-    StoredBlock,
 )
 from lossguard.states import OrderState, RunState, SegmentReason
 
@@ -318,6 +316,5 @@ def delete_run(session: Session, *, run: Run) -> None:
 
 def delete_runs(session: Session, *, run_pks: Sequence[int]) -> None:
     """Delete runs, which the transaction has locked, and everything that belongs to them (the foreign keys cascade)."""
-    for table in (BlockValues, StoredBlock):  # they have no foreign key
-        session.execute(sa.delete(table).where(table.run_pk.in_(run_pks)))
     session.execute(sa.delete(Run).where(Run.pk.in_(run_pks)))
+    partitions.delete_blocks(session, run_pks)

@@ -66,6 +66,14 @@ class Dialect(ABC):
         """SQL for the text of a JSON column, which the driver would parse otherwise."""
         return f"CAST({column} AS TEXT)"
 
+    @abstractmethod
+    def num_bytes(self, engine: sa.Engine) -> int:
+        """The size of the store, with what is free in it."""
+
+    @abstractmethod
+    def vacuum(self, engine: sa.Engine, *, rewrite: bool) -> str:
+        """Make the space of deleted rows free: what a person should know about it, to end a sentence, or nothing."""
+
     def partitions(self, connection: sa.Connection) -> Collection[str]:
         """The names of the tables that are partitions of others."""
         return ()

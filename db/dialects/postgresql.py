@@ -21,6 +21,10 @@ SCHEMA_LOCK_SECONDS = 0.2
 """How often a process that waits for it asks again."""
 LOCK_MS = 200
 """How long a change of the schema may wait for a table: all reports queue up behind it meanwhile."""
+PLAIN_TABLES = (
+    "SELECT relname FROM pg_class WHERE relkind = 'r' AND NOT relispartition"
+    " AND relnamespace = current_schema()::regnamespace"
+)
 OLDEST_TRANSACTION = (
     "SELECT pid, extract(epoch FROM clock_timestamp() - xact_start) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
@@ -59,6 +63,17 @@ class PostgreSQL(Dialect):
             _copy(connection, table, names, rows)
         else:
             super().insert(connection, table, names, rows)
+
+    def num_bytes(self, engine: sa.Engine) -> int:
+        with engine.connect() as connection:
+            return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one())
+
+    def vacuum(self, engine: sa.Engine, *, rewrite: bool) -> str:
+        """Only the free end of a table is returned; the rest is for later rows. `rewrite` has no effect."""
+        with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            for table in connection.exec_driver_sql(PLAIN_TABLES).scalars().all():
+                connection.exec_driver_sql(f"VACUUM (ANALYZE) {table}")
+        return ""
 
     def partitions(self, connection: sa.Connection) -> Collection[str]:
         found = "SELECT relname FROM pg_class WHERE relispartition AND relnamespace = current_schema()::regnamespace"

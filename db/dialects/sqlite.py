@@ -19,6 +19,10 @@ from db.dialects.base import WRITES, BadDatabaseUrl, CannotBackUp, Dialect
 
 BUSY_SECONDS = 30
 """How long a writer waits for another one."""
+INCREMENTAL = 2
+"""Value of SQLite's auto_vacuum: free pages are returned when they are asked for, a few at a time."""
+VACUUM_PAGES = 1_000
+"""Pages that one transaction returns, while reports wait."""
 PRAGMAS = ("synchronous=FULL", "foreign_keys=ON", "cache_size=-32000")
 
 
@@ -48,6 +52,23 @@ class SQLite(Dialect):
         with engine.execution_options(**WRITES).begin() as connection:
             yield connection
 
+    def num_bytes(self, engine: sa.Engine) -> int:
+        with _driver(engine) as connection:
+            return _pragma(connection, "page_count") * _pragma(connection, "page_size")
+
+    def vacuum(self, engine: sa.Engine, *, rewrite: bool) -> str:
+        """A file of this release shrinks in small transactions. One of an earlier release must be rewritten first."""
+        with _driver(engine) as connection:
+            if rewrite:
+                connection.execute("VACUUM")
+            elif _pragma(connection, "auto_vacuum") != INCREMENTAL:
+                free = _pragma(connection, "freelist_count") * _pragma(connection, "page_size") / 1e6
+                return f"; {free:,.1f} MB of its file are free for later runs (--vacuum makes the file smaller)"
+            while _pragma(connection, "freelist_count"):
+                connection.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return ""
+
     def back_up(self, url: sa.URL, target: Path) -> None:
         """The copy is one read transaction, so no writer waits for it. `target` exists only once it is complete."""
         source = self.store_file(url)
@@ -74,6 +95,7 @@ def _make_folder(database: str | None) -> None:
 def _prepare(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # the driver's own BEGIN comes too late to lock anything; see _begin
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA auto_vacuum={INCREMENTAL}")  # of a new file, or of one that VACUUM rewrites
     _write_ahead(cursor)
     for pragma in PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
@@ -96,6 +118,20 @@ def _write_ahead(cursor: sqlite3.Cursor) -> None:
 def _begin(connection: sa.Connection) -> None:
     writes = connection.get_execution_options().get("lossguard_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _driver(engine: sa.Engine) -> Iterator[sqlite3.Connection]:
+    """A connection of the driver, for what SQLite does not do in a transaction."""
+    with closing(engine.raw_connection()) as connection:
+        driver = connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        yield driver
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
+    return int(value)
 
 
 def _copy(source: Path, target: Path) -> None:
