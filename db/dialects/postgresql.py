@@ -49,6 +49,7 @@ class PostgreSQL(Dialect):
         arguments = {"connect_timeout": CONNECT_SECONDS}
         engine = sa.create_engine(driver, pool_pre_ping=True, hide_parameters=True, connect_args=arguments, **options)
         sa.event.listen(engine, "before_cursor_execute", _choose_format)
+        sa.event.listen(engine, "handle_error", lambda context: _check_partition(context.original_exception))
         return engine
 
     def store_file(self, url: sa.URL) -> Path | None:
@@ -119,6 +120,12 @@ def _choose_format(_connection: Any, cursor: Any, _statement: str, _values: Any,
         cursor.format = psycopg.pq.Format.BINARY
 
 
+def _check_partition(error: BaseException) -> None:
+    """Raise an error of the schema where PostgreSQL has one of the row: the table has no partition for it."""
+    if isinstance(error, psycopg.errors.CheckViolation) and str(error).startswith("no partition of relation"):
+        raise sa.exc.ProgrammingError(None, None, error) from error
+
+
 def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Rows) -> None:
     statement = f"COPY {table} ({', '.join(quoted(names))}) FROM STDIN"
     driver = connection.connection.driver_connection
@@ -128,4 +135,5 @@ def _copy(connection: sa.Connection, table: str, names: Sequence[str], rows: Row
             for row in rows:
                 copy.write_row(row)
     except psycopg.Error as error:  # as SQLAlchemy would have raised it
+        _check_partition(error)
         raise sa.exc.DBAPIError.instance(statement, None, error, psycopg.Error) from error
