@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from db import bulk, partitions, queries
+from db import bulk, features, partitions, queries
 from db.dialects import dialect_of
 from db.models import (
     Event,
@@ -108,6 +108,8 @@ def open_segment(
         order_id=order_id,
         opened_at=opened_at,
         num_steps=0,
+        has_blocks=features.is_enabled(session, features.BLOCKS),
+        num_packed=0,
     )
     session.add(segment)
     session.flush()

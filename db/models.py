@@ -195,7 +195,7 @@ METRIC_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
 
 
 class StoredBlock(Base):
-    """Some hundreds of steps of a segment, one after another. Blocks of a segment never overlap (`db.steps.blocks`)."""
+    """Some hundreds of steps of a segment, one after another; blocks of a segment do not overlap: `db.steps.blocks`."""
 
     __tablename__ = "step_blocks"
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class
