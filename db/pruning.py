@@ -1,6 +1,6 @@
 """Delete the runs that nobody keeps any longer, while collectors write."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -34,7 +34,7 @@ def old_runs(engine: sa.Engine, *, days: float | None, now: float) -> list[OldRu
         return [_old(run) for run in retention.expired(session, days=days, now=now)]
 
 
-def prune(engine: sa.Engine, *, days: float | None, now: float) -> Iterator[OldRun]:
+def prune(engine: sa.Engine, *, days: float | None, now: float) -> Generator[OldRun, None, None]:
     """Delete these runs, some in a transaction, and yield each one when it is gone for good.
 
     Killed at any moment, each run is either there with all that belongs to it, or gone; the next call goes on.
