@@ -103,6 +103,15 @@ def object_store_server() -> Iterator[object_store.Server]:
         yield server
 
 
+@pytest.fixture
+def bucket(object_store_server: object_store.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a new bucket, which fsspec reaches with the credentials of the environment."""
+    for name, value in object_store_server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield object_store_server.create_bucket(f"b{os.urandom(6).hex()}")
+    object_store_server.accept_requests()
+
+
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file at the newest schema; a copy of it costs far less than the migrations."""

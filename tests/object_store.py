@@ -32,14 +32,15 @@ class Server:
     def __init__(self, folder: str) -> None:
         assert PROGRAM is not None, "moto_server is not installed; run: make system"
         self.address = f"http://127.0.0.1:{free_port()}"
-        self._log = Path(folder, "moto.log").open("wb")
+        self._log = Path(folder, "moto.log")
         # The count makes the server able to refuse requests later; until `refuse_requests` it takes all.
-        self._process = subprocess.Popen(
-            [PROGRAM, "-H", "127.0.0.1", "-p", self.address.rpartition(":")[2]],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"INITIAL_NO_AUTH_ACTION_COUNT": str(NO_LIMIT)},
-        )
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [PROGRAM, "-H", "127.0.0.1", "-p", self.address.rpartition(":")[2]],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"INITIAL_NO_AUTH_ACTION_COUNT": str(NO_LIMIT)},
+            )
         self._http = urllib3.PoolManager(retries=False)
         wait_for(self._answers, seconds=START_SECONDS, what="the object store answers")
 
@@ -66,10 +67,9 @@ class Server:
         self._process.terminate()
         self._process.wait(30)
         self._http.clear()
-        self._log.close()
 
     def _answers(self) -> bool:
-        assert self._process.poll() is None, f"the object store ended; see {self._log.name}"
+        assert self._process.poll() is None, f"the object store ended; its output: {self._log.read_text()}"
         try:
             return self._http.request("GET", f"{self.address}/moto-api/", timeout=5).status == 200
         except urllib3.exceptions.HTTPError:
