@@ -172,7 +172,7 @@ class Segment(Base):
 class Step(Base):
     """The step report of one optimizer step that is in no block: one wide row.
 
-    Only `db.steps` reads and writes the table. The metrics of `lossguard.metrics.COLUMNS` are columns too, added below; `db.steps.reader` reads them.
+    Only `db.steps` reads and writes the table. The metrics of `lossguard.metrics.COLUMNS` are columns too, added below.
     """
 
     __tablename__ = "steps"
@@ -195,7 +195,7 @@ METRIC_TYPES: dict[ColumnType, sa.types.TypeEngine[Any]] = {
 
 
 class StoredBlock(Base):
-    """Some hundreds of steps of a segment, one after another; blocks of a segment do not overlap (`db.steps.blocks`)."""
+    """Some hundreds of steps of a segment, one after another; blocks of a segment do not overlap: `db.steps.blocks`."""
 
     __tablename__ = "step_blocks"
     __table_args__ = {"postgresql_partition_by": "RANGE (run_pk)"}  # noqa: RUF012 - SQLAlchemy reads it from the class

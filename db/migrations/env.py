@@ -1,6 +1,6 @@
 """Alembic's entry: runs on the connection that db.migrate passes in."""
 
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +15,7 @@ connection: sa.Connection = context.config.attributes["connection"]
 partitions = dialect_of(connection).partitions(connection)
 
 
-def is_compared(name: str | None, kind: str, _parents: Mapping[str, Any]) -> bool:
+def is_compared(name: str | None, kind: str, _parents: MutableMapping[Any, str | None]) -> bool:
     """Partitions come and go with the runs; the models know only their tables."""
     return kind != "table" or name not in partitions
 

@@ -50,7 +50,7 @@ def decode_steps(stored: bytes, num_values: int) -> Ints:
 
 def encode_bits(bits: Bools) -> bytes:
     """bool[N], eight to a byte."""
-    return PLAIN + _zstd().compress(np.packbits(bits).tobytes(), asbytes=True)
+    return PLAIN + _compressed(np.packbits(bits))
 
 
 def decode_bits(stored: bytes, num_values: int) -> Bools:
@@ -70,7 +70,12 @@ def _encode(numbers: NDArray[np.float64] | Ints, by_differences: bool) -> bytes:
     if by_differences:
         bits = np.diff(bits, prepend=bits.dtype.type(0))
     transposed = np.ascontiguousarray(bits.view(np.uint8).reshape(-1, WIDTH).T)
-    return (DIFFERENCES if by_differences else PLAIN) + _zstd().compress(transposed, asbytes=True)
+    return (DIFFERENCES if by_differences else PLAIN) + _compressed(transposed)
+
+
+def _compressed(numbers: NDArray[np.uint8]) -> bytes:
+    found: bytes = _zstd().compress(numbers, asbytes=True)
+    return found
 
 
 def _decode(stored: bytes, num_values: int) -> NDArray[np.uint64]:
