@@ -53,7 +53,7 @@ INSTALLED = {
     "prometheus": all(map(shutil.which, ("prometheus", "promtool"))),
     "alertmanager": all(map(shutil.which, ("prometheus-alertmanager", "amtool"))),
     "kustomize": shutil.which("kustomize") is not None,
-    "moto_server": object_store.PROGRAM is not None,
+    "moto_server": object_store.PROGRAM is not None and object_store.HAS_CLIENT,
     "nginx": shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is not None,
 }
 

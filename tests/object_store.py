@@ -4,6 +4,7 @@ The server is moto's. It has an environment of its own (tests/system-packages.sh
 below 3. Clients read the address and the credentials from the environment, as they do at a user's site.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -20,6 +21,9 @@ from tests.waiting import wait_for
 
 PROGRAM = shutil.which("moto_server", path=f"{os.environ.get('PATH', '')}:{Path(sys.executable).parent}")
 """None where it is not installed: tests that need it are marked `needs("moto_server")`."""
+
+HAS_CLIENT = any(importlib.util.find_spec(package) for package in ("obstore", "s3fs"))
+"""Whether fsspec reaches S3 in this environment."""
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "us-east-1"}
 START_SECONDS = 60.0

@@ -9,22 +9,24 @@ both; the next archiving removes what was left over, and goes on with the other 
 import hashlib
 import io
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from db import access, commands, queries
-from db.archive import blocks, files, parquet
+from db.archive import blocks, extent, files, parquet
 from db.archive.comparison import difference
 from db.archive.files import ArchivedFile, FileState
 from db.archive.places import Place, PlaceError, path_segment
 from db.archive.turn import Busy, Turn
 from db.engine import reading, writing
-from db.models import Run
+from db.lineage import StepRange
+from db.models import Run, Segment
 from db.steps import packing, rollups
-from db.steps.step_block import StepBlock
+from db.steps.blocks import read_blocks
+from db.steps.step_block import RunRange, StepBlock, end_of
 from lossguard.states import RunState
 
 MAX_STEPS = 262_144
@@ -78,6 +80,7 @@ def archive_run(
     while work := _next_work(engine, run_id):
         on_file(_archive(engine, work, place=place, folder=folder, turn=turn, now=now, who=who if is_first else None))
         is_first = False
+    _note_completion(engine, run_id)
 
 
 def steps_per_file(num_metrics: int) -> int:
@@ -86,16 +89,24 @@ def steps_per_file(num_metrics: int) -> int:
 
 
 def pack(engine: sa.Engine, *, run_id: str, turn: Turn) -> None:
-    """Make blocks of the rows of the run: only these are archived. Raises RunChanged, Busy."""
-    while True:
+    """Make blocks of the rows of the run, and let blocks end where what is archived begins or ends.
+
+    Raises RunChanged, Busy.
+    """
+    is_packed = False
+    while not is_packed:
         with writing(engine) as session:
             turn.renew(session)
             run = _ended(commands.lock_run(session, run_id=run_id))
-            numbers = rollups.metric_numbers(session, run_pk=run.pk, names=[])
-            loose = [one for one in queries.segments(session, run=run) if one.num_steps > one.num_packed]
-            if not loose:
-                return
-            packing.pack_rows(session, loose[0], numbers, max_steps=PACKED_AT_ONCE)
+            tree = queries.segments(session, run=run)
+            loose = [one for one in tree if one.num_steps > one.num_packed]
+            if loose:
+                numbers = rollups.metric_numbers(session, run_pk=run.pk)
+                packing.pack_rows(session, loose[0], numbers, max_steps=PACKED_AT_ONCE)
+                continue
+            for part in _archivable(tree):
+                blocks.cut(session, run=run, segment=part.segment, edges=[part.first, end_of(part)])
+            is_packed = True
 
 
 def _next_work(engine: sa.Engine, run_id: str) -> _Work | None:
@@ -104,13 +115,20 @@ def _next_work(engine: sa.Engine, run_id: str) -> _Work | None:
         run = _ended(queries.run_named(session, run_id=run_id))
         metrics = queries.metric_names(session, run=run)
         limit = steps_per_file(len(metrics))
-        for segment in queries.segments(session, run=run):
-            block = blocks.first_in_store(
-                session, run_pk=run.pk, segment=segment.number, metrics=metrics, max_steps=limit
-            )
-            if block is not None:
+        for part in _archivable(queries.segments(session, run=run)):
+            if found := blocks.first_in_store(session, run_pk=run.pk, within=part, max_steps=limit):
+                (block,) = read_blocks(session, [RunRange(run.pk, found)], metrics)
                 return _Work(run.pk, run.id, run.revision, block)
     return None
+
+
+def _archivable(tree: Sequence[Segment]) -> Iterator[StepRange]:
+    """Of all segments, by number."""
+    for segment in tree:
+        if segment.first_step is not None and segment.last_step is not None:
+            forks = [one.fork_step for one in tree if one.parent == segment.number and one.fork_step is not None]
+            for low, high in extent.archivable(segment.first_step, segment.last_step, forks):
+                yield StepRange(segment.number, low, high)
 
 
 def _ended(run: Run | None) -> Run:
@@ -191,6 +209,14 @@ def _commit(session: Session, work: _Work, file_id: int, *, turn: Turn, who: str
 def _is_unchanged(run: Run, work: _Work) -> bool:
     """Locking it has raised its revision by one."""
     return (run.pk, run.revision) == (work.run_pk, work.revision + 1) and run.state != RunState.RUNNING
+
+
+def _note_completion(engine: sa.Engine, run_id: str) -> None:
+    """Write down that nothing is left to archive, until the run changes: the next call need not look at it."""
+    with writing(engine) as session:
+        run = queries.run_named(session, run_id=run_id)
+        if run is not None and (held := files.of_run(session, run_pk=run.pk)):
+            held[-1].complete_at_revision = run.revision
 
 
 def _give_up(engine: sa.Engine, place: Place, name: str, file_id: int) -> None:

@@ -15,21 +15,40 @@ from db.archive.files import ArchivedFile
 from db.lineage import StepRange
 from db.models import Run
 from db.steps import blocks, packing, rollups
-from db.steps.step_block import RunRange, StepBlock
+from db.steps.step_block import RunRange, StepBlock, end_of
 
 OF_SEGMENT = "run_pk = ? AND segment = ?"
 BETWEEN = f"{OF_SEGMENT} AND first_step >= ? AND first_step <= ?"
 
 
-def first_in_store(
-    session: Session, *, run_pk: int, segment: int, metrics: Sequence[str], max_steps: int
-) -> StepBlock | None:
-    """The first blocks of a segment whose values are in the store, about `max_steps` steps; None without any."""
-    bounds = _first_bounds(session, run_pk, segment, max_steps)
-    if bounds is None:
+def cut(session: Session, *, run: Run, segment: int, edges: Sequence[int]) -> None:
+    """Let a block begin at each of these steps, where one holds the step."""
+    place = packing.Place(run.pk, segment, rollups.metric_numbers(session, run_pk=run.pk))
+    for edge in edges:
+        (found,) = blocks.find(session, [RunRange(run.pk, StepRange(segment, edge - 1, edge + 1))])
+        for block in found:
+            if block.first < edge <= block.last and block.archived_file is None:
+                packing.split(session, place, block, edge)
+
+
+def first_in_store(session: Session, *, run_pk: int, within: StepRange, max_steps: int) -> StepRange | None:
+    """The first blocks of a range whose values are in the store, about `max_steps` steps; None without any.
+
+    No archived block lies between them; the range begins and ends with a block.
+    """
+    segment, end = within.segment, end_of(within)
+    bounds = f"{OF_SEGMENT} AND first_step >= ? AND first_step < ?"
+    in_store = f"SELECT min(first_step) FROM step_blocks WHERE {bounds} AND archived_file IS NULL"
+    ((first,),) = bulk.read(session, in_store, (run_pk, segment, within.first, end))
+    if first is None:
         return None
-    (found,) = blocks.read_blocks(session, [RunRange(run_pk, bounds)], metrics)
-    return found
+    heads = f"SELECT last_step, num_steps, archived_file FROM step_blocks WHERE {bounds} ORDER BY first_step"
+    last, left = first, max_steps
+    for block_last, num_steps, archived_file in _rows(session, heads, (run_pk, segment, first, end)):
+        if archived_file is not None or (left < num_steps and left < max_steps):
+            break
+        last, left = block_last, left - num_steps
+    return StepRange(segment, int(first), int(last) + 1)
 
 
 def put_away(session: Session, *, run: Run, file: ArchivedFile) -> None:
@@ -63,22 +82,6 @@ def put_back(session: Session, *, run: Run, file: ArchivedFile, steps: StepBlock
     everything = RunRange(run.pk, StepRange(file.segment, file.first_step, file.last_step + 1))
     (stored,) = blocks.read_blocks(session, [everything], list(steps.metrics))
     return stored.at(_positions(stored, heads))
-
-
-def _first_bounds(session: Session, run_pk: int, segment: int, max_steps: int) -> StepRange | None:
-    """The first blocks in the store that follow one another without an archived one between them."""
-    heads = f"SELECT first_step, last_step, num_steps, archived_file FROM step_blocks WHERE {OF_SEGMENT}"
-    in_store = f"{OF_SEGMENT} AND archived_file IS NULL"
-    ((first,),) = bulk.read(session, f"SELECT min(first_step) FROM step_blocks WHERE {in_store}", (run_pk, segment))
-    if first is None:
-        return None
-    last, left = first, max_steps
-    for row in _rows(session, f"{heads} AND first_step >= ? ORDER BY first_step", (run_pk, segment, first)):
-        _, block_last, num_steps, archived_file = row
-        if archived_file is not None or (left < num_steps and left < max_steps):
-            break
-        last, left = block_last, left - num_steps
-    return StepRange(segment, int(first), int(last) + 1)
 
 
 def _rows(session: Session, statement: str, values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -46,6 +46,8 @@ class ArchivedFile(Base):
     num_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     changed_at: Mapped[Time]
+    complete_at_revision: Mapped[int | None] = mapped_column(BigInteger)
+    """`Run.revision` at which no other steps of the run were left to archive; NULL in all but its last file."""
 
 
 @dataclass(frozen=True, slots=True)

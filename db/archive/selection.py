@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from db.archive.extent import BUCKET
 from db.archive.files import ArchivedFile, FileState
 from db.models import Run, Segment
 from lossguard.states import RunState
@@ -23,7 +24,7 @@ class Candidate:
     project: str
     state: str
     num_steps: int
-    """Those that are not archived yet."""
+    """Those in the store of segments that are long enough to be archived; a few of them stay."""
 
 
 def age_seconds(text: str) -> float:
@@ -35,23 +36,23 @@ def age_seconds(text: str) -> float:
 
 
 def candidates(session: Session, *, ended_before: float | None, run_ids: Sequence[str] = ()) -> Sequence[Candidate]:
-    """Ended runs that have steps in the store, the oldest first.
+    """Ended runs that may have steps to archive, the oldest first.
 
     `ended_before`: those that last reported before, in unix seconds; None: whenever. `run_ids`: only these; (): all.
     """
-    in_all = sa.select(Segment.run_pk, sa.func.sum(Segment.num_steps).label("steps")).group_by(Segment.run_pk)
-    away = (
-        sa.select(ArchivedFile.run_pk, sa.func.sum(ArchivedFile.num_steps).label("steps"))
-        .where(ArchivedFile.state == FileState.KEPT)
-        .group_by(ArchivedFile.run_pk)
-    )
-    all_steps, archived = in_all.subquery(), away.subquery()
-    left = all_steps.c.steps - sa.func.coalesce(archived.c.steps, 0)
+    is_long = Segment.last_step - Segment.last_step % BUCKET > Segment.first_step
+    steps = sa.select(Segment.run_pk, sa.func.sum(Segment.num_steps).label("steps")).where(is_long)
+    long_ones = steps.group_by(Segment.run_pk).subquery()
+    is_kept = ArchivedFile.state == FileState.KEPT
+    in_files = sa.select(ArchivedFile.run_pk, sa.func.sum(ArchivedFile.num_steps).label("steps")).where(is_kept)
+    archived = in_files.group_by(ArchivedFile.run_pk).subquery()
+    is_complete = sa.exists().where(ArchivedFile.run_pk == Run.pk, ArchivedFile.complete_at_revision == Run.revision)
+    left = long_ones.c.steps - sa.func.coalesce(archived.c.steps, 0)
     found = (
         sa.select(Run.id, Run.project, Run.state, left)
-        .join(all_steps, all_steps.c.run_pk == Run.pk)
+        .join(long_ones, long_ones.c.run_pk == Run.pk)
         .outerjoin(archived, archived.c.run_pk == Run.pk)
-        .where(Run.state != RunState.RUNNING, left > 0)
+        .where(Run.state != RunState.RUNNING, left > 0, ~is_complete)
         .order_by(Run.last_report_at)
     )
     if ended_before is not None:

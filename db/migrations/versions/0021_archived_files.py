@@ -33,6 +33,7 @@ def upgrade() -> None:
         sa.Column("num_bytes", sa.BigInteger(), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("changed_at", sa.Float(precision=53), nullable=False),
+        sa.Column("complete_at_revision", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
             ["run_pk"], ["runs.pk"], name=op.f("fk_archived_files_run_pk_runs"), ondelete="SET NULL"
         ),

@@ -27,7 +27,7 @@ def add_ended_run(session: Session, run_id: str = "r1", *, num_steps: int = 1500
     """Two segments: blocks with gaps and values of every kind, and a short branch of rows."""
     run = add_run(session, run_id)
     numbers = np.arange(num_steps)
-    steps = (numbers + numbers // 700).tolist()  # one step is missing
+    steps = (numbers + numbers // 300).tolist()  # some are missing
     loss = [math.nan if step % 400 == 7 else 3 + math.sin(step) for step in steps]
     loss[5] = PAYLOAD
     loss[6] = -math.inf
@@ -67,10 +67,10 @@ def archive(engine: sa.Engine, place: Place, run_id: str = "r1") -> list[archivi
     return written
 
 
-def num_values(engine: sa.Engine) -> int:
-    """Rows of values in the store."""
+def value_bytes(engine: sa.Engine) -> int:
+    """Bytes of values in the store."""
     with reading(engine) as session:
-        return session.scalar(sa.text("SELECT count(*) FROM block_values")) or 0
+        return session.scalar(sa.text('SELECT sum(length("values")) FROM block_values')) or 0
 
 
 def parquet_files(folder: Path) -> list[Path]:
