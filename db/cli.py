@@ -7,6 +7,8 @@ python -m db prune --days 90 [--dry-run]     delete runs that ended at least thi
 python -m db retention set PROJECT 30        let prune keep the runs of a project so long, whatever its --days say
 python -m db export RUN -o FILE              write a run to FILE.parquet (the whole run) or FILE.csv (its steps)
 python -m db import FILE [--as NEW_ID]       read a run from such a file; an existing run is never overwritten
+python -m db archive --older-than 30d --to URL   move the steps of ended runs to Parquet files in a folder or bucket
+python -m db unarchive RUN... | --all        bring them back
 python -m db backup -o FILE                  copy a SQLite store while collectors write to it
 
 The database is --url or LOSSGUARD_DATABASE_URL; by default sqlite:///.lossguard/lossguard.db.
@@ -19,22 +21,17 @@ from typing import Annotated, Any, TypeVar
 
 import sqlalchemy as sa
 import typer
-from alembic.util.exc import CommandError
 from sqlalchemy.orm import Session
 
 from db import access, compaction, migrate, pruning, retention
+from db.archive import cli as archive_cli
+from db.command_engine import Url
+from db.command_engine import check_schema as _check_schema
+from db.command_engine import error as _error
+from db.command_engine import no_store as _no_store
+from db.command_engine import on_engine as _on_engine
 from db.command_lines import as_typed_here
-from db.engine import (
-    DEFAULT_URL,
-    BadDatabaseUrl,
-    NoStore,
-    check_store,
-    create_engine,
-    first_line,
-    reading,
-    shown,
-    writing,
-)
+from db.engine import DEFAULT_URL, BadDatabaseUrl, NoStore, reading, writing
 from db.files import backup, imports, memory
 from db.files.export import Format, RunChanged, UnknownRun, stream
 from db.files.record import RunExists
@@ -43,26 +40,9 @@ from lossguard.protocol import MAX_METRICS, is_name
 app = typer.Typer(
     help=as_typed_here(__doc__), no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
+archive_cli.add_to(app)
 T = TypeVar("T")
 NOTHING_TO_PRUNE = "nothing is that old"
-Url = Annotated[str, typer.Option(envvar="LOSSGUARD_DATABASE_URL", help="sqlite:/// or postgresql:// URL")]
-
-
-def _on_engine(url: str, do: Callable[[sa.Engine], T], *, new: bool = False) -> T:
-    """The result of `do`. Exits with one sentence when the database cannot be used. `new`: it may not exist yet."""
-    try:
-        if not new:
-            check_store(url)
-        engine = create_engine(url)
-        try:
-            return do(engine)
-        finally:
-            engine.dispose()
-    except NoStore as error:
-        raise _no_store(error) from None
-    except (BadDatabaseUrl, sa.exc.DBAPIError, CommandError) as error:
-        reason = first_line(error.orig if isinstance(error, sa.exc.DBAPIError) else error)
-        raise _error(f"cannot use the database {shown(url)}: {reason}") from None
 
 
 @app.command()
@@ -264,25 +244,6 @@ def _import(engine: sa.Engine, source: dict[str, Any]) -> str:
         details = {"file": source["path"].name, "steps": count}
         access.record(session, who="python -m db import", action="import", run=run.id, details=details, now=now)
         return f"imported {run.id} ({run.project}, {run.state}): {count:,} steps"
-
-
-def _check_schema(engine: sa.Engine) -> None:
-    """Exit with one sentence unless the database is at the newest revision."""
-    current, newest = migrate.revisions(engine)
-    if current != newest:
-        state = f"is at revision {current}, not {newest}" if current else "has no tables yet"
-        raise _error(f"the database {state}; run: python -m db upgrade")
-
-
-def _no_store(error: NoStore) -> typer.Exit:
-    return _error(
-        f"{error}; name the store with --url or LOSSGUARD_DATABASE_URL; to create it, run: python -m db upgrade"
-    )
-
-
-def _error(sentence: str) -> typer.Exit:
-    typer.echo(as_typed_here(f"db: {sentence}"), err=True)
-    return typer.Exit(2)
 
 
 @app.command("backup")

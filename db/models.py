@@ -209,6 +209,8 @@ class StoredBlock(Base):
     steps: Mapped[bytes | None]
     """Their numbers; NULL where none is missing between the first and the last. See `db.steps.block_codec`."""
     times: Mapped[bytes]
+    archived_file: Mapped[int | None]
+    """`db.archive.files.ArchivedFile.id`: the file has the values, `block_values` none; NULL: they are in the store."""
 
 
 class BlockValues(Base):

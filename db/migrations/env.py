@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from alembic import context
 
 from db import hardware, leader, step_notes  # noqa: F401 - their tables belong to the metadata
+from db.archive import files  # noqa: F401 - its table too
 from db.dialects import dialect_of
 from db.models import Base
 

@@ -98,8 +98,18 @@ def rewrite(session: Session, place: Place, block: Block, changed: StepBlock) ->
     _write(session, place, changed)
 
 
+def split(session: Session, place: Place, block: Block, edge: int) -> None:
+    """Let a second block begin at step `edge`, within a block."""
+    steps = _take(session, place, block)
+    at = int(np.searchsorted(steps.steps, edge))
+    for part in (steps.at(slice(at)), steps.at(slice(at, None))):
+        if len(part):
+            _write(session, place, part)
+
+
 def _stands_alone(part: StepBlock, block: Block) -> bool:
-    return int(part.steps[0]) > block.last and len(part) >= SMALL
+    """An archived block is left alone where it can be: its values would have to be fetched."""
+    return int(part.steps[0]) > block.last and (len(part) >= SMALL or block.archived_file is not None)
 
 
 def _take(session: Session, place: Place, block: Block) -> StepBlock:
@@ -128,7 +138,13 @@ def _write(session: Session, place: Place, steps: StepBlock) -> None:
     same = {"run_pk": place.run_pk, "segment": place.segment}
     parts = list(_split(steps))
     bulk.insert(session, StoredBlock, same | _columns([_block_row(part) for part in parts]))
+    write_values(session, place, parts)
+
+
+def write_values(session: Session, place: Place, parts: Sequence[StepBlock]) -> None:
+    """Store the values of blocks, each given whole."""
     if values := [row for part in parts for row in _value_rows(place, part)]:
+        same = {"run_pk": place.run_pk, "segment": place.segment}
         bulk.insert(session, BlockValues, same | _columns(values))
 
 
