@@ -319,4 +319,4 @@ def delete_run(session: Session, *, run: Run) -> None:
 def delete_runs(session: Session, *, run_pks: Sequence[int]) -> None:
     """Delete runs, which the transaction has locked, and everything that belongs to them (the foreign keys cascade)."""
     session.execute(sa.delete(Run).where(Run.pk.in_(run_pks)))
-    partitions.delete_blocks(session, run_pks)
+    partitions.delete_rows(session, run_pks)
